@@ -1,0 +1,1 @@
+"""Medical images of hospital PACSs as files on grid worker nodes."""
