@@ -1,0 +1,1 @@
+"""Who a peer is: certificates, proxies, trust anchors, and the TLS contexts made of them."""

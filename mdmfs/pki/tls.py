@@ -1,0 +1,171 @@
+"""The TLS contexts of both ends, the credentials they show, and the chain that a handshake verified.
+
+TLS 1.3 only, both sides show a certificate, no session is ever resumed: a resumed one shows no chain and checks nothing
+again. Proxies are allowed in server contexts only: a user can name a proxy like the hospital's host.
+"""
+
+from __future__ import annotations
+
+import _ssl
+import contextlib
+import dataclasses
+import os
+import ssl
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NoReturn, Self
+
+from asn1crypto import pem, x509
+
+from mdmfs.model.errors import ConfigurationError, CredentialRefusedError
+from mdmfs.model.identity import Dn
+from mdmfs.pki.dn import dn_of
+from mdmfs.pki.trust import Stamp, TrustAnchors
+
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Credential:
+    """Whose certificate is shown: a PEM file with the chain, leaf first, and one with the key; they may be the same."""
+
+    certificate_file: Path
+    key_file: Path
+
+    @classmethod
+    def of_proxy(cls, file: Path) -> Self:
+        """Take a proxy file as ``grid-proxy-init`` writes it: proxy, key, chain, all in one."""
+        return cls(file, file)
+
+    def show_in(self, context: ssl.SSLContext) -> None:
+        """Load chain and key; raises ``ConfigurationError``, also when others than the owner may read the key."""
+        with _private(self.key_file) as key:
+            try:
+                chain = key if self.certificate_file == self.key_file else self.certificate_file
+                context.load_cert_chain(chain, key, _no_passphrase)
+            except OSError as error:
+                message = f"{self.certificate_file} with {self.key_file} is no certificate chain in PEM with its key"
+                raise ConfigurationError(message) from error
+
+    def subject(self) -> Dn:
+        """Read whose certificate it is; raises ``ConfigurationError``."""
+        try:
+            _, _, der = pem.unarmor(self.certificate_file.read_bytes())
+            return dn_of(x509.Certificate.load(der).subject)
+        except (OSError, ValueError, TypeError) as error:
+            message = f"{self.certificate_file} does not begin with a certificate in PEM"
+            raise ConfigurationError(message) from error
+
+    def stamp(self) -> Stamp:
+        """Say in which state the files are: a context made under another stamp shows an old certificate."""
+        return TrustAnchors(self.certificate_file).stamp() + TrustAnchors(self.key_file).stamp()
+
+
+def server_context(credential: Credential, anchors: TrustAnchors) -> ssl.SSLContext:
+    """Make the context of a server: it demands a certificate and lets a user's RFC 3820 proxy stand for the user.
+
+    Raises ``ConfigurationError``. What a proxy's policy says is not judged here but in ``mdmfs.pki.proxy``.
+    """
+    context = _context(ssl.PROTOCOL_TLS_SERVER, credential, anchors)
+    context.num_tickets = 0
+    context.verify_flags |= ssl.VerifyFlags.VERIFY_ALLOW_PROXY_CERTS
+    return context
+
+
+def client_context(
+    credential: Credential | None, anchors: TrustAnchors, *, check_hostname: bool = True
+) -> ssl.SSLContext:
+    """Make the context of a client; a host is checked by its subject alternative names only, never by a CN.
+
+    Whoever leaves ``check_hostname`` out compares the peer's DN with the one expected. Raises ``ConfigurationError``.
+    """
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, credential, anchors)
+    context.check_hostname = check_hostname
+    context.hostname_checks_common_name = False
+    return context
+
+
+class ServerContexts:
+    """The server context of a moment, made again when its credential or the trust anchors have changed on disk."""
+
+    def __init__(self, credential: Credential, anchors: TrustAnchors) -> None:
+        self._credential = credential
+        self._anchors = anchors
+        self._stamp = self._stamp_now()
+        self._context = server_context(credential, anchors)
+
+    def __call__(self) -> ssl.SSLContext:
+        """Give the context for the next handshake; it looks at the files each time. Raises ``ConfigurationError``."""
+        stamp = self._stamp_now()
+        if stamp != self._stamp:
+            # The stamp is older than what is then read: a change in between is seen at the next handshake.
+            self._context = server_context(self._credential, self._anchors)
+            self._stamp = stamp
+        return self._context
+
+    def _stamp_now(self) -> Stamp:
+        return self._credential.stamp() + self._anchors.stamp()
+
+
+def verified_chain(tls: ssl.SSLSocket) -> list[bytes]:
+    """Give the chain that the handshake verified, as DER, leaf first, root last.
+
+    Raises ``CredentialRefusedError`` where there is none: without a chain nobody is anybody.
+    """
+    chain = _verified_chain(tls)
+    if not chain:
+        message = "the peer showed no certificate in this very handshake"
+        raise CredentialRefusedError(message)
+    return chain
+
+
+if sys.version_info >= (3, 13):
+
+    def _verified_chain(tls: ssl.SSLSocket) -> list[bytes]:
+        return tls.get_verified_chain()
+
+else:
+
+    def _verified_chain(tls: ssl.SSLSocket) -> list[bytes]:
+        connection = getattr(tls, "_sslobj", None)
+        if connection is None:
+            return []
+        return [one.public_bytes(_ssl.ENCODING_DER) for one in connection.get_verified_chain() or ()]
+
+
+def _context(protocol: ssl._SSLMethod, credential: Credential | None, anchors: TrustAnchors) -> ssl.SSLContext:
+    # Not ssl.create_default_context: from Python 3.13 it refuses real proxies and takes a lone sub-CA for an anchor.
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.maximum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags = ssl.VerifyFlags.VERIFY_X509_TRUSTED_FIRST
+    anchors.trust_in(context)
+    if credential is not None:
+        credential.show_in(context)
+    return context
+
+
+@contextlib.contextmanager
+def _private(file: Path) -> Iterator[str]:
+    """Open a key and give a path to that very file, once it is certain that nobody else may read it."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        message = f"the private key {file} cannot be opened: {error.strerror}"
+        raise ConfigurationError(message) from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_mode & _OTHERS:
+            message = f"the private key {file} is no plain file, or not its owner's alone: chmod 600 {file}"
+            raise ConfigurationError(message)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+def _no_passphrase() -> NoReturn:
+    message = "a private key is protected by a passphrase: give a key without one, its file readable by its owner only"
+    raise ConfigurationError(message)

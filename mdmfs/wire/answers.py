@@ -1,0 +1,160 @@
+"""What the keystores have answered about one GUID: whether it makes the key, who lied, and why it does not; no I/O."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection
+from typing import Final
+
+from mdmfs.model.errors import (
+    AccessDeniedError,
+    CredentialExpiredError,
+    CredentialRefusedError,
+    IntegrityError,
+    MalformedMessageError,
+    MdmfsError,
+    TooFewSharesError,
+    WrongKeyError,
+)
+from mdmfs.model.names import Guid
+from mdmfs.sealing.header import FileKey
+from mdmfs.sharing.shamir import Share, candidates, lying_shares
+from mdmfs.wire.messages import Outcome
+
+Verify = Callable[[FileKey], object]
+"""Raises ``WrongKeyError`` for a key that the commitment of the sealed object does not prove right."""
+OnLie = Callable[[str, Guid, str], None]
+"""Hears which keystore gave a wrong share of which file, and what was wrong with it."""
+
+_CREDENTIAL_ERRORS: Final = (CredentialRefusedError, CredentialExpiredError)
+_WRONG_SHARE: Final = "its share does not fit the others and the sealed object"
+
+
+class Answers:
+    """The answers of the keystores about one GUID, in the order they came. No repr shows a share."""
+
+    def __init__(self, guid: Guid, keystores: Collection[str], on_lie: OnLie) -> None:
+        self.guid = guid
+        self._keystores = tuple(keystores)
+        self._on_lie = on_lie
+        self._shares: dict[str, Share] = {}
+        self._reasons: dict[str, str] = {}
+        """Why a keystore gave no share that could be used."""
+        self._refusals: dict[str, MdmfsError] = {}
+        """Decisions received, and they were no."""
+        self._silent: set[str] = set()
+        self._liars: set[str] = set()
+
+    @property
+    def shares(self) -> list[Share]:
+        """Give the well-formed shares of this GUID."""
+        return list(self._shares.values())
+
+    @property
+    def waiting_for(self) -> list[str]:
+        """Name the keystores that have not answered yet."""
+        return [name for name in self._keystores if name not in self._shares and name not in self._reasons]
+
+    def take(self, keystore: str, outcome: Outcome, share: bytes) -> None:
+        """Note what a keystore answered."""
+        match outcome:
+            case Outcome.DONE:
+                self._take_share(keystore, share)
+            case Outcome.DENIED | Outcome.DESTROYED:
+                self._reasons[keystore] = outcome.value
+                message = f"the keystore {keystore} decided about {self.guid}: {outcome.value}"
+                self._refusals[keystore] = AccessDeniedError(message)
+            case Outcome.UNKNOWN | Outcome.CONFLICT:
+                self._reasons[keystore] = "holds no share"
+
+    def take_failure(self, keystore: str, error: MdmfsError) -> None:
+        """Note why a keystore gave no answer."""
+        self._reasons[keystore] = str(error)
+        if isinstance(error, (*_CREDENTIAL_ERRORS, AccessDeniedError)):
+            self._refusals[keystore] = error
+        else:
+            self._silent.add(keystore)
+
+    def has(self, threshold: int) -> bool:
+        """Ask whether that many shares of one split are there."""
+        return self._largest_split() >= threshold
+
+    def is_settled(self, threshold: int) -> bool:
+        """Ask whether no answer that may still come can change anything: too few can come, or none."""
+        waiting = len(self.waiting_for)
+        return not waiting or self._largest_split() + waiting < threshold
+
+    def find_key(self, verify: Verify) -> FileKey | None:
+        """Give the key that passes ``verify``, of shares of one split; the caller owns and closes it. None: not yet."""
+        for _, secret in candidates(self.shares):
+            key = FileKey(secret)
+            try:
+                verify(key)
+            except WrongKeyError:
+                key.close()
+            except BaseException:
+                key.close()
+                raise
+            else:
+                self._name_liars(secret)
+                return key
+        return None
+
+    def key(self, verify: Verify, *, threshold: int) -> FileKey:
+        """Give the key as ``find_key`` does, or raise the reason why there is none (``failure``)."""
+        key = self.find_key(verify)
+        if key is None:
+            raise self.failure(threshold)
+        return key
+
+    def failure(self, threshold: int) -> MdmfsError:
+        """Say why these answers make no key.
+
+        ``AccessDeniedError``, or the error of a refused credential, where so many keystores *decided* no that the
+        others would not suffice. ``TooFewSharesError`` where shares are missing or one that is silent could help.
+        ``IntegrityError`` where all answered and no set of shares makes a right key.
+        """
+        if len(self._refusals) > len(self._keystores) - threshold:
+            return self._refusal()
+        told = f"{threshold} shares make the key of {self.guid}; " + self._told()
+        if self._silent or self.waiting_for or not self.has(threshold):
+            return TooFewSharesError(told)
+        return IntegrityError(f"no set of shares makes a key that opens the sealed object; {told}")
+
+    def _take_share(self, keystore: str, octets: bytes) -> None:
+        try:
+            share = Share.parse(octets)
+        except MalformedMessageError as error:
+            self._note_lie(keystore, str(error))
+            return
+        if share.guid != self.guid:
+            self._note_lie(keystore, f"it gave a share of {share.guid}")
+        else:
+            self._shares[keystore] = share
+
+    def _name_liars(self, secret: bytes) -> None:
+        lies = lying_shares(secret, self.shares)
+        for keystore, share in self._shares.items():
+            if share in lies and keystore not in self._liars:
+                self._liars.add(keystore)
+                self._on_lie(keystore, self.guid, _WRONG_SHARE)
+
+    def _note_lie(self, keystore: str, reason: str) -> None:
+        self._liars.add(keystore)
+        self._reasons[keystore] = reason
+        self._on_lie(keystore, self.guid, reason)
+
+    def _largest_split(self) -> int:
+        sizes = Counter((share.generation, share.split_id, share.threshold, share.total) for share in self.shares)
+        return max(sizes.values(), default=0)
+
+    def _refusal(self) -> MdmfsError:
+        errors = list(self._refusals.values())
+        if all(isinstance(error, _CREDENTIAL_ERRORS) for error in errors):
+            return errors[0]
+        return AccessDeniedError(f"the keystores refuse the key of {self.guid}; {self._told()}")
+
+    def _told(self) -> str:
+        told = {name: self._reasons.get(name, "no answer yet") for name in self._keystores}
+        told |= {name: f"gave share {share.x} of {share.total}" for name, share in self._shares.items()}
+        return "; ".join(f"{name}: {reason}" for name, reason in told.items())

@@ -1,0 +1,331 @@
+"""The client of the wire: one peer, one credential, a pool of kept connections; answers are messages or downloads.
+
+Deadlines are absolute times of ``trio.current_time()``, so that one serves several calls. Every error is an
+``MdmfsError``; none comes in an ``ExceptionGroup``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Final, TypeVar
+
+import h11
+import msgspec
+import trio
+
+from mdmfs.model.errors import (
+    ERRORS_BY_CODE,
+    ConfigurationError,
+    CredentialExpiredError,
+    CredentialRefusedError,
+    MalformedMessageError,
+    MdmfsError,
+    PeerUnreachableError,
+)
+from mdmfs.model.identity import Dn
+from mdmfs.pki.proxy import principal_of
+from mdmfs.pki.tls import verified_chain
+from mdmfs.wire.download import Download, until
+from mdmfs.wire.messages import MEDIA_TYPE, Failure, Message
+from mdmfs.wire.stream import HANDSHAKES, Address, TlsStream
+
+__all__ = ["Address", "Client", "Download"]
+
+T = TypeVar("T", bound=Message)
+
+HEAD_BYTES: Final = 32 * 2**10
+MAX_CONNECTIONS: Final = 32
+IDLE_SECONDS: Final = 45.0
+"""Less than the server's, so that it is seldom the server who ends a connection."""
+_MAX_TOLD: Final = 1000
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_NOT_SUCCESS: Final = 300
+_REFUSALS: Final = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "DECRYPT_ERROR")
+"""Parts of the names of the alerts that speak of our certificate (RFC 8446 section 6.2)."""
+
+
+class _NoAnswerError(Exception):
+    """The connection ended before the first byte of an answer."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Question:
+    """A request, ready to be sent again over another connection."""
+
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    is_idempotent: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Connection:
+    stream: TlsStream
+    not_after: float
+    """When the peer's certificate ends, in seconds since the epoch."""
+    idle_since: float
+
+    def is_usable(self) -> bool:
+        """Ask whether an idle connection can serve again; a byte that nobody asked for ends it."""
+        is_young = trio.current_time() < self.idle_since + IDLE_SECONDS and time.time() < self.not_after
+        return is_young and not self.stream.is_readable()
+
+
+class Client:
+    """Speaks to one peer with one credential over at most ``max_connections`` connections, kept while they are used."""
+
+    def __init__(
+        self,
+        address: Address,
+        context: ssl.SSLContext,
+        *,
+        expected: Dn | None,
+        max_connections: int = MAX_CONNECTIONS,
+    ) -> None:
+        """Name the peer by its DN; None is allowed only with a context that checks the host's name."""
+        if expected is None and not context.check_hostname:
+            message = f"nothing says who {address} must be: give its DN, or check its host name"
+            raise ConfigurationError(message)
+        self.address = address
+        self.expected = expected
+        self._context = context
+        self._idle: list[_Connection] = []
+        self._slots = trio.Semaphore(max_connections)
+        self._is_closed = False
+
+    async def call(
+        self, path: str, message: Message, reply: type[T], *, deadline: float, is_idempotent: bool = True
+    ) -> T:
+        """POST a message and give the one that answers it; ``deadline`` is for everything.
+
+        A failure that the peer tells of is raised as its class. ``PeerUnreachableError``, ``PeerTimedOutError`` and
+        ``CredentialRefusedError`` say that there was none. An idempotent call is sent again over a new connection when
+        the first ended without a byte of answer.
+        """
+        headers = (("content-type", MEDIA_TYPE),)
+        question = _Question("POST", path, headers, msgspec.msgpack.encode(message), is_idempotent)
+        with until(deadline, self.address):
+            async with self._asked(question) as download:
+                body = await download.read()
+        try:
+            return msgspec.msgpack.decode(body, type=reply)
+        except msgspec.DecodeError as error:
+            text = f"{self.address} answered {path} with something that is no {reply.__name__}"
+            raise MalformedMessageError(text) from error
+
+    @contextlib.asynccontextmanager
+    async def get(
+        self, path: str, *, headers: Mapping[str, str] | None = None, deadline: float
+    ) -> AsyncIterator[Download]:
+        """GET something long; ``deadline`` is for the head, after it the body must only not stall.
+
+        Errors are those of ``call``. Leaving the block before the body's end closes the connection.
+        """
+        question = _Question("GET", path, tuple((headers or {}).items()), b"", is_idempotent=True)
+        async with contextlib.AsyncExitStack() as stack:
+            with until(deadline, self.address):
+                download = await stack.enter_async_context(self._asked(question))
+            yield download
+
+    async def aclose(self) -> None:
+        """Close the idle connections now, and those in use when their call ends."""
+        self._is_closed = True
+        while self._idle:
+            self._idle.pop().stream.close()
+        await trio.lowlevel.checkpoint()
+
+    @contextlib.asynccontextmanager
+    async def _asked(self, question: _Question) -> AsyncIterator[Download]:
+        async with self._slots:
+            connection, download = await self._ask(question)
+            is_reusable = False
+            try:
+                if download.status >= _NOT_SUCCESS:
+                    raise _failure(download.status, bytes(await download.read()), self.address)
+                yield download
+                is_reusable = download.is_reusable
+            except MdmfsError:
+                is_reusable = download.is_reusable
+                raise
+            finally:
+                self._put_back(connection, is_reusable=is_reusable)
+
+    async def _ask(self, question: _Question) -> tuple[_Connection, Download]:
+        """Send a request over an idle connection, else over a new one, and wait for the head of the answer.
+
+        A peer that ends two new connections without a word refuses the caller: that is how TLS 1.3 shows it where the
+        alert was lost. (A peer that has died accepts no second one.)
+        """
+        connection = self._take_idle()
+        if connection is not None:
+            try:
+                return await self._exchange(connection, question)
+            except _NoAnswerError as error:
+                self._refuse_to_repeat(question, error)
+        try:
+            return await self._exchange(await self._connect(), question)
+        except _NoAnswerError as error:
+            self._refuse_to_repeat(question, error)
+        try:
+            return await self._exchange(await self._connect(), question)
+        except _NoAnswerError as error:
+            message = f"{self.address} closes every connection without a word: it does not accept this certificate"
+            raise CredentialRefusedError(message) from error
+
+    def _refuse_to_repeat(self, question: _Question, error: _NoAnswerError) -> None:
+        if not question.is_idempotent:
+            message = f"{self.address} closed the connection before it answered {question.path}"
+            raise PeerUnreachableError(message) from error
+
+    def _take_idle(self) -> _Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_usable():
+                return connection
+            connection.stream.close()
+        return None
+
+    def _put_back(self, connection: _Connection, *, is_reusable: bool) -> None:
+        if is_reusable and not self._is_closed:
+            self._idle.append(dataclasses.replace(connection, idle_since=trio.current_time()))
+        else:
+            connection.stream.abort()
+
+    async def _connect(self) -> _Connection:
+        if self._is_closed:
+            message = f"the client of {self.address} has been closed"
+            raise PeerUnreachableError(message)
+        connected = await _connect(self.address)
+        with _telling_refusals(self.address):
+            stream = await TlsStream.handshake(connected, self._context, self.address.host)
+        try:
+            not_after = await trio.to_thread.run_sync(self._recognise, stream, limiter=HANDSHAKES)
+        except BaseException:
+            stream.abort()
+            raise
+        return _Connection(stream, not_after, trio.current_time())
+
+    def _recognise(self, stream: TlsStream) -> float:
+        """Make sure that the peer is who it must be, whatever its host name."""
+        try:
+            peer = principal_of(verified_chain(stream.tls))
+        except CredentialRefusedError as error:
+            message = f"{self.address} shows a certificate that is not accepted: {error}"
+            raise PeerUnreachableError(message) from error
+        if self.expected is not None and peer.dn != self.expected:
+            message = f"{self.address} is {peer.dn}, not {self.expected}: check the address, or who listens there"
+            raise PeerUnreachableError(message)
+        return peer.not_after
+
+    async def _exchange(self, connection: _Connection, question: _Question) -> tuple[_Connection, Download]:
+        try:
+            protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES)
+            with contextlib.suppress(OSError):
+                # A peer that refuses a request or its sender may close while we send: its answer still says why.
+                await connection.stream.send_all(self._encode(protocol, question))
+            response = await self._receive_head(connection, protocol)
+            return connection, Download(connection.stream, response, protocol.trailing_data[0], self.address)
+        except BaseException:
+            connection.stream.abort()
+            raise
+
+    def _encode(self, protocol: h11.Connection, question: _Question) -> bytes:
+        headers = [("host", str(self.address)), *question.headers]
+        if question.method == "POST":
+            headers.append(("content-length", str(len(question.body))))
+        request = h11.Request(method=question.method, target=question.path, headers=headers)
+        body = protocol.send(request), protocol.send(h11.Data(question.body)), protocol.send(h11.EndOfMessage())
+        return b"".join(part for part in body if part)
+
+    async def _receive_head(self, connection: _Connection, protocol: h11.Connection) -> h11.Response:
+        buffer = bytearray(HEAD_BYTES)
+        has_begun = False
+        while True:
+            try:
+                event = protocol.next_event()
+            except h11.RemoteProtocolError as error:
+                message = f"{self.address} answered with something that is no HTTP"
+                raise MalformedMessageError(message) from error
+            if isinstance(event, h11.Response):
+                return event
+            if event is h11.NEED_DATA:
+                count = await self._receive_some(connection, buffer, has_begun=has_begun)
+                protocol.receive_data(bytes(memoryview(buffer)[:count]))
+                has_begun = True
+
+    async def _receive_some(self, connection: _Connection, buffer: bytearray, *, has_begun: bool) -> int:
+        count, cause = 0, None
+        with _telling_refusals(self.address):
+            try:
+                count = await connection.stream.receive_into(memoryview(buffer))
+            except (ssl.SSLEOFError, ConnectionError) as error:
+                cause = error
+        if count:
+            return count
+        if not has_begun:
+            raise _NoAnswerError from cause
+        message = f"{self.address} closed the connection in the middle of an answer"
+        raise PeerUnreachableError(message) from cause
+
+
+async def _connect(address: Address) -> socket.socket:
+    """Connect to the first address of a host that answers."""
+    failure: OSError | None = None
+    try:
+        found = await trio.socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        message = f"the host of {address} has no address: {error.strerror}"
+        raise PeerUnreachableError(message) from error
+    for family, kind, protocol, _, where in found:
+        candidate = trio.socket.socket(family, kind, protocol)
+        try:
+            await candidate.connect(where)
+        except OSError as error:
+            failure = error
+            candidate.close()
+        except BaseException:
+            candidate.close()
+            raise
+        else:
+            return socket.socket(fileno=candidate.detach())
+    message = f"{address} cannot be reached: {failure.strerror if failure else 'no address'}"
+    raise PeerUnreachableError(message) from failure
+
+
+@contextlib.contextmanager
+def _telling_refusals(peer: Address) -> Iterator[None]:
+    """Tell what a failed handshake or first read means; in TLS 1.3 a refusal arrives with either."""
+    try:
+        yield
+    except ssl.SSLCertVerificationError as error:
+        message = f"{peer} shows a certificate that is not accepted: {error.verify_message}"
+        raise PeerUnreachableError(message) from error
+    except OSError as error:
+        reason = (error.reason or "") if isinstance(error, ssl.SSLError) else ""
+        raise _refusal(peer, reason) from error
+
+
+def _refusal(peer: Address, reason: str) -> MdmfsError:
+    if "ALERT" in reason and "EXPIRED" in reason:
+        return CredentialExpiredError(f"{peer} says that the certificate or proxy has expired: make a new proxy")
+    if "ALERT" in reason and any(word in reason for word in _REFUSALS):
+        return CredentialRefusedError(f"{peer} does not accept this certificate, or wants one: {reason}")
+    return PeerUnreachableError(f"{peer} broke the connection off{': ' if reason else ''}{reason}")
+
+
+def _failure(status: int, body: bytes, peer: Address) -> MdmfsError:
+    """Make the error again that the peer told of, its text fit for a log."""
+    try:
+        told = msgspec.msgpack.decode(body, type=Failure)
+    except msgspec.DecodeError:
+        return MalformedMessageError(f"{peer} answered with status {status} and no reason")
+    text = _UNPRINTABLE.sub("?", told.message[:_MAX_TOLD])
+    incident = f" (incident {_UNPRINTABLE.sub('?', told.incident[:32])})" if told.incident else ""
+    return ERRORS_BY_CODE.get(told.code, MdmfsError)(text + incident)

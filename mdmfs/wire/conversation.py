@@ -1,0 +1,262 @@
+"""One connection at the server: requests in, answers out, until one side has had enough."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import secrets
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Final
+
+import h11
+import msgspec
+import trio
+
+from mdmfs.model.errors import (
+    CredentialExpiredError,
+    CredentialRefusedError,
+    MalformedMessageError,
+    MdmfsError,
+)
+from mdmfs.model.identity import Principal
+from mdmfs.wire.messages import MAX_MESSAGE_BYTES, MEDIA_TYPE, Failure
+from mdmfs.wire.service import STATUS_BY_CODE, Answer, Octets, Reply, Request, Service, StreamReply
+from mdmfs.wire.stream import SEND_BYTES, Address, TlsStream
+
+log = logging.getLogger(__name__)
+
+RECEIVE_BYTES: Final = 64 * 2**10
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a peer may ask of a server, in connections, seconds and bytes."""
+
+    connections: int = 1024
+    handshake_seconds: float = 10.0
+    idle_seconds: float = 75.0
+    head_seconds: float = 10.0
+    """From the first byte of a request to the end of its head."""
+    message_seconds: float = 30.0
+    """For the whole body of a request."""
+    stall_seconds: float = 60.0
+    """For the peer to take 256 KiB of an answer."""
+    head_bytes: int = 32 * 2**10
+
+
+class _CutError(Exception):
+    """The answer cannot be finished: the peer must see that it is cut."""
+
+
+class Conversation:
+    """The requests of one connection, one after the other, all by the same principal."""
+
+    def __init__(
+        self,
+        stream: TlsStream,
+        peer: Address,
+        principal: Principal | CredentialRefusedError,
+        service: Service,
+        limits: Limits,
+        clock: Callable[[], float],
+    ) -> None:
+        """Begin with the principal that the chain proves, or with the reason why it proves none."""
+        self._stream = stream
+        self._peer = peer
+        self._principal = principal
+        self._service = service
+        self._limits = limits
+        self._clock = clock
+        self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
+        self._buffer = bytearray(RECEIVE_BYTES)
+
+    async def run(self) -> None:
+        """Answer until the peer ends it, breaks a limit, or is no longer who it was; then close the connection."""
+        try:
+            while await self._answer_next():
+                self._protocol.start_next_cycle()
+            if self._protocol.their_state is h11.SEND_BODY or self._protocol.their_state is h11.ERROR:
+                await self._stream.close_when_heard()
+            else:
+                self._stream.close()
+        except (OSError, _CutError) as error:
+            log.debug("%s: connection of %s ended: %s", self._service.name, self._peer, type(error).__name__)
+            self._stream.abort()
+        except BaseException:
+            self._stream.abort()
+            raise
+
+    async def _answer_next(self) -> bool:
+        """Answer one request and tell whether there can be another."""
+        try:
+            event = await self._next_head()
+            if event is None:
+                return False
+            await self._send(await self._answer(event))
+            self._skip_body()
+        except h11.RemoteProtocolError as error:
+            log.info("%s: %s does not speak HTTP/1.1", self._service.name, self._peer)
+            if self._protocol.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+                failure = Failure(MalformedMessageError.code, "this is no HTTP/1.1 request")
+                await self._send_reply(Reply(failure, error.error_status_hint))
+            return False
+        return self._protocol.our_state is h11.DONE and self._protocol.their_state is h11.DONE
+
+    def _skip_body(self) -> None:
+        """Pass over a body that nobody read, as far as it has arrived: a refusal costs no new connection."""
+        while self._protocol.their_state is h11.SEND_BODY and self._protocol.next_event() is not h11.NEED_DATA:
+            pass
+
+    async def _next_head(self) -> h11.Request | None:
+        """Wait for a request; the idle time ends with its first byte, then its head must be there soon."""
+        is_idle = not self._protocol.trailing_data[0]
+        with trio.move_on_after(self._limits.idle_seconds if is_idle else self._limits.head_seconds) as scope:
+            while True:
+                event = self._protocol.next_event()
+                if isinstance(event, h11.Request):
+                    return event
+                if event is not h11.NEED_DATA:
+                    return None
+                if not await self._receive():
+                    return None
+                if is_idle:
+                    scope.deadline = trio.current_time() + self._limits.head_seconds
+                    is_idle = False
+        return None
+
+    async def _receive(self) -> int:
+        count = await self._stream.receive_into(memoryview(self._buffer))
+        self._protocol.receive_data(bytes(memoryview(self._buffer)[:count]))
+        return count
+
+    async def _answer(self, event: h11.Request) -> Answer:
+        """Answer a request; whatever goes wrong becomes a failure that the peer can read."""
+        try:
+            return await self._service.answer(self._request(event))
+        except _CutError:
+            raise
+        except MdmfsError as error:
+            return Reply(Failure(error.code, str(error)), STATUS_BY_CODE[error.code])
+        except Exception as error:  # noqa: BLE001 the service loop: one request must not end the others
+            incident = secrets.token_hex(4)
+            log.error("%s: incident %s: %s", self._service.name, incident, _outline(error))  # noqa: TRY400 see _outline
+            failure = Failure(MdmfsError.code, f"the {self._service.name} failed; its log tells more", incident)
+            return Reply(failure, STATUS_BY_CODE[MdmfsError.code])
+
+    def _request(self, event: h11.Request) -> Request:
+        """Take the principal as it is now: a kept connection outlives a proxy."""
+        if isinstance(self._principal, CredentialRefusedError):
+            raise self._principal
+        if self._clock() >= self._principal.not_after:
+            message = f"the certificate or proxy of {self._principal.dn} has expired: make a new proxy"
+            raise CredentialExpiredError(message)
+        path = event.target.decode("ascii").partition("?")[0]
+        headers = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
+        return Request(event.method.decode("ascii"), path, headers, self._principal, self._peer, self._read_body)
+
+    async def _read_body(self) -> bytearray:
+        body = bytearray()
+        try:
+            if self._protocol.they_are_waiting_for_100_continue:
+                go_on = h11.InformationalResponse(status_code=100, headers=[])
+                await self._send_octets(self._protocol.send(go_on) or b"")
+            with trio.fail_after(self._limits.message_seconds):
+                while (event := await self._next_event()) and not isinstance(event, h11.EndOfMessage):
+                    body += event.data
+                    if len(body) > MAX_MESSAGE_BYTES:
+                        message = f"a message has at most {MAX_MESSAGE_BYTES} bytes"
+                        raise MalformedMessageError(message)
+        except h11.RemoteProtocolError as error:
+            message = "the body of the request is no HTTP/1.1"
+            raise MalformedMessageError(message) from error
+        except trio.TooSlowError as error:
+            message = f"the body of the request did not come within {self._limits.message_seconds:g} s"
+            raise MalformedMessageError(message) from error
+        except OSError as error:
+            raise _CutError from error
+        return body
+
+    async def _next_event(self) -> h11.Data | h11.EndOfMessage:
+        while True:
+            event = self._protocol.next_event()
+            if isinstance(event, h11.Data | h11.EndOfMessage):
+                return event
+            if event is not h11.NEED_DATA:
+                message = "the body of the request has been read already"
+                raise MalformedMessageError(message)
+            await self._receive()
+
+    async def _send(self, answer: Answer) -> None:
+        if isinstance(answer, Reply):
+            await self._send_reply(answer)
+        else:
+            await self._send_stream(answer)
+
+    async def _send_reply(self, reply: Reply) -> None:
+        body = msgspec.msgpack.encode(reply.message)
+        head = self._head(reply.status, len(body), (("content-type", MEDIA_TYPE),))
+        await self._send_octets(b"".join((head, *self._pass(h11.Data(body)), *self._pass(h11.EndOfMessage()))))
+
+    async def _send_stream(self, answer: StreamReply) -> None:
+        """Send a stream in large writes; a chunk too many or too few, or a failure, is a cut."""
+        headers = (("content-type", "application/octet-stream"), ("etag", f'"{answer.etag}"'), *answer.headers.items())
+        pending = bytearray(self._head(answer.status, answer.length, headers))
+        try:
+            async with _closing(answer):
+                async for chunk in answer.chunks:
+                    for octets in self._pass(h11.Data(memoryview(chunk).cast("B"))):  # type: ignore[arg-type] # any buffer
+                        pending = await self._gather(pending, octets)
+            await self._send_octets(b"".join((pending, *self._pass(h11.EndOfMessage()))))
+        except (_CutError, OSError):
+            raise
+        except Exception as error:
+            log.error("%s: an answer was cut short: %s", self._service.name, _outline(error))  # noqa: TRY400
+            raise _CutError from error
+
+    async def _gather(self, pending: bytearray, octets: Octets) -> bytearray:
+        """Send large pieces as they are, and small ones together."""
+        if len(octets) < SEND_BYTES:
+            pending += octets
+        if len(octets) >= SEND_BYTES or len(pending) >= SEND_BYTES:
+            await self._send_octets(pending)
+            pending = bytearray()
+        if len(octets) >= SEND_BYTES:
+            await self._send_octets(octets)
+        return pending
+
+    def _head(self, status: int, length: int, headers: Iterable[tuple[str, str]]) -> bytes:
+        is_last = isinstance(self._principal, CredentialRefusedError) or self._clock() >= self._principal.not_after
+        ending = (("connection", "close"),) if is_last else ()
+        response = h11.Response(status_code=status, headers=[("content-length", str(length)), *headers, *ending])
+        return self._protocol.send(response) or b""
+
+    def _pass(self, event: h11.Data | h11.EndOfMessage) -> Sequence[Octets]:
+        """Let h11 count the bytes of a body without copying them."""
+        return self._protocol.send_with_data_passthrough(event) or []
+
+    async def _send_octets(self, octets: Octets) -> None:
+        view = memoryview(octets).cast("B")
+        for start in range(0, len(view), SEND_BYTES):
+            with trio.move_on_after(self._limits.stall_seconds) as scope:
+                await self._stream.send_all(view[start : start + SEND_BYTES])
+            if scope.cancelled_caught:
+                raise _CutError
+
+
+@contextlib.asynccontextmanager
+async def _closing(answer: StreamReply) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        close = getattr(answer.chunks, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def _outline(error: BaseException) -> str:
+    """Tell where an unexpected error arose, without its message: nobody knows what values that quotes."""
+    steps = [f"{step.filename}:{step.lineno} {step.name}" for step in traceback.extract_tb(error.__traceback__)]
+    cause = error.__cause__ or error.__context__
+    return f"{type(error).__name__} at {' > '.join(steps)}" + (f"; from {_outline(cause)}" if cause else "")

@@ -1,0 +1,100 @@
+"""An answer whose body is taken piece by piece; one cut short is an error, never an end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import h11
+import trio
+
+from mdmfs.model.errors import MalformedMessageError, PeerTimedOutError, PeerUnreachableError
+from mdmfs.wire.messages import MAX_MESSAGE_BYTES
+from mdmfs.wire.stream import Address, TlsStream
+
+STALL_SECONDS: Final = 60.0
+"""How long a body may bring nothing at all."""
+
+
+class Download:
+    """An answer whose body is taken piece by piece, straight into the caller's memory."""
+
+    def __init__(self, stream: TlsStream, response: h11.Response, beginning: bytes, peer: Address) -> None:
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = {
+            name.decode("ascii"): value.decode("latin-1") for name, value in response.headers
+        }
+        self.length = _length_of(self.headers)
+        """Of the whole body, in bytes."""
+        self.etag = self.headers.get("etag", "").strip('"')
+        self._stream = stream
+        self._beginning = memoryview(beginning)
+        self._left = self.length
+        self._peer = peer
+        if len(beginning) > self.length:
+            message = f"{peer} sent more than the {self.length} bytes it announced"
+            raise MalformedMessageError(message)
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Fill some of a buffer (not empty) and give the number of bytes; 0 at the true end only.
+
+        A body that is cut short raises ``PeerUnreachableError``, one that brings nothing for a minute
+        ``PeerTimedOutError``; then nothing more comes.
+        """
+        room = buffer.cast("B")[: self._left]
+        if self._beginning:
+            count = min(len(room), len(self._beginning))
+            room[:count] = self._beginning[:count]
+            self._beginning = self._beginning[count:]
+        elif self._left:
+            count = await self._receive_into(room)
+        else:
+            return 0
+        self._left -= count
+        return count
+
+    async def _receive_into(self, room: memoryview) -> int:
+        cut = f"{self._peer} ended an answer {self._left} bytes before its end"
+        with until(trio.current_time() + STALL_SECONDS, self._peer):
+            try:
+                count = await self._stream.receive_into(room)
+            except OSError as error:
+                raise PeerUnreachableError(cut) from error
+        if not count:
+            raise PeerUnreachableError(cut)
+        return count
+
+    async def read(self, limit: int = MAX_MESSAGE_BYTES) -> bytearray:
+        """Take the whole body; raises ``MalformedMessageError`` where it has more than ``limit`` bytes."""
+        if self.length > limit:
+            message = f"{self._peer} answered with {self.length} bytes where at most {limit} are taken"
+            raise MalformedMessageError(message)
+        body = bytearray(self._left)
+        view = memoryview(body)
+        while view:
+            view = view[await self.receive_into(view) :]
+        return body
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether the connection can serve another request: this answer was taken to its end."""
+        return not self._left and self.headers.get("connection", "").lower() != "close"
+
+
+@contextlib.contextmanager
+def until(deadline: float, peer: Address) -> Iterator[None]:
+    """Raise ``PeerTimedOutError`` when the block has not ended by a time of ``trio.current_time()``."""
+    with trio.move_on_at(deadline) as scope:
+        yield
+    if scope.cancelled_caught:
+        message = f"{peer} did not answer in time"
+        raise PeerTimedOutError(message)
+
+
+def _length_of(headers: Mapping[str, str]) -> int:
+    length = headers.get("content-length")
+    if length is None or "transfer-encoding" in headers:
+        message = "an answer without Content-Length cannot be told from one cut short"
+        raise MalformedMessageError(message)
+    return int(length)

@@ -1,0 +1,332 @@
+"""The client's side of n keystores: ask all at once, take the first k shares that make the key, name who lies.
+
+A keystore that does not answer delays nobody. Its call runs on in the background, since a cancelled one would cost the
+connection; while several do, it is asked only where the others do not suffice. After a failure it is left alone for
+some seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeVar
+
+import structlog
+import trio
+
+from mdmfs.model.errors import (
+    ConfigurationError,
+    MalformedMessageError,
+    MdmfsError,
+    PeerTimedOutError,
+    PeerUnreachableError,
+)
+from mdmfs.model.names import Guid
+from mdmfs.sealing.header import FileKey
+from mdmfs.wire.answers import Answers, Verify
+from mdmfs.wire.messages import (
+    COLLECT_PATH,
+    MAX_BATCH,
+    REGISTER_PATH,
+    SET_ACLS_PATH,
+    STATUS_PATH,
+    UNREGISTER_PATH,
+    AskStatus,
+    Collect,
+    Collected,
+    KeyEntry,
+    KeyStatus,
+    Message,
+    Outcome,
+    Outcomes,
+    Register,
+    SetAcls,
+    Statuses,
+    Unregister,
+    VersionedAcl,
+)
+
+MAX_LAGGARDS: Final = 3
+"""Calls that may run on at one keystore when nobody waits for their answers any more; with so many it is slow."""
+HESITATION: Final = 0.25
+"""Seconds for which a slow keystore is not asked, in case the others suffice."""
+MAX_BATCH_BYTES: Final = 8 * 2**20
+_OVERHEAD: Final = 128
+_SIZE_OF_ID: Final = 18
+PATIENCE: Final = 1.0
+"""Seconds a keystore gets at least before its silence counts as an outage."""
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 4.0
+"""Seconds for which a keystore that did not answer is left alone, doubled with each failure."""
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Message)
+
+
+class Caller(Protocol):
+    """What is needed of ``mdmfs.wire.client.Client``."""
+
+    async def call(self, path: str, message: Message, reply: type[M], *, deadline: float) -> M:
+        """POST a message and give its answer; ``deadline`` is a time of ``trio.current_time()``."""
+
+
+class Keystores:
+    """All keystores of a hospital, over clients with one credential. Every error is an ``MdmfsError``.
+
+    Deadlines are times of ``trio.current_time()``. The calls run in the caller's nursery, which outlives this object's
+    use; they raise nothing into it.
+    """
+
+    def __init__(self, clients: Mapping[str, Caller], nursery: trio.Nursery) -> None:
+        if not clients:
+            message = "no keystore is configured: keys cannot be shared or collected"
+            raise ConfigurationError(message)
+        self._peers = {name: _Peer(name, client) for name, client in clients.items()}
+        self._nursery = nursery
+        self.lies: Counter[str] = Counter()
+        """How many wrong shares each keystore gave."""
+        self._log: Any = structlog.get_logger("mdmfs.keystores")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name the keystores, in the order of the configuration."""
+        return tuple(self._peers)
+
+    @contextlib.asynccontextmanager
+    async def collecting(self, guids: Iterable[Guid], *, deadline: float) -> AsyncIterator[Gathering]:
+        """Ask all keystores for the shares of these GUIDs in parallel; in the block what comes is gathered."""
+        wanted = list(dict.fromkeys(guids))
+        gathering = Gathering([Answers(guid, self.names, self._note_lie) for guid in wanted], deadline)
+        for peer in self._peers.values():
+            for batch in _batches(wanted):
+                self._nursery.start_soon(_ask, peer, batch, gathering)
+        try:
+            yield gathering
+        finally:
+            gathering.close()
+
+    async def collect(self, guids: Iterable[Guid], *, enough: int, deadline: float) -> dict[Guid, Answers]:
+        """Give what the keystores answer, as soon as each GUID has ``enough`` shares of one split or cannot get them.
+
+        For GUIDs whose keys are needed later: ``Answers.key`` makes the key, or says why not, when the header of the
+        sealed object is at hand. Where it raises although shares were there, ``collecting`` asks again.
+        """
+        async with self.collecting(guids, deadline=deadline) as gathering:
+            await gathering.wait_for(enough)
+            return gathering.answers
+
+    async def register(self, keystore: str, entries: Sequence[KeyEntry], *, deadline: float) -> list[Outcome]:
+        """Deposit key entries at one keystore; safe to repeat. An error leaves open how many of them are kept."""
+        return [
+            outcome
+            for batch in _batches(entries, _size_of_entry)
+            for outcome in await self._ask_outcomes(keystore, REGISTER_PATH, Register(batch), len(batch), deadline)
+        ]
+
+    async def set_acls(self, keystore: str, acls: Sequence[VersionedAcl], *, deadline: float) -> list[Outcome]:
+        """Make ACLs known to one keystore; safe to repeat. CONFLICT: it knows a later version."""
+        return [
+            outcome
+            for batch in _batches(acls, _size_of_acl)
+            for outcome in await self._ask_outcomes(keystore, SET_ACLS_PATH, SetAcls(batch), len(batch), deadline)
+        ]
+
+    async def unregister(self, keystore: str, guids: Sequence[Guid], *, deadline: float) -> list[Outcome]:
+        """Destroy shares at one keystore for ever; safe to repeat."""
+        return [
+            outcome
+            for batch in _batches([guid.octets for guid in guids])
+            for outcome in await self._ask_outcomes(keystore, UNREGISTER_PATH, Unregister(batch), len(batch), deadline)
+        ]
+
+    async def status(self, keystore: str, guids: Sequence[Guid], *, deadline: float) -> list[KeyStatus]:
+        """Ask one keystore what it keeps of these GUIDs."""
+        statuses: list[KeyStatus] = []
+        for batch in _batches([guid.octets for guid in guids]):
+            answer = await self._peers[keystore].call(STATUS_PATH, AskStatus(batch), Statuses, deadline)
+            _refuse_other_number(keystore, len(answer.statuses), len(batch))
+            statuses += answer.statuses
+        return statuses
+
+    async def _ask_outcomes(
+        self, keystore: str, path: str, message: Message, count: int, deadline: float
+    ) -> list[Outcome]:
+        answer = await self._peers[keystore].call(path, message, Outcomes, deadline)
+        _refuse_other_number(keystore, len(answer.outcomes), count)
+        return answer.outcomes
+
+    def _note_lie(self, keystore: str, guid: Guid, reason: str) -> None:
+        self.lies[keystore] += 1
+        self._log.warning("a keystore gave a wrong share", keystore=keystore, guid=str(guid), reason=reason)
+
+
+class Gathering:
+    """The answers that have come so far, for the GUIDs of one batch."""
+
+    def __init__(self, answers: Iterable[Answers], deadline: float) -> None:
+        self.answers: dict[Guid, Answers] = {answer.guid: answer for answer in answers}
+        self.deadline = deadline
+        self._changed = trio.Event()
+        self._closed = trio.Event()
+
+    async def key(self, guid: Guid, verify: Verify, *, threshold: int) -> FileKey:
+        """Give the key of a GUID of the batch as soon as the shares that came make one which passes ``verify``.
+
+        The caller owns and closes it. ``threshold`` is what the hospital says, for judging when waiting is in vain.
+        Raises, at the deadline at the latest, what ``Answers.failure`` says.
+        """
+        answers = self.answers[guid]
+        while True:
+            key = answers.find_key(verify)
+            if key is not None:
+                return key
+            if answers.is_settled(threshold) or not await self._has_changed():
+                raise answers.failure(threshold)
+
+    async def wait_for(self, enough: int) -> None:
+        """Wait until each GUID has ``enough`` shares of one split or cannot get them, to the deadline at most."""
+        while not all(answers.has(enough) or answers.is_settled(enough) for answers in self.answers.values()):
+            if not await self._has_changed():
+                return
+
+    def take(self, keystore: str, guids: Sequence[Guid], collected: Collected) -> None:
+        """Note a keystore's answer to a batch."""
+        if not self._closed.is_set():
+            for guid, outcome, share in zip(guids, collected.outcomes, collected.shares, strict=True):
+                self.answers[guid].take(keystore, outcome, share)
+            self._tell_waiters()
+
+    def take_failure(self, keystore: str, guids: Iterable[Guid], error: MdmfsError) -> None:
+        """Note that a keystore does not answer a batch."""
+        if not self._closed.is_set():
+            for guid in guids:
+                self.answers[guid].take_failure(keystore, error)
+            self._tell_waiters()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for answers any more."""
+        return self._closed.is_set() or trio.current_time() >= self.deadline
+
+    def close(self) -> None:
+        """Take no more answers, and ask no keystore that has not been asked yet."""
+        self._closed.set()
+
+    async def hesitate(self) -> None:
+        """Wait a moment, or until the gathering is closed."""
+        with trio.move_on_after(HESITATION):
+            await self._closed.wait()
+
+    async def _has_changed(self) -> bool:
+        """Wait for the next answer; False when none came before the deadline."""
+        with trio.move_on_at(self.deadline) as scope:
+            await self._changed.wait()
+        return not scope.cancelled_caught
+
+    def _tell_waiters(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+class _Peer:
+    """One keystore: its client, the collects under way, and until when it is left alone."""
+
+    def __init__(self, name: str, client: Caller) -> None:
+        self.name = name
+        self._client = client
+        self._collecting: list[Gathering] = []
+        self._failures = 0
+        self._paused_at = 0.0
+        self._paused_until = float("-inf")
+
+    async def call(self, path: str, message: Message, reply: type[M], deadline: float) -> M:
+        begun = trio.current_time()
+        try:
+            answer = await self._client.call(path, message, reply, deadline=deadline)
+        except (PeerUnreachableError, PeerTimedOutError) as error:
+            self._note_outage(begun, error)
+            raise
+        except MdmfsError:
+            self._note_life()
+            raise
+        self._note_life()
+        return answer
+
+    async def collect(self, guids: Sequence[Guid], gathering: Gathering) -> Collected:
+        self._refuse_while_paused()
+        self._collecting.append(gathering)
+        try:
+            wanted = Collect([guid.octets for guid in guids])
+            collected = await self.call(COLLECT_PATH, wanted, Collected, gathering.deadline)
+        finally:
+            self._collecting.remove(gathering)
+        _refuse_other_number(self.name, len(collected.outcomes), len(guids))
+        _refuse_other_number(self.name, len(collected.shares), len(guids))
+        return collected
+
+    @property
+    def is_slow(self) -> bool:
+        return sum(gathering.is_over for gathering in self._collecting) >= MAX_LAGGARDS
+
+    def _refuse_while_paused(self) -> None:
+        left = self._paused_until - trio.current_time()
+        if left > 0:
+            message = f"it did not answer, and is asked again in {left:.1f} s"
+            raise PeerUnreachableError(message)
+
+    def _note_outage(self, begun: float, error: MdmfsError) -> None:
+        now = trio.current_time()
+        was_hasty = isinstance(error, PeerTimedOutError) and now - begun < PATIENCE
+        # calls that were under way together fail together: that is one outage
+        if begun < self._paused_at or was_hasty:
+            return
+        self._paused_at = now
+        self._paused_until = now + min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)
+        self._failures += 1
+
+    def _note_life(self) -> None:
+        self._failures = 0
+        self._paused_until = float("-inf")
+
+
+async def _ask(peer: _Peer, guids: list[Guid], gathering: Gathering) -> None:
+    """Ask one keystore, if anybody still waits for it, and tell the gathering what came of it."""
+    if peer.is_slow:
+        await gathering.hesitate()
+    if gathering.is_over:
+        return
+    try:
+        collected = await peer.collect(guids, gathering)
+    except MdmfsError as error:
+        gathering.take_failure(peer.name, guids, error)
+    else:
+        gathering.take(peer.name, guids, collected)
+
+
+def _refuse_other_number(keystore: str, got: int, asked: int) -> None:
+    if got != asked:
+        message = f"the keystore {keystore} gave {got} answers to a batch of {asked}"
+        raise MalformedMessageError(message)
+
+
+def _batches(items: Iterable[T], size: Callable[[T], int] = lambda _: 0) -> Iterator[list[T]]:
+    """Divide into batches that a keystore takes; ``size`` estimates an item's bytes in the message."""
+    batch: list[T] = []
+    filled = 0
+    for item in items:
+        if batch and (len(batch) == MAX_BATCH or filled + size(item) > MAX_BATCH_BYTES):
+            yield batch
+            batch, filled = [], 0
+        batch.append(item)
+        filled += size(item)
+    if batch:
+        yield batch
+
+
+def _size_of_entry(entry: KeyEntry) -> int:
+    return len(entry.share) + sum(_SIZE_OF_ID * len(chain) for chain in entry.aliases) + _OVERHEAD
+
+
+def _size_of_acl(acl: VersionedAcl) -> int:
+    return len(acl.acl) + _OVERHEAD

@@ -1,0 +1,279 @@
+"""The messages between zones: frozen values in MessagePack; the protocol's version is in every path (``/v1/``).
+
+Identifiers travel as bytes: a GUID and an ACL id have 16. Times are seconds since the epoch, sizes are bytes. No
+message to a worker or keystore has room for a patient's identifier or a real DICOM UID.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+import msgspec
+
+MEDIA_TYPE: Final = "application/msgpack"
+MAX_MESSAGE_BYTES: Final = 16 * 2**20
+MAX_BATCH: Final = 10_000
+
+LIST_PATH: Final = "/v1/list"
+DESCRIBE_PATH: Final = "/v1/describe"
+CHANGES_PATH: Final = "/v1/changes"
+TOTALS_PATH: Final = "/v1/totals"
+SEALED_PATH: Final = "/v1/sealed/"
+"""GET ``/v1/sealed/GUID``: the sealed object, its length exact; ``ETag`` is the salt in hexadecimal digits."""
+
+HARVEST_PATH: Final = "/v1/harvest"
+HARVEST_PROGRESS_PATH: Final = "/v1/harvest-progress"
+
+REGISTER_PATH: Final = "/v1/register"
+COLLECT_PATH: Final = "/v1/collect"
+UNREGISTER_PATH: Final = "/v1/unregister"
+SET_ACLS_PATH: Final = "/v1/set-acls"
+STATUS_PATH: Final = "/v1/status"
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The root of all messages."""
+
+
+class Failure(Message, frozen=True):
+    """The body of every answer that is no success: a code of ``mdmfs.model.errors`` and a sentence for people."""
+
+    code: str
+    message: str
+    incident: str = ""
+    """Under which number the peer's log tells more; empty where there is no more to tell."""
+
+
+# Hospital to worker: the namespace
+
+
+class NodeKind(enum.StrEnum):
+    """What stands under a name."""
+
+    DIRECTORY = "directory"
+    FILE = "file"
+
+
+class Node(Message, frozen=True):
+    """A name in a directory, with the attributes that ``ls -l`` shows; the same whoever asks."""
+
+    name: str
+    inode: int
+    """The catalogue's number of the file or directory: never given twice; 1 is the root."""
+    kind: NodeKind
+    size: int
+    """Of the plaintext, exact; 0 for a directory."""
+    modified: float
+    """When it was registered, or the directory last changed."""
+    guid: bytes = b""
+    """Empty for a directory."""
+
+
+class ListDirectory(Message, frozen=True):
+    """Ask for a page of a directory's entries, by name, in the order of their UTF-8 bytes."""
+
+    lfn: str
+    after: str = ""
+    """The last name of the page before."""
+    limit: int = MAX_BATCH
+
+
+class DirectoryPage(Message, frozen=True):
+    """A page of entries. Directories that the caller may not traverse are not in it."""
+
+    directory: Node
+    entries: list[Node]
+    is_last: bool
+    version: int
+    """The version of the feed that this page shows, at least."""
+
+
+class AskChanges(Message, frozen=True):
+    """Ask what has changed since a version of the feed; the answer waits up to ``wait`` seconds for a change."""
+
+    since: int
+    wait: float
+
+
+class Changes(Message, frozen=True):
+    """Directories whose listings and files whose bytes are no longer what they were."""
+
+    version: int
+    directories: list[int]
+    """Inode numbers."""
+    files: list[int]
+    """Inode numbers of files whose name, ACL or rendition has gone."""
+    is_reset: bool = False
+    """The feed no longer reaches back to ``since``: forget everything."""
+
+
+class AskTotals(Message, frozen=True):
+    """Ask how much there is below a directory, for ``statfs``."""
+
+    lfn: str
+
+
+class Totals(Message, frozen=True):
+    """How much there is, of what the caller may traverse to."""
+
+    files: int
+    size: int
+    """Bytes of plaintext."""
+
+
+class Describe(Message, frozen=True):
+    """Ask for all that a worker may know of one file."""
+
+    guid: bytes
+
+
+class FileDescription(Message, frozen=True):
+    """One file, to one who may at least list its directory."""
+
+    guid: bytes
+    inode: int
+    size: int
+    header_length: int
+    """Bytes before the value of Pixel Data; the size where there is none."""
+    sha256: bytes
+    """Of the whole plaintext."""
+    generation: int
+    """Of the key; part of the sealed object's context."""
+    threshold: int
+    """How many shares make the key."""
+    locality: str
+    replicas: list[str]
+    """SURLs."""
+    registered: float
+
+
+# Administration of the hospital, by its own certificate only
+
+
+class StartHarvest(Message, frozen=True):
+    """Start to register what a project includes, or find the run that is under way."""
+
+    project: str
+
+
+class AskHarvest(Message, frozen=True):
+    """Ask how far the latest harvest of a project is."""
+
+    project: str
+
+
+class HarvestProgress(Message, frozen=True):
+    """How far a harvest is."""
+
+    series_found: int
+    series_done: int
+    instances_found: int
+    """As the PACS counts; 0 for series that it does not count."""
+    instances_done: int
+    registered: int
+    known: int
+    refused: int
+    octets: int
+    """Of plaintext."""
+    failures: list[str]
+    """The first ones; without anything identifying."""
+    is_over: bool
+
+
+# Keystores
+
+
+class KeyEntry(Message, frozen=True):
+    """One share for one keystore to keep, and whom it may be given to."""
+
+    share: bytes
+    """A share record (``mdmfs.sharing.shamir.Share``), which names its GUID."""
+    aliases: list[list[bytes]]
+    """For each name of the file the ids of the ACLs above it, outermost first, and last its own."""
+
+    def __repr__(self) -> str:
+        """Show no share."""
+        return "KeyEntry(...)"
+
+
+class Outcome(enum.StrEnum):
+    """What became of one entry of a batch."""
+
+    DONE = "done"
+    DENIED = "denied"
+    UNKNOWN = "unknown"
+    CONFLICT = "conflict"
+    """Another share of the same generation is there; it stays."""
+    DESTROYED = "destroyed"
+    """A tombstone stands for this GUID."""
+
+
+class Register(Message, frozen=True):
+    """Keep these shares; from the hospital only."""
+
+    entries: list[KeyEntry]
+
+
+class Outcomes(Message, frozen=True):
+    """What became of each entry of a batch, in its order."""
+
+    outcomes: list[Outcome]
+
+
+class Collect(Message, frozen=True):
+    """Give the shares of these GUIDs."""
+
+    guids: list[bytes]
+
+
+class Collected(Message, frozen=True):
+    """One outcome for each GUID asked for, in that order, and its share where the outcome is DONE, else empty bytes."""
+
+    outcomes: list[Outcome]
+    shares: list[bytes]
+
+    def __repr__(self) -> str:
+        """Show no share."""
+        return f"Collected(outcomes={self.outcomes!r}, ...)"
+
+
+class Unregister(Message, frozen=True):
+    """Destroy the shares of these GUIDs for ever; from the hospital only."""
+
+    guids: list[bytes]
+
+
+class VersionedAcl(Message, frozen=True):
+    """An ACL under its opaque id; a higher version replaces a lower one, never the other way round."""
+
+    id: bytes
+    version: int
+    acl: bytes
+    """``mdmfs.access.acl.Acl.encode``."""
+
+
+class SetAcls(Message, frozen=True):
+    """Know these ACLs; from the hospital only."""
+
+    acls: list[VersionedAcl]
+
+
+class AskStatus(Message, frozen=True):
+    """Ask what is kept of these GUIDs; from the hospital only."""
+
+    guids: list[bytes]
+
+
+class KeyStatus(Message, frozen=True):
+    """What a keystore keeps of one GUID."""
+
+    outcome: Outcome
+    generation: int = 0
+    split_id: bytes = b""
+
+
+class Statuses(Message, frozen=True):
+    """One status for each GUID asked for, in that order."""
+
+    statuses: list[KeyStatus]

@@ -1,0 +1,35 @@
+"""What every daemon does to its own process before it holds a key."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+from typing import Final
+
+from mdmfs.model.errors import ConfigurationError
+
+_PR_SET_DUMPABLE: Final = 4
+"""prctl(2)."""
+
+
+def forbid_core_dumps() -> None:
+    """Keep memory out of core files, and the process out of reach of the same user's debuggers.
+
+    ``RLIMIT_CORE`` 0 binds core files, ``PR_SET_DUMPABLE`` 0 also those piped to a program, which know no limit. From
+    then on files of /proc/PID belong to root. Called once, at the start; a program started from here is dumpable again,
+    but inherits the limit. Raises ``ConfigurationError`` where the kernel says no.
+    """
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _set_undumpable()
+    except (OSError, ValueError) as error:
+        message = f"core dumps cannot be forbidden, and they would hold keys: {error}"
+        raise ConfigurationError(message) from error
+
+
+def _set_undumpable() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

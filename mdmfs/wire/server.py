@@ -1,0 +1,163 @@
+"""The server of the wire: it listens, shakes hands, and finds out who calls before a byte of HTTP is read.
+
+Mutual TLS 1.3, one task for each connection. Who has no certificate of our CAs gets nothing. Everyone else is a
+``Principal`` on every request. An answer that cannot be finished ends in a reset: what is cut never looks whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from mdmfs.model.errors import ConfigurationError, CredentialRefusedError
+from mdmfs.model.identity import Principal
+from mdmfs.pki.proxy import principal_of
+from mdmfs.pki.tls import verified_chain
+from mdmfs.wire.conversation import Conversation, Limits
+from mdmfs.wire.service import Answer, Reply, Request, Respond, Service, StreamReply
+from mdmfs.wire.stream import HANDSHAKES, Address, TlsStream
+
+__all__ = ["Address", "Answer", "Limits", "Reply", "Request", "Respond", "Service", "StreamReply", "serve"]
+
+log = logging.getLogger(__name__)
+
+BACKLOG: Final = 512
+_EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_QUIET_SECONDS: Final = 60.0
+_MAX_NOTED: Final = 1000
+
+
+async def serve(
+    service: Service,
+    contexts: Callable[[], ssl.SSLContext],
+    address: Address,
+    *,
+    limits: Limits | None = None,
+    clock: Callable[[], float] = time.time,
+    task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until cancelled; ``started`` gives the address with the port that was bound (0 asks for a free one).
+
+    ``contexts`` gives the TLS context for each handshake (``mdmfs.pki.tls.ServerContexts``). ``clock`` tells the
+    seconds since the epoch. Raises ``ConfigurationError`` when the address cannot be listened on.
+    """
+    server = _Server(service, contexts, limits or Limits(), clock)
+    listening = await _listen(address)
+    with listening:
+        bound = Address(address.host, listening.getsockname()[1])
+        log.info("%s: listening on %s", service.name, bound)
+        task_status.started(bound)
+        await server.accept_from(listening)
+
+
+class _Server:
+    def __init__(
+        self,
+        service: Service,
+        contexts: Callable[[], ssl.SSLContext],
+        limits: Limits,
+        clock: Callable[[], float],
+    ) -> None:
+        self._service = service
+        self._contexts = contexts
+        self._limits = limits
+        self._clock = clock
+        self._slots = trio.Semaphore(limits.connections)
+        self._noted: dict[str, float] = {}
+
+    async def accept_from(self, listening: trio.socket.SocketType) -> None:
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._slots.acquire()
+                nursery.start_soon(self._converse, *await _accept(listening))
+
+    async def _converse(self, connected: socket.socket, peer: Address) -> None:
+        try:
+            known = await self._meet(connected, peer)
+            if known is not None:
+                stream, principal = known
+                await Conversation(stream, peer, principal, self._service, self._limits, self._clock).run()
+        except Exception:
+            # The service loop: one connection must not end the others.
+            log.exception("%s: the connection of %s failed", self._service.name, peer)
+        finally:
+            self._slots.release()
+
+    async def _meet(
+        self, connected: socket.socket, peer: Address
+    ) -> tuple[TlsStream, Principal | CredentialRefusedError] | None:
+        """Shake hands and find out who it is; None when there is no way to talk to the peer."""
+        reason = "the handshake took too long"
+        with connected, trio.move_on_after(self._limits.handshake_seconds), contextlib.ExitStack() as on_failure:
+            try:
+                context = await trio.to_thread.run_sync(self._contexts, limiter=HANDSHAKES)
+                stream = await TlsStream.handshake(connected, context)
+                on_failure.callback(stream.abort)
+                principal = await trio.to_thread.run_sync(_recognise, stream, limiter=HANDSHAKES)
+                on_failure.pop_all()
+            except ConfigurationError as error:
+                log.error("%s: no connection can be accepted: %s", self._service.name, error)  # noqa: TRY400
+                return None
+            except OSError as error:
+                reason = getattr(error, "verify_message", "") or getattr(error, "reason", "") or type(error).__name__
+            else:
+                return stream, principal
+        self._note_refusal(peer, reason)
+        return None
+
+    def _note_refusal(self, peer: Address, reason: str) -> None:
+        """Log a refused peer, each host once a minute: whoever knocks all night must not fill the disk."""
+        now = trio.current_time()
+        if now < self._noted.get(peer.host, -_QUIET_SECONDS) + _QUIET_SECONDS:
+            return
+        if len(self._noted) >= _MAX_NOTED:
+            self._noted.clear()
+        self._noted[peer.host] = now
+        log.info("%s: %s was refused: %s", self._service.name, peer, reason)
+
+
+def _recognise(stream: TlsStream) -> Principal | CredentialRefusedError:
+    """Read the chain; a chain that our CAs made but that proves no principal is told so, in answer to its request."""
+    try:
+        return principal_of(verified_chain(stream.tls))
+    except CredentialRefusedError as error:
+        return error
+
+
+async def _listen(address: Address) -> trio.socket.SocketType:
+    try:
+        [(family, kind, protocol, _, where), *_] = await trio.socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        listening = trio.socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            await listening.bind(where)
+            listening.listen(BACKLOG)
+        except BaseException:
+            listening.close()
+            raise
+    except OSError as error:
+        message = f"{address} cannot be listened on: {error.strerror}"
+        raise ConfigurationError(message) from error
+    return listening
+
+
+async def _accept(listening: trio.socket.SocketType) -> tuple[socket.socket, Address]:
+    while True:
+        try:
+            accepted, where = await listening.accept()
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                log.error("no more connections can be accepted: %s", error.strerror)  # noqa: TRY400
+                await trio.sleep(0.1)
+        else:
+            return socket.socket(fileno=accepted.detach()), Address(where[0], where[1])

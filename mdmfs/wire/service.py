@@ -1,0 +1,129 @@
+"""A service: what a zone answers on which path, without any socket."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Final, TypeVar
+
+import msgspec
+
+from mdmfs.model.errors import MalformedMessageError
+from mdmfs.model.identity import Principal
+from mdmfs.wire.messages import Failure, Message
+from mdmfs.wire.stream import Address
+
+T = TypeVar("T", bound=Message)
+Octets = bytes | bytearray | memoryview
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """What a principal asks: the path is as sent, without a query; the names of headers are in lower case."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    principal: Principal
+    peer: Address
+    body: Callable[[], Awaitable[Octets]]
+    """Waits for the whole body, at most ``MAX_MESSAGE_BYTES``; raises ``MalformedMessageError``."""
+
+    async def read(self, kind: type[T]) -> T:
+        """Wait for the message that the request carries; raises ``MalformedMessageError``."""
+        try:
+            return msgspec.msgpack.decode(await self.body(), type=kind)
+        except (msgspec.DecodeError, RecursionError) as error:
+            message = f"the body of {self.method} {self.path} is no {kind.__name__}"
+            raise MalformedMessageError(message) from error
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer of one message."""
+
+    message: Message
+    status: int = 200
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class StreamReply:
+    """An answer of many bytes: ``chunks`` give exactly ``length`` of them, or raise, which the peer sees as a cut.
+
+    Chunks of any size are fine. The iterator is closed (``aclose``) when the answer ends, however it does.
+    """
+
+    length: int
+    etag: str
+    chunks: AsyncIterator[Octets]
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    status: int = 200
+
+
+Answer = Reply | StreamReply
+Respond = Callable[[Request], Awaitable[Answer]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Service:
+    """The routes of a zone: (method, path) to what responds; a path that ends with ``/`` stands for all below it.
+
+    What responds raises ``MdmfsError`` for every answer that is no success. A stream may go on for as long as its peer
+    takes it; before that, waiting is bounded by whoever responds.
+    """
+
+    name: str
+    routes: Mapping[tuple[str, str], Respond]
+
+    async def answer(self, request: Request) -> Answer:
+        """Answer a request; raises what its route raises."""
+        respond = self._find(request.method, request.path)
+        if respond is not None:
+            return await respond(request)
+        if any(self._find(method, request.path) for method, _ in self.routes):
+            return Reply(Failure(MalformedMessageError.code, f"{request.method} is not for this path"), 405)
+        return Reply(Failure(MalformedMessageError.code, f"the {self.name} has no such path: {request.path}"), 404)
+
+    def _find(self, method: str, path: str) -> Respond | None:
+        exact = self.routes.get((method, path))
+        if exact is not None:
+            return exact
+        above = path[: path.rfind("/") + 1]
+        while above:
+            found = self.routes.get((method, above))
+            if found is not None:
+                return found
+            above = above[: above.rfind("/", 0, -1) + 1]
+        return None
+
+
+STATUS_BY_CODE: Final[Mapping[str, int]] = {
+    "internal": 500,
+    "malformed-name": 400,
+    "malformed-message": 400,
+    "configuration": 500,
+    "no-such-file": 404,
+    "not-a-directory": 409,
+    "is-a-directory": 409,
+    "no-such-attribute": 404,
+    "read-only": 403,
+    "access-denied": 403,
+    "credential-refused": 401,
+    "credential-expired": 401,
+    "peer-unreachable": 503,
+    "peer-timed-out": 504,
+    "pacs-unreachable": 503,
+    "recall-timed-out": 504,
+    "recall-failed": 502,
+    "instance-refused": 403,
+    "instance-changed": 410,
+    "instance-lost": 410,
+    "integrity": 500,
+    "wrong-key": 500,
+    "too-few-shares": 503,
+    "out-of-space": 507,
+    "busy": 503,
+    "interrupted": 503,
+    "store": 500,
+}
+"""The HTTP status of each error; the class is told by the code in the body, the status is for other programs."""

@@ -1,0 +1,207 @@
+"""TLS over a socket under trio, for both ends of the wire: bytes go straight between socket and buffer.
+
+A connection is used by one task at a time. After a cancelled or failed call it can only be closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import select
+import socket
+import ssl
+import struct
+from collections.abc import Iterator
+from typing import Final, Self
+
+import trio
+
+from mdmfs.model.errors import ConfigurationError
+
+SEND_BYTES: Final = 256 * 2**10
+"""One write: larger ones gain nothing, smaller ones cost a system call and a wake-up each."""
+DRAIN_BYTES: Final = 64 * 2**10
+DRAIN_SECONDS: Final = 1.0
+MAX_PORT: Final = 65535
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+STREAM_ERRORS: Final = (OSError, trio.ClosedResourceError, trio.BrokenResourceError)
+"""All that a broken connection raises here; ``ssl.SSLError`` is an ``OSError``."""
+
+HANDSHAKES: Final = trio.CapacityLimiter(2)
+"""Public-key arithmetic holds the processor: more threads at once would only delay everything else."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Address:
+    """Where a peer listens."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``HOST:PORT`` or ``[IPV6]:PORT``; raises ``ConfigurationError``."""
+        host, colon, port = text.rpartition(":")
+        host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        if not colon or not host or not port.isascii() or not port.isdecimal() or int(port) > MAX_PORT:
+            message = f"an address is written HOST:PORT, not {text!r}"
+            raise ConfigurationError(message)
+        return cls(host, int(port))
+
+    def __str__(self) -> str:
+        """Write ``HOST:PORT``, an IPv6 address in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class TlsStream:
+    """A connected socket with TLS on it. ``close`` ends it in order, ``abort`` so that the peer sees an error."""
+
+    def __init__(self, tls: ssl.SSLSocket) -> None:
+        self.tls = tls
+        self._failure: OSError | None = None
+
+    @classmethod
+    async def handshake(cls, connected: socket.socket, context: ssl.SSLContext, host: str | None = None) -> Self:
+        """Shake hands over a connected socket, as the client of ``host`` or, without one, as the server.
+
+        The socket is taken over: on any error and on cancellation it is closed. Raises ``ssl.SSLError`` or ``OSError``.
+        The arithmetic runs in threads, which never wait for the peer.
+        """
+        with _closed_on_failure(connected):
+            connected.settimeout(0)
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            tls = context.wrap_socket(
+                connected,
+                server_side=host is None,
+                server_hostname=host,
+                do_handshake_on_connect=False,
+                suppress_ragged_eofs=False,
+            )
+        with _closed_on_failure(tls):
+            stream = cls(tls)
+            await stream._shake_hands()
+        return stream
+
+    async def _shake_hands(self) -> None:
+        while True:
+            try:
+                await trio.to_thread.run_sync(self.tls.do_handshake, limiter=HANDSHAKES)
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(self.tls)
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(self.tls)
+            except ssl.SSLError:
+                await self._linger()
+                raise
+            else:
+                return
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Wait for bytes and take as many as are there and fit; 0 when the peer ended the stream in order.
+
+        A stream cut without TLS's own end raises ``ssl.SSLEOFError``.
+        """
+        await trio.lowlevel.checkpoint()
+        if self._failure is not None:
+            raise self._failure
+        while True:
+            try:
+                count = self.tls.recv_into(buffer)
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(self.tls)
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(self.tls)
+            else:
+                return count + self._receive_more(buffer[count:]) if count else 0
+
+    def _receive_more(self, buffer: memoryview) -> int:
+        """Take what has arrived already: OpenSSL hands out one record of 16 KiB at a time."""
+        total = 0
+        while total < len(buffer):
+            try:
+                count = self.tls.recv_into(buffer[total:])
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                break
+            except OSError as error:
+                # The bytes before the failure still count; the next call tells of it.
+                self._failure = error
+                break
+            if not count:
+                break
+            total += count
+        return total
+
+    async def send_all(self, octets: bytes | bytearray | memoryview) -> None:
+        """Send everything; with a slow peer this waits."""
+        await trio.lowlevel.checkpoint()
+        view = memoryview(octets).cast("B")
+        for start in range(0, len(view), SEND_BYTES):
+            await self._send(view[start : start + SEND_BYTES])
+
+    async def _send(self, view: memoryview) -> None:
+        while view:
+            try:
+                # After a wish to wait OpenSSL must be given the same bytes again.
+                view = view[self.tls.send(view) :]
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(self.tls)
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(self.tls)
+
+    def is_readable(self) -> bool:
+        """Ask whether something has arrived; on an idle connection that is its end, or a breach of protocol."""
+        poll = select.poll()
+        poll.register(self.tls.fileno(), select.POLLIN)
+        return self.tls.pending() > 0 or bool(poll.poll(0))
+
+    def close(self) -> None:
+        """End in order, as far as that needs no waiting."""
+        with contextlib.suppress(OSError, ValueError):
+            self.tls.unwrap()
+        self._close()
+
+    async def close_when_heard(self) -> None:
+        """End in order towards a peer that may still be sending: what was sent to it last must arrive."""
+        with contextlib.suppress(OSError, ValueError):
+            self.tls.unwrap()
+        await self._linger()
+
+    async def _linger(self) -> None:
+        """Read on for a moment: closing over unread bytes resets the connection, and the peer never learns why."""
+        with socket.socket(fileno=self.tls.detach()) as plain:
+            plain.settimeout(0)
+            with contextlib.suppress(OSError), trio.move_on_after(DRAIN_SECONDS):
+                plain.shutdown(socket.SHUT_WR)
+                await _drain(plain)
+
+    def abort(self) -> None:
+        """End so that the peer cannot take it for an end in order: no TLS end, and a reset."""
+        with contextlib.suppress(OSError):
+            self.tls.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._close()
+
+    def _close(self) -> None:
+        if self.tls.fileno() >= 0:
+            trio.lowlevel.notify_closing(self.tls)
+        self.tls.close()
+
+
+@contextlib.contextmanager
+def _closed_on_failure(opened: socket.socket) -> Iterator[None]:
+    """Close the socket when the block fails or is cancelled."""
+    try:
+        yield
+    except BaseException:
+        opened.close()
+        raise
+
+
+async def _drain(plain: socket.socket) -> None:
+    left = DRAIN_BYTES
+    while left > 0:
+        await trio.lowlevel.wait_readable(plain)
+        octets = plain.recv(left)
+        if not octets:
+            return
+        left -= len(octets)

@@ -1,0 +1,459 @@
+"""Collecting from n keystores: whatever one of them does, the key comes at once; a failure is clear and soon mended."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import secrets
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import structlog.testing
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from mdmfs.access.acl import Acl
+from mdmfs.model.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    CredentialExpiredError,
+    IntegrityError,
+    MalformedMessageError,
+    TooFewSharesError,
+    WrongKeyError,
+)
+from mdmfs.model.names import Guid
+from mdmfs.sealing.header import FileKey
+from mdmfs.sharing.shamir import Share
+from mdmfs.wire.keystores import LONGEST_PAUSE, Keystores
+from mdmfs.wire.messages import MAX_BATCH, Collected, KeyEntry, Outcome, VersionedAcl
+from tests.twins.keystores import HOSPITAL, TwinKeystore, principal, random_guid, shares_of, unreachable
+
+NAMES = ("k1", "k2", "k3")
+DEADLINE = 10.0
+Verify = Callable[[FileKey], None]
+
+
+@dataclasses.dataclass
+class Site:
+    """Three keystores and a hospital that registers keys at them."""
+
+    twins: dict[str, TwinKeystore]
+    keystores: Keystores
+    secrets: dict[Guid, bytes] = dataclasses.field(default_factory=dict)
+
+    async def register(self, *guids: Guid) -> None:
+        """Split a fresh key for each GUID and deposit the shares."""
+        batches: dict[str, list[KeyEntry]] = {name: [] for name in NAMES}
+        for guid in guids:
+            self.secrets[guid] = secrets.token_bytes(32)
+            for name, share in zip(NAMES, shares_of(guid, self.secrets[guid]), strict=True):
+                batches[name].append(KeyEntry(share.encode(), []))
+        for name, entries in batches.items():
+            outcomes = await self.keystores.register(name, entries, deadline=soon())
+            assert outcomes == [Outcome.DONE] * len(guids)
+
+    def proof(self, guid: Guid) -> Verify:
+        """Give what checks a key as the object's commitment does."""
+
+        def verify(key: FileKey) -> None:
+            if bytes(key.octets) != self.secrets[guid]:
+                message = "another key"
+                raise WrongKeyError(message)
+
+        return verify
+
+    async def key(self, guid: Guid, *, deadline: float | None = None) -> bytes:
+        """Collect one key."""
+        async with self.keystores.collecting([guid], deadline=deadline or soon()) as gathering:
+            with await gathering.key(guid, self.proof(guid), threshold=2) as key:
+                return bytes(key.octets)
+
+
+def soon() -> float:
+    """Give a deadline."""
+    return trio.current_time() + DEADLINE
+
+
+@contextlib.asynccontextmanager
+async def taking(clock: MockClock, at_most: float = math.inf) -> AsyncIterator[None]:
+    """Fail if the block takes longer, in seconds of a clock that jumps over every wait."""
+    start = clock.current_time()
+    yield
+    assert clock.current_time() - start <= at_most
+
+
+@pytest.fixture
+async def site(nursery: trio.Nursery) -> Site:
+    """Three keystores that are well, seen by the hospital."""
+    twins = {name: TwinKeystore() for name in NAMES}
+    clients = {name: twin.as_seen_by(principal(HOSPITAL)) for name, twin in twins.items()}
+    return Site(twins, Keystores(clients, nursery))
+
+
+def lying(change: Callable[[Share], bytes]) -> Callable[[Collected], Collected]:
+    """Make a keystore change each share it gives."""
+
+    def lie(collected: Collected) -> Collected:
+        shares = [change(Share.parse(octets)) if octets else octets for octets in collected.shares]
+        return Collected(collected.outcomes, shares)
+
+    return lie
+
+
+def flipped(share: Share) -> bytes:
+    """Flip a bit of the value."""
+    return dataclasses.replace(share, y=bytes([share.y[0] ^ 1]) + share.y[1:]).encode()
+
+
+async def test_the_key_that_was_registered_is_collected(site: Site) -> None:
+    """All the way through messages and shelves."""
+    guid = random_guid()
+    await site.register(guid)
+    assert await site.key(guid) == site.secrets[guid]
+
+
+async def test_siblings_are_collected_in_one_call_to_each_keystore(site: Site) -> None:
+    """A series of 400 costs one batch; the keys are made when their headers are at hand."""
+    guids = [random_guid() for _ in range(400)]
+    await site.register(*guids)
+    calls = {name: twin.calls for name, twin in site.twins.items()}
+    answers = await site.keystores.collect(guids, enough=2, deadline=soon())
+    assert {name: twin.calls - calls[name] for name, twin in site.twins.items()} == dict.fromkeys(NAMES, 1)
+    assert list(answers) == guids
+    for guid in guids:
+        with answers[guid].key(site.proof(guid), threshold=2) as key:
+            assert bytes(key.octets) == site.secrets[guid]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("trouble", ["down", "silent", "slow"])
+async def test_one_keystore_in_trouble_delays_nobody(
+    site: Site, name: str, trouble: str, autojump_clock: MockClock
+) -> None:
+    """Refused, hung or 5 s late: the other two give the key at once."""
+    guid = random_guid()
+    await site.register(guid)
+    twin = site.twins[name]
+    match trouble:
+        case "down":
+            twin.failure = unreachable
+        case "silent":
+            twin.is_silent = True
+        case _:
+            twin.delay = 5.0
+    async with taking(autojump_clock, 0.0):
+        for _ in range(20):
+            assert await site.key(guid) == site.secrets[guid]
+
+
+async def test_a_slow_keystore_is_never_waited_for_nor_forgotten(site: Site, autojump_clock: MockClock) -> None:
+    """Its calls run on in the background, and when another dies its answers are used: late, but right."""
+    guid = random_guid()
+    await site.register(guid)
+    site.twins["k1"].delay = 5.0
+    async with taking(autojump_clock):
+        for _ in range(50):
+            await site.key(guid)
+        site.twins["k2"].failure = unreachable
+        assert await site.key(guid) == site.secrets[guid]
+
+
+async def test_two_down_is_a_clear_error_before_the_deadline(site: Site, autojump_clock: MockClock) -> None:
+    """Who is down is named; the third one alone is nothing to wait for."""
+    guid = random_guid()
+    await site.register(guid)
+    site.twins["k1"].failure = site.twins["k3"].failure = unreachable
+    site.twins["k2"].delay = 3.0
+    async with taking(autojump_clock, 0.0):
+        with pytest.raises(TooFewSharesError, match=r"k1: the connection was refused.*k3: the connection was refused"):
+            await site.key(guid)
+
+
+async def test_two_that_hang_are_an_error_at_the_deadline_and_then_at_once(
+    site: Site, autojump_clock: MockClock
+) -> None:
+    """The price of an outage is not paid again by every open."""
+    guid = random_guid()
+    await site.register(guid)
+    site.twins["k1"].is_silent = site.twins["k2"].is_silent = True
+    async with taking(autojump_clock, DEADLINE):
+        with pytest.raises(TooFewSharesError, match=r"k1: no answer yet; k2"):
+            await site.key(guid)
+    await wait_all_tasks_blocked()
+    calls = site.twins["k1"].calls
+    async with taking(autojump_clock, 0.0):
+        for _ in range(100):
+            with pytest.raises(TooFewSharesError, match="asked again in"):
+                await site.key(guid)
+    assert site.twins["k1"].calls == calls
+
+
+@pytest.mark.parametrize("outage", [0.5, 5.0, 600.0])
+async def test_it_reads_again_some_seconds_after_a_keystore_is_back(
+    site: Site, outage: float, autojump_clock: MockClock
+) -> None:
+    """However long the outage was and however many opens failed in it."""
+    guid = random_guid()
+    await site.register(guid)
+    site.twins["k1"].failure = site.twins["k2"].failure = unreachable
+    end = autojump_clock.current_time() + outage
+    while autojump_clock.current_time() < end:
+        with pytest.raises(TooFewSharesError):
+            await site.key(guid)
+        await trio.sleep(0.25)
+    site.twins["k1"].failure = None
+    await trio.sleep(LONGEST_PAUSE)
+    assert await site.key(guid) == site.secrets[guid]
+
+
+async def test_a_keystore_in_outage_is_asked_seldom(site: Site, autojump_clock: MockClock) -> None:
+    """A thousand opens in ten seconds cost a handful of attempts."""
+    guid = random_guid()
+    await site.register(guid)
+    site.twins["k1"].failure = unreachable
+    calls = site.twins["k1"].calls
+    async with taking(autojump_clock):
+        for _ in range(1000):
+            await site.key(guid)
+            await trio.sleep(0.01)
+        assert site.twins["k1"].calls - calls <= 6
+
+
+async def test_a_hung_keystore_holds_a_bounded_number_of_calls(site: Site, autojump_clock: MockClock) -> None:
+    """Even before its first call has timed out."""
+    guid = random_guid()
+    await site.register(guid)
+    site.twins["k1"].is_silent = True
+    calls = site.twins["k1"].calls
+    async with taking(autojump_clock):
+        for _ in range(500):
+            await site.key(guid)
+        assert site.twins["k1"].calls - calls <= 16
+
+
+async def test_an_answer_after_a_deadline_too_short_is_no_outage(site: Site, autojump_clock: MockClock) -> None:
+    """Who gave a keystore a tenth of a second must not keep the next from asking it."""
+    guid = random_guid()
+    await site.register(guid)
+    for twin in site.twins.values():
+        twin.delay = 0.3
+    async with taking(autojump_clock):
+        with pytest.raises(TooFewSharesError):
+            await site.key(guid, deadline=trio.current_time() + 0.1)
+        assert await site.key(guid) == site.secrets[guid]
+
+
+async def test_a_call_of_the_hospital_that_succeeds_ends_the_pause(site: Site) -> None:
+    """What is known to live is asked."""
+    guid = random_guid()
+    await site.register(guid)
+    for name in ("k1", "k2"):
+        site.twins[name].failure = unreachable
+    with pytest.raises(TooFewSharesError):
+        await site.key(guid)
+    for name in ("k1", "k2"):
+        site.twins[name].failure = None
+        await site.keystores.status(name, [guid], deadline=soon())
+    assert await site.key(guid) == site.secrets[guid]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_lying_keystore_is_outvoted_counted_and_named(site: Site, name: str, autojump_clock: MockClock) -> None:
+    """The key is right, and the operator learns who lied about which file."""
+    guid = random_guid()
+    await site.register(guid)
+    for other in NAMES:
+        site.twins[other].delay = 0.0 if other == name else 1.0
+    site.twins[name].lie = lying(flipped)
+    async with taking(autojump_clock):
+        with structlog.testing.capture_logs() as lines:
+            assert await site.key(guid) == site.secrets[guid]
+        assert site.keystores.lies == {name: 1}
+        [line] = [line for line in lines if line["log_level"] == "warning"]
+        assert (line["keystore"], line["guid"]) == (name, str(guid))
+        assert site.secrets[guid].hex() not in repr(lines)
+
+
+async def test_a_keystore_that_answers_with_anothers_shares_is_named(site: Site) -> None:
+    """A share of the neighbouring file opens nothing and is a lie."""
+    one, two = random_guid(), random_guid()
+    await site.register(one, two)
+    site.twins["k1"].lie = lambda collected: Collected(collected.outcomes, collected.shares[::-1])
+    async with site.keystores.collecting([one, two], deadline=soon()) as gathering:
+        await wait_all_tasks_blocked()
+        for guid in (one, two):
+            with await gathering.key(guid, site.proof(guid), threshold=2) as key:
+                assert bytes(key.octets) == site.secrets[guid]
+    assert site.keystores.lies == {"k1": 2}
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda collected: Collected(collected.outcomes[1:], collected.shares[1:]),
+        lambda collected: Collected(collected.outcomes * 2, collected.shares * 2),
+        lambda collected: Collected(collected.outcomes, []),
+    ],
+)
+async def test_an_answer_of_another_length_counts_as_none(site: Site, lie: Callable[[Collected], Collected]) -> None:
+    """The others give the key; where they cannot, the error names the culprit."""
+    guid = random_guid()
+    await site.register(guid)
+    site.twins["k1"].lie = lie
+    assert await site.key(guid) == site.secrets[guid]
+    site.twins["k2"].failure = unreachable
+    with pytest.raises(TooFewSharesError, match="k1 gave"):
+        await site.key(guid)
+
+
+async def test_two_liars_of_three_give_no_key(site: Site) -> None:
+    """Never a wrong one."""
+    guid = random_guid()
+    await site.register(guid)
+    for name in ("k1", "k3"):
+        site.twins[name].lie = lying(lambda share: dataclasses.replace(share, y=secrets.token_bytes(32)).encode())
+    with pytest.raises(IntegrityError, match="no set of shares"):
+        await site.key(guid)
+
+
+async def test_decisions_that_were_received_are_access_denied(
+    site: Site, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """A stranger is denied by two at once, without waiting for the third that hangs."""
+    guid = random_guid()
+    await site.register(guid)
+    site.twins["k2"].is_silent = True
+    stranger = principal("/DC=org/CN=stranger")
+    clients = {name: twin.as_seen_by(stranger) for name, twin in site.twins.items()}
+    async with taking(autojump_clock, 0.0):
+        async with Keystores(clients, nursery).collecting([guid], deadline=soon()) as gathering:
+            with pytest.raises(AccessDeniedError):
+                await gathering.key(guid, site.proof(guid), threshold=2)
+
+
+async def test_an_outage_is_never_told_as_denied(site: Site, nursery: trio.Nursery) -> None:
+    """One no and one silence of three leave it open."""
+    guid = random_guid()
+    await site.register(guid)
+    site.twins["k2"].failure = site.twins["k3"].failure = unreachable
+    stranger = principal("/DC=org/CN=stranger")
+    clients = {name: twin.as_seen_by(stranger) for name, twin in site.twins.items()}
+    async with Keystores(clients, nursery).collecting([guid], deadline=soon()) as gathering:
+        with pytest.raises(TooFewSharesError):
+            await gathering.key(guid, site.proof(guid), threshold=2)
+
+
+async def test_an_expired_proxy_is_told_as_such(site: Site, nursery: trio.Nursery) -> None:
+    """The user can mend that, and should not look for his ACL."""
+    guid = random_guid()
+    await site.register(guid)
+    expired = principal(HOSPITAL, not_after=1.0)
+    clients = {name: twin.as_seen_by(expired) for name, twin in site.twins.items()}
+    async with Keystores(clients, nursery).collecting([guid], deadline=soon()) as gathering:
+        with pytest.raises(CredentialExpiredError):
+            await gathering.key(guid, site.proof(guid), threshold=2)
+
+
+async def test_an_unknown_guid_is_settled_without_waiting(site: Site, autojump_clock: MockClock) -> None:
+    """Nobody holds it, and nobody waits for a share that cannot come."""
+    known, unknown = random_guid(), random_guid()
+    await site.register(known)
+    async with taking(autojump_clock, 0.0):
+        answers = await site.keystores.collect([known, unknown, known], enough=2, deadline=soon())
+        with answers[known].key(site.proof(known), threshold=2) as key:
+            assert bytes(key.octets) == site.secrets[known]
+        with pytest.raises(TooFewSharesError, match="holds no share"):
+            answers[unknown].key(site.proof(known), threshold=2)
+
+
+async def test_more_than_a_batch_is_asked_in_several(site: Site) -> None:
+    """The caller need not count."""
+    guids = [random_guid() for _ in range(MAX_BATCH + 1)]
+    answers = await site.keystores.collect(guids, enough=2, deadline=soon())
+    assert len(answers) == MAX_BATCH + 1
+    assert site.twins["k1"].calls == 2
+    statuses = await site.keystores.status("k1", guids, deadline=soon())
+    assert [status.outcome for status in statuses] == [Outcome.UNKNOWN] * (MAX_BATCH + 1)
+
+
+async def test_the_outbox_speaks_to_each_keystore_alone(site: Site) -> None:
+    """One that is down keeps nobody from registering at the others: Hydra needed all servers."""
+    guid = random_guid()
+    shares = shares_of(guid, bytes(32))
+    site.twins["k2"].failure = unreachable
+    done = []
+    for name, share in zip(NAMES, shares, strict=True):
+        with contextlib.suppress(Exception):
+            done += await site.keystores.register(name, [KeyEntry(share.encode(), [])], deadline=soon())
+    assert done == [Outcome.DONE, Outcome.DONE]
+    site.secrets[guid] = bytes(32)
+    assert await site.key(guid) == bytes(32)
+
+
+async def test_acls_and_destruction_travel_like_keys(site: Site) -> None:
+    """Every answer comes back in the order asked."""
+    guid = random_guid()
+    await site.register(guid)
+    acl = Acl(str(HOSPITAL), ()).encode()
+    acls = [VersionedAcl(b"i" * 16, version, acl) for version in (2, 1)]
+    assert await site.keystores.set_acls("k1", acls, deadline=soon()) == [Outcome.DONE, Outcome.CONFLICT]
+    assert await site.keystores.unregister("k1", [guid, random_guid()], deadline=soon()) == [Outcome.DONE] * 2
+    [status] = await site.keystores.status("k1", [guid], deadline=soon())
+    assert status.outcome is Outcome.DESTROYED
+    assert await site.key(guid) == site.secrets[guid]
+
+
+async def test_an_answer_to_a_register_of_another_length_is_refused(site: Site) -> None:
+    """An outbox must not take an entry for kept that nobody spoke of."""
+
+    class Short:
+        async def call(self, path: str, message: object, reply: type, *, deadline: float) -> object:
+            _ = path, message, deadline
+            await trio.lowlevel.checkpoint()
+            return reply([])
+
+    async with trio.open_nursery() as nursery:
+        keystores = Keystores({"k1": Short()}, nursery)
+        with pytest.raises(MalformedMessageError, match="0 answers to a batch of 1"):
+            await keystores.unregister("k1", [random_guid()], deadline=soon())
+
+
+async def test_without_keystores_nothing_starts(nursery: trio.Nursery) -> None:
+    """An empty table is a mistake in a file."""
+    with pytest.raises(ConfigurationError):
+        Keystores({}, nursery)
+
+
+async def test_a_caller_who_is_cancelled_leaves_the_connections_alone(site: Site, autojump_clock: MockClock) -> None:
+    """The calls end by themselves: a cancelled one would cost its connection."""
+    guid = random_guid()
+    await site.register(guid)
+    for twin in site.twins.values():
+        twin.delay = 1.0
+    async with taking(autojump_clock):
+        with trio.move_on_after(0.5) as scope:
+            await site.key(guid)
+        assert scope.cancelled_caught
+        assert await site.key(guid) == site.secrets[guid]
+
+
+async def test_large_acls_travel_in_messages_that_are_taken(site: Site) -> None:
+    """Batches are bounded in bytes too."""
+    sizes: list[int] = []
+    keystore = site.twins["k1"].keystore
+
+    class Measuring:
+        async def call(self, path: str, message: object, reply: type, *, deadline: float) -> object:
+            _ = path, reply, deadline
+            sizes.append(sum(len(acl.acl) for acl in message.acls))  # type: ignore[attr-defined]
+            return await keystore.set_acls(principal(HOSPITAL), message)  # type: ignore[arg-type]
+
+    large = Acl("/CN=" + "x" * 4000, ()).encode()
+    acls = [VersionedAcl(number.to_bytes(16, "big"), 1, large) for number in range(3000)]
+    async with trio.open_nursery() as nursery:
+        outcomes = await Keystores({"k1": Measuring()}, nursery).set_acls("k1", acls, deadline=math.inf)
+    assert outcomes == [Outcome.DONE] * 3000
+    assert len(sizes) == 2
+    assert max(sizes) <= 8 * 2**20
