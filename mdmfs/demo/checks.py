@@ -1,0 +1,63 @@
+"""``mdmfs demo --check``: everything that mdmfs promises, tried on a running site and printed as a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.table import Table
+
+from mdmfs.demo import trials
+from mdmfs.demo.processes import Processes
+from mdmfs.demo.site import Site
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Result:
+    """How one trial ended."""
+
+    claim: str
+    is_met: bool
+    detail: str
+    seconds: float
+
+
+Trial = Callable[[trials.Ground], str]
+"""Tries one promise: gives what was seen, raises ``trials.BrokenPromiseError`` where it does not hold."""
+
+TRIALS: tuple[tuple[str, Trial], ...] = (
+    ("every file opens; size and SHA-256 as told before; a second process reads the same", trials.everything_opens),
+    ("dcmdump, gdcminfo, dciodvfy, SimpleITK and dcm2niix work on the mount", trials.programs_work),
+    ("no planted identifier outside the hospital", trials.nothing_identifying),
+    ("a stranger sees and opens nothing", trials.stranger_gets_nothing),
+    ("no certificate, or one of another CA: nothing", trials.outsiders_get_nothing),
+    ("flipped, cut or swapped ciphertext: EIO or a fresh fetch, never wrong bytes", trials.damage_is_noticed),
+    ("one keystore stopped: everything reads; two: a clear error in time; one back: reads", trials.keystores_may_fail),
+    ("PACS stopped: cached files read, others fail in time, listings work", trials.pacs_may_fail),
+    ("kill -9 of the mount: the next one needs no cleaning up", trials.mount_may_be_killed),
+)
+OWN_PACS_ONLY = frozenset({trials.nothing_identifying, trials.pacs_may_fail})
+"""With a real PACS nobody knows what is planted in it, and it is not ours to stop."""
+
+
+def check(site: Site, processes: Processes, mountpoint: pathlib.Path, *, has_own_pacs: bool) -> bool:
+    """Try everything, print a table, and tell whether every promise held."""
+    ground = trials.Ground(site, processes, mountpoint)
+    results = [_try(claim, trial, ground) for claim, trial in TRIALS if has_own_pacs or trial not in OWN_PACS_ONLY]
+    table = Table("", "promise", "seen", "seconds")
+    for result in results:
+        table.add_row("ok" if result.is_met else "BROKEN", result.claim, result.detail, f"{result.seconds:.1f}")
+    Console(width=160).print(table)
+    return all(result.is_met for result in results)
+
+
+def _try(claim: str, trial: Trial, ground: trials.Ground) -> Result:
+    begun = time.monotonic()
+    try:
+        detail, is_met = trial(ground), True
+    except (trials.BrokenPromiseError, OSError) as error:
+        detail, is_met = f"{type(error).__name__}: {error}", False
+    return Result(claim, is_met, detail, time.monotonic() - begun)

@@ -1,0 +1,139 @@
+"""The processes of a site: started from their configuration files, stopped by their own process id, none left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from mdmfs.demo.site import KEYSTORES, PACS_TITLE, Site
+from mdmfs.model.errors import ConfigurationError
+
+START_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 20.0
+_POLL_SECONDS: Final = 0.02
+
+
+class Processes:
+    """Everything that runs for a site, by name: ``pacs``, ``hospital``, ``keystore-1`` ..., ``mount-USER``."""
+
+    def __init__(self, site: Site) -> None:
+        """Know a site of which nothing runs yet."""
+        self._site = site
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._mountpoints: dict[str, pathlib.Path] = {}
+
+    def start_pacs(self) -> None:
+        """Start our own PACS."""
+        options = ["--directory", self._site.pacs_directory, "--port", self._site.ports.pacs, "--ae", PACS_TITLE]
+        self._start("pacs", ["-m", "mdmfs.demo.pacs", *map(str, options)], _listens(self._site.ports.pacs))
+
+    def start_hospital(self) -> None:
+        """Start hospitald."""
+        command = ["-m", "mdmfs.cli", "hospitald", str(self._site.hospital_file)]
+        self._start("hospital", command, _listens(self._site.ports.hospital))
+
+    def start_keystore(self, number: int) -> None:
+        """Start a keystored, from 1."""
+        command = ["-m", "mdmfs.cli", "keystored", str(self._site.keystore_file(number))]
+        self._start(f"keystore-{number}", command, _listens(self._site.ports.keystores[number - 1]))
+
+    def start_keystores(self) -> None:
+        """Start them all."""
+        for number in range(1, KEYSTORES + 1):
+            self.start_keystore(number)
+
+    def start_mount(self, user: str, mountpoint: pathlib.Path) -> None:
+        """Mount for a user; a mount that was killed before is cleaned up by the new one."""
+        with contextlib.suppress(OSError):
+            mountpoint.mkdir(parents=True, exist_ok=True)
+        command = ["-m", "mdmfs.cli", "mount", str(self._site.mount_file(user)), str(mountpoint)]
+        self._mountpoints[f"mount-{user}"] = mountpoint
+        self._start(f"mount-{user}", command, lambda: os.path.ismount(mountpoint) and _answers(mountpoint))
+
+    def stop(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
+        """End a process by its id and wait; one that does not end is killed."""
+        process = self._running.pop(name)
+        process.send_signal(number)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def stop_all(self) -> None:
+        """End everything, mounts first."""
+        for name in sorted(self._running, key=_last_to_first):
+            self.stop(name)
+
+    def pid(self, name: str) -> int:
+        """Give a process id."""
+        return self._running[name].pid
+
+    def wait_for_any(self) -> str:
+        """Wait until a process ends by itself, and name it."""
+        while True:
+            for name, process in self._running.items():
+                if process.poll() is not None:
+                    return name
+            time.sleep(10 * _POLL_SECONDS)
+
+    def _start(self, name: str, arguments: list[str], is_ready: Callable[[], bool]) -> None:
+        log = self._site.logs / f"{name}.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(  # noqa: S603 our own programs
+                [sys.executable, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        self._running[name] = process
+        deadline = time.monotonic() + START_SECONDS
+        while not is_ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+                message = f"{name} does not start: {lines[-1] if lines else 'it gave no reason'} (log: {log})"
+                raise ConfigurationError(message)
+            time.sleep(_POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def running(site: Site) -> Iterator[Processes]:
+    """Know the processes of a site; at the end of the block none of them runs."""
+    processes = Processes(site)
+    try:
+        yield processes
+    finally:
+        processes.stop_all()
+
+
+def _listens(port: int) -> Callable[[], bool]:
+    def is_ready() -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            return False
+        return True
+
+    return is_ready
+
+
+def _answers(mountpoint: pathlib.Path) -> bool:
+    try:
+        os.listdir(mountpoint)  # noqa: PTH208 only whether it answers
+    except OSError:
+        return False
+    return True
+
+
+def _last_to_first(name: str) -> int:
+    order = ("mount", "hospital", "keystore", "pacs")
+    return order.index(name.partition("-")[0])

@@ -1,0 +1,242 @@
+"""A whole site in one folder: PKI, PACS, hospital, keystores and mounts, each with its configuration file."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import pathlib
+import shutil
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+from mdmfs.demo.patients import PlantedFile, included_patients, write_patients
+from mdmfs.demo.pki import ThrowAwayPki, make_pki
+from mdmfs.hospital.daemon import read_policy
+from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.names import Lfn
+
+KEYSTORES: Final = 3
+HOSPITAL: Final = "amc"
+PROJECT: Final = "neuro"
+POLICY: Final = "research"
+PACS_TITLE: Final = "DEMOPACS"
+_MARK: Final = ".mdmfs-demo"
+_PATIENTS_MARK: Final = ".complete"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ports:
+    """Where everything listens, on loopback."""
+
+    hospital: int
+    keystores: tuple[int, ...]
+    pacs: int
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Find ports that are free now."""
+        with_sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(KEYSTORES + 2)]
+        numbers = [opened.getsockname()[1] for opened in with_sockets]
+        for opened in with_sockets:
+            opened.close()
+        return cls(numbers[0], tuple(numbers[2:]), numbers[1])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Site:
+    """Where the files of a site are."""
+
+    state: pathlib.Path
+    ports: Ports
+    pki: ThrowAwayPki
+    deadline: float
+    """Seconds that an open waits."""
+
+    @property
+    def pacs_directory(self) -> pathlib.Path:
+        """Where our PACS keeps its images."""
+        return self.state / "pacs"
+
+    @property
+    def hospital_file(self) -> pathlib.Path:
+        """The hospital's configuration."""
+        return self.state / "hospital" / "hospital.toml"
+
+    @property
+    def hospital_directory(self) -> pathlib.Path:
+        """What the hospital keeps."""
+        return self.state / "hospital" / "data"
+
+    @property
+    def logs(self) -> pathlib.Path:
+        """Where the processes write."""
+        return self.state / "logs"
+
+    @property
+    def project(self) -> Lfn:
+        """The project's directory."""
+        return Lfn((HOSPITAL, PROJECT))
+
+    def keystore_file(self, number: int) -> pathlib.Path:
+        """Give the configuration of a keystore, from 1."""
+        return self.state / f"keystore-{number}" / "keystore.toml"
+
+    def mount_file(self, user: str) -> pathlib.Path:
+        """Give the configuration of a user's mount."""
+        return self.state / "worker" / f"{user}.toml"
+
+    def cache(self, user: str) -> pathlib.Path:
+        """Give the folder where a user's mount keeps ciphertext."""
+        return self.state / "worker" / f"{user}-cache"
+
+
+def make_site(state: pathlib.Path, *, pacs: str, inclusion: pathlib.Path | None, deadline: float) -> Site:
+    """Make a new site in a folder of our own; what an earlier run left there goes, but for the PACS's images.
+
+    ``pacs`` is ``AET@HOST:PORT`` of a real one, or empty for ours. Raises ``ConfigurationError`` for a folder that no
+    demonstration made.
+    """
+    _clear(state)
+    site = Site(
+        state, Ports.free(), make_pki(state / "pki", keystores=KEYSTORES, now=dt.datetime.now(dt.UTC)), deadline
+    )
+    site.logs.mkdir()
+    _write_hospital(site, pacs or f"{PACS_TITLE}@127.0.0.1:{site.ports.pacs}", inclusion)
+    for number in range(1, KEYSTORES + 1):
+        _write(site.keystore_file(number), _keystore_toml(site, number))
+    for user in site.pki.users:
+        _write(site.mount_file(user), _mount_toml(site, user))
+    return site
+
+
+def fill_pacs(site: Site) -> Sequence[PlantedFile]:
+    """Write the synthetic patients, unless an earlier run has."""
+    mark = site.pacs_directory / _PATIENTS_MARK
+    if not mark.exists():
+        shutil.rmtree(site.pacs_directory, ignore_errors=True)
+        written = write_patients(site.pacs_directory)
+        mark.touch()
+        return written
+    return ()
+
+
+def _clear(state: pathlib.Path) -> None:
+    if state.exists() and any(state.iterdir()) and not (state / _MARK).exists():
+        message = f"{state} is not empty and no demonstration made it: choose another --state"
+        raise ConfigurationError(message)
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (state / _MARK).touch()
+    for entry in state.iterdir():
+        if entry.name in {_MARK, "pacs"} or entry.is_mount():
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _write_hospital(site: Site, pacs: str, inclusion: pathlib.Path | None) -> None:
+    folder = site.hospital_file.parent
+    _write(site.hospital_file, _hospital_toml(site, pacs))
+    _write(folder / "projects" / f"{PROJECT}.toml", _project_toml(site))
+    listed = "".join(f"patient {one.patient_id}^^^{one.issuer}\n" for one in included_patients())
+    _write(folder / "projects" / f"{PROJECT}.list", inclusion.read_text(encoding="utf-8") if inclusion else listed)
+
+
+def _hospital_toml(site: Site, pacs: str) -> str:
+    return f"""\
+[hospital]
+name = "{HOSPITAL}"
+listen = "127.0.0.1:{site.ports.hospital}"
+directory = "data"
+projects = "projects"
+recall_deadline = {site.deadline}
+
+[tls]
+{_tls_toml("hospital")}
+[[pacs]]
+name = "main"
+address = "{pacs}"
+issuer = "AMC"
+{_keystore_peers(site)}"""
+
+
+def _project_toml(site: Site) -> str:
+    until = (dt.datetime.now(dt.UTC) + dt.timedelta(days=30)).date()
+    return f"""\
+name = "{PROJECT}"
+purpose = "to show mdmfs at work on synthetic patients"
+legal_reference = "none needed: nobody here exists"
+policy = "{POLICY}"
+pacs = ["main"]
+inclusion = "{PROJECT}.list"
+until = {until}
+
+[approval]
+approver = "the demonstration"
+date = {dt.datetime.now(dt.UTC).date()}
+policy_digest = "{read_policy(POLICY).digest.hex()}"
+
+[access]
+owner = "{site.pki.dns["hospital"]}"
+readers = ["{site.pki.dns["reader"]}"]
+"""
+
+
+def _keystore_toml(site: Site, number: int) -> str:
+    name = f"keystore-{number}"
+    return f"""\
+[keystore]
+name = "{name}"
+listen = "127.0.0.1:{site.ports.keystores[number - 1]}"
+directory = "shelf"
+hospitals = ["{site.pki.dns["hospital"]}"]
+
+[tls]
+{_tls_toml(name)}"""
+
+
+def _mount_toml(site: Site, user: str) -> str:
+    return f"""\
+trust = "../pki/ca.pem"
+
+[mount]
+deadline = {site.deadline}
+
+[hospital]
+address = "127.0.0.1:{site.ports.hospital}"
+dn = "{site.pki.dns["hospital"]}"
+
+[credential]
+proxy = "../pki/{user}.proxy"
+
+[cache]
+directory = "{user}-cache"
+size = "2 GiB"
+{_keystore_peers(site)}"""
+
+
+def _tls_toml(name: str) -> str:
+    return f"""\
+certificate = "../pki/{name}.pem"
+key = "../pki/{name}.key"
+trust = "../pki/ca.pem"
+"""
+
+
+def _keystore_peers(site: Site) -> str:
+    return "".join(
+        f"""
+[[keystores]]
+name = "keystore-{number}"
+address = "127.0.0.1:{port}"
+dn = "{site.pki.dns[f"keystore-{number}"]}"
+"""
+        for number, port in enumerate(site.ports.keystores, 1)
+    )

@@ -1,0 +1,387 @@
+"""The trials of ``mdmfs demo --check``: each tries one promise as a user, a program or an attacker would."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import datetime as dt
+import errno
+import hashlib
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import pydicom
+
+from mdmfs.demo.eavesdrop import as_seen_by
+from mdmfs.demo.patients import planted_octets
+from mdmfs.demo.pki import make_pki
+from mdmfs.demo.processes import Processes
+from mdmfs.demo.site import Site
+from mdmfs.pki.tls import client_context
+from mdmfs.sealing.layout import HEADER_SIZE, SEALED_CHUNK_SIZE
+
+READER: Final = "reader"
+STRANGER: Final = "stranger"
+LEEWAY: Final = 3.0
+"""Seconds beyond the deadline that an answer may take on a busy machine."""
+RECOVERY_SECONDS: Final = 15.0
+PROGRAM_SECONDS: Final = 120.0
+CT_SHAPE: Final = "(512, 512, 60)"
+OUTAGE: Final = frozenset({errno.EHOSTUNREACH, errno.ETIMEDOUT})
+
+_READ_SERIES: Final = """
+import sys
+import SimpleITK
+reader = SimpleITK.ImageSeriesReader()
+reader.SetFileNames(reader.GetGDCMSeriesFileNames(sys.argv[1]))
+print(reader.Execute().GetSize())
+"""
+
+
+class BrokenPromiseError(Exception):
+    """Something is not as promised."""
+
+
+class Ground:
+    """What the trials are made on."""
+
+    def __init__(self, site: Site, processes: Processes, mountpoint: pathlib.Path) -> None:
+        """Take a running site, mounted for the reader."""
+        self.site = site
+        self.processes = processes
+        self.mountpoint = mountpoint
+
+    def files(self) -> list[pathlib.Path]:
+        """List every file on the mount."""
+        found = [path for path in sorted(self.mountpoint.rglob("*")) if path.is_file()]
+        expect(bool(found), "there is no file on the mount")
+        return found
+
+    def series(self, modality: str) -> list[pathlib.Path]:
+        """List the files of the longest series of a modality."""
+        by_series = collections.defaultdict(list)
+        for path in self.files():
+            if path.parent.name.endswith(f"-{modality}"):
+                by_series[path.parent].append(path)
+        return max(by_series.values(), key=len)
+
+    @contextlib.contextmanager
+    def unmounted(self) -> Iterator[None]:
+        """Have no mount during the block, and a new one after it, with nothing in the kernel's caches."""
+        self.processes.stop("mount-reader")
+        try:
+            yield
+        finally:
+            self.processes.start_mount(READER, self.mountpoint)
+
+    def remount(self) -> None:
+        """Forget everything that is not on disk."""
+        with self.unmounted():
+            pass
+
+
+def expect(is_so: bool, otherwise: str) -> None:  # noqa: FBT001 reads like an assertion
+    """Raise ``BrokenPromiseError`` if it is not so."""
+    if not is_so:
+        raise BrokenPromiseError(otherwise)
+
+
+def everything_opens(ground: Ground) -> str:
+    """Read every file and compare with what was told before it was opened, and with what another process reads."""
+    told = {path: (path.stat().st_size, _told_digest(path)) for path in ground.files()}
+    for path, (size, digest) in told.items():
+        octets = path.read_bytes()
+        expect(len(octets) == size, f"{path} has {len(octets)} bytes and stat said {size}")
+        expect(hashlib.sha256(octets).hexdigest() == digest, f"{path} is not what its SHA-256 says")
+    listed = _run("sha256sum", *map(str, told))
+    expect(
+        [line.split()[0] for line in listed.splitlines()] == [digest for _, digest in told.values()],
+        "a second process reads something else",
+    )
+    return f"{len(told)} files, {sum(size for size, _ in told.values()) / 2**20:.0f} MiB"
+
+
+def programs_work(ground: Ground) -> str:
+    """Run programs that know nothing of mdmfs on the mount."""
+    ct = ground.series("CT")
+    size = _run(sys.executable, "-c", _READ_SERIES, str(ct[0].parent)).strip()
+    expect(size == CT_SHAPE, f"SimpleITK reads a volume of {size}")
+    with tempfile.TemporaryDirectory() as folder:
+        _run("dcm2niix", "-o", folder, str(ct[0].parent))
+        expect(any(pathlib.Path(folder).glob("*.nii*")), "dcm2niix wrote no volume")
+    originals = _originals(ground.site)
+    one_of_each = {path.parent: path for path in reversed(ground.files())}.values()
+    for path in one_of_each:
+        _run("dcmdump", "-q", str(path))
+        _run("gdcminfo", str(path))
+        with pydicom.dcmread(path, stop_before_pixels=True) as dataset:
+            original = originals.get(_place_of(dataset))
+        if original is not None:
+            new = _violations(path) - _violations(original)
+            expect(not new, f"dciodvfy has {len(new)} new errors for {path.name}: {sorted(new)[:2]}")
+    return f"SimpleITK {size}, {len(one_of_each)} series without a new dciodvfy error"
+
+
+def nothing_identifying(ground: Ground) -> str:
+    """Search all that leaves the hospital for every identifier that was planted, in each encoding."""
+    site = ground.site
+    with tempfile.TemporaryDirectory() as folder:
+        patterns, seen = pathlib.Path(folder) / "patterns", pathlib.Path(folder) / "seen"
+        planted = sorted(planted_octets())
+        patterns.write_bytes(b"\n".join(planted))
+        seen.mkdir()
+        (seen / "control").write_bytes(b"\n".join(planted) + b"\n")
+        found = int(_run("grep", "-c", "-a", "-F", "-f", str(patterns), str(seen / "control")))
+        expect(found == len(planted), f"the search finds {found} of {len(planted)} planted values where they are")
+        (seen / "control").unlink()
+        attributes = [f"{path}\n{_attributes(path)}" for path in ground.files()]
+        (seen / "names").write_text("\n".join(attributes), encoding="utf-8", errors="surrogateescape")
+        (seen / "wire").write_bytes(as_seen_by(site, READER))
+        _copy_logs(site, seen)
+        zones = [seen, ground.mountpoint, site.state / "worker"]
+        zones += [site.state / f"keystore-{number}" for number in range(1, len(site.ports.keystores) + 1)]
+        searched = subprocess.run(  # noqa: S603 grep
+            [_program("grep"), "-r", "-l", "-a", "-F", "-f", str(patterns), *map(str, zones)],
+            check=False,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    expect(searched.returncode == 1, f"planted values in {searched.stdout.split()[:3]} {searched.stderr[:200]}")
+    return f"{len(planted)} values in none of files, names, attributes, caches, logs, wire, keystores"
+
+
+def stranger_gets_nothing(ground: Ground) -> str:
+    """Mount as somebody without rights, who even knows the names."""
+    known = [path.relative_to(ground.mountpoint) for path in ground.files()]
+    place = ground.site.state / "grid" / "stranger"
+    ground.processes.start_mount(STRANGER, place)
+    try:
+        seen = list(place.rglob("*"))
+        expect(not seen, f"the stranger sees {seen[:3]}")
+        for path in known:
+            _refused(lambda path=path: (place / path).read_bytes(), {errno.ENOENT}, within=LEEWAY)  # type: ignore[misc]
+    finally:
+        ground.processes.stop("mount-stranger")
+    return f"an empty directory; {len(known)} known names are not there"
+
+
+def outsiders_get_nothing(ground: Ground) -> str:
+    """Connect to every daemon without a certificate, and with one of another CA."""
+    ports = (ground.site.ports.hospital, *ground.site.ports.keystores)
+    with tempfile.TemporaryDirectory() as folder:
+        foreign = make_pki(pathlib.Path(folder), keystores=1, now=dt.datetime.now(dt.UTC)).users[READER]
+        contexts = [
+            client_context(None, ground.site.pki.anchors, check_hostname=False),
+            client_context(foreign, ground.site.pki.anchors, check_hostname=False),
+        ]
+        for port in ports:
+            for context in contexts:
+                answer = _ask(port, context)
+                expect(not answer, f"port {port} answered an outsider with {len(answer)} bytes")
+    return f"{len(ports)} daemons answered with no byte"
+
+
+def damage_is_noticed(ground: Ground) -> str:
+    """Damage the ciphertext in the worker's cache in every way that a disk or an attacker could."""
+    path = ground.series("CT")[0]
+    digest, guid = _told_digest(path), os.getxattr(path, "user.guid").decode()
+    outcomes = []
+    for name, damage in _DAMAGES.items():
+        path.read_bytes()
+        with ground.unmounted():
+            cached = next((ground.site.cache(READER) / "complete").glob(f"{guid}.*"), None)
+            expect(cached is not None, "the file is not in the worker's cache")
+            assert cached is not None  # noqa: S101 for the type checker
+            cached.write_bytes(damage(cached.read_bytes()))
+        try:
+            octets = path.read_bytes()
+        except OSError as error:
+            expect(error.errno == errno.EIO, f"{name}: {error}")
+            outcomes.append(f"{name}: EIO")
+        else:
+            expect(hashlib.sha256(octets).hexdigest() == digest, f"{name}: wrong bytes came out")
+            outcomes.append(f"{name}: fetched anew")
+    return ", ".join(outcomes)
+
+
+def keystores_may_fail(ground: Ground) -> str:
+    """Stop one keystore, then two, then bring one back."""
+    path, deadline = ground.series("CT")[-1], ground.site.deadline + LEEWAY
+    ground.processes.stop("keystore-1")
+    try:
+        ground.remount()
+        everything_opens(ground)
+        ground.processes.stop("keystore-2")
+        try:
+            ground.remount()
+            refused = _refused(path.read_bytes, OUTAGE, within=deadline)
+        finally:
+            ground.processes.start_keystore(2)
+        back = _eventually(path.read_bytes)
+    finally:
+        ground.processes.start_keystore(1)
+    return f"two stopped: {refused}; one back: read after {back:.1f} s"
+
+
+def pacs_may_fail(ground: Ground) -> str:
+    """Stop the PACS with one series cached at the worker and another nowhere."""
+    cached, cold = ground.series("CT")[0], ground.series("MR")
+    cached.read_bytes()
+    guids = [os.getxattr(path, "user.guid").decode() for path in cold]
+    with ground.unmounted():
+        for guid in guids:
+            for file in (ground.site.cache(READER) / "complete").glob(f"{guid}.*"):
+                file.unlink()
+        ground.processes.stop("hospital")
+        shutil.rmtree(ground.site.hospital_directory / "staging")
+        ground.processes.start_hospital()
+    ground.processes.stop("pacs")
+    try:
+        cached.read_bytes()
+        refused = _refused(cold[0].read_bytes, OUTAGE, within=ground.site.deadline + LEEWAY)
+        listed = _run("ls", "-lR", str(ground.mountpoint)).count(".dcm")
+        expect(listed == len(ground.files()), "ls -l does not list every file")
+    finally:
+        ground.processes.start_pacs()
+    back = _eventually(cold[-1].read_bytes)
+    return f"cold file: {refused}; {listed} names listed; read {back:.1f} s after the PACS was back"
+
+
+def mount_may_be_killed(ground: Ground) -> str:
+    """Kill the mount's process and mount again at the same place."""
+    path = ground.files()[0]
+    digest = _told_digest(path)
+    ground.processes.stop("mount-reader", signal.SIGKILL)
+    _refused(path.read_bytes, {errno.ENOTCONN, errno.ECONNABORTED}, within=LEEWAY)
+    begun = time.monotonic()
+    ground.processes.start_mount(READER, ground.mountpoint)
+    took = time.monotonic() - begun
+    expect(hashlib.sha256(path.read_bytes()).hexdigest() == digest, "another file after the new mount")
+    return f"mounted again in {took:.1f} s, reads"
+
+
+def _flip(octets: bytes) -> bytes:
+    middle = HEADER_SIZE + 3 * SEALED_CHUNK_SIZE + 100
+    return octets[:middle] + bytes([octets[middle] ^ 1]) + octets[middle + 1 :]
+
+
+def _swap(octets: bytes) -> bytes:
+    first, second = (octets[HEADER_SIZE + n * SEALED_CHUNK_SIZE :][:SEALED_CHUNK_SIZE] for n in (1, 2))
+    start = HEADER_SIZE + SEALED_CHUNK_SIZE
+    return octets[:start] + second + first + octets[start + 2 * SEALED_CHUNK_SIZE :]
+
+
+_DAMAGES: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "flipped byte": _flip,
+    "cut end": lambda octets: octets[:-1],
+    "cut at a chunk's edge": lambda octets: octets[: HEADER_SIZE + 5 * SEALED_CHUNK_SIZE],
+    "swapped chunks": _swap,
+}
+
+
+def _refused(act: Callable[[], object], expected: frozenset[int] | set[int], *, within: float) -> str:
+    """Expect an act to fail with one of these errnos in time; tell which and when."""
+    begun = time.monotonic()
+    try:
+        act()
+    except OSError as error:
+        took = time.monotonic() - begun
+        name = errno.errorcode.get(error.errno or 0, "?")
+        expect(error.errno in expected, f"failed with {name}")
+        expect(took <= within, f"failed with {name} only after {took:.1f} s")
+        return f"{name} after {took:.1f} s"
+    message = "it was let in"
+    raise BrokenPromiseError(message)
+
+
+def _eventually(act: Callable[[], object]) -> float:
+    """Try again until it works; tell after how many seconds."""
+    begun = time.monotonic()
+    while True:
+        try:
+            act()
+        except OSError as error:
+            if time.monotonic() - begun > RECOVERY_SECONDS:
+                message = f"does not recover: {error}"
+                raise BrokenPromiseError(message) from error
+            time.sleep(0.1)
+        else:
+            return time.monotonic() - begun
+
+
+def _ask(port: int, context: ssl.SSLContext) -> bytes:
+    """Send a request as whoever the context says, and give every byte that is answered."""
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", port), 5) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as secured,
+        ):
+            secured.sendall(b"POST /v1/list HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n")
+            return secured.recv(4096)
+    except OSError:
+        return b""
+
+
+def _told_digest(path: pathlib.Path) -> str:
+    return os.getxattr(path, "user.mdmfs.sha256").decode()
+
+
+def _attributes(path: pathlib.Path) -> str:
+    return "\n".join(f"{name}={os.getxattr(path, name).decode()}" for name in os.listxattr(path))
+
+
+def _copy_logs(site: Site, to: pathlib.Path) -> None:
+    """Take the logs of everything but the PACS, which is no part of mdmfs."""
+    for log in site.logs.glob("*.log"):
+        if log.stem != "pacs":
+            shutil.copy(log, to / log.name)
+
+
+def _originals(site: Site) -> dict[Sequence[str], pathlib.Path]:
+    """Find the synthetic files by modality, series and instance number; none with a PACS that is not ours."""
+    found = {}
+    for path in site.pacs_directory.rglob("*.dcm") if site.pacs_directory.exists() else ():
+        found[_place_of(pydicom.dcmread(path, stop_before_pixels=True))] = path
+    return found
+
+
+def _place_of(dataset: pydicom.Dataset) -> Sequence[str]:
+    return tuple(str(dataset.get(keyword, "")) for keyword in ("Modality", "SeriesNumber", "InstanceNumber"))
+
+
+def _violations(path: pathlib.Path) -> set[str]:
+    done = subprocess.run(  # noqa: S603 dciodvfy
+        [_program("dciodvfy"), str(path)], check=False, capture_output=True, text=True, errors="replace"
+    )
+    return {line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")}
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(  # noqa: S603 programs of Debian
+        [_program(command[0]), *command[1:]],
+        check=False,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=PROGRAM_SECONDS,
+        env={**os.environ, "LC_ALL": "C"},
+    )
+    expect(done.returncode == 0, f"{command[0]} ends with {done.returncode}: {done.stderr.strip()[:200]}")
+    return done.stdout
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name)
+    expect(found is not None, f"{name} is not installed")
+    return str(found)
