@@ -1,0 +1,1 @@
+"""The hospital zone: the only place where patients exist."""

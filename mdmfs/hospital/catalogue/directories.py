@@ -1,0 +1,212 @@
+"""Directories as rows: what is seen under a name, what is only reserved, and how directories appear and vanish."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Final, NamedTuple
+
+import msgspec
+
+from mdmfs.hospital import tables
+from mdmfs.hospital.catalogue.records import ROOT_INODE, DirectoryRecord, Page
+from mdmfs.hospital.rows import Rows, Stored, add_to, number_key
+from mdmfs.model.errors import NoSuchFileError, NotADirectoryFileError, StoreError
+from mdmfs.model.names import MAX_NAME_BYTES, Lfn
+from mdmfs.wire.messages import Node, NodeKind
+
+_INODES: Final = tables.COUNTERS + b"inode"
+_DIRECTORY: Final = 1
+_FILE: Final = 2
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """What stands under a name: enough for a listing."""
+
+    kind: int
+    inode: int
+    size: int
+    modified: float
+    reference: bytes
+    """A file's GUID, a directory's ACL id."""
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is one."""
+        return self.kind == _DIRECTORY
+
+    @classmethod
+    def of_file(cls, inode: int, size: int, registered: float, guid: bytes) -> Entry:
+        """Make a file's."""
+        return cls(_FILE, inode, size, registered, guid)
+
+    @classmethod
+    def of_directory(cls, record: DirectoryRecord) -> Entry:
+        """Make a directory's."""
+        return cls(_DIRECTORY, record.inode, 0, record.modified, record.acl)
+
+    def node(self, name: str) -> Node:
+        """Give what a listing shows."""
+        if self.kind == _DIRECTORY:
+            return Node(name, self.inode, NodeKind.DIRECTORY, 0, self.modified)
+        return Node(name, self.inode, NodeKind.FILE, self.size, self.modified, self.reference)
+
+
+class Named(NamedTuple):
+    """An entry, and whether it is seen."""
+
+    entry: Entry
+    is_visible: bool
+
+
+_RECORDS: Final = Stored(DirectoryRecord)
+_ENTRIES: Final = Stored(Entry)
+
+
+class DirectoryTable:
+    """``d`` + inode number: the directory. ``e`` + parent + name: a visible entry. ``r`` + parent + name: a hidden one.
+
+    A visible file may have a reservation beside it: that of the file that is to take over its name.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._inodes: dict[Lfn, int] = {Lfn(()): ROOT_INODE}
+
+    def make_root(self) -> None:
+        """Begin an empty namespace: the root, without an ACL."""
+        add_to(self._rows, _INODES, ROOT_INODE)
+        self.put(DirectoryRecord(ROOT_INODE, ROOT_INODE, "", b"", b"", 0.0, 0))
+
+    def new_inode(self) -> int:
+        """Give a number that was never given."""
+        return add_to(self._rows, _INODES)
+
+    def find(self, inode: int) -> DirectoryRecord | None:
+        """Give a directory, or None."""
+        if not 0 < inode < 2**63:
+            return None
+        value = self._rows.get(tables.DIRECTORIES + number_key(inode))
+        return None if value is None else _RECORDS.decode(value)
+
+    def get(self, inode: int) -> DirectoryRecord:
+        """Give a directory; raises ``NoSuchFileError``."""
+        record = self.find(inode)
+        if record is None:
+            message = f"there is no directory with inode number {inode}"
+            raise NoSuchFileError(message)
+        return record
+
+    def put(self, record: DirectoryRecord) -> None:
+        """Keep a directory, in place of what was kept of it."""
+        self._rows.put(tables.DIRECTORIES + number_key(record.inode), _RECORDS.encode(record))
+
+    def inode_of(self, lfn: Lfn) -> int | None:
+        """Give the inode number of a directory, seen or hidden; None where the name is free.
+
+        Raises ``NotADirectoryFileError`` where a file is. Numbers are remembered: no directory is deleted or moved.
+        """
+        if lfn in self._inodes:
+            return self._inodes[lfn]
+        parent = self.inode_of(lfn.parent)
+        named = None if parent is None else self.any_entry(parent, lfn.name)
+        if named is None:
+            return None
+        if not named.entry.is_directory:
+            message = f"{lfn} is a file, not a directory"
+            raise NotADirectoryFileError(message)
+        self._inodes[lfn] = named.entry.inode
+        return named.entry.inode
+
+    def make(self, parent: int, name: str, acl: bytes, now: float) -> int:
+        """Make a hidden directory under a name that is free; give its inode number."""
+        record = DirectoryRecord(self.new_inode(), parent, name, acl, b"", now, 0)
+        self.put(record)
+        self.reserve(parent, name, Entry.of_directory(record))
+        return record.inode
+
+    # Entries
+
+    def visible_entry(self, parent: int, name: str) -> Entry | None:
+        """Give what is seen under a name."""
+        return self._entry(_entry_key(parent, name))
+
+    def reservation(self, parent: int, name: str) -> Entry | None:
+        """Give what is hidden under a name."""
+        return self._entry(_reservation_key(parent, name))
+
+    def any_entry(self, parent: int, name: str) -> Named | None:
+        """Give what is under a name, the visible one first."""
+        visible = self.visible_entry(parent, name)
+        if visible is not None:
+            return Named(visible, is_visible=True)
+        hidden = self.reservation(parent, name)
+        return None if hidden is None else Named(hidden, is_visible=False)
+
+    def reserve(self, parent: int, name: str, entry: Entry) -> None:
+        """Keep a name for something hidden."""
+        self._rows.put(_reservation_key(parent, name), _ENTRIES.encode(entry))
+
+    def release(self, parent: int, name: str) -> None:
+        """Give a hidden name up."""
+        self._rows.delete(_reservation_key(parent, name))
+
+    def list_entry(self, parent: int, name: str, entry: Entry) -> None:
+        """Let a name be seen; the directory itself is told by ``settle``."""
+        self._rows.put(_entry_key(parent, name), _ENTRIES.encode(entry))
+
+    def unlist(self, parent: int, name: str) -> None:
+        """Take a visible name away; the directory itself is told by ``settle``."""
+        self._rows.delete(_entry_key(parent, name))
+
+    def settle(self, inode: int, change: int, now: float) -> list[int]:
+        """Note that a listing changed by so many entries, and let the directory appear or vanish; give all touched."""
+        before = self.get(inode)
+        after = msgspec.structs.replace(before, visible=before.visible + change, modified=now)
+        if after.visible < 0:
+            message = f"the directory with inode number {inode} counts fewer entries than it lost: restore the store"
+            raise StoreError(message)
+        self.put(after)
+        if inode == ROOT_INODE:
+            return [inode]
+        entry = Entry.of_directory(after)
+        if after.visible:
+            self.list_entry(after.parent, after.name, entry)
+        if bool(before.visible) == bool(after.visible):
+            return [inode]
+        if after.visible:
+            self.release(after.parent, after.name)
+        else:
+            self.unlist(after.parent, after.name)
+            self.reserve(after.parent, after.name, entry)
+        return [inode, *self.settle(after.parent, 1 if after.visible else -1, now)]
+
+    def page(self, inode: int, after: str, limit: int) -> Page:
+        """Give a page of the visible entries."""
+        cut = after.encode()[: MAX_NAME_BYTES + 1]  # no name is longer, and keys have an end
+        start = cut + b"\0" if cut else b""
+        nodes: list[Node] = []
+        acls: dict[int, bytes] = {}
+        rows = self._rows.scan(tables.ENTRIES + number_key(inode), start)
+        for name, value in itertools.islice(rows, limit):
+            entry = _ENTRIES.decode(value)
+            nodes.append(entry.node(name.decode()))
+            if entry.kind == _DIRECTORY:
+                acls[entry.inode] = entry.reference
+        return Page(nodes, acls, is_last=next(rows, None) is None)
+
+    def file_inodes(self, inode: int) -> list[int]:
+        """Give the inode numbers of the visible files directly in a directory."""
+        found = (_ENTRIES.decode(value) for _, value in self._rows.scan(tables.ENTRIES + number_key(inode)))
+        return [entry.inode for entry in found if not entry.is_directory]
+
+    def _entry(self, key: bytes) -> Entry | None:
+        value = self._rows.get(key)
+        return None if value is None else _ENTRIES.decode(value)
+
+
+def _entry_key(parent: int, name: str) -> bytes:
+    return tables.ENTRIES + number_key(parent) + name.encode()
+
+
+def _reservation_key(parent: int, name: str) -> bytes:
+    return tables.RESERVATIONS + number_key(parent) + name.encode()

@@ -1,0 +1,74 @@
+"""The feed as rows: which inodes each change touched, for the mounts that keep listings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from mdmfs.hospital import tables
+from mdmfs.hospital.rows import Rows, Stored, add_to, counted, number_key
+from mdmfs.wire.messages import Changes
+
+_VERSION: Final = tables.COUNTERS + b"feed"
+
+
+class _Change(msgspec.Struct, frozen=True, array_like=True):
+    directories: list[int]
+    files: list[int]
+
+
+_ROWS: Final = Stored(_Change)
+
+
+class Feed:
+    """``v`` + version (8 bytes): directories and files; the newest ``length`` of them are kept."""
+
+    def __init__(self, rows: Rows, length: int) -> None:
+        self._rows = rows
+        self._length = length
+
+    def append(self, directories: Iterable[int], files: Iterable[int]) -> int:
+        """Tell of a change; give its version. Nothing touched is no change."""
+        change = _Change(sorted(set(directories)), sorted(set(files)))
+        if not change.directories and not change.files:
+            return self.version()
+        version = add_to(self._rows, _VERSION)
+        self._rows.put(tables.FEED + number_key(version), _ROWS.encode(change))
+        if version > self._length:
+            self._trim(version - self._length)
+        return version
+
+    def version(self) -> int:
+        """Give the version of the last change."""
+        return counted(self._rows, _VERSION)
+
+    def since(self, version: int, limit: int) -> Changes:
+        """Give the changes after a version, as far as ``limit`` inodes carry."""
+        current = self.version()
+        if version == current:
+            return Changes(current, [], [])
+        if not 0 <= version < current or self._rows.get(tables.FEED + number_key(version + 1)) is None:
+            return Changes(current, [], [], is_reset=True)
+        directories: set[int] = set()
+        files: set[int] = set()
+        reached = version
+        for key, value in self._rows.scan(tables.FEED, number_key(version + 1)):
+            change = _ROWS.decode(value)
+            directories.update(change.directories)
+            files.update(change.files)
+            reached = int.from_bytes(key, "big")
+            if len(directories) + len(files) >= limit:
+                break
+        return Changes(reached, sorted(directories), sorted(files))
+
+    def _trim(self, last: int) -> None:
+        """Forget the changes up to ``last``; more than one where the feed's length was made smaller."""
+        old = []
+        for key, _ in self._rows.scan(tables.FEED):
+            if int.from_bytes(key, "big") > last:
+                break
+            old.append(key)
+        for key in old:
+            self._rows.delete(tables.FEED + key)

@@ -1,0 +1,140 @@
+"""Files as rows, in the order of their inode numbers, and by GUID: compact, with what many files share kept once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from mdmfs.hospital import tables
+from mdmfs.hospital.catalogue.records import FileRecord, FileState, Place, Rendition
+from mdmfs.hospital.rows import Interned, Rows, Stored, number_key
+from mdmfs.model.errors import NoSuchFileError
+from mdmfs.model.names import Guid
+
+
+class _Kind(msgspec.Struct, frozen=True, array_like=True):
+    project: str
+    policy: bytes
+    engine_generation: int
+    transfer_syntax: str
+
+
+class _StoredFile(msgspec.Struct, frozen=True, array_like=True):
+    guid: bytes
+    kind: int
+    acl: bytes
+    generation: int
+    threshold: int
+    key_check: bytes
+    state: FileState
+    registered: float
+    places: tuple[Place, ...]
+    size: int
+    header_length: int
+    sha256: bytes
+    header_sha256: bytes
+    segment_sha256: bytes
+    """Empty where the one segment is the whole file."""
+
+
+_KINDS: Final = Stored(_Kind)
+_ROWS: Final = Stored(_StoredFile)
+
+
+class FileTable:
+    """``f`` + inode number: the file. ``i`` + GUID: its inode number. ``k`` + number: what many files share.
+
+    ``K`` + digest of what is shared: its number. Files lie in the order of registration, where LMDB fills its pages.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._interned = Interned(
+            rows,
+            numbers=tables.KIND_NUMBERS,
+            values=tables.KINDS,
+            counter=tables.COUNTERS + b"kind",
+        )
+        self._kinds: dict[int, _Kind] = {}
+        self._numbers: dict[_Kind, int] = {}
+
+    def find(self, guid: Guid) -> FileRecord | None:
+        """Give a file, or None."""
+        inode = self._rows.get(tables.INODES_OF_GUIDS + guid.octets)
+        value = None if inode is None else self._rows.get(tables.FILES + inode)
+        return None if value is None or inode is None else self._record(inode, _ROWS.decode(value))
+
+    def get(self, guid: Guid) -> FileRecord:
+        """Give a file; raises ``NoSuchFileError``."""
+        record = self.find(guid)
+        if record is None:
+            message = f"there is no file with the GUID {guid}"
+            raise NoSuchFileError(message)
+        return record
+
+    def put(self, record: FileRecord) -> None:
+        """Keep a file, in place of what was kept of it."""
+        self._rows.put(tables.FILES + number_key(record.inode), _ROWS.encode(self._stored(record)))
+
+    def add(self, record: FileRecord) -> None:
+        """Keep a new file."""
+        self._rows.put(tables.INODES_OF_GUIDS + record.guid.octets, number_key(record.inode))
+        self.put(record)
+
+    def from_inode(self, after: int) -> Iterator[FileRecord]:
+        """Go through the files after an inode number, in the order of their numbers."""
+        for inode, value in self._rows.scan(tables.FILES, number_key(after + 1)):
+            yield self._record(inode, _ROWS.decode(value))
+
+    def _stored(self, record: FileRecord) -> _StoredFile:
+        rendition = record.rendition
+        kind = _Kind(record.project, rendition.policy, rendition.engine_generation, rendition.transfer_syntax)
+        number = self._numbers.get(kind)
+        if number is None:
+            number = self._numbers[kind] = self._interned.number_of(_KINDS.encode(kind))
+        return _StoredFile(
+            record.guid.octets,
+            number,
+            record.acl,
+            record.generation,
+            record.threshold,
+            record.key_check,
+            record.state,
+            record.registered,
+            record.places,
+            rendition.size,
+            rendition.header_length,
+            rendition.sha256,
+            rendition.header_sha256,
+            b"" if rendition.segment_sha256 == rendition.sha256 else rendition.segment_sha256,
+        )
+
+    def _record(self, inode: bytes, stored: _StoredFile) -> FileRecord:
+        kind = self._kinds.get(stored.kind)
+        if kind is None:
+            kind = self._kinds[stored.kind] = _KINDS.decode(self._interned.value_of(stored.kind))
+        rendition = Rendition(
+            stored.size,
+            stored.header_length,
+            stored.sha256,
+            stored.header_sha256,
+            stored.segment_sha256 or stored.sha256,
+            kind.policy,
+            kind.engine_generation,
+            kind.transfer_syntax,
+        )
+        return FileRecord(
+            Guid(stored.guid),
+            int.from_bytes(inode, "big"),
+            kind.project,
+            stored.acl,
+            stored.generation,
+            stored.threshold,
+            stored.key_check,
+            stored.state,
+            stored.registered,
+            stored.places,
+            rendition,
+        )

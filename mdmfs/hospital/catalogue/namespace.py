@@ -1,0 +1,312 @@
+"""The catalogue over ordered rows: files and directories under names, who may see them, and what changed."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from mdmfs.access.acl import Acl
+from mdmfs.hospital.catalogue.acls import AclTable
+from mdmfs.hospital.catalogue.directories import DirectoryTable, Entry
+from mdmfs.hospital.catalogue.feed import Feed
+from mdmfs.hospital.catalogue.files import FileTable
+from mdmfs.hospital.catalogue.records import (
+    ROOT_INODE,
+    DirectoryRecord,
+    FileRecord,
+    FileState,
+    NewFile,
+    Page,
+    Place,
+    Totals,
+    VersionOfAcl,
+)
+from mdmfs.hospital.catalogue.totals import TotalsChange, TotalsTable
+from mdmfs.hospital.rows import Rows
+from mdmfs.model.errors import IsADirectoryFileError, NoSuchFileError, StoreError
+from mdmfs.model.names import Guid, Lfn
+from mdmfs.wire.messages import MAX_BATCH, Changes, Node, NodeKind
+
+
+class RowsOfCatalogue:
+    """``Catalogue`` over ordered rows."""
+
+    def __init__(self, rows: Rows, *, random: Callable[[int], bytes], feed_length: int) -> None:
+        self._directories = DirectoryTable(rows)
+        self._files = FileTable(rows)
+        self._acls = AclTable(rows, random)
+        self._feed = Feed(rows, feed_length)
+        self._totals = TotalsTable(rows)
+
+    def make_root(self) -> None:
+        """Begin an empty namespace; once in a store's life."""
+        self._directories.make_root()
+
+    # Registration
+
+    def make_directories(self, lfn: Lfn, *, now: float, acl: Acl | None = None) -> int:
+        """Make a directory and those missing above it, hidden for now."""
+        inode = self._directories.inode_of(lfn)
+        if inode is None:
+            parent = self.make_directories(lfn.parent, now=now, acl=acl)
+            acl_id = self._acls.make(acl or self._inherited(parent, lfn))
+            return self._directories.make(parent, lfn.name, acl_id, now)
+        if inode == ROOT_INODE and acl is not None:
+            root = self._directories.get(ROOT_INODE)
+            if not root.acl:
+                self._directories.put(msgspec.structs.replace(root, acl=self._acls.make(acl)))
+        return inode
+
+    def holder(self, lfn: Lfn) -> Guid | None:
+        """Give the GUID that holds or has reserved this name."""
+        parent = self._directories.inode_of(lfn.parent)
+        if parent is None:
+            return None
+        entry = self._directories.reservation(parent, lfn.name) or self._directories.visible_entry(parent, lfn.name)
+        if entry is None:
+            return None
+        _refuse_directory(lfn, entry)
+        return Guid(entry.reference)
+
+    def add_file(self, lfn: Lfn, file: NewFile, *, takes_over: Guid | None = None) -> FileRecord:
+        """Register a file as PENDING."""
+        parent = self._directories.inode_of(lfn.parent)
+        if parent is None or not lfn.parts:
+            message = f"there is no directory {lfn.parent} for a new file: make it first"
+            raise NoSuchFileError(message)
+        if self._files.find(file.guid) is not None:
+            message = f"GUID {file.guid} is registered already"
+            raise StoreError(message)
+        self._refuse_taken(lfn, parent, takes_over)
+        record = FileRecord(
+            file.guid,
+            self._directories.new_inode(),
+            file.project,
+            self._file_acl(parent, lfn),
+            file.generation,
+            file.threshold,
+            file.key_check,
+            FileState.PENDING,
+            file.registered,
+            (Place(parent, lfn.name),),
+            file.rendition,
+        )
+        self._files.add(record)
+        self._directories.reserve(parent, lfn.name, _entry_of(record))
+        return record
+
+    def show(self, guids: Iterable[Guid], *, now: float) -> int:
+        """Make PENDING or QUARANTINED files VISIBLE, all at once."""
+        change = _NamespaceChange()
+        for guid in guids:
+            file = self._files.get(guid)
+            if file.state in {FileState.WITHDRAWN, FileState.SUPERSEDED}:
+                message = f"GUID {guid} is {file.state.name.lower()} and cannot be shown again"
+                raise StoreError(message)
+            if file.state is not FileState.VISIBLE:
+                for place in file.places:
+                    self._show_at(place, file, change)
+                self._files.put(msgspec.structs.replace(file, state=FileState.VISIBLE))
+                change.totals.count(file, 1)
+        return self._apply(change, now)
+
+    def quarantine(self, guids: Iterable[Guid], *, now: float) -> int:
+        """Take files and their names away until they are shown again."""
+        change = _NamespaceChange()
+        for guid in guids:
+            file = self._files.get(guid)
+            if file.state not in {FileState.QUARANTINED, FileState.WITHDRAWN}:
+                self._hide(file, change)
+                self._files.put(msgspec.structs.replace(file, state=FileState.QUARANTINED))
+        return self._apply(change, now)
+
+    def withdraw(self, guids: Iterable[Guid], *, now: float) -> int:
+        """Take files away for ever."""
+        change = _NamespaceChange()
+        for guid in guids:
+            file = self._files.get(guid)
+            if file.state is not FileState.WITHDRAWN:
+                self._hide(file, change)
+                self._files.put(msgspec.structs.replace(file, state=FileState.WITHDRAWN, places=()))
+        return self._apply(change, now)
+
+    def replace(self, record: FileRecord) -> None:
+        """Change what belongs to a file's key."""
+        before = self._files.get(record.guid)
+        same = msgspec.structs.replace(
+            record, generation=before.generation, threshold=before.threshold, key_check=before.key_check
+        )
+        if same != before:
+            message = f"only what belongs to the key of GUID {record.guid} can be replaced"
+            raise StoreError(message)
+        self._files.put(record)
+        if record.state is FileState.VISIBLE and record != before:
+            self._feed.append((), (record.inode,))
+
+    # Questions
+
+    def file(self, guid: Guid) -> FileRecord | None:
+        """Give a file's record."""
+        return self._files.find(guid)
+
+    def directory(self, inode: int) -> DirectoryRecord | None:
+        """Give a directory's record."""
+        return self._directories.find(inode)
+
+    def look_up(self, lfn: Lfn) -> Node | None:
+        """Give the visible file or directory of this name."""
+        node = self._directories.get(ROOT_INODE)
+        found = Node("", ROOT_INODE, NodeKind.DIRECTORY, 0, node.modified)
+        for name in lfn.parts:
+            entry = self._directories.visible_entry(found.inode, name) if found.kind is NodeKind.DIRECTORY else None
+            if entry is None:
+                return None
+            found = entry.node(name)
+        return found
+
+    def list_page(self, inode: int, *, after: str = "", limit: int = MAX_BATCH) -> Page:
+        """Give the visible entries of a directory whose names come after ``after``."""
+        if not self._directories.get(inode).visible and inode != ROOT_INODE:
+            message = f"there is no directory with inode number {inode}"
+            raise NoSuchFileError(message)
+        return self._directories.page(inode, after, max(1, limit))
+
+    def project_files(self, project: str, *, after: int = 0, limit: int = MAX_BATCH) -> list[FileRecord]:
+        """Give files of a project, in all states, by ascending inode number."""
+        found = (file for file in self._files.from_inode(after) if file.project == project)
+        return list(itertools.islice(found, limit))
+
+    def totals(self, project: str | None = None) -> Totals:
+        """Count the visible files of a project, or of all."""
+        return self._totals.of(project)
+
+    # ACLs
+
+    def acl_ids_above(self, inode: int) -> list[bytes]:
+        """Give the ids of the ACLs of all directories above this one, and last its own."""
+        record = self._directories.get(inode)
+        ids = [record.acl]
+        while record.inode != ROOT_INODE:
+            record = self._directories.get(record.parent)
+            ids.append(record.acl)
+        return ids[::-1]
+
+    def aliases_of(self, guid: Guid) -> list[list[bytes]]:
+        """Give, for each name of a file, the ids of the ACLs above it, and last its own."""
+        file = self._files.get(guid)
+        return [[*self.acl_ids_above(place.parent), file.acl] for place in file.places]
+
+    def acl(self, acl_id: bytes) -> VersionOfAcl | None:
+        """Give what an ACL says now."""
+        return self._acls.find(acl_id)
+
+    def set_acl(self, lfn: Lfn, acl: Acl, *, files: bool = False) -> VersionOfAcl:
+        """Set the ACL of a directory, or of the files directly in it, as its next version."""
+        inode = self._directories.inode_of(lfn)
+        if inode is None:
+            message = f"there is no directory {lfn}"
+            raise NoSuchFileError(message)
+        record = self._directories.get(inode)
+        acl_id = record.file_acl if files else record.acl
+        if not acl_id:
+            message = f"{lfn} has no {'files' if files else 'ACL'} yet: there is nothing to set"
+            raise NoSuchFileError(message)
+        self._feed.append((inode,), self._directories.file_inodes(inode) if files else ())
+        return self._acls.change(acl_id, acl)
+
+    # Feed
+
+    def version(self) -> int:
+        """Give the version of the feed."""
+        return self._feed.version()
+
+    def changes(self, since: int, *, limit: int = MAX_BATCH) -> Changes:
+        """Give what changed after version ``since``."""
+        return self._feed.since(since, limit)
+
+    # Steps
+
+    def _inherited(self, parent: int, lfn: Lfn) -> Acl:
+        above = self._acls.find(self._directories.get(parent).acl)
+        if above is None:
+            message = f"{lfn.parent} has no ACL that {lfn} could inherit: give one"
+            raise StoreError(message)
+        return above.acl.inherited()
+
+    def _file_acl(self, parent: int, lfn: Lfn) -> bytes:
+        directory = self._directories.get(parent)
+        if not directory.file_acl:
+            directory = msgspec.structs.replace(directory, file_acl=self._acls.make(self._inherited(parent, lfn)))
+            self._directories.put(directory)
+        return directory.file_acl
+
+    def _refuse_taken(self, lfn: Lfn, parent: int, takes_over: Guid | None) -> None:
+        visible = self._directories.visible_entry(parent, lfn.name)
+        hidden = self._directories.reservation(parent, lfn.name)
+        for entry in (visible, hidden):
+            if entry is not None:
+                _refuse_directory(lfn, entry)
+        held = None if visible is None else Guid(visible.reference)
+        if hidden is not None or held != takes_over:
+            message = f"{lfn} is not free, or not held by the file to take it over from"
+            raise StoreError(message)
+
+    def _show_at(self, place: Place, file: FileRecord, change: _NamespaceChange) -> None:
+        directories = self._directories
+        held = directories.visible_entry(place.parent, place.name)
+        if file.state is FileState.PENDING:
+            directories.release(place.parent, place.name)
+        elif held is not None or directories.reservation(place.parent, place.name) is not None:
+            message = f"the name of GUID {file.guid} has been given away: withdraw it, or the file that has the name"
+            raise StoreError(message)
+        if held is not None:
+            self._supersede(self._files.get(Guid(held.reference)), change)
+        directories.list_entry(place.parent, place.name, _entry_of(file))
+        change.listings[place.parent] += 0 if held else 1
+
+    def _supersede(self, file: FileRecord, change: _NamespaceChange) -> None:
+        self._files.put(msgspec.structs.replace(file, state=FileState.SUPERSEDED))
+        change.files.append(file.inode)
+        change.totals.count(file, -1)
+
+    def _hide(self, file: FileRecord, change: _NamespaceChange) -> None:
+        for place in file.places:
+            if file.state is FileState.PENDING:
+                self._directories.release(place.parent, place.name)
+            elif file.state is FileState.VISIBLE:
+                self._directories.unlist(place.parent, place.name)
+                change.listings[place.parent] -= 1
+        if file.state is FileState.VISIBLE:
+            change.totals.count(file, -1)
+        if file.state is not FileState.PENDING:
+            change.files.append(file.inode)
+
+    def _apply(self, change: _NamespaceChange, now: float) -> int:
+        touched: list[int] = []
+        for inode, amount in change.listings.items():
+            touched += self._directories.settle(inode, amount, now)
+        self._totals.add(change.totals)
+        return self._feed.append(touched, change.files)
+
+
+class _NamespaceChange:
+    """What one call does to listings, files and totals; applied at once, however many files there are."""
+
+    def __init__(self) -> None:
+        self.listings: Counter[int] = Counter()
+        """By how many entries the listing of each directory touched grows or shrinks."""
+        self.files: list[int] = []
+        self.totals = TotalsChange()
+
+
+def _entry_of(file: FileRecord) -> Entry:
+    return Entry.of_file(file.inode, file.rendition.size, file.registered, file.guid.octets)
+
+
+def _refuse_directory(lfn: Lfn, entry: Entry) -> None:
+    if entry.is_directory:
+        message = f"{lfn} is a directory"
+        raise IsADirectoryFileError(message)

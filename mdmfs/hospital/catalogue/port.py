@@ -1,0 +1,132 @@
+"""The port of the catalogue: what a storage engine has to offer of the namespace, inside one transaction.
+
+What is not visible has no name for anybody: ``look_up`` and ``list_page`` know visible files and the directories above
+them, nothing else. A directory appears with its first visible file below and vanishes with its last, but is never
+deleted: it keeps its inode number and its ACL. Inode numbers are never given twice.
+
+Each directory has an ACL id of its own, and the files directly in it share a second one: ``set_acl`` never changes more
+than it names, and a change is one message however many files there are. ACL ids are random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from mdmfs.access.acl import Acl
+from mdmfs.hospital.catalogue.records import DirectoryRecord, FileRecord, NewFile, Page, Totals, VersionOfAcl
+from mdmfs.model.names import Guid, Lfn
+from mdmfs.wire.messages import MAX_BATCH, Changes, Node
+
+
+class Catalogue(Protocol):
+    """The namespace, as one transaction sees it."""
+
+    # Registration
+
+    def make_directories(self, lfn: Lfn, *, now: float, acl: Acl | None = None) -> int:
+        """Make a directory and those missing above it, hidden for now; give its inode number.
+
+        Each missing one (the root counts as missing until it has an ACL) gets ``acl``, or without one what its parent's
+        ACL passes on (``Acl.inherited``). What exists stays as it is. Raises ``NotADirectoryFileError`` if a file
+        stands in the way and ``StoreError`` if there is no ACL to inherit.
+        """
+
+    def holder(self, lfn: Lfn) -> Guid | None:
+        """Give the GUID that holds or has reserved this name, visible or not; None if a new file may have it.
+
+        Raises ``IsADirectoryFileError`` if it is a directory.
+        """
+
+    def add_file(self, lfn: Lfn, file: NewFile, *, takes_over: Guid | None = None) -> FileRecord:
+        """Register a file as PENDING: its name is reserved and its ACL is the one that its directory's files share.
+
+        The directory must exist (``make_directories``), else ``NoSuchFileError``. ``takes_over`` names the visible file
+        whose LFN this one will have when it is shown. Raises ``StoreError`` if the GUID is known, if another GUID
+        reserved the name, or if one holds it that is not the one to take over; ``IsADirectoryFileError`` as it says.
+        """
+
+    def show(self, guids: Iterable[Guid], *, now: float) -> int:
+        """Make PENDING or QUARANTINED files VISIBLE, all at once, as one version of the feed; give that version.
+
+        A file taken over becomes SUPERSEDED. Files already visible stay so. Raises ``NoSuchFileError`` for an unknown
+        GUID and ``StoreError`` for a withdrawn or superseded one, or if a quarantined one's name has been given away.
+        """
+
+    def quarantine(self, guids: Iterable[Guid], *, now: float) -> int:
+        """Take files and their names away until they are shown again; give the feed's version.
+
+        Withdrawn files stay so. Raises ``NoSuchFileError`` for an unknown GUID.
+        """
+
+    def withdraw(self, guids: Iterable[Guid], *, now: float) -> int:
+        """Take files away for ever, whatever state they are in; give the feed's version.
+
+        Raises ``NoSuchFileError`` for an unknown GUID.
+        """
+
+    def replace(self, record: FileRecord) -> None:
+        """Change what belongs to a file's key: generation, threshold and check.
+
+        Raises ``NoSuchFileError`` for an unknown GUID and ``StoreError`` if anything else differs.
+        """
+
+    # Questions
+
+    def file(self, guid: Guid) -> FileRecord | None:
+        """Give a file's record, in whatever state it is."""
+
+    def directory(self, inode: int) -> DirectoryRecord | None:
+        """Give a directory's record, seen or hidden."""
+
+    def look_up(self, lfn: Lfn) -> Node | None:
+        """Give the visible file or directory of this name; None where there is none, or a file stands above it."""
+
+    def list_page(self, inode: int, *, after: str = "", limit: int = MAX_BATCH) -> Page:
+        """Give the visible entries of a directory whose names come after ``after``.
+
+        Raises ``NoSuchFileError`` if there is no such directory or it is hidden. ``limit`` is at least 1.
+        """
+
+    def project_files(self, project: str, *, after: int = 0, limit: int = MAX_BATCH) -> list[FileRecord]:
+        """Give the files of a project with inode numbers above ``after``, in all states and in that order."""
+
+    def totals(self, project: str | None = None) -> Totals:
+        """Count the visible files of a project, or of all."""
+
+    # ACLs
+
+    def acl_ids_above(self, inode: int) -> list[bytes]:
+        """Give the ids of the ACLs of all directories above this one, the root's first, and last its own.
+
+        An id may be empty: no ACL, closed. Raises ``NoSuchFileError`` if there is no such directory.
+        """
+
+    def aliases_of(self, guid: Guid) -> list[list[bytes]]:
+        """Give, for each name of a file, the ids of the ACLs of all directories above it, root first, and last its own.
+
+        That of a withdrawn file is empty: nobody may open it. Raises ``NoSuchFileError`` for an unknown GUID.
+        """
+
+    def acl(self, acl_id: bytes) -> VersionOfAcl | None:
+        """Give what an ACL says now; None for an id that is not known."""
+
+    def set_acl(self, lfn: Lfn, acl: Acl, *, files: bool = False) -> VersionOfAcl:
+        """Set the next version of a directory's ACL, or with ``files`` of the one that the files directly in it share.
+
+        Hidden directories count. The feed names the directory (everything below it is to be decided again), and with
+        ``files`` each of its visible files. Raises ``NoSuchFileError`` if there is no such directory, or with ``files``
+        if it never had a file, and ``NotADirectoryFileError`` for the name of a file.
+        """
+
+    # Feed
+
+    def version(self) -> int:
+        """Give the version of the feed; 0 before the first change."""
+
+    def changes(self, since: int, *, limit: int = MAX_BATCH) -> Changes:
+        """Give what changed after version ``since``, up to the version that the answer names.
+
+        The answer ends after the change with which it names ``limit`` inodes or more. ``is_reset`` if the feed no
+        longer reaches back that far, or has never been there (the store was restored).
+        """

@@ -1,0 +1,127 @@
+"""What the catalogue keeps of a file, a directory and an ACL: pseudonymous, no real UID and no key."""
+
+from __future__ import annotations
+
+import enum
+from typing import Final, NamedTuple
+
+import msgspec
+
+from mdmfs.access.acl import Acl
+from mdmfs.model.names import Guid
+from mdmfs.wire.messages import Node
+
+ROOT_INODE: Final = 1
+SEGMENT_SIZE: Final = 4 * 2**20
+DIGEST_SIZE: Final = 32
+
+
+class FileState(enum.IntEnum):
+    """Where a file is in its life."""
+
+    PENDING = 1
+    """Registered, its name reserved; nobody sees it yet."""
+    VISIBLE = 2
+    QUARANTINED = 3
+    """Refused at a recall: its name is gone, until ``show``."""
+    WITHDRAWN = 4
+    """Gone for ever; the record stays as the answer to who asks for the GUID."""
+    SUPERSEDED = 5
+    """A newer file has taken over its name; the GUID still opens."""
+
+
+class Rendition(msgspec.Struct, frozen=True, array_like=True):
+    """The exact bytes that a file has, and what made them so."""
+
+    size: int
+    header_length: int
+    """Bytes before the value of Pixel Data; the size where there is none."""
+    sha256: bytes
+    header_sha256: bytes
+    segment_sha256: bytes
+    """The digests of each 4 MiB of the plaintext, one after the other."""
+    policy: bytes
+    """The policy's digest, 32 bytes."""
+    engine_generation: int
+    transfer_syntax: str
+    """Of the rendition."""
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True):
+    """A name in a directory."""
+
+    parent: int
+    """The directory's inode number."""
+    name: str
+
+
+class NewFile(msgspec.Struct, frozen=True):
+    """A file that is about to be registered; the catalogue gives it its inode and its ACL."""
+
+    guid: Guid
+    project: str
+    rendition: Rendition
+    threshold: int
+    registered: float
+    key_check: bytes
+    """By which the hospital knows the right key again (``mdmfs.hospital.release.escrow``); not the key."""
+    generation: int = 1
+
+
+class FileRecord(msgspec.Struct, frozen=True):
+    """A registered file."""
+
+    guid: Guid
+    inode: int
+    project: str
+    acl: bytes
+    """The id of the ACL that the files of its directory share."""
+    generation: int
+    """Of the key, from 1."""
+    threshold: int
+    """How many shares make the key."""
+    key_check: bytes
+    state: FileState
+    registered: float
+    places: tuple[Place, ...]
+    """Its names, the first one of the LFN it was registered under; none once it is withdrawn."""
+    rendition: Rendition
+
+
+class DirectoryRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A directory; it is seen only while ``visible`` is not 0 (the root always is)."""
+
+    inode: int
+    parent: int
+    name: str
+    acl: bytes
+    """The id of its own ACL, 16 bytes, or empty: no ACL, closed."""
+    file_acl: bytes
+    """The id of the ACL that its files share; empty before the first file."""
+    modified: float
+    visible: int
+    """How many entries show in its listing."""
+
+
+class VersionOfAcl(NamedTuple):
+    """What an ACL says now, and how many times it was set."""
+
+    id: bytes
+    version: int
+    acl: Acl
+
+
+class Page(NamedTuple):
+    """A page of a directory's listing, in the order of the names' UTF-8 bytes."""
+
+    nodes: list[Node]
+    directory_acls: dict[int, bytes]
+    """For each directory among the nodes, by its inode number, the id of its own ACL."""
+    is_last: bool
+
+
+class Totals(NamedTuple):
+    """What is visible."""
+
+    files: int
+    octets: int

@@ -1,0 +1,1 @@
+"""What registration has under way: series, items for other zones, quarantined instances."""

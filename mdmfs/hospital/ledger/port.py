@@ -1,0 +1,73 @@
+"""The ports of the ledger: what a storage engine has to offer of unfinished work, inside one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from mdmfs.hospital.ledger.records import OutboxItem, OutboxSize, QuarantineRecord, SeriesRecord, SeriesState
+from mdmfs.hospital.uidmap.records import SeriesKey
+from mdmfs.model.names import Lfn
+
+
+class SeriesLedger(Protocol):
+    """The series that are or were registered; their instances are in ``UidMap.of_series``."""
+
+    def put(self, record: SeriesRecord) -> None:
+        """Keep a series, in place of what was kept of it."""
+
+    def get(self, key: SeriesKey) -> SeriesRecord | None:
+        """Give a series, or None."""
+
+    def by_octets(self, octets: bytes) -> SeriesRecord | None:
+        """Give the series whose ``SeriesKey.octets()`` these are, or None."""
+
+    def by_lfn(self, lfn: Lfn) -> SeriesRecord | None:
+        """Give the series whose directory this is, seen or not, or None."""
+
+    def all(self, state: SeriesState | None = None) -> list[SeriesRecord]:
+        """Give the series in a state, or all."""
+
+    def remove(self, key: SeriesKey) -> bool:
+        """Forget a series; False where it was not known."""
+
+
+class Outbox(Protocol):
+    """What is on its way to other zones: for each destination a queue."""
+
+    def push(self, destination: str, kind: str, series: bytes, payload: bytes) -> int:
+        """Append an item; give its number. The payload is sealed by the caller. A destination has 1 to 128 bytes."""
+
+    def peek(self, destination: str, *, limit: int) -> list[OutboxItem]:
+        """Give the first items of a destination, lowest number first; they stay."""
+
+    def drop(self, destination: str, numbers: Iterable[int]) -> int:
+        """Forget items that have arrived; give how many there were."""
+
+    def remaining(self, series: bytes, destination: str) -> int:
+        """Count a destination's items of a series."""
+
+    def destinations(self) -> list[str]:
+        """Give the destinations with items, sorted by their UTF-8 bytes."""
+
+    def size(self) -> OutboxSize:
+        """Tell how much is waiting, over all destinations."""
+
+
+class Quarantine(Protocol):
+    """Instances that were refused."""
+
+    def put(self, record: QuarantineRecord) -> None:
+        """Keep why an instance is refused, in place of what was kept of it."""
+
+    def get(self, series: SeriesKey, instance_uid: str) -> QuarantineRecord | None:
+        """Tell why an instance is refused; None if it is not."""
+
+    def all(self, project: str) -> list[QuarantineRecord]:
+        """Give the instances of a project that are refused."""
+
+    def of_series(self, series: SeriesKey) -> list[QuarantineRecord]:
+        """Give the instances of a series that are refused."""
+
+    def remove(self, series: SeriesKey, instance_uid: str) -> bool:
+        """Forget a refusal; False where there was none."""

@@ -1,0 +1,89 @@
+"""What the hospital keeps of its unfinished work: these records never leave the hospital zone."""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+import msgspec
+
+from mdmfs.hospital.uidmap.records import SeriesKey
+from mdmfs.hospital.veil import Veiled
+from mdmfs.model.names import Lfn
+from mdmfs.model.subject import SubjectId
+
+MAX_DESTINATION_BYTES: Final = 128
+
+
+class SeriesState(enum.IntEnum):
+    """Where a series is in its registration."""
+
+    REGISTERING = 1
+    DEPOSITING = 2
+    """All instances are registered; keystores have yet to acknowledge."""
+    VISIBLE = 3
+    HIDDEN = 4
+    """Complete but for quarantined instances, and the project shows no part of a series."""
+
+
+class SeriesRecord(Veiled, frozen=True, array_like=True):
+    """One series of one project."""
+
+    project: str
+    study_uid: str
+    series_uid: str
+    pacs: str
+    subject: SubjectId
+    lfn: Lfn
+    """Its directory."""
+    state: SeriesState
+    expected: int
+    """How many instances the PACS counted."""
+    acknowledged: dict[str, int]
+    """How many shares each keystore keeps, by its name."""
+    created: float
+
+    @property
+    def key(self) -> SeriesKey:
+        """What the series is found by."""
+        return SeriesKey(self.project, self.study_uid, self.series_uid)
+
+
+class OutboxItem(Veiled, frozen=True, array_like=True):
+    """Something that another zone must get, in order."""
+
+    number: int
+    """Ascending over all destinations, never given twice."""
+    destination: str
+    kind: str
+    series: bytes
+    """``SeriesKey.octets()``, or empty."""
+    payload: bytes
+
+
+class QuarantineRecord(Veiled, frozen=True, array_like=True):
+    """An instance that was refused, and why."""
+
+    project: str
+    """Empty for an instance that no project includes."""
+    study_uid: str
+    series_uid: str
+    instance_uid: str
+    reason: str
+    """The refusal's name."""
+    tag: str
+    """Of the data element at fault, ``(gggg,eeee)``, or empty; never its value."""
+    when: float
+
+    @property
+    def series(self) -> SeriesKey:
+        """The series that it belongs to."""
+        return SeriesKey(self.project, self.study_uid, self.series_uid)
+
+
+class OutboxSize(msgspec.Struct, frozen=True):
+    """How much is waiting."""
+
+    items: int
+    octets: int
+    """Of the payloads."""

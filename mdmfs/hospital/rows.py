@@ -1,0 +1,141 @@
+"""Ordered rows of bytes: the narrow floor on which the store's logic stands, whether LMDB or memory lies below."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Final, Generic, Protocol, TypeVar
+
+import msgspec
+
+from mdmfs.model.errors import StoreError
+
+MAX_KEY_BYTES: Final = 511
+DIGEST_KEY_SIZE: Final = 16
+NUMBER_SIZE: Final = 8
+INTERNED_KEY_SIZE: Final = 4
+
+R = TypeVar("R")
+
+
+class Rows(Protocol):
+    """Keys of a table's byte and 1 to 511 more, in the order of their bytes, inside one transaction.
+
+    After its end everything raises ``StoreError``.
+    """
+
+    def get(self, key: bytes) -> bytes | None:
+        """Give the value of a key, or None."""
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Keep a value, in place of the one before; raises ``StoreError`` in a reading transaction."""
+
+    def delete(self, key: bytes) -> bool:
+        """Forget a key; False where there was none. Raises ``StoreError`` in a reading transaction."""
+
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Go through the keys that begin with ``prefix``, from ``prefix + start`` on; keys come without the prefix.
+
+        The prefix is at least the table's byte. Nothing is written while this runs.
+        """
+
+
+class Stored(Generic[R]):
+    """How one kind of record is kept: a byte with the version of its format, then MessagePack."""
+
+    def __init__(self, kind: type[R], version: int = 1) -> None:
+        self._name = kind.__name__.lstrip("_")
+        self._version = version
+        self._mark = bytes([version])
+        self._decoder = msgspec.msgpack.Decoder(kind)
+        self._encoder = msgspec.msgpack.Encoder()
+
+    def encode(self, record: R) -> bytes:
+        """Write a record."""
+        return self._mark + self._encoder.encode(record)
+
+    def decode(self, octets: bytes) -> R:
+        """Read a record; raises ``StoreError`` if it is damaged or of a version that this program does not know."""
+        if octets[:1] != self._mark:
+            found = octets[0] if octets else "none"
+            message = (
+                f"a {self._name} is stored as version {found}; this program reads {self._version}: use a newer one"
+            )
+            raise StoreError(message)
+        try:
+            return self._decoder.decode(memoryview(octets)[1:])
+        except (msgspec.DecodeError, ValueError) as error:
+            message = f"a stored {self._name} is damaged: restore the store from its backup"
+            raise StoreError(message) from error
+
+
+def digest_key(*parts: str) -> bytes:
+    """Give 16 bytes for texts of any length, since keys are short; different texts, different bytes."""
+    return hashlib.sha256(msgspec.msgpack.encode(parts)).digest()[:DIGEST_KEY_SIZE]
+
+
+def number_key(number: int) -> bytes:
+    """Give 8 bytes that sort as the number does."""
+    return number.to_bytes(NUMBER_SIZE, "big")
+
+
+def counted(rows: Rows, key: bytes) -> int:
+    """Read a counter; 0 where there is none."""
+    return int.from_bytes(rows.get(key) or b"", "big")
+
+
+def add_to(rows: Rows, key: bytes, amount: int = 1) -> int:
+    """Move a counter and give where it stands; at 0 it takes no room."""
+    number = counted(rows, key) + amount
+    if number:
+        rows.put(key, number_key(number))
+    else:
+        rows.delete(key)
+    return number
+
+
+class Interned:
+    """Long values that many records repeat, kept once under a number of 4 bytes that is never given twice."""
+
+    def __init__(self, rows: Rows, *, numbers: bytes, values: bytes, counter: bytes) -> None:
+        self._rows = rows
+        self._numbers = numbers
+        self._values = values
+        self._counter = counter
+        self._known: dict[bytes, int] = {}
+
+    def number_of(self, value: bytes) -> int:
+        """Give the number of a value, a new one where it has none."""
+        if value in self._known:
+            return self._known[value]
+        key = self._numbers + hashlib.sha256(value).digest()[:DIGEST_KEY_SIZE]
+        found = self._rows.get(key)
+        number = int.from_bytes(found, "big") if found else self._keep(key, value)
+        self._known[value] = number
+        return number
+
+    def value_of(self, number: int) -> bytes:
+        """Give the value of a number; raises ``StoreError`` where there is none."""
+        value = self._rows.get(self._values + interned_key(number))
+        if value is None:
+            message = "a record refers to a value that is not in the store: restore the store from its backup"
+            raise StoreError(message)
+        return value
+
+    def forget(self, number: int) -> None:
+        """Let a value go to which nothing refers any more."""
+        value = self.value_of(number)
+        self._known.pop(value, None)
+        self._rows.delete(self._numbers + hashlib.sha256(value).digest()[:DIGEST_KEY_SIZE])
+        self._rows.delete(self._values + interned_key(number))
+
+    def _keep(self, key: bytes, value: bytes) -> int:
+        number = add_to(self._rows, self._counter)
+        self._rows.put(key, interned_key(number))
+        self._rows.put(self._values + interned_key(number), value)
+        return number
+
+
+def interned_key(number: int) -> bytes:
+    """Give the 4 bytes of an interned value's number."""
+    return number.to_bytes(INTERNED_KEY_SIZE, "big")

@@ -1,0 +1,61 @@
+"""The port of the hospital's store: one transaction over subjects, UID map, catalogue and the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from mdmfs.hospital.catalogue.port import Catalogue
+from mdmfs.hospital.ledger.port import Outbox, Quarantine, SeriesLedger
+from mdmfs.hospital.uidmap.port import Subjects, UidMap
+
+T = TypeVar("T")
+
+
+class Transaction(Protocol):
+    """One view of everything, unchanging but for what this transaction writes; of no use after its end."""
+
+    @property
+    def subjects(self) -> Subjects:
+        """Who a subject is."""
+
+    @property
+    def uidmap(self) -> UidMap:
+        """What a GUID stands for."""
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The namespace."""
+
+    @property
+    def series(self) -> SeriesLedger:
+        """The series under way."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """What other zones have yet to get."""
+
+    @property
+    def quarantine(self) -> Quarantine:
+        """What was refused."""
+
+
+class Store(Protocol):
+    """Everything that the hospital zone remembers."""
+
+    async def write(self, act: Callable[[Transaction], T]) -> T:
+        """Run ``act`` in a transaction of its own, off the event loop, and give what it gives, once that is on disk.
+
+        An exception in it undoes all that it wrote, and comes out here; acts of other callers are not touched. Acts run
+        one at a time, in the order of the calls. A call that has begun is not cancelled. Raises ``StoreError`` if the
+        store is damaged, closed or of a newer format, ``OutOfSpaceError`` if it is full; nothing is half-written then.
+        """
+
+    def read(self, act: Callable[[Transaction], T]) -> T:
+        """Run ``act`` on what is committed, on the calling thread; writing raises ``StoreError``.
+
+        Iterators are used up inside ``act``, and nothing in it waits.
+        """
+
+    async def aclose(self) -> None:
+        """Wait for the writes that have begun, and close; whatever is called later raises ``StoreError``."""

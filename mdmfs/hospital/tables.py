@@ -1,0 +1,67 @@
+"""Which first byte of a key is whose; at least one byte follows it, as is said at the code that writes it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+FORMAT: Final = b"!"
+COUNTERS: Final = b"#"
+
+SUBJECTS: Final = b"s"
+PATIENTS: Final = b"S"
+
+INSTANCES: Final = b"n"
+PLACES_OF_GUIDS: Final = b"g"
+GUIDS_OF_INSTANCE: Final = b"u"
+CONTEXTS: Final = b"c"
+CONTEXT_NUMBERS: Final = b"C"
+CONTEXTS_OF_SERIES: Final = b"m"
+
+FILES: Final = b"f"
+INODES_OF_GUIDS: Final = b"i"
+KINDS: Final = b"k"
+KIND_NUMBERS: Final = b"K"
+DIRECTORIES: Final = b"d"
+ENTRIES: Final = b"e"
+RESERVATIONS: Final = b"r"
+ACLS: Final = b"a"
+FEED: Final = b"v"
+TOTALS: Final = b"t"
+
+SERIES: Final = b"x"
+SERIES_BY_STATE: Final = b"X"
+SERIES_BY_LFN: Final = b"l"
+OUTBOX: Final = b"o"
+OUTBOX_REMAINING: Final = b"O"
+QUARANTINE: Final = b"q"
+
+ALL: Final = (
+    FORMAT,
+    COUNTERS,
+    SUBJECTS,
+    PATIENTS,
+    INSTANCES,
+    PLACES_OF_GUIDS,
+    GUIDS_OF_INSTANCE,
+    CONTEXTS,
+    CONTEXT_NUMBERS,
+    CONTEXTS_OF_SERIES,
+    FILES,
+    INODES_OF_GUIDS,
+    KINDS,
+    KIND_NUMBERS,
+    DIRECTORIES,
+    ENTRIES,
+    RESERVATIONS,
+    ACLS,
+    FEED,
+    TOTALS,
+    SERIES,
+    SERIES_BY_STATE,
+    SERIES_BY_LFN,
+    OUTBOX,
+    OUTBOX_REMAINING,
+    QUARANTINE,
+)
+ASCENDING: Final = frozenset({INSTANCES, FILES, ENTRIES, DIRECTORIES, FEED, CONTEXTS})
+"""Tables whose new keys mostly come last: an engine can pack them densely."""

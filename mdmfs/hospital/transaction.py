@@ -1,0 +1,43 @@
+"""A transaction over ordered rows: what LMDB and the twin in memory have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from mdmfs.hospital import tables
+from mdmfs.hospital.catalogue.namespace import RowsOfCatalogue
+from mdmfs.hospital.ledger.outbox import RowsOfOutbox
+from mdmfs.hospital.ledger.quarantine import RowsOfQuarantine
+from mdmfs.hospital.ledger.series import RowsOfSeries
+from mdmfs.hospital.rows import Rows
+from mdmfs.hospital.uidmap.instances import RowsOfInstances
+from mdmfs.hospital.uidmap.subjects import RowsOfSubjects
+from mdmfs.model.errors import StoreError
+
+STORE_FORMAT: Final = 1
+FEED_LENGTH: Final = 100_000
+
+
+class RowsTransaction:
+    """``Transaction`` over ordered rows; it remembers what it read, so each serves one act only."""
+
+    def __init__(self, rows: Rows, *, random: Callable[[int], bytes], feed_length: int = FEED_LENGTH) -> None:
+        self.subjects: Final = RowsOfSubjects(rows)
+        self.uidmap: Final = RowsOfInstances(rows)
+        self.catalogue: Final = RowsOfCatalogue(rows, random=random, feed_length=feed_length)
+        self.series: Final = RowsOfSeries(rows)
+        self.outbox: Final = RowsOfOutbox(rows)
+        self.quarantine: Final = RowsOfQuarantine(rows)
+        self._rows = rows
+
+    def begin_store(self) -> None:
+        """Make an empty store ready, and refuse one of another format with ``StoreError``."""
+        key = tables.FORMAT + b"store"
+        found = self._rows.get(key)
+        if found is None:
+            self._rows.put(key, str(STORE_FORMAT).encode())
+            self.catalogue.make_root()
+        elif found != str(STORE_FORMAT).encode():
+            message = f"the store has another format than {STORE_FORMAT}: use the program that wrote it, or a newer one"
+            raise StoreError(message)

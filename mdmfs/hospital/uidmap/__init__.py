@@ -1,0 +1,1 @@
+"""The way from pseudonymous to real and back: subjects and their patients, GUIDs and their instances."""

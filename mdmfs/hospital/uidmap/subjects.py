@@ -1,0 +1,66 @@
+"""Subjects as rows: by their id, and by a digest of who the patient is."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Final
+
+from mdmfs.hospital import tables
+from mdmfs.hospital.rows import Rows, Stored, digest_key
+from mdmfs.hospital.uidmap.records import SubjectRow
+from mdmfs.model.errors import StoreError
+from mdmfs.model.subject import SubjectId
+
+_ROWS: Final = Stored(SubjectRow)
+
+
+class RowsOfSubjects:
+    """``Subjects`` over ordered rows.
+
+    ``s`` + the id's 10 bytes: the row. ``S`` + digest of (project, issuer, Patient ID): the id's 10 bytes.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def admit(self, project: str, issuer: str, patient_id: str, make: Callable[[], SubjectRow]) -> SubjectRow:
+        """Give the row of this patient, or keep the one that ``make`` makes."""
+        found = self.find(project, issuer, patient_id)
+        if found is not None:
+            return found
+        row = make()
+        if (row.project, row.issuer, row.patient_id) != (project, issuer, patient_id):
+            message = "a subject row was made for another patient than the one to admit"
+            raise StoreError(message)
+        if self.by_id(row.id) is not None:
+            message = "a new subject drew an id that is taken: the source of random numbers is broken"
+            raise StoreError(message)
+        self._rows.put(tables.SUBJECTS + _octets(row.id), _ROWS.encode(row))
+        self._rows.put(tables.PATIENTS + digest_key(project, issuer, patient_id), _octets(row.id))
+        return row
+
+    def find(self, project: str, issuer: str, patient_id: str) -> SubjectRow | None:
+        """Give the row of this patient, or None."""
+        octets = self._rows.get(tables.PATIENTS + digest_key(project, issuer, patient_id))
+        return None if octets is None else self._row(octets)
+
+    def by_id(self, subject: SubjectId) -> SubjectRow | None:
+        """Give the row of this subject, or None."""
+        return self._row(_octets(subject))
+
+    def delete(self, subject: SubjectId) -> bool:
+        """Forget who this subject is, for ever."""
+        row = self.by_id(subject)
+        if row is None:
+            return False
+        self._rows.delete(tables.PATIENTS + digest_key(row.project, row.issuer, row.patient_id))
+        return self._rows.delete(tables.SUBJECTS + _octets(subject))
+
+    def _row(self, octets: bytes) -> SubjectRow | None:
+        value = self._rows.get(tables.SUBJECTS + octets)
+        return None if value is None else _ROWS.decode(value)
+
+
+def _octets(subject: SubjectId) -> bytes:
+    return base64.b32decode(subject.text.upper())

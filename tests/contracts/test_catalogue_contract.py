@@ -1,0 +1,508 @@
+"""What every store of the hospital promises of the namespace: whole series, hidden directories, ACLs, the feed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from mdmfs.hospital.catalogue.records import ROOT_INODE, FileState, Totals
+from mdmfs.hospital.store import Store, Transaction
+from mdmfs.model.errors import IsADirectoryFileError, NoSuchFileError, NotADirectoryFileError, StoreError
+from mdmfs.model.names import Lfn
+from mdmfs.wire.messages import Changes, NodeKind
+from tests.twins.records import NOBODY, NOW, OWNER_ONLY, SERIES_LFN, guid_of, new_file
+from tests.twins.stores import STORES
+
+ROOT = Lfn(())
+LATER = NOW + 100
+OpenStore = Callable[..., Store]
+
+
+@pytest.fixture(params=STORES)
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
+    """Each store in turn, to be opened once."""
+    return lambda **options: STORES[request.param](tmp_path, **options)
+
+
+@pytest.fixture
+async def store(open_store: OpenStore) -> AsyncIterator[Store]:
+    """Each store in turn, with the directory of one series and nothing in it."""
+    opened = open_store()
+    await opened.write(lambda tx: tx.catalogue.make_directories(SERIES_LFN, now=NOW, acl=OWNER_ONLY))
+    yield opened
+    await opened.aclose()
+
+
+def add(tx: Transaction, *numbers: int, directory: Lfn = SERIES_LFN) -> None:
+    """Register files as 0001.dcm and so on."""
+    for number in numbers:
+        tx.catalogue.add_file(directory / f"{number:04d}.dcm", new_file(number))
+
+
+def show(tx: Transaction, *numbers: int, now: float = LATER) -> int:
+    """Make files visible."""
+    return tx.catalogue.show([guid_of(number) for number in numbers], now=now)
+
+
+async def shown(store: Store, *numbers: int) -> None:
+    """Register and show in one act."""
+    await store.write(lambda tx: (add(tx, *numbers), show(tx, *numbers)))
+
+
+def names(store: Store, lfn: Lfn) -> list[str] | None:
+    """List a directory; None where nobody sees it."""
+
+    def act(tx: Transaction) -> list[str] | None:
+        node = tx.catalogue.look_up(lfn)
+        return None if node is None else [entry.name for entry in tx.catalogue.list_page(node.inode).nodes]
+
+    return store.read(act)
+
+
+# Whole series
+
+
+async def test_the_root_is_there_from_the_beginning(open_store: OpenStore) -> None:
+    """It is empty, and it has no ACL: closed."""
+    store = open_store()
+    assert names(store, ROOT) == []
+    assert store.read(lambda tx: tx.catalogue.acl_ids_above(ROOT_INODE)) == [b""]
+    assert store.read(lambda tx: tx.catalogue.version()) == 0
+    await store.aclose()
+
+
+async def test_a_pending_file_and_its_directories_have_no_name_for_anybody(store: Store) -> None:
+    """Not for a look-up, not for a listing, not by inode number, not in the totals, not in the feed."""
+    await store.write(lambda tx: add(tx, 1, 2))
+    directory = await store.write(lambda tx: tx.catalogue.make_directories(SERIES_LFN, now=NOW))
+    for lfn in (SERIES_LFN / "0001.dcm", SERIES_LFN, SERIES_LFN.parent, Lfn(("amc",))):
+        assert store.read(lambda tx, lfn=lfn: tx.catalogue.look_up(lfn)) is None
+    assert names(store, ROOT) == []
+    with pytest.raises(NoSuchFileError):
+        store.read(lambda tx: tx.catalogue.list_page(directory))
+    assert store.read(lambda tx: tx.catalogue.totals()) == Totals(0, 0)
+    assert store.read(lambda tx: tx.catalogue.version()) == 0
+    assert store.read(lambda tx: tx.catalogue.holder(SERIES_LFN / "0001.dcm")) == guid_of(1)
+
+
+async def test_a_series_appears_at_once_with_all_directories_above(store: Store) -> None:
+    """One version of the feed names them all."""
+    await store.write(lambda tx: add(tx, 1, 2, 3))
+    assert await store.write(lambda tx: show(tx, 1, 2, 3)) == 1
+    assert names(store, SERIES_LFN) == ["0001.dcm", "0002.dcm", "0003.dcm"]
+    path, inodes = ROOT, [ROOT_INODE]
+    for part in SERIES_LFN.parts:
+        assert names(store, path) == [part]
+        path = path / part
+        node = store.read(lambda tx, path=path: tx.catalogue.look_up(path))
+        assert node is not None
+        assert (node.kind, node.modified, node.guid) == (NodeKind.DIRECTORY, LATER, b"")
+        inodes.append(node.inode)
+    assert store.read(lambda tx: tx.catalogue.changes(0)) == Changes(1, sorted(inodes), [])
+    assert store.read(lambda tx: tx.catalogue.totals()) == Totals(3, 3000)
+
+
+async def test_a_node_shows_what_was_registered(store: Store) -> None:
+    """Size, time and GUID of the file, in a look-up as in a listing."""
+    await shown(store, 7)
+    node = store.read(lambda tx: tx.catalogue.look_up(SERIES_LFN / "0007.dcm"))
+    file = store.read(lambda tx: tx.catalogue.file(guid_of(7)))
+    directory = store.read(lambda tx: tx.catalogue.look_up(SERIES_LFN))
+    assert node is not None
+    assert file is not None
+    assert directory is not None
+    assert (node.size, node.modified, node.guid, node.inode) == (1000, NOW + 7, guid_of(7).octets, file.inode)
+    assert store.read(lambda tx: tx.catalogue.list_page(directory.inode)).nodes == [node]
+    assert store.read(lambda tx: tx.catalogue.look_up(SERIES_LFN / "0007.dcm" / "x")) is None
+
+
+@pytest.mark.parametrize("segments", [1, 3])
+async def test_a_file_record_comes_back_as_it_went_in(store: Store, segments: int) -> None:
+    """The digests of the segments too, whether there is one or more."""
+    new = new_file(1, segments=segments)
+    record = await store.write(lambda tx: tx.catalogue.add_file(SERIES_LFN / "1", new))
+    assert record.rendition == new.rendition
+    assert (record.guid, record.project, record.registered) == (new.guid, new.project, new.registered)
+    assert (record.threshold, record.generation, record.state) == (2, 1, FileState.PENDING)
+    assert store.read(lambda tx: tx.catalogue.file(guid_of(1))) == record
+    assert store.read(lambda tx: tx.catalogue.file(guid_of(2))) is None
+
+
+async def test_a_second_series_leaves_the_directories_above_alone(store: Store) -> None:
+    """Only the listing that grew is told, and only its time moves."""
+    await shown(store, 1)
+    other = SERIES_LFN.parent / "004-MR"
+    await store.write(lambda tx: tx.catalogue.make_directories(other, now=NOW))
+    await store.write(lambda tx: (add(tx, 2, directory=other), show(tx, 2, now=LATER + 5)))
+    session = store.read(lambda tx: tx.catalogue.look_up(SERIES_LFN.parent))
+    fresh = store.read(lambda tx: tx.catalogue.look_up(other))
+    above = store.read(lambda tx: tx.catalogue.look_up(SERIES_LFN.parent.parent))
+    assert session is not None
+    assert fresh is not None
+    assert above is not None
+    assert store.read(lambda tx: tx.catalogue.changes(1)) == Changes(2, sorted([session.inode, fresh.inode]), [])
+    assert (session.modified, above.modified) == (LATER + 5, LATER)
+    assert names(store, SERIES_LFN.parent) == ["003-MR", "004-MR"]
+
+
+async def test_pages_follow_one_another_in_the_order_of_octets(store: Store) -> None:
+    """Each name once, the last page says so, and hidden names between them do not count."""
+    wanted = ["A", "a", "a.b", "aa", "b", "z", "\u00e9", "\uffff", "\U0001f600"]
+    for number, name in enumerate(wanted):
+        await store.write(lambda tx, n=number, name=name: tx.catalogue.add_file(SERIES_LFN / name, new_file(n)))
+    await store.write(lambda tx: tx.catalogue.add_file(SERIES_LFN / "aaa", new_file(99)))
+    await store.write(lambda tx: show(tx, *range(len(wanted))))
+    directory = store.read(lambda tx: tx.catalogue.look_up(SERIES_LFN))
+    assert directory is not None
+    found: list[str] = []
+    ends: list[bool] = []
+    while not ends or not ends[-1]:
+        after = found[-1] if found else ""
+        page = store.read(lambda tx, after=after: tx.catalogue.list_page(directory.inode, after=after, limit=3))
+        found += [node.name for node in page.nodes]
+        ends.append(page.is_last)
+    assert found == wanted
+    assert ends == [False, False, True]
+    assert store.read(lambda tx: tx.catalogue.list_page(directory.inode, after="\U0001f600")).nodes == []
+
+
+async def test_a_page_may_begin_after_a_text_that_is_no_name(store: Store) -> None:
+    """However long it is: callers choose it."""
+    longest = "b" * 255
+    for number, name in enumerate(("a", longest, "c")):
+        await store.write(lambda tx, n=number, name=name: tx.catalogue.add_file(SERIES_LFN / name, new_file(n)))
+    await store.write(lambda tx: show(tx, 0, 1, 2))
+    inode = look(store, SERIES_LFN).inode
+    for after, wanted in (
+        ("b" * 9999, ["c"]),
+        (longest, ["c"]),
+        ("b" * 254, [longest, "c"]),
+        ("/" * 600, ["a", longest, "c"]),
+    ):
+        page = store.read(lambda tx, after=after: tx.catalogue.list_page(inode, after=after))
+        assert [node.name for node in page.nodes] == wanted
+
+
+# Gone
+
+
+@pytest.mark.parametrize("leave", ["withdraw", "quarantine"])
+async def test_the_last_file_takes_its_directories_with_it(store: Store, leave: str) -> None:
+    """The feed names the file and each directory; the inode number of the directory stays its own."""
+    await shown(store, 1, 2)
+    before = store.read(lambda tx: tx.catalogue.look_up(SERIES_LFN))
+    first = store.read(lambda tx: tx.catalogue.look_up(SERIES_LFN / "0001.dcm"))
+    assert before is not None
+    assert first is not None
+    await store.write(lambda tx: getattr(tx.catalogue, leave)([guid_of(1)], now=LATER))
+    assert names(store, SERIES_LFN) == ["0002.dcm"]
+    assert store.read(lambda tx: tx.catalogue.changes(1)) == Changes(2, [before.inode], [first.inode])
+    await store.write(lambda tx: getattr(tx.catalogue, leave)([guid_of(2)], now=LATER))
+    assert names(store, ROOT) == []
+    assert names(store, SERIES_LFN) is None
+    assert len(store.read(lambda tx: tx.catalogue.changes(2)).directories) == len(SERIES_LFN.parts) + 1
+    assert store.read(lambda tx: tx.catalogue.totals("neuro")) == Totals(0, 0)
+    await shown(store, 3)
+    after = store.read(lambda tx: tx.catalogue.look_up(SERIES_LFN))
+    assert after is not None
+    assert after.inode == before.inode
+
+
+async def test_a_withdrawn_file_never_comes_back(store: Store) -> None:
+    """Its record says so, nobody may open it, its name is free, and withdrawing it again changes nothing."""
+    await shown(store, 1)
+    for _ in range(2):
+        assert await store.write(lambda tx: tx.catalogue.withdraw([guid_of(1)], now=LATER)) == 2
+    record = store.read(lambda tx: tx.catalogue.file(guid_of(1)))
+    assert record is not None
+    assert (record.state, record.places) == (FileState.WITHDRAWN, ())
+    assert store.read(lambda tx: tx.catalogue.aliases_of(guid_of(1))) == []
+    assert store.read(lambda tx: tx.catalogue.holder(SERIES_LFN / "0001.dcm")) is None
+    with pytest.raises(StoreError, match="withdrawn"):
+        await store.write(lambda tx: show(tx, 1))
+    with pytest.raises(StoreError, match="already"):
+        await store.write(lambda tx: add(tx, 1))
+
+
+async def test_a_pending_file_can_be_withdrawn_without_a_sound(store: Store) -> None:
+    """The feed has nothing to tell, and the name is free."""
+    await store.write(lambda tx: add(tx, 1))
+    assert await store.write(lambda tx: tx.catalogue.withdraw([guid_of(1)], now=LATER)) == 0
+    await store.write(lambda tx: tx.catalogue.add_file(SERIES_LFN / "0001.dcm", new_file(2)))
+
+
+async def test_a_quarantined_file_comes_back_under_its_name_unless_that_was_given_away(store: Store) -> None:
+    """Then it is refused, whether the other file is seen yet or not."""
+    await shown(store, 1)
+    await store.write(lambda tx: tx.catalogue.quarantine([guid_of(1)], now=LATER))
+    assert await store.write(lambda tx: show(tx, 1)) == 3
+    assert names(store, SERIES_LFN) == ["0001.dcm"]
+    await store.write(lambda tx: tx.catalogue.quarantine([guid_of(1)], now=LATER))
+    await store.write(lambda tx: tx.catalogue.add_file(SERIES_LFN / "0001.dcm", new_file(2)))
+    for _ in ("reserved", "seen"):
+        with pytest.raises(StoreError, match="given away"):
+            await store.write(lambda tx: show(tx, 1))
+        await store.write(lambda tx: show(tx, 2))
+    assert store.read(lambda tx: tx.catalogue.totals()) == Totals(1, 1000)
+
+
+# Names
+
+
+async def test_a_name_is_held_by_one_file(store: Store) -> None:
+    """Seen or only reserved: a second file with that name is refused."""
+    await store.write(lambda tx: add(tx, 1))
+    for _ in ("reserved", "seen"):
+        with pytest.raises(StoreError, match="not free"):
+            await store.write(lambda tx: tx.catalogue.add_file(SERIES_LFN / "0001.dcm", new_file(2)))
+        await store.write(lambda tx: show(tx, 1))
+    with pytest.raises(StoreError, match="not free"):
+        await store.write(lambda tx: tx.catalogue.add_file(SERIES_LFN / "0001.dcm", new_file(2), takes_over=guid_of(3)))
+    with pytest.raises(StoreError, match="not free"):
+        await store.write(lambda tx: tx.catalogue.add_file(SERIES_LFN / "free", new_file(2), takes_over=guid_of(1)))
+
+
+async def test_a_new_file_takes_over_the_name_when_it_is_shown(store: Store) -> None:
+    """Until then the old one stands there; afterwards its GUID still opens, and the feed names its inode."""
+    await shown(store, 1, 2)
+    lfn = SERIES_LFN / "0001.dcm"
+    old = store.read(lambda tx: tx.catalogue.look_up(lfn))
+    directory = store.read(lambda tx: tx.catalogue.look_up(SERIES_LFN))
+    assert old is not None
+    assert directory is not None
+    await store.write(lambda tx: tx.catalogue.add_file(lfn, new_file(9, size=50), takes_over=guid_of(1)))
+    assert store.read(lambda tx: tx.catalogue.look_up(lfn)) == old
+    assert store.read(lambda tx: tx.catalogue.holder(lfn)) == guid_of(9)
+    await store.write(lambda tx: show(tx, 9))
+    new = store.read(lambda tx: tx.catalogue.look_up(lfn))
+    assert new is not None
+    assert (new.guid, new.size) == (guid_of(9).octets, 50)
+    assert new.inode > old.inode
+    assert names(store, SERIES_LFN) == ["0001.dcm", "0002.dcm"]
+    assert store.read(lambda tx: tx.catalogue.changes(1)) == Changes(2, [directory.inode], [old.inode])
+    assert store.read(lambda tx: tx.catalogue.totals()) == Totals(2, 1050)
+    record = store.read(lambda tx: tx.catalogue.file(guid_of(1)))
+    assert record is not None
+    assert record.state is FileState.SUPERSEDED
+    aliases = store.read(lambda tx: (tx.catalogue.aliases_of(guid_of(1)), tx.catalogue.aliases_of(guid_of(9))))
+    assert aliases[0] == aliases[1]
+    with pytest.raises(StoreError, match="superseded"):
+        await store.write(lambda tx: show(tx, 1))
+
+
+@pytest.mark.parametrize("leave", ["withdraw", "quarantine"])
+async def test_a_superseded_file_goes_without_taking_the_new_one_along(store: Store, leave: str) -> None:
+    """Its inode is named to those who still have it open; the name stays with the new file."""
+    await shown(store, 1)
+    lfn = SERIES_LFN / "0001.dcm"
+    old = store.read(lambda tx: tx.catalogue.look_up(lfn))
+    assert old is not None
+    await store.write(lambda tx: tx.catalogue.add_file(lfn, new_file(9), takes_over=guid_of(1)))
+    await store.write(lambda tx: show(tx, 9))
+    await store.write(lambda tx: getattr(tx.catalogue, leave)([guid_of(1)], now=LATER))
+    assert store.read(lambda tx: tx.catalogue.changes(2)) == Changes(3, [], [old.inode])
+    assert names(store, SERIES_LFN) == ["0001.dcm"]
+    await store.write(lambda tx: tx.catalogue.withdraw([guid_of(9)], now=LATER))
+    assert names(store, SERIES_LFN) is None
+    assert store.read(lambda tx: tx.catalogue.totals()) == Totals(0, 0)
+
+
+async def test_files_and_directories_do_not_take_each_others_names(store: Store) -> None:
+    """Seen or hidden."""
+    await store.write(lambda tx: add(tx, 1))
+    for _ in ("hidden", "seen"):
+        with pytest.raises(NotADirectoryFileError):
+            await store.write(lambda tx: tx.catalogue.make_directories(SERIES_LFN / "0001.dcm" / "x", now=NOW))
+        with pytest.raises(IsADirectoryFileError):
+            await store.write(lambda tx: tx.catalogue.add_file(SERIES_LFN.parent / "003-MR", new_file(2)))
+        with pytest.raises(IsADirectoryFileError):
+            store.read(lambda tx: tx.catalogue.holder(SERIES_LFN))
+        await store.write(lambda tx: show(tx, 1))
+
+
+async def test_a_file_needs_its_directory_and_no_file_is_the_root(store: Store) -> None:
+    """Directories are made first, by their own call."""
+    for lfn in (ROOT / "nowhere" / "1.dcm", ROOT):
+        with pytest.raises(NoSuchFileError):
+            await store.write(lambda tx, lfn=lfn: tx.catalogue.add_file(lfn, new_file(1)))
+    assert store.read(lambda tx: tx.catalogue.holder(ROOT / "nowhere" / "1.dcm")) is None
+
+
+@pytest.mark.parametrize("leave", ["show", "withdraw", "quarantine"])
+async def test_an_unknown_guid_undoes_the_whole_call(store: Store, leave: str) -> None:
+    """Half a series is worse than none."""
+    await store.write(lambda tx: add(tx, 1))
+    with pytest.raises(NoSuchFileError):
+        await store.write(lambda tx: getattr(tx.catalogue, leave)([guid_of(1), guid_of(404)], now=LATER))
+    record = store.read(lambda tx: tx.catalogue.file(guid_of(1)))
+    assert record is not None
+    assert record.state is FileState.PENDING
+    assert names(store, ROOT) == []
+
+
+async def test_inode_numbers_are_never_given_twice(store: Store) -> None:
+    """Neither after a withdrawal nor to a file in place of a directory."""
+    await shown(store, 1)
+    seen = {node.inode for lfn in (SERIES_LFN, SERIES_LFN / "0001.dcm") if (node := look(store, lfn))}
+    await store.write(lambda tx: tx.catalogue.withdraw([guid_of(1)], now=LATER))
+    await shown(store, 2)
+    node = look(store, SERIES_LFN / "0002.dcm")
+    assert node is not None
+    assert node.inode > max(seen)
+
+
+def look(store: Store, lfn: Lfn) -> Any:  # noqa: ANN401 - a node, or the test fails at its first use
+    """Look a name up."""
+    return store.read(lambda tx: tx.catalogue.look_up(lfn))
+
+
+async def test_only_generation_and_threshold_of_a_file_are_replaced(store: Store) -> None:
+    """Bytes, names and state do not change under a GUID; the feed tells of a new key."""
+    await shown(store, 1)
+    record = store.read(lambda tx: tx.catalogue.file(guid_of(1)))
+    assert record is not None
+    renewed = msgspec.structs.replace(record, generation=2, threshold=3)
+    await store.write(lambda tx: tx.catalogue.replace(renewed))
+    assert store.read(lambda tx: tx.catalogue.file(guid_of(1))) == renewed
+    assert store.read(lambda tx: tx.catalogue.changes(1)) == Changes(2, [], [record.inode])
+    for change in ({"state": FileState.WITHDRAWN}, {"inode": 99}, {"places": ()}, {"project": "cardio"}):
+        with pytest.raises(StoreError):
+            await store.write(lambda tx, change=change: tx.catalogue.replace(msgspec.structs.replace(record, **change)))
+
+
+async def test_the_files_of_a_project_come_in_pages(store: Store) -> None:
+    """In the order of their registration, in all states, its own only."""
+    await store.write(lambda tx: add(tx, 5, 3, 4))
+    await store.write(lambda tx: tx.catalogue.add_file(SERIES_LFN / "other", new_file(6, project="cardio")))
+    first = store.read(lambda tx: tx.catalogue.project_files("neuro", limit=2))
+    rest = store.read(lambda tx: tx.catalogue.project_files("neuro", after=first[-1].inode, limit=2))
+    assert [file.guid for file in first + rest] == [guid_of(5), guid_of(3), guid_of(4)]
+
+
+async def test_totals_are_kept_per_project(store: Store) -> None:
+    """And for all."""
+    await shown(store, 1, 2)
+    await store.write(lambda tx: tx.catalogue.add_file(SERIES_LFN / "c", new_file(6, project="cardio", size=7)))
+    await store.write(lambda tx: show(tx, 6, 6))
+    for project, totals in (("neuro", Totals(2, 2000)), ("cardio", Totals(1, 7)), (None, Totals(3, 2007))):
+        assert store.read(lambda tx, project=project: tx.catalogue.totals(project)) == totals
+
+
+# ACLs
+
+
+async def test_every_directory_has_its_own_acl_and_files_share_one(store: Store) -> None:
+    """The chain of a file is the chain of its directory, and then the files' own."""
+    await store.write(lambda tx: add(tx, 1, 2))
+    directory = await store.write(lambda tx: tx.catalogue.make_directories(SERIES_LFN, now=NOW))
+    above = store.read(lambda tx: tx.catalogue.acl_ids_above(directory))
+    assert len(set(above)) == len(SERIES_LFN.parts) + 1
+    first, second = (store.read(lambda tx, n=n: tx.catalogue.aliases_of(guid_of(n))) for n in (1, 2))
+    assert first == second == [[*above, first[0][-1]]]
+    acls = [store.read(lambda tx, acl_id=acl_id: tx.catalogue.acl(acl_id)) for acl_id in first[0]]
+    assert [found and (found.version, found.acl) for found in acls] == [(1, OWNER_ONLY)] * len(above) + [
+        (1, OWNER_ONLY.inherited())
+    ]
+    assert store.read(lambda tx: tx.catalogue.acl(b"?" * 16)) is None
+
+
+async def test_a_listing_names_the_acl_of_each_directory_in_it(store: Store) -> None:
+    """So that a service can leave out those that the caller may not traverse."""
+    await shown(store, 1)
+    session, series = look(store, SERIES_LFN.parent), look(store, SERIES_LFN)
+    page = store.read(lambda tx: tx.catalogue.list_page(session.inode))
+    assert page.directory_acls == {series.inode: store.read(lambda tx: tx.catalogue.acl_ids_above(series.inode))[-1]}
+    assert store.read(lambda tx: tx.catalogue.list_page(series.inode)).directory_acls == {}
+
+
+async def test_without_an_acl_a_directory_inherits(store: Store) -> None:
+    """What its parent passes on, and a directory that exists keeps what it has."""
+    lfn = SERIES_LFN.parent / "004-MR"
+    inode = await store.write(lambda tx: tx.catalogue.make_directories(lfn, now=NOW))
+    again = await store.write(lambda tx: tx.catalogue.make_directories(lfn, now=NOW, acl=NOBODY))
+    assert again == inode
+    ids = store.read(lambda tx: tx.catalogue.acl_ids_above(inode))
+    found = store.read(lambda tx: [tx.catalogue.acl(acl_id) for acl_id in ids])
+    assert [entry and entry.acl for entry in found] == [OWNER_ONLY] * 5 + [OWNER_ONLY.inherited()]
+
+
+async def test_where_there_is_no_acl_to_inherit_nothing_is_made(open_store: OpenStore) -> None:
+    """The first directory of a store needs one."""
+    store = open_store()
+    with pytest.raises(StoreError, match="no ACL"):
+        await store.write(lambda tx: tx.catalogue.make_directories(SERIES_LFN, now=NOW))
+    with pytest.raises(NoSuchFileError):
+        await store.write(lambda tx: tx.catalogue.set_acl(ROOT, NOBODY))
+    await store.write(lambda tx: tx.catalogue.make_directories(ROOT, now=NOW, acl=NOBODY))
+    await store.write(lambda tx: tx.catalogue.make_directories(ROOT, now=NOW, acl=OWNER_ONLY))
+    (root,) = store.read(lambda tx: tx.catalogue.acl_ids_above(ROOT_INODE))
+    found = store.read(lambda tx: tx.catalogue.acl(root))
+    assert found is not None
+    assert found.acl == NOBODY
+    await store.aclose()
+
+
+async def test_a_new_acl_changes_what_it_names_and_nothing_else(store: Store) -> None:
+    """One id, one version more; its neighbours, its parent and its files keep theirs."""
+    await shown(store, 1)
+    ids = store.read(lambda tx: tx.catalogue.aliases_of(guid_of(1)))[0]
+    session = look(store, SERIES_LFN.parent)
+    answer = await store.write(lambda tx: tx.catalogue.set_acl(SERIES_LFN.parent, NOBODY))
+    assert (answer.id, answer.version, answer.acl) == (ids[-3], 2, NOBODY)
+    versions = [store.read(lambda tx, acl_id=acl_id: tx.catalogue.acl(acl_id)).version for acl_id in ids]
+    assert versions == [1, 1, 1, 1, 2, 1, 1]
+    assert store.read(lambda tx: tx.catalogue.changes(1)) == Changes(2, [session.inode], [])
+    assert store.read(lambda tx: tx.catalogue.aliases_of(guid_of(1)))[0] == ids
+
+
+async def test_the_acl_of_the_files_changes_for_all_of_them_at_once(store: Store) -> None:
+    """The feed names each visible one."""
+    await shown(store, 1, 2)
+    await store.write(lambda tx: add(tx, 3))
+    own = store.read(lambda tx: tx.catalogue.aliases_of(guid_of(1)))[0][-1]
+    files = [look(store, SERIES_LFN / name).inode for name in ("0001.dcm", "0002.dcm")]
+    series = look(store, SERIES_LFN)
+    answer = await store.write(lambda tx: tx.catalogue.set_acl(SERIES_LFN, NOBODY, files=True))
+    assert (answer.id, answer.version) == (own, 2)
+    assert store.read(lambda tx: tx.catalogue.changes(1)) == Changes(2, [series.inode], files)
+    assert store.read(lambda tx: tx.catalogue.aliases_of(guid_of(3)))[0][-1] == own
+
+
+@pytest.mark.parametrize("files", [False, True])
+async def test_an_acl_is_set_on_directories_only(store: Store, files: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """Not on a name that is a file, or nothing."""
+    await shown(store, 1)
+    with pytest.raises(NotADirectoryFileError):
+        await store.write(lambda tx: tx.catalogue.set_acl(SERIES_LFN / "0001.dcm", NOBODY, files=files))
+    with pytest.raises(NoSuchFileError):
+        await store.write(lambda tx: tx.catalogue.set_acl(SERIES_LFN / "nothing", NOBODY, files=files))
+    assert store.read(lambda tx: tx.catalogue.version()) == 1
+
+
+# Feed
+
+
+async def test_the_feed_tells_what_changed_since_a_version(store: Store) -> None:
+    """Nothing, one change, or several as one; a limit ends the answer early, at the version it names."""
+    for number in range(1, 5):
+        await shown(store, number)
+    series = look(store, SERIES_LFN)
+    assert store.read(lambda tx: tx.catalogue.changes(4)) == Changes(4, [], [])
+    assert store.read(lambda tx: tx.catalogue.changes(2)) == Changes(4, [series.inode], [])
+    assert store.read(lambda tx: tx.catalogue.changes(1, limit=1)) == Changes(2, [series.inode], [])
+
+
+@pytest.mark.parametrize("since", [-1, 0, 1, 9, 2**63])
+async def test_who_was_away_too_long_or_saw_another_store_starts_anew(open_store: OpenStore, since: int) -> None:
+    """The feed keeps its newest changes only, and a version that it never had is another store's."""
+    store = open_store(feed_length=3)
+    await store.write(lambda tx: tx.catalogue.make_directories(SERIES_LFN, now=NOW, acl=OWNER_ONLY))
+    for number in range(1, 6):
+        await shown(store, number)
+    assert store.read(lambda tx: tx.catalogue.changes(since)) == Changes(5, [], [], is_reset=True)
+    assert not store.read(lambda tx: tx.catalogue.changes(2)).is_reset
+    await store.aclose()

@@ -1,0 +1,323 @@
+"""What every store of the hospital promises: transactions, subjects, the UID map and the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from mdmfs.hospital.ledger.records import OutboxSize, SeriesState
+from mdmfs.hospital.store import Store, Transaction
+from mdmfs.hospital.uidmap.records import SeriesKey
+from mdmfs.model.errors import StoreError
+from tests.twins.records import guid_of, instance_of, quarantined, series_record, subject_of, subject_row
+from tests.twins.stores import STORES
+
+SERIES = instance_of(1).series
+
+
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """Each store in turn, empty."""
+    opened = STORES[request.param](tmp_path)
+    yield opened
+    await opened.aclose()
+
+
+class TurnedBackError(Exception):
+    """Raised inside acts."""
+
+
+def push(tx: Transaction, payload: bytes, destination: str = "key1") -> int:
+    """Write something small."""
+    return tx.outbox.push(destination, "shares", SERIES.octets(), payload)
+
+
+def payloads(store: Store, destination: str = "key1") -> list[bytes]:
+    """Read it back."""
+    return [item.payload for item in store.read(lambda tx: tx.outbox.peek(destination, limit=10_000))]
+
+
+# Transactions
+
+
+async def test_a_write_gives_what_its_act_gives_and_a_read_sees_it(store: Store) -> None:
+    """The answer comes once the change is there for everybody."""
+    assert await store.write(lambda tx: push(tx, b"one")) == 1
+    assert payloads(store) == [b"one"]
+
+
+async def test_an_exception_undoes_the_whole_act(store: Store) -> None:
+    """Nothing of five views stays, and the exception comes out as it is."""
+
+    def act(tx: Transaction) -> None:
+        tx.subjects.admit("neuro", "AMC", "1", lambda: subject_row(1, "1"))
+        tx.uidmap.tie(guid_of(1), instance_of(1))
+        tx.series.put(series_record(1))
+        tx.quarantine.put(quarantined(1))
+        push(tx, b"half")
+        raise TurnedBackError
+
+    with pytest.raises(TurnedBackError):
+        await store.write(act)
+    assert store.read(lambda tx: tx.subjects.find("neuro", "AMC", "1")) is None
+    assert store.read(lambda tx: tx.uidmap.resolve(guid_of(1))) is None
+    assert store.read(lambda tx: tx.series.all()) == []
+    assert store.read(lambda tx: tx.quarantine.all("neuro")) == []
+    assert store.read(lambda tx: tx.outbox.size()) == OutboxSize(0, 0)
+
+
+async def test_acts_called_together_run_one_by_one_and_fail_alone(store: Store) -> None:
+    """Of 200 concurrent acts each third fails; the others are all there, and numbers were not given twice."""
+    failed: list[int] = []
+
+    def act(tx: Transaction, number: int) -> None:
+        push(tx, b"%d" % number)
+        if number % 3 == 0:
+            raise TurnedBackError
+
+    async def call(number: int) -> None:
+        try:
+            await store.write(lambda tx: act(tx, number))
+        except TurnedBackError:
+            failed.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(200):
+            nursery.start_soon(call, number)
+    assert sorted(failed) == [number for number in range(200) if number % 3 == 0]
+    assert sorted(map(int, payloads(store))) == [number for number in range(200) if number % 3]
+    numbers = [item.number for item in store.read(lambda tx: tx.outbox.peek("key1", limit=1000))]
+    assert numbers == sorted(set(numbers))
+
+
+async def test_a_read_cannot_write(store: Store) -> None:
+    """Closed by default."""
+    with pytest.raises(StoreError):
+        store.read(lambda tx: push(tx, b"never"))
+    assert payloads(store) == []
+
+
+async def test_a_transaction_is_of_no_use_after_its_end(store: Store) -> None:
+    """Neither one that was kept, nor an iterator that was not used up."""
+    await store.write(lambda tx: tx.uidmap.tie(guid_of(1), instance_of(1)))
+    kept = [store.read(lambda tx: tx), await store.write(lambda tx: tx)]
+    for transaction in kept:
+        with pytest.raises(StoreError):
+            transaction.uidmap.resolve(guid_of(1))
+    with pytest.raises(StoreError):
+        list(store.read(lambda tx: tx.uidmap.of_series(SERIES)))
+
+
+async def test_a_cancelled_write_happens_whole_or_not_at_all(store: Store) -> None:
+    """Cancelled before it began, nothing is written; cancelled later, it is finished first."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await store.write(lambda tx: push(tx, b"not begun"))
+    assert payloads(store) == []
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(store.write, lambda tx, number=number: push(tx, b"%d" % number))
+        await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    written = payloads(store)
+    assert len(set(written)) == len(written)
+    assert await store.write(lambda tx: push(tx, b"after")) == len(written) + 1
+
+
+async def test_a_closed_store_answers_nothing(store: Store) -> None:
+    """Closing twice is no error."""
+    await store.aclose()
+    await store.aclose()
+    with pytest.raises(StoreError, match="closed"):
+        store.read(lambda tx: tx.outbox.size())
+    with pytest.raises(StoreError, match="closed"):
+        await store.write(lambda tx: push(tx, b"never"))
+
+
+# Subjects
+
+
+async def test_a_patient_is_one_subject_in_each_project(store: Store) -> None:
+    """The same patient keeps his row; another project, issuer or Patient ID has its own."""
+    people = [("neuro", "AMC", "12"), ("cardio", "AMC", "12"), ("neuro", "AMC1", "2"), ("neuro", "", "AMC12")]
+    for number, (project, issuer, patient) in enumerate(people):
+        row = subject_row(number, patient, project=project, issuer=issuer)
+        for _ in range(2):
+            who = (project, issuer, patient)
+            assert await store.write(lambda tx, row=row, who=who: tx.subjects.admit(*who, lambda: row)) == row
+        assert store.read(lambda tx, who=who: tx.subjects.find(*who)) == row
+        assert store.read(lambda tx, row=row: tx.subjects.by_id(row.id)) == row
+
+
+async def test_no_row_is_made_for_a_patient_who_has_one(store: Store) -> None:
+    """``make`` is not even called."""
+    await store.write(lambda tx: tx.subjects.admit("neuro", "AMC", "1", lambda: subject_row(1, "1")))
+    found = await store.write(lambda tx: tx.subjects.admit("neuro", "AMC", "1", lambda: pytest.fail("called")))
+    assert found.id == subject_of(1)
+
+
+async def test_two_patients_never_share_a_subject(store: Store) -> None:
+    """An id that is taken is refused, and so is a row of somebody else."""
+    await store.write(lambda tx: tx.subjects.admit("neuro", "AMC", "1", lambda: subject_row(1, "1")))
+    with pytest.raises(StoreError, match="taken"):
+        await store.write(lambda tx: tx.subjects.admit("neuro", "AMC", "2", lambda: subject_row(1, "2")))
+    with pytest.raises(StoreError, match="another patient"):
+        await store.write(lambda tx: tx.subjects.admit("neuro", "AMC", "3", lambda: subject_row(3, "4")))
+    assert store.read(lambda tx: tx.subjects.find("neuro", "AMC", "2")) is None
+
+
+async def test_a_deleted_subject_is_unlinked_for_ever(store: Store) -> None:
+    """The next admission of the patient makes another subject."""
+    await store.write(lambda tx: tx.subjects.admit("neuro", "AMC", "1", lambda: subject_row(1, "1")))
+    assert await store.write(lambda tx: tx.subjects.delete(subject_of(1)))
+    assert not await store.write(lambda tx: tx.subjects.delete(subject_of(1)))
+    assert store.read(lambda tx: tx.subjects.by_id(subject_of(1))) is None
+    again = await store.write(lambda tx: tx.subjects.admit("neuro", "AMC", "1", lambda: subject_row(2, "1")))
+    assert again.id == subject_of(2)
+
+
+# UID map
+
+
+async def test_a_guid_stands_for_one_instance(store: Store) -> None:
+    """Tied again with the same record nothing changes; with another it is refused."""
+    for _ in range(2):
+        await store.write(lambda tx: tx.uidmap.tie(guid_of(1), instance_of(1)))
+    with pytest.raises(StoreError, match="already"):
+        await store.write(lambda tx: tx.uidmap.tie(guid_of(1), instance_of(2)))
+    assert store.read(lambda tx: tx.uidmap.resolve(guid_of(1))) == instance_of(1)
+    assert store.read(lambda tx: tx.uidmap.guids_of("neuro", instance_of(1).instance_uid)) == [guid_of(1)]
+    assert store.read(lambda tx: tx.uidmap.resolve(guid_of(2))) is None
+
+
+async def test_the_guids_of_an_instance_come_newest_first(store: Store) -> None:
+    """Within its project only."""
+    for number in range(3):
+        await store.write(lambda tx, number=number: tx.uidmap.tie(guid_of(number), instance_of(1)))
+    await store.write(lambda tx: tx.uidmap.tie(guid_of(9), instance_of(1, project="cardio")))
+    uid = instance_of(1).instance_uid
+    assert store.read(lambda tx: tx.uidmap.guids_of("neuro", uid)) == [guid_of(2), guid_of(1), guid_of(0)]
+    assert store.read(lambda tx: tx.uidmap.guids_of("cardio", uid)) == [guid_of(9)]
+    await store.write(lambda tx: tx.uidmap.untie(guid_of(1)))
+    assert store.read(lambda tx: tx.uidmap.guids_of("neuro", uid)) == [guid_of(2), guid_of(0)]
+
+
+async def test_a_series_lists_its_own_guids(store: Store) -> None:
+    """Several classes in one series too; another series, or project, with equal UIDs is another."""
+
+    def act(tx: Transaction) -> None:
+        for number in range(6):
+            tx.uidmap.tie(guid_of(number), instance_of(number, class_uid=f"1.2.{number % 2}"))
+        tx.uidmap.tie(guid_of(7), instance_of(7, series=2))
+        tx.uidmap.tie(guid_of(8), instance_of(8, project="cardio"))
+
+    await store.write(act)
+    found = store.read(lambda tx: dict(tx.uidmap.of_series(SERIES)))
+    assert found == {guid_of(n): instance_of(n, class_uid=f"1.2.{n % 2}") for n in range(6)}
+    assert store.read(lambda tx: tx.uidmap.count_of_series(SERIES)) == 6
+    assert store.read(lambda tx: tx.uidmap.count_of_series(SeriesKey("neuro", "1.2.3.3", "1"))) == 0
+
+
+async def test_an_untied_guid_leaves_nothing_behind(store: Store) -> None:
+    """Neither by GUID, nor by instance, nor by series; and it may be tied again."""
+    await store.write(lambda tx: tx.uidmap.tie(guid_of(1), instance_of(1)))
+    await store.write(lambda tx: tx.uidmap.tie(guid_of(2), instance_of(2)))
+    for number in (1, 2):
+        assert await store.write(lambda tx, number=number: tx.uidmap.untie(guid_of(number)))
+    assert not await store.write(lambda tx: tx.uidmap.untie(guid_of(1)))
+    assert store.read(lambda tx: tx.uidmap.resolve(guid_of(1))) is None
+    assert store.read(lambda tx: tx.uidmap.guids_of("neuro", instance_of(1).instance_uid)) == []
+    assert store.read(lambda tx: list(tx.uidmap.of_series(SERIES))) == []
+
+    def tie_untie_tie(tx: Transaction) -> int:
+        tx.uidmap.tie(guid_of(1), instance_of(1))
+        tx.uidmap.untie(guid_of(1))
+        tx.uidmap.tie(guid_of(1), instance_of(3))
+        return tx.uidmap.count_of_series(SERIES)
+
+    assert await store.write(tie_untie_tie) == 1
+    assert store.read(lambda tx: tx.uidmap.resolve(guid_of(1))) == instance_of(3)
+
+
+# Ledger
+
+
+async def test_a_series_is_found_by_key_and_by_state(store: Store) -> None:
+    """A new state takes it out of the old one's list."""
+    await store.write(lambda tx: [tx.series.put(series_record(number)) for number in range(3)])
+    shown = series_record(1, SeriesState.VISIBLE)
+    await store.write(lambda tx: tx.series.put(shown))
+    assert store.read(lambda tx: tx.series.get(shown.key)) == shown
+    assert store.read(lambda tx: tx.series.by_octets(shown.key.octets())) == shown
+    assert store.read(lambda tx: tx.series.all(SeriesState.VISIBLE)) == [shown]
+    waiting = store.read(lambda tx: tx.series.all(SeriesState.REGISTERING))
+    assert {record.study_uid for record in waiting} == {"1.2.3.0", "1.2.3.2"}
+    assert len(store.read(lambda tx: tx.series.all())) == 3
+    assert await store.write(lambda tx: tx.series.remove(shown.key))
+    assert not await store.write(lambda tx: tx.series.remove(shown.key))
+    assert store.read(lambda tx: tx.series.all(SeriesState.VISIBLE)) == []
+
+
+async def test_the_outbox_keeps_each_destination_in_order(store: Store) -> None:
+    """Names that begin alike do not mix."""
+    for number in range(6):
+        await store.write(lambda tx, number=number: push(tx, b"%d" % number, ("key", "key1")[number % 2]))
+    assert payloads(store, "key") == [b"0", b"2", b"4"]
+    assert payloads(store, "key1") == [b"1", b"3", b"5"]
+    assert store.read(lambda tx: tx.outbox.destinations()) == ["key", "key1"]
+    assert [item.number for item in store.read(lambda tx: tx.outbox.peek("key1", limit=2))] == [2, 4]
+
+
+async def test_the_outbox_counts_what_remains_of_a_series(store: Store) -> None:
+    """Dropping what is not there, or another destination's, drops nothing."""
+    numbers = [await store.write(lambda tx: push(tx, b"four")) for _ in range(3)]
+    await store.write(lambda tx: tx.outbox.push("key1", "acls", b"", b"xx"))
+    assert store.read(lambda tx: tx.outbox.remaining(SERIES.octets(), "key1")) == 3
+    assert store.read(lambda tx: tx.outbox.remaining(SERIES.octets(), "key2")) == 0
+    assert store.read(lambda tx: tx.outbox.size()) == OutboxSize(4, 14)
+    assert await store.write(lambda tx: tx.outbox.drop("key2", numbers)) == 0
+    assert await store.write(lambda tx: tx.outbox.drop("key1", [*numbers[:2], numbers[0], 99])) == 2
+    assert store.read(lambda tx: tx.outbox.remaining(SERIES.octets(), "key1")) == 1
+    assert store.read(lambda tx: tx.outbox.size()) == OutboxSize(2, 6)
+
+
+async def test_numbers_of_the_outbox_are_never_given_twice(store: Store) -> None:
+    """Not even when it was empty in between."""
+    first = await store.write(lambda tx: push(tx, b"one"))
+    await store.write(lambda tx: tx.outbox.drop("key1", [first]))
+    assert store.read(lambda tx: tx.outbox.destinations()) == []
+    assert await store.write(lambda tx: push(tx, b"two")) == first + 1
+
+
+@pytest.mark.parametrize("destination", ["", "a\0b", "k" * 129])
+async def test_a_destination_that_would_mix_with_others_is_refused(store: Store, destination: str) -> None:
+    """NUL ends a name in the keys, and keys are short."""
+    with pytest.raises(StoreError, match="destination"):
+        await store.write(lambda tx: push(tx, b"x", destination))
+
+
+async def test_a_large_payload_comes_back_whole(store: Store) -> None:
+    """A batch of shares is larger than a page."""
+    payload = bytes(range(256)) * 8192
+    await store.write(lambda tx: push(tx, payload))
+    assert payloads(store) == [payload]
+
+
+async def test_refusals_are_found_by_instance_series_and_project(store: Store) -> None:
+    """And replaced and removed; an instance of no project is kept under the empty name."""
+    records = [quarantined(1), quarantined(2), quarantined(1, series=2), quarantined(1, project="")]
+    await store.write(lambda tx: [tx.quarantine.put(record) for record in records])
+    changed = msgspec.structs.replace(records[0], reason="changed")
+    await store.write(lambda tx: tx.quarantine.put(changed))
+    assert store.read(lambda tx: tx.quarantine.get(changed.series, changed.instance_uid)) == changed
+    in_series = store.read(lambda tx: tx.quarantine.of_series(changed.series))
+    assert {record.instance_uid for record in in_series} == {"1.2.3.9.1", "1.2.3.9.2"}
+    assert len(store.read(lambda tx: tx.quarantine.all("neuro"))) == 3
+    assert store.read(lambda tx: tx.quarantine.all("")) == [records[3]]
+    assert await store.write(lambda tx: tx.quarantine.remove(changed.series, changed.instance_uid))
+    assert not await store.write(lambda tx: tx.quarantine.remove(changed.series, changed.instance_uid))
+    assert store.read(lambda tx: tx.quarantine.get(changed.series, changed.instance_uid)) is None

@@ -1,0 +1,147 @@
+"""The hospital's store in memory: a sorted dictionary below the same logic, with transactions that can be undone."""
+
+from __future__ import annotations
+
+import bisect
+import secrets
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import trio
+
+from mdmfs.hospital.rows import MAX_KEY_BYTES
+from mdmfs.hospital.store import Transaction
+from mdmfs.hospital.transaction import FEED_LENGTH, RowsTransaction
+from mdmfs.model.errors import StoreError
+
+T = TypeVar("T")
+
+
+class MemoryStore:
+    """``Store`` without a disk."""
+
+    def __init__(self, *, random: Callable[[int], bytes] = secrets.token_bytes, feed_length: int = FEED_LENGTH) -> None:
+        self._table = Table()
+        self._random = random
+        self._feed_length = feed_length
+        self._is_closed = False
+        rows = MemoryRows(self._table, is_writing=True)
+        self._open(rows).begin_store()
+        rows.end()
+
+    async def write(self, act: Callable[[Transaction], T]) -> T:
+        """Run ``act``; an exception undoes it."""
+        await trio.lowlevel.checkpoint()
+        return self._run(act, is_writing=True)
+
+    def read(self, act: Callable[[Transaction], T]) -> T:
+        """Run ``act``, which may not write."""
+        return self._run(act, is_writing=False)
+
+    async def aclose(self) -> None:
+        """Close: nothing works afterwards."""
+        await trio.lowlevel.checkpoint()
+        self._is_closed = True
+
+    def _run(self, act: Callable[[Transaction], T], *, is_writing: bool) -> T:
+        if self._is_closed:
+            message = "the store is closed"
+            raise StoreError(message)
+        rows = MemoryRows(self._table, is_writing=is_writing)
+        try:
+            return act(self._open(rows))
+        except BaseException:
+            rows.undo()
+            raise
+        finally:
+            rows.end()
+
+    def _open(self, rows: MemoryRows) -> RowsTransaction:
+        return RowsTransaction(rows, random=self._random, feed_length=self._feed_length)
+
+
+class Table:
+    """Keys in order, and their values."""
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+        self.values: dict[bytes, bytes] = {}
+
+    def set(self, key: bytes, value: bytes | None) -> bytes | None:
+        """Set or, with None, remove a value; give the one before."""
+        before = self.values.get(key)
+        if value is None:
+            if before is not None:
+                del self.values[key]
+                del self.keys[bisect.bisect_left(self.keys, key)]
+            return before
+        if before is None:
+            bisect.insort(self.keys, key)
+        self.values[key] = value
+        return before
+
+
+class MemoryRows:
+    """``Rows`` over a table, with a log of what was there before."""
+
+    def __init__(self, table: Table, *, is_writing: bool) -> None:
+        self._table = table
+        self._is_writing = is_writing
+        self._has_ended = False
+        self._before: list[tuple[bytes, bytes | None]] = []
+
+    def get(self, key: bytes) -> bytes | None:
+        """Give the value of a key, or None."""
+        self._refuse_ended()
+        _refuse_odd_length(key)
+        return self._table.values.get(key)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Keep a value."""
+        self._set(key, value)
+
+    def delete(self, key: bytes) -> bool:
+        """Forget a key."""
+        return self._set(key, None) is not None
+
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Go through the keys that begin with ``prefix``, from ``prefix + start`` on."""
+        self._refuse_ended()
+        index = bisect.bisect_left(self._table.keys, prefix + start)
+        written = len(self._before)
+        while index < len(self._table.keys) and self._table.keys[index].startswith(prefix):
+            key = self._table.keys[index]
+            yield key[len(prefix) :], self._table.values[key]
+            self._refuse_ended()
+            assert len(self._before) == written, "something was written during a scan"
+            index += 1
+
+    def undo(self) -> None:
+        """Bring back all that was there."""
+        for key, value in reversed(self._before):
+            self._table.set(key, value)
+
+    def end(self) -> None:
+        """Be of no use from here on."""
+        self._has_ended = True
+
+    def _set(self, key: bytes, value: bytes | None) -> bytes | None:
+        self._refuse_ended()
+        _refuse_odd_length(key)
+        if not self._is_writing:
+            message = "a reading transaction does not write"
+            raise StoreError(message)
+        before = self._table.set(key, value)
+        self._before.append((key, before))
+        return before
+
+    def _refuse_ended(self) -> None:
+        if self._has_ended:
+            message = "the transaction has ended"
+            raise StoreError(message)
+
+
+def _refuse_odd_length(key: bytes) -> None:
+    if not 0 < len(key) - 1 <= MAX_KEY_BYTES:
+        message = f"a key has a table's byte and 1 to {MAX_KEY_BYTES} more"
+        raise StoreError(message)

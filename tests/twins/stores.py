@@ -1,0 +1,26 @@
+"""Opens each implementation of the hospital's store for the contract tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from mdmfs.hospital.lmdb_store import LmdbStore
+from mdmfs.hospital.store import Store
+from mdmfs.hospital.transaction import FEED_LENGTH
+from tests.twins.records import counting_random
+from tests.twins.store import MemoryStore
+
+
+def memory_store(_: Path, *, feed_length: int = FEED_LENGTH) -> Store:
+    """Open the twin."""
+    return MemoryStore(random=counting_random(), feed_length=feed_length)
+
+
+def lmdb_store(path: Path, *, feed_length: int = FEED_LENGTH) -> Store:
+    """Open LMDB, in a map that is small enough for every address space."""
+    return LmdbStore.open(path / "store", map_size=2**28, random=counting_random(), feed_length=feed_length)
+
+
+STORES: Final[dict[str, Callable[..., Store]]] = {"twin": memory_store, "lmdb": lmdb_store}
