@@ -36,7 +36,7 @@ M = TypeVar("M", bound=Message)
 
 def as_seen_by(site: Site, user: str) -> bytes:
     """Ask for everything that there is, as this user, and give all answers one after the other."""
-    return trio.run(_listen, site, user, strict_exception_groups=False)
+    return trio.run(_listen, site, user)
 
 
 async def _listen(site: Site, user: str) -> bytes:

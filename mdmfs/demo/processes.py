@@ -1,4 +1,4 @@
-"""The processes of a site: started from their configuration files, stopped by their own process id, none left behind."""
+"""The processes of a site: started from configuration files, stopped by their own process id, none left behind."""
 
 from __future__ import annotations
 

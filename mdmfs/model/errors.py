@@ -177,3 +177,8 @@ def _all_errors(root: type[MdmfsError]) -> list[type[MdmfsError]]:
 
 ERRORS_BY_CODE: Final = {error.code: error for error in _all_errors(MdmfsError)}
 """How an error that crossed the wire finds its class again; an unknown code becomes ``MdmfsError``."""
+
+
+def again(error: MdmfsError) -> MdmfsError:
+    """Give the same error once more, for another who waits for the same thing: one exception is raised in one task."""
+    return ERRORS_BY_CODE[error.code](str(error))

@@ -1,0 +1,53 @@
+"""``mdmfs hospitald`` and ``mdmfs keystored``: the daemons, in the foreground, until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import pathlib
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import click
+import trio
+
+from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.hospital.daemon import run_hospital
+from mdmfs.keystore.configuration import KeystoreConfiguration
+from mdmfs.keystore.service import run_keystore
+from mdmfs.wire.nursery import open_plain_nursery
+from mdmfs.wire.process import forbid_core_dumps
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
+
+
+@click.command()
+@click.argument("configuration", type=_FILE)
+def hospitald(configuration: pathlib.Path) -> None:
+    """Serve a hospital's images to the grid."""
+    run_until_told(run_hospital, HospitalConfiguration.read(configuration))
+
+
+@click.command()
+@click.argument("configuration", type=_FILE)
+def keystored(configuration: pathlib.Path) -> None:
+    """Keep one share of each key."""
+    run_until_told(run_keystore, KeystoreConfiguration.read(configuration))
+
+
+def run_until_told(run: Callable[..., Awaitable[None]], *arguments: Any) -> None:  # noqa: ANN401 - passed on as they are
+    """Run a daemon until SIGTERM or SIGINT, which end it in order."""
+    forbid_core_dumps()
+    trio.run(_run_until_signal, run, arguments)
+
+
+async def _run_until_signal(run: Callable[..., Awaitable[None]], arguments: tuple[Any, ...]) -> None:
+    async with open_plain_nursery() as nursery:
+        nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
+        await run(*arguments)
+        nursery.cancel_scope.cancel()
+
+
+async def _cancel_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            scope.cancel()

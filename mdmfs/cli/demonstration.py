@@ -1,0 +1,89 @@
+"""``mdmfs demo``: a hospital, three keystores and a mount on this machine, on synthetic patients."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import signal
+import sys
+
+import click
+import trio
+
+from mdmfs.cli.harvest import harvest_project
+from mdmfs.demo.checks import check
+from mdmfs.demo.processes import Processes, running
+from mdmfs.demo.site import PROJECT, Site, fill_pacs, make_site
+from mdmfs.hospital.configuration import HospitalConfiguration
+
+MAX_LINES = 40
+DEADLINE = 60.0
+CHECK_DEADLINE = 5.0
+
+
+@click.command()
+@click.option("--state", type=click.Path(file_okay=False, path_type=pathlib.Path), default=".demo", show_default=True)
+@click.option(
+    "--mount", type=click.Path(file_okay=False, path_type=pathlib.Path), help="Default: grid/medical in --state."
+)
+@click.option("--pacs", default="", metavar="AET@HOST:PORT", help="A real PACS in place of ours.")
+@click.option(
+    "--inclusion",
+    type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
+    help="With --pacs: whose images; lines 'patient ID^^^ISSUER' or 'study UID'.",
+)
+@click.option("--check", "is_check", is_flag=True, help="Try everything that mdmfs promises, print a table, and end.")
+def demo(
+    state: pathlib.Path, mount: pathlib.Path | None, pacs: str, inclusion: pathlib.Path | None, *, is_check: bool
+) -> None:
+    """Show mdmfs at work: a PACS, a hospital, three keystores and a mount, until Ctrl-C."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    mountpoint = (mount or state / "grid" / "medical").absolute()
+    seconds = CHECK_DEADLINE if is_check else DEADLINE
+    site = make_site(state.absolute(), pacs=pacs, inclusion=inclusion, deadline=seconds)
+    status = 0
+    with contextlib.suppress(KeyboardInterrupt), running(site) as processes:
+        _start(site, processes, has_own_pacs=not pacs)
+        processes.start_mount("reader", mountpoint)
+        if is_check:
+            status = 0 if check(site, processes, mountpoint, has_own_pacs=not pacs) else 1
+        else:
+            _show(mountpoint)
+            click.echo(f"ready: {mountpoint}")
+            click.echo(f"{processes.wait_for_any()} has ended by itself; its log is in {site.logs}", err=True)
+            status = 1
+    click.echo("stopped; nothing is left running", err=True)
+    sys.exit(status)
+
+
+def _start(site: Site, processes: Processes, *, has_own_pacs: bool) -> None:
+    if has_own_pacs:
+        click.echo("filling a PACS with synthetic patients", err=True)
+        fill_pacs(site)
+        processes.start_pacs()
+    processes.start_keystores()
+    processes.start_hospital()
+    _register(site)
+
+
+def _register(site: Site) -> None:
+    progress = trio.run(harvest_project, HospitalConfiguration.read(site.hospital_file), PROJECT)
+    click.echo(f"registered {progress.registered} images; refused by the policy: {progress.refused}", err=True)
+    for failure in progress.failures:
+        click.echo(f"  not registered: {failure}", err=True)
+
+
+def _show(mountpoint: pathlib.Path) -> None:
+    """Print the tree, shortened where a series is long."""
+    lines = [f"{path.relative_to(mountpoint)}" for path in sorted(mountpoint.rglob("*")) if path.is_file()]
+    by_series: dict[str, list[str]] = {}
+    for line in lines:
+        series, _, name = line.rpartition("/")
+        by_series.setdefault(series, []).append(name)
+    for series, names in list(by_series.items())[:MAX_LINES]:
+        click.echo(f"{series}/  {names[0]}" + (f" ... {names[-1]} ({len(names)} images)" if len(names) > 1 else ""))
+
+
+def _interrupt(number: int, _: object) -> None:
+    """Let SIGTERM end the demonstration as Ctrl-C does."""
+    raise KeyboardInterrupt(signal.Signals(number).name)

@@ -1,0 +1,42 @@
+"""The command line: daemons of each zone, the mount, administration; errors are one line and exit code 1."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from typing import Final
+
+import click
+
+from mdmfs.cli.daemons import hospitald, keystored
+from mdmfs.cli.demonstration import demo
+from mdmfs.cli.harvest import harvest
+from mdmfs.cli.logs import log_to_standard_error
+from mdmfs.cli.mount import mount, umount
+from mdmfs.cli.policy import policy
+from mdmfs.model.errors import MdmfsError
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+
+FILE: Final = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="mdmfs")
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What is logged.")
+def cli(log_level: str) -> None:
+    """Medical images of hospital PACSs as files on grid worker nodes."""
+    log_to_standard_error(log_level)
+
+
+for _command in (hospitald, keystored, mount, umount, harvest, policy, demo):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command; what mdmfs raises on purpose is told in one line."""
+    try:
+        cli()
+    except MdmfsError as error:
+        click.echo(f"mdmfs: {error}", err=True)
+        sys.exit(1)

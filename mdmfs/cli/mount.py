@@ -1,0 +1,97 @@
+"""``mdmfs mount`` and ``mdmfs umount``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import subprocess
+import sys
+
+import click
+import trio
+
+from mdmfs.model.errors import ConfigurationError
+from mdmfs.wire.nursery import open_plain_nursery
+from mdmfs.worker.configuration import MountConfiguration
+from mdmfs.worker.service import run_mount
+from mdmfs.worker.service import umount as umount_and_wait
+
+_DIRECTORY = click.Path(file_okay=False, path_type=pathlib.Path)
+
+
+@click.command()
+@click.argument("configuration", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
+@click.argument("mountpoint", type=_DIRECTORY)
+@click.option("--daemon", is_flag=True, help="Go to the background; return when the mount is usable.")
+@click.option(
+    "--log", type=click.Path(dir_okay=False, path_type=pathlib.Path), help="With --daemon: where its log goes."
+)
+@click.option("--ready", type=int, hidden=True, help="A file descriptor to write to when the mount is usable.")
+def mount(
+    configuration: pathlib.Path, mountpoint: pathlib.Path, log: pathlib.Path | None, ready: int | None, *, daemon: bool
+) -> None:
+    """Show a hospital's images below MOUNTPOINT until it is unmounted.
+
+    Example: mdmfs mount --daemon ~/mdmfs.toml /grid/medical
+    """
+    if daemon:
+        _start_in_background(configuration, mountpoint, log or _default_log())
+        return
+    trio.run(_mount, MountConfiguration.read(configuration), mountpoint, ready)
+
+
+@click.command()
+@click.argument("mountpoint", type=_DIRECTORY)
+def umount(mountpoint: pathlib.Path) -> None:
+    """Unmount MOUNTPOINT, and wait until its daemon has gone."""
+    umount_and_wait(mountpoint)
+
+
+async def _mount(configuration: MountConfiguration, mountpoint: pathlib.Path, ready: int | None) -> None:
+    async with open_plain_nursery() as nursery:
+        await nursery.start(run_mount, configuration, mountpoint)
+        if ready is not None:
+            os.write(ready, b"1")
+            os.close(ready)
+
+
+def _start_in_background(configuration: pathlib.Path, mountpoint: pathlib.Path, log: pathlib.Path) -> None:
+    """Run the same command in a session of its own, and wait until it says that the mount is usable."""
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    read_end, write_end = os.pipe()
+    command = [
+        sys.executable,
+        "-m",
+        "mdmfs.cli",
+        "mount",
+        str(configuration),
+        str(mountpoint),
+        "--ready",
+        str(write_end),
+    ]
+    with contextlib.ExitStack() as stack:
+        output = stack.enter_context(log.open("ab"))
+        begin = output.tell()
+        subprocess.Popen(  # noqa: S603 our own program
+            command,
+            pass_fds=[write_end],
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/" if configuration.is_absolute() and mountpoint.is_absolute() else None,
+        )
+        os.close(write_end)
+        if os.read(read_end, 1) != b"1":
+            with log.open("rb") as told:
+                told.seek(begin)
+                lines = told.read().decode(errors="replace").strip().splitlines()
+            last = lines[-1].removeprefix("mdmfs: ") if lines else "it gave no reason"
+            message = f"the mount did not start: {last} (log: {log})"
+            raise ConfigurationError(message)
+
+
+def _default_log() -> pathlib.Path:
+    state = os.environ.get("XDG_STATE_HOME") or pathlib.Path.home() / ".local/state"
+    return pathlib.Path(state) / "mdmfs" / "mount.log"

@@ -1,0 +1,181 @@
+"""hospitald: opens the stores, connects PACSs and keystores, and serves until it is told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.resources
+import importlib.resources.abc
+import pathlib
+import time
+from collections.abc import Iterable
+from typing import Final
+
+import structlog
+import trio
+
+from mdmfs.access.acl import Acl, Entry, EntryKind, Right
+from mdmfs.hospital.bell import Bell
+from mdmfs.hospital.configuration import HospitalConfiguration, PacsEntry
+from mdmfs.hospital.deid.policy import Policy
+from mdmfs.hospital.dicom.pacs import PacsAddress, Politeness
+from mdmfs.hospital.dicom.remote import open_pacs
+from mdmfs.hospital.feed import Feed
+from mdmfs.hospital.hospital import Hospital, KnownPacs
+from mdmfs.hospital.lmdb_store import LmdbStore
+from mdmfs.hospital.projects import NOBODY, Project, read_patient_list, read_projects
+from mdmfs.hospital.registration.deposit import DEPOSIT, deposit
+from mdmfs.hospital.registration.harvest import Harvests
+from mdmfs.hospital.release.audit import Audit
+from mdmfs.hospital.release.escrow import Deposit, Seal
+from mdmfs.hospital.release.recall import Recalls
+from mdmfs.hospital.release.release import quarantine
+from mdmfs.hospital.release.staging import Staging
+from mdmfs.hospital.service import HospitalFace
+from mdmfs.hospital.store import Transaction
+from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.names import Lfn
+from mdmfs.pki.tls import ServerContexts
+from mdmfs.wire.messages import VersionedAcl
+from mdmfs.wire.nursery import open_plain_nursery
+from mdmfs.wire.peers import open_keystores
+from mdmfs.wire.server import serve
+from mdmfs.wire.stream import Address
+
+log = structlog.get_logger()
+
+SHIPPED_POLICIES: Final = "mdmfs.hospital.deid"
+_OWNER: Final = (
+    Entry(EntryKind.OWNER, "", (Right.READ | Right.WRITE | Right.TRAVERSE | Right.ADMINISTER).value),
+    Entry(EntryKind.MASK, "", (Right.READ | Right.TRAVERSE).value),
+)
+_EVERYBODY: Final = Entry(EntryKind.OTHER, "", Right.TRAVERSE.value)
+
+
+async def run_hospital(
+    configuration: HospitalConfiguration, *, task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve until cancelled; ``started`` gives the address that is listened on.
+
+    Raises ``ConfigurationError`` and ``StoreError`` when it cannot start. The process is the caller's: a daemon calls
+    ``mdmfs.wire.process.forbid_core_dumps`` first.
+    """
+    contexts = await trio.to_thread.run_sync(ServerContexts, configuration.credential, configuration.anchors)
+    async with contextlib.AsyncExitStack() as stack, open_plain_nursery() as nursery:
+        hospital = await _assemble(configuration, stack, nursery)
+        recalls = Recalls(
+            {entry.name: (hospital.pacs[entry.name].pacs, entry.associations) for entry in configuration.pacs},
+            hospital.keystores,
+            hospital.staging,
+            functools.partial(quarantine, hospital),
+            configuration.hospital.recall_deadline,
+        )
+        nursery.start_soon(hospital.audit.run)
+        nursery.start_soon(recalls.run)
+        nursery.start_soon(deposit, hospital)
+        face = HospitalFace(hospital, recalls, Harvests(hospital, nursery), configuration.public)
+        bound = await nursery.start(serve, face.service(), contexts, configuration.listen)
+        log.info("hospital is open", name=hospital.name, projects=sorted(hospital.projects), files=_count(hospital))
+        task_status.started(bound)
+
+
+async def _assemble(
+    configuration: HospitalConfiguration, stack: contextlib.AsyncExitStack, nursery: trio.Nursery
+) -> Hospital:
+    settings = configuration.hospital
+    directory = configuration.path(settings.directory)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    store = LmdbStore.open(directory / "store")
+    stack.push_async_callback(store.aclose)
+    audit = Audit(directory / "audit.jsonl")
+    stack.callback(audit.close)
+    credential = configuration.credential
+    hospital = Hospital(
+        name=settings.name,
+        dn=credential.subject(),
+        store=store,
+        pacs={entry.name: await _open_pacs(entry, stack) for entry in configuration.pacs},
+        projects=read_projects(configuration.path(settings.projects), settings.name, read_policy),
+        opted_out=read_patient_list(configuration.path(settings.opt_out)) if settings.opt_out else NOBODY,
+        keystores=open_keystores(configuration.keystores, credential, configuration.anchors, nursery),
+        seal=Seal(directory / "outbox.key"),
+        threshold=configuration.keys.threshold,
+        required=configuration.required_keystores,
+        staging=Staging(directory / "staging", settings.staging_bytes),
+        audit=audit,
+        outbox=Bell(),
+        feed=Feed(store),
+        clock=time.time,
+    )
+    _refuse_unknown_pacs(hospital)
+    await store.write(lambda tx: _make_project_directories(tx, hospital))
+    return hospital
+
+
+def read_policy(name: str) -> Policy:
+    """Read a shipped policy by its name, or one from a file by its absolute path; raises ``ConfigurationError``."""
+    if "/" in name:
+        source: pathlib.Path | importlib.resources.abc.Traversable = pathlib.Path(name)
+    else:
+        source = importlib.resources.files(SHIPPED_POLICIES) / "policies" / f"{name}.toml"
+    try:
+        text = source.read_text(encoding="utf-8")
+    except OSError as error:
+        message = f"there is no policy {name}: name a shipped one (strict, research), or give the path of a file"
+        raise ConfigurationError(message) from error
+    return Policy.parse(text)
+
+
+async def _open_pacs(entry: PacsEntry, stack: contextlib.AsyncExitStack) -> KnownPacs:
+    address = PacsAddress.parse(entry.address, calling_ae_title=entry.calling)
+    pacs = await stack.enter_async_context(open_pacs(address, Politeness(max_associations=entry.associations)))
+    return KnownPacs(pacs, entry.issuer)
+
+
+def _refuse_unknown_pacs(hospital: Hospital) -> None:
+    for project in hospital.projects.values():
+        unknown = set(project.pacs) - set(hospital.pacs)
+        if unknown:
+            message = f"project {project.name} names PACSs that are not configured: {sorted(unknown)}"
+            raise ConfigurationError(message)
+
+
+def _make_project_directories(tx: Transaction, hospital: Hospital) -> None:
+    """Make the directories above the images.
+
+    Everybody may pass the root. The hospital's directory lets those pass who may enter one of its projects, so that
+    nobody else learns even its name; when projects come and go, the keystores hear of it.
+    """
+    now, owner = hospital.clock(), str(hospital.dn)
+    tx.catalogue.make_directories(Lfn(()), now=now, acl=Acl(owner, (*_OWNER, _EVERYBODY)))
+    top, passable = Lfn((hospital.name,)), Acl(owner, (*_OWNER, *_who_may_pass(hospital.projects.values())))
+    if _acl_made(tx, top, passable, now) != passable.encode():
+        found = tx.catalogue.set_acl(top, passable)
+        announced = Deposit([VersionedAcl(found.id, found.version, found.acl.encode())], [])
+        for keystore in hospital.keystores.names:
+            tx.outbox.push(keystore, DEPOSIT, b"", hospital.seal.seal(keystore, announced))
+    for project in hospital.projects.values():
+        if _acl_made(tx, project.lfn, project.acl, now) != project.acl.encode():
+            message = (
+                f"[access] of project {project.name} is not what its directory was made with, and a file cannot change "
+                "the access to images that are registered: put back what it said"
+            )
+            raise ConfigurationError(message)
+
+
+def _acl_made(tx: Transaction, lfn: Lfn, acl: Acl, now: float) -> bytes:
+    """Make a directory if it is missing, and give what its ACL says now."""
+    inode = tx.catalogue.make_directories(lfn, now=now, acl=acl)
+    found = tx.catalogue.acl(tx.catalogue.acl_ids_above(inode)[-1])
+    return b"" if found is None else found.acl.encode()
+
+
+def _who_may_pass(projects: Iterable[Project]) -> tuple[Entry, ...]:
+    """Let every user and group through that one of the projects lets in, and no one else."""
+    named = {(entry.kind, entry.qualifier) for project in projects for entry in project.acl.entries if entry.qualifier}
+    named |= {(EntryKind.USER, project.acl.owner) for project in projects}
+    return tuple(Entry(kind, qualifier, Right.TRAVERSE.value) for kind, qualifier in sorted(named))
+
+
+def _count(hospital: Hospital) -> int:
+    return hospital.store.read(lambda tx: tx.catalogue.totals()).files

@@ -1,0 +1,34 @@
+"""The feed: answers what has changed in the namespace, and waits a while for something to tell."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from mdmfs.hospital.bell import Bell
+from mdmfs.hospital.store import Store
+from mdmfs.wire.messages import Changes
+
+LONGEST_WAIT: Final = 30.0
+"""Seconds for which a question about changes is held open."""
+
+
+class Feed:
+    """The changes of a store's catalogue; whoever commits one rings ``bell``."""
+
+    def __init__(self, store: Store) -> None:
+        """Speak for the catalogue of a store."""
+        self._store = store
+        self.bell = Bell()
+
+    async def changes(self, since: int, wait: float) -> Changes:
+        """Give the changes after a version, waiting up to ``wait`` seconds for the first."""
+        with trio.move_on_after(min(max(wait, 0), LONGEST_WAIT)):
+            while True:
+                ring = self.bell.next()
+                changes = self._store.read(lambda tx: tx.catalogue.changes(since))
+                if changes.version != since or changes.is_reset:
+                    return changes
+                await ring.wait()
+        return self._store.read(lambda tx: tx.catalogue.changes(since))

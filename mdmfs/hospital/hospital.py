@@ -1,0 +1,64 @@
+"""A hospital: the parts that release and registration work with, in one value."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from mdmfs.hospital.bell import Bell
+from mdmfs.hospital.deid.header import IdentifiedHeader
+from mdmfs.hospital.deid.pseudonyms import PatientKey, Subject
+from mdmfs.hospital.dicom.pacs import Pacs
+from mdmfs.hospital.feed import Feed
+from mdmfs.hospital.projects import PatientList, Project
+from mdmfs.hospital.release.audit import Audit
+from mdmfs.hospital.release.escrow import Seal
+from mdmfs.hospital.release.staging import Staging
+from mdmfs.hospital.store import Store
+from mdmfs.hospital.uidmap.records import SubjectRow
+from mdmfs.model.identity import Dn
+from mdmfs.wire.keystores import Keystores
+
+
+class KnownPacs(NamedTuple):
+    """A PACS and how it names patients."""
+
+    pacs: Pacs
+    issuer: str
+    """Stands for the issuer in images that name none."""
+
+    def patient_of(self, header: IdentifiedHeader) -> PatientKey:
+        """Give whose image it is, as the hospital knows patients."""
+        return PatientKey(header.patient.issuer or self.issuer, header.patient.patient_id)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Hospital:
+    """One hospital at work. ``clock`` gives seconds since the epoch."""
+
+    name: str
+    dn: Dn
+    """Of its own certificate."""
+    store: Store
+    pacs: Mapping[str, KnownPacs]
+    projects: Mapping[str, Project]
+    opted_out: PatientList
+    keystores: Keystores
+    seal: Seal
+    threshold: int
+    required: int
+    """Keystores that must have acknowledged before a file is visible."""
+    staging: Staging
+    audit: Audit
+    outbox: Bell
+    """Rings when something for the keystores is committed."""
+    feed: Feed
+    clock: Callable[[], float]
+
+
+def subject_of(row: SubjectRow) -> Subject:
+    """Give the engine the values of a subject's row."""
+    return Subject(
+        id=row.id, date_offset_days=row.date_offset_days, extra_minutes=row.extra_minutes, uid_key=row.uid_key
+    )

@@ -1,0 +1,167 @@
+"""A project: whose images leave the hospital, under which policy, for whom and how long (one TOML file each)."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import enum
+import hmac
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from mdmfs.access.acl import Acl, Entry, EntryKind, parse_rights
+from mdmfs.hospital.deid.policy import Policy
+from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.model.errors import ConfigurationError, MalformedNameError
+from mdmfs.model.names import Lfn
+from mdmfs.wire.configuration import Settings, beside, read_configuration
+
+PolicyReader = Callable[[str], Policy]
+"""Finds a policy by the name of a shipped one or the path of a file."""
+
+
+class Partial(enum.StrEnum):
+    """What becomes of a series with a quarantined instance."""
+
+    HIDE = "hide"
+    SHOW = "show"
+
+
+class Approval(Settings, frozen=True):
+    """Who signed, and exactly what."""
+
+    approver: str
+    date: dt.date
+    policy_digest: str
+    """SHA-256 of the policy in hexadecimal digits (``mdmfs policy digest``)."""
+
+
+class ProjectAccess(Settings, frozen=True):
+    """The ACL that the project's directory begins with; principals by DN, groups by FQAN."""
+
+    owner: str
+    readers: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+
+class ProjectFile(Settings, frozen=True):
+    """A project's TOML file."""
+
+    name: str
+    purpose: str
+    legal_reference: str
+    policy: str
+    """``strict`` or ``research``, or the path of a policy file."""
+    pacs: tuple[str, ...]
+    inclusion: str
+    """Path of the inclusion list."""
+    until: dt.date
+    """The last day."""
+    approval: Approval
+    access: ProjectAccess
+    partial: Partial = Partial.HIDE
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PatientList:
+    """Patients and studies, read from a file that never leaves the hospital; ``repr`` tells nothing of it."""
+
+    patients: frozenset[PatientKey] = dataclasses.field(repr=False)
+    studies: frozenset[str] = dataclasses.field(repr=False)
+
+    def holds(self, patient: PatientKey, study_uid: str) -> bool:
+        """Whether the list names the patient, or the study."""
+        return patient in self.patients or study_uid in self.studies
+
+
+NOBODY: Final = PatientList(frozenset(), frozenset())
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Project:
+    """A project as the daemon works with it."""
+
+    name: str
+    lfn: Lfn
+    policy: Policy
+    acl: Acl
+    pacs: tuple[str, ...]
+    inclusion: PatientList
+    until: dt.date
+    partial: Partial
+
+    def is_over(self, now: float) -> bool:
+        """Whether its last day is past, in UTC."""
+        return dt.datetime.fromtimestamp(now, dt.UTC).date() > self.until
+
+
+def read_projects(folder: pathlib.Path, hospital: str, policy: PolicyReader) -> Mapping[str, Project]:
+    """Read every ``*.toml`` of a folder; raises ``ConfigurationError`` that names the file."""
+    projects: dict[str, Project] = {}
+    for path in sorted(folder.glob("*.toml")):
+        project = read_project(path, hospital, policy)
+        if project.name in projects:
+            message = f"{path}: a second project named {project.name}"
+            raise ConfigurationError(message)
+        projects[project.name] = project
+    return projects
+
+
+def read_project(path: pathlib.Path, hospital: str, policy: PolicyReader) -> Project:
+    """Read one project and check that what was approved is what would be done; raises ``ConfigurationError``."""
+    file = read_configuration(path, ProjectFile)
+    chosen = policy(file.policy if "/" not in file.policy else str(beside(path, file.policy)))
+    approved = file.approval.policy_digest.lower()
+    if not hmac.compare_digest(chosen.digest.hex(), approved):
+        message = (
+            f"{path}: {file.approval.approver} approved the policy with digest {approved}, but {file.policy} now has "
+            f"{chosen.digest.hex()}; have the change approved, then write the new digest into [approval]"
+        )
+        raise ConfigurationError(message)
+    try:
+        lfn, acl = Lfn((hospital, file.name)), _acl_of(file.access)
+    except MalformedNameError as error:
+        message = f"{path}: {error}"
+        raise ConfigurationError(message) from error
+    inclusion = read_patient_list(beside(path, file.inclusion))
+    return Project(file.name, lfn, chosen, acl, file.pacs, inclusion, file.until, file.partial)
+
+
+def read_patient_list(path: pathlib.Path) -> PatientList:
+    """Read a list of ``patient ID^^^ISSUER`` (HL7 v2 type CX) and ``study UID`` lines; ``#`` begins a comment line.
+
+    Raises ``ConfigurationError`` that names file and line, never what stands there.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"the list {path} cannot be read"
+        raise ConfigurationError(message) from error
+    return _parse_list(path, lines)
+
+
+def _parse_list(path: pathlib.Path, lines: Iterable[str]) -> PatientList:
+    patients: set[PatientKey] = set()
+    studies: set[str] = set()
+    for number, line in enumerate(lines, 1):
+        kind, _, value = line.strip().partition(" ")
+        identifier, _, issuer = value.strip().partition("^^^")
+        if kind == "patient" and identifier.strip():
+            patients.add(PatientKey(issuer=issuer.strip(), patient_id=identifier.strip()))
+        elif kind == "study" and value.strip():
+            studies.add(value.strip())
+        elif kind and not kind.startswith("#"):
+            message = f"{path} line {number}: a line is 'patient ID^^^ISSUER', 'study UID' or a # comment"
+            raise ConfigurationError(message)
+    return PatientList(frozenset(patients), frozenset(studies))
+
+
+def _acl_of(access: ProjectAccess) -> Acl:
+    entries = (
+        Entry(EntryKind.OWNER, "", parse_rights("rwxa").value),
+        *(Entry(EntryKind.USER, reader, parse_rights("rx").value) for reader in access.readers),
+        *(Entry(EntryKind.GROUP, group, parse_rights("rx").value) for group in access.groups),
+        Entry(EntryKind.MASK, "", parse_rights("rx").value),
+    )
+    return Acl(access.owner, entries, entries)

@@ -1,0 +1,89 @@
+"""Deposit: bring the shares in the outbox to the keystores, and show a series once enough of them have acknowledged."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+import msgspec
+import structlog
+import trio
+
+from mdmfs.hospital.catalogue.records import FileState
+from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.ledger.records import OutboxItem, SeriesState
+from mdmfs.hospital.store import Transaction
+from mdmfs.hospital.uidmap.records import SeriesKey
+from mdmfs.model.errors import MdmfsError
+from mdmfs.wire.messages import Outcome
+
+log = structlog.get_logger()
+
+DEPOSIT: Final = "deposit"
+DEADLINE: Final = 20.0
+"""Seconds for one batch at one keystore."""
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 30.0
+_READ_AHEAD: Final = 4
+
+
+async def deposit(hospital: Hospital) -> None:
+    """Serve every keystore's queue, each at its own pace, until cancelled."""
+    async with trio.open_nursery() as nursery:
+        for keystore in hospital.keystores.names:
+            nursery.start_soon(_serve, keystore, hospital)
+
+
+def show_deposited(tx: Transaction, key: SeriesKey, required: int, now: float) -> None:
+    """Show a series that is complete, if enough keystores keep a share of every file of it."""
+    series = tx.series.get(key)
+    if series is None or series.state is not SeriesState.DEPOSITING:
+        return
+    count = tx.uidmap.count_of_series(key)
+    if sum(kept >= count for kept in series.acknowledged.values()) >= required:
+        guids = [guid for guid, _ in tx.uidmap.of_series(key)]
+        pending = [guid for guid in guids if (file := tx.catalogue.file(guid)) and file.state is FileState.PENDING]
+        tx.catalogue.show(pending, now=now)
+        tx.series.put(msgspec.structs.replace(series, state=SeriesState.VISIBLE))
+
+
+async def _serve(keystore: str, hospital: Hospital) -> None:
+    failures = 0
+    while True:
+        arrival = hospital.outbox.next()
+        items = hospital.store.read(lambda tx: tx.outbox.peek(keystore, limit=_READ_AHEAD))
+        try:
+            for item in items:
+                await _deliver(item, keystore, hospital)
+            failures = 0
+        except MdmfsError as error:
+            pause = min(FIRST_PAUSE * 2**failures, LONGEST_PAUSE) * (0.5 + secrets.randbelow(1000) / 2000)
+            log.warning(
+                "a keystore does not take its shares", keystore=keystore, reason=str(error), pause=round(pause, 1)
+            )
+            failures = min(failures + 1, 10)
+            await trio.sleep(pause)
+            continue
+        if not items:
+            await arrival.wait()
+
+
+async def _deliver(item: OutboxItem, keystore: str, hospital: Hospital) -> None:
+    deposit = hospital.seal.open(keystore, item.payload)
+    deadline = trio.current_time() + DEADLINE
+    await hospital.keystores.set_acls(keystore, deposit.acls, deadline=deadline)
+    outcomes = await hospital.keystores.register(keystore, deposit.entries, deadline=deadline)
+    kept = outcomes.count(Outcome.DONE)
+    if kept != len(outcomes):
+        log.error("a keystore refused shares", keystore=keystore, refused=len(outcomes) - kept, of=len(outcomes))
+
+    def acknowledge(tx: Transaction) -> None:
+        tx.outbox.drop(keystore, [item.number])
+        series = tx.series.by_octets(item.series)
+        if series is not None:
+            acknowledged = {**series.acknowledged, keystore: series.acknowledged.get(keystore, 0) + kept}
+            tx.series.put(msgspec.structs.replace(series, acknowledged=acknowledged))
+            show_deposited(tx, series.key, hospital.required, hospital.clock())
+
+    await hospital.store.write(acknowledge)
+    hospital.feed.bell.ring()

@@ -1,0 +1,323 @@
+"""Register one series: retrieve its instances, measure what each becomes, and remember it, so that it can appear whole.
+
+Two commits (design decision 4). PENDING holds everything there is to know of an instance, the shares of its key among
+it, in one transaction; a crash afterwards sends the same shares again. VISIBLE follows in ``deposit``, when enough
+keystores have acknowledged and the PACS counted the same instances twice.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Final, NamedTuple
+
+import msgspec
+
+from mdmfs.hospital.catalogue.records import NewFile, Rendition
+from mdmfs.hospital.deid.header import IdentifiedHeader
+from mdmfs.hospital.deid.pseudonyms import (
+    DAYS_IN_WEEK,
+    MAX_WEEKS_BACK,
+    MIN_WEEKS_BACK,
+    MINUTES_IN_DAY,
+    UID_KEY_SIZE,
+    PatientKey,
+    Subject,
+)
+from mdmfs.hospital.deid.refusal import Reason, RefusedError
+from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceFound, InstanceKey, SeriesFound
+from mdmfs.hospital.hospital import Hospital, KnownPacs, subject_of
+from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesRecord, SeriesState
+from mdmfs.hospital.projects import Partial, Project
+from mdmfs.hospital.registration.deposit import DEPOSIT, show_deposited
+from mdmfs.hospital.registration.naming import SeriesNames, instance_lfn, names_of, series_lfn
+from mdmfs.hospital.release.audit import AuditRecord, Event
+from mdmfs.hospital.release.escrow import FIRST_GENERATION, Deposit, NewKey, key_entries, make_key, random_guid
+from mdmfs.hospital.release.render import Admission, Admit, Rendering, measure
+from mdmfs.hospital.store import Transaction
+from mdmfs.hospital.uidmap.records import InstanceRecord, SeriesKey, SubjectRow
+from mdmfs.model.names import Guid, Lfn
+from mdmfs.model.subject import SUBJECT_ID_OCTETS, SubjectId
+from mdmfs.wire.messages import VersionedAcl
+
+BATCH: Final = 64
+"""Instances in one transaction: what a crash can cost."""
+
+
+class SeriesOutcome(NamedTuple):
+    """What came of one series."""
+
+    registered: int
+    """Instances registered now."""
+    known: int
+    """Instances that were registered before."""
+    refused: int
+    octets: int
+    """Of plaintext, registered now."""
+
+
+class Measured(NamedTuple):
+    """One instance, measured, with its key split; not yet remembered."""
+
+    guid: Guid
+    number: str
+    """Instance Number."""
+    instance: InstanceRecord
+    rendition: Rendition
+    key: NewKey
+
+
+async def register_series(
+    found: SeriesFound, pacs_name: str, project: Project, hospital: Hospital, *, on_instance: Callable[[int], None]
+) -> SeriesOutcome | None:
+    """Register what is not yet registered of a series; None when the project does not include it.
+
+    ``on_instance`` hears the size of each instance as it is done, 0 for one that was refused. Raises what the PACS and
+    the store raise; what was committed before stays, and a second call goes on from there.
+    """
+    known = hospital.pacs[pacs_name]
+    key = SeriesKey(project.name, found.study_uid, found.series_uid)
+    instances = await known.pacs.find_instances(study_uid=found.study_uid, series_uid=found.series_uid)
+    missing = hospital.store.read(lambda tx: [one for one in instances if not _is_settled(tx, key, one.instance_uid)])
+    registration = Registration(key, pacs_name, project, hospital, expected=len(instances))
+    if missing:
+        async with _arriving(known, found, instances, missing) as arriving:
+            async for incoming in arriving:
+                on_instance(await registration.take(incoming))
+                if registration.is_foreign:
+                    return None
+        await registration.flush()
+    if not await _is_stable(known, found, instances):
+        return registration.outcome(len(instances) - len(missing))
+    await hospital.store.write(lambda tx: complete_series(tx, key, project, hospital))
+    hospital.feed.bell.ring()
+    return registration.outcome(len(instances) - len(missing))
+
+
+class Registration:
+    """One series while its instances arrive, at most ``BATCH`` of them not yet remembered."""
+
+    def __init__(self, key: SeriesKey, pacs_name: str, project: Project, hospital: Hospital, *, expected: int) -> None:
+        """Begin with a series that the PACS counts ``expected`` instances of."""
+        self._key = key
+        self._pacs_name = pacs_name
+        self._project = project
+        self._hospital = hospital
+        self._expected = expected
+        self._row: SubjectRow | None = None
+        self._names: SeriesNames | None = None
+        self._batch: list[Measured] = []
+        self._registered = self._refused = self._octets = 0
+        self.is_foreign = False
+        """Whether a header told that the project does not include this patient or study."""
+
+    async def take(self, incoming: IncomingInstance) -> int:
+        """Measure one instance and give its size; 0 where it is refused, which is remembered with its reason."""
+        admission = _Admission(self._admit)
+        rendering = Rendering(incoming, admission)
+        try:
+            rendition = await measure(rendering, self._project.policy.digest)
+        except RefusedError as refused:
+            if not self.is_foreign:
+                self._refused += 1
+                await self._remember_refusal(incoming.instance_uid, refused)
+            return 0
+        header, subject = admission.admitted
+        self._names = self._names or names_of(header, subject, rendering.deidentification.study_date)
+        self._batch.append(self._measured(header, rendition, subject.id))
+        if len(self._batch) >= BATCH:
+            await self.flush()
+        return rendition.size
+
+    async def flush(self) -> None:
+        """Remember what was measured: names, ACLs, UIDs and shares, in one transaction."""
+        batch, self._batch = self._batch, []
+        if not batch:
+            return
+        lfn = await self._hospital.store.write(lambda tx: self._remember(tx, batch))
+        self._registered += len(batch)
+        self._octets += sum(item.rendition.size for item in batch)
+        now, project = self._hospital.clock(), self._project.name
+        await self._hospital.audit.record(
+            AuditRecord(time=now, event=Event.REGISTRATION, project=project, outcome=str(lfn), count=len(batch))
+        )
+        self._hospital.outbox.ring()
+
+    def outcome(self, known: int) -> SeriesOutcome:
+        """Tell what came of it."""
+        return SeriesOutcome(self._registered, known, self._refused, self._octets)
+
+    async def _admit(self, header: IdentifiedHeader) -> Admission:
+        """Admit an instance by its header: included, not opted out, and of one patient in the whole series."""
+        patient = self._hospital.pacs[self._pacs_name].patient_of(header)
+        study = self._key.study_uid
+        if (header.study_instance, header.series_instance) != (study, self._key.series_uid):
+            raise RefusedError(Reason.OTHER_INSTANCE)
+        if self._row is None:
+            opted_out = self._hospital.opted_out.holds(patient, study)
+            if opted_out or not self._project.inclusion.holds(patient, study):
+                self.is_foreign = True
+                raise RefusedError(Reason.NOT_INCLUDED)
+            self._row = await self._hospital.store.write(
+                lambda tx: tx.subjects.admit(
+                    self._project.name, patient.issuer, patient.patient_id, lambda: self._new_row(patient)
+                )
+            )
+        if patient != PatientKey(self._row.issuer, self._row.patient_id):
+            raise RefusedError(Reason.OTHER_PATIENT)
+        return Admission(self._project.policy, subject_of(self._row))
+
+    def _new_row(self, patient: PatientKey) -> SubjectRow:
+        weeks = MIN_WEEKS_BACK + secrets.randbelow(MAX_WEEKS_BACK - MIN_WEEKS_BACK + 1)
+        return SubjectRow(
+            id=SubjectId.from_random(secrets.token_bytes(SUBJECT_ID_OCTETS)),
+            project=self._project.name,
+            issuer=patient.issuer,
+            patient_id=patient.patient_id,
+            date_offset_days=-DAYS_IN_WEEK * weeks,
+            extra_minutes=secrets.randbelow(MINUTES_IN_DAY),
+            uid_key=secrets.token_bytes(UID_KEY_SIZE),
+            created=self._hospital.clock(),
+        )
+
+    def _measured(self, header: IdentifiedHeader, rendition: Rendition, subject: SubjectId) -> Measured:
+        guid = random_guid()
+        instance = InstanceRecord(
+            project=self._project.name,
+            subject=subject,
+            pacs=self._pacs_name,
+            study_uid=header.study_instance,
+            series_uid=header.series_instance,
+            instance_uid=header.sop_instance,
+            class_uid=header.sop_class,
+            transfer_syntax=header.transfer_syntax,
+        )
+        key = make_key(guid, self._hospital.keystores.names, self._hospital.threshold)
+        return Measured(guid, header.instance_number, instance, rendition, key)
+
+    def _remember(self, tx: Transaction, batch: list[Measured]) -> Lfn:
+        now = self._hospital.clock()
+        series = self._series(tx, now)
+        tx.series.put(series)
+        tx.catalogue.make_directories(series.lfn, now=now)
+        aliases = {item.guid: self._remember_one(tx, series.lfn, item, now) for item in batch}
+        known = {acl_id for chains in aliases.values() for chain in chains for acl_id in chain}
+        acls = [versioned for acl_id in sorted(known) if (versioned := _versioned(tx, acl_id))]
+        keys = [item.key for item in batch]
+        for keystore in self._hospital.keystores.names:
+            deposit = Deposit(acls, key_entries(keys, keystore, aliases))
+            sealed = self._hospital.seal.seal(keystore, deposit)
+            tx.outbox.push(keystore, DEPOSIT, self._key.octets(), sealed)
+        return series.lfn
+
+    def _series(self, tx: Transaction, now: float) -> SeriesRecord:
+        """Give the series as it is to be kept: at the first time with the name that it has from then on."""
+        series = tx.series.get(self._key)
+        if series is not None:
+            return msgspec.structs.replace(series, state=SeriesState.REGISTERING, expected=self._expected)
+        assert self._row is not None  # noqa: S101 whoever has measured has admitted
+        assert self._names is not None  # noqa: S101 as above
+        return SeriesRecord(
+            project=self._project.name,
+            study_uid=self._key.study_uid,
+            series_uid=self._key.series_uid,
+            pacs=self._pacs_name,
+            subject=self._row.id,
+            lfn=series_lfn(
+                self._project.lfn, self._row.id, self._names, is_taken=lambda lfn: tx.series.by_lfn(lfn) is not None
+            ),
+            state=SeriesState.REGISTERING,
+            expected=self._expected,
+            acknowledged={},
+            created=now,
+        )
+
+    def _remember_one(self, tx: Transaction, series: Lfn, item: Measured, now: float) -> list[list[bytes]]:
+        lfn = instance_lfn(series, item.number, item.guid, is_taken=lambda lfn: tx.catalogue.holder(lfn) is not None)
+        file = NewFile(
+            guid=item.guid,
+            project=self._project.name,
+            rendition=item.rendition,
+            threshold=self._hospital.threshold,
+            registered=now,
+            generation=FIRST_GENERATION,
+            key_check=item.key.check,
+        )
+        tx.catalogue.add_file(lfn, file)
+        tx.uidmap.tie(item.guid, item.instance)
+        return tx.catalogue.aliases_of(item.guid)
+
+    async def _remember_refusal(self, instance_uid: str, refused: RefusedError) -> None:
+        now = self._hospital.clock()
+        record = QuarantineRecord(
+            project=self._project.name,
+            study_uid=self._key.study_uid,
+            series_uid=self._key.series_uid,
+            instance_uid=instance_uid,
+            reason=refused.reason.value,
+            tag=refused.where,
+            when=now,
+        )
+        await self._hospital.store.write(lambda tx: tx.quarantine.put(record))
+        await self._hospital.audit.record(
+            AuditRecord(time=now, event=Event.QUARANTINE, project=self._project.name, outcome=refused.reason.value)
+        )
+
+
+class _Admission:
+    """Admits a header, and remembers header and subject for the names."""
+
+    def __init__(self, admit: Admit) -> None:
+        self._admit = admit
+        self._admitted: tuple[IdentifiedHeader, Subject] | None = None
+
+    async def __call__(self, header: IdentifiedHeader) -> Admission:
+        admission = await self._admit(header)
+        self._admitted = header, admission.subject
+        return admission
+
+    @property
+    def admitted(self) -> tuple[IdentifiedHeader, Subject]:
+        if self._admitted is None:
+            message = "nothing has been admitted yet"
+            raise RuntimeError(message)
+        return self._admitted
+
+
+def complete_series(tx: Transaction, key: SeriesKey, project: Project, hospital: Hospital) -> None:
+    """Say that all instances of a series are registered or refused; it appears as soon as its keys are deposited."""
+    series = tx.series.get(key)
+    if series is None:
+        return
+    hides = project.partial is Partial.HIDE and tx.quarantine.of_series(key)
+    tx.series.put(msgspec.structs.replace(series, state=SeriesState.HIDDEN if hides else SeriesState.DEPOSITING))
+    show_deposited(tx, key, hospital.required, hospital.clock())
+
+
+def _is_settled(tx: Transaction, key: SeriesKey, instance_uid: str) -> bool:
+    """Whether an instance is registered or was refused."""
+    return bool(tx.uidmap.guids_of(key.project, instance_uid)) or tx.quarantine.get(key, instance_uid) is not None
+
+
+def _arriving(
+    known: KnownPacs, found: SeriesFound, instances: Sequence[InstanceFound], missing: Sequence[InstanceFound]
+) -> AbstractAsyncContextManager[AsyncIterator[IncomingInstance]]:
+    """Ask for the whole series at once, or for the instances that an earlier run has left."""
+    study, series = found.study_uid, found.series_uid
+    if len(missing) == len(instances):
+        return known.pacs.retrieve_series(study_uid=study, series_uid=series, instances=instances)
+    return known.pacs.retrieve(
+        [InstanceKey(study, series, one.instance_uid, one.class_uid, one.transfer_syntax) for one in missing]
+    )
+
+
+async def _is_stable(known: KnownPacs, found: SeriesFound, instances: Sequence[InstanceFound]) -> bool:
+    """Count again: a series that still grows waits for the next harvest."""
+    again = await known.pacs.find_instances(study_uid=found.study_uid, series_uid=found.series_uid)
+    return {one.instance_uid for one in again} == {one.instance_uid for one in instances}
+
+
+def _versioned(tx: Transaction, acl_id: bytes) -> VersionedAcl | None:
+    found = tx.catalogue.acl(acl_id)
+    return None if found is None else VersionedAcl(found.id, found.version, found.acl.encode())

@@ -1,0 +1,1 @@
+"""Letting one file out: decide, record, recall, de-identify, make sure, seal."""

@@ -1,0 +1,119 @@
+"""The audit log: each decision is a record on disk before a byte leaves; records of one moment share one sync."""
+
+from __future__ import annotations
+
+import enum
+import os
+import pathlib
+from typing import Final
+
+import msgspec
+import structlog
+import trio
+
+from mdmfs.model.errors import StoreError
+
+log = structlog.get_logger()
+
+AUDIT_FORMAT: Final = 1
+
+
+class Event(enum.StrEnum):
+    """What happened."""
+
+    RELEASE = "release"
+    REFUSAL = "refusal"
+    REGISTRATION = "registration"
+    QUARANTINE = "quarantine"
+
+
+class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of the log: pseudonymous, but complete enough to say who had what, when and why."""
+
+    time: float
+    """Seconds since the epoch."""
+    event: Event
+    dn: str = ""
+    fqans: tuple[str, ...] = ()
+    guid: str = ""
+    project: str = ""
+    address: str = ""
+    outcome: str = ""
+    """The deciding ACL entry, or the refusal's name."""
+    count: int = 1
+    """Of the instances that a record speaks of."""
+    format: int = AUDIT_FORMAT
+
+
+class Audit:
+    """An append-only file of JSON lines. ``run`` writes; ``record`` returns when its record is on disk."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        """Open the log for appending; raises ``StoreError``."""
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._end_torn_line(path)
+        except OSError as error:
+            message = f"the audit log {path} cannot be opened: {error.strerror}; nothing is released without it"
+            raise StoreError(message) from error
+        self._path = path
+        self._waiting: list[tuple[bytes, _Durable]] = []
+        self._arrival = trio.Event()
+
+    async def record(self, record: AuditRecord) -> None:
+        """Wait until a record is durable. Raises ``StoreError``: then it is not, and nothing may be let out."""
+        durable = _Durable()
+        self._waiting.append((msgspec.json.encode(record) + b"\n", durable))
+        self._arrival.set()
+        await durable.event.wait()
+        if durable.failure is not None:
+            message = f"the audit log {self._path} cannot be written: {durable.failure}; nothing is released without it"
+            raise StoreError(message)
+
+    async def run(self) -> None:
+        """Write what is waiting, again and again, until cancelled."""
+        while True:
+            await self._arrival.wait()
+            self._arrival = trio.Event()
+            batch, self._waiting = self._waiting, []
+            failure = await trio.to_thread.run_sync(self._append, b"".join(line for line, _ in batch))
+            for _, durable in batch:
+                durable.failure = failure
+                durable.event.set()
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+    def _append(self, lines: bytes) -> str | None:
+        """Write all or nothing; give what went wrong."""
+        end = os.fstat(self._file).st_size
+        try:
+            if os.write(self._file, lines) != len(lines):
+                os.ftruncate(self._file, end)
+                return "the disk is full"
+            os.fdatasync(self._file)
+        except OSError as error:
+            log.critical("audit log cannot be written", path=str(self._path), reason=error.strerror)
+            return error.strerror
+        return None
+
+    def _end_torn_line(self, path: pathlib.Path) -> None:
+        """End a line that a crash cut off, so that the next record stands on its own."""
+        size = os.fstat(self._file).st_size
+        if size == 0:
+            return
+        with path.open("rb") as file:
+            file.seek(size - 1)
+            if file.read(1) != b"\n":
+                os.write(self._file, b"\n")
+
+
+class _Durable:
+    """What a recorder waits for."""
+
+    __slots__ = ("event", "failure")
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+        self.failure: str | None = None

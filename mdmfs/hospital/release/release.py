@@ -1,0 +1,153 @@
+"""Release: the hospital's act of letting one file out, in the order that nobody may change.
+
+Decide, record, recall, de-identify, refuse residue, compare with what was registered, seal. This page decides and
+records; ``recall`` and ``render`` do the rest.
+"""
+
+from __future__ import annotations
+
+from mdmfs.access.acl import Acl
+from mdmfs.access.decide import Granted, Refusal, grant
+from mdmfs.hospital.catalogue.records import FileRecord, FileState
+from mdmfs.hospital.deid.deidentify import ENGINE_GENERATION
+from mdmfs.hospital.deid.header import IdentifiedHeader
+from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.hospital.deid.refusal import Reason, RefusedError
+from mdmfs.hospital.hospital import Hospital, subject_of
+from mdmfs.hospital.ledger.records import QuarantineRecord
+from mdmfs.hospital.release.audit import AuditRecord, Event
+from mdmfs.hospital.release.recall import Recalls, Source
+from mdmfs.hospital.release.render import Admission
+from mdmfs.hospital.release.staging import StagedObject
+from mdmfs.hospital.store import Transaction
+from mdmfs.model.errors import AccessDeniedError, CredentialExpiredError, InstanceRefusedError, NoSuchFileError
+from mdmfs.model.identity import Principal
+from mdmfs.model.names import Guid
+
+_OPENABLE = {FileState.VISIBLE, FileState.SUPERSEDED}
+
+
+async def release(
+    principal: Principal, guid: Guid, hospital: Hospital, recalls: Recalls, *, address: str
+) -> StagedObject:
+    """Let one file out to a principal at an address; gives the staged object, whole or on its way.
+
+    Raises ``NoSuchFileError`` and ``AccessDeniedError`` as decided, ``StoreError`` if the decision cannot be recorded,
+    and what a recall raises.
+    """
+    granted = await admit(principal, guid, hospital, address=address)
+    source = source_of(granted, hospital)
+    await hospital.audit.record(_record(principal, guid, hospital, address, Event.RELEASE, _deciding(granted)))
+    staged = hospital.staging.find(guid, source.file.generation)
+    return staged or await recalls.bring_online(source)
+
+
+async def admit(principal: Principal, guid: Guid, hospital: Hospital, *, address: str) -> Granted:
+    """Decide whether the principal may read the file; a refusal is recorded, then raised."""
+    aliases = hospital.store.read(lambda tx: _acls_of(tx, guid))
+    decision = grant(principal, guid, aliases, hospital.clock())
+    if isinstance(decision, Granted):
+        return decision
+    await hospital.audit.record(_record(principal, guid, hospital, address, Event.REFUSAL, decision.value))
+    if decision is Refusal.CREDENTIAL_EXPIRED:
+        message = "the credential has expired; renew the proxy"
+        raise CredentialExpiredError(message)
+    if decision in {Refusal.NO_TRAVERSE, Refusal.NO_ACL}:
+        raise NoSuchFileError(_no_such_file(guid))
+    message = f"reading {guid} is not allowed to this identity; the owner of its directory can grant it"
+    raise AccessDeniedError(message)
+
+
+def source_of(granted: Granted, hospital: Hospital) -> Source:
+    """Find where a granted file comes from, and refuse what its project or its patient no longer allow."""
+    guid = granted.guid
+    with_source = hospital.store.read(lambda tx: (tx.catalogue.file(guid), tx.uidmap.resolve(guid)))
+    file, instance = with_source
+    if file is None or instance is None or file.state not in _OPENABLE:
+        raise NoSuchFileError(_no_such_file(guid))
+    row = hospital.store.read(lambda tx: tx.subjects.by_id(instance.subject))
+    project = hospital.projects.get(file.project)
+    if row is None or project is None or project.is_over(hospital.clock()):
+        message = f"the project of {guid} has ended; its files are no longer released"
+        raise AccessDeniedError(message)
+    patient = PatientKey(row.issuer, row.patient_id)
+    if hospital.opted_out.holds(patient, instance.study_uid):
+        raise NoSuchFileError(_no_such_file(guid))
+    _refuse_other_rules(file, project.policy.digest)
+    known, subject = hospital.pacs[instance.pacs], subject_of(row)
+
+    async def admit_header(header: IdentifiedHeader) -> Admission:
+        if known.patient_of(header) != patient:
+            raise RefusedError(Reason.OTHER_PATIENT)
+        return Admission(project.policy, subject)
+
+    return Source(file, instance, admit_header)
+
+
+async def quarantine(hospital: Hospital, guid: Guid, refused: RefusedError) -> None:
+    """Take the name of a file away that was refused when it was recalled; the reason is kept, and no value."""
+
+    def act(tx: Transaction) -> None:
+        instance = tx.uidmap.resolve(guid)
+        if instance is not None:
+            tx.quarantine.put(
+                QuarantineRecord(
+                    project=instance.project,
+                    study_uid=instance.study_uid,
+                    series_uid=instance.series_uid,
+                    instance_uid=instance.instance_uid,
+                    reason=refused.reason.value,
+                    tag=refused.where,
+                    when=now,
+                )
+            )
+            tx.catalogue.quarantine([guid], now=now)
+
+    now = hospital.clock()
+    await hospital.store.write(act)
+    hospital.feed.bell.ring()
+    await hospital.audit.record(
+        AuditRecord(time=now, event=Event.QUARANTINE, guid=str(guid), outcome=refused.reason.value)
+    )
+
+
+def _acls_of(tx: Transaction, guid: Guid) -> list[list[Acl | None]]:
+    file = tx.catalogue.file(guid)
+    if file is None or file.state not in _OPENABLE:
+        raise NoSuchFileError(_no_such_file(guid))
+    return [[acl_of(tx, acl_id) for acl_id in chain] for chain in tx.catalogue.aliases_of(guid)]
+
+
+def acl_of(tx: Transaction, acl_id: bytes) -> Acl | None:
+    """Give what an ACL says now; None closes."""
+    found = tx.catalogue.acl(acl_id)
+    return None if found is None else found.acl
+
+
+def _refuse_other_rules(file: FileRecord, policy: bytes) -> None:
+    """Refuse where other rules would make another file than the one registered (design decision 2)."""
+    if file.rendition.policy != policy or file.rendition.engine_generation != ENGINE_GENERATION:
+        message = f"{file.guid} was registered under another policy or engine: mdmfs rerender makes it anew"
+        raise InstanceRefusedError(message)
+
+
+def _deciding(granted: Granted) -> str:
+    return "owner" if granted.entry is None else f"{granted.entry.kind}:{granted.entry.qualifier}"
+
+
+def _record(
+    principal: Principal, guid: Guid, hospital: Hospital, address: str, event: Event, outcome: str
+) -> AuditRecord:
+    return AuditRecord(
+        time=hospital.clock(),
+        event=event,
+        dn=str(principal.dn),
+        fqans=tuple(map(str, principal.fqans)),
+        guid=str(guid),
+        address=address,
+        outcome=outcome,
+    )
+
+
+def _no_such_file(guid: Guid) -> str:
+    return f"there is no file {guid}, or it is not for this identity"

@@ -1,0 +1,149 @@
+"""Render: an instance as it arrives to the plaintext that may be published, segment by segment, in constant memory.
+
+Registration and recall both go this way, so what was measured at registration is what is released.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import NamedTuple
+
+from mdmfs.hospital.catalogue.records import Rendition
+from mdmfs.hospital.deid.deidentify import ENGINE_GENERATION, Deidentification, deidentify
+from mdmfs.hospital.deid.header import IdentifiedHeader, IncomingHeader
+from mdmfs.hospital.deid.policy import Policy
+from mdmfs.hospital.deid.pseudonyms import Subject
+from mdmfs.hospital.deid.residue import Publishable, ResidueGate
+from mdmfs.hospital.dicom.pacs import IncomingInstance
+from mdmfs.model.errors import InstanceChangedError
+from mdmfs.model.names import Guid
+from mdmfs.sealing.layout import SEGMENT_SIZE
+
+
+class Admission(NamedTuple):
+    """What an identified header is admitted under."""
+
+    policy: Policy
+    subject: Subject
+
+
+Admit = Callable[[IdentifiedHeader], Awaitable[Admission]]
+"""Decides by the header whose image this is; raises ``RefusedError`` for one that may not go on."""
+
+
+class Rendering:
+    """One instance on its way; ``segments`` gives its plaintext in pieces of 4 MiB, the last one short.
+
+    Every segment consists of ``Publishable`` pieces only. ``header_length`` is known once the first segment is out.
+    """
+
+    def __init__(self, incoming: IncomingInstance, admit: Admit) -> None:
+        """Begin with an instance of which nothing has been read."""
+        self._incoming = incoming
+        self._admit = admit
+        self._deidentification: Deidentification | None = None
+
+    @property
+    def deidentification(self) -> Deidentification:
+        """What is made of the instance; asked for before the first segment is out, that is a mistake."""
+        if self._deidentification is None:
+            message = "the header has not been read yet"
+            raise RuntimeError(message)
+        return self._deidentification
+
+    async def segments(self) -> AsyncGenerator[bytearray]:
+        """Give the plaintext; each segment is the caller's. Raises ``RefusedError`` and what the PACS raises."""
+        segment = bytearray()
+        async with contextlib.aclosing(self._pieces()) as pieces:
+            async for piece in pieces:
+                octets = memoryview(piece.octets)
+                while octets:
+                    taken = octets[: SEGMENT_SIZE - len(segment)]
+                    segment += taken
+                    octets = octets[len(taken) :]
+                    if len(segment) == SEGMENT_SIZE:
+                        yield segment
+                        segment = bytearray()
+        if segment:
+            yield segment
+
+    async def _pieces(self) -> AsyncGenerator[Publishable]:
+        incoming = self._incoming
+        reading = IncomingHeader(incoming.transfer_syntax, incoming.class_uid, incoming.instance_uid)
+        gate: ResidueGate | None = None
+        async for octets in incoming:
+            if gate is not None:
+                pieces = gate.feed(octets)
+            elif (header := reading.feed(octets)) is not None:
+                gate = await self._begin(header)
+                pieces = gate.feed(b"")
+            else:
+                continue
+            for piece in pieces:
+                yield piece
+        gate = gate or await self._begin(reading.finish())
+        for piece in gate.finish():
+            yield piece
+
+    async def _begin(self, header: IdentifiedHeader) -> ResidueGate:
+        policy, subject = await self._admit(header)
+        self._deidentification = deidentify(header, policy, subject)
+        return ResidueGate(self._deidentification)
+
+
+async def measure(rendering: Rendering, policy: bytes) -> Rendition:
+    """Take a whole rendering in and give what it is; nothing of it is kept. Raises what ``Rendering`` raises."""
+    size = 0
+    whole, header = hashlib.sha256(), hashlib.sha256()
+    digests = bytearray()
+    async with contextlib.aclosing(rendering.segments()) as segments:
+        async for segment in segments:
+            header.update(memoryview(segment)[: max(0, rendering.deidentification.header_length - size)])
+            whole.update(segment)
+            digests += hashlib.sha256(segment).digest()
+            size += len(segment)
+    return Rendition(
+        size=size,
+        header_length=rendering.deidentification.header_length,
+        sha256=whole.digest(),
+        header_sha256=header.digest(),
+        segment_sha256=bytes(digests),
+        policy=policy,
+        engine_generation=ENGINE_GENERATION,
+        transfer_syntax=rendering.deidentification.transfer_syntax,
+    )
+
+
+async def verified(rendering: Rendering, guid: Guid, registered: Rendition) -> AsyncGenerator[bytearray]:
+    """Give the segments of a rendering, each only after its digest matched what was registered.
+
+    Raises ``InstanceChangedError`` at the first that does not, which says whether header or pixels changed.
+    """
+    position = size = 0
+    async with contextlib.aclosing(rendering.segments()) as segments:
+        async for segment in segments:
+            expected = registered.segment_sha256[position : position + hashlib.sha256().digest_size]
+            if hashlib.sha256(segment).digest() != expected:
+                raise _changed(
+                    guid, is_header=size < registered.header_length and not _same_header(segment, registered)
+                )
+            position += len(expected)
+            size += len(segment)
+            yield segment
+    if size != registered.size:
+        raise _changed(guid, is_header=False)
+
+
+def _same_header(first: bytearray, registered: Rendition) -> bool:
+    header = memoryview(first)[: registered.header_length]
+    return hashlib.sha256(header).digest() == registered.header_sha256
+
+
+def _changed(guid: Guid, *, is_header: bool) -> InstanceChangedError:
+    part = "header" if is_header else "pixels"
+    message = (
+        f"the PACS holds another {part} for {guid} than was registered; it is not released (mdmfs reconcile tells more)"
+    )
+    return InstanceChangedError(message)

@@ -1,0 +1,195 @@
+"""What a hospital answers on the grid: listings, descriptions, sealed objects, changes; to its own people, harvests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+from mdmfs.access.acl import Right
+from mdmfs.access.decide import decide
+from mdmfs.hospital.catalogue.records import FileState
+from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.registration.harvest import Harvests
+from mdmfs.hospital.release.recall import Recalls
+from mdmfs.hospital.release.release import acl_of, release
+from mdmfs.hospital.release.staging import StagedReader
+from mdmfs.hospital.store import Transaction
+from mdmfs.model.errors import AccessDeniedError, NoSuchFileError, NotADirectoryFileError
+from mdmfs.model.identity import Principal
+from mdmfs.model.locality import Locality
+from mdmfs.model.names import Guid, Lfn, Surl
+from mdmfs.wire.messages import (
+    CHANGES_PATH,
+    DESCRIBE_PATH,
+    HARVEST_PATH,
+    HARVEST_PROGRESS_PATH,
+    LIST_PATH,
+    MAX_BATCH,
+    SEALED_PATH,
+    TOTALS_PATH,
+    AskChanges,
+    AskHarvest,
+    AskTotals,
+    Describe,
+    DirectoryPage,
+    FileDescription,
+    ListDirectory,
+    NodeKind,
+    StartHarvest,
+    Totals,
+)
+from mdmfs.wire.service import Reply, Request, Respond, Service, StreamReply
+from mdmfs.wire.stream import Address
+
+_SHOWN: Final = {FileState.VISIBLE, FileState.SUPERSEDED}
+
+
+class HospitalFace:
+    """The hospital as the grid sees it: every question is answered for the principal that asks it."""
+
+    def __init__(self, hospital: Hospital, recalls: Recalls, harvests: Harvests, public: Address) -> None:
+        """Speak for a hospital that SURLs name ``public``."""
+        self._hospital = hospital
+        self._recalls = recalls
+        self._harvests = harvests
+        self._public = public
+
+    def service(self) -> Service:
+        """Give the routes."""
+        routes: dict[tuple[str, str], Respond] = {
+            ("POST", LIST_PATH): self._list,
+            ("POST", DESCRIBE_PATH): self._describe,
+            ("POST", TOTALS_PATH): self._totals,
+            ("POST", CHANGES_PATH): self._changes,
+            ("GET", SEALED_PATH): self._sealed,
+            ("POST", HARVEST_PATH): self._for_own_people(self._start_harvest),
+            ("POST", HARVEST_PROGRESS_PATH): self._for_own_people(self._harvest_progress),
+        }
+        return Service("hospital", routes)
+
+    async def _list(self, request: Request) -> Reply:
+        asked = await request.read(ListDirectory)
+        lfn = Lfn.parse(asked.lfn)
+        limit = min(max(asked.limit, 1), MAX_BATCH)
+
+        def read(tx: Transaction) -> DirectoryPage:
+            directory = tx.catalogue.look_up(lfn)
+            if directory is None or not self._may_traverse(tx, request.principal, _directory_of(tx, lfn)):
+                raise NoSuchFileError(_no_such_name(lfn))
+            if directory.kind is NodeKind.FILE:
+                message = f"{lfn} is a file, not a directory"
+                raise NotADirectoryFileError(message)
+            page = tx.catalogue.list_page(directory.inode, after=asked.after, limit=limit)
+            hidden = {
+                inode
+                for inode, acl_id in page.directory_acls.items()
+                if not self._allows(tx, request.principal, acl_id)
+            }
+            entries = [node for node in page.nodes if node.inode not in hidden]
+            return DirectoryPage(directory, entries, page.is_last, tx.catalogue.version())
+
+        return Reply(self._hospital.store.read(read))
+
+    async def _describe(self, request: Request) -> Reply:
+        asked = await request.read(Describe)
+        guid = Guid(asked.guid)
+
+        def read(tx: Transaction) -> FileDescription:
+            file = tx.catalogue.file(guid)
+            if file is None or file.state not in _SHOWN or not self._may_know(tx, request.principal, guid):
+                message = f"there is no file {guid}, or it is not for this identity"
+                raise NoSuchFileError(message)
+            staged = self._hospital.staging.find(guid, file.generation)
+            is_online = staged is not None and staged.is_complete
+            return FileDescription(
+                guid=guid.octets,
+                inode=file.inode,
+                size=file.rendition.size,
+                header_length=file.rendition.header_length,
+                sha256=file.rendition.sha256,
+                generation=file.generation,
+                threshold=file.threshold,
+                locality=(Locality.ONLINE_AND_NEARLINE if is_online else Locality.NEARLINE).value,
+                replicas=[str(Surl(self._public.host, self._public.port, guid))],
+                registered=file.registered,
+            )
+
+        return Reply(self._hospital.store.read(read))
+
+    async def _totals(self, request: Request) -> Reply:
+        """Count by projects: those whose directory the caller may traverse and that lie within what he asks for."""
+        lfn = Lfn.parse((await request.read(AskTotals)).lfn)
+
+        def read(tx: Transaction) -> Totals:
+            files = octets = 0
+            for project in self._hospital.projects.values():
+                is_within = project.lfn.parts[: len(lfn.parts)] == lfn.parts[: len(project.lfn.parts)]
+                if is_within and self._may_traverse(tx, request.principal, project.lfn):
+                    totals = tx.catalogue.totals(project.name)
+                    files, octets = files + totals.files, octets + totals.octets
+            return Totals(files, octets)
+
+        return Reply(self._hospital.store.read(read))
+
+    async def _changes(self, request: Request) -> Reply:
+        asked = await request.read(AskChanges)
+        return Reply(await self._hospital.feed.changes(asked.since, asked.wait))
+
+    async def _sealed(self, request: Request) -> StreamReply:
+        guid = Guid.parse(request.path.removeprefix(SEALED_PATH))
+        staged = await release(request.principal, guid, self._hospital, self._recalls, address=request.peer.host)
+        reader = staged.open()
+        return StreamReply(length=staged.size, etag=f'"{staged.salt.hex()}"', chunks=_octets(reader, staged.size))
+
+    async def _start_harvest(self, request: Request) -> Reply:
+        return Reply(self._harvests.start((await request.read(StartHarvest)).project))
+
+    async def _harvest_progress(self, request: Request) -> Reply:
+        return Reply(self._harvests.progress((await request.read(AskHarvest)).project))
+
+    def _for_own_people(self, respond: Callable[[Request], Awaitable[Reply]]) -> Respond:
+        """Let only the hospital's own certificate in, itself and no proxy of anybody else."""
+
+        async def respond_to_own(request: Request) -> Reply:
+            if request.principal.dn != self._hospital.dn:
+                message = f"{request.path} is for the hospital's own certificate only"
+                raise AccessDeniedError(message)
+            return await respond(request)
+
+        return respond_to_own
+
+    def _may_know(self, tx: Transaction, principal: Principal, guid: Guid) -> bool:
+        """Whether one of the file's names stands in a directory that the principal may list."""
+        return any(
+            all(self._allows(tx, principal, acl_id) for acl_id in chain[:-1])
+            for chain in tx.catalogue.aliases_of(guid)
+            if chain
+        )
+
+    def _may_traverse(self, tx: Transaction, principal: Principal, directory: Lfn) -> bool:
+        node = tx.catalogue.look_up(directory)
+        return node is not None and all(
+            self._allows(tx, principal, acl_id) for acl_id in tx.catalogue.acl_ids_above(node.inode)
+        )
+
+    def _allows(self, tx: Transaction, principal: Principal, acl_id: bytes) -> bool:
+        acl = acl_of(tx, acl_id)
+        return acl is not None and decide(principal, acl, Right.TRAVERSE, self._hospital.clock()).allowed
+
+
+def _directory_of(tx: Transaction, lfn: Lfn) -> Lfn:
+    """Give the directory that decides whether a name may be known: itself, or that of a file."""
+    node = tx.catalogue.look_up(lfn)
+    return lfn.parent if node is not None and node.kind is NodeKind.FILE else lfn
+
+
+async def _octets(reader: StagedReader, size: int) -> AsyncIterator[bytes]:
+    try:
+        async for piece in reader.octets(0, size):
+            yield piece
+    finally:
+        reader.close()
+
+
+def _no_such_name(lfn: Lfn) -> str:
+    return f"there is no {lfn}, or it is not for this identity"
