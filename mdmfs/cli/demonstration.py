@@ -13,7 +13,7 @@ import trio
 from mdmfs.cli.harvest import harvest_project
 from mdmfs.demo.checks import check
 from mdmfs.demo.processes import Processes, running
-from mdmfs.demo.site import PROJECT, Site, fill_pacs, make_site
+from mdmfs.demo.site import PROJECT, READER, Site, fill_pacs, make_site, mountpoint_of
 from mdmfs.hospital.configuration import HospitalConfiguration
 
 MAX_LINES = 40
@@ -38,13 +38,13 @@ def demo(
 ) -> None:
     """Show mdmfs at work: a PACS, a hospital, three keystores and a mount, until Ctrl-C."""
     signal.signal(signal.SIGTERM, _interrupt)
-    mountpoint = (mount or state / "grid" / "medical").absolute()
+    mountpoint = (mount or mountpoint_of(state, READER)).absolute()
     seconds = CHECK_DEADLINE if is_check else DEADLINE
     site = make_site(state.absolute(), pacs=pacs, inclusion=inclusion, deadline=seconds)
     status = 0
     with contextlib.suppress(KeyboardInterrupt), running(site) as processes:
         _start(site, processes, has_own_pacs=not pacs)
-        processes.start_mount("reader", mountpoint)
+        processes.start_mount(READER, mountpoint)
         if is_check:
             status = 0 if check(site, processes, mountpoint, has_own_pacs=not pacs) else 1
         else:

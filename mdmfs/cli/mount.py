@@ -17,12 +17,13 @@ from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.service import run_mount
 from mdmfs.worker.service import umount as umount_and_wait
 
-_DIRECTORY = click.Path(file_okay=False, path_type=pathlib.Path)
+_MOUNTPOINT = click.Path(path_type=pathlib.Path, readable=False)
+"""Nothing is asked of it here: after a kill it is a directory that nobody can even look at."""
 
 
 @click.command()
 @click.argument("configuration", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
-@click.argument("mountpoint", type=_DIRECTORY)
+@click.argument("mountpoint", type=_MOUNTPOINT)
 @click.option("--daemon", is_flag=True, help="Go to the background; return when the mount is usable.")
 @click.option(
     "--log", type=click.Path(dir_okay=False, path_type=pathlib.Path), help="With --daemon: where its log goes."
@@ -42,7 +43,7 @@ def mount(
 
 
 @click.command()
-@click.argument("mountpoint", type=_DIRECTORY)
+@click.argument("mountpoint", type=_MOUNTPOINT)
 def umount(mountpoint: pathlib.Path) -> None:
     """Unmount MOUNTPOINT, and wait until its daemon has gone."""
     umount_and_wait(mountpoint)

@@ -13,6 +13,7 @@ from rich.table import Table
 from mdmfs.demo import trials
 from mdmfs.demo.processes import Processes
 from mdmfs.demo.site import Site
+from mdmfs.model.errors import MdmfsError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,6 +59,6 @@ def _try(claim: str, trial: Trial, ground: trials.Ground) -> Result:
     begun = time.monotonic()
     try:
         detail, is_met = trial(ground), True
-    except (trials.BrokenPromiseError, OSError) as error:
+    except (trials.BrokenPromiseError, MdmfsError, OSError) as error:
         detail, is_met = f"{type(error).__name__}: {error}", False
     return Result(claim, is_met, detail, time.monotonic() - begun)

@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from mdmfs.demo.patients import PlantedFile, included_patients, write_patients
-from mdmfs.demo.pki import ThrowAwayPki, make_pki
+from mdmfs.demo.pki import USERS, ThrowAwayPki, make_pki
 from mdmfs.hospital.daemon import read_policy
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
+from mdmfs.worker.fuse.mount import clean_up_stale
 
+READER: Final = "reader"
+STRANGER: Final = "stranger"
 KEYSTORES: Final = 3
 HOSPITAL: Final = "amc"
 PROJECT: Final = "neuro"
@@ -91,6 +94,11 @@ class Site:
         return self.state / "worker" / f"{user}-cache"
 
 
+def mountpoint_of(state: pathlib.Path, user: str) -> pathlib.Path:
+    """Give the place of a user's mount: the reader's has the grid's own name."""
+    return state / "grid" / ("medical" if user == READER else user)
+
+
 def make_site(state: pathlib.Path, *, pacs: str, inclusion: pathlib.Path | None, deadline: float) -> Site:
     """Make a new site in a folder of our own; what an earlier run left there goes, but for the PACS's images.
 
@@ -125,6 +133,8 @@ def _clear(state: pathlib.Path) -> None:
     if state.exists() and any(state.iterdir()) and not (state / _MARK).exists():
         message = f"{state} is not empty and no demonstration made it: choose another --state"
         raise ConfigurationError(message)
+    for user in USERS:
+        clean_up_stale(mountpoint_of(state, user))
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     (state / _MARK).touch()
     for entry in state.iterdir():

@@ -26,12 +26,10 @@ from mdmfs.demo.eavesdrop import as_seen_by
 from mdmfs.demo.patients import planted_octets
 from mdmfs.demo.pki import make_pki
 from mdmfs.demo.processes import Processes
-from mdmfs.demo.site import Site
+from mdmfs.demo.site import READER, STRANGER, Site, mountpoint_of
 from mdmfs.pki.tls import client_context
 from mdmfs.sealing.layout import HEADER_SIZE, SEALED_CHUNK_SIZE
 
-READER: Final = "reader"
-STRANGER: Final = "stranger"
 LEEWAY: Final = 3.0
 """Seconds beyond the deadline that an answer may take on a busy machine."""
 RECOVERY_SECONDS: Final = 15.0
@@ -164,7 +162,7 @@ def nothing_identifying(ground: Ground) -> str:
 def stranger_gets_nothing(ground: Ground) -> str:
     """Mount as somebody without rights, who even knows the names."""
     known = [path.relative_to(ground.mountpoint) for path in ground.files()]
-    place = ground.site.state / "grid" / "stranger"
+    place = mountpoint_of(ground.site.state, STRANGER)
     ground.processes.start_mount(STRANGER, place)
     try:
         seen = list(place.rglob("*"))
