@@ -237,7 +237,7 @@ class _Peer:
         self._client = client
         self._collecting: list[Gathering] = []
         self._failures = 0
-        self._paused_at = 0.0
+        self._paused_at = float("-inf")
         self._paused_until = float("-inf")
 
     async def call(self, path: str, message: Message, reply: type[M], deadline: float) -> M:
@@ -279,7 +279,7 @@ class _Peer:
         now = trio.current_time()
         was_hasty = isinstance(error, PeerTimedOutError) and now - begun < PATIENCE
         # calls that were under way together fail together: that is one outage
-        if begun < self._paused_at or was_hasty:
+        if begun <= self._paused_at or was_hasty:
             return
         self._paused_at = now
         self._paused_until = now + min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)

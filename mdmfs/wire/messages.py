@@ -204,7 +204,7 @@ class Outcome(enum.StrEnum):
     DENIED = "denied"
     UNKNOWN = "unknown"
     CONFLICT = "conflict"
-    """Another share of the same generation is there; it stays."""
+    """Another share of the same generation, or a later one, is there and stays; for an ACL the same of its version."""
     DESTROYED = "destroyed"
     """A tombstone stands for this GUID."""
 

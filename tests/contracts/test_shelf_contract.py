@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -99,6 +100,12 @@ async def test_one_owners_tombstone_leaves_anothers_key(shelf: Shelf) -> None:
     assert {tombstone.owner for tombstone in await shelf.read(lambda page: page.tombstones(GUID))} == {A, B}
 
 
+async def test_a_neighbours_tombstone_is_not_the_files_own(shelf: Shelf) -> None:
+    """Also when it is the next one on the shelf."""
+    await shelf.write(lambda draft: draft.bury(NEXT_GUID, Tombstone(owner=A, destroyed_at=1.0)))
+    assert await shelf.read(lambda page: page.tombstones(GUID)) == []
+
+
 async def test_a_draft_sees_its_own_changes(shelf: Shelf) -> None:
     """Two entries of one batch about one GUID meet each other."""
 
@@ -147,6 +154,30 @@ async def test_of_many_writers_each_gets_his_own_result_or_error(shelf: Shelf) -
     assert results == {number: "refused" if number % 5 == 0 else number for number in range(50)}
     kept = await shelf.read(lambda page: [page.key(Guid(number.to_bytes(16, "big"))) for number in range(50)])
     assert [record is None for record in kept] == [number % 5 == 0 for number in range(50)]
+
+
+async def test_a_writer_cancelled_when_his_turn_comes_takes_no_other_with_him(shelf: Shelf) -> None:
+    """He may be the one who was to commit for all."""
+    second = trio.CancelScope()
+
+    def take_a_while(_: Draft) -> None:
+        time.sleep(0.1)
+
+    async def write_first() -> None:
+        await shelf.write(take_a_while)
+        second.cancel()
+
+    async def write_second() -> None:
+        with second:
+            await shelf.write(lambda draft: draft.put_key(GUID, key_of(A)))
+
+    async with trio.open_nursery() as nursery:
+        for write in (write_first, write_second):
+            nursery.start_soon(write)
+            for _ in range(5):
+                await trio.lowlevel.checkpoint()
+        await shelf.write(lambda draft: draft.put_key(NEXT_GUID, key_of(B)))
+    assert await shelf.read(lambda page: page.key(NEXT_GUID)) == key_of(B)
 
 
 async def test_a_cancelled_writer_takes_no_other_with_him(shelf: Shelf) -> None:

@@ -1,0 +1,69 @@
+"""A keystore's configuration: one TOML file with the tables ``keystore`` and ``tls``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from mdmfs.model.errors import ConfigurationError, MalformedNameError
+from mdmfs.model.identity import Dn
+from mdmfs.pki.tls import Credential
+from mdmfs.pki.trust import TrustAnchors
+from mdmfs.wire.configuration import Settings, TlsFiles, beside, read_configuration
+from mdmfs.wire.stream import Address
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KeystoreConfiguration:
+    """Everything a keystore is told, as values."""
+
+    name: str
+    """As the hospitals and workers call it; for logs."""
+    listen: Address
+    directory: Path
+    """Of the shelf; mode 0700."""
+    hospitals: frozenset[Dn]
+    """Who may register, and nobody else."""
+    credential: Credential
+    anchors: TrustAnchors
+
+    @classmethod
+    def read(cls, path: Path) -> KeystoreConfiguration:
+        """Read the file; raises ``ConfigurationError`` that names file and field."""
+        file = read_configuration(path, _File)
+        if not file.keystore.hospitals:
+            message = f"{path}: keystore.hospitals is empty, so nobody could register a key"
+            raise ConfigurationError(message)
+        try:
+            listen = Address.parse(file.keystore.listen)
+        except ConfigurationError as error:
+            message = f"{path}: keystore.listen: {error}"
+            raise ConfigurationError(message) from error
+        return cls(
+            name=file.keystore.name,
+            listen=listen,
+            directory=beside(path, file.keystore.directory),
+            hospitals=frozenset(_parse_dn(path, text) for text in file.keystore.hospitals),
+            credential=Credential(beside(path, file.tls.certificate), beside(path, file.tls.key)),
+            anchors=TrustAnchors(beside(path, file.tls.trust)),
+        )
+
+
+class _Table(Settings, frozen=True):
+    name: str
+    listen: str
+    directory: str
+    hospitals: list[str]
+
+
+class _File(Settings, frozen=True):
+    keystore: _Table
+    tls: TlsFiles
+
+
+def _parse_dn(path: Path, text: str) -> Dn:
+    try:
+        return Dn.parse(text)
+    except MalformedNameError as error:
+        message = f"{path}: keystore.hospitals: {text!r} is no DN: {error}"
+        raise ConfigurationError(message) from error

@@ -1,0 +1,244 @@
+"""The keystore: keeps one share of each file key, and decides alone who may have it. It never sees a whole key.
+
+Only the hospitals it is configured for may write, and each sees and touches its own entries alone. Every GUID of a
+batch is decided by itself. What is not known is refused.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from mdmfs.access.acl import ACL_ID_SIZE, Acl
+from mdmfs.keystore.handout import Handout
+from mdmfs.keystore.shelf import AclRecord, Draft, KeyRecord, Page, Shelf, Tombstone
+from mdmfs.model.errors import (
+    AccessDeniedError,
+    CredentialExpiredError,
+    MalformedMessageError,
+    MalformedNameError,
+    StoreError,
+)
+from mdmfs.model.identity import Dn, Principal
+from mdmfs.model.names import Guid
+from mdmfs.sharing.shamir import Share
+from mdmfs.wire.messages import (
+    MAX_BATCH,
+    AskStatus,
+    Collect,
+    Collected,
+    KeyEntry,
+    KeyStatus,
+    Outcome,
+    Outcomes,
+    Register,
+    SetAcls,
+    Statuses,
+    Unregister,
+    VersionedAcl,
+)
+
+MAX_ALIASES: Final = 64
+MAX_CHAIN: Final = 256
+MAX_ACL_VERSION: Final = 2**63 - 1
+GUIDS_A_LINE: Final = 100
+
+T = TypeVar("T")
+
+
+class Keystore:
+    """What a keystore does, whoever carries the messages; the connection has proven the principal.
+
+    Every method raises ``CredentialExpiredError``, ``StoreError`` and, for what the protocol does not know,
+    ``MalformedMessageError``: nothing of the batch is done then. All but ``collect`` raise ``AccessDeniedError`` to
+    everyone but a listed hospital.
+    """
+
+    def __init__(self, shelf: Shelf, hospitals: Collection[Dn], clock: Callable[[], float] = time.time) -> None:
+        self._shelf = shelf
+        self._hospitals = frozenset(hospitals)
+        self._clock = clock
+        """Seconds since the epoch."""
+        self._log: Any = structlog.get_logger("mdmfs.keystore")
+
+    async def register(self, principal: Principal, message: Register) -> Outcomes:
+        """Keep shares of the calling hospital.
+
+        DONE: it is kept, also when the identical entry was already. CONFLICT: another share or other ACL ids of the
+        same generation, or a later one, are there and stay. DESTROYED: the hospital has destroyed this GUID. DENIED:
+        the GUID is another hospital's.
+        """
+        owner = self._owner(principal)
+        entries = [_parse_entry(owner, entry) for entry in _limited(message.entries)]
+        outcomes = await self._shelf.write(lambda draft: [_keep(draft, *entry) for entry in entries])
+        self._tell("register", principal, [share.guid for share, _ in entries], outcomes)
+        return Outcomes(outcomes)
+
+    async def collect(self, principal: Principal, message: Collect) -> Collected:
+        """Give the shares that this principal may have: a hospital its own, anybody what the ACLs allow him to read.
+
+        DENIED: this keystore decided so. UNKNOWN: it holds nothing. DESTROYED: whoever owned the GUID destroyed it.
+        """
+        now = self._refuse_expired(principal)
+        guids = _parse_guids(message.guids)
+        answers = await self._shelf.read(lambda page: Handout(page, principal, self._hospitals, now).answer(guids))
+        outcomes = [answer.outcome for answer in answers]
+        self._tell("collect", principal, guids, [answer.reason or answer.outcome for answer in answers])
+        return Collected(outcomes, [answer.share for answer in answers])
+
+    async def unregister(self, principal: Principal, message: Unregister) -> Outcomes:
+        """Destroy shares of the calling hospital for ever, those too that it never registered or has destroyed before.
+
+        DONE: from now on the hospital keeps nothing here under this GUID. DENIED: the GUID is another hospital's.
+        """
+        owner = self._owner(principal)
+        guids = _parse_guids(message.guids)
+        tombstone = Tombstone(owner=owner, destroyed_at=self._clock())
+        outcomes = await self._shelf.write(lambda draft: [_destroy(draft, guid, tombstone) for guid in guids])
+        self._tell("unregister", principal, guids, outcomes)
+        return Outcomes(outcomes)
+
+    async def set_acls(self, principal: Principal, message: SetAcls) -> Outcomes:
+        """Know ACLs of the calling hospital; its ids never meet another hospital's.
+
+        DONE: it is known, also when the identical one was already. CONFLICT: a later version, or another ACL of the
+        same version, is there and stays.
+        """
+        owner = self._owner(principal)
+        records = [(acl.id, _parse_acl(acl)) for acl in _limited(message.acls)]
+        outcomes = await self._shelf.write(lambda draft: [_know(draft, owner, *record) for record in records])
+        self._log.info("set-acls", dn=owner, acls={acl_id.hex(): record.version for acl_id, record in records})
+        return Outcomes(outcomes)
+
+    async def status(self, principal: Principal, message: AskStatus) -> Statuses:
+        """Tell what is kept of GUIDs of the calling hospital; DENIED where the GUID is another hospital's."""
+        owner = self._owner(principal)
+        guids = _parse_guids(message.guids)
+        return Statuses(await self._shelf.read(lambda page: [_status_of(page, owner, guid) for guid in guids]))
+
+    def _owner(self, principal: Principal) -> str:
+        self._refuse_expired(principal)
+        if principal.dn not in self._hospitals:
+            self._log.warning("refused", dn=str(principal.dn), reason="not a listed hospital")
+            message = "only the hospitals that this keystore lists may do that; its configuration names them by DN"
+            raise AccessDeniedError(message)
+        return str(principal.dn)
+
+    def _refuse_expired(self, principal: Principal) -> float:
+        now = self._clock()
+        if now >= principal.not_after:
+            message = "the certificate or proxy has expired; get a new one"
+            raise CredentialExpiredError(message)
+        return now
+
+    def _tell(self, event: str, principal: Principal, guids: Sequence[Guid], results: Sequence[str]) -> None:
+        """Log what became of every GUID, some hundred GUIDs a line."""
+        by_result = defaultdict(list)
+        for guid, result in zip(guids, results, strict=True):
+            by_result[str(result)].append(str(guid))
+        for result, names in by_result.items():
+            for start in range(0, len(names), GUIDS_A_LINE):
+                self._log.info(event, dn=str(principal.dn), result=result, guids=names[start : start + GUIDS_A_LINE])
+
+
+def _keep(draft: Draft, share: Share, record: KeyRecord) -> Outcome:
+    if _is_destroyed(draft, share.guid, record.owner):
+        return Outcome.DESTROYED
+    held = draft.key(share.guid)
+    if held == record:
+        return Outcome.DONE
+    if held is not None and held.owner != record.owner:
+        return Outcome.DENIED
+    if held is not None and share.generation <= _parse_held(held).generation:
+        return Outcome.CONFLICT
+    draft.put_key(share.guid, record)
+    return Outcome.DONE
+
+
+def _destroy(draft: Draft, guid: Guid, tombstone: Tombstone) -> Outcome:
+    if _is_destroyed(draft, guid, tombstone.owner):
+        return Outcome.DONE
+    held = draft.key(guid)
+    if held is not None and held.owner != tombstone.owner:
+        return Outcome.DENIED
+    draft.bury(guid, tombstone)
+    return Outcome.DONE
+
+
+def _know(draft: Draft, owner: str, acl_id: bytes, record: AclRecord) -> Outcome:
+    held = draft.acl(owner, acl_id)
+    if held == record:
+        return Outcome.DONE
+    if held is not None and record.version <= held.version:
+        return Outcome.CONFLICT
+    draft.put_acl(owner, acl_id, record)
+    return Outcome.DONE
+
+
+def _status_of(page: Page, owner: str, guid: Guid) -> KeyStatus:
+    held = page.key(guid)
+    if held is None:
+        return KeyStatus(Outcome.DESTROYED if _is_destroyed(page, guid, owner) else Outcome.UNKNOWN)
+    if held.owner != owner:
+        return KeyStatus(Outcome.DENIED)
+    share = _parse_held(held)
+    return KeyStatus(Outcome.DONE, share.generation, share.split_id)
+
+
+def _is_destroyed(page: Page, guid: Guid, owner: str) -> bool:
+    return any(tombstone.owner == owner for tombstone in page.tombstones(guid))
+
+
+def _parse_held(record: KeyRecord) -> Share:
+    try:
+        return Share.parse(record.share)
+    except MalformedMessageError as error:
+        message = "a share on the shelf is damaged; restore the shelf from its backup"
+        raise StoreError(message) from error
+
+
+def _parse_entry(owner: str, entry: KeyEntry) -> tuple[Share, KeyRecord]:
+    aliases = tuple(tuple(chain) for chain in entry.aliases)
+    if len(aliases) > MAX_ALIASES or any(len(chain) > MAX_CHAIN for chain in aliases):
+        message = f"a key entry has at most {MAX_ALIASES} aliases of at most {MAX_CHAIN} ACLs"
+        raise MalformedMessageError(message)
+    for acl_id in (acl_id for chain in aliases for acl_id in chain):
+        _refuse_bad_id(acl_id)
+    return Share.parse(entry.share), KeyRecord(owner=owner, share=entry.share, aliases=aliases)
+
+
+def _parse_acl(message: VersionedAcl) -> AclRecord:
+    _refuse_bad_id(message.id)
+    if not 0 <= message.version <= MAX_ACL_VERSION:
+        reason = f"the version of an ACL is not between 0 and {MAX_ACL_VERSION}"
+        raise MalformedMessageError(reason)
+    try:
+        acl = Acl.decode(message.acl)
+    except MalformedNameError as error:
+        reason = f"the ACL {message.id.hex()} is none: {error}"
+        raise MalformedMessageError(reason) from error
+    return AclRecord(version=message.version, acl=acl.encode())
+
+
+def _refuse_bad_id(acl_id: bytes) -> None:
+    if len(acl_id) != ACL_ID_SIZE:
+        message = f"an ACL id has {ACL_ID_SIZE} bytes, not {len(acl_id)}"
+        raise MalformedMessageError(message)
+
+
+def _parse_guids(octets: Sequence[bytes]) -> list[Guid]:
+    try:
+        return [Guid(each) for each in _limited(octets)]
+    except MalformedNameError as error:
+        raise MalformedMessageError(str(error)) from error
+
+
+def _limited(batch: Sequence[T]) -> Sequence[T]:
+    if len(batch) > MAX_BATCH:
+        message = f"a batch has at most {MAX_BATCH} entries, not {len(batch)}"
+        raise MalformedMessageError(message)
+    return batch

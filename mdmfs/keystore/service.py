@@ -1,0 +1,67 @@
+"""The keystore as a daemon: its routes, and its life from opening the shelf to cancellation."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import trio
+
+from mdmfs.keystore.configuration import KeystoreConfiguration
+from mdmfs.keystore.keystore import Keystore
+from mdmfs.keystore.lmdb_shelf import open_lmdb_shelf
+from mdmfs.model.identity import Principal
+from mdmfs.pki.tls import ServerContexts
+from mdmfs.wire.messages import (
+    COLLECT_PATH,
+    REGISTER_PATH,
+    SET_ACLS_PATH,
+    STATUS_PATH,
+    UNREGISTER_PATH,
+    AskStatus,
+    Collect,
+    Message,
+    Register,
+    SetAcls,
+    Unregister,
+)
+from mdmfs.wire.server import serve
+from mdmfs.wire.service import Reply, Request, Respond, Service
+from mdmfs.wire.stream import Address
+
+M = TypeVar("M", bound=Message)
+
+
+async def run_keystore(
+    configuration: KeystoreConfiguration, *, task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve until cancelled; ``started`` gives the address that was bound.
+
+    Raises ``ConfigurationError`` or ``StoreError`` when it cannot start. The process is the caller's: a daemon calls
+    ``mdmfs.wire.process.forbid_core_dumps`` first.
+    """
+    contexts = await trio.to_thread.run_sync(ServerContexts, configuration.credential, configuration.anchors)
+    async with open_lmdb_shelf(configuration.directory) as shelf:
+        service = keystore_service(Keystore(shelf, configuration.hospitals), configuration.name)
+        await serve(service, contexts, configuration.listen, task_status=task_status)
+
+
+def keystore_service(keystore: Keystore, name: str) -> Service:
+    """Give the paths of a keystore."""
+    return Service(
+        f"keystore {name}",
+        {
+            ("POST", REGISTER_PATH): _responding(Register, keystore.register),
+            ("POST", COLLECT_PATH): _responding(Collect, keystore.collect),
+            ("POST", UNREGISTER_PATH): _responding(Unregister, keystore.unregister),
+            ("POST", SET_ACLS_PATH): _responding(SetAcls, keystore.set_acls),
+            ("POST", STATUS_PATH): _responding(AskStatus, keystore.status),
+        },
+    )
+
+
+def _responding(kind: type[M], answer: Callable[[Principal, M], Awaitable[Message]]) -> Respond:
+    async def respond(request: Request) -> Reply:
+        return Reply(await answer(request.principal, await request.read(kind)))
+
+    return respond

@@ -1,0 +1,90 @@
+"""The shelf: where a keystore keeps its shares, ACLs and tombstones; the port, and the records that lie on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol, TypeVar
+
+import msgspec
+
+from mdmfs.model.names import Guid
+
+RECORD_FORMAT: Final = 1
+
+T = TypeVar("T")
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True, forbid_unknown_fields=True):
+    """The root of all that is stored: MessagePack arrays, the format's version first."""
+
+    format: int = RECORD_FORMAT
+
+
+class KeyRecord(Record, frozen=True, kw_only=True):
+    """One share, who registered it, and whom it may be given to."""
+
+    owner: str
+    """The hospital's DN, slash form: equal names have equal strings and no others do."""
+    share: bytes
+    """``mdmfs.sharing.shamir.Share.encode``."""
+    aliases: tuple[tuple[bytes, ...], ...]
+    """For each name of the file the ids of the owner's ACLs above it, outermost first, and last its own."""
+
+    def __repr__(self) -> str:
+        """Show no share."""
+        return f"KeyRecord(owner={self.owner!r}, ...)"
+
+
+class AclRecord(Record, frozen=True, kw_only=True):
+    """An ACL under its owner's id."""
+
+    version: int
+    acl: bytes
+    """``mdmfs.access.acl.Acl.encode``."""
+
+
+class Tombstone(Record, frozen=True, kw_only=True):
+    """That an owner destroyed a key: nothing of this owner is kept under the GUID ever again."""
+
+    owner: str
+    destroyed_at: float
+    """Seconds since the epoch."""
+
+
+class Page(Protocol):
+    """The shelf as it was at one instant."""
+
+    def key(self, guid: Guid) -> KeyRecord | None:
+        """Give what is kept of a GUID, whoever owns it."""
+
+    def acl(self, owner: str, acl_id: bytes) -> AclRecord | None:
+        """Give an owner's ACL; ids of different owners never meet."""
+
+    def tombstones(self, guid: Guid) -> list[Tombstone]:
+        """Give the tombstones of a GUID, at most one for each owner."""
+
+
+class Draft(Page, Protocol):
+    """The shelf as it will be: what is put here is seen here at once, and by others once it is durable."""
+
+    def put_key(self, guid: Guid, record: KeyRecord) -> None:
+        """Keep a share, in place of one that is there."""
+
+    def put_acl(self, owner: str, acl_id: bytes, record: AclRecord) -> None:
+        """Keep an ACL, in place of one that is there."""
+
+    def bury(self, guid: Guid, tombstone: Tombstone) -> None:
+        """Set up a tombstone, in place of its owner's older one, and drop the key if that owner registered it."""
+
+
+class Shelf(Protocol):
+    """Where records lie. Every method raises ``StoreError`` when the store is damaged, full or of a newer format."""
+
+    async def read(self, question: Callable[[Page], T]) -> T:
+        """Ask one page, in a thread; the page ends with the question."""
+
+    async def write(self, change: Callable[[Draft], T]) -> T:
+        """Make a change, in a thread, wholly or, if it raises, not at all; it is durable when this returns.
+
+        A caller cancelled while it waits may find the change made or not made, but never half made.
+        """

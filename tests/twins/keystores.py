@@ -1,0 +1,127 @@
+"""A keystore without a network: the real ``Keystore`` over a shelf in memory, which can be down, slow, or lie."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+import trio
+
+from mdmfs.keystore.keystore import Keystore
+from mdmfs.model.errors import MdmfsError, PeerTimedOutError, PeerUnreachableError
+from mdmfs.model.identity import Dn, Principal
+from mdmfs.model.names import Guid
+from mdmfs.sharing.shamir import Share, split
+from mdmfs.wire.messages import (
+    COLLECT_PATH,
+    REGISTER_PATH,
+    SET_ACLS_PATH,
+    STATUS_PATH,
+    UNREGISTER_PATH,
+    AskStatus,
+    Collect,
+    Collected,
+    Message,
+    Register,
+    SetAcls,
+    Unregister,
+)
+from tests.twins.shelf import MemoryShelf
+
+M = TypeVar("M", bound=Message)
+
+HOSPITAL = Dn.parse("/DC=org/DC=demo/CN=hospital")
+"""The only hospital that a ``TwinKeystore`` lists unless told otherwise."""
+
+
+def principal(dn: Dn | str, *, not_after: float = 4e9) -> Principal:
+    """Say who calls."""
+    return Principal(Dn.parse(dn) if isinstance(dn, str) else dn, (), not_after)
+
+
+def random_guid() -> Guid:
+    """Name a file that nobody has heard of."""
+    return Guid.from_random(secrets.token_bytes(16))
+
+
+def shares_of(
+    guid: Guid,
+    secret: bytes,
+    *,
+    threshold: int = 2,
+    total: int = 3,
+    generation: int = 0,
+    split_id: bytes | None = None,
+) -> list[Share]:
+    """Split a key with fresh randomness."""
+    return split(
+        secret,
+        guid=guid,
+        generation=generation,
+        threshold=threshold,
+        total=total,
+        split_id=split_id or secrets.token_bytes(16),
+        coefficients=secrets.token_bytes(32 * (threshold - 1)),
+    )
+
+
+class TwinKeystore:
+    """One keystore, and how it behaves just now: ``delay`` in seconds, ``failure``, ``lie``."""
+
+    def __init__(self, *hospitals: Dn, clock: Callable[[], float] = lambda: 1e9) -> None:
+        self.shelf = MemoryShelf()
+        self.keystore = Keystore(self.shelf, hospitals or (HOSPITAL,), clock)
+        self.delay = 0.0
+        self.failure: Callable[[], MdmfsError] | None = None
+        self.is_silent = False
+        self.lie: Callable[[Collected], Collected] | None = None
+        self.calls = 0
+
+    def as_seen_by(self, caller: Principal) -> TwinClient:
+        """Give a client with this principal's credential."""
+        return TwinClient(self, caller)
+
+
+class TwinClient:
+    """``mdmfs.wire.keystores.Caller`` to a twin: messages travel encoded, deadlines hold."""
+
+    def __init__(self, twin: TwinKeystore, caller: Principal) -> None:
+        self._twin = twin
+        self._caller = caller
+
+    async def call(self, path: str, message: Message, reply: type[M], *, deadline: float) -> M:
+        """See ``Client.call``."""
+        twin = self._twin
+        twin.calls += 1
+        await trio.lowlevel.checkpoint()
+        if twin.failure is not None:
+            raise twin.failure()
+        with trio.move_on_at(deadline) as scope:
+            await trio.sleep(float("inf") if twin.is_silent else twin.delay)
+        if scope.cancelled_caught:
+            text = "the keystore did not answer before the deadline"
+            raise PeerTimedOutError(text)
+        answer = await self._answer(path, msgspec.msgpack.encode(message))
+        if twin.lie is not None and isinstance(answer, Collected):
+            answer = twin.lie(answer)
+        return msgspec.msgpack.decode(msgspec.msgpack.encode(answer), type=reply)
+
+    async def _answer(self, path: str, body: bytes) -> Message:
+        keystore = self._twin.keystore
+        routes: dict[str, tuple[type[Message], Any]] = {
+            REGISTER_PATH: (Register, keystore.register),
+            COLLECT_PATH: (Collect, keystore.collect),
+            UNREGISTER_PATH: (Unregister, keystore.unregister),
+            SET_ACLS_PATH: (SetAcls, keystore.set_acls),
+            STATUS_PATH: (AskStatus, keystore.status),
+        }
+        kind, answer = routes[path]
+        message: Message = await answer(self._caller, msgspec.msgpack.decode(body, type=kind))
+        return message
+
+
+def unreachable() -> MdmfsError:
+    """Refuse a connection, as a stopped daemon's machine does."""
+    return PeerUnreachableError("the connection was refused")
