@@ -1,0 +1,30 @@
+"""Rules that the import contracts cannot show."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+
+PACKAGE = pathlib.Path(__file__).parents[2] / "mdmfs"
+
+
+def test_the_import_contracts_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    """Zones do not know one another, and each library is spoken where it belongs."""
+    status = lint_imports(str(PACKAGE.parent / "pyproject.toml"), no_logo=True, cache_dir=None)
+    assert status == EXIT_STATUS_SUCCESS, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("proof", "maker"),
+    [("Publishable", "hospital/deid/residue.py"), ("Granted", "access/decide.py")],
+)
+def test_a_proof_is_made_in_one_module(proof: str, maker: str) -> None:
+    """Whoever else could make one would need no residue search, or no decision."""
+    makers = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if f"{proof}(" in path.read_text(encoding="utf-8").replace(f"class {proof}(", "")
+    }
+    assert makers == {maker}
