@@ -23,6 +23,8 @@ from mdmfs.wire.peers import open_client
 
 DEADLINE = 10.0
 INTERVAL = 0.2
+DEPOSIT_SECONDS = 30.0
+"""How long the keystores are waited for; the daemon itself goes on for ever."""
 
 
 @click.command()
@@ -38,6 +40,8 @@ def harvest(configuration: pathlib.Path, project: str) -> None:
     click.echo(f"{project}: {outcome.series_done} series, {counts}")
     for failure in outcome.failures:
         click.echo(f"  not registered: {failure}", err=True)
+    if outcome.depositing:
+        click.echo(f"  {outcome.depositing} series appear when enough keystores have their shares", err=True)
     sys.exit(1 if outcome.failures else 0)
 
 
@@ -49,7 +53,10 @@ async def harvest_project(configuration: HospitalConfiguration, project: str) ->
     with _bar() as bar:
         task = bar.add_task(f"registering {project}", total=None, octets=0.0)
         progress = await _ask(client, HARVEST_PATH, StartHarvest(project))
-        while not progress.is_over:
+        patience = trio.current_time() + DEPOSIT_SECONDS
+        while not progress.is_over or (progress.depositing and trio.current_time() < patience):
+            if not progress.is_over:
+                patience = trio.current_time() + DEPOSIT_SECONDS
             done = max(progress.instances_done, 0)
             bar.update(task, completed=done, total=progress.instances_found or None, octets=progress.octets / 2**20)
             await trio.sleep(INTERVAL)

@@ -176,6 +176,8 @@ class HarvestProgress(Message, frozen=True):
     refused: int
     octets: int
     """Of plaintext."""
+    depositing: int
+    """Series that are registered and wait for keystores to acknowledge; nobody sees them yet."""
     failures: list[str]
     """The first ones; without anything identifying."""
     is_over: bool

@@ -10,8 +10,10 @@ import trio
 
 from mdmfs.hospital.dicom.pacs import Pacs, SeriesFound
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.ledger.records import SeriesState
 from mdmfs.hospital.projects import Project
 from mdmfs.hospital.registration.register import register_series
+from mdmfs.hospital.store import Store
 from mdmfs.model.errors import ConfigurationError, MdmfsError
 from mdmfs.wire.messages import HarvestProgress
 
@@ -34,8 +36,9 @@ class Harvest:
     failures: list[str] = dataclasses.field(default_factory=list)
     is_over: bool = False
 
-    def progress(self) -> HarvestProgress:
+    def progress(self, store: Store) -> HarvestProgress:
         """Tell how far it is."""
+        waiting = store.read(lambda tx: tx.series.all(SeriesState.DEPOSITING))
         return HarvestProgress(
             series_found=self.series_found,
             series_done=self.series_done,
@@ -45,6 +48,7 @@ class Harvest:
             known=self.known,
             refused=self.refused,
             octets=self.octets,
+            depositing=sum(series.project == self.project.name for series in waiting),
             failures=self.failures[:20],
             is_over=self.is_over,
         )
@@ -121,7 +125,7 @@ class Harvests:
         if latest is None or latest.is_over:
             latest = self._latest[project] = Harvest(found)
             self._nursery.start_soon(self._run, latest)
-        return latest.progress()
+        return latest.progress(self._hospital.store)
 
     def progress(self, project: str) -> HarvestProgress:
         """Tell how far the latest harvest of a project is; raises ``ConfigurationError`` where there was none."""
@@ -129,7 +133,7 @@ class Harvests:
         if latest is None:
             message = f"no harvest of {project} has been started since the hospital's daemon was"
             raise ConfigurationError(message)
-        return latest.progress()
+        return latest.progress(self._hospital.store)
 
     async def _run(self, harvest: Harvest) -> None:
         try:

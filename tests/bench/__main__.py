@@ -1,0 +1,47 @@
+"""``./run bench NAME``: a peer and we do the same work in one run; a table, then the ratio beside its bar."""
+
+from __future__ import annotations
+
+import importlib
+import pathlib
+import sys
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench.frame import Bench
+
+NAMES = sorted(
+    path.stem for path in pathlib.Path(__file__).parent.glob("*.py") if path.stem not in {"__init__", "__main__", "frame"}
+)
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar=f"[{'|'.join(NAMES)}]...")
+def main(names: tuple[str, ...]) -> None:
+    """Measure beside a peer; without a name, list the names."""
+    if not names:
+        click.echo("\n".join(NAMES))
+        return
+    unknown = sorted(set(names) - set(NAMES))
+    if unknown:
+        message = f"no such bench: {', '.join(unknown)}; there are {', '.join(NAMES)}"
+        raise click.UsageError(message)
+    sys.exit(0 if all([measure(name) for name in names]) else 1)
+
+
+def measure(name: str) -> bool:
+    """Run one bench and print what came of it; tell whether its bar is met."""
+    bench: Bench = importlib.import_module(f"tests.bench.{name}").BENCH
+    measured = bench.measure()
+    table = Table(*measured.heading)
+    for row in measured.rows:
+        table.add_row(*row)
+    Console(width=120).print(table)
+    click.echo(f"{name}: {measured.ratio:.2f} (bar {'<= ' if bench.at_most else ''}{bench.bar:g})")
+    return measured.ratio <= bench.bar if bench.at_most else measured.ratio >= bench.bar
+
+
+if __name__ == "__main__":
+    main(prog_name="./run bench")
