@@ -10,11 +10,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench.frame import Bench
+from tests.bench._frame import Bench
 
-NAMES = sorted(
-    path.stem for path in pathlib.Path(__file__).parent.glob("*.py") if path.stem not in {"__init__", "__main__", "frame"}
-)
+NAMES = sorted(path.stem for path in pathlib.Path(__file__).parent.glob("[!_]*.py"))
 
 
 @click.command()
