@@ -97,7 +97,7 @@ async def ours(address: PacsAddress, first: Dataset) -> tuple[list[float], list[
 
 
 def measure() -> Measured:
-    """Retrieve 400 slices of 512 KiB both ways, and single slices on an open association; the ratio of the rates."""
+    """Retrieve 400 slices of 512 KiB both ways, the best of three; and single slices on an open association."""
     first = ct_slice(1, size=512)
     megabytes = SLICES * 512 * 512 * 2 / 1e6
     with tempfile.TemporaryDirectory() as directory, orthanc(Path(directory)) as address:
@@ -105,7 +105,7 @@ def measure() -> Measured:
         series, lists, singles = trio.run(ours, address, first)
         peer = Peer(address)
         keys = {"StudyInstanceUID": first.StudyInstanceUID, "SeriesInstanceUID": first.SeriesInstanceUID}
-        their_series = timed(lambda: peer.get(QueryRetrieveLevel="SERIES", **keys))
+        their_series = min(timed(lambda: peer.get(QueryRetrieveLevel="SERIES", **keys)) for _ in range(ROUNDS))
         their_singles = [
             timed(lambda: peer.get(QueryRetrieveLevel="IMAGE", SOPInstanceUID=first.SOPInstanceUID, **keys))
             for _ in range(SINGLES)

@@ -65,6 +65,12 @@ async def collect(pacs: Pacs, keys: list[InstanceKey], into: dict[str, bytes]) -
             into[instance.instance_uid] = content
 
 
+async def exhaust(stepping: AsyncIterator[memoryview]) -> None:
+    """Step until it ends or raises."""
+    async for _ in stepping:
+        pass
+
+
 async def drop(instances: AsyncIterator[IncomingInstance]) -> None:
     """Read what comes, to the end."""
     async for instance in instances:
@@ -257,7 +263,7 @@ async def test_a_cancelled_recall_frees_its_association(opening: Opener, held: l
     assert came == as_sent(held)
 
 
-async def test_an_instance_given_up_never_looks_whole(opening: Opener, held: list[Dataset]) -> None:
+async def test_an_instance_given_up_never_looks_whole(opening: Opener) -> None:
     """After its context has ended, stepping on raises; it does not end."""
     big = [ct_slice(1, size=1024)]
     async with opening(big) as pacs:
@@ -267,8 +273,41 @@ async def test_an_instance_given_up_never_looks_whole(opening: Opener, held: lis
             await anext(stepping)
             with trio.CancelScope() as scope:
                 scope.cancel()
+                await exhaust(stepping)
+            assert scope.cancelled_caught
+            with pytest.raises(RecallFailedError):
                 await anext(stepping)
+        for _ in range(3):
+            with pytest.raises(RecallFailedError):
+                await exhaust(stepping)
         assert not instance.is_complete
+
+
+async def test_the_last_instance_stepped_over_never_looks_whole(opening: Opener) -> None:
+    """Its association may serve somebody else by now."""
+    held = [ct_slice(1, size=1024)]
+    async with opening(held) as pacs, pacs.retrieve(list(keys_of(held))) as instances:
+        only = await anext(instances)
+        stepping = aiter(only)
+        await anext(stepping)
+        assert [it async for it in instances] == []
+        with trio.fail_after(1), pytest.raises(RecallFailedError):
+            await anext(stepping)
+        assert not only.is_complete
+
+
+async def test_an_instance_stepped_over_never_looks_whole(opening: Opener) -> None:
+    """Whoever kept it finds an error where its rest was."""
+    held = [ct_slice(1, size=1024), ct_slice(2)]
+    async with opening(held) as pacs, pacs.retrieve(list(keys_of(held))) as instances:
+        first = await anext(instances)
+        stepping = aiter(first)
+        await anext(stepping)
+        await anext(instances)
+        for _ in range(3):
+            with pytest.raises(RecallFailedError):
+                await anext(stepping)
+        assert not first.is_complete
 
 
 async def test_many_tasks_share_a_pacs(opening: Opener) -> None:

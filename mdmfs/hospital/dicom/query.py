@@ -1,0 +1,202 @@
+"""C-FIND in the Study Root model (PS3.4 section C.4.1): series by patient or study, instances by series."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from mdmfs.hospital.dicom import identifier as tags
+from mdmfs.hospital.dicom.association import Fragment
+from mdmfs.hospital.dicom.commands import Command, CommandField, is_pending
+from mdmfs.hospital.dicom.connection import Connection, StaleAssociationError
+from mdmfs.hospital.dicom.identifier import MAX_IDENTIFIER_BYTES, encode_identifier, parse_identifier
+from mdmfs.hospital.dicom.negotiation import STUDY_ROOT_FIND
+from mdmfs.hospital.dicom.pacs import InstanceFound, InstanceKey, SeriesFound
+from mdmfs.hospital.dicom.pool import Pool
+from mdmfs.model.errors import MalformedNameError, RecallFailedError
+
+MAX_ANSWER_BYTES: Final = 256 * 2**20
+"""Of all matches of one query together: more than a million of them."""
+MAX_PATIENT_ID: Final = 64
+_MATCH_OVERHEAD_BYTES: Final = 100
+_SUCCESS: Final = 0x0000
+_UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(?:\.[0-9]+)*")
+_NOT_IN_PATIENT_IDS = re.compile(r"[*?\\\x00-\x1f\x7f]")
+
+Match = Mapping[int, str]
+
+
+async def find_series(pool: Pool, patient_id: str | None, study_uid: str | None) -> list[SeriesFound]:
+    """Ask at STUDY level, then for the series of each study; see ``Pacs.find_series``."""
+    check_asked(patient_id, study_uid)
+    asked = {
+        tags.QUERY_RETRIEVE_LEVEL: "STUDY",
+        tags.PATIENT_ID: patient_id or "",
+        tags.ISSUER_OF_PATIENT_ID: "",
+        tags.STUDY_INSTANCE_UID: study_uid or "",
+        tags.STUDY_DATE: "",
+    }
+    found: list[SeriesFound] = []
+    for study in await _find(pool, asked):
+        is_meant = patient_id is None or study.get(tags.PATIENT_ID, "") == patient_id
+        if is_meant and study_uid in {None, study.get(tags.STUDY_INSTANCE_UID)}:
+            found += await _find_series_of(pool, study)
+    return found
+
+
+async def _find_series_of(pool: Pool, study: Match) -> list[SeriesFound]:
+    study_uid, patient_id = _uid(pool, study, tags.STUDY_INSTANCE_UID), study.get(tags.PATIENT_ID, "")
+    asked = {
+        tags.QUERY_RETRIEVE_LEVEL: "SERIES",
+        tags.STUDY_INSTANCE_UID: study_uid,
+        tags.PATIENT_ID: "",
+        tags.SERIES_INSTANCE_UID: "",
+        tags.MODALITY: "",
+        tags.SERIES_NUMBER: "",
+        tags.NUMBER_OF_SERIES_RELATED_INSTANCES: "",
+    }
+    return [
+        SeriesFound(
+            patient_id=patient_id,
+            issuer=study.get(tags.ISSUER_OF_PATIENT_ID, ""),
+            study_uid=study_uid,
+            series_uid=_uid(pool, series, tags.SERIES_INSTANCE_UID),
+            modality=series.get(tags.MODALITY, ""),
+            study_date=study.get(tags.STUDY_DATE, ""),
+            series_number=series.get(tags.SERIES_NUMBER, ""),
+            instance_count=_count(series.get(tags.NUMBER_OF_SERIES_RELATED_INSTANCES, "")),
+        )
+        for series in await _find(pool, asked)
+        # One study UID may stand under two patients after a wrong merge.
+        if series.get(tags.STUDY_INSTANCE_UID, study_uid) == study_uid
+        and series.get(tags.PATIENT_ID, "") in {"", patient_id}
+    ]
+
+
+async def find_instances(pool: Pool, study_uid: str, series_uid: str) -> list[InstanceFound]:
+    """Ask at IMAGE level; see ``Pacs.find_instances``."""
+    found: dict[str, InstanceFound] = {}
+    for match in await _find(pool, _instances_of(study_uid, series_uid)):
+        if match.get(tags.SERIES_INSTANCE_UID, series_uid) != series_uid:
+            continue
+        uid = _uid(pool, match, tags.SOP_INSTANCE_UID)
+        syntaxes = match.get(tags.AVAILABLE_TRANSFER_SYNTAX_UID, "")
+        found[uid] = InstanceFound(
+            uid, match.get(tags.SOP_CLASS_UID, ""), syntaxes if _UID.fullmatch(syntaxes) else None
+        )
+    return list(found.values())
+
+
+async def is_held(pool: Pool, key: InstanceKey) -> bool:
+    """Ask whether the PACS still knows one instance."""
+    asked = _instances_of(key.study_uid, key.series_uid) | {tags.SOP_INSTANCE_UID: key.instance_uid}
+    return any(match.get(tags.SOP_INSTANCE_UID) == key.instance_uid for match in await _find(pool, asked))
+
+
+def _instances_of(study_uid: str, series_uid: str) -> dict[int, str]:
+    check_uids((study_uid, series_uid))
+    return {
+        tags.QUERY_RETRIEVE_LEVEL: "IMAGE",
+        tags.STUDY_INSTANCE_UID: study_uid,
+        tags.SERIES_INSTANCE_UID: series_uid,
+        tags.SOP_INSTANCE_UID: "",
+        tags.SOP_CLASS_UID: "",
+        tags.AVAILABLE_TRANSFER_SYNTAX_UID: "",
+    }
+
+
+def check_asked(patient_id: str | None, study_uid: str | None) -> None:
+    """Refuse questions that a PACS would answer with more than was meant; raises ``MalformedNameError``."""
+    if patient_id is None and study_uid is None:
+        message = "a query names a patient, a study, or both"
+        raise MalformedNameError(message)
+    if study_uid is not None:
+        check_uids((study_uid,))
+    if patient_id is None:
+        return
+    is_bare = patient_id == patient_id.strip() and not _NOT_IN_PATIENT_IDS.search(patient_id)
+    if not is_bare or not 0 < len(patient_id) <= MAX_PATIENT_ID:
+        message = "a Patient ID in a query has 1 to 64 characters, no wildcard, no backslash, no space at its ends"
+        raise MalformedNameError(message)
+
+
+def check_uids(uids: Sequence[str]) -> None:
+    """Refuse what is no UID: empty, a wildcard or a list; raises ``MalformedNameError``."""
+    if not all(_UID.fullmatch(uid) for uid in uids):
+        message = "a UID has 1 to 64 digits and dots"
+        raise MalformedNameError(message)
+
+
+def _uid(pool: Pool, match: Match, tag: int) -> str:
+    """Take a UID from an answer; an empty one or a wildcard would make the next question a different one."""
+    uid = match.get(tag, "")
+    if not _UID.fullmatch(uid):
+        message = f"{pool.address}: it answered a query without one of the UIDs that a match has"
+        raise RecallFailedError(message)
+    return uid
+
+
+def _count(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+async def _find(pool: Pool, asked: Mapping[int, str]) -> list[Match]:
+    """Ask one question; all its matches, or an error."""
+    while True:
+        connection = await pool.take({})
+        try:
+            return await _matches(pool, connection, asked)
+        except StaleAssociationError:
+            continue  # at most once for each association that was kept
+        finally:
+            pool.give_back(connection)
+
+
+async def _matches(pool: Pool, connection: Connection, asked: Mapping[int, str]) -> list[Match]:
+    message_id = await connection.request(CommandField.FIND_RQ, STUDY_ROOT_FIND, encode_identifier(asked))
+    matches: list[Match] = []
+    size = 0
+    while True:
+        response = await connection.next_event()
+        if not isinstance(response, Command) or (response.field, response.message_id) != (
+            CommandField.FIND_RSP,
+            message_id,
+        ):
+            message = f"{pool.address}: it answered a query with something else"
+            raise RecallFailedError(message)
+        encoded = await read_identifier(connection) if response.has_data_set else b""
+        if not is_pending(response.status):
+            connection.finished()
+            break
+        matches.append(_parsed(pool, encoded))
+        connection.progressed()
+        size += len(encoded) + _MATCH_OVERHEAD_BYTES
+        if size > MAX_ANSWER_BYTES:
+            message = f"{pool.address}: it answered a query with more than {MAX_ANSWER_BYTES} bytes"
+            raise RecallFailedError(message)
+    if response.status != _SUCCESS:
+        message = f"{pool.address}: a query failed with status 0x{response.status:04X}"
+        raise RecallFailedError(message)
+    return matches
+
+
+def _parsed(pool: Pool, encoded: bytes) -> Match:
+    try:
+        return parse_identifier(encoded)
+    except RecallFailedError as error:
+        message = f"{pool.address}: {error}"
+        raise RecallFailedError(message) from error
+
+
+async def read_identifier(connection: Connection) -> bytes:
+    """Receive the data set that belongs to a response, at most ``MAX_IDENTIFIER_BYTES``."""
+    encoded = bytearray()
+    while True:
+        fragment = await connection.next_event()
+        if not isinstance(fragment, Fragment) or len(encoded) + len(fragment.view) > MAX_IDENTIFIER_BYTES:
+            message = f"it sent an identifier of more than {MAX_IDENTIFIER_BYTES} bytes"
+            raise RecallFailedError(message)
+        encoded += fragment.view
+        if fragment.is_last:
+            return bytes(encoded)

@@ -1,0 +1,103 @@
+"""A PACS over the network: the port ``Pacs`` on associations of our own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+import trio
+
+from mdmfs.hospital.dicom.commands import Command, CommandField
+from mdmfs.hospital.dicom.connection import Connection, StaleAssociationError
+from mdmfs.hospital.dicom.negotiation import VERIFICATION
+from mdmfs.hospital.dicom.pacs import (
+    IncomingInstance,
+    InstanceFound,
+    InstanceKey,
+    PacsAddress,
+    Politeness,
+    SeriesFound,
+)
+from mdmfs.hospital.dicom.pool import Pool
+from mdmfs.hospital.dicom.query import find_instances, find_series
+from mdmfs.hospital.dicom.recall import Batch, Recall, image_batches, series_batches
+from mdmfs.model.errors import RecallFailedError
+
+_CLOSE_SECONDS: Final = 2.0
+
+
+class RemotePacs:
+    """One PACS, asked over a pool of associations; ``open_pacs`` makes it. The contract is ``Pacs``."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool: Final = pool
+
+    async def echo(self) -> None:
+        """Ask whether the PACS answers at all (C-ECHO)."""
+        while True:
+            connection = await self._pool.take({})
+            try:
+                return await self._echo(connection)
+            except StaleAssociationError:
+                continue  # at most once for each association that was kept
+            finally:
+                self._pool.give_back(connection)
+
+    async def _echo(self, connection: Connection) -> None:
+        message_id = await connection.request(CommandField.ECHO_RQ, VERIFICATION)
+        match await connection.next_event():
+            case Command(field=CommandField.ECHO_RSP, message_id=answered, status=0, has_data_set=False) if (
+                answered == message_id
+            ):
+                connection.finished()
+            case _:
+                message = f"{self._pool.address}: it did not answer a C-ECHO with success"
+                raise RecallFailedError(message)
+
+    async def find_series(self, *, patient_id: str | None = None, study_uid: str | None = None) -> list[SeriesFound]:
+        """List the series of a patient or of a study."""
+        return await find_series(self._pool, patient_id, study_uid)
+
+    async def find_instances(self, *, study_uid: str, series_uid: str) -> list[InstanceFound]:
+        """List the instances of a series."""
+        return await find_instances(self._pool, study_uid, series_uid)
+
+    def retrieve(self, wanted: Sequence[InstanceKey]) -> AbstractAsyncContextManager[AsyncIterator[IncomingInstance]]:
+        """Bring instances in lists."""
+        keys = list({key.instance_uid: key for key in wanted}.values())
+        return self._recall(image_batches(keys, self._pool.politeness.list_size))
+
+    def retrieve_series(
+        self, *, study_uid: str, series_uid: str, instances: Sequence[InstanceFound]
+    ) -> AbstractAsyncContextManager[AsyncIterator[IncomingInstance]]:
+        """Bring a whole series."""
+        found = {it.instance_uid: it for it in instances}.values()
+        keys = [InstanceKey(study_uid, series_uid, it.instance_uid, it.class_uid, it.transfer_syntax) for it in found]
+        return self._recall(series_batches(keys, self._pool.politeness.list_size))
+
+    def _recall(self, batches: Iterator[Batch]) -> AbstractAsyncContextManager[AsyncIterator[IncomingInstance]]:
+        return contextlib.aclosing(Recall(self._pool, batches).instances())
+
+
+@contextlib.asynccontextmanager
+async def open_pacs(address: PacsAddress, politeness: Politeness | None = None) -> AsyncIterator[RemotePacs]:
+    """Be ready to ask a PACS; connects when something is asked, and releases what is kept at the end."""
+    pool = Pool(address, politeness or Politeness())
+    pacs = RemotePacs(pool)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.release_idle)
+            yield pacs
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise _only(group) from None
+    finally:
+        with trio.CancelScope(deadline=trio.current_time() + _CLOSE_SECONDS, shield=True):
+            await pool.aclose()
+
+
+def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Unwrap what the body raised: the nursery puts it in a group, and the task in it raises nothing of its own."""
+    return group.exceptions[0] if len(group.exceptions) == 1 else group
