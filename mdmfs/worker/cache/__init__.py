@@ -1,0 +1,1 @@
+"""Sealed objects on the worker's disk: ciphertext only, bounded, disposable."""

@@ -1,0 +1,96 @@
+"""A sealed object on disk, whole or still growing: who wants bytes that have not arrived waits for them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import trio
+
+from mdmfs.model.errors import IntegrityError, MdmfsError
+from mdmfs.model.names import Guid
+
+
+class Ciphertext:
+    """An open file of ciphertext. Reading is for worker threads, waiting for tasks; whoever opens it closes it.
+
+    It is readable for as long as it is open, even when the cache has let it go meanwhile.
+    """
+
+    def __init__(self, guid: Guid, path: Path, descriptor: int, *, length: int, arrived: int) -> None:
+        self.guid = guid
+        self.path = path
+        self.length = length
+        """Of the sealed object, in bytes."""
+        self.is_from_cache = arrived == length
+        """Whether it was complete when it was opened: damage is the disk's then, and another fetch may help."""
+        self._descriptor = descriptor
+        self._arrived = arrived
+        self._failure: MdmfsError | None = None
+        self._news = trio.Event()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of it is here."""
+        return self._arrived == self.length
+
+    @property
+    def arrived(self) -> int:
+        """How many bytes are here, from the begin on."""
+        return self._arrived
+
+    async def wait_for(self, end: int) -> None:
+        """Wait until the bytes before ``end`` are here; raises the error of a fetch that ended before."""
+        while self._arrived < end:
+            if self._failure is not None:
+                raise type(self._failure)(str(self._failure)) from self._failure
+            await self._news.wait()
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read bytes that have arrived; ``IntegrityError`` where the disk no longer gives them."""
+        buffer = bytearray(length)
+        self.read_into(offset, memoryview(buffer))
+        return bytes(buffer)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill a buffer with bytes that have arrived; ``IntegrityError`` where the disk no longer gives them."""
+        reason = "it is shorter than it was"
+        try:
+            if os.preadv(self._descriptor, [buffer], offset) == len(buffer):
+                return
+        except OSError as error:
+            reason = str(error.strerror)
+        message = f"the cached ciphertext of {self.guid} cannot be read: {reason}"
+        raise IntegrityError(message)
+
+    def write(self, octets: memoryview) -> None:
+        """Append, in a worker thread, and tell nobody: ``note`` does, from a task. Raises ``OSError``."""
+        offset = self._arrived
+        while octets:
+            count = os.pwrite(self._descriptor, octets, offset)
+            octets, offset = octets[count:], offset + count
+
+    def note(self, count: int) -> None:
+        """Count bytes that were written, and wake who waits for them."""
+        self._arrived += count
+        self._tell()
+
+    def fail(self, error: MdmfsError) -> None:
+        """Say that no more bytes come, and why; the first reason stays."""
+        self._failure = self._failure or error
+        self._tell()
+
+    def close(self) -> None:
+        """Close the file; a second time changes nothing."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    @property
+    def descriptor(self) -> int:
+        """The open file, -1 once it is closed."""
+        return self._descriptor
+
+    def _tell(self) -> None:
+        news, self._news = self._news, trio.Event()
+        news.set()

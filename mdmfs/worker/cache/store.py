@@ -1,0 +1,225 @@
+"""The cache: one folder of ciphertext under a limit, the files not opened for longest leave first. No fsck, ever.
+
+``complete/GUID.GENERATION.THRESHOLD.SALT`` is a whole sealed object. Its name holds what must be known to open it
+without the hospital: the key's generation, and how many shares make the key. Its time of modification says when it was
+last opened. ``arriving/`` holds what is being fetched, each file locked by who writes it; what is not locked at the
+start was left by a crash and goes. Nothing is synced: what a power cut spoils fails its tags and is fetched anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import os
+import secrets
+import time
+from collections import OrderedDict
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from mdmfs.model.errors import ConfigurationError, OutOfSpaceError
+from mdmfs.model.names import Guid
+from mdmfs.sealing.layout import SALT_SIZE, sealed_size
+from mdmfs.worker.cache.ciphertext import Ciphertext
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_NO_FALLOCATE: Final = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+
+log = structlog.get_logger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seal:
+    """What is known of a sealing beside its bytes."""
+
+    generation: int
+    """Of the file key."""
+    threshold: int
+    """How many shares make the key."""
+    salt: bytes
+
+    def __str__(self) -> str:
+        return f"{self.generation}.{self.threshold}.{self.salt.hex()}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Kept:
+    """One complete object."""
+
+    path: Path
+    length: int
+    seal: Seal
+
+
+class CiphertextCache:
+    """Objects by GUID. Its methods are short; those that touch many files run in a thread."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        """``limit`` is in bytes, for complete and arriving objects together."""
+        self._complete = folder / "complete"
+        self._arriving = folder / "arriving"
+        self._folder = folder
+        self._limit = limit
+        self._used = 0
+        self._kept: OrderedDict[Guid, _Kept] = OrderedDict()
+
+    @property
+    def used(self) -> int:
+        """Bytes of ciphertext on disk."""
+        return self._used
+
+    def __contains__(self, guid: Guid) -> bool:
+        return guid in self._kept
+
+    async def load(self) -> None:
+        """Make the folders, drop what a crash left behind, and learn what is there."""
+        await trio.to_thread.run_sync(self._load)
+
+    def open(self, guid: Guid, size: int) -> tuple[Ciphertext, Seal] | None:
+        """Open the complete object of a file of ``size`` plaintext bytes; None where there is none of that size."""
+        kept = self._kept.get(guid)
+        if kept is None:
+            return None
+        try:
+            descriptor = os.open(kept.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            self.discard(guid)
+            return None
+        length = os.fstat(descriptor).st_size
+        if length != sealed_size(size):
+            os.close(descriptor)
+            self.discard(guid)
+            return None
+        with contextlib.suppress(OSError):  # then it leaves a little earlier
+            os.utime(descriptor, ns=(time.time_ns(), time.time_ns()))
+        self._kept.move_to_end(guid)
+        return Ciphertext(guid, kept.path, descriptor, length=length, arrived=length), kept.seal
+
+    async def receive(self, guid: Guid, length: int) -> Ciphertext:
+        """Make room and an empty file for an object on its way; raises ``OutOfSpaceError``.
+
+        It ends with ``keep`` or ``abandon``.
+        """
+        self._evict_down_to(self._limit - length)
+        if self._used + length > self._limit:
+            message = f"the cache has room for {self._limit} bytes in all, the sealed object of {guid} needs {length}"
+            raise OutOfSpaceError(message)
+        self._used += length
+        path = self._arriving / secrets.token_hex(16)
+        descriptor = -1
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            await self._allocate(descriptor, length, guid)
+        except BaseException as error:
+            self._used -= length
+            if descriptor >= 0:
+                os.close(descriptor)
+            path.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                message = f"the cache {self._folder} cannot be written to: {error.strerror}"
+                raise OutOfSpaceError(message) from error
+            raise
+        return Ciphertext(guid, path, descriptor, length=length, arrived=0)
+
+    def keep(self, ciphertext: Ciphertext, seal: Seal) -> None:
+        """Take a complete object in, in place of an older one."""
+        self._remove(ciphertext.guid)
+        path = self._complete / f"{ciphertext.guid}.{seal}"
+        try:
+            ciphertext.path.rename(path)
+        except OSError as error:
+            message = f"the sealed object of {ciphertext.guid} cannot be put into {self._complete}: {error.strerror}"
+            raise OutOfSpaceError(message) from error
+        fcntl.flock(ciphertext.descriptor, fcntl.LOCK_UN)
+        ciphertext.path = path
+        self._kept[ciphertext.guid] = _Kept(path, ciphertext.length, seal)
+
+    def abandon(self, ciphertext: Ciphertext) -> None:
+        """Drop an object that did not arrive whole, or not as it was sealed."""
+        ciphertext.path.unlink(missing_ok=True)
+        self._used -= ciphertext.length
+
+    def discard(self, guid: Guid) -> None:
+        """Drop the object of a GUID, where there is one; who has it open reads on."""
+        self._remove(guid)
+
+    def evict_one(self) -> bool:
+        """Drop the object not opened for longest; False where none is left."""
+        if not self._kept:
+            return False
+        self._remove(next(iter(self._kept)))
+        return True
+
+    def _evict_down_to(self, limit: int) -> None:
+        while self._used > limit and self.evict_one():
+            pass
+
+    def _remove(self, guid: Guid) -> None:
+        kept = self._kept.pop(guid, None)
+        if kept is not None:
+            kept.path.unlink(missing_ok=True)
+            self._used -= kept.length
+
+    async def _allocate(self, descriptor: int, length: int, guid: Guid) -> None:
+        """Take the space before the first byte comes: a disk that is full says so now."""
+        while True:
+            try:
+                await trio.to_thread.run_sync(os.posix_fallocate, descriptor, 0, length)
+            except OSError as error:
+                if error.errno in _NO_FALLOCATE:
+                    return
+                if error.errno not in _FULL or not self.evict_one():
+                    message = f"there is no space for the sealed object of {guid} in {self._folder}: {error.strerror}"
+                    raise OutOfSpaceError(message) from error
+            else:
+                return
+
+    def _load(self) -> None:
+        try:
+            for folder in (self._folder, self._complete, self._arriving):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                folder.chmod(0o700)
+            for path in self._arriving.iterdir():
+                _drop_unlocked(path)
+            found = sorted((path.stat().st_mtime_ns, path) for path in self._complete.iterdir())
+            for _, path in found:
+                self._learn(path)
+        except OSError as error:
+            message = f"the cache {self._folder} cannot be used: {error.strerror}"
+            raise ConfigurationError(message) from error
+        self._evict_down_to(self._limit)
+        log.info("cache opened", objects=len(self._kept), bytes=self._used)
+
+    def _learn(self, path: Path) -> None:
+        parsed = _parse(path.name)
+        if parsed is None:
+            path.unlink()
+            return
+        guid, seal = parsed
+        self._remove(guid)
+        length = path.stat().st_size
+        self._kept[guid] = _Kept(path, length, seal)
+        self._used += length
+
+
+def _drop_unlocked(path: Path) -> None:
+    """Remove a file that nobody is writing any more."""
+    with contextlib.suppress(BlockingIOError), path.open("rb") as arriving:
+        fcntl.flock(arriving, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+
+
+def _parse(name: str) -> tuple[Guid, Seal] | None:
+    try:
+        guid, generation, threshold, salt = name.split(".")
+        seal = Seal(int(generation), int(threshold), bytes.fromhex(salt))
+        return (Guid.parse(guid), seal) if len(seal.salt) == SALT_SIZE else None
+    except ValueError:
+        # MalformedNameError is one, too
+        return None

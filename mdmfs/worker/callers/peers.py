@@ -1,0 +1,93 @@
+"""The hospital and the keystores as one caller reaches them: one pool of connections per credential.
+
+A proxy that was renewed on disk makes new pools at the next call; calls under way end over the old ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+import trio
+
+from mdmfs.model.errors import ConfigurationError, CredentialRefusedError
+from mdmfs.pki.tls import Credential
+from mdmfs.pki.trust import Stamp, TrustAnchors
+from mdmfs.wire.client import Client
+from mdmfs.wire.configuration import KeystorePeer
+from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.peers import open_client, open_keystores
+from mdmfs.worker.configuration import HospitalPeer
+
+LOOK_SECONDS: Final = 1.0
+"""How often the files are looked at."""
+
+log = structlog.get_logger(__name__)
+
+
+class Peers:
+    """Clients with the credential of the moment."""
+
+    def __init__(
+        self,
+        hospital: HospitalPeer,
+        keystores: Sequence[KeystorePeer],
+        credential: Credential,
+        anchors: TrustAnchors,
+        nursery: trio.Nursery,
+    ) -> None:
+        """Know where everyone is; nobody is asked yet. The nursery outlives all calls."""
+        self._hospital_peer = hospital
+        self._keystore_peers = tuple(keystores)
+        self._credential = credential
+        self._anchors = anchors
+        self._nursery = nursery
+        self._stamp: Stamp = ()
+        self._look_again = float("-inf")
+        self._hospital: Client | None = None
+        self._keystores: Keystores | None = None
+
+    def hospital(self) -> Client:
+        """Give the client of the hospital; raises ``CredentialRefusedError`` where there is no usable credential."""
+        self._renew()
+        if self._hospital is None:
+            raise self._missing()
+        return self._hospital
+
+    def keystores(self) -> Keystores:
+        """Give the clients of the keystores; raises as ``hospital``."""
+        self._renew()
+        if self._keystores is None:
+            raise self._missing()
+        return self._keystores
+
+    def _missing(self) -> CredentialRefusedError:
+        message = f"there is no usable proxy or certificate at {self._credential.certificate_file}: make a new proxy"
+        return CredentialRefusedError(message)
+
+    def _renew(self) -> None:
+        """Make new clients where credential or trust anchors have changed on disk."""
+        if trio.current_time() < self._look_again:
+            return
+        try:
+            stamp = self._credential.stamp() + self._anchors.stamp()
+            if stamp != self._stamp:
+                self._connect_with(stamp)
+        except ConfigurationError as error:
+            self._hospital = self._keystores = None
+            self._stamp = ()
+            log.warning("no usable credential", reason=str(error))
+            message = f"no usable proxy or certificate: {error}"
+            raise CredentialRefusedError(message) from error
+        self._look_again = trio.current_time() + LOOK_SECONDS
+
+    def _connect_with(self, stamp: Stamp) -> None:
+        peer = self._hospital_peer
+        hospital = open_client(peer.address, peer.dn, self._credential, self._anchors)
+        keystores = open_keystores(self._keystore_peers, self._credential, self._anchors, self._nursery)
+        if self._hospital is not None:
+            self._nursery.start_soon(self._hospital.aclose)
+        self._hospital, self._keystores = hospital, keystores
+        self._stamp = stamp
+        log.info("credential loaded", file=str(self._credential.certificate_file))

@@ -1,0 +1,113 @@
+"""The configuration of a mount: one TOML file to a frozen value."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+from typing import Final
+
+import msgspec
+
+from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.names import ROOT_PREFIX, Lfn
+from mdmfs.wire.configuration import KeystorePeer, Settings, beside, read_configuration
+
+_UNITS: Final = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_SIZE: Final = re.compile(r"(\d+) ?(|KiB|MiB|GiB|TiB)")
+
+
+class MountSettings(Settings, frozen=True):
+    """``[mount]``."""
+
+    root: str = ROOT_PREFIX
+    """The LFN of the directory that is shown."""
+    deadline: float = 60.0
+    """Seconds that an open waits for its first bytes."""
+
+
+class HospitalPeer(Settings, frozen=True):
+    """``[hospital]``."""
+
+    address: str
+    """``HOST:PORT``."""
+    dn: str
+    """Of its certificate; no other is accepted."""
+
+
+class CredentialSettings(Settings, frozen=True):
+    """``[credential]``: a proxy, or a certificate with its key; with neither the user's proxy is looked for."""
+
+    proxy: str = ""
+    certificate: str = ""
+    key: str = ""
+
+
+class CacheSettings(Settings, frozen=True):
+    """``[cache]``."""
+
+    directory: str = ""
+    """By default ``$XDG_CACHE_HOME/mdmfs`` or ``~/.cache/mdmfs``."""
+    size: str = "10 GiB"
+    """Bytes, or a number with KiB, MiB, GiB or TiB."""
+
+
+class MountConfiguration(Settings, frozen=True):
+    """All of it; paths are relative to the configuration's folder."""
+
+    hospital: HospitalPeer
+    keystores: list[KeystorePeer]
+    trust: str
+    """PEM bundle of trust anchors, or a CA directory with hash names."""
+    mount: MountSettings = MountSettings()
+    credential: CredentialSettings = CredentialSettings()
+    cache: CacheSettings = CacheSettings()
+    folder: str = "."
+    """Where the configuration lies; set by ``read``."""
+
+    @classmethod
+    def read(cls, path: pathlib.Path) -> MountConfiguration:
+        """Read a file; raises ``ConfigurationError``."""
+        configuration = msgspec.structs.replace(read_configuration(path, cls), folder=str(path.parent.absolute()))
+        configuration.refuse_nonsense()
+        return configuration
+
+    def refuse_nonsense(self) -> None:
+        """Raise ``ConfigurationError`` for what no mount could run with."""
+        if not self.keystores or len({peer.name for peer in self.keystores}) != len(self.keystores):
+            message = "[[keystores]] names every keystore once, and at least one"
+            raise ConfigurationError(message)
+        if self.mount.deadline <= 0:
+            message = "[mount] deadline is a number of seconds above 0"
+            raise ConfigurationError(message)
+        if bool(self.credential.certificate) != bool(self.credential.key) or (
+            self.credential.proxy and self.credential.certificate
+        ):
+            message = "[credential] has proxy, or certificate and key, or nothing"
+            raise ConfigurationError(message)
+        self.cache_size  # noqa: B018 raises
+
+    @property
+    def root(self) -> Lfn:
+        """The directory that is shown; ``MalformedNameError`` for another text."""
+        return Lfn.parse(self.mount.root)
+
+    @property
+    def cache_size(self) -> int:
+        """The cache's limit in bytes."""
+        match = _SIZE.fullmatch(self.cache.size.strip())
+        if match is None:
+            message = f"[cache] size is written like 10 GiB, not {self.cache.size!r}"
+            raise ConfigurationError(message)
+        return int(match[1]) * _UNITS[match[2]]
+
+    @property
+    def cache_folder(self) -> pathlib.Path:
+        """Where the ciphertext is kept."""
+        if self.cache.directory:
+            return self.path(self.cache.directory)
+        return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "mdmfs"
+
+    def path(self, text: str) -> pathlib.Path:
+        """Resolve a path of the configuration."""
+        return beside(pathlib.Path(self.folder) / "mount.toml", text)

@@ -1,0 +1,222 @@
+"""The file system: inodes and handles in, values out; no FUSE, no network. ``cat`` or WebDAV could stand on it."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Final, Protocol
+
+import trio
+
+from mdmfs.model.errors import (
+    IsADirectoryFileError,
+    MdmfsError,
+    NoSuchAttributeError,
+    NotADirectoryFileError,
+    PeerTimedOutError,
+    PeerUnreachableError,
+)
+from mdmfs.model.names import Guid
+from mdmfs.wire.messages import FileDescription, Node, NodeKind, Totals
+from mdmfs.worker.descriptions import Descriptions
+from mdmfs.worker.hospital import Hospital
+from mdmfs.worker.namespace.listing import Listing
+from mdmfs.worker.namespace.names import Namespace
+from mdmfs.worker.open_file import OpenFile
+from mdmfs.worker.opening import Opener
+
+GUID_ATTRIBUTE: Final = b"user.guid"
+REPLICAS_ATTRIBUTE: Final = b"user.replicas"
+STATUS_ATTRIBUTE: Final = b"user.status"
+SHA256_ATTRIBUTE: Final = b"user.mdmfs.sha256"
+ATTRIBUTES: Final = (GUID_ATTRIBUTE, REPLICAS_ATTRIBUTE, STATUS_ATTRIBUTE, SHA256_ATTRIBUTE)
+STATUS_SECONDS: Final = 1.0
+"""How old a locality may be."""
+TOTALS_SECONDS: Final = 10.0
+BURST_SECONDS: Final = 1.0
+"""Two opens in one directory within this time make a burst: the shares of what comes next are fetched along."""
+SIBLINGS: Final = 32
+
+
+class Kernel(Protocol):
+    """Who remembers names on our behalf and must be told when they have gone."""
+
+    async def forget_names(self, directory: int, names: list[bytes]) -> None:
+        """Forget entries of a directory that are no longer what they were."""
+
+
+@dataclasses.dataclass(slots=True)
+class _DirectoryHandle:
+    inode: int
+    listing: Listing
+
+
+class FileSystem:
+    """One mount's files and directories. Every error is an ``MdmfsError``."""
+
+    def __init__(
+        self, hospital: Hospital, namespace: Namespace, descriptions: Descriptions, opener: Opener, kernel: Kernel
+    ) -> None:
+        self._hospital = hospital
+        self._namespace = namespace
+        self._descriptions = descriptions
+        self._opener = opener
+        self._kernel = kernel
+        self._handles = itertools.count(1)
+        self._directories: dict[int, _DirectoryHandle] = {}
+        self._files: dict[int, OpenFile] = {}
+        self._totals: tuple[Totals, float] | None = None
+        self._last_open: tuple[int, float] = (0, float("-inf"))
+
+    # Names and attributes
+
+    async def lookup(self, parent: int, name: bytes) -> Node:
+        """Find an entry of a directory and count the kernel's lookup; raises ``NoSuchFileError``."""
+        node = await self._namespace.lookup(parent, name)
+        self.retain(parent, node)
+        return node
+
+    def attributes(self, inode: int) -> Node:
+        """Give the attributes of an inode in use, and ask nobody."""
+        return self._namespace.inodes.of(inode).node
+
+    def retain(self, parent: int, node: Node) -> None:
+        """Count a lookup of an entry that the kernel was told of."""
+        lfn = self._namespace.inodes.of(parent).lfn
+        if lfn is None:
+            message = f"inode {parent} is a file and has no entries"
+            raise NotADirectoryFileError(message)
+        self._namespace.inodes.retain(node, parent, lfn)
+
+    def forget(self, inode: int, lookups: int) -> None:
+        """Take lookups back."""
+        if self._namespace.forget(inode, lookups):
+            self._opener.forget(inode)
+
+    # Directories
+
+    async def open_directory(self, inode: int) -> int:
+        """Open a directory and give a handle."""
+        handle = next(self._handles)
+        self._directories[handle] = _DirectoryHandle(inode, await self._namespace.listing(inode))
+        return handle
+
+    async def read_directory(self, handle: int, position: int) -> Iterator[tuple[bytes, Node, int]]:
+        """Give the entries behind a position: name, attributes and the position after it.
+
+        A handle shows the directory as it was when reading it began; position 0 begins again, like ``rewinddir``.
+        """
+        opened = self._directories[handle]
+        if position == 0:
+            opened.listing = await self._namespace.listing(opened.inode)
+        return self._entries(opened, position)
+
+    def directory_of(self, handle: int) -> int:
+        """Give the inode that a handle of a directory was opened for."""
+        return self._directories[handle].inode
+
+    def close_directory(self, handle: int) -> None:
+        """End a handle."""
+        del self._directories[handle]
+
+    def _entries(self, opened: _DirectoryHandle, position: int) -> Iterator[tuple[bytes, Node, int]]:
+        names, nodes = opened.listing.names, opened.listing.nodes
+        for index in range(position, len(names)):
+            yield names[index], nodes[names[index]], index + 1
+
+    # Files
+
+    async def open_file(self, inode: int) -> int:
+        """Open a file and give a handle; when this returns, its first bytes can be read at once."""
+        node = self._file(inode)
+        handle = next(self._handles)
+        self._files[handle] = await self._opener.open(node, self._siblings(inode, node))
+        return handle
+
+    async def read(self, handle: int, offset: int, length: int) -> bytes:
+        """Give plaintext, short at the end of the file only."""
+        return await self._opener.read(self._files[handle], offset, length)
+
+    def close_file(self, handle: int) -> None:
+        """End a handle."""
+        self._opener.close(self._files.pop(handle))
+
+    def _file(self, inode: int) -> Node:
+        node = self._namespace.inodes.of(inode).node
+        if node.kind is not NodeKind.FILE:
+            message = f"inode {inode} is a directory"
+            raise IsADirectoryFileError(message)
+        return node
+
+    def _siblings(self, inode: int, node: Node) -> Sequence[Guid]:
+        """Name the files that a program which opens one after the other opens next."""
+        parent = self._namespace.inodes.of(inode).parent
+        before, when = self._last_open
+        now = trio.current_time()
+        self._last_open = parent, now
+        listing = self._namespace.held(parent)
+        if before != parent or now > when + BURST_SECONDS or listing is None:
+            return ()
+        first = bisect.bisect_right(listing.names, node.name.encode("utf-8", "surrogatepass"))
+        following = (listing.nodes[name] for name in listing.names[first : first + SIBLINGS])
+        return [Guid(node.guid) for node in following if node.kind is NodeKind.FILE]
+
+    # Extended attributes and totals
+
+    def attribute_names(self, inode: int) -> Sequence[bytes]:
+        """Name the extended attributes; directories have none."""
+        return ATTRIBUTES if self.attributes(inode).kind is NodeKind.FILE else ()
+
+    async def attribute(self, inode: int, name: bytes) -> bytes:
+        """Give an extended attribute; what is not ours is refused without asking anybody."""
+        if name not in self.attribute_names(inode):
+            message = f"inode {inode} has no such extended attribute"
+            raise NoSuchAttributeError(message)
+        guid = Guid(self.attributes(inode).guid)
+        if name == GUID_ATTRIBUTE:
+            return str(guid).encode()
+        max_age = STATUS_SECONDS if name == STATUS_ATTRIBUTE else float("inf")
+        return _written(name, await self._descriptions.of(guid, max_age=max_age))
+
+    async def totals(self) -> Totals:
+        """Count what lies below the root, as of 10 s ago; of an older answer when the hospital gives none."""
+        known = self._totals
+        if known is not None and trio.current_time() < known[1]:
+            return known[0]
+        try:
+            totals = await self._hospital.totals(self._namespace.root)
+        except (PeerUnreachableError, PeerTimedOutError):
+            if known is None:
+                raise
+            totals = known[0]
+        self._totals = totals, trio.current_time() + TOTALS_SECONDS
+        return totals
+
+    # What the feed tells
+
+    async def forget_names(self, directory: int, names: list[bytes]) -> None:
+        """Let the kernel forget entries that are no longer what they were."""
+        await self._kernel.forget_names(directory, names)
+
+    async def revoke(self, inode: int) -> None:
+        """Stop everyone who reads a file."""
+        try:
+            octets = self.attributes(inode).guid
+        except MdmfsError:
+            octets = b""
+        await self._opener.revoke(inode, Guid(octets) if octets else None)
+
+    async def revoke_all(self) -> None:
+        """Stop everyone who reads anything."""
+        for inode in self._namespace.inodes.files():
+            await self.revoke(inode)
+
+
+def _written(name: bytes, description: FileDescription) -> bytes:
+    if name == STATUS_ATTRIBUTE:
+        return description.locality.encode()
+    if name == REPLICAS_ATTRIBUTE:
+        return "\n".join(description.replicas).encode()
+    return description.sha256.hex().encode()

@@ -1,0 +1,200 @@
+"""Mount, serve, unmount: with ``operations`` and ``kernel`` all that knows pyfuse3."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import errno
+import os
+import select
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pyfuse3
+import structlog
+import trio
+
+from mdmfs.model.errors import ConfigurationError
+from mdmfs.worker.fuse.kernel import KernelCaches
+from mdmfs.worker.fuse.operations import PID_ATTRIBUTE, MdmfsOperations
+
+FILE_SYSTEM: Final = "mdmfs"
+KIND: Final = f"fuse.{FILE_SYSTEM}"
+COMMAND_SECONDS: Final = 10.0
+MAX_BACKGROUND: Final = 512
+"""Waiting READs that the kernel hands to us at once; libfuse's 12 would let a slow PACS delay everyone's reads."""
+MAX_TASKS: Final = 1200
+"""More than waiting opens and READs together, so that ``ls`` always finds a free one."""
+READ_AHEAD_KIB: Final = 1024
+"""One READ of a megabyte in place of eight: twice the throughput of a file that is read in order."""
+_DEVICES: Final = Path("/sys/class/bdi")
+_MNT_FORCE: Final = 1
+_MNT_DETACH: Final = 2
+"""umount2(2)."""
+_CONNECTIONS: Final = Path("/sys/fs/fuse/connections")
+
+log = structlog.get_logger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MountEntry:
+    """A line of /proc/self/mountinfo (proc(5)) that is ours to look at."""
+
+    device: int
+    """Its minor number, under which the kernel keeps the FUSE connection."""
+    kind: str
+
+
+@contextlib.contextmanager
+def mounted(operations: MdmfsOperations, kernel: KernelCaches, mountpoint: Path) -> Iterator[None]:
+    """Mount for the length of a block; at its end the mount is gone, whoever still uses it."""
+    clean_up_stale(mountpoint)
+    options = {"ro", "nosuid", "nodev", f"fsname={FILE_SYSTEM}", f"subtype={FILE_SYSTEM}"}
+    try:
+        pyfuse3.init(operations, str(mountpoint), options)
+    except RuntimeError as error:
+        message = f"{mountpoint} cannot be mounted: is it an empty directory of yours, and fuse3 installed?"
+        raise ConfigurationError(message) from error
+    try:
+        yield
+    finally:
+        # The kernel first: whatever thread still waits for it is freed, before the session it uses is.
+        detach(mountpoint)
+        kernel.shut()
+        pyfuse3.close(unmount=False)
+
+
+async def serve() -> None:
+    """Answer the kernel until it is unmounted."""
+    await pyfuse3.main(max_tasks=MAX_TASKS)
+
+
+async def raise_limits(operations: MdmfsOperations, mountpoint: Path) -> None:
+    """Ask for larger limits once the kernel has set its own; where this user may not, they stay as they are."""
+    await operations.begun.wait()
+    await trio.to_thread.run_sync(_raise_limits, mountpoint)
+
+
+def entry_of(mountpoint: Path) -> MountEntry | None:
+    """Find what is mounted there, without touching it; None where nothing is."""
+    found = None
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        fields = line.split(" ")
+        if _unescaped(fields[4]) == str(mountpoint):
+            found = MountEntry(int(fields[2].partition(":")[2]), fields[fields.index("-") + 1])
+    return found
+
+
+def clean_up_stale(mountpoint: Path) -> None:
+    """Unmount what a killed daemon left there; raises ``ConfigurationError`` where a live one serves."""
+    entry = entry_of(mountpoint)
+    if entry is None or entry.kind != KIND:
+        return
+    if _is_served(mountpoint):
+        message = f"{mountpoint} is mounted already: unmount it first with mdmfs umount"
+        raise ConfigurationError(message)
+    log.warning("cleaning up a mount that nobody serves any more", mountpoint=str(mountpoint))
+    detach(mountpoint)
+
+
+def detach(mountpoint: Path) -> None:
+    """Unmount now, even where somebody still uses it; the connection is cut first, so that nothing waits for us."""
+    entry = entry_of(mountpoint)
+    if entry is None or entry.kind != KIND:
+        return
+    with contextlib.suppress(OSError):
+        (_CONNECTIONS / str(entry.device) / "abort").write_text("1")
+    if not _force(mountpoint) and not _run(mountpoint, ["fusermount3", "-u", "-z", "-q"]):
+        log.error("cannot unmount", mountpoint=str(mountpoint))
+
+
+def unmount(mountpoint: Path, *, patience: float = 30.0) -> None:
+    """Unmount in order and wait until the daemon has gone; raises ``ConfigurationError`` where that fails."""
+    entry = entry_of(mountpoint)
+    if entry is None or entry.kind != KIND:
+        message = f"no mdmfs is mounted at {mountpoint}"
+        raise ConfigurationError(message)
+    daemon = _open_daemon(mountpoint)
+    try:
+        if not _run(mountpoint, ["fusermount3", "-u", "-q"], ["umount"]):
+            message = f"{mountpoint} cannot be unmounted: somebody still uses it"
+            raise ConfigurationError(message)
+        if daemon is not None and not select.select([daemon], [], [], patience)[0]:
+            message = f"the daemon of {mountpoint} has not gone within {patience:g} s"
+            raise ConfigurationError(message)
+    finally:
+        if daemon is not None:
+            os.close(daemon)
+
+
+def _open_daemon(mountpoint: Path) -> int | None:
+    """Get hold of the process that serves a mount, which tells its number; None where it is dead already."""
+    try:
+        return os.pidfd_open(int(os.getxattr(mountpoint, PID_ATTRIBUTE)))
+    except (OSError, ValueError):
+        return None
+
+
+def _force(mountpoint: Path) -> bool:
+    """Unmount as root; the force cuts the connection also where the kernel's control files are not mounted."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return bool(libc.umount2(os.fsencode(mountpoint), _MNT_FORCE | _MNT_DETACH) == 0)
+
+
+def _run(mountpoint: Path, *commands: list[str]) -> bool:
+    """Try commands on a mount point until one succeeds."""
+    for name, *options in commands:
+        program = shutil.which(name)
+        if program is None:
+            continue
+        try:
+            done = subprocess.run(  # noqa: S603 fixed programs
+                [program, *options, str(mountpoint)], check=False, capture_output=True, timeout=COMMAND_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            continue
+        if done.returncode == 0:
+            return True
+    return False
+
+
+def _is_served(mountpoint: Path) -> bool:
+    """Ask whether a daemon holds the other end: ``statfs`` always goes to it, ``stat`` may be answered from a cache."""
+    entry = entry_of(mountpoint)
+    if entry is None:
+        return False
+    try:
+        os.statvfs(mountpoint)
+    except OSError as error:
+        # any other error is an answer of a daemon whose hospital is away
+        return error.errno not in {errno.ENOTCONN, errno.ECONNABORTED}
+    return True
+
+
+def _raise_limits(mountpoint: Path) -> None:
+    """Ask for larger limits where this user may; a kernel that keeps its own is only slower."""
+    entry = entry_of(mountpoint)
+    if entry is None:
+        return
+    connection = _CONNECTIONS / str(entry.device)
+    limits = {
+        connection / "max_background": MAX_BACKGROUND,
+        connection / "congestion_threshold": MAX_BACKGROUND,
+        _DEVICES / f"0:{entry.device}" / "read_ahead_kb": READ_AHEAD_KIB,
+    }
+    for file, limit in limits.items():
+        try:
+            file.write_text(str(limit))
+        except OSError as error:
+            log.info("a limit of the kernel stays as it is", limit=file.name, reason=error.strerror)
+
+
+def _unescaped(text: str) -> str:
+    """Undo the octal escapes of /proc/self/mountinfo."""
+    for octal, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(octal, character)
+    return text

@@ -1,0 +1,302 @@
+"""The FUSE operations: parse, call the file system, reply. Nothing is decided here.
+
+The kernel may keep names and attributes for long, because the feed takes back what changes. A name that is not there is
+kept for a second, since nobody tells of those.
+"""
+
+# ruff: noqa: ARG002 the signatures are those of pyfuse3.Operations
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+import pyfuse3
+import trio
+from pyfuse3 import (
+    EntryAttributes,
+    FileHandleT,
+    FileInfo,
+    FileNameT,
+    FlagT,
+    FUSEError,
+    InodeT,
+    ModeT,
+    ReaddirToken,
+    RequestContext,
+    SetattrFields,
+    StatvfsData,
+    XAttrNameT,
+)
+
+from mdmfs.model.errors import AccessDeniedError, BusyError, NoSuchFileError, ReadOnlyError
+from mdmfs.model.names import MAX_NAME_BYTES
+from mdmfs.wire.messages import Node, NodeKind
+from mdmfs.worker.filesystem import FileSystem
+from mdmfs.worker.fuse.errnos import replying_errno
+from mdmfs.worker.fuse.patience import SignalWatch
+
+POSITIVE_SECONDS: Final = 300.0
+NEGATIVE_SECONDS: Final = 1.0
+DIRECTORY_MODE: Final = stat.S_IFDIR | 0o555
+FILE_MODE: Final = stat.S_IFREG | 0o444
+BLOCK: Final = 512
+PREFERRED_READ: Final = 128 * 2**10
+FRAGMENT: Final = 4096
+MAX_WAITING_OPENS: Final = 600
+"""More are refused: the rest of ``mount.MAX_TASKS`` is for everyone else."""
+PID_ATTRIBUTE: Final = b"user.mdmfs.pid"
+"""Of the mount point: which process serves it, for ``umount`` to wait for. Not listed, since no file has it."""
+_FOR_WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+
+
+class MdmfsOperations(pyfuse3.Operations):
+    """One mount, for one user."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = False
+
+    def __init__(self, filesystem: FileSystem, watch: SignalWatch) -> None:
+        super().__init__()
+        self._filesystem = filesystem
+        self._watch = watch
+        self._uid, self._gid = os.getuid(), os.getgid()
+        self._opens = trio.CapacityLimiter(MAX_WAITING_OPENS)
+        self.begun = trio.Event()
+        """Set when the kernel has said hello and been answered: a task that waits for it runs after the answer."""
+
+    def init(self) -> None:
+        """Note that the kernel and we have agreed."""
+        self.begun.set()
+
+    # Names and attributes
+
+    async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
+        """Find a name; one that is not there is an answer too, which the kernel keeps for a moment."""
+        with replying_errno("lookup"), self._watch.interruptible(ctx.pid):
+            self._refuse_strangers(ctx)
+            if len(name) > MAX_NAME_BYTES:
+                raise FUSEError(errno.ENAMETOOLONG)
+            try:
+                node = await self._filesystem.lookup(parent_inode, name)
+            except NoSuchFileError:
+                return _nothing()
+            return self._entry(node)
+
+    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
+        """Give attributes; the mount point's own to everyone, so that ``ls`` of its parent works."""
+        with replying_errno("getattr"):
+            return self._entry(self._filesystem.attributes(inode))
+
+    async def access(self, inode: InodeT, mode: ModeT, ctx: RequestContext) -> bool:
+        """Say what the mode bits say; who may read is decided by open."""
+        with replying_errno("access"):
+            self._refuse_strangers(ctx)
+            node = self._filesystem.attributes(inode)
+            if mode & os.W_OK:
+                _refuse_write()
+            return node.kind is NodeKind.DIRECTORY or not mode & os.X_OK
+
+    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+        """Take lookup counts back."""
+        with replying_errno("forget"):
+            for inode, lookups in inode_list:
+                self._filesystem.forget(inode, lookups)
+
+    async def readlink(self, inode: InodeT, ctx: RequestContext) -> NoReturn:
+        """There are no symbolic links."""
+        raise FUSEError(errno.EINVAL)
+
+    # Directories
+
+    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+        """Open a directory."""
+        with replying_errno("opendir"), self._watch.interruptible(ctx.pid):
+            self._refuse_strangers(ctx)
+            return FileHandleT(await self._filesystem.open_directory(inode))
+
+    async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
+        """Give entries with their attributes, as many as fit."""
+        with replying_errno("readdir"):
+            parent = self._filesystem.directory_of(fh)
+            entry = EntryAttributes()
+            for name, node, position in await self._filesystem.read_directory(fh, start_id):
+                self._fill(entry, node)
+                if not pyfuse3.readdir_reply(token, FileNameT(name), entry, position):
+                    return
+                self._filesystem.retain(parent, node)
+
+    async def releasedir(self, fh: FileHandleT) -> None:
+        """Close a directory."""
+        with replying_errno("releasedir"):
+            self._filesystem.close_directory(fh)
+
+    # Files
+
+    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
+        """Open a file for reading. O_NONBLOCK is ignored: tar, grep and file set it and take EAGAIN for an end."""
+        with replying_errno("open"), self._watch.interruptible(ctx.pid):
+            self._refuse_strangers(ctx)
+            if flags & _FOR_WRITING:
+                _refuse_write()
+            try:
+                self._opens.acquire_nowait()
+            except trio.WouldBlock as error:
+                message = f"{MAX_WAITING_OPENS} opens are waiting already"
+                raise BusyError(message) from error
+            try:
+                handle = await self._filesystem.open_file(inode)
+            finally:
+                self._opens.release()
+            return FileInfo(fh=FileHandleT(handle), keep_cache=True)
+
+    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        """Give bytes, never fewer than asked for but at the end of the file."""
+        with replying_errno("read"):
+            return await self._filesystem.read(fh, off, size)
+
+    async def release(self, fh: FileHandleT) -> None:
+        """Close a file."""
+        with replying_errno("release"):
+            self._filesystem.close_file(fh)
+
+    # Extended attributes and totals
+
+    async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
+        """Give an extended attribute."""
+        with replying_errno("getxattr"), self._watch.interruptible(ctx.pid):
+            self._refuse_strangers(ctx)
+            if not name.startswith(b"user."):
+                # Not ENODATA: told once that a name space is not supported, `ls -l` asks for no other file.
+                raise FUSEError(errno.EOPNOTSUPP)
+            if inode == pyfuse3.ROOT_INODE and name == PID_ATTRIBUTE:
+                return str(os.getpid()).encode()
+            return await self._filesystem.attribute(inode, name)
+
+    async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
+        """Name the extended attributes."""
+        with replying_errno("listxattr"):
+            self._refuse_strangers(ctx)
+            return [XAttrNameT(name) for name in self._filesystem.attribute_names(inode)]
+
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        """Give the catalogue's totals; nothing is free, since nothing can be written."""
+        with replying_errno("statfs"), self._watch.interruptible(ctx.pid):
+            totals = await self._filesystem.totals()
+            answer = StatvfsData()
+            answer.f_bsize = answer.f_frsize = FRAGMENT
+            answer.f_blocks = -(-totals.size // FRAGMENT)
+            answer.f_files = totals.files
+            answer.f_bfree = answer.f_bavail = answer.f_ffree = answer.f_favail = 0
+            answer.f_namemax = MAX_NAME_BYTES
+            return answer
+
+    # Writes: one answer to all
+
+    async def setattr(
+        self, inode: InodeT, attr: EntryAttributes, fields: SetattrFields, fh: FileHandleT | None, ctx: RequestContext
+    ) -> NoReturn:
+        """EROFS."""
+        raise FUSEError(errno.EROFS)
+
+    async def mknod(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
+    ) -> NoReturn:
+        """EROFS."""
+        raise FUSEError(errno.EROFS)
+
+    async def mkdir(self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext) -> NoReturn:
+        """EROFS."""
+        raise FUSEError(errno.EROFS)
+
+    async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> NoReturn:
+        """EROFS."""
+        raise FUSEError(errno.EROFS)
+
+    async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> NoReturn:
+        """EROFS."""
+        raise FUSEError(errno.EROFS)
+
+    async def symlink(self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext) -> NoReturn:
+        """EROFS."""
+        raise FUSEError(errno.EROFS)
+
+    async def rename(
+        self,
+        parent_inode_old: InodeT,
+        name_old: FileNameT,
+        parent_inode_new: InodeT,
+        name_new: FileNameT,
+        flags: FlagT,
+        ctx: RequestContext,
+    ) -> NoReturn:
+        """EROFS."""
+        raise FUSEError(errno.EROFS)
+
+    async def link(self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext) -> NoReturn:
+        """EROFS."""
+        raise FUSEError(errno.EROFS)
+
+    async def create(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
+    ) -> NoReturn:
+        """EROFS."""
+        raise FUSEError(errno.EROFS)
+
+    async def write(self, fh: FileHandleT, off: int, buf: bytes) -> NoReturn:
+        """EROFS."""
+        raise FUSEError(errno.EROFS)
+
+    async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> NoReturn:
+        """EROFS."""
+        raise FUSEError(errno.EROFS)
+
+    async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> NoReturn:
+        """EROFS."""
+        raise FUSEError(errno.EROFS)
+
+    # Replies
+
+    def _refuse_strangers(self, ctx: RequestContext) -> None:
+        """Serve the mount's owner only: there is no other credential here. Without allow_other the kernel agrees."""
+        if ctx.uid != self._uid:
+            message = f"uid {ctx.uid} is not the owner of this mount"
+            raise AccessDeniedError(message)
+
+    def _entry(self, node: Node) -> EntryAttributes:
+        entry = EntryAttributes()
+        self._fill(entry, node)
+        return entry
+
+    def _fill(self, entry: EntryAttributes, node: Node) -> None:
+        is_directory = node.kind is NodeKind.DIRECTORY
+        modified_ns = round(node.modified * 1e6) * 1000
+        entry.st_ino = InodeT(node.inode)
+        entry.generation = 0
+        entry.entry_timeout = entry.attr_timeout = POSITIVE_SECONDS
+        entry.st_mode = ModeT(DIRECTORY_MODE if is_directory else FILE_MODE)
+        # A directory's subdirectories are not counted; 1 says so, 2 would tell `find` that there are none.
+        entry.st_nlink = 1
+        entry.st_uid, entry.st_gid = self._uid, self._gid
+        entry.st_rdev = 0
+        entry.st_size = node.size
+        entry.st_blksize = PREFERRED_READ
+        entry.st_blocks = -(-node.size // BLOCK)
+        entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = modified_ns
+
+
+def _nothing() -> EntryAttributes:
+    """Say that there is no such name, in the form that the kernel remembers."""
+    entry = EntryAttributes()
+    entry.st_ino = InodeT(0)
+    entry.entry_timeout = NEGATIVE_SECONDS
+    return entry
+
+
+def _refuse_write() -> NoReturn:
+    message = "the images are read-only"
+    raise ReadOnlyError(message)

@@ -1,0 +1,1 @@
+"""File keys on the worker: made of shares, tried against commitments, held while they are needed."""

@@ -1,0 +1,153 @@
+"""The key ring: asks the keystores for whole bursts at once and holds what it got for a second, no longer.
+
+An unsealer lives as long as a file is open. What the ring holds are shares: of files just opened, because programs
+open a file several times, and of their siblings, because programs read directories.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Protocol
+
+import trio
+
+from mdmfs.model.errors import (
+    AccessDeniedError,
+    CredentialExpiredError,
+    CredentialRefusedError,
+    MdmfsError,
+    WrongKeyError,
+)
+from mdmfs.model.names import Guid
+from mdmfs.sealing.header import FileKey, ObjectContext
+from mdmfs.sealing.unseal import Unsealer
+from mdmfs.wire.answers import Answers
+from mdmfs.wire.keystores import Gathering
+
+HOLD_SECONDS: Final = 1.0
+MAX_HELD: Final = 1024
+_DECIDED: Final = (AccessDeniedError, CredentialRefusedError, CredentialExpiredError)
+
+
+class KeySource(Protocol):
+    """What is needed of ``mdmfs.wire.keystores.Keystores``."""
+
+    async def collect(self, guids: Iterable[Guid], *, enough: int, deadline: float) -> dict[Guid, Answers]:
+        """Ask for shares; gives what came as soon as there is enough, by ``deadline`` on trio's clock at the latest."""
+
+    def collecting(self, guids: Iterable[Guid], *, deadline: float) -> AbstractAsyncContextManager[Gathering]:
+        """Ask for shares, and use them as they come."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Lock:
+    """What a key must fit: an object's context and header, and how many shares make the key."""
+
+    context: ObjectContext
+    header: bytes
+    threshold: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Held:
+    answers: Answers
+    until: float
+
+
+class KeyRing:
+    """Makes unsealers out of shares; one question to the keystores at a time, for all who wait."""
+
+    def __init__(self, source: Callable[[], KeySource], *, deadline: float) -> None:
+        """``source`` gives the keystores of the moment: a renewed proxy makes new ones. ``deadline`` is in seconds."""
+        self._source = source
+        self._deadline = deadline
+        self._held: dict[Guid, _Held] = {}
+        self._queue: dict[Guid, int] = {}
+        self._turn = trio.Lock()
+
+    async def prepare(self, guid: Guid, threshold: int, siblings: Sequence[Guid] = ()) -> Answers:
+        """Have the shares of a file at hand, and along with them those of files that may be opened next."""
+        answers = self._fresh(guid)
+        if answers is not None:
+            return answers
+        self._queue[guid] = threshold
+        try:
+            async with self._turn:
+                return self._fresh(guid) or await self._collect(guid, siblings)
+        finally:
+            self._queue.pop(guid, None)
+
+    async def unlock(self, lock: Lock, siblings: Sequence[Guid] = ()) -> Unsealer:
+        """Give what unseals an object. Whether the caller may have it, the keystores decide.
+
+        Raises ``AccessDeniedError``, ``TooFewSharesError``, the errors of a refused credential, and ``IntegrityError``
+        where all the shares there are make no key that fits.
+        """
+        guid = lock.context.guid
+        answers = await self.prepare(guid, lock.threshold, siblings)
+        attempt = _Attempt(lock)
+        try:
+            answers.key(attempt.verify, threshold=lock.threshold).close()
+        except MdmfsError as error:
+            self.forget(guid)
+            if isinstance(error, _DECIDED) or not answers.has(lock.threshold):
+                raise
+            # enough came, and it was wrong: somebody lied, or this is of another generation, and the others know
+            async with self._source().collecting([guid], deadline=trio.current_time() + self._deadline) as gathering:
+                (await gathering.key(guid, attempt.verify, threshold=lock.threshold)).close()
+        return attempt.unsealer()
+
+    def forget(self, guid: Guid) -> None:
+        """Drop what is held of a file."""
+        self._held.pop(guid, None)
+
+    def forget_all(self) -> None:
+        """Drop everything."""
+        self._held.clear()
+
+    def expire(self) -> None:
+        """Drop what was held long enough."""
+        now = trio.current_time()
+        for guid in [guid for guid, held in self._held.items() if held.until <= now]:
+            del self._held[guid]
+
+    def _fresh(self, guid: Guid) -> Answers | None:
+        held = self._held.get(guid)
+        return held.answers if held is not None and trio.current_time() < held.until else None
+
+    async def _collect(self, guid: Guid, siblings: Sequence[Guid]) -> Answers:
+        """Ask for everything that waits for its turn now, and hold it."""
+        self.expire()
+        threshold = self._queue[guid]
+        waiting = [other for other, needed in self._queue.items() if needed == threshold]
+        wanted = dict.fromkeys([guid, *waiting, *(other for other in siblings if other not in self._held)])
+        until = trio.current_time() + self._deadline
+        answers = await self._source().collect(wanted, enough=threshold, deadline=until)
+        if len(self._held) + len(answers) > MAX_HELD:
+            self._held.clear()
+        until = trio.current_time() + HOLD_SECONDS
+        for other, found in answers.items():
+            if found.has(threshold) or other in self._queue:
+                self._held[other] = _Held(found, until)
+        return answers[guid]
+
+
+class _Attempt:
+    """Tries keys on a lock, and has the unsealer of the one that fitted."""
+
+    def __init__(self, lock: Lock) -> None:
+        self._lock = lock
+        self._unsealer: Unsealer | None = None
+
+    def verify(self, key: FileKey) -> None:
+        """Try a key; raises ``WrongKeyError``."""
+        self._unsealer = Unsealer.open(self._lock.header, key, self._lock.context)
+
+    def unsealer(self) -> Unsealer:
+        """Give what the key that fitted opens; raises ``WrongKeyError`` where none was found."""
+        if self._unsealer is None:
+            message = f"no key was found for {self._lock.context.guid}"
+            raise WrongKeyError(message)
+        return self._unsealer

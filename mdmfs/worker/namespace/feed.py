@@ -1,0 +1,103 @@
+"""Follow the hospital's feed of changes, so that what is remembered here and in the kernel stays right."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from typing import Final, Protocol
+
+import structlog
+import trio
+
+from mdmfs.model.errors import AccessDeniedError, MdmfsError, NoSuchFileError
+from mdmfs.wire.messages import Changes, Node, NodeKind
+from mdmfs.worker.hospital import Hospital
+from mdmfs.worker.namespace.listing import gone_or_changed
+from mdmfs.worker.namespace.names import ROOT, Namespace
+
+WAIT_SECONDS: Final = 30.0
+"""How long one question waits at the hospital for something to happen."""
+RETRY_SECONDS: Final = (1.0, 5.0)
+"""Between two tries, at random: the mounts of a cluster must not come back all at once."""
+
+log = structlog.get_logger(__name__)
+
+
+class Witness(Protocol):
+    """Who else remembers names and bytes and must be told that they have gone."""
+
+    async def forget_names(self, directory: int, names: list[bytes]) -> None:
+        """Forget entries of a directory that are no longer what they were."""
+
+    async def revoke(self, inode: int) -> None:
+        """Let nobody read on: the file's name, ACL or rendition has gone."""
+
+    async def revoke_all(self) -> None:
+        """Let nobody read on without asking again: what has gone is not known."""
+
+
+class Feed:
+    """Follows the changes for as long as it is run."""
+
+    def __init__(self, hospital: Hospital, namespace: Namespace, witness: Witness) -> None:
+        self._hospital = hospital
+        self._namespace = namespace
+        self._witness = witness
+
+    async def follow(self) -> None:
+        """Apply every change, for ever; an outage is waited out, and the feed resumed where it broke off."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._take_back)
+            version: int | None = None
+            while True:
+                try:
+                    version = await self._step(version)
+                except MdmfsError as error:
+                    self._note(is_followed=False, reason=str(error))
+                    await trio.sleep(random.uniform(*RETRY_SECONDS))  # noqa: S311 spreads load, guards nothing
+                else:
+                    self._note(is_followed=True, reason="")
+
+    async def _step(self, version: int | None) -> int:
+        """Wait for changes after a version and apply them; gives the version that is now applied."""
+        if version is None:
+            return (await self._namespace.listing(ROOT)).version
+        changes = await self._hospital.changes(version, WAIT_SECONDS)
+        await self._apply(changes)
+        return changes.version
+
+    def _note(self, *, is_followed: bool, reason: str) -> None:
+        if self._namespace.is_followed and not is_followed:
+            log.warning("the hospital's feed is interrupted, listings may be outdated", reason=reason)
+        elif is_followed and not self._namespace.is_followed:
+            log.info("following the hospital's feed")
+        self._namespace.is_followed = is_followed
+
+    async def _apply(self, changes: Changes) -> None:
+        """Stop the readers of what has gone, before anything that may wait for the hospital."""
+        outdated = self._namespace.apply(changes)
+        if changes.is_reset:
+            await self._witness.revoke_all()
+        for inode in changes.files:
+            await self._witness.revoke(inode)
+        for inode in outdated:
+            await self._renew(inode)
+
+    async def _renew(self, inode: int) -> None:
+        """List a directory anew, so that what has gone from it is taken back; after an outage the next look does."""
+        with contextlib.suppress(NoSuchFileError, AccessDeniedError):
+            await self._namespace.listing(inode)
+
+    async def _take_back(self) -> None:
+        """Let the kernel forget what is not in a newer listing, whoever asked for that one."""
+        async for inode, before, after in self._namespace.replaced:
+            names = gone_or_changed(before, after)
+            await self._witness.forget_names(inode, names)
+            for name in names:
+                node = before.nodes[name]
+                if _is_another_file(node, None if after is None else after.nodes.get(name)):
+                    await self._witness.revoke(node.inode)
+
+
+def _is_another_file(before: Node, after: Node | None) -> bool:
+    return before.kind is NodeKind.FILE and (after is None or after.inode != before.inode)

@@ -1,0 +1,75 @@
+"""The inodes that somebody still counts on: what stands behind each, and how often the kernel looked it up."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mdmfs.model.errors import NoSuchFileError
+from mdmfs.model.names import Lfn
+from mdmfs.wire.messages import Node, NodeKind
+
+
+@dataclasses.dataclass(slots=True)
+class Known:
+    """One inode in use. A file's name is the one it was last seen under: with aliases it has several."""
+
+    node: Node
+    parent: int
+    lfn: Lfn | None
+    """Of a directory; files are asked for by GUID."""
+    lookups: int = 0
+
+
+class Inodes:
+    """A table by inode number. The root stays for ever, all others while the kernel's lookup count is above 0."""
+
+    def __init__(self, root: Node, lfn: Lfn) -> None:
+        self._root = root.inode
+        self._known = {root.inode: Known(root, root.inode, lfn)}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __contains__(self, inode: int) -> bool:
+        return inode in self._known
+
+    def of(self, inode: int) -> Known:
+        """Find an inode; raises ``NoSuchFileError`` for one that was forgotten or never given out."""
+        known = self._known.get(inode)
+        if known is None:
+            message = f"inode {inode} is not in use"
+            raise NoSuchFileError(message)
+        return known
+
+    def retain(self, node: Node, parent: int, parent_lfn: Lfn) -> None:
+        """Count one lookup of an entry that the kernel was told of."""
+        known = self._known.get(node.inode)
+        if known is None:
+            lfn = parent_lfn / node.name if node.kind is NodeKind.DIRECTORY else None
+            known = self._known[node.inode] = Known(node, parent, lfn)
+        elif known.node.name != node.name or known.parent != parent:
+            known.parent = parent
+            known.lfn = parent_lfn / node.name if node.kind is NodeKind.DIRECTORY else None
+        known.node = node
+        known.lookups += 1
+
+    def files(self) -> list[int]:
+        """Name the inodes of all files in use."""
+        return [inode for inode, known in self._known.items() if known.node.kind is NodeKind.FILE]
+
+    def renew(self, node: Node) -> None:
+        """Take over new attributes of an inode, where it is in use."""
+        known = self._known.get(node.inode)
+        if known is not None:
+            known.node = node
+
+    def forget(self, inode: int, lookups: int) -> bool:
+        """Take back lookups; True where the inode is no longer in use."""
+        known = self._known.get(inode)
+        if known is None:
+            return True
+        known.lookups -= lookups
+        if known.lookups > 0 or inode == self._root:
+            return False
+        del self._known[inode]
+        return True

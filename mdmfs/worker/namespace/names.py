@@ -1,0 +1,184 @@
+"""The namespace of a mount: listings fetched once for all who wait, kept until the feed or time says otherwise."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import msgspec
+import trio
+
+from mdmfs.model.errors import (
+    MalformedMessageError,
+    MdmfsError,
+    NoSuchFileError,
+    NotADirectoryFileError,
+    PeerTimedOutError,
+    PeerUnreachableError,
+)
+from mdmfs.model.names import Lfn
+from mdmfs.wire.messages import Changes, DirectoryPage, Node, NodeKind
+from mdmfs.worker.hospital import Hospital
+from mdmfs.worker.namespace.inodes import Inodes
+from mdmfs.worker.namespace.listing import Listing, nodes_by_name
+
+ROOT: Final = 1
+"""What FUSE calls the root of a mount, whatever the catalogue's number of that directory is."""
+TTL: Final = 60.0
+"""Seconds for which a listing is believed while no feed is followed."""
+RETRY_SECONDS: Final = 5.0
+"""How long a hospital that did not answer is not asked again for what is still here, if outdated."""
+MAX_ENTRIES: Final = 1_000_000
+"""In all listings together; the directories not used for longest go first."""
+
+_OUTAGES: Final = (PeerUnreachableError, PeerTimedOutError)
+
+
+class Replaced(NamedTuple):
+    """A listing that is no longer right, and the one after it; None where the directory cannot be listed any more."""
+
+    inode: int
+    before: Listing
+    after: Listing | None
+
+
+class Namespace:
+    """The directories in use below one LFN, by the inode numbers that the kernel sees."""
+
+    def __init__(self, hospital: Hospital, root: Lfn, *, clock: Callable[[], float] = trio.current_time) -> None:
+        self.root = root
+        self.is_followed = False
+        """Whether a feed tells what changes; without one, listings age."""
+        self.inodes = Inodes(Node(root.name, ROOT, NodeKind.DIRECTORY, 0, 0.0), root)
+        self._hospital = hospital
+        self._clock = clock
+        self._listings: OrderedDict[int, Listing] = OrderedDict()
+        self._outdated: dict[int, int] = {}
+        self._reset_version = -1
+        self._fetching: dict[int, trio.Lock] = {}
+        self._root_number = ROOT
+        self._quiet_until = float("-inf")
+        self._tell_replaced, self.replaced = trio.open_memory_channel[Replaced](float("inf"))
+        """Every listing that a newer one, or an error, has taken the place of: what the kernel knows of it is old."""
+
+    async def lookup(self, parent: int, name: bytes) -> Node:
+        """Find an entry; raises ``NoSuchFileError`` where a directory does not have it, and what ``listing`` raises."""
+        listing = await self.listing(parent)
+        node = listing.nodes.get(name)
+        if node is None:
+            message = f"there is no such entry in {listing.lfn}"
+            raise NoSuchFileError(message)
+        return node
+
+    async def listing(self, inode: int) -> Listing:
+        """Give a directory whole. With the hospital out of reach an outdated copy serves, where there is one."""
+        listing = self._valid(inode)
+        if listing is not None:
+            return listing
+        async with self._fetching.setdefault(inode, trio.Lock()):
+            listing = self._valid(inode)
+            return listing if listing is not None else await self._renew(inode)
+
+    def held(self, inode: int) -> Listing | None:
+        """Give the copy of a directory that is here, outdated or not, and ask nobody."""
+        return self._listings.get(inode)
+
+    def apply(self, changes: Changes) -> list[int]:
+        """Note what the feed says; gives the directories that are now outdated here."""
+        if changes.is_reset:
+            self._reset_version = changes.version
+            return list(self._listings)
+        inodes = [self._seen(number) for number in changes.directories]
+        for inode in inodes:
+            # a directory that is neither here nor on its way needs no note
+            if inode in self._listings or inode in self._fetching:
+                self._outdated[inode] = changes.version
+        return [inode for inode in inodes if inode in self._listings]
+
+    def forget(self, inode: int, lookups: int) -> bool:
+        """Take lookups back; a directory's listing goes with its inode. True where the inode is no longer in use."""
+        is_gone = self.inodes.forget(inode, lookups)
+        if is_gone:
+            self._drop(inode)
+        return is_gone
+
+    def _valid(self, inode: int) -> Listing | None:
+        listing = self._listings.get(inode)
+        if listing is None or listing.version < max(self._outdated.get(inode, -1), self._reset_version):
+            return None
+        if not self.is_followed and self._clock() > listing.taken + TTL:
+            return None
+        self._listings.move_to_end(inode)
+        return listing
+
+    async def _renew(self, inode: int) -> Listing:
+        outdated = self._listings.get(inode)
+        if outdated is not None and self._clock() < self._quiet_until:
+            return outdated
+        try:
+            listing = await self._fetch(inode)
+        except _OUTAGES:
+            self._quiet_until = self._clock() + RETRY_SECONDS
+            if outdated is None:
+                raise
+            return outdated
+        except MdmfsError:
+            self._drop(inode)
+            if outdated is not None:
+                self._tell_replaced.send_nowait(Replaced(inode, outdated, None))
+            raise
+        self._keep(inode, listing)
+        if outdated is not None:
+            self._tell_replaced.send_nowait(Replaced(inode, outdated, listing))
+        return listing
+
+    async def _fetch(self, inode: int) -> Listing:
+        known = self.inodes.of(inode)
+        if known.lfn is None:
+            message = f"{known.node.name} is a file, not a directory"
+            raise NotADirectoryFileError(message)
+        path = known.lfn
+        page = await self._hospital.list_directory(path, "")
+        directory, version, nodes = page.directory, page.version, nodes_by_name(page.entries)
+        while not page.is_last:
+            page = await self._hospital.list_directory(path, _last_name(page, path))
+            before = len(nodes)
+            nodes.update(nodes_by_name(page.entries))
+            if not before < len(nodes) <= MAX_ENTRIES:
+                message = f"the hospital lists {path} without an end"
+                raise MalformedMessageError(message)
+            version = min(version, page.version)
+        if inode == ROOT:
+            self._root_number = directory.inode
+            directory = msgspec.structs.replace(directory, inode=ROOT)
+        return Listing(path, directory, tuple(nodes), nodes, version, self._clock())
+
+    def _keep(self, inode: int, listing: Listing) -> None:
+        self._listings[inode] = listing
+        self._listings.move_to_end(inode)
+        if self._outdated.get(inode, -1) <= listing.version:
+            self._outdated.pop(inode, None)
+        self.inodes.renew(listing.directory)
+        for node in listing.nodes.values():
+            self.inodes.renew(node)
+        entries = sum(len(kept.names) for kept in self._listings.values())
+        while entries > MAX_ENTRIES and len(self._listings) > 1:
+            _, oldest = self._listings.popitem(last=False)
+            entries -= len(oldest.names)
+
+    def _drop(self, inode: int) -> None:
+        self._listings.pop(inode, None)
+        lock = self._fetching.get(inode)
+        if lock is not None and not lock.statistics().tasks_waiting:
+            del self._fetching[inode]
+
+    def _seen(self, number: int) -> int:
+        return ROOT if number == self._root_number else number
+
+
+def _last_name(page: DirectoryPage, lfn: Lfn) -> str:
+    if not page.entries:
+        message = f"the hospital sent an empty page of {lfn} that is not the last"
+        raise MalformedMessageError(message)
+    return page.entries[-1].name

@@ -1,0 +1,223 @@
+"""One file that somebody has open: its ciphertext, what unseals it, and what was pushed into the page cache."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Final
+
+import trio
+
+from mdmfs.model.errors import AccessDeniedError, IntegrityError, MdmfsError
+from mdmfs.model.names import Guid
+from mdmfs.sealing.layout import CHUNK_SIZE, HEADER_SIZE, SEALED_CHUNK_SIZE, SealedRange, last_chunk_range, sealed_range
+from mdmfs.sealing.unseal import Unsealer
+from mdmfs.wire.messages import Node
+from mdmfs.worker.cache.ciphertext import Ciphertext
+from mdmfs.worker.pages import Pages
+
+PIECE: Final = 2**20
+"""Plaintext bytes pushed at once; between two pieces a revocation is looked for."""
+
+_reading = trio.CapacityLimiter(4)
+_pushing = trio.CapacityLimiter(4)
+"""Apart from the readers': a push may have to wait for a read of the same pages, so it must never hold its thread."""
+_buffers = threading.local()
+
+
+class OpenFile:
+    """One file, however many readers have it open. It ends when the last has gone and no thread works on it."""
+
+    def __init__(self, node: Node) -> None:
+        self.guid = Guid(node.guid)
+        self.inode = node.inode
+        self.size = node.size
+        self.readers = 0
+        self.ready = trio.Event()
+        """Set when it can be read, or has failed."""
+        self.repairing = trio.Lock()
+        self.window = 0
+        """Bytes to push ahead of a reader; grows while it reads on in order."""
+        self.expected = 0
+        """Where a reader in order comes next."""
+        self.is_pushing = False
+        self._failure: MdmfsError | None = None
+        self._users = 0
+        self._works: set[trio.CancelScope] = set()
+        self._ciphertext: Ciphertext | None = None
+        self._unsealer: Unsealer | None = None
+        self._adopted: list[Ciphertext] = []
+        self.has_pushed = False
+        """Whether there may be pages of it."""
+
+    @property
+    def ciphertext(self) -> Ciphertext | None:
+        """The sealed object in use."""
+        return self._ciphertext
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of the sealed object is here."""
+        return self._ciphertext is not None and self._ciphertext.is_complete
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether an open must begin anew."""
+        return self._failure is not None
+
+    @property
+    def is_spoiled(self) -> bool:
+        """Whether its ciphertext is not worth keeping: it is not what was sealed, or nobody may read it."""
+        return isinstance(self._failure, IntegrityError | AccessDeniedError)
+
+    def adopt(self, ciphertext: Ciphertext) -> None:
+        """Close it when nobody can be reading it any more."""
+        self._adopted.append(ciphertext)
+
+    def take(self, ciphertext: Ciphertext, unsealer: Unsealer) -> None:
+        """Read this object, with this unsealer, from now on."""
+        self._ciphertext, self._unsealer = ciphertext, unsealer
+
+    def fail(self, error: MdmfsError) -> None:
+        """Let every reader know that there is nothing more to read; the first reason stays."""
+        self._failure = self._failure or error
+        for ciphertext in self._adopted:
+            ciphertext.fail(self._failure)
+        self.ready.set()
+
+    def revoke(self) -> None:
+        """Mark it, before anything else: who waits gets EACCES, and no push brings a page back."""
+        self._unsealer = None
+        self.fail(AccessDeniedError(f"the right to read {self.guid} has been withdrawn"))
+
+    def refuse_failed(self) -> None:
+        """Raise what made it unreadable, as an exception of its own for each reader."""
+        if self._failure is not None:
+            raise type(self._failure)(str(self._failure)) from self._failure
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Give plaintext, short at the end of the file only; waits for ciphertext that is still on its way."""
+        piece = sealed_range(self.size, offset, length)
+        if not piece.chunks:
+            return b""
+        with self.in_use():
+            self.refuse_failed()
+            ciphertext, unsealer = self._working()
+            await ciphertext.wait_for(piece.offset + piece.length)
+            self.refuse_failed()
+            plain = await trio.to_thread.run_sync(_unseal_range, ciphertext, unsealer, piece, limiter=_reading)
+            self.refuse_failed()
+            return plain
+
+    async def check_end(self) -> None:
+        """Prove by the last chunk that the object is whole; raises ``IntegrityError``."""
+        with self.in_use():
+            ciphertext, unsealer = self._working()
+            last = last_chunk_range(self.size)
+            await ciphertext.wait_for(last.offset + last.length)
+            await trio.to_thread.run_sync(_unseal_range, ciphertext, unsealer, last, limiter=_reading)
+
+    async def push(self, pages: Pages, begin: int, end: int) -> None:
+        """Unseal from ``begin`` (a chunk's edge) to ``end`` and put it into the page cache, as it arrives."""
+        end = min(end, self.size)
+        self.has_pushed = True
+        with self.in_use():
+            ciphertext, unsealer = self._working()
+            while begin < end and not self._failure:
+                await ciphertext.wait_for(_sealed_end(self.size, begin, min(PIECE, end - begin)))
+                there = end if ciphertext.is_complete else min(end, _plain_arrived(ciphertext.arrived))
+                begin = await trio.to_thread.run_sync(
+                    self._push_there, pages, (ciphertext, unsealer), begin, there, limiter=_pushing
+                )
+
+    def _push_there(self, pages: Pages, source: tuple[Ciphertext, Unsealer], begin: int, end: int) -> int:
+        """Push what has arrived, piece by piece, in a worker thread; the mark is looked at around each piece."""
+        ciphertext, unsealer = source
+        while begin < end and not self._failure:
+            piece = sealed_range(self.size, begin, min(PIECE, end - begin))
+            plain = _unseal_into_buffer(ciphertext, unsealer, piece)
+            if not self._failure:
+                pages.store(self.inode, begin, plain[: piece.plain_length])
+            begin += piece.plain_length
+        if self._failure:
+            # it came during the last piece: who invalidated then may have been too early
+            pages.invalidate(self.inode)
+        return begin
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the ciphertext open while a task or thread works on it."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            self.close_if_unused()
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Work for the readers in this block: it is cancelled when the last of them leaves."""
+        with self.in_use(), trio.CancelScope() as scope:
+            self._works.add(scope)
+            try:
+                yield
+            finally:
+                self._works.discard(scope)
+
+    def leave(self) -> bool:
+        """Count a reader out; True for the last, with whom all work ends."""
+        self.readers -= 1
+        if self.readers:
+            return False
+        for scope in self._works:
+            scope.cancel()
+        self.close_if_unused()
+        return True
+
+    def close_if_unused(self) -> None:
+        """Close the ciphertext once there is neither reader nor thread."""
+        if self.readers or self._users:
+            return
+        for ciphertext in self._adopted:
+            ciphertext.close()
+        self._adopted.clear()
+        self._unsealer = None
+
+    def _working(self) -> tuple[Ciphertext, Unsealer]:
+        if self._ciphertext is None or self._unsealer is None:
+            self.refuse_failed()
+            message = f"{self.guid} is read before it was opened"
+            raise MdmfsError(message)
+        return self._ciphertext, self._unsealer
+
+
+def _unseal_range(ciphertext: Ciphertext, unsealer: Unsealer, piece: SealedRange) -> bytes:
+    plain = _unseal_into_buffer(ciphertext, unsealer, piece)
+    return bytes(plain[piece.skip : piece.skip + piece.plain_length])
+
+
+def _unseal_into_buffer(ciphertext: Ciphertext, unsealer: Unsealer, piece: SealedRange) -> memoryview:
+    """Unseal into this thread's own buffer; what it holds is good until the thread's next call."""
+    sealed, plain = _thread_buffers(piece.chunks)
+    ciphertext.read_into(piece.offset, sealed[: piece.length])
+    return unsealer.unseal(sealed[: piece.length], piece.first_chunk, plain)
+
+
+def _thread_buffers(chunks: int) -> tuple[memoryview, memoryview]:
+    """Give two buffers that this thread keeps: fresh ones would be cleared by the kernel page by page each time."""
+    kept: tuple[memoryview, memoryview] | None = getattr(_buffers, "kept", None)
+    if kept is None or len(kept[1]) < chunks * CHUNK_SIZE:
+        kept = (memoryview(bytearray(chunks * SEALED_CHUNK_SIZE)), memoryview(bytearray(chunks * CHUNK_SIZE)))
+        _buffers.kept = kept
+    return kept
+
+
+def _sealed_end(size: int, begin: int, length: int) -> int:
+    piece = sealed_range(size, begin, length)
+    return piece.offset + piece.length
+
+
+def _plain_arrived(arrived: int) -> int:
+    """Count the plaintext bytes of the whole chunks among the first ``arrived`` bytes of an object."""
+    return max(0, arrived - HEADER_SIZE) // SEALED_CHUNK_SIZE * CHUNK_SIZE

@@ -1,0 +1,238 @@
+"""Open a file, in one page: fetch the ciphertext, collect the key, unseal, push the plaintext to where it is read.
+
+However many readers wait for a file, it is fetched once, and the fetch goes on while one of them is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVarTuple
+
+import structlog
+import trio
+
+from mdmfs.model.errors import IntegrityError, MdmfsError, RecallTimedOutError
+from mdmfs.model.names import Guid
+from mdmfs.sealing.header import ObjectContext, Role
+from mdmfs.sealing.layout import CHUNK_SIZE, HEADER_SIZE, SALT_SIZE
+from mdmfs.wire.messages import Node
+from mdmfs.worker.cache.ciphertext import Ciphertext
+from mdmfs.worker.cache.store import CiphertextCache, Seal
+from mdmfs.worker.descriptions import Descriptions
+from mdmfs.worker.fetching import fetch
+from mdmfs.worker.hospital import Hospital
+from mdmfs.worker.keys.ring import KeyRing, Lock
+from mdmfs.worker.open_file import OpenFile
+from mdmfs.worker.pages import Pages
+
+WHOLE: Final = 4 * 2**20
+"""Files up to this size are pushed whole before open returns."""
+FIRST_WINDOW: Final = 2**20
+"""What is pushed of larger ones before open returns."""
+LARGEST_WINDOW: Final = 32 * 2**20
+TOLERANCE: Final = 2**20
+"""How far from where it was expected a read may begin and still count as in order."""
+
+Ts = TypeVarTuple("Ts")
+
+log = structlog.get_logger(__name__)
+
+
+class Opener:
+    """Opens files and reads them, for one caller's credential."""
+
+    def __init__(  # noqa: PLR0913 one for each step of the page
+        self,
+        hospital: Hospital,
+        descriptions: Descriptions,
+        cache: CiphertextCache,
+        keys: KeyRing,
+        pages: Pages,
+        nursery: trio.Nursery,
+        *,
+        deadline: float,
+    ) -> None:
+        """``deadline``: seconds that an open waits for its first bytes. The nursery outlives all open files."""
+        self._hospital = hospital
+        self._descriptions = descriptions
+        self._cache = cache
+        self._keys = keys
+        self._pages = pages
+        self._nursery = nursery
+        self._deadline = deadline
+        self._files: dict[int, OpenFile] = {}
+        self._resident: set[int] = set()
+        """Inodes whose pages were all pushed and not been asked for since."""
+
+    async def open(self, node: Node, siblings: Sequence[Guid] = ()) -> OpenFile:
+        """Open a file: the hospital decides when it is asked for ciphertext, the keystores when for shares.
+
+        ``siblings`` are files that may be opened next. Each call is ended with ``close``.
+        """
+        file = self._files.get(node.inode)
+        if file is None or file.is_broken or file.guid.octets != node.guid:
+            file = self._files[node.inode] = OpenFile(node)
+            self._nursery.start_soon(self._guard, file, self._bring, file, siblings)
+        file.readers += 1
+        try:
+            await self._wait(file)
+        except BaseException:
+            self.close(file)
+            raise
+        return file
+
+    async def _wait(self, file: OpenFile) -> None:
+        with trio.move_on_after(self._deadline) as patience:
+            await file.ready.wait()
+        if patience.cancelled_caught:
+            message = f"{file.guid} did not arrive within {self._deadline:g} s; the recall goes on, try again"
+            raise RecallTimedOutError(message)
+        file.refuse_failed()
+
+    def close(self, file: OpenFile) -> None:
+        """End one open; with the last one everything ends that worked for the file."""
+        if file.leave() and self._files.get(file.inode) is file:
+            del self._files[file.inode]
+
+    async def read(self, file: OpenFile, offset: int, length: int) -> bytes:
+        """Give plaintext, short at the end of the file only; a damaged cache is mended by one fresh fetch."""
+        begun_with = file.ciphertext
+        self._resident.discard(file.inode)
+        try:
+            plain = await file.read(offset, length)
+        except IntegrityError as error:
+            await self._mend(file, begun_with, error)
+            plain = await file.read(offset, length)
+        self._push_ahead(file, offset, offset + len(plain))
+        return plain
+
+    async def revoke(self, inode: int, guid: Guid | None) -> None:
+        """Stop everyone who reads a file; who opens it next asks the hospital."""
+        self._resident.discard(inode)
+        file = self._files.pop(inode, None)
+        if file is not None:
+            file.revoke()
+        if guid is not None:
+            self._keys.forget(guid)
+            self._cache.discard(guid)
+            self._descriptions.forget(guid)
+        # also where nobody has it open: its pages may still be there
+        await trio.to_thread.run_sync(self._pages.invalidate, inode)
+
+    def forget(self, inode: int) -> None:
+        """Know that the kernel has dropped an inode and its pages."""
+        self._resident.discard(inode)
+
+    async def _bring(self, file: OpenFile, siblings: Sequence[Guid]) -> None:
+        """Bring one file to its readers, from the cache where it is there and sound."""
+        found = self._cache.open(file.guid, file.size)
+        if found is None:
+            await self._bring_anew(file, siblings)
+        else:
+            file.adopt(found[0])
+            try:
+                await self._unlock(file, *found, siblings)
+                await self._push_first(file)
+            except IntegrityError as error:
+                await self._mend(file, found[0], error)
+            else:
+                file.ready.set()
+                return
+        await self._push_first(file)
+        file.ready.set()
+
+    async def _bring_anew(self, file: OpenFile, siblings: Sequence[Guid] = ()) -> None:
+        """Fetch; what arrives goes to disk while the shares are collected and the first readers read."""
+        description = await self._descriptions.of(file.guid)
+        self._nursery.start_soon(self._guard, file, self._prepare, file, description.threshold, siblings)
+        fetching = functools.partial(fetch, self._hospital, self._cache, file, description, self._fail)
+        await self._unlock(file, *await self._nursery.start(fetching))
+
+    async def _prepare(self, file: OpenFile, threshold: int, siblings: Sequence[Guid]) -> None:
+        with contextlib.suppress(MdmfsError):  # whoever unlocks the file is told
+            await self._keys.prepare(file.guid, threshold, siblings)
+
+    async def _unlock(self, file: OpenFile, ciphertext: Ciphertext, seal: Seal, siblings: Sequence[Guid] = ()) -> None:
+        """Open the object with its key, before anybody sees one of its bytes."""
+        await ciphertext.wait_for(HEADER_SIZE)
+        header = ciphertext.read(0, HEADER_SIZE)
+        if header[:SALT_SIZE] != seal.salt:
+            message = f"the sealed object of {file.guid} does not begin with the salt that was announced"
+            raise IntegrityError(message)
+        context = ObjectContext(Role.BODY, file.guid, seal.generation, file.size)
+        file.take(ciphertext, await self._keys.unlock(Lock(context, header, seal.threshold), siblings))
+
+    async def _mend(self, file: OpenFile, damaged: Ciphertext | None, error: IntegrityError) -> None:
+        """Replace a cached object that is not what was sealed by a fresh one, once for all who noticed."""
+        async with file.repairing:
+            if file.ciphertext is not damaged and file.ciphertext is not None:
+                return
+            self._cache.discard(file.guid)
+            self._descriptions.forget(file.guid)
+            try:
+                if damaged is None or not damaged.is_from_cache:
+                    raise error
+                log.warning("a cached object is damaged and is fetched anew", guid=str(file.guid), reason=str(error))
+                await self._bring_anew(file)
+            except MdmfsError as failure:
+                await self._fail(file, failure)
+                raise
+
+    async def _fail(self, file: OpenFile, error: MdmfsError) -> None:
+        """Tell all readers, and let the next open begin anew."""
+        file.fail(error)
+        if self._files.get(file.inode) is file:
+            del self._files[file.inode]
+        self._resident.discard(file.inode)
+        if file.is_spoiled:
+            self._cache.discard(file.guid)
+        if file.has_pushed:
+            await trio.to_thread.run_sync(self._pages.invalidate, file.inode)
+
+    async def _push_first(self, file: OpenFile) -> None:
+        """Push what a reader will want first; a kernel that still has all pages gets none again."""
+        if file.inode in self._resident:
+            await file.check_end()
+            return
+        if file.size > WHOLE and file.is_complete:
+            await file.check_end()
+        file.expected = file.size if file.size <= WHOLE else FIRST_WINDOW
+        await file.push(self._pages, 0, file.expected)
+        if file.size <= WHOLE:
+            self._resident.add(file.inode)
+
+    def _push_ahead(self, file: OpenFile, begin: int, end: int) -> None:
+        """Push what comes next, twice as much each time, for as long as a file is read in order."""
+        if begin > file.expected + TOLERANCE or begin < file.expected - TOLERANCE:
+            file.window, file.expected = 0, end
+            return
+        if file.is_pushing or end >= file.size:
+            return
+        file.window = min(max(2 * file.window, FIRST_WINDOW), LARGEST_WINDOW)
+        begin = -(-end // CHUNK_SIZE) * CHUNK_SIZE
+        file.expected = begin + file.window
+        file.is_pushing = True
+        self._nursery.start_soon(self._guard, file, self._push, file, begin, file.expected)
+
+    async def _push(self, file: OpenFile, begin: int, end: int) -> None:
+        """Push in the background; what goes wrong there is met again by the next read, and told."""
+        try:
+            with contextlib.suppress(MdmfsError):
+                await file.push(self._pages, begin, end)
+        finally:
+            file.is_pushing = False
+
+    async def _guard(self, file: OpenFile, work: Callable[[*Ts], Awaitable[None]], *parts: *Ts) -> None:
+        """Run background work for a file: whatever goes wrong is told to its readers, and ends no other's mount."""
+        with file.working():
+            try:
+                await work(*parts)
+            except MdmfsError as error:
+                await self._fail(file, error)
+            except Exception:
+                incident = secrets.token_hex(4)
+                log.exception("background work failed unexpectedly", guid=str(file.guid), incident=incident)
+                await self._fail(file, MdmfsError(f"{file.guid} cannot be read, see incident {incident} in the log"))

@@ -1,0 +1,25 @@
+"""The port to the page cache of whoever reads through us: worker threads push plaintext there and take it back."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Pages(Protocol):
+    """A page cache by inode. Both calls may wait for a pending read of the same pages, so no task ever makes them."""
+
+    def store(self, inode: int, offset: int, octets: memoryview) -> None:
+        """Put plaintext there. It may be thrown away at any time, or be refused: reads then come to us."""
+
+    def invalidate(self, inode: int) -> None:
+        """Take everything back that is there of an inode."""
+
+
+class NoPages:
+    """No page cache: every read comes to us."""
+
+    def store(self, inode: int, offset: int, octets: memoryview) -> None:
+        """Throw the bytes away."""
+
+    def invalidate(self, inode: int) -> None:
+        """Nothing is there."""

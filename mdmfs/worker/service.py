@@ -1,0 +1,132 @@
+"""A mount as a process: put the parts together, serve until it is unmounted or told to end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from mdmfs.model.names import Lfn
+from mdmfs.pki.trust import TrustAnchors
+from mdmfs.wire.process import forbid_core_dumps
+from mdmfs.worker.cache.store import CiphertextCache
+from mdmfs.worker.callers.credential import own_credential
+from mdmfs.worker.callers.peers import Peers
+from mdmfs.worker.configuration import MountConfiguration
+from mdmfs.worker.descriptions import Descriptions
+from mdmfs.worker.filesystem import FileSystem
+from mdmfs.worker.fuse.kernel import KernelCaches
+from mdmfs.worker.fuse.mount import mounted, raise_limits, serve, unmount
+from mdmfs.worker.fuse.operations import MdmfsOperations
+from mdmfs.worker.fuse.patience import SignalWatch
+from mdmfs.worker.hospital import Hospital, RemoteHospital
+from mdmfs.worker.keys.ring import KeyRing, KeySource
+from mdmfs.worker.namespace.feed import Feed
+from mdmfs.worker.namespace.names import Namespace
+from mdmfs.worker.opening import Opener
+
+EXPIRY_SECONDS: Final = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+async def run_mount(
+    configuration: MountConfiguration,
+    mountpoint: Path,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Mount a hospital and serve until unmounted, SIGTERM, SIGINT or cancellation; started when the mount is usable.
+
+    Raises ``ConfigurationError``. A mount that a killed daemon left behind is cleaned up first.
+    """
+    forbid_core_dumps()
+    credential = own_credential(configuration)
+    anchors = TrustAnchors(configuration.path(configuration.trust))
+    async with _open_nursery() as nursery:
+        peers = Peers(configuration.hospital, configuration.keystores, credential, anchors, nursery)
+        cache = CiphertextCache(configuration.cache_folder, configuration.cache_size)
+        await serve_mount(
+            RemoteHospital(peers.hospital, deadline=configuration.mount.deadline),
+            peers.keystores,
+            cache,
+            configuration.root,
+            mountpoint,
+            deadline=configuration.mount.deadline,
+            task_status=task_status,
+        )
+        nursery.cancel_scope.cancel()
+
+
+def umount(mountpoint: Path) -> None:
+    """Unmount and wait until the daemon has gone; raises ``ConfigurationError``. Blocks: not for a task."""
+    unmount(mountpoint.absolute())
+
+
+async def serve_mount(  # noqa: PLR0913 the parts that a mount is made of
+    hospital: Hospital,
+    keys: Callable[[], KeySource],
+    cache: CiphertextCache,
+    root: Lfn,
+    mountpoint: Path,
+    *,
+    deadline: float,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Mount these ports and serve, as ``run_mount``."""
+    mountpoint = Path(os.path.abspath(mountpoint))  # noqa: PTH100, ASYNC240 nothing is touched
+    await cache.load()
+    async with _open_nursery() as nursery:
+        kernel, watch = KernelCaches(), SignalWatch()
+        namespace, descriptions = Namespace(hospital, root), Descriptions(hospital)
+        ring = KeyRing(keys, deadline=deadline)
+        opener = Opener(hospital, descriptions, cache, ring, kernel, nursery, deadline=deadline)
+        filesystem = FileSystem(hospital, namespace, descriptions, opener, kernel)
+        operations = MdmfsOperations(filesystem, watch)
+        with mounted(operations, kernel, mountpoint):
+            nursery.start_soon(raise_limits, operations, mountpoint)
+            nursery.start_soon(watch.run)
+            nursery.start_soon(_expire, ring)
+            nursery.start_soon(Feed(hospital, namespace, filesystem).follow)
+            nursery.start_soon(_end_on_signal, nursery.cancel_scope)
+            log.info("mounted", mountpoint=str(mountpoint), root=str(root))
+            task_status.started()
+            await serve()
+            nursery.cancel_scope.cancel()
+    log.info("unmounted", mountpoint=str(mountpoint))
+
+
+@contextlib.asynccontextmanager
+async def _open_nursery() -> AsyncIterator[trio.Nursery]:
+    """Open a nursery that raises what went wrong in it, not a group of it."""
+    try:
+        async with trio.open_nursery() as nursery:
+            yield nursery
+    except BaseExceptionGroup as group:
+        raise _only(group) from None
+
+
+def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    if len(group.exceptions) > 1:
+        return group
+    return _only(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+async def _expire(ring: KeyRing) -> None:
+    while True:
+        await trio.sleep(EXPIRY_SECONDS)
+        ring.expire()
+
+
+async def _end_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("ending", signal=signal.Signals(number).name)
+            scope.cancel()

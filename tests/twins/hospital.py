@@ -1,0 +1,262 @@
+"""A hospital without network or PACS: a tree of synthetic bytes, sealed for real; it can be dead, slow or damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import secrets
+from collections.abc import AsyncIterator, Callable
+
+import trio
+
+from mdmfs.model.errors import MdmfsError, NoSuchFileError, PeerUnreachableError
+from mdmfs.model.locality import Locality
+from mdmfs.model.names import Guid, Lfn
+from mdmfs.sealing.header import FileKey, ObjectContext, Role
+from mdmfs.sealing.seal import seal
+from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.messages import (
+    Changes,
+    DirectoryPage,
+    FileDescription,
+    KeyEntry,
+    Node,
+    NodeKind,
+    Totals,
+)
+from tests.twins.keystores import HOSPITAL, TwinKeystore, principal, random_guid, shares_of
+from tests.twins.octets import octets
+
+KEYSTORES = ("k1", "k2", "k3")
+ROOT = Lfn.parse("/grid/medical")
+REGISTERED = 1_500_000_000.25
+
+
+@dataclasses.dataclass
+class TwinFile:
+    """One registered file."""
+
+    guid: Guid
+    inode: int
+    plaintext: bytes
+    key: bytes
+    generation: int = 0
+
+
+@dataclasses.dataclass
+class TwinDirectory:
+    """One directory."""
+
+    inode: int
+    entries: dict[str, TwinDirectory | TwinFile] = dataclasses.field(default_factory=dict)
+    modified: float = REGISTERED
+
+
+class TwinDownload:
+    """A sealed object on its way, with what shall go wrong with it."""
+
+    def __init__(self, hospital: TwinHospital, sealed: bytes) -> None:
+        self._hospital = hospital
+        self._sealed = memoryview(hospital.damage(sealed))
+        self._given = 0
+        self.length = len(sealed)
+        self.salt = sealed[:24]
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Give a piece, after a while; a cut stream raises, as the client on the wire does."""
+        await trio.sleep(self._hospital.pause)
+        if self._hospital.stops_after is not None and self._given >= self._hospital.stops_after:
+            await trio.sleep_forever()
+        count = min(len(buffer), len(self._sealed) - self._given, self._hospital.piece)
+        if not count and self._given < self.length:
+            message = "the stream ended before its end"
+            raise PeerUnreachableError(message)
+        buffer[:count] = self._sealed[self._given : self._given + count]
+        self._given += count
+        return count
+
+
+class TwinHospital:
+    """``mdmfs.worker.hospital.Hospital`` in memory, with three keystores beside it."""
+
+    def __init__(self) -> None:
+        self.root = TwinDirectory(1)
+        self.files: dict[Guid, TwinFile] = {}
+        self.keystores = {name: TwinKeystore() for name in KEYSTORES}
+        self.version = 1
+        self.page_size = 10_000
+        self.failure: Callable[[], MdmfsError] | None = None
+        """What every question is answered with."""
+        self.refusal: Callable[[], MdmfsError] | None = None
+        """What every fetch is answered with."""
+        self.recall_seconds = 0.0
+        self.pause = 0.0
+        """Before each piece of a stream."""
+        self.piece = 2**20
+        self.stops_after: int | None = None
+        """After so many bytes a stream brings nothing more."""
+        self.damage: Callable[[bytes], bytes] = bytes
+        self.fetches = 0
+        self.listings = 0
+        self.descriptions = 0
+        self._inodes = itertools.count(2)
+        self._log: list[tuple[int, list[int], list[int]]] = []
+        self._news = trio.Event()
+        self.reset = False
+
+    # What tests arrange
+
+    def add_file(self, lfn: str, plaintext: bytes) -> TwinFile:
+        """Register a file, with the directories above it, and tell the feed."""
+        path = Lfn.parse(lfn)
+        directory = self.make_directory(path.parent)
+        file = TwinFile(random_guid(), next(self._inodes), plaintext, secrets.token_bytes(32))
+        directory.entries[path.name] = file
+        self.files[file.guid] = file
+        self.note([directory.inode], [])
+        return file
+
+    def add_sibling_files(self, folder: str, count: int, size: int) -> list[TwinFile]:
+        """Register files ``0001.dcm``, ``0002.dcm``, ... of one size."""
+        return [self.add_file(f"{folder}/{n:04}.dcm", octets(size, f"{folder}{n}")) for n in range(1, count + 1)]
+
+    def make_directory(self, lfn: Lfn) -> TwinDirectory:
+        """Make a directory and those above it."""
+        directory = self.root
+        for part in lfn.parts:
+            child = directory.entries.get(part)
+            if child is None:
+                child = directory.entries[part] = TwinDirectory(next(self._inodes))
+                self.note([directory.inode], [])
+            assert isinstance(child, TwinDirectory)
+            directory = child
+        return directory
+
+    def remove(self, lfn: str) -> None:
+        """Take a name away, and tell the feed."""
+        path = Lfn.parse(lfn)
+        directory = self.make_directory(path.parent)
+        gone = directory.entries.pop(path.name)
+        self.note([directory.inode], [gone.inode])
+
+    def note(self, directories: list[int], files: list[int]) -> None:
+        """Write a change into the feed."""
+        self.version += 1
+        self._log.append((self.version, directories, files))
+        news, self._news = self._news, trio.Event()
+        with contextlib.suppress(RuntimeError):  # before trio runs nobody waits
+            news.set()
+
+    async def open_keystores(self, nursery: trio.Nursery, *, reader: str | None = None) -> Keystores:
+        """Deposit all keys, and give the keystores as a reader sees them: one without a right, unless None."""
+        owner = Keystores(
+            {name: twin.as_seen_by(principal(HOSPITAL)) for name, twin in self.keystores.items()}, nursery
+        )
+        for file in self.files.values():
+            await self.deposit(owner, file)
+        if reader is None:
+            return owner
+        return Keystores({name: twin.as_seen_by(principal(reader)) for name, twin in self.keystores.items()}, nursery)
+
+    async def deposit(self, keystores: Keystores, file: TwinFile) -> None:
+        """Split a file's key among the keystores."""
+        shares = shares_of(file.guid, file.key, generation=file.generation)
+        for name, share in zip(KEYSTORES, shares, strict=True):
+            await keystores.register(name, [KeyEntry(share.encode(), [])], deadline=trio.current_time() + 10)
+
+    def sealed(self, guid: Guid) -> bytes:
+        """Seal a file anew, under a fresh salt."""
+        file = self.files[guid]
+        context = ObjectContext(Role.BODY, guid, file.generation, len(file.plaintext))
+        with FileKey(file.key) as key:
+            return seal(file.plaintext, key, context, secrets.token_bytes(24))
+
+    # The port
+
+    async def list_directory(self, lfn: Lfn, after: str) -> DirectoryPage:
+        """See ``Hospital``."""
+        self.listings += 1
+        await self._answer()
+        directory = self._find(lfn)
+        names = sorted((name for name in directory.entries), key=str.encode)
+        names = [name for name in names if name.encode() > after.encode()]
+        page = [_node(name, directory.entries[name]) for name in names[: self.page_size]]
+        return DirectoryPage(_node(lfn.name, directory), page, len(names) <= self.page_size, self.version)
+
+    async def describe(self, guid: Guid) -> FileDescription:
+        """See ``Hospital``."""
+        self.descriptions += 1
+        await self._answer()
+        file = self.files.get(guid)
+        if file is None:
+            message = f"there is no file {guid}"
+            raise NoSuchFileError(message)
+        return FileDescription(
+            guid=guid.octets,
+            inode=file.inode,
+            size=len(file.plaintext),
+            header_length=min(1000, len(file.plaintext)),
+            sha256=hashlib.sha256(file.plaintext).digest(),
+            generation=file.generation,
+            threshold=2,
+            locality=Locality.NEARLINE,
+            replicas=[f"srm://hospital.example.org:8443/mdm/{guid}"],
+            registered=REGISTERED,
+        )
+
+    async def changes(self, since: int, wait: float) -> Changes:
+        """See ``Hospital``."""
+        await self._answer()
+        if self.reset:
+            self.reset = False
+            return Changes(self.version, [], [], is_reset=True)
+        with trio.move_on_after(wait):
+            while self.version <= since:
+                await self._news.wait()
+                await self._answer()
+        newer = [entry for entry in self._log if entry[0] > since]
+        directories = [inode for _, inodes, _ in newer for inode in inodes]
+        return Changes(self.version, directories, [inode for _, _, inodes in newer for inode in inodes])
+
+    async def totals(self, lfn: Lfn) -> Totals:
+        """See ``Hospital``."""
+        await self._answer()
+        assert lfn == ROOT
+        return Totals(len(self.files), sum(len(file.plaintext) for file in self.files.values()))
+
+    @contextlib.asynccontextmanager
+    async def fetch(self, guid: Guid) -> AsyncIterator[TwinDownload]:
+        """See ``Hospital``."""
+        self.fetches += 1
+        await self._answer()
+        if self.refusal is not None:
+            raise self.refusal()
+        await trio.sleep(self.recall_seconds)
+        yield TwinDownload(self, self.sealed(guid))
+
+    async def _answer(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.failure is not None:
+            raise self.failure()
+
+    def _find(self, lfn: Lfn) -> TwinDirectory:
+        directory: TwinDirectory | TwinFile | None = self.root
+        for part in lfn.parts:
+            directory = directory.entries.get(part) if isinstance(directory, TwinDirectory) else None
+        if not isinstance(directory, TwinDirectory):
+            message = f"there is no directory {lfn}"
+            raise NoSuchFileError(message)
+        return directory
+
+
+def unreachable() -> MdmfsError:
+    """Be a hospital whose machine is off."""
+    return PeerUnreachableError("the hospital does not answer")
+
+
+def _node(name: str, entry: TwinDirectory | TwinFile) -> Node:
+    if isinstance(entry, TwinDirectory):
+        return Node(name, entry.inode, NodeKind.DIRECTORY, 0, entry.modified)
+    return Node(name, entry.inode, NodeKind.FILE, len(entry.plaintext), REGISTERED, entry.guid.octets)

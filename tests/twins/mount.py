@@ -1,0 +1,123 @@
+"""A real mount over the twin hospital in a process of its own, ``python -m tests.twins.mount``, driven by its stdin."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import structlog
+import trio
+
+from mdmfs.model.errors import AccessDeniedError, MdmfsError
+from mdmfs.worker.cache.store import CiphertextCache
+from mdmfs.worker.service import serve_mount
+from tests.twins.hospital import ROOT, TwinHospital, unreachable
+
+
+class Stage:
+    """The twins behind a mount, and the commands that a test gives them."""
+
+    def __init__(self, scene: dict[str, object]) -> None:
+        self.hospital = TwinHospital()
+        folders = scene["folders"]
+        assert isinstance(folders, list)
+        for folder, count, size in folders:
+            self.hospital.add_sibling_files(folder, count, size)
+
+    def obey(self, command: str, argument: str) -> str:
+        """Carry a command out and give its answer."""
+        return str(getattr(self, f"on_{command}")(argument) or "done")
+
+    def on_dead(self, is_dead: str) -> None:
+        """Answer nothing any more, or again."""
+        self.hospital.failure = unreachable if is_dead == "yes" else None
+
+    def on_broken(self, is_broken: str) -> None:
+        """Raise what no program should, or no longer."""
+        self.hospital.failure = cast("Callable[[], MdmfsError]", _break) if is_broken == "yes" else None
+
+    def on_refuse(self, is_refusing: str) -> None:
+        """Refuse every fetch, or no longer."""
+        self.hospital.refusal = (lambda: AccessDeniedError("no")) if is_refusing == "yes" else None
+
+    def on_slow(self, seconds: str) -> None:
+        """Take so long for each recall."""
+        self.hospital.recall_seconds = float(seconds)
+
+    def on_pause(self, seconds: str) -> None:
+        """Take so long for each piece."""
+        self.hospital.pause = float(seconds)
+
+    def on_stop_after(self, count: str) -> None:
+        """Send no more than so many bytes."""
+        self.hospital.stops_after = int(count)
+
+    def on_cut(self, count: str) -> None:
+        """End each stream after so many bytes, or no longer."""
+        self.hospital.damage = (lambda sealed: sealed[: int(count)]) if count else bytes
+
+    def on_silence(self, names: str) -> None:
+        """Stop these keystores."""
+        for name in names.split():
+            self.hospital.keystores[name].failure = unreachable
+
+    def on_remove(self, lfn: str) -> None:
+        """Take a name away."""
+        self.hospital.remove(lfn)
+
+    def on_fetches(self, _: str) -> str:
+        """Count the fetches so far."""
+        return str(self.hospital.fetches)
+
+
+def _break() -> Exception:
+    return ZeroDivisionError("a fault of the program")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+async def main() -> None:
+    """Mount what the first line of stdin describes, say that it is ready, obey the other lines."""
+    scene = json.loads(sys.stdin.readline())
+    stage = Stage(scene)
+    cache = CiphertextCache(Path(scene["cache"]), scene.get("cache_size", 2**32))
+    async with trio.open_nursery() as nursery:
+        keystores = await stage.hospital.open_keystores(nursery, reader=scene.get("reader"))
+
+        async def serve(task_status: trio.TaskStatus[None]) -> None:
+            await serve_mount(
+                stage.hospital,
+                lambda: keystores,
+                cache,
+                ROOT,
+                Path(scene["mountpoint"]),
+                deadline=scene.get("deadline", 5.0),
+                task_status=task_status,
+            )
+            nursery.cancel_scope.cancel()
+
+        await nursery.start(serve)
+        _say("ready")
+        async with trio.lowlevel.FdStream(0) as stdin:
+            buffer = b""
+            async for octets in stdin:
+                buffer += octets
+                *lines, buffer = buffer.split(b"\n")
+                for line in lines:
+                    command, _, argument = line.decode().partition(" ")
+                    _say(stage.obey(command, argument))
+
+
+if __name__ == "__main__":
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    trio.run(main)

@@ -1,0 +1,200 @@
+"""Configuration, credentials, keys held, callers killed: what a mount is made of beside files."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import structlog.testing
+import trio
+import trio.testing
+
+from mdmfs.model.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    CredentialRefusedError,
+    InterruptedCallError,
+    MalformedMessageError,
+)
+from mdmfs.pki.trust import TrustAnchors
+from mdmfs.sealing.header import ObjectContext, Role
+from mdmfs.worker.callers.credential import find_credential
+from mdmfs.worker.callers.peers import Peers
+from mdmfs.worker.configuration import HospitalPeer, MountConfiguration
+from mdmfs.worker.fuse.patience import POLL_SECONDS, SignalWatch
+from mdmfs.worker.hospital import salt_of
+from mdmfs.worker.keys.ring import HOLD_SECONDS, KeyRing, Lock
+from tests.twins.hospital import TwinHospital
+
+TEXT = """
+trust = "ca.pem"
+[mount]
+root = "/grid/medical/amc"
+[hospital]
+address = "hospital.example.org:8443"
+dn = "/DC=org/CN=hospital"
+[[keystores]]
+name = "k1"
+address = "k1.example.org:8444"
+dn = "/DC=org/CN=k1"
+"""
+
+
+def read(folder: Path, text: str) -> MountConfiguration:
+    """Read a configuration from a file."""
+    path = folder / "mount.toml"
+    path.write_text(text)
+    return MountConfiguration.read(path)
+
+
+def test_a_configuration_is_read_with_its_defaults(tmp_path: Path) -> None:
+    """Paths are relative to its folder."""
+    configuration = read(tmp_path, TEXT)
+    assert str(configuration.root) == "/grid/medical/amc"
+    assert configuration.mount.deadline == 60
+    assert configuration.cache_size == 10 * 2**30
+    assert configuration.path(configuration.trust) == tmp_path / "ca.pem"
+
+
+@pytest.mark.parametrize(
+    "addition",
+    [
+        "[mount2]\n",
+        "[cache]\nsize = 'much'\n",
+        "[cache]\nsise = 5\n",
+        "[credential]\ncertificate = 'a.pem'\n",
+        "[credential]\nproxy = 'p'\ncertificate = 'a.pem'\nkey = 'k.pem'\n",
+        "[[keystores]]\nname = 'k1'\naddress = 'a:1'\ndn = '/CN=x'\n",
+        "[hospital",
+    ],
+)
+def test_what_cannot_be_meant_is_refused(tmp_path: Path, addition: str) -> None:
+    """A misspelt key would be silence."""
+    with pytest.raises(ConfigurationError):
+        read(tmp_path, TEXT + addition)
+
+
+def test_the_credential_is_looked_for_where_grid_programs_keep_it(tmp_path: Path) -> None:
+    """Configured, else X509_USER_PROXY, else /tmp/x509up_uUID."""
+    plain = read(tmp_path, TEXT)
+    assert find_credential(plain, {}, 1234).key_file == Path("/tmp/x509up_u1234")  # noqa: S108 the place
+    assert find_credential(plain, {"X509_USER_PROXY": "/x/proxy"}, 1).certificate_file == Path("/x/proxy")
+    proxy = read(tmp_path, TEXT + "[credential]\nproxy = 'p.pem'\n")
+    assert find_credential(proxy, {"X509_USER_PROXY": "/x/proxy"}, 1).key_file == tmp_path / "p.pem"
+    pair = read(tmp_path, TEXT + "[credential]\ncertificate = 'c.pem'\nkey = 'k.pem'\n")
+    assert find_credential(pair, {}, 1).key_file == tmp_path / "k.pem"
+
+
+async def test_a_missing_proxy_is_a_refused_credential_with_a_line_in_the_log(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    """EACCES, and the reader of the log knows what to do."""
+    configuration = read(tmp_path, TEXT + "[credential]\nproxy = 'p.pem'\n")
+    credential = find_credential(configuration, {}, 1)
+    peers = Peers(HospitalPeer("h:1", "/CN=h"), configuration.keystores, credential, TrustAnchors(tmp_path), nursery)
+    with structlog.testing.capture_logs() as logs:
+        for ask in (peers.hospital, peers.keystores):
+            with pytest.raises(CredentialRefusedError):
+                ask()
+    assert logs[0]["log_level"] == "warning"
+
+
+@pytest.mark.parametrize("etag", ["", "zz" * 24, "ab" * 23, "ab" * 25, "W/xyz"])
+def test_an_etag_that_is_no_salt_is_refused(etag: str) -> None:
+    """Ciphertext is told from ciphertext by it."""
+    with pytest.raises(MalformedMessageError):
+        salt_of(etag)
+
+
+# Keys
+
+
+async def lock_and_ring(hospital: TwinHospital, nursery: trio.Nursery, count: int = 1) -> tuple[list[Lock], KeyRing]:
+    """Give files to unlock, and a ring."""
+    hospital.add_sibling_files("/grid/medical/a", count, 100)
+    keystores = await hospital.open_keystores(nursery)
+    locks = [Lock(ObjectContext(Role.BODY, guid, 0, 100), hospital.sealed(guid)[:56], 2) for guid in hospital.files]
+    return locks, KeyRing(lambda: keystores, deadline=10)
+
+
+async def test_shares_are_held_for_a_moment_and_not_longer(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Opening a file again at once asks nobody; later the keystores decide anew."""
+    autojump_clock.autojump_threshold = 0
+    hospital = TwinHospital()
+    (lock,), ring = await lock_and_ring(hospital, nursery)
+    calls = lambda: sum(twin.calls for twin in hospital.keystores.values())  # noqa: E731 short
+    before = calls()
+    await ring.unlock(lock)
+    await trio.testing.wait_all_tasks_blocked()
+    asked = calls()
+    assert asked > before
+    await ring.unlock(lock)
+    assert calls() == asked
+    await trio.sleep(HOLD_SECONDS)
+    for twin in hospital.keystores.values():
+        twin.failure = lambda: AccessDeniedError("no")
+    with pytest.raises(AccessDeniedError):
+        await ring.unlock(lock)
+
+
+async def test_a_burst_is_one_question(nursery: trio.Nursery) -> None:
+    """Fifty files at once cost two batches, not fifty."""
+    hospital = TwinHospital()
+    locks, ring = await lock_and_ring(hospital, nursery, 50)
+    before = hospital.keystores["k1"].calls
+    async with trio.open_nursery() as burst:
+        for lock in locks:
+            burst.start_soon(ring.unlock, lock)
+    assert hospital.keystores["k1"].calls - before <= 2
+
+
+async def test_siblings_come_along_and_a_forgotten_one_is_asked_for_again(nursery: trio.Nursery) -> None:
+    """A revocation reaches what is held."""
+    hospital = TwinHospital()
+    (first, second), ring = await lock_and_ring(hospital, nursery, 2)
+    await ring.unlock(first, [second.context.guid])
+    for twin in hospital.keystores.values():
+        twin.failure = lambda: AccessDeniedError("no")
+    await ring.unlock(second)
+    ring.forget(second.context.guid)
+    with pytest.raises(AccessDeniedError):
+        await ring.unlock(second)
+
+
+# Callers
+
+
+async def test_a_killed_caller_is_freed_and_a_living_one_is_not(tmp_path: Path, nursery: trio.Nursery) -> None:
+    """SIGKILL pending in the thread or in the process; an ignored SIGTERM sets another bit."""
+    watch = SignalWatch(tmp_path)
+    nursery.start_soon(watch.run)
+    for pid, mask in ((1, "0000000000000100"), (2, "0000000000004000"), (3, "0000000000000000")):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "status").write_text(f"Name:\tcat\nSigPnd:\t0000000000000000\nShdPnd:\t{mask}\n")
+    with pytest.raises(InterruptedCallError), watch.interruptible(1):
+        await trio.sleep(50 * POLL_SECONDS)
+    for pid in (2, 3, 4):
+        with watch.interruptible(pid):
+            await trio.sleep(3 * POLL_SECONDS)
+
+
+async def test_the_kernel_shows_a_fatal_signal_as_the_watch_expects(nursery: trio.Nursery) -> None:
+    """A stopped process to which SIGKILL was sent would die; this one blocks nothing and is seen alive."""
+    watch = SignalWatch()
+    nursery.start_soon(watch.run)
+    sleeper = subprocess.Popen(  # noqa: ASYNC220 it starts at once
+        [sys.executable, "-c", "import time; time.sleep(30)"]
+    )
+    try:
+        with watch.interruptible(sleeper.pid):
+            await trio.sleep(3 * POLL_SECONDS)
+        assert os.path.exists(f"/proc/{sleeper.pid}")  # noqa: ASYNC240, PTH110 /proc does not block
+    finally:
+        sleeper.send_signal(signal.SIGKILL)
+        sleeper.wait()

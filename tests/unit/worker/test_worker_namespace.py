@@ -1,0 +1,294 @@
+"""The namespace: pages joined, fetched once, believed as long as the feed allows, and never lost to an outage."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from mdmfs.model.errors import MalformedMessageError, NoSuchFileError, NotADirectoryFileError, PeerUnreachableError
+from mdmfs.model.names import Lfn
+from mdmfs.wire.messages import Changes, DirectoryPage, Node, NodeKind
+from mdmfs.worker.namespace.feed import Feed
+from mdmfs.worker.namespace.names import ROOT, TTL, Namespace
+from tests.twins.hospital import ROOT as ROOT_LFN
+from tests.twins.hospital import TwinHospital, unreachable
+
+FOLDER = "/grid/medical/amc"
+
+
+@pytest.fixture
+def hospital() -> TwinHospital:
+    """Make a hospital with one directory of seven files."""
+    hospital = TwinHospital()
+    hospital.add_sibling_files(FOLDER, 7, 10)
+    return hospital
+
+
+async def folder_of(names: Namespace) -> int:
+    """Look the directory up, as the kernel does, and give its inode."""
+    node = await names.lookup(ROOT, b"amc")
+    names.inodes.retain(node, ROOT, names.root)
+    return node.inode
+
+
+async def test_a_directory_is_whole_however_many_pages_it_has(hospital: TwinHospital) -> None:
+    """Entries of all pages, in order, none twice."""
+    hospital.page_size = 3
+    names = Namespace(hospital, ROOT_LFN)
+    listing = await names.listing(await folder_of(names))
+    assert listing.names == tuple(f"{n:04}.dcm".encode() for n in range(1, 8))
+    assert hospital.listings == 1 + 3
+
+
+async def test_all_who_wait_for_a_directory_share_one_question(hospital: TwinHospital) -> None:
+    """A hundred lookups at once cost one listing."""
+    names = Namespace(hospital, ROOT_LFN)
+    inode = await folder_of(names)
+    before = hospital.listings
+    async with trio.open_nursery() as nursery:
+        for _ in range(100):
+            nursery.start_soon(names.lookup, inode, b"0003.dcm")
+    assert hospital.listings == before + 1
+
+
+async def test_what_is_not_listed_is_not_there_and_asks_nobody_again(hospital: TwinHospital) -> None:
+    """A complete listing answers no, too."""
+    names = Namespace(hospital, ROOT_LFN)
+    inode = await folder_of(names)
+    await names.listing(inode)
+    before = hospital.listings
+    for name in (b"9999.dcm", b"\xff\xfe", b"0001.DCM"):
+        with pytest.raises(NoSuchFileError):
+            await names.lookup(inode, name)
+    assert hospital.listings == before
+
+
+async def test_a_file_has_no_entries(hospital: TwinHospital) -> None:
+    """Asking for them is ENOTDIR, not an empty directory."""
+    names = Namespace(hospital, ROOT_LFN)
+    inode = await folder_of(names)
+    file = await names.lookup(inode, b"0001.dcm")
+    names.inodes.retain(file, inode, Lfn.parse(FOLDER))
+    with pytest.raises(NotADirectoryFileError):
+        await names.listing(file.inode)
+
+
+async def test_a_subtree_can_be_the_root(hospital: TwinHospital) -> None:
+    """The mount's root is 1 whatever the catalogue calls it, and changes of it are recognised."""
+    names = Namespace(hospital, Lfn.parse(FOLDER))
+    listing = await names.listing(ROOT)
+    assert listing.directory.inode == ROOT
+    number = hospital.make_directory(Lfn.parse(FOLDER)).inode
+    assert number != ROOT
+    assert names.apply(Changes(hospital.version + 1, [number], [])) == [ROOT]
+
+
+async def test_changes_make_exactly_the_older_listings_outdated(hospital: TwinHospital) -> None:
+    """A listing that shows the change already stays."""
+    names = Namespace(hospital, ROOT_LFN)
+    names.is_followed = True
+    inode = await folder_of(names)
+    version = (await names.listing(inode)).version
+    before = hospital.listings
+    names.apply(Changes(version, [inode], []))
+    await names.listing(inode)
+    assert hospital.listings == before
+    hospital.add_file(f"{FOLDER}/new.dcm", b"x")
+    names.apply(Changes(hospital.version, [inode], []))
+    assert b"new.dcm" in (await names.listing(inode)).nodes
+    assert hospital.listings == before + 1
+
+
+async def test_a_listing_under_way_when_a_change_comes_is_not_believed(hospital: TwinHospital) -> None:
+    """The answer may have been made before the change."""
+    names = Namespace(hospital, ROOT_LFN)
+    names.is_followed = True
+    inode = await folder_of(names)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(names.listing, inode)
+        await trio.testing.wait_all_tasks_blocked()
+        await names.listing(inode)
+        hospital.add_file(f"{FOLDER}/new.dcm", b"x")
+        names.apply(Changes(hospital.version, [inode], []))
+    assert b"new.dcm" in (await names.listing(inode)).nodes
+
+
+async def test_without_a_feed_listings_age_and_with_one_they_do_not(
+    hospital: TwinHospital, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A minute is the longest that nobody's word counts."""
+    autojump_clock.autojump_threshold = 0
+    names = Namespace(hospital, ROOT_LFN)
+    inode = await folder_of(names)
+    await names.listing(inode)
+    hospital.add_file(f"{FOLDER}/new.dcm", b"x")
+    await trio.sleep(TTL + 1)
+    names.is_followed = True
+    assert b"new.dcm" not in (await names.listing(inode)).nodes
+    names.is_followed = False
+    assert b"new.dcm" in (await names.listing(inode)).nodes
+
+
+async def test_in_an_outage_what_is_here_serves_and_what_is_not_says_so(
+    hospital: TwinHospital, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Never ENOENT."""
+    autojump_clock.autojump_threshold = 0
+    names = Namespace(hospital, ROOT_LFN)
+    inode = await folder_of(names)
+    await names.listing(inode)
+    hospital.make_directory(Lfn.parse("/grid/medical/other"))
+    await trio.sleep(TTL + 1)
+    other = await names.lookup(ROOT, b"other")
+    names.inodes.retain(other, ROOT, ROOT_LFN)
+    hospital.failure = unreachable
+    await trio.sleep(TTL + 1)
+    assert len((await names.listing(inode)).names) == 7
+    with pytest.raises(PeerUnreachableError):
+        await names.listing(other.inode)
+
+
+async def test_a_directory_that_has_gone_is_gone(hospital: TwinHospital) -> None:
+    """A decision or absence is not an outage: the old copy does not serve."""
+    names = Namespace(hospital, ROOT_LFN)
+    inode = await folder_of(names)
+    await names.listing(inode)
+    hospital.remove(FOLDER)
+    names.apply(Changes(hospital.version, [inode], []))
+    with pytest.raises(NoSuchFileError):
+        await names.listing(inode)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\0b", "n" * 256])
+async def test_a_hospital_cannot_list_impossible_names(name: str) -> None:
+    """A slash in a name would be another directory."""
+
+    class Hostile(TwinHospital):
+        async def list_directory(self, lfn: Lfn, after: str) -> DirectoryPage:
+            page = await super().list_directory(lfn, after)
+            bad = Node(name, 99, NodeKind.FILE, 1, 0.0, bytes(16))
+            return DirectoryPage(page.directory, [bad], page.is_last, page.version)
+
+    with pytest.raises(MalformedMessageError):
+        await Namespace(Hostile(), ROOT_LFN).listing(ROOT)
+
+
+async def test_an_inode_lives_as_long_as_the_kernel_counts_on_it(hospital: TwinHospital) -> None:
+    """Lookups and forgets balance; the root never goes."""
+    names = Namespace(hospital, ROOT_LFN)
+    inode = await folder_of(names)
+    await folder_of(names)
+    assert not names.forget(inode, 1)
+    assert names.inodes.of(inode).node.name == "amc"
+    assert names.forget(inode, 1)
+    with pytest.raises(NoSuchFileError):
+        names.inodes.of(inode)
+    assert not names.forget(ROOT, 1000)
+    assert names.inodes.of(ROOT).node.inode == ROOT
+
+
+class Witness:
+    """Hears what a feed tells."""
+
+    def __init__(self) -> None:
+        self.names: list[tuple[int, list[bytes]]] = []
+        self.revoked: list[int] = []
+        self.resets = 0
+
+    async def forget_names(self, directory: int, names: list[bytes]) -> None:
+        """See ``Witness``."""
+        self.names.append((directory, names))
+
+    async def revoke(self, inode: int) -> None:
+        """See ``Witness``."""
+        self.revoked.append(inode)
+
+    async def revoke_all(self) -> None:
+        """See ``Witness``."""
+        self.resets += 1
+
+
+async def test_the_feed_takes_back_names_and_files_that_have_gone(
+    hospital: TwinHospital, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Within the same moment; what stays is not touched."""
+    autojump_clock.autojump_threshold = 0
+    names, witness = Namespace(hospital, ROOT_LFN), Witness()
+    inode = await folder_of(names)
+    gone = await names.lookup(inode, b"0004.dcm")
+    nursery.start_soon(Feed(hospital, names, witness).follow)
+    await trio.sleep(1)
+    hospital.remove(f"{FOLDER}/0004.dcm")
+    await trio.sleep(1)
+    assert names.is_followed
+    assert (inode, [b"0004.dcm"]) in witness.names
+    assert set(witness.revoked) == {gone.inode}
+
+
+async def test_the_feed_resumes_after_an_outage_without_losing_a_change(
+    hospital: TwinHospital, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """What happened meanwhile is told afterwards."""
+    autojump_clock.autojump_threshold = 0
+    names, witness = Namespace(hospital, ROOT_LFN), Witness()
+    inode = await folder_of(names)
+    await names.listing(inode)
+    nursery.start_soon(Feed(hospital, names, witness).follow)
+    await trio.sleep(1)
+    hospital.failure = unreachable
+    hospital.remove(f"{FOLDER}/0002.dcm")
+    await trio.sleep(20)
+    assert not names.is_followed
+    assert not witness.revoked
+    hospital.failure = None
+    await trio.sleep(10)
+    assert names.is_followed
+    assert witness.revoked
+    assert b"0002.dcm" not in (await names.listing(inode)).nodes
+
+
+async def test_names_that_went_in_an_outage_are_taken_back_though_somebody_listed_anew_before_the_feed(
+    nursery: trio.Nursery, hospital: TwinHospital, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Whoever asks for the newer listing, the kernel hears of the difference."""
+    autojump_clock.autojump_threshold = 0
+    names, witness = Namespace(hospital, ROOT_LFN), Witness()
+    inode = await folder_of(names)
+    await names.listing(inode)
+    hospital.remove(f"{FOLDER}/0002.dcm")
+    await trio.sleep(TTL + 1)
+    await names.listing(inode)
+    nursery.start_soon(Feed(hospital, names, witness).follow)
+    await trio.sleep(1)
+    assert (inode, [b"0002.dcm"]) in witness.names
+    assert witness.revoked
+
+
+async def test_a_hospital_that_never_comes_to_an_end_is_found_out() -> None:
+    """A page that brings nothing new would be asked for for ever."""
+
+    class Endless(TwinHospital):
+        async def list_directory(self, lfn: Lfn, after: str) -> DirectoryPage:
+            page = await super().list_directory(lfn, "" if after else after)
+            return DirectoryPage(page.directory, page.entries, is_last=False, version=page.version)
+
+    hospital = Endless()
+    hospital.add_sibling_files(FOLDER, 3, 1)
+    with pytest.raises(MalformedMessageError):
+        await Namespace(hospital, ROOT_LFN).listing(ROOT)
+
+
+async def test_a_feed_that_cannot_reach_back_makes_everyone_ask_again(
+    hospital: TwinHospital, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Closed by default."""
+    autojump_clock.autojump_threshold = 0
+    names, witness = Namespace(hospital, ROOT_LFN), Witness()
+    inode = await folder_of(names)
+    await names.listing(inode)
+    hospital.reset = True
+    hospital.version += 1
+    nursery.start_soon(Feed(hospital, names, witness).follow)
+    await trio.sleep(1)
+    assert witness.resets == 1

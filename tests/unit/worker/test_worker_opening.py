@@ -1,0 +1,470 @@
+"""Opening: one fetch for all, the key only for who may have it, pages pushed and taken back, and never a wrong byte."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import structlog.testing
+import trio
+import trio.testing
+
+from mdmfs.model.errors import (
+    AccessDeniedError,
+    InstanceChangedError,
+    IntegrityError,
+    MdmfsError,
+    OutOfSpaceError,
+    PeerUnreachableError,
+    RecallTimedOutError,
+    TooFewSharesError,
+)
+from mdmfs.model.names import Guid
+from mdmfs.sealing.layout import CHUNK_SIZE, HEADER_SIZE, SEALED_CHUNK_SIZE
+from mdmfs.wire.messages import Collected, Node, NodeKind
+from mdmfs.worker.cache.store import CiphertextCache
+from mdmfs.worker.descriptions import Descriptions
+from mdmfs.worker.keys.ring import HOLD_SECONDS, KeyRing
+from mdmfs.worker.opening import WHOLE, Opener
+from tests.twins.hospital import KEYSTORES, REGISTERED, TwinFile, TwinHospital, unreachable
+from tests.twins.octets import octets
+
+SIZE = 100_000
+BIG = WHOLE + 3 * CHUNK_SIZE + 17
+DEADLINE = 30.0
+THREAD_SECONDS = 0.03
+"""The clock jumps when nothing has happened for so long, since it cannot see the threads at work."""
+
+
+class KernelTwin:
+    """The page cache of a kernel, by inode; its calls come from threads."""
+
+    def __init__(self) -> None:
+        self.pages: dict[int, dict[int, bytes]] = {}
+        self.threads: set[int] = set()
+
+    def store(self, inode: int, offset: int, octets_: memoryview) -> None:
+        """See ``Pages``."""
+        self.threads.add(threading.get_ident())
+        self.pages.setdefault(inode, {})[offset] = bytes(octets_)
+
+    def invalidate(self, inode: int) -> None:
+        """See ``Pages``."""
+        self.pages.pop(inode, None)
+
+    def bytes_of(self, inode: int) -> bytes:
+        """Give what is there, from the begin on without a gap."""
+        found = b""
+        for offset, piece in sorted(self.pages.get(inode, {}).items()):
+            assert offset == len(found)
+            found += piece
+        return found
+
+
+@dataclasses.dataclass
+class Site:
+    """A worker without FUSE."""
+
+    hospital: TwinHospital
+    cache: CiphertextCache
+    ring: KeyRing
+    kernel: KernelTwin
+    opener: Opener
+    folder: Path
+
+    def node(self, file: TwinFile) -> Node:
+        """Give a file as a directory lists it."""
+        return Node("x.dcm", file.inode, NodeKind.FILE, len(file.plaintext), REGISTERED, file.guid.octets)
+
+    @contextlib.asynccontextmanager
+    async def opened(self, file: TwinFile) -> AsyncIterator[Callable[[int, int], object]]:
+        """Open for a block, and give what reads."""
+        opened = await self.opener.open(self.node(file))
+
+        async def read(offset: int, length: int) -> bytes:
+            return await self.opener.read(opened, offset, length)
+
+        try:
+            yield read
+        finally:
+            self.opener.close(opened)
+
+    async def read_all(self, file: TwinFile) -> bytes:
+        """Open, read everything in pieces of 128 KiB, close."""
+        opened = await self.opener.open(self.node(file))
+        try:
+            found = b""
+            while piece := await self.opener.read(opened, len(found), 128 * 1024):
+                found += piece
+            return found
+        finally:
+            self.opener.close(opened)
+
+    def cached(self) -> Path:
+        """Give the only object in the cache."""
+        (path,) = (self.folder / "complete").iterdir()
+        return path
+
+
+@pytest.fixture
+async def site(tmp_path: Path, nursery: trio.Nursery) -> Site:
+    """Make a hospital with a small and a big file, and a worker."""
+    hospital = TwinHospital()
+    hospital.add_file("/grid/medical/a/small.dcm", octets(SIZE, "small"))
+    hospital.add_file("/grid/medical/a/big.dcm", octets(BIG, "big"))
+    hospital.add_file("/grid/medical/a/empty.dcm", b"")
+    hospital.add_file("/grid/medical/a/edge.dcm", octets(4 * CHUNK_SIZE, "edge"))
+    with structlog.testing.capture_logs():
+        keystores = await hospital.open_keystores(nursery)
+    cache = CiphertextCache(tmp_path, 2**30)
+    await cache.load()
+    ring, kernel = KeyRing(lambda: keystores, deadline=DEADLINE), KernelTwin()
+    opener = Opener(hospital, Descriptions(hospital), cache, ring, kernel, nursery, deadline=DEADLINE)
+    return Site(hospital, cache, ring, kernel, opener, tmp_path)
+
+
+def file_of(site: Site, name: str) -> TwinFile:
+    """Find a file by name."""
+    directory = site.hospital.root.entries["a"]
+    assert not isinstance(directory, TwinFile)
+    found = directory.entries[name]
+    assert isinstance(found, TwinFile)
+    return found
+
+
+@pytest.mark.parametrize("name", ["small.dcm", "big.dcm", "empty.dcm", "edge.dcm"])
+async def test_a_file_reads_as_it_was_registered_cold_and_from_the_cache(site: Site, name: str) -> None:
+    """The second time nobody is asked for ciphertext or description."""
+    file = file_of(site, name)
+    assert await site.read_all(file) == file.plaintext
+    asked = site.hospital.fetches, site.hospital.descriptions
+    assert asked == (1, 1)
+    assert await site.read_all(file) == file.plaintext
+    assert (site.hospital.fetches, site.hospital.descriptions) == asked
+
+
+async def test_a_small_file_is_in_the_page_cache_when_open_returns(site: Site) -> None:
+    """Pushed whole, from threads, never from the loop."""
+    file = file_of(site, "small.dcm")
+    async with site.opened(file):
+        assert site.kernel.bytes_of(file.inode) == file.plaintext
+    assert threading.get_ident() not in site.kernel.threads
+
+
+async def test_a_kernel_that_has_the_pages_gets_them_once(site: Site) -> None:
+    """A second open costs no push, until the kernel forgets the inode or asks for a page."""
+    file = file_of(site, "small.dcm")
+    async with site.opened(file):
+        pass
+    site.kernel.pages.clear()
+    async with site.opened(file):
+        assert not site.kernel.pages
+    site.opener.forget(file.inode)
+    async with site.opened(file):
+        assert site.kernel.bytes_of(file.inode) == file.plaintext
+
+
+async def test_a_reader_in_order_finds_what_comes_next_pushed(site: Site) -> None:
+    """By the time he asks for it."""
+    file = file_of(site, "big.dcm")
+    opened = await site.opener.open(site.node(file))
+    first = len(site.kernel.bytes_of(file.inode))
+    assert 0 < first < BIG
+    await site.opener.read(opened, first, CHUNK_SIZE)
+    with trio.move_on_after(1):
+        while opened.is_pushing:  # noqa: ASYNC110 no event is worth it
+            await trio.sleep(0.01)
+    pushed = dict(site.kernel.pages[file.inode])
+    assert max(pushed) > first
+    site.opener.close(opened)
+
+
+async def test_a_reader_at_random_gets_nothing_pushed(site: Site) -> None:
+    """Beyond what every open pushes."""
+    file = file_of(site, "big.dcm")
+    opened = await site.opener.open(site.node(file))
+    site.kernel.pages.clear()
+    for offset in (3_500_001, 100, 2_500_000, 7):
+        assert await site.opener.read(opened, offset, 10) == file.plaintext[offset : offset + 10]
+        assert not opened.is_pushing
+    assert not site.kernel.pages
+    site.opener.close(opened)
+
+
+async def test_many_readers_cause_one_fetch_and_one_of_them_may_leave(
+    site: Site, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Who was first has no special part: the fetch goes on for the others."""
+    autojump_clock.autojump_threshold = THREAD_SECONDS
+    site.hospital.recall_seconds = 5
+    file = file_of(site, "small.dcm")
+    found: list[bytes] = []
+
+    async def read() -> None:
+        found.append(await site.read_all(file))
+
+    async with trio.open_nursery() as readers:
+        with trio.move_on_after(1):
+            await site.read_all(file)
+        for _ in range(20):
+            readers.start_soon(read)
+        await trio.sleep(0.1)
+        with trio.move_on_after(1):
+            await site.read_all(file)
+    assert found == [file.plaintext] * 20
+    assert site.hospital.fetches == 2  # the first reader left before the others came
+
+
+async def test_a_fetch_ends_when_the_last_reader_leaves(site: Site, autojump_clock: trio.testing.MockClock) -> None:
+    """Nothing stays of it."""
+    autojump_clock.autojump_threshold = THREAD_SECONDS
+    site.hospital.pause = 1
+    site.hospital.piece = CHUNK_SIZE
+    with trio.move_on_after(3):
+        await site.read_all(file_of(site, "big.dcm"))
+    await trio.sleep(1)
+    assert site.cache.used == 0
+    assert not list((site.folder / "arriving").iterdir())
+    assert not list((site.folder / "complete").iterdir())
+
+
+async def test_open_waits_no_longer_than_its_deadline_and_a_second_open_may_succeed(
+    site: Site, autojump_clock: trio.testing.MockClock
+) -> None:
+    """ETIMEDOUT is an outcome of waiting, not of the file."""
+    autojump_clock.autojump_threshold = THREAD_SECONDS
+    site.hospital.recall_seconds = DEADLINE + 10
+    file = file_of(site, "small.dcm")
+    begun = trio.current_time()
+    with pytest.raises(RecallTimedOutError):
+        await site.read_all(file)
+    assert trio.current_time() - begun <= DEADLINE + 1
+    site.hospital.recall_seconds = 0
+    assert await site.read_all(file) == file.plaintext
+
+
+async def test_ciphertext_at_hand_opens_without_the_hospital_but_not_without_the_keystores(
+    site: Site, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Two deciders, each by itself."""
+    autojump_clock.autojump_threshold = THREAD_SECONDS
+    file = file_of(site, "small.dcm")
+    await site.read_all(file)
+    site.hospital.failure = unreachable
+    assert await site.read_all(file) == file.plaintext
+    await trio.sleep(HOLD_SECONDS)
+    for name in KEYSTORES[:2]:
+        site.hospital.keystores[name].failure = unreachable
+    with pytest.raises(TooFewSharesError):
+        await site.read_all(file)
+    site.hospital.keystores["k1"].failure = None
+    await trio.sleep(10)
+    assert await site.read_all(file) == file.plaintext
+
+
+async def test_a_keystore_that_lies_is_outvoted(site: Site) -> None:
+    """The commitment tells."""
+    file = file_of(site, "small.dcm")
+    twin = site.hospital.keystores["k1"]
+
+    def lie(collected: Collected) -> Collected:
+        return Collected(collected.outcomes, [share[:-1] + bytes([share[-1] ^ 1]) for share in collected.shares])
+
+    twin.lie = lie
+    with structlog.testing.capture_logs():
+        assert await site.read_all(file) == file.plaintext
+    assert site.hospital.fetches == 1
+
+
+async def test_a_denied_reader_gets_nothing_though_the_ciphertext_is_here(
+    site: Site, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Not a byte, not a page."""
+    autojump_clock.autojump_threshold = THREAD_SECONDS
+    file = file_of(site, "small.dcm")
+    await site.read_all(file)
+    await trio.sleep(HOLD_SECONDS)
+    site.kernel.pages.clear()
+    site.opener.forget(file.inode)
+    for twin in site.hospital.keystores.values():
+        twin.failure = lambda: AccessDeniedError("decided: no")
+    with pytest.raises(AccessDeniedError):
+        await site.read_all(file)
+    assert not site.kernel.pages
+
+
+async def test_the_hospitals_no_is_the_readers(site: Site) -> None:
+    """Whatever it is called."""
+    site.hospital.refusal = lambda: InstanceChangedError("the PACS holds something else")
+    with pytest.raises(InstanceChangedError):
+        await site.read_all(file_of(site, "small.dcm"))
+    assert site.cache.used == 0
+
+
+DAMAGES: dict[str, Callable[[bytearray], None]] = {
+    "salt": lambda sealed: sealed.__setitem__(0, sealed[0] ^ 1),
+    "commitment": lambda sealed: sealed.__setitem__(HEADER_SIZE - 1, sealed[HEADER_SIZE - 1] ^ 1),
+    "first chunk": lambda sealed: sealed.__setitem__(HEADER_SIZE, sealed[HEADER_SIZE] ^ 1),
+    "last byte": lambda sealed: sealed.__setitem__(-1, sealed[-1] ^ 1),
+    "end": lambda sealed: sealed.__delitem__(slice(-1, None)),
+    "end at a chunk's edge": lambda sealed: sealed.__delitem__(slice(HEADER_SIZE + 2 * SEALED_CHUNK_SIZE, None)),
+    "everything": lambda sealed: sealed.clear(),
+    "swapped chunks": lambda sealed: sealed.__setitem__(
+        slice(HEADER_SIZE, HEADER_SIZE + 2 * SEALED_CHUNK_SIZE),
+        sealed[HEADER_SIZE + SEALED_CHUNK_SIZE : HEADER_SIZE + 2 * SEALED_CHUNK_SIZE]
+        + sealed[HEADER_SIZE : HEADER_SIZE + SEALED_CHUNK_SIZE],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["small.dcm", "big.dcm"])
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+async def test_a_damaged_object_in_the_cache_costs_one_fetch_and_gives_the_right_bytes(
+    site: Site, name: str, damage: Callable[[bytearray], None]
+) -> None:
+    """At open, or at the read that meets it."""
+    file = file_of(site, name)
+    await site.read_all(file)
+    path = site.cached()
+    sealed = bytearray(path.read_bytes())
+    damage(sealed)
+    path.write_bytes(sealed)
+    site.opener.forget(file.inode)
+    with structlog.testing.capture_logs():
+        assert await site.read_all(file) == file.plaintext
+    assert site.hospital.fetches == 2
+    assert site.cached().stat().st_size > len(file.plaintext)
+
+
+async def test_an_older_sealing_of_the_file_in_its_place_is_no_harm_and_anothers_is_found_out(site: Site) -> None:
+    """A swap of two files' objects is no way to read one under the other's name."""
+    small, edge = file_of(site, "small.dcm"), file_of(site, "edge.dcm")
+    other = dataclasses.replace(small, guid=Guid(bytes(16)), inode=99, plaintext=octets(SIZE, "other"))
+    site.hospital.files[other.guid] = other
+    foreign = site.hospital.sealed(other.guid)
+    await site.read_all(small)
+    site.cached().write_bytes(foreign)
+    site.opener.forget(small.inode)
+    with structlog.testing.capture_logs():
+        assert await site.read_all(small) == small.plaintext
+    assert await site.read_all(edge) == edge.plaintext
+
+
+@pytest.mark.parametrize("name", ["small.dcm", "big.dcm"])
+@pytest.mark.parametrize("kept", [0, 30, HEADER_SIZE, HEADER_SIZE + 3 * SEALED_CHUNK_SIZE, -1])
+async def test_a_stream_cut_short_is_an_error_and_never_the_end_of_the_file(site: Site, name: str, kept: int) -> None:
+    """Nothing of it stays, in the cache or in the kernel, and the next open fetches anew."""
+    file = file_of(site, name)
+    site.hospital.damage = lambda sealed: sealed[:kept]
+    with pytest.raises(PeerUnreachableError):
+        await site.read_all(file)
+    await trio.testing.wait_all_tasks_blocked()
+    assert site.cache.used == 0
+    with trio.fail_after(2):
+        while site.kernel.pages:  # noqa: ASYNC110 a push under way takes its pages back itself
+            await trio.sleep(0.01)
+    site.hospital.damage = bytes
+    assert await site.read_all(file) == file.plaintext
+
+
+@pytest.mark.parametrize("name", ["small.dcm", "big.dcm"])
+@pytest.mark.parametrize("at", [3, 40, HEADER_SIZE + 5, -1])
+async def test_a_stream_damaged_on_its_way_is_an_error_and_the_next_open_fetches_anew(
+    site: Site, name: str, at: int
+) -> None:
+    """Not a second fetch at once: that the network or the hospital is broken, the reader must hear."""
+    file = file_of(site, name)
+
+    def damage(sealed: bytes) -> bytes:
+        damaged = bytearray(sealed)
+        damaged[at] ^= 1
+        return bytes(damaged)
+
+    site.hospital.damage = damage
+    with structlog.testing.capture_logs(), pytest.raises(IntegrityError):
+        await site.read_all(file)
+    assert site.hospital.fetches == 1
+    assert file.guid not in site.cache
+    assert not site.kernel.pages
+    site.hospital.damage = bytes
+    assert await site.read_all(file) == file.plaintext
+
+
+async def test_a_read_behind_what_has_arrived_waits_and_is_not_short(
+    site: Site, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The head comes first, the tail when it is there."""
+    autojump_clock.autojump_threshold = THREAD_SECONDS
+    site.hospital.piece, site.hospital.pause = 512 * 1024, 1.0
+    file = file_of(site, "big.dcm")
+    opened = await site.opener.open(site.node(file))
+    begun = trio.current_time()
+    assert await site.opener.read(opened, BIG - 100, 1000) == file.plaintext[-100:]
+    assert trio.current_time() > begun + 1
+    site.opener.close(opened)
+
+
+async def test_a_revoked_reader_gets_eacces_while_waiting_and_no_page_comes_back(
+    site: Site, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Marked first; reads that wait end; the next open asks the hospital."""
+    autojump_clock.autojump_threshold = THREAD_SECONDS
+    site.hospital.piece, site.hospital.stops_after = 2**20, 2 * 2**20
+    file = file_of(site, "big.dcm")
+    opened = await site.opener.open(site.node(file))
+    async with trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            with pytest.raises(AccessDeniedError):
+                await site.opener.read(opened, BIG - 10, 10)
+
+        nursery.start_soon(wait)
+        await trio.sleep(1)
+        await site.opener.revoke(file.inode, file.guid)
+    assert not site.kernel.pages
+    with pytest.raises(AccessDeniedError):
+        await site.opener.read(opened, 0, 10)
+    site.opener.close(opened)
+    site.hospital.stops_after = None
+    site.hospital.refusal = lambda: AccessDeniedError("no longer")
+    with pytest.raises(AccessDeniedError):
+        await site.opener.open(site.node(file))
+
+
+async def test_a_file_that_does_not_fit_into_the_cache_is_enospc(site: Site) -> None:
+    """By name, and the others go on."""
+    site.cache._limit = SIZE * 2  # noqa: SLF001 a smaller disk
+    with pytest.raises(OutOfSpaceError):
+        await site.read_all(file_of(site, "big.dcm"))
+    assert await site.read_all(file_of(site, "small.dcm"))
+
+
+async def test_a_size_that_the_hospital_changed_its_mind_about_is_refused(site: Site) -> None:
+    """The directory was exact, or nobody reads."""
+    file = file_of(site, "small.dcm")
+    node = site.node(dataclasses.replace(file, plaintext=file.plaintext + b"!"))
+    with pytest.raises(InstanceChangedError):
+        await site.opener.open(node)
+
+
+async def test_a_fault_in_the_background_is_told_to_the_reader_and_to_nobody_else(site: Site) -> None:
+    """The nursery of the mount survives it."""
+    site.hospital.failure = lambda: ZeroDivisionError("a fault of the program")  # type: ignore[assignment]
+    with structlog.testing.capture_logs() as logs, pytest.raises(MdmfsError, match="incident"):
+        await site.read_all(file_of(site, "small.dcm"))
+    assert logs[-1]["log_level"] == "error"
+    site.hospital.failure = None
+    assert await site.read_all(file_of(site, "small.dcm"))
+
+
+async def test_files_are_closed_when_nobody_reads_them(site: Site) -> None:
+    """No descriptor of a ciphertext is left."""
+    for name in ("small.dcm", "big.dcm", "empty.dcm"):
+        await site.read_all(file_of(site, name))
+    await trio.testing.wait_all_tasks_blocked()
+    links = [link.resolve() for link in Path("/proc/self/fd").iterdir() if link.exists()]  # noqa: ASYNC240 no disk
+    assert not [link for link in links if link.is_relative_to(site.folder)]
