@@ -1,0 +1,251 @@
+"""The documentation and the code say the same: what stands in a table of docs/ is read, and compared with the code."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import errno
+import inspect
+import json
+import pathlib
+import re
+import tomllib
+from collections.abc import Iterator
+from typing import Any, Final, get_args, get_type_hints
+
+import click
+import msgspec
+import pytest
+
+from mdmfs.cli.main import cli
+from mdmfs.hospital import tables
+from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.hospital.deid.policy import Policy
+from mdmfs.hospital.deid.refusal import Reason
+from mdmfs.hospital.projects import ProjectFile
+from mdmfs.hospital.release.audit import Event
+from mdmfs.keystore import configuration as keystore_configuration
+from mdmfs.wire.configuration import read_configuration
+from mdmfs.worker.configuration import MountConfiguration
+from mdmfs.worker.filesystem import ATTRIBUTES
+from mdmfs.worker.fuse import operations
+from mdmfs.worker.fuse.errnos import ERRNOS
+
+ROOT: Final = pathlib.Path(__file__).parents[2]
+DOCS: Final = ROOT / "docs"
+PAGES: Final = (ROOT / "README.md", *sorted(DOCS.rglob("*.md")))
+MAX_ADR_LINES: Final = 60
+REQUIRED: Final = "required"
+SET_BY_THE_READER: Final = "folder"
+"""No key of a file: where the file lies."""
+FILES: Final = {
+    "hospital.toml": HospitalConfiguration,
+    "A project": ProjectFile,
+    "keystore.toml": keystore_configuration._File,  # noqa: SLF001 the file's own shape
+    "mount.toml": MountConfiguration,
+}
+
+_CODE = re.compile(r"`([^`]+)`")
+_LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+_OPTION = re.compile(r"`(--[a-z-]+)")
+_NAME_OF_REQUIREMENT = re.compile(r"[A-Za-z0-9_-]+")
+_ERRNO = re.compile(r"errno\.(E[A-Z0-9]+)")
+
+
+def section(page: str, title: str) -> str:
+    """Give what stands under a heading, to the next one of its level or above."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    found = re.search(rf"^(#+) {re.escape(title)}$", text, re.MULTILINE)
+    assert found, f"docs/{page} has no heading {title!r}"
+    rest = text[found.end() :]
+    end = re.search(rf"^#{{1,{len(found[1])}}} ", rest, re.MULTILINE)
+    return rest[: end.start()] if end else rest
+
+
+def rows(text: str) -> Iterator[list[str]]:
+    """Give the cells of each row of each table, without heads and rules."""
+    lines = [line.strip() for line in text.splitlines()]
+    for number, line in enumerate(lines):
+        is_head = number + 1 < len(lines) and lines[number + 1].startswith("|---")
+        if line.startswith("|") and not line.startswith("|---") and not is_head:
+            yield [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def names(text: str) -> set[str]:
+    """Give what stands in code type in the first cells of all tables."""
+    return {name for row in rows(text) for name in _CODE.findall(row[0])}
+
+
+def keys(kind: type[msgspec.Struct], table: str = "") -> Iterator[tuple[str, str]]:
+    """Give the keys of a configuration file as ``table.key``, each with its default as TOML writes it."""
+    hints = get_type_hints(kind)
+    for field in msgspec.structs.fields(kind):
+        parts = [hints[field.name], *get_args(hints[field.name])]
+        nested = next((part for part in parts if inspect.isclass(part) and issubclass(part, msgspec.Struct)), None)
+        if nested is not None:
+            yield from keys(nested, field.name + ".")
+        elif field.name != SET_BY_THE_READER:
+            yield table + field.name, written(field.default)
+
+
+def written(default: Any) -> str:  # noqa: ANN401 of any field
+    """Write a default as TOML does."""
+    if default is msgspec.NODEFAULT or default is dataclasses.MISSING:
+        return REQUIRED
+    if isinstance(default, enum.Enum):
+        return json.dumps(default.value)
+    if isinstance(default, str):
+        return json.dumps(default)
+    return "[]" if default in ((), frozenset()) else repr(default)
+
+
+def told_defaults(text: str) -> dict[str, str]:
+    """Read a table of keys: in the first cell the key, in the second its default."""
+    return {_CODE.findall(row[0])[0]: row[1].strip("`") for row in rows(text)}
+
+
+def example(text: str) -> str:
+    """Give the first TOML of a section."""
+    found = re.search(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert found
+    return found[1]
+
+
+def commands(group: click.Group, above: str) -> Iterator[tuple[str, click.Command]]:
+    """Give every command that does something, as it is typed, with its arguments."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{above} {name}")
+        else:
+            arguments = [one.human_readable_name for one in command.params if isinstance(one, click.Argument)]
+            yield " ".join([above, name, *arguments]), command
+
+
+def options(command: click.Command) -> set[str]:
+    """Give the options of a command that are for people."""
+    shown = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
+    return {next(name for name in one.opts if name.startswith("--")) for one in shown}
+
+
+COMMANDS: Final = dict(commands(cli, "mdmfs"))
+
+
+# The mount
+
+
+def test_every_operation_of_the_mount_is_described_and_no_other() -> None:
+    """What a program may ask the kernel for is one table."""
+    answered = {name for name, value in vars(operations.MdmfsOperations).items() if inspect.iscoroutinefunction(value)}
+    assert names(section("semantics.md", "Operations")) == {name for name in answered if not name.startswith("_")}
+
+
+def test_every_error_has_the_errno_that_the_table_says() -> None:
+    """A line for each error class, by its code, with its errno; no other lines."""
+    told = {}
+    for code, number, *_ in rows(section("semantics.md", "Errors")):
+        told[code.strip("`")] = number.strip("`")
+    assert told == {kind.code: errno.errorcode[number] for kind, number in ERRNOS.items()}
+
+
+def test_errnos_that_no_error_stands_for_are_described_too() -> None:
+    """Some are given by the operations themselves."""
+    given = set(_ERRNO.findall(pathlib.Path(operations.__file__).read_text(encoding="utf-8")))
+    text = (DOCS / "semantics.md").read_text(encoding="utf-8")
+    assert given <= set(_CODE.findall(text))
+
+
+def test_every_extended_attribute_is_described_and_no_other() -> None:
+    """Programs of the grid go by these names."""
+    known = {name.decode() for name in (*ATTRIBUTES, operations.PID_ATTRIBUTE)}
+    assert names(section("semantics.md", "Extended attributes")) == known
+
+
+# Commands and configuration
+
+
+def test_every_command_has_its_section() -> None:
+    """The heading is how it is typed; a command that has gone leaves no heading behind."""
+    told = set(re.findall(r"^### (mdmfs .*)$", section("operations.md", "Commands"), re.MULTILINE))
+    assert told == COMMANDS.keys()
+
+
+@pytest.mark.parametrize(("typed", "command"), COMMANDS.items(), ids=COMMANDS)
+def test_every_option_of_a_command_is_described_and_no_other(typed: str, command: click.Command) -> None:
+    """Options stand in the command's own section."""
+    assert set(_OPTION.findall(section("operations.md", typed))) == options(command)
+
+
+def test_the_options_of_all_commands_are_described() -> None:
+    """They stand before the sections of the commands."""
+    before = section("operations.md", "Commands").partition("### ")[0]
+    assert options(cli) <= set(_OPTION.findall(before))
+
+
+@pytest.mark.parametrize(("title", "kind"), FILES.items(), ids=FILES)
+def test_every_key_of_a_file_is_described_with_its_default(title: str, kind: type[msgspec.Struct]) -> None:
+    """A key without a line would be a secret, a line without a key a lie."""
+    assert told_defaults(section("operations.md", title)) == dict(keys(kind))
+
+
+@pytest.mark.parametrize(("title", "kind"), FILES.items(), ids=FILES)
+def test_the_example_of_a_file_is_one(title: str, kind: type[msgspec.Struct], tmp_path: pathlib.Path) -> None:
+    """It reads as it stands, and the reader knows no silent misspellings."""
+    path = tmp_path / "example.toml"
+    path.write_text(example(section("operations.md", title)), encoding="utf-8")
+    assert read_configuration(path, kind)
+
+
+def test_every_key_of_a_policy_is_described_with_its_default() -> None:
+    """As for the other files; a policy has a reader of its own."""
+    fields = {field.name: written(field.default) for field in dataclasses.fields(Policy)}
+    text = section("operations.md", "A policy")
+    assert told_defaults(text) == fields
+    assert Policy.parse(example(text))
+
+
+# What is kept and told
+
+
+def test_every_reason_of_a_refusal_is_described_and_no_other() -> None:
+    """Quarantine and audit log name instances by these alone."""
+    assert names(section("operations.md", "Why an instance is refused")) == {reason.value for reason in Reason}
+
+
+def test_every_event_of_the_audit_log_is_described_and_no_other() -> None:
+    """Whoever reads the log must know what a line means."""
+    assert names(section("operations.md", "The audit log")) == {event.value for event in Event}
+
+
+def test_every_table_of_the_hospitals_store_is_described_and_no_other() -> None:
+    """What a hospital remembers is no secret to those who keep it."""
+    assert names(section("architecture.md", "The hospital's store")) == {table.decode() for table in tables.ALL}
+
+
+# The pages themselves
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: pathlib.Path) -> None:
+    """A link to a file of ours names one that is there."""
+    targets = [target for target in _LINK.findall(page.read_text(encoding="utf-8")) if "://" not in target]
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_decisions_are_numbered_dated_and_short() -> None:
+    """One page each, in order, none missing."""
+    pages = sorted((DOCS / "adr").glob("*.md"))
+    assert pages
+    assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert re.search(r"^Status: [a-z]+, \d{4}-\d{2}-\d{2}$", text, re.MULTILINE), page.name
+        assert len(text.splitlines()) <= MAX_ADR_LINES, page.name
+
+
+def test_every_dependency_has_its_reason() -> None:
+    """A new one is named with why it is needed, or it does not come in."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    found = [_NAME_OF_REQUIREMENT.match(requirement) for requirement in wanted]
+    reasons = (DOCS / "adr" / "0001-dependencies.md").read_text(encoding="utf-8")
+    assert {name[0] for name in found if name} == names(reasons)
