@@ -1,0 +1,149 @@
+"""Which instances are let through at all: classes, pixels that nobody can have written on, and heads.
+
+The engine does not look into pixels. It accepts what comes from a scanner's detector and refuses, with a reason, what
+may carry text in its pixels (PS3.15 E.3.1) or a face, unless the policy has an agreement for faces (PS3.15 E.3.2).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mdmfs.hospital.deid.classes import CLASSES, Content
+from mdmfs.hospital.deid.codes import UNKNOWN_CODE, known_code
+from mdmfs.hospital.deid.elements import UNDEFINED, Elements
+from mdmfs.hospital.deid.header import NATIVE_SYNTAXES, IdentifiedHeader
+from mdmfs.hospital.deid.policy import Heads, Policy
+from mdmfs.hospital.deid.refusal import Reason, RefusedError
+
+_IMAGE_TYPE: Final = 0x00080008
+_CONVERSION_TYPE: Final = 0x00080064
+_PHOTOMETRIC: Final = 0x00280004
+_BURNED_IN: Final = 0x00280301
+_RECOGNIZABLE: Final = 0x00280302
+_FRAMES: Final = 0x00280008
+_FACTORS: Final = (0x00280002, 0x00280010, 0x00280011, 0x00280100)
+"""Samples per Pixel, Rows, Columns, Bits Allocated."""
+
+_REGION_SEQUENCE: Final = 0x00082218
+_BODY_PART: Final = 0x00180015
+_CODE_VALUE: Final = 0x00080100
+_SCHEME: Final = 0x00080102
+
+_OVERLAY_GROUPS: Final = range(0x6000, 0x6020, 2)
+_OVERLAY_DATA: Final = 0x3000
+_OVERLAY_PLACES: Final = (0x0010, 0x0100, 0x0102)
+"""Overlay Rows, Overlay Bits Allocated, Overlay Bit Position."""
+
+_PIXEL_VRS: Final = {
+    0x7FE00008: frozenset({b"OF", b""}),
+    0x7FE00009: frozenset({b"OD", b""}),
+    0x7FE00010: frozenset({b"OB", b"OW", b""}),
+}
+_DRAWN: Final = frozenset(
+    {b"SCREEN SAVE", b"SCREENSHOT", b"SCREEN", b"CAPTURE", b"REPORT", b"DOSE_INFO", b"PROT", b"TEXT", b"CSA REPORT"}
+)
+"""Values of Image Type that name pixels which a program has drawn."""
+_FACELESS: Final = frozenset(
+    b"""
+    CHEST THORAX ABDOMEN PELVIS ABDOMENPELVIS CHESTABDOMEN CHESTABDOMENPELVIS CHESTABDPELVIS TSPINE LSPINE TLSPINE
+    LSSPINE SSPINE COCCYX SACRUM HEART CARDIAC LUNG LIVER KIDNEY PANCREAS SPLEEN PROSTATE BLADDER UTERUS BREAST
+    AORTA COLON RECTUM HIP KNEE ANKLE FOOT TOE CALCANEUS LEG THIGH FEMUR PATELLA SHOULDER SCAPULA CLAVICLE HUMERUS
+    ELBOW FOREARM ARM WRIST HAND FINGER THUMB EXTREMITY RIB STERNUM MEDIASTINUM UPPERARM LOWERLEG ABDOMENANDPELVIS
+    CHESTANDABDOMEN CHESTABDOMENANDPELVIS THORACICSPINE LUMBARSPINE LUMBOSACRALSPINE SACROILIACJOINT KNEEJOINT
+    HIPJOINT ANKLEJOINT SHOULDERJOINT ELBOWJOINT WRISTJOINT LOWEREXTREMITY UPPEREXTREMITY LOWERLIMB UPPERLIMB
+    """.split()
+)
+"""Body parts, without spaces, whose images show no face; whatever is not among them counts as a head."""
+
+
+def accept(header: IdentifiedHeader, policy: Policy) -> bool:
+    """Raise unless the instance may be let through; tells whether its pixels must be marked as showing a face."""
+    content = CLASSES.get(header.sop_class)
+    if content is None:
+        raise RefusedError(Reason.SOP_CLASS)
+    if content in {Content.GEOMETRY, Content.PLAN}:
+        if header.pixels is not None:
+            raise RefusedError(Reason.PIXEL_LENGTH, header.pixels[0])
+    else:
+        _check_pixels(header)
+        _check_overlays(header)
+    if content is Content.IMAGE:
+        _check_image(header)
+    is_head = content is not Content.PLAN and _is_head(header)
+    if is_head and policy.heads is Heads.REFUSE:
+        raise RefusedError(Reason.HEAD)
+    return is_head and content is not Content.GEOMETRY
+
+
+def _check_image(header: IdentifiedHeader) -> None:
+    kinds = [kind.strip() for kind in header.value(_IMAGE_TYPE).split(b"\\")]
+    if kinds[0] != b"ORIGINAL" and kinds[:2] != [b"DERIVED", b"PRIMARY"]:
+        raise RefusedError(Reason.IMAGE_TYPE, _IMAGE_TYPE)
+    if not _DRAWN.isdisjoint(kinds):
+        raise RefusedError(Reason.IMAGE_TYPE, _IMAGE_TYPE)
+    if header.value(_CONVERSION_TYPE):
+        raise RefusedError(Reason.CONVERSION_TYPE, _CONVERSION_TYPE)
+
+
+def _check_pixels(header: IdentifiedHeader) -> None:
+    """Refuse colour, burned-in text, and pixels of another length than the header says."""
+    if header.pixels is None:
+        raise RefusedError(Reason.PIXEL_LENGTH)
+    if header.value(_BURNED_IN) not in {b"", b"NO"}:
+        raise RefusedError(Reason.BURNED_IN, _BURNED_IN)
+    if header.value(_PHOTOMETRIC) not in {b"MONOCHROME1", b"MONOCHROME2"}:
+        raise RefusedError(Reason.PHOTOMETRIC, _PHOTOMETRIC)
+    tag, vr, length, _ = header.pixels
+    if vr not in _PIXEL_VRS[tag]:
+        raise RefusedError(Reason.MALFORMED, tag)
+    is_native = header.transfer_syntax in NATIVE_SYNTAXES
+    if is_native != (length != UNDEFINED) or (is_native and length != _native_length(header)):
+        raise RefusedError(Reason.PIXEL_LENGTH, tag)
+
+
+def _native_length(header: IdentifiedHeader) -> int:
+    bits = 1
+    for tag in _FACTORS:
+        bits *= int.from_bytes(header.octets(tag), "little")
+    frames = header.value(_FRAMES) or b"1"
+    if not frames.isdigit():
+        raise RefusedError(Reason.INVALID_VALUE, _FRAMES)
+    length = (bits * int(frames) + 7) // 8
+    return length + (length & 1)
+
+
+def _check_overlays(header: IdentifiedHeader) -> None:
+    """Refuse overlays in the unused bits of Pixel Data (retired, PS3.3-2004 C.9.2): they have a place but no data."""
+    for group in _OVERLAY_GROUPS:
+        has_data = header.element(group << 16 | _OVERLAY_DATA) is not None
+        has_place = any(header.element(group << 16 | number) is not None for number in _OVERLAY_PLACES)
+        if has_place and (not has_data or header.octets(group << 16 | 0x0100) not in {b"", b"\1\0"}):
+            raise RefusedError(Reason.EMBEDDED_OVERLAY, group << 16 | _OVERLAY_DATA)
+
+
+def _is_head(header: IdentifiedHeader) -> bool:
+    if header.value(_RECOGNIZABLE) == b"YES":
+        return True
+    regions = list(_regions(header.elements, header.whole))
+    return not regions or not _FACELESS.issuperset(regions)
+
+
+def _regions(elements: Elements, octets: bytes) -> list[bytes]:
+    """List the body parts that an object names at any depth, in capitals and without spaces."""
+    regions = []
+    for tag, _, start, stop, items in elements:
+        if tag == _BODY_PART:
+            regions.append(_squeezed(octets[start:stop]))
+        for item in items or ():
+            regions += [_coded_region(item, octets)] if tag == _REGION_SEQUENCE else _regions(item, octets)
+    return [region for region in regions if region]
+
+
+def _coded_region(item: Elements, octets: bytes) -> bytes:
+    values = {tag: octets[start:stop].strip(b" \0") for tag, _, start, stop, _ in item}
+    code = known_code(values.get(_SCHEME, b""), values.get(_CODE_VALUE, b""))
+    return b"UNKNOWN" if code is UNKNOWN_CODE else _squeezed(code.meaning)
+
+
+def _squeezed(text: bytes) -> bytes:
+    return text.strip(b" \0").replace(b" ", b"").replace(b"_", b"").upper()

@@ -1,0 +1,265 @@
+"""What can become of an element: the actions D, Z, X, K, C and U of PS3.15 Table E.1-1a, one function each.
+
+Each takes the walk, the element and its rule and gives the element as it is written, or nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from mdmfs.hospital.deid.codes import known_scheme
+from mdmfs.hospital.deid.elements import Element, read_implicit_head, read_sequence
+from mdmfs.hospital.deid.encode import encode, encode_items, head
+from mdmfs.hospital.deid.pseudonyms import shift_date, shift_date_and_time, shift_date_time, shift_time
+from mdmfs.hospital.deid.refusal import Reason, RefusedError
+from mdmfs.hospital.deid.tables.dictionary import TIME_OF_DATE
+from mdmfs.hospital.deid.tables.uids import KNOWN_UIDS
+from mdmfs.hospital.deid.terms import DESCRIPTORS, EQUIPMENT, TECHNIQUE, clean
+from mdmfs.hospital.deid.walk import CODE_VALUES, NUMBER_SIZES, Rule, Trace, Walk
+
+_NUMBER: Final = rb" *(?:[+-]?(?:\d{1,24}(?:\.\d{0,24})?|\.\d{1,24})(?:[eE][+-]?\d{1,4})? *)?"
+_NUMBERS: Final = re.compile(_NUMBER + rb"(?:\\" + _NUMBER + rb")*")
+_CODE: Final = re.compile(rb"[A-Z0-9_ ]{0,16}")
+_CODES: Final = re.compile(rb"[A-Z0-9_ ]{0,16}(?:\\[A-Z0-9_ ]{0,16})*")
+_CODE_WORDS: Final = re.compile(rb"[a-z]+")
+_AGE: Final = re.compile(rb"(\d{3})([DWMY])")
+_PRINTABLE: Final = re.compile(rb"[\x20-\x7e]+\0?")
+_MEASURE: Final = re.compile(rb"(?:\d{1,3}(?:\.\d{1,4})?)?")
+_ZONE: Final = re.compile(rb"[+-](?:0\d|1[0-4])[0-5]\d")
+_KNOWN_UIDS: Final = frozenset(uid.encode() for uid in KNOWN_UIDS)
+_DATE_OF_TIME: Final = {time: date for date, time in TIME_OF_DATE.items()}
+
+OLDEST_YEARS: Final = 89
+OLDEST: Final = b"090Y"
+"""Stands for all ages of 90 and more (45 CFR 164.514(b)(2)(i)(C))."""
+_IN_A_YEAR: Final = {b"D": 365.25, b"W": 365.25 / 7, b"M": 12.0, b"Y": 1.0}
+
+
+def drop(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """X, Z or D: take the value away; the rule holds what stands in its place."""
+    if rule.trace or element[4]:
+        walk.note(element, rule.trace)
+    return rule.fallback
+
+
+def keep_numbers(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """K: keep decimal or integer strings that are numbers; raises where they are not."""
+    value = walk.value(element)
+    if not _NUMBERS.fullmatch(value):
+        raise RefusedError(Reason.INVALID_VALUE, element[0])
+    if b" " in value:
+        value = b"\\".join(number.strip() for number in value.split(b"\\"))
+    return encode(rule.head, value)
+
+
+def keep_binary(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """K: keep numbers in binary; raises if the length is not that of whole numbers.
+
+    Of what came as UN, nothing stays that could be read as text.
+    """
+    value = walk.octets[element[2] : element[3]]
+    if element[1] == b"UN" and _PRINTABLE.fullmatch(value):
+        return rule.fallback
+    if len(value) % NUMBER_SIZES[rule.head[4:6]]:
+        raise RefusedError(Reason.MALFORMED, element[0])
+    return encode(rule.head, value)
+
+
+def keep_octets(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """K: keep a table of numbers as it is, unless it came as UN."""
+    if element[1] == b"UN":
+        return rule.fallback
+    return encode(rule.head, walk.octets[element[2] : element[3]])
+
+
+def keep_chosen(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """K: keep numbers whose VR depends on other elements (PS3.5 section A.1 and Annex A notes)."""
+    vr = element[1]
+    value = walk.octets[element[2] : element[3]]
+    if vr == b"UN" and _PRINTABLE.fullmatch(value):
+        return rule.fallback
+    if vr not in rule.choice:
+        vr = b"SS" if walk.is_signed and b"SS" in rule.choice else b"US"
+        if b"OW" in rule.choice and element[3] - element[2] > NUMBER_SIZES[b"US"]:
+            vr = b"OW"
+    if len(value) % NUMBER_SIZES[b"US"]:
+        raise RefusedError(Reason.MALFORMED, element[0])
+    return encode(head(element[0], vr), value)
+
+
+def keep_codes(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """K: keep code strings; a value with other characters stays only if it consists of reviewed words."""
+    value = walk.value(element)
+    if not _CODES.fullmatch(value):
+        codes = [_repaired(code) for code in value.split(b"\\")]
+        if not any(codes):
+            return rule.fallback
+        value = b"\\".join(codes)
+    elif b" \\" in value or b"\\ " in value:
+        value = b"\\".join(code.strip() for code in value.split(b"\\"))
+    return encode(rule.head, value)
+
+
+def _repaired(code: bytes) -> bytes:
+    words = _CODE_WORDS.findall(code.lower())
+    if _CODE.fullmatch(code):
+        return code.strip()
+    is_known = words and all(word in TECHNIQUE or word in EQUIPMENT for word in words)
+    upper = code.upper().strip()
+    return upper if is_known and _CODE.fullmatch(upper) else b""
+
+
+def keep_age(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """K: keep an age, but no age above 89 years."""
+    match = _AGE.fullmatch(walk.value(element))
+    if match is None:
+        return rule.fallback
+    years = int(match[1]) / _IN_A_YEAR[match[2]]
+    return encode(rule.head, OLDEST if years >= OLDEST_YEARS + 1 else match[0])
+
+
+def keep_measure(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """K: keep a person's size or weight, which has three digits before the point at most."""
+    value = walk.value(element)
+    return encode(rule.head, value) if _MEASURE.fullmatch(value) else rule.fallback
+
+
+def keep_listed(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """K: keep a code string if it is one of the defined terms."""
+    value = walk.value(element)
+    return encode(rule.head, value) if value in rule.words or not value else rule.fallback
+
+
+def keep_zone(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """C: keep an offset from UTC, and nothing else that stands in its place."""
+    value = walk.value(element)
+    return encode(rule.head, value) if _ZONE.fullmatch(value) else rule.fallback
+
+
+def keep_words(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """C: keep the reviewed words of a text."""
+    words = rule.words
+    if element[0] in DESCRIPTORS:
+        words = (words | walk.terms) - walk.name_words
+    texts = []
+    for text in walk.value(element).split(b"\\"):
+        kept, removed = clean(text, words)
+        walk.traces.add(rule.trace, removed)
+        texts.append(kept)
+    kept = b"\\".join(filter(None, texts))
+    return encode(rule.head, kept) if kept else rule.fallback
+
+
+def map_uids(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """U: replace UIDs by the subject's, but those that PS3.6 registers."""
+    uids = []
+    for uid in walk.value(element).split(b"\\"):
+        if uid and uid not in _KNOWN_UIDS:
+            walk.traces.add(Trace.UID, uid)
+            uids.append(walk.subject.pseudonymous_uid(uid))
+        else:
+            uids.append(uid)
+    return encode(rule.head, b"\\".join(uids), b"\0")
+
+
+def keep_registered_uids(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """K: keep UIDs that PS3.6 or the policy lists; raises for others."""
+    value = walk.value(element)
+    for uid in value.split(b"\\"):
+        if uid and uid not in _KNOWN_UIDS and uid.decode("latin_1") not in walk.policy.known_uids:
+            raise RefusedError(Reason.UNKNOWN_UID, element[0])
+    return encode(rule.head, value, b"\0")
+
+
+def shift_dates(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """C: move dates, each with its time of day where it has one."""
+    dates = walk.value(element).split(b"\\")
+    walk.traces.add(rule.trace, walk.value(element))
+    times = _partners(walk, TIME_OF_DATE.get(element[0]), len(dates))
+    moved = [_moved_date(walk, date, time) for date, time in zip(dates, times, strict=True)]
+    return _written(rule, moved)
+
+
+def _moved_date(walk: Walk, date: bytes, time: bytes) -> bytes | None:
+    pair = shift_date_and_time(date, time, walk.subject, walk.policy.times)
+    if not date or pair is None:
+        return shift_date(date, walk.subject) if date else b""
+    return pair[0]
+
+
+def shift_times(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """C: move times of day, each with its date where it has one."""
+    times = walk.value(element).split(b"\\")
+    dates = _partners(walk, _DATE_OF_TIME.get(element[0]), len(times))
+    return _written(rule, [_moved_time(walk, date, time) for date, time in zip(dates, times, strict=True)])
+
+
+def _moved_time(walk: Walk, date: bytes, time: bytes) -> bytes | None:
+    pair = shift_date_and_time(date, time, walk.subject, walk.policy.times)
+    if not time or pair is None:
+        return shift_time(time, walk.subject, walk.policy.times) if time else b""
+    return pair[1]
+
+
+def shift_date_times(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """C: move values that are date and time in one."""
+    values = walk.value(element).split(b"\\")
+    return _written(
+        rule, [shift_date_time(value, walk.subject, walk.policy.times) if value else b"" for value in values]
+    )
+
+
+def _partners(walk: Walk, tag: int | None, count: int) -> list[bytes]:
+    """Give the values of the element that a date or time belongs to; empty ones if there are not as many."""
+    element = None if tag is None else walk.scope.find(tag)
+    values = [] if element is None else walk.value(element).split(b"\\")
+    return values if len(values) == count else [b""] * count
+
+
+def _written(rule: Rule, values: list[bytes | None]) -> bytes:
+    valid = [value for value in values if value is not None]
+    return encode(rule.head, b"\\".join(valid)) if len(valid) == len(values) else rule.fallback
+
+
+def keep_code_value(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """C: keep a code that PS3.16 lists; a long code or URN is none of them."""
+    code, value = walk.scope.code(walk.octets), walk.value(element)
+    if value != code.value:
+        walk.traces.add(Trace.DESCRIPTION, value)
+    return encode(rule.head, code.value)
+
+
+def keep_code_meaning(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """C: write the meaning that the table gives, whatever the object said."""
+    walk.traces.add(Trace.DESCRIPTION, walk.value(element))
+    return encode(rule.head, walk.scope.code(walk.octets).meaning)
+
+
+def keep_code_scheme(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """C: keep the designator of a scheme that codes can be kept of."""
+    has_code = any(walk.scope.find(tag) for tag in CODE_VALUES)
+    scheme = walk.scope.code(walk.octets).scheme if has_code else known_scheme(walk.value(element))
+    return encode(rule.head, scheme)
+
+
+def name_subject(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """Write the subject's id where the patient's name, number or number in a trial stood."""
+    walk.note(element, rule.trace)
+    return encode(rule.head, walk.subject.label)
+
+
+def recurse(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """Keep a sequence, and apply the rules to what is in it."""
+    items = element[4]
+    if items is None:
+        sequence = element[0], b"SQ", element[2], element[3], None
+        read_head = read_implicit_head if element[1] == b"UN" else walk.read_head
+        items = read_sequence(sequence, walk.octets, read_head, walk.scope.depth)[4] or []
+    depth = walk.scope.depth + 1
+    return encode_items(rule.head, [b"".join(walk.dataset(item, walk.rules.nested, depth)) for item in items])
+
+
+def refuse_pixels(_walk: Walk, element: Element, _rule: Rule) -> bytes:
+    """Refuse a second Pixel Data element behind the first."""
+    raise RefusedError(Reason.PIXEL_LENGTH, element[0])

@@ -1,0 +1,88 @@
+"""Specific Character Set (0008,0005): reading identifiers and names in the repertoire that an object declares.
+
+PS3.3 section C.12.1.1.2 defines the terms, PS3.5 section 6.1 how code extensions switch between them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from mdmfs.hospital.deid.refusal import Reason, RefusedError
+
+CHARACTER_SET_TAG: Final = 0x00080005
+
+_LATIN: Final = {100: 1, 101: 2, 109: 3, 110: 4, 144: 5, 127: 6, 126: 7, 138: 8, 148: 9, 203: 15}
+_CODECS: Final = {
+    "": "ascii",
+    "ISO_IR 6": "ascii",
+    "ISO_IR 13": "shift_jis",
+    "ISO_IR 166": "iso8859_11",
+    "ISO_IR 192": "utf_8",
+    "GB18030": "gb18030",
+    "GBK": "gbk",
+    **{f"ISO_IR {number}": f"iso8859_{part}" for number, part in _LATIN.items()},
+}
+_EXTENSIONS: Final = {
+    "ISO 2022 IR 6": "ascii",
+    "ISO 2022 IR 13": "shift_jis",
+    "ISO 2022 IR 87": "iso2022_jp",
+    "ISO 2022 IR 159": "iso2022_jp_2",
+    "ISO 2022 IR 149": "euc_kr",
+    "ISO 2022 IR 58": "gb2312",
+    "ISO 2022 IR 166": "iso8859_11",
+    **{f"ISO 2022 IR {number}": f"iso8859_{part}" for number, part in _LATIN.items()},
+}
+_ESCAPES: Final = {
+    b"\x1b(B": "ascii",
+    b"\x1b(J": "shift_jis",
+    b"\x1b)I": "shift_jis",
+    b"\x1b$B": "iso2022_jp",
+    b"\x1b$(D": "iso2022_jp_2",
+    b"\x1b$)C": "euc_kr",
+    b"\x1b$)A": "gb2312",
+    b"\x1b-A": "iso8859_1",
+    b"\x1b-B": "iso8859_2",
+    b"\x1b-C": "iso8859_3",
+    b"\x1b-D": "iso8859_4",
+    b"\x1b-F": "iso8859_7",
+    b"\x1b-G": "iso8859_6",
+    b"\x1b-H": "iso8859_8",
+    b"\x1b-L": "iso8859_5",
+    b"\x1b-M": "iso8859_9",
+    b"\x1b-T": "iso8859_11",
+    b"\x1b-b": "iso8859_15",
+}
+_ESCAPE: Final = re.compile(rb"(\x1b[\x20-\x2f]+[\x30-\x7e])")
+_KEEPS_ESCAPE: Final = frozenset({"iso2022_jp", "iso2022_jp_2"})
+
+
+def codec_of(value: bytes) -> str:
+    """Name the Python codec that a Specific Character Set begins with; raises for a term that is not defined."""
+    terms = [term.strip(b" \0").decode("latin_1") for term in value.split(b"\\")]
+    for term in terms[1:]:
+        if term not in _EXTENSIONS:
+            raise RefusedError(Reason.CHARACTER_SET, CHARACTER_SET_TAG)
+    codec = _CODECS.get(terms[0]) or _EXTENSIONS.get(terms[0])
+    if codec is None:
+        raise RefusedError(Reason.CHARACTER_SET, CHARACTER_SET_TAG)
+    return "ascii" if codec in _KEEPS_ESCAPE else codec
+
+
+def decode(value: bytes, codec: str) -> str | None:
+    """Decode a value, following its escape sequences (PS3.5 section 6.1.2.5.3); None where it does not decode."""
+    try:
+        if b"\x1b" not in value:
+            return value.decode(codec)
+        return "".join(_decode_parts(value, codec))
+    except UnicodeDecodeError:
+        return None
+
+
+def _decode_parts(value: bytes, codec: str) -> list[str]:
+    first, *switches = _ESCAPE.split(value)
+    parts = [first.decode(codec)]
+    for escape, part in zip(switches[::2], switches[1::2], strict=True):
+        switched = _ESCAPES.get(escape, "ascii")
+        parts.append((escape + part if switched in _KEEPS_ESCAPE else part).decode(switched))
+    return parts

@@ -1,0 +1,49 @@
+"""The SOP classes that the engine lets through, and what each of them is; all others are refused."""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+_STORAGE: Final = "1.2.840.10008.5.1.4.1.1."
+
+
+class Content(enum.Enum):
+    """What an object of a class holds, which decides what is asked of it."""
+
+    IMAGE = "image"
+    """Acquired pixels: image type, photometric interpretation and the rest are checked."""
+    DERIVED = "derived"
+    """Pixels that were computed, not photographed: doses and segmentations."""
+    GEOMETRY = "geometry"
+    """No pixels, but contours from which a face could be rebuilt."""
+    PLAN = "plan"
+    """No pixels and no anatomy."""
+
+
+CLASSES: Final = {
+    _STORAGE + "2": Content.IMAGE,  # CT
+    _STORAGE + "2.1": Content.IMAGE,  # Enhanced CT
+    _STORAGE + "2.2": Content.IMAGE,  # Legacy Converted Enhanced CT
+    _STORAGE + "4": Content.IMAGE,  # MR
+    _STORAGE + "4.1": Content.IMAGE,  # Enhanced MR
+    _STORAGE + "4.4": Content.IMAGE,  # Legacy Converted Enhanced MR
+    _STORAGE + "128": Content.IMAGE,  # PET
+    _STORAGE + "130": Content.IMAGE,  # Enhanced PET
+    _STORAGE + "128.1": Content.IMAGE,  # Legacy Converted Enhanced PET
+    _STORAGE + "66.4": Content.DERIVED,  # Segmentation
+    _STORAGE + "481.1": Content.IMAGE,  # RT Image
+    _STORAGE + "481.2": Content.DERIVED,  # RT Dose
+    _STORAGE + "481.3": Content.GEOMETRY,  # RT Structure Set
+    _STORAGE + "481.4": Content.PLAN,  # RT Beams Treatment Record
+    _STORAGE + "481.5": Content.PLAN,  # RT Plan
+    _STORAGE + "481.6": Content.PLAN,  # RT Brachy Treatment Record
+    _STORAGE + "481.7": Content.PLAN,  # RT Treatment Summary Record
+    _STORAGE + "481.8": Content.PLAN,  # RT Ion Plan
+    _STORAGE + "481.9": Content.PLAN,  # RT Ion Beams Treatment Record
+}
+
+MODALITIES: Final = frozenset(
+    b"CT MR PT NM SEG RTIMAGE RTDOSE RTSTRUCT RTPLAN RTRECORD OT CR DX MG US XA RF SR REG".split()
+)
+"""Defined terms of Modality (PS3.3 C.7.3.1.1.1) that the accepted classes, and what refers to them, come with."""

@@ -1,0 +1,171 @@
+"""De-identification of one instance: its header as a whole, its pixels as they pass, what follows them at the end."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import enum
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from mdmfs.hospital.deid.acceptance import accept
+from mdmfs.hospital.deid.charsets import decode
+from mdmfs.hospital.deid.elements import Elements, read_elements
+from mdmfs.hospital.deid.encode import SHORT_HEAD, head
+from mdmfs.hospital.deid.header import EXPLICIT_LITTLE, NATIVE_SYNTAXES, Buffer, IdentifiedHeader
+from mdmfs.hospital.deid.marks import file_meta, marks
+from mdmfs.hospital.deid.pixels import PixelStream
+from mdmfs.hospital.deid.policy import Policy
+from mdmfs.hospital.deid.pseudonyms import PatientKey, Subject
+from mdmfs.hospital.deid.refusal import Reason, RefusedError
+from mdmfs.hospital.deid.rules import compile_rules
+from mdmfs.hospital.deid.tables.dictionary import VRS
+from mdmfs.hospital.deid.walk import Traces, Walk
+
+ENGINE_GENERATION: Final = 1
+"""Part of every rendition (design decision 2): raised whenever the same input gives other bytes than before."""
+MAX_REST_BYTES: Final = 16 * 2**20
+"""Bytes after Pixel Data: padding and signatures, all of which are removed."""
+
+_PIXEL_VRS: Final = {0x7FE00008: b"OF", 0x7FE00009: b"OD", 0x7FE00010: b"OW"}
+_STUDY_DATE: Final = 0x00080020
+_NAME: Final = (b"PN",)
+_PIXEL_REPRESENTATION: Final = 0x00280103
+_SIGNED: Final = b"\1\0"
+_WORD: Final = re.compile(r"[a-z]+")
+
+
+class Part(enum.Enum):
+    """Which part of a file a piece belongs to."""
+
+    HEAD = "head"
+    """Preamble, file meta information and all elements before Pixel Data, with the head of Pixel Data: one piece."""
+    PIXELS = "pixels"
+    REST = "rest"
+    """All elements after Pixel Data: one piece."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DeidentifiedPiece:
+    """Bytes of a de-identified file, in order; not publishable before ``ResidueGate`` has let them pass."""
+
+    octets: Buffer = dataclasses.field(repr=False)
+    """For pixels a view into the buffer that was fed: use it before that buffer is written again."""
+    part: Part
+
+
+def deidentify(
+    header: IdentifiedHeader, policy: Policy, subject: Subject, *, expected: PatientKey | None = None
+) -> Deidentification:
+    """De-identify a header; raises ``RefusedError`` if the instance is not accepted or belongs to another patient."""
+    if expected is not None and expected != header.patient:
+        raise RefusedError(Reason.OTHER_PATIENT)
+    return Deidentification(header, policy, subject, is_head=accept(header, policy))
+
+
+class Deidentification:
+    """An instance whose header is de-identified and whose pixels are still to come; made by ``deidentify``.
+
+    ``feed`` and ``finish`` give the pieces of a complete Part 10 file: Explicit VR Little Endian with native pixels,
+    or the transfer syntax it came in with encapsulated ones.
+    """
+
+    def __init__(self, header: IdentifiedHeader, policy: Policy, subject: Subject, *, is_head: bool) -> None:
+        self.traces: Final = Traces(header.codec)
+        """What was taken away; hospital zone only."""
+        self.policy: Final = policy
+        self.label: Final = subject.label
+        """What stands for the patient in the output."""
+        self._header = header
+        self._rules = compile_rules(policy, header.sop_class)
+        self._walk = Walk(header.whole, header.read_head, self._rules, policy, subject, self.traces)
+        self._walk.is_signed = header.octets(_PIXEL_REPRESENTATION) == _SIGNED
+        self._walk.name_words = self._words_of_names()
+        native = header.transfer_syntax in NATIVE_SYNTAXES
+        self.transfer_syntax: Final = EXPLICIT_LITTLE if native else header.transfer_syntax
+        """Of the output."""
+        self.sop_instance: Final = subject.pseudonymous_uid(header.sop_instance.encode()).decode()
+        """SOP Instance UID of the output."""
+        self.is_head: Final = is_head
+        """Whether the pixels may show a face: (0028,0302) is YES."""
+        self.study_date = ""
+        """Study Date as the output has it, ``YYYYMMDD``; empty where the policy keeps none or there was none."""
+        pixel_head = self._pixel_head()
+        self.pixel_head_length: Final = len(pixel_head)
+        """How many bytes at the end of the header are the head of Pixel Data."""
+        self._pending: bytes | None = self._write_head() + pixel_head
+        self.header_length: Final = len(self._pending)
+        """Bytes before the value of Pixel Data; of the whole file where there is none."""
+        self._pixels = None if header.pixels is None else PixelStream(header.pixels[0], header.pixels[2])
+        self._rest = bytearray()
+
+    def feed(self, data: Buffer) -> list[DeidentifiedPiece]:
+        """Take the next bytes of the instance; the first call also gives the head."""
+        pieces = self._start()
+        for source in self._plain(data):
+            self._pass(source, pieces)
+        return pieces
+
+    def finish(self) -> list[DeidentifiedPiece]:
+        """Say that no more bytes come; raises ``RefusedError`` unless the instance has just ended."""
+        pieces = self.feed(b"")
+        if self._header.inflation is not None:
+            self._header.inflation.finish()
+        if self._pixels is not None and not self._pixels.has_ended:
+            raise RefusedError(Reason.TRUNCATED)
+        rest = self._write_rest()
+        return [*pieces, DeidentifiedPiece(rest, Part.REST)] if rest else pieces
+
+    def _start(self) -> list[DeidentifiedPiece]:
+        if self._pending is None:
+            return []
+        pieces = [DeidentifiedPiece(self._pending, Part.HEAD)]
+        self._pending = None
+        self._pass(self._header.rest, pieces)
+        return pieces
+
+    def _plain(self, data: Buffer) -> Iterable[Buffer]:
+        return [data] if self._header.inflation is None else self._header.inflation.feed(data)
+
+    def _pass(self, data: Buffer, pieces: list[DeidentifiedPiece]) -> None:
+        view = memoryview(data)
+        taken = 0 if self._pixels is None else self._pixels.take(view)
+        if taken:
+            pieces.append(DeidentifiedPiece(view[:taken], Part.PIXELS))
+        self._rest += view[taken:]
+        if len(self._rest) > MAX_REST_BYTES:
+            raise RefusedError(Reason.TOO_LARGE)
+
+    def _write_head(self) -> bytes:
+        elements = self._header.elements
+        out = self._walk.dataset(elements, self._rules.top)
+        tags = [element[0] for element in elements]
+        if _STUDY_DATE in tags:
+            self.study_date = out[tags.index(_STUDY_DATE)][SHORT_HEAD:].decode()
+        for tag, mark in reversed(marks(self.policy, is_head=self.is_head)):
+            out.insert(bisect.bisect(tags, tag), mark)
+        meta = file_meta(self._header.sop_class.encode(), self.sop_instance.encode(), self.transfer_syntax.encode())
+        return b"".join([meta, *out])
+
+    def _pixel_head(self) -> bytes:
+        if self._header.pixels is None:
+            return b""
+        tag, _, length, _ = self._header.pixels
+        vr = _PIXEL_VRS[tag] if self.transfer_syntax == EXPLICIT_LITTLE else b"OB"
+        return head(tag, vr) + b"\0\0" + length.to_bytes(4, "little")
+
+    def _write_rest(self) -> bytes:
+        octets = bytes(self._rest)
+        elements: Elements = read_elements(octets, 0, len(octets), self._header.read_head)
+        if not elements:
+            return b""
+        if self._header.pixels is None or elements[0][0] <= self._header.pixels[0]:
+            raise RefusedError(Reason.MALFORMED, elements[0][0])
+        walk = Walk(octets, self._header.read_head, self._rules, self.policy, self._walk.subject, self.traces)
+        return b"".join(walk.dataset(elements, self._rules.top))
+
+    def _words_of_names(self) -> frozenset[bytes]:
+        names = (self._header.value(element[0]) for element in self._header.elements if VRS.get(element[0]) == _NAME)
+        text = "^".join(decode(name, self._header.codec) or "" for name in names).lower()
+        return frozenset(word.encode() for word in _WORD.findall(text))

@@ -1,0 +1,151 @@
+"""A policy: what a project's agreement lets out, parsed from one TOML text; registrations hold its digest."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import json
+import re
+import tomllib
+from typing import Final, NoReturn, Self, TypeVar
+
+from mdmfs.model.errors import ConfigurationError
+
+_E = TypeVar("_E", bound=enum.StrEnum)
+
+POLICY_FORMAT: Final = 1
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,23}")
+_WORD: Final = re.compile(r"[a-z]{1,32}")
+_UID: Final = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))+")
+_KEYS: Final = ("name", "heads", "times", "options", "terms", "known_uids")
+
+
+class Heads(enum.StrEnum):
+    """What happens to images from which a face could be rebuilt; a policy must choose."""
+
+    REFUSE = "refuse"
+    AGREEMENT = "agreement"
+    """They are released, marked (0028,0302) = YES, to the group that signed."""
+
+
+class Times(enum.StrEnum):
+    """Whether the times of day move by the subject's extra minutes."""
+
+    SHIFT = "shift"
+    KEEP = "keep"
+    """For kinetics that need the hour of the day; the conformance statement names the risk."""
+
+
+class Option(enum.StrEnum):
+    """The options of PS3.15 Table E.1-1 that the engine offers beside the Basic Profile."""
+
+    CLEAN_GRAPHICS = "clean-graphics"
+    CLEAN_DESCRIPTORS = "clean-descriptors"
+    MODIFIED_DATES = "retain-modified-dates"
+    PATIENT_CHARACTERISTICS = "retain-patient-characteristics"
+    SAFE_PRIVATE = "retain-safe-private"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Policy:
+    """One project's rules for de-identification; everything in it changes the bytes that come out."""
+
+    name: str
+    heads: Heads
+    times: Times = Times.SHIFT
+    options: frozenset[Option] = frozenset()
+    terms: frozenset[str] = frozenset()
+    """Words, in lower case, that may stay in descriptors beside the reviewed ones."""
+    known_uids: frozenset[str] = frozenset()
+    """Class, coding scheme and context group UIDs that may stay beside those of PS3.6 Annex A."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a policy; raises ``ConfigurationError`` with the line and the field that it does not understand."""
+        document = _Document.load(text)
+        return cls(
+            name=document.text("name", _NAME),
+            heads=document.choice("heads", Heads),
+            times=document.choice("times", Times, Times.SHIFT),
+            options=frozenset(document.choices("options", Option)),
+            terms=frozenset(document.texts("terms", _WORD)),
+            known_uids=frozenset(document.texts("known_uids", _UID)),
+        )
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the canonical form: equal for policies that say the same, in whatever order and spacing."""
+        canonical = {
+            "format": POLICY_FORMAT,
+            "name": self.name,
+            "heads": self.heads,
+            "times": self.times,
+            "options": sorted(self.options),
+            "terms": sorted(self.terms),
+            "known_uids": sorted(self.known_uids),
+        }
+        return hashlib.sha256(json.dumps(canonical, sort_keys=True, separators=(",", ":")).encode()).digest()
+
+    def __contains__(self, option: Option) -> bool:
+        """Tell whether an option is claimed."""
+        return option in self.options
+
+
+class _Document:
+    """The TOML text and its values, so that an error can name its line."""
+
+    def __init__(self, text: str, fields: dict[str, object]) -> None:
+        self._text = text
+        self._fields = fields
+
+    @classmethod
+    def load(cls, text: str) -> Self:
+        try:
+            document = cls(text, tomllib.loads(text))
+        except tomllib.TOMLDecodeError as error:
+            message = f"the policy is not TOML: {error}"
+            raise ConfigurationError(message) from error
+        for field in document._fields:
+            if field not in _KEYS:
+                document._refuse(field, f"is none of {', '.join(_KEYS)}")
+        return document
+
+    def text(self, field: str, pattern: re.Pattern[str]) -> str:
+        return self._checked(field, self._fields.get(field), pattern)
+
+    def texts(self, field: str, pattern: re.Pattern[str]) -> list[str]:
+        return [self._checked(field, value, pattern) for value in self._listed(field)]
+
+    def choice(self, field: str, kind: type[_E], default: _E | None = None) -> _E:
+        value = self._fields.get(field, default)
+        return self._chosen(field, value, kind)
+
+    def choices(self, field: str, kind: type[_E]) -> list[_E]:
+        return [self._chosen(field, value, kind) for value in self._listed(field)]
+
+    def _listed(self, field: str) -> list[object]:
+        values = self._fields.get(field, [])
+        if not isinstance(values, list):
+            self._refuse(field, "is a list of texts")
+        return values
+
+    def _checked(self, field: str, value: object, pattern: re.Pattern[str]) -> str:
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            self._refuse(field, f"must match {pattern.pattern}")
+        return value
+
+    def _chosen(self, field: str, value: object, kind: type[_E]) -> _E:
+        for member in kind:
+            if member.value == value:
+                return member
+        return self._refuse(field, f"is one of {', '.join(kind)}")
+
+    def _refuse(self, field: str, problem: str) -> NoReturn:
+        lines = self._text.splitlines()
+        assigned = re.compile(rf"\s*[\"']?{re.escape(field)}[\"']?\s*=")
+        number = next((n for n, line in enumerate(lines, 1) if assigned.match(line)), None)
+        where = f"line {number}" if number else "it is missing"
+        message = f"the policy's field {field!r} {problem} ({where})"
+        raise ConfigurationError(message)

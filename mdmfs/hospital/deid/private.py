@@ -1,0 +1,92 @@
+"""Elements that no rule speaks of: private ones, repeating groups, group lengths, and tags that PS3.6 does not know."""
+
+from __future__ import annotations
+
+import functools
+from typing import Final
+
+from mdmfs.hospital.deid import actions
+from mdmfs.hospital.deid.csa import rewrite
+from mdmfs.hospital.deid.elements import Element
+from mdmfs.hospital.deid.encode import encode, head
+from mdmfs.hospital.deid.policy import Option
+from mdmfs.hospital.deid.profile import CSA_CREATOR, PROFILE, SAFE_CREATORS, SAFE_PRIVATE
+from mdmfs.hospital.deid.terms import TECHNIQUE
+from mdmfs.hospital.deid.walk import NUMBER_SIZES, TEXT_VRS, Apply, Rule, Trace, Walk, trace_of
+
+_TRACED: Final = frozenset({b"SQ", b"UI"})
+_CSA: Final = (CSA_CREATOR, 0x0029, 0x10)
+"""The CSA image header; that of the series (0029,xx20) holds the whole protocol, and goes."""
+_FIRST_CREATOR: Final = 0x10
+_LAST_CREATOR: Final = 0xFF
+_KEEPERS: Final[dict[bytes, Apply]] = {
+    **dict.fromkeys(NUMBER_SIZES, actions.keep_binary),
+    b"DS": actions.keep_numbers,
+    b"IS": actions.keep_numbers,
+    b"CS": actions.keep_codes,
+    b"LO": actions.keep_words,
+    b"SH": actions.keep_words,
+    b"SQ": actions.recurse,
+    b"UI": actions.map_uids,
+}
+"""What may stay of a safe private element, by VR; dates, long texts and octets do not."""
+
+
+def unruled(walk: Walk, element: Element, out: list[bytes]) -> bytes:
+    """Keep a safe private element if the policy retains them (PS3.15 E.3.10); take everything else away."""
+    tag = element[0]
+    if tag >> 16 & 1 and Option.SAFE_PRIVATE in walk.policy.options:
+        number = tag & 0xFFFF
+        if _FIRST_CREATOR <= number <= _LAST_CREATOR:
+            return _reserve(walk, element, len(out))
+        block = walk.scope.creators.get(tag >> 8)
+        if block is not None:
+            return _keep_safe(walk, element, block, out)
+    return _drop(walk, element)
+
+
+def _keep_safe(walk: Walk, element: Element, block: tuple[str, int], out: list[bytes]) -> bytes:
+    creator, place = block
+    tag = element[0]
+    vr = SAFE_PRIVATE.get((creator, tag >> 16, tag & 0xFF))
+    if (creator, tag >> 16, tag & 0xFF) == _CSA:
+        kept = _rewrite_csa(walk, element)
+    elif vr in _KEEPERS and element[1] in {vr, b"", b"UN"}:
+        kept = _KEEPERS[vr](walk, element, _rule(tag, vr))
+    else:
+        return _drop(walk, element)
+    if kept:
+        out[place] = encode(head(tag >> 16 << 16 | tag >> 8 & 0xFF, b"LO"), creator.encode())
+    return kept
+
+
+def _rewrite_csa(walk: Walk, element: Element) -> bytes:
+    content = rewrite(walk.octets[element[2] : element[3]])
+    return encode(head(element[0], b"OB"), content) if content else b""
+
+
+def _drop(walk: Walk, element: Element) -> bytes:
+    vr = element[1]
+    if vr in TEXT_VRS:
+        row = PROFILE.get(element[0])
+        is_identity = row is not None and row.is_identity
+        walk.traces.add(Trace.IDENTITY if is_identity else Trace.DESCRIPTION, walk.value(element))
+    elif vr in _TRACED:
+        walk.note(element, trace_of(element))
+    return b""
+
+
+def _reserve(walk: Walk, element: Element, place: int) -> bytes:
+    """Remember which creator has a block; it is written when something of the block stays (PS3.5 section 7.8.1)."""
+    creator = walk.value(element).decode("latin_1")
+    tag = element[0]
+    if creator in SAFE_CREATORS:
+        walk.scope.creators[(tag >> 16) << 8 | tag & 0xFF] = creator, place
+    else:
+        walk.note(element, Trace.DESCRIPTION)
+    return b""
+
+
+@functools.lru_cache(maxsize=4096)
+def _rule(tag: int, vr: bytes) -> Rule:
+    return Rule(_KEEPERS[vr], vr, head(tag, vr), b"", Trace.DESCRIPTION, TECHNIQUE)

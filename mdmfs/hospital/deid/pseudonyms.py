@@ -1,0 +1,154 @@
+"""Pseudonyms: a subject's values, and the UIDs, dates and times that follow from them, the same on every run."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import hmac
+import re
+import uuid
+from typing import Final
+
+from mdmfs.hospital.deid.policy import Times
+from mdmfs.model.errors import MalformedNameError
+from mdmfs.model.subject import SubjectId
+
+UID_KEY_SIZE: Final = 32
+DAYS_IN_WEEK: Final = 7
+MINUTES_IN_DAY: Final = 1440
+MIN_WEEKS_BACK: Final = 52
+MAX_WEEKS_BACK: Final = 521
+
+_DATE: Final = re.compile(rb"(\d{4})(\.?)(\d{2})\2(\d{2})")
+_TIME: Final = re.compile(rb"([01]\d|2[0-3])(?:(:?)([0-5]\d)(?:\2([0-5]\d|60)(\.\d{1,6})?)?)?")
+_DATE_TIME: Final = re.compile(
+    rb"(\d{4})(?:(0[1-9]|1[0-2])(?:([0-3]\d)(?:([01]\d|2[0-3])(?:([0-5]\d)(?:([0-5]\d|60)(\.\d{1,6})?)?)?)?)?)?"
+    rb"([+-](?:0\d|1[0-4])[0-5]\d)?"
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PatientKey:
+    """Which patient an instance belongs to, as the hospital knows him; never leaves the hospital zone."""
+
+    issuer: str = dataclasses.field(repr=False)
+    """Issuer of Patient ID (0010,0021); empty where the object names none."""
+    patient_id: str = dataclasses.field(repr=False)
+    """Patient ID (0010,0020), without the padding; never empty."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Subject:
+    """The row of one pseudonymous patient in one project, handed in as a value (design decision 8)."""
+
+    id: SubjectId
+    date_offset_days: int = dataclasses.field(repr=False)
+    """Negative, whole weeks, 52 to 521 of them: weekdays and intervals survive."""
+    extra_minutes: int = dataclasses.field(repr=False)
+    """0 to 1439: how far times of day move, with their dates."""
+    uid_key: bytes = dataclasses.field(repr=False)
+    """32 random bytes."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that would hide nothing."""
+        weeks, days = divmod(-self.date_offset_days, DAYS_IN_WEEK)
+        if days or not MIN_WEEKS_BACK <= weeks <= MAX_WEEKS_BACK:
+            message = f"a subject's dates move back by {MIN_WEEKS_BACK} to {MAX_WEEKS_BACK} whole weeks"
+            raise MalformedNameError(message)
+        if not 0 <= self.extra_minutes < MINUTES_IN_DAY:
+            message = f"a subject's times move by 0 to {MINUTES_IN_DAY - 1} minutes"
+            raise MalformedNameError(message)
+        if len(self.uid_key) != UID_KEY_SIZE:
+            message = f"a subject's UID key has {UID_KEY_SIZE} bytes"
+            raise MalformedNameError(message)
+
+    @property
+    def label(self) -> bytes:
+        """What stands for the patient's name and number: 20 characters, an even number."""
+        return b"sub-" + self.id.text.encode()
+
+    def pseudonymous_uid(self, uid: bytes) -> bytes:
+        """Map a UID (ASCII, no padding): ``2.25.`` and a UUID (PS3.5 B.2) from HMAC-SHA256(UID key, UID)."""
+        digest = hmac.digest(self.uid_key, uid, "sha256")
+        return b"2.25.%d" % uuid.UUID(bytes=digest[:16], version=4).int
+
+
+def shift_date(date: bytes, subject: Subject) -> bytes | None:
+    """Move a DA by the subject's days; None if it is no date. ``YYYY.MM.DD`` of ACR-NEMA becomes ``YYYYMMDD``."""
+    moved = _shift(_read_date(date), 0, subject, 0)
+    return None if moved is None else moved[0]
+
+
+def shift_date_and_time(date: bytes, time: bytes, subject: Subject, times: Times) -> tuple[bytes, bytes] | None:
+    """Move a DA and its TM as one instant; None if either is not what it should be."""
+    clock = _read_time(time)
+    if clock is None:
+        return None
+    minutes, width, rest = clock
+    moved = _shift(_read_date(date), minutes, subject, 0 if times is Times.KEEP else subject.extra_minutes)
+    return None if moved is None else (moved[0], _write_time(moved[1], width, rest))
+
+
+def shift_time(time: bytes, subject: Subject, times: Times) -> bytes | None:
+    """Move a TM that has no date; it wraps at midnight. None if it is no time."""
+    clock = _read_time(time)
+    if clock is None:
+        return None
+    minutes, width, rest = clock
+    extra = 0 if times is Times.KEEP else subject.extra_minutes
+    return _write_time((minutes + extra) % MINUTES_IN_DAY, width, rest)
+
+
+def shift_date_time(value: bytes, subject: Subject, times: Times) -> bytes | None:
+    """Move a DT, keeping its precision and its offset from UTC; None if it is no date and time."""
+    match = _DATE_TIME.fullmatch(value)
+    if match is None:
+        return None
+    year, month, day, hour, minute, second, fraction, zone = match.groups(default=b"")
+    clock = int(hour or 0) * 60 + int(minute or 0)
+    start = _ordinal(int(year), int(month or 1), int(day or 1))
+    extra = subject.extra_minutes if hour and times is Times.SHIFT else 0
+    moved = _shift(start, clock, subject, extra)
+    if moved is None:
+        return None
+    width = len(hour) + len(minute)
+    written = moved[0] + _write_time(moved[1], width, second + fraction)
+    precision = len(year) + len(month) + len(day)
+    return (written if hour else moved[0][:precision]) + zone
+
+
+def _read_date(date: bytes) -> int | None:
+    match = _DATE.fullmatch(date)
+    return None if match is None else _ordinal(int(match[1]), int(match[3]), int(match[4]))
+
+
+def _ordinal(year: int, month: int, day: int) -> int | None:
+    try:
+        return dt.date(year, month, day).toordinal()
+    except ValueError:
+        return None
+
+
+def _read_time(time: bytes) -> tuple[int, int, bytes] | None:
+    """Split into minutes of the day, digits that wrote them (2 or 4), and seconds with their fraction as they stand."""
+    match = _TIME.fullmatch(time)
+    if match is None:
+        return None
+    hour, _, minute, second, fraction = match.groups(default=b"")
+    return int(hour) * 60 + int(minute or 0), len(hour + minute), second + fraction
+
+
+def _shift(day: int | None, minutes: int, subject: Subject, extra: int) -> tuple[bytes, int] | None:
+    if day is None:
+        return None
+    days, minutes = divmod(minutes + extra, MINUTES_IN_DAY)
+    moved = day + days + subject.date_offset_days
+    if moved < 1:
+        return None
+    date = dt.date.fromordinal(moved)
+    return b"%04d%02d%02d" % (date.year, date.month, date.day), minutes
+
+
+def _write_time(minutes: int, width: int, rest: bytes) -> bytes:
+    hour, minute = divmod(minutes, 60)
+    return (b"%02d%02d" % (hour, minute))[:width] + rest

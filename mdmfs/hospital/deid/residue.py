@@ -1,0 +1,128 @@
+"""The last gate: what was taken away from an instance must not stand anywhere else in its output.
+
+The gate reads the output by itself and knows nothing of rules. Only here does anything become ``Publishable``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from typing import Final, TypeAlias
+
+from mdmfs.hospital.deid.deidentify import Deidentification, DeidentifiedPiece, Part
+from mdmfs.hospital.deid.elements import LONG_VRS
+from mdmfs.hospital.deid.header import Buffer
+from mdmfs.hospital.deid.marks import METHOD, PREAMBLE
+from mdmfs.hospital.deid.refusal import NO_TAG, Reason, RefusedError
+from mdmfs.hospital.deid.tokens import ORDINARY, description_tokens, identity_tokens, tokens
+from mdmfs.hospital.deid.walk import TEXT_VRS, Trace
+
+MIN_NUMBER_DIGITS: Final = 7
+"""A number in a numeric element is as long as this before it counts as somebody's record number."""
+
+_HEAD: Final = struct.Struct("<HH2sH").unpack_from
+_LENGTH: Final = struct.Struct("<I").unpack_from
+_DELIMITER_GROUP: Final = 0xFFFE
+_HEAD_SIZE: Final = 8
+_LENGTH_SIZE: Final = 4
+_SEARCHED: Final = TEXT_VRS | {b"CS", b"UI", b"IS", b"DS"}
+_LISTED: Final = _SEARCHED - TEXT_VRS - {b"CS"}
+_Found: TypeAlias = tuple[int, bytes, bytes]
+"""Tag, VR and value."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Publishable:
+    """Bytes of a de-identified file that may leave the hospital zone, sealed."""
+
+    octets: Buffer = dataclasses.field(repr=False)
+    """For pixels a view into the buffer that was fed: use it before that buffer is written again."""
+
+
+class ResidueGate:
+    """Feeds one instance through its de-identification and lets nothing out before the header was searched as a whole.
+
+    Raises ``RefusedError`` with ``Reason.RESIDUE`` and the tag where something was found, never the value.
+    """
+
+    def __init__(self, deidentification: Deidentification) -> None:
+        self._deidentification = deidentification
+
+    @property
+    def header_length(self) -> int:
+        """Bytes before the value of Pixel Data; of the whole file where there is none."""
+        return self._deidentification.header_length
+
+    def feed(self, data: Buffer) -> list[Publishable]:
+        """Take the next bytes of the instance; gives what may be published of it so far, the header first."""
+        return [self._refuse_residue(piece) for piece in self._deidentification.feed(data)]
+
+    def finish(self) -> list[Publishable]:
+        """Say that no more bytes come; gives the last pieces."""
+        return [self._refuse_residue(piece) for piece in self._deidentification.finish()]
+
+    def _refuse_residue(self, piece: DeidentifiedPiece) -> Publishable:
+        if piece.part is Part.HEAD:
+            self._search(
+                bytes(piece.octets), len(PREAMBLE), len(piece.octets) - self._deidentification.pixel_head_length
+            )
+        elif piece.part is Part.REST:
+            self._search(bytes(piece.octets), 0, len(piece.octets))
+        return Publishable(piece.octets)
+
+    def _search(self, octets: bytes, start: int, stop: int) -> None:
+        suspects = _Suspects(self._deidentification)
+        elements = _searchable(octets, start, stop)
+        if not suspects.is_clean(elements):
+            tags = (element[0] for element in elements if not suspects.is_clean([element]))
+            raise RefusedError(Reason.RESIDUE, next(tags, NO_TAG))
+
+
+class _Suspects:
+    """What must not be found; a value is only taken apart when there is something to compare it with."""
+
+    def __init__(self, deidentification: Deidentification) -> None:
+        self._traces = deidentification.traces
+        self._ordinary = ORDINARY | deidentification.policy.terms if deidentification.policy.terms else ORDINARY
+        self._label = deidentification.label
+        self._uids = frozenset(self._traces.values(Trace.UID))
+
+    def is_clean(self, elements: list[_Found]) -> bool:
+        """Tell whether nothing of it stands in these elements, all of which must be ASCII as the engine writes it."""
+        texts = b"\n".join([value for _, vr, value in elements if vr in TEXT_VRS and value != self._label])
+        codes = b"\n".join([value for _, vr, value in elements if vr == b"CS"])
+        others = b"\\".join([value for _, vr, value in elements if vr in _LISTED]).split(b"\\")
+        both = texts + b"\n" + codes
+        if not both.isascii() or b"\0" in both:
+            return False
+        words = tokens(texts.decode("ascii")) - self._ordinary
+        numbers = {value.strip() for value in others if len(value) >= MIN_NUMBER_DIGITS and value.strip().isdigit()}
+        suspicious = words | (tokens(codes.decode("ascii")) - self._ordinary) | {value.decode() for value in numbers}
+        return (
+            self._uids.isdisjoint([value.rstrip(b"\0") for value in others])
+            and (not words or words.isdisjoint(description_tokens(self._traces)))
+            and (not suspicious or suspicious.isdisjoint(identity_tokens(self._traces)))
+        )
+
+
+def _searchable(octets: bytes, position: int, stop: int) -> list[_Found]:
+    """List the elements at every depth that hold text, codes, UIDs or written numbers; raises unless all parses."""
+    found: list[_Found] = []
+    while position < stop:
+        group, number, vr, length = _HEAD(octets, position)
+        position += _HEAD_SIZE
+        if group == _DELIMITER_GROUP:
+            continue
+        if vr in LONG_VRS:
+            length = _LENGTH(octets, position)[0]
+            position += _LENGTH_SIZE
+        if vr == b"SQ":
+            continue
+        if vr in _SEARCHED:
+            tag = group << 16 | number
+            if tag != METHOD:
+                found.append((tag, vr, octets[position : position + length]))
+        position += length
+    if position != stop:
+        raise RefusedError(Reason.MALFORMED)
+    return found

@@ -1,0 +1,131 @@
+"""Finding the end of a header in bytes that arrive in pieces: one pass, whatever the pieces."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mdmfs.hospital.deid.elements import (
+    ITEM,
+    ITEM_END,
+    MAX_DEPTH,
+    PIXELS,
+    SEQUENCE_END,
+    UNDEFINED,
+    Elements,
+    Head,
+    Octets,
+    ReadHead,
+    read_delimiter,
+    undefined_encoding,
+)
+from mdmfs.hospital.deid.refusal import Reason, RefusedError
+
+FIRST_TAG: Final = 0x00080000
+"""Below stand commands, file meta information and directories, none of which belongs in a data set."""
+DIRECTORY_GROUP: Final = 0x0004
+SMALLEST: Final = 8
+"""Bytes of the shortest element, item or delimiter."""
+ITEM_END_OCTETS: Final = b"\xfe\xff\x0d\xe0"
+
+
+class Scanner:
+    """Lists the top level of a data set up to Pixel Data; what lies in sequences is stepped over, not read."""
+
+    def __init__(self, read_head: ReadHead) -> None:
+        self.elements: Elements = []
+        """What was found so far, the last one perhaps not yet whole; sequences have no items yet."""
+        self.pixels: Head | None = None
+        """The head of Pixel Data, once it was reached."""
+        self.position = 0
+        """Where the next element begins, perhaps beyond what is there; in the end, the value of Pixel Data."""
+        self._read_head = read_head
+        self._previous = -1
+        self._open: list[tuple[bool, ReadHead]] = []
+        """What of undefined length is open, innermost last: whether it is an item, and how elements in it are read."""
+
+    def advance(self, octets: Octets) -> bool:
+        """Go as far as the bytes reach; True when the head of Pixel Data was read."""
+        limit = len(octets)
+        while self.pixels is None and limit - self.position >= SMALLEST:
+            if not (self._step_inside if self._open else self._walk)(octets, limit):
+                return False
+        return self.pixels is not None
+
+    def finish(self, octets: Octets) -> None:
+        """Say that no more bytes come; raises unless an element has just ended."""
+        if self._open or (self.pixels is None and self.position != len(octets)):
+            raise RefusedError(Reason.TRUNCATED)
+
+    def _walk(self, octets: Octets, limit: int) -> bool:
+        """Go over elements of the top level until one of undefined length, Pixel Data, or the end of what is there."""
+        position, previous, read_head = self.position, self._previous, self._read_head
+        is_short = False
+        while limit - position >= SMALLEST:
+            head = read_head(octets, position, limit)
+            if head is None:
+                is_short = True
+                break
+            tag, vr, length, start = head
+            if tag <= previous or (tag < FIRST_TAG and tag >> 16 != DIRECTORY_GROUP):
+                raise RefusedError(Reason.MALFORMED, tag)
+            previous = tag
+            if length == UNDEFINED or tag in PIXELS:
+                self._stop_at(head)
+                position = start
+                break
+            if length & 1:
+                raise RefusedError(Reason.MALFORMED, tag)
+            position = start + length
+            self.elements.append((tag, vr, start, position, None))
+        self.position, self._previous = position, previous
+        return not is_short
+
+    def _stop_at(self, head: Head) -> None:
+        tag, vr, _, start = head
+        if tag in PIXELS:
+            self.pixels = head
+        else:
+            self._open.append((False, undefined_encoding(tag, vr, self._read_head)))
+            self.elements.append((tag, vr, start, start, None))
+
+    def _step_inside(self, octets: Octets, limit: int) -> bool:
+        """Step over an item, an element or a delimiter inside a value of undefined length."""
+        is_item, read_head = self._open[-1]
+        if not is_item or octets[self.position : self.position + 4] == ITEM_END_OCTETS:
+            self._step_delimiter(octets, limit)
+            return True
+        head = read_head(octets, self.position, limit)
+        if head is None:
+            return False
+        tag, vr, length, start = head
+        self.position = start
+        if length == UNDEFINED:
+            self._enter(undefined_encoding(tag, vr, read_head), is_item=False)
+        else:
+            self.position += length
+        return True
+
+    def _step_delimiter(self, octets: Octets, limit: int) -> None:
+        is_item, read_head = self._open[-1]
+        tag, length = read_delimiter(octets, self.position, limit)
+        self.position += SMALLEST
+        if tag == ITEM and not is_item:
+            if length == UNDEFINED:
+                self._enter(read_head, is_item=True)
+            else:
+                self.position += length
+        elif tag == (ITEM_END if is_item else SEQUENCE_END):
+            self._leave()
+        else:
+            raise RefusedError(Reason.MALFORMED, tag)
+
+    def _enter(self, read_head: ReadHead, *, is_item: bool) -> None:
+        if len(self._open) > 2 * MAX_DEPTH:
+            raise RefusedError(Reason.TOO_DEEP)
+        self._open.append((is_item, read_head))
+
+    def _leave(self) -> None:
+        self._open.pop()
+        if not self._open:
+            tag, vr, start, _, items = self.elements[-1]
+            self.elements[-1] = tag, vr, start, self.position - SMALLEST, items

@@ -1,0 +1,190 @@
+"""One pass over one object: applies a rule to each element at every depth, and remembers what it took away."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
+
+from mdmfs.hospital.deid.codes import Code, known_code
+from mdmfs.hospital.deid.elements import Element, Elements, ReadHead
+from mdmfs.hospital.deid.encode import head
+from mdmfs.hospital.deid.policy import Policy
+from mdmfs.hospital.deid.pseudonyms import Subject
+
+TEXT_VRS: Final = frozenset(b"AE LO LT PN SH ST UC UR UT".split())
+"""VRs in which people write what they like."""
+STRING_VRS: Final = TEXT_VRS | frozenset(b"AS CS DA DS DT IS TM UI".split())
+NUMBER_SIZES: Final = {
+    **dict.fromkeys((b"US", b"SS"), 2),
+    **dict.fromkeys((b"UL", b"SL", b"FL", b"AT"), 4),
+    **dict.fromkeys((b"UV", b"SV", b"FD"), 8),
+}
+"""Bytes of one value of each binary VR that holds numbers or tags."""
+
+SCHEME: Final = 0x00080102
+CODE_VALUES: Final = (0x00080100, 0x00080119, 0x00080120)
+
+
+class Trace(enum.IntEnum):
+    """What a value that is taken away could tell, and therefore how it is searched for afterwards."""
+
+    NONE = 0
+    NAME = 1
+    """A person's name: prefix and suffix tell nothing."""
+    IDENTITY = 2
+    """Numbers, addresses, places, dates."""
+    DESCRIPTION = 3
+    """Free text and private text, in which ordinary words are to be expected."""
+    UID = 4
+
+
+class Traces:
+    """The values that were removed or replaced; hospital zone only, shows nothing of itself."""
+
+    __slots__ = ("_values", "codec")
+
+    def __init__(self, codec: str) -> None:
+        self.codec: Final = codec
+        self._values: dict[Trace, list[bytes]] = {kind: [] for kind in Trace}
+
+    def add(self, kind: Trace, value: bytes) -> None:
+        """Remember a value, if it says anything."""
+        if value:
+            self._values[kind].append(value)
+
+    def values(self, kind: Trace) -> list[bytes]:
+        """Give the values of one kind."""
+        return self._values[kind]
+
+
+Apply: TypeAlias = "Callable[[Walk, Element, Rule], bytes]"
+"""Turns an element of the input into one of the output, or into nothing."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rule:
+    """What becomes of the elements of one tag."""
+
+    apply: Apply
+    vr: bytes
+    """The VR of PS3.6; empty where it depends on other elements."""
+    head: bytes
+    """Tag and VR as they are written."""
+    fallback: bytes = b""
+    """The whole element that stands where the value cannot stay: nothing, an empty one, or one with a dummy."""
+    trace: Trace = Trace.NONE
+    words: frozenset[bytes] = frozenset()
+    """Which words may stay, where words may."""
+    choice: tuple[bytes, ...] = ()
+    """The VRs between which other elements choose, or between which writers do."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RuleSet:
+    """The rules of one policy for one SOP class."""
+
+    top: Mapping[int, Rule]
+    nested: Mapping[int, Rule]
+    unruled: Callable[[Walk, Element, list[bytes]], bytes]
+    """Deals with private elements, repeating groups and tags that PS3.6 does not know."""
+
+
+class Scope:
+    """One data set or item while it is walked through."""
+
+    __slots__ = ("_by_tag", "_code", "creators", "depth", "elements")
+
+    def __init__(self, elements: Elements, depth: int) -> None:
+        self.elements = elements
+        self.depth = depth
+        self.creators: dict[int, tuple[str, int]] = {}
+        """For each private block (group and high byte) its creator, and where in the output the creator goes."""
+        self._by_tag: dict[int, Element] = {}
+        self._code: Code | None = None
+
+    def find(self, tag: int) -> Element | None:
+        """Find an element of this data set or item."""
+        if not self._by_tag:
+            self._by_tag = {element[0]: element for element in self.elements}
+        return self._by_tag.get(tag)
+
+    def code(self, octets: bytes) -> Code:
+        """Give the concept that the elements here code, as it is in the table."""
+        if self._code is None:
+            values = [self._text(octets, tag) for tag in CODE_VALUES[:2]]
+            self._code = known_code(self._text(octets, SCHEME), next(filter(None, values), b""))
+        return self._code
+
+    def _text(self, octets: bytes, tag: int) -> bytes:
+        element = self.find(tag)
+        return b"" if element is None else octets[element[2] : element[3]].strip(b" \0")
+
+
+class Walk:
+    """Goes through one object under the rules of one policy for one subject."""
+
+    def __init__(
+        self, octets: bytes, read_head: ReadHead, rules: RuleSet, policy: Policy, subject: Subject, traces: Traces
+    ) -> None:
+        self.octets: Final = octets
+        self.read_head: Final = read_head
+        self.rules: Final = rules
+        self.policy: Final = policy
+        self.subject: Final = subject
+        self.traces: Final = traces
+        self.scope = Scope([], 0)
+        self.is_signed = False
+        """Whether Pixel Representation (0028,0103) says two's complement: it decides between US and SS."""
+        self.terms: Final = frozenset(term.encode() for term in policy.terms)
+        self.name_words: frozenset[bytes] = frozenset()
+        """Words of the names in this object, in lower case: they go from free text even where they are on a list."""
+
+    def value(self, element: Element) -> bytes:
+        """Give an element's value without the padding around it."""
+        return self.octets[element[2] : element[3]].strip(b" \0")
+
+    def dataset(self, elements: Elements, rules: Mapping[int, Rule], depth: int = 0) -> list[bytes]:
+        """Give for each element what is written of it, in the same order; nothing is empty bytes."""
+        outer, self.scope = self.scope, Scope(elements, depth)
+        out: list[bytes] = []
+        for element in elements:
+            rule = rules.get(element[0])
+            if rule is None:
+                out.append(self.rules.unruled(self, element, out))
+            elif element[1] == rule.vr or not element[1]:
+                out.append(rule.apply(self, element, rule))
+            else:
+                out.append(self._reconcile(element, rule))
+        self.scope = outer
+        return out
+
+    def note(self, element: Element, kind: Trace) -> None:
+        """Remember what is taken away with an element, all that is nested in it included."""
+        if kind:
+            self.traces.add(kind, self.value(element))
+        for item in element[4] or ():
+            for inner in item:
+                rule = self.rules.nested.get(inner[0])
+                inner_kind = trace_of(inner) if rule is None else rule.trace
+                if inner_kind or inner[4]:
+                    self.note(inner, inner_kind)
+
+    def _reconcile(self, element: Element, rule: Rule) -> bytes:
+        """Apply a rule to an element that came with another VR than PS3.6 gives it."""
+        vr = element[1]
+        is_text = vr in STRING_VRS and rule.vr in STRING_VRS
+        if is_text or vr in rule.choice or (vr == b"UN" and rule.vr != b"SQ"):
+            return rule.apply(self, element, rule)
+        if vr in NUMBER_SIZES and rule.vr in NUMBER_SIZES:
+            return rule.apply(self, element, dataclasses.replace(rule, head=head(element[0], vr)))
+        self.note(element, rule.trace or trace_of(element))
+        return rule.fallback
+
+
+def trace_of(element: Element) -> Trace:
+    """Tell how to remember an element of which only the VR is known."""
+    if element[1] == b"UI":
+        return Trace.UID
+    return Trace.DESCRIPTION if element[1] in TEXT_VRS else Trace.NONE

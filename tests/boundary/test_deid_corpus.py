@@ -1,0 +1,94 @@
+"""Real files of other projects: each is de-identified into a valid file or refused by name, and none crashes."""
+
+from __future__ import annotations
+
+import collections
+import gzip
+import importlib.util
+import io
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from typing import Final
+
+import pydicom
+import pytest
+
+from mdmfs.hospital.deid.refusal import Reason, RefusedError
+from tests.twins.deidentified import deidentified
+
+PACKAGES: Final = ("pydicom", "data_store", "nibabel", "deid_data", "pynetdicom")
+MAGIC_AT: Final = 128
+LARGEST: Final = 40 * 2**20
+MODALITIES: Final = frozenset({"CT", "MR", "PT", "RTPLAN", "RTDOSE", "RTSTRUCT", "SEG"})
+EXPECTED: Final = frozenset(
+    {Reason.IMAGE_TYPE, Reason.NO_PATIENT, Reason.CONVERSION_TYPE, Reason.PIXEL_LENGTH, Reason.SOP_CLASS}
+)
+"""Refusals that the policy asks for: derived images, no patient, digitised film, files without their pixels."""
+
+MIN_ACCEPTED: Final = 45
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom warns of what is wrong with its test files
+
+
+def files() -> Iterator[pathlib.Path]:
+    """List the files of the packages' folders, as far as they are installed."""
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)
+        for folder in (spec.submodule_search_locations or ()) if spec else ():
+            yield from sorted(path for path in pathlib.Path(folder).rglob("*") if path.is_file())
+
+
+def instances() -> Iterator[tuple[str, bytes]]:
+    """Read those that are DICOM files, also where they are compressed."""
+    for path in files():
+        if path.stat().st_size <= LARGEST:
+            octets = path.read_bytes()
+            octets = gzip.decompress(octets) if path.name.endswith(".dcm.gz") else octets
+            if octets[MAGIC_AT : MAGIC_AT + 4] == b"DICM":
+                yield path.name, octets
+
+
+def errors_of(octets: bytes) -> collections.Counter[str]:
+    """Ask dciodvfy; values in its messages are left out, since they are replaced."""
+    with tempfile.NamedTemporaryFile(suffix=".dcm") as file:
+        file.write(octets)
+        file.flush()
+        run = subprocess.run(["dciodvfy", file.name], capture_output=True, check=False)
+    lines = (run.stderr + run.stdout).decode("latin_1").splitlines()
+    return collections.Counter(re.sub(r"<[0-9.]+>", "<uid>", line) for line in lines if line.startswith("Error"))
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dicom3tools is not installed")
+def test_real_files_come_out_valid_or_are_refused_by_name() -> None:
+    """No new error by dciodvfy, the same pixels by pydicom, and refusals of what the policy refuses."""
+    accepted, refused = [], collections.Counter[Reason]()
+    unexpected = []
+    for name, octets in instances():
+        try:
+            out = deidentified(octets)
+        except RefusedError as refusal:
+            refused[refusal.reason] += 1
+            modality = pydicom.dcmread(io.BytesIO(octets), stop_before_pixels=True, force=True).get("Modality")
+            if modality in MODALITIES and refusal.reason not in EXPECTED:
+                unexpected.append((name, refusal.reason))
+            continue
+        accepted.append(name)
+        assert not errors_of(out) - errors_of(octets), name
+        before, after = (pydicom.dcmread(io.BytesIO(file)) for file in (octets, out))
+        assert pixels(before) == pixels(after), name
+    assert len(accepted) >= MIN_ACCEPTED
+    assert len(unexpected) <= len(accepted) // 5, unexpected
+    assert sum(refused.values()) > 0
+
+
+def pixels(dataset: pydicom.Dataset) -> object:
+    """Give the pixels as an array where they decode without plugins, else their bytes."""
+    if "PixelData" not in dataset:
+        return None
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return dataset.PixelData
+    return dataset.pixel_array.tolist()

@@ -1,0 +1,114 @@
+"""Pseudonyms: valid, the same on every run, different for every subject."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdmfs.hospital.deid.policy import Times
+from mdmfs.hospital.deid.pseudonyms import Subject, shift_date, shift_date_and_time, shift_date_time, shift_time
+from mdmfs.model.errors import MalformedNameError
+from mdmfs.model.subject import SubjectId
+from tests.twins.deidentified import OTHER_SUBJECT, SUBJECT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ID = SubjectId("k7qf3x2mzt5wd4ha")
+
+
+@given(st.binary(max_size=64))
+def test_a_pseudonymous_uid_is_a_uid(uid: bytes) -> None:
+    """PS3.5 B.2: 2.25. and a UUID as a decimal number, 39 digits at most, no leading zero."""
+    mapped = SUBJECT.pseudonymous_uid(uid)
+    assert re.fullmatch(rb"2\.25\.[1-9]\d{0,38}", mapped)
+    assert mapped == SUBJECT.pseudonymous_uid(uid)
+    assert mapped != OTHER_SUBJECT.pseudonymous_uid(uid)
+
+
+@given(st.dates(dt.date(1900, 1, 1)), st.dates(dt.date(1900, 1, 1)))
+def test_intervals_and_weekdays_survive(first: dt.date, second: dt.date) -> None:
+    """Dates move by whole weeks, all by the same."""
+    moved = [
+        dt.datetime.strptime((shift_date(f"{day:%Y%m%d}".encode(), SUBJECT) or b"").decode(), "%Y%m%d").date()  # noqa: DTZ007
+        for day in (first, second)
+    ]
+    assert moved[1] - moved[0] == second - first
+    assert moved[0].weekday() == first.weekday()
+    assert moved[0] < first
+
+
+@pytest.mark.parametrize(
+    ("value", "moved"),
+    [
+        (b"2018.03.12", b"20160314"),
+        (b"20180230", None),
+        (b"2018", None),
+        (b"18000101x", None),
+        (b"00010101", None),
+        (b"2018.0312", None),
+    ],
+)
+def test_what_is_no_date_is_not_moved(value: bytes, moved: bytes | None) -> None:
+    """ACR-NEMA's points are read; nothing else is guessed."""
+    assert shift_date(value, SUBJECT) == moved
+
+
+@pytest.mark.parametrize(
+    ("value", "moved"),
+    [
+        (b"2018", b"2016"),
+        (b"201803", b"201603"),
+        (b"20180312", b"20160314"),
+        (b"2018031223", b"2016031501"),
+        (b"201803122355", b"201603150212"),
+        (b"20180312235530.000001-0500", b"20160315021230.000001-0500"),
+        (b"20181312", None),
+        (b"2018031225", None),
+        (b"Jane", None),
+    ],
+)
+def test_date_times_keep_their_precision(value: bytes, moved: bytes | None) -> None:
+    """PS3.5 Table 6.2-1, DT: trailing components may be missing; an offset from UTC stays."""
+    assert shift_date_time(value, SUBJECT, Times.SHIFT) == moved
+
+
+@pytest.mark.parametrize(
+    ("value", "moved"),
+    [(b"10", b"12"), (b"1015", b"1232"), (b"101560.5", b"123260.5"), (b"23:55:01", b"021201"), (b"2515", None)],
+)
+def test_a_time_alone_wraps_at_midnight(value: bytes, moved: bytes | None) -> None:
+    """Without a date there is no next day."""
+    assert shift_time(value, SUBJECT, Times.SHIFT) == moved
+
+
+def test_kept_times_stay() -> None:
+    """PET kinetics need the hour; only days move then."""
+    assert shift_time(b"1015", SUBJECT, Times.KEEP) == b"1015"
+    assert shift_date_and_time(b"20180312", b"2355", SUBJECT, Times.KEEP) == (b"20160314", b"2355")
+    assert shift_date_time(b"201803122355", SUBJECT, Times.KEEP) == b"201603142355"
+    assert shift_date_and_time(b"20180312", b"x", SUBJECT, Times.KEEP) is None
+    assert shift_date_and_time(b"x", b"1015", SUBJECT, Times.KEEP) is None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Subject(ID, -7 * 51, 0, bytes(32)),
+        lambda: Subject(ID, -7 * 522, 0, bytes(32)),
+        lambda: Subject(ID, -365, 0, bytes(32)),
+        lambda: Subject(ID, 7 * 100, 0, bytes(32)),
+        lambda: Subject(ID, -7 * 100, 1440, bytes(32)),
+        lambda: Subject(ID, -7 * 100, -1, bytes(32)),
+        lambda: Subject(ID, -7 * 100, 0, bytes(31)),
+    ],
+)
+def test_a_subject_that_would_hide_nothing_is_refused(make: Callable[[], Subject]) -> None:
+    """Offsets are whole weeks, between one year and ten; the key is whole."""
+    with pytest.raises(MalformedNameError):
+        make()
