@@ -6,21 +6,19 @@ policy. What it does check is checked here again where that costs nothing: a cha
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from asn1crypto import core, x509
+from asn1crypto import core
 
 from mdmfs.model.errors import CredentialRefusedError
 from mdmfs.model.identity import Principal
-from mdmfs.pki.dn import dn_of
+from mdmfs.pki.certificate import PROXY_CERT_INFO, UNREADABLE, Certificate
 
-PROXY_CERT_INFO: Final = "1.3.6.1.5.5.7.1.14"
 INHERIT_ALL: Final = "1.3.6.1.5.5.7.21.1"
 LIMITED: Final = "1.3.6.1.4.1.3536.1.1.1.9"
 _DRAFT_PROXY_CERT_INFO: Final = "1.3.6.1.4.1.3536.1.222"
-_KEY_USAGE: Final = "2.5.29.15"
-_BASIC_CONSTRAINTS: Final = "2.5.29.19"
 _ALTERNATIVE_NAMES: Final = {"2.5.29.17", "2.5.29.18"}
 MAX_CHAIN: Final = 32
 
@@ -43,61 +41,65 @@ class ProxyCertInfo(core.Sequence):  # type: ignore[misc] # asn1crypto has no ty
     ]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class ProvenChain:
+    """A chain whose proxies, if there are any, simply act for its end entity."""
+
+    certificates: tuple[Certificate, ...]
+    """Leaf first, root last."""
+    place: int
+    """Of the end entity: so many proxies come before it."""
+
+    @property
+    def end_entity(self) -> Certificate:
+        """The first certificate that is no proxy: the principal's."""
+        return self.certificates[self.place]
+
+    @property
+    def ends(self) -> float:
+        """When the first certificate of the chain ends, in seconds since the epoch."""
+        return min(one.ends for one in self.certificates)
+
+
 def principal_of(chain: Sequence[bytes]) -> Principal:
-    """Give the principal of a verified chain (DER, leaf first, with the CAs up to the root).
+    """Give the principal of a verified chain, as ``prove`` finds it, without any FQAN.
+
+    FQANs need a ``vomsdir`` and the CAs: ``mdmfs.pki.judge`` adds them.
+    """
+    proven = prove(chain)
+    return Principal(proven.end_entity.subject, (), proven.ends)
+
+
+def prove(chain: Sequence[bytes]) -> ProvenChain:
+    """Find the end entity of a verified chain (DER, leaf first, with the CAs up to the root).
 
     The principal is the end entity: the first certificate that is no proxy. Raises ``CredentialRefusedError`` for
     proxies that do not simply act as their owner (independent, unknown and restricted policies), that are not of
     RFC 3820 (GT2, draft), or that are longer than an issuer allowed, and for a CA's own certificate.
     """
     try:
-        return _read(chain)
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        return _prove(chain)
+    except UNREADABLE as error:
         message = "a certificate of the chain cannot be read, or a name in it is not plain text"
         raise CredentialRefusedError(message) from error
 
 
-def _read(chain: Sequence[bytes]) -> Principal:
+def _prove(chain: Sequence[bytes]) -> ProvenChain:
     if not 2 <= len(chain) <= MAX_CHAIN:  # noqa: PLR2004 an end entity and a CA
         _refuse(f"a chain has 2 to {MAX_CHAIN} certificates up to the root, not {len(chain)}")
-    certificates = [_Read(x509.Certificate.load(der, strict=True)) for der in chain]
+    certificates = tuple(Certificate(der) for der in chain)
+    if any(_DRAFT_PROXY_CERT_INFO in one.extensions for one in certificates):
+        _refuse("a proxy of the draft before RFC 3820 is not accepted: make an RFC 3820 proxy")
     end_entity = next((place for place, one in enumerate(certificates) if not one.is_proxy), len(chain))
     if end_entity + 1 >= len(chain):
         _refuse("the chain has no end entity below a CA")
     for place in range(end_entity):
         _refuse_bad_proxy(certificates[place], certificates[place + 1], below=place)
     _refuse_bad_end_entity(certificates[end_entity], certificates[end_entity + 1 :])
-    not_after = min(one.certificate.not_valid_after.timestamp() for one in certificates)
-    return Principal(certificates[end_entity].subject, (), not_after)
+    return ProvenChain(certificates, end_entity)
 
 
-class _Read:
-    """A certificate with its extensions by OID and its names."""
-
-    def __init__(self, certificate: x509.Certificate) -> None:
-        self.certificate = certificate
-        listed = certificate["tbs_certificate"]["extensions"]
-        self.extensions = {extension["extn_id"].dotted: extension for extension in listed}
-        if len(self.extensions) != len(listed):
-            _refuse("a certificate of the chain has an extension twice")
-        if _DRAFT_PROXY_CERT_INFO in self.extensions:
-            _refuse("a proxy of the draft before RFC 3820 is not accepted: make an RFC 3820 proxy")
-        self.subject = dn_of(certificate.subject)
-        self.issuer = dn_of(certificate.issuer)
-        self.is_proxy = PROXY_CERT_INFO in self.extensions
-
-    @property
-    def is_ca(self) -> bool:
-        extension = self.extensions.get(_BASIC_CONSTRAINTS)
-        return extension is not None and bool(extension["extn_value"].parsed["ca"].native)
-
-    def may(self, usage: str) -> bool:
-        """Ask whether the key may be used so; without the extension it may (RFC 5280 section 4.2.1.3)."""
-        extension = self.extensions.get(_KEY_USAGE)
-        return extension is None or usage in extension["extn_value"].parsed.native
-
-
-def _refuse_bad_proxy(proxy: _Read, issuer: _Read, below: int) -> None:
+def _refuse_bad_proxy(proxy: Certificate, issuer: Certificate, below: int) -> None:
     """Check one proxy, ``below`` being how many proxies of the chain hang on it (RFC 3820 sections 3.1 to 3.8)."""
     extension = proxy.extensions[PROXY_CERT_INFO]
     told = ProxyCertInfo.load(extension["extn_value"].contents, strict=True)
@@ -119,7 +121,7 @@ def _refuse_bad_proxy(proxy: _Read, issuer: _Read, below: int) -> None:
         _refuse("the subject of a proxy is not its issuer's with one CN more (RFC 3820 section 3.4)")
 
 
-def _refuse_bad_end_entity(end_entity: _Read, authorities: Sequence[_Read]) -> None:
+def _refuse_bad_end_entity(end_entity: Certificate, authorities: Sequence[Certificate]) -> None:
     if end_entity.is_ca:
         _refuse("a CA's own certificate is no credential here")
     above = end_entity

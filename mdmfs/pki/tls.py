@@ -13,7 +13,8 @@ import os
 import ssl
 import stat
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NoReturn, Self
 
@@ -22,7 +23,9 @@ from asn1crypto import pem, x509
 from mdmfs.model.errors import ConfigurationError, CredentialRefusedError
 from mdmfs.model.identity import Dn
 from mdmfs.pki.dn import dn_of
+from mdmfs.pki.judge import Judge
 from mdmfs.pki.trust import Stamp, TrustAnchors
+from mdmfs.pki.voms import VomsDirectory
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
@@ -52,11 +55,24 @@ class Credential:
     def subject(self) -> Dn:
         """Read whose certificate it is; raises ``ConfigurationError``."""
         try:
-            _, _, der = pem.unarmor(self.certificate_file.read_bytes())
-            return dn_of(x509.Certificate.load(der).subject)
+            return dn_of(self._certificate().subject)
         except (OSError, ValueError, TypeError) as error:
-            message = f"{self.certificate_file} does not begin with a certificate in PEM"
-            raise ConfigurationError(message) from error
+            raise self._unreadable() from error
+
+    def hosts(self) -> frozenset[str]:
+        """Read the host names of the certificate, in lower case; raises ``ConfigurationError``."""
+        try:
+            names = self._certificate().subject_alt_name_value or ()
+            return frozenset(name.native.lower() for name in names if name.name == "dns_name")
+        except (OSError, ValueError, TypeError) as error:
+            raise self._unreadable() from error
+
+    def _certificate(self) -> x509.Certificate:
+        _, _, der = pem.unarmor(self.certificate_file.read_bytes())
+        return x509.Certificate.load(der)
+
+    def _unreadable(self) -> ConfigurationError:
+        return ConfigurationError(f"{self.certificate_file} does not begin with a certificate in PEM")
 
     def stamp(self) -> Stamp:
         """Say in which state the files are: a context made under another stamp shows an old certificate."""
@@ -88,28 +104,39 @@ def client_context(
 
 
 class ServerContexts:
-    """The server context of a moment, made again when its credential or the trust anchors have changed on disk."""
+    """The server context of a moment, and the judge of whoever comes; both are made again when files have changed."""
 
-    def __init__(self, credential: Credential, anchors: TrustAnchors) -> None:
+    def __init__(
+        self,
+        credential: Credential,
+        anchors: TrustAnchors,
+        vomsdir: Path | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Read credential, trust anchors and, for FQANs, the ``vomsdir``; raises ``ConfigurationError``."""
         self._credential = credential
         self._anchors = anchors
-        self._stamp = self._stamp_now()
+        voms = None if vomsdir is None else VomsDirectory(vomsdir, credential.hosts())
+        self.judge = Judge(anchors, voms, clock=clock)
+        self._state = self._state_now()
         self._context = server_context(credential, anchors)
 
     def __call__(self) -> ssl.SSLContext:
         """Give the context for the next handshake; it looks at the files each time. Raises ``ConfigurationError``."""
-        stamp = self._stamp_now()
-        if stamp != self._stamp:
+        self.judge.look()
+        state = self._state_now()
+        if state != self._state:
             # The stamp is older than what is then read: a change in between is seen at the next handshake.
             self._context = server_context(self._credential, self._anchors)
-            self._stamp = stamp
+            self._state = state
         return self._context
 
-    def _stamp_now(self) -> Stamp:
-        return self._credential.stamp() + self._anchors.stamp()
+    def _state_now(self) -> tuple[int, Stamp]:
+        return self.judge.generation, self._credential.stamp()
 
 
-def verified_chain(tls: ssl.SSLSocket) -> list[bytes]:
+def verified_chain(tls: ssl.SSLSocket | ssl.SSLObject) -> list[bytes]:
     """Give the chain that the handshake verified, as DER, leaf first, root last.
 
     Raises ``CredentialRefusedError`` where there is none: without a chain nobody is anybody.
@@ -123,12 +150,12 @@ def verified_chain(tls: ssl.SSLSocket) -> list[bytes]:
 
 if sys.version_info >= (3, 13):
 
-    def _verified_chain(tls: ssl.SSLSocket) -> list[bytes]:
+    def _verified_chain(tls: ssl.SSLSocket | ssl.SSLObject) -> list[bytes]:
         return tls.get_verified_chain()
 
 else:
 
-    def _verified_chain(tls: ssl.SSLSocket) -> list[bytes]:
+    def _verified_chain(tls: ssl.SSLSocket | ssl.SSLObject) -> list[bytes]:
         connection = getattr(tls, "_sslobj", None)
         if connection is None:
             return []

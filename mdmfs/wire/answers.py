@@ -64,6 +64,9 @@ class Answers:
                 self._reasons[keystore] = outcome.value
                 message = f"the keystore {keystore} decided about {self.guid}: {outcome.value}"
                 self._refusals[keystore] = AccessDeniedError(message)
+            case Outcome.STALE:
+                self._reasons[keystore] = "has yet to hear from the hospital what it decided lately"
+                self._silent.add(keystore)
             case Outcome.UNKNOWN | Outcome.CONFLICT:
                 self._reasons[keystore] = "holds no share"
 

@@ -12,7 +12,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
 import h11
@@ -28,7 +28,7 @@ from mdmfs.model.errors import (
     MdmfsError,
     PeerUnreachableError,
 )
-from mdmfs.model.identity import Dn
+from mdmfs.model.identity import Dn, Principal
 from mdmfs.pki.proxy import principal_of
 from mdmfs.pki.tls import verified_chain
 from mdmfs.wire.download import Download, until
@@ -87,15 +87,21 @@ class Client:
         context: ssl.SSLContext,
         *,
         expected: Dn | None,
+        judge: Callable[[Sequence[bytes]], Principal] = principal_of,
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
-        """Name the peer by its DN; None is allowed only with a context that checks the host's name."""
+        """Name the peer by its DN; None is allowed only with a context that checks the host's name.
+
+        ``judge`` says whom a verified chain proves; it runs in threads and raises ``CredentialRefusedError``. The
+        default asks no signing policy and no revocation list: ``mdmfs.wire.peers`` gives one that does.
+        """
         if expected is None and not context.check_hostname:
             message = f"nothing says who {address} must be: give its DN, or check its host name"
             raise ConfigurationError(message)
         self.address = address
         self.expected = expected
         self._context = context
+        self._judge = judge
         self._idle: list[_Connection] = []
         self._slots = trio.Semaphore(max_connections)
         self._is_closed = False
@@ -116,7 +122,7 @@ class Client:
                 body = await download.read()
         try:
             return msgspec.msgpack.decode(body, type=reply)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             text = f"{self.address} answered {path} with something that is no {reply.__name__}"
             raise MalformedMessageError(text) from error
 
@@ -215,8 +221,8 @@ class Client:
     def _recognise(self, stream: TlsStream) -> float:
         """Make sure that the peer is who it must be, whatever its host name."""
         try:
-            peer = principal_of(verified_chain(stream.tls))
-        except CredentialRefusedError as error:
+            peer = self._judge(verified_chain(stream.tls))
+        except (CredentialRefusedError, CredentialExpiredError) as error:
             message = f"{self.address} shows a certificate that is not accepted: {error}"
             raise PeerUnreachableError(message) from error
         if self.expected is not None and peer.dn != self.expected:
@@ -324,7 +330,7 @@ def _failure(status: int, body: bytes, peer: Address) -> MdmfsError:
     """Make the error again that the peer told of, its text fit for a log."""
     try:
         told = msgspec.msgpack.decode(body, type=Failure)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return MalformedMessageError(f"{peer} answered with status {status} and no reason")
     text = _UNPRINTABLE.sub("?", told.message[:_MAX_TOLD])
     incident = f" (incident {_UNPRINTABLE.sub('?', told.incident[:32])})" if told.incident else ""

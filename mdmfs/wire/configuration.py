@@ -9,6 +9,8 @@ from typing import TypeVar
 import msgspec
 
 from mdmfs.model.errors import ConfigurationError
+from mdmfs.pki.tls import Credential
+from mdmfs.pki.trust import Crls, TrustAnchors
 
 T = TypeVar("T")
 
@@ -25,7 +27,23 @@ class TlsFiles(Settings, frozen=True):
     key: str
     """PEM, readable by its owner only."""
     trust: str
-    """PEM bundle of trust anchors, or a CA directory with hash names."""
+    """PEM bundle of trust anchors, or a CA directory with hash names and signing policies."""
+    vomsdir: str = ""
+    """LSC files by VO, such as /etc/grid-security/vomsdir; without it nobody has VOMS groups and roles."""
+    crls: Crls = Crls.IF_PRESENT
+    """What to do about a CA without a revocation list: ``if-present`` lets its users in, ``require`` does not."""
+
+    def credential(self, configuration: pathlib.Path) -> Credential:
+        """Give the daemon's certificate and key."""
+        return Credential(beside(configuration, self.certificate), beside(configuration, self.key))
+
+    def anchors(self, configuration: pathlib.Path) -> TrustAnchors:
+        """Give the CAs whose certificates count."""
+        return TrustAnchors(beside(configuration, self.trust), self.crls)
+
+    def voms(self, configuration: pathlib.Path) -> pathlib.Path | None:
+        """Give the ``vomsdir``, if there is one."""
+        return beside(configuration, self.vomsdir) if self.vomsdir else None
 
 
 class KeystorePeer(Settings, frozen=True):
@@ -45,7 +63,7 @@ def read_configuration(path: pathlib.Path, kind: type[T]) -> T:
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror}"
         raise ConfigurationError(message) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, ConfigurationError) as error:
         message = f"{path} is not a valid configuration: {error}"
         raise ConfigurationError(message) from error
 

@@ -6,8 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import secrets
-import traceback
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 
 import h11
@@ -15,14 +14,13 @@ import msgspec
 import trio
 
 from mdmfs.model.errors import (
-    CredentialExpiredError,
-    CredentialRefusedError,
     MalformedMessageError,
     MdmfsError,
 )
-from mdmfs.model.identity import Principal
+from mdmfs.wire.caller import Caller, Stranger
 from mdmfs.wire.messages import MAX_MESSAGE_BYTES, MEDIA_TYPE, Failure
-from mdmfs.wire.service import STATUS_BY_CODE, Answer, Octets, Reply, Request, Service, StreamReply
+from mdmfs.wire.outline import outline
+from mdmfs.wire.service import STATUS_BY_CODE, Octets, Reply, Request, Service, StreamReply
 from mdmfs.wire.stream import SEND_BYTES, Address, TlsStream
 
 log = logging.getLogger(__name__)
@@ -44,6 +42,8 @@ class Limits:
     stall_seconds: float = 60.0
     """For the peer to take 256 KiB of an answer."""
     head_bytes: int = 32 * 2**10
+    look_seconds: float = 1.0
+    """How often the files of trust are looked at for the sake of those who are connected already."""
 
 
 class _CutError(Exception):
@@ -57,18 +57,16 @@ class Conversation:
         self,
         stream: TlsStream,
         peer: Address,
-        principal: Principal | CredentialRefusedError,
+        caller: Caller | Stranger,
         service: Service,
         limits: Limits,
-        clock: Callable[[], float],
     ) -> None:
-        """Begin with the principal that the chain proves, or with the reason why it proves none."""
+        """Begin with whom the handshake has shown."""
         self._stream = stream
         self._peer = peer
-        self._principal = principal
+        self._caller = caller
         self._service = service
         self._limits = limits
-        self._clock = clock
         self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
         self._buffer = bytearray(RECEIVE_BYTES)
 
@@ -131,30 +129,27 @@ class Conversation:
         self._protocol.receive_data(bytes(memoryview(self._buffer)[:count]))
         return count
 
-    async def _answer(self, event: h11.Request) -> Answer:
-        """Answer a request; whatever goes wrong becomes a failure that the peer can read."""
+    async def _answer(self, event: h11.Request) -> Reply | _Begun:
+        """Answer a request; whatever goes wrong, up to the first chunk of a stream, becomes a failure that is told."""
         try:
-            return await self._service.answer(self._request(event))
+            answer = await self._service.answer(await self._request(event))
+            return answer if isinstance(answer, Reply) else await _begin(answer)
         except _CutError:
             raise
         except MdmfsError as error:
             return Reply(Failure(error.code, str(error)), STATUS_BY_CODE[error.code])
         except Exception as error:  # noqa: BLE001 the service loop: one request must not end the others
             incident = secrets.token_hex(4)
-            log.error("%s: incident %s: %s", self._service.name, incident, _outline(error))  # noqa: TRY400 see _outline
+            log.error("%s: incident %s: %s", self._service.name, incident, outline(error))  # noqa: TRY400 see outline
             failure = Failure(MdmfsError.code, f"the {self._service.name} failed; its log tells more", incident)
             return Reply(failure, STATUS_BY_CODE[MdmfsError.code])
 
-    def _request(self, event: h11.Request) -> Request:
-        """Take the principal as it is now: a kept connection outlives a proxy."""
-        if isinstance(self._principal, CredentialRefusedError):
-            raise self._principal
-        if self._clock() >= self._principal.not_after:
-            message = f"the certificate or proxy of {self._principal.dn} has expired: make a new proxy"
-            raise CredentialExpiredError(message)
+    async def _request(self, event: h11.Request) -> Request:
+        """Take the principal as it is now: a kept connection outlives a proxy, an AC, and a CA's trust in it."""
+        principal = await self._caller.principal()
         path = event.target.decode("ascii").partition("?")[0]
         headers = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
-        return Request(event.method.decode("ascii"), path, headers, self._principal, self._peer, self._read_body)
+        return Request(event.method.decode("ascii"), path, headers, principal, self._peer, self._read_body)
 
     async def _read_body(self) -> bytearray:
         body = bytearray()
@@ -188,32 +183,41 @@ class Conversation:
                 raise MalformedMessageError(message)
             await self._receive()
 
-    async def _send(self, answer: Answer) -> None:
+    async def _send(self, answer: Reply | _Begun) -> None:
         if isinstance(answer, Reply):
             await self._send_reply(answer)
         else:
-            await self._send_stream(answer)
+            await self._send_stream(answer.stream, answer.first)
 
     async def _send_reply(self, reply: Reply) -> None:
         body = msgspec.msgpack.encode(reply.message)
         head = self._head(reply.status, len(body), (("content-type", MEDIA_TYPE),))
         await self._send_octets(b"".join((head, *self._pass(h11.Data(body)), *self._pass(h11.EndOfMessage()))))
 
-    async def _send_stream(self, answer: StreamReply) -> None:
-        """Send a stream in large writes; a chunk too many or too few, or a failure, is a cut."""
+    async def _send_stream(self, answer: StreamReply, first: Octets) -> None:
+        """Send a stream in large writes; a chunk too many or too few, or a failure, is a cut.
+
+        What is there is sent before the cut: an answer of which nothing comes would look like a refused connection.
+        """
         headers = (("content-type", "application/octet-stream"), ("etag", f'"{answer.etag}"'), *answer.headers.items())
         pending = bytearray(self._head(answer.status, answer.length, headers))
         try:
             async with _closing(answer):
+                pending = await self._gather_chunk(pending, first)
                 async for chunk in answer.chunks:
-                    for octets in self._pass(h11.Data(memoryview(chunk).cast("B"))):  # type: ignore[arg-type] # any buffer
-                        pending = await self._gather(pending, octets)
+                    pending = await self._gather_chunk(pending, chunk)
             await self._send_octets(b"".join((pending, *self._pass(h11.EndOfMessage()))))
         except (_CutError, OSError):
             raise
         except Exception as error:
-            log.error("%s: an answer was cut short: %s", self._service.name, _outline(error))  # noqa: TRY400
+            log.error("%s: an answer was cut short: %s", self._service.name, outline(error))  # noqa: TRY400
+            await self._send_octets(pending)
             raise _CutError from error
+
+    async def _gather_chunk(self, pending: bytearray, chunk: Octets) -> bytearray:
+        for octets in self._pass(h11.Data(memoryview(chunk).cast("B"))):  # type: ignore[arg-type] # any buffer
+            pending = await self._gather(pending, octets)
+        return pending
 
     async def _gather(self, pending: bytearray, octets: Octets) -> bytearray:
         """Send large pieces as they are, and small ones together."""
@@ -227,8 +231,7 @@ class Conversation:
         return pending
 
     def _head(self, status: int, length: int, headers: Iterable[tuple[str, str]]) -> bytes:
-        is_last = isinstance(self._principal, CredentialRefusedError) or self._clock() >= self._principal.not_after
-        ending = (("connection", "close"),) if is_last else ()
+        ending = (("connection", "close"),) if self._caller.is_over() else ()
         response = h11.Response(status_code=status, headers=[("content-length", str(length)), *headers, *ending])
         return self._protocol.send(response) or b""
 
@@ -245,6 +248,23 @@ class Conversation:
                 raise _CutError
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Begun:
+    """A stream whose first chunk is there."""
+
+    stream: StreamReply
+    first: Octets
+
+
+async def _begin(answer: StreamReply) -> _Begun:
+    """Wait for the first chunk; raises what the stream fails with before it."""
+    try:
+        return _Begun(answer, await anext(answer.chunks, b""))
+    except BaseException:
+        async with _closing(answer):
+            raise
+
+
 @contextlib.asynccontextmanager
 async def _closing(answer: StreamReply) -> AsyncIterator[None]:
     try:
@@ -253,10 +273,3 @@ async def _closing(answer: StreamReply) -> AsyncIterator[None]:
         close = getattr(answer.chunks, "aclose", None)
         if close is not None:
             await close()
-
-
-def _outline(error: BaseException) -> str:
-    """Tell where an unexpected error arose, without its message: nobody knows what values that quotes."""
-    steps = [f"{step.filename}:{step.lineno} {step.name}" for step in traceback.extract_tb(error.__traceback__)]
-    cause = error.__cause__ or error.__context__
-    return f"{type(error).__name__} at {' > '.join(steps)}" + (f"; from {_outline(cause)}" if cause else "")

@@ -27,14 +27,19 @@ from mdmfs.sealing.header import FileKey
 from mdmfs.wire.answers import Answers, Verify
 from mdmfs.wire.messages import (
     COLLECT_PATH,
+    CONFIRM_PATH,
+    EPOCH_PATH,
     MAX_BATCH,
     REGISTER_PATH,
     SET_ACLS_PATH,
     STATUS_PATH,
     UNREGISTER_PATH,
+    AskEpoch,
     AskStatus,
     Collect,
     Collected,
+    ConfirmEpoch,
+    EpochHeld,
     KeyEntry,
     KeyStatus,
     Message,
@@ -149,6 +154,25 @@ class Keystores:
             statuses += answer.statuses
         return statuses
 
+    async def collect_from(
+        self, keystore: str, guids: Sequence[Guid], *, deadline: float
+    ) -> list[tuple[Outcome, bytes]]:
+        """Ask one keystore, as the owner does who checks what each keeps; an outcome but DONE comes without a share."""
+        found: list[tuple[Outcome, bytes]] = []
+        for batch in _batches(guids):
+            collected = await self._peers[keystore].ask(batch, deadline)
+            found += zip(collected.outcomes, collected.shares, strict=True)
+        return found
+
+    async def epoch(self, keystore: str, *, wait: float = 0.0, deadline: float) -> EpochHeld:
+        """Ask one keystore up to where it knows the hospital's changes; a current one answers after ``wait`` s."""
+        return await self._peers[keystore].call(EPOCH_PATH, AskEpoch(wait), EpochHeld, deadline)
+
+    async def confirm(self, keystore: str, epoch: int, mark: bytes, nonce: bytes, *, deadline: float) -> EpochHeld:
+        """Tell one keystore that it knows every change up to an epoch; ``nonce`` is of its answer to ``epoch``."""
+        message = ConfirmEpoch(epoch, mark, nonce)
+        return await self._peers[keystore].call(CONFIRM_PATH, message, EpochHeld, deadline)
+
     async def _ask_outcomes(
         self, keystore: str, path: str, message: Message, count: int, deadline: float
     ) -> list[Outcome]:
@@ -257,10 +281,14 @@ class _Peer:
         self._refuse_while_paused()
         self._collecting.append(gathering)
         try:
-            wanted = Collect([guid.octets for guid in guids])
-            collected = await self.call(COLLECT_PATH, wanted, Collected, gathering.deadline)
+            return await self.ask(guids, gathering.deadline)
         finally:
             self._collecting.remove(gathering)
+
+    async def ask(self, guids: Sequence[Guid], deadline: float) -> Collected:
+        """Ask for shares, whether the keystore is left alone or not."""
+        wanted = Collect([guid.octets for guid in guids])
+        collected = await self.call(COLLECT_PATH, wanted, Collected, deadline)
         _refuse_other_number(self.name, len(collected.outcomes), len(guids))
         _refuse_other_number(self.name, len(collected.shares), len(guids))
         return collected

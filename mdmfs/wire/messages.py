@@ -20,16 +20,32 @@ DESCRIBE_PATH: Final = "/v1/describe"
 CHANGES_PATH: Final = "/v1/changes"
 TOTALS_PATH: Final = "/v1/totals"
 SEALED_PATH: Final = "/v1/sealed/"
-"""GET ``/v1/sealed/GUID``: the sealed object, its length exact; ``ETag`` is the salt in hexadecimal digits."""
+"""GET ``/v1/sealed/GUID``: the sealed object, its length exact; ``ETag`` is the salt in hexadecimal digits.
+
+``Range: bytes=N-`` with ``If-Range`` gives the rest of that very sealing with status 206, or a whole other one with 200
+(RFC 9110 section 13.1.5): a transfer that was cut goes on.
+"""
+GENERATION_HEADER: Final = "mdmfs-generation"
+"""Of an answer with a sealed object: the generation of its key."""
+THRESHOLD_HEADER: Final = "mdmfs-threshold"
+"""Of an answer with a sealed object: how many shares make its key."""
+PURPOSE_HEADER: Final = "purpose"
+PREFETCH: Final = "prefetch"
+"""The purpose of a request for a file that no program has asked for yet: one reads its siblings."""
 
 HARVEST_PATH: Final = "/v1/harvest"
 HARVEST_PROGRESS_PATH: Final = "/v1/harvest-progress"
+
+KEYS_PATH: Final = "/v1/keys"
+KEYS_PROGRESS_PATH: Final = "/v1/keys-progress"
 
 REGISTER_PATH: Final = "/v1/register"
 COLLECT_PATH: Final = "/v1/collect"
 UNREGISTER_PATH: Final = "/v1/unregister"
 SET_ACLS_PATH: Final = "/v1/set-acls"
 STATUS_PATH: Final = "/v1/status"
+EPOCH_PATH: Final = "/v1/epoch"
+CONFIRM_PATH: Final = "/v1/confirm"
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -183,6 +199,58 @@ class HarvestProgress(Message, frozen=True):
     is_over: bool
 
 
+class KeyTask(enum.StrEnum):
+    """What can be done about the keys of all files, or of some."""
+
+    VERIFY = "verify"
+    REPAIR = "repair"
+    """Verify, and give each keystore what it misses or has wrong."""
+    RESPLIT = "resplit"
+    """Split every key anew among the keystores that are configured now."""
+    ROTATE = "rotate"
+    """Make new keys; the old ones open what was sealed before, and nothing new."""
+    DESTROY = "destroy"
+    """Take files and their keys away for ever."""
+
+
+class StartKeyTask(Message, frozen=True):
+    """Start a task; raises ``BusyError`` while another one runs."""
+
+    task: KeyTask
+    guids: list[bytes] = []
+    """Only of these files; empty for all, but never for ``DESTROY``."""
+
+
+class AskKeyTask(Message, frozen=True):
+    """Ask how far the latest task is."""
+
+
+class KeyProgress(Message, frozen=True):
+    """How far a task is, and what it found."""
+
+    task: KeyTask
+    files: int
+    files_done: int
+    faults: dict[str, int]
+    """How many of each kind."""
+    lost: int
+    """Files whose key no shares make."""
+    lines: list[str]
+    """The first faults: GUID, keystore, kind."""
+    silent: dict[str, str]
+    """Keystores that did not answer, and why."""
+    changed: int
+    """Files for which something was sent on its way to keystores."""
+    waiting: int
+    """Items of the outbox that have yet to arrive."""
+    behind: list[str]
+    """Keystores that have yet to acknowledge the destruction."""
+    is_effective: bool
+    """Whether so many keystores have acknowledged it that the others do not suffice for a key."""
+    failure: str
+    is_over: bool
+
+
 # Keystores
 
 
@@ -193,6 +261,8 @@ class KeyEntry(Message, frozen=True):
     """A share record (``mdmfs.sharing.shamir.Share``), which names its GUID."""
     aliases: list[list[bytes]]
     """For each name of the file the ids of the ACLs above it, outermost first, and last its own."""
+    replaces: bytes = b""
+    """The split id of the share of the same generation whose place this one takes; empty: of none."""
 
     def __repr__(self) -> str:
         """Show no share."""
@@ -209,6 +279,8 @@ class Outcome(enum.StrEnum):
     """Another share of the same generation, or a later one, is there and stays; for an ACL the same of its version."""
     DESTROYED = "destroyed"
     """A tombstone stands for this GUID."""
+    STALE = "stale"
+    """The keystore has not heard from the hospital since its start, or for too long, and decides nothing meanwhile."""
 
 
 class Register(Message, frozen=True):
@@ -279,3 +351,35 @@ class Statuses(Message, frozen=True):
     """One status for each GUID asked for, in that order."""
 
     statuses: list[KeyStatus]
+
+
+class AskEpoch(Message, frozen=True):
+    """Ask up to which of the hospital's epochs a keystore has heard everything; from the hospital only.
+
+    The answer waits up to ``wait`` seconds while the keystore is current: one that was started again answers at once,
+    or the connection breaks.
+    """
+
+    wait: float = 0.0
+
+
+class EpochHeld(Message, frozen=True):
+    """What a keystore knows of the hospital's changes."""
+
+    epoch: int
+    """0 where it was told of none."""
+    mark: bytes
+    """Of that epoch; empty with epoch 0. Another mark than the hospital's own shows that one of both was restored."""
+    is_current: bool
+    """Whether it gives shares."""
+    nonce: bytes
+    """For ``ConfirmEpoch``."""
+
+
+class ConfirmEpoch(Message, frozen=True):
+    """Say that the keystore has heard of every change up to an epoch, and that there is none after it."""
+
+    epoch: int
+    mark: bytes
+    nonce: bytes
+    """Of the answer to the question before."""

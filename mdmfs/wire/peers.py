@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
 
 import trio
 
-from mdmfs.model.identity import Dn
+from mdmfs.model.errors import ConfigurationError, MalformedNameError
+from mdmfs.model.identity import Dn, Principal
+from mdmfs.pki.judge import Judge
 from mdmfs.pki.tls import Credential, client_context
 from mdmfs.pki.trust import TrustAnchors
 from mdmfs.wire.client import Client
@@ -15,15 +19,51 @@ from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.stream import Address
 
 
-def open_client(address: str, dn: str, credential: Credential, anchors: TrustAnchors) -> Client:
-    """Make a client of the peer at ``HOST:PORT`` whose certificate has this DN; raises ``ConfigurationError``."""
+class PeerJudge:
+    """Judges the chains of servers: signing policies and revocation count for them as for users.
+
+    A server's DN is pinned, but without signing policies any CA of the directory could issue a certificate of that DN.
+    """
+
+    def __init__(self, anchors: TrustAnchors) -> None:
+        """Know where the files are; they are read when the first chain comes, in a thread."""
+        self._anchors = anchors
+        self._lock = threading.Lock()
+        self._judge: Judge | None = None
+
+    def __call__(self, chain: Sequence[bytes]) -> Principal:
+        """Give whom a verified chain proves, by the files of now.
+
+        Raises ``CredentialRefusedError``, ``CredentialExpiredError`` or ``ConfigurationError``.
+        """
+        with self._lock:
+            if self._judge is None:
+                self._judge = Judge(self._anchors)
+            else:
+                self._judge.look()
+        return self._judge.judge(chain).principal(time.time())
+
+
+def open_client(
+    address: str, dn: str, credential: Credential, anchors: TrustAnchors, judge: PeerJudge | None = None
+) -> Client:
+    """Make a client of the peer at ``HOST:PORT`` whose certificate has this DN; raises ``ConfigurationError``.
+
+    Clients with the same trust anchors may share a ``judge``.
+    """
+    try:
+        expected = Dn.parse(dn)
+    except MalformedNameError as error:
+        message = f"the DN of the peer at {address} is none: {error}"
+        raise ConfigurationError(message) from error
     context = client_context(credential, anchors, check_hostname=False)
-    return Client(Address.parse(address), context, expected=Dn.parse(dn))
+    return Client(Address.parse(address), context, expected=expected, judge=judge or PeerJudge(anchors))
 
 
 def open_keystores(
     peers: Sequence[KeystorePeer], credential: Credential, anchors: TrustAnchors, nursery: trio.Nursery
 ) -> Keystores:
     """Make the clients of all keystores; their calls run in ``nursery``. Raises ``ConfigurationError``."""
-    clients = {peer.name: open_client(peer.address, peer.dn, credential, anchors) for peer in peers}
+    judge = PeerJudge(anchors)
+    clients = {peer.name: open_client(peer.address, peer.dn, credential, anchors, judge) for peer in peers}
     return Keystores(clients, nursery)

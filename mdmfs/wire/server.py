@@ -10,7 +10,6 @@ import contextlib
 import errno
 import logging
 import socket
-import ssl
 import time
 from collections.abc import Callable
 from typing import Final
@@ -18,9 +17,8 @@ from typing import Final
 import trio
 
 from mdmfs.model.errors import ConfigurationError, CredentialRefusedError
-from mdmfs.model.identity import Principal
-from mdmfs.pki.proxy import principal_of
-from mdmfs.pki.tls import verified_chain
+from mdmfs.pki.tls import ServerContexts, verified_chain
+from mdmfs.wire.caller import Caller, Stranger
 from mdmfs.wire.conversation import Conversation, Limits
 from mdmfs.wire.service import Answer, Reply, Request, Respond, Service, StreamReply
 from mdmfs.wire.stream import HANDSHAKES, Address, TlsStream
@@ -37,7 +35,7 @@ _MAX_NOTED: Final = 1000
 
 async def serve(
     service: Service,
-    contexts: Callable[[], ssl.SSLContext],
+    contexts: ServerContexts,
     address: Address,
     *,
     limits: Limits | None = None,
@@ -46,8 +44,9 @@ async def serve(
 ) -> None:
     """Serve until cancelled; ``started`` gives the address with the port that was bound (0 asks for a free one).
 
-    ``contexts`` gives the TLS context for each handshake (``mdmfs.pki.tls.ServerContexts``). ``clock`` tells the
-    seconds since the epoch. Raises ``ConfigurationError`` when the address cannot be listened on.
+    ``contexts`` gives the TLS context for each handshake and judges who comes. When its files change, everyone who is
+    connected is judged again, and is cut off, even in the middle of an answer, if he would no longer be let in.
+    ``clock`` tells the seconds since the epoch. Raises ``ConfigurationError`` when the address cannot be listened on.
     """
     server = _Server(service, contexts, limits or Limits(), clock)
     listening = await _listen(address)
@@ -62,7 +61,7 @@ class _Server:
     def __init__(
         self,
         service: Service,
-        contexts: Callable[[], ssl.SSLContext],
+        contexts: ServerContexts,
         limits: Limits,
         clock: Callable[[], float],
     ) -> None:
@@ -72,9 +71,11 @@ class _Server:
         self._clock = clock
         self._slots = trio.Semaphore(limits.connections)
         self._noted: dict[str, float] = {}
+        self._inside: dict[trio.CancelScope, tuple[Address, Caller | Stranger]] = {}
 
     async def accept_from(self, listening: trio.socket.SocketType) -> None:
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_files)
             while True:
                 await self._slots.acquire()
                 nursery.start_soon(self._converse, *await _accept(listening))
@@ -83,17 +84,20 @@ class _Server:
         try:
             known = await self._meet(connected, peer)
             if known is not None:
-                stream, principal = known
-                await Conversation(stream, peer, principal, self._service, self._limits, self._clock).run()
+                stream, caller = known
+                with trio.CancelScope() as scope:
+                    self._inside[scope] = peer, caller
+                    try:
+                        await Conversation(stream, peer, caller, self._service, self._limits).run()
+                    finally:
+                        del self._inside[scope]
         except Exception:
             # The service loop: one connection must not end the others.
             log.exception("%s: the connection of %s failed", self._service.name, peer)
         finally:
             self._slots.release()
 
-    async def _meet(
-        self, connected: socket.socket, peer: Address
-    ) -> tuple[TlsStream, Principal | CredentialRefusedError] | None:
+    async def _meet(self, connected: socket.socket, peer: Address) -> tuple[TlsStream, Caller | Stranger] | None:
         """Shake hands and find out who it is; None when there is no way to talk to the peer."""
         reason = "the handshake took too long"
         with connected, trio.move_on_after(self._limits.handshake_seconds), contextlib.ExitStack() as on_failure:
@@ -101,7 +105,7 @@ class _Server:
                 context = await trio.to_thread.run_sync(self._contexts, limiter=HANDSHAKES)
                 stream = await TlsStream.handshake(connected, context)
                 on_failure.callback(stream.abort)
-                principal = await trio.to_thread.run_sync(_recognise, stream, limiter=HANDSHAKES)
+                caller = await trio.to_thread.run_sync(self._recognise, stream, limiter=HANDSHAKES)
                 on_failure.pop_all()
             except ConfigurationError as error:
                 log.error("%s: no connection can be accepted: %s", self._service.name, error)  # noqa: TRY400
@@ -109,9 +113,42 @@ class _Server:
             except OSError as error:
                 reason = getattr(error, "verify_message", "") or getattr(error, "reason", "") or type(error).__name__
             else:
-                return stream, principal
+                return stream, caller
         self._note_refusal(peer, reason)
         return None
+
+    def _recognise(self, stream: TlsStream) -> Caller | Stranger:
+        """Judge the chain; one that our CAs made but that proves no principal is told so, in answer to its request."""
+        try:
+            return Caller(verified_chain(stream.tls), self._contexts.judge, self._clock)
+        except CredentialRefusedError as error:
+            return Stranger(error)
+
+    async def _watch_files(self) -> None:
+        """Look at the files of trust now and then, and judge everyone again when they have changed."""
+        judge = self._contexts.judge
+        generation, is_broken = judge.generation, False
+        while True:
+            await trio.sleep(self._limits.look_seconds)
+            try:
+                await trio.to_thread.run_sync(judge.look, limiter=HANDSHAKES)
+            except ConfigurationError as error:
+                if not is_broken:
+                    log.error("%s: who is inside stays, until this can be read: %s", self._service.name, error)  # noqa: TRY400
+                is_broken = True
+                continue
+            is_broken = False
+            if judge.generation != generation:
+                generation = judge.generation
+                await self._judge_everyone_again()
+
+    async def _judge_everyone_again(self) -> None:
+        for scope, (peer, caller) in list(self._inside.items()):
+            try:
+                await caller.judge_again()
+            except CredentialRefusedError as error:
+                log.warning("%s: %s is cut off: %s", self._service.name, peer, error)
+                scope.cancel()
 
     def _note_refusal(self, peer: Address, reason: str) -> None:
         """Log a refused peer, each host once a minute: whoever knocks all night must not fill the disk."""
@@ -122,14 +159,6 @@ class _Server:
             self._noted.clear()
         self._noted[peer.host] = now
         log.info("%s: %s was refused: %s", self._service.name, peer, reason)
-
-
-def _recognise(stream: TlsStream) -> Principal | CredentialRefusedError:
-    """Read the chain; a chain that our CAs made but that proves no principal is told so, in answer to its request."""
-    try:
-        return principal_of(verified_chain(stream.tls))
-    except CredentialRefusedError as error:
-        return error
 
 
 async def _listen(address: Address) -> trio.socket.SocketType:

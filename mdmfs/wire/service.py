@@ -33,7 +33,7 @@ class Request:
         """Wait for the message that the request carries; raises ``MalformedMessageError``."""
         try:
             return msgspec.msgpack.decode(await self.body(), type=kind)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             message = f"the body of {self.method} {self.path} is no {kind.__name__}"
             raise MalformedMessageError(message) from error
 

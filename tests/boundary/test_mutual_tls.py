@@ -453,12 +453,12 @@ async def test_what_is_no_http_is_refused_in_http(octets: bytes) -> None:
         assert await ask_as(address, JANE)
 
 
-async def test_a_port_that_is_taken_is_a_mistake_of_configuration() -> None:
+async def test_a_port_that_is_taken_is_a_mistake_of_configuration(tmp_path: Path) -> None:
     """Told with the address, when the daemon starts."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = Address(*taken.getsockname())
         with pytest.raises(ConfigurationError, match=str(address.port)):
-            await serve(SERVICE, lambda: context_of(JANE), address)
+            await serve(SERVICE, contexts_of(HOSPITAL, tmp_path), address)
 
 
 async def test_a_server_whose_files_are_broken_later_goes_on_when_they_are_mended(tmp_path: Path) -> None:

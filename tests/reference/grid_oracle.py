@@ -1,9 +1,11 @@
 """What the grid's own libraries say of a chain: libvomsapi with VERIFY_FULL, and Globus's credential library.
 
 Run as a program of its own, because both bring their own OpenSSL and may end the process:
-``grid_oracle.py voms CHAIN VOMSDIR CERTDIR`` prints the FQANs, one a line; ``grid_oracle.py globus CHAIN CERTDIR`` prints
-the type of each certificate, leaf first. Either prints a line that begins with ``refused:`` instead. CHAIN is PEM, leaf
-first, without the root; for Globus it holds the leaf's key.
+``grid_oracle.py voms CHAIN VOMSDIR CERTDIR`` prints the FQANs, one a line; ``grid_oracle.py globus CHAIN CERTDIR``
+prints the type of each certificate, leaf first, as a number. Both print a line that begins with ``refused:`` instead.
+CHAIN is PEM, leaf first, without the root; for Globus it holds the leaf's key.
+
+libvomsapi 2.1.0~rc3 verifies ACs of RSA keys only: of a server or CA with an EC key it accepts a tampered AC.
 """
 
 from __future__ import annotations
@@ -15,9 +17,6 @@ from ctypes import POINTER, byref, c_char_p, c_int, c_uint, c_void_p
 
 VERIFY_FULL = 0xFFFFFFFF
 RECURSE_CHAIN = 0
-GLOBUS_TYPES = {
-    0x00: "end entity", 0x01: "CA", 0x02: "GT2 or RFC proxy", 0x05: "GT2 proxy", 0x0D: "GT2 limited",
-}  # fmt: skip
 
 
 class Voms(ctypes.Structure):
@@ -83,7 +82,9 @@ def ask_globus(path: str, certdir: str) -> Iterator[str]:
     callback = ctypes.CDLL("libglobus_gsi_callback.so.0")
     common = ctypes.CDLL("libglobus_common.so.0", mode=ctypes.RTLD_GLOBAL)
     utils = ctypes.CDLL("libglobus_gsi_cert_utils.so.0")
+    proxy = ctypes.CDLL("libglobus_gsi_proxy_core.so.0")
     common.globus_module_activate(byref(c_int.in_dll(credential, "globus_i_gsi_credential_module")))
+    common.globus_module_activate(byref(c_int.in_dll(proxy, "globus_i_gsi_proxy_module")))
     handle, told = c_void_p(), c_void_p()
     steps = [
         lambda: credential.globus_gsi_cred_handle_init(byref(handle), None),
@@ -108,4 +109,4 @@ def ask_globus(path: str, certdir: str) -> Iterator[str]:
 
 if __name__ == "__main__":
     for line in (ask_voms if sys.argv[1] == "voms" else ask_globus)(*sys.argv[2:]):
-        print(line)
+        sys.stdout.write(line + "\n")

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from asn1crypto import core
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from mdmfs.demo.pki import LOOPBACK, Authority, Issued, Validity, name_of
-from mdmfs.pki.proxy import INHERIT_ALL, PROXY_CERT_INFO, ProxyCertInfo
+from mdmfs.pki.certificate import PROXY_CERT_INFO
+from mdmfs.pki.proxy import INHERIT_ALL, ProxyCertInfo
 
 NOW = dt.datetime.now(dt.UTC)
 VALID = Validity.lasting(NOW)
@@ -52,6 +53,62 @@ def chain_of(issued: Issued, by: Authority | None = None) -> list[bytes]:
     return [one.public_bytes(serialization.Encoding.DER) for one in certificates]
 
 
+@functools.cache
+def rsa_key(name: str) -> rsa.RSAPrivateKey:
+    """Make an RSA key once: that takes a tenth of a second."""
+    del name
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def rsa_authority(
+    name: str, *, key: str = "CA", by: Authority | None = None, path_length: int | None = None
+) -> Authority:
+    """Make a CA with an RSA key, a root or below another; libvomsapi verifies nothing else as it should."""
+    own = rsa_key(key)
+    subject = name_of("authorities", name)
+    builder = _builder(subject, subject if by is None else by.certificate.subject, own.public_key(), VALID)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
+    usage = authority().certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    builder = builder.add_extension(usage, critical=True)
+    signed = builder.sign(own if by is None else by.key, hashes.SHA256())
+    return Authority(signed, own)  # type: ignore[arg-type] # keys of both kinds sign alike
+
+
+def rsa_host(name: str, by: Authority, *, key: str, validity: Validity = VALID) -> Issued:
+    """Issue a server's certificate for an RSA key."""
+    return _rsa(name_of("hosts", name), by, rsa_key(key), validity, LOOPBACK)
+
+
+def rsa_person(name: str, by: Authority) -> Issued:
+    """Issue a user's certificate for an RSA key, which is all that the grid's own programs take."""
+    return _rsa(name_of("people", name), by, rsa_key(name), VALID, ())
+
+
+def _rsa(
+    subject: x509.Name, by: Authority, key: rsa.RSAPrivateKey, validity: Validity, hosts: Sequence[x509.GeneralName]
+) -> Issued:
+    builder = _builder(subject, by.certificate.subject, key.public_key(), validity)
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    if hosts:
+        builder = builder.add_extension(x509.SubjectAlternativeName(hosts), critical=False)
+    return Issued((builder.sign(by.key, hashes.SHA256()),), key)  # type: ignore[arg-type] # keys of both kinds sign alike
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: rsa.RSAPublicKey, validity: Validity
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(validity.begin)
+        .not_valid_after(validity.end)
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class OddProxy:
     """A proxy with one thing wrong; the defaults are right."""
@@ -61,6 +118,8 @@ class OddProxy:
     info_oid: str = PROXY_CERT_INFO
     is_critical: bool = True
     more: Sequence[x509.ExtensionType] = ()
+    uncritical: Sequence[x509.ExtensionType] = ()
+    validity: Validity = VALID
     last: Sequence[x509.NameAttribute[str]] = (x509.NameAttribute(NameOID.COMMON_NAME, "proxy"),)
     subject: x509.Name | None = None
 
@@ -74,14 +133,16 @@ class OddProxy:
             .issuer_name(issuer.leaf.subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(VALID.begin)
-            .not_valid_after(VALID.end)
+            .not_valid_before(self.validity.begin)
+            .not_valid_after(self.validity.end)
         )
         if self.info is not None:
             extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(self.info_oid), self.info)
             builder = builder.add_extension(extension, critical=self.is_critical)
         for extra in self.more:
             builder = builder.add_extension(extra, critical=True)
+        for extra in self.uncritical:
+            builder = builder.add_extension(extra, critical=False)
         return Issued((builder.sign(issuer.key, hashes.SHA256()), *issuer.certificates), key)
 
 

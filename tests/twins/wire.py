@@ -50,10 +50,11 @@ async def serving(
     shown: Issued | None = None,
     limits: Limits | None = None,
     clock: Callable[[], float] = time.time,
+    contexts: ServerContexts | None = None,
 ) -> AsyncIterator[Address]:
-    """Serve as the hospital, or as someone else, while the block runs."""
+    """Serve as the hospital, or someone else, while the block runs; trust the tests' CA unless contexts are given."""
     with tempfile.TemporaryDirectory() as name:
-        contexts = contexts_of(shown or make.host("hospital"), Path(name))
+        contexts = contexts or contexts_of(shown or make.host("hospital"), Path(name))
         async with trio.open_nursery() as nursery:
 
             async def serve_as_told(task_status: trio.TaskStatus[Address]) -> None:

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from mdmfs.demo.pki import Authority, Issued, Validity, delegate, name_of
 from mdmfs.model.errors import CredentialRefusedError
-from mdmfs.pki.proxy import LIMITED, PROXY_CERT_INFO, ProxyCertInfo, principal_of
+from mdmfs.pki.certificate import KEY_USAGE, PROXY_CERT_INFO
+from mdmfs.pki.proxy import LIMITED, ProxyCertInfo, principal_of
 from tests.twins import certificates as make
 
 USER = make.person("jane")
 PROXY = delegate(USER, make.VALID)
+EMPTY_USAGE = x509.UnrecognizedExtension(x509.ObjectIdentifier(KEY_USAGE), b"\x03\x00")
 ASN1 = x509.name._ASN1Type  # noqa: SLF001 the only way to choose a string type
 
 
@@ -85,6 +87,7 @@ def test_a_proxy_with_rights_of_its_own_or_unknown_ones_is_refused(policy: str, 
         ),
         pytest.param(make.OddProxy(subject=name_of("people", "mallory")), id="another's name"),
         pytest.param(make.OddProxy(subject=USER.leaf.subject), id="the user's own name"),
+        pytest.param(make.OddProxy(more=[EMPTY_USAGE]), id="a usage without a bit"),
         pytest.param(make.OddProxy(more=[x509.BasicConstraints(ca=True, path_length=None)]), id="a CA"),
         pytest.param(make.OddProxy(more=[x509.SubjectAlternativeName([x509.DNSName("hospital")])]), id="another name"),
         pytest.param(make.OddProxy(more=[x509.IssuerAlternativeName([x509.DNSName("hospital")])]), id="another issuer"),
