@@ -124,7 +124,7 @@ class Acl(msgspec.Struct, frozen=True, array_like=True):
         """Read what ``encode`` wrote; raises ``MalformedNameError``."""
         try:
             return msgspec.msgpack.decode(octets, type=cls)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             message = "the bytes are not an ACL"
             raise MalformedNameError(message) from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import subprocess
 import time
 from collections.abc import Callable
 
@@ -59,6 +60,6 @@ def _try(claim: str, trial: Trial, ground: trials.Ground) -> Result:
     begun = time.monotonic()
     try:
         detail, is_met = trial(ground), True
-    except (trials.BrokenPromiseError, MdmfsError, OSError) as error:
+    except (trials.BrokenPromiseError, MdmfsError, OSError, subprocess.SubprocessError) as error:
         detail, is_met = f"{type(error).__name__}: {error}", False
     return Result(claim, is_met, detail, time.monotonic() - begun)

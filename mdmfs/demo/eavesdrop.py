@@ -54,13 +54,17 @@ async def _listen(site: Site, user: str) -> bytes:
     directories = [Lfn(())]
     while directories:
         directory = directories.pop()
-        page = await ask(LIST_PATH, ListDirectory(str(directory)), DirectoryPage)
-        for node in page.entries:
-            if node.kind is NodeKind.DIRECTORY:
-                directories.append(directory / node.name)
-            else:
-                await ask(DESCRIBE_PATH, Describe(node.guid), FileDescription)
-                heard += await _fetch(client, Guid(node.guid))
+        after, is_last = "", False
+        while not is_last:
+            page = await ask(LIST_PATH, ListDirectory(str(directory), after), DirectoryPage)
+            for node in page.entries:
+                after = node.name
+                if node.kind is NodeKind.DIRECTORY:
+                    directories.append(directory / node.name)
+                else:
+                    await ask(DESCRIBE_PATH, Describe(node.guid), FileDescription)
+                    heard += await _fetch(client, Guid(node.guid))
+            is_last = page.is_last
     await client.aclose()
     return bytes(heard)
 

@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mdmfs.model.identity import Dn
+from mdmfs.pki.certificate import PROXY_CERT_INFO
 from mdmfs.pki.dn import dn_of
-from mdmfs.pki.proxy import INHERIT_ALL, PROXY_CERT_INFO, ProxyCertInfo
+from mdmfs.pki.proxy import INHERIT_ALL, ProxyCertInfo
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import TrustAnchors
 

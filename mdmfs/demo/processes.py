@@ -15,10 +15,12 @@ from typing import Final
 
 from mdmfs.demo.site import KEYSTORES, PACS_TITLE, Site
 from mdmfs.model.errors import ConfigurationError
+from mdmfs.worker.fuse.mount import clean_up_stale
 
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.02
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Processes:
@@ -69,9 +71,11 @@ class Processes:
             process.wait()
 
     def stop_all(self) -> None:
-        """End everything, mounts first."""
+        """End everything, mounts first; what a mount that died has left is unmounted."""
         for name in sorted(self._running, key=_last_to_first):
             self.stop(name)
+        for mountpoint in self._mountpoints.values():
+            clean_up_stale(mountpoint)
 
     def pid(self, name: str) -> int:
         """Give a process id."""
@@ -107,12 +111,24 @@ class Processes:
 
 @contextlib.contextmanager
 def running(site: Site) -> Iterator[Processes]:
-    """Know the processes of a site; at the end of the block none of them runs."""
+    """Know the processes of a site; at the end of the block none of them runs, however impatient somebody is."""
     processes = Processes(site)
     try:
         yield processes
     finally:
-        processes.stop_all()
+        with _deaf_to_signals():
+            processes.stop_all()
+
+
+@contextlib.contextmanager
+def _deaf_to_signals() -> Iterator[None]:
+    """Let a second Ctrl-C wait: the processes have sessions of their own and would stay."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _listens(port: int) -> Callable[[], bool]:

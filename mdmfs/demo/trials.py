@@ -22,13 +22,13 @@ from typing import Final
 
 import pydicom
 
+from mdmfs.demo.damage import DAMAGES
 from mdmfs.demo.eavesdrop import as_seen_by
 from mdmfs.demo.patients import planted_octets
 from mdmfs.demo.pki import make_pki
 from mdmfs.demo.processes import Processes
 from mdmfs.demo.site import READER, STRANGER, Site, mountpoint_of
 from mdmfs.pki.tls import client_context
-from mdmfs.sealing.layout import HEADER_SIZE, SEALED_CHUNK_SIZE
 
 LEEWAY: Final = 3.0
 """Seconds beyond the deadline that an answer may take on a busy machine."""
@@ -71,6 +71,7 @@ class Ground:
         for path in self.files():
             if path.parent.name.endswith(f"-{modality}"):
                 by_series[path.parent].append(path)
+        expect(bool(by_series), f"there is no series of modality {modality} on the mount")
         return max(by_series.values(), key=len)
 
     @contextlib.contextmanager
@@ -144,10 +145,12 @@ def nothing_identifying(ground: Ground) -> str:
         (seen / "control").unlink()
         attributes = [f"{path}\n{_attributes(path)}" for path in ground.files()]
         (seen / "names").write_text("\n".join(attributes), encoding="utf-8", errors="surrogateescape")
-        (seen / "wire").write_bytes(as_seen_by(site, READER))
+        (seen / "wire").write_bytes(_heard(ground, READER))
         _copy_logs(site, seen)
         zones = [seen, ground.mountpoint, site.state / "worker"]
         zones += [site.state / f"keystore-{number}" for number in range(1, len(site.ports.keystores) + 1)]
+        for zone in zones:
+            expect(any(path.is_file() for path in zone.rglob("*")), f"there is nothing to search in {zone}")
         searched = subprocess.run(  # noqa: S603 grep
             [_program("grep"), "-r", "-l", "-a", "-F", "-f", str(patterns), *map(str, zones)],
             check=False,
@@ -169,13 +172,18 @@ def stranger_gets_nothing(ground: Ground) -> str:
         expect(not seen, f"the stranger sees {seen[:3]}")
         for path in known:
             _refused(lambda path=path: (place / path).read_bytes(), {errno.ENOENT}, within=LEEWAY)  # type: ignore[misc]
+        expect(place.is_mount(), "the stranger's mount has gone, so that it shows nothing to anybody")
     finally:
         ground.processes.stop("mount-stranger")
+    names = {part for path in known for part in path.parts}
+    told = _names_in(as_seen_by(ground.site, STRANGER), names)
+    expect(not told, f"the hospital tells the stranger {sorted(told)[:3]}")
+    expect(_names_in(_heard(ground, READER), names) == names, "the hospital does not tell the reader every name either")
     return f"an empty directory; {len(known)} known names are not there"
 
 
 def outsiders_get_nothing(ground: Ground) -> str:
-    """Connect to every daemon without a certificate, and with one of another CA."""
+    """Connect to every daemon without a certificate, and with one of another CA; the reader's own gets an answer."""
     ports = (ground.site.ports.hospital, *ground.site.ports.keystores)
     with tempfile.TemporaryDirectory() as folder:
         foreign = make_pki(pathlib.Path(folder), keystores=1, now=dt.datetime.now(dt.UTC)).users[READER]
@@ -183,11 +191,13 @@ def outsiders_get_nothing(ground: Ground) -> str:
             client_context(None, ground.site.pki.anchors, check_hostname=False),
             client_context(foreign, ground.site.pki.anchors, check_hostname=False),
         ]
+        reader = client_context(ground.site.pki.proxies[READER], ground.site.pki.anchors, check_hostname=False)
         for port in ports:
             for context in contexts:
                 answer = _ask(port, context)
                 expect(not answer, f"port {port} answered an outsider with {len(answer)} bytes")
-    return f"{len(ports)} daemons answered with no byte"
+            expect(_ask(port, reader).startswith(b"HTTP/1.1 "), f"port {port} does not answer the reader either")
+    return f"{len(ports)} daemons answered with no byte, and the reader with more"
 
 
 def damage_is_noticed(ground: Ground) -> str:
@@ -195,13 +205,15 @@ def damage_is_noticed(ground: Ground) -> str:
     path = ground.series("CT")[0]
     digest, guid = _told_digest(path), os.getxattr(path, "user.guid").decode()
     outcomes = []
-    for name, damage in _DAMAGES.items():
+    for name, damage in DAMAGES.items():
         path.read_bytes()
         with ground.unmounted():
             cached = next((ground.site.cache(READER) / "complete").glob(f"{guid}.*"), None)
             expect(cached is not None, "the file is not in the worker's cache")
             assert cached is not None  # noqa: S101 for the type checker
-            cached.write_bytes(damage(cached.read_bytes()))
+            whole = cached.read_bytes()
+            expect(damage(whole) != whole, f"{name}: the ciphertext is as it was")
+            cached.write_bytes(damage(whole))
         try:
             octets = path.read_bytes()
         except OSError as error:
@@ -269,25 +281,6 @@ def mount_may_be_killed(ground: Ground) -> str:
     return f"mounted again in {took:.1f} s, reads"
 
 
-def _flip(octets: bytes) -> bytes:
-    middle = HEADER_SIZE + 3 * SEALED_CHUNK_SIZE + 100
-    return octets[:middle] + bytes([octets[middle] ^ 1]) + octets[middle + 1 :]
-
-
-def _swap(octets: bytes) -> bytes:
-    first, second = (octets[HEADER_SIZE + n * SEALED_CHUNK_SIZE :][:SEALED_CHUNK_SIZE] for n in (1, 2))
-    start = HEADER_SIZE + SEALED_CHUNK_SIZE
-    return octets[:start] + second + first + octets[start + 2 * SEALED_CHUNK_SIZE :]
-
-
-_DAMAGES: Final[dict[str, Callable[[bytes], bytes]]] = {
-    "flipped byte": _flip,
-    "cut end": lambda octets: octets[:-1],
-    "cut at a chunk's edge": lambda octets: octets[: HEADER_SIZE + 5 * SEALED_CHUNK_SIZE],
-    "swapped chunks": _swap,
-}
-
-
 def _refused(act: Callable[[], object], expected: frozenset[int] | set[int], *, within: float) -> str:
     """Expect an act to fail with one of these errnos in time; tell which and when."""
     begun = time.monotonic()
@@ -329,6 +322,18 @@ def _ask(port: int, context: ssl.SSLContext) -> bytes:
             return secured.recv(4096)
     except OSError:
         return b""
+
+
+def _heard(ground: Ground, user: str) -> bytes:
+    """Listen to what a user's worker is told, which is a good deal for one who may read."""
+    heard = as_seen_by(ground.site, user)
+    sizes = sum(path.stat().st_size for path in ground.files())
+    expect(len(heard) > sizes, f"only {len(heard)} bytes were heard where files of {sizes} bytes were asked for")
+    return heard
+
+
+def _names_in(octets: bytes, names: set[str]) -> set[str]:
+    return {name for name in names if name.encode() in octets}
 
 
 def _told_digest(path: pathlib.Path) -> str:

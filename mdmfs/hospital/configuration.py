@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pathlib
+from typing import Annotated, Literal
 
 import msgspec
 
-from mdmfs.hospital.dicom.pacs import PacsAddress, Politeness
+from mdmfs.hospital.dicom.pacs import ClinicalHours, PacsAddress, Politeness, RetrievalService
+from mdmfs.hospital.dicom.security import DicomTls
+from mdmfs.hospital.dicom.senders import Sender
+from mdmfs.hospital.ledger.records import MAX_DESTINATION_BYTES
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
 from mdmfs.pki.tls import Credential
@@ -26,6 +30,49 @@ class PacsEntry(Settings, frozen=True):
     issuer: str = ""
     """Issuer of Patient ID for images that name none."""
     associations: int = 2
+    clinical_hours: str = ""
+    """``HH:MM-HH:MM``, in the hospital's own time: one association must do then."""
+    retrieval: Literal["", "get", "move"] = ""
+    """``get`` or ``move``; empty for C-GET where the PACS has it, else C-MOVE to our own SCP."""
+    senders: tuple[str, ...] = ()
+    """Hosts that it stores from, where these are others than that of ``address``."""
+    tls: TlsFiles | None = None
+    """For DICOM over TLS: our certificate towards it and the CAs of its own."""
+
+    @property
+    def politeness(self) -> Politeness:
+        """What it is asked to bear; raises ``ConfigurationError``."""
+        hours = ClinicalHours.parse(self.clinical_hours) if self.clinical_hours else None
+        retrieval = RetrievalService(self.retrieval) if self.retrieval else None
+        return Politeness(self.associations, clinical_hours=hours, retrieval=retrieval)
+
+    @property
+    def location(self) -> PacsAddress:
+        """Where it listens, and what we call ourselves there; raises ``ConfigurationError``."""
+        return PacsAddress.parse(self.address, calling_ae_title=self.calling)
+
+    @property
+    def sender(self) -> Sender:
+        """Who it is when it stores to us."""
+        return Sender(self.name, self.location.ae_title, self.senders or (self.location.host,), self.calling)
+
+
+class DicomSettings(Settings, frozen=True):
+    """The hospital's own SCP, to which PACSs store: what a C-MOVE brings, and notices of new images."""
+
+    listen: str
+    """``HOST:PORT``."""
+    ae_title: str = "MDMFS"
+    """Every PACS knows it as a destination."""
+    settle: Annotated[float, msgspec.Meta(ge=0)] = 86_400.0
+    """Seconds between the latest notice of a series and its registration."""
+    tls: TlsFiles | None = None
+    """For DICOM over TLS: with it, nobody is heard in the clear."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could never work."""
+        Address.parse(self.listen)
+        PacsAddress(self.ae_title, "localhost", 1)
 
 
 class HospitalSettings(Settings, frozen=True):
@@ -39,11 +86,12 @@ class HospitalSettings(Settings, frozen=True):
     projects: str
     """A folder with one TOML file for each project."""
     opt_out: str = ""
-    """A file of patients whose images are never released, one ``patient ID^^^ISSUER`` on a line."""
+    """A file of patients whose images are never released, one ``patient ID^^^ISSUER`` on a line; without an issuer, a
+    patient is meant under every one."""
     public_address: str = ""
     """``HOST:PORT`` in SURLs; the address of ``listen`` where it is empty."""
-    staging_bytes: int = 20 * 2**30
-    recall_deadline: float = 60.0
+    staging_bytes: Annotated[int, msgspec.Meta(gt=0)] = 20 * 2**30
+    recall_deadline: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 60.0
     """Seconds that a caller waits for the PACS; the recall itself goes on."""
 
 
@@ -64,6 +112,7 @@ class HospitalConfiguration(Settings, frozen=True):
     pacs: list[PacsEntry]
     keystores: list[KeystorePeer]
     keys: KeySettings = KeySettings()
+    dicom: DicomSettings | None = None
     folder: str = "."
     """Where the configuration lies; set by ``read``."""
 
@@ -74,17 +123,30 @@ class HospitalConfiguration(Settings, frozen=True):
 
     def path(self, text: str) -> pathlib.Path:
         """Resolve a path of the configuration."""
-        return beside(pathlib.Path(self.folder) / "hospital.toml", text)
+        return beside(self._file, text)
 
     @property
     def credential(self) -> Credential:
         """The hospital's own certificate and key."""
-        return Credential(self.path(self.tls.certificate), self.path(self.tls.key))
+        return self.tls.credential(self._file)
 
     @property
     def anchors(self) -> TrustAnchors:
         """The CAs whose certificates count."""
-        return TrustAnchors(self.path(self.tls.trust))
+        return self.tls.anchors(self._file)
+
+    @property
+    def vomsdir(self) -> pathlib.Path | None:
+        """Where the LSC files lie, if VOMS groups and roles count."""
+        return self.tls.voms(self._file)
+
+    def dicom_tls(self, files: TlsFiles | None) -> DicomTls | None:
+        """Give the certificates of one side of DICOM over TLS, if it is spoken there."""
+        return None if files is None else DicomTls(files.credential(self._file), files.anchors(self._file))
+
+    @property
+    def _file(self) -> pathlib.Path:
+        return pathlib.Path(self.folder) / "hospital.toml"
 
     @property
     def listen(self) -> Address:
@@ -100,8 +162,8 @@ class HospitalConfiguration(Settings, frozen=True):
         """Refuse what could never work, before anything is opened."""
         total, threshold = len(self.keystores), self.keys.threshold
         for names in ([entry.name for entry in self.pacs], [entry.name for entry in self.keystores]):
-            if len(set(names)) != len(names) or not all(names):
-                message = "each PACS and each keystore has a name of its own"
+            if len(set(names)) != len(names) or not all(map(_is_name, names)):
+                message = "each PACS and each keystore has a name of its own, printable and at most 128 bytes long"
                 raise ConfigurationError(message)
         if not 1 <= threshold <= self.required_keystores <= total:
             message = (
@@ -110,11 +172,18 @@ class HospitalConfiguration(Settings, frozen=True):
             raise ConfigurationError(message)
         Lfn((self.hospital.name,))
         Address.parse(self.hospital.listen)
+        Address.parse(self.hospital.public_address or self.hospital.listen)
         for entry in self.pacs:
-            PacsAddress.parse(entry.address, calling_ae_title=entry.calling)
-            Politeness(max_associations=entry.associations)
+            entry.location  # noqa: B018 an address that cannot be parsed raises here
+            if entry.politeness.retrieval is RetrievalService.MOVE and self.dicom is None:
+                message = f"PACS {entry.name} is to be retrieved from by C-MOVE, and there is no [dicom] to move to"
+                raise ConfigurationError(message)
 
     @property
     def required_keystores(self) -> int:
         """w, with its default filled in: all keystores but one, and never below the threshold."""
         return self.keys.required or max(self.keys.threshold, len(self.keystores) - 1)
+
+
+def _is_name(text: str) -> bool:
+    return 0 < len(text.encode()) <= MAX_DESTINATION_BYTES and text.isprintable()

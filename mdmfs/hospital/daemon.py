@@ -18,14 +18,21 @@ from mdmfs.access.acl import Acl, Entry, EntryKind, Right
 from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.configuration import HospitalConfiguration, PacsEntry
 from mdmfs.hospital.deid.policy import Policy
-from mdmfs.hospital.dicom.pacs import PacsAddress, Politeness
+from mdmfs.hospital.dicom.move import Destination, Moves
+from mdmfs.hospital.dicom.pool import Surroundings
+from mdmfs.hospital.dicom.receive import Receiver
 from mdmfs.hospital.dicom.remote import open_pacs
+from mdmfs.hospital.dicom.senders import Senders
 from mdmfs.hospital.feed import Feed
 from mdmfs.hospital.hospital import Hospital, KnownPacs
+from mdmfs.hospital.keys.currency import keep_current
+from mdmfs.hospital.keys.face import key_routes
+from mdmfs.hospital.keys.tasks import Tasks
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.projects import NOBODY, Project, read_patient_list, read_projects
 from mdmfs.hospital.registration.deposit import DEPOSIT, deposit
 from mdmfs.hospital.registration.harvest import Harvests
+from mdmfs.hospital.registration.trigger import Trigger
 from mdmfs.hospital.release.audit import Audit
 from mdmfs.hospital.release.escrow import Deposit, Seal
 from mdmfs.hospital.release.recall import Recalls
@@ -40,6 +47,7 @@ from mdmfs.wire.messages import VersionedAcl
 from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.wire.peers import open_keystores
 from mdmfs.wire.server import serve
+from mdmfs.wire.service import Service
 from mdmfs.wire.stream import Address
 
 log = structlog.get_logger()
@@ -60,9 +68,12 @@ async def run_hospital(
     Raises ``ConfigurationError`` and ``StoreError`` when it cannot start. The process is the caller's: a daemon calls
     ``mdmfs.wire.process.forbid_core_dumps`` first.
     """
-    contexts = await trio.to_thread.run_sync(ServerContexts, configuration.credential, configuration.anchors)
+    contexts = await trio.to_thread.run_sync(
+        ServerContexts, configuration.credential, configuration.anchors, configuration.vomsdir
+    )
     async with contextlib.AsyncExitStack() as stack, open_plain_nursery() as nursery:
-        hospital = await _assemble(configuration, stack, nursery)
+        moves = None if configuration.dicom is None else Moves(configuration.dicom.ae_title)
+        hospital = await _assemble(configuration, moves, stack, nursery)
         recalls = Recalls(
             {entry.name: (hospital.pacs[entry.name].pacs, entry.associations) for entry in configuration.pacs},
             hospital.keystores,
@@ -73,14 +84,21 @@ async def run_hospital(
         nursery.start_soon(hospital.audit.run)
         nursery.start_soon(recalls.run)
         nursery.start_soon(deposit, hospital)
-        face = HospitalFace(hospital, recalls, Harvests(hospital, nursery), configuration.public)
-        bound = await nursery.start(serve, face.service(), contexts, configuration.listen)
+        nursery.start_soon(keep_current, hospital)
+        if moves is not None:
+            await _receive(hospital, configuration, moves, nursery)
+        face = HospitalFace(hospital, recalls, Harvests(hospital, nursery), configuration.public).service()
+        service = Service(face.name, {**face.routes, **key_routes(hospital, Tasks(hospital, nursery))})
+        bound = await nursery.start(serve, service, contexts, configuration.listen)
         log.info("hospital is open", name=hospital.name, projects=sorted(hospital.projects), files=_count(hospital))
         task_status.started(bound)
 
 
 async def _assemble(
-    configuration: HospitalConfiguration, stack: contextlib.AsyncExitStack, nursery: trio.Nursery
+    configuration: HospitalConfiguration,
+    moves: Moves | None,
+    stack: contextlib.AsyncExitStack,
+    nursery: trio.Nursery,
 ) -> Hospital:
     settings = configuration.hospital
     directory = configuration.path(settings.directory)
@@ -94,7 +112,7 @@ async def _assemble(
         name=settings.name,
         dn=credential.subject(),
         store=store,
-        pacs={entry.name: await _open_pacs(entry, stack) for entry in configuration.pacs},
+        pacs={entry.name: await _open_pacs(entry, configuration, moves, stack) for entry in configuration.pacs},
         projects=read_projects(configuration.path(settings.projects), settings.name, read_policy),
         opted_out=read_patient_list(configuration.path(settings.opt_out)) if settings.opt_out else NOBODY,
         keystores=open_keystores(configuration.keystores, credential, configuration.anchors, nursery),
@@ -108,7 +126,7 @@ async def _assemble(
         clock=time.time,
     )
     _refuse_unknown_pacs(hospital)
-    await store.write(lambda tx: _make_project_directories(tx, hospital))
+    await store.write(lambda tx: make_project_directories(tx, hospital))
     return hospital
 
 
@@ -119,17 +137,38 @@ def read_policy(name: str) -> Policy:
     else:
         source = importlib.resources.files(SHIPPED_POLICIES) / "policies" / f"{name}.toml"
     try:
-        text = source.read_text(encoding="utf-8")
-    except OSError as error:
-        message = f"there is no policy {name}: name a shipped one (strict, research), or give the path of a file"
+        return Policy.parse(source.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"there is no policy {name}: name a shipped one (strict, research), or give a path with a / in it"
         raise ConfigurationError(message) from error
-    return Policy.parse(text)
+    except ConfigurationError as error:
+        message = f"policy {name}: {error}"
+        raise ConfigurationError(message) from error
 
 
-async def _open_pacs(entry: PacsEntry, stack: contextlib.AsyncExitStack) -> KnownPacs:
-    address = PacsAddress.parse(entry.address, calling_ae_title=entry.calling)
-    pacs = await stack.enter_async_context(open_pacs(address, Politeness(max_associations=entry.associations)))
+async def _open_pacs(
+    entry: PacsEntry, configuration: HospitalConfiguration, moves: Moves | None, stack: contextlib.AsyncExitStack
+) -> KnownPacs:
+    surroundings = Surroundings(
+        None if moves is None else Destination(moves, entry.name), configuration.dicom_tls(entry.tls)
+    )
+    pacs = await stack.enter_async_context(open_pacs(entry.location, entry.politeness, surroundings))
     return KnownPacs(pacs, entry.issuer)
+
+
+async def _receive(
+    hospital: Hospital, configuration: HospitalConfiguration, moves: Moves, nursery: trio.Nursery
+) -> None:
+    """Listen for the PACSs, and work on what they tell of."""
+    settings = configuration.dicom
+    if settings is None:
+        return
+    trigger = Trigger(hospital, settings.settle)
+    receiver = Receiver(moves, Senders(entry.sender for entry in configuration.pacs), trigger.note)
+    listen, tls = Address.parse(settings.listen), configuration.dicom_tls(settings.tls)
+    port = await nursery.start(receiver.serve, listen.host, listen.port, tls)
+    nursery.start_soon(trigger.run)
+    log.info("PACSs may store to us", ae_title=settings.ae_title, port=port, is_tls=tls is not None)
 
 
 def _refuse_unknown_pacs(hospital: Hospital) -> None:
@@ -140,7 +179,7 @@ def _refuse_unknown_pacs(hospital: Hospital) -> None:
             raise ConfigurationError(message)
 
 
-def _make_project_directories(tx: Transaction, hospital: Hospital) -> None:
+def make_project_directories(tx: Transaction, hospital: Hospital) -> None:
     """Make the directories above the images.
 
     Everybody may pass the root. The hospital's directory lets those pass who may enter one of its projects, so that

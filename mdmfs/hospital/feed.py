@@ -24,7 +24,7 @@ class Feed:
 
     async def changes(self, since: int, wait: float) -> Changes:
         """Give the changes after a version, waiting up to ``wait`` seconds for the first."""
-        with trio.move_on_after(min(max(wait, 0), LONGEST_WAIT)):
+        with trio.move_on_after(min(wait, LONGEST_WAIT) if wait > 0 else 0):
             while True:
                 ring = self.bell.next()
                 changes = self._store.read(lambda tx: tx.catalogue.changes(since))

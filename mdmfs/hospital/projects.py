@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
-import hmac
 import pathlib
+import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Annotated, Final
+
+import msgspec
 
 from mdmfs.access.acl import Acl, Entry, EntryKind, parse_rights
 from mdmfs.hospital.deid.policy import Policy
@@ -16,6 +18,13 @@ from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.model.errors import ConfigurationError, MalformedNameError
 from mdmfs.model.names import Lfn
 from mdmfs.wire.configuration import Settings, beside, read_configuration
+
+_PATIENT_ID: Final = re.compile(r"[^*?\\\x00-\x1f\x7f]{1,64}")
+"""What can be asked for: ``*`` and ``?`` are wildcards (PS3.4 C.2.2.2.4), and a backslash begins another value."""
+_UID: Final = re.compile(r"(?=.{1,64}\Z)[0-9]+(?:\.[0-9]+)*")
+
+Text = Annotated[str, msgspec.Meta(pattern=r"\S")]
+"""Not left empty."""
 
 PolicyReader = Callable[[str], Policy]
 """Finds a policy by the name of a shipped one or the path of a file."""
@@ -31,7 +40,7 @@ class Partial(enum.StrEnum):
 class Approval(Settings, frozen=True):
     """Who signed, and exactly what."""
 
-    approver: str
+    approver: Text
     date: dt.date
     policy_digest: str
     """SHA-256 of the policy in hexadecimal digits (``mdmfs policy digest``)."""
@@ -48,9 +57,9 @@ class ProjectAccess(Settings, frozen=True):
 class ProjectFile(Settings, frozen=True):
     """A project's TOML file."""
 
-    name: str
-    purpose: str
-    legal_reference: str
+    name: Text
+    purpose: Text
+    legal_reference: Text
     policy: str
     """``strict`` or ``research``, or the path of a policy file."""
     pacs: tuple[str, ...]
@@ -73,6 +82,15 @@ class PatientList:
     def holds(self, patient: PatientKey, study_uid: str) -> bool:
         """Whether the list names the patient, or the study."""
         return patient in self.patients or study_uid in self.studies
+
+    def may_mean(self, patient: PatientKey, study_uid: str) -> bool:
+        """Whether the list could mean the patient, or names the study: where an issuer is missing, any may be meant.
+
+        For opt-outs, where a doubt counts as a no.
+        """
+        if not patient.issuer and any(listed.patient_id == patient.patient_id for listed in self.patients):
+            return True
+        return self.holds(patient, study_uid) or PatientKey("", patient.patient_id) in self.patients
 
 
 NOBODY: Final = PatientList(frozenset(), frozenset())
@@ -111,9 +129,13 @@ def read_projects(folder: pathlib.Path, hospital: str, policy: PolicyReader) -> 
 def read_project(path: pathlib.Path, hospital: str, policy: PolicyReader) -> Project:
     """Read one project and check that what was approved is what would be done; raises ``ConfigurationError``."""
     file = read_configuration(path, ProjectFile)
-    chosen = policy(file.policy if "/" not in file.policy else str(beside(path, file.policy)))
+    try:
+        chosen = policy(file.policy if "/" not in file.policy else str(beside(path, file.policy)))
+    except ConfigurationError as error:
+        message = f"{path}: {error}"
+        raise ConfigurationError(message) from error
     approved = file.approval.policy_digest.lower()
-    if not hmac.compare_digest(chosen.digest.hex(), approved):
+    if chosen.digest.hex() != approved:
         message = (
             f"{path}: {file.approval.approver} approved the policy with digest {approved}, but {file.policy} now has "
             f"{chosen.digest.hex()}; have the change approved, then write the new digest into [approval]"
@@ -147,9 +169,9 @@ def _parse_list(path: pathlib.Path, lines: Iterable[str]) -> PatientList:
     for number, line in enumerate(lines, 1):
         kind, _, value = line.strip().partition(" ")
         identifier, _, issuer = value.strip().partition("^^^")
-        if kind == "patient" and identifier.strip():
+        if kind == "patient" and _PATIENT_ID.fullmatch(identifier.strip()):
             patients.add(PatientKey(issuer=issuer.strip(), patient_id=identifier.strip()))
-        elif kind == "study" and value.strip():
+        elif kind == "study" and _UID.fullmatch(value.strip()):
             studies.add(value.strip())
         elif kind and not kind.startswith("#"):
             message = f"{path} line {number}: a line is 'patient ID^^^ISSUER', 'study UID' or a # comment"

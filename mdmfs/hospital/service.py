@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
@@ -12,7 +13,7 @@ from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.registration.harvest import Harvests
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import acl_of, release
-from mdmfs.hospital.release.staging import StagedReader
+from mdmfs.hospital.release.staging import StagedObject, StagedReader
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import AccessDeniedError, NoSuchFileError, NotADirectoryFileError
 from mdmfs.model.identity import Principal
@@ -21,11 +22,13 @@ from mdmfs.model.names import Guid, Lfn, Surl
 from mdmfs.wire.messages import (
     CHANGES_PATH,
     DESCRIBE_PATH,
+    GENERATION_HEADER,
     HARVEST_PATH,
     HARVEST_PROGRESS_PATH,
     LIST_PATH,
     MAX_BATCH,
     SEALED_PATH,
+    THRESHOLD_HEADER,
     TOTALS_PATH,
     AskChanges,
     AskHarvest,
@@ -34,6 +37,7 @@ from mdmfs.wire.messages import (
     DirectoryPage,
     FileDescription,
     ListDirectory,
+    Node,
     NodeKind,
     StartHarvest,
     Totals,
@@ -41,6 +45,8 @@ from mdmfs.wire.messages import (
 from mdmfs.wire.service import Reply, Request, Respond, Service, StreamReply
 from mdmfs.wire.stream import Address
 
+_RANGE: Final = re.compile(r"bytes=([0-9]{1,18})-")
+_WHOLE, _PARTIAL = 200, 206
 _SHOWN: Final = {FileState.VISIBLE, FileState.SUPERSEDED}
 
 
@@ -79,16 +85,22 @@ class HospitalFace:
             if directory.kind is NodeKind.FILE:
                 message = f"{lfn} is a file, not a directory"
                 raise NotADirectoryFileError(message)
-            page = tx.catalogue.list_page(directory.inode, after=asked.after, limit=limit)
-            hidden = {
-                inode
-                for inode, acl_id in page.directory_acls.items()
-                if not self._allows(tx, request.principal, acl_id)
-            }
-            entries = [node for node in page.nodes if node.inode not in hidden]
-            return DirectoryPage(directory, entries, page.is_last, tx.catalogue.version())
+            entries, is_last = self._entries(tx, request.principal, directory.inode, asked.after, limit)
+            return DirectoryPage(directory, entries, is_last, tx.catalogue.version())
 
         return Reply(self._hospital.store.read(read))
+
+    def _entries(
+        self, tx: Transaction, principal: Principal, inode: int, after: str, limit: int
+    ) -> tuple[list[Node], bool]:
+        """Give what the principal may see of a page, and whether it is the last; only the last one may be empty."""
+        while True:
+            page = tx.catalogue.list_page(inode, after=after, limit=limit)
+            acls = page.directory_acls
+            entries = [n for n in page.nodes if n.inode not in acls or self._allows(tx, principal, acls[n.inode])]
+            if entries or page.is_last:
+                return entries, page.is_last
+            after = page.nodes[-1].name
 
     async def _describe(self, request: Request) -> Reply:
         asked = await request.read(Describe)
@@ -138,8 +150,21 @@ class HospitalFace:
     async def _sealed(self, request: Request) -> StreamReply:
         guid = Guid.parse(request.path.removeprefix(SEALED_PATH))
         staged = await release(request.principal, guid, self._hospital, self._recalls, address=request.peer.host)
-        reader = staged.open()
-        return StreamReply(length=staged.size, etag=f'"{staged.salt.hex()}"', chunks=_octets(reader, staged.size))
+        file = self._hospital.store.read(lambda tx: tx.catalogue.file(guid))
+        if file is None:
+            message = f"there is no file {guid}, or it is not for this identity"
+            raise NoSuchFileError(message)
+        reader, begin = staged.open(), _begin_of(request, staged)
+        headers = {GENERATION_HEADER: str(staged.generation), THRESHOLD_HEADER: str(file.threshold)}
+        if begin:
+            headers["content-range"] = f"bytes {begin}-{staged.size - 1}/{staged.size}"
+        return StreamReply(
+            length=staged.size - begin,
+            etag=staged.salt.hex(),
+            chunks=_octets(reader, begin, staged.size),
+            headers=headers,
+            status=_PARTIAL if begin else _WHOLE,
+        )
 
     async def _start_harvest(self, request: Request) -> Reply:
         return Reply(self._harvests.start((await request.read(StartHarvest)).project))
@@ -183,9 +208,18 @@ def _directory_of(tx: Transaction, lfn: Lfn) -> Lfn:
     return lfn.parent if node is not None and node.kind is NodeKind.FILE else lfn
 
 
-async def _octets(reader: StagedReader, size: int) -> AsyncIterator[bytes]:
+def _begin_of(request: Request, staged: StagedObject) -> int:
+    """Find where an answer begins: further on only where the caller has the bytes before of this very sealing."""
+    asked = _RANGE.fullmatch(request.headers.get("range", ""))
+    if asked is None or request.headers.get("if-range") != f'"{staged.salt.hex()}"':
+        return 0
+    begin = int(asked[1])
+    return begin if begin < staged.size else 0
+
+
+async def _octets(reader: StagedReader, begin: int, size: int) -> AsyncIterator[bytes]:
     try:
-        async for piece in reader.octets(0, size):
+        async for piece in reader.octets(begin, size):
             yield piece
     finally:
         reader.close()

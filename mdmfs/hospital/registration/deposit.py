@@ -34,16 +34,17 @@ async def deposit(hospital: Hospital) -> None:
             nursery.start_soon(_serve, keystore, hospital)
 
 
-def show_deposited(tx: Transaction, key: SeriesKey, required: int, now: float) -> None:
-    """Show a series that is complete, if enough keystores keep a share of every file of it."""
+def show_deposited(tx: Transaction, key: SeriesKey, hospital: Hospital) -> None:
+    """Show a series that is complete, if enough of the hospital's keystores keep a share of every file of it."""
     series = tx.series.get(key)
     if series is None or series.state is not SeriesState.DEPOSITING:
         return
     count = tx.uidmap.count_of_series(key)
-    if sum(kept >= count for kept in series.acknowledged.values()) >= required:
+    kept = [series.acknowledged.get(keystore, 0) for keystore in hospital.keystores.names]
+    if sum(shares >= count for shares in kept) >= hospital.required:
         guids = [guid for guid, _ in tx.uidmap.of_series(key)]
         pending = [guid for guid in guids if (file := tx.catalogue.file(guid)) and file.state is FileState.PENDING]
-        tx.catalogue.show(pending, now=now)
+        tx.catalogue.show(pending, now=hospital.clock())
         tx.series.put(msgspec.structs.replace(series, state=SeriesState.VISIBLE))
 
 
@@ -51,8 +52,8 @@ async def _serve(keystore: str, hospital: Hospital) -> None:
     failures = 0
     while True:
         arrival = hospital.outbox.next()
-        items = hospital.store.read(lambda tx: tx.outbox.peek(keystore, limit=_READ_AHEAD))
         try:
+            items = hospital.store.read(lambda tx: tx.outbox.peek(keystore, limit=_READ_AHEAD))
             for item in items:
                 await _deliver(item, keystore, hospital)
             failures = 0
@@ -71,8 +72,12 @@ async def _serve(keystore: str, hospital: Hospital) -> None:
 async def _deliver(item: OutboxItem, keystore: str, hospital: Hospital) -> None:
     deposit = hospital.seal.open(keystore, item.payload)
     deadline = trio.current_time() + DEADLINE
-    await hospital.keystores.set_acls(keystore, deposit.acls, deadline=deadline)
+    known = await hospital.keystores.set_acls(keystore, deposit.acls, deadline=deadline)
     outcomes = await hospital.keystores.register(keystore, deposit.entries, deadline=deadline)
+    if set(known) - {Outcome.DONE}:
+        log.error(
+            "a keystore goes by other ACLs than ours", keystore=keystore, refused=len(known) - known.count(Outcome.DONE)
+        )
     kept = outcomes.count(Outcome.DONE)
     if kept != len(outcomes):
         log.error("a keystore refused shares", keystore=keystore, refused=len(outcomes) - kept, of=len(outcomes))
@@ -83,7 +88,7 @@ async def _deliver(item: OutboxItem, keystore: str, hospital: Hospital) -> None:
         if series is not None:
             acknowledged = {**series.acknowledged, keystore: series.acknowledged.get(keystore, 0) + kept}
             tx.series.put(msgspec.structs.replace(series, acknowledged=acknowledged))
-            show_deposited(tx, series.key, hospital.required, hospital.clock())
+            show_deposited(tx, series.key, hospital)
 
     await hospital.store.write(acknowledge)
     hospital.feed.bell.ring()

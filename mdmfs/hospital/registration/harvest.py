@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import secrets
 
 import structlog
 import trio
 
 from mdmfs.hospital.dicom.pacs import Pacs, SeriesFound
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.incident import note_incident
 from mdmfs.hospital.ledger.records import SeriesState
 from mdmfs.hospital.projects import Project
 from mdmfs.hospital.registration.register import register_series
@@ -75,6 +75,8 @@ class Harvest:
                 await self._register(series, name, hospital)
             except MdmfsError as error:
                 self._note(f"a series of PACS {name} ({series.modality or 'no modality'}): {error}")
+            except Exception as error:  # noqa: BLE001 the service loop: one series must not end the harvest
+                self._note(note_incident(f"a series of PACS {name} ({series.modality or 'no modality'})", error))
             self.series_done += 1
             self.instances_done = max(self.instances_done, before + (series.instance_count or 0))
 
@@ -138,8 +140,5 @@ class Harvests:
     async def _run(self, harvest: Harvest) -> None:
         try:
             await harvest.run(self._hospital)
-        except Exception:
-            # the service loop: a harvest that fails in a way nobody foresaw must not end the daemon
-            incident = secrets.token_hex(4)
-            log.exception("harvest failed", incident=incident)
-            harvest.failures.append(f"the harvest broke off, incident {incident}; its log tells more")
+        except Exception as error:  # noqa: BLE001 the service loop: one harvest must not end the daemon
+            harvest.failures.append(note_incident("the harvest", error))

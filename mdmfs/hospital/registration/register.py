@@ -7,12 +7,14 @@ keystores have acknowledged and the PACS counted the same instances twice.
 
 from __future__ import annotations
 
+import functools
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, NamedTuple
 
 import msgspec
+import trio
 
 from mdmfs.hospital.catalogue.records import NewFile, Rendition
 from mdmfs.hospital.deid.header import IdentifiedHeader
@@ -37,12 +39,14 @@ from mdmfs.hospital.release.escrow import FIRST_GENERATION, Deposit, NewKey, key
 from mdmfs.hospital.release.render import Admission, Admit, Rendering, measure
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import InstanceRecord, SeriesKey, SubjectRow
+from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.model.subject import SUBJECT_ID_OCTETS, SubjectId
 from mdmfs.wire.messages import VersionedAcl
 
 BATCH: Final = 64
 """Instances in one transaction: what a crash can cost."""
+LOOKED_UP_AT_ONCE: Final = 1000
 
 
 class SeriesOutcome(NamedTuple):
@@ -76,19 +80,35 @@ async def register_series(
     ``on_instance`` hears the size of each instance as it is done, 0 for one that was refused. Raises what the PACS and
     the store raise; what was committed before stays, and a second call goes on from there.
     """
-    known = hospital.pacs[pacs_name]
     key = SeriesKey(project.name, found.study_uid, found.series_uid)
+    async with hospital.turns.of(key.octets()):
+        return await _register_missing(found, key, pacs_name, project, hospital, on_instance)
+
+
+async def _register_missing(
+    found: SeriesFound,
+    key: SeriesKey,
+    pacs_name: str,
+    project: Project,
+    hospital: Hospital,
+    on_instance: Callable[[int], None],
+) -> SeriesOutcome | None:
+    known = hospital.pacs[pacs_name]
     instances = await known.pacs.find_instances(study_uid=found.study_uid, series_uid=found.series_uid)
-    missing = hospital.store.read(lambda tx: [one for one in instances if not _is_settled(tx, key, one.instance_uid)])
+    missing = await _missing(hospital, key, instances)
     registration = Registration(key, pacs_name, project, hospital, expected=len(instances))
     if missing:
-        async with _arriving(known, found, instances, missing) as arriving:
-            async for incoming in arriving:
-                on_instance(await registration.take(incoming))
-                if registration.is_foreign:
-                    return None
+        try:
+            async with _arriving(known, found, instances, missing) as arriving:
+                async for incoming in arriving:
+                    on_instance(await registration.take(incoming))
+                    if registration.is_foreign:
+                        return None
+        except MdmfsError:
+            await registration.flush()  # what came whole before the PACS failed is good
+            raise
         await registration.flush()
-    if not await _is_stable(known, found, instances):
+    if not await _is_stable(known, found, instances) or await _missing(hospital, key, instances):
         return registration.outcome(len(instances) - len(missing))
     await hospital.store.write(lambda tx: complete_series(tx, key, project, hospital))
     hospital.feed.bell.ring()
@@ -138,11 +158,11 @@ class Registration:
         lfn = await self._hospital.store.write(lambda tx: self._remember(tx, batch))
         self._registered += len(batch)
         self._octets += sum(item.rendition.size for item in batch)
+        self._hospital.outbox.ring()
         now, project = self._hospital.clock(), self._project.name
         await self._hospital.audit.record(
             AuditRecord(time=now, event=Event.REGISTRATION, project=project, outcome=str(lfn), count=len(batch))
         )
-        self._hospital.outbox.ring()
 
     def outcome(self, known: int) -> SeriesOutcome:
         """Tell what came of it."""
@@ -154,19 +174,30 @@ class Registration:
         study = self._key.study_uid
         if (header.study_instance, header.series_instance) != (study, self._key.series_uid):
             raise RefusedError(Reason.OTHER_INSTANCE)
+        row = self._row or self._row_of_series()
+        if row is not None and patient != PatientKey(row.issuer, row.patient_id):
+            raise RefusedError(Reason.OTHER_PATIENT)
         if self._row is None:
-            opted_out = self._hospital.opted_out.holds(patient, study)
-            if opted_out or not self._project.inclusion.holds(patient, study):
+            if self._hospital.opted_out.may_mean(patient, study) or not self._project.inclusion.holds(patient, study):
                 self.is_foreign = True
                 raise RefusedError(Reason.NOT_INCLUDED)
-            self._row = await self._hospital.store.write(
-                lambda tx: tx.subjects.admit(
-                    self._project.name, patient.issuer, patient.patient_id, lambda: self._new_row(patient)
-                )
-            )
-        if patient != PatientKey(self._row.issuer, self._row.patient_id):
-            raise RefusedError(Reason.OTHER_PATIENT)
+            self._row = row or await self._admit_patient(patient)
         return Admission(self._project.policy, subject_of(self._row))
+
+    async def _admit_patient(self, patient: PatientKey) -> SubjectRow:
+        name = self._project.name
+        return await self._hospital.store.write(
+            lambda tx: tx.subjects.admit(name, patient.issuer, patient.patient_id, lambda: self._new_row(patient))
+        )
+
+    def _row_of_series(self) -> SubjectRow | None:
+        """Give the patient with whom an earlier run has begun the series; later instances must be his too."""
+
+        def read(tx: Transaction) -> SubjectRow | None:
+            series = tx.series.get(self._key)
+            return None if series is None else tx.subjects.by_id(series.subject)
+
+        return self._hospital.store.read(read)
 
     def _new_row(self, patient: PatientKey) -> SubjectRow:
         weeks = MIN_WEEKS_BACK + secrets.randbelow(MAX_WEEKS_BACK - MIN_WEEKS_BACK + 1)
@@ -292,12 +323,26 @@ def complete_series(tx: Transaction, key: SeriesKey, project: Project, hospital:
         return
     hides = project.partial is Partial.HIDE and tx.quarantine.of_series(key)
     tx.series.put(msgspec.structs.replace(series, state=SeriesState.HIDDEN if hides else SeriesState.DEPOSITING))
-    show_deposited(tx, key, hospital.required, hospital.clock())
+    show_deposited(tx, key, hospital)
 
 
-def _is_settled(tx: Transaction, key: SeriesKey, instance_uid: str) -> bool:
-    """Whether an instance is registered or was refused."""
-    return bool(tx.uidmap.guids_of(key.project, instance_uid)) or tx.quarantine.get(key, instance_uid) is not None
+async def _missing(hospital: Hospital, key: SeriesKey, instances: Sequence[InstanceFound]) -> list[InstanceFound]:
+    """List what is neither registered nor refused, some at a time: a series may have tens of thousands."""
+    missing: list[InstanceFound] = []
+    for start in range(0, len(instances), LOOKED_UP_AT_ONCE):
+        missing += hospital.store.read(
+            functools.partial(_not_settled, key=key, instances=instances[start : start + LOOKED_UP_AT_ONCE])
+        )
+        await trio.lowlevel.checkpoint()
+    return missing
+
+
+def _not_settled(tx: Transaction, *, key: SeriesKey, instances: Sequence[InstanceFound]) -> list[InstanceFound]:
+    return [
+        one
+        for one in instances
+        if not tx.uidmap.guids_of(key.project, one.instance_uid) and tx.quarantine.get(key, one.instance_uid) is None
+    ]
 
 
 def _arriving(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import pathlib
@@ -11,6 +12,7 @@ import msgspec
 import structlog
 import trio
 
+from mdmfs.hospital.durable import sync_directory
 from mdmfs.model.errors import StoreError
 
 log = structlog.get_logger()
@@ -25,6 +27,8 @@ class Event(enum.StrEnum):
     REFUSAL = "refusal"
     REGISTRATION = "registration"
     QUARANTINE = "quarantine"
+    DESTRUCTION = "destruction"
+    ROTATION = "rotation"
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -53,6 +57,7 @@ class Audit:
         try:
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._end_torn_line(path)
+            sync_directory(path.parent)
         except OSError as error:
             message = f"the audit log {path} cannot be opened: {error.strerror}; nothing is released without it"
             raise StoreError(message) from error
@@ -89,14 +94,17 @@ class Audit:
         """Write all or nothing; give what went wrong."""
         end = os.fstat(self._file).st_size
         try:
-            if os.write(self._file, lines) != len(lines):
-                os.ftruncate(self._file, end)
-                return "the disk is full"
-            os.fdatasync(self._file)
+            is_whole = os.write(self._file, lines) == len(lines)
+            if is_whole:
+                os.fdatasync(self._file)
+                return None
+            reason = "the disk is full"
         except OSError as error:
-            log.critical("audit log cannot be written", path=str(self._path), reason=error.strerror)
-            return error.strerror
-        return None
+            reason = error.strerror or "unknown error"
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file, end)
+        log.critical("audit log cannot be written", path=str(self._path), reason=reason)
+        return reason
 
     def _end_torn_line(self, path: pathlib.Path) -> None:
         """End a line that a crash cut off, so that the next record stands on its own."""

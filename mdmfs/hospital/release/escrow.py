@@ -6,17 +6,19 @@ for ever a check of each key from which the key cannot be found.
 
 from __future__ import annotations
 
+import dataclasses
 import hmac
 import os
 import pathlib
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from mdmfs.hospital.durable import sync_directory
 from mdmfs.model.errors import StoreError, WrongKeyError
 from mdmfs.model.names import GUID_SIZE, Guid
 from mdmfs.sealing.header import FileKey
@@ -36,12 +38,13 @@ class Deposit(msgspec.Struct, frozen=True, array_like=True):
     entries: list[KeyEntry]
 
 
-class NewKey(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True)
+class NewKey:
     """A key that was just made and is already forgotten: what remains of it."""
 
     guid: Guid
     check: bytes
-    shares: Mapping[str, bytes]
+    shares: Mapping[str, bytes] = dataclasses.field(repr=False)
     """For each keystore its share record."""
 
 
@@ -96,10 +99,10 @@ class Seal:
         """Open what ``seal`` made; raises ``StoreError``."""
         try:
             octets = self._cipher.decrypt(sealed[:_NONCE_SIZE], sealed[_NONCE_SIZE:], destination.encode())
-        except InvalidTag as error:
+            return msgspec.msgpack.decode(octets, type=Deposit)
+        except (InvalidTag, ValueError) as error:
             message = "an item of the outbox does not open: outbox.key is not the one it was sealed under"
             raise StoreError(message) from error
-        return msgspec.msgpack.decode(octets, type=Deposit)
 
 
 def key_entries(keys: Iterable[NewKey], keystore: str, aliases: Mapping[Guid, list[list[bytes]]]) -> list[KeyEntry]:
@@ -140,4 +143,5 @@ def _make_key(path: pathlib.Path) -> bytes:
         stream.flush()
         os.fsync(file)
     draft.rename(path)
+    sync_directory(path.parent)
     return octets

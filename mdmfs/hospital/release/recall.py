@@ -16,15 +16,24 @@ from typing import Final, NamedTuple
 import structlog
 import trio
 
+from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.refusal import RefusedError
 from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceKey, Pacs
+from mdmfs.hospital.incident import note_incident
 from mdmfs.hospital.release.escrow import verifier
 from mdmfs.hospital.release.render import Admission, Rendering, verified
 from mdmfs.hospital.release.staging import StagedObject, Staging
-from mdmfs.hospital.uidmap.records import InstanceRecord
-from mdmfs.model.errors import InstanceLostError, MdmfsError, RecallTimedOutError, again
+from mdmfs.hospital.uidmap.records import InstanceRecord, SeriesKey
+from mdmfs.model.errors import (
+    InstanceChangedError,
+    InstanceLostError,
+    InstanceRefusedError,
+    MdmfsError,
+    RecallTimedOutError,
+    again,
+)
 from mdmfs.model.names import Guid
 from mdmfs.sealing.header import ObjectContext, Role
 from mdmfs.sealing.layout import SALT_SIZE, sealed_size
@@ -35,6 +44,9 @@ log = structlog.get_logger()
 
 MAX_BATCH: Final = 32
 """Instances in one C-GET (design decision 12)."""
+
+MEMORY_SECONDS: Final = 30.0
+"""How long it is known why a file was not released: a reader whose stream was cut midway asks once more."""
 
 Quarantine = Callable[[Guid, RefusedError], Awaitable[None]]
 """Takes the name of a file away that was refused when it was recalled."""
@@ -73,26 +85,56 @@ class _Recall:
 
 
 class _Queue:
-    """The recalls that wait for one PACS."""
+    """The recalls that wait for one PACS, by series: each in turn, so that a large one keeps nobody waiting."""
 
     def __init__(self) -> None:
-        self.waiting: collections.deque[_Recall] = collections.deque()
-        self.arrival = trio.Event()
+        self._waiting: dict[SeriesKey, collections.deque[_Recall]] = {}
+        self._arrival = Bell()
 
     def put(self, recall: _Recall) -> None:
-        self.waiting.append(recall)
-        self.arrival.set()
+        self._waiting.setdefault(recall.source.instance.series, collections.deque()).append(recall)
+        self._arrival.ring()
 
     async def take(self) -> list[_Recall]:
-        """Wait for the next batch: the one that waits longest, and its siblings."""
-        while not self.waiting:
-            self.arrival = trio.Event()
-            await self.arrival.wait()
-        series = self.waiting[0].source.instance.series
-        batch = [recall for recall in self.waiting if recall.source.instance.series == series][:MAX_BATCH]
-        taken = set(map(id, batch))
-        self.waiting = collections.deque(recall for recall in self.waiting if id(recall) not in taken)
-        return batch
+        """Wait for the next batch: of the series whose turn it is, those that wait longest, each instance once."""
+        while not self._waiting:
+            await self._arrival.next().wait()
+        series = next(iter(self._waiting))
+        waiting = self._waiting.pop(series)
+        batch: dict[str, _Recall] = {}
+        while waiting and len(batch) < MAX_BATCH and waiting[0].source.instance.instance_uid not in batch:
+            recall = waiting.popleft()
+            batch[recall.source.instance.instance_uid] = recall
+        if waiting:
+            self._waiting[series] = waiting
+        return list(batch.values())
+
+
+class _Refusals:
+    """Why files were not released lately: who asks again hears it before any byte, and the PACS is spared."""
+
+    def __init__(self) -> None:
+        self._known: dict[Guid, tuple[MdmfsError, float]] = {}
+        """By GUID, the oldest first."""
+
+    def note(self, guid: Guid, error: MdmfsError) -> None:
+        """Remember an error that another recall would meet again."""
+        self._expire()
+        if isinstance(error, InstanceChangedError | InstanceRefusedError):
+            self._known.pop(guid, None)
+            self._known[guid] = error, trio.current_time() + MEMORY_SECONDS
+
+    def raise_for(self, guid: Guid) -> None:
+        """Raise what is remembered of a file."""
+        self._expire()
+        if guid in self._known:
+            error = self._known[guid][0]
+            raise again(error) from error
+
+    def _expire(self) -> None:
+        now = trio.current_time()
+        while self._known and next(iter(self._known.values()))[1] <= now:
+            del self._known[next(iter(self._known))]
 
 
 class Recalls:
@@ -114,6 +156,7 @@ class Recalls:
         self._deadline = deadline
         self._queues = {name: _Queue() for name in pacs}
         self._under_way: dict[Guid, _Recall] = {}
+        self._refusals = _Refusals()
 
     async def bring_online(self, source: Source) -> StagedObject:
         """Give the staged object as soon as it has begun, from one recall for all who ask.
@@ -122,9 +165,10 @@ class Recalls:
         """
         recall = self._under_way.get(source.file.guid)
         if recall is None:
+            self._refusals.raise_for(source.file.guid)
             recall = _Recall(source)
-            self._under_way[recall.guid] = recall
             self._queues[source.instance.pacs].put(recall)
+            self._under_way[recall.guid] = recall
         with trio.move_on_after(self._deadline):
             await recall.has_begun.wait()
         if recall.failure is not None:
@@ -149,16 +193,11 @@ class Recalls:
                 await self._bring(pacs, batch)
             except MdmfsError as error:
                 self._fail(batch, error)
-            except Exception as error:
-                # the service loop: one batch that fails in a way nobody foresaw must not end all recalls
-                incident = secrets.token_hex(4)
-                log.exception("recall failed", incident=incident)
-                failure = MdmfsError(f"the recall failed, incident {incident}")
-                failure.__cause__ = error
-                self._fail(batch, failure)
+            except Exception as error:  # noqa: BLE001 the service loop: one batch must not end all recalls
+                self._fail(batch, MdmfsError(note_incident("a recall", error)))
             finally:
                 for recall in batch:
-                    self._under_way.pop(recall.guid, None)
+                    self._end(recall)
 
     async def _bring(self, pacs: Pacs, batch: list[_Recall]) -> None:
         wanted = {recall.source.instance.instance_uid: recall for recall in batch}
@@ -181,10 +220,23 @@ class Recalls:
         try:
             await self._stage(incoming, recall, gathering)
         except RefusedError as error:
+            self._refusals.note(recall.guid, error)
             recall.fail(error)
-            await self._quarantine(recall.guid, error)
+            await self._put_away(recall.guid, error)
         except MdmfsError as error:
+            self._refusals.note(recall.guid, error)
             recall.fail(error)
+        except Exception as error:  # noqa: BLE001 the service loop: one instance must not take its siblings along
+            recall.fail(MdmfsError(note_incident("a recall", error)))
+        finally:
+            self._end(recall)
+
+    async def _put_away(self, guid: Guid, refused: RefusedError) -> None:
+        """Quarantine a file; where that cannot be written down, its name stays and the next recall is refused again."""
+        try:
+            await self._quarantine(guid, refused)
+        except MdmfsError as error:
+            log.error("a refused file keeps its name", guid=str(guid), reason=str(error))  # noqa: TRY400 the reason says it
 
     async def _stage(self, incoming: IncomingInstance, recall: _Recall, gathering: Gathering) -> None:
         file, size = recall.source.file, recall.source.file.rendition.size
@@ -202,6 +254,11 @@ class Recalls:
                     await writer.begin(sealer.header, sealer.salt)
                 await writer.write(functools.partial(sealer.seal, segment))
                 recall.begin(writer.staged)
+
+    def _end(self, recall: _Recall) -> None:
+        """Let the next who asks begin anew, unless somebody has already."""
+        if self._under_way.get(recall.guid) is recall:
+            del self._under_way[recall.guid]
 
     def _fail(self, batch: list[_Recall], error: MdmfsError) -> None:
         log.warning("recall failed", reason=str(error), code=error.code, files=len(batch))

@@ -6,9 +6,12 @@ records; ``recall`` and ``render`` do the rest.
 
 from __future__ import annotations
 
+import enum
+from typing import Final
+
 from mdmfs.access.acl import Acl
 from mdmfs.access.decide import Granted, Refusal, grant
-from mdmfs.hospital.catalogue.records import FileRecord, FileState
+from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.deid.deidentify import ENGINE_GENERATION
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.pseudonyms import PatientKey
@@ -20,11 +23,28 @@ from mdmfs.hospital.release.recall import Recalls, Source
 from mdmfs.hospital.release.render import Admission
 from mdmfs.hospital.release.staging import StagedObject
 from mdmfs.hospital.store import Transaction
-from mdmfs.model.errors import AccessDeniedError, CredentialExpiredError, InstanceRefusedError, NoSuchFileError
+from mdmfs.model.errors import (
+    AccessDeniedError,
+    CredentialExpiredError,
+    InstanceRefusedError,
+    MdmfsError,
+    NoSuchFileError,
+    PacsUnreachableError,
+)
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
 
-_OPENABLE = {FileState.VISIBLE, FileState.SUPERSEDED}
+_OPENABLE: Final = {FileState.VISIBLE, FileState.SUPERSEDED}
+
+
+class Bar(enum.StrEnum):
+    """Why a file stays in although its ACLs let the caller have it."""
+
+    GONE = "the file is gone"
+    PROJECT_OVER = "the project has ended"
+    OPTED_OUT = "the patient has opted out"
+    OTHER_RULES = "registered under another policy or engine"
+    NO_PACS = "its PACS is not configured"
 
 
 async def release(
@@ -37,6 +57,9 @@ async def release(
     """
     granted = await admit(principal, guid, hospital, address=address)
     source = source_of(granted, hospital)
+    if isinstance(source, Bar):
+        await hospital.audit.record(_record(principal, guid, hospital, address, Event.REFUSAL, source.value))
+        raise _barred(guid, source)
     await hospital.audit.record(_record(principal, guid, hospital, address, Event.RELEASE, _deciding(granted)))
     staged = hospital.staging.find(guid, source.file.generation)
     return staged or await recalls.bring_online(source)
@@ -58,23 +81,24 @@ async def admit(principal: Principal, guid: Guid, hospital: Hospital, *, address
     raise AccessDeniedError(message)
 
 
-def source_of(granted: Granted, hospital: Hospital) -> Source:
-    """Find where a granted file comes from, and refuse what its project or its patient no longer allow."""
+def source_of(granted: Granted, hospital: Hospital) -> Source | Bar:
+    """Find where a granted file comes from, unless its project or its patient no longer allow it."""
     guid = granted.guid
-    with_source = hospital.store.read(lambda tx: (tx.catalogue.file(guid), tx.uidmap.resolve(guid)))
-    file, instance = with_source
+    file, instance = hospital.store.read(lambda tx: (tx.catalogue.file(guid), tx.uidmap.resolve(guid)))
     if file is None or instance is None or file.state not in _OPENABLE:
-        raise NoSuchFileError(_no_such_file(guid))
+        return Bar.GONE
     row = hospital.store.read(lambda tx: tx.subjects.by_id(instance.subject))
     project = hospital.projects.get(file.project)
     if row is None or project is None or project.is_over(hospital.clock()):
-        message = f"the project of {guid} has ended; its files are no longer released"
-        raise AccessDeniedError(message)
+        return Bar.PROJECT_OVER
     patient = PatientKey(row.issuer, row.patient_id)
-    if hospital.opted_out.holds(patient, instance.study_uid):
-        raise NoSuchFileError(_no_such_file(guid))
-    _refuse_other_rules(file, project.policy.digest)
-    known, subject = hospital.pacs[instance.pacs], subject_of(row)
+    if hospital.opted_out.may_mean(patient, instance.study_uid):
+        return Bar.OPTED_OUT
+    if (file.rendition.policy, file.rendition.engine_generation) != (project.policy.digest, ENGINE_GENERATION):
+        return Bar.OTHER_RULES
+    known, subject = hospital.pacs.get(instance.pacs), subject_of(row)
+    if known is None:
+        return Bar.NO_PACS
 
     async def admit_header(header: IdentifiedHeader) -> Admission:
         if known.patient_of(header) != patient:
@@ -124,11 +148,18 @@ def acl_of(tx: Transaction, acl_id: bytes) -> Acl | None:
     return None if found is None else found.acl
 
 
-def _refuse_other_rules(file: FileRecord, policy: bytes) -> None:
-    """Refuse where other rules would make another file than the one registered (design decision 2)."""
-    if file.rendition.policy != policy or file.rendition.engine_generation != ENGINE_GENERATION:
-        message = f"{file.guid} was registered under another policy or engine: mdmfs rerender makes it anew"
-        raise InstanceRefusedError(message)
+def _barred(guid: Guid, bar: Bar) -> MdmfsError:
+    match bar:
+        case Bar.GONE | Bar.OPTED_OUT:
+            return NoSuchFileError(_no_such_file(guid))
+        case Bar.PROJECT_OVER:
+            return AccessDeniedError(f"the project of {guid} has ended; its files are no longer released")
+        case Bar.OTHER_RULES:
+            return InstanceRefusedError(
+                f"{guid} was registered under another policy or engine: mdmfs rerender makes it anew"
+            )
+        case Bar.NO_PACS:
+            return PacsUnreachableError(f"the PACS of {guid} is no longer in the hospital's configuration")
 
 
 def _deciding(granted: Granted) -> str:

@@ -102,7 +102,8 @@ async def measure(rendering: Rendering, policy: bytes) -> Rendition:
         async for segment in segments:
             header.update(memoryview(segment)[: max(0, rendering.deidentification.header_length - size)])
             whole.update(segment)
-            digests += hashlib.sha256(segment).digest()
+            # most files have one segment, and its digest is the file's
+            digests += whole.digest() if size == 0 else hashlib.sha256(segment).digest()
             size += len(segment)
     return Rendition(
         size=size,
@@ -122,23 +123,19 @@ async def verified(rendering: Rendering, guid: Guid, registered: Rendition) -> A
     Raises ``InstanceChangedError`` at the first that does not, which says whether header or pixels changed.
     """
     position = size = 0
+    header = hashlib.sha256()
     async with contextlib.aclosing(rendering.segments()) as segments:
         async for segment in segments:
-            expected = registered.segment_sha256[position : position + hashlib.sha256().digest_size]
+            expected = registered.segment_sha256[position : position + header.digest_size]
+            header.update(memoryview(segment)[: max(0, registered.header_length - size)])
             if hashlib.sha256(segment).digest() != expected:
-                raise _changed(
-                    guid, is_header=size < registered.header_length and not _same_header(segment, registered)
-                )
+                is_within_header = size < registered.header_length
+                raise _changed(guid, is_header=is_within_header and header.digest() != registered.header_sha256)
             position += len(expected)
             size += len(segment)
             yield segment
     if size != registered.size:
         raise _changed(guid, is_header=False)
-
-
-def _same_header(first: bytearray, registered: Rendition) -> bool:
-    header = memoryview(first)[: registered.header_length]
-    return hashlib.sha256(header).digest() == registered.header_sha256
 
 
 def _changed(guid: Guid, *, is_header: bool) -> InstanceChangedError:

@@ -48,6 +48,11 @@ class StagedObject:
         return self._failure is None and self._written == self.size
 
     @property
+    def has_begun(self) -> bool:
+        """Whether verified bytes are there: before, nobody knows whether there will ever be any."""
+        return self._written > HEADER_SIZE
+
+    @property
     def has_failed(self) -> bool:
         """Whether it will never be whole."""
         return self._failure is not None
@@ -62,6 +67,8 @@ class StagedObject:
 
     def open(self) -> StagedReader:
         """Open it for reading, at once: from then on nothing that happens to its name matters."""
+        if self._failure is not None:
+            raise again(self._failure) from self._failure
         try:
             return StagedReader(self, os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
@@ -116,6 +123,10 @@ class Staging:
         self._directory = directory
         self._limit = limit
         self._objects: collections.OrderedDict[Guid, StagedObject] = collections.OrderedDict()
+        self._octets = 0
+        """Of all objects."""
+        self._in_use = 0
+        """Of those that are being written."""
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.chmod(0o700)
@@ -125,47 +136,62 @@ class Staging:
             raise StoreError(message) from error
 
     def find(self, guid: Guid, generation: int) -> StagedObject | None:
-        """Give the object of this key generation, whole or on its way; None where there is neither."""
+        """Give the object of this key generation, whole or on its way; None where nothing verified of it is there."""
         staged = self._objects.get(guid)
-        if staged is None or staged.generation != generation or staged.has_failed:
+        if staged is None or staged.generation != generation or staged.has_failed or not staged.has_begun:
             return None
         self._objects.move_to_end(guid)
         return staged
 
     @contextlib.asynccontextmanager
     async def writing(self, guid: Guid, generation: int, size: int) -> AsyncIterator[StagingWriter]:
-        """Stage a new object; leaving the context early or with an error drops it and fails its readers."""
+        """Stage a new object; leaving the context early or with an error drops it and fails its readers.
+
+        It takes the place of an older one of the same file. Raises ``OutOfSpaceError`` where there is no room for it.
+        """
+        self.discard(guid)
         self._make_room(size)
         staged = StagedObject(self._directory / f"{guid}.{generation}.part", guid, generation, size)
         writer = StagingWriter(staged)
-        self._objects[guid] = staged
+        self._keep(staged)
+        self._in_use += size
         try:
             yield writer
             await writer.complete()
         except BaseException as error:
-            self.discard(guid)
+            self._drop(staged)
             reason = error if isinstance(error, MdmfsError) else IntegrityError(f"the staging of {guid} was broken off")
             staged.fail(reason)
             raise
         finally:
+            self._in_use -= size
             writer.close()
 
     def discard(self, guid: Guid) -> None:
         """Delete an object; whoever reads it finishes from the open file, or fails."""
-        staged = self._objects.pop(guid, None)
+        staged = self._objects.get(guid)
         if staged is not None:
-            staged.path.unlink(missing_ok=True)
+            self._drop(staged)
+
+    def _keep(self, staged: StagedObject) -> None:
+        self.discard(staged.guid)
+        self._objects[staged.guid] = staged
+        self._octets += staged.size
+
+    def _drop(self, staged: StagedObject) -> None:
+        if self._objects.get(staged.guid) is staged:
+            del self._objects[staged.guid]
+            self._octets -= staged.size
+        staged.path.unlink(missing_ok=True)
 
     def _make_room(self, size: int) -> None:
-        total = size + sum(staged.size for staged in self._objects.values())
-        for staged in [staged for staged in self._objects.values() if staged.is_complete]:
-            if total <= self._limit:
-                return
-            total -= staged.size
-            self.discard(staged.guid)
-        if total > self._limit:
+        if self._octets + size <= self._limit:
+            return
+        if self._in_use + size > self._limit:
             message = f"staging holds at most {self._limit} bytes and all of it is in use; allow it more or try again"
             raise OutOfSpaceError(message)
+        while self._octets + size > self._limit:
+            self._drop(next(staged for staged in self._objects.values() if staged.is_complete))
 
     def _take_over(self) -> None:
         """Find whole objects, oldest first; drop everything else."""
@@ -181,7 +207,8 @@ class Staging:
                 staged.salt = file.read(SALT_SIZE)
             staged.advance(size)
             found.append((path.stat().st_mtime, staged))
-        self._objects.update((staged.guid, staged) for _, staged in sorted(found, key=lambda pair: pair[0]))
+        for _, staged in sorted(found, key=lambda pair: pair[0]):
+            self._keep(staged)
 
 
 class StagingWriter:

@@ -1,0 +1,179 @@
+"""The trigger: a C-STORE from a listed PACS is a notice, kept durably; when it has settled, its series is registered.
+
+The wait is there for corrections: most wrong-patient errors are mended in the first hours. What is registered is what
+the PACS then says, never what was stored to us (design decision 13).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+import trio
+
+from mdmfs.hospital.bell import Bell
+from mdmfs.hospital.deid.refusal import Reason
+from mdmfs.hospital.dicom.pacs import SeriesFound
+from mdmfs.hospital.dicom.receive import StoredInstance
+from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.incident import note_incident
+from mdmfs.hospital.ledger.records import Notice, NoticedSeries, QuarantineRecord, SeriesState
+from mdmfs.hospital.projects import Project
+from mdmfs.hospital.registration.register import register_series
+from mdmfs.hospital.release.audit import AuditRecord, Event
+from mdmfs.hospital.store import Transaction
+from mdmfs.hospital.uidmap.records import SeriesKey
+from mdmfs.model.errors import MdmfsError, RecallFailedError
+
+log = structlog.get_logger()
+
+QUIET_SECONDS: Final = 0.5
+"""Without news of a series, before it is looked at, however short ``settle`` is: its instances come one by one."""
+FIRST_PAUSE: Final = 5.0
+LONGEST_PAUSE: Final = 3600.0
+GIVEN_UP_AFTER: Final = 30 * 86_400.0
+"""Seconds after which a series that the PACS does not name any more is forgotten."""
+_LONGEST_SLEEP: Final = 60.0
+_MAX_DOUBLINGS: Final = 16
+
+
+class Trigger:
+    """Takes notices and works on them; ``run`` is its task."""
+
+    def __init__(self, hospital: Hospital, settle: float) -> None:
+        """Wait ``settle`` seconds after the latest notice of a series."""
+        self._hospital = hospital
+        self._settle = max(settle, QUIET_SECONDS)
+        self._arrival = Bell()
+        self._failures: dict[SeriesKey, int] = {}
+        self._not_before: dict[SeriesKey, float] = {}
+
+    async def note(self, instance: StoredInstance) -> None:
+        """Remember an instance; returns when it is on disk. Raises ``StoreError`` or ``OutOfSpaceError``."""
+        notice = Notice(*instance, self._hospital.clock())
+        await self._hospital.store.write(lambda tx: tx.notices.put(notice))
+        self._arrival.ring()
+
+    async def run(self) -> None:
+        """Work on what has settled, until cancelled; what an earlier run has left too."""
+        while True:
+            ring = self._arrival.next()
+            waiting = self._hospital.store.read(lambda tx: tx.notices.all())
+            now = self._hospital.clock()
+            due = [series for series in waiting if self._due_at(series) <= now]
+            for series in due:
+                await self._work_on(series)
+            if not due:
+                wait = min((self._due_at(series) - now for series in waiting), default=_LONGEST_SLEEP)
+                # Never longer than a minute: the clock on the wall may be set.
+                with trio.move_on_after(min(max(wait, 0.0), _LONGEST_SLEEP)):
+                    await ring.wait()
+
+    def _due_at(self, series: NoticedSeries) -> float:
+        return max(series.latest + self._settle, self._not_before.get(_key(series), 0.0))
+
+    async def _work_on(self, series: NoticedSeries) -> None:
+        """Deal with one series; what fails is tried again later, ever less often."""
+        try:
+            is_done = await self._register(series)
+        except MdmfsError as error:
+            self._postpone(series, str(error))
+        except Exception as error:  # noqa: BLE001 the service loop: one series must not end the trigger
+            self._postpone(series, note_incident("a series that a PACS told of", error))
+        else:
+            if is_done:
+                self._failures.pop(_key(series), None)
+                self._not_before.pop(_key(series), None)
+                await self._hospital.store.write(lambda tx: tx.notices.remove(series))
+
+    def _postpone(self, series: NoticedSeries, reason: str) -> None:
+        key = _key(series)
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        pause = min(FIRST_PAUSE * 2 ** min(failures - 1, _MAX_DOUBLINGS), LONGEST_PAUSE)
+        self._not_before[key] = self._hospital.clock() + pause
+        log.warning("a series that a PACS told of is not registered yet", pacs=series.pacs, reason=reason, pause=pause)
+
+    async def _register(self, series: NoticedSeries) -> bool:
+        """Offer a series to every project that it may belong to; True when nothing is left to do."""
+        known = self._hospital.pacs.get(series.pacs)
+        found = None if known is None else await self._find(series)
+        if found is None:
+            if self._hospital.clock() - series.latest > GIVEN_UP_AFTER:
+                log.warning("a series that a PACS told of was never found there", pacs=series.pacs)
+                return True
+            message = f"PACS {series.pacs} does not name the series, or is not configured any more"
+            raise RecallFailedError(message)
+        was_taken = False
+        for project in self._projects(series, found):
+            outcome = await register_series(found, series.pacs, project, self._hospital, on_instance=_ignore)
+            was_taken = was_taken or outcome is not None
+            if outcome is not None and self._is_unfinished(project, series):
+                message = f"PACS {series.pacs} still adds to the series"
+                raise RecallFailedError(message)
+        await self._settle_quarantine(series, was_taken=was_taken)
+        return True
+
+    async def _find(self, series: NoticedSeries) -> SeriesFound | None:
+        pacs = self._hospital.pacs[series.pacs].pacs
+        found = await pacs.find_series(study_uid=series.study_uid)
+        return next((it for it in found if it.series_uid == series.series_uid), None)
+
+    def _projects(self, series: NoticedSeries, found: SeriesFound) -> list[Project]:
+        """Choose the projects whose list may mean the series; the headers of its instances then decide."""
+        now = self._hospital.clock()
+        return [
+            project
+            for project in self._hospital.projects.values()
+            if not project.is_over(now)
+            and series.pacs in project.pacs
+            and (
+                series.study_uid in project.inclusion.studies
+                or any(it.patient_id == found.patient_id for it in project.inclusion.patients)
+            )
+        ]
+
+    def _is_unfinished(self, project: Project, series: NoticedSeries) -> bool:
+        key = SeriesKey(project.name, series.study_uid, series.series_uid)
+        record = self._hospital.store.read(lambda tx: tx.series.get(key))
+        return record is not None and record.state is SeriesState.REGISTERING
+
+    async def _settle_quarantine(self, series: NoticedSeries, *, was_taken: bool) -> None:
+        """Remember that no project includes what was told of, or forget that none did."""
+        now = self._hospital.clock()
+
+        def act(tx: Transaction) -> int:
+            notices = tx.notices.of_series(series)
+            for notice in notices:
+                if was_taken:
+                    tx.quarantine.remove(_key(series), notice.instance_uid)
+                else:
+                    tx.quarantine.put(_not_included(notice, now))
+            return len(notices)
+
+        count = await self._hospital.store.write(act)
+        if not was_taken:
+            outcome = Reason.NOT_INCLUDED.value
+            await self._hospital.audit.record(
+                AuditRecord(time=now, event=Event.QUARANTINE, outcome=outcome, count=count)
+            )
+
+
+def _key(series: NoticedSeries) -> SeriesKey:
+    """Name a series outside all projects."""
+    return SeriesKey("", series.study_uid, series.series_uid)
+
+
+def _not_included(notice: Notice, now: float) -> QuarantineRecord:
+    return QuarantineRecord(
+        project="",
+        study_uid=notice.study_uid,
+        series_uid=notice.series_uid,
+        instance_uid=notice.instance_uid,
+        reason=Reason.NOT_INCLUDED.value,
+        tag="",
+        when=now,
+    )
+
+
+def _ignore(_octets: int) -> None:
+    """Show nobody the progress."""

@@ -1,0 +1,153 @@
+"""The whole chain in its own processes: a PACS, a hospital, keystores and a mount, some killed again and again."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import errno
+import hashlib
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from mdmfs.cli.harvest import harvest_project
+from mdmfs.demo.patients import Fate, PlantedFile, write_patients
+from mdmfs.demo.people import CHEST, KNEE
+from mdmfs.demo.processes import Processes, running
+from mdmfs.demo.site import PROJECT, READER, Site, make_site, mountpoint_of
+from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.wire.messages import HARVEST_PATH, HARVEST_PROGRESS_PATH, AskHarvest, HarvestProgress, StartHarvest
+from mdmfs.wire.peers import open_client
+
+OUTAGE = {errno.EHOSTUNREACH, errno.ETIMEDOUT}
+SECONDS = 20.0
+
+
+class Chain:
+    """A site whose PACS holds two patients."""
+
+    def __init__(self, site: Site, processes: Processes, planted: tuple[PlantedFile, ...]) -> None:
+        self.site = site
+        self.processes = processes
+        self.expected = sum(one.fate is Fate.RELEASED for one in planted)
+
+    @property
+    def configuration(self) -> HospitalConfiguration:
+        """The hospital's."""
+        return HospitalConfiguration.read(self.site.hospital_file)
+
+    def harvest_until(self, instances: int) -> None:
+        """Start to register, and come back once so many instances were done, or all."""
+
+        async def start() -> None:
+            credential, anchors = self.configuration.credential, self.configuration.anchors
+            client = open_client(str(self.configuration.public), str(credential.subject()), credential, anchors)
+            deadline = trio.current_time() + SECONDS
+            progress = await client.call(HARVEST_PATH, StartHarvest(PROJECT), HarvestProgress, deadline=deadline)
+            while progress.instances_done < instances and not progress.is_over:
+                ask = AskHarvest(PROJECT)
+                progress = await client.call(HARVEST_PROGRESS_PATH, ask, HarvestProgress, deadline=deadline)
+            await client.aclose()
+
+        trio.run(start)
+
+    def harvest(self) -> HarvestProgress:
+        """Register to the end."""
+        return trio.run(harvest_project, self.configuration, PROJECT)
+
+    def mount(self) -> list[Path]:
+        """Mount for the reader, and list every file."""
+        mountpoint = mountpoint_of(self.site.state, READER)
+        self.processes.start_mount(READER, mountpoint)
+        return sorted(path for path in mountpoint.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Iterator[Chain]:
+    """Everything but the mount, and nothing registered yet."""
+    site = make_site(tmp_path / "site", pacs="", inclusion=None, deadline=10.0)
+    planted = write_patients(site.pacs_directory, (CHEST, KNEE))
+    with running(site) as processes:
+        processes.start_pacs()
+        processes.start_keystores()
+        processes.start_hospital()
+        yield Chain(site, processes, planted)
+
+
+def is_whole(path: Path) -> bool:
+    """Read a file and compare it with the size and digest that are told of it."""
+    size, digest = path.stat().st_size, os.getxattr(path, "user.mdmfs.sha256").decode()
+    octets = path.read_bytes()
+    return len(octets) == size and hashlib.sha256(octets).hexdigest() == digest
+
+
+def test_a_registration_killed_at_any_moment_is_finished_by_the_next(chain: Chain) -> None:
+    """Kill -9 of the hospital and of keystores: then every file is there once and opens with its digest."""
+    chance = random.Random(20180312)  # noqa: S311 instants, no secrets
+    for turn, instances in enumerate((1, 12, 25, 40, 60, 84)):
+        chain.harvest_until(instances)
+        time.sleep(chance.uniform(0, 0.02))
+        if turn % 2:
+            chain.processes.stop("keystore-1", signal.SIGKILL)
+        chain.processes.stop("hospital", signal.SIGKILL)
+        if turn % 2:
+            chain.processes.start_keystore(1)
+        chain.processes.start_hospital()
+    progress = chain.harvest()
+    assert progress.failures == []
+    assert progress.depositing == 0
+    files = chain.mount()
+    guids = collections.Counter(os.getxattr(path, "user.guid") for path in files)
+    assert len(files) == len(guids) == chain.expected
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(is_whole, files))
+    again = chain.harvest()
+    assert (again.registered, again.failures) == (0, [])
+    assert sorted(path.name for path in (chain.site.hospital_directory / "staging").glob("*.part")) == []
+
+
+def test_a_hospital_restarted_under_its_readers_gives_no_wrong_byte(chain: Chain) -> None:
+    """What is cached reads on all the while; what is not fails as an outage, never as missing, and heals by itself."""
+    assert chain.harvest().failures == []
+    files = chain.mount()
+    warm, cold = files[:10], files[10:]
+    assert all(map(is_whole, warm))
+    ended = threading.Event()
+    seen: collections.Counter[str] = collections.Counter()
+
+    def read_warm() -> None:
+        while not ended.is_set():
+            for path in warm:
+                seen["warm" if is_whole(path) else "wrong"] += 1
+
+    def read_cold() -> None:
+        for path in cold * 3:
+            try:
+                seen["cold" if is_whole(path) else "wrong"] += 1
+            except OSError as error:
+                seen["outage" if error.errno in OUTAGE else str(error)] += 1
+                time.sleep(0.05)
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        readers = [pool.submit(read_warm), pool.submit(read_cold)]
+        try:
+            for ending in (signal.SIGTERM, signal.SIGKILL):
+                time.sleep(0.3)
+                chain.processes.stop("hospital", ending)
+                time.sleep(0.5)
+                chain.processes.start_hospital()
+            readers[1].result(4 * SECONDS)
+        finally:
+            ended.set()
+        readers[0].result(SECONDS)
+    assert set(seen) <= {"warm", "cold", "outage"}, seen
+    assert seen["warm"] >= len(warm)
+    assert seen["cold"] >= len(cold)
+    assert all(map(is_whole, files))

@@ -1,0 +1,45 @@
+"""The command line: what is wrong is one line on standard error and exit code 1, without a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command."""
+    return subprocess.run(
+        [sys.executable, "-m", "mdmfs.cli", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("command", ["hospitald", "keystored"])
+def test_a_daemon_with_a_wrong_configuration_says_so_in_one_line(tmp_path: Path, command: str) -> None:
+    """The file and the field."""
+    path = tmp_path / "x.toml"
+    path.write_text("[hospital]\nnam = 1\n")
+    done = run(command, str(path))
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"mdmfs: {path} is not a valid configuration")
+
+
+def test_the_digest_of_a_policy_is_what_an_approver_signs(tmp_path: Path) -> None:
+    """The same for a shipped policy and its copy in a file, whatever its comments."""
+    shipped = run("policy", "digest", "strict")
+    (tmp_path / "copy.toml").write_text('# copied\nheads = "refuse"\nname = "strict"\n')
+    assert run("policy", "digest", str(tmp_path / "copy.toml")).stdout == shipped.stdout
+    assert len(bytes.fromhex(shipped.stdout.strip())) == 32
+    assert run("policy", "digest", "nothing").returncode == 1
+
+
+def test_a_demonstration_touches_no_folder_that_it_did_not_make(tmp_path: Path) -> None:
+    """A folder with somebody's files in it stays as it is."""
+    (tmp_path / "thesis.txt").write_text("years of work")
+    done = run("demo", "--state", str(tmp_path))
+    assert done.returncode == 1
+    assert "choose another --state" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

@@ -1,0 +1,264 @@
+"""A whole hospital zone on twins: a PACS, a store and keystores in memory, folders on disk; it can be restarted."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import functools
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+
+import msgspec
+import trio
+from pydicom import Dataset
+
+from mdmfs.access.acl import Acl, Entry, EntryKind, Right
+from mdmfs.hospital.bell import Bell
+from mdmfs.hospital.daemon import make_project_directories, read_policy
+from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.hospital.feed import Feed
+from mdmfs.hospital.hospital import Hospital, KnownPacs
+from mdmfs.hospital.ledger.records import SeriesRecord
+from mdmfs.hospital.projects import NOBODY, Partial, PatientList, Project
+from mdmfs.hospital.registration.deposit import deposit
+from mdmfs.hospital.registration.harvest import Harvest, Harvests
+from mdmfs.hospital.release.audit import Audit
+from mdmfs.hospital.release.escrow import Seal, verifier
+from mdmfs.hospital.release.recall import Recalls
+from mdmfs.hospital.release.release import quarantine, release
+from mdmfs.hospital.release.staging import StagedObject, Staging
+from mdmfs.hospital.service import HospitalFace
+from mdmfs.hospital.store import Store
+from mdmfs.model.identity import Principal
+from mdmfs.model.names import Guid, Lfn
+from mdmfs.sealing.header import ObjectContext, Role
+from mdmfs.sealing.unseal import unseal
+from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.messages import HarvestProgress, Message
+from mdmfs.wire.service import Answer, Reply, Request
+from mdmfs.wire.stream import Address
+from tests.twins.images import ct_slice
+from tests.twins.keystores import HOSPITAL, TwinKeystore, principal
+from tests.twins.pacs import TwinPacs
+from tests.twins.store import MemoryStore
+
+NOW = 1_700_000_000.0
+READER = principal("/DC=org/DC=demo/CN=reader")
+STRANGER = principal("/DC=org/DC=demo/CN=stranger")
+OWNER = principal(HOSPITAL)
+PROJECT = "neuro"
+PROJECT_LFN = Lfn(("amc", PROJECT))
+KEYSTORES = ("k1", "k2", "k3")
+PATIENT = PatientKey(issuer="AMC", patient_id="TEST-1")
+SECONDS = 5.0
+"""Longer than anything takes here: what is not there by then never comes."""
+
+
+def slice_of(
+    number: int, *, patient_id: str = "TEST-1", study: int = 1, series: int = 1, size: int = 64, syntax: str = ""
+) -> Dataset:
+    """Make a CT slice that the shipped policies let through."""
+    instance = ct_slice(number, patient_id=patient_id, study=study, series=series, size=size, syntax=syntax)
+    instance.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    instance.BodyPartExamined = "CHEST"
+    return instance
+
+
+def slices(numbers: Iterable[int], *, series: int = 1) -> list[Dataset]:
+    """Make the slices of a series."""
+    return [slice_of(number, series=series) for number in numbers]
+
+
+def including(*patients: PatientKey, studies: Iterable[str] = ()) -> PatientList:
+    """Make a list."""
+    return PatientList(frozenset(patients), frozenset(studies))
+
+
+def project_acl() -> Acl:
+    """Let the reader in, and give everything to the hospital."""
+    entries = (
+        Entry(EntryKind.OWNER, "", (Right.READ | Right.TRAVERSE | Right.WRITE | Right.ADMINISTER).value),
+        Entry(EntryKind.USER, str(READER.dn), (Right.READ | Right.TRAVERSE).value),
+    )
+    return Acl(str(HOSPITAL), entries, entries)
+
+
+class Clinic:
+    """What outlives a restart, and what the next start is told."""
+
+    def __init__(self, folder: Path, held: Iterable[Dataset] = ()) -> None:
+        self.folder = folder
+        self.pacs = TwinPacs(list(held))
+        self.store: Store = MemoryStore()
+        self.keystores = {name: TwinKeystore(HOSPITAL) for name in KEYSTORES}
+        self.now = NOW
+        self.inclusion = including(PATIENT)
+        self.opted_out = NOBODY
+        self.policy = read_policy("research")
+        self.until = dt.datetime.fromtimestamp(NOW, dt.UTC).date()
+        self.partial = Partial.HIDE
+        self.issuer = "AMC"
+        self.required = 2
+        self.staging_bytes = 2**30
+        self.deadline = SECONDS
+
+    @contextlib.asynccontextmanager
+    async def open(self, *, deposits: bool = True) -> AsyncIterator[OpenClinic]:
+        """Run the hospital for a block; without ``deposits`` nothing leaves the outbox."""
+        async with contextlib.AsyncExitStack() as stack:
+            audit = Audit(self.folder / "audit.jsonl")
+            stack.callback(audit.close)
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            hospital = self._hospital(audit, nursery)
+            await hospital.store.write(functools.partial(make_project_directories, hospital=hospital))
+            recalls = Recalls(
+                {"main": (self.pacs, 2)},
+                hospital.keystores,
+                hospital.staging,
+                functools.partial(quarantine, hospital),
+                self.deadline,
+            )
+            nursery.start_soon(audit.run)
+            nursery.start_soon(recalls.run)
+            if deposits:
+                nursery.start_soon(deposit, hospital)
+            yield OpenClinic(self, hospital, recalls, nursery, delivers=deposits)
+            nursery.cancel_scope.cancel()
+
+    def _hospital(self, audit: Audit, nursery: trio.Nursery) -> Hospital:
+        project = Project(
+            PROJECT, PROJECT_LFN, self.policy, project_acl(), ("main",), self.inclusion, self.until, self.partial
+        )
+        return Hospital(
+            name="amc",
+            dn=HOSPITAL,
+            store=self.store,
+            pacs={"main": KnownPacs(self.pacs, self.issuer)},
+            projects={PROJECT: project},
+            opted_out=self.opted_out,
+            keystores=Keystores({name: twin.as_seen_by(OWNER) for name, twin in self.keystores.items()}, nursery),
+            seal=Seal(self.folder / "outbox.key"),
+            threshold=2,
+            required=self.required,
+            staging=Staging(self.folder / "staging", self.staging_bytes),
+            audit=audit,
+            outbox=Bell(),
+            feed=Feed(self.store),
+            clock=lambda: self.now,
+        )
+
+
+class OpenClinic:
+    """A hospital that runs."""
+
+    def __init__(
+        self, clinic: Clinic, hospital: Hospital, recalls: Recalls, nursery: trio.Nursery, *, delivers: bool
+    ) -> None:
+        self.clinic = clinic
+        self.delivers = delivers
+        self.hospital = hospital
+        self.recalls = recalls
+        self.nursery = nursery
+        self.harvests = Harvests(hospital, nursery)
+        self.face = HospitalFace(hospital, recalls, self.harvests, Address("hospital.example.org", 8443)).service()
+
+    async def harvest(self) -> HarvestProgress:
+        """Harvest the project to its end, and wait until the keystores that can have got their shares."""
+        harvest = Harvest(self.hospital.projects[PROJECT])
+        await harvest.run(self.hospital)
+        await self.deliver()
+        return harvest.progress(self.hospital.store)
+
+    async def deliver(self) -> None:
+        """Wait until the outbox holds nothing for a keystore that answers."""
+        if not self.delivers:
+            return
+        able = {name for name, twin in self.clinic.keystores.items() if twin.failure is None and not twin.is_silent}
+        read = self.hospital.store.read
+        with trio.move_on_after(0.5):
+            await until(lambda: not able & set(read(lambda tx: tx.outbox.destinations())))
+
+    def names(self) -> list[str]:
+        """List every visible file below the project."""
+        return sorted(self.files())
+
+    def files(self) -> dict[str, Guid]:
+        """Give the GUID of every visible file by its LFN below the project."""
+        found: dict[str, Guid] = {}
+
+        def walk(lfn: Lfn) -> None:
+            node = self.hospital.store.read(lambda tx: tx.catalogue.look_up(lfn))
+            if node is None:
+                return
+            for entry in self.hospital.store.read(lambda tx: tx.catalogue.list_page(node.inode)).nodes:
+                below = lfn / entry.name
+                if entry.guid:
+                    found["/".join(below.parts[len(PROJECT_LFN.parts) :])] = Guid(entry.guid)
+                else:
+                    walk(below)
+
+        walk(PROJECT_LFN)
+        return dict(sorted(found.items()))
+
+    def series(self) -> list[SeriesRecord]:
+        """Give what is kept of every series."""
+        return self.hospital.store.read(lambda tx: tx.series.all())
+
+    async def release(self, guid: Guid, principal: Principal = READER) -> StagedObject:
+        """Let a file out."""
+        return await release(principal, guid, self.hospital, self.recalls, address="192.0.2.7")
+
+    async def read(self, guid: Guid, principal: Principal = READER) -> bytes:
+        """Read a file as a worker does: the sealed object from the hospital, the shares from the keystores."""
+        staged = await self.release(guid, principal)
+        sealed = await sealed_octets(staged)
+        file = self.hospital.store.read(lambda tx: tx.catalogue.file(guid))
+        assert file is not None
+        clients = {name: twin.as_seen_by(principal) for name, twin in self.clinic.keystores.items()}
+        keystores = Keystores(clients, self.nursery)
+        verify = verifier(guid, file.generation, file.key_check)
+        async with keystores.collecting([guid], deadline=trio.current_time() + SECONDS) as gathering:
+            with await gathering.key(guid, verify, threshold=file.threshold) as key:
+                context = ObjectContext(Role.BODY, guid, file.generation, file.rendition.size)
+                octets = unseal(sealed, key, context)
+        assert hashlib.sha256(octets).digest() == file.rendition.sha256
+        return octets
+
+    async def ask(self, path: str, message: Message | bytes = b"", principal: Principal = READER) -> Answer:
+        """Ask over the service, without a socket."""
+        octets = message if isinstance(message, bytes) else msgspec.msgpack.encode(message)
+
+        async def body() -> bytes:
+            await trio.lowlevel.checkpoint()
+            return octets
+
+        method = "GET" if path.startswith("/v1/sealed") else "POST"
+        return await self.face.answer(Request(method, path, {}, principal, Address("192.0.2.7", 1), body))
+
+    async def told(self, path: str, message: Message, principal: Principal = READER) -> Message:
+        """Give the message of an answer that is one."""
+        answer = await self.ask(path, message, principal)
+        assert isinstance(answer, Reply)
+        return answer.message
+
+    def audited(self) -> list[dict[str, object]]:
+        """Read the audit log."""
+        lines = (self.clinic.folder / "audit.jsonl").read_bytes().splitlines()
+        return [msgspec.json.decode(line) for line in lines]
+
+
+async def sealed_octets(staged: StagedObject) -> bytes:
+    """Read a staged object to its end."""
+    reader = staged.open()
+    try:
+        return b"".join([piece async for piece in reader.octets(0, staged.size)])
+    finally:
+        reader.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that nobody tells of, ``SECONDS`` at most."""
+    with trio.fail_after(SECONDS):
+        while not condition():  # noqa: ASYNC110 there is no event
+            await trio.sleep(0.001)

@@ -1,0 +1,116 @@
+"""The hospital's own file: what could never work is refused before anything is opened, by file and field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.model.errors import ConfigurationError
+from mdmfs.pki.tls import Credential
+from mdmfs.wire.peers import open_client, open_keystores
+from mdmfs.wire.stream import Address
+from tests.twins import certificates as make
+from tests.twins.wire import anchors_in
+
+KEYSTORE = '[[keystores]]\nname = "k{0}"\naddress = "127.0.0.1:{0}"\ndn = "/CN=k{0}"\n'
+TEXT = """\
+[hospital]
+name = "amc"
+listen = "127.0.0.1:8443"
+directory = "data"
+projects = "projects"
+
+[tls]
+certificate = "a.pem"
+key = "a.key"
+trust = "ca.pem"
+
+[[pacs]]
+name = "main"
+address = "PACS@pacs.example.org:4242"
+
+""" + "".join(KEYSTORE.format(number) for number in (1, 2, 3))
+
+
+def read(folder: Path, *changes: tuple[str, str]) -> HospitalConfiguration:
+    """Read the file with some of its text changed."""
+    text = TEXT
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new, 1)
+    path = folder / "hospital.toml"
+    path.write_text(text)
+    return HospitalConfiguration.read(path)
+
+
+def test_defaults_and_paths(tmp_path: Path) -> None:
+    """Two of three make a key, all but one acknowledge; relative paths count from the file."""
+    found = read(tmp_path)
+    assert (found.keys.threshold, found.required_keystores) == (2, 2)
+    assert found.credential == Credential(tmp_path / "a.pem", tmp_path / "a.key")
+    assert found.path("/abs/olute") == Path("/abs/olute")
+    assert found.listen == found.public == Address("127.0.0.1", 8443)
+    other = read(tmp_path, ('projects = "', 'public_address = "amc.example.org:443"\nprojects = "'))
+    assert other.public == Address("amc.example.org", 443)
+
+
+@pytest.mark.parametrize(("threshold", "required", "expected"), [(1, 0, 2), (3, 0, 3), (2, 3, 3), (1, 1, 1)])
+def test_the_number_of_acknowledgements_has_a_sound_default(
+    tmp_path: Path, threshold: int, required: int, expected: int
+) -> None:
+    """Never below the threshold."""
+    keys = f"[keys]\nthreshold = {threshold}\nrequired = {required}\n\n[[pacs]]"
+    assert read(tmp_path, ("[[pacs]]", keys)).required_keystores == expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('name = "amc"', 'name = "a/b"', "name in an LFN"),
+        ('name = "amc"', 'name = ""', "name in an LFN"),
+        ("127.0.0.1:8443", "127.0.0.1", "HOST:PORT"),
+        ("127.0.0.1:8443", "127.0.0.1:99999", "HOST:PORT"),
+        ('projects = "', 'public_address = "nowhere"\nprojects = "', "HOST:PORT"),
+        ('projects = "', 'recall_deadline = 0\nprojects = "', "recall_deadline"),
+        ('projects = "', 'recall_deadline = nan\nprojects = "', "recall_deadline"),
+        ('projects = "', 'recall_deadline = inf\nprojects = "', "recall_deadline"),
+        ('projects = "', 'staging_bytes = -1\nprojects = "', "staging_bytes"),
+        ('projects = "', 'projekte = "x"\nprojects = "', "projekte"),
+        ("PACS@pacs.example.org:4242", "pacs.example.org:4242", "AET@HOST:PORT"),
+        ('name = "main"', 'name = ""', "name of its own"),
+        ('name = "main"', 'name = "main"\nassociations = 0', "at least one association"),
+        ('name = "main"', 'name = "main"\ncalling = "much too long an AE title"', "AE title"),
+        ('name = "k2"', 'name = "k1"', "name of its own"),
+        ('name = "k2"', 'name = "k\\u0000"', "name of its own"),
+        ('name = "k2"', f'name = "{"k" * 129}"', "name of its own"),
+        ("[[pacs]]", "[keys]\nthreshold = 4\n\n[[pacs]]", "threshold 4"),
+        ("[[pacs]]", "[keys]\nthreshold = 0\n\n[[pacs]]", "threshold 0"),
+        ("[[pacs]]", "[keys]\nthreshold = 2\nrequired = 1\n\n[[pacs]]", "required 1"),
+        ("[[pacs]]", "[keys]\nrequired = 4\n\n[[pacs]]", "required 4"),
+        ("[tls]", "[tsl]", "tsl"),
+    ],
+)
+def test_what_is_wrong_is_told_with_the_file(tmp_path: Path, old: str, new: str, told: str) -> None:
+    """Each field."""
+    with pytest.raises(ConfigurationError) as raised:
+        read(tmp_path, (old, new))
+    assert told in str(raised.value)
+    assert str(tmp_path / "hospital.toml") in str(raised.value)
+
+
+async def test_a_peer_without_a_proper_name_or_address_is_told(tmp_path: Path) -> None:
+    """By its address, as an error of the configuration."""
+    credential = make.host("hospital").save(tmp_path, "hospital")
+    anchors = anchors_in(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"127\.0\.0\.1:1 is none"):
+        open_client("127.0.0.1:1", "nobody", credential, anchors)
+    with pytest.raises(ConfigurationError, match="HOST:PORT"):
+        open_client("127.0.0.1", "/CN=k1", credential, anchors)
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(ConfigurationError, match="no keystore"):
+            open_keystores([], credential, anchors, nursery)
+        configuration = read(tmp_path)
+        assert open_keystores(configuration.keystores, credential, anchors, nursery).names == ("k1", "k2", "k3")

@@ -1,0 +1,81 @@
+"""What hospitald does when it starts: directories above the images, and refusals that stop it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from mdmfs.access.acl import Acl, Entry, EntryKind, Right
+from mdmfs.hospital.daemon import make_project_directories, read_policy
+from mdmfs.hospital.deid.policy import Policy
+from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.identity import Principal
+from mdmfs.model.names import Lfn
+from mdmfs.wire.messages import LIST_PATH, DirectoryPage, ListDirectory
+from tests.twins.clinic import HOSPITAL, PROJECT, READER, STRANGER, Clinic, OpenClinic, slices
+from tests.twins.keystores import principal
+
+SECOND = principal("/DC=org/DC=demo/CN=second")
+
+
+async def top_names(hospital: OpenClinic, who: Principal) -> list[str]:
+    """List what stands in the root for somebody."""
+    page = await hospital.told(LIST_PATH, ListDirectory(str(Lfn(()))), who)
+    assert isinstance(page, DirectoryPage)
+    return [node.name for node in page.entries]
+
+
+def acl_for(who: Principal) -> Acl:
+    """Let one reader in."""
+    entries = (
+        Entry(EntryKind.OWNER, "", Right.READ.value),
+        Entry(EntryKind.USER, str(who.dn), (Right.READ | Right.TRAVERSE).value),
+    )
+    return Acl(str(HOSPITAL), entries, entries)
+
+
+async def test_only_who_may_enter_a_project_learns_the_hospitals_name(tmp_path: Path) -> None:
+    """And a project that comes later lets its readers pass too, at the keystores as well."""
+    clinic = Clinic(tmp_path, slices((1,)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        assert await top_names(hospital, READER) == ["amc"]
+        assert await top_names(hospital, STRANGER) == await top_names(hospital, SECOND) == []
+        first = hospital.hospital.projects[PROJECT]
+        later = dataclasses.replace(first, name="cardio", lfn=Lfn(("amc", "cardio")), acl=acl_for(SECOND))
+        both = dataclasses.replace(hospital.hospital, projects={PROJECT: first, "cardio": later})
+        await clinic.store.write(lambda tx: make_project_directories(tx, both))
+        hospital.hospital.outbox.ring()
+        await hospital.deliver()
+        assert await top_names(hospital, SECOND) == ["amc"]
+        found = clinic.store.read(lambda tx: tx.catalogue.acl(tx.catalogue.acl_ids_above(1 + 1)[-1]))
+        assert found is not None
+        assert found.version == 2
+        for twin in clinic.keystores.values():
+            known = await twin.shelf.read(lambda page: page.acl(str(HOSPITAL), found.id))
+            assert known is not None
+            assert known.version == 2
+        await clinic.store.write(lambda tx: make_project_directories(tx, both))
+        assert clinic.store.read(lambda tx: tx.outbox.size()).items == 0
+
+
+async def test_a_file_does_not_change_the_access_to_what_is_registered(tmp_path: Path) -> None:
+    """Another [access] than the directory was made with stops the start, and changes nothing."""
+    clinic = Clinic(tmp_path)
+    async with clinic.open() as hospital:
+        changed = dataclasses.replace(hospital.hospital.projects[PROJECT], acl=acl_for(STRANGER))
+        other = dataclasses.replace(hospital.hospital, projects={PROJECT: changed})
+        with pytest.raises(ConfigurationError, match="put back what it said"):
+            await clinic.store.write(lambda tx: make_project_directories(tx, other))
+        await clinic.store.write(lambda tx: make_project_directories(tx, hospital.hospital))
+
+
+def test_the_shipped_policies_are_there() -> None:
+    """By their names; others by a path."""
+    assert {read_policy(name).name for name in ("strict", "research")} == {"strict", "research"}
+    assert isinstance(read_policy("strict"), Policy)
+    for name in ("", "nothing", "../policies/strict", "/nowhere/x.toml"):
+        with pytest.raises(ConfigurationError):
+            read_policy(name)

@@ -1,0 +1,226 @@
+"""What a PACS tells of is registered when it has settled, once, whatever breaks in between, or quarantined by name."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+
+import trio
+import trio.testing
+from pydicom import Dataset
+
+from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.hospital.dicom.receive import StoredInstance
+from mdmfs.hospital.ledger.records import NoticedSeries, QuarantineRecord
+from mdmfs.hospital.lmdb_store import LmdbStore
+from mdmfs.hospital.registration.trigger import GIVEN_UP_AFTER, Trigger
+from tests.twins.clinic import NOW, Clinic, OpenClinic, including, slice_of, slices
+
+DAY = 86_400.0
+HOUR = 3600.0
+
+
+def stored(instance: Dataset, pacs: str = "main") -> StoredInstance:
+    """Say what is noted of an instance."""
+    return StoredInstance(
+        pacs,
+        str(instance.StudyInstanceUID),
+        str(instance.SeriesInstanceUID),
+        str(instance.SOPInstanceUID),
+        str(instance.SOPClassUID),
+    )
+
+
+def waiting(opened: OpenClinic) -> list[NoticedSeries]:
+    """Give what is not dealt with."""
+    return opened.hospital.store.read(lambda tx: tx.notices.all())
+
+
+def not_included(opened: OpenClinic) -> list[QuarantineRecord]:
+    """Give what no project includes."""
+    return opened.hospital.store.read(lambda tx: tx.quarantine.all(""))
+
+
+class TickingClinic(Clinic):
+    """A hospital whose clock on the wall goes as trio's does, and can be set."""
+
+    @property
+    def now(self) -> float:
+        """Read the clock."""
+        return self._set_to + trio.current_time() - self._set_at
+
+    @now.setter
+    def now(self, seconds: float) -> None:
+        self._set_to, self._set_at = seconds, trio.current_time()
+
+
+@contextlib.asynccontextmanager
+async def triggered(clinic: Clinic, *, settle: float = 0.0) -> AsyncIterator[tuple[OpenClinic, Trigger]]:
+    """Run a hospital with its trigger."""
+    async with clinic.open() as opened:
+        trigger = Trigger(opened.hospital, settle)
+        opened.nursery.start_soon(trigger.run)
+        yield opened, trigger
+
+
+async def tell(trigger: Trigger, instances: Iterable[Dataset]) -> None:
+    """Store instances as a PACS does."""
+    for instance in instances:
+        await trigger.note(stored(instance))
+
+
+async def until_nothing_waits(opened: OpenClinic, seconds: float = 30) -> None:
+    """Wait until every notice is dealt with."""
+    with trio.fail_after(seconds):
+        while waiting(opened):  # noqa: ASYNC110 nothing tells
+            await trio.sleep(0.05)
+    await opened.deliver()
+
+
+async def until_visible(opened: OpenClinic, count: int, seconds: float = 30) -> None:
+    """Wait until so many files are seen."""
+    with trio.fail_after(seconds):
+        while len(opened.names()) < count:  # noqa: ASYNC110 nothing tells
+            await trio.sleep(0.02)
+    assert len(opened.names()) == count
+
+
+async def test_a_series_told_of_appears_whole_within_two_seconds(tmp_path: Path) -> None:
+    """With a settling time of nothing, in real time."""
+    clinic = TickingClinic(tmp_path, slices(range(1, 6)))
+    async with triggered(clinic) as (opened, trigger):
+        await tell(trigger, clinic.pacs.held[:2])  # whatever of it was stored, the series is what the PACS names
+        await until_visible(opened, 5, seconds=2)
+
+
+async def test_nothing_is_asked_before_it_has_settled(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    """A correction within that time costs nothing; each new arrival begins the wait anew."""
+    assert autojump_clock.rate == 0
+    clinic = TickingClinic(tmp_path, slices(range(1, 4)))
+    async with triggered(clinic, settle=HOUR) as (opened, trigger):
+        await tell(trigger, clinic.pacs.held[:1])
+        await trio.sleep(HOUR / 2)
+        await tell(trigger, clinic.pacs.held[1:])
+        await trio.sleep(HOUR * 0.9)
+        assert clinic.pacs.recalls == 0
+        assert opened.names() == []
+        await trio.sleep(HOUR * 0.2)
+        await until_nothing_waits(opened, HOUR)
+        assert [series.expected for series in opened.series()] == [3]
+
+
+async def test_what_no_project_includes_is_quarantined_by_name(tmp_path: Path) -> None:
+    """Without having been retrieved, and without a word of it in the audit log."""
+    clinic = TickingClinic(tmp_path, [slice_of(number, patient_id="TEST-2") for number in (1, 2)])
+    async with triggered(clinic) as (opened, trigger):
+        await tell(trigger, clinic.pacs.held)
+        await until_nothing_waits(opened)
+        assert opened.names() == []
+        assert {it.reason for it in not_included(opened)} == {"not-included"}
+        assert {it.instance_uid for it in not_included(opened)} == {it.SOPInstanceUID for it in clinic.pacs.held}
+        assert clinic.pacs.recalls == 0
+        (record,) = [it for it in opened.audited() if it["event"] == "quarantine"]
+        assert (record["outcome"], record["count"]) == ("not-included", 2)
+        assert "TEST-2" not in (tmp_path / "audit.jsonl").read_text()
+
+
+async def test_a_study_on_the_list_is_included_whoever_it_is_of(tmp_path: Path) -> None:
+    """Then what was quarantined before it was listed is not any more."""
+    clinic = TickingClinic(tmp_path, [slice_of(number, patient_id="TEST-2") for number in (1, 2)])
+    async with triggered(clinic) as (opened, trigger):
+        await tell(trigger, clinic.pacs.held)
+        await until_nothing_waits(opened)
+        assert not_included(opened)
+    clinic.inclusion = including(studies=[str(clinic.pacs.held[0].StudyInstanceUID)])
+    async with triggered(clinic) as (opened, trigger):
+        await tell(trigger, clinic.pacs.held)
+        await until_nothing_waits(opened)
+        assert len(opened.names()) == 2
+        assert not_included(opened) == []
+
+
+async def test_the_header_decides_where_the_list_names_another_issuer(tmp_path: Path) -> None:
+    """The same number at another hospital is another patient."""
+    clinic = TickingClinic(tmp_path, slices([1]))
+    clinic.inclusion = including(PatientKey(issuer="ELSEWHERE", patient_id="TEST-1"))
+    async with triggered(clinic) as (opened, trigger):
+        await tell(trigger, clinic.pacs.held)
+        await until_nothing_waits(opened)
+        assert opened.names() == []
+        assert len(not_included(opened)) == 1
+
+
+async def test_a_kill_after_the_answer_loses_nothing(tmp_path: Path) -> None:
+    """The notice is in the store before the status is sent; the next start works on it."""
+    clinic = Clinic(tmp_path, slices(range(1, 4)))
+    clinic.store = LmdbStore.open(tmp_path / "store", map_size=2**28)
+    async with clinic.open() as opened:
+        await tell(Trigger(opened.hospital, 0), clinic.pacs.held[:1])  # its task never runs
+    await clinic.store.aclose()
+    clinic.store = LmdbStore.open(tmp_path / "store", map_size=2**28)
+    clinic.now += 10
+    async with triggered(clinic) as (opened, _):
+        await until_nothing_waits(opened)
+        await until_visible(opened, 3)
+    await clinic.store.aclose()
+
+
+async def test_a_pacs_that_is_down_is_asked_again(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    """Less and less often, and the notice waits."""
+    assert autojump_clock.rate == 0
+    clinic = TickingClinic(tmp_path, slices(range(1, 4)))
+    clinic.pacs.is_stopped = True
+    clinic.until += dt.timedelta(days=1)
+    async with triggered(clinic) as (opened, trigger):
+        await tell(trigger, clinic.pacs.held)
+        await trio.sleep(HOUR)
+        assert len(waiting(opened)) == 1
+        clinic.pacs.is_stopped = False
+        await until_nothing_waits(opened, 2 * HOUR)
+        assert [series.expected for series in opened.series()] == [3]
+
+
+async def test_a_series_that_the_pacs_never_names_is_forgotten_in_the_end(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """After a month, not before."""
+    assert autojump_clock.rate == 0
+    clinic = TickingClinic(tmp_path)
+    async with triggered(clinic) as (opened, trigger):
+        await tell(trigger, slices([1]))
+        clinic.now = NOW + GIVEN_UP_AFTER - DAY
+        await trio.sleep(2 * HOUR)
+        assert len(waiting(opened)) == 1
+        clinic.now = NOW + GIVEN_UP_AFTER + DAY
+        await trio.sleep(2 * HOUR)
+        assert waiting(opened) == []
+
+
+async def test_a_series_that_grows_is_looked_at_again(tmp_path: Path) -> None:
+    """An instance that comes after it was registered makes it grow, and is registered once."""
+    clinic = TickingClinic(tmp_path, slices(range(1, 4)))
+    async with triggered(clinic) as (opened, trigger):
+        await tell(trigger, clinic.pacs.held)
+        await until_nothing_waits(opened)
+        clinic.pacs.held.append(slice_of(4))
+        await tell(trigger, clinic.pacs.held[3:])
+        await until_nothing_waits(opened)
+        assert len(opened.names()) == 4
+        assert set(clinic.pacs.sent.values()) == {1}
+
+
+async def test_harvest_and_trigger_do_not_register_twice(tmp_path: Path) -> None:
+    """They may come upon a series at the same moment; one waits for the other."""
+    clinic = TickingClinic(tmp_path, slices(range(1, 6)))
+    clinic.pacs.delay = 0.02
+    async with triggered(clinic) as (opened, trigger):
+        await tell(trigger, clinic.pacs.held)
+        await trio.sleep(0.45)
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(opened.harvest)
+        await until_nothing_waits(opened)
+        assert len(opened.names()) == 5
+        assert set(clinic.pacs.sent.values()) == {1}

@@ -1,0 +1,281 @@
+"""Staging: readers follow a writer, room is made by the oldest, a crash leaves whole objects or none."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+import trio.lowlevel
+
+from mdmfs.hospital.release.staging import StagedObject, Staging
+from mdmfs.model.errors import IntegrityError, OutOfSpaceError, RecallFailedError, StoreError
+from mdmfs.sealing.layout import HEADER_SIZE
+from tests.twins.clinic import until
+from tests.twins.octets import octets
+from tests.twins.records import guid_of
+
+SIZE = HEADER_SIZE + 1000
+BODY = octets(1000, "body")
+SALT = b"s" * 24
+HEADER = SALT + octets(32, "commitment")
+
+
+async def stage(staging: Staging, number: int, *, generation: int = 1, size: int = SIZE) -> StagedObject:
+    """Stage an object whole."""
+    async with staging.writing(guid_of(number), generation, size) as writer:
+        await writer.begin(HEADER, SALT)
+        await writer.write(lambda: octets(size - HEADER_SIZE, "body"))
+    return writer.staged
+
+
+async def read(staged: StagedObject, start: int = 0, stop: int | None = None) -> bytes:
+    """Read an object, or a range."""
+    reader = staged.open()
+    try:
+        return b"".join([piece async for piece in reader.octets(start, staged.size if stop is None else stop)])
+    finally:
+        reader.close()
+
+
+def names(folder: Path) -> set[str]:
+    """List what is on disk."""
+    return {path.name for path in folder.iterdir()}
+
+
+def found(staging: Staging, *numbers: int) -> list[int]:
+    """Give those that are staged."""
+    return [number for number in numbers if staging.find(guid_of(number), 1)]
+
+
+async def test_what_was_staged_is_read_again(tmp_path: Path) -> None:
+    """Whole and in ranges; the folder and the files are nobody else's."""
+    staging = Staging(tmp_path / "staging", 10**6)
+    staged = await stage(staging, 1)
+    assert await read(staged) == HEADER + BODY
+    assert await read(staged, 60, 200) == (HEADER + BODY)[60:200]
+    assert staging.find(guid_of(1), 1) is staged
+    assert (tmp_path / "staging").stat().st_mode & 0o777 == 0o700
+    assert staged.path.stat().st_mode & 0o777 == 0o600
+    assert names(tmp_path / "staging") == {f"{guid_of(1)}.1"}
+
+
+async def test_a_reader_follows_the_writer_and_is_given_nothing_before_its_time(tmp_path: Path) -> None:
+    """Bytes come as they are written, the last with the end."""
+    staging = Staging(tmp_path, 10**6)
+    got = bytearray()
+
+    async def follow(staged: StagedObject) -> None:
+        reader = staged.open()
+        async for piece in reader.octets(0, staged.size):
+            got.extend(piece)
+        reader.close()
+
+    async with trio.open_nursery() as nursery, staging.writing(guid_of(1), 1, SIZE) as writer:
+        nursery.start_soon(follow, writer.staged)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not got
+        await writer.begin(HEADER, SALT)
+        await writer.write(lambda: BODY[:400])
+        await until(lambda: len(got) == HEADER_SIZE + 400)
+        await writer.write(lambda: BODY[400:])
+    assert bytes(got) == HEADER + BODY
+
+
+async def test_an_object_of_which_nothing_is_verified_is_not_found(tmp_path: Path) -> None:
+    """Neither before its header nor before its first bytes: nobody knows yet whether there will be any."""
+    staging = Staging(tmp_path, 10**6)
+    async with staging.writing(guid_of(1), 1, SIZE) as writer:
+        assert staging.find(guid_of(1), 1) is None
+        await writer.begin(HEADER, SALT)
+        assert staging.find(guid_of(1), 1) is None
+        await writer.write(lambda: BODY)
+        assert staging.find(guid_of(1), 1) is writer.staged
+    assert staging.find(guid_of(1), 2) is None
+
+
+async def test_a_failure_reaches_every_reader_as_an_error_and_never_as_an_end(tmp_path: Path) -> None:
+    """Those who have begun, those who wait, and those who open it later; nothing of it stays on disk."""
+    staging = Staging(tmp_path, 10**6)
+    failures = []
+
+    async def follow(staged: StagedObject) -> None:
+        with pytest.raises(RecallFailedError):
+            await read(staged)
+        failures.append(staged)
+
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(RecallFailedError):  # noqa: PT012 the context is what fails
+            async with staging.writing(guid_of(1), 1, SIZE) as writer:
+                nursery.start_soon(follow, writer.staged)
+                await writer.begin(HEADER, SALT)
+                await writer.write(lambda: BODY[:10])
+                nursery.start_soon(follow, writer.staged)
+                await trio.testing.wait_all_tasks_blocked()
+                message = "the PACS broke off"
+                raise RecallFailedError(message)
+    assert len(failures) == 2
+    with pytest.raises(RecallFailedError):
+        writer.staged.open()
+    assert (names(tmp_path), staging.find(guid_of(1), 1)) == (set(), None)
+
+
+async def test_an_object_that_ends_early_is_dropped(tmp_path: Path) -> None:
+    """A writer that leaves in order, but short, has staged nothing."""
+    staging = Staging(tmp_path, 10**6)
+    with pytest.raises(IntegrityError):
+        async with staging.writing(guid_of(1), 1, SIZE) as writer:
+            await writer.begin(HEADER, SALT)
+    assert names(tmp_path) == set()
+
+
+async def test_a_cancelled_writer_leaves_nothing(tmp_path: Path) -> None:
+    """Its readers get an error, its room is free again."""
+    staging = Staging(tmp_path, 2 * SIZE)
+    with trio.CancelScope() as scope:
+        async with staging.writing(guid_of(1), 1, 2 * SIZE) as writer:
+            await writer.begin(HEADER, SALT)
+            scope.cancel()
+            await trio.sleep_forever()
+    assert names(tmp_path) == set()
+    with pytest.raises(IntegrityError):
+        await writer.staged.wait_for(SIZE)
+    await stage(staging, 2, size=2 * SIZE)
+
+
+async def test_the_least_recently_used_makes_room(tmp_path: Path) -> None:
+    """Three fit; a fourth takes the place of the one that nobody asked for lately."""
+    staging = Staging(tmp_path, 3 * SIZE)
+    for number in (1, 2, 3):
+        await stage(staging, number)
+    assert staging.find(guid_of(1), 1)
+    await stage(staging, 4)
+    assert found(staging, 1, 2, 3, 4) == [1, 3, 4]
+    assert len(names(tmp_path)) == 3
+
+
+async def test_what_cannot_fit_evicts_nothing(tmp_path: Path) -> None:
+    """Larger than all of staging, or than what is not being written: refused, and the rest stays."""
+    staging = Staging(tmp_path, 3 * SIZE)
+    await stage(staging, 1)
+    with pytest.raises(OutOfSpaceError):
+        await stage(staging, 2, size=3 * SIZE + 1)
+    async with staging.writing(guid_of(3), 1, SIZE) as writer:
+        with pytest.raises(OutOfSpaceError):
+            await stage(staging, 2, size=2 * SIZE + 1)
+        assert found(staging, 1) == [1]
+        await writer.begin(HEADER, SALT)
+        await writer.write(lambda: BODY)
+    assert found(staging, 1, 3) == [1, 3]
+
+
+async def test_discarding_does_not_disturb_who_reads(tmp_path: Path) -> None:
+    """The open file outlives its name."""
+    staging = Staging(tmp_path, 10**7)
+    staged = await stage(staging, 1, size=3 * 2**20)
+    reader = staged.open()
+    pieces = reader.octets(0, staged.size)
+    first = await anext(pieces)
+    staging.discard(guid_of(1))
+    assert names(tmp_path) == set()
+    rest = [piece async for piece in pieces]
+    reader.close()
+    assert len(first) + sum(map(len, rest)) == staged.size
+    with pytest.raises(StoreError):
+        staged.open()
+
+
+async def test_discarding_what_is_being_written_fails_it(tmp_path: Path) -> None:
+    """A withdrawn file does not come back by being finished."""
+    staging = Staging(tmp_path, 10**6)
+    with pytest.raises(StoreError):  # noqa: PT012 the context is what fails
+        async with staging.writing(guid_of(1), 1, SIZE) as writer:
+            await writer.begin(HEADER, SALT)
+            staging.discard(guid_of(1))
+            await writer.write(lambda: BODY)
+    assert (names(tmp_path), found(staging, 1)) == (set(), [])
+
+
+async def test_a_new_generation_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    """On disk too: what the old key opens is gone."""
+    staging = Staging(tmp_path, 10**6)
+    await stage(staging, 1, generation=1)
+    await stage(staging, 1, generation=2)
+    assert names(tmp_path) == {f"{guid_of(1)}.2"}
+    assert staging.find(guid_of(1), 1) is None
+
+
+async def test_a_restart_takes_over_whole_objects_and_nothing_else(tmp_path: Path) -> None:
+    """Parts, strangers and objects too short to be any are dropped; of two generations the later one stays."""
+    first = Staging(tmp_path, 10**6)
+    for number in (1, 2):
+        await stage(first, number)
+    (tmp_path / f"{guid_of(3)}.1.part").write_bytes(HEADER + BODY)
+    (tmp_path / f"{guid_of(4)}.1").write_bytes(HEADER[:10])
+    (tmp_path / "stray").write_bytes(b"x")
+    (tmp_path / f"{guid_of(2)}.2").write_bytes(HEADER + BODY)
+    second = Staging(tmp_path, 10**6)
+    assert names(tmp_path) == {f"{guid_of(1)}.1", f"{guid_of(2)}.2"}
+    staged = second.find(guid_of(1), 1)
+    assert staged is not None
+    assert (staged.is_complete, staged.salt) == (True, SALT)
+    assert await read(staged) == HEADER + BODY
+
+
+async def test_a_restart_with_less_room_evicts_at_the_next_write(tmp_path: Path) -> None:
+    """The bound holds for what an earlier run has left, oldest first."""
+    first = Staging(tmp_path, 10**6)
+    for number in (1, 2, 3):
+        await stage(first, number)
+    second = Staging(tmp_path, 2 * SIZE)
+    await stage(second, 4)
+    assert len(names(tmp_path)) == 2
+
+
+async def test_a_file_cut_behind_our_back_is_an_error_and_no_end(tmp_path: Path) -> None:
+    """Whoever truncates staging gets nobody to take it for the whole."""
+    staging = Staging(tmp_path, 10**6)
+    staged = await stage(staging, 1)
+    staged.path.write_bytes(HEADER)
+    with pytest.raises(IntegrityError):
+        await read(staged)
+
+
+_FULL = """
+import pathlib, resource, sys, trio
+from mdmfs.hospital.release.staging import Staging
+from mdmfs.model.errors import MdmfsError
+from mdmfs.model.names import Guid
+async def main():
+    folder = pathlib.Path(sys.argv[1])
+    staging = Staging(folder, 10**9)
+    try:
+        async with staging.writing(Guid(bytes(16)), 1, 300_056) as writer:
+            await writer.begin(b"h" * 56, b"h" * 24)
+            await writer.write(lambda: bytes(300_000))
+    except MdmfsError as error:
+        print(type(error).__name__, [path.name for path in folder.iterdir()])
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+trio.run(main)
+"""
+
+
+def test_a_disk_that_takes_no_more_is_named_and_nothing_stays(tmp_path: Path) -> None:
+    """A write that is cut short counts for nothing."""
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 100_000
+    done = subprocess.run(
+        [sys.executable, "-c", _FULL, str(tmp_path)], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout.split(maxsplit=1) == ["StoreError", "[]\n"], done.stderr
+
+
+async def test_a_full_disk_is_told_as_what_it_is(tmp_path: Path) -> None:
+    """ENOSPC is no damage: the caller hears that there is no room."""
+    staging = Staging(tmp_path, 10**6)
+    (tmp_path / f"{guid_of(1)}.1.part").symlink_to("/dev/full")
+    with pytest.raises(OutOfSpaceError):
+        await stage(staging, 1)
+    assert names(tmp_path) == set()
