@@ -37,7 +37,8 @@ def demo(
     state: pathlib.Path, mount: pathlib.Path | None, pacs: str, inclusion: pathlib.Path | None, *, is_check: bool
 ) -> None:
     """Show mdmfs at work: a PACS, a hospital, three keystores and a mount, until Ctrl-C."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     mountpoint = (mount or mountpoint_of(state, READER)).absolute()
     seconds = CHECK_DEADLINE if is_check else DEADLINE
     site = make_site(state.absolute(), pacs=pacs, inclusion=inclusion, deadline=seconds)
@@ -85,5 +86,5 @@ def _show(mountpoint: pathlib.Path) -> None:
 
 
 def _interrupt(number: int, _: object) -> None:
-    """Let SIGTERM end the demonstration as Ctrl-C does."""
+    """Let SIGTERM and a closed terminal end the demonstration as Ctrl-C does."""
     raise KeyboardInterrupt(signal.Signals(number).name)

@@ -50,24 +50,26 @@ async def harvest_project(configuration: HospitalConfiguration, project: str) ->
     credential = configuration.credential
     address = str(configuration.public)
     client = open_client(address, str(credential.subject()), credential, configuration.anchors)
-    with _bar() as bar:
-        task = bar.add_task(f"registering {project}", total=None, octets=0.0)
-        progress = await _ask(client, HARVEST_PATH, StartHarvest(project))
-        patience = trio.current_time() + DEPOSIT_SECONDS
-        while not progress.is_over or (progress.depositing and trio.current_time() < patience):
-            if not progress.is_over:
-                patience = trio.current_time() + DEPOSIT_SECONDS
-            done = max(progress.instances_done, 0)
-            bar.update(task, completed=done, total=progress.instances_found or None, octets=progress.octets / 2**20)
-            await trio.sleep(INTERVAL)
-            progress = await _ask(client, HARVEST_PROGRESS_PATH, AskHarvest(project))
-        bar.update(
-            task,
-            completed=progress.instances_done,
-            total=progress.instances_done,
-            octets=progress.octets / 2**20,
-        )
-    await client.aclose()
+    try:
+        with _bar() as bar:
+            return await _watch(client, project, bar)
+    finally:
+        await client.aclose()
+
+
+async def _watch(client: Client, project: str, bar: Progress) -> HarvestProgress:
+    task = bar.add_task(f"registering {project}", total=None, octets=0.0)
+    progress = await _ask(client, HARVEST_PATH, StartHarvest(project))
+    patience = trio.current_time() + DEPOSIT_SECONDS
+    while not progress.is_over or (progress.depositing and trio.current_time() < patience):
+        if not progress.is_over:
+            patience = trio.current_time() + DEPOSIT_SECONDS
+        total = progress.instances_found or None
+        bar.update(task, completed=progress.instances_done, total=total, octets=progress.octets / 2**20)
+        await trio.sleep(INTERVAL)
+        progress = await _ask(client, HARVEST_PROGRESS_PATH, AskHarvest(project))
+    done = progress.instances_done
+    bar.update(task, completed=done, total=done, octets=progress.octets / 2**20)
     return progress
 
 

@@ -9,12 +9,16 @@ from typing import Final
 import click
 
 from mdmfs.cli.daemons import hospitald, keystored
+from mdmfs.cli.deidentify import deidentify_files
 from mdmfs.cli.demonstration import demo
 from mdmfs.cli.harvest import harvest
+from mdmfs.cli.keys import keys
 from mdmfs.cli.logs import log_to_standard_error
 from mdmfs.cli.mount import mount, umount
 from mdmfs.cli.policy import policy
+from mdmfs.cli.unseal import inspect, unseal
 from mdmfs.model.errors import MdmfsError
+from mdmfs.wire.outline import outline
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -29,14 +33,17 @@ def cli(log_level: str) -> None:
     log_to_standard_error(log_level)
 
 
-for _command in (hospitald, keystored, mount, umount, harvest, policy, demo):
+for _command in (hospitald, keystored, mount, umount, harvest, deidentify_files, policy, keys, inspect, unseal, demo):
     cli.add_command(_command)
 
 
 def main() -> None:
-    """Run the command; what mdmfs raises on purpose is told in one line."""
+    """Run the command; what mdmfs raises on purpose is told in one line, anything else by where it arose only."""
     try:
         cli()
     except MdmfsError as error:
         click.echo(f"mdmfs: {error}", err=True)
         sys.exit(1)
+    except Exception as error:  # noqa: BLE001 the command line: a traceback's last line may quote a patient
+        click.echo(f"mdmfs: this should not happen, please report it: {outline(error)}", err=True)
+        sys.exit(70)

@@ -84,6 +84,7 @@ def _start_in_background(configuration: pathlib.Path, mountpoint: pathlib.Path, 
             cwd="/" if configuration.is_absolute() and mountpoint.is_absolute() else None,
         )
         os.close(write_end)
+        stack.callback(os.close, read_end)
         if os.read(read_end, 1) != b"1":
             with log.open("rb") as told:
                 told.seek(begin)

@@ -1,15 +1,22 @@
-"""``mdmfs policy``: what a project's approver signs."""
+"""``mdmfs policy``: what a project's approver signs, and what it does to a file."""
 
 from __future__ import annotations
 
 import pathlib
+import sys
 
 import click
 
+from mdmfs.cli.deidentify import read_header, throw_away_subject
 from mdmfs.hospital.daemon import read_policy
+from mdmfs.hospital.deid.acceptance import accept
+from mdmfs.hospital.deid.explain import Explained, explain
+from mdmfs.hospital.deid.policy import Policy
+from mdmfs.hospital.deid.refusal import Reason, RefusedError
+from mdmfs.wire.process import forbid_core_dumps
 
 
-@click.group()
+@click.group(name="policy")
 def policy() -> None:
     """Policies of de-identification."""
 
@@ -18,5 +25,39 @@ def policy() -> None:
 @click.argument("name")
 def digest(name: str) -> None:
     """Print the digest of a shipped policy (strict, research) or of a file, for a project's [approval]."""
-    source = str(pathlib.Path(name).absolute()) if "/" in name else name
-    click.echo(read_policy(source).digest.hex())
+    click.echo(_read(name).digest.hex())
+
+
+@policy.command(name="explain")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
+@click.option("--policy", "name", required=True, help="strict, research, or a file (with a / in it).")
+def explain_file(file: pathlib.Path, name: str) -> None:
+    """Print what becomes of each element of FILE, and which clause of PS3.15 says so; never a value."""
+    forbid_core_dumps()
+    chosen = _read(name)
+    try:
+        with file.open("rb") as stream:
+            _, header = read_header(stream)
+        refusal = None
+        try:
+            accept(header, chosen)
+        except RefusedError as error:
+            if error.reason is Reason.SOP_CLASS:
+                raise
+            refusal = error
+        for explained in explain(header, chosen, throw_away_subject()):
+            click.echo(_line(explained))
+        if refusal is not None:
+            raise refusal
+    except RefusedError as error:
+        click.echo(str(error))
+        sys.exit(1)
+
+
+def _line(explained: Explained) -> str:
+    tag = f"({explained.tag >> 16:04x},{explained.tag & 0xFFFF:04x})"
+    return f"{'  ' * explained.depth}{tag} {explained.keyword or '-':<40} {explained.effect:<8} {explained.clause}"
+
+
+def _read(name: str) -> Policy:
+    return read_policy(str(pathlib.Path(name).absolute()) if "/" in name else name)

@@ -16,6 +16,7 @@ from mdmfs.hospital.release.audit import Audit
 from mdmfs.hospital.release.escrow import Seal
 from mdmfs.hospital.release.staging import Staging
 from mdmfs.hospital.store import Store
+from mdmfs.hospital.turns import Turns
 from mdmfs.hospital.uidmap.records import SubjectRow
 from mdmfs.model.identity import Dn
 from mdmfs.wire.keystores import Keystores
@@ -55,6 +56,8 @@ class Hospital:
     """Rings when something for the keystores is committed."""
     feed: Feed
     clock: Callable[[], float]
+    turns: Turns = dataclasses.field(default_factory=Turns)
+    """Who registers a series: harvest and trigger may come upon the same one."""
 
 
 def subject_of(row: SubjectRow) -> Subject:

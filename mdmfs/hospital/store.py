@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from mdmfs.hospital.catalogue.port import Catalogue
-from mdmfs.hospital.ledger.port import Outbox, Quarantine, SeriesLedger
+from mdmfs.hospital.ledger.port import Epochs, Notices, Outbox, Quarantine, SeriesLedger
 from mdmfs.hospital.uidmap.port import Subjects, UidMap
 
 T = TypeVar("T")
@@ -32,12 +32,20 @@ class Transaction(Protocol):
         """The series under way."""
 
     @property
+    def epochs(self) -> Epochs:
+        """What every keystore must hear."""
+
+    @property
     def outbox(self) -> Outbox:
         """What other zones have yet to get."""
 
     @property
     def quarantine(self) -> Quarantine:
         """What was refused."""
+
+    @property
+    def notices(self) -> Notices:
+        """What PACSs have told of."""
 
 
 class Store(Protocol):

@@ -34,6 +34,9 @@ SERIES_BY_LFN: Final = b"l"
 OUTBOX: Final = b"o"
 OUTBOX_REMAINING: Final = b"O"
 QUARANTINE: Final = b"q"
+NOTICES: Final = b"N"
+CHANGES_OF_KEYS: Final = b"j"
+ACKNOWLEDGED: Final = b"J"
 
 ALL: Final = (
     FORMAT,
@@ -62,6 +65,9 @@ ALL: Final = (
     OUTBOX,
     OUTBOX_REMAINING,
     QUARANTINE,
+    NOTICES,
+    CHANGES_OF_KEYS,
+    ACKNOWLEDGED,
 )
-ASCENDING: Final = frozenset({INSTANCES, FILES, ENTRIES, DIRECTORIES, FEED, CONTEXTS})
+ASCENDING: Final = frozenset({INSTANCES, FILES, ENTRIES, DIRECTORIES, FEED, CONTEXTS, CHANGES_OF_KEYS})
 """Tables whose new keys mostly come last: an engine can pack them densely."""

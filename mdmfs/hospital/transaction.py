@@ -7,6 +7,8 @@ from typing import Final
 
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.namespace import RowsOfCatalogue
+from mdmfs.hospital.ledger.epochs import RowsOfEpochs
+from mdmfs.hospital.ledger.notices import RowsOfNotices
 from mdmfs.hospital.ledger.outbox import RowsOfOutbox
 from mdmfs.hospital.ledger.quarantine import RowsOfQuarantine
 from mdmfs.hospital.ledger.series import RowsOfSeries
@@ -26,9 +28,11 @@ class RowsTransaction:
         self.subjects: Final = RowsOfSubjects(rows)
         self.uidmap: Final = RowsOfInstances(rows)
         self.catalogue: Final = RowsOfCatalogue(rows, random=random, feed_length=feed_length)
+        self.epochs: Final = RowsOfEpochs(rows, random)
         self.series: Final = RowsOfSeries(rows)
         self.outbox: Final = RowsOfOutbox(rows)
         self.quarantine: Final = RowsOfQuarantine(rows)
+        self.notices: Final = RowsOfNotices(rows)
         self._rows = rows
 
     def begin_store(self) -> None:

@@ -26,6 +26,8 @@ class KeystoreConfiguration:
     """Who may register, and nobody else."""
     credential: Credential
     anchors: TrustAnchors
+    vomsdir: Path | None = None
+    """For VOMS groups and roles."""
 
     @classmethod
     def read(cls, path: Path) -> KeystoreConfiguration:
@@ -44,8 +46,9 @@ class KeystoreConfiguration:
             listen=listen,
             directory=beside(path, file.keystore.directory),
             hospitals=frozenset(_parse_dn(path, text) for text in file.keystore.hospitals),
-            credential=Credential(beside(path, file.tls.certificate), beside(path, file.tls.key)),
-            anchors=TrustAnchors(beside(path, file.tls.trust)),
+            credential=file.tls.credential(path),
+            anchors=file.tls.anchors(path),
+            vomsdir=file.tls.voms(path),
         )
 
 

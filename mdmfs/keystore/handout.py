@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from mdmfs.access.acl import Acl
 from mdmfs.access.decide import Granted, Refusal, grant
@@ -39,12 +39,21 @@ class Handout:
     the files of a series have, share one.
     """
 
-    def __init__(self, page: Page, principal: Principal, hospitals: Collection[Dn], now: float) -> None:
+    def __init__(
+        self,
+        page: Page,
+        principal: Principal,
+        hospitals: Collection[Dn],
+        now: float,
+        is_current: Callable[[str], bool],
+    ) -> None:
+        """``is_current`` tells whether everything that a hospital decided is known here."""
         self._page = page
         self._principal = principal
         self._caller = str(principal.dn)
         self._listed = frozenset(str(dn) for dn in hospitals)
         self._now = now
+        self._is_current = is_current
         self._decided: dict[tuple[str, tuple[tuple[bytes, ...], ...]], Granted | Refusal] = {}
 
     def answer(self, guids: Iterable[Guid]) -> list[Answer]:
@@ -59,6 +68,8 @@ class Handout:
             return Answer(Outcome.DENIED, reason=Denial.OWNER_NOT_LISTED)
         if record.owner == self._caller:
             return Answer(Outcome.DONE, record.share)
+        if not self._is_current(record.owner):
+            return Answer(Outcome.STALE)
         match self._decide(guid, record):
             case Granted():
                 return Answer(Outcome.DONE, record.share)

@@ -14,7 +14,7 @@ import lmdb
 import msgspec
 import trio
 
-from mdmfs.keystore.shelf import RECORD_FORMAT, AclRecord, Draft, KeyRecord, Page, Record, Tombstone
+from mdmfs.keystore.shelf import RECORD_FORMAT, AclRecord, Draft, EpochRecord, KeyRecord, Page, Record, Tombstone
 from mdmfs.model.errors import ConfigurationError, StoreError
 from mdmfs.model.names import GUID_SIZE, Guid
 
@@ -22,6 +22,7 @@ MAP_SIZE: Final = 2**38
 """Address space, not disk: the file grows with what is in it. Resizing a live map is where LMDB can go wrong."""
 SHELF_FORMAT: Final = 1
 MAX_READERS: Final = 126
+MAX_DATABASES: Final = 8
 READING_THREADS: Final = 4
 _FORMAT_KEY: Final = b"format"
 _OPEN_TO_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
@@ -76,8 +77,11 @@ class LmdbShelf:
         """Let go of the environment; nothing may be reading or writing any more."""
         self._environment.close()
 
-    async def read(self, question: Callable[[Page], T]) -> T:
+    async def read(self, question: Callable[[Page], T], *, is_brief: bool = False) -> T:
         """See ``Shelf.read``."""
+        if is_brief:
+            await trio.lowlevel.checkpoint()
+            return self._ask(question)
         return await trio.to_thread.run_sync(self._ask, question, limiter=self._readers)
 
     async def write(self, change: Callable[[Draft], T]) -> T:
@@ -164,6 +168,8 @@ class _Databases:
         """Owner, id -> AclRecord."""
         self.tombstones = environment.open_db(b"tombstones")
         """GUID, owner -> Tombstone."""
+        self.epochs = environment.open_db(b"epochs")
+        """Owner -> EpochRecord."""
 
 
 class _Transaction:
@@ -191,6 +197,10 @@ class _Transaction:
                 is_there = cursor.next()
         return found
 
+    def epoch(self, owner: str) -> EpochRecord | None:
+        """See ``Page.epoch``."""
+        return self._get(self._databases.epochs, _digest(owner), EpochRecord)
+
     def put_key(self, guid: Guid, record: KeyRecord) -> None:
         """See ``Draft.put_key``."""
         self._put(self._databases.keys, guid.octets, record)
@@ -205,6 +215,10 @@ class _Transaction:
         known = self.key(guid)
         if known is not None and known.owner == tombstone.owner:
             self._transaction.delete(guid.octets, db=self._databases.keys)
+
+    def put_epoch(self, owner: str, record: EpochRecord) -> None:
+        """See ``Draft.put_epoch``."""
+        self._put(self._databases.epochs, _digest(owner), record)
 
     def _get(self, database: object, key: bytes, kind: type[R]) -> R | None:
         octets = self._transaction.get(key, db=database)
@@ -232,7 +246,7 @@ def _translating_errors() -> Iterator[None]:
 def _decode(octets: bytes, kind: type[R]) -> R:
     try:
         record = msgspec.msgpack.decode(octets, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         message = f"a {kind.__name__} on the shelf is damaged, or of a newer format; restore the shelf from its backup"
         raise StoreError(message) from error
     if record.format != RECORD_FORMAT:
@@ -261,7 +275,9 @@ def _make_private(directory: Path) -> None:
 
 
 def _open_environment(directory: Path) -> Any:  # noqa: ANN401 lmdb has no types
-    environment = lmdb.open(str(directory), map_size=MAP_SIZE, max_dbs=4, max_readers=MAX_READERS, mode=0o600)
+    environment = lmdb.open(
+        str(directory), map_size=MAP_SIZE, max_dbs=MAX_DATABASES, max_readers=MAX_READERS, mode=0o600
+    )
     environment.reader_check()
     return environment
 

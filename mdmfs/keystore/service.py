@@ -14,12 +14,16 @@ from mdmfs.model.identity import Principal
 from mdmfs.pki.tls import ServerContexts
 from mdmfs.wire.messages import (
     COLLECT_PATH,
+    CONFIRM_PATH,
+    EPOCH_PATH,
     REGISTER_PATH,
     SET_ACLS_PATH,
     STATUS_PATH,
     UNREGISTER_PATH,
+    AskEpoch,
     AskStatus,
     Collect,
+    ConfirmEpoch,
     Message,
     Register,
     SetAcls,
@@ -40,7 +44,9 @@ async def run_keystore(
     Raises ``ConfigurationError`` or ``StoreError`` when it cannot start. The process is the caller's: a daemon calls
     ``mdmfs.wire.process.forbid_core_dumps`` first.
     """
-    contexts = await trio.to_thread.run_sync(ServerContexts, configuration.credential, configuration.anchors)
+    contexts = await trio.to_thread.run_sync(
+        ServerContexts, configuration.credential, configuration.anchors, configuration.vomsdir
+    )
     async with open_lmdb_shelf(configuration.directory) as shelf:
         service = keystore_service(Keystore(shelf, configuration.hospitals), configuration.name)
         await serve(service, contexts, configuration.listen, task_status=task_status)
@@ -56,6 +62,8 @@ def keystore_service(keystore: Keystore, name: str) -> Service:
             ("POST", UNREGISTER_PATH): _responding(Unregister, keystore.unregister),
             ("POST", SET_ACLS_PATH): _responding(SetAcls, keystore.set_acls),
             ("POST", STATUS_PATH): _responding(AskStatus, keystore.status),
+            ("POST", EPOCH_PATH): _responding(AskEpoch, keystore.epoch),
+            ("POST", CONFIRM_PATH): _responding(ConfirmEpoch, keystore.confirm),
         },
     )
 

@@ -51,6 +51,13 @@ class Tombstone(Record, frozen=True, kw_only=True):
     """Seconds since the epoch."""
 
 
+class EpochRecord(Record, frozen=True, kw_only=True):
+    """Up to which of its epochs an owner has told of its changes."""
+
+    epoch: int
+    mark: bytes
+
+
 class Page(Protocol):
     """The shelf as it was at one instant."""
 
@@ -62,6 +69,9 @@ class Page(Protocol):
 
     def tombstones(self, guid: Guid) -> list[Tombstone]:
         """Give the tombstones of a GUID, at most one for each owner."""
+
+    def epoch(self, owner: str) -> EpochRecord | None:
+        """Give up to where an owner's changes are known; None where none was ever told."""
 
 
 class Draft(Page, Protocol):
@@ -76,12 +86,18 @@ class Draft(Page, Protocol):
     def bury(self, guid: Guid, tombstone: Tombstone) -> None:
         """Set up a tombstone, in place of its owner's older one, and drop the key if that owner registered it."""
 
+    def put_epoch(self, owner: str, record: EpochRecord) -> None:
+        """Remember up to where an owner's changes are known, in place of what was remembered."""
+
 
 class Shelf(Protocol):
     """Where records lie. Every method raises ``StoreError`` when the store is damaged, full or of a newer format."""
 
-    async def read(self, question: Callable[[Page], T]) -> T:
-        """Ask one page, in a thread; the page ends with the question."""
+    async def read(self, question: Callable[[Page], T], *, is_brief: bool = False) -> T:
+        """Ask one page, in a thread; the page ends with the question.
+
+        A brief question, of a few records, is asked on the calling thread: it takes less time than a thread's start.
+        """
 
     async def write(self, change: Callable[[Draft], T]) -> T:
         """Make a change, in a thread, wholly or, if it raises, not at all; it is durable when this returns.

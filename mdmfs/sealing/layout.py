@@ -69,6 +69,15 @@ def sealed_size(size: int) -> int:
     return HEADER_SIZE + size + chunk_count(size) * TAG_SIZE
 
 
+def plain_size(sealed_length: int) -> int:
+    """Tell the size of the plaintext whose sealed object has this length; ``ValueError`` for a length that none has."""
+    chunks, rest = divmod(sealed_length - HEADER_SIZE, SEALED_CHUNK_SIZE)
+    if chunks < 0 or rest < TAG_SIZE:
+        message = f"no sealed object is {sealed_length} bytes long: it is cut off, or none at all"
+        raise ValueError(message)
+    return chunks * CHUNK_SIZE + rest - TAG_SIZE
+
+
 def sealed_offset(chunk: int) -> int:
     """Tell where a chunk begins in the sealed object."""
     return HEADER_SIZE + chunk * SEALED_CHUNK_SIZE

@@ -153,6 +153,18 @@ def combine(shares: Sequence[Share]) -> bytes:
     return interpolate(enough, 0)
 
 
+def another_share(shares: Sequence[Share], x: int) -> Share:
+    """Give the share at ``x`` of the split that these are of, which are at least ``threshold`` and proven right.
+
+    Raises as ``combine`` does, and ``MalformedMessageError`` for an ``x`` that the split has not.
+    """
+    combine(shares)
+    # its x is judged before there is anything at it: at 0 lies the key
+    place = dataclasses.replace(shares[0], x=x)
+    points = [(share.x, share.y) for share in shares[: place.threshold]]
+    return dataclasses.replace(place, y=interpolate(points, x))
+
+
 def candidates(shares: Iterable[Share]) -> Iterator[tuple[tuple[Share, ...], bytes]]:
     """Give each set of ``threshold`` shares of one split, and its key, in the order the shares came.
 

@@ -72,6 +72,7 @@ def slice_of(number: int) -> Dataset:
     image = ct_slice(CHEST, 1, number)
     image.PixelData = random.Random(number).randbytes(SLICE_BYTES)
     image["PixelData"].VR = "OW"
+    image.BitsStored, image.HighBit = 16, 15
     image.file_meta = FileMetaDataset()
     image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID

@@ -30,7 +30,10 @@ def measure() -> Measured:
         site.processes.start_mount(READER, site.mountpoint)
         files = site.files()
         ours = median([lambda number=number: _first_byte(files[number - 1]) for number in numbers])
-    rows = [("pynetdicom, C-GET of one slice", f"{theirs * 1e3:.1f}"), ("mdmfs, open and first byte", f"{ours * 1e3:.1f}")]
+    rows = [
+        ("pynetdicom, C-GET of one slice", f"{theirs * 1e3:.1f}"),
+        ("mdmfs, open and first byte", f"{ours * 1e3:.1f}"),
+    ]
     return Measured(("median of 50", "ms"), rows, ours / theirs)
 
 

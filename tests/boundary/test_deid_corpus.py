@@ -78,17 +78,21 @@ def test_real_files_come_out_valid_or_are_refused_by_name() -> None:
             continue
         accepted.append(name)
         assert not errors_of(out) - errors_of(octets), name
-        before, after = (pydicom.dcmread(io.BytesIO(file)) for file in (octets, out))
-        assert pixels(before) == pixels(after), name
+        assert pixels(octets) == pixels(out), name
     assert len(accepted) >= MIN_ACCEPTED
     assert len(unexpected) <= len(accepted) // 5, unexpected
     assert sum(refused.values()) > 0
 
 
-def pixels(dataset: pydicom.Dataset) -> object:
-    """Give the pixels as an array where they decode without plugins, else their bytes."""
+def pixels(file: bytes) -> object:
+    """Decode the pixels of a file; with pydicom where it needs no plugin, else with GDCM."""
+    dataset = pydicom.dcmread(io.BytesIO(file))
     if "PixelData" not in dataset:
         return None
-    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        return dataset.PixelData
-    return dataset.pixel_array.tolist()
+    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return dataset.pixel_array.tolist()
+    with tempfile.TemporaryDirectory() as folder:
+        source, decoded = pathlib.Path(folder) / "in.dcm", pathlib.Path(folder) / "out.dcm"
+        source.write_bytes(file)
+        subprocess.run(["gdcmconv", "--raw", source, decoded], check=True, capture_output=True)
+        return pydicom.dcmread(decoded).PixelData

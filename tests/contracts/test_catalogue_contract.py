@@ -506,3 +506,15 @@ async def test_who_was_away_too_long_or_saw_another_store_starts_anew(open_store
     assert store.read(lambda tx: tx.catalogue.changes(since)) == Changes(5, [], [], is_reset=True)
     assert not store.read(lambda tx: tx.catalogue.changes(2)).is_reset
     await store.aclose()
+
+
+async def test_every_acl_that_is_set_is_told_to_keystores(store: Store) -> None:
+    """Nobody who changes an ACL can forget it: the catalogue notes the epoch in the same transaction."""
+    assert store.read(lambda tx: tx.epochs.latest().number) == 0
+    await store.write(lambda tx: add(tx, 1))
+    changed = [
+        await store.write(lambda tx: tx.catalogue.set_acl(SERIES_LFN, NOBODY)),
+        await store.write(lambda tx: tx.catalogue.set_acl(SERIES_LFN, NOBODY, files=True)),
+    ]
+    told = store.read(lambda tx: tx.epochs.after(0, limit=9))
+    assert [change.what for _, change in told] == [version.id for version in changed]

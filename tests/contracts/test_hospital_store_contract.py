@@ -9,11 +9,11 @@ import msgspec
 import pytest
 import trio
 
-from mdmfs.hospital.ledger.records import OutboxSize, SeriesState
+from mdmfs.hospital.ledger.records import BEGINNING, Epoch, KeyChangeKind, Notice, OutboxSize, SeriesState
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import StoreError
-from tests.twins.records import guid_of, instance_of, quarantined, series_record, subject_of, subject_row
+from tests.twins.records import NOW, guid_of, instance_of, quarantined, series_record, subject_of, subject_row
 from tests.twins.stores import STORES
 
 SERIES = instance_of(1).series
@@ -321,3 +321,107 @@ async def test_refusals_are_found_by_instance_series_and_project(store: Store) -
     assert await store.write(lambda tx: tx.quarantine.remove(changed.series, changed.instance_uid))
     assert not await store.write(lambda tx: tx.quarantine.remove(changed.series, changed.instance_uid))
     assert store.read(lambda tx: tx.quarantine.get(changed.series, changed.instance_uid)) is None
+
+
+# Epochs
+
+
+async def test_epochs_are_numbered_from_one_and_keep_their_order(store: Store) -> None:
+    """Each has a mark of its own; what came after one is given oldest first."""
+    assert store.read(lambda tx: tx.epochs.latest()) == BEGINNING
+    numbers = [await store.write(lambda tx, n=n: tx.epochs.bury(guid_of(n))) for n in range(3)]
+    numbers.append(await store.write(lambda tx: tx.epochs.note_acl(b"i" * 16)))
+    assert numbers == [1, 2, 3, 4]
+    later = store.read(lambda tx: tx.epochs.after(1, limit=2))
+    assert [(number, change.what) for number, change in later] == [(2, guid_of(1).octets), (3, guid_of(2).octets)]
+    last = store.read(lambda tx: tx.epochs.after(3, limit=9))
+    assert [(number, change.kind, change.what) for number, change in last] == [(4, KeyChangeKind.ACL, b"i" * 16)]
+    assert len({change.mark for _, change in store.read(lambda tx: tx.epochs.after(0, limit=9))}) == 4
+
+
+async def test_an_epoch_of_another_history_is_told_by_its_mark(store: Store) -> None:
+    """The same number is not enough; the beginning is everybody's; what is yet to come is not ours."""
+    await store.write(lambda tx: tx.epochs.bury(guid_of(1)))
+    latest = store.read(lambda tx: tx.epochs.latest())
+    for epoch, is_ours in (
+        (latest, True),
+        (BEGINNING, True),
+        (Epoch(1, bytes(16)), False),
+        (Epoch(2, latest.mark), False),
+        (Epoch(0, latest.mark), False),
+    ):
+        assert store.read(lambda tx, epoch=epoch: tx.epochs.holds(epoch)) is is_ours
+
+
+async def test_what_keystores_acknowledged_is_kept_for_each(store: Store) -> None:
+    """One that was never heard of is at the beginning; a name that cannot be a key is refused."""
+    await store.write(lambda tx: tx.epochs.acknowledge("key1", 7))
+    await store.write(lambda tx: tx.epochs.acknowledge("key10", 3))
+    assert [store.read(lambda tx, name=name: tx.epochs.acknowledged(name)) for name in ("key1", "key10", "key")] == [
+        7,
+        3,
+        0,
+    ]
+    with pytest.raises(StoreError):
+        await store.write(lambda tx: tx.epochs.acknowledge("x" * 129, 1))
+
+
+async def test_an_undone_write_leaves_no_epoch(store: Store) -> None:
+    """A decision that was not taken is not told."""
+
+    def act(tx: Transaction) -> None:
+        tx.epochs.bury(guid_of(1))
+        raise TurnedBackError
+
+    with pytest.raises(TurnedBackError):
+        await store.write(act)
+    assert store.read(lambda tx: tx.epochs.latest()) == BEGINNING
+
+
+# Notices
+
+
+def notice(number: int, *, series: int = 1, when: float = NOW) -> Notice:
+    """Make a notice."""
+    return Notice("main", f"1.2.{series}", f"1.2.{series}.9", f"1.2.{series}.9.{number}", "1.2.4", when)
+
+
+async def test_notices_are_kept_by_series(store: Store) -> None:
+    """Each instance once, the series without news for longest first."""
+    for one in (notice(1, when=NOW + 5), notice(1, series=2), notice(2, when=NOW + 9), notice(2, when=NOW + 10)):
+        await store.write(lambda tx, one=one: tx.notices.put(one))  # type: ignore[misc]
+    second, first = store.read(lambda tx: tx.notices.all())
+    assert (second.series_uid, second.arrivals) == ("1.2.2.9", 1)
+    assert (first.series_uid, first.first, first.latest, first.arrivals) == ("1.2.1.9", NOW + 5, NOW + 10, 3)
+    kept = store.read(lambda tx: tx.notices.of_series(first))
+    assert {(one.instance_uid, one.when) for one in kept} == {("1.2.1.9.1", NOW + 5), ("1.2.1.9.2", NOW + 10)}
+
+
+async def test_a_series_is_forgotten_with_its_notices(store: Store) -> None:
+    """And no other series with it; once is enough."""
+    for series in (1, 2):
+        await store.write(lambda tx, series=series: tx.notices.put(notice(1, series=series)))  # type: ignore[misc]
+    first, second = store.read(lambda tx: tx.notices.all())
+    assert await store.write(lambda tx: tx.notices.remove(first))
+    assert not await store.write(lambda tx: tx.notices.remove(first))
+    assert store.read(lambda tx: tx.notices.all()) == [second]
+    assert store.read(lambda tx: tx.notices.of_series(first)) == []
+    assert len(store.read(lambda tx: tx.notices.of_series(second))) == 1
+
+
+async def test_news_of_a_series_keep_it(store: Store) -> None:
+    """What came while somebody worked on it, the same instance again too, is not forgotten with the rest."""
+    await store.write(lambda tx: tx.notices.put(notice(1)))
+    (read_before,) = store.read(lambda tx: tx.notices.all())
+    await store.write(lambda tx: tx.notices.put(notice(1)))
+    assert not await store.write(lambda tx: tx.notices.remove(read_before))
+    (read_after,) = store.read(lambda tx: tx.notices.all())
+    assert await store.write(lambda tx: tx.notices.remove(read_after))
+    assert store.read(lambda tx: tx.notices.all()) == []
+
+
+async def test_the_same_series_from_two_pacss_is_two(store: Store) -> None:
+    """Each is asked for its own."""
+    await store.write(lambda tx: tx.notices.put(notice(1)))
+    await store.write(lambda tx: tx.notices.put(msgspec.structs.replace(notice(1), pacs="other")))
+    assert {one.pacs for one in store.read(lambda tx: tx.notices.all())} == {"main", "other"}

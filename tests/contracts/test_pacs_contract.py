@@ -1,8 +1,9 @@
-"""What every ``Pacs`` does: the twin, and ours over the network against pynetdicom's SCP."""
+"""What every ``Pacs`` does: the twin, and ours over the network, by C-GET and by C-MOVE, against pynetdicom's SCP."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
@@ -10,23 +11,43 @@ import trio
 from pydicom import Dataset
 from pydicom.uid import MRImageStorage, RLELossless
 
-from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceFound, InstanceKey, Pacs, PacsAddress
+from mdmfs.hospital.dicom.negotiation import STUDY_ROOT_MOVE
+from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceFound, InstanceKey, Pacs, PacsAddress, Politeness
 from mdmfs.hospital.dicom.remote import open_pacs
 from mdmfs.model.errors import InstanceLostError, MalformedNameError, RecallFailedError
 from tests.twins.images import ct_slice
 from tests.twins.pacs import TwinPacs, encoded_data_set, keys_of
+from tests.twins.receiver import AE_TITLE, receiving
 from tests.twins.servers import pynetdicom_scp
 
-Server = tuple[PacsAddress, list[Dataset]]
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """A running SCP; what it holds, and where it may move to, is replaced by each test."""
+
+    address: PacsAddress
+    served: list[Dataset]
+    destinations: dict[str, int]
+
+
 Opener = Callable[[list[Dataset]], contextlib.AbstractAsyncContextManager[Pacs]]
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """Run one server for all tests; what it holds is replaced by each."""
+    """Run one server with C-GET for all tests."""
     served: list[Dataset] = []
     with pynetdicom_scp(served) as address:
-        yield address, served
+        yield Server(address, served, {})
+
+
+@pytest.fixture(scope="module")
+def moving_server() -> Iterator[Server]:
+    """Run one server with C-MOVE and without C-GET for all tests."""
+    served: list[Dataset] = []
+    destinations: dict[str, int] = {}
+    with pynetdicom_scp(served, retrieval=STUDY_ROOT_MOVE, destinations=destinations) as address:
+        yield Server(address, served, destinations)
 
 
 @contextlib.asynccontextmanager
@@ -35,18 +56,27 @@ async def open_twin(held: list[Dataset]) -> AsyncIterator[Pacs]:
     yield TwinPacs(held)
 
 
-@pytest.fixture(params=["twin", "remote"])
-def opening(request: pytest.FixtureRequest, server: Server) -> Opener:
+@pytest.fixture(params=["twin", "get", "move"])
+def opening(request: pytest.FixtureRequest, server: Server, moving_server: Server) -> Opener:
     """Give each implementation in turn."""
 
     @contextlib.asynccontextmanager
     async def open_remote(held: list[Dataset]) -> AsyncIterator[Pacs]:
-        address, served = server
-        served[:] = held
-        async with open_pacs(address) as pacs:
+        server.served[:] = held
+        async with open_pacs(server.address) as pacs:
             yield pacs
 
-    return open_twin if request.param == "twin" else open_remote
+    @contextlib.asynccontextmanager
+    async def open_moving(held: list[Dataset]) -> AsyncIterator[Pacs]:
+        moving_server.served[:] = held
+        async with receiving(moving_server.address) as reception:
+            moving_server.destinations[AE_TITLE] = reception.port
+            async with open_pacs(moving_server.address, Politeness(progress_timeout=3), reception.surroundings) as pacs:
+                yield pacs
+            assert reception.noted == []
+
+    openers: dict[str, Opener] = {"twin": open_twin, "get": open_remote, "move": open_moving}
+    return openers[request.param]
 
 
 @pytest.fixture

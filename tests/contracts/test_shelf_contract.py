@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from mdmfs.keystore.lmdb_shelf import open_lmdb_shelf
-from mdmfs.keystore.shelf import AclRecord, Draft, KeyRecord, Shelf, Tombstone
+from mdmfs.keystore.shelf import AclRecord, Draft, EpochRecord, KeyRecord, Shelf, Tombstone
 from mdmfs.model.names import Guid
 from tests.twins.shelf import MemoryShelf
 
@@ -59,6 +59,26 @@ async def test_what_was_put_is_read_back_and_replaced(shelf: Shelf) -> None:
         assert await shelf.read(lambda page: page.key(GUID)) == record
         assert await shelf.read(lambda page: page.acl(A, ACL_ID)) == acl
     assert await shelf.read(lambda page: page.key(NEXT_GUID)) is None
+
+
+@pytest.mark.parametrize("is_brief", [False, True])
+async def test_a_brief_question_gets_the_same_answer(shelf: Shelf, is_brief: bool) -> None:  # noqa: FBT001 a parameter
+    """On whatever thread it is asked; what it raises comes out, and the shelf answers on."""
+    await shelf.write(lambda draft: draft.put_key(GUID, key_of(A)))
+    assert await shelf.read(lambda page: page.key(GUID), is_brief=is_brief) == key_of(A)
+    with pytest.raises(ZeroDivisionError):
+        await shelf.read(lambda _: 1 // 0, is_brief=is_brief)
+    assert await shelf.read(lambda page: page.key(NEXT_GUID), is_brief=is_brief) is None
+
+
+async def test_each_owner_has_an_epoch_of_his_own(shelf: Shelf) -> None:
+    """None at first; the last one put is kept, also a lower one."""
+    assert await shelf.read(lambda page: page.epoch(A)) is None
+    for number in (7, 3):
+        record = EpochRecord(epoch=number, mark=b"m" * 16)
+        await shelf.write(lambda draft, record=record: draft.put_epoch(A, record))
+        assert await shelf.read(lambda page: page.epoch(A)) == record
+    assert await shelf.read(lambda page: page.epoch(B)) is None
 
 
 async def test_acls_of_two_owners_under_one_id_never_meet(shelf: Shelf) -> None:

@@ -26,6 +26,7 @@ from mdmfs.wire.messages import (
     NodeKind,
     Totals,
 )
+from mdmfs.worker.hospital import Beginning
 from tests.twins.keystores import HOSPITAL, TwinKeystore, principal, random_guid, shares_of
 from tests.twins.octets import octets
 
@@ -57,12 +58,15 @@ class TwinDirectory:
 class TwinDownload:
     """A sealed object on its way, with what shall go wrong with it."""
 
-    def __init__(self, hospital: TwinHospital, sealed: bytes) -> None:
+    def __init__(self, hospital: TwinHospital, file: TwinFile, sealed: bytes, begin: int) -> None:
         self._hospital = hospital
         self._sealed = memoryview(hospital.damage(sealed))
-        self._given = 0
+        self._given = begin
+        self.begin = begin
         self.length = len(sealed)
         self.salt = sealed[:24]
+        self.generation = file.generation
+        self.threshold = 2
 
     async def receive_into(self, buffer: memoryview) -> int:
         """Give a piece, after a while; a cut stream raises, as the client on the wire does."""
@@ -98,6 +102,13 @@ class TwinHospital:
         self.stops_after: int | None = None
         """After so many bytes a stream brings nothing more."""
         self.damage: Callable[[bytes], bytes] = bytes
+        """What becomes of each object on its way."""
+        self.staged: dict[Guid, bytes] | None = None
+        """What was sealed, where it is kept: another fetch gives the same sealing again, or the rest of it."""
+        self.beginnings: list[Beginning | None] = []
+        """What each fetch said to have already."""
+        self.prefetched: list[Guid] = []
+        """What was fetched before anybody asked for it."""
         self.fetches = 0
         self.listings = 0
         self.descriptions = 0
@@ -167,11 +178,16 @@ class TwinHospital:
             await keystores.register(name, [KeyEntry(share.encode(), [])], deadline=trio.current_time() + 10)
 
     def sealed(self, guid: Guid) -> bytes:
-        """Seal a file anew, under a fresh salt."""
+        """Give what is staged of a file, or seal it anew, under a fresh salt."""
+        if self.staged is not None and guid in self.staged:
+            return self.staged[guid]
         file = self.files[guid]
         context = ObjectContext(Role.BODY, guid, file.generation, len(file.plaintext))
         with FileKey(file.key) as key:
-            return seal(file.plaintext, key, context, secrets.token_bytes(24))
+            sealed = seal(file.plaintext, key, context, secrets.token_bytes(24))
+        if self.staged is not None:
+            self.staged[guid] = sealed
+        return sealed
 
     # The port
 
@@ -227,14 +243,25 @@ class TwinHospital:
         return Totals(len(self.files), sum(len(file.plaintext) for file in self.files.values()))
 
     @contextlib.asynccontextmanager
-    async def fetch(self, guid: Guid) -> AsyncIterator[TwinDownload]:
+    async def fetch(
+        self, guid: Guid, *, beginning: Beginning | None = None, is_prefetch: bool = False
+    ) -> AsyncIterator[TwinDownload]:
         """See ``Hospital``."""
         self.fetches += 1
+        self.beginnings.append(beginning)
+        if is_prefetch:
+            self.prefetched.append(guid)
         await self._answer()
         if self.refusal is not None:
             raise self.refusal()
+        file = self.files.get(guid)
+        if file is None:
+            message = f"there is no file {guid}"
+            raise NoSuchFileError(message)
         await trio.sleep(self.recall_seconds)
-        yield TwinDownload(self, self.sealed(guid))
+        sealed = self.sealed(guid)
+        is_same = beginning is not None and beginning.salt == sealed[:24] and beginning.length < len(sealed)
+        yield TwinDownload(self, file, sealed, beginning.length if beginning is not None and is_same else 0)
 
     async def _answer(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 import trio
 
+from mdmfs.keystore.currency import Currency
 from mdmfs.keystore.keystore import Keystore
 from mdmfs.model.errors import MdmfsError, PeerTimedOutError, PeerUnreachableError
 from mdmfs.model.identity import Dn, Principal
@@ -16,13 +17,17 @@ from mdmfs.model.names import Guid
 from mdmfs.sharing.shamir import Share, split
 from mdmfs.wire.messages import (
     COLLECT_PATH,
+    CONFIRM_PATH,
+    EPOCH_PATH,
     REGISTER_PATH,
     SET_ACLS_PATH,
     STATUS_PATH,
     UNREGISTER_PATH,
+    AskEpoch,
     AskStatus,
     Collect,
     Collected,
+    ConfirmEpoch,
     Message,
     Register,
     SetAcls,
@@ -67,17 +72,32 @@ def shares_of(
     )
 
 
+def always_current(*hospitals: Dn) -> Currency:
+    """Make a currency that has heard from these hospitals, and forgets it when the machine has run for ever."""
+    currency = Currency()
+    for hospital in hospitals:
+        currency.confirm(str(hospital), float("inf"))
+    return currency
+
+
 class TwinKeystore:
     """One keystore, and how it behaves just now: ``delay`` in seconds, ``failure``, ``lie``."""
 
     def __init__(self, *hospitals: Dn, clock: Callable[[], float] = lambda: 1e9) -> None:
         self.shelf = MemoryShelf()
-        self.keystore = Keystore(self.shelf, hospitals or (HOSPITAL,), clock)
+        self.hospitals = hospitals or (HOSPITAL,)
+        self._clock = clock
+        self.keystore = Keystore(self.shelf, self.hospitals, clock, always_current(*self.hospitals))
         self.delay = 0.0
         self.failure: Callable[[], MdmfsError] | None = None
         self.is_silent = False
         self.lie: Callable[[Collected], Collected] | None = None
         self.calls = 0
+        self.paths: list[str] = []
+
+    def restart(self, *, currency: Currency | None = None) -> None:
+        """Forget everything but the shelf, as a process that is started again; it has yet to hear from anybody."""
+        self.keystore = Keystore(self.shelf, self.hospitals, self._clock, currency)
 
     def as_seen_by(self, caller: Principal) -> TwinClient:
         """Give a client with this principal's credential."""
@@ -95,6 +115,7 @@ class TwinClient:
         """See ``Client.call``."""
         twin = self._twin
         twin.calls += 1
+        twin.paths.append(path)
         await trio.lowlevel.checkpoint()
         if twin.failure is not None:
             raise twin.failure()
@@ -116,6 +137,8 @@ class TwinClient:
             UNREGISTER_PATH: (Unregister, keystore.unregister),
             SET_ACLS_PATH: (SetAcls, keystore.set_acls),
             STATUS_PATH: (AskStatus, keystore.status),
+            EPOCH_PATH: (AskEpoch, keystore.epoch),
+            CONFIRM_PATH: (ConfirmEpoch, keystore.confirm),
         }
         kind, answer = routes[path]
         message: Message = await answer(self._caller, msgspec.msgpack.decode(body, type=kind))

@@ -50,13 +50,24 @@ class Kind(enum.Enum):
     RT_PLAN = STORAGE + "481.5"
 
 
-MODALITIES: Final = {
+class OtherKind(enum.Enum):
+    """Kinds that a policy must name before they are let through."""
+
+    US = STORAGE + "6.1"
+    SC = STORAGE + "7"
+    SR = STORAGE + "88.11"
+
+
+MODALITIES: Final[dict[Kind | OtherKind, str]] = {
     Kind.CT: "CT",
     Kind.MR: "MR",
     Kind.PT: "PT",
     Kind.ENHANCED_MR: "MR",
     Kind.SEG: "SEG",
     Kind.RT_PLAN: "RTPLAN",
+    OtherKind.US: "US",
+    OtherKind.SC: "OT",
+    OtherKind.SR: "SR",
 }
 
 
@@ -133,7 +144,7 @@ class Seeds:
         return token
 
 
-def planted(kind: Kind, *, depth: int = 2, outside: bool = True) -> tuple[Dataset, set[str]]:
+def planted(kind: Kind | OtherKind, *, depth: int = 2, outside: bool = True) -> tuple[Dataset, set[str]]:
     """Make an instance of a kind with tokens in every identifying place; gives it and the tokens.
 
     Planted are all tags of PS3.15 Table E.1-1 at the top level and down to ``depth``, with ``outside`` all text
@@ -157,7 +168,7 @@ def planted(kind: Kind, *, depth: int = 2, outside: bool = True) -> tuple[Datase
 
 @functools.cache
 def planted_file(
-    kind: Kind, *, depth: int = 2, outside: bool = True, transfer_syntax: str = ExplicitVRLittleEndian
+    kind: Kind | OtherKind, *, depth: int = 2, outside: bool = True, transfer_syntax: str = ExplicitVRLittleEndian
 ) -> tuple[bytes, frozenset[str]]:
     """Make the same as a file, once for all tests."""
     dataset, tokens = planted(kind, depth=depth, outside=outside)
@@ -235,7 +246,7 @@ def _plant_groups(dataset: Dataset, seeds: Seeds) -> None:
     dataset.add_new(0xFFFCFFFC, "OB", seeds.word().encode())
 
 
-def _make_acceptable(dataset: Dataset, seeds: Seeds, kind: Kind) -> None:
+def _make_acceptable(dataset: Dataset, seeds: Seeds, kind: Kind | OtherKind) -> None:
     """Set what the engine looks at before it lets an instance through."""
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.SOPClassUID = UID(kind.value)
@@ -245,6 +256,9 @@ def _make_acceptable(dataset: Dataset, seeds: Seeds, kind: Kind) -> None:
     dataset.Modality = MODALITIES[kind]
     if kind is Kind.RT_PLAN:
         return
+    if kind is OtherKind.SR:
+        _plant_report(dataset, seeds)
+        return
     if kind is not Kind.SEG:
         dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     dataset.BodyPartExamined = "CHEST"
@@ -252,13 +266,33 @@ def _make_acceptable(dataset: Dataset, seeds: Seeds, kind: Kind) -> None:
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.NumberOfFrames = 2 if kind in {Kind.SEG, Kind.ENHANCED_MR} else 1
     dataset.Rows = dataset.Columns = ROWS
-    bits = 1 if kind is Kind.SEG else 16
+    bits = {Kind.SEG: 1, OtherKind.US: 8, OtherKind.SC: 8}.get(kind, 16)
     dataset.BitsAllocated = dataset.BitsStored = bits
     dataset.HighBit = bits - 1
     dataset.PixelRepresentation = 0
     dataset.BurnedInAnnotation = "NO"
     length = ROWS * ROWS * dataset.NumberOfFrames * bits // 8
     dataset.add_new(0x7FE00010, "OW", (bytes(range(256)) * (length // 256 + 1))[:length])
+
+
+def _plant_report(dataset: Dataset, seeds: Seeds) -> None:
+    """Plant in the content tree of a structured report."""
+    texts = Dataset()
+    texts.RelationshipType, texts.ValueType = "CONTAINS", "TEXT"
+    texts.ConceptNameCodeSequence = Sequence([seeds.code()])
+    texts.TextValue = seeds.word()
+    people = Dataset()
+    people.RelationshipType, people.ValueType = "HAS OBS CONTEXT", "PNAME"
+    people.ConceptNameCodeSequence = Sequence([seeds.code()])
+    people.PersonName = seeds.value("PN")
+    inner = Dataset()
+    inner.RelationshipType, inner.ValueType, inner.ContinuityOfContent = "CONTAINS", "CONTAINER", "SEPARATE"
+    inner.ConceptNameCodeSequence = Sequence([seeds.code()])
+    inner.ContentSequence = Sequence([texts, people])
+    dataset.ValueType, dataset.ContinuityOfContent = "CONTAINER", "SEPARATE"
+    dataset.CompletionFlag, dataset.VerificationFlag = "COMPLETE", "UNVERIFIED"
+    dataset.ConceptNameCodeSequence = Sequence([seeds.code()])
+    dataset.ContentSequence = Sequence([inner, texts])
 
 
 def _file_meta(dataset: Dataset, seeds: Seeds) -> FileMetaDataset:

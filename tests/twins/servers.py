@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import Any, Final
 import pytest
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
-from pynetdicom import AE, AllStoragePresentationContexts, evt
+from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
 
 from mdmfs.hospital.dicom.negotiation import STUDY_ROOT_FIND, STUDY_ROOT_GET, VERIFICATION
 from mdmfs.hospital.dicom.pacs import PacsAddress
@@ -33,6 +34,7 @@ NetworkTCPPort = {port}
 MaxPDUSize = 131072
 MaxAssociations = 16
 HostTable BEGIN
+{hosts}
 HostTable END
 VendorTable BEGIN
 VendorTable END
@@ -73,6 +75,7 @@ def orthanc(directory: Path, settings: Mapping[str, object] | None = None) -> It
         "DicomAlwaysAllowStore": True,
         "DicomAlwaysAllowFind": True,
         "DicomAlwaysAllowGet": True,
+        "DicomAlwaysAllowMove": True,
         "DicomScpTimeout": 30,
         "Plugins": [],
     } | dict(settings or {})
@@ -84,15 +87,18 @@ def orthanc(directory: Path, settings: Mapping[str, object] | None = None) -> It
 
 
 @contextlib.contextmanager
-def dcmqrscp(directory: Path, options: Sequence[str] = ()) -> Iterator[PacsAddress]:
-    """Run dcmtk's dcmqrscp with an empty store below ``directory``."""
+def dcmqrscp(
+    directory: Path, options: Sequence[str] = (), destinations: Mapping[str, int] | None = None
+) -> Iterator[PacsAddress]:
+    """Run dcmtk's dcmqrscp with an empty store below ``directory``; ``destinations`` are AE titles with their ports."""
     program = shutil.which("dcmqrscp")
     if program is None:
         pytest.fail("dcmqrscp is missing: apt-get install dcmtk")
     port, storage = free_port(), directory / "dcmqrscp"
     storage.mkdir()
     file = directory / "dcmqrscp.cfg"
-    file.write_text(_DCMQRSCP.format(port=port, storage=storage))
+    hosts = [f"{title.lower()} = ({title}, 127.0.0.1, {at})" for title, at in (destinations or {}).items()]
+    file.write_text(_DCMQRSCP.format(port=port, storage=storage, hosts="\n".join(hosts)))
     with _running([program, "-c", str(file), *options], directory / "dcmqrscp.log", port, {}):
         yield PacsAddress("DCMQRSCP", "127.0.0.1", port, CALLING)
 
@@ -140,22 +146,34 @@ def store(address: PacsAddress, datasets: Iterable[Dataset]) -> None:
 
 
 @contextlib.contextmanager
-def pynetdicom_scp(instances: list[Dataset], syntaxes: Sequence[str] = _SYNTAXES) -> Iterator[PacsAddress]:
-    """Run pynetdicom's SCP in threads, over a list that may change; it answers C-ECHO, C-FIND and C-GET."""
+def pynetdicom_scp(
+    instances: list[Dataset],
+    syntaxes: Sequence[str] = _SYNTAXES,
+    *,
+    retrieval: str = STUDY_ROOT_GET,
+    destinations: Mapping[str, int] | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[PacsAddress]:
+    """Run pynetdicom's SCP in threads, over a list that may change; it answers C-ECHO, C-FIND and C-GET or C-MOVE.
+
+    ``destinations`` may change too: AE title to port on the loopback interface.
+    """
     entity = AE(ae_title="PYNETDICOM")
     entity.maximum_pdu_size = 0
     entity.require_called_aet = True
-    for service in (VERIFICATION, STUDY_ROOT_FIND, STUDY_ROOT_GET):
+    for service in (VERIFICATION, STUDY_ROOT_FIND, retrieval):
         entity.add_supported_context(service)
     for context in AllStoragePresentationContexts:
         entity.add_supported_context(str(context.abstract_syntax), list(syntaxes), scu_role=True, scp_role=True)
     connections: list[socket.socket] = []
+    remember = (evt.EVT_CONN_OPEN, lambda event: connections.append(event.assoc.dul.socket.socket))
     handlers: Any = [
-        (evt.EVT_CONN_OPEN, lambda event: connections.append(event.assoc.dul.socket.socket)),
+        remember,
         (evt.EVT_C_FIND, _on_find, [instances]),
         (evt.EVT_C_GET, _on_get, [instances]),
+        (evt.EVT_C_MOVE, _on_move, [instances, {} if destinations is None else destinations, remember]),
     ]
-    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers, ssl_context=tls)
     assert server is not None
     try:
         yield PacsAddress("PYNETDICOM", "127.0.0.1", server.server_address[1], CALLING)
@@ -205,4 +223,19 @@ def _on_get(event: evt.Event, instances: Sequence[Dataset]) -> Iterator[object]:
     wanted = [it for it in instances if matches(it, event.identifier)]
     yield len(wanted)
     for instance in wanted:
+        yield 0xFF00, instance
+
+
+def _on_move(
+    event: evt.Event, instances: Sequence[Dataset], destinations: Mapping[str, int], remember: object
+) -> Iterator[object]:
+    wanted = [it for it in instances if matches(it, event.identifier)]
+    pairs = dict.fromkeys((str(it.SOPClassUID), str(it.file_meta.TransferSyntaxUID)) for it in wanted)
+    contexts = [build_context(*pair) for pair in pairs] or [build_context(VERIFICATION)]
+    port = destinations.get(event.move_destination)
+    yield (None, None) if port is None else ("127.0.0.1", port, {"contexts": contexts, "evt_handlers": [remember]})
+    yield len(wanted)
+    for instance in wanted:
+        # pynetdicom's own thread may take a response that comes at once; it rests when it was left alone for a moment.
+        time.sleep(0.003)
         yield 0xFF00, instance

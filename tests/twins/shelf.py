@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import trio
 
-from mdmfs.keystore.shelf import AclRecord, Draft, KeyRecord, Page, Tombstone
+from mdmfs.keystore.shelf import AclRecord, Draft, EpochRecord, KeyRecord, Page, Tombstone
 from mdmfs.model.names import Guid
 
 T = TypeVar("T")
@@ -22,10 +22,11 @@ class MemoryPage:
     keys: dict[Guid, KeyRecord] = dataclasses.field(default_factory=dict)
     acls: dict[tuple[str, bytes], AclRecord] = dataclasses.field(default_factory=dict)
     graves: dict[tuple[Guid, str], Tombstone] = dataclasses.field(default_factory=dict)
+    epochs: dict[str, EpochRecord] = dataclasses.field(default_factory=dict)
 
     def copied(self) -> MemoryPage:
         """Give a page that can be changed while this one is read."""
-        return MemoryPage(copy.copy(self.keys), copy.copy(self.acls), copy.copy(self.graves))
+        return MemoryPage(copy.copy(self.keys), copy.copy(self.acls), copy.copy(self.graves), copy.copy(self.epochs))
 
     def key(self, guid: Guid) -> KeyRecord | None:
         """See ``Page.key``."""
@@ -38,6 +39,14 @@ class MemoryPage:
     def tombstones(self, guid: Guid) -> list[Tombstone]:
         """See ``Page.tombstones``."""
         return [tombstone for (buried, _), tombstone in self.graves.items() if buried == guid]
+
+    def epoch(self, owner: str) -> EpochRecord | None:
+        """See ``Page.epoch``."""
+        return self.epochs.get(owner)
+
+    def put_epoch(self, owner: str, record: EpochRecord) -> None:
+        """See ``Draft.put_epoch``."""
+        self.epochs[owner] = record
 
     def put_key(self, guid: Guid, record: KeyRecord) -> None:
         """See ``Draft.put_key``."""
@@ -61,7 +70,7 @@ class MemoryShelf:
     def __init__(self) -> None:
         self.page = MemoryPage()
 
-    async def read(self, question: Callable[[Page], T]) -> T:
+    async def read(self, question: Callable[[Page], T], *, is_brief: bool = False) -> T:  # noqa: ARG002 the port's
         """See ``Shelf.read``."""
         await trio.lowlevel.checkpoint()
         return question(self.page)

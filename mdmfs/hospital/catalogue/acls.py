@@ -11,6 +11,7 @@ import msgspec
 from mdmfs.access.acl import ACL_ID_SIZE, Acl
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.records import VersionOfAcl
+from mdmfs.hospital.ledger.epochs import RowsOfEpochs
 from mdmfs.hospital.rows import Rows, Stored
 from mdmfs.model.errors import MalformedNameError, StoreError
 
@@ -29,6 +30,7 @@ class AclTable:
     def __init__(self, rows: Rows, random: Callable[[int], bytes]) -> None:
         self._rows = rows
         self._random = random
+        self._epochs = RowsOfEpochs(rows, random)
 
     def make(self, acl: Acl) -> bytes:
         """Keep a new ACL; give its id."""
@@ -55,6 +57,7 @@ class AclTable:
             raise StoreError(message)
         version = before.version + 1
         self._rows.put(tables.ACLS + acl_id, _ROWS.encode(_StoredAcl(version, acl.encode())))
+        self._epochs.note_acl(acl_id)
         return VersionOfAcl(acl_id, version, acl)
 
 

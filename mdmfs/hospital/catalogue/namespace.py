@@ -179,6 +179,10 @@ class RowsOfCatalogue:
         found = (file for file in self._files.from_inode(after) if file.project == project)
         return list(itertools.islice(found, limit))
 
+    def files(self, *, after: int = 0, limit: int = MAX_BATCH) -> list[FileRecord]:
+        """Give files of all projects, in all states, by ascending inode number."""
+        return list(itertools.islice(self._files.from_inode(after), limit))
+
     def totals(self, project: str | None = None) -> Totals:
         """Count the visible files of a project, or of all."""
         return self._totals.of(project)

@@ -91,6 +91,9 @@ class Catalogue(Protocol):
     def project_files(self, project: str, *, after: int = 0, limit: int = MAX_BATCH) -> list[FileRecord]:
         """Give the files of a project with inode numbers above ``after``, in all states and in that order."""
 
+    def files(self, *, after: int = 0, limit: int = MAX_BATCH) -> list[FileRecord]:
+        """Give the files of all projects, as ``project_files``."""
+
     def totals(self, project: str | None = None) -> Totals:
         """Count the visible files of a project, or of all."""
 

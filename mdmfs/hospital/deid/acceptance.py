@@ -14,13 +14,13 @@ from mdmfs.hospital.deid.elements import UNDEFINED, Elements
 from mdmfs.hospital.deid.header import NATIVE_SYNTAXES, IdentifiedHeader
 from mdmfs.hospital.deid.policy import Heads, Policy
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
+from mdmfs.hospital.deid.regions import region_rule
 
 _IMAGE_TYPE: Final = 0x00080008
 _CONVERSION_TYPE: Final = 0x00080064
 _PHOTOMETRIC: Final = 0x00280004
 _BURNED_IN: Final = 0x00280301
 _RECOGNIZABLE: Final = 0x00280302
-_FRAMES: Final = 0x00280008
 _FACTORS: Final = (0x00280002, 0x00280010, 0x00280011, 0x00280100)
 """Samples per Pixel, Rows, Columns, Bits Allocated."""
 
@@ -65,14 +65,28 @@ def accept(header: IdentifiedHeader, policy: Policy) -> bool:
         if header.pixels is not None:
             raise RefusedError(Reason.PIXEL_LENGTH, header.pixels[0])
     else:
-        _check_pixels(header)
-        _check_overlays(header)
-    if content is Content.IMAGE:
-        _check_image(header)
+        _check_content(header, policy, content)
     is_head = content is not Content.PLAN and _is_head(header)
     if is_head and policy.heads is Heads.REFUSE:
         raise RefusedError(Reason.HEAD)
     return is_head and content is not Content.GEOMETRY
+
+
+def _check_content(header: IdentifiedHeader, policy: Policy, content: Content) -> None:
+    """Refuse pixels that may carry text, unless a region rule says where."""
+    _check_pixels(header)
+    _check_overlays(header)
+    if region_rule(header, policy) is not None:
+        return
+    if content is Content.REVIEWED:
+        is_named = any(rule.sop_class == header.sop_class for rule in policy.regions)
+        raise RefusedError(Reason.NO_REGION if is_named else Reason.SOP_CLASS)
+    if header.value(_BURNED_IN) not in {b"", b"NO"}:
+        raise RefusedError(Reason.BURNED_IN, _BURNED_IN)
+    if header.value(_PHOTOMETRIC) not in {b"MONOCHROME1", b"MONOCHROME2"}:
+        raise RefusedError(Reason.PHOTOMETRIC, _PHOTOMETRIC)
+    if content is Content.IMAGE:
+        _check_image(header)
 
 
 def _check_image(header: IdentifiedHeader) -> None:
@@ -86,13 +100,9 @@ def _check_image(header: IdentifiedHeader) -> None:
 
 
 def _check_pixels(header: IdentifiedHeader) -> None:
-    """Refuse colour, burned-in text, and pixels of another length than the header says."""
+    """Refuse pixels of another VR or length than the header says."""
     if header.pixels is None:
         raise RefusedError(Reason.PIXEL_LENGTH)
-    if header.value(_BURNED_IN) not in {b"", b"NO"}:
-        raise RefusedError(Reason.BURNED_IN, _BURNED_IN)
-    if header.value(_PHOTOMETRIC) not in {b"MONOCHROME1", b"MONOCHROME2"}:
-        raise RefusedError(Reason.PHOTOMETRIC, _PHOTOMETRIC)
     tag, vr, length, _ = header.pixels
     if vr not in _PIXEL_VRS[tag]:
         raise RefusedError(Reason.MALFORMED, tag)
@@ -104,17 +114,15 @@ def _check_pixels(header: IdentifiedHeader) -> None:
 def _native_length(header: IdentifiedHeader) -> int:
     bits = 1
     for tag in _FACTORS:
-        bits *= int.from_bytes(header.octets(tag), "little")
-    frames = header.value(_FRAMES) or b"1"
-    if not frames.isdigit():
-        raise RefusedError(Reason.INVALID_VALUE, _FRAMES)
-    length = (bits * int(frames) + 7) // 8
+        bits *= header.number(tag)
+    length = (bits * header.frames + 7) // 8
     return length + (length & 1)
 
 
 def _check_overlays(header: IdentifiedHeader) -> None:
     """Refuse overlays in the unused bits of Pixel Data (retired, PS3.3-2004 C.9.2): they have a place but no data."""
-    for group in _OVERLAY_GROUPS:
+    groups = {element[0] >> 16 for element in header.elements}.intersection(_OVERLAY_GROUPS)
+    for group in sorted(groups):
         has_data = header.element(group << 16 | _OVERLAY_DATA) is not None
         has_place = any(header.element(group << 16 | number) is not None for number in _OVERLAY_PLACES)
         if has_place and (not has_data or header.octets(group << 16 | 0x0100) not in {b"", b"\1\0"}):

@@ -19,6 +19,8 @@ class Content(enum.Enum):
     """No pixels, but contours from which a face could be rebuilt."""
     PLAN = "plan"
     """No pixels and no anatomy."""
+    REVIEWED = "reviewed"
+    """Pixels with text in them: let through only where a region rule of the policy says what to blank."""
 
 
 CLASSES: Final = {
@@ -41,6 +43,13 @@ CLASSES: Final = {
     _STORAGE + "481.7": Content.PLAN,  # RT Treatment Summary Record
     _STORAGE + "481.8": Content.PLAN,  # RT Ion Plan
     _STORAGE + "481.9": Content.PLAN,  # RT Ion Beams Treatment Record
+    _STORAGE + "1": Content.REVIEWED,  # Computed Radiography
+    _STORAGE + "1.1": Content.REVIEWED,  # Digital X-Ray, for presentation
+    _STORAGE + "3.1": Content.REVIEWED,  # Ultrasound Multi-frame
+    _STORAGE + "6.1": Content.REVIEWED,  # Ultrasound
+    _STORAGE + "7": Content.REVIEWED,  # Secondary Capture
+    _STORAGE + "12.1": Content.REVIEWED,  # X-Ray Angiographic
+    _STORAGE + "12.2": Content.REVIEWED,  # X-Ray Radiofluoroscopic
 }
 
 MODALITIES: Final = frozenset(

@@ -15,22 +15,23 @@ from mdmfs.hospital.deid.elements import Elements, read_elements
 from mdmfs.hospital.deid.encode import SHORT_HEAD, head
 from mdmfs.hospital.deid.header import EXPLICIT_LITTLE, NATIVE_SYNTAXES, Buffer, IdentifiedHeader
 from mdmfs.hospital.deid.marks import file_meta, marks
-from mdmfs.hospital.deid.pixels import PixelStream
+from mdmfs.hospital.deid.pixels import open_pixels
 from mdmfs.hospital.deid.policy import Policy
 from mdmfs.hospital.deid.pseudonyms import PatientKey, Subject
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
+from mdmfs.hospital.deid.regions import region_rule
 from mdmfs.hospital.deid.rules import compile_rules
 from mdmfs.hospital.deid.tables.dictionary import VRS
 from mdmfs.hospital.deid.walk import Traces, Walk
 
-ENGINE_GENERATION: Final = 1
+ENGINE_GENERATION: Final = 2
 """Part of every rendition (design decision 2): raised whenever the same input gives other bytes than before."""
 MAX_REST_BYTES: Final = 16 * 2**20
 """Bytes after Pixel Data: padding and signatures, all of which are removed."""
 
 _PIXEL_VRS: Final = {0x7FE00008: b"OF", 0x7FE00009: b"OD", 0x7FE00010: b"OW"}
 _STUDY_DATE: Final = 0x00080020
-_NAME: Final = (b"PN",)
+_NAMES: Final = frozenset(tag for tag, choice in VRS.items() if choice == (b"PN",))
 _PIXEL_REPRESENTATION: Final = 0x00280103
 _SIGNED: Final = b"\1\0"
 _WORD: Final = re.compile(r"[a-z]+")
@@ -94,10 +95,12 @@ class Deidentification:
         pixel_head = self._pixel_head()
         self.pixel_head_length: Final = len(pixel_head)
         """How many bytes at the end of the header are the head of Pixel Data."""
+        rule = region_rule(header, policy)
+        self._is_blanked: Final = rule is not None
         self._pending: bytes | None = self._write_head() + pixel_head
         self.header_length: Final = len(self._pending)
         """Bytes before the value of Pixel Data; of the whole file where there is none."""
-        self._pixels = None if header.pixels is None else PixelStream(header.pixels[0], header.pixels[2])
+        self._pixels = None if header.pixels is None else open_pixels(header, rule)
         self._rest = bytearray()
 
     def feed(self, data: Buffer) -> list[DeidentifiedPiece]:
@@ -130,9 +133,10 @@ class Deidentification:
 
     def _pass(self, data: Buffer, pieces: list[DeidentifiedPiece]) -> None:
         view = memoryview(data)
-        taken = 0 if self._pixels is None else self._pixels.take(view)
-        if taken:
-            pieces.append(DeidentifiedPiece(view[:taken], Part.PIXELS))
+        taken = 0
+        if self._pixels is not None:
+            taken, cleaned = self._pixels.take(view)
+            pieces += [DeidentifiedPiece(octets, Part.PIXELS) for octets in cleaned]
         self._rest += view[taken:]
         if len(self._rest) > MAX_REST_BYTES:
             raise RefusedError(Reason.TOO_LARGE)
@@ -143,8 +147,11 @@ class Deidentification:
         tags = [element[0] for element in elements]
         if _STUDY_DATE in tags:
             self.study_date = out[tags.index(_STUDY_DATE)][SHORT_HEAD:].decode()
-        for tag, mark in reversed(marks(self.policy, is_head=self.is_head)):
-            out.insert(bisect.bisect(tags, tag), mark)
+        for tag, mark in reversed(marks(self.policy, is_head=self.is_head, is_blanked=self._is_blanked)):
+            place = bisect.bisect(tags, tag)
+            if place and tags[place - 1] == tag:
+                out[place - 1] = b""
+            out.insert(place, mark)
         meta = file_meta(self._header.sop_class.encode(), self.sop_instance.encode(), self.transfer_syntax.encode())
         return b"".join([meta, *out])
 
@@ -166,6 +173,6 @@ class Deidentification:
         return b"".join(walk.dataset(elements, self._rules.top))
 
     def _words_of_names(self) -> frozenset[bytes]:
-        names = (self._header.value(element[0]) for element in self._header.elements if VRS.get(element[0]) == _NAME)
+        names = (self._header.value(element[0]) for element in self._header.elements if element[0] in _NAMES)
         text = "^".join(decode(name, self._header.codec) or "" for name in names).lower()
         return frozenset(word.encode() for word in _WORD.findall(text))

@@ -79,6 +79,18 @@ class IdentifiedHeader:
         self.series_instance: Final = self._uid(0x0020000E)
         self.patient: Final = self._patient()
 
+    def number(self, tag: int) -> int:
+        """Give the number of a US element of the top level; 0 where there is none."""
+        return int.from_bytes(self.octets(tag), "little")
+
+    @property
+    def frames(self) -> int:
+        """Number of Frames (0028,0008), 1 where it is missing; raises where it is no number."""
+        text = self.value(0x00280008) or b"1"
+        if not _INTEGER.fullmatch(text.decode("latin_1")):
+            raise RefusedError(Reason.INVALID_VALUE, 0x00280008)
+        return int(text)
+
     @property
     def modality(self) -> str:
         """Modality (0008,0060); empty where it is missing or none of the defined terms."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 from mdmfs.hospital.deid.codes import Code
@@ -15,10 +16,12 @@ IMPLEMENTATION_CLASS: Final = b"2.25.226173290174392884180375193022846211437"
 IDENTITY_REMOVED: Final = 0x00120062
 METHOD: Final = 0x00120063
 METHOD_CODES: Final = 0x00120064
+BURNED_IN: Final = 0x00280301
 RECOGNIZABLE_FEATURES: Final = 0x00280302
 TIMES_MODIFIED: Final = 0x00280303
 
 _BASIC: Final = Code(b"113100", b"DCM", b"Basic Application Confidentiality Profile")
+_PIXELS: Final = Code(b"113101", b"DCM", b"Clean Pixel Data Option")
 _OPTIONS: Final = {
     Option.CLEAN_GRAPHICS: Code(b"113103", b"DCM", b"Clean Graphics Option"),
     Option.CLEAN_DESCRIPTORS: Code(b"113105", b"DCM", b"Clean Descriptors Option"),
@@ -43,18 +46,21 @@ def file_meta(sop_class: bytes, sop_instance: bytes, transfer_syntax: bytes) -> 
     return PREAMBLE + encode(head(0x00020000, b"UL"), len(elements).to_bytes(4, "little")) + elements
 
 
-def marks(policy: Policy, *, is_head: bool) -> list[tuple[int, bytes]]:
+@functools.lru_cache(maxsize=128)
+def marks(policy: Policy, *, is_head: bool, is_blanked: bool) -> tuple[tuple[int, bytes], ...]:
     """Write the elements that mark an object as de-identified, each with its tag, in order."""
-    codes = [_BASIC, *(_OPTIONS[option] for option in sorted(policy.options))]
+    codes = [_BASIC, *([_PIXELS] if is_blanked else []), *(_OPTIONS[option] for option in sorted(policy.options))]
     times = b"MODIFIED" if Option.MODIFIED_DATES in policy else b"REMOVED"
     written = [
         (IDENTITY_REMOVED, encode(head(IDENTITY_REMOVED, b"CS"), b"YES")),
         (METHOD, encode(head(METHOD, b"LO"), b"PS3.15 Annex E, policy " + policy.name.encode())),
         (METHOD_CODES, encode_items(head(METHOD_CODES, b"SQ"), [_item(code) for code in codes])),
     ]
+    if is_blanked:
+        written.append((BURNED_IN, encode(head(BURNED_IN, b"CS"), b"NO")))
     if is_head:
         written.append((RECOGNIZABLE_FEATURES, encode(head(RECOGNIZABLE_FEATURES, b"CS"), b"YES")))
-    return [*written, (TIMES_MODIFIED, encode(head(TIMES_MODIFIED, b"CS"), times))]
+    return (*written, (TIMES_MODIFIED, encode(head(TIMES_MODIFIED, b"CS"), times)))
 
 
 def _item(code: Code) -> bytes:

@@ -1,39 +1,124 @@
-"""Pixel Data on its way through: its end is found without looking at a pixel and without copying one."""
+"""Pixel Data on its way through: its end is found, and nothing hides in it; no pixel is decoded or kept."""
 
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Final, Protocol
 
+from mdmfs.hospital.deid.codestream import FORMS, RLE_HEADER_SIZE, Codestream, Form, check_rle_header
 from mdmfs.hospital.deid.elements import ITEM, SEQUENCE_END, UNDEFINED
+from mdmfs.hospital.deid.header import Buffer, IdentifiedHeader
+from mdmfs.hospital.deid.policy import RegionRule
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
+from mdmfs.hospital.deid.regions import Blanking, open_blanking
+from mdmfs.hospital.deid.unusedbits import UnusedBits
+
+MAX_OFFSET_TABLE: Final = 16 * 2**20
 
 _HEAD: Final = struct.Struct("<HHI")
+_SAMPLES: Final = 0x00280002
+_BITS_ALLOCATED: Final = 0x00280100
+_BITS_STORED: Final = 0x00280101
+_HIGH_BIT: Final = 0x00280102
+_SIGNED: Final = 0x00280103
+_EXTENDED_OFFSETS: Final = 0x7FE00001
+_EXTENDED_LENGTHS: Final = 0x7FE00002
+_INTEGER_PIXELS: Final = 0x7FE00010
 
 
-class PixelStream:
-    """Counts through the value of Pixel Data, native or in fragments (PS3.5 section A.4)."""
+class PixelStream(Protocol):
+    """The value of Pixel Data as it passes."""
 
-    def __init__(self, tag: int, length: int) -> None:
-        self._tag = tag
-        self._is_encapsulated = length == UNDEFINED
-        self._remaining = 0 if self._is_encapsulated else length
+    has_ended: bool
+    """Whether the last byte of the value has been seen."""
+
+    def take(self, data: memoryview) -> tuple[int, list[Buffer]]:
+        """Tell how many bytes at the start of the data belong to the value, and give what passes of them."""
+
+
+def open_pixels(header: IdentifiedHeader, rule: RegionRule | None) -> PixelStream:
+    """Begin with the pixels of an instance that was accepted; raises ``RefusedError`` as their streams do."""
+    if header.pixels is None:
+        raise RefusedError(Reason.PIXEL_LENGTH)
+    tag, _, length, _ = header.pixels
+    blanking = None if rule is None else open_blanking(header, rule)
+    if length == UNDEFINED:
+        return EncapsulatedPixels(header, FORMS[header.transfer_syntax])
+    return NativePixels(length, _unused_bits(header) if tag == _INTEGER_PIXELS else None, blanking)
+
+
+def _unused_bits(header: IdentifiedHeader) -> UnusedBits:
+    allocated = header.number(_BITS_ALLOCATED)
+    stored = header.number(_BITS_STORED) or allocated
+    high_bit = header.number(_HIGH_BIT) if header.octets(_HIGH_BIT) else stored - 1
+    return UnusedBits(allocated, stored, high_bit, is_signed=bool(header.number(_SIGNED)))
+
+
+class NativePixels:
+    """Pixels of a length that the header tells; they pass as views, unless something in them is blanked."""
+
+    def __init__(self, length: int, unused_bits: UnusedBits | None, blanking: Blanking | None) -> None:
+        self._remaining = length
+        self._unused_bits: Final = unused_bits
+        self._blanking: Final = blanking
+        self.has_ended = not length
+
+    def take(self, data: memoryview) -> tuple[int, list[Buffer]]:
+        """See ``PixelStream``."""
+        taken = data[: self._remaining]
+        if self._blanking is not None:
+            taken = memoryview(self._blanking.blank(taken))
+        if self._unused_bits is not None:
+            self._unused_bits.check(taken)
+        self._remaining -= len(taken)
+        self.has_ended = not self._remaining
+        return len(taken), [taken] if taken else []
+
+
+class EncapsulatedPixels:
+    """Fragments (PS3.5 section A.4): as many frames as the header says, each where the offset tables say, cleaned."""
+
+    def __init__(self, header: IdentifiedHeader, form: Form) -> None:
+        self._form: Final = form
+        self._frames: Final = header.frames
+        allocated = header.number(_BITS_ALLOCATED)
+        self._bits_allocated: Final = allocated
+        self._segments: Final = header.number(_SAMPLES) * (allocated // 8)
+        self._extended: Final = _numbers(header.octets(_EXTENDED_OFFSETS), "Q")
+        self._lengths: Final = _numbers(header.octets(_EXTENDED_LENGTHS), "Q")
+        self._offsets: tuple[int, ...] | None = None
+        """The basic offset table, once it has been read."""
         self._head = b""
-        self.has_ended = not self._is_encapsulated and not length
-        """Whether the last byte of the value has been seen."""
+        self._fragment = bytearray()
+        """The offset table, or the header of an RLE frame, as far as it has come."""
+        self._wanted = 0
+        self._remaining = 0
+        self._length = 0
+        self._offset = 0
+        """Behind the offset table, of the next fragment."""
+        self._frame = 0
+        """How many have begun."""
+        self._codestream: Codestream | None = None
+        self.has_ended = False
 
-    def take(self, data: memoryview) -> int:
-        """Tell how many bytes at the start of the data belong to the value."""
-        position = 0
+    def take(self, data: memoryview) -> tuple[int, list[Buffer]]:
+        """See ``PixelStream``."""
+        out: list[Buffer] = []
+        start = position = 0
         while position < len(data) and not self.has_ended:
-            if self._remaining:
-                step = min(self._remaining, len(data) - position)
-                self._remaining -= step
-                position += step
-                self.has_ended = not self._is_encapsulated and not self._remaining
-            else:
+            if not self._remaining:
                 position += self._take_head(data[position:])
-        return position
+                continue
+            fragment = data[position : position + self._remaining]
+            self._remaining -= len(fragment)
+            if self._codestream is not None:
+                out += [data[start:position], *self._codestream.clean(fragment)]
+                start = position + len(fragment)
+            else:
+                self._collect(fragment)
+            position += len(fragment)
+        out.append(data[start:position])
+        return position, [piece for piece in out if len(piece)]
 
     def _take_head(self, data: memoryview) -> int:
         """Read the head of a fragment, or as much as there is of it."""
@@ -44,7 +129,66 @@ class PixelStream:
             self._head = b""
             tag = group << 16 | number
             if tag not in {ITEM, SEQUENCE_END} or length & 1 or (tag == SEQUENCE_END and length):
-                raise RefusedError(Reason.MALFORMED, self._tag)
-            self._remaining = length
-            self.has_ended = tag == SEQUENCE_END
+                raise RefusedError(Reason.MALFORMED, _INTEGER_PIXELS)
+            if tag == SEQUENCE_END:
+                self._end()
+            elif self._offsets is None:
+                self._begin_table(length)
+            else:
+                self._begin_fragment(length)
         return len(part)
+
+    def _begin_table(self, length: int) -> None:
+        if length not in {0, 4 * self._frames}:
+            raise RefusedError(Reason.CODESTREAM)
+        if length > MAX_OFFSET_TABLE:
+            raise RefusedError(Reason.TOO_LARGE)
+        self._remaining = self._wanted = length
+        self._collect(memoryview(b""))
+
+    def _begin_fragment(self, length: int) -> None:
+        if self._form is Form.RLE or self._codestream is None or self._codestream.has_ended:
+            self._begin_frame(length)
+        if self._form is Form.RLE:
+            self._length, self._wanted = length, RLE_HEADER_SIZE
+            if length < RLE_HEADER_SIZE:
+                raise RefusedError(Reason.CODESTREAM)
+        self._offset += _HEAD.size + length
+        self._remaining = length
+
+    def _begin_frame(self, length: int) -> None:
+        for offsets in (self._offsets, self._extended):
+            if offsets and offsets[self._frame : self._frame + 1] != (self._offset,):
+                raise RefusedError(Reason.CODESTREAM)
+        if self._lengths and (self._frame >= len(self._lengths) or not 0 <= length - self._lengths[self._frame] <= 1):
+            raise RefusedError(Reason.CODESTREAM)
+        self._frame += 1
+        if self._form is not Form.RLE:
+            self._codestream = Codestream(self._form, self._bits_allocated)
+
+    def _collect(self, data: memoryview) -> None:
+        """Keep what must be looked at as a whole."""
+        self._fragment += data[: self._wanted - len(self._fragment)]
+        if len(self._fragment) < self._wanted or (self._offsets is not None and not self._wanted):
+            return
+        if self._offsets is None:
+            self._offsets = _numbers(bytes(self._fragment), "I")
+        else:
+            check_rle_header(self._fragment, self._length, self._segments)
+        self._fragment.clear()
+        self._wanted = 0
+
+    def _end(self) -> None:
+        tables = [table for table in (self._offsets, self._extended, self._lengths) if table]
+        if self._codestream is not None and not self._codestream.has_ended:
+            raise RefusedError(Reason.TRUNCATED, _INTEGER_PIXELS)
+        if self._frame != self._frames or any(len(table) != self._frames for table in tables):
+            raise RefusedError(Reason.PIXEL_LENGTH, _INTEGER_PIXELS)
+        self.has_ended = True
+
+
+def _numbers(octets: bytes, kind: str) -> tuple[int, ...]:
+    if len(octets) % struct.calcsize(kind):
+        raise RefusedError(Reason.CODESTREAM)
+    count = len(octets) // struct.calcsize(kind)
+    return struct.unpack(f"<{count}{kind}", octets)

@@ -19,7 +19,11 @@ POLICY_FORMAT: Final = 1
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,23}")
 _WORD: Final = re.compile(r"[a-z]{1,32}")
 _UID: Final = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))+")
-_KEYS: Final = ("name", "heads", "times", "options", "terms", "known_uids")
+_PRINTABLE: Final = re.compile(r"[ -~]{0,64}")
+_MAX_SIZE: Final = 65535
+_KEYS: Final = ("name", "heads", "times", "options", "terms", "known_uids", "regions")
+_REGION_KEYS: Final = ("sop_class", "manufacturer", "model", "rows", "columns", "blank", "keep_ultrasound")
+_CORNERS: Final = 4
 
 
 class Heads(enum.StrEnum):
@@ -49,6 +53,30 @@ class Option(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Rectangle:
+    """A part of an image, in pixels from its upper left corner."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RegionRule:
+    """What is blanked in the images of one kind of machine; empty or 0 asks for nothing."""
+
+    sop_class: str
+    manufacturer: str = ""
+    model: str = ""
+    rows: int = 0
+    columns: int = 0
+    blank: tuple[Rectangle, ...] = ()
+    keep_ultrasound: bool = False
+    """Blank all but Sequence of Ultrasound Regions (0018,6011), and ``blank`` in these."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Policy:
     """One project's rules for de-identification; everything in it changes the bytes that come out."""
 
@@ -60,6 +88,8 @@ class Policy:
     """Words, in lower case, that may stay in descriptors beside the reviewed ones."""
     known_uids: frozenset[str] = frozenset()
     """Class, coding scheme and context group UIDs that may stay beside those of PS3.6 Annex A."""
+    regions: tuple[RegionRule, ...] = ()
+    """What is blanked in which images; the first rule that fits counts."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -72,12 +102,13 @@ class Policy:
             options=frozenset(document.choices("options", Option)),
             terms=frozenset(document.texts("terms", _WORD)),
             known_uids=frozenset(document.texts("known_uids", _UID)),
+            regions=document.regions(),
         )
 
     @property
     def digest(self) -> bytes:
         """SHA-256 of the canonical form: equal for policies that say the same, in whatever order and spacing."""
-        canonical = {
+        canonical: dict[str, object] = {
             "format": POLICY_FORMAT,
             "name": self.name,
             "heads": self.heads,
@@ -86,6 +117,8 @@ class Policy:
             "terms": sorted(self.terms),
             "known_uids": sorted(self.known_uids),
         }
+        if self.regions:
+            canonical["regions"] = [dataclasses.asdict(rule) for rule in self.regions]
         return hashlib.sha256(json.dumps(canonical, sort_keys=True, separators=(",", ":")).encode()).digest()
 
     def __contains__(self, option: Option) -> bool:
@@ -124,6 +157,40 @@ class _Document:
 
     def choices(self, field: str, kind: type[_E]) -> list[_E]:
         return [self._chosen(field, value, kind) for value in self._listed(field)]
+
+    def regions(self) -> tuple[RegionRule, ...]:
+        return tuple(self._region(table) for table in self._listed("regions"))
+
+    def _region(self, table: object) -> RegionRule:
+        if not isinstance(table, dict) or not set(table) <= set(_REGION_KEYS):
+            self._refuse("regions", f"is [[regions]] tables of {', '.join(_REGION_KEYS)}")
+        rule = RegionRule(
+            sop_class=self._checked("sop_class", table.get("sop_class"), _UID),
+            manufacturer=self._checked("manufacturer", table.get("manufacturer", ""), _PRINTABLE),
+            model=self._checked("model", table.get("model", ""), _PRINTABLE),
+            rows=self._whole("rows", table.get("rows", 0)),
+            columns=self._whole("columns", table.get("columns", 0)),
+            blank=self._rectangles(table.get("blank", [])),
+            keep_ultrasound=table.get("keep_ultrasound", False) is True,
+        )
+        if not rule.blank and not rule.keep_ultrasound:
+            self._refuse("blank", "or keep_ultrasound = true must say what is blanked")
+        return rule
+
+    def _rectangles(self, value: object) -> tuple[Rectangle, ...]:
+        if not isinstance(value, list):
+            self._refuse("blank", "is a list of [x, y, width, height]")
+        rectangles = []
+        for corners in value:
+            if not isinstance(corners, list) or len(corners) != _CORNERS:
+                self._refuse("blank", "is a list of [x, y, width, height]")
+            rectangles.append(Rectangle(*(self._whole("blank", number) for number in corners)))
+        return tuple(rectangles)
+
+    def _whole(self, field: str, value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_SIZE:
+            self._refuse(field, f"is a whole number up to {_MAX_SIZE}")
+        return value
 
     def _listed(self, field: str) -> list[object]:
         values = self._fields.get(field, [])

@@ -9,7 +9,6 @@ from mdmfs.hospital.deid import actions
 from mdmfs.hospital.deid.csa import rewrite
 from mdmfs.hospital.deid.elements import Element
 from mdmfs.hospital.deid.encode import encode, head
-from mdmfs.hospital.deid.policy import Option
 from mdmfs.hospital.deid.profile import CSA_CREATOR, PROFILE, SAFE_CREATORS, SAFE_PRIVATE
 from mdmfs.hospital.deid.terms import TECHNIQUE
 from mdmfs.hospital.deid.walk import NUMBER_SIZES, TEXT_VRS, Apply, Rule, Trace, Walk, trace_of
@@ -17,6 +16,8 @@ from mdmfs.hospital.deid.walk import NUMBER_SIZES, TEXT_VRS, Apply, Rule, Trace,
 _TRACED: Final = frozenset({b"SQ", b"UI"})
 _CSA: Final = (CSA_CREATOR, 0x0029, 0x10)
 """The CSA image header; that of the series (0029,xx20) holds the whole protocol, and goes."""
+_UNTOLD: Final = frozenset({b"", b"UN"})
+"""How an element comes whose VR the sender did not know, or did not say."""
 _FIRST_CREATOR: Final = 0x10
 _LAST_CREATOR: Final = 0xFF
 _KEEPERS: Final[dict[bytes, Apply]] = {
@@ -35,34 +36,30 @@ _KEEPERS: Final[dict[bytes, Apply]] = {
 def unruled(walk: Walk, element: Element, out: list[bytes]) -> bytes:
     """Keep a safe private element if the policy retains them (PS3.15 E.3.10); take everything else away."""
     tag = element[0]
-    if tag >> 16 & 1 and Option.SAFE_PRIVATE in walk.policy.options:
-        number = tag & 0xFFFF
-        if _FIRST_CREATOR <= number <= _LAST_CREATOR:
-            return _reserve(walk, element, len(out))
+    if walk.keeps_private and tag >> 16 & 1:
         block = walk.scope.creators.get(tag >> 8)
         if block is not None:
             return _keep_safe(walk, element, block, out)
+        if _FIRST_CREATOR <= tag & 0xFFFF <= _LAST_CREATOR:
+            return _reserve(walk, element, len(out))
     return _drop(walk, element)
 
 
 def _keep_safe(walk: Walk, element: Element, block: tuple[str, int], out: list[bytes]) -> bytes:
     creator, place = block
     tag = element[0]
-    vr = SAFE_PRIVATE.get((creator, tag >> 16, tag & 0xFF))
-    if (creator, tag >> 16, tag & 0xFF) == _CSA:
-        kept = _rewrite_csa(walk, element)
-    elif vr in _KEEPERS and element[1] in {vr, b"", b"UN"}:
-        kept = _KEEPERS[vr](walk, element, _rule(tag, vr))
-    else:
+    rule = _safe_rule(creator, tag)
+    if rule is None or (element[1] != rule.vr and rule.vr and element[1] not in _UNTOLD):
         return _drop(walk, element)
-    if kept:
+    kept = rule.apply(walk, element, rule)
+    if kept and not out[place]:
         out[place] = encode(head(tag >> 16 << 16 | tag >> 8 & 0xFF, b"LO"), creator.encode())
     return kept
 
 
-def _rewrite_csa(walk: Walk, element: Element) -> bytes:
+def _rewrite_csa(walk: Walk, element: Element, rule: Rule) -> bytes:
     content = rewrite(walk.octets[element[2] : element[3]])
-    return encode(head(element[0], b"OB"), content) if content else b""
+    return encode(rule.head, content) if content else b""
 
 
 def _drop(walk: Walk, element: Element) -> bytes:
@@ -88,5 +85,10 @@ def _reserve(walk: Walk, element: Element, place: int) -> bytes:
 
 
 @functools.lru_cache(maxsize=4096)
-def _rule(tag: int, vr: bytes) -> Rule:
-    return Rule(_KEEPERS[vr], vr, head(tag, vr), b"", Trace.DESCRIPTION, TECHNIQUE)
+def _safe_rule(creator: str, tag: int) -> Rule | None:
+    """Make the rule of a private element of a creator; None if it is on no list, or nothing of its VR may stay."""
+    place = creator, tag >> 16, tag & 0xFF
+    if place == _CSA:
+        return Rule(_rewrite_csa, b"", head(tag, b"OB"))
+    vr = SAFE_PRIVATE.get(place, b"")
+    return Rule(_KEEPERS[vr], vr, head(tag, vr), b"", Trace.DESCRIPTION, TECHNIQUE) if vr in _KEEPERS else None

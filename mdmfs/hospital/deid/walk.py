@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 from mdmfs.hospital.deid.codes import Code, known_code
 from mdmfs.hospital.deid.elements import Element, Elements, ReadHead
 from mdmfs.hospital.deid.encode import head
-from mdmfs.hospital.deid.policy import Policy
+from mdmfs.hospital.deid.policy import Option, Policy
 from mdmfs.hospital.deid.pseudonyms import Subject
 
 TEXT_VRS: Final = frozenset(b"AE LO LT PN SH ST UC UR UT".split())
@@ -137,6 +137,8 @@ class Walk:
         self.scope = Scope([], 0)
         self.is_signed = False
         """Whether Pixel Representation (0028,0103) says two's complement: it decides between US and SS."""
+        self.keeps_private: Final = Option.SAFE_PRIVATE in policy
+        """Whether safe private elements stay."""
         self.terms: Final = frozenset(term.encode() for term in policy.terms)
         self.name_words: frozenset[bytes] = frozenset()
         """Words of the names in this object, in lower case: they go from free text even where they are on a list."""

@@ -1,4 +1,4 @@
-"""Speaks DICOM with a PACS as SCU (PS3.4, PS3.7, PS3.8): asks, retrieves, and never logs an identifier."""
+"""Speaks DICOM with PACSs, as SCU and as SCP (PS3.4, PS3.7, PS3.8), and never logs an identifier."""
 
 from pynetdicom import _config
 

@@ -1,6 +1,7 @@
 """An association as a table of states (PS3.8 section 9.2), without I/O: bytes in, events and bytes to be sent out.
 
-Errors say what "it", the peer, did; whoever owns the socket adds who that is.
+Errors say what "it", the peer, did; whoever owns the socket adds who that is. What both sides do alike stands in
+``UpperLayer``; ``Association`` is the side that asks, ``acceptor.InvitedAssociation`` the side that is asked.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, ClassVar, Final
 
 from mdmfs.hospital.dicom.commands import MAX_COMMAND_BYTES, Command, parse_command
 from mdmfs.hospital.dicom.negotiation import (
     Accepted,
     Context,
+    Invitation,
     encode_associate_request,
     parse_associate_accept,
     parse_associate_reject,
@@ -37,8 +39,9 @@ _ABORT_REASONS: Final = {  # PS3.8 Table 9-26
 
 
 class State(enum.Enum):
-    """Where an association that we asked for stands (PS3.8 Tables 9-1 to 9-5)."""
+    """Where an association stands (PS3.8 Tables 9-1 to 9-5)."""
 
+    AWAITING_REQUEST = "Sta2"
     AWAITING_ACCEPT = "Sta5"
     ESTABLISHED = "Sta6"
     AWAITING_RELEASE = "Sta7"
@@ -60,22 +63,23 @@ class Released:
     reply: bytes
 
 
-Event = Accepted | Command | Fragment | Released
+Event = Invitation | Accepted | Command | Fragment | Released
 
 
-class Association:
-    """One association, seen from the side that asked for it.
+class UpperLayer:
+    """What both sides of an association do alike.
 
     ``space`` and ``received`` take bytes in; ``next_event`` says what they mean. It raises ``PacsUnreachableError``
     before the association is established and ``RecallFailedError`` after; then only ``abort`` is left.
     """
 
-    def __init__(self, address: PacsAddress, proposed: Mapping[int, Context]) -> None:
-        self.state = State.AWAITING_ACCEPT
-        self.request: Final = encode_associate_request(address, proposed)
-        """The A-ASSOCIATE-RQ, to be sent first."""
-        self._proposed: Final = proposed
-        self._accepted = Accepted({}, 0)
+    transitions: ClassVar[Mapping[tuple[State, PduType], Callable[[Any], Event | None]]]
+    """What a PDU means in a state (PS3.8 Table 9-10); what is not in it is answered with an abort (AA-8)."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.accepted = Accepted({}, 0)
+        """The contexts that both sides agreed upon."""
         self._was_accepted = False
         self._buffer: Final = PduBuffer()
         self._command_bytes = bytearray()
@@ -88,7 +92,7 @@ class Association:
         """Say what has happened; None if more bytes are needed first."""
         try:
             while (kind := self._buffer.peek()) is not None:
-                action = _TRANSITIONS.get((self.state, kind))
+                action = self.transitions.get((self.state, kind))
                 if action is None:
                     message = f"it sent a {kind.name} PDU, which does not belong here"
                     raise RecallFailedError(message)  # noqa: TRY301 - refused as everything malformed is
@@ -104,7 +108,7 @@ class Association:
 
     def message(self, context_id: int, command: bytes, data_set: bytes | None = None) -> bytes:
         """Write a message for the peer; the association is established."""
-        return encode_message(context_id, command, data_set, self._accepted.max_length)
+        return encode_message(context_id, command, data_set, self.accepted.max_length)
 
     def release(self) -> bytes:
         """Begin to end the association in order: the bytes to send before waiting for ``Released``."""
@@ -115,15 +119,6 @@ class Association:
         """End the association at once: the bytes to send before closing; none if it has ended already."""
         was_open, self.state = self.state is not State.CLOSED, State.CLOSED
         return _ABORT if was_open else b""
-
-    def _on_accept(self) -> Event:
-        self._accepted = parse_associate_accept(self._buffer.take(), self._proposed)
-        self.state, self._was_accepted = State.ESTABLISHED, True
-        return self._accepted
-
-    def _on_reject(self) -> Event:
-        self.state = State.CLOSED
-        raise parse_associate_reject(self._buffer.take())
 
     def _on_abort(self) -> Event:
         self.state = State.CLOSED
@@ -153,7 +148,7 @@ class Association:
         if pdv.context_id != self._context_id or pdv.is_command == (self._command is not None):
             message = "it mixed the fragments of two messages"
             raise RecallFailedError(message)
-        if self._context_id not in self._accepted.contexts:
+        if self._context_id not in self.accepted.contexts:
             message = "it sent a message in a presentation context that was not accepted"
             raise RecallFailedError(message)
         return self._on_command_fragment(pdv) if pdv.is_command else self._on_data_fragment(pdv)
@@ -179,16 +174,40 @@ class Association:
         return Fragment(self._buffer.view[run.start : run.end], run.is_last)
 
 
-_TRANSITIONS: Final[Mapping[tuple[State, PduType], Callable[[Association], Event | None]]] = {
+ESTABLISHED_TRANSITIONS: Final[Mapping[tuple[State, PduType], Callable[[UpperLayer], Event | None]]] = {
+    (State.ESTABLISHED, PduType.P_DATA_TF): UpperLayer._on_pdata,  # noqa: SLF001 - the table of this class
+    (State.ESTABLISHED, PduType.RELEASE_RQ): UpperLayer._on_release_request,  # noqa: SLF001
+    (State.ESTABLISHED, PduType.ABORT): UpperLayer._on_abort,  # noqa: SLF001
+    (State.AWAITING_RELEASE, PduType.P_DATA_TF): UpperLayer._on_late_pdata,  # noqa: SLF001
+    (State.AWAITING_RELEASE, PduType.RELEASE_RP): UpperLayer._on_release_reply,  # noqa: SLF001
+    (State.AWAITING_RELEASE, PduType.RELEASE_RQ): UpperLayer._on_release_request,  # noqa: SLF001 - collision, AR-8
+    (State.AWAITING_RELEASE, PduType.ABORT): UpperLayer._on_abort,  # noqa: SLF001
+}
+"""PS3.8 Table 9-10 for both sides, from where the association stands."""
+
+
+class Association(UpperLayer):
+    """One association, seen from the side that asked for it."""
+
+    def __init__(self, address: PacsAddress, proposed: Mapping[int, Context]) -> None:
+        super().__init__(State.AWAITING_ACCEPT)
+        self.request: Final = encode_associate_request(address, proposed)
+        """The A-ASSOCIATE-RQ, to be sent first."""
+        self._proposed: Final = proposed
+
+    def _on_accept(self) -> Event:
+        self.accepted = parse_associate_accept(self._buffer.take(), self._proposed)
+        self.state, self._was_accepted = State.ESTABLISHED, True
+        return self.accepted
+
+    def _on_reject(self) -> Event:
+        self.state = State.CLOSED
+        raise parse_associate_reject(self._buffer.take())
+
+
+Association.transitions = {
+    **ESTABLISHED_TRANSITIONS,
     (State.AWAITING_ACCEPT, PduType.ASSOCIATE_AC): Association._on_accept,  # noqa: SLF001 - the table of this class
     (State.AWAITING_ACCEPT, PduType.ASSOCIATE_RJ): Association._on_reject,  # noqa: SLF001
     (State.AWAITING_ACCEPT, PduType.ABORT): Association._on_abort,  # noqa: SLF001
-    (State.ESTABLISHED, PduType.P_DATA_TF): Association._on_pdata,  # noqa: SLF001
-    (State.ESTABLISHED, PduType.RELEASE_RQ): Association._on_release_request,  # noqa: SLF001
-    (State.ESTABLISHED, PduType.ABORT): Association._on_abort,  # noqa: SLF001
-    (State.AWAITING_RELEASE, PduType.P_DATA_TF): Association._on_late_pdata,  # noqa: SLF001
-    (State.AWAITING_RELEASE, PduType.RELEASE_RP): Association._on_release_reply,  # noqa: SLF001
-    (State.AWAITING_RELEASE, PduType.RELEASE_RQ): Association._on_release_request,  # noqa: SLF001 - collision, AR-8
-    (State.AWAITING_RELEASE, PduType.ABORT): Association._on_abort,  # noqa: SLF001
 }
-"""PS3.8 Table 9-10 for the requestor: what is not in it is answered with an abort (AA-8)."""

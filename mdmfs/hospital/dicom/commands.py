@@ -27,10 +27,13 @@ _AFFECTED_SOP_CLASS_UID: Final = 0x0002
 _COMMAND_FIELD: Final = 0x0100
 _MESSAGE_ID: Final = 0x0110
 _MESSAGE_ID_BEING_RESPONDED_TO: Final = 0x0120
+_MOVE_DESTINATION: Final = 0x0600
 _PRIORITY: Final = 0x0700
 _COMMAND_DATA_SET_TYPE: Final = 0x0800
 _STATUS: Final = 0x0900
 _AFFECTED_SOP_INSTANCE_UID: Final = 0x1000
+_MOVE_ORIGINATOR_AE_TITLE: Final = 0x1030
+_MOVE_ORIGINATOR_MESSAGE_ID: Final = 0x1031
 
 
 class CommandField(enum.IntEnum):
@@ -42,6 +45,8 @@ class CommandField(enum.IntEnum):
     GET_RSP = 0x8010
     FIND_RQ = 0x0020
     FIND_RSP = 0x8020
+    MOVE_RQ = 0x0021
+    MOVE_RSP = 0x8021
     ECHO_RQ = 0x0030
     ECHO_RSP = 0x8030
 
@@ -64,6 +69,10 @@ class Command:
     """Empty where the command names none."""
     instance_uid: str = dataclasses.field(repr=False)
     """Empty where the command names none."""
+    move_ae_title: str = ""
+    """Of a C-STORE request that belongs to a C-MOVE: who asked for the move; empty where the command names nobody."""
+    move_message_id: int | None = None
+    """Of the same: the message ID of the C-MOVE request."""
 
 
 def is_pending(status: int) -> bool:
@@ -87,11 +96,18 @@ def parse_command(context_id: int, encoded: bytes | bytearray) -> Command:
         _number(elements, _STATUS) if is_response else 0,
         _uid(elements, _AFFECTED_SOP_CLASS_UID),
         _uid(elements, _AFFECTED_SOP_INSTANCE_UID),
+        elements.get(_MOVE_ORIGINATOR_AE_TITLE, b"").decode("ascii", "replace").strip(" \0"),
+        _number(elements, _MOVE_ORIGINATOR_MESSAGE_ID) if _MOVE_ORIGINATOR_MESSAGE_ID in elements else None,
     )
 
 
-def encode_request(field: CommandField, message_id: int, class_uid: str, *, has_data_set: bool) -> bytes:
-    """Write the command set of a C-ECHO, C-FIND or C-GET request (PS3.7 section 9.3)."""
+def encode_request(
+    field: CommandField, message_id: int, class_uid: str, *, has_data_set: bool, destination: str = ""
+) -> bytes:
+    """Write the command set of a C-ECHO, C-FIND, C-GET or C-MOVE request (PS3.7 section 9.3).
+
+    ``destination`` is the AE title that a C-MOVE sends to.
+    """
     elements = {
         _AFFECTED_SOP_CLASS_UID: _padded(class_uid),
         _COMMAND_FIELD: _US.pack(field),
@@ -100,7 +116,22 @@ def encode_request(field: CommandField, message_id: int, class_uid: str, *, has_
     }
     if has_data_set:
         elements[_PRIORITY] = _US.pack(_MEDIUM_PRIORITY)
+    if destination:
+        elements[_MOVE_DESTINATION] = _spaced(destination)
     return _encoded(elements)
+
+
+def encode_echo_response(request: Command) -> bytes:
+    """Write the answer to a C-ECHO request (PS3.7 section 9.3.5.2)."""
+    return _encoded(
+        {
+            _AFFECTED_SOP_CLASS_UID: _padded(request.class_uid),
+            _COMMAND_FIELD: _US.pack(CommandField.ECHO_RSP),
+            _MESSAGE_ID_BEING_RESPONDED_TO: _US.pack(request.message_id),
+            _COMMAND_DATA_SET_TYPE: _US.pack(_NO_DATA_SET),
+            _STATUS: _US.pack(0),
+        }
+    )
 
 
 def encode_store_response(request: Command, status: int) -> bytes:
@@ -154,6 +185,11 @@ def _malformed() -> RecallFailedError:
 def _padded(uid: str) -> bytes:
     value = uid.encode("ascii")
     return value + b"\0" * (len(value) % 2)
+
+
+def _spaced(title: str) -> bytes:
+    value = title.encode("ascii")
+    return value + b" " * (len(value) % 2)
 
 
 def _encoded(elements: Mapping[int, bytes]) -> bytes:

@@ -1,21 +1,22 @@
-"""One association over TCP on trio: opened, spoken over with a limit on silence, and closed in every case."""
+"""One association that we asked for: opened, spoken over one request at a time, and closed in every case."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 import socket
+import ssl
 from typing import Final
 
 import trio
 
 from mdmfs.hospital.dicom.association import Association, Event, Released
 from mdmfs.hospital.dicom.commands import CommandField, encode_request
+from mdmfs.hospital.dicom.link import Link, reason_of
 from mdmfs.hospital.dicom.negotiation import Accepted, Offer, propose
 from mdmfs.hospital.dicom.pacs import PacsAddress, Politeness
-from mdmfs.model.errors import MdmfsError, PacsUnreachableError, RecallFailedError, RecallTimedOutError
+from mdmfs.hospital.dicom.security import DicomTls, shake_hands
+from mdmfs.model.errors import MdmfsError, PacsUnreachableError, RecallFailedError
 
-MIN_PROGRESS_BYTES: Final = 64 * 2**10
 RELEASE_SECONDS: Final = 1.0
 _MAX_MESSAGE_ID: Final = 65_535
 
@@ -24,13 +25,13 @@ class StaleAssociationError(RecallFailedError):
     """A kept association had ended before the PACS took up our request: the same request on a new one may well do."""
 
 
-class Connection:
+class Connection(Link):
     """An established association, owned by one task at a time; ``open_connection`` makes it."""
 
-    def __init__(self, plain: socket.socket, association: Association, address: PacsAddress, offer: Offer) -> None:
-        self._socket = plain
-        self._association = association
-        self._address = address
+    def __init__(self, connected: socket.socket, association: Association, address: PacsAddress, offer: Offer) -> None:
+        super().__init__(connected, association, str(address))
+        self._request: Final = association.request
+        self._calling_ae_title: Final = address.calling_ae_title
         self.offer: Final = offer
         """The storage contexts that were proposed."""
         self.accepted = Accepted({}, 0)
@@ -38,114 +39,50 @@ class Connection:
         self.is_idle = False
         """Whether the peer owes us nothing: only then may somebody else use the association."""
         self._message_id = 0
-        self._patience = math.inf  # seconds without progress that are allowed
-        self._waited = 0.0  # since the last progress
-        self._gained = 0  # bytes since the last progress
         self._was_kept = False  # for a while, and not heard of since
-        self._is_closed = False
 
     async def negotiate(self, politeness: Politeness) -> None:
         """Ask for the association; raises ``PacsUnreachableError``. Whoever calls bounds the time."""
-        await self.send(self._association.request)
+        await self.send(self._request)
         event = await self.next_event()
         if not isinstance(event, Accepted):
-            message = f"{self._address}: it answered the association request with something else"
+            message = f"{self._peer}: it answered the association request with something else"
             raise PacsUnreachableError(message)
         self.accepted, self.is_idle = event, True
         self._patience = politeness.progress_timeout
 
     async def request(self, field: CommandField, service: str, data_set: bytes | None = None) -> int:
         """Send a request of ours; returns its message ID. Raises ``RecallFailedError`` if the service was refused."""
+        self._message_id = self._message_id % _MAX_MESSAGE_ID + 1
+        await self._ask(field, service, self._message_id, data_set)
+        return self._message_id
+
+    async def request_move(self, service: str, data_set: bytes, message_id: int, destination: str) -> None:
+        """Send a C-MOVE request whose instances come to an AE title under this message ID; raises as ``request``."""
+        await self._ask(CommandField.MOVE_RQ, service, message_id, data_set, destination)
+
+    async def _ask(
+        self, field: CommandField, service: str, message_id: int, data_set: bytes | None, destination: str = ""
+    ) -> None:
         context_id = self.accepted.context_id(service)
         if context_id is None:
             name = field.name.removesuffix("_RQ")
-            message = f"{self._address}: it does not offer C-{name} to the AE title {self._address.calling_ae_title}"
+            message = f"{self._peer}: it does not offer C-{name} to the AE title {self._calling_ae_title}"
             raise RecallFailedError(message)
-        self._message_id = self._message_id % _MAX_MESSAGE_ID + 1
-        command = encode_request(field, self._message_id, service, has_data_set=data_set is not None)
+        has_data_set = data_set is not None
+        command = encode_request(field, message_id, service, has_data_set=has_data_set, destination=destination)
         self.is_idle = False
         self.progressed()
         await self.send(self._association.message(context_id, command, data_set))
-        return self._message_id
-
-    async def reply(self, context_id: int, command: bytes) -> None:
-        """Send a response of ours."""
-        await self.send(self._association.message(context_id, command))
-
-    async def send(self, encoded: bytes) -> None:
-        """Send all bytes. Raises ``RecallTimedOutError`` if the peer takes them no faster than it may answer."""
-        rest = memoryview(encoded)
-        start = trio.current_time()
-        try:
-            with trio.move_on_after(self._patience - self._waited):
-                while rest:
-                    try:
-                        rest = rest[self._socket.send(rest) :]
-                    except BlockingIOError:
-                        await trio.lowlevel.wait_writable(self._socket)
-                return
-        except OSError as error:
-            raise self._failure(self._association.failure(f"the connection broke ({_reason(error)})")) from error
-        finally:
-            self._waited += trio.current_time() - start
-        raise self._timed_out()
 
     async def next_event(self) -> Event:
-        """Wait for what the peer says next, but not for ``Released``.
-
-        Raises ``RecallTimedOutError`` when the peer makes no progress, and ``RecallFailedError`` (while negotiating
-        ``PacsUnreachableError``) when it breaks the protocol, ends the association or loses the connection.
-        """
-        start = trio.current_time()
-        try:
-            while (event := self._association.next_event()) is None:
-                if not await self._receive(start + self._patience - self._waited):
-                    raise self._timed_out()
-        except OSError as error:
-            raise self._failure(self._association.failure(f"the connection broke ({_reason(error)})")) from error
-        except (RecallFailedError, PacsUnreachableError) as error:
-            raise self._failure(error) from error
-        finally:
-            self._waited += trio.current_time() - start
+        """Wait for what the peer says next, as ``next_said``, but not for ``Released``, which is a failure here."""
+        event = await self.next_said()
         self._was_kept = False
         if not isinstance(event, Released):
             return event
         await self.send(event.reply)
         raise self._failure(self._association.failure("it released the association in the middle of a request"))
-
-    async def _receive(self, deadline: float) -> bool:
-        """Take in what has come, or wait for it; False at the deadline."""
-        count = 0
-        with trio.CancelScope(deadline=deadline) as scope:
-            count = await self._receive_some()
-        if scope.cancelled_caught:
-            return False
-        if not count:
-            failure = self._association.failure("it closed the connection")
-            raise failure
-        # Linux forgets this option whenever it likes. Without it, the PACS holds back the last segment of a data set
-        # (Nagle) until our delayed acknowledgement comes, 40 ms later.
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        self._association.received(count)
-        return True
-
-    async def _receive_some(self) -> int:
-        await trio.lowlevel.checkpoint()
-        while True:
-            try:
-                return self._socket.recv_into(self._association.space())
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._socket)
-
-    def gained(self, count: int) -> None:
-        """Count bytes of a data set; ``MIN_PROGRESS_BYTES`` of them are progress."""
-        self._gained += count
-        if self._gained >= MIN_PROGRESS_BYTES:
-            self.progressed()
-
-    def progressed(self) -> None:
-        """Begin anew to measure how long we wait."""
-        self._waited, self._gained = 0.0, 0
 
     def finished(self) -> None:
         """Say that the final response to our request has come."""
@@ -157,10 +94,10 @@ class Connection:
 
     def has_ended(self) -> bool:
         """Tell whether the peer has closed a kept association, or said anything: it should be silent."""
-        if self._is_closed:
+        if self._is_closed or (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
             return True
         try:
-            self._socket.recv(1, socket.MSG_PEEK)
+            socket.socket.recv(self._socket, 1, socket.MSG_PEEK)  # below TLS, which cannot peek
         except BlockingIOError:
             return False
         except OSError:
@@ -179,29 +116,23 @@ class Connection:
 
     def abort(self) -> None:
         """End it at once, without waiting; harmless when it has ended."""
-        if self._is_closed:
-            return
-        self._is_closed, self.is_idle = True, False
-        with contextlib.suppress(OSError):
-            self._socket.send(self._association.abort())
-        trio.lowlevel.notify_closing(self._socket)
-        self._socket.close()
+        self.is_idle = False
+        super().abort()
 
     def _failure(self, error: MdmfsError) -> MdmfsError:
         """Name the peer in an error, and mark those that a new association may not meet."""
-        kind = StaleAssociationError if self._was_kept and isinstance(error, RecallFailedError) else type(error)
-        return kind(f"{self._address}: {error}")
-
-    def _timed_out(self) -> RecallTimedOutError:
-        return RecallTimedOutError(f"{self._address}: no progress within {self._patience:g} s")
+        named = super()._failure(error)
+        return StaleAssociationError(str(named)) if self._was_kept and isinstance(error, RecallFailedError) else named
 
 
-async def open_connection(address: PacsAddress, offer: Offer, politeness: Politeness) -> Connection:
-    """Connect and negotiate; raises ``PacsUnreachableError``."""
+async def open_connection(
+    address: PacsAddress, offer: Offer, politeness: Politeness, tls: DicomTls | None = None
+) -> Connection:
+    """Connect and negotiate, over TLS where it is given; raises ``PacsUnreachableError``."""
     association = Association(address, propose(offer))
     with trio.move_on_after(politeness.connect_timeout):
-        plain = await _connect(address)
-        connection = Connection(plain, association, address, offer)
+        connected = await _connect(address, tls)
+        connection = Connection(connected, association, address, offer)
         try:
             await connection.negotiate(politeness)
         except BaseException:
@@ -212,19 +143,19 @@ async def open_connection(address: PacsAddress, offer: Offer, politeness: Polite
     raise PacsUnreachableError(message)
 
 
-async def _connect(address: PacsAddress) -> socket.socket:
+async def _connect(address: PacsAddress, tls: DicomTls | None) -> socket.socket:
     try:
         stream = await trio.open_tcp_stream(address.host, address.port)
     except OSError as error:
-        message = f"{address}: no connection ({_reason(error)}); is the PACS running, are host and port right?"
+        message = f"{address}: no connection ({reason_of(error)}); is the PACS running, are host and port right?"
         raise PacsUnreachableError(message) from error
     plain = socket.socket(fileno=stream.socket.detach())
     plain.setblocking(False)  # noqa: FBT003 - the standard library's signature
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return plain
-
-
-def _reason(error: OSError) -> str:
-    """Say what the system said; trio hides it one level down where it tried several addresses."""
-    cause = error.__cause__
-    return error.strerror or (cause.strerror if isinstance(cause, OSError) else None) or "all addresses failed"
+    if tls is None:
+        return plain
+    try:
+        return await shake_hands(plain, tls.client(), address.host)
+    except OSError as error:
+        message = f"{address}: no TLS ({reason_of(error)}); does it speak TLS there, do both sides know the other's CA?"
+        raise PacsUnreachableError(message) from error

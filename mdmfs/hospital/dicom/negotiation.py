@@ -23,10 +23,11 @@ from mdmfs.model.errors import PacsUnreachableError
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
 STUDY_ROOT_FIND: Final = "1.2.840.10008.5.1.4.1.2.2.1"
+STUDY_ROOT_MOVE: Final = "1.2.840.10008.5.1.4.1.2.2.2"
 STUDY_ROOT_GET: Final = "1.2.840.10008.5.1.4.1.2.2.3"
 IMPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2"
 MAX_CONTEXTS: Final = 128
-SERVICES: Final = (VERIFICATION, STUDY_ROOT_FIND, STUDY_ROOT_GET)
+SERVICES: Final = (VERIFICATION, STUDY_ROOT_FIND, STUDY_ROOT_GET, STUDY_ROOT_MOVE)
 MAX_STORAGE_CONTEXTS: Final = MAX_CONTEXTS - len(SERVICES)
 
 Offer = Mapping[str, tuple[str, ...]]
@@ -38,17 +39,17 @@ _UserInformation = (
     | ImplementationVersionNameNotification
     | SCP_SCU_RoleSelectionNegotiation
 )
-_APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
-_IMPLEMENTATION_CLASS_UID: Final = "2.25.107324008153038205182973015977216560743"
-_IMPLEMENTATION_VERSION: Final = "MDMFS"
+APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
+IMPLEMENTATION_CLASS_UID: Final = "2.25.107324008153038205182973015977216560743"
+IMPLEMENTATION_VERSION: Final = "MDMFS"
 _AC_HEADER_BYTES: Final = 68
-_ITEM_HEADER: Final = struct.Struct(">BxH")
-_CONTEXT_HEADER: Final = struct.Struct(">BxBx")
+ITEM_HEADER: Final = struct.Struct(">BxH")
+CONTEXT_HEADER: Final = struct.Struct(">BxBx")
 _ACCEPTED: Final = 0
 _CONTEXT_ITEM: Final = 0x21
-_TRANSFER_SYNTAX_ITEM: Final = 0x40
-_USER_INFORMATION_ITEM: Final = 0x50
-_MAXIMUM_LENGTH_ITEM: Final = 0x51
+TRANSFER_SYNTAX_ITEM: Final = 0x40
+USER_INFORMATION_ITEM: Final = 0x50
+MAXIMUM_LENGTH_ITEM: Final = 0x51
 _MIN_PEER_PDU_BYTES: Final = 64
 
 _REJECTIONS: Final = {  # (source, reason) of PS3.8 Table 9-21
@@ -85,6 +86,28 @@ class Accepted:
         return next((number for number, it in self.contexts.items() if it.abstract_syntax == abstract_syntax), None)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Proposal:
+    """One presentation context as a requestor proposes it: an abstract syntax and its choice of transfer syntaxes."""
+
+    number: int
+    abstract_syntax: str
+    transfer_syntaxes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Invitation:
+    """What an A-ASSOCIATE-RQ asks for."""
+
+    called_ae_title: str
+    calling_ae_title: str
+    proposals: tuple[Proposal, ...]
+    max_length: int
+    """Of a P-DATA-TF PDU that we send, without its header; 0 where the peer has no limit."""
+    is_dicom: bool
+    """Whether it names version 1 of the protocol and DICOM's application context."""
+
+
 def propose(offer: Offer) -> dict[int, Context]:
     """Give a number to each context of one association: ours for asking, then one for each pair of the offer.
 
@@ -101,7 +124,7 @@ def propose(offer: Offer) -> dict[int, Context]:
 def encode_associate_request(address: PacsAddress, proposed: Mapping[int, Context]) -> bytes:
     """Write the A-ASSOCIATE-RQ: we are SCU of the services, and SCP of the storage classes (PS3.4 section C.5.3)."""
     request = A_ASSOCIATE()
-    request.application_context_name = _APPLICATION_CONTEXT
+    request.application_context_name = APPLICATION_CONTEXT
     request.calling_ae_title = address.calling_ae_title
     request.called_ae_title = address.ae_title
     contexts = []
@@ -120,9 +143,9 @@ def encode_associate_request(address: PacsAddress, proposed: Mapping[int, Contex
 def _user_information(storage_classes: set[str]) -> list[_UserInformation]:
     length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
     length.maximum_length_received = MAX_PDU_BYTES
-    implementation.implementation_class_uid = _IMPLEMENTATION_CLASS_UID
+    implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     version = ImplementationVersionNameNotification()
-    version.implementation_version_name = _IMPLEMENTATION_VERSION
+    version.implementation_version_name = IMPLEMENTATION_VERSION
     return [length, implementation, version, *(build_role(it, scp_role=True) for it in sorted(storage_classes))]
 
 
@@ -133,41 +156,45 @@ def parse_associate_accept(body: bytes, proposed: Mapping[int, Context]) -> Acce
     ``PacsUnreachableError``.
     """
     contexts, max_length = {}, 0
-    for kind, item in _items(body[_AC_HEADER_BYTES:]):
+    for kind, item in associate_items(body[_AC_HEADER_BYTES:]):
         if kind == _CONTEXT_ITEM:
             contexts.update(_accepted_context(item, proposed))
-        elif kind == _USER_INFORMATION_ITEM:
-            max_length = next((_max_length(value) for sub, value in _items(item) if sub == _MAXIMUM_LENGTH_ITEM), 0)
+        elif kind == USER_INFORMATION_ITEM:
+            max_length = next(
+                (max_length_of(value) for sub, value in associate_items(item) if sub == MAXIMUM_LENGTH_ITEM), 0
+            )
     return Accepted(contexts, max_length)
 
 
 def _accepted_context(item: bytes, proposed: Mapping[int, Context]) -> dict[int, Context]:
-    if len(item) < _CONTEXT_HEADER.size:
+    if len(item) < CONTEXT_HEADER.size:
         raise _malformed()
-    number, result = _CONTEXT_HEADER.unpack_from(item)
+    number, result = CONTEXT_HEADER.unpack_from(item)
     if result != _ACCEPTED:
         return {}
-    syntaxes = [value for kind, value in _items(item[_CONTEXT_HEADER.size :]) if kind == _TRANSFER_SYNTAX_ITEM]
+    syntaxes = [value for kind, value in associate_items(item[CONTEXT_HEADER.size :]) if kind == TRANSFER_SYNTAX_ITEM]
     context = proposed.get(number)
     if context is None or [value.rstrip(b"\0 ") for value in syntaxes] != [context.transfer_syntax.encode("ascii")]:
         raise _malformed()
     return {number: context}
 
 
-def _max_length(value: bytes) -> int:
+def max_length_of(value: bytes) -> int:
+    """Read a Maximum Length item (PS3.8 Table D.1-1); 0 means that there is none."""
     length = int.from_bytes(value, "big")
     if len(value) != 4 or 0 < length < _MIN_PEER_PDU_BYTES:  # noqa: PLR2004 - PS3.8 Table D.1-1
         raise _malformed()
     return length
 
 
-def _items(encoded: bytes) -> Iterator[tuple[int, bytes]]:
+def associate_items(encoded: bytes) -> Iterator[tuple[int, bytes]]:
+    """Go through the items of an A-ASSOCIATE PDU; raises ``PacsUnreachableError`` where one does not fit."""
     at = 0
     while at < len(encoded):
-        if len(encoded) - at < _ITEM_HEADER.size:
+        if len(encoded) - at < ITEM_HEADER.size:
             raise _malformed()
-        kind, length = _ITEM_HEADER.unpack_from(encoded, at)
-        at += _ITEM_HEADER.size
+        kind, length = ITEM_HEADER.unpack_from(encoded, at)
+        at += ITEM_HEADER.size
         if length > len(encoded) - at:
             raise _malformed()
         yield kind, encoded[at : at + length]
@@ -175,7 +202,7 @@ def _items(encoded: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _malformed() -> PacsUnreachableError:
-    return PacsUnreachableError("it accepted the association with a PDU that is malformed")
+    return PacsUnreachableError("it negotiated the association with a PDU that is malformed")
 
 
 def parse_associate_reject(body: bytes) -> PacsUnreachableError:

@@ -7,6 +7,8 @@ patient identifiers are plain text here, because this is the hospital zone; no `
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
+import enum
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -18,6 +20,7 @@ DEFAULT_CALLING_AE_TITLE: Final = "MDMFS"
 MAX_PORT: Final = 65_535
 
 _AE_TITLE = re.compile(r"[!-\[\]-~](?:[ -\[\]-~]{0,14}[!-\[\]-~])?")
+_HOURS = re.compile(r"([0-9]{2}:[0-9]{2})-([0-9]{2}:[0-9]{2})")
 _ADDRESS = re.compile(r"(?P<ae_title>.+)@(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 
 
@@ -57,6 +60,40 @@ class PacsAddress:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class ClinicalHours:
+    """The hours of every day in which people wait for the PACS; the end may be on the next day."""
+
+    begin: dt.time
+    end: dt.time
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``08:00-18:00``; raises ``ConfigurationError``."""
+        match = _HOURS.fullmatch(text)
+        try:
+            begin, end = (dt.time.fromisoformat(part) for part in match.groups()) if match else (None, None)
+        except ValueError:
+            begin = end = None
+        if begin is None or end is None or begin == end:
+            message = "clinical hours are written HH:MM-HH:MM, for example 08:00-18:00"
+            raise ConfigurationError(message)
+        return cls(begin, end)
+
+    def hold(self, now: dt.time) -> bool:
+        """Tell whether it is such an hour, in the hospital's own time."""
+        if self.begin < self.end:
+            return self.begin <= now < self.end
+        return now >= self.begin or now < self.end
+
+
+class RetrievalService(enum.StrEnum):
+    """By which service a PACS is asked for instances."""
+
+    GET = "get"
+    MOVE = "move"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Politeness:
     """What a clinical PACS is asked to bear."""
 
@@ -70,6 +107,10 @@ class Politeness:
     """How long an association is kept for the next request before it is released."""
     list_size: int = 32
     """SOP Instance UIDs in one request at IMAGE level; 1 for a PACS that aborts when it sees a list."""
+    clinical_hours: ClinicalHours | None = None
+    """When one association must do."""
+    retrieval: RetrievalService | None = None
+    """The service to retrieve by; None: C-GET where the PACS has it, else C-MOVE."""
 
     def __post_init__(self) -> None:
         """Refuse limits under which nothing could ever be asked."""

@@ -8,12 +8,13 @@ import enum
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Final
 
-from mdmfs.hospital.dicom.connection import StaleAssociationError
+from mdmfs.hospital.dicom.connection import Connection, StaleAssociationError
+from mdmfs.hospital.dicom.move import Move
 from mdmfs.hospital.dicom.negotiation import MAX_STORAGE_CONTEXTS, Offer
-from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceKey
+from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceKey, RetrievalService
 from mdmfs.hospital.dicom.pool import Pool
 from mdmfs.hospital.dicom.query import check_uids, is_held
-from mdmfs.hospital.dicom.retrieve import Exchange
+from mdmfs.hospital.dicom.retrieve import Exchange, Retrieval
 from mdmfs.model.errors import InstanceLostError, MdmfsError, RecallFailedError
 
 MAX_MISSING: Final = 8
@@ -65,7 +66,10 @@ USUAL_CLASSES: Final = tuple(
 )
 """Offered where a PACS does not tell the SOP class (dcmqrscp does not), in the ten most usual transfer syntaxes."""
 
-_LOSSLESS: Final = frozenset(USUAL_TRANSFER_SYNTAXES[:7])
+_REFUSED_SERVICE: Final = frozenset({0x0122, 0x0124, 0x0211})
+"""SOP class not supported, not authorized, unrecognized operation (PS3.7 Annex C)."""
+LOSSLESS: Final = frozenset(USUAL_TRANSFER_SYNTAXES[:7])
+"""Of the usual ones, those in which no pixel can have been altered for us."""
 _FOR_UNKNOWN_CLASSES: Final = dict.fromkeys(USUAL_CLASSES, USUAL_TRANSFER_SYNTAXES[:10])
 
 
@@ -103,25 +107,44 @@ class Recall:
         """Ask for batch after batch, and for what is missing of one again; see ``Pacs.retrieve``."""
         again: collections.deque[Batch] = collections.deque()
         while (batch := again.popleft() if again else next(self._batches, None)) is not None:
-            connection = await self._pool.take(batch.offer)
-            exchange = Exchange(connection, self._pool.address, batch.keys)
+            # A move needs no storage contexts on the association that asks.
+            is_move = self._pool.retrieval is RetrievalService.MOVE
+            connection = await self._pool.take({} if is_move else batch.offer)
+            retrieval: Retrieval | None = None
             try:
-                await exchange.ask(batch.level)
-                while (instance := await exchange.next_instance()) is not None:
+                retrieval = self._retrieval(connection, batch)
+                await retrieval.ask(batch.level)
+                while (instance := await retrieval.next_instance()) is not None:
                     yield instance
+                if self._is_refused(batch, retrieval) and self._pool.turn_to_move(connection):
+                    again.appendleft(batch)
+                    continue
             except StaleAssociationError:
                 again.appendleft(batch)  # nothing had come; at most once for each association that was kept
                 continue
             finally:
+                if retrieval is not None:
+                    retrieval.close()
                 self._pool.give_back(connection)
-            again.extendleft(reversed(await self._once_more(batch, exchange)))
+            again.extendleft(reversed(await self._once_more(batch, retrieval)))
         if self._failure is not None:
             raise self._failure
 
-    async def _once_more(self, batch: Batch, exchange: Exchange) -> list[Batch]:
+    def _retrieval(self, connection: Connection, batch: Batch) -> Retrieval:
+        address, destination = self._pool.address, self._pool.destination
+        if self._pool.choose(connection) is RetrievalService.MOVE and destination is not None:
+            return Move(connection, address, batch.keys, batch.offer, destination, self._pool.politeness)
+        return Exchange(connection, address, batch.keys)
+
+    @staticmethod
+    def _is_refused(batch: Batch, retrieval: Retrieval) -> bool:
+        """Tell whether the PACS does not do at all what it was asked, whatever the instances."""
+        return retrieval.status in _REFUSED_SERVICE and len(retrieval.missing()) == len(batch.keys)
+
+    async def _once_more(self, batch: Batch, exchange: Retrieval) -> list[Batch]:
         """Decide how to ask for what did not come: a series in lists, a list in single instances, these no more."""
         missing = exchange.missing()
-        if batch.alone in _LOSSLESS and len(missing) < len(batch.keys):
+        if batch.alone in LOSSLESS and len(missing) < len(batch.keys):
             self._hits[batch.alone] = None
         if not missing:
             return []

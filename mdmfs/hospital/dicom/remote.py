@@ -18,9 +18,10 @@ from mdmfs.hospital.dicom.pacs import (
     InstanceKey,
     PacsAddress,
     Politeness,
+    RetrievalService,
     SeriesFound,
 )
-from mdmfs.hospital.dicom.pool import Pool
+from mdmfs.hospital.dicom.pool import Pool, Surroundings
 from mdmfs.hospital.dicom.query import find_instances, find_series
 from mdmfs.hospital.dicom.recall import Batch, Recall, image_batches, series_batches
 from mdmfs.model.errors import RecallFailedError
@@ -33,6 +34,16 @@ class RemotePacs:
 
     def __init__(self, pool: Pool) -> None:
         self._pool: Final = pool
+
+    @property
+    def retrieval(self) -> RetrievalService | None:
+        """The service that instances are retrieved by; None until it was negotiated."""
+        return self._pool.retrieval
+
+    @property
+    def is_left_alone(self) -> bool:
+        """Whether the PACS has failed so often that it is not asked at the moment."""
+        return self._pool.breaker.is_open
 
     async def echo(self) -> None:
         """Ask whether the PACS answers at all (C-ECHO)."""
@@ -82,9 +93,11 @@ class RemotePacs:
 
 
 @contextlib.asynccontextmanager
-async def open_pacs(address: PacsAddress, politeness: Politeness | None = None) -> AsyncIterator[RemotePacs]:
+async def open_pacs(
+    address: PacsAddress, politeness: Politeness | None = None, surroundings: Surroundings | None = None
+) -> AsyncIterator[RemotePacs]:
     """Be ready to ask a PACS; connects when something is asked, and releases what is kept at the end."""
-    pool = Pool(address, politeness or Politeness())
+    pool = Pool(address, politeness or Politeness(), surroundings or Surroundings())
     pacs = RemotePacs(pool)
     try:
         async with trio.open_nursery() as nursery:

@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from mdmfs.hospital.ledger.records import OutboxItem, OutboxSize, QuarantineRecord, SeriesRecord, SeriesState
+from mdmfs.hospital.ledger.records import (
+    Epoch,
+    KeyChange,
+    Notice,
+    NoticedSeries,
+    OutboxItem,
+    OutboxSize,
+    QuarantineRecord,
+    SeriesRecord,
+    SeriesState,
+)
 from mdmfs.hospital.uidmap.records import SeriesKey
-from mdmfs.model.names import Lfn
+from mdmfs.model.names import Guid, Lfn
 
 
 class SeriesLedger(Protocol):
@@ -71,3 +81,44 @@ class Quarantine(Protocol):
 
     def remove(self, series: SeriesKey, instance_uid: str) -> bool:
         """Forget a refusal; False where there was none."""
+
+
+class Epochs(Protocol):
+    """What every keystore must hear, also one that was restored from a backup: each change is an epoch, from 1."""
+
+    def note_acl(self, acl_id: bytes) -> int:
+        """Note that an ACL says something else now; give the epoch. The catalogue does it for every ACL it sets."""
+
+    def bury(self, guid: Guid) -> int:
+        """Note that a key is destroyed; give the epoch. The note is kept for ever."""
+
+    def latest(self) -> Epoch:
+        """Give the latest epoch; ``BEGINNING`` where nothing ever changed."""
+
+    def holds(self, epoch: Epoch) -> bool:
+        """Ask whether an epoch is one of this history, and not of one that a backup has cut off."""
+
+    def after(self, number: int, *, limit: int) -> list[tuple[int, KeyChange]]:
+        """Give the first changes after an epoch, oldest first."""
+
+    def acknowledge(self, keystore: str, number: int) -> None:
+        """Remember up to where a keystore has heard everything."""
+
+    def acknowledged(self, keystore: str) -> int:
+        """Give up to where a keystore has heard everything; 0 where it never has."""
+
+
+class Notices(Protocol):
+    """What PACSs have told of and nobody has dealt with yet."""
+
+    def put(self, notice: Notice) -> None:
+        """Keep a notice; of an instance that comes again, the latest."""
+
+    def all(self) -> list[NoticedSeries]:
+        """Give the series told of, the one that has waited longest without news first."""
+
+    def of_series(self, series: NoticedSeries) -> list[Notice]:
+        """Give the instances told of."""
+
+    def remove(self, series: NoticedSeries) -> bool:
+        """Forget a series and its notices; False, and all stays, if something came since it was read."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -79,6 +79,60 @@ class QuarantineRecord(Veiled, frozen=True, array_like=True):
     def series(self) -> SeriesKey:
         """The series that it belongs to."""
         return SeriesKey(self.project, self.study_uid, self.series_uid)
+
+
+class KeyChangeKind(enum.IntEnum):
+    """What a keystore must hear of."""
+
+    ACL = 1
+    """An ACL says something else: its id."""
+    TOMBSTONE = 2
+    """A key is destroyed: its GUID."""
+
+
+class KeyChange(msgspec.Struct, frozen=True, array_like=True):
+    """One change of who may have which key: one epoch."""
+
+    kind: KeyChangeKind
+    what: bytes
+    mark: bytes
+    """Random: two histories that a restored backup has parted have other marks under the same number."""
+
+
+class Epoch(NamedTuple):
+    """A point in the history of changes."""
+
+    number: int
+    mark: bytes
+
+
+BEGINNING: Final = Epoch(0, b"")
+
+
+class Notice(Veiled, frozen=True, array_like=True):
+    """An instance that a PACS has told of by storing it to us."""
+
+    pacs: str
+    """The PACS's name in this hospital."""
+    study_uid: str
+    series_uid: str
+    instance_uid: str
+    class_uid: str
+    when: float
+
+
+class NoticedSeries(Veiled, frozen=True, array_like=True):
+    """A series of which a PACS has told, until it was dealt with."""
+
+    pacs: str
+    study_uid: str
+    series_uid: str
+    first: float
+    """When the first instance came."""
+    latest: float
+    """When the latest came."""
+    arrivals: int
+    """How often one came; more afterwards means that something is new."""
 
 
 class OutboxSize(msgspec.Struct, frozen=True):

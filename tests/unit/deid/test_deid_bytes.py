@@ -21,6 +21,7 @@ from tests.twins.deidentified import (
     part10,
     with_elements,
 )
+from tests.twins.frames import item, rle
 
 IMPLICIT: Final = "1.2.840.10008.1.2"
 DEFLATED: Final = "1.2.840.10008.1.2.1.99"
@@ -120,7 +121,7 @@ def encapsulated(*fragments: bytes, end: bytes = SEQUENCE_END) -> bytes:
 
 def test_fragments_pass_however_they_are_cut() -> None:
     """The engine steps from fragment to fragment, also when a head comes in two pieces."""
-    file = encapsulated(ITEM + b"\0\0\0\0", ITEM + b"\4\0\0\0abcd", ITEM + b"\2\0\0\0ef")
+    file = encapsulated(ITEM + b"\0\0\0\0", item(rle(b"\xf1\0", b"\xf1\7")))
     whole = deidentified(file)
     run = deidentification_of(file[:-30])
     pieces = run.feed(b"")

@@ -34,6 +34,7 @@ from tests.twins.scripted_pacs import (
     EXPLICIT,
     FIND,
     GET,
+    MOVE,
     PENDING,
     Script,
     ScriptedPeer,
@@ -233,15 +234,19 @@ async def test_a_refused_context_is_said_before_anything_is_asked() -> None:
             await recall(pacs)
 
 
-async def test_a_pacs_without_get_says_so() -> None:
-    """Many offer C-MOVE only."""
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [((GET,), "offers C-MOVE only"), ((GET, MOVE), "does not offer C-GET to the AE title MDMFS")],
+)
+async def test_a_pacs_without_get_says_so(refused: tuple[str, ...], said: str) -> None:
+    """Many offer C-MOVE only, and a hospital without an SCP has nowhere to move to."""
 
     async def no_get(peer: ScriptedPeer) -> None:
-        await peer.accept(refused=(GET,))
+        await peer.accept(refused=refused)
         await peer.read_request()
 
     async with serving(no_get) as site, open_pacs(site.address) as pacs:
-        with pytest.raises(RecallFailedError, match="does not offer C-GET to the AE title MDMFS"):
+        with pytest.raises(RecallFailedError, match=said):
             await recall(pacs)
 
 

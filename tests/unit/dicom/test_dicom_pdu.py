@@ -259,7 +259,7 @@ BAD_COMMANDS = [
     b"\0",
     struct.pack("<HHI", 0, 0x0100, 100) + b"\x01\0",
     struct.pack("<HHI", 8, 0x0100, 2) + b"\x01\0",
-    message(7, {**STORE, 0x0100: 0x0021})[12:],
+    message(7, {**STORE, 0x0100: 0x0150})[12:],
     message(7, {**STORE, 0x1000: "1.2*"})[12:],
     message(7, {**STORE, 0x1000: "1" * 66})[12:],
     message(7, {**STORE, 0x0002: "1\\2"})[12:],
@@ -348,9 +348,9 @@ def test_our_request_is_understood_by_pynetdicom() -> None:
     primitive = request.to_primitive()
     assert (primitive.called_ae_title, primitive.calling_ae_title) == ("PACS", "MDMFS")
     contexts = primitive.presentation_context_definition_list
-    assert [it.context_id for it in contexts] == [1, 3, 5, 7, 9]
-    assert [len(it.transfer_syntax) for it in contexts] == [1] * 5
-    assert [it.transfer_syntax[0] for it in contexts[3:]] == [EXPLICIT, JPEG]
+    assert [it.context_id for it in contexts] == [1, 3, 5, 7, 9, 11]
+    assert [len(it.transfer_syntax) for it in contexts] == [1] * 6
+    assert [it.transfer_syntax[0] for it in contexts[4:]] == [EXPLICIT, JPEG]
     assert request.user_information is not None
     roles = request.user_information.role_selection
     assert {uid: (it.scu_role, it.scp_role) for uid, it in roles.items()} == {CT: (False, True)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 import structlog.testing
 import trio
@@ -16,6 +17,7 @@ from mdmfs.keystore.keystore import Keystore
 from mdmfs.model.errors import AccessDeniedError, CredentialExpiredError, MalformedMessageError
 from mdmfs.model.identity import Dn, Fqan, Principal
 from mdmfs.model.names import Guid
+from mdmfs.sharing.shamir import Share
 from mdmfs.wire.messages import (
     MAX_BATCH,
     AskStatus,
@@ -28,7 +30,7 @@ from mdmfs.wire.messages import (
     Unregister,
     VersionedAcl,
 )
-from tests.twins.keystores import HOSPITAL, principal, random_guid, shares_of
+from tests.twins.keystores import HOSPITAL, always_current, principal, random_guid, shares_of
 from tests.twins.shelf import MemoryShelf
 
 OTHER_HOSPITAL = Dn.parse("/DC=org/DC=demo/CN=other hospital")
@@ -37,7 +39,7 @@ STRANGER = Dn.parse("/DC=org/DC=demo/CN=stranger")
 NOW = 1e9
 ROOT_ID, OPEN_ID, CLOSED_ID, UNKNOWN_ID = (letter * 16 for letter in (b"r", b"o", b"c", b"u"))
 
-DONE, DENIED, UNKNOWN, CONFLICT, DESTROYED = Outcome
+DONE, DENIED, UNKNOWN, CONFLICT, DESTROYED, STALE = Outcome
 
 
 def acl(*entries: Entry, owner: Dn = HOSPITAL) -> bytes:
@@ -59,7 +61,7 @@ def shelf() -> MemoryShelf:
 @pytest.fixture
 async def keystore(shelf: MemoryShelf) -> Keystore:
     """Give a keystore of two hospitals; the reader may traverse the root and read what is under OPEN_ID."""
-    made = Keystore(shelf, [HOSPITAL, OTHER_HOSPITAL], lambda: NOW)
+    made = Keystore(shelf, [HOSPITAL, OTHER_HOSPITAL], lambda: NOW, always_current(HOSPITAL, OTHER_HOSPITAL))
     await set_acls(
         made,
         (ROOT_ID, 1, acl(user(READER, Right.TRAVERSE))),
@@ -126,7 +128,7 @@ def test_no_mixture_of_a_batch_gives_a_share_too_many(kinds: list[str]) -> None:
 
 
 async def _check_mixture(kinds: list[str]) -> None:
-    keystore = Keystore(MemoryShelf(), [HOSPITAL], lambda: NOW)
+    keystore = Keystore(MemoryShelf(), [HOSPITAL], lambda: NOW, always_current(HOSPITAL))
     await set_acls(keystore, (OPEN_ID, 1, acl(user(READER, Right.READ))), (CLOSED_ID, 1, acl()))
     chains = {"open": OPEN_ID, "closed": CLOSED_ID, "destroyed": OPEN_ID, "no acl": UNKNOWN_ID}
     expected = {"open": DONE, "closed": DENIED, "destroyed": DESTROYED, "nowhere": UNKNOWN, "no acl": DENIED}
@@ -204,7 +206,7 @@ async def test_an_entry_of_an_acl_ends_when_it_says(shelf: MemoryShelf, keystore
     await set_acls(keystore, (b"t" * 16, 1, acl(user(READER, Right.READ, not_after=NOW + 1))))
     await register(keystore, guid, chain=[b"t" * 16])
     assert [outcome for outcome, _ in await collect(keystore, guid)] == [DONE]
-    later = Keystore(shelf, [HOSPITAL], lambda: NOW + 1)
+    later = Keystore(shelf, [HOSPITAL], lambda: NOW + 1, always_current(HOSPITAL))
     assert [outcome for outcome, _ in await collect(later, guid)] == [DENIED]
 
 
@@ -274,7 +276,7 @@ async def test_what_a_hospital_registered_is_closed_once_it_is_not_listed(
     await register(keystore, mine)
     await set_acls(keystore, (OPEN_ID, 1, acl(user(READER, Right.READ))), dn=OTHER_HOSPITAL)
     await register(keystore, others, chain=[OPEN_ID], dn=OTHER_HOSPITAL)
-    remaining = Keystore(shelf, [OTHER_HOSPITAL], lambda: NOW)
+    remaining = Keystore(shelf, [OTHER_HOSPITAL], lambda: NOW, always_current(OTHER_HOSPITAL))
     assert [outcome for outcome, _ in await collect(remaining, mine, others)] == [DENIED, DONE]
     assert await collect(remaining, mine, caller=principal(HOSPITAL)) == [(DENIED, b"")]
 
@@ -442,3 +444,35 @@ def test_no_message_shows_a_share() -> None:
     share = shares_of(random_guid(), b"k" * 32, threshold=1)[0].encode()
     assert b"k" * 32 in share
     assert "kkk" not in repr(KeyEntry(share, [])) + repr(Register([KeyEntry(share, [])]))
+
+
+# taking the place of a share
+
+
+async def test_a_share_takes_the_place_of_the_one_it_names_and_of_no_other(
+    keystore: Keystore, shelf: MemoryShelf
+) -> None:
+    """Of the same generation only where the split id fits; a lower generation never; twice is once."""
+    guid = random_guid()
+    old, new, other = (shares_of(guid, bytes(32), generation=2)[0] for _ in range(3))
+    lower = shares_of(guid, bytes(32), generation=1)[0]
+
+    async def replace(share: Share, replaces: bytes) -> Outcome:
+        entry = KeyEntry(share.encode(), [[OPEN_ID]], replaces)
+        return (await keystore.register(principal(HOSPITAL), Register([entry]))).outcomes[0]
+
+    assert await replace(old, b"") is DONE
+    for attempt, named in ((new, b""), (new, new.split_id), (new, other.split_id), (lower, old.split_id)):
+        assert await replace(attempt, named) is CONFLICT
+    assert [await replace(new, old.split_id) for _ in range(2)] == [DONE, DONE]
+    assert await replace(other, old.split_id) is CONFLICT
+    assert shelf.page.keys[guid].share == new.encode()
+
+
+async def test_what_is_another_files_share_gives_way(keystore: Keystore, shelf: MemoryShelf) -> None:
+    """It lies there by some damage, and nothing else could ever mend it."""
+    guid, share = random_guid(), shares_of(random_guid(), bytes(32), generation=7)[0]
+    _, right = await register(keystore, guid)
+    shelf.page.keys[guid] = msgspec.structs.replace(shelf.page.keys[guid], share=share.encode())
+    assert (await register(keystore, guid, share=right))[0] is DONE
+    assert shelf.page.keys[guid].share == right

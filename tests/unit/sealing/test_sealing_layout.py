@@ -14,6 +14,7 @@ from mdmfs.sealing.layout import (
     SealedRange,
     chunk_count,
     last_chunk_range,
+    plain_size,
     prefix_pieces,
     sealed_offset,
     sealed_range,
@@ -132,3 +133,14 @@ def test_a_prefix_holds_the_header_and_the_last_page(
 ) -> None:
     """8 KiB more than the header, up to a chunk's edge, and the page that programs read first, nothing twice."""
     assert prefix_pieces(size, header_length) == tuple(PlainRange(*piece) for piece in pieces)
+
+
+def test_the_length_tells_the_size_or_that_there_is_none() -> None:
+    """Every length up to three chunks: exactly those that a size gives are a sealed object's."""
+    size_of = {sealed_size(size): size for size in range(3 * CHUNK_SIZE)}
+    for length in range(max(size_of) + 1):
+        if length in size_of:
+            assert plain_size(length) == size_of[length]
+        else:
+            with pytest.raises(ValueError, match="cut off"):
+                plain_size(length)

@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 
+from mdmfs.model.errors import IntegrityError, MalformedMessageError, TooFewSharesError
 from mdmfs.model.names import Guid
-from mdmfs.sharing.shamir import Share, candidates, combine, split
+from mdmfs.sharing.shamir import Share, another_share, candidates, combine, split
 from tests.twins.octets import octets
 
 GUID = Guid(octets(16, "guid"))
@@ -160,3 +161,24 @@ def _times(left: int, right: int) -> int:
         left = left << 1 ^ (0x11B if left & 0x80 else 0)
         right >>= 1
     return product
+
+
+@pytest.mark.parametrize(("threshold", "total"), SCHEMES)
+def test_a_lost_share_is_made_again_from_any_k_others(threshold: int, total: int) -> None:
+    """It is the very share that was lost, bit by bit."""
+    shares = split_it(octets(32, "key"), threshold, total)
+    for lost in shares:
+        for others in itertools.combinations([share for share in shares if share != lost], threshold):
+            assert another_share(others, lost.x) == lost
+
+
+def test_no_share_is_made_of_too_few_or_of_shares_that_do_not_fit() -> None:
+    """Nor one that the split never had."""
+    shares, others = split_it(octets(32, "key"), 2, 4), split_it(octets(32, "key"), 2, 4, "other")
+    with pytest.raises(TooFewSharesError):
+        another_share(shares[:1], 2)
+    with pytest.raises(IntegrityError):
+        another_share([*shares[:2], others[2]], 4)
+    for x in (0, 5, 256):
+        with pytest.raises(MalformedMessageError):
+            another_share(shares[:2], x)

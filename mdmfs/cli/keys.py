@@ -1,0 +1,138 @@
+"""``mdmfs keys``: tell the hospital's daemon to verify, repair, split anew, rotate or destroy keys, and watch."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+import time
+
+import click
+import trio
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.model.names import Guid
+from mdmfs.wire.messages import (
+    KEYS_PATH,
+    KEYS_PROGRESS_PATH,
+    MAX_BATCH,
+    AskKeyTask,
+    KeyProgress,
+    KeyTask,
+    StartKeyTask,
+)
+from mdmfs.wire.peers import open_client
+
+DEADLINE = 10.0
+INTERVAL = 0.2
+DELIVERY_SECONDS = 30.0
+"""How long keystores are waited for at the end; the daemon itself goes on for ever."""
+
+_CONFIGURATION = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
+_GUIDS = click.option("--guid", "guids", multiple=True, help="Only this file; may be given again and again.")
+
+
+@click.group()
+def keys() -> None:
+    """See to the keys of registered files. CONFIGURATION is the hospital's; its daemon must run."""
+
+
+@keys.command()
+@click.argument("configuration", type=_CONFIGURATION)
+@click.option("--repair", "is_repair", is_flag=True, help="Give each keystore what it misses or has wrong.")
+@_GUIDS
+def verify(configuration: pathlib.Path, guids: tuple[str, ...], *, is_repair: bool) -> None:
+    """Compare what every keystore holds with the catalogue; 1 if anything is missing, stale, wrong or surplus."""
+    found = _run(configuration, KeyTask.REPAIR if is_repair else KeyTask.VERIFY, guids)
+    faults = ", ".join(f"{count} {kind}" for kind, count in sorted(found.faults.items())) or "no fault"
+    click.echo(f"{found.files_done} files: {faults}, {found.lost} without a key")
+    if is_repair:
+        click.echo(f"sent anew for {found.changed} files; {found.waiting} messages are still on their way")
+    sys.exit(1 if found.faults or found.lost or found.silent else 0)
+
+
+@keys.command()
+@click.argument("configuration", type=_CONFIGURATION)
+@_GUIDS
+def resplit(configuration: pathlib.Path, guids: tuple[str, ...]) -> None:
+    """Split keys anew among the keystores that are configured now, after one was added, removed or replaced."""
+    found = _run(configuration, KeyTask.RESPLIT, guids)
+    click.echo(f"{found.changed} of {found.files_done} keys split anew; {found.waiting} messages are on their way")
+    sys.exit(1 if found.lost else 0)
+
+
+@keys.command()
+@click.argument("configuration", type=_CONFIGURATION)
+@_GUIDS
+def rotate(configuration: pathlib.Path, guids: tuple[str, ...]) -> None:
+    """Make new keys, after a suspicion; what is sealed from now on opens with these alone."""
+    found = _run(configuration, KeyTask.ROTATE, guids)
+    click.echo(f"{found.changed} keys are new; {found.waiting} messages are on their way")
+
+
+@keys.command()
+@click.argument("configuration", type=_CONFIGURATION)
+@click.option("--guid", "guids", multiple=True, required=True, help="The file; may be given again and again.")
+def destroy(configuration: pathlib.Path, guids: tuple[str, ...]) -> None:
+    """Take files and their keys away for ever, and print a certificate in JSON; 1 while it is pending.
+
+    It says what keystores acknowledge. Their backups may still hold shares, which a restored keystore destroys before it
+    gives any; copies that somebody has read are not recalled.
+    """
+    found = _run(configuration, KeyTask.DESTROY, guids)
+    certificate = {
+        "files": sorted(str(Guid.parse(guid)) for guid in guids),
+        "state": "destroyed" if found.is_effective else "PENDING",
+        "not acknowledged by": found.behind,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    click.echo(json.dumps(certificate, indent=2))
+    sys.exit(0 if found.is_effective else 1)
+
+
+def _run(configuration: pathlib.Path, task: KeyTask, guids: tuple[str, ...]) -> KeyProgress:
+    named = [Guid.parse(guid).octets for guid in guids]
+    if len(named) > MAX_BATCH:
+        message = f"at most {MAX_BATCH} files at once"
+        raise click.UsageError(message)
+    found = trio.run(run_task, HospitalConfiguration.read(configuration), StartKeyTask(task, named))
+    for line in found.lines:
+        click.echo(f"  {line}", err=True)
+    for name, reason in found.silent.items():
+        click.echo(f"  {name} does not answer: {reason}", err=True)
+    if found.failure:
+        click.echo(f"mdmfs: {found.failure}", err=True)
+        sys.exit(1)
+    return found
+
+
+async def run_task(configuration: HospitalConfiguration, start: StartKeyTask) -> KeyProgress:
+    """Start a task, draw its progress, wait a while for the keystores, and give its end."""
+    credential = configuration.credential
+    client = open_client(str(configuration.public), str(credential.subject()), credential, configuration.anchors)
+    with _bar() as bar:
+        drawn = bar.add_task(start.task.value, total=None)
+        found = await client.call(KEYS_PATH, start, KeyProgress, deadline=trio.current_time() + DEADLINE)
+        patience = trio.current_time() + DELIVERY_SECONDS
+        while not found.is_over or ((found.waiting or found.behind) and trio.current_time() < patience):
+            if not found.is_over:
+                patience = trio.current_time() + DELIVERY_SECONDS
+            bar.update(drawn, completed=found.files_done, total=found.files or None)
+            await trio.sleep(INTERVAL)
+            deadline = trio.current_time() + DEADLINE
+            found = await client.call(KEYS_PROGRESS_PATH, AskKeyTask(), KeyProgress, deadline=deadline)
+        bar.update(drawn, completed=found.files_done, total=found.files)
+    await client.aclose()
+    return found
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )

@@ -1,0 +1,152 @@
+"""Clean Pixel Data by rules (PS3.15 E.3.1): which rectangles of which machine's images are blanked, as they pass.
+
+A rule is somebody's review of what a machine writes into its pictures. Nothing looks for text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+from mdmfs.hospital.deid.elements import Elements
+from mdmfs.hospital.deid.header import NATIVE_SYNTAXES, IdentifiedHeader
+from mdmfs.hospital.deid.policy import Policy, Rectangle, RegionRule
+from mdmfs.hospital.deid.refusal import Reason, RefusedError
+
+_MANUFACTURER: Final = 0x00080070
+_MODEL: Final = 0x00081090
+_ULTRASOUND_REGIONS: Final = 0x00186011
+_CORNERS: Final = (0x00186018, 0x0018601A, 0x0018601C, 0x0018601E)
+"""Region Location Min X0, Min Y0, Max X1, Max Y1."""
+_SAMPLES: Final = 0x00280002
+_PLANAR: Final = 0x00280006
+_ROWS: Final = 0x00280010
+_COLUMNS: Final = 0x00280011
+_BITS_ALLOCATED: Final = 0x00280100
+_INTEGER_PIXELS: Final = 0x7FE00010
+_BYTE: Final = 8
+
+
+def region_rule(header: IdentifiedHeader, policy: Policy) -> RegionRule | None:
+    """Find the first rule of a policy that fits an instance."""
+    seen = {
+        "manufacturer": _squeezed(header.raw(_MANUFACTURER)),
+        "model": _squeezed(header.raw(_MODEL)),
+        "rows": header.number(_ROWS),
+        "columns": header.number(_COLUMNS),
+    }
+    for rule in policy.regions:
+        asked = {
+            "manufacturer": _squeezed(rule.manufacturer),
+            "model": _squeezed(rule.model),
+            "rows": rule.rows,
+            "columns": rule.columns,
+        }
+        if rule.sop_class == header.sop_class and all(not want or want == seen[key] for key, want in asked.items()):
+            return rule
+    return None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Layout:
+    """How the pixels of one frame lie."""
+
+    rows: int
+    columns: int
+    cell: int
+    """Bytes of one pixel in one plane."""
+    planes: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of a frame."""
+        return self.rows * self.columns * self.cell * self.planes
+
+
+class Blanking:
+    """Blanks the same places of frame after frame; holds a copy of the piece that it was given, and no more."""
+
+    def __init__(self, size: int, runs: list[tuple[int, int]]) -> None:
+        """Begin with the bytes of a frame, and which of them are blanked, in order."""
+        self._size: Final = size
+        self._runs: Final = runs
+        self._position = 0
+
+    def blank(self, data: memoryview) -> bytearray:
+        """Give the next bytes with what is blanked in them set to zero."""
+        out = bytearray(data)
+        start = -self._position
+        while start < len(out):
+            for first, stop in self._runs:
+                begin, end = max(0, start + first), min(len(out), start + stop)
+                if begin < end:
+                    out[begin:end] = bytes(end - begin)
+            start += self._size
+        self._position = (self._position + len(out)) % self._size
+        return out
+
+
+def open_blanking(header: IdentifiedHeader, rule: RegionRule) -> Blanking:
+    """Begin to blank an instance; raises ``RefusedError`` where pixels are compressed, or there is nothing to keep."""
+    if header.pixels is None or header.pixels[0] != _INTEGER_PIXELS:
+        raise RefusedError(Reason.PIXEL_LENGTH)
+    if header.transfer_syntax not in NATIVE_SYNTAXES:
+        raise RefusedError(Reason.COMPRESSED_REGION)
+    layout = _layout(header)
+    blanked = [row.copy() for row in [bytearray(layout.columns)] * layout.rows]
+    if rule.keep_ultrasound:
+        _mark(blanked, [Rectangle(0, 0, layout.columns, layout.rows)], 1)
+        _mark(blanked, _ultrasound_regions(header), 0)
+    _mark(blanked, rule.blank, 1)
+    return Blanking(layout.size, _runs(blanked, layout))
+
+
+def _layout(header: IdentifiedHeader) -> _Layout:
+    samples, allocated = header.number(_SAMPLES), header.number(_BITS_ALLOCATED)
+    rows, columns = header.number(_ROWS), header.number(_COLUMNS)
+    if allocated % _BYTE or not (samples and allocated and rows and columns):
+        raise RefusedError(Reason.PIXEL_LENGTH, _BITS_ALLOCATED)
+    if header.number(_PLANAR):
+        return _Layout(rows, columns, allocated // _BYTE, samples)
+    return _Layout(rows, columns, samples * allocated // _BYTE, 1)
+
+
+def _mark(blanked: list[bytearray], rectangles: tuple[Rectangle, ...] | list[Rectangle], mark: int) -> None:
+    for rectangle in rectangles:
+        for row in blanked[rectangle.y : rectangle.y + rectangle.height]:
+            stop = min(len(row), rectangle.x + rectangle.width)
+            row[rectangle.x : stop] = bytes([mark]) * max(0, stop - rectangle.x)
+
+
+def _ultrasound_regions(header: IdentifiedHeader) -> list[Rectangle]:
+    element = header.element(_ULTRASOUND_REGIONS)
+    items: list[Elements] = (element[4] if element is not None else None) or []
+    regions = []
+    for item in items:
+        values = {tag: int.from_bytes(header.whole[start:stop], "little") for tag, _, start, stop, _ in item}
+        left, top, right, bottom = (values.get(tag, -1) for tag in _CORNERS)
+        if not (0 <= left <= right and 0 <= top <= bottom):
+            raise RefusedError(Reason.NO_REGION, _ULTRASOUND_REGIONS)
+        regions.append(Rectangle(left, top, right - left + 1, bottom - top + 1))
+    if not regions:
+        raise RefusedError(Reason.NO_REGION, _ULTRASOUND_REGIONS)
+    return regions
+
+
+def _runs(blanked: list[bytearray], layout: _Layout) -> list[tuple[int, int]]:
+    """List what is blanked of one frame, by bytes; neighbours are one run."""
+    runs: list[tuple[int, int]] = []
+    flat = b"".join(blanked)
+    plane = len(flat)
+    for number in range(layout.planes):
+        start = flat.find(1)
+        while start >= 0:
+            stop = flat.find(0, start)
+            stop = plane if stop < 0 else stop
+            runs.append(((number * plane + start) * layout.cell, (number * plane + stop) * layout.cell))
+            start = flat.find(1, stop)
+    return runs
+
+
+def _squeezed(text: str) -> str:
+    return " ".join(text.split()).lower()

@@ -1,0 +1,151 @@
+"""A socket with an association on it, on trio: sends and receives with a limit on silence, in the clear or over TLS."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import socket
+import ssl
+from typing import Final
+
+import trio
+
+from mdmfs.hospital.dicom.association import Event, UpperLayer
+from mdmfs.model.errors import MdmfsError, PacsUnreachableError, RecallFailedError, RecallTimedOutError
+
+MIN_PROGRESS_BYTES: Final = 64 * 2**10
+_MOST_AT_ONCE: Final = 2**18
+"""Bytes handed to TLS in one call: it encrypts them on the event loop."""
+_LOST: Final = (OSError, trio.ClosedResourceError)
+"""What a socket raises that broke, or that its owner closed meanwhile."""
+
+
+class Link:
+    """One end of an association, owned by one task at a time; whoever made it aborts it in the end."""
+
+    def __init__(self, connected: socket.socket, association: UpperLayer, peer: str) -> None:
+        """Take over a connected socket that does not block; with TLS on it, the handshake is done."""
+        self._socket: Final = connected
+        self._association: Final = association
+        self._peer = peer
+        self._patience = math.inf  # seconds without progress that are allowed
+        self._waited = 0.0  # since the last progress
+        self._gained = 0  # bytes since the last progress
+        self._is_closed = False
+        self.has_timed_out = False
+        """Whether the peer has ever kept us waiting too long."""
+
+    def wait_at_most(self, patience: float) -> None:
+        """Allow so many seconds without progress from now on."""
+        self._patience = patience
+        self.progressed()
+
+    async def reply(self, context_id: int, command: bytes) -> None:
+        """Send a response of ours."""
+        await self.send(self._association.message(context_id, command))
+
+    async def send(self, encoded: bytes) -> None:
+        """Send all bytes. Raises ``RecallTimedOutError`` if the peer takes them no faster than it may answer."""
+        rest = memoryview(encoded)
+        start = trio.current_time()
+        try:
+            with trio.move_on_after(self._patience - self._waited):
+                while rest:
+                    try:
+                        rest = rest[self._socket.send(rest[:_MOST_AT_ONCE]) :]
+                    except (BlockingIOError, ssl.SSLWantWriteError):
+                        await trio.lowlevel.wait_writable(self._socket)
+                    except ssl.SSLWantReadError:
+                        await trio.lowlevel.wait_readable(self._socket)
+                return
+        except _LOST as error:
+            raise self._failure(self._association.failure(f"the connection broke ({reason_of(error)})")) from error
+        finally:
+            self._waited += trio.current_time() - start
+        raise self._timed_out()
+
+    async def next_event(self) -> Event:
+        """Wait as ``next_said``, where nothing but a message may come."""
+        return await self.next_said()
+
+    async def next_said(self) -> Event:
+        """Wait for what the peer says next, ``Released`` among it.
+
+        Raises ``RecallTimedOutError`` when the peer makes no progress, and ``RecallFailedError`` (while negotiating
+        ``PacsUnreachableError``) when it breaks the protocol, aborts the association or loses the connection.
+        """
+        start = trio.current_time()
+        try:
+            while (event := self._association.next_event()) is None:
+                if not await self._receive(start + self._patience - self._waited):
+                    raise self._timed_out()
+        except _LOST as error:
+            raise self._failure(self._association.failure(f"the connection broke ({reason_of(error)})")) from error
+        except (RecallFailedError, PacsUnreachableError) as error:
+            raise self._failure(error) from error
+        finally:
+            self._waited += trio.current_time() - start
+        return event
+
+    async def _receive(self, deadline: float) -> bool:
+        """Take in what has come, or wait for it; False at the deadline."""
+        count = 0
+        with trio.CancelScope(deadline=deadline) as scope:
+            count = await self._receive_some()
+        if scope.cancelled_caught:
+            return False
+        if not count:
+            failure = self._association.failure("it closed the connection")
+            raise failure
+        # Linux forgets this option whenever it likes. Without it, the PACS holds back the last segment of a data set
+        # (Nagle) until our delayed acknowledgement comes, 40 ms later.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        self._association.received(count)
+        return True
+
+    async def _receive_some(self) -> int:
+        await trio.lowlevel.checkpoint()
+        while True:
+            try:
+                return self._socket.recv_into(self._association.space())
+            except (BlockingIOError, ssl.SSLWantReadError):
+                await trio.lowlevel.wait_readable(self._socket)
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(self._socket)
+
+    def gained(self, count: int) -> None:
+        """Count bytes of a data set; ``MIN_PROGRESS_BYTES`` of them are progress."""
+        self._gained += count
+        if self._gained >= MIN_PROGRESS_BYTES:
+            self.progressed()
+
+    def progressed(self) -> None:
+        """Begin anew to measure how long we wait."""
+        self._waited, self._gained = 0.0, 0
+
+    def abort(self) -> None:
+        """End it at once, without waiting; harmless when it has ended."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if last_words := self._association.abort():
+            with contextlib.suppress(OSError):
+                self._socket.send(last_words)
+        trio.lowlevel.notify_closing(self._socket)
+        self._socket.close()
+
+    def _failure(self, error: MdmfsError) -> MdmfsError:
+        """Name the peer in an error."""
+        return type(error)(f"{self._peer}: {error}")
+
+    def _timed_out(self) -> RecallTimedOutError:
+        self.has_timed_out = True
+        return RecallTimedOutError(f"{self._peer}: no progress within {self._patience:g} s")
+
+
+def reason_of(error: Exception) -> str:
+    """Say what the system said; trio hides it one level down where it tried several addresses."""
+    cause = error.__cause__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (cause.strerror if isinstance(cause, OSError) else None) or "it is closed"

@@ -1,0 +1,1 @@
+"""The keys of registered files: keeping keystores current, verifying, repairing, renewing, destroying."""

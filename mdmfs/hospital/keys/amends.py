@@ -1,0 +1,130 @@
+"""Amends: what to send to keystores so that every share is there and right, or replaced; all by way of the outbox.
+
+Shares lie sealed in the outbox until they have arrived, so a crash at any instant loses no key. While keystores change
+over one by one, at least k hold shares of the same split if n >= 2 k - 1 and all answer; otherwise reads wait for that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from mdmfs.hospital.catalogue.records import FileRecord, FileState
+from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.keys.judge import Fault, Held, Verdict
+from mdmfs.hospital.registration.deposit import DEPOSIT
+from mdmfs.hospital.release.escrow import Deposit, make_key
+from mdmfs.hospital.store import Transaction
+from mdmfs.model.names import Guid
+from mdmfs.sharing.shamir import SECRET_SIZE, SPLIT_ID_SIZE, Share, another_share, split
+from mdmfs.wire.messages import KeyEntry, VersionedAcl
+
+REPAIRABLE = frozenset({Fault.MISSING, Fault.STALE, Fault.WRONG})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shipment:
+    """New shares of one file, by keystore."""
+
+    guid: Guid
+    shares: Mapping[str, bytes] = dataclasses.field(repr=False)
+    replaces: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    """The split id of the share that stands in its way, by keystore."""
+
+
+def repair(names: Sequence[str], guid: Guid, verdict: Verdict, held: Mapping[str, Held]) -> Shipment | None:
+    """Make the shares that are missing, stale or wrong anew, of the same split; None where nothing can be done.
+
+    A keystore has the x that its place in the configuration gives, unless another holds that share.
+    """
+    honest = list(verdict.honest.values())
+    if not honest:
+        return None
+    total, taken = honest[0].total, {share.x for share in honest}
+    shares: dict[str, bytes] = {}
+    for name, fault in verdict.faults.items():
+        free = [x for x in (1 + names.index(name), *range(1, total + 1)) if x <= total and x not in taken]
+        if fault in REPAIRABLE and free:
+            taken.add(free[0])
+            shares[name] = another_share(honest, free[0]).encode()
+    return Shipment(guid, shares, _split_ids(held)) if shares else None
+
+
+def resplit(names: Sequence[str], threshold: int, verdict: Verdict, held: Mapping[str, Held]) -> Shipment | None:
+    """Split a key anew for these keystores; None where no key was found."""
+    if not verdict.secret:
+        return None
+    (first, *_) = verdict.honest.values()
+    shares = _split(verdict.secret, first, names, threshold)
+    # one that holds nothing may have a share of the present split on its way
+    replaces = dict.fromkeys(names, first.split_id) | _split_ids(held)
+    return Shipment(first.guid, dict(zip(names, shares, strict=True)), replaces)
+
+
+def _split(secret: bytes, first: Share, names: Sequence[str], threshold: int) -> list[bytes]:
+    shares = split(
+        secret,
+        guid=first.guid,
+        generation=first.generation,
+        threshold=threshold,
+        total=len(names),
+        split_id=secrets.token_bytes(SPLIT_ID_SIZE),
+        coefficients=secrets.token_bytes((threshold - 1) * SECRET_SIZE),
+    )
+    return [share.encode() for share in shares]
+
+
+def _split_ids(held: Mapping[str, Held]) -> dict[str, bytes]:
+    return {name: one.share.split_id for name, one in held.items() if one.share is not None}
+
+
+def ship(tx: Transaction, hospital: Hospital, shipments: Iterable[Shipment]) -> None:
+    """Put shares into the outbox, with the ACLs that they go by."""
+    entries: dict[str, list[KeyEntry]] = defaultdict(list)
+    acls: dict[str, set[bytes]] = defaultdict(set)
+    for shipment in shipments:
+        aliases = tx.catalogue.aliases_of(shipment.guid)
+        for keystore, share in shipment.shares.items():
+            entries[keystore].append(KeyEntry(share, aliases, shipment.replaces.get(keystore, b"")))
+            acls[keystore].update(acl_id for chain in aliases for acl_id in chain)
+    for keystore, batch in entries.items():
+        known = [found for acl_id in sorted(acls[keystore]) if (found := tx.catalogue.acl(acl_id))]
+        versions = [VersionedAcl(found.id, found.version, found.acl.encode()) for found in known]
+        tx.outbox.push(keystore, DEPOSIT, b"", hospital.seal.seal(keystore, Deposit(versions, batch)))
+
+
+def rotate(tx: Transaction, hospital: Hospital, guids: Iterable[Guid]) -> list[Guid]:
+    """Make new keys, of the next generation; gives the files that have one now. The old ones open nothing new."""
+    files = [file for guid in guids if (file := tx.catalogue.file(guid)) and file.state is not FileState.WITHDRAWN]
+    ship(tx, hospital, [_new_key(tx, hospital, file) for file in files])
+    return [file.guid for file in files]
+
+
+def _new_key(tx: Transaction, hospital: Hospital, file: FileRecord) -> Shipment:
+    key = make_key(file.guid, hospital.keystores.names, hospital.threshold, file.generation + 1)
+    renewed = msgspec.structs.replace(
+        file, generation=file.generation + 1, threshold=hospital.threshold, key_check=key.check
+    )
+    tx.catalogue.replace(renewed)
+    return Shipment(file.guid, key.shares)
+
+
+def adopt_threshold(tx: Transaction, hospital: Hospital, guids: Iterable[Guid]) -> None:
+    """Say how many shares make a key from now on, of files that were split anew."""
+    for guid in guids:
+        file = tx.catalogue.file(guid)
+        if file is not None and file.threshold != hospital.threshold:
+            tx.catalogue.replace(msgspec.structs.replace(file, threshold=hospital.threshold))
+
+
+def destroy(tx: Transaction, guids: Iterable[Guid], now: float) -> int:
+    """Take files away, and tell every keystore to destroy its share, for ever; gives the epoch."""
+    gone = list(guids)
+    tx.catalogue.withdraw(gone, now=now)
+    for guid in gone:
+        tx.epochs.bury(guid)
+    return tx.epochs.latest().number

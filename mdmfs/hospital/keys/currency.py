@@ -1,0 +1,160 @@
+"""Currency: tell every keystore what was decided, at once and again after each of its starts, tombstones first.
+
+A keystore gives shares of our keys only while it knows that nothing was decided since (docs/adr/0007). It cannot know
+that by itself, so each is told at least every minute; between two times a question waits at it, which breaks when it
+stops, so that a keystore that is started again is current after a second.
+"""
+
+from __future__ import annotations
+
+import functools
+import secrets
+from collections.abc import Iterator
+from typing import Final
+
+import structlog
+import trio
+
+from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.ledger.records import Epoch, KeyChange, KeyChangeKind
+from mdmfs.hospital.store import Store, Transaction
+from mdmfs.model.errors import MdmfsError
+from mdmfs.model.names import Guid
+from mdmfs.wire.messages import Outcome, VersionedAcl
+from mdmfs.wire.nursery import open_plain_nursery
+
+log = structlog.get_logger()
+
+BEAT: Final = 60.0
+"""Seconds between two confirmations; a keystore without one holds its shares back after 300."""
+DEADLINE: Final = 20.0
+PAGE: Final = 2000
+FIRST_PAUSE: Final = 0.25
+LONGEST_PAUSE: Final = 2.0
+
+
+async def keep_current(hospital: Hospital) -> None:
+    """Keep every keystore current, until cancelled."""
+    async with trio.open_nursery() as nursery:
+        for keystore in hospital.keystores.names:
+            nursery.start_soon(_serve, keystore, hospital)
+
+
+async def catch_up(keystore: str, hospital: Hospital) -> Epoch:
+    """Tell one keystore every change that it does not know, then that there is no more; gives the epoch it knows.
+
+    Raises what a call raises; what was told until then stays told.
+    """
+    held = await hospital.keystores.epoch(keystore, deadline=_soon())
+    while True:
+        latest = hospital.store.read(lambda tx: tx.epochs.latest())
+        await _tell_after(Epoch(held.epoch, held.mark), latest, keystore, hospital)
+        held = await hospital.keystores.confirm(keystore, *latest, held.nonce, deadline=_soon())
+        await _acknowledge(keystore, latest.number, hospital)
+        # not current, where telling took longer than a confirmation lasts: the next one has less to tell
+        if held.is_current:
+            return latest
+
+
+def behind(tx: Transaction, hospital: Hospital, number: int) -> list[str]:
+    """Name the keystores that have not acknowledged an epoch.
+
+    A change is effective, whatever those do, when so many have that the others are fewer than the threshold.
+    """
+    return [name for name in hospital.keystores.names if tx.epochs.acknowledged(name) < number]
+
+
+def is_effective(tx: Transaction, hospital: Hospital, number: int) -> bool:
+    """Ask whether an epoch holds: n - k + 1 keystores have stored it."""
+    return len(behind(tx, hospital, number)) < hospital.threshold
+
+
+async def _serve(keystore: str, hospital: Hospital) -> None:
+    failures = 0
+    while True:
+        change = hospital.outbox.next()
+        try:
+            told = await catch_up(keystore, hospital)
+            if failures:
+                log.info("a keystore is current again", keystore=keystore, epoch=told.number)
+            failures = 0
+            if hospital.store.read(lambda tx: tx.epochs.latest()) == told:
+                await _wait_until_due(keystore, hospital, change, told)
+        except MdmfsError as error:
+            if not failures:
+                log.warning("a keystore cannot be kept current", keystore=keystore, reason=str(error))
+            pause = min(FIRST_PAUSE * 2**failures, LONGEST_PAUSE) * (0.5 + secrets.randbelow(1000) / 1000)
+            failures = min(failures + 1, 10)
+            await trio.sleep(pause)
+
+
+async def _wait_until_due(keystore: str, hospital: Hospital, change: trio.Event, told: Epoch) -> None:
+    """Wait for a new epoch, for the time of the next confirmation, or until the keystore breaks the connection off."""
+    async with open_plain_nursery() as nursery:
+
+        async def wait_for_change(event: trio.Event) -> None:
+            while True:
+                await event.wait()
+                event = hospital.outbox.next()
+                if hospital.store.read(lambda tx: tx.epochs.latest()) != told:
+                    nursery.cancel_scope.cancel()
+
+        nursery.start_soon(wait_for_change, change)
+        await hospital.keystores.epoch(keystore, wait=BEAT, deadline=trio.current_time() + BEAT + DEADLINE)
+        nursery.cancel_scope.cancel()
+
+
+async def _acknowledge(keystore: str, number: int, hospital: Hospital) -> None:
+    if hospital.store.read(lambda tx: tx.epochs.acknowledged(keystore)) != number:
+        await hospital.store.write(lambda tx: tx.epochs.acknowledge(keystore, number))
+
+
+async def _tell_after(known: Epoch, latest: Epoch, keystore: str, hospital: Hospital) -> None:
+    """Tell what a keystore does not know; all there is, where what it knows is not of this history."""
+    is_ours = hospital.store.read(lambda tx: tx.epochs.holds(known))
+    if not is_ours:
+        log.error("the hospital's store or the shelf was restored: all is told again", keystore=keystore)
+    since = known.number if is_ours else 0
+    await _tell_tombstones(keystore, hospital, since, latest.number)
+    await _tell_acls(keystore, hospital, since, latest.number)
+
+
+async def _tell_tombstones(keystore: str, hospital: Hospital, since: int, until: int) -> None:
+    for page in _pages(hospital.store, since, until):
+        guids = [Guid(change.what) for change in page if change.kind is KeyChangeKind.TOMBSTONE]
+        if guids:
+            outcomes = await hospital.keystores.unregister(keystore, guids, deadline=_soon())
+            _tell_refusals(keystore, outcomes, "a keystore does not destroy keys of ours")
+
+
+async def _tell_acls(keystore: str, hospital: Hospital, since: int, until: int) -> None:
+    for page in _pages(hospital.store, since, until):
+        ids = dict.fromkeys(change.what for change in page if change.kind is KeyChangeKind.ACL)
+        acls = [acl for acl_id in ids if (acl := hospital.store.read(functools.partial(_versioned, acl_id=acl_id)))]
+        if acls:
+            outcomes = await hospital.keystores.set_acls(keystore, acls, deadline=_soon())
+            _tell_refusals(keystore, outcomes, "a keystore goes by other ACLs than ours")
+
+
+def _pages(store: Store, since: int, until: int) -> Iterator[list[KeyChange]]:
+    while since < until:
+        page = store.read(lambda tx, since=since: tx.epochs.after(since, limit=PAGE))  # type: ignore[misc]
+        if not page:
+            return
+        yield [change for _, change in page]
+        since = page[-1][0]
+
+
+def _versioned(tx: Transaction, acl_id: bytes) -> VersionedAcl | None:
+    found = tx.catalogue.acl(acl_id)
+    return None if found is None else VersionedAcl(found.id, found.version, found.acl.encode())
+
+
+def _soon() -> float:
+    return trio.current_time() + DEADLINE
+
+
+def _tell_refusals(keystore: str, outcomes: list[Outcome], event: str) -> None:
+    refused = len(outcomes) - outcomes.count(Outcome.DONE)
+    if refused:
+        log.error(event, keystore=keystore, refused=refused, of=len(outcomes))

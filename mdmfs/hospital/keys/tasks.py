@@ -1,0 +1,229 @@
+"""Tasks on the keys of all files, or of some: verify, repair, split anew, rotate, destroy; page by page."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+import structlog
+import trio
+
+from mdmfs.hospital.catalogue.records import FileRecord
+from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.incident import note_incident
+from mdmfs.hospital.keys import amends
+from mdmfs.hospital.keys.currency import behind, is_effective
+from mdmfs.hospital.keys.judge import Fault, Held, Verdict, judge
+from mdmfs.hospital.release.audit import AuditRecord, Event
+from mdmfs.hospital.store import Transaction
+from mdmfs.model.errors import BusyError, ConfigurationError, MdmfsError
+from mdmfs.model.names import Guid
+from mdmfs.wire.messages import KeyProgress, KeyTask
+from mdmfs.wire.nursery import open_plain_nursery
+
+log = structlog.get_logger()
+
+PAGE: Final = 500
+"""Files that are looked at together."""
+DEADLINE: Final = 20.0
+MAX_LINES: Final = 100
+
+Answers = Mapping[str, Sequence[Held]]
+
+
+class Task:
+    """One task and what it found."""
+
+    def __init__(self, task: KeyTask, guids: Sequence[Guid], hospital: Hospital) -> None:
+        """Know what is to be done; no file is looked at yet."""
+        self._task = task
+        self._guids = guids
+        self._hospital = hospital
+        self._files = self._done = self._lost = self._changed = self._epoch = 0
+        self._faults: Counter[str] = Counter()
+        self._lines: list[str] = []
+        self._silent: dict[str, str] = {}
+        self.failure = ""
+        self.is_over = False
+
+    def progress(self) -> KeyProgress:
+        """Tell how far it is."""
+        epoch, hospital = self._epoch, self._hospital
+        waiting, missing, holds = hospital.store.read(
+            lambda tx: (tx.outbox.size().items, behind(tx, hospital, epoch), is_effective(tx, hospital, epoch))
+        )
+        return KeyProgress(
+            task=self._task,
+            files=self._files,
+            files_done=self._done,
+            faults=dict(self._faults),
+            lost=self._lost,
+            lines=self._lines,
+            silent=self._silent,
+            changed=self._changed,
+            waiting=waiting,
+            behind=missing if epoch else [],
+            is_effective=holds,
+            failure=self.failure,
+            is_over=self.is_over,
+        )
+
+    async def run(self) -> None:
+        """Do it."""
+        try:
+            self._files = len(self._guids) or self._count()
+            for page in self._pages():
+                await self._do(page)
+                self._done += len(page)
+        except MdmfsError as error:
+            self.failure = str(error)
+        except Exception as error:  # noqa: BLE001 the service loop: one task must not end the daemon
+            self.failure = note_incident("the task", error)
+        finally:
+            self.is_over = True
+            log.info("keys", task=self._task.value, files=self._done, faults=dict(self._faults), lost=self._lost)
+
+    async def _do(self, page: Sequence[FileRecord]) -> None:
+        guids = [file.guid for file in page]
+        match self._task:
+            case KeyTask.VERIFY | KeyTask.REPAIR | KeyTask.RESPLIT:
+                await self._judge(page)
+            case KeyTask.ROTATE:
+                await self._record(Event.ROTATION, page)
+                renewed = await self._hospital.store.write(lambda tx: amends.rotate(tx, self._hospital, guids))
+                self._note_change(renewed)
+            case KeyTask.DESTROY:
+                await self._record(Event.DESTRUCTION, page)
+                now = self._hospital.clock()
+                self._epoch = await self._hospital.store.write(lambda tx: amends.destroy(tx, guids, now))
+                self._note_change(guids)
+
+    async def _record(self, event: Event, page: Sequence[FileRecord]) -> None:
+        """Write down what is about to be done; raises ``StoreError``, and then it is not done."""
+        now, audit = self._hospital.clock(), self._hospital.audit
+        async with open_plain_nursery() as nursery:
+            for file in page:
+                record = AuditRecord(time=now, event=event, guid=str(file.guid), project=file.project)
+                nursery.start_soon(audit.record, record)
+
+    def _note_change(self, guids: Sequence[Guid]) -> None:
+        """Let what is sealed under old keys go, and wake who tells keystores and mounts."""
+        for guid in guids:
+            self._hospital.staging.discard(guid)
+        self._changed += len(guids)
+        self._hospital.outbox.ring()
+        self._hospital.feed.bell.ring()
+
+    async def _judge(self, page: Sequence[FileRecord]) -> None:
+        answers = await self._ask([file.guid for file in page])
+        shipments: list[amends.Shipment] = []
+        surplus: list[Guid] = []
+        for number, file in enumerate(page):
+            held = {name: answer[number] for name, answer in answers.items()}
+            verdict = judge(file, held)
+            self._note(file, verdict)
+            shipment = self._amend(file, verdict, held)
+            if shipment is not None:
+                shipments.append(shipment)
+            if self._task is KeyTask.REPAIR and Fault.SURPLUS in verdict.faults.values():
+                surplus.append(file.guid)
+        if shipments or surplus:
+            await self._hospital.store.write(functools.partial(self._send, shipments=shipments, surplus=surplus))
+            self._changed += len(shipments) + len(surplus)
+            self._hospital.outbox.ring()
+
+    def _amend(self, file: FileRecord, verdict: Verdict, held: Mapping[str, Held]) -> amends.Shipment | None:
+        names = self._hospital.keystores.names
+        if self._task is KeyTask.REPAIR:
+            return amends.repair(names, file.guid, verdict, held)
+        if self._task is KeyTask.RESPLIT:
+            return amends.resplit(names, self._hospital.threshold, verdict, held)
+        return None
+
+    def _send(self, tx: Transaction, *, shipments: Sequence[amends.Shipment], surplus: Sequence[Guid]) -> None:
+        amends.ship(tx, self._hospital, shipments)
+        for guid in surplus:
+            tx.epochs.bury(guid)
+        if self._task is KeyTask.RESPLIT:
+            amends.adopt_threshold(tx, self._hospital, [shipment.guid for shipment in shipments])
+
+    async def _ask(self, guids: Sequence[Guid]) -> Answers:
+        """Ask every keystore for what it holds of each; one that does not answer is noted."""
+        found: dict[str, list[Held]] = {}
+
+        async def ask(name: str) -> None:
+            deadline = trio.current_time() + DEADLINE
+            try:
+                answer = await self._hospital.keystores.collect_from(name, guids, deadline=deadline)
+            except MdmfsError as error:
+                self._silent[name] = str(error)
+            else:
+                found[name] = [Held.parse(guid, *one) for guid, one in zip(guids, answer, strict=True)]
+
+        async with open_plain_nursery() as nursery:
+            for name in self._hospital.keystores.names:
+                nursery.start_soon(ask, name)
+        return found
+
+    def _note(self, file: FileRecord, verdict: Verdict) -> None:
+        self._faults.update(fault.value for fault in verdict.faults.values())
+        self._lost += verdict.is_lost
+        told = [f"{file.guid} {name}: {fault.value}" for name, fault in verdict.faults.items()]
+        if verdict.is_lost:
+            told.append(f"{file.guid}: no shares make its key")
+        self._lines += told[: MAX_LINES - len(self._lines)]
+
+    def _pages(self) -> Iterator[list[FileRecord]]:
+        if self._guids:
+            for start in range(0, len(self._guids), PAGE):
+                yield self._records(self._guids[start : start + PAGE])
+            return
+        after = 0
+        while page := self._hospital.store.read(lambda tx, after=after: tx.catalogue.files(after=after, limit=PAGE)):  # type: ignore[misc]
+            yield page
+            after = page[-1].inode
+
+    def _records(self, guids: Sequence[Guid]) -> list[FileRecord]:
+        found = self._hospital.store.read(lambda tx: [tx.catalogue.file(guid) for guid in guids])
+        unknown = [str(guid) for guid, file in zip(guids, found, strict=True) if file is None]
+        if unknown:
+            message = f"there is no file {unknown[0]}; nothing was done about it and those after it"
+            raise ConfigurationError(message)
+        return [file for file in found if file is not None]
+
+    def _count(self) -> int:
+        count, after = 0, 0
+        while page := self._hospital.store.read(lambda tx, after=after: tx.catalogue.files(after=after)):  # type: ignore[misc]
+            count, after = count + len(page), page[-1].inode
+        return count
+
+
+class Tasks:
+    """The tasks of a hospital: one at a time."""
+
+    def __init__(self, hospital: Hospital, nursery: trio.Nursery) -> None:
+        """Run tasks in a nursery that outlives them."""
+        self._hospital = hospital
+        self._nursery = nursery
+        self._latest: Task | None = None
+
+    def start(self, task: KeyTask, guids: Sequence[Guid]) -> KeyProgress:
+        """Start a task; raises ``BusyError`` while another runs, ``ConfigurationError`` for destroying everything."""
+        if self._latest is not None and not self._latest.is_over:
+            message = f"{self._latest.progress().task.value} is under way: wait for its end"
+            raise BusyError(message)
+        if task is KeyTask.DESTROY and not guids:
+            message = "say which files: nothing destroys all keys at once"
+            raise ConfigurationError(message)
+        self._latest = Task(task, tuple(dict.fromkeys(guids)), self._hospital)
+        self._nursery.start_soon(self._latest.run)
+        return self._latest.progress()
+
+    def progress(self) -> KeyProgress:
+        """Tell how far the latest task is; raises ``ConfigurationError`` where there was none."""
+        if self._latest is None:
+            message = "no task on keys has been started since the hospital's daemon was"
+            raise ConfigurationError(message)
+        return self._latest.progress()

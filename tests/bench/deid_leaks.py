@@ -1,0 +1,82 @@
+"""Planted identifiers that are left by us, beside Orthanc, dicom-anonymizer and dicognito on the same files.
+
+A refusal of a kind that the policy allows counts as a failure, by as much as was planted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mdmfs.hospital.deid.refusal import RefusedError
+from tests.bench._frame import Bench, Measured
+from tests.bench.deid import dicognito, dicom_anonymizer
+from tests.twins.deidentified import RESEARCH, STRICT, deidentified
+from tests.twins.frames import commented
+from tests.twins.planted import Kind, OtherKind, find_planted, planted_file
+from tests.twins.servers import free_port, orthanc
+
+FAILED = (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError, OSError)
+"""What the peers raise where they do not get through."""
+
+Deidentify = Callable[[bytes], bytes]
+
+
+@contextlib.contextmanager
+def orthanc_anonymize() -> Iterator[Deidentify]:
+    """Start Orthanc with its REST interface and give its anonymisation of one instance."""
+    port = free_port()
+    settings = {"HttpServerEnabled": True, "HttpPort": port, "AuthenticationEnabled": False, "OverwriteInstances": True}
+
+    def post(path: str, body: bytes) -> bytes:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", body, timeout=60) as answer:
+            octets: bytes = answer.read()
+            return octets
+
+    def run(file: bytes) -> bytes:
+        name = json.loads(post("/instances", file))["ID"]
+        return post(f"/instances/{name}/anonymize", b"{}")
+
+    with tempfile.TemporaryDirectory() as folder, orthanc(Path(folder), settings):
+        yield run
+
+
+def files() -> dict[str, tuple[bytes, frozenset[str]]]:
+    """Give a file of each kind, with its tokens; the last one has some in a compressed frame too."""
+    made = {kind.name: planted_file(kind) for kind in (*Kind, *OtherKind)}
+    return made | {"CT, JPEG 2000": commented(*planted_file(Kind.CT))}
+
+
+def counted(engine: Deidentify, file: bytes, tokens: frozenset[str]) -> tuple[str, int]:
+    """Tell how many tokens are left; where an engine does not get through, its output is nothing, but so is its use."""
+    try:
+        left = len(find_planted(engine(file), tokens))
+    except RefusedError as refusal:
+        return f"refused: {refusal.reason}", len(tokens)
+    except FAILED as error:
+        return f"failed: {type(error).__name__}", 0
+    return str(left), left
+
+
+def measure() -> Measured:
+    """Count for each file and engine; the ratio is what is left by us, of all."""
+    warnings.simplefilter("ignore")  # pydicom and the peers warn of nearly everything in these files
+    rows, ours = [], 0
+    with orthanc_anonymize() as orthancs:
+        peers = {"Orthanc": orthancs, "dicom-anonymizer": dicom_anonymizer, "dicognito": dicognito()}
+        for name, (file, tokens) in files().items():
+            strict, failed = counted(lambda octets: deidentified(octets, STRICT), file, tokens)
+            research, failed_too = counted(lambda octets: deidentified(octets, RESEARCH), file, tokens)
+            ours += failed + failed_too
+            rows.append(
+                (name, str(len(tokens)), strict, research, *(counted(peer, file, tokens)[0] for peer in peers.values()))
+            )
+    return Measured(("kind", "planted", "mdmfs strict", "mdmfs research", *peers), rows, float(ours))
+
+
+BENCH = Bench(measure, bar=0, at_most=True)

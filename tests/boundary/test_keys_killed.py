@@ -1,0 +1,188 @@
+"""kill -9 of hospital and keystores at random instants of a registration: no key is lost, no file shows without."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import lmdb
+import pytest
+import trio
+
+from mdmfs.cli.harvest import harvest_project
+from mdmfs.cli.keys import run_task
+from mdmfs.demo.processes import Processes, running
+from mdmfs.demo.site import KEYSTORES, PROJECT, Site, fill_pacs, make_site
+from mdmfs.hospital.catalogue.records import FileRecord, FileState
+from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.hospital.lmdb_store import LmdbStore
+from mdmfs.keystore.lmdb_shelf import LmdbShelf
+from mdmfs.model.names import Guid
+from mdmfs.wire.messages import (
+    HARVEST_PATH,
+    HARVEST_PROGRESS_PATH,
+    AskHarvest,
+    HarvestProgress,
+    KeyProgress,
+    KeyTask,
+    StartHarvest,
+    StartKeyTask,
+)
+from mdmfs.wire.peers import open_client
+
+ROUNDS = 3
+THRESHOLD = 2
+MOST_OCTETS = 40 * 2**20
+"""Of new images between two kills; there are 81 MiB."""
+REGISTERED = 90
+"""Of the demonstration's images."""
+NUMBERS = range(1, KEYSTORES + 1)
+VICTIMS = ("hospital", *(f"keystore-{number}" for number in NUMBERS))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[tuple[Site, Processes]]:
+    """Give a site whose PACS runs, and nothing else of it."""
+    made = make_site(tmp_path / "site", pacs="", inclusion=None, deadline=20.0)
+    fill_pacs(made)
+    with running(made) as processes:
+        processes.start_pacs()
+        yield made, processes
+
+
+def start(processes: Processes, *names: str) -> None:
+    """Start daemons by name, all at once."""
+
+    def start_one(name: str) -> None:
+        if name == "hospital":
+            processes.start_hospital()
+        else:
+            processes.start_keystore(int(name.rpartition("-")[2]))
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(start_one, names))
+
+
+async def harvest_until(configuration: HospitalConfiguration, octets: int) -> None:
+    """Let hospitald go on until it has measured so many bytes of images, or all."""
+    credential = configuration.credential
+    client = open_client(str(configuration.public), str(credential.subject()), credential, configuration.anchors)
+    deadline = trio.current_time() + 20
+    progress = await client.call(HARVEST_PATH, StartHarvest(PROJECT), HarvestProgress, deadline=deadline)
+    while progress.octets < octets and not progress.is_over:
+        progress = await client.call(HARVEST_PROGRESS_PATH, AskHarvest(PROJECT), HarvestProgress, deadline=deadline)
+    await client.aclose()
+
+
+def files_at_rest(site: Site) -> list[FileRecord]:
+    """Read the catalogue of a hospital that does not run."""
+
+    async def read() -> list[FileRecord]:
+        store = LmdbStore.open(site.hospital_directory / "store")
+        found = store.read(lambda tx: tx.catalogue.files(limit=10_000))
+        await store.aclose()
+        return found
+
+    return trio.run(read)
+
+
+def shares_at_rest(site: Site, guids: list[Guid]) -> list[int]:
+    """Count on how many shelves of stopped keystores each file has a share."""
+    counts = [0] * len(guids)
+
+    async def count(shelf: LmdbShelf) -> None:
+        held = await shelf.read(lambda page: [page.key(guid) is not None for guid in guids])
+        counts[:] = [before + more for before, more in zip(counts, held, strict=True)]
+
+    for number in NUMBERS:
+        shelf = LmdbShelf(site.keystore_file(number).parent / "shelf")
+        trio.run(count, shelf)
+        shelf.close()
+    return counts
+
+
+def keys(site: Site, task: KeyTask) -> KeyProgress:
+    """Run a task of ``mdmfs keys`` to its end."""
+    return trio.run(run_task, HospitalConfiguration.read(site.hospital_file), StartKeyTask(task))
+
+
+def command(site: Site, name: str, *options: str) -> tuple[int, str]:
+    """Run ``mdmfs keys``; give its exit code and standard output."""
+    typed = [sys.executable, "-m", "mdmfs.cli", "keys", name, str(site.hospital_file), *options]
+    ran = subprocess.run(typed, check=False, capture_output=True, text=True, timeout=60)
+    return ran.returncode, ran.stdout
+
+
+def keys_listed(site: Site) -> list[Guid]:
+    """Name the files that one shelf has shares of; a running keystore does not mind a reader."""
+    environment = lmdb.open(str(site.keystore_file(1).parent / "shelf"), max_dbs=8, readonly=True)
+    database = environment.open_db(b"keys", create=False)
+    with environment, environment.begin() as transaction:
+        return [Guid(bytes(key)) for key, _ in transaction.cursor(database)]
+
+
+def harvest_to_the_end(site: Site) -> None:
+    """Register what is left; a keystore that was just started is waited for."""
+    configuration = HospitalConfiguration.read(site.hospital_file)
+    progress = trio.run(harvest_project, configuration, PROJECT)
+    assert (progress.depositing, progress.failures) == (0, [])
+
+
+def test_killed_at_random_instants_nothing_shows_without_its_key(site: tuple[Site, Processes]) -> None:
+    """Each time everything is killed and looked at as it lies; in the end all is registered, every share is there."""
+    where, processes = site
+    dice = random.Random(5)  # noqa: S311 no secret
+    configuration = HospitalConfiguration.read(where.hospital_file)
+    start(processes, *VICTIMS)
+    counts = []
+    for _ in range(ROUNDS):
+        trio.run(harvest_until, configuration, dice.randrange(MOST_OCTETS))
+        victim = dice.choice(VICTIMS)
+        processes.stop(victim, signal.SIGKILL)
+        time.sleep(dice.uniform(0.0, 0.1))
+        for name in VICTIMS:
+            if name != victim:
+                processes.stop(name, signal.SIGKILL)
+        files = files_at_rest(where)
+        visible = [file.guid for file in files if file.state is FileState.VISIBLE]
+        assert all(count >= THRESHOLD for count in shares_at_rest(where, visible))
+        counts.append(len(files))
+        start(processes, *VICTIMS)
+    harvest_to_the_end(where)
+    assert any(0 < count < REGISTERED for count in counts), f"no kill came in the middle: {counts}"
+    found = keys(where, KeyTask.REPAIR)
+    assert (found.failure, found.lost, found.silent) == ("", 0, {})
+    found = keys(where, KeyTask.VERIFY)
+    assert (found.faults, found.lost, found.silent) == ({}, 0, {})
+    assert found.files == REGISTERED
+
+
+def test_a_keystore_that_lost_its_shelf_is_filled_again(site: tuple[Site, Processes]) -> None:
+    """An empty disk in the place of one keystore: named, repaired, and clean."""
+    where, processes = site
+    start(processes, *VICTIMS)
+    harvest_to_the_end(where)
+    processes.stop("keystore-2", signal.SIGKILL)
+    shelf = where.keystore_file(2).parent / "shelf"
+    shelf.rename(shelf.with_name("lost"))
+    start(processes, "keystore-2")
+    code, told = command(where, "verify", "--repair")
+    assert (code, f"{REGISTERED} missing" in told, f"sent anew for {REGISTERED} files" in told) == (1, True, True)
+    code, told = command(where, "verify")
+    assert (code, told.strip()) == (0, f"{REGISTERED} files: no fault, 0 without a key")
+    (gone, *_) = keys_listed(where)
+    code, told = command(where, "destroy", "--guid", str(gone))
+    assert code == 0
+    assert json.loads(told)["state"] == "destroyed"
+    assert command(where, "verify")[0] == 0
+    processes.stop("hospital")
+    for number in NUMBERS:
+        processes.stop(f"keystore-{number}")
+    assert shares_at_rest(where, [gone]) == [0]

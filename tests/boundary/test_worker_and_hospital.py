@@ -1,0 +1,213 @@
+"""A worker before a hospital over real TLS: a proxy that changes under a mount, a restart in the middle of a read."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import logging
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import structlog.testing
+import trio
+import trio.testing
+
+from mdmfs.demo.pki import Issued, delegate
+from mdmfs.model.errors import CredentialExpiredError, CredentialRefusedError, MdmfsError
+from mdmfs.pki.tls import Credential
+from mdmfs.wire.configuration import KeystorePeer
+from mdmfs.wire.messages import Node, NodeKind
+from mdmfs.wire.server import Address, serve
+from mdmfs.worker.cache.store import CiphertextCache
+from mdmfs.worker.callers.peers import LOOK_SECONDS, Peers
+from mdmfs.worker.configuration import HospitalPeer
+from mdmfs.worker.fuse.errnos import errno_of
+from mdmfs.worker.hospital import RemoteHospital
+from mdmfs.worker.keys.ring import KeyRing
+from mdmfs.worker.opening import Opener
+from mdmfs.worker.pages import NoPages
+from tests.twins import certificates as make
+from tests.twins.hospital import REGISTERED, ROOT, TwinFile, TwinHospital
+from tests.twins.hospital_service import HospitalOnTheWire
+from tests.twins.octets import octets
+from tests.twins.wire import LOOPBACK, anchors_in, calling, contexts_of, serving
+
+HOSPITAL = make.host("hospital")
+JANE, BOB = make.person("jane"), make.person("bob")
+HOUR = 3600.0
+
+
+@dataclasses.dataclass
+class Desk:
+    """A worker's view of its peers, the proxy file that it looks at, and the server's clock."""
+
+    peers: Peers
+    proxy: Path
+    on_wire: HospitalOnTheWire
+    hours: float = 0.0
+    """By which the hospital's clock is ahead."""
+
+    async def ask(self, clock: trio.testing.MockClock) -> str:
+        """List a directory, a moment after the last look at the proxy; gives whom the hospital saw."""
+        clock.jump(LOOK_SECONDS + 0.1)
+        await RemoteHospital(self.peers.hospital, deadline=10).list_directory(ROOT, "")
+        return str(self.on_wire.callers[-1])
+
+    async def errno_of_asking(self, clock: trio.testing.MockClock, error: type[MdmfsError]) -> int:
+        """Give what a program sees of a refusal, which comes from the keystores' side as well."""
+        with structlog.testing.capture_logs(), pytest.raises(error) as refused:
+            await self.ask(clock)
+        return errno_of(refused.value)
+
+
+@pytest.fixture
+async def desk(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Desk]:
+    """Serve a hospital, and look at it through a proxy of Jane's."""
+    on_wire = HospitalOnTheWire(TwinHospital())
+    proxy = tmp_path / "x509up"
+    delegate(JANE, make.seconds_from_now(HOUR)).save_proxy(proxy)
+    desks: list[Desk] = []
+    async with serving(
+        on_wire.service(), shown=HOSPITAL, clock=lambda: time.time() + sum(desk.hours * HOUR for desk in desks)
+    ) as address:
+        hospital = HospitalPeer(str(address), str(HOSPITAL.dn))
+        keystores = [KeystorePeer("k1", str(address), str(HOSPITAL.dn))]
+        with structlog.testing.capture_logs():
+            peers = Peers(hospital, keystores, Credential.of_proxy(proxy), anchors_in(tmp_path), nursery)
+            desk = Desk(peers, proxy, on_wire)
+            desks.append(desk)
+            yield desk
+            await peers.aclose()
+
+
+async def test_an_expired_proxy_is_ekeyexpired_until_it_is_renewed(
+    desk: Desk, mock_clock: trio.testing.MockClock
+) -> None:
+    """On the connection that is open already, and without a remount."""
+    assert await desk.ask(mock_clock) == str(JANE.dn)
+    desk.hours = 2
+    assert await desk.errno_of_asking(mock_clock, CredentialExpiredError) == errno.EKEYEXPIRED
+    delegate(JANE, make.seconds_from_now(12 * HOUR)).save_proxy(desk.proxy)
+    assert await desk.ask(mock_clock) == str(JANE.dn)
+
+
+async def test_a_proxy_that_had_expired_before_is_ekeyexpired_too(
+    desk: Desk, mock_clock: trio.testing.MockClock
+) -> None:
+    """There the handshake fails, with an alert."""
+    delegate(JANE, make.PAST).save_proxy(desk.proxy)
+    assert await desk.errno_of_asking(mock_clock, CredentialExpiredError) == errno.EKEYEXPIRED
+    delegate(JANE, make.VALID).save_proxy(desk.proxy)
+    assert await desk.ask(mock_clock) == str(JANE.dn)
+
+
+async def test_a_proxy_of_somebody_else_speaks_for_him_from_then_on(
+    desk: Desk, mock_clock: trio.testing.MockClock
+) -> None:
+    """No connection of the first one is used for the second."""
+    assert await desk.ask(mock_clock) == str(JANE.dn)
+    before = desk.peers.keystores()
+    delegate(BOB, make.VALID).save_proxy(desk.proxy)
+    assert await desk.ask(mock_clock) == str(BOB.dn)
+    assert desk.peers.keystores() is not before
+
+
+@pytest.mark.parametrize("octets_", [None, b"", b"no proxy"])
+async def test_a_proxy_that_is_gone_or_none_is_eacces_until_there_is_one(
+    desk: Desk, mock_clock: trio.testing.MockClock, octets_: bytes | None
+) -> None:
+    """What was loaded before is used no longer: whoever destroys a proxy means it."""
+    assert await desk.ask(mock_clock) == str(JANE.dn)
+    desk.proxy.unlink()
+    if octets_ is not None:
+        desk.proxy.write_bytes(octets_)
+        desk.proxy.chmod(0o600)
+    assert await desk.errno_of_asking(mock_clock, CredentialRefusedError) == errno.EACCES
+    with pytest.raises(CredentialRefusedError):
+        desk.peers.keystores()
+    desk.proxy.unlink(missing_ok=True)
+    delegate(JANE, make.VALID).save_proxy(desk.proxy)
+    assert await desk.ask(mock_clock) == str(JANE.dn)
+
+
+async def test_a_proxy_that_others_may_read_is_not_used(desk: Desk, mock_clock: trio.testing.MockClock) -> None:
+    """As grid programs have it."""
+    desk.proxy.chmod(0o644)
+    assert await desk.errno_of_asking(mock_clock, CredentialRefusedError) == errno.EACCES
+
+
+# A restart
+
+
+class Restarting:
+    """A hospital that can be stopped in the middle and started again on its port."""
+
+    def __init__(self, twin: TwinHospital, shown: Issued, folder: Path, nursery: trio.Nursery) -> None:
+        self._service = HospitalOnTheWire(twin).service()
+        self._contexts = contexts_of(shown, folder)
+        self._nursery = nursery
+        self._scope = trio.CancelScope()
+        self.address = LOOPBACK
+
+    async def start(self) -> None:
+        """Listen, on the port of before."""
+        self._scope = trio.CancelScope()
+        self.address = await self._nursery.start(self._serve)
+
+    def stop(self) -> None:
+        """Cut every connection."""
+        self._scope.cancel()
+
+    async def _serve(self, task_status: trio.TaskStatus[Address]) -> None:
+        with self._scope:
+            await serve(self._service, self._contexts, self.address, task_status=task_status)
+
+
+@pytest.mark.parametrize("is_staged", [True, False])
+async def test_a_hospital_that_restarts_in_the_middle_of_a_transfer_fails_no_reader(
+    tmp_path: Path, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture, *, is_staged: bool
+) -> None:
+    """It goes on where it was, or from the beginning with what was sealed anew."""
+    caplog.set_level(logging.CRITICAL)
+    twin = TwinHospital()
+    twin.staged = {} if is_staged else None
+    twin.piece, twin.pause = 2**17, 0.02
+    file = twin.add_file("/grid/medical/a/x.dcm", octets(4_000_000, "x"))
+    with structlog.testing.capture_logs():
+        keystores = await twin.open_keystores(nursery)
+        hospital = Restarting(twin, HOSPITAL, tmp_path, nursery)
+        await hospital.start()
+        async with calling(hospital.address, delegate(JANE, make.VALID), expected=HOSPITAL.dn) as client:
+            cache = CiphertextCache(tmp_path / "cache", 2**30)
+            await cache.load()
+            port, ring = RemoteHospital(lambda: client, deadline=20), KeyRing(lambda: keystores, deadline=20)
+            opener = Opener(port, cache, ring, NoPages(), nursery, deadline=20)
+            async with _restarted(hospital):
+                assert await _read(opener, file) == file.plaintext
+    hospital.stop()
+    assert [one is None for one in twin.beginnings] == [True, False]
+
+
+@contextlib.asynccontextmanager
+async def _restarted(hospital: Restarting) -> AsyncIterator[None]:
+    async def restart() -> None:
+        await trio.sleep(0.3)
+        hospital.stop()
+        await trio.sleep(0.5)
+        await hospital.start()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(restart)
+        yield
+
+
+async def _read(opener: Opener, file: TwinFile) -> bytes:
+    node = Node("x.dcm", file.inode, NodeKind.FILE, len(file.plaintext), REGISTERED, file.guid.octets)
+    opened = await opener.open(node)
+    try:
+        return await opener.read(opened, 0, len(file.plaintext))
+    finally:
+        opener.close(opened)

@@ -1,0 +1,198 @@
+"""What a worker may rely on at its port to the hospital, held by the twin and by the wire over real TLS."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+
+import pytest
+import structlog.testing
+import trio
+
+from mdmfs.demo.pki import delegate
+from mdmfs.model.errors import (
+    AccessDeniedError,
+    InstanceChangedError,
+    MdmfsError,
+    NoSuchFileError,
+    PeerUnreachableError,
+    RecallTimedOutError,
+)
+from mdmfs.model.names import Guid, Lfn
+from mdmfs.sealing.layout import HEADER_SIZE, SEALED_CHUNK_SIZE, sealed_size
+from mdmfs.wire.messages import NodeKind
+from mdmfs.worker.hospital import Beginning, Hospital, RemoteHospital, SealedDownload
+from tests.twins import certificates as make
+from tests.twins.hospital import ROOT, TwinFile, TwinHospital, unreachable
+from tests.twins.hospital_service import HospitalOnTheWire
+from tests.twins.octets import octets
+from tests.twins.wire import calling, serving
+
+SIZE = 400_000
+FOLDER = Lfn.parse("/grid/medical/a")
+
+
+class Scene:
+    """A hospital as a worker sees it, and the twin that tests arrange."""
+
+    def __init__(self, port: Hospital, twin: TwinHospital) -> None:
+        self.port = port
+        self.twin = twin
+
+    @property
+    def file(self) -> TwinFile:
+        """Give the first file."""
+        return next(iter(self.twin.files.values()))
+
+    async def fetch(self, beginning: Beginning | None = None) -> tuple[SealedDownload, bytes]:
+        """Fetch the first file."""
+        async with self.port.fetch(self.file.guid, beginning=beginning) as download:
+            return download, await take(download)
+
+
+async def take(download: SealedDownload) -> bytes:
+    """Take everything that comes."""
+    room, found = memoryview(bytearray(50_000)), b""
+    while count := await download.receive_into(room):
+        found += room[:count]
+    return found
+
+
+@pytest.fixture(params=["twin", "wire"])
+async def scene(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Scene]:
+    """Make a hospital with five files, and its port."""
+    caplog.set_level(logging.CRITICAL)  # a stream that is cut on purpose is an error in the server's log
+    twin = TwinHospital()
+    twin.staged = {}
+    twin.add_sibling_files(str(FOLDER), 5, SIZE)
+    if request.param == "twin":
+        yield Scene(twin, twin)
+        return
+    shown = make.host("hospital")
+    proxy = delegate(make.person("jane"), make.VALID)
+    async with (
+        serving(HospitalOnTheWire(twin).service(), shown=shown) as address,
+        calling(address, proxy, expected=shown.dn) as client,
+    ):
+        yield Scene(RemoteHospital(lambda: client, deadline=5), twin)
+
+
+async def test_a_directory_is_listed_page_by_page_in_the_order_of_its_names(scene: Scene) -> None:
+    """The page after a name begins behind it; the last says so."""
+    scene.twin.page_size = 3
+    first = await scene.port.list_directory(FOLDER, "")
+    second = await scene.port.list_directory(FOLDER, first.entries[-1].name)
+    names = [node.name for page in (first, second) for node in page.entries]
+    assert names == [f"{number:04}.dcm" for number in range(1, 6)]
+    assert (first.is_last, second.is_last) == (False, True)
+    node = first.entries[0]
+    assert (node.kind, node.size, node.guid) == (NodeKind.FILE, SIZE, scene.file.guid.octets)
+    with pytest.raises(NoSuchFileError):
+        await scene.port.list_directory(FOLDER / "nothing", "")
+
+
+async def test_a_file_is_described_exactly(scene: Scene) -> None:
+    """And one that is not there, not at all."""
+    description = await scene.port.describe(scene.file.guid)
+    assert (description.guid, description.size, description.threshold) == (scene.file.guid.octets, SIZE, 2)
+    with pytest.raises(NoSuchFileError):
+        await scene.port.describe(Guid(bytes(16)))
+
+
+async def test_changes_are_told_as_soon_as_they_happen_and_silence_after_the_wait(scene: Scene) -> None:
+    """A wait that brings nothing answers with the version of before."""
+    version = scene.twin.version
+    assert (await scene.port.changes(version, 0.05)).version == version
+    async with trio.open_nursery() as nursery:
+
+        async def remove() -> None:
+            await trio.sleep(0.05)
+            scene.twin.remove(f"{FOLDER}/0001.dcm")
+
+        inode = scene.file.inode
+        nursery.start_soon(remove)
+        changes = await scene.port.changes(version, 5)
+    assert changes.version > version
+    assert changes.files == [inode]
+
+
+async def test_the_totals_are_of_all_files(scene: Scene) -> None:
+    """As statfs shows them."""
+    totals = await scene.port.totals(ROOT)
+    assert (totals.files, totals.size) == (5, 5 * SIZE)
+
+
+async def test_a_sealed_object_comes_whole_with_all_that_opens_it(scene: Scene) -> None:
+    """Its salt, the generation of its key and how many shares make it, known before its first byte."""
+    download, sealed = await scene.fetch()
+    assert (download.begin, download.length, len(sealed)) == (0, sealed_size(SIZE), sealed_size(SIZE))
+    assert (download.salt, download.generation, download.threshold) == (sealed[:24], 0, 2)
+
+
+@pytest.mark.parametrize("length", [1, 24, HEADER_SIZE, HEADER_SIZE + 3 * SEALED_CHUNK_SIZE + 5, -1])
+async def test_the_rest_of_the_same_sealing_follows_its_beginning(scene: Scene, length: int) -> None:
+    """Byte for byte."""
+    _, sealed = await scene.fetch()
+    length = length if length > 0 else len(sealed) + length
+    download, rest = await scene.fetch(Beginning(sealed[:24], length))
+    assert (download.begin, download.length, download.salt) == (length, len(sealed), sealed[:24])
+    assert sealed[:length] + rest == sealed
+
+
+async def test_another_sealing_comes_whole(scene: Scene) -> None:
+    """Whatever of the first one is here already."""
+    _, sealed = await scene.fetch()
+    assert scene.twin.staged is not None
+    scene.twin.staged.clear()
+    download, other = await scene.fetch(Beginning(sealed[:24], 1000))
+    assert (download.begin, len(other)) == (0, len(sealed))
+    assert download.salt == other[:24] != sealed[:24]
+
+
+@pytest.mark.parametrize("error", [AccessDeniedError, InstanceChangedError, RecallTimedOutError, NoSuchFileError])
+async def test_a_refusal_keeps_its_class(scene: Scene, error: type[MdmfsError]) -> None:
+    """It comes before any byte."""
+    scene.twin.refusal = lambda: error("no")
+    with pytest.raises(error, match="no"):
+        await scene.fetch()
+
+
+@pytest.mark.parametrize("kept", [0, 10, 100_000, -1])
+async def test_a_stream_cut_short_raises_and_never_ends(scene: Scene, kept: int) -> None:
+    """An end that is none would be taken for a whole file."""
+    scene.twin.damage = lambda sealed: sealed[:kept]
+    with structlog.testing.capture_logs(), pytest.raises(PeerUnreachableError):
+        await scene.fetch()
+
+
+async def test_who_leaves_early_leaves_a_port_that_works(scene: Scene) -> None:
+    """A transfer that nobody needs any more costs nobody else anything."""
+    room = memoryview(bytearray(1000))
+    with structlog.testing.capture_logs():
+        for _ in range(3):
+            async with scene.port.fetch(scene.file.guid) as download:
+                assert await download.receive_into(room)
+        _, sealed = await scene.fetch()
+    assert len(sealed) == sealed_size(SIZE)
+
+
+async def test_the_purpose_of_a_prefetch_is_told(scene: Scene) -> None:
+    """So that the audit log can say that no program has asked for the file."""
+    async with scene.port.fetch(scene.file.guid, is_prefetch=True) as download:
+        await take(download)
+    await scene.fetch()
+    assert scene.twin.prefetched == [scene.file.guid]
+
+
+async def test_an_outage_is_an_outage_whatever_is_asked(scene: Scene) -> None:
+    """And never a missing name."""
+    scene.twin.failure = unreachable
+    with pytest.raises(PeerUnreachableError):
+        await scene.port.list_directory(FOLDER, "")
+    with pytest.raises(PeerUnreachableError):
+        await scene.port.describe(scene.file.guid)
+    with pytest.raises(PeerUnreachableError):
+        await scene.port.totals(ROOT)
+    with pytest.raises(PeerUnreachableError):
+        await scene.fetch()
+    assert octets(SIZE, f"{FOLDER}1") == scene.file.plaintext

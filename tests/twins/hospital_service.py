@@ -1,0 +1,97 @@
+"""The twin hospital behind the wire: its port answered over HTTP, for whoever the handshake proves."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from mdmfs.model.identity import Dn
+from mdmfs.model.names import Guid, Lfn
+from mdmfs.wire.messages import (
+    CHANGES_PATH,
+    DESCRIBE_PATH,
+    GENERATION_HEADER,
+    LIST_PATH,
+    PREFETCH,
+    PURPOSE_HEADER,
+    SEALED_PATH,
+    THRESHOLD_HEADER,
+    TOTALS_PATH,
+    AskChanges,
+    AskTotals,
+    Describe,
+    ListDirectory,
+)
+from mdmfs.wire.service import Reply, Request, Service, StreamReply
+from mdmfs.worker.hospital import Beginning
+from tests.twins.hospital import TwinDownload, TwinHospital
+
+PIECE = 64 * 1024
+
+
+class HospitalOnTheWire:
+    """Routes to a twin, and who has asked it."""
+
+    def __init__(self, twin: TwinHospital) -> None:
+        self.twin = twin
+        self.callers: list[Dn] = []
+
+    def service(self) -> Service:
+        """Give the routes."""
+        return Service(
+            "twin hospital",
+            {
+                ("POST", LIST_PATH): self._list,
+                ("POST", DESCRIBE_PATH): self._describe,
+                ("POST", CHANGES_PATH): self._changes,
+                ("POST", TOTALS_PATH): self._totals,
+                ("GET", SEALED_PATH): self._sealed,
+            },
+        )
+
+    async def _list(self, request: Request) -> Reply:
+        self.callers.append(request.principal.dn)
+        asked = await request.read(ListDirectory)
+        return Reply(await self.twin.list_directory(Lfn.parse(asked.lfn), asked.after))
+
+    async def _describe(self, request: Request) -> Reply:
+        return Reply(await self.twin.describe(Guid((await request.read(Describe)).guid)))
+
+    async def _changes(self, request: Request) -> Reply:
+        asked = await request.read(AskChanges)
+        return Reply(await self.twin.changes(asked.since, asked.wait))
+
+    async def _totals(self, request: Request) -> Reply:
+        return Reply(await self.twin.totals(Lfn.parse((await request.read(AskTotals)).lfn)))
+
+    async def _sealed(self, request: Request) -> StreamReply:
+        self.callers.append(request.principal.dn)
+        guid = Guid.parse(request.path.removeprefix(SEALED_PATH))
+        is_prefetch = request.headers.get(PURPOSE_HEADER) == PREFETCH
+        stack = contextlib.AsyncExitStack()
+        fetching = self.twin.fetch(guid, beginning=_beginning_of(request), is_prefetch=is_prefetch)
+        download = await stack.enter_async_context(fetching)
+        headers = {GENERATION_HEADER: str(download.generation), THRESHOLD_HEADER: str(download.threshold)}
+        if download.begin:
+            headers["content-range"] = f"bytes {download.begin}-{download.length - 1}/{download.length}"
+        return StreamReply(
+            length=download.length - download.begin,
+            etag=download.salt.hex(),
+            chunks=_octets(download, stack),
+            headers=headers,
+            status=206 if download.begin else 200,
+        )
+
+
+def _beginning_of(request: Request) -> Beginning | None:
+    if "range" not in request.headers:
+        return None
+    begin = int(request.headers["range"].removeprefix("bytes=").removesuffix("-"))
+    return Beginning(bytes.fromhex(request.headers["if-range"].strip('"')), begin)
+
+
+async def _octets(download: TwinDownload, stack: contextlib.AsyncExitStack) -> AsyncIterator[bytes]:
+    buffer = memoryview(bytearray(PIECE))
+    async with stack:
+        while count := await download.receive_into(buffer):
+            yield bytes(buffer[:count])

@@ -1,0 +1,180 @@
+"""A keystore hears what was decided while it was away, before it gives a share again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from mdmfs.access.acl import Acl
+from mdmfs.hospital.keys.currency import BEAT, behind, catch_up, is_effective, keep_current
+from mdmfs.hospital.ledger.records import Epoch
+from mdmfs.model.errors import TooFewSharesError
+from mdmfs.model.names import Guid, Lfn
+from mdmfs.wire.answers import Answers
+from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.messages import Outcome
+from tests.twins.clinic import KEYSTORES, PROJECT_LFN, READER, Clinic, OpenClinic, slices
+from tests.twins.keystores import HOSPITAL, unreachable
+from tests.twins.store import MemoryStore
+
+NOBODY_AT_ALL = Acl(str(HOSPITAL), ())
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[OpenClinic]:
+    """Give a hospital with two registered slices, whose keystores it keeps current."""
+    clinic = Clinic(folder, slices([1, 2]))
+    async with clinic.open() as opened:
+        await opened.harvest()
+        opened.nursery.start_soon(keep_current, opened.hospital)
+        await settled()
+        yield opened
+
+
+async def settled() -> None:
+    """Let everything that can happen at once happen."""
+    await trio.sleep(0.2)
+
+
+async def asked(opened: OpenClinic, guid: Guid) -> tuple[set[str], Answers]:
+    """Ask every keystore as the reader; give what each answered."""
+    clients = {name: twin.as_seen_by(READER) for name, twin in opened.clinic.keystores.items()}
+    async with trio.open_nursery() as nursery:
+        answers = (await Keystores(clients, nursery).collect([guid], enough=3, deadline=trio.current_time() + 5))[guid]
+        nursery.cancel_scope.cancel()
+    return {name for name in clients if any(share.x == 1 + KEYSTORES.index(name) for share in answers.shares)}, answers
+
+
+async def revoke(opened: OpenClinic, guid: Guid) -> int:
+    """Take everybody's rights to a file's directory away; give the epoch."""
+    lfn = next(Lfn((*PROJECT_LFN.parts, *name.split("/"))) for name, each in opened.files().items() if each == guid)
+
+    def act(tx):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 short
+        tx.catalogue.set_acl(lfn.parent, NOBODY_AT_ALL, files=True)
+        return tx.epochs.latest().number
+
+    epoch: int = await opened.hospital.store.write(act)
+    opened.hospital.outbox.ring()
+    return epoch
+
+
+async def bury(opened: OpenClinic, guid: Guid) -> int:
+    """Destroy a key; give the epoch."""
+    epoch = await opened.hospital.store.write(lambda tx: tx.epochs.bury(guid))
+    opened.hospital.outbox.ring()
+    return epoch
+
+
+async def test_a_restarted_keystore_gives_shares_again_a_second_after_the_hospital_reached_it(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    """Not before it has heard, and without waiting for the next minute."""
+    assert autojump_clock is not None
+    async with running(tmp_path) as opened:
+        guid = next(iter(opened.files().values()))
+        assert (await asked(opened, guid))[0] == set(KEYSTORES)
+        for twin in opened.clinic.keystores.values():
+            twin.restart()
+        nobody, answers = await asked(opened, guid)
+        assert not nobody
+        with pytest.raises(TooFewSharesError, match="has yet to hear"):
+            raise answers.failure(2)
+        for twin in opened.clinic.keystores.values():
+            twin.failure = unreachable
+        await trio.sleep(BEAT + 30)
+        for twin in opened.clinic.keystores.values():
+            twin.failure = None
+        await trio.sleep(4)
+        assert (await asked(opened, guid))[0] == set(KEYSTORES)
+
+
+async def test_a_change_is_told_at_once(tmp_path: Path, autojump_clock: object) -> None:
+    """A revocation and a destruction reach every keystore long before the next beat, and are counted."""
+    assert autojump_clock is not None
+    async with running(tmp_path) as opened:
+        first, second = opened.files().values()
+        epoch = await bury(opened, first)
+        await settled()
+        assert opened.hospital.store.read(lambda tx: behind(tx, opened.hospital, epoch)) == []
+        assert (await asked(opened, first))[0] == set()
+        assert (await asked(opened, second))[0] == set(KEYSTORES)
+        epoch = await revoke(opened, second)
+        await settled()
+        assert opened.hospital.store.read(lambda tx: behind(tx, opened.hospital, epoch)) == []
+        assert (await asked(opened, second))[0] == set()
+
+
+async def test_k_keystores_restored_from_yesterday_still_hold_todays_revocations_and_destructions(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    """The shelves are yesterday's, the hospital is away: nothing is given. It is back: today's decisions hold."""
+    assert autojump_clock is not None
+    async with running(tmp_path) as opened:
+        first, second = opened.files().values()
+        restored = [opened.clinic.keystores[name] for name in KEYSTORES[:2]]
+        yesterday = [twin.shelf.page for twin in restored]
+        await bury(opened, first)
+        await revoke(opened, second)
+        await settled()
+        for twin, page in zip(restored, yesterday, strict=True):
+            twin.shelf.page = page
+            twin.restart()
+        for guid in (first, second):
+            assert (await asked(opened, guid))[0] == set()
+        await trio.sleep(BEAT + 5)
+        for guid, outcome in ((first, Outcome.DESTROYED), (second, Outcome.DENIED)):
+            given, answers = await asked(opened, guid)
+            assert given == set()
+            assert str(answers.failure(2)).count(outcome.value) == len(KEYSTORES)
+
+
+async def test_tombstones_come_before_acls(tmp_path: Path, autojump_clock: object) -> None:
+    """Should the connection break between them, what was destroyed is destroyed."""
+    assert autojump_clock is not None
+    async with running(tmp_path) as opened:
+        twin = opened.clinic.keystores[KEYSTORES[0]]
+        twin.failure = unreachable
+        first, second = opened.files().values()
+        await revoke(opened, second)
+        epoch = await bury(opened, first)
+        await settled()
+        assert opened.hospital.store.read(lambda tx: behind(tx, opened.hospital, epoch)) == [KEYSTORES[0]]
+        assert opened.hospital.store.read(lambda tx: is_effective(tx, opened.hospital, epoch))
+        twin.failure = None
+        twin.paths.clear()
+        await trio.sleep(5)
+        told = [path.rpartition("/")[2] for path in twin.paths]
+        assert told.index("unregister") < told.index("set-acls") < told.index("confirm")
+
+
+async def test_a_change_that_too_few_have_stored_is_not_effective(tmp_path: Path, autojump_clock: object) -> None:
+    """With k = 2 of 3, two that are away could still make the key."""
+    assert autojump_clock is not None
+    async with running(tmp_path) as opened:
+        for name in KEYSTORES[1:]:
+            opened.clinic.keystores[name].failure = unreachable
+        epoch = await bury(opened, next(iter(opened.files().values())))
+        await settled()
+        assert opened.hospital.store.read(lambda tx: behind(tx, opened.hospital, epoch)) == list(KEYSTORES[1:])
+        assert not opened.hospital.store.read(lambda tx: is_effective(tx, opened.hospital, epoch))
+
+
+async def test_a_history_that_a_backup_has_parted_is_told_from_its_beginning(tmp_path: Path) -> None:
+    """The hospital's store is yesterday's and has gone on from there: the numbers agree and the marks do not."""
+    async with Clinic(tmp_path).open() as opened:
+        hospital, twin = opened.hospital, opened.clinic.keystores[KEYSTORES[0]]
+        lost = [await bury(opened, Guid(bytes([n] * 16))) for n in range(3)]
+        assert await catch_up(KEYSTORES[0], hospital) == hospital.store.read(lambda tx: tx.epochs.latest())
+        assert len(twin.shelf.page.graves) == len(lost)
+    opened.clinic.store = MemoryStore()
+    async with opened.clinic.open() as again:
+        for n in range(3, 8):
+            await bury(again, Guid(bytes([n] * 16)))
+        await catch_up(KEYSTORES[0], again.hospital)
+        assert len(twin.shelf.page.graves) == 8
+        held = twin.shelf.page.epochs[str(HOSPITAL)]
+        assert again.hospital.store.read(lambda tx: tx.epochs.holds(Epoch(held.epoch, held.mark)))

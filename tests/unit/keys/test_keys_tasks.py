@@ -1,0 +1,272 @@
+"""Every fault of a share is found and named, what can be repaired is, and no key is lost on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from mdmfs.hospital.keys import face
+from mdmfs.hospital.keys.amends import adopt_threshold
+from mdmfs.hospital.keys.tasks import Tasks
+from mdmfs.hospital.registration.deposit import deposit
+from mdmfs.keystore.shelf import KeyRecord
+from mdmfs.model.errors import AccessDeniedError, BusyError, ConfigurationError
+from mdmfs.model.identity import Principal
+from mdmfs.model.names import Guid
+from mdmfs.sharing.shamir import Share
+from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.messages import (
+    KEYS_PATH,
+    KEYS_PROGRESS_PATH,
+    AskKeyTask,
+    KeyProgress,
+    KeyTask,
+    Message,
+    Outcome,
+    StartKeyTask,
+)
+from mdmfs.wire.service import Reply, Request, Service
+from mdmfs.wire.stream import Address
+from tests.twins.clinic import KEYSTORES, OWNER, READER, OpenClinic
+from tests.twins.key_tasks import clinic_with, done, held, is_clean, is_readable
+from tests.twins.keystores import TwinKeystore, random_guid, shares_of, unreachable
+
+FIRST, SECOND, THIRD = KEYSTORES
+
+
+def put(opened: OpenClinic, keystore: str, guid: Guid, share: Share | bytes) -> None:
+    """Lay something else onto a shelf."""
+    page = opened.clinic.keystores[keystore].shelf.page
+    octets = share if isinstance(share, bytes) else share.encode()
+    record = page.keys[guid]
+    page.keys[guid] = KeyRecord(owner=record.owner, share=octets, aliases=record.aliases)
+
+
+def asking(path: str, message: Message, caller: Principal) -> Request:
+    """Make a request."""
+
+    async def body() -> bytes:
+        await trio.lowlevel.checkpoint()
+        return msgspec.msgpack.encode(message)
+
+    return Request("POST", path, {}, caller, Address("192.0.2.7", 1), body)
+
+
+def flipped(share: Share | None) -> Share:
+    """Change one bit of a share's value."""
+    assert share is not None
+    return dataclasses.replace(share, y=bytes([share.y[0] ^ 1]) + share.y[1:])
+
+
+async def test_after_a_registration_nothing_is_wrong(tmp_path: Path) -> None:
+    """Every file is looked at, and every keystore."""
+    async with clinic_with(tmp_path, 3) as opened:
+        found = await done(opened, KeyTask.VERIFY)
+        assert (found.files, found.files_done, found.faults, found.lost) == (3, 3, {}, 0)
+        assert found.is_over
+
+
+async def test_each_fault_is_named_with_its_keystore_and_repaired(tmp_path: Path) -> None:
+    """Missing, wrong, stale by split and by file; afterwards each keystore has the share that it had."""
+    async with clinic_with(tmp_path, 4) as opened:
+        guids = list(opened.files().values())
+        before = {(name, guid): held(opened, name, guid) for name in KEYSTORES for guid in guids}
+        del opened.clinic.keystores[FIRST].shelf.page.keys[guids[0]]
+        put(opened, SECOND, guids[1], flipped(before[SECOND, guids[1]]))
+        put(opened, THIRD, guids[2], shares_of(guids[2], bytes(32), generation=1)[2])
+        put(opened, FIRST, guids[3], shares_of(guids[3], bytes(32), generation=0)[0])
+        found = await done(opened, KeyTask.REPAIR)
+        assert found.faults == {"missing": 1, "wrong": 1, "stale": 2}
+        assert set(found.lines) == {
+            f"{guids[0]} {FIRST}: missing",
+            f"{guids[1]} {SECOND}: wrong",
+            f"{guids[2]} {THIRD}: stale",
+            f"{guids[3]} {FIRST}: stale",
+        }
+        assert (found.changed, found.lost) == (4, 0)
+        assert await is_clean(opened)
+        assert {(name, guid): held(opened, name, guid) for name in KEYSTORES for guid in guids} == before
+
+
+async def test_verifying_changes_nothing(tmp_path: Path) -> None:
+    """A fault stays until somebody asks for its repair."""
+    async with clinic_with(tmp_path, 1) as opened:
+        (guid,) = opened.files().values()
+        wrong = flipped(held(opened, FIRST, guid))
+        put(opened, FIRST, guid, wrong)
+        assert (await done(opened, KeyTask.VERIFY)).faults == {"wrong": 1}
+        assert held(opened, FIRST, guid) == wrong
+
+
+async def test_a_share_of_another_file_is_wrong(tmp_path: Path) -> None:
+    """A keystore that swaps two files is found out at both."""
+    async with clinic_with(tmp_path, 2) as opened:
+        first, second = opened.files().values()
+        keys = opened.clinic.keystores[FIRST].shelf.page.keys
+        one, other = keys[first].share, keys[second].share
+        put(opened, FIRST, first, other)
+        put(opened, FIRST, second, one)
+        assert (await done(opened, KeyTask.REPAIR)).faults == {"wrong": 2}
+        assert await is_clean(opened)
+
+
+async def test_a_key_that_too_few_hold_is_told_as_lost_and_nothing_is_invented(tmp_path: Path) -> None:
+    """One right share of three makes no key, and none is sent."""
+    async with clinic_with(tmp_path, 1) as opened:
+        (guid,) = opened.files().values()
+        for name in (FIRST, SECOND):
+            del opened.clinic.keystores[name].shelf.page.keys[guid]
+        found = await done(opened, KeyTask.REPAIR)
+        assert (found.lost, found.changed, found.faults) == (1, 0, {"missing": 2})
+        assert f"{guid}: no shares make its key" in found.lines
+
+
+async def test_a_keystore_that_does_not_answer_is_named_and_the_others_are_judged(tmp_path: Path) -> None:
+    """Silence is no fault of a share, and not clean either."""
+    async with clinic_with(tmp_path, 1) as opened:
+        (guid,) = opened.files().values()
+        opened.clinic.keystores[THIRD].failure = unreachable
+        put(opened, FIRST, guid, flipped(held(opened, FIRST, guid)))
+        found = await done(opened, KeyTask.VERIFY)
+        assert list(found.silent) == [THIRD]
+        # of two shares that contradict each other nobody knows which one lies
+        assert (found.lost, found.faults) == (1, {})
+
+
+async def test_a_share_that_is_left_of_a_destroyed_file_is_surplus_and_goes(tmp_path: Path) -> None:
+    """Also where a keystore was restored behind our back and says that it has heard everything."""
+    async with clinic_with(tmp_path, 2) as opened:
+        gone, stays = opened.files().values()
+        record = opened.clinic.keystores[FIRST].shelf.page.keys[gone]
+        found = await done(opened, KeyTask.DESTROY, [gone])
+        assert (found.is_effective, found.behind, found.changed) == (True, [], 1)
+        assert f'"destruction","guid":"{gone}"' in (tmp_path / "audit.jsonl").read_text()
+        assert await is_clean(opened)
+        page = opened.clinic.keystores[FIRST].shelf.page
+        page.graves.clear()
+        page.keys[gone] = record
+        assert (await done(opened, KeyTask.REPAIR)).faults == {"surplus": 1}
+        assert await is_clean(opened)
+        assert held(opened, FIRST, gone) is None
+        assert await is_readable(opened, stays)
+
+
+async def test_destroying_takes_name_shares_and_staged_objects(tmp_path: Path) -> None:
+    """Nobody opens it any more, the owner included; pending while too many keystores are away, with their names."""
+    async with clinic_with(tmp_path, 2) as opened:
+        gone, stays = opened.files().values()
+        await opened.read(gone)
+        for name in (FIRST, SECOND):
+            opened.clinic.keystores[name].failure = unreachable
+        found = await done(opened, KeyTask.DESTROY, [gone])
+        assert (found.is_effective, set(found.behind)) == (False, {FIRST, SECOND})
+        assert list(opened.files().values()) == [stays]
+        assert opened.hospital.staging.find(gone, 1) is None
+        for name in (FIRST, SECOND):
+            opened.clinic.keystores[name].failure = None
+        await trio.sleep(4)
+        assert all(held(opened, name, gone) is None for name in KEYSTORES)
+        answers = await opened.hospital.keystores.collect([gone], enough=1, deadline=trio.current_time() + 5)
+        assert not answers[gone].shares
+
+
+async def test_rotated_keys_open_what_is_sealed_from_then_on(tmp_path: Path) -> None:
+    """Another key, the next generation, a new check; the hospital seals with it, and the old shares are gone."""
+    async with clinic_with(tmp_path, 2) as opened:
+        guid = next(iter(opened.files().values()))
+        plaintext, old = await opened.read(guid), held(opened, FIRST, guid)
+        found = await done(opened, KeyTask.ROTATE)
+        assert found.changed == 2
+        assert await is_clean(opened)
+        new, file = held(opened, FIRST, guid), opened.hospital.store.read(lambda tx: tx.catalogue.file(guid))
+        assert old is not None
+        assert new is not None
+        assert file is not None
+        assert (new.generation, file.generation) == (old.generation + 1, old.generation + 1)
+        assert opened.hospital.staging.find(guid, old.generation) is None
+        assert await opened.read(guid) == plaintext
+
+
+async def test_new_keystores_get_shares_under_a_new_split_while_reads_go_on(tmp_path: Path) -> None:
+    """From three to five: at every instant that a reader looks, k shares of one split are there."""
+    async with clinic_with(tmp_path, 20) as opened:
+        guids = list(opened.files().values())
+        before = {guid: held(opened, FIRST, guid) for guid in guids}
+        for name in ("k4", "k5"):
+            opened.clinic.keystores[name] = TwinKeystore(OWNER.dn)
+        clients = {name: twin.as_seen_by(OWNER) for name, twin in opened.clinic.keystores.items()}
+        hospital = dataclasses.replace(opened.hospital, keystores=Keystores(clients, opened.nursery), threshold=2)
+        grown = OpenClinic(opened.clinic, hospital, opened.recalls, opened.nursery, delivers=True)
+        failed: list[Guid] = []
+
+        async def read_on() -> None:
+            while True:
+                failed.extend([guid for guid in guids if not await is_readable(grown, guid)])
+
+        opened.nursery.start_soon(deposit, hospital)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_on)
+            found = await done(grown, KeyTask.RESPLIT)
+            await trio.sleep(0.3)
+            nursery.cancel_scope.cancel()
+        assert found.changed == 20
+        assert failed == []
+        assert await is_clean(grown)
+        for guid in guids:
+            splits = {share.split_id for name in clients if (share := held(grown, name, guid))}
+            old = before[guid]
+            assert old is not None
+            assert len(splits) == 1
+            assert old.split_id not in splits
+
+
+async def test_a_split_with_another_threshold_is_in_the_catalogue(tmp_path: Path) -> None:
+    """Readers are told how many shares make the key."""
+    async with clinic_with(tmp_path, 1) as opened:
+        (guid,) = opened.files().values()
+        hospital = dataclasses.replace(opened.hospital, threshold=3)
+        await hospital.store.write(lambda tx: adopt_threshold(tx, hospital, [guid, random_guid()]))
+        file = hospital.store.read(lambda tx: tx.catalogue.file(guid))
+        assert file is not None
+        assert file.threshold == 3
+
+
+async def test_one_task_at_a_time_and_none_that_destroys_everything(tmp_path: Path) -> None:
+    """A second one is told what runs; a destruction names its files; an unknown file ends the task."""
+    async with clinic_with(tmp_path, 1) as opened:
+        tasks = Tasks(opened.hospital, opened.nursery)
+        with pytest.raises(ConfigurationError, match="no task"):
+            tasks.progress()
+        with pytest.raises(ConfigurationError, match="which files"):
+            tasks.start(KeyTask.DESTROY, [])
+        tasks.start(KeyTask.VERIFY, [])
+        with pytest.raises(BusyError, match="verify is under way"):
+            tasks.start(KeyTask.ROTATE, [])
+        await trio.sleep(0.5)
+        assert tasks.progress().is_over
+        found = await done(opened, KeyTask.DESTROY, [random_guid()])
+        assert "there is no file" in found.failure
+        assert (found.changed, found.files_done) == (0, 0)
+
+
+async def test_only_the_hospitals_own_certificate_starts_a_task(tmp_path: Path) -> None:
+    """A reader who could destroy or rotate could take everybody's images away."""
+    async with clinic_with(tmp_path, 1) as opened:
+        routes = face.key_routes(opened.hospital, Tasks(opened.hospital, opened.nursery))
+        service = Service("hospital", routes)
+        start = StartKeyTask(KeyTask.VERIFY)
+        for path, message in ((KEYS_PATH, start), (KEYS_PROGRESS_PATH, AskKeyTask())):
+            with pytest.raises(AccessDeniedError):
+                await service.answer(asking(path, message, READER))
+        reply = await service.answer(asking(KEYS_PATH, start, OWNER))
+        assert isinstance(reply, Reply)
+        assert isinstance(reply.message, KeyProgress)
+
+
+def test_an_outcome_for_every_answer() -> None:
+    """Whoever adds an outcome must say what it means for a share."""
+    assert {outcome.value for outcome in Outcome} == {"done", "denied", "unknown", "conflict", "destroyed", "stale"}
