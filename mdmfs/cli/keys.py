@@ -78,8 +78,8 @@ def rotate(configuration: pathlib.Path, guids: tuple[str, ...]) -> None:
 def destroy(configuration: pathlib.Path, guids: tuple[str, ...]) -> None:
     """Take files and their keys away for ever, and print a certificate in JSON; 1 while it is pending.
 
-    It says what keystores acknowledge. Their backups may still hold shares, which a restored keystore destroys before it
-    gives any; copies that somebody has read are not recalled.
+    It says what keystores acknowledge. Their backups may still hold shares, which a restored keystore destroys before
+    it gives any; copies that somebody has read are not recalled.
     """
     found = _run(configuration, KeyTask.DESTROY, guids)
     certificate = {

@@ -35,15 +35,17 @@ class Ports:
     hospital: int
     keystores: tuple[int, ...]
     pacs: int
+    dicom: int
+    """The hospital's own SCP."""
 
     @classmethod
     def free(cls) -> Ports:
         """Find ports that are free now."""
-        with_sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(KEYSTORES + 2)]
+        with_sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(KEYSTORES + 3)]
         numbers = [opened.getsockname()[1] for opened in with_sockets]
         for opened in with_sockets:
             opened.close()
-        return cls(numbers[0], tuple(numbers[2:]), numbers[1])
+        return cls(numbers[0], tuple(numbers[3:]), numbers[1], numbers[2])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -170,6 +172,10 @@ recall_deadline = {site.deadline}
 
 [tls]
 {_tls_toml("hospital")}
+[dicom]
+listen = "127.0.0.1:{site.ports.dicom}"
+settle = 0
+
 [[pacs]]
 name = "main"
 address = "{pacs}"

@@ -36,7 +36,7 @@ from mdmfs.hospital.registration.trigger import Trigger
 from mdmfs.hospital.release.audit import Audit
 from mdmfs.hospital.release.escrow import Deposit, Seal
 from mdmfs.hospital.release.recall import Recalls
-from mdmfs.hospital.release.release import quarantine
+from mdmfs.hospital.release.release import is_current, quarantine
 from mdmfs.hospital.release.staging import Staging
 from mdmfs.hospital.service import HospitalFace
 from mdmfs.hospital.store import Transaction
@@ -126,6 +126,7 @@ async def _assemble(
         clock=time.time,
     )
     _refuse_unknown_pacs(hospital)
+    hospital.staging.retain(functools.partial(is_current, hospital))
     await store.write(lambda tx: make_project_directories(tx, hospital))
     return hospital
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final, Self
+
+import msgspec
+import structlog
 
 from mdmfs.access.acl import Right
 from mdmfs.access.decide import decide
@@ -15,7 +19,18 @@ from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import acl_of, release
 from mdmfs.hospital.release.staging import StagedObject, StagedReader
 from mdmfs.hospital.store import Transaction
-from mdmfs.model.errors import AccessDeniedError, NoSuchFileError, NotADirectoryFileError
+from mdmfs.model.errors import (
+    ERRORS_BY_CODE,
+    AccessDeniedError,
+    IntegrityError,
+    MdmfsError,
+    NoSuchFileError,
+    NotADirectoryFileError,
+    OutOfSpaceError,
+    PacsUnreachableError,
+    RecallFailedError,
+    StoreError,
+)
 from mdmfs.model.identity import Principal
 from mdmfs.model.locality import Locality
 from mdmfs.model.names import Guid, Lfn, Surl
@@ -33,6 +48,7 @@ from mdmfs.wire.messages import (
     AskChanges,
     AskHarvest,
     AskTotals,
+    Changes,
     Describe,
     DirectoryPage,
     FileDescription,
@@ -47,6 +63,17 @@ from mdmfs.wire.stream import Address
 
 _RANGE: Final = re.compile(r"bytes=([0-9]{1,18})-")
 _WHOLE, _PARTIAL = 200, 206
+log = structlog.get_logger()
+
+_OUTWARD: Final[dict[type[MdmfsError], str]] = {
+    PacsUnreachableError: "the hospital cannot reach its PACS at the moment; open it again later",
+    RecallFailedError: "the PACS did not deliver it; open it again later, or tell the hospital",
+    OutOfSpaceError: "the hospital has no room to stage it at the moment; open it again later",
+    StoreError: "a store of the hospital does not work; the hospital has to look at its log",
+    IntegrityError: "a copy at the hospital is damaged; open it again",
+}
+"""What the grid is told of errors that may name what is inside."""
+
 _SHOWN: Final = {FileState.VISIBLE, FileState.SUPERSEDED}
 
 
@@ -144,12 +171,21 @@ class HospitalFace:
         return Reply(self._hospital.store.read(read))
 
     async def _changes(self, request: Request) -> Reply:
+        """Tell of the directories that the caller may traverse; of files only whoever may traverse any of them."""
         asked = await request.read(AskChanges)
-        return Reply(await self._hospital.feed.changes(asked.since, asked.wait))
+        changes = await self._hospital.feed.changes(asked.since, asked.wait)
+
+        def seen(tx: Transaction) -> Changes:
+            directories = [inode for inode in changes.directories if self._may_pass(tx, request.principal, inode)]
+            files = changes.files if directories or self._is_reader(tx, request.principal) else []
+            return msgspec.structs.replace(changes, directories=directories, files=files)
+
+        return Reply(self._hospital.store.read(seen))
 
     async def _sealed(self, request: Request) -> StreamReply:
         guid = Guid.parse(request.path.removeprefix(SEALED_PATH))
-        staged = await release(request.principal, guid, self._hospital, self._recalls, address=request.peer.host)
+        with _speaking_for_the_inside(guid):
+            staged = await release(request.principal, guid, self._hospital, self._recalls, address=request.peer.host)
         file = self._hospital.store.read(lambda tx: tx.catalogue.file(guid))
         if file is None:
             message = f"there is no file {guid}, or it is not for this identity"
@@ -161,7 +197,7 @@ class HospitalFace:
         return StreamReply(
             length=staged.size - begin,
             etag=staged.salt.hex(),
-            chunks=_octets(reader, begin, staged.size),
+            chunks=_Octets(reader, begin, staged.size),
             headers=headers,
             status=_PARTIAL if begin else _WHOLE,
         )
@@ -193,9 +229,16 @@ class HospitalFace:
 
     def _may_traverse(self, tx: Transaction, principal: Principal, directory: Lfn) -> bool:
         node = tx.catalogue.look_up(directory)
-        return node is not None and all(
-            self._allows(tx, principal, acl_id) for acl_id in tx.catalogue.acl_ids_above(node.inode)
-        )
+        return node is not None and self._may_pass(tx, principal, node.inode)
+
+    def _may_pass(self, tx: Transaction, principal: Principal, inode: int) -> bool:
+        """Whether the principal may traverse a directory, seen or hidden, and all above it."""
+        is_there = tx.catalogue.directory(inode) is not None
+        return is_there and all(self._allows(tx, principal, acl_id) for acl_id in tx.catalogue.acl_ids_above(inode))
+
+    def _is_reader(self, tx: Transaction, principal: Principal) -> bool:
+        """Whether the principal may enter any project."""
+        return any(self._may_traverse(tx, principal, project.lfn) for project in self._hospital.projects.values())
 
     def _allows(self, tx: Transaction, principal: Principal, acl_id: bytes) -> bool:
         acl = acl_of(tx, acl_id)
@@ -217,12 +260,34 @@ def _begin_of(request: Request, staged: StagedObject) -> int:
     return begin if begin < staged.size else 0
 
 
-async def _octets(reader: StagedReader, begin: int, size: int) -> AsyncIterator[bytes]:
+class _Octets:
+    """A range of a staged object; closes its file even where nobody ever takes a step."""
+
+    def __init__(self, reader: StagedReader, begin: int, size: int) -> None:
+        self._reader = reader
+        self._pieces = reader.octets(begin, size)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._pieces)
+
+    async def aclose(self) -> None:
+        await self._pieces.aclose()
+        self._reader.close()
+
+
+@contextlib.contextmanager
+def _speaking_for_the_inside(guid: Guid) -> Iterator[None]:
+    """Tell the grid that something inside the hospital failed, and the log what: addresses and AE titles stay in."""
     try:
-        async for piece in reader.octets(begin, size):
-            yield piece
-    finally:
-        reader.close()
+        yield
+    except tuple(_OUTWARD) as error:
+        log.warning("not released", guid=str(guid), code=error.code, reason=str(error))
+        text = next(text for kind, text in _OUTWARD.items() if isinstance(error, kind))
+        message = f"{guid}: {text}"
+        raise ERRORS_BY_CODE[error.code](message) from error
 
 
 def _no_such_name(lfn: Lfn) -> str:

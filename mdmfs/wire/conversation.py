@@ -33,6 +33,10 @@ class Limits:
     """How much a peer may ask of a server, in connections, seconds and bytes."""
 
     connections: int = 1024
+    """Of peers whose certificate we know."""
+    newcomers: int = 1024
+    """Connections that have not shaken hands yet."""
+    newcomers_of_a_host: int = 256
     handshake_seconds: float = 10.0
     idle_seconds: float = 75.0
     head_seconds: float = 10.0

@@ -11,6 +11,7 @@ import errno
 import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -70,6 +71,8 @@ class _Server:
         self._limits = limits
         self._clock = clock
         self._slots = trio.Semaphore(limits.connections)
+        self._newcomers: Counter[str] = Counter()
+        """Connections that have not shaken hands yet, by host."""
         self._noted: dict[str, float] = {}
         self._inside: dict[trio.CancelScope, tuple[Address, Caller | Stranger]] = {}
 
@@ -77,25 +80,47 @@ class _Server:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_files)
             while True:
-                await self._slots.acquire()
-                nursery.start_soon(self._converse, *await _accept(listening))
+                connected, peer = await _accept(listening)
+                if self._is_crowded_by(peer):
+                    connected.close()
+                    self._note_refusal(peer, "too many of its connections are shaking hands")
+                    continue
+                self._newcomers[peer.host] += 1
+                nursery.start_soon(self._converse, connected, peer)
 
     async def _converse(self, connected: socket.socket, peer: Address) -> None:
         try:
-            known = await self._meet(connected, peer)
+            try:
+                known = await self._meet(connected, peer)
+            finally:
+                self._forget_newcomer(peer)
             if known is not None:
-                stream, caller = known
-                with trio.CancelScope() as scope:
-                    self._inside[scope] = peer, caller
-                    try:
-                        await Conversation(stream, peer, caller, self._service, self._limits).run()
-                    finally:
-                        del self._inside[scope]
+                await self._talk(*known, peer)
         except Exception:
             # The service loop: one connection must not end the others.
             log.exception("%s: the connection of %s failed", self._service.name, peer)
-        finally:
-            self._slots.release()
+
+    async def _talk(self, stream: TlsStream, caller: Caller | Stranger, peer: Address) -> None:
+        """Answer a peer whose certificate we know; the places are for those alone."""
+        with trio.CancelScope() as scope:
+            self._inside[scope] = peer, caller
+            try:
+                async with self._slots:
+                    await Conversation(stream, peer, caller, self._service, self._limits).run()
+            finally:
+                del self._inside[scope]
+                stream.abort()
+
+    def _is_crowded_by(self, peer: Address) -> bool:
+        """Tell whether strangers take more than their part: whoever has not shaken hands yet may be anybody."""
+        limits = self._limits
+        total = self._newcomers.total()
+        return self._newcomers[peer.host] >= limits.newcomers_of_a_host or total >= limits.newcomers
+
+    def _forget_newcomer(self, peer: Address) -> None:
+        self._newcomers[peer.host] -= 1
+        if not self._newcomers[peer.host]:
+            del self._newcomers[peer.host]
 
     async def _meet(self, connected: socket.socket, peer: Address) -> tuple[TlsStream, Caller | Stranger] | None:
         """Shake hands and find out who it is; None when there is no way to talk to the peer."""

@@ -233,7 +233,7 @@ async def seen_by_reader(site: Site, bare_port: int) -> AsyncIterator[tuple[Clie
 
 
 async def quartiles(*acts: Callable[[int], Awaitable[None]]) -> list[float]:
-    """Tell the lower quartiles of what several things take, in seconds: in turn, so that the machine's moods meet all."""
+    """Tell the lower quartiles of what several things take, in seconds: in turn, so that all meet the same moods."""
     times: list[list[float]] = [[] for _ in acts]
     for number in range(WARM_ROUNDS + ROUNDS):
         for taken, act in zip(times, acts, strict=True):

@@ -1,4 +1,4 @@
-"""hospitald is killed right after it answered a notice with success: nothing is lost, and its next start registers it."""
+"""hospitald is killed right after it answered a notice with success: nothing is lost; its next start registers it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from mdmfs.hospital.dicom.pacs import PacsAddress
 from mdmfs.hospital.ledger.records import SeriesState
 from mdmfs.hospital.lmdb_store import LmdbStore
 from tests.twins.clinic import slices
-from tests.twins.servers import free_port, pynetdicom_scp
+from tests.twins.servers import pynetdicom_scp
 
 REPOSITORY = Path(__file__).parents[2]
-AE_TITLE = "MDMFS-SCP"
+AE_TITLE = "MDMFS"
 SECONDS = 20.0
 
 
@@ -58,23 +58,23 @@ def tell(port: int, instance: Dataset) -> None:
     association.abort()
 
 
-def site_of(folder: Path, address: PacsAddress, port: int, settle: float) -> Site:
-    """Configure a hospital with an SCP of its own; its keystores do not run."""
+def site_of(folder: Path, address: PacsAddress, settle: float) -> Site:
+    """Configure the demonstration's hospital for a PACS; its keystores do not run."""
     inclusion = folder / "inclusion.list"
     inclusion.write_text("patient TEST-1^^^AMC\n")
     site = make_site(folder / "site", pacs=str(address), inclusion=inclusion, deadline=10)
     text = site.hospital_file.read_text()
-    told = f'[dicom]\nlisten = "127.0.0.1:{port}"\nae_title = "{AE_TITLE}"\nsettle = {settle}\n\n[[pacs]]'
-    site.hospital_file.write_text(text.replace("[[pacs]]", told))
+    assert "settle = 0\n" in text
+    site.hospital_file.write_text(text.replace("settle = 0\n", f"settle = {settle}\n"))
     return site
 
 
 def test_a_notice_outlives_kill_9_and_its_series_is_moved_and_registered(tmp_path: Path) -> None:
     """From a PACS that has no C-GET: our SCP takes the notice, and then what the C-MOVE brings."""
-    held, destinations, port = slices(range(1, 6)), dict[str, int](), free_port()
+    held, destinations = slices(range(1, 6)), dict[str, int]()
     with pynetdicom_scp(held, retrieval=STUDY_ROOT_MOVE, destinations=destinations) as address:
-        destinations[AE_TITLE] = port
-        site = site_of(tmp_path, address, port, settle=2.0)
+        site = site_of(tmp_path, address, settle=2.0)
+        port = destinations[AE_TITLE] = site.ports.dicom
         with hospitald(site, port):
             tell(port, held[0])
         store = LmdbStore.open(site.hospital_directory / "store")

@@ -5,7 +5,11 @@ A rule is somebody's review of what a machine writes into its pictures. Nothing 
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import itertools
+import operator
+import re
 from typing import Final
 
 from mdmfs.hospital.deid.elements import Elements
@@ -25,6 +29,8 @@ _COLUMNS: Final = 0x00280011
 _BITS_ALLOCATED: Final = 0x00280100
 _INTEGER_PIXELS: Final = 0x7FE00010
 _BYTE: Final = 8
+_RUN: Final = re.compile(b"\x01+")
+_STOP: Final = operator.itemgetter(1)
 
 
 def region_rule(header: IdentifiedHeader, policy: Policy) -> RegionRule | None:
@@ -77,10 +83,11 @@ class Blanking:
         out = bytearray(data)
         start = -self._position
         while start < len(out):
-            for first, stop in self._runs:
+            for first, stop in self._runs[bisect.bisect_right(self._runs, -start, key=_STOP) :]:
+                if start + first >= len(out):
+                    break
                 begin, end = max(0, start + first), min(len(out), start + stop)
-                if begin < end:
-                    out[begin:end] = bytes(end - begin)
+                out[begin:end] = bytes(end - begin)
             start += self._size
         self._position = (self._position + len(out)) % self._size
         return out
@@ -93,12 +100,11 @@ def open_blanking(header: IdentifiedHeader, rule: RegionRule) -> Blanking:
     if header.transfer_syntax not in NATIVE_SYNTAXES:
         raise RefusedError(Reason.COMPRESSED_REGION)
     layout = _layout(header)
-    blanked = [row.copy() for row in [bytearray(layout.columns)] * layout.rows]
+    marks = [(rectangle, 1) for rectangle in rule.blank]
     if rule.keep_ultrasound:
-        _mark(blanked, [Rectangle(0, 0, layout.columns, layout.rows)], 1)
-        _mark(blanked, _ultrasound_regions(header), 0)
-    _mark(blanked, rule.blank, 1)
-    return Blanking(layout.size, _runs(blanked, layout))
+        whole = Rectangle(0, 0, layout.columns, layout.rows)
+        marks = [(whole, 1), *((kept, 0) for kept in _ultrasound_regions(header)), *marks]
+    return Blanking(layout.size, _runs(marks, layout))
 
 
 def _layout(header: IdentifiedHeader) -> _Layout:
@@ -109,13 +115,6 @@ def _layout(header: IdentifiedHeader) -> _Layout:
     if header.number(_PLANAR):
         return _Layout(rows, columns, allocated // _BYTE, samples)
     return _Layout(rows, columns, samples * allocated // _BYTE, 1)
-
-
-def _mark(blanked: list[bytearray], rectangles: tuple[Rectangle, ...] | list[Rectangle], mark: int) -> None:
-    for rectangle in rectangles:
-        for row in blanked[rectangle.y : rectangle.y + rectangle.height]:
-            stop = min(len(row), rectangle.x + rectangle.width)
-            row[rectangle.x : stop] = bytes([mark]) * max(0, stop - rectangle.x)
 
 
 def _ultrasound_regions(header: IdentifiedHeader) -> list[Rectangle]:
@@ -133,19 +132,31 @@ def _ultrasound_regions(header: IdentifiedHeader) -> list[Rectangle]:
     return regions
 
 
-def _runs(blanked: list[bytearray], layout: _Layout) -> list[tuple[int, int]]:
-    """List what is blanked of one frame, by bytes; neighbours are one run."""
-    runs: list[tuple[int, int]] = []
-    flat = b"".join(blanked)
-    plane = len(flat)
-    for number in range(layout.planes):
-        start = flat.find(1)
-        while start >= 0:
-            stop = flat.find(0, start)
-            stop = plane if stop < 0 else stop
-            runs.append(((number * plane + start) * layout.cell, (number * plane + stop) * layout.cell))
-            start = flat.find(1, stop)
-    return runs
+def _runs(marks: list[tuple[Rectangle, int]], layout: _Layout) -> list[tuple[int, int]]:
+    """List what is blanked of one frame, by bytes; neighbours are one run. Later marks count more."""
+    edges = {0, layout.rows}
+    for rectangle, _ in marks:
+        edges |= {min(rectangle.y, layout.rows), min(rectangle.y + rectangle.height, layout.rows)}
+    pixels: list[tuple[int, int]] = []
+    for first, stop in itertools.pairwise(sorted(edges)):
+        in_row = _runs_in_row(marks, first, layout.columns)
+        for row in range(first * layout.columns, stop * layout.columns, layout.columns):
+            for left, right in in_row:
+                if pixels and pixels[-1][1] == row + left:
+                    pixels[-1] = pixels[-1][0], row + right
+                else:
+                    pixels.append((row + left, row + right))
+    planes = range(0, layout.size, layout.rows * layout.columns * layout.cell)
+    return [(plane + start * layout.cell, plane + stop * layout.cell) for plane in planes for start, stop in pixels]
+
+
+def _runs_in_row(marks: list[tuple[Rectangle, int]], row: int, columns: int) -> list[tuple[int, int]]:
+    blanked = bytearray(columns)
+    for rectangle, mark in marks:
+        if rectangle.y <= row < rectangle.y + rectangle.height:
+            stop = min(columns, rectangle.x + rectangle.width)
+            blanked[rectangle.x : stop] = bytes([mark]) * max(0, stop - rectangle.x)
+    return [match.span() for match in _RUN.finditer(blanked)]
 
 
 def _squeezed(text: str) -> str:

@@ -84,6 +84,7 @@ class Pool:
         if connection.has_timed_out:
             self.breaker.failed()
         if connection.is_idle:
+            self.breaker.succeeded()
             connection.keep()
             self._kept.append(_Kept(connection, trio.current_time()))
         else:
@@ -147,7 +148,7 @@ class Pool:
         except BaseException:
             self.breaker.abandoned()
             raise
-        self.breaker.succeeded()
+        self.breaker.abandoned()  # an association is no answer yet: some PACSs accept and then hang
         return connection
 
     def _widened(self, offer: Offer) -> Offer:

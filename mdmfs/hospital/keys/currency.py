@@ -18,7 +18,7 @@ import trio
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.ledger.records import Epoch, KeyChange, KeyChangeKind
 from mdmfs.hospital.store import Store, Transaction
-from mdmfs.model.errors import MdmfsError
+from mdmfs.model.errors import MdmfsError, PeerTimedOutError
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages import Outcome, VersionedAcl
 from mdmfs.wire.nursery import open_plain_nursery
@@ -29,6 +29,7 @@ BEAT: Final = 60.0
 """Seconds between two confirmations; a keystore without one holds its shares back after 300."""
 DEADLINE: Final = 20.0
 PAGE: Final = 2000
+MAX_ROUNDS: Final = 3
 FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 2.0
 
@@ -46,7 +47,7 @@ async def catch_up(keystore: str, hospital: Hospital) -> Epoch:
     Raises what a call raises; what was told until then stays told.
     """
     held = await hospital.keystores.epoch(keystore, deadline=_soon())
-    while True:
+    for _ in range(MAX_ROUNDS):
         latest = hospital.store.read(lambda tx: tx.epochs.latest())
         await _tell_after(Epoch(held.epoch, held.mark), latest, keystore, hospital)
         held = await hospital.keystores.confirm(keystore, *latest, held.nonce, deadline=_soon())
@@ -54,6 +55,8 @@ async def catch_up(keystore: str, hospital: Hospital) -> Epoch:
         # not current, where telling took longer than a confirmation lasts: the next one has less to tell
         if held.is_current:
             return latest
+    message = f"{keystore} has heard everything {MAX_ROUNDS} times, and says that it is not current"
+    raise PeerTimedOutError(message)
 
 
 def behind(tx: Transaction, hospital: Hospital, number: int) -> list[str]:

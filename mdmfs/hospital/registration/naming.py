@@ -16,6 +16,11 @@ _LETTERS_OCTETS: Final = 5
 _UNKNOWN_MODALITY: Final = "OT"
 """Other (PS3.3 C.7.3.1.1.1)."""
 
+_POINTING: Final = (0x00080050, 0x00100020, 0x00101000, 0x00200010, 0x00380010)
+"""Accession Number, Patient ID, Other Patient IDs, Study ID, Admission ID."""
+_POINTING_DIGITS: Final = 4
+"""A shorter number points to nobody: patients, studies and series all have a 1."""
+
 IsTaken = Callable[[Lfn], bool]
 
 
@@ -35,9 +40,19 @@ def names_of(header: IdentifiedHeader, subject: Subject, shifted_study_date: str
     session = shifted_study_date or _keyed_letters(subject, header.study_instance)
     return SeriesNames(
         session=f"ses-{session}",
-        number=header.series_number,
+        number=harmless(header.series_number, header),
         modality=header.modality or _UNKNOWN_MODALITY,
         letters=_keyed_letters(subject, header.series_instance),
+    )
+
+
+def harmless(number: str, header: IdentifiedHeader) -> str:
+    """Give a number for a name; empty where its digits are those of a number that points to the patient."""
+    digits = number.lstrip("0")
+    return (
+        ""
+        if len(digits) >= _POINTING_DIGITS and digits in {header.raw(tag).lstrip("0") for tag in _POINTING}
+        else number
     )
 
 

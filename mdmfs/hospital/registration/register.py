@@ -33,7 +33,7 @@ from mdmfs.hospital.hospital import Hospital, KnownPacs, subject_of
 from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesRecord, SeriesState
 from mdmfs.hospital.projects import Partial, Project
 from mdmfs.hospital.registration.deposit import DEPOSIT, show_deposited
-from mdmfs.hospital.registration.naming import SeriesNames, instance_lfn, names_of, series_lfn
+from mdmfs.hospital.registration.naming import SeriesNames, harmless, instance_lfn, names_of, series_lfn
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.release.escrow import FIRST_GENERATION, Deposit, NewKey, key_entries, make_key, random_guid
 from mdmfs.hospital.release.render import Admission, Admit, Rendering, measure
@@ -225,7 +225,7 @@ class Registration:
             transfer_syntax=header.transfer_syntax,
         )
         key = make_key(guid, self._hospital.keystores.names, self._hospital.threshold)
-        return Measured(guid, header.instance_number, instance, rendition, key)
+        return Measured(guid, harmless(header.instance_number, header), instance, rendition, key)
 
     def _remember(self, tx: Transaction, batch: list[Measured]) -> Lfn:
         now = self._hospital.clock()

@@ -19,7 +19,7 @@ import trio
 from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.deid.header import IdentifiedHeader
-from mdmfs.hospital.deid.refusal import RefusedError
+from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceKey, Pacs
 from mdmfs.hospital.incident import note_incident
 from mdmfs.hospital.release.escrow import verifier
@@ -31,6 +31,7 @@ from mdmfs.model.errors import (
     InstanceLostError,
     InstanceRefusedError,
     MdmfsError,
+    NoSuchFileError,
     RecallTimedOutError,
     again,
 )
@@ -45,6 +46,8 @@ log = structlog.get_logger()
 MAX_BATCH: Final = 32
 """Instances in one C-GET (design decision 12)."""
 
+PUT_AWAY: Final = frozenset({Reason.OTHER_PATIENT, Reason.RESIDUE})
+"""Refusals that take a registered file's name away. For all others, the PACS's faults of the moment, it stays: EIO."""
 MEMORY_SECONDS: Final = 30.0
 """How long it is known why a file was not released: a reader whose stream was cut midway asks once more."""
 
@@ -58,6 +61,8 @@ class Source(NamedTuple):
     file: FileRecord
     instance: InstanceRecord
     admit: Callable[[IdentifiedHeader], Awaitable[Admission]]
+    is_current: Callable[[], bool]
+    """Whether the file may still be opened under the key that it had when this was asked."""
 
 
 class _Recall:
@@ -191,6 +196,8 @@ class Recalls:
             batch = await queue.take()
             try:
                 await self._bring(pacs, batch)
+            except InstanceLostError as error:
+                await self._bring_alone(pacs, batch, error)
             except MdmfsError as error:
                 self._fail(batch, error)
             except Exception as error:  # noqa: BLE001 the service loop: one batch must not end all recalls
@@ -212,6 +219,18 @@ class Recalls:
         for recall in wanted.values():
             recall.fail(InstanceLostError(f"the PACS did not deliver {recall.guid}, and gave no reason"))
 
+    async def _bring_alone(self, pacs: Pacs, batch: list[_Recall], error: InstanceLostError) -> None:
+        """Ask singly for what a batch did not bring: only so it is known which one is lost."""
+        missing = [recall for recall in batch if not recall.has_begun.is_set()]
+        if len(batch) == 1:
+            self._fail(missing, error)
+            return
+        for recall in missing:
+            try:
+                await self._bring(pacs, [recall])
+            except MdmfsError as alone:
+                self._fail([recall], alone)
+
     async def _seal(self, incoming: IncomingInstance, recall: _Recall, gathering: Gathering) -> None:
         """Seal one instance into staging.
 
@@ -220,9 +239,11 @@ class Recalls:
         try:
             await self._stage(incoming, recall, gathering)
         except RefusedError as error:
-            self._refusals.note(recall.guid, error)
-            recall.fail(error)
-            await self._put_away(recall.guid, error)
+            fault: MdmfsError = error if error.reason in PUT_AWAY else _changed(recall.guid, error)
+            self._refusals.note(recall.guid, fault)
+            recall.fail(fault)
+            if error.reason in PUT_AWAY:
+                await self._put_away(recall.guid, error)
         except MdmfsError as error:
             self._refusals.note(recall.guid, error)
             recall.fail(error)
@@ -250,10 +271,12 @@ class Recalls:
             self._staging.writing(file.guid, file.generation, sealed_size(size)) as writer,
         ):
             async for segment in segments:
+                _refuse_stale(recall.source)
                 if not recall.has_begun.is_set():
                     await writer.begin(sealer.header, sealer.salt)
                 await writer.write(functools.partial(sealer.seal, segment))
                 recall.begin(writer.staged)
+            _refuse_stale(recall.source)
 
     def _end(self, recall: _Recall) -> None:
         """Let the next who asks begin anew, unless somebody has already."""
@@ -264,6 +287,19 @@ class Recalls:
         log.warning("recall failed", reason=str(error), code=error.code, files=len(batch))
         for recall in batch:
             recall.fail(error)
+
+
+def _refuse_stale(source: Source) -> None:
+    """Stop sealing for a file that was withdrawn, or whose key was renewed, since it was asked for."""
+    if not source.is_current():
+        message = f"{source.file.guid} was withdrawn or given a new key while it was brought online"
+        raise NoSuchFileError(message)
+
+
+def _changed(guid: Guid, refused: RefusedError) -> InstanceChangedError:
+    """Say that the PACS delivers what could never have been registered: its fault, and no reason to take names away."""
+    message = f"the PACS delivers something else for {guid} than was registered ({refused.reason}); it is not released"
+    return InstanceChangedError(message)
 
 
 def _key_of(instance: InstanceRecord) -> InstanceKey:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 from typing import Final
 
+import msgspec
+
 from mdmfs.access.acl import Acl
 from mdmfs.access.decide import Granted, Refusal, grant
 from mdmfs.hospital.catalogue.records import FileState
@@ -17,7 +19,8 @@ from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.hospital import Hospital, subject_of
-from mdmfs.hospital.ledger.records import QuarantineRecord
+from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesState
+from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.release.recall import Recalls, Source
 from mdmfs.hospital.release.render import Admission
@@ -25,6 +28,7 @@ from mdmfs.hospital.release.staging import StagedObject
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import (
     AccessDeniedError,
+    BusyError,
     CredentialExpiredError,
     InstanceRefusedError,
     MdmfsError,
@@ -35,6 +39,8 @@ from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
 
 _OPENABLE: Final = {FileState.VISIBLE, FileState.SUPERSEDED}
+ATTEMPTS: Final = 3
+"""How often a file is brought online for one request, should its key be renewed meanwhile."""
 
 
 class Bar(enum.StrEnum):
@@ -52,17 +58,29 @@ async def release(
 ) -> StagedObject:
     """Let one file out to a principal at an address; gives the staged object, whole or on its way.
 
-    Raises ``NoSuchFileError`` and ``AccessDeniedError`` as decided, ``StoreError`` if the decision cannot be recorded,
-    and what a recall raises.
+    A recall may take a minute, and what was decided before it is decided again after it. Raises ``NoSuchFileError`` and
+    ``AccessDeniedError`` as decided, ``StoreError`` if the decision cannot be recorded, and what a recall raises.
     """
+    granted, source = await _decide(principal, guid, hospital, address)
+    await hospital.audit.record(_record(principal, guid, hospital, address, Event.RELEASE, _deciding(granted)))
+    for _ in range(ATTEMPTS):
+        staged = hospital.staging.find(guid, source.file.generation)
+        if staged is not None:
+            return staged
+        await recalls.bring_online(source)
+        granted, source = await _decide(principal, guid, hospital, address)
+    message = f"the key or the copy of {guid} was renewed again and again while it was brought online; open it again"
+    raise BusyError(message)
+
+
+async def _decide(principal: Principal, guid: Guid, hospital: Hospital, address: str) -> tuple[Granted, Source]:
+    """Decide by ACLs, project, patient and rules; a refusal is recorded, then raised."""
     granted = await admit(principal, guid, hospital, address=address)
     source = source_of(granted, hospital)
     if isinstance(source, Bar):
         await hospital.audit.record(_record(principal, guid, hospital, address, Event.REFUSAL, source.value))
         raise _barred(guid, source)
-    await hospital.audit.record(_record(principal, guid, hospital, address, Event.RELEASE, _deciding(granted)))
-    staged = hospital.staging.find(guid, source.file.generation)
-    return staged or await recalls.bring_online(source)
+    return granted, source
 
 
 async def admit(principal: Principal, guid: Guid, hospital: Hospital, *, address: str) -> Granted:
@@ -105,11 +123,20 @@ def source_of(granted: Granted, hospital: Hospital) -> Source | Bar:
             raise RefusedError(Reason.OTHER_PATIENT)
         return Admission(project.policy, subject)
 
-    return Source(file, instance, admit_header)
+    return Source(file, instance, admit_header, lambda: is_current(hospital, guid, file.generation))
+
+
+def is_current(hospital: Hospital, guid: Guid, generation: int) -> bool:
+    """Tell whether a file may still be opened under this generation of its key."""
+    file = hospital.store.read(lambda tx: tx.catalogue.file(guid))
+    return file is not None and file.state in _OPENABLE and file.generation == generation
 
 
 async def quarantine(hospital: Hospital, guid: Guid, refused: RefusedError) -> None:
-    """Take the name of a file away that was refused when it was recalled; the reason is kept, and no value."""
+    """Take the name of a file away that was refused when it was recalled; the reason is kept, and no value.
+
+    With it go those of its whole series, unless the project shows parts: half a volume is worse than none.
+    """
 
     def act(tx: Transaction) -> None:
         instance = tx.uidmap.resolve(guid)
@@ -125,7 +152,12 @@ async def quarantine(hospital: Hospital, guid: Guid, refused: RefusedError) -> N
                     when=now,
                 )
             )
-            tx.catalogue.quarantine([guid], now=now)
+            hidden = [guid]
+            project, series = hospital.projects.get(instance.project), tx.series.get(instance.series)
+            if series is not None and (project is None or project.partial is Partial.HIDE):
+                hidden = [sibling for sibling, _ in tx.uidmap.of_series(instance.series)]
+                tx.series.put(msgspec.structs.replace(series, state=SeriesState.HIDDEN))
+            tx.catalogue.quarantine(hidden, now=now)
 
     now = hospital.clock()
     await hospital.store.write(act)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+import trio
 
 from mdmfs.hospital.catalogue.records import Rendition
 from mdmfs.hospital.deid.deidentify import ENGINE_GENERATION, Deidentification, deidentify
@@ -20,6 +22,10 @@ from mdmfs.hospital.dicom.pacs import IncomingInstance
 from mdmfs.model.errors import InstanceChangedError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import SEGMENT_SIZE
+
+LARGE_HEADER_BYTES: Final = 256 * 2**10
+"""From here on de-identification takes so long that it must not hold up everyone else."""
+_LARGE: Final = trio.CapacityLimiter(1)
 
 
 class Admission(NamedTuple):
@@ -89,7 +95,10 @@ class Rendering:
 
     async def _begin(self, header: IdentifiedHeader) -> ResidueGate:
         policy, subject = await self._admit(header)
-        self._deidentification = deidentify(header, policy, subject)
+        if len(header.whole) > LARGE_HEADER_BYTES:
+            self._deidentification = await trio.to_thread.run_sync(deidentify, header, policy, subject, limiter=_LARGE)
+        else:
+            self._deidentification = deidentify(header, policy, subject)
         return ResidueGate(self._deidentification)
 
 

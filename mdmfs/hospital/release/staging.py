@@ -12,7 +12,7 @@ import errno
 import os
 import pathlib
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Final
 
 import structlog
@@ -25,7 +25,7 @@ from mdmfs.sealing.layout import HEADER_SIZE, SALT_SIZE, Buffer
 log = structlog.get_logger()
 
 READ_BYTES: Final = 2**20
-_NAME = re.compile(r"(?P<guid>[0-9a-f-]{36})\.(?P<generation>\d{1,10})")
+_NAME = re.compile(r"(?P<guid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.(?P<generation>\d{1,10})", re.ASCII)
 
 
 class StagedObject:
@@ -39,6 +39,8 @@ class StagedObject:
         self.size = size
         self.salt = b""
         self._written = 0
+        self.is_being_written = False
+        self.is_discarded = False
         self._failure: MdmfsError | None = None
         self._change = trio.Event()
 
@@ -98,7 +100,7 @@ class StagedReader:
         self._staged = staged
         self._file = file
 
-    async def octets(self, start: int, stop: int) -> AsyncIterator[bytes]:
+    async def octets(self, start: int, stop: int) -> AsyncGenerator[bytes]:
         """Give a range in pieces as it becomes available; raises ``IntegrityError`` if the file is not what it was."""
         while start < stop:
             available = await self._staged.wait_for(start + 1)
@@ -155,6 +157,7 @@ class Staging:
         writer = StagingWriter(staged)
         self._keep(staged)
         self._in_use += size
+        staged.is_being_written = True
         try:
             yield writer
             await writer.complete()
@@ -165,6 +168,7 @@ class Staging:
             raise
         finally:
             self._in_use -= size
+            staged.is_being_written = False
             writer.close()
 
     def discard(self, guid: Guid) -> None:
@@ -182,7 +186,14 @@ class Staging:
         if self._objects.get(staged.guid) is staged:
             del self._objects[staged.guid]
             self._octets -= staged.size
+        staged.is_discarded = True
         staged.path.unlink(missing_ok=True)
+
+    def retain(self, is_wanted: Callable[[Guid, int], bool]) -> None:
+        """Drop the objects of which ``is_wanted`` says no, by GUID and key generation."""
+        for staged in list(self._objects.values()):
+            if not is_wanted(staged.guid, staged.generation):
+                self._drop(staged)
 
     def _make_room(self, size: int) -> None:
         if self._octets + size <= self._limit:
@@ -191,7 +202,7 @@ class Staging:
             message = f"staging holds at most {self._limit} bytes and all of it is in use; allow it more or try again"
             raise OutOfSpaceError(message)
         while self._octets + size > self._limit:
-            self._drop(next(staged for staged in self._objects.values() if staged.is_complete))
+            self._drop(next(staged for staged in self._objects.values() if not staged.is_being_written))
 
     def _take_over(self) -> None:
         """Find whole objects, oldest first; drop everything else."""
@@ -233,6 +244,8 @@ class StagingWriter:
     async def complete(self) -> None:
         """Make the whole object durable under its own name; raises ``IntegrityError`` if it is not whole.
 
+        ``StoreError`` where it was discarded meanwhile: a withdrawn file does not come back by being finished.
+
         For a moment it has both names, so that a reader finds it under whichever he knows.
         """
         if not self.staged.is_complete:
@@ -241,7 +254,11 @@ class StagingWriter:
         part, whole = self.staged.path, self.staged.path.with_suffix("")
         await trio.to_thread.run_sync(self._settle, part, whole)
         self.staged.path = whole
-        part.unlink()
+        part.unlink(missing_ok=True)
+        if self.staged.is_discarded:
+            whole.unlink(missing_ok=True)
+            message = f"the staged object {self.staged.guid} was discarded while it was written"
+            raise StoreError(message)
 
     def close(self) -> None:
         """Close the file."""
@@ -259,7 +276,8 @@ class StagingWriter:
         with _telling_full_disks(self.staged.guid):
             os.fdatasync(self._file)
             whole.unlink(missing_ok=True)
-            whole.hardlink_to(part)
+            with contextlib.suppress(FileNotFoundError):  # discarded meanwhile
+                whole.hardlink_to(part)
 
 
 @contextlib.contextmanager

@@ -106,8 +106,12 @@ async def test_a_pacs_that_hangs_counts_as_down(autojump_clock: trio.testing.Moc
     assert autojump_clock.rate == 0
     polite = Politeness(progress_timeout=5)
     async with serving(silent) as site, open_pacs(site.address, polite, surroundings()) as pacs:
-        await fail(pacs, 1, RecallTimedOutError)
+        await fail(pacs, TOLERATED - 1, RecallTimedOutError)
         assert not pacs.is_left_alone
+        await fail(pacs, 1, RecallTimedOutError)
+        assert pacs.is_left_alone
+        await fail(pacs, 5, PacsUnreachableError)
+        assert site.connections == TOLERATED
 
 
 HOURS = [

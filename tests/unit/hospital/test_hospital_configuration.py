@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.hospital.dicom.senders import Sender
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.pki.tls import Credential
 from mdmfs.wire.peers import open_client, open_keystores
@@ -114,3 +115,44 @@ async def test_a_peer_without_a_proper_name_or_address_is_told(tmp_path: Path) -
             open_keystores([], credential, anchors, nursery)
         configuration = read(tmp_path)
         assert open_keystores(configuration.keystores, credential, anchors, nursery).names == ("k1", "k2", "k3")
+
+
+DICOM = '[dicom]\nlisten = "127.0.0.1:11112"\n'
+PACS_LINE = 'address = "PACS@pacs.example.org:4242"\n'
+
+
+def test_without_dicom_nobody_may_store_to_us(tmp_path: Path) -> None:
+    """An SCP is opened by who asks for it; a notice settles for a day unless another time is said."""
+    assert read(tmp_path).dicom is None
+    found = read(tmp_path, ("[[pacs]]", DICOM + "[[pacs]]")).dicom
+    assert found is not None
+    assert (found.ae_title, found.settle, found.tls) == ("MDMFS", 86_400, None)
+
+
+def test_a_pacs_is_known_by_its_title_and_the_hosts_that_it_sends_from(tmp_path: Path) -> None:
+    """That of its address, unless others are named; TLS files lie beside the configuration."""
+    assert read(tmp_path).pacs[0].sender == Sender("main", "PACS", ("pacs.example.org",), "MDMFS")
+    more = 'senders = ["10.0.0.5"]\ntls = {certificate = "p.pem", key = "p.key", trust = "p-ca.pem"}\n'
+    found = read(tmp_path, (PACS_LINE, PACS_LINE + more))
+    assert found.pacs[0].sender.hosts == ("10.0.0.5",)
+    tls = found.dicom_tls(found.pacs[0].tls)
+    assert tls is not None
+    assert tls.credential == Credential(tmp_path / "p.pem", tmp_path / "p.key")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['clinical_hours = "8-18"', 'retrieval = "move"', 'retrieval = "push"', "associations = 0"],
+)
+def test_what_a_pacs_could_never_be_asked_is_refused(tmp_path: Path, line: str) -> None:
+    """C-MOVE too, where there is nowhere to move to."""
+    with pytest.raises(ConfigurationError):
+        read(tmp_path, (PACS_LINE, PACS_LINE + line + "\n"))
+
+
+@pytest.mark.parametrize("line", ['ae_title = "MORE-THAN-16-LETTERS"', "settle = -1", 'listen = "everywhere"'])
+def test_an_scp_that_could_never_be_is_refused(tmp_path: Path, line: str) -> None:
+    """Before anything is opened."""
+    dicom = DICOM if not line.startswith("listen") else "[dicom]\n"
+    with pytest.raises(ConfigurationError):
+        read(tmp_path, ("[[pacs]]", dicom + line + "\n[[pacs]]"))

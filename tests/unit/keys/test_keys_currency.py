@@ -12,7 +12,8 @@ import trio
 from mdmfs.access.acl import Acl
 from mdmfs.hospital.keys.currency import BEAT, behind, catch_up, is_effective, keep_current
 from mdmfs.hospital.ledger.records import Epoch
-from mdmfs.model.errors import TooFewSharesError
+from mdmfs.keystore.currency import Currency
+from mdmfs.model.errors import PeerTimedOutError, TooFewSharesError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.answers import Answers
 from mdmfs.wire.keystores import Keystores
@@ -178,3 +179,14 @@ async def test_a_history_that_a_backup_has_parted_is_told_from_its_beginning(tmp
         assert len(twin.shelf.page.graves) == 8
         held = twin.shelf.page.epochs[str(HOSPITAL)]
         assert again.hospital.store.read(lambda tx: tx.epochs.holds(Epoch(held.epoch, held.mark)))
+
+
+async def test_a_keystore_that_says_for_ever_that_it_is_not_current_is_left_alone_for_a_while(tmp_path: Path) -> None:
+    """It keeps nobody busy; and what it has acknowledged counts."""
+    async with Clinic(tmp_path).open() as opened:
+        twin = opened.clinic.keystores[KEYSTORES[0]]
+        twin.restart(currency=Currency(iter(range(0, 10**6, 301)).__next__))
+        epoch = await bury(opened, Guid(bytes(16)))
+        with pytest.raises(PeerTimedOutError, match="not current"):
+            await catch_up(KEYSTORES[0], opened.hospital)
+        assert opened.hospital.store.read(lambda tx: tx.epochs.acknowledged(KEYSTORES[0])) == epoch

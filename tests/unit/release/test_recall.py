@@ -14,6 +14,7 @@ from pydicom import Dataset
 from mdmfs.hospital.catalogue.records import FileRecord, FileState
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceKey
+from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.release.recall import MAX_BATCH, Source, _Queue, _Recall
 from mdmfs.hospital.release.render import Admission
 from mdmfs.model.errors import (
@@ -21,6 +22,7 @@ from mdmfs.model.errors import (
     InstanceLostError,
     InstanceRefusedError,
     MdmfsError,
+    NoSuchFileError,
     OutOfSpaceError,
     PacsUnreachableError,
     RecallFailedError,
@@ -141,7 +143,7 @@ async def test_ten_thousand_who_wait_are_served_in_turn_at_the_cost_of_a_few() -
         raise NotImplementedError
 
     for number in range(10_000):
-        queue.put(_Recall(Source(new_file_record(number), instance_of(number, series=number % 5000), admit)))
+        queue.put(_Recall(Source(new_file_record(number), instance_of(number, series=number % 5000), admit, lambda: True)))
     begun, taken, turns = trio.current_time(), 0, 0
     while taken < 10_000:
         batch = await queue.take()
@@ -150,8 +152,8 @@ async def test_ten_thousand_who_wait_are_served_in_turn_at_the_cost_of_a_few() -
     assert trio.current_time() - begun < 1
     assert turns == 5000
     for number in range(100):
-        queue.put(_Recall(Source(new_file_record(number), instance_of(number, series=1), admit)))
-    queue.put(_Recall(Source(new_file_record(100), instance_of(100, series=2), admit)))
+        queue.put(_Recall(Source(new_file_record(number), instance_of(number, series=1), admit, lambda: True)))
+    queue.put(_Recall(Source(new_file_record(100), instance_of(100, series=2), admit, lambda: True)))
     assert [len(await queue.take()) for _ in range(5)] == [MAX_BATCH, 1, MAX_BATCH, MAX_BATCH, 4]
 
 
@@ -163,7 +165,7 @@ async def test_two_files_of_one_instance_are_recalled_one_after_the_other() -> N
         raise NotImplementedError
 
     for number in (1, 2):
-        queue.put(_Recall(Source(new_file_record(number), instance_of(7), admit)))
+        queue.put(_Recall(Source(new_file_record(number), instance_of(7), admit, lambda: True)))
     assert [[recall.guid for recall in await queue.take()] for _ in range(2)] == [[guid_of(1)], [guid_of(2)]]
 
 
@@ -306,15 +308,55 @@ async def test_a_change_in_a_later_segment_cuts_the_stream(tmp_path: Path) -> No
 
 
 async def test_another_patient_in_the_header_takes_the_file_away(tmp_path: Path) -> None:
-    """The recall is refused, the name goes, the reason stays; the siblings come."""
+    """The recall is refused, the names go, its own and those of its series; the reason stays."""
     clinic = Clinic(tmp_path, slices((1, 2)))
     async with registered(clinic) as (hospital, guids):
         held(clinic, 1).PatientID = "TEST-2"
-        assert await outcomes(hospital, guids) == [InstanceRefusedError.__name__, ""]
-        assert list(hospital.files().values()) == guids[1:]
+        assert await outcomes(hospital, guids[:1]) == [InstanceRefusedError.__name__]
+        await until(lambda: not hospital.files())
+        assert await outcomes(hospital, guids[1:]) == [NoSuchFileError.__name__]
         (record,) = hospital.hospital.store.read(lambda tx: tx.quarantine.all(PROJECT))
         assert record.reason == "other-patient"
         await until(lambda: hospital.audited()[-1]["event"] == "quarantine")
+
+
+async def test_a_project_that_shows_parts_loses_one_name(tmp_path: Path) -> None:
+    """The siblings of a file that was put away stay."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    clinic.partial = Partial.SHOW
+    async with registered(clinic) as (hospital, guids):
+        held(clinic, 1).PatientID = "TEST-2"
+        assert await outcomes(hospital, guids) == [InstanceRefusedError.__name__, ""]
+        await until(lambda: list(hospital.files().values()) == guids[1:])
+
+
+async def test_a_faulty_answer_takes_no_name_away(tmp_path: Path) -> None:
+    """What the PACS breaks it may mend: the file is refused, and opens when its bytes are right again."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with registered(clinic) as (hospital, guids):
+        rows = held(clinic, 1).Rows
+        held(clinic, 1).Rows = rows + 1
+        assert await outcomes(hospital, guids) == [InstanceChangedError.__name__, ""]
+        assert list(hospital.files().values()) == guids
+        assert not hospital.hospital.store.read(lambda tx: tx.quarantine.all(PROJECT))
+
+
+async def test_a_file_withdrawn_during_its_recall_is_not_released(tmp_path: Path) -> None:
+    """The decision is made again after the wait, and nothing of it stays in staging."""
+    clinic = Clinic(tmp_path, slices((1,)))
+    async with registered(clinic) as (hospital, [guid]):
+        clinic.pacs.delay = 0.3
+        heard: list[str] = []
+
+        async def ask() -> None:
+            heard.extend(await outcomes(hospital, [guid]))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.sleep(0.1)
+            await hospital.hospital.store.write(lambda tx: tx.catalogue.withdraw([guid], now=1.0))
+        assert heard == [NoSuchFileError.__name__]
+        assert list((tmp_path / "staging").iterdir()) == []
 
 
 async def test_a_pacs_that_breaks_off_costs_the_rest_of_the_batch_one_try(tmp_path: Path) -> None:
