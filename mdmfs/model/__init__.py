@@ -1,1 +1,1 @@
-"""Names, subjects, principals, localities and errors: values that every zone speaks of, on the standard library only."""
+"""Names, subjects, principals, localities and errors: what every zone speaks of, on the standard library only."""

@@ -1,7 +1,7 @@
 """What can go wrong, by name: each error has a code that travels between zones and one errno at the mount.
 
-A message says what happened, to which path or GUID, and what to do. It never holds a patient's data, a real DICOM UID or
-a key: messages cross from the hospital to the worker.
+A message says what happened, to which path or GUID, and what to do. It never holds a patient's data, a real DICOM UID
+or a key: messages cross from the hospital to the worker.
 """
 
 from __future__ import annotations

@@ -1,87 +1,176 @@
-"""Fetch one sealed object to disk; whoever reads it follows behind."""
+"""Fetch one sealed object to disk, over as many answers as it takes; whoever reads it follows behind.
+
+A stream that ends midway may have been cut by the hospital on purpose, because it found that the PACS holds something
+else (design decision 5), or by a restart, or by the network. Only asking once more tells.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 import trio
 
-from mdmfs.model.errors import InstanceChangedError, IntegrityError, MdmfsError, OutOfSpaceError, PeerUnreachableError
+from mdmfs.model.errors import (
+    InstanceChangedError,
+    IntegrityError,
+    MdmfsError,
+    NoSuchFileError,
+    OutOfSpaceError,
+    PeerTimedOutError,
+    PeerUnreachableError,
+)
 from mdmfs.sealing.layout import sealed_size
-from mdmfs.wire.messages import FileDescription
 from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.store import CiphertextCache, Seal
-from mdmfs.worker.hospital import Hospital, SealedDownload
+from mdmfs.worker.hospital import Beginning, Hospital, SealedDownload
 from mdmfs.worker.open_file import OpenFile
 
 FIRST_WRITE: Final = 256 * 2**10
-"""Little, so that the first reader need not wait for more than he wants."""
+"""Of a long object: little, so that the first reader need not wait for more than he wants."""
 WRITE: Final = 2**20
+"""A shorter object is written at once."""
+MAX_FRUITLESS: Final = 2
+"""So many answers in a row may be cut without having brought more than was there."""
+FIRST_PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 2.0
+"""Seconds before the hospital is asked again, doubled each time; the first time it is asked at once."""
+
+_CUTS: Final = (PeerUnreachableError, PeerTimedOutError)
 
 
-async def fetch(
-    hospital: Hospital,
-    cache: CiphertextCache,
-    file: OpenFile,
-    description: FileDescription,
-    on_failure: Callable[[OpenFile, MdmfsError], Awaitable[None]],
-    task_status: trio.TaskStatus[tuple[Ciphertext, Seal]],
-) -> None:
-    """Ask the hospital for a file's object and take it in; started when the hospital has begun to answer.
+class Fetching:
+    """The transfer of one file, which ends with a complete object in the cache or with an error, never with a part."""
 
-    Errors before that are raised, later ones are told to who waits for the ciphertext. Nothing stays in the cache that
-    did not arrive whole.
-    """
-    with file.working():
-        async with hospital.fetch(file.guid) as download:
-            _refuse_other_size(download, file, description)
-            ciphertext = await cache.receive(file.guid, download.length)
-            file.adopt(ciphertext)
-            seal = Seal(description.generation, description.threshold, download.salt)
-            try:
-                task_status.started((ciphertext, seal))
-                await _receive(download, ciphertext, cache)
-                if file.is_spoiled:
-                    file.refuse_failed()
-                cache.keep(ciphertext, seal)
-            except MdmfsError as error:
-                cache.abandon(ciphertext)
-                ciphertext.fail(error)
-                await on_failure(file, error)
-            except BaseException:
-                cache.abandon(ciphertext)
-                ciphertext.fail(_interrupted(file))
+    def __init__(
+        self,
+        hospital: Hospital,
+        cache: CiphertextCache,
+        file: OpenFile,
+        on_begin: Callable[[Ciphertext, Seal], None],
+        patience: float,
+        *,
+        is_prefetch: bool = False,
+    ) -> None:
+        """``on_begin`` hears of each object that begins to arrive: another one when the hospital has sealed anew.
+
+        ``patience`` is how many seconds a transfer that has begun waits for a hospital that is away.
+        """
+        self._hospital = hospital
+        self._cache = cache
+        self._file = file
+        self._on_begin = on_begin
+        self._patience = patience
+        self._is_prefetch = is_prefetch
+        self._arriving: tuple[Ciphertext, Seal] | None = None
+        self._furthest = 0
+        self._attempts = 0
+        """Since the last byte that was new."""
+        self._fruitless = 0
+        self._give_up_at = float("inf")
+
+    async def run(self) -> None:
+        """Transfer; raises what the hospital's answer raises, or why it did not come whole."""
+        try:
+            while not await self._is_whole():
+                pass
+        except MdmfsError as error:
+            self._abandon(error)
+            raise
+        except BaseException:
+            self._abandon(PeerUnreachableError(f"the transfer of {self._file.guid} was interrupted; open it again"))
+            raise
+
+    async def _is_whole(self) -> bool:
+        """Ask the hospital and take in what it answers; False where it has to be asked again."""
+        is_answered = False
+        try:
+            async with self._hospital.fetch(
+                self._file.guid, beginning=self._beginning(), is_prefetch=self._is_prefetch
+            ) as download:
+                is_answered = True
+                ciphertext, seal = await self._place(download)
+                await _receive(download, ciphertext, self._cache)
+        except _CUTS as error:
+            await self._outlast(error, is_answered=is_answered)
+            return False
+        except NoSuchFileError as error:
+            if self._arriving is None:
                 raise
+            message = f"{self._file.guid} was taken away while it was transferred"
+            raise InstanceChangedError(message) from error
+        if self._file.is_spoiled:
+            self._file.refuse_failed()
+        self._cache.keep(ciphertext, seal)
+        self._arriving = None
+        return True
 
+    def _beginning(self) -> Beginning | None:
+        """Say what is here already."""
+        if self._arriving is None or not self._arriving[0].arrived:
+            return None
+        return Beginning(self._arriving[1].salt, self._arriving[0].arrived)
 
-def _interrupted(file: OpenFile) -> PeerUnreachableError:
-    return PeerUnreachableError(f"the transfer of {file.guid} was interrupted; open it again")
+    async def _place(self, download: SealedDownload) -> tuple[Ciphertext, Seal]:
+        """Find where the bytes go: behind those that are here, or into a new object that takes the place of the old."""
+        if download.length != sealed_size(self._file.size):
+            message = f"{self._file.guid} is not of the size that its directory says; list the directory again"
+            raise InstanceChangedError(message)
+        if self._arriving is not None and download.begin:
+            return self._arriving
+        if self._arriving is not None:
+            self._cache.abandon(self._arriving[0])
+            self._arriving = None
+        ciphertext = await self._cache.receive(self._file.guid, download.length)
+        arriving = self._arriving = ciphertext, Seal(download.generation, download.threshold, download.salt)
+        self._file.adopt(ciphertext)
+        self._on_begin(*arriving)
+        return arriving
 
+    async def _outlast(self, error: MdmfsError, *, is_answered: bool) -> None:
+        """Wait before the hospital is asked again; raises where nothing had begun, or it has been long enough."""
+        if self._arriving is None:
+            raise error
+        now, arrived = trio.current_time(), self._arriving[0].arrived
+        if arrived > self._furthest or not self._attempts:
+            self._furthest, self._attempts, self._fruitless = arrived, 0, 0
+            self._give_up_at = now + self._patience
+        elif is_answered:
+            self._fruitless += 1
+        if now >= self._give_up_at or self._fruitless >= MAX_FRUITLESS:
+            raise error
+        await trio.sleep(min(FIRST_PAUSE * 2**self._attempts, LONGEST_PAUSE) if self._attempts else 0)
+        self._attempts += 1
 
-def _refuse_other_size(download: SealedDownload, file: OpenFile, description: FileDescription) -> None:
-    if description.size != file.size or download.length != sealed_size(file.size):
-        message = f"{file.guid} is not of the size that its directory says; list the directory again"
-        raise InstanceChangedError(message)
+    def _abandon(self, error: MdmfsError) -> None:
+        if self._arriving is not None:
+            self._cache.abandon(self._arriving[0])
+            self._arriving[0].fail(error)
 
 
 async def _receive(download: SealedDownload, ciphertext: Ciphertext, cache: CiphertextCache) -> None:
+    """Take in all that is left of an object; what had come when the stream is cut stays."""
     room = memoryview(bytearray(min(WRITE, ciphertext.length)))
     while not ciphertext.is_complete:
-        wanted = min(FIRST_WRITE if not ciphertext.arrived else WRITE, ciphertext.length - ciphertext.arrived)
+        is_first_of_many = not ciphertext.arrived and ciphertext.length > WRITE
+        wanted = min(FIRST_WRITE if is_first_of_many else WRITE, ciphertext.length - ciphertext.arrived)
         filled = 0
-        while filled < wanted:
-            count = await download.receive_into(room[filled:wanted])
-            if not count:
-                message = f"the sealed object of {ciphertext.guid} ended before its end; open it again"
-                raise IntegrityError(message)
-            filled += count
+        try:
+            while filled < wanted:
+                count = await download.receive_into(room[filled:wanted])
+                if not count:
+                    message = f"the sealed object of {ciphertext.guid} ended before its end; open it again"
+                    raise IntegrityError(message)
+                filled += count
+        except _CUTS:
+            await _write(ciphertext, room[:filled], cache)
+            raise
         await _write(ciphertext, room[:filled], cache)
 
 
 async def _write(ciphertext: Ciphertext, octets: memoryview, cache: CiphertextCache) -> None:
     """Write to disk; where space could not be taken beforehand, older objects make room now."""
-    while True:
+    while octets:
         try:
             await trio.to_thread.run_sync(ciphertext.write, octets)
         except OSError as error:

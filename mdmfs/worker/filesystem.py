@@ -26,6 +26,7 @@ from mdmfs.worker.namespace.listing import Listing
 from mdmfs.worker.namespace.names import Namespace
 from mdmfs.worker.open_file import OpenFile
 from mdmfs.worker.opening import Opener
+from mdmfs.worker.prefetch.siblings import SiblingPrefetch
 
 GUID_ATTRIBUTE: Final = b"user.guid"
 REPLICAS_ATTRIBUTE: Final = b"user.replicas"
@@ -51,18 +52,26 @@ class Kernel(Protocol):
 class _DirectoryHandle:
     inode: int
     listing: Listing
+    opened: float
 
 
 class FileSystem:
     """One mount's files and directories. Every error is an ``MdmfsError``."""
 
     def __init__(
-        self, hospital: Hospital, namespace: Namespace, descriptions: Descriptions, opener: Opener, kernel: Kernel
+        self,
+        hospital: Hospital,
+        namespace: Namespace,
+        descriptions: Descriptions,
+        opener: Opener,
+        prefetch: SiblingPrefetch,
+        kernel: Kernel,
     ) -> None:
         self._hospital = hospital
         self._namespace = namespace
         self._descriptions = descriptions
         self._opener = opener
+        self._prefetch = prefetch
         self._kernel = kernel
         self._handles = itertools.count(1)
         self._directories: dict[int, _DirectoryHandle] = {}
@@ -100,7 +109,7 @@ class FileSystem:
     async def open_directory(self, inode: int) -> int:
         """Open a directory and give a handle."""
         handle = next(self._handles)
-        self._directories[handle] = _DirectoryHandle(inode, await self._namespace.listing(inode))
+        self._directories[handle] = _DirectoryHandle(inode, await self._namespace.listing(inode), trio.current_time())
         return handle
 
     async def read_directory(self, handle: int, position: int) -> Iterator[tuple[bytes, Node, int]]:
@@ -119,7 +128,8 @@ class FileSystem:
 
     def close_directory(self, handle: int) -> None:
         """End a handle."""
-        del self._directories[handle]
+        closed = self._directories.pop(handle)
+        self._prefetch.note_closed(closed.inode, closed.opened)
 
     def _entries(self, opened: _DirectoryHandle, position: int) -> Iterator[tuple[bytes, Node, int]]:
         names, nodes = opened.listing.names, opened.listing.nodes
@@ -132,7 +142,8 @@ class FileSystem:
         """Open a file and give a handle; when this returns, its first bytes can be read at once."""
         node = self._file(inode)
         handle = next(self._handles)
-        self._files[handle] = await self._opener.open(node, self._siblings(inode, node))
+        siblings = self._siblings(inode, node)
+        self._files[handle] = await self._opener.open(node, siblings)
         return handle
 
     async def read(self, handle: int, offset: int, length: int) -> bytes:
@@ -151,16 +162,19 @@ class FileSystem:
         return node
 
     def _siblings(self, inode: int, node: Node) -> Sequence[Guid]:
-        """Name the files that a program which opens one after the other opens next."""
+        """Name the files that a program which opens one after the other opens next; they are fetched ahead."""
         parent = self._namespace.inodes.of(inode).parent
         before, when = self._last_open
         now = trio.current_time()
         self._last_open = parent, now
         listing = self._namespace.held(parent)
-        if before != parent or now > when + BURST_SECONDS or listing is None:
+        if listing is None:
             return ()
-        first = bisect.bisect_right(listing.names, node.name.encode("utf-8", "surrogatepass"))
-        following = (listing.nodes[name] for name in listing.names[first : first + SIBLINGS])
+        position = bisect.bisect_left(listing.names, node.name.encode("utf-8", "surrogatepass"))
+        self._prefetch.note_open(parent, listing.in_order, position)
+        if before != parent or now > when + BURST_SECONDS:
+            return ()
+        following = listing.in_order[position + 1 : position + 1 + SIBLINGS]
         return [Guid(node.guid) for node in following if node.kind is NodeKind.FILE]
 
     # Extended attributes and totals
@@ -206,7 +220,10 @@ class FileSystem:
             octets = self.attributes(inode).guid
         except MdmfsError:
             octets = b""
-        await self._opener.revoke(inode, Guid(octets) if octets else None)
+        guid = Guid(octets) if octets else None
+        if guid is not None:
+            self._descriptions.forget(guid)
+        await self._opener.revoke(inode, guid)
 
     async def revoke_all(self) -> None:
         """Stop everyone who reads anything."""

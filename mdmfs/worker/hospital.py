@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
@@ -16,8 +18,12 @@ from mdmfs.wire.client import Client, Download
 from mdmfs.wire.messages import (
     CHANGES_PATH,
     DESCRIBE_PATH,
+    GENERATION_HEADER,
     LIST_PATH,
+    PREFETCH,
+    PURPOSE_HEADER,
     SEALED_PATH,
+    THRESHOLD_HEADER,
     TOTALS_PATH,
     AskChanges,
     AskTotals,
@@ -29,8 +35,18 @@ from mdmfs.wire.messages import (
     Totals,
 )
 
+_PARTIAL: Final = 206
+_NUMBER: Final = re.compile(r"[0-9]{1,9}")
 STATFS_SECONDS: Final = 5.0
 """``df`` looks at every mount of a node and must not hang at ours."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a transfer that was cut has brought: the salt of the sealing, and how many bytes of it."""
+
+    salt: bytes
+    length: int
 
 
 class SealedDownload(Protocol):
@@ -38,11 +54,23 @@ class SealedDownload(Protocol):
 
     @property
     def length(self) -> int:
-        """Of the sealed object, in bytes, exact."""
+        """Of the whole sealed object, in bytes, exact."""
+
+    @property
+    def begin(self) -> int:
+        """Where the bytes begin: at 0, or where the beginning ends that was told of, if it is the same sealing."""
 
     @property
     def salt(self) -> bytes:
         """Of this sealing: the first 24 bytes of the object must be the same."""
+
+    @property
+    def generation(self) -> int:
+        """Of the file key."""
+
+    @property
+    def threshold(self) -> int:
+        """How many shares make the key."""
 
     async def receive_into(self, buffer: memoryview) -> int:
         """Fill some of a buffer and give the number of bytes; 0 at the true end only, a cut one raises."""
@@ -63,8 +91,10 @@ class Hospital(Protocol):
     async def totals(self, lfn: Lfn) -> Totals:
         """Count what lies below a directory."""
 
-    def fetch(self, guid: Guid) -> AbstractAsyncContextManager[SealedDownload]:
-        """Ask for a file's sealed object: the hospital decides, recalls and seals."""
+    def fetch(
+        self, guid: Guid, *, beginning: Beginning | None = None, is_prefetch: bool = False
+    ) -> AbstractAsyncContextManager[SealedDownload]:
+        """Ask for a file's sealed object, or for what follows a beginning: the hospital decides, recalls and seals."""
 
 
 class RemoteHospital:
@@ -96,23 +126,51 @@ class RemoteHospital:
         return await self._client().call(TOTALS_PATH, AskTotals(str(lfn)), Totals, deadline=deadline)
 
     @contextlib.asynccontextmanager
-    async def fetch(self, guid: Guid) -> AsyncIterator[SealedDownload]:
+    async def fetch(
+        self, guid: Guid, *, beginning: Beginning | None = None, is_prefetch: bool = False
+    ) -> AsyncIterator[SealedDownload]:
         """Ask for the sealed object; the deadline is for the first byte, after it the stream must not stall."""
-        async with self._client().get(SEALED_PATH + str(guid), deadline=self._until()) as download:
-            yield _RemoteDownload(download)
+        headers = {PURPOSE_HEADER: PREFETCH} if is_prefetch else {}
+        if beginning is not None:
+            headers |= {"range": f"bytes={beginning.length}-", "if-range": f'"{beginning.salt.hex()}"'}
+        async with self._client().get(SEALED_PATH + str(guid), headers=headers, deadline=self._until()) as download:
+            yield _RemoteDownload(download, beginning)
 
     def _until(self) -> float:
         return trio.current_time() + self._deadline
 
 
 class _RemoteDownload:
-    def __init__(self, download: Download) -> None:
+    def __init__(self, download: Download, beginning: Beginning | None) -> None:
         self._download = download
-        self.length = download.length
+        self.begin = beginning.length if beginning is not None and download.status == _PARTIAL else 0
+        self.length = self.begin + download.length
         self.salt = salt_of(download.etag)
+        self.generation = _number_of(download, GENERATION_HEADER)
+        self.threshold = _number_of(download, THRESHOLD_HEADER)
+        if not self.threshold:
+            message = "the hospital says that no share is needed for a key"
+            raise MalformedMessageError(message)
+        if download.status == _PARTIAL and not self._follows(beginning):
+            message = "the hospital sent a part of a sealed object that nobody asked for"
+            raise MalformedMessageError(message)
 
     async def receive_into(self, buffer: memoryview) -> int:
         return await self._download.receive_into(buffer)
+
+    def _follows(self, beginning: Beginning | None) -> bool:
+        """Whether a part is of the sealing that was asked for, and begins where its beginning ends."""
+        told = self._download.headers.get("content-range", "")
+        is_there = told == f"bytes {self.begin}-{self.length - 1}/{self.length}"
+        return beginning is not None and beginning.salt == self.salt and is_there
+
+
+def _number_of(download: Download, name: str) -> int:
+    text = download.headers.get(name, "")
+    if not _NUMBER.fullmatch(text):
+        message = f"the hospital's answer has no number in {name}"
+        raise MalformedMessageError(message)
+    return int(text)
 
 
 def salt_of(etag: str) -> bytes:

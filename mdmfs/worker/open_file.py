@@ -14,7 +14,8 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import CHUNK_SIZE, HEADER_SIZE, SEALED_CHUNK_SIZE, SealedRange, last_chunk_range, sealed_range
 from mdmfs.sealing.unseal import Unsealer
 from mdmfs.wire.messages import Node
-from mdmfs.worker.cache.ciphertext import Ciphertext
+from mdmfs.worker.cache.ciphertext import Ciphertext, SupersededError
+from mdmfs.worker.cache.store import Seal
 from mdmfs.worker.pages import Pages
 
 PIECE: Final = 2**20
@@ -36,6 +37,12 @@ class OpenFile:
         self.readers = 0
         self.ready = trio.Event()
         """Set when it can be read, or has failed."""
+        self.is_wanted = False
+        """Whether somebody has opened it; until then it is fetched ahead, and nobody has asked for its key."""
+        self.arriving: tuple[Ciphertext, Seal] | None = None
+        """What the fetch that goes on brings."""
+        self.fetching: trio.Event | None = None
+        """Set when the fetch has ended; None where there was none."""
         self.repairing = trio.Lock()
         self.window = 0
         """Bytes to push ahead of a reader; grows while it reads on in order."""
@@ -47,6 +54,8 @@ class OpenFile:
         self._works: set[trio.CancelScope] = set()
         self._ciphertext: Ciphertext | None = None
         self._unsealer: Unsealer | None = None
+        self._taken = trio.Event()
+        """Set while there is a sealed object with its unsealer, and for ever when it has failed."""
         self._adopted: list[Ciphertext] = []
         self.has_pushed = False
         """Whether there may be pages of it."""
@@ -72,18 +81,36 @@ class OpenFile:
         return isinstance(self._failure, IntegrityError | AccessDeniedError)
 
     def adopt(self, ciphertext: Ciphertext) -> None:
-        """Close it when nobody can be reading it any more."""
+        """Read this object as soon as it is unlocked, and none from before; it is closed when nobody can be reading."""
+        self.set_aside()
         self._adopted.append(ciphertext)
 
+    def set_aside(self) -> None:
+        """Let readers wait for the next object: this one is damaged, or there is a newer one."""
+        self._ciphertext = self._unsealer = None
+        if self._taken.is_set() and self._failure is None:
+            self._taken = trio.Event()
+        for older in self._adopted:
+            older.supersede()
+
     def take(self, ciphertext: Ciphertext, unsealer: Unsealer) -> None:
-        """Read this object, with this unsealer, from now on."""
-        self._ciphertext, self._unsealer = ciphertext, unsealer
+        """Read this object, with this unsealer, from now on; unless a newer one has been adopted meanwhile."""
+        if ciphertext is self._adopted[-1]:
+            self._ciphertext, self._unsealer = ciphertext, unsealer
+            self._taken.set()
+
+    async def wait_until_taken(self) -> None:
+        """Wait until it can be read; raises what made it unreadable."""
+        while self._ciphertext is None and self._failure is None:
+            await self._taken.wait()
+        self.refuse_failed()
 
     def fail(self, error: MdmfsError) -> None:
         """Let every reader know that there is nothing more to read; the first reason stays."""
         self._failure = self._failure or error
         for ciphertext in self._adopted:
             ciphertext.fail(self._failure)
+        self._taken.set()
         self.ready.set()
 
     def revoke(self) -> None:
@@ -102,10 +129,7 @@ class OpenFile:
         if not piece.chunks:
             return b""
         with self.in_use():
-            self.refuse_failed()
-            ciphertext, unsealer = self._working()
-            await ciphertext.wait_for(piece.offset + piece.length)
-            self.refuse_failed()
+            ciphertext, unsealer = await self._arrived(piece.offset + piece.length)
             plain = await trio.to_thread.run_sync(_unseal_range, ciphertext, unsealer, piece, limiter=_reading)
             self.refuse_failed()
             return plain
@@ -113,9 +137,8 @@ class OpenFile:
     async def check_end(self) -> None:
         """Prove by the last chunk that the object is whole; raises ``IntegrityError``."""
         with self.in_use():
-            ciphertext, unsealer = self._working()
             last = last_chunk_range(self.size)
-            await ciphertext.wait_for(last.offset + last.length)
+            ciphertext, unsealer = await self._arrived(last.offset + last.length)
             await trio.to_thread.run_sync(_unseal_range, ciphertext, unsealer, last, limiter=_reading)
 
     async def push(self, pages: Pages, begin: int, end: int) -> None:
@@ -123,9 +146,9 @@ class OpenFile:
         end = min(end, self.size)
         self.has_pushed = True
         with self.in_use():
-            ciphertext, unsealer = self._working()
             while begin < end and not self._failure:
-                await ciphertext.wait_for(_sealed_end(self.size, begin, min(PIECE, end - begin)))
+                wanted = _sealed_end(self.size, begin, min(PIECE, end - begin))
+                ciphertext, unsealer = await self._arrived(wanted)
                 there = end if ciphertext.is_complete else min(end, _plain_arrived(ciphertext.arrived))
                 begin = await trio.to_thread.run_sync(
                     self._push_there, pages, (ciphertext, unsealer), begin, there, limiter=_pushing
@@ -184,12 +207,18 @@ class OpenFile:
         self._adopted.clear()
         self._unsealer = None
 
-    def _working(self) -> tuple[Ciphertext, Unsealer]:
-        if self._ciphertext is None or self._unsealer is None:
-            self.refuse_failed()
-            message = f"{self.guid} is read before it was opened"
-            raise MdmfsError(message)
-        return self._ciphertext, self._unsealer
+    async def _arrived(self, end: int) -> tuple[Ciphertext, Unsealer]:
+        """Wait for the sealed bytes before ``end``, of whichever object brings them; raises why they do not come."""
+        while True:
+            await self.wait_until_taken()
+            ciphertext, unsealer = self._ciphertext, self._unsealer
+            if ciphertext is None or unsealer is None:
+                message = f"{self.guid} is read after it was closed"
+                raise MdmfsError(message)
+            with contextlib.suppress(SupersededError):
+                await ciphertext.wait_for(end)
+                self.refuse_failed()
+                return ciphertext, unsealer
 
 
 def _unseal_range(ciphertext: Ciphertext, unsealer: Unsealer, piece: SealedRange) -> bytes:

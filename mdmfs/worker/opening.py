@@ -19,10 +19,9 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.header import ObjectContext, Role
 from mdmfs.sealing.layout import CHUNK_SIZE, HEADER_SIZE, SALT_SIZE
 from mdmfs.wire.messages import Node
-from mdmfs.worker.cache.ciphertext import Ciphertext
+from mdmfs.worker.cache.ciphertext import Ciphertext, SupersededError
 from mdmfs.worker.cache.store import CiphertextCache, Seal
-from mdmfs.worker.descriptions import Descriptions
-from mdmfs.worker.fetching import fetch
+from mdmfs.worker.fetching import Fetching
 from mdmfs.worker.hospital import Hospital
 from mdmfs.worker.keys.ring import KeyRing, Lock
 from mdmfs.worker.open_file import OpenFile
@@ -44,10 +43,9 @@ log = structlog.get_logger(__name__)
 class Opener:
     """Opens files and reads them, for one caller's credential."""
 
-    def __init__(  # noqa: PLR0913 one for each step of the page
+    def __init__(
         self,
         hospital: Hospital,
-        descriptions: Descriptions,
         cache: CiphertextCache,
         keys: KeyRing,
         pages: Pages,
@@ -57,7 +55,6 @@ class Opener:
     ) -> None:
         """``deadline``: seconds that an open waits for its first bytes. The nursery outlives all open files."""
         self._hospital = hospital
-        self._descriptions = descriptions
         self._cache = cache
         self._keys = keys
         self._pages = pages
@@ -75,6 +72,8 @@ class Opener:
         file = self._files.get(node.inode)
         if file is None or file.is_broken or file.guid.octets != node.guid:
             file = self._files[node.inode] = OpenFile(node)
+        if not file.is_wanted:
+            file.is_wanted = True
             self._nursery.start_soon(self._guard, file, self._bring, file, siblings)
         file.readers += 1
         try:
@@ -83,6 +82,25 @@ class Opener:
             self.close(file)
             raise
         return file
+
+    def has(self, node: Node) -> bool:
+        """Ask whether the ciphertext of a file is here, or on its way."""
+        return node.inode in self._files or Guid(node.guid) in self._cache
+
+    async def prefetch(self, node: Node) -> None:
+        """Fetch the ciphertext of a file that nobody has opened; raises why it does not come.
+
+        Cancelled, the fetch ends, unless somebody has opened the file meanwhile: it is his, then.
+        """
+        if self.has(node):
+            return
+        file = self._files[node.inode] = OpenFile(node)
+        file.readers += 1
+        try:
+            await self._fetch(file, is_prefetch=True).wait()
+            file.refuse_failed()
+        finally:
+            self.close(file)
 
     async def _wait(self, file: OpenFile) -> None:
         with trio.move_on_after(self._deadline) as patience:
@@ -99,8 +117,9 @@ class Opener:
 
     async def read(self, file: OpenFile, offset: int, length: int) -> bytes:
         """Give plaintext, short at the end of the file only; a damaged cache is mended by one fresh fetch."""
-        begun_with = file.ciphertext
         self._resident.discard(file.inode)
+        await file.wait_until_taken()
+        begun_with = file.ciphertext
         try:
             plain = await file.read(offset, length)
         except IntegrityError as error:
@@ -118,7 +137,6 @@ class Opener:
         if guid is not None:
             self._keys.forget(guid)
             self._cache.discard(guid)
-            self._descriptions.forget(guid)
         # also where nobody has it open: its pages may still be there
         await trio.to_thread.run_sync(self._pages.invalidate, inode)
 
@@ -128,9 +146,10 @@ class Opener:
 
     async def _bring(self, file: OpenFile, siblings: Sequence[Guid]) -> None:
         """Bring one file to its readers, from the cache where it is there and sound."""
-        found = self._cache.open(file.guid, file.size)
+        found = self._cache.open(file.guid, file.size) if file.fetching is None else None
         if found is None:
             await self._bring_anew(file, siblings)
+            await self._push_first(file)
         else:
             file.adopt(found[0])
             try:
@@ -138,26 +157,48 @@ class Opener:
                 await self._push_first(file)
             except IntegrityError as error:
                 await self._mend(file, found[0], error)
-            else:
-                file.ready.set()
-                return
-        await self._push_first(file)
+                await self._push_first(file)
         file.ready.set()
 
     async def _bring_anew(self, file: OpenFile, siblings: Sequence[Guid] = ()) -> None:
         """Fetch; what arrives goes to disk while the shares are collected and the first readers read."""
-        description = await self._descriptions.of(file.guid)
-        self._nursery.start_soon(self._guard, file, self._prepare, file, description.threshold, siblings)
-        fetching = functools.partial(fetch, self._hospital, self._cache, file, description, self._fail)
-        await self._unlock(file, *await self._nursery.start(fetching))
+        self._nursery.start_soon(self._guard, file, self._prepare, file, siblings)
+        if file.fetching is None:
+            self._fetch(file)
+        elif file.arriving is not None:
+            self._begin(file, *file.arriving)
+        await file.wait_until_taken()
 
-    async def _prepare(self, file: OpenFile, threshold: int, siblings: Sequence[Guid]) -> None:
+    def _fetch(self, file: OpenFile, *, is_prefetch: bool = False) -> trio.Event:
+        """Begin to fetch, and give what is set at the end."""
+        begin = functools.partial(self._begin, file)
+        fetching = Fetching(self._hospital, self._cache, file, begin, self._deadline, is_prefetch=is_prefetch)
+        file.fetching, file.arriving = trio.Event(), None
+        self._nursery.start_soon(self._run, file, fetching, file.fetching)
+        return file.fetching
+
+    async def _run(self, file: OpenFile, fetching: Fetching, ended: trio.Event) -> None:
+        try:
+            await self._guard(file, fetching.run)
+        finally:
+            ended.set()
+
+    async def _prepare(self, file: OpenFile, siblings: Sequence[Guid]) -> None:
         with contextlib.suppress(MdmfsError):  # whoever unlocks the file is told
-            await self._keys.prepare(file.guid, threshold, siblings)
+            await self._keys.prepare(file.guid, siblings=siblings)
+
+    def _begin(self, file: OpenFile, ciphertext: Ciphertext, seal: Seal) -> None:
+        """Unlock an object as soon as its header is here, if somebody has opened it."""
+        file.arriving = ciphertext, seal
+        if file.is_wanted:
+            self._nursery.start_soon(self._guard, file, self._unlock, file, ciphertext, seal, ())
 
     async def _unlock(self, file: OpenFile, ciphertext: Ciphertext, seal: Seal, siblings: Sequence[Guid] = ()) -> None:
-        """Open the object with its key, before anybody sees one of its bytes."""
-        await ciphertext.wait_for(HEADER_SIZE)
+        """Open the object with its key, before anybody sees one of its bytes; one that was superseded is let be."""
+        try:
+            await ciphertext.wait_for(HEADER_SIZE)
+        except SupersededError:
+            return
         header = ciphertext.read(0, HEADER_SIZE)
         if header[:SALT_SIZE] != seal.salt:
             message = f"the sealed object of {file.guid} does not begin with the salt that was announced"
@@ -171,15 +212,13 @@ class Opener:
             if file.ciphertext is not damaged and file.ciphertext is not None:
                 return
             self._cache.discard(file.guid)
-            self._descriptions.forget(file.guid)
-            try:
-                if damaged is None or not damaged.is_from_cache:
-                    raise error
-                log.warning("a cached object is damaged and is fetched anew", guid=str(file.guid), reason=str(error))
-                await self._bring_anew(file)
-            except MdmfsError as failure:
-                await self._fail(file, failure)
-                raise
+            if damaged is None or not damaged.is_from_cache:
+                await self._fail(file, error)
+                raise error
+            log.warning("a cached object is damaged and is fetched anew", guid=str(file.guid), reason=str(error))
+            file.set_aside()
+            file.fetching = None
+            await self._bring_anew(file)
 
     async def _fail(self, file: OpenFile, error: MdmfsError) -> None:
         """Tell all readers, and let the next open begin anew."""
@@ -227,6 +266,8 @@ class Opener:
 
     async def _guard(self, file: OpenFile, work: Callable[[*Ts], Awaitable[None]], *parts: *Ts) -> None:
         """Run background work for a file: whatever goes wrong is told to its readers, and ends no other's mount."""
+        if not file.readers:
+            return  # the last one left before it could begin
         with file.working():
             try:
                 await work(*parts)

@@ -30,6 +30,7 @@ from mdmfs.worker.keys.ring import KeyRing, KeySource
 from mdmfs.worker.namespace.feed import Feed
 from mdmfs.worker.namespace.names import Namespace
 from mdmfs.worker.opening import Opener
+from mdmfs.worker.prefetch.siblings import AHEAD_BYTES, SiblingPrefetch
 
 EXPIRY_SECONDS: Final = 0.5
 
@@ -61,6 +62,7 @@ async def run_mount(
             deadline=configuration.mount.deadline,
             task_status=task_status,
         )
+        await peers.aclose()
         nursery.cancel_scope.cancel()
 
 
@@ -86,8 +88,9 @@ async def serve_mount(  # noqa: PLR0913 the parts that a mount is made of
         kernel, watch = KernelCaches(), SignalWatch()
         namespace, descriptions = Namespace(hospital, root), Descriptions(hospital)
         ring = KeyRing(keys, deadline=deadline)
-        opener = Opener(hospital, descriptions, cache, ring, kernel, nursery, deadline=deadline)
-        filesystem = FileSystem(hospital, namespace, descriptions, opener, kernel)
+        opener = Opener(hospital, cache, ring, kernel, nursery, deadline=deadline)
+        prefetch = SiblingPrefetch(opener, nursery, budget=min(AHEAD_BYTES, cache.limit // 4))
+        filesystem = FileSystem(hospital, namespace, descriptions, opener, prefetch, kernel)
         operations = MdmfsOperations(filesystem, watch)
         with mounted(operations, kernel, mountpoint):
             nursery.start_soon(raise_limits, operations, mountpoint)

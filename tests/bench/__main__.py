@@ -26,7 +26,8 @@ def main(names: tuple[str, ...]) -> None:
     if unknown:
         message = f"no such bench: {', '.join(unknown)}; there are {', '.join(NAMES)}"
         raise click.UsageError(message)
-    sys.exit(0 if all([measure(name) for name in names]) else 1)
+    results = [measure(name) for name in names]
+    sys.exit(0 if all(results) else 1)
 
 
 def measure(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Registering a series of 400 slices: harvest, de-identify, measure, map, keys and all, beside pynetdicom's bare C-GET."""
+"""Registering a series of 400 slices, keys and all, beside pynetdicom's bare C-GET."""
 
 from __future__ import annotations
 

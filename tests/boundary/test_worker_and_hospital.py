@@ -57,7 +57,7 @@ class Desk:
         return str(self.on_wire.callers[-1])
 
     async def errno_of_asking(self, clock: trio.testing.MockClock, error: type[MdmfsError]) -> int:
-        """Give what a program sees of a refusal, which comes from the keystores' side as well."""
+        """Give what a program sees of a refusal."""
         with structlog.testing.capture_logs(), pytest.raises(error) as refused:
             await self.ask(clock)
         return errno_of(refused.value)

@@ -11,7 +11,7 @@ NO_TAG: Final = -1
 
 
 class Reason(enum.StrEnum):
-    """The reasons, as ``mdmfs quarantine`` and the audit log name them."""
+    """The reasons, as the audit log names them."""
 
     TRANSFER_SYNTAX = "transfer-syntax"
     """A transfer syntax that PS3.6 does not list, or that the engine does not read."""

@@ -17,8 +17,8 @@ _ROWS: Final = Stored(SeriesRecord)
 class RowsOfSeries:
     """``SeriesLedger`` over ordered rows.
 
-    ``x`` + ``SeriesKey.octets()``: the record. ``X`` + state (1 byte) + ``SeriesKey.octets()``: nothing. ``l`` + digest of
-    the LFN: ``SeriesKey.octets()``.
+    ``x`` + ``SeriesKey.octets()``: the record. ``X`` + state (1 byte) + ``SeriesKey.octets()``: nothing.
+    ``l`` + digest of the LFN: ``SeriesKey.octets()``.
     """
 
     def __init__(self, rows: Rows) -> None:

@@ -188,7 +188,7 @@ def _barred(guid: Guid, bar: Bar) -> MdmfsError:
             return AccessDeniedError(f"the project of {guid} has ended; its files are no longer released")
         case Bar.OTHER_RULES:
             return InstanceRefusedError(
-                f"{guid} was registered under another policy or engine: mdmfs rerender makes it anew"
+                f"{guid} was registered under another policy or engine; the hospital has to register it anew"
             )
         case Bar.NO_PACS:
             return PacsUnreachableError(f"the PACS of {guid} is no longer in the hospital's configuration")

@@ -150,6 +150,6 @@ async def verified(rendering: Rendering, guid: Guid, registered: Rendition) -> A
 def _changed(guid: Guid, *, is_header: bool) -> InstanceChangedError:
     part = "header" if is_header else "pixels"
     message = (
-        f"the PACS holds another {part} for {guid} than was registered; it is not released (mdmfs reconcile tells more)"
+        f"the PACS holds another {part} for {guid} than was registered; it is not released: tell the hospital"
     )
     return InstanceChangedError(message)

@@ -11,6 +11,10 @@ from mdmfs.model.errors import IntegrityError, MdmfsError
 from mdmfs.model.names import Guid
 
 
+class SupersededError(Exception):
+    """Another transfer of the same object has begun: what is waited for comes with that one."""
+
+
 class Ciphertext:
     """An open file of ciphertext. Reading is for worker threads, waiting for tasks; whoever opens it closes it.
 
@@ -27,6 +31,7 @@ class Ciphertext:
         self._descriptor = descriptor
         self._arrived = arrived
         self._failure: MdmfsError | None = None
+        self._is_superseded = False
         self._news = trio.Event()
 
     @property
@@ -40,8 +45,13 @@ class Ciphertext:
         return self._arrived
 
     async def wait_for(self, end: int) -> None:
-        """Wait until the bytes before ``end`` are here; raises the error of a fetch that ended before."""
+        """Wait until the bytes before ``end`` are here; raises the error of a fetch that ended before.
+
+        ``SupersededError`` where they never will be, because the hospital has sealed the file anew.
+        """
         while self._arrived < end:
+            if self._is_superseded:
+                raise SupersededError
             if self._failure is not None:
                 raise type(self._failure)(str(self._failure)) from self._failure
             await self._news.wait()
@@ -78,6 +88,11 @@ class Ciphertext:
     def fail(self, error: MdmfsError) -> None:
         """Say that no more bytes come, and why; the first reason stays."""
         self._failure = self._failure or error
+        self._tell()
+
+    def supersede(self) -> None:
+        """Say that no more bytes come, because they come to another object."""
+        self._is_superseded = True
         self._tell()
 
     def close(self) -> None:

@@ -27,6 +27,8 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import SALT_SIZE, sealed_size
 from mdmfs.worker.cache.ciphertext import Ciphertext
 
+SMALL: Final = 2**20
+"""An object up to this size takes its space when it is written, all at once."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _NO_FALLOCATE: Final = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
@@ -64,7 +66,7 @@ class CiphertextCache:
         self._complete = folder / "complete"
         self._arriving = folder / "arriving"
         self._folder = folder
-        self._limit = limit
+        self.limit = limit
         self._used = 0
         self._kept: OrderedDict[Guid, _Kept] = OrderedDict()
 
@@ -105,9 +107,9 @@ class CiphertextCache:
 
         It ends with ``keep`` or ``abandon``.
         """
-        self._evict_down_to(self._limit - length)
-        if self._used + length > self._limit:
-            message = f"the cache has room for {self._limit} bytes in all, the sealed object of {guid} needs {length}"
+        self._evict_down_to(self.limit - length)
+        if self._used + length > self.limit:
+            message = f"the cache has room for {self.limit} bytes in all, the sealed object of {guid} needs {length}"
             raise OutOfSpaceError(message)
         self._used += length
         path = self._arriving / secrets.token_hex(16)
@@ -115,7 +117,8 @@ class CiphertextCache:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            await self._allocate(descriptor, length, guid)
+            if length > SMALL:
+                await self._allocate(descriptor, length, guid)
         except BaseException as error:
             self._used -= length
             if descriptor >= 0:
@@ -193,7 +196,7 @@ class CiphertextCache:
         except OSError as error:
             message = f"the cache {self._folder} cannot be used: {error.strerror}"
             raise ConfigurationError(message) from error
-        self._evict_down_to(self._limit)
+        self._evict_down_to(self.limit)
         log.info("cache opened", objects=len(self._kept), bytes=self._used)
 
     def _learn(self, path: Path) -> None:

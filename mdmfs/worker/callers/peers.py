@@ -17,7 +17,7 @@ from mdmfs.pki.trust import Stamp, TrustAnchors
 from mdmfs.wire.client import Client
 from mdmfs.wire.configuration import KeystorePeer
 from mdmfs.wire.keystores import Keystores
-from mdmfs.wire.peers import open_client, open_keystores
+from mdmfs.wire.peers import PeerJudge, open_client
 from mdmfs.worker.configuration import HospitalPeer
 
 LOOK_SECONDS: Final = 1.0
@@ -47,6 +47,8 @@ class Peers:
         self._look_again = float("-inf")
         self._hospital: Client | None = None
         self._keystores: Keystores | None = None
+        self._clients: list[Client] = []
+        """Of the hospital and of all keystores."""
 
     def hospital(self) -> Client:
         """Give the client of the hospital; raises ``CredentialRefusedError`` where there is no usable credential."""
@@ -62,6 +64,12 @@ class Peers:
             raise self._missing()
         return self._keystores
 
+    async def aclose(self) -> None:
+        """Close all connections."""
+        clients, self._clients = self._clients, []
+        for client in clients:
+            await client.aclose()
+
     def _missing(self) -> CredentialRefusedError:
         message = f"there is no usable proxy or certificate at {self._credential.certificate_file}: make a new proxy"
         return CredentialRefusedError(message)
@@ -75,8 +83,7 @@ class Peers:
             if stamp != self._stamp:
                 self._connect_with(stamp)
         except ConfigurationError as error:
-            self._hospital = self._keystores = None
-            self._stamp = ()
+            self._disconnect()
             log.warning("no usable credential", reason=str(error))
             message = f"no usable proxy or certificate: {error}"
             raise CredentialRefusedError(message) from error
@@ -84,10 +91,22 @@ class Peers:
 
     def _connect_with(self, stamp: Stamp) -> None:
         peer = self._hospital_peer
-        hospital = open_client(peer.address, peer.dn, self._credential, self._anchors)
-        keystores = open_keystores(self._keystore_peers, self._credential, self._anchors, self._nursery)
-        if self._hospital is not None:
-            self._nursery.start_soon(self._hospital.aclose)
-        self._hospital, self._keystores = hospital, keystores
+        judge = PeerJudge(self._anchors)
+        hospital = open_client(peer.address, peer.dn, self._credential, self._anchors, judge)
+        keystores = {
+            peer.name: open_client(peer.address, peer.dn, self._credential, self._anchors, judge)
+            for peer in self._keystore_peers
+        }
+        self._disconnect()
+        self._hospital, self._keystores = hospital, Keystores(keystores, self._nursery)
+        self._clients = [hospital, *keystores.values()]
         self._stamp = stamp
         log.info("credential loaded", file=str(self._credential.certificate_file))
+
+    def _disconnect(self) -> None:
+        """Speak no more with the credential of before; calls under way end as they began."""
+        for client in self._clients:
+            self._nursery.start_soon(client.aclose)
+        self._clients = []
+        self._hospital = self._keystores = None
+        self._stamp = ()

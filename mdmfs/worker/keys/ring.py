@@ -53,6 +53,8 @@ class Lock:
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Held:
     answers: Answers
+    enough: int
+    """So many shares were waited for."""
     until: float
 
 
@@ -65,17 +67,24 @@ class KeyRing:
         self._deadline = deadline
         self._held: dict[Guid, _Held] = {}
         self._queue: dict[Guid, int] = {}
+        """What waits for its turn, and how many shares are enough."""
+        self._usual = 1
+        """How many shares made the last key: what is asked for where nothing says more."""
         self._turn = trio.Lock()
 
-    async def prepare(self, guid: Guid, threshold: int, siblings: Sequence[Guid] = ()) -> Answers:
-        """Have the shares of a file at hand, and along with them those of files that may be opened next."""
-        answers = self._fresh(guid)
+    async def prepare(self, guid: Guid, threshold: int = 0, siblings: Sequence[Guid] = ()) -> Answers:
+        """Have the shares of a file at hand, and along with them those of files that may be opened next.
+
+        0 stands for a threshold that is not known yet, and is taken to be the usual one.
+        """
+        enough = threshold or self._usual
+        answers = self._fresh(guid, enough)
         if answers is not None:
             return answers
-        self._queue[guid] = threshold
+        self._queue[guid] = max(enough, self._queue.get(guid, 0))
         try:
             async with self._turn:
-                return self._fresh(guid) or await self._collect(guid, siblings)
+                return self._fresh(guid, enough) or await self._collect(guid, enough, siblings)
         finally:
             self._queue.pop(guid, None)
 
@@ -85,7 +94,7 @@ class KeyRing:
         Raises ``AccessDeniedError``, ``TooFewSharesError``, the errors of a refused credential, and ``IntegrityError``
         where all the shares there are make no key that fits.
         """
-        guid = lock.context.guid
+        guid, self._usual = lock.context.guid, lock.threshold
         answers = await self.prepare(guid, lock.threshold, siblings)
         attempt = _Attempt(lock)
         try:
@@ -113,14 +122,14 @@ class KeyRing:
         for guid in [guid for guid, held in self._held.items() if held.until <= now]:
             del self._held[guid]
 
-    def _fresh(self, guid: Guid) -> Answers | None:
+    def _fresh(self, guid: Guid, enough: int) -> Answers | None:
         held = self._held.get(guid)
-        return held.answers if held is not None and trio.current_time() < held.until else None
+        is_fresh = held is not None and held.enough >= enough and trio.current_time() < held.until
+        return held.answers if held is not None and is_fresh else None
 
-    async def _collect(self, guid: Guid, siblings: Sequence[Guid]) -> Answers:
+    async def _collect(self, guid: Guid, threshold: int, siblings: Sequence[Guid]) -> Answers:
         """Ask for everything that waits for its turn now, and hold it."""
         self.expire()
-        threshold = self._queue[guid]
         waiting = [other for other, needed in self._queue.items() if needed == threshold]
         wanted = dict.fromkeys([guid, *waiting, *(other for other in siblings if other not in self._held)])
         until = trio.current_time() + self._deadline
@@ -130,7 +139,7 @@ class KeyRing:
         until = trio.current_time() + HOLD_SECONDS
         for other, found in answers.items():
             if found.has(threshold) or other in self._queue:
-                self._held[other] = _Held(found, until)
+                self._held[other] = _Held(found, threshold, until)
         return answers[guid]
 
 

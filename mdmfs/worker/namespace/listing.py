@@ -20,6 +20,7 @@ class Listing:
     lfn: Lfn
     directory: Node
     names: tuple[bytes, ...]
+    in_order: tuple[Node, ...]
     nodes: Mapping[bytes, Node]
     version: int
     """Of the feed: changes up to this one are in it."""

@@ -10,8 +10,8 @@ import msgspec
 import trio
 
 from mdmfs.model.errors import (
+    AccessDeniedError,
     MalformedMessageError,
-    MdmfsError,
     NoSuchFileError,
     NotADirectoryFileError,
     PeerTimedOutError,
@@ -33,6 +33,8 @@ MAX_ENTRIES: Final = 1_000_000
 """In all listings together; the directories not used for longest go first."""
 
 _OUTAGES: Final = (PeerUnreachableError, PeerTimedOutError)
+_DECIDED: Final = (NoSuchFileError, NotADirectoryFileError, AccessDeniedError)
+"""Answers that take a directory away. An expired proxy or a fault of the hospital does not: nobody's job ends by it."""
 
 
 class Replaced(NamedTuple):
@@ -123,7 +125,7 @@ class Namespace:
             if outdated is None:
                 raise
             return outdated
-        except MdmfsError:
+        except _DECIDED:
             self._drop(inode)
             if outdated is not None:
                 self._tell_replaced.send_nowait(Replaced(inode, outdated, None))
@@ -152,7 +154,7 @@ class Namespace:
         if inode == ROOT:
             self._root_number = directory.inode
             directory = msgspec.structs.replace(directory, inode=ROOT)
-        return Listing(path, directory, tuple(nodes), nodes, version, self._clock())
+        return Listing(path, directory, tuple(nodes), tuple(nodes.values()), nodes, version, self._clock())
 
     def _keep(self, inode: int, listing: Listing) -> None:
         self._listings[inode] = listing

@@ -143,7 +143,8 @@ async def test_ten_thousand_who_wait_are_served_in_turn_at_the_cost_of_a_few() -
         raise NotImplementedError
 
     for number in range(10_000):
-        queue.put(_Recall(Source(new_file_record(number), instance_of(number, series=number % 5000), admit, lambda: True)))
+        instance = instance_of(number, series=number % 5000)
+        queue.put(_Recall(Source(new_file_record(number), instance, admit, lambda: True)))
     begun, taken, turns = trio.current_time(), 0, 0
     while taken < 10_000:
         batch = await queue.take()

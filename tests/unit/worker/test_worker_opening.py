@@ -27,7 +27,6 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import CHUNK_SIZE, HEADER_SIZE, SEALED_CHUNK_SIZE
 from mdmfs.wire.messages import Collected, Node, NodeKind
 from mdmfs.worker.cache.store import CiphertextCache
-from mdmfs.worker.descriptions import Descriptions
 from mdmfs.worker.keys.ring import HOLD_SECONDS, KeyRing
 from mdmfs.worker.opening import WHOLE, Opener
 from tests.twins.hospital import KEYSTORES, REGISTERED, TwinFile, TwinHospital, unreachable
@@ -123,7 +122,7 @@ async def site(tmp_path: Path, nursery: trio.Nursery) -> Site:
     cache = CiphertextCache(tmp_path, 2**30)
     await cache.load()
     ring, kernel = KeyRing(lambda: keystores, deadline=DEADLINE), KernelTwin()
-    opener = Opener(hospital, Descriptions(hospital), cache, ring, kernel, nursery, deadline=DEADLINE)
+    opener = Opener(hospital, cache, ring, kernel, nursery, deadline=DEADLINE)
     return Site(hospital, cache, ring, kernel, opener, tmp_path)
 
 
@@ -142,7 +141,7 @@ async def test_a_file_reads_as_it_was_registered_cold_and_from_the_cache(site: S
     file = file_of(site, name)
     assert await site.read_all(file) == file.plaintext
     asked = site.hospital.fetches, site.hospital.descriptions
-    assert asked == (1, 1)
+    assert asked == (1, 0)
     assert await site.read_all(file) == file.plaintext
     assert (site.hospital.fetches, site.hospital.descriptions) == asked
 
@@ -437,7 +436,7 @@ async def test_a_revoked_reader_gets_eacces_while_waiting_and_no_page_comes_back
 
 async def test_a_file_that_does_not_fit_into_the_cache_is_enospc(site: Site) -> None:
     """By name, and the others go on."""
-    site.cache._limit = SIZE * 2  # noqa: SLF001 a smaller disk
+    site.cache.limit = SIZE * 2
     with pytest.raises(OutOfSpaceError):
         await site.read_all(file_of(site, "big.dcm"))
     assert await site.read_all(file_of(site, "small.dcm"))

@@ -1,0 +1,1 @@
+"""Fetch ahead of programs that read a directory file by file."""
