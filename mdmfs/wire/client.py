@@ -79,7 +79,10 @@ class _Connection:
 
 
 class Client:
-    """Speaks to one peer with one credential over at most ``max_connections`` connections, kept while they are used."""
+    """Speaks to one peer with one credential over connections that are kept while they are used.
+
+    At most ``max_connections`` are in use by ``call``, and as many by ``get``.
+    """
 
     def __init__(
         self,
@@ -103,7 +106,9 @@ class Client:
         self._context = context
         self._judge = judge
         self._idle: list[_Connection] = []
-        self._slots = trio.Semaphore(max_connections)
+        self._transfers = trio.Semaphore(max_connections)
+        self._calls = trio.Semaphore(max_connections)
+        """Apart, so that transfers which wait for a slow PACS hold up no listing and no feed."""
         self._is_closed = False
 
     async def call(
@@ -149,7 +154,7 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def _asked(self, question: _Question) -> AsyncIterator[Download]:
-        async with self._slots:
+        async with self._transfers if question.method == "GET" else self._calls:
             connection, download = await self._ask(question)
             is_reusable = False
             try:

@@ -588,3 +588,36 @@ def test_h11_counts_what_is_sent(body: bytes) -> None:
     protocol.send(h11.Response(status_code=200, headers=[("content-length", "2")]))
     with pytest.raises(h11.LocalProtocolError):
         _ = [protocol.send_with_data_passthrough(event) for event in (h11.Data(body), h11.EndOfMessage())]
+
+
+async def test_waiting_transfers_hold_up_no_call() -> None:
+    """A PACS that is slow for every open file leaves listings and the feed alone."""
+
+    async def get(client: Client) -> None:
+        async with client.get("/v1/transfer", deadline=soon(30)):
+            raise AssertionError
+
+    service = Service("hospital", {("GET", "/v1/transfer"): wait, ("POST", "/v1/whoami"): whoami})
+    async with serving(service) as address:
+        client = Client(address, context_of(PROXY), expected=None, max_connections=2)
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(get, client)
+            await trio.sleep(0.3)
+            assert await ask(client, seconds=3) == str(JANE.dn)
+            nursery.cancel_scope.cancel()
+        await client.aclose()
+
+
+async def test_strangers_who_never_shake_hands_take_only_their_part() -> None:
+    """A flood of silent connections keeps nobody else out."""
+    limits = Limits(handshake_seconds=5.0, newcomers_of_a_host=20)
+    async with serving(SERVICE, limits=limits) as address:
+        idle = [socket.create_connection((address.host, address.port)) for _ in range(60)]
+        await trio.sleep(0.2)
+        for connected in idle[:25]:
+            connected.close()
+        await trio.sleep(0.2)
+        assert await ask_as(address, PROXY) == str(JANE.dn)
+        for connected in idle[25:]:
+            connected.close()

@@ -149,7 +149,5 @@ async def verified(rendering: Rendering, guid: Guid, registered: Rendition) -> A
 
 def _changed(guid: Guid, *, is_header: bool) -> InstanceChangedError:
     part = "header" if is_header else "pixels"
-    message = (
-        f"the PACS holds another {part} for {guid} than was registered; it is not released: tell the hospital"
-    )
+    message = f"the PACS holds another {part} for {guid} than was registered; it is not released: tell the hospital"
     return InstanceChangedError(message)
