@@ -31,6 +31,7 @@ from mdmfs.hospital.keys.tasks import Tasks
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.projects import NOBODY, Project, read_patient_list, read_projects
 from mdmfs.hospital.registration.deposit import DEPOSIT, deposit
+from mdmfs.hospital.registration.ending import end_what_is_over
 from mdmfs.hospital.registration.harvest import Harvests
 from mdmfs.hospital.registration.trigger import Trigger
 from mdmfs.hospital.release.audit import Audit
@@ -85,6 +86,7 @@ async def run_hospital(
         nursery.start_soon(recalls.run)
         nursery.start_soon(deposit, hospital)
         nursery.start_soon(keep_current, hospital)
+        nursery.start_soon(end_what_is_over, hospital)
         if moves is not None:
             await _receive(hospital, configuration, moves, nursery)
         face = HospitalFace(hospital, recalls, Harvests(hospital, nursery), configuration.public).service()
