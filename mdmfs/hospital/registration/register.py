@@ -358,7 +358,13 @@ def _arriving(
 
 
 async def _is_stable(known: KnownPacs, found: SeriesFound, instances: Sequence[InstanceFound]) -> bool:
-    """Count again: a series that still grows waits for the next harvest."""
+    """Count again: a series that still grows waits for the next harvest.
+
+    Where the PACS keeps the count itself (0020,1209) and it agrees, one short answer tells; else all are listed again.
+    """
+    counted = await known.pacs.find_series(study_uid=found.study_uid)
+    if any(one.series_uid == found.series_uid and one.instance_count == len(instances) for one in counted):
+        return True
     again = await known.pacs.find_instances(study_uid=found.study_uid, series_uid=found.series_uid)
     return {one.instance_uid for one in again} == {one.instance_uid for one in instances}
 

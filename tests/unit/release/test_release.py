@@ -165,7 +165,7 @@ async def test_another_engine_makes_another_file_and_is_refused(tmp_path: Path) 
             file, rendition=msgspec.structs.replace(file.rendition, engine_generation=ENGINE_GENERATION - 1)
         )
         earlier = dataclasses.replace(hospital.hospital, store=RewrittenStore(clinic.store, older))
-        with pytest.raises(InstanceRefusedError, match="mdmfs rerender"):
+        with pytest.raises(InstanceRefusedError, match="another policy or engine"):
             await release(READER, guid, earlier, hospital.recalls, address="")
 
 
