@@ -11,7 +11,7 @@ import pytest
 import trio
 from pydicom import Dataset
 
-from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceFound, InstanceKey
+from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceKey, SeriesFound
 from mdmfs.hospital.ledger.records import SeriesState
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.projects import Partial
@@ -69,11 +69,11 @@ class GrowingPacs(TwinPacs):
         super().__init__(held)
         self._coming = coming
 
-    async def find_instances(self, *, study_uid: str, series_uid: str) -> list[InstanceFound]:
+    async def find_series(self, *, patient_id: str | None = None, study_uid: str | None = None) -> list[SeriesFound]:
         """Count, and grow once the instances were fetched."""
         if self.recalls and self._coming:
             self.held.append(self._coming.pop(0))
-        return await super().find_instances(study_uid=study_uid, series_uid=series_uid)
+        return await super().find_series(patient_id=patient_id, study_uid=study_uid)
 
 
 class QuotingInstance(TwinInstance):
