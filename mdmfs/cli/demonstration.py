@@ -37,7 +37,8 @@ def demo(
     state: pathlib.Path, mount: pathlib.Path | None, pacs: str, inclusion: pathlib.Path | None, *, is_check: bool
 ) -> None:
     """Show mdmfs at work: a PACS, a hospital, three keystores and a mount, until Ctrl-C."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # SIGINT too: a shell that starts us in the background lets us ignore it
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     mountpoint = (mount or mountpoint_of(state, READER)).absolute()
     seconds = CHECK_DEADLINE if is_check else DEADLINE

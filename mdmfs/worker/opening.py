@@ -92,6 +92,7 @@ class Opener:
 
         Cancelled, the fetch ends, unless somebody has opened the file meanwhile: it is his, then.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self.has(node):
             return
         file = self._files[node.inode] = OpenFile(node)
