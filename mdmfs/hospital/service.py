@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Final, Self
 
 import msgspec
@@ -14,6 +14,7 @@ from mdmfs.access.acl import Right
 from mdmfs.access.decide import decide
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.own_people import for_own_people
 from mdmfs.hospital.registration.harvest import Harvests
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import acl_of, release
@@ -21,7 +22,6 @@ from mdmfs.hospital.release.staging import StagedObject, StagedReader
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import (
     ERRORS_BY_CODE,
-    AccessDeniedError,
     IntegrityError,
     MdmfsError,
     NoSuchFileError,
@@ -95,8 +95,8 @@ class HospitalFace:
             ("POST", TOTALS_PATH): self._totals,
             ("POST", CHANGES_PATH): self._changes,
             ("GET", SEALED_PATH): self._sealed,
-            ("POST", HARVEST_PATH): self._for_own_people(self._start_harvest),
-            ("POST", HARVEST_PROGRESS_PATH): self._for_own_people(self._harvest_progress),
+            ("POST", HARVEST_PATH): for_own_people(self._hospital, self._start_harvest),
+            ("POST", HARVEST_PROGRESS_PATH): for_own_people(self._hospital, self._harvest_progress),
         }
         return Service("hospital", routes)
 
@@ -207,17 +207,6 @@ class HospitalFace:
 
     async def _harvest_progress(self, request: Request) -> Reply:
         return Reply(self._harvests.progress((await request.read(AskHarvest)).project))
-
-    def _for_own_people(self, respond: Callable[[Request], Awaitable[Reply]]) -> Respond:
-        """Let only the hospital's own certificate in, itself and no proxy of anybody else."""
-
-        async def respond_to_own(request: Request) -> Reply:
-            if request.principal.dn != self._hospital.dn:
-                message = f"{request.path} is for the hospital's own certificate only"
-                raise AccessDeniedError(message)
-            return await respond(request)
-
-        return respond_to_own
 
     def _may_know(self, tx: Transaction, principal: Principal, guid: Guid) -> bool:
         """Whether one of the file's names stands in a directory that the principal may list."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.keys.tasks import Tasks
-from mdmfs.model.errors import AccessDeniedError, MalformedMessageError, MalformedNameError
+from mdmfs.hospital.own_people import for_own_people
+from mdmfs.model.errors import MalformedMessageError, MalformedNameError
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages import KEYS_PATH, KEYS_PROGRESS_PATH, AskKeyTask, StartKeyTask
 from mdmfs.wire.service import Reply, Request, Respond
@@ -24,19 +23,9 @@ def key_routes(hospital: Hospital, tasks: Tasks) -> dict[tuple[str, str], Respon
         return Reply(tasks.progress())
 
     return {
-        ("POST", KEYS_PATH): _for_own_people(hospital, start),
-        ("POST", KEYS_PROGRESS_PATH): _for_own_people(hospital, progress),
+        ("POST", KEYS_PATH): for_own_people(hospital, start),
+        ("POST", KEYS_PROGRESS_PATH): for_own_people(hospital, progress),
     }
-
-
-def _for_own_people(hospital: Hospital, respond: Callable[[Request], Awaitable[Reply]]) -> Respond:
-    async def respond_to_own(request: Request) -> Reply:
-        if request.principal.dn != hospital.dn:
-            message = f"{request.path} is for the hospital's own certificate only"
-            raise AccessDeniedError(message)
-        return await respond(request)
-
-    return respond_to_own
 
 
 def _parse_guids(octets: list[bytes]) -> list[Guid]:
