@@ -1,4 +1,4 @@
-"""Writes one file of pins from two: what runs mdmfs first, then what only the tests need."""
+"""Writes one file of pins from several, in sections: each package stands in the first section that needs it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ def pins(path: str) -> dict[str, str]:
     return {match[1]: match[0] for match in _PIN.finditer(pathlib.Path(path).read_text(encoding="utf-8"))}
 
 
-def main(runtime: str, both: str, heading: str) -> None:
-    """Print the runtime's pins, the heading, and the pins that are only in ``both``."""
-    first, second = pins(runtime), pins(both)
-    sys.stdout.write("# Versions and hashes, chosen by ./run pin\n" + "".join(first.values()))
-    sys.stdout.write(heading + "\n" + "".join(pin for name, pin in second.items() if name not in first))
+def main(*sections: str) -> None:
+    """Print each ``HEADING=FILE``: the heading, and those of the file's pins that no earlier section holds."""
+    sys.stdout.write("# Versions and hashes, chosen by ./run pin\n")
+    written: set[str] = set()
+    for section in sections:
+        heading, _, path = section.partition("=")
+        own = {name: pin for name, pin in pins(path).items() if name not in written}
+        sys.stdout.write(heading + "\n" + "".join(own.values()))
+        written |= own.keys()
 
 
 if __name__ == "__main__":
