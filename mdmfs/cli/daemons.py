@@ -14,6 +14,7 @@ from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.daemon import run_hospital
 from mdmfs.keystore.configuration import KeystoreConfiguration
 from mdmfs.keystore.service import run_keystore
+from mdmfs.wire.metrics import serving_metrics
 from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.wire.process import forbid_core_dumps
 
@@ -24,14 +25,18 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
 @click.argument("configuration", type=_FILE)
 def hospitald(configuration: pathlib.Path) -> None:
     """Serve a hospital's images to the grid."""
-    run_until_told(run_hospital, HospitalConfiguration.read(configuration))
+    settings = HospitalConfiguration.read(configuration)
+    with serving_metrics(settings.hospital.metrics):
+        run_until_told(run_hospital, settings)
 
 
 @click.command()
 @click.argument("configuration", type=_FILE)
 def keystored(configuration: pathlib.Path) -> None:
     """Keep one share of each key."""
-    run_until_told(run_keystore, KeystoreConfiguration.read(configuration))
+    settings = KeystoreConfiguration.read(configuration)
+    with serving_metrics(settings.metrics):
+        run_until_told(run_keystore, settings)
 
 
 def run_until_told(run: Callable[..., Awaitable[None]], *arguments: Any) -> None:  # noqa: ANN401 - passed on as they are

@@ -12,6 +12,7 @@ import click
 import trio
 
 from mdmfs.model.errors import ConfigurationError
+from mdmfs.wire.metrics import serving_metrics
 from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.service import run_mount
@@ -39,7 +40,9 @@ def mount(
     if daemon:
         _start_in_background(configuration, mountpoint, log or _default_log())
         return
-    trio.run(_mount, MountConfiguration.read(configuration), mountpoint, ready)
+    settings = MountConfiguration.read(configuration)
+    with serving_metrics(settings.mount.metrics):
+        trio.run(_mount, settings, mountpoint, ready)
 
 
 @click.command()

@@ -93,6 +93,8 @@ class HospitalSettings(Settings, frozen=True):
     staging_bytes: Annotated[int, msgspec.Meta(gt=0)] = 20 * 2**30
     recall_deadline: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 60.0
     """Seconds that a caller waits for the PACS; the recall itself goes on."""
+    metrics: str = ""
+    """``HOST:PORT`` on loopback where Prometheus asks; nowhere where it is empty."""
 
 
 class KeySettings(Settings, frozen=True):

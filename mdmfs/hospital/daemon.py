@@ -27,6 +27,7 @@ from mdmfs.hospital.feed import Feed
 from mdmfs.hospital.hospital import Hospital, KnownPacs
 from mdmfs.hospital.keys.currency import keep_current
 from mdmfs.hospital.keys.face import key_routes
+from mdmfs.hospital.keys.lies import recording_lies
 from mdmfs.hospital.keys.tasks import Tasks
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.projects import NOBODY, Project, read_patient_list, read_projects
@@ -117,7 +118,9 @@ async def _assemble(
         pacs={entry.name: await _open_pacs(entry, configuration, moves, stack) for entry in configuration.pacs},
         projects=read_projects(configuration.path(settings.projects), settings.name, read_policy),
         opted_out=read_patient_list(configuration.path(settings.opt_out)) if settings.opt_out else NOBODY,
-        keystores=open_keystores(configuration.keystores, credential, configuration.anchors, nursery),
+        keystores=open_keystores(
+            configuration.keystores, credential, configuration.anchors, nursery, recording_lies(audit, time.time)
+        ),
         seal=Seal(directory / "outbox.key"),
         threshold=configuration.keys.threshold,
         required=configuration.required_keystores,

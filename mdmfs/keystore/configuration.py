@@ -28,6 +28,8 @@ class KeystoreConfiguration:
     anchors: TrustAnchors
     vomsdir: Path | None = None
     """For VOMS groups and roles."""
+    metrics: str = ""
+    """``HOST:PORT`` on loopback where Prometheus asks; nowhere where it is empty."""
 
     @classmethod
     def read(cls, path: Path) -> KeystoreConfiguration:
@@ -49,6 +51,7 @@ class KeystoreConfiguration:
             credential=file.tls.credential(path),
             anchors=file.tls.anchors(path),
             vomsdir=file.tls.voms(path),
+            metrics=file.keystore.metrics,
         )
 
 
@@ -57,6 +60,7 @@ class _Table(Settings, frozen=True):
     listen: str
     directory: str
     hospitals: list[str]
+    metrics: str = ""
 
 
 class _File(Settings, frozen=True):

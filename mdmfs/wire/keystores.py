@@ -7,13 +7,14 @@ some seconds.
 
 from __future__ import annotations
 
+import collections
 import contextlib
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 import trio
+from prometheus_client import Counter
 
 from mdmfs.model.errors import (
     ConfigurationError,
@@ -24,7 +25,7 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.names import Guid
 from mdmfs.sealing.header import FileKey
-from mdmfs.wire.answers import Answers, Verify
+from mdmfs.wire.answers import Answers, OnLie, Verify
 from mdmfs.wire.messages import (
     COLLECT_PATH,
     CONFIRM_PATH,
@@ -65,6 +66,9 @@ FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 4.0
 """Seconds for which a keystore that did not answer is left alone, doubled with each failure."""
 
+WRONG_SHARES: Final = Counter("mdmfs_wrong_shares", "Shares that contradicted the right key.", ["keystore"])
+OUTAGES: Final = Counter("mdmfs_keystore_outages", "Times that a keystore ceased to answer.", ["keystore"])
+
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 
@@ -83,14 +87,19 @@ class Keystores:
     use; they raise nothing into it.
     """
 
-    def __init__(self, clients: Mapping[str, Caller], nursery: trio.Nursery) -> None:
+    def __init__(self, clients: Mapping[str, Caller], nursery: trio.Nursery, on_lie: OnLie | None = None) -> None:
+        """Ask these keystores; ``on_lie`` hears of each wrong share, beside the log and the metric."""
         if not clients:
             message = "no keystore is configured: keys cannot be shared or collected"
             raise ConfigurationError(message)
         self._peers = {name: _Peer(name, client) for name, client in clients.items()}
         self._nursery = nursery
-        self.lies: Counter[str] = Counter()
+        self._on_lie = on_lie
+        self.lies: collections.Counter[str] = collections.Counter()
         """How many wrong shares each keystore gave."""
+        for name in self._peers:
+            WRONG_SHARES.labels(name)
+            OUTAGES.labels(name)
         self._log: Any = structlog.get_logger("mdmfs.keystores")
 
     @property
@@ -102,7 +111,7 @@ class Keystores:
     async def collecting(self, guids: Iterable[Guid], *, deadline: float) -> AsyncIterator[Gathering]:
         """Ask all keystores for the shares of these GUIDs in parallel; in the block what comes is gathered."""
         wanted = list(dict.fromkeys(guids))
-        gathering = Gathering([Answers(guid, self.names, self._note_lie) for guid in wanted], deadline)
+        gathering = Gathering([Answers(guid, self.names, self.note_lie) for guid in wanted], deadline)
         for peer in self._peers.values():
             for batch in _batches(wanted):
                 self._nursery.start_soon(_ask, peer, batch, gathering)
@@ -180,8 +189,12 @@ class Keystores:
         _refuse_other_number(keystore, len(answer.outcomes), count)
         return answer.outcomes
 
-    def _note_lie(self, keystore: str, guid: Guid, reason: str) -> None:
+    def note_lie(self, keystore: str, guid: Guid, reason: str) -> None:
+        """Name a keystore that gave a wrong share: in the log, in a metric, and to who listens."""
         self.lies[keystore] += 1
+        WRONG_SHARES.labels(keystore).inc()
+        if self._on_lie is not None:
+            self._on_lie(keystore, guid, reason)
         self._log.warning("a keystore gave a wrong share", keystore=keystore, guid=str(guid), reason=reason)
 
 
@@ -309,6 +322,7 @@ class _Peer:
         # calls that were under way together fail together: that is one outage
         if begun <= self._paused_at or was_hasty:
             return
+        OUTAGES.labels(self.name).inc()
         self._paused_at = now
         self._paused_until = now + min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)
         self._failures += 1

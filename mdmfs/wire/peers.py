@@ -13,6 +13,7 @@ from mdmfs.model.identity import Dn, Principal
 from mdmfs.pki.judge import Judge
 from mdmfs.pki.tls import Credential, client_context
 from mdmfs.pki.trust import TrustAnchors
+from mdmfs.wire.answers import OnLie
 from mdmfs.wire.client import Client
 from mdmfs.wire.configuration import KeystorePeer
 from mdmfs.wire.keystores import Keystores
@@ -61,9 +62,13 @@ def open_client(
 
 
 def open_keystores(
-    peers: Sequence[KeystorePeer], credential: Credential, anchors: TrustAnchors, nursery: trio.Nursery
+    peers: Sequence[KeystorePeer],
+    credential: Credential,
+    anchors: TrustAnchors,
+    nursery: trio.Nursery,
+    on_lie: OnLie | None = None,
 ) -> Keystores:
-    """Make the clients of all keystores; their calls run in ``nursery``. Raises ``ConfigurationError``."""
+    """Make the clients of all keystores, as ``Keystores``; raises ``ConfigurationError``."""
     judge = PeerJudge(anchors)
     clients = {peer.name: open_client(peer.address, peer.dn, credential, anchors, judge) for peer in peers}
-    return Keystores(clients, nursery)
+    return Keystores(clients, nursery, on_lie)

@@ -24,6 +24,8 @@ class MountSettings(Settings, frozen=True):
     """The LFN of the directory that is shown."""
     deadline: float = 60.0
     """Seconds that an open waits for its first bytes."""
+    metrics: str = ""
+    """``HOST:PORT`` on loopback where Prometheus asks; nowhere where it is empty."""
 
 
 class HospitalPeer(Settings, frozen=True):

@@ -19,6 +19,7 @@ from mdmfs.hospital.daemon import make_project_directories, read_policy
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.feed import Feed
 from mdmfs.hospital.hospital import Hospital, KnownPacs
+from mdmfs.hospital.keys.lies import recording_lies
 from mdmfs.hospital.ledger.records import SeriesRecord
 from mdmfs.hospital.projects import NOBODY, Partial, PatientList, Project
 from mdmfs.hospital.registration.deposit import deposit
@@ -137,7 +138,11 @@ class Clinic:
             pacs={"main": KnownPacs(self.pacs, self.issuer)},
             projects={PROJECT: project},
             opted_out=self.opted_out,
-            keystores=Keystores({name: twin.as_seen_by(OWNER) for name, twin in self.keystores.items()}, nursery),
+            keystores=Keystores(
+                {name: twin.as_seen_by(OWNER) for name, twin in self.keystores.items()},
+                nursery,
+                recording_lies(audit, lambda: self.now),
+            ),
             seal=Seal(self.folder / "outbox.key"),
             threshold=2,
             required=self.required,

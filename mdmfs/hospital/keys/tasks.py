@@ -170,6 +170,9 @@ class Task:
     def _note(self, file: FileRecord, verdict: Verdict) -> None:
         self._faults.update(fault.value for fault in verdict.faults.values())
         self._lost += verdict.is_lost
+        for name, fault in verdict.faults.items():
+            if fault is Fault.WRONG:
+                self._hospital.keystores.note_lie(name, file.guid, "what it holds is no share of this key")
         told = [f"{file.guid} {name}: {fault.value}" for name, fault in verdict.faults.items()]
         if verdict.is_lost:
             told.append(f"{file.guid}: no shares make its key")

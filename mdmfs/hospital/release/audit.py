@@ -29,6 +29,7 @@ class Event(enum.StrEnum):
     QUARANTINE = "quarantine"
     DESTRUCTION = "destruction"
     ROTATION = "rotation"
+    WRONG_SHARE = "wrong-share"
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -74,6 +75,11 @@ class Audit:
         if durable.failure is not None:
             message = f"the audit log {self._path} cannot be written: {durable.failure}; nothing is released without it"
             raise StoreError(message)
+
+    def note(self, record: AuditRecord) -> None:
+        """Have a record written with the next ones, for what nobody has to wait for."""
+        self._waiting.append((msgspec.json.encode(record) + b"\n", _Durable()))
+        self._arrival.set()
 
     async def run(self) -> None:
         """Write what is waiting, again and again, until cancelled."""

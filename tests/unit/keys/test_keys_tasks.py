@@ -111,6 +111,9 @@ async def test_a_share_of_another_file_is_wrong(tmp_path: Path) -> None:
         put(opened, FIRST, first, other)
         put(opened, FIRST, second, one)
         assert (await done(opened, KeyTask.REPAIR)).faults == {"wrong": 2}
+        told = [record for record in opened.audited() if record["event"] == "wrong-share"]
+        assert {str(record["guid"]) for record in told} == {str(first), str(second)}
+        assert all(str(record["outcome"]).startswith(f"{FIRST}: ") for record in told)
         assert await is_clean(opened)
 
 

@@ -6,6 +6,7 @@ import functools
 import itertools
 
 import pytest
+import shamir_mnemonic.shamir as slip39
 
 from mdmfs.sharing.gf256 import ORDER, TIMES, add, evaluate, interpolate, invert
 from tests.twins.octets import octets
@@ -72,3 +73,16 @@ def test_enough_points_give_the_polynomial_everywhere(degree: int) -> None:
         points = [(x, evaluate(coefficients, x)) for x in xs]
         for at in (0, 1, 3, 200, 254):
             assert interpolate(points, at) == evaluate(coefficients, at)
+
+
+@pytest.mark.parametrize(("threshold", "total"), [(1, 1), (2, 3), (3, 5), (5, 9)])
+def test_an_independent_arithmetic_of_the_field_finds_the_same_key_and_shares(threshold: int, total: int) -> None:
+    """SLIP-39's reference works in the same field, with tables of logarithms: at 0 lies our key, at x our share."""
+    secret = octets(32, "secret")
+    polynomial = [secret, *(octets(32, f"coefficient {power}") for power in range(1, threshold))]
+    points = [(x, evaluate(polynomial, x)) for x in range(1, total + 1)]
+    for chosen in itertools.combinations(points, threshold):
+        theirs = [slip39.RawShare(x, y) for x, y in chosen]
+        assert slip39._interpolate(theirs, 0) == secret  # noqa: SLF001 the arithmetic itself
+        assert all(slip39._interpolate(theirs, x) == y for x, y in points)  # noqa: SLF001
+        assert interpolate(chosen, 0) == secret

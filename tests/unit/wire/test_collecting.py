@@ -42,6 +42,8 @@ class Site:
 
     twins: dict[str, TwinKeystore]
     keystores: Keystores
+    heard: list[tuple[str, Guid]]
+    """What was told of lies."""
     secrets: dict[Guid, bytes] = dataclasses.field(default_factory=dict)
 
     async def register(self, *guids: Guid) -> None:
@@ -90,7 +92,9 @@ async def site(nursery: trio.Nursery) -> Site:
     """Three keystores that are well, seen by the hospital."""
     twins = {name: TwinKeystore() for name in NAMES}
     clients = {name: twin.as_seen_by(principal(HOSPITAL)) for name, twin in twins.items()}
-    return Site(twins, Keystores(clients, nursery))
+    heard: list[tuple[str, Guid]] = []
+    keystores = Keystores(clients, nursery, lambda keystore, guid, _: heard.append((keystore, guid)))
+    return Site(twins, keystores, heard)
 
 
 def lying(change: Callable[[Share], bytes]) -> Callable[[Collected], Collected]:
@@ -292,6 +296,7 @@ async def test_a_lying_keystore_is_outvoted_counted_and_named(site: Site, name: 
         with structlog.testing.capture_logs() as lines:
             assert await site.key(guid) == site.secrets[guid]
         assert site.keystores.lies == {name: 1}
+        assert site.heard == [(name, guid)]
         [line] = [line for line in lines if line["log_level"] == "warning"]
         assert (line["keystore"], line["guid"]) == (name, str(guid))
         assert site.secrets[guid].hex() not in repr(lines)
