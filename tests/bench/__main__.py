@@ -18,10 +18,11 @@ NAMES = sorted(path.stem for path in pathlib.Path(__file__).parent.glob("[!_]*.p
 @click.command()
 @click.argument("names", nargs=-1, metavar=f"[{'|'.join(NAMES)}]...")
 def main(names: tuple[str, ...]) -> None:
-    """Measure beside a peer; without a name, list the names."""
+    """Measure beside a peer; without a name, list the names. ``deid-large`` is ``deid_large``."""
     if not names:
         click.echo("\n".join(NAMES))
         return
+    names = tuple(name.replace("-", "_") for name in names)
     unknown = sorted(set(names) - set(NAMES))
     if unknown:
         message = f"no such bench: {', '.join(unknown)}; there are {', '.join(NAMES)}"

@@ -121,8 +121,12 @@ def _native_length(header: IdentifiedHeader) -> int:
 
 def _check_overlays(header: IdentifiedHeader) -> None:
     """Refuse overlays in the unused bits of Pixel Data (retired, PS3.3-2004 C.9.2): they have a place but no data."""
-    groups = {element[0] >> 16 for element in header.elements}.intersection(_OVERLAY_GROUPS)
-    for group in sorted(groups):
+    groups: set[int] = set()
+    for element in reversed(header.elements):
+        if element[0] >> 16 < _OVERLAY_GROUPS.start:
+            break
+        groups.add(element[0] >> 16)
+    for group in sorted(groups.intersection(_OVERLAY_GROUPS)):
         has_data = header.element(group << 16 | _OVERLAY_DATA) is not None
         has_place = any(header.element(group << 16 | number) is not None for number in _OVERLAY_PLACES)
         if has_place and (not has_data or header.octets(group << 16 | 0x0100) not in {b"", b"\1\0"}):
@@ -138,10 +142,8 @@ def _is_head(header: IdentifiedHeader) -> bool:
 
 def _regions(elements: Elements, octets: bytes) -> list[bytes]:
     """List the body parts that an object names at any depth, in capitals and without spaces."""
-    regions = []
-    for tag, _, start, stop, items in elements:
-        if tag == _BODY_PART:
-            regions.append(_squeezed(octets[start:stop]))
+    regions = [_squeezed(octets[start:stop]) for tag, _, start, stop, _ in elements if tag == _BODY_PART]
+    for tag, items in [(element[0], element[4]) for element in elements if element[4]]:
         for item in items or ():
             regions += [_coded_region(item, octets)] if tag == _REGION_SEQUENCE else _regions(item, octets)
     return [region for region in regions if region]

@@ -11,7 +11,7 @@ from typing import Final
 from mdmfs.hospital.deid.codes import known_scheme
 from mdmfs.hospital.deid.elements import Element, read_implicit_head, read_sequence
 from mdmfs.hospital.deid.encode import encode, encode_items, head
-from mdmfs.hospital.deid.pseudonyms import shift_date, shift_date_and_time, shift_date_time, shift_time
+from mdmfs.hospital.deid.pseudonyms import shift_date, shift_date_time, shift_time
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.deid.tables.dictionary import TIME_OF_DATE
 from mdmfs.hospital.deid.tables.uids import KNOWN_UIDS
@@ -141,7 +141,7 @@ def keep_words(walk: Walk, element: Element, rule: Rule) -> bytes:
     """C: keep the reviewed words of a text."""
     words = rule.words
     if element[0] in DESCRIPTORS:
-        words = (words | walk.terms) - walk.name_words
+        words = walk.descriptor_words
     texts = []
     for text in walk.value(element).split(b"\\"):
         kept, removed = clean(text, words)
@@ -182,7 +182,7 @@ def shift_dates(walk: Walk, element: Element, rule: Rule) -> bytes:
 
 
 def _moved_date(walk: Walk, date: bytes, time: bytes) -> bytes | None:
-    pair = shift_date_and_time(date, time, walk.subject, walk.policy.times)
+    pair = walk.move(date, time)
     if not date or pair is None:
         return shift_date(date, walk.subject) if date else b""
     return pair[0]
@@ -196,7 +196,7 @@ def shift_times(walk: Walk, element: Element, rule: Rule) -> bytes:
 
 
 def _moved_time(walk: Walk, date: bytes, time: bytes) -> bytes | None:
-    pair = shift_date_and_time(date, time, walk.subject, walk.policy.times)
+    pair = walk.move(date, time)
     if not time or pair is None:
         return shift_time(time, walk.subject, walk.policy.times) if time else b""
     return pair[1]

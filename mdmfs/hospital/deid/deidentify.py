@@ -82,7 +82,7 @@ class Deidentification:
         self._rules = compile_rules(policy, header.sop_class)
         self._walk = Walk(header.whole, header.read_head, self._rules, policy, subject, self.traces)
         self._walk.is_signed = header.octets(_PIXEL_REPRESENTATION) == _SIGNED
-        self._walk.name_words = self._words_of_names()
+        self._walk.forbid(self._words_of_names())
         native = header.transfer_syntax in NATIVE_SYNTAXES
         self.transfer_syntax: Final = EXPLICIT_LITTLE if native else header.transfer_syntax
         """Of the output."""

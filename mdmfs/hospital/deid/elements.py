@@ -35,6 +35,9 @@ LONG_VRS: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 NESTING_VRS: Final = frozenset({b"SQ", b"UN", b"OB", b"OW", b""})
 """VRs that may have an undefined length: sequences, sequences nobody knew, and encapsulated pixels."""
 
+HEAD_SIZES: Final = {**dict.fromkeys(SHORT_VRS, HEAD_SIZE), **dict.fromkeys(LONG_VRS, LONG_HEAD_SIZE)}
+"""Bytes before the value, by VR."""
+
 _EXPLICIT: Final = struct.Struct("<HH2sH").unpack_from
 _IMPLICIT: Final = struct.Struct("<HHI").unpack_from
 _LENGTH: Final = struct.Struct("<I").unpack_from
@@ -45,14 +48,14 @@ def read_explicit_head(octets: Octets, position: int, limit: int) -> Head | None
     if limit - position < HEAD_SIZE:
         return None
     group, number, vr, length = _EXPLICIT(octets, position)
-    tag = group << 16 | number
-    if vr in SHORT_VRS:
-        return tag, vr, length, position + HEAD_SIZE
-    if vr not in LONG_VRS:
-        raise RefusedError(Reason.MALFORMED, tag)
-    if limit - position < LONG_HEAD_SIZE:
+    start = position + HEAD_SIZES.get(vr, 0)
+    if start == position + HEAD_SIZE:
+        return group << 16 | number, vr, length, start
+    if start == position:
+        raise RefusedError(Reason.MALFORMED, group << 16 | number)
+    if start > limit:
         return None
-    return tag, vr, _LENGTH(octets, position + 8)[0], position + LONG_HEAD_SIZE
+    return group << 16 | number, vr, _LENGTH(octets, position + 8)[0], start
 
 
 def read_implicit_head(octets: Octets, position: int, limit: int) -> Head | None:

@@ -9,7 +9,7 @@ from mdmfs.hospital.deid import actions
 from mdmfs.hospital.deid.csa import rewrite
 from mdmfs.hospital.deid.elements import Element
 from mdmfs.hospital.deid.encode import encode, head
-from mdmfs.hospital.deid.profile import CSA_CREATOR, PROFILE, SAFE_CREATORS, SAFE_PRIVATE
+from mdmfs.hospital.deid.profile import CSA_CREATOR, SAFE_CREATORS, SAFE_PRIVATE
 from mdmfs.hospital.deid.terms import TECHNIQUE
 from mdmfs.hospital.deid.walk import NUMBER_SIZES, TEXT_VRS, Apply, Rule, Trace, Walk, trace_of
 
@@ -18,6 +18,8 @@ _CSA: Final = (CSA_CREATOR, 0x0029, 0x10)
 """The CSA image header; that of the series (0029,xx20) holds the whole protocol, and goes."""
 _UNTOLD: Final = frozenset({b"", b"UN"})
 """How an element comes whose VR the sender did not know, or did not say."""
+_IS_PRIVATE: Final = 0x10000
+"""The bit that makes a group odd (PS3.5 section 7.8)."""
 _FIRST_CREATOR: Final = 0x10
 _LAST_CREATOR: Final = 0xFF
 _KEEPERS: Final[dict[bytes, Apply]] = {
@@ -35,22 +37,25 @@ _KEEPERS: Final[dict[bytes, Apply]] = {
 
 def unruled(walk: Walk, element: Element, out: list[bytes]) -> bytes:
     """Keep a safe private element if the policy retains them (PS3.15 E.3.10); take everything else away."""
-    tag = element[0]
-    if walk.keeps_private and tag >> 16 & 1:
+    tag, vr = element[0], element[1]
+    if walk.keeps_private and tag & _IS_PRIVATE:
         block = walk.scope.creators.get(tag >> 8)
         if block is not None:
-            return _keep_safe(walk, element, block, out)
-        if _FIRST_CREATOR <= tag & 0xFFFF <= _LAST_CREATOR:
+            rule = _safe_rule(block[0], tag)
+            if rule is not None and (vr == rule.vr or not rule.vr or vr in _UNTOLD):
+                return _keep_safe(walk, element, rule, block, out)
+        elif _FIRST_CREATOR <= tag & 0xFFFF <= _LAST_CREATOR:
             return _reserve(walk, element, len(out))
-    return _drop(walk, element)
+    if vr in TEXT_VRS:
+        walk.traces.add(Trace.DESCRIPTION, walk.value(element))
+    elif vr in _TRACED:
+        walk.note(element, trace_of(element))
+    return b""
 
 
-def _keep_safe(walk: Walk, element: Element, block: tuple[str, int], out: list[bytes]) -> bytes:
+def _keep_safe(walk: Walk, element: Element, rule: Rule, block: tuple[str, int], out: list[bytes]) -> bytes:
     creator, place = block
     tag = element[0]
-    rule = _safe_rule(creator, tag)
-    if rule is None or (element[1] != rule.vr and rule.vr and element[1] not in _UNTOLD):
-        return _drop(walk, element)
     kept = rule.apply(walk, element, rule)
     if kept and not out[place]:
         out[place] = encode(head(tag >> 16 << 16 | tag >> 8 & 0xFF, b"LO"), creator.encode())
@@ -60,17 +65,6 @@ def _keep_safe(walk: Walk, element: Element, block: tuple[str, int], out: list[b
 def _rewrite_csa(walk: Walk, element: Element, rule: Rule) -> bytes:
     content = rewrite(walk.octets[element[2] : element[3]])
     return encode(rule.head, content) if content else b""
-
-
-def _drop(walk: Walk, element: Element) -> bytes:
-    vr = element[1]
-    if vr in TEXT_VRS:
-        row = PROFILE.get(element[0])
-        is_identity = row is not None and row.is_identity
-        walk.traces.add(Trace.IDENTITY if is_identity else Trace.DESCRIPTION, walk.value(element))
-    elif vr in _TRACED:
-        walk.note(element, trace_of(element))
-    return b""
 
 
 def _reserve(walk: Walk, element: Element, place: int) -> bytes:

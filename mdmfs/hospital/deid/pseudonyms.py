@@ -6,7 +6,6 @@ import dataclasses
 import datetime as dt
 import hmac
 import re
-import uuid
 from typing import Final
 
 from mdmfs.hospital.deid.policy import Times
@@ -19,6 +18,10 @@ MINUTES_IN_DAY: Final = 1440
 MIN_WEEKS_BACK: Final = 52
 MAX_WEEKS_BACK: Final = 521
 
+_UUID_SIZE: Final = 16
+_VERSION_4: Final = 0x4000_8000_0000_0000_0000
+"""Version and variant of a random UUID (RFC 9562 section 5.4), and beside them the bits that are drawn."""
+_RANDOM_BITS: Final = (1 << 128) - 1 ^ 0xF000_C000_0000_0000_0000
 _DATE: Final = re.compile(rb"(\d{4})(\.?)(\d{2})\2(\d{2})")
 _TIME: Final = re.compile(rb"([01]\d|2[0-3])(?:(:?)([0-5]\d)(?:\2([0-5]\d|60)(\.\d{1,6})?)?)?")
 _DATE_TIME: Final = re.compile(
@@ -69,8 +72,8 @@ class Subject:
 
     def pseudonymous_uid(self, uid: bytes) -> bytes:
         """Map a UID (ASCII, no padding): ``2.25.`` and a UUID (PS3.5 B.2) from HMAC-SHA256(UID key, UID)."""
-        digest = hmac.digest(self.uid_key, uid, "sha256")
-        return b"2.25.%d" % uuid.UUID(bytes=digest[:16], version=4).int
+        drawn = int.from_bytes(hmac.digest(self.uid_key, uid, "sha256")[:_UUID_SIZE], "big")
+        return b"2.25.%d" % (drawn & _RANDOM_BITS | _VERSION_4)
 
 
 def shift_date(date: bytes, subject: Subject) -> bytes | None:

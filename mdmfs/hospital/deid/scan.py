@@ -58,7 +58,7 @@ class Scanner:
 
     def _walk(self, octets: Octets, limit: int) -> bool:
         """Go over elements of the top level until one of undefined length, Pixel Data, or the end of what is there."""
-        position, previous, read_head = self.position, self._previous, self._read_head
+        position, previous, read_head, found = self.position, self._previous, self._read_head, self.elements.append
         is_short = False
         while limit - position >= SMALLEST:
             head = read_head(octets, position, limit)
@@ -69,14 +69,14 @@ class Scanner:
             if tag <= previous or (tag < FIRST_TAG and tag >> 16 != DIRECTORY_GROUP):
                 raise RefusedError(Reason.MALFORMED, tag)
             previous = tag
-            if length == UNDEFINED or tag in PIXELS:
+            if length & 1 or tag in PIXELS:
+                if length != UNDEFINED and tag not in PIXELS:
+                    raise RefusedError(Reason.MALFORMED, tag)
                 self._stop_at(head)
                 position = start
                 break
-            if length & 1:
-                raise RefusedError(Reason.MALFORMED, tag)
             position = start + length
-            self.elements.append((tag, vr, start, position, None))
+            found((tag, vr, start, position, None))
         self.position, self._previous = position, previous
         return not is_short
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 
 _BYTE: Final = 8
-_AT_ONCE: Final = 2**16
-"""Bytes that are copied and looked at together; a core's cache holds them."""
 _ALLOCATED: Final = frozenset({8, 16, 32, 64})
 
 
@@ -21,28 +21,36 @@ class UnusedBits:
 
     def __init__(self, allocated: int, stored: int, high_bit: int, *, is_signed: bool) -> None:
         """Raise for a layout in which the pixels are not the low bits of their cells (PS3.5 section 8.1.1)."""
-        self._cell: Final = allocated // _BYTE
-        self._phase = 0
-        self._allowed: Final[dict[int, bytes]] = {}
-        if stored == allocated:
+        self._is_looking: Final = stored != allocated
+        if not self._is_looking:
             return
         if allocated not in _ALLOCATED or not 0 < stored < allocated or high_bit != stored - 1:
             raise RefusedError(Reason.UNUSED_BITS)
-        if is_signed and stored <= allocated - _BYTE:
-            raise RefusedError(Reason.UNUSED_BITS)
-        for place in range(stored // _BYTE, self._cell):
-            used = max(0, stored - place * _BYTE)
-            half = 1 << used >> 1
-            signs = range(256 - half, 256) if is_signed else range(half, 1 << used)
-            self._allowed[place] = bytes([*range(max(half, 1)), *signs])
+        self._cell: Final = allocated // _BYTE
+        self._dtype: Final = np.dtype(f"<{'i' if is_signed else 'u'}{self._cell}")
+        self._highest: Final = (1 << stored - 1) - 1 if is_signed else (1 << stored) - 1
+        self._lowest: Final = -self._highest - 1 if is_signed else 0
+        self._cut = b""
+        """The start of a pixel whose other bytes are still to come."""
 
     def check(self, data: memoryview) -> None:
         """Look through the next bytes."""
-        if not self._allowed:
+        if not self._is_looking:
             return
-        for start in range(0, len(data), _AT_ONCE):
-            octets = bytes(data[start : start + _AT_ONCE])
-            for place, allowed in self._allowed.items():
-                if octets[(place - self._phase) % self._cell :: self._cell].translate(None, allowed):
-                    raise RefusedError(Reason.UNUSED_BITS)
-            self._phase = (self._phase + len(octets)) % self._cell
+        if self._cut:
+            missing = self._cell - len(self._cut)
+            self._cut += data[:missing]
+            data = data[missing:]
+            if len(self._cut) < self._cell:
+                return
+            self._look_at(self._cut)
+        whole = len(data) - len(data) % self._cell
+        self._cut = bytes(data[whole:])
+        self._look_at(data[:whole])
+
+    def _look_at(self, octets: bytes | memoryview) -> None:
+        pixels = np.frombuffer(octets, self._dtype)
+        if not pixels.size:
+            return
+        if pixels.max() > self._highest or (self._lowest and pixels.min() < self._lowest):
+            raise RefusedError(Reason.UNUSED_BITS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
@@ -11,7 +12,8 @@ from mdmfs.hospital.deid.codes import Code, known_code
 from mdmfs.hospital.deid.elements import Element, Elements, ReadHead
 from mdmfs.hospital.deid.encode import head
 from mdmfs.hospital.deid.policy import Option, Policy
-from mdmfs.hospital.deid.pseudonyms import Subject
+from mdmfs.hospital.deid.pseudonyms import Subject, shift_date_and_time
+from mdmfs.hospital.deid.terms import TECHNIQUE
 
 TEXT_VRS: Final = frozenset(b"AE LO LT PN SH ST UC UR UT".split())
 """VRs in which people write what they like."""
@@ -22,6 +24,9 @@ NUMBER_SIZES: Final = {
     **dict.fromkeys((b"UV", b"SV", b"FD"), 8),
 }
 """Bytes of one value of each binary VR that holds numbers or tags."""
+
+_UNMOVED: Final = (b"", b"")
+"""Stands for what has not been moved yet."""
 
 SCHEME: Final = 0x00080102
 CODE_VALUES: Final = (0x00080100, 0x00080119, 0x00080120)
@@ -139,13 +144,25 @@ class Walk:
         """Whether Pixel Representation (0028,0103) says two's complement: it decides between US and SS."""
         self.keeps_private: Final = Option.SAFE_PRIVATE in policy
         """Whether safe private elements stay."""
-        self.terms: Final = frozenset(term.encode() for term in policy.terms)
-        self.name_words: frozenset[bytes] = frozenset()
-        """Words of the names in this object, in lower case: they go from free text even where they are on a list."""
+        self.descriptor_words = descriptor_words(policy.terms)
+        """What may stay in free text."""
+        self._moved: dict[tuple[bytes, bytes], tuple[bytes, bytes] | None] = {}
 
     def value(self, element: Element) -> bytes:
         """Give an element's value without the padding around it."""
         return self.octets[element[2] : element[3]].strip(b" \0")
+
+    def forbid(self, words: frozenset[bytes]) -> None:
+        """Let words of the names in this object, in lower case, go from free text even where they are on a list."""
+        if not self.descriptor_words.isdisjoint(words):
+            self.descriptor_words -= words
+
+    def move(self, date: bytes, time: bytes) -> tuple[bytes, bytes] | None:
+        """Move a DA and its TM as one instant, and remember it: each of the two elements asks."""
+        moved = self._moved.get((date, time), _UNMOVED)
+        if moved is _UNMOVED:
+            moved = self._moved[date, time] = shift_date_and_time(date, time, self.subject, self.policy.times)
+        return moved
 
     def dataset(self, elements: Elements, rules: Mapping[int, Rule], depth: int = 0) -> list[bytes]:
         """Give for each element what is written of it, in the same order; nothing is empty bytes."""
@@ -183,6 +200,12 @@ class Walk:
             return rule.apply(self, element, dataclasses.replace(rule, head=head(element[0], vr)))
         self.note(element, rule.trace or trace_of(element))
         return rule.fallback
+
+
+@functools.lru_cache(maxsize=128)
+def descriptor_words(terms: frozenset[str]) -> frozenset[bytes]:
+    """Give the reviewed words, and those of a policy."""
+    return TECHNIQUE | frozenset(term.encode() for term in terms)
 
 
 def trace_of(element: Element) -> Trace:
