@@ -11,6 +11,7 @@ import click
 from mdmfs.cli.daemons import hospitald, keystored
 from mdmfs.cli.deidentify import deidentify_files
 from mdmfs.cli.demonstration import demo
+from mdmfs.cli.doctor import doctor
 from mdmfs.cli.harvest import harvest
 from mdmfs.cli.keys import keys
 from mdmfs.cli.logs import log_to_standard_error
@@ -33,7 +34,12 @@ def cli(log_level: str) -> None:
     log_to_standard_error(log_level)
 
 
-for _command in (hospitald, keystored, mount, umount, harvest, deidentify_files, policy, keys, inspect, unseal, demo):
+_COMMANDS: Final = (
+    *(hospitald, keystored, harvest, keys, doctor),
+    *(mount, umount, inspect, unseal),
+    *(policy, deidentify_files, demo),
+)
+for _command in _COMMANDS:
     cli.add_command(_command)
 
 

@@ -142,6 +142,14 @@ class HospitalConfiguration(Settings, frozen=True):
         """Where the LSC files lie, if VOMS groups and roles count."""
         return self.tls.voms(self._file)
 
+    def credential_of(self, files: TlsFiles) -> Credential:
+        """Give the certificate and key of a table of TLS files."""
+        return files.credential(self._file)
+
+    def anchors_of(self, files: TlsFiles) -> TrustAnchors:
+        """Give the CAs of a table of TLS files."""
+        return files.anchors(self._file)
+
     def dicom_tls(self, files: TlsFiles | None) -> DicomTls | None:
         """Give the certificates of one side of DICOM over TLS, if it is spoken there."""
         return None if files is None else DicomTls(files.credential(self._file), files.anchors(self._file))

@@ -24,6 +24,7 @@ from mdmfs.hospital.dicom.receive import Receiver
 from mdmfs.hospital.dicom.remote import open_pacs
 from mdmfs.hospital.dicom.senders import Senders
 from mdmfs.hospital.feed import Feed
+from mdmfs.hospital.health import health_routes
 from mdmfs.hospital.hospital import Hospital, KnownPacs
 from mdmfs.hospital.keys.currency import keep_current
 from mdmfs.hospital.keys.face import key_routes
@@ -91,7 +92,8 @@ async def run_hospital(
         if moves is not None:
             await _receive(hospital, configuration, moves, nursery)
         face = HospitalFace(hospital, recalls, Harvests(hospital, nursery), configuration.public).service()
-        service = Service(face.name, {**face.routes, **key_routes(hospital, Tasks(hospital, nursery))})
+        own = {**key_routes(hospital, Tasks(hospital, nursery)), **health_routes(hospital)}
+        service = Service(face.name, {**face.routes, **own})
         bound = await nursery.start(serve, service, contexts, configuration.listen)
         log.info("hospital is open", name=hospital.name, projects=sorted(hospital.projects), files=_count(hospital))
         task_status.started(bound)

@@ -13,6 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
 
 import h11
@@ -110,6 +111,21 @@ class Client:
         self._calls = trio.Semaphore(max_connections)
         """Apart, so that transfers which wait for a slow PACS hold up no listing and no feed."""
         self._is_closed = False
+        self._told_time: tuple[str, float] | None = None  # a Date, and when it came
+
+    @property
+    def skew(self) -> float | None:
+        """How far the peer's clock was ahead of ours at its last answer, in seconds, of which it tells whole ones.
+
+        None before an answer, or where it named no Date (RFC 9110 section 6.6.1).
+        """
+        if self._told_time is None:
+            return None
+        date, came = self._told_time
+        try:
+            return parsedate_to_datetime(date).timestamp() - came
+        except (TypeError, ValueError):
+            return None
 
     async def call(
         self, path: str, message: Message, reply: type[T], *, deadline: float, is_idempotent: bool = True
@@ -242,10 +258,13 @@ class Client:
                 # A peer that refuses a request or its sender may close while we send: its answer still says why.
                 await connection.stream.send_all(self._encode(protocol, question))
             response = await self._receive_head(connection, protocol)
-            return connection, Download(connection.stream, response, protocol.trailing_data[0], self.address)
+            download = Download(connection.stream, response, protocol.trailing_data[0], self.address)
         except BaseException:
             connection.stream.abort()
             raise
+        if "date" in download.headers:
+            self._told_time = download.headers["date"], time.time()
+        return connection, download
 
     def _encode(self, protocol: h11.Connection, question: _Question) -> bytes:
         headers = [("host", str(self.address)), *question.headers]

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
+from email.utils import formatdate
 from typing import Final
 
 import h11
@@ -236,7 +237,8 @@ class Conversation:
 
     def _head(self, status: int, length: int, headers: Iterable[tuple[str, str]]) -> bytes:
         ending = (("connection", "close"),) if self._caller.is_over() else ()
-        response = h11.Response(status_code=status, headers=[("content-length", str(length)), *headers, *ending])
+        told = [("date", formatdate(usegmt=True)), ("content-length", str(length)), *headers, *ending]  # RFC 9110 6.6.1
+        response = h11.Response(status_code=status, headers=told)
         return self._protocol.send(response) or b""
 
     def _pass(self, event: h11.Data | h11.EndOfMessage) -> Sequence[Octets]:

@@ -36,6 +36,8 @@ PREFETCH: Final = "prefetch"
 HARVEST_PATH: Final = "/v1/harvest"
 HARVEST_PROGRESS_PATH: Final = "/v1/harvest-progress"
 
+HEALTH_PATH: Final = "/v1/health"
+
 KEYS_PATH: Final = "/v1/keys"
 KEYS_PROGRESS_PATH: Final = "/v1/keys-progress"
 
@@ -197,6 +199,34 @@ class HarvestProgress(Message, frozen=True):
     failures: list[str]
     """The first ones; without anything identifying."""
     is_over: bool
+
+
+class AskHealth(Message, frozen=True):
+    """Ask what the daemon alone knows of how the site does."""
+
+
+class PacsHealth(Message, frozen=True):
+    """What the daemon knows of one PACS."""
+
+    name: str
+    retrieval: str
+    """``get`` or ``move``, once it was negotiated; empty before."""
+    is_left_alone: bool
+    """Whether it failed so often that it is not asked at the moment."""
+
+
+class Health(Message, frozen=True):
+    """How the site does, as the hospital's daemon knows it."""
+
+    pacs: list[PacsHealth]
+    lies: dict[str, int]
+    """How many wrong shares each keystore gave since the daemon's start."""
+    outbox: int
+    """Items that keystores have yet to take."""
+    notices: int
+    """Series that PACSs have told of and that are not dealt with."""
+    files: int
+    """Visible ones."""
 
 
 class KeyTask(enum.StrEnum):

@@ -12,7 +12,7 @@ from pydicom import Dataset
 from pydicom.uid import UID
 from pynetdicom.dsutils import encode
 
-from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceFound, InstanceKey, SeriesFound
+from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceFound, InstanceKey, RetrievalService, SeriesFound
 from mdmfs.hospital.dicom.query import check_asked, check_uids
 from mdmfs.model.errors import InstanceLostError, MdmfsError, PacsUnreachableError, RecallFailedError
 
@@ -40,6 +40,16 @@ class TwinPacs:
         self.sent: collections.Counter[str] = collections.Counter()
         """How often each SOP Instance UID was begun to be sent."""
         self._places = trio.Semaphore(associations)
+
+    @property
+    def retrieval(self) -> RetrievalService | None:
+        """By C-GET, as far as a twin goes."""
+        return RetrievalService.GET if self.recalls else None
+
+    @property
+    def is_left_alone(self) -> bool:
+        """A twin that is stopped is asked all the same."""
+        return False
 
     async def echo(self) -> None:
         """Ask whether the PACS answers at all (C-ECHO)."""

@@ -195,6 +195,14 @@ class Pacs(Protocol):
     asked. All may be used from several tasks at once; cancelling one aborts its association and nothing else.
     """
 
+    @property
+    def retrieval(self) -> RetrievalService | None:
+        """The service that instances are retrieved by, once it was negotiated; None before."""
+
+    @property
+    def is_left_alone(self) -> bool:
+        """Whether the PACS has failed so often that it is not asked at the moment."""
+
     async def echo(self) -> None:
         """Ask whether the PACS answers at all (C-ECHO)."""
 

@@ -70,7 +70,7 @@ _REFUSED_SERVICE: Final = frozenset({0x0122, 0x0124, 0x0211})
 """SOP class not supported, not authorized, unrecognized operation (PS3.7 Annex C)."""
 LOSSLESS: Final = frozenset(USUAL_TRANSFER_SYNTAXES[:7])
 """Of the usual ones, those in which no pixel can have been altered for us."""
-_FOR_UNKNOWN_CLASSES: Final = dict.fromkeys(USUAL_CLASSES, USUAL_TRANSFER_SYNTAXES[:10])
+FOR_UNKNOWN_CLASSES: Final = dict.fromkeys(USUAL_CLASSES, USUAL_TRANSFER_SYNTAXES[:10])
 
 
 class Level(enum.StrEnum):
@@ -211,7 +211,7 @@ def _offer(keys: Sequence[InstanceKey]) -> Offer:
     syntaxes: dict[str, dict[str, None]] = {}  # in the order first seen
     for key in keys:
         if not key.class_uid:
-            return _FOR_UNKNOWN_CLASSES
+            return FOR_UNKNOWN_CLASSES
         known = (key.transfer_syntax,) if key.transfer_syntax is not None else USUAL_TRANSFER_SYNTAXES
         syntaxes.setdefault(key.class_uid, {}).update(dict.fromkeys(known))
     return {class_uid: tuple(names) for class_uid, names in syntaxes.items()}

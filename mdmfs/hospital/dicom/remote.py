@@ -9,9 +9,8 @@ from typing import Final
 
 import trio
 
-from mdmfs.hospital.dicom.commands import Command, CommandField
-from mdmfs.hospital.dicom.connection import Connection, StaleAssociationError
-from mdmfs.hospital.dicom.negotiation import VERIFICATION
+from mdmfs.hospital.dicom.connection import StaleAssociationError
+from mdmfs.hospital.dicom.echo import echo
 from mdmfs.hospital.dicom.pacs import (
     IncomingInstance,
     InstanceFound,
@@ -24,7 +23,6 @@ from mdmfs.hospital.dicom.pacs import (
 from mdmfs.hospital.dicom.pool import Pool, Surroundings
 from mdmfs.hospital.dicom.query import find_instances, find_series
 from mdmfs.hospital.dicom.recall import Batch, Recall, image_batches, series_batches
-from mdmfs.model.errors import RecallFailedError
 
 _CLOSE_SECONDS: Final = 2.0
 
@@ -50,22 +48,11 @@ class RemotePacs:
         while True:
             connection = await self._pool.take({})
             try:
-                return await self._echo(connection)
+                return await echo(connection, self._pool.address)
             except StaleAssociationError:
                 continue  # at most once for each association that was kept
             finally:
                 self._pool.give_back(connection)
-
-    async def _echo(self, connection: Connection) -> None:
-        message_id = await connection.request(CommandField.ECHO_RQ, VERIFICATION)
-        match await connection.next_event():
-            case Command(field=CommandField.ECHO_RSP, message_id=answered, status=0, has_data_set=False) if (
-                answered == message_id
-            ):
-                connection.finished()
-            case _:
-                message = f"{self._pool.address}: it did not answer a C-ECHO with success"
-                raise RecallFailedError(message)
 
     async def find_series(self, *, patient_id: str | None = None, study_uid: str | None = None) -> list[SeriesFound]:
         """List the series of a patient or of a study."""

@@ -1,0 +1,70 @@
+"""``mdmfs doctor``: look at a site from its configuration, and say what somebody has to see to."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+import tomllib
+from collections.abc import Callable
+from typing import Final
+
+import click
+import msgspec
+import trio
+
+from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.hospital.doctor import checks_of
+from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.finding import Finding, Severity, worst
+from mdmfs.wire.diagnosis import Check, examine
+
+EXIT: Final = {Severity.OK: 0, Severity.FAULT: 1, Severity.WARNING: 3}
+COLOURS: Final = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.FAULT: "red"}
+
+Checks = Callable[[pathlib.Path], list[Check]]
+
+
+def _of_hospital(path: pathlib.Path) -> list[Check]:
+    return checks_of(HospitalConfiguration.read(path))
+
+
+KINDS: Final[dict[str, Checks]] = {"pacs": _of_hospital}
+"""A table that only this kind of configuration has, and what is looked at then."""
+
+
+@click.command()
+@click.argument("configuration", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object in place of the table.")
+def doctor(configuration: pathlib.Path, *, is_json: bool) -> None:
+    """Look at everything that CONFIGURATION names, and tell what is wrong and what soon will be.
+
+    0: all is well; 3: warnings; 1: faults. Nothing is changed, and nothing identifying is printed.
+    """
+    found = trio.run(examine, checks_for(configuration))
+    severity = worst(found)
+    if is_json:
+        report = {"severity": severity.value, "findings": [finding._asdict() for finding in found]}
+        click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+    else:
+        _print(found)
+    sys.exit(EXIT[severity])
+
+
+def checks_for(path: pathlib.Path) -> list[Check]:
+    """Tell by its tables whose configuration it is, and give the checks; raises ``ConfigurationError``."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        message = f"{path} cannot be read as TOML: {error}"
+        raise ConfigurationError(message) from error
+    checks = next((checks for table, checks in KINDS.items() if table in tables), None)
+    if checks is None:
+        message = f"{path} is no configuration that the doctor knows: none of the tables {sorted(KINDS)} is in it"
+        raise ConfigurationError(message)
+    return checks(path)
+
+
+def _print(found: list[Finding]) -> None:
+    for finding in found:
+        severity = click.style(f"{finding.severity.value:8}", fg=COLOURS[finding.severity])
+        click.echo(f"{severity}{finding.check:13}{finding.subject}: {finding.text}")

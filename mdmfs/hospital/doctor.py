@@ -1,0 +1,194 @@
+"""What ``mdmfs doctor`` looks at in a hospital: files, certificates, PACSs, keystores, room, and the daemon's own word.
+
+It reads the configuration and asks from outside, so it is of use where the daemon does not start. The store is the
+daemon's alone: nothing here opens it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import shutil
+import time
+from collections.abc import Collection, Iterator
+from typing import Final
+
+import trio
+
+from mdmfs.hospital.configuration import HospitalConfiguration, PacsEntry
+from mdmfs.hospital.daemon import read_policy
+from mdmfs.hospital.dicom.pacs import RetrievalService
+from mdmfs.hospital.dicom.probe import Visit, visit
+from mdmfs.hospital.projects import Project, read_patient_list, read_projects
+from mdmfs.model.errors import StoreError
+from mdmfs.model.finding import Finding
+from mdmfs.pki.health import AUTHORITIES, CERTIFICATE, DAY, examine_authorities, examine_credential
+from mdmfs.wire.configuration import KeystorePeer, TlsFiles
+from mdmfs.wire.diagnosis import Check, judge_clock
+from mdmfs.wire.messages import EPOCH_PATH, HEALTH_PATH, AskEpoch, AskHealth, EpochHeld, Health
+from mdmfs.wire.peers import open_client
+
+DEADLINE: Final = 10.0
+"""Seconds for an answer of a keystore or the daemon."""
+LEAST_ROOM: Final = 2**30
+"""Bytes below which a disk is as good as full."""
+SOON_OVER: Final = 30 * DAY
+GIB: Final = 2**30
+
+
+def checks_of(configuration: HospitalConfiguration) -> list[Check]:
+    """Give everything that is looked at."""
+    settings = configuration.hospital
+    tls = [("[tls]", configuration.tls)]
+    if configuration.dicom is not None and configuration.dicom.tls is not None:
+        tls.append(("[dicom.tls]", configuration.dicom.tls))
+    tls += [(f"[pacs.tls] of {entry.name}", entry.tls) for entry in configuration.pacs if entry.tls is not None]
+    about = functools.partial
+    return [
+        Check("projects", settings.projects, about(_look_at_projects, configuration)),
+        *(Check(CERTIFICATE, name, about(_look_at_certificate, configuration, files)) for name, files in tls),
+        *(Check(AUTHORITIES, name, about(_look_at_authorities, configuration, files)) for name, files in tls),
+        Check("room", settings.directory, about(_look_at_room, configuration)),
+        *(Check("pacs", entry.name, about(_look_at_pacs, configuration, entry)) for entry in configuration.pacs),
+        *(Check("keystore", it.name, about(_look_at_keystore, configuration, it)) for it in configuration.keystores),
+        Check("daemon", str(configuration.public), about(_look_at_daemon, configuration)),
+    ]
+
+
+# Files
+
+
+async def _look_at_projects(configuration: HospitalConfiguration, check: Check) -> list[Finding]:
+    settings = configuration.hospital
+    projects = read_projects(configuration.path(settings.projects), settings.name, read_policy)
+    if settings.opt_out:
+        read_patient_list(configuration.path(settings.opt_out))
+    await trio.lowlevel.checkpoint()
+    known = {entry.name for entry in configuration.pacs}
+    found = [_judge_project(check, project, known, time.time()) for project in projects.values()]
+    return found or [check.warning("there is no project (*.toml) in it")]
+
+
+def _judge_project(check: Check, project: Project, pacs: Collection[str], now: float) -> Finding:
+    check = dataclasses.replace(check, subject=project.name)
+    if unknown := sorted(set(project.pacs) - set(pacs)):
+        return check.fault(f"names PACSs that are not configured: {', '.join(unknown)}")
+    if project.is_over(now):
+        return check.warning(f"its last day was {project.until}: nothing of it is released any more")
+    if project.is_over(now + SOON_OVER):
+        return check.warning(f"its last day is {project.until}; after it names go and keys are destroyed")
+    return check.ok(f"until {project.until}")
+
+
+async def _look_at_certificate(configuration: HospitalConfiguration, files: TlsFiles, check: Check) -> list[Finding]:
+    credential = configuration.credential_of(files)
+    return await trio.to_thread.run_sync(examine_credential, check.subject, credential, time.time())
+
+
+async def _look_at_authorities(configuration: HospitalConfiguration, files: TlsFiles, check: Check) -> list[Finding]:
+    anchors = configuration.anchors_of(files)
+    return await trio.to_thread.run_sync(examine_authorities, check.subject, anchors, time.time())
+
+
+async def _look_at_room(configuration: HospitalConfiguration, check: Check) -> list[Finding]:
+    limit = configuration.hospital.staging_bytes
+    used, free = await trio.to_thread.run_sync(_room_of, configuration.path(configuration.hospital.directory))
+    text = f"{free / GIB:.1f} GiB are free; {used / GIB:.1f} GiB are staged, of at most {limit / GIB:.1f}"
+    if free < LEAST_ROOM:
+        return [check.fault(f"{text}: registration and recalls are about to fail, make room")]
+    if free < limit - used + LEAST_ROOM:
+        return [check.warning(f"{text}: staging may still take more than there is, lower hospital.staging_bytes")]
+    return [check.ok(text)]
+
+
+def _room_of(directory: pathlib.Path) -> tuple[int, int]:
+    """Give the bytes that staging uses and those that are free; the directory may not have been made yet."""
+    staging = directory / "staging"
+    try:
+        used = sum(file.stat().st_size for file in staging.iterdir()) if staging.is_dir() else 0
+        there = next(it for it in (directory, *directory.parents) if it.exists())
+        return used, shutil.disk_usage(there).free
+    except OSError as error:
+        message = f"{directory} cannot be looked into: {error.strerror}"
+        raise StoreError(message) from error
+
+
+# Peers
+
+
+async def _look_at_pacs(configuration: HospitalConfiguration, entry: PacsEntry, check: Check) -> list[Finding]:
+    seen = await visit(entry.location, entry.politeness, configuration.dicom_tls(entry.tls))
+    service = _service_of(entry, seen)
+    return [
+        check.ok(f"answers C-ECHO, {1000 * seen.seconds:.0f} ms with the association"),
+        _judge_services(configuration, service, seen, check),
+        _judge_contexts(service, seen, check),
+    ]
+
+
+def _service_of(entry: PacsEntry, seen: Visit) -> RetrievalService | None:
+    """Choose as the daemon does: what is configured, else C-GET, else C-MOVE, but only what is offered."""
+    wanted = (RetrievalService(entry.retrieval),) if entry.retrieval else (RetrievalService.GET, RetrievalService.MOVE)
+    return next((service for service in wanted if f"C-{service.upper()}" in seen.services), None)
+
+
+def _judge_services(
+    configuration: HospitalConfiguration, service: RetrievalService | None, seen: Visit, check: Check
+) -> Finding:
+    text = f"offers {', '.join(seen.services) or 'no service'} to us"
+    if "C-FIND" not in seen.services:
+        return check.fault(f"{text}: without C-FIND (Study Root) nothing can be registered")
+    if service is None:
+        return check.fault(f"{text}: images could come neither by C-GET nor by C-MOVE, as configured")
+    if service is RetrievalService.MOVE and configuration.dicom is None:
+        return check.fault(f"{text}: images come by C-MOVE only, and there is no [dicom] to move to")
+    return check.ok(f"{text}; images come by C-{service.upper()}")
+
+
+def _judge_contexts(service: RetrievalService | None, seen: Visit, check: Check) -> Finding:
+    text = f"takes {seen.accepted} of {seen.offered} usual storage contexts"
+    if not seen.accepted and service is RetrievalService.GET:
+        return check.fault(f"{text}: nothing could come by C-GET; does it allow us the role of an SCP?")
+    if seen.refused_classes and service is RetrievalService.GET:
+        text += f"; not for {', '.join(seen.refused_classes)}"
+    return check.ok(text)
+
+
+async def _look_at_keystore(configuration: HospitalConfiguration, peer: KeystorePeer, check: Check) -> list[Finding]:
+    client = open_client(peer.address, peer.dn, configuration.credential, configuration.anchors)
+    try:
+        held = await client.call(EPOCH_PATH, AskEpoch(), EpochHeld, deadline=trio.current_time() + DEADLINE)
+        clock = judge_clock(peer.name, client)
+    finally:
+        await client.aclose()
+    if held.is_current:
+        return [check.ok("answers, and has heard what the hospital decided"), clock]
+    return [check.warning("answers, but gives no share until hospitald has told it what was decided: is it up?"), clock]
+
+
+async def _look_at_daemon(configuration: HospitalConfiguration, check: Check) -> list[Finding]:
+    credential = configuration.credential
+    client = open_client(str(configuration.public), str(credential.subject()), credential, configuration.anchors)
+    try:
+        health = await client.call(HEALTH_PATH, AskHealth(), Health, deadline=trio.current_time() + DEADLINE)
+    finally:
+        await client.aclose()
+    return list(judge_health(health, check))
+
+
+def judge_health(health: Health, check: Check) -> Iterator[Finding]:
+    """Say what is to be seen to of what the daemon tells."""
+    text = f"answers; {health.files} files, {health.notices} series told of, {health.outbox} messages for keystores"
+    yield check.ok(text)
+    for pacs in health.pacs:
+        about = dataclasses.replace(check, subject=f"{check.subject}, PACS {pacs.name}")
+        if pacs.is_left_alone:
+            yield about.fault("is left alone for a while, because it failed several times in a row: see the log")
+        elif pacs.retrieval:
+            yield about.ok(f"images come by C-{pacs.retrieval.upper()}")
+        else:
+            yield about.ok("has not been asked for images yet")
+    for keystore, count in sorted(health.lies.items()):
+        about = dataclasses.replace(check, subject=f"{check.subject}, keystore {keystore}")
+        yield about.fault(f"gave {count} wrong shares since hospitald was started: ask its owner, verify the keys")

@@ -1,0 +1,32 @@
+"""What the daemon alone knows of how the site does, for ``mdmfs doctor``."""
+
+from __future__ import annotations
+
+from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.own_people import for_own_people
+from mdmfs.hospital.store import Transaction
+from mdmfs.wire.messages import HEALTH_PATH, AskHealth, Health, PacsHealth
+from mdmfs.wire.service import Reply, Request, Respond
+
+
+def health_routes(hospital: Hospital) -> dict[tuple[str, str], Respond]:
+    """Give the route; the hospital's own certificate is let in, and nobody else."""
+
+    async def respond(request: Request) -> Reply:
+        await request.read(AskHealth)
+        return Reply(health_of(hospital))
+
+    return {("POST", HEALTH_PATH): for_own_people(hospital, respond)}
+
+
+def health_of(hospital: Hospital) -> Health:
+    """Look now."""
+
+    def read(tx: Transaction) -> tuple[int, int, int]:
+        return tx.outbox.size().items, len(tx.notices.all()), tx.catalogue.totals().files
+
+    outbox, notices, files = hospital.store.read(read)
+    pacs = [
+        PacsHealth(name, known.pacs.retrieval or "", known.pacs.is_left_alone) for name, known in hospital.pacs.items()
+    ]
+    return Health(pacs, dict(hospital.keystores.lies), outbox, notices, files)

@@ -1,0 +1,93 @@
+"""Checks of a site: how ``mdmfs doctor`` runs them, and those of peers that every zone has.
+
+A check is a name and a look that gives findings. All run at once, each within its deadline; one that raises or hangs is
+a fault of its own and spoils no other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol
+
+import trio
+
+from mdmfs.model.errors import MdmfsError
+from mdmfs.model.finding import Finding, Severity
+from mdmfs.wire.nursery import open_plain_nursery
+from mdmfs.wire.outline import outline
+
+DEADLINE: Final = 20.0
+"""Seconds for one check."""
+TOLERATED_SKEW: Final = 5.0
+"""Seconds by which a peer's clock may differ: the Date of an answer tells whole ones."""
+INTOLERABLE_SKEW: Final = 60.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Check:
+    """One thing to look at: ``look`` is given this check, and raises ``MdmfsError`` where that tells what is wrong."""
+
+    name: str
+    """As docs/operations.md lists it."""
+    subject: str
+    look: Look
+
+    def ok(self, text: str) -> Finding:
+        """Say that all is well."""
+        return Finding(self.name, self.subject, Severity.OK, text)
+
+    def warning(self, text: str) -> Finding:
+        """Say what somebody should see to."""
+        return Finding(self.name, self.subject, Severity.WARNING, text)
+
+    def fault(self, text: str) -> Finding:
+        """Say what is wrong, and what to do."""
+        return Finding(self.name, self.subject, Severity.FAULT, text)
+
+
+class HasSkew(Protocol):
+    """What is needed of ``mdmfs.wire.client.Client``."""
+
+    @property
+    def skew(self) -> float | None:
+        """How far the peer's clock was ahead of ours, in seconds."""
+
+
+Look = Callable[[Check], Awaitable[Sequence[Finding]]]
+
+
+async def examine(checks: Sequence[Check], *, deadline: float = DEADLINE) -> list[Finding]:
+    """Run all checks at once, each for ``deadline`` seconds at most; the findings come in the order of the checks."""
+    found: list[Sequence[Finding]] = [()] * len(checks)
+
+    async def run(place: int, check: Check) -> None:
+        found[place] = [check.fault(f"no end of the check within {deadline:g} s")]
+        with trio.move_on_after(deadline):
+            found[place] = await _look(check)
+
+    async with open_plain_nursery() as nursery:
+        for place, check in enumerate(checks):
+            nursery.start_soon(run, place, check)
+    return [finding for findings in found for finding in findings]
+
+
+async def _look(check: Check) -> Sequence[Finding]:
+    try:
+        return await check.look(check)
+    except MdmfsError as error:
+        return [check.fault(str(error))]
+    except Exception as error:  # noqa: BLE001 the service loop: one check must not end the others
+        return [check.fault(f"the check itself failed, please report it: {outline(error)}")]
+
+
+def judge_clock(name: str, client: HasSkew) -> Finding:
+    """Compare a peer's clock with ours, by the Date of its last answer."""
+    skew = client.skew
+    if skew is None:
+        return Finding("clock", name, Severity.WARNING, "does not say what time it is: is it of an older version?")
+    if abs(skew) <= TOLERATED_SKEW:
+        return Finding("clock", name, Severity.OK, "agrees with ours")
+    direction = "ahead of" if skew > 0 else "behind"
+    severity = Severity.FAULT if abs(skew) > INTOLERABLE_SKEW else Severity.WARNING
+    return Finding("clock", name, severity, f"is {abs(skew):.0f} s {direction} ours: let both machines follow NTP")

@@ -1,0 +1,219 @@
+"""The doctor: every fault is one finding with its own words, and no check spoils another."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from click.testing import CliRunner
+from cryptography.hazmat.primitives import serialization
+
+from mdmfs.cli.main import cli
+from mdmfs.demo.pki import Authority, Validity, name_of
+from mdmfs.hospital.dicom.pacs import PacsAddress, Politeness
+from mdmfs.hospital.dicom.probe import visit
+from mdmfs.hospital.doctor import judge_health
+from mdmfs.model.errors import ConfigurationError, PacsUnreachableError
+from mdmfs.model.finding import Finding, Severity, worst
+from mdmfs.pki.health import RENEW_CERTIFICATE, RENEW_LIST, examine_authorities, examine_credential
+from mdmfs.pki.tls import Credential
+from mdmfs.pki.trust import Crls, TrustAnchors
+from mdmfs.wire.diagnosis import Check, examine, judge_clock
+from mdmfs.wire.messages import TOTALS_PATH, AskTotals, Health, PacsHealth, Totals
+from mdmfs.wire.service import Reply, Request, Service
+from tests.twins import certificates as make
+from tests.twins.grid import crl_of
+from tests.twins.servers import free_port
+from tests.twins.wire import calling, serving
+
+
+async def all_well(check: Check) -> Sequence[Finding]:
+    """Find nothing."""
+    return [check.ok("as it should be")]
+
+
+async def unreachable(check: Check) -> Sequence[Finding]:
+    """Fail as a peer does."""
+    message = f"{check.subject} is down"
+    raise PacsUnreachableError(message)
+
+
+async def broken(check: Check) -> Sequence[Finding]:
+    """Fail as a mistake of ours does."""
+    message = f"{check.subject} SECRET"
+    raise KeyError(message)
+
+
+async def hanging(check: Check) -> Sequence[Finding]:
+    """Never end."""
+    await trio.sleep_forever()
+    return [check.ok("never")]
+
+
+async def test_a_check_that_fails_or_hangs_is_one_fault_and_spoils_no_other(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Findings come in the order of the checks, all of them."""
+    looks = {"a": all_well, "b": unreachable, "c": broken, "d": hanging, "e": all_well}
+    found = await examine([Check("x", name, look) for name, look in looks.items()])
+    assert [finding.subject for finding in found] == list(looks)
+    assert [finding.severity.value for finding in found] == ["ok", "fault", "fault", "fault", "ok"]
+    assert found[1].text == "b is down"
+    assert "report it" in found[2].text
+    assert "SECRET" not in found[2].text
+    assert "within 20 s" in found[3].text
+    assert worst(found) is Severity.FAULT
+    assert worst([]) is worst(found[:1]) is Severity.OK
+    assert autojump_clock.current_time() >= 20
+
+
+def severities(found: Sequence[Finding]) -> set[str]:
+    """Give how bad findings are."""
+    return {finding.severity.value for finding in found}
+
+
+def test_a_certificate_is_told_of_three_weeks_before_its_end(tmp_path: Path) -> None:
+    """Then it is a warning, and after its end a fault that says since when."""
+    day, today = dt.timedelta(days=1), dt.datetime.now(dt.UTC)
+    issued = make.authority().issue(name_of("hosts", "hospital"), Validity(today - day, today + 100 * day))
+    credential = issued.save(tmp_path, "host")
+    assert severities(examine_credential("[tls]", credential, time.time())) == {"ok"}
+    certificate = issued.leaf
+    end = certificate.not_valid_after_utc.timestamp()
+    assert severities(examine_credential("[tls]", credential, end - RENEW_CERTIFICATE + 5)) == {"warning"}
+    (expired,) = examine_credential("[tls]", credential, end + 1)[:1]
+    assert expired.severity is Severity.FAULT
+    assert "has expired on" in expired.text
+    (early,) = examine_credential("[tls]", credential, certificate.not_valid_before_utc.timestamp() - 5)[:1]
+    assert "counts only from" in early.text
+
+
+def test_a_crl_that_ends_or_is_missing_is_found(tmp_path: Path) -> None:
+    """A list that is not current lets nobody in; one that is missing matters where one is required."""
+    now, day = time.time(), dt.timedelta(days=1)
+    today = dt.datetime.fromtimestamp(now, dt.UTC)
+    authority = Authority.make(make.authority().certificate.subject, Validity(today - day, today + 100 * day))
+    name = "0a1b2c3d"
+    (tmp_path / f"{name}.0").write_bytes(authority.certificate.public_bytes(serialization.Encoding.PEM))
+    anchors = TrustAnchors(tmp_path)
+    assert severities(examine_authorities("[tls]", anchors, now)) == {"ok"}
+    required = TrustAnchors(tmp_path, Crls.REQUIRE)
+    assert any("run fetch-crl" in it.text for it in examine_authorities("[tls]", required, now))
+    ends = dt.datetime.fromtimestamp(now, dt.UTC).replace(microsecond=0) + dt.timedelta(days=3)
+    (tmp_path / f"{name}.r0").write_bytes(crl_of(authority, validity=Validity(make.VALID.begin, ends)))
+    assert severities(examine_authorities("[tls]", required, now)) == {"ok"}
+    assert severities(examine_authorities("[tls]", required, ends.timestamp() - RENEW_LIST + 5)) == {"ok", "warning"}
+    assert severities(examine_authorities("[tls]", required, ends.timestamp() + 5)) == {"ok", "fault"}
+    (tmp_path / f"{name}.r0").write_bytes(b"no list")
+    assert severities(examine_authorities("[tls]", anchors, now)) == {"ok", "fault"}
+
+
+def test_what_the_daemon_alone_knows_is_judged() -> None:
+    """A PACS that is left alone and a keystore that lies are faults; the way of retrieval is told."""
+    pacs = [PacsHealth("main", "get", is_left_alone=False), PacsHealth("old", "", is_left_alone=True)]
+    found = list(judge_health(Health(pacs, {"k2": 3}, outbox=0, notices=1, files=7), Check("daemon", "here", all_well)))
+    assert [finding.severity.value for finding in found] == ["ok", "ok", "fault", "fault"]
+    assert "images come by C-GET" in found[1].text
+    assert "3 wrong shares" in found[3].text
+
+
+async def test_a_visit_to_a_pacs_that_is_not_there_says_so() -> None:
+    """The error of the association is the finding."""
+    with pytest.raises(PacsUnreachableError, match="is the PACS running"):
+        await visit(PacsAddress("NOBODY", "127.0.0.1", free_port()), Politeness(connect_timeout=2.0))
+
+
+def test_a_file_that_is_no_configuration_is_an_error(tmp_path: Path) -> None:
+    """And so is one that cannot be read."""
+    path = tmp_path / "some.toml"
+    path.write_text("[other]\nx = 1\n", encoding="utf-8")
+    outcome = CliRunner().invoke(cli, ["doctor", str(path)])
+    assert "no configuration that the doctor knows" in str(outcome.exception)
+
+
+def test_the_report_in_json_names_the_worst(tmp_path: Path) -> None:
+    """A hospital of which nothing is there: every check is a fault, and the exit code says so."""
+    path = tmp_path / "hospital.toml"
+    path.write_text(
+        """
+[hospital]
+name = "amc"
+listen = "127.0.0.1:1"
+directory = "state"
+projects = "projects"
+[tls]
+certificate = "none.pem"
+key = "none.key"
+trust = "nowhere"
+[[pacs]]
+name = "main"
+address = "NOBODY@127.0.0.1:1"
+[[keystores]]
+name = "k1"
+address = "127.0.0.1:1"
+dn = "/DC=org/CN=k1"
+[keys]
+threshold = 1
+""",
+        encoding="utf-8",
+    )
+    outcome = CliRunner().invoke(cli, ["doctor", "--json", str(path)])
+    assert outcome.exit_code == 1
+    report = json.loads(outcome.stdout)
+    assert report["severity"] == "fault"
+    by_check = {finding["check"]: finding["severity"] for finding in report["findings"]}
+    assert by_check.keys() == {"projects", "certificate", "authorities", "room", "pacs", "keystore", "daemon"}
+    assert by_check["projects"] == "warning"
+    assert by_check["pacs"] == by_check["keystore"] == by_check["certificate"] == by_check["daemon"] == "fault"
+
+
+def test_checks_are_listed_in_the_documentation() -> None:
+    """What a line begins with can be looked up; see tests/architecture for the rest."""
+    text = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+    for name in ("projects", "certificate", "authorities", "room", "pacs", "keystore", "clock", "daemon"):
+        assert f"| `{name}` |" in text
+
+
+def test_a_credential_that_is_none_raises_its_reason(tmp_path: Path) -> None:
+    """The doctor turns it into a fault."""
+    (tmp_path / "x.pem").write_text("nothing", encoding="ascii")
+    with pytest.raises(ConfigurationError, match="certificate"):
+        examine_credential("[tls]", Credential(tmp_path / "x.pem", tmp_path / "x.pem"), 0.0)
+
+
+async def test_a_peers_clock_is_compared_by_the_date_of_its_answer() -> None:
+    """RFC 9110 section 6.6.1; what is within the resolution of that header is no difference."""
+
+    async def answer(request: Request) -> Reply:
+        await request.read(AskTotals)
+        return Reply(Totals(0, 0))
+
+    service = Service("clock", {("POST", TOTALS_PATH): answer})
+    async with serving(service) as address, calling(address, make.person("jane")) as client:
+        assert client.skew is None
+        assert judge_clock("k1", client).severity is Severity.WARNING
+        await client.call(TOTALS_PATH, AskTotals("/"), Totals, deadline=trio.current_time() + 10)
+        assert client.skew is not None
+        assert abs(client.skew) < 5
+        assert judge_clock("k1", client).severity is Severity.OK
+
+
+@pytest.mark.parametrize(("skew", "severity"), [(-7.0, "warning"), (7.0, "warning"), (70.0, "fault"), (4.0, "ok")])
+def test_clocks_that_differ_are_told(skew: float, severity: str) -> None:
+    """By how much, and which is ahead."""
+
+    class Peer:
+        """All that is asked of a client."""
+
+        def __init__(self) -> None:
+            self.skew = skew
+
+    found = judge_clock("k1", Peer())
+    assert found.severity.value == severity
+    assert ("ahead of" in found.text) is (skew > 5)
