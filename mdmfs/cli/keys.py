@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 import sys
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import click
 import trio
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mdmfs.cli.certificates import gather_certificates
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages import (
@@ -31,7 +35,34 @@ DELIVERY_SECONDS = 30.0
 """How long keystores are waited for at the end; the daemon itself goes on for ever."""
 
 _CONFIGURATION = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
-_GUIDS = click.option("--guid", "guids", multiple=True, help="Only this file; may be given again and again.")
+_SELECTION = (
+    click.option("--guid", "guids", multiple=True, help="Only this file; may be given again and again."),
+    click.option("--subject", default="", help="Only the files of this subject (sub-...)."),
+    click.option("--project", default="", help="Only the files of this project."),
+)
+
+
+class _Selected(NamedTuple):
+    """What a command is about."""
+
+    guids: tuple[str, ...]
+    subject: str
+    project: str
+
+
+def _selecting(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say which files, as one argument."""
+
+    @functools.wraps(command)
+    def selected(*, guids: tuple[str, ...], subject: str, project: str, **others: object) -> None:
+        if bool(guids) + bool(subject) + bool(project) > 1:
+            message = "give --guid, --subject or --project, not several of these"
+            raise click.UsageError(message)
+        command(selected=_Selected(guids, subject, project), **others)
+
+    for option in reversed(_SELECTION):
+        selected = option(selected)
+    return selected
 
 
 @click.group()
@@ -42,10 +73,10 @@ def keys() -> None:
 @keys.command()
 @click.argument("configuration", type=_CONFIGURATION)
 @click.option("--repair", "is_repair", is_flag=True, help="Give each keystore what it misses or has wrong.")
-@_GUIDS
-def verify(configuration: pathlib.Path, guids: tuple[str, ...], *, is_repair: bool) -> None:
+@_selecting
+def verify(configuration: pathlib.Path, selected: _Selected, *, is_repair: bool) -> None:
     """Compare what every keystore holds with the catalogue; 1 if anything is missing, stale, wrong or surplus."""
-    found = _run(configuration, KeyTask.REPAIR if is_repair else KeyTask.VERIFY, guids)
+    found = _run(configuration, KeyTask.REPAIR if is_repair else KeyTask.VERIFY, selected)
     faults = ", ".join(f"{count} {kind}" for kind, count in sorted(found.faults.items())) or "no fault"
     click.echo(f"{found.files_done} files: {faults}, {found.lost} without a key")
     if is_repair:
@@ -55,49 +86,55 @@ def verify(configuration: pathlib.Path, guids: tuple[str, ...], *, is_repair: bo
 
 @keys.command()
 @click.argument("configuration", type=_CONFIGURATION)
-@_GUIDS
-def resplit(configuration: pathlib.Path, guids: tuple[str, ...]) -> None:
+@_selecting
+def resplit(configuration: pathlib.Path, selected: _Selected) -> None:
     """Split keys anew among the keystores that are configured now, after one was added, removed or replaced."""
-    found = _run(configuration, KeyTask.RESPLIT, guids)
+    found = _run(configuration, KeyTask.RESPLIT, selected)
     click.echo(f"{found.changed} of {found.files_done} keys split anew; {found.waiting} messages are on their way")
     sys.exit(1 if found.lost else 0)
 
 
 @keys.command()
 @click.argument("configuration", type=_CONFIGURATION)
-@_GUIDS
-def rotate(configuration: pathlib.Path, guids: tuple[str, ...]) -> None:
+@_selecting
+def rotate(configuration: pathlib.Path, selected: _Selected) -> None:
     """Make new keys, after a suspicion; what is sealed from now on opens with these alone."""
-    found = _run(configuration, KeyTask.ROTATE, guids)
+    found = _run(configuration, KeyTask.ROTATE, selected)
     click.echo(f"{found.changed} keys are new; {found.waiting} messages are on their way")
 
 
 @keys.command()
 @click.argument("configuration", type=_CONFIGURATION)
-@click.option("--guid", "guids", multiple=True, required=True, help="The file; may be given again and again.")
-def destroy(configuration: pathlib.Path, guids: tuple[str, ...]) -> None:
-    """Take files and their keys away for ever, and print a certificate in JSON; 1 while it is pending.
+@_selecting
+def destroy(configuration: pathlib.Path, selected: _Selected) -> None:
+    """Take files and their keys away for ever, and print in JSON what each keystore certifies; 1 while it is pending.
 
-    It says what keystores acknowledge. Their backups may still hold shares, which a restored keystore destroys before
-    it gives any; copies that somebody has read are not recalled.
+    A certificate tells when backups expire; until then these may hold shares, which a restored keystore destroys before
+    it gives any. Copies that somebody has read are not recalled.
     """
-    found = _run(configuration, KeyTask.DESTROY, guids)
-    certificate = {
-        "files": sorted(str(Guid.parse(guid)) for guid in guids),
+    if not any(selected):
+        message = "say which files: --guid, --subject or --project"
+        raise click.UsageError(message)
+    found = _run(configuration, KeyTask.DESTROY, selected)
+    certificates, silent = trio.run(gather_certificates, HospitalConfiguration.read(configuration))
+    told = {
+        "files": found.changed,
         "state": "destroyed" if found.is_effective else "PENDING",
         "not acknowledged by": found.behind,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "certificates": certificates,
+        "without a certificate": silent,
     }
-    click.echo(json.dumps(certificate, indent=2))
+    click.echo(json.dumps(told, indent=2))
     sys.exit(0 if found.is_effective else 1)
 
 
-def _run(configuration: pathlib.Path, task: KeyTask, guids: tuple[str, ...]) -> KeyProgress:
-    named = [Guid.parse(guid).octets for guid in guids]
+def _run(configuration: pathlib.Path, task: KeyTask, selected: _Selected) -> KeyProgress:
+    named = [Guid.parse(guid).octets for guid in selected.guids]
     if len(named) > MAX_BATCH:
         message = f"at most {MAX_BATCH} files at once"
         raise click.UsageError(message)
-    found = trio.run(run_task, HospitalConfiguration.read(configuration), StartKeyTask(task, named))
+    found = trio.run(run_task, HospitalConfiguration.read(configuration), StartKeyTask(task, named, *selected[1:]))
     for line in found.lines:
         click.echo(f"  {line}", err=True)
     for name, reason in found.silent.items():

@@ -17,6 +17,7 @@ from mdmfs.cli.keys import keys
 from mdmfs.cli.logs import log_to_standard_error
 from mdmfs.cli.mount import mount, umount
 from mdmfs.cli.policy import policy
+from mdmfs.cli.shelf import shelf
 from mdmfs.cli.unseal import inspect, unseal
 from mdmfs.model.errors import MdmfsError
 from mdmfs.wire.outline import outline
@@ -35,7 +36,7 @@ def cli(log_level: str) -> None:
 
 
 _COMMANDS: Final = (
-    *(hospitald, keystored, harvest, keys, doctor),
+    *(hospitald, keystored, harvest, keys, shelf, doctor),
     *(mount, umount, inspect, unseal),
     *(policy, deidentify_files, demo),
 )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
 
 from mdmfs.model.errors import ConfigurationError, MalformedNameError
 from mdmfs.model.identity import Dn
@@ -11,6 +14,8 @@ from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import TrustAnchors
 from mdmfs.wire.configuration import Settings, TlsFiles, beside, read_configuration
 from mdmfs.wire.stream import Address
+
+DEFAULT_BACKUP_DAYS: Final = 90
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,6 +35,10 @@ class KeystoreConfiguration:
     """For VOMS groups and roles."""
     metrics: str = ""
     """``HOST:PORT`` on loopback where Prometheus asks; nowhere where it is empty."""
+    recovery: Path | None = None
+    """The certificate for which backups are sealed."""
+    backup_days: int = DEFAULT_BACKUP_DAYS
+    """For how long backups are kept."""
 
     @classmethod
     def read(cls, path: Path) -> KeystoreConfiguration:
@@ -52,6 +61,8 @@ class KeystoreConfiguration:
             anchors=file.tls.anchors(path),
             vomsdir=file.tls.voms(path),
             metrics=file.keystore.metrics,
+            recovery=beside(path, file.keystore.recovery) if file.keystore.recovery else None,
+            backup_days=file.keystore.backup_days,
         )
 
 
@@ -61,6 +72,8 @@ class _Table(Settings, frozen=True):
     directory: str
     hospitals: list[str]
     metrics: str = ""
+    recovery: str = ""
+    backup_days: Annotated[int, msgspec.Meta(ge=1)] = DEFAULT_BACKUP_DAYS
 
 
 class _File(Settings, frozen=True):

@@ -17,9 +17,11 @@ import trio
 from mdmfs.access.acl import ACL_ID_SIZE, Acl
 from mdmfs.keystore.currency import Currency
 from mdmfs.keystore.handout import Handout
+from mdmfs.keystore.notary import Notary
 from mdmfs.keystore.shelf import AclRecord, Draft, EpochRecord, KeyRecord, Page, Shelf, Tombstone
 from mdmfs.model.errors import (
     AccessDeniedError,
+    ConfigurationError,
     CredentialExpiredError,
     MalformedMessageError,
     MalformedNameError,
@@ -32,6 +34,8 @@ from mdmfs.wire.messages import (
     MAX_BATCH,
     AskEpoch,
     AskStatus,
+    Certificate,
+    Certify,
     Collect,
     Collected,
     ConfirmEpoch,
@@ -73,7 +77,10 @@ class Keystore:
         hospitals: Collection[Dn],
         clock: Callable[[], float] = time.time,
         currency: Currency | None = None,
+        notary: Notary | None = None,
     ) -> None:
+        """Work on a shelf for these hospitals. ``notary`` signs certificates; without one there are none."""
+        self._notary = notary
         self._shelf = shelf
         self._currency = currency or Currency()
         self._hospitals = frozenset(hospitals)
@@ -134,6 +141,20 @@ class Keystore:
         outcomes = await self._shelf.write(lambda draft: [_know(draft, owner, *record) for record in records])
         self._log.info("set-acls", dn=owner, acls={acl_id.hex(): record.version for acl_id, record in records})
         return Outcomes(outcomes)
+
+    async def certify(self, principal: Principal, message: Certify) -> Certificate:
+        """Certify what is destroyed here of GUIDs of the calling hospital, and name what is not.
+
+        Raises ``ConfigurationError`` where nothing can be signed.
+        """
+        owner = self._owner(principal)
+        guids = _parse_guids(message.guids)
+        if self._notary is None:
+            reason = "this keystore has no key to sign certificates with"
+            raise ConfigurationError(reason)
+        destroyed = await self._shelf.read(lambda page: {guid: _destroyed_at(page, guid, owner) for guid in guids})
+        self._log.info("certify", dn=owner, guids=len(guids))
+        return self._notary.certify(owner, destroyed, self._clock())
 
     async def status(self, principal: Principal, message: AskStatus) -> Statuses:
         """Tell what is kept of GUIDs of the calling hospital; DENIED where the GUID is another hospital's."""
@@ -253,7 +274,11 @@ def _status_of(page: Page, owner: str, guid: Guid) -> KeyStatus:
 
 
 def _is_destroyed(page: Page, guid: Guid, owner: str) -> bool:
-    return any(tombstone.owner == owner for tombstone in page.tombstones(guid))
+    return _destroyed_at(page, guid, owner) is not None
+
+
+def _destroyed_at(page: Page, guid: Guid, owner: str) -> float | None:
+    return next((stone.destroyed_at for stone in page.tombstones(guid) if stone.owner == owner), None)
 
 
 def _parse_held(record: KeyRecord) -> Share:

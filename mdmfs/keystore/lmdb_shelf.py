@@ -61,14 +61,14 @@ class LmdbShelf:
         """Open or make the environment; blocks. Whoever opens it calls ``close``."""
         _make_private(directory)
         with _translating_errors():
-            self._environment = _open_environment(directory)
+            self._environment = open_environment(directory)
             self._databases = _Databases(self._environment)
         self._readers = trio.CapacityLimiter(READING_THREADS)
         self._turn = trio.Lock()
         self._waiting: list[_Change[Any]] = []
         try:
             self._claim_format()
-            _sync_directory(directory)
+            sync_directory(directory)
         except StoreError:
             self.close()
             raise
@@ -274,15 +274,22 @@ def _make_private(directory: Path) -> None:
         raise ConfigurationError(message)
 
 
-def _open_environment(directory: Path) -> Any:  # noqa: ANN401 lmdb has no types
+def open_environment(directory: Path, *, is_read_only: bool = False) -> Any:  # noqa: ANN401 lmdb has no types
+    """Open LMDB's environment in a directory; raises ``lmdb.Error``."""
     environment = lmdb.open(
-        str(directory), map_size=MAP_SIZE, max_dbs=MAX_DATABASES, max_readers=MAX_READERS, mode=0o600
+        str(directory),
+        map_size=MAP_SIZE,
+        max_dbs=MAX_DATABASES,
+        max_readers=MAX_READERS,
+        mode=0o600,
+        readonly=is_read_only,
+        create=not is_read_only,
     )
     environment.reader_check()
     return environment
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Make the new file's name durable too."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -10,9 +10,11 @@ import trio
 from mdmfs.keystore.configuration import KeystoreConfiguration
 from mdmfs.keystore.keystore import Keystore
 from mdmfs.keystore.lmdb_shelf import open_lmdb_shelf
+from mdmfs.keystore.notary import Notary
 from mdmfs.model.identity import Principal
 from mdmfs.pki.tls import ServerContexts
 from mdmfs.wire.messages import (
+    CERTIFY_PATH,
     COLLECT_PATH,
     CONFIRM_PATH,
     EPOCH_PATH,
@@ -22,6 +24,7 @@ from mdmfs.wire.messages import (
     UNREGISTER_PATH,
     AskEpoch,
     AskStatus,
+    Certify,
     Collect,
     ConfirmEpoch,
     Message,
@@ -48,7 +51,9 @@ async def run_keystore(
         ServerContexts, configuration.credential, configuration.anchors, configuration.vomsdir
     )
     async with open_lmdb_shelf(configuration.directory) as shelf:
-        service = keystore_service(Keystore(shelf, configuration.hospitals), configuration.name)
+        notary = Notary(configuration.name, configuration.credential, configuration.backup_days)
+        keystore = Keystore(shelf, configuration.hospitals, notary=notary)
+        service = keystore_service(keystore, configuration.name)
         await serve(service, contexts, configuration.listen, task_status=task_status)
 
 
@@ -64,6 +69,7 @@ def keystore_service(keystore: Keystore, name: str) -> Service:
             ("POST", STATUS_PATH): _responding(AskStatus, keystore.status),
             ("POST", EPOCH_PATH): _responding(AskEpoch, keystore.epoch),
             ("POST", CONFIRM_PATH): _responding(ConfirmEpoch, keystore.confirm),
+            ("POST", CERTIFY_PATH): _responding(Certify, keystore.certify),
         },
     )
 

@@ -44,7 +44,7 @@ class Credential:
 
     def show_in(self, context: ssl.SSLContext) -> None:
         """Load chain and key; raises ``ConfigurationError``, also when others than the owner may read the key."""
-        with _private(self.key_file) as key:
+        with open_private(self.key_file) as key:
             try:
                 chain = key if self.certificate_file == self.key_file else self.certificate_file
                 context.load_cert_chain(chain, key, _no_passphrase)
@@ -176,7 +176,7 @@ def _context(protocol: ssl._SSLMethod, credential: Credential | None, anchors: T
 
 
 @contextlib.contextmanager
-def _private(file: Path) -> Iterator[str]:
+def open_private(file: Path) -> Iterator[str]:
     """Open a key and give a path to that very file, once it is certain that nobody else may read it."""
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

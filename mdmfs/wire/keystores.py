@@ -27,6 +27,7 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.header import FileKey
 from mdmfs.wire.answers import Answers, OnLie, Verify
 from mdmfs.wire.messages import (
+    CERTIFY_PATH,
     COLLECT_PATH,
     CONFIRM_PATH,
     EPOCH_PATH,
@@ -37,6 +38,8 @@ from mdmfs.wire.messages import (
     UNREGISTER_PATH,
     AskEpoch,
     AskStatus,
+    Certificate,
+    Certify,
     Collect,
     Collected,
     ConfirmEpoch,
@@ -181,6 +184,11 @@ class Keystores:
         """Tell one keystore that it knows every change up to an epoch; ``nonce`` is of its answer to ``epoch``."""
         message = ConfirmEpoch(epoch, mark, nonce)
         return await self._peers[keystore].call(CONFIRM_PATH, message, EpochHeld, deadline)
+
+    async def certify(self, keystore: str, guids: Sequence[Guid], *, deadline: float) -> Certificate:
+        """Have one keystore certify what it destroyed of at most ``MAX_BATCH`` GUIDs."""
+        message = Certify([guid.octets for guid in guids])
+        return await self._peers[keystore].call(CERTIFY_PATH, message, Certificate, deadline)
 
     async def _ask_outcomes(
         self, keystore: str, path: str, message: Message, count: int, deadline: float

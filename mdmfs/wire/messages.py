@@ -40,6 +40,7 @@ HEALTH_PATH: Final = "/v1/health"
 
 KEYS_PATH: Final = "/v1/keys"
 KEYS_PROGRESS_PATH: Final = "/v1/keys-progress"
+KEYS_CERTIFY_PATH: Final = "/v1/keys-certify"
 
 REGISTER_PATH: Final = "/v1/register"
 COLLECT_PATH: Final = "/v1/collect"
@@ -48,6 +49,7 @@ SET_ACLS_PATH: Final = "/v1/set-acls"
 STATUS_PATH: Final = "/v1/status"
 EPOCH_PATH: Final = "/v1/epoch"
 CONFIRM_PATH: Final = "/v1/confirm"
+CERTIFY_PATH: Final = "/v1/certify"
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -248,11 +250,43 @@ class StartKeyTask(Message, frozen=True):
 
     task: KeyTask
     guids: list[bytes] = []
-    """Only of these files; empty for all, but never for ``DESTROY``."""
+    """Only of these files."""
+    subject: str = ""
+    """Only of this subject's files."""
+    project: str = ""
+    """Only of this project's files. Without guids, subject and project it is all files, but never for ``DESTROY``."""
 
 
 class AskKeyTask(Message, frozen=True):
     """Ask how far the latest task is."""
+
+
+class AskCertificates(Message, frozen=True):
+    """Ask the hospital for what keystores certify of the keys that the latest task destroyed, a batch at a time."""
+
+    after: int = 0
+    """How many of the keys came in the batches before."""
+
+
+class Certificate(Message, frozen=True):
+    """What a keystore certifies: a document for people and programs, signed with its own key."""
+
+    document: bytes
+    """JSON in UTF-8."""
+    signature: bytes
+    """``mdmfs.pki.signature``."""
+    chain: list[bytes]
+    """The keystore's certificates in DER, leaf first."""
+
+
+class Certificates(Message, frozen=True):
+    """One certificate of each keystore, by its name, about one batch of keys."""
+
+    certificates: dict[str, Certificate]
+    silent: dict[str, str]
+    """Keystores that gave none, and why."""
+    count: int
+    """How many keys they are about; 0 where there are no more."""
 
 
 class KeyProgress(Message, frozen=True):
@@ -404,6 +438,12 @@ class EpochHeld(Message, frozen=True):
     """Whether it gives shares."""
     nonce: bytes
     """For ``ConfirmEpoch``."""
+
+
+class Certify(Message, frozen=True):
+    """Certify that the shares of these GUIDs are destroyed; from the hospital only."""
+
+    guids: list[bytes]
 
 
 class ConfirmEpoch(Message, frozen=True):

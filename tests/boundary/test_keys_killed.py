@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import signal
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import pytest
@@ -120,6 +122,17 @@ def command(site: Site, name: str, *options: str) -> tuple[int, str]:
     return ran.returncode, ran.stdout
 
 
+def is_signed(folder: Path, certificate: dict[str, Any]) -> bool:
+    """Check a certificate of destruction with OpenSSL alone, as docs/operations.md says."""
+    (folder / "document").write_text(certificate["document"])
+    (folder / "signature").write_bytes(base64.b64decode(certificate["signature"]))
+    (folder / "signer.pem").write_text(certificate["chain"][0])
+    extract = ["openssl", "x509", "-in", "signer.pem", "-pubkey", "-noout", "-out", "signer.pub"]
+    subprocess.run(extract, cwd=folder, check=True)
+    check = ["openssl", "dgst", "-sha256", "-verify", "signer.pub", "-signature", "signature", "document"]
+    return subprocess.run(check, cwd=folder, check=False, capture_output=True).returncode == 0
+
+
 def keys_listed(site: Site) -> list[Guid]:
     """Name the files that one shelf has shares of; a running keystore does not mind a reader."""
     environment = lmdb.open(str(site.keystore_file(1).parent / "shelf"), max_dbs=8, readonly=True)
@@ -180,7 +193,14 @@ def test_a_keystore_that_lost_its_shelf_is_filled_again(site: tuple[Site, Proces
     (gone, *_) = keys_listed(where)
     code, told = command(where, "destroy", "--guid", str(gone))
     assert code == 0
-    assert json.loads(told)["state"] == "destroyed"
+    destroyed = json.loads(told)
+    assert (destroyed["state"], destroyed["files"], destroyed["without a certificate"]) == ("destroyed", 1, {})
+    assert len(destroyed["certificates"]) == KEYSTORES
+    for certificate in destroyed["certificates"]:
+        assert str(gone) in json.loads(certificate["document"])["destroyed"]
+        assert is_signed(where.state, certificate)
+    destroyed["certificates"][0]["document"] += " "
+    assert not is_signed(where.state, destroyed["certificates"][0])
     assert command(where, "verify")[0] == 0
     processes.stop("hospital")
     for number in NUMBERS:

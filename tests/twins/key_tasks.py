@@ -9,6 +9,7 @@ from pathlib import Path
 import trio
 
 from mdmfs.hospital.keys.currency import keep_current
+from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.keys.tasks import Task
 from mdmfs.model.names import Guid
 from mdmfs.sharing.shamir import Share
@@ -26,9 +27,9 @@ async def clinic_with(folder: Path, count: int) -> AsyncIterator[OpenClinic]:
         yield opened
 
 
-async def done(opened: OpenClinic, task: KeyTask, guids: Sequence[Guid] = ()) -> KeyProgress:
+async def done(opened: OpenClinic, task: KeyTask, about: Sequence[Guid] | Selection = ()) -> KeyProgress:
     """Run a task to its end, and deliver what it sent."""
-    run = Task(task, tuple(guids), opened.hospital)
+    run = Task(task, about if isinstance(about, Selection) else Selection(tuple(about)), opened.hospital)
     await run.run()
     await opened.deliver()
     await trio.sleep(0.05)

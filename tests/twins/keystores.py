@@ -11,11 +11,13 @@ import trio
 
 from mdmfs.keystore.currency import Currency
 from mdmfs.keystore.keystore import Keystore
+from mdmfs.keystore.notary import Notary
 from mdmfs.model.errors import MdmfsError, PeerTimedOutError, PeerUnreachableError
 from mdmfs.model.identity import Dn, Principal
 from mdmfs.model.names import Guid
 from mdmfs.sharing.shamir import Share, split
 from mdmfs.wire.messages import (
+    CERTIFY_PATH,
     COLLECT_PATH,
     CONFIRM_PATH,
     EPOCH_PATH,
@@ -25,6 +27,7 @@ from mdmfs.wire.messages import (
     UNREGISTER_PATH,
     AskEpoch,
     AskStatus,
+    Certify,
     Collect,
     Collected,
     ConfirmEpoch,
@@ -95,9 +98,9 @@ class TwinKeystore:
         self.calls = 0
         self.paths: list[str] = []
 
-    def restart(self, *, currency: Currency | None = None) -> None:
+    def restart(self, *, currency: Currency | None = None, notary: Notary | None = None) -> None:
         """Forget everything but the shelf, as a process that is started again; it has yet to hear from anybody."""
-        self.keystore = Keystore(self.shelf, self.hospitals, self._clock, currency)
+        self.keystore = Keystore(self.shelf, self.hospitals, self._clock, currency, notary)
 
     def as_seen_by(self, caller: Principal) -> TwinClient:
         """Give a client with this principal's credential."""
@@ -139,6 +142,7 @@ class TwinClient:
             STATUS_PATH: (AskStatus, keystore.status),
             EPOCH_PATH: (AskEpoch, keystore.epoch),
             CONFIRM_PATH: (ConfirmEpoch, keystore.confirm),
+            CERTIFY_PATH: (Certify, keystore.certify),
         }
         kind, answer = routes[path]
         message: Message = await answer(self._caller, msgspec.msgpack.decode(body, type=kind))

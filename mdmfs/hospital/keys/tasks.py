@@ -16,11 +16,12 @@ from mdmfs.hospital.incident import note_incident
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.keys.currency import behind, is_effective
 from mdmfs.hospital.keys.judge import Fault, Held, Verdict, judge
+from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import BusyError, ConfigurationError, MdmfsError
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import KeyProgress, KeyTask
+from mdmfs.wire.messages import MAX_BATCH, Certificate, Certificates, KeyProgress, KeyTask
 from mdmfs.wire.nursery import open_plain_nursery
 
 log = structlog.get_logger()
@@ -36,10 +37,12 @@ Answers = Mapping[str, Sequence[Held]]
 class Task:
     """One task and what it found."""
 
-    def __init__(self, task: KeyTask, guids: Sequence[Guid], hospital: Hospital) -> None:
+    def __init__(self, task: KeyTask, selection: Selection, hospital: Hospital) -> None:
         """Know what is to be done; no file is looked at yet."""
         self._task = task
-        self._guids = guids
+        self._selection = selection
+        self.destroyed: list[Guid] = []
+        """Files whose keys this task has destroyed."""
         self._hospital = hospital
         self._files = self._done = self._lost = self._changed = self._epoch = 0
         self._faults: Counter[str] = Counter()
@@ -73,7 +76,7 @@ class Task:
     async def run(self) -> None:
         """Do it."""
         try:
-            self._files = len(self._guids) or self._count()
+            self._files = sum(map(len, self._pages()))
             for page in self._pages():
                 await self._do(page)
                 self._done += len(page)
@@ -98,6 +101,7 @@ class Task:
                 await self._record(Event.DESTRUCTION, page)
                 now = self._hospital.clock()
                 self._epoch = await self._hospital.store.write(lambda tx: amends.destroy(tx, guids, now))
+                self.destroyed += guids
                 self._note_change(guids)
 
     async def _record(self, event: Event, page: Sequence[FileRecord]) -> None:
@@ -179,28 +183,7 @@ class Task:
         self._lines += told[: MAX_LINES - len(self._lines)]
 
     def _pages(self) -> Iterator[list[FileRecord]]:
-        if self._guids:
-            for start in range(0, len(self._guids), PAGE):
-                yield self._records(self._guids[start : start + PAGE])
-            return
-        after = 0
-        while page := self._hospital.store.read(lambda tx, after=after: tx.catalogue.files(after=after, limit=PAGE)):  # type: ignore[misc]
-            yield page
-            after = page[-1].inode
-
-    def _records(self, guids: Sequence[Guid]) -> list[FileRecord]:
-        found = self._hospital.store.read(lambda tx: [tx.catalogue.file(guid) for guid in guids])
-        unknown = [str(guid) for guid, file in zip(guids, found, strict=True) if file is None]
-        if unknown:
-            message = f"there is no file {unknown[0]}; nothing was done about it and those after it"
-            raise ConfigurationError(message)
-        return [file for file in found if file is not None]
-
-    def _count(self) -> int:
-        count, after = 0, 0
-        while page := self._hospital.store.read(lambda tx, after=after: tx.catalogue.files(after=after)):  # type: ignore[misc]
-            count, after = count + len(page), page[-1].inode
-        return count
+        return self._selection.pages(self._hospital.store, PAGE)
 
 
 class Tasks:
@@ -212,17 +195,35 @@ class Tasks:
         self._nursery = nursery
         self._latest: Task | None = None
 
-    def start(self, task: KeyTask, guids: Sequence[Guid]) -> KeyProgress:
+    def start(self, task: KeyTask, selection: Selection) -> KeyProgress:
         """Start a task; raises ``BusyError`` while another runs, ``ConfigurationError`` for destroying everything."""
         if self._latest is not None and not self._latest.is_over:
             message = f"{self._latest.progress().task.value} is under way: wait for its end"
             raise BusyError(message)
-        if task is KeyTask.DESTROY and not guids:
-            message = "say which files: nothing destroys all keys at once"
+        if task is KeyTask.DESTROY and selection.is_everything:
+            message = "say which files, which subject or which project: nothing destroys all keys at once"
             raise ConfigurationError(message)
-        self._latest = Task(task, tuple(dict.fromkeys(guids)), self._hospital)
+        self._latest = Task(task, selection, self._hospital)
         self._nursery.start_soon(self._latest.run)
         return self._latest.progress()
+
+    async def certificates(self, after: int) -> Certificates:
+        """Ask every keystore to certify some of what the latest task destroyed."""
+        destroyed = [] if self._latest is None else self._latest.destroyed[after : after + MAX_BATCH]
+        found: dict[str, Certificate] = {}
+        silent: dict[str, str] = {}
+
+        async def ask(name: str) -> None:
+            deadline = trio.current_time() + DEADLINE
+            try:
+                found[name] = await self._hospital.keystores.certify(name, destroyed, deadline=deadline)
+            except MdmfsError as error:
+                silent[name] = str(error)
+
+        async with open_plain_nursery() as nursery:
+            for name in self._hospital.keystores.names if destroyed else ():
+                nursery.start_soon(ask, name)
+        return Certificates(found, silent, len(destroyed))
 
     def progress(self) -> KeyProgress:
         """Tell how far the latest task is; raises ``ConfigurationError`` where there was none."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
+import json
 from pathlib import Path
 
 import msgspec
@@ -11,18 +13,28 @@ import trio
 
 from mdmfs.hospital.keys import face
 from mdmfs.hospital.keys.amends import adopt_threshold
+from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.keys.tasks import Tasks
 from mdmfs.hospital.registration.deposit import deposit
+from mdmfs.keystore.notary import Notary
 from mdmfs.keystore.shelf import KeyRecord
-from mdmfs.model.errors import AccessDeniedError, BusyError, ConfigurationError
+from mdmfs.model.errors import AccessDeniedError, BusyError, ConfigurationError, IntegrityError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
+from mdmfs.model.subject import SubjectId
+from mdmfs.pki.signature import refuse_other_signature
 from mdmfs.sharing.shamir import Share
 from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.messages import (
+    CERTIFY_PATH,
+    KEYS_CERTIFY_PATH,
     KEYS_PATH,
     KEYS_PROGRESS_PATH,
+    AskCertificates,
     AskKeyTask,
+    Certificate,
+    Certificates,
+    Certify,
     KeyProgress,
     KeyTask,
     Message,
@@ -31,9 +43,10 @@ from mdmfs.wire.messages import (
 )
 from mdmfs.wire.service import Reply, Request, Service
 from mdmfs.wire.stream import Address
-from tests.twins.clinic import KEYSTORES, OWNER, READER, OpenClinic
+from tests.twins.certificates import host
+from tests.twins.clinic import KEYSTORES, OWNER, READER, OpenClinic, until
 from tests.twins.key_tasks import clinic_with, done, held, is_clean, is_readable
-from tests.twins.keystores import TwinKeystore, random_guid, shares_of, unreachable
+from tests.twins.keystores import TwinKeystore, always_current, random_guid, shares_of, unreachable
 
 FIRST, SECOND, THIRD = KEYSTORES
 
@@ -177,6 +190,55 @@ async def test_destroying_takes_name_shares_and_staged_objects(tmp_path: Path) -
         assert not answers[gone].shares
 
 
+async def test_a_subjects_files_or_a_projects_are_destroyed_and_no_others(tmp_path: Path) -> None:
+    """By hand, named by what the grid knows; a name that fits nothing is told before anything is done."""
+    async with clinic_with(tmp_path, 3) as opened:
+        (series,) = opened.series()
+        for unknown in (Selection(subject=SubjectId("a" * 16)), Selection(project="neuro-2")):
+            assert "was ever registered" in (await done(opened, KeyTask.DESTROY, unknown)).failure
+        assert len(opened.files()) == 3
+        found = await done(opened, KeyTask.DESTROY, Selection(subject=series.subject))
+        assert (found.changed, found.is_effective, opened.files()) == (3, True, {})
+        again = await done(opened, KeyTask.DESTROY, Selection(project=series.project))
+        assert (again.changed, again.is_effective) == (3, True)
+
+
+async def test_each_keystore_certifies_what_it_destroyed_and_when_its_backups_expire(tmp_path: Path) -> None:
+    """Signed with its own key; what it still holds, or never heard of, is named as not destroyed."""
+    credential = host("a keystore that certifies").save(tmp_path, "keystore")
+    async with clinic_with(tmp_path, 2) as opened:
+        first, second = opened.files().values()
+        for twin in opened.clinic.keystores.values():
+            twin.restart(currency=always_current(OWNER.dn), notary=Notary("k", credential, 30))
+        opened.clinic.keystores[THIRD].failure = unreachable
+        tasks = Tasks(opened.hospital, opened.nursery)
+        tasks.start(KeyTask.DESTROY, Selection((first,)))
+        await until(lambda: tasks.progress().is_over and tasks.progress().behind == [THIRD])
+        found = await tasks.certificates(0)
+        assert (found.count, sorted(found.certificates), list(found.silent)) == (1, sorted([FIRST, SECOND]), [THIRD])
+        assert await tasks.certificates(1) == Certificates({}, {}, 0)
+        for certificate in found.certificates.values():
+            refuse_other_signature(certificate.chain[0], certificate.document, certificate.signature)
+            with pytest.raises(IntegrityError):
+                refuse_other_signature(certificate.chain[0], certificate.document + b" ", certificate.signature)
+            told = json.loads(certificate.document)
+            assert list(told["destroyed"]) == [str(first)]
+            at, expires = (
+                dt.datetime.fromisoformat(it) for it in (told["destroyed"][str(first)], told["backups expire"])
+            )
+            assert expires - at == dt.timedelta(days=30)
+            assert "not recalled" in told["says"]
+        keystore = opened.clinic.keystores[FIRST].as_seen_by(OWNER)
+        held = await keystore.call(
+            CERTIFY_PATH, Certify([second.octets]), Certificate, deadline=trio.current_time() + 5
+        )
+        told = json.loads(held.document)
+        assert (told["destroyed"], told["not destroyed"]) == ({}, [str(second)])
+        reader = opened.clinic.keystores[FIRST].as_seen_by(READER)
+        with pytest.raises(AccessDeniedError):
+            await reader.call(CERTIFY_PATH, Certify([first.octets]), Certificate, deadline=trio.current_time() + 5)
+
+
 async def test_rotated_keys_open_what_is_sealed_from_then_on(tmp_path: Path) -> None:
     """Another key, the next generation, a new check; the hospital seals with it, and the old shares are gone."""
     async with clinic_with(tmp_path, 2) as opened:
@@ -245,10 +307,10 @@ async def test_one_task_at_a_time_and_none_that_destroys_everything(tmp_path: Pa
         with pytest.raises(ConfigurationError, match="no task"):
             tasks.progress()
         with pytest.raises(ConfigurationError, match="which files"):
-            tasks.start(KeyTask.DESTROY, [])
-        tasks.start(KeyTask.VERIFY, [])
+            tasks.start(KeyTask.DESTROY, Selection())
+        tasks.start(KeyTask.VERIFY, Selection())
         with pytest.raises(BusyError, match="verify is under way"):
-            tasks.start(KeyTask.ROTATE, [])
+            tasks.start(KeyTask.ROTATE, Selection())
         await trio.sleep(0.5)
         assert tasks.progress().is_over
         found = await done(opened, KeyTask.DESTROY, [random_guid()])
@@ -262,7 +324,11 @@ async def test_only_the_hospitals_own_certificate_starts_a_task(tmp_path: Path) 
         routes = face.key_routes(opened.hospital, Tasks(opened.hospital, opened.nursery))
         service = Service("hospital", routes)
         start = StartKeyTask(KeyTask.VERIFY)
-        for path, message in ((KEYS_PATH, start), (KEYS_PROGRESS_PATH, AskKeyTask())):
+        for path, message in (
+            (KEYS_PATH, start),
+            (KEYS_PROGRESS_PATH, AskKeyTask()),
+            (KEYS_CERTIFY_PATH, AskCertificates()),
+        ):
             with pytest.raises(AccessDeniedError):
                 await service.answer(asking(path, message, READER))
         reply = await service.answer(asking(KEYS_PATH, start, OWNER))
