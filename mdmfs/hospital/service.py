@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Iterator
 from typing import Final, Self
 
 import msgspec
 import structlog
+import trio
 
 from mdmfs.access.acl import Right
 from mdmfs.access.decide import decide
@@ -22,6 +24,7 @@ from mdmfs.hospital.release.staging import StagedObject, StagedReader
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import (
     ERRORS_BY_CODE,
+    BusyError,
     IntegrityError,
     MdmfsError,
     NoSuchFileError,
@@ -42,6 +45,8 @@ from mdmfs.wire.messages import (
     HARVEST_PROGRESS_PATH,
     LIST_PATH,
     MAX_BATCH,
+    PREFETCH,
+    PURPOSE_HEADER,
     SEALED_PATH,
     THRESHOLD_HEADER,
     TOTALS_PATH,
@@ -58,6 +63,7 @@ from mdmfs.wire.messages import (
     StartHarvest,
     Totals,
 )
+from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.wire.service import Reply, Request, Respond, Service, StreamReply
 from mdmfs.wire.stream import Address
 
@@ -185,7 +191,7 @@ class HospitalFace:
     async def _sealed(self, request: Request) -> StreamReply:
         guid = Guid.parse(request.path.removeprefix(SEALED_PATH))
         with _speaking_for_the_inside(guid):
-            staged = await release(request.principal, guid, self._hospital, self._recalls, address=request.peer.host)
+            staged = await self._release(request, guid)
         file = self._hospital.store.read(lambda tx: tx.catalogue.file(guid))
         if file is None:
             message = f"there is no file {guid}, or it is not for this identity"
@@ -201,6 +207,21 @@ class HospitalFace:
             headers=headers,
             status=_PARTIAL if begin else _WHOLE,
         )
+
+    async def _release(self, request: Request, guid: Guid) -> StagedObject:
+        """Bring a file online; what a mount only looks ahead for, no longer than it waits for it."""
+        bring = functools.partial(
+            release, request.principal, guid, self._hospital, self._recalls, address=request.peer.host
+        )
+        if request.headers.get(PURPOSE_HEADER) != PREFETCH:
+            return await bring()
+        async with open_plain_nursery() as nursery:
+            nursery.start_soon(_cancel_when_hung_up, request, nursery.cancel_scope)
+            staged = await bring(is_ahead=True)
+            nursery.cancel_scope.cancel()
+            return staged
+        message = f"nobody waits for {guid} any more"
+        raise BusyError(message)
 
     async def _start_harvest(self, request: Request) -> Reply:
         return Reply(self._harvests.start((await request.read(StartHarvest)).project))
@@ -232,6 +253,11 @@ class HospitalFace:
     def _allows(self, tx: Transaction, principal: Principal, acl_id: bytes) -> bool:
         acl = acl_of(tx, acl_id)
         return acl is not None and decide(principal, acl, Right.TRAVERSE, self._hospital.clock()).allowed
+
+
+async def _cancel_when_hung_up(request: Request, scope: trio.CancelScope) -> None:
+    await request.hung_up()
+    scope.cancel()
 
 
 def _directory_of(tx: Transaction, lfn: Lfn) -> Lfn:

@@ -154,7 +154,8 @@ class Conversation:
         principal = await self._caller.principal()
         path = event.target.decode("ascii").partition("?")[0]
         headers = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
-        return Request(event.method.decode("ascii"), path, headers, principal, self._peer, self._read_body)
+        method = event.method.decode("ascii")
+        return Request(method, path, headers, principal, self._peer, self._read_body, self._stream.wait_readable)
 
     async def _read_body(self) -> bytearray:
         body = bytearray()

@@ -29,6 +29,8 @@ class TwinPacs:
         """Seconds before each instance."""
         self.is_stopped = False
         """Whether there is no association to be had."""
+        self.may_look_ahead = True
+        """False: it is in its clinical hours."""
         self.withheld: set[str] = set()
         """SOP Instance UIDs that it holds and does not send."""
         self.cut: set[str] = set()

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 
 from mdmfs.access.acl import Acl, Entry, EntryKind, Right
-from mdmfs.hospital.catalogue.records import NewFile, Rendition
+from mdmfs.hospital.catalogue.records import FileRecord, FileState, NewFile, Rendition
 from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesRecord, SeriesState
 from mdmfs.hospital.uidmap.records import InstanceRecord, SubjectRow
 from mdmfs.model.names import Guid, Lfn
@@ -68,6 +68,14 @@ def rendition_of(number: int, *, size: int = 1000, segments: int = 1) -> Renditi
 def new_file(number: int, *, size: int = 1000, project: str = PROJECT, segments: int = 1) -> NewFile:
     """Make a file about to be registered."""
     return NewFile(guid_of(number), project, rendition_of(number, size=size, segments=segments), 2, NOW + number, CHECK)
+
+
+def file_record(number: int) -> FileRecord:
+    """Make a registered file."""
+    file = new_file(number)
+    return FileRecord(
+        file.guid, number + 2, PROJECT, b"", 1, 2, file.key_check, FileState.VISIBLE, 0.0, (), file.rendition
+    )
 
 
 def series_record(number: int, state: SeriesState = SeriesState.REGISTERING) -> SeriesRecord:

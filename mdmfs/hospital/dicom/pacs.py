@@ -203,6 +203,10 @@ class Pacs(Protocol):
     def is_left_alone(self) -> bool:
         """Whether the PACS has failed so often that it is not asked at the moment."""
 
+    @property
+    def may_look_ahead(self) -> bool:
+        """Whether it may be asked now for what nobody has opened yet: not in its clinical hours."""
+
     async def echo(self) -> None:
         """Ask whether the PACS answers at all (C-ECHO)."""
 

@@ -163,10 +163,14 @@ class Pool:
         self._recorded.update((class_uid, syntaxes) for class_uid, syntaxes in offer.items() if len(syntaxes) == 1)
         return dict(offer) | dict(latest)
 
-    def _heed_the_hours(self) -> None:
+    @property
+    def is_clinical_hour(self) -> bool:
+        """Whether people wait for the PACS at this hour."""
         hours = self.politeness.clinical_hours
-        is_busy = hours is not None and hours.hold(self._now().time())
-        limit = 1 if is_busy else self.politeness.max_associations
+        return hours is not None and hours.hold(self._now().time())
+
+    def _heed_the_hours(self) -> None:
+        limit = 1 if self.is_clinical_hour else self.politeness.max_associations
         if self._places.total_tokens != limit:
             self._places.total_tokens = limit
 

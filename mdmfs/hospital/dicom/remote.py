@@ -43,6 +43,11 @@ class RemotePacs:
         """Whether the PACS has failed so often that it is not asked at the moment."""
         return self._pool.breaker.is_open
 
+    @property
+    def may_look_ahead(self) -> bool:
+        """Whether it may be asked now for what nobody has opened yet."""
+        return not self._pool.is_clinical_hour
+
     async def echo(self) -> None:
         """Ask whether the PACS answers at all (C-ECHO)."""
         while True:

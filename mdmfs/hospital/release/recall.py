@@ -6,26 +6,23 @@ matched what was registered.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import functools
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 import structlog
 import trio
 
-from mdmfs.hospital.bell import Bell
-from mdmfs.hospital.catalogue.records import FileRecord
-from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceKey, Pacs
 from mdmfs.hospital.incident import note_incident
 from mdmfs.hospital.release.escrow import verifier
-from mdmfs.hospital.release.render import Admission, Rendering, verified
+from mdmfs.hospital.release.queue import PendingRecall, RecallQueue, Source
+from mdmfs.hospital.release.render import Rendering, verified
 from mdmfs.hospital.release.staging import StagedObject, Staging
-from mdmfs.hospital.uidmap.records import InstanceRecord, SeriesKey
+from mdmfs.hospital.uidmap.records import InstanceRecord
 from mdmfs.model.errors import (
     InstanceChangedError,
     InstanceLostError,
@@ -43,9 +40,6 @@ from mdmfs.wire.keystores import Gathering, Keystores
 
 log = structlog.get_logger()
 
-MAX_BATCH: Final = 32
-"""Instances in one C-GET (design decision 12)."""
-
 PUT_AWAY: Final = frozenset({Reason.OTHER_PATIENT, Reason.RESIDUE})
 """Refusals that take a registered file's name away. For all others, the PACS's faults of the moment, it stays: EIO."""
 MEMORY_SECONDS: Final = 30.0
@@ -53,66 +47,6 @@ MEMORY_SECONDS: Final = 30.0
 
 Quarantine = Callable[[Guid, RefusedError], Awaitable[None]]
 """Takes the name of a file away that was refused when it was recalled."""
-
-
-class Source(NamedTuple):
-    """Where a file comes from and what it must become."""
-
-    file: FileRecord
-    instance: InstanceRecord
-    admit: Callable[[IdentifiedHeader], Awaitable[Admission]]
-    is_current: Callable[[], bool]
-    """Whether the file may still be opened under the key that it had when this was asked."""
-
-
-class _Recall:
-    """One file on its way, and everyone who waits for it."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.staged: StagedObject | None = None
-        self.failure: MdmfsError | None = None
-        self.has_begun = trio.Event()
-        """Set when the first verified bytes are staged, or when there will be none."""
-
-    @property
-    def guid(self) -> Guid:
-        return self.source.file.guid
-
-    def begin(self, staged: StagedObject) -> None:
-        self.staged = staged
-        self.has_begun.set()
-
-    def fail(self, error: MdmfsError) -> None:
-        if not self.has_begun.is_set():
-            self.failure = error
-            self.has_begun.set()
-
-
-class _Queue:
-    """The recalls that wait for one PACS, by series: each in turn, so that a large one keeps nobody waiting."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[SeriesKey, collections.deque[_Recall]] = {}
-        self._arrival = Bell()
-
-    def put(self, recall: _Recall) -> None:
-        self._waiting.setdefault(recall.source.instance.series, collections.deque()).append(recall)
-        self._arrival.ring()
-
-    async def take(self) -> list[_Recall]:
-        """Wait for the next batch: of the series whose turn it is, those that wait longest, each instance once."""
-        while not self._waiting:
-            await self._arrival.next().wait()
-        series = next(iter(self._waiting))
-        waiting = self._waiting.pop(series)
-        batch: dict[str, _Recall] = {}
-        while waiting and len(batch) < MAX_BATCH and waiting[0].source.instance.instance_uid not in batch:
-            recall = waiting.popleft()
-            batch[recall.source.instance.instance_uid] = recall
-        if waiting:
-            self._waiting[series] = waiting
-        return list(batch.values())
 
 
 class _Refusals:
@@ -159,23 +93,36 @@ class Recalls:
         self._staging = staging
         self._quarantine = quarantine
         self._deadline = deadline
-        self._queues = {name: _Queue() for name in pacs}
-        self._under_way: dict[Guid, _Recall] = {}
+        self._queues = {
+            name: RecallQueue(associations, functools.partial(_may_look_ahead, remote))
+            for name, (remote, associations) in pacs.items()
+        }
+        self._under_way: dict[Guid, PendingRecall] = {}
         self._refusals = _Refusals()
 
-    async def bring_online(self, source: Source) -> StagedObject:
+    async def bring_online(self, source: Source, *, is_ahead: bool = False) -> StagedObject:
         """Give the staged object as soon as it has begun, from one recall for all who ask.
 
-        Raises ``RecallTimedOutError`` when the deadline is past, and whatever went wrong in the recall.
+        With ``is_ahead`` nobody has opened the file: it comes after those that are waited for, and not in clinical
+        hours (``BusyError``). Raises ``RecallTimedOutError`` when the deadline is past, and whatever went wrong in the
+        recall.
         """
-        recall = self._under_way.get(source.file.guid)
+        queue, recall = self._queues[source.instance.pacs], self._under_way.get(source.file.guid)
         if recall is None:
             self._refusals.raise_for(source.file.guid)
-            recall = _Recall(source)
-            self._queues[source.instance.pacs].put(recall)
+            recall = PendingRecall(source, is_ahead=is_ahead)
+            queue.put(recall)
             self._under_way[recall.guid] = recall
-        with trio.move_on_after(self._deadline):
-            await recall.has_begun.wait()
+        elif recall.is_ahead and not is_ahead:
+            queue.promote(recall)
+        recall.askers += 1
+        try:
+            with trio.move_on_after(self._deadline):
+                await recall.has_begun.wait()
+        finally:
+            recall.askers -= 1
+            if recall.failure is not None or (not recall.askers and queue.withdraw(recall)):
+                self._end(recall)
         if recall.failure is not None:
             raise again(recall.failure) from recall.failure
         if recall.staged is None:
@@ -184,6 +131,11 @@ class Recalls:
             raise RecallTimedOutError(message)
         return recall.staged
 
+    def refuse_impolite(self, source: Source) -> None:
+        """Raise ``BusyError`` where a look-ahead for a file that is not on its way would not be taken now."""
+        if source.file.guid not in self._under_way:
+            self._queues[source.instance.pacs].refuse_impolite()
+
     async def run(self) -> None:
         """Serve every PACS, with as many batches at once as it allows associations, until cancelled."""
         async with trio.open_nursery() as nursery:
@@ -191,9 +143,10 @@ class Recalls:
                 for _ in range(associations):
                     nursery.start_soon(self._serve, pacs, self._queues[name])
 
-    async def _serve(self, pacs: Pacs, queue: _Queue) -> None:
+    async def _serve(self, pacs: Pacs, queue: RecallQueue) -> None:
         while True:
-            batch = await queue.take()
+            taken = await queue.take()
+            batch = taken.recalls
             try:
                 await self._bring(pacs, batch)
             except InstanceLostError as error:
@@ -203,10 +156,11 @@ class Recalls:
             except Exception as error:  # noqa: BLE001 the service loop: one batch must not end all recalls
                 self._fail(batch, MdmfsError(note_incident("a recall", error)))
             finally:
+                queue.done(taken)
                 for recall in batch:
                     self._end(recall)
 
-    async def _bring(self, pacs: Pacs, batch: list[_Recall]) -> None:
+    async def _bring(self, pacs: Pacs, batch: list[PendingRecall]) -> None:
         wanted = {recall.source.instance.instance_uid: recall for recall in batch}
         deadline = trio.current_time() + self._deadline
         async with (
@@ -219,7 +173,7 @@ class Recalls:
         for recall in wanted.values():
             recall.fail(InstanceLostError(f"the PACS did not deliver {recall.guid}, and gave no reason"))
 
-    async def _bring_alone(self, pacs: Pacs, batch: list[_Recall], error: InstanceLostError) -> None:
+    async def _bring_alone(self, pacs: Pacs, batch: list[PendingRecall], error: InstanceLostError) -> None:
         """Ask singly for what a batch did not bring: only so it is known which one is lost."""
         missing = [recall for recall in batch if not recall.has_begun.is_set()]
         if len(batch) == 1:
@@ -231,7 +185,7 @@ class Recalls:
             except MdmfsError as alone:
                 self._fail([recall], alone)
 
-    async def _seal(self, incoming: IncomingInstance, recall: _Recall, gathering: Gathering) -> None:
+    async def _seal(self, incoming: IncomingInstance, recall: PendingRecall, gathering: Gathering) -> None:
         """Seal one instance into staging.
 
         What is wrong with it alone is not its siblings' trouble; a broken association is, and raises at their turn.
@@ -259,7 +213,7 @@ class Recalls:
         except MdmfsError as error:
             log.error("a refused file keeps its name", guid=str(guid), reason=str(error))  # noqa: TRY400 the reason says it
 
-    async def _stage(self, incoming: IncomingInstance, recall: _Recall, gathering: Gathering) -> None:
+    async def _stage(self, incoming: IncomingInstance, recall: PendingRecall, gathering: Gathering) -> None:
         file, size = recall.source.file, recall.source.file.rendition.size
         verify = verifier(file.guid, file.generation, file.key_check)
         with await gathering.key(file.guid, verify, threshold=file.threshold) as key:
@@ -278,15 +232,19 @@ class Recalls:
                 recall.begin(writer.staged)
             _refuse_stale(recall.source)
 
-    def _end(self, recall: _Recall) -> None:
+    def _end(self, recall: PendingRecall) -> None:
         """Let the next who asks begin anew, unless somebody has already."""
         if self._under_way.get(recall.guid) is recall:
             del self._under_way[recall.guid]
 
-    def _fail(self, batch: list[_Recall], error: MdmfsError) -> None:
+    def _fail(self, batch: list[PendingRecall], error: MdmfsError) -> None:
         log.warning("recall failed", reason=str(error), code=error.code, files=len(batch))
         for recall in batch:
             recall.fail(error)
+
+
+def _may_look_ahead(pacs: Pacs) -> bool:
+    return pacs.may_look_ahead
 
 
 def _refuse_stale(source: Source) -> None:

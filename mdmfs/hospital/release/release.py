@@ -22,7 +22,8 @@ from mdmfs.hospital.hospital import Hospital, subject_of
 from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesState
 from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.release.audit import AuditRecord, Event
-from mdmfs.hospital.release.recall import Recalls, Source
+from mdmfs.hospital.release.queue import Source
+from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.render import Admission
 from mdmfs.hospital.release.staging import StagedObject
 from mdmfs.hospital.store import Transaction
@@ -54,20 +55,24 @@ class Bar(enum.StrEnum):
 
 
 async def release(
-    principal: Principal, guid: Guid, hospital: Hospital, recalls: Recalls, *, address: str
+    principal: Principal, guid: Guid, hospital: Hospital, recalls: Recalls, *, address: str, is_ahead: bool = False
 ) -> StagedObject:
     """Let one file out to a principal at an address; gives the staged object, whole or on its way.
+
+    With ``is_ahead`` a mount asks for it before any program does: then the PACS is spared in its clinical hours.
 
     A recall may take a minute, and what was decided before it is decided again after it. Raises ``NoSuchFileError`` and
     ``AccessDeniedError`` as decided, ``StoreError`` if the decision cannot be recorded, and what a recall raises.
     """
     granted, source = await _decide(principal, guid, hospital, address)
+    if is_ahead and hospital.staging.find(guid, source.file.generation) is None:
+        recalls.refuse_impolite(source)
     await hospital.audit.record(_record(principal, guid, hospital, address, Event.RELEASE, _deciding(granted)))
     for _ in range(ATTEMPTS):
         staged = hospital.staging.find(guid, source.file.generation)
         if staged is not None:
             return staged
-        await recalls.bring_online(source)
+        await recalls.bring_online(source, is_ahead=is_ahead)
         granted, source = await _decide(principal, guid, hospital, address)
     message = f"the key or the copy of {guid} was renewed again and again while it was brought online; open it again"
     raise BusyError(message)

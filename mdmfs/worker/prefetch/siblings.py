@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import structlog
 import trio
 
-from mdmfs.model.errors import MdmfsError
+from mdmfs.model.errors import BusyError, MdmfsError
 from mdmfs.wire.messages import Node, NodeKind
 
 FIRST_WINDOW: Final = 4
@@ -29,6 +29,8 @@ MAX_SKIPPED: Final = 2
 """So many files may be left out, and the order is still that of the directory."""
 IDLE_SECONDS: Final = 5.0
 """A burst of which nothing was opened for so long is over."""
+BUSY_SECONDS: Final = 60.0
+"""Without a burst after the hospital said that nothing may be fetched ahead: in its PACS's clinical hours."""
 MAX_BURSTS: Final = 8
 
 log = structlog.get_logger(__name__)
@@ -87,10 +89,13 @@ class SiblingPrefetch:
         self._budget = budget
         self._bursts: OrderedDict[int, Burst] = OrderedDict()
         self._places = trio.CapacityLimiter(CONNECTIONS)
+        self._not_before = float("-inf")
 
     def note_open(self, directory: int, nodes: Sequence[Node], position: int) -> None:
         """Hear of an open of one of a directory's entries, which are given in the order of the directory."""
         now = trio.current_time()
+        if now < self._not_before:
+            return
         burst = self._bursts.get(directory)
         if burst is None or not burst.follows(position):
             self.stop(directory)
@@ -148,6 +153,8 @@ class SiblingPrefetch:
                 async with self._places:
                     await self._fetcher.prefetch(node)
         except MdmfsError as error:
+            if isinstance(error, BusyError):
+                self._not_before = trio.current_time() + BUSY_SECONDS
             log.debug("a burst ends, a sibling cannot be fetched ahead", code=error.code)
             if self._bursts.get(directory) is burst:
                 self.stop(directory)

@@ -11,11 +11,10 @@ import trio
 import trio.lowlevel
 from pydicom import Dataset
 
-from mdmfs.hospital.catalogue.records import FileRecord, FileState
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceKey
 from mdmfs.hospital.projects import Partial
-from mdmfs.hospital.release.recall import MAX_BATCH, Source, _Queue, _Recall
+from mdmfs.hospital.release.queue import MAX_BATCH, PendingRecall, RecallQueue, Source
 from mdmfs.hospital.release.render import Admission
 from mdmfs.model.errors import (
     InstanceChangedError,
@@ -36,7 +35,7 @@ from tests.twins.clinic import PROJECT, Clinic, OpenClinic, sealed_octets, slice
 from tests.twins.images import ROOT
 from tests.twins.keystores import unreachable
 from tests.twins.pacs import TwinInstance, TwinPacs
-from tests.twins.records import guid_of, instance_of, new_file
+from tests.twins.records import file_record, guid_of, instance_of
 
 BIG = 2112
 """Rows of an image whose pixels fill more than two segments."""
@@ -137,45 +136,37 @@ async def test_an_evicted_file_is_recalled_again_under_a_fresh_salt(tmp_path: Pa
 
 async def test_ten_thousand_who_wait_are_served_in_turn_at_the_cost_of_a_few() -> None:
     """Picking a batch does not go through all that wait; a large series keeps nobody waiting."""
-    queue = _Queue()
+    queue = RecallQueue()
 
     async def admit(_: IdentifiedHeader) -> Admission:
         raise NotImplementedError
 
     for number in range(10_000):
         instance = instance_of(number, series=number % 5000)
-        queue.put(_Recall(Source(new_file_record(number), instance, admit, lambda: True)))
+        queue.put(PendingRecall(Source(file_record(number), instance, admit, lambda: True)))
     begun, taken, turns = trio.current_time(), 0, 0
     while taken < 10_000:
-        batch = await queue.take()
+        batch = (await queue.take()).recalls
         assert len({recall.source.instance.series for recall in batch}) == 1
         taken, turns = taken + len(batch), turns + 1
     assert trio.current_time() - begun < 1
     assert turns == 5000
     for number in range(100):
-        queue.put(_Recall(Source(new_file_record(number), instance_of(number, series=1), admit, lambda: True)))
-    queue.put(_Recall(Source(new_file_record(100), instance_of(100, series=2), admit, lambda: True)))
-    assert [len(await queue.take()) for _ in range(5)] == [MAX_BATCH, 1, MAX_BATCH, MAX_BATCH, 4]
+        queue.put(PendingRecall(Source(file_record(number), instance_of(number, series=1), admit, lambda: True)))
+    queue.put(PendingRecall(Source(file_record(100), instance_of(100, series=2), admit, lambda: True)))
+    assert [len((await queue.take()).recalls) for _ in range(5)] == [MAX_BATCH, 1, MAX_BATCH, MAX_BATCH, 4]
 
 
 async def test_two_files_of_one_instance_are_recalled_one_after_the_other() -> None:
     """An old rendition and its successor are asked for at once: a retrieval brings an instance once."""
-    queue = _Queue()
+    queue = RecallQueue()
 
     async def admit(_: IdentifiedHeader) -> Admission:
         raise NotImplementedError
 
     for number in (1, 2):
-        queue.put(_Recall(Source(new_file_record(number), instance_of(7), admit, lambda: True)))
-    assert [[recall.guid for recall in await queue.take()] for _ in range(2)] == [[guid_of(1)], [guid_of(2)]]
-
-
-def new_file_record(number: int) -> FileRecord:
-    """Make a registered file."""
-    file = new_file(number)
-    return FileRecord(
-        file.guid, number + 2, PROJECT, b"", 1, 2, file.key_check, FileState.VISIBLE, 0.0, (), file.rendition
-    )
+        queue.put(PendingRecall(Source(file_record(number), instance_of(7), admit, lambda: True)))
+    assert [[recall.guid for recall in (await queue.take()).recalls] for _ in range(2)] == [[guid_of(1)], [guid_of(2)]]
 
 
 # In time

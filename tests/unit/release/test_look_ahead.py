@@ -1,0 +1,184 @@
+"""Look-aheads at the hospital: after those who wait, bounded, forgotten with their reader, none in clinical hours."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from mdmfs.hospital.deid.header import IdentifiedHeader
+from mdmfs.hospital.release.queue import MAX_AHEAD, PendingRecall, RecallQueue, Source
+from mdmfs.hospital.release.render import Admission
+from mdmfs.model.errors import BusyError
+from mdmfs.model.names import Guid
+from mdmfs.wire.messages import PREFETCH, PURPOSE_HEADER, SEALED_PATH
+from mdmfs.wire.service import Request, StreamReply
+from mdmfs.wire.stream import Address
+from tests.twins.clinic import READER, Clinic, OpenClinic, slices, until
+from tests.twins.records import file_record, guid_of, instance_of
+
+
+async def admit(_: IdentifiedHeader) -> Admission:
+    """Admit nobody: nothing arrives here."""
+    raise NotImplementedError
+
+
+def pending(number: int, *, series: int = 1, is_ahead: bool = False) -> PendingRecall:
+    """Make a recall of an instance of a series."""
+    source = Source(file_record(number), instance_of(number, series=series), admit, lambda: True)
+    return PendingRecall(source, is_ahead=is_ahead)
+
+
+def guids(recalls: list[PendingRecall]) -> list[Guid]:
+    """Name them."""
+    return [recall.guid for recall in recalls]
+
+
+async def test_who_waits_comes_before_what_is_looked_ahead_for() -> None:
+    """Whatever came first."""
+    queue = RecallQueue(associations=2)
+    queue.put(pending(1, is_ahead=True))
+    queue.put(pending(2, series=2))
+    first, second = await queue.take(), await queue.take()
+    assert (guids(first.recalls), first.is_ahead) == ([guid_of(2)], False)
+    assert (guids(second.recalls), second.is_ahead) == ([guid_of(1)], True)
+
+
+async def test_one_association_of_several_is_left_for_those_who_wait(autojump_clock: trio.testing.MockClock) -> None:
+    """A second batch of look-aheads waits until the first has ended; a waiter does not."""
+    queue = RecallQueue(associations=2)
+    queue.put(pending(1, is_ahead=True))
+    ahead = await queue.take()
+    queue.put(pending(2, series=2, is_ahead=True))
+    with trio.move_on_after(10) as scope:
+        await queue.take()
+    assert scope.cancelled_caught
+    queue.put(pending(3, series=3))
+    assert guids((await queue.take()).recalls) == [guid_of(3)]
+    queue.done(ahead)
+    assert guids((await queue.take()).recalls) == [guid_of(2)]
+    assert autojump_clock.current_time() >= 10
+
+
+async def test_a_file_that_somebody_opens_meanwhile_is_waited_for() -> None:
+    """It overtakes the other look-aheads."""
+    queue = RecallQueue()
+    first, second = pending(1, is_ahead=True), pending(2, series=2, is_ahead=True)
+    queue.put(first)
+    queue.put(second)
+    queue.promote(second)
+    assert guids((await queue.take()).recalls) == [second.guid]
+    assert not queue.withdraw(second)
+    assert queue.withdraw(first)
+    assert not queue.withdraw(first)
+
+
+async def test_look_aheads_are_bounded() -> None:
+    """One more is told to come later; waiters are never refused."""
+    queue = RecallQueue()
+    for number in range(MAX_AHEAD):
+        queue.put(pending(number, is_ahead=True))
+    with pytest.raises(BusyError):
+        queue.put(pending(MAX_AHEAD, is_ahead=True))
+    queue.put(pending(MAX_AHEAD))
+
+
+async def test_clinical_hours_give_up_what_waits(autojump_clock: trio.testing.MockClock) -> None:
+    """Those that were queued before the hours began fail with a reason, and new ones are refused."""
+    is_polite = True
+    queue = RecallQueue(may_look_ahead=lambda: is_polite)
+    ahead = pending(1, is_ahead=True)
+    queue.put(ahead)
+    is_polite = False
+    with trio.move_on_after(1):
+        await queue.take()
+    assert isinstance(ahead.failure, BusyError)
+    assert autojump_clock.current_time() >= 1
+    with pytest.raises(BusyError, match="clinical hours"):
+        queue.put(pending(2, is_ahead=True))
+
+
+async def ask(hospital: OpenClinic, guid: Guid, *, is_ahead: bool, gone: trio.Event | None = None) -> None:
+    """Ask for a sealed object as a mount does."""
+
+    async def body() -> bytes:
+        await trio.lowlevel.checkpoint()
+        return b""
+
+    headers = {PURPOSE_HEADER: PREFETCH} if is_ahead else {}
+    hung_up = trio.sleep_forever if gone is None else gone.wait
+    request = Request("GET", f"{SEALED_PATH}{guid}", headers, READER, Address("192.0.2.7", 1), body, hung_up)
+    answer = await hospital.face.answer(request)
+    assert isinstance(answer, StreamReply)
+    async for _ in answer.chunks:
+        pass
+
+
+async def test_the_wire_tells_a_look_ahead_and_clinical_hours_are_heeded(tmp_path: Path) -> None:
+    """An open is served at any hour, what is staged too; a look-ahead is refused before it is in the audit log."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        first, second = hospital.files().values()
+        clinic.pacs.sent.clear()
+        clinic.pacs.may_look_ahead = False
+        before = len(hospital.audited())
+        with pytest.raises(BusyError):
+            await ask(hospital, first, is_ahead=True)
+        assert len(hospital.audited()) == before
+        assert not clinic.pacs.sent
+        await ask(hospital, first, is_ahead=False)
+        await ask(hospital, first, is_ahead=True)
+        assert clinic.pacs.sent.total() == 1
+        clinic.pacs.may_look_ahead = True
+        await ask(hospital, second, is_ahead=True)
+        assert clinic.pacs.sent.total() == 2
+
+
+async def test_a_mount_that_hangs_up_is_not_worked_for(tmp_path: Path) -> None:
+    """What it has opened is brought online all the same: a second open then succeeds."""
+    clinic = Clinic(tmp_path, slices(range(1, 4)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        clinic.pacs.sent.clear()
+        clinic.pacs.delay = 0.2
+        opened, ahead, other = hospital.files().values()
+        gone = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(functools.partial(ask, hospital, opened, is_ahead=False))
+            await trio.sleep(0.05)
+
+            async def look_ahead(guid: Guid) -> None:
+                with pytest.raises(BusyError, match="nobody waits"):
+                    await ask(hospital, guid, is_ahead=True, gone=gone)
+
+            clinic.pacs.may_look_ahead = True
+            hospital.recalls._queues["main"]._places_ahead = 0  # noqa: SLF001 as if others were under way
+            nursery.start_soon(look_ahead, ahead)
+            nursery.start_soon(look_ahead, other)
+            await trio.sleep(0.05)
+            gone.set()
+        assert clinic.pacs.sent.total() == 1
+
+
+async def test_a_look_ahead_that_nobody_wants_any_more_is_not_fetched(tmp_path: Path) -> None:
+    """A mount whose reader has stopped cancels; the PACS, slow as it is, is not asked for what had not begun."""
+    clinic = Clinic(tmp_path, slices(range(1, 4)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        clinic.pacs.sent.clear()
+        clinic.pacs.delay = 0.2
+        files = list(hospital.files().values())
+        async with trio.open_nursery() as nursery:
+            for guid in files:
+                nursery.start_soon(functools.partial(ask, hospital, guid, is_ahead=True))
+                await trio.sleep(0.02)
+            nursery.cancel_scope.cancel()
+        await until(lambda: clinic.pacs.sent.total() >= 1)
+        await trio.sleep(0.5)
+        assert clinic.pacs.sent.total() == 1
+        clinic.pacs.delay = 0.0
+        await hospital.read(files[2])
