@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
-from collections.abc import Iterator
-from typing import Final, Self
+from typing import Final
 
 import msgspec
-import structlog
 import trio
 
-from mdmfs.access.acl import Right
-from mdmfs.access.decide import decide
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.outward import speaking_for_the_inside
 from mdmfs.hospital.own_people import for_own_people
 from mdmfs.hospital.registration.harvest import Harvests
+from mdmfs.hospital.release.octets import StagedOctets
 from mdmfs.hospital.release.recall import Recalls
-from mdmfs.hospital.release.release import acl_of, release
-from mdmfs.hospital.release.staging import StagedObject, StagedReader
+from mdmfs.hospital.release.release import release
+from mdmfs.hospital.release.staging import StagedObject
+from mdmfs.hospital.sight import Sight
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import (
-    ERRORS_BY_CODE,
     BusyError,
-    IntegrityError,
-    MdmfsError,
     NoSuchFileError,
     NotADirectoryFileError,
-    OutOfSpaceError,
-    PacsUnreachableError,
-    RecallFailedError,
-    StoreError,
 )
-from mdmfs.model.identity import Principal
 from mdmfs.model.locality import Locality
 from mdmfs.model.names import Guid, Lfn, Surl
 from mdmfs.wire.messages import (
@@ -58,7 +48,6 @@ from mdmfs.wire.messages import (
     DirectoryPage,
     FileDescription,
     ListDirectory,
-    Node,
     NodeKind,
     StartHarvest,
     Totals,
@@ -69,16 +58,6 @@ from mdmfs.wire.stream import Address
 
 _RANGE: Final = re.compile(r"bytes=([0-9]{1,18})-")
 _WHOLE, _PARTIAL = 200, 206
-log = structlog.get_logger()
-
-_OUTWARD: Final[dict[type[MdmfsError], str]] = {
-    PacsUnreachableError: "the hospital cannot reach its PACS at the moment; open it again later",
-    RecallFailedError: "the PACS did not deliver it; open it again later, or tell the hospital",
-    OutOfSpaceError: "the hospital has no room to stage it at the moment; open it again later",
-    StoreError: "a store of the hospital does not work; the hospital has to look at its log",
-    IntegrityError: "a copy at the hospital is damaged; open it again",
-}
-"""What the grid is told of errors that may name what is inside."""
 
 _SHOWN: Final = {FileState.VISIBLE, FileState.SUPERSEDED}
 
@@ -112,28 +91,15 @@ class HospitalFace:
         limit = min(max(asked.limit, 1), MAX_BATCH)
 
         def read(tx: Transaction) -> DirectoryPage:
-            directory = tx.catalogue.look_up(lfn)
-            if directory is None or not self._may_traverse(tx, request.principal, _directory_of(tx, lfn)):
-                raise NoSuchFileError(_no_such_name(lfn))
+            sight = self._sight(tx, request)
+            directory = sight.node(lfn)
             if directory.kind is NodeKind.FILE:
                 message = f"{lfn} is a file, not a directory"
                 raise NotADirectoryFileError(message)
-            entries, is_last = self._entries(tx, request.principal, directory.inode, asked.after, limit)
+            entries, is_last = sight.entries(directory.inode, asked.after, limit)
             return DirectoryPage(directory, entries, is_last, tx.catalogue.version())
 
         return Reply(self._hospital.store.read(read))
-
-    def _entries(
-        self, tx: Transaction, principal: Principal, inode: int, after: str, limit: int
-    ) -> tuple[list[Node], bool]:
-        """Give what the principal may see of a page, and whether it is the last; only the last one may be empty."""
-        while True:
-            page = tx.catalogue.list_page(inode, after=after, limit=limit)
-            acls = page.directory_acls
-            entries = [n for n in page.nodes if n.inode not in acls or self._allows(tx, principal, acls[n.inode])]
-            if entries or page.is_last:
-                return entries, page.is_last
-            after = page.nodes[-1].name
 
     async def _describe(self, request: Request) -> Reply:
         asked = await request.read(Describe)
@@ -141,7 +107,7 @@ class HospitalFace:
 
         def read(tx: Transaction) -> FileDescription:
             file = tx.catalogue.file(guid)
-            if file is None or file.state not in _SHOWN or not self._may_know(tx, request.principal, guid):
+            if file is None or file.state not in _SHOWN or not self._sight(tx, request).may_know(guid):
                 message = f"there is no file {guid}, or it is not for this identity"
                 raise NoSuchFileError(message)
             staged = self._hospital.staging.find(guid, file.generation)
@@ -169,7 +135,7 @@ class HospitalFace:
             files = octets = 0
             for project in self._hospital.projects.values():
                 is_within = project.lfn.parts[: len(lfn.parts)] == lfn.parts[: len(project.lfn.parts)]
-                if is_within and self._may_traverse(tx, request.principal, project.lfn):
+                if is_within and self._sight(tx, request).may_traverse(project.lfn):
                     totals = tx.catalogue.totals(project.name)
                     files, octets = files + totals.files, octets + totals.octets
             return Totals(files, octets)
@@ -182,15 +148,16 @@ class HospitalFace:
         changes = await self._hospital.feed.changes(asked.since, asked.wait)
 
         def seen(tx: Transaction) -> Changes:
-            directories = [inode for inode in changes.directories if self._may_pass(tx, request.principal, inode)]
-            files = changes.files if directories or self._is_reader(tx, request.principal) else []
+            sight = self._sight(tx, request)
+            directories = [inode for inode in changes.directories if sight.may_pass(inode)]
+            files = changes.files if directories or self._is_reader(sight) else []
             return msgspec.structs.replace(changes, directories=directories, files=files)
 
         return Reply(self._hospital.store.read(seen))
 
     async def _sealed(self, request: Request) -> StreamReply:
         guid = Guid.parse(request.path.removeprefix(SEALED_PATH))
-        with _speaking_for_the_inside(guid):
+        with speaking_for_the_inside(guid):
             staged = await self._release(request, guid)
         file = self._hospital.store.read(lambda tx: tx.catalogue.file(guid))
         if file is None:
@@ -203,7 +170,7 @@ class HospitalFace:
         return StreamReply(
             length=staged.size - begin,
             etag=staged.salt.hex(),
-            chunks=_Octets(reader, begin, staged.size),
+            chunks=StagedOctets(reader, begin, staged.size),
             headers=headers,
             status=_PARTIAL if begin else _WHOLE,
         )
@@ -229,41 +196,17 @@ class HospitalFace:
     async def _harvest_progress(self, request: Request) -> Reply:
         return Reply(self._harvests.progress((await request.read(AskHarvest)).project))
 
-    def _may_know(self, tx: Transaction, principal: Principal, guid: Guid) -> bool:
-        """Whether one of the file's names stands in a directory that the principal may list."""
-        return any(
-            all(self._allows(tx, principal, acl_id) for acl_id in chain[:-1])
-            for chain in tx.catalogue.aliases_of(guid)
-            if chain
-        )
+    def _sight(self, tx: Transaction, request: Request) -> Sight:
+        return Sight(tx, request.principal, self._hospital.clock())
 
-    def _may_traverse(self, tx: Transaction, principal: Principal, directory: Lfn) -> bool:
-        node = tx.catalogue.look_up(directory)
-        return node is not None and self._may_pass(tx, principal, node.inode)
-
-    def _may_pass(self, tx: Transaction, principal: Principal, inode: int) -> bool:
-        """Whether the principal may traverse a directory, seen or hidden, and all above it."""
-        is_there = tx.catalogue.directory(inode) is not None
-        return is_there and all(self._allows(tx, principal, acl_id) for acl_id in tx.catalogue.acl_ids_above(inode))
-
-    def _is_reader(self, tx: Transaction, principal: Principal) -> bool:
+    def _is_reader(self, sight: Sight) -> bool:
         """Whether the principal may enter any project."""
-        return any(self._may_traverse(tx, principal, project.lfn) for project in self._hospital.projects.values())
-
-    def _allows(self, tx: Transaction, principal: Principal, acl_id: bytes) -> bool:
-        acl = acl_of(tx, acl_id)
-        return acl is not None and decide(principal, acl, Right.TRAVERSE, self._hospital.clock()).allowed
+        return any(sight.may_traverse(project.lfn) for project in self._hospital.projects.values())
 
 
 async def _cancel_when_hung_up(request: Request, scope: trio.CancelScope) -> None:
     await request.hung_up()
     scope.cancel()
-
-
-def _directory_of(tx: Transaction, lfn: Lfn) -> Lfn:
-    """Give the directory that decides whether a name may be known: itself, or that of a file."""
-    node = tx.catalogue.look_up(lfn)
-    return lfn.parent if node is not None and node.kind is NodeKind.FILE else lfn
 
 
 def _begin_of(request: Request, staged: StagedObject) -> int:
@@ -273,37 +216,3 @@ def _begin_of(request: Request, staged: StagedObject) -> int:
         return 0
     begin = int(asked[1])
     return begin if begin < staged.size else 0
-
-
-class _Octets:
-    """A range of a staged object; closes its file even where nobody ever takes a step."""
-
-    def __init__(self, reader: StagedReader, begin: int, size: int) -> None:
-        self._reader = reader
-        self._pieces = reader.octets(begin, size)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        return await anext(self._pieces)
-
-    async def aclose(self) -> None:
-        await self._pieces.aclose()
-        self._reader.close()
-
-
-@contextlib.contextmanager
-def _speaking_for_the_inside(guid: Guid) -> Iterator[None]:
-    """Tell the grid that something inside the hospital failed, and the log what: addresses and AE titles stay in."""
-    try:
-        yield
-    except tuple(_OUTWARD) as error:
-        log.warning("not released", guid=str(guid), code=error.code, reason=str(error))
-        text = next(text for kind, text in _OUTWARD.items() if isinstance(error, kind))
-        message = f"{guid}: {text}"
-        raise ERRORS_BY_CODE[error.code](message) from error
-
-
-def _no_such_name(lfn: Lfn) -> str:
-    return f"there is no {lfn}, or it is not for this identity"

@@ -1,0 +1,60 @@
+"""What a principal may know of the namespace, inside one transaction: whatever face asks, the answer is the same."""
+
+from __future__ import annotations
+
+from mdmfs.access.acl import Right
+from mdmfs.access.decide import decide
+from mdmfs.hospital.release.release import acl_of
+from mdmfs.hospital.store import Transaction
+from mdmfs.model.errors import NoSuchFileError
+from mdmfs.model.identity import Principal
+from mdmfs.model.names import Guid, Lfn
+from mdmfs.wire.messages import Node, NodeKind
+
+
+class Sight:
+    """The namespace as one principal may see it at one moment; ``now`` is in seconds since the epoch."""
+
+    def __init__(self, tx: Transaction, principal: Principal, now: float) -> None:
+        self._tx = tx
+        self._principal = principal
+        self._now = now
+
+    def node(self, lfn: Lfn) -> Node:
+        """Give a file or directory; raises ``NoSuchFileError``, the same for what is not there and what is not his."""
+        node = self._tx.catalogue.look_up(lfn)
+        directory = lfn.parent if node is not None and node.kind is NodeKind.FILE else lfn
+        if node is None or not self.may_traverse(directory):
+            message = f"there is no {lfn}, or it is not for this identity"
+            raise NoSuchFileError(message)
+        return node
+
+    def entries(self, inode: int, after: str, limit: int) -> tuple[list[Node], bool]:
+        """Give what the principal may see of a page, and whether it is the last; only the last one may be empty."""
+        while True:
+            page = self._tx.catalogue.list_page(inode, after=after, limit=limit)
+            acls = page.directory_acls
+            entries = [node for node in page.nodes if node.inode not in acls or self._allows(acls[node.inode])]
+            if entries or page.is_last:
+                return entries, page.is_last
+            after = page.nodes[-1].name
+
+    def may_know(self, guid: Guid) -> bool:
+        """Whether one of the file's names stands in a directory that the principal may list."""
+        return any(
+            all(self._allows(acl_id) for acl_id in chain[:-1]) for chain in self._tx.catalogue.aliases_of(guid) if chain
+        )
+
+    def may_traverse(self, directory: Lfn) -> bool:
+        """Whether the principal may traverse a directory that is seen, and all above it."""
+        node = self._tx.catalogue.look_up(directory)
+        return node is not None and self.may_pass(node.inode)
+
+    def may_pass(self, inode: int) -> bool:
+        """Whether the principal may traverse a directory, seen or hidden, and all above it."""
+        is_there = self._tx.catalogue.directory(inode) is not None
+        return is_there and all(self._allows(acl_id) for acl_id in self._tx.catalogue.acl_ids_above(inode))
+
+    def _allows(self, acl_id: bytes) -> bool:
+        acl = acl_of(self._tx, acl_id)
+        return acl is not None and decide(self._principal, acl, Right.TRAVERSE, self._now).allowed
