@@ -17,6 +17,7 @@ from mdmfs.keystore.service import run_keystore
 from mdmfs.wire.metrics import serving_metrics
 from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.wire.process import forbid_core_dumps
+from mdmfs.wire.supervision import STOPPING, Supervisor, this_supervisor
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
 
@@ -46,13 +47,15 @@ def run_until_told(run: Callable[..., Awaitable[None]], *arguments: Any) -> None
 
 
 async def _run_until_signal(run: Callable[..., Awaitable[None]], arguments: tuple[Any, ...]) -> None:
+    supervisor = this_supervisor()
     async with open_plain_nursery() as nursery:
-        nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
-        await run(*arguments)
+        nursery.start_soon(_cancel_on_signal, nursery.cancel_scope, supervisor)
+        await supervisor.supervise(run, *arguments)
         nursery.cancel_scope.cancel()
 
 
-async def _cancel_on_signal(scope: trio.CancelScope) -> None:
+async def _cancel_on_signal(scope: trio.CancelScope, supervisor: Supervisor) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
+            supervisor.tell(STOPPING)
             scope.cancel()

@@ -13,7 +13,7 @@ import trio
 
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.wire.metrics import serving_metrics
-from mdmfs.wire.nursery import open_plain_nursery
+from mdmfs.wire.supervision import this_supervisor
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.service import run_mount
 from mdmfs.worker.service import umount as umount_and_wait
@@ -53,11 +53,12 @@ def umount(mountpoint: pathlib.Path) -> None:
 
 
 async def _mount(configuration: MountConfiguration, mountpoint: pathlib.Path, ready: int | None) -> None:
-    async with open_plain_nursery() as nursery:
-        await nursery.start(run_mount, configuration, mountpoint)
+    def tell_parent() -> None:
         if ready is not None:
             os.write(ready, b"1")
             os.close(ready)
+
+    await this_supervisor().supervise(run_mount, configuration, mountpoint, ready=tell_parent)
 
 
 def _start_in_background(configuration: pathlib.Path, mountpoint: pathlib.Path, log: pathlib.Path) -> None:

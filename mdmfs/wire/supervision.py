@@ -1,0 +1,77 @@
+"""What a service manager is told: when a daemon serves, that it still lives, and when it ends (sd_notify(3)).
+
+Without a service manager (no ``NOTIFY_SOCKET``) all of it does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import trio
+
+from mdmfs.wire.nursery import open_plain_nursery
+
+READY: Final = "READY=1"
+STOPPING: Final = "STOPPING=1"
+ALIVE: Final = "WATCHDOG=1"
+MICROSECONDS: Final = 1_000_000
+
+
+class Supervisor:
+    """The service manager that started this process, if one did."""
+
+    def __init__(self, environment: Mapping[str, str], pid: int) -> None:
+        """Read what it says of itself in the environment; ``pid`` is ours."""
+        self._address = environment.get("NOTIFY_SOCKET", "")
+        watched = environment.get("WATCHDOG_PID", str(pid)) == str(pid)
+        self.patience: float | None = None
+        """Seconds without a sign of life after which it ends us; None where it does not watch."""
+        text = environment.get("WATCHDOG_USEC", "")
+        if self._address and watched and text.isascii() and text.isdigit() and int(text) > 0:
+            self.patience = int(text) / MICROSECONDS
+
+    def tell(self, state: str) -> None:
+        """Send one datagram; a manager that has gone, or takes no more just now, is no reason to fail."""
+        if not self._address:
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as sender:
+            try:
+                sender.sendto(state.encode(), address)
+            except OSError:
+                return
+
+    async def supervise(
+        self,
+        run: Callable[..., Awaitable[None]],
+        *arguments: Any,  # noqa: ANN401 - passed on as they are
+        ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Run a daemon to its end; from when it says that it has started, the manager hears that it serves and lives.
+
+        ``run`` takes a ``task_status``; ``ready`` is called when it has started. Raises what ``run`` raises.
+        """
+        async with open_plain_nursery() as nursery:
+
+            async def serve(*, task_status: trio.TaskStatus[Any]) -> None:
+                await run(*arguments, task_status=task_status)
+                nursery.cancel_scope.cancel()
+
+            await nursery.start(serve)
+            self.tell(READY)
+            ready()
+            nursery.start_soon(self._keep_telling)
+
+    async def _keep_telling(self) -> None:
+        """Give a sign of life from the event loop, twice as often as it must be: a loop that stalls gives none."""
+        while self.patience is not None:
+            self.tell(ALIVE)
+            await trio.sleep(self.patience / 2)
+
+
+def this_supervisor() -> Supervisor:
+    """Give the one that started this process."""
+    return Supervisor(os.environ, os.getpid())

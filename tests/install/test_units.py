@@ -1,0 +1,47 @@
+"""The units of systemd, read and rated by systemd itself, off line."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+UNITS = Path(__file__).parents[2] / "systemd"
+DAEMONS = ["mdmfs-hospitald.service", "mdmfs-keystored@.service"]
+OK = 20
+"""``systemd-analyze security``: 2.0, the upper end of "OK", in tenths."""
+
+
+def as_installed(folder: Path, name: str) -> Path:
+    """Give a unit as it is when installed, with a program that is there."""
+    unit = folder / name.replace("@", "@site")
+    text = (UNITS / name).read_text().replace("/opt/mdmfs/bin/mdmfs", "/bin/true")
+    unit.write_text(re.sub(r"^User=.*\nGroup=.*$", "User=daemon", text, flags=re.MULTILINE))
+    return unit
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in UNITS.glob("*.service")))
+def test_systemd_understands_every_line(name: str, tmp_path: Path) -> None:
+    """No unknown key, no value out of range, no program that is not there."""
+    scope = ["--user"] if "mount" in name else []
+    command = ["systemd-analyze", "verify", *scope, "--man=no", "--recursive-errors=one", as_installed(tmp_path, name)]
+    told = subprocess.run(command, check=False, capture_output=True, text=True, env={"XDG_RUNTIME_DIR": str(tmp_path)})
+    assert (told.returncode, told.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", DAEMONS)
+def test_a_daemon_may_do_little(name: str, tmp_path: Path) -> None:
+    """The exposure that systemd computes is 2.0 at most."""
+    command = ["systemd-analyze", "security", "--offline=yes", f"--threshold={OK}", as_installed(tmp_path, name)]
+    told = subprocess.run([*command, "--no-pager"], check=False, capture_output=True, text=True)
+    assert told.returncode == 0, told.stdout[-400:]
+
+
+def test_the_mount_may_gain_the_rights_to_mount() -> None:
+    """What facts of FUSE forbid does not creep in: see the comment in the unit."""
+    text = (UNITS / "mdmfs-mount@.service").read_text()
+    keys = {line.partition("=")[0] for line in text.splitlines() if not line.startswith("#")}
+    namespaces = {"PrivateTmp", "PrivateDevices", "ProtectSystem", "ProtectHome", "ReadWritePaths", "PrivateMounts"}
+    assert not keys & {"NoNewPrivileges", "MemoryMax", "SystemCallFilter", "RestrictSUIDSGID", *namespaces}
