@@ -12,6 +12,7 @@ from mdmfs.cli.daemons import hospitald, keystored
 from mdmfs.cli.deidentify import deidentify_files
 from mdmfs.cli.demonstration import demo
 from mdmfs.cli.doctor import doctor
+from mdmfs.cli.facl import getfacl, setfacl
 from mdmfs.cli.harvest import harvest
 from mdmfs.cli.keys import keys
 from mdmfs.cli.logs import log_to_standard_error
@@ -37,7 +38,7 @@ def cli(log_level: str) -> None:
 
 _COMMANDS: Final = (
     *(hospitald, keystored, harvest, keys, shelf, doctor),
-    *(mount, umount, inspect, unseal),
+    *(mount, umount, getfacl, setfacl, inspect, unseal),
     *(policy, deidentify_files, demo),
 )
 for _command in _COMMANDS:

@@ -8,7 +8,6 @@ import importlib.resources
 import importlib.resources.abc
 import pathlib
 import time
-from collections.abc import Iterable
 from typing import Final
 
 import structlog
@@ -31,22 +30,24 @@ from mdmfs.hospital.keys.face import key_routes
 from mdmfs.hospital.keys.lies import recording_lies
 from mdmfs.hospital.keys.tasks import Tasks
 from mdmfs.hospital.lmdb_store import LmdbStore
-from mdmfs.hospital.projects import NOBODY, Project, read_patient_list, read_projects
-from mdmfs.hospital.registration.deposit import DEPOSIT, deposit
+from mdmfs.hospital.projects import NOBODY, read_patient_list, read_projects
+from mdmfs.hospital.registration.deposit import deposit
 from mdmfs.hospital.registration.ending import end_what_is_over
 from mdmfs.hospital.registration.harvest import Harvests
 from mdmfs.hospital.registration.trigger import Trigger
 from mdmfs.hospital.release.audit import Audit
-from mdmfs.hospital.release.escrow import Deposit, Seal
+from mdmfs.hospital.release.escrow import Seal
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import is_current, quarantine
 from mdmfs.hospital.release.staging import Staging
+from mdmfs.hospital.rights.change import OWNERS, settle_top
+from mdmfs.hospital.rights.ends import end_what_has_ended
+from mdmfs.hospital.rights.face import rights_routes
 from mdmfs.hospital.service import HospitalFace
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
 from mdmfs.pki.tls import ServerContexts
-from mdmfs.wire.messages import VersionedAcl
 from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.wire.peers import open_keystores
 from mdmfs.wire.server import serve
@@ -56,10 +57,6 @@ from mdmfs.wire.stream import Address
 log = structlog.get_logger()
 
 SHIPPED_POLICIES: Final = "mdmfs.hospital.deid"
-_OWNER: Final = (
-    Entry(EntryKind.OWNER, "", (Right.READ | Right.WRITE | Right.TRAVERSE | Right.ADMINISTER).value),
-    Entry(EntryKind.MASK, "", (Right.READ | Right.TRAVERSE).value),
-)
 _EVERYBODY: Final = Entry(EntryKind.OTHER, "", Right.TRAVERSE.value)
 
 
@@ -89,11 +86,13 @@ async def run_hospital(
         nursery.start_soon(deposit, hospital)
         nursery.start_soon(keep_current, hospital)
         nursery.start_soon(end_what_is_over, hospital)
+        nursery.start_soon(end_what_has_ended, hospital)
+        hospital.leases.begin(max((project.lease for project in hospital.projects.values()), default=0.0))
         if moves is not None:
             await _receive(hospital, configuration, moves, nursery)
         face = HospitalFace(hospital, recalls, Harvests(hospital, nursery), configuration.public).service()
         own = {**key_routes(hospital, Tasks(hospital, nursery)), **health_routes(hospital)}
-        service = Service(face.name, {**face.routes, **own})
+        service = Service(face.name, {**face.routes, **rights_routes(hospital), **own})
         bound = await nursery.start(serve, service, contexts, configuration.listen)
         log.info("hospital is open", name=hospital.name, projects=sorted(hospital.projects), files=_count(hospital))
         task_status.started(bound)
@@ -191,37 +190,22 @@ def make_project_directories(tx: Transaction, hospital: Hospital) -> None:
     """Make the directories above the images.
 
     Everybody may pass the root. The hospital's directory lets those pass who may enter one of its projects, so that
-    nobody else learns even its name; when projects come and go, the keystores hear of it.
+    nobody else learns even its name. A project's directory begins with what its file says; from then on ``setfacl``
+    decides, and the file is compared with what it began with.
     """
     now, owner = hospital.clock(), str(hospital.dn)
-    tx.catalogue.make_directories(Lfn(()), now=now, acl=Acl(owner, (*_OWNER, _EVERYBODY)))
-    top, passable = Lfn((hospital.name,)), Acl(owner, (*_OWNER, *_who_may_pass(hospital.projects.values())))
-    if _acl_made(tx, top, passable, now) != passable.encode():
-        found = tx.catalogue.set_acl(top, passable)
-        announced = Deposit([VersionedAcl(found.id, found.version, found.acl.encode())], [])
-        for keystore in hospital.keystores.names:
-            tx.outbox.push(keystore, DEPOSIT, b"", hospital.seal.seal(keystore, announced))
+    tx.catalogue.make_directories(Lfn(()), now=now, acl=Acl(owner, (*OWNERS, _EVERYBODY)))
+    tx.catalogue.make_directories(Lfn((hospital.name,)), now=now, acl=Acl(owner, OWNERS))
     for project in hospital.projects.values():
-        if _acl_made(tx, project.lfn, project.acl, now) != project.acl.encode():
+        inode = tx.catalogue.make_directories(project.lfn, now=now, acl=project.acl)
+        first = tx.catalogue.first_acl(tx.catalogue.acl_ids_above(inode)[-1])
+        if first is None or first.encode() != project.acl.encode():
             message = (
                 f"[access] of project {project.name} is not what its directory was made with, and a file cannot change "
-                "the access to images that are registered: put back what it said"
+                "the access to images that are registered: put back what it said, and use mdmfs setfacl"
             )
             raise ConfigurationError(message)
-
-
-def _acl_made(tx: Transaction, lfn: Lfn, acl: Acl, now: float) -> bytes:
-    """Make a directory if it is missing, and give what its ACL says now."""
-    inode = tx.catalogue.make_directories(lfn, now=now, acl=acl)
-    found = tx.catalogue.acl(tx.catalogue.acl_ids_above(inode)[-1])
-    return b"" if found is None else found.acl.encode()
-
-
-def _who_may_pass(projects: Iterable[Project]) -> tuple[Entry, ...]:
-    """Let every user and group through that one of the projects lets in, and no one else."""
-    named = {(entry.kind, entry.qualifier) for project in projects for entry in project.acl.entries if entry.qualifier}
-    named |= {(EntryKind.USER, project.acl.owner) for project in projects}
-    return tuple(Entry(kind, qualifier, Right.TRAVERSE.value) for kind, qualifier in sorted(named))
+    settle_top(tx, hospital)
 
 
 def _count(hospital: Hospital) -> int:

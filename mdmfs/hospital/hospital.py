@@ -15,6 +15,7 @@ from mdmfs.hospital.projects import PatientList, Project
 from mdmfs.hospital.release.audit import Audit
 from mdmfs.hospital.release.escrow import Seal
 from mdmfs.hospital.release.staging import Staging
+from mdmfs.hospital.rights.leases import Leases
 from mdmfs.hospital.store import Store
 from mdmfs.hospital.turns import Turns
 from mdmfs.hospital.uidmap.records import SubjectRow
@@ -56,6 +57,7 @@ class Hospital:
     """Rings when something for the keystores is committed."""
     feed: Feed
     clock: Callable[[], float]
+    leases: Leases = dataclasses.field(default_factory=Leases)
     turns: Turns = dataclasses.field(default_factory=Turns)
     """Who registers a series: harvest and trigger may come upon the same one."""
 

@@ -70,6 +70,8 @@ class ProjectFile(Settings, frozen=True):
     approval: Approval
     access: ProjectAccess
     partial: Partial = Partial.HIDE
+    lease: Annotated[float, msgspec.Meta(ge=5, le=3600)] = 60.0
+    """Seconds for which a mount that hears nothing from the hospital serves what it holds."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,6 +110,8 @@ class Project:
     inclusion: PatientList
     until: dt.date
     partial: Partial
+    lease: float = 60.0
+    """Seconds."""
 
     def is_over(self, now: float) -> bool:
         """Whether its last day is past, in UTC."""
@@ -147,7 +151,7 @@ def read_project(path: pathlib.Path, hospital: str, policy: PolicyReader) -> Pro
         message = f"{path}: {error}"
         raise ConfigurationError(message) from error
     inclusion = read_patient_list(beside(path, file.inclusion))
-    return Project(file.name, lfn, chosen, acl, file.pacs, inclusion, file.until, file.partial)
+    return Project(file.name, lfn, chosen, acl, file.pacs, inclusion, file.until, file.partial, file.lease)
 
 
 def read_patient_list(path: pathlib.Path) -> PatientList:

@@ -6,7 +6,6 @@ import functools
 import re
 from typing import Final
 
-import msgspec
 import trio
 
 from mdmfs.hospital.catalogue.records import FileState
@@ -18,6 +17,7 @@ from mdmfs.hospital.release.octets import StagedOctets
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import release
 from mdmfs.hospital.release.staging import StagedObject
+from mdmfs.hospital.rights.telling import is_within, tell
 from mdmfs.hospital.sight import Sight
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import (
@@ -43,7 +43,6 @@ from mdmfs.wire.messages import (
     AskChanges,
     AskHarvest,
     AskTotals,
-    Changes,
     Describe,
     DirectoryPage,
     FileDescription,
@@ -134,8 +133,7 @@ class HospitalFace:
         def read(tx: Transaction) -> Totals:
             files = octets = 0
             for project in self._hospital.projects.values():
-                is_within = project.lfn.parts[: len(lfn.parts)] == lfn.parts[: len(project.lfn.parts)]
-                if is_within and self._sight(tx, request).may_traverse(project.lfn):
+                if is_within(project.lfn, lfn) and self._sight(tx, request).may_traverse(project.lfn):
                     totals = tx.catalogue.totals(project.name)
                     files, octets = files + totals.files, octets + totals.octets
             return Totals(files, octets)
@@ -143,17 +141,8 @@ class HospitalFace:
         return Reply(self._hospital.store.read(read))
 
     async def _changes(self, request: Request) -> Reply:
-        """Tell of the directories that the caller may traverse; of files only whoever may traverse any of them."""
         asked = await request.read(AskChanges)
-        changes = await self._hospital.feed.changes(asked.since, asked.wait)
-
-        def seen(tx: Transaction) -> Changes:
-            sight = self._sight(tx, request)
-            directories = [inode for inode in changes.directories if sight.may_pass(inode)]
-            files = changes.files if directories or self._is_reader(sight) else []
-            return msgspec.structs.replace(changes, directories=directories, files=files)
-
-        return Reply(self._hospital.store.read(seen))
+        return Reply(await tell(request.principal, request.peer.host, asked, self._hospital))
 
     async def _sealed(self, request: Request) -> StreamReply:
         guid = Guid.parse(request.path.removeprefix(SEALED_PATH))
@@ -198,10 +187,6 @@ class HospitalFace:
 
     def _sight(self, tx: Transaction, request: Request) -> Sight:
         return Sight(tx, request.principal, self._hospital.clock())
-
-    def _is_reader(self, sight: Sight) -> bool:
-        """Whether the principal may enter any project."""
-        return any(sight.may_traverse(project.lfn) for project in self._hospital.projects.values())
 
 
 async def _cancel_when_hung_up(request: Request, scope: trio.CancelScope) -> None:

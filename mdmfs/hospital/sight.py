@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from mdmfs.access.acl import Right
-from mdmfs.access.decide import decide
+from collections.abc import Mapping
+
+from mdmfs.access.acl import Acl, Right
+from mdmfs.access.decide import Verdict, decide
 from mdmfs.hospital.release.release import acl_of
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import NoSuchFileError
@@ -15,8 +17,13 @@ from mdmfs.wire.messages import Node, NodeKind
 class Sight:
     """The namespace as one principal may see it at one moment; ``now`` is in seconds since the epoch."""
 
-    def __init__(self, tx: Transaction, principal: Principal, now: float) -> None:
+    def __init__(
+        self, tx: Transaction, principal: Principal, now: float, before: Mapping[bytes, Acl] | None = None
+    ) -> None:
+        """``before`` gives other ACLs, by their ids, than those of the transaction: what they said once."""
         self._tx = tx
+        self._before = before or {}
+        self._passable: dict[bytes, bool] = {}
         self._principal = principal
         self._now = now
 
@@ -34,7 +41,7 @@ class Sight:
         while True:
             page = self._tx.catalogue.list_page(inode, after=after, limit=limit)
             acls = page.directory_acls
-            entries = [node for node in page.nodes if node.inode not in acls or self._allows(acls[node.inode])]
+            entries = [node for node in page.nodes if node.inode not in acls or self.passes(acls[node.inode])]
             if entries or page.is_last:
                 return entries, page.is_last
             after = page.nodes[-1].name
@@ -42,7 +49,7 @@ class Sight:
     def may_know(self, guid: Guid) -> bool:
         """Whether one of the file's names stands in a directory that the principal may list."""
         return any(
-            all(self._allows(acl_id) for acl_id in chain[:-1]) for chain in self._tx.catalogue.aliases_of(guid) if chain
+            all(self.passes(acl_id) for acl_id in chain[:-1]) for chain in self._tx.catalogue.aliases_of(guid) if chain
         )
 
     def may_traverse(self, directory: Lfn) -> bool:
@@ -53,8 +60,26 @@ class Sight:
     def may_pass(self, inode: int) -> bool:
         """Whether the principal may traverse a directory, seen or hidden, and all above it."""
         is_there = self._tx.catalogue.directory(inode) is not None
-        return is_there and all(self._allows(acl_id) for acl_id in self._tx.catalogue.acl_ids_above(inode))
+        return is_there and all(self.passes(acl_id) for acl_id in self._tx.catalogue.acl_ids_above(inode))
 
-    def _allows(self, acl_id: bytes) -> bool:
-        acl = acl_of(self._tx, acl_id)
-        return acl is not None and decide(self._principal, acl, Right.TRAVERSE, self._now).allowed
+    def may_read_files_of(self, inode: int) -> bool:
+        """Whether the principal may read the files directly in a directory."""
+        record = self._tx.catalogue.directory(inode)
+        return record is not None and self.may_pass(inode) and self.allows(record.file_acl, Right.READ)
+
+    def passes(self, acl_id: bytes) -> bool:
+        """Whether one ACL lets the principal traverse; many directories are asked about with the same ones above."""
+        known = self._passable.get(acl_id)
+        if known is None:
+            known = self._passable[acl_id] = self.allows(acl_id, Right.TRAVERSE)
+        return known
+
+    def allows(self, acl_id: bytes, right: Right) -> bool:
+        """Whether one ACL allows something."""
+        verdict = self.verdict(acl_id, right)
+        return verdict is not None and verdict.allowed
+
+    def verdict(self, acl_id: bytes, right: Right) -> Verdict | None:
+        """Give what one ACL says; None for one that is not known, which closes."""
+        acl = self._before.get(acl_id) or acl_of(self._tx, acl_id)
+        return None if acl is None else decide(self._principal, acl, right, self._now)

@@ -25,6 +25,8 @@ DIRECTORIES: Final = b"d"
 ENTRIES: Final = b"e"
 RESERVATIONS: Final = b"r"
 ACLS: Final = b"a"
+ACL_VALUES: Final = b"A"
+ACL_NUMBERS: Final = b"B"
 FEED: Final = b"v"
 TOTALS: Final = b"t"
 
@@ -57,6 +59,8 @@ ALL: Final = (
     ENTRIES,
     RESERVATIONS,
     ACLS,
+    ACL_VALUES,
+    ACL_NUMBERS,
     FEED,
     TOTALS,
     SERIES,

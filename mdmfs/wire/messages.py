@@ -11,6 +11,8 @@ from typing import Final
 
 import msgspec
 
+from mdmfs.access.edit import Edit
+
 MEDIA_TYPE: Final = "application/msgpack"
 MAX_MESSAGE_BYTES: Final = 16 * 2**20
 MAX_BATCH: Final = 10_000
@@ -32,6 +34,10 @@ THRESHOLD_HEADER: Final = "mdmfs-threshold"
 PURPOSE_HEADER: Final = "purpose"
 PREFETCH: Final = "prefetch"
 """The purpose of a request for a file that no program has asked for yet: one reads its siblings."""
+
+READ_ACL_PATH: Final = "/v1/read-acl"
+CHANGE_ACL_PATH: Final = "/v1/change-acl"
+ACL_EFFECT_PATH: Final = "/v1/acl-effect"
 
 HARVEST_PATH: Final = "/v1/harvest"
 HARVEST_PROGRESS_PATH: Final = "/v1/harvest-progress"
@@ -110,10 +116,17 @@ class DirectoryPage(Message, frozen=True):
 
 
 class AskChanges(Message, frozen=True):
-    """Ask what has changed since a version of the feed; the answer waits up to ``wait`` seconds for a change."""
+    """Say that a version of the feed is applied, and ask what has changed since.
+
+    The answer waits up to ``wait`` seconds for a change, and renews the lease of a mount that names itself.
+    """
 
     since: int
     wait: float
+    mount: bytes = b""
+    """16 random bytes for as long as the mount lives."""
+    root: str = ""
+    """The LFN that the mount shows; empty: all of it."""
 
 
 class Changes(Message, frozen=True):
@@ -123,7 +136,13 @@ class Changes(Message, frozen=True):
     directories: list[int]
     """Inode numbers."""
     files: list[int]
-    """Inode numbers of files whose name, ACL or rendition has gone."""
+    """Inode numbers of files whose name or rendition has gone."""
+    lost: list[int] = []
+    """Directories that the caller may no longer traverse: nothing at or below them is for him."""
+    unreadable: list[int] = []
+    """Directories whose files the caller may no longer read."""
+    lease: float = 0.0
+    """Seconds for which what is held may be served, counted from when the question was sent; 0: no lease."""
     is_reset: bool = False
     """The feed no longer reaches back to ``since``: forget everything."""
 
@@ -166,6 +185,65 @@ class FileDescription(Message, frozen=True):
     replicas: list[str]
     """SURLs."""
     registered: float
+
+
+# Access control lists
+
+
+class ReadAcl(Message, frozen=True):
+    """Ask for the ACL of a name; of a directory also for the one that the files in it share."""
+
+    lfn: str
+
+
+class AclTexts(Message, frozen=True):
+    """ACLs as ``getfacl`` prints them."""
+
+    texts: list[str]
+
+
+class ChangeAcl(Message, frozen=True):
+    """Change the ACL of a directory, or those of all below it; all or nothing."""
+
+    lfn: str
+    edits: list[Edit]
+    files: bool = False
+    """The one that the files directly in it share, in place of its own."""
+    recursive: bool = False
+    """Both, of it and of every directory below."""
+    keeps_mask: bool = False
+    is_test: bool = False
+    """Only say what would be."""
+    expected_version: int = 0
+    """Change nothing unless this is the version of the one ACL that is named; 0: whatever it is."""
+
+
+class ChangedAcls(Message, frozen=True):
+    """What was changed, or would be."""
+
+    count: int
+    texts: list[str]
+    """The first ones, as they are now."""
+    epoch: int
+    """For ``AskAclEffect``."""
+    version: int
+    """For ``AskAclEffect``."""
+
+
+class AskAclEffect(Message, frozen=True):
+    """Ask whether a change holds everywhere; the numbers are those of ``ChangedAcls``."""
+
+    epoch: int
+    version: int
+
+
+class AclEffect(Message, frozen=True):
+    """Whether a change holds everywhere: at n - k + 1 keystores, and at every mount that holds a lease."""
+
+    is_effective: bool
+    keystores: list[str]
+    """Those that have yet to acknowledge it."""
+    mounts: list[str]
 
 
 # Administration of the hospital, by its own certificate only

@@ -13,6 +13,8 @@ from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import ROOT_PREFIX, Lfn
 from mdmfs.wire.configuration import KeystorePeer, Settings, beside, read_configuration
 
+CONFIGURATION_ATTRIBUTE: Final = "user.mdmfs.configuration"
+"""Extended attribute of a mount point: the file that its mount was configured by."""
 _UNITS: Final = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SIZE: Final = re.compile(r"(\d+) ?(|KiB|MiB|GiB|TiB)")
 
@@ -64,13 +66,13 @@ class MountConfiguration(Settings, frozen=True):
     mount: MountSettings = MountSettings()
     credential: CredentialSettings = CredentialSettings()
     cache: CacheSettings = CacheSettings()
-    folder: str = "."
-    """Where the configuration lies; set by ``read``."""
+    file: str = "mount.toml"
+    """The configuration itself; set by ``read``."""
 
     @classmethod
     def read(cls, path: pathlib.Path) -> MountConfiguration:
         """Read a file; raises ``ConfigurationError``."""
-        configuration = msgspec.structs.replace(read_configuration(path, cls), folder=str(path.parent.absolute()))
+        configuration = msgspec.structs.replace(read_configuration(path, cls), file=str(path.absolute()))
         configuration.refuse_nonsense()
         return configuration
 
@@ -112,4 +114,4 @@ class MountConfiguration(Settings, frozen=True):
 
     def path(self, text: str) -> pathlib.Path:
         """Resolve a path of the configuration."""
-        return beside(pathlib.Path(self.folder) / "mount.toml", text)
+        return beside(pathlib.Path(self.file), text)

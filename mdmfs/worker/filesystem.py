@@ -14,11 +14,12 @@ from mdmfs.model.errors import (
     IsADirectoryFileError,
     MdmfsError,
     NoSuchAttributeError,
+    NoSuchFileError,
     NotADirectoryFileError,
     PeerTimedOutError,
     PeerUnreachableError,
 )
-from mdmfs.model.names import Guid
+from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages import FileDescription, Node, NodeKind, Totals
 from mdmfs.worker.descriptions import Descriptions
 from mdmfs.worker.hospital import Hospital
@@ -32,7 +33,8 @@ GUID_ATTRIBUTE: Final = b"user.guid"
 REPLICAS_ATTRIBUTE: Final = b"user.replicas"
 STATUS_ATTRIBUTE: Final = b"user.status"
 SHA256_ATTRIBUTE: Final = b"user.mdmfs.sha256"
-ATTRIBUTES: Final = (GUID_ATTRIBUTE, REPLICAS_ATTRIBUTE, STATUS_ATTRIBUTE, SHA256_ATTRIBUTE)
+ACL_ATTRIBUTE: Final = b"user.mdmfs.acl"
+ATTRIBUTES: Final = (GUID_ATTRIBUTE, REPLICAS_ATTRIBUTE, STATUS_ATTRIBUTE, SHA256_ATTRIBUTE, ACL_ATTRIBUTE)
 STATUS_SECONDS: Final = 1.0
 """How old a locality may be."""
 TOTALS_SECONDS: Final = 10.0
@@ -180,19 +182,32 @@ class FileSystem:
     # Extended attributes and totals
 
     def attribute_names(self, inode: int) -> Sequence[bytes]:
-        """Name the extended attributes; directories have none."""
-        return ATTRIBUTES if self.attributes(inode).kind is NodeKind.FILE else ()
+        """Name the extended attributes; a directory has its ACL only."""
+        return ATTRIBUTES if self.attributes(inode).kind is NodeKind.FILE else (ACL_ATTRIBUTE,)
 
     async def attribute(self, inode: int, name: bytes) -> bytes:
         """Give an extended attribute; what is not ours is refused without asking anybody."""
         if name not in self.attribute_names(inode):
             message = f"inode {inode} has no such extended attribute"
             raise NoSuchAttributeError(message)
+        if name == ACL_ATTRIBUTE:
+            return "\n".join(await self._hospital.acl(self._lfn(inode))).encode()
         guid = Guid(self.attributes(inode).guid)
         if name == GUID_ATTRIBUTE:
             return str(guid).encode()
         max_age = STATUS_SECONDS if name == STATUS_ATTRIBUTE else float("inf")
         return _written(name, await self._descriptions.of(guid, max_age=max_age))
+
+    def _lfn(self, inode: int) -> Lfn:
+        """Give the LFN under which an inode was last seen."""
+        known = self._namespace.inodes.of(inode)
+        if known.lfn is not None:
+            return known.lfn
+        above = self._namespace.inodes.of(known.parent).lfn
+        if above is None:
+            message = f"inode {inode} has no directory any more"
+            raise NoSuchFileError(message)
+        return above / known.node.name
 
     async def totals(self) -> Totals:
         """Count what lies below the root, as of 10 s ago; of an older answer when the hospital gives none."""

@@ -22,9 +22,11 @@ from mdmfs.wire.messages import (
     LIST_PATH,
     PREFETCH,
     PURPOSE_HEADER,
+    READ_ACL_PATH,
     SEALED_PATH,
     THRESHOLD_HEADER,
     TOTALS_PATH,
+    AclTexts,
     AskChanges,
     AskTotals,
     Changes,
@@ -32,6 +34,7 @@ from mdmfs.wire.messages import (
     DirectoryPage,
     FileDescription,
     ListDirectory,
+    ReadAcl,
     Totals,
 )
 
@@ -91,6 +94,9 @@ class Hospital(Protocol):
     async def totals(self, lfn: Lfn) -> Totals:
         """Count what lies below a directory."""
 
+    async def acl(self, lfn: Lfn) -> list[str]:
+        """Give the ACL of a name as text; of a directory also the one that its files share."""
+
     def fetch(
         self, guid: Guid, *, beginning: Beginning | None = None, is_prefetch: bool = False
     ) -> AbstractAsyncContextManager[SealedDownload]:
@@ -124,6 +130,11 @@ class RemoteHospital:
         """Ask for the totals, with little patience."""
         deadline = trio.current_time() + min(STATFS_SECONDS, self._deadline)
         return await self._client().call(TOTALS_PATH, AskTotals(str(lfn)), Totals, deadline=deadline)
+
+    async def acl(self, lfn: Lfn) -> list[str]:
+        """Ask for an ACL; raises ``NoSuchFileError`` and what a call can raise."""
+        question = ReadAcl(str(lfn))
+        return (await self._client().call(READ_ACL_PATH, question, AclTexts, deadline=self._until())).texts
 
     @contextlib.asynccontextmanager
     async def fetch(

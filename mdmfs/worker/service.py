@@ -60,6 +60,7 @@ async def run_mount(
             configuration.root,
             mountpoint,
             deadline=configuration.mount.deadline,
+            configuration=configuration.file,
             task_status=task_status,
         )
         await peers.aclose()
@@ -79,9 +80,10 @@ async def serve_mount(  # noqa: PLR0913 the parts that a mount is made of
     mountpoint: Path,
     *,
     deadline: float,
+    configuration: str = "",
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Mount these ports and serve, as ``run_mount``."""
+    """Mount these ports and serve, as ``run_mount``; ``configuration`` is the file that commands go by."""
     mountpoint = Path(os.path.abspath(mountpoint))  # noqa: PTH100, ASYNC240 nothing is touched
     await cache.load()
     async with _open_nursery() as nursery:
@@ -91,7 +93,7 @@ async def serve_mount(  # noqa: PLR0913 the parts that a mount is made of
         opener = Opener(hospital, cache, ring, kernel, nursery, deadline=deadline)
         prefetch = SiblingPrefetch(opener, nursery, budget=min(AHEAD_BYTES, cache.limit // 4))
         filesystem = FileSystem(hospital, namespace, descriptions, opener, prefetch, kernel)
-        operations = MdmfsOperations(filesystem, watch)
+        operations = MdmfsOperations(filesystem, watch, configuration)
         with mounted(operations, kernel, mountpoint):
             nursery.start_soon(raise_limits, operations, mountpoint)
             nursery.start_soon(watch.run)

@@ -26,7 +26,7 @@ from mdmfs.hospital.projects import ProjectFile
 from mdmfs.hospital.release.audit import Event
 from mdmfs.keystore import configuration as keystore_configuration
 from mdmfs.wire.configuration import read_configuration
-from mdmfs.worker.configuration import MountConfiguration
+from mdmfs.worker.configuration import CONFIGURATION_ATTRIBUTE, MountConfiguration
 from mdmfs.worker.filesystem import ATTRIBUTES
 from mdmfs.worker.fuse import operations
 from mdmfs.worker.fuse.errnos import ERRNOS
@@ -36,8 +36,8 @@ DOCS: Final = ROOT / "docs"
 PAGES: Final = (ROOT / "README.md", *sorted(DOCS.rglob("*.md")))
 MAX_ADR_LINES: Final = 60
 REQUIRED: Final = "required"
-SET_BY_THE_READER: Final = "folder"
-"""No key of a file: where the file lies."""
+SET_BY_THE_READER: Final = {"folder", "file"}
+"""No keys of a file: where the file lies."""
 FILES: Final = {
     "hospital.toml": HospitalConfiguration,
     "A project": ProjectFile,
@@ -84,7 +84,7 @@ def keys(kind: type[msgspec.Struct], table: str = "") -> Iterator[tuple[str, str
         nested = next((part for part in parts if inspect.isclass(part) and issubclass(part, msgspec.Struct)), None)
         if nested is not None:
             yield from keys(nested, field.name + ".")
-        elif field.name != SET_BY_THE_READER:
+        elif field.name not in SET_BY_THE_READER:
             yield table + field.name, written(field.default)
 
 
@@ -156,7 +156,7 @@ def test_errnos_that_no_error_stands_for_are_described_too() -> None:
 
 def test_every_extended_attribute_is_described_and_no_other() -> None:
     """Programs of the grid go by these names."""
-    known = {name.decode() for name in (*ATTRIBUTES, operations.PID_ATTRIBUTE)}
+    known = {name.decode() for name in (*ATTRIBUTES, operations.PID_ATTRIBUTE)} | {CONFIGURATION_ATTRIBUTE}
     assert names(section("semantics.md", "Extended attributes")) == known
 
 

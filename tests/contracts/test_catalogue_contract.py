@@ -455,20 +455,25 @@ async def test_a_new_acl_changes_what_it_names_and_nothing_else(store: Store) ->
     assert (answer.id, answer.version, answer.acl) == (ids[-3], 2, NOBODY)
     versions = [store.read(lambda tx, acl_id=acl_id: tx.catalogue.acl(acl_id)).version for acl_id in ids]
     assert versions == [1, 1, 1, 1, 2, 1, 1]
-    assert store.read(lambda tx: tx.catalogue.changes(1)) == Changes(2, [session.inode], [])
+    above = look(store, SERIES_LFN.parent.parent)
+    assert store.read(lambda tx: tx.catalogue.changes(1)) == Changes(2, [above.inode, session.inode], [])
+    [before] = store.read(lambda tx: tx.catalogue.acls_before(1, 2))
+    assert (before.directory, before.is_of_files) == (session.inode, False)
+    assert before.acl == store.read(lambda tx: tx.catalogue.first_acl(ids[-3])) != NOBODY
     assert store.read(lambda tx: tx.catalogue.aliases_of(guid_of(1)))[0] == ids
 
 
 async def test_the_acl_of_the_files_changes_for_all_of_them_at_once(store: Store) -> None:
-    """The feed names each visible one."""
+    """The feed says what it was, so that each mount can be told what that means for it."""
     await shown(store, 1, 2)
     await store.write(lambda tx: add(tx, 3))
     own = store.read(lambda tx: tx.catalogue.aliases_of(guid_of(1)))[0][-1]
-    files = [look(store, SERIES_LFN / name).inode for name in ("0001.dcm", "0002.dcm")]
     series = look(store, SERIES_LFN)
     answer = await store.write(lambda tx: tx.catalogue.set_acl(SERIES_LFN, NOBODY, files=True))
     assert (answer.id, answer.version) == (own, 2)
-    assert store.read(lambda tx: tx.catalogue.changes(1)) == Changes(2, [series.inode], files)
+    assert store.read(lambda tx: tx.catalogue.changes(1)).files == []
+    [before] = store.read(lambda tx: tx.catalogue.acls_before(1, 2))
+    assert (before.directory, before.is_of_files) == (series.inode, True)
     assert store.read(lambda tx: tx.catalogue.aliases_of(guid_of(3)))[0][-1] == own
 
 

@@ -242,6 +242,11 @@ class TwinHospital:
         assert lfn == ROOT
         return Totals(len(self.files), sum(len(file.plaintext) for file in self.files.values()))
 
+    async def acl(self, lfn: Lfn) -> list[str]:
+        """See ``Hospital``."""
+        await self._answer()
+        return [f"# file: {lfn}\nuser::rwxa-\n"]
+
     @contextlib.asynccontextmanager
     async def fetch(
         self, guid: Guid, *, beginning: Beginning | None = None, is_prefetch: bool = False

@@ -14,13 +14,16 @@ from mdmfs.wire.messages import (
     LIST_PATH,
     PREFETCH,
     PURPOSE_HEADER,
+    READ_ACL_PATH,
     SEALED_PATH,
     THRESHOLD_HEADER,
     TOTALS_PATH,
+    AclTexts,
     AskChanges,
     AskTotals,
     Describe,
     ListDirectory,
+    ReadAcl,
 )
 from mdmfs.wire.service import Reply, Request, Service, StreamReply
 from mdmfs.worker.hospital import Beginning
@@ -45,6 +48,7 @@ class HospitalOnTheWire:
                 ("POST", DESCRIBE_PATH): self._describe,
                 ("POST", CHANGES_PATH): self._changes,
                 ("POST", TOTALS_PATH): self._totals,
+                ("POST", READ_ACL_PATH): self._acl,
                 ("GET", SEALED_PATH): self._sealed,
             },
         )
@@ -63,6 +67,9 @@ class HospitalOnTheWire:
 
     async def _totals(self, request: Request) -> Reply:
         return Reply(await self.twin.totals(Lfn.parse((await request.read(AskTotals)).lfn)))
+
+    async def _acl(self, request: Request) -> Reply:
+        return Reply(AclTexts(await self.twin.acl(Lfn.parse((await request.read(ReadAcl)).lfn))))
 
     async def _sealed(self, request: Request) -> StreamReply:
         self.callers.append(request.principal.dn)

@@ -1,4 +1,4 @@
-"""ACLs as rows: each under a random id, with the number of times it was set."""
+"""ACLs as rows: each under a random id, with the number of times it was set; what many say alike is kept once."""
 
 from __future__ import annotations
 
@@ -12,25 +12,31 @@ from mdmfs.access.acl import ACL_ID_SIZE, Acl
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.records import VersionOfAcl
 from mdmfs.hospital.ledger.epochs import RowsOfEpochs
-from mdmfs.hospital.rows import Rows, Stored
+from mdmfs.hospital.rows import Interned, Rows, Stored
 from mdmfs.model.errors import MalformedNameError, StoreError
 
 
 class _StoredAcl(msgspec.Struct, frozen=True, array_like=True):
     version: int
-    acl: bytes
+    acl: int
+    """The number of what it says."""
+    first: int
+    """Of what it said when it was made."""
 
 
-_ROWS: Final = Stored(_StoredAcl)
+_ROWS: Final = Stored(_StoredAcl, version=2)
 
 
 class AclTable:
-    """``a`` + id: version and ACL."""
+    """``a`` + id: version, and the number of the ACL, which ``A`` + number holds and ``B`` + digest finds."""
 
     def __init__(self, rows: Rows, random: Callable[[int], bytes]) -> None:
         self._rows = rows
         self._random = random
         self._epochs = RowsOfEpochs(rows, random)
+        self._values = Interned(
+            rows, numbers=tables.ACL_NUMBERS, values=tables.ACL_VALUES, counter=tables.COUNTERS + b"acl"
+        )
 
     def make(self, acl: Acl) -> bytes:
         """Keep a new ACL; give its id."""
@@ -38,7 +44,8 @@ class AclTable:
         if len(acl_id) != ACL_ID_SIZE or self._rows.get(tables.ACLS + acl_id) is not None:
             message = "a new ACL drew an id that is taken: the source of random numbers is broken"
             raise StoreError(message)
-        self._rows.put(tables.ACLS + acl_id, _ROWS.encode(_StoredAcl(1, acl.encode())))
+        number = self._values.number_of(acl.encode())
+        self._rows.put(tables.ACLS + acl_id, _ROWS.encode(_StoredAcl(1, number, number)))
         return acl_id
 
     def find(self, acl_id: bytes) -> VersionOfAcl | None:
@@ -47,18 +54,33 @@ class AclTable:
         if value is None:
             return None
         stored = _ROWS.decode(value)
-        return VersionOfAcl(acl_id, stored.version, _decode(stored.acl))
+        return VersionOfAcl(acl_id, stored.version, _decode(self._values.value_of(stored.acl)))
 
     def change(self, acl_id: bytes, acl: Acl) -> VersionOfAcl:
         """Set an ACL that exists, as its next version."""
-        before = self.find(acl_id)
-        if before is None:
+        value = self._rows.get(tables.ACLS + acl_id)
+        if value is None:
             message = "a directory refers to an ACL that is not in the store: restore the store from its backup"
             raise StoreError(message)
+        before = _ROWS.decode(value)
         version = before.version + 1
-        self._rows.put(tables.ACLS + acl_id, _ROWS.encode(_StoredAcl(version, acl.encode())))
+        row = _StoredAcl(version, self._values.number_of(acl.encode()), before.first)
+        self._rows.put(tables.ACLS + acl_id, _ROWS.encode(row))
         self._epochs.note_acl(acl_id)
         return VersionOfAcl(acl_id, version, acl)
+
+    def next_end(self, after: float) -> float:
+        """Tell when the first entry ends, of those that end after a time, in any ACL that was ever kept."""
+        ends = [float("inf")]
+        for _, octets in self._rows.scan(tables.ACL_VALUES):
+            entries = _decode(octets).entries
+            ends += [one.not_after for one in entries if one.not_after is not None and one.not_after > after]
+        return min(ends)
+
+    def first(self, acl_id: bytes) -> Acl | None:
+        """Give what an ACL said when it was made."""
+        value = self._rows.get(tables.ACLS + acl_id) if len(acl_id) == ACL_ID_SIZE else None
+        return None if value is None else _decode(self._values.value_of(_ROWS.decode(value).first))
 
 
 @functools.lru_cache(maxsize=4096)

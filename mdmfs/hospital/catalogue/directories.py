@@ -194,10 +194,15 @@ class DirectoryTable:
                 acls[entry.inode] = entry.reference
         return Page(nodes, acls, is_last=next(rows, None) is None)
 
-    def file_inodes(self, inode: int) -> list[int]:
-        """Give the inode numbers of the visible files directly in a directory."""
-        found = (_ENTRIES.decode(value) for _, value in self._rows.scan(tables.ENTRIES + number_key(inode)))
-        return [entry.inode for entry in found if not entry.is_directory]
+    def subdirectories(self, inode: int) -> list[tuple[str, int]]:
+        """Give the names and inode numbers of the directories directly in a directory, seen or hidden."""
+        found: list[tuple[str, int]] = []
+        for table in (tables.ENTRIES, tables.RESERVATIONS):
+            for name, value in self._rows.scan(table + number_key(inode)):
+                entry = _ENTRIES.decode(value)
+                if entry.is_directory:
+                    found.append((name.decode(), entry.inode))
+        return found
 
     def _entry(self, key: bytes) -> Entry | None:
         value = self._rows.get(key)

@@ -7,7 +7,9 @@ from typing import Final
 
 import msgspec
 
+from mdmfs.access.acl import Acl
 from mdmfs.hospital import tables
+from mdmfs.hospital.catalogue.records import AclBefore
 from mdmfs.hospital.rows import Rows, Stored, add_to, counted, number_key
 from mdmfs.wire.messages import Changes
 
@@ -17,6 +19,8 @@ _VERSION: Final = tables.COUNTERS + b"feed"
 class _Change(msgspec.Struct, frozen=True, array_like=True):
     directories: list[int]
     files: list[int]
+    acls: list[tuple[int, bool, bytes]] = []
+    """Directories whose ACL, or whose files' ACL, was set, and what it said before."""
 
 
 _ROWS: Final = Stored(_Change)
@@ -29,9 +33,10 @@ class Feed:
         self._rows = rows
         self._length = length
 
-    def append(self, directories: Iterable[int], files: Iterable[int]) -> int:
+    def append(self, directories: Iterable[int], files: Iterable[int], acls: Iterable[AclBefore] = ()) -> int:
         """Tell of a change; give its version. Nothing touched is no change."""
-        change = _Change(sorted(set(directories)), sorted(set(files)))
+        told = [(one.directory, one.is_of_files, one.acl.encode()) for one in acls]
+        change = _Change(sorted(set(directories)), sorted(set(files)), told)
         if not change.directories and not change.files:
             return self.version()
         version = add_to(self._rows, _VERSION)
@@ -62,6 +67,15 @@ class Feed:
             if len(directories) + len(files) >= limit:
                 break
         return Changes(reached, sorted(directories), sorted(files))
+
+    def acls_before(self, since: int, until: int) -> list[AclBefore]:
+        """Give what ACLs said before they were set, from the oldest change after ``since`` up to ``until``."""
+        found: list[AclBefore] = []
+        for key, value in self._rows.scan(tables.FEED, number_key(since + 1)):
+            if int.from_bytes(key, "big") > until:
+                break
+            found += [AclBefore(inode, of_files, Acl.decode(acl)) for inode, of_files, acl in _ROWS.decode(value).acls]
+        return found
 
     def _trim(self, last: int) -> None:
         """Forget the changes up to ``last``; more than one where the feed's length was made smaller."""

@@ -15,6 +15,7 @@ from mdmfs.hospital.catalogue.feed import Feed
 from mdmfs.hospital.catalogue.files import FileTable
 from mdmfs.hospital.catalogue.records import (
     ROOT_INODE,
+    AclBefore,
     DirectoryRecord,
     FileRecord,
     FileState,
@@ -217,8 +218,45 @@ class RowsOfCatalogue:
         if not acl_id:
             message = f"{lfn} has no {'files' if files else 'ACL'} yet: there is nothing to set"
             raise NoSuchFileError(message)
-        self._feed.append((inode,), self._directories.file_inodes(inode) if files else ())
-        return self._acls.change(acl_id, acl)
+        before = self._acls.find(acl_id)
+        changed = self._acls.change(acl_id, acl)
+        if before is not None:
+            self._feed.append((inode, record.parent), (), (AclBefore(inode, files, before.acl),))
+        return changed
+
+    def acl_ids_of(self, lfn: Lfn) -> tuple[bytes, bytes]:
+        """Give the ids of a directory's own ACL and of the one that its files share."""
+        inode = self._directories.inode_of(lfn)
+        if inode is None:
+            message = f"there is no directory {lfn}"
+            raise NoSuchFileError(message)
+        record = self._directories.get(inode)
+        return record.acl, record.file_acl
+
+    def first_acl(self, acl_id: bytes) -> Acl | None:
+        """Give what an ACL said when it was made."""
+        return self._acls.first(acl_id)
+
+    def next_end(self, after: float) -> float:
+        """Tell when the first entry of an ACL ends, of those that end after a time."""
+        return self._acls.next_end(after)
+
+    def directories_below(self, lfn: Lfn) -> list[Lfn]:
+        """Give a directory and all below it, each before what is in it."""
+        inode = self._directories.inode_of(lfn)
+        if inode is None:
+            message = f"there is no directory {lfn}"
+            raise NoSuchFileError(message)
+        found, waiting = [], [(lfn, inode)]
+        while waiting:
+            directory, number = waiting.pop()
+            found.append(directory)
+            waiting += [(directory / name, below) for name, below in self._directories.subdirectories(number)]
+        return found
+
+    def acls_before(self, since: int, until: int) -> list[AclBefore]:
+        """Give what ACLs said before they were set by the changes after ``since``, up to ``until``."""
+        return self._feed.acls_before(since, until)
 
     # Feed
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from mdmfs.access.acl import Acl
-from mdmfs.hospital.catalogue.records import DirectoryRecord, FileRecord, NewFile, Page, Totals, VersionOfAcl
+from mdmfs.hospital.catalogue.records import AclBefore, DirectoryRecord, FileRecord, NewFile, Page, Totals, VersionOfAcl
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages import MAX_BATCH, Changes, Node
 
@@ -117,10 +117,31 @@ class Catalogue(Protocol):
     def set_acl(self, lfn: Lfn, acl: Acl, *, files: bool = False) -> VersionOfAcl:
         """Set the next version of a directory's ACL, or with ``files`` of the one that the files directly in it share.
 
-        Hidden directories count. The feed names the directory (everything below it is to be decided again), and with
-        ``files`` each of its visible files. Raises ``NoSuchFileError`` if there is no such directory, or with ``files``
-        if it never had a file, and ``NotADirectoryFileError`` for the name of a file.
+        Hidden directories count. The feed names the directory and the one above it, and keeps what the ACL said before
+        (``acls_before``): who has lost something can be told. Raises ``NoSuchFileError`` if there is no such directory,
+        or with ``files`` if it never had a file, and ``NotADirectoryFileError`` for the name of a file.
         """
+
+    def acl_ids_of(self, lfn: Lfn) -> tuple[bytes, bytes]:
+        """Give the ids of a directory's own ACL and of the one that its files share, empty where it never had a file.
+
+        Hidden directories count. Raises ``NoSuchFileError`` and ``NotADirectoryFileError``.
+        """
+
+    def first_acl(self, acl_id: bytes) -> Acl | None:
+        """Give what an ACL said when it was made; None for an id that is not known."""
+
+    def next_end(self, after: float) -> float:
+        """Tell when the first entry of an ACL ends, of those that end after a time; infinity where none does.
+
+        Counted are ACLs too that no longer are what some directory has.
+        """
+
+    def directories_below(self, lfn: Lfn) -> list[Lfn]:
+        """Give a directory and all below it, seen or hidden, each before what is in it; raises ``NoSuchFileError``."""
+
+    def acls_before(self, since: int, until: int) -> list[AclBefore]:
+        """Give what ACLs said before they were set by the changes after ``since``, up to ``until``, oldest first."""
 
     # Feed
 

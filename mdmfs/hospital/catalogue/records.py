@@ -111,6 +111,16 @@ class VersionOfAcl(NamedTuple):
     acl: Acl
 
 
+class AclBefore(NamedTuple):
+    """What an ACL said until it was set anew."""
+
+    directory: int
+    """Whose it is: the inode number."""
+    is_of_files: bool
+    """Whether it is the one that the files directly in the directory share."""
+    acl: Acl
+
+
 class Page(NamedTuple):
     """A page of a directory's listing, in the order of the names' UTF-8 bytes."""
 

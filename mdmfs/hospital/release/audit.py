@@ -30,6 +30,7 @@ class Event(enum.StrEnum):
     DESTRUCTION = "destruction"
     ROTATION = "rotation"
     WRONG_SHARE = "wrong-share"
+    ACL = "acl"
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -43,6 +44,8 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     guid: str = ""
     project: str = ""
     address: str = ""
+    path: str = ""
+    """The LFN, where a record speaks of a name."""
     outcome: str = ""
     """The deciding ACL entry, or the refusal's name."""
     count: int = 1

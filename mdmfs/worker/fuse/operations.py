@@ -35,6 +35,7 @@ from pyfuse3 import (
 from mdmfs.model.errors import AccessDeniedError, BusyError, NoSuchFileError, ReadOnlyError
 from mdmfs.model.names import MAX_NAME_BYTES
 from mdmfs.wire.messages import Node, NodeKind
+from mdmfs.worker.configuration import CONFIGURATION_ATTRIBUTE
 from mdmfs.worker.filesystem import FileSystem
 from mdmfs.worker.fuse.errnos import replying_errno
 from mdmfs.worker.fuse.patience import SignalWatch
@@ -60,8 +61,10 @@ class MdmfsOperations(pyfuse3.Operations):
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, filesystem: FileSystem, watch: SignalWatch) -> None:
+    def __init__(self, filesystem: FileSystem, watch: SignalWatch, configuration: str = "") -> None:
+        """Serve a file system; commands on a path of this mount go by the file ``configuration``."""
         super().__init__()
+        self._configuration = configuration
         self._filesystem = filesystem
         self._watch = watch
         self._uid, self._gid = os.getuid(), os.getgid()
@@ -175,6 +178,8 @@ class MdmfsOperations(pyfuse3.Operations):
                 raise FUSEError(errno.EOPNOTSUPP)
             if inode == pyfuse3.ROOT_INODE and name == PID_ATTRIBUTE:
                 return str(os.getpid()).encode()
+            if inode == pyfuse3.ROOT_INODE and name == os.fsencode(CONFIGURATION_ATTRIBUTE) and self._configuration:
+                return os.fsencode(self._configuration)
             return await self._filesystem.attribute(inode, name)
 
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:

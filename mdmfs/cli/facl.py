@@ -1,0 +1,158 @@
+"""``mdmfs getfacl`` and ``mdmfs setfacl``: ACLs as text, asked of the hospital with the caller's own credential."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import click
+import trio
+
+from mdmfs.access.edit import Edit, EditKind
+from mdmfs.access.text import AclText, parse_acl, parse_names
+from mdmfs.cli.mounted import Place, find_place, open_hospital
+from mdmfs.wire.client import Client
+from mdmfs.wire.messages import (
+    ACL_EFFECT_PATH,
+    CHANGE_ACL_PATH,
+    READ_ACL_PATH,
+    AclEffect,
+    AclTexts,
+    AskAclEffect,
+    ChangeAcl,
+    ChangedAcls,
+    ReadAcl,
+)
+
+DEADLINE: Final = 60.0
+INTERVAL: Final = 0.1
+TIMEOUT: Final = 90.0
+"""Longer than the usual lease: a mount that was killed has lapsed by then."""
+PENDING: Final = 3
+"""The exit code while a change does not hold everywhere yet."""
+_VERSION: Final = re.compile(r"^# version: ([0-9]{1,18})$", re.MULTILINE)
+_CONFIGURATION: Final = click.option(
+    "--configuration",
+    type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
+    help="A mount's; PATH is an LFN then, and nothing need be mounted.",
+)
+
+
+@click.command()
+@click.argument("path", nargs=-1, required=True)
+@_CONFIGURATION
+def getfacl(path: tuple[str, ...], configuration: pathlib.Path | None) -> None:
+    """Print the ACLs of PATH, on a mount; of a directory also the one that the files directly in it share."""
+    for place in (find_place(one, configuration) for one in path):
+        told = trio.run(_with_client, place, lambda client, place=place: _read(client, place))
+        click.echo("\n".join(told.texts))
+
+
+@click.command()
+@click.argument("path", nargs=-1, required=True)
+@click.option("-m", "--modify", multiple=True, metavar="ENTRIES", help="Add entries, or change their rights.")
+@click.option("-x", "--remove", multiple=True, metavar="ENTRIES", help="Remove entries; without their rights.")
+@click.option("-b", "--remove-all", is_flag=True, help="Leave the entries of the owner and of others only.")
+@click.option("-k", "--remove-default", is_flag=True, help="Remove the default entries.")
+@click.option("-d", "--default", "is_default", is_flag=True, help="-m and -x mean the default entries.")
+@click.option("--set-file", type=click.File(), help="Entries in place of all others, as getfacl prints; - is stdin.")
+@click.option("-n", "--no-mask", is_flag=True, help="Leave the mask as it is.")
+@click.option("-R", "--recursive", is_flag=True, help="Of all directories below too, and of their files.")
+@click.option("--files", is_flag=True, help="The ACL that the files directly in the directory share, not its own.")
+@click.option("--test", "is_test", is_flag=True, help="Change nothing; print what the ACLs would be.")
+@click.option("--timeout", type=float, default=TIMEOUT, show_default=True, help="Seconds to wait for its effect.")
+@_CONFIGURATION
+def setfacl(path: tuple[str, ...], configuration: pathlib.Path | None, timeout: float, **options: Any) -> None:  # noqa: ANN401 as click gives them
+    """Change the ACLs of PATH, directories on a mount, and wait until the change holds everywhere.
+
+    ENTRIES are [default:]user|group|mask|other:NAME:RIGHTS[@END]; with the rights r, w, x, a and i.
+    Exit code 3: the change is made, and somebody has yet to hear of it; he is named.
+    """
+    edits, version = _edits(options)
+    if not edits:
+        message = "say what to change: -m, -x, -b, -k or --set-file"
+        raise click.UsageError(message)
+    is_pending = False
+    for place in [find_place(one, configuration) for one in path]:
+        wish = ChangeAcl(
+            str(place.lfn),
+            edits,
+            files=options["files"],
+            recursive=options["recursive"],
+            keeps_mask=options["no_mask"],
+            is_test=options["is_test"],
+            expected_version=version,
+        )
+        is_pending |= trio.run(_with_client, place, lambda client, wish=wish: _change(client, wish, timeout))
+    sys.exit(PENDING if is_pending else 0)
+
+
+def _edits(options: dict[str, Any]) -> tuple[list[Edit], int]:
+    """Give the steps in the order in which ``setfacl`` does them, and the version that a file speaks of."""
+    edits: list[Edit] = []
+    version = 0
+    if options["set_file"] is not None:
+        text = options["set_file"].read()
+        edits.append(_edit(EditKind.REPLACE, [parse_acl(text)], is_default=False))
+        found = _VERSION.findall(text)
+        version = int(found[0]) if len(found) == 1 else 0
+    if options["remove_all"]:
+        edits.append(Edit(EditKind.CLEAR))
+    if options["remove_default"]:
+        edits.append(Edit(EditKind.CLEAR_DEFAULTS))
+    if options["remove"]:
+        edits.append(_edit(EditKind.REMOVE, map(parse_names, options["remove"]), is_default=options["is_default"]))
+    if options["modify"]:
+        edits.append(_edit(EditKind.MODIFY, map(parse_acl, options["modify"]), is_default=options["is_default"]))
+    return edits, version
+
+
+def _edit(kind: EditKind, texts: Iterable[AclText], *, is_default: bool) -> Edit:
+    read = list(texts)
+    entries = tuple(entry for text in read for entry in text.entries)
+    defaults = tuple(entry for text in read for entry in text.defaults)
+    return Edit(kind, (), entries + defaults) if is_default else Edit(kind, entries, defaults)
+
+
+async def _with_client(place: Place, ask: Callable[[Client], Any]) -> Any:  # noqa: ANN401 whatever ``ask`` gives
+    client = open_hospital(place.configuration)
+    try:
+        return await ask(client)
+    finally:
+        await client.aclose()
+
+
+async def _read(client: Client, place: Place) -> AclTexts:
+    return await client.call(READ_ACL_PATH, ReadAcl(str(place.lfn)), AclTexts, deadline=trio.current_time() + DEADLINE)
+
+
+async def _change(client: Client, wish: ChangeAcl, timeout: float) -> bool:  # noqa: ASYNC109 told, not raised
+    """Change, print and wait; True where the change does not hold everywhere yet."""
+    deadline = trio.current_time() + DEADLINE
+    changed = await client.call(CHANGE_ACL_PATH, wish, ChangedAcls, deadline=deadline, is_idempotent=False)
+    if wish.is_test:
+        click.echo("\n".join(changed.texts))
+        return False
+    give_up_at = trio.current_time() + timeout
+    while True:
+        effect = await client.call(
+            ACL_EFFECT_PATH,
+            AskAclEffect(changed.epoch, changed.version),
+            AclEffect,
+            deadline=trio.current_time() + DEADLINE,
+        )
+        if effect.is_effective:
+            return False
+        if trio.current_time() >= give_up_at:
+            _tell_pending(wish.lfn, [*effect.keystores, *effect.mounts])
+            return True
+        await trio.sleep(INTERVAL)
+
+
+def _tell_pending(lfn: str, missing: Sequence[str]) -> None:
+    click.echo(f"PENDING: {lfn} is changed at the hospital, and these have yet to hear of it:", err=True)
+    for name in missing:
+        click.echo(f"  {name}", err=True)

@@ -1,0 +1,52 @@
+"""Paths on a mount: which LFN stands behind one, and how the hospital behind it is reached as the caller."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+
+from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.names import Lfn
+from mdmfs.pki.trust import TrustAnchors
+from mdmfs.wire.client import Client
+from mdmfs.wire.peers import open_client
+from mdmfs.worker.callers.credential import own_credential
+from mdmfs.worker.configuration import CONFIGURATION_ATTRIBUTE, MountConfiguration
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """A name of the catalogue, and the configuration of the mount that shows it."""
+
+    lfn: Lfn
+    configuration: MountConfiguration
+    mountpoint: pathlib.Path | None
+
+
+def find_place(path: str, configuration: pathlib.Path | None) -> Place:
+    """Find what a path on a mount names, or, with a configuration, an LFN; raises ``ConfigurationError``.
+
+    Nothing below the mount point is touched, so that a path works that may not be seen.
+    """
+    if configuration is not None:
+        return Place(Lfn.parse(path), MountConfiguration.read(configuration), None)
+    absolute = pathlib.Path(os.path.abspath(path))  # noqa: PTH100 a link on the mount would have to be read
+    for above in (absolute, *absolute.parents):
+        if not os.path.ismount(above):
+            continue
+        try:
+            file = os.getxattr(above, CONFIGURATION_ATTRIBUTE)
+        except OSError:
+            break
+        found = MountConfiguration.read(pathlib.Path(os.fsdecode(file)))
+        return Place(Lfn((*found.root.parts, *absolute.relative_to(above).parts)), found, above)
+    message = f"{path} is not on a mount of mdmfs: give --configuration and an LFN"
+    raise ConfigurationError(message)
+
+
+def open_hospital(configuration: MountConfiguration) -> Client:
+    """Make a client of a mount's hospital with the credential of whoever runs this process."""
+    anchors = TrustAnchors(configuration.path(configuration.trust))
+    peer = configuration.hospital
+    return open_client(peer.address, peer.dn, own_credential(configuration), anchors)

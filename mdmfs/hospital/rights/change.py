@@ -1,0 +1,219 @@
+"""Changing ACLs: all that one ``setfacl`` names in one transaction, by those who may administer each of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from mdmfs.access.acl import Acl, Entry, EntryKind, Right
+from mdmfs.access.edit import Edit, edited, endless, without_ended
+from mdmfs.access.text import format_acl, format_entry
+from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.release.audit import AuditRecord, Event
+from mdmfs.hospital.sight import Sight
+from mdmfs.hospital.store import Transaction
+from mdmfs.model.errors import (
+    AccessDeniedError,
+    BusyError,
+    MalformedNameError,
+    MdmfsError,
+    NoSuchFileError,
+    NotADirectoryFileError,
+)
+from mdmfs.model.identity import Principal
+from mdmfs.model.names import Lfn
+from mdmfs.wire.messages import NodeKind
+
+MAX_ACLS: Final = 100_000
+"""In one change."""
+OWNERS: Final = (
+    Entry(EntryKind.OWNER, "", (Right.READ | Right.WRITE | Right.TRAVERSE | Right.ADMINISTER).value),
+    Entry(EntryKind.MASK, "", (Right.READ | Right.TRAVERSE).value),
+)
+"""What the directories above all projects begin with."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wish:
+    """What somebody wants changed."""
+
+    lfn: Lfn
+    edits: Sequence[Edit]
+    files: bool = False
+    """The ACL that the files directly in the directory share, in place of its own."""
+    recursive: bool = False
+    """Both, of the directory and of all below it."""
+    keeps_mask: bool = False
+    expected_version: int = 0
+    """Do nothing unless the ACL (one only) has this version; 0: whatever it has."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """One ACL, as it is or as it would be."""
+
+    lfn: Lfn
+    is_of_files: bool
+    acl_id: bytes
+    version: int
+    acl: Acl
+
+
+def targets(tx: Transaction, principal: Principal, hospital: Hospital, wish: Wish) -> list[Target]:
+    """Find what a wish changes, and what it would say afterwards; raises what refuses it."""
+    found = [target for target in _named(tx, principal, hospital, wish) if target.acl_id]
+    if not found:
+        message = f"{wish.lfn} has no files yet: its default entries are what they will begin with"
+        raise NoSuchFileError(message)
+    if wish.expected_version and [target.version for target in found] != [wish.expected_version]:
+        message = f"the ACL of {wish.lfn} has been changed meanwhile: read it again with getfacl"
+        raise BusyError(message)
+    changed = []
+    for target in found:
+        acl = edited(target.acl, wish.edits, keeps_mask=wish.keeps_mask)
+        if target.is_of_files:
+            acl = Acl(acl.owner, acl.entries, target.acl.defaults)
+        changed.append(dataclasses.replace(target, acl=acl))
+    return changed
+
+
+def change(tx: Transaction, principal: Principal, hospital: Hospital, wish: Wish) -> list[Target]:
+    """Do what a wish says, all of it; gives the ACLs as they are now."""
+    now = [_set(tx, target) for target in targets(tx, principal, hospital, wish)]
+    settle_top(tx, hospital)
+    return now
+
+
+def end_entries(tx: Transaction, hospital: Hospital, now: float) -> int:
+    """Take out of every ACL what is past its end, so that keystores and mounts hear of it; tells how many ACLs.
+
+    Everybody who decides leaves such an entry out by himself. What this brings is the word to those who hold pages.
+    """
+    count = 0
+    for lfn in tx.catalogue.directories_below(Lfn(())):
+        for is_of_files, acl_id in enumerate(tx.catalogue.acl_ids_of(lfn)):
+            found = tx.catalogue.acl(acl_id)
+            if found is not None and (left := without_ended(found.acl, now)) != found.acl:
+                tx.catalogue.set_acl(lfn, left, files=bool(is_of_files))
+                count += 1
+    settle_top(tx, hospital)
+    return count
+
+
+def settle_top(tx: Transaction, hospital: Hospital) -> None:
+    """Let those pass the hospital's own directory who may enter one of its projects, so that nobody else learns it."""
+    top = Lfn((hospital.name,))
+    passable = Acl(str(hospital.dn), (*OWNERS, *_who_may_pass(tx, hospital)))
+    now = tx.catalogue.acl(tx.catalogue.acl_ids_of(top)[0])
+    if now is None or now.acl.encode() != passable.encode():
+        tx.catalogue.set_acl(top, passable)
+
+
+def before_by_id(tx: Transaction, since: int, until: int) -> dict[bytes, Acl]:
+    """Give what each ACL that was set by these changes of the feed said before the first of them, by its id.
+
+    Its entries have no ends: who had a right until one ended has lost it too.
+    """
+    found: dict[bytes, Acl] = {}
+    for one in tx.catalogue.acls_before(since, until):
+        record = tx.catalogue.directory(one.directory)
+        if record is not None:
+            found.setdefault(record.file_acl if one.is_of_files else record.acl, endless(one.acl))
+    return found
+
+
+async def record_change(
+    principal: Principal, hospital: Hospital, wish: Wish, address: str, outcome: str, count: int = 1
+) -> None:
+    """Write a change or its refusal down; raises ``StoreError``, and then it is not done."""
+    await hospital.audit.record(
+        AuditRecord(
+            time=hospital.clock(),
+            event=Event.REFUSAL if outcome else Event.ACL,
+            dn=str(principal.dn),
+            fqans=tuple(map(str, principal.fqans)),
+            address=address,
+            path=str(wish.lfn),
+            outcome=outcome or "; ".join(map(_told, wish.edits)),
+            count=count,
+        )
+    )
+
+
+def _told(edit: Edit) -> str:
+    entries = [*map(format_entry, edit.entries), *(f"default:{format_entry(entry)}" for entry in edit.defaults)]
+    return f"{edit.kind} {','.join(entries)}".strip()
+
+
+def _set(tx: Transaction, target: Target) -> Target:
+    now = tx.catalogue.acl(target.acl_id)
+    if now is not None and now.acl.encode() == target.acl.encode():
+        return target
+    return dataclasses.replace(
+        target, version=tx.catalogue.set_acl(target.lfn, target.acl, files=target.is_of_files).version
+    )
+
+
+def _named(tx: Transaction, principal: Principal, hospital: Hospital, wish: Wish) -> Iterator[Target]:
+    sight = Sight(tx, principal, hospital.clock())
+    is_own = principal.dn == hospital.dn
+    _refuse_unseen(tx, sight, wish.lfn, is_own=is_own)
+    if len(wish.lfn.parts) < min((len(project.lfn.parts) for project in hospital.projects.values()), default=2):
+        message = f"{wish.lfn} lies above the projects: its ACL follows theirs"
+        raise AccessDeniedError(message)
+    directories = tx.catalogue.directories_below(wish.lfn) if wish.recursive else [wish.lfn]
+    if len(directories) > MAX_ACLS // 2:
+        message = f"there are more than {MAX_ACLS // 2} directories below {wish.lfn}: change parts of it"
+        raise MalformedNameError(message)
+    for lfn in directories:
+        own, files = tx.catalogue.acl_ids_of(lfn)
+        wanted = [(False, own), (True, files)] if wish.recursive else [(wish.files, files if wish.files else own)]
+        for is_of_files, acl_id in wanted:
+            found = tx.catalogue.acl(acl_id)
+            if found is None:
+                continue
+            if not is_own and not sight.allows(acl_id, Right.ADMINISTER):
+                raise _not_administered(sight, wish.lfn, lfn)
+            yield Target(lfn, is_of_files, acl_id, found.version, found.acl)
+
+
+def _refuse_unseen(tx: Transaction, sight: Sight, lfn: Lfn, *, is_own: bool) -> None:
+    """Refuse a name that the principal may not know as one that is not there."""
+    unknown = NoSuchFileError(f"there is no {lfn}, or it is not for this identity")
+    node = tx.catalogue.look_up(lfn)
+    if not is_own and (node is None or not (sight.may_traverse(lfn.parent) or not lfn.parts)):
+        raise unknown
+    if node is not None and node.kind is NodeKind.FILE:
+        message = f"{lfn} is a file, and the files of a directory share one ACL: name the directory, with --files"
+        raise NotADirectoryFileError(message)
+    own = tx.catalogue.acl_ids_of(lfn)[0]
+    if not is_own and not sight.passes(own) and not sight.allows(own, Right.ADMINISTER):
+        raise unknown
+
+
+def _not_administered(sight: Sight, asked: Lfn, lfn: Lfn) -> MdmfsError:
+    known = lfn if sight.may_traverse(lfn) else asked
+    below = "" if known == lfn else "something below "
+    return AccessDeniedError(f"changing the ACL of {below}{known} takes the right a, which this identity has not")
+
+
+def _who_may_pass(tx: Transaction, hospital: Hospital) -> tuple[Entry, ...]:
+    """Let every user and group through that one of the projects lets in now, and no one else."""
+    named: set[tuple[EntryKind, str]] = set()
+    for project in hospital.projects.values():
+        found = tx.catalogue.acl(tx.catalogue.acl_ids_of(project.lfn)[0])
+        if found is not None:
+            named |= {(one.kind, one.qualifier) for one in found.acl.entries if one.qualifier and one.rights}
+            named.add((EntryKind.USER, found.acl.owner))
+            named |= {(entry.kind, "") for entry in found.acl.entries if entry.kind is EntryKind.OTHER and entry.rights}
+    return tuple(Entry(kind, qualifier, Right.TRAVERSE.value) for kind, qualifier in sorted(named))
+
+
+def texts(found: Iterable[Target]) -> list[str]:
+    """Write ACLs as ``getfacl`` does."""
+    return [
+        f"# file: {target.lfn}{'/*' if target.is_of_files else ''}\n# owner: {target.acl.owner}\n"
+        f"# version: {target.version}\n{format_acl(target.acl)}"
+        for target in found
+    ]

@@ -1,0 +1,76 @@
+"""Leases: which mounts may still serve what they hold, and up to where each has heard of the changes (decision 16)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+import trio
+
+from mdmfs.hospital.bell import Bell
+from mdmfs.model.identity import Principal
+
+MAX_MOUNTS: Final = 100_000
+
+
+@dataclasses.dataclass(slots=True)
+class Lease:
+    """What is known of one mount."""
+
+    principal: Principal
+    address: str
+    until: float
+    """On trio's clock; the mount itself counts from when it asked, which is earlier."""
+    applied: int
+    """The version of the feed that it has applied."""
+
+
+class Leases:
+    """The mounts that hold a lease. After a start there may be others, until the longest lease has passed."""
+
+    def __init__(self) -> None:
+        """Know of no mount."""
+        self._leases: dict[tuple[str, bytes], Lease] = {}
+        self._unknown_until = float("-inf")
+        self.acknowledged = Bell()
+        """Rings when a mount has applied something."""
+
+    def begin(self, longest: float) -> None:
+        """Reckon with mounts that an earlier process granted a lease of up to so many seconds."""
+        self._unknown_until = trio.current_time() + longest
+
+    def hear(self, mount: bytes, principal: Principal, address: str, applied: int) -> None:
+        """Note up to where a mount has applied the feed."""
+        lease = self._leases.get((str(principal.dn), mount))
+        if lease is None:
+            self._forget_lapsed()
+            if len(self._leases) < MAX_MOUNTS:
+                lapsed = trio.current_time()
+                self._leases[str(principal.dn), mount] = Lease(principal, address, lapsed, applied)
+            return
+        lease.principal, lease.address = principal, address
+        if lease.applied != applied:
+            lease.applied = applied
+            self.acknowledged.ring()
+
+    def grant(self, mount: bytes, principal: Principal, seconds: float) -> float:
+        """Grant a lease from now on, and give its seconds; 0 where there is no room to remember it."""
+        lease = self._leases.get((str(principal.dn), mount))
+        if lease is None:
+            return 0.0
+        lease.until = max(lease.until, trio.current_time() + seconds)
+        return seconds
+
+    def behind(self, version: int) -> list[Lease]:
+        """Give the mounts that hold a lease and have not applied a version of the feed."""
+        self._forget_lapsed()
+        return [lease for lease in self._leases.values() if lease.applied < version]
+
+    def seconds_unknown(self) -> float:
+        """Tell for how long there may be mounts that are not known here."""
+        return max(0.0, self._unknown_until - trio.current_time())
+
+    def _forget_lapsed(self) -> None:
+        now = trio.current_time()
+        for key in [key for key, lease in self._leases.items() if lease.until < now]:
+            del self._leases[key]

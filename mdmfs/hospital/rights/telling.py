@@ -1,0 +1,74 @@
+"""What of the feed one mount is told: what its principal sees and has lost, and for how long he may hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.projects import Project
+from mdmfs.hospital.rights.change import before_by_id
+from mdmfs.hospital.sight import Sight
+from mdmfs.hospital.store import Transaction
+from mdmfs.model.identity import Principal
+from mdmfs.model.names import Lfn
+from mdmfs.wire.messages import AskChanges, Changes
+
+USUAL_LEASE: Final = 60.0
+"""Seconds, of a mount that shows no project to its principal."""
+
+
+async def tell(principal: Principal, address: str, asked: AskChanges, hospital: Hospital) -> Changes:
+    """Note what a mount has applied, wait for something new, and tell its part with a new lease."""
+    if asked.mount:
+        hospital.leases.hear(asked.mount, principal, address, asked.since)
+    changes = await hospital.feed.changes(asked.since, asked.wait)
+    root = Lfn.parse(asked.root) if asked.root else Lfn(())
+
+    def read(tx: Transaction) -> tuple[Changes, float]:
+        sight = Sight(tx, principal, hospital.clock())
+        return _told(tx, principal, asked.since, changes, hospital), _lease(sight, root, hospital.projects)
+
+    told, lease = hospital.store.read(read)
+    if not asked.mount:
+        return told
+    return msgspec.structs.replace(told, lease=hospital.leases.grant(asked.mount, principal, lease))
+
+
+def is_within(project: Lfn, lfn: Lfn) -> bool:
+    """Tell whether a project lies at or below a name, or the name in the project."""
+    return project.parts[: len(lfn.parts)] == lfn.parts[: len(project.parts)]
+
+
+def _told(tx: Transaction, principal: Principal, since: int, changes: Changes, hospital: Hospital) -> Changes:
+    """Leave out what is not for a principal: directories that he may not enter, and files if he may enter no project.
+
+    Of ACLs that were set he learns what they take from him.
+    """
+    sight = Sight(tx, principal, hospital.clock())
+    directories = [inode for inode in changes.directories if sight.may_pass(inode)]
+    lost: list[int] = []
+    unreadable: list[int] = []
+    if not changes.is_reset:
+        earlier = Sight(tx, principal, hospital.clock(), before_by_id(tx, since, changes.version))
+        for inode in {one.directory for one in tx.catalogue.acls_before(since, changes.version)}:
+            if earlier.may_pass(inode) and not sight.may_pass(inode):
+                lost.append(inode)
+            elif earlier.may_read_files_of(inode) and not sight.may_read_files_of(inode):
+                unreadable.append(inode)
+    is_reader = any(sight.may_traverse(project.lfn) for project in hospital.projects.values())
+    return msgspec.structs.replace(
+        changes,
+        directories=directories,
+        files=changes.files if directories or lost or is_reader else [],
+        lost=sorted(lost),
+        unreadable=sorted(unreadable),
+    )
+
+
+def _lease(sight: Sight, root: Lfn, projects: Mapping[str, Project]) -> float:
+    """Give the shortest lease of the projects that a mount shows to its principal."""
+    shown = [one.lease for one in projects.values() if is_within(one.lfn, root) and sight.may_traverse(one.lfn)]
+    return min(shown, default=USUAL_LEASE)

@@ -1,0 +1,293 @@
+"""ACLs read and changed over the hospital's own face: who may, what it changes, and when it holds everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import trio
+
+from mdmfs.access.edit import Edit, EditKind
+from mdmfs.access.text import parse_acl, parse_names
+from mdmfs.hospital.keys.currency import catch_up
+from mdmfs.hospital.rights.change import end_entries
+from mdmfs.hospital.rights.face import rights_routes
+from mdmfs.model.errors import AccessDeniedError, BusyError, MdmfsError, NoSuchFileError, NotADirectoryFileError
+from mdmfs.model.identity import Principal
+from mdmfs.model.names import Lfn
+from mdmfs.wire.messages import (
+    ACL_EFFECT_PATH,
+    CHANGE_ACL_PATH,
+    CHANGES_PATH,
+    LIST_PATH,
+    READ_ACL_PATH,
+    AclEffect,
+    AclTexts,
+    AskAclEffect,
+    AskChanges,
+    ChangeAcl,
+    ChangedAcls,
+    Changes,
+    DirectoryPage,
+    ListDirectory,
+    Message,
+    ReadAcl,
+)
+from mdmfs.wire.service import Reply, Service
+from tests.twins.clinic import NOW, OWNER, PROJECT_LFN, READER, STRANGER, Clinic, OpenClinic, slices
+from tests.twins.keystores import principal
+
+T = TypeVar("T", bound=Message)
+JO = principal("/DC=org/DC=demo/CN=jo")
+DEPUTY = principal("/DC=org/DC=demo/CN=deputy")
+MOUNT = bytes(16)
+
+
+class Scene:
+    """A hospital with one series, and its paths."""
+
+    def __init__(self, hospital: OpenClinic) -> None:
+        self.clinic = hospital
+        routes = {**hospital.face.routes, **rights_routes(hospital.hospital)}
+        hospital.face = Service("hospital", routes)
+        self.series = PROJECT_LFN / hospital.names()[0].split("/")[0]
+        for part in hospital.names()[0].split("/")[1:-1]:
+            self.series = self.series / part
+
+    async def change(self, who: Principal, lfn: Lfn, *edits: Edit, **more: object) -> ChangedAcls:
+        """Set what ``setfacl`` would."""
+        wish = ChangeAcl(str(lfn), list(edits), **more)  # type: ignore[arg-type]
+        return await self.told(CHANGE_ACL_PATH, wish, who, ChangedAcls)
+
+    async def text(self, who: Principal, lfn: Lfn) -> str:
+        """Read what ``getfacl`` would."""
+        return "\n".join((await self.told(READ_ACL_PATH, ReadAcl(str(lfn)), who, AclTexts)).texts)
+
+    async def names(self, who: Principal, lfn: Lfn) -> list[str]:
+        """List a directory."""
+        page = await self.told(LIST_PATH, ListDirectory(str(lfn)), who, DirectoryPage)
+        return [node.name for node in page.entries]
+
+    async def changes(self, who: Principal, since: int, mount: bytes = b"") -> Changes:
+        """Ask for changes as a mount does."""
+        return await self.told(CHANGES_PATH, AskChanges(since, 0, mount), who, Changes)
+
+    async def effect(self, who: Principal, changed: ChangedAcls) -> AclEffect:
+        """Ask whether a change holds."""
+        return await self.told(ACL_EFFECT_PATH, AskAclEffect(changed.epoch, changed.version), who, AclEffect)
+
+    async def told(self, path: str, message: Message, who: Principal, kind: type[T]) -> T:
+        """Give an answer of one message."""
+        answer = await self.clinic.ask(path, message, who)
+        assert isinstance(answer, Reply)
+        assert isinstance(answer.message, kind)
+        return answer.message
+
+    def inode(self, lfn: Lfn) -> int:
+        """Give the inode number of a directory."""
+        node = self.clinic.hospital.store.read(lambda tx: tx.catalogue.look_up(lfn))
+        assert node is not None
+        return node.inode
+
+    async def catch_up(self, *keystores: str) -> None:
+        """Tell keystores what was decided."""
+        for name in keystores or self.clinic.hospital.keystores.names:
+            await catch_up(name, self.clinic.hospital)
+
+
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    """Make it."""
+    async with Clinic(tmp_path, slices((1, 2))).open() as hospital:
+        await hospital.harvest()
+        yield Scene(hospital)
+
+
+def modify(text: str) -> Edit:
+    """Make what ``-m`` makes."""
+    read = parse_acl(text)
+    return Edit(EditKind.MODIFY, read.entries, read.defaults)
+
+
+def remove(text: str) -> Edit:
+    """Make what ``-x`` makes."""
+    return Edit(EditKind.REMOVE, parse_names(text).entries)
+
+
+def user(who: Principal, rights: str) -> Edit:
+    """Give somebody rights."""
+    return modify(f"u:{who.dn}:{rights}")
+
+
+async def test_a_whole_tree_is_opened_to_somebody_and_closed_again(scene: Scene) -> None:
+    """By one change each; he sees the hospital's own directory from then on, and no longer."""
+    guid = next(iter(scene.clinic.files().values()))
+    assert await scene.names(JO, Lfn(())) == []
+    changed = await scene.change(OWNER, PROJECT_LFN, user(JO, "rx"), recursive=True)
+    assert changed.count == len(changed.texts) == 2 * 4 - 3
+    await scene.catch_up()
+    assert await scene.names(JO, scene.series) == ["0001.dcm", "0002.dcm"]
+    assert await scene.clinic.read(guid, JO)
+    closed = await scene.change(OWNER, PROJECT_LFN, remove(f"u:{JO.dn}"), recursive=True)
+    await scene.catch_up()
+    assert closed.epoch > changed.epoch
+    assert await scene.names(JO, Lfn(())) == []
+    with pytest.raises(NoSuchFileError):
+        await scene.clinic.read(guid, JO)
+    records = [one for one in scene.clinic.audited() if one["event"] == "acl"]
+    assert [one["outcome"] for one in records] == [f"modify user:{JO.dn}:r-x--", f"remove user:{JO.dn}:-----"]
+    assert {one["dn"] for one in records} == {str(OWNER.dn)}
+    assert {one["path"] for one in records} == {str(PROJECT_LFN)}
+
+
+async def test_only_who_has_a_may_change_and_each_refusal_is_recorded(scene: Scene) -> None:
+    """A reader is told so; a stranger learns no more than that he sees nothing."""
+    for who, kind in ((READER, AccessDeniedError), (STRANGER, NoSuchFileError), (JO, NoSuchFileError)):
+        with pytest.raises(kind):
+            await scene.change(who, PROJECT_LFN, user(who, "rwxa"))
+        with pytest.raises(kind):
+            await scene.change(who, PROJECT_LFN, user(who, "rwxa"), is_test=True)
+    assert [one["event"] for one in scene.clinic.audited()][-6:] == ["refusal"] * 6
+    await scene.change(OWNER, PROJECT_LFN, user(DEPUTY, "xa"))
+    await scene.change(DEPUTY, PROJECT_LFN, user(JO, "x"))
+    with pytest.raises(AccessDeniedError, match="something below"):
+        await scene.change(DEPUTY, PROJECT_LFN, user(JO, "rx"), recursive=True)
+    assert "jo" not in await scene.text(OWNER, scene.series)
+
+
+async def test_what_was_read_long_ago_overwrites_nothing(scene: Scene) -> None:
+    """The version that was read goes along."""
+    await scene.change(OWNER, PROJECT_LFN, user(JO, "x"), expected_version=1)
+    with pytest.raises(BusyError, match="getfacl"):
+        await scene.change(OWNER, PROJECT_LFN, user(DEPUTY, "x"), expected_version=1)
+    assert "# version: 2" in await scene.text(OWNER, PROJECT_LFN)
+
+
+async def test_a_test_changes_nothing(scene: Scene) -> None:
+    """It tells what would be."""
+    before = await scene.text(OWNER, PROJECT_LFN)
+    told = await scene.change(OWNER, PROJECT_LFN, user(JO, "r"), is_test=True)
+    assert f"user:{JO.dn}:r----" in told.texts[0]
+    assert await scene.text(OWNER, PROJECT_LFN) == before
+
+
+async def test_default_entries_are_what_new_directories_begin_with(scene: Scene) -> None:
+    """Registration inherits them; what exists stays as it is."""
+    await scene.change(OWNER, PROJECT_LFN, modify(f"d:u:{JO.dn}:rx,u:{JO.dn}:x"))
+    store, below = scene.clinic.hospital.store, PROJECT_LFN / "sub-new"
+    await store.write(lambda tx: tx.catalogue.make_directories(below / "ses-new", now=NOW))
+    for lfn in (below, below / "ses-new"):
+        own, _ = store.read(lambda tx, lfn=lfn: tx.catalogue.acl_ids_of(lfn))
+        found = store.read(lambda tx, own=own: tx.catalogue.acl(own))
+        assert found is not None
+        for entries in (found.acl.entries, found.acl.defaults):
+            assert str(JO.dn) in {one.qualifier for one in entries}
+    assert "jo" not in await scene.text(OWNER, scene.series)
+
+
+async def test_files_are_changed_by_their_directory(scene: Scene) -> None:
+    """They share one ACL; the directory's own is another."""
+    file = scene.series / "0001.dcm"
+    with pytest.raises(NotADirectoryFileError, match="--files"):
+        await scene.change(OWNER, file, user(JO, "r"))
+    changed = await scene.change(OWNER, scene.series, modify(f"u:{READER.dn}:-"), files=True)
+    assert changed.count == 1
+    assert "/*" in await scene.text(READER, file)
+    with pytest.raises(AccessDeniedError):
+        await scene.clinic.release(scene.clinic.files()[scene.clinic.names()[0]])
+    assert await scene.names(READER, scene.series) == ["0001.dcm", "0002.dcm"]
+    with pytest.raises(NoSuchFileError):
+        await scene.change(OWNER, PROJECT_LFN, user(JO, "r"), files=True)
+
+
+async def test_what_lies_above_the_projects_follows_them(scene: Scene) -> None:
+    """Nobody sets it, not even the hospital."""
+    for lfn in (Lfn(()), Lfn(("amc",))):
+        with pytest.raises(AccessDeniedError, match="above the projects"):
+            await scene.change(OWNER, lfn, user(JO, "rwxa"))
+
+
+async def test_a_mount_is_told_what_its_user_has_lost_and_nobody_else_is(scene: Scene) -> None:
+    """The directory that he may no longer enter, or whose files he may no longer read."""
+    version = (await scene.changes(READER, 0)).version
+    await scene.change(OWNER, scene.series, modify(f"u:{READER.dn}:x"), files=True)
+    found = await scene.changes(READER, version)
+    assert (found.lost, found.unreadable) == ([], [scene.inode(scene.series)])
+    version = found.version
+    await scene.change(OWNER, PROJECT_LFN, remove(f"u:{READER.dn}"))
+    found = await scene.changes(READER, version)
+    assert scene.inode(PROJECT_LFN) in found.lost
+    for who in (STRANGER, JO):
+        told = await scene.changes(who, 0)
+        assert (told.lost, told.unreadable, told.files) == ([], [], [])
+        assert scene.inode(PROJECT_LFN) not in told.directories
+    version = found.version
+    await scene.change(OWNER, PROJECT_LFN, user(READER, "rx"))
+    found = await scene.changes(READER, version)
+    assert found.lost == []
+    assert scene.inode(Lfn(("amc",))) in found.directories
+
+
+async def test_an_entry_that_ends_is_told_of_like_one_that_was_removed(scene: Scene) -> None:
+    """At the hospital it counts for nothing by itself; keystores and mounts hear of it."""
+    await scene.change(OWNER, PROJECT_LFN, modify(f"u:{READER.dn}:rx@2023-11-14T22:15:00Z"))
+    version = (await scene.changes(READER, 0)).version
+    assert await scene.names(READER, PROJECT_LFN)
+    scene.clinic.clinic.now = NOW + 200
+    with pytest.raises(NoSuchFileError):
+        await scene.names(READER, PROJECT_LFN)
+    hospital = scene.clinic.hospital
+    assert hospital.store.read(lambda tx: tx.catalogue.next_end(NOW)) == NOW + 100
+    assert await hospital.store.write(lambda tx: end_entries(tx, hospital, hospital.clock())) == 1
+    assert scene.inode(PROJECT_LFN) in (await scene.changes(READER, version)).lost
+    assert await hospital.store.write(lambda tx: end_entries(tx, hospital, hospital.clock())) == 0
+
+
+async def test_a_change_holds_when_keystores_and_mounts_have_heard_of_it(scene: Scene) -> None:
+    """At n - k + 1 of the ones, and at all of the others that hold a lease."""
+    await scene.catch_up()
+    version = (await scene.changes(READER, 0)).version
+    granted = await scene.changes(READER, version, MOUNT)
+    assert granted.lease == 60.0
+    changed = await scene.change(OWNER, PROJECT_LFN, remove(f"u:{READER.dn}"))
+    effect = await scene.effect(OWNER, changed)
+    assert not effect.is_effective
+    assert effect.keystores == ["k1", "k2", "k3"]
+    assert effect.mounts == [f"{READER.dn} at 192.0.2.7"]
+    await scene.catch_up("k1")
+    assert (await scene.effect(OWNER, changed)).keystores == ["k2", "k3"]
+    await scene.catch_up("k2")
+    assert not (await scene.effect(OWNER, changed)).is_effective
+    assert (await scene.effect(STRANGER, changed)).mounts == ["a mount that holds a lease"]
+    await scene.changes(READER, changed.version, MOUNT)
+    assert (await scene.effect(OWNER, changed)).is_effective
+
+
+async def test_a_mount_that_is_cut_off_counts_until_its_lease_lapses(
+    scene: Scene,
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001 the clock that jumps
+) -> None:
+    """And so do those that an earlier process may have granted one."""
+    hospital = scene.clinic.hospital
+    await scene.catch_up()
+    await scene.changes(READER, (await scene.changes(READER, 0)).version, MOUNT)
+    changed = await scene.change(OWNER, PROJECT_LFN, remove(f"u:{READER.dn}"))
+    await scene.catch_up()
+    assert not (await scene.effect(OWNER, changed)).is_effective
+    await trio.sleep(60.1)
+    assert (await scene.effect(OWNER, changed)).is_effective
+    hospital.leases.begin(60.0)
+    assert "before hospitald's start" in (await scene.effect(OWNER, changed)).mounts[0]
+    await trio.sleep(60.1)
+    assert (await scene.effect(OWNER, changed)).is_effective
+
+
+async def test_who_may_not_see_an_acl_does_not_read_it(scene: Scene) -> None:
+    """A reader reads that of what he sees; a stranger of nothing but the root."""
+    assert f"user:{READER.dn}:r-x--" in await scene.text(READER, PROJECT_LFN)
+    assert "# file: /grid/medical\n" in await scene.text(STRANGER, Lfn(()))
+    for lfn in (Lfn(("amc",)), PROJECT_LFN, scene.series, scene.series / "0001.dcm", Lfn(("nothing",))):
+        with pytest.raises(MdmfsError, match="or it is not for this identity"):
+            await scene.text(STRANGER, lfn)
