@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import sys
 
 import click
 import trio
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.wire.client import Client
@@ -30,47 +31,64 @@ DEPOSIT_SECONDS = 30.0
 @click.command()
 @click.argument("configuration", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
 @click.argument("project")
-def harvest(configuration: pathlib.Path, project: str) -> None:
+@click.option("--pacs", default="", help="Only from this PACS of the project.")
+@click.option("--dry-run", "is_dry", is_flag=True, help="Only count what is new: nothing is fetched or changed.")
+def harvest(configuration: pathlib.Path, project: str, pacs: str, *, is_dry: bool) -> None:
     """Register the images that PROJECT includes and that are not registered yet.
 
     CONFIGURATION is the hospital's; its daemon must run. Stopping this command does not stop the harvest.
     """
-    outcome = trio.run(harvest_project, HospitalConfiguration.read(configuration), project)
+    outcome = trio.run(
+        functools.partial(harvest_project, HospitalConfiguration.read(configuration), project, pacs=pacs, is_dry=is_dry)
+    )
     counts = f"{outcome.registered} registered, {outcome.known} known before, {outcome.refused} refused"
+    if is_dry:
+        counts = f"{outcome.new} would be fetched, {outcome.known} known before; nothing was changed"
     click.echo(f"{project}: {outcome.series_done} series, {counts}")
+    if outcome.foreign:
+        click.echo(f"  {outcome.foreign} series are not included, or opted out", err=True)
     for failure in outcome.failures:
-        click.echo(f"  not registered: {failure}", err=True)
+        click.echo(f"  not {'counted' if is_dry else 'registered'}: {failure}", err=True)
     if outcome.depositing:
         click.echo(f"  {outcome.depositing} series appear when enough keystores have their shares", err=True)
     sys.exit(1 if outcome.failures else 0)
 
 
-async def harvest_project(configuration: HospitalConfiguration, project: str) -> HarvestProgress:
+async def harvest_project(
+    configuration: HospitalConfiguration, project: str, *, pacs: str = "", is_dry: bool = False
+) -> HarvestProgress:
     """Start a harvest or find the one under way, draw its progress, and give its end."""
     credential = configuration.credential
     address = str(configuration.public)
     client = open_client(address, str(credential.subject()), credential, configuration.anchors)
     try:
         with _bar() as bar:
-            return await _watch(client, project, bar)
+            return await _watch(client, StartHarvest(project, pacs, is_dry), bar)
     finally:
         await client.aclose()
 
 
-async def _watch(client: Client, project: str, bar: Progress) -> HarvestProgress:
-    task = bar.add_task(f"registering {project}", total=None, octets=0.0)
-    progress = await _ask(client, HARVEST_PATH, StartHarvest(project))
+async def _watch(client: Client, start: StartHarvest, bar: Progress) -> HarvestProgress:
+    what = "counting" if start.is_dry else "registering"
+    task = bar.add_task(f"{what} {start.project}", total=None, octets=0.0, rate="")
+    begun = trio.current_time()
+    progress = await _ask(client, HARVEST_PATH, start)
     patience = trio.current_time() + DEPOSIT_SECONDS
-    while not progress.is_over or (progress.depositing and trio.current_time() < patience):
+    while not progress.is_over or (progress.depositing and not start.is_dry and trio.current_time() < patience):
         if not progress.is_over:
             patience = trio.current_time() + DEPOSIT_SECONDS
-        total = progress.instances_found or None
-        bar.update(task, completed=progress.instances_done, total=total, octets=progress.octets / 2**20)
+            _draw(bar, task, progress, trio.current_time() - begun, progress.instances_found or None)
         await trio.sleep(INTERVAL)
-        progress = await _ask(client, HARVEST_PROGRESS_PATH, AskHarvest(project))
-    done = progress.instances_done
-    bar.update(task, completed=done, total=done, octets=progress.octets / 2**20)
+        progress = await _ask(client, HARVEST_PROGRESS_PATH, AskHarvest(start.project))
+    _draw(bar, task, progress, trio.current_time() - begun, progress.instances_done)
     return progress
+
+
+def _draw(bar: Progress, task: TaskID, progress: HarvestProgress, seconds: float, total: int | None) -> None:
+    """Show how far it is, and the rate from the beginning on."""
+    rate = f"{progress.octets / 2**20 / seconds:.0f} MiB/s" if progress.octets and seconds else ""
+    done = progress.instances_done
+    bar.update(task, completed=done, total=total, octets=progress.octets / 2**20, rate=rate)
 
 
 def _bar() -> Progress:
@@ -78,7 +96,7 @@ def _bar() -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[octets]:.0f} MiB"),
+        TextColumn("{task.fields[octets]:.0f} MiB {task.fields[rate]}"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )

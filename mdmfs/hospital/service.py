@@ -180,7 +180,8 @@ class HospitalFace:
         raise BusyError(message)
 
     async def _start_harvest(self, request: Request) -> Reply:
-        return Reply(self._harvests.start((await request.read(StartHarvest)).project))
+        asked = await request.read(StartHarvest)
+        return Reply(self._harvests.start(asked.project, pacs=asked.pacs, is_dry=asked.is_dry))
 
     async def _harvest_progress(self, request: Request) -> Reply:
         return Reply(self._harvests.progress((await request.read(AskHarvest)).project))

@@ -253,6 +253,10 @@ class StartHarvest(Message, frozen=True):
     """Start to register what a project includes, or find the run that is under way."""
 
     project: str
+    pacs: str = ""
+    """Only from this one of the project's PACSs; empty for all."""
+    is_dry: bool = False
+    """Only count: nothing is fetched or registered."""
 
 
 class AskHarvest(Message, frozen=True):
@@ -279,6 +283,10 @@ class HarvestProgress(Message, frozen=True):
     failures: list[str]
     """The first ones; without anything identifying."""
     is_over: bool
+    new: int = 0
+    """Of a dry run: instances that would be fetched."""
+    foreign: int = 0
+    """Series that the inclusion list does not mean, or the opt-out list does."""
 
 
 class AskHealth(Message, frozen=True):

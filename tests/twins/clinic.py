@@ -170,7 +170,7 @@ class OpenClinic:
 
     async def harvest(self) -> HarvestProgress:
         """Harvest the project to its end, and wait until the keystores that can have got their shares."""
-        harvest = Harvest(self.hospital.projects[PROJECT])
+        harvest = Harvest(self.hospital.projects[PROJECT], ("main",))
         await harvest.run(self.hospital)
         await self.deliver()
         return harvest.progress(self.hospital.store)

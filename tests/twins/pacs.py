@@ -29,6 +29,8 @@ class TwinPacs:
         """Seconds before each instance."""
         self.is_stopped = False
         """Whether there is no association to be had."""
+        self.counts = True
+        """Whether it names Number of Series Related Instances."""
         self.may_look_ahead = True
         """False: it is in its clinical hours."""
         self.withheld: set[str] = set()
@@ -65,7 +67,7 @@ class TwinPacs:
         for instance in self.held:
             if patient_id in {None, instance.PatientID} and study_uid in {None, instance.StudyInstanceUID}:
                 found.setdefault((instance.PatientID, instance.SeriesInstanceUID), []).append(instance)
-        return [_series(members) for members in found.values()]
+        return [_series(members, counts=self.counts) for members in found.values()]
 
     async def find_instances(self, *, study_uid: str, series_uid: str) -> list[InstanceFound]:
         """List the instances of a series."""
@@ -213,7 +215,7 @@ def _is_meant(held: Dataset, key: InstanceKey) -> bool:
     return uids == (key.study_uid, key.series_uid, key.instance_uid)
 
 
-def _series(members: Sequence[Dataset]) -> SeriesFound:
+def _series(members: Sequence[Dataset], *, counts: bool) -> SeriesFound:
     first = members[0]
     return SeriesFound(
         patient_id=str(first.PatientID),
@@ -223,5 +225,5 @@ def _series(members: Sequence[Dataset]) -> SeriesFound:
         modality=str(first.get("Modality", "")),
         study_date=str(first.get("StudyDate", "")),
         series_number=str(first.get("SeriesNumber", "")),
-        instance_count=len(members),
+        instance_count=len(members) if counts else None,
     )

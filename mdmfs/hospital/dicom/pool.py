@@ -163,6 +163,10 @@ class Pool:
         self._recorded.update((class_uid, syntaxes) for class_uid, syntaxes in offer.items() if len(syntaxes) == 1)
         return dict(offer) | dict(latest)
 
+    def today(self) -> dt.date:
+        """Give the day in the hospital's own time."""
+        return self._now().date()
+
     @property
     def is_clinical_hour(self) -> bool:
         """Whether people wait for the PACS at this hour."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -13,6 +14,7 @@ from mdmfs.hospital.dicom.connection import Connection, StaleAssociationError
 from mdmfs.hospital.dicom.identifier import MAX_IDENTIFIER_BYTES, encode_identifier, parse_identifier
 from mdmfs.hospital.dicom.negotiation import STUDY_ROOT_FIND
 from mdmfs.hospital.dicom.pacs import InstanceFound, InstanceKey, SeriesFound
+from mdmfs.hospital.dicom.paging import LEAST_LIMIT, TRUNCATED, Answer, Match, find_studies
 from mdmfs.hospital.dicom.pool import Pool
 from mdmfs.model.errors import MalformedNameError, RecallFailedError
 
@@ -24,8 +26,6 @@ _SUCCESS: Final = 0x0000
 _UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(?:\.[0-9]+)*")
 _NOT_IN_PATIENT_IDS = re.compile(r"[*?\\\x00-\x1f\x7f]")
 
-Match = Mapping[int, str]
-
 
 async def find_series(pool: Pool, patient_id: str | None, study_uid: str | None) -> list[SeriesFound]:
     """Ask at STUDY level, then for the series of each study; see ``Pacs.find_series``."""
@@ -36,13 +36,21 @@ async def find_series(pool: Pool, patient_id: str | None, study_uid: str | None)
         tags.ISSUER_OF_PATIENT_ID: "",
         tags.STUDY_INSTANCE_UID: study_uid or "",
         tags.STUDY_DATE: "",
+        tags.NUMBER_OF_PATIENT_RELATED_STUDIES: "",
+        tags.NUMBER_OF_STUDY_RELATED_SERIES: "",
     }
     found: list[SeriesFound] = []
-    for study in await _find(pool, asked):
+    for study in await _find_studies(pool, asked, is_of_patient=patient_id is not None):
         is_meant = patient_id is None or study.get(tags.PATIENT_ID, "") == patient_id
         if is_meant and study_uid in {None, study.get(tags.STUDY_INSTANCE_UID)}:
             found += await _find_series_of(pool, study)
     return found
+
+
+async def _find_studies(pool: Pool, asked: Mapping[int, str], *, is_of_patient: bool) -> list[Match]:
+    if not is_of_patient:
+        return await _find(pool, asked)
+    return await find_studies(functools.partial(_ask, pool), asked, pool.address, pool.today())
 
 
 async def _find_series_of(pool: Pool, study: Match) -> list[SeriesFound]:
@@ -56,6 +64,11 @@ async def _find_series_of(pool: Pool, study: Match) -> list[SeriesFound]:
         tags.SERIES_NUMBER: "",
         tags.NUMBER_OF_SERIES_RELATED_INSTANCES: "",
     }
+    matches = await _find(pool, asked)
+    counted = _count(study.get(tags.NUMBER_OF_STUDY_RELATED_SERIES, "")) or 0
+    if counted > len(matches) >= LEAST_LIMIT:
+        message = f"{pool.address}: of {counted} series of a study it names {len(matches)}: does it limit its answers?"
+        raise RecallFailedError(message)
     return [
         SeriesFound(
             patient_id=patient_id,
@@ -67,7 +80,7 @@ async def _find_series_of(pool: Pool, study: Match) -> list[SeriesFound]:
             series_number=series.get(tags.SERIES_NUMBER, ""),
             instance_count=_count(series.get(tags.NUMBER_OF_SERIES_RELATED_INSTANCES, "")),
         )
-        for series in await _find(pool, asked)
+        for series in matches
         # One study UID may stand under two patients after a wrong merge.
         if series.get(tags.STUDY_INSTANCE_UID, study_uid) == study_uid
         and series.get(tags.PATIENT_ID, "") in {"", patient_id}
@@ -142,7 +155,19 @@ def _count(text: str) -> int | None:
 
 
 async def _find(pool: Pool, asked: Mapping[int, str]) -> list[Match]:
-    """Ask one question; all its matches, or an error."""
+    """Ask one question; all its matches, or an error: half a list would look like a stable count."""
+    answer = await _ask(pool, asked)
+    if answer.status == _SUCCESS:
+        return answer.matches
+    why = ""
+    if answer.status in TRUNCATED and answer.matches:
+        why = f"; it may limit its answers, and gave {len(answer.matches)}: raise that limit above the largest series"
+    message = f"{pool.address}: a query failed with status 0x{answer.status:04X}{why}"
+    raise RecallFailedError(message)
+
+
+async def _ask(pool: Pool, asked: Mapping[int, str]) -> Answer:
+    """Ask one question; its matches, and what the PACS said behind them."""
     while True:
         connection = await pool.take({})
         try:
@@ -153,7 +178,7 @@ async def _find(pool: Pool, asked: Mapping[int, str]) -> list[Match]:
             pool.give_back(connection)
 
 
-async def _matches(pool: Pool, connection: Connection, asked: Mapping[int, str]) -> list[Match]:
+async def _matches(pool: Pool, connection: Connection, asked: Mapping[int, str]) -> Answer:
     message_id = await connection.request(CommandField.FIND_RQ, STUDY_ROOT_FIND, encode_identifier(asked))
     matches: list[Match] = []
     size = 0
@@ -175,10 +200,7 @@ async def _matches(pool: Pool, connection: Connection, asked: Mapping[int, str])
         if size > MAX_ANSWER_BYTES:
             message = f"{pool.address}: it answered a query with more than {MAX_ANSWER_BYTES} bytes"
             raise RecallFailedError(message)
-    if response.status != _SUCCESS:
-        message = f"{pool.address}: a query failed with status 0x{response.status:04X}"
-        raise RecallFailedError(message)
-    return matches
+    return Answer(matches, response.status)
 
 
 def _parsed(pool: Pool, encoded: bytes) -> Match:

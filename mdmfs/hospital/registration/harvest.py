@@ -7,6 +7,7 @@ import dataclasses
 import structlog
 import trio
 
+from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.dicom.pacs import Pacs, SeriesFound
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.incident import note_incident
@@ -14,7 +15,8 @@ from mdmfs.hospital.ledger.records import SeriesState
 from mdmfs.hospital.projects import Project
 from mdmfs.hospital.registration.register import register_series
 from mdmfs.hospital.store import Store
-from mdmfs.model.errors import ConfigurationError, MdmfsError
+from mdmfs.hospital.uidmap.records import SeriesKey
+from mdmfs.model.errors import BusyError, ConfigurationError, MdmfsError
 from mdmfs.wire.messages import HarvestProgress
 
 log = structlog.get_logger()
@@ -25,6 +27,9 @@ class Harvest:
     """One run for one project, and how far it is."""
 
     project: Project
+    pacs: tuple[str, ...]
+    """Where it looks."""
+    is_dry: bool = False
     series_found: int = 0
     series_done: int = 0
     instances_found: int = 0
@@ -33,6 +38,8 @@ class Harvest:
     known: int = 0
     refused: int = 0
     octets: int = 0
+    new: int = 0
+    foreign: int = 0
     failures: list[str] = dataclasses.field(default_factory=list)
     is_over: bool = False
 
@@ -51,12 +58,14 @@ class Harvest:
             depositing=sum(series.project == self.project.name for series in waiting),
             failures=self.failures[:20],
             is_over=self.is_over,
+            new=self.new,
+            foreign=self.foreign,
         )
 
     async def run(self, hospital: Hospital) -> None:
         """Find and register. What fails is told and does not stop the rest; the next run goes on from there."""
         try:
-            for name in self.project.pacs:
+            for name in self.pacs:
                 await self._harvest_pacs(name, hospital)
         finally:
             self.is_over = True
@@ -81,6 +90,10 @@ class Harvest:
             self.instances_done = max(self.instances_done, before + (series.instance_count or 0))
 
     async def _register(self, series: SeriesFound, name: str, hospital: Hospital) -> None:
+        if self.is_dry:
+            await self._count(series, name, hospital)
+            return
+
         def count(octets: int) -> None:
             self.instances_done += 1
             self.octets += octets
@@ -90,6 +103,26 @@ class Harvest:
             self.registered += outcome.registered
             self.known += outcome.known
             self.refused += outcome.refused
+        else:
+            self.foreign += 1
+
+    async def _count(self, series: SeriesFound, name: str, hospital: Hospital) -> None:
+        """Count what is new of a series, by the PACS's own count where it keeps one."""
+        known = hospital.pacs[name]
+        patient = PatientKey(series.issuer or known.issuer, series.patient_id)
+        is_included = self.project.inclusion.holds(patient, series.study_uid)
+        if not is_included or hospital.opted_out.may_mean(patient, series.study_uid):
+            self.foreign += 1
+            return
+        key = SeriesKey(self.project.name, series.study_uid, series.series_uid)
+        settled = hospital.store.read(lambda tx: tx.uidmap.count_of_series(key) + len(tx.quarantine.of_series(key)))
+        count = series.instance_count
+        if count is None:
+            found = await known.pacs.find_instances(study_uid=series.study_uid, series_uid=series.series_uid)
+            count = len(found)
+            self.instances_found += count
+        self.known += min(settled, count)
+        self.new += max(count - settled, 0)
 
     async def _find(self, pacs: Pacs) -> list[SeriesFound]:
         """Find the series of every patient and study of the list, each once."""
@@ -116,17 +149,28 @@ class Harvests:
         self._nursery = nursery
         self._latest: dict[str, Harvest] = {}
 
-    def start(self, project: str) -> HarvestProgress:
-        """Start a harvest, or find the one that runs; raises ``ConfigurationError`` for an unknown or ended project."""
+    def start(self, project: str, *, pacs: str = "", is_dry: bool = False) -> HarvestProgress:
+        """Start a harvest, or find the one that runs.
+
+        Raises ``ConfigurationError`` for an unknown or ended project and for a PACS that is none of its own, and
+        ``BusyError`` where another kind of run is under way.
+        """
         found = self._hospital.projects.get(project)
         if found is None or found.is_over(self._hospital.clock()):
             known = sorted(self._hospital.projects)
             message = f"there is no project {project}, or its last day is past; this hospital has {known}"
             raise ConfigurationError(message)
+        if pacs and pacs not in found.pacs:
+            message = f"the project {project} does not look in a PACS {pacs}; it names {sorted(found.pacs)}"
+            raise ConfigurationError(message)
+        wanted = (pacs,) if pacs else found.pacs
         latest = self._latest.get(project)
         if latest is None or latest.is_over:
-            latest = self._latest[project] = Harvest(found)
+            latest = self._latest[project] = Harvest(found, wanted, is_dry)
             self._nursery.start_soon(self._run, latest)
+        elif (latest.pacs, latest.is_dry) != (wanted, is_dry):
+            message = f"another harvest of {project} is under way, over other PACSs or dry: wait for its end"
+            raise BusyError(message)
         return latest.progress(self._hospital.store)
 
     def progress(self, project: str) -> HarvestProgress:

@@ -29,6 +29,7 @@ from mdmfs.hospital.deid.pseudonyms import (
 )
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceFound, InstanceKey, SeriesFound
+from mdmfs.hospital.dicom.paging import LEAST_LIMIT
 from mdmfs.hospital.hospital import Hospital, KnownPacs, subject_of
 from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesRecord, SeriesState
 from mdmfs.hospital.projects import Partial, Project
@@ -39,7 +40,7 @@ from mdmfs.hospital.release.escrow import FIRST_GENERATION, Deposit, NewKey, key
 from mdmfs.hospital.release.render import Admission, Admit, Rendering, measure
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import InstanceRecord, SeriesKey, SubjectRow
-from mdmfs.model.errors import MdmfsError
+from mdmfs.model.errors import MdmfsError, RecallFailedError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.model.subject import SUBJECT_ID_OCTETS, SubjectId
 from mdmfs.wire.messages import VersionedAcl
@@ -361,12 +362,18 @@ async def _is_stable(known: KnownPacs, found: SeriesFound, instances: Sequence[I
     """Count again: a series that still grows waits for the next harvest.
 
     Where the PACS keeps the count itself (0020,1209) and it agrees, one short answer tells; else all are listed again.
+    Raises ``RecallFailedError`` for a list that stays shorter than the PACS's own count: its answers are limited.
     """
-    counted = await known.pacs.find_series(study_uid=found.study_uid)
-    if any(one.series_uid == found.series_uid and one.instance_count == len(instances) for one in counted):
+    counts = {it.series_uid: it.instance_count for it in await known.pacs.find_series(study_uid=found.study_uid)}
+    counted = counts.get(found.series_uid)
+    if counted == len(instances):
         return True
     again = await known.pacs.find_instances(study_uid=found.study_uid, series_uid=found.series_uid)
-    return {one.instance_uid for one in again} == {one.instance_uid for one in instances}
+    is_same = {one.instance_uid for one in again} == {one.instance_uid for one in instances}
+    if is_same and counted is not None and counted > len(instances) >= LEAST_LIMIT:
+        message = f"the PACS counts {counted} instances of a series and names {len(instances)}: it limits its answers"
+        raise RecallFailedError(message)
+    return is_same
 
 
 def _versioned(tx: Transaction, acl_id: bytes) -> VersionedAcl | None:

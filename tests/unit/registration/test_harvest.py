@@ -1,0 +1,78 @@
+"""A harvest as it is asked for: dry, from one PACS, and told how far it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.hospital.registration.harvest import Harvest
+from mdmfs.model.errors import BusyError, ConfigurationError
+from mdmfs.wire.messages import HARVEST_PATH, HARVEST_PROGRESS_PATH, AskHarvest, HarvestProgress, StartHarvest
+from tests.twins.clinic import OWNER, PROJECT, Clinic, OpenClinic, including, slice_of, slices
+
+
+async def dry(hospital: OpenClinic) -> HarvestProgress:
+    """Count only."""
+    harvest = Harvest(hospital.hospital.projects[PROJECT], ("main",), is_dry=True)
+    await harvest.run(hospital.hospital)
+    return harvest.progress(hospital.hospital.store)
+
+
+async def test_a_dry_run_counts_and_changes_nothing(tmp_path: Path) -> None:
+    """Nothing is fetched, written or logged; what is known, new and not included is told apart."""
+    clinic = Clinic(tmp_path, [*slices((1, 2)), slice_of(1, patient_id="OTHER", study=2, series=9)])
+    clinic.inclusion = including(*clinic.inclusion.patients, studies=[str(clinic.pacs.held[-1].StudyInstanceUID)])
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        clinic.pacs.held += [*slices((3,)), *slices((1, 2, 3), series=2)]
+        clinic.pacs.recalls = 0
+        before = hospital.audited()
+        found = await dry(hospital)
+        assert (found.known, found.new, found.foreign, found.registered) == (3, 4, 0, 0)
+        assert found.instances_found == found.instances_done == 7
+        assert clinic.pacs.recalls == 0
+        assert hospital.audited() == before
+        progress = await hospital.harvest()
+        assert progress.registered == found.new
+        assert (await dry(hospital)).new == 0
+
+
+async def test_a_dry_run_tells_what_is_not_meant(tmp_path: Path) -> None:
+    """Another issuer than the list names, and who has opted out."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    meant, clinic.inclusion = clinic.inclusion, including(PatientKey("ELSEWHERE", "TEST-1"))
+    async with clinic.open() as hospital:
+        assert ((await dry(hospital)).new, (await dry(hospital)).foreign) == (0, 1)
+    clinic.inclusion = clinic.opted_out = meant
+    async with clinic.open() as hospital:
+        assert (await dry(hospital)).foreign == 1
+        assert (await hospital.harvest()).foreign == 1
+
+
+async def test_a_dry_run_lists_where_the_pacs_does_not_count(tmp_path: Path) -> None:
+    """Number of Series Related Instances is optional."""
+    clinic = Clinic(tmp_path, slices((1, 2, 3)))
+    clinic.pacs.counts = False
+    async with clinic.open() as hospital:
+        found = await dry(hospital)
+        assert (found.new, found.instances_found) == (3, 3)
+
+
+async def test_one_pacs_of_a_project_can_be_harvested(tmp_path: Path) -> None:
+    """One that the project does not name is an error, and so is another run beside it."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    clinic.pacs.delay = 0.05
+    async with clinic.open() as hospital:
+        with pytest.raises(ConfigurationError, match="does not look in a PACS attic"):
+            await hospital.ask(HARVEST_PATH, StartHarvest(PROJECT, "attic"), OWNER)
+        progress = await hospital.told(HARVEST_PATH, StartHarvest(PROJECT, "main"), OWNER)
+        await hospital.ask(HARVEST_PATH, StartHarvest(PROJECT), OWNER)
+        with pytest.raises(BusyError):
+            await hospital.ask(HARVEST_PATH, StartHarvest(PROJECT, is_dry=True), OWNER)
+        while not (isinstance(progress, HarvestProgress) and progress.is_over):
+            await trio.sleep(0.01)
+            progress = await hospital.told(HARVEST_PROGRESS_PATH, AskHarvest(PROJECT), OWNER)
+        assert progress.registered == 2
