@@ -1,1 +1,1 @@
-"""The metadata zone: attributes of images and pseudonymous records, with ACLs of their own. Its room is empty yet."""
+"""Pseudonymous attributes of images and records of subjects, found by whom their ACLs allow; no image, no patient."""

@@ -21,6 +21,12 @@ class MalformedNameError(MdmfsError, ValueError):
     code = "malformed-name"
 
 
+class MalformedQueryError(MdmfsError, ValueError):
+    """A text is no query, or asks for what the schema does not have; the message begins with the column."""
+
+    code = "malformed-query"
+
+
 class MalformedMessageError(MdmfsError):
     """A peer sent something that the protocol does not know."""
 

@@ -103,6 +103,7 @@ class Service:
 STATUS_BY_CODE: Final[Mapping[str, int]] = {
     "internal": 500,
     "malformed-name": 400,
+    "malformed-query": 400,
     "malformed-message": 400,
     "configuration": 500,
     "no-such-file": 404,

@@ -25,6 +25,8 @@ from mdmfs.hospital.deid.refusal import Reason
 from mdmfs.hospital.projects import ProjectFile
 from mdmfs.hospital.release.audit import Event
 from mdmfs.keystore import configuration as keystore_configuration
+from mdmfs.metadata.query import parse
+from mdmfs.metadata.schema import IMAGE_ATTRIBUTES
 from mdmfs.wire.configuration import read_configuration
 from mdmfs.worker.configuration import CONFIGURATION_ATTRIBUTE, MountConfiguration
 from mdmfs.worker.filesystem import ATTRIBUTES
@@ -249,3 +251,17 @@ def test_every_dependency_has_its_reason() -> None:
     found = [_NAME_OF_REQUIREMENT.match(requirement) for requirement in wanted]
     reasons = (DOCS / "adr" / "0001-dependencies.md").read_text(encoding="utf-8")
     assert {name[0] for name in found if name} == names(reasons)
+
+
+def test_every_attribute_of_images_is_described_and_no_other() -> None:
+    """Whoever writes a query looks there."""
+    text = (DOCS / "query.md").read_text(encoding="utf-8").partition("## Attributes of images")[2]
+    assert names(text) == IMAGE_ATTRIBUTES.keys()
+
+
+def test_every_bound_of_a_query_is_the_one_described() -> None:
+    """The numbers of the table are those of the parser."""
+    told = section("query.md", "Grammar").replace(",", "")
+    bounds = (parse.MAX_BYTES, parse.MAX_TESTS, parse.MAX_DEPTH, parse.MAX_VALUES, parse.MAX_TEXT, parse.MAX_WILDCARDS)
+    for bound in (*bounds, parse.MAX_KEYS, parse.MAX_LIMIT):
+        assert re.search(rf"\b{bound}\b", told), bound

@@ -18,6 +18,7 @@ log = structlog.get_logger(__name__)
 ERRNOS: Final[Mapping[type[errors.MdmfsError], int]] = {
     errors.MdmfsError: errno.EIO,
     errors.MalformedNameError: errno.ENOENT,
+    errors.MalformedQueryError: errno.EINVAL,
     errors.MalformedMessageError: errno.EIO,
     errors.ConfigurationError: errno.EIO,
     errors.NoSuchFileError: errno.ENOENT,
@@ -53,6 +54,7 @@ _EXPECTED: Final = (
     errors.NoSuchAttributeError,
     errors.ReadOnlyError,
     errors.MalformedNameError,
+    errors.MalformedQueryError,
     errors.NotADirectoryFileError,
     errors.IsADirectoryFileError,
     errors.InterruptedCallError,

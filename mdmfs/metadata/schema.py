@@ -1,0 +1,151 @@
+"""The schema: which attributes images and the records of each collection have, and what a caller may know of."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import enum
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from mdmfs.metadata.query.syntax import Value
+
+MAX_COLLECTIONS: Final = 1000
+MAX_ATTRIBUTES: Final = 200
+"""Of one collection."""
+NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+"""Of a collection, an attribute or an attribute group."""
+
+
+class AttributeType(enum.StrEnum):
+    """What kind of value an attribute has."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    DATE = "date"
+    NOTE = "note"
+    """Free text: sealed, given back, never searched."""
+    ATTACHMENT = "attachment"
+    """Bytes: sealed as notes are."""
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether values lie under the subject's key, where no query reaches them."""
+        return self in {AttributeType.NOTE, AttributeType.ATTACHMENT}
+
+    def holds(self, value: Value) -> bool:
+        """Ask whether a value that was written in a query can be compared with this."""
+        match self:
+            case AttributeType.TEXT:
+                return isinstance(value, str)
+            case AttributeType.INTEGER | AttributeType.NUMBER:
+                return isinstance(value, int | float) and not isinstance(value, bool)
+            case AttributeType.BOOLEAN:
+                return isinstance(value, bool)
+            case AttributeType.DATE:
+                return isinstance(value, dt.date)
+            case AttributeType.NOTE | AttributeType.ATTACHMENT:
+                return False
+
+
+class Level(enum.StrEnum):
+    """What an attribute belongs to."""
+
+    SERIES = "series"
+    IMAGE = "image"
+    RECORD = "record"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Attribute:
+    """One attribute as a query means it."""
+
+    name: str
+    type: AttributeType
+    level: Level
+    collection: str = ""
+    """The name of its record collection; empty for what images and series have."""
+
+
+def _image(level: Level, kind: AttributeType, *names: str) -> list[Attribute]:
+    return [Attribute(name, kind, level) for name in names]
+
+
+_T = AttributeType
+IMAGE_ATTRIBUTES: Final[Mapping[str, Attribute]] = {
+    attribute.name: attribute
+    for attribute in (
+        *_image(Level.SERIES, _T.TEXT, "Project", "Subject", "Session", "Modality", "BodyPartExamined", "ProtocolName"),
+        *_image(Level.SERIES, _T.TEXT, "SeriesDescription", "StudyDescription", "Sex", "Manufacturer"),
+        *_image(Level.SERIES, _T.TEXT, "ManufacturerModelName", "ScanningSequence", "SequenceVariant"),
+        *_image(Level.SERIES, _T.TEXT, "ContrastBolusAgent"),
+        *_image(Level.SERIES, _T.DATE, "StudyDate", "SeriesDate", "AcquisitionDate"),
+        *_image(Level.SERIES, _T.INTEGER, "Age", "SeriesNumber", "Rows", "Columns"),
+        *_image(Level.SERIES, _T.NUMBER, "PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "FlipAngle"),
+        *_image(Level.SERIES, _T.NUMBER, "MagneticFieldStrength", "RepetitionTime", "InversionTime", "KVP"),
+        *_image(Level.IMAGE, _T.INTEGER, "InstanceNumber", "AcquisitionNumber", "NumberOfFrames", "Size"),
+        *_image(Level.IMAGE, _T.NUMBER, "SliceLocation", "EchoTime"),
+        *_image(Level.IMAGE, _T.TEXT, "ImageType"),
+    )
+}
+"""What every image has, or may have: by the keywords of PS3.6, but for Project, Subject, Session, Size, Age and Sex.
+
+``Age`` is the begin of a band of five years, and 90 for all above; ``PixelSpacing`` is that between rows.
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Column:
+    """One attribute of one collection of one project."""
+
+    number: int
+    """Names the column in the database."""
+    name: str
+    type: AttributeType
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Collection:
+    """A collection of records, as much of it as a caller may know."""
+
+    number: int
+    """Names the table in the database."""
+    project: str
+    name: str
+    columns: Mapping[str, Column]
+
+
+class Schema:
+    """What one caller may ask for."""
+
+    def __init__(self, collections: Iterable[Collection] = ()) -> None:
+        self._named: dict[str, list[Collection]] = {}
+        for collection in collections:
+            self._named.setdefault(collection.name, []).append(collection)
+
+    def collections(self, name: str) -> list[Collection]:
+        """Give the collections of that name, at most one of each project."""
+        return self._named.get(name, [])
+
+    def all(self) -> list[Collection]:
+        """Give every collection."""
+        return [collection for collections in self._named.values() for collection in collections]
+
+    def find(self, name: str) -> list[Attribute]:
+        """Give what a name can mean: none, one, or several where it must be written with its collection.
+
+        Collections of the same name in several projects count as one; where their types differ, each type is given.
+        """
+        above, _, last = name.rpartition(".")
+        if not above and last in IMAGE_ATTRIBUTES:
+            return [IMAGE_ATTRIBUTES[last]]
+        found = {
+            Attribute(last, column.type, Level.RECORD, collection.name)
+            for collections in ([self.collections(above)] if above else self._named.values())
+            for collection in collections
+            if (column := collection.columns.get(last)) is not None
+        }
+        return sorted(found, key=lambda attribute: (attribute.collection, attribute.type))

@@ -1,0 +1,1 @@
+"""Where attributes and records lie: tables in SQLite or PostgreSQL, reached through SQLAlchemy Core only."""

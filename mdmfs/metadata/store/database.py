@@ -1,0 +1,175 @@
+"""The database: SQLite or PostgreSQL, one writer at a time, questions that end, errors by our names."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import sqlite3
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeVar
+
+import sqlalchemy as sa
+import trio
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from mdmfs.metadata.store.tables import ABOUT, METADATA, STORE_FORMAT
+from mdmfs.model.errors import BusyError, ConfigurationError, MdmfsError, OutOfSpaceError, StoreError
+
+READERS: Final = 4
+QUESTION_SECONDS: Final = 10.0
+"""How long one question may take; whoever asks too much is told so."""
+_FORMAT: Final = "format"
+_CANCELLED: Final = "57014"
+"""SQLSTATE query_canceled."""
+_FULL: Final = {"53100", "SQLITE_FULL"}
+
+T = TypeVar("T")
+
+
+class Database:
+    """Runs acts in transactions of their own, in threads. Made by ``open_database``."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine: Final = engine
+        self._turn = trio.Lock()
+        self._readers = trio.CapacityLimiter(READERS)
+
+    @property
+    def dialect(self) -> str:
+        """Name the kind of database: ``sqlite`` or ``postgresql``."""
+        return self.engine.dialect.name
+
+    async def write(self, act: Callable[[sa.Connection], T]) -> T:
+        """Run ``act`` in a transaction; it is durable when this returns, or wholly undone where it raises."""
+        async with self._turn:
+            return await trio.to_thread.run_sync(self.write_now, act)  # a thread is waited for, come what may
+
+    async def read(self, act: Callable[[sa.Connection], T], *, seconds: float = QUESTION_SECONDS) -> T:
+        """Run ``act`` on one state of the database; raises ``BusyError`` where it takes longer than ``seconds``."""
+        return await trio.to_thread.run_sync(self.read_now, act, seconds, limiter=self._readers)
+
+    def write_now(self, act: Callable[[sa.Connection], T]) -> T:
+        """Do as ``write``, on the calling thread and without waiting for others."""
+        with _naming_errors(), self.engine.begin() as connection:
+            return act(connection)
+
+    def read_now(self, act: Callable[[sa.Connection], T], seconds: float = QUESTION_SECONDS) -> T:
+        """Do as ``read``, on the calling thread."""
+        with _naming_errors(), self.engine.connect() as connection, _within(connection, seconds):
+            return act(connection)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+
+def open_database(where: str) -> Database:
+    """Open the database at ``postgresql://...``, or SQLite in the file of that path, and make what is missing.
+
+    Raises ``ConfigurationError`` where it cannot be, ``StoreError`` where it is of another format.
+    """
+    if where.startswith(("postgresql://", "postgresql+psycopg://")):
+        url = sa.make_url(where).set(drivername="postgresql+psycopg")
+        engine = sa.create_engine(url, pool_size=READERS + 1, pool_pre_ping=True, hide_parameters=True)
+    elif "://" in where:
+        message = "a database is the path of a file (SQLite) or an URL that begins with postgresql://"
+        raise ConfigurationError(message)
+    else:
+        engine = _open_sqlite(pathlib.Path(where))
+    try:
+        database = Database(engine)
+        database.write_now(_prepare)
+    except MdmfsError:
+        engine.dispose()
+        raise
+    return database
+
+
+def _open_sqlite(path: pathlib.Path) -> sa.Engine:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if stat.S_IMODE(path.parent.stat().st_mode) & 0o077:
+            message = f"others may enter {path.parent}, where records are kept: chmod 700 it"
+            raise ConfigurationError(message)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        message = f"the database {path} cannot be used: {error.strerror}"
+        raise ConfigurationError(message) from error
+    engine = sa.create_engine(
+        f"sqlite:///{path}", hide_parameters=True, connect_args={"check_same_thread": False, "timeout": 60.0}
+    )
+    sa.event.listen(engine, "connect", _set_up_sqlite)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    """Make SQLite as strict as PostgreSQL is: durable commits, and ``like`` that tells A from a."""
+    connection.isolation_level = None  # we begin transactions ourselves
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "case_sensitive_like = ON",
+        "trusted_schema = OFF",
+        "secure_delete = ON",
+        "cache_size = -65536",
+        "temp_store = MEMORY",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _prepare(connection: sa.Connection) -> None:
+    METADATA.create_all(connection)
+    if connection.execute(sa.select(sa.literal("a").like("A"))).scalar():
+        message = "this SQLite cannot tell A from a in patterns; use another build of it, or PostgreSQL"
+        raise ConfigurationError(message)
+    found = connection.execute(sa.select(ABOUT.c.value).where(ABOUT.c.key == _FORMAT)).scalar()
+    if found is None:
+        connection.execute(ABOUT.insert().values(key=_FORMAT, value=str(STORE_FORMAT).encode()))
+    elif bytes(found) != str(STORE_FORMAT).encode():
+        message = f"the database has another format than {STORE_FORMAT}: use the program that wrote it, or a newer one"
+        raise StoreError(message)
+
+
+@contextlib.contextmanager
+def _within(connection: sa.Connection, seconds: float) -> Iterator[None]:
+    """Let no question go on for ever: PostgreSQL looks at its own clock, SQLite is interrupted."""
+    raw: Any = connection.connection.driver_connection
+    if isinstance(raw, sqlite3.Connection):
+        timer = threading.Timer(seconds, raw.interrupt)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+    else:
+        connection.execute(sa.select(sa.func.set_config("statement_timeout", str(int(seconds * 1000)), True)))  # noqa: FBT003 SQL's own
+        yield
+
+
+@contextlib.contextmanager
+def _naming_errors() -> Iterator[None]:
+    """Tell of the database's errors without statement or values: they may travel to a peer."""
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None) or ""
+        if code in {_CANCELLED, "SQLITE_INTERRUPT"}:
+            message = f"this question takes longer than {QUESTION_SECONDS:.0f} s: ask for less"
+            raise BusyError(message) from error
+        if code in _FULL:
+            message = "the metadata service has no room left on its disk; nothing of this was kept"
+            raise OutOfSpaceError(message) from error
+        message = f"the database failed ({type(error.orig).__name__} {code}); nothing of this was kept: see to it"
+        raise StoreError(message) from error

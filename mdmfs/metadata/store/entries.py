@@ -1,0 +1,222 @@
+"""Entries as rows: images, series and records come, are shown, and go; every act can be done again without harm."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from mdmfs.metadata.query.syntax import Value
+from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, Attribute, AttributeType, Collection, Column, Level
+from mdmfs.metadata.store.collections import find_collection
+from mdmfs.metadata.store.rights import chain_of
+from mdmfs.metadata.store.tables import COLLECTIONS, FROZEN, IMAGES, SERIES, TOMBSTONES, records_table, table_of
+from mdmfs.model.errors import MalformedMessageError, MalformedNameError
+from mdmfs.model.names import GUID_SIZE, Guid, Lfn
+from mdmfs.model.subject import SubjectId
+from mdmfs.wire.metadata_messages import ImageEntry, PutImages, PutRecords, RecordEntry, SeriesEntry
+
+MAX_TEXT: Final = 1024
+"""Characters of a text attribute."""
+MAX_WHOLE: Final = 2**53
+"""Whole numbers below this are exact in every database and language."""
+_CHUNK: Final = 500
+
+
+def put_images(connection: sa.Connection, message: PutImages) -> None:
+    """Keep images with their series; those whose GUID was unregistered stay away. Raises ``MalformedMessageError``."""
+    gone = _buried(connection, [image.guid for image in message.images])
+    images = [image for image in message.images if image.guid not in gone]
+    if not images:
+        return
+    series = _series_of(connection, message.series)
+    chains: dict[tuple[tuple[bytes, ...], ...], tuple[int, int]] = {}
+    rows = []
+    for image in images:
+        key = tuple(tuple(chain) for chain in image.acl_ids)
+        if key not in chains:
+            chains[key] = chain_of(connection, image.acl_ids)
+        rows.append(_image_row(image, series, chains[key]))
+    _upsert(connection, IMAGES, rows, IMAGES.c.guid)
+
+
+def show_series(connection: sa.Connection, path: str, *, is_visible: bool) -> None:
+    """Let a series be found, or no longer; one that is not known stays unknown."""
+    connection.execute(SERIES.update().where(SERIES.c.path == path).values(visible=is_visible))
+
+
+def forget(connection: sa.Connection, guids: Sequence[bytes]) -> None:
+    """Take images, and records by the GUID of their key, away for ever."""
+    collections = connection.execute(sa.select(COLLECTIONS.c.id)).scalars().all()
+    for start in range(0, len(guids), _CHUNK):
+        some = [_guid(guid) for guid in guids[start : start + _CHUNK]]
+        known = _buried(connection, some)
+        new = [{"guid": guid} for guid in dict.fromkeys(some) if guid not in known]
+        if new:
+            connection.execute(TOMBSTONES.insert(), new)
+        touched = (
+            connection.execute(sa.select(IMAGES.c.series).where(IMAGES.c.guid.in_(some)).distinct()).scalars().all()
+        )
+        connection.execute(IMAGES.delete().where(IMAGES.c.guid.in_(some)))
+        if touched:
+            is_empty = ~sa.exists().where(IMAGES.c.series == SERIES.c.id)
+            connection.execute(SERIES.delete().where(SERIES.c.id.in_(touched), is_empty))
+        for number in collections:
+            table = records_table(number)
+            connection.execute(table.delete().where(table.c.key.in_(some)))
+
+
+def put_records(connection: sa.Connection, message: PutRecords) -> None:
+    """Keep records, in place of those with the same GUIDs. Raises ``MalformedMessageError``."""
+    collection, own = find_collection(connection, message.project, message.collection)
+    gone = _buried(connection, [record.key for record in message.records])
+    rows = []
+    for record in message.records:
+        if record.key not in gone:
+            chain = chain_of(connection, record.acl_ids) if record.acl_ids else own
+            rows.append(_record_row(record, collection, chain))
+    if rows:
+        table = table_of(collection)
+        _upsert(connection, table, rows, table.c.guid)
+
+
+def gone_of(connection: sa.Connection, guids: Iterable[bytes]) -> set[bytes]:
+    """Tell which images are not there any more."""
+    wanted, found = list(guids), set()
+    for start in range(0, len(wanted), _CHUNK):
+        some = wanted[start : start + _CHUNK]
+        found |= {
+            bytes(one) for one in connection.execute(sa.select(IMAGES.c.guid).where(IMAGES.c.guid.in_(some))).scalars()
+        }
+    return set(wanted) - found
+
+
+def frozen_columns() -> list[str]:
+    """Name what a snapshot keeps of an image."""
+    return [column.name for column in FROZEN.columns if column.name in IMAGES.columns]
+
+
+def _series_of(connection: sa.Connection, entry: SeriesEntry) -> int:
+    """Give the number of a series; what is known of it stays, but for the ACLs above it."""
+    try:
+        Lfn.parse(entry.path)
+    except MalformedNameError as error:
+        raise MalformedMessageError(str(error)) from error
+    chain, number = chain_of(connection, entry.acl_ids)
+    found = connection.execute(sa.select(SERIES.c.id).where(SERIES.c.path == entry.path)).scalar()
+    if found is not None:
+        connection.execute(SERIES.update().where(SERIES.c.id == found).values({"chain": chain, "class": number}))
+        return int(found)
+    row = _typed(entry.attributes, _IMAGE_COLUMNS[Level.SERIES])
+    row |= {"path": entry.path, "visible": False, "chain": chain, "class": number}
+    return int(connection.execute(SERIES.insert().values(row).returning(SERIES.c.id)).scalar_one())
+
+
+def _image_row(entry: ImageEntry, series: int, chain: tuple[int, int]) -> dict[str, Any]:
+    own: dict[str, Any] = dict.fromkeys(_IMAGE_COLUMNS[Level.IMAGE])
+    own |= _typed(entry.attributes, _IMAGE_COLUMNS[Level.IMAGE])
+    return own | {
+        "guid": _guid(entry.guid),
+        "series": series,
+        "name": entry.name,
+        "inode": entry.inode,
+        "sha256": entry.sha256,
+        "policy": entry.policy,
+        "registered": entry.registered,
+        "chain": chain[0],
+        "class": chain[1],
+        "Size": entry.size,
+    }
+
+
+def _record_row(entry: RecordEntry, collection: Collection, chain: tuple[int, int]) -> dict[str, Any]:
+    plain = {column.name: column for column in collection.columns.values() if not column.type.is_sealed}
+    values = _typed(entry.values, plain)
+    row: dict[str, Any] = {f"a_{column.number}": values.get(column.name) for column in plain.values()}
+    try:
+        subject = SubjectId.parse(entry.subject).text
+    except MalformedNameError as error:
+        raise MalformedMessageError(str(error)) from error
+    return row | {
+        "guid": _guid(entry.guid),
+        "subject": subject,
+        "key": _guid(entry.key),
+        "sealed": entry.sealed or None,
+        "chain": chain[0],
+        "class": chain[1],
+    }
+
+
+def _typed(values: Mapping[str, str | float | bool], columns: Mapping[str, Attribute | Column]) -> dict[str, Value]:
+    """Read values as their attributes want them; raises ``MalformedMessageError`` that names the attribute."""
+    found: dict[str, Value] = {}
+    for name, value in values.items():
+        column = columns.get(name)
+        if column is None:
+            message = f"there is no attribute {name[:64]!r}"
+            raise MalformedMessageError(message)
+        typed = as_typed(value, column.type)
+        if typed is None:
+            message = f"a value of {name} is none of type {column.type}"
+            raise MalformedMessageError(message)
+        found[name] = typed
+    return found
+
+
+def as_typed(value: str | float | bool, kind: AttributeType) -> Value | None:  # noqa: FBT001 one of the kinds
+    """Read one value that came over the wire; None where it is not of the type."""
+    match kind, value:
+        case (AttributeType.TEXT, str()) if len(value) <= MAX_TEXT and "\0" not in value and _is_unicode(value):
+            return value
+        case AttributeType.DATE, str():
+            return _date(value)
+        case (AttributeType.BOOLEAN, bool()):
+            return value
+        case (AttributeType.INTEGER, int()) if not isinstance(value, bool) and abs(value) <= MAX_WHOLE:
+            return value
+        case (AttributeType.NUMBER, int() | float()) if not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    return None
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _date(text: str) -> dt.date | None:
+    try:
+        return dt.date.fromisoformat(text) if len(text) == len("2024-12-31") else None
+    except ValueError:
+        return None
+
+
+def _guid(octets: bytes) -> bytes:
+    try:
+        return Guid(octets).octets
+    except MalformedNameError as error:
+        message = f"a GUID has {GUID_SIZE} bytes"
+        raise MalformedMessageError(message) from error
+
+
+def _buried(connection: sa.Connection, guids: Iterable[bytes]) -> set[bytes]:
+    wanted, found = list(dict.fromkeys(guids)), set()
+    for start in range(0, len(wanted), _CHUNK):
+        statement = sa.select(TOMBSTONES.c.guid).where(TOMBSTONES.c.guid.in_(wanted[start : start + _CHUNK]))
+        found |= {bytes(guid) for guid in connection.execute(statement).scalars()}
+    return found
+
+
+def _upsert(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]], key: sa.Column[Any]) -> None:
+    insert = postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+    replaced = {column.name: insert.excluded[column.name] for column in table.columns if column.name != key.name}
+    connection.execute(insert.on_conflict_do_update(index_elements=[key], set_=replaced), rows)
+
+
+_IMAGE_COLUMNS: Final[Mapping[Level, Mapping[str, Attribute]]] = {
+    level: {name: attribute for name, attribute in IMAGE_ATTRIBUTES.items() if attribute.level is level}
+    for level in (Level.SERIES, Level.IMAGE)
+}

@@ -1,0 +1,114 @@
+"""Finding: a query's text and a caller's rights to a page of rows; the same way for pages, counts and explanations."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from mdmfs.metadata.query.check import CheckedQuery, check
+from mdmfs.metadata.query.parse import parse
+from mdmfs.metadata.query.syntax import Value
+from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, Attribute, AttributeType, Level, Schema
+from mdmfs.metadata.store.collections import readable_schema
+from mdmfs.metadata.store.compile import Compiler, Mark, columns_of
+from mdmfs.metadata.store.entries import as_typed
+from mdmfs.metadata.store.rights import Classes
+from mdmfs.model.errors import MalformedMessageError
+from mdmfs.model.identity import Principal
+from mdmfs.wire.metadata_messages import MAX_PAGE, Explanation, Find, FoundPage, Scalar, SchemaTold
+
+_PATH = Attribute("path", AttributeType.TEXT, Level.SERIES)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reader:
+    """What one caller may read, in one transaction."""
+
+    connection: sa.Connection
+    allowed: Sequence[int]
+    """Classes of ACLs."""
+    schema: Schema
+
+    @classmethod
+    def of(cls, connection: sa.Connection, classes: Classes, principal: Principal, now: float) -> Reader:
+        """Decide once, for all that follows in this transaction."""
+        allowed = classes.readable_by(principal, now)
+        return cls(connection, allowed, readable_schema(connection, allowed))
+
+    @property
+    def compiler(self) -> Compiler:
+        """What makes statements for this caller."""
+        return Compiler(self.allowed, self.schema, self.connection.dialect.name)
+
+    def check(self, query: str, level: Level) -> CheckedQuery:
+        """Read a query; raises ``MalformedQueryError``."""
+        return check(parse(query), self.schema, level)
+
+    def page(self, asked: Find) -> FoundPage:
+        """Give a page of what a query finds; raises ``MalformedQueryError`` or ``MalformedMessageError``."""
+        level = Level(asked.level.value)
+        query = self.check(asked.query, level)
+        after = _mark(asked.after, query) if asked.after else None
+        limit = min(max(asked.limit, 1), MAX_PAGE)
+        rows = self.connection.execute(self.compiler.page(query, after=after, limit=limit + 1)).all()
+        keys = len(query.order) + (2 if level is Level.IMAGE else 1)
+        shown = rows[:limit]
+        guids = keys if level is Level.IMAGE else None
+        values = keys if guids is None else keys + 1
+        return FoundPage(
+            columns=[attribute.name for attribute in columns_of(level)],
+            rows=[[_scalar(value) for value in row[values:]] for row in shown],
+            paths=["/".join(row[len(query.order) : keys]) for row in shown],
+            keys=[[_scalar(value) for value in row[:keys]] for row in shown],
+            descending=[is_descending for _, is_descending in query.order],
+            limit=query.limit,
+            is_last=len(rows) <= limit,
+            guids=() if guids is None else tuple(bytes(row[guids]) for row in shown),
+        )
+
+    def count(self, query: str, level: Level) -> int:
+        """Tell how much a query finds."""
+        return int(self.connection.execute(self.compiler.count(self.check(query, level))).scalar_one())
+
+    def explain(self, query: str, level: Level) -> Explanation:
+        """Tell what a query is understood as, and the statement without its values."""
+        statement = self.compiler.page(self.check(query, level), after=None, limit=1)
+        return Explanation(str(parse(query)), str(statement.compile(dialect=self.connection.dialect)))
+
+    def told_schema(self) -> SchemaTold:
+        """Tell what the caller may ask for."""
+        own = [(one.name, one.type.value, one.level.value) for one in IMAGE_ATTRIBUTES.values()]
+        records = {
+            (column.name, column.type.value, collection.name)
+            for collection in self.schema.all()
+            for column in collection.columns.values()
+        }
+        return SchemaTold([*own, *sorted(records, key=lambda one: (one[2], one[0]))])
+
+
+def _mark(after: Sequence[Scalar], query: CheckedQuery) -> Mark:
+    """Read where the page before has ended; raises ``MalformedMessageError`` for what cannot be such a place."""
+    rest = 2 if query.level is Level.IMAGE else 1
+    attributes = [*(attribute for attribute, _ in query.order), *[_PATH] * rest]
+    if len(after) != len(attributes):
+        message = "a page follows the key of the last row of the page before, with as many values"
+        raise MalformedMessageError(message)
+    mark: list[Value | None] = []
+    for value, attribute in zip(after, attributes, strict=True):
+        typed = None if value is None else as_typed(value, attribute.type)
+        if typed is None and (value is not None or attribute is _PATH):
+            message = "a page follows the key of the last row of the page before, with values of the same types"
+            raise MalformedMessageError(message)
+        mark.append(typed)
+    return tuple(mark)
+
+
+def _scalar(value: Any) -> Scalar:  # noqa: ANN401 what a row holds
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    found: Scalar = value
+    return found

@@ -1,0 +1,188 @@
+"""Rights as rows: which ACLs stand above an entry, what they say, and which entries a principal may read.
+
+An entry names a *chain*: the ids of the ACLs above it. Chains whose ACLs say the same are of one *class*, and a caller
+is decided about once for each class, of which there are few; the database then filters by the class's number. When an
+ACL is set, a class of which all chains change together changes in place, so that no entry has to be written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import sqlalchemy as sa
+
+from mdmfs.access.acl import ACL_ID_SIZE, Acl
+from mdmfs.access.decide import Granted, grant
+from mdmfs.metadata.store.tables import (
+    ACLS,
+    ACLS_OF_CHAINS,
+    CHAINS,
+    CLASSES,
+    COLLECTIONS,
+    FROZEN,
+    GROUPS,
+    IMAGES,
+    SERIES,
+    records_table,
+)
+from mdmfs.model.errors import MalformedMessageError, MalformedNameError
+from mdmfs.model.identity import Principal
+from mdmfs.model.names import GUID_SIZE, Guid
+from mdmfs.wire.messages import Outcome, VersionedAcl
+
+MAX_ALIASES: Final = 64
+MAX_CHAIN: Final = 256
+_NOBODY: Final = Guid(bytes(GUID_SIZE))
+_CHUNK: Final = 500
+"""Numbers in one statement."""
+
+AclIds = Sequence[Sequence[bytes]]
+"""For each name of an entry the ids of the ACLs above it, outermost first, and last its own."""
+Contents = tuple[tuple[bytes | None, ...], ...]
+"""What they say, encoded; None for one that is not known, which lets nobody pass."""
+
+
+class Classes:
+    """The classes as they are now, decoded: read again whenever something has changed them."""
+
+    def __init__(self, aliases: Mapping[int, tuple[tuple[Acl | None, ...], ...]]) -> None:
+        self._aliases = aliases
+
+    @classmethod
+    def read(cls, connection: sa.Connection) -> Classes:
+        """Read all of them."""
+        acls: dict[bytes | None, Acl | None] = {None: None}
+
+        def decoded(octets: bytes | None) -> Acl | None:
+            if octets not in acls:
+                acls[octets] = Acl.decode(octets or b"")
+            return acls[octets]
+
+        return cls(
+            {
+                number: tuple(tuple(decoded(one) for one in chain) for chain in _decode(contents))
+                for number, contents in connection.execute(sa.select(CLASSES.c.id, CLASSES.c.contents))
+            }
+        )
+
+    def readable_by(self, principal: Principal, now: float) -> list[int]:
+        """Name the classes whose entries a principal may read at this moment."""
+        return [
+            number
+            for number, chains in self._aliases.items()
+            if isinstance(grant(principal, _NOBODY, chains, now), Granted)
+        ]
+
+
+def chain_of(connection: sa.Connection, acl_ids: AclIds) -> tuple[int, int]:
+    """Give the numbers of a chain and of its class, new where they are missing; raises ``MalformedMessageError``."""
+    wanted = _canonical(acl_ids)
+    digest = hashlib.sha256(wanted).digest()
+    found = connection.execute(sa.select(CHAINS.c.id, CHAINS.c["class"]).where(CHAINS.c.digest == digest)).first()
+    if found is not None:
+        return found[0], found[1]
+    number = _class_of(connection, _contents(connection, acl_ids))
+    statement = CHAINS.insert().values({"digest": digest, "acl_ids": wanted, "class": number}).returning(CHAINS.c.id)
+    chain = connection.execute(statement).scalar_one()
+    distinct = sorted({acl_id for one in acl_ids for acl_id in one})
+    if distinct:
+        connection.execute(ACLS_OF_CHAINS.insert(), [{"acl": acl_id, "chain": chain} for acl_id in distinct])
+    return chain, number
+
+
+def set_acl(connection: sa.Connection, versioned: VersionedAcl) -> Outcome:
+    """Know an ACL: a later version replaces an earlier one only. Raises ``MalformedMessageError``."""
+    if len(versioned.id) != ACL_ID_SIZE or not 0 <= versioned.version < 2**63:
+        message = f"an ACL has an id of {ACL_ID_SIZE} bytes and a version from 0 on"
+        raise MalformedMessageError(message)
+    try:
+        acl = Acl.decode(versioned.acl).encode()
+    except MalformedNameError as error:
+        message = f"the ACL {versioned.id.hex()} is none"
+        raise MalformedMessageError(message) from error
+    held = connection.execute(sa.select(ACLS.c.version, ACLS.c.acl).where(ACLS.c.id == versioned.id)).first()
+    if held is not None and (held[0], bytes(held[1])) == (versioned.version, acl):
+        return Outcome.DONE
+    if held is not None and versioned.version <= held[0]:
+        return Outcome.CONFLICT
+    if held is None:
+        connection.execute(ACLS.insert().values(id=versioned.id, version=versioned.version, acl=acl))
+    else:
+        connection.execute(ACLS.update().where(ACLS.c.id == versioned.id).values(version=versioned.version, acl=acl))
+    if held is None or bytes(held[1]) != acl:
+        _classify_again(connection, versioned.id)
+    return Outcome.DONE
+
+
+def _classify_again(connection: sa.Connection, acl_id: bytes) -> None:
+    """Bring the chains that an ACL stands in into the classes of what they say now."""
+    chains = ACLS_OF_CHAINS.join(CHAINS, CHAINS.c.id == ACLS_OF_CHAINS.c.chain)
+    query = sa.select(CHAINS.c.id, CHAINS.c["class"], CHAINS.c.acl_ids).select_from(chains)
+    moving: dict[int, dict[Contents, list[int]]] = {}
+    for chain, number, acl_ids in connection.execute(query.where(ACLS_OF_CHAINS.c.acl == acl_id)).all():
+        contents = _contents(connection, _decode(acl_ids))
+        moving.setdefault(number, {}).setdefault(contents, []).append(chain)
+    for number, parts in moving.items():
+        whole = connection.execute(
+            sa.select(sa.func.count()).select_from(CHAINS).where(CHAINS.c["class"] == number)
+        ).scalar_one()
+        ordered = sorted(parts.items(), key=lambda part: -len(part[1]))
+        if whole == sum(map(len, parts.values())):
+            _rewrite(connection, number, ordered.pop(0)[0])
+        for contents, some in ordered:
+            _move(connection, some, _class_of(connection, contents))
+
+
+def _rewrite(connection: sa.Connection, number: int, contents: Contents) -> None:
+    values = {"digest": _digest(contents), "contents": msgspec.msgpack.encode(contents)}
+    connection.execute(CLASSES.update().where(CLASSES.c.id == number).values(values))
+
+
+def _move(connection: sa.Connection, chains: Sequence[int], number: int) -> None:
+    records = connection.execute(sa.select(COLLECTIONS.c.id)).scalars().all()
+    tables = [CHAINS, SERIES, IMAGES, COLLECTIONS, GROUPS, FROZEN, *(records_table(one) for one in records)]
+    for start in range(0, len(chains), _CHUNK):
+        some = chains[start : start + _CHUNK]
+        for table in tables:
+            key: Any = table.c.id if table is CHAINS else table.c.chain
+            connection.execute(table.update().where(key.in_(some)).values({"class": number}))
+
+
+def _class_of(connection: sa.Connection, contents: Contents) -> int:
+    digest = _digest(contents)
+    found = connection.execute(sa.select(CLASSES.c.id).where(CLASSES.c.digest == digest)).scalars().first()
+    if found is not None:
+        return int(found)
+    values = {"digest": digest, "contents": msgspec.msgpack.encode(contents)}
+    return int(connection.execute(CLASSES.insert().values(values).returning(CLASSES.c.id)).scalar_one())
+
+
+def _contents(connection: sa.Connection, acl_ids: AclIds) -> Contents:
+    wanted = {acl_id for chain in acl_ids for acl_id in chain}
+    known = {
+        bytes(acl_id): bytes(acl)
+        for acl_id, acl in connection.execute(sa.select(ACLS.c.id, ACLS.c.acl).where(ACLS.c.id.in_(wanted)))
+    }
+    return tuple(tuple(known.get(acl_id) for acl_id in chain) for chain in acl_ids)
+
+
+def _canonical(acl_ids: AclIds) -> bytes:
+    if not 0 < len(acl_ids) <= MAX_ALIASES or any(not 0 < len(chain) <= MAX_CHAIN for chain in acl_ids):
+        message = f"an entry has 1 to {MAX_ALIASES} names, each below 1 to {MAX_CHAIN} ACLs"
+        raise MalformedMessageError(message)
+    if any(len(acl_id) != ACL_ID_SIZE for chain in acl_ids for acl_id in chain):
+        message = f"an ACL id has {ACL_ID_SIZE} bytes"
+        raise MalformedMessageError(message)
+    return msgspec.msgpack.encode([list(chain) for chain in acl_ids])
+
+
+def _decode(octets: bytes) -> list[list[Any]]:
+    found: list[list[Any]] = msgspec.msgpack.decode(bytes(octets))
+    return found
+
+
+def _digest(contents: Contents) -> bytes:
+    return hashlib.sha256(msgspec.msgpack.encode(contents)).digest()
