@@ -13,10 +13,14 @@ import msgspec
 import trio
 
 from mdmfs.hospital.configuration import HospitalConfiguration
-from mdmfs.hospital.doctor import checks_of
+from mdmfs.hospital.doctor import checks_of as of_hospital
+from mdmfs.keystore.configuration import KeystoreConfiguration
+from mdmfs.keystore.doctor import checks_of as of_keystore
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.finding import Finding, Severity, worst
 from mdmfs.wire.diagnosis import Check, examine
+from mdmfs.worker.configuration import MountConfiguration
+from mdmfs.worker.doctor import checks_of as of_mount
 
 EXIT: Final = {Severity.OK: 0, Severity.FAULT: 1, Severity.WARNING: 3}
 COLOURS: Final = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.FAULT: "red"}
@@ -24,12 +28,12 @@ COLOURS: Final = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.FAU
 Checks = Callable[[pathlib.Path], list[Check]]
 
 
-def _of_hospital(path: pathlib.Path) -> list[Check]:
-    return checks_of(HospitalConfiguration.read(path))
-
-
-KINDS: Final[dict[str, Checks]] = {"pacs": _of_hospital}
-"""A table that only this kind of configuration has, and what is looked at then."""
+KINDS: Final[dict[str, Checks]] = {
+    "pacs": lambda path: of_hospital(HospitalConfiguration.read(path)),
+    "keystore": lambda path: of_keystore(KeystoreConfiguration.read(path)),
+    "trust": lambda path: of_mount(MountConfiguration.read(path)),
+}
+"""A key that only this kind of configuration has, and what is looked at then."""
 
 
 @click.command()
@@ -40,14 +44,18 @@ def doctor(configuration: pathlib.Path, *, is_json: bool) -> None:
 
     0: all is well; 3: warnings; 1: faults. Nothing is changed, and nothing identifying is printed.
     """
-    found = trio.run(examine, checks_for(configuration))
+    sys.exit(report(trio.run(examine, checks_for(configuration)), is_json=is_json))
+
+
+def report(found: list[Finding], *, is_json: bool = False) -> int:
+    """Print what was found, and give the exit code that says how bad it is."""
     severity = worst(found)
     if is_json:
-        report = {"severity": severity.value, "findings": [finding._asdict() for finding in found]}
-        click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+        told = {"severity": severity.value, "findings": [finding._asdict() for finding in found]}
+        click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
     else:
         _print(found)
-    sys.exit(EXIT[severity])
+    return EXIT[severity]
 
 
 def checks_for(path: pathlib.Path) -> list[Check]:
@@ -59,7 +67,7 @@ def checks_for(path: pathlib.Path) -> list[Check]:
         raise ConfigurationError(message) from error
     checks = next((checks for table, checks in KINDS.items() if table in tables), None)
     if checks is None:
-        message = f"{path} is no configuration that the doctor knows: none of the tables {sorted(KINDS)} is in it"
+        message = f"{path} is no configuration that the doctor knows: none of {sorted(KINDS)} is in it"
         raise ConfigurationError(message)
     return checks(path)
 

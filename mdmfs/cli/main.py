@@ -14,6 +14,7 @@ from mdmfs.cli.demonstration import demo
 from mdmfs.cli.doctor import doctor
 from mdmfs.cli.facl import getfacl, setfacl
 from mdmfs.cli.harvest import harvest
+from mdmfs.cli.initiation import init
 from mdmfs.cli.keys import keys
 from mdmfs.cli.logs import log_to_standard_error
 from mdmfs.cli.mount import mount, umount
@@ -37,7 +38,7 @@ def cli(log_level: str) -> None:
 
 
 _COMMANDS: Final = (
-    *(hospitald, keystored, harvest, keys, shelf, doctor),
+    *(init, hospitald, keystored, harvest, keys, shelf, doctor),
     *(mount, umount, getfacl, setfacl, inspect, unseal),
     *(policy, deidentify_files, demo),
 )

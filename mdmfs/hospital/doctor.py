@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-import shutil
 import time
 from collections.abc import Collection, Iterator
 from typing import Final
@@ -23,18 +22,23 @@ from mdmfs.hospital.dicom.probe import Visit, visit
 from mdmfs.hospital.projects import Project, read_patient_list, read_projects
 from mdmfs.model.errors import StoreError
 from mdmfs.model.finding import Finding
-from mdmfs.pki.health import AUTHORITIES, CERTIFICATE, DAY, examine_authorities, examine_credential
-from mdmfs.wire.configuration import KeystorePeer, TlsFiles
-from mdmfs.wire.diagnosis import Check, judge_clock
+from mdmfs.pki.health import DAY
+from mdmfs.wire.configuration import KeystorePeer
+from mdmfs.wire.diagnosis import (
+    GIB,
+    LEAST_ROOM,
+    Check,
+    authorities_check,
+    credential_check,
+    free_bytes,
+    judge_clock,
+)
 from mdmfs.wire.messages import EPOCH_PATH, HEALTH_PATH, AskEpoch, AskHealth, EpochHeld, Health
 from mdmfs.wire.peers import open_client
 
 DEADLINE: Final = 10.0
 """Seconds for an answer of a keystore or the daemon."""
-LEAST_ROOM: Final = 2**30
-"""Bytes below which a disk is as good as full."""
 SOON_OVER: Final = 30 * DAY
-GIB: Final = 2**30
 
 
 def checks_of(configuration: HospitalConfiguration) -> list[Check]:
@@ -47,8 +51,8 @@ def checks_of(configuration: HospitalConfiguration) -> list[Check]:
     about = functools.partial
     return [
         Check("projects", settings.projects, about(_look_at_projects, configuration)),
-        *(Check(CERTIFICATE, name, about(_look_at_certificate, configuration, files)) for name, files in tls),
-        *(Check(AUTHORITIES, name, about(_look_at_authorities, configuration, files)) for name, files in tls),
+        *(credential_check(name, configuration.credential_of(files)) for name, files in tls),
+        *(authorities_check(name, configuration.anchors_of(files)) for name, files in tls),
         Check("room", settings.directory, about(_look_at_room, configuration)),
         *(Check("pacs", entry.name, about(_look_at_pacs, configuration, entry)) for entry in configuration.pacs),
         *(Check("keystore", it.name, about(_look_at_keystore, configuration, it)) for it in configuration.keystores),
@@ -81,16 +85,6 @@ def _judge_project(check: Check, project: Project, pacs: Collection[str], now: f
     return check.ok(f"until {project.until}")
 
 
-async def _look_at_certificate(configuration: HospitalConfiguration, files: TlsFiles, check: Check) -> list[Finding]:
-    credential = configuration.credential_of(files)
-    return await trio.to_thread.run_sync(examine_credential, check.subject, credential, time.time())
-
-
-async def _look_at_authorities(configuration: HospitalConfiguration, files: TlsFiles, check: Check) -> list[Finding]:
-    anchors = configuration.anchors_of(files)
-    return await trio.to_thread.run_sync(examine_authorities, check.subject, anchors, time.time())
-
-
 async def _look_at_room(configuration: HospitalConfiguration, check: Check) -> list[Finding]:
     limit = configuration.hospital.staging_bytes
     used, free = await trio.to_thread.run_sync(_room_of, configuration.path(configuration.hospital.directory))
@@ -107,8 +101,7 @@ def _room_of(directory: pathlib.Path) -> tuple[int, int]:
     staging = directory / "staging"
     try:
         used = sum(file.stat().st_size for file in staging.iterdir()) if staging.is_dir() else 0
-        there = next(it for it in (directory, *directory.parents) if it.exists())
-        return used, shutil.disk_usage(there).free
+        return used, free_bytes(directory)
     except OSError as error:
         message = f"{directory} cannot be looked into: {error.strerror}"
         raise StoreError(message) from error

@@ -185,12 +185,20 @@ def open_private(file: Path) -> Iterator[str]:
         raise ConfigurationError(message) from error
     try:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_mode & _OTHERS:
+        if not stat.S_ISREG(status.st_mode) or (status.st_mode & _OTHERS and not _is_credential_of_unit(file)):
             message = f"the private key {file} is no plain file, or not its owner's alone: chmod 600 {file}"
             raise ConfigurationError(message)
         yield f"/proc/self/fd/{descriptor}"
     finally:
         os.close(descriptor)
+
+
+def _is_credential_of_unit(file: Path) -> bool:
+    """Ask whether systemd keeps a file for this unit alone (systemd.exec(5), LoadCredential).
+
+    It lets the unit's user in by an ACL, whose mask shows as the group's rights.
+    """
+    return str(file.parent) == os.environ.get("CREDENTIALS_DIRECTORY")
 
 
 def _no_passphrase() -> NoReturn:

@@ -1,4 +1,4 @@
-"""Checks of a site: how ``mdmfs doctor`` runs them, and those of peers that every zone has.
+"""Checks of a site: how ``mdmfs doctor`` runs them, and those of files and peers that every zone has.
 
 A check is a name and a look that gives findings. All run at once, each within its deadline; one that raises or hangs is
 a fault of its own and spoils no other.
@@ -7,13 +7,19 @@ a fault of its own and spoils no other.
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
 import trio
 
-from mdmfs.model.errors import MdmfsError
+from mdmfs.model.errors import MdmfsError, StoreError
 from mdmfs.model.finding import Finding, Severity
+from mdmfs.pki.health import AUTHORITIES, CERTIFICATE, examine_authorities, examine_credential
+from mdmfs.pki.tls import Credential
+from mdmfs.pki.trust import TrustAnchors
 from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.wire.outline import outline
 
@@ -22,6 +28,9 @@ DEADLINE: Final = 20.0
 TOLERATED_SKEW: Final = 5.0
 """Seconds by which a peer's clock may differ: the Date of an answer tells whole ones."""
 INTOLERABLE_SKEW: Final = 60.0
+LEAST_ROOM: Final = 2**30
+"""Bytes below which a disk is as good as full."""
+GIB: Final = 2**30
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,3 +100,30 @@ def judge_clock(name: str, client: HasSkew) -> Finding:
     direction = "ahead of" if skew > 0 else "behind"
     severity = Severity.FAULT if abs(skew) > INTOLERABLE_SKEW else Severity.WARNING
     return Finding("clock", name, severity, f"is {abs(skew):.0f} s {direction} ours: let both machines follow NTP")
+
+
+def credential_check(subject: str, credential: Credential) -> Check:
+    """Look at each certificate of a chain that we show."""
+
+    async def look(check: Check) -> Sequence[Finding]:
+        return await trio.to_thread.run_sync(examine_credential, check.subject, credential, time.time())
+
+    return Check(CERTIFICATE, subject, look)
+
+
+def authorities_check(subject: str, anchors: TrustAnchors) -> Check:
+    """Look at the CAs that are trusted, and at their revocation lists."""
+
+    async def look(check: Check) -> Sequence[Finding]:
+        return await trio.to_thread.run_sync(examine_authorities, check.subject, anchors, time.time())
+
+    return Check(AUTHORITIES, subject, look)
+
+
+def free_bytes(directory: Path) -> int:
+    """Tell how much room there is for a directory that may not have been made yet; raises ``StoreError``."""
+    try:
+        return shutil.disk_usage(next(it for it in (directory, *directory.parents) if it.exists())).free
+    except OSError as error:
+        message = f"{directory} cannot be looked into: {error.strerror}"
+        raise StoreError(message) from error

@@ -17,12 +17,15 @@ from pathlib import Path
 import pytest
 import trio
 
+from mdmfs.cli.doctor import checks_for
 from mdmfs.cli.harvest import harvest_project
 from mdmfs.demo.patients import Fate, PlantedFile, write_patients
 from mdmfs.demo.people import CHEST, KNEE
 from mdmfs.demo.processes import Processes, running
-from mdmfs.demo.site import PROJECT, READER, Site, make_site, mountpoint_of
+from mdmfs.demo.site import KEYSTORES, PROJECT, READER, Site, make_site, mountpoint_of
 from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.model.finding import Finding, Severity
+from mdmfs.wire.diagnosis import examine
 from mdmfs.wire.messages import HARVEST_PATH, HARVEST_PROGRESS_PATH, AskHarvest, HarvestProgress, StartHarvest
 from mdmfs.wire.peers import open_client
 
@@ -154,3 +157,12 @@ def test_a_hospital_restarted_under_its_readers_gives_no_wrong_byte(chain: Chain
     assert seen["warm"] >= len(warm)
     assert seen["cold"] == 3 * len(cold)
     assert all(map(is_whole, files))
+    assert faults(chain.site) == []
+
+
+def faults(site: Site) -> list[Finding]:
+    """Look at a site as ``mdmfs doctor`` does, from each of its configurations."""
+    keystores = [site.keystore_file(number) for number in range(1, KEYSTORES + 1)]
+    files = [site.hospital_file, *keystores, site.mount_file(READER)]
+    found = [finding for file in files for finding in trio.run(examine, checks_for(file))]
+    return [finding for finding in found if finding.severity is Severity.FAULT]

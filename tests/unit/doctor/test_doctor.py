@@ -176,7 +176,18 @@ threshold = 1
 def test_checks_are_listed_in_the_documentation() -> None:
     """What a line begins with can be looked up; see tests/architecture for the rest."""
     text = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
-    for name in ("projects", "certificate", "authorities", "room", "pacs", "keystore", "clock", "daemon"):
+    for name in (
+        "projects",
+        "certificate",
+        "authorities",
+        "room",
+        "pacs",
+        "keystore",
+        "clock",
+        "daemon",
+        "fuse",
+        "hospital",
+    ):
         assert f"| `{name}` |" in text
 
 

@@ -1,0 +1,110 @@
+"""What ``mdmfs doctor`` looks at on a worker node: credential, CAs, FUSE, the cache's room, hospital and keystores."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+import trio
+
+from mdmfs.model.finding import Finding
+from mdmfs.pki.tls import Credential
+from mdmfs.pki.trust import TrustAnchors
+from mdmfs.wire.configuration import KeystorePeer
+from mdmfs.wire.diagnosis import (
+    GIB,
+    LEAST_ROOM,
+    Check,
+    authorities_check,
+    credential_check,
+    free_bytes,
+    judge_clock,
+)
+from mdmfs.wire.messages import COLLECT_PATH, TOTALS_PATH, AskTotals, Collect, Collected, Message, Totals
+from mdmfs.wire.peers import open_client
+from mdmfs.worker.callers.credential import own_credential
+from mdmfs.worker.configuration import HospitalPeer, MountConfiguration
+
+DEADLINE: Final = 10.0
+"""Seconds for an answer of the hospital or a keystore."""
+_DEVICE: Final = Path("/dev/fuse")
+_HELPER: Final = "fusermount3"
+
+M = TypeVar("M", bound=Message)
+
+
+def checks_of(configuration: MountConfiguration) -> list[Check]:
+    """Give everything that is looked at, as the user who runs this."""
+    credential, anchors = own_credential(configuration), TrustAnchors(configuration.path(configuration.trust))
+    return [
+        credential_check(str(credential.certificate_file), credential),
+        authorities_check("trust", anchors),
+        Check("fuse", str(_DEVICE), _look_at_fuse),
+        Check("room", str(configuration.cache_folder), functools.partial(_look_at_room, configuration)),
+        Check(
+            "hospital",
+            configuration.hospital.address,
+            functools.partial(_look_at_hospital, configuration, credential, anchors),
+        ),
+        *(
+            Check("keystore", peer.name, functools.partial(_look_at_keystore, peer, credential, anchors))
+            for peer in configuration.keystores
+        ),
+    ]
+
+
+async def _look_at_fuse(check: Check) -> Sequence[Finding]:
+    await trio.lowlevel.checkpoint()
+    if not _DEVICE.exists():
+        return [check.fault("is missing: load the module (modprobe fuse), or allow it in the container")]
+    if not os.access(_DEVICE, os.R_OK | os.W_OK):
+        return [check.fault("may not be opened by this user")]
+    if os.geteuid() != 0 and shutil.which(_HELPER) is None:
+        return [check.fault(f"{_HELPER} is not installed: it is in the package fuse3")]
+    return [check.ok("is there")]
+
+
+async def _look_at_room(configuration: MountConfiguration, check: Check) -> Sequence[Finding]:
+    free = await trio.to_thread.run_sync(free_bytes, configuration.cache_folder)
+    text = f"{free / GIB:.1f} GiB are free for a cache of at most {configuration.cache_size / GIB:.1f}"
+    if free < LEAST_ROOM:
+        return [check.fault(f"{text}: make room, or put cache.directory elsewhere")]
+    return [check.ok(text)]
+
+
+async def _look_at_hospital(
+    configuration: MountConfiguration, credential: Credential, anchors: TrustAnchors, check: Check
+) -> Sequence[Finding]:
+    wanted = AskTotals(str(configuration.root))
+    totals, clock = await _ask(configuration.hospital, TOTALS_PATH, wanted, Totals, credential, anchors)
+    if not totals.files:
+        return [check.warning("answers, but there is no file for this identity: is it in a project?"), clock]
+    return [check.ok(f"answers; {totals.files} files, {totals.size / GIB:.1f} GiB, for this identity"), clock]
+
+
+async def _look_at_keystore(
+    peer: KeystorePeer, credential: Credential, anchors: TrustAnchors, check: Check
+) -> Sequence[Finding]:
+    """Ask it for nothing, which anybody may."""
+    _, clock = await _ask(peer, COLLECT_PATH, Collect([]), Collected, credential, anchors)
+    return [check.ok("answers"), clock]
+
+
+async def _ask(
+    peer: HospitalPeer | KeystorePeer,
+    path: str,
+    message: Message,
+    kind: type[M],
+    credential: Credential,
+    anchors: TrustAnchors,
+) -> tuple[M, Finding]:
+    client = open_client(peer.address, peer.dn, credential, anchors)
+    try:
+        answer = await client.call(path, message, kind, deadline=trio.current_time() + DEADLINE)
+        return answer, judge_clock(peer.address, client)
+    finally:
+        await client.aclose()
