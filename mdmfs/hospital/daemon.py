@@ -16,6 +16,7 @@ import trio
 from mdmfs.access.acl import Acl, Entry, EntryKind, Right
 from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.configuration import HospitalConfiguration, PacsEntry
+from mdmfs.hospital.dav.face import DavFace
 from mdmfs.hospital.deid.policy import Policy
 from mdmfs.hospital.dicom.move import Destination, Moves
 from mdmfs.hospital.dicom.pool import Surroundings
@@ -92,7 +93,8 @@ async def run_hospital(
             await _receive(hospital, configuration, moves, nursery)
         face = HospitalFace(hospital, recalls, Harvests(hospital, nursery), configuration.public).service()
         own = {**key_routes(hospital, Tasks(hospital, nursery)), **health_routes(hospital)}
-        service = Service(face.name, {**face.routes, **rights_routes(hospital), **own})
+        dav = DavFace(hospital, recalls).routes()
+        service = Service(face.name, {**face.routes, **rights_routes(hospital), **own, **dav})
         bound = await nursery.start(serve, service, contexts, configuration.listen)
         log.info("hospital is open", name=hospital.name, projects=sorted(hospital.projects), files=_count(hospital))
         task_status.started(bound)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import re
 import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
 from email.utils import formatdate
@@ -21,12 +22,14 @@ from mdmfs.model.errors import (
 from mdmfs.wire.caller import Caller, Stranger
 from mdmfs.wire.messages import MAX_MESSAGE_BYTES, MEDIA_TYPE, Failure
 from mdmfs.wire.outline import outline
-from mdmfs.wire.service import STATUS_BY_CODE, Octets, Reply, Request, Service, StreamReply
+from mdmfs.wire.service import STATUS_BY_CODE, Document, Octets, Reply, Request, Service, StreamReply
 from mdmfs.wire.stream import SEND_BYTES, Address, TlsStream
 
 log = logging.getLogger(__name__)
 
 RECEIVE_BYTES: Final = 64 * 2**10
+_SLASHES: Final = re.compile(r"/{2,}")
+"""Programs of the grid join paths carelessly."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ class Conversation:
             event = await self._next_head()
             if event is None:
                 return False
-            await self._send(await self._answer(event))
+            await self._send(await self._answer(event), is_head=event.method == b"HEAD")
             self._skip_body()
         except h11.RemoteProtocolError as error:
             log.info("%s: %s does not speak HTTP/1.1", self._service.name, self._peer)
@@ -134,11 +137,11 @@ class Conversation:
         self._protocol.receive_data(bytes(memoryview(self._buffer)[:count]))
         return count
 
-    async def _answer(self, event: h11.Request) -> Reply | _Begun:
+    async def _answer(self, event: h11.Request) -> Reply | Document | _Begun:
         """Answer a request; whatever goes wrong, up to the first chunk of a stream, becomes a failure that is told."""
         try:
             answer = await self._service.answer(await self._request(event))
-            return answer if isinstance(answer, Reply) else await _begin(answer)
+            return await _begin(answer) if isinstance(answer, StreamReply) else answer
         except _CutError:
             raise
         except MdmfsError as error:
@@ -152,7 +155,7 @@ class Conversation:
     async def _request(self, event: h11.Request) -> Request:
         """Take the principal as it is now: a kept connection outlives a proxy, an AC, and a CA's trust in it."""
         principal = await self._caller.principal()
-        path = event.target.decode("ascii").partition("?")[0]
+        path = _SLASHES.sub("/", event.target.decode("ascii").partition("?")[0])
         headers = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
         method = event.method.decode("ascii")
         return Request(method, path, headers, principal, self._peer, self._read_body, self._stream.wait_readable)
@@ -189,23 +192,33 @@ class Conversation:
                 raise MalformedMessageError(message)
             await self._receive()
 
-    async def _send(self, answer: Reply | _Begun) -> None:
-        if isinstance(answer, Reply):
-            await self._send_reply(answer)
-        else:
+    async def _send(self, answer: Reply | Document | _Begun, *, is_head: bool) -> None:
+        if isinstance(answer, _Begun):
             await self._send_stream(answer.stream, answer.first)
+        elif isinstance(answer, Document):
+            await self._send_document(answer, is_head=is_head)
+        else:
+            await self._send_reply(answer, is_head=is_head)
 
-    async def _send_reply(self, reply: Reply) -> None:
-        body = msgspec.msgpack.encode(reply.message)
-        head = self._head(reply.status, len(body), (("content-type", MEDIA_TYPE),))
-        await self._send_octets(b"".join((head, *self._pass(h11.Data(body)), *self._pass(h11.EndOfMessage()))))
+    async def _send_reply(self, reply: Reply, *, is_head: bool = False) -> None:
+        headers = {"content-type": MEDIA_TYPE, **reply.headers}
+        await self._send_document(
+            Document(msgspec.msgpack.encode(reply.message), reply.status, headers), is_head=is_head
+        )
+
+    async def _send_document(self, document: Document, *, is_head: bool) -> None:
+        length = len(document.body) if document.length is None else document.length
+        head = self._head(document.status, length, document.headers.items())
+        body = [] if is_head else self._pass(h11.Data(document.body))  # RFC 9110 section 9.3.2
+        await self._send_octets(b"".join((head, *body, *self._pass(h11.EndOfMessage()))))
 
     async def _send_stream(self, answer: StreamReply, first: Octets) -> None:
         """Send a stream in large writes; a chunk too many or too few, or a failure, is a cut.
 
         What is there is sent before the cut: an answer of which nothing comes would look like a refused connection.
         """
-        headers = (("content-type", "application/octet-stream"), ("etag", f'"{answer.etag}"'), *answer.headers.items())
+        etag = (("etag", f'"{answer.etag}"'),) if answer.etag else ()
+        headers = (("content-type", answer.content_type), *etag, *answer.headers.items())
         pending = bytearray(self._head(answer.status, answer.length, headers))
         try:
             async with _closing(answer):
@@ -236,9 +249,10 @@ class Conversation:
             await self._send_octets(octets)
         return pending
 
-    def _head(self, status: int, length: int, headers: Iterable[tuple[str, str]]) -> bytes:
+    def _head(self, status: int, length: int | None, headers: Iterable[tuple[str, str]]) -> bytes:
         ending = (("connection", "close"),) if self._caller.is_over() else ()
-        told = [("date", formatdate(usegmt=True)), ("content-length", str(length)), *headers, *ending]  # RFC 9110 6.6.1
+        known = () if length is None else (("content-length", str(length)),)
+        told = [("date", formatdate(usegmt=True)), *known, *headers, *ending]  # RFC 9110 6.6.1
         response = h11.Response(status_code=status, headers=told)
         return self._protocol.send(response) or b""
 

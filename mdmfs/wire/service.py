@@ -47,6 +47,18 @@ class Reply:
 
     message: Message
     status: int = 200
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Document:
+    """An answer to programs that are not ours: any body, any headers."""
+
+    body: bytes = b""
+    status: int = 200
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    length: int | None = None
+    """To HEAD: how long the body would be that GET gives; None for that of ``body``."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -56,14 +68,17 @@ class StreamReply:
     Chunks of any size are fine. The iterator is closed (``aclose``) when the answer ends, however it does.
     """
 
-    length: int
+    length: int | None
+    """None where nobody knows it before the end: then it goes out chunked (RFC 9112 section 7.1)."""
     etag: str
+    """Empty: none."""
     chunks: AsyncIterator[Octets]
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     status: int = 200
+    content_type: str = "application/octet-stream"
 
 
-Answer = Reply | StreamReply
+Answer = Reply | Document | StreamReply
 Respond = Callable[[Request], Awaitable[Answer]]
 
 
@@ -83,8 +98,10 @@ class Service:
         respond = self._find(request.method, request.path)
         if respond is not None:
             return await respond(request)
-        if any(self._find(method, request.path) for method, _ in self.routes):
-            return Reply(Failure(MalformedMessageError.code, f"{request.method} is not for this path"), 405)
+        allowed = {method for method, _ in self.routes if self._find(method, request.path)}
+        if allowed:
+            failure = Failure(MalformedMessageError.code, f"{request.method} is not for this path")
+            return Reply(failure, 405, {"allow": ", ".join(sorted(allowed))})
         return Reply(Failure(MalformedMessageError.code, f"the {self.name} has no such path: {request.path}"), 404)
 
     def _find(self, method: str, path: str) -> Respond | None:

@@ -253,6 +253,29 @@ class OpenClinic:
         return [msgspec.json.decode(line) for line in lines]
 
 
+async def let_list(hospital: OpenClinic, who: Principal) -> None:
+    """Let somebody traverse every directory above the files."""
+    (series,) = hospital.series()
+    directories = [PROJECT_LFN.parent, PROJECT_LFN, series.lfn.parent.parent, series.lfn.parent, series.lfn]
+    for directory in directories:
+        await add_entry(hospital, directory, who, Right.TRAVERSE)
+
+
+async def add_entry(hospital: OpenClinic, directory: Lfn, who: Principal, rights: Right) -> None:
+    """Add a line to the ACL of a directory."""
+
+    def act(tx: object) -> None:
+        catalogue = tx.catalogue  # type: ignore[attr-defined]
+        node = catalogue.look_up(directory)
+        acl = catalogue.acl(catalogue.acl_ids_above(node.inode)[-1]).acl
+        entry = Entry(EntryKind.USER, str(who.dn), rights.value)
+        others = tuple(one for one in acl.entries if one.qualifier != entry.qualifier)
+        catalogue.set_acl(directory, Acl(acl.owner, (*others, entry), acl.defaults))
+
+    await hospital.hospital.store.write(act)
+    hospital.hospital.feed.bell.ring()
+
+
 async def sealed_octets(staged: StagedObject) -> bytes:
     """Read a staged object to its end."""
     reader = staged.open()

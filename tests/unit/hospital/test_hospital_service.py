@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import trio
 
-from mdmfs.access.acl import Acl, Entry, EntryKind, Right
+from mdmfs.access.acl import Right
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.feed import LONGEST_WAIT, Feed
 from mdmfs.model.errors import (
@@ -57,6 +57,8 @@ from tests.twins.clinic import (
     STRANGER,
     Clinic,
     OpenClinic,
+    add_entry,
+    let_list,
     slices,
     until,
 )
@@ -75,29 +77,6 @@ async def open_registered(folder: Path, numbers: range = range(1, 4)) -> AsyncGe
     async with clinic.open() as hospital:
         await hospital.harvest()
         yield hospital, list(hospital.files().values())
-
-
-async def let_list(hospital: OpenClinic) -> None:
-    """Let the lister traverse every directory above the files."""
-    (series,) = hospital.series()
-    directories = [PROJECT_LFN.parent, PROJECT_LFN, series.lfn.parent.parent, series.lfn.parent, series.lfn]
-    for directory in directories:
-        await add_entry(hospital, directory, LISTER, Right.TRAVERSE)
-
-
-async def add_entry(hospital: OpenClinic, directory: Lfn, who: Principal, rights: Right) -> None:
-    """Add a line to the ACL of a directory."""
-
-    def act(tx: object) -> None:
-        catalogue = tx.catalogue  # type: ignore[attr-defined]
-        node = catalogue.look_up(directory)
-        acl = catalogue.acl(catalogue.acl_ids_above(node.inode)[-1]).acl
-        entry = Entry(EntryKind.USER, str(who.dn), rights.value)
-        others = tuple(one for one in acl.entries if one.qualifier != entry.qualifier)
-        catalogue.set_acl(directory, Acl(acl.owner, (*others, entry), acl.defaults))
-
-    await hospital.hospital.store.write(act)
-    hospital.hospital.feed.bell.ring()
 
 
 async def listed(hospital: OpenClinic, lfn: Lfn, who: Principal = READER) -> list[str]:
@@ -192,7 +171,7 @@ async def test_a_file_is_no_directory_but_only_to_those_who_may_know_it(tmp_path
 async def test_who_may_list_but_not_read_knows_the_file_and_is_denied_it(tmp_path: Path) -> None:
     """EACCES where the name is known, ENOENT where it is not; the grant of the file itself comes from its own ACL."""
     async with open_registered(tmp_path) as (hospital, [guid, *_]):
-        await let_list(hospital)
+        await let_list(hospital, LISTER)
         assert isinstance(await hospital.told(DESCRIBE_PATH, Describe(guid.octets), LISTER), FileDescription)
         with pytest.raises(AccessDeniedError):
             await hospital.ask(f"{SEALED_PATH}{guid}", principal=LISTER)
