@@ -37,9 +37,10 @@ from mdmfs.hospital.registration.ending import end_what_is_over
 from mdmfs.hospital.registration.harvest import Harvests
 from mdmfs.hospital.registration.trigger import Trigger
 from mdmfs.hospital.release.audit import Audit
+from mdmfs.hospital.release.decision import is_current
 from mdmfs.hospital.release.escrow import Seal
 from mdmfs.hospital.release.recall import Recalls
-from mdmfs.hospital.release.release import is_current, quarantine
+from mdmfs.hospital.release.release import quarantine
 from mdmfs.hospital.release.staging import Staging
 from mdmfs.hospital.rights.change import OWNERS, settle_top
 from mdmfs.hospital.rights.ends import end_what_has_ended

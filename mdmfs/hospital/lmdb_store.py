@@ -97,6 +97,11 @@ class LmdbStore:
         with _naming_errors(), self._env.begin() as txn:
             return act(self._view(txn))
 
+    def version(self) -> int:
+        """Give the number of the last commit."""
+        self._refuse_closed()
+        return int(self._env.info()["last_txnid"])
+
     async def aclose(self) -> None:
         """Wait for the writes that have begun, and close."""
         with trio.CancelScope(shield=True):

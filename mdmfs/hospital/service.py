@@ -13,6 +13,7 @@ from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.outward import speaking_for_the_inside
 from mdmfs.hospital.own_people import for_own_people
 from mdmfs.hospital.registration.harvest import Harvests
+from mdmfs.hospital.release.arrivals import Released
 from mdmfs.hospital.release.octets import StagedOctets
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import release
@@ -147,13 +148,9 @@ class HospitalFace:
     async def _sealed(self, request: Request) -> StreamReply:
         guid = Guid.parse(request.path.removeprefix(SEALED_PATH))
         with speaking_for_the_inside(guid):
-            staged = await self._release(request, guid)
-        file = self._hospital.store.read(lambda tx: tx.catalogue.file(guid))
-        if file is None:
-            message = f"there is no file {guid}, or it is not for this identity"
-            raise NoSuchFileError(message)
+            staged, threshold = await self._release(request, guid)
         reader, begin = staged.open(), _begin_of(request, staged)
-        headers = {GENERATION_HEADER: str(staged.generation), THRESHOLD_HEADER: str(file.threshold)}
+        headers = {GENERATION_HEADER: str(staged.generation), THRESHOLD_HEADER: str(threshold)}
         if begin:
             headers["content-range"] = f"bytes {begin}-{staged.size - 1}/{staged.size}"
         return StreamReply(
@@ -164,7 +161,7 @@ class HospitalFace:
             status=_PARTIAL if begin else _WHOLE,
         )
 
-    async def _release(self, request: Request, guid: Guid) -> StagedObject:
+    async def _release(self, request: Request, guid: Guid) -> Released:
         """Bring a file online; what a mount only looks ahead for, no longer than it waits for it."""
         bring = functools.partial(
             release, request.principal, guid, self._hospital, self._recalls, address=request.peer.host
@@ -173,9 +170,9 @@ class HospitalFace:
             return await bring()
         async with open_plain_nursery() as nursery:
             nursery.start_soon(_cancel_when_hung_up, request, nursery.cancel_scope)
-            staged = await bring(is_ahead=True)
+            released = await bring(is_ahead=True)
             nursery.cancel_scope.cancel()
-            return staged
+            return released
         message = f"nobody waits for {guid} any more"
         raise BusyError(message)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from mdmfs.access.acl import Acl, Right
 from mdmfs.access.decide import Verdict, decide
-from mdmfs.hospital.release.release import acl_of
+from mdmfs.hospital.release.decision import acl_of
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import NoSuchFileError
 from mdmfs.model.identity import Principal

@@ -65,5 +65,11 @@ class Store(Protocol):
         Iterators are used up inside ``act``, and nothing in it waits.
         """
 
+    def version(self) -> int:
+        """Give a number that rises with every commit: while it stays, everything that was read still holds.
+
+        Take it before reading. Another program's commits count, too.
+        """
+
     async def aclose(self) -> None:
         """Wait for the writes that have begun, and close; whatever is called later raises ``StoreError``."""

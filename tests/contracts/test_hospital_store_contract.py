@@ -50,6 +50,15 @@ async def test_a_write_gives_what_its_act_gives_and_a_read_sees_it(store: Store)
     assert payloads(store) == [b"one"]
 
 
+async def test_the_version_rises_with_every_commit_and_with_nothing_else(store: Store) -> None:
+    """Who decided at a version need not decide again while it stays."""
+    before = store.version()
+    assert payloads(store) == []
+    assert store.version() == before
+    await store.write(lambda tx: push(tx, b"one"))
+    assert store.version() > before
+
+
 async def test_an_exception_undoes_the_whole_act(store: Store) -> None:
     """Nothing of five views stays, and the exception comes out as it is."""
 

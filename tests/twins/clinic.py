@@ -212,7 +212,7 @@ class OpenClinic:
 
     async def release(self, guid: Guid, principal: Principal = READER) -> StagedObject:
         """Let a file out."""
-        return await release(principal, guid, self.hospital, self.recalls, address="192.0.2.7")
+        return (await release(principal, guid, self.hospital, self.recalls, address="192.0.2.7")).staged
 
     async def read(self, guid: Guid, principal: Principal = READER) -> bytes:
         """Read a file as a worker does: the sealed object from the hospital, the shares from the keystores."""

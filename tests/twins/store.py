@@ -25,6 +25,7 @@ class MemoryStore:
         self._random = random
         self._feed_length = feed_length
         self._is_closed = False
+        self._version = 0
         rows = MemoryRows(self._table, is_writing=True)
         self._open(rows).begin_store()
         rows.end()
@@ -32,11 +33,19 @@ class MemoryStore:
     async def write(self, act: Callable[[Transaction], T]) -> T:
         """Run ``act``; an exception undoes it."""
         await trio.lowlevel.checkpoint()
+        self._version += 1
         return self._run(act, is_writing=True)
 
     def read(self, act: Callable[[Transaction], T]) -> T:
         """Run ``act``, which may not write."""
         return self._run(act, is_writing=False)
+
+    def version(self) -> int:
+        """Count the writes."""
+        if self._is_closed:
+            message = "the store is closed"
+            raise StoreError(message)
+        return self._version
 
     async def aclose(self) -> None:
         """Close: nothing works afterwards."""

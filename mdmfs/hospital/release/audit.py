@@ -69,10 +69,11 @@ class Audit:
         self._waiting: list[tuple[bytes, _Durable]] = []
         self._arrival = trio.Event()
 
-    async def record(self, record: AuditRecord) -> None:
-        """Wait until a record is durable. Raises ``StoreError``: then it is not, and nothing may be let out."""
+    async def record(self, *records: AuditRecord) -> None:
+        """Wait until all records are durable. Raises ``StoreError``: then none is, and nothing may be let out."""
         durable = _Durable()
-        self._waiting.append((msgspec.json.encode(record) + b"\n", durable))
+        lines = b"".join(msgspec.json.encode(record) + b"\n" for record in records)
+        self._waiting.append((lines, durable))
         self._arrival.set()
         await durable.event.wait()
         if durable.failure is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Self
 
 from mdmfs.hospital.release.staging import StagedReader
+from mdmfs.sealing.layout import Buffer
 
 
 class StagedOctets:
@@ -17,7 +18,7 @@ class StagedOctets:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> bytes:
+    async def __anext__(self) -> Buffer:
         return await anext(self._pieces)
 
     async def aclose(self) -> None:

@@ -11,15 +11,12 @@ import collections
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
-import trio
-
 from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.release.render import Admission
-from mdmfs.hospital.release.staging import StagedObject
 from mdmfs.hospital.uidmap.records import InstanceRecord, SeriesKey
-from mdmfs.model.errors import BusyError, MdmfsError
+from mdmfs.model.errors import BusyError, MdmfsError, again
 from mdmfs.model.names import Guid
 
 MAX_BATCH: Final = 32
@@ -46,10 +43,10 @@ class PendingRecall:
         self.is_ahead = is_ahead
         """Whether nobody has opened it: only a mount looks ahead."""
         self.askers = 0
-        self.staged: StagedObject | None = None
-        self.failure: MdmfsError | None = None
-        self.has_begun = trio.Event()
-        """Set when the first verified bytes are staged, or when there will be none."""
+        self.has_begun = False
+        """Whether the first verified bytes are staged, or it is known that there will be none."""
+        self._failure: MdmfsError | None = None
+        self._listeners: list[Callable[[], None]] = []
 
     @property
     def guid(self) -> Guid:
@@ -61,16 +58,29 @@ class PendingRecall:
         """Of which series its instance is."""
         return self.source.instance.series
 
-    def begin(self, staged: StagedObject) -> None:
+    @property
+    def failure(self) -> MdmfsError | None:
+        """Why there will be no bytes, as an exception of its own for each who waits."""
+        return None if self._failure is None else again(self._failure)
+
+    def tell(self, listener: Callable[[], None]) -> None:
+        """Call a function once it has begun; at once if it has."""
+        if self.has_begun:
+            listener()
+        else:
+            self._listeners.append(listener)
+
+    def begin(self) -> None:
         """Say that the first verified bytes are there."""
-        self.staged = staged
-        self.has_begun.set()
+        self.has_begun = True
+        while self._listeners:
+            self._listeners.pop()()
 
     def fail(self, error: MdmfsError) -> None:
         """Say that there will be none; harmless once it has begun."""
-        if not self.has_begun.is_set():
-            self.failure = error
-            self.has_begun.set()
+        if not self.has_begun:
+            self._failure = error
+            self.begin()
 
 
 class Batch(NamedTuple):

@@ -20,8 +20,8 @@ from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceKey, Pacs
 from mdmfs.hospital.incident import note_incident
 from mdmfs.hospital.release.escrow import verifier
 from mdmfs.hospital.release.queue import PendingRecall, RecallQueue, Source
-from mdmfs.hospital.release.render import Rendering, verified
-from mdmfs.hospital.release.staging import StagedObject, Staging
+from mdmfs.hospital.release.render import Rendering, Verification
+from mdmfs.hospital.release.staging import Staging
 from mdmfs.hospital.uidmap.records import InstanceRecord
 from mdmfs.model.errors import (
     InstanceChangedError,
@@ -29,12 +29,11 @@ from mdmfs.model.errors import (
     InstanceRefusedError,
     MdmfsError,
     NoSuchFileError,
-    RecallTimedOutError,
     again,
 )
 from mdmfs.model.names import Guid
 from mdmfs.sealing.header import ObjectContext, Role
-from mdmfs.sealing.layout import SALT_SIZE, sealed_size
+from mdmfs.sealing.layout import SALT_SIZE, Buffer, sealed_size
 from mdmfs.sealing.seal import Sealer
 from mdmfs.wire.keystores import Gathering, Keystores
 
@@ -87,12 +86,12 @@ class Recalls:
         quarantine: Quarantine,
         deadline: float,
     ) -> None:
-        """Take each PACS with the number of associations that it allows; ``deadline`` is in seconds."""
+        """Take each PACS with the associations it allows; ``deadline`` is in seconds, for callers and keystores."""
         self._pacs = pacs
         self._keystores = keystores
         self._staging = staging
         self._quarantine = quarantine
-        self._deadline = deadline
+        self.deadline: Final = deadline
         self._queues = {
             name: RecallQueue(associations, functools.partial(_may_look_ahead, remote))
             for name, (remote, associations) in pacs.items()
@@ -100,12 +99,11 @@ class Recalls:
         self._under_way: dict[Guid, PendingRecall] = {}
         self._refusals = _Refusals()
 
-    async def bring_online(self, source: Source, *, is_ahead: bool = False) -> StagedObject:
-        """Give the staged object as soon as it has begun, from one recall for all who ask.
+    def begin(self, source: Source, *, is_ahead: bool = False) -> PendingRecall:
+        """Have a file brought online, by one recall for all who ask; each ends it with ``leave``.
 
         With ``is_ahead`` nobody has opened the file: it comes after those that are waited for, and not in clinical
-        hours (``BusyError``). Raises ``RecallTimedOutError`` when the deadline is past, and whatever went wrong in the
-        recall.
+        hours (``BusyError``). Raises at once why it was not released lately.
         """
         queue, recall = self._queues[source.instance.pacs], self._under_way.get(source.file.guid)
         if recall is None:
@@ -116,20 +114,14 @@ class Recalls:
         elif recall.is_ahead and not is_ahead:
             queue.promote(recall)
         recall.askers += 1
-        try:
-            with trio.move_on_after(self._deadline):
-                await recall.has_begun.wait()
-        finally:
-            recall.askers -= 1
-            if recall.failure is not None or (not recall.askers and queue.withdraw(recall)):
-                self._end(recall)
-        if recall.failure is not None:
-            raise again(recall.failure) from recall.failure
-        if recall.staged is None:
-            waited = f"{self._deadline:g} s"
-            message = f"the PACS did not deliver {recall.guid} within {waited}; the recall goes on: open it again later"
-            raise RecallTimedOutError(message)
-        return recall.staged
+        return recall
+
+    def leave(self, recall: PendingRecall) -> None:
+        """Wait for a recall no longer; what was only looked ahead for, and is not under way, is given up."""
+        recall.askers -= 1
+        queue = self._queues[recall.source.instance.pacs]
+        if recall.failure is not None or (not recall.askers and queue.withdraw(recall)):
+            self._end(recall)
 
     def refuse_impolite(self, source: Source) -> None:
         """Raise ``BusyError`` where a look-ahead for a file that is not on its way would not be taken now."""
@@ -162,7 +154,7 @@ class Recalls:
 
     async def _bring(self, pacs: Pacs, batch: list[PendingRecall]) -> None:
         wanted = {recall.source.instance.instance_uid: recall for recall in batch}
-        deadline = trio.current_time() + self._deadline
+        deadline = trio.current_time() + self.deadline
         async with (
             self._keystores.collecting([recall.guid for recall in batch], deadline=deadline) as gathering,
             pacs.retrieve([_key_of(recall.source.instance) for recall in batch]) as arriving,
@@ -175,7 +167,7 @@ class Recalls:
 
     async def _bring_alone(self, pacs: Pacs, batch: list[PendingRecall], error: InstanceLostError) -> None:
         """Ask singly for what a batch did not bring: only so it is known which one is lost."""
-        missing = [recall for recall in batch if not recall.has_begun.is_set()]
+        missing = [recall for recall in batch if not recall.has_begun]
         if len(batch) == 1:
             self._fail(missing, error)
             return
@@ -219,17 +211,22 @@ class Recalls:
         with await gathering.key(file.guid, verify, threshold=file.threshold) as key:
             context = ObjectContext(Role.BODY, file.guid, file.generation, size)
             sealer = Sealer(key, context, secrets.token_bytes(SALT_SIZE))
-        segments = verified(Rendering(incoming, recall.source.admit), file.guid, file.rendition)
+        verification = Verification(file.guid, file.rendition)
+
+        def seal(segment: memoryview) -> Buffer:
+            verification.verify(segment)
+            return sealer.seal(segment)
+
         async with (
-            contextlib.aclosing(segments),
+            contextlib.aclosing(Rendering(incoming, recall.source.admit).segments()) as segments,
             self._staging.writing(file.guid, file.generation, sealed_size(size)) as writer,
         ):
             async for segment in segments:
                 _refuse_stale(recall.source)
-                if not recall.has_begun.is_set():
-                    await writer.begin(sealer.header, sealer.salt)
-                await writer.write(functools.partial(sealer.seal, segment))
-                recall.begin(writer.staged)
+                header = b"" if writer.staged.has_begun else sealer.header
+                await writer.write(functools.partial(seal, segment), header)
+                recall.begin()
+            verification.finish()
             _refuse_stale(recall.source)
 
     def _end(self, recall: PendingRecall) -> None:

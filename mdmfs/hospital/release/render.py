@@ -21,11 +21,14 @@ from mdmfs.hospital.deid.residue import Publishable, ResidueGate
 from mdmfs.hospital.dicom.pacs import IncomingInstance
 from mdmfs.model.errors import InstanceChangedError
 from mdmfs.model.names import Guid
-from mdmfs.sealing.layout import SEGMENT_SIZE
+from mdmfs.sealing.layout import SEGMENT_SIZE, Buffer
 
 LARGE_HEADER_BYTES: Final = 256 * 2**10
 """From here on de-identification takes so long that it must not hold up everyone else."""
 _LARGE: Final = trio.CapacityLimiter(1)
+MAX_SPARE: Final = 4
+_SPARE: Final[list[bytearray]] = []
+"""Buffers of a segment that serve again: fresh ones would be cleared by the kernel page by page each time."""
 
 
 class Admission(NamedTuple):
@@ -59,39 +62,45 @@ class Rendering:
             raise RuntimeError(message)
         return self._deidentification
 
-    async def segments(self) -> AsyncGenerator[bytearray]:
-        """Give the plaintext; each segment is the caller's. Raises ``RefusedError`` and what the PACS raises."""
-        segment = bytearray()
-        async with contextlib.aclosing(self._pieces()) as pieces:
-            async for piece in pieces:
-                octets = memoryview(piece.octets)
-                while octets:
-                    taken = octets[: SEGMENT_SIZE - len(segment)]
-                    segment += taken
-                    octets = octets[len(taken) :]
-                    if len(segment) == SEGMENT_SIZE:
-                        yield segment
-                        segment = bytearray()
-        if segment:
-            yield segment
+    async def segments(self) -> AsyncGenerator[memoryview]:
+        """Give the plaintext; a segment is valid until the next step.
 
-    async def _pieces(self) -> AsyncGenerator[Publishable]:
+        Raises ``RefusedError`` and what the PACS raises.
+        """
+        buffer = _SPARE.pop() if _SPARE else bytearray(SEGMENT_SIZE)
+        room, filled = memoryview(buffer), 0
+        try:
+            async with contextlib.aclosing(self._batches()) as batches:
+                async for pieces in batches:
+                    for piece in pieces:
+                        octets = memoryview(piece.octets)
+                        while octets:
+                            taken = octets[: SEGMENT_SIZE - filled]
+                            room[filled : filled + len(taken)] = taken
+                            filled += len(taken)
+                            octets = octets[len(taken) :]
+                            if filled == SEGMENT_SIZE:
+                                yield room
+                                filled = 0
+            if filled:
+                yield room[:filled]
+        finally:
+            if len(_SPARE) < MAX_SPARE:
+                _SPARE.append(buffer)
+
+    async def _batches(self) -> AsyncGenerator[list[Publishable]]:
+        """Give what may be published, as it comes."""
         incoming = self._incoming
         reading = IncomingHeader(incoming.transfer_syntax, incoming.class_uid, incoming.instance_uid)
         gate: ResidueGate | None = None
         async for octets in incoming:
             if gate is not None:
-                pieces = gate.feed(octets)
+                yield gate.feed(octets)
             elif (header := reading.feed(octets)) is not None:
                 gate = await self._begin(header)
-                pieces = gate.feed(b"")
-            else:
-                continue
-            for piece in pieces:
-                yield piece
+                yield gate.feed(b"")
         gate = gate or await self._begin(reading.finish())
-        for piece in gate.finish():
-            yield piece
+        yield gate.finish()
 
     async def _begin(self, header: IdentifiedHeader) -> ResidueGate:
         policy, subject = await self._admit(header)
@@ -109,7 +118,7 @@ async def measure(rendering: Rendering, policy: bytes) -> Rendition:
     digests = bytearray()
     async with contextlib.aclosing(rendering.segments()) as segments:
         async for segment in segments:
-            header.update(memoryview(segment)[: max(0, rendering.deidentification.header_length - size)])
+            header.update(segment[: max(0, rendering.deidentification.header_length - size)])
             whole.update(segment)
             # most files have one segment, and its digest is the file's
             digests += whole.digest() if size == 0 else hashlib.sha256(segment).digest()
@@ -126,25 +135,32 @@ async def measure(rendering: Rendering, policy: bytes) -> Rendition:
     )
 
 
-async def verified(rendering: Rendering, guid: Guid, registered: Rendition) -> AsyncGenerator[bytearray]:
-    """Give the segments of a rendering, each only after its digest matched what was registered.
+class Verification:
+    """Compares a rendering, segment by segment, with what was registered; one thread at a time may do it."""
 
-    Raises ``InstanceChangedError`` at the first that does not, which says whether header or pixels changed.
-    """
-    position = size = 0
-    header = hashlib.sha256()
-    async with contextlib.aclosing(rendering.segments()) as segments:
-        async for segment in segments:
-            expected = registered.segment_sha256[position : position + header.digest_size]
-            header.update(memoryview(segment)[: max(0, registered.header_length - size)])
-            if hashlib.sha256(segment).digest() != expected:
-                is_within_header = size < registered.header_length
-                raise _changed(guid, is_header=is_within_header and header.digest() != registered.header_sha256)
-            position += len(expected)
-            size += len(segment)
-            yield segment
-    if size != registered.size:
-        raise _changed(guid, is_header=False)
+    def __init__(self, guid: Guid, registered: Rendition) -> None:
+        """Begin with nothing seen."""
+        self._guid = guid
+        self._registered = registered
+        self._position = self._size = 0
+        self._header = hashlib.sha256()
+
+    def verify(self, segment: Buffer) -> None:
+        """Take the next segment; raises ``InstanceChangedError``, which says whether header or pixels changed."""
+        registered, size = self._registered, self._size
+        expected = registered.segment_sha256[self._position : self._position + self._header.digest_size]
+        if size < registered.header_length:
+            self._header.update(memoryview(segment)[: registered.header_length - size])
+        if hashlib.sha256(segment).digest() != expected:
+            is_within_header = size < registered.header_length
+            raise _changed(self._guid, is_header=is_within_header and self._header.digest() != registered.header_sha256)
+        self._position += len(expected)
+        self._size += len(segment)
+
+    def finish(self) -> None:
+        """Say that no more segments come; raises ``InstanceChangedError`` where some are missing."""
+        if self._size != self._registered.size:
+            raise _changed(self._guid, is_header=False)
 
 
 def _changed(guid: Guid, *, is_header: bool) -> InstanceChangedError:

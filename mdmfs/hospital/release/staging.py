@@ -1,7 +1,10 @@
 """Staging: sealed objects on the hospital's disk, while they are written and afterwards; ciphertext only, bounded.
 
 A whole object is the file ``GUID.GENERATION``; one under way ends in ``.part`` and is dropped at the next start. What
-is read is never beyond what was verified and sealed.
+is read is never beyond what was verified and sealed. Nothing is synced: it can be recalled again, and after a restart
+of the machine, which may have lost what was not on disk, staging begins empty.
+
+What was sealed last stays in memory for a while, within bounds: whoever waits for it need not read it back.
 """
 
 from __future__ import annotations
@@ -25,6 +28,11 @@ from mdmfs.sealing.layout import HEADER_SIZE, SALT_SIZE, Buffer
 log = structlog.get_logger()
 
 READ_BYTES: Final = 2**20
+HOT_BYTES: Final = 16 * 2**20
+"""Of what was sealed last, in memory, of all objects together."""
+_BOOT: Final = ".boot"
+"""Ends the name of the file beside the directory which tells in which run of the machine the objects were written."""
+_BOOT_ID: Final = pathlib.Path("/proc/sys/kernel/random/boot_id")
 _NAME = re.compile(r"(?P<guid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.(?P<generation>\d{1,10})", re.ASCII)
 
 
@@ -37,12 +45,19 @@ class StagedObject:
         self.guid = guid
         self.generation = generation
         self.size = size
-        self.salt = b""
+        self.header = b""
+        self.hot: tuple[int, memoryview] | None = None
+        """Where what was sealed last begins, and its bytes; None once it is only on disk."""
         self._written = 0
         self.is_being_written = False
         self.is_discarded = False
         self._failure: MdmfsError | None = None
         self._change = trio.Event()
+
+    @property
+    def salt(self) -> bytes:
+        """The first bytes of the sealed object, by which this sealing is told from all others."""
+        return self.header[:SALT_SIZE]
 
     @property
     def is_complete(self) -> bool:
@@ -100,17 +115,29 @@ class StagedReader:
         self._staged = staged
         self._file = file
 
-    async def octets(self, start: int, stop: int) -> AsyncGenerator[bytes]:
+    async def octets(self, start: int, stop: int) -> AsyncGenerator[Buffer]:
         """Give a range in pieces as it becomes available; raises ``IntegrityError`` if the file is not what it was."""
         while start < stop:
             available = await self._staged.wait_for(start + 1)
-            length = min(stop, available, start + READ_BYTES) - start
-            piece = await trio.to_thread.run_sync(os.pread, self._file, length, start)
-            if not piece:
-                message = f"the staged object {self._staged.guid} is shorter than it was written"
-                raise IntegrityError(message)
+            piece = self._at_hand(start, stop) or await self._read(start, min(stop, available, start + READ_BYTES))
             start += len(piece)
             yield piece
+
+    def _at_hand(self, start: int, stop: int) -> Buffer | None:
+        """Give what is in memory from there on; None where that must be read."""
+        staged = self._staged
+        if start < len(staged.header):
+            return staged.header[start:stop]
+        if staged.hot is not None and 0 <= (within := start - staged.hot[0]) < len(staged.hot[1]):
+            return staged.hot[1][within : within + stop - start]
+        return None
+
+    async def _read(self, start: int, stop: int) -> bytes:
+        piece = await trio.to_thread.run_sync(os.pread, self._file, stop - start, start)
+        if not piece:
+            message = f"the staged object {self._staged.guid} is shorter than it was written"
+            raise IntegrityError(message)
+        return piece
 
     def close(self) -> None:
         """Close the file."""
@@ -120,8 +147,11 @@ class StagedReader:
 class Staging:
     """The directory of staged objects; the least recently used whole ones make room for new ones."""
 
-    def __init__(self, directory: pathlib.Path, limit: int) -> None:
-        """Open a directory, mode 0700, bounded to ``limit`` bytes; takes over what an earlier run completed."""
+    def __init__(self, directory: pathlib.Path, limit: int, *, boot: str | None = None) -> None:
+        """Open a directory, mode 0700, bounded to ``limit`` bytes; takes over what an earlier run completed.
+
+        ``boot`` names the run of the machine; None asks Linux.
+        """
         self._directory = directory
         self._limit = limit
         self._objects: collections.OrderedDict[Guid, StagedObject] = collections.OrderedDict()
@@ -129,10 +159,13 @@ class Staging:
         """Of all objects."""
         self._in_use = 0
         """Of those that are being written."""
+        self._hot: collections.OrderedDict[StagedObject, int] = collections.OrderedDict()
+        """Objects of which something is in memory, those sealed last behind, and how many bytes."""
+        self._hot_octets = 0
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.chmod(0o700)
-            self._take_over()
+            self._take_over(boot or _BOOT_ID.read_text(encoding="ascii"))
         except OSError as error:
             message = f"the staging directory {directory} cannot be used: {error.strerror}"
             raise StoreError(message) from error
@@ -154,13 +187,13 @@ class Staging:
         self.discard(guid)
         self._make_room(size)
         staged = StagedObject(self._directory / f"{guid}.{generation}.part", guid, generation, size)
-        writer = StagingWriter(staged)
+        writer = StagingWriter(staged, self._heat)
         self._keep(staged)
         self._in_use += size
         staged.is_being_written = True
         try:
             yield writer
-            await writer.complete()
+            writer.complete()
         except BaseException as error:
             self._drop(staged)
             reason = error if isinstance(error, MdmfsError) else IntegrityError(f"the staging of {guid} was broken off")
@@ -186,8 +219,22 @@ class Staging:
         if self._objects.get(staged.guid) is staged:
             del self._objects[staged.guid]
             self._octets -= staged.size
+        self._cool(staged)
         staged.is_discarded = True
         staged.path.unlink(missing_ok=True)
+
+    def _heat(self, staged: StagedObject, begin: int, octets: memoryview) -> None:
+        """Keep what was just sealed in memory, in place of what was there of this object or of those before."""
+        self._cool(staged)
+        while self._hot and self._hot_octets + len(octets) > HOT_BYTES:
+            self._cool(next(iter(self._hot)))
+        staged.hot = begin, octets
+        self._hot[staged] = len(octets)
+        self._hot_octets += len(octets)
+
+    def _cool(self, staged: StagedObject) -> None:
+        self._hot_octets -= self._hot.pop(staged, 0)
+        staged.hot = None
 
     def retain(self, is_wanted: Callable[[Guid, int], bool]) -> None:
         """Drop the objects of which ``is_wanted`` says no, by GUID and key generation."""
@@ -204,20 +251,23 @@ class Staging:
         while self._octets + size > self._limit:
             self._drop(next(staged for staged in self._objects.values() if not staged.is_being_written))
 
-    def _take_over(self) -> None:
-        """Find whole objects, oldest first; drop everything else."""
+    def _take_over(self, boot: str) -> None:
+        """Find whole objects of this run of the machine, oldest first; drop everything else."""
         found = []
+        mark = self._directory.with_name(self._directory.name + _BOOT)
+        is_trusted = mark.exists() and mark.read_text(encoding="ascii", errors="replace") == boot
         for path in self._directory.iterdir():
             match = _NAME.fullmatch(path.name)
             size = path.stat().st_size
-            if match is None or size < HEADER_SIZE:
+            if match is None or size < HEADER_SIZE or not is_trusted:
                 path.unlink()
                 continue
             staged = StagedObject(path, Guid.parse(match["guid"]), int(match["generation"]), size)
             with path.open("rb") as file:
-                staged.salt = file.read(SALT_SIZE)
+                staged.header = file.read(HEADER_SIZE)
             staged.advance(size)
             found.append((path.stat().st_mtime, staged))
+        mark.write_text(boot, encoding="ascii")
         for _, staged in sorted(found, key=lambda pair: pair[0]):
             self._keep(staged)
 
@@ -225,59 +275,52 @@ class Staging:
 class StagingWriter:
     """Writes one object front to back; readers follow."""
 
-    def __init__(self, staged: StagedObject) -> None:
-        """Make the file."""
+    def __init__(self, staged: StagedObject, on_written: Callable[[StagedObject, int, memoryview], None]) -> None:
+        """Make the file; ``on_written`` hears of each piece, and where it begins."""
         self.staged = staged
+        self._on_written = on_written
+        self._end = 0
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         with _telling_full_disks(staged.guid):
             self._file = os.open(staged.path, flags, 0o600)
 
-    async def begin(self, header: bytes, salt: bytes) -> None:
-        """Write the sealed object's header."""
-        self.staged.salt = salt
-        await self.write(lambda: header)
+    async def write(self, seal: Callable[[], Buffer], header: bytes = b"") -> None:
+        """Append what ``seal`` gives, off the event loop, behind the object's header at the first time.
 
-    async def write(self, seal: Callable[[], Buffer]) -> None:
-        """Append what ``seal`` gives, off the event loop; raises ``OutOfSpaceError`` on a full disk."""
-        self.staged.advance(await trio.to_thread.run_sync(self._write, seal))
+        Raises what ``seal`` raises, and ``OutOfSpaceError`` on a full disk; then nothing of it counts as written.
+        """
+        octets = memoryview(await trio.to_thread.run_sync(self._write, seal, header))
+        self.staged.header = self.staged.header or header
+        self._on_written(self.staged, self._end + len(header), octets)
+        self._end += len(header) + len(octets)
+        self.staged.advance(len(header) + len(octets))
 
-    async def complete(self) -> None:
-        """Make the whole object durable under its own name; raises ``IntegrityError`` if it is not whole.
+    def complete(self) -> None:
+        """Give the whole object its own name; raises ``IntegrityError`` if it is not whole.
 
         ``StoreError`` where it was discarded meanwhile: a withdrawn file does not come back by being finished.
-
-        For a moment it has both names, so that a reader finds it under whichever he knows.
         """
         if not self.staged.is_complete:
             message = f"the staged object {self.staged.guid} ended early"
             raise IntegrityError(message)
-        part, whole = self.staged.path, self.staged.path.with_suffix("")
-        await trio.to_thread.run_sync(self._settle, part, whole)
-        self.staged.path = whole
-        part.unlink(missing_ok=True)
         if self.staged.is_discarded:
-            whole.unlink(missing_ok=True)
             message = f"the staged object {self.staged.guid} was discarded while it was written"
             raise StoreError(message)
+        with _telling_full_disks(self.staged.guid):
+            self.staged.path = self.staged.path.rename(self.staged.path.with_suffix(""))
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
 
-    def _write(self, seal: Callable[[], Buffer]) -> int:
-        sealed = memoryview(seal())
-        left = sealed
+    def _write(self, seal: Callable[[], Buffer], header: bytes) -> Buffer:
+        sealed = seal()
         with _telling_full_disks(self.staged.guid):
+            written = os.writev(self._file, [header, sealed]) - len(header)
+            left = memoryview(sealed)[written:]
             while left:
                 left = left[os.write(self._file, left) :]
-        return len(sealed)
-
-    def _settle(self, part: pathlib.Path, whole: pathlib.Path) -> None:
-        with _telling_full_disks(self.staged.guid):
-            os.fdatasync(self._file)
-            whole.unlink(missing_ok=True)
-            with contextlib.suppress(FileNotFoundError):  # discarded meanwhile
-                whole.hardlink_to(part)
+        return sealed
 
 
 @contextlib.contextmanager

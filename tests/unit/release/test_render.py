@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import tracemalloc
@@ -17,7 +18,7 @@ from mdmfs.hospital.daemon import read_policy
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.pseudonyms import Subject
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
-from mdmfs.hospital.release.render import Admission, Rendering, measure, verified
+from mdmfs.hospital.release.render import Admission, Rendering, Verification, measure
 from mdmfs.model.errors import InstanceChangedError
 from mdmfs.model.subject import SubjectId
 from mdmfs.sealing.layout import SEGMENT_SIZE
@@ -73,11 +74,21 @@ async def segments_of(rendering: Rendering) -> list[bytes]:
     return [bytes(segment) async for segment in rendering.segments()]
 
 
+async def verified(rendering: Rendering, registered: Rendition) -> AsyncIterator[bytes]:
+    """Give the segments that are what was registered."""
+    verification = Verification(GUID, registered)
+    async with contextlib.aclosing(rendering.segments()) as segments:
+        async for segment in segments:
+            verification.verify(segment)
+            yield bytes(segment)
+    verification.finish()
+
+
 async def changed(instance: Dataset, registered: Rendition) -> tuple[str, int]:
     """Render an instance against what was registered; give what is said of the change, and how many bytes came out."""
     given = 0
     with pytest.raises(InstanceChangedError) as raised:  # noqa: PT012 what came before counts
-        async for segment in verified(rendering_of(instance), GUID, registered):
+        async for segment in verified(rendering_of(instance), registered):
             given += len(segment)
     return ("header" if "another header" in str(raised.value) else "pixels"), given
 
@@ -105,7 +116,7 @@ async def test_what_is_measured_is_what_comes_out(make: Callable[[], Dataset]) -
     assert measured.segment_sha256 == b"".join(hashlib.sha256(segment).digest() for segment in segments)
     assert whole[measured.header_length :] == make().PixelData
     assert measured.header_sha256 == hashlib.sha256(whole[: measured.header_length]).digest()
-    assert [bytes(one) async for one in verified(rendering_of(make()), GUID, measured)] == segments
+    assert [one async for one in verified(rendering_of(make()), measured)] == segments
 
 
 async def test_a_changed_header_gives_nothing_at_all() -> None:

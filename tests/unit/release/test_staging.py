@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.lowlevel
 
-from mdmfs.hospital.release.staging import StagedObject, Staging
+from mdmfs.hospital.release.staging import HOT_BYTES, StagedObject, Staging
 from mdmfs.model.errors import IntegrityError, OutOfSpaceError, RecallFailedError, StoreError
 from mdmfs.sealing.layout import HEADER_SIZE
 from tests.twins.clinic import until
@@ -27,8 +27,7 @@ HEADER = SALT + octets(32, "commitment")
 async def stage(staging: Staging, number: int, *, generation: int = 1, size: int = SIZE) -> StagedObject:
     """Stage an object whole."""
     async with staging.writing(guid_of(number), generation, size) as writer:
-        await writer.begin(HEADER, SALT)
-        await writer.write(lambda: octets(size - HEADER_SIZE, "body"))
+        await writer.write(lambda: octets(size - HEADER_SIZE, "body"), HEADER)
     return writer.staged
 
 
@@ -78,21 +77,18 @@ async def test_a_reader_follows_the_writer_and_is_given_nothing_before_its_time(
         nursery.start_soon(follow, writer.staged)
         await trio.testing.wait_all_tasks_blocked()
         assert not got
-        await writer.begin(HEADER, SALT)
-        await writer.write(lambda: BODY[:400])
+        await writer.write(lambda: BODY[:400], HEADER)
         await until(lambda: len(got) == HEADER_SIZE + 400)
         await writer.write(lambda: BODY[400:])
     assert bytes(got) == HEADER + BODY
 
 
 async def test_an_object_of_which_nothing_is_verified_is_not_found(tmp_path: Path) -> None:
-    """Neither before its header nor before its first bytes: nobody knows yet whether there will be any."""
+    """Before its first bytes nobody knows whether there will be any."""
     staging = Staging(tmp_path, 10**6)
     async with staging.writing(guid_of(1), 1, SIZE) as writer:
         assert staging.find(guid_of(1), 1) is None
-        await writer.begin(HEADER, SALT)
-        assert staging.find(guid_of(1), 1) is None
-        await writer.write(lambda: BODY)
+        await writer.write(lambda: BODY, HEADER)
         assert staging.find(guid_of(1), 1) is writer.staged
     assert staging.find(guid_of(1), 2) is None
 
@@ -111,8 +107,7 @@ async def test_a_failure_reaches_every_reader_as_an_error_and_never_as_an_end(tm
         with pytest.raises(RecallFailedError):  # noqa: PT012 the context is what fails
             async with staging.writing(guid_of(1), 1, SIZE) as writer:
                 nursery.start_soon(follow, writer.staged)
-                await writer.begin(HEADER, SALT)
-                await writer.write(lambda: BODY[:10])
+                await writer.write(lambda: BODY[:10], HEADER)
                 nursery.start_soon(follow, writer.staged)
                 await trio.testing.wait_all_tasks_blocked()
                 message = "the PACS broke off"
@@ -128,7 +123,7 @@ async def test_an_object_that_ends_early_is_dropped(tmp_path: Path) -> None:
     staging = Staging(tmp_path, 10**6)
     with pytest.raises(IntegrityError):
         async with staging.writing(guid_of(1), 1, SIZE) as writer:
-            await writer.begin(HEADER, SALT)
+            await writer.write(lambda: b"", HEADER)
     assert names(tmp_path) == set()
 
 
@@ -137,7 +132,7 @@ async def test_a_cancelled_writer_leaves_nothing(tmp_path: Path) -> None:
     staging = Staging(tmp_path, 2 * SIZE)
     with trio.CancelScope() as scope:
         async with staging.writing(guid_of(1), 1, 2 * SIZE) as writer:
-            await writer.begin(HEADER, SALT)
+            await writer.write(lambda: b"", HEADER)
             scope.cancel()
             await trio.sleep_forever()
     assert names(tmp_path) == set()
@@ -167,7 +162,7 @@ async def test_what_cannot_fit_evicts_nothing(tmp_path: Path) -> None:
         with pytest.raises(OutOfSpaceError):
             await stage(staging, 2, size=2 * SIZE + 1)
         assert found(staging, 1) == [1]
-        await writer.begin(HEADER, SALT)
+        await writer.write(lambda: b"", HEADER)
         await writer.write(lambda: BODY)
     assert found(staging, 1, 3) == [1, 3]
 
@@ -193,9 +188,8 @@ async def test_discarding_what_is_being_written_fails_it(tmp_path: Path) -> None
     staging = Staging(tmp_path, 10**6)
     with pytest.raises(StoreError):  # noqa: PT012 the context is what fails
         async with staging.writing(guid_of(1), 1, SIZE) as writer:
-            await writer.begin(HEADER, SALT)
             staging.discard(guid_of(1))
-            await writer.write(lambda: BODY)
+            await writer.write(lambda: BODY, HEADER)
     assert (names(tmp_path), found(staging, 1)) == (set(), [])
 
 
@@ -225,6 +219,27 @@ async def test_a_restart_takes_over_whole_objects_and_nothing_else(tmp_path: Pat
     assert await read(staged) == HEADER + BODY
 
 
+async def test_after_a_restart_of_the_machine_staging_begins_empty(tmp_path: Path) -> None:
+    """Nothing is synced: what looks whole may be full of zeros. A restart of the program alone loses nothing."""
+    await stage(Staging(tmp_path / "staging", 10**6, boot="one"), 1)
+    assert found(Staging(tmp_path / "staging", 10**6, boot="one"), 1) == [1]
+    assert found(Staging(tmp_path / "staging", 10**6, boot="two"), 1) == []
+    assert names(tmp_path / "staging") == set()
+
+
+async def test_what_was_sealed_last_is_read_from_memory_and_the_rest_from_disk(tmp_path: Path) -> None:
+    """A reader gets the same bytes either way; no more is kept in memory than is allowed."""
+    size = HEADER_SIZE + HOT_BYTES // 2
+    staging = Staging(tmp_path, 10**9)
+    objects = [await stage(staging, number, size=size) for number in range(1, 5)]
+    assert [staged.hot is not None for staged in objects] == [False, False, True, True]
+    for staged in objects:
+        assert await read(staged) == HEADER + octets(HOT_BYTES // 2, "body")
+        assert await read(staged, 10, 10**6) == (HEADER + octets(HOT_BYTES // 2, "body"))[10 : 10**6]
+    staging.discard(guid_of(4))
+    assert objects[3].hot is None
+
+
 async def test_a_restart_with_less_room_evicts_at_the_next_write(tmp_path: Path) -> None:
     """The bound holds for what an earlier run has left, oldest first."""
     first = Staging(tmp_path, 10**6)
@@ -238,7 +253,9 @@ async def test_a_restart_with_less_room_evicts_at_the_next_write(tmp_path: Path)
 async def test_a_file_cut_behind_our_back_is_an_error_and_no_end(tmp_path: Path) -> None:
     """Whoever truncates staging gets nobody to take it for the whole."""
     staging = Staging(tmp_path, 10**6)
-    staged = await stage(staging, 1)
+    await stage(staging, 1)
+    staged = Staging(tmp_path, 10**6).find(guid_of(1), 1)
+    assert staged is not None
     staged.path.write_bytes(HEADER)
     with pytest.raises(IntegrityError):
         await read(staged)
@@ -254,8 +271,7 @@ async def main():
     staging = Staging(folder, 10**9)
     try:
         async with staging.writing(Guid(bytes(16)), 1, 300_056) as writer:
-            await writer.begin(b"h" * 56, b"h" * 24)
-            await writer.write(lambda: bytes(300_000))
+            await writer.write(lambda: bytes(300_000), b"h" * 56)
     except MdmfsError as error:
         print(type(error).__name__, [path.name for path in folder.iterdir()])
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

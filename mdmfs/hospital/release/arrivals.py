@@ -1,0 +1,102 @@
+"""Arrivals: the files that one request waits for, and which of them can be had next."""
+
+from __future__ import annotations
+
+import collections
+import functools
+from collections import Counter
+from typing import Final, NamedTuple
+
+import trio
+
+from mdmfs.hospital.bell import Bell
+from mdmfs.hospital.release.decision import Denial, Standing
+from mdmfs.hospital.release.queue import PendingRecall, Source
+from mdmfs.hospital.release.recall import Recalls
+from mdmfs.hospital.release.staging import StagedObject, Staging
+from mdmfs.model.errors import BusyError, MdmfsError
+
+ATTEMPTS: Final = 3
+"""How often a file is brought online for one request, should its key be renewed meanwhile."""
+
+
+class Released(NamedTuple):
+    """A file that was let out: its staged object, whole or on its way."""
+
+    staged: StagedObject
+    threshold: int
+    """How many shares make its key."""
+
+
+class Arrivals:
+    """Files that one request waits for: staged ones are there at once, the others when their recall has begun."""
+
+    def __init__(self, recalls: Recalls, staging: Staging, *, are_ahead: bool) -> None:
+        """Begin with no file; ``are_ahead`` where a mount asks for them before any program does."""
+        self._recalls = recalls
+        self._staging = staging
+        self._are_ahead = are_ahead
+        self.expected: dict[int, PendingRecall | MdmfsError | None] = {}
+        """By place: its recall, why there is none, or None where it was staged."""
+        self._attempts: Counter[int] = Counter()
+        self._there: collections.deque[int] = collections.deque()
+        self._bell = Bell()
+
+    def expect(self, place: int, source: Source) -> None:
+        """Have a file brought online unless it is."""
+        self._attempts[place] += 1
+        if self._staging.find(source.file.guid, source.file.generation) is not None:
+            self.expected[place] = None
+            self._arrived(place)
+            return
+        try:
+            recall = self.expected[place] = self._recalls.begin(source, is_ahead=self._are_ahead)
+        except MdmfsError as error:
+            self.expected[place] = error
+            self._arrived(place)
+        else:
+            recall.tell(functools.partial(self._arrived, place))
+
+    async def next(self, deadline: float) -> int | None:
+        """Wait for the next place to look at; None when there is none left, or at the deadline."""
+        with trio.move_on_at(deadline):
+            while self.expected and not self._there:
+                await self._bell.next().wait()
+        return self._there.popleft() if self._there else None
+
+    def failure(self, place: int) -> MdmfsError | None:
+        """Say why a file cannot be brought; then it is expected no longer."""
+        recall = self.expected[place]
+        error = recall.failure if isinstance(recall, PendingRecall) else recall
+        if error is not None:
+            self._leave(place)
+        return error
+
+    def outcome(self, place: int, decision: Standing | Denial) -> Released | MdmfsError | None:
+        """Say what has come of a file, as it was decided just now; None where it is brought once more."""
+        self._leave(place)
+        if isinstance(decision, Denial):
+            return decision.error
+        file = decision.source.file
+        staged = self._staging.find(file.guid, file.generation)
+        if staged is not None:
+            return Released(staged, file.threshold)
+        if self._attempts[place] >= ATTEMPTS:
+            text = f"the key or the copy of {file.guid} was renewed again and again while it was brought online"
+            return BusyError(f"{text}; open it again")
+        self.expect(place, decision.source)
+        return None
+
+    def close(self) -> None:
+        """Wait for nothing more."""
+        for place in list(self.expected):
+            self._leave(place)
+
+    def _leave(self, place: int) -> None:
+        recall = self.expected.pop(place)
+        if isinstance(recall, PendingRecall):
+            self._recalls.leave(recall)
+
+    def _arrived(self, place: int) -> None:
+        self._there.append(place)
+        self._bell.ring()

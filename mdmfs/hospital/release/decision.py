@@ -1,0 +1,173 @@
+"""Whether a principal may have a file now: ACLs, project, patient, rules; decided purely, on one view of the store."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from mdmfs.access.acl import Acl
+from mdmfs.access.decide import Granted, Refusal, grant
+from mdmfs.hospital.catalogue.records import FileRecord, FileState
+from mdmfs.hospital.deid.deidentify import ENGINE_GENERATION
+from mdmfs.hospital.deid.header import IdentifiedHeader
+from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.hospital.deid.refusal import Reason, RefusedError
+from mdmfs.hospital.hospital import Hospital, subject_of
+from mdmfs.hospital.projects import Project
+from mdmfs.hospital.release.queue import Source
+from mdmfs.hospital.release.render import Admission
+from mdmfs.hospital.store import Transaction
+from mdmfs.model.errors import (
+    AccessDeniedError,
+    CredentialExpiredError,
+    InstanceRefusedError,
+    MdmfsError,
+    NoSuchFileError,
+    PacsUnreachableError,
+)
+from mdmfs.model.identity import Principal
+from mdmfs.model.names import Guid
+
+_OPENABLE: Final = {FileState.VISIBLE, FileState.SUPERSEDED}
+
+
+class Bar(enum.StrEnum):
+    """Why a file stays in although its ACLs let the caller have it."""
+
+    GONE = "the file is gone"
+    PROJECT_OVER = "the project has ended"
+    OPTED_OUT = "the patient has opted out"
+    OTHER_RULES = "registered under another policy or engine"
+    NO_PACS = "its PACS is not configured"
+
+
+class Standing(NamedTuple):
+    """A decision for a principal, and what it rests on."""
+
+    granted: Granted
+    source: Source
+    project: Project
+    version: int
+    """Of the store, before it was read."""
+    until: float
+    """When a credential or an entry of an ACL ends that may have decided."""
+
+
+class Denial(NamedTuple):
+    """A decision against him."""
+
+    outcome: str
+    """For the audit log; empty where there is no such file, and nothing to decide."""
+    error: MdmfsError
+
+
+def decide(principal: Principal, guids: Sequence[Guid], hospital: Hospital) -> list[Standing | Denial]:
+    """Decide by ACLs, projects, patients and rules, about all files as they are at one moment."""
+    version, now = hospital.store.version(), hospital.clock()
+    return hospital.store.read(lambda tx: [_decide_one(tx, principal, guid, hospital, version, now) for guid in guids])
+
+
+def holds_still(standing: Standing, hospital: Hospital) -> bool:
+    """Tell whether deciding again would come to the same: nothing was committed and nothing has ended since."""
+    now = hospital.clock()
+    return now < standing.until and not standing.project.is_over(now) and standing.version == hospital.store.version()
+
+
+def _decide_one(
+    tx: Transaction, principal: Principal, guid: Guid, hospital: Hospital, version: int, now: float
+) -> Standing | Denial:
+    file = tx.catalogue.file(guid)
+    if file is None or file.state not in _OPENABLE:
+        return Denial("", NoSuchFileError(_no_such_file(guid)))
+    aliases = [[acl_of(tx, acl_id) for acl_id in chain] for chain in tx.catalogue.aliases_of(guid)]
+    granted = grant(principal, guid, aliases, now)
+    if not isinstance(granted, Granted):
+        return Denial(granted.value, _refused(guid, granted))
+    source = _source_of(tx, file, hospital, version)
+    if isinstance(source, Bar):
+        return Denial(source.value, _barred(guid, source))
+    entries = [entry for chain in aliases for acl in chain if acl is not None for entry in acl.entries]
+    ends = [entry.not_after for entry in entries if entry.not_after is not None]
+    until = min([principal.not_after, *ends])
+    return Standing(granted, source, hospital.projects[file.project], version, until)
+
+
+def _source_of(tx: Transaction, file: FileRecord, hospital: Hospital, version: int) -> Source | Bar:
+    """Find where a file comes from, unless its project or its patient no longer allow it."""
+    instance = tx.uidmap.resolve(file.guid)
+    if instance is None:
+        return Bar.GONE
+    row = tx.subjects.by_id(instance.subject)
+    project = hospital.projects.get(file.project)
+    if row is None or project is None or project.is_over(hospital.clock()):
+        return Bar.PROJECT_OVER
+    patient = PatientKey(row.issuer, row.patient_id)
+    if hospital.opted_out.may_mean(patient, instance.study_uid):
+        return Bar.OPTED_OUT
+    if (file.rendition.policy, file.rendition.engine_generation) != (project.policy.digest, ENGINE_GENERATION):
+        return Bar.OTHER_RULES
+    known, subject = hospital.pacs.get(instance.pacs), subject_of(row)
+    if known is None:
+        return Bar.NO_PACS
+
+    async def admit_header(header: IdentifiedHeader) -> Admission:
+        if known.patient_of(header) != patient:
+            raise RefusedError(Reason.OTHER_PATIENT)
+        return Admission(project.policy, subject)
+
+    return Source(file, instance, admit_header, _Currency(hospital, file, version).holds)
+
+
+class _Currency:
+    """Whether a file may still be opened under the key that it had; the store is only read when it has changed."""
+
+    def __init__(self, hospital: Hospital, file: FileRecord, version: int) -> None:
+        self._hospital = hospital
+        self._file = file
+        self._version = version
+
+    def holds(self) -> bool:
+        version = self._hospital.store.version()
+        if version == self._version:
+            return True
+        self._version = version
+        return is_current(self._hospital, self._file.guid, self._file.generation)
+
+
+def is_current(hospital: Hospital, guid: Guid, generation: int) -> bool:
+    """Tell whether a file may still be opened under this generation of its key."""
+    file = hospital.store.read(lambda tx: tx.catalogue.file(guid))
+    return file is not None and file.state in _OPENABLE and file.generation == generation
+
+
+def acl_of(tx: Transaction, acl_id: bytes) -> Acl | None:
+    """Give what an ACL says now; None closes."""
+    found = tx.catalogue.acl(acl_id)
+    return None if found is None else found.acl
+
+
+def _refused(guid: Guid, refusal: Refusal) -> MdmfsError:
+    if refusal is Refusal.CREDENTIAL_EXPIRED:
+        return CredentialExpiredError("the credential has expired; renew the proxy")
+    if refusal in {Refusal.NO_TRAVERSE, Refusal.NO_ACL}:
+        return NoSuchFileError(_no_such_file(guid))
+    return AccessDeniedError(f"reading {guid} is not allowed to this identity; the owner of its directory can grant it")
+
+
+def _barred(guid: Guid, bar: Bar) -> MdmfsError:
+    match bar:
+        case Bar.GONE | Bar.OPTED_OUT:
+            return NoSuchFileError(_no_such_file(guid))
+        case Bar.PROJECT_OVER:
+            return AccessDeniedError(f"the project of {guid} has ended; its files are no longer released")
+        case Bar.OTHER_RULES:
+            return InstanceRefusedError(
+                f"{guid} was registered under another policy or engine; the hospital has to register it anew"
+            )
+        case Bar.NO_PACS:
+            return PacsUnreachableError(f"the PACS of {guid} is no longer in the hospital's configuration")
+
+
+def _no_such_file(guid: Guid) -> str:
+    return f"there is no file {guid}, or it is not for this identity"
