@@ -18,23 +18,20 @@ from mdmfs.hospital.deid.policy import Policy
 from mdmfs.hospital.deid.refusal import RefusedError
 from tests.bench._frame import Bench, Measured
 from tests.bench.deid import dicognito, dicom_anonymizer
-from tests.twins.deidentified import RESEARCH, STRICT, deidentified
+from tests.twins.deidentified import RESEARCH, STRICT, deidentified, reviewed
 from tests.twins.frames import commented
-from tests.twins.planted import Kind, OtherKind, find_planted, planted_file
+from tests.twins.planted import CHARACTERS, Kind, OtherKind, find_planted, in_characters_of, planted_file
 from tests.twins.servers import free_port, orthanc
 
 FAILED = (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError, OSError)
 """What the peers raise where they do not get through."""
 
-REVIEWED_KINDS = {kind.name for kind in (OtherKind.US, OtherKind.SC)}
-CLOSED_KINDS = {OtherKind.SR.name}
+BLANKED_KINDS = {OtherKind.US, OtherKind.SC}
+CLOSED_KINDS = {OtherKind.PDF.name}
 """No policy allows them."""
-REVIEWED = Policy.parse(
-    'name = "reviewed"\nheads = "agreement"\n'
-    + "".join(
-        f'[[regions]]\nsop_class = "{kind.value}"\nblank = [[0, 0, 32, 8]]\n' for kind in (OtherKind.US, OtherKind.SC)
-    )
-)
+DEPTH = 3
+POLICIES = {kind.name: [reviewed(kind.value, is_blanked=kind in BLANKED_KINDS)] for kind in OtherKind}
+"""For what must be named by a policy, one that does."""
 
 Deidentify = Callable[[bytes], bytes]
 
@@ -60,7 +57,8 @@ def orthanc_anonymize() -> Iterator[Deidentify]:
 
 def files() -> dict[str, tuple[bytes, frozenset[str]]]:
     """Give a file of each kind, with its tokens; the last one has some in a compressed frame too."""
-    made = {kind.name: planted_file(kind) for kind in (*Kind, *OtherKind)}
+    made = {kind.name: planted_file(kind, depth=DEPTH) for kind in (*Kind, *OtherKind)}
+    made |= {f"MR, {charset}": in_characters_of(charset) for charset in CHARACTERS}
     return made | {"CT, JPEG 2000": commented(*planted_file(Kind.CT))}
 
 
@@ -87,7 +85,7 @@ def measure() -> Measured:
     with orthanc_anonymize() as orthancs:
         peers = {"Orthanc": orthancs, "dicom-anonymizer": dicom_anonymizer, "dicognito": dicognito()}
         for name, (file, tokens) in files().items():
-            policies = [REVIEWED] if name in REVIEWED_KINDS else [STRICT, RESEARCH]
+            policies = POLICIES.get(name, [STRICT, RESEARCH])
             mine = [(policy.name, *counted(under(policy), file, tokens)) for policy in policies]
             if name not in CLOSED_KINDS:
                 ours += sum(left for _, _, left in mine)

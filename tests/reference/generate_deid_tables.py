@@ -42,9 +42,16 @@ CONTEXT_GROUPS: Final = frozenset(
         *range(9500, 9584),
         *range(10013, 10026),
         10033,
+        *(29, 218, 270, 271, 272, 6052, 6053, 7002, 7003),
+        *range(7010, 7013),
+        *range(7021, 7024),
+        *range(7452, 7480),
+        7481,
+        *range(10000, 10013),
+        *range(10030, 10062),
     }
 )
-"""Context groups of PS3.16 that images of CT, MR, PT, segmentations and radiotherapy objects draw their codes from."""
+"""Context groups of PS3.16 that images, segmentations, radiotherapy objects and reports draw their codes from."""
 LEGACY_SCHEME: Final = "SRT"
 MAX_MEANING: Final = 64
 MAX_VALUE: Final = 16
@@ -215,7 +222,7 @@ def write_codes() -> None:
             code: meaning
             for found in keywords.values()
             for code, (meaning, groups) in found.items()
-            if scheme == "UCUM" or CONTEXT_GROUPS.intersection(groups)
+            if scheme == "UCUM" or CONTEXT_GROUPS.intersection(groups) or (scheme == "DCM" and not groups)
             if meaning.isascii() and len(meaning) <= MAX_MEANING and len(code) <= MAX_VALUE
         }
         rows += [f"{scheme} {code} {' '.join(meaning.split())}" for code, meaning in sorted(codes.items())]

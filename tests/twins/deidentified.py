@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import itertools
+import json
 from collections.abc import Iterable
 from typing import Final
 
@@ -12,7 +13,7 @@ from mdmfs.hospital.deid.encode import encode, head
 from mdmfs.hospital.deid.header import IdentifiedHeader, IncomingHeader
 from mdmfs.hospital.deid.marks import file_meta
 from mdmfs.hospital.deid.part10 import read_file_meta
-from mdmfs.hospital.deid.policy import Policy
+from mdmfs.hospital.deid.policy import Option, Policy
 from mdmfs.hospital.deid.pseudonyms import Subject
 from mdmfs.hospital.deid.residue import ResidueGate
 from mdmfs.model.subject import SubjectId
@@ -25,6 +26,17 @@ def shipped(name: str) -> Policy:
     """Read a policy that comes with the package."""
     folder = importlib.resources.files("mdmfs.hospital.deid").joinpath("policies")
     return Policy.parse(folder.joinpath(f"{name}.toml").read_text())
+
+
+def reviewed(*sop_classes: str, is_blanked: bool = False) -> Policy:
+    """Make a policy with what research has and structured content, that names closed classes."""
+    rule = "blank = [[0, 0, 32, 8]]" if is_blanked else 'review = "two readers, 200 objects of 2025, nothing found"'
+    table = "regions" if is_blanked else "reviews"
+    options = sorted([*RESEARCH.options, Option.STRUCTURED_CONTENT])
+    return Policy.parse(
+        f'name = "reviewed"\nheads = "agreement"\noptions = {json.dumps(options)}\n'
+        + "".join(f'[[{table}]]\nsop_class = "{sop_class}"\n{rule}\n' for sop_class in sop_classes)
+    )
 
 
 RESEARCH: Final = shipped("research")
@@ -49,7 +61,9 @@ def deidentified(file: bytes, policy: Policy = RESEARCH, subject: Subject = SUBJ
     return b"".join(piece.octets for piece in [*gate.feed(b""), *gate.finish()])
 
 
-def deidentified_in_pieces(file: bytes, cuts: Iterable[int], *, is_reused: bool = False) -> bytes:
+def deidentified_in_pieces(
+    file: bytes, cuts: Iterable[int], *, is_reused: bool = False, policy: Policy = RESEARCH
+) -> bytes:
     """De-identify a file that arrives cut at these places; with ``is_reused`` all through one buffer."""
     meta = read_file_meta(file)
     octets = file[meta.size :]
@@ -64,10 +78,10 @@ def deidentified_in_pieces(file: bytes, cuts: Iterable[int], *, is_reused: bool 
         if gate is None:
             header = incoming.feed(buffer)
             reused[:] = bytes(len(reused))
-            gate = None if header is None else ResidueGate(deidentify(header, RESEARCH, SUBJECT))
+            gate = None if header is None else ResidueGate(deidentify(header, policy, SUBJECT))
         else:
             out += b"".join(publishable.octets for publishable in gate.feed(buffer))
-    gate = gate or ResidueGate(deidentify(incoming.finish(), RESEARCH, SUBJECT))
+    gate = gate or ResidueGate(deidentify(incoming.finish(), policy, SUBJECT))
     return out + b"".join(publishable.octets for publishable in gate.finish())
 
 

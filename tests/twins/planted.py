@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import enum
 import functools
@@ -55,7 +56,10 @@ class OtherKind(enum.Enum):
 
     US = STORAGE + "6.1"
     SC = STORAGE + "7"
-    SR = STORAGE + "88.11"
+    SR = STORAGE + "88.33"
+    KO = STORAGE + "88.59"
+    PR = STORAGE + "11.1"
+    PDF = STORAGE + "104.1"
 
 
 MODALITIES: Final[dict[Kind | OtherKind, str]] = {
@@ -68,6 +72,9 @@ MODALITIES: Final[dict[Kind | OtherKind, str]] = {
     OtherKind.US: "US",
     OtherKind.SC: "OT",
     OtherKind.SR: "SR",
+    OtherKind.KO: "KO",
+    OtherKind.PR: "PR",
+    OtherKind.PDF: "DOC",
 }
 
 
@@ -175,6 +182,32 @@ def planted_file(
     return written(dataset, transfer_syntax), frozenset(tokens)
 
 
+@functools.cache
+def in_characters_of(charset: str) -> tuple[bytes, frozenset[str]]:
+    """Make an MR image whose names and texts are of a script's letters; some come nowhere else, and are the tokens."""
+    dataset, tokens = planted(Kind.MR, depth=1, outside=False)
+    letters, encoding = CHARACTERS[charset]
+    dataset.SpecificCharacterSet = charset.split("\\")
+    words = ["".join(letters[(7 * number + 5 * place) % len(letters)] for place in range(5)) for number in range(5)]
+    item = Dataset()
+    dataset.PatientName = item.PersonName = f"Xx^{words[0]}={words[1]}^{words[2]}"
+    dataset.PatientComments = item.InstitutionName = words[3]
+    dataset.PatientAddress = words[4]
+    dataset.ReferencedPatientSequence = Sequence([item])
+    assert all(word.encode(encoding) for word in words)
+    return written(dataset), frozenset(tokens | set(words))
+
+
+CHARACTERS: Final = {
+    "ISO_IR 144": ("абвгдежзиклмнопрст", "iso8859_5"),
+    "ISO_IR 192": ("山田太郎東京大阪花子病院", "utf_8"),
+    "GB18030": ("王小东北京上海医院张伟李", "gb18030"),
+    "\\ISO 2022 IR 87": ("山田太郎東京大阪花子病院", "iso2022_jp"),
+    "\\ISO 2022 IR 149": ("홍길동김철수서울병원이영", "euc_kr"),
+}
+"""For each Specific Character Set some of its letters, and the codec of Python."""
+
+
 def written(dataset: Dataset, transfer_syntax: str = ExplicitVRLittleEndian) -> bytes:
     """Write an instance as a DICOM file."""
     dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax)
@@ -190,8 +223,15 @@ def find_planted(blob: bytes, tokens: Iterable[str]) -> list[str]:
     found = {match for text in (lower, lower[::2], lower[1::2]) for match in _matches(text)}
     others = {token for token in wanted if not _CANDIDATES.fullmatch(token)}
     found |= {token for token in others if token in lower}
-    found |= {token for token in others if token.decode().encode("utf_16_le") in lower}
+    found |= {token for token in others if any(form in lower for form in _forms(token.decode()))}
     return sorted(token.decode() for token in found & wanted)
+
+
+def _forms(token: str) -> Iterator[bytes]:
+    """Write a token in the encodings of all scripts, without the escape sequences around it."""
+    for encoding in ("utf_16_le", *(encoding for _, encoding in CHARACTERS.values())):
+        with contextlib.suppress(UnicodeEncodeError):
+            yield re.sub(rb"\x1b\([BJ]$|^\x1b\$[B@]", b"", token.encode(encoding)).lower()
 
 
 def _matches(text: bytes) -> Iterator[bytes]:
@@ -256,8 +296,15 @@ def _make_acceptable(dataset: Dataset, seeds: Seeds, kind: Kind | OtherKind) -> 
     dataset.Modality = MODALITIES[kind]
     if kind is Kind.RT_PLAN:
         return
-    if kind is OtherKind.SR:
+    if kind in {OtherKind.SR, OtherKind.KO}:
         _plant_report(dataset, seeds)
+        return
+    if kind is OtherKind.PR:
+        _plant_annotations(dataset, seeds)
+        return
+    if kind is OtherKind.PDF:
+        dataset.MIMETypeOfEncapsulatedDocument = "application/pdf"
+        dataset.EncapsulatedDocument = b"%PDF-1.4 " + seeds.word().encode().ljust(15)
         return
     if kind is not Kind.SEG:
         dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
@@ -288,11 +335,46 @@ def _plant_report(dataset: Dataset, seeds: Seeds) -> None:
     inner = Dataset()
     inner.RelationshipType, inner.ValueType, inner.ContinuityOfContent = "CONTAINS", "CONTAINER", "SEPARATE"
     inner.ConceptNameCodeSequence = Sequence([seeds.code()])
-    inner.ContentSequence = Sequence([texts, people])
+    inner.ContentSequence = Sequence([texts, people, *_personal_items(seeds)])
     dataset.ValueType, dataset.ContinuityOfContent = "CONTAINER", "SEPARATE"
     dataset.CompletionFlag, dataset.VerificationFlag = "COMPLETE", "UNVERIFIED"
     dataset.ConceptNameCodeSequence = Sequence([seeds.code()])
     dataset.ContentSequence = Sequence([inner, texts])
+
+
+def _personal_items(seeds: Seeds) -> Iterator[Dataset]:
+    """Say who the subject is, as PS3.16 TID 1007 does, and what was done when and with which object."""
+    vrs = {"PersonName": "PN", "Date": "DA", "DateTime": "DT", "UID": "UI", "TextValue": "UT"}
+    concepts = [("121029", "PersonName"), ("121030", "TextValue"), ("121031", "Date"), ("121028", "UID")]
+    others = [("111060", "Date"), ("111526", "DateTime"), ("112040", "UID"), ("121106", "TextValue")]
+    for code, keyword in [*concepts, *others]:
+        item = Dataset()
+        item.RelationshipType, item.ValueType = "HAS OBS CONTEXT", "TEXT"
+        name = Dataset()
+        name.CodeValue, name.CodingSchemeDesignator, name.CodeMeaning = code, "DCM", seeds.word()
+        item.ConceptNameCodeSequence = Sequence([name])
+        setattr(item, keyword, seeds.value(vrs[keyword]))
+        yield item
+    age, years, unit = Dataset(), Dataset(), Dataset()
+    age.RelationshipType, age.ValueType = "HAS OBS CONTEXT", "NUM"
+    name = Dataset()
+    name.CodeValue, name.CodingSchemeDesignator, name.CodeMeaning = "121033", "DCM", "Subject Age"
+    unit.CodeValue, unit.CodingSchemeDesignator, unit.CodeMeaning = "a", "UCUM", "year"
+    years.NumericValue, years.MeasurementUnitsCodeSequence = "97", Sequence([unit])
+    age.ConceptNameCodeSequence, age.MeasuredValueSequence = Sequence([name]), Sequence([years])
+    yield age
+
+
+def _plant_annotations(dataset: Dataset, seeds: Seeds) -> None:
+    """Plant in what is drawn on an image, and in the names of layers."""
+    text, layer, annotation = Dataset(), Dataset(), Dataset()
+    text.UnformattedTextValue = seeds.word()
+    annotation.GraphicLayer = seeds.word().upper()
+    annotation.TextObjectSequence = Sequence([text])
+    layer.GraphicLayer, layer.GraphicLayerDescription = seeds.word().upper(), seeds.word()
+    dataset.GraphicAnnotationSequence = Sequence([annotation])
+    dataset.GraphicLayerSequence = Sequence([layer])
+    dataset.ContentLabel = "LABEL"
 
 
 def _file_meta(dataset: Dataset, seeds: Seeds) -> FileMetaDataset:

@@ -12,9 +12,9 @@ from mdmfs.hospital.deid.classes import CLASSES, Content
 from mdmfs.hospital.deid.codes import UNKNOWN_CODE, known_code
 from mdmfs.hospital.deid.elements import UNDEFINED, Elements
 from mdmfs.hospital.deid.header import NATIVE_SYNTAXES, IdentifiedHeader
-from mdmfs.hospital.deid.policy import Heads, Policy
+from mdmfs.hospital.deid.policy import Heads, Option, Policy
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
-from mdmfs.hospital.deid.regions import region_rule
+from mdmfs.hospital.deid.regions import is_reviewed, region_rule
 
 _IMAGE_TYPE: Final = 0x00080008
 _CONVERSION_TYPE: Final = 0x00080064
@@ -28,6 +28,10 @@ _REGION_SEQUENCE: Final = 0x00082218
 _BODY_PART: Final = 0x00180015
 _CODE_VALUE: Final = 0x00080100
 _SCHEME: Final = 0x00080102
+
+_WITHOUT_PIXELS: Final = frozenset({Content.GEOMETRY, Content.PLAN, Content.REPORT, Content.PRESENTATION})
+_FACELESS_CONTENT: Final = _WITHOUT_PIXELS - {Content.GEOMETRY}
+_CLEANED_BY: Final = {Content.REPORT: Option.STRUCTURED_CONTENT, Content.PRESENTATION: Option.CLEAN_GRAPHICS}
 
 _OVERLAY_GROUPS: Final = range(0x6000, 0x6020, 2)
 _OVERLAY_DATA: Final = 0x3000
@@ -61,15 +65,23 @@ def accept(header: IdentifiedHeader, policy: Policy) -> bool:
     content = CLASSES.get(header.sop_class)
     if content is None:
         raise RefusedError(Reason.SOP_CLASS)
-    if content in {Content.GEOMETRY, Content.PLAN}:
+    if content in _WITHOUT_PIXELS:
+        _check_documents(header, policy, content)
         if header.pixels is not None:
             raise RefusedError(Reason.PIXEL_LENGTH, header.pixels[0])
     else:
         _check_content(header, policy, content)
-    is_head = content is not Content.PLAN and _is_head(header)
+    is_head = content not in _FACELESS_CONTENT and _is_head(header)
     if is_head and policy.heads is Heads.REFUSE:
         raise RefusedError(Reason.HEAD)
     return is_head and content is not Content.GEOMETRY
+
+
+def _check_documents(header: IdentifiedHeader, policy: Policy, content: Content) -> None:
+    """Refuse reports and presentation states unless a review names them, and the option that cleans them is claimed."""
+    option = _CLEANED_BY.get(content)
+    if option is not None and not (option in policy and is_reviewed(header, policy)):
+        raise RefusedError(Reason.SOP_CLASS)
 
 
 def _check_content(header: IdentifiedHeader, policy: Policy, content: Content) -> None:
@@ -78,11 +90,14 @@ def _check_content(header: IdentifiedHeader, policy: Policy, content: Content) -
     _check_overlays(header)
     if region_rule(header, policy) is not None:
         return
-    if content is Content.REVIEWED:
-        is_named = any(rule.sop_class == header.sop_class for rule in policy.regions)
-        raise RefusedError(Reason.NO_REGION if is_named else Reason.SOP_CLASS)
+    has_review = is_reviewed(header, policy)
+    if content is Content.REVIEWED and not has_review:
+        named = {kind.sop_class for kind in policy.reviewed_kinds}
+        raise RefusedError(Reason.NO_REGION if header.sop_class in named else Reason.SOP_CLASS)
     if header.value(_BURNED_IN) not in {b"", b"NO"}:
         raise RefusedError(Reason.BURNED_IN, _BURNED_IN)
+    if has_review:
+        return
     if header.value(_PHOTOMETRIC) not in {b"MONOCHROME1", b"MONOCHROME2"}:
         raise RefusedError(Reason.PHOTOMETRIC, _PHOTOMETRIC)
     if content is Content.IMAGE:

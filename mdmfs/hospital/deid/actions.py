@@ -6,12 +6,15 @@ Each takes the walk, the element and its rule and gives the element as it is wri
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Final
 
+from mdmfs.hospital.deid.charsets import decode
 from mdmfs.hospital.deid.codes import known_scheme
+from mdmfs.hospital.deid.content import is_personal
 from mdmfs.hospital.deid.elements import Element, read_implicit_head, read_sequence
 from mdmfs.hospital.deid.encode import encode, encode_items, head
-from mdmfs.hospital.deid.pseudonyms import shift_date, shift_date_time, shift_time
+from mdmfs.hospital.deid.pseudonyms import is_temporal, shift_date, shift_date_time, shift_time
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.deid.tables.dictionary import TIME_OF_DATE
 from mdmfs.hospital.deid.tables.uids import KNOWN_UIDS
@@ -25,6 +28,10 @@ _CODES: Final = re.compile(rb"[A-Z0-9_ ]{0,16}(?:\\[A-Z0-9_ ]{0,16})*")
 _CODE_WORDS: Final = re.compile(rb"[a-z]+")
 _AGE: Final = re.compile(rb"(\d{3})([DWMY])")
 _PRINTABLE: Final = re.compile(rb"[\x20-\x7e]+\0?")
+_UIDS: Final = re.compile(rb"[0-9.]{1,64}(?:\\[0-9.]{1,64})*")
+_PLAIN: Final = re.compile(r"[\x20-\x7e\r\n]+")
+_LETTERS: Final = re.compile(r"[a-z]+")
+_RUNS: Final = re.compile(r"[a-z0-9]+")
 _MEASURE: Final = re.compile(rb"(?:\d{1,3}(?:\.\d{1,4})?)?")
 _ZONE: Final = re.compile(rb"[+-](?:0\d|1[0-4])[0-5]\d")
 _KNOWN_UIDS: Final = frozenset(uid.encode() for uid in KNOWN_UIDS)
@@ -172,6 +179,32 @@ def keep_registered_uids(walk: Walk, element: Element, rule: Rule) -> bytes:
     return encode(rule.head, value, b"\0")
 
 
+def retain_uids(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """K: keep UIDs that name a device, not an instance; what is none goes."""
+    value = walk.value(element)
+    if not _UIDS.fullmatch(value):
+        return drop(walk, element, rule)
+    return encode(rule.head, value, b"\0")
+
+
+def retain_text(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """K: keep a text that names a device or an institution, written in ASCII; not one that also names a person."""
+    text = unicodedata.normalize("NFKD", decode(walk.value(element), walk.traces.codec) or "")
+    plain = "".join(letter for letter in text if not unicodedata.combining(letter))
+    words = {word.encode() for pattern in (_LETTERS, _RUNS) for word in pattern.findall(plain.lower())}
+    if not _PLAIN.fullmatch(plain) or not walk.forbidden.isdisjoint(words):
+        return drop(walk, element, rule)
+    walk.traces.retained.append(plain.encode())
+    return encode(rule.head, plain.encode())
+
+
+def keep_dates(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """K: keep dates and times as they are."""
+    value = walk.value(element)
+    is_kept = all(not each or is_temporal(each, rule.vr) for each in value.split(b"\\"))
+    return encode(rule.head, value) if is_kept else rule.fallback
+
+
 def shift_dates(walk: Walk, element: Element, rule: Rule) -> bytes:
     """C: move dates, each with its time of day where it has one."""
     dates = walk.value(element).split(b"\\")
@@ -258,6 +291,20 @@ def recurse(walk: Walk, element: Element, rule: Rule) -> bytes:
         items = read_sequence(sequence, walk.octets, read_head, walk.scope.depth)[4] or []
     depth = walk.scope.depth + 1
     return encode_items(rule.head, [b"".join(walk.dataset(item, walk.rules.nested, depth)) for item in items])
+
+
+def clean_content(walk: Walk, element: Element, rule: Rule) -> bytes:
+    """C: keep the content items of a report but those that tell who the subject is (PS3.15 E.3.4).
+
+    Texts and names in the others become dummies, codes stay if PS3.16 lists them, dates move.
+    """
+    kept = []
+    for item in element[4] or ():
+        if is_personal(walk, item):
+            walk.note((element[0], b"SQ", element[2], element[2], [item]), Trace.NONE)
+        else:
+            kept.append(item)
+    return recurse(walk, (*element[:4], kept), rule)
 
 
 def refuse_pixels(_walk: Walk, element: Element, _rule: Rule) -> bytes:

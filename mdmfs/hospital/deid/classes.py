@@ -20,7 +20,11 @@ class Content(enum.Enum):
     PLAN = "plan"
     """No pixels and no anatomy."""
     REVIEWED = "reviewed"
-    """Pixels with text in them: let through only where a region rule of the policy says what to blank."""
+    """Pixels with text in them: let through where a region rule says what to blank, or a review that none is there."""
+    REPORT = "report"
+    """A tree of content items: let through where a review names the class and structured content is cleaned."""
+    PRESENTATION = "presentation"
+    """How images are shown: let through where a review names the class and graphics are cleaned."""
 
 
 CLASSES: Final = {
@@ -50,9 +54,18 @@ CLASSES: Final = {
     _STORAGE + "7": Content.REVIEWED,  # Secondary Capture
     _STORAGE + "12.1": Content.REVIEWED,  # X-Ray Angiographic
     _STORAGE + "12.2": Content.REVIEWED,  # X-Ray Radiofluoroscopic
+    _STORAGE + "1.2": Content.REVIEWED,  # Digital Mammography X-Ray, for presentation
+    _STORAGE + "88.11": Content.REPORT,  # Basic Text SR
+    _STORAGE + "88.22": Content.REPORT,  # Enhanced SR
+    _STORAGE + "88.33": Content.REPORT,  # Comprehensive SR
+    _STORAGE + "88.34": Content.REPORT,  # Comprehensive 3D SR
+    _STORAGE + "88.59": Content.REPORT,  # Key Object Selection
+    _STORAGE + "88.67": Content.REPORT,  # X-Ray Radiation Dose SR
+    _STORAGE + "88.68": Content.REPORT,  # Radiopharmaceutical Radiation Dose SR
+    _STORAGE + "11.1": Content.PRESENTATION,  # Grayscale Softcopy Presentation State
 }
 
 MODALITIES: Final = frozenset(
-    b"CT MR PT NM SEG RTIMAGE RTDOSE RTSTRUCT RTPLAN RTRECORD OT CR DX MG US XA RF SR REG".split()
+    b"CT MR PT NM SEG RTIMAGE RTDOSE RTSTRUCT RTPLAN RTRECORD OT CR DX MG US XA RF SR KO PR REG".split()
 )
 """Defined terms of Modality (PS3.3 C.7.3.1.1.1) that the accepted classes, and what refers to them, come with."""

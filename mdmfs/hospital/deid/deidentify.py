@@ -11,6 +11,7 @@ from typing import Final
 
 from mdmfs.hospital.deid.acceptance import accept
 from mdmfs.hospital.deid.charsets import decode
+from mdmfs.hospital.deid.decode import native_form, native_length
 from mdmfs.hospital.deid.elements import Elements, read_elements
 from mdmfs.hospital.deid.encode import SHORT_HEAD, head
 from mdmfs.hospital.deid.header import EXPLICIT_LITTLE, NATIVE_SYNTAXES, Buffer, IdentifiedHeader
@@ -24,7 +25,7 @@ from mdmfs.hospital.deid.rules import compile_rules
 from mdmfs.hospital.deid.tables.dictionary import VRS
 from mdmfs.hospital.deid.walk import Traces, Walk
 
-ENGINE_GENERATION: Final = 2
+ENGINE_GENERATION: Final = 3
 """Part of every rendition (design decision 2): raised whenever the same input gives other bytes than before."""
 MAX_REST_BYTES: Final = 16 * 2**20
 """Bytes after Pixel Data: padding and signatures, all of which are removed."""
@@ -35,6 +36,9 @@ _NAMES: Final = frozenset(tag for tag, choice in VRS.items() if choice == (b"PN"
 _PIXEL_REPRESENTATION: Final = 0x00280103
 _SIGNED: Final = b"\1\0"
 _WORD: Final = re.compile(r"[a-z]+")
+_RUN: Final = re.compile(r"[a-z0-9]{4,}")
+_NUMBERS: Final = (0x00100020, 0x00080050, 0x00101000, 0x00380010)
+"""Patient ID, Accession Number, Other Patient IDs, Admission ID."""
 
 
 class Part(enum.Enum):
@@ -80,10 +84,12 @@ class Deidentification:
         """What stands for the patient in the output."""
         self._header = header
         self._rules = compile_rules(policy, header.sop_class)
-        self._walk = Walk(header.whole, header.read_head, self._rules, policy, subject, self.traces)
-        self._walk.is_signed = header.octets(_PIXEL_REPRESENTATION) == _SIGNED
-        self._walk.forbid(self._words_of_names())
-        native = header.transfer_syntax in NATIVE_SYNTAXES
+        self._walk = open_walk(header, policy, subject, self.traces)
+        rule = region_rule(header, policy)
+        self._is_blanked: Final = rule is not None
+        self.is_decoded: Final = rule is not None and header.transfer_syntax not in NATIVE_SYNTAXES
+        """Whether compressed frames are decoded, because something in them is blanked."""
+        native = self.is_decoded or header.transfer_syntax in NATIVE_SYNTAXES
         self.transfer_syntax: Final = EXPLICIT_LITTLE if native else header.transfer_syntax
         """Of the output."""
         self.sop_instance: Final = subject.pseudonymous_uid(header.sop_instance.encode()).decode()
@@ -95,8 +101,6 @@ class Deidentification:
         pixel_head = self._pixel_head()
         self.pixel_head_length: Final = len(pixel_head)
         """How many bytes at the end of the header are the head of Pixel Data."""
-        rule = region_rule(header, policy)
-        self._is_blanked: Final = rule is not None
         self._pending: bytes | None = self._write_head() + pixel_head
         self.header_length: Final = len(self._pending)
         """Bytes before the value of Pixel Data; of the whole file where there is none."""
@@ -147,7 +151,10 @@ class Deidentification:
         tags = [element[0] for element in elements]
         if _STUDY_DATE in tags:
             self.study_date = out[tags.index(_STUDY_DATE)][SHORT_HEAD:].decode()
-        for tag, mark in reversed(marks(self.policy, is_head=self.is_head, is_blanked=self._is_blanked)):
+        written = [*marks(self.policy, is_head=self.is_head, is_blanked=self._is_blanked)]
+        if self.is_decoded:
+            written += native_form(self._header)
+        for tag, mark in sorted(written, reverse=True):
             place = bisect.bisect(tags, tag)
             if place and tags[place - 1] == tag:
                 out[place - 1] = b""
@@ -159,6 +166,8 @@ class Deidentification:
         if self._header.pixels is None:
             return b""
         tag, _, length, _ = self._header.pixels
+        if self.is_decoded:
+            length = native_length(self._header)
         vr = _PIXEL_VRS[tag] if self.transfer_syntax == EXPLICIT_LITTLE else b"OB"
         return head(tag, vr) + b"\0\0" + length.to_bytes(4, "little")
 
@@ -172,7 +181,16 @@ class Deidentification:
         walk = Walk(octets, self._header.read_head, self._rules, self.policy, self._walk.subject, self.traces)
         return b"".join(walk.dataset(elements, self._rules.top))
 
-    def _words_of_names(self) -> frozenset[bytes]:
-        names = (self._header.value(element[0]) for element in self._header.elements if element[0] in _NAMES)
-        text = "^".join(decode(name, self._header.codec) or "" for name in names).lower()
-        return frozenset(word.encode() for word in _WORD.findall(text))
+
+def open_walk(header: IdentifiedHeader, policy: Policy, subject: Subject, traces: Traces) -> Walk:
+    """Make ready to go through the elements of a header that was accepted."""
+    walk = Walk(header.whole, header.read_head, compile_rules(policy, header.sop_class), policy, subject, traces)
+    walk.is_signed = header.octets(_PIXEL_REPRESENTATION) == _SIGNED
+    names = _lower_text(header, [element[0] for element in header.elements if element[0] in _NAMES])
+    numbers = _lower_text(header, _NUMBERS)
+    walk.forbid(frozenset(word.encode() for word in [*_WORD.findall(names), *_RUN.findall(numbers)]))
+    return walk
+
+
+def _lower_text(header: IdentifiedHeader, tags: Iterable[int]) -> str:
+    return "^".join(decode(header.value(tag), header.codec) or "" for tag in tags).lower()

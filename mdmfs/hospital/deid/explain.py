@@ -10,6 +10,7 @@ from typing import Final
 from pydicom.datadict import keyword_for_tag
 
 from mdmfs.hospital.deid.charsets import CHARACTER_SET_TAG
+from mdmfs.hospital.deid.deidentify import open_walk
 from mdmfs.hospital.deid.elements import HEAD_SIZE, LONG_HEAD_SIZE, LONG_VRS, Element, Elements
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.policy import Option, Policy
@@ -22,8 +23,12 @@ from mdmfs.hospital.deid.walk import Rule, Traces, Walk
 _OPTIONS: Final = {
     Option.CLEAN_GRAPHICS: "E.3.3 Clean Graphics",
     Option.CLEAN_DESCRIPTORS: "E.3.5 Clean Descriptors",
+    Option.STRUCTURED_CONTENT: "E.3.4 Clean Structured Content",
+    Option.FULL_DATES: "E.3.6 Retain Longitudinal Temporal Information, Full Dates",
     Option.MODIFIED_DATES: "E.3.6 Retain Longitudinal Temporal Information, Modified Dates",
     Option.PATIENT_CHARACTERISTICS: "E.3.7 Retain Patient Characteristics",
+    Option.DEVICE: "E.3.8 Retain Device Identity",
+    Option.INSTITUTION: "E.3.11 Retain Institution Identity",
     Option.SAFE_PRIVATE: "E.3.10 Retain Safe Private",
 }
 _GROUPS: Final = {0x5000: "Table E.1-1 Curve Data: X", 0x6000: "Table E.1-1 Overlay Data: X"}
@@ -54,7 +59,7 @@ class Explained:
 def explain(header: IdentifiedHeader, policy: Policy, subject: Subject) -> Iterator[Explained]:
     """Explain each element before Pixel Data, at every depth; raises ``RefusedError`` where the engine does."""
     rules = compile_rules(policy, header.sop_class)
-    walk = Walk(header.whole, header.read_head, rules, policy, subject, Traces(header.codec))
+    walk = open_walk(header, policy, subject, Traces(header.codec))
     return _explained(walk, header.elements, rules.top, 0)
 
 
@@ -64,7 +69,7 @@ def _explained(walk: Walk, elements: Elements, rules: Mapping[int, Rule], depth:
         tag = element[0]
         effect = _effect(walk, element, octets)
         keyword = "" if tag >> 16 & 1 else keyword_for_tag(tag)
-        yield Explained(depth, tag, keyword, effect, _clause(tag, walk.policy, effect))
+        yield Explained(depth, tag, keyword, effect, _clause(tag, rules.get(tag), effect))
         if octets:
             for item in element[4] or ():
                 yield from _explained(walk, item, walk.rules.nested, depth + 1)
@@ -80,7 +85,7 @@ def _effect(walk: Walk, element: Element, octets: bytes) -> Effect:
     return Effect.CHANGED if after else Effect.EMPTIED
 
 
-def _clause(tag: int, policy: Policy, effect: Effect) -> str:
+def _clause(tag: int, rule: Rule | None, effect: Effect) -> str:
     group = tag >> 16
     if group & 1:
         is_kept = effect is not Effect.REMOVED
@@ -90,9 +95,8 @@ def _clause(tag: int, policy: Policy, effect: Effect) -> str:
     row = PROFILE.get(tag)
     if row is None:
         return _outside(tag)
-    option = row.option_action(policy)
-    if option is not None and effect is not Effect.REMOVED:
-        return f"{_OPTIONS[option[0]]}: {option[1]}"
+    if rule is not None and rule.option is not None and effect is not Effect.REMOVED:
+        return _OPTIONS[rule.option]
     return f"Table E.1-1 Basic Profile: {row.action}"
 
 

@@ -25,8 +25,12 @@ _PIXELS: Final = Code(b"113101", b"DCM", b"Clean Pixel Data Option")
 _OPTIONS: Final = {
     Option.CLEAN_GRAPHICS: Code(b"113103", b"DCM", b"Clean Graphics Option"),
     Option.CLEAN_DESCRIPTORS: Code(b"113105", b"DCM", b"Clean Descriptors Option"),
+    Option.STRUCTURED_CONTENT: Code(b"113104", b"DCM", b"Clean Structured Content Option"),
+    Option.FULL_DATES: Code(b"113106", b"DCM", b"Retain Longitudinal Temporal Information Full Dates Option"),
     Option.MODIFIED_DATES: Code(b"113107", b"DCM", b"Retain Longitudinal Temporal Information Modified Dates Option"),
     Option.PATIENT_CHARACTERISTICS: Code(b"113108", b"DCM", b"Retain Patient Characteristics Option"),
+    Option.DEVICE: Code(b"113109", b"DCM", b"Retain Device Identity Option"),
+    Option.INSTITUTION: Code(b"113112", b"DCM", b"Retain Institution Identity Option"),
     Option.SAFE_PRIVATE: Code(b"113111", b"DCM", b"Retain Safe Private Option"),
 }
 """Codes of PS3.16 CID 7050."""
@@ -50,7 +54,11 @@ def file_meta(sop_class: bytes, sop_instance: bytes, transfer_syntax: bytes) -> 
 def marks(policy: Policy, *, is_head: bool, is_blanked: bool) -> tuple[tuple[int, bytes], ...]:
     """Write the elements that mark an object as de-identified, each with its tag, in order."""
     codes = [_BASIC, *([_PIXELS] if is_blanked else []), *(_OPTIONS[option] for option in sorted(policy.options))]
-    times = b"MODIFIED" if Option.MODIFIED_DATES in policy else b"REMOVED"
+    times = b"REMOVED"
+    if Option.MODIFIED_DATES in policy:
+        times = b"MODIFIED"
+    elif Option.FULL_DATES in policy:
+        times = b"UNMODIFIED"
     written = [
         (IDENTITY_REMOVED, encode(head(IDENTITY_REMOVED, b"CS"), b"YES")),
         (METHOD, encode(head(METHOD, b"LO"), b"PS3.15 Annex E, policy " + policy.name.encode())),

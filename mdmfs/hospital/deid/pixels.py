@@ -6,6 +6,7 @@ import struct
 from typing import Final, Protocol
 
 from mdmfs.hospital.deid.codestream import FORMS, RLE_HEADER_SIZE, Codestream, Form, check_rle_header
+from mdmfs.hospital.deid.decode import MAX_FRAME, Decode, Frame, decoded, open_decoder
 from mdmfs.hospital.deid.elements import ITEM, SEQUENCE_END, UNDEFINED
 from mdmfs.hospital.deid.header import Buffer, IdentifiedHeader
 from mdmfs.hospital.deid.policy import RegionRule
@@ -29,8 +30,9 @@ _INTEGER_PIXELS: Final = 0x7FE00010
 class PixelStream(Protocol):
     """The value of Pixel Data as it passes."""
 
-    has_ended: bool
-    """Whether the last byte of the value has been seen."""
+    @property
+    def has_ended(self) -> bool:
+        """Whether the last byte of the value has been seen."""
 
     def take(self, data: memoryview) -> tuple[int, list[Buffer]]:
         """Tell how many bytes at the start of the data belong to the value, and give what passes of them."""
@@ -43,7 +45,10 @@ def open_pixels(header: IdentifiedHeader, rule: RegionRule | None) -> PixelStrea
     tag, _, length, _ = header.pixels
     blanking = None if rule is None else open_blanking(header, rule)
     if length == UNDEFINED:
-        return EncapsulatedPixels(header, FORMS[header.transfer_syntax])
+        fragments = EncapsulatedPixels(header, FORMS[header.transfer_syntax])
+        if blanking is None:
+            return fragments
+        return DecodedPixels(fragments, *open_decoder(header), blanking, _unused_bits(header))
     return NativePixels(length, _unused_bits(header) if tag == _INTEGER_PIXELS else None, blanking)
 
 
@@ -92,11 +97,12 @@ class EncapsulatedPixels:
         self._fragment = bytearray()
         """The offset table, or the header of an RLE frame, as far as it has come."""
         self._wanted = 0
-        self._remaining = 0
+        self.remaining = 0
+        """Bytes that are still to come of a fragment or of the offset table."""
         self._length = 0
         self._offset = 0
         """Behind the offset table, of the next fragment."""
-        self._frame = 0
+        self.frame = 0
         """How many have begun."""
         self._codestream: Codestream | None = None
         self.has_ended = False
@@ -106,11 +112,11 @@ class EncapsulatedPixels:
         out: list[Buffer] = []
         start = position = 0
         while position < len(data) and not self.has_ended:
-            if not self._remaining:
+            if not self.remaining:
                 position += self._take_head(data[position:])
                 continue
-            fragment = data[position : position + self._remaining]
-            self._remaining -= len(fragment)
+            fragment = data[position : position + self.remaining]
+            self.remaining -= len(fragment)
             if self._codestream is not None:
                 out += [data[start:position], *self._codestream.clean(fragment)]
                 start = position + len(fragment)
@@ -143,7 +149,7 @@ class EncapsulatedPixels:
             raise RefusedError(Reason.CODESTREAM)
         if length > MAX_OFFSET_TABLE:
             raise RefusedError(Reason.TOO_LARGE)
-        self._remaining = self._wanted = length
+        self.remaining = self._wanted = length
         self._collect(memoryview(b""))
 
     def _begin_fragment(self, length: int) -> None:
@@ -154,15 +160,15 @@ class EncapsulatedPixels:
             if length < RLE_HEADER_SIZE:
                 raise RefusedError(Reason.CODESTREAM)
         self._offset += _HEAD.size + length
-        self._remaining = length
+        self.remaining = length
 
     def _begin_frame(self, length: int) -> None:
         for offsets in (self._offsets, self._extended):
-            if offsets and offsets[self._frame : self._frame + 1] != (self._offset,):
+            if offsets and offsets[self.frame : self.frame + 1] != (self._offset,):
                 raise RefusedError(Reason.CODESTREAM)
-        if self._lengths and (self._frame >= len(self._lengths) or not 0 <= length - self._lengths[self._frame] <= 1):
+        if self._lengths and (self.frame >= len(self._lengths) or not 0 <= length - self._lengths[self.frame] <= 1):
             raise RefusedError(Reason.CODESTREAM)
-        self._frame += 1
+        self.frame += 1
         if self._form is not Form.RLE:
             self._codestream = Codestream(self._form, self._bits_allocated)
 
@@ -182,9 +188,63 @@ class EncapsulatedPixels:
         tables = [table for table in (self._offsets, self._extended, self._lengths) if table]
         if self._codestream is not None and not self._codestream.has_ended:
             raise RefusedError(Reason.TRUNCATED, _INTEGER_PIXELS)
-        if self._frame != self._frames or any(len(table) != self._frames for table in tables):
+        if self.frame != self._frames or any(len(table) != self._frames for table in tables):
             raise RefusedError(Reason.PIXEL_LENGTH, _INTEGER_PIXELS)
         self.has_ended = True
+
+
+class DecodedPixels:
+    """Frames that are decoded one by one, because something in them is blanked; they leave as native pixels."""
+
+    def __init__(
+        self, fragments: EncapsulatedPixels, frame: Frame, decode: Decode, blanking: Blanking, unused_bits: UnusedBits
+    ) -> None:
+        self._fragments: Final = fragments
+        self._frame: Final = frame
+        self._decode: Final = decode
+        self._blanking: Final = blanking
+        self._unused_bits: Final = unused_bits
+        self._octets = bytearray()
+        self._number = 0
+        """Of the frame that is being collected, from 1."""
+
+    @property
+    def has_ended(self) -> bool:
+        """See ``PixelStream``."""
+        return self._fragments.has_ended
+
+    def take(self, data: memoryview) -> tuple[int, list[Buffer]]:
+        """See ``PixelStream``."""
+        out: list[Buffer] = []
+        position = 0
+        while position < len(data) and not self.has_ended:
+            content = self._fragments.remaining
+            taken, cleaned = self._fragments.take(data[position : position + (content or 1)])
+            position += taken
+            if self._fragments.frame != self._number or self.has_ended:
+                out += self._finished()
+                self._number = self._fragments.frame
+            if sum(map(len, out)) > MAX_FRAME:
+                raise RefusedError(Reason.TOO_LARGE, _INTEGER_PIXELS)
+            if content and self._number:
+                self._collect(cleaned)
+        return position, out
+
+    def _collect(self, cleaned: list[Buffer]) -> None:
+        for piece in cleaned:
+            self._octets += piece
+        if len(self._octets) > MAX_FRAME:
+            raise RefusedError(Reason.TOO_LARGE, _INTEGER_PIXELS)
+
+    def _finished(self) -> list[Buffer]:
+        """Decode, blank and give the frame that has been collected, if there is one."""
+        if not self._number:
+            return []
+        pixels = decoded(bytes(self._octets), self._frame, self._decode)
+        self._octets.clear()
+        blanked = memoryview(self._blanking.blank(memoryview(pixels)))
+        self._unused_bits.check(blanked)
+        return [blanked]
 
 
 def _numbers(octets: bytes, kind: str) -> tuple[int, ...]:

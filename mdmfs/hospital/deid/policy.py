@@ -20,8 +20,10 @@ _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,23}")
 _WORD: Final = re.compile(r"[a-z]{1,32}")
 _UID: Final = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))+")
 _PRINTABLE: Final = re.compile(r"[ -~]{0,64}")
+_STATEMENT: Final = re.compile(r"(?=[^ ])[ -~]{8,200}")
 _MAX_SIZE: Final = 65535
-_KEYS: Final = ("name", "heads", "times", "options", "terms", "known_uids", "regions")
+_KEYS: Final = ("name", "heads", "times", "options", "terms", "known_uids", "regions", "reviews", "approvals")
+_REVIEW_KEYS: Final = ("sop_class", "manufacturer", "model", "rows", "columns", "review")
 _REGION_KEYS: Final = ("sop_class", "manufacturer", "model", "rows", "columns", "blank", "keep_ultrasound")
 _CORNERS: Final = 4
 
@@ -47,9 +49,17 @@ class Option(enum.StrEnum):
 
     CLEAN_GRAPHICS = "clean-graphics"
     CLEAN_DESCRIPTORS = "clean-descriptors"
+    STRUCTURED_CONTENT = "clean-structured-content"
+    FULL_DATES = "retain-full-dates"
     MODIFIED_DATES = "retain-modified-dates"
     PATIENT_CHARACTERISTICS = "retain-patient-characteristics"
+    DEVICE = "retain-device"
+    INSTITUTION = "retain-institution"
     SAFE_PRIVATE = "retain-safe-private"
+
+
+APPROVED_BY_NAME: Final = frozenset({Option.FULL_DATES, Option.INSTITUTION})
+"""Options that a policy may claim only with a statement of who approved them."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,14 +73,30 @@ class Rectangle:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class RegionRule:
-    """What is blanked in the images of one kind of machine; empty or 0 asks for nothing."""
+class Kind:
+    """Which objects are meant; empty or 0 asks for nothing."""
 
     sop_class: str
     manufacturer: str = ""
     model: str = ""
     rows: int = 0
     columns: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Review:
+    """Objects of which people have looked at a sample and found nothing that the header's rules leave in."""
+
+    kind: Kind
+    review: str
+    """Who looked at how many of them, and when."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RegionRule:
+    """What is blanked in the images of one kind of machine."""
+
+    kind: Kind
     blank: tuple[Rectangle, ...] = ()
     keep_ultrasound: bool = False
     """Blank all but Sequence of Ultrasound Regions (0018,6011), and ``blank`` in these."""
@@ -90,16 +116,23 @@ class Policy:
     """Class, coding scheme and context group UIDs that may stay beside those of PS3.6 Annex A."""
     regions: tuple[RegionRule, ...] = ()
     """What is blanked in which images; the first rule that fits counts."""
+    reviews: tuple[Review, ...] = ()
+    """Which objects pass as they are although their class is closed."""
+    approvals: tuple[tuple[str, str], ...] = ()
+    """For each option that needs one, who approved it and on what ground; sorted."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a policy; raises ``ConfigurationError`` with the line and the field that it does not understand."""
         document = _Document.load(text)
+        options = frozenset(document.choices("options", Option))
         return cls(
             name=document.text("name", _NAME),
             heads=document.choice("heads", Heads),
             times=document.choice("times", Times, Times.SHIFT),
-            options=frozenset(document.choices("options", Option)),
+            options=options,
+            approvals=document.approvals(options),
+            reviews=document.reviews(),
             terms=frozenset(document.texts("terms", _WORD)),
             known_uids=frozenset(document.texts("known_uids", _UID)),
             regions=document.regions(),
@@ -118,12 +151,26 @@ class Policy:
             "known_uids": sorted(self.known_uids),
         }
         if self.regions:
-            canonical["regions"] = [dataclasses.asdict(rule) for rule in self.regions]
+            canonical["regions"] = [_flat(rule) for rule in self.regions]
+        if self.reviews:
+            canonical["reviews"] = [_flat(review) for review in self.reviews]
+        if self.approvals:
+            canonical["approvals"] = dict(self.approvals)
         return hashlib.sha256(json.dumps(canonical, sort_keys=True, separators=(",", ":")).encode()).digest()
+
+    @property
+    def reviewed_kinds(self) -> list[Kind]:
+        """What the policy names beyond the classes that are open anyway."""
+        return [*(rule.kind for rule in self.regions), *(review.kind for review in self.reviews)]
 
     def __contains__(self, option: Option) -> bool:
         """Tell whether an option is claimed."""
         return option in self.options
+
+
+def _flat(rule: RegionRule | Review) -> dict[str, object]:
+    fields = dataclasses.asdict(rule)
+    return {**fields.pop("kind"), **fields}
 
 
 class _Document:
@@ -161,15 +208,44 @@ class _Document:
     def regions(self) -> tuple[RegionRule, ...]:
         return tuple(self._region(table) for table in self._listed("regions"))
 
-    def _region(self, table: object) -> RegionRule:
-        if not isinstance(table, dict) or not set(table) <= set(_REGION_KEYS):
-            self._refuse("regions", f"is [[regions]] tables of {', '.join(_REGION_KEYS)}")
-        rule = RegionRule(
+    def reviews(self) -> tuple[Review, ...]:
+        return tuple(self._review(table) for table in self._listed("reviews"))
+
+    def approvals(self, options: frozenset[Option]) -> tuple[tuple[str, str], ...]:
+        """Read who approved what; each option that needs it has one, and no other has."""
+        table = self._fields.get("approvals", {})
+        if not isinstance(table, dict) or not set(table) <= set(APPROVED_BY_NAME):
+            self._refuse("approvals", f"is a table of {', '.join(sorted(APPROVED_BY_NAME))}")
+        given = {option: self._checked(option, statement, _STATEMENT) for option, statement in table.items()}
+        for option in sorted(options & APPROVED_BY_NAME):
+            if option not in given:
+                self._refuse("options", f"holds {option}, and [approvals] does not say who approved it")
+        if {Option.FULL_DATES, Option.MODIFIED_DATES} <= options:
+            self._refuse("options", f"holds {Option.FULL_DATES} and {Option.MODIFIED_DATES}: choose one")
+        return tuple(sorted((str(option), statement) for option, statement in given.items() if option in options))
+
+    def _table(self, field: str, table: object, keys: tuple[str, ...]) -> dict[str, object]:
+        if not isinstance(table, dict) or not set(table) <= set(keys):
+            self._refuse(field, f"is [[{field}]] tables of {', '.join(keys)}")
+        return {str(key): value for key, value in table.items()}
+
+    def _kind(self, table: dict[str, object]) -> Kind:
+        return Kind(
             sop_class=self._checked("sop_class", table.get("sop_class"), _UID),
             manufacturer=self._checked("manufacturer", table.get("manufacturer", ""), _PRINTABLE),
             model=self._checked("model", table.get("model", ""), _PRINTABLE),
             rows=self._whole("rows", table.get("rows", 0)),
             columns=self._whole("columns", table.get("columns", 0)),
+        )
+
+    def _review(self, one: object) -> Review:
+        table = self._table("reviews", one, _REVIEW_KEYS)
+        return Review(self._kind(table), self._checked("review", table.get("review"), _STATEMENT))
+
+    def _region(self, one: object) -> RegionRule:
+        table = self._table("regions", one, _REGION_KEYS)
+        rule = RegionRule(
+            kind=self._kind(table),
             blank=self._rectangles(table.get("blank", [])),
             keep_ultrasound=table.get("keep_ultrasound", False) is True,
         )

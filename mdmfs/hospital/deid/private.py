@@ -9,7 +9,7 @@ from mdmfs.hospital.deid import actions
 from mdmfs.hospital.deid.csa import rewrite
 from mdmfs.hospital.deid.elements import Element
 from mdmfs.hospital.deid.encode import encode, head
-from mdmfs.hospital.deid.profile import CSA_CREATOR, SAFE_CREATORS, SAFE_PRIVATE
+from mdmfs.hospital.deid.profile import CSA_CREATOR, PROFILE, SAFE_CREATORS, SAFE_PRIVATE
 from mdmfs.hospital.deid.terms import TECHNIQUE
 from mdmfs.hospital.deid.walk import NUMBER_SIZES, TEXT_VRS, Apply, Rule, Trace, Walk, trace_of
 
@@ -47,10 +47,16 @@ def unruled(walk: Walk, element: Element, out: list[bytes]) -> bytes:
         elif _FIRST_CREATOR <= tag & 0xFFFF <= _LAST_CREATOR:
             return _reserve(walk, element, len(out))
     if vr in TEXT_VRS:
-        walk.traces.add(Trace.DESCRIPTION, walk.value(element))
+        walk.traces.add(Trace.DESCRIPTION if tag & _IS_PRIVATE else _trace_of_unknown(tag), walk.value(element))
     elif vr in _TRACED:
         walk.note(element, trace_of(element))
     return b""
+
+
+def _trace_of_unknown(tag: int) -> Trace:
+    """Tell how to remember a text of a tag that PS3.6 does not know; some of Table E.1-1 are younger than our PS3.6."""
+    row = PROFILE.get(tag)
+    return Trace.IDENTITY if row is not None and row.is_identity else Trace.DESCRIPTION
 
 
 def _keep_safe(walk: Walk, element: Element, rule: Rule, block: tuple[str, int], out: list[bytes]) -> bytes:

@@ -12,11 +12,18 @@ from mdmfs.hospital.deid.tables import profile, safe_private, types
 _COLUMNS: Final = {
     "descriptors": Option.CLEAN_DESCRIPTORS,
     "graphics": Option.CLEAN_GRAPHICS,
+    "structured": Option.STRUCTURED_CONTENT,
+    "full_dates": Option.FULL_DATES,
     "modified_dates": Option.MODIFIED_DATES,
     "patient": Option.PATIENT_CHARACTERISTICS,
+    "device": Option.DEVICE,
+    "institution": Option.INSTITUTION,
     "safe_private": Option.SAFE_PRIVATE,
 }
-"""The columns of Table E.1-1 that the engine offers; the others count for nothing."""
+"""The columns of Table E.1-1 that the engine offers, in the order in which they decide; the others count for nothing.
+
+Dates before devices: on the date of a calibration both have an action, and a date that stayed would tell the shift.
+"""
 _IDENTITY_COLUMNS: Final = frozenset({"institution", "uids"})
 
 TYPE_1: Final = "1"
@@ -36,13 +43,10 @@ class Row:
         """Tell whether no option but that of institutions keeps it: its values name people, places or records."""
         return self.options.keys() <= _IDENTITY_COLUMNS
 
-    def option_action(self, policy: Policy) -> tuple[Option, str] | None:
-        """Find the option of the policy that decides here, and its action, K or C."""
-        for column, action in self.options.items():
-            option = _COLUMNS.get(column)
-            if option is not None and option in policy:
-                return option, action
-        return None
+    def option_actions(self, policy: Policy) -> list[tuple[Option, str]]:
+        """List the options of the policy that have an action here, K or C, the one that decides first."""
+        found = ((option, self.options.get(column)) for column, option in _COLUMNS.items() if option in policy)
+        return [(option, action) for option, action in found if action is not None]
 
     def resolve(self, required: str | None) -> str:
         """Choose one of D, Z, X, U from a compound action by the attribute's type (PS3.15 Table E.1-1a).

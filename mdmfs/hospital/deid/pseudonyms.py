@@ -76,6 +76,17 @@ class Subject:
         return b"2.25.%d" % (drawn & _RANDOM_BITS | _VERSION_4)
 
 
+def is_temporal(value: bytes, vr: bytes) -> bool:
+    """Tell whether a value is a DA, TM or DT, as its VR says."""
+    match vr:
+        case b"DA":
+            return _read_date(value) is not None
+        case b"TM":
+            return _TIME.fullmatch(value) is not None
+        case _:
+            return _DATE_TIME.fullmatch(value) is not None
+
+
 def shift_date(date: bytes, subject: Subject) -> bytes | None:
     """Move a DA by the subject's days; None if it is no date. ``YYYY.MM.DD`` of ACR-NEMA becomes ``YYYYMMDD``."""
     moved = _shift(_read_date(date), 0, subject, 0)

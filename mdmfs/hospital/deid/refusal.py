@@ -48,7 +48,7 @@ class Reason(enum.StrEnum):
     NO_REGION = "no-region"
     """The policy has region rules for this class, but none for this machine, or the image names no regions to keep."""
     COMPRESSED_REGION = "compressed-region"
-    """A region rule fits, but the frames are compressed and cannot be blanked without decoding them."""
+    """A region rule fits, but the frames are compressed in a way that nothing here decodes."""
     EMBEDDED_OVERLAY = "embedded-overlay"
     """An overlay lies in unused bits of Pixel Data, where it cannot be dropped without touching the pixels."""
     HEAD = "head"

@@ -14,7 +14,7 @@ from typing import Final
 
 from mdmfs.hospital.deid.elements import Elements
 from mdmfs.hospital.deid.header import NATIVE_SYNTAXES, IdentifiedHeader
-from mdmfs.hospital.deid.policy import Policy, Rectangle, RegionRule
+from mdmfs.hospital.deid.policy import Kind, Policy, Rectangle, RegionRule
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 
 _MANUFACTURER: Final = 0x00080070
@@ -35,22 +35,24 @@ _STOP: Final = operator.itemgetter(1)
 
 def region_rule(header: IdentifiedHeader, policy: Policy) -> RegionRule | None:
     """Find the first rule of a policy that fits an instance."""
-    seen = {
-        "manufacturer": _squeezed(header.raw(_MANUFACTURER)),
-        "model": _squeezed(header.raw(_MODEL)),
-        "rows": header.number(_ROWS),
-        "columns": header.number(_COLUMNS),
-    }
-    for rule in policy.regions:
-        asked = {
-            "manufacturer": _squeezed(rule.manufacturer),
-            "model": _squeezed(rule.model),
-            "rows": rule.rows,
-            "columns": rule.columns,
-        }
-        if rule.sop_class == header.sop_class and all(not want or want == seen[key] for key, want in asked.items()):
-            return rule
-    return None
+    return next((rule for rule in policy.regions if _fits(rule.kind, header)), None)
+
+
+def is_reviewed(header: IdentifiedHeader, policy: Policy) -> bool:
+    """Tell whether people have looked at a sample of such instances, as the policy records."""
+    return any(_fits(review.kind, header) for review in policy.reviews)
+
+
+def _fits(kind: Kind, header: IdentifiedHeader) -> bool:
+    if kind.sop_class != header.sop_class:
+        return False
+    asked = [
+        (_squeezed(kind.manufacturer), _squeezed(header.raw(_MANUFACTURER))),
+        (_squeezed(kind.model), _squeezed(header.raw(_MODEL))),
+        (kind.rows, header.number(_ROWS)),
+        (kind.columns, header.number(_COLUMNS)),
+    ]
+    return all(not want or want == seen for want, seen in asked)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,11 +96,9 @@ class Blanking:
 
 
 def open_blanking(header: IdentifiedHeader, rule: RegionRule) -> Blanking:
-    """Begin to blank an instance; raises ``RefusedError`` where pixels are compressed, or there is nothing to keep."""
+    """Begin to blank an instance, of which compressed frames are decoded before; raises if there is nothing to keep."""
     if header.pixels is None or header.pixels[0] != _INTEGER_PIXELS:
         raise RefusedError(Reason.PIXEL_LENGTH)
-    if header.transfer_syntax not in NATIVE_SYNTAXES:
-        raise RefusedError(Reason.COMPRESSED_REGION)
     layout = _layout(header)
     marks = [(rectangle, 1) for rectangle in rule.blank]
     if rule.keep_ultrasound:
@@ -112,7 +112,7 @@ def _layout(header: IdentifiedHeader) -> _Layout:
     rows, columns = header.number(_ROWS), header.number(_COLUMNS)
     if allocated % _BYTE or not (samples and allocated and rows and columns):
         raise RefusedError(Reason.PIXEL_LENGTH, _BITS_ALLOCATED)
-    if header.number(_PLANAR):
+    if header.number(_PLANAR) and header.transfer_syntax in NATIVE_SYNTAXES:
         return _Layout(rows, columns, allocated // _BYTE, samples)
     return _Layout(rows, columns, samples * allocated // _BYTE, 1)
 

@@ -53,6 +53,11 @@ class ResidueGate:
         """Bytes before the value of Pixel Data; of the whole file where there is none."""
         return self._deidentification.header_length
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether frames are decoded on the way, which takes a thread's time."""
+        return self._deidentification.is_decoded
+
     def feed(self, data: Buffer) -> list[Publishable]:
         """Take the next bytes of the instance; gives what may be published of it so far, the header first."""
         return [self._refuse_residue(piece) for piece in self._deidentification.feed(data)]
@@ -84,6 +89,7 @@ class _Suspects:
     def __init__(self, deidentification: Deidentification) -> None:
         self._traces = deidentification.traces
         self._ordinary = ORDINARY | deidentification.policy.terms if deidentification.policy.terms else ORDINARY
+        self._retained = tokens(b"\n".join(self._traces.retained).decode("ascii"))
         self._label = deidentification.label
         self._uids = frozenset(self._traces.values(Trace.UID))
 
@@ -95,7 +101,7 @@ class _Suspects:
         both = texts + b"\n" + codes
         if not both.isascii() or b"\0" in both:
             return False
-        words = tokens(texts.decode("ascii")) - self._ordinary
+        words = tokens(texts.decode("ascii")) - self._ordinary - self._retained
         numbers = {value.strip() for value in others if len(value) >= MIN_NUMBER_DIGITS and value.strip().isdigit()}
         suspicious = words | (tokens(codes.decode("ascii")) - self._ordinary) | {value.decode() for value in numbers}
         return (

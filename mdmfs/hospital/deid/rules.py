@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Final
@@ -31,8 +32,11 @@ DUMMIES: Final = {
 """What stands where a value was that an object must have: valid for the VR, the same for everybody."""
 
 _MODALITY: Final = 0x00080060
+_CONTENT: Final = 0x0040A730
 _DROPPED: Final = frozenset(
     {
+        0x00700001,  # Graphic Annotation Sequence: text, and lines that may write
+        0x00700060,  # Graphic Layer Sequence: names of the layers of these
         0x00080005,  # Specific Character Set: what comes out is ASCII
         0x00080103,  # Coding Scheme Version: free text beside a code that the table already knows
         0x00120062,  # Patient Identity Removed, and the others: the engine writes its own
@@ -86,7 +90,19 @@ _SHIFTERS: Final[dict[bytes, Apply]] = {
     b"DT": actions.shift_date_times,
     b"SH": actions.keep_zone,
 }
-
+_DATE_KEEPERS: Final[dict[bytes, Apply]] = {
+    **dict.fromkeys((b"DA", b"TM", b"DT"), actions.keep_dates),
+    b"SH": actions.keep_zone,
+}
+_RETAINERS: Final[dict[bytes, Apply]] = {
+    **dict.fromkeys(TEXT_VRS - {b"AE", b"PN", b"UR"}, actions.retain_text),
+    **dict.fromkeys((b"DA", b"TM", b"DT"), actions.keep_dates),
+    b"CS": actions.keep_codes,
+    b"DS": actions.keep_numbers,
+    b"SQ": actions.recurse,
+    b"UI": actions.retain_uids,
+}
+"""What becomes of the attributes of devices and institutions that an option retains, by VR."""
 
 _CHARACTERISTICS: Final[dict[int, Apply]] = {
     0x00100040: actions.keep_listed,
@@ -138,18 +154,33 @@ def _rule(tag: int, policy: Policy, required: str | None) -> Rule:
 
 def _optional(tag: int, row: Row, policy: Policy, required: str | None) -> Rule | None:
     """Make the rule that an option gives; None where the Basic Profile decides."""
-    option = row.option_action(policy)
-    vr = VRS[tag][0]
-    fallback = _element(tag, vr, row.resolve(required))
-    match option:
-        case Option.MODIFIED_DATES, _ if vr in _SHIFTERS:
-            return Rule(_SHIFTERS[vr], vr, head(tag, vr), fallback, _trace(tag, vr))
+    fallback = _element(tag, VRS[tag][0], row.resolve(required))
+    for option, action in row.option_actions(policy):
+        rule = _of_option(tag, option, action, fallback)
+        if rule is not None:
+            return dataclasses.replace(rule, option=option)
+    return None
+
+
+def _of_option(tag: int, option: Option, action: str, fallback: bytes) -> Rule | None:
+    vr, words = VRS[tag][0], frozenset[bytes]()
+    apply: Apply | None = None
+    match option, action:
+        case Option.FULL_DATES, _:
+            apply = _DATE_KEEPERS.get(vr)
+        case Option.MODIFIED_DATES, _:
+            apply = _SHIFTERS.get(vr)
+        case ((Option.DEVICE | Option.INSTITUTION), "K"):
+            apply = _RETAINERS.get(vr)
+        case Option.STRUCTURED_CONTENT, _:
+            apply = actions.clean_content if tag == _CONTENT else actions.recurse
         case Option.CLEAN_DESCRIPTORS, _ if tag in DESCRIPTORS:
-            return Rule(actions.keep_words, vr, head(tag, vr), fallback, _trace(tag, vr), TECHNIQUE)
-        case Option.PATIENT_CHARACTERISTICS, "K" if tag in _CHARACTERISTICS:
-            return Rule(_CHARACTERISTICS[tag], vr, head(tag, vr), fallback, words=_LISTED.get(tag, frozenset()))
+            apply, words = actions.keep_words, TECHNIQUE
+        case Option.PATIENT_CHARACTERISTICS, "K":
+            apply, words = _CHARACTERISTICS.get(tag), _LISTED.get(tag, words)
         case _:
-            return None
+            pass
+    return None if apply is None else Rule(apply, vr, head(tag, vr), fallback, _trace(tag, vr), words)
 
 
 def _basic(tag: int, row: Row, required: str | None) -> Rule:
@@ -177,6 +208,8 @@ def _outside(tag: int, policy: Policy, required: str | None) -> Rule:  # noqa: P
         return Rule(actions.keep_words, vr, start, fallback, Trace.DESCRIPTION, TECHNICAL[tag])
     if vr in {b"DA", b"TM", b"DT"} and Option.MODIFIED_DATES in policy:
         return Rule(_SHIFTERS[vr], vr, start, fallback, _trace(tag, vr))
+    if vr in {b"DA", b"TM", b"DT"} and Option.FULL_DATES in policy:
+        return Rule(actions.keep_dates, vr, start, fallback)
     if vr in _KEEPERS and len(choice) == 1:
         return Rule(_KEEPERS[vr], vr, start, fallback)
     return _dropping(tag, action)

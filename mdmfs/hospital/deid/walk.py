@@ -48,11 +48,13 @@ class Trace(enum.IntEnum):
 class Traces:
     """The values that were removed or replaced; hospital zone only, shows nothing of itself."""
 
-    __slots__ = ("_values", "codec")
+    __slots__ = ("_values", "codec", "retained")
 
     def __init__(self, codec: str) -> None:
         self.codec: Final = codec
         self._values: dict[Trace, list[bytes]] = {kind: [] for kind in Trace}
+        self.retained: Final[list[bytes]] = []
+        """Texts that an option lets out as they are: what stands in them may stand in the output."""
 
     def add(self, kind: Trace, value: bytes) -> None:
         """Remember a value, if it says anything."""
@@ -84,6 +86,8 @@ class Rule:
     """Which words may stay, where words may."""
     choice: tuple[bytes, ...] = ()
     """The VRs between which other elements choose, or between which writers do."""
+    option: Option | None = None
+    """The option that made this rule; None where the Basic Profile did, or the attribute is in no table."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -146,6 +150,7 @@ class Walk:
         """Whether safe private elements stay."""
         self.descriptor_words = descriptor_words(policy.terms)
         """What may stay in free text."""
+        self.forbidden: frozenset[bytes] = frozenset()
         self._moved: dict[tuple[bytes, bytes], tuple[bytes, bytes] | None] = {}
 
     def value(self, element: Element) -> bytes:
@@ -153,7 +158,8 @@ class Walk:
         return self.octets[element[2] : element[3]].strip(b" \0")
 
     def forbid(self, words: frozenset[bytes]) -> None:
-        """Let words of the names in this object, in lower case, go from free text even where they are on a list."""
+        """Let words of names and numbers in this object, in lower case, go from text even where they could stay."""
+        self.forbidden = words
         if not self.descriptor_words.isdisjoint(words):
             self.descriptor_words -= words
 

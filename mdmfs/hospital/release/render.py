@@ -14,7 +14,7 @@ import trio
 
 from mdmfs.hospital.catalogue.records import Rendition
 from mdmfs.hospital.deid.deidentify import ENGINE_GENERATION, Deidentification, deidentify
-from mdmfs.hospital.deid.header import IdentifiedHeader, IncomingHeader
+from mdmfs.hospital.deid.header import Buffer, IdentifiedHeader, IncomingHeader
 from mdmfs.hospital.deid.policy import Policy
 from mdmfs.hospital.deid.pseudonyms import Subject
 from mdmfs.hospital.deid.residue import Publishable, ResidueGate
@@ -95,10 +95,10 @@ class Rendering:
         gate: ResidueGate | None = None
         async for octets in incoming:
             if gate is not None:
-                yield gate.feed(octets)
+                yield await _fed(gate, octets)
             elif (header := reading.feed(octets)) is not None:
                 gate = await self._begin(header)
-                yield gate.feed(b"")
+                yield await _fed(gate, b"")
         gate = gate or await self._begin(reading.finish())
         yield gate.finish()
 
@@ -109,6 +109,13 @@ class Rendering:
         else:
             self._deidentification = deidentify(header, policy, subject)
         return ResidueGate(self._deidentification)
+
+
+async def _fed(gate: ResidueGate, octets: Buffer) -> list[Publishable]:
+    """Feed a gate; decoding of frames does not hold up everyone else."""
+    if not gate.is_slow:
+        return gate.feed(octets)
+    return await trio.to_thread.run_sync(gate.feed, octets, limiter=_LARGE)
 
 
 async def measure(rendering: Rendering, policy: bytes) -> Rendition:

@@ -24,8 +24,12 @@ from mdmfs.hospital.deid.elements import PIXELS, read_elements, read_explicit_he
 from mdmfs.hospital.deid.encode import encode, encode_items, head
 from mdmfs.hospital.deid.header import IncomingHeader
 from mdmfs.hospital.deid.part10 import read_file_meta
+from mdmfs.hospital.deid.policy import Policy
 from mdmfs.hospital.deid.rules import compile_rules
+from mdmfs.hospital.deid.tables import codes, safe_private, types
 from mdmfs.hospital.deid.tables.dictionary import VRS
+from mdmfs.hospital.deid.tables.uids import KNOWN_UIDS
+from mdmfs.hospital.deid.terms import DESCRIPTORS, EQUIPMENT, TECHNIQUE
 from mdmfs.hospital.deid.walk import Traces, Walk
 from tests.twins.deidentified import (
     RESEARCH,
@@ -38,17 +42,25 @@ from tests.twins.deidentified import (
     example,
     header_of,
     part10,
+    reviewed,
     with_elements,
     without,
 )
-from tests.twins.frames import END, JPEG, JPEG_2000, encapsulated, item, jpeg, jpeg_2000, segment
-from tests.twins.planted import Kind, planted, planted_file, written
+from tests.twins.frames import END, JPEG, JPEG_2000, RLE, encapsulated, item, jpeg, jpeg_2000, rle, segment
+from tests.twins.planted import Kind, OtherKind, planted, planted_file, written
 
 GOLDEN: Final = {
-    2: "dc7072f40c7f187781657bd5df3c7287fa005a9adb7cb3c54dafd210dab0db8e",
+    3: "8982c1222248c99ec9c9d99b368ad3916bcf9e96ec8051b60e1ef1b8a8d67604",
 }
 """SHA-256 of what comes out, by engine generation; a new digest needs a new generation."""
-CLASSES_IN_GOLDEN: Final = [Kind.CT.value, Kind.ENHANCED_MR.value, Kind.SEG.value, Kind.RT_PLAN.value]
+KINDS_IN_GOLDEN: Final = (Kind.CT, Kind.ENHANCED_MR, Kind.SEG, Kind.RT_PLAN, OtherKind.SR)
+CLASSES_IN_GOLDEN: Final = [kind.value for kind in KINDS_IN_GOLDEN]
+APPROVED: Final = '[approvals]\nretain-full-dates = "the board"\nretain-institution = "the board"\n'
+OTHERS: Final = '["clean-structured-content", "retain-full-dates", "retain-institution", "retain-device"]'
+EVERY_OTHER: Final = Policy.parse(f'name = "o"\nheads = "agreement"\ntimes = "keep"\noptions = {OTHERS}\n{APPROVED}')
+BLANKED: Final = Policy.parse(
+    f'name = "b"\nheads = "agreement"\n[[regions]]\nsop_class = "{Kind.CT.value}"\nblank = [[0, 0, 2, 2]]'
+)
 VALUES: Final = {
     **dict.fromkeys((b"DS", b"IS"), b"12"),
     b"AS": b"095Y",
@@ -71,11 +83,13 @@ def parsed(file: bytes) -> Dataset:
 def test_the_output_bytes_change_only_with_the_engine_generation() -> None:
     """Files are registered by digest: an engine that writes other bytes must say so.
 
-    The inputs hold every tag of PS3.6 at two levels, under four classes and both shipped policies.
+    The inputs hold every tag of PS3.6 at two levels, under five classes, the shipped policies and what else a policy
+    can say; and the tables that outputs are written from.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(repr([codes.CODES, codes.LEGACY, safe_private.ROWS, types.ROWS]).encode())
+    digest.update(repr([sorted(KNOWN_UIDS), sorted(TECHNIQUE), sorted(EQUIPMENT), sorted(DESCRIPTORS)]).encode())
     for sop_class in CLASSES_IN_GOLDEN:
-        for policy in (STRICT, RESEARCH):
+        for policy in (STRICT, RESEARCH, EVERY_OTHER):
             walk = Walk(b"", read_explicit_head, compile_rules(policy, sop_class), policy, SUBJECT, Traces("ascii"))
             digest.update(b"".join(everything_through(walk)))
     code = code_item(b"818981001", b"SCT", b"Abdomen")
@@ -84,6 +98,10 @@ def test_the_output_bytes_change_only_with_the_engine_generation() -> None:
     digest.update(deidentified(with_elements(encode_items(head(0x00081032, b"SQ"), [code]), private, words)))
     digest.update(deidentified(encapsulated(JPEG, item(jpeg(segment(0xFE, b"Jane Doe")) + END))))
     digest.update(deidentified(encapsulated(JPEG_2000, item(jpeg_2000(segment(0x64, b"\0\1Jane Doe")) + END))))
+    report, _ = planted_file(OtherKind.SR, depth=0, outside=False)
+    digest.update(deidentified(report, reviewed(OtherKind.SR.value)))
+    frame = encapsulated(RLE, item(rle(b"\xf1\1", b"\xf1\7")))
+    digest.update(deidentified(frame, BLANKED))
     assert GOLDEN[ENGINE_GENERATION] == digest.hexdigest()
 
 

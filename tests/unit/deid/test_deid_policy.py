@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import pytest
 
 from mdmfs.hospital.deid.policy import Heads, Option, Policy, Times
 from mdmfs.model.errors import ConfigurationError
 from tests.twins.deidentified import RESEARCH, STRICT
 
+START: Final = 'name = "a"\nheads = "refuse"\n'
+APPROVED: Final = '[approvals]\nretain-full-dates = "the board, 12 May 2026"\n'
+
 
 def test_the_shipped_policies_say_what_they_are() -> None:
     """The strict one is the Basic Profile alone, research has five options."""
     assert (STRICT.name, STRICT.heads, STRICT.options) == ("strict", Heads.REFUSE, frozenset())
     assert (RESEARCH.name, RESEARCH.heads, RESEARCH.times) == ("research", Heads.AGREEMENT, Times.SHIFT)
-    assert RESEARCH.options == frozenset(Option)
+    others = {Option.STRUCTURED_CONTENT, Option.FULL_DATES, Option.DEVICE, Option.INSTITUTION}
+    assert RESEARCH.options == frozenset(Option) - others
 
 
 def test_the_digest_is_of_what_a_policy_says() -> None:
@@ -48,6 +54,16 @@ def test_the_digest_is_of_what_a_policy_says() -> None:
         ('name = "a"\nheads = "refuse"\nknown_uids = ["1.02"]', "'known_uids' must match"),
         ('name = "a"\nheads = "refuse"\ntimes = true', "'times' is one of shift, keep"),
         ('name = "a" heads', "not TOML"),
+        (f'{START}options = ["retain-institution"]', "[approvals] does not say who approved it (line 3)"),
+        (f'{START}options = ["retain-full-dates"]\n[approvals]', "retain-full-dates, and [approvals]"),
+        ('name = "a"\nheads = "refuse"\n[approvals]\nretain-device = "the board, 2026"', "'approvals' is a table of"),
+        ('name = "a"\nheads = "refuse"\n[approvals]\nretain-full-dates = "me"', "'retain-full-dates' must match"),
+        (
+            f'{START}options = ["retain-full-dates", "retain-modified-dates"]\n{APPROVED}',
+            "choose one (line 3)",
+        ),
+        ('name = "a"\nheads = "refuse"\n[[reviews]]\nsop_class = "1.2"', "'review' must match"),
+        ('name = "a"\nheads = "refuse"\n[[reviews]]\nblank = [1]', "'reviews' is [[reviews]] tables of"),
     ],
 )
 def test_a_wrong_policy_is_refused_with_field_and_line(text: str, message: str) -> None:

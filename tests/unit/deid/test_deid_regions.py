@@ -172,8 +172,8 @@ def test_classes_without_a_rule_stay_closed() -> None:
     assert reason_of(ultrasound(multi)) is Reason.SOP_CLASS
 
 
-def test_compressed_frames_are_refused_by_name() -> None:
-    """They cannot be blanked without decoding them."""
+def test_frames_that_are_not_decoded_are_refused_by_name() -> None:
+    """Where no decoder gives back all bits, as of JPEG with 16."""
     capture = encode(head(0x00080016, b"UI"), b"1.2.840.10008.5.1.4.1.1.7", b"\0")
     file = encapsulated(JPEG, item(jpeg() + END), extra={0x00080016: capture})
     assert reason_of(file) is Reason.COMPRESSED_REGION

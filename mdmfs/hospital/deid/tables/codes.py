@@ -3,6 +3,24 @@
 from typing import Final
 
 CODES: Final = """\
+DCM 109014 35% of thermal CO
+DCM 109015 70% of thermal CO
+DCM 109020 Diastolic pressure, average
+DCM 109021 Diastolic pressure nadir
+DCM 109022 End diastole
+DCM 109027 Mean blood pressure
+DCM 109031 Start of thermal cardiac output bolus
+DCM 109032 Systolic pressure, average
+DCM 109033 Systolic peak pressure
+DCM 109054 Patient State
+DCM 109055 Protocol Stage
+DCM 109056 Stress Protocol
+DCM 109057 Catheterization Procedure Phase
+DCM 109058 Contrast Phase
+DCM 109059 Physiological challenges
+DCM 109060 Procedure Step Number
+DCM 109061 EP Procedure Phase
+DCM 109063 Pulse train definition
 DCM 109080 Real time acquisition
 DCM 109081 Prospective gating
 DCM 109082 Retrospective gating
@@ -11,6 +29,8 @@ DCM 109091 Cardiac Stress State
 DCM 109092 Reinjection State
 DCM 109093 Redistribution State
 DCM 109094 Delayed Redistribution State
+DCM 109095 Peak stress state
+DCM 109096 Recovery state
 DCM 109100 Synthesizing Equipment
 DCM 109101 Acquisition Equipment
 DCM 109102 Processing Equipment
@@ -18,10 +38,41 @@ DCM 109103 Modifying Equipment
 DCM 109104 De-identifying Equipment
 DCM 109105 Frame Extracting Equipment
 DCM 109106 Enhanced Multi-frame Conversion Equipment
+DCM 109132 Joint position method
+DCM 109133 Physical force
 DCM 109134 Prior to voiding
 DCM 109135 Post voiding
 DCM 109136 Neutral musculoskeletal position
 DCM 109137 During voiding
+DCM 109200 America Kennel Club
+DCM 109201 America's Pet Registry Inc.
+DCM 109202 American Canine Association
+DCM 109203 American Purebred Registry
+DCM 109204 American Rare Breed Association
+DCM 109205 Animal Registry Unlimited
+DCM 109206 Animal Research Foundation
+DCM 109207 Canadian Border Collie Association
+DCM 109208 Canadian Kennel Club
+DCM 109209 Canadian Livestock Records Association
+DCM 109210 Canine Federation of Canada
+DCM 109211 Continental Kennel Club
+DCM 109212 Dog Registry of America
+DCM 109213 Federation of International Canines
+DCM 109214 International Progressive Dog Breeders' Alliance
+DCM 109215 National Kennel Club
+DCM 109216 North American Purebred Dog Registry
+DCM 109217 United All Breed Registry
+DCM 109218 United Kennel Club
+DCM 109219 Universal Kennel Club International
+DCM 109220 Working Canine Association of Canada
+DCM 109221 World Kennel Club
+DCM 109222 World Wide Kennel Club
+DCM 109999 Other Projection System
+DCM 110011 Dictation
+DCM 110012 Transcription
+DCM 110119 Station AE Title
+DCM 110180 Study Instance UID
+DCM 110190 Issuer of Identifier
 DCM 110500 Doctor canceled procedure
 DCM 110501 Equipment failure
 DCM 110504 Patient died
@@ -85,6 +136,7 @@ DCM 110847 YBR RCT CB Component
 DCM 110848 YBR RCT CR Component
 DCM 110849 Echogenicity
 DCM 110850 X-Ray Attenuation
+DCM 110851 X-Ray Attenuation Coefficient
 DCM 110852 MR signal intensity
 DCM 110853 Binary Segmentation
 DCM 110854 Fractional Probabilistic Segmentation
@@ -111,7 +163,240 @@ DCM 110874 Anterior To Inferior
 DCM 110875 Inferior To Anterior
 DCM 110876 Septum To Wall
 DCM 110877 Wall To Septum
+DCM 110901 Image Position (Patient) X
+DCM 110902 Image Position (Patient) Y
+DCM 110903 Image Position (Patient) Z
+DCM 110904 Image Orientation (Patient) Row X
+DCM 110905 Image Orientation (Patient) Row Y
+DCM 110906 Image Orientation (Patient) Row Z
+DCM 110907 Image Orientation (Patient) Column X
+DCM 110908 Image Orientation (Patient) Column Y
+DCM 110909 Image Orientation (Patient) Column Z
+DCM 110910 Pixel Data Rows
+DCM 110911 Pixel Data Columns
+DCM 111000 Algorithm Family
+DCM 111001 Algorithm Name
+DCM 111002 Algorithm Parameters
+DCM 111003 Algorithm Version
+DCM 111004 Analysis Performed
+DCM 111005 Assessment Category
+DCM 111006 Breast composition
+DCM 111007 Breast Outline including Pectoral Muscle Tissue
+DCM 111008 Calcification Distribution
+DCM 111009 Calcification Type
+DCM 111011 Certainty of Feature
+DCM 111013 Certainty of Impression
+DCM 111014 Clockface or region
+DCM 111015 Composite Feature
+DCM 111016 Composite type
+DCM 111017 CAD Processing and Findings Summary
+DCM 111018 Content Date
+DCM 111019 Content Time
+DCM 111020 Depth
+DCM 111021 Description of Change
+DCM 111022 Detection Performed
+DCM 111023 Differential Diagnosis/Impression
+DCM 111024 Failed Analyses
+DCM 111025 Failed Detections
+DCM 111026 Horizontal Pixel Spacing
+DCM 111027 Image Laterality
+DCM 111028 Image Library
+DCM 111029 Image Quality Rating
+DCM 111030 Image Region
+DCM 111031 Image View
+DCM 111032 Image View Modifier
+DCM 111033 Impression Description
+DCM 111035 Lesion Density
+DCM 111036 Mammography CAD Report
+DCM 111037 Margins
+DCM 111038 Number of calcifications
+DCM 111039 Object type
+DCM 111040 Original Source
+DCM 111042 Pathology
+DCM 111043 Patient Orientation Column
+DCM 111044 Patient Orientation Row
+DCM 111045 Pectoral Muscle Outline
+DCM 111048 Quadrant location
+DCM 111049 Qualitative Difference
+DCM 111050 Quality Assessment
+DCM 111051 Quality Control Standard
+DCM 111052 Quality Finding
+DCM 111053 Recommended Follow-up
+DCM 111054 Recommended Follow-up Date
+DCM 111055 Recommended Follow-up Interval
+DCM 111056 Rendering Intent
+DCM 111057 Scope of Feature
+DCM 111058 Selected Region Description
+DCM 111059 Single Image Finding
+DCM 111060 Study Date
+DCM 111061 Study Time
+DCM 111062 Successful Analyses
+DCM 111063 Successful Detections
+DCM 111064 Summary of Detections
+DCM 111065 Summary of Analyses
+DCM 111066 Vertical Pixel Spacing
+DCM 111071 CAD Operating Point
+DCM 111072 Maximum CAD Operating Point
+DCM 111081 CAD Operating Point Description
+DCM 111092 Recommended CAD Operating Point
+DCM 111093 CAD Operating Point Table
+DCM 111103 Density
+DCM 111104 Individual Calcification
+DCM 111105 Calcification Cluster
+DCM 111137 Ultrasound
+DCM 111139 Ductography
+DCM 111168 Scar tissue
+DCM 111170 J Wire
+DCM 111171 Pacemaker
+DCM 111172 Paddle
+DCM 111173 Collimator
+DCM 111174 ID Plate
 DCM 111175 Other Marker
+DCM 111207 Image artifact(s)
+DCM 111208 Grid artifact(s)
+DCM 111209 Positioning
+DCM 111210 Motion blur
+DCM 111211 Under exposed
+DCM 111212 Over exposed
+DCM 111213 No image
+DCM 111214 Detector artifact(s)
+DCM 111215 Artifact(s) other than grid or detector artifact
+DCM 111216 Mechanical failure
+DCM 111217 Electrical failure
+DCM 111218 Software failure
+DCM 111219 Inappropriate image processing
+DCM 111220 Other failure
+DCM 111221 Unknown failure
+DCM 111248 Adenolipoma
+DCM 111249 Ductal hyperplasia
+DCM 111250 Adenomyoepithelioma
+DCM 111254 Asynchronous involution
+DCM 111257 Intracystic papilloma
+DCM 111260 Extra abdominal desmoid
+DCM 111262 Epidermal inclusion cyst
+DCM 111265 Foreign body (reaction)
+DCM 111269 Galactocele
+DCM 111271 Hemangioma - nonparenchymal, subcutaneous
+DCM 111273 Hyperplasia, usual
+DCM 111278 Lactating adenoma
+DCM 111283 Myofibroblastoma
+DCM 111288 Neurofibromatosis
+DCM 111293 Radial scar
+DCM 111294 Sclerosing adenosis
+DCM 111297 Nipple Characteristic
+DCM 111302 Angiosarcoma
+DCM 111308 Carcinoma with metaplasia
+DCM 111311 Carcinosarcoma
+DCM 111314 Intraductal carcinoma micro-papillary
+DCM 111317 Invasive lobular carcinoma
+DCM 111321 Lymphoma
+DCM 111331 Malignant fibrous histiocytoma
+DCM 111335 Neoplasm of the mammary skin
+DCM 111336 Papillary carcinoma in-situ
+DCM 111342 Invasive cribriform carcinoma
+DCM 111350 Breast background echotexture
+DCM 111354 Orientation
+DCM 111357 Lesion boundary
+DCM 111360 Echo pattern
+DCM 111366 Posterior acoustic features
+DCM 111371 Identifiable effect on surrounding tissues
+DCM 111372 Vascularity
+DCM 111380 Correlation to other Findings
+DCM 111388 Malignancy Type
+DCM 111391 Menstrual Cycle Phase
+DCM 111395 Estimated Timeframe
+DCM 111399 Timeframe uncertain
+DCM 111401 Reason for Procedure
+DCM 111403 Baseline screening mammogram
+DCM 111404 First mammogram ever
+DCM 111405 Implant type
+DCM 111406 Number of similar findings
+DCM 111407 Implant finding
+DCM 111409 Digital Mammography
+DCM 111412 Narrative Summary
+DCM 111413 Overall Assessment
+DCM 111414 Supplementary Data
+DCM 111423 Physical Examination Results
+DCM 111424 Comparison to previous studies
+DCM 111431 Instrument Approach
+DCM 111436 Number of passes
+DCM 111437 Number of specimens
+DCM 111438 Needle in target
+DCM 111439 Number of needles around target
+DCM 111440 Incision made
+DCM 111441 Microclip placed
+DCM 111442 Confirmation of target
+DCM 111443 Target completely contained in the specimen
+DCM 111455 Occult blood test result
+DCM 111456 Action on fluid
+DCM 111457 Sent for analysis
+DCM 111458 Discarded
+DCM 111463 Supplementary Data for Intervention
+DCM 111464 Procedure Modifier
+DCM 111466 Severity of Complication
+DCM 111468 Pathology Results
+DCM 111469 Sampling DateTime
+DCM 111470 Uninvolved
+DCM 111471 Involved
+DCM 111472 Nipple involved
+DCM 111473 Number of nodes removed
+DCM 111474 Number of nodes positive
+DCM 111475 Estrogen receptor
+DCM 111476 Progesterone receptor
+DCM 111477 S Phase
+DCM 111511 Relevant Patient Information for Breast Imaging
+DCM 111512 Medication History
+DCM 111513 Relevant Previous Procedures
+DCM 111514 Relevant Indicated Problems
+DCM 111515 Relevant Risk Factors
+DCM 111516 Medication Type
+DCM 111517 Relevant Patient Information
+DCM 111518 Age when first menstrual period occurred
+DCM 111519 Age at First Full Term Pregnancy
+DCM 111520 Age at Menopause
+DCM 111521 Age when hysterectomy performed
+DCM 111522 Age when left ovary removed
+DCM 111523 Age when right ovary removed
+DCM 111524 Age Started
+DCM 111525 Age Ended
+DCM 111526 DateTime Started
+DCM 111527 DateTime Ended
+DCM 111528 Ongoing
+DCM 111529 Brand Name
+DCM 111530 Risk Factor modifier
+DCM 111531 Previous Procedure
+DCM 111532 Pregnancy Status
+DCM 111533 Indicated Problem
+DCM 111534 Role of person reporting
+DCM 111535 DateTime problem observed
+DCM 111536 DateTime of last evaluation
+DCM 111537 Family Member with Risk Factor
+DCM 111538 Age at Occurrence
+DCM 111539 Menopausal phase
+DCM 111540 Side of Family
+DCM 111543 Breast feeding history
+DCM 111544 Average breast feeding period
+DCM 111545 Substance Use History
+DCM 111546 Used Substance Type
+DCM 111547 Environmental Exposure History
+DCM 111548 Environmental Factor
+DCM 111549 Previous Reports
+DCM 111593 LBW or IUGR
+DCM 111601 Green filter
+DCM 111602 Red filter
+DCM 111603 Blue filter
+DCM 111604 Yellow-green filter
+DCM 111605 Blue-green filter
+DCM 111606 Infrared filter
+DCM 111607 Polarizing filter
+DCM 111609 No filter
+DCM 111631 Average Glandular Dose
+DCM 111632 Anode Target Material
+DCM 111633 Compression Thickness
+DCM 111635 X-Ray Grid
+DCM 111636 Entrance Exposure at RP
+DCM 111637 Accumulated Average Glandular Dose (mammo)
+DCM 111638 Patient Equivalent Thickness
 DCM 111640 Virtual grid
 DCM 111641 Fixed grid
 DCM 111642 Focused grid
@@ -119,8 +404,86 @@ DCM 111643 Reciprocating grid
 DCM 111644 Parallel grid
 DCM 111645 Crossed grid
 DCM 111646 No grid
+DCM 111647 Compression Force
+DCM 111648 Compression Pressure
+DCM 111649 Compression Contact Area
+DCM 111671 Spectacle Prescription Report
+DCM 111672 Add Near
+DCM 111673 Add Intermediate
+DCM 111674 Add Other
+DCM 111675 Horizontal Prism Power
+DCM 111676 Horizontal Prism Base
+DCM 111677 Vertical Prism Power
+DCM 111678 Vertical Prism Base
+DCM 111679 Distance Pupillary Distance
+DCM 111680 Near Pupillary Distance
+DCM 111688 Right Eye Rx
+DCM 111689 Left Eye Rx
+DCM 111690 Macular Grid Thickness and Volume Report
+DCM 111691 Number of Images Used for Macular Measurements
+DCM 111692 Number of Samples Used per Image
+DCM 111693 Analysis Quality Rating
+DCM 111694 Image Set Quality Rating
+DCM 111696 Visual Fixation Quality During Acquisition
+DCM 111697 Visual Fixation Quality Problem
+DCM 111698 Ophthalmic Macular Grid Problem
+DCM 111700 Specimen Container Identifier
+DCM 111701 Processing type
+DCM 111702 DateTime of processing
+DCM 111703 Processing step description
+DCM 111704 Sampling Method
+DCM 111705 Parent Specimen Identifier
+DCM 111706 Issuer of Parent Specimen Identifier
+DCM 111707 Parent specimen type
+DCM 111708 Position Frame of Reference
+DCM 111709 Location of sampling site
+DCM 111710 Location of sampling site X offset
+DCM 111711 Location of sampling site Y offset
+DCM 111712 Location of sampling site Z offset
+DCM 111718 Location of Specimen
+DCM 111719 Location of Specimen X offset
+DCM 111720 Location of Specimen Y offset
+DCM 111721 Location of Specimen Z offset
+DCM 111723 Visual Marking of Specimen
+DCM 111724 Issuer of Specimen Identifier
+DCM 111752 Optical
+DCM 112000 Chest CAD Report
+DCM 112002 Series Instance UID
+DCM 112003 Associated Chest Component
+DCM 112006 Distribution Descriptor
+DCM 112007 Border definition
+DCM 112008 Site involvement
+DCM 112009 Type of Content
+DCM 112010 Texture Descriptor
+DCM 112011 Positioner Primary Angle
+DCM 112012 Positioner Secondary Angle
+DCM 112013 Location in Chest
+DCM 112014 Orientation Descriptor
+DCM 112015 Border shape
+DCM 112016 Baseline Category
+DCM 112020 Response Evaluation
+DCM 112021 Response Evaluation Method
+DCM 112022 RECIST
+DCM 112023 Composite Feature Modifier
+DCM 112024 Single Image Finding Modifier
+DCM 112025 Size Descriptor
+DCM 112026 Width Descriptor
+DCM 112027 Opacity Descriptor
+DCM 112028 Abnormal Distribution of Anatomic Structure
+DCM 112030 Calcification Descriptor
 DCM 112031 Attenuation Coefficient
+DCM 112032 Threshold Attenuation Coefficient
+DCM 112034 Calculation Description
+DCM 112037 Non-lesion Modifier
+DCM 112038 Osseous Modifier
+DCM 112039 Tracking Identifier
+DCM 112040 Tracking Unique Identifier
+DCM 112048 Current Response
+DCM 112049 Best Overall Response
+DCM 112050 Anatomic Identifier
+DCM 112051 Measurement of Response
 DCM 112054 Secondary pulmonary lobule
+DCM 112058 Calcium score
 DCM 112082 Interface
 DCM 112083 Line
 DCM 112084 Lucency
@@ -137,6 +500,15 @@ DCM 112094 Stripe
 DCM 112095 Hiatus
 DCM 112102 Aortic knob
 DCM 112103 Arch of the Azygos vein
+DCM 112142 Circumscribed
+DCM 112144 Soft tissue
+DCM 112153 Subpleural
+DCM 112165 Difference in border shape
+DCM 112166 Difference in border definition
+DCM 112167 Difference in distribution
+DCM 112168 Difference in site involvement
+DCM 112169 Difference in Type of Content
+DCM 112170 Difference in Texture
 DCM 112171 Fiducial mark
 DCM 112172 Portacath
 DCM 112173 Chest tube
@@ -145,10 +517,99 @@ DCM 112175 Kidney stent
 DCM 112176 Pancreatic stent
 DCM 112177 Nipple ring
 DCM 112178 Coin
+DCM 112220 Colon CAD Report
+DCM 112222 Colon Overall Assessment
+DCM 112224 Image Set Properties
+DCM 112225 Slice Thickness
+DCM 112226 Spacing between slices
+DCM 112227 Frame of Reference UID
+DCM 112228 Recumbent Patient Position with respect to gravity
+DCM 112229 Identifying Segment
+DCM 112345 Implantation Plan
+DCM 112346 Selected Implant Component
+DCM 112347 Component ID
+DCM 112348 Implant Template
+DCM 112350 Component Connection
+DCM 112351 Mating Feature Set ID
+DCM 112352 Mating Feature ID
+DCM 112353 Spatial Registration
+DCM 112354 Patient Image
+DCM 112355 Assembly
+DCM 112356 User Selected Fiducial
+DCM 112357 Derived Fiducial
+DCM 112358 Information used for planning
+DCM 112359 Supporting Information
+DCM 112360 Implant Component List
+DCM 112361 Patient Data Used During Planning
+DCM 112362 Degrees of Freedom Specification
+DCM 112363 Degree of Freedom ID
+DCM 112364 Related Patient Data Not Used During Planning
+DCM 112365 Related Implantation Reports
+DCM 112366 Implant Assembly Template
+DCM 112367 Planning Information for Intraoperative Usage
+DCM 112368 Implantation Patient Positioning
+DCM 112369 Fiducial Intent
+DCM 112370 Component Type
+DCM 112371 Manufacturer Implant Template
+DCM 112372 Derived Planning Images
+DCM 112373 Other Derived Planning Data
+DCM 112374 Connected Implantation Plan Component
+DCM 112375 Planning Method
+DCM 112376 Degree of Freedom Exact Translational Value
+DCM 112377 Degree of Freedom Minimum Translational Value
+DCM 112378 Degree of Freedom Maximum Translational Value
+DCM 112379 Degree of Freedom Exact Rotational Translation Value
+DCM 112380 Degree of Freedom Minimum Rotational Value
+DCM 112381 Degree of Freedom Maximum Rotational Value
+DCM 112701 Gross Specimen Imaging
+DCM 112706 Illumination Method
+DCM 112707 Number of focal planes
+DCM 112708 Focal plane Z offset
+DCM 112709 Magnification selection
+DCM 112710 Illumination wavelength
+DCM 112711 Illumination spectral band
+DCM 112712 Optical filter type
+DCM 112713 Tissue selection method
+DCM 112714 Multiple planes
+DCM 113000 Of Interest
+DCM 113001 Rejected for Quality Reasons
+DCM 113002 For Referring Provider
+DCM 113003 For Surgery
+DCM 113004 For Teaching
+DCM 113005 For Conference
+DCM 113006 For Therapy
+DCM 113007 For Patient
+DCM 113008 For Peer Review
+DCM 113009 For Research
+DCM 113010 Quality Issue
+DCM 113011 Document Title Modifier
+DCM 113012 Key Object Description
+DCM 113013 Best In Set
+DCM 113014 Study
+DCM 113015 Series
+DCM 113016 Performed Procedure Step
+DCM 113017 Stage-View
+DCM 113018 For Printing
+DCM 113020 For Report Attachment
+DCM 113021 For Litigation
+DCM 113022 Collection of Presentation States
+DCM 113026 Double exposure
+DCM 113030 Manifest
+DCM 113031 Signed Manifest
+DCM 113032 Complete Study Content
+DCM 113033 Signed Complete Study Content
+DCM 113034 Complete Acquisition Content
+DCM 113035 Signed Complete Acquisition Content
+DCM 113036 Group of Frames for Display
+DCM 113037 Rejected for Patient Safety Reasons
+DCM 113038 Incorrect Modality Worklist Entry
+DCM 113039 Data Retention Policy Expired
 DCM 113040 Lossy Compression
 DCM 113041 Apparent Diffusion Coefficient
 DCM 113042 Pixel by pixel addition
 DCM 113043 Diffusion weighted
+DCM 113044 Diffusion Anisotropy
+DCM 113045 Diffusion Attenuated
 DCM 113046 Pixel by pixel division
 DCM 113047 Pixel by pixel mask
 DCM 113048 Pixel by pixel Maximum
@@ -158,10 +619,13 @@ DCM 113051 Pixel by pixel Minimum
 DCM 113052 Mean Transit Time
 DCM 113053 Pixel by pixel multiplication
 DCM 113054 Negative enhancement integral
+DCM 113055 Regional Cerebral Blood Flow
+DCM 113056 Regional Cerebral Blood Volume
 DCM 113057 R-Coefficient
 DCM 113058 Proton Density
 DCM 113059 Signal change
 DCM 113060 Signal to noise
+DCM 113061 Standard Deviation
 DCM 113062 Pixel by pixel subtraction
 DCM 113063 T1
 DCM 113064 T2*
@@ -214,7 +678,7 @@ DCM 113111 Retain Safe Private Option
 DCM 113112 Retain Institution Identity Option
 DCM 113130 Predecessor containing group of imaging subjects
 DCM 113131 Extraction of individual subject from group
-DCM 113132 Single subject extracted from group
+DCM 113132 Single subject selected from group
 DCM 113201 Trace
 DCM 113202 Mean Diffusivity
 DCM 113203 Radial Diffusivity
@@ -224,13 +688,13 @@ DCM 113206 Apparent Kurtosis Coefficient
 DCM 113207 Radial Kurtosis
 DCM 113208 Axial Kurtosis
 DCM 113209 Fractional Kurtosis Anisotropy
-DCM 113211 Deterministic
-DCM 113212 Probabilistic
-DCM 113213 Global
+DCM 113211 Deterministic Tracking Algorithm
+DCM 113212 Probabilistic Tracking Algorithm
+DCM 113213 Global Tracking Algorithm
 DCM 113214 FACT
 DCM 113215 Streamline
 DCM 113216 TEND
-DCM 113217 Bootstrap
+DCM 113217 Bootstrap Tracking Algorithm
 DCM 113218 Euler
 DCM 113219 Runge-Kutta
 DCM 113221 HARDI
@@ -276,15 +740,184 @@ DCM 113296 Gamma Distribution Shape Parameter
 DCM 113297 Gamma Distribution Mode
 DCM 113298 Distributed Diffusion Coefficient
 DCM 113299 Anomalous Exponent Parameter
+DCM 113500 Radiopharmaceutical Radiation Dose Report
+DCM 113502 Radiopharmaceutical Administration
+DCM 113503 Radiopharmaceutical Administration Event UID
+DCM 113505 Intravenous Extravasation Symptoms
+DCM 113506 Estimated Extravasation Activity
+DCM 113507 Administered activity
+DCM 113508 Pre-Administration Measured Activity
+DCM 113509 Post-Administration Measured Activity
+DCM 113510 Drug Product Identifier
+DCM 113511 Radiopharmaceutical Dispense Unit Identifier
+DCM 113512 Radiopharmaceutical Lot Identifier
+DCM 113513 Reagent Vial Identifier
+DCM 113514 Radionuclide Vial Identifier
+DCM 113516 Prescription Identifier
+DCM 113517 Organ Dose Information
+DCM 113518 Organ Dose
+DCM 113520 MIRD Pamphlet 1
+DCM 113521 ICRP Publication 53
+DCM 113522 ICRP Publication 80
+DCM 113523 ICRP Publication 106
+DCM 113526 MIRDOSE
+DCM 113527 OLINDA-EXM
+DCM 113528 Package Insert
+DCM 113529 Institutionally Approved Estimates
+DCM 113530 Investigational New Drug
+DCM 113540 Activity Measurement Device
+DCM 113541 Dose Calibrator
+DCM 113542 Infusion System
+DCM 113543 Radioisotope Generator
+DCM 113550 Fasting Duration
+DCM 113551 Hydration Volume
+DCM 113552 Recent Physical Activity
+DCM 113560 Acute unilateral renal blockage
+DCM 113561 Low Thyroid Uptake
+DCM 113562 High Thyroid Uptake
+DCM 113563 Severely Jaundiced
+DCM 113568 Extravasation visible in image
+DCM 113570 Cockroft-Gault Formula estimation of GFR
+DCM 113571 CKD-EPI Formula estimation of GFR
+DCM 113572 Glomerular Filtration Rate (MDRD)
+DCM 113573 Glomerular Filtration Rate non-black (MDRD)
+DCM 113574 Glomerular Filtration Rate black (MDRD)
+DCM 113575 Glomerular Filtration Rate female (MDRD)
+DCM 113576 Glomerular Filtration Rate Cystatin-based formula
+DCM 113577 Glomerular Filtration Rate Creatinine-based formula (Schwartz)
+DCM 113605 Irradiation Event Label
+DCM 113606 Label Type
 DCM 113607 Series Number
 DCM 113608 Acquisition Number
 DCM 113609 Instance Number
+DCM 113611 Stationary Acquisition
+DCM 113612 Stepping Acquisition
+DCM 113613 Rotational Acquisition
+DCM 113620 Plane A
+DCM 113621 Plane B
+DCM 113622 Single Plane
+DCM 113630 Continuous
+DCM 113631 Pulsed
+DCM 113650 Strip filter
+DCM 113651 Wedge filter
+DCM 113652 Butterfly filter
+DCM 113653 Flat filter
+DCM 113681 Phantom
+DCM 113701 X-Ray Radiation Dose Report
+DCM 113702 Accumulated X-Ray Dose Data
+DCM 113704 Projection X-Ray
+DCM 113705 Scope of Accumulation
+DCM 113706 Irradiation Event X-Ray Data
+DCM 113710 Niobium or Niobium compound
+DCM 113711 Europium or Europium compound
+DCM 113720 Calibration Protocol
+DCM 113721 Irradiation Event Type
+DCM 113722 Dose Area Product Total
+DCM 113723 Calibration DateTime
+DCM 113724 Calibration Responsible Party
+DCM 113725 Dose (RP) Total
+DCM 113726 Fluoro Dose Area Product Total
+DCM 113727 Acquisition Dose Area Product Total
+DCM 113728 Fluoro Dose (RP) Total
+DCM 113729 Acquisition Dose (RP) Total
+DCM 113730 Total Fluoro Time
+DCM 113731 Total Number of Radiographic Frames
+DCM 113732 Fluoro Mode
+DCM 113733 KVP
+DCM 113734 X-Ray Tube Current
+DCM 113735 Exposure Time
+DCM 113736 Exposure
+DCM 113737 Distance Source to Reference Point
+DCM 113738 Dose (RP)
+DCM 113739 Positioner Primary End Angle
+DCM 113740 Positioner Secondary End Angle
+DCM 113742 Irradiation Duration
+DCM 113743 Patient Orientation
+DCM 113744 Patient Orientation Modifier
+DCM 113745 Patient Table Relationship
+DCM 113748 Distance Source to Isocenter
+DCM 113750 Distance Source to Detector
+DCM 113751 Table Longitudinal Position
+DCM 113752 Table Lateral Position
+DCM 113753 Table Height Position
+DCM 113754 Table Head Tilt Angle
+DCM 113755 Table Horizontal Rotation Angle
+DCM 113756 Table Cradle Tilt Angle
+DCM 113757 X-Ray Filter Material
+DCM 113758 X-Ray Filter Thickness Minimum
+DCM 113759 Table Longitudinal End Position
+DCM 113760 Table Lateral End Position
+DCM 113761 Table Height End Position
+DCM 113763 Calibration Uncertainty
+DCM 113764 Acquisition Plane
+DCM 113766 Focal Spot Size
+DCM 113767 Average X-Ray Tube Current
+DCM 113768 Number of Pulses
+DCM 113769 Irradiation Event UID
+DCM 113770 Column Angulation
+DCM 113772 X-Ray Filter Type
+DCM 113773 X-Ray Filter Thickness Maximum
+DCM 113780 Reference Point Definition
+DCM 113788 Collimated Field Height
+DCM 113789 Collimated Field Width
+DCM 113790 Collimated Field Area
+DCM 113791 Pulse Rate
+DCM 113792 Distance Source to Table Plane
+DCM 113793 Pulse Width
+DCM 113794 Dose Measurement Device
+DCM 113795 Acquired Image
+DCM 113800 DLP to E conversion via MC computation
+DCM 113801 CTDIfreeair to E conversion via MC computation
+DCM 113802 DLP to E conversion via measurement
+DCM 113803 CTDIfreeair to E conversion via measurement
 DCM 113804 Sequenced Acquisition
 DCM 113805 Constant Angle Acquisition
 DCM 113806 Stationary Acquisition
 DCM 113807 Free Acquisition
 DCM 113808 ICRP Pub 60
+DCM 113809 Start of X-Ray Irradiation
+DCM 113810 End of X-Ray Irradiation
+DCM 113811 CT Accumulated Dose Data
+DCM 113812 Total Number of Irradiation Events
+DCM 113813 CT Dose Length Product Total
+DCM 113814 CT Effective Dose Total
+DCM 113815 Patient Model
+DCM 113816 Condition Effective Dose measured
+DCM 113817 Effective Dose Phantom Type
+DCM 113818 Dosimeter Type
+DCM 113819 CT Acquisition
+DCM 113820 CT Acquisition Type
+DCM 113821 X-Ray Filter Aluminum Equivalent
+DCM 113822 CT Acquisition Parameters
+DCM 113823 Number of X-Ray Sources
+DCM 113824 Exposure Time
+DCM 113825 Scanning Length
+DCM 113826 Nominal Single Collimation Width
+DCM 113827 Nominal Total Collimation Width
+DCM 113828 Pitch Factor
+DCM 113829 CT Dose
+DCM 113830 Mean CTDIvol
+DCM 113831 CT X-Ray Source Parameters
+DCM 113832 Identification of the X-Ray Source
+DCM 113833 Maximum X-Ray Tube Current
+DCM 113834 Exposure Time per Rotation
+DCM 113835 CTDIw Phantom Type
+DCM 113836 CTDIfreeair Calculation Factor
+DCM 113837 Mean CTDIfreeair
+DCM 113838 DLP
+DCM 113839 Effective Dose
+DCM 113840 Effective Dose Conversion Factor
 DCM 113841 ICRP Pub 103
+DCM 113842 X-Ray Modulation Type
+DCM 113845 Exposure Index
+DCM 113846 Target Exposure Index
+DCM 113847 Deviation Index
+DCM 113850 Irradiation Authorizing
+DCM 113851 Irradiation Administering
+DCM 113852 Irradiation Event
+DCM 113853 Irradiation Event UID
+DCM 113854 Source of Dose Information
+DCM 113855 Total Acquisition Time
 DCM 113856 Automated Data Collection
 DCM 113857 Manual Entry
 DCM 113858 MPPS Content
@@ -297,24 +930,272 @@ DCM 113865 4.2cm above Breast Support Surface
 DCM 113866 Copied From Image Attributes
 DCM 113867 Computed From Image Attributes
 DCM 113868 Derived From Human-Readable Reports
+DCM 113870 Person Name
+DCM 113871 Person ID
+DCM 113872 Person ID Issuer
+DCM 113873 Organization Name
+DCM 113874 Person Role in Organization
+DCM 113875 Person Role in Procedure
+DCM 113876 Device Role in Procedure
+DCM 113877 Device Name
+DCM 113878 Device Manufacturer
+DCM 113879 Device Model Name
+DCM 113880 Device Serial Number
+DCM 113890 All Planes
+DCM 113893 Length of Reconstructable Volume
+DCM 113895 Top Z Location of Reconstructable Volume
+DCM 113896 Bottom Z Location of Reconstructable Volume
+DCM 113897 Top Z Location of Scanning Length
+DCM 113898 Bottom Z Location of Scanning Length
+DCM 113899 Exposed Range
+DCM 113900 Dose Check Alert Details
+DCM 113901 DLP Alert Value Configured
+DCM 113902 CTDIvol Alert Value Configured
+DCM 113903 DLP Alert Value
+DCM 113904 CTDIvol Alert Value
+DCM 113905 Accumulated DLP Forward Estimate
+DCM 113906 Accumulated CTDIvol Forward Estimate
+DCM 113907 Reason for Proceeding
+DCM 113908 Dose Check Notification Details
+DCM 113909 DLP Notification Value Configured
+DCM 113910 CTDIvol Notification Value Configured
+DCM 113911 DLP Notification Value
+DCM 113912 CTDIvol Notification Value
+DCM 113913 DLP Forward Estimate
+DCM 113914 CTDIvol Forward Estimate
+DCM 113915 Alternative dose alert behavior active
+DCM 113921 Radiation Exposure
+DCM 113922 Radioactive Substance Administered
+DCM 113923 Radiation Exposure and Protection Information
+DCM 113930 Size Specific Dose Estimate
+DCM 113931 Measured Lateral Dimension
+DCM 113932 Measured AP Dimension
+DCM 113933 Derived Effective Diameter
 DCM 113934 AAPM 204 Lateral Dimension
 DCM 113935 AAPM 204 AP Dimension
 DCM 113936 AAPM 204 Sum of Lateral and AP Dimension
 DCM 113937 AAPM 204 Effective Diameter Estimated From Patient Age
 DCM 113940 System Calculated
 DCM 113941 In Detector Plane
+DCM 113943 X-Ray Source Data Available
+DCM 113944 X-Ray Mechanical Data Available
+DCM 113945 X-Ray Detector Data Available
+DCM 113946 Projection Eponymous Name
+DCM 113947 Detector Type
+DCM 113948 Direct Detector
+DCM 113949 Indirect Detector
+DCM 113950 Storage Detector
+DCM 113951 Film
+DCM 113952 Table Mount
+DCM 113953 Unmounted Detector
+DCM 113954 Upright Stand Mount
+DCM 113955 C-Arm Mount
+DCM 113956 CR/DR Mechanical Configuration
+DCM 113957 Fluoroscopy-Guided Projection Radiography System
+DCM 113958 Integrated Projection Radiography System
+DCM 113959 Cassette-based Projection Radiography System
+DCM 113961 Reconstruction Algorithm
 DCM 113962 Filtered Back Projection
 DCM 113963 Iterative Reconstruction
 DCM 113964 At Surface of Patient
 DCM 113965 100cm from X-Ray Source
+DCM 113970 Procedure Step To This Point
+DCM 113980 Water Equivalent Diameter
 DCM 113981 Water Equivalent Diameter Representative Value
 DCM 113982 Water Equivalent Diameter Integrated Across Scan Range
 DCM 113983 Water Equivalent Diameter From Raw Data
 DCM 113984 Water Equivalent Diameter From Localizer
+DCM 113985 Series or Instance used for Water Equivalent Diameter estimation
+DCM 113986 Z value of location of Water Equivalent Diameter estimation
+DCM 113987 AAPM 220
 DCM 113988 Estimated from Water Equivalent Diameter
 DCM 113989 Arithmetic Average of SSDE(z)
+DCM 113990 Arithmetic Average of Dw(z)
+DCM 113991 Dw Conversion Factor Coefficients
+DCM 113992 Water Equivalent Diameter From Limited FOV Images
+DCM 113993 Size Specific Dose Estimate At Longitudinal Position Z
+DCM 113994 Longitudinal Position Z
+DCM 113995 Water Equivalent Diameter At Longitudinal Position Z
+DCM 120999 Device Description
+DCM 121000 Unique Device Identifiers
+DCM 121001 Quotation Mode
+DCM 121002 Quoted Source
+DCM 121003 Document
+DCM 121004 Verbal
+DCM 121005 Observer Type
+DCM 121006 Person
+DCM 121007 Device
+DCM 121008 Person Observer Name
+DCM 121009 Person Observer's Organization Name
+DCM 121010 Person Observer's Role in the Organization
+DCM 121011 Person Observer's Role in this Procedure
+DCM 121012 Device Observer UID
+DCM 121013 Device Observer Name
+DCM 121014 Device Observer Manufacturer
+DCM 121015 Device Observer Model Name
+DCM 121016 Device Observer Serial Number
+DCM 121017 Device Observer Physical Location During Observation
+DCM 121018 Procedure Study Instance UID
+DCM 121019 Procedure Study Component UID
+DCM 121020 Placer Number
+DCM 121021 Filler Number
+DCM 121022 Accession Number
+DCM 121023 Procedure Code
+DCM 121024 Subject Class
+DCM 121025 Patient
+DCM 121026 Fetus
+DCM 121027 Specimen
+DCM 121028 Subject UID
+DCM 121029 Subject Name
+DCM 121030 Subject ID
+DCM 121031 Subject Birth Date
+DCM 121032 Subject Sex
+DCM 121033 Subject Age
+DCM 121034 Subject Species
+DCM 121035 Subject Breed
+DCM 121036 Mother of fetus
+DCM 121037 Fetus number
+DCM 121038 Number of Fetuses
+DCM 121039 Specimen UID
+DCM 121040 Specimen Accession Number
+DCM 121041 Specimen Identifier
+DCM 121042 Specimen Type
+DCM 121043 Slide Identifier
+DCM 121044 Slide UID
+DCM 121045 Language
+DCM 121046 Country of Language
+DCM 121047 Language of Value
+DCM 121048 Language of Name and Value
+DCM 121049 Language of Content Item and Descendants
+DCM 121051 Equivalent Meaning of Value
+DCM 121052 Presence of property
+DCM 121053 Present
+DCM 121054 Absent
+DCM 121055 Path
+DCM 121056 Area outline
+DCM 121057 Perimeter outline
+DCM 121058 Procedure reported
+DCM 121059 Presence Undetermined
+DCM 121060 History
+DCM 121061 Device Observer Manufacturer Class UID
+DCM 121062 Request
+DCM 121064 Current Procedure Descriptions
+DCM 121065 Procedure Description
+DCM 121066 Prior Procedure Descriptions
+DCM 121068 Previous Findings
+DCM 121069 Previous Finding
+DCM 121070 Findings
+DCM 121071 Finding
+DCM 121072 Impressions
+DCM 121073 Impression
+DCM 121074 Recommendations
+DCM 121075 Recommendation
+DCM 121076 Conclusions
+DCM 121077 Conclusion
+DCM 121078 Addendum
+DCM 121079 Baseline
+DCM 121080 Best illustration of finding
+DCM 121081 Physician
+DCM 121082 Nurse
+DCM 121083 Technologist
+DCM 121084 Radiographer
+DCM 121085 Intern
+DCM 121086 Resident
+DCM 121087 Registrar
+DCM 121088 Fellow
+DCM 121089 Attending [Consultant]
+DCM 121090 Scrub nurse
+DCM 121091 Surgeon
+DCM 121092 Sonologist
+DCM 121093 Sonographer
+DCM 121094 Performing
+DCM 121095 Referring
+DCM 121096 Requesting
+DCM 121097 Recording
+DCM 121098 Verifying
+DCM 121099 Assisting
+DCM 121100 Circulating
+DCM 121101 Standby
+DCM 121102 Other sex
+DCM 121103 Undetermined sex
+DCM 121104 Ambiguous sex
+DCM 121105 Radiation Physicist
+DCM 121109 Indications for Procedure
+DCM 121110 Patient Presentation
+DCM 121111 Summary
+DCM 121112 Source of Measurement
+DCM 121113 Complications
+DCM 121114 Performing Physician
+DCM 121115 Discharge Summary
+DCM 121116 Proximal Finding Site
+DCM 121117 Distal Finding Site
+DCM 121118 Patient Characteristics
+DCM 121121 Room identification
+DCM 121122 Equipment Identification
+DCM 121124 Procedure Action Item ID
+DCM 121125 DateTime of Recording of Log Entry
+DCM 121126 Performed Procedure Step SOP Instance UID
+DCM 121127 Performed Procedure Step SOP Class UID
+DCM 121128 Procedure Action Duration
+DCM 121130 Start Procedure Action Item
+DCM 121131 End Procedure Action Item
+DCM 121132 Suspend Procedure Action Item
+DCM 121133 Resume Procedure Action Item
+DCM 121135 Observation DateTime Qualifier
+DCM 121138 Image Acquired
+DCM 121139 Modality
+DCM 121140 Number of Frames
+DCM 121141 Image Type
+DCM 121142 Acquisition Duration
+DCM 121143 Waveform Acquired
+DCM 121144 Document Title
+DCM 121146 Quantity of Material
+DCM 121147 Billing Code
+DCM 121150 Device Code
+DCM 121151 Lesion Identifier
+DCM 121152 Person administering drug/contrast
+DCM 121153 Lesion Risk
+DCM 121154 Intervention attempt identifier
+DCM 121155 Deployment
+DCM 121156 Percutaneous Entry Action
+DCM 121160 Oxygen Administration Rate
+DCM 121163 By ventilator
+DCM 121165 Patient Assessment Performed
+DCM 121180 Key Images
+DCM 121181 DICOM Object Catalog
 DCM 121190 Referenced Frames
 DCM 121191 Referenced Segment
+DCM 121192 Device Subject
+DCM 121193 Device Subject Name
+DCM 121194 Device Subject Manufacturer
+DCM 121195 Device Subject Model Name
+DCM 121196 Device Subject Serial Number
+DCM 121197 Device Subject Physical Location during observation
+DCM 121198 Device Subject UID
+DCM 121200 Illustration of ROI
+DCM 121201 Area Outline
+DCM 121202 Area of Defined Region
+DCM 121206 Distance
+DCM 121207 Height
+DCM 121210 Path
+DCM 121211 Path length
+DCM 121213 Perimeter Outline
+DCM 121214 Referenced Segmentation Frame
+DCM 121216 Volume estimated from single 2D region
+DCM 121217 Volume estimated from three or more non-coplanar 2D regions
+DCM 121218 Volume estimated from two non-coplanar 2D regions
+DCM 121219 Volume of bounding three dimensional region
+DCM 121220 Volume of circumscribed sphere
+DCM 121221 Volume of ellipsoid
+DCM 121222 Volume of sphere
+DCM 121224 Acetabular angle
+DCM 121227 Line segment length
+DCM 121230 Path Vertex
+DCM 121231 Volume Surface
+DCM 121232 Source series for segmentation
+DCM 121233 Source image for segmentation
+DCM 121290 Patient exposure to ionizing radiation
+DCM 121291 Results communicated
 DCM 121310 RT treatment plan for the position being verified
 DCM 121311 Localizer
 DCM 121312 Biopsy localizer
@@ -351,17 +1232,282 @@ DCM 121377 Composed with radiobiological effects
 DCM 121378 Composed with weighting for fractions delivered
 DCM 121380 Active Ingredient Undiluted Concentration
 DCM 121381 Contrast/Bolus Ingredient Opaque
+DCM 121384 RT Plan Label
+DCM 121385 Current Fraction Number
+DCM 121386 Number of Fractions Planned
+DCM 121387 Number of Fractions Completed
+DCM 121388 Checked-In Status
+DCM 121389 Referenced Beam Number
+DCM 121402 Normality
+DCM 121403 Level of Significance
+DCM 121404 Selection Status
+DCM 121405 Population description
+DCM 121406 Reference Authority
+DCM 121407 Normal Range description
+DCM 121408 Normal Range Authority
+DCM 121414 Standard deviation of population
+DCM 121415 Percentile Ranking of measurement
+DCM 121416 Z-Score of measurement
+DCM 121417 2 Sigma deviation of population
+DCM 121425 Index
+DCM 121427 Estimated
+DCM 121428 Calculated
+DCM 121430 Concern
+DCM 121431 DateTime Concern Noted
+DCM 121432 DateTime Concern Resolved
+DCM 121433 DateTime Problem Resolved
+DCM 121434 Service Delivery Location
+DCM 121435 Service Performer
+DCM 121436 Medical Device Used
+DCM 121437 Pharmacologic and exercise stress test
+DCM 121438 Paced stress test
+DCM 121439 Correction of congenital cardiovascular deformity
+DCM 121734 RT Treatment QA with RT Ion Plan Difference Check
+DCM 122046 Equipment failure
+DCM 122062 15-Lead ECG
+DCM 122090 Intervention Action
+DCM 122099 ST change from baseline
+DCM 122105 DateTime of Intervention
+DCM 122106 Duration of Intervention
+DCM 122107 Baseline Stenosis Measurement
+DCM 122108 Post-Intervention Stenosis Measurement
+DCM 122109 Baseline TIMI Flow
+DCM 122110 Post-Intervention TIMI Flow
+DCM 122111 Primary Intervention Device
+DCM 122120 Hemodynamics Report
+DCM 122121 Atrial pressure measurements
+DCM 122122 Ventricular pressure measurements
+DCM 122123 Gradient assessment
+DCM 122124 Blood velocity measurements
+DCM 122125 Blood lab measurements
+DCM 122126 Derived Hemodynamic Measurements
+DCM 122127 Clinical Context
+DCM 122128 Patient Transferred From
+DCM 122129 PCI during this procedure
+DCM 122130 Dose Area Product
+DCM 122131 Degree of Thrombus
+DCM 122132 Severity of Calcification
+DCM 122133 Lesion Morphology
+DCM 122134 Vessel Morphology
+DCM 122138 Circulatory Support
+DCM 122139 Reason for Study
+DCM 122140 Comparison with Prior Study Done
+DCM 122141 Electrode Placement
+DCM 122142 Acquisition Device Type
+DCM 122143 Acquisition Device ID
+DCM 122144 Quantitative Analysis
+DCM 122145 Qualitative Analysis
+DCM 122146 Procedure DateTime
+DCM 122147 Clinical Interpretation
+DCM 122148 Lead ID
+DCM 122149 Beat Number
+DCM 122150 Compound Statement
+DCM 122151 Trend
+DCM 122152 Statement
+DCM 122153 Statement Modifier
+DCM 122154 Conjunctive Term
+DCM 122157 Probability
+DCM 122158 ECG Global Measurements
+DCM 122159 ECG Lead Measurements
+DCM 122160 Derived Area, Non-Valve
+DCM 122163 Discharge DateTime
+DCM 122164 Coronary Artery Bypass During This Admission
+DCM 122165 DateTime of Death
+DCM 122166 Death During This Admission
+DCM 122170 Type of Myocardial Infarction
+DCM 122172 Acute MI Present
+DCM 122173 ST Elevation Onset DateTime
+DCM 122175 Number of lesion interventions attempted
+DCM 122176 Number of lesion interventions successful
+DCM 122177 Procedure Result
+DCM 122178 Lesion Intervention Information
+DCM 122179 Peri-procedural MI occurred
+DCM 122180 CK-MB baseline
+DCM 122181 CK-MB peak
+DCM 122183 Blood temperature
+DCM 122190 Max dp/dt/P
+DCM 122192 Indicator appearance time
+DCM 122193 Maximum pressure acceleration
+DCM 122194 Ventricular Systolic blood pressure
+DCM 122195 Pulse Strength
+DCM 122221 Thorax diameter, sagittal
+DCM 122222 Procedure Environmental Characteristics
+DCM 122223 Room oxygen concentration
+DCM 122224 Room temperature
+DCM 122225 Room Barometric pressure
+DCM 122227 Left to Right Flow
+DCM 122228 Right to Left Flow
+DCM 122229 Arteriovenous difference
+DCM 122237 Corrected Sinus Node Recovery Time
+DCM 122238 Max volume normalized to 50mmHg pulse pressure
+DCM 122239 Oxygen Consumption
+DCM 122262 Area = Flow / 44.5 * sqrt(Gradient[mmHg])
+DCM 122263 MVA = Flow / 38.0 * sqrt(Gradient[mmHg])
+DCM 122265 BMI = Wt / Ht ^ 2
+DCM 122291 Quantitative Arteriography Report
+DCM 122292 Quantitative Ventriculography Report
+DCM 122319 Catheter Size
+DCM 122320 Injectate Temperature
+DCM 122321 Injectate Volume
+DCM 122322 Calibration Factor
+DCM 122325 IVUS Report
+DCM 122336 Vascular Volume measurement length
+DCM 122337 Relative position
+DCM 122339 Stent Volume Obstruction
+DCM 122340 Fiducial feature
+DCM 122354 Plaque Burden
+DCM 122355 Arc of Calcium
+DCM 122387 Dissection Classification
+DCM 122391 Relative Stenosis Severity
+DCM 122393 Restenotic Lesion
 DCM 122400 Simultaneously Acquired
 DCM 122401 Same Anatomy
 DCM 122402 Same Indication
 DCM 122403 For Attenuation Correction
+DCM 122404 Reconstructed
+DCM 122405 Algorithm Manufacturer
+DCM 122410 Contour Realignment
+DCM 122411 Threshold Value
+DCM 122417 Regional Abnormal Wall Motion
+DCM 122421 Calibration Object
+DCM 122422 Calibration Method
+DCM 122423 Calibration Object Size
+DCM 122428 Area Length Method
+DCM 122429 Volume Method
+DCM 122430 Reference Method
+DCM 122431 Regression Slope ED
+DCM 122432 Regression Offset ED
+DCM 122433 Regression Slope ES
+DCM 122434 Regression Offset ES
+DCM 122435 Regression Volume Exponent
+DCM 122438 Reference Points
+DCM 122445 Wall Thickness
+DCM 122446 Wall Volume
+DCM 122448 Wall Stress
+DCM 122449 Centerline Wall Motion Analysis
+DCM 122450 Normalized Chord Length
+DCM 122451 Abnormal Region
+DCM 122452 First Chord of Abnormal Region
+DCM 122453 Last Chord of Abnormal Region
+DCM 122459 Territory Region Severity
+DCM 122461 Opposite Region Severity
+DCM 122465 RCA Region in ROA Projection
+DCM 122480 Vessel Lumen Cross-Sectional Area
+DCM 122481 Contour Start
+DCM 122482 Contour End
 DCM 122485 Sphere
+DCM 122493 Radial Based Wall Motion Analysis
+DCM 122495 Regional Contribution to Ejection Fraction
+DCM 122496 Radial Shortening
+DCM 122497 Landmark Based Wall Motion Analysis
+DCM 122498 Slice Contribution to Ejection Fraction
+DCM 122499 Frame to Frame Analysis
+DCM 122501 Area of closed irregular polygon
+DCM 122502 Area of a closed NURBS
+DCM 122507 Left Contour
+DCM 122508 Right Contour
+DCM 122509 Diameter Graph
+DCM 122510 Length Luminal Segment
+DCM 122511 Graph Increment
+DCM 122516 Site of Maximum Luminal
+DCM 122517 Densitometric Luminal Cross-sectional Area Graph
+DCM 122528 Position of Proximal Border
+DCM 122529 Position of Distal Border
+DCM 122542 Plaque Area
+DCM 122544 Diameter Symmetry
+DCM 122545 Area Symmetry
+DCM 122546 Inflow Angle
+DCM 122547 Outflow Angle
+DCM 122548 Stenotic Flow Reserve
+DCM 122549 Poiseuille Resistance
+DCM 122550 Turbulence Resistance
+DCM 122551 Pressure Drop at SFR
+DCM 122554 Segmentation Method
+DCM 122555 Estimated Normal Flow
+DCM 122582 Left ventricular posterobasal segment
+DCM 122600 Cardiovascular Analysis Report
+DCM 122601 Ventricular Analysis
+DCM 122602 Myocardial Perfusion Analysis
+DCM 122603 Calcium Scoring Analysis
+DCM 122604 Flow Quantification
+DCM 122605 Vascular Morphological Analysis
+DCM 122606 Vascular Functional Analysis
+DCM 122607 Thickening Analysis
+DCM 122608 Absolute Values Of Ventricular Measurements
+DCM 122609 Normalized Values Of Ventricular Measurements
+DCM 122611 Reference Point
+DCM 122616 Peak Ejection Rate
+DCM 122617 Peak Ejection Time
+DCM 122618 Peak Filling Rate
+DCM 122619 Peak Filling Time
+DCM 122624 Wall Thickness Ratio end-systolic to end-diastolic
+DCM 122627 Curve Fit Method
+DCM 122628 Baseline Result Correction
+DCM 122635 MR Perfusion Peak
+DCM 122636 MR Perfusion Slope
+DCM 122637 MR Perfusion Time Integral
+DCM 122640 Image Interval
+DCM 122642 Velocity Encoding Minimum Value
+DCM 122643 Velocity Encoding Maximum Value
+DCM 122645 Net Forward Volume
+DCM 122657 Agatston Score Threshold
+DCM 122658 Calcium Mass Threshold
+DCM 122659 Calcium Scoring Calibration
+DCM 122660 Calcium Volume
+DCM 122661 Calcium Mass
+DCM 122665 Time interval since injection of contrast media
+DCM 122666 Time relative to R-wave peak
+DCM 122667 Blood velocity vs. time of cardiac cycle
+DCM 122668 Time interval since detection of contrast bolus
+DCM 122670 Papillary Muscle Included/Excluded
+DCM 122685 Stent Composition
+DCM 122686 Parent Vessel Finding
+DCM 122698 X-Concept
+DCM 122699 Y-Concept
+DCM 122700 Indications for Pharmacological Stress
+DCM 122701 Procedure time base
+DCM 122702 Treadmill speed
+DCM 122703 Treadmill gradient
+DCM 122704 Ergometer power
+DCM 122705 Pharmacological Stress Agent Dose Rate
+DCM 122706 Rating of Perceived Exertion
+DCM 122707 Number of Ectopic Beats
+DCM 122708 Double Product
+DCM 122709 Activity workload
+DCM 122710 Time since start of stage
+DCM 122711 Exercise duration after stress agent injection
+DCM 122712 Imaging Start DateTime
+DCM 122713 Attenuation correction method
+DCM 122715 Pharmacological Stress Agent Dose
+DCM 122716 Maximum Power Output Achieved
+DCM 122717 Peak activity workload
+DCM 122718 Peak Double Product
 DCM 122720 OSEM algorithm
 DCM 122721 Chang method
 DCM 122726 Algorithmic Attenuation Correction
 DCM 122727 NM Transmission Attenuation Correction
 DCM 122728 CT-based Attenuation Correction
 DCM 122729 No Attenuation Correction
+DCM 122730 Bazett QTc Algorithm
+DCM 122731 Hodges QTc Algorithm
+DCM 122739 Overall study quality
+DCM 122760 Stress test score
+DCM 122762 Number of diseased vessel territories
+DCM 122764 Weight exceeds equipment limit
+DCM 122768 Difference in Ejection Fraction
+DCM 122769 Difference in ED LV Volume
+DCM 123001 Radiopharmaceutical
+DCM 123003 Radiopharmaceutical Start DateTime
+DCM 123004 Radiopharmaceutical Stop DateTime
+DCM 123005 Radiopharmaceutical Volume
+DCM 123006 Radionuclide Total Dose
+DCM 123007 Radiopharmaceutical Specific Activity
+DCM 123009 Radionuclide Syringe Counts
+DCM 123010 Radionuclide Residual Syringe Counts
+DCM 123011 Contrast/Bolus Agent
+DCM 123014 Target Region
+DCM 123015 Imaging Direction
+DCM 123016 Imaging Conditions
 DCM 123101 Neighborhood Analysis
 DCM 123102 Adaptive Filtering
 DCM 123103 Edge Detection
@@ -373,6 +1519,19 @@ DCM 123108 Multispectral Processing
 DCM 123109 Manual Processing
 DCM 123110 Artificial Intelligence
 DCM 123111 Deformable Models
+DCM 125001 Fetal Biometry Ratios
+DCM 125002 Fetal Biometry
+DCM 125003 Fetal Long Bones
+DCM 125004 Fetal Cranium
+DCM 125005 Biometry Group
+DCM 125006 Biophysical Profile
+DCM 125007 Measurement Group
+DCM 125008 Fetus Summary
+DCM 125009 Early Gestation
+DCM 125010 Identifier
+DCM 125011 Pelvis and Uterus
+DCM 125015 Fetus Characteristics
+DCM 125016 Fetal Measurements
 DCM 125021 Frame of Reference Identity
 DCM 125022 Fiducial Alignment
 DCM 125023 Acquisition Equipment Alignment
@@ -383,6 +1542,67 @@ DCM 125027 Deformed for Registration
 DCM 125028 Source Deformable Spatial Registration
 DCM 125040 Background
 DCM 125041 Registration Input
+DCM 125100 Vascular Ultrasound Procedure Report
+DCM 125101 Vessel Branch
+DCM 125102 Graft Type
+DCM 125105 Measurement Orientation
+DCM 125106 Doppler Angle
+DCM 125107 Sample Volume Depth
+DCM 125201 Illustration of Finding
+DCM 125202 LV Wall Motion Score Index
+DCM 125203 Acquisition Protocol
+DCM 125206 Cube
+DCM 125230 Power Doppler
+DCM 125231 3D mode
+DCM 125301 Pre-coordinated Measurements
+DCM 125302 Post-coordinated Measurements
+DCM 125303 Adhoc Measurements
+DCM 125304 Untrackable Measurement
+DCM 125305 Finding Observation Type
+DCM 125306 Measurement Type
+DCM 125307 Measured Property
+DCM 125308 Measurement Divisor
+DCM 125309 Short Label
+DCM 125310 Staged Measurements
+DCM 126000 Imaging Measurement Report
+DCM 126001 Oncology Measurement Report
+DCM 126002 Dynamic Contrast MR Measurement Report
+DCM 126003 PET Measurement Report
+DCM 126010 Imaging Measurements
+DCM 126011 Derived Imaging Measurements
+DCM 126021 Multiparametric MRI of prostate
+DCM 126029 LWH method for volume of ellipsoid
+DCM 126030 Sum of segmented voxel method for volume
+DCM 126031 Peak Value Within ROI
+DCM 126032 Metabolic Volume
+DCM 126033 Total Lesion Glycolysis
+DCM 126034 Glycolysis
+DCM 126035 Total Lesion Proliferation
+DCM 126036 Proliferative Activity
+DCM 126037 Standardized Added Metabolic Activity (SAM)
+DCM 126038 Standardized Added Metabolic Activity (SAM) Background
+DCM 126039 Lesion to Background SUV Ratio
+DCM 126040 Background for Lesion to Background SUV Ratio
+DCM 126050 Fractal Dimension
+DCM 126051 Skewness
+DCM 126052 Kurtosis
+DCM 126060 Joint Entropy of GLCM
+DCM 126061 Root Angular Second Moment of GLCM
+DCM 126062 Inverse Difference Moment of GLCM
+DCM 126063 Contrast of GLCM
+DCM 126064 Dissimilarity of GLCM
+DCM 126065 Angular Second Moment of GLCM
+DCM 126066 Correlation of GLCM
+DCM 126067 Gray Level Co-occurrence Matrix
+DCM 126070 Subject Time Point Identifier
+DCM 126071 Protocol Time Point Identifier
+DCM 126072 Time Point Type
+DCM 126073 Time Point Order
+DCM 126100 Real World Value Map used for measurement
+DCM 126200 Image Library Group
+DCM 126201 Acquisition Date
+DCM 126202 Acquisition Time
+DCM 126203 PET Radionuclide Incubation Time
 DCM 126220 R2-Coefficient
 DCM 126221 Chi-square
 DCM 126222 D-W
@@ -396,11 +1616,13 @@ DCM 126321 IAUC60
 DCM 126322 IAUC90
 DCM 126323 IAUC180
 DCM 126324 IAUCBN
-DCM 126325 IAUC60BN
-DCM 126326 IAUC90BN
+DCM 126325 IAUCBN60
+DCM 126326 IAUCBN90
 DCM 126327 IAUC180BN
 DCM 126330 tau_m
 DCM 126331 vp
+DCM 126345 Gamma Capillary Transit Time (GCCT) Model
+DCM 126353 T1 Used For Calculation
 DCM 126370 Time of Peak Concentration
 DCM 126371 Bolus Arrival Time
 DCM 126372 Time of Leading Half-Peak Concentration
@@ -424,12 +1646,19 @@ DCM 126403 SUVbsa
 DCM 126404 SUVibw
 DCM 126405 SUVlbm(Janma)
 DCM 126406 SUVlbm(James128)
+DCM 126410 SUV body weight calculation method
+DCM 126411 SUV lean body mass calculation method
+DCM 126412 SUV body surface area calculation method
+DCM 126413 SUV ideal body weight calculation method
+DCM 126414 SUV lean body mass calculation Janmahasatian method
+DCM 126415 SUV lean body mass calculation method using 128 multiplier
 DCM 126500 Pittsburgh compound B C^11^
+DCM 126501 Florbetaben F^18^
 DCM 126502 T807 F^18^
 DCM 126503 Flubatine F^18^
 DCM 126509 Lutetium^177^ n-acetylaspartylglutamate
-DCM 126510 Monoclonal Antibody ^64^Cu
-DCM 126511 Monoclonal Antibody ^89^Zr
+DCM 126510 Monoclonal Antibody (mAb) ^64^Cu
+DCM 126511 Monoclonal Antibody (mAb) ^89^Zr
 DCM 126512 Trastuzumab ^89^Zr
 DCM 126513 Cetuximab ^89^Zr
 DCM 126514 J591 ^89^Zr
@@ -455,13 +1684,16 @@ DCM 126704 Fallypride C^11^
 DCM 126705 Fallypride F^18^
 DCM 126706 FLB 457 C^11^
 DCM 126707 Fluorotriopride F^18^
+DCM 126708 Fluoromisonidazole (FMISO) F^18^
 DCM 126709 Glutamine C^11^
 DCM 126710 Glutamine C^14^
 DCM 126711 Glutamine F^18^
+DCM 126712 Flubatine F^18^
 DCM 126713 2FA F^18^
 DCM 126714 Nifene F^18^
 DCM 126715 CLR1404 I^124^
 DCM 126716 CLR1404 I^131^
+DCM 126717 THK5351 F^18^
 DCM 126718 Flurpiridaz F^18^
 DCM 126719 RO6924963 ^11^C
 DCM 126720 RO6931643 ^11^C
@@ -529,16 +1761,139 @@ DCM 126830 left first
 DCM 126831 right first
 DCM 126832 posterior first
 DCM 126833 anterior first
+DCM 127001 Preclinical Small Animal Imaging Acquisition Context
+DCM 127005 Animal handling during specified phase
+DCM 127006 Phase of animal handling
+DCM 127010 Biosafety conditions
+DCM 127011 Reason for biosafety controls
+DCM 127040 Heating conditions
+DCM 127050 Circadian effects
 DCM 127070 Retro-orbital route
+DCM 127110 Housing role
+DCM 127120 Animal housing
+DCM 127121 Animal room type
+DCM 127122 Animal room identifier
+DCM 127125 Housing manufacturer
+DCM 127126 Housing rack product name
+DCM 127127 Housing rack product code
+DCM 127128 Housing unit product name
+DCM 127129 Housing unit product code
+DCM 127130 Housing unit lid product name
+DCM 127131 Housing unit lid product code
+DCM 127140 Number of racks per room
+DCM 127141 Number of housing units per rack
+DCM 127142 Housing unit location in rack
+DCM 127143 Number of animals within same housing unit
+DCM 127144 Sex of animals within same housing unit
+DCM 127145 Sex of handler
+DCM 127146 Mixed sex
+DCM 127150 Total duration in housing
+DCM 127151 Housing change interval
+DCM 127152 Manual handling interval
+DCM 127153 Housing unit movement
+DCM 127160 Housing unit width
+DCM 127161 Housing unit height
+DCM 127162 Housing unit length
+DCM 127170 Housing individually ventilated
+DCM 127172 Air changes
+DCM 127175 Housing unit reuse
+DCM 127180 Bedding manufacturer
+DCM 127181 Bedding product name
+DCM 127182 Bedding product code
+DCM 127183 Bedding volume
+DCM 127184 Bedding mass
+DCM 127185 Bedding depth
+DCM 127190 Enrichment material
+DCM 127191 Enrichment manufacturer
+DCM 127192 Enrichment material present
+DCM 127193 Exerciser device present
+DCM 127195 Shelter type
+DCM 127196 Shelter manufacturer
+DCM 127197 Shelter product name
+DCM 127198 Shelter product code
+DCM 127200 Feed manufacturer
+DCM 127201 Feed product name
+DCM 127202 Feed product code
+DCM 127205 Feed source
+DCM 127210 Feedback temperature regulation
+DCM 127214 Total duration of light-dark cycle
+DCM 127215 Lights on time of day
+DCM 127300 Anesthesia Method Set
+DCM 127301 Anesthesia Method
+DCM 127302 Anesthesia Category
+DCM 127303 Anesthesia SubCategory
+DCM 127310 Airway Management Set
+DCM 127312 Airway Management Method
+DCM 127313 Airway Sub-Management Method
+DCM 127320 Medications Set
+DCM 127400 Exogenous substance
+DCM 127401 Tissue of origin
+DCM 127402 Taxonomic rank of origin
+DCM 127411 Strain
+DCM 127412 Strain description
+DCM 127413 Nomenclature
+DCM 127414 Genetic modifications
+DCM 127415 Genetic modifications description
+DCM 127450 Stereotactic coordinates
+DCM 127451 Position reference indicator
+DCM 127855 Non-ionic iodinated contrast agent
+DCM 127857 Glucose Measurement Date
+DCM 127858 Glucose Measurement Time
+DCM 128002 Modality to Read
+DCM 128003 Reader Specialty
+DCM 128004 Report Requested
+DCM 128011 Neuroradiologic Imaging Specialty
+DCM 128144 Impaired Renal Function
 DCM 128151 Laser Cross-hairs
+DCM 128180 For RT Workflow
 DCM 128181 Diagnostic Source Images
 DCM 128182 Segmentation Result
 DCM 128183 Registration Result
+DCM 128184 Pre-Planning Result
+DCM 128185 RT Prescription Result
 DCM 128186 Dose Calculation Image Series
+DCM 128187 Coordinate Alignment Image Series
+DCM 128188 RT Treatment Simulation Result
+DCM 128189 RT Planning Result
+DCM 128190 Dosimetric Result
+DCM 128191 Patient Setup Verification Result
+DCM 128192 RT Treatment Session Result
+DCM 128193 RT Treatment Course Summary
+DCM 128194 RT Treatment QA Result
+DCM 128195 For Diagnosis
+DCM 128196 For Segmentation
+DCM 128197 For RT Prescription
+DCM 128198 For RT Treatment Planning
+DCM 128199 For Plan Comparison
+DCM 128200 For RT Plan Summation
+DCM 128201 For Physician Review
+DCM 128202 For Physicist Review
+DCM 128203 For Tumor Board
+DCM 128204 For Plan Quality Assurance
+DCM 128205 For Machine Quality Assurance
+DCM 128206 For Patient Setup Verification
+DCM 128207 For Clinical Trial Submission
+DCM 128208 For Tumor Registry
+DCM 128209 RT Workflow Input Used
+DCM 128210 RT Prescription Input Used
+DCM 128211 RT Treatment Planning Input Used
+DCM 128212 RT Plan Summation Input Used
+DCM 128213 Physician Review Input Used
+DCM 128214 Physicist Review Input Used
+DCM 128215 Plan Quality Assurance Input Used
+DCM 128216 Machine Quality Assurance Input Used
+DCM 128217 Patient Setup Verification Input Used
+DCM 128218 Diagnosis Input Used
+DCM 128219 Contouring Input Used
+DCM 128220 Plan Comparison Input Used
+DCM 128221 Tumor Board Input Used
+DCM 128222 Tumor Registry Input Used
+DCM 128223 Clinical Trial Submission Input Used
 DCM 128224 Source measurement
 DCM 128225 Source report
 DCM 128226 Source raw data
 DCM 128227 Source real world value map
+DCM 128230 Pulse Sequence Name
 DCM 128250 Structural image for image processing
 DCM 128251 Flow image for image processing
 DCM 128289 Outer surface of RNFL
@@ -556,9 +1911,68 @@ DCM 128300 Outer surface of the BM
 DCM 128301 Surface of the choroid-sclera interface
 DCM 128302 Outer surface of the CC
 DCM 128303 OCT B-scan analysis
+DCM 128401 Patient Radiation Dose Report
+DCM 128402 Radiation Dose Estimate
+DCM 128403 Radiation Dose Estimate Name
+DCM 128412 Radiation Dose Estimate Representation
+DCM 128413 Distribution Representation
+DCM 128414 Radiation Dose Representation Data
+DCM 128415 Radiation Dose Estimate Methodology
+DCM 128416 SR Instance Used
+DCM 128417 Patient Model Type
+DCM 128420 Radiation Transport Model Type
+DCM 128425 Patient Radiation Dose Model Data
+DCM 128426 Patient Radiation Dose Model Reference
+DCM 128427 Patient Model Demographics
+DCM 128428 Model Minimum Age
+DCM 128429 Event UID Used
+DCM 128430 Model Maximum Age
+DCM 128434 Radiation Dose Estimate Parameters
+DCM 128436 Radiation Dose Composite Parameters
+DCM 128437 Model Patient Sex
+DCM 128438 Model Minimum Weight
+DCM 128439 Model Minimum Height
+DCM 128441 Model Maximum Weight
+DCM 128442 Model Maximum Height
+DCM 128444 Spatial Registration Reference
+DCM 128446 Registration Method
+DCM 128447 Spatial Fiducials
+DCM 128456 Patient Model Registration
+DCM 128457 X-Ray Beam Attenuator
+DCM 128458 Attenuator Category
+DCM 128464 Radiation Dose Estimate Parameter Type
+DCM 128465 Equivalent Attenuator Material
+DCM 128468 Attenuator Description
+DCM 128469 Equivalent Attenuator Thickness
+DCM 128470 X-Ray Attenuator Model Data
+DCM 128472 X-Ray Beam Attenuator Model
+DCM 128474 X-Ray Beam Attenuator Model Reference
+DCM 128475 X-Ray Beam Attenuator Model Registration
+DCM 128476 Radiation Dose Estimate Method
+DCM 128477 Radiation Dose Estimate Method Type
+DCM 128482 Radiation Dose Estimate Method Reference
+DCM 128492 Physical Support
+DCM 128500 Patient Radiation Dose Model
+DCM 128511 Reference to Uncertainty Determination Method
 DCM 128512 Equivalent Dose
 DCM 128513 Absorbed Dose
+DCM 128528 Conversion Factor
+DCM 128531 Maximum Absorbed Radiation Dose
+DCM 128532 Minimum Absorbed Radiation Dose
+DCM 128533 Mean Absorbed Radiation Dose
+DCM 128534 Mode Absorbed Radiation Dose
+DCM 128539 Median Absorbed Radiation Dose
+DCM 128551 Is Repeated Acquisition
+DCM 128552 Reason for Repeating Acquisition
+DCM 128553 Patient motion
+DCM 128554 Suboptimal contrast timing
+DCM 128670 Head of Radiology
+DCM 128671 Chair of Protocol Committee
+DCM 128673 Administrator of Radiology Department
 DCM 128674 Lead Radiologic Technologist
+DCM 128675 Head of Cardiology
+DCM 128676 Representative of Protocol Committee
+DCM 128677 Representative of Ethics Committee
 DCM 128678 Physics Assistant
 DCM 128702 Diode Array
 DCM 128703 Ion Chamber Array
@@ -568,6 +1982,100 @@ DCM 128706 OSLD
 DCM 128707 Ion Chamber
 DCM 128708 Diamond Detector
 DCM 128709 RPLGD
+DCM 128710 For Teaching File Export
+DCM 128711 For Clinical Trial Export
+DCM 128713 For Research Collection Export
+DCM 128714 For Publication Export
+DCM 128723 Teaching File Category
+DCM 128724 Level of Difficulty
+DCM 128739 UDI
+DCM 128740 Longitudinal Temporal Offset from Event
+DCM 128741 Longitudinal Temporal Event Type
+DCM 128750 Equipment Landmark
+DCM 128751 Center of Table Head
+DCM 128752 Equipment Landmark X Position
+DCM 128753 Equipment Landmark Z Position
+DCM 128754 Patient Location Fiducial
+DCM 128756 Equipment Landmark to Patient Fiducial Z Distance
+DCM 128757 Positioner Isocenter Primary Angle
+DCM 128758 Positioner Isocenter Secondary Angle
+DCM 128759 Positioner Isocenter Detector Rotation Angle
+DCM 128760 Positioner Isocenter Primary End Angle
+DCM 128761 Positioner Isocenter Secondary End Angle
+DCM 128762 Positioner Isocenter Detector Rotation End Angle
+DCM 128763 Table Head Tilt End Angle
+DCM 128764 Table Horizontal Rotation End Angle
+DCM 128765 Table Cradle Tilt End Angle
+DCM 128766 Table X Position to Isocenter
+DCM 128767 Table Y Position to Isocenter
+DCM 128768 Table Z Position to Isocenter
+DCM 128769 Table X End Position to Isocenter
+DCM 128770 Table Y End Position to Isocenter
+DCM 128771 Table Z End Position to Isocenter
+DCM 128772 Reference Basis
+DCM 128773 Reference Geometry
+DCM 128774 Person Observer's Login Name
+DCM 128775 Identifier within Person Observer's Role
+DCM 128776 Gray Level Run Length Matrix
+DCM 128777 Gray Level Size Zone Matrix
+DCM 128778 Gray Level Distance Zone Matrix
+DCM 128779 Neighbourhood Grey Tone Difference Matrix
+DCM 128780 Neighbouring Grey Level Dependence Matrix
+DCM 128781 Joint Maximum of GLCM
+DCM 128782 Joint Average of GLCM
+DCM 128783 Joint Variance of GLCM
+DCM 128784 Difference Average of GLCM
+DCM 128785 Difference Variance of GLCM
+DCM 128786 Difference Entropy of GLCM
+DCM 128787 Sum Average of GLCM
+DCM 128788 Sum Variance of GLCM
+DCM 128789 Sum Entropy of GLCM
+DCM 128790 Inverse Difference of GLCM
+DCM 128791 Inverse Difference Normalized of GLCM
+DCM 128792 Inverse Difference Moment Normalized of GLCM
+DCM 128793 Inverse Variance of GLCM
+DCM 128794 Autocorrelation of GLCM
+DCM 128795 Cluster Tendency of GLCM
+DCM 128796 Cluster Shade of GLCM
+DCM 128797 Cluster Prominence of GLCM
+DCM 128798 First Measure of Information Correlation of GLCM
+DCM 128799 Second Measure of Information Correlation of GLCM
+DCM 128801 Short Runs Emphasis
+DCM 128802 Long Runs Emphasis
+DCM 128803 Low Gray Level Run Emphasis
+DCM 128804 High Gray Level Run Emphasis
+DCM 128805 Short Run Low Gray Level Emphasis
+DCM 128806 Short Run High Gray Level Emphasis
+DCM 128807 Long Run Low Gray Level Emphasis
+DCM 128808 Long Run High Gray Level Emphasis
+DCM 128809 Gray Level Nonuniformity in Runs
+DCM 128810 Gray Level Nonuniformity in Runs Normalized
+DCM 128811 Run Length Nonuniformity
+DCM 128812 Run Length Nonuniformity Normalized
+DCM 128813 Run Percentage
+DCM 128814 Gray Level Variance in Runs
+DCM 128815 Run Length Variance
+DCM 128816 Run Entropy
+DCM 128821 Small Zone Emphasis
+DCM 128822 Large Zone Emphasis
+DCM 128823 Low Gray Level Zone Emphasis
+DCM 128824 High Gray Level Zone Emphasis
+DCM 128825 Small Zone Low Gray Level Emphasis
+DCM 128826 Small Zone High Gray Level Emphasis
+DCM 128827 Large Zone Low Gray Level Emphasis
+DCM 128828 Large Zone High Gray Level Emphasis
+DCM 128829 Gray Level Nonuniformity of Zone Counts
+DCM 128830 Gray Level Nonuniformity of Zone Counts Normalized
+DCM 128831 Zone Size Nonuniformity
+DCM 128832 Zone Size Nonuniformity Normalized
+DCM 128833 Zone Percentage
+DCM 128834 Gray Level Variance in Zones
+DCM 128835 Zone Size Variance
+DCM 128836 Zone Size Entropy
+DCM 129001 Eligibility Reader
+DCM 129002 Designator
+DCM 129003 Image Quality Controller
+DCM 129004 Results Quality Controller
 DCM 129100 Fat fraction
 DCM 129101 Water/fat in phase
 DCM 129102 Water/fat out of phase
@@ -584,6 +2092,14 @@ DCM 129211 Registration created during Treatment
 DCM 129212 Dose from prior Treatment
 DCM 129320 Effective Atomic Number
 DCM 129321 Modified Hounsfield Unit
+DCM 129322 Value-based Image
+DCM 129323 Material Specific Image
+DCM 129324 Material Removed Image
+DCM 129325 Material Highlighted Image
+DCM 129326 Material Suppressed Image
+DCM 129327 Material Recalculated Image
+DCM 129328 Volume Occupancy Image
+DCM 129329 Mass Occupancy Image
 DCM 130001 Minimum Surface Radiation Dose
 DCM 130002 Maximum Surface Radiation Dose
 DCM 130003 Minimum Radiation Dose
@@ -593,18 +2109,44 @@ DCM 130006 Maximum Mean Radiation Dose
 DCM 130007 Minimum Equivalent Uniform Dose
 DCM 130008 Maximum Equivalent Uniform Dose
 DCM 130009 Prescription Radiation Dose
+DCM 130010 Minimum Conformity Index
+DCM 130011 Minimum Healthy Tissue Conformity Index
+DCM 130012 Minimum Conformation Number
+DCM 130013 Maximum Homogeneity Index
 DCM 130014 Minimum Percent Volume at Radiation Dose
 DCM 130015 Maximum Percent Volume at Radiation Dose
 DCM 130016 Minimum Absolute Volume at Radiation Dose
 DCM 130017 Maximum Absolute Volume at Radiation Dose
 DCM 130018 Minimize Meterset
+DCM 130019 Specified Radiation Dose
+DCM 130020 Specified Volume Size
+DCM 130021 Specified Volume Percentage
+DCM 130022 Radiation Characteristics Note
+DCM 130023 Beam Shaping Note
+DCM 130024 Treatment Planning Note
+DCM 130025 Special Procedure Note
+DCM 130026 Patient Positioning Note
+DCM 130027 4D Radiation Treatment Note
+DCM 130028 Patient Setup Note
+DCM 130029 Previous Treatment Note
+DCM 130030 Planning Imaging Note
+DCM 130031 Delivery Verification Note
+DCM 130032 Simulation Note
+DCM 130033 Radiation Therapy Particle
+DCM 130034 RT Beam Energy
+DCM 130035 Patient Positioning Procedure Note
+DCM 130036 QA Process Note
+DCM 130037 Ion Therapy Particle
+DCM 130038 Brachytherapy Isotope
+DCM 130039 Adaptive Radiation Therapy Note
+DCM 130040 Teletherapy Isotope
 DCM 130041 RT Target
 DCM 130042 RT Dose Calculation Structure
 DCM 130043 RT Geometric Information
 DCM 130044 Fixation or Positioning Device
 DCM 130045 Brachytherapy Device
 DCM 130046 Non-specific Volume
-DCM 130047 External Body Model
+DCM 130047 External Body Structure
 DCM 130048 Unclassified Volume
 DCM 130049 CTV Nodal
 DCM 130050 CTV Primary
@@ -639,7 +2181,20 @@ DCM 130078 Brachytherapy source applicator
 DCM 130079 Brachytherapy channel shield
 DCM 130080 Brachytherapy channel
 DCM 130081 Unclassified Combination
+DCM 130082 Relative Mass Density
+DCM 130083 Relative Electron Density
+DCM 130084 Effective Z
+DCM 130085 Effective Z per A
 DCM 130086 Relative Linear Stopping Power
+DCM 130087 Reference Energy
+DCM 130088 Linear Cell Kill Factor
+DCM 130089 Quadratic Cell Kill Factor
+DCM 130090 High Dose Fraction Linear Cell Kill Factor
+DCM 130091 Half-time for Tissue Repair
+DCM 130092 High Dose Fraction Transition Dose
+DCM 130093 Atomic Number
+DCM 130094 Elemental Composition Atomic Mass Fraction
+DCM 130095 alpha gEUD Value
 DCM 130096 Single Fraction
 DCM 130097 Standard Fractionation
 DCM 130098 Hypo-fractionation
@@ -687,7 +2242,81 @@ DCM 130141 ^3^Helium nucleus
 DCM 130142 ^4^Helium nucleus
 DCM 130143 ^12^Carbon nucleus
 DCM 130144 ^16^Oxygen nucleus
+DCM 130165 Total Keep Vein Open Volume Administered
+DCM 130170 Automatic with Manual Hold Phase
+DCM 130172 Manually Triggered Injection Information
+DCM 130181 Administration Mode
+DCM 130182 Planned Imaging Agent Administration Procedure Report
+DCM 130183 Imaging Agent Information
+DCM 130184 Osmolality at 37C
+DCM 130185 Osmolarity at 37C
+DCM 130186 Viscosity at 37C
+DCM 130187 Imaging Agent Warmed
+DCM 130188 Contrast Transverse Relaxivity
+DCM 130189 Is Ionic
+DCM 130190 Dosing Factor
+DCM 130191 Imaging Agent Component Usage
+DCM 130192 Imaging Agent Administration Steps
+DCM 130193 Pressure Limit
+DCM 130194 Time after the start of injection
+DCM 130195 Imaging Agent Administration Step
+DCM 130196 Imaging Agent Administration Step Identifier
+DCM 130197 Imaging Agent Administration Delay
+DCM 130198 Scan Delay
+DCM 130199 Imaging Agent Administration Steps Description
+DCM 130200 Imaging Agent Administration Protocol Name
+DCM 130202 Imaging Agent Administration Phase
+DCM 130203 Imaging Agent Administration Phase Identifier
+DCM 130204 Imaging Agent Administration Phase Type
+DCM 130205 Initial Volume of Imaging Agent in Container
+DCM 130206 Residual Volume of Imaging Agent in Container
+DCM 130207 Rise Time
+DCM 130208 Starting Flow Rate of administration
+DCM 130209 Ending Flow Rate of administration
+DCM 130210 Bolus Shaping Curve
+DCM 130211 Imaging Agent Administration Completion Status
+DCM 130212 Imaging Agent Administration Adverse Events
+DCM 130214 Estimated Extravasation Volume
+DCM 130215 Adverse Event Detection DateTime
+DCM 130216 Referenced Imaging Agent Administration Step UID
+DCM 130217 Referenced Imaging Agent Administration Phase Identifier
+DCM 130218 Programmable Injector Device
+DCM 130219 Number of Injector Heads
+DCM 130220 Administration discontinued
+DCM 130221 Imaging Agent Volume per Unit of Presentation
+DCM 130222 Imaging Agent Administration Consumable
+DCM 130223 Imaging Agent Administration Consumable Type
+DCM 130224 Consumable is New
+DCM 130226 Planned Imaging Agent Administration
+DCM 130227 Performed Imaging Agent Administration
+DCM 130228 Contrast Volume Limit
+DCM 130229 Flow Rate vs Time
+DCM 130230 Pressure vs Time
+DCM 130231 Barcode Value
+DCM 130232 Imaging Agent Administration Graph
+DCM 130233 Imaging Agent Administration Injector Events
+DCM 130234 Imaging Agent Administration Injector Event Type
+DCM 130235 Injector Event Detection DateTime
+DCM 130236 Planned Imaging Agent Administration SOP Instance
+DCM 130237 Imaging Agent Administration Activity
+DCM 130238 Imaging Agent Component
+DCM 130239 Component Volume
+DCM 130240 Total Phase Volume Administered
+DCM 130241 Total Step Volume Administered
+DCM 130242 Total number of manually triggered injections
+DCM 130244 Peak Flow Rate in Phase Activity
+DCM 130245 Peak Pressure in Phase Activity
+DCM 130246 Imaging Agent Administration Performed Step UID
+DCM 130250 Administration Step Type
+DCM 130254 Imaging Agent Identifier
+DCM 130255 Referenced Imaging Agent Identifier
+DCM 130257 Consumable Catheter Type
+DCM 130261 Imaging Agent Administration Performed Phase UID
+DCM 130262 Referenced Imaging Agent Administration Phase UID
+DCM 130264 Imaging Agent Administration Injector Phase Identifier
+DCM 130265 Imaging Agent Administration Phase with Manual Hold
 DCM 130290 Median
+DCM 130324 Functional condition present during acquisition
 DCM 130330 Jaw Pair
 DCM 130331 Leaf Pairs
 DCM 130332 Variable Circular Collimator
@@ -721,13 +2350,24 @@ DCM 130363 Body Node Set
 DCM 130364 Trigeminal Node Set
 DCM 130365 QA Node Pair
 DCM 130366 QA Node
+DCM 130370 RTV Rendition
+DCM 130371 RTV Audio and Video Rendition
+DCM 130372 RTV Stereo Video Rendition
+DCM 130373 RTV Audio and Stereo Video Rendition
+DCM 130400 Geometric purpose of region
+DCM 130401 Visual explanation
 DCM 130402 Class activation
 DCM 130403 Gradient-weighted class activation
 DCM 130404 Saliency
 DCM 130405 Patient-Attached Dose Control Object
+DCM 130408 Perivascular adipose tissue fat attenuation index
+DCM 130445 Imaging Agent Administration Step Sequence Number
+DCM 130450 Operator decision to terminate treatment
+DCM 130451 Patient decision to terminate treatment
+DCM 130452 Physician decision to terminate treatment
 DCM 130453 Treatment Terminated
-DCM 130454 Interlock Overridden
-DCM 130455 Patient Repositioned
+DCM 130454 Resolved by overriding Interlock
+DCM 130455 Resolved by repositioning Patient
 DCM 130456 Bolus Present
 DCM 130457 ConePresent
 DCM 130458 Block Present
@@ -752,6 +2392,73 @@ DCM 130476 Secondary Fluence Monitoring System Interlock
 DCM 130477 Timer Interlock
 DCM 130478 Door Interlock
 DCM 130479 Patient Motion Interlock
+DCM 130480 Family history of non-melanoma skin cancer
+DCM 130481 Family history of melanoma in situ
+DCM 130482 History of non-melanoma skin cancer
+DCM 130483 Number of malignant melanomas
+DCM 130484 Number of melanomas in situ
+DCM 130487 Number of first-degree relatives affected by malignant melanoma
+DCM 130488 Region in Space
+DCM 130489 Referenced Region of Interest Identifier
+DCM 130491 Stimulation Mode
+DCM 130492 Stimulus Sample Position
+DCM 130493 Stimulus Time Offset
+DCM 130494 Number of Stimulus Events
+DCM 130495 Frequency of Stimulus Events
+DCM 130500 Accumulated Dose Data
+DCM 130501 Irradiation Event Summary Data
+DCM 130502 Reference Point Dosimetry
+DCM 130503 Is Rejected Acquisition
+DCM 130504 Reason for Rejecting Acquisition
+DCM 130505 Irradiation Details
+DCM 130506 RDSR Frame of Reference Origin
+DCM 130507 RDSR Frame of Reference Description
+DCM 130508 Radiation Source Characteristics
+DCM 130509 X-Ray Filter Thickness
+DCM 130510 Reported Value Type
+DCM 130511 Radiation Technique
+DCM 130512 Filtration
+DCM 130513 Attenuators
+DCM 130514 Radiation Output
+DCM 130515 Air Kerma at Output Measurement Point
+DCM 130516 Radiation Field Area
+DCM 130517 Radiation Field Outline
+DCM 130518 Value Timing
+DCM 130519 X-Ray Source Reference Coordinate System
+DCM 130520 Transformation Matrix
+DCM 130521 Center of Rotation
+DCM 130522 Rotation Plane Normal Point
+DCM 130523 Rotation Angle
+DCM 130524 Beam Position
+DCM 130525 Output Measurement Point Position
+DCM 130526 Reference Point Position
+DCM 130527 Identification of the Attenuator
+DCM 130528 Attenuator Position
+DCM 130529 Patient Attenuation Characteristics
+DCM 130530 Procedure Characteristics
+DCM 130531 Attenuator Characteristics
+DCM 130542 Magnetic field strength
+DCM 130543 Endorectal coil used
+DCM 130544 Endorectal coil type
+DCM 130545 Inflatable endorectal coil fill substance
+DCM 130546 Cross-sectional scan plane orientation
+DCM 130547 Dynamic contrast-enhanced temporal resolution
+DCM 130548 Genitourinary History
+DCM 130549 Imaging Study Quality
+DCM 130550 Imaging Series Quality
+DCM 130551 Reporting system
+DCM 130552 Prostate MRI relevant procedure information
+DCM 130553 Prostate Imaging Findings
+DCM 130554 Overall Prostate Finding
+DCM 130555 Localized Prostate Finding
+DCM 130556 Prostate relational measurements
+DCM 130559 Extra-prostatic Finding
+DCM 130560 PI-RADS Localized Abnormality Assessment
+DCM 130561 PI-RADS T2WI Lesion Assessment
+DCM 130562 PI-RADS DWI Lesion Assessment
+DCM 130563 PI-RADS DCE Lesion Assessment
+DCM 130614 Interquartile Range of population
+DCM 130615 Interquartile Range to Median ratio of population
 DCM 130630 Isocentric Setup Method
 DCM 130631 Controlled SSD Setup Method
 DCM 130632 TBI Setup Method
@@ -779,11 +2486,21 @@ DCM 130653 Breast Bridge
 DCM 130654 Abdominal Compression Belt
 DCM 130655 Abdominal Compression Arch
 DCM 130656 Head Fixation Board
+DCM 130657 Couch Index Label
+DCM 130658 Fixation Device Angle
+DCM 130659 Abdominal Compression Plate Position Number
+DCM 130660 Abdominal Compression Belt Length
+DCM 130661 Abdominal Compression Belt Pressure
+DCM 130662 Referenced Patient Alignment Reference
 DCM 130663 RT Radiation previously delivered
 DCM 130664 Treatment unnecessary
 DCM 130665 Treatment exceeds patient tolerance
 DCM 130666 Radiotherapy Fiducial
+DCM 130720 Coronary Artery Disease Assessment
+DCM 130721 oronary Artery Disease Assessment Modifier
+DCM 130722 Coronary Artery Disease Stenosis Assessment Modifier
 DCM 130736 Titanium alloy (Titanium Molybdenum-15 Zirconium-5 Aluminium-3)
+DCM 130737 RT Segment Material
 DCM 130738 Dose Limit Interlock
 DCM 130739 Clearance Interlock
 DCM 130740 Machine Clearance Interlock
@@ -791,11 +2508,28 @@ DCM 130741 Patient Clearance Interlock
 DCM 130742 Accessory Clearance Interlock
 DCM 130743 Out of Tolerance Interlock
 DCM 130744 Interlock Resolved
+DCM 130745 CT Dose Length Product Sub-Total
 DCM 130746 RT Registration Mark
 DCM 130747 Isodose Volume
 DCM 130748 Radiotherapy Dose Region
 DCM 130750 Quality control material image
 DCM 130751 Tissue not of interest
+DCM 130755 Reference Measurement Group
+DCM 130758 Shear Wave Dispersion Slope Center Frequency
+DCM 130759 Shear Wave Detection Method
+DCM 130780 Specific observation subject class
+DCM 130781 Image frame
+DCM 130791 Acquisition Initiation Type
+DCM 130796 Incremental Acquisition Triggering
+DCM 130797 Meterset
+DCM 130798 Source Continuous Roll Angle
+DCM 130799 Time after start of Radiation
+DCM 130800 Percentage of expected beam-on time of Radiation
+DCM 130801 IEC61217 Imaging Source to Axis Distance
+DCM 130802 IEC61217 X-Ray Image Receptor Radial Displacement from Isocenter
+DCM 130803 IEC61217 X-Ray Image Receptor Longitudinal Displacement
+DCM 130804 IEC61217 X-Ray Image Receptor Lateral Displacement
+DCM 130805 IEC61217 X-Ray Image Receptor Rotation
 DCM 130824 Scan Spot Interlock
 DCM 130825 Scan Spot Position Interlock
 DCM 130826 Scan Spot Size Interlock
@@ -804,16 +2538,99 @@ DCM 130828 Radiation Detected During Beam Hold Interlock
 DCM 130829 MLC Position Interlock
 DCM 130830 Meterset Rate Interlock
 DCM 130831 Beam Energy Interlock
+DCM 130832 Skin lesion color
 DCM 130852 Shin Rest
 DCM 130853 Heel Stop
 DCM 130854 Hand Grips
 DCM 130855 Seat Pan
+DCM ANN Annotation
+DCM AR Autorefraction
+DCM AS Angioscopy
+DCM AU Audio
+DCM BDUS Ultrasound Bone Densitometry
+DCM BI Biomagnetic Imaging
+DCM BMD Bone Mineral Densitometry
+DCM CD Color flow Doppler
+DCM CF Cinefluorography
+DCM CFM Confocal Microscopy
+DCM CP Culposcopy
+DCM CR Computed Radiography
+DCM CS Cystoscopy
+DCM CT Computed Tomography
+DCM DD Duplex Doppler
+DCM DF Digital fluoroscopy
+DCM DG Diaphanography
+DCM DM Digital microscopy
+DCM DMS Dermoscopy
 DCM DOCD Document Digitizer Equipment
+DCM DS Digital Subtraction Angiography
+DCM DX Digital Radiography
+DCM EC Echocardiography
+DCM ECG Electrocardiography
+DCM EEG Electroencephalography
+DCM EMG Electromyography
+DCM EOG Electrooculography
+DCM EPS Cardiac Electrophysiology
+DCM ES Endoscopy
+DCM F Female
+DCM FA Fluorescein angiography
+DCM FC Female changed to Male
 DCM FILMD Film Digitizer
+DCM FP Female Pseudohermaphrodite
+DCM FS Fundoscopy
+DCM GM General Microscopy
+DCM H Hermaphrodite
+DCM HD Hemodynamic Waveform
+DCM IO Intra-oral Radiography
+DCM IVOCT Intravascular Optical Coherence Tomography
+DCM IVUS Intravascular Ultrasound
+DCM KER Keratometry
+DCM LEN Lensometry
+DCM LP Laparoscopy
 DCM LS Laser Surface Scan
+DCM M Male
+DCM MA Magnetic resonance angiography
+DCM MC Male changed to Female
 DCM MEDIM Portable Media Importer Equipment
+DCM MG Mammography
+DCM MP Male Pseudohermaphrodite
+DCM MR Magnetic Resonance
+DCM MS Magnetic resonance spectroscopy
+DCM NM Nuclear Medicine
+DCM OAM Ophthalmic Axial Measurements
+DCM OCT Optical Coherence Tomography
+DCM OP Ophthalmic Photography
+DCM OPM Ophthalmic Mapping
+DCM OPR Ophthalmic Refraction
+DCM OPT Ophthalmic Tomography
+DCM OPTBSV Ophthalmic Tomography B-scan Volume Analysis
+DCM OPTENF Ophthalmic Tomography En Face
+DCM OPV Ophthalmic Visual Field
 DCM OSS Optical Surface Scanner
+DCM OT Other Modality
+DCM PA Photoacoustic
+DCM POS Position Sensor
+DCM PT Positron emission tomography
+DCM PX Panoramic X-Ray
+DCM RESP Respiratory Waveform
+DCM RF Radiofluoroscopy
+DCM RG Radiographic imaging
+DCM RTDOSE Radiotherapy Dose
+DCM RTIMAGE Radiotherapy Image
+DCM RTPLAN Radiotherapy Plan
+DCM RTRECORD Radiotherapy Treatment Record
+DCM RTSTRUCT Radiotherapy Structure Set
+DCM SM Slide Microscopy
+DCM SRF Subjective Refraction
+DCM ST Single-photon emission computed tomography
+DCM TG Thermography
+DCM U Unknown sex
+DCM US Ultrasound
+DCM VA Visual Acuity
+DCM VF Videofluorography
 DCM VIDD Video Tape Digitizer Equipment
+DCM XA X-Ray Angiography
+DCM XC External-camera Photography
 SCT 10119003 Deep Palmar Arch of Radial Artery
 SCT 1017210004 Left lumbar region
 SCT 1017211000 Right lumbar region
@@ -837,8 +2654,12 @@ SCT 102539006 semi-erect
 SCT 102540008 headfirst
 SCT 102541007 feet-first
 SCT 10293006 Iliac artery
+SCT 103339001 Long axis
 SCT 103340004 Short axis
+SCT 103355008 Width
 SCT 105590001 Substance
+SCT 106292003 Nurse
+SCT 107007004 Bovinae
 SCT 10712001 Glucagon preparation
 SCT 10738001 ^86^Yttrium
 SCT 107671003 vascular sclerosis
@@ -866,6 +2687,7 @@ SCT 110837003 Bladder and urethra
 SCT 110861005 Esophagus, stomach and duodenum
 SCT 11089000 Superior cerebellar peduncle
 SCT 111002 Parathyroid
+SCT 111017005 Injection site scar
 SCT 111084009 ^85^Strontium
 SCT 111139005 Inotropic agent
 SCT 111158001 Propyliodone
@@ -885,12 +2707,14 @@ SCT 113264009 Lingual artery
 SCT 113269004 External iliac artery
 SCT 113270003 Left femoral artery
 SCT 113273001 Inferior right pulmonary vein
+SCT 113277000 Oral mucosa
 SCT 113305005 Cerebellum
 SCT 113346000 Omental bursa
 SCT 1142228004 Abdominal wall muscle
 SCT 115391007 N-acetylaspartate
 SCT 11554009 Adduction
 SCT 116152004 Spiral Acquisition
+SCT 116224001 Complication of Procedure
 SCT 11628009 Telencephalon
 SCT 1166006 Titanium
 SCT 11708003 Hypogastric region
@@ -928,9 +2752,14 @@ SCT 123851003 Mouth
 SCT 1240000 prone
 SCT 12402003 Scar tissue
 SCT 125001 Ferrous sulfate Fe^59^
+SCT 12503006 Aluminum
+SCT 125076001 Cavia porcellus
+SCT 125097000 Capra hircus
+SCT 125099002 Ovis aries
 SCT 1256091001 Left Main Coronary Artery Ostium
 SCT 125701003 Strontium chloride Sr^89^
 SCT 1259221004 Intracorpus cavernosum route
+SCT 12597001 Tin
 SCT 126065006 Jejunostomy tube
 SCT 12691009 Innominate artery
 SCT 12738006 Brain
@@ -976,6 +2805,7 @@ SCT 128971008 Post volume challenge
 SCT 128975004 Resting State
 SCT 128979005 Lacrimal artery of right eye
 SCT 128981007 Baffle
+SCT 1290849002 Dental radiography
 SCT 129411004 Traction - action
 SCT 129460009 Compression paddle
 SCT 129463006 J Wire
@@ -997,11 +2827,20 @@ SCT 129513004 Acetate C^11^
 SCT 129514005 Palmitate C^11^
 SCT 129515006 Carbon monoxide C^11^
 SCT 12958003 Spinal cord gray matter
+SCT 129715009 Breast composition
 SCT 12989004 T11 vertebra
 SCT 13024002 Tendon
 SCT 131183008 Intra-articular
+SCT 131184002 Area of defined region
 SCT 131185001 Vertical Long Axis
 SCT 131186000 Horizontal Long Axis
+SCT 131187009 Major Axis
+SCT 131188004 Minor Axis
+SCT 131189007 Perpendicular Axis
+SCT 131190003 Radius
+SCT 131191004 Perimeter
+SCT 131192006 Diameter of circumscribed circle
+SCT 131197000 Depth
 SCT 13132007 Dextran
 SCT 13237009 ^131^Cesium
 SCT 13363002 Posterior tibial artery
@@ -1014,6 +2853,7 @@ SCT 13648007 Urethra
 SCT 13652007 Silicone
 SCT 1368003 ^131^Iodine
 SCT 13881006 Zygoma
+SCT 14016003 Bone Marrow
 SCT 14071002 ^90^Strontium
 SCT 14106009 Cardiac pacemaker
 SCT 14205002 lithotomy
@@ -1040,10 +2880,13 @@ SCT 15776009 Pancreas
 SCT 15825003 Aorta
 SCT 15869005 Dosimeter
 SCT 158965000 Medical Practitioner
+SCT 158971006 Registrar
 SCT 159016003 Radiologic Technologist
 SCT 1626008 T3 vertebra
 SCT 16630005 Parietal lobe
+SCT 168537006 Plain radiography
 SCT 16857009 Vaginal route
+SCT 169014003 Fluoroscopy and radiography
 SCT 16953009 Elbow joint
 SCT 16982005 Shoulder
 SCT 17069007 Chromic phosphate P^32^
@@ -1139,7 +2982,9 @@ SCT 24062007 Innermost intercostal muscles
 SCT 24099007 Oxygen
 SCT 24136001 Hip joint
 SCT 24154002 Extension
+SCT 241686001 Dual energy X-Ray absorptiometry
 SCT 24301009 ^198^Gold
+SCT 24389009 Injection site granuloma
 SCT 24422004 Axial
 SCT 244251006 1st Septal Coronary Artery
 SCT 244252004 Intermediate Artery (Ramus)
@@ -1162,6 +3007,8 @@ SCT 255209002 Contralateral
 SCT 255549009 Anterior
 SCT 255551008 Posterior
 SCT 255561001 Medial
+SCT 255605001 Minimum
+SCT 255619001 Total
 SCT 256496006 Gold Alloy
 SCT 256501007 Carbon Fiber
 SCT 256506002 Stainless Steel Material
@@ -1171,11 +3018,14 @@ SCT 256674009 Fat
 SCT 257409000 Vena cava filter
 SCT 25761002 Glutamine
 SCT 257912008 Rotation - action
+SCT 258090004 Calculated
+SCT 258104002 Measured
 SCT 25990002 Renal pelvis
 SCT 25991003 Cerebellar Cortex
 SCT 260450008 lordotic
 SCT 260521003 Internal
 SCT 260787004 Physical object
+SCT 260893003 Waveform
 SCT 261039008 Valsalva maneuver
 SCT 261074009 External
 SCT 261089000 Inferior
@@ -1250,6 +3100,7 @@ SCT 28273000 Bile duct
 SCT 28347008 External ear
 SCT 2841007 Renal artery
 SCT 284639000 Umbilical vein
+SCT 285285000 Cobb angle
 SCT 286558002 Ureteric stent
 SCT 28693002 T7/T8 disc
 SCT 28700002 Carina
@@ -1274,6 +3125,7 @@ SCT 30315005 Small intestine
 SCT 303270005 Liver and biliary structure
 SCT 303960004 Thrombolytic agent
 SCT 3040004 Technetium Tc^99m^ disofenin
+SCT 304292004 Surgeon
 SCT 304495004 Vital signs monitoring
 SCT 30492008 Diuretic
 SCT 3058005 Peripheral nervous system
@@ -1281,6 +3133,7 @@ SCT 30608006 Muscle of upper limb
 SCT 30730003 Sagittal
 SCT 309312004 Cartilage
 SCT 309343006 Physician
+SCT 309390008 Consultant
 SCT 309825002 Spatial and Relational Concept
 SCT 31065004 Occipital lobe
 SCT 31094006 Lobe of lung
@@ -1325,6 +3178,7 @@ SCT 3361000 Anti-heparin agent
 SCT 33626005 Left auricular appendage
 SCT 33723005 Middle cerebellar peduncle
 SCT 33785000 Iodohippurate I^123^ sodium
+SCT 337915000 Homo sapiens
 SCT 33795007 Inferior mesenteric artery
 SCT 33843005 Efferent
 SCT 33930006 Cranial Subarachnoid Space
@@ -1339,6 +3193,7 @@ SCT 34340008 Venous network
 SCT 34402009 Rectum
 SCT 34411009 Broad ligament
 SCT 34516001 Ileum
+SCT 34618005 Bos taurus
 SCT 34635009 Lumbar artery
 SCT 34707002 Biliary tract
 SCT 34959001 T10/T11 disc
@@ -1346,6 +3201,7 @@ SCT 35039007 Uterus
 SCT 35259002 Deltoid muscle
 SCT 35321007 Fluorodeoxyglucose F^18^
 SCT 35337001 ^68^Gallium
+SCT 35354009 Equus caballus
 SCT 353903006 Iopromide
 SCT 353912008 Iothalamate
 SCT 353946009 Gadoteridol
@@ -1371,6 +3227,7 @@ SCT 36176003 Thrombin preparation
 SCT 362072009 Saphenous vein
 SCT 363654007 Orbital structure
 SCT 36470004 L3 vertebra
+SCT 36571002 Oryctolagus cuniculus
 SCT 36641004 Potassium chloride K^42^
 SCT 36672000 Distal Left Anterior Descending Coronary Artery
 SCT 367643001 Cyst
@@ -1378,14 +3235,25 @@ SCT 36765005 Subclavian artery
 SCT 368479001 Superficial Palmar Venous Arch
 SCT 368481004 Deep Palmar Venous Arch
 SCT 368536000 Axillary Fascia
+SCT 36855005 Canis lupus
 SCT 36900006 Iodohippurate I^125^ sodium
 SCT 36978003 C5 vertebra
 SCT 37035000 Cingulum
 SCT 37117007 Right inguinal region
 SCT 371195002 Bone of upper limb
 SCT 371398005 Eye region
+SCT 371564000 Rattus
+SCT 371565004 Rattus norvegicus
 SCT 37161004 Per rectum
 SCT 371863001 Perfusion
+SCT 371887004 90th Percentile Value of population
+SCT 371888009 5th Percentile Value of population
+SCT 371889001 95th Percentile Value of population
+SCT 371890005 10th Percentile Value of population
+SCT 371917008 1 Sigma Upper Value of population
+SCT 371918003 2 Sigma Lower Value of population
+SCT 371919006 1 Sigma Lower Value of population
+SCT 371920000 2 Sigma Upper Value of population
 SCT 37197008 Anterolateral
 SCT 372073000 Cerebral hemisphere
 SCT 372074006 Chest wall muscle
@@ -1398,6 +3266,9 @@ SCT 37274004 Gastroduodenal Artery
 SCT 372784001 Papaverine
 SCT 372787008 Vasodilator
 SCT 372863003 Phentolamine
+SCT 373098007 Mean Value of population
+SCT 373099004 Median Value of population
+SCT 373100007 Mode
 SCT 373263004 Cardiac adrenergic blocking agent
 SCT 373746004 Coagulant
 SCT 37414007 C7/T1 disc
@@ -1410,13 +3281,21 @@ SCT 38266002 Entire body
 SCT 3829006 Iron
 SCT 38344006 Sodium iodomethamate
 SCT 38424001 Strontium chloride Sr^87^
-SCT 385294005 Salivary gland
+SCT 385294005 Salivary Glands
 SCT 38586004 Laser
 SCT 386103008 Renal stone
+SCT 386136009 Standard Deviation
 SCT 387124009 Thromboplastin
 SCT 38717003 Longitudinal
 SCT 387362001 Epinephrine
+SCT 388168008 Bos
+SCT 388249000 Capra
+SCT 388254009 Ovis
+SCT 388393002 Sus
+SCT 388445009 Equus
 SCT 38848004 Duodenum
+SCT 388490000 Canis
+SCT 388626009 Felis
 SCT 38864007 Perineum
 SCT 389080008 White Matter
 SCT 389081007 Gray Matter
@@ -1429,6 +3308,7 @@ SCT 3932008 ^64^Copper
 SCT 39352004 Joint
 SCT 3937002 Entorhinal Cortex
 SCT 39477002 Feces
+SCT 39539005 Abnormal Renal Function
 SCT 395742005 Indium^111 Chloride
 SCT 395787009 Iodine^123 3-Iodobenzylguanidine MIBG
 SCT 395789007 Iodine^131 3-Iodobenzylguanidine MIBG
@@ -1481,7 +3361,9 @@ SCT 40300007 Internal iliac vein
 SCT 40388003 Implant
 SCT 40415009 Proximal
 SCT 405277009 Resident
+SCT 405279007 Attending
 SCT 40565003 ^11^Carbon
+SCT 406733009 Callithrix jacchus
 SCT 40689003 Testis
 SCT 40710000 Iodopyracet
 SCT 407976008 Gadobutrol
@@ -1491,12 +3373,15 @@ SCT 409477004 Gadoversetamide
 SCT 409484007 Ioxilan
 SCT 409774005 Inflammation
 SCT 40983000 Upper arm
+SCT 410668003 Length
 SCT 410679008 Surface
 SCT 412155002 Polymer
 SCT 41216001 Prostate
 SCT 412228003 Ioxaglate
 SCT 41313007 Internal intercostal muscle
+SCT 413854007 Circulating Nurse
 SCT 413896006 Common iliac artery bifurcation
+SCT 414135002 Estimated
 SCT 414368000 Great Saphenous Vein of Calf
 SCT 414369008 Great Saphenous Vein of Thigh
 SCT 4147007 Mass
@@ -1504,6 +3389,7 @@ SCT 414722000 Middle Cerebral Artery M1 Segment
 SCT 414723005 Middle Cerebral Artery M2 Segment
 SCT 415144009 Posterior Cerebral Artery P1 Segment
 SCT 415145005 Posterior Cerebral Artery P2 Segment
+SCT 415506007 Scrub nurse
 SCT 415637004 Internal Carotid Artery C5 segment
 SCT 415646005 Terminal internal carotid artery
 SCT 415704007 Technetium Tc^99m^ depreotide
@@ -1548,12 +3434,14 @@ SCT 424789007 Mespiperone C^11^
 SCT 424875009 ^14^Oxygen
 SCT 425236000 Fluorouracil F^18^
 SCT 425364008 ^60^Copper
+SCT 425647002 Bone Surface
 SCT 425704008 Power Doppler
 SCT 42575006 Sella turcica
 SCT 4258007 Posterior Tibial Vein
 SCT 42695009 Thalamus
 SCT 42728008 Indium^113m^ pentetate
 SCT 427667007 Nucleus Accumbens
+SCT 42798000 Area
 SCT 429296007 Ioflupane I^123^
 SCT 430276001 Technetium Tc^99m^ pentetate
 SCT 430757002 Pulmonary Vein
@@ -1572,6 +3460,7 @@ SCT 439007 Therapeutic radioisotope
 SCT 43914001 Phonation
 SCT 440223009 Gadoxetate disodium
 SCT 44132006 Abscess
+SCT 44491008 Fluoroscopy
 SCT 44567001 Trachea
 SCT 44588005 Iodine
 SCT 44627009 Right ventricle outflow tract
@@ -1586,8 +3475,13 @@ SCT 447126009 Technetium^99m N-pyridoxyl-5-methyltryptophan
 SCT 447127000 Technetium^99m Phytate
 SCT 447128005 Technetium^99m Stannous Colloid
 SCT 447134003 Iodine^123 15-(4-Iodophenyl)-3(R,S)-Methylpentadecanoic Acid
+SCT 447482001 Mus genus
 SCT 447553000 ^177^Lutetium
+SCT 447612001 Mus musculus
+SCT 448169003 Felis catus
+SCT 448771007 Canis lupus familiaris
 SCT 44909008 Sympathetic trunk
+SCT 449310008 Mustela putorius furo
 SCT 44947003 Erector spinae muscle
 SCT 44984001 Ulnar artery
 SCT 45048000 Neck
@@ -1721,6 +3615,7 @@ SCT 56459004 Foot
 SCT 56609000 ^111^Indium
 SCT 56789007 Right Coronary Artery Ostium
 SCT 56849005 Popliteal Vein
+SCT 56851009 Maximum
 SCT 56873002 Sternum
 SCT 5692007 Cyanocobalamin Co^58^
 SCT 57034009 Aortic arch
@@ -1819,6 +3714,7 @@ SCT 66559000 Common Hepatic Artery
 SCT 66720007 Lateral Ventricle
 SCT 66787007 Cephalic
 SCT 66794005 L1 vertebra
+SCT 66925006 Copper
 SCT 6725000 Methylene blue
 SCT 67440007 Alpha-adrenergic blocking agent
 SCT 67459009 L2/L3 disc
@@ -1886,9 +3782,12 @@ SCT 714754004 Lateral calf perforator
 SCT 714759009 Thigh perforator
 SCT 715056000 L5/S1 disc
 SCT 71585003 External jugular vein
+SCT 71616004 Muscle
 SCT 71633006 ^22^Sodium
 SCT 71636003 Fibrinogen I^123^
 SCT 71647005 ^14^Carbon
+SCT 71651007 Mammography
+SCT 717193008 Cone beam computed tomography
 SCT 71758008 Peroneal Vein
 SCT 71759000 Nitroglycerin
 SCT 71854001 Colon
@@ -1928,6 +3827,7 @@ SCT 74135004 Meniscus
 SCT 74160004 Skin of chest
 SCT 74386004 Nasal bone
 SCT 74401007 T6/T7 disc
+SCT 74551000 Circumference
 SCT 74554008 Iodophthalein
 SCT 74670003 Wrist joint
 SCT 74872008 Frontal bone
@@ -1956,6 +3856,8 @@ SCT 766886003 Technetium Tc^99m^ bicisate
 SCT 76710003 ELM - External limiting membrane
 SCT 767418009 Indium^113m^ chloride
 SCT 76752008 Breast
+SCT 767775001 Europium
+SCT 767776000 Niobium
 SCT 76784001 Vagina
 SCT 76848001 Pericardium
 SCT 768763008 Gadolinium
@@ -1964,6 +3866,7 @@ SCT 770982005 Gadofosveset
 SCT 77313009 Technetium Tc^99m^ exametazime
 SCT 774007 Head and Neck
 SCT 77444004 Bone Pin
+SCT 77477000 Computed tomography
 SCT 77568009 Back
 SCT 77621008 Supraclavicular region of neck
 SCT 7770004 ^89^Strontium
@@ -1972,6 +3875,7 @@ SCT 77720000 Clip
 SCT 77831004 Upper inner quadrant of breast
 SCT 78014005 Urine
 SCT 78023008 ^87m^Strontium
+SCT 78076003 Eye lenses
 SCT 780783002 Xenon^133^ gas
 SCT 781259000 Lutetium^177^ DOTATATE
 SCT 78277001 Temporal lobe
@@ -1981,6 +3885,7 @@ SCT 7844006 Sternoclavicular joint
 SCT 78480002 Right pulmonary artery
 SCT 78481003 Iofetamine I^123^ hydrochloride
 SCT 78570003 Indium^111^ transferrin
+SCT 78678003 Sus scrofa
 SCT 78686003 Copper^64^ acetate
 SCT 78961009 Spleen
 SCT 79068005 Needle
@@ -2019,6 +3924,7 @@ SCT 816991004 Pelvic cavity, true
 SCT 81727001 Muscle of neck
 SCT 81745001 Eye
 SCT 81761004 Technetium Tc^99m^ microaggregated albumin
+SCT 81827009 Diameter
 SCT 81839001 Anticoagulant
 SCT 818981001 Abdomen
 SCT 818982008 Abdomen and Pelvis
@@ -2090,6 +3996,7 @@ SCT 88340001 Longissimus muscle
 SCT 88442005 Corpus callosum
 SCT 88454005 Transversus thoracis
 SCT 88473009 Selenomethionione Se^75^
+SCT 88488004 Lead
 SCT 88556005 Cerebral artery
 SCT 8858006 Strontium nitrate Sr^85^
 SCT 88593004 Aortic isthmus
@@ -2158,6 +4065,33 @@ SCT 925002 Sodium iodipamide
 SCT 926372005 Fluoroestradiol F^18^
 SCT 9351000 ^103^Palladium
 SCT 9454009 Subclavian vein
+SCT 95376002 Injection site disorder
+SCT 95378001 Injection site hypersensitivity
+SCT 95379009 Injection site irritation
+SCT 95380007 Injection site pigmentation change
+SCT 95381006 Injection site infection
+SCT 95382004 Injection site abscess
+SCT 95383009 Injection site sterile abscess
+SCT 95385002 Injection site hemorrhage
+SCT 95386001 Injection site thrombosis
+SCT 95387005 Injection site malabsorption
+SCT 95388000 Injection site pain
+SCT 95389008 Injection site burning
+SCT 95390004 Injection site nerve damage
+SCT 95391000 Injection site inflammation
+SCT 95392007 Injection site edema
+SCT 95393002 Injection site dermatitis
+SCT 95394008 Injection site urticaria
+SCT 95395009 Injection site mass
+SCT 95396005 Injection site cyst
+SCT 95397001 Injection site necrosis
+SCT 95398006 Injection site anesthesia
+SCT 95399003 Injection site paresthesia
+SCT 95400005 Injection site ulcer
+SCT 95401009 Injection site bruising
+SCT 95402002 Injection site induration
+SCT 95403007 Injection site fibrosis
+SCT 95404001 Injection site atrophy
 SCT 955009 Bronchus
 SCT 96390006 Technetium Tc^99m^ medronate
 SCT 976004 Ovarian vein
@@ -2169,16 +4103,21 @@ NCIt C116887 Technetium^99m Trofolastat
 NCIt C118961 PSMA-11 Ga^68^
 NCIt C122684 Sarcosine C^11^
 NCIt C1943 ^166^Holmium
+NCIt C28747 Reader
 NCIt C38213 Extraluminal route
 NCIt C38244 Intraepithelial route
 NCIt C38306 Transluminal route
+NCIt C48179 Image
+NCIt C54634 Reviewer
 NCIt C597 Ion
 NCIt C78322 Cardiotonic agent
 NCIt C81175 Non-Enhancing Lesion
+NCIt C85402 Imaging Region of Interest
 NCIt C86043 erect
 NCIt C93176 Dosimetrist
 NCIt C94970 Reference Region
 NCIt C96234 DCFBC F^18^
+NCIt C96561 Adjudicator
 RXNORM 236987 Mangafodipir trisodium
 RADLEX RID11585 Ionic iodinated contrast agent
 RADLEX RID38696 Non-ionic iodinated contrast agent
@@ -2272,11 +4211,182 @@ UCUM {counts}/s Counts per second
 UCUM {propcounts} Proportional to counts
 UCUM {propcounts}/s Proportional to counts per second
 UCUM {ratio} ratio
+LN 11329-0 History
+LN 18783-1 Recommendations
+LN 18785-6 Indications for Procedure
+LN 19005-8 Impressions
 LN 30954-2 Relevant Diagnostic Tests and/or Laboratory Data
+LN 33914-3 Glomerular Filtration Rate (MDRD)
+LN 35591-7 Cockroft-Gault Formula estimation of GFR
+LN 48642-3 Glomerular Filtration Rate non-black (MDRD)
+LN 48643-1 Glomerular Filtration Rate black (MDRD)
+LN 50044-7 Glomerular Filtration Rate female (MDRD)
+LN 50210-4 Glomerular Filtration Rate Cystatin-based formula
+LN 50384-7 Glomerular Filtration Rate Creatinine-based formula (Schwartz)
+LN 55107-7 Addendum
+LN 55108-5 Patient Presentation
+LN 55110-1 Conclusions
+LN 55112-7 Summary
+LN 55115-0 Request
+LN 59776-5 Findings
+LN 62238-1 CKD-EPI Formula estimation of GFR
+IBSI 0GBI Small Distance Emphasis
+IBSI 12CE Intensity Histogram Maximum Gradient
+IBSI 1PFV Grey level variance of NGLDM
+IBSI 1PR8 Intensity Histogram Minimum Gray Level
+IBSI 1QCO Normalized Inverse Difference Moment of GLCM
+IBSI 1X9X Strength of NGTDM
+IBSI 22OV Short Runs Emphasis
+IBSI 25C7 Asphericity
+IBSI 2PR5 Surface to Volume Ratio
+IBSI 3KUM Long Run High Gray Level Emphasis
+IBSI 3NCY Intensity Histogram Maximum Gray Level
+IBSI 3NSA Zone Size Variance
+IBSI 48P8 Large Zone Emphasis
+IBSI 4JP3 Zone Size Nonuniformity
+IBSI 4RNL Intensity Histogram Median Absolute Deviation
+IBSI 5GN9 High Gray Level Zone Emphasis
+IBSI 5QRC Small Zone Emphasis
+IBSI 5RAI Small Zone Low Gray Level Emphasis
+IBSI 5SPA Normalized grey level non-uniformity of NGLDM
+IBSI 5Z3W Intensity Histogram Range
+IBSI 60VM Joint Average of GLCM
+IBSI 65HE Contrast of NGTDM
+IBSI 6BDE Volume Density in Approximate Enclosing Ellipsoid
+IBSI 6XV8 Dependence count percentage
+IBSI 7HP3 Normalized Grey Level Non-uniformity of Distance Zone Counts
+IBSI 7J51 Least Axis in 3D Length
+IBSI 7NFM Cluster Shade of GLCM
+IBSI 7T7F Area Density in Convex Hull
+IBSI 7WT1 Zone Distance Variance
+IBSI 88K1 Intensity Histogram Skewness
+IBSI 8CE5 Gray Level Variance in Runs
+IBSI 8E6O Intensity Histogram Maximum Gradient Gray Level
+IBSI 8S9J Dissimilarity of GLCM
+IBSI 8ZQL Angular Second Moment of GLCM
+IBSI 99N0 Integrated Intensity
+IBSI 9QMG High dependence high grey level emphasis
+IBSI 9ZK5 Run Percentage
+IBSI A7WM Large Distance Low Grey Level Emphasis
+IBSI ACUI Contrast of GLCM
+IBSI AE86 Cluster Prominence of GLCM
+IBSI AMMC Intensity Histogram Mode
+IBSI BJ5W Intensity Histogram Uniformity
+IBSI BQWJ Compactness 2
+IBSI BRI8 Area Density in Minimum Volume Enclosing Ellipsoid
+IBSI BYLV Gray Level Variance in Size Zones
+IBSI C0JK Surface Area of Mesh
+IBSI C3I7 Intensity Histogram Kurtosis
+IBSI CAS9 Dependence count energy
+IBSI CH89 Intensity Histogram Variance
+IBSI CWYJ Intensity Histogram Coefficient of Variation
+IBSI D2ZX Intensity Histogram Mean Absolute Deviation
+IBSI D3YU Difference Variance of GLCM
+IBSI DG8W Cluster Tendency of GLCM
+IBSI DKNJ Small Distance High Grey Level Emphasis
+IBSI DNX2 Dependence count variance
+IBSI E8JP Inverse Variance of GLCM
+IBSI EQ3F Low dependence low grey level emphasis
+IBSI FCBV Dependence count entropy
+IBSI FP8K Grey level non-uniformity of NGLDM
+IBSI G3QZ High Gray Level Run Emphasis
+IBSI GBDU Zone Distance Entropy
+IBSI GD3A Short Run High Gray Level Emphasis
+IBSI GPMT Intensity Histogram 10th Percentile
+IBSI GU8N Zone Size Entropy
+IBSI GYBY Joint Maximum of GLCM
+IBSI HDEZ Complexity of NGTDM
+IBSI HJ9O Run Entropy
+IBSI HTZT Short Run Low Gray Level Emphasis
+IBSI HW1V Small Zone High Gray Level Emphasis
+IBSI IATH Normalized Zone Distance Non-uniformity
+IBSI IB1Z Inverse Difference of GLCM
+IBSI IC23 Normalized Run Length Nonuniformity
+IBSI IMOQ High dependence emphasis
+IBSI IQYR Area Density in Oriented Minimum Bounding Box
+IBSI IVPO Long Run Low Gray Level Emphasis
+IBSI J17V Large Zone High Gray Level Emphasis
+IBSI JA6D Low dependence high grey level emphasis
+IBSI JN9H Second Measure of Information Correlation of GLCM
+IBSI JNSA Gray Level Nonuniformity of Size Zone Counts
+IBSI K26C High Grey Level Zone Emphasis
+IBSI KLMA Centre of Mass Shift
+IBSI KLTH Large Distance High Grey Level Emphasis
+IBSI KRCK Spherical Disproportion
+IBSI L0JK Maximum 3D Diameter of a Mesh
+IBSI MB4I Large Distance Emphasis
+IBSI N17B Flatness
+IBSI N365 Moran's I Index
+IBSI NBZI High dependence low grey level emphasis
+IBSI NDRX Normalized Inverse Difference of GLCM
+IBSI NI2N Correlation of GLCM
+IBSI NPT7 Geary's C Measure
+IBSI NQ30 Busyness of NGTDM
+IBSI NTRS Difference Entropy of GLCM
+IBSI OAE7 High grey level count emphasis
+IBSI OEEB Sum Variance of GLCM
+IBSI OKJI Dependence count non-uniformity normalized
+IBSI OVBL Normalized Gray Level Nonuniformity in Runs
+IBSI OZ0C Intensity Histogram 90th Percentile
+IBSI P30P Size Zone Percentage
+IBSI P6QZ Sum Entropy of GLCM
+IBSI P9VJ Minor Axis in 3D Length
+IBSI PBX1 Volume Density in Frame of Reference Axis Aligned Bounding Box
+IBSI Q3CK Elongation
+IBSI QCDE Coarseness of NGTDM
+IBSI QCFX Sphericity
+IBSI QK93 Grey Level Variance in Distance Zones
+IBSI QWB0 Autocorrelation of GLCM
+IBSI R3ER Volume Density in Convex Hull
+IBSI R59B Area Density in Frame of Reference Axis Aligned Bounding Box
+IBSI R5YN Gray Level Nonuniformity in Runs
+IBSI R8DG First Measure of Information Correlation of GLCM
+IBSI RDD2 Area Density in Approximate Enclosing Ellipsoid
+IBSI RHQZ Intensity Histogram Minimum Gradient Gray Level
+IBSI RNU0 Volume of Mesh
+IBSI RUVG Small Distance Low Grey Level Emphasis
+IBSI S1RA Low Grey Level Zone Emphasis
+IBSI SKGS Compactness 1
+IBSI SLWD Intensity Histogram Quartile Coefficient of Dispersion
+IBSI SODN Low dependence emphasis
+IBSI SWZ1 Volume Density in Minimum Volume Enclosing Ellipsoid
+IBSI SXLW Run Length Variance
+IBSI TDIC Major Axis in 3D Length
+IBSI TF7R Difference Average of GLCM
+IBSI TL9H Low grey level count emphasis
+IBSI TLU2 Intensity Histogram Entropy
+IBSI TU9B Joint Entropy of GLCM
+IBSI UR99 Joint Variance of GLCM
+IBSI V294 Zone Distance Non-uniformity
+IBSI V3SW Low Gray Level Run Emphasis
+IBSI VB3A Normalized Zone Size Nonuniformity
+IBSI VFT7 Grey Level Non-uniformity of Distance Zone Counts
+IBSI VIWW Distance Zone Percentage
+IBSI VQB3 Intensity Histogram Minimum Gradient
+IBSI W4KF Long Runs Emphasis
+IBSI W92Y Run Length Nonuniformity
+IBSI WF0Z Inverse Difference Moment of GLCM
+IBSI WIFQ Intensity Histogram Median
+IBSI WR0O Intensity Histogram Interquartile Range
+IBSI WRZB Intensity Histogram Robust Mean Absolute Deviation
+IBSI X6K6 Intensity Histogram Mean
+IBSI XMSY Low Gray Level Zone Emphasis
+IBSI Y1RO Normalized Gray Level Nonuniformity of Size Zone Counts
+IBSI YEKZ Volume from Voxel Summation
+IBSI YH51 Large Zone Low Gray Level Emphasis
+IBSI Z87G Dependence count non-uniformity
+IBSI ZGXS Sum Average of GLCM
+IBSI ZH1A Volume Density in Oriented Minimum Bounding Box
+UMLS C0681921 Coefficient of Variance
+UMLS C1144859 Intern
 UMLS C1441532 Consulting Physician
 UMLS C1541539 Fluoroetanidazole F^18^
 UMLS C1609883 PK11195 ^11^C
 UMLS C1708969 Medical Physicist
+UMLS C1709880 Referring
+UMLS C1711260 Variance
+UMLS C1954848 Sonographer
+UMLS C2347976 Root Mean Square
 UMLS C2713594 Edotreotide Ga^68^
 UMLS C2934038 Fluoropropyl-dihydrotetrabenazine F^18^
 UMLS C2981788 ISO-1 F^18^
@@ -2297,6 +4407,9 @@ BARI 22A 3rd Marginal Coronary Artery Laterals
 BARI 28A Ramus Laterals
 BARI 29A 3rd Diagonal Coronary Artery Laterals
 BARI 9 Posterior descending septal perforators
+ITIS_TSN 180276 Peromyscus maniculatus
+ITIS_TSN 180278 Peromyscus leucopus
+ITIS_TSN 180346 Sigmodon genus
 """
 """Scheme, value and meaning."""
 LEGACY: Final = """\
@@ -2314,99 +4427,117 @@ C-10120=11713004 C-1018C=424875009 C-1018D=423578007 C-101ED=447553000 C-10520=3
 C-105A2=71647005 C-106A1=32505007 C-107A1=21576001 C-10940=51420009 C-111A1=77004003 C-113A1=17910003
 C-113A2=79523006 C-113A3=86521004 C-11400=44588005 C-114A4=21572004 C-114A5=40937006 C-114A6=68630002
 C-114AA=423249007 C-114AB=447134003 C-114B1=1368003 C-115A2=2705002 C-116A2=87437000 C-116A3=43239002
-C-11906=395865006 C-12013=83881004 C-12200=39290007 C-12217=25419009 C-122A5=3027009 C-124B4=35978008
-C-12500=23172004 C-127A1=71425003 C-127A2=3932008 C-127A3=53700003 C-127A4=425364008 C-127A5=422934004
-C-128A2=53315004 C-129A2=52745005 C-13000=3829006 C-130A1=69089000 C-130A3=68580003 C-131A1=79477007
-C-131A2=2008008 C-131A3=35337001 C-132A8=47588004 C-135A2=59844004 C-135A3=8202008 C-135A4=423764008
-C-136A2=24853006 C-136A5=28243009 C-136B6=51800004 C-13700=41967008 C-138A9=60057003 C-141A1=65054007
-C-142A5=13237009 C-142B2=55117002 C-14300=5540006 C-14314=256579008 C-144A3=27054007 C-144A4=89272005
-C-144A6=5405008 C-14512=395742005 C-145A4=56609000 C-145A5=48895003 C-145AA=446800006 C-145AB=446871009
-C-14600=2309006 C-146A9=24301009 C-146B1=70544003 C-14700=50672002 C-149A1=37225000 C-15000=71128006
-C-151B2=48341001 C-15300=84847000 C-155A1=71633006 C-155A2=58541008 C-15600=45215009 C-156A6=6301006
-C-158A3=111084009 C-158A5=78023008 C-158A6=7770004 C-158A7=14071002 C-159A2=79197006 C-160A3=9351000
-C-16200=63754004 C-162A3=10738001 C-162A7=14691008 C-163A8=72454006 C-163AA=424079002 C-163AB=424299003
-C-163AC=424318009 C-163AD=424118002 C-163B0=430276001 C-163B6=446534003 C-163B8=446536001 C-163B9=447125008
-C-163BA=447126009 C-163BB=447127000 C-163BC=447128005 C-16400=26194003 C-16600=1166006 C-166A2=75696008
-C-16700=59801003 C-168A4=63360001 C-17200=83598005 C-172A5=27081007 C-172A8=80751004 C-173A5=61716009
-C-173A7=34127007 C-17800=58281002 C-178A8=14529005 C-178FF=440223009 C-180A2=23788009 C-180A5=8227001
-C-181A3=41758004 C-20005=57126000 C-21047=419442005 C-22301=13652007 C-22947=6725000 C-50434=303960004
-C-51000=6425004 C-67770=73949004 C-72000=30492008 C-80110=67507000 C-80120=111139005 C-80131=67440007
-C-80135=33252009 C-80330=796001 C-80400=82573000 C-80401=61773008 C-80430=85272000 C-80450=55745002
-C-80460=31306009 C-80490=47898004 C-81100=1182007 C-81120=4382004 C-81560=71759000 C-815E1=19041007
-C-A2010=10712001 C-A6500=81839001 C-A6530=48603004 C-A6540=84812008 C-A6700=3361000 C-A6710=64520006
-C-A7000=26370007 C-A7001=60533005 C-A7021=59057006 C-A7220=13132007 C-A7430=59082006 C-B0300=7140000
-C-B0303=409484007 C-B0312=43538006 C-B0314=109212003 C-B0315=90745007 C-B0316=62442005 C-B0317=12335007
-C-B0318=73212002 C-B0319=89595000 C-B0321=109216000 C-B0322=109218004 C-B0323=86584005 C-B0324=69783005
-C-B0325=925002 C-B0326=12801003 C-B0327=40710000 C-B0328=76155001 C-B0329=109219007 C-B0331=28121005
-C-B0332=109222009 C-B0333=23053002 C-B0335=87445005 C-B0337=111158001 C-B0338=32836007 C-B0341=74554008
-C-B0342=83423008 C-B0344=38344006 C-B0345=47192000 C-B0348=90733003 C-B0382=353903006 C-B038B=353912008
-C-B03AD=353946009 C-B03BC=353962003 C-B03C3=354088005 C-B03C9=354094002 C-B0415=407976008 C-B0493=409477004
-C-B07DB=422855001 C-B07DC=422540000 C-B07DD=423498000 C-B07DE=423543007 C-B07DF=422975006 C-B07E0=424708001
-C-B07E1=422598008 C-B07E2=422763008 C-B07E3=425236000 C-B07E4=423546004 C-B07E5=424789007 C-B07E7=422789008
-C-B07E8=422980002 C-B07EC=429296007 C-B1000=17600005 C-B1010=439007 C-B1011=62517004 C-B1012=4693006
-C-B1013=6973004 C-B1016=88166005 C-B1017=78686003 C-B1018=29460005 C-B1021=187006 C-B1022=5692007
-C-B1023=72159005 C-B1031=35321007 C-B1032=129501009 C-B1033=129499001 C-B1036=129502002 C-B1037=129503007
-C-B1038=129504001 C-B1039=129505000 C-B103A=129506004 C-B103B=129507008 C-B103C=129508003 C-B103D=129509006
-C-B103E=129510001 C-B103F=129511002 C-B1041=73065000 C-B1042=129512009 C-B1043=129513004 C-B1044=129514005
-C-B1045=129515006 C-B1061=29218008 C-B1065=6516008 C-B1066=81621007 C-B1067=78570003 C-B1068=90617008
-C-B1070=42728008 C-B1081=67690002 C-B1082=71636003 C-B1083=22979004 C-B1084=72015003 C-B1085=111159009
-C-B1086=111160004 C-B1087=68967007 C-B1088=55673009 C-B1089=39200002 C-B1090=55814006 C-B1091=33271006
-C-B1095=33785000 C-B1096=69839009 C-B1099=70154008 C-B10FB=395894004 C-B1100=64488003 C-B1105=36900006
-C-B1108=78481003 C-B1109=35884005 C-B110E=395787009 C-B1111=52408003 C-B1121=87958003 C-B1122=31192007
-C-B1123=125001 C-B1124=60459006 C-B112D=395789007 C-B1133=415704007 C-B1134=419804008 C-B1135=424570009
-C-B1140=17069007 C-B1142=10781003 C-B1150=47729008 C-B1151=111161000 C-B1152=36641004 C-B1171=88473009
-C-B1175=31527000 C-B1176=6257000 C-B1180=69076006 C-B1181=38424001 C-B1182=8858006 C-B1183=31953001
-C-B1184=125701003 C-B1200=85693008 C-B1203=81761004 C-B1205=55494003 C-B1206=19495007 C-B1207=3040004
-C-B1208=4832001 C-B1209=7281000 C-B1210=87853006 C-B1211=111162007 C-B1213=53951001 C-B1216=79610008
-C-B1218=96390006 C-B1220=45849009 C-B1221=24511001 C-B1222=5931004 C-B1223=77313009 C-B1224=89818005
-C-B1225=87410002 C-B1231=73685002 C-B1251=29348008 C-B1300=42417005 C-B1302=2942001 C-D6858=712736002
-C-E0241=5811000122108 C-E0265=456999006 C-E0267=456997008 C-E0269=456995000 C-E026A=457000009
-C-E0273=456992002 C-F06BC=712714000 D3-40208=111289009 D3-81922=128551005 D4-31005=253276007
+C-11906=395865006 C-12000=12503006 C-12013=83881004 C-12200=39290007 C-12217=25419009 C-122A5=3027009
+C-124B4=35978008 C-12500=23172004 C-12700=66925006 C-127A1=71425003 C-127A2=3932008 C-127A3=53700003
+C-127A4=425364008 C-127A5=422934004 C-128A2=53315004 C-129A2=52745005 C-13000=3829006 C-130A1=69089000
+C-130A3=68580003 C-131A1=79477007 C-131A2=2008008 C-131A3=35337001 C-13200=88488004 C-132A8=47588004
+C-135A2=59844004 C-135A3=8202008 C-135A4=423764008 C-136A2=24853006 C-136A5=28243009 C-136B6=51800004
+C-13700=41967008 C-138A9=60057003 C-13900=12597001 C-141A1=65054007 C-142A5=13237009 C-142B2=55117002
+C-14300=5540006 C-14314=256579008 C-144A3=27054007 C-144A4=89272005 C-144A6=5405008 C-14512=395742005
+C-145A4=56609000 C-145A5=48895003 C-145AA=446800006 C-145AB=446871009 C-14600=2309006 C-146A9=24301009
+C-146B1=70544003 C-14700=50672002 C-149A1=37225000 C-15000=71128006 C-151B2=48341001 C-15300=84847000
+C-155A1=71633006 C-155A2=58541008 C-15600=45215009 C-156A6=6301006 C-158A3=111084009 C-158A5=78023008
+C-158A6=7770004 C-158A7=14071002 C-159A2=79197006 C-160A3=9351000 C-16200=63754004 C-162A3=10738001
+C-162A7=14691008 C-163A8=72454006 C-163AA=424079002 C-163AB=424299003 C-163AC=424318009 C-163AD=424118002
+C-163B0=430276001 C-163B6=446534003 C-163B8=446536001 C-163B9=447125008 C-163BA=447126009 C-163BB=447127000
+C-163BC=447128005 C-16400=26194003 C-16600=1166006 C-166A2=75696008 C-16700=59801003 C-168A4=63360001
+C-17200=83598005 C-172A5=27081007 C-172A8=80751004 C-173A5=61716009 C-173A7=34127007 C-17800=58281002
+C-178A8=14529005 C-178FF=440223009 C-180A2=23788009 C-180A5=8227001 C-181A3=41758004 C-20005=57126000
+C-21047=419442005 C-22301=13652007 C-22947=6725000 C-50434=303960004 C-51000=6425004 C-67770=73949004
+C-72000=30492008 C-80110=67507000 C-80120=111139005 C-80131=67440007 C-80135=33252009 C-80330=796001
+C-80400=82573000 C-80401=61773008 C-80430=85272000 C-80450=55745002 C-80460=31306009 C-80490=47898004
+C-81100=1182007 C-81120=4382004 C-81560=71759000 C-815E1=19041007 C-A2010=10712001 C-A6500=81839001
+C-A6530=48603004 C-A6540=84812008 C-A6700=3361000 C-A6710=64520006 C-A7000=26370007 C-A7001=60533005
+C-A7021=59057006 C-A7220=13132007 C-A7430=59082006 C-B0300=7140000 C-B0303=409484007 C-B0312=43538006
+C-B0314=109212003 C-B0315=90745007 C-B0316=62442005 C-B0317=12335007 C-B0318=73212002 C-B0319=89595000
+C-B0321=109216000 C-B0322=109218004 C-B0323=86584005 C-B0324=69783005 C-B0325=925002 C-B0326=12801003
+C-B0327=40710000 C-B0328=76155001 C-B0329=109219007 C-B0331=28121005 C-B0332=109222009 C-B0333=23053002
+C-B0335=87445005 C-B0337=111158001 C-B0338=32836007 C-B0341=74554008 C-B0342=83423008 C-B0344=38344006
+C-B0345=47192000 C-B0348=90733003 C-B0382=353903006 C-B038B=353912008 C-B03AD=353946009 C-B03BC=353962003
+C-B03C3=354088005 C-B03C9=354094002 C-B0415=407976008 C-B0493=409477004 C-B07DB=422855001 C-B07DC=422540000
+C-B07DD=423498000 C-B07DE=423543007 C-B07DF=422975006 C-B07E0=424708001 C-B07E1=422598008 C-B07E2=422763008
+C-B07E3=425236000 C-B07E4=423546004 C-B07E5=424789007 C-B07E7=422789008 C-B07E8=422980002 C-B07EC=429296007
+C-B1000=17600005 C-B1010=439007 C-B1011=62517004 C-B1012=4693006 C-B1013=6973004 C-B1016=88166005
+C-B1017=78686003 C-B1018=29460005 C-B1021=187006 C-B1022=5692007 C-B1023=72159005 C-B1031=35321007
+C-B1032=129501009 C-B1033=129499001 C-B1036=129502002 C-B1037=129503007 C-B1038=129504001 C-B1039=129505000
+C-B103A=129506004 C-B103B=129507008 C-B103C=129508003 C-B103D=129509006 C-B103E=129510001 C-B103F=129511002
+C-B1041=73065000 C-B1042=129512009 C-B1043=129513004 C-B1044=129514005 C-B1045=129515006 C-B1061=29218008
+C-B1065=6516008 C-B1066=81621007 C-B1067=78570003 C-B1068=90617008 C-B1070=42728008 C-B1081=67690002
+C-B1082=71636003 C-B1083=22979004 C-B1084=72015003 C-B1085=111159009 C-B1086=111160004 C-B1087=68967007
+C-B1088=55673009 C-B1089=39200002 C-B1090=55814006 C-B1091=33271006 C-B1095=33785000 C-B1096=69839009
+C-B1099=70154008 C-B10FB=395894004 C-B1100=64488003 C-B1105=36900006 C-B1108=78481003 C-B1109=35884005
+C-B110E=395787009 C-B1111=52408003 C-B1121=87958003 C-B1122=31192007 C-B1123=125001 C-B1124=60459006
+C-B112D=395789007 C-B1133=415704007 C-B1134=419804008 C-B1135=424570009 C-B1140=17069007 C-B1142=10781003
+C-B1150=47729008 C-B1151=111161000 C-B1152=36641004 C-B1171=88473009 C-B1175=31527000 C-B1176=6257000
+C-B1180=69076006 C-B1181=38424001 C-B1182=8858006 C-B1183=31953001 C-B1184=125701003 C-B1200=85693008
+C-B1203=81761004 C-B1205=55494003 C-B1206=19495007 C-B1207=3040004 C-B1208=4832001 C-B1209=7281000
+C-B1210=87853006 C-B1211=111162007 C-B1213=53951001 C-B1216=79610008 C-B1218=96390006 C-B1220=45849009
+C-B1221=24511001 C-B1222=5931004 C-B1223=77313009 C-B1224=89818005 C-B1225=87410002 C-B1231=73685002
+C-B1251=29348008 C-B1300=42417005 C-B1302=2942001 C-D6858=712736002 C-E0241=5811000122108 C-E0265=456999006
+C-E0267=456997008 C-E0269=456995000 C-E026A=457000009 C-E0273=456992002 C-F06BC=712714000 D0-B0300=95376002
+D0-B0311=95378001 D0-B0312=95379009 D0-B0314=95380007 D0-B0320=95381006 D0-B0324=95382004 D0-B0326=95383009
+D0-B0334=95385002 D0-B0338=95386001 D0-B0339=95387005 D0-B0340=95388000 D0-B0342=95389008 D0-B0346=95390004
+D0-B0350=95391000 D0-B0352=95392007 D0-B0354=95393002 D0-B0356=95394008 D0-B0360=95395009 D0-B0364=95396005
+D0-B0370=95397001 D0-B0380=95398006 D0-B0382=95399003 D0-B0390=95400005 D0-B0394=95401009 D0-B03A0=95402002
+D0-B03A2=95403007 D0-B03A4=95404001 D3-40208=111289009 D3-81922=128551005 D4-31005=253276007
 D4-31052=128563000 D4-31120=45503006 D4-31220=70142008 D4-31400=61959006 D4-32012=83330001 D4-32504=128555001
 D4-32506=128556000 D4-32509=128557009 D4-32510=128558004 D4-33142=128584005 D4-33512=128566008
-D4-33514=128567004 D4-33516=128568009 F-01604=128975004 F-05019=432655005 F-10100=24154002 F-10110=9964006
-F-10120=60074003 F-10130=11554009 F-10210=12852001 F-10216=88241000 F-10220=52019005 F-10226=14502000
-F-10240=51795009 F-10310=1240000 F-10316=34026001 F-10317=102535000 F-10318=32185000 F-10319=102536004
-F-10320=10904000 F-10326=51845000 F-10330=55864004 F-10336=23242002 F-10340=40199007 F-10346=14205002
-F-10348=34106002 F-10349=26527006 F-10380=34296003 F-10390=87068006 F-103A0=33586001 F-10410=34108001
-F-10450=102538003 F-10460=102539006 F-10470=102540008 F-10480=102541007 F-12300=87731000 F-13060=21278004
-F-61002=105590001 F-61080=59351004 F-61165=261249004 F-61166=261250004 F-611FC=256496006 F-61202=256501007
-F-61207=256506002 F-6121C=256526003 F-61380=14804005 F-61470=1710001 F-61620=65123005 F-61642=373746004
-F-61760=83036002 F-61779=289925000 F-61790=290006006 F-6181D=373263004 F-61955=372784001 F-61957=372787008
-F-6199B=372863003 F-61A90=72164009 F-61C97=387124009 F-61DF9=412155002 F-61E1C=412228003 F-63600=70106000
-F-64210=25761002 F-64460=10944007 F-65C50=115391007 F-66005=395889004 F-6ACA0=36176003 F-A004A=301766008
-F-B2135=387362001 F-BA070=48988008 F-D7011=418326009 F-F7100=43914001 G-035A=397364003 G-035B=397363009
-G-035C=397405001 G-035E=397407009 G-035F=397408004 G-0360=397409007 G-0361=397410002 G-0362=397411003
-G-0363=397412005 G-0368=397418009 G-0369=397419001 G-036B=397427005 G-036C=397423009 G-036D=397425002
-G-036E=397435008 G-036F=397437000 G-0370=397439002 G-5206=399108003 G-5207=399074003 G-5208=399075002
-G-5209=399136008 G-5210=399089007 G-5212=399273000 G-5215=399321004 G-5216=399001007 G-5220=399012007
-G-5221=399300004 G-5222=399297009 G-5223=399118008 G-5224=399268006 G-5225=399159002 G-A100=24028007
-G-A101=7771000 G-A102=51440002 G-A103=66459002 G-A104=49370004 G-A107=66787007 G-A108=3583002 G-A110=26216008
-G-A111=14414005 G-A114=11896004 G-A117=62824007 G-A118=40415009 G-A119=46053002 G-A120=60583000
-G-A121=32400000 G-A122=43674008 G-A123=57195005 G-A127=49530007 G-A128=33843005 G-A138=81654009
-G-A139=26283006 G-A140=795002 G-A142=24020000 G-A143=38717003 G-A144=33096000 G-A145=30730003 G-A147=24422004
-G-A151=87687004 G-A15A=131183008 G-A169=68493006 G-A170=32381004 G-A171=11070000 G-A172=61397002
-G-A174=57183005 G-A180=37197008 G-A182=90069004 G-A186=103340004 G-A18A=131185001 G-A18B=131186000
-G-A206=410679008 G-A428=112233002 G-A460=17621005 G-C52F=127489000 G-D101=47625008 G-D102=58100008
-G-D103=78421000 G-D104=34206005 G-D106=38239002 G-D107=60213007 G-D108=72607000 G-D109=12130007 G-D112=6064005
-G-D140=26643006 G-D144=37737002 G-D160=37161004 G-D164=16857009 G-D172=46713006 G-D173=372460008
-G-D17C=372463005 G-D17D=372464004 G-D705=118565006 J-0016E=158965000 J-00187=159016003 J-004E8=309343006
-J-005E6=405277009 J-06173=3430008 M-01000=49755003 M-0100C=409774005 M-01100=52988006 M-03000=4147007
-M-03010=27925004 M-30400=19227008 M-3340A=367643001 M-35000=75753009 M-35001=396339007 M-35300=55584005
-M-36300=79654002 M-37000=50960005 M-41610=44132006 M-520F8=107671003 M-54000=6574001 M-78060=12402003
+D4-33514=128567004 D4-33516=128568009 DD-60002=116224001 F-00E5C=285285000 F-01604=128975004 F-01710=129715009
+F-05019=432655005 F-10100=24154002 F-10110=9964006 F-10120=60074003 F-10130=11554009 F-10210=12852001
+F-10216=88241000 F-10220=52019005 F-10226=14502000 F-10240=51795009 F-10310=1240000 F-10316=34026001
+F-10317=102535000 F-10318=32185000 F-10319=102536004 F-10320=10904000 F-10326=51845000 F-10330=55864004
+F-10336=23242002 F-10340=40199007 F-10346=14205002 F-10348=34106002 F-10349=26527006 F-10380=34296003
+F-10390=87068006 F-103A0=33586001 F-10410=34108001 F-10450=102538003 F-10460=102539006 F-10470=102540008
+F-10480=102541007 F-12300=87731000 F-13060=21278004 F-61002=105590001 F-61080=59351004 F-61165=261249004
+F-61166=261250004 F-611FC=256496006 F-61202=256501007 F-61207=256506002 F-6121C=256526003 F-61380=14804005
+F-61470=1710001 F-61620=65123005 F-61642=373746004 F-61760=83036002 F-61779=289925000 F-61790=290006006
+F-6181D=373263004 F-61955=372784001 F-61957=372787008 F-6199B=372863003 F-61A90=72164009 F-61C97=387124009
+F-61DF9=412155002 F-61E1C=412228003 F-63600=70106000 F-64210=25761002 F-64460=10944007 F-65C50=115391007
+F-66005=395889004 F-6ACA0=36176003 F-70102=39539005 F-A004A=301766008 F-B2135=387362001 F-BA070=48988008
+F-D7011=418326009 F-F7100=43914001 G-035A=397364003 G-035B=397363009 G-035C=397405001 G-035E=397407009
+G-035F=397408004 G-0360=397409007 G-0361=397410002 G-0362=397411003 G-0363=397412005 G-0368=397418009
+G-0369=397419001 G-036B=397427005 G-036C=397423009 G-036D=397425002 G-036E=397435008 G-036F=397437000
+G-0370=397439002 G-5206=399108003 G-5207=399074003 G-5208=399075002 G-5209=399136008 G-5210=399089007
+G-5212=399273000 G-5215=399321004 G-5216=399001007 G-5220=399012007 G-5221=399300004 G-5222=399297009
+G-5223=399118008 G-5224=399268006 G-5225=399159002 G-A100=24028007 G-A101=7771000 G-A102=51440002
+G-A103=66459002 G-A104=49370004 G-A107=66787007 G-A108=3583002 G-A110=26216008 G-A111=14414005 G-A114=11896004
+G-A117=62824007 G-A118=40415009 G-A119=46053002 G-A120=60583000 G-A121=32400000 G-A122=43674008
+G-A123=57195005 G-A127=49530007 G-A128=33843005 G-A138=81654009 G-A139=26283006 G-A140=795002 G-A142=24020000
+G-A143=38717003 G-A144=33096000 G-A145=30730003 G-A147=24422004 G-A151=87687004 G-A15A=131183008
+G-A166=42798000 G-A169=68493006 G-A16A=131184002 G-A170=32381004 G-A171=11070000 G-A172=61397002
+G-A174=57183005 G-A180=37197008 G-A182=90069004 G-A185=103339001 G-A186=103340004 G-A18A=131185001
+G-A18B=131186000 G-A193=131187009 G-A194=131188004 G-A195=131189007 G-A196=131190003 G-A197=131191004
+G-A198=131192006 G-A206=410679008 G-A220=103355008 G-A428=112233002 G-A437=56851009 G-A460=17621005
+G-C0AE=260893003 G-C52F=127489000 G-D101=47625008 G-D102=58100008 G-D103=78421000 G-D104=34206005
+G-D106=38239002 G-D107=60213007 G-D108=72607000 G-D109=12130007 G-D112=6064005 G-D140=26643006 G-D144=37737002
+G-D160=37161004 G-D164=16857009 G-D172=46713006 G-D173=372460008 G-D17C=372463005 G-D17D=372464004
+G-D705=118565006 G-D785=131197000 G-D7FE=410668003 J-0016E=158965000 J-00172=158971006 J-00187=159016003
+J-004E8=309343006 J-0050A=309390008 J-00556=304292004 J-005E6=405277009 J-005E8=405279007 J-06173=3430008
+J-07100=106292003 J-0714A=415506007 J-0714B=413854007 L-000A9=388445009 L-000F9=388626009 L-001DE=406733009
+L-00376=448169003 L-85003=337915000 L-86B02=36571002 L-877FB=371564000 L-877FC=371565004 L-87830=447482001
+L-87831=447612001 L-87A02=125076001 L-88121=36855005 L-88124=448771007 L-881FC=388490000 L-88423=449310008
+L-8A102=35354009 L-8B100=78678003 L-8B1FB=388393002 L-8B941=34618005 L-8B9F9=107007004 L-8BA18=388168008
+L-8C306=125097000 L-8C336=125099002 L-8C3FB=388249000 L-8C3FD=388254009 M-01000=49755003 M-0100C=409774005
+M-01100=52988006 M-02550=81827009 M-02560=74551000 M-03000=4147007 M-03010=27925004 M-30400=19227008
+M-3340A=367643001 M-35000=75753009 M-35001=396339007 M-35300=55584005 M-36300=79654002 M-37000=50960005
+M-41610=44132006 M-44150=24389009 M-520F8=107671003 M-54000=6574001 M-78060=12402003 M-78066=111017005
 M-80006=14799000 M-8FFFF=108369006 P0-00820=304495004 P0-02160=129411004 P0-021AB=257912008 P0-021B2=263720003
 P0-02241=425704008 P0-05083=118745001 P1-26100=48387007 P1-C0B00=72641008 P2-35000=18590009 P2-71302=128963009
 P2-71304=128964003 P2-71306=128965002 P2-71308=128966001 P2-71310=128967005 P2-71312=128968000
-P2-71314=128969008 P2-71316=128970009 P2-71317=133882006 P2-71318=128971008 P5-00100=27483000
-P5-08001=116152004 P5-0808E=399331006 PA-10130=68894007 R-0039F=371863001 R-1024F=414722000 R-10251=414723005
-R-10253=415144009 R-10255=415145005 R-10258=413896006 R-10259=414369008 R-1025A=414368000 R-102BB=415637004
-R-102BD=415646005 R-10515=399220000 R-10516=399366008 R-40356=255208005 R-40357=255209002 R-404CC=255549009
-R-404CE=255551008 R-404D5=255561001 R-40799=260450008 R-40819=260521003 R-40928=261039008 R-40941=261074009
-R-4094A=261089000 R-40B32=446406008 R-42018=309825002 R-42019=246464006 R-42191=264217000 R-429DF=228790005
-R-429E0=228791009 R-429EB=228792002 R-429EC=228793007 R-F2C86=420287000 R-F2CD4=447122006 R-FAB52=417437006
-R-FAB53=416152001 R-FAB54=416319003 R-FAB55=416550000 R-FAB56=416775004 R-FAED1=698348000 R-FB4D3=699886009
-R-FB8F1=702569007 R-FCAEF=469266003 R-FCC16=701933006 R-FCE69=464983000 R-FD178=470204007 R-FD5EB=468440006
-R-FE0C7=706342009 R-FE814=706699008 R-FEEC3=706683002 T-01000=39937001 T-02424=74160004 T-02480=75093004
+P2-71314=128969008 P2-71316=128970009 P2-71317=133882006 P2-71318=128971008 P5-00027=241686001
+P5-00100=27483000 P5-009FA=168537006 P5-06000=44491008 P5-0600F=169014003 P5-08000=77477000 P5-08001=116152004
+P5-0808E=399331006 P5-40010=71651007 PA-10130=68894007 R-00317=373098007 R-00319=373099004 R-0032E=373100007
+R-00337=371889001 R-00338=371887004 R-00346=371917008 R-00347=371919006 R-00377=371890005 R-00387=371920000
+R-00388=371918003 R-00397=371888009 R-0039F=371863001 R-10047=386136009 R-1024F=414722000 R-10251=414723005
+R-10253=415144009 R-10255=415145005 R-10258=413896006 R-10259=414369008 R-1025A=414368000 R-10260=414135002
+R-102BB=415637004 R-102BD=415646005 R-10515=399220000 R-10516=399366008 R-40356=255208005 R-40357=255209002
+R-404CC=255549009 R-404CE=255551008 R-404D5=255561001 R-404FB=255605001 R-40507=255619001 R-40799=260450008
+R-40819=260521003 R-40928=261039008 R-40941=261074009 R-4094A=261089000 R-40B32=446406008 R-41D2D=258090004
+R-41D41=258104002 R-42018=309825002 R-42019=246464006 R-42191=264217000 R-429DF=228790005 R-429E0=228791009
+R-429EB=228792002 R-429EC=228793007 R-F2C86=420287000 R-F2CD4=447122006 R-FAB52=417437006 R-FAB53=416152001
+R-FAB54=416319003 R-FAB55=416550000 R-FAB56=416775004 R-FAED1=698348000 R-FB4D3=699886009 R-FB8F1=702569007
+R-FCAEF=469266003 R-FCC16=701933006 R-FCE69=464983000 R-FD178=470204007 R-FD5EB=468440006 R-FE0C7=706342009
+R-FE814=706699008 R-FEEC3=706683002 R-FFB4A=717193008 T-01000=39937001 T-02424=74160004 T-02480=75093004
 T-03000=71966008 T-04000=76752008 T-04002=77831004 T-04003=19100000 T-04004=76365002 T-04005=33564002
 T-11011=110517009 T-11100=89546000 T-11102=55024004 T-11110=74872008 T-11120=24924006 T-11130=60911003
 T-11133=59066005 T-11140=31640002 T-11149=74386004 T-11150=73117003 T-11156=52374004 T-1115A=6229007
@@ -2421,103 +4552,104 @@ T-11790=82687006 T-1179B=113209001 T-117A0=7610001 T-117AB=34959001 T-117B0=1298
 T-117C0=23215003 T-117CB=76206002 T-11910=66794005 T-1191B=80064006 T-11920=14293000 T-1192B=67459009
 T-11930=36470004 T-1193B=62551000 T-11940=11994002 T-1194B=84020006 T-11950=49668003 T-11AD0=54735007
 T-11BF0=64688005 T-12280=79601000 T-12310=51299004 T-12340=22356005 T-12410=85050009 T-12700=72001000
-T-12710=71341001 T-12730=64234005 T-12750=87342007 T-12770=80144004 T-12980=58742003 T-13100=22688005
-T-13300=81727001 T-13310=22823000 T-13450=50755001 T-13600=30608006 T-13610=6423006 T-13620=72573008
-T-13630=51159009 T-13640=1193009 T-13650=90588001 T-13660=35259002 T-14020=44947003 T-14030=57651003
-T-14040=88340001 T-14050=4317002 T-14110=60005003 T-14120=18686000 T-14122=372074006 T-14140=18346003
-T-14150=73930003 T-14161=53967007 T-14163=41313007 T-14165=24062007 T-14166=64658001 T-14167=88454005
-T-14171=31764008 T-14172=15665001 T-14668=102292000 T-15001=39352004 T-15009=74135004 T-15200=79361005
-T-15290=53620006 T-15420=85856004 T-15430=16953009 T-15460=74670003 T-15610=7844006 T-15680=39723000
-T-15710=24136001 T-15750=70258002 T-15770=27949001 T-17010=13024002 T-18010=52082005 T-18774=368536000
-T-1A000=87784001 T-1A180=61695000 T-1A190=30180000 T-1A200=21793004 T-20001=89187006 T-20101=312535008
-T-21000=45206002 T-21300=53342003 T-21342=87166008 T-22000=2095001 T-2300C=360955006 T-23050=18962004
-T-24100=4596009 T-25000=44567001 T-25201=28700002 T-26000=955009 T-26100=70074004 T-26500=75245000
-T-28000=39607008 T-28080=46750007 T-280A0=86598002 T-280D0=72674008 T-28300=72481006 T-28770=31094006
-T-28820=45653009 T-28830=90572001 T-29000=3120008 T-30000=113257007 T-32000=80891009 T-32100=59652004
-T-32150=58095006 T-32190=128586007 T-32200=73829009 T-32210=68300000 T-32300=82471001 T-32310=33626005
-T-32400=21814001 T-32410=589001 T-32423=118755002 T-32500=53085002 T-32502=128565007 T-32540=8017000
-T-32550=44627009 T-32600=87878005 T-32602=128564006 T-32640=70238003 T-32650=13418002 T-35020=102298001
-T-35100=46030003 T-35200=39057004 T-35250=90315007 T-35300=91134007 T-39000=76848001 T-39050=25489000
-T-40000=59820001 T-40050=20982000 T-40200=87483006 T-40230=91747007 T-41000=51114001 T-4105E=281159003
-T-41065=264293000 T-41068=299716001 T-42000=15825003 T-42070=113262008 T-42100=54247002 T-42300=57034009
-T-42310=88593004 T-42370=2160002 T-42400=32672002 T-42500=7832008 T-42510=1918003 T-42520=28205006
-T-43000=41801008 T-43002=244251006 T-43003=244252004 T-43100=50018008 T-43107=3227004 T-43110=59438005
-T-43111=68787002 T-43112=36672000 T-43115=91748002 T-43117=91750005 T-43118=91751009 T-43119=91752002
-T-43120=57396003 T-43121=52433000 T-43122=6511003 T-43124=75902001 T-43125=57823005 T-43127=91753007
-T-43128=91754001 T-43129=91755000 T-4312A=91756004 T-4312B=91757008 T-4312C=91758003 T-4312D=91759006
-T-4312E=91760001 T-43200=13647002 T-43201=91083009 T-43202=41879009 T-43205=56789007 T-43210=53655008
-T-43211=17269004 T-43212=12800002 T-43213=91761002 T-43214=91762009 T-43215=91763004 T-43230=22765000
-T-44000=81040000 T-44007=128589000 T-44010=79142001 T-44100=45341000 T-44200=78480002 T-44400=50408007
-T-45010=69105007 T-45100=32062004 T-45160=80272002 T-45170=21479005 T-45200=22286001 T-45210=72021004
-T-45230=113264009 T-45240=23074001 T-45250=31145008 T-45270=15672000 T-45300=86117002 T-45308=54409005
-T-45320=43119007 T-45400=53549008 T-45410=59749000 T-45416=128979005 T-45430=76117006 T-45510=88556005
-T-45520=11279006 T-45530=8012006 T-45540=60176003 T-45600=17232002 T-45700=85234005 T-45730=17388009
-T-45800=59011009 T-45900=70382005 T-46010=12691009 T-46100=36765005 T-46130=6538005 T-46180=3159004
-T-461A0=91732003 T-46200=69327007 T-46210=3924000 T-4630D=206034008 T-46310=64468002 T-46350=38991005
-T-46400=57850000 T-46410=23771002 T-46420=76015000 T-46421=66559000 T-46422=18112008 T-46423=69421009
-T-46427=21807003 T-46440=37274004 T-46460=22083002 T-46500=86570000 T-46510=42258001 T-46520=33795007
-T-46600=2841007 T-46640=85383006 T-46659=120234003 T-46668=15763003 T-4667C=274060004 T-4667D=274143007
-T-4667E=274329007 T-4668A=274231001 T-46700=10293006 T-46710=73634005 T-46740=90024005 T-46820=91079009
-T-46910=113269004 T-46940=29660000 T-46960=34635009 T-46970=27175001 T-46980=12052000 T-47100=67937003
-T-47160=17137000 T-47200=44984001 T-47240=26818002 T-47260=40254007 T-47300=45631007 T-47340=10119003
-T-47400=7657000 T-47402=181347005 T-47403=181349008 T-47410=69833005 T-47420=113270003 T-47440=31677005
-T-47490=128559007 T-47500=43899006 T-47600=13363002 T-47630=8821006 T-47690=83018002 T-47700=68053000
-T-47740=86547008 T-48000=29092000 T-48003=34340008 T-48081=360592004 T-48160=71585003 T-48170=12123001
-T-48214=32114007 T-48286=62869001 T-48330=9454009 T-48340=72107004 T-48403=194996006 T-48404=195328002
-T-48405=195073003 T-48406=195164009 T-48407=195496005 T-48410=90219004 T-48420=5928000 T-48430=73580002
-T-48435=49082002 T-484A4=195416006 T-48501=91539005 T-48502=27706005 T-48503=128585006 T-48510=8629005
-T-48520=113273001 T-48530=43863001 T-48540=51249003 T-48581=122972007 T-4858F=430757002 T-48600=35532006
-T-48610=48345005 T-48620=8887007 T-48710=64131007 T-48720=8993003 T-48725=272998002 T-48726=273099000
-T-48727=273202007 T-48740=56400007 T-48770=31688004 T-48780=976004 T-48810=32764006 T-48813=73931004
-T-48814=70253006 T-48820=110568007 T-48832=284639000 T-48840=90771006 T-4884A=128583004 T-48890=35819009
-T-48910=32859001 T-48920=46027005 T-48930=63507001 T-48940=40300007 T-49110=68705008 T-49215=128553008
-T-49217=368479001 T-49218=368481004 T-49230=19715009 T-49240=20699002 T-49250=49852007 T-49330=17623008
-T-49340=52359001 T-49350=20115005 T-4940B=362072009 T-4940E=244411005 T-49410=83419000 T-4941A=244415001
-T-49424=128548003 T-49426=128549006 T-49429=128554002 T-4942A=128560002 T-4942D=264481007 T-49530=60734001
-T-49535=128569001 T-49550=26805005 T-49620=4258007 T-49630=26703007 T-49640=71758008 T-49650=56849005
-T-49660=23438002 T-50007=303270005 T-51120=49460000 T-52000=48477009 T-53000=21974007 T-54010=38199008
-T-55000=54066008 T-55300=81502006 T-56000=32849002 T-57000=69695003 T-58000=30315005 T-58200=38848004
-T-58400=21306003 T-58600=34516001 T-59000=14742008 T-59300=71854001 T-59470=60184004 T-59490=110612005
-T-59600=34402009 T-59666=39477002 T-59900=53505006 T-60600=34707002 T-60610=28273000 T-60650=70150004
-T-61007=385294005 T-61100=45289007 T-61300=54019009 T-62000=10200004 T-62023=71133005 T-63000=28231008
-T-64500=79741001 T-65000=15776009 T-65010=69930009 T-65600=110621006 T-70001=122489005 T-7000B=431491007
-T-70060=78014005 T-71000=64033007 T-72000=25990002 T-72100=2334006 T-73000=87953007 T-74000=89837001
-T-74250=48367006 T-75000=13648007 T-81000=45292006 T-82000=76784001 T-83000=35039007 T-83200=71252005
-T-87000=15497006 T-88000=31435000 T-88920=110639002 T-90010=90418005 T-90020=38242008 T-91000=18911002
-T-92000=41216001 T-93000=64739004 T-94000=40689003 T-96000=57671007 T-98000=20233005 T-A0036=279215006
-T-A0090=21483005 T-A0095=389080008 T-A0096=389081007 T-A0100=12738006 T-A0102=87563008 T-A0103=11628009
-T-A0109=280371009 T-A010F=372073000 T-A0140=3058005 T-A0149=427667007 T-A0190=128319008 T-A0191=128320002
-T-A0500=84782009 T-A1000=65216001 T-A1110=1231004 T-A1120=18545000 T-A1220=75042008 T-A1280=23180006
-T-A1500=35951006 T-A1502=33930006 T-A1509=263972004 T-A1600=35764002 T-A1630=74968005 T-A1650=66720007
-T-A1720=53118009 T-A1740=49841001 T-A1800=80447000 T-A1820=35918002 T-A2020=40146001 T-A2030=68523003
-T-A2200=83251001 T-A2300=16630005 T-A2400=31065004 T-A2500=78277001 T-A2570=5366008 T-A2594=3937002
-T-A2610=36169008 T-A2700=88442005 T-A2820=89202009 T-A2830=26230003 T-A2840=37035000 T-A2850=55233005
-T-A2880=70105001 T-A2970=87463005 T-A3100=31428008 T-A3200=11000004 T-A3230=4958002 T-A3400=89278009
-T-A3500=14738005 T-A4000=42695009 T-A4904=279336005 T-A5100=61962009 T-A5160=70007007 T-A5271=30114003
-T-A6000=113305005 T-A6040=25991003 T-A6080=33060004 T-A6620=11089000 T-A6630=33723005 T-A6640=67701001
-T-A7010=2748008 T-A7020=12958003 T-A7070=27088001 T-A7093=461002 T-A8000=25238003 T-A800B=244453006
-T-A8060=53238003 T-A8640=88882009 T-A9605=53520000 T-A9630=44909008 T-AA000=81745001 T-AA110=18619003
-T-AA200=28726007 T-AA62D=280677004 T-AA650=76710003 T-AA770=79652003 T-AA810=80243003 T-AB001=117590005
-T-AB100=28347008 T-AB200=84301002 T-AB300=25342003 T-AB700=22945000 T-AB959=361078006 T-B1000=56329008
-T-B1100=62818001 T-B1200=37512009 T-B2000=45793000 T-B3000=23451007 T-B4000=51345006 T-B6000=69748006
-T-B7000=111002 T-C0200=6969002 T-C2000=87612001 T-C3000=78961009 T-C4000=59441001 T-C6000=89890002
-T-C6010=83555006 T-C6510=1732005 T-C8000=9875009 T-D0005=91723000 T-D0010=38266002 T-D0050=85756007
-T-D0062=91772007 T-D006D=312779009 T-D0070=32457005 T-D0080=91720002 T-D008A=256674009 T-D00A3=91806002
-T-D00AB=91830000 T-D0170=272710004 T-D021B=309312004 T-D0300=66019005 T-D048E=386103008 T-D04FF=421060004
-T-D051D=278983006 T-D054F=277956007 T-D0558=119238007 T-D0567=277957003 T-D056A=277958008 T-D056B=277959000
-T-D056C=277960005 T-D056D=277961009 T-D056E=277962002 T-D0593=119406000 T-D0634=120576005 T-D0662=123851003
-T-D0721=280401006 T-D0765=281130003 T-D0801=371398005 T-D0821=371195002 T-D08DC=715056000 T-D1000=774007
-T-D1100=69536005 T-D1160=41695006 T-D1200=89545001 T-D1206=60819002 T-D1213=661005 T-D1400=1101003
-T-D1460=42575006 T-D14AE=363654007 T-D1600=45048000 T-D1603=5713008 T-D161E=170887008 T-D1620=77621008
-T-D2100=77568009 T-D2220=16982005 T-D2300=52612000 T-D2310=58602004 T-D2500=29836001 T-D2600=46862004
-T-D2700=38864007 T-D305A=281134007 T-D3136=91691001 T-D3200=43799004 T-D3213=5076001 T-D3300=72410000
-T-D3400=5798000 T-D3412=280062008 T-D4110=50519007 T-D4120=48544008 T-D4130=86367003 T-D4140=68505006
-T-D4200=27947004 T-D4210=19695001 T-D4211=133945003 T-D4212=133946002 T-D4230=90290004 T-D4240=11708003
-T-D4400=15425007 T-D4425=83670000 T-D4450=113346000 T-D4600=27398004 T-D4900=82849001 T-D6500=34411009
-T-D6515=450960006 T-D7000=26893007 T-D7010=37117007 T-D7020=85119005 T-D8000=53120007 T-D8104=91470000
-T-D8200=40983000 T-D8500=14975008 T-D8700=85562004 T-D8800=7569003 T-D8810=76505004 T-D9000=61685007
-T-D9100=68367000 T-D9200=72696002 T-D930A=128587003 T-D9310=32361000 T-D9400=30021000 T-D9700=56459004
-T-D9800=29707007 T-DD006=110726009 T-DD123=110837003 T-DD163=110861005 T-F1810=50536004 T-F6713=714759009
-T-F6724=714754004 T-F7001=14944004 T-F7040=91707000
+T-12710=71341001 T-12730=64234005 T-12750=87342007 T-12770=80144004 T-12980=58742003 T-13001=71616004
+T-13100=22688005 T-13300=81727001 T-13310=22823000 T-13450=50755001 T-13600=30608006 T-13610=6423006
+T-13620=72573008 T-13630=51159009 T-13640=1193009 T-13650=90588001 T-13660=35259002 T-14020=44947003
+T-14030=57651003 T-14040=88340001 T-14050=4317002 T-14110=60005003 T-14120=18686000 T-14122=372074006
+T-14140=18346003 T-14150=73930003 T-14161=53967007 T-14163=41313007 T-14165=24062007 T-14166=64658001
+T-14167=88454005 T-14171=31764008 T-14172=15665001 T-14668=102292000 T-15001=39352004 T-15009=74135004
+T-15200=79361005 T-15290=53620006 T-15420=85856004 T-15430=16953009 T-15460=74670003 T-15610=7844006
+T-15680=39723000 T-15710=24136001 T-15750=70258002 T-15770=27949001 T-17010=13024002 T-18010=52082005
+T-18774=368536000 T-1A000=87784001 T-1A180=61695000 T-1A190=30180000 T-1A200=21793004 T-20001=89187006
+T-20101=312535008 T-21000=45206002 T-21300=53342003 T-21342=87166008 T-22000=2095001 T-2300C=360955006
+T-23050=18962004 T-24100=4596009 T-25000=44567001 T-25201=28700002 T-26000=955009 T-26100=70074004
+T-26500=75245000 T-28000=39607008 T-28080=46750007 T-280A0=86598002 T-280D0=72674008 T-28300=72481006
+T-28770=31094006 T-28820=45653009 T-28830=90572001 T-29000=3120008 T-30000=113257007 T-32000=80891009
+T-32100=59652004 T-32150=58095006 T-32190=128586007 T-32200=73829009 T-32210=68300000 T-32300=82471001
+T-32310=33626005 T-32400=21814001 T-32410=589001 T-32423=118755002 T-32500=53085002 T-32502=128565007
+T-32540=8017000 T-32550=44627009 T-32600=87878005 T-32602=128564006 T-32640=70238003 T-32650=13418002
+T-35020=102298001 T-35100=46030003 T-35200=39057004 T-35250=90315007 T-35300=91134007 T-39000=76848001
+T-39050=25489000 T-40000=59820001 T-40050=20982000 T-40200=87483006 T-40230=91747007 T-41000=51114001
+T-4105E=281159003 T-41065=264293000 T-41068=299716001 T-42000=15825003 T-42070=113262008 T-42100=54247002
+T-42300=57034009 T-42310=88593004 T-42370=2160002 T-42400=32672002 T-42500=7832008 T-42510=1918003
+T-42520=28205006 T-43000=41801008 T-43002=244251006 T-43003=244252004 T-43100=50018008 T-43107=3227004
+T-43110=59438005 T-43111=68787002 T-43112=36672000 T-43115=91748002 T-43117=91750005 T-43118=91751009
+T-43119=91752002 T-43120=57396003 T-43121=52433000 T-43122=6511003 T-43124=75902001 T-43125=57823005
+T-43127=91753007 T-43128=91754001 T-43129=91755000 T-4312A=91756004 T-4312B=91757008 T-4312C=91758003
+T-4312D=91759006 T-4312E=91760001 T-43200=13647002 T-43201=91083009 T-43202=41879009 T-43205=56789007
+T-43210=53655008 T-43211=17269004 T-43212=12800002 T-43213=91761002 T-43214=91762009 T-43215=91763004
+T-43230=22765000 T-44000=81040000 T-44007=128589000 T-44010=79142001 T-44100=45341000 T-44200=78480002
+T-44400=50408007 T-45010=69105007 T-45100=32062004 T-45160=80272002 T-45170=21479005 T-45200=22286001
+T-45210=72021004 T-45230=113264009 T-45240=23074001 T-45250=31145008 T-45270=15672000 T-45300=86117002
+T-45308=54409005 T-45320=43119007 T-45400=53549008 T-45410=59749000 T-45416=128979005 T-45430=76117006
+T-45510=88556005 T-45520=11279006 T-45530=8012006 T-45540=60176003 T-45600=17232002 T-45700=85234005
+T-45730=17388009 T-45800=59011009 T-45900=70382005 T-46010=12691009 T-46100=36765005 T-46130=6538005
+T-46180=3159004 T-461A0=91732003 T-46200=69327007 T-46210=3924000 T-4630D=206034008 T-46310=64468002
+T-46350=38991005 T-46400=57850000 T-46410=23771002 T-46420=76015000 T-46421=66559000 T-46422=18112008
+T-46423=69421009 T-46427=21807003 T-46440=37274004 T-46460=22083002 T-46500=86570000 T-46510=42258001
+T-46520=33795007 T-46600=2841007 T-46640=85383006 T-46659=120234003 T-46668=15763003 T-4667C=274060004
+T-4667D=274143007 T-4667E=274329007 T-4668A=274231001 T-46700=10293006 T-46710=73634005 T-46740=90024005
+T-46820=91079009 T-46910=113269004 T-46940=29660000 T-46960=34635009 T-46970=27175001 T-46980=12052000
+T-47100=67937003 T-47160=17137000 T-47200=44984001 T-47240=26818002 T-47260=40254007 T-47300=45631007
+T-47340=10119003 T-47400=7657000 T-47402=181347005 T-47403=181349008 T-47410=69833005 T-47420=113270003
+T-47440=31677005 T-47490=128559007 T-47500=43899006 T-47600=13363002 T-47630=8821006 T-47690=83018002
+T-47700=68053000 T-47740=86547008 T-48000=29092000 T-48003=34340008 T-48081=360592004 T-48160=71585003
+T-48170=12123001 T-48214=32114007 T-48286=62869001 T-48330=9454009 T-48340=72107004 T-48403=194996006
+T-48404=195328002 T-48405=195073003 T-48406=195164009 T-48407=195496005 T-48410=90219004 T-48420=5928000
+T-48430=73580002 T-48435=49082002 T-484A4=195416006 T-48501=91539005 T-48502=27706005 T-48503=128585006
+T-48510=8629005 T-48520=113273001 T-48530=43863001 T-48540=51249003 T-48581=122972007 T-4858F=430757002
+T-48600=35532006 T-48610=48345005 T-48620=8887007 T-48710=64131007 T-48720=8993003 T-48725=272998002
+T-48726=273099000 T-48727=273202007 T-48740=56400007 T-48770=31688004 T-48780=976004 T-48810=32764006
+T-48813=73931004 T-48814=70253006 T-48820=110568007 T-48832=284639000 T-48840=90771006 T-4884A=128583004
+T-48890=35819009 T-48910=32859001 T-48920=46027005 T-48930=63507001 T-48940=40300007 T-49110=68705008
+T-49215=128553008 T-49217=368479001 T-49218=368481004 T-49230=19715009 T-49240=20699002 T-49250=49852007
+T-49330=17623008 T-49340=52359001 T-49350=20115005 T-4940B=362072009 T-4940E=244411005 T-49410=83419000
+T-4941A=244415001 T-49424=128548003 T-49426=128549006 T-49429=128554002 T-4942A=128560002 T-4942D=264481007
+T-49530=60734001 T-49535=128569001 T-49550=26805005 T-49620=4258007 T-49630=26703007 T-49640=71758008
+T-49650=56849005 T-49660=23438002 T-50007=303270005 T-51120=49460000 T-51300=113277000 T-52000=48477009
+T-53000=21974007 T-54010=38199008 T-55000=54066008 T-55300=81502006 T-56000=32849002 T-57000=69695003
+T-58000=30315005 T-58200=38848004 T-58400=21306003 T-58600=34516001 T-59000=14742008 T-59300=71854001
+T-59470=60184004 T-59490=110612005 T-59600=34402009 T-59666=39477002 T-59900=53505006 T-60600=34707002
+T-60610=28273000 T-60650=70150004 T-61007=385294005 T-61100=45289007 T-61300=54019009 T-62000=10200004
+T-62023=71133005 T-63000=28231008 T-64500=79741001 T-65000=15776009 T-65010=69930009 T-65600=110621006
+T-70001=122489005 T-7000B=431491007 T-70060=78014005 T-71000=64033007 T-72000=25990002 T-72100=2334006
+T-73000=87953007 T-74000=89837001 T-74250=48367006 T-75000=13648007 T-81000=45292006 T-82000=76784001
+T-83000=35039007 T-83200=71252005 T-87000=15497006 T-88000=31435000 T-88920=110639002 T-90010=90418005
+T-90020=38242008 T-91000=18911002 T-92000=41216001 T-93000=64739004 T-94000=40689003 T-96000=57671007
+T-98000=20233005 T-A0036=279215006 T-A0090=21483005 T-A0095=389080008 T-A0096=389081007 T-A0100=12738006
+T-A0102=87563008 T-A0103=11628009 T-A0109=280371009 T-A010F=372073000 T-A0140=3058005 T-A0149=427667007
+T-A0190=128319008 T-A0191=128320002 T-A0500=84782009 T-A1000=65216001 T-A1110=1231004 T-A1120=18545000
+T-A1220=75042008 T-A1280=23180006 T-A1500=35951006 T-A1502=33930006 T-A1509=263972004 T-A1600=35764002
+T-A1630=74968005 T-A1650=66720007 T-A1720=53118009 T-A1740=49841001 T-A1800=80447000 T-A1820=35918002
+T-A2020=40146001 T-A2030=68523003 T-A2200=83251001 T-A2300=16630005 T-A2400=31065004 T-A2500=78277001
+T-A2570=5366008 T-A2594=3937002 T-A2610=36169008 T-A2700=88442005 T-A2820=89202009 T-A2830=26230003
+T-A2840=37035000 T-A2850=55233005 T-A2880=70105001 T-A2970=87463005 T-A3100=31428008 T-A3200=11000004
+T-A3230=4958002 T-A3400=89278009 T-A3500=14738005 T-A4000=42695009 T-A4904=279336005 T-A5100=61962009
+T-A5160=70007007 T-A5271=30114003 T-A6000=113305005 T-A6040=25991003 T-A6080=33060004 T-A6620=11089000
+T-A6630=33723005 T-A6640=67701001 T-A7010=2748008 T-A7020=12958003 T-A7070=27088001 T-A7093=461002
+T-A8000=25238003 T-A800B=244453006 T-A8060=53238003 T-A8640=88882009 T-A9605=53520000 T-A9630=44909008
+T-AA000=81745001 T-AA110=18619003 T-AA200=28726007 T-AA62D=280677004 T-AA650=76710003 T-AA700=78076003
+T-AA770=79652003 T-AA810=80243003 T-AB001=117590005 T-AB100=28347008 T-AB200=84301002 T-AB300=25342003
+T-AB700=22945000 T-AB959=361078006 T-B1000=56329008 T-B1100=62818001 T-B1200=37512009 T-B2000=45793000
+T-B3000=23451007 T-B4000=51345006 T-B6000=69748006 T-B7000=111002 T-C0200=6969002 T-C1000=14016003
+T-C2000=87612001 T-C3000=78961009 T-C4000=59441001 T-C6000=89890002 T-C6010=83555006 T-C6510=1732005
+T-C8000=9875009 T-D0005=91723000 T-D0010=38266002 T-D0050=85756007 T-D0062=91772007 T-D006D=312779009
+T-D0070=32457005 T-D0080=91720002 T-D008A=256674009 T-D00A3=91806002 T-D00AB=91830000 T-D0170=272710004
+T-D021B=309312004 T-D0300=66019005 T-D048E=386103008 T-D04FF=421060004 T-D051D=278983006 T-D054F=277956007
+T-D0558=119238007 T-D0567=277957003 T-D056A=277958008 T-D056B=277959000 T-D056C=277960005 T-D056D=277961009
+T-D056E=277962002 T-D0593=119406000 T-D0634=120576005 T-D0662=123851003 T-D0721=280401006 T-D0765=281130003
+T-D0801=371398005 T-D0821=371195002 T-D0859=425647002 T-D08DC=715056000 T-D1000=774007 T-D1100=69536005
+T-D1160=41695006 T-D1200=89545001 T-D1206=60819002 T-D1213=661005 T-D1400=1101003 T-D1460=42575006
+T-D14AE=363654007 T-D1600=45048000 T-D1603=5713008 T-D161E=170887008 T-D1620=77621008 T-D2100=77568009
+T-D2220=16982005 T-D2300=52612000 T-D2310=58602004 T-D2500=29836001 T-D2600=46862004 T-D2700=38864007
+T-D305A=281134007 T-D3136=91691001 T-D3200=43799004 T-D3213=5076001 T-D3300=72410000 T-D3400=5798000
+T-D3412=280062008 T-D4110=50519007 T-D4120=48544008 T-D4130=86367003 T-D4140=68505006 T-D4200=27947004
+T-D4210=19695001 T-D4211=133945003 T-D4212=133946002 T-D4230=90290004 T-D4240=11708003 T-D4400=15425007
+T-D4425=83670000 T-D4450=113346000 T-D4600=27398004 T-D4900=82849001 T-D6500=34411009 T-D6515=450960006
+T-D7000=26893007 T-D7010=37117007 T-D7020=85119005 T-D8000=53120007 T-D8104=91470000 T-D8200=40983000
+T-D8500=14975008 T-D8700=85562004 T-D8800=7569003 T-D8810=76505004 T-D9000=61685007 T-D9100=68367000
+T-D9200=72696002 T-D930A=128587003 T-D9310=32361000 T-D9400=30021000 T-D9700=56459004 T-D9800=29707007
+T-DD006=110726009 T-DD123=110837003 T-DD163=110861005 T-F1810=50536004 T-F6713=714759009 T-F6724=714754004
+T-F7001=14944004 T-F7040=91707000
 """
 """SNOMED-RT codes and the SNOMED CT codes that replaced them."""

@@ -1,0 +1,92 @@
+"""Content items of structured reports (PS3.3 section C.17.3): which of them tell who the subject is."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from mdmfs.hospital.deid.codes import UNKNOWN_CODE, known_code
+from mdmfs.hospital.deid.elements import Elements
+from mdmfs.hospital.deid.policy import Option
+
+if TYPE_CHECKING:
+    from mdmfs.hospital.deid.walk import Walk
+
+_CONCEPT_NAME: Final = 0x0040A043
+_MEASURED: Final = 0x0040A300
+_NUMERIC: Final = 0x0040A30A
+_UNITS: Final = 0x004008EA
+_NUMBER: Final = re.compile(rb"\d{1,6}(?:\.\d{0,6})?")
+_DATES: Final = frozenset({0x0040A120, 0x0040A121})
+"""DateTime and Date."""
+_CODE_VALUE: Final = 0x00080100
+_SCHEME: Final = 0x00080102
+_IN_A_YEAR: Final = {b"a": 1.0, b"mo": 12.0, b"wk": 365.25 / 7, b"d": 365.25}
+"""UCUM."""
+_TOO_OLD: Final = 90
+
+_IDENTITY: Final = frozenset(
+    {
+        (b"121022", b"DCM"),  # Accession Number
+        (b"121025", b"DCM"),  # Patient
+        (b"121028", b"DCM"),  # Subject UID, as far as it names the patient and not an instance
+        (b"121029", b"DCM"),  # Subject Name
+        (b"121030", b"DCM"),  # Subject ID
+        (b"121031", b"DCM"),  # Subject Birth Date
+        (b"121036", b"DCM"),  # Mother of fetus
+        (b"21112-8", b"LN"),  # Birth date
+    }
+)
+"""What goes under every policy."""
+_AGE: Final = frozenset({(b"121033", b"DCM"), (b"30525-0", b"LN"), (b"397669002", b"SCT")})
+_CHARACTERISTICS: Final = _AGE | {
+    (b"121032", b"DCM"),  # Subject Sex
+    (b"121034", b"DCM"),  # Subject Species
+    (b"121035", b"DCM"),  # Subject Breed
+    (b"8302-2", b"LN"),  # Body height
+    (b"29463-7", b"LN"),  # Body weight
+    (b"3141-9", b"LN"),
+    (b"3137-7", b"LN"),
+    (b"27113001", b"SCT"),
+    (b"50373000", b"SCT"),
+    (b"60621009", b"SCT"),  # Body mass index
+    (b"F-008EC", b"SRT"),
+    (b"F-01860", b"SRT"),
+}
+"""What stays under Retain Patient Characteristics alone; ages above 89 do not."""
+
+
+def is_personal(walk: Walk, item: Elements) -> bool:
+    """Tell whether a content item goes as a whole."""
+    concept = _code(walk, item, _CONCEPT_NAME)
+    if concept in _IDENTITY or (known_code(concept[1], concept[0]) is UNKNOWN_CODE and _holds_date(item)):
+        return True
+    if concept not in _CHARACTERISTICS:
+        return False
+    return Option.PATIENT_CHARACTERISTICS not in walk.policy or (concept in _AGE and not _is_below_90(walk, item))
+
+
+def _holds_date(item: Elements) -> bool:
+    """Tell whether an item holds a date, which under a concept that nobody knows may be the one of a birth."""
+    return any(element[0] in _DATES for element in item)
+
+
+def _is_below_90(walk: Walk, item: Elements) -> bool:
+    measured = _items(item, _MEASURED)
+    if len(measured) != 1:
+        return False
+    number = next((walk.value(element) for element in measured[0] if element[0] == _NUMERIC), b"")
+    per_year = _IN_A_YEAR.get(_code(walk, measured[0], _UNITS)[0])
+    return per_year is not None and _NUMBER.fullmatch(number) is not None and float(number) / per_year < _TOO_OLD
+
+
+def _code(walk: Walk, item: Elements, tag: int) -> tuple[bytes, bytes]:
+    """Give value and scheme of the code in a sequence of one item; empty ones where there is none."""
+    for inner in _items(item, tag)[:1]:
+        values = {element[0]: walk.value(element) for element in inner}
+        return values.get(_CODE_VALUE, b""), values.get(_SCHEME, b"")
+    return b"", b""
+
+
+def _items(item: Elements, tag: int) -> list[Elements]:
+    return next((element[4] or [] for element in item if element[0] == tag), [])

@@ -1,0 +1,189 @@
+"""Options that research does not claim: structured content, devices, institutions, full dates; and reviewed classes."""
+
+from __future__ import annotations
+
+import io
+from typing import Final
+
+import pydicom
+import pytest
+from pydicom import Dataset, Sequence
+
+from mdmfs.hospital.deid.encode import encode, encode_items, head
+from mdmfs.hospital.deid.policy import Policy
+from mdmfs.hospital.deid.refusal import Reason, RefusedError
+from tests.twins.deidentified import RESEARCH, deidentified, reviewed, with_elements
+from tests.twins.planted import OtherKind, find_planted, planted, planted_file, written
+
+WITHOUT_PIXELS: Final = [OtherKind.SR, OtherKind.KO, OtherKind.PR]
+APPROVED: Final = (
+    '[approvals]\nretain-full-dates = "ethics board, 12 May 2026"\nretain-institution = "the same board"\n'
+)
+DEVICE: Final = Policy.parse('name = "d"\nheads = "agreement"\noptions = ["retain-device", "retain-modified-dates"]')
+PLACE: Final = Policy.parse(f'name = "i"\nheads = "agreement"\noptions = ["retain-institution"]\n{APPROVED}')
+DATES: Final = Policy.parse(f'name = "f"\nheads = "agreement"\noptions = ["retain-full-dates"]\n{APPROVED}')
+
+
+def parsed(octets: bytes) -> Dataset:
+    """Read an output with the oracle."""
+    return pydicom.dcmread(io.BytesIO(octets))
+
+
+def marks_of(dataset: Dataset) -> list[str]:
+    """List the codes of what is claimed."""
+    return [item.CodeValue for item in dataset.DeidentificationMethodCodeSequence]
+
+
+@pytest.mark.parametrize("kind", WITHOUT_PIXELS)
+def test_no_planted_value_is_left_in_reports_and_presentation_states(kind: OtherKind) -> None:
+    """Texts, names, dates, UIDs and codes of a content tree; what is drawn on an image goes as a whole."""
+    file, tokens = planted_file(kind)
+    assert find_planted(deidentified(file, reviewed(kind.value)), tokens) == []
+
+
+@pytest.mark.parametrize("kind", [*WITHOUT_PIXELS, OtherKind.PDF])
+def test_documents_are_refused_unless_a_policy_names_and_cleans_them(kind: OtherKind) -> None:
+    """Neither a review nor the option alone lets a report through; what is inside a document nobody can clean."""
+    file, _ = planted_file(kind, depth=0, outside=False)
+    named = f'[[reviews]]\nsop_class = "{kind.value}"\nreview = "two readers, 200 objects"'
+    policies = [RESEARCH, reviewed("1.2.3"), Policy.parse(f'name = "a"\nheads = "refuse"\n{named}')]
+    for policy in [*policies, *([reviewed(kind.value)] if kind is OtherKind.PDF else [])]:
+        with pytest.raises(RefusedError, match="sop-class"):
+            deidentified(file, policy)
+
+
+def measured(code: tuple[str, str], number: str, unit: str) -> Dataset:
+    """Make a content item with a number."""
+    item, name, value, units = Dataset(), Dataset(), Dataset(), Dataset()
+    name.CodeValue, name.CodingSchemeDesignator, name.CodeMeaning = *code, "what it is"
+    units.CodeValue, units.CodingSchemeDesignator, units.CodeMeaning = unit, "UCUM", "unit"
+    value.NumericValue, value.MeasurementUnitsCodeSequence = number, Sequence([units])
+    item.RelationshipType, item.ValueType = "CONTAINS", "NUM"
+    item.ConceptNameCodeSequence, item.MeasuredValueSequence = Sequence([name]), Sequence([value])
+    return item
+
+
+@pytest.mark.parametrize(
+    ("number", "unit", "stays"),
+    [
+        ("51", "a", True),
+        ("89.5", "a", True),
+        ("90", "a", False),
+        ("600", "mo", True),
+        ("1100", "mo", False),
+        ("4000", "wk", True),
+        ("33000", "d", False),
+        ("-1", "a", False),
+        ("50", "furlong", False),
+    ],
+)
+def test_the_age_in_a_report_is_one_of_below_90(number: str, unit: str, *, stays: bool) -> None:
+    """It is a patient characteristic there as in the header; in units that nobody knows it goes."""
+    report, _ = planted(OtherKind.SR, depth=0, outside=False)
+    report.ContentSequence = Sequence([measured(("121033", "DCM"), number, unit)])
+    out = parsed(deidentified(written(report), reviewed(OtherKind.SR.value)))
+    assert [item.ValueType for item in out.ContentSequence] == ["NUM"] * stays
+
+
+def test_characteristics_in_a_report_need_their_option() -> None:
+    """A weight stays under it, and a measured length always does; dates under concepts that nobody knows go."""
+    report, _ = planted(OtherKind.SR, depth=0, outside=False)
+    dated = Dataset()
+    dated.RelationshipType, dated.ValueType, dated.Date = "CONTAINS", "DATE", "19501231"
+    bare = measured(("121033", "DCM"), "51", "a")
+    del bare.MeasuredValueSequence
+    items = [measured(("29463-7", "LN"), "70", "kg"), measured(("410668003", "SCT"), "12.5", "mm"), dated, bare]
+    report.ContentSequence = Sequence(items)
+    file, with_option = written(report), reviewed(OtherKind.SR.value)
+    without = Policy.parse(
+        'name = "a"\nheads = "refuse"\noptions = ["clean-structured-content"]\n'
+        f'[[reviews]]\nsop_class = "{OtherKind.SR.value}"\nreview = "two readers, 200 objects"'
+    )
+    kept = [
+        [item.MeasuredValueSequence[0].NumericValue for item in parsed(deidentified(file, policy)).ContentSequence]
+        for policy in (with_option, without)
+    ]
+    assert kept == [["70", "12.5"], ["12.5"]]
+    assert "113104" in marks_of(parsed(deidentified(file, without)))
+
+
+def test_a_retained_device_keeps_its_names_and_uid_and_its_dates_move() -> None:
+    """Of calibration dates the shift decides: one that stayed would tell the shift."""
+    uid = encode(head(0x00181002, b"UI"), b"1.2.3.99", b"\0")
+    names = [(0x00081010, b"SH", b"CT07 East"), (0x00181000, b"LO", b"SN 4711-889"), (0x00181200, b"DA", b"20180101")]
+    out = parsed(deidentified(with_elements(uid, *(encode(head(tag, vr), value) for tag, vr, value in names)), DEVICE))
+    assert (out.StationName, out.DeviceSerialNumber, out.DeviceUID) == ("CT07 East", "SN 4711-889", "1.2.3.99")
+    assert out.DateOfLastCalibration == "20160104"
+    assert "113109" in marks_of(out)
+
+
+def test_what_a_device_is_called_may_stand_in_what_was_removed() -> None:
+    """A retained serial number is no residue of the private element that repeats it."""
+    serial = encode(head(0x00181000, b"LO"), b"SN4711889")
+    private = encode(head(0x00090010, b"LO"), b"ACME") + encode(head(0x00091001, b"LO"), b"SN4711889 in room 7")
+    assert parsed(deidentified(with_elements(serial, private[:0] + private), DEVICE)).DeviceSerialNumber == "SN4711889"
+
+
+@pytest.mark.parametrize("name", [b"Doe's scanner", b"jane", b"H1234567", b"1234567", b"CT \xff"])
+def test_a_device_called_like_a_patient_is_not_retained(name: bytes) -> None:
+    """Neither words of a name nor a record number, nor what is no text."""
+    station = encode(head(0x00081010, b"SH"), name)
+    patient = encode(head(0x00100020, b"LO"), name if name.isdigit() else b"H1234567")
+    assert "StationName" not in parsed(deidentified(with_elements(station, patient), DEVICE))
+
+
+def test_a_device_uid_that_is_none_is_not_retained() -> None:
+    """It may be anything."""
+    assert "DeviceUID" not in parsed(deidentified(with_elements(encode(head(0x00181002, b"UI"), b"Jane Doe")), DEVICE))
+
+
+def test_a_retained_institution_keeps_its_name_in_ascii() -> None:
+    """What comes out is ASCII: accents go, other scripts go as a whole; its codes are cleaned as all are."""
+    latin = encode(head(0x00080005, b"CS"), b"ISO_IR 100")
+    code = [encode(head(0x00080100, b"SH"), b"4711"), encode(head(0x00080102, b"SH"), b"99X")]
+    place = encode_items(head(0x00080082, b"SQ"), [b"".join(code)])
+    name, street = (
+        encode(head(0x00080080, b"LO"), "Universit\xe4t".encode("latin_1")),
+        encode(head(0x00080081, b"ST"), b"Street 1"),
+    )
+    out = parsed(deidentified(with_elements(latin, name, street, place), PLACE))
+    assert (out.InstitutionName, out.InstitutionAddress) == ("Universitat", "Street 1")
+    assert out.InstitutionCodeSequence[0].CodeValue == "REMOVED"
+    assert marks_of(out) == ["113100", "113112"]
+    greek = encode(head(0x00080080, b"LO"), b"\xc1\xc2")
+    assert "InstitutionName" not in parsed(
+        deidentified(with_elements(encode(head(0x00080005, b"CS"), b"ISO_IR 126"), greek), PLACE)
+    )
+
+
+def test_full_dates_stay_as_they_are_and_say_so() -> None:
+    """What is no date goes, and a birth date is none of those that the option keeps."""
+    birth = encode(head(0x00100030, b"DA"), b"19500101")
+    wrong = encode(head(0x00080021, b"DA"), b"yesterday")
+    moments = [encode(head(0x0008002A, b"DT"), b"20180312101530"), encode(head(0x00189074, b"DT"), b"noon")]
+    out = parsed(deidentified(with_elements(birth, wrong, *moments), DATES))
+    assert (out.StudyDate, out.StudyTime, out.AcquisitionDateTime) == ("20180312", "101530.250", "20180312101530")
+    assert not out.PatientBirthDate
+    assert "SeriesDate" not in out
+    assert out.FrameAcquisitionDateTime == "19000101000000"
+    assert out.LongitudinalTemporalInformationModified == "UNMODIFIED"
+    assert marks_of(out) == ["113100", "113106"]
+
+
+def test_a_reviewed_class_passes_as_it_is_but_claims_no_clean_pixels() -> None:
+    """A human looked at a sample; what says that text is burned in is refused all the same."""
+    capture = encode(head(0x00080016, b"UI"), OtherKind.SC.value.encode(), b"\0")
+    policy = reviewed(OtherKind.SC.value)
+    out = parsed(deidentified(with_elements(capture), policy))
+    assert "113101" not in marks_of(out)
+    burned = encode(head(0x00280301, b"CS"), b"YES")
+    with pytest.raises(RefusedError) as caught:
+        deidentified(with_elements(capture, burned), policy)
+    assert caught.value.reason is Reason.BURNED_IN
+
+
+def test_a_review_is_part_of_what_is_signed() -> None:
+    """So is who approved what."""
+    text = 'name = "a"\nheads = "refuse"\noptions = ["retain-full-dates"]\n' + APPROVED
+    texts = [text, text.replace("12 May", "13 May"), text + '[[reviews]]\nsop_class = "1.2"\nreview = "two readers"\n']
+    assert len({Policy.parse(each).digest for each in texts}) == 3
