@@ -14,7 +14,7 @@ import trio
 
 from mdmfs.hospital.catalogue.records import Rendition
 from mdmfs.hospital.deid.deidentify import ENGINE_GENERATION, Deidentification, deidentify
-from mdmfs.hospital.deid.header import Buffer, IdentifiedHeader, IncomingHeader
+from mdmfs.hospital.deid.header import IdentifiedHeader, IncomingHeader
 from mdmfs.hospital.deid.policy import Policy
 from mdmfs.hospital.deid.pseudonyms import Subject
 from mdmfs.hospital.deid.residue import Publishable, ResidueGate
