@@ -46,6 +46,7 @@ from mdmfs.hospital.rights.change import OWNERS, settle_top
 from mdmfs.hospital.rights.ends import end_what_has_ended
 from mdmfs.hospital.rights.face import rights_routes
 from mdmfs.hospital.service import HospitalFace
+from mdmfs.hospital.signing import SigningKey
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
@@ -112,7 +113,7 @@ async def _assemble(
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = LmdbStore.open(directory / "store")
     stack.push_async_callback(store.aclose)
-    audit = Audit(directory / "audit.jsonl")
+    audit = Audit(directory / "audit.jsonl", SigningKey(directory / "signing.key"))
     stack.callback(audit.close)
     credential = configuration.credential
     hospital = Hospital(

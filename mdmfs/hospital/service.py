@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import urllib.parse
 from typing import Final
 
 import trio
@@ -36,8 +37,10 @@ from mdmfs.wire.messages import (
     HARVEST_PROGRESS_PATH,
     LIST_PATH,
     MAX_BATCH,
+    MAX_REASON,
     PREFETCH,
     PURPOSE_HEADER,
+    REASON_HEADER,
     SEALED_PATH,
     THRESHOLD_HEADER,
     TOTALS_PATH,
@@ -164,7 +167,13 @@ class HospitalFace:
     async def _release(self, request: Request, guid: Guid) -> Released:
         """Bring a file online; what a mount only looks ahead for, no longer than it waits for it."""
         bring = functools.partial(
-            release, request.principal, guid, self._hospital, self._recalls, address=request.peer.host
+            release,
+            request.principal,
+            guid,
+            self._hospital,
+            self._recalls,
+            address=request.peer.host,
+            purpose=_reason_of(request),
         )
         if request.headers.get(PURPOSE_HEADER) != PREFETCH:
             return await bring()
@@ -190,6 +199,12 @@ class HospitalFace:
 async def _cancel_when_hung_up(request: Request, scope: trio.CancelScope) -> None:
     await request.hung_up()
     scope.cancel()
+
+
+def _reason_of(request: Request) -> str:
+    """Read what a user says he reads for: printable, and of bounded length, as it goes to the audit log."""
+    told = urllib.parse.unquote(request.headers.get(REASON_HEADER, ""))[:MAX_REASON]
+    return "".join(character for character in told if character.isprintable())
 
 
 def _begin_of(request: Request, staged: StagedObject) -> int:

@@ -34,6 +34,10 @@ THRESHOLD_HEADER: Final = "mdmfs-threshold"
 PURPOSE_HEADER: Final = "purpose"
 PREFETCH: Final = "prefetch"
 """The purpose of a request for a file that no program has asked for yet: one reads its siblings."""
+REASON_HEADER: Final = "mdmfs-purpose"
+"""What a user reads for, in his own words, percent-encoded (RFC 3986 section 2.1); for the audit log."""
+MAX_REASON: Final = 200
+"""Characters of it that are recorded."""
 
 READ_ACL_PATH: Final = "/v1/read-acl"
 CHANGE_ACL_PATH: Final = "/v1/change-acl"

@@ -26,6 +26,8 @@ class MountSettings(Settings, frozen=True):
     """The LFN of the directory that is shown."""
     deadline: float = 60.0
     """Seconds that an open waits for its first bytes."""
+    purpose: str = ""
+    """What the images are read for, in the user's own words; the hospital records it with each release."""
     metrics: str = ""
     """``HOST:PORT`` on loopback where Prometheus asks; nowhere where it is empty."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import urllib.parse
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
@@ -23,6 +24,7 @@ from mdmfs.wire.messages import (
     PREFETCH,
     PURPOSE_HEADER,
     READ_ACL_PATH,
+    REASON_HEADER,
     SEALED_PATH,
     THRESHOLD_HEADER,
     TOTALS_PATH,
@@ -106,8 +108,12 @@ class Hospital(Protocol):
 class RemoteHospital:
     """A hospital over mutual TLS."""
 
-    def __init__(self, client: Callable[[], Client], *, deadline: float) -> None:
-        """``client`` gives the client of the moment: a renewed proxy makes a new one. ``deadline`` is in seconds."""
+    def __init__(self, client: Callable[[], Client], *, deadline: float, purpose: str = "") -> None:
+        """``client`` gives the client of the moment: a renewed proxy makes a new one. ``deadline`` is in seconds.
+
+        ``purpose`` is what the user says he reads for; the hospital records it.
+        """
+        self._reason = {REASON_HEADER: urllib.parse.quote(purpose, safe=" ")} if purpose else {}
         self._client = client
         self._deadline = deadline
 
@@ -141,7 +147,7 @@ class RemoteHospital:
         self, guid: Guid, *, beginning: Beginning | None = None, is_prefetch: bool = False
     ) -> AsyncIterator[SealedDownload]:
         """Ask for the sealed object; the deadline is for the first byte, after it the stream must not stall."""
-        headers = {PURPOSE_HEADER: PREFETCH} if is_prefetch else {}
+        headers = self._reason | ({PURPOSE_HEADER: PREFETCH} if is_prefetch else {})
         if beginning is not None:
             headers |= {"range": f"bytes={beginning.length}-", "if-range": f'"{beginning.salt.hex()}"'}
         async with self._client().get(SEALED_PATH + str(guid), headers=headers, deadline=self._until()) as download:

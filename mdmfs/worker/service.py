@@ -54,7 +54,7 @@ async def run_mount(
         peers = Peers(configuration.hospital, configuration.keystores, credential, anchors, nursery)
         cache = CiphertextCache(configuration.cache_folder, configuration.cache_size)
         await serve_mount(
-            RemoteHospital(peers.hospital, deadline=configuration.mount.deadline),
+            RemoteHospital(peers.hospital, deadline=configuration.mount.deadline, purpose=configuration.mount.purpose),
             peers.keystores,
             cache,
             configuration.root,

@@ -24,12 +24,13 @@ from mdmfs.hospital.ledger.records import SeriesRecord
 from mdmfs.hospital.projects import NOBODY, Partial, PatientList, Project
 from mdmfs.hospital.registration.deposit import deposit
 from mdmfs.hospital.registration.harvest import Harvest, Harvests
-from mdmfs.hospital.release.audit import Audit
+from mdmfs.hospital.release.audit import Audit, Event, records_of
 from mdmfs.hospital.release.escrow import Seal, verifier
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import quarantine, release
 from mdmfs.hospital.release.staging import StagedObject, Staging
 from mdmfs.hospital.service import HospitalFace
+from mdmfs.hospital.signing import SigningKey
 from mdmfs.hospital.store import Store
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid, Lfn
@@ -108,7 +109,7 @@ class Clinic:
     async def open(self, *, deposits: bool = True) -> AsyncIterator[OpenClinic]:
         """Run the hospital for a block; without ``deposits`` nothing leaves the outbox."""
         async with contextlib.AsyncExitStack() as stack:
-            audit = Audit(self.folder / "audit.jsonl")
+            audit = Audit(self.folder / "audit.jsonl", SigningKey(self.folder / "signing.key"))
             stack.callback(audit.close)
             nursery = await stack.enter_async_context(trio.open_nursery())
             hospital = self._hospital(audit, nursery)
@@ -248,9 +249,10 @@ class OpenClinic:
         return answer.message
 
     def audited(self) -> list[dict[str, object]]:
-        """Read the audit log."""
-        lines = (self.clinic.folder / "audit.jsonl").read_bytes().splitlines()
-        return [msgspec.json.decode(line) for line in lines]
+        """Read what the audit log has after its beginning, without numbers and links."""
+        records = records_of(self.clinic.folder / "audit.jsonl")
+        kept = (msgspec.structs.replace(record, n=0) for record in records if record.event is not Event.BEGIN)
+        return [msgspec.to_builtins(record) for record in kept]
 
 
 async def let_list(hospital: OpenClinic, who: Principal) -> None:

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, Protocol
 import trio
 
 from mdmfs.hospital.release.staging import StagedObject
+from mdmfs.wire.service import Octets
 
 MAX_REMEMBERED: Final = 10_000
 _WISH: Final = re.compile(r"\s*(?P<name>[A-Za-z0-9-]+)\s*(?:;\s*q\s*=\s*(?P<quality>[01](?:\.[0-9]{0,3})?))?\s*")
@@ -42,7 +43,7 @@ def wanted(headers: Mapping[str, str]) -> Algorithm | None:
 
 
 class _Sum(Protocol):
-    def update(self, octets: bytes, /) -> None: ...
+    def update(self, octets: Octets, /) -> None: ...
 
     def digest(self) -> bytes: ...
 
@@ -51,7 +52,7 @@ class _Adler32:
     def __init__(self) -> None:
         self._value = zlib.adler32(b"")
 
-    def update(self, octets: bytes, /) -> None:
+    def update(self, octets: Octets, /) -> None:
         self._value = zlib.adler32(octets, self._value)
 
     def digest(self) -> bytes:

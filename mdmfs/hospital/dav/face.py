@@ -141,7 +141,8 @@ class DavFace:
 
     async def _bring(self, request: Request, guid: Guid) -> StagedObject:
         with speaking_for_the_inside(guid):
-            return await release(request.principal, guid, self._hospital, self._recalls, address=request.peer.host)
+            address = request.peer.host
+            return (await release(request.principal, guid, self._hospital, self._recalls, address=address)).staged
 
     async def _admit(self, request: Request, guid: Guid) -> None:
         await admit(request.principal, guid, self._hospital, address=request.peer.host)

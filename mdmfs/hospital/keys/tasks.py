@@ -133,7 +133,10 @@ class Task:
                 shipments.append(shipment)
             if self._task is KeyTask.REPAIR and Fault.SURPLUS in verdict.faults.values():
                 surplus.append(file.guid)
-        if shipments or surplus:
+        changed = {shipment.guid for shipment in shipments} | set(surplus)
+        if changed:
+            event = Event.RESPLIT if self._task is KeyTask.RESPLIT else Event.REPAIR
+            await self._record(event, [file for file in page if file.guid in changed])
             await self._hospital.store.write(functools.partial(self._send, shipments=shipments, surplus=surplus))
             self._changed += len(shipments) + len(surplus)
             self._hospital.outbox.ring()

@@ -1,34 +1,42 @@
-"""The audit log: each decision is a record on disk before a byte leaves; records of one moment share one sync."""
+"""The audit log: each decision is a record on disk before a byte leaves; a journal, so that none can be taken back."""
 
 from __future__ import annotations
 
-import contextlib
 import enum
-import os
 import pathlib
+import secrets
+import time
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
-import structlog
-import trio
 
-from mdmfs.hospital.durable import sync_directory
+from mdmfs.hospital.signing import SigningKey
+from mdmfs.journal.chain import Head, Line
+from mdmfs.journal.checkpoint import JOURNAL_ID_SIZE, Checkpoint
+from mdmfs.journal.files import files_of, first_line, lines_of
+from mdmfs.journal.journal import FILE_BYTES, Journal, Pending
 from mdmfs.model.errors import StoreError
 
-log = structlog.get_logger()
-
-AUDIT_FORMAT: Final = 1
+AUDIT_FORMAT: Final = 2
+_NONCE_SIZE: Final = 16
 
 
 class Event(enum.StrEnum):
     """What happened."""
 
+    BEGIN = "begin"
+    """The log was begun."""
     RELEASE = "release"
+    CACHED_OPENS = "cached-opens"
+    """A mount says that it has opened a file from its own cache, so many times."""
     REFUSAL = "refusal"
     REGISTRATION = "registration"
     QUARANTINE = "quarantine"
     DESTRUCTION = "destruction"
     ROTATION = "rotation"
+    RESPLIT = "resplit"
+    REPAIR = "repair"
     WRONG_SHARE = "wrong-share"
     ACL = "acl"
 
@@ -42,96 +50,108 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     dn: str = ""
     fqans: tuple[str, ...] = ()
     guid: str = ""
+    uid: str = ""
+    """The pseudonymous SOP Instance UID, as a reader sees it."""
     project: str = ""
     address: str = ""
     path: str = ""
     """The LFN, where a record speaks of a name."""
     outcome: str = ""
     """The deciding ACL entry, or the refusal's name."""
+    purpose: str = ""
+    """What for, if the caller said."""
+    ahead: bool = False
+    """Whether a mount asked for it before any program did."""
     count: int = 1
-    """Of the instances that a record speaks of."""
-    format: int = AUDIT_FORMAT
+    """Of the instances that a record speaks of, or of opens."""
+    signer: str = ""
+    """Of the first record: the public key (Ed25519, hexadecimal digits) that signs the log's checkpoints."""
+    n: int = 0
+    """The record's number; as it is read only, given when it is written."""
+    format: int = 0
+    """Of the first record: the format of all that follow."""
 
 
 class Audit:
-    """An append-only file of JSON lines. ``run`` writes; ``record`` returns when its record is on disk."""
+    """The hospital's audit log. ``run`` writes; ``record`` returns when its record is on disk."""
 
-    def __init__(self, path: pathlib.Path) -> None:
-        """Open the log for appending; raises ``StoreError``."""
-        try:
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._end_torn_line(path)
-            sync_directory(path.parent)
-        except OSError as error:
-            message = f"the audit log {path} cannot be opened: {error.strerror}; nothing is released without it"
-            raise StoreError(message) from error
-        self._path = path
-        self._waiting: list[tuple[bytes, _Durable]] = []
-        self._arrival = trio.Event()
+    def __init__(self, path: pathlib.Path, key: SigningKey, *, file_bytes: int = FILE_BYTES) -> None:
+        """Open the log, or begin one; raises ``StoreError``."""
+        self._key = key
+        self._journal = Journal(path, lambda: _encode(_beginning(key)), file_bytes=file_bytes)
+        self.id = id_of(path)
+        """The journal's id."""
+
+    @property
+    def head(self) -> Head:
+        """Where the log is: the last record that is durable."""
+        return self._journal.head
+
+    def checkpoint(self, now: float) -> Checkpoint:
+        """Say where the log is, signed."""
+        return self._key.sign_checkpoint(Checkpoint(self.id, self.head, now))
 
     async def record(self, *records: AuditRecord) -> None:
         """Wait until all records are durable. Raises ``StoreError``: then none is, and nothing may be let out."""
-        durable = _Durable()
-        lines = b"".join(msgspec.json.encode(record) + b"\n" for record in records)
-        self._waiting.append((lines, durable))
-        self._arrival.set()
-        await durable.event.wait()
-        if durable.failure is not None:
-            message = f"the audit log {self._path} cannot be written: {durable.failure}; nothing is released without it"
-            raise StoreError(message)
+        await self.write(*records).durable()
+
+    def write(self, *records: AuditRecord) -> Pending:
+        """Begin to write records; ``Pending.durable`` is waited for before anything that they tell of is let out."""
+        return self._journal.write(*map(_encode, records))
 
     def note(self, record: AuditRecord) -> None:
         """Have a record written with the next ones, for what nobody has to wait for."""
-        self._waiting.append((msgspec.json.encode(record) + b"\n", _Durable()))
-        self._arrival.set()
+        self.write(record)
 
     async def run(self) -> None:
         """Write what is waiting, again and again, until cancelled."""
-        while True:
-            await self._arrival.wait()
-            self._arrival = trio.Event()
-            batch, self._waiting = self._waiting, []
-            failure = await trio.to_thread.run_sync(self._append, b"".join(line for line, _ in batch))
-            for _, durable in batch:
-                durable.failure = failure
-                durable.event.set()
+        await self._journal.run()
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._file)
-
-    def _append(self, lines: bytes) -> str | None:
-        """Write all or nothing; give what went wrong."""
-        end = os.fstat(self._file).st_size
-        try:
-            is_whole = os.write(self._file, lines) == len(lines)
-            if is_whole:
-                os.fdatasync(self._file)
-                return None
-            reason = "the disk is full"
-        except OSError as error:
-            reason = error.strerror or "unknown error"
-        with contextlib.suppress(OSError):
-            os.ftruncate(self._file, end)
-        log.critical("audit log cannot be written", path=str(self._path), reason=reason)
-        return reason
-
-    def _end_torn_line(self, path: pathlib.Path) -> None:
-        """End a line that a crash cut off, so that the next record stands on its own."""
-        size = os.fstat(self._file).st_size
-        if size == 0:
-            return
-        with path.open("rb") as file:
-            file.seek(size - 1)
-            if file.read(1) != b"\n":
-                os.write(self._file, b"\n")
+        self._journal.close()
 
 
-class _Durable:
-    """What a recorder waits for."""
+def id_of(path: pathlib.Path) -> bytes:
+    """Give the id of the log there; raises ``StoreError``."""
+    try:
+        first = first_line(files_of(path)[0])
+    except (OSError, IndexError) as error:
+        message = f"there is no audit log {path}"
+        raise StoreError(message) from error
+    if first is None:
+        message = f"the audit log {path} does not begin with a record"
+        raise StoreError(message)
+    return first.link[:JOURNAL_ID_SIZE]
 
-    __slots__ = ("event", "failure")
 
-    def __init__(self) -> None:
-        self.event = trio.Event()
-        self.failure: str | None = None
+def records_of(path: pathlib.Path) -> Iterator[AuditRecord]:
+    """Go through the records of a log, oldest first; what is garbled is left out. Raises ``StoreError``."""
+    for octets in lines_of(path):
+        record = parse_record(octets)
+        if record is not None:
+            yield record
+
+
+def parse_record(octets: bytes) -> AuditRecord | None:
+    """Read a line; None for what is no record."""
+    if Line.parse(octets) is None:
+        return None
+    try:
+        return msgspec.json.decode(octets, type=AuditRecord)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _beginning(key: SigningKey) -> AuditRecord:
+    return AuditRecord(
+        time=time.time(),
+        event=Event.BEGIN,
+        outcome=secrets.token_hex(_NONCE_SIZE),
+        signer=key.public.hex(),
+        format=AUDIT_FORMAT,
+    )
+
+
+def _encode(record: AuditRecord) -> bytes:
+    return msgspec.json.encode(record)

@@ -116,7 +116,8 @@ def _source_of(tx: Transaction, file: FileRecord, hospital: Hospital, version: i
             raise RefusedError(Reason.OTHER_PATIENT)
         return Admission(project.policy, subject)
 
-    return Source(file, instance, admit_header, _Currency(hospital, file, version).holds)
+    uid = subject.pseudonymous_uid(instance.instance_uid.encode()).decode()
+    return Source(file, instance, admit_header, _Currency(hospital, file, version).holds, uid)
 
 
 class _Currency:

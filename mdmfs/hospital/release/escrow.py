@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hmac
-import os
 import pathlib
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from mdmfs.hospital.durable import sync_directory
+from mdmfs.hospital.durable import own_secret
 from mdmfs.model.errors import StoreError, WrongKeyError
 from mdmfs.model.names import GUID_SIZE, Guid
 from mdmfs.sealing.header import FileKey
@@ -88,7 +87,7 @@ class Seal:
 
     def __init__(self, path: pathlib.Path) -> None:
         """Take the key of ``path``, or make one at the first start; raises ``StoreError``."""
-        self._cipher = AESGCM(_own_key(path))
+        self._cipher = AESGCM(own_secret(path))
 
     def seal(self, destination: str, deposit: Deposit) -> bytes:
         """Seal a deposit for one keystore."""
@@ -113,35 +112,3 @@ def key_entries(keys: Iterable[NewKey], keystore: str, aliases: Mapping[Guid, li
 def random_guid() -> Guid:
     """Draw a GUID."""
     return Guid.from_random(secrets.token_bytes(GUID_SIZE))
-
-
-def _own_key(path: pathlib.Path) -> bytes:
-    try:
-        return _read_key(path) or _make_key(path)
-    except OSError as error:
-        message = f"{path} cannot be used: {error.strerror}"
-        raise StoreError(message) from error
-
-
-def _read_key(path: pathlib.Path) -> bytes:
-    try:
-        octets = path.read_bytes()
-    except FileNotFoundError:
-        return b""
-    if len(octets) != SECRET_SIZE:
-        message = f"{path} does not hold a key of {SECRET_SIZE} bytes; restore it from the backup"
-        raise StoreError(message)
-    return octets
-
-
-def _make_key(path: pathlib.Path) -> bytes:
-    octets = secrets.token_bytes(SECRET_SIZE)
-    draft = path.with_suffix(".new")
-    file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(file, "wb") as stream:
-        stream.write(octets)
-        stream.flush()
-        os.fsync(file)
-    draft.rename(path)
-    sync_directory(path.parent)
-    return octets

@@ -33,6 +33,8 @@ class Source(NamedTuple):
     admit: Callable[[IdentifiedHeader], Awaitable[Admission]]
     is_current: Callable[[], bool]
     """Whether the file may still be opened under the key that it had when this was asked."""
+    uid: str = ""
+    """The SOP Instance UID that a reader sees."""
 
 
 class PendingRecall:

@@ -27,16 +27,23 @@ from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
 
 
-async def release(
-    principal: Principal, guid: Guid, hospital: Hospital, recalls: Recalls, *, address: str, is_ahead: bool = False
+async def release(  # noqa: PLR0913 what is known of the one who asks
+    principal: Principal,
+    guid: Guid,
+    hospital: Hospital,
+    recalls: Recalls,
+    *,
+    address: str,
+    purpose: str = "",
+    is_ahead: bool = False,
 ) -> Released:
-    """Let one file out to a principal at an address.
+    """Let one file out to a principal at an address; what he says it is for, ``purpose``, is recorded.
 
     With ``is_ahead`` a mount asks for it before any program does: then the PACS is spared in its clinical hours.
     Raises ``NoSuchFileError`` and ``AccessDeniedError`` as decided, ``StoreError`` if the decision cannot be recorded,
     and what a recall raises.
     """
-    releasing = release_all(principal, [guid], hospital, recalls, address=address, are_ahead=is_ahead)
+    releasing = release_all(principal, [guid], hospital, recalls, address=address, purpose=purpose, are_ahead=is_ahead)
     async with contextlib.aclosing(releasing) as released:
         async for _, one in released:
             if isinstance(one, MdmfsError):
@@ -46,13 +53,14 @@ async def release(
     raise RuntimeError(message)
 
 
-async def release_all(
+async def release_all(  # noqa: PLR0913 as release
     principal: Principal,
     guids: Sequence[Guid],
     hospital: Hospital,
     recalls: Recalls,
     *,
     address: str,
+    purpose: str = "",
     are_ahead: bool = False,
 ) -> AsyncGenerator[tuple[int, Released | MdmfsError]]:
     """Let files out to a principal, each as soon as its first bytes are staged: its place among ``guids``, and itself.
@@ -67,7 +75,8 @@ async def release_all(
             if isinstance(decision, Standing):
                 arrivals.expect(place, decision.source)
         if records := list(_records(principal, guids, decisions, hospital, address, arrivals)):
-            await hospital.audit.record(*records)
+            said = {"purpose": purpose, "ahead": are_ahead}
+            await hospital.audit.record(*(msgspec.structs.replace(record, **said) for record in records))
         for place, decision in enumerate(decisions):
             if isinstance(decision, Denial):
                 yield place, decision.error
@@ -82,6 +91,15 @@ async def release_all(
                 yield place, outcome
         for place in arrivals.expected:
             yield place, _late(guids[place], recalls.deadline)
+
+
+async def admit(principal: Principal, guid: Guid, hospital: Hospital, *, address: str) -> None:
+    """Raise what says that the principal may not have the file now; a refusal is recorded."""
+    (decision,) = decide(principal, [guid], hospital)
+    if isinstance(decision, Denial):
+        if decision.outcome:
+            await hospital.audit.record(_record(principal, guid, hospital, address, Event.REFUSAL, decision.outcome))
+        raise decision.error
 
 
 async def _decide_again(
@@ -147,7 +165,8 @@ def _records(
     """Make the records of what was decided; where the PACS is spared, nothing was let out."""
     for place, (guid, decision) in enumerate(zip(guids, decisions, strict=True)):
         if isinstance(decision, Standing) and not isinstance(arrivals.expected[place], BusyError):
-            yield _record(principal, guid, hospital, address, Event.RELEASE, _deciding(decision.granted))
+            record = _record(principal, guid, hospital, address, Event.RELEASE, _deciding(decision.granted))
+            yield msgspec.structs.replace(record, uid=decision.source.uid, project=decision.project.name)
         elif isinstance(decision, Denial) and decision.outcome:
             yield _record(principal, guid, hospital, address, Event.REFUSAL, decision.outcome)
 

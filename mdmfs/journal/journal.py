@@ -1,0 +1,158 @@
+"""A journal that is written: a line is on disk when it is said to be, and those of one moment share one sync."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+import trio
+
+from mdmfs.journal.chain import BEGINNING, Head, append
+from mdmfs.journal.files import end_of, first_line, full_name
+from mdmfs.model.errors import StoreError
+
+FILE_BYTES: Final = 256 * 2**20
+"""Of a file that is full."""
+
+log: Any = structlog.get_logger("mdmfs.journal")
+
+
+class Pending:
+    """Lines on their way to the disk."""
+
+    __slots__ = ("_event", "_failure", "bodies")
+
+    def __init__(self, bodies: tuple[bytes, ...]) -> None:
+        self.bodies = bodies
+        self._event = trio.Event()
+        self._failure = ""
+
+    async def durable(self) -> None:
+        """Wait until the lines are on disk; raises ``StoreError`` where they cannot be, and then none is there."""
+        await self._event.wait()
+        if self._failure:
+            raise StoreError(self._failure)
+
+    def settle(self, failure: str) -> None:
+        """Tell how it ended."""
+        self._failure = failure
+        self._event.set()
+
+
+class Journal:
+    """One journal, with one writer. ``run`` writes; whoever opens it closes it."""
+
+    def __init__(self, path: pathlib.Path, beginning: Callable[[], bytes], *, file_bytes: int = FILE_BYTES) -> None:
+        """Open the journal, and begin a new one, whose first line ``beginning`` gives, where there is none.
+
+        Raises ``StoreError``. What a crash has torn off at its end was never durable and is cut off.
+        """
+        self._path = path
+        self._file_bytes = file_bytes
+        self._waiting: list[Pending] = []
+        self._arrival = trio.Event()
+        try:
+            self._head, self._whole = end_of(path)
+            self._file = _open(path)
+        except OSError as error:
+            raise StoreError(self._failed(error.strerror or "unknown error")) from error
+        if self._head == BEGINNING:
+            failure = self._append([beginning()])
+            if failure:
+                self.close()
+                raise StoreError(failure)
+
+    @property
+    def head(self) -> Head:
+        """Where the journal is: the last line that is durable."""
+        return self._head
+
+    def write(self, *bodies: bytes) -> Pending:
+        """Have JSON objects written, with the next ones; ``Pending.durable`` waits for them."""
+        pending = Pending(bodies)
+        self._waiting.append(pending)
+        self._arrival.set()
+        return pending
+
+    async def run(self) -> None:
+        """Write what is waiting, again and again, until cancelled."""
+        while True:
+            await self._arrival.wait()
+            self._arrival = trio.Event()
+            batch, self._waiting = self._waiting, []
+            failure = await trio.to_thread.run_sync(
+                self._append, [body for pending in batch for body in pending.bodies]
+            )
+            for pending in batch:
+                pending.settle(failure)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+    def _append(self, bodies: list[bytes]) -> str:
+        """Write all or nothing; give what went wrong."""
+        head = self._head
+        lines = []
+        for body in bodies:
+            line, head = append(head, body)
+            lines.append(line)
+        octets = b"".join(lines)
+        try:
+            if os.fstat(self._file).st_size != self._whole:
+                os.ftruncate(self._file, self._whole)
+            if os.write(self._file, octets) == len(octets):
+                os.fdatasync(self._file)
+                self._head, self._whole = head, self._whole + len(octets)
+                self._turn_over()
+                return ""
+            reason = "the disk is full"
+        except OSError as error:
+            reason = error.strerror or "unknown error"
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file, self._whole)
+        log.critical("the journal cannot be written", path=str(self._path), reason=reason)
+        return self._failed(reason)
+
+    def _turn_over(self) -> None:
+        """Begin a new file where this one is full; where that fails, go on with this one."""
+        if self._whole < self._file_bytes:
+            return
+        try:
+            first = first_line(self._path)
+            if first is None:
+                return
+            full = full_name(self._path, first.number)
+            self._path.rename(full)
+            try:
+                file = _open(self._path)
+            except OSError:
+                full.rename(self._path)
+                raise
+        except OSError as error:
+            log.error("the journal goes on in a file that is full", path=str(self._path), reason=error.strerror)  # noqa: TRY400 the reason says it
+            return
+        os.close(self._file)
+        self._file, self._whole = file, 0
+
+    def _failed(self, reason: str) -> str:
+        return f"the journal {self._path} cannot be written: {reason}; nothing is released without it"
+
+
+def _open(path: pathlib.Path) -> int:
+    """Open for appending, and make the name durable; raises ``OSError``."""
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError:
+        os.close(file)
+        raise
+    return file

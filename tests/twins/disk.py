@@ -1,0 +1,26 @@
+"""A disk that fails under a file that is open."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def no_room_behind(file: Path) -> Iterator[None]:
+    """Put ``/dev/full`` in the place of every descriptor that this process has of a file."""
+    here = Path("/proc/self/fd")
+    descriptors = [int(one.name) for one in here.iterdir() if one.exists() and one.resolve() == file.resolve()]
+    kept = {descriptor: os.dup(descriptor) for descriptor in descriptors}
+    full = os.open("/dev/full", os.O_WRONLY | os.O_APPEND)
+    for descriptor in descriptors:
+        os.dup2(full, descriptor, inheritable=False)
+    os.close(full)
+    try:
+        yield
+    finally:
+        for descriptor, original in kept.items():
+            os.dup2(original, descriptor, inheritable=False)
+            os.close(original)
