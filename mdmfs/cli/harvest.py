@@ -11,6 +11,7 @@ import trio
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from mdmfs.cli.hospital import CONFIGURATION, INTERVAL, ask, asking
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.wire.client import Client
 from mdmfs.wire.messages import (
@@ -20,16 +21,13 @@ from mdmfs.wire.messages import (
     HarvestProgress,
     StartHarvest,
 )
-from mdmfs.wire.peers import open_client
 
-DEADLINE = 10.0
-INTERVAL = 0.2
 DEPOSIT_SECONDS = 30.0
 """How long the keystores are waited for; the daemon itself goes on for ever."""
 
 
 @click.command()
-@click.argument("configuration", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
+@click.argument("configuration", type=CONFIGURATION)
 @click.argument("project")
 @click.option("--pacs", default="", help="Only from this PACS of the project.")
 @click.option("--dry-run", "is_dry", is_flag=True, help="Only count what is new: nothing is fetched or changed.")
@@ -58,28 +56,23 @@ async def harvest_project(
     configuration: HospitalConfiguration, project: str, *, pacs: str = "", is_dry: bool = False
 ) -> HarvestProgress:
     """Start a harvest or find the one under way, draw its progress, and give its end."""
-    credential = configuration.credential
-    address = str(configuration.public)
-    client = open_client(address, str(credential.subject()), credential, configuration.anchors)
-    try:
+    async with asking(configuration) as client:
         with _bar() as bar:
             return await _watch(client, StartHarvest(project, pacs, is_dry), bar)
-    finally:
-        await client.aclose()
 
 
 async def _watch(client: Client, start: StartHarvest, bar: Progress) -> HarvestProgress:
     what = "counting" if start.is_dry else "registering"
     task = bar.add_task(f"{what} {start.project}", total=None, octets=0.0, rate="")
     begun = trio.current_time()
-    progress = await _ask(client, HARVEST_PATH, start)
+    progress = await ask(client, HARVEST_PATH, start, HarvestProgress)
     patience = trio.current_time() + DEPOSIT_SECONDS
     while not progress.is_over or (progress.depositing and not start.is_dry and trio.current_time() < patience):
         if not progress.is_over:
             patience = trio.current_time() + DEPOSIT_SECONDS
             _draw(bar, task, progress, trio.current_time() - begun, progress.instances_found or None)
         await trio.sleep(INTERVAL)
-        progress = await _ask(client, HARVEST_PROGRESS_PATH, AskHarvest(start.project))
+        progress = await ask(client, HARVEST_PROGRESS_PATH, AskHarvest(start.project), HarvestProgress)
     _draw(bar, task, progress, trio.current_time() - begun, progress.instances_done)
     return progress
 
@@ -100,7 +93,3 @@ def _bar() -> Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
-
-
-async def _ask(client: Client, path: str, message: StartHarvest | AskHarvest) -> HarvestProgress:
-    return await client.call(path, message, HarvestProgress, deadline=trio.current_time() + DEADLINE)

@@ -90,6 +90,8 @@ class HospitalSettings(Settings, frozen=True):
     patient is meant under every one."""
     public_address: str = ""
     """``HOST:PORT`` in SURLs; the address of ``listen`` where it is empty."""
+    reconcile: Annotated[float, msgspec.Meta(ge=0)] = 86_400.0
+    """Seconds between two reconciliations of a project with its PACSs; 0 for never by itself."""
     staging_bytes: Annotated[int, msgspec.Meta(gt=0)] = 20 * 2**30
     recall_deadline: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 60.0
     """Seconds that a caller waits for the PACS; the recall itself goes on."""

@@ -35,6 +35,8 @@ from mdmfs.hospital.projects import NOBODY, read_patient_list, read_projects
 from mdmfs.hospital.registration.deposit import deposit
 from mdmfs.hospital.registration.ending import end_what_is_over
 from mdmfs.hospital.registration.harvest import Harvests
+from mdmfs.hospital.registration.reconcile import Reconciliations
+from mdmfs.hospital.registration.reconciliation_face import reconciliation_routes
 from mdmfs.hospital.registration.trigger import Trigger
 from mdmfs.hospital.release.audit import Audit
 from mdmfs.hospital.release.decision import is_current
@@ -94,7 +96,13 @@ async def run_hospital(
         if moves is not None:
             await _receive(hospital, configuration, moves, nursery)
         face = HospitalFace(hospital, recalls, Harvests(hospital, nursery), configuration.public).service()
-        own = {**key_routes(hospital, Tasks(hospital, nursery)), **health_routes(hospital)}
+        reconciliations = Reconciliations(hospital, nursery, configuration.hospital.reconcile)
+        nursery.start_soon(reconciliations.run_daily)
+        own = {
+            **key_routes(hospital, Tasks(hospital, nursery)),
+            **health_routes(hospital),
+            **reconciliation_routes(hospital, reconciliations),
+        }
         dav = DavFace(hospital, recalls).routes()
         service = Service(face.name, {**face.routes, **rights_routes(hospital), **own, **dav})
         bound = await nursery.start(serve, service, contexts, configuration.listen)

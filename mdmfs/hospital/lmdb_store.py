@@ -22,7 +22,7 @@ from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, StoreError
 
 MAP_SIZE: Final = 2**38
 """256 GiB of address space, not of disk: some 500 million files. LMDB never has to resize it."""
-MAX_TABLES: Final = 32
+MAX_TABLES: Final = 64
 MAX_ACTS_PER_COMMIT: Final = 64
 
 LEAST_FREE_BYTES: Final = 2**16

@@ -172,15 +172,22 @@ def _parse_list(path: pathlib.Path, lines: Iterable[str]) -> PatientList:
     studies: set[str] = set()
     for number, line in enumerate(lines, 1):
         kind, _, value = line.strip().partition(" ")
-        identifier, _, issuer = value.strip().partition("^^^")
-        if kind == "patient" and _PATIENT_ID.fullmatch(identifier.strip()):
-            patients.add(PatientKey(issuer=issuer.strip(), patient_id=identifier.strip()))
+        patient = parse_patient(value)
+        if kind == "patient" and patient is not None:
+            patients.add(patient)
         elif kind == "study" and _UID.fullmatch(value.strip()):
             studies.add(value.strip())
         elif kind and not kind.startswith("#"):
             message = f"{path} line {number}: a line is 'patient ID^^^ISSUER', 'study UID' or a # comment"
             raise ConfigurationError(message)
     return PatientList(frozenset(patients), frozenset(studies))
+
+
+def parse_patient(text: str) -> PatientKey | None:
+    """Read ``ID^^^ISSUER``, the issuer being optional; None for what is no Patient ID that could be asked for."""
+    identifier, _, issuer = text.strip().partition("^^^")
+    is_one = _PATIENT_ID.fullmatch(identifier.strip())
+    return PatientKey(issuer=issuer.strip(), patient_id=identifier.strip()) if is_one else None
 
 
 def _acl_of(access: ProjectAccess) -> Acl:

@@ -15,6 +15,7 @@ from mdmfs.hospital.outward import speaking_for_the_inside
 from mdmfs.hospital.own_people import for_own_people
 from mdmfs.hospital.registration.harvest import Harvests
 from mdmfs.hospital.release.arrivals import Released
+from mdmfs.hospital.release.loss import locality_of
 from mdmfs.hospital.release.octets import StagedOctets
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import release
@@ -27,7 +28,6 @@ from mdmfs.model.errors import (
     NoSuchFileError,
     NotADirectoryFileError,
 )
-from mdmfs.model.locality import Locality
 from mdmfs.model.names import Guid, Lfn, Surl
 from mdmfs.wire.messages import (
     CHANGES_PATH,
@@ -113,8 +113,6 @@ class HospitalFace:
             if file is None or file.state not in _SHOWN or not self._sight(tx, request).may_know(guid):
                 message = f"there is no file {guid}, or it is not for this identity"
                 raise NoSuchFileError(message)
-            staged = self._hospital.staging.find(guid, file.generation)
-            is_online = staged is not None and staged.is_complete
             return FileDescription(
                 guid=guid.octets,
                 inode=file.inode,
@@ -123,7 +121,7 @@ class HospitalFace:
                 sha256=file.rendition.sha256,
                 generation=file.generation,
                 threshold=file.threshold,
-                locality=(Locality.ONLINE_AND_NEARLINE if is_online else Locality.NEARLINE).value,
+                locality=locality_of(tx, self._hospital, file).value,
                 replicas=[str(Surl(self._public.host, self._public.port, guid))],
                 registered=file.registered,
             )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from mdmfs.hospital.catalogue.port import Catalogue
-from mdmfs.hospital.ledger.port import Epochs, Notices, Outbox, Quarantine, SeriesLedger
+from mdmfs.hospital.ledger.port import Epochs, Losses, Notices, Outbox, Quarantine, SeriesLedger
 from mdmfs.hospital.uidmap.port import Subjects, UidMap
 
 T = TypeVar("T")
@@ -46,6 +46,10 @@ class Transaction(Protocol):
     @property
     def notices(self) -> Notices:
         """What PACSs have told of."""
+
+    @property
+    def losses(self) -> Losses:
+        """What PACSs no longer have."""
 
 
 class Store(Protocol):

@@ -37,6 +37,8 @@ OUTBOX: Final = b"o"
 OUTBOX_REMAINING: Final = b"O"
 QUARANTINE: Final = b"q"
 NOTICES: Final = b"N"
+LOSSES: Final = b"L"
+RECONCILIATIONS: Final = b"R"
 CHANGES_OF_KEYS: Final = b"j"
 ACKNOWLEDGED: Final = b"J"
 
@@ -70,6 +72,8 @@ ALL: Final = (
     OUTBOX_REMAINING,
     QUARANTINE,
     NOTICES,
+    LOSSES,
+    RECONCILIATIONS,
     CHANGES_OF_KEYS,
     ACKNOWLEDGED,
 )

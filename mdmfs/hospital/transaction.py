@@ -8,6 +8,7 @@ from typing import Final
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.namespace import RowsOfCatalogue
 from mdmfs.hospital.ledger.epochs import RowsOfEpochs
+from mdmfs.hospital.ledger.losses import RowsOfLosses
 from mdmfs.hospital.ledger.notices import RowsOfNotices
 from mdmfs.hospital.ledger.outbox import RowsOfOutbox
 from mdmfs.hospital.ledger.quarantine import RowsOfQuarantine
@@ -33,6 +34,7 @@ class RowsTransaction:
         self.outbox: Final = RowsOfOutbox(rows)
         self.quarantine: Final = RowsOfQuarantine(rows)
         self.notices: Final = RowsOfNotices(rows)
+        self.losses: Final = RowsOfLosses(rows)
         self._rows = rows
 
     def begin_store(self) -> None:

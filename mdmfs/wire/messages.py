@@ -46,6 +46,10 @@ ACL_EFFECT_PATH: Final = "/v1/acl-effect"
 HARVEST_PATH: Final = "/v1/harvest"
 HARVEST_PROGRESS_PATH: Final = "/v1/harvest-progress"
 
+RECONCILE_PATH: Final = "/v1/reconcile"
+RECONCILE_PROGRESS_PATH: Final = "/v1/reconcile-progress"
+MERGE_PATH: Final = "/v1/merge"
+
 HEALTH_PATH: Final = "/v1/health"
 
 KEYS_PATH: Final = "/v1/keys"
@@ -291,6 +295,67 @@ class HarvestProgress(Message, frozen=True):
     """Of a dry run: instances that would be fetched."""
     foreign: int = 0
     """Series that the inclusion list does not mean, or the opt-out list does."""
+
+
+class StartReconciliation(Message, frozen=True):
+    """Start to compare what is registered of a project with its PACSs, or find the run that is under way."""
+
+    project: str
+    is_deep: bool = False
+    """Fetch every image and compare its bytes, too."""
+
+
+class AskReconciliation(Message, frozen=True):
+    """Ask how far the latest reconciliation of a project is."""
+
+    project: str
+
+
+class ReconciliationProgress(Message, frozen=True):
+    """How far a reconciliation is, and what it found."""
+
+    series: int
+    series_done: int
+    lost: int
+    """Files whose image has gone from the PACS since the run before."""
+    found: int
+    """Files that were lost and are there again."""
+    changed: int
+    """Files whose image in the PACS is another than was registered."""
+    moved: int
+    """Series that the PACS has under another patient now; their files are quarantined."""
+    restored: int
+    """Series that were quarantined for that, and are under their patient again."""
+    new: int
+    """Images of registered series that the PACS has and nobody has registered."""
+    failures: list[str]
+    """The first ones; without anything identifying."""
+    is_over: bool
+
+
+class MergeSubjects(Message, frozen=True):
+    """Say that the hospital has merged a patient of a project into another one."""
+
+    project: str
+    patient: str
+    """As a line of an inclusion list has it: ``ID^^^ISSUER``. To the hospital's own daemon only."""
+    into: str
+    is_dry: bool = False
+
+    def __repr__(self) -> str:
+        """Show no patient."""
+        return "MergeSubjects(...)"
+
+
+class Merged(Message, frozen=True):
+    """What a merge did."""
+
+    subject: str
+    """The pseudonym under which his images are, and stay."""
+    continues: str
+    """The pseudonym under which new images come."""
+    series: int
+    """Series that were quarantined and are shown again."""
 
 
 class AskHealth(Message, frozen=True):

@@ -9,7 +9,16 @@ import msgspec
 import pytest
 import trio
 
-from mdmfs.hospital.ledger.records import BEGINNING, Epoch, KeyChangeKind, Notice, OutboxSize, SeriesState
+from mdmfs.hospital.ledger.records import (
+    BEGINNING,
+    Epoch,
+    KeyChangeKind,
+    LossCause,
+    LossRecord,
+    Notice,
+    OutboxSize,
+    SeriesState,
+)
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import StoreError
@@ -434,3 +443,53 @@ async def test_the_same_series_from_two_pacss_is_two(store: Store) -> None:
     await store.write(lambda tx: tx.notices.put(notice(1)))
     await store.write(lambda tx: tx.notices.put(msgspec.structs.replace(notice(1), pacs="other")))
     assert {one.pacs for one in store.read(lambda tx: tx.notices.all())} == {"main", "other"}
+
+
+# Losses
+
+
+async def test_losses_are_kept_by_file(store: Store) -> None:
+    """The latest cause counts; a file that is found again is lost no more."""
+    await store.write(lambda tx: tx.losses.put(guid_of(1), LossRecord(LossCause.GONE, NOW)))
+    await store.write(lambda tx: tx.losses.put(guid_of(1), LossRecord(LossCause.CHANGED, NOW + 1)))
+    assert store.read(lambda tx: tx.losses.get(guid_of(1))) == LossRecord(LossCause.CHANGED, NOW + 1)
+    assert store.read(lambda tx: (tx.losses.get(guid_of(2)), tx.losses.count())) == (None, 1)
+    assert await store.write(lambda tx: tx.losses.remove(guid_of(1)))
+    assert not await store.write(lambda tx: tx.losses.remove(guid_of(1)))
+    assert store.read(lambda tx: tx.losses.count()) == 0
+
+
+async def test_when_a_project_was_reconciled_is_kept(store: Store) -> None:
+    """By project; never is 0."""
+    await store.write(lambda tx: tx.losses.note_reconciled("neuro", NOW))
+    assert store.read(lambda tx: [tx.losses.last_reconciled(name) for name in ("neuro", "cardio")]) == [NOW, 0.0]
+
+
+# Merged patients
+
+
+async def test_a_subject_can_become_another_patient(store: Store) -> None:
+    """It is found by the new one, and the old one is nobody."""
+    await store.write(lambda tx: tx.subjects.admit("neuro", "AMC", "1", lambda: subject_row(1, "1")))
+    row = await store.write(lambda tx: tx.subjects.hand_over(subject_of(1), "AMC", "2"))
+    assert (row.id, row.patient_id, row.uid_key) == (subject_of(1), "2", subject_row(1, "1").uid_key)
+    assert store.read(lambda tx: tx.subjects.find("neuro", "AMC", "2")) == row
+    assert store.read(lambda tx: tx.subjects.find("neuro", "AMC", "1")) is None
+    assert store.read(lambda tx: tx.subjects.of_project("neuro")) == [row]
+    assert store.read(lambda tx: tx.subjects.of_project("cardio")) == []
+    with pytest.raises(StoreError):
+        await store.write(lambda tx: tx.subjects.hand_over(subject_of(9), "AMC", "2"))
+
+
+async def test_two_subjects_of_one_patient_stay_two(store: Store) -> None:
+    """The one who was there goes on; both are found by their ids, and deleting one leaves the other findable."""
+    for row in (subject_row(1, "1"), subject_row(2, "2")):
+        await store.write(lambda tx, row=row: tx.subjects.admit("neuro", "AMC", row.patient_id, lambda: row))  # type: ignore[misc]
+    await store.write(lambda tx: tx.subjects.hand_over(subject_of(1), "AMC", "2"))
+    found = store.read(lambda tx: (tx.subjects.find("neuro", "AMC", "2"), tx.subjects.by_id(subject_of(1))))
+    assert [row and row.id for row in found] == [subject_of(2), subject_of(1)]
+    assert [row and row.patient_id for row in found] == ["2", "2"]
+    await store.write(lambda tx: tx.subjects.delete(subject_of(1)))
+    still = store.read(lambda tx: tx.subjects.find("neuro", "AMC", "2"))
+    assert still is not None
+    assert still.id == subject_of(2)

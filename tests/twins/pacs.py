@@ -41,6 +41,8 @@ class TwinPacs:
         """How many retrievals have begun."""
         self.abandoned = 0
         """How many of them were left before their end."""
+        self.listings = 0
+        """How often the instances of a series were listed."""
         self.sent: collections.Counter[str] = collections.Counter()
         """How often each SOP Instance UID was begun to be sent."""
         self._places = trio.Semaphore(associations)
@@ -72,6 +74,7 @@ class TwinPacs:
     async def find_instances(self, *, study_uid: str, series_uid: str) -> list[InstanceFound]:
         """List the instances of a series."""
         check_uids((study_uid, series_uid))
+        self.listings += 1
         await self._reach()
         return [
             InstanceFound(str(it.SOPInstanceUID), str(it.SOPClassUID))

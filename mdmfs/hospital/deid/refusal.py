@@ -31,6 +31,8 @@ class Reason(enum.StrEnum):
     """The Patient ID is empty or missing."""
     OTHER_PATIENT = "other-patient"
     """The header names another patient than the one registered."""
+    MOVED_PATIENT = "moved-patient"
+    """The PACS has it under another patient now than the one registered."""
     OTHER_INSTANCE = "other-instance"
     """SOP Class or SOP Instance UID of the header are not those announced."""
     NO_IDENTITY = "no-identity"

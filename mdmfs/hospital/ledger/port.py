@@ -8,6 +8,7 @@ from typing import Protocol
 from mdmfs.hospital.ledger.records import (
     Epoch,
     KeyChange,
+    LossRecord,
     Notice,
     NoticedSeries,
     OutboxItem,
@@ -81,6 +82,28 @@ class Quarantine(Protocol):
 
     def remove(self, series: SeriesKey, instance_uid: str) -> bool:
         """Forget a refusal; False where there was none."""
+
+
+class Losses(Protocol):
+    """Files that are LOST, as found by the latest recall or reconciliation, and when projects were reconciled."""
+
+    def put(self, guid: Guid, record: LossRecord) -> None:
+        """Keep that a file is lost, in place of what was kept of it."""
+
+    def get(self, guid: Guid) -> LossRecord | None:
+        """Tell why a file is lost; None if it is not."""
+
+    def remove(self, guid: Guid) -> bool:
+        """Say that a file is not lost; False where it was not."""
+
+    def count(self) -> int:
+        """Count the files that are lost."""
+
+    def note_reconciled(self, project: str, when: float) -> None:
+        """Remember when a project was last compared with its PACSs, to the end."""
+
+    def last_reconciled(self, project: str) -> float:
+        """Tell when a project was last compared with its PACSs; 0 where it never was."""
 
 
 class Epochs(Protocol):

@@ -81,6 +81,23 @@ class QuarantineRecord(Veiled, frozen=True, array_like=True):
         return SeriesKey(self.project, self.study_uid, self.series_uid)
 
 
+class LossCause(enum.StrEnum):
+    """Why a file is LOST."""
+
+    GONE = "gone"
+    """The PACS no longer has the instance."""
+    CHANGED = "changed"
+    """The PACS has something else under its UID."""
+
+
+class LossRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A file whose instance the PACS no longer gives as it was registered."""
+
+    cause: LossCause
+    when: float
+    """When that was found."""
+
+
 class KeyChangeKind(enum.IntEnum):
     """What a keystore must hear of."""
 

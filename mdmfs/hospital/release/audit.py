@@ -39,6 +39,9 @@ class Event(enum.StrEnum):
     REPAIR = "repair"
     WRONG_SHARE = "wrong-share"
     ACL = "acl"
+    MERGE = "merge"
+    LOSS = "loss"
+    IDENTIFICATION = "identification"
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -50,6 +50,8 @@ class Standing(NamedTuple):
     project: Project
     version: int
     """Of the store, before it was read."""
+    is_lost: bool
+    """Whether the PACS was last found not to have it as it was registered."""
     until: float
     """When a credential or an entry of an ACL ends that may have decided."""
 
@@ -90,7 +92,8 @@ def _decide_one(
     entries = [entry for chain in aliases for acl in chain if acl is not None for entry in acl.entries]
     ends = [entry.not_after for entry in entries if entry.not_after is not None]
     until = min([principal.not_after, *ends])
-    return Standing(granted, source, hospital.projects[file.project], version, until)
+    is_lost = tx.losses.get(guid) is not None
+    return Standing(granted, source, hospital.projects[file.project], version, is_lost, until)
 
 
 def _source_of(tx: Transaction, file: FileRecord, hospital: Hospital, version: int) -> Source | Bar:

@@ -15,14 +15,15 @@ import trio
 from mdmfs.access.decide import Granted
 from mdmfs.hospital.deid.refusal import RefusedError
 from mdmfs.hospital.hospital import Hospital
-from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesState
+from mdmfs.hospital.ledger.records import LossCause, QuarantineRecord, SeriesState
 from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.release.arrivals import Arrivals, Released
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.release.decision import Denial, Standing, decide, holds_still
+from mdmfs.hospital.release.loss import note_found, note_lost
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.store import Transaction
-from mdmfs.model.errors import BusyError, MdmfsError, RecallTimedOutError
+from mdmfs.model.errors import BusyError, InstanceChangedError, InstanceLostError, MdmfsError, RecallTimedOutError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
 
@@ -87,6 +88,7 @@ async def release_all(  # noqa: PLR0913 as release
             if outcome is None:
                 decisions[place] = await _decide_again(principal, guids[place], decisions[place], hospital, address)
                 outcome = arrivals.outcome(place, decisions[place])
+            await _note_loss(guids[place], decisions[place], outcome, hospital)
             if outcome is not None:
                 yield place, outcome
         for place in arrivals.expected:
@@ -100,6 +102,18 @@ async def admit(principal: Principal, guid: Guid, hospital: Hospital, *, address
         if decision.outcome:
             await hospital.audit.record(_record(principal, guid, hospital, address, Event.REFUSAL, decision.outcome))
         raise decision.error
+
+
+async def _note_loss(
+    guid: Guid, decision: Standing | Denial, outcome: Released | MdmfsError | None, hospital: Hospital
+) -> None:
+    """Remember what a recall has shown: that the PACS no longer has a file as it was registered, or has it again."""
+    if isinstance(outcome, InstanceLostError):
+        await note_lost(hospital, [guid], LossCause.GONE)
+    elif isinstance(outcome, InstanceChangedError):
+        await note_lost(hospital, [guid], LossCause.CHANGED)
+    elif isinstance(outcome, Released) and isinstance(decision, Standing) and decision.is_lost:
+        await note_found(hospital, [guid])
 
 
 async def _decide_again(

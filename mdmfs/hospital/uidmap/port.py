@@ -11,7 +11,10 @@ from mdmfs.model.subject import SubjectId
 
 
 class Subjects(Protocol):
-    """The rows that say which subject a patient is; (project, issuer, Patient ID) and the id are each unique."""
+    """The rows that say which subject a patient is: one for (project, issuer, Patient ID), found by it and by its id.
+
+    After a merge several subjects are one patient; ``find`` then gives the one under whom new images come.
+    """
 
     def admit(self, project: str, issuer: str, patient_id: str, make: Callable[[], SubjectRow]) -> SubjectRow:
         """Give the row of this patient; where there is none, keep the one that ``make`` makes.
@@ -24,6 +27,15 @@ class Subjects(Protocol):
 
     def by_id(self, subject: SubjectId) -> SubjectRow | None:
         """Give the row of this subject, or None."""
+
+    def of_project(self, project: str) -> list[SubjectRow]:
+        """Give the rows of a project."""
+
+    def hand_over(self, subject: SubjectId, issuer: str, patient_id: str) -> SubjectRow:
+        """Say that a subject is another patient by now, because the hospital merged the two; give the row.
+
+        ``find`` of the patient before gives nothing any more. Raises ``StoreError`` for an id that is not known.
+        """
 
     def delete(self, subject: SubjectId) -> bool:
         """Forget who this subject is, for ever; False where there was no row."""

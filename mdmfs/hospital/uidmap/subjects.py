@@ -6,6 +6,8 @@ import base64
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from mdmfs.hospital import tables
 from mdmfs.hospital.rows import Rows, Stored, digest_key
 from mdmfs.hospital.uidmap.records import SubjectRow
@@ -49,13 +51,37 @@ class RowsOfSubjects:
         """Give the row of this subject, or None."""
         return self._row(_octets(subject))
 
+    def of_project(self, project: str) -> list[SubjectRow]:
+        """Give the rows of a project."""
+        rows = (_ROWS.decode(value) for _, value in self._rows.scan(tables.SUBJECTS))
+        return [row for row in rows if row.project == project]
+
+    def hand_over(self, subject: SubjectId, issuer: str, patient_id: str) -> SubjectRow:
+        """Say that a subject is another patient by now."""
+        row = self.by_id(subject)
+        if row is None:
+            message = f"there is no subject {subject}"
+            raise StoreError(message)
+        self._forget_patient(row)
+        row = msgspec.structs.replace(row, issuer=issuer, patient_id=patient_id)
+        self._rows.put(tables.SUBJECTS + _octets(subject), _ROWS.encode(row))
+        if self.find(row.project, issuer, patient_id) is None:
+            self._rows.put(tables.PATIENTS + digest_key(row.project, issuer, patient_id), _octets(subject))
+        return row
+
     def delete(self, subject: SubjectId) -> bool:
         """Forget who this subject is, for ever."""
         row = self.by_id(subject)
         if row is None:
             return False
-        self._rows.delete(tables.PATIENTS + digest_key(row.project, row.issuer, row.patient_id))
+        self._forget_patient(row)
         return self._rows.delete(tables.SUBJECTS + _octets(subject))
+
+    def _forget_patient(self, row: SubjectRow) -> None:
+        """Find the patient under this subject no more, if he was; another subject may have taken over."""
+        key = tables.PATIENTS + digest_key(row.project, row.issuer, row.patient_id)
+        if self._rows.get(key) == _octets(row.id):
+            self._rows.delete(key)
 
     def _row(self, octets: bytes) -> SubjectRow | None:
         value = self._rows.get(tables.SUBJECTS + octets)

@@ -1,0 +1,40 @@
+"""How commands speak with a hospital's daemon: with the hospital's own certificate, from its configuration."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+from collections.abc import AsyncIterator
+from typing import Final, TypeVar
+
+import click
+import trio
+
+from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.wire.client import Client
+from mdmfs.wire.messages import Message
+from mdmfs.wire.peers import open_client
+
+CONFIGURATION: Final = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
+DEADLINE: Final = 30.0
+"""Seconds for an answer."""
+INTERVAL: Final = 0.2
+"""Seconds between two questions how far something is."""
+
+T = TypeVar("T", bound=Message)
+
+
+@contextlib.asynccontextmanager
+async def asking(configuration: HospitalConfiguration) -> AsyncIterator[Client]:
+    """Give a client of the daemon for a block."""
+    credential = configuration.credential
+    client = open_client(str(configuration.public), str(credential.subject()), credential, configuration.anchors)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+async def ask(client: Client, path: str, message: Message, reply: type[T]) -> T:
+    """Ask once."""
+    return await client.call(path, message, reply, deadline=trio.current_time() + DEADLINE)

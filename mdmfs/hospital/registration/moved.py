@@ -1,0 +1,152 @@
+"""Series whose patient has changed in the PACS: put away until the hospital says that both are one, or they are back.
+
+A merge or a correction; from outside they look alike. What is put away keeps its keys and its place, and no name shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+import msgspec
+
+from mdmfs.hospital.catalogue.records import FileState
+from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.hospital.deid.refusal import Reason
+from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesState
+from mdmfs.hospital.projects import Partial, Project
+from mdmfs.hospital.release.audit import AuditRecord, Event
+from mdmfs.hospital.store import Transaction
+from mdmfs.hospital.uidmap.records import SeriesKey
+from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.names import Guid
+from mdmfs.wire.messages import Merged
+
+_HELD: Final = frozenset({Reason.MOVED_PATIENT, Reason.OTHER_PATIENT})
+
+
+async def put_away_moved(hospital: Hospital, key: SeriesKey) -> int:
+    """Take the names of a series away whose patient is another in the PACS; gives how many files had one."""
+    now = hospital.clock()
+
+    def act(tx: Transaction) -> list[Guid]:
+        files = [(guid, it) for guid, it in tx.uidmap.of_series(key) if _state(tx, guid) is FileState.VISIBLE]
+        for _, instance in files:
+            if tx.quarantine.get(key, instance.instance_uid) is None:
+                tx.quarantine.put(
+                    QuarantineRecord(
+                        project=key.project,
+                        study_uid=key.study_uid,
+                        series_uid=key.series_uid,
+                        instance_uid=instance.instance_uid,
+                        reason=Reason.MOVED_PATIENT.value,
+                        tag="",
+                        when=now,
+                    )
+                )
+        guids = [guid for guid, _ in files]
+        series = tx.series.get(key)
+        if guids and series is not None:
+            tx.catalogue.quarantine(guids, now=now)
+            tx.series.put(msgspec.structs.replace(series, state=SeriesState.HIDDEN))
+        return guids
+
+    guids = await hospital.store.write(act)
+    if guids:
+        hospital.feed.bell.ring()
+        for guid in guids:
+            hospital.staging.discard(guid)
+        outcome = Reason.MOVED_PATIENT.value
+        await hospital.audit.record(
+            AuditRecord(time=now, event=Event.QUARANTINE, project=key.project, outcome=outcome, count=len(guids))
+        )
+    return len(guids)
+
+
+async def restore(hospital: Hospital, key: SeriesKey, project: Project, reasons: Collection[Reason]) -> int:
+    """Show a series again that was put away for these reasons; gives how many files have their names back."""
+    is_held = hospital.store.read(lambda tx: any(it.reason in reasons for it in tx.quarantine.of_series(key)))
+    if not is_held:
+        return 0
+    shown = await hospital.store.write(lambda tx: restore_series(tx, key, project, reasons, hospital.clock()))
+    if shown:
+        hospital.feed.bell.ring()
+    return shown
+
+
+def restore_series(tx: Transaction, key: SeriesKey, project: Project, reasons: Collection[Reason], now: float) -> int:
+    """Forget why a series was put away, and show it unless it hides for another reason."""
+    for record in tx.quarantine.of_series(key):
+        if record.reason in reasons and tx.uidmap.guids_of(key.project, record.instance_uid):
+            tx.quarantine.remove(key, record.instance_uid)
+    left = {record.instance_uid for record in tx.quarantine.of_series(key)}
+    series = tx.series.get(key)
+    if series is None or (left and project.partial is Partial.HIDE):
+        return 0
+    shown = [
+        guid
+        for guid, instance in tx.uidmap.of_series(key)
+        if _state(tx, guid) is FileState.QUARANTINED and instance.instance_uid not in left
+    ]
+    tx.catalogue.show(shown, now=now)
+    if shown:
+        tx.series.put(msgspec.structs.replace(series, state=SeriesState.VISIBLE))
+    return len(shown)
+
+
+async def merge_subjects(
+    hospital: Hospital, project: Project, patient: PatientKey, into: PatientKey, *, is_dry: bool = False
+) -> Merged:
+    """Follow a hospital that has merged a patient into another one.
+
+    The first one's images keep their pseudonym, their names and their bytes; what was put away because the PACS has
+    them under the other one now is shown again. New images come under the other one's pseudonym where he has one in
+    this project, else under this. Raises ``ConfigurationError`` for a patient that the project does not know, and for
+    one that its inclusion list does not name or that has opted out: a merge includes nobody.
+    """
+
+    def act(tx: Transaction) -> Merged:
+        row = tx.subjects.find(project.name, patient.issuer, patient.patient_id)
+        if row is None:
+            message = f"project {project.name} knows no subject of the first patient: nothing to merge"
+            raise ConfigurationError(message)
+        keys = [series.key for series in tx.series.all() if series.subject == row.id]
+        _refuse_uninvited(hospital, project, into, keys)
+        other = tx.subjects.find(project.name, into.issuer, into.patient_id)
+        if not is_dry:
+            tx.subjects.hand_over(row.id, into.issuer, into.patient_id)
+        shown = 0
+        for key in keys:
+            if is_dry:
+                shown += any(it.reason in _HELD for it in tx.quarantine.of_series(key))
+            else:
+                shown += bool(restore_series(tx, key, project, _HELD, hospital.clock()))
+        return Merged(row.id.text, (other or row).id.text, shown)
+
+    if is_dry:
+        return hospital.store.read(act)
+    merged = await hospital.store.write(act)
+    hospital.feed.bell.ring()
+    outcome = f"{merged.subject} continues as {merged.continues}"
+    await hospital.audit.record(
+        AuditRecord(time=hospital.clock(), event=Event.MERGE, project=project.name, outcome=outcome)
+    )
+    return merged
+
+
+def _refuse_uninvited(hospital: Hospital, project: Project, into: PatientKey, keys: Collection[SeriesKey]) -> None:
+    if any(hospital.opted_out.may_mean(into, key.study_uid) for key in keys):
+        message = "the patient to merge into has opted out: his images are not shown again"
+        raise ConfigurationError(message)
+    if not all(project.inclusion.holds(into, key.study_uid) for key in keys):
+        message = (
+            f"the inclusion list of project {project.name} names neither the patient to merge into nor all studies: "
+            "have it approved, add the line, restart hospitald"
+        )
+        raise ConfigurationError(message)
+
+
+def _state(tx: Transaction, guid: Guid) -> FileState | None:
+    file = tx.catalogue.file(guid)
+    return None if file is None else file.state

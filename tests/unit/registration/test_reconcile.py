@@ -1,0 +1,270 @@
+"""Reconciliation: what PACSs do to images after they were registered, found out and never guessed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+from pydicom import Dataset
+
+from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.hospital.registration.moved import merge_subjects
+from mdmfs.hospital.registration.reconcile import FRUITLESS, Reconciliation, Reconciliations
+from mdmfs.model.errors import ConfigurationError, InstanceLostError, NoSuchFileError
+from mdmfs.model.names import Guid
+from mdmfs.wire.messages import (
+    DESCRIBE_PATH,
+    Describe,
+    FileDescription,
+    Merged,
+    ReconciliationProgress,
+)
+from tests.twins.clinic import PATIENT, PROJECT, Clinic, OpenClinic, including, slice_of, slices, until
+
+OTHER = PatientKey(issuer="AMC", patient_id="TEST-2")
+
+
+async def reconcile(hospital: OpenClinic, *, is_deep: bool = False) -> ReconciliationProgress:
+    """Compare once."""
+    run = Reconciliation(hospital.hospital.projects[PROJECT], is_deep)
+    await run.run(hospital.hospital)
+    return run.progress()
+
+
+async def locality(hospital: OpenClinic, guid: Guid) -> str:
+    """Ask as a mount does."""
+    found = await hospital.told(DESCRIBE_PATH, Describe(guid.octets))
+    assert isinstance(found, FileDescription)
+    return found.locality
+
+
+async def test_what_is_as_it_was_costs_two_queries_and_changes_nothing(tmp_path: Path) -> None:
+    """Nothing is listed or fetched where patient and count agree."""
+    clinic = Clinic(tmp_path, [*slices((1, 2)), *slices((1,), series=2)])
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        names, clinic.pacs.recalls, clinic.pacs.listings = hospital.names(), 0, 0
+        found = await reconcile(hospital)
+        assert (found.series, found.series_done, found.is_over) == (2, 2, True)
+        assert not any((found.lost, found.found, found.changed, found.moved, found.restored, found.new))
+        assert (clinic.pacs.recalls, clinic.pacs.listings) == (0, 0)
+        assert hospital.names() == names
+
+
+async def test_an_image_that_has_gone_is_lost_and_found_again(tmp_path: Path) -> None:
+    """Its name stays, its locality says so, its copy goes, and an open is told: lost, not: no such file."""
+    clinic = Clinic(tmp_path, slices((1, 2, 3)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        first, second, _ = hospital.files().values()
+        await hospital.read(first)
+        assert await locality(hospital, first) == "ONLINE_AND_NEARLINE"
+        gone = clinic.pacs.held.pop(0)
+        assert (await reconcile(hospital)).lost == 1
+        assert (await locality(hospital, first), await locality(hospital, second)) == ("LOST", "NEARLINE")
+        assert len(hospital.names()) == 3
+        with pytest.raises(InstanceLostError):
+            await hospital.read(first)
+        assert (await reconcile(hospital)).lost == 0
+        assert [it["outcome"] for it in hospital.audited() if it["event"] == "loss"] == ["gone"]
+        clinic.pacs.held.append(gone)
+        assert (await reconcile(hospital)).found == 1
+        assert await locality(hospital, first) == "NEARLINE"
+        await hospital.read(first)
+
+
+async def test_a_series_that_has_gone_is_lost_whole(tmp_path: Path) -> None:
+    """And no other."""
+    clinic = Clinic(tmp_path, [*slices((1, 2)), *slices((1,), series=2)])
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        del clinic.pacs.held[:2]
+        assert (await reconcile(hospital)).lost == 2
+        assert sorted([await locality(hospital, guid) for guid in hospital.files().values()]) == [
+            "LOST",
+            "LOST",
+            "NEARLINE",
+        ]
+
+
+async def test_an_open_finds_out_by_itself(tmp_path: Path) -> None:
+    """Whoever meets a loss first tells it, and whoever gets the bytes takes it back."""
+    clinic = Clinic(tmp_path, slices((1,)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        (guid,) = hospital.files().values()
+        gone = clinic.pacs.held.pop()
+        with pytest.raises(InstanceLostError):
+            await hospital.read(guid)
+        assert await locality(hospital, guid) == "LOST"
+        clinic.pacs.held.append(gone)
+        await hospital.read(guid)
+        hospital.hospital.staging.discard(guid)
+        assert await locality(hospital, guid) == "NEARLINE"
+
+
+async def test_silence_is_no_loss(tmp_path: Path) -> None:
+    """A PACS that is down is told, asked a few times, and nothing is lost; the run does not count as one."""
+    clinic = Clinic(tmp_path, [slice_of(1, study=study, series=study) for study in range(1, FRUITLESS + 3)])
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        clinic.pacs.is_stopped = True
+        found = await reconcile(hospital)
+        assert len(found.failures) == FRUITLESS
+        assert found.lost == 0
+        assert clinic.store.read(lambda tx: (tx.losses.count(), tx.losses.last_reconciled(PROJECT))) == (0, 0.0)
+        clinic.pacs.is_stopped = False
+        await reconcile(hospital)
+        assert clinic.store.read(lambda tx: tx.losses.last_reconciled(PROJECT)) == clinic.now
+
+
+async def test_new_images_are_told_and_left_to_the_harvest(tmp_path: Path) -> None:
+    """Also where one has gone and the count is the same as before, as long as something is known to be lost."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        clinic.pacs.held += slices((3,))
+        assert (await reconcile(hospital)).new == 1
+        await hospital.harvest()
+        assert (await reconcile(hospital)).new == 0
+
+
+async def test_a_changed_image_is_found_by_its_bytes(tmp_path: Path) -> None:
+    """By a deep run only: it fetches all, and the file is LOST until the PACS has what was registered."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        first, second = hospital.files().values()
+        pixels = clinic.pacs.held[0].PixelData
+        clinic.pacs.held[0].PixelData = bytes([pixels[0] ^ 1]) + pixels[1:]
+        assert (await reconcile(hospital)).changed == 0
+        assert (await reconcile(hospital, is_deep=True)).changed == 1
+        assert (await locality(hospital, first), await locality(hospital, second)) == ("LOST", "NEARLINE")
+        assert (await reconcile(hospital)).found == 0
+        clinic.pacs.held[0].PixelData = pixels
+        assert (await reconcile(hospital, is_deep=True)).found == 1
+        assert await locality(hospital, first) == "NEARLINE"
+
+
+# Patients
+
+
+def rename(held: list[Dataset], patient: PatientKey) -> None:
+    """Merge or correct in the PACS: the images are another patient's now."""
+    for instance in held:
+        instance.PatientID = patient.patient_id
+
+
+@pytest.mark.parametrize("is_deep", [False, True])
+async def test_a_series_of_another_patient_is_put_away_until_it_is_back(tmp_path: Path, *, is_deep: bool) -> None:
+    """No name is left, no copy and no byte; when the PACS takes the change back the names are there again."""
+    clinic = Clinic(tmp_path, [*slices((1, 2)), *slices((1,), series=2)])
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        names, files = hospital.names(), hospital.files()
+        await hospital.read(next(iter(files.values())))
+        rename(clinic.pacs.held[:2], OTHER)
+        assert (await reconcile(hospital, is_deep=is_deep)).moved == 1
+        assert hospital.names() == names[2:] or len(hospital.names()) == 1
+        with pytest.raises(NoSuchFileError):
+            await hospital.read(next(guid for name, guid in files.items() if name not in hospital.names()))
+        assert (await reconcile(hospital)).moved == 0
+        rename(clinic.pacs.held[:2], PATIENT)
+        assert (await reconcile(hospital)).restored == 1
+        assert hospital.files() == files
+        for guid in files.values():
+            await hospital.read(guid)
+
+
+async def test_a_merge_shows_the_images_again_under_their_pseudonym(tmp_path: Path) -> None:
+    """The hospital says that both are one: the same names, GUIDs and bytes; nobody is included by that."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        files = hospital.files()
+        rename(clinic.pacs.held, OTHER)
+        await reconcile(hospital)
+        assert not hospital.names()
+        with pytest.raises(ConfigurationError, match="inclusion list"):
+            await merged(hospital, PATIENT, OTHER)
+        with pytest.raises(ConfigurationError, match="nothing to merge"):
+            await merged(hospital, OTHER, PATIENT)
+    clinic.inclusion = including(PATIENT, OTHER)
+    clinic.opted_out = including(OTHER)
+    async with clinic.open() as hospital:
+        with pytest.raises(ConfigurationError, match="opted out"):
+            await merged(hospital, PATIENT, OTHER)
+    clinic.opted_out = including()
+    async with clinic.open() as hospital:
+        assert (await merged(hospital, PATIENT, OTHER, is_dry=True)).series == 1
+        assert not hospital.names()
+        done = await merged(hospital, PATIENT, OTHER)
+        assert (done.series, done.subject) == (1, done.continues)
+        assert hospital.files() == files
+        for guid in files.values():
+            await hospital.read(guid)
+        found = await reconcile(hospital)
+        assert (found.moved, found.restored) == (0, 0)
+        clinic.pacs.held += slices((3,))
+        rename(clinic.pacs.held, OTHER)
+        await hospital.harvest()
+        assert len({name.split("/")[0] for name in hospital.names()}) == 1
+        assert len(hospital.names()) == 3
+        assert [it["event"] for it in hospital.audited()].count("merge") == 1
+
+
+async def test_a_merge_into_a_known_patient_leaves_both_pseudonyms(tmp_path: Path) -> None:
+    """What is registered keeps its names; new images come under the one who goes on."""
+    clinic = Clinic(tmp_path, [*slices((1,)), slice_of(1, patient_id="TEST-2", study=2, series=2)])
+    clinic.inclusion = including(PATIENT, OTHER)
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        names = hospital.names()
+        rename(clinic.pacs.held, OTHER)
+        assert (await reconcile(hospital)).moved == 1
+        done = await merged(hospital, PATIENT, OTHER)
+        assert done.subject != done.continues
+        assert hospital.names() == names
+        for guid in hospital.files().values():
+            await hospital.read(guid)
+        clinic.pacs.held.append(slice_of(1, patient_id="TEST-2", study=3, series=3))
+        await hospital.harvest()
+        (new,) = set(hospital.names()) - set(names)
+        assert new.startswith(f"sub-{done.continues}/")
+
+
+async def merged(hospital: OpenClinic, patient: PatientKey, into: PatientKey, *, is_dry: bool = False) -> Merged:
+    """Merge two patients of the project."""
+    return await merge_subjects(hospital.hospital, hospital.hospital.projects[PROJECT], patient, into, is_dry=is_dry)
+
+
+# By itself
+
+
+async def test_it_runs_once_a_day_and_not_in_clinical_hours(tmp_path: Path) -> None:
+    """When it is due; a restart does not make it due, and a PACS at its busiest is left in peace."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        daily = Reconciliations(hospital.hospital, hospital.nursery, 86_400.0, look=0.001)
+        clinic.pacs.may_look_ahead = False
+        hospital.nursery.start_soon(daily.run_daily)
+        await trio.sleep(0.02)
+        with pytest.raises(ConfigurationError):
+            daily.progress(PROJECT)
+        clinic.pacs.held.pop()
+        clinic.pacs.may_look_ahead = True
+        await until(lambda: lost(clinic) == 1 and daily.progress(PROJECT).is_over)
+        clinic.pacs.held.pop()
+        again = Reconciliations(hospital.hospital, hospital.nursery, 86_400.0, look=0.001)
+        hospital.nursery.start_soon(again.run_daily)
+        await trio.sleep(0.02)
+        assert lost(clinic) == 1
+        clinic.now += 90_000
+        await until(lambda: lost(clinic) == 2)
+
+
+def lost(clinic: Clinic) -> int:
+    """Count the files that are lost."""
+    return clinic.store.read(lambda tx: tx.losses.count())
