@@ -28,6 +28,8 @@ class MountSettings(Settings, frozen=True):
     """Seconds that an open waits for its first bytes."""
     purpose: str = ""
     """What the images are read for, in the user's own words; the hospital records it with each release."""
+    lease_wait: float = 120.0
+    """Seconds that a read, an open or a look waits for a hospital that is not heard."""
     metrics: str = ""
     """``HOST:PORT`` on loopback where Prometheus asks; nowhere where it is empty."""
 
@@ -83,8 +85,8 @@ class MountConfiguration(Settings, frozen=True):
         if not self.keystores or len({peer.name for peer in self.keystores}) != len(self.keystores):
             message = "[[keystores]] names every keystore once, and at least one"
             raise ConfigurationError(message)
-        if self.mount.deadline <= 0:
-            message = "[mount] deadline is a number of seconds above 0"
+        if self.mount.deadline <= 0 or self.mount.lease_wait <= 0:
+            message = "[mount] deadline and lease_wait are numbers of seconds above 0"
             raise ConfigurationError(message)
         if bool(self.credential.certificate) != bool(self.credential.key) or (
             self.credential.proxy and self.credential.certificate

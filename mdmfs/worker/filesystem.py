@@ -23,8 +23,9 @@ from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages import FileDescription, Node, NodeKind, Totals
 from mdmfs.worker.descriptions import Descriptions
 from mdmfs.worker.hospital import Hospital
+from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.listing import Listing
-from mdmfs.worker.namespace.names import Namespace
+from mdmfs.worker.namespace.names import ROOT, Namespace
 from mdmfs.worker.open_file import OpenFile
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.prefetch.siblings import SiblingPrefetch
@@ -60,7 +61,7 @@ class _DirectoryHandle:
 class FileSystem:
     """One mount's files and directories. Every error is an ``MdmfsError``."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 the parts that a file system is made of
         self,
         hospital: Hospital,
         namespace: Namespace,
@@ -68,7 +69,10 @@ class FileSystem:
         opener: Opener,
         prefetch: SiblingPrefetch,
         kernel: Kernel,
+        *,
+        lease: Lease,
     ) -> None:
+        self._lease = lease
         self._hospital = hospital
         self._namespace = namespace
         self._descriptions = descriptions
@@ -85,12 +89,21 @@ class FileSystem:
 
     async def lookup(self, parent: int, name: bytes) -> Node:
         """Find an entry of a directory and count the kernel's lookup; raises ``NoSuchFileError``."""
-        node = await self._namespace.lookup(parent, name)
+        node = await self._lease.held(lambda: self._namespace.lookup(parent, name))
         self.retain(parent, node)
         return node
 
-    def attributes(self, inode: int) -> Node:
-        """Give the attributes of an inode in use, and ask nobody."""
+    async def attributes(self, inode: int) -> Node:
+        """Give the attributes of an inode in use; those of the root to everybody at any time."""
+        if inode != ROOT:
+            await self._lease.wait()
+        return self._node(inode)
+
+    def seconds_held(self) -> float:
+        """Tell for how long names and attributes that are told now may be remembered."""
+        return self._lease.seconds_left()
+
+    def _node(self, inode: int) -> Node:
         return self._namespace.inodes.of(inode).node
 
     def retain(self, parent: int, node: Node) -> None:
@@ -111,7 +124,8 @@ class FileSystem:
     async def open_directory(self, inode: int) -> int:
         """Open a directory and give a handle."""
         handle = next(self._handles)
-        self._directories[handle] = _DirectoryHandle(inode, await self._namespace.listing(inode), trio.current_time())
+        listing = await self._lease.held(lambda: self._namespace.listing(inode))
+        self._directories[handle] = _DirectoryHandle(inode, listing, trio.current_time())
         return handle
 
     async def read_directory(self, handle: int, position: int) -> Iterator[tuple[bytes, Node, int]]:
@@ -120,8 +134,9 @@ class FileSystem:
         A handle shows the directory as it was when reading it began; position 0 begins again, like ``rewinddir``.
         """
         opened = self._directories[handle]
+        await self._lease.wait()
         if position == 0:
-            opened.listing = await self._namespace.listing(opened.inode)
+            opened.listing = await self._lease.held(lambda: self._namespace.listing(opened.inode))
         return self._entries(opened, position)
 
     def directory_of(self, handle: int) -> int:
@@ -142,6 +157,7 @@ class FileSystem:
 
     async def open_file(self, inode: int) -> int:
         """Open a file and give a handle; when this returns, its first bytes can be read at once."""
+        await self._lease.wait()
         node = self._file(inode)
         handle = next(self._handles)
         siblings = self._siblings(inode, node)
@@ -150,7 +166,8 @@ class FileSystem:
 
     async def read(self, handle: int, offset: int, length: int) -> bytes:
         """Give plaintext, short at the end of the file only."""
-        return await self._opener.read(self._files[handle], offset, length)
+        opened = self._files[handle]
+        return await self._lease.held(lambda: self._opener.read(opened, offset, length))
 
     def close_file(self, handle: int) -> None:
         """End a handle."""
@@ -183,16 +200,17 @@ class FileSystem:
 
     def attribute_names(self, inode: int) -> Sequence[bytes]:
         """Name the extended attributes; a directory has its ACL only."""
-        return ATTRIBUTES if self.attributes(inode).kind is NodeKind.FILE else (ACL_ATTRIBUTE,)
+        return ATTRIBUTES if self._node(inode).kind is NodeKind.FILE else (ACL_ATTRIBUTE,)
 
     async def attribute(self, inode: int, name: bytes) -> bytes:
         """Give an extended attribute; what is not ours is refused without asking anybody."""
+        await self._lease.wait()
         if name not in self.attribute_names(inode):
             message = f"inode {inode} has no such extended attribute"
             raise NoSuchAttributeError(message)
         if name == ACL_ATTRIBUTE:
             return "\n".join(await self._hospital.acl(self._lfn(inode))).encode()
-        guid = Guid(self.attributes(inode).guid)
+        guid = Guid(self._node(inode).guid)
         if name == GUID_ATTRIBUTE:
             return str(guid).encode()
         max_age = STATUS_SECONDS if name == STATUS_ATTRIBUTE else float("inf")
@@ -229,21 +247,50 @@ class FileSystem:
         """Let the kernel forget entries that are no longer what they were."""
         await self._kernel.forget_names(directory, names)
 
+    def bar(self, inode: int) -> None:
+        """Mark a file as one that nobody may read on."""
+        self._opener.bar(inode, self._forgotten(inode))
+
     async def revoke(self, inode: int) -> None:
         """Stop everyone who reads a file."""
+        await self._opener.revoke(inode, self._forgotten(inode))
+
+    def _forgotten(self, inode: int) -> Guid | None:
+        """Forget what the hospital said of a file; gives its GUID, if it is in use."""
         try:
-            octets = self.attributes(inode).guid
+            octets = self._node(inode).guid
         except MdmfsError:
             octets = b""
         guid = Guid(octets) if octets else None
         if guid is not None:
             self._descriptions.forget(guid)
-        await self._opener.revoke(inode, guid)
+        return guid
 
     async def revoke_all(self) -> None:
-        """Stop everyone who reads anything."""
-        for inode in self._namespace.inodes.files():
-            await self.revoke(inode)
+        """Let everyone who reads anything do so by new keys only: what has gone is not known."""
+        self.suspend()
+        self.resume()
+        await self.forget_pages()
+
+    # What the lease tells
+
+    def suspend(self) -> None:
+        """Let keys go, and no page come."""
+        self._opener.suspend()
+
+    def resume(self) -> None:
+        """Get keys again for those who wait; the keystores decide anew."""
+        self._opener.resume()
+
+    async def forget_pages(self) -> None:
+        """Take back what the kernel has of any file."""
+        await self._opener.forget_pages()
+
+    async def forget_everything(self) -> None:
+        """Take back pages and names: nobody waits here, each question is refused."""
+        await self.forget_pages()
+        for inode, listing in self._namespace.all_held():
+            await self._kernel.forget_names(inode, list(listing.names))
 
 
 def _written(name: bytes, description: FileDescription) -> bytes:

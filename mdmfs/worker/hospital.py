@@ -42,6 +42,7 @@ from mdmfs.wire.messages import (
 
 _PARTIAL: Final = 206
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
+LATE: Final = (2.0, 10.0)
 STATFS_SECONDS: Final = 5.0
 """``df`` looks at every mount of a node and must not hang at ours."""
 
@@ -91,7 +92,7 @@ class Hospital(Protocol):
         """Give all that may be known of a file."""
 
     async def changes(self, since: int, wait: float) -> Changes:
-        """Wait up to ``wait`` seconds for something newer than version ``since``."""
+        """Say that version ``since`` is applied, and wait up to ``wait`` seconds for something newer and a lease."""
 
     async def totals(self, lfn: Lfn) -> Totals:
         """Count what lies below a directory."""
@@ -108,12 +109,23 @@ class Hospital(Protocol):
 class RemoteHospital:
     """A hospital over mutual TLS."""
 
-    def __init__(self, client: Callable[[], Client], *, deadline: float, purpose: str = "") -> None:
+    def __init__(
+        self,
+        client: Callable[[], Client],
+        *,
+        deadline: float,
+        purpose: str = "",
+        mount: bytes = b"",
+        root: Lfn | None = None,
+    ) -> None:
         """``client`` gives the client of the moment: a renewed proxy makes a new one. ``deadline`` is in seconds.
 
-        ``purpose`` is what the user says he reads for; the hospital records it.
+        ``purpose`` is what the user says he reads for; the hospital records it. ``mount`` are 16 bytes that name the
+        mount to whom leases are granted, ``root`` is what it shows.
         """
         self._reason = {REASON_HEADER: urllib.parse.quote(purpose, safe=" ")} if purpose else {}
+        self._mount = mount
+        self._root = "" if root is None else str(root)
         self._client = client
         self._deadline = deadline
 
@@ -128,9 +140,10 @@ class RemoteHospital:
         return await self._client().call(DESCRIBE_PATH, question, FileDescription, deadline=self._until())
 
     async def changes(self, since: int, wait: float) -> Changes:
-        """Ask for changes; an answer that is 10 s late is taken for an outage."""
-        deadline = trio.current_time() + wait + 10
-        return await self._client().call(CHANGES_PATH, AskChanges(since, wait), Changes, deadline=deadline)
+        """Ask for changes; an answer that is late is taken for an outage, the sooner the shorter the lease is."""
+        deadline = trio.current_time() + wait + min(max(wait, LATE[0]), LATE[1])
+        question = AskChanges(since, wait, self._mount, self._root)
+        return await self._client().call(CHANGES_PATH, question, Changes, deadline=deadline)
 
     async def totals(self, lfn: Lfn) -> Totals:
         """Ask for the totals, with little patience."""

@@ -57,6 +57,10 @@ class OpenFile:
         self._taken = trio.Event()
         """Set while there is a sealed object with its unsealer, and for ever when it has failed."""
         self._adopted: list[Ciphertext] = []
+        self.sealed: tuple[Ciphertext, Seal] | None = None
+        """What was unlocked last, or is being."""
+        self.is_suspended = False
+        """Whether the lease has lapsed: there is no key, and no page comes."""
         self.has_pushed = False
         """Whether there may be pages of it."""
 
@@ -80,6 +84,11 @@ class OpenFile:
         """Whether its ciphertext is not worth keeping: it is not what was sealed, or nobody may read it."""
         return isinstance(self._failure, IntegrityError | AccessDeniedError)
 
+    @property
+    def _is_barred(self) -> bool:
+        """Whether no page may come any more."""
+        return self._failure is not None or self.is_suspended
+
     def adopt(self, ciphertext: Ciphertext) -> None:
         """Read this object as soon as it is unlocked, and none from before; it is closed when nobody can be reading."""
         self.set_aside()
@@ -95,9 +104,20 @@ class OpenFile:
 
     def take(self, ciphertext: Ciphertext, unsealer: Unsealer) -> None:
         """Read this object, with this unsealer, from now on; unless a newer one has been adopted meanwhile."""
-        if ciphertext is self._adopted[-1]:
+        if ciphertext is self._adopted[-1] and not self.is_suspended:
             self._ciphertext, self._unsealer = ciphertext, unsealer
             self._taken.set()
+
+    def suspend(self) -> None:
+        """Let the key go, and let readers wait until there is one again."""
+        self.is_suspended = True
+        self._ciphertext = self._unsealer = None
+        if self._taken.is_set() and self._failure is None:
+            self._taken = trio.Event()
+
+    def resume(self) -> None:
+        """Take a key again."""
+        self.is_suspended = False
 
     async def wait_until_taken(self) -> None:
         """Wait until it can be read; raises what made it unreadable."""
@@ -157,13 +177,13 @@ class OpenFile:
     def _push_there(self, pages: Pages, source: tuple[Ciphertext, Unsealer], begin: int, end: int) -> int:
         """Push what has arrived, piece by piece, in a worker thread; the mark is looked at around each piece."""
         ciphertext, unsealer = source
-        while begin < end and not self._failure:
+        while begin < end and not self._is_barred:
             piece = sealed_range(self.size, begin, min(PIECE, end - begin))
             plain = _unseal_into_buffer(ciphertext, unsealer, piece)
-            if not self._failure:
+            if not self._is_barred:
                 pages.store(self.inode, begin, plain[: piece.plain_length])
             begin += piece.plain_length
-        if self._failure:
+        if self._is_barred:
             # it came during the last piece: who invalidated then may have been too early
             pages.invalidate(self.inode)
         return begin

@@ -14,7 +14,14 @@ from typing import Final, TypeVarTuple
 import structlog
 import trio
 
-from mdmfs.model.errors import IntegrityError, MdmfsError, RecallTimedOutError
+from mdmfs.model.errors import (
+    IntegrityError,
+    MdmfsError,
+    PeerTimedOutError,
+    PeerUnreachableError,
+    RecallTimedOutError,
+    TooFewSharesError,
+)
 from mdmfs.model.names import Guid
 from mdmfs.sealing.header import ObjectContext, Role
 from mdmfs.sealing.layout import CHUNK_SIZE, HEADER_SIZE, SALT_SIZE
@@ -32,10 +39,14 @@ WHOLE: Final = 4 * 2**20
 FIRST_WINDOW: Final = 2**20
 """What is pushed of larger ones before open returns."""
 LARGEST_WINDOW: Final = 32 * 2**20
+PATIENCE_WITH_KEYSTORES: Final = 120.0
 TOLERANCE: Final = 2**20
 """How far from where it was expected a read may begin and still count as in order."""
 
 Ts = TypeVarTuple("Ts")
+
+_forgetting = trio.CapacityLimiter(64)
+"""Apart from all others: each may wait for a read that waits for the lease."""
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +74,8 @@ class Opener:
         self._files: dict[int, OpenFile] = {}
         self._resident: set[int] = set()
         """Inodes whose pages were all pushed and not been asked for since."""
+        self._paged: set[int] = set()
+        """Inodes of which the kernel may have pages."""
 
     async def open(self, node: Node, siblings: Sequence[Guid] = ()) -> OpenFile:
         """Open a file: the hospital decides when it is asked for ciphertext, the keystores when for shares.
@@ -72,6 +85,7 @@ class Opener:
         file = self._files.get(node.inode)
         if file is None or file.is_broken or file.guid.octets != node.guid:
             file = self._files[node.inode] = OpenFile(node)
+        self._paged.add(node.inode)
         if not file.is_wanted:
             file.is_wanted = True
             self._nursery.start_soon(self._guard, file, self._bring, file, siblings)
@@ -131,6 +145,12 @@ class Opener:
 
     async def revoke(self, inode: int, guid: Guid | None) -> None:
         """Stop everyone who reads a file; who opens it next asks the hospital."""
+        self.bar(inode, guid)
+        # also where nobody has it open: its pages may still be there
+        await trio.to_thread.run_sync(self._pages.invalidate, inode, limiter=_forgetting)
+
+    def bar(self, inode: int, guid: Guid | None) -> None:
+        """Mark a file as one that nobody may read on."""
         self._resident.discard(inode)
         file = self._files.pop(inode, None)
         if file is not None:
@@ -138,12 +158,49 @@ class Opener:
         if guid is not None:
             self._keys.forget(guid)
             self._cache.discard(guid)
-        # also where nobody has it open: its pages may still be there
-        await trio.to_thread.run_sync(self._pages.invalidate, inode)
 
     def forget(self, inode: int) -> None:
         """Know that the kernel has dropped an inode and its pages."""
         self._resident.discard(inode)
+        self._paged.discard(inode)
+
+    def suspend(self) -> None:
+        """Let all keys go, and no page come, until ``resume``; ciphertext stays, and what is fetched goes on."""
+        self._keys.forget_all()
+        self._resident.clear()
+        for file in self._files.values():
+            file.suspend()
+
+    def resume(self) -> None:
+        """Collect keys again for what is open: the keystores decide anew."""
+        for file in list(self._files.values()):
+            if file.is_suspended:
+                file.resume()
+                if file.is_wanted and file.sealed is not None:
+                    self._nursery.start_soon(self._guard, file, self._unlock_again, file, *file.sealed)
+
+    async def forget_pages(self) -> None:
+        """Take back the pages of every file that was opened; each may have to wait for a read that waits."""
+        self._resident.clear()
+        async with trio.open_nursery() as nursery:
+            for inode in list(self._paged):
+                nursery.start_soon(self._forget_pages, inode)
+
+    async def _forget_pages(self, inode: int) -> None:
+        await trio.to_thread.run_sync(self._pages.invalidate, inode, limiter=_forgetting)
+
+    async def _unlock_again(self, file: OpenFile, ciphertext: Ciphertext, seal: Seal) -> None:
+        """Unlock what was open when the lease lapsed; keystores may come back later than the hospital."""
+        give_up_at = trio.current_time() + PATIENCE_WITH_KEYSTORES
+        while not file.is_suspended:
+            try:
+                await self._unlock(file, ciphertext, seal)
+            except (TooFewSharesError, PeerUnreachableError, PeerTimedOutError):
+                if trio.current_time() >= give_up_at:
+                    raise
+                await trio.sleep(1)
+            else:
+                return
 
     async def _bring(self, file: OpenFile, siblings: Sequence[Guid]) -> None:
         """Bring one file to its readers, from the cache where it is there and sound."""
@@ -196,6 +253,7 @@ class Opener:
 
     async def _unlock(self, file: OpenFile, ciphertext: Ciphertext, seal: Seal, siblings: Sequence[Guid] = ()) -> None:
         """Open the object with its key, before anybody sees one of its bytes; one that was superseded is let be."""
+        file.sealed = ciphertext, seal
         try:
             await ciphertext.wait_for(HEADER_SIZE)
         except SupersededError:

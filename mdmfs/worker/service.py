@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -27,12 +28,14 @@ from mdmfs.worker.fuse.operations import MdmfsOperations
 from mdmfs.worker.fuse.patience import SignalWatch
 from mdmfs.worker.hospital import Hospital, RemoteHospital
 from mdmfs.worker.keys.ring import KeyRing, KeySource
+from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.feed import Feed
 from mdmfs.worker.namespace.names import Namespace
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.prefetch.siblings import AHEAD_BYTES, SiblingPrefetch
 
 EXPIRY_SECONDS: Final = 0.5
+MOUNT_ID_SIZE: Final = 16
 
 log = structlog.get_logger(__name__)
 
@@ -54,12 +57,19 @@ async def run_mount(
         peers = Peers(configuration.hospital, configuration.keystores, credential, anchors, nursery)
         cache = CiphertextCache(configuration.cache_folder, configuration.cache_size)
         await serve_mount(
-            RemoteHospital(peers.hospital, deadline=configuration.mount.deadline, purpose=configuration.mount.purpose),
+            RemoteHospital(
+                peers.hospital,
+                deadline=configuration.mount.deadline,
+                purpose=configuration.mount.purpose,
+                mount=secrets.token_bytes(MOUNT_ID_SIZE),
+                root=configuration.root,
+            ),
             peers.keystores,
             cache,
             configuration.root,
             mountpoint,
             deadline=configuration.mount.deadline,
+            lease=Lease(wait=configuration.mount.lease_wait),
             configuration=configuration.file,
             task_status=task_status,
         )
@@ -80,6 +90,7 @@ async def serve_mount(  # noqa: PLR0913 the parts that a mount is made of
     mountpoint: Path,
     *,
     deadline: float,
+    lease: Lease,
     configuration: str = "",
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -92,13 +103,14 @@ async def serve_mount(  # noqa: PLR0913 the parts that a mount is made of
         ring = KeyRing(keys, deadline=deadline)
         opener = Opener(hospital, cache, ring, kernel, nursery, deadline=deadline)
         prefetch = SiblingPrefetch(opener, nursery, budget=min(AHEAD_BYTES, cache.limit // 4))
-        filesystem = FileSystem(hospital, namespace, descriptions, opener, prefetch, kernel)
+        filesystem = FileSystem(hospital, namespace, descriptions, opener, prefetch, kernel, lease=lease)
         operations = MdmfsOperations(filesystem, watch, configuration)
         with mounted(operations, kernel, mountpoint):
             nursery.start_soon(raise_limits, operations, mountpoint)
             nursery.start_soon(watch.run)
             nursery.start_soon(_expire, ring)
-            nursery.start_soon(Feed(hospital, namespace, filesystem).follow)
+            nursery.start_soon(Feed(hospital, namespace, filesystem, lease).follow)
+            nursery.start_soon(lease.keep, filesystem, nursery)
             nursery.start_soon(_end_on_signal, nursery.cancel_scope)
             log.info("mounted", mountpoint=str(mountpoint), root=str(root))
             task_status.started()

@@ -234,7 +234,13 @@ def test_extended_attributes_name_guid_replicas_status_and_digest(shared: Mount)
     guid = os.getxattr(path, "user.guid").decode()
     assert os.getxattr(path, "user.replicas").decode().endswith(f"/mdm/{guid}")
     assert os.getxattr(path, "user.status") == b"NEARLINE"
-    assert sorted(os.listxattr(path)) == ["user.guid", "user.mdmfs.sha256", "user.replicas", "user.status"]
+    assert sorted(os.listxattr(path)) == [
+        "user.guid",
+        "user.mdmfs.acl",
+        "user.mdmfs.sha256",
+        "user.replicas",
+        "user.status",
+    ]
     with pytest.raises(OSError, match="No data available"):
         os.getxattr(path, "user.other")
     with pytest.raises(OSError, match="not supported"):

@@ -116,6 +116,7 @@ class TwinHospital:
         self._log: list[tuple[int, list[int], list[int]]] = []
         self._news = trio.Event()
         self.reset = False
+        self.lease = 3600.0
 
     # What tests arrange
 
@@ -227,14 +228,15 @@ class TwinHospital:
         await self._answer()
         if self.reset:
             self.reset = False
-            return Changes(self.version, [], [], is_reset=True)
+            return Changes(self.version, [], [], is_reset=True, lease=self.lease)
         with trio.move_on_after(wait):
             while self.version <= since:
                 await self._news.wait()
                 await self._answer()
         newer = [entry for entry in self._log if entry[0] > since]
         directories = [inode for _, inodes, _ in newer for inode in inodes]
-        return Changes(self.version, directories, [inode for _, _, inodes in newer for inode in inodes])
+        files = [inode for _, _, inodes in newer for inode in inodes]
+        return Changes(self.version, directories, files, lease=self.lease)
 
     async def totals(self, lfn: Lfn) -> Totals:
         """See ``Hospital``."""

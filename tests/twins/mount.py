@@ -14,6 +14,7 @@ import trio
 
 from mdmfs.model.errors import AccessDeniedError, MdmfsError
 from mdmfs.worker.cache.store import CiphertextCache
+from mdmfs.worker.lease import Lease
 from mdmfs.worker.service import serve_mount
 from tests.twins.hospital import ROOT, TwinHospital, unreachable
 
@@ -23,6 +24,7 @@ class Stage:
 
     def __init__(self, scene: dict[str, object]) -> None:
         self.hospital = TwinHospital()
+        self.hospital.lease = float(str(scene.get("lease", 3600.0)))
         folders = scene["folders"]
         assert isinstance(folders, list)
         for folder, count, size in folders:
@@ -99,6 +101,7 @@ async def main() -> None:
                 ROOT,
                 Path(scene["mountpoint"]),
                 deadline=scene.get("deadline", 5.0),
+                lease=Lease(wait=scene.get("lease_wait", 120.0)),
                 task_status=task_status,
             )
             nursery.cancel_scope.cancel()

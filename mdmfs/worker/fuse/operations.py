@@ -41,6 +41,7 @@ from mdmfs.worker.fuse.errnos import replying_errno
 from mdmfs.worker.fuse.patience import SignalWatch
 
 POSITIVE_SECONDS: Final = 300.0
+"""At most: no name and no attribute is remembered beyond the lease under which it was told."""
 NEGATIVE_SECONDS: Final = 1.0
 DIRECTORY_MODE: Final = stat.S_IFDIR | 0o555
 FILE_MODE: Final = stat.S_IFREG | 0o444
@@ -92,14 +93,14 @@ class MdmfsOperations(pyfuse3.Operations):
 
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         """Give attributes; the mount point's own to everyone, so that ``ls`` of its parent works."""
-        with replying_errno("getattr"):
-            return self._entry(self._filesystem.attributes(inode))
+        with replying_errno("getattr"), self._watch.interruptible(ctx.pid):
+            return self._entry(await self._filesystem.attributes(inode))
 
     async def access(self, inode: InodeT, mode: ModeT, ctx: RequestContext) -> bool:
         """Say what the mode bits say; who may read is decided by open."""
-        with replying_errno("access"):
+        with replying_errno("access"), self._watch.interruptible(ctx.pid):
             self._refuse_strangers(ctx)
-            node = self._filesystem.attributes(inode)
+            node = await self._filesystem.attributes(inode)
             if mode & os.W_OK:
                 _refuse_write()
             return node.kind is NodeKind.DIRECTORY or not mode & os.X_OK
@@ -282,7 +283,7 @@ class MdmfsOperations(pyfuse3.Operations):
         modified_ns = round(node.modified * 1e6) * 1000
         entry.st_ino = InodeT(node.inode)
         entry.generation = 0
-        entry.entry_timeout = entry.attr_timeout = POSITIVE_SECONDS
+        entry.entry_timeout = entry.attr_timeout = min(POSITIVE_SECONDS, self._filesystem.seconds_held())
         entry.st_mode = ModeT(DIRECTORY_MODE if is_directory else FILE_MODE)
         # A directory's subdirectories are not counted; 1 says so, 2 would tell `find` that there are none.
         entry.st_nlink = 1

@@ -9,16 +9,25 @@ from typing import Final, Protocol
 import structlog
 import trio
 
-from mdmfs.model.errors import AccessDeniedError, MdmfsError, NoSuchFileError
+from mdmfs.model.errors import (
+    AccessDeniedError,
+    CredentialExpiredError,
+    CredentialRefusedError,
+    MdmfsError,
+    NoSuchFileError,
+)
 from mdmfs.wire.messages import Changes, Node, NodeKind
 from mdmfs.worker.hospital import Hospital
+from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.listing import gone_or_changed
 from mdmfs.worker.namespace.names import ROOT, Namespace
 
-WAIT_SECONDS: Final = 30.0
-"""How long one question waits at the hospital for something to happen."""
+JITTER: Final = (0.7, 1.0)
+"""Of the time that a question may wait: mounts that began together must not ask together for ever."""
 RETRY_SECONDS: Final = (1.0, 5.0)
 """Between two tries, at random: the mounts of a cluster must not come back all at once."""
+
+_DECIDED: Final = (CredentialExpiredError, CredentialRefusedError, AccessDeniedError)
 
 log = structlog.get_logger(__name__)
 
@@ -29,8 +38,11 @@ class Witness(Protocol):
     async def forget_names(self, directory: int, names: list[bytes]) -> None:
         """Forget entries of a directory that are no longer what they were."""
 
+    def bar(self, inode: int) -> None:
+        """Let nobody read on, from this instant: the file's name, right or rendition has gone."""
+
     async def revoke(self, inode: int) -> None:
-        """Let nobody read on: the file's name, ACL or rendition has gone."""
+        """Let nobody read on, and take back what the kernel has."""
 
     async def revoke_all(self) -> None:
         """Let nobody read on without asking again: what has gone is not known."""
@@ -39,7 +51,9 @@ class Witness(Protocol):
 class Feed:
     """Follows the changes for as long as it is run."""
 
-    def __init__(self, hospital: Hospital, namespace: Namespace, witness: Witness) -> None:
+    def __init__(self, hospital: Hospital, namespace: Namespace, witness: Witness, lease: Lease) -> None:
+        self._lease = lease
+        self._nursery: trio.Nursery
         self._hospital = hospital
         self._namespace = namespace
         self._witness = witness
@@ -47,12 +61,17 @@ class Feed:
     async def follow(self) -> None:
         """Apply every change, for ever; an outage is waited out, and the feed resumed where it broke off."""
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self._take_back)
             version: int | None = None
             while True:
                 try:
                     version = await self._step(version)
                 except MdmfsError as error:
+                    if isinstance(error, _DECIDED):
+                        self._lease.refuse(error)
+                    else:
+                        self._lease.fail(error)
                     self._note(is_followed=False, reason=str(error))
                     await trio.sleep(random.uniform(*RETRY_SECONDS))  # noqa: S311 spreads load, guards nothing
                 else:
@@ -62,8 +81,13 @@ class Feed:
         """Wait for changes after a version and apply them; gives the version that is now applied."""
         if version is None:
             return (await self._namespace.listing(ROOT)).version
-        changes = await self._hospital.changes(version, WAIT_SECONDS)
-        await self._apply(changes)
+        sent = self._lease.clock()
+        wait = self._lease.seconds_to_ask() * random.uniform(*JITTER)  # noqa: S311 no secret
+        changes = await self._hospital.changes(version, wait)
+        outdated = await self._apply(changes)
+        self._lease.grant(sent, changes.lease)
+        for inode in outdated:
+            await self._renew(inode)
         return changes.version
 
     def _note(self, *, is_followed: bool, reason: str) -> None:
@@ -73,15 +97,22 @@ class Feed:
             log.info("following the hospital's feed")
         self._namespace.is_followed = is_followed
 
-    async def _apply(self, changes: Changes) -> None:
-        """Stop the readers of what has gone, before anything that may wait for the hospital."""
+    async def _apply(self, changes: Changes) -> list[int]:
+        """Stop the readers of what has gone; gives the directories to list anew, for which the hospital is asked."""
         outdated = self._namespace.apply(changes)
+        gone = {*changes.files}
+        for directory in changes.lost:
+            gone.update(self._namespace.lose(directory))
+        for directory in changes.unreadable:
+            gone.update(self._namespace.files_of(directory))
+        for inode in gone:
+            self._witness.bar(inode)
+        # nobody waits for that: it may itself wait for reads that wait for the lease
+        for inode in gone:
+            self._nursery.start_soon(self._witness.revoke, inode)
         if changes.is_reset:
-            await self._witness.revoke_all()
-        for inode in changes.files:
-            await self._witness.revoke(inode)
-        for inode in outdated:
-            await self._renew(inode)
+            self._nursery.start_soon(self._witness.revoke_all)
+        return outdated
 
     async def _renew(self, inode: int) -> None:
         """List a directory anew, so that what has gone from it is taken back; after an outage the next look does."""

@@ -57,6 +57,29 @@ class Inodes:
         """Name the inodes of all files in use."""
         return [inode for inode, known in self._known.items() if known.node.kind is NodeKind.FILE]
 
+    def files_in(self, parent: int) -> list[int]:
+        """Name the inodes of the files in use that were last seen in a directory."""
+        found = self._known.items()
+        return [inode for inode, known in found if known.parent == parent and known.node.kind is NodeKind.FILE]
+
+    def below(self, top: int) -> list[int]:
+        """Name the inodes in use at and below a directory, each below where it was last seen."""
+        is_below = {self._root: top == self._root, top: True}
+
+        def decide(inode: int) -> bool:
+            path = []
+            while inode not in is_below:
+                path.append(inode)
+                known = self._known.get(inode)
+                if known is None:
+                    break
+                inode = known.parent
+            answer = is_below.get(inode, False)
+            is_below.update(dict.fromkeys(path, answer))
+            return answer
+
+        return [inode for inode in self._known if decide(inode)]
+
     def renew(self, node: Node) -> None:
         """Take over new attributes of an inode, where it is in use."""
         known = self._known.get(node.inode)

@@ -86,6 +86,10 @@ class Namespace:
         """Give the copy of a directory that is here, outdated or not, and ask nobody."""
         return self._listings.get(inode)
 
+    def all_held(self) -> list[tuple[int, Listing]]:
+        """Give all copies of directories that are here, by inode."""
+        return list(self._listings.items())
+
     def apply(self, changes: Changes) -> list[int]:
         """Note what the feed says; gives the directories that are now outdated here."""
         if changes.is_reset:
@@ -97,6 +101,21 @@ class Namespace:
             if inode in self._listings or inode in self._fetching:
                 self._outdated[inode] = changes.version
         return [inode for inode in inodes if inode in self._listings]
+
+    def lose(self, number: int) -> list[int]:
+        """Drop a directory and all below it, which the caller may no longer see; gives the files in use there."""
+        top = self._seen(number)
+        below = [inode for inode in self.inodes.below(top) if inode != ROOT or top == ROOT]
+        for inode in below:
+            listing = self._listings.get(inode)
+            if listing is not None:
+                self._drop(inode)
+                self._tell_replaced.send_nowait(Replaced(inode, listing, None))
+        return [inode for inode in below if self.inodes.of(inode).node.kind is NodeKind.FILE]
+
+    def files_of(self, number: int) -> list[int]:
+        """Name the files in use directly in a directory."""
+        return self.inodes.files_in(self._seen(number))
 
     def forget(self, inode: int, lookups: int) -> bool:
         """Take lookups back; a directory's listing goes with its inode. True where the inode is no longer in use."""

@@ -9,6 +9,7 @@ import trio.testing
 from mdmfs.model.errors import MalformedMessageError, NoSuchFileError, NotADirectoryFileError, PeerUnreachableError
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages import Changes, DirectoryPage, Node, NodeKind
+from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.feed import Feed
 from mdmfs.worker.namespace.names import ROOT, TTL, Namespace
 from tests.twins.hospital import ROOT as ROOT_LFN
@@ -194,11 +195,16 @@ class Witness:
     def __init__(self) -> None:
         self.names: list[tuple[int, list[bytes]]] = []
         self.revoked: list[int] = []
+        self.barred: list[int] = []
         self.resets = 0
 
     async def forget_names(self, directory: int, names: list[bytes]) -> None:
         """See ``Witness``."""
         self.names.append((directory, names))
+
+    def bar(self, inode: int) -> None:
+        """See ``Witness``."""
+        self.barred.append(inode)
 
     async def revoke(self, inode: int) -> None:
         """See ``Witness``."""
@@ -217,7 +223,7 @@ async def test_the_feed_takes_back_names_and_files_that_have_gone(
     names, witness = Namespace(hospital, ROOT_LFN), Witness()
     inode = await folder_of(names)
     gone = await names.lookup(inode, b"0004.dcm")
-    nursery.start_soon(Feed(hospital, names, witness).follow)
+    nursery.start_soon(Feed(hospital, names, witness, Lease(trio.current_time)).follow)
     await trio.sleep(1)
     hospital.remove(f"{FOLDER}/0004.dcm")
     await trio.sleep(1)
@@ -234,7 +240,7 @@ async def test_the_feed_resumes_after_an_outage_without_losing_a_change(
     names, witness = Namespace(hospital, ROOT_LFN), Witness()
     inode = await folder_of(names)
     await names.listing(inode)
-    nursery.start_soon(Feed(hospital, names, witness).follow)
+    nursery.start_soon(Feed(hospital, names, witness, Lease(trio.current_time)).follow)
     await trio.sleep(1)
     hospital.failure = unreachable
     hospital.remove(f"{FOLDER}/0002.dcm")
@@ -259,7 +265,7 @@ async def test_names_that_went_in_an_outage_are_taken_back_though_somebody_liste
     hospital.remove(f"{FOLDER}/0002.dcm")
     await trio.sleep(TTL + 1)
     await names.listing(inode)
-    nursery.start_soon(Feed(hospital, names, witness).follow)
+    nursery.start_soon(Feed(hospital, names, witness, Lease(trio.current_time)).follow)
     await trio.sleep(1)
     assert (inode, [b"0002.dcm"]) in witness.names
     assert witness.revoked
@@ -289,6 +295,6 @@ async def test_a_feed_that_cannot_reach_back_makes_everyone_ask_again(
     await names.listing(inode)
     hospital.reset = True
     hospital.version += 1
-    nursery.start_soon(Feed(hospital, names, witness).follow)
+    nursery.start_soon(Feed(hospital, names, witness, Lease(trio.current_time)).follow)
     await trio.sleep(1)
     assert witness.resets == 1

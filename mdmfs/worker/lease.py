@@ -1,0 +1,156 @@
+"""The lease: for how long what is here may be served without a word from the hospital (design decision 16).
+
+A lease that lapses is no revocation. Keys and pages go; who reads, opens or looks waits, and goes on when the hospital
+is heard again. EACCES comes only from a decision that was received.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol, TypeVar
+
+import structlog
+import trio
+
+from mdmfs.model.errors import MdmfsError, PeerTimedOutError
+
+LOOK_SECONDS: Final = 0.1
+MARGIN: Final = 0.05
+"""Of a lease: so early before its end pages begin to go, while every read is still answered. What goes then need not
+wait for reads that wait."""
+WAIT: Final = 120.0
+LONGEST_POLL: Final = 30.0
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+
+def boottime() -> float:
+    """Tell the seconds since the machine started, those included that it slept."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Tenant(Protocol):
+    """Who holds what the lease is for."""
+
+    def suspend(self) -> None:
+        """Let keys go, and no page come."""
+
+    def resume(self) -> None:
+        """Get keys again for those who wait; the keystores decide anew."""
+
+    async def forget_pages(self) -> None:
+        """Take back what the kernel has of any file."""
+
+    async def forget_everything(self) -> None:
+        """Take back pages and names."""
+
+
+class Lease:
+    """One mount's lease, and the gate that everyone passes who wants something of a file or a name."""
+
+    def __init__(self, clock: Callable[[], float] = boottime, *, wait: float = WAIT) -> None:
+        """``clock`` counts on while the machine sleeps; ``wait`` is how many seconds somebody waits at the gate."""
+        self.clock = clock
+        self._wait = wait
+        self._until = float("-inf")
+        self._seconds = 0.0
+        self._refusal: MdmfsError | None = None
+        self._failure: MdmfsError | None = None
+        self._is_lapsed = True
+        """Until ``keep`` has seen it: what was held before goes first."""
+        self._was_held = False
+        self._change = trio.Event()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether something may be served at this instant."""
+        return not self._is_lapsed and self._refusal is None and self.clock() < self._until
+
+    def seconds_left(self) -> float:
+        """Tell for how long what is told now may be remembered."""
+        return max(0.0, self._until - self.clock()) if self.is_held else 0.0
+
+    def seconds_to_ask(self) -> float:
+        """Tell how long a question may wait for changes, so that its answer renews the lease in good time."""
+        return min(LONGEST_POLL, self._seconds / 3) if self.is_held else 0.0
+
+    def grant(self, sent: float, seconds: float) -> None:
+        """Take a lease that was asked for at ``sent``, by ``clock``."""
+        self._seconds, self._until = seconds, sent + seconds
+        self._refusal = self._failure = None
+        if not self._was_held:
+            self._was_held, self._is_lapsed = True, False
+        self._tell()
+
+    def fail(self, error: MdmfsError) -> None:
+        """Know that there was no answer. Who waits goes on waiting, unless there never was a lease."""
+        self._failure = error
+        self._tell()
+
+    def refuse(self, error: MdmfsError) -> None:
+        """Take a decision: this identity gets no lease any more."""
+        self._refusal = error
+        self._tell()
+
+    async def held(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask while the lease is held, and give what came if it still is; else wait, and ask again.
+
+        Raises ``PeerTimedOutError`` after ``wait`` seconds, what a refusal said, and what ``ask`` raises.
+        """
+        while True:
+            await self.wait()
+            found = await ask()
+            if self.is_held:
+                return found
+
+    async def wait(self) -> None:
+        """Wait until the lease is held."""
+        if self.is_held:
+            return
+        with trio.move_on_after(self._wait):
+            while not self.is_held:
+                self._refuse()
+                # it may lapse by the clock alone, and nobody tells of that
+                with trio.move_on_after(LOOK_SECONDS if not self._is_lapsed else self._wait):
+                    await self._change.wait()
+            return
+        self._refuse()
+        message = f"the hospital was not heard for {self._wait:g} s, and nothing may be served without a lease from it"
+        raise PeerTimedOutError(message)
+
+    async def keep(self, tenant: Tenant, nursery: trio.Nursery) -> None:
+        """Make the tenant let go when the lease ends, and go on when it is held again; for ever."""
+        is_warned = False
+        while True:
+            await trio.sleep(LOOK_SECONDS)
+            left = self._until - self.clock()
+            is_over = self._was_held and (left <= 0 or self._refusal is not None)
+            if self._is_lapsed and self._was_held and not is_over:
+                log.info("the hospital is heard again")
+                tenant.resume()
+                self._is_lapsed = is_warned = False
+                self._tell()
+            elif is_over and not self._is_lapsed:
+                log.warning("the lease has lapsed: who reads waits", is_refused=self._refusal is not None)
+                self._is_lapsed = True
+                tenant.suspend()
+                self._tell()
+                nursery.start_soon(tenant.forget_pages if self._refusal is None else tenant.forget_everything)
+            elif not is_warned and not self._is_lapsed and left < MARGIN * self._seconds:
+                is_warned = True
+                nursery.start_soon(tenant.forget_pages)
+            elif left >= MARGIN * self._seconds:
+                is_warned = False
+
+    def _refuse(self) -> None:
+        """Raise what is decided, or, where there never was a lease, why there is none."""
+        error = self._refusal or (None if self._was_held else self._failure)
+        if error is not None:
+            raise type(error)(str(error)) from error
+
+    def _tell(self) -> None:
+        self._change.set()
+        self._change = trio.Event()

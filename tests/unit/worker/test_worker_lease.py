@@ -1,0 +1,184 @@
+"""Leases on the worker: what waits when one lapses, what is refused, and what goes on."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from mdmfs.model.errors import AccessDeniedError, CredentialExpiredError, PeerTimedOutError, PeerUnreachableError
+from mdmfs.worker.lease import LONGEST_POLL, LOOK_SECONDS, Lease
+
+LEASE, WAIT = 10.0, 120.0
+Clock = trio.testing.MockClock
+
+
+class Tenant:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def suspend(self) -> None:
+        """See ``Tenant``."""
+        self.told.append("suspend")
+
+    def resume(self) -> None:
+        """See ``Tenant``."""
+        self.told.append("resume")
+
+    async def forget_pages(self) -> None:
+        """See ``Tenant``."""
+        self.told.append("pages")
+
+    async def forget_everything(self) -> None:
+        """See ``Tenant``."""
+        self.told.append("everything")
+
+
+class Scene:
+    """A lease that is kept, and its tenant."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.lease = Lease(trio.current_time, wait=WAIT)
+        self.tenant = Tenant()
+        self.nursery = nursery
+        self.answers = 0
+        nursery.start_soon(self.lease.keep, self.tenant, nursery)
+
+    def grant(self) -> None:
+        """Hear from the hospital."""
+        self.lease.grant(trio.current_time(), LEASE)
+
+    async def ask(self) -> int:
+        """Be what somebody wants."""
+        self.answers += 1
+        return self.answers
+
+
+@pytest.fixture
+def scene(nursery: trio.Nursery) -> Scene:
+    """Make it."""
+    return Scene(nursery)
+
+
+async def test_while_the_lease_is_held_nobody_waits(scene: Scene, autojump_clock: Clock) -> None:
+    """Renewals keep it so, and their questions are short enough."""
+    autojump_clock.autojump_threshold = 0
+    scene.grant()
+    for _ in range(20):
+        begin = trio.current_time()
+        await scene.lease.held(scene.ask)
+        assert trio.current_time() == begin
+        assert scene.lease.seconds_to_ask() == min(LONGEST_POLL, LEASE / 3)
+        await trio.sleep(LEASE / 3)
+        scene.grant()
+    assert "suspend" not in scene.tenant.told
+
+
+async def test_it_counts_from_when_it_was_asked_for(scene: Scene, autojump_clock: Clock) -> None:
+    """An answer that took long is worth less."""
+    autojump_clock.autojump_threshold = 0
+    sent = trio.current_time()
+    await trio.sleep(LEASE - 1)
+    scene.lease.grant(sent, LEASE)
+    assert scene.lease.seconds_left() == pytest.approx(1)
+    await trio.sleep(1)
+    assert not scene.lease.is_held
+
+
+async def test_a_lapse_makes_everyone_wait_and_go_on_afterwards(scene: Scene, autojump_clock: Clock) -> None:
+    """Pages go before the end, keys at it; nobody is refused."""
+    autojump_clock.autojump_threshold = 0
+    scene.grant()
+    begin, done = trio.current_time(), []
+
+    async def read() -> None:
+        await scene.lease.held(scene.ask)
+        done.append(trio.current_time() - begin)
+
+    await trio.sleep(LEASE + 1)
+    assert scene.tenant.told == ["pages", "suspend", "pages"]
+    for _ in range(50):
+        scene.nursery.start_soon(read)
+    await trio.sleep(60)
+    assert not done
+    scene.grant()
+    await trio.sleep(1)
+    assert len(done) == 50
+    assert scene.tenant.told[3:] == ["resume"]
+
+
+async def test_who_waits_too_long_is_timed_out(scene: Scene, autojump_clock: Clock) -> None:
+    """By the lease's own patience, and not refused."""
+    autojump_clock.autojump_threshold = 0
+    scene.grant()
+    await trio.sleep(LEASE + 1)
+    begin = trio.current_time()
+    with pytest.raises(PeerTimedOutError, match="120 s"):
+        await scene.lease.held(scene.ask)
+    assert trio.current_time() - begin == pytest.approx(WAIT, abs=1)
+    assert scene.answers == 0
+
+
+async def test_a_decision_is_told_at_once_to_all_who_wait_and_who_come(scene: Scene, autojump_clock: Clock) -> None:
+    """And names are taken back with the pages."""
+    autojump_clock.autojump_threshold = 0
+    scene.grant()
+    await trio.sleep(LEASE + 1)
+
+    async def decide() -> None:
+        await trio.sleep(5)
+        scene.lease.refuse(CredentialExpiredError("renew the proxy"))
+
+    scene.nursery.start_soon(decide)
+    with pytest.raises(CredentialExpiredError):
+        await scene.lease.held(scene.ask)
+    assert trio.current_time() < LEASE + 10
+    with pytest.raises(CredentialExpiredError):
+        await scene.lease.held(scene.ask)
+    scene.grant()
+    await trio.sleep(2 * LOOK_SECONDS)
+    assert await scene.lease.held(scene.ask) == 1
+    scene.lease.refuse(AccessDeniedError("no"))
+    await trio.sleep(2 * LOOK_SECONDS)
+    assert scene.tenant.told[-2:] == ["suspend", "everything"]
+
+
+async def test_an_answer_that_came_too_late_is_asked_for_again(scene: Scene, autojump_clock: Clock) -> None:
+    """What was found under a lease that lapsed meanwhile is not given out."""
+    autojump_clock.autojump_threshold = 0
+    scene.grant()
+
+    async def slow() -> int:
+        await trio.sleep(LEASE + 1)
+        return await scene.ask()
+
+    async def renew() -> None:
+        await trio.sleep(LEASE + 5)
+        while True:
+            scene.grant()
+            await trio.sleep(1)
+
+    scene.nursery.start_soon(renew)
+    assert await scene.lease.held(slow) == 2
+
+
+async def test_without_a_lease_ever_an_outage_is_told_as_it_is(scene: Scene, autojump_clock: Clock) -> None:
+    """A mount that was made while the hospital is away does not hang for two minutes."""
+    autojump_clock.autojump_threshold = 0
+    scene.lease.fail(PeerUnreachableError("nobody there"))
+    with pytest.raises(PeerUnreachableError):
+        await scene.lease.held(scene.ask)
+
+
+async def test_a_sleeping_machine_wakes_up_without_a_lease() -> None:
+    """The clock counts on while trio's does not."""
+    now = [0.0]
+    lease = Lease(lambda: now[0], wait=0.1)
+    lease.grant(0.0, LEASE)
+    assert lease.is_held
+    now[0] = 3600.0
+    assert not lease.is_held
+    with pytest.raises(PeerTimedOutError):
+        await lease.wait()
