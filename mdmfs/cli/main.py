@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+from mdmfs.cli.audit import audit
 from mdmfs.cli.daemons import hospitald, keystored
 from mdmfs.cli.deidentify import deidentify_files
 from mdmfs.cli.demonstration import demo
@@ -39,7 +40,7 @@ def cli(log_level: str) -> None:
 
 
 _COMMANDS: Final = (
-    *(init, hospitald, keystored, harvest, reconcile, subject, keys, shelf, doctor),
+    *(init, hospitald, keystored, harvest, reconcile, subject, keys, shelf, audit, doctor),
     *(mount, umount, getfacl, setfacl, inspect, unseal),
     *(policy, deidentify_files, demo),
 )

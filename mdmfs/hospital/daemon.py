@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from mdmfs.access.acl import Acl, Entry, EntryKind, Right
+from mdmfs.hospital.audit.witnesses import deposit_checkpoints
 from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.configuration import HospitalConfiguration, PacsEntry
 from mdmfs.hospital.dav.face import DavFace
@@ -90,6 +91,7 @@ async def run_hospital(
         nursery.start_soon(recalls.run)
         nursery.start_soon(deposit, hospital)
         nursery.start_soon(keep_current, hospital)
+        nursery.start_soon(deposit_checkpoints, hospital)
         nursery.start_soon(end_what_is_over, hospital)
         nursery.start_soon(end_what_has_ended, hospital)
         hospital.leases.begin(max((project.lease for project in hospital.projects.values()), default=0.0))

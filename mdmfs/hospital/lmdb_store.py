@@ -40,7 +40,13 @@ class LmdbStore:
     exception undoes its own act only.
     """
 
-    def __init__(self, path: Path, env: lmdb.Environment, random: Callable[[int], bytes], feed_length: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        env: lmdb.Environment,
+        random: Callable[[int], bytes] = secrets.token_bytes,
+        feed_length: int = FEED_LENGTH,
+    ) -> None:
         self._path = path
         self._env = env
         self._transact = functools.partial(RowsTransaction, random=random, feed_length=feed_length)
@@ -78,6 +84,17 @@ class LmdbStore:
             env.close()
             raise
         return store
+
+    @classmethod
+    @contextlib.contextmanager
+    def looking(cls, path: Path) -> Iterator[Self]:
+        """Give a store to read from, also while the daemon works on it; nothing is made. Raises ``StoreError``."""
+        with _naming_errors():
+            env = lmdb.open(str(path), map_size=MAP_SIZE, max_dbs=MAX_TABLES, readonly=True, create=False)
+        try:
+            yield cls(path, env)
+        finally:
+            env.close()
 
     async def write(self, act: Callable[[Transaction], T]) -> T:
         """Run ``act`` in a transaction of its own, off the event loop; raises what it raises."""

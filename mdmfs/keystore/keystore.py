@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from mdmfs.access.acl import ACL_ID_SIZE, Acl
+from mdmfs.keystore import witness
 from mdmfs.keystore.currency import Currency
 from mdmfs.keystore.handout import Handout
 from mdmfs.keystore.notary import Notary
@@ -34,6 +35,7 @@ from mdmfs.wire.messages import (
     MAX_BATCH,
     AskEpoch,
     AskStatus,
+    AskWitnessed,
     Certificate,
     Certify,
     Collect,
@@ -49,6 +51,8 @@ from mdmfs.wire.messages import (
     Statuses,
     Unregister,
     VersionedAcl,
+    Witness,
+    Witnessed,
 )
 
 MAX_ALIASES: Final = 64
@@ -155,6 +159,23 @@ class Keystore:
         destroyed = await self._shelf.read(lambda page: {guid: _destroyed_at(page, guid, owner) for guid in guids})
         self._log.info("certify", dn=owner, guids=len(guids))
         return self._notary.certify(owner, destroyed, self._clock())
+
+    async def witness(self, principal: Principal, message: Witness) -> Outcomes:
+        """Keep a checkpoint of the calling hospital's audit log.
+
+        DONE: it is kept. CONFLICT: the log was further already, or is another than it was.
+        """
+        owner = self._owner(principal)
+        record = witness.parse(message)
+        outcome = await self._shelf.write(lambda draft: witness.keep(draft, owner, record))
+        if outcome is not Outcome.DONE:
+            self._log.error("an audit log goes back", dn=owner, journal=record.journal.hex(), number=record.number)
+        return Outcomes([outcome])
+
+    async def witnessed(self, principal: Principal, message: AskWitnessed) -> Witnessed:
+        """Give a page of what is kept of the calling hospital's audit logs."""
+        owner = self._owner(principal)
+        return await self._shelf.read(lambda page: witness.tell(page, owner, message))
 
     async def status(self, principal: Principal, message: AskStatus) -> Statuses:
         """Tell what is kept of GUIDs of the calling hospital; DENIED where the GUID is another hospital's."""

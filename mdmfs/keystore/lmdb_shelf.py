@@ -14,7 +14,17 @@ import lmdb
 import msgspec
 import trio
 
-from mdmfs.keystore.shelf import RECORD_FORMAT, AclRecord, Draft, EpochRecord, KeyRecord, Page, Record, Tombstone
+from mdmfs.keystore.shelf import (
+    RECORD_FORMAT,
+    AclRecord,
+    Draft,
+    EpochRecord,
+    KeyRecord,
+    Page,
+    Record,
+    Tombstone,
+    WitnessRecord,
+)
 from mdmfs.model.errors import ConfigurationError, StoreError
 from mdmfs.model.names import GUID_SIZE, Guid
 
@@ -170,6 +180,8 @@ class _Databases:
         """GUID, owner -> Tombstone."""
         self.epochs = environment.open_db(b"epochs")
         """Owner -> EpochRecord."""
+        self.witnesses = environment.open_db(b"witnesses")
+        """Owner, id of a log, number -> WitnessRecord."""
 
 
 class _Transaction:
@@ -200,6 +212,37 @@ class _Transaction:
     def epoch(self, owner: str) -> EpochRecord | None:
         """See ``Page.epoch``."""
         return self._get(self._databases.epochs, _digest(owner), EpochRecord)
+
+    def witnesses(self, owner: str, journal: bytes, after: int, limit: int) -> list[WitnessRecord]:
+        """See ``Page.witnesses``."""
+        prefix = _digest(owner)
+        found: list[WitnessRecord] = []
+        with self._transaction.cursor(db=self._databases.witnesses) as cursor:
+            is_there = cursor.set_range(_witness_key(owner, journal, after + 1))
+            while is_there and len(found) < limit and cursor.key().startswith(prefix):
+                found.append(_decode(cursor.value(), WitnessRecord))
+                is_there = cursor.next()
+        return found
+
+    def latest_witnesses(self, owner: str, journal: bytes, count: int) -> list[WitnessRecord]:
+        """See ``Page.latest_witnesses``."""
+        prefix = _digest(owner) + journal
+        found: list[WitnessRecord] = []
+        with self._transaction.cursor(db=self._databases.witnesses) as cursor:
+            is_there = cursor.prev() if cursor.set_range(prefix + b"\xff" * 9) else cursor.last()
+            while is_there and len(found) < count and cursor.key().startswith(prefix):
+                found.append(_decode(cursor.value(), WitnessRecord))
+                is_there = cursor.prev()
+        return found
+
+    def put_witness(self, owner: str, record: WitnessRecord) -> None:
+        """See ``Draft.put_witness``."""
+        self._put(self._databases.witnesses, _witness_key(owner, record.journal, record.number), record)
+
+    def drop_witness(self, owner: str, record: WitnessRecord) -> None:
+        """See ``Draft.drop_witness``."""
+        key = _witness_key(owner, record.journal, record.number)
+        self._transaction.delete(key, db=self._databases.witnesses)
 
     def put_key(self, guid: Guid, record: KeyRecord) -> None:
         """See ``Draft.put_key``."""
@@ -260,6 +303,10 @@ def _decode(octets: bytes, kind: type[R]) -> R:
 def _digest(owner: str) -> bytes:
     """Shorten a DN to 32 bytes: LMDB's keys have 511 at most, DNs up to 4096."""
     return hashlib.sha256(owner.encode()).digest()
+
+
+def _witness_key(owner: str, journal: bytes, number: int) -> bytes:
+    return _digest(owner) + journal + number.to_bytes(8)
 
 
 def _make_private(directory: Path) -> None:

@@ -22,8 +22,11 @@ from mdmfs.wire.messages import (
     SET_ACLS_PATH,
     STATUS_PATH,
     UNREGISTER_PATH,
+    WITNESS_PATH,
+    WITNESSED_PATH,
     AskEpoch,
     AskStatus,
+    AskWitnessed,
     Certify,
     Collect,
     ConfirmEpoch,
@@ -31,6 +34,7 @@ from mdmfs.wire.messages import (
     Register,
     SetAcls,
     Unregister,
+    Witness,
 )
 from mdmfs.wire.server import serve
 from mdmfs.wire.service import Reply, Request, Respond, Service
@@ -70,6 +74,8 @@ def keystore_service(keystore: Keystore, name: str) -> Service:
             ("POST", EPOCH_PATH): _responding(AskEpoch, keystore.epoch),
             ("POST", CONFIRM_PATH): _responding(ConfirmEpoch, keystore.confirm),
             ("POST", CERTIFY_PATH): _responding(Certify, keystore.certify),
+            ("POST", WITNESS_PATH): _responding(Witness, keystore.witness),
+            ("POST", WITNESSED_PATH): _responding(AskWitnessed, keystore.witnessed),
         },
     )
 

@@ -58,6 +58,17 @@ class EpochRecord(Record, frozen=True, kw_only=True):
     mark: bytes
 
 
+class WitnessRecord(Record, frozen=True, kw_only=True):
+    """Where an owner's log was at an instant, signed by him."""
+
+    journal: bytes
+    number: int
+    link: bytes
+    when: float
+    """Seconds since the epoch."""
+    signature: bytes
+
+
 class Page(Protocol):
     """The shelf as it was at one instant."""
 
@@ -72,6 +83,12 @@ class Page(Protocol):
 
     def epoch(self, owner: str) -> EpochRecord | None:
         """Give up to where an owner's changes are known; None where none was ever told."""
+
+    def witnesses(self, owner: str, journal: bytes, after: int, limit: int) -> list[WitnessRecord]:
+        """Give an owner's checkpoints by log and number, those that come after a number of a log."""
+
+    def latest_witnesses(self, owner: str, journal: bytes, count: int) -> list[WitnessRecord]:
+        """Give an owner's newest checkpoints of a log, the newest first."""
 
 
 class Draft(Page, Protocol):
@@ -88,6 +105,12 @@ class Draft(Page, Protocol):
 
     def put_epoch(self, owner: str, record: EpochRecord) -> None:
         """Remember up to where an owner's changes are known, in place of what was remembered."""
+
+    def put_witness(self, owner: str, record: WitnessRecord) -> None:
+        """Keep a checkpoint of an owner's log."""
+
+    def drop_witness(self, owner: str, record: WitnessRecord) -> None:
+        """Forget a checkpoint."""
 
 
 class Shelf(Protocol):

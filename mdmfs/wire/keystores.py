@@ -36,8 +36,11 @@ from mdmfs.wire.messages import (
     SET_ACLS_PATH,
     STATUS_PATH,
     UNREGISTER_PATH,
+    WITNESS_PATH,
+    WITNESSED_PATH,
     AskEpoch,
     AskStatus,
+    AskWitnessed,
     Certificate,
     Certify,
     Collect,
@@ -54,6 +57,8 @@ from mdmfs.wire.messages import (
     Statuses,
     Unregister,
     VersionedAcl,
+    Witness,
+    Witnessed,
 )
 
 MAX_LAGGARDS: Final = 3
@@ -189,6 +194,22 @@ class Keystores:
         """Have one keystore certify what it destroyed of at most ``MAX_BATCH`` GUIDs."""
         message = Certify([guid.octets for guid in guids])
         return await self._peers[keystore].call(CERTIFY_PATH, message, Certificate, deadline)
+
+    async def witness(self, keystore: str, checkpoint: Witness, *, deadline: float) -> Outcome:
+        """Have one keystore keep where the audit log is. CONFLICT: it knows that the log was further, or another."""
+        (outcome,) = await self._ask_outcomes(keystore, WITNESS_PATH, checkpoint, 1, deadline)
+        return outcome
+
+    async def witnessed(self, keystore: str, *, deadline: float) -> list[Witness]:
+        """Ask one keystore for all that it keeps of this hospital's audit logs."""
+        found: list[Witness] = []
+        while True:
+            last = found[-1] if found else Witness(b"", 0, b"", 0.0, b"")
+            message = AskWitnessed(last.journal, last.number)
+            page = await self._peers[keystore].call(WITNESSED_PATH, message, Witnessed, deadline)
+            found += page.checkpoints
+            if page.is_last or not page.checkpoints:
+                return found
 
     async def _ask_outcomes(
         self, keystore: str, path: str, message: Message, count: int, deadline: float

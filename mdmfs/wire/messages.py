@@ -64,6 +64,8 @@ STATUS_PATH: Final = "/v1/status"
 EPOCH_PATH: Final = "/v1/epoch"
 CONFIRM_PATH: Final = "/v1/confirm"
 CERTIFY_PATH: Final = "/v1/certify"
+WITNESS_PATH: Final = "/v1/witness"
+WITNESSED_PATH: Final = "/v1/witnessed"
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -599,6 +601,32 @@ class Certify(Message, frozen=True):
     """Certify that the shares of these GUIDs are destroyed; from the hospital only."""
 
     guids: list[bytes]
+
+
+class Witness(Message, frozen=True):
+    """Keep where the hospital's audit log is, as evidence (``mdmfs.journal.checkpoint``); from the hospital only."""
+
+    journal: bytes
+    """The log's id."""
+    number: int
+    link: bytes
+    when: float
+    signature: bytes
+    """Of the hospital's signing key."""
+
+
+class AskWitnessed(Message, frozen=True):
+    """Ask for what is kept of the hospital's audit logs, those after a record of one; from the hospital only."""
+
+    journal: bytes = b""
+    after: int = 0
+
+
+class Witnessed(Message, frozen=True):
+    """Checkpoints by log and number; the next page is asked for after the last of these."""
+
+    checkpoints: list[Witness]
+    is_last: bool
 
 
 class ConfirmEpoch(Message, frozen=True):

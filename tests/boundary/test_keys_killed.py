@@ -122,6 +122,36 @@ def command(site: Site, name: str, *options: str) -> tuple[int, str]:
     return ran.returncode, ran.stdout
 
 
+def audit(site: Site, *arguments: str, standard_input: str = "") -> tuple[int, str]:
+    """Run ``mdmfs audit`` beside the running daemon; give its exit code and standard output."""
+    name, *others = arguments
+    typed = [sys.executable, "-m", "mdmfs.cli", "audit", name, str(site.hospital_file), *others]
+    ran = subprocess.run(typed, check=False, capture_output=True, text=True, timeout=60, input=standard_input)
+    return ran.returncode, ran.stdout
+
+
+def audit_is_asked(site: Site, guid: Guid) -> None:
+    """Verify and ask the audit log by its commands; a changed record is found."""
+    log = site.hospital_directory / "audit.jsonl"
+    deadline = time.monotonic() + 30
+    while (verified := audit(site, "verify"))[0] and time.monotonic() < deadline:
+        time.sleep(1)
+    assert verified[0] == 0, verified
+    assert all(f"keystore-{number} up to " in verified[1] for number in NUMBERS)
+    assert audit(site, "who", str(guid)) == (0, "")
+    assert audit(site, "patient", standard_input="nobody\n") == (0, "")
+    code, told = audit(site, "export")
+    assert code == 0
+    assert told.splitlines() == log.read_text().splitlines()
+    code, told = audit(site, "export", "--format", "dicom", "--after", "1")
+    assert (code, told.count("<AuditMessage>")) == (0, len(log.read_text().splitlines()) - 1)
+    kept = log.read_bytes()
+    log.write_bytes(kept.replace(b'"registration"', b'"quarantine"', 1))
+    code, told = audit(site, "verify")
+    assert (code, "1 faults" in told) == (1, True)
+    log.write_bytes(kept)
+
+
 def is_signed(folder: Path, certificate: dict[str, Any]) -> bool:
     """Check a certificate of destruction with OpenSSL alone, as docs/operations.md says."""
     (folder / "document").write_text(certificate["document"])
@@ -191,6 +221,7 @@ def test_a_keystore_that_lost_its_shelf_is_filled_again(site: tuple[Site, Proces
     code, told = command(where, "verify")
     assert (code, told.strip()) == (0, f"{REGISTERED} files: no fault, 0 without a key")
     (gone, *_) = keys_listed(where)
+    audit_is_asked(where, gone)
     code, told = command(where, "destroy", "--guid", str(gone))
     assert code == 0
     destroyed = json.loads(told)

@@ -264,3 +264,16 @@ async def test_closing_waits_for_writes_that_were_called(tmp_path: Path) -> None
     store = LmdbStore.open(tmp_path / "store", map_size=2**24)
     assert numbers(store) == sorted(done) == list(range(1, 11))
     await store.aclose()
+
+
+async def test_a_store_is_looked_at_from_beside_and_never_made(tmp_path: Path) -> None:
+    """As commands do while the daemon works on it."""
+    with pytest.raises(StoreError), LmdbStore.looking(tmp_path / "store"):
+        pass
+    assert not (tmp_path / "store").exists()
+    store = LmdbStore.open(tmp_path / "store")
+    await store.aclose()
+    with LmdbStore.looking(tmp_path / "store") as seen:
+        assert seen.read(lambda tx: tx.catalogue.totals()).files == 0
+        with pytest.raises(StoreError):
+            await seen.write(lambda tx: push(tx, b"x"))

@@ -25,8 +25,11 @@ from mdmfs.wire.messages import (
     SET_ACLS_PATH,
     STATUS_PATH,
     UNREGISTER_PATH,
+    WITNESS_PATH,
+    WITNESSED_PATH,
     AskEpoch,
     AskStatus,
+    AskWitnessed,
     Certify,
     Collect,
     Collected,
@@ -35,6 +38,7 @@ from mdmfs.wire.messages import (
     Register,
     SetAcls,
     Unregister,
+    Witness,
 )
 from tests.twins.shelf import MemoryShelf
 
@@ -143,6 +147,8 @@ class TwinClient:
             EPOCH_PATH: (AskEpoch, keystore.epoch),
             CONFIRM_PATH: (ConfirmEpoch, keystore.confirm),
             CERTIFY_PATH: (Certify, keystore.certify),
+            WITNESS_PATH: (Witness, keystore.witness),
+            WITNESSED_PATH: (AskWitnessed, keystore.witnessed),
         }
         kind, answer = routes[path]
         message: Message = await answer(self._caller, msgspec.msgpack.decode(body, type=kind))

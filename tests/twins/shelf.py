@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import trio
 
-from mdmfs.keystore.shelf import AclRecord, Draft, EpochRecord, KeyRecord, Page, Tombstone
+from mdmfs.keystore.shelf import AclRecord, Draft, EpochRecord, KeyRecord, Page, Tombstone, WitnessRecord
 from mdmfs.model.names import Guid
 
 T = TypeVar("T")
@@ -24,9 +24,11 @@ class MemoryPage:
     graves: dict[tuple[Guid, str], Tombstone] = dataclasses.field(default_factory=dict)
     epochs: dict[str, EpochRecord] = dataclasses.field(default_factory=dict)
 
+    checkpoints: dict[tuple[str, bytes, int], WitnessRecord] = dataclasses.field(default_factory=dict)
+
     def copied(self) -> MemoryPage:
         """Give a page that can be changed while this one is read."""
-        return MemoryPage(copy.copy(self.keys), copy.copy(self.acls), copy.copy(self.graves), copy.copy(self.epochs))
+        return MemoryPage(*(copy.copy(getattr(self, field.name)) for field in dataclasses.fields(self)))
 
     def key(self, guid: Guid) -> KeyRecord | None:
         """See ``Page.key``."""
@@ -43,6 +45,24 @@ class MemoryPage:
     def epoch(self, owner: str) -> EpochRecord | None:
         """See ``Page.epoch``."""
         return self.epochs.get(owner)
+
+    def witnesses(self, owner: str, journal: bytes, after: int, limit: int) -> list[WitnessRecord]:
+        """See ``Page.witnesses``."""
+        keys = sorted(key for key in self.checkpoints if key[0] == owner and key[1:] > (journal, after))
+        return [self.checkpoints[key] for key in keys[:limit]]
+
+    def latest_witnesses(self, owner: str, journal: bytes, count: int) -> list[WitnessRecord]:
+        """See ``Page.latest_witnesses``."""
+        keys = sorted(key for key in self.checkpoints if key[:2] == (owner, journal))
+        return [self.checkpoints[key] for key in keys[::-1][:count]]
+
+    def put_witness(self, owner: str, record: WitnessRecord) -> None:
+        """See ``Draft.put_witness``."""
+        self.checkpoints[owner, record.journal, record.number] = record
+
+    def drop_witness(self, owner: str, record: WitnessRecord) -> None:
+        """See ``Draft.drop_witness``."""
+        del self.checkpoints[owner, record.journal, record.number]
 
     def put_epoch(self, owner: str, record: EpochRecord) -> None:
         """See ``Draft.put_epoch``."""

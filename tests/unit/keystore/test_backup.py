@@ -76,7 +76,9 @@ def make(shelf: Path, output: Path, key: PrivateKey = P256) -> Header:
     return back_up(shelf, output, ("keystore-1", DAYS), certify(key), now=NOW)
 
 
-@pytest.mark.parametrize("key", [P256, ec.generate_private_key(ec.SECP384R1()), rsa_key("recovery")], ids=repr)
+@pytest.mark.parametrize(
+    "key", [P256, ec.generate_private_key(ec.SECP384R1()), rsa_key("recovery")], ids=["P-256", "P-384", "RSA"]
+)
 async def test_a_shelf_comes_back_as_it_was(key: PrivateKey, tmp_path: Path) -> None:
     """Shares and tombstones, by keys of the usual kinds; the file shows none of them, and is its owner's alone."""
     await fill(tmp_path / "shelf")

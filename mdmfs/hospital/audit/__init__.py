@@ -1,0 +1,1 @@
+"""What is done with the audit log: deposited elsewhere as checkpoints, verified, asked, exported."""

@@ -1,0 +1,115 @@
+"""Verifying the audit log: its own chain, and the checkpoints of it that keystores hold."""
+
+from __future__ import annotations
+
+import pathlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import trio
+
+from mdmfs.hospital.release.audit import id_of, parse_record
+from mdmfs.journal.chain import Fault, Head, Verifier
+from mdmfs.journal.checkpoint import Checkpoint
+from mdmfs.journal.files import lines_of
+from mdmfs.model.errors import MdmfsError, StoreError
+from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.messages import Witness
+
+DEADLINE = 60.0
+
+
+class Report(NamedTuple):
+    """What came of it."""
+
+    records: int
+    faults: list[Fault]
+    problems: list[str]
+    """What is wrong beside the records: keystores that vouch for nothing, or for something else."""
+    vouched: dict[str, int]
+    """For each keystore up to which record it vouches."""
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.faults and not self.problems
+
+
+class Log(NamedTuple):
+    """A log whose first record can be read."""
+
+    path: pathlib.Path
+    id: bytes
+    signer: bytes
+
+    @classmethod
+    def at(cls, path: pathlib.Path) -> Log:
+        """Read what a log begins with; raises ``StoreError``."""
+        first = parse_record(next(iter(lines_of(path)), b""))
+        if first is None or not first.signer:
+            message = f"the audit log {path} does not begin as one does"
+            raise StoreError(message)
+        return cls(path, id_of(path), bytes.fromhex(first.signer))
+
+
+async def ask_witnesses(keystores: Keystores) -> tuple[dict[str, list[Checkpoint]], list[str]]:
+    """Ask every keystore for the checkpoints that it keeps; those that give none are told as problems."""
+    found: dict[str, list[Checkpoint]] = {}
+    problems: list[str] = []
+
+    async def ask(name: str) -> None:
+        try:
+            kept = await keystores.witnessed(name, deadline=trio.current_time() + DEADLINE)
+        except MdmfsError as error:
+            problems.append(f"{name} cannot be asked: {error}")
+        else:
+            found[name] = [_checkpoint(one) for one in kept]
+
+    async with trio.open_nursery() as nursery:
+        for name in keystores.names:
+            nursery.start_soon(ask, name)
+    return found, problems
+
+
+def verify(logs: Sequence[Log], witnessed: Mapping[str, Sequence[Checkpoint]]) -> Report:
+    """Verify logs, the current one first; ``witnessed`` was asked for before, since a log grows.
+
+    A checkpoint that the log's own key did not sign is no evidence but a problem of the keystore that shows it.
+    """
+    signers = {log.id: log.signer for log in logs}
+    links: dict[bytes, dict[int, bytes]] = defaultdict(dict)
+    problems: list[str] = []
+    vouched = dict.fromkeys(witnessed, 0)
+    for keystore, checkpoints in witnessed.items():
+        elsewhere: dict[bytes, Checkpoint] = {}
+        for one in checkpoints:
+            if one.journal not in signers:
+                elsewhere[one.journal] = one
+            elif not one.is_signed_by(signers[one.journal]):
+                problems.append(f"{keystore} shows a checkpoint of record {one.head.number} that is not signed")
+            elif links[one.journal].setdefault(one.head.number, one.head.link) != one.head.link:
+                problems.append(
+                    f"two checkpoints of record {one.head.number} differ, and both are signed: it was forked"
+                )
+            elif one.journal == logs[0].id:
+                vouched[keystore] = max(vouched[keystore], one.head.number)
+        problems += [
+            f"{keystore} knows another log, {journal.hex()}, of {last.head.number} records: it is not here"
+            for journal, last in elsewhere.items()
+        ]
+    if not any(vouched.values()):
+        problems.append("no keystore vouches for any record: whoever keeps this log may have written it anew")
+    records = 0
+    faults: list[Fault] = []
+    for log in logs:
+        verifier = Verifier(links[log.id])
+        for line in lines_of(log.path):
+            faults += verifier.follow(line)
+        faults += verifier.end()
+        records += verifier.head.number
+    return Report(records, faults, problems, vouched)
+
+
+def _checkpoint(message: Witness) -> Checkpoint:
+    return Checkpoint(message.journal, Head(message.number, message.link), message.when, message.signature)
