@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mdmfs.cli.certificates import gather_certificates
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Guid
+from mdmfs.wire.client import Client
 from mdmfs.wire.messages import (
     KEYS_PATH,
     KEYS_PROGRESS_PATH,
@@ -149,9 +150,16 @@ async def run_task(configuration: HospitalConfiguration, start: StartKeyTask) ->
     """Start a task, draw its progress, wait a while for the keystores, and give its end."""
     credential = configuration.credential
     client = open_client(str(configuration.public), str(credential.subject()), credential, configuration.anchors)
+    started = await client.call(KEYS_PATH, start, KeyProgress, deadline=trio.current_time() + DEADLINE)
+    found = await watch_task(client, started)
+    await client.aclose()
+    return found
+
+
+async def watch_task(client: Client, found: KeyProgress) -> KeyProgress:
+    """Draw the progress of the latest task, wait a while for the keystores, and give its end."""
     with _bar() as bar:
-        drawn = bar.add_task(start.task.value, total=None)
-        found = await client.call(KEYS_PATH, start, KeyProgress, deadline=trio.current_time() + DEADLINE)
+        drawn = bar.add_task(found.task.value, total=None)
         patience = trio.current_time() + DELIVERY_SECONDS
         while not found.is_over or ((found.waiting or found.behind) and trio.current_time() < patience):
             if not found.is_over:
@@ -161,7 +169,6 @@ async def run_task(configuration: HospitalConfiguration, start: StartKeyTask) ->
             deadline = trio.current_time() + DEADLINE
             found = await client.call(KEYS_PROGRESS_PATH, AskKeyTask(), KeyProgress, deadline=deadline)
         bar.update(drawn, completed=found.files_done, total=found.files)
-    await client.aclose()
     return found
 
 

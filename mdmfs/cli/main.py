@@ -21,6 +21,7 @@ from mdmfs.cli.logs import log_to_standard_error
 from mdmfs.cli.mount import mount, umount
 from mdmfs.cli.policy import policy
 from mdmfs.cli.reconcile import reconcile, subject
+from mdmfs.cli.renewal import rerender, withdraw
 from mdmfs.cli.shelf import shelf
 from mdmfs.cli.unseal import inspect, unseal
 from mdmfs.model.errors import MdmfsError
@@ -40,7 +41,7 @@ def cli(log_level: str) -> None:
 
 
 _COMMANDS: Final = (
-    *(init, hospitald, keystored, harvest, reconcile, subject, keys, shelf, audit, doctor),
+    *(init, hospitald, keystored, harvest, reconcile, rerender, withdraw, subject, keys, shelf, audit, doctor),
     *(mount, umount, getfacl, setfacl, inspect, unseal),
     *(policy, deidentify_files, demo),
 )

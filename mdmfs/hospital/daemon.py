@@ -35,9 +35,11 @@ from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.projects import NOBODY, read_patient_list, read_projects
 from mdmfs.hospital.registration.deposit import deposit
 from mdmfs.hospital.registration.ending import end_what_is_over
+from mdmfs.hospital.registration.face import renewal_routes
 from mdmfs.hospital.registration.harvest import Harvests
 from mdmfs.hospital.registration.reconcile import Reconciliations
 from mdmfs.hospital.registration.reconciliation_face import reconciliation_routes
+from mdmfs.hospital.registration.rerender import Rerenderings
 from mdmfs.hospital.registration.trigger import Trigger
 from mdmfs.hospital.release.audit import Audit
 from mdmfs.hospital.release.decision import is_current
@@ -100,8 +102,10 @@ async def run_hospital(
         face = HospitalFace(hospital, recalls, Harvests(hospital, nursery), configuration.public).service()
         reconciliations = Reconciliations(hospital, nursery, configuration.hospital.reconcile)
         nursery.start_soon(reconciliations.run_daily)
+        tasks = Tasks(hospital, nursery)
         own = {
-            **key_routes(hospital, Tasks(hospital, nursery)),
+            **key_routes(hospital, tasks),
+            **renewal_routes(hospital, Rerenderings(hospital, nursery), tasks),
             **health_routes(hospital),
             **reconciliation_routes(hospital, reconciliations),
         }

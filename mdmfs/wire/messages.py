@@ -45,6 +45,10 @@ ACL_EFFECT_PATH: Final = "/v1/acl-effect"
 
 HARVEST_PATH: Final = "/v1/harvest"
 HARVEST_PROGRESS_PATH: Final = "/v1/harvest-progress"
+RERENDER_PATH: Final = "/v1/rerender"
+RERENDER_PROGRESS_PATH: Final = "/v1/rerender-progress"
+WITHDRAW_PATH: Final = "/v1/withdraw"
+READERS_PATH: Final = "/v1/readers"
 
 RECONCILE_PATH: Final = "/v1/reconcile"
 RECONCILE_PROGRESS_PATH: Final = "/v1/reconcile-progress"
@@ -358,6 +362,68 @@ class Merged(Message, frozen=True):
     """The pseudonym under which new images come."""
     series: int
     """Series that were quarantined and are shown again."""
+
+
+class StartRerender(Message, frozen=True):
+    """Start to render anew what was made under another policy or engine, or find the run that is under way."""
+
+    project: str
+
+
+class AskRerender(Message, frozen=True):
+    """Ask how far the latest run is."""
+
+
+class RerenderProgress(Message, frozen=True):
+    """How far a run is that renders a project anew."""
+
+    series_found: int
+    series_done: int
+    rendered: int
+    """Instances registered again."""
+    refused: int
+    destroyed: int
+    """Old files whose names and keys were taken away."""
+    left: int
+    """Files made under another policy or engine that are still there."""
+    failures: list[str]
+    """The first ones; without anything identifying."""
+    is_over: bool
+
+
+class StartWithdraw(Message, frozen=True):
+    """Start to take files away for ever, a key task of its own; ``AskKeyTask`` tells how far it is."""
+
+    lfn: str = ""
+    """A file, or a directory with all that is visible below it."""
+    guids: list[bytes] = []
+    """Or these files."""
+
+
+class AskReaders(Message, frozen=True):
+    """Ask who has had files that are no longer: those of a project made under other rules than now, or these."""
+
+    project: str = ""
+    guids: list[bytes] = []
+    """Without project and guids it is the files that the latest key task destroyed."""
+
+
+class Reader(Message, frozen=True):
+    """Somebody who was given some of the files."""
+
+    dn: str
+    files: int
+    first: float
+    """When the first of them was released, seconds since the epoch."""
+    latest: float
+
+
+class Readers(Message, frozen=True):
+    """Who has had files, by how many."""
+
+    files: int
+    """How many files the question was about."""
+    readers: list[Reader]
 
 
 class AskHealth(Message, frozen=True):

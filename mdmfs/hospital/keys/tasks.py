@@ -210,9 +210,14 @@ class Tasks:
         self._nursery.start_soon(self._latest.run)
         return self._latest.progress()
 
+    @property
+    def destroyed(self) -> list[Guid]:
+        """Give the files whose keys the latest task has destroyed."""
+        return [] if self._latest is None else self._latest.destroyed
+
     async def certificates(self, after: int) -> Certificates:
         """Ask every keystore to certify some of what the latest task destroyed."""
-        destroyed = [] if self._latest is None else self._latest.destroyed[after : after + MAX_BATCH]
+        destroyed = self.destroyed[after : after + MAX_BATCH]
         found: dict[str, Certificate] = {}
         silent: dict[str, str] = {}
 

@@ -74,6 +74,8 @@ class QuarantineRecord(Veiled, frozen=True, array_like=True):
     tag: str
     """Of the data element at fault, ``(gggg,eeee)``, or empty; never its value."""
     when: float
+    rules: bytes = b""
+    """Under which it was refused, ``Project.rules``; empty where it was refused at a recall, or by an older version."""
 
     @property
     def series(self) -> SeriesKey:

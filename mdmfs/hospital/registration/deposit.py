@@ -78,7 +78,7 @@ async def _deliver(item: OutboxItem, keystore: str, hospital: Hospital) -> None:
         log.error(
             "a keystore goes by other ACLs than ours", keystore=keystore, refused=len(known) - known.count(Outcome.DONE)
         )
-    kept = outcomes.count(Outcome.DONE)
+    kept = outcomes.count(Outcome.DONE) + outcomes.count(Outcome.DESTROYED)  # what is destroyed needs no share
     if kept != len(outcomes):
         log.error("a keystore refused shares", keystore=keystore, refused=len(outcomes) - kept, of=len(outcomes))
 

@@ -14,9 +14,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final, NamedTuple
 
 import msgspec
-import trio
 
-from mdmfs.hospital.catalogue.records import NewFile, Rendition
+from mdmfs.hospital.catalogue.records import FileState, NewFile, Rendition
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.pseudonyms import (
     DAYS_IN_WEEK,
@@ -35,6 +34,7 @@ from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesRecord, Series
 from mdmfs.hospital.projects import Partial, Project
 from mdmfs.hospital.registration.deposit import DEPOSIT, show_deposited
 from mdmfs.hospital.registration.naming import SeriesNames, harmless, instance_lfn, names_of, series_lfn
+from mdmfs.hospital.registration.settled import is_half_anew, missing_of, rules_of
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.release.escrow import FIRST_GENERATION, Deposit, NewKey, key_entries, make_key, random_guid
 from mdmfs.hospital.release.render import Admission, Admit, Rendering, measure
@@ -47,7 +47,6 @@ from mdmfs.wire.messages import VersionedAcl
 
 BATCH: Final = 64
 """Instances in one transaction: what a crash can cost."""
-LOOKED_UP_AT_ONCE: Final = 1000
 
 
 class SeriesOutcome(NamedTuple):
@@ -74,30 +73,34 @@ class Measured(NamedTuple):
 
 
 async def register_series(
-    found: SeriesFound, pacs_name: str, project: Project, hospital: Hospital, *, on_instance: Callable[[int], None]
+    found: SeriesFound,
+    pacs_name: str,
+    project: Project,
+    hospital: Hospital,
+    *,
+    on_instance: Callable[[int], None],
+    is_anew: bool = False,
 ) -> SeriesOutcome | None:
     """Register what is not yet registered of a series; None when the project does not include it.
 
+    With ``is_anew`` what was registered or refused under another policy or engine is registered again, under its names.
     ``on_instance`` hears the size of each instance as it is done, 0 for one that was refused. Raises what the PACS and
     the store raise; what was committed before stays, and a second call goes on from there.
     """
     key = SeriesKey(project.name, found.study_uid, found.series_uid)
     async with hospital.turns.of(key.octets()):
-        return await _register_missing(found, key, pacs_name, project, hospital, on_instance)
+        is_anew = is_anew or hospital.store.read(lambda tx: is_half_anew(tx, key, rules_of(project)))
+        registration = Registration(key, pacs_name, project, hospital, is_anew=is_anew)
+        return await _register_missing(found, registration, hospital, on_instance)
 
 
 async def _register_missing(
-    found: SeriesFound,
-    key: SeriesKey,
-    pacs_name: str,
-    project: Project,
-    hospital: Hospital,
-    on_instance: Callable[[int], None],
+    found: SeriesFound, registration: Registration, hospital: Hospital, on_instance: Callable[[int], None]
 ) -> SeriesOutcome | None:
-    known = hospital.pacs[pacs_name]
+    known, key = hospital.pacs[registration.pacs_name], registration.key
     instances = await known.pacs.find_instances(study_uid=found.study_uid, series_uid=found.series_uid)
-    missing = await _missing(hospital, key, instances)
-    registration = Registration(key, pacs_name, project, hospital, expected=len(instances))
+    missing = await missing_of(hospital.store, key, instances, registration.rules)
+    registration.expected = len(instances)
     if missing:
         try:
             async with _arriving(known, found, instances, missing) as arriving:
@@ -109,9 +112,10 @@ async def _register_missing(
             await registration.flush()  # what came whole before the PACS failed is good
             raise
         await registration.flush()
-    if not await _is_stable(known, found, instances) or await _missing(hospital, key, instances):
+    left = await missing_of(hospital.store, key, instances, registration.rules)
+    if left or not await _is_stable(known, found, instances):
         return registration.outcome(len(instances) - len(missing))
-    await hospital.store.write(lambda tx: complete_series(tx, key, project, hospital))
+    await hospital.store.write(lambda tx: complete_series(tx, key, registration.project, hospital))
     hospital.feed.bell.ring()
     return registration.outcome(len(instances) - len(missing))
 
@@ -119,13 +123,16 @@ async def _register_missing(
 class Registration:
     """One series while its instances arrive, at most ``BATCH`` of them not yet remembered."""
 
-    def __init__(self, key: SeriesKey, pacs_name: str, project: Project, hospital: Hospital, *, expected: int) -> None:
-        """Begin with a series that the PACS counts ``expected`` instances of."""
-        self._key = key
-        self._pacs_name = pacs_name
-        self._project = project
+    def __init__(self, key: SeriesKey, pacs_name: str, project: Project, hospital: Hospital, *, is_anew: bool) -> None:
+        """Begin with a series; ``is_anew`` registers again what was registered or refused under other rules."""
+        self.key: Final = key
+        self.pacs_name: Final = pacs_name
+        self.project: Final = project
+        self.rules: Final = rules_of(project) if is_anew else None
+        """Under which all of the series must be in the end; None where any will do."""
+        self.expected = 0
+        """How many instances the PACS counts."""
         self._hospital = hospital
-        self._expected = expected
         self._row: SubjectRow | None = None
         self._names: SeriesNames | None = None
         self._batch: list[Measured] = []
@@ -138,7 +145,7 @@ class Registration:
         admission = _Admission(self._admit)
         rendering = Rendering(incoming, admission)
         try:
-            rendition = await measure(rendering, self._project.policy.digest)
+            rendition = await measure(rendering, self.project.policy.digest)
         except RefusedError as refused:
             if not self.is_foreign:
                 self._refused += 1
@@ -160,7 +167,7 @@ class Registration:
         self._registered += len(batch)
         self._octets += sum(item.rendition.size for item in batch)
         self._hospital.outbox.ring()
-        now, project = self._hospital.clock(), self._project.name
+        now, project = self._hospital.clock(), self.project.name
         await self._hospital.audit.record(
             AuditRecord(time=now, event=Event.REGISTRATION, project=project, outcome=str(lfn), count=len(batch))
         )
@@ -171,22 +178,22 @@ class Registration:
 
     async def _admit(self, header: IdentifiedHeader) -> Admission:
         """Admit an instance by its header: included, not opted out, and of one patient in the whole series."""
-        patient = self._hospital.pacs[self._pacs_name].patient_of(header)
-        study = self._key.study_uid
-        if (header.study_instance, header.series_instance) != (study, self._key.series_uid):
+        patient = self._hospital.pacs[self.pacs_name].patient_of(header)
+        study = self.key.study_uid
+        if (header.study_instance, header.series_instance) != (study, self.key.series_uid):
             raise RefusedError(Reason.OTHER_INSTANCE)
         row = self._row or self._row_of_series()
         if row is not None and patient != PatientKey(row.issuer, row.patient_id):
             raise RefusedError(Reason.OTHER_PATIENT)
         if self._row is None:
-            if self._hospital.opted_out.may_mean(patient, study) or not self._project.inclusion.holds(patient, study):
+            if self._hospital.opted_out.may_mean(patient, study) or not self.project.inclusion.holds(patient, study):
                 self.is_foreign = True
                 raise RefusedError(Reason.NOT_INCLUDED)
             self._row = row or await self._admit_patient(patient)
-        return Admission(self._project.policy, subject_of(self._row))
+        return Admission(self.project.policy, subject_of(self._row))
 
     async def _admit_patient(self, patient: PatientKey) -> SubjectRow:
-        name = self._project.name
+        name = self.project.name
         return await self._hospital.store.write(
             lambda tx: tx.subjects.admit(name, patient.issuer, patient.patient_id, lambda: self._new_row(patient))
         )
@@ -195,7 +202,7 @@ class Registration:
         """Give the patient with whom an earlier run has begun the series; later instances must be his too."""
 
         def read(tx: Transaction) -> SubjectRow | None:
-            series = tx.series.get(self._key)
+            series = tx.series.get(self.key)
             return None if series is None else tx.subjects.by_id(series.subject)
 
         return self._hospital.store.read(read)
@@ -204,7 +211,7 @@ class Registration:
         weeks = MIN_WEEKS_BACK + secrets.randbelow(MAX_WEEKS_BACK - MIN_WEEKS_BACK + 1)
         return SubjectRow(
             id=SubjectId.from_random(secrets.token_bytes(SUBJECT_ID_OCTETS)),
-            project=self._project.name,
+            project=self.project.name,
             issuer=patient.issuer,
             patient_id=patient.patient_id,
             date_offset_days=-DAYS_IN_WEEK * weeks,
@@ -216,9 +223,9 @@ class Registration:
     def _measured(self, header: IdentifiedHeader, rendition: Rendition, subject: SubjectId) -> Measured:
         guid = random_guid()
         instance = InstanceRecord(
-            project=self._project.name,
+            project=self.project.name,
             subject=subject,
-            pacs=self._pacs_name,
+            pacs=self.pacs_name,
             study_uid=header.study_instance,
             series_uid=header.series_instance,
             instance_uid=header.sop_instance,
@@ -240,60 +247,79 @@ class Registration:
         for keystore in self._hospital.keystores.names:
             deposit = Deposit(acls, key_entries(keys, keystore, aliases))
             sealed = self._hospital.seal.seal(keystore, deposit)
-            tx.outbox.push(keystore, DEPOSIT, self._key.octets(), sealed)
+            tx.outbox.push(keystore, DEPOSIT, self.key.octets(), sealed)
         return series.lfn
 
     def _series(self, tx: Transaction, now: float) -> SeriesRecord:
         """Give the series as it is to be kept: at the first time with the name that it has from then on."""
-        series = tx.series.get(self._key)
+        series = tx.series.get(self.key)
         if series is not None:
-            return msgspec.structs.replace(series, state=SeriesState.REGISTERING, expected=self._expected)
+            return msgspec.structs.replace(series, state=SeriesState.REGISTERING, expected=self.expected)
         assert self._row is not None  # noqa: S101 whoever has measured has admitted
         assert self._names is not None  # noqa: S101 as above
         return SeriesRecord(
-            project=self._project.name,
-            study_uid=self._key.study_uid,
-            series_uid=self._key.series_uid,
-            pacs=self._pacs_name,
+            project=self.project.name,
+            study_uid=self.key.study_uid,
+            series_uid=self.key.series_uid,
+            pacs=self.pacs_name,
             subject=self._row.id,
             lfn=series_lfn(
-                self._project.lfn, self._row.id, self._names, is_taken=lambda lfn: tx.series.by_lfn(lfn) is not None
+                self.project.lfn, self._row.id, self._names, is_taken=lambda lfn: tx.series.by_lfn(lfn) is not None
             ),
             state=SeriesState.REGISTERING,
-            expected=self._expected,
+            expected=self.expected,
             acknowledged={},
             created=now,
         )
 
     def _remember_one(self, tx: Transaction, series: Lfn, item: Measured, now: float) -> list[list[bytes]]:
-        lfn = instance_lfn(series, item.number, item.guid, is_taken=lambda lfn: tx.catalogue.holder(lfn) is not None)
+        lfn, takes_over = self._name(tx, series, item, now)
         file = NewFile(
             guid=item.guid,
-            project=self._project.name,
+            project=self.project.name,
             rendition=item.rendition,
             threshold=self._hospital.threshold,
             registered=now,
             generation=FIRST_GENERATION,
             key_check=item.key.check,
         )
-        tx.catalogue.add_file(lfn, file)
+        tx.catalogue.add_file(lfn, file, takes_over=takes_over)
         tx.uidmap.tie(item.guid, item.instance)
+        tx.quarantine.remove(self.key, item.instance.instance_uid)
         return tx.catalogue.aliases_of(item.guid)
+
+    def _name(self, tx: Transaction, series: Lfn, item: Measured, now: float) -> tuple[Lfn, Guid | None]:
+        """Find the name of an instance: the one that it had, or a new one; and the file to take it over from."""
+        for guid in tx.uidmap.guids_of(self.project.name, item.instance.instance_uid):
+            file = tx.catalogue.file(guid)
+            if file is None or not file.places:
+                continue
+            lfn = series / file.places[0].name
+            if file.state is FileState.VISIBLE:
+                return lfn, guid
+            if file.state in {FileState.PENDING, FileState.QUARANTINED}:  # nobody sees it, and nobody shall
+                tx.catalogue.withdraw([guid], now=now)
+                tx.epochs.bury(guid)
+                if tx.catalogue.holder(lfn) is None:
+                    return lfn, None
+        is_taken = functools.partial(_is_taken, tx)
+        return instance_lfn(series, item.number, item.guid, is_taken=is_taken), None
 
     async def _remember_refusal(self, instance_uid: str, refused: RefusedError) -> None:
         now = self._hospital.clock()
         record = QuarantineRecord(
-            project=self._project.name,
-            study_uid=self._key.study_uid,
-            series_uid=self._key.series_uid,
+            project=self.project.name,
+            study_uid=self.key.study_uid,
+            series_uid=self.key.series_uid,
             instance_uid=instance_uid,
             reason=refused.reason.value,
             tag=refused.where,
             when=now,
+            rules=rules_of(self.project),
         )
         await self._hospital.store.write(lambda tx: tx.quarantine.put(record))
         await self._hospital.audit.record(
-            AuditRecord(time=now, event=Event.QUARANTINE, project=self._project.name, outcome=refused.reason.value)
+            AuditRecord(time=now, event=Event.QUARANTINE, project=self.project.name, outcome=refused.reason.value)
         )
 
 
@@ -327,23 +353,8 @@ def complete_series(tx: Transaction, key: SeriesKey, project: Project, hospital:
     show_deposited(tx, key, hospital)
 
 
-async def _missing(hospital: Hospital, key: SeriesKey, instances: Sequence[InstanceFound]) -> list[InstanceFound]:
-    """List what is neither registered nor refused, some at a time: a series may have tens of thousands."""
-    missing: list[InstanceFound] = []
-    for start in range(0, len(instances), LOOKED_UP_AT_ONCE):
-        missing += hospital.store.read(
-            functools.partial(_not_settled, key=key, instances=instances[start : start + LOOKED_UP_AT_ONCE])
-        )
-        await trio.lowlevel.checkpoint()
-    return missing
-
-
-def _not_settled(tx: Transaction, *, key: SeriesKey, instances: Sequence[InstanceFound]) -> list[InstanceFound]:
-    return [
-        one
-        for one in instances
-        if not tx.uidmap.guids_of(key.project, one.instance_uid) and tx.quarantine.get(key, one.instance_uid) is None
-    ]
+def _is_taken(tx: Transaction, lfn: Lfn) -> bool:
+    return tx.catalogue.holder(lfn) is not None
 
 
 def _arriving(

@@ -81,6 +81,8 @@ class Audit:
     def __init__(self, path: pathlib.Path, key: SigningKey, *, file_bytes: int = FILE_BYTES) -> None:
         """Open the log, or begin one; raises ``StoreError``."""
         self._key = key
+        self.path = path
+        """Where the log lies; older files of it lie beside."""
         self._journal = Journal(path, lambda: _encode(_beginning(key)), file_bytes=file_bytes)
         self.id = id_of(path)
         """The journal's id."""

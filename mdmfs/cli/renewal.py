@@ -1,0 +1,146 @@
+"""``mdmfs rerender`` and ``mdmfs withdraw``: files made anew under a new policy or engine, or taken away for ever."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+import time
+
+import click
+import trio
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from mdmfs.cli.keys import watch_task
+from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.model.names import Guid, Lfn
+from mdmfs.wire.client import Client
+from mdmfs.wire.messages import (
+    MAX_BATCH,
+    READERS_PATH,
+    RERENDER_PATH,
+    RERENDER_PROGRESS_PATH,
+    WITHDRAW_PATH,
+    AskReaders,
+    AskRerender,
+    KeyProgress,
+    Readers,
+    RerenderProgress,
+    StartRerender,
+    StartWithdraw,
+)
+from mdmfs.wire.peers import open_client
+
+DEADLINE = 10.0
+READING_DEADLINE = 600.0
+"""An audit log may be long."""
+INTERVAL = 0.2
+
+_CONFIGURATION = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
+
+
+@click.command()
+@click.argument("configuration", type=_CONFIGURATION)
+@click.option("--project", required=True, help="Whose files are made anew.")
+def rerender(configuration: pathlib.Path, project: str) -> None:
+    """Make anew what was registered or refused under another policy or engine, under its names.
+
+    CONFIGURATION is the hospital's; its daemon must run. The files get new GUIDs, sizes and keys; the old keys are
+    destroyed once the new files are shown. Printed, in JSON, is who had the old ones. Started again after a crash or a
+    failure, it goes on; 1 while something is left.
+    """
+    found, had = trio.run(rerender_project, HospitalConfiguration.read(configuration), project)
+    told = {
+        "rendered": found.rendered,
+        "refused": found.refused,
+        "destroyed": found.destroyed,
+        "left": found.left,
+        "failures": found.failures,
+        "old files": had.files,
+        "who had old files": _told(had),
+    }
+    click.echo(json.dumps(told, indent=2))
+    sys.exit(1 if found.failures or found.left else 0)
+
+
+@click.command()
+@click.argument("configuration", type=_CONFIGURATION)
+@click.argument("lfn", required=False)
+@click.option("--guid", "guids", multiple=True, help="A file; may be given again and again.")
+def withdraw(configuration: pathlib.Path, lfn: str | None, guids: tuple[str, ...]) -> None:
+    """Take the names, keys and staged copies of files away at once and for ever, and print who had them.
+
+    LFN is a file, or a directory with all that is visible below it. What is withdrawn is not registered again; what a
+    reader has copied is not recalled. 1 while a keystore has not acknowledged.
+    """
+    if bool(lfn) == bool(guids) or len(guids) > MAX_BATCH:
+        message = f"give either the name of a file or directory, or up to {MAX_BATCH} times --guid"
+        raise click.UsageError(message)
+    asked = StartWithdraw(str(Lfn.parse(lfn)) if lfn else "", [Guid.parse(guid).octets for guid in guids])
+    found, had = trio.run(withdraw_files, HospitalConfiguration.read(configuration), asked)
+    if found.failure:
+        click.echo(f"mdmfs: {found.failure}", err=True)
+        sys.exit(1)
+    told = {
+        "files": found.changed,
+        "state": "withdrawn" if found.is_effective else "PENDING",
+        "not acknowledged by": found.behind,
+        "who had them": _told(had),
+    }
+    click.echo(json.dumps(told, indent=2))
+    sys.exit(0 if found.is_effective else 1)
+
+
+async def rerender_project(configuration: HospitalConfiguration, project: str) -> tuple[RerenderProgress, Readers]:
+    """Start a run or find the one under way, draw its progress, and give its end and who had the old files."""
+    client = _client(configuration)
+    with _bar() as bar:
+        drawn = bar.add_task(f"rendering {project} anew", total=None)
+        found = await _ask(client, RERENDER_PATH, StartRerender(project))
+        while not found.is_over:
+            bar.update(drawn, completed=found.series_done, total=found.series_found or None)
+            await trio.sleep(INTERVAL)
+            found = await _ask(client, RERENDER_PROGRESS_PATH, AskRerender())
+        bar.update(drawn, completed=found.series_done, total=found.series_found)
+    had = await _readers(client, AskReaders(project))
+    await client.aclose()
+    return found, had
+
+
+async def withdraw_files(configuration: HospitalConfiguration, asked: StartWithdraw) -> tuple[KeyProgress, Readers]:
+    """Withdraw, wait a while for the keystores, and give the end and who had the files."""
+    client = _client(configuration)
+    started = await client.call(WITHDRAW_PATH, asked, KeyProgress, deadline=trio.current_time() + DEADLINE)
+    found = await watch_task(client, started)
+    had = await _readers(client, AskReaders())
+    await client.aclose()
+    return found, had
+
+
+def _client(configuration: HospitalConfiguration) -> Client:
+    credential = configuration.credential
+    return open_client(str(configuration.public), str(credential.subject()), credential, configuration.anchors)
+
+
+async def _ask(client: Client, path: str, message: StartRerender | AskRerender) -> RerenderProgress:
+    return await client.call(path, message, RerenderProgress, deadline=trio.current_time() + DEADLINE)
+
+
+async def _readers(client: Client, message: AskReaders) -> Readers:
+    return await client.call(READERS_PATH, message, Readers, deadline=trio.current_time() + READING_DEADLINE)
+
+
+def _told(had: Readers) -> list[dict[str, object]]:
+    return [
+        {"dn": reader.dn, "files": reader.files, "first": _written(reader.first), "latest": _written(reader.latest)}
+        for reader in had.readers
+    ]
+
+
+def _written(when: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when))
+
+
+def _bar() -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=Console(stderr=True))

@@ -1,0 +1,98 @@
+"""The paths on which a hospital's own people have files rendered anew, or taken away for ever."""
+
+from __future__ import annotations
+
+import trio
+
+from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.keys.selection import Selection
+from mdmfs.hospital.keys.tasks import Tasks
+from mdmfs.hospital.own_people import for_own_people
+from mdmfs.hospital.registration.rerender import Rerenderings, old_files
+from mdmfs.hospital.release.readers import readers_of
+from mdmfs.hospital.store import Transaction
+from mdmfs.model.errors import ConfigurationError, MalformedMessageError, MalformedNameError, NoSuchFileError
+from mdmfs.model.names import Guid, Lfn
+from mdmfs.wire.messages import (
+    READERS_PATH,
+    RERENDER_PATH,
+    RERENDER_PROGRESS_PATH,
+    WITHDRAW_PATH,
+    AskReaders,
+    AskRerender,
+    KeyTask,
+    NodeKind,
+    Readers,
+    StartRerender,
+    StartWithdraw,
+)
+from mdmfs.wire.service import Reply, Request, Respond
+
+
+def renewal_routes(hospital: Hospital, runs: Rerenderings, tasks: Tasks) -> dict[tuple[str, str], Respond]:
+    """Give the routes; the hospital's own certificate is let in, and nobody else."""
+
+    async def start(request: Request) -> Reply:
+        asked = await request.read(StartRerender)
+        return Reply(runs.start(asked.project))
+
+    async def progress(request: Request) -> Reply:
+        await request.read(AskRerender)
+        return Reply(runs.progress())
+
+    async def withdraw(request: Request) -> Reply:
+        asked = await request.read(StartWithdraw)
+        guids = _parse_guids(asked.guids) or hospital.store.read(lambda tx: _visible_below(tx, Lfn.parse(asked.lfn)))
+        return Reply(tasks.start(KeyTask.DESTROY, Selection(tuple(dict.fromkeys(guids)))))
+
+    async def readers(request: Request) -> Reply:
+        asked = await request.read(AskReaders)
+        guids = {str(guid) for guid in _asked_about(asked, hospital, tasks)}
+        found = await trio.to_thread.run_sync(readers_of, hospital.audit.path, guids)
+        return Reply(Readers(len(guids), found))
+
+    return {
+        ("POST", RERENDER_PATH): for_own_people(hospital, start),
+        ("POST", RERENDER_PROGRESS_PATH): for_own_people(hospital, progress),
+        ("POST", WITHDRAW_PATH): for_own_people(hospital, withdraw),
+        ("POST", READERS_PATH): for_own_people(hospital, readers),
+    }
+
+
+def _asked_about(asked: AskReaders, hospital: Hospital, tasks: Tasks) -> list[Guid]:
+    if asked.guids:
+        return _parse_guids(asked.guids)
+    if not asked.project:
+        return tasks.destroyed
+    project = hospital.projects.get(asked.project)
+    if project is None:
+        message = f"there is no project {asked.project}"
+        raise ConfigurationError(message)
+    return hospital.store.read(lambda tx: old_files(tx, project))
+
+
+def _visible_below(tx: Transaction, lfn: Lfn) -> list[Guid]:
+    """List the visible file of this name, or those below it; raises ``NoSuchFileError`` where there is none."""
+    node = tx.catalogue.look_up(lfn)
+    if node is None:
+        message = f"there is no {lfn}; nothing was withdrawn"
+        raise NoSuchFileError(message)
+    guids, waiting = [], [node]
+    while waiting:
+        node = waiting.pop()
+        if node.kind is NodeKind.FILE:
+            guids.append(Guid(node.guid))
+            continue
+        after, is_last = "", False
+        while not is_last:
+            page = tx.catalogue.list_page(node.inode, after=after)
+            waiting += page.nodes
+            after, is_last = page.nodes[-1].name if page.nodes else "", page.is_last
+    return guids
+
+
+def _parse_guids(octets: list[bytes]) -> list[Guid]:
+    try:
+        return [Guid(each) for each in octets]
+    except MalformedNameError as error:
+        raise MalformedMessageError(str(error)) from error

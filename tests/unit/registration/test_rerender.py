@@ -1,0 +1,302 @@
+"""Rendering anew and withdrawing: new files under the old names, old keys destroyed, whatever breaks off in between."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pytest
+import trio
+
+from mdmfs.hospital.catalogue.records import FileState
+from mdmfs.hospital.daemon import read_policy
+from mdmfs.hospital.keys.currency import keep_current
+from mdmfs.hospital.keys.tasks import Tasks
+from mdmfs.hospital.ledger.records import SeriesState
+from mdmfs.hospital.projects import Partial
+from mdmfs.hospital.registration.face import renewal_routes
+from mdmfs.hospital.registration.rerender import Rerendering, Rerenderings
+from mdmfs.hospital.release.readers import readers_of
+from mdmfs.model.errors import AccessDeniedError, BusyError, ConfigurationError, NoSuchFileError
+from mdmfs.model.names import Guid
+from mdmfs.wire.messages import (
+    READERS_PATH,
+    RERENDER_PATH,
+    RERENDER_PROGRESS_PATH,
+    WITHDRAW_PATH,
+    AskReaders,
+    AskRerender,
+    KeyProgress,
+    Message,
+    Readers,
+    RerenderProgress,
+    StartRerender,
+    StartWithdraw,
+)
+from mdmfs.wire.service import Reply, Request
+from mdmfs.wire.stream import Address
+from tests.twins.clinic import OWNER, PROJECT, PROJECT_LFN, READER, Clinic, OpenClinic, including, slices, until
+from tests.twins.keystores import unreachable
+from tests.unit.registration.test_register import CuttingStore, PowerCutError
+
+STRICT: Final = read_policy("strict")
+
+
+async def rerendered(opened: OpenClinic) -> Rerendering:
+    """Render the project anew, to the end."""
+    opened.nursery.start_soon(keep_current, opened.hospital)
+    run = Rerendering(opened.hospital.projects[PROJECT], patience=1.0)
+    await run.run(opened.hospital)
+    await opened.deliver()
+    return run
+
+
+def states(clinic: Clinic) -> dict[Guid, FileState]:
+    """Give the state of every file."""
+    return {file.guid: file.state for file in clinic.store.read(lambda tx: tx.catalogue.files())}
+
+
+def inodes(clinic: Clinic) -> dict[Guid, int]:
+    """Give the inode number of every file."""
+    return {file.guid: file.inode for file in clinic.store.read(lambda tx: tx.catalogue.files())}
+
+
+async def registered(folder: Path, count: int = 3) -> tuple[Clinic, dict[str, Guid]]:
+    """Register a series under one policy, let a reader have its first file, and change the policy."""
+    clinic = Clinic(folder, slices(range(1, count + 1)))
+    async with clinic.open() as opened:
+        await opened.harvest()
+        files = opened.files()
+        await opened.read(next(iter(files.values())))
+    clinic.policy = STRICT
+    return clinic, files
+
+
+async def test_files_are_made_anew_under_their_names_and_the_old_keys_destroyed(tmp_path: Path) -> None:
+    """New GUIDs, inode numbers and digests; who had an old file is known from the audit log."""
+    clinic, before = await registered(tmp_path)
+    async with clinic.open() as opened:
+        run = await rerendered(opened)
+        assert (run.rendered, run.refused, run.destroyed, run.failures) == (3, 0, 3, [])
+        after = opened.files()
+        assert after.keys() == before.keys()
+        assert not set(after.values()) & set(before.values())
+        numbers = inodes(clinic)
+        assert not {numbers[guid] for guid in after.values()} & {numbers[guid] for guid in before.values()}
+        assert b"PatientAge" not in await opened.read(after["/".join(next(iter(after)).split("/"))])
+        assert {states(clinic)[guid] for guid in before.values()} == {FileState.WITHDRAWN}
+        with pytest.raises(NoSuchFileError):
+            await opened.read(next(iter(before.values())))
+        await until(
+            lambda: not any(twin.shelf.page.key(guid) for twin in clinic.keystores.values() for guid in before.values())
+        )
+        (had,) = readers_of(opened.hospital.audit.path, {str(guid) for guid in before.values()})
+        assert (had.dn, had.files) == (str(READER.dn), 1)
+        assert [line["guid"] for line in opened.audited() if line["event"] == "destruction"]
+        again = await rerendered(opened)
+        assert (again.series_found, again.rendered, again.destroyed) == (0, 0, 0)
+        assert again.progress(opened.hospital).left == 0
+
+
+async def test_what_the_new_policy_refuses_goes_and_what_it_allows_comes(tmp_path: Path) -> None:
+    """A steward releases by a rule: heads, refused at first, come with an agreement, and go without."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    for instance in clinic.pacs.held:
+        instance.BodyPartExamined = "HEAD"
+    clinic.policy = STRICT
+    async with clinic.open() as opened:
+        await opened.harvest()
+        assert not opened.files()
+    clinic.policy = read_policy("research")
+    async with clinic.open() as opened:
+        assert (await rerendered(opened)).rendered == 2
+        names = opened.names()
+        assert len(names) == 2
+    clinic.policy = STRICT
+    async with clinic.open() as opened:
+        run = await rerendered(opened)
+        assert (run.rendered, run.refused, run.destroyed) == (0, 2, 2)
+        assert not opened.names()
+        assert set(states(clinic).values()) == {FileState.WITHDRAWN}
+    clinic.policy = read_policy("research")
+    async with clinic.open() as opened:
+        assert (await rerendered(opened)).rendered == 2
+        assert opened.names() == names
+
+
+async def test_a_series_of_which_one_is_refused_is_hidden_whole(tmp_path: Path) -> None:
+    """Half a volume is worse than none; its old files go all the same, and a later rule brings all back."""
+    clinic, before = await registered(tmp_path)
+    clinic.pacs.held[1].BodyPartExamined = "HEAD"
+    async with clinic.open() as opened:
+        run = await rerendered(opened)
+        assert (run.rendered, run.refused, run.destroyed) == (2, 1, 3)
+        assert not opened.names()
+        assert [series.state for series in opened.series()] == [SeriesState.HIDDEN]
+    clinic.policy = read_policy("research")
+    async with clinic.open() as opened:
+        assert (await rerendered(opened)).rendered == 3
+        assert opened.names() == list(before)
+    clinic.policy, clinic.partial = STRICT, Partial.SHOW
+    async with clinic.open() as opened:
+        assert (await rerendered(opened)).destroyed == 3
+        assert len(opened.names()) == 2
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+@pytest.mark.parametrize("at", range(1, 8))
+async def test_a_run_that_was_cut_off_is_ended_by_the_next_one(tmp_path: Path, at: int, *, is_kept: bool) -> None:
+    """At whichever write the power goes: in the end there is one new file under each name, and no old one."""
+    clinic, before = await registered(tmp_path)
+    whole = clinic.store
+    clinic.store = CuttingStore(whole, at, is_kept=is_kept)
+    with contextlib.suppress(BaseExceptionGroup, PowerCutError):
+        async with clinic.open() as opened:
+            await rerendered(opened)
+            opened.nursery.cancel_scope.cancel()
+    clinic.store = whole
+    async with clinic.open() as opened:
+        run = await rerendered(opened)
+        assert run.failures == []
+        assert opened.names() == list(before)
+        assert not set(opened.files().values()) & set(before.values())
+        assert {states(clinic)[guid] for guid in before.values()} == {FileState.WITHDRAWN}
+        assert run.progress(opened.hospital).left == 0
+        for guid in opened.files().values():
+            await opened.read(guid)
+
+
+async def test_a_harvest_ends_what_a_run_has_begun(tmp_path: Path) -> None:
+    """It never shows a series of which some files are made under one policy and some under another."""
+    clinic, before = await registered(tmp_path, 70)
+    whole = clinic.store
+    clinic.store = CuttingStore(whole, 4, is_kept=True)
+    with contextlib.suppress(BaseExceptionGroup, PowerCutError):
+        async with clinic.open() as opened:
+            await rerendered(opened)
+    clinic.store = whole
+    async with clinic.open() as opened:
+        await opened.harvest()
+        files = opened.files()
+        assert files.keys() == before.keys()
+        rules = {
+            file.rendition.policy
+            for file in clinic.store.read(lambda tx: tx.catalogue.files())
+            if file.guid in set(files.values())
+        }
+        assert len(rules) == 1
+
+
+async def test_without_keystores_nothing_old_goes_yet(tmp_path: Path) -> None:
+    """What is not deposited is not shown; the run says so, and the next one ends it."""
+    clinic, before = await registered(tmp_path)
+    for twin in clinic.keystores.values():
+        twin.failure = unreachable
+    async with clinic.open() as opened:
+        run = await rerendered(opened)
+        assert run.rendered == 3
+        assert run.destroyed == 0
+        assert run.failures == ["1 series wait for keystores or for their PACS: run it again"]
+        assert set(opened.files().values()) == set(before.values())
+    for twin in clinic.keystores.values():
+        twin.failure = None
+    async with clinic.open() as opened:
+        await opened.deliver()
+        run = await rerendered(opened)
+        assert (run.rendered, run.destroyed, run.failures) == (0, 3, [])
+        assert opened.names() == list(before)
+
+
+async def test_a_patient_who_is_no_longer_included_is_named_as_a_failure(tmp_path: Path) -> None:
+    """His files are not made anew; they are for withdrawing."""
+    clinic, before = await registered(tmp_path)
+    clinic.inclusion = including()
+    async with clinic.open() as opened:
+        (series,) = opened.series()
+        await opened.hospital.store.write(lambda tx: tx.series.remove(series.key))
+        run = await rerendered(opened)
+        assert run.rendered == 0
+        assert set(states(clinic)) == set(before.values())
+
+
+class Face:
+    """The paths, as the hospital's own people ask them."""
+
+    def __init__(self, opened: OpenClinic) -> None:
+        self.tasks = Tasks(opened.hospital, opened.nursery)
+        runs = Rerenderings(opened.hospital, opened.nursery)
+        self.routes = renewal_routes(opened.hospital, runs, self.tasks)
+
+    async def ask(self, path: str, message: Message, who: object = OWNER) -> Message:
+        """Ask, and give the answer's message."""
+
+        async def body() -> bytes:
+            await trio.lowlevel.checkpoint()
+            return octets
+
+        octets = msgspec.msgpack.encode(message)
+        request = Request("POST", path, {}, who, Address("192.0.2.7", 1), body)  # type: ignore[arg-type]
+        answer = await self.routes["POST", path](request)
+        assert isinstance(answer, Reply)
+        return answer.message
+
+
+async def test_a_run_is_started_and_watched_over_the_wire(tmp_path: Path) -> None:
+    """By the hospital's own certificate; another project's run waits."""
+    clinic, before = await registered(tmp_path)
+    async with clinic.open() as opened:
+        face = Face(opened)
+        with pytest.raises(ConfigurationError):
+            await face.ask(RERENDER_PROGRESS_PATH, AskRerender())
+        with pytest.raises(ConfigurationError, match="no project other"):
+            await face.ask(RERENDER_PATH, StartRerender("other"))
+        with pytest.raises(AccessDeniedError):
+            await face.ask(RERENDER_PATH, StartRerender(PROJECT), READER)
+        found = await face.ask(RERENDER_PATH, StartRerender(PROJECT))
+        assert isinstance(found, RerenderProgress)
+        assert found.left == 3
+        opened.hospital.projects["second"] = opened.hospital.projects[PROJECT]  # type: ignore[index]
+        with pytest.raises(BusyError):
+            await face.ask(RERENDER_PATH, StartRerender("second"))
+        while not found.is_over:
+            await trio.sleep(0.01)
+            found = await face.ask(RERENDER_PROGRESS_PATH, AskRerender())
+            assert isinstance(found, RerenderProgress)
+        assert (found.rendered, found.left, found.failures) == (3, 0, [])
+        had = await face.ask(READERS_PATH, AskReaders(PROJECT))
+        assert isinstance(had, Readers)
+        assert (had.files, [reader.files for reader in had.readers]) == (len(before), [1])
+        with pytest.raises(ConfigurationError):
+            await face.ask(READERS_PATH, AskReaders("other"))
+
+
+async def test_what_is_withdrawn_is_gone_at_once_and_for_ever(tmp_path: Path) -> None:
+    """A file by its GUID, then a directory with all below; neither a harvest nor a run brings it back."""
+    clinic, before = await registered(tmp_path)
+    clinic.policy = read_policy("research")
+    name, guid = next(iter(before.items()))
+    async with clinic.open() as opened:
+        face = Face(opened)
+        found = await face.ask(WITHDRAW_PATH, StartWithdraw(guids=[guid.octets]))
+        assert isinstance(found, KeyProgress)
+        await until(lambda: face.tasks.progress().is_over)
+        assert opened.names() == sorted(before.keys() - {name})
+        assert opened.hospital.staging.find(guid, 0) is None
+        had = await face.ask(READERS_PATH, AskReaders())
+        assert isinstance(had, Readers)
+        assert [(reader.dn, reader.files) for reader in had.readers] == [(str(READER.dn), 1)]
+        assert isinstance(had := await face.ask(READERS_PATH, AskReaders(guids=[guid.octets])), Readers)
+        assert had.files == 1
+        with pytest.raises(NoSuchFileError):
+            await face.ask(WITHDRAW_PATH, StartWithdraw(str(PROJECT_LFN / "nobody")))
+        await face.ask(WITHDRAW_PATH, StartWithdraw(str(PROJECT_LFN)))
+        await until(lambda: face.tasks.progress().is_over)
+        assert opened.names() == []
+        await opened.harvest()
+        assert opened.names() == []
+    clinic.policy = STRICT
+    async with clinic.open() as opened:
+        assert (await rerendered(opened)).rendered == 0
+        assert opened.names() == []
