@@ -53,6 +53,8 @@ from mdmfs.hospital.rights.face import rights_routes
 from mdmfs.hospital.service import HospitalFace
 from mdmfs.hospital.signing import SigningKey
 from mdmfs.hospital.store import Transaction
+from mdmfs.hospital.tape.face import TapeFace
+from mdmfs.hospital.tape.stager import Stager
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
 from mdmfs.pki.tls import ServerContexts
@@ -109,8 +111,10 @@ async def run_hospital(
             **health_routes(hospital),
             **reconciliation_routes(hospital, reconciliations),
         }
-        dav = DavFace(hospital, recalls).routes()
-        service = Service(face.name, {**face.routes, **rights_routes(hospital), **own, **dav})
+        stager = Stager(hospital, recalls)
+        nursery.start_soon(stager.run)
+        grid = {**DavFace(hospital, recalls).routes(), **TapeFace(hospital, stager, configuration.public).routes()}
+        service = Service(face.name, {**face.routes, **rights_routes(hospital), **own, **grid})
         bound = await nursery.start(serve, service, contexts, configuration.listen)
         log.info("hospital is open", name=hospital.name, projects=sorted(hospital.projects), files=_count(hospital))
         task_status.started(bound)

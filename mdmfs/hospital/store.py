@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 from mdmfs.hospital.catalogue.port import Catalogue
 from mdmfs.hospital.ledger.port import Epochs, Losses, Notices, Outbox, Quarantine, SeriesLedger
+from mdmfs.hospital.tape.port import Stages
 from mdmfs.hospital.uidmap.port import Subjects, UidMap
 
 T = TypeVar("T")
@@ -50,6 +51,10 @@ class Transaction(Protocol):
     @property
     def losses(self) -> Losses:
         """What PACSs no longer have."""
+
+    @property
+    def stages(self) -> Stages:
+        """What is to be staged."""
 
 
 class Store(Protocol):

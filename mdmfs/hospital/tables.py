@@ -41,6 +41,7 @@ LOSSES: Final = b"L"
 RECONCILIATIONS: Final = b"R"
 CHANGES_OF_KEYS: Final = b"j"
 ACKNOWLEDGED: Final = b"J"
+STAGES: Final = b"w"
 
 ALL: Final = (
     FORMAT,
@@ -76,6 +77,7 @@ ALL: Final = (
     RECONCILIATIONS,
     CHANGES_OF_KEYS,
     ACKNOWLEDGED,
+    STAGES,
 )
 ASCENDING: Final = frozenset({INSTANCES, FILES, ENTRIES, DIRECTORIES, FEED, CONTEXTS, CHANGES_OF_KEYS})
 """Tables whose new keys mostly come last: an engine can pack them densely."""

@@ -14,6 +14,7 @@ from mdmfs.hospital.ledger.outbox import RowsOfOutbox
 from mdmfs.hospital.ledger.quarantine import RowsOfQuarantine
 from mdmfs.hospital.ledger.series import RowsOfSeries
 from mdmfs.hospital.rows import Rows
+from mdmfs.hospital.tape.rows import RowsOfStages
 from mdmfs.hospital.uidmap.instances import RowsOfInstances
 from mdmfs.hospital.uidmap.subjects import RowsOfSubjects
 from mdmfs.model.errors import StoreError
@@ -35,6 +36,7 @@ class RowsTransaction:
         self.quarantine: Final = RowsOfQuarantine(rows)
         self.notices: Final = RowsOfNotices(rows)
         self.losses: Final = RowsOfLosses(rows)
+        self.stages: Final = RowsOfStages(rows)
         self._rows = rows
 
     def begin_store(self) -> None:

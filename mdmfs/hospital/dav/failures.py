@@ -13,6 +13,7 @@ from mdmfs.wire.service import STATUS_BY_CODE, Answer, Document, Request
 
 RETRY_SECONDS: Final = 30
 _LATER: Final = {503, 504, 507}
+_FIRST_OF_SERVER: Final = 500
 _UNAVAILABLE: Final = 503
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
@@ -43,6 +44,16 @@ def status_of(error: MdmfsError) -> int:
     if status in _LATER:
         return _UNAVAILABLE
     return _NOT_FOUND if status == _CONFLICT else status
+
+
+def is_passing(error: MdmfsError) -> bool:
+    """Whether it may be over by itself: an outage, or a lack of room."""
+    return status_of(error) == _UNAVAILABLE
+
+
+def is_for_ever(error: MdmfsError) -> bool:
+    """Whether asking again would give the same."""
+    return status_of(error) < _FIRST_OF_SERVER
 
 
 def problem(status: int, detail: str, code: str, **headers: str) -> Document:

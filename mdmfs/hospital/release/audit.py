@@ -31,6 +31,7 @@ class Event(enum.StrEnum):
     CACHED_OPENS = "cached-opens"
     """A mount says that it has opened a file from its own cache, so many times."""
     REFUSAL = "refusal"
+    STAGING = "staging"
     REGISTRATION = "registration"
     QUARANTINE = "quarantine"
     DESTRUCTION = "destruction"

@@ -37,14 +37,18 @@ async def release(  # noqa: PLR0913 what is known of the one who asks
     address: str,
     purpose: str = "",
     is_ahead: bool = False,
+    event: Event = Event.RELEASE,
 ) -> Released:
     """Let one file out to a principal at an address; what he says it is for, ``purpose``, is recorded.
 
+    Whoever sends nothing of it names another ``event`` to be recorded: so files are staged on somebody's behalf.
     With ``is_ahead`` a mount asks for it before any program does: then the PACS is spared in its clinical hours.
     Raises ``NoSuchFileError`` and ``AccessDeniedError`` as decided, ``StoreError`` if the decision cannot be recorded,
     and what a recall raises.
     """
-    releasing = release_all(principal, [guid], hospital, recalls, address=address, purpose=purpose, are_ahead=is_ahead)
+    releasing = release_all(
+        principal, [guid], hospital, recalls, address=address, purpose=purpose, are_ahead=is_ahead, event=event
+    )
     async with contextlib.aclosing(releasing) as released:
         async for _, one in released:
             if isinstance(one, MdmfsError):
@@ -63,6 +67,7 @@ async def release_all(  # noqa: PLR0913 as release
     address: str,
     purpose: str = "",
     are_ahead: bool = False,
+    event: Event = Event.RELEASE,
 ) -> AsyncGenerator[tuple[int, Released | MdmfsError]]:
     """Let files out to a principal, each as soon as its first bytes are staged: its place among ``guids``, and itself.
 
@@ -77,7 +82,7 @@ async def release_all(  # noqa: PLR0913 as release
                 arrivals.expect(place, decision.source)
         if records := list(_records(principal, guids, decisions, hospital, address, arrivals)):
             said = {"purpose": purpose, "ahead": are_ahead}
-            await hospital.audit.record(*(msgspec.structs.replace(record, **said) for record in records))
+            await hospital.audit.record(*(_as(event, msgspec.structs.replace(record, **said)) for record in records))
         for place, decision in enumerate(decisions):
             if isinstance(decision, Denial):
                 yield place, decision.error
@@ -183,6 +188,10 @@ def _records(
             yield msgspec.structs.replace(record, uid=decision.source.uid, project=decision.project.name)
         elif isinstance(decision, Denial) and decision.outcome:
             yield _record(principal, guid, hospital, address, Event.REFUSAL, decision.outcome)
+
+
+def _as(event: Event, record: AuditRecord) -> AuditRecord:
+    return msgspec.structs.replace(record, event=event) if record.event is Event.RELEASE else record
 
 
 def _deciding(granted: Granted) -> str:

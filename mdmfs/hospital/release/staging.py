@@ -51,6 +51,8 @@ class StagedObject:
         self._written = 0
         self.is_being_written = False
         self.is_discarded = False
+        self.settled = trio.Event()
+        """Set when it is whole and durable, or will never be."""
         self._failure: MdmfsError | None = None
         self._change = trio.Event()
 
@@ -162,6 +164,8 @@ class Staging:
         self._hot: collections.OrderedDict[StagedObject, int] = collections.OrderedDict()
         """Objects of which something is in memory, those sealed last behind, and how many bytes."""
         self._hot_octets = 0
+        self.is_pinned: Callable[[Guid], bool] = _nothing_is_pinned
+        """Asked of a whole object before it makes room for another."""
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.chmod(0o700)
@@ -169,6 +173,11 @@ class Staging:
         except OSError as error:
             message = f"the staging directory {directory} cannot be used: {error.strerror}"
             raise StoreError(message) from error
+
+    @property
+    def limit(self) -> int:
+        """How many bytes it may hold."""
+        return self._limit
 
     def find(self, guid: Guid, generation: int) -> StagedObject | None:
         """Give the object of this key generation, whole or on its way; None where nothing verified of it is there."""
@@ -202,6 +211,7 @@ class Staging:
         finally:
             self._in_use -= size
             staged.is_being_written = False
+            staged.settled.set()
             writer.close()
 
     def discard(self, guid: Guid) -> None:
@@ -248,8 +258,14 @@ class Staging:
         if self._in_use + size > self._limit:
             message = f"staging holds at most {self._limit} bytes and all of it is in use; allow it more or try again"
             raise OutOfSpaceError(message)
-        while self._octets + size > self._limit:
-            self._drop(next(staged for staged in self._objects.values() if not staged.is_being_written))
+        for staged in list(self._objects.values()):
+            if self._octets + size <= self._limit:
+                return
+            if not staged.is_being_written and not self.is_pinned(staged.guid):
+                self._drop(staged)
+        if self._octets + size > self._limit:
+            message = f"staging holds at most {self._limit} bytes and all of it is in use or pinned; allow it more"
+            raise OutOfSpaceError(message)
 
     def _take_over(self, boot: str) -> None:
         """Find whole objects of this run of the machine, oldest first; drop everything else."""
@@ -266,10 +282,15 @@ class Staging:
             with path.open("rb") as file:
                 staged.header = file.read(HEADER_SIZE)
             staged.advance(size)
+            staged.settled.set()
             found.append((path.stat().st_mtime, staged))
         mark.write_text(boot, encoding="ascii")
         for _, staged in sorted(found, key=lambda pair: pair[0]):
             self._keep(staged)
+
+
+def _nothing_is_pinned(_: Guid) -> bool:
+    return False
 
 
 class StagingWriter:

@@ -1,0 +1,68 @@
+"""What becomes of a request at once: which files its maker may have, and which fail because he may not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.release.audit import AuditRecord, Event
+from mdmfs.hospital.release.decision import Denial, Standing, decide
+from mdmfs.hospital.store import Transaction
+from mdmfs.hospital.tape.bodies import AskedFile
+from mdmfs.hospital.tape.records import StageFile, StageState
+from mdmfs.model.errors import MdmfsError
+from mdmfs.model.identity import Principal
+from mdmfs.model.names import Guid
+from mdmfs.sealing.layout import sealed_size
+
+Find = Callable[[Transaction, str], Guid]
+"""Finds the file of a path for the caller; raises ``NoSuchFileError`` and ``MalformedNameError``."""
+
+
+class Judged(NamedTuple):
+    """The files of a request as they begin."""
+
+    files: list[StageFile]
+    errors: list[MdmfsError]
+    """Why some have failed."""
+    refusals: list[AuditRecord]
+    """To be recorded: decisions about files that are there."""
+
+
+def judge(principal: Principal, address: str, asked: Sequence[AskedFile], hospital: Hospital, find: Find) -> Judged:
+    """Decide about each file as for a release; raises ``MalformedMessageError`` for a lifetime that is none."""
+    lifetimes = [one.lifetime for one in asked]
+    found = hospital.store.read(lambda tx: [_found(tx, one.path, find) for one in asked])
+    decisions = iter(decide(principal, [it for it in found if isinstance(it, Guid)], hospital))
+    judged = Judged([], [], [])
+    for number, (one, lifetime, it) in enumerate(zip(asked, lifetimes, found, strict=True)):
+        decision = next(decisions) if isinstance(it, Guid) else Denial("", it)
+        if isinstance(decision, Standing):
+            file = decision.source.file
+            size = sealed_size(file.rendition.size)
+            judged.files.append(StageFile(number, one.path, file.guid.octets, size, lifetime, StageState.SUBMITTED))
+            continue
+        now, text = hospital.clock(), str(decision.error)
+        judged.files.append(StageFile(number, one.path, b"", 0, lifetime, StageState.FAILED, finished=now, error=text))
+        judged.errors.append(decision.error)
+        if decision.outcome:
+            judged.refusals.append(
+                AuditRecord(
+                    time=now,
+                    event=Event.REFUSAL,
+                    dn=str(principal.dn),
+                    fqans=tuple(map(str, principal.fqans)),
+                    guid=str(it),
+                    address=address,
+                    outcome=decision.outcome,
+                )
+            )
+    return judged
+
+
+def _found(tx: Transaction, path: str, find: Find) -> Guid | MdmfsError:
+    try:
+        return find(tx, path)
+    except MdmfsError as error:
+        return error
