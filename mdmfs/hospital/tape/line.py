@@ -44,14 +44,16 @@ class Line:
         self._arrival.ring()
 
     async def take(self) -> list[Job]:
-        """Wait for the next batch, of the series whose turn it is; each file once."""
+        """Wait for the next batch, of the series whose turn it is and of one caller; each file once."""
         while not self._waiting:
             await self._arrival.next().wait()
         series = next(iter(self._waiting))
         waiting = self._waiting.pop(series)
         batch: dict[Guid, Job] = {}
+        first = next(iter(waiting.values()))
         for key, job in list(waiting.items()):
-            if len(batch) < BATCH and job.guid not in batch:
+            is_his = (job.principal, job.address) == (first.principal, first.address)
+            if is_his and len(batch) < BATCH and job.guid not in batch:
                 batch[job.guid] = waiting.pop(key)
         if waiting:
             self._waiting[series] = waiting

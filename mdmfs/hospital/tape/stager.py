@@ -6,9 +6,10 @@ known of a request is in the store before it is told, so that progress never goe
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -19,9 +20,10 @@ from mdmfs.hospital.dav.failures import is_for_ever, is_passing
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.incident import note_incident
 from mdmfs.hospital.outward import speaking_for_the_inside
+from mdmfs.hospital.release.arrivals import Released
 from mdmfs.hospital.release.audit import Event
 from mdmfs.hospital.release.recall import Recalls
-from mdmfs.hospital.release.release import release
+from mdmfs.hospital.release.release import release_all
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.tape.bodies import DAY, AskedFile
 from mdmfs.hospital.tape.line import Job, Line
@@ -29,7 +31,7 @@ from mdmfs.hospital.tape.pins import SHARE, Pins
 from mdmfs.hospital.tape.records import REQUEST_ID_SIZE, StageFile, StageRequest, StageState
 from mdmfs.hospital.tape.submission import Find, judge
 from mdmfs.hospital.uidmap.records import SeriesKey
-from mdmfs.model.errors import BusyError, MdmfsError, NoSuchFileError
+from mdmfs.model.errors import BusyError, InstanceRefusedError, MdmfsError, NoSuchFileError, StoreError
 from mdmfs.model.identity import Dn, Fqan, Principal
 from mdmfs.model.names import Guid
 
@@ -180,15 +182,45 @@ class Stager:
         """Stage a batch; gives those that have to be tried again later."""
         again: list[Job] = []
 
-        async def stage(job: Job) -> None:
-            if not await self._stage_one(job):
+        async def end(job: Job, outcome: Released | MdmfsError) -> None:
+            if not await self._end(job, outcome):
                 again.append(job)
 
         wanted = await self._start(batch)
+        pinned = [job for job in wanted if self.pins.hold(job.guid, job.request, job.size)]
         async with trio.open_nursery() as nursery:
             for job in wanted:
-                nursery.start_soon(stage, job)
+                if job not in pinned:
+                    nursery.start_soon(end, job, self._no_room_for(job))
+            async with contextlib.aclosing(self._bring(pinned)) as brought:
+                async for job, outcome in brought:
+                    nursery.start_soon(end, job, outcome)
         return again
+
+    async def _bring(self, jobs: Sequence[Job]) -> AsyncGenerator[tuple[Job, Released | MdmfsError]]:
+        """Have files of one caller brought online, each given as soon as it begins to be there, or why it will not."""
+        left = dict(enumerate(jobs))
+        if not left:
+            return
+        principal, address, guids = jobs[0].principal, jobs[0].address, [job.guid for job in jobs]
+        releasing = release_all(principal, guids, self._hospital, self._recalls, address=address, event=Event.STAGING)
+        failure = MdmfsError("staging ended early")
+        try:
+            async with contextlib.aclosing(releasing) as released:
+                async for place, outcome in released:
+                    yield left.pop(place), outcome
+        except MdmfsError as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001 the service loop: one batch must not end the stager
+            failure = MdmfsError(note_incident("staging", error))
+        for job in left.values():
+            yield job, failure
+
+    def _no_room_for(self, job: Job) -> MdmfsError:
+        if job.size > self.pins.limit:
+            message = f"{job.guid} is larger than what staging may pin: open it, or get it, without staging it first"
+            return InstanceRefusedError(message)
+        return BusyError("so much is pinned that there is no room: release some, or wait")
 
     async def _start(self, batch: Sequence[Job]) -> list[Job]:
         """Say that files are being staged; gives the jobs that nobody has cancelled."""
@@ -211,39 +243,27 @@ class Stager:
             log.error("what is being staged cannot be written down", reason=str(error))  # noqa: TRY400 the reason says it
             return list(batch)
 
-    async def _stage_one(self, job: Job) -> bool:
-        """Stage a file, and say how it ended; False where it has to be tried again."""
+    async def _end(self, job: Job, outcome: Released | MdmfsError) -> bool:
+        """Wait until a file is whole, and say how it ended; False where it has to be tried again."""
         try:
-            if job.size > self.pins.limit:
-                text = f"{job.guid} is larger than what staging may pin: open it, or get it, without staging it first"
-                return await self._finish(job, StageState.FAILED, text)
-            if not self.pins.hold(job.guid, job.request, job.size):
-                self._reasons[job.request] = "so much is pinned that there is no room: release some, or wait"
-                return False
             with speaking_for_the_inside(job.guid):
-                await self._bring(job)
+                if isinstance(outcome, MdmfsError):
+                    raise outcome
+                await outcome.staged.settled.wait()
+                await outcome.staged.wait_for(job.size)  # raises why it is not whole, should it not be
         except MdmfsError as error:
             return await self._fail(job, error)
-        except Exception as error:  # noqa: BLE001 the service loop: one file must not end the stager
-            return await self._fail(job, MdmfsError(note_incident("staging", error)))
         self._reasons.pop(job.request, None)
         self.pins.hold(job.guid, job.request, job.size, self._hospital.clock() + job.lifetime)
         return await self._finish(job, StageState.COMPLETED)
 
-    async def _bring(self, job: Job) -> None:
-        released = await release(
-            job.principal, job.guid, self._hospital, self._recalls, address=job.address, event=Event.STAGING
-        )
-        await released.staged.settled.wait()
-        await released.staged.wait_for(job.size)  # raises why it is not whole, should it not be
-
     async def _fail(self, job: Job, error: MdmfsError) -> bool:
+        """Give a file up for good, or for now: outages and full disks pass, and some faults are tried again."""
         self.pins.drop(job.guid, job.request)
-        if is_for_ever(error) or self._hospital.clock() > job.created + REMEMBERED:
-            return await self._finish(job, StageState.FAILED, str(error))
         key = job.request, job.number
-        self._attempts[key] += not is_passing(error)
-        if self._attempts[key] >= ATTEMPTS:
+        self._attempts[key] += not (is_passing(error) or isinstance(error, StoreError))
+        is_old = self._hospital.clock() > job.created + REMEMBERED
+        if is_for_ever(error) or is_old or self._attempts[key] >= ATTEMPTS:
             return await self._finish(job, StageState.FAILED, str(error))
         self._reasons[job.request] = str(error)
         return False
