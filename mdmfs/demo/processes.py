@@ -60,8 +60,8 @@ class Processes:
         self._mountpoints[f"mount-{user}"] = mountpoint
         self._start(f"mount-{user}", command, lambda: os.path.ismount(mountpoint) and _answers(mountpoint))
 
-    def stop(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
-        """End a process by its id and wait; one that does not end is killed."""
+    def stop(self, name: str, number: signal.Signals = signal.SIGTERM) -> int:
+        """End a process by its id, wait, and give its exit code; one that does not end is killed."""
         process = self._running.pop(name)
         process.send_signal(number)
         try:
@@ -69,6 +69,7 @@ class Processes:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        return process.returncode
 
     def stop_all(self) -> None:
         """End everything, mounts first; what a mount that died has left is unmounted."""

@@ -8,6 +8,7 @@ import importlib.resources
 import importlib.resources.abc
 import pathlib
 import time
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
@@ -81,9 +82,22 @@ async def run_hospital(
     contexts = await trio.to_thread.run_sync(
         ServerContexts, configuration.credential, configuration.anchors, configuration.vomsdir
     )
+    moves = None if configuration.dicom is None else Moves(configuration.dicom.ae_title)
+    async with contextlib.AsyncExitStack() as stack:
+        pacs = {entry.name: await _open_pacs(entry, configuration, moves, stack) for entry in configuration.pacs}
+        await _run(configuration, contexts, moves, pacs, task_status)
+
+
+async def _run(
+    configuration: HospitalConfiguration,
+    contexts: ServerContexts,
+    moves: Moves | None,
+    pacs: Mapping[str, KnownPacs],
+    task_status: trio.TaskStatus[Address],
+) -> None:
+    """Serve between PACSs, which are closed last: each has a nursery of its own, and nurseries end in turn."""
     async with contextlib.AsyncExitStack() as stack, open_plain_nursery() as nursery:
-        moves = None if configuration.dicom is None else Moves(configuration.dicom.ae_title)
-        hospital = await _assemble(configuration, moves, stack, nursery)
+        hospital = await _assemble(configuration, pacs, stack, nursery)
         recalls = Recalls(
             {entry.name: (hospital.pacs[entry.name].pacs, entry.associations) for entry in configuration.pacs},
             hospital.keystores,
@@ -122,7 +136,7 @@ async def run_hospital(
 
 async def _assemble(
     configuration: HospitalConfiguration,
-    moves: Moves | None,
+    pacs: Mapping[str, KnownPacs],
     stack: contextlib.AsyncExitStack,
     nursery: trio.Nursery,
 ) -> Hospital:
@@ -138,7 +152,7 @@ async def _assemble(
         name=settings.name,
         dn=credential.subject(),
         store=store,
-        pacs={entry.name: await _open_pacs(entry, configuration, moves, stack) for entry in configuration.pacs},
+        pacs=pacs,
         projects=read_projects(configuration.path(settings.projects), settings.name, read_policy),
         opted_out=read_patient_list(configuration.path(settings.opt_out)) if settings.opt_out else NOBODY,
         keystores=open_keystores(

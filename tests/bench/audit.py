@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import contextlib
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import cast
 
 import msgspec
+import trio
 
-from mdmfs.hospital.release.audit import AuditRecord, Event
+from mdmfs.hospital.release.audit import Audit, AuditRecord, Event
+from mdmfs.hospital.service import HospitalFace
 from mdmfs.journal.chain import BEGINNING, Head, Kind, Line, Verifier, append
+from mdmfs.model.names import Guid
+from mdmfs.wire.client import Client
+from mdmfs.wire.messages import SEALED_PATH
+from mdmfs.wire.service import Answer, Request, Service
+from mdmfs.wire.stream import Address
+from tests.bench._frame import Bench, Measured
+from tests.twins import certificates as make
+from tests.twins.clinic import READER, Clinic, OpenClinic, slices
+from tests.twins.wire import calling, serving
 
+RECORDS = 100_000
+FILES = 64
+READERS = 16
+OPENS = 1500
+ROUNDS = 7
+OPENS_BAR = 0.8
 EVERY = 20
 """Records between two checkpoints."""
 
@@ -89,3 +113,91 @@ def _chained(head: Head, lines: Iterable[bytes]) -> list[bytes]:
         new, head = append(head, b"{" + body + b"}")
         chained.append(new.removesuffix(b"\n"))
     return chained
+
+
+def attack_all() -> tuple[int, int]:
+    """Attack every record; gives how many attacks there were, and how many were not found, or in another place."""
+    lines, checkpoints = written(RECORDS)
+    tried = missed = 0
+    for number in range(2, RECORDS + 1):
+        for _, attacked in attacks(lines, number, checkpoints):
+            tried += 1
+            missed += not found_beside(attacked, number, checkpoints)
+    return tried, missed
+
+
+class NoAudit:
+    """What the audit log is compared with: says at once that everything is on disk."""
+
+    async def record(self, *_: AuditRecord) -> None:
+        """Write nothing."""
+        await trio.lowlevel.checkpoint()
+
+
+@contextlib.asynccontextmanager
+async def served(clinic: OpenClinic, *, is_audited: bool) -> AsyncIterator[Client]:
+    """Serve a hospital over mutual TLS, with its audit log or without; gives the reader's client."""
+    audit = clinic.hospital.audit if is_audited else cast("Audit", NoAudit())
+    hospital = dataclasses.replace(clinic.hospital, audit=audit)
+    face = HospitalFace(hospital, clinic.recalls, clinic.harvests, Address("localhost", 1)).service()
+    respond = face.routes["GET", SEALED_PATH]
+
+    async def as_reader(request: Request) -> Answer:
+        return await respond(dataclasses.replace(request, principal=READER))
+
+    service = Service("hospital", {("GET", SEALED_PATH): as_reader})
+    shown = make.host("hospital")
+    async with serving(service, shown=shown) as address, calling(address, make.person("reader")) as client:
+        yield client
+
+
+async def opens_a_second(client: Client, guids: list[Guid]) -> float:
+    """Open staged files, some at a time, each to its last byte."""
+    left = iter(range(OPENS))
+
+    async def read() -> None:
+        for number in left:
+            path = SEALED_PATH + str(guids[number % len(guids)])
+            async with client.get(path, deadline=trio.current_time() + 60) as download:
+                await download.read()
+
+    begun = time.perf_counter()
+    async with trio.open_nursery() as nursery:
+        for _ in range(READERS):
+            nursery.start_soon(read)
+    return OPENS / (time.perf_counter() - begun)
+
+
+async def measure_opens() -> tuple[float, float]:
+    """Open with and without the audit log, in turn; gives the medians, in opens a second."""
+    rates: dict[bool, list[float]] = {True: [], False: []}
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:  # a disk: where /tmp is memory, a sync costs nothing
+        async with Clinic(Path(folder), slices(range(1, FILES + 1))).open() as clinic:
+            await clinic.harvest()
+            guids = list(clinic.files().values())
+            for guid in guids:
+                await clinic.read(guid)
+            async with served(clinic, is_audited=True) as audited, served(clinic, is_audited=False) as bare:
+                for _ in range(ROUNDS):
+                    rates[False].append(await opens_a_second(bare, guids))
+                    rates[True].append(await opens_a_second(audited, guids))
+    return statistics.median(rates[True]), statistics.median(rates[False])
+
+
+def measure() -> Measured:
+    """Measure both; an attack that is not found makes the ratio 0."""
+    audited, bare = trio.run(measure_opens)
+    tried, missed = attack_all()
+    rows = [
+        (
+            f"opens of staged files a second, {READERS} at a time",
+            f"{audited:.0f}",
+            f"{bare:.0f}",
+            f"{audited / bare:.2f}",
+        ),
+        (f"attacks on single records of {RECORDS}", f"{tried - missed} found", f"{tried}", f"{missed} missed"),
+    ]
+    return Measured(("", "with the audit log", "without", "ratio"), rows, 0.0 if missed else audited / bare)
+
+
+BENCH = Bench(measure, bar=OPENS_BAR)

@@ -1,0 +1,88 @@
+"""A site whose daemons are killed, and what then lies in their stores; for tests and the bench of kill -9."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import trio
+
+from mdmfs.cli.keys import run_task
+from mdmfs.demo.processes import Processes
+from mdmfs.demo.site import KEYSTORES, PROJECT, Site
+from mdmfs.hospital.catalogue.records import FileRecord
+from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.hospital.lmdb_store import LmdbStore
+from mdmfs.keystore.lmdb_shelf import LmdbShelf
+from mdmfs.model.names import Guid
+from mdmfs.wire.messages import (
+    HARVEST_PATH,
+    HARVEST_PROGRESS_PATH,
+    AskHarvest,
+    HarvestProgress,
+    KeyProgress,
+    KeyTask,
+    StartHarvest,
+    StartKeyTask,
+)
+from mdmfs.wire.peers import open_client
+
+THRESHOLD: Final = 2
+NUMBERS: Final = range(1, KEYSTORES + 1)
+VICTIMS: Final = ("hospital", *(f"keystore-{number}" for number in NUMBERS))
+
+
+def start(processes: Processes, *names: str) -> None:
+    """Start daemons by name, all at once."""
+
+    def start_one(name: str) -> None:
+        if name == "hospital":
+            processes.start_hospital()
+        else:
+            processes.start_keystore(int(name.rpartition("-")[2]))
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(start_one, names))
+
+
+async def harvest_until(configuration: HospitalConfiguration, octets: int) -> None:
+    """Let hospitald go on until it has measured so many bytes of images, or all."""
+    credential = configuration.credential
+    client = open_client(str(configuration.public), str(credential.subject()), credential, configuration.anchors)
+    deadline = trio.current_time() + 20
+    progress = await client.call(HARVEST_PATH, StartHarvest(PROJECT), HarvestProgress, deadline=deadline)
+    while progress.octets < octets and not progress.is_over:
+        progress = await client.call(HARVEST_PROGRESS_PATH, AskHarvest(PROJECT), HarvestProgress, deadline=deadline)
+    await client.aclose()
+
+
+def files_at_rest(site: Site) -> list[FileRecord]:
+    """Read the catalogue of a hospital that does not run."""
+
+    async def read() -> list[FileRecord]:
+        store = LmdbStore.open(site.hospital_directory / "store")
+        found = store.read(lambda tx: tx.catalogue.files(limit=100_000))
+        await store.aclose()
+        return found
+
+    return trio.run(read)
+
+
+def shares_at_rest(site: Site, guids: list[Guid]) -> list[int]:
+    """Count on how many shelves of stopped keystores each file has a share."""
+    counts = [0] * len(guids)
+
+    async def count(shelf: LmdbShelf) -> None:
+        held = await shelf.read(lambda page: [page.key(guid) is not None for guid in guids])
+        counts[:] = [before + more for before, more in zip(counts, held, strict=True)]
+
+    for number in NUMBERS:
+        shelf = LmdbShelf(site.keystore_file(number).parent / "shelf")
+        trio.run(count, shelf)
+        shelf.close()
+    return counts
+
+
+def keys(site: Site, task: KeyTask) -> KeyProgress:
+    """Run a task of ``mdmfs keys`` to its end."""
+    return trio.run(run_task, HospitalConfiguration.read(site.hospital_file), StartKeyTask(task))
