@@ -15,8 +15,9 @@ from mdmfs.hospital.dicom.receive import Receiver, ReceiverLimits, StoredInstanc
 from mdmfs.hospital.dicom.security import DicomTls
 from mdmfs.hospital.dicom.senders import Sender, Senders
 from mdmfs.model.errors import StoreError
+from tests.twins.scripted_pacs import OUR_AE_TITLE
 
-AE_TITLE = "MDMFS-SCP"
+AE_TITLE = OUR_AE_TITLE
 PACS = "main"
 
 

@@ -18,6 +18,11 @@ MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 SUCCESS = 0x0000
 PENDING = 0xFF00
 Elements = Mapping[int, int | str]
+VERIFICATION = "1.2.840.10008.1.1"
+APPLICATION = b"1.2.840.10008.3.1.1.1"
+OUR_AE_TITLE = "MDMFS-SCP"
+Proposals = dict[int, tuple[str, list[str]]]
+PROPOSED: Proposals = {1: (VERIFICATION, ["1.2.840.10008.1.2"]), 3: (CT, [EXPLICIT])}
 
 
 class PeerGoneError(Exception):
@@ -255,3 +260,20 @@ def elements_of(encoded: bytes) -> dict[int, bytes]:
         found[element] = encoded[8 : 8 + length]
         encoded = encoded[8 + length :]
     return found
+
+
+def associate_request(
+    proposals: Proposals = PROPOSED,
+    *,
+    calling: str = "ARCHIVE",
+    called: str = OUR_AE_TITLE,
+    application: bytes = APPLICATION,
+    version: int = 1,
+) -> bytes:
+    """Write an A-ASSOCIATE-RQ."""
+    body = struct.pack(">H2x16s16s32x", version, called.encode().ljust(16), calling.encode().ljust(16))
+    body += item(0x10, application)
+    for number, (abstract, syntaxes) in proposals.items():
+        names = b"".join(item(0x40, syntax.encode()) for syntax in syntaxes)
+        body += item(0x20, bytes([number, 0, 0, 0]) + item(0x30, abstract.encode()) + names)
+    return pdu(1, body + item(0x50, item(0x51, struct.pack(">I", 16_384)) + item(0x52, b"1.2.3.4")))

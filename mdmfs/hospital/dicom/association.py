@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
@@ -191,9 +192,13 @@ class Association(UpperLayer):
 
     def __init__(self, address: PacsAddress, proposed: Mapping[int, Context]) -> None:
         super().__init__(State.AWAITING_ACCEPT)
-        self.request: Final = encode_associate_request(address, proposed)
-        """The A-ASSOCIATE-RQ, to be sent first."""
+        self._address: Final = address
         self._proposed: Final = proposed
+
+    @functools.cached_property
+    def request(self) -> bytes:
+        """The A-ASSOCIATE-RQ, to be sent first."""
+        return encode_associate_request(self._address, self._proposed)
 
     def _on_accept(self) -> Event:
         self.accepted = parse_associate_accept(self._buffer.take(), self._proposed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import mmap
 import struct
 from typing import Final, NamedTuple
 
@@ -49,7 +50,7 @@ class PduBuffer:
     """Received bytes, and how far they are understood; never more than ``BUFFER_BYTES`` of them."""
 
     def __init__(self) -> None:
-        self.view: Final = memoryview(bytearray(BUFFER_BYTES))
+        self.view: Final = memoryview(mmap.mmap(-1, BUFFER_BYTES))  # a page becomes memory when it is used first
         self._at = 0  # the first byte not understood yet
         self._end = 0  # behind the last byte received
         self._pdv_end = 0  # behind the last PDV of the P-DATA-TF that ``_at`` stands in; 0 between PDUs
