@@ -20,6 +20,7 @@ from mdmfs.cli.keys import keys
 from mdmfs.cli.logs import log_to_standard_error
 from mdmfs.cli.mount import mount, umount
 from mdmfs.cli.policy import policy
+from mdmfs.cli.quarantine import quarantine
 from mdmfs.cli.reconcile import reconcile, subject
 from mdmfs.cli.renewal import rerender, withdraw
 from mdmfs.cli.shelf import shelf
@@ -41,7 +42,8 @@ def cli(log_level: str) -> None:
 
 
 _COMMANDS: Final = (
-    *(init, hospitald, keystored, harvest, reconcile, rerender, withdraw, subject, keys, shelf, audit, doctor),
+    *(init, hospitald, keystored, harvest, reconcile, rerender, withdraw, subject, quarantine),
+    *(keys, shelf, audit, doctor),
     *(mount, umount, getfacl, setfacl, inspect, unseal),
     *(policy, deidentify_files, demo),
 )

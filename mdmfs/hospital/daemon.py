@@ -34,6 +34,7 @@ from mdmfs.hospital.keys.lies import recording_lies
 from mdmfs.hospital.keys.tasks import Tasks
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.projects import NOBODY, read_patient_list, read_projects
+from mdmfs.hospital.quarantined import quarantine_routes
 from mdmfs.hospital.registration.deposit import deposit
 from mdmfs.hospital.registration.ending import end_what_is_over
 from mdmfs.hospital.registration.face import renewal_routes
@@ -123,6 +124,7 @@ async def _run(
             **key_routes(hospital, tasks),
             **renewal_routes(hospital, Rerenderings(hospital, nursery), tasks),
             **health_routes(hospital),
+            **quarantine_routes(hospital),
             **reconciliation_routes(hospital, reconciliations),
         }
         stager = Stager(hospital, recalls)

@@ -54,6 +54,10 @@ RECONCILE_PATH: Final = "/v1/reconcile"
 RECONCILE_PROGRESS_PATH: Final = "/v1/reconcile-progress"
 MERGE_PATH: Final = "/v1/merge"
 
+QUARANTINE_PATH: Final = "/v1/quarantine"
+QUARANTINE_RETRY_PATH: Final = "/v1/quarantine-retry"
+QUARANTINE_EXPLAIN_PATH: Final = "/v1/quarantine-explain"
+
 HEALTH_PATH: Final = "/v1/health"
 
 KEYS_PATH: Final = "/v1/keys"
@@ -424,6 +428,79 @@ class Readers(Message, frozen=True):
     files: int
     """How many files the question was about."""
     readers: list[Reader]
+
+
+class ListQuarantine(Message, frozen=True):
+    """Ask what is quarantined in a project; with an empty name, in all, and what no project includes."""
+
+    project: str = ""
+
+
+class QuarantineGroup(Message, frozen=True):
+    """Images of one series that are quarantined for one reason; nothing of it identifies anybody."""
+
+    handle: str
+    """Names the group until the daemon is started again."""
+    project: str
+    """Empty where no project includes them."""
+    reason: str
+    tag: str
+    """Of the data element at fault, or empty; never its value."""
+    images: int
+    first: float
+    latest: float
+    directory: str
+    """Where the images are, or would be; empty where nothing of the series was ever registered."""
+    is_registered: bool
+    """Whether they were registered, and their names taken away later."""
+
+
+class QuarantineGroups(Message, frozen=True):
+    """What is quarantined, the latest first."""
+
+    groups: list[QuarantineGroup]
+    left_out: int
+    """How many groups there are beside these."""
+
+
+class ExplainQuarantine(Message, frozen=True):
+    """Ask about one group; with ``is_identified``, by which real UIDs the PACS knows it, which is audited."""
+
+    handle: str
+    is_identified: bool = False
+
+
+class RealUids(Message, frozen=True):
+    """By what a PACS knows an instance. To the hospital's own people only, when they ask for it."""
+
+    study: str
+    series: str
+    instance: str
+
+    def __repr__(self) -> str:
+        """Show nothing."""
+        return "RealUids(...)"
+
+
+class QuarantineExplanation(Message, frozen=True):
+    """Why images are quarantined, and what can be done."""
+
+    group: QuarantineGroup
+    what: str
+    advice: str
+    uids: list[RealUids]
+
+
+class RetryQuarantined(Message, frozen=True):
+    """Forget the refusals of a group whose images were never registered: the next harvest asks for them again."""
+
+    handle: str
+
+
+class Retried(Message, frozen=True):
+    """How many refusals were forgotten."""
+
+    images: int
 
 
 class AskHealth(Message, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from mdmfs.hospital.ledger.records import (
@@ -76,6 +76,9 @@ class Quarantine(Protocol):
 
     def all(self, project: str) -> list[QuarantineRecord]:
         """Give the instances of a project that are refused."""
+
+    def everything(self) -> Iterator[QuarantineRecord]:
+        """Go through all instances that are refused, those of a series one after the other; nothing is written then."""
 
     def of_series(self, series: SeriesKey) -> list[QuarantineRecord]:
         """Give the instances of a series that are refused."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from mdmfs.hospital import tables
@@ -30,6 +31,11 @@ class RowsOfQuarantine:
     def all(self, project: str) -> list[QuarantineRecord]:
         """Give the instances of a project that are refused."""
         return self._from(tables.QUARANTINE + digest_key(project))
+
+    def everything(self) -> Iterator[QuarantineRecord]:
+        """Go through all instances that are refused."""
+        for _, value in self._rows.scan(tables.QUARANTINE):
+            yield _ROWS.decode(value)
 
     def of_series(self, series: SeriesKey) -> list[QuarantineRecord]:
         """Give the instances of a series that are refused."""

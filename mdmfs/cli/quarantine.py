@@ -1,0 +1,99 @@
+"""``mdmfs quarantine``: what was refused or not included, and why; identifying nobody unless that is asked for."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Sequence
+
+import click
+import trio
+
+from mdmfs.cli.hospital import CONFIGURATION, ask, asking
+from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.wire.messages import (
+    QUARANTINE_EXPLAIN_PATH,
+    QUARANTINE_PATH,
+    QUARANTINE_RETRY_PATH,
+    ExplainQuarantine,
+    ListQuarantine,
+    QuarantineExplanation,
+    QuarantineGroup,
+    QuarantineGroups,
+    Retried,
+    RetryQuarantined,
+)
+
+
+@click.group()
+def quarantine() -> None:
+    """See what is not released, and why. CONFIGURATION is the hospital's; its daemon must run."""
+
+
+@quarantine.command(name="list")
+@click.argument("configuration", type=CONFIGURATION)
+@click.option("--project", default="", help="Only of this project.")
+def list_(configuration: pathlib.Path, project: str) -> None:
+    """List quarantined images by series and reason, the latest first."""
+    found = trio.run(_list, HospitalConfiguration.read(configuration), project)
+    for group in found.groups:
+        click.echo(_line(group))
+    if found.left_out:
+        click.echo(f"and {found.left_out} more series: name a --project", err=True)
+    if not found.groups:
+        click.echo("nothing is quarantined", err=True)
+
+
+@quarantine.command()
+@click.argument("configuration", type=CONFIGURATION)
+@click.argument("handles", nargs=-1, required=True)
+@click.option("--identify", is_flag=True, help="Print the real UIDs, too. They name a patient's images: it is audited.")
+def explain(configuration: pathlib.Path, handles: tuple[str, ...], *, identify: bool) -> None:
+    """Explain what HANDLES of the list stand for, and what can be done."""
+    for found in trio.run(_explain, HospitalConfiguration.read(configuration), handles, identify):
+        group = found.group
+        click.echo(_line(group))
+        click.echo(f"  why: {found.what or 'see the table of reasons in docs/operations.md'}")
+        click.echo(f"  what to do: {found.advice}")
+        if group.is_registered:
+            click.echo("  it was registered, and its name was taken away; its keys are kept")
+        for uids in found.uids:
+            click.echo(f"  study {uids.study} series {uids.series} instance {uids.instance}")
+        if found.uids and len(found.uids) < group.images:
+            click.echo(f"  and {group.images - len(found.uids)} more", err=True)
+
+
+@quarantine.command()
+@click.argument("configuration", type=CONFIGURATION)
+@click.argument("handles", nargs=-1, required=True)
+def retry(configuration: pathlib.Path, handles: tuple[str, ...]) -> None:
+    """Forget the refusals of HANDLES, after something was mended in the PACS: the next harvest asks again."""
+    images = trio.run(_retry, HospitalConfiguration.read(configuration), handles)
+    click.echo(f"{images} images will be asked for again by the next harvest")
+
+
+def _line(group: QuarantineGroup) -> str:
+    day = time.strftime("%Y-%m-%d %H:%M", time.localtime(group.latest))
+    at = f" at {group.tag}" if group.tag else ""
+    where = group.directory or "not registered"
+    return f"{group.handle}  {day}  {group.project or '-'}  {group.images} images  {group.reason}{at}  {where}"
+
+
+async def _list(configuration: HospitalConfiguration, project: str) -> QuarantineGroups:
+    async with asking(configuration) as client:
+        return await ask(client, QUARANTINE_PATH, ListQuarantine(project), QuarantineGroups)
+
+
+async def _retry(configuration: HospitalConfiguration, handles: Sequence[str]) -> int:
+    async with asking(configuration) as client:
+        return sum([(await ask(client, QUARANTINE_RETRY_PATH, RetryQuarantined(it), Retried)).images for it in handles])
+
+
+async def _explain(
+    configuration: HospitalConfiguration,
+    handles: Sequence[str],
+    identify: bool,  # noqa: FBT001 of trio.run
+) -> list[QuarantineExplanation]:
+    async with asking(configuration) as client:
+        questions = [ExplainQuarantine(handle, identify) for handle in handles]
+        return [await ask(client, QUARANTINE_EXPLAIN_PATH, it, QuarantineExplanation) for it in questions]

@@ -1,0 +1,176 @@
+"""What is quarantined, for the hospital's own people: by series and reason, explained; real UIDs only when asked for.
+
+Lists and explanations identify nobody, so that they can be written into a ticket. By which UIDs the PACS knows the
+images is a second question, and whoever asks it is in the audit log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Final, NamedTuple
+
+from mdmfs.hospital.deid.refusal import Reason
+from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.ledger.records import QuarantineRecord
+from mdmfs.hospital.own_people import for_own_people
+from mdmfs.hospital.release.audit import AuditRecord, Event
+from mdmfs.hospital.store import Transaction
+from mdmfs.hospital.uidmap.records import SeriesKey
+from mdmfs.model.errors import ConfigurationError
+from mdmfs.wire.messages import (
+    QUARANTINE_EXPLAIN_PATH,
+    QUARANTINE_PATH,
+    QUARANTINE_RETRY_PATH,
+    ExplainQuarantine,
+    ListQuarantine,
+    QuarantineExplanation,
+    QuarantineGroup,
+    QuarantineGroups,
+    RealUids,
+    Retried,
+    RetryQuarantined,
+)
+from mdmfs.wire.service import Reply, Request, Respond
+
+MAX_GROUPS: Final = 5000
+"""In one answer, the latest."""
+MAX_UIDS: Final = 1000
+_HANDLE_OCTETS: Final = 5
+_POLICY: Final = "another policy may let it through: that is for the project's approver to say"
+_PACS: Final = "have it mended in the PACS, then mdmfs quarantine retry and harvest"
+_NOTHING: Final = "nothing, if that is right; else have it sent in another one, then mdmfs quarantine retry and harvest"
+
+
+class Explanation(NamedTuple):
+    """What a reason means, and what can be done."""
+
+    what: str
+    advice: str
+
+
+EXPLANATIONS: Final = {
+    Reason.NOT_INCLUDED: Explanation(
+        "no project's list names its patient or study, or he opted out",
+        "nothing, if that is right; else have the line added to the list, restart hospitald, harvest",
+    ),
+    Reason.MOVED_PATIENT: Explanation(
+        "the PACS has it under another patient now than when it was registered",
+        "if two patients were made one, say so with mdmfs subject merge; else leave it, or destroy its keys",
+    ),
+    Reason.OTHER_PATIENT: Explanation(
+        "its header names another patient than its series, or than when it was registered",
+        "find out in the PACS whose image it is; a merge is told with mdmfs subject merge",
+    ),
+    Reason.OTHER_INSTANCE: Explanation("it is not the instance that was announced", _PACS),
+    Reason.NO_PATIENT: Explanation("its Patient ID is empty", _PACS),
+    Reason.NO_IDENTITY: Explanation("it lacks one of its UIDs", _PACS),
+    Reason.RESIDUE: Explanation(
+        "a value that was removed stands somewhere else in the image",
+        "look at the image: the text may be in a private element or a comment that nobody expected",
+    ),
+    Reason.BURNED_IN: Explanation("its header says that text is burned into the pixels", _POLICY),
+    Reason.HEAD: Explanation("it may show a head, and the policy refuses heads", _POLICY),
+    Reason.SOP_CLASS: Explanation("the policy does not let objects of this class through", _POLICY),
+    Reason.NO_REGION: Explanation("the policy has no region for this machine or size", _POLICY),
+    Reason.TRANSFER_SYNTAX: Explanation("its transfer syntax is not read", _NOTHING),
+    Reason.MALFORMED: Explanation("it does not parse as PS3.5 says", _PACS),
+    Reason.TRUNCATED: Explanation("it ends inside an element", _PACS),
+}
+"""What is not here is told by its name and the table in docs/operations.md."""
+
+
+class Quarantined:
+    """The quarantine of a hospital, as groups that have a handle until the daemon ends."""
+
+    def __init__(self, hospital: Hospital) -> None:
+        """Draw what makes handles, so that none can be recomputed from a UID."""
+        self._hospital = hospital
+        self._key = secrets.token_bytes(32)
+
+    def groups(self, project: str) -> QuarantineGroups:
+        """List groups, the latest first."""
+        found = self._hospital.store.read(lambda tx: self._collect(tx, project))
+        ordered = sorted(found, key=lambda group: group.latest, reverse=True)
+        return QuarantineGroups(ordered[:MAX_GROUPS], max(len(ordered) - MAX_GROUPS, 0))
+
+    async def explain(self, handle: str, dn: str, *, is_identified: bool) -> QuarantineExplanation:
+        """Explain a group; raises ``ConfigurationError`` for a handle that names none."""
+        records = self._hospital.store.read(
+            lambda tx: [record for record in tx.quarantine.everything() if self._handle(record) == handle]
+        )
+        if not records:
+            message = f"nothing is quarantined under {handle}: list again, handles change when hospitald is restarted"
+            raise ConfigurationError(message)
+        group = self._hospital.store.read(lambda tx: self._group(tx, records))
+        explanation = EXPLANATIONS.get(Reason(group.reason), Explanation("", _POLICY))
+        uids: list[RealUids] = []
+        if is_identified:
+            now = self._hospital.clock()
+            await self._hospital.audit.record(
+                AuditRecord(time=now, event=Event.IDENTIFICATION, dn=dn, project=group.project, count=len(records))
+            )
+            uids = [RealUids(it.study_uid, it.series_uid, it.instance_uid) for it in records[:MAX_UIDS]]
+        return QuarantineExplanation(group, explanation.what, explanation.advice, uids)
+
+    async def retry(self, handle: str) -> int:
+        """Forget refusals, so that the next harvest asks for the images again; gives how many.
+
+        Those that had been registered stay put away: a merge or a new rendition shows them again.
+        """
+
+        def forget(tx: Transaction) -> int:
+            records = [record for record in tx.quarantine.everything() if self._handle(record) == handle]
+            new = [it for it in records if not tx.uidmap.guids_of(it.project, it.instance_uid)]
+            return sum(tx.quarantine.remove(record.series, record.instance_uid) for record in new)
+
+        return await self._hospital.store.write(forget)
+
+    def _collect(self, tx: Transaction, project: str) -> list[QuarantineGroup]:
+        by_handle: dict[str, list[QuarantineRecord]] = {}
+        for record in tx.quarantine.all(project) if project else tx.quarantine.everything():
+            by_handle.setdefault(self._handle(record), []).append(record)
+        return [self._group(tx, records) for records in by_handle.values()]
+
+    def _group(self, tx: Transaction, records: list[QuarantineRecord]) -> QuarantineGroup:
+        first = records[0]
+        series = tx.series.get(first.series) if first.project else None
+        return QuarantineGroup(
+            handle=self._handle(first),
+            project=first.project,
+            reason=first.reason,
+            tag=first.tag,
+            images=len(records),
+            first=min(record.when for record in records),
+            latest=max(record.when for record in records),
+            directory="" if series is None else str(series.lfn),
+            is_registered=bool(tx.uidmap.guids_of(first.project, first.instance_uid)),
+        )
+
+    def _handle(self, record: QuarantineRecord) -> str:
+        key = SeriesKey(record.project, record.study_uid, record.series_uid).octets()
+        said = b"\0".join((key, record.reason.encode(), record.tag.encode()))
+        return hashlib.blake2b(said, key=self._key, digest_size=_HANDLE_OCTETS).hexdigest()
+
+
+def quarantine_routes(hospital: Hospital) -> dict[tuple[str, str], Respond]:
+    """Give the routes; the hospital's own certificate is let in, and nobody else."""
+    quarantined = Quarantined(hospital)
+
+    async def show(request: Request) -> Reply:
+        return Reply(quarantined.groups((await request.read(ListQuarantine)).project))
+
+    async def explain(request: Request) -> Reply:
+        asked = await request.read(ExplainQuarantine)
+        dn = str(request.principal.dn)
+        return Reply(await quarantined.explain(asked.handle, dn, is_identified=asked.is_identified))
+
+    async def retry(request: Request) -> Reply:
+        handle = (await request.read(RetryQuarantined)).handle
+        return Reply(Retried(await quarantined.retry(handle)))
+
+    return {
+        ("POST", QUARANTINE_RETRY_PATH): for_own_people(hospital, retry),
+        ("POST", QUARANTINE_PATH): for_own_people(hospital, show),
+        ("POST", QUARANTINE_EXPLAIN_PATH): for_own_people(hospital, explain),
+    }

@@ -1,0 +1,123 @@
+"""The quarantine as its owners see it: grouped, explained, identifying nobody unless asked to, which is audited."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from mdmfs.hospital.deid.refusal import Reason
+from mdmfs.hospital.quarantined import EXPLANATIONS, Quarantined, quarantine_routes
+from mdmfs.hospital.registration.reconcile import Reconciliation
+from mdmfs.model.errors import AccessDeniedError, ConfigurationError
+from mdmfs.wire.messages import QUARANTINE_EXPLAIN_PATH, QUARANTINE_PATH, ExplainQuarantine, ListQuarantine, Message
+from mdmfs.wire.service import Request
+from mdmfs.wire.stream import Address
+from tests.twins.clinic import OWNER, PROJECT, READER, Clinic, slice_of, slices
+from tests.twins.images import ROOT
+
+
+def refused_clinic(folder: Path) -> Clinic:
+    """Hold a series with two refused images, and one that is well."""
+    held = [*slices((1, 2, 3)), *slices((1,), series=2)]
+    for instance in held[:2]:
+        instance.BurnedInAnnotation = "YES"
+    return Clinic(folder, held)
+
+
+async def test_a_group_tells_why_and_names_nobody(tmp_path: Path) -> None:
+    """By series and reason; no UID, no Patient ID, nothing of a handle that a UID could make."""
+    clinic = refused_clinic(tmp_path)
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        (group,) = Quarantined(hospital.hospital).groups("").groups
+        assert (group.images, group.reason, group.project) == (2, "burned-in-annotation", PROJECT)
+        assert not group.is_registered
+        assert group.directory.startswith("/grid/medical/amc/neuro/sub-")
+        told = msgspec.json.encode(Quarantined(hospital.hospital).groups(PROJECT)).decode()
+        assert ROOT not in told
+        assert "TEST-1" not in told
+        assert Quarantined(hospital.hospital).groups("").groups[0].handle != group.handle
+        assert Quarantined(hospital.hospital).groups("cardio").groups == []
+
+
+async def test_real_uids_are_a_second_question_and_audited(tmp_path: Path) -> None:
+    """Without it an explanation has none; the audit log names who asked and for how many, and no UID."""
+    clinic = refused_clinic(tmp_path)
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        quarantined = Quarantined(hospital.hospital)
+        (group,) = quarantined.groups("").groups
+        before = len(hospital.audited())
+        found = await quarantined.explain(group.handle, "/CN=somebody", is_identified=False)
+        assert found.uids == []
+        assert "burned into the pixels" in found.what
+        assert len(hospital.audited()) == before
+        found = await quarantined.explain(group.handle, "/CN=somebody", is_identified=True)
+        assert {it.instance for it in found.uids} == {str(it.SOPInstanceUID) for it in clinic.pacs.held[:2]}
+        assert ROOT not in repr(found)
+        (entry,) = hospital.audited()[before:]
+        assert (entry["event"], entry["dn"], entry["count"]) == ("identification", "/CN=somebody", 2)
+        assert ROOT not in str(entry)
+        with pytest.raises(ConfigurationError, match="list again"):
+            await quarantined.explain("0000000000", "/CN=somebody", is_identified=False)
+
+
+async def test_what_was_registered_says_so(tmp_path: Path) -> None:
+    """A series that was put away keeps its place and its keys."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        for instance in clinic.pacs.held:
+            instance.PatientID = "TEST-2"
+        await Reconciliation(hospital.hospital.projects[PROJECT]).run(hospital.hospital)
+        (group,) = Quarantined(hospital.hospital).groups("").groups
+        assert (group.reason, group.images, group.is_registered) == ("moved-patient", 2, True)
+
+
+async def test_what_was_mended_can_be_tried_again(tmp_path: Path) -> None:
+    """Only what was never registered; the rest of the series appears with it."""
+    clinic = refused_clinic(tmp_path)
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        assert len(hospital.names()) == 1
+        quarantined = Quarantined(hospital.hospital)
+        (group,) = quarantined.groups("").groups
+        for instance in clinic.pacs.held:
+            instance.BurnedInAnnotation = "NO"
+        assert (await hospital.harvest()).registered == 0
+        assert await quarantined.retry(group.handle) == 2
+        assert (await hospital.harvest()).registered == 2
+        assert len(hospital.names()) == 4
+        for instance in clinic.pacs.held[:3]:
+            instance.PatientID = "TEST-2"
+        await Reconciliation(hospital.hospital.projects[PROJECT]).run(hospital.hospital)
+        (group,) = quarantined.groups("").groups
+        assert await quarantined.retry(group.handle) == 0
+
+
+async def test_only_the_hospitals_own_certificate_asks(tmp_path: Path) -> None:
+    """Nobody else learns even that there is anything."""
+    clinic = Clinic(tmp_path, [slice_of(1)])
+    async with clinic.open() as hospital:
+        routes = quarantine_routes(hospital.hospital)
+        messages: dict[str, Message] = {
+            QUARANTINE_PATH: ListQuarantine(),
+            QUARANTINE_EXPLAIN_PATH: ExplainQuarantine("0000000000"),
+        }
+        for path, message in messages.items():
+
+            async def body(message: Message = message) -> bytes:
+                return msgspec.msgpack.encode(message)
+
+            request = Request("POST", path, {}, READER, Address("192.0.2.7", 1), body)
+            with pytest.raises(AccessDeniedError):
+                await routes["POST", path](request)
+        assert OWNER.dn == hospital.hospital.dn
+
+
+def test_explanations_are_of_reasons_that_there_are() -> None:
+    """And none is empty."""
+    assert set(EXPLANATIONS) <= set(Reason)
+    assert all(it.what and it.advice for it in EXPLANATIONS.values())
