@@ -1,4 +1,4 @@
-"""``mdmfs hospitald`` and ``mdmfs keystored``: the daemons, in the foreground, until SIGTERM or Ctrl-C."""
+"""``mdmfs hospitald``, ``keystored`` and ``metadatad``: the daemons, in the foreground, until SIGTERM or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.daemon import run_hospital
 from mdmfs.keystore.configuration import KeystoreConfiguration
 from mdmfs.keystore.service import run_keystore
+from mdmfs.metadata.configuration import MetadataConfiguration
+from mdmfs.metadata.service import run_metadata
 from mdmfs.wire.metrics import serving_metrics
 from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.wire.process import forbid_core_dumps
@@ -38,6 +40,15 @@ def keystored(configuration: pathlib.Path) -> None:
     settings = KeystoreConfiguration.read(configuration)
     with serving_metrics(settings.metrics):
         run_until_told(run_keystore, settings)
+
+
+@click.command()
+@click.argument("configuration", type=_FILE)
+def metadatad(configuration: pathlib.Path) -> None:
+    """Let a hospital's images be found by their attributes."""
+    settings = MetadataConfiguration.read(configuration)
+    with serving_metrics(settings.metrics):
+        run_until_told(run_metadata, settings)
 
 
 def run_until_told(run: Callable[..., Awaitable[None]], *arguments: Any) -> None:  # noqa: ANN401 - passed on as they are

@@ -1,4 +1,4 @@
-"""``mdmfs demo``: a hospital, three keystores and a mount on this machine, on synthetic patients."""
+"""``mdmfs demo``: a hospital, keystores, a metadata service and a mount on this machine, on synthetic patients."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CHECK_DEADLINE = 5.0
 def demo(
     state: pathlib.Path, mount: pathlib.Path | None, pacs: str, inclusion: pathlib.Path | None, *, is_check: bool
 ) -> None:
-    """Show mdmfs at work: a PACS, a hospital, three keystores and a mount, until Ctrl-C."""
+    """Show mdmfs at work: a PACS, a hospital, keystores, a metadata service and a mount, until Ctrl-C."""
     # SIGINT too: a shell that starts us in the background lets us ignore it
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -64,6 +64,7 @@ def _start(site: Site, processes: Processes, *, has_own_pacs: bool) -> None:
         fill_pacs(site)
         processes.start_pacs()
     processes.start_keystores()
+    processes.start_metadata()
     processes.start_hospital()
     _register(site)
 

@@ -9,11 +9,12 @@ from typing import Final
 import click
 
 from mdmfs.cli.audit import audit
-from mdmfs.cli.daemons import hospitald, keystored
+from mdmfs.cli.daemons import hospitald, keystored, metadatad
 from mdmfs.cli.deidentify import deidentify_files
 from mdmfs.cli.demonstration import demo
 from mdmfs.cli.doctor import doctor
 from mdmfs.cli.facl import getfacl, setfacl
+from mdmfs.cli.find import find
 from mdmfs.cli.harvest import harvest
 from mdmfs.cli.initiation import init
 from mdmfs.cli.keys import keys
@@ -42,9 +43,15 @@ def cli(log_level: str) -> None:
 
 
 _COMMANDS: Final = (
+<<<<<<< HEAD
     *(init, hospitald, keystored, harvest, reconcile, rerender, withdraw, subject, quarantine),
     *(keys, shelf, audit, doctor),
     *(mount, umount, getfacl, setfacl, inspect, unseal),
+=======
+    *(init, hospitald, keystored, metadatad, doctor),
+    *(harvest, reconcile, rerender, withdraw, subject, keys, shelf, audit),
+    *(mount, umount, find, getfacl, setfacl, inspect, unseal),
+>>>>>>> 041876e (Serve what is found: metadatad, told of images by the hospital's outbox, and mdmfs find over all hospitals)
     *(policy, deidentify_files, demo),
 )
 for _command in _COMMANDS:

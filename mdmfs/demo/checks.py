@@ -36,6 +36,10 @@ TRIALS: tuple[tuple[str, Trial], ...] = (
     ("no planted identifier outside the hospital", trials.nothing_identifying),
     ("a stranger sees and opens nothing", trials.stranger_gets_nothing),
     ("no certificate, or one of another CA: nothing", trials.outsiders_get_nothing),
+    (
+        "series are found by attributes, by whom may read them only; kill -9 loses nothing",
+        trials.attributes_find_images,
+    ),
     ("flipped, cut or swapped ciphertext: EIO or a fresh fetch, never wrong bytes", trials.damage_is_noticed),
     ("one keystore stopped: everything reads; two: a clear error in time; one back: reads", trials.keystores_may_fail),
     ("PACS stopped: cached files read, others fail in time, listings work", trials.pacs_may_fail),

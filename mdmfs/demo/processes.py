@@ -24,7 +24,7 @@ _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Processes:
-    """Everything that runs for a site, by name: ``pacs``, ``hospital``, ``keystore-1`` ..., ``mount-USER``."""
+    """Everything that runs for a site: ``pacs``, ``hospital``, ``metadata``, ``keystore-1`` ..., ``mount-USER``."""
 
     def __init__(self, site: Site) -> None:
         """Know a site of which nothing runs yet."""
@@ -46,6 +46,11 @@ class Processes:
         """Start a keystored, from 1."""
         command = ["-m", "mdmfs.cli", "keystored", str(self._site.keystore_file(number))]
         self._start(f"keystore-{number}", command, _listens(self._site.ports.keystores[number - 1]))
+
+    def start_metadata(self) -> None:
+        """Start metadatad."""
+        command = ["-m", "mdmfs.cli", "metadatad", str(self._site.metadata_file)]
+        self._start("metadata", command, _listens(self._site.ports.metadata))
 
     def start_keystores(self) -> None:
         """Start them all."""
@@ -152,5 +157,5 @@ def _answers(mountpoint: pathlib.Path) -> bool:
 
 
 def _last_to_first(name: str) -> int:
-    order = ("mount", "hospital", "keystore", "pacs")
+    order = ("mount", "hospital", "metadata", "keystore", "pacs")
     return order.index(name.partition("-")[0])

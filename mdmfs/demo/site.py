@@ -37,15 +37,16 @@ class Ports:
     pacs: int
     dicom: int
     """The hospital's own SCP."""
+    metadata: int
 
     @classmethod
     def free(cls) -> Ports:
         """Find ports that are free now."""
-        with_sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(KEYSTORES + 3)]
+        with_sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(KEYSTORES + 4)]
         numbers = [opened.getsockname()[1] for opened in with_sockets]
         for opened in with_sockets:
             opened.close()
-        return cls(numbers[0], tuple(numbers[3:]), numbers[1], numbers[2])
+        return cls(numbers[0], tuple(numbers[4:]), numbers[1], numbers[2], numbers[3])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,6 +73,11 @@ class Site:
     def hospital_directory(self) -> pathlib.Path:
         """What the hospital keeps."""
         return self.state / "hospital" / "data"
+
+    @property
+    def metadata_file(self) -> pathlib.Path:
+        """The metadata service's configuration."""
+        return self.state / "metadata" / "metadata.toml"
 
     @property
     def logs(self) -> pathlib.Path:
@@ -113,6 +119,7 @@ def make_site(state: pathlib.Path, *, pacs: str, inclusion: pathlib.Path | None,
     )
     site.logs.mkdir()
     _write_hospital(site, pacs or f"{PACS_TITLE}@127.0.0.1:{site.ports.pacs}", inclusion)
+    _write(site.metadata_file, _metadata_toml(site))
     for number in range(1, KEYSTORES + 1):
         _write(site.keystore_file(number), _keystore_toml(site, number))
     for user in site.pki.users:
@@ -176,6 +183,10 @@ recall_deadline = {site.deadline}
 listen = "127.0.0.1:{site.ports.dicom}"
 settle = 0
 
+[metadata]
+address = "127.0.0.1:{site.ports.metadata}"
+dn = "{site.pki.dns["metadata"]}"
+
 [[pacs]]
 name = "main"
 address = "{pacs}"
@@ -218,6 +229,17 @@ hospitals = ["{site.pki.dns["hospital"]}"]
 {_tls_toml(name)}"""
 
 
+def _metadata_toml(site: Site) -> str:
+    return f"""\
+[metadata]
+listen = "127.0.0.1:{site.ports.metadata}"
+database = "data/metadata.sqlite"
+hospital = "{site.pki.dns["hospital"]}"
+
+[tls]
+{_tls_toml("metadata")}"""
+
+
 def _mount_toml(site: Site, user: str) -> str:
     return f"""\
 trust = "../pki/ca.pem"
@@ -235,6 +257,11 @@ proxy = "../pki/{user}.proxy"
 [cache]
 directory = "{user}-cache"
 size = "2 GiB"
+
+[[metadata]]
+name = "{HOSPITAL}"
+address = "127.0.0.1:{site.ports.metadata}"
+dn = "{site.pki.dns["metadata"]}"
 {_keystore_peers(site)}"""
 
 

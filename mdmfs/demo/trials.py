@@ -148,6 +148,7 @@ def nothing_identifying(ground: Ground) -> str:
         (seen / "wire").write_bytes(_heard(ground, READER))
         _copy_logs(site, seen)
         zones = [seen, ground.mountpoint, site.state / "worker"]
+        zones += [site.state / "metadata"]
         zones += [site.state / f"keystore-{number}" for number in range(1, len(site.ports.keystores) + 1)]
         for zone in zones:
             expect(any(path.is_file() for path in zone.rglob("*")), f"there is nothing to search in {zone}")
@@ -159,7 +160,7 @@ def nothing_identifying(ground: Ground) -> str:
             env={**os.environ, "LC_ALL": "C"},
         )
     expect(searched.returncode == 1, f"planted values in {searched.stdout.split()[:3]} {searched.stderr[:200]}")
-    return f"{len(planted)} values in none of files, names, attributes, caches, logs, wire, keystores"
+    return f"{len(planted)} values in none of files, names, attributes, caches, logs, wire, keystores, metadata"
 
 
 def stranger_gets_nothing(ground: Ground) -> str:
@@ -184,7 +185,7 @@ def stranger_gets_nothing(ground: Ground) -> str:
 
 def outsiders_get_nothing(ground: Ground) -> str:
     """Connect to every daemon without a certificate, and with one of another CA; the reader's own gets an answer."""
-    ports = (ground.site.ports.hospital, *ground.site.ports.keystores)
+    ports = (ground.site.ports.hospital, ground.site.ports.metadata, *ground.site.ports.keystores)
     with tempfile.TemporaryDirectory() as folder:
         foreign = make_pki(pathlib.Path(folder), keystores=1, now=dt.datetime.now(dt.UTC)).users[READER]
         contexts = [
@@ -266,6 +267,32 @@ def pacs_may_fail(ground: Ground) -> str:
         ground.processes.start_pacs()
     back = _eventually(cold[-1].read_bytes)
     return f"cold file: {refused}; {listed} names listed; read {back:.1f} s after the PACS was back"
+
+
+def attributes_find_images(ground: Ground) -> str:
+    """Ask for series by what their headers say, as the reader and as the stranger; kill the service and ask again."""
+    reader = ["--configuration", str(ground.site.mount_file(READER))]
+    by_name = {path.parent for path in ground.files()}
+    everything = _found("", *reader)
+    expect(len(everything) == len(by_name), f"{len(everything)} series are found and {len(by_name)} are on the mount")
+    wanted = {
+        f"{path.parent.parent.name}/{path.parent.name}" for path in ground.files() if path.parent.name[-2:] == "CT"
+    }
+    told = _found('Modality == "CT" and Rows == 512 order by StudyDate desc', *reader)
+    expect({"/".join(one.split("/")[-2:]) for one in told} <= wanted and bool(told), f"CT series: {told}")
+    stranger = ["--configuration", str(ground.site.mount_file(STRANGER))]
+    expect(not _found("", *stranger), "the stranger finds something")
+    ground.processes.stop("metadata", signal.SIGKILL)
+    try:
+        refused = _mdmfs("find", "", "--timeout", "2", *reader)
+        expect(refused.returncode != 0 and "no metadata service answered" in refused.stderr, refused.stderr[:200])
+    finally:
+        ground.processes.start_metadata()
+    begun = time.monotonic()
+    while _mdmfs("find", "", *reader).stdout.split() != everything:
+        expect(time.monotonic() - begun < RECOVERY_SECONDS, "it does not come back after kill -9")
+    back = time.monotonic() - begun
+    return f"{len(everything)} series, {len(told)} by a query; the stranger none; back after {back:.1f} s"
 
 
 def mount_may_be_killed(ground: Ground) -> str:
@@ -382,6 +409,22 @@ def _run(*command: str) -> str:
     )
     expect(done.returncode == 0, f"{command[0]} ends with {done.returncode}: {done.stderr.strip()[:200]}")
     return done.stdout
+
+
+def _found(query: str, *options: str) -> list[str]:
+    done = _mdmfs("find", query, *options)
+    expect(done.returncode == 0, f"mdmfs find ends with {done.returncode}: {done.stderr.strip()[:200]}")
+    return done.stdout.split()
+
+
+def _mdmfs(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 our own program
+        [sys.executable, "-m", "mdmfs.cli", "--log-level", "error", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=PROGRAM_SECONDS,
+    )
 
 
 def _program(name: str) -> str:

@@ -10,7 +10,7 @@ import msgspec
 from mdmfs.hospital.dicom.pacs import ClinicalHours, PacsAddress, Politeness, RetrievalService
 from mdmfs.hospital.dicom.security import DicomTls
 from mdmfs.hospital.dicom.senders import Sender
-from mdmfs.hospital.ledger.records import MAX_DESTINATION_BYTES
+from mdmfs.hospital.ledger.records import MAX_DESTINATION_BYTES, METADATA
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
 from mdmfs.pki.tls import Credential
@@ -108,6 +108,15 @@ class KeySettings(Settings, frozen=True):
     """w: how many keystores must have acknowledged before a file is visible; 0 stands for all but one."""
 
 
+class MetadataPeer(Settings, frozen=True):
+    """The hospital's metadata service; without it nothing can be found by attributes, and no records are kept."""
+
+    address: str
+    """``HOST:PORT``."""
+    dn: str
+    """Of its certificate; no other is accepted."""
+
+
 class HospitalConfiguration(Settings, frozen=True):
     """The whole file; relative paths count from its folder (``path``)."""
 
@@ -117,6 +126,7 @@ class HospitalConfiguration(Settings, frozen=True):
     keystores: list[KeystorePeer]
     keys: KeySettings = KeySettings()
     dicom: DicomSettings | None = None
+    metadata: MetadataPeer | None = None
     folder: str = "."
     """Where the configuration lies; set by ``read``."""
 
@@ -177,6 +187,9 @@ class HospitalConfiguration(Settings, frozen=True):
             if len(set(names)) != len(names) or not all(map(_is_name, names)):
                 message = "each PACS and each keystore has a name of its own, printable and at most 128 bytes long"
                 raise ConfigurationError(message)
+        if METADATA in {entry.name for entry in self.keystores}:
+            message = f"no keystore may be called {METADATA}: that is the metadata service's name"
+            raise ConfigurationError(message)
         if not 1 <= threshold <= self.required_keystores <= total:
             message = (
                 f"keys: threshold {threshold} <= required {self.required_keystores} <= {total} keystores does not hold"

@@ -17,7 +17,7 @@ import trio
 from mdmfs.access.acl import Acl, Entry, EntryKind, Right
 from mdmfs.hospital.audit.witnesses import deposit_checkpoints
 from mdmfs.hospital.bell import Bell
-from mdmfs.hospital.configuration import HospitalConfiguration, PacsEntry
+from mdmfs.hospital.configuration import HospitalConfiguration, MetadataPeer, PacsEntry
 from mdmfs.hospital.dav.face import DavFace
 from mdmfs.hospital.deid.policy import Policy
 from mdmfs.hospital.dicom.move import Destination, Moves
@@ -33,6 +33,7 @@ from mdmfs.hospital.keys.face import key_routes
 from mdmfs.hospital.keys.lies import recording_lies
 from mdmfs.hospital.keys.tasks import Tasks
 from mdmfs.hospital.lmdb_store import LmdbStore
+from mdmfs.hospital.metadata.delivery import MetadataService, deliver_metadata
 from mdmfs.hospital.projects import NOBODY, read_patient_list, read_projects
 from mdmfs.hospital.quarantined import quarantine_routes
 from mdmfs.hospital.registration.deposit import deposit
@@ -61,7 +62,7 @@ from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
 from mdmfs.pki.tls import ServerContexts
 from mdmfs.wire.nursery import open_plain_nursery
-from mdmfs.wire.peers import open_keystores
+from mdmfs.wire.peers import open_client, open_keystores
 from mdmfs.wire.server import serve
 from mdmfs.wire.service import Service
 from mdmfs.wire.stream import Address
@@ -109,7 +110,12 @@ async def _run(
         nursery.start_soon(hospital.audit.run)
         nursery.start_soon(recalls.run)
         nursery.start_soon(deposit, hospital)
-        nursery.start_soon(keep_current, hospital)
+        if configuration.metadata is None:
+            nursery.start_soon(keep_current, hospital)
+        else:
+            told = _open_metadata(configuration.metadata, configuration, nursery)
+            nursery.start_soon(keep_current, hospital, told.peer)
+            nursery.start_soon(deliver_metadata, hospital, told)
         nursery.start_soon(deposit_checkpoints, hospital)
         nursery.start_soon(end_what_is_over, hospital)
         nursery.start_soon(end_what_has_ended, hospital)
@@ -134,6 +140,11 @@ async def _run(
         bound = await nursery.start(serve, service, contexts, configuration.listen)
         log.info("hospital is open", name=hospital.name, projects=sorted(hospital.projects), files=_count(hospital))
         task_status.started(bound)
+
+
+def _open_metadata(peer: MetadataPeer, configuration: HospitalConfiguration, nursery: trio.Nursery) -> MetadataService:
+    client = open_client(peer.address, peer.dn, configuration.credential, configuration.anchors)
+    return MetadataService.of(client, nursery)
 
 
 async def _assemble(
@@ -168,6 +179,7 @@ async def _assemble(
         outbox=Bell(),
         feed=Feed(store),
         clock=time.time,
+        has_metadata=configuration.metadata is not None,
     )
     _refuse_unknown_pacs(hospital)
     hospital.staging.retain(functools.partial(is_current, hospital))

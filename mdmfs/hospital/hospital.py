@@ -57,6 +57,8 @@ class Hospital:
     """Rings when something for the keystores is committed."""
     feed: Feed
     clock: Callable[[], float]
+    has_metadata: bool = False
+    """Whether a metadata service is told of images and records."""
     leases: Leases = dataclasses.field(default_factory=Leases)
     turns: Turns = dataclasses.field(default_factory=Turns)
     """Who registers a series: harvest and trigger may come upon the same one."""

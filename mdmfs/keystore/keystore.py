@@ -12,11 +12,9 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, TypeVar
 
 import structlog
-import trio
 
 from mdmfs.access.acl import ACL_ID_SIZE, Acl
 from mdmfs.keystore import witness
-from mdmfs.keystore.currency import Currency
 from mdmfs.keystore.handout import Handout
 from mdmfs.keystore.notary import Notary
 from mdmfs.keystore.shelf import AclRecord, Draft, EpochRecord, KeyRecord, Page, Shelf, Tombstone
@@ -31,6 +29,7 @@ from mdmfs.model.errors import (
 from mdmfs.model.identity import Dn, Principal
 from mdmfs.model.names import Guid
 from mdmfs.sharing.shamir import Share
+from mdmfs.wire.currency import NOTHING_KNOWN, Currency, Hearing, KnownEpoch
 from mdmfs.wire.messages import (
     MAX_BATCH,
     AskEpoch,
@@ -58,8 +57,6 @@ from mdmfs.wire.messages import (
 MAX_ALIASES: Final = 64
 MAX_CHAIN: Final = 256
 MAX_ACL_VERSION: Final = 2**63 - 1
-MAX_MARK_SIZE: Final = 64
-LONGEST_WAIT: Final = 300.0
 GUIDS_A_LINE: Final = 100
 BRIEF_BATCH: Final = 8
 """A thread costs 0.2 ms, a record that is in memory some 5 us, one that is on disk seldom more than the thread."""
@@ -87,6 +84,7 @@ class Keystore:
         self._notary = notary
         self._shelf = shelf
         self._currency = currency or Currency()
+        self._hearing = Hearing(self._currency, self._known_epoch, self._know_epoch)
         self._hospitals = frozenset(hospitals)
         self._clock = clock
         """Seconds since the epoch."""
@@ -185,35 +183,22 @@ class Keystore:
 
     async def epoch(self, principal: Principal, message: AskEpoch) -> EpochHeld:
         """Tell up to where the calling hospital's changes are known; waits as ``AskEpoch`` says."""
-        owner = self._owner(principal)
-        await trio.sleep(min(max(message.wait, 0.0), self._currency.seconds_left(owner), LONGEST_WAIT))
-        return await self._epoch_held(owner)
+        return await self._hearing.epoch(self._owner(principal), message)
 
     async def confirm(self, principal: Principal, message: ConfirmEpoch) -> EpochHeld:
         """Believe the calling hospital that all its changes up to an epoch have been told; from here on it is current.
 
         Raises ``MalformedMessageError`` for a nonce that is not known: then the hospital asks again.
         """
-        owner = self._owner(principal)
-        if not 0 <= message.epoch <= MAX_ACL_VERSION or len(message.mark) > MAX_MARK_SIZE:
-            reason = f"an epoch is between 0 and {MAX_ACL_VERSION}, and its mark has at most {MAX_MARK_SIZE} bytes"
-            raise MalformedMessageError(reason)
-        drawn = self._currency.take_nonce(owner, message.nonce)
-        if drawn is None:
-            reason = "the nonce is not known here, or was used: ask for the epoch again"
-            raise MalformedMessageError(reason)
-        record = EpochRecord(epoch=message.epoch, mark=message.mark)
-        if await self._shelf.read(lambda page: page.epoch(owner), is_brief=True) != record:
-            await self._shelf.write(lambda draft: draft.put_epoch(owner, record))
-        if not self._currency.is_current(owner):
-            self._log.info("current", dn=owner, epoch=message.epoch)
-        self._currency.confirm(owner, drawn)
-        return await self._epoch_held(owner)
+        return await self._hearing.confirm(self._owner(principal), message)
 
-    async def _epoch_held(self, owner: str) -> EpochHeld:
+    async def _known_epoch(self, owner: str) -> KnownEpoch:
         held = await self._shelf.read(lambda page: page.epoch(owner), is_brief=True)
-        epoch, mark = (0, b"") if held is None else (held.epoch, held.mark)
-        return EpochHeld(epoch, mark, self._currency.is_current(owner), self._currency.draw_nonce(owner))
+        return NOTHING_KNOWN if held is None else KnownEpoch(held.epoch, held.mark)
+
+    async def _know_epoch(self, owner: str, known: KnownEpoch) -> None:
+        record = EpochRecord(epoch=known.epoch, mark=known.mark)
+        await self._shelf.write(lambda draft: draft.put_epoch(owner, record))
 
     def _owner(self, principal: Principal) -> str:
         self._refuse_expired(principal)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
-
 import trio
 
 from mdmfs.keystore.configuration import KeystoreConfiguration
 from mdmfs.keystore.keystore import Keystore
 from mdmfs.keystore.lmdb_shelf import open_lmdb_shelf
 from mdmfs.keystore.notary import Notary
-from mdmfs.model.identity import Principal
 from mdmfs.pki.tls import ServerContexts
 from mdmfs.wire.messages import (
     CERTIFY_PATH,
@@ -30,17 +26,14 @@ from mdmfs.wire.messages import (
     Certify,
     Collect,
     ConfirmEpoch,
-    Message,
     Register,
     SetAcls,
     Unregister,
     Witness,
 )
 from mdmfs.wire.server import serve
-from mdmfs.wire.service import Reply, Request, Respond, Service
+from mdmfs.wire.service import Service, responding
 from mdmfs.wire.stream import Address
-
-M = TypeVar("M", bound=Message)
 
 
 async def run_keystore(
@@ -66,22 +59,15 @@ def keystore_service(keystore: Keystore, name: str) -> Service:
     return Service(
         f"keystore {name}",
         {
-            ("POST", REGISTER_PATH): _responding(Register, keystore.register),
-            ("POST", COLLECT_PATH): _responding(Collect, keystore.collect),
-            ("POST", UNREGISTER_PATH): _responding(Unregister, keystore.unregister),
-            ("POST", SET_ACLS_PATH): _responding(SetAcls, keystore.set_acls),
-            ("POST", STATUS_PATH): _responding(AskStatus, keystore.status),
-            ("POST", EPOCH_PATH): _responding(AskEpoch, keystore.epoch),
-            ("POST", CONFIRM_PATH): _responding(ConfirmEpoch, keystore.confirm),
-            ("POST", CERTIFY_PATH): _responding(Certify, keystore.certify),
-            ("POST", WITNESS_PATH): _responding(Witness, keystore.witness),
-            ("POST", WITNESSED_PATH): _responding(AskWitnessed, keystore.witnessed),
+            ("POST", REGISTER_PATH): responding(Register, keystore.register),
+            ("POST", COLLECT_PATH): responding(Collect, keystore.collect),
+            ("POST", UNREGISTER_PATH): responding(Unregister, keystore.unregister),
+            ("POST", SET_ACLS_PATH): responding(SetAcls, keystore.set_acls),
+            ("POST", STATUS_PATH): responding(AskStatus, keystore.status),
+            ("POST", EPOCH_PATH): responding(AskEpoch, keystore.epoch),
+            ("POST", CONFIRM_PATH): responding(ConfirmEpoch, keystore.confirm),
+            ("POST", CERTIFY_PATH): responding(Certify, keystore.certify),
+            ("POST", WITNESS_PATH): responding(Witness, keystore.witness),
+            ("POST", WITNESSED_PATH): responding(AskWitnessed, keystore.witnessed),
         },
     )
-
-
-def _responding(kind: type[M], answer: Callable[[Principal, M], Awaitable[Message]]) -> Respond:
-    async def respond(request: Request) -> Reply:
-        return Reply(await answer(request.principal, await request.read(kind)))
-
-    return respond

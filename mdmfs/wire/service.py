@@ -82,6 +82,15 @@ Answer = Reply | Document | StreamReply
 Respond = Callable[[Request], Awaitable[Answer]]
 
 
+def responding(kind: type[T], answer: Callable[[Principal, T], Awaitable[Message]]) -> Respond:
+    """Make what responds to messages of one kind with messages, for the principal that sends them."""
+
+    async def respond(request: Request) -> Reply:
+        return Reply(await answer(request.principal, await request.read(kind)))
+
+    return respond
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Service:
     """The routes of a zone: (method, path) to what responds; a path that ends with ``/`` stands for all below it.

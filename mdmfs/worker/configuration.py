@@ -60,6 +60,17 @@ class CacheSettings(Settings, frozen=True):
     """Bytes, or a number with KiB, MiB, GiB or TiB."""
 
 
+class MetadataPeer(Settings, frozen=True):
+    """``[[metadata]]``: one hospital's metadata service; questions go to all of them."""
+
+    name: str
+    """Of the hospital; for people, when it does not answer."""
+    address: str
+    """``HOST:PORT``."""
+    dn: str
+    """Of its certificate; no other is accepted."""
+
+
 class MountConfiguration(Settings, frozen=True):
     """All of it; paths are relative to the configuration's folder."""
 
@@ -70,6 +81,7 @@ class MountConfiguration(Settings, frozen=True):
     mount: MountSettings = MountSettings()
     credential: CredentialSettings = CredentialSettings()
     cache: CacheSettings = CacheSettings()
+    metadata: tuple[MetadataPeer, ...] = ()
     file: str = "mount.toml"
     """The configuration itself; set by ``read``."""
 
@@ -84,6 +96,9 @@ class MountConfiguration(Settings, frozen=True):
         """Raise ``ConfigurationError`` for what no mount could run with."""
         if not self.keystores or len({peer.name for peer in self.keystores}) != len(self.keystores):
             message = "[[keystores]] names every keystore once, and at least one"
+            raise ConfigurationError(message)
+        if len({peer.name for peer in self.metadata}) != len(self.metadata):
+            message = "[[metadata]] names every service once"
             raise ConfigurationError(message)
         if self.mount.deadline <= 0 or self.mount.lease_wait <= 0:
             message = "[mount] deadline and lease_wait are numbers of seconds above 0"

@@ -25,6 +25,7 @@ from mdmfs.hospital.deid.refusal import Reason
 from mdmfs.hospital.projects import ProjectFile
 from mdmfs.hospital.release.audit import Event
 from mdmfs.keystore import configuration as keystore_configuration
+from mdmfs.metadata.configuration import MetadataFile
 from mdmfs.metadata.query import parse
 from mdmfs.metadata.schema import IMAGE_ATTRIBUTES
 from mdmfs.wire.configuration import read_configuration
@@ -44,6 +45,7 @@ FILES: Final = {
     "hospital.toml": HospitalConfiguration,
     "A project": ProjectFile,
     "keystore.toml": keystore_configuration._File,  # noqa: SLF001 the file's own shape
+    "metadata.toml": MetadataFile,
     "mount.toml": MountConfiguration,
 }
 

@@ -16,7 +16,7 @@ from mdmfs.metadata.store.collections import define
 from mdmfs.metadata.store.database import Database, open_database
 from mdmfs.metadata.store.entries import forget, put_images, put_records, show_series
 from mdmfs.metadata.store.finding import Reader
-from mdmfs.metadata.store.rights import Classes, set_acl
+from mdmfs.metadata.store.rights import Classes, set_acls
 from mdmfs.metadata.store.tables import ABOUT, CLASSES, COLLECTIONS, IMAGES, METADATA, SERIES
 from mdmfs.model.errors import BusyError, ConfigurationError, MalformedMessageError, MalformedQueryError, StoreError
 from mdmfs.model.identity import Dn, Principal
@@ -71,7 +71,7 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def database(shared: Database) -> Database:
     """Give a store in which nothing is but ACLs that say who may read."""
     shared.write_now(emptied)
-    shared.write_now(lambda c: [set_acl(c, one) for one in (acl(ROOT), acl(OPEN), acl(NARROW, "/O=x/CN=nobody"))])
+    shared.write_now(lambda c: set_acls(c, [acl(ROOT), acl(OPEN), acl(NARROW, "/O=x/CN=nobody")]))
     return shared
 
 
@@ -192,23 +192,23 @@ def test_the_end_of_a_key_takes_its_records_away(database: Database) -> None:
 def test_a_later_version_of_an_acl_counts_and_an_earlier_one_does_not(database: Database) -> None:
     """For what is there already, and without touching it."""
     registered(database, images())
-    assert database.write_now(lambda c: set_acl(c, acl(OPEN, "/O=x/CN=nobody", 3))) is Outcome.DONE
+    assert database.write_now(lambda c: set_acls(c, [acl(OPEN, "/O=x/CN=nobody", 3)])) == [Outcome.DONE]
     assert found(database, "") == []
-    assert database.write_now(lambda c: set_acl(c, acl(OPEN, version=2))) is Outcome.CONFLICT
+    assert database.write_now(lambda c: set_acls(c, [acl(OPEN, version=2)])) == [Outcome.CONFLICT]
     assert found(database, "") == []
-    assert database.write_now(lambda c: set_acl(c, acl(OPEN, version=4))) is Outcome.DONE
+    assert database.write_now(lambda c: set_acls(c, [acl(OPEN, version=4)])) == [Outcome.DONE]
     assert found(database, "") == [PATH]
 
 
 def test_one_series_can_be_taken_from_many_by_its_own_acl(database: Database) -> None:
     """Those that said the same until then stay as they were."""
     own = [bytes([50 + number]) * 16 for number in range(5)]
-    database.write_now(lambda c: [set_acl(c, acl(one)) for one in own])
+    database.write_now(lambda c: set_acls(c, [acl(one) for one in own]))
     for number, acl_id in enumerate(own):
         registered(database, images(number, path=f"{PATH}-{number}", chain=[[ROOT, acl_id]]))
-    database.write_now(lambda c: set_acl(c, acl(own[2], "/O=x/CN=stranger", 2)))
+    database.write_now(lambda c: set_acls(c, [acl(own[2], "/O=x/CN=stranger", 2)]))
     assert found(database, "") == [f"{PATH}-{number}" for number in (0, 1, 3, 4)]
-    database.write_now(lambda c: set_acl(c, acl(ROOT, "/O=x/CN=stranger", 2)))
+    database.write_now(lambda c: set_acls(c, [acl(ROOT, "/O=x/CN=stranger", 2)]))
     assert (found(database, ""), found(database, "", STRANGER)) == ([], [f"{PATH}-2"])
 
 
@@ -217,7 +217,7 @@ def test_a_change_above_many_series_writes_no_row_of_theirs(database: Database) 
     for number in range(20):
         registered(database, images(number, path=f"{PATH}-{number}"))
     before = database.read_now(lambda c: c.execute(sa.select(SERIES.c["class"]).distinct()).scalars().all())
-    database.write_now(lambda c: set_acl(c, acl(ROOT, "/O=x/CN=stranger", 2)))
+    database.write_now(lambda c: set_acls(c, [acl(ROOT, "/O=x/CN=stranger", 2)]))
     assert database.read_now(lambda c: c.execute(sa.select(SERIES.c["class"]).distinct()).scalars().all()) == before
     assert found(database, "") == []
 

@@ -104,6 +104,7 @@ class Clinic:
         self.required = 2
         self.staging_bytes = 2**30
         self.deadline = SECONDS
+        self.has_metadata = False
 
     @contextlib.asynccontextmanager
     async def open(self, *, deposits: bool = True) -> AsyncIterator[OpenClinic]:
@@ -152,6 +153,7 @@ class Clinic:
             outbox=Bell(),
             feed=Feed(self.store),
             clock=lambda: self.now,
+            has_metadata=self.has_metadata,
         )
 
 

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 import msgspec
 import trio
 
-from mdmfs.keystore.currency import Currency
 from mdmfs.keystore.keystore import Keystore
 from mdmfs.keystore.notary import Notary
 from mdmfs.model.errors import MdmfsError, PeerTimedOutError, PeerUnreachableError
 from mdmfs.model.identity import Dn, Principal
 from mdmfs.model.names import Guid
 from mdmfs.sharing.shamir import Share, split
+from mdmfs.wire.currency import Currency
 from mdmfs.wire.messages import (
     CERTIFY_PATH,
     COLLECT_PATH,

@@ -13,7 +13,7 @@ from mdmfs.access.acl import Acl, Entry, EntryKind
 from mdmfs.metadata.store.collections import define
 from mdmfs.metadata.store.database import Database
 from mdmfs.metadata.store.entries import put_images, put_records, show_series
-from mdmfs.metadata.store.rights import set_acl
+from mdmfs.metadata.store.rights import set_acls
 from mdmfs.model.identity import Dn, Fqan, Principal
 from mdmfs.model.names import Guid
 from mdmfs.model.subject import SubjectId
@@ -152,10 +152,8 @@ def fill(database: Database, twin: TwinMetadata, draw: random.Random, *, in_halv
     def fill_all(connection: object) -> None:
         known = [VersionedAcl(ids[number], 2, acl.encode()) for number, acl in enumerate(twin.acls)]
         early = [VersionedAcl(one.id, 1, random_acl(draw).encode()) for one in known]
-        for acl in early[:: 2 if in_halves else 1]:
-            set_acl(connection, acl)  # type: ignore[arg-type]
-        for acl in known[::3]:
-            set_acl(connection, acl)  # type: ignore[arg-type]
+        set_acls(connection, early[:: 2 if in_halves else 1])  # type: ignore[arg-type]
+        set_acls(connection, known[::3])  # type: ignore[arg-type]
         for series in twin.series:
             put_images(connection, images_message(series, named))  # type: ignore[arg-type]
             show_series(connection, series.path, is_visible=series.is_visible)  # type: ignore[arg-type]
@@ -168,8 +166,7 @@ def fill(database: Database, twin: TwinMetadata, draw: random.Random, *, in_halv
         for number, record in enumerate(twin.records):
             entry = record_entry(number, record, named)
             put_records(connection, PutRecords(record.project, record.collection, [entry]))  # type: ignore[arg-type]
-        for acl in known:
-            set_acl(connection, acl)  # type: ignore[arg-type]
+        set_acls(connection, known)  # type: ignore[arg-type]
 
     database.write_now(fill_all)
 

@@ -16,10 +16,11 @@ import structlog
 import trio
 
 from mdmfs.hospital.hospital import Hospital
-from mdmfs.hospital.ledger.records import Epoch, KeyChange, KeyChangeKind
+from mdmfs.hospital.ledger.records import METADATA, Epoch, KeyChange, KeyChangeKind
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.model.errors import MdmfsError, PeerTimedOutError
 from mdmfs.model.names import Guid
+from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.messages import Outcome, VersionedAcl
 from mdmfs.wire.nursery import open_plain_nursery
 
@@ -34,23 +35,25 @@ FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 2.0
 
 
-async def keep_current(hospital: Hospital) -> None:
-    """Keep every keystore current, until cancelled."""
+async def keep_current(hospital: Hospital, *others: Keystores) -> None:
+    """Keep every keystore current, and who else must hear of ACLs and tombstones, until cancelled."""
     async with trio.open_nursery() as nursery:
-        for keystore in hospital.keystores.names:
-            nursery.start_soon(_serve, keystore, hospital)
+        for peers in (hospital.keystores, *others):
+            for name in peers.names:
+                nursery.start_soon(_serve, name, hospital, peers)
 
 
-async def catch_up(keystore: str, hospital: Hospital) -> Epoch:
+async def catch_up(keystore: str, hospital: Hospital, peers: Keystores | None = None) -> Epoch:
     """Tell one keystore every change that it does not know, then that there is no more; gives the epoch it knows.
 
     Raises what a call raises; what was told until then stays told.
     """
-    held = await hospital.keystores.epoch(keystore, deadline=_soon())
+    peers = peers or hospital.keystores
+    held = await peers.epoch(keystore, deadline=_soon())
     for _ in range(MAX_ROUNDS):
         latest = hospital.store.read(lambda tx: tx.epochs.latest())
-        await _tell_after(Epoch(held.epoch, held.mark), latest, keystore, hospital)
-        held = await hospital.keystores.confirm(keystore, *latest, held.nonce, deadline=_soon())
+        await _tell_after(Epoch(held.epoch, held.mark), latest, keystore, hospital, peers)
+        held = await peers.confirm(keystore, *latest, held.nonce, deadline=_soon())
         await _acknowledge(keystore, latest.number, hospital)
         # not current, where telling took longer than a confirmation lasts: the next one has less to tell
         if held.is_current:
@@ -60,29 +63,31 @@ async def catch_up(keystore: str, hospital: Hospital) -> Epoch:
 
 
 def behind(tx: Transaction, hospital: Hospital, number: int) -> list[str]:
-    """Name the keystores that have not acknowledged an epoch.
+    """Name the keystores, and the metadata service, that have not acknowledged an epoch.
 
     A change is effective, whatever those do, when so many have that the others are fewer than the threshold.
     """
-    return [name for name in hospital.keystores.names if tx.epochs.acknowledged(name) < number]
+    names = [*hospital.keystores.names, *([METADATA] if hospital.has_metadata else ())]
+    return [name for name in names if tx.epochs.acknowledged(name) < number]
 
 
 def is_effective(tx: Transaction, hospital: Hospital, number: int) -> bool:
-    """Ask whether an epoch holds: n - k + 1 keystores have stored it."""
-    return len(behind(tx, hospital, number)) < hospital.threshold
+    """Ask whether an epoch holds: n - k + 1 keystores have stored it, and the metadata service."""
+    missing = behind(tx, hospital, number)
+    return METADATA not in missing and len(missing) < hospital.threshold
 
 
-async def _serve(keystore: str, hospital: Hospital) -> None:
+async def _serve(keystore: str, hospital: Hospital, peers: Keystores) -> None:
     failures = 0
     while True:
         change = hospital.outbox.next()
         try:
-            told = await catch_up(keystore, hospital)
+            told = await catch_up(keystore, hospital, peers)
             if failures:
                 log.info("a keystore is current again", keystore=keystore, epoch=told.number)
             failures = 0
             if hospital.store.read(lambda tx: tx.epochs.latest()) == told:
-                await _wait_until_due(keystore, hospital, change, told)
+                await _wait_until_due(keystore, hospital, peers, change, told)
         except MdmfsError as error:
             if not failures:
                 log.warning("a keystore cannot be kept current", keystore=keystore, reason=str(error))
@@ -91,7 +96,7 @@ async def _serve(keystore: str, hospital: Hospital) -> None:
             await trio.sleep(pause)
 
 
-async def _wait_until_due(keystore: str, hospital: Hospital, change: trio.Event, told: Epoch) -> None:
+async def _wait_until_due(keystore: str, hospital: Hospital, peers: Keystores, change: trio.Event, told: Epoch) -> None:
     """Wait for a new epoch, for the time of the next confirmation, or until the keystore breaks the connection off."""
     async with open_plain_nursery() as nursery:
 
@@ -103,7 +108,7 @@ async def _wait_until_due(keystore: str, hospital: Hospital, change: trio.Event,
                     nursery.cancel_scope.cancel()
 
         nursery.start_soon(wait_for_change, change)
-        await hospital.keystores.epoch(keystore, wait=BEAT, deadline=trio.current_time() + BEAT + DEADLINE)
+        await peers.epoch(keystore, wait=BEAT, deadline=trio.current_time() + BEAT + DEADLINE)
         nursery.cancel_scope.cancel()
 
 
@@ -112,30 +117,30 @@ async def _acknowledge(keystore: str, number: int, hospital: Hospital) -> None:
         await hospital.store.write(lambda tx: tx.epochs.acknowledge(keystore, number))
 
 
-async def _tell_after(known: Epoch, latest: Epoch, keystore: str, hospital: Hospital) -> None:
+async def _tell_after(known: Epoch, latest: Epoch, keystore: str, hospital: Hospital, peers: Keystores) -> None:
     """Tell what a keystore does not know; all there is, where what it knows is not of this history."""
     is_ours = hospital.store.read(lambda tx: tx.epochs.holds(known))
     if not is_ours:
         log.error("the hospital's store or the shelf was restored: all is told again", keystore=keystore)
     since = known.number if is_ours else 0
-    await _tell_tombstones(keystore, hospital, since, latest.number)
-    await _tell_acls(keystore, hospital, since, latest.number)
+    await _tell_tombstones(keystore, hospital, peers, since, latest.number)
+    await _tell_acls(keystore, hospital, peers, since, latest.number)
 
 
-async def _tell_tombstones(keystore: str, hospital: Hospital, since: int, until: int) -> None:
+async def _tell_tombstones(keystore: str, hospital: Hospital, peers: Keystores, since: int, until: int) -> None:
     for page in _pages(hospital.store, since, until):
         guids = [Guid(change.what) for change in page if change.kind is KeyChangeKind.TOMBSTONE]
         if guids:
-            outcomes = await hospital.keystores.unregister(keystore, guids, deadline=_soon())
+            outcomes = await peers.unregister(keystore, guids, deadline=_soon())
             _tell_refusals(keystore, outcomes, "a keystore does not destroy keys of ours")
 
 
-async def _tell_acls(keystore: str, hospital: Hospital, since: int, until: int) -> None:
+async def _tell_acls(keystore: str, hospital: Hospital, peers: Keystores, since: int, until: int) -> None:
     for page in _pages(hospital.store, since, until):
         ids = dict.fromkeys(change.what for change in page if change.kind is KeyChangeKind.ACL)
         acls = [acl for acl_id in ids if (acl := hospital.store.read(functools.partial(_versioned, acl_id=acl_id)))]
         if acls:
-            outcomes = await hospital.keystores.set_acls(keystore, acls, deadline=_soon())
+            outcomes = await peers.set_acls(keystore, acls, deadline=_soon())
             _tell_refusals(keystore, outcomes, "a keystore goes by other ACLs than ours")
 
 

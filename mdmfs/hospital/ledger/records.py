@@ -13,6 +13,8 @@ from mdmfs.model.names import Lfn
 from mdmfs.model.subject import SubjectId
 
 MAX_DESTINATION_BYTES: Final = 128
+METADATA: Final = "metadata"
+"""The metadata service's queue, and its name among those who must hear of every change: no keystore is called so."""
 
 
 class SeriesState(enum.IntEnum):

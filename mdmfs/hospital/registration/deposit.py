@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -12,6 +14,7 @@ import trio
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.ledger.records import OutboxItem, SeriesState
+from mdmfs.hospital.metadata.outgoing import send_shown
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import MdmfsError
@@ -31,7 +34,7 @@ async def deposit(hospital: Hospital) -> None:
     """Serve every keystore's queue, each at its own pace, until cancelled."""
     async with trio.open_nursery() as nursery:
         for keystore in hospital.keystores.names:
-            nursery.start_soon(_serve, keystore, hospital)
+            nursery.start_soon(serve_queue, keystore, hospital, functools.partial(_deliver, keystore, hospital))
 
 
 def show_deposited(tx: Transaction, key: SeriesKey, hospital: Hospital) -> None:
@@ -46,21 +49,24 @@ def show_deposited(tx: Transaction, key: SeriesKey, hospital: Hospital) -> None:
         pending = [guid for guid in guids if (file := tx.catalogue.file(guid)) and file.state is FileState.PENDING]
         tx.catalogue.show(pending, now=hospital.clock())
         tx.series.put(msgspec.structs.replace(series, state=SeriesState.VISIBLE))
+        if hospital.has_metadata:
+            send_shown(tx, series.lfn)
 
 
-async def _serve(keystore: str, hospital: Hospital) -> None:
+async def serve_queue(destination: str, hospital: Hospital, deliver: Callable[[OutboxItem], Awaitable[None]]) -> None:
+    """Deliver what lies in the outbox for one destination, in order, until cancelled; a failure is tried again."""
     failures = 0
     while True:
         arrival = hospital.outbox.next()
         try:
-            items = hospital.store.read(lambda tx: tx.outbox.peek(keystore, limit=_READ_AHEAD))
+            items = hospital.store.read(lambda tx: tx.outbox.peek(destination, limit=_READ_AHEAD))
             for item in items:
-                await _deliver(item, keystore, hospital)
+                await deliver(item)
             failures = 0
         except MdmfsError as error:
             pause = min(FIRST_PAUSE * 2**failures, LONGEST_PAUSE) * (0.5 + secrets.randbelow(1000) / 2000)
             log.warning(
-                "a keystore does not take its shares", keystore=keystore, reason=str(error), pause=round(pause, 1)
+                "a peer does not take what is for it", peer=destination, reason=str(error), pause=round(pause, 1)
             )
             failures = min(failures + 1, 10)
             await trio.sleep(pause)
@@ -69,7 +75,7 @@ async def _serve(keystore: str, hospital: Hospital) -> None:
             await arrival.wait()
 
 
-async def _deliver(item: OutboxItem, keystore: str, hospital: Hospital) -> None:
+async def _deliver(keystore: str, hospital: Hospital, item: OutboxItem) -> None:
     deposit = hospital.seal.open(keystore, item.payload)
     deadline = trio.current_time() + DEADLINE
     known = await hospital.keystores.set_acls(keystore, deposit.acls, deadline=deadline)
@@ -92,3 +98,5 @@ async def _deliver(item: OutboxItem, keystore: str, hospital: Hospital) -> None:
 
     await hospital.store.write(acknowledge)
     hospital.feed.bell.ring()
+    if hospital.has_metadata:
+        hospital.outbox.ring()

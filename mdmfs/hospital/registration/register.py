@@ -31,6 +31,8 @@ from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceFound, InstanceK
 from mdmfs.hospital.dicom.paging import LEAST_LIMIT
 from mdmfs.hospital.hospital import Hospital, KnownPacs, subject_of
 from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesRecord, SeriesState
+from mdmfs.hospital.metadata.attributes import NO_ATTRIBUTES, Attributes, attributes_of
+from mdmfs.hospital.metadata.outgoing import send_images
 from mdmfs.hospital.projects import Partial, Project
 from mdmfs.hospital.registration.deposit import DEPOSIT, show_deposited
 from mdmfs.hospital.registration.naming import SeriesNames, harmless, instance_lfn, names_of, series_lfn
@@ -70,6 +72,8 @@ class Measured(NamedTuple):
     instance: InstanceRecord
     rendition: Rendition
     key: NewKey
+    attributes: Attributes
+    """Of its published header."""
 
 
 async def register_series(
@@ -117,6 +121,7 @@ async def _register_missing(
         return registration.outcome(len(instances) - len(missing))
     await hospital.store.write(lambda tx: complete_series(tx, key, registration.project, hospital))
     hospital.feed.bell.ring()
+    hospital.outbox.ring()
     return registration.outcome(len(instances) - len(missing))
 
 
@@ -153,7 +158,7 @@ class Registration:
             return 0
         header, subject = admission.admitted
         self._names = self._names or names_of(header, subject, rendering.deidentification.study_date)
-        self._batch.append(self._measured(header, rendition, subject.id))
+        self._batch.append(self._measured(header, rendition, subject.id, rendering.published_header))
         if len(self._batch) >= BATCH:
             await self.flush()
         return rendition.size
@@ -220,7 +225,9 @@ class Registration:
             created=self._hospital.clock(),
         )
 
-    def _measured(self, header: IdentifiedHeader, rendition: Rendition, subject: SubjectId) -> Measured:
+    def _measured(
+        self, header: IdentifiedHeader, rendition: Rendition, subject: SubjectId, published: bytes
+    ) -> Measured:
         guid = random_guid()
         instance = InstanceRecord(
             project=self.project.name,
@@ -233,7 +240,12 @@ class Registration:
             transfer_syntax=header.transfer_syntax,
         )
         key = make_key(guid, self._hospital.keystores.names, self._hospital.threshold)
-        return Measured(guid, harmless(header.instance_number, header), instance, rendition, key)
+        return Measured(
+            guid, harmless(header.instance_number, header), instance, rendition, key, self._attributes(published)
+        )
+
+    def _attributes(self, published: bytes) -> Attributes:
+        return attributes_of(published) if self._hospital.has_metadata else NO_ATTRIBUTES
 
     def _remember(self, tx: Transaction, batch: list[Measured]) -> Lfn:
         now = self._hospital.clock()
@@ -248,6 +260,8 @@ class Registration:
             deposit = Deposit(acls, key_entries(keys, keystore, aliases))
             sealed = self._hospital.seal.seal(keystore, deposit)
             tx.outbox.push(keystore, DEPOSIT, self.key.octets(), sealed)
+        if self._hospital.has_metadata:
+            send_images(tx, series.lfn, {item.guid: item.attributes for item in batch})
         return series.lfn
 
     def _series(self, tx: Transaction, now: float) -> SeriesRecord:

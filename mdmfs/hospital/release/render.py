@@ -53,6 +53,8 @@ class Rendering:
         self._incoming = incoming
         self._admit = admit
         self._deidentification: Deidentification | None = None
+        self.published_header = b""
+        """All before the value of Pixel Data, once it may be published."""
 
     @property
     def deidentification(self) -> Deidentification:
@@ -98,9 +100,16 @@ class Rendering:
                 yield await _fed(gate, octets)
             elif (header := reading.feed(octets)) is not None:
                 gate = await self._begin(header)
-                yield await _fed(gate, b"")
-        gate = gate or await self._begin(reading.finish())
-        yield gate.finish()
+                pieces = await _fed(gate, b"")
+                self.published_header = bytes(pieces[0].octets) if pieces else b""
+                yield pieces
+        if gate is None:
+            gate = await self._begin(reading.finish())
+            pieces = gate.finish()
+            self.published_header = bytes(pieces[0].octets) if pieces else b""
+            yield pieces
+        else:
+            yield gate.finish()
 
     async def _begin(self, header: IdentifiedHeader) -> ResidueGate:
         policy, subject = await self._admit(header)

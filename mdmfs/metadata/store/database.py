@@ -22,6 +22,8 @@ from mdmfs.model.errors import BusyError, ConfigurationError, MdmfsError, OutOfS
 READERS: Final = 4
 QUESTION_SECONDS: Final = 10.0
 """How long one question may take; whoever asks too much is told so."""
+_ISOLATION: Final = "REPEATABLE READ"
+"""Rights and rows are read of one state, as SQLite does by itself."""
 _FORMAT: Final = "format"
 _CANCELLED: Final = "57014"
 """SQLSTATE query_canceled."""
@@ -74,7 +76,9 @@ def open_database(where: str) -> Database:
     """
     if where.startswith(("postgresql://", "postgresql+psycopg://")):
         url = sa.make_url(where).set(drivername="postgresql+psycopg")
-        engine = sa.create_engine(url, pool_size=READERS + 1, pool_pre_ping=True, hide_parameters=True)
+        engine = sa.create_engine(
+            url, pool_size=READERS + 1, pool_pre_ping=True, isolation_level=_ISOLATION, hide_parameters=True
+        )
     elif "://" in where:
         message = "a database is the path of a file (SQLite) or an URL that begins with postgresql://"
         raise ConfigurationError(message)

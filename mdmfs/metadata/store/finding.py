@@ -61,9 +61,9 @@ class Reader:
         values = keys if guids is None else keys + 1
         return FoundPage(
             columns=[attribute.name for attribute in columns_of(level)],
-            rows=[[_scalar(value) for value in row[values:]] for row in shown],
+            rows=[[scalar(value) for value in row[values:]] for row in shown],
             paths=["/".join(row[len(query.order) : keys]) for row in shown],
-            keys=[[_scalar(value) for value in row[:keys]] for row in shown],
+            keys=[[scalar(value) for value in row[:keys]] for row in shown],
             descending=[is_descending for _, is_descending in query.order],
             limit=query.limit,
             is_last=len(rows) <= limit,
@@ -107,7 +107,8 @@ def _mark(after: Sequence[Scalar], query: CheckedQuery) -> Mark:
     return tuple(mark)
 
 
-def _scalar(value: Any) -> Scalar:  # noqa: ANN401 what a row holds
+def scalar(value: Any) -> Scalar:  # noqa: ANN401 what a row holds
+    """Write a value of a row as it travels."""
     if isinstance(value, dt.date):
         return value.isoformat()
     found: Scalar = value

@@ -84,7 +84,7 @@ def chain_of(connection: sa.Connection, acl_ids: AclIds) -> tuple[int, int]:
     found = connection.execute(sa.select(CHAINS.c.id, CHAINS.c["class"]).where(CHAINS.c.digest == digest)).first()
     if found is not None:
         return found[0], found[1]
-    number = _class_of(connection, _contents(connection, acl_ids))
+    number = _class_of(connection, _Acls(connection).contents(acl_ids))
     statement = CHAINS.insert().values({"digest": digest, "acl_ids": wanted, "class": number}).returning(CHAINS.c.id)
     chain = connection.execute(statement).scalar_one()
     distinct = sorted({acl_id for one in acl_ids for acl_id in one})
@@ -93,8 +93,18 @@ def chain_of(connection: sa.Connection, acl_ids: AclIds) -> tuple[int, int]:
     return chain, number
 
 
-def set_acl(connection: sa.Connection, versioned: VersionedAcl) -> Outcome:
-    """Know an ACL: a later version replaces an earlier one only. Raises ``MalformedMessageError``."""
+def set_acls(connection: sa.Connection, acls: Sequence[VersionedAcl]) -> list[Outcome]:
+    """Know ACLs: a later version replaces an earlier one only. Raises ``MalformedMessageError``.
+
+    What they change is worked out once for all of them: a project's directories change by the thousand.
+    """
+    changed: list[bytes] = []
+    outcomes = [_set_acl(connection, versioned, changed) for versioned in acls]
+    _classify_again(connection, changed)
+    return outcomes
+
+
+def _set_acl(connection: sa.Connection, versioned: VersionedAcl, changed: list[bytes]) -> Outcome:
     if len(versioned.id) != ACL_ID_SIZE or not 0 <= versioned.version < 2**63:
         message = f"an ACL has an id of {ACL_ID_SIZE} bytes and a version from 0 on"
         raise MalformedMessageError(message)
@@ -113,17 +123,22 @@ def set_acl(connection: sa.Connection, versioned: VersionedAcl) -> Outcome:
     else:
         connection.execute(ACLS.update().where(ACLS.c.id == versioned.id).values(version=versioned.version, acl=acl))
     if held is None or bytes(held[1]) != acl:
-        _classify_again(connection, versioned.id)
+        changed.append(versioned.id)
     return Outcome.DONE
 
 
-def _classify_again(connection: sa.Connection, acl_id: bytes) -> None:
-    """Bring the chains that an ACL stands in into the classes of what they say now."""
+def _classify_again(connection: sa.Connection, changed: Sequence[bytes]) -> None:
+    """Bring the chains that ACLs stand in into the classes of what they say now."""
     chains = ACLS_OF_CHAINS.join(CHAINS, CHAINS.c.id == ACLS_OF_CHAINS.c.chain)
     query = sa.select(CHAINS.c.id, CHAINS.c["class"], CHAINS.c.acl_ids).select_from(chains)
+    affected: dict[int, tuple[int, bytes]] = {}
+    for start in range(0, len(changed), _CHUNK):
+        some = query.where(ACLS_OF_CHAINS.c.acl.in_(changed[start : start + _CHUNK]))
+        affected |= {chain: (number, acl_ids) for chain, number, acl_ids in connection.execute(some)}
+    known = _Acls(connection)
     moving: dict[int, dict[Contents, list[int]]] = {}
-    for chain, number, acl_ids in connection.execute(query.where(ACLS_OF_CHAINS.c.acl == acl_id)).all():
-        contents = _contents(connection, _decode(acl_ids))
+    for chain, (number, acl_ids) in affected.items():
+        contents = known.contents(_decode(acl_ids))
         moving.setdefault(number, {}).setdefault(contents, []).append(chain)
     for number, parts in moving.items():
         whole = connection.execute(
@@ -132,8 +147,8 @@ def _classify_again(connection: sa.Connection, acl_id: bytes) -> None:
         ordered = sorted(parts.items(), key=lambda part: -len(part[1]))
         if whole == sum(map(len, parts.values())):
             _rewrite(connection, number, ordered.pop(0)[0])
-        for contents, some in ordered:
-            _move(connection, some, _class_of(connection, contents))
+        for contents, moved in ordered:
+            _move(connection, moved, _class_of(connection, contents))
 
 
 def _rewrite(connection: sa.Connection, number: int, contents: Contents) -> None:
@@ -160,13 +175,18 @@ def _class_of(connection: sa.Connection, contents: Contents) -> int:
     return int(connection.execute(CLASSES.insert().values(values).returning(CLASSES.c.id)).scalar_one())
 
 
-def _contents(connection: sa.Connection, acl_ids: AclIds) -> Contents:
-    wanted = {acl_id for chain in acl_ids for acl_id in chain}
-    known = {
-        bytes(acl_id): bytes(acl)
-        for acl_id, acl in connection.execute(sa.select(ACLS.c.id, ACLS.c.acl).where(ACLS.c.id.in_(wanted)))
-    }
-    return tuple(tuple(known.get(acl_id) for acl_id in chain) for chain in acl_ids)
+class _Acls:
+    """What ACLs say, each read once."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+        self._known: dict[bytes, bytes | None] = {}
+
+    def contents(self, acl_ids: AclIds) -> Contents:
+        for acl_id in {acl_id for chain in acl_ids for acl_id in chain} - self._known.keys():
+            found = self._connection.execute(sa.select(ACLS.c.acl).where(ACLS.c.id == acl_id)).scalar()
+            self._known[acl_id] = None if found is None else bytes(found)
+        return tuple(tuple(self._known[acl_id] for acl_id in chain) for chain in acl_ids)
 
 
 def _canonical(acl_ids: AclIds) -> bytes:

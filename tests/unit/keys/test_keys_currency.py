@@ -12,10 +12,10 @@ import trio
 from mdmfs.access.acl import Acl
 from mdmfs.hospital.keys.currency import BEAT, behind, catch_up, is_effective, keep_current
 from mdmfs.hospital.ledger.records import Epoch
-from mdmfs.keystore.currency import Currency
 from mdmfs.model.errors import PeerTimedOutError, TooFewSharesError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.answers import Answers
+from mdmfs.wire.currency import Currency
 from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.messages import Outcome
 from tests.twins.clinic import KEYSTORES, PROJECT_LFN, READER, Clinic, OpenClinic, slices

@@ -9,11 +9,11 @@ import pytest
 import trio
 
 from mdmfs.access.acl import Acl, Entry, EntryKind, Right
-from mdmfs.keystore.currency import CURRENT_SECONDS, MAX_NONCES, Currency, uptime
 from mdmfs.keystore.keystore import Keystore
 from mdmfs.model.errors import AccessDeniedError, MalformedMessageError
 from mdmfs.model.identity import Dn
 from mdmfs.model.names import Guid
+from mdmfs.wire.currency import CURRENT_SECONDS, MAX_NONCES, Currency, uptime
 from mdmfs.wire.messages import (
     AskEpoch,
     Collect,

@@ -1,0 +1,221 @@
+"""``mdmfs find``: ask the metadata services of all hospitals for series or images, as the caller."""
+
+from __future__ import annotations
+
+import csv
+import json
+import pathlib
+import sys
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+import click
+import trio
+from rich.console import Console
+from rich.table import Table
+
+from mdmfs.cli.mounted import Place, find_place
+from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.names import Lfn
+from mdmfs.pki.trust import TrustAnchors
+from mdmfs.wire.client import Client
+from mdmfs.wire.metadata_messages import (
+    EXPLAIN_PATH,
+    SCHEMA_PATH,
+    AskSchema,
+    Explain,
+    Explanation,
+    FoundLevel,
+    SchemaTold,
+)
+from mdmfs.wire.peers import PeerJudge, open_client
+from mdmfs.worker.callers.credential import own_credential
+from mdmfs.worker.finding.federation import DEADLINE, Federation, Row, told_silence
+
+PARTIAL: Final = 3
+"""The exit code where not every hospital answered."""
+_TABLE: Final = ("Modality", "BodyPartExamined", "StudyDate", "Age", "Sex", "SeriesDescription")
+_SHIFTED: Final = "dates are shifted, by whole weeks and each subject by its own"
+
+
+@click.command()
+@click.argument("query")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["paths", "json", "csv", "table"]),
+    default="paths",
+    show_default=True,
+    help="json is one object on each line.",
+)
+@click.option("--images", is_flag=True, help="Look for images, not for series.")
+@click.option("--count", "is_count", is_flag=True, help="Only tell how many.")
+@click.option("--explain", "is_explain", is_flag=True, help="Only tell what the query is understood as.")
+@click.option("--schema", "is_schema", is_flag=True, help="Only list the attributes that you may ask for.")
+@click.option("--timeout", type=click.FloatRange(min=0.1), default=DEADLINE, show_default=True, help="Seconds.")
+@click.option("--at", "path", default=".", help="A path on the mount whose configuration counts. Default: here.")
+@click.option(
+    "--configuration",
+    type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
+    help="A mount's; nothing need be mounted then.",
+)
+def find(query: str, path: str, configuration: pathlib.Path | None, timeout: float, **options: object) -> None:
+    """Find series by QUERY, at every hospital that the mount's configuration names.
+
+    Example: mdmfs find 'Modality == "MR" and Age >= 60 order by StudyDate'. All dates are shifted ones.
+    """
+    place = find_place("/grid/medical" if configuration else path, configuration)
+    level = FoundLevel.IMAGE if options["images"] else FoundLevel.SERIES
+    if options["is_schema"]:
+        silent = trio.run(_with_federation, place, timeout, _list_schema)
+    elif options["is_explain"]:
+        silent = trio.run(_with_federation, place, timeout, lambda all_: _explain(all_, query, level))
+    elif options["is_count"]:
+        silent = trio.run(_with_federation, place, timeout, lambda all_: _count(all_, query, level))
+    else:
+        printer = _PRINTERS[str(options["form"])](place)
+        silent = trio.run(_with_federation, place, timeout, lambda all_: _print(all_, query, level, printer))
+    for name, reason in silent.items():
+        click.echo(f"mdmfs: {name} did not answer, what it has is missing: {reason}", err=True)
+    sys.exit(PARTIAL if silent else 0)
+
+
+class _Paths:
+    """Prints paths, below the mount where there is one."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def __call__(self, row: Row) -> None:
+        click.echo(shown_path(row.path, self._place))
+
+    def end(self) -> None:
+        """Nothing is left."""
+
+
+class _Json:
+    """Prints one object on each line."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def __call__(self, row: Row) -> None:
+        there = {name: value for name, value in row.values.items() if value is not None}
+        guid = {"guid": str(uuid.UUID(bytes=row.guid))} if row.guid else {}
+        click.echo(json.dumps({"path": shown_path(row.path, self._place), "hospital": row.hospital, **guid, **there}))
+
+    def end(self) -> None:
+        """Nothing is left."""
+
+
+class _Csv:
+    """Prints comma-separated values with a head (RFC 4180)."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._writer = csv.writer(sys.stdout)
+        self._has_head = False
+
+    def __call__(self, row: Row) -> None:
+        if not self._has_head:
+            self._writer.writerow(["path", "hospital", *row.values])
+            self._has_head = True
+        self._writer.writerow([shown_path(row.path, self._place), row.hospital, *row.values.values()])
+
+    def end(self) -> None:
+        """Nothing is left."""
+
+
+class _Table:
+    """Draws a table, when everything is there."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._table = Table("path", *_TABLE, caption=_SHIFTED)
+
+    def __call__(self, row: Row) -> None:
+        values = (row.values.get(name) for name in _TABLE)
+        self._table.add_row(
+            shown_path(row.path, self._place), *("" if value is None else str(value) for value in values)
+        )
+
+    def end(self) -> None:
+        """Draw."""
+        Console().print(self._table)
+
+
+_PRINTERS: Final[Mapping[str, Callable[[Place], _Paths | _Json | _Csv | _Table]]] = {
+    "paths": _Paths,
+    "json": _Json,
+    "csv": _Csv,
+    "table": _Table,
+}
+
+
+def shown_path(path: str, place: Place) -> str:
+    """Give the path on the mount; the LFN where nothing is mounted, or where the mount shows another part."""
+    lfn, root = Lfn.parse(path), place.configuration.root
+    if place.mountpoint is None or lfn.parts[: len(root.parts)] != root.parts:
+        return path
+    return str(place.mountpoint.joinpath(*lfn.parts[len(root.parts) :]))
+
+
+def metadata_clients(place: Place) -> dict[str, Client]:
+    """Make a client of each metadata service, with the caller's credential; raises ``ConfigurationError``."""
+    configuration = place.configuration
+    if not configuration.metadata:
+        message = f"{configuration.file} names no [[metadata]]: there is nobody to ask"
+        raise ConfigurationError(message)
+    credential, anchors = own_credential(configuration), TrustAnchors(configuration.path(configuration.trust))
+    judge = PeerJudge(anchors)
+    return {
+        peer.name: open_client(peer.address, peer.dn, credential, anchors, judge) for peer in configuration.metadata
+    }
+
+
+async def _with_federation(place: Place, timeout: float, act: Callable[..., object]) -> dict[str, str]:  # noqa: ASYNC109 each hospital has that long
+    clients = metadata_clients(place)
+    try:
+        silent: dict[str, str] = await act(Federation(lambda: clients, deadline=timeout))  # type: ignore[misc]
+    finally:
+        for client in clients.values():
+            await client.aclose()
+    if len(silent) == len(clients):
+        raise told_silence(silent)
+    return silent
+
+
+async def _print(
+    everyone: Federation, query: str, level: FoundLevel, printer: _Paths | _Json | _Csv | _Table
+) -> dict[str, str]:
+    async with everyone.finding(query, level) as found:
+        async for row in found:
+            printer(row)
+    printer.end()
+    return found.silent
+
+
+async def _count(everyone: Federation, query: str, level: FoundLevel) -> dict[str, str]:
+    count, silent = await everyone.count(query, level)
+    click.echo(count)
+    return silent
+
+
+async def _explain(everyone: Federation, query: str, level: FoundLevel) -> dict[str, str]:
+    answers, silent = await everyone.ask_all(EXPLAIN_PATH, Explain(query, level), Explanation)
+    for name, answer in answers.items():
+        click.echo(f"{name}: {answer.query or 'everything'}\n{answer.statement}\n({_SHIFTED})")
+    return silent
+
+
+async def _list_schema(everyone: Federation) -> dict[str, str]:
+    answers, silent = await everyone.ask_all(SCHEMA_PATH, AskSchema(), SchemaTold)
+    for line in _schema_lines(answers.values()):
+        click.echo(line)
+    return silent
+
+
+def _schema_lines(answers: Iterable[SchemaTold]) -> Sequence[str]:
+    told = dict.fromkeys(attribute for answer in answers for attribute in answer.attributes)
+    return [f"{name:<24} {kind:<10} {level}" for name, kind, level in told]

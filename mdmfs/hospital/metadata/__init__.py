@@ -1,0 +1,1 @@
+"""What the metadata service is told: attributes of published headers, and records without patients."""

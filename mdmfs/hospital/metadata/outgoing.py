@@ -1,0 +1,85 @@
+"""Outgoing: what the metadata service is to be told lies in the outbox, in the transaction that makes it true."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from mdmfs.hospital.catalogue.records import FileRecord
+from mdmfs.hospital.ledger.records import METADATA
+from mdmfs.hospital.metadata.attributes import Attributes, attributes_of_path
+from mdmfs.hospital.store import Transaction
+from mdmfs.model.names import Guid, Lfn
+from mdmfs.wire.messages import VersionedAcl
+from mdmfs.wire.metadata_messages import DefineCollection, ImageEntry, PutImages, PutRecords, SeriesEntry, ShowSeries
+
+
+class Parcel(enum.StrEnum):
+    """What lies in an item of the queue."""
+
+    IMAGES = "images"
+    SHOW = "show"
+    COLLECTION = "collection"
+    RECORDS = "records"
+
+
+class Wrapped(msgspec.Struct, frozen=True, array_like=True):
+    """One message, and the ACLs that it speaks of, which are told before it."""
+
+    acls: list[VersionedAcl]
+    message: msgspec.Raw
+
+
+def send_images(tx: Transaction, series: Lfn, images: Mapping[Guid, Attributes]) -> None:
+    """Send the attributes of images whose files are registered; nobody finds them before ``send_shown``."""
+    files = {guid: file for guid in images if (file := tx.catalogue.file(guid)) is not None}
+    chains = {guid: tx.catalogue.aliases_of(guid) for guid in files}
+    if not files:
+        return
+    first = next(iter(files))
+    entry = SeriesEntry(str(series), chains[first], {**images[first].series, **attributes_of_path(series)})
+    entries = [_entry(file, chains[guid], images[guid]) for guid, file in files.items()]
+    _send(tx, Parcel.IMAGES, PutImages(entry, entries), [one for chain in chains.values() for one in chain])
+
+
+def send_shown(tx: Transaction, series: Lfn, *, is_visible: bool = True) -> None:
+    """Let a series be found from now on, or no longer."""
+    _send(tx, Parcel.SHOW, ShowSeries(str(series), is_visible), [])
+
+
+def send_collection(tx: Transaction, message: DefineCollection) -> None:
+    """Send the schema of a collection of records."""
+    _send(tx, Parcel.COLLECTION, message, [*message.acl_ids, *(one for ids in message.groups.values() for one in ids)])
+
+
+def send_records(tx: Transaction, message: PutRecords) -> None:
+    """Send records."""
+    _send(tx, Parcel.RECORDS, message, [])
+
+
+def versions(tx: Transaction, acl_ids: Iterable[bytes]) -> list[VersionedAcl]:
+    """Give what ACLs say now."""
+    found = [tx.catalogue.acl(acl_id) for acl_id in sorted(set(acl_ids))]
+    return [VersionedAcl(one.id, one.version, one.acl.encode()) for one in found if one is not None]
+
+
+def _send(tx: Transaction, kind: Parcel, message: msgspec.Struct, chains: Sequence[Sequence[bytes]]) -> None:
+    acls = versions(tx, (acl_id for chain in chains for acl_id in chain))
+    wrapped = Wrapped(acls, msgspec.Raw(msgspec.msgpack.encode(message)))
+    tx.outbox.push(METADATA, kind.value, b"", msgspec.msgpack.encode(wrapped))
+
+
+def _entry(file: FileRecord, chains: list[list[bytes]], attributes: Attributes) -> ImageEntry:
+    return ImageEntry(
+        guid=file.guid.octets,
+        name=file.places[0].name,
+        inode=file.inode,
+        size=file.rendition.size,
+        sha256=file.rendition.sha256,
+        policy=file.rendition.policy,
+        registered=file.registered,
+        acl_ids=chains,
+        attributes=dict(attributes.image),
+    )

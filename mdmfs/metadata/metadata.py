@@ -1,0 +1,191 @@
+"""The metadata service: keeps what its hospital tells it, and lets everyone find what he may read, and nothing else.
+
+It decides alone, as a keystore does: by ACLs that it was told, and only while the hospital keeps it current.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+import structlog
+
+from mdmfs.metadata.schema import Level
+from mdmfs.metadata.store.about import know_epoch, known_epoch
+from mdmfs.metadata.store.collections import define
+from mdmfs.metadata.store.database import Database
+from mdmfs.metadata.store.entries import forget, put_images, put_records, show_series
+from mdmfs.metadata.store.finding import Reader
+from mdmfs.metadata.store.records import records_of
+from mdmfs.metadata.store.rights import Classes, set_acls
+from mdmfs.model.errors import AccessDeniedError, BusyError, CredentialExpiredError, MalformedMessageError
+from mdmfs.model.identity import Dn, Principal
+from mdmfs.wire.currency import Currency, Hearing, KnownEpoch
+from mdmfs.wire.messages import (
+    MAX_BATCH,
+    AskEpoch,
+    ConfirmEpoch,
+    EpochHeld,
+    Outcome,
+    Outcomes,
+    SetAcls,
+    Unregister,
+)
+from mdmfs.wire.metadata_messages import (
+    AskRecords,
+    AskSchema,
+    Counted,
+    CountFound,
+    DefineCollection,
+    Done,
+    Explain,
+    Explanation,
+    Find,
+    FoundPage,
+    PutImages,
+    PutRecords,
+    RecordPage,
+    SchemaTold,
+    ShowSeries,
+)
+
+T = TypeVar("T")
+
+
+class Metadata:
+    """What a metadata service does, whoever carries the messages; the connection has proven the principal.
+
+    Every method raises ``CredentialExpiredError``, ``StoreError``, ``OutOfSpaceError`` and ``MalformedMessageError``,
+    and nothing is done then. Those from ``set_acls`` to ``confirm`` raise ``AccessDeniedError`` to everyone but the
+    hospital; the others raise ``BusyError`` while the service is not current, or where a question takes too long.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        hospital: Dn,
+        clock: Callable[[], float] = time.time,
+        currency: Currency | None = None,
+    ) -> None:
+        """``clock`` gives seconds since the epoch."""
+        self._database = database
+        self._hospital = hospital
+        self._clock = clock
+        self._currency = currency or Currency()
+        self._hearing = Hearing(self._currency, self._known_epoch, self._know_epoch)
+        self._log: Any = structlog.get_logger("mdmfs.metadata")
+
+    # What the hospital tells
+
+    async def set_acls(self, principal: Principal, message: SetAcls) -> Outcomes:
+        """Know ACLs. CONFLICT: a later version, or another ACL of the same version, is there and stays."""
+        return Outcomes(await self._change(principal, lambda c: set_acls(c, _limited(message.acls))))
+
+    async def unregister(self, principal: Principal, message: Unregister) -> Outcomes:
+        """Take images, and records by the GUIDs of their keys, away for ever."""
+        guids = list(_limited(message.guids))
+        await self._change(principal, lambda c: forget(c, guids))
+        self._log.info("unregister", guids=len(guids))
+        return Outcomes([Outcome.DONE] * len(guids))
+
+    async def put_images(self, principal: Principal, message: PutImages) -> Done:
+        """Keep images."""
+        _limited(message.images)
+        await self._change(principal, lambda c: put_images(c, message))
+        return Done()
+
+    async def show_series(self, principal: Principal, message: ShowSeries) -> Done:
+        """Let a series be found, or no longer."""
+        await self._change(principal, lambda c: show_series(c, message.path, is_visible=message.is_visible))
+        return Done()
+
+    async def define_collection(self, principal: Principal, message: DefineCollection) -> Done:
+        """Make or alter a collection of records."""
+        await self._change(principal, lambda c: define(c, message))
+        self._log.info("define", project=message.project, collection=message.name, attributes=len(message.attributes))
+        return Done()
+
+    async def put_records(self, principal: Principal, message: PutRecords) -> Done:
+        """Keep records."""
+        _limited(message.records)
+        await self._change(principal, lambda c: put_records(c, message))
+        return Done()
+
+    async def epoch(self, principal: Principal, message: AskEpoch) -> EpochHeld:
+        """Tell up to where the hospital's changes are known; waits as ``AskEpoch`` says."""
+        return await self._hearing.epoch(self._owner(principal), message)
+
+    async def confirm(self, principal: Principal, message: ConfirmEpoch) -> EpochHeld:
+        """Believe the hospital that all its changes up to an epoch have been told."""
+        return await self._hearing.confirm(self._owner(principal), message)
+
+    # What readers ask
+
+    async def find(self, principal: Principal, message: Find) -> FoundPage:
+        """Give a page of what a query finds; raises ``MalformedQueryError``."""
+        page = await self._ask(principal, lambda reader: reader.page(message))
+        self._log.info("find", dn=str(principal.dn), found=len(page.paths), level=message.level.value)
+        return page
+
+    async def count(self, principal: Principal, message: CountFound) -> Counted:
+        """Count what a query finds; raises ``MalformedQueryError``."""
+        level = Level(message.level.value)
+        count = await self._ask(principal, lambda reader: reader.count(message.query, level))
+        self._log.info("count", dn=str(principal.dn), found=count, level=message.level.value)
+        return Counted(count)
+
+    async def explain(self, principal: Principal, message: Explain) -> Explanation:
+        """Tell what a query is understood as; raises ``MalformedQueryError``."""
+        level = Level(message.level.value)
+        return await self._ask(principal, lambda reader: reader.explain(message.query, level))
+
+    async def schema(self, principal: Principal, _: AskSchema) -> SchemaTold:
+        """Tell what the caller may ask for."""
+        return await self._ask(principal, lambda reader: reader.told_schema())
+
+    async def records(self, principal: Principal, message: AskRecords) -> RecordPage:
+        """Give records of a subject, as much of them as the caller may read."""
+        page = await self._ask(principal, lambda reader: records_of(reader, message))
+        self._log.info("records", dn=str(principal.dn), subject=message.subject[:20], found=len(page.records))
+        return page
+
+    async def _change(self, principal: Principal, act: Callable[[sa.Connection], T]) -> T:
+        self._owner(principal)
+        return await self._database.write(act)
+
+    async def _ask(self, principal: Principal, question: Callable[[Reader], T]) -> T:
+        now = self._refuse_expired(principal)
+        if not self._currency.is_current(str(self._hospital)):
+            message = "the metadata service has yet to hear from its hospital what was decided lately: ask again soon"
+            raise BusyError(message)
+        return await self._database.read(lambda c: question(Reader.of(c, Classes.read(c), principal, now)))
+
+    def _owner(self, principal: Principal) -> str:
+        self._refuse_expired(principal)
+        if principal.dn != self._hospital:
+            self._log.warning("refused", dn=str(principal.dn), reason="not the hospital")
+            message = "only the hospital that this service is configured for may do that"
+            raise AccessDeniedError(message)
+        return str(principal.dn)
+
+    def _refuse_expired(self, principal: Principal) -> float:
+        now = self._clock()
+        if now >= principal.not_after:
+            message = "the certificate or proxy has expired; get a new one"
+            raise CredentialExpiredError(message)
+        return now
+
+    async def _known_epoch(self, _: str) -> KnownEpoch:
+        return await self._database.read(known_epoch)
+
+    async def _know_epoch(self, _: str, known: KnownEpoch) -> None:
+        await self._database.write(lambda c: know_epoch(c, known))
+
+
+def _limited(batch: Sequence[T]) -> Sequence[T]:
+    if len(batch) > MAX_BATCH:
+        message = f"a batch has at most {MAX_BATCH} entries, not {len(batch)}"
+        raise MalformedMessageError(message)
+    return batch

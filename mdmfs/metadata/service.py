@@ -1,0 +1,84 @@
+"""The metadata service as a daemon: its routes, and its life from opening the database to cancellation."""
+
+from __future__ import annotations
+
+import trio
+
+from mdmfs.metadata.configuration import MetadataConfiguration
+from mdmfs.metadata.metadata import Metadata
+from mdmfs.metadata.store.database import open_database
+from mdmfs.pki.tls import ServerContexts
+from mdmfs.wire.messages import (
+    CONFIRM_PATH,
+    EPOCH_PATH,
+    SET_ACLS_PATH,
+    UNREGISTER_PATH,
+    AskEpoch,
+    ConfirmEpoch,
+    SetAcls,
+    Unregister,
+)
+from mdmfs.wire.metadata_messages import (
+    COUNT_PATH,
+    DEFINE_COLLECTION_PATH,
+    EXPLAIN_PATH,
+    FIND_PATH,
+    PUT_IMAGES_PATH,
+    PUT_RECORDS_PATH,
+    RECORDS_PATH,
+    SCHEMA_PATH,
+    SHOW_SERIES_PATH,
+    AskRecords,
+    AskSchema,
+    CountFound,
+    DefineCollection,
+    Explain,
+    Find,
+    PutImages,
+    PutRecords,
+    ShowSeries,
+)
+from mdmfs.wire.server import serve
+from mdmfs.wire.service import Service, responding
+from mdmfs.wire.stream import Address
+
+
+async def run_metadata(
+    configuration: MetadataConfiguration, *, task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve until cancelled; ``started`` gives the address that was bound.
+
+    Raises ``ConfigurationError`` or ``StoreError`` when it cannot start. The process is the caller's: a daemon calls
+    ``mdmfs.wire.process.forbid_core_dumps`` first.
+    """
+    contexts = await trio.to_thread.run_sync(
+        ServerContexts, configuration.credential, configuration.anchors, configuration.vomsdir
+    )
+    database = await trio.to_thread.run_sync(open_database, configuration.database)
+    try:
+        service = metadata_service(Metadata(database, configuration.hospital))
+        await serve(service, contexts, configuration.listen, task_status=task_status)
+    finally:
+        database.close()
+
+
+def metadata_service(metadata: Metadata) -> Service:
+    """Give the paths of a metadata service."""
+    return Service(
+        "metadata service",
+        {
+            ("POST", SET_ACLS_PATH): responding(SetAcls, metadata.set_acls),
+            ("POST", UNREGISTER_PATH): responding(Unregister, metadata.unregister),
+            ("POST", EPOCH_PATH): responding(AskEpoch, metadata.epoch),
+            ("POST", CONFIRM_PATH): responding(ConfirmEpoch, metadata.confirm),
+            ("POST", PUT_IMAGES_PATH): responding(PutImages, metadata.put_images),
+            ("POST", SHOW_SERIES_PATH): responding(ShowSeries, metadata.show_series),
+            ("POST", DEFINE_COLLECTION_PATH): responding(DefineCollection, metadata.define_collection),
+            ("POST", PUT_RECORDS_PATH): responding(PutRecords, metadata.put_records),
+            ("POST", FIND_PATH): responding(Find, metadata.find),
+            ("POST", COUNT_PATH): responding(CountFound, metadata.count),
+            ("POST", EXPLAIN_PATH): responding(Explain, metadata.explain),
+            ("POST", SCHEMA_PATH): responding(AskSchema, metadata.schema),
+            ("POST", RECORDS_PATH): responding(AskRecords, metadata.records),
+        },
+    )

@@ -1,0 +1,1 @@
+"""Asking the metadata services of all hospitals at once, and putting together what they find."""

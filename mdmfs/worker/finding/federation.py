@@ -1,0 +1,258 @@
+"""Federation: one question to every hospital's metadata service, the ordered answers merged, the silent ones named.
+
+Each is asked as the caller and decides alone. One that is dead or slow holds up nobody beyond the deadline, and is
+never left out in silence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol, TypeVar
+
+import trio
+
+from mdmfs.model.errors import MalformedMessageError, MalformedQueryError, MdmfsError, PeerTimedOutError, again
+from mdmfs.wire.messages import Message
+from mdmfs.wire.metadata_messages import (
+    COUNT_PATH,
+    FIND_PATH,
+    Counted,
+    CountFound,
+    Find,
+    FoundLevel,
+    FoundPage,
+    Scalar,
+)
+from mdmfs.wire.nursery import open_plain_nursery
+
+PAGE: Final = 1000
+DEADLINE: Final = 10.0
+"""Seconds for each page of each hospital."""
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+
+class Caller(Protocol):
+    """What is needed of ``mdmfs.wire.client.Client``."""
+
+    async def call(self, path: str, message: Message, reply: type[M], *, deadline: float) -> M:
+        """POST a message and give its answer; ``deadline`` is a time of ``trio.current_time()``."""
+
+
+class Row(NamedTuple):
+    """One series or image that was found."""
+
+    hospital: str
+    """Whose metadata service found it, by its name in the configuration."""
+    path: str
+    """An LFN."""
+    values: Mapping[str, Scalar]
+    guid: bytes
+    """Of an image; empty for a series."""
+    key: tuple[Scalar, ...]
+
+
+class Found:
+    """What comes of a question, in order; ``silent`` is complete when the rows have ended."""
+
+    def __init__(self) -> None:
+        self.silent: dict[str, str] = {}
+        """Who did not answer, or not to the end, and why."""
+        self._streams: list[_Stream] = []
+        self._given = 0
+
+    def __aiter__(self) -> AsyncIterator[Row]:
+        """Give the rows; raises ``MalformedQueryError`` where nobody understands the question."""
+        return self._rows()
+
+    async def _rows(self) -> AsyncIterator[Row]:
+        for stream in self._streams:
+            await stream.advance()
+        self._note_failures()
+        refusals = [one.failure for one in self._streams if isinstance(one.failure, MalformedQueryError)]
+        if refusals and not any(one.has_answered for one in self._streams):
+            raise again(refusals[0])
+        while True:
+            there = [stream for stream in self._streams if stream.head is not None]
+            limits = [stream.limit for stream in self._streams if stream.limit is not None]
+            if not there or (limits and self._given >= min(limits)):
+                return
+            first = min(there, key=lambda stream: stream.sort_key)
+            row = first.head
+            assert row is not None  # noqa: S101 it was just looked at
+            self._given += 1
+            yield row
+            await first.advance()
+            self._note_failures()
+
+    def _note_failures(self) -> None:
+        for stream in self._streams:
+            if stream.failure is not None:
+                self.silent.setdefault(stream.name, str(stream.failure))
+
+
+class Federation:
+    """The metadata services of all hospitals, reached with the caller's credential."""
+
+    def __init__(self, clients: Callable[[], Mapping[str, Caller]], *, deadline: float = DEADLINE) -> None:
+        """``clients`` gives those of the moment, by name. ``deadline`` is in seconds."""
+        self._clients = clients
+        self._deadline = deadline
+
+    @contextlib.asynccontextmanager
+    async def finding(self, query: str, level: FoundLevel = FoundLevel.SERIES) -> AsyncIterator[Found]:
+        """Ask everyone; in the block the rows come, in the query's order, over all hospitals."""
+        found = Found()
+        async with open_plain_nursery() as nursery:
+            for name, client in self._clients().items():
+                stream = _Stream(name, client, query, level, self._deadline)
+                found._streams.append(stream)  # noqa: SLF001 the two are one
+                nursery.start_soon(stream.pump)
+            yield found
+            nursery.cancel_scope.cancel()
+
+    async def count(self, query: str, level: FoundLevel = FoundLevel.SERIES) -> tuple[int, dict[str, str]]:
+        """Count over all hospitals; gives the sum of those that answered, and who did not and why."""
+        counts, silent = await self.ask_all(COUNT_PATH, CountFound(query, level), Counted)
+        return sum(answer.count for answer in counts.values()), silent
+
+    async def ask_all(self, path: str, question: Message, reply: type[M]) -> tuple[dict[str, M], dict[str, str]]:
+        """Ask everyone one thing; gives the answers, and who did not answer and why.
+
+        Raises ``MalformedQueryError`` where nobody understands the question.
+        """
+        answers: dict[str, M] = {}
+        failures: dict[str, MdmfsError] = {}
+
+        async def ask(name: str, client: Caller) -> None:
+            try:
+                deadline = trio.current_time() + self._deadline
+                answers[name] = await client.call(path, question, reply, deadline=deadline)
+            except MdmfsError as error:
+                failures[name] = error
+
+        async with open_plain_nursery() as nursery:
+            for name, client in self._clients().items():
+                nursery.start_soon(ask, name, client)
+        refusals = [error for error in failures.values() if isinstance(error, MalformedQueryError)]
+        if refusals and not answers:
+            raise refusals[0]
+        return answers, {name: str(error) for name, error in failures.items()}
+
+
+class _Stream:
+    """The rows of one hospital: fetched a page ahead, looked at one by one."""
+
+    def __init__(self, name: str, client: Caller, query: str, level: FoundLevel, deadline: float) -> None:
+        self.name = name
+        self.head: Row | None = None
+        self.failure: MdmfsError | None = None
+        self.has_answered = False
+        self.limit: int | None = None
+        self._client = client
+        self._question = Find(query, level, (), PAGE)
+        self._deadline = deadline
+        self._descending: Sequence[bool] = ()
+        self._rows: list[Row] = []
+        self._position = 0
+        self._send, self._pages = trio.open_memory_channel[FoundPage](1)
+
+    async def pump(self) -> None:
+        """Fetch page after page, one ahead of what is looked at; a failure ends the stream where it stands."""
+        after: tuple[Scalar, ...] = ()
+        async with self._send:
+            while True:
+                question = Find(self._question.query, self._question.level, after, self._question.limit)
+                try:
+                    page = await self._ask(question)
+                except MdmfsError as error:
+                    self.failure = error
+                    return
+                await self._send.send(page)
+                if page.is_last:
+                    return
+                after = tuple(page.keys[-1])
+
+    async def advance(self) -> None:
+        """Go to the next row; ``head`` is None at the end."""
+        self.head = None
+        while self._position == len(self._rows):
+            try:
+                page = await self._pages.receive()
+            except trio.EndOfChannel:
+                return
+            self.has_answered = True
+            self.limit, self._descending = page.limit, page.descending
+            self._rows, self._position = self._rows_of(page), 0
+        self.head = self._rows[self._position]
+        self._position += 1
+
+    @property
+    def sort_key(self) -> _Ordered:
+        """What the head is ordered by, over all hospitals."""
+        key = () if self.head is None else self.head.key
+        return _Ordered(key, self._descending)
+
+    async def _ask(self, question: Find) -> FoundPage:
+        page = await self._client.call(FIND_PATH, question, FoundPage, deadline=trio.current_time() + self._deadline)
+        if not len(page.rows) == len(page.paths) == len(page.keys) or (not page.rows and not page.is_last):
+            message = f"{self.name} answered with a page that cannot be"
+            raise MalformedMessageError(message)
+        if (
+            question.after
+            and page.keys
+            and not _Ordered(question.after, page.descending) < _Ordered(page.keys[0], page.descending)
+        ):
+            message = f"{self.name} answers with the same page again"
+            raise MalformedMessageError(message)
+        return page
+
+    def _rows_of(self, page: FoundPage) -> list[Row]:
+        guids = page.guids or (b"",) * len(page.rows)
+        return [
+            Row(self.name, path, dict(zip(page.columns, row, strict=True)), guid, tuple(key))
+            for path, row, key, guid in zip(page.paths, page.rows, page.keys, guids, strict=True)
+        ]
+
+
+@functools.total_ordering
+class _Ordered:
+    """A key in the order of a query: as asked for, what is missing last."""
+
+    def __init__(self, key: Iterable[Scalar], descending: Sequence[bool]) -> None:
+        self.key = tuple(key)
+        self._descending = descending
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Ordered) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __lt__(self, other: _Ordered) -> bool:
+        for position, (mine, theirs) in enumerate(zip(self.key, other.key, strict=False)):
+            if mine == theirs:
+                continue
+            if mine is None or theirs is None:
+                return theirs is None
+            is_descending = position < len(self._descending) and self._descending[position]
+            return _is_less(theirs, mine) if is_descending else _is_less(mine, theirs)
+        return False
+
+
+def _is_less(left: str | float | bool, right: str | float | bool) -> bool:  # noqa: FBT001 values as they travel
+    """Compare two values of one attribute; those of different types, by the names of their types."""
+    if isinstance(left, str) and isinstance(right, str):
+        return left < right
+    if isinstance(left, str) or isinstance(right, str):
+        return isinstance(right, str)
+    return left < right
+
+
+def told_silence(silent: Mapping[str, str]) -> PeerTimedOutError:
+    """Make the error for a question that nobody answered."""
+    told = "; ".join(f"{name}: {reason}" for name, reason in silent.items())
+    return PeerTimedOutError(f"no metadata service answered; {told}")
