@@ -43,15 +43,10 @@ def cli(log_level: str) -> None:
 
 
 _COMMANDS: Final = (
-<<<<<<< HEAD
     *(init, hospitald, keystored, harvest, reconcile, rerender, withdraw, subject, quarantine),
     *(keys, shelf, audit, doctor),
     *(mount, umount, getfacl, setfacl, inspect, unseal),
-=======
-    *(init, hospitald, keystored, metadatad, doctor),
-    *(harvest, reconcile, rerender, withdraw, subject, keys, shelf, audit),
-    *(mount, umount, find, getfacl, setfacl, inspect, unseal),
->>>>>>> 041876e (Serve what is found: metadatad, told of images by the hospital's outbox, and mdmfs find over all hospitals)
+    *(metadatad, find),
     *(policy, deidentify_files, demo),
 )
 for _command in _COMMANDS:

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
@@ -177,6 +178,22 @@ def test_what_was_unregistered_never_comes_back(database: Database) -> None:
     registered(database, images())
     assert found(database, "") == []
     assert database.read_now(lambda c: c.execute(sa.select(sa.func.count()).select_from(SERIES)).scalar()) == 0
+
+
+def test_images_rendered_anew_take_the_places_of_the_old_ones_all_at_once(database: Database) -> None:
+    """As on the mounts: nobody finds the new ones before they are shown, and no old one afterwards."""
+    registered(database, images())
+    fresh = [
+        msgspec.structs.replace(one, guid=bytes([99, *one.guid[1:]]), registered=NOW + 1, attributes={"EchoTime": 3.0})
+        for one in images().images
+    ]
+    message = PutImages(images().series, fresh)
+    database.write_now(lambda c: put_images(c, message))
+    assert found(database, "EchoTime == 3", level=FoundLevel.IMAGE) == []
+    assert len(found(database, "", level=FoundLevel.IMAGE)) == 2
+    database.write_now(lambda c: show_series(c, PATH, is_visible=True))
+    assert found(database, "EchoTime == 3", level=FoundLevel.IMAGE) == [f"{PATH}/0000.dcm", f"{PATH}/0001.dcm"]
+    assert found(database, "", level=FoundLevel.IMAGE) == [f"{PATH}/0000.dcm", f"{PATH}/0001.dcm"]
 
 
 def test_the_end_of_a_key_takes_its_records_away(database: Database) -> None:

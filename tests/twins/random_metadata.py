@@ -156,6 +156,7 @@ def fill(database: Database, twin: TwinMetadata, draw: random.Random, *, in_halv
         set_acls(connection, known[::3])  # type: ignore[arg-type]
         for series in twin.series:
             put_images(connection, images_message(series, named))  # type: ignore[arg-type]
+            show_series(connection, series.path, is_visible=True)  # type: ignore[arg-type]
             show_series(connection, series.path, is_visible=series.is_visible)  # type: ignore[arg-type]
         for (project, name), chain in twin.collections.items():
             group, members = twin.groups[project, name, "narrow"]

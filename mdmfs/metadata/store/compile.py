@@ -65,7 +65,7 @@ class Compiler:
     def frozen(self, query: CheckedQuery) -> sa.Select[Any]:
         """Select the images, to be frozen, of what matches: all images of the series that the caller may read."""
         joined = sa.select(SERIES.c.path, IMAGES).join(IMAGES, IMAGES.c.series == SERIES.c.id)
-        statement = joined.where(SERIES.c.visible, self.readable(SERIES), self.readable(IMAGES))
+        statement = joined.where(SERIES.c.visible, IMAGES.c.visible, self.readable(SERIES), self.readable(IMAGES))
         if query.condition is not None:
             statement = statement.where(self._clause(query.condition, self._column))
         return statement
@@ -77,7 +77,7 @@ class Compiler:
     def _matching(self, query: CheckedQuery, statement: sa.Select[Any]) -> sa.Select[Any]:
         if query.level is Level.IMAGE:
             statement = statement.select_from(IMAGES.join(SERIES, IMAGES.c.series == SERIES.c.id))
-            statement = statement.where(self.readable(IMAGES))
+            statement = statement.where(IMAGES.c.visible, self.readable(IMAGES))
         else:
             statement = statement.select_from(SERIES)
         statement = statement.where(SERIES.c.visible, self.readable(SERIES))
@@ -104,7 +104,9 @@ class Compiler:
             case Exists(_, _, inner):
                 images = IMAGES.alias()
                 rows = sa.select(images.c.series).where(
-                    self.readable(images), self._clause(inner, lambda attribute: images.c[attribute.name])
+                    images.c.visible,
+                    self.readable(images),
+                    self._clause(inner, lambda attribute: images.c[attribute.name]),
                 )
                 return SERIES.c.id.in_(rows)
 

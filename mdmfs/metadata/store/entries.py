@@ -41,12 +41,22 @@ def put_images(connection: sa.Connection, message: PutImages) -> None:
         if key not in chains:
             chains[key] = chain_of(connection, image.acl_ids)
         rows.append(_image_row(image, series, chains[key]))
-    _upsert(connection, IMAGES, rows, IMAGES.c.guid)
+    _upsert(connection, IMAGES, rows, kept={"guid", "visible"})
 
 
 def show_series(connection: sa.Connection, path: str, *, is_visible: bool) -> None:
-    """Let a series be found, or no longer; one that is not known stays unknown."""
-    connection.execute(SERIES.update().where(SERIES.c.path == path).values(visible=is_visible))
+    """Let a series be found, or no longer, with all images that were put so far; of one name the latest stays."""
+    number = connection.execute(sa.select(SERIES.c.id).where(SERIES.c.path == path)).scalar()
+    if number is None:
+        return
+    connection.execute(SERIES.update().where(SERIES.c.id == number).values(visible=is_visible))
+    if is_visible:
+        later = IMAGES.alias()
+        is_replaced = sa.exists().where(
+            later.c.series == number, later.c.name == IMAGES.c.name, later.c.registered > IMAGES.c.registered
+        )
+        connection.execute(IMAGES.delete().where(IMAGES.c.series == number, is_replaced))
+        connection.execute(IMAGES.update().where(IMAGES.c.series == number).values(visible=True))
 
 
 def forget(connection: sa.Connection, guids: Sequence[bytes]) -> None:
@@ -81,7 +91,7 @@ def put_records(connection: sa.Connection, message: PutRecords) -> None:
             rows.append(_record_row(record, collection, chain))
     if rows:
         table = table_of(collection)
-        _upsert(connection, table, rows, table.c.guid)
+        _upsert(connection, table, rows, kept={"guid"})
 
 
 def gone_of(connection: sa.Connection, guids: Iterable[bytes]) -> set[bytes]:
@@ -127,6 +137,7 @@ def _image_row(entry: ImageEntry, series: int, chain: tuple[int, int]) -> dict[s
         "sha256": entry.sha256,
         "policy": entry.policy,
         "registered": entry.registered,
+        "visible": False,
         "chain": chain[0],
         "class": chain[1],
         "Size": entry.size,
@@ -210,10 +221,11 @@ def _buried(connection: sa.Connection, guids: Iterable[bytes]) -> set[bytes]:
     return found
 
 
-def _upsert(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]], key: sa.Column[Any]) -> None:
+def _upsert(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]], kept: set[str]) -> None:
+    """Insert rows; where one with the same GUID is there, all columns but those that are kept are replaced."""
     insert = postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
-    replaced = {column.name: insert.excluded[column.name] for column in table.columns if column.name != key.name}
-    connection.execute(insert.on_conflict_do_update(index_elements=[key], set_=replaced), rows)
+    replaced = {column.name: insert.excluded[column.name] for column in table.columns if column.name not in kept}
+    connection.execute(insert.on_conflict_do_update(index_elements=[table.c.guid], set_=replaced), rows)
 
 
 _IMAGE_COLUMNS: Final[Mapping[Level, Mapping[str, Attribute]]] = {

@@ -93,6 +93,7 @@ IMAGES: Final = sa.Table(
     sa.Column("sha256", _BYTES, nullable=False),
     sa.Column("policy", _BYTES, nullable=False),
     sa.Column("registered", sa.Double(), nullable=False),
+    sa.Column("visible", sa.Boolean(), nullable=False),
     sa.Column("chain", _ID, nullable=False, index=True),
     sa.Column("class", _ID, nullable=False),
     *(
