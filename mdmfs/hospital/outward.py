@@ -30,13 +30,19 @@ _OUTWARD: Final[dict[type[MdmfsError], str]] = {
 }
 
 
+def outward(guid: Guid, error: MdmfsError) -> MdmfsError:
+    """Give an error about a file in the words that the grid may read; what was inside goes to the log."""
+    text = next((text for kind, text in _OUTWARD.items() if isinstance(error, kind)), None)
+    if text is None:
+        return error
+    log.warning("not released", guid=str(guid), code=error.code, reason=str(error))
+    return ERRORS_BY_CODE[error.code](f"{guid}: {text}")
+
+
 @contextlib.contextmanager
 def speaking_for_the_inside(guid: Guid) -> Iterator[None]:
     """Give errors that may name what is inside the words that the grid may read."""
     try:
         yield
     except tuple(_OUTWARD) as error:
-        log.warning("not released", guid=str(guid), code=error.code, reason=str(error))
-        text = next(text for kind, text in _OUTWARD.items() if isinstance(error, kind))
-        message = f"{guid}: {text}"
-        raise ERRORS_BY_CODE[error.code](message) from error
+        raise outward(guid, error) from error

@@ -15,21 +15,24 @@ from mdmfs.hospital.outward import speaking_for_the_inside
 from mdmfs.hospital.own_people import for_own_people
 from mdmfs.hospital.registration.harvest import Harvests
 from mdmfs.hospital.release.arrivals import Released
+from mdmfs.hospital.release.bundles import frames
 from mdmfs.hospital.release.loss import locality_of
 from mdmfs.hospital.release.octets import StagedOctets
 from mdmfs.hospital.release.recall import Recalls
-from mdmfs.hospital.release.release import release
+from mdmfs.hospital.release.release import release, release_all
 from mdmfs.hospital.release.staging import StagedObject
 from mdmfs.hospital.rights.telling import is_within, tell
 from mdmfs.hospital.sight import Sight
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import (
     BusyError,
+    MalformedMessageError,
     NoSuchFileError,
     NotADirectoryFileError,
 )
 from mdmfs.model.names import Guid, Lfn, Surl
 from mdmfs.wire.messages import (
+    BUNDLE_PATH,
     CHANGES_PATH,
     DESCRIBE_PATH,
     GENERATION_HEADER,
@@ -37,6 +40,7 @@ from mdmfs.wire.messages import (
     HARVEST_PROGRESS_PATH,
     LIST_PATH,
     MAX_BATCH,
+    MAX_BUNDLE,
     MAX_REASON,
     PREFETCH,
     PURPOSE_HEADER,
@@ -44,6 +48,7 @@ from mdmfs.wire.messages import (
     SEALED_PATH,
     THRESHOLD_HEADER,
     TOTALS_PATH,
+    AskBundle,
     AskChanges,
     AskHarvest,
     AskTotals,
@@ -83,6 +88,7 @@ class HospitalFace:
             ("POST", TOTALS_PATH): self._totals,
             ("POST", CHANGES_PATH): self._changes,
             ("GET", SEALED_PATH): self._sealed,
+            ("POST", BUNDLE_PATH): self._bundle,
             ("POST", HARVEST_PATH): for_own_people(self._hospital, self._start_harvest),
             ("POST", HARVEST_PROGRESS_PATH): for_own_people(self._hospital, self._harvest_progress),
         }
@@ -161,6 +167,23 @@ class HospitalFace:
             headers=headers,
             status=_PARTIAL if begin else _WHOLE,
         )
+
+    async def _bundle(self, request: Request) -> StreamReply:
+        asked = await request.read(AskBundle)
+        guids = [Guid(octets) for octets in asked.guids]
+        if not 0 < len(guids) <= MAX_BUNDLE:
+            message = f"a bundle holds from one file to {MAX_BUNDLE}"
+            raise MalformedMessageError(message)
+        released = release_all(
+            request.principal,
+            guids,
+            self._hospital,
+            self._recalls,
+            address=request.peer.host,
+            purpose=_reason_of(request),
+            are_ahead=True,
+        )
+        return StreamReply(None, "", frames(released, guids))
 
     async def _release(self, request: Request, guid: Guid) -> Released:
         """Bring a file online; what a mount only looks ahead for, no longer than it waits for it."""

@@ -30,10 +30,12 @@ from mdmfs.model.errors import (
     PeerUnreachableError,
 )
 from mdmfs.model.identity import Dn, Principal
+from mdmfs.model.names import Guid
 from mdmfs.pki.proxy import principal_of
 from mdmfs.pki.tls import verified_chain
+from mdmfs.wire.bundle import Bundle
 from mdmfs.wire.download import Download, until
-from mdmfs.wire.messages import MEDIA_TYPE, Failure, Message
+from mdmfs.wire.messages import BUNDLE_PATH, MEDIA_TYPE, AskBundle, Failure, Message
 from mdmfs.wire.stream import HANDSHAKES, Address, TlsStream
 
 __all__ = ["Address", "Client", "Download"]
@@ -161,6 +163,19 @@ class Client:
                 download = await stack.enter_async_context(self._asked(question))
             yield download
 
+    @contextlib.asynccontextmanager
+    async def ask_bundle(
+        self, guids: Sequence[Guid], *, headers: Mapping[str, str] | None = None, deadline: float
+    ) -> AsyncIterator[Bundle]:
+        """Ask for the sealed objects of several files; deadline and errors as those of ``get``."""
+        told = (("content-type", MEDIA_TYPE), *(headers or {}).items())
+        body = msgspec.msgpack.encode(AskBundle([guid.octets for guid in guids]))
+        question = _Question("POST", BUNDLE_PATH, told, body, is_idempotent=True)
+        async with contextlib.AsyncExitStack() as stack:
+            with until(deadline, self.address):
+                download = await stack.enter_async_context(self._asked(question))
+            yield Bundle(download, len(guids))
+
     async def aclose(self) -> None:
         """Close the idle connections now, and those in use when their call ends."""
         self._is_closed = True
@@ -170,7 +185,8 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def _asked(self, question: _Question) -> AsyncIterator[Download]:
-        async with self._transfers if question.method == "GET" else self._calls:
+        is_transfer = question.method == "GET" or question.path == BUNDLE_PATH
+        async with self._transfers if is_transfer else self._calls:
             connection, download = await self._ask(question)
             is_reusable = False
             try:

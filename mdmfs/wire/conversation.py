@@ -234,6 +234,9 @@ class Conversation:
             raise _CutError from error
 
     async def _gather_chunk(self, pending: bytearray, chunk: Octets) -> bytearray:
+        if not len(chunk):
+            await self._send_octets(pending)
+            return bytearray()
         for octets in self._pass(h11.Data(memoryview(chunk).cast("B"))):  # type: ignore[arg-type] # any buffer
             pending = await self._gather(pending, octets)
         return pending

@@ -15,6 +15,7 @@ from mdmfs.wire.stream import Address, TlsStream
 
 STALL_SECONDS: Final = 60.0
 """How long a body may bring nothing at all."""
+_NO_LENGTH: Final = "an answer without Content-Length cannot be told from one cut short"
 
 
 class Download:
@@ -25,14 +26,17 @@ class Download:
         self.headers: Mapping[str, str] = {
             name.decode("ascii"): value.decode("latin-1") for name, value in response.headers
         }
-        self.length = _length_of(self.headers)
+        self.is_chunked = self.headers.get("transfer-encoding") == "chunked"
+        """Whether the body says itself where it ends: it is taken by ``receive_raw``, until ``finish``."""
+        self.length = 0 if self.is_chunked else _length_of(self.headers)
         """Of the whole body, in bytes."""
         self.etag = self.headers.get("etag", "").strip('"')
         self._stream = stream
         self._beginning = memoryview(beginning)
         self._left = self.length
         self._peer = peer
-        if len(beginning) > self.length:
+        self._is_finished = False
+        if len(beginning) > self.length and not self.is_chunked:
             message = f"{peer} sent more than the {self.length} bytes it announced"
             raise MalformedMessageError(message)
 
@@ -42,6 +46,8 @@ class Download:
         A body that is cut short raises ``PeerUnreachableError``, one that brings nothing for a minute
         ``PeerTimedOutError``; then nothing more comes.
         """
+        if self.is_chunked:
+            raise MalformedMessageError(_NO_LENGTH)
         room = buffer.cast("B")[: self._left]
         if self._beginning:
             count = min(len(room), len(self._beginning))
@@ -54,8 +60,21 @@ class Download:
         self._left -= count
         return count
 
+    async def receive_raw(self, buffer: memoryview) -> int:
+        """Receive some of a chunked body as it stands on the wire; raises as ``receive_into``, also at its end."""
+        if self._beginning:
+            count = min(len(buffer), len(self._beginning))
+            buffer[:count] = self._beginning[:count]
+            self._beginning = self._beginning[count:]
+            return count
+        return await self._receive_into(buffer)
+
+    def finish(self) -> None:
+        """Say that a chunked body was taken to its end."""
+        self._is_finished = True
+
     async def _receive_into(self, room: memoryview) -> int:
-        cut = f"{self._peer} ended an answer {self._left} bytes before its end"
+        cut = f"{self._peer} ended an answer {f'{self._left} bytes ' if self._left else ''}before its end"
         with until(trio.current_time() + STALL_SECONDS, self._peer):
             try:
                 count = await self._stream.receive_into(room)
@@ -67,6 +86,8 @@ class Download:
 
     async def read(self, limit: int = MAX_MESSAGE_BYTES) -> bytearray:
         """Take the whole body; raises ``MalformedMessageError`` where it has more than ``limit`` bytes."""
+        if self.is_chunked:
+            raise MalformedMessageError(_NO_LENGTH)
         if self.length > limit:
             message = f"{self._peer} answered with {self.length} bytes where at most {limit} are taken"
             raise MalformedMessageError(message)
@@ -79,7 +100,11 @@ class Download:
     @property
     def is_reusable(self) -> bool:
         """Whether the connection can serve another request: this answer was taken to its end."""
-        return not self._left and self.headers.get("connection", "").lower() != "close"
+        return (
+            not self._left
+            and self._is_finished == self.is_chunked
+            and self.headers.get("connection", "").lower() != "close"
+        )
 
 
 @contextlib.contextmanager
@@ -95,6 +120,5 @@ def until(deadline: float, peer: Address) -> Iterator[None]:
 def _length_of(headers: Mapping[str, str]) -> int:
     length = headers.get("content-length")
     if length is None or "transfer-encoding" in headers:
-        message = "an answer without Content-Length cannot be told from one cut short"
-        raise MalformedMessageError(message)
+        raise MalformedMessageError(_NO_LENGTH)
     return int(length)

@@ -27,6 +27,9 @@ SEALED_PATH: Final = "/v1/sealed/"
 ``Range: bytes=N-`` with ``If-Range`` gives the rest of that very sealing with status 206, or a whole other one with 200
 (RFC 9110 section 13.1.5): a transfer that was cut goes on.
 """
+BUNDLE_PATH: Final = "/v1/bundle"
+"""POST ``AskBundle``: the sealed objects of several files in one answer; ``mdmfs.wire.bundle`` says how."""
+MAX_BUNDLE: Final = 64
 GENERATION_HEADER: Final = "mdmfs-generation"
 """Of an answer with a sealed object: the generation of its key."""
 THRESHOLD_HEADER: Final = "mdmfs-threshold"
@@ -87,6 +90,28 @@ class Failure(Message, frozen=True):
     message: str
     incident: str = ""
     """Under which number the peer's log tells more; empty where there is no more to tell."""
+
+
+# Hospital to worker: sealed objects
+
+
+class AskBundle(Message, frozen=True):
+    """Ask for files that a program will open next, because it goes through their siblings; ``MAX_BUNDLE`` at most."""
+
+    guids: list[bytes]
+
+
+class SealedBeginning(Message, frozen=True):
+    """What stands before the octets of a sealed object."""
+
+    size: int
+    """Of the sealed object, exact."""
+    generation: int
+    """Of its key."""
+    threshold: int
+    """How many shares make its key."""
+    salt: bytes
+    """Of this sealing."""
 
 
 # Hospital to worker: the namespace

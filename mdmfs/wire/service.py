@@ -65,7 +65,8 @@ class Document:
 class StreamReply:
     """An answer of many bytes: ``chunks`` give exactly ``length`` of them, or raise, which the peer sees as a cut.
 
-    Chunks of any size are fine. The iterator is closed (``aclose``) when the answer ends, however it does.
+    Chunks of any size are fine; an empty one has what came before it sent at once. The iterator is closed (``aclose``)
+    when the answer ends, however it does.
     """
 
     length: int | None

@@ -49,8 +49,6 @@ class Fetching:
         file: OpenFile,
         on_begin: Callable[[Ciphertext, Seal], None],
         patience: float,
-        *,
-        is_prefetch: bool = False,
     ) -> None:
         """``on_begin`` hears of each object that begins to arrive: another one when the hospital has sealed anew.
 
@@ -61,7 +59,6 @@ class Fetching:
         self._file = file
         self._on_begin = on_begin
         self._patience = patience
-        self._is_prefetch = is_prefetch
         self._arriving: tuple[Ciphertext, Seal] | None = None
         self._furthest = 0
         self._attempts = 0
@@ -85,9 +82,7 @@ class Fetching:
         """Ask the hospital and take in what it answers; False where it has to be asked again."""
         is_answered = False
         try:
-            async with self._hospital.fetch(
-                self._file.guid, beginning=self._beginning(), is_prefetch=self._is_prefetch
-            ) as download:
+            async with self._hospital.fetch(self._file.guid, beginning=self._beginning()) as download:
                 is_answered = True
                 ciphertext, seal = await self._place(download)
                 await _receive(download, ciphertext, self._cache)
@@ -163,12 +158,12 @@ async def _receive(download: SealedDownload, ciphertext: Ciphertext, cache: Ciph
                     raise IntegrityError(message)
                 filled += count
         except _CUTS:
-            await _write(ciphertext, room[:filled], cache)
+            await write_through(ciphertext, room[:filled], cache)
             raise
-        await _write(ciphertext, room[:filled], cache)
+        await write_through(ciphertext, room[:filled], cache)
 
 
-async def _write(ciphertext: Ciphertext, octets: memoryview, cache: CiphertextCache) -> None:
+async def write_through(ciphertext: Ciphertext, octets: memoryview, cache: CiphertextCache) -> None:
     """Write to disk; where space could not be taken beforehand, older objects make room now."""
     while octets:
         try:

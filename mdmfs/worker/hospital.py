@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import re
 import urllib.parse
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
@@ -15,14 +15,13 @@ import trio
 from mdmfs.model.errors import MalformedMessageError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.sealing.layout import SALT_SIZE
+from mdmfs.wire.bundle import Event
 from mdmfs.wire.client import Client, Download
 from mdmfs.wire.messages import (
     CHANGES_PATH,
     DESCRIBE_PATH,
     GENERATION_HEADER,
     LIST_PATH,
-    PREFETCH,
-    PURPOSE_HEADER,
     READ_ACL_PATH,
     REASON_HEADER,
     SEALED_PATH,
@@ -82,6 +81,16 @@ class SealedDownload(Protocol):
         """Fill some of a buffer and give the number of bytes; 0 at the true end only, a cut one raises."""
 
 
+class SealedBundle(Protocol):
+    """Several sealed objects on their way."""
+
+    async def next(self) -> tuple[int, Event] | None:
+        """Wait for what is said next: the place of a file in the question, and what of it; None at the end.
+
+        A failure is told in its place; raises where the whole answer is cut.
+        """
+
+
 class Hospital(Protocol):
     """What a worker asks of a hospital; every error is an ``MdmfsError``."""
 
@@ -100,10 +109,11 @@ class Hospital(Protocol):
     async def acl(self, lfn: Lfn) -> list[str]:
         """Give the ACL of a name as text; of a directory also the one that its files share."""
 
-    def fetch(
-        self, guid: Guid, *, beginning: Beginning | None = None, is_prefetch: bool = False
-    ) -> AbstractAsyncContextManager[SealedDownload]:
+    def fetch(self, guid: Guid, *, beginning: Beginning | None = None) -> AbstractAsyncContextManager[SealedDownload]:
         """Ask for a file's sealed object, or for what follows a beginning: the hospital decides, recalls and seals."""
+
+    def fetch_all(self, guids: Sequence[Guid]) -> AbstractAsyncContextManager[SealedBundle]:
+        """Ask for files that nobody has opened yet, ``MAX_BUNDLE`` at most, in one answer."""
 
 
 class RemoteHospital:
@@ -156,11 +166,15 @@ class RemoteHospital:
         return (await self._client().call(READ_ACL_PATH, question, AclTexts, deadline=self._until())).texts
 
     @contextlib.asynccontextmanager
-    async def fetch(
-        self, guid: Guid, *, beginning: Beginning | None = None, is_prefetch: bool = False
-    ) -> AsyncIterator[SealedDownload]:
+    async def fetch_all(self, guids: Sequence[Guid]) -> AsyncIterator[SealedBundle]:
+        """Ask for the sealed objects; deadline as that of ``fetch``."""
+        async with self._client().ask_bundle(guids, headers=self._reason, deadline=self._until()) as bundle:
+            yield bundle
+
+    @contextlib.asynccontextmanager
+    async def fetch(self, guid: Guid, *, beginning: Beginning | None = None) -> AsyncIterator[SealedDownload]:
         """Ask for the sealed object; the deadline is for the first byte, after it the stream must not stall."""
-        headers = self._reason | ({PURPOSE_HEADER: PREFETCH} if is_prefetch else {})
+        headers = dict(self._reason)
         if beginning is not None:
             headers |= {"range": f"bytes={beginning.length}-", "if-range": f'"{beginning.salt.hex()}"'}
         async with self._client().get(SEALED_PATH + str(guid), headers=headers, deadline=self._until()) as download:

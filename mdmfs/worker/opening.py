@@ -33,6 +33,7 @@ from mdmfs.worker.hospital import Hospital
 from mdmfs.worker.keys.ring import KeyRing, Lock
 from mdmfs.worker.open_file import OpenFile
 from mdmfs.worker.pages import Pages
+from mdmfs.worker.together import FetchingTogether
 
 WHOLE: Final = 4 * 2**20
 """Files up to this size are pushed whole before open returns."""
@@ -101,21 +102,59 @@ class Opener:
         """Ask whether the ciphertext of a file is here, or on its way."""
         return node.inode in self._files or Guid(node.guid) in self._cache
 
-    async def prefetch(self, node: Node) -> None:
-        """Fetch the ciphertext of a file that nobody has opened; raises why it does not come.
+    async def prefetch(self, nodes: Sequence[Node]) -> None:
+        """Fetch the ciphertext of files that nobody has opened, in one answer; raises why one does not come.
 
-        Cancelled, the fetch ends, unless somebody has opened the file meanwhile: it is his, then.
+        Cancelled, the transfer ends, but for those that somebody has opened meanwhile: they are his, then.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self.has(node):
+        held: dict[OpenFile, None] = {}
+        for node in nodes:
+            if not self.has(node):
+                file = self._files[node.inode] = OpenFile(node)
+                file.readers += 1
+                file.fetching = trio.Event()
+                held[file] = None
+        if not held:
             return
-        file = self._files[node.inode] = OpenFile(node)
-        file.readers += 1
+
+        def end(file: OpenFile, error: MdmfsError | None) -> None:
+            self._end_together(file, error)
+            if file in held:
+                del held[file]
+                self.close(file)
+
+        fetching, ended = FetchingTogether(self._hospital, self._cache, [*held], self._begin, end), trio.Event()
+        self._nursery.start_soon(self._run_together, fetching, ended)
         try:
-            await self._fetch(file, is_prefetch=True).wait()
-            file.refuse_failed()
+            await ended.wait()
+            if fetching.failure is not None:
+                raise fetching.failure
         finally:
-            self.close(file)
+            for file in [*held]:
+                del held[file]
+                self.close(file)
+            fetching.stop_unless_wanted()
+
+    async def _run_together(self, fetching: FetchingTogether, ended: trio.Event) -> None:
+        try:
+            await fetching.run()
+        except Exception as error:
+            log.exception("fetching ahead failed unexpectedly")
+            fetching.failure = MdmfsError(f"fetching ahead failed: {type(error).__name__}")
+        finally:
+            ended.set()
+
+    def _end_together(self, file: OpenFile, error: MdmfsError | None) -> None:
+        """End what was fetched with others; where it did not come and somebody waits for it, it is fetched alone."""
+        if file.fetching is not None:
+            file.fetching.set()
+        if error is not None and file.is_wanted and not file.is_broken:
+            self._fetch(file)
+        elif error is not None:
+            file.fail(error)
+            if self._files.get(file.inode) is file:
+                del self._files[file.inode]
 
     async def _wait(self, file: OpenFile) -> None:
         with trio.move_on_after(self._deadline) as patience:
@@ -227,10 +266,10 @@ class Opener:
             self._begin(file, *file.arriving)
         await file.wait_until_taken()
 
-    def _fetch(self, file: OpenFile, *, is_prefetch: bool = False) -> trio.Event:
+    def _fetch(self, file: OpenFile) -> trio.Event:
         """Begin to fetch, and give what is set at the end."""
         begin = functools.partial(self._begin, file)
-        fetching = Fetching(self._hospital, self._cache, file, begin, self._deadline, is_prefetch=is_prefetch)
+        fetching = Fetching(self._hospital, self._cache, file, begin, self._deadline)
         file.fetching, file.arriving = trio.Event(), None
         self._nursery.start_soon(self._run, file, fetching, file.fetching)
         return file.fetching

@@ -16,7 +16,7 @@ import trio
 import trio.testing
 
 from mdmfs.demo.pki import Issued, delegate
-from mdmfs.model.errors import CredentialExpiredError, CredentialRefusedError, MdmfsError
+from mdmfs.model.errors import CredentialExpiredError, CredentialRefusedError, MdmfsError, NoSuchFileError
 from mdmfs.pki.tls import Credential
 from mdmfs.wire.configuration import KeystorePeer
 from mdmfs.wire.messages import Node, NodeKind
@@ -191,6 +191,29 @@ async def test_a_hospital_that_restarts_in_the_middle_of_a_transfer_fails_no_rea
     assert [one is None for one in twin.beginnings] == [True, False]
 
 
+async def test_siblings_fetched_ahead_come_in_one_answer_over_a_connection_that_serves_again(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    """Each is in the cache when it is whole; one that is not there fails alone, and the call tells why."""
+    twin = TwinHospital()
+    files = [twin.add_file(f"/grid/medical/a/{number}.dcm", octets(300_000, str(number))) for number in range(4)]
+    keystores = await twin.open_keystores(nursery)
+    contexts = contexts_of(HOSPITAL, tmp_path)
+    address = await nursery.start(serve, HospitalOnTheWire(twin).service(), contexts, LOOPBACK)
+    async with calling(address, delegate(JANE, make.VALID), expected=HOSPITAL.dn) as client:
+        cache = CiphertextCache(tmp_path / "cache", 2**30)
+        await cache.load()
+        port, ring = RemoteHospital(lambda: client, deadline=20), KeyRing(lambda: keystores, deadline=20)
+        opener = Opener(port, cache, ring, NoPages(), nursery, deadline=20)
+        await opener.prefetch([_node(file) for file in files[:3]])
+        del twin.files[files[3].guid]
+        with pytest.raises(NoSuchFileError):
+            await opener.prefetch([_node(files[3])])
+        assert [file.guid in cache for file in files] == [True, True, True, False]
+        assert [await _read(opener, file) for file in files[:3]] == [file.plaintext for file in files[:3]]
+    assert twin.fetches == 2
+
+
 @contextlib.asynccontextmanager
 async def _restarted(hospital: Restarting) -> AsyncIterator[None]:
     async def restart() -> None:
@@ -205,9 +228,12 @@ async def _restarted(hospital: Restarting) -> AsyncIterator[None]:
 
 
 async def _read(opener: Opener, file: TwinFile) -> bytes:
-    node = Node("x.dcm", file.inode, NodeKind.FILE, len(file.plaintext), REGISTERED, file.guid.octets)
-    opened = await opener.open(node)
+    opened = await opener.open(_node(file))
     try:
         return await opener.read(opened, 0, len(file.plaintext))
     finally:
         opener.close(opened)
+
+
+def _node(file: TwinFile) -> Node:
+    return Node("x.dcm", file.inode, NodeKind.FILE, len(file.plaintext), REGISTERED, file.guid.octets)

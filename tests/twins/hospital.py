@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import trio
 
@@ -16,6 +16,7 @@ from mdmfs.model.locality import Locality
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.sealing.header import FileKey, ObjectContext, Role
 from mdmfs.sealing.seal import seal
+from mdmfs.wire.bundle import Event, Piece
 from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.messages import (
     Changes,
@@ -24,6 +25,7 @@ from mdmfs.wire.messages import (
     KeyEntry,
     Node,
     NodeKind,
+    SealedBeginning,
     Totals,
 )
 from mdmfs.worker.hospital import Beginning
@@ -80,6 +82,32 @@ class TwinDownload:
         buffer[:count] = self._sealed[self._given : self._given + count]
         self._given += count
         return count
+
+
+class TwinBundle:
+    """Several sealed objects on their way, one after the other, with what shall go wrong with them."""
+
+    def __init__(self, hospital: TwinHospital, guids: Sequence[Guid]) -> None:
+        self._hospital = hospital
+        self._events = self._all(guids)
+
+    async def next(self) -> tuple[int, Event] | None:
+        """Give what is said next."""
+        return await anext(self._events, None)
+
+    async def _all(self, guids: Sequence[Guid]) -> AsyncIterator[tuple[int, Event]]:
+        for place, guid in enumerate(guids):
+            file = self._hospital.files.get(guid)
+            if file is None:
+                yield place, NoSuchFileError(f"there is no file {guid}")
+                continue
+            download = TwinDownload(self._hospital, file, self._hospital.sealed(guid), 0)
+            yield place, SealedBeginning(download.length, download.generation, download.threshold, download.salt)
+            buffer, left = memoryview(bytearray(2**20)), download.length
+            while left:
+                count = await download.receive_into(buffer)
+                yield place, Piece(buffer[:count])
+                left -= count
 
 
 class TwinHospital:
@@ -250,14 +278,10 @@ class TwinHospital:
         return [f"# file: {lfn}\nuser::rwxa-\n"]
 
     @contextlib.asynccontextmanager
-    async def fetch(
-        self, guid: Guid, *, beginning: Beginning | None = None, is_prefetch: bool = False
-    ) -> AsyncIterator[TwinDownload]:
+    async def fetch(self, guid: Guid, *, beginning: Beginning | None = None) -> AsyncIterator[TwinDownload]:
         """See ``Hospital``."""
         self.fetches += 1
         self.beginnings.append(beginning)
-        if is_prefetch:
-            self.prefetched.append(guid)
         await self._answer()
         if self.refusal is not None:
             raise self.refusal()
@@ -269,6 +293,17 @@ class TwinHospital:
         sealed = self.sealed(guid)
         is_same = beginning is not None and beginning.salt == sealed[:24] and beginning.length < len(sealed)
         yield TwinDownload(self, file, sealed, beginning.length if beginning is not None and is_same else 0)
+
+    @contextlib.asynccontextmanager
+    async def fetch_all(self, guids: Sequence[Guid]) -> AsyncIterator[TwinBundle]:
+        """See ``Hospital``."""
+        self.fetches += 1
+        self.prefetched += guids
+        await self._answer()
+        if self.refusal is not None:
+            raise self.refusal()
+        await trio.sleep(self.recall_seconds)
+        yield TwinBundle(self, guids)
 
     async def _answer(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
+from mdmfs.model.errors import MdmfsError
 from mdmfs.model.identity import Dn
 from mdmfs.model.names import Guid, Lfn
+from mdmfs.wire.bundle import Piece, beginning, end, failed, octets_head
 from mdmfs.wire.messages import (
+    BUNDLE_PATH,
     CHANGES_PATH,
     DESCRIBE_PATH,
     GENERATION_HEADER,
     LIST_PATH,
-    PREFETCH,
-    PURPOSE_HEADER,
     READ_ACL_PATH,
     SEALED_PATH,
     THRESHOLD_HEADER,
     TOTALS_PATH,
     AclTexts,
+    AskBundle,
     AskChanges,
     AskTotals,
     Describe,
     ListDirectory,
     ReadAcl,
+    SealedBeginning,
 )
 from mdmfs.wire.service import Reply, Request, Service, StreamReply
 from mdmfs.worker.hospital import Beginning
@@ -50,6 +53,7 @@ class HospitalOnTheWire:
                 ("POST", TOTALS_PATH): self._totals,
                 ("POST", READ_ACL_PATH): self._acl,
                 ("GET", SEALED_PATH): self._sealed,
+                ("POST", BUNDLE_PATH): self._bundle,
             },
         )
 
@@ -74,10 +78,8 @@ class HospitalOnTheWire:
     async def _sealed(self, request: Request) -> StreamReply:
         self.callers.append(request.principal.dn)
         guid = Guid.parse(request.path.removeprefix(SEALED_PATH))
-        is_prefetch = request.headers.get(PURPOSE_HEADER) == PREFETCH
         stack = contextlib.AsyncExitStack()
-        fetching = self.twin.fetch(guid, beginning=_beginning_of(request), is_prefetch=is_prefetch)
-        download = await stack.enter_async_context(fetching)
+        download = await stack.enter_async_context(self.twin.fetch(guid, beginning=_beginning_of(request)))
         headers = {GENERATION_HEADER: str(download.generation), THRESHOLD_HEADER: str(download.threshold)}
         if download.begin:
             headers["content-range"] = f"bytes {download.begin}-{download.length - 1}/{download.length}"
@@ -88,6 +90,26 @@ class HospitalOnTheWire:
             headers=headers,
             status=206 if download.begin else 200,
         )
+
+    async def _bundle(self, request: Request) -> StreamReply:
+        guids = [Guid(octets) for octets in (await request.read(AskBundle)).guids]
+        return StreamReply(None, "", _frames(self.twin, guids))
+
+
+async def _frames(twin: TwinHospital, guids: Sequence[Guid]) -> AsyncIterator[bytes]:
+    async with twin.fetch_all(guids) as bundle:
+        while (said := await bundle.next()) is not None:
+            place, event = said
+            match event:
+                case SealedBeginning():
+                    yield beginning(place, event)
+                case Piece():
+                    yield octets_head(place, len(event.octets))
+                    yield bytes(event.octets)
+                case MdmfsError():
+                    yield failed(place, event)
+            yield b""
+    yield end()
 
 
 def _beginning_of(request: Request) -> Beginning | None:

@@ -57,6 +57,16 @@ class Arrivals:
         else:
             recall.tell(functools.partial(self._arrived, place))
 
+    def deny(self, place: int, error: MdmfsError) -> None:
+        """Say that a file is not to be had at all."""
+        self.expected[place] = error
+        self._arrived(place)
+
+    @property
+    def is_any_there(self) -> bool:
+        """Whether ``next`` does not have to wait."""
+        return bool(self._there)
+
     async def next(self, deadline: float) -> int | None:
         """Wait for the next place to look at; None when there is none left, or at the deadline."""
         with trio.move_on_at(deadline):

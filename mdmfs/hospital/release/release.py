@@ -50,7 +50,10 @@ async def release(  # noqa: PLR0913 what is known of the one who asks
         principal, [guid], hospital, recalls, address=address, purpose=purpose, are_ahead=is_ahead, event=event
     )
     async with contextlib.aclosing(releasing) as released:
-        async for _, one in released:
+        async for let_out in released:
+            if let_out is None:
+                continue
+            _, one = let_out
             if isinstance(one, MdmfsError):
                 raise one
             return one
@@ -68,8 +71,10 @@ async def release_all(  # noqa: PLR0913 as release
     purpose: str = "",
     are_ahead: bool = False,
     event: Event = Event.RELEASE,
-) -> AsyncGenerator[tuple[int, Released | MdmfsError]]:
+) -> AsyncGenerator[tuple[int, Released | MdmfsError] | None]:
     """Let files out to a principal, each as soon as its first bytes are staged: its place among ``guids``, and itself.
+
+    None says that the next may take a while.
 
     The PACS is asked while the decisions go to the audit log; nothing is given before all of them are on disk. A recall
     may take a minute, and what was decided before it is decided again after it. Raises ``StoreError`` if the decisions
@@ -77,18 +82,21 @@ async def release_all(  # noqa: PLR0913 as release
     """
     decisions = decide(principal, guids, hospital)
     with contextlib.closing(Arrivals(recalls, hospital.staging, are_ahead=are_ahead)) as arrivals:
-        for place, decision in enumerate(decisions):
+        for number, decision in enumerate(decisions):
             if isinstance(decision, Standing):
-                arrivals.expect(place, decision.source)
+                arrivals.expect(number, decision.source)
+            else:
+                arrivals.deny(number, decision.error)
         if records := list(_records(principal, guids, decisions, hospital, address, arrivals)):
             said = {"purpose": purpose, "ahead": are_ahead}
             await hospital.audit.record(*(_as(event, msgspec.structs.replace(record, **said)) for record in records))
-        for place, decision in enumerate(decisions):
-            if isinstance(decision, Denial):
-                yield place, decision.error
         deadline = trio.current_time() + recalls.deadline
-        while (arrived := await arrivals.next(deadline)) is not None:
-            place = arrived
+        while arrivals.expected:
+            if not arrivals.is_any_there:
+                yield None
+            place = await arrivals.next(deadline)
+            if place is None:
+                break
             outcome: Released | MdmfsError | None = arrivals.failure(place)
             if outcome is None:
                 decisions[place] = await _decide_again(principal, guids[place], decisions[place], hospital, address)
@@ -96,8 +104,8 @@ async def release_all(  # noqa: PLR0913 as release
             await _note_loss(guids[place], decisions[place], outcome, hospital)
             if outcome is not None:
                 yield place, outcome
-        for place in arrivals.expected:
-            yield place, _late(guids[place], recalls.deadline)
+        for late in arrivals.expected:
+            yield late, _late(guids[late], recalls.deadline)
 
 
 async def admit(principal: Principal, guid: Guid, hospital: Hospital, *, address: str) -> None:

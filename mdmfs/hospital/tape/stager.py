@@ -207,8 +207,9 @@ class Stager:
         failure = MdmfsError("staging ended early")
         try:
             async with contextlib.aclosing(releasing) as released:
-                async for place, outcome in released:
-                    yield left.pop(place), outcome
+                async for let_out in released:
+                    if let_out is not None:
+                        yield left.pop(let_out[0]), let_out[1]
         except MdmfsError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 the service loop: one batch must not end the stager

@@ -19,8 +19,8 @@ from mdmfs.wire.messages import Node, NodeKind
 FIRST_WINDOW: Final = 4
 """Files ahead of the second open of a burst; twice as many with each one that follows."""
 LARGEST_WINDOW: Final = 32
-CONNECTIONS: Final = 16
-"""To the hospital at once; the others are for who opens something now."""
+BUNDLES: Final = 4
+"""Asked of the hospital at once."""
 AHEAD_BYTES: Final = 32 * 2**20
 """Of plaintext, of all bursts together: what may be under way or waiting to be opened."""
 LARGEST_FILE: Final = 8 * 2**20
@@ -42,8 +42,8 @@ class Fetcher(Protocol):
     def has(self, node: Node) -> bool:
         """Ask whether the ciphertext of a file is here, or on its way."""
 
-    async def prefetch(self, node: Node) -> None:
-        """Bring it here; raises why not. Cancelled, it stops, unless somebody has opened the file meanwhile."""
+    async def prefetch(self, nodes: Sequence[Node]) -> None:
+        """Bring them here; raises why one does not come. Cancelled, it stops, but for those opened meanwhile."""
 
 
 class Burst:
@@ -80,7 +80,7 @@ class Burst:
 
 
 class SiblingPrefetch:
-    """All bursts of a mount, under one budget of bytes and connections."""
+    """All bursts of a mount, under one budget of bytes and bundles."""
 
     def __init__(self, fetcher: Fetcher, nursery: trio.Nursery, *, budget: int = AHEAD_BYTES) -> None:
         """``budget`` is in bytes. The nursery outlives all bursts."""
@@ -88,7 +88,7 @@ class SiblingPrefetch:
         self._nursery = nursery
         self._budget = budget
         self._bursts: OrderedDict[int, Burst] = OrderedDict()
-        self._places = trio.CapacityLimiter(CONNECTIONS)
+        self._places = trio.CapacityLimiter(BUNDLES)
         self._not_before = float("-inf")
 
     def note_open(self, directory: int, nodes: Sequence[Node], position: int) -> None:
@@ -130,28 +130,30 @@ class SiblingPrefetch:
         """Ask for what lies within the window and the budget, many at once: the PACS then sends them in one go."""
         if burst.frontier > burst.expected + burst.window // 2:
             return
-        end = min(burst.expected + burst.window, len(nodes))
+        end, wanted = min(burst.expected + burst.window, len(nodes)), []
         while burst.frontier < end:
             node = nodes[burst.frontier]
             is_wanted = node.kind is NodeKind.FILE and node.size <= LARGEST_FILE and not self._fetcher.has(node)
             if is_wanted and self._ahead() + node.size > self._budget:
-                return
+                break
             if is_wanted:
                 burst.sizes[burst.frontier] = node.size
-                self._nursery.start_soon(self._bring, directory, burst, node)
+                wanted.append(node)
             burst.frontier += 1
+        if wanted:
+            self._nursery.start_soon(self._bring, directory, burst, wanted)
 
     def _ahead(self) -> int:
         return sum(sum(burst.sizes.values()) for burst in self._bursts.values())
 
-    async def _bring(self, directory: int, burst: Burst, node: Node) -> None:
-        """Fetch one file; one that cannot be had ends the burst, since the others would meet the same."""
+    async def _bring(self, directory: int, burst: Burst, nodes: Sequence[Node]) -> None:
+        """Fetch some files; one that cannot be had ends the burst, since the others would meet the same."""
         scope = trio.CancelScope()
         burst.scopes.add(scope)
         try:
             with scope:
                 async with self._places:
-                    await self._fetcher.prefetch(node)
+                    await self._fetcher.prefetch(nodes)
         except MdmfsError as error:
             if isinstance(error, BusyError):
                 self._not_before = trio.current_time() + BUSY_SECONDS

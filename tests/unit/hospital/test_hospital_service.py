@@ -26,13 +26,16 @@ from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.sealing.layout import sealed_size
 from mdmfs.wire.messages import (
+    BUNDLE_PATH,
     CHANGES_PATH,
     DESCRIBE_PATH,
     HARVEST_PATH,
     HARVEST_PROGRESS_PATH,
     LIST_PATH,
+    MAX_BUNDLE,
     SEALED_PATH,
     TOTALS_PATH,
+    AskBundle,
     AskChanges,
     AskHarvest,
     AskTotals,
@@ -219,6 +222,34 @@ async def test_a_sealed_object_has_its_exact_length_and_its_salt_as_etag(tmp_pat
         await upper.chunks.aclose()  # type: ignore[attr-defined]
 
 
+async def test_a_bundle_brings_all_its_files_in_one_retrieval_and_says_what_is_not_for_the_caller(
+    tmp_path: Path,
+) -> None:
+    """Each decided by itself, and each on record before its first byte."""
+    async with open_registered(tmp_path) as (hospital, guids):
+        recalls = hospital.clinic.pacs.recalls
+        asked = [guid_of(77), *guids]
+        answer = await hospital.ask(BUNDLE_PATH, AskBundle([guid.octets for guid in asked]))
+        assert isinstance(answer, StreamReply)
+        sent = b"".join([bytes(piece) async for piece in answer.chunks])
+        assert hospital.clinic.pacs.recalls == recalls + 1
+        for guid in guids:
+            file = hospital.hospital.store.read(lambda tx, guid=guid: tx.catalogue.file(guid))  # type: ignore[misc]
+            staged = hospital.hospital.staging.find(guid, file.generation)
+            assert staged is not None
+            assert staged.path.read_bytes()[56:] in sent
+        assert NoSuchFileError.code.encode() in sent
+        assert sorted(line["guid"] for line in hospital.audited()[-len(guids) :]) == sorted(map(str, guids))
+
+
+@pytest.mark.parametrize("count", [0, MAX_BUNDLE + 1])
+async def test_a_bundle_has_a_size(tmp_path: Path, count: int) -> None:
+    """Nobody asks for a whole hospital at once."""
+    async with open_registered(tmp_path, range(1, 2)) as (hospital, _):
+        with pytest.raises(MalformedMessageError):
+            await hospital.ask(BUNDLE_PATH, AskBundle([guid_of(1).octets] * count))
+
+
 @pytest.mark.parametrize(
     "name", ["", "x", "../list", "%2e%2e", "0" * 36, f"{guid_of(1)}/", f"{guid_of(1)}.1", f"{{{guid_of(1)}}}", "é" * 36]
 )
@@ -389,6 +420,7 @@ async def test_every_route_refuses_a_stranger_or_tells_him_nothing(tmp_path: Pat
             HARVEST_PATH: StartHarvest(PROJECT),
             HARVEST_PROGRESS_PATH: AskHarvest(PROJECT),
             f"{SEALED_PATH}{guid}": b"",
+            BUNDLE_PATH: AskBundle([guid.octets]),
         }
         assert {path for _, path in hospital.face.routes} == {
             SEALED_PATH if path.startswith(SEALED_PATH) else path for path in messages
@@ -399,7 +431,11 @@ async def test_every_route_refuses_a_stranger_or_tells_him_nothing(tmp_path: Pat
                 answer = await hospital.ask(path, message, STRANGER)
             except MdmfsError:
                 continue
+            if isinstance(answer, StreamReply):
+                told[path] = b"".join([bytes(piece) async for piece in answer.chunks])
+                continue
             assert isinstance(answer, Reply)
             told[path] = msgspec.msgpack.encode(answer.message)
-        assert set(told) == {TOTALS_PATH, CHANGES_PATH}
+        assert set(told) == {TOTALS_PATH, CHANGES_PATH, BUNDLE_PATH}
+        assert NoSuchFileError.code.encode() in told[BUNDLE_PATH]
         assert not any(guid.octets in octets or b"sub-" in octets for octets in told.values())

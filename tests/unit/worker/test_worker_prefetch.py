@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from mdmfs.worker.opening import Opener
 from mdmfs.worker.pages import NoPages
 from mdmfs.worker.prefetch.siblings import (
     AHEAD_BYTES,
-    CONNECTIONS,
+    BUNDLES,
     FIRST_WINDOW,
     IDLE_SECONDS,
     LARGEST_FILE,
@@ -55,20 +55,20 @@ class Fetches:
         """See ``Fetcher``."""
         return node.inode in self.here
 
-    async def prefetch(self, node: Node) -> None:
+    async def prefetch(self, nodes: Sequence[Node]) -> None:
         """See ``Fetcher``."""
         if self.refuses:
             message = "decided: no"
             raise AccessDeniedError(message)
-        self.begun.append(node.inode - 1000)
+        self.begun += [node.inode - 1000 for node in nodes]
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
             await trio.sleep(self.seconds)
         finally:
             self.at_once -= 1
-        self.done.append(node.inode - 1000)
-        self.here.add(node.inode)
+        self.done += [node.inode - 1000 for node in nodes]
+        self.here |= {node.inode for node in nodes}
 
 
 async def settle() -> None:
@@ -125,7 +125,7 @@ async def test_a_jump_ends_what_is_under_way(nursery: trio.Nursery) -> None:
     prefetch.note_open(DIRECTORY, nodes, 0)
     prefetch.note_open(DIRECTORY, nodes, 1)
     await settle()
-    assert fetches.at_once == FIRST_WINDOW
+    assert (fetches.at_once, len(fetches.begun)) == (1, FIRST_WINDOW)
     prefetch.note_open(DIRECTORY, nodes, 80)
     await settle()
     assert fetches.at_once == 0
@@ -160,7 +160,7 @@ async def test_the_connections_are_bounded(nursery: trio.Nursery) -> None:
     for position in range(30):
         prefetch.note_open(DIRECTORY, nodes, position)
         await settle()
-    assert fetches.most_at_once == CONNECTIONS
+    assert fetches.most_at_once == BUNDLES
     nursery.cancel_scope.cancel()
 
 
@@ -185,9 +185,9 @@ async def test_a_burst_that_nobody_follows_ends(nursery: trio.Nursery, autojump_
     prefetch.note_open(DIRECTORY, nodes, 0)
     prefetch.note_open(DIRECTORY, nodes, 1)
     await settle()
-    assert fetches.at_once == FIRST_WINDOW
+    assert (fetches.at_once, len(fetches.begun)) == (1, FIRST_WINDOW)
     await trio.sleep(IDLE_SECONDS - 0.1)
-    assert fetches.at_once == FIRST_WINDOW
+    assert (fetches.at_once, len(fetches.begun)) == (1, FIRST_WINDOW)
     await trio.sleep(0.2)
     assert fetches.at_once == 0
 
@@ -202,7 +202,7 @@ async def test_closing_the_directory_ends_the_burst_of_who_walked_through_it(nur
     await settle()
     prefetch.note_closed(DIRECTORY, trio.current_time() + 1)
     await settle()
-    assert fetches.at_once == FIRST_WINDOW
+    assert (fetches.at_once, len(fetches.begun)) == (1, FIRST_WINDOW)
     prefetch.note_closed(DIRECTORY, trio.current_time() - 100)
     await settle()
     assert fetches.at_once == 0
@@ -249,7 +249,7 @@ class Site:
     async def prefetching(self, number: int) -> AsyncIterator[trio.CancelScope]:
         """Fetch a file ahead while the block runs."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.opener.prefetch, self.node(number))
+            nursery.start_soon(self.opener.prefetch, [self.node(number)])
             await trio.sleep(0.01)
             yield nursery.cancel_scope
 
@@ -272,7 +272,7 @@ def collects(site: Site) -> int:
 
 async def test_a_file_fetched_ahead_is_in_the_cache_and_nobody_has_its_key(site: Site) -> None:
     """The hospital was told the purpose; a keystore is asked when somebody opens it."""
-    await site.opener.prefetch(site.node(3))
+    await site.opener.prefetch([site.node(3)])
     guid = site.files[3].guid
     assert guid in site.cache
     assert site.hospital.prefetched == [guid]
@@ -315,7 +315,7 @@ async def test_a_fetch_given_up_before_it_began_never_begins(site: Site) -> None
     """The hospital is not asked for nobody."""
     with trio.CancelScope() as scope:
         scope.cancel()
-        await site.opener.prefetch(site.node(5))
+        await site.opener.prefetch([site.node(5)])
     await trio.testing.wait_all_tasks_blocked()
     assert site.hospital.fetches == 0
     assert not site.opener.has(site.node(5))
@@ -325,7 +325,7 @@ async def test_a_file_that_may_not_be_fetched_ahead_is_refused_again_when_it_is_
     """By a decision of its own."""
     site.hospital.refusal = lambda: AccessDeniedError("decided: no")
     with pytest.raises(AccessDeniedError):
-        await site.opener.prefetch(site.node(2))
+        await site.opener.prefetch([site.node(2)])
     with pytest.raises(AccessDeniedError):
         await site.read(2)
     assert site.hospital.fetches == 2
