@@ -190,6 +190,8 @@ def lying_shares(secret: bytes | memoryview, shares: Iterable[Share]) -> tuple[S
 
 def _liars_of(secret: bytes, group: Sequence[Share]) -> list[Share]:
     threshold = group[0].threshold
+    if _all_agree(secret, group):
+        return []
     agreements = set()
     for chosen in itertools.combinations(group, threshold - 1):
         if _has_distinct_x(chosen):
@@ -200,6 +202,16 @@ def _liars_of(secret: bytes, group: Sequence[Share]) -> list[Share]:
         return []
     honest = frozenset().union(*(agreement for agreement in agreements if len(agreement) == most))
     return [share for share in group if share not in honest]
+
+
+def _all_agree(secret: bytes, group: Sequence[Share]) -> bool:
+    """Ask whether all lie on one polynomial through the key: what is true of every file, day after day."""
+    threshold = group[0].threshold
+    if len(group) < threshold or not _has_distinct_x(group):
+        return False
+    points = [(share.x, share.y) for share in group]
+    enough, more = points[:threshold], points[threshold:]
+    return interpolate(enough, 0) == secret and all(interpolate(enough, x) == y for x, y in more)
 
 
 def _by_split(shares: Iterable[Share]) -> list[list[Share]]:

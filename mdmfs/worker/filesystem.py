@@ -6,7 +6,7 @@ import bisect
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import trio
 
@@ -58,6 +58,14 @@ class _DirectoryHandle:
     opened: float
 
 
+class _LastOpen(NamedTuple):
+    inode: int
+    parent: int
+    at: float
+    is_burst: bool
+    """Whether it followed the open of another file of its directory closely."""
+
+
 class FileSystem:
     """One mount's files and directories. Every error is an ``MdmfsError``."""
 
@@ -83,7 +91,7 @@ class FileSystem:
         self._directories: dict[int, _DirectoryHandle] = {}
         self._files: dict[int, OpenFile] = {}
         self._totals: tuple[Totals, float] | None = None
-        self._last_open: tuple[int, float] = (0, float("-inf"))
+        self._last_open = _LastOpen(0, 0, float("-inf"), is_burst=False)
 
     # Names and attributes
 
@@ -91,6 +99,13 @@ class FileSystem:
         """Find an entry of a directory and count the kernel's lookup; raises ``NoSuchFileError``."""
         node = await self._lease.held(lambda: self._namespace.lookup(parent, name))
         self.retain(parent, node)
+        return node
+
+    def lookup_at_once(self, parent: int, name: bytes) -> Node | None:
+        """Look up as ``lookup`` does, where nothing has to be waited for; else None, and nothing is counted."""
+        node = self._namespace.lookup_at_once(parent, name) if self._lease.is_held else None
+        if node is not None:
+            self.retain(parent, node)
         return node
 
     async def attributes(self, inode: int) -> Node:
@@ -164,10 +179,24 @@ class FileSystem:
         self._files[handle] = await self._opener.open(node, siblings)
         return handle
 
+    def open_file_at_once(self, inode: int) -> int | None:
+        """Open a file as ``open_file`` does, where nothing has to be waited for; else None, and nothing is done."""
+        node = self._file(inode)
+        file = self._opener.open_at_once(node, self._siblings(inode, node)) if self._lease.is_held else None
+        if file is None:
+            return None
+        handle = next(self._handles)
+        self._files[handle] = file
+        return handle
+
     async def read(self, handle: int, offset: int, length: int) -> bytes:
         """Give plaintext, short at the end of the file only."""
         opened = self._files[handle]
         return await self._lease.held(lambda: self._opener.read(opened, offset, length))
+
+    def read_at_once(self, handle: int, offset: int, length: int) -> memoryview | None:
+        """Read as ``read``, where nothing has to be waited for; else None. Good until the next step of the loop."""
+        return self._opener.read_at_once(self._files[handle], offset, length) if self._lease.is_held else None
 
     def close_file(self, handle: int) -> None:
         """End a handle."""
@@ -180,21 +209,18 @@ class FileSystem:
             raise IsADirectoryFileError(message)
         return node
 
-    def _siblings(self, inode: int, node: Node) -> Sequence[Guid]:
+    def _siblings(self, inode: int, node: Node) -> Sequence[Node]:
         """Name the files that a program which opens one after the other opens next; they are fetched ahead."""
         parent = self._namespace.inodes.of(inode).parent
-        before, when = self._last_open
-        now = trio.current_time()
-        self._last_open = parent, now
+        last, now = self._last_open, trio.current_time()
+        is_burst = last.is_burst if last.inode == inode else last.parent == parent and now <= last.at + BURST_SECONDS
+        self._last_open = _LastOpen(inode, parent, now, is_burst)
         listing = self._namespace.held(parent)
         if listing is None:
             return ()
         position = bisect.bisect_left(listing.names, node.name.encode("utf-8", "surrogatepass"))
         self._prefetch.note_open(parent, listing.in_order, position)
-        if before != parent or now > when + BURST_SECONDS:
-            return ()
-        following = listing.in_order[position + 1 : position + 1 + SIBLINGS]
-        return [Guid(node.guid) for node in following if node.kind is NodeKind.FILE]
+        return listing.in_order[position + 1 : position + 1 + SIBLINGS] if is_burst else ()
 
     # Extended attributes and totals
 

@@ -11,15 +11,27 @@ import trio
 
 from mdmfs.model.errors import AccessDeniedError, IntegrityError, MdmfsError
 from mdmfs.model.names import Guid
-from mdmfs.sealing.layout import CHUNK_SIZE, HEADER_SIZE, SEALED_CHUNK_SIZE, SealedRange, last_chunk_range, sealed_range
+from mdmfs.sealing.header import ObjectContext, Role
+from mdmfs.sealing.layout import (
+    CHUNK_SIZE,
+    HEADER_SIZE,
+    SALT_SIZE,
+    SEALED_CHUNK_SIZE,
+    SealedRange,
+    last_chunk_range,
+    sealed_range,
+    whole_range,
+)
 from mdmfs.sealing.unseal import Unsealer
 from mdmfs.wire.messages import Node
 from mdmfs.worker.cache.ciphertext import Ciphertext, SupersededError
 from mdmfs.worker.cache.store import Seal
+from mdmfs.worker.keys.ring import Lock
 from mdmfs.worker.pages import Pages
 
-PIECE: Final = 2**20
-"""Plaintext bytes pushed at once; between two pieces a revocation is looked for."""
+PIECE: Final = 256 * 2**10
+"""Plaintext bytes pushed at once: they are still in the processor's cache when the kernel copies them. Between two
+pieces a revocation is looked for."""
 
 _reading = trio.CapacityLimiter(4)
 _pushing = trio.CapacityLimiter(4)
@@ -44,11 +56,6 @@ class OpenFile:
         self.fetching: trio.Event | None = None
         """Set when the fetch has ended; None where there was none."""
         self.repairing = trio.Lock()
-        self.window = 0
-        """Bytes to push ahead of a reader; grows while it reads on in order."""
-        self.expected = 0
-        """Where a reader in order comes next."""
-        self.is_pushing = False
         self._failure: MdmfsError | None = None
         self._users = 0
         self._works: set[trio.CancelScope] = set()
@@ -154,6 +161,21 @@ class OpenFile:
             self.refuse_failed()
             return plain
 
+    def read_at_once(self, offset: int, length: int) -> memoryview | None:
+        """Read from the loop what is in memory; None where anything has to be waited for. Raises ``IntegrityError``.
+
+        To hand this to a thread takes as long as to do it. The view is of a buffer that serves the next call.
+        """
+        ciphertext, unsealer = self._ciphertext, self._unsealer
+        piece = sealed_range(self.size, offset, length)
+        if ciphertext is None or unsealer is None or ciphertext.arrived < piece.offset + piece.length:
+            return None
+        sealed, plain = _thread_buffers(piece.chunks)
+        if not piece.chunks or not ciphertext.read_at_once(piece.offset, sealed[: piece.length]):
+            return None
+        octets = unsealer.unseal(sealed[: piece.length], piece.first_chunk, plain)
+        return octets[piece.skip : piece.skip + piece.plain_length]
+
     async def check_end(self) -> None:
         """Prove by the last chunk that the object is whole; raises ``IntegrityError``."""
         with self.in_use():
@@ -161,18 +183,35 @@ class OpenFile:
             ciphertext, unsealer = await self._arrived(last.offset + last.length)
             await trio.to_thread.run_sync(_unseal_range, ciphertext, unsealer, last, limiter=_reading)
 
-    async def push(self, pages: Pages, begin: int, end: int) -> None:
-        """Unseal from ``begin`` (a chunk's edge) to ``end`` and put it into the page cache, as it arrives."""
-        end = min(end, self.size)
+    def push_at_once(self, pages: Pages, *, is_resident: bool) -> bool:
+        """Push a small file whole, from the loop, where its ciphertext is in memory; False where it is not.
+
+        Nobody else may have it open: then no READ of its pages is pending for which a push would have to wait. Where
+        the kernel has the pages, only the end is proven. Raises ``IntegrityError``.
+        """
+        ciphertext, unsealer = self._ciphertext, self._unsealer
+        piece = last_chunk_range(self.size) if is_resident else whole_range(self.size)
+        sealed, plain = _thread_buffers(piece.chunks)
+        if ciphertext is None or unsealer is None or not ciphertext.read_at_once(piece.offset, sealed[: piece.length]):
+            return False
+        octets = unsealer.unseal(sealed[: piece.length], piece.first_chunk, plain)
+        if octets and not is_resident:
+            self.has_pushed = True
+            pages.store(self.inode, 0, octets)
+        self.is_wanted = True
+        self.ready.set()
+        return True
+
+    async def push(self, pages: Pages) -> None:
+        """Unseal all of it and put it into the page cache, as it arrives."""
         self.has_pushed = True
+        begin = 0
         with self.in_use():
-            while begin < end and not self._failure:
-                wanted = _sealed_end(self.size, begin, min(PIECE, end - begin))
-                ciphertext, unsealer = await self._arrived(wanted)
-                there = end if ciphertext.is_complete else min(end, _plain_arrived(ciphertext.arrived))
-                begin = await trio.to_thread.run_sync(
-                    self._push_there, pages, (ciphertext, unsealer), begin, there, limiter=_pushing
-                )
+            while begin < self.size and not self._failure:
+                wanted = _sealed_end(self.size, begin, min(PIECE, self.size - begin))
+                source = await self._arrived(wanted)
+                end = self.size if source[0].is_complete else min(self.size, _plain_arrived(source[0].arrived))
+                begin = await trio.to_thread.run_sync(self._push_there, pages, source, begin, end, limiter=_pushing)
 
     def _push_there(self, pages: Pages, source: tuple[Ciphertext, Unsealer], begin: int, end: int) -> int:
         """Push what has arrived, piece by piece, in a worker thread; the mark is looked at around each piece."""
@@ -270,3 +309,12 @@ def _sealed_end(size: int, begin: int, length: int) -> int:
 def _plain_arrived(arrived: int) -> int:
     """Count the plaintext bytes of the whole chunks among the first ``arrived`` bytes of an object."""
     return max(0, arrived - HEADER_SIZE) // SEALED_CHUNK_SIZE * CHUNK_SIZE
+
+
+def lock_of(file: OpenFile, ciphertext: Ciphertext, seal: Seal) -> Lock:
+    """Say what a key of this object must fit; its header must be here. Raises ``IntegrityError`` for another one."""
+    header = ciphertext.read(0, HEADER_SIZE)
+    if header[:SALT_SIZE] != seal.salt:
+        message = f"the sealed object of {file.guid} does not begin with the salt that was announced"
+        raise IntegrityError(message)
+    return Lock(ObjectContext(Role.BODY, file.guid, seal.generation, file.size), header, seal.threshold)

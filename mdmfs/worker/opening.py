@@ -23,26 +23,26 @@ from mdmfs.model.errors import (
     TooFewSharesError,
 )
 from mdmfs.model.names import Guid
-from mdmfs.sealing.header import ObjectContext, Role
-from mdmfs.sealing.layout import CHUNK_SIZE, HEADER_SIZE, SALT_SIZE
-from mdmfs.wire.messages import Node
+from mdmfs.sealing.layout import HEADER_SIZE
+from mdmfs.wire.messages import Node, NodeKind
 from mdmfs.worker.cache.ciphertext import Ciphertext, SupersededError
 from mdmfs.worker.cache.store import CiphertextCache, Seal
 from mdmfs.worker.fetching import Fetching
 from mdmfs.worker.hospital import Hospital
-from mdmfs.worker.keys.ring import KeyRing, Lock
-from mdmfs.worker.open_file import OpenFile
+from mdmfs.worker.keys.ring import KeyRing, unlock_with
+from mdmfs.worker.open_file import OpenFile, lock_of
 from mdmfs.worker.pages import Pages
 from mdmfs.worker.together import FetchingTogether
 
 WHOLE: Final = 4 * 2**20
-"""Files up to this size are pushed whole before open returns."""
-FIRST_WINDOW: Final = 2**20
-"""What is pushed of larger ones before open returns."""
-LARGEST_WINDOW: Final = 32 * 2**20
+"""Files up to this size are pushed whole before open returns: that spares their readers all READs. For larger ones
+pushing takes as long as answering, and cannot go on while their readers copy."""
+AT_ONCE: Final = 2**20
+"""Files up to this size are opened without a task or a thread where all that is needed is at hand: it takes less time
+than to hand them over."""
+AHEAD: Final = 8
+"""So many files before the last one of a burst whose shares are held, the next ones are asked for."""
 PATIENCE_WITH_KEYSTORES: Final = 120.0
-TOLERANCE: Final = 2**20
-"""How far from where it was expected a read may begin and still count as in order."""
 
 Ts = TypeVarTuple("Ts")
 
@@ -78,18 +78,15 @@ class Opener:
         self._paged: set[int] = set()
         """Inodes of which the kernel may have pages."""
 
-    async def open(self, node: Node, siblings: Sequence[Guid] = ()) -> OpenFile:
+    async def open(self, node: Node, siblings: Sequence[Node] = ()) -> OpenFile:
         """Open a file: the hospital decides when it is asked for ciphertext, the keystores when for shares.
 
         ``siblings`` are files that may be opened next. Each call is ended with ``close``.
         """
-        file = self._files.get(node.inode)
-        if file is None or file.is_broken or file.guid.octets != node.guid:
-            file = self._files[node.inode] = OpenFile(node)
-        self._paged.add(node.inode)
-        if not file.is_wanted:
-            file.is_wanted = True
-            self._nursery.start_soon(self._guard, file, self._bring, file, siblings)
+        file = self.open_at_once(node, siblings)
+        if file is not None:
+            return file
+        file = self._open(node, siblings)
         file.readers += 1
         try:
             await self._wait(file)
@@ -97,6 +94,67 @@ class Opener:
             self.close(file)
             raise
         return file
+
+    def open_at_once(self, node: Node, siblings: Sequence[Node] = ()) -> OpenFile | None:
+        """Open a file as ``open``, where nothing has to be waited for; else None, and nothing is done."""
+        if siblings and not self._keys.holds(Guid(siblings[min(AHEAD, len(siblings)) - 1].guid)):
+            self._nursery.start_soon(self._collect_ahead, siblings)
+        self._paged.add(node.inode)
+        file = self._files.get(node.inode) or self._open_pushing(node)
+        if file is None or not file.ready.is_set() or file.is_broken or file.guid.octets != node.guid:
+            return None
+        file.readers += 1
+        return file
+
+    def _open_pushing(self, node: Node) -> OpenFile | None:
+        """Open a small file here and now, none of whose pages is there: None where something is not at hand, or right.
+
+        Pushing holds up nobody: with no other handle of the file no READ of its pages is pending.
+        """
+        guid = Guid(node.guid)
+        if node.size > AT_ONCE or not self._keys.holds(guid):
+            return None
+        found = self._cache.open(guid, node.size)
+        if found is None:
+            return None
+        file = OpenFile(node)
+        file.adopt(found[0])
+        with contextlib.suppress(IntegrityError):
+            if self._push_at_once(file, *found):
+                self._files[node.inode] = file
+                return file
+        file.close_if_unused()
+        return None
+
+    def _push_at_once(self, file: OpenFile, ciphertext: Ciphertext, seal: Seal) -> bool:
+        unsealer = unlock_with(self._keys.fresh(file.guid, seal.threshold), lock_of(file, ciphertext, seal))
+        if unsealer is None:
+            return False
+        file.sealed = ciphertext, seal
+        file.take(ciphertext, unsealer)
+        if not file.push_at_once(self._pages, is_resident=file.inode in self._resident):
+            return False
+        self._resident.add(file.inode)
+        return True
+
+    def _open(self, node: Node, siblings: Sequence[Node]) -> OpenFile:
+        """Have a file brought, by whatever it takes; ``ready`` tells when it is there."""
+        file = self._files.get(node.inode)
+        if file is None or file.is_broken or file.guid.octets != node.guid:
+            file = self._files[node.inode] = OpenFile(node)
+        if not file.is_wanted:
+            file.is_wanted = True
+            self._nursery.start_soon(self._guard, file, self._bring, file, _guids(siblings))
+        return file
+
+    async def _collect_ahead(self, siblings: Sequence[Node]) -> None:
+        """Ask for the shares of what may be opened next, whether this file stays open or not."""
+        try:
+            await self._keys.collect_ahead(_guids(siblings))
+        except MdmfsError as error:  # who opens them is told
+            log.debug("no shares ahead", code=error.code)
+        except Exception:
+            log.exception("asking for shares ahead failed unexpectedly")
 
     def has(self, node: Node) -> bool:
         """Ask whether the ciphertext of a file is here, or on its way."""
@@ -169,18 +227,26 @@ class Opener:
         if file.leave() and self._files.get(file.inode) is file:
             del self._files[file.inode]
 
+    def read_at_once(self, file: OpenFile, offset: int, length: int) -> memoryview | None:
+        """Read as ``read``, where neither bytes nor disk have to be waited for; else None.
+
+        The view is good until the next step of the loop.
+        """
+        self._resident.discard(file.inode)
+        with contextlib.suppress(IntegrityError):  # `read` meets it again, and mends it
+            return file.read_at_once(offset, length)
+        return None
+
     async def read(self, file: OpenFile, offset: int, length: int) -> bytes:
         """Give plaintext, short at the end of the file only; a damaged cache is mended by one fresh fetch."""
         self._resident.discard(file.inode)
         await file.wait_until_taken()
         begun_with = file.ciphertext
         try:
-            plain = await file.read(offset, length)
+            return await file.read(offset, length)
         except IntegrityError as error:
             await self._mend(file, begun_with, error)
-            plain = await file.read(offset, length)
-        self._push_ahead(file, offset, offset + len(plain))
-        return plain
+            return await file.read(offset, length)
 
     async def revoke(self, inode: int, guid: Guid | None) -> None:
         """Stop everyone who reads a file; who opens it next asks the hospital."""
@@ -297,12 +363,8 @@ class Opener:
             await ciphertext.wait_for(HEADER_SIZE)
         except SupersededError:
             return
-        header = ciphertext.read(0, HEADER_SIZE)
-        if header[:SALT_SIZE] != seal.salt:
-            message = f"the sealed object of {file.guid} does not begin with the salt that was announced"
-            raise IntegrityError(message)
-        context = ObjectContext(Role.BODY, file.guid, seal.generation, file.size)
-        file.take(ciphertext, await self._keys.unlock(Lock(context, header, seal.threshold), siblings))
+        lock = lock_of(file, ciphertext, seal)
+        file.take(ciphertext, await self._keys.unlock(lock, siblings))
 
     async def _mend(self, file: OpenFile, damaged: Ciphertext | None, error: IntegrityError) -> None:
         """Replace a cached object that is not what was sealed by a fresh one, once for all who noticed."""
@@ -330,37 +392,12 @@ class Opener:
             await trio.to_thread.run_sync(self._pages.invalidate, file.inode)
 
     async def _push_first(self, file: OpenFile) -> None:
-        """Push what a reader will want first; a kernel that still has all pages gets none again."""
-        if file.inode in self._resident:
-            await file.check_end()
-            return
-        if file.size > WHOLE and file.is_complete:
-            await file.check_end()
-        file.expected = file.size if file.size <= WHOLE else FIRST_WINDOW
-        await file.push(self._pages, 0, file.expected)
-        if file.size <= WHOLE:
+        """Push a small file whole, and prove the end of a larger one; a kernel that has all pages gets none again."""
+        if file.size <= WHOLE and file.inode not in self._resident:
+            await file.push(self._pages)
             self._resident.add(file.inode)
-
-    def _push_ahead(self, file: OpenFile, begin: int, end: int) -> None:
-        """Push what comes next, twice as much each time, for as long as a file is read in order."""
-        if begin > file.expected + TOLERANCE or begin < file.expected - TOLERANCE:
-            file.window, file.expected = 0, end
-            return
-        if file.is_pushing or end >= file.size:
-            return
-        file.window = min(max(2 * file.window, FIRST_WINDOW), LARGEST_WINDOW)
-        begin = -(-end // CHUNK_SIZE) * CHUNK_SIZE
-        file.expected = begin + file.window
-        file.is_pushing = True
-        self._nursery.start_soon(self._guard, file, self._push, file, begin, file.expected)
-
-    async def _push(self, file: OpenFile, begin: int, end: int) -> None:
-        """Push in the background; what goes wrong there is met again by the next read, and told."""
-        try:
-            with contextlib.suppress(MdmfsError):
-                await file.push(self._pages, begin, end)
-        finally:
-            file.is_pushing = False
+        elif file.is_complete:
+            await file.check_end()
 
     async def _guard(self, file: OpenFile, work: Callable[[*Ts], Awaitable[None]], *parts: *Ts) -> None:
         """Run background work for a file: whatever goes wrong is told to its readers, and ends no other's mount."""
@@ -375,3 +412,7 @@ class Opener:
                 incident = secrets.token_hex(4)
                 log.exception("background work failed unexpectedly", guid=str(file.guid), incident=incident)
                 await self._fail(file, MdmfsError(f"{file.guid} cannot be read, see incident {incident} in the log"))
+
+
+def _guids(nodes: Sequence[Node]) -> list[Guid]:
+    return [Guid(node.guid) for node in nodes if node.kind is NodeKind.FILE]

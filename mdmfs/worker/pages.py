@@ -6,7 +6,11 @@ from typing import Protocol
 
 
 class Pages(Protocol):
-    """A page cache by inode. Both calls may wait for a pending read of the same pages, so no task ever makes them."""
+    """A page cache by inode.
+
+    Both calls may wait for a pending read of the same pages. Tasks leave them to threads, unless nobody has the file
+    open.
+    """
 
     def store(self, inode: int, offset: int, octets: memoryview) -> None:
         """Put plaintext there. It may be thrown away at any time, or be refused: reads then come to us."""

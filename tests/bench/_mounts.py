@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -134,8 +135,11 @@ def both_mounts(folders: Sequence[Folder]) -> Iterator[tuple[Ours, Gocryptfs]]:
 
 
 def files_of(mount: MountOfBytes, folder: Folder) -> list[str]:
-    """Name the files of a folder."""
-    return [f"{mount.root}/{folder[0]}/{number:06}.dcm" for number in range(1, folder[1] + 1)]
+    """Name the files of a folder, as the shell does for ``cat *``."""
+    path = mount.root / folder[0]
+    files = sorted(str(path / name) for name in os.listdir(path))  # noqa: PTH208 it is what a shell does
+    assert len(files) == folder[1]
+    return files
 
 
 def seconds_to_cat(files: Sequence[str]) -> float:

@@ -16,7 +16,8 @@ BAR_BIG = 1.5
 def measure() -> Measured:
     """Compare the rates of many small files, and of a big one; the ratio is that of the small ones.
 
-    The disk below has the ciphertext of both in its page cache; the mounts themselves are fresh each time.
+    The disk below has the ciphertext of both in its page cache; the mounts themselves are fresh each time. The
+    directory is listed first, as by ``cat *``.
     """
     with both_mounts([SMALL, BIG]) as (ours, theirs):
         ours.mount()

@@ -73,6 +73,14 @@ class Ciphertext:
         message = f"the cached ciphertext of {self.guid} cannot be read: {reason}"
         raise IntegrityError(message)
 
+    def read_at_once(self, offset: int, buffer: memoryview) -> bool:
+        """Fill a buffer without waiting for the disk, from the loop; False where it would have to be waited for."""
+        try:
+            return os.preadv(self._descriptor, [buffer], offset, os.RWF_NOWAIT) == len(buffer)
+        except OSError:
+            # not in memory, or a file system that cannot tell
+            return False
+
     def write(self, octets: memoryview) -> None:
         """Append, in a worker thread, and tell nobody: ``note`` does, from a task. Raises ``OSError``."""
         offset = self._arrived

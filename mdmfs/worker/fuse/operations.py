@@ -8,11 +8,12 @@ kept for a second, since nobody tells of those.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-from collections.abc import Sequence
-from typing import Final, NoReturn
+from collections.abc import Iterator, Sequence
+from typing import Final, NoReturn, cast
 
 import pyfuse3
 import trio
@@ -81,12 +82,15 @@ class MdmfsOperations(pyfuse3.Operations):
 
     async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
         """Find a name; one that is not there is an answer too, which the kernel keeps for a moment."""
-        with replying_errno("lookup"), self._watch.interruptible(ctx.pid):
+        with replying_errno("lookup"):
             self._refuse_strangers(ctx)
             if len(name) > MAX_NAME_BYTES:
                 raise FUSEError(errno.ENAMETOOLONG)
             try:
-                node = await self._filesystem.lookup(parent_inode, name)
+                node = self._filesystem.lookup_at_once(parent_inode, name)
+                if node is None:
+                    with self._watch.interruptible(ctx.pid):
+                        node = await self._filesystem.lookup(parent_inode, name)
             except NoSuchFileError:
                 return _nothing()
             return self._entry(node)
@@ -143,24 +147,22 @@ class MdmfsOperations(pyfuse3.Operations):
 
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         """Open a file for reading. O_NONBLOCK is ignored: tar, grep and file set it and take EAGAIN for an end."""
-        with replying_errno("open"), self._watch.interruptible(ctx.pid):
+        with replying_errno("open"):
             self._refuse_strangers(ctx)
             if flags & _FOR_WRITING:
                 _refuse_write()
-            try:
-                self._opens.acquire_nowait()
-            except trio.WouldBlock as error:
-                message = f"{MAX_WAITING_OPENS} opens are waiting already"
-                raise BusyError(message) from error
-            try:
-                handle = await self._filesystem.open_file(inode)
-            finally:
-                self._opens.release()
+            handle = self._filesystem.open_file_at_once(inode)
+            if handle is None:
+                with self._waiting_to_open(), self._watch.interruptible(ctx.pid):
+                    handle = await self._filesystem.open_file(inode)
             return FileInfo(fh=FileHandleT(handle), keep_cache=True)
 
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         """Give bytes, never fewer than asked for but at the end of the file."""
         with replying_errno("read"):
+            octets = self._filesystem.read_at_once(fh, off, size)
+            if octets is not None:
+                return cast("bytes", octets)  # pyfuse3 takes any buffer, and replies before the loop's next step
             return await self._filesystem.read(fh, off, size)
 
     async def release(self, fh: FileHandleT) -> None:
@@ -266,6 +268,19 @@ class MdmfsOperations(pyfuse3.Operations):
         raise FUSEError(errno.EROFS)
 
     # Replies
+
+    @contextlib.contextmanager
+    def _waiting_to_open(self) -> Iterator[None]:
+        """Count an open that waits; ``BusyError`` where too many do."""
+        try:
+            self._opens.acquire_nowait()
+        except trio.WouldBlock as error:
+            message = f"{MAX_WAITING_OPENS} opens are waiting already"
+            raise BusyError(message) from error
+        try:
+            yield
+        finally:
+            self._opens.release()
 
     def _refuse_strangers(self, ctx: RequestContext) -> None:
         """Serve the mount's owner only: there is no other credential here. Without allow_other the kernel agrees."""

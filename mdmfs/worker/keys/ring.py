@@ -78,13 +78,13 @@ class KeyRing:
         0 stands for a threshold that is not known yet, and is taken to be the usual one.
         """
         enough = threshold or self._usual
-        answers = self._fresh(guid, enough)
+        answers = self.fresh(guid, enough)
         if answers is not None:
             return answers
         self._queue[guid] = max(enough, self._queue.get(guid, 0))
         try:
             async with self._turn:
-                return self._fresh(guid, enough) or await self._collect(guid, enough, siblings)
+                return self.fresh(guid, enough) or await self._collect(guid, enough, siblings)
         finally:
             self._queue.pop(guid, None)
 
@@ -108,6 +108,24 @@ class KeyRing:
                 (await gathering.key(guid, attempt.verify, threshold=lock.threshold)).close()
         return attempt.unsealer()
 
+    def fresh(self, guid: Guid, enough: int) -> Answers | None:
+        """Give the shares of a file that are held, where they are as many as are wanted; None: ask the keystores."""
+        held = self._held.get(guid)
+        is_fresh = held is not None and held.enough >= enough and trio.current_time() < held.until
+        return held.answers if held is not None and is_fresh else None
+
+    def holds(self, guid: Guid) -> bool:
+        """Ask whether shares of a file are held."""
+        return guid in self._held
+
+    async def collect_ahead(self, guids: Sequence[Guid]) -> None:
+        """Ask for the shares of files that may be opened next, unless somebody is asking for others just now."""
+        wanted = [guid for guid in guids if guid not in self._held]
+        if not wanted or self._turn.locked():
+            return
+        async with self._turn:
+            await self._collect(wanted[0], self._usual, wanted[1:])
+
     def forget(self, guid: Guid) -> None:
         """Drop what is held of a file."""
         self._held.pop(guid, None)
@@ -121,11 +139,6 @@ class KeyRing:
         now = trio.current_time()
         for guid in [guid for guid, held in self._held.items() if held.until <= now]:
             del self._held[guid]
-
-    def _fresh(self, guid: Guid, enough: int) -> Answers | None:
-        held = self._held.get(guid)
-        is_fresh = held is not None and held.enough >= enough and trio.current_time() < held.until
-        return held.answers if held is not None and is_fresh else None
 
     async def _collect(self, guid: Guid, threshold: int, siblings: Sequence[Guid]) -> Answers:
         """Ask for everything that waits for its turn now, and hold it."""
@@ -141,6 +154,16 @@ class KeyRing:
             if found.has(threshold) or other in self._queue:
                 self._held[other] = _Held(found, threshold, until)
         return answers[guid]
+
+
+def unlock_with(answers: Answers | None, lock: Lock) -> Unsealer | None:
+    """Give what unseals an object by these shares, and ask nobody; None where they do not suffice."""
+    attempt = _Attempt(lock)
+    key = None if answers is None else answers.find_key(attempt.verify)
+    if key is None:
+        return None
+    key.close()
+    return attempt.unsealer()
 
 
 class _Attempt:

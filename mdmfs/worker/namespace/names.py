@@ -73,6 +73,11 @@ class Namespace:
             raise NoSuchFileError(message)
         return node
 
+    def lookup_at_once(self, parent: int, name: bytes) -> Node | None:
+        """Find an entry in a listing that is here and right; None where there is none, of either."""
+        listing = self._valid(parent)
+        return None if listing is None else listing.nodes.get(name)
+
     async def listing(self, inode: int) -> Listing:
         """Give a directory whole. With the hospital out of reach an outdated copy serves, where there is one."""
         listing = self._valid(inode)

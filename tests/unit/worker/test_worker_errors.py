@@ -45,7 +45,7 @@ class BrokenFileSystem:
         self._failure = failure
 
     def __getattr__(self, name: str) -> Callable[..., object]:
-        def fail(*_: object) -> object:
+        def fail(*_: object, **__: object) -> object:
             raise self._failure
 
         return fail

@@ -147,7 +147,7 @@ async def test_a_file_reads_as_it_was_registered_cold_and_from_the_cache(site: S
 
 
 async def test_a_small_file_is_in_the_page_cache_when_open_returns(site: Site) -> None:
-    """Pushed whole, from threads, never from the loop."""
+    """Pushed whole, and from a thread where anything had to be waited for."""
     file = file_of(site, "small.dcm")
     async with site.opened(file):
         assert site.kernel.bytes_of(file.inode) == file.plaintext
@@ -167,31 +167,28 @@ async def test_a_kernel_that_has_the_pages_gets_them_once(site: Site) -> None:
         assert site.kernel.bytes_of(file.inode) == file.plaintext
 
 
-async def test_a_reader_in_order_finds_what_comes_next_pushed(site: Site) -> None:
-    """By the time he asks for it."""
+async def test_a_large_file_is_read_and_not_pushed(site: Site) -> None:
+    """Each byte once, by the READ that asks for it; from the loop where it is at hand."""
     file = file_of(site, "big.dcm")
+    await site.read_all(file)
     opened = await site.opener.open(site.node(file))
-    first = len(site.kernel.bytes_of(file.inode))
-    assert 0 < first < BIG
-    await site.opener.read(opened, first, CHUNK_SIZE)
-    with trio.move_on_after(1):
-        while opened.is_pushing:  # noqa: ASYNC110 no event is worth it
-            await trio.sleep(0.01)
-    pushed = dict(site.kernel.pages[file.inode])
-    assert max(pushed) > first
-    site.opener.close(opened)
-
-
-async def test_a_reader_at_random_gets_nothing_pushed(site: Site) -> None:
-    """Beyond what every open pushes."""
-    file = file_of(site, "big.dcm")
-    opened = await site.opener.open(site.node(file))
-    site.kernel.pages.clear()
-    for offset in (3_500_001, 100, 2_500_000, 7):
-        assert await site.opener.read(opened, offset, 10) == file.plaintext[offset : offset + 10]
-        assert not opened.is_pushing
+    for offset, length in ((0, 2**20), (BIG - 10, 100), (17, 1), (3_500_001, 100_000)):
+        found = site.opener.read_at_once(opened, offset, length)
+        assert found == file.plaintext[offset : offset + length]
     assert not site.kernel.pages
     site.opener.close(opened)
+
+
+async def test_a_small_file_at_hand_opens_at_once(site: Site) -> None:
+    """No question and no thread: within one step of the loop. What is damaged then is found out as ever."""
+    file = file_of(site, "small.dcm")
+    await site.read_all(file)
+    site.opener.forget(file.inode)
+    site.kernel.pages.clear()
+    site.kernel.threads.clear()
+    async with site.opened(file):
+        assert site.kernel.bytes_of(file.inode) == file.plaintext
+    assert site.kernel.threads == {threading.get_ident()}
 
 
 async def test_many_readers_cause_one_fetch_and_one_of_them_may_leave(
@@ -388,7 +385,9 @@ async def test_a_stream_damaged_on_its_way_is_an_error_and_the_next_open_fetches
         await site.read_all(file)
     assert site.hospital.fetches == 1
     assert file.guid not in site.cache
-    assert not site.kernel.pages
+    with trio.fail_after(2):
+        while site.kernel.pages:  # noqa: ASYNC110 they are taken back by a thread, after the reader was told
+            await trio.sleep(0.01)
     site.hospital.damage = bytes
     assert await site.read_all(file) == file.plaintext
 
