@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import itertools
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
@@ -90,6 +91,8 @@ class FileSystem:
         self._handles = itertools.count(1)
         self._directories: dict[int, _DirectoryHandle] = {}
         self._files: dict[int, OpenFile] = {}
+        self._reads: defaultdict[int, list[range]] = defaultdict(list)
+        """What is being read, or waits, by inode."""
         self._totals: tuple[Totals, float] | None = None
         self._last_open = _LastOpen(0, 0, float("-inf"), is_burst=False)
 
@@ -191,8 +194,15 @@ class FileSystem:
 
     async def read(self, handle: int, offset: int, length: int) -> bytes:
         """Give plaintext, short at the end of the file only."""
-        opened = self._files[handle]
-        return await self._lease.held(lambda: self._opener.read(opened, offset, length))
+        opened, wanted = self._files[handle], range(offset, offset + length)
+        reads = self._reads[opened.inode]
+        reads.append(wanted)
+        try:
+            return await self._lease.held(lambda: self._opener.read(opened, offset, length))
+        finally:
+            reads.remove(wanted)
+            if not reads:
+                self._reads.pop(opened.inode, None)
 
     def read_at_once(self, handle: int, offset: int, length: int) -> memoryview | None:
         """Read as ``read``, where nothing has to be waited for; else None. Good until the next step of the loop."""
@@ -310,7 +320,7 @@ class FileSystem:
 
     async def forget_pages(self) -> None:
         """Take back what the kernel has of any file."""
-        await self._opener.forget_pages()
+        await self._opener.forget_pages(self._reads)
 
     async def forget_everything(self) -> None:
         """Take back pages and names: nobody waits here, each question is refused."""

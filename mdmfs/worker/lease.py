@@ -19,6 +19,7 @@ LOOK_SECONDS: Final = 0.1
 MARGIN: Final = 0.05
 """Of a lease: so early before its end pages begin to go, while every read is still answered. What goes then need not
 wait for reads that wait."""
+AGAIN: Final = 0.1
 WAIT: Final = 120.0
 LONGEST_POLL: Final = 30.0
 
@@ -138,7 +139,7 @@ class Lease:
                 self._is_lapsed = True
                 tenant.suspend()
                 self._tell()
-                nursery.start_soon(tenant.forget_pages if self._refusal is None else tenant.forget_everything)
+                nursery.start_soon(_forget, tenant, self._refusal is not None)
             elif not is_warned and not self._is_lapsed and left < MARGIN * self._seconds:
                 is_warned = True
                 nursery.start_soon(tenant.forget_pages)
@@ -154,3 +155,11 @@ class Lease:
     def _tell(self) -> None:
         self._change.set()
         self._change = trio.Event()
+
+
+async def _forget(tenant: Tenant, is_refused: bool) -> None:  # noqa: FBT001 the one thing that is asked
+    """Take back what is there, twice: a read that was answered at the last moment may have brought a page since."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tenant.forget_everything if is_refused else tenant.forget_pages)
+        await trio.sleep(AGAIN)
+        nursery.start_soon(tenant.forget_pages)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import mmap
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final, TypeVarTuple
 
 import structlog
@@ -42,6 +43,7 @@ AT_ONCE: Final = 2**20
 than to hand them over."""
 AHEAD: Final = 8
 """So many files before the last one of a burst whose shares are held, the next ones are asked for."""
+PAGE: Final = mmap.PAGESIZE
 PATIENCE_WITH_KEYSTORES: Final = 120.0
 
 Ts = TypeVarTuple("Ts")
@@ -284,15 +286,19 @@ class Opener:
                 if file.is_wanted and file.sealed is not None:
                     self._nursery.start_soon(self._guard, file, self._unlock_again, file, *file.sealed)
 
-    async def forget_pages(self) -> None:
-        """Take back the pages of every file that was opened; each may have to wait for a read that waits."""
+    async def forget_pages(self, reads: Mapping[int, Collection[range]]) -> None:
+        """Take back the pages of every file that was opened, around the reads of each that wait.
+
+        What is taken back in one step waits for a read of any of it, so it is done piece by piece between those reads.
+        """
         self._resident.clear()
         async with trio.open_nursery() as nursery:
             for inode in list(self._paged):
-                nursery.start_soon(self._forget_pages, inode)
+                for piece in pieces_between(reads.get(inode, ())):
+                    nursery.start_soon(self._forget_pages, inode, piece)
 
-    async def _forget_pages(self, inode: int) -> None:
-        await trio.to_thread.run_sync(self._pages.invalidate, inode, limiter=_forgetting)
+    async def _forget_pages(self, inode: int, piece: tuple[int, int | None]) -> None:
+        await trio.to_thread.run_sync(self._pages.invalidate, inode, *piece, limiter=_forgetting)
 
     async def _unlock_again(self, file: OpenFile, ciphertext: Ciphertext, seal: Seal) -> None:
         """Unlock what was open when the lease lapsed; keystores may come back later than the hospital."""
@@ -416,3 +422,14 @@ class Opener:
 
 def _guids(nodes: Sequence[Node]) -> list[Guid]:
     return [Guid(node.guid) for node in nodes if node.kind is NodeKind.FILE]
+
+
+def pieces_between(reads: Collection[range]) -> Iterator[tuple[int, int | None]]:
+    """Give the ranges of a file, at the edges of pages, that no read touches; the last one has no end."""
+    begin = 0
+    for read in sorted(reads, key=lambda read: read.start):
+        end = read.start // PAGE * PAGE
+        if end > begin:
+            yield begin, end
+        begin = max(begin, -(-read.stop // PAGE) * PAGE)
+    yield begin, None

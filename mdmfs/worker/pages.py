@@ -15,8 +15,8 @@ class Pages(Protocol):
     def store(self, inode: int, offset: int, octets: memoryview) -> None:
         """Put plaintext there. It may be thrown away at any time, or be refused: reads then come to us."""
 
-    def invalidate(self, inode: int) -> None:
-        """Take everything back that is there of an inode."""
+    def invalidate(self, inode: int, begin: int = 0, end: int | None = None) -> None:
+        """Take back what is there of an inode, all of it or a range of bytes at the edges of pages."""
 
 
 class NoPages:
@@ -25,5 +25,5 @@ class NoPages:
     def store(self, inode: int, offset: int, octets: memoryview) -> None:
         """Throw the bytes away."""
 
-    def invalidate(self, inode: int) -> None:
+    def invalidate(self, inode: int, begin: int = 0, end: int | None = None) -> None:
         """Nothing is there."""

@@ -14,8 +14,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from mdmfs.access.acl import Acl, Entry, EntryKind
+from mdmfs.access.text import format_acl, parse_acl
 from mdmfs.demo.pki import delegate
 from mdmfs.model.errors import ConfigurationError, CredentialRefusedError, MalformedNameError
+from mdmfs.model.identity import Dn, Fqan
 from mdmfs.pki.authorities import Authorities
 from mdmfs.pki.lsc import parse_lsc
 from mdmfs.pki.proxy import ProvenChain, principal_of, prove
@@ -144,9 +147,74 @@ def fuzz_lsc(count: int, seed: int) -> int:
     return accepted
 
 
+def fuzz_names(count: int, seed: int) -> int:
+    """Change a DN in either form, or an FQAN: a name comes out that reads itself again, or ``MalformedNameError``."""
+    draw = random.Random(seed)  # noqa: S311 noise is no secret
+    good = [
+        (Dn, rb"/DC=org/DC=terena/C=NL/O=A\/B\, C/CN=Jane Doe 42+UID=jd/E=jane@example.org"),
+        (Dn, b"E=jane@example.org,CN=Jane \\2C Doe,O=A\\, B,1.2.3.4=#0C03414243,DC=org"),
+        (Fqan, b"/neuro.example/imaging/mr-2/Role=analyst/Capability=NULL"),
+    ]
+    accepted = 0
+    for number in range(count):
+        kind, octets = good[number % len(good)]
+        try:
+            name = kind.parse(mutate(octets, draw).decode("utf-8", "surrogateescape"))
+        except MalformedNameError as error:
+            _read(error)
+        else:
+            assert kind.parse(str(name)) == name
+            accepted += 1
+    return accepted
+
+
+def fuzz_acl_texts(count: int, seed: int) -> int:
+    """Change an ACL's text: entries come out that are written and read again alike, or ``MalformedNameError``."""
+    draw = random.Random(seed)  # noqa: S311 noise is no secret
+    good = (
+        b"# file: x\nuser::rwxa-\nuser:/O=x/CN=a\\2C b:r-x--@2027-01-31T12:00:00Z\t#effective:r----\n"
+        b"group:/v/g/Role=r:rx\nmask::rx,other::---\ndefault:user:/O=x/CN=c:d:rx\n"
+    )
+    accepted = 0
+    for _ in range(count):
+        try:
+            read = parse_acl(mutate(good, draw).decode("utf-8", "surrogateescape"))
+            acl = Acl("/O=x/CN=owner", read.entries, read.defaults)
+        except MalformedNameError as error:
+            _read(error)
+        else:
+            again = parse_acl(format_acl(acl))
+            assert Acl(acl.owner, again.entries, again.defaults).encode() == acl.encode()
+            accepted += 1
+    return accepted
+
+
+def fuzz_acl_octets(count: int, seed: int) -> int:
+    """Change an ACL's bytes as keystores get them: an ACL comes out, or ``MalformedNameError``."""
+    draw = random.Random(seed)  # noqa: S311 noise is no secret
+    good = Acl(
+        "/O=x/CN=owner",
+        (Entry(EntryKind.OWNER, "", 15), Entry(EntryKind.USER, "/O=x/CN=a", 3, 1.5), Entry(EntryKind.MASK, "", 3)),
+        (Entry(EntryKind.GROUP, "/v/g", 3),),
+    ).encode()
+    accepted = 0
+    for _ in range(count):
+        try:
+            acl = Acl.decode(mutate(good, draw))
+        except MalformedNameError as error:
+            _read(error)
+        else:
+            assert Acl.decode(acl.encode()).encode() == acl.encode()
+            accepted += 1
+    return accepted
+
+
 FUZZERS: Final[Mapping[str, Callable[[int, int], int]]] = {
     "proxies": fuzz_proxies,
     "attribute certificates": fuzz_attributes,
     "signing policies": fuzz_signing_policies,
     "LSC files": fuzz_lsc,
+    "DNs and FQANs": fuzz_names,
+    "ACL texts": fuzz_acl_texts,
+    "ACL bytes": fuzz_acl_octets,
 }

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import struct
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final, cast
 
 import pyfuse3
@@ -12,6 +15,10 @@ import trio
 from pyfuse3 import FileNameT, InodeT
 
 NAMES_AT_ONCE: Final = 1000
+_DESCRIPTORS: Final = "/proc/self/fd"
+_NOTICE: Final = struct.Struct("=IiQQqq")
+"""Length, code, 0; inode, offset, length (Linux include/uapi/linux/fuse.h)."""
+_INVALIDATE: Final = 2
 
 _forgetting = trio.CapacityLimiter(2)
 """A forgetting may wait for a request that is being answered; it must not hold the threads that answer it."""
@@ -27,6 +34,7 @@ class KernelCaches:
         self._idle = threading.Condition()
         self._calls = 0
         self._is_shut = False
+        self._device: int | None = None
 
     def store(self, inode: int, offset: int, octets: memoryview) -> None:
         """Push plaintext; waits behind a pending READ of the same pages."""
@@ -34,11 +42,15 @@ class KernelCaches:
             if is_open:
                 pyfuse3.notify_store(InodeT(inode), offset, cast("bytes", octets))  # any buffer will do
 
-    def invalidate(self, inode: int) -> None:
-        """Take back the pages and attributes of an inode; waits behind its pending READs."""
+    def invalidate(self, inode: int, begin: int = 0, end: int | None = None) -> None:
+        """Take back the pages and attributes of an inode; waits behind the pending READs of what is taken back."""
         with contextlib.suppress(OSError), self._calling() as is_open:
-            if is_open:
+            if is_open and begin == 0 and end is None:
                 pyfuse3.invalidate_inode(InodeT(inode))
+            elif is_open and (end is None or end > begin):
+                # pyfuse3 knows no ranges; the notice is one write of 40 bytes (fuse_notify_inval_inode_out)
+                length = 0 if end is None else end - begin
+                os.write(self._descriptor(), _NOTICE.pack(_NOTICE.size, _INVALIDATE, 0, inode, begin, length))
 
     async def forget_names(self, directory: int, names: list[bytes]) -> None:
         """Let the kernel look these names up again, and the directory's own attributes."""
@@ -47,6 +59,13 @@ class KernelCaches:
                 self._forget_names, directory, names[begin : begin + NAMES_AT_ONCE], limiter=_forgetting
             )
         await trio.to_thread.run_sync(self._forget_attributes, directory, limiter=_forgetting)
+
+    def _descriptor(self) -> int:
+        """Find the device that this process serves its mount over."""
+        if self._device is None:
+            found = (int(name) for name in os.listdir(_DESCRIPTORS) if _leads_to_fuse(name))  # noqa: PTH208 numbers
+            self._device = next(found)
+        return self._device
 
     def shut(self, patience: float = 5.0) -> None:
         """Let no call begin any more and wait for those under way: they use the session that is freed next."""
@@ -76,3 +95,10 @@ class KernelCaches:
         with contextlib.suppress(OSError), self._calling() as is_open:
             if is_open:
                 pyfuse3.invalidate_inode(InodeT(inode), attr_only=True)
+
+
+def _leads_to_fuse(name: str) -> bool:
+    try:
+        return str(Path(_DESCRIPTORS, name).readlink()) == "/dev/fuse"
+    except OSError:
+        return False

@@ -1,0 +1,108 @@
+"""A site with a lease of five seconds whose mount reaches its hospital through a relay that can be cut."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import trio
+
+from mdmfs.access.edit import Edit, EditKind
+from mdmfs.access.text import parse_acl, parse_names
+from mdmfs.cli.harvest import harvest_project
+from mdmfs.demo.processes import Processes, running
+from mdmfs.demo.site import PROJECT, READER, Site, fill_pacs, make_site, mountpoint_of
+from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.model.names import Lfn
+from mdmfs.wire.client import Client
+from mdmfs.wire.messages import ACL_EFFECT_PATH, CHANGE_ACL_PATH, AclEffect, AskAclEffect, ChangeAcl, ChangedAcls
+from mdmfs.wire.peers import open_client
+from tests.bench._wire_cutter import WireCutter, wire_cutter
+
+LEASE = 5.0
+SECONDS = 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Ground:
+    """What runs: everything registered, the reader's mount mounted."""
+
+    site: Site
+    processes: Processes
+    wire: WireCutter
+    mountpoint: Path
+
+    def series(self) -> list[tuple[Lfn, Path]]:
+        """Give each series: its directory's LFN, and its first file on the mount."""
+        found = {path.parent: path for path in sorted(self.mountpoint.rglob("*.dcm"), reverse=True)}
+        return [(Lfn(path.parent.relative_to(self.mountpoint).parts), path) for path in found.values()]
+
+    def client(self) -> Client:
+        """Speak to the hospital with its own certificate, and not over the relay."""
+        configuration = HospitalConfiguration.read(self.site.hospital_file)
+        credential = configuration.credential
+        return open_client(str(configuration.public), str(credential.subject()), credential, configuration.anchors)
+
+    def reader(self) -> str:
+        """Give the reader's DN."""
+        return str(self.site.pki.dns[READER])
+
+
+@contextlib.contextmanager
+def ground() -> Iterator[Ground]:
+    """Run a site on the demonstration's synthetic patients."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        site = make_site(folder / "site", pacs="", inclusion=None, deadline=20.0)
+        project = site.hospital_file.parent / "projects" / f"{PROJECT}.toml"
+        project.write_text(f"lease = {LEASE}\n" + project.read_text())
+        fill_pacs(site)
+        processes = stack.enter_context(running(site))
+        processes.start_pacs()
+        processes.start_keystores()
+        processes.start_hospital()
+        trio.run(harvest_project, HospitalConfiguration.read(site.hospital_file), PROJECT)
+        wire = stack.enter_context(wire_cutter(site.ports.hospital))
+        mount = site.mount_file(READER)
+        mount.write_text(mount.read_text().replace(f"127.0.0.1:{site.ports.hospital}", f"127.0.0.1:{wire.port}"))
+        mountpoint = mountpoint_of(site.state, READER)
+        processes.start_mount(READER, mountpoint)
+        yield Ground(site, processes, wire, mountpoint)
+
+
+async def change(client: Client, lfn: Lfn, edit: Edit) -> ChangedAcls:
+    """Change an ACL."""
+    deadline = trio.current_time() + SECONDS
+    return await client.call(CHANGE_ACL_PATH, ChangeAcl(str(lfn), [edit]), ChangedAcls, deadline=deadline)
+
+
+async def wait_until_effective(client: Client, changed: ChangedAcls) -> float:
+    """Wait until a change holds everywhere; gives the seconds."""
+    begun = time.monotonic()
+    while True:
+        asked = AskAclEffect(changed.epoch, changed.version)
+        effect = await client.call(ACL_EFFECT_PATH, asked, AclEffect, deadline=trio.current_time() + SECONDS)
+        if effect.is_effective:
+            return time.monotonic() - begun
+        await trio.sleep(0.02)
+
+
+def allow(dn: str) -> Edit:
+    """Let somebody pass a directory."""
+    return Edit(EditKind.MODIFY, parse_acl(f"u:{dn}:rx").entries)
+
+
+def deny(dn: str) -> Edit:
+    """Let him pass no longer."""
+    return Edit(EditKind.REMOVE, parse_names(f"u:{dn}").entries)
+
+
+def start_probe(path: Path, notes: Path, *options: str) -> subprocess.Popen[bytes]:
+    """Start a reader."""
+    return subprocess.Popen([sys.executable, "-m", "tests.bench._probe", str(path), str(notes), *options])
