@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Final
 
+from mdmfs.hospital.deid.tables.dictionary import VRS
 from mdmfs.model.errors import InstanceRefusedError
 
 NO_TAG: Final = -1
@@ -69,10 +70,16 @@ class Reason(enum.StrEnum):
     """A value that was removed stands somewhere else in the output."""
 
 
+_UNPARSED: Final = frozenset({Reason.MALFORMED, Reason.TRUNCATED, Reason.TOO_LARGE, Reason.TOO_DEEP})
+"""Where the bytes did not parse, what stands in place of a tag may be text: only tags of PS3.6 are told then."""
+
+
 class RefusedError(InstanceRefusedError):
     """An instance is refused; says why and at which tag, never a value."""
 
     def __init__(self, reason: Reason, tag: int = NO_TAG) -> None:
+        if reason in _UNPARSED and tag not in VRS:
+            tag = NO_TAG
         where = "" if tag == NO_TAG else f" at ({tag >> 16:04x},{tag & 0xFFFF:04x})"
         super().__init__(f"the instance is refused: {reason}{where}")
         self.reason: Final = reason
