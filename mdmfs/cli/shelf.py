@@ -6,12 +6,15 @@ import pathlib
 import time
 
 import click
+import trio
 
 from mdmfs.keystore.backup import Header, back_up
 from mdmfs.keystore.backup import restore as restore_shelf
 from mdmfs.keystore.configuration import KeystoreConfiguration
+from mdmfs.keystore.lmdb_shelf import open_lmdb_shelf
 from mdmfs.keystore.recovery import PrivateKey, read_certificate, read_private_key
 from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.identity import Dn
 from mdmfs.wire.process import forbid_core_dumps
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
@@ -54,6 +57,29 @@ def restore(configuration: pathlib.Path, file: pathlib.Path, key: pathlib.Path, 
     told = restore_shelf(file, settings.directory, private, now=time.time(), is_expired_ok=expired)
     click.echo(f"{settings.directory}: the shelf of {_of(told)}")
     click.echo("Start the keystore, then let the hospital run: mdmfs keys verify --repair")
+
+
+@shelf.command("forget-signer")
+@click.argument("configuration", type=_FILE)
+@click.argument("dn")
+def forget_signer(configuration: pathlib.Path, dn: str) -> None:
+    """Let the hospital DN have a new signing key, when it lost the one that its orders were signed with.
+
+    The next order brings the new one: speak with the hospital's people first. The keystore may run.
+    """
+    settings, owner = KeystoreConfiguration.read(configuration), str(Dn.parse(dn))
+    known = trio.run(_forget_signer, settings.directory, owner)
+    if not known:
+        message = f"no signing key of {owner} is known here"
+        raise ConfigurationError(message)
+    click.echo(f"{owner}: the signing key {known.hex()} is forgotten; the next order brings another")
+
+
+async def _forget_signer(directory: pathlib.Path, owner: str) -> bytes:
+    async with open_lmdb_shelf(directory) as opened:
+        known = await opened.read(lambda page: page.signer(owner))
+        await opened.write(lambda draft: draft.put_signer(owner, b""))
+    return known
 
 
 def _private_key(path: pathlib.Path) -> PrivateKey:

@@ -158,7 +158,8 @@ async def _assemble(
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = LmdbStore.open(directory / "store")
     stack.push_async_callback(store.aclose)
-    audit = Audit(directory / "audit.jsonl", SigningKey(directory / "signing.key"))
+    signing = SigningKey(directory / "signing.key")
+    audit = Audit(directory / "audit.jsonl", signing)
     stack.callback(audit.close)
     credential = configuration.credential
     hospital = Hospital(
@@ -169,7 +170,12 @@ async def _assemble(
         projects=read_projects(configuration.path(settings.projects), settings.name, read_policy),
         opted_out=read_patient_list(configuration.path(settings.opt_out)) if settings.opt_out else NOBODY,
         keystores=open_keystores(
-            configuration.keystores, credential, configuration.anchors, nursery, recording_lies(audit, time.time)
+            configuration.keystores,
+            credential,
+            configuration.anchors,
+            nursery,
+            recording_lies(audit, time.time),
+            signing,
         ),
         seal=Seal(directory / "outbox.key"),
         threshold=configuration.keys.threshold,

@@ -180,6 +180,8 @@ class _Databases:
         """GUID, owner -> Tombstone."""
         self.epochs = environment.open_db(b"epochs")
         """Owner -> EpochRecord."""
+        self.signers = environment.open_db(b"signers")
+        """Owner -> public key."""
         self.witnesses = environment.open_db(b"witnesses")
         """Owner, id of a log, number -> WitnessRecord."""
 
@@ -223,6 +225,14 @@ class _Transaction:
                 found.append(_decode(cursor.value(), WitnessRecord))
                 is_there = cursor.next()
         return found
+
+    def signer(self, owner: str) -> bytes:
+        """See ``Page.signer``."""
+        return bytes(self._transaction.get(_digest(owner), b"", db=self._databases.signers))
+
+    def put_signer(self, owner: str, public: bytes) -> None:
+        """See ``Draft.put_signer``."""
+        self._transaction.put(_digest(owner), public, db=self._databases.signers)
 
     def latest_witnesses(self, owner: str, journal: bytes, count: int) -> list[WitnessRecord]:
         """See ``Page.latest_witnesses``."""

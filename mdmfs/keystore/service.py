@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 import trio
 
 from mdmfs.keystore.configuration import KeystoreConfiguration
 from mdmfs.keystore.keystore import Keystore
 from mdmfs.keystore.lmdb_shelf import open_lmdb_shelf
 from mdmfs.keystore.notary import Notary
+from mdmfs.keystore.orders import Orders
+from mdmfs.model.identity import Principal
 from mdmfs.pki.tls import ServerContexts
 from mdmfs.wire.messages import (
     CERTIFY_PATH,
@@ -26,14 +32,17 @@ from mdmfs.wire.messages import (
     Certify,
     Collect,
     ConfirmEpoch,
+    Message,
     Register,
     SetAcls,
     Unregister,
     Witness,
 )
 from mdmfs.wire.server import serve
-from mdmfs.wire.service import Service, responding
+from mdmfs.wire.service import Answer, Octets, Request, Respond, Service, responding
 from mdmfs.wire.stream import Address
+
+M = TypeVar("M", bound=Message)
 
 
 async def run_keystore(
@@ -50,24 +59,44 @@ async def run_keystore(
     async with open_lmdb_shelf(configuration.directory) as shelf:
         notary = Notary(configuration.name, configuration.credential, configuration.backup_days)
         keystore = Keystore(shelf, configuration.hospitals, notary=notary)
-        service = keystore_service(keystore, configuration.name)
+        orders = Orders(shelf, configuration.hospitals, configuration.credential.subject())
+        service = keystore_service(keystore, configuration.name, orders)
         await serve(service, contexts, configuration.listen, task_status=task_status)
 
 
-def keystore_service(keystore: Keystore, name: str) -> Service:
-    """Give the paths of a keystore."""
+def keystore_service(keystore: Keystore, name: str, orders: Orders) -> Service:
+    """Give the paths of a keystore; what changes anything is an order."""
+
+    def ordered(kind: type[M], answer: Callable[[Principal, M], Awaitable[Message]]) -> Respond:
+        respond = responding(kind, answer)
+
+        async def respond_to_order(request: Request) -> Answer:
+            body = await request.body()
+            await orders.refuse_others(request, body)
+            return await respond(dataclasses.replace(request, body=_at_hand(body)))
+
+        return respond_to_order
+
     return Service(
         f"keystore {name}",
         {
-            ("POST", REGISTER_PATH): responding(Register, keystore.register),
+            ("POST", REGISTER_PATH): ordered(Register, keystore.register),
             ("POST", COLLECT_PATH): responding(Collect, keystore.collect),
-            ("POST", UNREGISTER_PATH): responding(Unregister, keystore.unregister),
-            ("POST", SET_ACLS_PATH): responding(SetAcls, keystore.set_acls),
+            ("POST", UNREGISTER_PATH): ordered(Unregister, keystore.unregister),
+            ("POST", SET_ACLS_PATH): ordered(SetAcls, keystore.set_acls),
             ("POST", STATUS_PATH): responding(AskStatus, keystore.status),
             ("POST", EPOCH_PATH): responding(AskEpoch, keystore.epoch),
-            ("POST", CONFIRM_PATH): responding(ConfirmEpoch, keystore.confirm),
+            ("POST", CONFIRM_PATH): ordered(ConfirmEpoch, keystore.confirm),
             ("POST", CERTIFY_PATH): responding(Certify, keystore.certify),
-            ("POST", WITNESS_PATH): responding(Witness, keystore.witness),
+            ("POST", WITNESS_PATH): ordered(Witness, keystore.witness),
             ("POST", WITNESSED_PATH): responding(AskWitnessed, keystore.witnessed),
         },
     )
+
+
+def _at_hand(body: Octets) -> Callable[[], Awaitable[Octets]]:
+    async def give() -> Octets:
+        await trio.lowlevel.checkpoint()
+        return body
+
+    return give

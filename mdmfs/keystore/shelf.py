@@ -87,6 +87,9 @@ class Page(Protocol):
     def witnesses(self, owner: str, journal: bytes, after: int, limit: int) -> list[WitnessRecord]:
         """Give an owner's checkpoints by log and number, those that come after a number of a log."""
 
+    def signer(self, owner: str) -> bytes:
+        """Give the public key that signs an owner's orders; empty where none is known."""
+
     def latest_witnesses(self, owner: str, journal: bytes, count: int) -> list[WitnessRecord]:
         """Give an owner's newest checkpoints of a log, the newest first."""
 
@@ -105,6 +108,9 @@ class Draft(Page, Protocol):
 
     def put_epoch(self, owner: str, record: EpochRecord) -> None:
         """Remember up to where an owner's changes are known, in place of what was remembered."""
+
+    def put_signer(self, owner: str, public: bytes) -> None:
+        """Remember whose key signs an owner's orders; empty forgets it."""
 
     def put_witness(self, owner: str, record: WitnessRecord) -> None:
         """Keep a checkpoint of an owner's log."""

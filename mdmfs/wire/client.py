@@ -36,6 +36,7 @@ from mdmfs.pki.tls import verified_chain
 from mdmfs.wire.bundle import Bundle
 from mdmfs.wire.download import Download, until
 from mdmfs.wire.messages import BUNDLE_PATH, MEDIA_TYPE, AskBundle, Failure, Message
+from mdmfs.wire.orders import Vouch
 from mdmfs.wire.stream import HANDSHAKES, Address, TlsStream
 
 __all__ = ["Address", "Client", "Download"]
@@ -95,11 +96,13 @@ class Client:
         expected: Dn | None,
         judge: Callable[[Sequence[bytes]], Principal] = principal_of,
         max_connections: int = MAX_CONNECTIONS,
+        vouch: Vouch | None = None,
     ) -> None:
         """Name the peer by its DN; None is allowed only with a context that checks the host's name.
 
         ``judge`` says whom a verified chain proves; it runs in threads and raises ``CredentialRefusedError``. The
-        default asks no signing policy and no revocation list: ``mdmfs.wire.peers`` gives one that does.
+        default asks no signing policy and no revocation list: ``mdmfs.wire.peers`` gives one that does. ``vouch`` signs
+        messages, where the peer wants that.
         """
         if expected is None and not context.check_hostname:
             message = f"nothing says who {address} must be: give its DN, or check its host name"
@@ -108,6 +111,7 @@ class Client:
         self.expected = expected
         self._context = context
         self._judge = judge
+        self._vouch = vouch
         self._idle: list[_Connection] = []
         self._transfers = trio.Semaphore(max_connections)
         self._calls = trio.Semaphore(max_connections)
@@ -138,8 +142,9 @@ class Client:
         ``CredentialRefusedError`` say that there was none. An idempotent call is sent again over a new connection when
         the first ended without a byte of answer.
         """
-        headers = (("content-type", MEDIA_TYPE),)
-        question = _Question("POST", path, headers, msgspec.msgpack.encode(message), is_idempotent)
+        octets = msgspec.msgpack.encode(message)
+        vouched = () if self._vouch is None else self._vouch(path, octets).items()
+        question = _Question("POST", path, (("content-type", MEDIA_TYPE), *vouched), octets, is_idempotent)
         with until(deadline, self.address):
             async with self._asked(question) as download:
                 body = await download.read()

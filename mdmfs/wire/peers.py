@@ -17,6 +17,7 @@ from mdmfs.wire.answers import OnLie
 from mdmfs.wire.client import Client
 from mdmfs.wire.configuration import KeystorePeer
 from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.orders import Signer, vouching
 from mdmfs.wire.stream import Address
 
 
@@ -46,11 +47,16 @@ class PeerJudge:
 
 
 def open_client(
-    address: str, dn: str, credential: Credential, anchors: TrustAnchors, judge: PeerJudge | None = None
+    address: str,
+    dn: str,
+    credential: Credential,
+    anchors: TrustAnchors,
+    judge: PeerJudge | None = None,
+    signer: Signer | None = None,
 ) -> Client:
     """Make a client of the peer at ``HOST:PORT`` whose certificate has this DN; raises ``ConfigurationError``.
 
-    Clients with the same trust anchors may share a ``judge``.
+    Clients with the same trust anchors may share a ``judge``. A ``signer`` signs orders to a keystore.
     """
     try:
         expected = Dn.parse(dn)
@@ -58,7 +64,8 @@ def open_client(
         message = f"the DN of the peer at {address} is none: {error}"
         raise ConfigurationError(message) from error
     context = client_context(credential, anchors, check_hostname=False)
-    return Client(Address.parse(address), context, expected=expected, judge=judge or PeerJudge(anchors))
+    vouch = None if signer is None else vouching(signer, expected)
+    return Client(Address.parse(address), context, expected=expected, judge=judge or PeerJudge(anchors), vouch=vouch)
 
 
 def open_keystores(
@@ -67,8 +74,9 @@ def open_keystores(
     anchors: TrustAnchors,
     nursery: trio.Nursery,
     on_lie: OnLie | None = None,
+    signer: Signer | None = None,
 ) -> Keystores:
     """Make the clients of all keystores, as ``Keystores``; raises ``ConfigurationError``."""
     judge = PeerJudge(anchors)
-    clients = {peer.name: open_client(peer.address, peer.dn, credential, anchors, judge) for peer in peers}
+    clients = {peer.name: open_client(peer.address, peer.dn, credential, anchors, judge, signer) for peer in peers}
     return Keystores(clients, nursery, on_lie)

@@ -23,6 +23,7 @@ from mdmfs.access.acl import Acl, Entry, EntryKind, Right
 from mdmfs.demo.processes import running
 from mdmfs.demo.site import READER, Site, make_site
 from mdmfs.hospital.release.escrow import NewKey, key_entries, make_key, random_guid, verifier
+from mdmfs.hospital.signing import SigningKey
 from mdmfs.pki.tls import client_context
 from mdmfs.sealing.header import FileKey, ObjectContext, Role
 from mdmfs.sealing.layout import CHUNK_SIZE, SEALED_CHUNK_SIZE, whole_range
@@ -32,6 +33,7 @@ from mdmfs.sharing.shamir import combine
 from mdmfs.wire.client import Client
 from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.messages import COLLECT_PATH, Collect, Collected, Outcome, Outcomes, VersionedAcl
+from mdmfs.wire.orders import Signer, vouching
 from mdmfs.wire.stream import Address
 from tests.bench._bare import BARE_PATH
 from tests.bench._frame import Bench, Measured
@@ -182,7 +184,8 @@ async def deposit(site: Site) -> list[NewKey]:
     entry = Entry(EntryKind.USER, str(site.pki.dns[READER]), Right.READ.value)
     acl = VersionedAcl(ACL_ID, 1, Acl(str(site.pki.dns["hospital"]), (entry,)).encode())
     async with trio.open_nursery() as nursery:
-        hospital = Keystores(clients_of(site, site.pki.hospital), nursery)
+        signer = SigningKey(site.hospital_directory / "signing.key")
+        hospital = Keystores(clients_of(site, site.pki.hospital, signer), nursery)
         keys = [make_key(random_guid(), hospital.names, 2) for _ in range(KEYS)]
         for name in hospital.names:
             entries = key_entries(keys, name, {key.guid: [[ACL_ID]] for key in keys})
@@ -211,12 +214,17 @@ def bare_server(site: Site) -> Iterator[int]:
         process.wait()
 
 
-def clients_of(site: Site, credential: object) -> dict[str, Client]:
-    """Give a client of every keystore."""
+def clients_of(site: Site, credential: object, signer: Signer | None = None) -> dict[str, Client]:
+    """Give a client of every keystore; the hospital's signs its orders."""
     context = client_context(credential, site.pki.anchors, check_hostname=False)  # type: ignore[arg-type]
     ports = enumerate(site.ports.keystores, 1)
     return {
-        (name := f"keystore-{number}"): Client(Address("127.0.0.1", port), context, expected=site.pki.dns[name])
+        (name := f"keystore-{number}"): Client(
+            Address("127.0.0.1", port),
+            context,
+            expected=site.pki.dns[name],
+            vouch=None if signer is None else vouching(signer, site.pki.dns[name]),
+        )
         for number, port in ports
     }
 

@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,25 +17,23 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from mdmfs.cli.harvest import harvest_project
 from mdmfs.demo.iods import ct_slice
 from mdmfs.demo.people import CHEST
 from mdmfs.demo.processes import Processes, running
-from mdmfs.demo.site import PROJECT, Site, make_site
+from mdmfs.demo.site import Site, make_site
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.configuration import HospitalConfiguration
-from mdmfs.model.errors import MdmfsError
-from mdmfs.wire.messages import HarvestProgress, KeyTask
+from mdmfs.wire.messages import KeyTask
 from tests.bench._frame import Bench, Measured
-from tests.twins.killed import THRESHOLD, VICTIMS, files_at_rest, keys, shares_at_rest, start
+from tests.twins.killed import THRESHOLD, VICTIMS, files_at_rest, harvest_until, keys, shares_at_rest, start
 from tests.twins.servers import orthanc
 
 REGISTRATIONS = int(os.environ.get("MDMFS_REGISTRATIONS", "10000"))
 """Fewer where somebody only tries the bench."""
 SERIES = 25
 SIZE = 16
-MOST_SECONDS = 4.0
-"""Between two kills."""
+MOST_OCTETS = REGISTRATIONS * 300
+"""Of new images between two kills; each has some 1,500."""
 
 
 def image_of(number: int) -> Dataset:
@@ -72,12 +69,6 @@ def filled_site(folder: Path) -> Iterator[tuple[Site, Processes]]:
             yield site, processes
 
 
-def harvest(configuration: HospitalConfiguration, ended: list[HarvestProgress]) -> None:
-    """Harvest until it ends, or the hospital is killed over it."""
-    with contextlib.suppress(MdmfsError, BaseExceptionGroup):
-        ended.append(trio.run(harvest_project, configuration, PROJECT))
-
-
 def measure() -> Measured:
     """Kill, look at what lies there, go on; the ratio is that of files with their key in the end."""
     dice = random.Random(5)  # noqa: S311 no secret
@@ -88,20 +79,16 @@ def measure() -> Measured:
         configuration = HospitalConfiguration.read(site.hospital_file)
         start(processes, *VICTIMS)
         while True:
-            ended: list[HarvestProgress] = []
-            harvesting = threading.Thread(target=harvest, args=(configuration, ended))
-            harvesting.start()
-            harvesting.join(dice.uniform(0.3, MOST_SECONDS))
-            if ended and not ended[0].failures and not ended[0].depositing:
+            progress = trio.run(harvest_until, configuration, dice.randrange(1, MOST_OCTETS))
+            if progress.is_over and progress.registered + progress.known == REGISTRATIONS and not progress.depositing:
                 break
             victim = dice.choice(VICTIMS)
             killed[victim] += 1
             processes.stop(victim, signal.SIGKILL)
-            time.sleep(dice.uniform(0.0, 0.5))
+            time.sleep(dice.uniform(0.0, 0.2))
             for name in VICTIMS:
                 if name != victim:
                     processes.stop(name, signal.SIGKILL)
-            harvesting.join()
             files = files_at_rest(site)
             visible = [file.guid for file in files if file.state is FileState.VISIBLE]
             without = sum(count < THRESHOLD for count in shares_at_rest(site, visible))

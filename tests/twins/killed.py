@@ -28,6 +28,7 @@ from mdmfs.wire.messages import (
 from mdmfs.wire.peers import open_client
 
 THRESHOLD: Final = 2
+DEADLINE: Final = 20.0
 NUMBERS: Final = range(1, KEYSTORES + 1)
 VICTIMS: Final = ("hospital", *(f"keystore-{number}" for number in NUMBERS))
 
@@ -45,15 +46,18 @@ def start(processes: Processes, *names: str) -> None:
         list(threads.map(start_one, names))
 
 
-async def harvest_until(configuration: HospitalConfiguration, octets: int) -> None:
-    """Let hospitald go on until it has measured so many bytes of images, or all."""
+async def harvest_until(configuration: HospitalConfiguration, octets: int) -> HarvestProgress:
+    """Let hospitald go on until it has measured so many bytes of images, or all; gives how far it is."""
     credential = configuration.credential
     client = open_client(str(configuration.public), str(credential.subject()), credential, configuration.anchors)
-    deadline = trio.current_time() + 20
-    progress = await client.call(HARVEST_PATH, StartHarvest(PROJECT), HarvestProgress, deadline=deadline)
+    soon = trio.current_time() + DEADLINE
+    progress = await client.call(HARVEST_PATH, StartHarvest(PROJECT), HarvestProgress, deadline=soon)
     while progress.octets < octets and not progress.is_over:
-        progress = await client.call(HARVEST_PROGRESS_PATH, AskHarvest(PROJECT), HarvestProgress, deadline=deadline)
+        await trio.sleep(0.005)
+        soon = trio.current_time() + DEADLINE
+        progress = await client.call(HARVEST_PROGRESS_PATH, AskHarvest(PROJECT), HarvestProgress, deadline=soon)
     await client.aclose()
+    return progress
 
 
 def files_at_rest(site: Site) -> list[FileRecord]:

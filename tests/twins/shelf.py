@@ -26,6 +26,8 @@ class MemoryPage:
 
     checkpoints: dict[tuple[str, bytes, int], WitnessRecord] = dataclasses.field(default_factory=dict)
 
+    signers: dict[str, bytes] = dataclasses.field(default_factory=dict)
+
     def copied(self) -> MemoryPage:
         """Give a page that can be changed while this one is read."""
         return MemoryPage(*(copy.copy(getattr(self, field.name)) for field in dataclasses.fields(self)))
@@ -50,6 +52,14 @@ class MemoryPage:
         """See ``Page.witnesses``."""
         keys = sorted(key for key in self.checkpoints if key[0] == owner and key[1:] > (journal, after))
         return [self.checkpoints[key] for key in keys[:limit]]
+
+    def signer(self, owner: str) -> bytes:
+        """See ``Page.signer``."""
+        return self.signers.get(owner, b"")
+
+    def put_signer(self, owner: str, public: bytes) -> None:
+        """See ``Draft.put_signer``."""
+        self.signers[owner] = public
 
     def latest_witnesses(self, owner: str, journal: bytes, count: int) -> list[WitnessRecord]:
         """See ``Page.latest_witnesses``."""

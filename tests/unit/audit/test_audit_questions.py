@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import pytest
 import trio
 
-from mdmfs.hospital.audit.export import KINDS, audit_message, framed, subject_of, syslog_message
+from mdmfs.hospital.audit.export import audit_message, framed, subject_of, syslog_message
 from mdmfs.hospital.audit.questions import files_below, files_of_patient, names_of, what, who
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.release.audit import AuditRecord, Event, records_of
@@ -85,8 +85,7 @@ async def test_a_release_is_a_data_export_with_the_real_patient(tmp_path: Path) 
 
 
 def test_every_event_has_its_dicom_event() -> None:
-    """A new one is given its place, or the export fails."""
-    assert set(KINDS) == set(Event)
+    """Whatever is recorded can be exported, whatever its texts hold."""
     for event in Event:
         record = AuditRecord(time=1.0, event=event, dn="/CN=a & b", outcome="<\x00>", guid="g")
         assert ET.fromstring(audit_message(record, None, "/CN=h")).tag == "AuditMessage"  # noqa: S314 our own
