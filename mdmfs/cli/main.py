@@ -26,6 +26,7 @@ from mdmfs.cli.reconcile import reconcile, subject
 from mdmfs.cli.renewal import rerender, withdraw
 from mdmfs.cli.shelf import shelf
 from mdmfs.cli.unseal import inspect, unseal
+from mdmfs.cli.why import why
 from mdmfs.model.errors import MdmfsError
 from mdmfs.wire.outline import outline
 
@@ -45,7 +46,7 @@ def cli(log_level: str) -> None:
 _COMMANDS: Final = (
     *(init, hospitald, keystored, harvest, reconcile, rerender, withdraw, subject, quarantine),
     *(keys, shelf, audit, doctor),
-    *(mount, umount, getfacl, setfacl, inspect, unseal),
+    *(mount, umount, getfacl, setfacl, why, inspect, unseal),
     *(metadatad, find),
     *(policy, deidentify_files, demo),
 )

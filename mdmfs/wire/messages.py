@@ -45,6 +45,7 @@ MAX_REASON: Final = 200
 READ_ACL_PATH: Final = "/v1/read-acl"
 CHANGE_ACL_PATH: Final = "/v1/change-acl"
 ACL_EFFECT_PATH: Final = "/v1/acl-effect"
+WHY_PATH: Final = "/v1/why"
 
 HARVEST_PATH: Final = "/v1/harvest"
 HARVEST_PROGRESS_PATH: Final = "/v1/harvest-progress"
@@ -287,6 +288,43 @@ class AclEffect(Message, frozen=True):
     keystores: list[str]
     """Those that have yet to acknowledge it."""
     mounts: list[str]
+
+
+class AskWhy(Message, frozen=True):
+    """Ask which entries decide on the way to a name: for the caller, or, where he may administer it, for another DN."""
+
+    lfn: str
+    dn: str = ""
+    """Empty: the caller."""
+    fqans: list[str] = []
+    """Of the other DN."""
+
+
+class WhyStep(Message, frozen=True):
+    """What decides at one step of a path."""
+
+    lfn: str
+    right: str
+    """The letter that is wanted: x of a directory, r of a file."""
+    is_allowed: bool
+    reason: str
+    """The entry that decides, or why there is none."""
+
+
+class Why(Message, frozen=True):
+    """Why a name can be read, or cannot: no more than what is refused would have told."""
+
+    dn: str
+    fqans: list[str]
+    not_after: float
+    """When the caller's credential ends; infinity for another DN."""
+    steps: list[WhyStep]
+    """From the root to the name, or to the first step that is refused; what lies behind it is not told."""
+    guid: bytes
+    """Of a file that may be known; else empty."""
+    locality: str
+    pacs: str
+    """How it is with the PACS of a file that may be read; else empty."""
 
 
 # Administration of the hospital, by its own certificate only

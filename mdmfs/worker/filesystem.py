@@ -35,6 +35,8 @@ GUID_ATTRIBUTE: Final = b"user.guid"
 REPLICAS_ATTRIBUTE: Final = b"user.replicas"
 STATUS_ATTRIBUTE: Final = b"user.status"
 SHA256_ATTRIBUTE: Final = b"user.mdmfs.sha256"
+WHY_ATTRIBUTE: Final = b"user.mdmfs.why"
+"""Where the bytes of a file are and how its last open went. Not listed: nobody shall copy it."""
 ACL_ATTRIBUTE: Final = b"user.mdmfs.acl"
 ATTRIBUTES: Final = (GUID_ATTRIBUTE, REPLICAS_ATTRIBUTE, STATUS_ATTRIBUTE, SHA256_ATTRIBUTE, ACL_ATTRIBUTE)
 STATUS_SECONDS: Final = 1.0
@@ -241,6 +243,8 @@ class FileSystem:
     async def attribute(self, inode: int, name: bytes) -> bytes:
         """Give an extended attribute; what is not ours is refused without asking anybody."""
         await self._lease.wait()
+        if name == WHY_ATTRIBUTE:
+            return self._opener.story(self._file(inode)).encode()
         if name not in self.attribute_names(inode):
             message = f"inode {inode} has no such extended attribute"
             raise NoSuchAttributeError(message)

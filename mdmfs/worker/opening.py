@@ -9,6 +9,7 @@ import contextlib
 import functools
 import mmap
 import secrets
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final, TypeVarTuple
 
@@ -33,6 +34,7 @@ from mdmfs.worker.hospital import Hospital
 from mdmfs.worker.keys.ring import KeyRing, unlock_with
 from mdmfs.worker.open_file import OpenFile, lock_of
 from mdmfs.worker.pages import Pages
+from mdmfs.worker.story import Story
 from mdmfs.worker.together import FetchingTogether
 
 WHOLE: Final = 4 * 2**20
@@ -44,6 +46,7 @@ than to hand them over."""
 AHEAD: Final = 8
 """So many files before the last one of a burst whose shares are held, the next ones are asked for."""
 PAGE: Final = mmap.PAGESIZE
+MAX_STORIES: Final = 10_000
 PATIENCE_WITH_KEYSTORES: Final = 120.0
 
 Ts = TypeVarTuple("Ts")
@@ -79,6 +82,8 @@ class Opener:
         """Inodes whose pages were all pushed and not been asked for since."""
         self._paged: set[int] = set()
         """Inodes of which the kernel may have pages."""
+        self._stories: OrderedDict[int, Story] = OrderedDict()
+        """How the last open of each file went."""
 
     async def open(self, node: Node, siblings: Sequence[Node] = ()) -> OpenFile:
         """Open a file: the hospital decides when it is asked for ciphertext, the keystores when for shares.
@@ -88,6 +93,9 @@ class Opener:
         file = self.open_at_once(node, siblings)
         if file is not None:
             return file
+        self._stories[node.inode] = Story(trio.current_time())
+        if len(self._stories) > MAX_STORIES:
+            self._stories.popitem(last=False)
         file = self._open(node, siblings)
         file.readers += 1
         try:
@@ -157,6 +165,25 @@ class Opener:
             log.debug("no shares ahead", code=error.code)
         except Exception:
             log.exception("asking for shares ahead failed unexpectedly")
+
+    def story(self, node: Node) -> str:
+        """Tell where the bytes of a file are, as the mount knows it, and how its last open went that had to wait."""
+        places = []
+        if node.inode in self._resident:
+            places.append("page cache")
+        if Guid(node.guid) in self._cache:
+            places.append("cache of the mount, sealed")
+        elif node.inode in self._files:
+            places.append("on its way to the cache")
+        where = ", ".join(places) or "not on this node"
+        story = self._stories.get(node.inode)
+        steps = "" if story is None else story.told()
+        return f"bytes     {where}\nlast open {steps or 'all was at hand, or there was none'}"
+
+    def _note(self, file: OpenFile, step: str) -> None:
+        story = self._stories.get(file.inode)
+        if story is not None:
+            story.note(step, trio.current_time())
 
     def has(self, node: Node) -> bool:
         """Ask whether the ciphertext of a file is here, or on its way."""
@@ -327,6 +354,7 @@ class Opener:
             except IntegrityError as error:
                 await self._mend(file, found[0], error)
                 await self._push_first(file)
+        self._note(file, "pushed to the kernel")
         file.ready.set()
 
     async def _bring_anew(self, file: OpenFile, siblings: Sequence[Guid] = ()) -> None:
@@ -358,6 +386,7 @@ class Opener:
 
     def _begin(self, file: OpenFile, ciphertext: Ciphertext, seal: Seal) -> None:
         """Unlock an object as soon as its header is here, if somebody has opened it."""
+        self._note(file, "decided, recalled and begun to arrive")
         file.arriving = ciphertext, seal
         if file.is_wanted:
             self._nursery.start_soon(self._guard, file, self._unlock, file, ciphertext, seal, ())
@@ -371,6 +400,7 @@ class Opener:
             return
         lock = lock_of(file, ciphertext, seal)
         file.take(ciphertext, await self._keys.unlock(lock, siblings))
+        self._note(file, "key made of shares")
 
     async def _mend(self, file: OpenFile, damaged: Ciphertext | None, error: IntegrityError) -> None:
         """Replace a cached object that is not what was sealed by a fresh one, once for all who noticed."""

@@ -30,7 +30,7 @@ from mdmfs.metadata.query import parse
 from mdmfs.metadata.schema import IMAGE_ATTRIBUTES
 from mdmfs.wire.configuration import read_configuration
 from mdmfs.worker.configuration import CONFIGURATION_ATTRIBUTE, MountConfiguration
-from mdmfs.worker.filesystem import ATTRIBUTES
+from mdmfs.worker.filesystem import ATTRIBUTES, WHY_ATTRIBUTE
 from mdmfs.worker.fuse import operations
 from mdmfs.worker.fuse.errnos import ERRNOS
 
@@ -160,7 +160,8 @@ def test_errnos_that_no_error_stands_for_are_described_too() -> None:
 
 def test_every_extended_attribute_is_described_and_no_other() -> None:
     """Programs of the grid go by these names."""
-    known = {name.decode() for name in (*ATTRIBUTES, operations.PID_ATTRIBUTE)} | {CONFIGURATION_ATTRIBUTE}
+    unlisted = {WHY_ATTRIBUTE.decode(), operations.PID_ATTRIBUTE.decode(), CONFIGURATION_ATTRIBUTE}
+    known = {name.decode() for name in ATTRIBUTES} | unlisted
     assert names(section("semantics.md", "Extended attributes")) == known
 
 

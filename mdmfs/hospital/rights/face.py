@@ -6,6 +6,7 @@ from mdmfs.access.acl import Right
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.keys.currency import behind, is_effective
 from mdmfs.hospital.rights.change import Target, Wish, change, record_change, targets, texts
+from mdmfs.hospital.rights.why import explain
 from mdmfs.hospital.sight import Sight
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import AccessDeniedError, MalformedMessageError, MdmfsError, NoSuchFileError
@@ -15,9 +16,11 @@ from mdmfs.wire.messages import (
     ACL_EFFECT_PATH,
     CHANGE_ACL_PATH,
     READ_ACL_PATH,
+    WHY_PATH,
     AclEffect,
     AclTexts,
     AskAclEffect,
+    AskWhy,
     ChangeAcl,
     ChangedAcls,
     NodeKind,
@@ -50,10 +53,15 @@ def rights_routes(hospital: Hospital) -> dict[tuple[str, str], Respond]:
         asked = await request.read(AskAclEffect)
         return Reply(hospital.store.read(lambda tx: _effect(tx, hospital, request.principal, asked)))
 
+    async def why(request: Request) -> Reply:
+        asked = await request.read(AskWhy)
+        return Reply(hospital.store.read(lambda tx: explain(tx, request.principal, asked, hospital)))
+
     return {
         ("POST", READ_ACL_PATH): read_acl,
         ("POST", CHANGE_ACL_PATH): change_acl,
         ("POST", ACL_EFFECT_PATH): effect,
+        ("POST", WHY_PATH): why,
     }
 
 

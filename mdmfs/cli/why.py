@@ -1,0 +1,99 @@
+"""``mdmfs why``: who asks, what decides at each step of a path, who can be reached, where the bytes are."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Final
+
+import click
+import trio
+
+from mdmfs.access.text import format_time
+from mdmfs.cli.mounted import Place, find_place, open_hospital
+from mdmfs.model.errors import MdmfsError
+from mdmfs.model.names import Guid
+from mdmfs.pki.trust import TrustAnchors
+from mdmfs.wire.configuration import KeystorePeer
+from mdmfs.wire.messages import COLLECT_PATH, WHY_PATH, AskWhy, Collect, Collected, Outcome, Why
+from mdmfs.wire.peers import open_client
+from mdmfs.worker.callers.credential import own_credential
+from mdmfs.worker.filesystem import WHY_ATTRIBUTE
+
+DEADLINE: Final = 10.0
+_OUTCOMES: Final = {
+    Outcome.DONE: "gives its share",
+    Outcome.DENIED: "refuses its share to this identity",
+    Outcome.UNKNOWN: "has no share of it",
+    Outcome.DESTROYED: "has destroyed its share",
+    Outcome.STALE: "has not heard from the hospital lately and gives no share",
+}
+
+
+@click.command()
+@click.argument("path")
+@click.option("--as", "dn", default="", metavar="DN", help="For somebody else; takes the right a on what PATH names.")
+@click.option("--fqan", multiple=True, help="With --as: an FQAN that he has; may be given again and again.")
+@click.option(
+    "--configuration",
+    type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
+    help="A mount's; PATH is an LFN then, and nothing need be mounted.",
+)
+def why(path: str, dn: str, fqan: tuple[str, ...], configuration: pathlib.Path | None) -> None:
+    """Tell why PATH can be read, or cannot, and where time goes."""
+    place = find_place(path, configuration)
+    for line in trio.run(_explain, place, AskWhy(str(place.lfn), dn, list(fqan))):
+        click.echo(line)
+    if not dn and place.mountpoint is not None:
+        click.echo(_of_mount(path))
+
+
+async def _explain(place: Place, question: AskWhy) -> list[str]:
+    client = open_hospital(place.configuration)
+    try:
+        told = await client.call(WHY_PATH, question, Why, deadline=trio.current_time() + DEADLINE)
+    finally:
+        await client.aclose()
+    lines = list(_told(place, told, is_other=bool(question.dn)))
+    if not question.dn:
+        lines += [await _of_keystore(peer, place, told.guid) for peer in place.configuration.keystores]
+    return lines
+
+
+def _told(place: Place, told: Why, *, is_other: bool) -> Iterator[str]:
+    yield f"identity  {told.dn}"
+    yield from (f"          {fqan}" for fqan in told.fqans)
+    if not is_other:
+        credential = own_credential(place.configuration)
+        yield f"          from {credential.certificate_file}, until {format_time(told.not_after)}"
+    for step in told.steps:
+        yield f"{'allowed ' if step.is_allowed else 'refused '}  {step.right} {step.lfn}  {step.reason}"
+    if told.guid:
+        yield f"file      {Guid(told.guid)}, {told.locality}"
+    if told.pacs:
+        yield f"PACS      {told.pacs}"
+
+
+async def _of_keystore(peer: KeystorePeer, place: Place, guid: bytes) -> str:
+    """Ask a keystore for the share, as an open would; of a name that may not be known, only whether it answers."""
+    configuration = place.configuration
+    anchors = TrustAnchors(configuration.path(configuration.trust))
+    client = open_client(peer.address, peer.dn, own_credential(configuration), anchors)
+    try:
+        question = Collect([guid] if guid else [])
+        answer = await client.call(COLLECT_PATH, question, Collected, deadline=trio.current_time() + DEADLINE)
+    except MdmfsError as error:
+        return f"keystore  {peer.name}: {error}"
+    finally:
+        await client.aclose()
+    told = [_OUTCOMES.get(outcome, outcome.value) for outcome in answer.outcomes] or ["answers"]
+    return f"keystore  {peer.name}: {told[0]}"
+
+
+def _of_mount(path: str) -> str:
+    """Ask the mount where the bytes are and how its last open went; a directory, or a name unseen, has no answer."""
+    try:
+        return os.getxattr(path, WHY_ATTRIBUTE.decode()).decode()
+    except OSError as error:
+        return f"mount     {error.strerror}"

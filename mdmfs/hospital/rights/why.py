@@ -1,0 +1,115 @@
+"""Why: which entry decides at every step of a path. Nobody learns more by it than the refusal told him."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mdmfs.access.acl import Entry, EntryKind, Right
+from mdmfs.access.decide import Verdict
+from mdmfs.access.text import format_entry
+from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.sight import Sight
+from mdmfs.hospital.store import Transaction
+from mdmfs.model.errors import AccessDeniedError, NoSuchFileError
+from mdmfs.model.identity import Dn, Fqan, Principal
+from mdmfs.model.locality import Locality
+from mdmfs.model.names import Guid, Lfn
+from mdmfs.wire.messages import AskWhy, Node, NodeKind, Why, WhyStep
+
+
+def explain(tx: Transaction, principal: Principal, asked: AskWhy, hospital: Hospital) -> Why:
+    """Explain a path to its caller; for another DN to those only who may administer what it leads to.
+
+    For the caller the way ends at the first step that he may not take, with the words of the refusal, whether something
+    is behind it or not. Raises ``NoSuchFileError`` and ``AccessDeniedError``.
+    """
+    lfn, now = Lfn.parse(asked.lfn), hospital.clock()
+    who = principal
+    if asked.dn:
+        _refuse_curious(tx, principal, lfn, hospital)
+        fqans = tuple(Fqan.parse(text) for text in asked.fqans)
+        who = Principal(Dn.parse(asked.dn), fqans, float("inf"))
+    sight = Sight(tx, who, now)
+    steps = list(_steps(tx, sight, lfn))
+    node = tx.catalogue.look_up(lfn)
+    is_known = node is not None and all(step.is_allowed for step in steps if step.right == "x")
+    guid = Guid(node.guid) if node is not None and is_known and node.kind is NodeKind.FILE else None
+    return Why(
+        dn=str(who.dn),
+        fqans=[str(fqan) for fqan in who.fqans],
+        not_after=who.not_after,
+        steps=steps,
+        guid=b"" if guid is None else guid.octets,
+        locality="" if guid is None else _locality(tx, guid, hospital),
+        pacs=_pacs(tx, guid, hospital) if guid is not None and all(step.is_allowed for step in steps) else "",
+    )
+
+
+def _steps(tx: Transaction, sight: Sight, lfn: Lfn) -> Iterator[WhyStep]:
+    """Give each step; one that the caller may not take looks like one that is not there."""
+    unknown = "there is no such name, or it is not for this identity"
+    for length in range(len(lfn.parts) + 1):
+        step = Lfn(lfn.parts[:length])
+        node = tx.catalogue.look_up(step)
+        if node is None:
+            yield WhyStep(str(step), "x", is_allowed=False, reason=unknown)
+            return
+        told = _step(tx, sight, step, node)
+        if told.right == "x" and not told.is_allowed:
+            yield WhyStep(str(step), "x", is_allowed=False, reason=unknown)
+            return
+        yield told
+
+
+def _step(tx: Transaction, sight: Sight, lfn: Lfn, node: Node) -> WhyStep:
+    is_file = node.kind is NodeKind.FILE
+    own, files = tx.catalogue.acl_ids_of(lfn.parent if is_file else lfn)
+    verdict = sight.verdict(files if is_file else own, Right.READ if is_file else Right.TRAVERSE)
+    is_allowed = verdict is not None and verdict.allowed
+    return WhyStep(str(lfn), "r" if is_file else "x", is_allowed=is_allowed, reason=_told(verdict))
+
+
+def _told(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return "no ACL is known"
+    entry = verdict.entry
+    if verdict.allowed and entry is not None:
+        return _entry(entry)
+    reason = verdict.refusal.value if verdict.refusal is not None else ""
+    return reason if entry is None else f"{reason}: {_entry(entry)}"
+
+
+def _entry(entry: Entry) -> str:
+    """Write the caller's own entry; that of everybody and that of the owner are no secrets."""
+    return f"{'the owner: ' if entry.kind is EntryKind.OWNER else ''}{format_entry(entry)}"
+
+
+def _refuse_curious(tx: Transaction, principal: Principal, lfn: Lfn, hospital: Hospital) -> None:
+    """Let those ask for somebody else who may change the rights that they ask about."""
+    if principal.dn == hospital.dn:
+        return
+    sight = Sight(tx, principal, hospital.clock())
+    node = tx.catalogue.look_up(lfn)
+    directory = lfn.parent if node is not None and node.kind is NodeKind.FILE else lfn
+    if node is None or not sight.may_traverse(directory):
+        message = f"there is no {lfn}, or it is not for this identity"
+        raise NoSuchFileError(message)
+    own, files = tx.catalogue.acl_ids_of(directory)
+    if not sight.allows(files if node.kind is NodeKind.FILE else own, Right.ADMINISTER):
+        message = f"asking for another DN takes the right a on {lfn}, which this identity has not"
+        raise AccessDeniedError(message)
+
+
+def _locality(tx: Transaction, guid: Guid, hospital: Hospital) -> str:
+    file = tx.catalogue.file(guid)
+    staged = None if file is None else hospital.staging.find(guid, file.generation)
+    is_online = staged is not None and staged.is_complete
+    return (Locality.ONLINE_AND_NEARLINE if is_online else Locality.NEARLINE).value
+
+
+def _pacs(tx: Transaction, guid: Guid, hospital: Hospital) -> str:
+    instance = tx.uidmap.resolve(guid)
+    known = None if instance is None else hospital.pacs.get(instance.pacs)
+    if known is None:
+        return "its PACS is not configured any more"
+    return "does not answer and is left alone for a while" if known.pacs.is_left_alone else "reachable when last asked"
