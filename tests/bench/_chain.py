@@ -73,6 +73,11 @@ def slice_of(number: int) -> Dataset:
     image.PixelData = random.Random(number).randbytes(SLICE_BYTES)  # noqa: S311 noise, and the same in each run
     image["PixelData"].VR = "OW"
     image.BitsStored, image.HighBit = 16, 15
+    return finished(image)
+
+
+def finished(image: Dataset) -> Dataset:
+    """Give an image the file meta information of Explicit VR Little Endian."""
     image.file_meta = FileMetaDataset()
     image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
@@ -83,14 +88,15 @@ def slice_of(number: int) -> Dataset:
 class Peer:
     """pynetdicom's bare C-GET on one open association, with a C-STORE function that does nothing."""
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, pacs: PacsAddress, first: Dataset) -> None:
+        """Ask for the series of one of its instances."""
         entity = AE(ae_title="MDMFS")
         entity.add_requested_context(STUDY_ROOT_GET)
         entity.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
         self._association = entity.associate(
-            chain.pacs.host,
-            chain.pacs.port,
-            ae_title=chain.pacs.ae_title,
+            pacs.host,
+            pacs.port,
+            ae_title=pacs.ae_title,
             ext_neg=[build_role(CTImageStorage, scp_role=True)],
             evt_handlers=[
                 (evt.EVT_C_STORE, lambda _event: 0),
@@ -98,8 +104,8 @@ class Peer:
             ],
         )
         self._keys = {
-            "StudyInstanceUID": chain.first.StudyInstanceUID,
-            "SeriesInstanceUID": chain.first.SeriesInstanceUID,
+            "StudyInstanceUID": first.StudyInstanceUID,
+            "SeriesInstanceUID": first.SeriesInstanceUID,
         }
 
     def get_series(self) -> None:

@@ -16,7 +16,7 @@ from tests.bench._frame import Bench, Measured
 def measure() -> Measured:
     """Compare the rates: above 1, the whole chain is faster than the peer's mere retrieval."""
     with chain() as site:
-        peer = Peer(site)
+        peer = Peer(site.pacs, site.first)
         theirs = timed(peer.get_series)
         peer.close()
         trio.run(harvest_project, HospitalConfiguration.read(site.site.hospital_file), PROJECT)

@@ -20,7 +20,7 @@ FAR = 7
 def measure() -> Measured:
     """Compare the medians: the peer has its association open, TCP_NODELAY and TCP_QUICKACK set."""
     with chain() as site:
-        peer = Peer(site)
+        peer = Peer(site.pacs, site.first)
         numbers = [1 + number * FAR for number in range(OPENS)]
         assert max(numbers) <= SLICES
         uids = [str(slice_of(number).SOPInstanceUID) for number in numbers]

@@ -14,7 +14,7 @@ from tests.bench._frame import Bench, Measured
 def measure() -> Measured:
     """Compare the rates: above 1, registering is faster than the peer's mere retrieval."""
     with chain() as site:
-        peer = Peer(site)
+        peer = Peer(site.pacs, site.first)
         theirs = timed(peer.get_series)
         peer.close()
         configuration = HospitalConfiguration.read(site.site.hospital_file)
