@@ -91,6 +91,7 @@ class Peer:
     def __init__(self, pacs: PacsAddress, first: Dataset) -> None:
         """Ask for the series of one of its instances."""
         entity = AE(ae_title="MDMFS")
+        entity.dimse_timeout = entity.network_timeout = None  # a long object takes longer than 30 s
         entity.add_requested_context(STUDY_ROOT_GET)
         entity.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
         self._association = entity.associate(
