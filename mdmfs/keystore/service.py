@@ -81,7 +81,7 @@ def keystore_service(keystore: Keystore, name: str, orders: Orders) -> Service:
         f"keystore {name}",
         {
             ("POST", REGISTER_PATH): ordered(Register, keystore.register),
-            ("POST", COLLECT_PATH): responding(Collect, keystore.collect),
+            ("POST", COLLECT_PATH): ordered(Collect, keystore.collect),
             ("POST", UNREGISTER_PATH): ordered(Unregister, keystore.unregister),
             ("POST", SET_ACLS_PATH): ordered(SetAcls, keystore.set_acls),
             ("POST", STATUS_PATH): responding(AskStatus, keystore.status),

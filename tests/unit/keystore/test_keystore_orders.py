@@ -17,9 +17,12 @@ from mdmfs.model.errors import AccessDeniedError
 from mdmfs.model.identity import Dn
 from mdmfs.wire.client import Client
 from mdmfs.wire.messages import (
+    COLLECT_PATH,
     EPOCH_PATH,
     UNREGISTER_PATH,
     AskEpoch,
+    Collect,
+    Collected,
     EpochHeld,
     Outcome,
     Outcomes,
@@ -66,6 +69,11 @@ async def test_after_the_first_signed_order_no_other_key_and_no_unsigned_one_cou
             with pytest.raises(AccessDeniedError, match="forget-signer"):
                 await destroy(other)
         assert await destroy(hospital) == Outcomes([Outcome.DONE])
+        for other in (unsigned, rogue):
+            with pytest.raises(AccessDeniedError):
+                await other.call(COLLECT_PATH, Collect([GUID]), Collected, deadline=trio.current_time() + 5)
+        collected = await hospital.call(COLLECT_PATH, Collect([GUID]), Collected, deadline=trio.current_time() + 5)
+        assert collected.outcomes == [Outcome.DESTROYED]
         held = await unsigned.call(EPOCH_PATH, AskEpoch(), EpochHeld, deadline=trio.current_time() + 5)
         assert held.epoch == 0
         await shelf.write(lambda draft: draft.put_signer(str(HOSPITAL.dn), b""))
