@@ -16,6 +16,7 @@ from mdmfs.cli.doctor import doctor
 from mdmfs.cli.facl import getfacl, setfacl
 from mdmfs.cli.find import find
 from mdmfs.cli.harvest import harvest
+from mdmfs.cli.identify import identify
 from mdmfs.cli.initiation import init
 from mdmfs.cli.keys import keys
 from mdmfs.cli.logs import log_to_standard_error
@@ -23,6 +24,7 @@ from mdmfs.cli.mount import mount, umount
 from mdmfs.cli.policy import policy
 from mdmfs.cli.quarantine import quarantine
 from mdmfs.cli.reconcile import reconcile, subject
+from mdmfs.cli.record import record
 from mdmfs.cli.renewal import rerender, withdraw
 from mdmfs.cli.shelf import shelf
 from mdmfs.cli.unseal import inspect, unseal
@@ -47,9 +49,10 @@ _COMMANDS: Final = (
     *(init, hospitald, keystored, harvest, reconcile, rerender, withdraw, subject, quarantine),
     *(keys, shelf, audit, doctor),
     *(mount, umount, getfacl, setfacl, why, inspect, unseal),
-    *(metadatad, find),
+    *(metadatad, find, record),
     *(policy, deidentify_files, demo),
 )
+subject.add_command(identify)
 for _command in _COMMANDS:
     cli.add_command(_command)
 

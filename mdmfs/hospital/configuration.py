@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import pathlib
 from typing import Annotated, Literal
 
@@ -95,6 +96,8 @@ class HospitalSettings(Settings, frozen=True):
     staging_bytes: Annotated[int, msgspec.Meta(gt=0)] = 20 * 2**30
     recall_deadline: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 60.0
     """Seconds that a caller waits for the PACS; the recall itself goes on."""
+    identify_from: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    """Networks of the hospital, from which ``mdmfs subject identify`` is answered; nobody else learns a patient."""
     metrics: str = ""
     """``HOST:PORT`` on loopback where Prometheus asks; nowhere where it is empty."""
 
@@ -195,6 +198,8 @@ class HospitalConfiguration(Settings, frozen=True):
                 f"keys: threshold {threshold} <= required {self.required_keystores} <= {total} keystores does not hold"
             )
             raise ConfigurationError(message)
+        for network in self.hospital.identify_from:
+            _refuse_no_network(network)
         Lfn((self.hospital.name,))
         Address.parse(self.hospital.listen)
         Address.parse(self.hospital.public_address or self.hospital.listen)
@@ -208,6 +213,14 @@ class HospitalConfiguration(Settings, frozen=True):
     def required_keystores(self) -> int:
         """w, with its default filled in: all keystores but one, and never below the threshold."""
         return self.keys.required or max(self.keys.threshold, len(self.keystores) - 1)
+
+
+def _refuse_no_network(text: str) -> None:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        message = f"hospital.identify_from: {text!r} is no network such as 10.0.0.0/8"
+        raise ConfigurationError(message) from error
 
 
 def _is_name(text: str) -> bool:

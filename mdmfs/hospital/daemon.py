@@ -34,6 +34,7 @@ from mdmfs.hospital.keys.lies import recording_lies
 from mdmfs.hospital.keys.tasks import Tasks
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.metadata.delivery import MetadataService, deliver_metadata
+from mdmfs.hospital.metadata.face import record_routes
 from mdmfs.hospital.projects import NOBODY, read_patient_list, read_projects
 from mdmfs.hospital.quarantined import quarantine_routes
 from mdmfs.hospital.registration.deposit import deposit
@@ -130,6 +131,7 @@ async def _run(
             **key_routes(hospital, tasks),
             **renewal_routes(hospital, Rerenderings(hospital, nursery), tasks),
             **health_routes(hospital),
+            **record_routes(hospital, configuration.hospital.identify_from),
             **quarantine_routes(hospital),
             **reconciliation_routes(hospital, reconciliations),
         }

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from mdmfs.hospital.catalogue.port import Catalogue
-from mdmfs.hospital.ledger.port import Epochs, Losses, Notices, Outbox, Quarantine, SeriesLedger
+from mdmfs.hospital.ledger.port import Epochs, Losses, Notices, Outbox, Quarantine, Records, SeriesLedger
 from mdmfs.hospital.tape.port import Stages
 from mdmfs.hospital.uidmap.port import Subjects, UidMap
 
@@ -43,6 +43,10 @@ class Transaction(Protocol):
     @property
     def quarantine(self) -> Quarantine:
         """What was refused."""
+
+    @property
+    def records(self) -> Records:
+        """Which collections of records there are, and the keys of their sealed text."""
 
     @property
     def notices(self) -> Notices:

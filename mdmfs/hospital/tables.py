@@ -37,6 +37,7 @@ OUTBOX: Final = b"o"
 OUTBOX_REMAINING: Final = b"O"
 QUARANTINE: Final = b"q"
 NOTICES: Final = b"N"
+RECORDS: Final = b"p"
 LOSSES: Final = b"L"
 RECONCILIATIONS: Final = b"R"
 CHANGES_OF_KEYS: Final = b"j"
@@ -73,6 +74,7 @@ ALL: Final = (
     OUTBOX_REMAINING,
     QUARANTINE,
     NOTICES,
+    RECORDS,
     LOSSES,
     RECONCILIATIONS,
     CHANGES_OF_KEYS,

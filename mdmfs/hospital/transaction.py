@@ -7,6 +7,7 @@ from typing import Final
 
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.namespace import RowsOfCatalogue
+from mdmfs.hospital.ledger.collections import RowsOfRecords
 from mdmfs.hospital.ledger.epochs import RowsOfEpochs
 from mdmfs.hospital.ledger.losses import RowsOfLosses
 from mdmfs.hospital.ledger.notices import RowsOfNotices
@@ -35,6 +36,7 @@ class RowsTransaction:
         self.outbox: Final = RowsOfOutbox(rows)
         self.quarantine: Final = RowsOfQuarantine(rows)
         self.notices: Final = RowsOfNotices(rows)
+        self.records: Final = RowsOfRecords(rows)
         self.losses: Final = RowsOfLosses(rows)
         self.stages: Final = RowsOfStages(rows)
         self._rows = rows

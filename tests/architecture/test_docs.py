@@ -18,6 +18,7 @@ import msgspec
 import pytest
 
 from mdmfs.cli.main import cli
+from mdmfs.cli.record import CollectionFile
 from mdmfs.hospital import tables
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.deid.policy import Policy
@@ -44,6 +45,7 @@ SET_BY_THE_READER: Final = {"folder", "file"}
 FILES: Final = {
     "hospital.toml": HospitalConfiguration,
     "A project": ProjectFile,
+    "A collection": CollectionFile,
     "keystore.toml": keystore_configuration._File,  # noqa: SLF001 the file's own shape
     "metadata.toml": MetadataFile,
     "mount.toml": MountConfiguration,
@@ -89,7 +91,8 @@ def keys(kind: type[msgspec.Struct], table: str = "") -> Iterator[tuple[str, str
         if nested is not None:
             yield from keys(nested, field.name + ".")
         elif field.name not in SET_BY_THE_READER:
-            yield table + field.name, written(field.default)
+            is_made = field.default_factory is not msgspec.NODEFAULT
+            yield table + field.name, written(field.default_factory() if is_made else field.default)
 
 
 def written(default: Any) -> str:  # noqa: ANN401 of any field
@@ -100,7 +103,9 @@ def written(default: Any) -> str:  # noqa: ANN401 of any field
         return json.dumps(default.value)
     if isinstance(default, str):
         return json.dumps(default)
-    return "[]" if default in ((), frozenset()) else repr(default)
+    if isinstance(default, tuple):
+        return json.dumps(list(default))
+    return "[]" if default == frozenset() else repr(default)
 
 
 def told_defaults(text: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ import msgspec
 from mdmfs.hospital.catalogue.records import FileRecord, FileState
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.keys.judge import Fault, Held, Verdict
+from mdmfs.hospital.metadata.withdrawal import withdraw_records_of
 from mdmfs.hospital.registration.deposit import DEPOSIT
 from mdmfs.hospital.release.escrow import Deposit, make_key
 from mdmfs.hospital.store import Transaction
@@ -127,4 +128,5 @@ def destroy(tx: Transaction, guids: Iterable[Guid], now: float) -> int:
     tx.catalogue.withdraw(gone, now=now)
     for guid in gone:
         tx.epochs.bury(guid)
+    withdraw_records_of(tx, gone)
     return tx.epochs.latest().number

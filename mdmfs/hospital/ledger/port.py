@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from mdmfs.hospital.ledger.records import (
+    CollectionRecord,
     Epoch,
     KeyChange,
     LossRecord,
@@ -16,9 +17,11 @@ from mdmfs.hospital.ledger.records import (
     QuarantineRecord,
     SeriesRecord,
     SeriesState,
+    TextKeyRecord,
 )
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.names import Guid, Lfn
+from mdmfs.model.subject import SubjectId
 
 
 class SeriesLedger(Protocol):
@@ -132,6 +135,28 @@ class Epochs(Protocol):
 
     def acknowledged(self, keystore: str) -> int:
         """Give up to where a keystore has heard everything; 0 where it never has."""
+
+
+class Records(Protocol):
+    """Collections of records, as they were last defined, and who has sealed text in them."""
+
+    def define(self, record: CollectionRecord) -> None:
+        """Keep a collection's schema, in place of the one before."""
+
+    def collection(self, project: str, name: str) -> CollectionRecord | None:
+        """Give a collection's schema, or None."""
+
+    def put_key(self, record: TextKeyRecord) -> None:
+        """Keep what is known of the key of a subject's text in a collection."""
+
+    def drop_key(self, record: TextKeyRecord) -> None:
+        """Forget a key that is destroyed."""
+
+    def key(self, subject: SubjectId, collection: str) -> TextKeyRecord | None:
+        """Give it, or None."""
+
+    def keys_of(self, subject: SubjectId) -> list[TextKeyRecord]:
+        """Give the keys of a subject's text in all collections."""
 
 
 class Notices(Protocol):

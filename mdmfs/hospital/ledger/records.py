@@ -162,3 +162,35 @@ class OutboxSize(msgspec.Struct, frozen=True):
     items: int
     octets: int
     """Of the payloads."""
+
+
+class AttributeOfRecords(msgspec.Struct, frozen=True, array_like=True):
+    """One attribute of a collection of records."""
+
+    name: str
+    type: str
+    column: str
+    """What the files that are imported call it."""
+
+
+class CollectionRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A collection of records of a project, as it was last defined."""
+
+    project: str
+    name: str
+    lfn: str
+    """Of the hidden directory whose ACL is the collection's."""
+    attributes: list[AttributeOfRecords]
+    key: list[str]
+    """The attributes that make a record of a subject one; empty for all."""
+
+
+class TextKeyRecord(msgspec.Struct, frozen=True, array_like=True):
+    """The key of a subject's sealed text in one collection: made once, kept by the keystores alone."""
+
+    subject: SubjectId
+    collection: str
+    guid: bytes
+    check: bytes
+    """By which the hospital knows the right key again."""
+    threshold: int

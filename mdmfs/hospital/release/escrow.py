@@ -50,19 +50,23 @@ class NewKey:
 def make_key(guid: Guid, keystores: Sequence[str], threshold: int, generation: int = FIRST_GENERATION) -> NewKey:
     """Draw a file key, split it for the keystores, x in their order, and forget it."""
     with FileKey.from_random(secrets.token_bytes(SECRET_SIZE)) as key:
-        secret = bytes(key.octets)
-        shares = split(
-            secret,
-            guid=guid,
-            generation=generation,
-            threshold=threshold,
-            total=len(keystores),
-            split_id=secrets.token_bytes(SPLIT_ID_SIZE),
-            coefficients=secrets.token_bytes((threshold - 1) * SECRET_SIZE),
-        )
-        check = key_check(secret, guid, generation)
+        return split_key(key, guid, keystores, threshold, generation)
+
+
+def split_key(key: FileKey, guid: Guid, keystores: Sequence[str], threshold: int, generation: int) -> NewKey:
+    """Split a key that was just drawn for the keystores, x in their order; whoever drew it forgets it."""
+    secret = bytes(key.octets)
+    shares = split(
+        secret,
+        guid=guid,
+        generation=generation,
+        threshold=threshold,
+        total=len(keystores),
+        split_id=secrets.token_bytes(SPLIT_ID_SIZE),
+        coefficients=secrets.token_bytes((threshold - 1) * SECRET_SIZE),
+    )
     named = {name: share.encode() for name, share in zip(keystores, shares, strict=True)}
-    return NewKey(guid, check, named)
+    return NewKey(guid, key_check(secret, guid, generation), named)
 
 
 def key_check(secret: bytes | memoryview, guid: Guid, generation: int) -> bytes:

@@ -1,0 +1,46 @@
+"""``mdmfs subject identify``: the way back to the patient, for two people who both may, on the hospital's network."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+import click
+import trio
+
+from mdmfs.cli.hospital import CONFIGURATION, ask
+from mdmfs.cli.mounted import open_hospital
+from mdmfs.model.subject import SubjectId
+from mdmfs.wire.process import forbid_core_dumps
+from mdmfs.wire.record_messages import IDENTIFY_PATH, Identified, Identify
+from mdmfs.worker.configuration import MountConfiguration
+
+PENDING = 3
+"""The exit code while a second person is waited for."""
+
+
+@click.command()
+@click.argument("configuration", type=CONFIGURATION)
+@click.argument("subject_id", metavar="SUBJECT")
+@click.option("--purpose", required=True, help="What for: goes into the audit log; both must say the same.")
+def identify(configuration: pathlib.Path, subject_id: str, purpose: str) -> None:
+    """Print who SUBJECT is, to the second of two people who ask within 15 minutes. CONFIGURATION is a mount's.
+
+    Each shows an own certificate or proxy and needs the right i in the project. 3 while the second is waited for.
+    """
+    forbid_core_dumps()
+    asked = Identify(SubjectId.parse(subject_id).text, purpose)
+    told = trio.run(_ask, MountConfiguration.read(configuration), asked)
+    if told.is_pending:
+        click.echo("noted: a second person has to ask for the same subject and purpose within 15 minutes", err=True)
+        sys.exit(PENDING)
+    click.echo(f"patient {told.patient_id}^^^{told.issuer}")
+    click.echo(f"dates were moved by {told.date_offset_days} days", err=True)
+
+
+async def _ask(configuration: MountConfiguration, asked: Identify) -> Identified:
+    client = open_hospital(configuration)
+    try:
+        return await ask(client, IDENTIFY_PATH, asked, Identified)
+    finally:
+        await client.aclose()

@@ -1,0 +1,242 @@
+"""Importing: records of patients come in, records of subjects go on their way, sealed text under keys nobody keeps.
+
+A subject's text in one collection has one key, made once and deposited at the keystores, which let those have it who
+may read the collection; the hospital keeps none, and the metadata service never has one (docs/adr/0012).
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import msgspec
+import trio
+
+from mdmfs.access.acl import Acl, Entry, EntryKind, Right
+from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.hospital.hospital import Hospital, subject_of
+from mdmfs.hospital.ledger.records import AttributeOfRecords, CollectionRecord, TextKeyRecord
+from mdmfs.hospital.metadata.attributes import AttributeValue
+from mdmfs.hospital.metadata.outgoing import send_collection, send_records, versions
+from mdmfs.hospital.metadata.rows import RefusedRowError, Translated, translate
+from mdmfs.hospital.registration.deposit import DEPOSIT
+from mdmfs.hospital.release.escrow import (
+    FIRST_GENERATION,
+    Deposit,
+    NewKey,
+    key_entries,
+    random_guid,
+    split_key,
+    verifier,
+)
+from mdmfs.hospital.rights.change import OWNERS
+from mdmfs.hospital.store import Transaction
+from mdmfs.hospital.uidmap.records import SubjectRow
+from mdmfs.model.errors import ConfigurationError, MalformedMessageError, TooFewSharesError
+from mdmfs.model.names import GUID_SIZE, Guid, Lfn
+from mdmfs.model.subject import SubjectId
+from mdmfs.sealing.header import FileKey, ObjectContext, Role
+from mdmfs.sealing.layout import SALT_SIZE
+from mdmfs.sealing.seal import seal
+from mdmfs.sharing.shamir import SECRET_SIZE
+from mdmfs.wire.metadata_messages import AttributeEntry, DefineCollection, PutRecords, RecordEntry
+from mdmfs.wire.record_messages import DefineRecords, ImportedRecords, ImportRecords, PatientRecord
+
+COLLECTIONS: Final = ".records"
+"""The hidden directory of a project whose entries' ACLs are those of its collections: ``setfacl`` changes them."""
+DEADLINE: Final = 20.0
+RETRY_SECONDS: Final = 0.2
+BATCH: Final = 500
+_LABEL: Final = b"mdmfs record 1"
+
+
+async def define_records(hospital: Hospital, asked: DefineRecords) -> None:
+    """Make or alter a collection; an ACL that is there stays. Raises ``ConfigurationError``."""
+    project = _project(hospital, asked.project)
+    lfn = project / COLLECTIONS / asked.name
+    readers = _acl(hospital, asked.readers, asked.groups)
+    record = CollectionRecord(
+        asked.project,
+        asked.name,
+        str(lfn),
+        [AttributeOfRecords(one.name, one.type, one.column) for one in asked.attributes],
+        asked.key,
+    )
+    unknown = set(asked.key) - {one.name for one in asked.attributes if one.type not in {"note", "attachment"}}
+    if unknown:
+        message = f"{min(unknown)} is part of the key and no plain attribute of the collection"
+        raise ConfigurationError(message)
+    entries = [AttributeEntry(one.name, one.type, one.group) for one in asked.attributes]
+
+    def act(tx: Transaction) -> None:
+        now = hospital.clock()
+        own = tx.catalogue.acl_ids_above(tx.catalogue.make_directories(lfn, now=now, acl=readers))
+        groups = {
+            name: [
+                tx.catalogue.acl_ids_above(
+                    tx.catalogue.make_directories(lfn / name, now=now, acl=_acl(hospital, dns, []))
+                )
+            ]
+            for name, dns in asked.narrow.items()
+        }
+        tx.records.define(record)
+        send_collection(tx, DefineCollection(asked.project, asked.name, [own], entries, groups))
+
+    await hospital.store.write(act)
+    hospital.outbox.ring()
+
+
+async def import_records(hospital: Hospital, asked: ImportRecords) -> ImportedRecords:
+    """Take rows, each by itself; what is taken is durable when this returns, and on its way.
+
+    Raises ``ConfigurationError`` for a collection that there is not, and what collecting keys raises.
+    """
+    _project(hospital, asked.project)
+    if len(asked.rows) > BATCH:
+        message = f"at most {BATCH} rows at once"
+        raise MalformedMessageError(message)
+    collection = hospital.store.read(lambda tx: tx.records.collection(asked.project, asked.collection))
+    if collection is None:
+        message = f"the project {asked.project} has no collection {asked.collection}: define it first"
+        raise ConfigurationError(message)
+    run = _Import(hospital, collection)
+    reasons = [run.take(row) for row in asked.rows]
+    async with hospital.turns.of(("records", collection.project, collection.name)):
+        await run.bring_keys()
+        await hospital.store.write(run.send)
+    hospital.outbox.ring()
+    return ImportedRecords(reasons)
+
+
+class _Taken(NamedTuple):
+    row: SubjectRow
+    guid: bytes
+    translated: Translated
+
+
+class _Import:
+    """One batch of rows of one collection."""
+
+    def __init__(self, hospital: Hospital, collection: CollectionRecord) -> None:
+        self._hospital = hospital
+        self._collection = collection
+        self._taken: list[_Taken] = []
+        self._keys: dict[SubjectId, TextKeyRecord] = {}
+        self._new: list[NewKey] = []
+        self._sealed: dict[bytes, bytes] = {}
+
+    def take(self, patient: PatientRecord) -> str:
+        """Take a row, or say why not."""
+        key = PatientKey(patient.issuer, patient.patient_id)
+        if self._hospital.opted_out.may_mean(key, ""):
+            return "the patient has opted out"
+        project = self._collection.project
+        row = self._hospital.store.read(lambda tx: tx.subjects.find(project, key.issuer, key.patient_id))
+        if row is None:
+            return "no image of this patient is registered in the project"
+        try:
+            translated = translate(patient.values, self._collection, key, subject_of(row))
+        except RefusedRowError as refused:
+            return str(refused)
+        self._taken.append(_Taken(row, self._guid(row, translated.values), translated))
+        return ""
+
+    async def bring_keys(self) -> None:
+        """Find or make the key of each subject, and seal the text."""
+        by_subject: dict[SubjectId, list[_Taken]] = {}
+        for one in self._taken:
+            by_subject.setdefault(one.row.id, []).append(one)
+        name = self._collection.name
+        for subject, taken in by_subject.items():
+            found = self._hospital.store.read(lambda tx, subject=subject: tx.records.key(subject, name))  # type: ignore[misc]
+            texts = [one for one in taken if one.translated.sealed]
+            if found is None:
+                self._make_key(subject, texts)
+            else:
+                self._keys[subject] = found
+                if texts:
+                    await self._seal_with_old_key(found, texts)
+
+    def send(self, tx: Transaction) -> None:
+        """Put everything on its way, in one transaction."""
+        collection = self._collection
+        inode = tx.catalogue.make_directories(Lfn.parse(collection.lfn), now=self._hospital.clock())
+        chain = tx.catalogue.acl_ids_above(inode)
+        acls = versions(tx, chain)
+        for key in self._keys.values():
+            tx.records.put_key(key)
+        for keystore in self._hospital.keystores.names if self._new else ():
+            entries = key_entries(self._new, keystore, {key.guid: [chain] for key in self._new})
+            tx.outbox.push(keystore, DEPOSIT, b"", self._hospital.seal.seal(keystore, Deposit(acls, entries)))
+        records = [
+            RecordEntry(
+                one.guid,
+                one.row.id.text,
+                one.translated.values,
+                self._keys[one.row.id].guid,
+                self._sealed.get(one.guid, b""),
+            )
+            for one in self._taken
+        ]
+        if records:
+            send_records(tx, PutRecords(collection.project, collection.name, records))
+
+    def _make_key(self, subject: SubjectId, texts: list[_Taken]) -> None:
+        """Draw a key, seal what there is to seal, split the key, and forget it."""
+        guid = random_guid()
+        with FileKey.from_random(secrets.token_bytes(SECRET_SIZE)) as key:
+            made = split_key(key, guid, self._hospital.keystores.names, self._hospital.threshold, FIRST_GENERATION)
+            self._seal_all(key, guid.octets, texts)
+        self._new.append(made)
+        self._keys[subject] = TextKeyRecord(
+            subject, self._collection.name, guid.octets, made.check, self._hospital.threshold
+        )
+
+    async def _seal_with_old_key(self, found: TextKeyRecord, texts: list[_Taken]) -> None:
+        """Collect the key under the hospital's own DN; shares that were just made may still be on their way."""
+        guid = Guid(found.guid)
+        verify = verifier(guid, FIRST_GENERATION, found.check)
+        deadline = trio.current_time() + DEADLINE
+        while True:
+            try:
+                async with self._hospital.keystores.collecting([guid], deadline=deadline) as gathering:
+                    with await gathering.key(guid, verify, threshold=found.threshold) as key:
+                        self._seal_all(key, found.guid, texts)
+                        return
+            except TooFewSharesError:
+                if trio.current_time() + RETRY_SECONDS > deadline:
+                    raise
+            await trio.sleep(RETRY_SECONDS)
+
+    def _seal_all(self, key: FileKey, guid: bytes, texts: list[_Taken]) -> None:
+        for one in texts:
+            octets = msgspec.msgpack.encode(one.translated.sealed)
+            context = ObjectContext(Role.BODY, Guid(guid), FIRST_GENERATION, len(octets))
+            self._sealed[one.guid] = seal(octets, key, context, secrets.token_bytes(SALT_SIZE))
+
+    def _guid(self, row: SubjectRow, values: Mapping[str, AttributeValue]) -> bytes:
+        """Name a record by what makes it one, under the subject's own key: imported again, it is the same record."""
+        named = self._collection.key or sorted(values)
+        said = [self._collection.name, *((name, values.get(name)) for name in named)]
+        digest = hmac.digest(row.uid_key, _LABEL + msgspec.msgpack.encode(said), "sha256")
+        return Guid.from_random(digest[:GUID_SIZE]).octets
+
+
+def _project(hospital: Hospital, name: str) -> Lfn:
+    if not hospital.has_metadata:
+        message = "this hospital has no [metadata]: there is nowhere to keep records"
+        raise ConfigurationError(message)
+    project = hospital.projects.get(name)
+    if project is None or project.is_over(hospital.clock()):
+        message = f"there is no project {name}, or its last day is past"
+        raise ConfigurationError(message)
+    return project.lfn
+
+
+def _acl(hospital: Hospital, readers: list[str], groups: list[str]) -> Acl:
+    rights = (Right.READ | Right.TRAVERSE).value
+    named = [Entry(EntryKind.USER, dn, rights) for dn in dict.fromkeys(readers)]
+    named += [Entry(EntryKind.GROUP, fqan, rights) for fqan in dict.fromkeys(groups)]
+    return Acl(str(hospital.dn), (*OWNERS, *named))

@@ -1,0 +1,39 @@
+"""Ten thousand random callers and queries: found is what filtering first and asking afterwards finds.
+
+The ratio is the part of pairs that agree; a disagreement ends the run with the pair.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+from pathlib import Path
+
+from mdmfs.metadata.store.database import open_database
+from tests.bench._frame import Bench, Measured
+from tests.twins.finding_check import hold_against_twin
+from tests.twins.random_metadata import fill, random_metadata
+
+PAIRS = int(os.environ.get("BENCH_RIGHTS_PAIRS", "10000"))
+OF_HOSPITAL = 200
+SEED = os.environ.get("BENCH_RIGHTS_SEED", "0")
+
+
+def measure() -> Measured:
+    """Compare pair by pair, on SQLite."""
+    agreed = hits = 0
+    for number in range(PAIRS // OF_HOSPITAL):
+        draw = random.Random(f"rights/{SEED}/{number}")  # noqa: S311 a seed
+        with tempfile.TemporaryDirectory() as folder:
+            database = open_database(str(Path(folder) / "private" / "metadata.sqlite"))
+            twin = random_metadata(draw, series=12 + number % 20, records=20 + number % 30)
+            fill(database, twin, draw, in_halves=bool(number % 2))
+            for _ in range(OF_HOSPITAL):
+                hits += hold_against_twin(database, twin, draw)
+                agreed += 1
+            database.close()
+    return Measured(("pairs", "agreed", "that found something"), [[str(PAIRS), str(agreed), str(hits)]], agreed / PAIRS)
+
+
+BENCH = Bench(measure, bar=1.0)

@@ -1,0 +1,248 @@
+"""Records: patients come in, subjects go out; text is sealed under keys that keystores alone keep."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import random
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from mdmfs.access.acl import Acl, Entry, EntryKind, Right
+from mdmfs.cli.record import open_text
+from mdmfs.hospital.keys.amends import destroy
+from mdmfs.hospital.metadata.identify import WAIT_SECONDS, Identification
+from mdmfs.hospital.metadata.importing import define_records, import_records
+from mdmfs.model.errors import AccessDeniedError, MalformedMessageError, MalformedQueryError, MdmfsError
+from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.metadata_messages import RECORDS_PATH, AskRecords, Record, RecordPage
+from mdmfs.wire.record_messages import DefineRecords, Identify, ImportRecords, PatientRecord, RecordAttribute
+from mdmfs.worker.keys.ring import KeyRing
+from tests.twins.clinic import PROJECT, PROJECT_LFN, READER, STRANGER, OpenClinic
+from tests.twins.keystores import HOSPITAL, principal
+from tests.unit.metadata.test_metadata_feed import Scene
+
+SECOND = principal("/DC=org/DC=demo/CN=second")
+KINDS = {
+    "Diagnosis": "text",
+    "Grade": "integer",
+    "Seen": "date",
+    "Dead": "boolean",
+    "Score": "number",
+    "Remark": "note",
+    "Letter": "attachment",
+}
+NOTE = "Spoke of pain in the left arm since spring."
+LETTER = b"%PDF-1.4 planted letter"
+
+
+def collection(*, readers: tuple[str, ...] = (str(READER.dn),), key: tuple[str, ...] = ()) -> DefineRecords:
+    """Describe a collection."""
+    attributes = [RecordAttribute(name, kind, name.lower()) for name, kind in KINDS.items()]
+    return DefineRecords(PROJECT, "followup", list(readers), [], attributes, list(key), {})
+
+
+def row(patient: str = "TEST-1", **values: str | float | bool) -> PatientRecord:
+    """Make a row."""
+    return PatientRecord(patient, "AMC", {"Diagnosis": "glioma", **values})
+
+
+async def imported(opened: OpenClinic, *rows: PatientRecord) -> list[str]:
+    """Import rows; give the reasons."""
+    return (await import_records(opened.hospital, ImportRecords(PROJECT, "followup", list(rows)))).reasons
+
+
+async def records(scene: Scene, opened: OpenClinic, who: object = READER) -> list[Record]:
+    """Ask for the subject's records as somebody."""
+    (series,) = opened.series()
+    caller = scene.metadata.as_seen_by(who)  # type: ignore[arg-type]
+    asked = AskRecords(series.subject.text)
+    return (await caller.call(RECORDS_PATH, asked, RecordPage, deadline=trio.current_time() + 10)).records
+
+
+async def ready(scene: Scene, opened: OpenClinic) -> None:
+    """Register the images, and define the collection."""
+    await opened.harvest()
+    await define_records(opened.hospital, collection())
+    await scene.told(opened)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    """Make a hospital with three slices of one patient."""
+    return Scene(tmp_path)
+
+
+async def test_a_row_of_a_patient_becomes_a_record_of_the_subject_and_joins_the_images(scene: Scene) -> None:
+    """Its dates move by the same days as those of the images."""
+    async with scene.open() as opened:
+        await ready(scene, opened)
+        assert await imported(opened, row(Grade="4", Seen="2020-03-01", Dead="no", Score="1.5")) == [""]
+        await scene.told(opened)
+        (series,) = opened.series()
+        subject = opened.hospital.store.read(lambda tx: tx.subjects.by_id(series.subject))
+        assert subject is not None
+        shifted = dt.date(2020, 3, 1) + dt.timedelta(subject.date_offset_days)
+        query = (
+            f'Modality == "CT" and Diagnosis like "gli%" and Grade == 4 and Seen == date({shifted}) and Dead == false'
+        )
+        assert await scene.reader.find(query) == [str(series.lfn)]
+        with pytest.raises(MalformedQueryError, match="no attribute Diagnosis"):
+            await scene.stranger.find('Diagnosis == "glioma"')
+
+
+async def test_text_is_given_sealed_and_opens_with_what_the_keystores_give(scene: Scene, tmp_path: Path) -> None:
+    """To the reader of the collection; the service's file holds none of it, and the stranger gets no share."""
+    async with scene.open() as opened:
+        await ready(scene, opened)
+        letter = base64.b64encode(LETTER).decode()
+        assert await imported(opened, row(Remark=NOTE, Letter=letter)) == [""]
+        assert await imported(opened, row(Remark="again", Grade=2)) == [""]
+        await scene.told(opened)
+        found = await records(scene, opened)
+        assert len(found) == 2
+        texts = [await open_text(one, ring_of(opened, READER)) for one in found]
+        assert {"Remark": NOTE, "Letter": LETTER} in texts
+        assert {"Remark": "again"} in texts
+        assert await records(scene, opened, STRANGER) == []
+        with pytest.raises(MdmfsError):
+            await open_text(found[0], ring_of(opened, STRANGER))
+        with pytest.raises(MalformedQueryError, match="Remark is sealed"):
+            await scene.reader.find(f'Remark == "{NOTE}"')
+    scene.metadata.database.close()
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "private").iterdir())
+    for planted in (NOTE.encode(), LETTER, b"TEST-1"):
+        assert planted not in kept
+
+
+def ring_of(opened: OpenClinic, who: object) -> KeyRing:
+    """Give a worker's ring of keys for somebody."""
+    clients = {name: twin.as_seen_by(who) for name, twin in opened.clinic.keystores.items()}  # type: ignore[arg-type]
+    keystores = Keystores(clients, opened.nursery)
+    return KeyRing(lambda: keystores, deadline=10.0)
+
+
+async def test_the_same_file_imported_twice_changes_nothing(scene: Scene) -> None:
+    """And with a key, a later row takes the place of the earlier one."""
+    async with scene.open() as opened:
+        await ready(scene, opened)
+        for _ in range(2):
+            assert await imported(opened, row(Grade=1), row(Grade=2)) == ["", ""]
+        await scene.told(opened)
+        assert len(await records(scene, opened)) == 2
+        await define_records(opened.hospital, collection(key=("Seen",)))
+        assert await imported(opened, row(Seen="2020-01-01", Grade=3), row(Seen="2020-01-01", Grade=4)) == ["", ""]
+        await scene.told(opened)
+        assert sorted(str(one.values["Grade"]) for one in await records(scene, opened)) == ["1", "2", "4"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (row(patient="NOBODY"), "no image of this patient"),
+        (row(Diagnosis="seen as test-1"), "the patient's own number"),
+        (row(Remark="about TEST-1"), "the patient's own number"),
+        (row(Diagnosis="on 12.3.2020"), "looks like a date"),
+        (row(Diagnosis="call 0123456"), "looks like a date"),
+        (row(Diagnosis="a@b.example"), "looks like a date"),
+        (row(Seen="12.3.2020"), "Seen: it must be a date"),
+        (row(Seen="2020-02-30"), "Seen: it must be a date"),
+        (row(Grade="4.5"), "Grade: it must be a whole number"),
+        (row(Grade="inf"), "Grade: it must be"),
+        (row(Score="much"), "Score: it must be a number"),
+        (row(Dead="maybe"), "Dead: it must be true or false"),
+        (row(Letter="***"), "Letter: it must be Base64"),
+        (row(Nothing=1), "Nothing: there is no such attribute"),
+        (row(Diagnosis="x" * 1025), "Diagnosis: it must be printable"),
+        (row(Diagnosis="a\nb"), "Diagnosis: it must be printable"),
+    ],
+)
+async def test_a_row_that_cannot_be_taken_is_refused_alone_and_without_its_values(
+    scene: Scene, bad: PatientRecord, reason: str
+) -> None:
+    """The others go in."""
+    async with scene.open() as opened:
+        await opened.harvest()
+        await define_records(opened.hospital, collection())
+        first, second, third = await imported(opened, row(Grade=1), bad, row(Grade=2))
+        assert (first, third) == ("", "")
+        assert reason in second
+        assert "TEST-1" not in second
+        assert repr(bad) == "PatientRecord(...)"
+
+
+async def test_with_the_last_file_of_a_subject_go_records_and_key(scene: Scene) -> None:
+    """Rows are deleted, shares destroyed, and nothing under the old key comes back."""
+    async with scene.open() as opened:
+        await ready(scene, opened)
+        await imported(opened, row(Remark=NOTE))
+        await scene.told(opened)
+        (found,) = await records(scene, opened)
+        guids = list(opened.files().values())
+        await opened.hospital.store.write(lambda tx: destroy(tx, guids, opened.hospital.clock()))
+        opened.hospital.outbox.ring()
+        await scene.told(opened)
+        assert await records(scene, opened) == []
+        with pytest.raises(MdmfsError):
+            await open_text(found, ring_of(opened, READER))
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_service_killed_at_any_instant_of_an_import_has_every_record_once_afterwards(
+    scene: Scene, seed: int
+) -> None:
+    """What was sent is sent again; a hundredth of the instants."""
+    draw = random.Random(seed)  # noqa: S311 a seed
+    async with scene.open() as opened:
+        await ready(scene, opened)
+        scene.metadata.loses_answers = draw.randrange(1, 5)
+        for number in range(5):
+            assert await imported(opened, *(row(Grade=10 * number + one) for one in range(4))) == [""] * 4
+            if draw.random() < 0.5:
+                scene.metadata.restart()
+        # a connection that breaks tells the hospital of a restart; here a change does
+        await opened.hospital.store.write(lambda tx: tx.epochs.note_acl(bytes(16)))
+        opened.hospital.outbox.ring()
+        await scene.told(opened)
+        await scene.found()
+        grades = sorted(int(str(one.values["Grade"])) for one in await records(scene, opened))
+        assert grades == sorted(10 * number + one for number in range(5) for one in range(4))
+
+
+async def let_identify(opened: OpenClinic) -> None:
+    """Give two people the right i."""
+    named = [Entry(EntryKind.USER, str(who.dn), (Right.IDENTIFY | Right.READ).value) for who in (READER, SECOND)]
+    await opened.hospital.store.write(lambda tx: tx.catalogue.set_acl(PROJECT_LFN, Acl(str(HOSPITAL), tuple(named))))
+
+
+async def test_who_a_subject_is_takes_two_people_one_purpose_and_the_hospitals_own_network(scene: Scene) -> None:
+    """Each step is in the audit log before anything is told."""
+    async with scene.clinic.open() as opened:
+        await opened.harvest()
+        (series,) = opened.series()
+        asked = Identify(series.subject.text, "incidental finding")
+        identification = Identification(opened.hospital, ["10.0.0.0/8"])
+        with pytest.raises(AccessDeniedError, match="right i"):
+            await identification.identify(READER, asked, "10.1.1.1")
+        await let_identify(opened)
+        with pytest.raises(AccessDeniedError, match="own network"):
+            await identification.identify(READER, asked, "192.0.2.1")
+        for _ in range(2):
+            assert (await identification.identify(READER, asked, "10.1.1.1")).is_pending
+        with pytest.raises(AccessDeniedError, match="another purpose"):
+            await identification.identify(SECOND, msgspec.structs.replace(asked, purpose="curiosity"), "10.1.1.2")
+        told = await identification.identify(SECOND, asked, "10.1.1.2")
+        assert (told.patient_id, told.issuer) == ("TEST-1", "AMC")
+        assert "TEST-1" not in repr(told)
+        assert (await identification.identify(SECOND, asked, "10.1.1.2")).is_pending
+        scene.clinic.now += WAIT_SECONDS + 1
+        assert (await identification.identify(READER, asked, "10.1.1.1")).is_pending
+        with pytest.raises(MalformedMessageError, match="what for"):
+            await identification.identify(READER, msgspec.structs.replace(asked, purpose=" "), "10.1.1.1")
+        outcomes = [record["outcome"] for record in opened.audited() if record["event"] == "identification"]
+        assert len(outcomes) == 8
+        assert sum(str(outcome).startswith("told") for outcome in outcomes) == 1
+        assert "TEST-1" not in str(outcomes)
