@@ -256,14 +256,20 @@ async def test_rotated_keys_open_what_is_sealed_from_then_on(tmp_path: Path) -> 
         assert await opened.read(guid) == plaintext
 
 
-async def test_new_keystores_get_shares_under_a_new_split_while_reads_go_on(tmp_path: Path) -> None:
-    """From three to five: at every instant that a reader looks, k shares of one split are there."""
+@pytest.mark.parametrize(
+    ("added", "removed"), [(("k4", "k5"), ()), (("k4",), (THIRD,))], ids=["three to five", "one replaced"]
+)
+async def test_new_keystores_get_shares_under_a_new_split_while_reads_go_on(
+    added: tuple[str, ...], removed: tuple[str, ...], tmp_path: Path
+) -> None:
+    """At every instant that a reader looks, k shares of one split are there."""
     async with clinic_with(tmp_path, 20) as opened:
         guids = list(opened.files().values())
         before = {guid: held(opened, FIRST, guid) for guid in guids}
-        for name in ("k4", "k5"):
+        for name in added:
             opened.clinic.keystores[name] = TwinKeystore(OWNER.dn)
-        clients = {name: twin.as_seen_by(OWNER) for name, twin in opened.clinic.keystores.items()}
+        kept = {name: twin for name, twin in opened.clinic.keystores.items() if name not in removed}
+        clients = {name: twin.as_seen_by(OWNER) for name, twin in kept.items()}
         hospital = dataclasses.replace(opened.hospital, keystores=Keystores(clients, opened.nursery), threshold=2)
         grown = OpenClinic(opened.clinic, hospital, opened.recalls, opened.nursery, delivers=True)
         failed: list[Guid] = []
