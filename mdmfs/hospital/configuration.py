@@ -37,6 +37,8 @@ class PacsEntry(Settings, frozen=True):
     """``get`` or ``move``; empty for C-GET where the PACS has it, else C-MOVE to our own SCP."""
     senders: tuple[str, ...] = ()
     """Hosts that it stores from, where these are others than that of ``address``."""
+    classes: tuple[Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(\.[0-9]+)+$", max_length=64)], ...] = ()
+    """Private and retired SOP Class UIDs, for a PACS that does not tell the class of an instance."""
     tls: TlsFiles | None = None
     """For DICOM over TLS: our certificate towards it and the CAs of its own."""
 
@@ -45,7 +47,7 @@ class PacsEntry(Settings, frozen=True):
         """What it is asked to bear; raises ``ConfigurationError``."""
         hours = ClinicalHours.parse(self.clinical_hours) if self.clinical_hours else None
         retrieval = RetrievalService(self.retrieval) if self.retrieval else None
-        return Politeness(self.associations, clinical_hours=hours, retrieval=retrieval)
+        return Politeness(self.associations, clinical_hours=hours, retrieval=retrieval, classes=self.classes)
 
     @property
     def location(self) -> PacsAddress:

@@ -111,6 +111,8 @@ class Politeness:
     """When one association must do."""
     retrieval: RetrievalService | None = None
     """The service to retrieve by; None: C-GET where the PACS has it, else C-MOVE."""
+    classes: tuple[str, ...] = ()
+    """Private and retired SOP Class UIDs that are offered to a PACS that does not tell the class of an instance."""
 
     def __post_init__(self) -> None:
         """Refuse limits under which nothing could ever be asked."""

@@ -8,6 +8,8 @@ import enum
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Final
 
+from pynetdicom import AllStoragePresentationContexts
+
 from mdmfs.hospital.dicom.connection import Connection, StaleAssociationError
 from mdmfs.hospital.dicom.move import Move
 from mdmfs.hospital.dicom.negotiation import MAX_STORAGE_CONTEXTS, Offer
@@ -73,6 +75,10 @@ LOSSLESS: Final = frozenset(USUAL_TRANSFER_SYNTAXES[:7])
 FOR_UNKNOWN_CLASSES: Final = dict.fromkeys(USUAL_CLASSES, USUAL_TRANSFER_SYNTAXES[:10])
 
 
+_FOR_RARE_CLASSES: Final = tuple(USUAL_TRANSFER_SYNTAXES[place] for place in (0, 1, 2, 7))
+"""Both native ones, and the most usual lossless and lossy ones."""
+
+
 class Level(enum.StrEnum):
     """What a request names (PS3.4 section C.6.2.1)."""
 
@@ -91,6 +97,12 @@ class Batch:
     """The one transfer syntax of this request, where several are tried in turn because none is recorded."""
     next_alone: tuple[str, ...] = ()
     """What is tried next, for what has not come."""
+    next_offers: tuple[Offer, ...] = ()
+    """Other classes to be tried for what has not come, on associations of their own: one has too few contexts."""
+    was_alone: bool = False
+    """Whether each transfer syntax has been, or is being, tried by itself."""
+    is_rare: bool = False
+    """Whether it offers classes that are not usual, because none is recorded and the PACS tells none."""
 
 
 class Recall:
@@ -99,6 +111,8 @@ class Recall:
     def __init__(self, pool: Pool, batches: Iterator[Batch]) -> None:
         self._pool: Final = pool
         self._batches: Final = batches
+        self._rare_offers: Final = rare_offers(pool.politeness.classes)
+        self._rare_hits: Final[list[Offer]] = []  # of unusual classes that brought something
         self._hits: Final[dict[str, None]] = {}  # lossless syntaxes that brought something when they stood alone
         self._missing_count = 0
         self._failure: MdmfsError | None = None
@@ -146,16 +160,26 @@ class Recall:
         missing = exchange.missing()
         if batch.alone in LOSSLESS and len(missing) < len(batch.keys):
             self._hits[batch.alone] = None
+        if batch.is_rare and len(missing) < len(batch.keys) and batch.offer not in self._rare_hits:
+            self._rare_hits.append(batch.offer)
         if not missing:
             return []
         if batch.next_alone:
             return [_alone(missing, batch.next_alone)]
+        if batch.next_offers:
+            return [dataclasses.replace(_rare(missing, batch.next_offers), was_alone=batch.was_alone)]
         if len(batch.keys) == 1:
             return await self._judge(batch, exchange.status)
+        return self._in_smaller_ones(batch, missing)
+
+    def _in_smaller_ones(self, batch: Batch, missing: Sequence[InstanceKey]) -> list[Batch]:
+        """Ask for several that are missing again: in lists, then in what has brought others, then one by one."""
         if batch.level is Level.SERIES:
             return list(image_batches(missing, self._pool.politeness.list_size))
         if batch.alone is None and missing[0].transfer_syntax is None and self._hits:
             return [_alone(missing, tuple(self._hits))]
+        if not batch.is_rare and not missing[0].class_uid and self._rare_hits:
+            return [_rare(missing, tuple(self._rare_hits))]
         return list(image_batches(missing, 1))
 
     async def _judge(self, batch: Batch, status: int) -> list[Batch]:
@@ -163,8 +187,12 @@ class Recall:
         (key,) = batch.keys
         if not await is_held(self._pool, key):
             self._failure = self._failure or InstanceLostError(f"{self._pool.address}: it no longer holds an instance")
-        elif batch.alone is None and key.transfer_syntax is None:
+        elif not key.class_uid and self._rare_hits and not batch.is_rare and not batch.was_alone:
+            return [_rare(batch.keys, tuple(self._rare_hits))]
+        elif key.transfer_syntax is None and not batch.was_alone:
             return [_alone(batch.keys, USUAL_TRANSFER_SYNTAXES)]
+        elif not key.class_uid and not batch.is_rare:
+            return [dataclasses.replace(_rare(batch.keys, self._rare_offers), was_alone=True)]
         else:
             message = f"{self._pool.address}: it holds an instance but does not send it (status 0x{status:04X})"
             self._failure = RecallFailedError(message)
@@ -174,12 +202,30 @@ class Recall:
         return []
 
 
+def rare_offers(configured: Sequence[str]) -> tuple[Offer, ...]:
+    """Spread the classes that are not usual over as many associations as they need: the configured ones first.
+
+    All storage classes of the standard, and private and retired ones as configured.
+    """
+    known = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
+    classes = [it for it in dict.fromkeys((*configured, *known)) if it not in USUAL_CLASSES]
+    size = MAX_STORAGE_CONTEXTS // len(_FOR_RARE_CLASSES)
+    parts = (classes[start : start + size] for start in range(0, len(classes), size))
+    return tuple(dict.fromkeys(part, _FOR_RARE_CLASSES) for part in parts)
+
+
+def _rare(keys: Sequence[InstanceKey], offers: tuple[Offer, ...]) -> Batch:
+    """Ask for instances in the first of some offers of unusual classes; the others come after it."""
+    first, *others = offers
+    return Batch(Level.IMAGE, keys, first, next_offers=tuple(others), is_rare=True)
+
+
 def _alone(keys: Sequence[InstanceKey], syntaxes: tuple[str, ...]) -> Batch:
     """Ask for instances in the first of some transfer syntaxes; the others come after it."""
     first, *others = syntaxes
     classes = {key.class_uid for key in keys}
     offer = dict.fromkeys(USUAL_CLASSES if "" in classes else sorted(classes), (first,))
-    return Batch(Level.IMAGE, keys, offer, first, tuple(others))
+    return Batch(Level.IMAGE, keys, offer, first, tuple(others), was_alone=True)
 
 
 def image_batches(keys: Sequence[InstanceKey], size: int) -> Iterator[Batch]:

@@ -11,6 +11,7 @@ from mdmfs.hospital.dicom.recall import (
     USUAL_TRANSFER_SYNTAXES,
     Level,
     image_batches,
+    rare_offers,
     series_batches,
 )
 
@@ -79,3 +80,14 @@ def test_native_and_lossless_transfer_syntaxes_stand_before_lossy_ones() -> None
     assert first_lossy == 7
     assert not any(UID(it).is_compressed for it in USUAL_TRANSFER_SYNTAXES[:2])
     assert not any(UID(it).is_private for it in (*USUAL_TRANSFER_SYNTAXES, *USUAL_CLASSES))
+
+
+def test_unusual_classes_are_spread_over_associations() -> None:
+    """The configured ones first, each class once, none of the usual ones, and no association with too many contexts."""
+    configured = ("1.3.12.2.1107.5.9.1", "1.2.840.10008.5.1.4.1.1.5")
+    offers = rare_offers(configured)
+    assert list(offers[0])[:2] == list(configured)
+    offered = [class_uid for offer in offers for class_uid in offer]
+    assert len(offered) == len(set(offered)) > 150
+    assert not set(offered) & set(USUAL_CLASSES)
+    assert all(sum(map(len, offer.values())) <= MAX_STORAGE_CONTEXTS for offer in offers)
