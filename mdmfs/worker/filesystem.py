@@ -179,10 +179,18 @@ class FileSystem:
         """Open a file and give a handle; when this returns, its first bytes can be read at once."""
         await self._lease.wait()
         node = self._file(inode)
-        handle = next(self._handles)
         siblings = self._siblings(inode, node)
-        self._files[handle] = await self._opener.open(node, siblings)
+        opened = await self._lease.held(lambda: self._opened(node, siblings))
+        handle = next(self._handles)
+        self._files[handle] = opened
         return handle
+
+    async def _opened(self, node: Node, siblings: Sequence[Node]) -> OpenFile:
+        """Open a file under the lease; one that has lapsed meanwhile takes the open back, and it is asked again."""
+        opened = await self._opener.open(node, siblings)
+        if not self._lease.is_held:
+            self._opener.close(opened)
+        return opened
 
     def open_file_at_once(self, inode: int) -> int | None:
         """Open a file as ``open_file`` does, where nothing has to be waited for; else None, and nothing is done."""

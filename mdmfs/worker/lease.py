@@ -13,13 +13,15 @@ from typing import Final, Protocol, TypeVar
 import structlog
 import trio
 
-from mdmfs.model.errors import MdmfsError, PeerTimedOutError
+from mdmfs.model.errors import MdmfsError, PeerTimedOutError, PeerUnreachableError
 
 LOOK_SECONDS: Final = 0.1
 MARGIN: Final = 0.05
 """Of a lease: so early before its end pages begin to go, while every read is still answered. What goes then need not
 wait for reads that wait."""
 AGAIN: Final = 0.1
+ASK_AGAIN: Final = 0.5
+"""Seconds between two tries to reach the hospital, for somebody who waits for it."""
 WAIT: Final = 120.0
 LONGEST_POLL: Final = 30.0
 
@@ -52,9 +54,16 @@ class Tenant(Protocol):
 class Lease:
     """One mount's lease, and the gate that everyone passes who wants something of a file or a name."""
 
-    def __init__(self, clock: Callable[[], float] = boottime, *, wait: float = WAIT) -> None:
-        """``clock`` counts on while the machine sleeps; ``wait`` is how many seconds somebody waits at the gate."""
+    def __init__(
+        self, clock: Callable[[], float] = boottime, *, wait: float = WAIT, patience: float | None = None
+    ) -> None:
+        """``clock`` counts on while the machine sleeps; ``wait`` is how many seconds somebody waits at the gate.
+
+        ``patience`` is for how many he waits who, under a lease, needs a hospital that cannot be reached; as long,
+        unless it is given.
+        """
         self.clock = clock
+        self._patience = wait if patience is None else patience
         self._wait = wait
         self._until = float("-inf")
         self._seconds = 0.0
@@ -99,11 +108,21 @@ class Lease:
     async def held(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask while the lease is held, and give what came if it still is; else wait, and ask again.
 
-        Raises ``PeerTimedOutError`` after ``wait`` seconds, what a refusal said, and what ``ask`` raises.
+        A hospital that cannot be reached is asked again for a while: it may just be starting. Raises
+        ``PeerTimedOutError`` after ``wait`` seconds, what a refusal said, and what ``ask`` raises.
         """
+        give_up_at = float("inf")
         while True:
             await self.wait()
-            found = await ask()
+            try:
+                found = await ask()
+            except PeerUnreachableError:
+                give_up_at = min(give_up_at, trio.current_time() + self._patience)
+                if trio.current_time() >= give_up_at:
+                    raise
+                with trio.move_on_after(ASK_AGAIN):
+                    await self._change.wait()
+                continue
             if self.is_held:
                 return found
 

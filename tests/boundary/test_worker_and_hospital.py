@@ -94,6 +94,23 @@ async def test_an_expired_proxy_is_ekeyexpired_until_it_is_renewed(
     assert await desk.ask(mock_clock) == str(JANE.dn)
 
 
+async def test_an_hour_before_a_proxy_ends_the_log_says_so_once(
+    desk: Desk, tmp_path: Path, nursery: trio.Nursery, mock_clock: trio.testing.MockClock
+) -> None:
+    """And not again, until there is a new one."""
+    delegate(JANE, make.seconds_from_now(2 * HOUR)).save_proxy(desk.proxy)
+    ahead = [0.0]
+    hospital, credential = HospitalPeer("127.0.0.1:1", str(HOSPITAL.dn)), Credential.of_proxy(desk.proxy)
+    keystores = [KeystorePeer("k1", "127.0.0.1:1", str(HOSPITAL.dn))]
+    peers = Peers(hospital, keystores, credential, anchors_in(tmp_path), nursery, clock=lambda: time.time() + ahead[0])
+    with structlog.testing.capture_logs() as logs:
+        for ahead[0] in (0.0, HOUR / 2, HOUR + 60, HOUR + 120):
+            mock_clock.jump(10)
+            peers.hospital()
+    assert [log["minutes"] for log in logs if log["event"] == "the credential ends soon"] == [59]
+    await peers.aclose()
+
+
 async def test_a_proxy_that_had_expired_before_is_ekeyexpired_too(
     desk: Desk, mock_clock: trio.testing.MockClock
 ) -> None:

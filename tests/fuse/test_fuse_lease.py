@@ -118,3 +118,27 @@ def test_who_has_waited_long_enough_is_timed_out_and_not_refused(tmp_path: Path)
                 time.sleep(0.2)
         assert path.read_bytes() == PLAIN
         os.close(descriptor)
+
+
+def test_restarts_of_the_hospital_under_readers_fail_none_of_them(tmp_path: Path) -> None:
+    """Cold and warm opens, names and reads, while it goes and comes; in full it is a bench."""
+    with mounted(tmp_path, lease=LEASE, patience=30.0) as mount, concurrent.futures.ThreadPoolExecutor(6) as threads:
+        stop = time.monotonic() + 6
+
+        def read(number: int) -> int:
+            count = 0
+            while time.monotonic() < stop:
+                path = mount.file(number)
+                assert path.read_bytes() == octets(SIZE, f"{FOLDER}{number}")
+                assert path.stat().st_size == SIZE
+                mount.forget_pages(path)
+                count += 1
+            return count
+
+        reading = [threads.submit(read, number) for number in range(1, 7)]
+        for _ in range(3):
+            mount.tell("dead yes")
+            time.sleep(0.7)
+            mount.tell("dead no")
+            time.sleep(0.5)
+        assert all(one.result(60) for one in reading)

@@ -101,7 +101,7 @@ async def main() -> None:
                 ROOT,
                 Path(scene["mountpoint"]),
                 deadline=scene.get("deadline", 5.0),
-                lease=Lease(wait=scene.get("lease_wait", 120.0)),
+                lease=Lease(wait=scene.get("lease_wait", 120.0), patience=scene.get("patience", 0.0)),
                 task_status=task_status,
             )
             nursery.cancel_scope.cancel()

@@ -30,7 +30,7 @@ def explain(tx: Transaction, principal: Principal, asked: AskWhy, hospital: Hosp
         fqans = tuple(Fqan.parse(text) for text in asked.fqans)
         who = Principal(Dn.parse(asked.dn), fqans, float("inf"))
     sight = Sight(tx, who, now)
-    steps = list(_steps(tx, sight, lfn))
+    steps = list(_steps(tx, sight, lfn, is_told_all=bool(asked.dn)))
     node = tx.catalogue.look_up(lfn)
     is_known = node is not None and all(step.is_allowed for step in steps if step.right == "x")
     guid = Guid(node.guid) if node is not None and is_known and node.kind is NodeKind.FILE else None
@@ -45,8 +45,8 @@ def explain(tx: Transaction, principal: Principal, asked: AskWhy, hospital: Hosp
     )
 
 
-def _steps(tx: Transaction, sight: Sight, lfn: Lfn) -> Iterator[WhyStep]:
-    """Give each step; one that the caller may not take looks like one that is not there."""
+def _steps(tx: Transaction, sight: Sight, lfn: Lfn, *, is_told_all: bool) -> Iterator[WhyStep]:
+    """Give each step; one that the caller may not take looks like one that is not there, but to who administers it."""
     unknown = "there is no such name, or it is not for this identity"
     for length in range(len(lfn.parts) + 1):
         step = Lfn(lfn.parts[:length])
@@ -56,7 +56,7 @@ def _steps(tx: Transaction, sight: Sight, lfn: Lfn) -> Iterator[WhyStep]:
             return
         told = _step(tx, sight, step, node)
         if told.right == "x" and not told.is_allowed:
-            yield WhyStep(str(step), "x", is_allowed=False, reason=unknown)
+            yield told if is_told_all else WhyStep(str(step), "x", is_allowed=False, reason=unknown)
             return
         yield told
 

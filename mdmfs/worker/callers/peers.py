@@ -5,13 +5,15 @@ A proxy that was renewed on disk makes new pools at the next call; calls under w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
 import trio
 
 from mdmfs.model.errors import ConfigurationError, CredentialRefusedError
+from mdmfs.pki.health import certificates_of
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import Stamp, TrustAnchors
 from mdmfs.wire.client import Client
@@ -22,6 +24,8 @@ from mdmfs.worker.configuration import HospitalPeer
 
 LOOK_SECONDS: Final = 1.0
 """How often the files are looked at."""
+WARN_SECONDS: Final = 3600.0
+"""So long before a credential ends the log says so: jobs that run longer need a new one."""
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +40,8 @@ class Peers:
         credential: Credential,
         anchors: TrustAnchors,
         nursery: trio.Nursery,
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """Know where everyone is; nobody is asked yet. The nursery outlives all calls."""
         self._hospital_peer = hospital
@@ -43,6 +49,10 @@ class Peers:
         self._credential = credential
         self._anchors = anchors
         self._nursery = nursery
+        self._clock = clock
+        """Seconds since the epoch."""
+        self._ends = float("inf")
+        """When the first certificate of the credential ends; infinity once that is told."""
         self._stamp: Stamp = ()
         self._look_again = float("-inf")
         self._hospital: Client | None = None
@@ -88,6 +98,10 @@ class Peers:
             message = f"no usable proxy or certificate: {error}"
             raise CredentialRefusedError(message) from error
         self._look_again = trio.current_time() + LOOK_SECONDS
+        if self._clock() >= self._ends - WARN_SECONDS:
+            minutes = max(0, round((self._ends - self._clock()) / 60))
+            log.warning("the credential ends soon", minutes=minutes, file=str(self._credential.certificate_file))
+            self._ends = float("inf")
 
     def _connect_with(self, stamp: Stamp) -> None:
         peer = self._hospital_peer
@@ -101,6 +115,7 @@ class Peers:
         self._hospital, self._keystores = hospital, Keystores(keystores, self._nursery)
         self._clients = [hospital, *keystores.values()]
         self._stamp = stamp
+        self._ends = min((one.ends for one in certificates_of(self._credential.certificate_file)), default=float("inf"))
         log.info("credential loaded", file=str(self._credential.certificate_file))
 
     def _disconnect(self) -> None:

@@ -68,6 +68,7 @@ async def test_for_another_dn_asks_who_may_change_the_rights(hospital: OpenClini
     lfn = file_of(hospital)
     told = await ask(hospital, lfn, OWNER, str(STRANGER.dn))
     assert (told.dn, told.steps[-1].is_allowed) == (str(STRANGER.dn), False)
+    assert told.steps[-1].reason == "no entry names the principal"
     assert (await ask(hospital, lfn, OWNER, str(READER.dn))).steps[-1].is_allowed
     with pytest.raises(AccessDeniedError, match="right a"):
         await ask(hospital, lfn, READER, str(STRANGER.dn))

@@ -183,3 +183,25 @@ async def test_a_sleeping_machine_wakes_up_without_a_lease() -> None:
     assert not lease.is_held
     with pytest.raises(PeerTimedOutError):
         await lease.wait()
+
+
+async def test_a_hospital_that_is_started_again_fails_nobody(scene: Scene, autojump_clock: Clock) -> None:
+    """Under a lease, who cannot reach it tries again; without end he does not."""
+    autojump_clock.autojump_threshold = 0
+    lease = Lease(trio.current_time, wait=WAIT)
+    lease.grant(trio.current_time(), 10 * WAIT)
+    back_at = trio.current_time() + 30
+
+    async def reach() -> int:
+        if trio.current_time() < back_at:
+            message = "nobody there"
+            raise PeerUnreachableError(message)
+        return await scene.ask()
+
+    assert await lease.held(reach) == 1
+    assert trio.current_time() == pytest.approx(back_at, abs=1)
+    back_at = float("inf")
+    begun = trio.current_time()
+    with pytest.raises(PeerUnreachableError):
+        await lease.held(reach)
+    assert trio.current_time() - begun == pytest.approx(WAIT, abs=1)
