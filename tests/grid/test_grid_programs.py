@@ -1,0 +1,171 @@
+"""The grid's own programs, unchanged, with a VOMS proxy: gfal2, davix and rclone of Debian against hospitald."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import subprocess
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mdmfs.cli.facl import PENDING
+from mdmfs.demo.site import PROJECT
+from mdmfs.model.names import Guid
+from tests.twins.grid_site import LISTER, GridSite, grid_site
+
+SECONDS = 30.0
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GridSite]:
+    """One site for all tests; the lister may not read any file."""
+    with grid_site(tmp_path_factory.mktemp("grid")) as site:
+        allowed = site.mdmfs(
+            "member",
+            *("setfacl", "--configuration", str(site.mount_file("hospital")), "-R", "--timeout", "0"),
+            *("-m", f"u:{LISTER.dn}:x", f"/grid/medical/amc/{PROJECT}"),
+        )
+        assert allowed.returncode in {0, PENDING}, allowed.stdout.decode()  # the hospital decides by it at once
+        yield site
+
+
+def files_below(grid: GridSite, url: str) -> list[str]:
+    """Walk with davix-ls as the member."""
+    listed = grid.run("member", *davix(grid, "davix-ls"), url)
+    assert listed.returncode == 0, listed.stdout.decode()
+    found = []
+    for name in listed.stdout.decode().split():
+        below = f"{url}/{name}"
+        found += [below] if name.endswith(".sealed") else files_below(grid, below)
+    return found
+
+
+def davix(grid: GridSite, program: str, user: str = "member") -> list[str]:
+    """Type a program of davix."""
+    return [program, "--cert", str(grid.proxy(user)), "--capath", str(grid.anchors)]
+
+
+def rclone(grid: GridSite, user: str = "member") -> list[str]:
+    """Type rclone."""
+    configuration = grid.folder / "rclone.conf"
+    configuration.write_text(f"[mdm]\ntype = webdav\nurl = {grid.url}\nvendor = other\n")
+    proxy, authorities = str(grid.proxy(user)), str(grid.site.state / "pki" / "ca.pem")
+    credential = ("--client-cert", proxy, "--client-key", proxy, "--ca-cert", authorities)
+    return ["rclone", "--config", str(configuration), *credential, "--retries", "1", "--low-level-retries", "1"]
+
+
+@pytest.fixture(scope="module")
+def urls(grid: GridSite) -> list[str]:
+    """Every file, as a URL."""
+    return files_below(grid, f"{grid.url}/amc/{PROJECT}")
+
+
+def works(done: subprocess.CompletedProcess[bytes]) -> str:
+    """Make sure that a program is content, and give what it said."""
+    text = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, f"{done.args}: {text}"
+    return text
+
+
+def unsealed(grid: GridSite, url: str, sealed: Path) -> None:
+    """Unseal a copy with the member's proxy: what comes out is what was registered."""
+    output = sealed.with_suffix(".dcm")
+    status, told = grid.ask("member", "PROPFIND", path_of(url), {"Depth": "0"})
+    assert status == 207
+    guid = Guid.parse(told.decode().partition("<l:guid>")[2].partition("<")[0])
+    typed = ("unseal", str(sealed), "--mount-config", str(grid.mount_file("member")), "--guid", str(guid))
+    works(grid.mdmfs("member", *typed, "-o", str(output)))
+    assert hashlib.sha256(output.read_bytes()).digest() == grid.digest(guid)
+
+
+def path_of(url: str) -> str:
+    """Give the path of a URL."""
+    return "/" + url.split("/", 3)[3]
+
+
+def test_gfal2_lists_copies_and_sums(grid: GridSite, urls: list[str], tmp_path: Path) -> None:
+    """gfal-ls, gfal-stat, gfal-sum and gfal-copy with its checksum; the copy unseals."""
+    url = urls[0]
+    assert url.rpartition("/")[2] in works(grid.run("member", "gfal-ls", "-l", url.rpartition("/")[0]))
+    assert "regular file" in works(grid.run("member", "gfal-stat", url))
+    copy = tmp_path / "copy.sealed"
+    works(grid.run("member", "gfal-copy", "-K", "ADLER32", url, f"file://{copy}"))
+    octets = copy.read_bytes()
+    assert f"{zlib.adler32(octets):08x}" in works(grid.run("member", "gfal-sum", url, "ADLER32"))
+    assert hashlib.md5(octets).hexdigest() in works(grid.run("member", "gfal-sum", url, "MD5"))  # noqa: S324
+    unsealed(grid, url, copy)
+
+
+def test_gfal2_brings_online_polls_and_evicts(grid: GridSite, urls: list[str]) -> None:
+    """The Tape REST API, found by itself; many files at once from a list."""
+    url = urls[-1]
+    assert "taperestapi.version = v1" in works(grid.run("member", "gfal-xattr", url))
+    assert "READY" in works(grid.run("member", "gfal-archivepoll", url))
+    listed = grid.folder / "urls.txt"
+    listed.write_text("\n".join(urls))
+    told = works(grid.run("member", "gfal-bringonline", "--polling-timeout", "30", "--from-file", str(listed)))
+    assert told.count("READY") == len(urls)
+    assert "ONLINE_AND_NEARLINE" in works(grid.run("member", "gfal-xattr", url, "user.status"))
+    works(grid.run("member", "gfal-evict", url))
+
+
+def test_davix_lists_and_gets(grid: GridSite, urls: list[str], tmp_path: Path) -> None:
+    """davix-ls has walked here; davix-get brings the object that is staged."""
+    copy = tmp_path / "copy.sealed"
+    works(grid.run("member", *davix(grid, "davix-get"), urls[0], str(copy)))
+    assert grid.ask("member", "GET", path_of(urls[0])) == (200, copy.read_bytes())
+
+
+def test_rclone_copies_and_mounts(grid: GridSite, urls: list[str], tmp_path: Path) -> None:
+    """A whole project; then through its own mount, the same bytes by ranges."""
+    works(grid.run("member", *rclone(grid), "copy", f"mdm:amc/{PROJECT}", str(tmp_path / "copies")))
+    copies = sorted((tmp_path / "copies").rglob("*.sealed"))
+    assert len(copies) == len(urls)
+    with rclone_mount(grid, tmp_path / "mount") as mounted:
+        for copy in copies:
+            same = mounted / "amc" / PROJECT / copy.relative_to(tmp_path / "copies")
+            assert same.read_bytes() == copy.read_bytes()
+
+
+@contextlib.contextmanager
+def rclone_mount(grid: GridSite, mountpoint: Path) -> Iterator[Path]:
+    """Mount with rclone; unmounted at the end."""
+    mountpoint.mkdir()
+    command = [*rclone(grid), "mount", "--read-only", "mdm:", str(mountpoint)]
+    process = subprocess.Popen(command, env=grid.environment("member"), stdout=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + SECONDS
+        while not os.path.ismount(mountpoint):
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        yield mountpoint
+    finally:
+        subprocess.run(["fusermount3", "-u", str(mountpoint)], check=False)
+        process.terminate()
+        process.wait(SECONDS)
+
+
+def test_a_denied_dn_is_denied_everywhere(grid: GridSite, urls: list[str], tmp_path: Path) -> None:
+    """403 for whoever may see the name and not read; 404 for whoever may not see it; no byte is written."""
+    url, copy = urls[0], tmp_path / "copy.sealed"
+    for user, status in (("lister", "403"), ("outsider", "404")):
+        failed = grid.run(user, *davix(grid, "davix-get", user), url, str(copy))
+        assert failed.returncode != 0
+        assert status in failed.stdout.decode()
+        for program in (
+            ("gfal-copy", url, f"file://{copy}"),
+            ("gfal-sum", url, "ADLER32"),
+            (*rclone(grid, user), "copy", "mdm:" + url.removeprefix(grid.url + "/"), str(tmp_path / "copies")),
+        ):
+            assert grid.run(user, *program).returncode != 0, program
+        assert status in grid.run(user, "gfal-bringonline", url).stdout.decode()  # which exits with 0
+        for method in ("GET", "HEAD"):
+            assert grid.ask(user, method, path_of(url))[0] == int(status)
+    assert not copy.exists()
+    assert list(tmp_path.rglob("*.sealed")) == []
