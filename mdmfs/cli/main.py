@@ -27,6 +27,7 @@ from mdmfs.cli.reconcile import reconcile, subject
 from mdmfs.cli.record import record
 from mdmfs.cli.renewal import rerender, withdraw
 from mdmfs.cli.shelf import shelf
+from mdmfs.cli.stage import stage
 from mdmfs.cli.unseal import inspect, unseal
 from mdmfs.cli.why import why
 from mdmfs.model.errors import MdmfsError
@@ -48,7 +49,7 @@ def cli(log_level: str) -> None:
 _COMMANDS: Final = (
     *(init, hospitald, keystored, harvest, reconcile, rerender, withdraw, subject, quarantine),
     *(keys, shelf, audit, doctor),
-    *(mount, umount, getfacl, setfacl, why, inspect, unseal),
+    *(mount, umount, getfacl, setfacl, why, stage, inspect, unseal),
     *(metadatad, find, record),
     *(policy, deidentify_files, demo),
 )

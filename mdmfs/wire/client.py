@@ -154,6 +154,13 @@ class Client:
             text = f"{self.address} answered {path} with something that is no {reply.__name__}"
             raise MalformedMessageError(text) from error
 
+    async def ask(self, method: str, path: str, body: bytes = b"", *, deadline: float) -> bytes:
+        """Ask for JSON with JSON, as other programs do; gives the body of the answer. Errors are those of ``call``."""
+        question = _Question(method, path, (("content-type", "application/json"),), body, is_idempotent=True)
+        with until(deadline, self.address):
+            async with self._asked(question) as download:
+                return bytes(await download.read())
+
     @contextlib.asynccontextmanager
     async def get(
         self, path: str, *, headers: Mapping[str, str] | None = None, deadline: float
@@ -371,11 +378,27 @@ def _refusal(peer: Address, reason: str) -> MdmfsError:
     return PeerUnreachableError(f"{peer} broke the connection off{': ' if reason else ''}{reason}")
 
 
+class _Problem(msgspec.Struct, frozen=True):
+    """A problem document (RFC 9457) with our code in it."""
+
+    code: str
+    detail: str
+
+
+def _told(body: bytes) -> Failure | None:
+    """Read a failure, whether it is told to us or to programs that are not ours."""
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return msgspec.msgpack.decode(body, type=Failure)
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        problem = msgspec.json.decode(body, type=_Problem)
+        return Failure(problem.code, problem.detail)
+    return None
+
+
 def _failure(status: int, body: bytes, peer: Address) -> MdmfsError:
     """Make the error again that the peer told of, its text fit for a log."""
-    try:
-        told = msgspec.msgpack.decode(body, type=Failure)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    told = _told(body)
+    if told is None:
         return MalformedMessageError(f"{peer} answered with status {status} and no reason")
     text = _UNPRINTABLE.sub("?", told.message[:_MAX_TOLD])
     incident = f" (incident {_UNPRINTABLE.sub('?', told.incident[:32])})" if told.incident else ""

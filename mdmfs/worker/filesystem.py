@@ -30,6 +30,7 @@ from mdmfs.worker.namespace.names import ROOT, Namespace
 from mdmfs.worker.open_file import OpenFile
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.prefetch.siblings import SiblingPrefetch
+from mdmfs.worker.staging import files_below
 
 GUID_ATTRIBUTE: Final = b"user.guid"
 REPLICAS_ATTRIBUTE: Final = b"user.replicas"
@@ -38,7 +39,17 @@ SHA256_ATTRIBUTE: Final = b"user.mdmfs.sha256"
 WHY_ATTRIBUTE: Final = b"user.mdmfs.why"
 """Where the bytes of a file are and how its last open went. Not listed: nobody shall copy it."""
 ACL_ATTRIBUTE: Final = b"user.mdmfs.acl"
-ATTRIBUTES: Final = (GUID_ATTRIBUTE, REPLICAS_ATTRIBUTE, STATUS_ATTRIBUTE, SHA256_ATTRIBUTE, ACL_ATTRIBUTE)
+LOCALITY_ATTRIBUTE: Final = b"user.mdmfs.locality"
+STAGE_ATTRIBUTE: Final = b"user.mdmfs.stage"
+"""Is set, never read: whatever it is set to, the file, or all below the directory, is brought online."""
+ATTRIBUTES: Final = (
+    GUID_ATTRIBUTE,
+    REPLICAS_ATTRIBUTE,
+    STATUS_ATTRIBUTE,
+    SHA256_ATTRIBUTE,
+    ACL_ATTRIBUTE,
+    LOCALITY_ATTRIBUTE,
+)
 STATUS_SECONDS: Final = 1.0
 """How old a locality may be."""
 TOTALS_SECONDS: Final = 10.0
@@ -261,8 +272,18 @@ class FileSystem:
         guid = Guid(self._node(inode).guid)
         if name == GUID_ATTRIBUTE:
             return str(guid).encode()
-        max_age = STATUS_SECONDS if name == STATUS_ATTRIBUTE else float("inf")
+        max_age = STATUS_SECONDS if name in {STATUS_ATTRIBUTE, LOCALITY_ATTRIBUTE} else float("inf")
         return _written(name, await self._descriptions.of(guid, max_age=max_age))
+
+    async def stage(self, inode: int) -> None:
+        """Have a file, or all files below a directory, brought online; returns when that is asked for."""
+        await self._lease.wait()
+        node = self._node(inode)
+        if node.kind is NodeKind.FILE:
+            guids = [Guid(node.guid)]
+        else:
+            guids = [Guid(found.node.guid) for found in await files_below(self._hospital, self._lfn(inode))]
+        await self._hospital.stage(guids)
 
     def _lfn(self, inode: int) -> Lfn:
         """Give the LFN under which an inode was last seen."""
@@ -342,7 +363,7 @@ class FileSystem:
 
 
 def _written(name: bytes, description: FileDescription) -> bytes:
-    if name == STATUS_ATTRIBUTE:
+    if name in {STATUS_ATTRIBUTE, LOCALITY_ATTRIBUTE}:
         return description.locality.encode()
     if name == REPLICAS_ATTRIBUTE:
         return "\n".join(description.replicas).encode()

@@ -38,6 +38,7 @@ from mdmfs.wire.messages import (
     ReadAcl,
     Totals,
 )
+from mdmfs.worker.staging import MAX_FILES, Stages, path_of_guid
 
 _PARTIAL: Final = 206
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
@@ -109,6 +110,9 @@ class Hospital(Protocol):
     async def acl(self, lfn: Lfn) -> list[str]:
         """Give the ACL of a name as text; of a directory also the one that its files share."""
 
+    async def stage(self, guids: Sequence[Guid]) -> None:
+        """Have files brought online and kept there for a while; returns when that is asked for, not when it is done."""
+
     def fetch(self, guid: Guid, *, beginning: Beginning | None = None) -> AbstractAsyncContextManager[SealedDownload]:
         """Ask for a file's sealed object, or for what follows a beginning: the hospital decides, recalls and seals."""
 
@@ -143,6 +147,12 @@ class RemoteHospital:
         """Ask for a page; raises ``NoSuchFileError`` and what a call can raise."""
         question = ListDirectory(str(lfn), after)
         return await self._client().call(LIST_PATH, question, DirectoryPage, deadline=self._until())
+
+    async def stage(self, guids: Sequence[Guid]) -> None:
+        """Make requests over the Tape REST API; raises ``NoSuchFileError``, ``AccessDeniedError`` for none of them."""
+        stages = Stages(self._client, deadline=self._deadline)
+        for start in range(0, len(guids), MAX_FILES):
+            await stages.submit([path_of_guid(guid) for guid in guids[start : start + MAX_FILES]])
 
     async def describe(self, guid: Guid) -> FileDescription:
         """Ask for a description; raises ``NoSuchFileError`` and what a call can raise."""

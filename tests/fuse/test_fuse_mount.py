@@ -233,10 +233,11 @@ def test_extended_attributes_name_guid_replicas_status_and_digest(shared: Mount)
     assert os.getxattr(path, "user.mdmfs.sha256").decode() == hashlib.sha256(plaintext(4)).hexdigest()
     guid = os.getxattr(path, "user.guid").decode()
     assert os.getxattr(path, "user.replicas").decode().endswith(f"/mdm/{guid}")
-    assert os.getxattr(path, "user.status") == b"NEARLINE"
+    assert os.getxattr(path, "user.status") == os.getxattr(path, "user.mdmfs.locality") == b"NEARLINE"
     assert sorted(os.listxattr(path)) == [
         "user.guid",
         "user.mdmfs.acl",
+        "user.mdmfs.locality",
         "user.mdmfs.sha256",
         "user.replicas",
         "user.status",
@@ -245,6 +246,14 @@ def test_extended_attributes_name_guid_replicas_status_and_digest(shared: Mount)
         os.getxattr(path, "user.other")
     with pytest.raises(OSError, match="not supported"):
         os.getxattr(path, "security.selinux")
+
+
+def test_any_program_can_ask_for_staging(shared: Mount) -> None:
+    """Of a file or of a directory; it changes nothing and is not read."""
+    for path in (shared.file(4), shared.point):
+        subprocess.run(["setfattr", "-n", "user.mdmfs.stage", "-v", "1", str(path)], check=True)
+    with pytest.raises(OSError, match="No data available"):
+        os.getxattr(shared.file(4), "user.mdmfs.stage")
 
 
 def test_statfs_shows_the_catalogues_totals(shared: Mount) -> None:

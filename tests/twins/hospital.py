@@ -138,6 +138,8 @@ class TwinHospital:
         self.prefetched: list[Guid] = []
         """What was fetched before anybody asked for it."""
         self.fetches = 0
+        self.staged: list[Guid] = []
+        """What was asked to be brought online."""
         self.listings = 0
         self.descriptions = 0
         self._inodes = itertools.count(2)
@@ -271,6 +273,11 @@ class TwinHospital:
         await self._answer()
         assert lfn == ROOT
         return Totals(len(self.files), sum(len(file.plaintext) for file in self.files.values()))
+
+    async def stage(self, guids: Sequence[Guid]) -> None:
+        """See ``Hospital``."""
+        await self._answer()
+        self.staged += guids
 
     async def acl(self, lfn: Lfn) -> list[str]:
         """See ``Hospital``."""

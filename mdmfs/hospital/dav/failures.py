@@ -61,5 +61,5 @@ def problem(status: int, detail: str, code: str, **headers: str) -> Document:
     told = {"content-type": "application/problem+json", **headers}
     if status == _UNAVAILABLE:
         told["retry-after"] = str(RETRY_SECONDS)
-    body = {"title": code.replace("-", " "), "status": status, "detail": detail}
+    body = {"title": code.replace("-", " "), "status": status, "detail": detail, "code": code}
     return Document(msgspec.json.encode(body), status, told)

@@ -37,7 +37,7 @@ from mdmfs.model.errors import AccessDeniedError, BusyError, NoSuchFileError, Re
 from mdmfs.model.names import MAX_NAME_BYTES
 from mdmfs.wire.messages import Node, NodeKind
 from mdmfs.worker.configuration import CONFIGURATION_ATTRIBUTE
-from mdmfs.worker.filesystem import FileSystem
+from mdmfs.worker.filesystem import STAGE_ATTRIBUTE, FileSystem
 from mdmfs.worker.fuse.errnos import replying_errno
 from mdmfs.worker.fuse.patience import SignalWatch
 
@@ -259,9 +259,13 @@ class MdmfsOperations(pyfuse3.Operations):
         """EROFS."""
         raise FUSEError(errno.EROFS)
 
-    async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> NoReturn:
-        """EROFS."""
-        raise FUSEError(errno.EROFS)
+    async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
+        """EROFS, but for the attribute that asks for staging and changes no byte."""
+        with replying_errno("setxattr"), self._watch.interruptible(ctx.pid):
+            self._refuse_strangers(ctx)
+            if name != STAGE_ATTRIBUTE:
+                raise FUSEError(errno.EROFS)
+            await self._filesystem.stage(inode)
 
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> NoReturn:
         """EROFS."""

@@ -1,0 +1,167 @@
+"""Staging as a worker asks for it: files below a name, requests to the hospital, and how far they are."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final, NamedTuple, Protocol, TypeVar
+
+import msgspec
+import trio
+
+from mdmfs.model.errors import MalformedMessageError, NotADirectoryFileError
+from mdmfs.model.names import Guid, Lfn
+from mdmfs.wire.client import Client
+from mdmfs.wire.messages import DirectoryPage, Node, NodeKind
+
+STAGE_PATH: Final = "/api/v1/stage"
+RELEASE_PATH: Final = "/api/v1/release/"
+SEALED_SUFFIX: Final = ".sealed"
+"""Ends the path of a sealed object, which is what is staged."""
+MAX_FILES: Final = 10_000
+"""Of one request."""
+OVER: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
+
+B = TypeVar("B", bound=msgspec.Struct)
+
+
+class Lists(Protocol):
+    """Whoever lists directories: a hospital."""
+
+    async def list_directory(self, lfn: Lfn, after: str) -> DirectoryPage:
+        """Give the page of a directory that follows the name ``after``."""
+
+
+class FileProgress(msgspec.Struct, frozen=True, rename="camel"):
+    """How far one file is."""
+
+    path: str
+    state: str
+    on_disk: bool = False
+    size: int = 0
+    """Of the sealed object, in bytes."""
+    error: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is going to be done for it."""
+        return self.state in OVER
+
+
+class RequestProgress(msgspec.Struct, frozen=True):
+    """How far a request is."""
+
+    id: str
+    files: list[FileProgress]
+    reason: str = ""
+    """Why it waits, where something hinders it."""
+
+
+class RequestSummary(msgspec.Struct, frozen=True, rename="camel"):
+    """A request among others."""
+
+    id: str
+    created_at: float
+    count: int
+    left: int
+
+
+class _Requests(msgspec.Struct, frozen=True):
+    requests: list[RequestSummary]
+
+
+class _Submitted(msgspec.Struct, frozen=True, rename="camel"):
+    request_id: str
+
+
+class FoundFile(NamedTuple):
+    """A file below a name."""
+
+    lfn: Lfn
+    node: Node
+
+    @property
+    def path(self) -> str:
+        """The path of its sealed object."""
+        return str(self.lfn) + SEALED_SUFFIX
+
+
+class Stages:
+    """The requests of one caller at one hospital; every error is an ``MdmfsError``."""
+
+    def __init__(self, client: Callable[[], Client], *, deadline: float) -> None:
+        """``client`` gives the client of the moment: a renewed proxy makes a new one. ``deadline`` is in seconds."""
+        self._client = client
+        self._deadline = deadline
+
+    async def submit(self, paths: Sequence[str], lifetime: str = "") -> str:
+        """Ask for at most ``MAX_FILES`` files; gives the request's id. ``lifetime`` is a duration of ISO 8601."""
+        files = [{"path": path, "diskLifetime": lifetime} if lifetime else {"path": path} for path in paths]
+        return (await self._ask("POST", STAGE_PATH, {"files": files}, _Submitted)).request_id
+
+    async def progress(self, request_id: str) -> RequestProgress:
+        """Ask how far a request is."""
+        return await self._ask("GET", f"{STAGE_PATH}/{request_id}", None, RequestProgress)
+
+    async def requests(self) -> list[RequestSummary]:
+        """Ask which requests there are, the latest first."""
+        return (await self._ask("GET", STAGE_PATH, None, _Requests)).requests
+
+    async def cancel(self, request_id: str) -> None:
+        """Give up what is not staged yet of a request."""
+        paths = [file.path for file in (await self.progress(request_id)).files]
+        await self._send("POST", f"{STAGE_PATH}/{request_id}/cancel", {"paths": paths})
+
+    async def release(self, request_id: str) -> None:
+        """Let the files of a request make room again."""
+        paths = [file.path for file in (await self.progress(request_id)).files]
+        await self._send("POST", RELEASE_PATH + request_id, {"paths": paths})
+
+    async def _ask(self, method: str, path: str, body: object, kind: type[B]) -> B:
+        told = await self._send(method, path, body)
+        try:
+            return msgspec.json.decode(told, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            message = f"the hospital answered {path} with something that is no {kind.__name__.lstrip('_')}"
+            raise MalformedMessageError(message) from error
+
+    async def _send(self, method: str, path: str, body: object) -> bytes:
+        octets = b"" if body is None else msgspec.json.encode(body)
+        return await self._client().ask(method, path, octets, deadline=trio.current_time() + self._deadline)
+
+
+def path_of_guid(guid: Guid) -> str:
+    """Give the path of a SURL, which names a file by its GUID."""
+    return f"/mdm/{guid}"
+
+
+async def files_below(hospital: Lists, lfn: Lfn) -> list[FoundFile]:
+    """Find the file of a name, or all files below it, directory by directory.
+
+    Raises ``NoSuchFileError`` for a name that is not there, and what listing raises.
+    """
+    try:
+        return [found async for found in _walk(hospital, lfn)]
+    except NotADirectoryFileError:
+        siblings = [found async for found in _pages(hospital, lfn.parent) if found.lfn == lfn]
+        if not siblings:
+            raise
+        return siblings
+
+
+async def _walk(hospital: Lists, lfn: Lfn) -> AsyncIterator[FoundFile]:
+    directories = [lfn]
+    while directories:
+        async for found in _pages(hospital, directories.pop(0)):
+            if found.node.kind is NodeKind.FILE:
+                yield found
+            else:
+                directories.append(found.lfn)
+
+
+async def _pages(hospital: Lists, lfn: Lfn) -> AsyncIterator[FoundFile]:
+    after, is_last = "", False
+    while not is_last:
+        page = await hospital.list_directory(lfn, after)
+        for node in page.entries:
+            yield FoundFile(lfn / node.name, node)
+        is_last, after = page.is_last, page.entries[-1].name if page.entries else after

@@ -1,0 +1,76 @@
+"""Staging from the worker's side: which files a name stands for, and the attribute that asks for them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, cast
+
+import pyfuse3
+import pytest
+
+from mdmfs.model.errors import NoSuchFileError, NotADirectoryFileError
+from mdmfs.model.names import Lfn
+from mdmfs.wire.messages import DirectoryPage, Node, NodeKind
+from mdmfs.worker.filesystem import FileSystem
+from mdmfs.worker.fuse.operations import MdmfsOperations
+from mdmfs.worker.fuse.patience import SignalWatch
+from mdmfs.worker.staging import files_below
+
+ROOT = Lfn(("amc",))
+
+
+class Tree:
+    """A hospital of two directories, listed a name at a time."""
+
+    def __init__(self) -> None:
+        self.names = {ROOT: ["a", "b", "one.dcm"], ROOT / "a": ["two.dcm"], ROOT / "b": []}
+
+    async def list_directory(self, lfn: Lfn, after: str) -> DirectoryPage:
+        """Give the next name."""
+        if lfn not in self.names:
+            raise NotADirectoryFileError(str(lfn)) if lfn.name.endswith(".dcm") else NoSuchFileError(str(lfn))
+        left = [name for name in self.names[lfn] if name > after]
+        return DirectoryPage(_node(""), [_node(name) for name in left[:1]], len(left) <= 1, 1)
+
+
+def _node(name: str) -> Node:
+    kind = NodeKind.FILE if name.endswith(".dcm") else NodeKind.DIRECTORY
+    return Node(name, 5, kind, 7, 0.0, bytes(16) if kind is NodeKind.FILE else b"")
+
+
+async def test_a_directory_stands_for_all_files_below_it_and_a_file_for_itself() -> None:
+    """Under the paths of their sealed objects; what is not there is told."""
+    assert [it.path for it in await files_below(Tree(), ROOT)] == [
+        "/grid/medical/amc/one.dcm.sealed",
+        "/grid/medical/amc/a/two.dcm.sealed",
+    ]
+    assert [it.lfn for it in await files_below(Tree(), ROOT / "one.dcm")] == [ROOT / "one.dcm"]
+    assert await files_below(Tree(), ROOT / "b") == []
+    with pytest.raises(NoSuchFileError):
+        await files_below(Tree(), ROOT / "c")
+    with pytest.raises(NotADirectoryFileError):
+        await files_below(Tree(), ROOT / "nothing.dcm")
+
+
+async def test_the_attribute_asks_for_staging_and_every_other_is_refused() -> None:
+    """Whatever it is set to; the file's owner alone may."""
+    asked: list[int] = []
+
+    class Recording:
+        async def stage(self, inode: int) -> None:
+            asked.append(inode)
+
+    class Caller:
+        uid, gid, pid, umask = os.getuid(), os.getgid(), os.getpid(), 0
+
+    class Other(Caller):
+        uid = os.getuid() + 1
+
+    over = MdmfsOperations(cast("FileSystem", Recording()), SignalWatch())
+    inode, name = pyfuse3.InodeT(5), pyfuse3.XAttrNameT(b"user.mdmfs.stage")
+    await over.setxattr(inode, name, b"1", cast("Any", Caller()))
+    assert asked == [5]
+    for other, who in ((b"user.mdmfs.locality", Caller()), (b"user.x", Caller()), (b"user.mdmfs.stage", Other())):
+        with pytest.raises(pyfuse3.FUSEError):
+            await over.setxattr(inode, pyfuse3.XAttrNameT(other), b"1", cast("Any", who))
+    assert asked == [5]
