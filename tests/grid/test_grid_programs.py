@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import subprocess
 import time
 import zlib
@@ -176,7 +177,7 @@ def test_mdmfs_stage_watches_through_a_restart(grid: GridSite, urls: list[str]) 
     configuration = ("--configuration", str(grid.mount_file("member")))
     project = f"/grid/medical/amc/{PROJECT}"
     told = works(grid.mdmfs("member", "stage", project, *configuration, "--lifetime", "PT1H"))
-    request = told.split()[0]
+    request = re.findall(r"^[0-9a-f]{32}$", told, re.MULTILINE)[0]
     assert f"{len(urls)} completed; {len(urls)} of {len(urls)} staged now" in told
     grid.processes.stop("hospital")
     grid.processes.start_hospital()

@@ -24,6 +24,7 @@ from mdmfs.demo.pki import Issued, delegate
 from mdmfs.demo.processes import Processes, running
 from mdmfs.demo.site import KEYSTORES, PROJECT, READER, Site, make_site
 from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.hospital.dicom.pacs import PacsAddress
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages import DESCRIBE_PATH, Describe, FileDescription
 from mdmfs.worker.configuration import MountConfiguration
@@ -130,10 +131,22 @@ class GridSite:
 
 
 @contextlib.contextmanager
-def grid_site(folder: Path, people: Sequence[Person] = (SAMPLES,), *, deadline: float = 20.0) -> Iterator[GridSite]:
-    """Run a PACS, keystores and a hospital that let the VO's group in, with everything registered."""
-    site = make_site(folder / "site", pacs="", inclusion=None, deadline=deadline)
-    write_patients(site.pacs_directory, people)
+def grid_site(
+    folder: Path, people: Sequence[Person] = (SAMPLES,), *, deadline: float = 20.0, pacs: Sequence[PacsAddress] = ()
+) -> Iterator[GridSite]:
+    """Run a PACS, keystores and a hospital that let the VO's group in, with everything registered.
+
+    With ``pacs`` these are asked in place of our own, for all images of the patient ``TEST-1``.
+    """
+    inclusion = folder / "inclusion.list"
+    inclusion.write_text("patient TEST-1^^^AMC\n")
+    told = [f"{one.ae_title}@{one.host}:{one.port}" for one in pacs]
+    first = told[0] if told else ""
+    site = make_site(folder / "site", pacs=first, inclusion=inclusion if told else None, deadline=deadline)
+    if told:
+        _name_pacs(site, told)
+    else:
+        write_patients(site.pacs_directory, people)
     _let_the_vo_in(site, folder)
     proxies = {
         "member": voms_proxy(),
@@ -143,13 +156,26 @@ def grid_site(folder: Path, people: Sequence[Person] = (SAMPLES,), *, deadline: 
     for name, issued in proxies.items():
         issued.save_proxy(folder / f"{name}.proxy")
     with running(site) as processes:
-        processes.start_pacs()
+        if not told:
+            processes.start_pacs()
         processes.start_keystores()
         processes.start_hospital()
         outcome = trio.run(harvest_project, HospitalConfiguration.read(site.hospital_file), PROJECT)
         assert outcome.failures == []
         assert outcome.registered
         yield GridSite(site, processes, folder)
+
+
+def _name_pacs(site: Site, told: Sequence[str]) -> None:
+    """Have the hospital and the project know several PACSs."""
+    tables = [
+        f'\n[[pacs]]\nname = "pacs-{number}"\naddress = "{address}"\nissuer = "AMC"\n'
+        for number, address in enumerate(told)
+    ]
+    site.hospital_file.write_text(site.hospital_file.read_text() + "".join(tables[1:]))
+    names = ["main", *(f"pacs-{number}" for number in range(1, len(told)))]
+    project = site.hospital_file.parent / "projects" / f"{PROJECT}.toml"
+    project.write_text(project.read_text().replace('pacs = ["main"]', f"pacs = {names!r}".replace("'", '"')))
 
 
 def _let_the_vo_in(site: Site, folder: Path) -> None:

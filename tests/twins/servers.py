@@ -13,6 +13,7 @@ import socket
 import ssl
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -146,17 +147,20 @@ def store(address: PacsAddress, datasets: Iterable[Dataset]) -> None:
 
 
 @contextlib.contextmanager
-def pynetdicom_scp(
+def pynetdicom_scp(  # noqa: PLR0913 what a PACS may be like
     instances: list[Dataset],
     syntaxes: Sequence[str] = _SYNTAXES,
     *,
     retrieval: str = STUDY_ROOT_GET,
     destinations: Mapping[str, int] | None = None,
     tls: ssl.SSLContext | None = None,
+    port: int = 0,
+    sent: Counter[str] | None = None,
 ) -> Iterator[PacsAddress]:
     """Run pynetdicom's SCP in threads, over a list that may change; it answers C-ECHO, C-FIND and C-GET or C-MOVE.
 
-    ``destinations`` may change too: AE title to port on the loopback interface.
+    ``destinations`` may change too: AE title to port on the loopback interface. ``sent`` counts what a C-GET was given,
+    by SOP Instance UID.
     """
     entity = AE(ae_title="PYNETDICOM")
     entity.maximum_pdu_size = 0
@@ -170,10 +174,10 @@ def pynetdicom_scp(
     handlers: Any = [
         remember,
         (evt.EVT_C_FIND, _on_find, [instances]),
-        (evt.EVT_C_GET, _on_get, [instances]),
+        (evt.EVT_C_GET, _on_get, [instances, Counter() if sent is None else sent]),
         (evt.EVT_C_MOVE, _on_move, [instances, {} if destinations is None else destinations, remember]),
     ]
-    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers, ssl_context=tls)
+    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers, ssl_context=tls)
     assert server is not None
     try:
         yield PacsAddress("PYNETDICOM", "127.0.0.1", server.server_address[1], CALLING)
@@ -219,10 +223,11 @@ def _on_find(event: evt.Event, instances: Sequence[Dataset]) -> Iterator[tuple[i
         yield 0xFF00, answer
 
 
-def _on_get(event: evt.Event, instances: Sequence[Dataset]) -> Iterator[object]:
+def _on_get(event: evt.Event, instances: Sequence[Dataset], sent: Counter[str]) -> Iterator[object]:
     wanted = [it for it in instances if matches(it, event.identifier)]
     yield len(wanted)
     for instance in wanted:
+        sent[instance.SOPInstanceUID] += 1
         yield 0xFF00, instance
 
 

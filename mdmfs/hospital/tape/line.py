@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from mdmfs.hospital.bell import Bell
@@ -41,6 +42,15 @@ class Line:
     def put(self, job: Job) -> None:
         """Let a job wait; last of its series."""
         self._waiting.setdefault(job.series, {})[job.request, job.number] = job
+        self._arrival.ring()
+
+    def put_back(self, jobs: Sequence[Job]) -> None:
+        """Let jobs that were taken, all of one series, be the first to be taken again."""
+        if not jobs:
+            return
+        series = jobs[0].series
+        first = {(job.request, job.number): job for job in jobs}
+        self._waiting = {series: first | self._waiting.pop(series, {}), **self._waiting}
         self._arrival.ring()
 
     async def take(self) -> list[Job]:

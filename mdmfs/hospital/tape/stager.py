@@ -35,8 +35,6 @@ from mdmfs.model.errors import BusyError, InstanceRefusedError, MdmfsError, NoSu
 from mdmfs.model.identity import Dn, Fqan, Principal
 from mdmfs.model.names import Guid
 
-WORKERS: Final = 2
-"""Batches of one PACS at once: while one is being received, the next waits for its turn at the recalls."""
 PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 30.0
 ATTEMPTS: Final = 3
@@ -161,11 +159,11 @@ class Stager:
         self._resume()
         async with trio.open_nursery() as nursery:
             for line in self._lines.values():
-                for _ in range(WORKERS):
-                    nursery.start_soon(self._work, line)
+                nursery.start_soon(self._work, line)
             nursery.start_soon(self._keep_house)
 
     async def _work(self, line: Line) -> None:
+        """Stage what one PACS has, a batch at a time: its other associations are for those who open files."""
         pause = PAUSE
         while True:
             batch = await line.take()
@@ -173,9 +171,8 @@ class Stager:
             if not again:
                 pause = PAUSE
                 continue
-            for job in again:
-                line.put(job)
             await trio.sleep(pause)
+            line.put_back(again)
             pause = min(2 * pause, LONGEST_PAUSE) if len(again) == len(batch) else PAUSE
 
     async def _stage(self, batch: Sequence[Job]) -> list[Job]:
