@@ -181,6 +181,22 @@ async def test_the_instances_of_a_series_are_found(opening: Opener, held: list[D
     assert [(it.instance_uid, it.class_uid) for it in found] == [(it.SOPInstanceUID, it.SOPClassUID) for it in held[:3]]
 
 
+async def test_a_list_that_is_not_described_names_all_and_a_series_of_it_arrives_whole(opening: Opener) -> None:
+    """Also the instances of another class than the first one's, which was all that was known."""
+    held = [ct_slice(1), ct_slice(2), ct_slice(3)]
+    held[1].SOPClassUID = held[1].file_meta.MediaStorageSOPClassUID = MRImageStorage
+    uids = {"study_uid": str(held[0].StudyInstanceUID), "series_uid": str(held[0].SeriesInstanceUID)}
+    came: dict[str, bytes] = {}
+    async with opening(held) as pacs:
+        found = await pacs.find_instances(**uids, are_described=False)
+        async with pacs.retrieve_series(**uids, instances=found) as instances:
+            async for instance in instances:
+                came[instance.instance_uid] = b"".join([bytes(buffer) async for buffer in instance])
+    assert [it.instance_uid for it in found] == [it.SOPInstanceUID for it in held]
+    assert found[0].class_uid == held[0].SOPClassUID
+    assert came == as_sent(held)
+
+
 async def test_instances_arrive_as_they_are_stored(opening: Opener, held: list[Dataset]) -> None:
     """Byte for byte, compressed ones too, each in its recorded transfer syntax."""
     came: dict[str, bytes] = {}

@@ -71,16 +71,19 @@ class TwinPacs:
                 found.setdefault((instance.PatientID, instance.SeriesInstanceUID), []).append(instance)
         return [_series(members, counts=self.counts) for members in found.values()]
 
-    async def find_instances(self, *, study_uid: str, series_uid: str) -> list[InstanceFound]:
+    async def find_instances(
+        self, *, study_uid: str, series_uid: str, are_described: bool = True
+    ) -> list[InstanceFound]:
         """List the instances of a series."""
         check_uids((study_uid, series_uid))
         self.listings += 1
         await self._reach()
-        return [
+        found = [
             InstanceFound(str(it.SOPInstanceUID), str(it.SOPClassUID))
             for it in self.held
             if (it.StudyInstanceUID, it.SeriesInstanceUID) == (study_uid, series_uid)
         ]
+        return found if are_described else found[:1] + [InstanceFound(it.instance_uid, "") for it in found[1:]]
 
     def retrieve(self, wanted: Sequence[InstanceKey]) -> AbstractAsyncContextManager[AsyncIterator[IncomingInstance]]:
         """Bring instances."""

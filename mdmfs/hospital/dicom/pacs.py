@@ -219,8 +219,13 @@ class Pacs(Protocol):
         ``MalformedNameError`` when neither is given, or when one is empty, holds a wildcard, or is no identifier.
         """
 
-    async def find_instances(self, *, study_uid: str, series_uid: str) -> list[InstanceFound]:
-        """List the instances of a series, each once, in the order of the PACS."""
+    async def find_instances(
+        self, *, study_uid: str, series_uid: str, are_described: bool = True
+    ) -> list[InstanceFound]:
+        """List the instances of a series, each once, in the order of the PACS.
+
+        Without ``are_described`` the SOP class of all but the first may be missing: that costs some PACSs a tenth.
+        """
 
     def retrieve(self, wanted: Sequence[InstanceKey]) -> AbstractAsyncContextManager[AsyncIterator[IncomingInstance]]:
         """Bring instances, first ones first, in requests of some 32; within a request the PACS chooses the order.

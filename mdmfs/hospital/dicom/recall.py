@@ -15,7 +15,7 @@ from mdmfs.hospital.dicom.move import Move
 from mdmfs.hospital.dicom.negotiation import MAX_STORAGE_CONTEXTS, Offer
 from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceKey, RetrievalService
 from mdmfs.hospital.dicom.pool import Pool
-from mdmfs.hospital.dicom.query import check_uids, is_held
+from mdmfs.hospital.dicom.query import check_uids, find_instances, is_held
 from mdmfs.hospital.dicom.retrieve import Exchange, Retrieval
 from mdmfs.model.errors import InstanceLostError, MdmfsError, RecallFailedError
 
@@ -170,17 +170,30 @@ class Recall:
             return [dataclasses.replace(_rare(missing, batch.next_offers), was_alone=batch.was_alone)]
         if len(batch.keys) == 1:
             return await self._judge(batch, exchange.status)
-        return self._in_smaller_ones(batch, missing)
+        return await self._in_smaller_ones(batch, missing)
 
-    def _in_smaller_ones(self, batch: Batch, missing: Sequence[InstanceKey]) -> list[Batch]:
+    async def _in_smaller_ones(self, batch: Batch, missing: Sequence[InstanceKey]) -> list[Batch]:
         """Ask for several that are missing again: in lists, then in what has brought others, then one by one."""
         if batch.level is Level.SERIES:
-            return list(image_batches(missing, self._pool.politeness.list_size))
+            return list(image_batches(await self._described(missing), self._pool.politeness.list_size))
         if batch.alone is None and missing[0].transfer_syntax is None and self._hits:
             return [_alone(missing, tuple(self._hits))]
         if not batch.is_rare and not missing[0].class_uid and self._rare_hits:
             return [_rare(missing, tuple(self._rare_hits))]
         return list(image_batches(missing, 1))
+
+    async def _described(self, keys: Sequence[InstanceKey]) -> Sequence[InstanceKey]:
+        """Find out the SOP classes of instances that came in none of those offered, where only some were known."""
+        if all(key.class_uid for key in keys):
+            return keys
+        listed = await find_instances(self._pool, keys[0].study_uid, keys[0].series_uid)
+        found = {it.instance_uid: it for it in listed}
+        return [
+            dataclasses.replace(key, class_uid=it.class_uid, transfer_syntax=it.transfer_syntax)
+            if (it := found.get(key.instance_uid)) is not None
+            else key
+            for key in keys
+        ]
 
     async def _judge(self, batch: Batch, status: int) -> list[Batch]:
         """Find out why a single instance did not come; gives up when that happens too often."""
@@ -254,10 +267,12 @@ def series_batches(keys: Sequence[InstanceKey], size: int) -> Iterator[Batch]:
 
 
 def _offer(keys: Sequence[InstanceKey]) -> Offer:
+    """Choose contexts for the classes that are known; those that are not known are most likely the same."""
     syntaxes: dict[str, dict[str, None]] = {}  # in the order first seen
     for key in keys:
-        if not key.class_uid:
-            return FOR_UNKNOWN_CLASSES
-        known = (key.transfer_syntax,) if key.transfer_syntax is not None else USUAL_TRANSFER_SYNTAXES
-        syntaxes.setdefault(key.class_uid, {}).update(dict.fromkeys(known))
+        if key.class_uid:
+            known = (key.transfer_syntax,) if key.transfer_syntax is not None else USUAL_TRANSFER_SYNTAXES
+            syntaxes.setdefault(key.class_uid, {}).update(dict.fromkeys(known))
+    if not syntaxes:
+        return FOR_UNKNOWN_CLASSES
     return {class_uid: tuple(names) for class_uid, names in syntaxes.items()}

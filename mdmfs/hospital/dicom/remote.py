@@ -63,9 +63,11 @@ class RemotePacs:
         """List the series of a patient or of a study."""
         return await find_series(self._pool, patient_id, study_uid)
 
-    async def find_instances(self, *, study_uid: str, series_uid: str) -> list[InstanceFound]:
+    async def find_instances(
+        self, *, study_uid: str, series_uid: str, are_described: bool = True
+    ) -> list[InstanceFound]:
         """List the instances of a series."""
-        return await find_instances(self._pool, study_uid, series_uid)
+        return await find_instances(self._pool, study_uid, series_uid, are_described=are_described)
 
     def retrieve(self, wanted: Sequence[InstanceKey]) -> AbstractAsyncContextManager[AsyncIterator[IncomingInstance]]:
         """Bring instances in lists."""

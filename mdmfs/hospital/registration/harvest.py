@@ -118,7 +118,9 @@ class Harvest:
         settled = hospital.store.read(lambda tx: tx.uidmap.count_of_series(key) + len(tx.quarantine.of_series(key)))
         count = series.instance_count
         if count is None:
-            found = await known.pacs.find_instances(study_uid=series.study_uid, series_uid=series.series_uid)
+            found = await known.pacs.find_instances(
+                study_uid=series.study_uid, series_uid=series.series_uid, are_described=False
+            )
             count = len(found)
             self.instances_found += count
         self.known += min(settled, count)

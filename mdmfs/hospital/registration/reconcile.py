@@ -181,7 +181,9 @@ class _Comparison:
     async def _compare_instances(self, registered: Registered) -> Registered:
         """Find out which images are gone, there again, and new; gives those that are there."""
         series = self._series
-        listed = await self._known.pacs.find_instances(study_uid=series.study_uid, series_uid=series.series_uid)
+        listed = await self._known.pacs.find_instances(
+            study_uid=series.study_uid, series_uid=series.series_uid, are_described=False
+        )
         there = {it.instance_uid for it in listed}
         here = {guid: both for guid, both in registered.items() if both[1].instance_uid in there}
         gone = [guid for guid in registered if guid not in here]

@@ -102,7 +102,10 @@ async def _register_missing(
     found: SeriesFound, registration: Registration, hospital: Hospital, on_instance: Callable[[int], None]
 ) -> SeriesOutcome | None:
     known, key = hospital.pacs[registration.pacs_name], registration.key
-    instances = await known.pacs.find_instances(study_uid=found.study_uid, series_uid=found.series_uid)
+    is_begun = hospital.store.read(lambda tx: tx.series.get(key)) is not None
+    instances = await known.pacs.find_instances(
+        study_uid=found.study_uid, series_uid=found.series_uid, are_described=is_begun
+    )
     missing = await missing_of(hospital.store, key, instances, registration.rules)
     registration.expected = len(instances)
     if missing:
@@ -393,7 +396,7 @@ async def _is_stable(known: KnownPacs, found: SeriesFound, instances: Sequence[I
     counted = counts.get(found.series_uid)
     if counted == len(instances):
         return True
-    again = await known.pacs.find_instances(study_uid=found.study_uid, series_uid=found.series_uid)
+    again = await known.pacs.find_instances(study_uid=found.study_uid, series_uid=found.series_uid, are_described=False)
     is_same = {one.instance_uid for one in again} == {one.instance_uid for one in instances}
     if is_same and counted is not None and counted > len(instances) >= LEAST_LIMIT:
         message = f"the PACS counts {counted} instances of a series and names {len(instances)}: it limits its answers"
