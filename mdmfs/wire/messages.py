@@ -669,7 +669,7 @@ class KeyProgress(Message, frozen=True):
     changed: int
     """Files for which something was sent on its way to keystores."""
     waiting: int
-    """Items of the outbox that have yet to arrive."""
+    """Items of the outbox that have yet to arrive at keystores; a hundred for each stands for more."""
     behind: list[str]
     """Keystores that have yet to acknowledge the destruction."""
     is_effective: bool
