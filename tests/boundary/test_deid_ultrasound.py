@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib.util
 import io
 import pathlib
+import re
+import shutil
+import subprocess
 from typing import Final
 
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 
 from mdmfs.hospital.deid.encode import encode, head
 from mdmfs.hospital.deid.policy import Policy
@@ -68,3 +72,76 @@ def test_names_in_the_header_go_too() -> None:
     before, out = pydicom.dcmread(io.BytesIO(file)), deidentified(file, POLICY)
     assert encode(head(0x00100020, b"LO"), before.PatientID.encode()) in file
     assert before.PatientID.encode() not in out
+
+
+ENCODERS: Final = {
+    "native": None,
+    "JPEG lossless": ["dcmcjpeg", "+e1"],
+    "JPEG baseline": ["dcmcjpeg", "+eb"],
+    "RLE": ["dcmcrle"],
+    "JPEG-LS": ["dcmcjpls"],
+    "JPEG 2000": ["gdcmconv", "--j2k", "-i"],
+}
+"""What other programs compress a file with."""
+
+
+def compressed(name: str, encoder: list[str] | None, folder: pathlib.Path) -> bytes:
+    """Compress a file by another program."""
+    assert FOLDER is not None
+    if encoder is None:
+        return (FOLDER / name).read_bytes()
+    target = folder / "compressed.dcm"
+    to = ["-o", str(target)] if encoder[0] == "gdcmconv" else [str(target)]
+    subprocess.run([*encoder, str(FOLDER / name), *to], check=True, capture_output=True)
+    return target.read_bytes()
+
+
+def words_in(file: bytes, folder: pathlib.Path) -> set[str]:
+    """Let tesseract read the first frame, twice as large; gives words of three characters and more."""
+    dataset = pydicom.dcmread(io.BytesIO(file))
+    shape = (int(dataset.get("NumberOfFrames", 1)), dataset.Rows, dataset.Columns, dataset.SamplesPerPixel)
+    frame = dataset.pixel_array.reshape(shape)[0]
+    picture = Image.fromarray(frame.squeeze()).convert("L")
+    picture.resize((2 * picture.width, 2 * picture.height)).save(folder / "frame.png")
+    run = subprocess.run(
+        ["tesseract", str(folder / "frame.png"), "-", "--psm", "11"], check=True, capture_output=True, text=True
+    )
+    return {word.upper() for word in re.findall(r"[A-Za-z0-9]{3,}", run.stdout)}
+
+
+def burned_in(dataset: pydicom.Dataset, words: set[str]) -> set[str]:
+    """Give those words in the picture that the header calls the patient's or the hospital's, too."""
+    keywords = ("PatientName", "PatientID", "InstitutionName", "StudyDate", "OperatorsName", "ReferringPhysicianName")
+    told = " ".join(str(dataset.get(keyword, "")) for keyword in keywords).upper()
+    return words & set(re.findall(r"[A-Z0-9]{3,}", told))
+
+
+@pytest.mark.skipif(shutil.which("tesseract") is None, reason="tesseract is not installed")
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_no_token_can_be_read_afterwards(encoder: str, tmp_path: pathlib.Path) -> None:
+    """What tesseract reads outside of the regions before, it does not read afterwards, however it was compressed."""
+    name = FILES[0]
+    file = compressed(name, ENCODERS[encoder], tmp_path)
+    with pytest.raises(RefusedError, match="sop-class"):
+        deidentified(file, RESEARCH)
+    original, out = compressed(name, None, tmp_path), deidentified(file, POLICY)
+    before, after = words_in(original, tmp_path), words_in(out, tmp_path)
+    inside = words_in(outside_blanked(original), tmp_path)
+    assert len(before - inside) >= 3
+    assert not (before - inside) & after
+    assert not burned_in(pydicom.dcmread(io.BytesIO(original)), after)
+
+
+def outside_blanked(file: bytes) -> bytes:
+    """Blank by numpy what lies outside of the regions: what is read then is a part of the picture."""
+    dataset = pydicom.dcmread(io.BytesIO(file))
+    pixels = dataset.pixel_array.copy()
+    kept = np.zeros((dataset.Rows, dataset.Columns), bool)
+    for region in dataset.SequenceOfUltrasoundRegions:
+        left, top = region.RegionLocationMinX0, region.RegionLocationMinY0
+        kept[top : region.RegionLocationMaxY1 + 1, left : region.RegionLocationMaxX1 + 1] = True
+    pixels[~kept] = 0
+    dataset.PixelData = pixels.tobytes()
+    target = io.BytesIO()
+    dataset.save_as(target)
+    return target.getvalue()
