@@ -32,7 +32,7 @@ def pythons() -> list[str]:
     """List this Python, and others that have what the engine needs."""
     others = filter(None, map(shutil.which, ("python3.12", "python3.13", "python3.14")))
     needs = "import pydicom, numpy, msgspec"
-    able = [each for each in others if not subprocess.run([each, "-c", needs], capture_output=True).returncode]
+    able = [each for each in others if subprocess.run([each, "-c", needs], check=False).returncode == 0]
     return [sys.executable, *able]
 
 

@@ -6,6 +6,7 @@ may carry text in its pixels (PS3.15 E.3.1) or a face, unless the policy has an 
 
 from __future__ import annotations
 
+import itertools
 from typing import Final
 
 from mdmfs.hospital.deid.classes import CLASSES, Content
@@ -136,11 +137,8 @@ def _native_length(header: IdentifiedHeader) -> int:
 
 def _check_overlays(header: IdentifiedHeader) -> None:
     """Refuse overlays in the unused bits of Pixel Data (retired, PS3.3-2004 C.9.2): they have a place but no data."""
-    groups: set[int] = set()
-    for element in reversed(header.elements):
-        if element[0] >> 16 < _OVERLAY_GROUPS.start:
-            break
-        groups.add(element[0] >> 16)
+    last = itertools.takewhile(lambda element: element[0] >> 16 >= _OVERLAY_GROUPS.start, reversed(header.elements))
+    groups = {element[0] >> 16 for element in last}
     for group in sorted(groups.intersection(_OVERLAY_GROUPS)):
         has_data = header.element(group << 16 | _OVERLAY_DATA) is not None
         has_place = any(header.element(group << 16 | number) is not None for number in _OVERLAY_PLACES)

@@ -104,7 +104,7 @@ class Deidentification:
         self._pending: bytes | None = self._write_head() + pixel_head
         self.header_length: Final = len(self._pending)
         """Bytes before the value of Pixel Data; of the whole file where there is none."""
-        self._pixels = None if header.pixels is None else open_pixels(header, rule)
+        self._pixels = None if header.pixels is None else open_pixels(header, header.pixels, rule)
         self._rest = bytearray()
 
     def feed(self, data: Buffer) -> list[DeidentifiedPiece]:

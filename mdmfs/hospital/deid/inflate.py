@@ -28,10 +28,9 @@ class Inflation:
             except zlib.error as error:
                 raise RefusedError(Reason.MALFORMED) from error
             self._waiting = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
-            if piece:
-                yield piece
-            elif not self._waiting:
+            if not piece and not self._waiting:
                 return
+            yield piece
         if len(self._waiting) > len(_PADDING):
             raise RefusedError(Reason.MALFORMED)
 

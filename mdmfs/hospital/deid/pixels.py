@@ -6,8 +6,8 @@ import struct
 from typing import Final, Protocol
 
 from mdmfs.hospital.deid.codestream import FORMS, RLE_HEADER_SIZE, Codestream, Form, check_rle_header
-from mdmfs.hospital.deid.decode import MAX_FRAME, Decode, Frame, decoded, open_decoder
-from mdmfs.hospital.deid.elements import ITEM, SEQUENCE_END, UNDEFINED
+from mdmfs.hospital.deid.decode import Decode, Frame, decoded, open_decoder
+from mdmfs.hospital.deid.elements import ITEM, SEQUENCE_END, UNDEFINED, Head
 from mdmfs.hospital.deid.header import Buffer, IdentifiedHeader
 from mdmfs.hospital.deid.policy import RegionRule
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
@@ -38,11 +38,9 @@ class PixelStream(Protocol):
         """Tell how many bytes at the start of the data belong to the value, and give what passes of them."""
 
 
-def open_pixels(header: IdentifiedHeader, rule: RegionRule | None) -> PixelStream:
+def open_pixels(header: IdentifiedHeader, pixels: Head, rule: RegionRule | None) -> PixelStream:
     """Begin with the pixels of an instance that was accepted; raises ``RefusedError`` as their streams do."""
-    if header.pixels is None:
-        raise RefusedError(Reason.PIXEL_LENGTH)
-    tag, _, length, _ = header.pixels
+    tag, _, length, _ = pixels
     blanking = None if rule is None else open_blanking(header, rule)
     if length == UNDEFINED:
         fragments = EncapsulatedPixels(header, FORMS[header.transfer_syntax])
@@ -224,7 +222,7 @@ class DecodedPixels:
             if self._fragments.frame != self._number or self.has_ended:
                 out += self._finished()
                 self._number = self._fragments.frame
-            if sum(map(len, out)) > MAX_FRAME:
+            if sum(map(len, out)) > self._most:
                 raise RefusedError(Reason.TOO_LARGE, _INTEGER_PIXELS)
             if content and self._number:
                 self._collect(cleaned)
@@ -233,7 +231,7 @@ class DecodedPixels:
     def _collect(self, cleaned: list[Buffer]) -> None:
         for piece in cleaned:
             self._octets += piece
-        if len(self._octets) > MAX_FRAME:
+        if len(self._octets) > self._most:
             raise RefusedError(Reason.TOO_LARGE, _INTEGER_PIXELS)
 
     def _finished(self) -> list[Buffer]:
