@@ -6,7 +6,7 @@ import struct
 from typing import Final, Protocol
 
 from mdmfs.hospital.deid.codestream import FORMS, RLE_HEADER_SIZE, Codestream, Form, check_rle_header
-from mdmfs.hospital.deid.decode import Decode, Frame, decoded, open_decoder
+from mdmfs.hospital.deid.decode import MAX_FRAME, Decode, Frame, decoded, open_decoder
 from mdmfs.hospital.deid.elements import ITEM, SEQUENCE_END, UNDEFINED, Head
 from mdmfs.hospital.deid.header import Buffer, IdentifiedHeader
 from mdmfs.hospital.deid.policy import RegionRule
@@ -195,8 +195,17 @@ class DecodedPixels:
     """Frames that are decoded one by one, because something in them is blanked; they leave as native pixels."""
 
     def __init__(
-        self, fragments: EncapsulatedPixels, frame: Frame, decode: Decode, blanking: Blanking, unused_bits: UnusedBits
+        self,
+        fragments: EncapsulatedPixels,
+        frame: Frame,
+        decode: Decode,
+        blanking: Blanking,
+        unused_bits: UnusedBits,
+        *,
+        most: int = MAX_FRAME,
     ) -> None:
+        """Bound what is collected of a frame, and what comes of one piece, by ``most`` bytes."""
+        self._most: Final = most
         self._fragments: Final = fragments
         self._frame: Final = frame
         self._decode: Final = decode

@@ -129,7 +129,7 @@ def compile_rules(policy: Policy, sop_class: str) -> RuleSet:
     for tag in _SUBJECT:
         top[tag] = Rule(actions.name_subject, VRS[tag][0], head(tag, VRS[tag][0]), trace=_trace(tag, VRS[tag][0]))
     for tag in PIXELS:
-        top[tag] = Rule(actions.refuse_pixels, b"", b"")
+        top[tag] = Rule(actions.refuse_pixels, b"", b"", choice=(b"OB", b"OW", b"OF", b"OD"))
     return RuleSet(top, nested, unruled)
 
 
