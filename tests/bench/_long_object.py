@@ -130,6 +130,8 @@ def long_object(folder: Path, frames: int) -> Iterator[LongObject]:
     image, listed = ct_slice(CHEST, 1, 1), folder / "list"
     listed.write_text(f"study {image.StudyInstanceUID}\n")
     site = make_site(folder / "site", pacs="", inclusion=listed, deadline=600.0)
+    mount = site.mount_file(READER)
+    mount.write_text(mount.read_text().replace('size = "2 GiB"', 'size = "8 GiB"'))
     with running(site) as processes:
         long = LongObject(site, processes, frames)
         long.write(image, frames)
