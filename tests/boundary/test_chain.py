@@ -19,6 +19,7 @@ import trio
 
 from mdmfs.cli.doctor import checks_for
 from mdmfs.cli.harvest import harvest_project
+from mdmfs.cli.reconcile import reconcile_project
 from mdmfs.demo.patients import Fate, PlantedFile, write_patients
 from mdmfs.demo.people import CHEST, KNEE
 from mdmfs.demo.processes import Processes, running
@@ -26,7 +27,14 @@ from mdmfs.demo.site import KEYSTORES, PROJECT, READER, Site, make_site, mountpo
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.finding import Finding, Severity
 from mdmfs.wire.diagnosis import examine
-from mdmfs.wire.messages import HARVEST_PATH, HARVEST_PROGRESS_PATH, AskHarvest, HarvestProgress, StartHarvest
+from mdmfs.wire.messages import (
+    HARVEST_PATH,
+    HARVEST_PROGRESS_PATH,
+    AskHarvest,
+    HarvestProgress,
+    StartHarvest,
+    StartReconciliation,
+)
 from mdmfs.wire.peers import open_client
 
 OUTAGE = {errno.EHOSTUNREACH, errno.ETIMEDOUT}
@@ -67,9 +75,20 @@ class Chain:
 
     def mount(self) -> list[Path]:
         """Mount for the reader, and list every file."""
-        mountpoint = mountpoint_of(self.site.state, READER)
-        self.processes.start_mount(READER, mountpoint)
-        return sorted(path for path in mountpoint.rglob("*") if path.is_file())
+        self.processes.start_mount(READER, mountpoint_of(self.site.state, READER))
+        return self.files()
+
+    def files(self) -> list[Path]:
+        """List every file on the mount."""
+        return sorted(path for path in mountpoint_of(self.site.state, READER).rglob("*") if path.is_file())
+
+    def shown(self) -> list[Path]:
+        """Wait until the mount shows all that can be shown, and list it."""
+        deadline = time.monotonic() + SECONDS
+        while len(files := self.files()) < self.expected and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert len(files) == self.expected
+        return files
 
 
 @pytest.fixture
@@ -118,8 +137,11 @@ def test_a_registration_killed_at_any_moment_is_finished_by_the_next(chain: Chai
 
 def test_a_hospital_restarted_under_its_readers_gives_no_wrong_byte(chain: Chain) -> None:
     """What is cached reads on all the while; what is not fails as an outage, never as missing, and heals by itself."""
+    assert chain.mount() == []
     assert chain.harvest().failures == []
-    files = chain.mount()
+    files = chain.shown()  # by the mount that was there before: nobody mounts again
+    compared = trio.run(reconcile_project, chain.configuration, StartReconciliation(PROJECT))
+    assert (compared.series_done, compared.lost, compared.moved, compared.failures) == (compared.series, 0, 0, [])
     warm, cold = files[:10], files[10:]
     assert all(map(is_whole, warm))
     ended = threading.Event()
