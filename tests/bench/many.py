@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import tempfile
 import threading
 import time
@@ -20,12 +19,10 @@ from mdmfs.cli.harvest import harvest_project
 from mdmfs.demo.processes import running
 from mdmfs.demo.site import PROJECT, READER, make_site, mountpoint_of
 from mdmfs.hospital.configuration import HospitalConfiguration
-from mdmfs.hospital.dicom.pacs import PacsAddress
 from mdmfs.wire.messages import HarvestProgress
 from tests.bench._chain import timed
 from tests.bench._frame import Bench, Measured
 from tests.twins.clinic import slice_of
-from tests.twins.servers import orthanc
 
 INSTANCES = 20_000
 SIZE = 8
@@ -33,20 +30,20 @@ SIZE = 8
 FIRST = 100_000
 """A number with as many digits as all that follow it."""
 INTERVAL = 0.2
-QUICK = {"StorageCompression": False, "SyncStorageArea": False, "MaximumStorageCacheSize": 0}
 
 _ANONYMOUS = re.compile(r"RssAnon:\s+(\d+) kB")
 
 
 def measure(count: int = INSTANCES) -> Measured:
     """Register and list; memory is looked at five times a second."""
-    with tempfile.TemporaryDirectory() as name, orthanc(Path(name), QUICK) as address:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _fill(address, folder / "images", count)
-        listed = folder / "list"
-        listed.write_text(f"study {slice_of(1, size=SIZE).StudyInstanceUID}\n")
-        site = make_site(folder / "site", pacs=str(address), inclusion=listed, deadline=600.0)
+        site = make_site(folder / "site", pacs="", inclusion=None, deadline=600.0)
+        _fill(site.pacs_directory, count)
+        listed = f"study {slice_of(1, size=SIZE).StudyInstanceUID}\n"
+        (site.hospital_file.parent / "projects" / f"{PROJECT}.list").write_text(listed, encoding="utf-8")
         with running(site) as processes:
+            processes.start_pacs()
             processes.start_keystores()
             processes.start_hospital()
             hospital = processes.pid("hospital")
@@ -71,9 +68,9 @@ def measure(count: int = INSTANCES) -> Measured:
     return Measured((f"{count:,} instances in one series", "", "", ""), rows, end / quarter)
 
 
-def _fill(address: PacsAddress, folder: Path, count: int) -> None:
-    """Store so many instances: one is made, the others differ from it in their numbers alone."""
-    folder.mkdir()
+def _fill(folder: Path, count: int) -> None:
+    """Write so many instances: one is made, the others differ from it in their numbers alone."""
+    folder.mkdir(parents=True, exist_ok=True)
     template = folder / "template"
     write_file(template, slice_of(FIRST, size=SIZE))
     octets = template.read_bytes()
@@ -81,8 +78,6 @@ def _fill(address: PacsAddress, folder: Path, count: int) -> None:
     number = str(FIRST).encode()
     for other in range(FIRST, FIRST + count):
         (folder / f"{other}.dcm").write_bytes(octets.replace(number, str(other).encode()))
-    command = ["storescu", "+sd", "-aec", address.ae_title, address.host, str(address.port), str(folder)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def write_file(path: Path, instance: Dataset) -> None:
