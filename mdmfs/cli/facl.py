@@ -14,6 +14,7 @@ import trio
 from mdmfs.access.edit import Edit, EditKind
 from mdmfs.access.text import AclText, parse_acl, parse_names
 from mdmfs.cli.mounted import Place, find_place, open_hospital
+from mdmfs.model.errors import NoSuchFileError
 from mdmfs.wire.client import Client
 from mdmfs.wire.messages import (
     ACL_EFFECT_PATH,
@@ -43,12 +44,17 @@ _CONFIGURATION: Final = click.option(
 
 @click.command()
 @click.argument("path", nargs=-1, required=True)
+@click.option("--files", is_flag=True, help="Of a directory, the ACL that the files directly in it share.")
 @_CONFIGURATION
-def getfacl(path: tuple[str, ...], configuration: pathlib.Path | None) -> None:
-    """Print the ACLs of PATH, on a mount; of a directory also the one that the files directly in it share."""
+def getfacl(path: tuple[str, ...], configuration: pathlib.Path | None, *, files: bool) -> None:
+    """Print the ACL of PATH, on a mount; of a file it is the one that all files of its directory share."""
     for place in (find_place(one, configuration) for one in path):
         told = trio.run(_with_client, place, lambda client, place=place: _read(client, place))
-        click.echo("\n".join(told.texts))
+        shown = told.texts[-1 if files else 0]
+        if files and not shown.partition("\n")[0].endswith("/*"):
+            message = f"{place.lfn} has no files yet: they will begin with its default entries"
+            raise NoSuchFileError(message)
+        click.echo(shown)
 
 
 @click.command()
