@@ -33,8 +33,9 @@ def put_images(connection: sa.Connection, message: PutImages) -> None:
     images = [image for image in message.images if image.guid not in gone]
     if not images:
         return
-    series = _series_of(connection, message.series)
-    chains: dict[tuple[tuple[bytes, ...], ...], tuple[int, int]] = {}
+    own = chain_of(connection, message.series.acl_ids)
+    series = _series_of(connection, message.series, own)
+    chains = {tuple(tuple(chain) for chain in message.series.acl_ids): own}
     rows = []
     for image in images:
         key = tuple(tuple(chain) for chain in image.acl_ids)
@@ -110,13 +111,13 @@ def frozen_columns() -> list[str]:
     return [column.name for column in FROZEN.columns if column.name in IMAGES.columns]
 
 
-def _series_of(connection: sa.Connection, entry: SeriesEntry) -> int:
+def _series_of(connection: sa.Connection, entry: SeriesEntry, own: tuple[int, int]) -> int:
     """Give the number of a series; what is known of it stays, but for the ACLs above it."""
     try:
         Lfn.parse(entry.path)
     except MalformedNameError as error:
         raise MalformedMessageError(str(error)) from error
-    chain, number = chain_of(connection, entry.acl_ids)
+    chain, number = own
     found = connection.execute(sa.select(SERIES.c.id).where(SERIES.c.path == entry.path)).scalar()
     if found is not None:
         connection.execute(SERIES.update().where(SERIES.c.id == found).values({"chain": chain, "class": number}))
