@@ -53,7 +53,8 @@ class MountEntry:
 def mounted(operations: MdmfsOperations, kernel: KernelCaches, mountpoint: Path) -> Iterator[None]:
     """Mount for the length of a block; at its end the mount is gone, whoever still uses it."""
     clean_up_stale(mountpoint)
-    options = {"ro", "nosuid", "nodev", f"fsname={FILE_SYSTEM}", f"subtype={FILE_SYSTEM}"}
+    # Not "ro": the kernel would refuse the attribute that asks for staging. Every write is refused by the operations.
+    options = {"nosuid", "nodev", f"fsname={FILE_SYSTEM}", f"subtype={FILE_SYSTEM}"}
     try:
         pyfuse3.init(operations, str(mountpoint), options)
     except RuntimeError as error:
