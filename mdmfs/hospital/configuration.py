@@ -96,6 +96,8 @@ class HospitalSettings(Settings, frozen=True):
     reconcile: Annotated[float, msgspec.Meta(ge=0)] = 86_400.0
     """Seconds between two reconciliations of a project with its PACSs; 0 for never by itself."""
     staging_bytes: Annotated[int, msgspec.Meta(gt=0)] = 20 * 2**30
+    headers_bytes: Annotated[int, msgspec.Meta(gt=0)] = 20 * 2**30
+    """Of prefix objects, some 20 KiB a file: those registered longest ago make room."""
     recall_deadline: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 60.0
     """Seconds that a caller waits for the PACS; the recall itself goes on."""
     identify_from: tuple[str, ...] = ("127.0.0.0/8", "::1/128")

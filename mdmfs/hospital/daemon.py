@@ -48,6 +48,7 @@ from mdmfs.hospital.registration.trigger import Trigger
 from mdmfs.hospital.release.audit import Audit
 from mdmfs.hospital.release.decision import is_current
 from mdmfs.hospital.release.escrow import Seal
+from mdmfs.hospital.release.headers import Headers
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import quarantine
 from mdmfs.hospital.release.staging import Staging
@@ -110,6 +111,7 @@ async def _run(
         )
         nursery.start_soon(hospital.audit.run)
         nursery.start_soon(recalls.run)
+        nursery.start_soon(hospital.headers.run)
         nursery.start_soon(deposit, hospital)
         if configuration.metadata is None:
             nursery.start_soon(keep_current, hospital)
@@ -163,6 +165,8 @@ async def _assemble(
     signing = SigningKey(directory / "signing.key")
     audit = Audit(directory / "audit.jsonl", signing)
     stack.callback(audit.close)
+    headers = Headers(directory / "headers", settings.headers_bytes)
+    stack.callback(headers.close)
     credential = configuration.credential
     hospital = Hospital(
         name=settings.name,
@@ -183,6 +187,7 @@ async def _assemble(
         threshold=configuration.keys.threshold,
         required=configuration.required_keystores,
         staging=Staging(directory / "staging", settings.staging_bytes),
+        headers=headers,
         audit=audit,
         outbox=Bell(),
         feed=Feed(store),

@@ -14,12 +14,14 @@ from mdmfs.hospital.feed import Feed
 from mdmfs.hospital.projects import PatientList, Project
 from mdmfs.hospital.release.audit import Audit
 from mdmfs.hospital.release.escrow import Seal
+from mdmfs.hospital.release.headers import Headers
 from mdmfs.hospital.release.staging import Staging
 from mdmfs.hospital.rights.leases import Leases
 from mdmfs.hospital.store import Store
 from mdmfs.hospital.turns import Turns
 from mdmfs.hospital.uidmap.records import SubjectRow
 from mdmfs.model.identity import Dn
+from mdmfs.model.names import Guid
 from mdmfs.wire.keystores import Keystores
 
 
@@ -52,6 +54,7 @@ class Hospital:
     required: int
     """Keystores that must have acknowledged before a file is visible."""
     staging: Staging
+    headers: Headers
     audit: Audit
     outbox: Bell
     """Rings when something for the keystores is committed."""
@@ -62,6 +65,11 @@ class Hospital:
     leases: Leases = dataclasses.field(default_factory=Leases)
     turns: Turns = dataclasses.field(default_factory=Turns)
     """Who registers a series: harvest and trigger may come upon the same one."""
+
+    def discard(self, guid: Guid) -> None:
+        """Drop what is sealed of a file that is gone, or has another key: the hospital serves none of it any more."""
+        self.staging.discard(guid)
+        self.headers.discard(guid)
 
 
 def subject_of(row: SubjectRow) -> Subject:

@@ -19,7 +19,7 @@ from mdmfs.hospital.release.bundles import frames
 from mdmfs.hospital.release.loss import locality_of
 from mdmfs.hospital.release.octets import StagedOctets
 from mdmfs.hospital.release.recall import Recalls
-from mdmfs.hospital.release.release import release, release_all
+from mdmfs.hospital.release.release import release, release_all, release_headers
 from mdmfs.hospital.release.staging import StagedObject
 from mdmfs.hospital.rights.telling import is_within, tell
 from mdmfs.hospital.sight import Sight
@@ -38,9 +38,11 @@ from mdmfs.wire.messages import (
     GENERATION_HEADER,
     HARVEST_PATH,
     HARVEST_PROGRESS_PATH,
+    HEADERS_PATH,
     LIST_PATH,
     MAX_BATCH,
     MAX_BUNDLE,
+    MAX_HEADERS,
     MAX_REASON,
     PREFETCH,
     PURPOSE_HEADER,
@@ -51,12 +53,14 @@ from mdmfs.wire.messages import (
     AskBundle,
     AskChanges,
     AskHarvest,
+    AskHeaders,
     AskTotals,
     Describe,
     DirectoryPage,
     FileDescription,
     ListDirectory,
     NodeKind,
+    SealedHeaders,
     StartHarvest,
     Totals,
 )
@@ -89,6 +93,7 @@ class HospitalFace:
             ("POST", CHANGES_PATH): self._changes,
             ("GET", SEALED_PATH): self._sealed,
             ("POST", BUNDLE_PATH): self._bundle,
+            ("POST", HEADERS_PATH): self._headers,
             ("POST", HARVEST_PATH): for_own_people(self._hospital, self._start_harvest),
             ("POST", HARVEST_PROGRESS_PATH): for_own_people(self._hospital, self._harvest_progress),
         }
@@ -185,6 +190,17 @@ class HospitalFace:
         )
         return StreamReply(None, "", frames(released, guids))
 
+    async def _headers(self, request: Request) -> Reply:
+        asked = await request.read(AskHeaders)
+        if len(asked.guids) > MAX_HEADERS:
+            message = f"one question asks for at most {MAX_HEADERS} headers"
+            raise MalformedMessageError(message)
+        guids = [Guid(octets) for octets in asked.guids]
+        headers = await release_headers(
+            request.principal, guids, self._hospital, address=request.peer.host, purpose=_printable(asked.purpose)
+        )
+        return Reply(SealedHeaders(headers))
+
     async def _release(self, request: Request, guid: Guid) -> Released:
         """Bring a file online; what a mount only looks ahead for, no longer than it waits for it."""
         bring = functools.partial(
@@ -224,8 +240,11 @@ async def _cancel_when_hung_up(request: Request, scope: trio.CancelScope) -> Non
 
 def _reason_of(request: Request) -> str:
     """Read what a user says he reads for: printable, and of bounded length, as it goes to the audit log."""
-    told = urllib.parse.unquote(request.headers.get(REASON_HEADER, ""))[:MAX_REASON]
-    return "".join(character for character in told if character.isprintable())
+    return _printable(urllib.parse.unquote(request.headers.get(REASON_HEADER, "")))
+
+
+def _printable(told: str) -> str:
+    return "".join(character for character in told[:MAX_REASON] if character.isprintable())
 
 
 def _begin_of(request: Request, staged: StagedObject) -> int:

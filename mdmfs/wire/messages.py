@@ -21,6 +21,9 @@ LIST_PATH: Final = "/v1/list"
 DESCRIBE_PATH: Final = "/v1/describe"
 CHANGES_PATH: Final = "/v1/changes"
 TOTALS_PATH: Final = "/v1/totals"
+HEADERS_PATH: Final = "/v1/headers"
+MAX_HEADERS: Final = 64
+"""Files whose headers one question may ask for."""
 SEALED_PATH: Final = "/v1/sealed/"
 """GET ``/v1/sealed/GUID``: the sealed object, its length exact; ``ETag`` is the salt in hexadecimal digits.
 
@@ -203,6 +206,30 @@ class Totals(Message, frozen=True):
     files: int
     size: int
     """Bytes of plaintext."""
+
+
+class AskHeaders(Message, frozen=True):
+    """Ask for prefix objects: the first for a program that opens a file, the others for what it may open next."""
+
+    guids: list[bytes]
+    purpose: str = ""
+    """What the user reads for, in his own words; for the audit log."""
+
+
+class SealedHeader(Message, frozen=True):
+    """A file's prefix object (docs/sealed-object.md); empty where there is none, or not for this caller."""
+
+    sealed: bytes = b""
+    generation: int = 0
+    """Of the key."""
+    threshold: int = 0
+    """How many shares make it."""
+
+
+class SealedHeaders(Message, frozen=True):
+    """One for each GUID that was asked for, in that order."""
+
+    headers: list[SealedHeader]
 
 
 class Describe(Message, frozen=True):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import functools
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import trio
@@ -190,15 +191,15 @@ class FileSystem:
         """Open a file and give a handle; when this returns, its first bytes can be read at once."""
         await self._lease.wait()
         node = self._file(inode)
-        siblings = self._siblings(inode, node)
-        opened = await self._lease.held(lambda: self._opened(node, siblings))
+        siblings, note = self._siblings(inode, node)
+        opened = await self._lease.held(lambda: self._opened(node, siblings, note))
         handle = next(self._handles)
         self._files[handle] = opened
         return handle
 
-    async def _opened(self, node: Node, siblings: Sequence[Node]) -> OpenFile:
+    async def _opened(self, node: Node, siblings: Sequence[Node], note: Callable[[], None] | None) -> OpenFile:
         """Open a file under the lease; one that has lapsed meanwhile takes the open back, and it is asked again."""
-        opened = await self._opener.open(node, siblings)
+        opened = await self._opener.open(node, siblings, on_body=note)
         if not self._lease.is_held:
             self._opener.close(opened)
         return opened
@@ -206,7 +207,10 @@ class FileSystem:
     def open_file_at_once(self, inode: int) -> int | None:
         """Open a file as ``open_file`` does, where nothing has to be waited for; else None, and nothing is done."""
         node = self._file(inode)
-        file = self._opener.open_at_once(node, self._siblings(inode, node)) if self._lease.is_held else None
+        if not self._lease.is_held:
+            return None
+        siblings, note = self._siblings(inode, node)
+        file = self._opener.open_at_once(node, siblings, on_body=note)
         if file is None:
             return None
         handle = next(self._handles)
@@ -240,18 +244,22 @@ class FileSystem:
             raise IsADirectoryFileError(message)
         return node
 
-    def _siblings(self, inode: int, node: Node) -> Sequence[Node]:
-        """Name the files that a program which opens one after the other opens next; they are fetched ahead."""
+    def _siblings(self, inode: int, node: Node) -> tuple[Sequence[Node], Callable[[], None] | None]:
+        """Name the files that a program which opens one after the other opens next.
+
+        With them comes what is to be called when more than the header of this one is wanted: then theirs are fetched
+        ahead whole.
+        """
         parent = self._namespace.inodes.of(inode).parent
         last, now = self._last_open, trio.current_time()
         is_burst = last.is_burst if last.inode == inode else last.parent == parent and now <= last.at + BURST_SECONDS
         self._last_open = _LastOpen(inode, parent, now, is_burst)
         listing = self._namespace.held(parent)
         if listing is None:
-            return ()
+            return (), None
         position = bisect.bisect_left(listing.names, node.name.encode("utf-8", "surrogatepass"))
-        self._prefetch.note_open(parent, listing.in_order, position)
-        return listing.in_order[position + 1 : position + 1 + SIBLINGS] if is_burst else ()
+        note = functools.partial(self._prefetch.note_open, parent, listing.in_order, position)
+        return (listing.in_order[position + 1 : position + 1 + SIBLINGS] if is_burst else ()), note
 
     # Extended attributes and totals
 

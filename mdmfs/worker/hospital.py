@@ -21,6 +21,7 @@ from mdmfs.wire.messages import (
     CHANGES_PATH,
     DESCRIBE_PATH,
     GENERATION_HEADER,
+    HEADERS_PATH,
     LIST_PATH,
     READ_ACL_PATH,
     REASON_HEADER,
@@ -29,6 +30,7 @@ from mdmfs.wire.messages import (
     TOTALS_PATH,
     AclTexts,
     AskChanges,
+    AskHeaders,
     AskTotals,
     Changes,
     Describe,
@@ -36,6 +38,8 @@ from mdmfs.wire.messages import (
     FileDescription,
     ListDirectory,
     ReadAcl,
+    SealedHeader,
+    SealedHeaders,
     Totals,
 )
 from mdmfs.worker.staging import MAX_FILES, Stages, path_of_guid
@@ -107,6 +111,9 @@ class Hospital(Protocol):
     async def totals(self, lfn: Lfn) -> Totals:
         """Count what lies below a directory."""
 
+    async def headers(self, guids: Sequence[Guid]) -> list[SealedHeader]:
+        """Give the prefix objects of up to ``MAX_HEADERS`` files; an empty one where there is none for the caller."""
+
     async def acl(self, lfn: Lfn) -> list[str]:
         """Give the ACL of a name as text; of a directory also the one that its files share."""
 
@@ -137,6 +144,7 @@ class RemoteHospital:
         ``purpose`` is what the user says he reads for; the hospital records it. ``mount`` are 16 bytes that name the
         mount to whom leases are granted, ``root`` is what it shows.
         """
+        self._purpose = purpose
         self._reason = {REASON_HEADER: urllib.parse.quote(purpose, safe=" ")} if purpose else {}
         self._mount = mount
         self._root = "" if root is None else str(root)
@@ -174,6 +182,15 @@ class RemoteHospital:
         """Ask for an ACL; raises ``NoSuchFileError`` and what a call can raise."""
         question = ReadAcl(str(lfn))
         return (await self._client().call(READ_ACL_PATH, question, AclTexts, deadline=self._until())).texts
+
+    async def headers(self, guids: Sequence[Guid]) -> list[SealedHeader]:
+        """Ask for prefix objects; raises ``MalformedMessageError`` for another number than was asked for."""
+        question = AskHeaders([guid.octets for guid in guids], self._purpose)
+        answer = await self._client().call(HEADERS_PATH, question, SealedHeaders, deadline=self._until())
+        if len(answer.headers) != len(guids):
+            message = f"the hospital gave {len(answer.headers)} headers where {len(guids)} were asked for"
+            raise MalformedMessageError(message)
+        return answer.headers
 
     @contextlib.asynccontextmanager
     async def fetch_all(self, guids: Sequence[Guid]) -> AsyncIterator[SealedBundle]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import trio
@@ -26,6 +26,7 @@ from mdmfs.sealing.unseal import Unsealer
 from mdmfs.wire.messages import Node
 from mdmfs.worker.cache.ciphertext import Ciphertext, SupersededError
 from mdmfs.worker.cache.store import Seal
+from mdmfs.worker.headers import Beginning
 from mdmfs.worker.keys.ring import Lock
 from mdmfs.worker.pages import Pages
 
@@ -56,6 +57,12 @@ class OpenFile:
         self.fetching: trio.Event | None = None
         """Set when the fetch has ended; None where there was none."""
         self.repairing = trio.Lock()
+        self.beginning: Beginning | None = None
+        """Its header with what is read along with it, where that is all that was asked for when it was opened."""
+        self.is_demanded = False
+        """Whether somebody has read beyond it, and the body was asked for."""
+        self.on_body: Callable[[], None] | None = None
+        """Hears, once, that more is read of it than its header."""
         self._failure: MdmfsError | None = None
         self._users = 0
         self._works: set[trio.CancelScope] = set()
@@ -75,6 +82,17 @@ class OpenFile:
     def ciphertext(self) -> Ciphertext | None:
         """The sealed object in use."""
         return self._ciphertext
+
+    @property
+    def is_header_only(self) -> bool:
+        """Whether it is open and nothing but its header was asked for."""
+        return self.ready.is_set() and self.fetching is None and self.sealed is None and not self.is_broken
+
+    def note_body(self) -> None:
+        """Know that its body is wanted."""
+        heard, self.on_body = self.on_body, None
+        if heard is not None:
+            heard()
 
     @property
     def is_complete(self) -> bool:
@@ -118,7 +136,7 @@ class OpenFile:
     def suspend(self) -> None:
         """Let the key go, and let readers wait until there is one again."""
         self.is_suspended = True
-        self._ciphertext = self._unsealer = None
+        self._ciphertext = self._unsealer = self.beginning = None
         if self._taken.is_set() and self._failure is None:
             self._taken = trio.Event()
 
@@ -142,7 +160,7 @@ class OpenFile:
 
     def revoke(self) -> None:
         """Mark it, before anything else: who waits gets EACCES, and no push brings a page back."""
-        self._unsealer = None
+        self._unsealer = self.beginning = None
         self.fail(AccessDeniedError(f"the right to read {self.guid} has been withdrawn"))
 
     def refuse_failed(self) -> None:
@@ -201,6 +219,18 @@ class OpenFile:
         self.is_wanted = True
         self.ready.set()
         return True
+
+    def begin_with(self, beginning: Beginning, pages: Pages) -> None:
+        """Have its header read, with what is read along with it, and push it; from a thread, or before it is open."""
+        self.has_pushed = True
+        if not self._is_barred:
+            self.beginning = beginning
+            pages.store(self.inode, 0, beginning.front)
+            if beginning.last:
+                pages.store(self.inode, self.size - len(beginning.last), beginning.last)
+        if self._is_barred:
+            self.beginning = None
+            pages.invalidate(self.inode)
 
     async def push(self, pages: Pages) -> None:
         """Unseal all of it and put it into the page cache, as it arrives."""

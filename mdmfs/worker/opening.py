@@ -27,6 +27,7 @@ from mdmfs.model.errors import (
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import HEADER_SIZE
 from mdmfs.wire.messages import Node, NodeKind
+from mdmfs.worker import headers
 from mdmfs.worker.cache.ciphertext import Ciphertext, SupersededError
 from mdmfs.worker.cache.store import CiphertextCache, Seal
 from mdmfs.worker.fetching import Fetching
@@ -74,6 +75,7 @@ class Opener:
         self._hospital = hospital
         self._cache = cache
         self._keys = keys
+        self._headers = headers.Headers(hospital)
         self._pages = pages
         self._nursery = nursery
         self._deadline = deadline
@@ -85,18 +87,21 @@ class Opener:
         self._stories: OrderedDict[int, Story] = OrderedDict()
         """How the last open of each file went."""
 
-    async def open(self, node: Node, siblings: Sequence[Node] = ()) -> OpenFile:
+    async def open(
+        self, node: Node, siblings: Sequence[Node] = (), *, on_body: Callable[[], None] | None = None
+    ) -> OpenFile:
         """Open a file: the hospital decides when it is asked for ciphertext, the keystores when for shares.
 
-        ``siblings`` are files that may be opened next. Each call is ended with ``close``.
+        ``siblings`` are files that may be opened next. ``on_body`` hears when more is asked for than the header, which
+        may be now or at a read. Each call is ended with ``close``.
         """
-        file = self.open_at_once(node, siblings)
+        file = self.open_at_once(node, siblings, on_body=on_body)
         if file is not None:
             return file
         self._stories[node.inode] = Story(trio.current_time())
         if len(self._stories) > MAX_STORIES:
             self._stories.popitem(last=False)
-        file = self._open(node, siblings)
+        file = self._open(node, siblings, on_body)
         file.readers += 1
         try:
             await self._wait(file)
@@ -105,15 +110,20 @@ class Opener:
             raise
         return file
 
-    def open_at_once(self, node: Node, siblings: Sequence[Node] = ()) -> OpenFile | None:
+    def open_at_once(
+        self, node: Node, siblings: Sequence[Node] = (), *, on_body: Callable[[], None] | None = None
+    ) -> OpenFile | None:
         """Open a file as ``open``, where nothing has to be waited for; else None, and nothing is done."""
         if siblings and not self._keys.holds(Guid(siblings[min(AHEAD, len(siblings)) - 1].guid)):
             self._nursery.start_soon(self._collect_ahead, siblings)
         self._paged.add(node.inode)
-        file = self._files.get(node.inode) or self._open_pushing(node)
+        file = self._files.get(node.inode) or self._open_pushing(node) or self._open_header(node)
         if file is None or not file.ready.is_set() or file.is_broken or file.guid.octets != node.guid:
             return None
         file.readers += 1
+        file.on_body = file.on_body or on_body
+        if not file.is_header_only:
+            file.note_body()
         return file
 
     def _open_pushing(self, node: Node) -> OpenFile | None:
@@ -147,11 +157,30 @@ class Opener:
         self._resident.add(file.inode)
         return True
 
-    def _open(self, node: Node, siblings: Sequence[Node]) -> OpenFile:
+    def _open_header(self, node: Node) -> OpenFile | None:
+        """Open a file by its header here and now, where that and its shares are at hand, and its body is not."""
+        guid = Guid(node.guid)
+        header = None if guid in self._cache else self._headers.held(guid)
+        answers = None if header is None else self._keys.fresh(guid, header.threshold)
+        if header is None or answers is None:
+            return None
+        with contextlib.suppress(IntegrityError, ValueError):
+            unsealer = unlock_with(answers, headers.lock_of(guid, header))
+            if unsealer is not None:
+                file = self._files[node.inode] = OpenFile(node)
+                file.is_wanted = True
+                file.begin_with(headers.unseal(unsealer, header, node.size), self._pages)
+                file.ready.set()
+                return file
+        self._files.pop(node.inode, None)
+        return None
+
+    def _open(self, node: Node, siblings: Sequence[Node], on_body: Callable[[], None] | None) -> OpenFile:
         """Have a file brought, by whatever it takes; ``ready`` tells when it is there."""
         file = self._files.get(node.inode)
         if file is None or file.is_broken or file.guid.octets != node.guid:
             file = self._files[node.inode] = OpenFile(node)
+        file.on_body = file.on_body or on_body
         if not file.is_wanted:
             file.is_wanted = True
             self._nursery.start_soon(self._guard, file, self._bring, file, _guids(siblings))
@@ -187,7 +216,8 @@ class Opener:
 
     def has(self, node: Node) -> bool:
         """Ask whether the ciphertext of a file is here, or on its way."""
-        return node.inode in self._files or Guid(node.guid) in self._cache
+        file = self._files.get(node.inode)
+        return Guid(node.guid) in self._cache or (file is not None and not file.is_header_only)
 
     async def prefetch(self, nodes: Sequence[Node]) -> None:
         """Fetch the ciphertext of files that nobody has opened, in one answer; raises why one does not come.
@@ -198,7 +228,7 @@ class Opener:
         held: dict[OpenFile, None] = {}
         for node in nodes:
             if not self.has(node):
-                file = self._files[node.inode] = OpenFile(node)
+                file = self._files.get(node.inode) or self._files.setdefault(node.inode, OpenFile(node))
                 file.readers += 1
                 file.fetching = trio.Event()
                 held[file] = None
@@ -236,7 +266,9 @@ class Opener:
         """End what was fetched with others; where it did not come and somebody waits for it, it is fetched alone."""
         if file.fetching is not None:
             file.fetching.set()
-        if error is not None and file.is_wanted and not file.is_broken:
+        if error is not None and file.beginning is not None and not file.is_demanded:
+            file.fetching = None  # nobody has read beyond its header
+        elif error is not None and file.is_wanted and not file.is_broken:
             self._fetch(file)
         elif error is not None:
             file.fail(error)
@@ -262,6 +294,9 @@ class Opener:
         The view is good until the next step of the loop.
         """
         self._resident.discard(file.inode)
+        octets = None if file.beginning is None else file.beginning.read(offset, length)
+        if octets is not None:
+            return memoryview(octets)
         with contextlib.suppress(IntegrityError):  # `read` meets it again, and mends it
             return file.read_at_once(offset, length)
         return None
@@ -269,13 +304,34 @@ class Opener:
     async def read(self, file: OpenFile, offset: int, length: int) -> bytes:
         """Give plaintext, short at the end of the file only; a damaged cache is mended by one fresh fetch."""
         self._resident.discard(file.inode)
-        await file.wait_until_taken()
+        octets = None if file.beginning is None else file.beginning.read(offset, length)
+        if octets is not None:
+            return octets
+        if file.is_header_only and not file.is_demanded:
+            self._nursery.start_soon(self._guard, file, self._bring_body, file, (), None)
+        file.is_demanded = True
+        await self._wait_for_body(file)
         begun_with = file.ciphertext
         try:
             return await file.read(offset, length)
         except IntegrityError as error:
             await self._mend(file, begun_with, error)
             return await file.read(offset, length)
+
+    async def _wait_for_body(self, file: OpenFile) -> None:
+        """Wait until it can be read; what is not there within the deadline fails for all who have it open.
+
+        The kernel repeats a READ that failed: it shall not wait as long again.
+        """
+        if file.sealed is not None or not file.is_demanded:
+            await file.wait_until_taken()
+            return
+        with trio.move_on_after(self._deadline) as patience:
+            await file.wait_until_taken()
+        if patience.cancelled_caught:
+            message = f"{file.guid} did not arrive within {self._deadline:g} s; the recall goes on, open it again"
+            await self._fail(file, RecallTimedOutError(message))
+            file.refuse_failed()
 
     async def revoke(self, inode: int, guid: Guid | None) -> None:
         """Stop everyone who reads a file; who opens it next asks the hospital."""
@@ -292,6 +348,7 @@ class Opener:
         if guid is not None:
             self._keys.forget(guid)
             self._cache.discard(guid)
+            self._headers.forget(guid)
 
     def forget(self, inode: int) -> None:
         """Know that the kernel has dropped an inode and its pages."""
@@ -341,21 +398,59 @@ class Opener:
                 return
 
     async def _bring(self, file: OpenFile, siblings: Sequence[Guid]) -> None:
-        """Bring one file to its readers, from the cache where it is there and sound."""
+        """Bring one file to its readers: from the cache, or else its header, or else all of it."""
+        if file.fetching is None and file.guid not in self._cache and await self._bring_header(file, siblings):
+            return
+        await self._bring_body(file, siblings, self._push_first)
+        self._note(file, "pushed to the kernel")
+        file.ready.set()
+
+    async def _bring_header(self, file: OpenFile, siblings: Sequence[Guid]) -> bool:
+        """Bring what the hospital keeps of a file's header; False where the whole file has to be asked for.
+
+        Whatever goes wrong here goes wrong there, too, and is told then.
+        """
+        self._nursery.start_soon(self._guard, file, self._prepare, file, siblings)
+        try:
+            header = await self._headers.find(file.guid, siblings)
+            if header is None or file.fetching is not None:
+                return False
+            unsealer = await self._keys.unlock(headers.lock_of(file.guid, header), siblings)
+            beginning = headers.unseal(unsealer, header, file.size)
+        except (MdmfsError, ValueError) as error:
+            log.info("a header is not to be had by itself", guid=str(file.guid), reason=str(error))
+            self._headers.forget(file.guid)
+            return False
+        await trio.to_thread.run_sync(file.begin_with, beginning, self._pages)
+        self._note(file, "header pushed to the kernel")
+        file.ready.set()
+        return True
+
+    async def _bring_body(
+        self,
+        file: OpenFile,
+        siblings: Sequence[Guid],
+        push: Callable[[OpenFile], Awaitable[None]] | None,
+    ) -> None:
+        """Bring all of a file, from the cache where it is there and sound, and push what is pushed before open returns.
+
+        Who reads beyond a header has READs pending already, and nothing is pushed.
+        """
+        file.note_body()
         found = self._cache.open(file.guid, file.size) if file.fetching is None else None
         if found is None:
             await self._bring_anew(file, siblings)
-            await self._push_first(file)
         else:
             file.adopt(found[0])
             try:
                 await self._unlock(file, *found, siblings)
-                await self._push_first(file)
+                await (file.check_end() if push is None else push(file))
             except IntegrityError as error:
                 await self._mend(file, found[0], error)
-                await self._push_first(file)
-        self._note(file, "pushed to the kernel")
-        file.ready.set()
+            else:
+                return
+        if push is not None:
+            await push(file)
 
     async def _bring_anew(self, file: OpenFile, siblings: Sequence[Guid] = ()) -> None:
         """Fetch; what arrives goes to disk while the shares are collected and the first readers read."""

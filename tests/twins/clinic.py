@@ -26,6 +26,7 @@ from mdmfs.hospital.registration.deposit import deposit
 from mdmfs.hospital.registration.harvest import Harvest, Harvests
 from mdmfs.hospital.release.audit import Audit, Event, records_of
 from mdmfs.hospital.release.escrow import Seal, verifier
+from mdmfs.hospital.release.headers import Headers
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import quarantine, release
 from mdmfs.hospital.release.staging import StagedObject, Staging
@@ -103,6 +104,7 @@ class Clinic:
         self.issuer = "AMC"
         self.required = 2
         self.staging_bytes = 2**30
+        self.headers_bytes = 2**24
         self.deadline = SECONDS
         self.has_metadata = False
 
@@ -114,6 +116,7 @@ class Clinic:
             stack.callback(audit.close)
             nursery = await stack.enter_async_context(trio.open_nursery())
             hospital = self._hospital(audit, nursery)
+            stack.callback(hospital.headers.close)
             await hospital.store.write(functools.partial(make_project_directories, hospital=hospital))
             recalls = Recalls(
                 {"main": (self.pacs, 2)},
@@ -130,6 +133,7 @@ class Clinic:
             nursery.cancel_scope.cancel()
 
     def _hospital(self, audit: Audit, nursery: trio.Nursery) -> Hospital:
+        headers = Headers(self.folder / "headers", self.headers_bytes)
         project = Project(
             PROJECT, PROJECT_LFN, self.policy, project_acl(), ("main",), self.inclusion, self.until, self.partial
         )
@@ -149,6 +153,7 @@ class Clinic:
             threshold=2,
             required=self.required,
             staging=Staging(self.folder / "staging", self.staging_bytes),
+            headers=headers,
             audit=audit,
             outbox=Bell(),
             feed=Feed(self.store),

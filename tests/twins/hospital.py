@@ -15,6 +15,7 @@ from mdmfs.model.errors import MdmfsError, NoSuchFileError, PeerUnreachableError
 from mdmfs.model.locality import Locality
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.sealing.header import FileKey, ObjectContext, Role
+from mdmfs.sealing.layout import prefix_pieces
 from mdmfs.sealing.seal import seal
 from mdmfs.wire.bundle import Event, Piece
 from mdmfs.wire.keystores import Keystores
@@ -26,6 +27,7 @@ from mdmfs.wire.messages import (
     Node,
     NodeKind,
     SealedBeginning,
+    SealedHeader,
     Totals,
 )
 from mdmfs.worker.hospital import Beginning
@@ -34,6 +36,7 @@ from tests.twins.octets import octets
 
 KEYSTORES = ("k1", "k2", "k3")
 ROOT = Lfn.parse("/grid/medical")
+HEADER_LENGTH = 1000
 REGISTERED = 1_500_000_000.25
 
 
@@ -140,6 +143,11 @@ class TwinHospital:
         self.fetches = 0
         self.staged: list[Guid] = []
         """What was asked to be brought online."""
+        self.has_headers = False
+        """Whether prefix objects were made at registration."""
+        self.swapped_headers: dict[Guid, Guid] = {}
+        """Whose prefix object is given for another's."""
+        self.header_questions: list[list[Guid]] = []
         self.listings = 0
         self.descriptions = 0
         self._inodes = itertools.count(2)
@@ -244,7 +252,7 @@ class TwinHospital:
             guid=guid.octets,
             inode=file.inode,
             size=len(file.plaintext),
-            header_length=min(1000, len(file.plaintext)),
+            header_length=min(HEADER_LENGTH, len(file.plaintext)),
             sha256=hashlib.sha256(file.plaintext).digest(),
             generation=file.generation,
             threshold=2,
@@ -283,6 +291,21 @@ class TwinHospital:
         """See ``Hospital``."""
         await self._answer()
         return [f"# file: {lfn}\nuser::rwxa-\n"]
+
+    async def headers(self, guids: Sequence[Guid]) -> list[SealedHeader]:
+        """See ``Hospital``."""
+        self.header_questions.append(list(guids))
+        await self._answer()
+        return [self._header(self.files.get(self.swapped_headers.get(guid, guid))) for guid in guids]
+
+    def _header(self, file: TwinFile | None) -> SealedHeader:
+        if file is None or not self.has_headers or self.refusal is not None:
+            return SealedHeader()
+        pieces = prefix_pieces(len(file.plaintext), min(HEADER_LENGTH, len(file.plaintext)))
+        octets_ = b"".join(file.plaintext[piece.offset : piece.offset + piece.length] for piece in pieces)
+        context = ObjectContext(Role.PREFIX, file.guid, file.generation, len(octets_))
+        with FileKey(file.key) as key:
+            return SealedHeader(seal(octets_, key, context, secrets.token_bytes(24)), file.generation, 2)
 
     @contextlib.asynccontextmanager
     async def fetch(self, guid: Guid, *, beginning: Beginning | None = None) -> AsyncIterator[TwinDownload]:

@@ -14,6 +14,7 @@ from mdmfs.wire.messages import (
     CHANGES_PATH,
     DESCRIBE_PATH,
     GENERATION_HEADER,
+    HEADERS_PATH,
     LIST_PATH,
     READ_ACL_PATH,
     SEALED_PATH,
@@ -22,11 +23,13 @@ from mdmfs.wire.messages import (
     AclTexts,
     AskBundle,
     AskChanges,
+    AskHeaders,
     AskTotals,
     Describe,
     ListDirectory,
     ReadAcl,
     SealedBeginning,
+    SealedHeaders,
 )
 from mdmfs.wire.service import Reply, Request, Service, StreamReply
 from mdmfs.worker.hospital import Beginning
@@ -54,6 +57,7 @@ class HospitalOnTheWire:
                 ("POST", READ_ACL_PATH): self._acl,
                 ("GET", SEALED_PATH): self._sealed,
                 ("POST", BUNDLE_PATH): self._bundle,
+                ("POST", HEADERS_PATH): self._headers,
             },
         )
 
@@ -74,6 +78,10 @@ class HospitalOnTheWire:
 
     async def _acl(self, request: Request) -> Reply:
         return Reply(AclTexts(await self.twin.acl(Lfn.parse((await request.read(ReadAcl)).lfn))))
+
+    async def _headers(self, request: Request) -> Reply:
+        asked = await request.read(AskHeaders)
+        return Reply(SealedHeaders(await self.twin.headers([Guid(octets) for octets in asked.guids])))
 
     async def _sealed(self, request: Request) -> StreamReply:
         self.callers.append(request.principal.dn)

@@ -117,7 +117,7 @@ class Task:
     def _note_change(self, guids: Sequence[Guid]) -> None:
         """Let what is sealed under old keys go, and wake who tells keystores and mounts."""
         for guid in guids:
-            self._hospital.staging.discard(guid)
+            self._hospital.discard(guid)
         self._changed += len(guids)
         self._hospital.outbox.ring()
         self._hospital.feed.bell.ring()

@@ -49,7 +49,7 @@ async def end_some(hospital: Hospital) -> int:
         await hospital.audit.record(AuditRecord(time=now, event=Event.DESTRUCTION, guid=str(guid)))
     await hospital.store.write(lambda tx: amends.destroy(tx, guids, now))
     for guid in guids:
-        hospital.staging.discard(guid)
+        hospital.discard(guid)
     hospital.outbox.ring()
     hospital.feed.bell.ring()
     log.info("ended", files=len(guids))

@@ -56,7 +56,7 @@ async def put_away_moved(hospital: Hospital, key: SeriesKey) -> int:
     if guids:
         hospital.feed.bell.ring()
         for guid in guids:
-            hospital.staging.discard(guid)
+            hospital.discard(guid)
         outcome = Reason.MOVED_PATIENT.value
         await hospital.audit.record(
             AuditRecord(time=now, event=Event.QUARANTINE, project=key.project, outcome=outcome, count=len(guids))

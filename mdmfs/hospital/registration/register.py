@@ -39,6 +39,7 @@ from mdmfs.hospital.registration.naming import SeriesNames, harmless, instance_l
 from mdmfs.hospital.registration.settled import is_half_anew, missing_of, rules_of
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.release.escrow import FIRST_GENERATION, Deposit, NewKey, key_entries, make_key, random_guid
+from mdmfs.hospital.release.headers import Beginning
 from mdmfs.hospital.release.render import Admission, Admit, Rendering, measure
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import InstanceRecord, SeriesKey, SubjectRow
@@ -151,9 +152,9 @@ class Registration:
     async def take(self, incoming: IncomingInstance) -> int:
         """Measure one instance and give its size; 0 where it is refused, which is remembered with its reason."""
         admission = _Admission(self._admit)
-        rendering = Rendering(incoming, admission)
+        rendering, beginning = Rendering(incoming, admission), Beginning()
         try:
-            rendition = await measure(rendering, self.project.policy.digest)
+            rendition = await measure(rendering, self.project.policy.digest, beginning)
         except RefusedError as refused:
             if not self.is_foreign:
                 self._refused += 1
@@ -161,7 +162,7 @@ class Registration:
             return 0
         header, subject = admission.admitted
         self._names = self._names or names_of(header, subject, rendering.deidentification.study_date)
-        self._batch.append(self._measured(header, rendition, subject.id, rendering.published_header))
+        self._batch.append(self._measured(header, rendition, subject.id, rendering.published_header, beginning))
         if len(self._batch) >= BATCH:
             await self.flush()
         return rendition.size
@@ -172,6 +173,9 @@ class Registration:
         if not batch:
             return
         lfn = await self._hospital.store.write(lambda tx: self._remember(tx, batch))
+        await self._hospital.headers.put(
+            [(item.guid, item.key.generation, item.key.sealed_beginning) for item in batch]
+        )
         self._registered += len(batch)
         self._octets += sum(item.rendition.size for item in batch)
         self._hospital.outbox.ring()
@@ -229,7 +233,12 @@ class Registration:
         )
 
     def _measured(
-        self, header: IdentifiedHeader, rendition: Rendition, subject: SubjectId, published: bytes
+        self,
+        header: IdentifiedHeader,
+        rendition: Rendition,
+        subject: SubjectId,
+        published: bytes,
+        beginning: Beginning,
     ) -> Measured:
         guid = random_guid()
         instance = InstanceRecord(
@@ -242,7 +251,8 @@ class Registration:
             class_uid=header.sop_class,
             transfer_syntax=header.transfer_syntax,
         )
-        key = make_key(guid, self._hospital.keystores.names, self._hospital.threshold)
+        octets = beginning.octets(rendition.size, rendition.header_length)
+        key = make_key(guid, self._hospital.keystores.names, self._hospital.threshold, beginning=octets)
         return Measured(
             guid, harmless(header.instance_number, header), instance, rendition, key, self._attributes(published)
         )

@@ -127,7 +127,7 @@ class Rerendering:
             await hospital.audit.record(*records)
             await hospital.store.write(lambda tx: amends.destroy(tx, old, now))
             for guid in old:
-                hospital.staging.discard(guid)
+                hospital.discard(guid)
             hospital.outbox.ring()
             hospital.feed.bell.ring()
             self.destroyed += len(old)

@@ -28,6 +28,8 @@ class Event(enum.StrEnum):
     BEGIN = "begin"
     """The log was begun."""
     RELEASE = "release"
+    HEADER = "header"
+    """The header of a file was let out, with what is read along with it, and no pixels to speak of."""
     CACHED_OPENS = "cached-opens"
     """A mount says that it has opened a file from its own cache, so many times."""
     REFUSAL = "refusal"

@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from mdmfs.hospital.durable import own_secret
+from mdmfs.hospital.release.headers import seal_beginning
 from mdmfs.model.errors import StoreError, WrongKeyError
 from mdmfs.model.names import GUID_SIZE, Guid
 from mdmfs.sealing.header import FileKey
@@ -45,12 +46,27 @@ class NewKey:
     check: bytes
     shares: Mapping[str, bytes] = dataclasses.field(repr=False)
     """For each keystore its share record."""
+    generation: int = FIRST_GENERATION
+    sealed_beginning: bytes = dataclasses.field(default=b"", repr=False)
+    """The file's prefix object; empty where none was asked for."""
 
 
-def make_key(guid: Guid, keystores: Sequence[str], threshold: int, generation: int = FIRST_GENERATION) -> NewKey:
-    """Draw a file key, split it for the keystores, x in their order, and forget it."""
+def make_key(
+    guid: Guid,
+    keystores: Sequence[str],
+    threshold: int,
+    generation: int = FIRST_GENERATION,
+    *,
+    beginning: bytes = b"",
+) -> NewKey:
+    """Draw a file key, split it for the keystores, x in their order, and forget it.
+
+    ``beginning`` is sealed with it: the plaintext of the file's prefix object.
+    """
     with FileKey.from_random(secrets.token_bytes(SECRET_SIZE)) as key:
-        return split_key(key, guid, keystores, threshold, generation)
+        new = split_key(key, guid, keystores, threshold, generation)
+        sealed = seal_beginning(beginning, key, guid, generation) if beginning else b""
+    return dataclasses.replace(new, sealed_beginning=sealed)
 
 
 def split_key(key: FileKey, guid: Guid, keystores: Sequence[str], threshold: int, generation: int) -> NewKey:
@@ -66,7 +82,7 @@ def split_key(key: FileKey, guid: Guid, keystores: Sequence[str], threshold: int
         coefficients=secrets.token_bytes((threshold - 1) * SECRET_SIZE),
     )
     named = {name: share.encode() for name, share in zip(keystores, shares, strict=True)}
-    return NewKey(guid, key_check(secret, guid, generation), named)
+    return NewKey(guid, key_check(secret, guid, generation), named, generation)
 
 
 def key_check(secret: bytes | memoryview, guid: Guid, generation: int) -> bytes:

@@ -33,7 +33,7 @@ async def note_lost(hospital: Hospital, guids: Sequence[Guid], cause: LossCause)
 
     await hospital.store.write(put)
     for guid in news:
-        hospital.staging.discard(guid)
+        hospital.discard(guid)
         await hospital.audit.record(
             AuditRecord(time=record.when, event=Event.LOSS, guid=str(guid), outcome=cause.value)
         )

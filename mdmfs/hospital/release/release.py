@@ -26,6 +26,7 @@ from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import BusyError, InstanceChangedError, InstanceLostError, MdmfsError, RecallTimedOutError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
+from mdmfs.wire.messages import SealedHeader
 
 
 async def release(  # noqa: PLR0913 what is known of the one who asks
@@ -106,6 +107,43 @@ async def release_all(  # noqa: PLR0913 as release
                 yield place, outcome
         for late in arrivals.expected:
             yield late, _late(guids[late], recalls.deadline)
+
+
+async def release_headers(
+    principal: Principal, guids: Sequence[Guid], hospital: Hospital, *, address: str, purpose: str = ""
+) -> list[SealedHeader]:
+    """Let out the headers that are at hand, of the files that the principal may have; an empty one for every other.
+
+    Decided and recorded as a release is, and nothing is given before that is on disk. Why there is none, he hears who
+    opens the file. Raises ``StoreError`` if the decisions cannot be recorded.
+    """
+    decisions = decide(principal, guids, hospital)
+    standing = {place: decision for place, decision in enumerate(decisions) if isinstance(decision, Standing)}
+    wanted = [(guids[place], decision.source.file.generation) for place, decision in standing.items()]
+    found = dict(zip(standing, await hospital.headers.find(wanted), strict=True))
+    records = [
+        msgspec.structs.replace(
+            _record(principal, guids[place], hospital, address, Event.HEADER, _deciding(standing[place].granted)),
+            uid=standing[place].source.uid,
+            project=standing[place].project.name,
+            purpose=purpose,
+            ahead=place > 0,
+        )
+        for place, sealed in found.items()
+        if sealed
+    ]
+    if records:
+        await hospital.audit.record(*records)
+    if not all(holds_still(decision, hospital) for decision in standing.values()):
+        decisions = decide(principal, guids, hospital)
+    headers = []
+    for place, decision in enumerate(decisions):
+        sealed, before = found.get(place, b""), standing.get(place)
+        if sealed and before and isinstance(decision, Standing):
+            headers.append(SealedHeader(sealed, before.source.file.generation, before.source.file.threshold))
+        else:
+            headers.append(SealedHeader())
+    return headers
 
 
 async def admit(principal: Principal, guid: Guid, hospital: Hospital, *, address: str) -> None:

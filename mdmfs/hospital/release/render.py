@@ -19,6 +19,7 @@ from mdmfs.hospital.deid.policy import Policy
 from mdmfs.hospital.deid.pseudonyms import Subject
 from mdmfs.hospital.deid.residue import Publishable, ResidueGate
 from mdmfs.hospital.dicom.pacs import IncomingInstance
+from mdmfs.hospital.release.headers import Beginning
 from mdmfs.model.errors import InstanceChangedError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import SEGMENT_SIZE, Buffer
@@ -127,14 +128,19 @@ async def _fed(gate: ResidueGate, octets: Buffer) -> list[Publishable]:
     return await trio.to_thread.run_sync(gate.feed, octets, limiter=_LARGE)
 
 
-async def measure(rendering: Rendering, policy: bytes) -> Rendition:
-    """Take a whole rendering in and give what it is; nothing of it is kept. Raises what ``Rendering`` raises."""
+async def measure(rendering: Rendering, policy: bytes, keeping: Beginning | None = None) -> Rendition:
+    """Take a whole rendering in and give what it is; nothing is kept of it but what ``keeping`` keeps.
+
+    Raises what ``Rendering`` raises.
+    """
     size = 0
     whole, header = hashlib.sha256(), hashlib.sha256()
     digests = bytearray()
     async with contextlib.aclosing(rendering.segments()) as segments:
         async for segment in segments:
             header.update(segment[: max(0, rendering.deidentification.header_length - size)])
+            if keeping is not None:
+                keeping.feed(segment, rendering.deidentification.header_length)
             whole.update(segment)
             # most files have one segment, and its digest is the file's
             digests += whole.digest() if size == 0 else hashlib.sha256(segment).digest()

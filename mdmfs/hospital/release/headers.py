@@ -1,0 +1,164 @@
+"""Headers: of each file its prefix object (design decision 5), sealed at registration, served without a recall.
+
+They are a convenience, and bounded: what was registered longest ago makes room, and where there is none for a file, its
+opening causes a recall. They lie in an LMDB environment of their own, so that a full disk here costs the store nothing.
+Of a file that is gone, or has a new key, none is served from the moment on which that is decided; the row goes soon
+after. Ciphertext only.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import secrets
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import lmdb
+import structlog
+import trio
+
+from mdmfs.model.errors import StoreError
+from mdmfs.model.names import Guid
+from mdmfs.sealing.header import FileKey, ObjectContext, Role
+from mdmfs.sealing.layout import PAGE_SIZE, SALT_SIZE, SEGMENT_SIZE, Buffer, prefix_pieces
+from mdmfs.sealing.seal import seal
+
+SPARE_BYTES: Final = 64 * 2**20
+"""Of the map, beyond the limit: LMDB writes anew what it changes."""
+EVICTED_AT_ONCE: Final = 256
+_GENERATION: Final = struct.Struct(">I")
+_NUMBER: Final = struct.Struct(">Q")
+
+log = structlog.get_logger()
+
+
+class Beginning:
+    """Keeps, of a plaintext that goes by in segments, what its prefix object holds."""
+
+    def __init__(self) -> None:
+        self._front = b""
+        self._last_page = b""
+
+    def feed(self, segment: memoryview, header_length: int) -> None:
+        """Take the next segment; the header's length is known with the first."""
+        if not self._front:
+            front, *_ = prefix_pieces(2 * SEGMENT_SIZE, header_length)
+            self._front = bytes(segment[: front.length])
+        self._last_page = bytes(segment[(len(segment) - 1) // PAGE_SIZE * PAGE_SIZE :])
+
+    def octets(self, size: int, header_length: int) -> bytes:
+        """Give the plaintext of the prefix object; empty where the header is too long to be kept."""
+        front, *last = prefix_pieces(size, header_length)
+        if front.length > len(self._front):
+            return b""
+        return self._front[: front.length] + (self._last_page[-last[0].length :] if last else b"")
+
+
+def seal_beginning(octets: Buffer, key: FileKey, guid: Guid, generation: int) -> bytes:
+    """Seal what ``Beginning`` kept."""
+    context = ObjectContext(Role.PREFIX, guid, generation, len(octets))
+    return seal(octets, key, context, secrets.token_bytes(SALT_SIZE))
+
+
+class Headers:
+    """All prefix objects of a hospital, by GUID and key generation."""
+
+    def __init__(self, directory: pathlib.Path, limit: int) -> None:
+        """Open a directory of mode 0700 for ``limit`` bytes of them; raises ``StoreError``."""
+        self._limit = limit
+        self._gone: set[Guid] = set()
+        self._news = trio.Event()
+        self._threads = trio.CapacityLimiter(1)
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            directory.chmod(0o700)
+            self._environment = lmdb.open(
+                str(directory), map_size=limit + limit // 4 + SPARE_BYTES, max_dbs=2, mode=0o600, metasync=False
+            )
+            self._objects = self._environment.open_db(b"objects")
+            self._order = self._environment.open_db(b"order")
+        except (OSError, lmdb.Error) as error:
+            message = f"the headers in {directory} cannot be opened: {error}; they may be deleted, and are made anew"
+            raise StoreError(message) from error
+
+    async def put(self, objects: Sequence[tuple[Guid, int, bytes]]) -> None:
+        """Keep objects with the generations of their keys, and drop older ones for them.
+
+        Where that fails, they are not kept, and the log says why.
+        """
+        wanted = [one for one in objects if one[2]]
+        if wanted:
+            await self._write(wanted)
+
+    async def find(self, wanted: Sequence[tuple[Guid, int]]) -> list[bytes]:
+        """Give the objects of these files and generations; an empty one where there is none."""
+        found = await trio.to_thread.run_sync(self._find, wanted)
+        return [b"" if guid in self._gone else octets for (guid, _), octets in zip(wanted, found, strict=True)]
+
+    def discard(self, guid: Guid) -> None:
+        """Serve no object of a file any more; its row goes as soon as ``run`` comes to it."""
+        self._gone.add(guid)
+        self._news.set()
+
+    async def run(self) -> None:
+        """Delete what was discarded, for ever."""
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Delete what was discarded, now."""
+        gone = set(self._gone)
+        if await self._write((), gone):
+            self._gone -= gone
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._environment.close()
+
+    async def _write(self, objects: Sequence[tuple[Guid, int, bytes]], gone: Iterable[Guid] = ()) -> bool:
+        try:
+            await trio.to_thread.run_sync(self._change, objects, gone, limiter=self._threads)
+        except lmdb.Error as error:
+            log.warning("headers cannot be kept or deleted", reason=str(error))
+            return False
+        return True
+
+    def _find(self, wanted: Sequence[tuple[Guid, int]]) -> list[bytes]:
+        found = []
+        with self._environment.begin(db=self._objects) as rows:
+            for guid, generation in wanted:
+                value = rows.get(guid.octets) or b""
+                is_it = value[: _GENERATION.size] == _GENERATION.pack(generation)
+                found.append(value[_GENERATION.size :] if is_it else b"")
+        return found
+
+    def _change(self, objects: Sequence[tuple[Guid, int, bytes]], gone: Iterable[Guid]) -> None:
+        with self._environment.begin(write=True) as rows:
+            for guid in gone:
+                rows.delete(guid.octets, db=self._objects)
+            with rows.cursor(self._order) as cursor:
+                number = _NUMBER.unpack(cursor.key())[0] if cursor.last() else 0
+            for number_, (guid, generation, octets) in enumerate(objects, number + 1):
+                rows.put(guid.octets, _GENERATION.pack(generation) + octets, db=self._objects)
+                rows.put(_NUMBER.pack(number_), guid.octets, db=self._order, append=True)
+        while self._used() > self._limit and self._evict():
+            pass
+
+    def _used(self) -> int:
+        with self._environment.begin() as rows:
+            stat = rows.stat(self._objects)
+        return int(stat["psize"]) * int(stat["overflow_pages"] + stat["leaf_pages"] + stat["branch_pages"])
+
+    def _evict(self) -> bool:
+        """Drop those registered longest ago; False where none is left."""
+        with self._environment.begin(write=True) as rows, rows.cursor(self._order) as cursor:
+            is_any = bool(cursor.first())
+            for _ in range(EVICTED_AT_ONCE):
+                if not cursor.key():
+                    break
+                rows.delete(cursor.value(), db=self._objects)
+                cursor.delete()
+        return is_any

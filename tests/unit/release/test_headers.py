@@ -1,0 +1,156 @@
+"""Headers: made at registration, let out like files, without a recall; gone with the file or its key, and bounded."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import trio
+
+from mdmfs.access.acl import Right
+from mdmfs.hospital.keys import amends
+from mdmfs.hospital.registration.ending import end_some
+from mdmfs.hospital.release.escrow import verifier
+from mdmfs.hospital.release.headers import Beginning, Headers
+from mdmfs.model.errors import MalformedMessageError
+from mdmfs.model.identity import Principal
+from mdmfs.model.names import Guid
+from mdmfs.sealing.header import ObjectContext, Role
+from mdmfs.sealing.layout import CHUNK_SIZE, PAGE_SIZE, SEGMENT_SIZE, plain_size, prefix_pieces
+from mdmfs.sealing.unseal import unseal
+from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.messages import HEADERS_PATH, MAX_HEADERS, AskHeaders, SealedHeader, SealedHeaders
+from tests.twins.clinic import PROJECT_LFN, READER, SECONDS, STRANGER, Clinic, OpenClinic, add_entry, slices
+from tests.twins.keystores import principal
+from tests.twins.octets import octets
+from tests.twins.records import guid_of
+
+LISTER = principal("/DC=org/DC=demo/CN=lister")
+DAY = 86_400.0
+
+
+async def asked(hospital: OpenClinic, guids: Sequence[Guid], who: Principal = READER) -> list[SealedHeader]:
+    """Ask for headers, as a mount does."""
+    answer = await hospital.told(HEADERS_PATH, AskHeaders([guid.octets for guid in guids], "a test"), who)
+    assert isinstance(answer, SealedHeaders)
+    return answer.headers
+
+
+async def opened(hospital: OpenClinic, guid: Guid, header: SealedHeader) -> bytes:
+    """Unseal a header with the shares that the keystores give the reader."""
+    file = hospital.hospital.store.read(lambda tx: tx.catalogue.file(guid))
+    assert file is not None
+    clients = {name: twin.as_seen_by(READER) for name, twin in hospital.clinic.keystores.items()}
+    keystores = Keystores(clients, hospital.nursery)
+    verify = verifier(guid, file.generation, file.key_check)
+    async with keystores.collecting([guid], deadline=trio.current_time() + SECONDS) as gathering:
+        with await gathering.key(guid, verify, threshold=header.threshold) as key:
+            size = plain_size(len(header.sealed))
+            return unseal(header.sealed, key, ObjectContext(Role.PREFIX, guid, header.generation, size))
+
+
+async def test_a_header_is_what_the_file_begins_and_ends_with_and_costs_no_recall(tmp_path: Path) -> None:
+    """Byte for byte, and recorded as a header."""
+    async with Clinic(tmp_path, slices((1, 2, 3))).open() as hospital:
+        await hospital.harvest()
+        guids = list(hospital.files().values())
+        before = hospital.clinic.pacs.recalls
+        headers = await asked(hospital, guids)
+        assert hospital.clinic.pacs.recalls == before
+        told = hospital.audited()[-3:]
+        assert [(line["event"], line["guid"], line["purpose"], line.get("ahead", False)) for line in told] == [
+            ("header", str(guid), "a test", place > 0) for place, guid in enumerate(guids)
+        ]
+        for guid, header in zip(guids, headers, strict=True):
+            file = hospital.hospital.store.read(lambda tx, guid=guid: tx.catalogue.file(guid))
+            assert file is not None
+            whole = await hospital.read(guid)
+            pieces = prefix_pieces(len(whole), file.rendition.header_length)
+            expected = b"".join(whole[piece.offset : piece.offset + piece.length] for piece in pieces)
+            assert await opened(hospital, guid, header) == expected
+
+
+async def test_who_may_not_read_a_file_gets_no_header_of_it(tmp_path: Path) -> None:
+    """A stranger, who may only list, and whoever asks for what is not there: all get the same."""
+    async with Clinic(tmp_path, slices((1, 2))).open() as hospital:
+        await hospital.harvest()
+        await add_entry(hospital, PROJECT_LFN, LISTER, Right.TRAVERSE)
+        guids = list(hospital.files().values())
+        recorded = len(hospital.audited())
+        for who in (STRANGER, LISTER):
+            assert await asked(hospital, [*guids, guid_of(77)], who) == [SealedHeader()] * 3
+        assert len(hospital.audited()) == recorded
+        with pytest.raises(MalformedMessageError):
+            await asked(hospital, [guid_of(number) for number in range(MAX_HEADERS + 1)])
+
+
+async def test_a_header_goes_with_its_file(tmp_path: Path) -> None:
+    """When the project ends, the row too, not only the right to it."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        guids = list(hospital.files().values())
+        assert all(header.sealed for header in await asked(hospital, guids))
+        clinic.now += 2 * DAY
+        assert await end_some(hospital.hospital) == 2
+        assert not any(header.sealed for header in await asked(hospital, guids))
+        kept = [(guid, 1) for guid in guids]
+        assert not any(await hospital.hospital.headers.find(kept))
+        await hospital.hospital.headers.flush()
+        assert not any(await hospital.hospital.headers.find(kept))
+
+
+async def test_a_header_under_an_old_key_is_none(tmp_path: Path) -> None:
+    """After a rotation the file opens by a recall."""
+    async with Clinic(tmp_path, slices((1, 2))).open() as hospital:
+        await hospital.harvest()
+        guids = list(hospital.files().values())
+        rotate = functools.partial(amends.rotate, hospital=hospital.hospital, guids=guids[:1])
+        await hospital.hospital.store.write(rotate)
+        headers = await asked(hospital, guids)
+        assert [bool(header.sealed) for header in headers] == [False, True]
+
+
+async def test_headers_outlive_the_daemon_and_the_oldest_make_room(tmp_path: Path) -> None:
+    """By order of registration; what was discarded does not come back."""
+    headers = Headers(tmp_path, 600 * 20_480)
+    for begin in range(0, 1000, 50):
+        await headers.put([(guid_of(number), 1, octets(20_000, str(number))) for number in range(begin, begin + 50)])
+    headers.discard(guid_of(999))
+    await headers.flush()
+    headers.close()
+    headers = Headers(tmp_path, 600 * 20_480)
+    found = await headers.find([(guid_of(number), 1) for number in range(1000)])
+    kept = [number for number, sealed in enumerate(found) if sealed]
+    assert 300 < len(kept) <= 600
+    assert kept == list(range(kept[0], 999))
+    assert all(found[number] == octets(20_000, str(number)) for number in kept)
+    assert (tmp_path / "data.mdb").stat().st_blocks * 512 < 20 * 2**20
+    headers.close()
+
+
+@pytest.mark.parametrize(
+    "size", [1, PAGE_SIZE, CHUNK_SIZE, CHUNK_SIZE + 1, SEGMENT_SIZE, SEGMENT_SIZE + 7, 2 * SEGMENT_SIZE]
+)
+@pytest.mark.parametrize("header_length", [1, 9_000, 100_000])
+def test_a_beginning_is_kept_while_the_plaintext_goes_by(size: int, header_length: int) -> None:
+    """In segments, whose memory serves again."""
+    plain, length = octets(size, "plain"), min(header_length, size)
+    beginning, buffer = Beginning(), memoryview(bytearray(SEGMENT_SIZE))
+    for begin in range(0, size, SEGMENT_SIZE):
+        segment = plain[begin : begin + SEGMENT_SIZE]
+        buffer[: len(segment)] = segment
+        beginning.feed(buffer[: len(segment)], length)
+    pieces = prefix_pieces(size, length)
+    assert beginning.octets(size, length) == b"".join(plain[it.offset : it.offset + it.length] for it in pieces)
+
+
+def test_a_header_longer_than_a_segment_is_not_kept() -> None:
+    """It is part of its file, and no more."""
+    plain = octets(2 * SEGMENT_SIZE, "plain")
+    beginning = Beginning()
+    for begin in (0, SEGMENT_SIZE):
+        beginning.feed(memoryview(plain)[begin : begin + SEGMENT_SIZE], SEGMENT_SIZE)
+    assert beginning.octets(len(plain), SEGMENT_SIZE) == b""

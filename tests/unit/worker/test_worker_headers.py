@@ -1,0 +1,238 @@
+"""Header first: open brings the header alone, the first read beyond it the rest, and nothing is ever short."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import structlog.testing
+import trio
+import trio.testing
+
+from mdmfs.model.errors import AccessDeniedError, RecallTimedOutError
+from mdmfs.sealing.layout import CHUNK_SIZE, PAGE_SIZE
+from mdmfs.wire.messages import MAX_HEADERS, Node, NodeKind
+from mdmfs.worker.cache.store import CiphertextCache
+from mdmfs.worker.headers import Headers
+from mdmfs.worker.keys.ring import KeyRing
+from mdmfs.worker.opening import Opener
+from tests.twins.hospital import REGISTERED, TwinFile, TwinHospital, unreachable
+from tests.twins.octets import octets
+from tests.unit.worker.test_worker_opening import KernelTwin
+
+DEADLINE = 20.0
+THREAD_SECONDS = 0.03
+SIZES = [300_000, CHUNK_SIZE, CHUNK_SIZE + 1, 2 * CHUNK_SIZE, 100 * PAGE_SIZE, 3, 10 * 2**20 + 5]
+
+
+class Site:
+    """A worker without FUSE, whose hospital made headers at registration."""
+
+    def __init__(self, hospital: TwinHospital, cache: CiphertextCache, opener: Opener, kernel: KernelTwin) -> None:
+        self.hospital = hospital
+        self.cache = cache
+        self.opener = opener
+        self.kernel = kernel
+
+    def nodes(self) -> list[Node]:
+        """Give all files in order."""
+        return [
+            Node(f"{place}", file.inode, NodeKind.FILE, len(file.plaintext), REGISTERED, guid.octets)
+            for place, (guid, file) in enumerate(self.hospital.files.items())
+        ]
+
+    def file(self, place: int) -> TwinFile:
+        """Give one file."""
+        return list(self.hospital.files.values())[place]
+
+    async def read(self, place: int, offset: int, length: int) -> bytes:
+        """Open, read, close."""
+        opened = await self.opener.open(self.nodes()[place])
+        try:
+            return await self.opener.read(opened, offset, length)
+        finally:
+            self.opener.close(opened)
+
+
+@pytest.fixture
+async def site(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Site]:
+    """Make a hospital with files of many sizes, and a worker."""
+    hospital = TwinHospital()
+    hospital.has_headers = True
+    for place, size in enumerate(SIZES):
+        hospital.add_file(f"/grid/medical/a/{place}.dcm", octets(size, str(place)))
+    with structlog.testing.capture_logs():
+        keystores = await hospital.open_keystores(nursery)
+        cache = CiphertextCache(tmp_path, 2**30)
+        await cache.load()
+        kernel = KernelTwin()
+        ring = KeyRing(lambda: keystores, deadline=DEADLINE)
+        yield Site(hospital, cache, Opener(hospital, cache, ring, kernel, nursery, deadline=DEADLINE), kernel)
+
+
+@pytest.mark.parametrize("place", range(len(SIZES)))
+async def test_the_header_and_the_last_page_are_there_without_a_recall(site: Site, place: int) -> None:
+    """In the page cache when open returns, and given again where the kernel has dropped them."""
+    file = site.file(place)
+    opened = await site.opener.open(site.nodes()[place])
+    for offset, pushed in site.kernel.pages[file.inode].items():
+        assert file.plaintext[offset : offset + len(pushed)] == pushed
+        assert offset % PAGE_SIZE == 0
+    size = len(file.plaintext)
+    assert await site.opener.read(opened, 0, 8192) == file.plaintext[:8192]
+    last = (size - 1) // PAGE_SIZE * PAGE_SIZE
+    assert await site.opener.read(opened, last, PAGE_SIZE) == file.plaintext[last:]
+    assert await site.opener.read(opened, size, 100) == b""
+    site.opener.close(opened)
+    assert site.hospital.fetches == 0
+
+
+@pytest.mark.parametrize("place", range(len(SIZES)))
+async def test_what_lies_beyond_is_fetched_by_the_first_read_and_never_short(site: Site, place: int) -> None:
+    """Whatever range is asked for."""
+    file = site.file(place)
+    size = len(file.plaintext)
+    opened = await site.opener.open(site.nodes()[place])
+    for offset in (0, 1, CHUNK_SIZE - 1, CHUNK_SIZE, size // 2, size - PAGE_SIZE - 1, size - 1):
+        begin = max(0, offset)
+        assert await site.opener.read(opened, begin, 3 * CHUNK_SIZE) == file.plaintext[begin : begin + 3 * CHUNK_SIZE]
+    site.opener.close(opened)
+    assert site.hospital.fetches <= 1
+
+
+async def test_many_who_read_beyond_cause_one_fetch(site: Site) -> None:
+    """Of one handle and of others."""
+    opened = [await site.opener.open(site.nodes()[0]) for _ in range(3)]
+    found: list[bytes] = []
+
+    async def read(place: int) -> None:
+        found.append(await site.opener.read(opened[place % 3], 100_000, 10))
+
+    async with trio.open_nursery() as nursery:
+        for place in range(9):
+            nursery.start_soon(read, place)
+    assert found == [site.file(0).plaintext[100_000:100_010]] * 9
+    assert site.hospital.fetches == 1
+    for file in opened:
+        site.opener.close(file)
+
+
+async def test_siblings_headers_come_in_one_question(site: Site) -> None:
+    """And who opens them then asks nobody."""
+    nodes = site.nodes()
+    site.opener.close(await site.opener.open(nodes[0], nodes[1:]))
+    assert [len(question) for question in site.hospital.header_questions] == [len(SIZES)]
+    for node in nodes[1:]:
+        site.opener.close(await site.opener.open(node))
+    assert len(site.hospital.header_questions) == 1
+    assert site.hospital.fetches == 0
+
+
+async def test_a_prefetch_of_a_file_that_is_open_by_its_header_serves_its_reader(site: Site) -> None:
+    """He need not ask for it again."""
+    node = site.nodes()[0]
+    opened = await site.opener.open(node)
+    assert not site.opener.has(node)
+    await site.opener.prefetch([node])
+    assert site.opener.has(node)
+    assert await site.opener.read(opened, 100_000, 10) == site.file(0).plaintext[100_000:100_010]
+    site.opener.close(opened)
+    assert site.hospital.fetches == 1
+
+
+async def test_the_body_is_heard_of_when_it_is_wanted(site: Site) -> None:
+    """Once: who reads headers has nothing fetched ahead for him."""
+    heard: list[int] = []
+    opened = await site.opener.open(site.nodes()[0], on_body=lambda: heard.append(1))
+    await site.opener.read(opened, 0, 100)
+    assert not heard
+    await site.opener.read(opened, 200_000, 100)
+    await site.opener.read(opened, 250_000, 100)
+    assert heard == [1]
+    site.opener.close(opened)
+
+
+async def test_a_hospital_without_headers_is_asked_for_the_whole_as_ever(site: Site) -> None:
+    """And not for the header again each time."""
+    site.hospital.has_headers = False
+    for _ in range(3):
+        assert await site.read(0, 0, 100) == site.file(0).plaintext[:100]
+    assert len(site.hospital.header_questions) == 1
+    assert site.hospital.fetches == 1
+
+
+async def test_a_header_that_is_another_files_is_no_header(site: Site) -> None:
+    """Whoever swapped them: it is not used, and the whole file is asked for."""
+    first, second = site.file(0), site.file(1)
+    site.hospital.swapped_headers[first.guid] = second.guid
+    assert await site.read(0, 0, 100) == first.plaintext[:100]
+    assert site.hospital.fetches == 1
+
+
+async def test_a_denied_reader_gets_no_header(site: Site) -> None:
+    """The keystores decide about headers as about files."""
+    for twin in site.hospital.keystores.values():
+        twin.failure = lambda: AccessDeniedError("decided: no")
+    with pytest.raises(AccessDeniedError):
+        await site.read(0, 0, 100)
+    assert not site.kernel.pages
+
+
+async def test_a_revoked_reader_gets_no_more_of_the_header(site: Site) -> None:
+    """Not from memory either; the next open asks the hospital."""
+    file = site.file(0)
+    opened = await site.opener.open(site.nodes()[0])
+    await site.opener.revoke(file.inode, file.guid)
+    with pytest.raises(AccessDeniedError):
+        await site.opener.read(opened, 0, 10)
+    site.opener.close(opened)
+    assert not site.kernel.pages
+    site.hospital.refusal = lambda: AccessDeniedError("no longer")
+    with pytest.raises(AccessDeniedError):
+        await site.opener.open(site.nodes()[0])
+
+
+async def test_a_lease_that_lapsed_takes_the_header_along(site: Site) -> None:
+    """When it is held again the file reads on."""
+    opened = await site.opener.open(site.nodes()[0])
+    site.opener.suspend()
+    assert opened.beginning is None
+    site.opener.resume()
+    assert await site.opener.read(opened, 0, 10) == site.file(0).plaintext[:10]
+    site.opener.close(opened)
+
+
+async def test_a_recall_that_takes_too_long_fails_for_the_handle_and_not_again(
+    site: Site, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The kernel repeats a READ that failed; another open may succeed."""
+    autojump_clock.autojump_threshold = THREAD_SECONDS
+    site.hospital.recall_seconds = DEADLINE + 10
+    opened = await site.opener.open(site.nodes()[0])
+    with pytest.raises(RecallTimedOutError):
+        await site.opener.read(opened, 200_000, 10)
+    begun = trio.current_time()
+    for _ in range(3):
+        with pytest.raises(RecallTimedOutError):
+            await site.opener.read(opened, 200_000, 10)
+    assert trio.current_time() - begun < 1
+    site.opener.close(opened)
+    site.hospital.recall_seconds = 0
+    assert await site.read(0, 200_000, 10) == site.file(0).plaintext[200_000:200_010]
+
+
+async def test_a_dead_hospital_is_told_as_ever(site: Site) -> None:
+    """An outage is no missing header."""
+    site.hospital.failure = unreachable
+    with pytest.raises(type(unreachable())):
+        await site.read(0, 0, 10)
+
+
+async def test_headers_are_bounded_and_asked_for_some_at_a_time(site: Site) -> None:
+    """Those not used for longest go; no question is larger than the hospital answers."""
+    headers = Headers(site.hospital, limit=50_000)
+    guids = list(site.hospital.files)
+    await headers.find(guids[0], guids * 20)
+    assert all(len(question) <= MAX_HEADERS for question in site.hospital.header_questions)
+    assert sum(len(kept.sealed) for guid in guids if (kept := headers.held(guid))) <= 50_000
