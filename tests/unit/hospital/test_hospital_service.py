@@ -31,6 +31,7 @@ from mdmfs.wire.messages import (
     DESCRIBE_PATH,
     HARVEST_PATH,
     HARVEST_PROGRESS_PATH,
+    HEADERS_PATH,
     LIST_PATH,
     MAX_BUNDLE,
     SEALED_PATH,
@@ -38,6 +39,7 @@ from mdmfs.wire.messages import (
     AskBundle,
     AskChanges,
     AskHarvest,
+    AskHeaders,
     AskTotals,
     Changes,
     Describe,
@@ -421,6 +423,7 @@ async def test_every_route_refuses_a_stranger_or_tells_him_nothing(tmp_path: Pat
             HARVEST_PROGRESS_PATH: AskHarvest(PROJECT),
             f"{SEALED_PATH}{guid}": b"",
             BUNDLE_PATH: AskBundle([guid.octets]),
+            HEADERS_PATH: AskHeaders([guid.octets]),
         }
         assert {path for _, path in hospital.face.routes} == {
             SEALED_PATH if path.startswith(SEALED_PATH) else path for path in messages
@@ -436,6 +439,6 @@ async def test_every_route_refuses_a_stranger_or_tells_him_nothing(tmp_path: Pat
                 continue
             assert isinstance(answer, Reply)
             told[path] = msgspec.msgpack.encode(answer.message)
-        assert set(told) == {TOTALS_PATH, CHANGES_PATH, BUNDLE_PATH}
+        assert set(told) == {TOTALS_PATH, CHANGES_PATH, BUNDLE_PATH, HEADERS_PATH}
         assert NoSuchFileError.code.encode() in told[BUNDLE_PATH]
         assert not any(guid.octets in octets or b"sub-" in octets for octets in told.values())

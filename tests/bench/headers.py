@@ -1,0 +1,64 @@
+"""Scanning headers with pydicom through the mount, of a series never recalled, beside recalling all of its pixels."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import pydicom
+import trio
+
+from mdmfs.cli.harvest import harvest_project
+from mdmfs.demo.site import PROJECT, READER
+from mdmfs.hospital.configuration import HospitalConfiguration
+from tests.bench._chain import chain, timed
+from tests.bench._frame import Bench, Measured
+
+INSTANCES = 5000
+RECALLED = 400
+"""So many are read whole, since all of them would take minutes."""
+AGAIN = 3
+BAR_AGAIN = 0.8
+
+
+def measure() -> Measured:
+    """Compare the time for an instance's header by itself with that for an instance; no recall is allowed for it."""
+    with chain(INSTANCES) as site, tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        trio.run(harvest_project, HospitalConfiguration.read(site.site.hospital_file), PROJECT)
+        site.processes.start_mount(READER, site.mountpoint)
+        files = site.files()
+        assert len(files) == INSTANCES
+        first = timed(lambda: _scan(files)) / INSTANCES
+        recalls = _released(site.site.hospital_directory)
+        again = statistics.median(timed(lambda: _scan(files)) for _ in range(AGAIN)) / INSTANCES
+        whole = timed(lambda: [path.read_bytes() for path in files[:RECALLED]]) / RECALLED
+        plain = [Path(name) / path.name for path in files[:RECALLED]]
+        for copy, path in zip(plain, files, strict=False):
+            copy.write_bytes(path.read_bytes())
+        _scan(plain)
+        beside = statistics.median(timed(lambda: _scan(plain)) for _ in range(AGAIN)) / RECALLED
+    if recalls:
+        sys.exit(f"{recalls} instances were recalled for their headers")
+    rows = [
+        ("headers, never recalled", f"{first * 1e6:.0f}", "no recall"),
+        ("the same with all pixels", f"{whole * 1e6:.0f}", ""),
+        ("headers again", f"{again * 1e6:.0f}", ""),
+        ("headers in a plain directory", f"{beside * 1e6:.0f}", f"ratio {beside / again:.2f} (bar {BAR_AGAIN})"),
+    ]
+    return Measured((f"{INSTANCES} instances", "us each", ""), rows, whole / first)
+
+
+def _scan(files: list[Path]) -> None:
+    for path in files:
+        assert pydicom.dcmread(path, stop_before_pixels=True).Rows
+
+
+def _released(hospital: Path) -> int:
+    """Count what the audit log says was let out whole."""
+    return sum(path.read_text().count('"event":"release"') for path in hospital.glob("audit*.jsonl"))
+
+
+BENCH = Bench(measure, bar=10)
+"""The bar counts for the first ratio; the second stands in the table."""
