@@ -202,8 +202,10 @@ class Opener:
             places.append("page cache")
         if Guid(node.guid) in self._cache:
             places.append("cache of the mount, sealed")
-        elif node.inode in self._files:
+        elif self.has(node):
             places.append("on its way to the cache")
+        elif self._headers.held(Guid(node.guid)):
+            places.append("its header in memory, sealed")
         where = ", ".join(places) or "not on this node"
         story = self._stories.get(node.inode)
         steps = "" if story is None else story.told()

@@ -53,7 +53,7 @@ def kind_of(event: Event) -> Kind:  # noqa: PLR0911 a table that the type checke
     match event:
         case Event.BEGIN:
             return Kind("110100", "E", "110120")
-        case Event.RELEASE:
+        case Event.RELEASE | Event.HEADER:
             return Kind("110106", "R")
         case Event.REFUSAL:
             return Kind("110106", "R", outcome=MINOR_FAILURE)

@@ -15,7 +15,7 @@ from mdmfs.model.errors import MalformedNameError, NoSuchFileError
 from mdmfs.model.identity import Dn
 from mdmfs.model.names import Guid, Lfn
 
-READINGS: Final = frozenset({Event.RELEASE, Event.CACHED_OPENS, Event.REFUSAL})
+READINGS: Final = frozenset({Event.RELEASE, Event.HEADER, Event.CACHED_OPENS, Event.REFUSAL})
 
 
 @dataclasses.dataclass(slots=True)

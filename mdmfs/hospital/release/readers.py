@@ -9,7 +9,7 @@ from typing import Final
 from mdmfs.hospital.release.audit import Event, records_of
 from mdmfs.wire.messages import Reader
 
-_GIVEN: Final = frozenset({Event.RELEASE, Event.CACHED_OPENS})
+_GIVEN: Final = frozenset({Event.RELEASE, Event.HEADER, Event.CACHED_OPENS})
 
 
 def readers_of(log: pathlib.Path, guids: Collection[str]) -> list[Reader]:
