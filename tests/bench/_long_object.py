@@ -25,6 +25,9 @@ ROWS = 2048
 FRAME_BYTES = 2 * ROWS * ROWS
 _PIXEL_DATA = b"\xe0\x7f\x10\x00OW\0\0"
 
+ALTERED_BEFORE_END = 64 * 2**10
+"""The very last page is served as it was registered, with the header."""
+
 
 class FirstByte(NamedTuple):
     """What had happened when the first byte was read."""
@@ -82,12 +85,12 @@ class LongObject:
                 length += len(octets)
         return length
 
-    def alter_last_byte(self) -> None:
-        """Change the object where it is held."""
+    def alter_near_the_end(self) -> None:
+        """Change a byte of the object where it is held."""
         with self.held.open("r+b") as file:
-            file.seek(-1, os.SEEK_END)
+            file.seek(-ALTERED_BEFORE_END, os.SEEK_END)
             last = file.read(1)
-            file.seek(-1, os.SEEK_END)
+            file.seek(-ALTERED_BEFORE_END, os.SEEK_END)
             file.write(bytes([last[0] ^ 1]))
 
     def forget(self) -> None:

@@ -22,7 +22,7 @@ def test_a_long_object_is_read_while_it_arrives_and_refused_where_it_was_altered
         assert long.cached()
         resident = [long.resident(name) for name in ("hospital", f"mount-{READER}")]
         assert max(resident) < 300 * 2**20
-        long.alter_last_byte()
+        long.alter_near_the_end()
         long.forget()
         with pytest.raises(OSError, match="Input/output") as refused:
             long.read_all()
