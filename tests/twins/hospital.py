@@ -141,7 +141,7 @@ class TwinHospital:
         self.prefetched: list[Guid] = []
         """What was fetched before anybody asked for it."""
         self.fetches = 0
-        self.staged: list[Guid] = []
+        self.brought_online: list[Guid] = []
         """What was asked to be brought online."""
         self.has_headers = False
         """Whether prefix objects were made at registration."""
@@ -285,7 +285,7 @@ class TwinHospital:
     async def stage(self, guids: Sequence[Guid]) -> None:
         """See ``Hospital``."""
         await self._answer()
-        self.staged += guids
+        self.brought_online += guids
 
     async def acl(self, lfn: Lfn) -> list[str]:
         """See ``Hospital``."""
