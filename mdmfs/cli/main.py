@@ -2,60 +2,72 @@
 
 from __future__ import annotations
 
-import pathlib
+import importlib
 import sys
 from typing import Final
 
 import click
 
-from mdmfs.cli.audit import audit
-from mdmfs.cli.daemons import hospitald, keystored, metadatad
-from mdmfs.cli.deidentify import deidentify_files
-from mdmfs.cli.demonstration import demo
-from mdmfs.cli.doctor import doctor
-from mdmfs.cli.facl import getfacl, setfacl
-from mdmfs.cli.find import find
-from mdmfs.cli.harvest import harvest
-from mdmfs.cli.identify import identify
-from mdmfs.cli.initiation import init
-from mdmfs.cli.keys import keys
 from mdmfs.cli.logs import log_to_standard_error
-from mdmfs.cli.mount import mount, umount
-from mdmfs.cli.policy import policy
-from mdmfs.cli.quarantine import quarantine
-from mdmfs.cli.reconcile import reconcile, subject
-from mdmfs.cli.record import record
-from mdmfs.cli.renewal import rerender, withdraw
-from mdmfs.cli.shelf import shelf
-from mdmfs.cli.stage import stage
-from mdmfs.cli.unseal import inspect, unseal
-from mdmfs.cli.why import why
 from mdmfs.model.errors import MdmfsError
 from mdmfs.wire.outline import outline
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
-FILE: Final = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
+MODULES: Final = {
+    "audit": "audit",
+    "deidentify": "deidentify",
+    "demo": "demonstration",
+    "doctor": "doctor",
+    "find": "find",
+    "getfacl": "facl",
+    "harvest": "harvest",
+    "hospitald": "hospitald",
+    "init": "initiation",
+    "inspect": "unseal",
+    "keys": "keys",
+    "keystored": "keystored",
+    "metadatad": "metadatad",
+    "mount": "mount",
+    "policy": "policy",
+    "quarantine": "quarantine",
+    "reconcile": "reconcile",
+    "record": "record",
+    "rerender": "renewal",
+    "setfacl": "facl",
+    "shelf": "shelf",
+    "stage": "stage",
+    "subject": "subject",
+    "umount": "mount",
+    "unseal": "unseal",
+    "why": "why",
+    "withdraw": "renewal",
+}
+"""The module of each command."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """Imports the module of a command when it is asked for: a worker's mount loads nothing of a hospital."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name all commands."""
+        return sorted({*MODULES, *super().list_commands(ctx)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Give a command; None where there is none of that name."""
+        if cmd_name in MODULES and cmd_name not in self.commands:
+            for command in vars(importlib.import_module(f"mdmfs.cli.{MODULES[cmd_name]}")).values():
+                if isinstance(command, click.Command) and command.name == cmd_name:
+                    self.add_command(command)
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="mdmfs")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What is logged.")
 def cli(log_level: str) -> None:
     """Medical images of hospital PACSs as files on grid worker nodes."""
     log_to_standard_error(log_level)
-
-
-_COMMANDS: Final = (
-    *(init, hospitald, keystored, harvest, reconcile, rerender, withdraw, subject, quarantine),
-    *(keys, shelf, audit, doctor),
-    *(mount, umount, getfacl, setfacl, why, stage, inspect, unseal),
-    *(metadatad, find, record),
-    *(policy, deidentify_files, demo),
-)
-subject.add_command(identify)
-for _command in _COMMANDS:
-    cli.add_command(_command)
 
 
 def main() -> None:

@@ -122,7 +122,10 @@ def example(text: str) -> str:
 
 def commands(group: click.Group, above: str) -> Iterator[tuple[str, click.Command]]:
     """Give every command that does something, as it is typed, with its arguments."""
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None, name
         if isinstance(command, click.Group):
             yield from commands(command, f"{above} {name}")
         else:

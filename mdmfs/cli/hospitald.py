@@ -1,0 +1,21 @@
+"""``mdmfs hospitald``: the hospital's daemon."""
+
+from __future__ import annotations
+
+import pathlib
+
+import click
+
+from mdmfs.cli.daemons import run_until_told
+from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.hospital.daemon import run_hospital
+from mdmfs.wire.metrics import serving_metrics
+
+
+@click.command()
+@click.argument("configuration", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
+def hospitald(configuration: pathlib.Path) -> None:
+    """Serve a hospital's images to the grid."""
+    settings = HospitalConfiguration.read(configuration)
+    with serving_metrics(settings.hospital.metrics):
+        run_until_told(run_hospital, settings)

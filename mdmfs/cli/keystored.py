@@ -1,0 +1,21 @@
+"""``mdmfs keystored``: a keystore's daemon."""
+
+from __future__ import annotations
+
+import pathlib
+
+import click
+
+from mdmfs.cli.daemons import run_until_told
+from mdmfs.keystore.configuration import KeystoreConfiguration
+from mdmfs.keystore.service import run_keystore
+from mdmfs.wire.metrics import serving_metrics
+
+
+@click.command()
+@click.argument("configuration", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
+def keystored(configuration: pathlib.Path) -> None:
+    """Keep one share of each key."""
+    settings = KeystoreConfiguration.read(configuration)
+    with serving_metrics(settings.metrics):
+        run_until_told(run_keystore, settings)

@@ -1,0 +1,21 @@
+"""``mdmfs metadatad``: the daemon of the metadata zone."""
+
+from __future__ import annotations
+
+import pathlib
+
+import click
+
+from mdmfs.cli.daemons import run_until_told
+from mdmfs.metadata.configuration import MetadataConfiguration
+from mdmfs.metadata.service import run_metadata
+from mdmfs.wire.metrics import serving_metrics
+
+
+@click.command()
+@click.argument("configuration", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
+def metadatad(configuration: pathlib.Path) -> None:
+    """Let a hospital's images be found by their attributes."""
+    settings = MetadataConfiguration.read(configuration)
+    with serving_metrics(settings.metrics):
+        run_until_told(run_metadata, settings)

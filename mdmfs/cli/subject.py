@@ -1,0 +1,72 @@
+"""``mdmfs subject``: follow what a hospital did to its patients, and the way back to one."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import TextIO
+
+import click
+import trio
+
+from mdmfs.cli.hospital import CONFIGURATION, ask, asking
+from mdmfs.cli.identify import identify
+from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.model.errors import ConfigurationError
+from mdmfs.wire.messages import MERGE_PATH, Merged, MergeSubjects
+
+
+@click.group()
+def subject() -> None:
+    """See to who is who. CONFIGURATION is the hospital's; its daemon must run."""
+
+
+subject.add_command(identify)
+
+
+@subject.command()
+@click.argument("configuration", type=CONFIGURATION)
+@click.argument("project")
+@click.option(
+    "--from", "source", type=click.File(encoding="utf-8"), default="-", help="A file; default: standard input."
+)
+@click.option("--dry-run", "is_dry", is_flag=True, help="Only say what would be done.")
+def merge(configuration: pathlib.Path, project: str, source: TextIO, *, is_dry: bool) -> None:
+    """Follow the hospital where it has merged patients: what was put away for that is shown again.
+
+    Each merge is two lines: 'patient ID^^^ISSUER', and below it 'into ID^^^ISSUER'. Patients are never arguments:
+    those are seen by everybody on the machine.
+    """
+    merges = read_merges(source.read().splitlines())
+    done = trio.run(_merge, HospitalConfiguration.read(configuration), project, merges, is_dry)
+    for one in done:
+        kept = "" if one.subject == one.continues else f"; new images come as sub-{one.continues}"
+        would = "would be shown" if is_dry else "shown"
+        click.echo(f"sub-{one.subject}: {one.series} series {would} again{kept}")
+
+
+def read_merges(lines: Sequence[str]) -> list[tuple[str, str]]:
+    """Read pairs of lines; raises ``ConfigurationError`` that names a line by its number and not by what it says."""
+    told = [(number, line.strip()) for number, line in enumerate(lines, 1)]
+    told = [(number, line) for number, line in told if line and not line.startswith("#")]
+    merges = []
+    for (number, first), (_, second) in zip(told[::2], [*told[1::2], (0, "")], strict=False):
+        if not first.startswith("patient ") or not second.startswith("into "):
+            message = f"line {number}: a merge is a line 'patient ID^^^ISSUER' and below it a line 'into ID^^^ISSUER'"
+            raise ConfigurationError(message)
+        merges.append((first.removeprefix("patient "), second.removeprefix("into ")))
+    if not merges:
+        message = "nothing to merge was given"
+        raise ConfigurationError(message)
+    return merges
+
+
+async def _merge(
+    configuration: HospitalConfiguration,
+    project: str,
+    merges: Sequence[tuple[str, str]],
+    is_dry: bool,  # noqa: FBT001
+) -> list[Merged]:
+    async with asking(configuration) as client:
+        questions = [MergeSubjects(project, patient, into, is_dry) for patient, into in merges]
+        return [await ask(client, MERGE_PATH, question, Merged) for question in questions]
