@@ -176,14 +176,6 @@ async def test_who_leaves_early_leaves_a_port_that_works(scene: Scene) -> None:
     assert len(sealed) == sealed_size(SIZE)
 
 
-async def test_the_purpose_of_a_prefetch_is_told(scene: Scene) -> None:
-    """So that the audit log can say that no program has asked for the file."""
-    async with scene.port.fetch(scene.file.guid, is_prefetch=True) as download:
-        await take(download)
-    await scene.fetch()
-    assert scene.twin.prefetched == [scene.file.guid]
-
-
 async def test_an_outage_is_an_outage_whatever_is_asked(scene: Scene) -> None:
     """And never a missing name."""
     scene.twin.failure = unreachable
