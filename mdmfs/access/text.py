@@ -96,7 +96,8 @@ def parse_names(text: str) -> AclText:
 
 def format_time(seconds: float) -> str:
     """Write a time as ISO 8601, UTC, in whole seconds."""
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    told = dt.datetime.fromtimestamp(seconds, dt.UTC).replace(microsecond=0, tzinfo=None)
+    return f"{told.isoformat()}Z"  # strftime writes years before 1000 with fewer digits than strptime reads
 
 
 def _lines(prefix: str, entries: Iterable[Entry]) -> list[str]:

@@ -10,11 +10,11 @@ import pytest
 from mdmfs.demo.site import READER
 from tests.bench._long_object import FRAME_BYTES, long_object
 
-FRAMES = 3
+FRAMES = 8
 
 
 def test_a_long_object_is_read_while_it_arrives_and_refused_where_it_was_altered(tmp_path: Path) -> None:
-    """Of 24 MiB the first byte comes before the PACS has read the last; nothing stays of an altered one."""
+    """Of 64 MiB the first pixels come before the PACS has read the last; nothing stays of an altered one."""
     with long_object(tmp_path, FRAMES) as long:
         first = long.read_first_byte()
         assert first.sent < long.pixels

@@ -54,6 +54,13 @@ def test_what_is_written_is_read_again(entries: tuple[Entry, ...], defaults: tup
     assert parse_acl(",".join(text.splitlines())) == AclText(entries, defaults)
 
 
+@pytest.mark.parametrize("end", ["0027-01-31T12:00:00Z", "2027-01-31T12:00:00Z"])
+def test_an_end_is_written_as_it_was_read(end: str) -> None:
+    """Also one of a year with less than four digits, which somebody has mistyped."""
+    text = format_acl(Acl(OWNER, tuple(parse_acl(f"user:{JANE}:rx@{end}").entries)))
+    assert end in text
+
+
 def test_getfacls_form_is_understood() -> None:
     """Short kinds, comments, what a mask takes away, ends."""
     text = f"# file: x\n# owner: y\n\nu::rwxa\nu:{JANE}:rw---\t#effective:r----\ng:/v/g:rx@2027-01-15T08:00:00Z\nm::r\n"
