@@ -90,8 +90,6 @@ def keep_chosen(walk: Walk, element: Element, rule: Rule) -> bytes:
         vr = b"SS" if walk.is_signed and b"SS" in rule.choice else b"US"
         if b"OW" in rule.choice and element[3] - element[2] > NUMBER_SIZES[b"US"]:
             vr = b"OW"
-    if len(value) % NUMBER_SIZES[b"US"]:
-        raise RefusedError(Reason.MALFORMED, element[0])
     return encode(head(element[0], vr), value)
 
 

@@ -18,6 +18,7 @@ Head: TypeAlias = tuple[int, bytes, int, int]
 ReadHead: TypeAlias = Callable[[Octets, int, int], Head | None]
 
 UNDEFINED: Final = 0xFFFFFFFF
+_UNDEFINED_OCTETS: Final = b"\xff\xff\xff\xff"
 MAX_DEPTH: Final = 32
 
 HEAD_SIZE: Final = 8
@@ -76,11 +77,14 @@ def read_elements(octets: Octets, position: int, stop: int, read_head: ReadHead,
 
 
 def read_sequence(element: Element, octets: Octets, read_head: ReadHead, depth: int = 0) -> Element:
-    """Give an element its items if it is a sequence; items of VR UN are in Implicit VR (PS3.5 section 6.2.2)."""
+    """Give an element its items if it is a sequence; items of VR UN are in Implicit VR (PS3.5 section 6.2.2).
+
+    An undefined length makes any UN a sequence, whatever PS3.6 says of its tag: no name in it may pass for a number.
+    """
     tag, vr, start, stop, _ = element
     if vr == b"SQ":
         return tag, vr, start, stop, _read_items(octets, start, stop, read_head, depth + 1)
-    if vr == b"UN" and tag in SEQUENCES:
+    if vr == b"UN" and (tag in SEQUENCES or octets[start - 4 : start] == _UNDEFINED_OCTETS):
         return tag, b"SQ", start, stop, _read_items(octets, start, stop, read_implicit_head, depth + 1)
     return element
 

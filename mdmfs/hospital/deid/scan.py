@@ -86,7 +86,7 @@ class Scanner:
             self.pixels = head
         else:
             self._open.append((False, undefined_encoding(tag, vr, self._read_head)))
-            self.elements.append((tag, vr, start, start, None))
+            self.elements.append((tag, vr or b"SQ", start, start, None))
 
     def _step_inside(self, octets: Octets, limit: int) -> bool:
         """Step over an item, an element or a delimiter inside a value of undefined length."""

@@ -86,6 +86,7 @@ def test_getfacls_form_is_understood() -> None:
         "mask:/O=x/CN=a:r",
         "user:nothing:r",
         "user:/O=x/CN=a:rx@tomorrow",
+        "user:/O=x/CN=a:rx@2027-02-30T08:00:00Z",
         "user::r@2027-01-15T08:00:00Z",
         "user:/O=x/CN=a:rx user:/O=x/CN=b",
         "x" * (MAX_TEXT + 1),

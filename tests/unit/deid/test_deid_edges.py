@@ -15,7 +15,7 @@ from mdmfs.hospital.deid.codestream import Form
 from mdmfs.hospital.deid.csa import rewrite
 from mdmfs.hospital.deid.decode import open_decoder
 from mdmfs.hospital.deid.deidentify import DeidentifiedPiece, Part
-from mdmfs.hospital.deid.elements import MAX_DEPTH, read_elements, read_explicit_head
+from mdmfs.hospital.deid.elements import HEAD_SIZES, MAX_DEPTH, read_elements, read_explicit_head
 from mdmfs.hospital.deid.encode import encode, encode_items, head
 from mdmfs.hospital.deid.explain import Effect, explain
 from mdmfs.hospital.deid.header import IdentifiedHeader, IncomingHeader
@@ -102,9 +102,26 @@ def test_numbers_that_are_none_are_refused(element: bytes) -> None:
 
 
 def test_odd_bytes_in_place_of_a_chosen_number_are_refused() -> None:
-    """Values of US or SS have an even number of bytes even where the element came as OW."""
+    """Values of US or SS have an even number of bytes even where the element came as OB."""
     lut = head(0x00281101, b"OB") + b"\0\0" + (3).to_bytes(4, "little") + b"abc"
     assert reason_of(with_elements(lut)) is Reason.MALFORMED
+
+
+@pytest.mark.parametrize("tag", [0x00189073, 0x00280106, 0x00280120, 0x00281101])
+def test_a_sequence_of_undefined_length_in_place_of_a_number_goes(tag: int) -> None:
+    """As UN, or in Implicit VR: no VR says that it is one, its length does; and a name may stand in it."""
+    name = b"\x10\0\0\x10" + (14).to_bytes(4, "little") + b"Janet Dijkstra"
+    items = OPEN + ITEM + OPEN + name + b"\xfe\xff\x0d\xe0\0\0\0\0" + SEQUENCE_END
+    assert b"Dijkstra" not in deidentified(with_elements(head(tag, b"UN") + b"\0\0" + items))
+    implicit = {known: implicitly(element) for known, element in elements_of_example().items()}
+    out = deidentified(part10(implicit | {tag: struct.pack("<HH", tag >> 16, tag & 0xFFFF) + items}, IMPLICIT.encode()))
+    assert b"Dijkstra" not in out
+
+
+def implicitly(element: bytes) -> bytes:
+    """Write an element in Implicit VR."""
+    value = element[HEAD_SIZES[element[4:6]] :]
+    return element[:4] + len(value).to_bytes(4, "little") + value
 
 
 def test_a_number_with_spaces_around_is_that_number() -> None:
