@@ -223,11 +223,23 @@ class FileSystem:
         reads = self._reads[opened.inode]
         reads.append(wanted)
         try:
-            return await self._lease.held(lambda: self._opener.read(opened, offset, length))
+            return await self._lease.held(lambda: self._read(handle, offset, length))
         finally:
             reads.remove(wanted)
             if not reads:
                 self._reads.pop(opened.inode, None)
+
+    async def _read(self, handle: int, offset: int, length: int) -> bytes:
+        """Read from what the handle stands for; a file that broke because nobody could be reached is opened anew."""
+        opened = self._files[handle]
+        if opened.is_out_of_reach:
+            fresh = await self._opener.open(self._file(opened.inode))
+            if self._files.get(handle) is opened:
+                self._files[handle] = fresh
+                self._opener.close(opened)
+            else:  # another read of this handle was quicker, or it was closed
+                self._opener.close(fresh)
+        return await self._opener.read(self._files[handle], offset, length)
 
     def read_at_once(self, handle: int, offset: int, length: int) -> memoryview | None:
         """Read as ``read``, where nothing has to be waited for; else None. Good until the next step of the loop."""

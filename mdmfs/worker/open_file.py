@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from mdmfs.model.errors import AccessDeniedError, IntegrityError, MdmfsError
+from mdmfs.model.errors import AccessDeniedError, IntegrityError, MdmfsError, PeerUnreachableError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.header import ObjectContext, Role
 from mdmfs.sealing.layout import (
@@ -98,6 +98,11 @@ class OpenFile:
     def is_complete(self) -> bool:
         """Whether all of the sealed object is here."""
         return self._ciphertext is not None and self._ciphertext.is_complete
+
+    @property
+    def is_out_of_reach(self) -> bool:
+        """Whether it broke because somebody could not be reached: opened anew, it may be read on."""
+        return isinstance(self._failure, PeerUnreachableError)
 
     @property
     def is_broken(self) -> bool:

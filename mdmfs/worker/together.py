@@ -98,14 +98,15 @@ class FetchingTogether:
 
     async def _take(self, place: int, octets: memoryview) -> None:
         file, (ciphertext, seal) = self._left[place], self._arriving[place]
-        with file.in_use():
+        with file.in_use():  # so that it stays open until it is kept, should its last reader leave meanwhile
             await write_through(ciphertext, octets, self._cache)
-        if ciphertext.is_complete and place in self._left:
+            if not ciphertext.is_complete or place not in self._left:
+                return
             if file.is_spoiled:
                 file.refuse_failed()
             self._cache.keep(ciphertext, seal)
-            del self._arriving[place]
-            self._end(place, None)
+        del self._arriving[place]
+        self._end(place, None)
 
     def _end(self, place: int, error: MdmfsError | None) -> None:
         file = self._left.pop(place)
