@@ -1,7 +1,8 @@
-"""Opening one cold slice through the mount, to its first byte, beside pynetdicom's bare C-GET of one slice."""
+"""Opening one cold slice through the mount, to its first pixels, beside pynetdicom's bare C-GET of one slice."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import trio
@@ -15,6 +16,8 @@ from tests.bench._frame import Bench, Measured
 OPENS = 50
 FAR = 7
 """Between two opens: neighbours would be brought along."""
+BEHIND_HEADER = 2**18
+"""The header comes without a recall; here are pixels."""
 
 
 def measure() -> Measured:
@@ -29,17 +32,17 @@ def measure() -> Measured:
         trio.run(harvest_project, HospitalConfiguration.read(site.site.hospital_file), PROJECT)
         site.processes.start_mount(READER, site.mountpoint)
         files = site.files()
-        ours = median([lambda number=number: _first_byte(files[number - 1]) for number in numbers])
+        ours = median([lambda number=number: _first_pixel(files[number - 1]) for number in numbers])
     rows = [
         ("pynetdicom, C-GET of one slice", f"{theirs * 1e3:.1f}"),
-        ("mdmfs, open and first byte", f"{ours * 1e3:.1f}"),
+        ("mdmfs, open and first pixel", f"{ours * 1e3:.1f}"),
     ]
     return Measured(("median of 50", "ms"), rows, ours / theirs)
 
 
-def _first_byte(path: Path) -> None:
+def _first_pixel(path: Path) -> None:
     with path.open("rb", buffering=0) as file:
-        assert file.read(1)
+        assert os.pread(file.fileno(), 1, BEHIND_HEADER)
 
 
 BENCH = Bench(measure, bar=1.2, at_most=True)
