@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +30,8 @@ _PIXEL_DATA = b"\xe0\x7f\x10\x00OW\0\0"
 ALTERED_BEFORE_END = 64 * 2**10
 """The very last page is served as it was registered, with the header."""
 
+PACS_RUNS, PACS_HALTS = 0.002, 0.02
+"""Seconds at a time, under `slow_pacs`."""
 
 BEHIND_HEADER = 2**20
 """The header comes without a recall; here are pixels."""
@@ -73,6 +77,25 @@ class LongObject:
     def register(self) -> None:
         """Harvest it."""
         trio.run(harvest_project, HospitalConfiguration.read(self.site.hospital_file), PROJECT)
+
+    @contextlib.contextmanager
+    def slow_pacs(self) -> Iterator[None]:
+        """Let the PACS run for a tenth of the time only, so that who reads from it keeps up on any machine."""
+        pacs, over = self.processes.pid("pacs"), threading.Event()
+
+        def halt() -> None:
+            while not over.wait(PACS_RUNS):
+                os.kill(pacs, signal.SIGSTOP)
+                over.wait(PACS_HALTS)
+                os.kill(pacs, signal.SIGCONT)
+
+        halting = threading.Thread(target=halt)
+        halting.start()
+        try:
+            yield
+        finally:
+            over.set()
+            halting.join()
 
     def read_first_byte(self) -> FirstByte:
         """Open it cold and read one byte of its pixels."""
