@@ -126,6 +126,8 @@ class NodeKind(enum.StrEnum):
 
     DIRECTORY = "directory"
     FILE = "file"
+    LINK = "link"
+    """A symbolic link: made by a mount, never told by a hospital."""
 
 
 class Node(Message, frozen=True):

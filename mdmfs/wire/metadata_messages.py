@@ -135,6 +135,8 @@ class Find(Message, frozen=True):
     after: tuple[Scalar, ...] = ()
     """The key of the last row of the page before."""
     limit: int = 1000
+    within: str = ""
+    """The LFN of the one series that is looked at; empty for all."""
 
 
 class FoundPage(Message, frozen=True):

@@ -21,9 +21,21 @@ from mdmfs.model.errors import (
     PeerTimedOutError,
     PeerUnreachableError,
 )
-from mdmfs.model.names import Guid, Lfn
+from mdmfs.model.names import MAX_NAME_BYTES, Guid, Lfn
 from mdmfs.wire.messages import FileDescription, Node, NodeKind, Totals
 from mdmfs.worker.descriptions import Descriptions
+from mdmfs.worker.finding.virtual import (
+    FIRST_INODE,
+    NAME_SECONDS,
+    Link,
+    PlacedNode,
+    Reading,
+    Text,
+    VirtualNode,
+    VirtualTree,
+    begun,
+    placed_lfn,
+)
 from mdmfs.worker.hospital import Hospital
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.listing import Listing
@@ -51,6 +63,8 @@ ATTRIBUTES: Final = (
     ACL_ATTRIBUTE,
     LOCALITY_ATTRIBUTE,
 )
+MAX_QUERY_BYTES: Final = 1024
+"""Of a query as a name: FUSE passes no longer one on (FUSE_NAME_MAX)."""
 STATUS_SECONDS: Final = 1.0
 """How old a locality may be."""
 TOTALS_SECONDS: Final = 10.0
@@ -94,8 +108,15 @@ class FileSystem:
         kernel: Kernel,
         *,
         lease: Lease,
+        virtual: VirtualTree | None = None,
     ) -> None:
+        """``virtual`` has names beside the catalogue's: queries, snapshots."""
         self._lease = lease
+        self._virtual = virtual or VirtualTree({}, ROOT)
+        self._readings: dict[int, Reading] = {}
+        """Of virtual directories, by handle."""
+        self._texts: dict[int, bytes] = {}
+        """Of virtual files, by handle."""
         self._hospital = hospital
         self._namespace = namespace
         self._descriptions = descriptions
@@ -114,9 +135,16 @@ class FileSystem:
 
     async def lookup(self, parent: int, name: bytes) -> Node:
         """Find an entry of a directory and count the kernel's lookup; raises ``NoSuchFileError``."""
-        node = await self._lease.held(lambda: self._namespace.lookup(parent, name))
+        if self._virtual.has(parent, name):
+            node = await self._virtual.look_up(parent, name)
+        else:
+            node = await self._lease.held(lambda: self._namespace.lookup(parent, name))
         self.retain(parent, node)
         return node
+
+    def longest_name(self, parent: int) -> int:
+        """Tell how many bytes a name in a directory has at most: a query may be long."""
+        return MAX_NAME_BYTES if parent < FIRST_INODE else MAX_QUERY_BYTES
 
     def lookup_at_once(self, parent: int, name: bytes) -> Node | None:
         """Look up as ``lookup`` does, where nothing has to be waited for; else None, and nothing is counted."""
@@ -127,19 +155,31 @@ class FileSystem:
 
     async def attributes(self, inode: int) -> Node:
         """Give the attributes of an inode in use; those of the root to everybody at any time."""
-        if inode != ROOT:
+        if inode != ROOT and inode < FIRST_INODE:
             await self._lease.wait()
         return self._node(inode)
 
-    def seconds_held(self) -> float:
-        """Tell for how long names and attributes that are told now may be remembered."""
-        return self._lease.seconds_left()
+    def seconds_held(self, node: Node) -> float:
+        """Tell for how long the name and attributes of an entry that are told now may be remembered."""
+        is_virtual = isinstance(node, VirtualNode | PlacedNode)
+        return min(NAME_SECONDS, self._lease.seconds_left()) if is_virtual else self._lease.seconds_left()
+
+    def target(self, inode: int) -> bytes | None:
+        """Give where a symbolic link leads; None for what is none."""
+        entry = self._virtual.node(inode).entry if inode >= FIRST_INODE else None
+        return entry.target.encode() if isinstance(entry, Link) else None
 
     def _node(self, inode: int) -> Node:
-        return self._namespace.inodes.of(inode).node
+        return self._virtual.node(inode) if inode >= FIRST_INODE else self._namespace.inodes.of(inode).node
 
     def retain(self, parent: int, node: Node) -> None:
         """Count a lookup of an entry that the kernel was told of."""
+        if isinstance(node, VirtualNode):
+            self._virtual.retain(parent, node)
+            return
+        if isinstance(node, PlacedNode):
+            self._namespace.inodes.retain_placed(node, placed_lfn(node), node.above)
+            return
         lfn = self._namespace.inodes.of(parent).lfn
         if lfn is None:
             message = f"inode {parent} is a file and has no entries"
@@ -148,7 +188,9 @@ class FileSystem:
 
     def forget(self, inode: int, lookups: int) -> None:
         """Take lookups back."""
-        if self._namespace.forget(inode, lookups):
+        if inode >= FIRST_INODE:
+            self._virtual.forget(inode, lookups)
+        elif self._namespace.forget(inode, lookups):
             self._opener.forget(inode)
 
     # Directories
@@ -156,6 +198,9 @@ class FileSystem:
     async def open_directory(self, inode: int) -> int:
         """Open a directory and give a handle."""
         handle = next(self._handles)
+        if inode >= FIRST_INODE:
+            self._readings[handle] = await begun(self._virtual, inode)
+            return handle
         listing = await self._lease.held(lambda: self._namespace.listing(inode))
         self._directories[handle] = _DirectoryHandle(inode, listing, trio.current_time())
         return handle
@@ -165,6 +210,8 @@ class FileSystem:
 
         A handle shows the directory as it was when reading it began; position 0 begins again, like ``rewinddir``.
         """
+        if handle in self._readings:
+            return await self._virtual_entries(self._readings[handle], position)
         opened = self._directories[handle]
         await self._lease.wait()
         if position == 0:
@@ -173,10 +220,14 @@ class FileSystem:
 
     def directory_of(self, handle: int) -> int:
         """Give the inode that a handle of a directory was opened for."""
-        return self._directories[handle].inode
+        reading = self._readings.get(handle)
+        return self._directories[handle].inode if reading is None else reading.inode
 
     def close_directory(self, handle: int) -> None:
         """End a handle."""
+        if handle in self._readings:
+            self._readings.pop(handle).close()
+            return
         closed = self._directories.pop(handle)
         self._prefetch.note_closed(closed.inode, closed.opened)
 
@@ -185,10 +236,19 @@ class FileSystem:
         for index in range(position, len(names)):
             yield names[index], nodes[names[index]], index + 1
 
+    async def _virtual_entries(self, reading: Reading, position: int) -> Iterator[tuple[bytes, Node, int]]:
+        entries = await reading.entries(position)
+        return (
+            (name, self._virtual.node_of(reading.inode, name, entry), position + place + 1)
+            for place, (name, entry) in enumerate(entries)
+        )
+
     # Files
 
     async def open_file(self, inode: int) -> int:
         """Open a file and give a handle; when this returns, its first bytes can be read at once."""
+        if inode >= FIRST_INODE:
+            return self._open_text(inode)
         await self._lease.wait()
         node = self._file(inode)
         siblings, note = self._siblings(inode, node)
@@ -206,6 +266,8 @@ class FileSystem:
 
     def open_file_at_once(self, inode: int) -> int | None:
         """Open a file as ``open_file`` does, where nothing has to be waited for; else None, and nothing is done."""
+        if inode >= FIRST_INODE:
+            return self._open_text(inode)
         node = self._file(inode)
         if not self._lease.is_held:
             return None
@@ -215,6 +277,15 @@ class FileSystem:
             return None
         handle = next(self._handles)
         self._files[handle] = file
+        return handle
+
+    def _open_text(self, inode: int) -> int:
+        entry = self._virtual.node(inode).entry
+        if not isinstance(entry, Text):
+            message = f"inode {inode} is no file"
+            raise IsADirectoryFileError(message)
+        handle = next(self._handles)
+        self._texts[handle] = entry.octets
         return handle
 
     async def read(self, handle: int, offset: int, length: int) -> bytes:
@@ -243,11 +314,15 @@ class FileSystem:
 
     def read_at_once(self, handle: int, offset: int, length: int) -> memoryview | None:
         """Read as ``read``, where nothing has to be waited for; else None. Good until the next step of the loop."""
-        return self._opener.read_at_once(self._files[handle], offset, length) if self._lease.is_held else None
+        file = self._files.get(handle)
+        if file is None:
+            return memoryview(self._texts[handle])[offset : offset + length]
+        return self._opener.read_at_once(file, offset, length) if self._lease.is_held else None
 
     def close_file(self, handle: int) -> None:
         """End a handle."""
-        self._opener.close(self._files.pop(handle))
+        if self._texts.pop(handle, None) is None:
+            self._opener.close(self._files.pop(handle))
 
     def _file(self, inode: int) -> Node:
         node = self._namespace.inodes.of(inode).node
@@ -276,13 +351,16 @@ class FileSystem:
     # Extended attributes and totals
 
     def attribute_names(self, inode: int) -> Sequence[bytes]:
-        """Name the extended attributes; a directory has its ACL only."""
+        """Name the extended attributes; a directory has its ACL only, and what is virtual none."""
+        if inode >= FIRST_INODE:
+            return ()
         return ATTRIBUTES if self._node(inode).kind is NodeKind.FILE else (ACL_ATTRIBUTE,)
 
     async def attribute(self, inode: int, name: bytes) -> bytes:
         """Give an extended attribute; what is not ours is refused without asking anybody."""
-        await self._lease.wait()
-        if name == WHY_ATTRIBUTE:
+        if inode < FIRST_INODE:
+            await self._lease.wait()
+        if name == WHY_ATTRIBUTE and inode < FIRST_INODE:
             return self._opener.story(self._file(inode)).encode()
         if name not in self.attribute_names(inode):
             message = f"inode {inode} has no such extended attribute"
@@ -297,6 +375,9 @@ class FileSystem:
 
     async def stage(self, inode: int) -> None:
         """Have a file, or all files below a directory, brought online; returns when that is asked for."""
+        if inode >= FIRST_INODE:
+            message = "a query directory is not staged as a whole: stage what its links lead to"
+            raise NoSuchAttributeError(message)
         await self._lease.wait()
         node = self._node(inode)
         if node.kind is NodeKind.FILE:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,9 @@ from mdmfs.worker.callers.peers import Peers
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.descriptions import Descriptions
 from mdmfs.worker.filesystem import FileSystem
+from mdmfs.worker.finding.federation import Caller, Federation
+from mdmfs.worker.finding.queries import FIND, FindDirectory
+from mdmfs.worker.finding.virtual import VirtualTree
 from mdmfs.worker.fuse.kernel import KernelCaches
 from mdmfs.worker.fuse.mount import mounted, raise_limits, serve, unmount
 from mdmfs.worker.fuse.operations import MdmfsOperations
@@ -30,12 +33,14 @@ from mdmfs.worker.hospital import Hospital, RemoteHospital
 from mdmfs.worker.keys.ring import KeyRing, KeySource
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.feed import Feed
-from mdmfs.worker.namespace.names import Namespace
+from mdmfs.worker.namespace.names import ROOT, Namespace
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.prefetch.siblings import AHEAD_BYTES, SiblingPrefetch
 
 EXPIRY_SECONDS: Final = 0.5
 MOUNT_ID_SIZE: Final = 16
+FIND_SECONDS: Final = 5.0
+"""So long a hospital may take for a page of a query directory."""
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +59,14 @@ async def run_mount(
     credential = own_credential(configuration)
     anchors = TrustAnchors(configuration.path(configuration.trust))
     async with _open_nursery() as nursery:
-        peers = Peers(configuration.hospital, configuration.keystores, credential, anchors, nursery)
+        peers = Peers(
+            configuration.hospital,
+            configuration.keystores,
+            credential,
+            anchors,
+            nursery,
+            metadata=configuration.metadata,
+        )
         cache = CiphertextCache(configuration.cache_folder, configuration.cache_size)
         await serve_mount(
             RemoteHospital(
@@ -71,6 +83,7 @@ async def run_mount(
             deadline=configuration.mount.deadline,
             lease=Lease(wait=configuration.mount.lease_wait),
             configuration=configuration.file,
+            metadata=peers.metadata if configuration.metadata else None,
             task_status=task_status,
         )
         await peers.aclose()
@@ -92,9 +105,13 @@ async def serve_mount(  # noqa: PLR0913 the parts that a mount is made of
     deadline: float,
     lease: Lease,
     configuration: str = "",
+    metadata: Callable[[], Mapping[str, Caller]] | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Mount these ports and serve, as ``run_mount``; ``configuration`` is the file that commands go by."""
+    """Mount these ports and serve, as ``run_mount``; ``configuration`` is the file that commands go by.
+
+    ``metadata`` gives the metadata services of the moment; without it there are no query directories.
+    """
     mountpoint = Path(os.path.abspath(mountpoint))  # noqa: PTH100, ASYNC240 nothing is touched
     await cache.load()
     async with _open_nursery() as nursery:
@@ -103,7 +120,10 @@ async def serve_mount(  # noqa: PLR0913 the parts that a mount is made of
         ring = KeyRing(keys, deadline=deadline)
         opener = Opener(hospital, cache, ring, kernel, nursery, deadline=deadline)
         prefetch = SiblingPrefetch(opener, nursery, budget=min(AHEAD_BYTES, cache.limit // 4))
-        filesystem = FileSystem(hospital, namespace, descriptions, opener, prefetch, kernel, lease=lease)
+        virtual = virtual_tree(metadata, nursery, root)
+        filesystem = FileSystem(
+            hospital, namespace, descriptions, opener, prefetch, kernel, lease=lease, virtual=virtual
+        )
         operations = MdmfsOperations(filesystem, watch, configuration)
         with mounted(operations, kernel, mountpoint):
             nursery.start_soon(raise_limits, operations, mountpoint)
@@ -117,6 +137,16 @@ async def serve_mount(  # noqa: PLR0913 the parts that a mount is made of
             await serve()
             nursery.cancel_scope.cancel()
     log.info("unmounted", mountpoint=str(mountpoint))
+
+
+def virtual_tree(
+    metadata: Callable[[], Mapping[str, Caller]] | None, nursery: trio.Nursery, root: Lfn
+) -> VirtualTree | None:
+    """Make what one caller sees beside the catalogue, where there are metadata services to ask."""
+    if metadata is None:
+        return None
+    federation = Federation(metadata, deadline=FIND_SECONDS)
+    return VirtualTree({FIND: FindDirectory(federation, nursery, root)}, ROOT)
 
 
 @contextlib.asynccontextmanager

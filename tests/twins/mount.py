@@ -12,11 +12,13 @@ from typing import cast
 import structlog
 import trio
 
+from mdmfs.metadata.store.entries import show_series
 from mdmfs.model.errors import AccessDeniedError, MdmfsError
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.service import serve_mount
 from tests.twins.hospital import ROOT, TwinHospital, unreachable
+from tests.twins.metadata_filled import FilledMetadata, callers
 
 
 class Stage:
@@ -24,11 +26,29 @@ class Stage:
 
     def __init__(self, scene: dict[str, object]) -> None:
         self.hospital = TwinHospital()
+        self.metadata: dict[str, FilledMetadata] = {}
         self.hospital.lease = float(str(scene.get("lease", 3600.0)))
         folders = scene["folders"]
         assert isinstance(folders, list)
         for folder, count, size in folders:
             self.hospital.add_sibling_files(folder, count, size)
+
+    async def open_metadata(self, folder: Path, found: dict[str, list[list[str]]]) -> None:
+        """Begin the metadata services: of each hospital the paths of series, each with its modality."""
+        for name, series in found.items():
+            self.metadata[name] = service = FilledMetadata(folder / name)
+            await service.begin()
+            for path, modality in series:
+                await service.add(path, {"Modality": modality})
+
+    def on_silent(self, name: str) -> None:
+        """Let a metadata service answer nobody."""
+        self.metadata[name].be_silent()
+
+    def on_hide(self, path: str) -> None:
+        """Let a series be found no longer."""
+        for service in self.metadata.values():
+            service.service.database.write_now(lambda c: show_series(c, path, is_visible=False))
 
     def obey(self, command: str, argument: str) -> str:
         """Carry a command out and give its answer."""
@@ -93,6 +113,8 @@ async def main() -> None:
     async with trio.open_nursery() as nursery:
         keystores = await stage.hospital.open_keystores(nursery, reader=scene.get("reader"))
 
+        await stage.open_metadata(Path(scene["cache"]).parent, scene.get("found", {}))
+
         async def serve(task_status: trio.TaskStatus[None]) -> None:
             await serve_mount(
                 stage.hospital,
@@ -102,6 +124,7 @@ async def main() -> None:
                 Path(scene["mountpoint"]),
                 deadline=scene.get("deadline", 5.0),
                 lease=Lease(wait=scene.get("lease_wait", 120.0), patience=scene.get("patience", 0.0)),
+                metadata=(lambda: callers(stage.metadata)) if stage.metadata else None,
                 task_status=task_status,
             )
             nursery.cancel_scope.cancel()

@@ -17,6 +17,7 @@ from mdmfs.metadata.store.collections import readable_schema
 from mdmfs.metadata.store.compile import Compiler, Mark, columns_of
 from mdmfs.metadata.store.entries import as_typed
 from mdmfs.metadata.store.rights import Classes
+from mdmfs.metadata.store.tables import SERIES
 from mdmfs.model.errors import MalformedMessageError
 from mdmfs.model.identity import Principal
 from mdmfs.wire.metadata_messages import MAX_PAGE, Explanation, Find, FoundPage, Scalar, SchemaTold
@@ -54,7 +55,10 @@ class Reader:
         query = self.check(asked.query, level)
         after = _mark(asked.after, query) if asked.after else None
         limit = min(max(asked.limit, 1), MAX_PAGE)
-        rows = self.connection.execute(self.compiler.page(query, after=after, limit=limit + 1)).all()
+        statement = self.compiler.page(query, after=after, limit=limit + 1)
+        if asked.within:
+            statement = statement.where(SERIES.c.path == sa.bindparam(None, asked.within))
+        rows = self.connection.execute(statement).all()
         keys = len(query.order) + (2 if level is Level.IMAGE else 1)
         shown = rows[:limit]
         guids = keys if level is Level.IMAGE else None

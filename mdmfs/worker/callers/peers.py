@@ -1,4 +1,4 @@
-"""The hospital and the keystores as one caller reaches them: one pool of connections per credential.
+"""Hospital, keystores and metadata services as one caller reaches them: one pool of connections per credential.
 
 A proxy that was renewed on disk makes new pools at the next call; calls under way end over the old ones.
 """
@@ -6,7 +6,7 @@ A proxy that was renewed on disk makes new pools at the next call; calls under w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -20,7 +20,7 @@ from mdmfs.wire.client import Client
 from mdmfs.wire.configuration import KeystorePeer
 from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.peers import PeerJudge, open_client
-from mdmfs.worker.configuration import HospitalPeer
+from mdmfs.worker.configuration import HospitalPeer, MetadataPeer
 
 LOOK_SECONDS: Final = 1.0
 """How often the files are looked at."""
@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 class Peers:
     """Clients with the credential of the moment."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 whom a mount speaks with
         self,
         hospital: HospitalPeer,
         keystores: Sequence[KeystorePeer],
@@ -41,11 +41,13 @@ class Peers:
         anchors: TrustAnchors,
         nursery: trio.Nursery,
         *,
+        metadata: Sequence[MetadataPeer] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Know where everyone is; nobody is asked yet. The nursery outlives all calls."""
         self._hospital_peer = hospital
         self._keystore_peers = tuple(keystores)
+        self._metadata_peers = tuple(metadata)
         self._credential = credential
         self._anchors = anchors
         self._nursery = nursery
@@ -57,8 +59,9 @@ class Peers:
         self._look_again = float("-inf")
         self._hospital: Client | None = None
         self._keystores: Keystores | None = None
+        self._metadata: dict[str, Client] = {}
         self._clients: list[Client] = []
-        """Of the hospital and of all keystores."""
+        """All of them."""
 
     def hospital(self) -> Client:
         """Give the client of the hospital; raises ``CredentialRefusedError`` where there is no usable credential."""
@@ -73,6 +76,13 @@ class Peers:
         if self._keystores is None:
             raise self._missing()
         return self._keystores
+
+    def metadata(self) -> Mapping[str, Client]:
+        """Give the clients of all metadata services, by the names of their hospitals; raises as ``hospital``."""
+        self._renew()
+        if self._hospital is None:
+            raise self._missing()
+        return self._metadata
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -111,9 +121,13 @@ class Peers:
             peer.name: open_client(peer.address, peer.dn, self._credential, self._anchors, judge)
             for peer in self._keystore_peers
         }
+        metadata = {
+            peer.name: open_client(peer.address, peer.dn, self._credential, self._anchors, judge)
+            for peer in self._metadata_peers
+        }
         self._disconnect()
-        self._hospital, self._keystores = hospital, Keystores(keystores, self._nursery)
-        self._clients = [hospital, *keystores.values()]
+        self._hospital, self._keystores, self._metadata = hospital, Keystores(keystores, self._nursery), metadata
+        self._clients = [hospital, *keystores.values(), *metadata.values()]
         self._stamp = stamp
         self._ends = min((one.ends for one in certificates_of(self._credential.certificate_file)), default=float("inf"))
         log.info("credential loaded", file=str(self._credential.certificate_file))
@@ -124,4 +138,5 @@ class Peers:
             self._nursery.start_soon(client.aclose)
         self._clients = []
         self._hospital = self._keystores = None
+        self._metadata = {}
         self._stamp = ()

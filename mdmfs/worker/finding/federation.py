@@ -13,7 +13,15 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 
 import trio
 
-from mdmfs.model.errors import MalformedMessageError, MalformedQueryError, MdmfsError, PeerTimedOutError, again
+from mdmfs.model.errors import (
+    MalformedMessageError,
+    MalformedNameError,
+    MalformedQueryError,
+    MdmfsError,
+    PeerTimedOutError,
+    again,
+)
+from mdmfs.model.names import Lfn
 from mdmfs.wire.messages import Message
 from mdmfs.wire.metadata_messages import (
     COUNT_PATH,
@@ -62,31 +70,59 @@ class Found:
         self.silent: dict[str, str] = {}
         """Who did not answer, or not to the end, and why."""
         self._streams: list[_Stream] = []
+        self._scope = trio.CancelScope()
         self._given = 0
+        self._has_begun = False
+        self._taken: _Stream | None = None
+        """Whose row was given last."""
 
-    def __aiter__(self) -> AsyncIterator[Row]:
+    @property
+    def has_answers(self) -> bool:
+        """Whether at least one hospital has given a page."""
+        return any(stream.has_answered for stream in self._streams)
+
+    def end(self) -> None:
+        """Ask no further."""
+        self._scope.cancel()
+
+    async def pump(self) -> None:
+        """Fetch what every stream gives, until ``end`` or the end of all."""
+        with self._scope:
+            async with open_plain_nursery() as nursery:
+                for stream in self._streams:
+                    nursery.start_soon(stream.pump)
+
+    def __aiter__(self) -> Found:
         """Give the rows; raises ``MalformedQueryError`` where nobody understands the question."""
-        return self._rows()
+        return self
 
-    async def _rows(self) -> AsyncIterator[Row]:
+    async def __anext__(self) -> Row:
+        """Give the next row, when all who may have it have answered or have been given up."""
+        if not self._has_begun:
+            await self._begin()
+        elif self._taken is not None:
+            await self._taken.advance()
+            self._note_failures()
+        self._taken = None
+        there = [stream for stream in self._streams if stream.head is not None]
+        limits = [stream.limit for stream in self._streams if stream.limit is not None]
+        if not there or (limits and self._given >= min(limits)):
+            raise StopAsyncIteration
+        first = min(there, key=lambda stream: stream.sort_key)
+        row = first.head
+        assert row is not None  # noqa: S101 it was just looked at
+        self._given += 1
+        self._taken = first
+        return row
+
+    async def _begin(self) -> None:
         for stream in self._streams:
             await stream.advance()
+        self._has_begun = True
         self._note_failures()
         refusals = [one.failure for one in self._streams if isinstance(one.failure, MalformedQueryError)]
-        if refusals and not any(one.has_answered for one in self._streams):
+        if refusals and not self.has_answers:
             raise again(refusals[0])
-        while True:
-            there = [stream for stream in self._streams if stream.head is not None]
-            limits = [stream.limit for stream in self._streams if stream.limit is not None]
-            if not there or (limits and self._given >= min(limits)):
-                return
-            first = min(there, key=lambda stream: stream.sort_key)
-            row = first.head
-            assert row is not None  # noqa: S101 it was just looked at
-            self._given += 1
-            yield row
-            await first.advance()
-            self._note_failures()
 
     def _note_failures(self) -> None:
         for stream in self._streams:
@@ -105,14 +141,19 @@ class Federation:
     @contextlib.asynccontextmanager
     async def finding(self, query: str, level: FoundLevel = FoundLevel.SERIES) -> AsyncIterator[Found]:
         """Ask everyone; in the block the rows come, in the query's order, over all hospitals."""
-        found = Found()
         async with open_plain_nursery() as nursery:
-            for name, client in self._clients().items():
-                stream = _Stream(name, client, query, level, self._deadline)
-                found._streams.append(stream)  # noqa: SLF001 the two are one
-                nursery.start_soon(stream.pump)
+            found = self.begin(query, nursery, level)
             yield found
             nursery.cancel_scope.cancel()
+
+    def begin(self, query: str, nursery: trio.Nursery, level: FoundLevel = FoundLevel.SERIES) -> Found:
+        """Ask everyone, in a nursery that outlives the answer; who begins has to ``end`` it."""
+        found = Found()
+        found._streams += [  # noqa: SLF001 the two are one
+            _Stream(name, client, query, level, self._deadline) for name, client in self._clients().items()
+        ]
+        nursery.start_soon(found.pump)
+        return found
 
     async def count(self, query: str, level: FoundLevel = FoundLevel.SERIES) -> tuple[int, dict[str, str]]:
         """Count over all hospitals; gives the sum of those that answered, and who did not and why."""
@@ -124,6 +165,11 @@ class Federation:
 
         Raises ``MalformedQueryError`` where nobody understands the question.
         """
+        answers, failures = await self.ask(path, question, reply)
+        return answers, {name: str(error) for name, error in failures.items()}
+
+    async def ask(self, path: str, question: Message, reply: type[M]) -> tuple[dict[str, M], dict[str, MdmfsError]]:
+        """Ask as ``ask_all`` does; gives the answers and the failures."""
         answers: dict[str, M] = {}
         failures: dict[str, MdmfsError] = {}
 
@@ -139,8 +185,8 @@ class Federation:
                 nursery.start_soon(ask, name, client)
         refusals = [error for error in failures.values() if isinstance(error, MalformedQueryError)]
         if refusals and not answers:
-            raise refusals[0]
-        return answers, {name: str(error) for name, error in failures.items()}
+            raise again(refusals[0])
+        return answers, failures
 
 
 class _Stream:
@@ -198,7 +244,11 @@ class _Stream:
 
     async def _ask(self, question: Find) -> FoundPage:
         page = await self._client.call(FIND_PATH, question, FoundPage, deadline=trio.current_time() + self._deadline)
-        if not len(page.rows) == len(page.paths) == len(page.keys) or (not page.rows and not page.is_last):
+        if (
+            not len(page.rows) == len(page.paths) == len(page.keys)
+            or (not page.rows and not page.is_last)
+            or not all(map(_is_lfn, page.paths))
+        ):
             message = f"{self.name} answered with a page that cannot be"
             raise MalformedMessageError(message)
         if (
@@ -250,6 +300,14 @@ def _is_less(left: str | float | bool, right: str | float | bool) -> bool:  # no
     if isinstance(left, str) or isinstance(right, str):
         return isinstance(right, str)
     return left < right
+
+
+def _is_lfn(path: str) -> bool:
+    try:
+        Lfn.parse(path)
+    except MalformedNameError:
+        return False
+    return True
 
 
 def told_silence(silent: Mapping[str, str]) -> PeerTimedOutError:

@@ -46,6 +46,8 @@ POSITIVE_SECONDS: Final = 300.0
 NEGATIVE_SECONDS: Final = 1.0
 DIRECTORY_MODE: Final = stat.S_IFDIR | 0o555
 FILE_MODE: Final = stat.S_IFREG | 0o444
+LINK_MODE: Final = stat.S_IFLNK | 0o777
+_MODES: Final = {NodeKind.DIRECTORY: DIRECTORY_MODE, NodeKind.FILE: FILE_MODE, NodeKind.LINK: LINK_MODE}
 BLOCK: Final = 512
 PREFERRED_READ: Final = 128 * 2**10
 FRAGMENT: Final = 4096
@@ -84,7 +86,7 @@ class MdmfsOperations(pyfuse3.Operations):
         """Find a name; one that is not there is an answer too, which the kernel keeps for a moment."""
         with replying_errno("lookup"):
             self._refuse_strangers(ctx)
-            if len(name) > MAX_NAME_BYTES:
+            if len(name) > MAX_NAME_BYTES and len(name) > self._filesystem.longest_name(parent_inode):
                 raise FUSEError(errno.ENAMETOOLONG)
             try:
                 node = self._filesystem.lookup_at_once(parent_inode, name)
@@ -107,7 +109,7 @@ class MdmfsOperations(pyfuse3.Operations):
             node = await self._filesystem.attributes(inode)
             if mode & os.W_OK:
                 _refuse_write()
-            return node.kind is NodeKind.DIRECTORY or not mode & os.X_OK
+            return node.kind is not NodeKind.FILE or not mode & os.X_OK
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         """Take lookup counts back."""
@@ -115,9 +117,14 @@ class MdmfsOperations(pyfuse3.Operations):
             for inode, lookups in inode_list:
                 self._filesystem.forget(inode, lookups)
 
-    async def readlink(self, inode: InodeT, ctx: RequestContext) -> NoReturn:
-        """There are no symbolic links."""
-        raise FUSEError(errno.EINVAL)
+    async def readlink(self, inode: InodeT, ctx: RequestContext) -> bytes:
+        """Give where a link leads; there are some in query directories only."""
+        with replying_errno("readlink"):
+            self._refuse_strangers(ctx)
+            target = self._filesystem.target(inode)
+            if target is None:
+                raise FUSEError(errno.EINVAL)
+            return target
 
     # Directories
 
@@ -298,12 +305,11 @@ class MdmfsOperations(pyfuse3.Operations):
         return entry
 
     def _fill(self, entry: EntryAttributes, node: Node) -> None:
-        is_directory = node.kind is NodeKind.DIRECTORY
         modified_ns = round(node.modified * 1e6) * 1000
         entry.st_ino = InodeT(node.inode)
         entry.generation = 0
-        entry.entry_timeout = entry.attr_timeout = min(POSITIVE_SECONDS, self._filesystem.seconds_held())
-        entry.st_mode = ModeT(DIRECTORY_MODE if is_directory else FILE_MODE)
+        entry.entry_timeout = entry.attr_timeout = min(POSITIVE_SECONDS, self._filesystem.seconds_held(node))
+        entry.st_mode = ModeT(_MODES[node.kind])
         # A directory's subdirectories are not counted; 1 says so, 2 would tell `find` that there are none.
         entry.st_nlink = 1
         entry.st_uid, entry.st_gid = self._uid, self._gid

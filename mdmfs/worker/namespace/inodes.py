@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from mdmfs.model.errors import NoSuchFileError
 from mdmfs.model.names import Lfn
@@ -16,7 +17,7 @@ class Known:
     node: Node
     parent: int
     lfn: Lfn | None
-    """Of a directory; files are asked for by GUID."""
+    """Of a directory; files are asked for by GUID. A file that is known by a virtual name has one too."""
     lookups: int = 0
 
 
@@ -26,6 +27,8 @@ class Inodes:
     def __init__(self, root: Node, lfn: Lfn) -> None:
         self._root = root.inode
         self._known = {root.inode: Known(root, root.inode, lfn)}
+        self._above: dict[int, int] = {}
+        """The directory above one that is not in use itself, where a file of it is known by a virtual name."""
 
     def __len__(self) -> int:
         return len(self._known)
@@ -53,6 +56,15 @@ class Inodes:
         known.node = node
         known.lookups += 1
 
+    def retain_placed(self, node: Node, lfn: Lfn, above: Sequence[int]) -> None:
+        """Count a lookup of a file by a virtual name; ``above`` are the directories above its own, from the root."""
+        known = self._known.get(node.inode)
+        if known is None:
+            known = self._known[node.inode] = Known(node, above[-1], lfn)
+        known.parent, known.node = above[-1], node
+        known.lookups += 1
+        self._above.update(zip(above[1:], above, strict=False))
+
     def files(self) -> list[int]:
         """Name the inodes of all files in use."""
         return [inode for inode, known in self._known.items() if known.node.kind is NodeKind.FILE]
@@ -71,9 +83,9 @@ class Inodes:
             while inode not in is_below:
                 path.append(inode)
                 known = self._known.get(inode)
-                if known is None:
+                if known is None and inode not in self._above:
                     break
-                inode = known.parent
+                inode = self._above[inode] if known is None else known.parent
             answer = is_below.get(inode, False)
             is_below.update(dict.fromkeys(path, answer))
             return answer

@@ -1,0 +1,118 @@
+"""Metadata services of several hospitals with series in them that a reader may find, ready to be asked."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+
+import sqlalchemy as sa
+import trio
+
+from mdmfs.access.acl import Acl, Entry, EntryKind
+from mdmfs.metadata.store.entries import put_images, show_series
+from mdmfs.model.errors import PeerUnreachableError
+from mdmfs.model.identity import Principal
+from mdmfs.model.names import Guid
+from mdmfs.wire.messages import (
+    CONFIRM_PATH,
+    EPOCH_PATH,
+    SET_ACLS_PATH,
+    AskEpoch,
+    ConfirmEpoch,
+    EpochHeld,
+    Outcomes,
+    SetAcls,
+    VersionedAcl,
+)
+from mdmfs.wire.metadata_messages import (
+    PUT_IMAGES_PATH,
+    SHOW_SERIES_PATH,
+    Done,
+    ImageEntry,
+    PutImages,
+    SeriesEntry,
+    ShowSeries,
+)
+from tests.twins.keystores import HOSPITAL, principal
+from tests.twins.metadata_service import TwinCaller, TwinMetadataService
+
+OWNER = Principal(HOSPITAL, (), 2e10)
+READER = principal("/DC=org/DC=demo/CN=reader")
+ROOT = b"r" * 16
+CHAIN = [[ROOT, ROOT]]
+
+
+class FilledMetadata:
+    """One hospital's service."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.service = TwinMetadataService(folder, HOSPITAL, time.time)
+        self.owner = self.service.as_seen_by(OWNER)
+        self.reader = self.service.as_seen_by(READER)
+
+    async def begin(self) -> None:
+        """Make it current, and let the reader read."""
+        await self.be_current()
+        acl = Acl(str(HOSPITAL), (Entry(EntryKind.USER, str(READER.dn), 3),))
+        await self._tell(SET_ACLS_PATH, SetAcls([VersionedAcl(ROOT, 1, acl.encode())]), Outcomes)
+
+    async def be_current(self) -> None:
+        """Say that all was told."""
+        held = await self._tell(EPOCH_PATH, AskEpoch(), EpochHeld)
+        assert isinstance(held, EpochHeld)
+        await self._tell(CONFIRM_PATH, ConfirmEpoch(held.epoch, held.mark, held.nonce), EpochHeld)
+
+    async def add(
+        self, path: str, attributes: Mapping[str, str | float | bool], guids: Mapping[str, Guid] | None = None
+    ) -> None:
+        """Register a series; without files it has one."""
+        await self._tell(PUT_IMAGES_PATH, _images(path, attributes, guids), Done)
+        await self.show(path)
+
+    def add_many(self, paths: Sequence[str], modality: str) -> None:
+        """Register series, in one transaction."""
+
+        def put(connection: sa.Connection) -> None:
+            for path in paths:
+                put_images(connection, _images(path, {"Modality": modality}))
+                show_series(connection, path, is_visible=True)
+
+        self.service.database.write_now(put)
+
+    async def show(self, path: str, *, is_visible: bool = True) -> None:
+        """Let a series be found, or no longer."""
+        await self._tell(SHOW_SERIES_PATH, ShowSeries(path, is_visible), Done)
+
+    def be_silent(self, *, is_silent: bool = True) -> None:
+        """Answer nobody, or again."""
+        self.service.failure = _unreachable if is_silent else None
+
+    async def _tell(self, path: str, message: object, reply: type) -> object:
+        deadline = trio.current_time() + 10
+        return await self.owner.call(path, message, reply, deadline=deadline)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.service.database.close()
+
+
+def _images(
+    path: str, attributes: Mapping[str, str | float | bool], guids: Mapping[str, Guid] | None = None
+) -> PutImages:
+    files = guids or {"0001.dcm": Guid(hashlib.sha256(path.encode()).digest()[:16])}
+    images = [
+        ImageEntry(guid.octets, name, 1, 9, bytes(32), bytes(32), time.time(), CHAIN, {})
+        for name, guid in files.items()
+    ]
+    return PutImages(SeriesEntry(path, CHAIN, dict(attributes)), images)
+
+
+def callers(services: Mapping[str, FilledMetadata]) -> dict[str, TwinCaller]:
+    """Give all of them, as the reader asks them."""
+    return {name: service.reader for name, service in services.items()}
+
+
+def _unreachable() -> PeerUnreachableError:
+    return PeerUnreachableError("nobody listens there")
