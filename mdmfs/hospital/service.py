@@ -18,6 +18,7 @@ from mdmfs.hospital.release.arrivals import Released
 from mdmfs.hospital.release.bundles import frames
 from mdmfs.hospital.release.loss import locality_of
 from mdmfs.hospital.release.octets import StagedOctets
+from mdmfs.hospital.release.purpose import printable
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import release, release_all, release_headers
 from mdmfs.hospital.release.staging import StagedObject
@@ -43,7 +44,6 @@ from mdmfs.wire.messages import (
     MAX_BATCH,
     MAX_BUNDLE,
     MAX_HEADERS,
-    MAX_REASON,
     PREFETCH,
     PURPOSE_HEADER,
     REASON_HEADER,
@@ -197,7 +197,7 @@ class HospitalFace:
             raise MalformedMessageError(message)
         guids = [Guid(octets) for octets in asked.guids]
         headers = await release_headers(
-            request.principal, guids, self._hospital, address=request.peer.host, purpose=_printable(asked.purpose)
+            request.principal, guids, self._hospital, address=request.peer.host, purpose=printable(asked.purpose)
         )
         return Reply(SealedHeaders(headers))
 
@@ -240,11 +240,7 @@ async def _cancel_when_hung_up(request: Request, scope: trio.CancelScope) -> Non
 
 def _reason_of(request: Request) -> str:
     """Read what a user says he reads for: printable, and of bounded length, as it goes to the audit log."""
-    return _printable(urllib.parse.unquote(request.headers.get(REASON_HEADER, "")))
-
-
-def _printable(told: str) -> str:
-    return "".join(character for character in told[:MAX_REASON] if character.isprintable())
+    return printable(urllib.parse.unquote(request.headers.get(REASON_HEADER, "")))
 
 
 def _begin_of(request: Request, staged: StagedObject) -> int:

@@ -44,6 +44,8 @@ REASON_HEADER: Final = "mdmfs-purpose"
 """What a user reads for, in his own words, percent-encoded (RFC 3986 section 2.1); for the audit log."""
 MAX_REASON: Final = 200
 """Characters of it that are recorded."""
+MAX_REPORTED: Final = 1000
+"""Files of whose opens one report tells."""
 
 READ_ACL_PATH: Final = "/v1/read-acl"
 CHANGE_ACL_PATH: Final = "/v1/change-acl"
@@ -164,6 +166,21 @@ class DirectoryPage(Message, frozen=True):
     """The version of the feed that this page shows, at least."""
 
 
+class CachedOpens(Message, frozen=True):
+    """How often a mount has opened a file, since its last report, without asking the hospital for it."""
+
+    guid: bytes
+    count: int
+
+
+class OpensReport(Message, frozen=True):
+    """What a mount tells of its own accord, by its own word; with a number that goes up, so that it counts once."""
+
+    number: int
+    opens: list[CachedOpens]
+    """``MAX_REPORTED`` at most."""
+
+
 class AskChanges(Message, frozen=True):
     """Say that a version of the feed is applied, and ask what has changed since.
 
@@ -176,6 +193,10 @@ class AskChanges(Message, frozen=True):
     """16 random bytes for as long as the mount lives."""
     root: str = ""
     """The LFN that the mount shows; empty: all of it."""
+    report: OpensReport | None = None
+    """Of a mount that names itself: written to the audit log before there is an answer."""
+    purpose: str = ""
+    """What the opens that are reported were for."""
 
 
 class Changes(Message, frozen=True):

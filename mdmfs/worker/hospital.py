@@ -37,6 +37,7 @@ from mdmfs.wire.messages import (
     DirectoryPage,
     FileDescription,
     ListDirectory,
+    OpensReport,
     ReadAcl,
     SealedHeader,
     SealedHeaders,
@@ -105,8 +106,11 @@ class Hospital(Protocol):
     async def describe(self, guid: Guid) -> FileDescription:
         """Give all that may be known of a file."""
 
-    async def changes(self, since: int, wait: float) -> Changes:
-        """Say that version ``since`` is applied, and wait up to ``wait`` seconds for something newer and a lease."""
+    async def changes(self, since: int, wait: float, report: OpensReport | None = None) -> Changes:
+        """Say that version ``since`` is applied, and wait up to ``wait`` seconds for something newer and a lease.
+
+        A ``report`` of opens that the hospital did not see is on record when there is an answer.
+        """
 
     async def totals(self, lfn: Lfn) -> Totals:
         """Count what lies below a directory."""
@@ -167,10 +171,10 @@ class RemoteHospital:
         question = Describe(guid.octets)
         return await self._client().call(DESCRIBE_PATH, question, FileDescription, deadline=self._until())
 
-    async def changes(self, since: int, wait: float) -> Changes:
+    async def changes(self, since: int, wait: float, report: OpensReport | None = None) -> Changes:
         """Ask for changes; an answer that is late is taken for an outage, the sooner the shorter the lease is."""
         deadline = trio.current_time() + wait + min(max(wait, LATE[0]), LATE[1])
-        question = AskChanges(since, wait, self._mount, self._root)
+        question = AskChanges(since, wait, self._mount, self._root, report, self._purpose if report else "")
         return await self._client().call(CHANGES_PATH, question, Changes, deadline=deadline)
 
     async def totals(self, lfn: Lfn) -> Totals:

@@ -52,6 +52,8 @@ class OpenFile:
         """Set when it can be read, or has failed."""
         self.is_wanted = False
         """Whether somebody has opened it; until then it is fetched ahead, and nobody has asked for its key."""
+        self.is_asked_for = False
+        """Whether the hospital was asked for it, and has that on record, for one open that has not been counted."""
         self.arriving: tuple[Ciphertext, Seal] | None = None
         """What the fetch that goes on brings."""
         self.fetching: trio.Event | None = None

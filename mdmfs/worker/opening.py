@@ -34,6 +34,7 @@ from mdmfs.worker.fetching import Fetching
 from mdmfs.worker.hospital import Hospital
 from mdmfs.worker.keys.ring import KeyRing, unlock_with
 from mdmfs.worker.open_file import OpenFile, lock_of
+from mdmfs.worker.opens import Opens
 from mdmfs.worker.pages import Pages
 from mdmfs.worker.story import Story
 from mdmfs.worker.together import FetchingTogether
@@ -84,6 +85,8 @@ class Opener:
         """Inodes whose pages were all pushed and not been asked for since."""
         self._paged: set[int] = set()
         """Inodes of which the kernel may have pages."""
+        self.opens = Opens()
+        """Those that the hospital did not see."""
         self._stories: OrderedDict[int, Story] = OrderedDict()
         """How the last open of each file went."""
 
@@ -108,6 +111,9 @@ class Opener:
         except BaseException:
             self.close(file)
             raise
+        if not file.is_asked_for:
+            self.opens.note(file.guid)
+        file.is_asked_for = False
         return file
 
     def open_at_once(
@@ -122,6 +128,7 @@ class Opener:
             return None
         file.readers += 1
         file.on_body = file.on_body or on_body
+        self.opens.note(file.guid)
         if not file.is_header_only:
             file.note_body()
         return file
@@ -414,6 +421,7 @@ class Opener:
         """
         self._nursery.start_soon(self._guard, file, self._prepare, file, siblings)
         try:
+            file.is_asked_for = self._headers.held(file.guid) is None
             header = await self._headers.find(file.guid, siblings)
             if header is None or file.fetching is not None:
                 return False
@@ -465,6 +473,7 @@ class Opener:
 
     def _fetch(self, file: OpenFile) -> trio.Event:
         """Begin to fetch, and give what is set at the end."""
+        file.is_asked_for = not file.ready.is_set()
         begin = functools.partial(self._begin, file)
         fetching = Fetching(self._hospital, self._cache, file, begin, self._deadline)
         file.fetching, file.arriving = trio.Event(), None

@@ -41,6 +41,8 @@ EXPIRY_SECONDS: Final = 0.5
 MOUNT_ID_SIZE: Final = 16
 FIND_SECONDS: Final = 5.0
 """So long a hospital may take for a page of a query directory."""
+LAST_WORD_SECONDS: Final = 2.0
+"""For telling the hospital, at the end, what was opened since the last question."""
 
 log = structlog.get_logger(__name__)
 
@@ -129,12 +131,17 @@ async def serve_mount(  # noqa: PLR0913 the parts that a mount is made of
             nursery.start_soon(raise_limits, operations, mountpoint)
             nursery.start_soon(watch.run)
             nursery.start_soon(_expire, ring)
-            nursery.start_soon(Feed(hospital, namespace, filesystem, lease).follow)
+            feed = Feed(hospital, namespace, filesystem, lease, opener.opens)
+            nursery.start_soon(feed.follow)
             nursery.start_soon(lease.keep, filesystem, nursery)
             nursery.start_soon(_end_on_signal, nursery.cancel_scope)
             log.info("mounted", mountpoint=str(mountpoint), root=str(root))
             task_status.started()
-            await serve()
+            try:
+                await serve()
+            finally:
+                with trio.CancelScope(deadline=trio.current_time() + LAST_WORD_SECONDS, shield=True):
+                    await feed.tell_last()
             nursery.cancel_scope.cancel()
     log.info("unmounted", mountpoint=str(mountpoint))
 

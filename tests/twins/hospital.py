@@ -26,6 +26,7 @@ from mdmfs.wire.messages import (
     KeyEntry,
     Node,
     NodeKind,
+    OpensReport,
     SealedBeginning,
     SealedHeader,
     Totals,
@@ -148,6 +149,8 @@ class TwinHospital:
         self.swapped_headers: dict[Guid, Guid] = {}
         """Whose prefix object is given for another's."""
         self.header_questions: list[list[Guid]] = []
+        self.reports: list[OpensReport] = []
+        """What mounts said that they had opened by themselves."""
         self.listings = 0
         self.descriptions = 0
         self._inodes = itertools.count(2)
@@ -261,8 +264,10 @@ class TwinHospital:
             registered=REGISTERED,
         )
 
-    async def changes(self, since: int, wait: float) -> Changes:
+    async def changes(self, since: int, wait: float, report: OpensReport | None = None) -> Changes:
         """See ``Hospital``."""
+        if report is not None and self.failure is None:
+            self.reports.append(report)
         await self._answer()
         if self.reset:
             self.reset = False

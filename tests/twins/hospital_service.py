@@ -71,7 +71,7 @@ class HospitalOnTheWire:
 
     async def _changes(self, request: Request) -> Reply:
         asked = await request.read(AskChanges)
-        return Reply(await self.twin.changes(asked.since, asked.wait))
+        return Reply(await self.twin.changes(asked.since, asked.wait, asked.report))
 
     async def _totals(self, request: Request) -> Reply:
         return Reply(await self.twin.totals(Lfn.parse((await request.read(AskTotals)).lfn)))

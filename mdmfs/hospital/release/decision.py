@@ -123,6 +123,15 @@ def _source_of(tx: Transaction, file: FileRecord, hospital: Hospital, version: i
     return Source(file, instance, admit_header, _Currency(hospital, file, version).holds, uid)
 
 
+def pseudonymous_uid_of(tx: Transaction, guid: Guid) -> str:
+    """Give the SOP Instance UID of a file as its readers see it; empty where its subject was forgotten."""
+    instance = tx.uidmap.resolve(guid)
+    row = None if instance is None else tx.subjects.by_id(instance.subject)
+    if instance is None or row is None:
+        return ""
+    return subject_of(row).pseudonymous_uid(instance.instance_uid.encode()).decode()
+
+
 class _Currency:
     """Whether a file may still be opened under the key that it had; the store is only read when it has changed."""
 

@@ -23,6 +23,8 @@ class Lease:
     """On trio's clock; the mount itself counts from when it asked, which is earlier."""
     applied: int
     """The version of the feed that it has applied."""
+    reported: int = 0
+    """The number of its last report of opens."""
 
 
 class Leases:
@@ -60,6 +62,22 @@ class Leases:
             return 0.0
         lease.until = max(lease.until, trio.current_time() + seconds)
         return seconds
+
+    def reported(self, mount: bytes, principal: Principal, number: int) -> int | None:
+        """Note that a mount's report is being written down, and give the one before; None where it has been."""
+        lease = self._leases.get((str(principal.dn), mount))
+        if lease is None:
+            return 0
+        if number <= lease.reported:
+            return None
+        before, lease.reported = lease.reported, number
+        return before
+
+    def unreport(self, mount: bytes, principal: Principal, before: int) -> None:
+        """Know that it could not be written down."""
+        lease = self._leases.get((str(principal.dn), mount))
+        if lease is not None:
+            lease.reported = before
 
     def behind(self, version: int) -> list[Lease]:
         """Give the mounts that hold a lease and have not applied a version of the feed."""

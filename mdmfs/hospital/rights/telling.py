@@ -9,6 +9,7 @@ import msgspec
 
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.projects import Project
+from mdmfs.hospital.release.reported import write_down
 from mdmfs.hospital.rights.change import before_by_id
 from mdmfs.hospital.sight import Sight
 from mdmfs.hospital.store import Transaction
@@ -24,6 +25,7 @@ async def tell(principal: Principal, address: str, asked: AskChanges, hospital: 
     """Note what a mount has applied, wait for something new, and tell its part with a new lease."""
     if asked.mount:
         hospital.leases.hear(asked.mount, principal, address, asked.since)
+        await write_down(principal, address, asked, hospital)
     changes = await hospital.feed.changes(asked.since, asked.wait)
     root = Lfn.parse(asked.root) if asked.root else Lfn(())
 

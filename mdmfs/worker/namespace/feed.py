@@ -21,6 +21,7 @@ from mdmfs.worker.hospital import Hospital
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.listing import gone_or_changed
 from mdmfs.worker.namespace.names import ROOT, Namespace
+from mdmfs.worker.opens import Opens
 
 JITTER: Final = (0.7, 1.0)
 """Of the time that a question may wait: mounts that began together must not ask together for ever."""
@@ -51,8 +52,14 @@ class Witness(Protocol):
 class Feed:
     """Follows the changes for as long as it is run."""
 
-    def __init__(self, hospital: Hospital, namespace: Namespace, witness: Witness, lease: Lease) -> None:
+    def __init__(
+        self, hospital: Hospital, namespace: Namespace, witness: Witness, lease: Lease, opens: Opens | None = None
+    ) -> None:
+        """Tell the hospital of ``opens`` along with each question."""
         self._lease = lease
+        self._opens = opens or Opens()
+        self._version = 0
+        """That was applied last."""
         self._nursery: trio.Nursery
         self._hospital = hospital
         self._namespace = namespace
@@ -67,6 +74,7 @@ class Feed:
             while True:
                 try:
                     version = await self._step(version)
+                    self._version = version
                 except MdmfsError as error:
                     if isinstance(error, _DECIDED):
                         self._lease.refuse(error)
@@ -83,7 +91,9 @@ class Feed:
             return (await self._namespace.listing(ROOT)).version
         sent = self._lease.clock()
         wait = self._lease.seconds_to_ask() * random.uniform(*JITTER)  # noqa: S311 no secret
-        changes = await self._hospital.changes(version, wait)
+        report = self._opens.report()
+        changes = await self._hospital.changes(version, wait, report)
+        self._opens.heard(report)
         outdated = await self._apply(changes)
         self._lease.grant(sent, changes.lease)
         for inode in outdated:
@@ -96,6 +106,13 @@ class Feed:
         elif is_followed and not self._namespace.is_followed:
             log.info("following the hospital's feed")
         self._namespace.is_followed = is_followed
+
+    async def tell_last(self) -> None:
+        """Report what was opened since the last question; what the hospital does not hear of is lost."""
+        with contextlib.suppress(MdmfsError):
+            while (report := self._opens.report()) is not None:
+                await self._hospital.changes(self._version, 0.0, report)
+                self._opens.heard(report)
 
     async def _apply(self, changes: Changes) -> list[int]:
         """Stop the readers of what has gone; gives the directories to list anew, for which the hospital is asked."""

@@ -1,0 +1,42 @@
+"""Opens that the hospital did not see, because all was at hand: counted here, reported with the next renewal."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mdmfs.model.names import Guid
+from mdmfs.wire.messages import MAX_REPORTED, CachedOpens, OpensReport
+
+MAX_COUNTED: Final = 100_000
+"""Files whose opens wait to be reported; of more, those seen first are reported first and the others wait for room."""
+
+
+class Opens:
+    """Counts opens by file. A report is made again, under its number, until the hospital has written it down."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Guid, int] = {}
+        self._number = 0
+        self._told: OpensReport | None = None
+        self.missed = 0
+        """Opens for which there was no room."""
+
+    def note(self, guid: Guid) -> None:
+        """Count an open that nothing was asked of the hospital for."""
+        if guid in self._counts or len(self._counts) < MAX_COUNTED:
+            self._counts[guid] = self._counts.get(guid, 0) + 1
+        else:
+            self.missed += 1
+
+    def report(self) -> OpensReport | None:
+        """Give what is to be told next, the same again until it is ``heard``; None where there is nothing."""
+        if self._told is None and self._counts:
+            self._number += 1
+            told = list(self._counts)[:MAX_REPORTED]
+            self._told = OpensReport(self._number, [CachedOpens(guid.octets, self._counts.pop(guid)) for guid in told])
+        return self._told
+
+    def heard(self, report: OpensReport | None) -> None:
+        """Know that the hospital has written a report down."""
+        if report is not None and self._told is report:
+            self._told = None

@@ -1,0 +1,98 @@
+"""Opens that a mount reports: on record once, before its lease, and only for what is there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from mdmfs.hospital.audit.questions import who
+from mdmfs.hospital.release.audit import Audit, AuditRecord
+from mdmfs.hospital.rights.telling import tell
+from mdmfs.model.errors import MalformedMessageError, StoreError
+from mdmfs.model.names import Guid
+from mdmfs.wire.messages import CHANGES_PATH, MAX_REPORTED, AskChanges, CachedOpens, Changes, OpensReport
+from mdmfs.wire.service import Reply
+from tests.twins.clinic import READER, Clinic, OpenClinic, slices
+from tests.twins.keystores import random_guid
+
+MOUNT = bytes(16)
+
+
+@pytest.fixture
+async def clinic(tmp_path: Path) -> AsyncIterator[OpenClinic]:
+    """Make a hospital with two images."""
+    async with Clinic(tmp_path, slices((1, 2))).open() as opened:
+        await opened.harvest()
+        yield opened
+
+
+async def report(clinic: OpenClinic, number: int, opens: list[CachedOpens], mount: bytes = MOUNT) -> Changes:
+    """Report as a mount does; gives the answer."""
+    asked = AskChanges(0, 0, mount, report=OpensReport(number, opens), purpose="stroke\nstudy")
+    answer = await clinic.ask(CHANGES_PATH, asked, READER)
+    assert isinstance(answer, Reply)
+    assert isinstance(answer.message, Changes)
+    return answer.message
+
+
+def reported(clinic: OpenClinic) -> list[dict[str, object]]:
+    """Read what is on record."""
+    return [record for record in clinic.audited() if record["event"] == "cached-opens"]
+
+
+async def test_a_report_is_on_record_once_and_renews_the_lease(clinic: OpenClinic) -> None:
+    """With DN, pseudonymous UID, project, address, purpose and count, as a release."""
+    one, two = clinic.files().values()
+    opens = [CachedOpens(one.octets, 4), CachedOpens(two.octets, 1)]
+    assert (await report(clinic, 1, opens)).lease > 0
+    assert (await report(clinic, 1, opens)).lease > 0
+    found = reported(clinic)
+    assert [(record["guid"], record.get("count", 1)) for record in found] == [(str(one), 4), (str(two), 1)]
+    assert {record["dn"] for record in found} == {str(READER.dn)}
+    assert {record["purpose"] for record in found} == {"strokestudy"}
+    assert all(str(record["uid"]).startswith("2.25.") and record["project"] for record in found)
+    await report(clinic, 2, opens[:1])
+    [reader] = who(clinic.hospital.audit.path, {one})
+    assert reader.cached == 8
+
+
+async def test_what_was_never_registered_fills_no_log(clinic: OpenClinic) -> None:
+    """And who reports it learns nothing."""
+    assert (await report(clinic, 1, [CachedOpens(random_guid().octets, 1)])).lease > 0
+    assert reported(clinic) == []
+
+
+@pytest.mark.parametrize("opens", [[(bytes(16), 0)], [(bytes(16), -1)], [(bytes(16), 2**40)], [(bytes(16), 1)] * 1001])
+async def test_a_report_that_makes_no_sense_is_refused(clinic: OpenClinic, opens: list[tuple[bytes, int]]) -> None:
+    """Counts below 1, and more than anybody may tell at once."""
+    assert len(opens) in {1, MAX_REPORTED + 1}
+    with pytest.raises(MalformedMessageError):
+        await report(clinic, 1, [CachedOpens(*each) for each in opens])
+    assert reported(clinic) == []
+
+
+async def test_without_room_for_the_record_there_is_no_lease(clinic: OpenClinic) -> None:
+    """And the same report counts when there is."""
+    guid: Guid = next(iter(clinic.files().values()))
+    good = clinic.hospital.audit
+
+    class FullDisk:
+        """Cannot write."""
+
+        async def record(self, *_: AuditRecord) -> None:
+            """See ``Audit``."""
+            message = "no space left"
+            raise StoreError(message)
+
+    await report(clinic, 1, [])
+    full = dataclasses.replace(clinic.hospital, audit=cast("Audit", FullDisk()))
+    asked = AskChanges(0, 0, MOUNT, report=OpensReport(2, [CachedOpens(guid.octets, 3)]))
+    with pytest.raises(StoreError):
+        await tell(READER, "192.0.2.7", asked, full)
+    assert clinic.hospital.audit is good
+    await report(clinic, 2, [CachedOpens(guid.octets, 3)])
+    assert [record.get("count") for record in reported(clinic)] == [3]

@@ -1,0 +1,158 @@
+"""Opens that the hospital does not see: which are counted, and how they come to be on record there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from mdmfs.model.errors import PeerUnreachableError
+from mdmfs.wire.messages import MAX_REPORTED, Node, NodeKind
+from mdmfs.worker.cache.store import CiphertextCache
+from mdmfs.worker.keys.ring import KeyRing
+from mdmfs.worker.lease import Lease
+from mdmfs.worker.namespace.feed import Feed
+from mdmfs.worker.namespace.names import Namespace
+from mdmfs.worker.opening import Opener
+from mdmfs.worker.opens import Opens
+from mdmfs.worker.pages import NoPages
+from tests.twins.hospital import REGISTERED, ROOT, TwinFile, TwinHospital, unreachable
+from tests.twins.keystores import random_guid
+
+
+class NoWitness:
+    """Remembers nothing."""
+
+    async def forget_names(self, directory: int, names: list[bytes]) -> None:
+        """See ``Witness``."""
+
+    def bar(self, inode: int) -> None:
+        """See ``Witness``."""
+
+    async def revoke(self, inode: int) -> None:
+        """See ``Witness``."""
+
+    async def revoke_all(self) -> None:
+        """See ``Witness``."""
+
+
+async def opener(hospital: TwinHospital, folder: Path, nursery: trio.Nursery) -> Opener:
+    """Make a worker without FUSE."""
+    keystores = await hospital.open_keystores(nursery)
+    cache = CiphertextCache(folder, 2**30)
+    await cache.load()
+    return Opener(hospital, cache, KeyRing(lambda: keystores, deadline=5), NoPages(), nursery, deadline=5)
+
+
+def node(file: TwinFile) -> Node:
+    """Give a file as a directory lists it."""
+    return Node("x.dcm", file.inode, NodeKind.FILE, len(file.plaintext), REGISTERED, file.guid.octets)
+
+
+def counted(opens: Opens) -> dict[bytes, int]:
+    """Take the report."""
+    report = opens.report()
+    opens.heard(report)
+    return {} if report is None else {one.guid: one.count for one in report.opens}
+
+
+async def test_an_open_counts_unless_the_hospital_was_asked_for_it(tmp_path: Path, nursery: trio.Nursery) -> None:
+    """The one that fetched is on record there already; those from the cache, and beside another handle, are not."""
+    hospital = TwinHospital()
+    [small, large] = [hospital.add_file(f"/grid/medical/a/{size}", bytes(size)) for size in (1000, 5_000_000)]
+    worker = await opener(hospital, tmp_path, nursery)
+    for file in (small, large):
+        first = await worker.open(node(file))
+        assert counted(worker.opens) == {}
+        await worker.read(first, len(file.plaintext) - 10, 10)
+        second = await worker.open(node(file))
+        worker.close(first)
+        worker.close(second)
+        assert counted(worker.opens) == {file.guid.octets: 1}
+        for _ in range(3):
+            worker.close(await worker.open(node(file)))
+        assert counted(worker.opens) == {file.guid.octets: 3}
+    assert hospital.fetches == 2
+
+
+async def test_what_was_fetched_ahead_counts_when_somebody_opens_it(tmp_path: Path, nursery: trio.Nursery) -> None:
+    """Ahead of a program is not by one."""
+    hospital = TwinHospital()
+    file = hospital.add_file("/grid/medical/a/1", bytes(1000))
+    worker = await opener(hospital, tmp_path, nursery)
+    await worker.prefetch([node(file)])
+    assert counted(worker.opens) == {}
+    worker.close(await worker.open(node(file)))
+    assert counted(worker.opens) == {file.guid.octets: 1}
+
+
+async def test_a_header_counts_where_it_came_along_with_another(tmp_path: Path, nursery: trio.Nursery) -> None:
+    """And the body that is fetched later for the same open is no open of its own."""
+    hospital = TwinHospital()
+    hospital.has_headers = True
+    first, second = (hospital.add_file(f"/grid/medical/a/{number}", bytes(100_000)) for number in (1, 2))
+    worker = await opener(hospital, tmp_path, nursery)
+    opened = await worker.open(node(first), [node(second)])
+    assert counted(worker.opens) == {}
+    worker.close(await worker.open(node(second)))
+    assert counted(worker.opens) == {second.guid.octets: 1}
+    await worker.read(opened, 50_000, 10)
+    assert counted(worker.opens) == {}
+    worker.close(opened)
+    worker.close(await worker.open(node(first)))
+    assert counted(worker.opens) == {first.guid.octets: 1}
+
+
+async def test_a_refused_open_does_not_count(tmp_path: Path, nursery: trio.Nursery) -> None:
+    """Nothing was opened."""
+    hospital = TwinHospital()
+    file = hospital.add_file("/grid/medical/a/1", bytes(1000))
+    worker = await opener(hospital, tmp_path, nursery)
+    hospital.refusal = unreachable
+    with pytest.raises(PeerUnreachableError):
+        await worker.open(node(file))
+    assert counted(worker.opens) == {}
+
+
+def test_a_report_is_the_same_until_it_was_heard_and_bounded() -> None:
+    """So a lost answer counts nothing twice; what comes meanwhile goes into the next one."""
+    opens, guids = Opens(), [random_guid() for _ in range(MAX_REPORTED + 1)]
+    assert opens.report() is None
+    for guid in guids:
+        opens.note(guid)
+    report = opens.report()
+    assert report is not None
+    assert len(report.opens) == MAX_REPORTED
+    opens.note(guids[0])
+    assert opens.report() is report
+    opens.heard(report)
+    following = opens.report()
+    assert following is not None
+    assert following.number > report.number
+    assert {one.guid for one in following.opens} == {guids[-1].octets, guids[0].octets}
+
+
+async def test_opens_go_with_the_next_renewal_and_again_after_an_outage(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Nothing is lost by a hospital that does not answer, and the last word is told at the end."""
+    autojump_clock.autojump_threshold = 0
+    hospital, opens = TwinHospital(), Opens()
+    hospital.lease = 30.0
+    lease = Lease(trio.current_time)
+    feed = Feed(hospital, Namespace(hospital, ROOT), NoWitness(), lease, opens)
+    nursery.start_soon(feed.follow)
+    await trio.sleep(1)
+    guid = random_guid()
+    opens.note(guid)
+    hospital.failure = unreachable
+    await trio.sleep(60)
+    assert hospital.reports == []
+    hospital.failure = None
+    await trio.sleep(30)
+    assert [[one.count for one in report.opens] for report in hospital.reports] == [[1]]
+    opens.note(guid)
+    await feed.tell_last()
+    assert len(hospital.reports) == 2
