@@ -140,8 +140,8 @@ def _check_overlays(header: IdentifiedHeader) -> None:
     last = itertools.takewhile(lambda element: element[0] >> 16 >= _OVERLAY_GROUPS.start, reversed(header.elements))
     groups = {element[0] >> 16 for element in last}
     for group in sorted(groups.intersection(_OVERLAY_GROUPS)):
-        has_data = header.element(group << 16 | _OVERLAY_DATA) is not None
-        has_place = any(header.element(group << 16 | number) is not None for number in _OVERLAY_PLACES)
+        has_data = group << 16 | _OVERLAY_DATA in header.by_tag
+        has_place = any(group << 16 | number in header.by_tag for number in _OVERLAY_PLACES)
         if has_place and (not has_data or header.octets(group << 16 | 0x0100) not in {b"", b"\1\0"}):
             raise RefusedError(Reason.EMBEDDED_OVERLAY, group << 16 | _OVERLAY_DATA)
 
@@ -155,10 +155,13 @@ def _is_head(header: IdentifiedHeader) -> bool:
 
 def _regions(elements: Elements, octets: bytes) -> list[bytes]:
     """List the body parts that an object names at any depth, in capitals and without spaces."""
-    regions = [_squeezed(octets[start:stop]) for tag, _, start, stop, _ in elements if tag == _BODY_PART]
-    for tag, items in [(element[0], element[4]) for element in elements if element[4]]:
-        for item in items or ():
-            regions += [_coded_region(item, octets)] if tag == _REGION_SEQUENCE else _regions(item, octets)
+    regions = []
+    for tag, _, start, stop, items in elements:
+        if tag == _BODY_PART:
+            regions.append(_squeezed(octets[start:stop]))
+        elif items:
+            for item in items:
+                regions += [_coded_region(item, octets)] if tag == _REGION_SEQUENCE else _regions(item, octets)
     return [region for region in regions if region]
 
 

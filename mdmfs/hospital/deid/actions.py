@@ -14,7 +14,7 @@ from mdmfs.hospital.deid.codes import known_scheme
 from mdmfs.hospital.deid.content import is_personal
 from mdmfs.hospital.deid.elements import Element, read_implicit_head, read_sequence
 from mdmfs.hospital.deid.encode import encode, encode_items, head
-from mdmfs.hospital.deid.pseudonyms import is_temporal, shift_date, shift_date_time, shift_time
+from mdmfs.hospital.deid.pseudonyms import is_temporal, shift_date_time
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.deid.tables.dictionary import TIME_OF_DATE
 from mdmfs.hospital.deid.tables.uids import KNOWN_UIDS
@@ -23,6 +23,7 @@ from mdmfs.hospital.deid.walk import CODE_VALUES, NUMBER_SIZES, Rule, Trace, Wal
 
 _NUMBER: Final = rb" *(?:[+-]?(?:\d{1,24}(?:\.\d{0,24})?|\.\d{1,24})(?:[eE][+-]?\d{1,4})? *)?"
 _NUMBERS: Final = re.compile(_NUMBER + rb"(?:\\" + _NUMBER + rb")*")
+_are_numbers: Final = _NUMBERS.fullmatch
 _CODE: Final = re.compile(rb"[A-Z0-9_ ]{0,16}")
 _CODES: Final = re.compile(rb"[A-Z0-9_ ]{0,16}(?:\\[A-Z0-9_ ]{0,16})*")
 _CODE_WORDS: Final = re.compile(rb"[a-z]+")
@@ -52,8 +53,8 @@ def drop(walk: Walk, element: Element, rule: Rule) -> bytes:
 
 def keep_numbers(walk: Walk, element: Element, rule: Rule) -> bytes:
     """K: keep decimal or integer strings that are numbers; raises where they are not."""
-    value = walk.value(element)
-    if not _NUMBERS.fullmatch(value):
+    value = walk.octets[element[2] : element[3]].strip(b" \0")
+    if not _are_numbers(value):
         raise RefusedError(Reason.INVALID_VALUE, element[0])
     if b" " in value:
         value = b"\\".join(number.strip() for number in value.split(b"\\"))
@@ -162,7 +163,7 @@ def map_uids(walk: Walk, element: Element, rule: Rule) -> bytes:
     for uid in walk.value(element).split(b"\\"):
         if uid and uid not in _KNOWN_UIDS:
             walk.traces.add(Trace.UID, uid)
-            uids.append(walk.subject.pseudonymous_uid(uid))
+            uids.append(walk.pseudonymous_uid(uid))
         else:
             uids.append(uid)
     return encode(rule.head, b"\\".join(uids), b"\0")
@@ -205,32 +206,18 @@ def keep_dates(walk: Walk, element: Element, rule: Rule) -> bytes:
 
 def shift_dates(walk: Walk, element: Element, rule: Rule) -> bytes:
     """C: move dates, each with its time of day where it has one."""
-    dates = walk.value(element).split(b"\\")
-    walk.traces.add(rule.trace, walk.value(element))
+    value = walk.value(element)
+    walk.traces.add(rule.trace, value)
+    dates = value.split(b"\\")
     times = _partners(walk, TIME_OF_DATE.get(element[0]), len(dates))
-    moved = [_moved_date(walk, date, time) for date, time in zip(dates, times, strict=True)]
-    return _written(rule, moved)
-
-
-def _moved_date(walk: Walk, date: bytes, time: bytes) -> bytes | None:
-    pair = walk.move(date, time)
-    if not date or pair is None:
-        return shift_date(date, walk.subject) if date else b""
-    return pair[0]
+    return _written(rule, [walk.move(date, time)[0] for date, time in zip(dates, times, strict=True)])
 
 
 def shift_times(walk: Walk, element: Element, rule: Rule) -> bytes:
     """C: move times of day, each with its date where it has one."""
     times = walk.value(element).split(b"\\")
     dates = _partners(walk, _DATE_OF_TIME.get(element[0]), len(times))
-    return _written(rule, [_moved_time(walk, date, time) for date, time in zip(dates, times, strict=True)])
-
-
-def _moved_time(walk: Walk, date: bytes, time: bytes) -> bytes | None:
-    pair = walk.move(date, time)
-    if not time or pair is None:
-        return shift_time(time, walk.subject, walk.policy.times) if time else b""
-    return pair[1]
+    return _written(rule, [walk.move(date, time)[1] for date, time in zip(dates, times, strict=True)])
 
 
 def shift_date_times(walk: Walk, element: Element, rule: Rule) -> bytes:

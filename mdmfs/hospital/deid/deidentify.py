@@ -92,7 +92,7 @@ class Deidentification:
         native = self.is_decoded or header.transfer_syntax in NATIVE_SYNTAXES
         self.transfer_syntax: Final = EXPLICIT_LITTLE if native else header.transfer_syntax
         """Of the output."""
-        self.sop_instance: Final = subject.pseudonymous_uid(header.sop_instance.encode()).decode()
+        self.sop_instance: Final = self._walk.pseudonymous_uid(header.sop_instance.encode()).decode()
         """SOP Instance UID of the output."""
         self.is_head: Final = is_head
         """Whether the pixels may show a face: (0028,0302) is YES."""
@@ -147,8 +147,8 @@ class Deidentification:
 
     def _write_head(self) -> bytes:
         elements = self._header.elements
-        out = self._walk.dataset(elements, self._rules.top)
-        tags = [element[0] for element in elements]
+        out = self._walk.dataset(elements, self._rules.top, by_tag=self._header.by_tag)
+        tags = list(self._header.by_tag)
         if _STUDY_DATE in tags:
             self.study_date = out[tags.index(_STUDY_DATE)][SHORT_HEAD:].decode()
         written = [*marks(self.policy, is_head=self.is_head, is_blanked=self._is_blanked)]
@@ -186,7 +186,7 @@ def open_walk(header: IdentifiedHeader, policy: Policy, subject: Subject, traces
     """Make ready to go through the elements of a header that was accepted."""
     walk = Walk(header.whole, header.read_head, compile_rules(policy, header.sop_class), policy, subject, traces)
     walk.is_signed = header.octets(_PIXEL_REPRESENTATION) == _SIGNED
-    names = _lower_text(header, [element[0] for element in header.elements if element[0] in _NAMES])
+    names = _lower_text(header, sorted(_NAMES & header.by_tag.keys()))
     numbers = _lower_text(header, _NUMBERS)
     walk.forbid(frozenset(word.encode() for word in [*_WORD.findall(names), *_RUN.findall(numbers)]))
     return walk

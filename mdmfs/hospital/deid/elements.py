@@ -39,7 +39,8 @@ NESTING_VRS: Final = frozenset({b"SQ", b"UN", b"OB", b"OW", b""})
 HEAD_SIZES: Final = {**dict.fromkeys(SHORT_VRS, HEAD_SIZE), **dict.fromkeys(LONG_VRS, LONG_HEAD_SIZE)}
 """Bytes before the value, by VR."""
 
-_EXPLICIT: Final = struct.Struct("<HH2sH").unpack_from
+unpack_short_head: Final = struct.Struct("<HH2sH").unpack_from
+"""Gives group, number, VR and length of an element of ``SHORT_VRS``."""
 _IMPLICIT: Final = struct.Struct("<HHI").unpack_from
 _LENGTH: Final = struct.Struct("<I").unpack_from
 
@@ -48,7 +49,7 @@ def read_explicit_head(octets: Octets, position: int, limit: int) -> Head | None
     """Read the head of an element in Explicit VR Little Endian; None if it goes beyond the limit."""
     if limit - position < HEAD_SIZE:
         return None
-    group, number, vr, length = _EXPLICIT(octets, position)
+    group, number, vr, length = unpack_short_head(octets, position)
     start = position + HEAD_SIZES.get(vr, 0)
     if start == position + HEAD_SIZE:
         return group << 16 | number, vr, length, start

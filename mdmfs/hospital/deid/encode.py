@@ -13,6 +13,8 @@ SHORT_HEAD: Final = 8
 
 _HEAD: Final = struct.Struct("<HH2s")
 _SHORT: Final = struct.Struct("<H").pack
+_SMALL: Final = [_SHORT(length) for length in range(256)]
+"""Nearly all lengths."""
 _LONG: Final = struct.Struct("<HI").pack
 _ITEM: Final = struct.Struct("<HHI").pack
 
@@ -35,7 +37,7 @@ def encode(start: bytes, value: bytes, padding: bytes = b" ") -> bytes:
         return start + _LONG(0, length) + value
     if length > MAX_SHORT_LENGTH:
         return start[:4] + b"UN" + _LONG(0, length) + value
-    return start + _SHORT(length) + value
+    return start + (_SMALL[length] if length < len(_SMALL) else _SHORT(length)) + value
 
 
 def encode_items(start: bytes, items: list[bytes]) -> bytes:

@@ -38,8 +38,6 @@ _UID: Final = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))+")
 _INTEGER: Final = re.compile(r"[0-9]{1,12}")
 _MAX_UID: Final = 64
 
-_MAY_NEST: Final = frozenset({b"SQ", b"UN"})
-
 _SOP_CLASS: Final = 0x00080016
 _SOP_INSTANCE: Final = 0x00080018
 _PATIENT_ID: Final = 0x00100020
@@ -62,11 +60,11 @@ class IdentifiedHeader:
         """Bytes after the head of Pixel Data that came in the same piece."""
         self.pixels: Final[Head | None] = scanner.pixels
         """Tag, VR (empty in Implicit VR) and length of Pixel Data, and where its value starts; None without pixels."""
-        self.elements: Final[Elements] = [
-            read_sequence(element, octets, source.read_head) if element[1] in _MAY_NEST else element
-            for element in scanner.elements
-        ]
-        self._by_tag: Final[dict[int, Element]] = {element[0]: element for element in self.elements}
+        self.elements: Final[Elements] = scanner.elements
+        for place in scanner.nesting:
+            self.elements[place] = read_sequence(self.elements[place], octets, source.read_head)
+        self.by_tag: Final[dict[int, Element]] = {element[0]: element for element in self.elements}
+        """The elements of the top level, in their order."""
         self.codec: Final = codec_of(self.value(CHARACTER_SET_TAG))
         self.transfer_syntax: Final = source.transfer_syntax
         self.sop_class: Final = self._uid(_SOP_CLASS)
@@ -117,18 +115,14 @@ class IdentifiedHeader:
         """Study Time (0008,0030), not shifted, as it stands."""
         return self.raw(0x00080030)
 
-    def element(self, tag: int) -> Element | None:
-        """Give an element of the top level."""
-        return self._by_tag.get(tag)
-
     def value(self, tag: int) -> bytes:
         """Give the value of an element of the top level without its padding; empty where there is none."""
-        element = self._by_tag.get(tag)
+        element = self.by_tag.get(tag)
         return b"" if element is None else self.whole[element[2] : element[3]].strip(b" \0")
 
     def octets(self, tag: int) -> bytes:
         """Give the value of an element of the top level as it lies there; empty where there is none."""
-        element = self._by_tag.get(tag)
+        element = self.by_tag.get(tag)
         return b"" if element is None else self.whole[element[2] : element[3]]
 
     def raw(self, tag: int) -> str:
@@ -218,18 +212,16 @@ class IncomingHeader:
         return IdentifiedHeader(bytes(self._octets), self._scanner, self._source, b"")
 
     def _take(self, data: Buffer) -> IdentifiedHeader | None:
-        if not self._octets and isinstance(data, bytes):
-            whole: bytes | bytearray = data
-        else:
+        if self._octets:
             self._octets += data
-            whole = self._octets
+        whole: bytes | bytearray = self._octets or bytes(data)
         found = self._scanner.advance(whole)
         if self._scanner.position > self._max_header_bytes:
             raise RefusedError(Reason.TOO_LARGE)
         if found:
             stop = self._scanner.position
-            rest = memoryview(whole)[stop:] if whole is data else bytes(memoryview(whole)[stop:])
+            rest = memoryview(whole)[stop:] if isinstance(whole, bytes) else bytes(memoryview(whole)[stop:])
             return IdentifiedHeader(bytes(memoryview(whole)[:stop]), self._scanner, self._source, rest)
-        if whole is data:
-            self._octets += data
+        if whole is not self._octets:
+            self._octets += whole
         return None

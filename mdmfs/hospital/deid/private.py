@@ -20,6 +20,7 @@ _UNTOLD: Final = frozenset({b"", b"UN"})
 """How an element comes whose VR the sender did not know, or did not say."""
 _IS_PRIVATE: Final = 0x10000
 """The bit that makes a group odd (PS3.5 section 7.8)."""
+_SAFE_CREATORS: Final = frozenset(creator.encode() for creator in SAFE_CREATORS)
 _FIRST_CREATOR: Final = 0x10
 _LAST_CREATOR: Final = 0xFF
 _KEEPERS: Final[dict[bytes, Apply]] = {
@@ -37,17 +38,17 @@ _KEEPERS: Final[dict[bytes, Apply]] = {
 
 def unruled(walk: Walk, element: Element, out: list[bytes]) -> bytes:
     """Keep a safe private element if the policy retains them (PS3.15 E.3.10); take everything else away."""
-    tag, vr = element[0], element[1]
-    if walk.keeps_private and tag & _IS_PRIVATE:
-        block = walk.scope.creators.get(tag >> 8)
-        if block is not None:
-            rule = _safe_rule(block[0], tag)
-            if rule is not None and (vr == rule.vr or not rule.vr or vr in _UNTOLD):
-                return _keep_safe(walk, element, rule, block, out)
+    tag, vr, start, stop, _ = element
+    if tag & _IS_PRIVATE and walk.keeps_private:
+        rule = walk.scope.safe.get(tag)
+        if rule is not None:
+            if vr == rule.vr or not rule.vr or vr in _UNTOLD:
+                return _keep_safe(walk, element, rule, out)
         elif _FIRST_CREATOR <= tag & 0xFFFF <= _LAST_CREATOR:
             return _reserve(walk, element, len(out))
     if vr in TEXT_VRS:
-        walk.traces.add(Trace.DESCRIPTION if tag & _IS_PRIVATE else _trace_of_unknown(tag), walk.value(element))
+        kind = Trace.DESCRIPTION if tag & _IS_PRIVATE else _trace_of_unknown(tag)
+        walk.traces.add(kind, walk.octets[start:stop].strip(b" \0"))
     elif vr in _TRACED:
         walk.note(element, trace_of(element))
     return b""
@@ -59,12 +60,11 @@ def _trace_of_unknown(tag: int) -> Trace:
     return Trace.IDENTITY if row is not None and row.is_identity else Trace.DESCRIPTION
 
 
-def _keep_safe(walk: Walk, element: Element, rule: Rule, block: tuple[str, int], out: list[bytes]) -> bytes:
-    creator, place = block
-    tag = element[0]
+def _keep_safe(walk: Walk, element: Element, rule: Rule, out: list[bytes]) -> bytes:
+    creator, place = walk.scope.creators[element[0] >> 8]
     kept = rule.apply(walk, element, rule)
     if kept and not out[place]:
-        out[place] = encode(head(tag >> 16 << 16 | tag >> 8 & 0xFF, b"LO"), creator.encode())
+        out[place] = creator
     return kept
 
 
@@ -75,20 +75,31 @@ def _rewrite_csa(walk: Walk, element: Element, rule: Rule) -> bytes:
 
 def _reserve(walk: Walk, element: Element, place: int) -> bytes:
     """Remember which creator has a block; it is written when something of the block stays (PS3.5 section 7.8.1)."""
-    creator = walk.value(element).decode("latin_1")
+    creator = walk.value(element)
     tag = element[0]
-    if creator in SAFE_CREATORS:
-        walk.scope.creators[(tag >> 16) << 8 | tag & 0xFF] = creator, place
+    if creator in _SAFE_CREATORS:
+        block = (tag >> 16) << 8 | tag & 0xFF
+        walk.scope.creators[block] = encode(head(tag, b"LO"), creator), place
+        walk.scope.safe.update(_safe_rules(creator, block))
     else:
         walk.note(element, Trace.DESCRIPTION)
     return b""
 
 
 @functools.lru_cache(maxsize=4096)
-def _safe_rule(creator: str, tag: int) -> Rule | None:
-    """Make the rule of a private element of a creator; None if it is on no list, or nothing of its VR may stay."""
-    place = creator, tag >> 16, tag & 0xFF
-    if place == _CSA:
-        return Rule(_rewrite_csa, b"", head(tag, b"OB"))
-    vr = SAFE_PRIVATE.get(place, b"")
-    return Rule(_KEEPERS[vr], vr, head(tag, vr), b"", Trace.DESCRIPTION, TECHNIQUE) if vr in _KEEPERS else None
+def _safe_rules(creator: bytes, block: int) -> dict[int, Rule]:
+    """Make the rules of what may stay of a creator in a block: group, and the high byte of the elements."""
+    group = block >> 8
+    rules = {
+        block << 8 | number: _safe_rule(block << 8 | number, vr)
+        for (name, its_group, number), vr in SAFE_PRIVATE.items()
+        if name.encode() == creator and its_group == group and vr in _KEEPERS
+    }
+    if (creator.decode(), group) == _CSA[:2]:
+        tag = block << 8 | _CSA[2]
+        rules[tag] = Rule(_rewrite_csa, b"", head(tag, b"OB"))
+    return rules
+
+
+def _safe_rule(tag: int, vr: bytes) -> Rule:
+    return Rule(_KEEPERS[vr], vr, head(tag, vr), b"", Trace.DESCRIPTION, TECHNIQUE)

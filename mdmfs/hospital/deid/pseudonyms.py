@@ -22,7 +22,8 @@ _UUID_SIZE: Final = 16
 _VERSION_4: Final = 0x4000_8000_0000_0000_0000
 """Version and variant of a random UUID (RFC 9562 section 5.4), and beside them the bits that are drawn."""
 _RANDOM_BITS: Final = (1 << 128) - 1 ^ 0xF000_C000_0000_0000_0000
-_DATE: Final = re.compile(rb"(\d{4})(\.?)(\d{2})\2(\d{2})")
+_DATE_SIZE: Final = 8
+_DATE: Final = re.compile(rb"(\d{4})\.(\d{2})\.(\d{2})")
 _TIME: Final = re.compile(rb"([01]\d|2[0-3])(?:(:?)([0-5]\d)(?:\2([0-5]\d|60)(\.\d{1,6})?)?)?")
 _DATE_TIME: Final = re.compile(
     rb"(\d{4})(?:(0[1-9]|1[0-2])(?:([0-3]\d)(?:([01]\d|2[0-3])(?:([0-5]\d)(?:([0-5]\d|60)(\.\d{1,6})?)?)?)?)?)?"
@@ -132,8 +133,10 @@ def shift_date_time(value: bytes, subject: Subject, times: Times) -> bytes | Non
 
 
 def _read_date(date: bytes) -> int | None:
+    if len(date) == _DATE_SIZE and date.isdigit():
+        return _ordinal(int(date[:4]), int(date[4:6]), int(date[6:]))
     match = _DATE.fullmatch(date)
-    return None if match is None else _ordinal(int(match[1]), int(match[3]), int(match[4]))
+    return None if match is None else _ordinal(int(match[1]), int(match[2]), int(match[3]))
 
 
 def _ordinal(year: int, month: int, day: int) -> int | None:

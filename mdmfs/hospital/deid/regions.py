@@ -118,7 +118,7 @@ def _layout(header: IdentifiedHeader) -> _Layout:
 
 
 def _ultrasound_regions(header: IdentifiedHeader) -> list[Rectangle]:
-    element = header.element(_ULTRASOUND_REGIONS)
+    element = header.by_tag.get(_ULTRASOUND_REGIONS)
     items: list[Elements] = (element[4] if element is not None else None) or []
     regions = []
     for item in items:

@@ -95,9 +95,16 @@ class _Suspects:
 
     def is_clean(self, elements: list[_Found]) -> bool:
         """Tell whether nothing of it stands in these elements, all of which must be ASCII as the engine writes it."""
-        texts = b"\n".join([value for _, vr, value in elements if vr in TEXT_VRS and value != self._label])
-        codes = b"\n".join([value for _, vr, value in elements if vr == b"CS"])
-        others = b"\\".join([value for _, vr, value in elements if vr in _LISTED]).split(b"\\")
+        found_texts, found_codes, found_others = [], [], []
+        for _, vr, value in elements:
+            if vr in _LISTED:
+                found_others.append(value)
+            elif vr == b"CS":
+                found_codes.append(value)
+            elif value != self._label:
+                found_texts.append(value)
+        texts, codes = b"\n".join(found_texts), b"\n".join(found_codes)
+        others = b"\\".join(found_others).split(b"\\")
         both = texts + b"\n" + codes
         if not both.isascii() or b"\0" in both:
             return False

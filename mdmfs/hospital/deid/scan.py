@@ -10,13 +10,16 @@ from mdmfs.hospital.deid.elements import (
     MAX_DEPTH,
     PIXELS,
     SEQUENCE_END,
+    SHORT_VRS,
     UNDEFINED,
     Elements,
     Head,
     Octets,
     ReadHead,
     read_delimiter,
+    read_explicit_head,
     undefined_encoding,
+    unpack_short_head,
 )
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 
@@ -28,17 +31,23 @@ SMALLEST: Final = 8
 ITEM_END_OCTETS: Final = b"\xfe\xff\x0d\xe0"
 
 
+_MAY_NEST: Final = frozenset({b"SQ", b"UN"})
+
+
 class Scanner:
     """Lists the top level of a data set up to Pixel Data; what lies in sequences is stepped over, not read."""
 
     def __init__(self, read_head: ReadHead) -> None:
         self.elements: Elements = []
         """What was found so far, the last one perhaps not yet whole; sequences have no items yet."""
+        self.nesting: list[int] = []
+        """Which of them are sequences, or may be, by their place in the list."""
         self.pixels: Head | None = None
         """The head of Pixel Data, once it was reached."""
         self.position = 0
         """Where the next element begins, perhaps beyond what is there; in the end, the value of Pixel Data."""
         self._read_head = read_head
+        self._short_vrs = SHORT_VRS if read_head is read_explicit_head else frozenset()
         self._previous = -1
         self._open: list[tuple[bool, ReadHead]] = []
         """What of undefined length is open, innermost last: whether it is an item, and how elements in it are read."""
@@ -59,20 +68,27 @@ class Scanner:
     def _walk(self, octets: Octets, limit: int) -> bool:
         """Go over elements of the top level until one of undefined length, Pixel Data, or the end of what is there."""
         position, previous, read_head, found = self.position, self._previous, self._read_head, self.elements.append
+        short_vrs, last = self._short_vrs, limit - SMALLEST
         is_short = False
-        while limit - position >= SMALLEST:
-            head = read_head(octets, position, limit)
-            if head is None:
-                is_short = True
-                break
-            tag, vr, length, start = head
+        while position <= last:
+            group, number, vr, length = unpack_short_head(octets, position)
+            if vr in short_vrs:  # nearly all are, and a call for each is dear
+                tag, start = group << 16 | number, position + SMALLEST
+            else:
+                head = read_head(octets, position, limit)
+                if head is None:
+                    is_short = True
+                    break
+                tag, vr, length, start = head
+                if vr in _MAY_NEST and tag not in PIXELS:
+                    self.nesting.append(len(self.elements))
             if tag <= previous or (tag < FIRST_TAG and tag >> 16 != DIRECTORY_GROUP):
                 raise RefusedError(Reason.MALFORMED, tag)
             previous = tag
             if length & 1 or tag in PIXELS:
                 if length != UNDEFINED and tag not in PIXELS:
                     raise RefusedError(Reason.MALFORMED, tag)
-                self._stop_at(head)
+                self._stop_at((tag, vr, length, start))
                 position = start
                 break
             position = start + length
@@ -86,6 +102,8 @@ class Scanner:
             self.pixels = head
         else:
             self._open.append((False, undefined_encoding(tag, vr, self._read_head)))
+            if not vr:
+                self.nesting.append(len(self.elements))
             self.elements.append((tag, vr or b"SQ", start, start, None))
 
     def _step_inside(self, octets: Octets, limit: int) -> bool:

@@ -97,6 +97,8 @@ def clean(text: bytes, words: frozenset[bytes]) -> tuple[bytes, bytes]:
 
 
 def _is_listed(part: bytes, words: frozenset[bytes]) -> bool:
+    if part.isalpha():
+        return part in words
     pieces = _PIECE.findall(part)
     if not any(piece.isalpha() for piece in pieces):
         return False

@@ -27,7 +27,7 @@ def tokens(text: str) -> set[str]:
     A run of at least 6 letters and digits, 3 of them digits, such as AB1234, is a token beside those in it.
     """
     found = set()
-    for run in _RUNS.findall(text.lower()):
+    for run in set(_RUNS.findall(text.lower())):
         if run.isalpha() or (run.isdigit() and len(run) >= MIN_DIGITS):
             found.add(run)
         elif not run.isdigit():

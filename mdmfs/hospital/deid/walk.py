@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
 from mdmfs.hospital.deid.codes import Code, known_code
-from mdmfs.hospital.deid.elements import Element, Elements, ReadHead
+from mdmfs.hospital.deid.elements import LONG_VRS, SHORT_VRS, Element, Elements, ReadHead
 from mdmfs.hospital.deid.encode import head
 from mdmfs.hospital.deid.policy import Option, Policy
-from mdmfs.hospital.deid.pseudonyms import Subject, shift_date_and_time
+from mdmfs.hospital.deid.pseudonyms import Subject, shift_date, shift_date_and_time, shift_time
 from mdmfs.hospital.deid.terms import TECHNIQUE
 
 TEXT_VRS: Final = frozenset(b"AE LO LT PN SH ST UC UR UT".split())
@@ -24,9 +24,8 @@ NUMBER_SIZES: Final = {
     **dict.fromkeys((b"UV", b"SV", b"FD"), 8),
 }
 """Bytes of one value of each binary VR that holds numbers or tags."""
-
-_UNMOVED: Final = (b"", b"")
-"""Stands for what has not been moved yet."""
+_UNTRACED_VRS: Final = (SHORT_VRS | LONG_VRS) - TEXT_VRS - {b"SQ", b"UI", b"UN"}
+"""VRs of which nothing is remembered when no rule speaks of the element."""
 
 SCHEME: Final = 0x00080102
 CODE_VALUES: Final = (0x00080100, 0x00080119, 0x00080120)
@@ -103,14 +102,16 @@ class RuleSet:
 class Scope:
     """One data set or item while it is walked through."""
 
-    __slots__ = ("_by_tag", "_code", "creators", "depth", "elements")
+    __slots__ = ("_by_tag", "_code", "creators", "depth", "elements", "safe")
 
-    def __init__(self, elements: Elements, depth: int) -> None:
+    def __init__(self, elements: Elements, depth: int, by_tag: dict[int, Element] | None = None) -> None:
         self.elements = elements
         self.depth = depth
-        self.creators: dict[int, tuple[str, int]] = {}
-        """For each private block (group and high byte) its creator, and where in the output the creator goes."""
-        self._by_tag: dict[int, Element] = {}
+        self.creators: dict[int, tuple[bytes, int]] = {}
+        """For each private block (group and high byte) its creator's element, and where in the output that goes."""
+        self.safe: dict[int, Rule] = {}
+        """The rules of all elements that may stay in these blocks."""
+        self._by_tag = by_tag or {}
         self._code: Code | None = None
 
     def find(self, tag: int) -> Element | None:
@@ -151,7 +152,8 @@ class Walk:
         self.descriptor_words = descriptor_words(policy.terms)
         """What may stay in free text."""
         self.forbidden: frozenset[bytes] = frozenset()
-        self._moved: dict[tuple[bytes, bytes], tuple[bytes, bytes] | None] = {}
+        self._moved: dict[tuple[bytes, bytes], tuple[bytes | None, bytes | None]] = {}
+        self._pseudonyms: dict[bytes, bytes] = {}
 
     def value(self, element: Element) -> bytes:
         """Give an element's value without the padding around it."""
@@ -163,25 +165,50 @@ class Walk:
         if not self.descriptor_words.isdisjoint(words):
             self.descriptor_words -= words
 
-    def move(self, date: bytes, time: bytes) -> tuple[bytes, bytes] | None:
-        """Move a DA and its TM as one instant, and remember it: each of the two elements asks."""
-        moved = self._moved.get((date, time), _UNMOVED)
-        if moved is _UNMOVED:
-            moved = self._moved[date, time] = shift_date_and_time(date, time, self.subject, self.policy.times)
+    def move(self, date: bytes, time: bytes) -> tuple[bytes | None, bytes | None]:
+        """Move a DA and its TM as one instant, or each by itself where it has no valid partner.
+
+        Remembered, since each of the two elements asks. None stands for a value that is no date or no time.
+        """
+        moved = self._moved.get((date, time))
+        if moved is None:
+            times = self.policy.times
+            moved = shift_date_and_time(date, time, self.subject, times) or (
+                shift_date(date, self.subject) if date else b"",
+                shift_time(time, self.subject, times) if time else b"",
+            )
+            self._moved[date, time] = moved
         return moved
 
-    def dataset(self, elements: Elements, rules: Mapping[int, Rule], depth: int = 0) -> list[bytes]:
+    def pseudonymous_uid(self, uid: bytes) -> bytes:
+        """Map a UID, once for all the places where it stands."""
+        mapped = self._pseudonyms.get(uid)
+        if mapped is None:
+            mapped = self._pseudonyms[uid] = self.subject.pseudonymous_uid(uid)
+        return mapped
+
+    def dataset(
+        self,
+        elements: Elements,
+        rules: Mapping[int, Rule],
+        depth: int = 0,
+        *,
+        by_tag: dict[int, Element] | None = None,
+    ) -> list[bytes]:
         """Give for each element what is written of it, in the same order; nothing is empty bytes."""
-        outer, self.scope = self.scope, Scope(elements, depth)
+        outer, self.scope = self.scope, Scope(elements, depth, by_tag)
+        safe = self.scope.safe
         out: list[bytes] = []
         for element in elements:
-            rule = rules.get(element[0])
-            if rule is None:
-                out.append(self.rules.unruled(self, element, out))
-            elif element[1] == rule.vr or not element[1]:
-                out.append(rule.apply(self, element, rule))
+            tag, vr, _, _, _ = element
+            rule = rules.get(tag)
+            if rule is not None:
+                is_as_expected = vr == rule.vr or not vr
+                out.append(rule.apply(self, element, rule) if is_as_expected else self._reconcile(element, rule))
+            elif vr in _UNTRACED_VRS and tag not in safe:  # most elements of many scanners
+                out.append(b"")
             else:
-                out.append(self._reconcile(element, rule))
+                out.append(self.rules.unruled(self, element, out))
         self.scope = outer
         return out
 
