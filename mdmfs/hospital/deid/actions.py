@@ -12,13 +12,14 @@ from typing import Final
 from mdmfs.hospital.deid.charsets import decode
 from mdmfs.hospital.deid.codes import known_scheme
 from mdmfs.hospital.deid.content import is_personal
-from mdmfs.hospital.deid.elements import Element, read_implicit_head, read_sequence
+from mdmfs.hospital.deid.elements import PRIVATE_BIT, Element, read_implicit_head, read_sequence
 from mdmfs.hospital.deid.encode import encode, encode_items, head
 from mdmfs.hospital.deid.pseudonyms import is_temporal, shift_date_time
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.deid.tables.dictionary import TIME_OF_DATE
 from mdmfs.hospital.deid.tables.uids import KNOWN_UIDS
 from mdmfs.hospital.deid.terms import DESCRIPTORS, EQUIPMENT, TECHNIQUE, clean
+from mdmfs.hospital.deid.untold import may_be_descriptor, may_be_numbers
 from mdmfs.hospital.deid.walk import CODE_VALUES, NUMBER_SIZES, Rule, Trace, Walk
 
 _NUMBER: Final = rb" *(?:[+-]?(?:\d{1,24}(?:\.\d{0,24})?|\.\d{1,24})(?:[eE][+-]?\d{1,4})? *)?"
@@ -28,7 +29,6 @@ _CODE: Final = re.compile(rb"[A-Z0-9_ ]{0,16}")
 _CODES: Final = re.compile(rb"[A-Z0-9_ ]{0,16}(?:\\[A-Z0-9_ ]{0,16})*")
 _CODE_WORDS: Final = re.compile(rb"[a-z]+")
 _AGE: Final = re.compile(rb"(\d{3})([DWMY])")
-_PRINTABLE: Final = re.compile(rb"[\x20-\x7e]+\0?")
 _UIDS: Final = re.compile(rb"[0-9.]{1,64}(?:\\[0-9.]{1,64})*")
 _PLAIN: Final = re.compile(r"[\x20-\x7e\r\n]+")
 _LETTERS: Final = re.compile(r"[a-z]+")
@@ -64,10 +64,11 @@ def keep_numbers(walk: Walk, element: Element, rule: Rule) -> bytes:
 def keep_binary(walk: Walk, element: Element, rule: Rule) -> bytes:
     """K: keep numbers in binary; raises if the length is not that of whole numbers.
 
-    Of what came as UN, nothing stays that could be read as text.
+    Of what came without a VR, nothing stays that could be text.
     """
     value = walk.octets[element[2] : element[3]]
-    if element[1] == b"UN" and _PRINTABLE.fullmatch(value):
+    is_untold = element[1] == b"UN" or (not element[1] and element[0] & PRIVATE_BIT)
+    if is_untold and not may_be_numbers(value, rule.head[4:6]):
         return rule.fallback
     if len(value) % NUMBER_SIZES[rule.head[4:6]]:
         raise RefusedError(Reason.MALFORMED, element[0])
@@ -85,7 +86,7 @@ def keep_chosen(walk: Walk, element: Element, rule: Rule) -> bytes:
     """K: keep numbers whose VR depends on other elements (PS3.5 section A.1 and Annex A notes)."""
     vr = element[1]
     value = walk.octets[element[2] : element[3]]
-    if vr == b"UN" and _PRINTABLE.fullmatch(value):
+    if vr == b"UN" and not may_be_descriptor(value):
         return rule.fallback
     if vr not in rule.choice:
         vr = b"SS" if walk.is_signed and b"SS" in rule.choice else b"US"

@@ -20,6 +20,8 @@ ReadHead: TypeAlias = Callable[[Octets, int, int], Head | None]
 UNDEFINED: Final = 0xFFFFFFFF
 _UNDEFINED_OCTETS: Final = b"\xff\xff\xff\xff"
 MAX_DEPTH: Final = 32
+PRIVATE_BIT: Final = 0x10000
+"""The bit of a tag that makes its group odd (PS3.5 section 7.8)."""
 
 HEAD_SIZE: Final = 8
 LONG_HEAD_SIZE: Final = 12
@@ -34,7 +36,7 @@ SHORT_VRS: Final = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS S
 """VRs whose length has 16 bits (PS3.5 Table 7.1-2)."""
 LONG_VRS: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 NESTING_VRS: Final = frozenset({b"SQ", b"UN", b"OB", b"OW", b""})
-"""VRs that may have an undefined length: sequences, sequences nobody knew, and encapsulated pixels."""
+"""VRs that may have an undefined length: sequences, sequences nobody knew, and (OB, OW) encapsulated pixels only."""
 
 HEAD_SIZES: Final = {**dict.fromkeys(SHORT_VRS, HEAD_SIZE), **dict.fromkeys(LONG_VRS, LONG_HEAD_SIZE)}
 """Bytes before the value, by VR."""
@@ -152,7 +154,7 @@ def _read_undefined(octets: Octets, head: Head, limit: int, read_head: ReadHead,
 
 def undefined_encoding(tag: int, vr: bytes, read_head: ReadHead) -> ReadHead:
     """Tell how the items of a value of undefined length are encoded; raises where a VR cannot have one."""
-    if vr not in NESTING_VRS:
+    if vr not in NESTING_VRS or (vr in {b"OB", b"OW"} and tag not in PIXELS):
         raise RefusedError(Reason.MALFORMED, tag)
     return read_implicit_head if vr == b"UN" else read_head
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from mdmfs.hospital.deid import actions
 from mdmfs.hospital.deid.csa import rewrite
-from mdmfs.hospital.deid.elements import Element
+from mdmfs.hospital.deid.elements import PRIVATE_BIT, Element
 from mdmfs.hospital.deid.encode import encode, head
 from mdmfs.hospital.deid.profile import CSA_CREATOR, PROFILE, SAFE_CREATORS, SAFE_PRIVATE
 from mdmfs.hospital.deid.terms import TECHNIQUE
@@ -18,8 +18,6 @@ _CSA: Final = (CSA_CREATOR, 0x0029, 0x10)
 """The CSA image header; that of the series (0029,xx20) holds the whole protocol, and goes."""
 _UNTOLD: Final = frozenset({b"", b"UN"})
 """How an element comes whose VR the sender did not know, or did not say."""
-_IS_PRIVATE: Final = 0x10000
-"""The bit that makes a group odd (PS3.5 section 7.8)."""
 _SAFE_CREATORS: Final = frozenset(creator.encode() for creator in SAFE_CREATORS)
 _FIRST_CREATOR: Final = 0x10
 _LAST_CREATOR: Final = 0xFF
@@ -39,7 +37,7 @@ _KEEPERS: Final[dict[bytes, Apply]] = {
 def unruled(walk: Walk, element: Element, out: list[bytes]) -> bytes:
     """Keep a safe private element if the policy retains them (PS3.15 E.3.10); take everything else away."""
     tag, vr, start, stop, _ = element
-    if tag & _IS_PRIVATE and walk.keeps_private:
+    if tag & PRIVATE_BIT and walk.keeps_private:
         rule = walk.scope.safe.get(tag)
         if rule is not None:
             if vr == rule.vr or not rule.vr or vr in _UNTOLD:
@@ -47,7 +45,7 @@ def unruled(walk: Walk, element: Element, out: list[bytes]) -> bytes:
         elif _FIRST_CREATOR <= tag & 0xFFFF <= _LAST_CREATOR:
             return _reserve(walk, element, len(out))
     if vr in TEXT_VRS:
-        kind = Trace.DESCRIPTION if tag & _IS_PRIVATE else _trace_of_unknown(tag)
+        kind = Trace.DESCRIPTION if tag & PRIVATE_BIT else _trace_of_unknown(tag)
         walk.traces.add(kind, walk.octets[start:stop].strip(b" \0"))
     elif vr in _TRACED:
         walk.note(element, trace_of(element))
