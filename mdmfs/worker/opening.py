@@ -9,7 +9,7 @@ import contextlib
 import functools
 import mmap
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final, TypeVarTuple
 
@@ -54,7 +54,7 @@ PATIENCE_WITH_KEYSTORES: Final = 120.0
 Ts = TypeVarTuple("Ts")
 
 _forgetting = trio.CapacityLimiter(64)
-"""Apart from all others: each may wait for a read that waits for the lease."""
+"""Apart from all others: each may wait for a read that waits for the lease, or for a thread."""
 
 log = structlog.get_logger(__name__)
 
@@ -81,6 +81,8 @@ class Opener:
         self._nursery = nursery
         self._deadline = deadline
         self._files: dict[int, OpenFile] = {}
+        self._opens: Counter[int] = Counter()
+        """How often each inode is open, by what is in ``_files`` or by what broke: the kernel may be reading it."""
         self._resident: set[int] = set()
         """Inodes whose pages were all pushed and not been asked for since."""
         self._paged: set[int] = set()
@@ -105,7 +107,7 @@ class Opener:
         if len(self._stories) > MAX_STORIES:
             self._stories.popitem(last=False)
         file = self._open(node, siblings, on_body)
-        file.readers += 1
+        self._enter(file)
         try:
             await self._wait(file)
         except BaseException:
@@ -123,10 +125,12 @@ class Opener:
         if siblings and not self._keys.holds(Guid(siblings[min(AHEAD, len(siblings)) - 1].guid)):
             self._nursery.start_soon(self._collect_ahead, siblings)
         self._paged.add(node.inode)
-        file = self._files.get(node.inode) or self._open_pushing(node) or self._open_header(node)
+        file = self._files.get(node.inode)
+        if file is None and node.inode not in self._opens:
+            file = self._open_pushing(node) or self._open_header(node)
         if file is None or not file.ready.is_set() or file.is_broken or file.guid.octets != node.guid:
             return None
-        file.readers += 1
+        self._enter(file)
         file.on_body = file.on_body or on_body
         self.opens.note(file.guid)
         if not file.is_header_only:
@@ -136,7 +140,8 @@ class Opener:
     def _open_pushing(self, node: Node) -> OpenFile | None:
         """Open a small file here and now, none of whose pages is there: None where something is not at hand, or right.
 
-        Pushing holds up nobody: with no other handle of the file no READ of its pages is pending.
+        Pushing holds up nobody: with no other handle of the file no READ of its pages is pending. With one, the loop
+        would wait for ever for the READ that it is to answer itself.
         """
         guid = Guid(node.guid)
         if node.size > AT_ONCE or not self._keys.holds(guid):
@@ -248,7 +253,7 @@ class Opener:
             self._end_together(file, error)
             if file in held:
                 del held[file]
-                self.close(file)
+                self._leave(file)
 
         fetching, ended = FetchingTogether(self._hospital, self._cache, [*held], self._begin, end), trio.Event()
         self._nursery.start_soon(self._run_together, fetching, ended)
@@ -259,7 +264,7 @@ class Opener:
         finally:
             for file in [*held]:
                 del held[file]
-                self.close(file)
+                self._leave(file)
             fetching.stop_unless_wanted()
 
     async def _run_together(self, fetching: FetchingTogether, ended: trio.Event) -> None:
@@ -292,8 +297,18 @@ class Opener:
             raise RecallTimedOutError(message)
         file.refuse_failed()
 
+    def _enter(self, file: OpenFile) -> None:
+        file.readers += 1
+        self._opens[file.inode] += 1
+
     def close(self, file: OpenFile) -> None:
         """End one open; with the last one everything ends that worked for the file."""
+        self._opens[file.inode] -= 1
+        if not self._opens[file.inode]:
+            del self._opens[file.inode]
+        self._leave(file)
+
+    def _leave(self, file: OpenFile) -> None:
         if file.leave() and self._files.get(file.inode) is file:
             del self._files[file.inode]
 
@@ -431,7 +446,7 @@ class Opener:
             log.info("a header is not to be had by itself", guid=str(file.guid), reason=str(error))
             self._headers.forget(file.guid)
             return False
-        await trio.to_thread.run_sync(file.begin_with, beginning, self._pages)
+        await trio.to_thread.run_sync(file.begin_with, beginning, self._pages, limiter=_forgetting)
         self._note(file, "header pushed to the kernel")
         file.ready.set()
         return True
@@ -531,7 +546,7 @@ class Opener:
         if file.is_spoiled:
             self._cache.discard(file.guid)
         if file.has_pushed:
-            await trio.to_thread.run_sync(self._pages.invalidate, file.inode)
+            await trio.to_thread.run_sync(self._pages.invalidate, file.inode, limiter=_forgetting)
 
     async def _push_first(self, file: OpenFile) -> None:
         """Push a small file whole, and prove the end of a larger one; a kernel that has all pages gets none again."""

@@ -191,6 +191,21 @@ async def test_a_small_file_at_hand_opens_at_once(site: Site) -> None:
     assert site.kernel.threads == {threading.get_ident()}
 
 
+async def test_the_loop_pushes_nothing_while_a_broken_handle_may_have_reads_pending(site: Site) -> None:
+    """The kernel keeps pages locked that it reads: the loop would wait for a READ that it is to answer itself."""
+    file = file_of(site, "small.dcm")
+    async with site.opened(file):
+        site.opener.bar(file.inode, None)
+        site.kernel.pages.clear()
+        site.kernel.threads.clear()
+        assert site.opener.open_at_once(site.node(file)) is None
+        async with site.opened(file):
+            assert site.kernel.bytes_of(file.inode) == file.plaintext
+        assert threading.get_ident() not in site.kernel.threads
+    async with site.opened(file):
+        assert site.opener.open_at_once(site.node(file)) is not None
+
+
 async def test_many_readers_cause_one_fetch_and_one_of_them_may_leave(
     site: Site, autojump_clock: trio.testing.MockClock
 ) -> None:
