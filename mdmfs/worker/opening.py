@@ -414,6 +414,9 @@ class Opener:
         while not file.is_suspended:
             try:
                 await self._unlock(file, ciphertext, seal)
+            except IntegrityError as error:  # the key was rotated meanwhile
+                await self._mend(file, None, error)
+                return
             except (TooFewSharesError, PeerUnreachableError, PeerTimedOutError):
                 if trio.current_time() >= give_up_at:
                     raise
@@ -524,15 +527,18 @@ class Opener:
         self._note(file, "key made of shares")
 
     async def _mend(self, file: OpenFile, damaged: Ciphertext | None, error: IntegrityError) -> None:
-        """Replace a cached object that is not what was sealed by a fresh one, once for all who noticed."""
+        """Replace an object that is not what was sealed by a fresh one, once for all who noticed.
+
+        None where it was: its key has been rotated. One that has just arrived is not asked for again.
+        """
         async with file.repairing:
             if file.ciphertext is not damaged and file.ciphertext is not None:
                 return
             self._cache.discard(file.guid)
-            if damaged is None or not damaged.is_from_cache:
+            if damaged is not None and not damaged.is_from_cache:
                 await self._fail(file, error)
                 raise error
-            log.warning("a cached object is damaged and is fetched anew", guid=str(file.guid), reason=str(error))
+            log.warning("what is in the cache is not sound and is fetched anew", guid=str(file.guid), reason=str(error))
             file.set_aside()
             file.fetching = None
             await self._bring_anew(file)

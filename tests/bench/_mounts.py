@@ -22,6 +22,7 @@ from mdmfs.demo.pki import delegate
 from mdmfs.wire.keystores import Keystores
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.hospital import RemoteHospital
+from mdmfs.worker.lease import Lease
 from mdmfs.worker.service import serve_mount
 from tests.twins import certificates as make
 from tests.twins.hospital import ROOT, TwinHospital
@@ -171,6 +172,7 @@ async def _serve(scene: dict[str, str], hospital: TwinHospital) -> None:
                         ROOT,
                         mountpoint,  # noqa: B023 it is used before the next round
                         deadline=60,
+                        lease=Lease(),
                         task_status=task_status,
                     )
 

@@ -122,6 +122,8 @@ class TwinHospital:
         self.files: dict[Guid, TwinFile] = {}
         self.keystores = {name: TwinKeystore() for name in KEYSTORES}
         self.version = 1
+        self.applied = 0
+        """Up to which version a mount says that it has applied all changes."""
         self.page_size = 10_000
         self.failure: Callable[[], MdmfsError] | None = None
         """What every question is answered with."""
@@ -268,6 +270,7 @@ class TwinHospital:
         """See ``Hospital``."""
         if report is not None and self.failure is None:
             self.reports.append(report)
+        self.applied = max(self.applied, since)
         await self._answer()
         if self.reset:
             self.reset = False

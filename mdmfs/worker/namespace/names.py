@@ -97,6 +97,7 @@ class Namespace:
 
     def apply(self, changes: Changes) -> list[int]:
         """Note what the feed says; gives the directories that are now outdated here."""
+        self._quiet_until = float("-inf")  # that was an answer
         if changes.is_reset:
             self._reset_version = changes.version
             return list(self._listings)
