@@ -8,19 +8,24 @@ from typing import Any
 
 import trio
 
+from mdmfs.wire.metrics import serving_metrics
 from mdmfs.wire.nursery import open_plain_nursery
-from mdmfs.wire.process import forbid_core_dumps
+from mdmfs.wire.process import allow_many_connections, forbid_core_dumps
 from mdmfs.wire.supervision import STOPPING, Supervisor, this_supervisor
 
 
-def run_until_told(run: Callable[..., Awaitable[None]], *arguments: Any) -> None:  # noqa: ANN401 - passed on as they are
-    """Run a daemon until SIGTERM or SIGINT, which end it in order."""
+def run_until_told(metrics: str, run: Callable[..., Awaitable[None]], *arguments: Any) -> None:  # noqa: ANN401 - passed on
+    """Run a daemon until SIGTERM or SIGINT, which end it in order; ``metrics`` is where it tells how it does."""
     forbid_core_dumps()
-    trio.run(_run_until_signal, run, arguments)
-
-
-async def _run_until_signal(run: Callable[..., Awaitable[None]], arguments: tuple[Any, ...]) -> None:
+    allow_many_connections()
     supervisor = this_supervisor()
+    with serving_metrics(metrics, supervisor.pulse):
+        trio.run(_run_until_signal, supervisor, run, arguments)
+
+
+async def _run_until_signal(
+    supervisor: Supervisor, run: Callable[..., Awaitable[None]], arguments: tuple[Any, ...]
+) -> None:
     async with open_plain_nursery() as nursery:
         nursery.start_soon(_cancel_on_signal, nursery.cancel_scope, supervisor)
         await supervisor.supervise(run, *arguments)

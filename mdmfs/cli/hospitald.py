@@ -9,7 +9,6 @@ import click
 from mdmfs.cli.daemons import run_until_told
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.daemon import run_hospital
-from mdmfs.wire.metrics import serving_metrics
 
 
 @click.command()
@@ -17,5 +16,4 @@ from mdmfs.wire.metrics import serving_metrics
 def hospitald(configuration: pathlib.Path) -> None:
     """Serve a hospital's images to the grid."""
     settings = HospitalConfiguration.read(configuration)
-    with serving_metrics(settings.hospital.metrics):
-        run_until_told(run_hospital, settings)
+    run_until_told(settings.hospital.metrics, run_hospital, settings)

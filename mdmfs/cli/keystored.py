@@ -9,7 +9,6 @@ import click
 from mdmfs.cli.daemons import run_until_told
 from mdmfs.keystore.configuration import KeystoreConfiguration
 from mdmfs.keystore.service import run_keystore
-from mdmfs.wire.metrics import serving_metrics
 
 
 @click.command()
@@ -17,5 +16,4 @@ from mdmfs.wire.metrics import serving_metrics
 def keystored(configuration: pathlib.Path) -> None:
     """Keep one share of each key."""
     settings = KeystoreConfiguration.read(configuration)
-    with serving_metrics(settings.metrics):
-        run_until_told(run_keystore, settings)
+    run_until_told(settings.metrics, run_keystore, settings)

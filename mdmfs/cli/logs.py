@@ -1,12 +1,15 @@
-"""Logs: one line a record on standard error, ``key=value``, for people and for journald alike."""
+"""Logs: one line a record on standard error, ``key=value``; as fields where that leads to the journal of systemd."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Final
 
 import structlog
+
+from mdmfs.cli.journald import Journal, JournalHandler
 
 _SHARED: Final = (
     structlog.stdlib.add_log_level,
@@ -17,8 +20,12 @@ _SHARED: Final = (
 
 def log_to_standard_error(level: str) -> None:
     """Send structlog and the standard library's loggers the same way; tracebacks show code, never the values in it."""
-    render = structlog.processors.LogfmtRenderer(key_order=("timestamp", "level", "event"), drop_missing=True)
     threshold = getattr(logging, level.upper())
+    journal = Journal.behind(os.environ, sys.stderr)
+    if journal is not None:
+        _log_to(journal, threshold)
+        return
+    render = structlog.processors.LogfmtRenderer(key_order=("timestamp", "level", "event"), drop_missing=True)
     structlog.configure(
         processors=[*_SHARED, render],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -32,3 +39,14 @@ def log_to_standard_error(level: str) -> None:
     output = logging.StreamHandler(sys.stderr)
     output.setFormatter(formatter)
     logging.basicConfig(handlers=[output], level=threshold, force=True)
+
+
+def _log_to(journal: Journal, threshold: int) -> None:
+    """Send both kinds of loggers to the journal, which has its own time."""
+    structlog.configure(
+        processors=[structlog.stdlib.add_log_level, structlog.processors.format_exc_info],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=journal,
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(handlers=[JournalHandler(journal)], level=threshold, force=True)

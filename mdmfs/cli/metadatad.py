@@ -9,7 +9,6 @@ import click
 from mdmfs.cli.daemons import run_until_told
 from mdmfs.metadata.configuration import MetadataConfiguration
 from mdmfs.metadata.service import run_metadata
-from mdmfs.wire.metrics import serving_metrics
 
 
 @click.command()
@@ -17,5 +16,4 @@ from mdmfs.wire.metrics import serving_metrics
 def metadatad(configuration: pathlib.Path) -> None:
     """Let a hospital's images be found by their attributes."""
     settings = MetadataConfiguration.read(configuration)
-    with serving_metrics(settings.metrics):
-        run_until_told(run_metadata, settings)
+    run_until_told(settings.metrics, run_metadata, settings)

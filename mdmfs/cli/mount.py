@@ -13,7 +13,7 @@ import trio
 
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.wire.metrics import serving_metrics
-from mdmfs.wire.supervision import this_supervisor
+from mdmfs.wire.supervision import Supervisor, this_supervisor
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.service import run_mount
 from mdmfs.worker.service import umount as umount_and_wait
@@ -41,8 +41,9 @@ def mount(
         _start_in_background(configuration, mountpoint, log or _default_log())
         return
     settings = MountConfiguration.read(configuration)
-    with serving_metrics(settings.mount.metrics):
-        trio.run(_mount, settings, mountpoint, ready)
+    supervisor = this_supervisor()
+    with serving_metrics(settings.mount.metrics, supervisor.pulse):
+        trio.run(_mount, supervisor, settings, mountpoint, ready)
 
 
 @click.command()
@@ -52,13 +53,15 @@ def umount(mountpoint: pathlib.Path) -> None:
     umount_and_wait(mountpoint)
 
 
-async def _mount(configuration: MountConfiguration, mountpoint: pathlib.Path, ready: int | None) -> None:
+async def _mount(
+    supervisor: Supervisor, configuration: MountConfiguration, mountpoint: pathlib.Path, ready: int | None
+) -> None:
     def tell_parent() -> None:
         if ready is not None:
             os.write(ready, b"1")
             os.close(ready)
 
-    await this_supervisor().supervise(run_mount, configuration, mountpoint, ready=tell_parent)
+    await supervisor.supervise(run_mount, configuration, mountpoint, ready=tell_parent)
 
 
 def _start_in_background(configuration: pathlib.Path, mountpoint: pathlib.Path, log: pathlib.Path) -> None:

@@ -102,6 +102,8 @@ class HospitalSettings(Settings, frozen=True):
     """Seconds that a caller waits for the PACS; the recall itself goes on."""
     identify_from: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     """Networks of the hospital, from which ``mdmfs subject identify`` is answered; nobody else learns a patient."""
+    requests_per_second: Annotated[float, msgspec.Meta(ge=0)] = 1000.0
+    """Of one DN, on average; 5,000 at once. Who asks more is made to wait; 0 for no limit."""
     metrics: str = ""
     """``HOST:PORT`` on loopback where Prometheus asks; nowhere where it is empty."""
 

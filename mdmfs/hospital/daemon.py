@@ -26,6 +26,7 @@ from mdmfs.hospital.dicom.receive import Receiver
 from mdmfs.hospital.dicom.remote import open_pacs
 from mdmfs.hospital.dicom.senders import Senders
 from mdmfs.hospital.feed import Feed
+from mdmfs.hospital.gauges import keep_gauges
 from mdmfs.hospital.health import health_routes
 from mdmfs.hospital.hospital import Hospital, KnownPacs
 from mdmfs.hospital.keys.currency import keep_current
@@ -65,7 +66,7 @@ from mdmfs.model.names import Lfn
 from mdmfs.pki.tls import ServerContexts
 from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.wire.peers import open_client, open_keystores
-from mdmfs.wire.server import serve
+from mdmfs.wire.server import Limits, serve
 from mdmfs.wire.service import Service
 from mdmfs.wire.stream import Address
 
@@ -122,6 +123,8 @@ async def _run(
         nursery.start_soon(deposit_checkpoints, hospital)
         nursery.start_soon(end_what_is_over, hospital)
         nursery.start_soon(end_what_has_ended, hospital)
+        if configuration.hospital.metrics:
+            nursery.start_soon(keep_gauges, hospital)
         hospital.leases.begin(max((project.lease for project in hospital.projects.values()), default=0.0))
         if moves is not None:
             await _receive(hospital, configuration, moves, nursery)
@@ -141,7 +144,9 @@ async def _run(
         nursery.start_soon(stager.run)
         grid = {**DavFace(hospital, recalls).routes(), **TapeFace(hospital, stager, configuration.public).routes()}
         service = Service(face.name, {**face.routes, **rights_routes(hospital), **own, **grid})
-        bound = await nursery.start(serve, service, contexts, configuration.listen)
+        limits = Limits(requests_a_second=configuration.hospital.requests_per_second)
+        listen = functools.partial(serve, service, contexts, configuration.listen, limits=limits)
+        bound = await nursery.start(listen)
         log.info("hospital is open", name=hospital.name, projects=sorted(hospital.projects), files=_count(hospital))
         task_status.started(bound)
 

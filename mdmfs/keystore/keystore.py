@@ -7,10 +7,11 @@ batch is decided by itself. What is not known is refused.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, TypeVar
 
+import prometheus_client
 import structlog
 
 from mdmfs.access.acl import ACL_ID_SIZE, Acl
@@ -58,6 +59,7 @@ MAX_ALIASES: Final = 64
 MAX_CHAIN: Final = 256
 MAX_ACL_VERSION: Final = 2**63 - 1
 GUIDS_A_LINE: Final = 100
+ASKED_SHARES: Final = prometheus_client.Counter("mdmfs_asked_shares", "Shares asked for, by outcome.", ["outcome"])
 BRIEF_BATCH: Final = 8
 """A thread costs 0.2 ms, a record that is in memory some 5 us, one that is on disk seldom more than the thread."""
 
@@ -117,6 +119,8 @@ class Keystore:
             is_brief=is_brief,
         )
         outcomes = [answer.outcome for answer in answers]
+        for outcome, count in Counter(outcomes).items():
+            ASKED_SHARES.labels(outcome).inc(count)
         self._tell("collect", principal, guids, [answer.reason or answer.outcome for answer in answers])
         return Collected(outcomes, [answer.share for answer in answers])
 

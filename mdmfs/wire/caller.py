@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import trio
 
 from mdmfs.model.errors import CredentialRefusedError
-from mdmfs.model.identity import Principal
+from mdmfs.model.identity import Dn, Principal
 from mdmfs.pki.judge import Judge, Verdict
 from mdmfs.wire.stream import HANDSHAKES
 
@@ -22,6 +22,11 @@ class Caller:
         self._clock = clock
         self._generation = judge.generation
         self._verdict = judge.judge(chain)
+
+    @property
+    def dn(self) -> Dn | None:
+        """Whose connection it is, whatever else has ended."""
+        return self._verdict.dn
 
     async def principal(self) -> Principal:
         """Give the principal of a request that has just come.
@@ -51,6 +56,11 @@ class Stranger:
     def __init__(self, reason: CredentialRefusedError) -> None:
         """Take the reason."""
         self._reason = reason
+
+    @property
+    def dn(self) -> Dn | None:
+        """Nobody's."""
+        return None
 
     async def principal(self) -> Principal:
         """Raise the reason."""

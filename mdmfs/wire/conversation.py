@@ -14,11 +14,10 @@ from typing import Final
 import h11
 import msgspec
 import trio
+from prometheus_client import Counter, Histogram
 
-from mdmfs.model.errors import (
-    MalformedMessageError,
-    MdmfsError,
-)
+from mdmfs.model.errors import BusyError, MalformedMessageError, MdmfsError
+from mdmfs.wire.allowances import Allowances
 from mdmfs.wire.caller import Caller, Stranger
 from mdmfs.wire.messages import MAX_MESSAGE_BYTES, MEDIA_TYPE, Failure
 from mdmfs.wire.outline import outline
@@ -36,8 +35,16 @@ _SLASHES: Final = re.compile(r"/{2,}")
 class Limits:
     """How much a peer may ask of a server, in connections, seconds and bytes."""
 
-    connections: int = 1024
-    """Of peers whose certificate we know."""
+    connections: int = 4096
+    """Of peers whose certificate we know: two or three for each mount."""
+    connections_of_a_principal: int = 3072
+    """A DN may stand for a thousand workers, and never for all."""
+    requests_a_second: float = 1000.0
+    """Of one principal, on average; 0 for no limit."""
+    burst: int = 5000
+    """Requests that a principal may send at once."""
+    patience_seconds: float = 5.0
+    """For how long a request of a principal who asks too fast waits before it is refused."""
     newcomers: int = 1024
     """Connections that have not shaken hands yet."""
     newcomers_of_a_host: int = 256
@@ -54,6 +61,17 @@ class Limits:
     """How often the files of trust are looked at for the sake of those who are connected already."""
 
 
+REQUESTS: Final = Counter("mdmfs_requests", "Requests that were answered.", ["route", "status"])
+SECONDS: Final = Histogram(
+    "mdmfs_request_seconds",
+    "Seconds to an answer, of a stream to its first bytes; questions that wait for changes count for as long.",
+    ["route"],
+    buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100),
+)
+RETRY_SECONDS: Final = "5"
+"""When whoever was too busy may be asked again."""
+
+
 class _CutError(Exception):
     """The answer cannot be finished: the peer must see that it is cut."""
 
@@ -68,6 +86,7 @@ class Conversation:
         caller: Caller | Stranger,
         service: Service,
         limits: Limits,
+        allowances: Allowances,
     ) -> None:
         """Begin with whom the handshake has shown."""
         self._stream = stream
@@ -75,6 +94,7 @@ class Conversation:
         self._caller = caller
         self._service = service
         self._limits = limits
+        self._allowances = allowances
         self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
         self._buffer = bytearray(RECEIVE_BYTES)
 
@@ -100,7 +120,7 @@ class Conversation:
             event = await self._next_head()
             if event is None:
                 return False
-            await self._send(await self._answer(event), is_head=event.method == b"HEAD")
+            await self._send(await self._counted(event), is_head=event.method == b"HEAD")
             self._skip_body()
         except h11.RemoteProtocolError as error:
             log.info("%s: %s does not speak HTTP/1.1", self._service.name, self._peer)
@@ -137,6 +157,15 @@ class Conversation:
         self._protocol.receive_data(bytes(memoryview(self._buffer)[:count]))
         return count
 
+    async def _counted(self, event: h11.Request) -> Reply | Document | _Begun:
+        begun = trio.current_time()
+        answer = await self._answer(event)
+        route = self._service.route(event.method.decode("ascii"), _path(event))
+        status = answer.stream.status if isinstance(answer, _Begun) else answer.status
+        REQUESTS.labels(route, status).inc()
+        SECONDS.labels(route).observe(trio.current_time() - begun)
+        return answer
+
     async def _answer(self, event: h11.Request) -> Reply | Document | _Begun:
         """Answer a request; whatever goes wrong, up to the first chunk of a stream, becomes a failure that is told."""
         try:
@@ -145,7 +174,8 @@ class Conversation:
         except _CutError:
             raise
         except MdmfsError as error:
-            return Reply(Failure(error.code, str(error)), STATUS_BY_CODE[error.code])
+            later = {"retry-after": RETRY_SECONDS} if isinstance(error, BusyError) else {}
+            return Reply(Failure(error.code, str(error)), STATUS_BY_CODE[error.code], later)
         except Exception as error:  # noqa: BLE001 the service loop: one request must not end the others
             incident = secrets.token_hex(4)
             log.error("%s: incident %s: %s", self._service.name, incident, outline(error))  # noqa: TRY400 see outline
@@ -155,7 +185,8 @@ class Conversation:
     async def _request(self, event: h11.Request) -> Request:
         """Take the principal as it is now: a kept connection outlives a proxy, an AC, and a CA's trust in it."""
         principal = await self._caller.principal()
-        path = _SLASHES.sub("/", event.target.decode("ascii").partition("?")[0])
+        await self._allowances.wait(principal.dn)
+        path = _path(event)
         headers = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
         method = event.method.decode("ascii")
         return Request(method, path, headers, principal, self._peer, self._read_body, self._stream.wait_readable)
@@ -297,3 +328,7 @@ async def _closing(answer: StreamReply) -> AsyncIterator[None]:
         close = getattr(answer.chunks, "aclose", None)
         if close is not None:
             await close()
+
+
+def _path(event: h11.Request) -> str:
+    return _SLASHES.sub("/", event.target.decode("ascii").partition("?")[0])

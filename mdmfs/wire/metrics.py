@@ -1,31 +1,47 @@
-"""Metrics of a daemon for Prometheus, on a loopback port; off unless the configuration names one.
+"""What a daemon tells its machine on a loopback port: metrics for Prometheus, and whether it lives and serves.
 
-Each module declares its own, named ``mdmfs_...``, on the library's registry. Any user of the machine may read them, so
-a label is never a GUID, a DN or anything of a patient: names of keystores, outcomes and kinds are.
+Off unless the configuration names an address. Each module declares its own metrics, named ``mdmfs_...``, on the
+library's registry. Any user of the machine may read them, so a label is never a GUID, a DN or anything of a patient:
+names of keystores and PACSs, routes, outcomes and kinds are.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
-from collections.abc import Iterator
+import socket
+import socketserver
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import start_http_server
+from prometheus_client import make_wsgi_app
 
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.wire.stream import Address
+from mdmfs.wire.supervision import Pulse
+
+_TEXT: Final = [("Content-Type", "text/plain; charset=utf-8")]
+_WORDS: Final = {True: ("200 OK", b"ok\n"), False: ("503 Service Unavailable", b"no\n")}
+
+Environ = dict[str, Any]
+Respond = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 
 @contextlib.contextmanager
-def serving_metrics(address: str) -> Iterator[None]:
-    """Answer ``GET /metrics`` at ``HOST:PORT``, a loopback address, from a thread while the block runs.
+def serving_metrics(address: str, pulse: Pulse) -> Iterator[None]:
+    """Answer at ``HOST:PORT``, a loopback address, from a thread while the block runs.
 
-    Does nothing where ``address`` is empty. Raises ``ConfigurationError``.
+    ``/metrics`` is for Prometheus; ``/healthz`` is 200 while the event loop turns, ``/readyz`` while it serves, and
+    both are 503 else. Does nothing where ``address`` is empty. Raises ``ConfigurationError``.
     """
     if not address:
         yield
         return
-    server, thread = _start(address)
+    server = _open(address, pulse)
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
     try:
         yield
     finally:
@@ -34,7 +50,7 @@ def serving_metrics(address: str) -> Iterator[None]:
         thread.join()
 
 
-def _start(text: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 as the library gives it
+def _open(text: str, pulse: Pulse) -> WSGIServer:
     address = Address.parse(text)
     try:
         is_loopback = ipaddress.ip_address(address.host).is_loopback
@@ -45,8 +61,52 @@ def _start(text: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 as the li
             f"metrics are served on a loopback address such as 127.0.0.1:9464, not on {text}: they ask nobody's name"
         )
         raise ConfigurationError(message)
+    kind = _Server6 if ":" in address.host else _Server
     try:
-        return start_http_server(address.port, addr=address.host)
+        return make_server(address.host, address.port, _pages(pulse), server_class=kind, handler_class=_Quiet)
     except OSError as error:
         message = f"metrics cannot be served on {text}: {error.strerror}"
         raise ConfigurationError(message) from error
+
+
+def _pages(pulse: Pulse) -> Respond:
+    pages: Mapping[str, Respond] = {
+        "/metrics": make_wsgi_app(),
+        "/healthz": _telling(lambda: pulse.is_alive),
+        "/readyz": _telling(lambda: pulse.is_ready),
+    }
+
+    def respond(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        page = pages.get(environ["PATH_INFO"])
+        if page is not None:
+            return page(environ, start_response)
+        start_response("404 Not Found", _TEXT)
+        return [b"there are /metrics, /healthz and /readyz\n"]
+
+    return respond
+
+
+def _telling(question: Callable[[], bool]) -> Respond:
+    def respond(_: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        status, word = _WORDS[question()]
+        start_response(status, _TEXT)
+        return [word]
+
+    return respond
+
+
+class _Server(socketserver.ThreadingMixIn, WSGIServer):
+    """Answers each request in a thread; one that hangs holds up no other, nor the daemon's end."""
+
+    daemon_threads = True
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Quiet(WSGIRequestHandler):
+    timeout = 10
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing: a scrape is no event."""

@@ -28,6 +28,12 @@ def forbid_core_dumps() -> None:
         raise ConfigurationError(message) from error
 
 
+def allow_many_connections() -> None:
+    """Raise the soft limit of open files to the hard one: shells give 1,024, and a thousand mounts need more."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def _set_undumpable() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:

@@ -6,19 +6,21 @@ Mutual TLS 1.3, one task for each connection. Who has no certificate of our CAs 
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import logging
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 import trio
+from prometheus_client import Counter, Gauge
 
 from mdmfs.model.errors import ConfigurationError, CredentialRefusedError
 from mdmfs.pki.tls import ServerContexts, verified_chain
+from mdmfs.wire.allowances import Allowances
 from mdmfs.wire.caller import Caller, Stranger
 from mdmfs.wire.conversation import Conversation, Limits
 from mdmfs.wire.service import Answer, Reply, Request, Respond, Service, StreamReply
@@ -28,7 +30,10 @@ __all__ = ["Address", "Answer", "Limits", "Reply", "Request", "Respond", "Servic
 
 log = logging.getLogger(__name__)
 
-BACKLOG: Final = 512
+CONNECTIONS: Final = Gauge("mdmfs_connections", "Connections of peers whose certificate is known.")
+REFUSALS: Final = Counter("mdmfs_refused_connections", "Connections that came to no request.")
+BACKLOG: Final = 4096
+"""The kernel takes no more than net.core.somaxconn of them."""
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _QUIET_SECONDS: Final = 60.0
 _MAX_NOTED: Final = 1000
@@ -71,7 +76,10 @@ class _Server:
         self._limits = limits
         self._clock = clock
         self._slots = trio.Semaphore(limits.connections)
-        self._newcomers: Counter[str] = Counter()
+        self._allowances = Allowances(
+            limits.requests_a_second, limits.burst, limits.patience_seconds, limits.connections_of_a_principal
+        )
+        self._newcomers: collections.Counter[str] = collections.Counter()
         """Connections that have not shaken hands yet, by host."""
         self._noted: dict[str, float] = {}
         self._inside: dict[trio.CancelScope, tuple[Address, Caller | Stranger]] = {}
@@ -102,14 +110,21 @@ class _Server:
 
     async def _talk(self, stream: TlsStream, caller: Caller | Stranger, peer: Address) -> None:
         """Answer a peer whose certificate we know; the places are for those alone."""
-        with trio.CancelScope() as scope:
+        dn = caller.dn
+        if dn is not None and not self._allowances.enter(dn):
+            stream.abort()
+            self._note_refusal(peer, f"{dn} has as many connections as one may have")
+            return
+        with trio.CancelScope() as scope, CONNECTIONS.track_inprogress():
             self._inside[scope] = peer, caller
             try:
                 async with self._slots:
-                    await Conversation(stream, peer, caller, self._service, self._limits).run()
+                    await Conversation(stream, peer, caller, self._service, self._limits, self._allowances).run()
             finally:
                 del self._inside[scope]
                 stream.abort()
+                if dn is not None:
+                    self._allowances.leave(dn)
 
     def _is_crowded_by(self, peer: Address) -> bool:
         """Tell whether strangers take more than their part: whoever has not shaken hands yet may be anybody."""
@@ -177,6 +192,7 @@ class _Server:
 
     def _note_refusal(self, peer: Address, reason: str) -> None:
         """Log a refused peer, each host once a minute: whoever knocks all night must not fill the disk."""
+        REFUSALS.inc()
         now = trio.current_time()
         if now < self._noted.get(peer.host, -_QUIET_SECONDS) + _QUIET_SECONDS:
             return

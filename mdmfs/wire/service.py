@@ -105,26 +105,25 @@ class Service:
 
     async def answer(self, request: Request) -> Answer:
         """Answer a request; raises what its route raises."""
-        respond = self._find(request.method, request.path)
-        if respond is not None:
-            return await respond(request)
-        allowed = {method for method, _ in self.routes if self._find(method, request.path)}
+        route = self.route(request.method, request.path)
+        if route:
+            return await self.routes[request.method, route](request)
+        allowed = {method for method, _ in self.routes if self.route(method, request.path)}
         if allowed:
             failure = Failure(MalformedMessageError.code, f"{request.method} is not for this path")
             return Reply(failure, 405, {"allow": ", ".join(sorted(allowed))})
         return Reply(Failure(MalformedMessageError.code, f"the {self.name} has no such path: {request.path}"), 404)
 
-    def _find(self, method: str, path: str) -> Respond | None:
-        exact = self.routes.get((method, path))
-        if exact is not None:
-            return exact
+    def route(self, method: str, path: str) -> str:
+        """Name the route of a path, as it stands in ``routes``; empty where there is none."""
+        if (method, path) in self.routes:
+            return path
         above = path[: path.rfind("/") + 1]
         while above:
-            found = self.routes.get((method, above))
-            if found is not None:
-                return found
+            if (method, above) in self.routes:
+                return above
             above = above[: above.rfind("/", 0, -1) + 1]
-        return None
+        return ""
 
 
 STATUS_BY_CODE: Final[Mapping[str, int]] = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -20,11 +21,49 @@ ALIVE: Final = "WATCHDOG=1"
 MICROSECONDS: Final = 1_000_000
 
 
+BEAT_SECONDS: Final = 1.0
+STALLED_SECONDS: Final = 15.0
+"""Without a beat for so long, the event loop hangs."""
+
+
+class Pulse:
+    """Whether a daemon lives and serves, for whoever asks from another thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin alive, and not ready."""
+        self._clock = clock
+        self._beat = clock()
+        self._has_started = False
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the event loop turns, or has not begun to for long."""
+        return self._clock() < self._beat + STALLED_SECONDS
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it serves."""
+        return self._has_started and self.is_alive
+
+    def beat(self) -> None:
+        """Say that the loop turns."""
+        self._beat = self._clock()
+
+    def start(self) -> None:
+        """Say that it serves from now on."""
+        self._has_started = True
+
+    def stop(self) -> None:
+        """Say that it is ending."""
+        self._has_started = False
+
+
 class Supervisor:
     """The service manager that started this process, if one did."""
 
     def __init__(self, environment: Mapping[str, str], pid: int) -> None:
         """Read what it says of itself in the environment; ``pid`` is ours."""
+        self.pulse: Final = Pulse()
         self._address = environment.get("NOTIFY_SOCKET", "")
         watched = environment.get("WATCHDOG_PID", str(pid)) == str(pid)
         self.patience: float | None = None
@@ -35,6 +74,8 @@ class Supervisor:
 
     def tell(self, state: str) -> None:
         """Send one datagram; a manager that has gone, or takes no more just now, is no reason to fail."""
+        if state == STOPPING:
+            self.pulse.stop()
         if not self._address:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
@@ -60,10 +101,17 @@ class Supervisor:
                 await run(*arguments, task_status=task_status)
                 nursery.cancel_scope.cancel()
 
+            nursery.start_soon(self._keep_beating)
             await nursery.start(serve)
+            self.pulse.start()
             self.tell(READY)
             ready()
             nursery.start_soon(self._keep_telling)
+
+    async def _keep_beating(self) -> None:
+        while True:
+            self.pulse.beat()
+            await trio.sleep(BEAT_SECONDS)
 
     async def _keep_telling(self) -> None:
         """Give a sign of life from the event loop, twice as often as it must be: a loop that stalls gives none."""

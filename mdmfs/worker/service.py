@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 import trio
+from prometheus_client import Gauge
 
 from mdmfs.model.names import Lfn
 from mdmfs.pki.trust import TrustAnchors
@@ -37,6 +38,9 @@ from mdmfs.worker.namespace.names import ROOT, Namespace
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.prefetch.siblings import AHEAD_BYTES, SiblingPrefetch
 
+CACHE_BYTES: Final = Gauge("mdmfs_cache_bytes", "Ciphertext on this node's disk.")
+CACHE_LIMIT: Final = Gauge("mdmfs_cache_limit_bytes", "What the cache may hold.")
+LEASE_HELD: Final = Gauge("mdmfs_lease_held", "1 while the hospital is heard and files may be served.")
 EXPIRY_SECONDS: Final = 0.5
 MOUNT_ID_SIZE: Final = 16
 FIND_SECONDS: Final = 5.0
@@ -70,6 +74,10 @@ async def run_mount(
             metadata=configuration.metadata,
         )
         cache = CiphertextCache(configuration.cache_folder, configuration.cache_size)
+        lease = Lease(wait=configuration.mount.lease_wait)
+        CACHE_BYTES.set_function(lambda: cache.used)
+        CACHE_LIMIT.set(cache.limit)
+        LEASE_HELD.set_function(lambda: lease.is_held)
         await serve_mount(
             RemoteHospital(
                 peers.hospital,
@@ -83,7 +91,7 @@ async def run_mount(
             configuration.root,
             mountpoint,
             deadline=configuration.mount.deadline,
-            lease=Lease(wait=configuration.mount.lease_wait),
+            lease=lease,
             configuration=configuration.file,
             metadata=peers.metadata if configuration.metadata else None,
             task_status=task_status,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import errno
+import importlib
 import inspect
 import json
 import pathlib
@@ -15,6 +16,7 @@ from typing import Any, Final, get_args, get_type_hints
 
 import click
 import msgspec
+import prometheus_client
 import pytest
 
 from mdmfs.cli.main import cli
@@ -276,3 +278,23 @@ def test_every_bound_of_a_query_is_the_one_described() -> None:
     bounds = (parse.MAX_BYTES, parse.MAX_TESTS, parse.MAX_DEPTH, parse.MAX_VALUES, parse.MAX_TEXT, parse.MAX_WILDCARDS)
     for bound in (*bounds, parse.MAX_KEYS, parse.MAX_LIMIT):
         assert re.search(rf"\b{bound}\b", told), bound
+
+
+def metrics_in_code() -> set[str]:
+    """Name every metric that a module declares, as Prometheus tells it."""
+    for path in (ROOT / "mdmfs").rglob("*.py"):
+        if "prometheus_client" in path.read_text(encoding="utf-8"):
+            importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    families = prometheus_client.REGISTRY.collect()
+    ours = [family for family in families if family.name.startswith("mdmfs_")]
+    return {family.name + ("_total" if family.type == "counter" else "") for family in ours}
+
+
+def test_every_metric_is_told_and_the_samples_use_no_other() -> None:
+    """Dashboard and alerts would be silent about a metric that has another name."""
+    made = metrics_in_code()
+    assert names(section("operations.md", "Metrics")) == made
+    expressions = (DOCS / "alerts.yml").read_text() + (DOCS / "dashboard.json").read_text()
+    used = {name.removesuffix("_bucket") for name in re.findall(r"\bmdmfs_[a-z_]+", expressions)}
+    assert used <= made
+    assert made - used == set()

@@ -14,6 +14,7 @@ from typing import Final
 
 import structlog
 import trio
+from prometheus_client import Counter
 
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceKey, Pacs
@@ -39,6 +40,7 @@ from mdmfs.wire.keystores import Gathering, Keystores
 
 log = structlog.get_logger()
 
+RECALLED: Final = Counter("mdmfs_recalled_files", "Files that PACSs were asked for, by what came of it.", ["outcome"])
 PUT_AWAY: Final = frozenset({Reason.OTHER_PATIENT, Reason.RESIDUE})
 """Refusals that take a registered file's name away. For all others, the PACS's faults of the moment, it stays: EIO."""
 MEMORY_SECONDS: Final = 30.0
@@ -184,13 +186,16 @@ class Recalls:
         """
         try:
             await self._stage(incoming, recall, gathering)
+            RECALLED.labels("staged").inc()
         except RefusedError as error:
             fault: MdmfsError = error if error.reason in PUT_AWAY else _changed(recall.guid, error)
+            RECALLED.labels(fault.code).inc()
             self._refusals.note(recall.guid, fault)
             recall.fail(fault)
             if error.reason in PUT_AWAY:
                 await self._put_away(recall.guid, error)
         except MdmfsError as error:
+            RECALLED.labels(error.code).inc()
             self._refusals.note(recall.guid, error)
             recall.fail(error)
         except Exception as error:  # noqa: BLE001 the service loop: one instance must not take its siblings along
@@ -235,6 +240,7 @@ class Recalls:
             del self._under_way[recall.guid]
 
     def _fail(self, batch: list[PendingRecall], error: MdmfsError) -> None:
+        RECALLED.labels(error.code).inc(len(batch))
         log.warning("recall failed", reason=str(error), code=error.code, files=len(batch))
         for recall in batch:
             recall.fail(error)

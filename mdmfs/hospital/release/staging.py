@@ -179,6 +179,11 @@ class Staging:
         """How many bytes it may hold."""
         return self._limit
 
+    @property
+    def octets(self) -> int:
+        """How many bytes it holds."""
+        return self._octets
+
     def find(self, guid: Guid, generation: int) -> StagedObject | None:
         """Give the object of this key generation, whole or on its way; None where nothing verified of it is there."""
         staged = self._objects.get(guid)

@@ -10,6 +10,7 @@ from typing import Final
 
 import pyfuse3
 import structlog
+from prometheus_client import Counter
 
 from mdmfs.model import errors
 
@@ -49,6 +50,7 @@ ERRNOS: Final[Mapping[type[errors.MdmfsError], int]] = {
 }
 """What a program sees of each error. The table is complete: a new error does not pass the tests without its line."""
 
+FAILURES: Final = Counter("mdmfs_failed_calls", "Calls of programs that got an error.", ["operation", "errno"])
 _EXPECTED: Final = (
     errors.NoSuchFileError,
     errors.NoSuchAttributeError,
@@ -88,6 +90,7 @@ class replying_errno:  # noqa: N801 it reads like a function
             return
         if isinstance(error, errors.MdmfsError):
             number = errno_of(error)
+            FAILURES.labels(self._operation, errno.errorcode[number]).inc()
             if not isinstance(error, _EXPECTED):
                 log.warning(
                     "failed",
@@ -98,5 +101,6 @@ class replying_errno:  # noqa: N801 it reads like a function
                 )
             raise pyfuse3.FUSEError(number) from error
         incident = secrets.token_hex(4)
+        FAILURES.labels(self._operation, "EIO").inc()
         log.error("failed unexpectedly", operation=self._operation, incident=incident, exc_info=error)
         raise pyfuse3.FUSEError(errno.EIO) from error

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.wire.supervision import STOPPING, Supervisor
@@ -52,17 +53,22 @@ async def serve_for(seconds: float, *, task_status: trio.TaskStatus[str]) -> Non
     await trio.sleep(seconds)
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_it_says_ready_once_it_serves_and_lives_until_it_ends(manager: Manager) -> None:
+async def test_it_says_ready_once_it_serves_and_lives_until_it_ends(
+    manager: Manager, autojump_clock: trio.testing.MockClock
+) -> None:
     """A sign of life comes twice in each of the manager's intervals, and none after the end."""
+    assert autojump_clock.rate == 0
     supervisor = Supervisor({**manager.environment, "WATCHDOG_USEC": "10000000", "WATCHDOG_PID": str(ME)}, ME)
     ready = []
     await supervisor.supervise(serve_for, 22.0, ready=lambda: ready.append(trio.current_time()))
     assert len(ready) == 1
+    assert supervisor.pulse.is_ready
     assert manager.heard() == ["READY=1", *5 * ["WATCHDOG=1"]]
     await trio.sleep(100)
     supervisor.tell(STOPPING)
     assert manager.heard() == ["STOPPING=1"]
+    assert supervisor.pulse.is_alive
+    assert not supervisor.pulse.is_ready
 
 
 async def test_nothing_is_said_of_a_daemon_that_cannot_start(manager: Manager) -> None:
@@ -96,9 +102,9 @@ def test_only_a_manager_that_watches_us_is_told_that_we_live(
     assert Supervisor(environment, ME).patience == patience
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_a_manager_that_has_gone_ends_no_daemon(manager: Manager) -> None:
+async def test_a_manager_that_has_gone_ends_no_daemon(manager: Manager, autojump_clock: trio.testing.MockClock) -> None:
     """The daemon serves on."""
+    assert autojump_clock.rate == 0
     supervisor = Supervisor({**manager.environment, "WATCHDOG_USEC": "1000000"}, ME)
     manager.close()
     await supervisor.supervise(serve_for, 5.0)
