@@ -36,6 +36,7 @@ MODULES: Final = {
     "rerender": "renewal",
     "setfacl": "facl",
     "shelf": "shelf",
+    "snapshot": "snapshot",
     "stage": "stage",
     "subject": "subject",
     "umount": "mount",

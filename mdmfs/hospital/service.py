@@ -41,6 +41,7 @@ from mdmfs.wire.messages import (
     HARVEST_PROGRESS_PATH,
     HEADERS_PATH,
     LIST_PATH,
+    LOCATE_PATH,
     MAX_BATCH,
     MAX_BUNDLE,
     MAX_HEADERS,
@@ -59,6 +60,8 @@ from mdmfs.wire.messages import (
     DirectoryPage,
     FileDescription,
     ListDirectory,
+    Locate,
+    Located,
     NodeKind,
     SealedHeaders,
     StartHarvest,
@@ -89,6 +92,7 @@ class HospitalFace:
         routes: dict[tuple[str, str], Respond] = {
             ("POST", LIST_PATH): self._list,
             ("POST", DESCRIBE_PATH): self._describe,
+            ("POST", LOCATE_PATH): self._locate,
             ("POST", TOTALS_PATH): self._totals,
             ("POST", CHANGES_PATH): self._changes,
             ("GET", SEALED_PATH): self._sealed,
@@ -136,6 +140,19 @@ class HospitalFace:
                 replicas=[str(Surl(self._public.host, self._public.port, guid))],
                 registered=file.registered,
             )
+
+        return Reply(self._hospital.store.read(read))
+
+    async def _locate(self, request: Request) -> Reply:
+        asked = await request.read(Locate)
+        if len(asked.guids) > MAX_BATCH:
+            message = f"one question asks for at most {MAX_BATCH} places"
+            raise MalformedMessageError(message)
+        guids = [Guid(octets) for octets in asked.guids]
+
+        def read(tx: Transaction) -> Located:
+            sight = self._sight(tx, request)
+            return Located([sight.place(guid) for guid in guids])
 
         return Reply(self._hospital.store.read(read))
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 from mdmfs.access.acl import Acl, Right
 from mdmfs.access.decide import Verdict, decide
+from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.release.decision import acl_of
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import NoSuchFileError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages import Node, NodeKind
+from mdmfs.wire.messages import FilePlace, Node, NodeKind
 
 
 class Sight:
@@ -51,6 +52,20 @@ class Sight:
         return any(
             all(self.passes(acl_id) for acl_id in chain[:-1]) for chain in self._tx.catalogue.aliases_of(guid) if chain
         )
+
+    def place(self, guid: Guid) -> FilePlace | None:
+        """Give a visible file under a name that the principal may list; None where there is none for him."""
+        catalogue = self._tx.catalogue
+        file = catalogue.file(guid)
+        if file is None or file.state is not FileState.VISIBLE:
+            return None
+        for where in file.places:
+            if self.may_pass(where.parent):
+                above = catalogue.directories_above(where.parent)
+                lfn = Lfn((*(record.name for record in above[1:]), where.name))
+                node = Node(where.name, file.inode, NodeKind.FILE, file.rendition.size, file.registered, guid.octets)
+                return FilePlace(node, str(lfn), [record.inode for record in above])
+        return None
 
     def may_traverse(self, directory: Lfn) -> bool:
         """Whether the principal may traverse a directory that is seen, and all above it."""

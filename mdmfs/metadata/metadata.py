@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 import structlog
@@ -20,6 +20,7 @@ from mdmfs.metadata.store.entries import forget, put_images, put_records, show_s
 from mdmfs.metadata.store.finding import Reader
 from mdmfs.metadata.store.records import records_of
 from mdmfs.metadata.store.rights import Classes, set_acls
+from mdmfs.metadata.store.snapshots import create, drop, frozen_page, frozen_series, snapshots_of
 from mdmfs.model.errors import AccessDeniedError, BusyError, CredentialExpiredError, MalformedMessageError
 from mdmfs.model.identity import Dn, Principal
 from mdmfs.wire.currency import Currency, Hearing, KnownEpoch
@@ -34,22 +35,34 @@ from mdmfs.wire.messages import (
     Unregister,
 )
 from mdmfs.wire.metadata_messages import (
+    AskFrozen,
+    AskFrozenSeries,
     AskRecords,
     AskSchema,
+    AskSnapshots,
     Counted,
     CountFound,
+    CreateSnapshot,
     DefineCollection,
     Done,
+    DropSnapshot,
     Explain,
     Explanation,
     Find,
     FoundPage,
+    FrozenPage,
+    FrozenSeries,
     PutImages,
     PutRecords,
     RecordPage,
     SchemaTold,
     ShowSeries,
+    Snapshot,
+    Snapshots,
 )
+
+SNAPSHOT_SECONDS: Final = 60.0
+"""How long one may take to freeze: nothing else is written meanwhile."""
 
 T = TypeVar("T")
 
@@ -151,16 +164,48 @@ class Metadata:
         self._log.info("records", dn=str(principal.dn), subject=message.subject[:20], found=len(page.records))
         return page
 
+    async def create_snapshot(self, principal: Principal, message: CreateSnapshot) -> Snapshot:
+        """Freeze what a query finds for the caller at this moment."""
+        now, author = self._refuse_outdated(principal), str(principal.dn)
+        frozen = await self._database.write(
+            lambda c: create(Reader.of(c, Classes.read(c), principal, now), message, author, now),
+            seconds=SNAPSHOT_SECONDS,
+        )
+        self._log.info("snapshot", dn=author, files=frozen.files)
+        return frozen
+
+    async def drop_snapshot(self, principal: Principal, message: DropSnapshot) -> Done:
+        """Forget a snapshot of the caller's own."""
+        self._refuse_expired(principal)
+        await self._database.write(lambda c: drop(c, str(principal.dn), message.name))
+        return Done()
+
+    async def snapshots(self, principal: Principal, _: AskSnapshots) -> Snapshots:
+        """Give the caller's own snapshots."""
+        return await self._ask(principal, lambda reader: snapshots_of(reader, str(principal.dn)))
+
+    async def frozen_series(self, principal: Principal, message: AskFrozenSeries) -> FrozenSeries:
+        """Give a page of the series of one; raises ``NoSuchFileError``."""
+        return await self._ask(principal, lambda reader: frozen_series(reader, str(principal.dn), message))
+
+    async def frozen(self, principal: Principal, message: AskFrozen) -> FrozenPage:
+        """Give a page of the files of one, and what has become of each; raises ``NoSuchFileError``."""
+        return await self._ask(principal, lambda reader: frozen_page(reader, str(principal.dn), message))
+
     async def _change(self, principal: Principal, act: Callable[[sa.Connection], T]) -> T:
         self._owner(principal)
         return await self._database.write(act)
 
     async def _ask(self, principal: Principal, question: Callable[[Reader], T]) -> T:
+        now = self._refuse_outdated(principal)
+        return await self._database.read(lambda c: question(Reader.of(c, Classes.read(c), principal, now)))
+
+    def _refuse_outdated(self, principal: Principal) -> float:
         now = self._refuse_expired(principal)
         if not self._currency.is_current(str(self._hospital)):
             message = "the metadata service has yet to hear from its hospital what was decided lately: ask again soon"
             raise BusyError(message)
-        return await self._database.read(lambda c: question(Reader.of(c, Classes.read(c), principal, now)))
+        return now
 
     def _owner(self, principal: Principal) -> str:
         self._refuse_expired(principal)

@@ -19,6 +19,7 @@ MAX_BATCH: Final = 10_000
 
 LIST_PATH: Final = "/v1/list"
 DESCRIBE_PATH: Final = "/v1/describe"
+LOCATE_PATH: Final = "/v1/locate"
 CHANGES_PATH: Final = "/v1/changes"
 TOTALS_PATH: Final = "/v1/totals"
 HEADERS_PATH: Final = "/v1/headers"
@@ -279,6 +280,27 @@ class FileDescription(Message, frozen=True):
     replicas: list[str]
     """SURLs."""
     registered: float
+
+
+class Locate(Message, frozen=True):
+    """Ask under which names files are, ``MAX_BATCH`` at most."""
+
+    guids: list[bytes]
+
+
+class FilePlace(Message, frozen=True):
+    """A file, and one of its names that the caller may list."""
+
+    node: Node
+    lfn: str
+    above: list[int]
+    """The numbers of the directories above, from the root down."""
+
+
+class Located(Message, frozen=True):
+    """For each file its place; None for one that is not there, or not for the caller."""
+
+    places: list[FilePlace | None]
 
 
 # Access control lists

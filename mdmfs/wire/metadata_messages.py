@@ -22,7 +22,9 @@ SCHEMA_PATH: Final = "/v1/schema"
 RECORDS_PATH: Final = "/v1/records"
 SNAPSHOT_PATH: Final = "/v1/snapshot"
 SNAPSHOTS_PATH: Final = "/v1/snapshots"
+DROP_SNAPSHOT_PATH: Final = "/v1/drop-snapshot"
 FROZEN_PATH: Final = "/v1/frozen"
+FROZEN_SERIES_PATH: Final = "/v1/frozen-series"
 
 Scalar = str | int | float | bool | None
 MAX_PAGE: Final = 10_000
@@ -227,6 +229,14 @@ class CreateSnapshot(Message, frozen=True):
 
     name: str
     query: str
+    nonce: bytes
+    """Random, 16 bytes: the same question asked again gives the same snapshot, and another one finds the name taken."""
+
+
+class DropSnapshot(Message, frozen=True):
+    """Forget a snapshot of the caller's own."""
+
+    name: str
 
 
 class Snapshot(Message, frozen=True):
@@ -241,7 +251,7 @@ class Snapshot(Message, frozen=True):
     """Digests of the policies by which its images were de-identified."""
     files: int
     gone: int
-    """Files of it that are no longer there."""
+    """Files of it that the caller cannot read any more."""
 
 
 class AskSnapshots(Message, frozen=True):
@@ -254,13 +264,46 @@ class Snapshots(Message, frozen=True):
     snapshots: list[Snapshot]
 
 
+class AskFrozenSeries(Message, frozen=True):
+    """Ask for a page of the series of a snapshot of the caller's own."""
+
+    name: str
+    after: str = ""
+    """The last one of the page before."""
+    limit: int = 1000
+
+
+class FrozenSeries(Message, frozen=True):
+    """Some series of a snapshot."""
+
+    paths: list[str]
+    """LFNs, as they were."""
+    is_last: bool
+
+
 class AskFrozen(Message, frozen=True):
     """Ask for a page of the files of a snapshot of the caller's own."""
 
     name: str
-    after: tuple[str, ...] = ()
+    series: str = ""
+    """Of one series only; empty for all."""
+    after: tuple[str, str] | None = None
     """Series and name of the last file of the page before."""
-    limit: int = MAX_PAGE
+    limit: int = 1000
+
+
+class FrozenState(enum.StrEnum):
+    """What has become of a file."""
+
+    THERE = "there"
+    HIDDEN = "hidden"
+    """Its hospital does not show it at the moment."""
+    REPLACED = "replaced"
+    """Another rendition has its name; its key is destroyed."""
+    GONE = "gone"
+    """Its hospital has taken it away: name, key and ciphertext."""
+    DENIED = "denied"
+    """The caller may not read it any more."""
 
 
 class FrozenFile(Message, frozen=True):
@@ -270,16 +313,16 @@ class FrozenFile(Message, frozen=True):
     """The LFN of its series."""
     name: str
     guid: bytes
-    inode: int
     size: int
     sha256: bytes
+    policy: bytes
+    """The digest of the policy that it was de-identified by."""
     registered: float
-    state: str
-    """``there``; ``gone``: withdrawn, destroyed; ``denied``: no longer for this caller."""
+    state: FrozenState
 
 
 class FrozenPage(Message, frozen=True):
-    """Some files of a snapshot."""
+    """Some files of a snapshot, by series and name."""
 
     files: list[FrozenFile]
     is_last: bool

@@ -20,6 +20,7 @@ from mdmfs.model.errors import (
     NotADirectoryFileError,
     PeerTimedOutError,
     PeerUnreachableError,
+    again,
 )
 from mdmfs.model.names import MAX_NAME_BYTES, Guid, Lfn
 from mdmfs.wire.messages import FileDescription, Node, NodeKind, Totals
@@ -27,6 +28,7 @@ from mdmfs.worker.descriptions import Descriptions
 from mdmfs.worker.finding.virtual import (
     FIRST_INODE,
     NAME_SECONDS,
+    Gone,
     Link,
     PlacedNode,
     Reading,
@@ -178,7 +180,7 @@ class FileSystem:
             self._virtual.retain(parent, node)
             return
         if isinstance(node, PlacedNode):
-            self._namespace.inodes.retain_placed(node, placed_lfn(node), node.above)
+            self._namespace.retain_placed(node, placed_lfn(node), node.above)
             return
         lfn = self._namespace.inodes.of(parent).lfn
         if lfn is None:
@@ -281,6 +283,8 @@ class FileSystem:
 
     def _open_text(self, inode: int) -> int:
         entry = self._virtual.node(inode).entry
+        if isinstance(entry, Gone):
+            raise again(entry.why)
         if not isinstance(entry, Text):
             message = f"inode {inode} is no file"
             raise IsADirectoryFileError(message)
@@ -360,6 +364,9 @@ class FileSystem:
         """Give an extended attribute; what is not ours is refused without asking anybody."""
         if inode < FIRST_INODE:
             await self._lease.wait()
+        gone = self._virtual.node(inode).entry if inode >= FIRST_INODE else None
+        if name == WHY_ATTRIBUTE and isinstance(gone, Gone):
+            return str(gone.why).encode()
         if name == WHY_ATTRIBUTE and inode < FIRST_INODE:
             return self._opener.story(self._file(inode)).encode()
         if name not in self.attribute_names(inode):

@@ -23,6 +23,7 @@ from mdmfs.wire.messages import (
     GENERATION_HEADER,
     HEADERS_PATH,
     LIST_PATH,
+    LOCATE_PATH,
     READ_ACL_PATH,
     REASON_HEADER,
     SEALED_PATH,
@@ -36,7 +37,10 @@ from mdmfs.wire.messages import (
     Describe,
     DirectoryPage,
     FileDescription,
+    FilePlace,
     ListDirectory,
+    Locate,
+    Located,
     OpensReport,
     ReadAcl,
     SealedHeader,
@@ -115,6 +119,9 @@ class Hospital(Protocol):
     async def totals(self, lfn: Lfn) -> Totals:
         """Count what lies below a directory."""
 
+    async def locate(self, guids: Sequence[Guid]) -> list[FilePlace | None]:
+        """Say under which name each of up to ``MAX_BATCH`` files is; None where it is not there for the caller."""
+
     async def headers(self, guids: Sequence[Guid]) -> list[SealedHeader]:
         """Give the prefix objects of up to ``MAX_HEADERS`` files; an empty one where there is none for the caller."""
 
@@ -186,6 +193,15 @@ class RemoteHospital:
         """Ask for an ACL; raises ``NoSuchFileError`` and what a call can raise."""
         question = ReadAcl(str(lfn))
         return (await self._client().call(READ_ACL_PATH, question, AclTexts, deadline=self._until())).texts
+
+    async def locate(self, guids: Sequence[Guid]) -> list[FilePlace | None]:
+        """Ask for names; raises ``MalformedMessageError`` for another number than was asked for."""
+        question = Locate([guid.octets for guid in guids])
+        places = (await self._client().call(LOCATE_PATH, question, Located, deadline=self._until())).places
+        if len(places) != len(guids):
+            message = f"the hospital gave {len(places)} places where {len(guids)} were asked for"
+            raise MalformedMessageError(message)
+        return places
 
     async def headers(self, guids: Sequence[Guid]) -> list[SealedHeader]:
         """Ask for prefix objects; raises ``MalformedMessageError`` for another number than was asked for."""

@@ -25,7 +25,8 @@ from mdmfs.worker.descriptions import Descriptions
 from mdmfs.worker.filesystem import FileSystem
 from mdmfs.worker.finding.federation import Caller, Federation
 from mdmfs.worker.finding.queries import FIND, FindDirectory
-from mdmfs.worker.finding.virtual import VirtualTree
+from mdmfs.worker.finding.snapshots import SNAPSHOTS, SnapshotsDirectory
+from mdmfs.worker.finding.virtual import Directory, VirtualTree
 from mdmfs.worker.fuse.kernel import KernelCaches
 from mdmfs.worker.fuse.mount import mounted, raise_limits, serve, unmount
 from mdmfs.worker.fuse.operations import MdmfsOperations
@@ -130,7 +131,7 @@ async def serve_mount(  # noqa: PLR0913 the parts that a mount is made of
         ring = KeyRing(keys, deadline=deadline)
         opener = Opener(hospital, cache, ring, kernel, nursery, deadline=deadline)
         prefetch = SiblingPrefetch(opener, nursery, budget=min(AHEAD_BYTES, cache.limit // 4))
-        virtual = virtual_tree(metadata, nursery, root)
+        virtual = virtual_tree(metadata, hospital, nursery, root)
         filesystem = FileSystem(
             hospital, namespace, descriptions, opener, prefetch, kernel, lease=lease, virtual=virtual
         )
@@ -155,13 +156,17 @@ async def serve_mount(  # noqa: PLR0913 the parts that a mount is made of
 
 
 def virtual_tree(
-    metadata: Callable[[], Mapping[str, Caller]] | None, nursery: trio.Nursery, root: Lfn
+    metadata: Callable[[], Mapping[str, Caller]] | None, hospital: Hospital, nursery: trio.Nursery, root: Lfn
 ) -> VirtualTree | None:
     """Make what one caller sees beside the catalogue, where there are metadata services to ask."""
     if metadata is None:
         return None
     federation = Federation(metadata, deadline=FIND_SECONDS)
-    return VirtualTree({FIND: FindDirectory(federation, nursery, root)}, ROOT)
+    top: dict[bytes, Directory] = {
+        FIND: FindDirectory(federation, nursery, root),
+        SNAPSHOTS: SnapshotsDirectory(federation, hospital),
+    }
+    return VirtualTree(top, ROOT)
 
 
 @contextlib.asynccontextmanager

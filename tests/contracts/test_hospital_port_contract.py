@@ -91,6 +91,16 @@ async def test_a_directory_is_listed_page_by_page_in_the_order_of_its_names(scen
         await scene.port.list_directory(FOLDER / "nothing", "")
 
 
+async def test_a_file_is_found_under_its_name(scene: Scene) -> None:
+    """With the directories above it; what is not there is a gap in its place."""
+    gap, place = await scene.port.locate([Guid(bytes(16)), scene.file.guid])
+    assert gap is None
+    assert place is not None
+    assert (place.node.inode, place.node.guid) == (scene.file.inode, scene.file.guid.octets)
+    page = await scene.port.list_directory(Lfn.parse(place.lfn).parent, "")
+    assert (page.directory.inode, place.node) == (place.above[-1], page.entries[0])
+
+
 async def test_a_file_is_described_exactly(scene: Scene) -> None:
     """And one that is not there, not at all."""
     description = await scene.port.describe(scene.file.guid)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuse.test_fuse_mount import COUNT, FOLDER, Mount, error_of, mounted, plaintext
+from tests.fuse.test_fuse_mount import COUNT, FOLDER, Mount, error_of, mounted, plaintext, run
 
 QUERY = 'Modality == "MR"'
 ELSEWHERE = "/grid/medical/umc/005-MR"
@@ -61,6 +61,29 @@ def test_what_is_no_query_and_what_cannot_be_written_say_so(mount: Mount) -> Non
     with pytest.raises(OSError, match="Read-only"):
         (mount.point / ".find" / QUERY / "amc+003-MR").unlink()
     assert os.listxattr(mount.point / ".find" / QUERY) == []
+
+
+def test_a_snapshot_reads_as_it_was_and_says_what_has_gone(mount: Mount) -> None:
+    """A file that is withdrawn keeps its name in it, and opening it is ENODATA; new files are not in it."""
+    mount.tell("freeze trial")
+    directory = mount.point / ".snapshots" / "trial"
+    series = directory / "series" / "amc+003-MR"
+    assert names(mount.point / ".snapshots") == ["trial"]
+    assert names(directory) == ["ABOUT.json", "manifest", "series"]
+    assert [file.read_bytes() for file in sorted(series.iterdir())] == [plaintext(n) for n in range(1, COUNT + 1)]
+    assert (series / "0001.dcm").stat().st_ino == mount.file().stat().st_ino
+    held = (series / "0002.dcm").open("rb", buffering=0)
+    mount.tell(f"withdraw {FOLDER}/0001.dcm")
+    assert len(names(series)) == COUNT
+    begun = time.monotonic()
+    while error_of(series / "0001.dcm") != errno.ENODATA:
+        assert time.monotonic() - begun < FRESH_SECONDS
+        time.sleep(0.1)
+    assert b"taken it away" in os.getxattr(series / "0001.dcm", "user.mdmfs.why")
+    assert "gone: its hospital" in (directory / "manifest" / "amc+003-MR.tsv").read_text()
+    assert held.read() == plaintext(2)
+    held.close()
+    run("tar", "-cf", "/dev/null", "--ignore-failed-read", directory)
 
 
 def test_a_gap_is_named_and_what_is_hidden_goes_within_five_seconds(mount: Mount) -> None:

@@ -23,6 +23,7 @@ from mdmfs.wire.messages import (
     Changes,
     DirectoryPage,
     FileDescription,
+    FilePlace,
     KeyEntry,
     Node,
     NodeKind,
@@ -189,6 +190,11 @@ class TwinHospital:
             directory = child
         return directory
 
+    def guids_in(self, lfn: str) -> dict[str, Guid]:
+        """Name the files of a directory, and their GUIDs."""
+        entries = self.make_directory(Lfn.parse(lfn)).entries
+        return {name: entry.guid for name, entry in entries.items() if isinstance(entry, TwinFile)}
+
     def remove(self, lfn: str) -> None:
         """Take a name away, and tell the feed."""
         path = Lfn.parse(lfn)
@@ -283,6 +289,22 @@ class TwinHospital:
         directories = [inode for _, inodes, _ in newer for inode in inodes]
         files = [inode for _, _, inodes in newer for inode in inodes]
         return Changes(self.version, directories, files, lease=self.lease)
+
+    async def locate(self, guids: Sequence[Guid]) -> list[FilePlace | None]:
+        """See ``Hospital``."""
+        await self._answer()
+        return [self._place(self.root, ROOT, [], guid) for guid in guids]
+
+    def _place(self, directory: TwinDirectory, lfn: Lfn, above: list[int], guid: Guid) -> FilePlace | None:
+        above = [*above, directory.inode]
+        for name, entry in directory.entries.items():
+            if isinstance(entry, TwinDirectory):
+                found = self._place(entry, lfn / name, above, guid)
+                if found is not None:
+                    return found
+            elif entry.guid == guid:
+                return FilePlace(_node(name, entry), str(lfn / name), above)
+        return None
 
     async def totals(self, lfn: Lfn) -> Totals:
         """See ``Hospital``."""

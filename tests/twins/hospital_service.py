@@ -16,6 +16,7 @@ from mdmfs.wire.messages import (
     GENERATION_HEADER,
     HEADERS_PATH,
     LIST_PATH,
+    LOCATE_PATH,
     READ_ACL_PATH,
     SEALED_PATH,
     THRESHOLD_HEADER,
@@ -27,6 +28,8 @@ from mdmfs.wire.messages import (
     AskTotals,
     Describe,
     ListDirectory,
+    Locate,
+    Located,
     ReadAcl,
     SealedBeginning,
     SealedHeaders,
@@ -52,6 +55,7 @@ class HospitalOnTheWire:
             {
                 ("POST", LIST_PATH): self._list,
                 ("POST", DESCRIBE_PATH): self._describe,
+                ("POST", LOCATE_PATH): self._locate,
                 ("POST", CHANGES_PATH): self._changes,
                 ("POST", TOTALS_PATH): self._totals,
                 ("POST", READ_ACL_PATH): self._acl,
@@ -65,6 +69,10 @@ class HospitalOnTheWire:
         self.callers.append(request.principal.dn)
         asked = await request.read(ListDirectory)
         return Reply(await self.twin.list_directory(Lfn.parse(asked.lfn), asked.after))
+
+    async def _locate(self, request: Request) -> Reply:
+        guids = (await request.read(Locate)).guids
+        return Reply(Located(await self.twin.locate([Guid(guid) for guid in guids])))
 
     async def _describe(self, request: Request) -> Reply:
         return Reply(await self.twin.describe(Guid((await request.read(Describe)).guid)))

@@ -12,6 +12,9 @@ import trio
 
 from mdmfs.access.acl import Acl, Entry, EntryKind
 from mdmfs.metadata.store.entries import put_images, show_series
+from mdmfs.metadata.store.finding import Reader
+from mdmfs.metadata.store.rights import Classes
+from mdmfs.metadata.store.snapshots import create
 from mdmfs.model.errors import PeerUnreachableError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
@@ -29,6 +32,7 @@ from mdmfs.wire.messages import (
 from mdmfs.wire.metadata_messages import (
     PUT_IMAGES_PATH,
     SHOW_SERIES_PATH,
+    CreateSnapshot,
     Done,
     ImageEntry,
     PutImages,
@@ -65,10 +69,14 @@ class FilledMetadata:
         await self._tell(CONFIRM_PATH, ConfirmEpoch(held.epoch, held.mark, held.nonce), EpochHeld)
 
     async def add(
-        self, path: str, attributes: Mapping[str, str | float | bool], guids: Mapping[str, Guid] | None = None
+        self,
+        path: str,
+        attributes: Mapping[str, str | float | bool],
+        guids: Mapping[str, Guid] | None = None,
+        size: int = 9,
     ) -> None:
         """Register a series; without files it has one."""
-        await self._tell(PUT_IMAGES_PATH, _images(path, attributes, guids), Done)
+        await self._tell(PUT_IMAGES_PATH, _images(path, attributes, guids, size), Done)
         await self.show(path)
 
     def add_many(self, paths: Sequence[str], modality: str) -> None:
@@ -85,6 +93,15 @@ class FilledMetadata:
         """Let a series be found, or no longer."""
         await self._tell(SHOW_SERIES_PATH, ShowSeries(path, is_visible), Done)
 
+    def freeze(self, name: str, query: str) -> None:
+        """Make a snapshot, as the reader."""
+
+        def act(connection: sa.Connection) -> None:
+            reader = Reader.of(connection, Classes.read(connection), READER, time.time())
+            create(reader, CreateSnapshot(name, query, bytes(16)), str(READER.dn), time.time())
+
+        self.service.database.write_now(act)
+
     def be_silent(self, *, is_silent: bool = True) -> None:
         """Answer nobody, or again."""
         self.service.failure = _unreachable if is_silent else None
@@ -99,11 +116,11 @@ class FilledMetadata:
 
 
 def _images(
-    path: str, attributes: Mapping[str, str | float | bool], guids: Mapping[str, Guid] | None = None
+    path: str, attributes: Mapping[str, str | float | bool], guids: Mapping[str, Guid] | None = None, size: int = 9
 ) -> PutImages:
     files = guids or {"0001.dcm": Guid(hashlib.sha256(path.encode()).digest()[:16])}
     images = [
-        ImageEntry(guid.octets, name, 1, 9, bytes(32), bytes(32), time.time(), CHAIN, {})
+        ImageEntry(guid.octets, name, 1, size, bytes(32), bytes(32), time.time(), CHAIN, {})
         for name, guid in files.items()
     ]
     return PutImages(SeriesEntry(path, CHAIN, dict(attributes)), images)

@@ -12,8 +12,9 @@ from typing import cast
 import structlog
 import trio
 
-from mdmfs.metadata.store.entries import show_series
+from mdmfs.metadata.store.entries import forget, show_series
 from mdmfs.model.errors import AccessDeniedError, MdmfsError
+from mdmfs.model.names import Lfn
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.service import serve_mount
@@ -30,6 +31,7 @@ class Stage:
         self.hospital.lease = float(str(scene.get("lease", 3600.0)))
         folders = scene["folders"]
         assert isinstance(folders, list)
+        self.size = folders[0][2]
         for folder, count, size in folders:
             self.hospital.add_sibling_files(folder, count, size)
 
@@ -39,7 +41,7 @@ class Stage:
             self.metadata[name] = service = FilledMetadata(folder / name)
             await service.begin()
             for path, modality in series:
-                await service.add(path, {"Modality": modality})
+                await service.add(path, {"Modality": modality}, self.hospital.guids_in(path), self.size)
 
     def on_silent(self, name: str) -> None:
         """Let a metadata service answer nobody."""
@@ -49,6 +51,19 @@ class Stage:
         """Let a series be found no longer."""
         for service in self.metadata.values():
             service.service.database.write_now(lambda c: show_series(c, path, is_visible=False))
+
+    def on_freeze(self, name: str) -> None:
+        """Make a snapshot of all MRs."""
+        for service in self.metadata.values():
+            service.freeze(name, 'Modality == "MR"')
+
+    def on_withdraw(self, lfn: str) -> None:
+        """Take a file away for ever: its name, and what is known of it."""
+        path = Lfn.parse(lfn)
+        guid = self.hospital.guids_in(str(path.parent))[path.name]
+        self.hospital.remove(lfn)
+        for service in self.metadata.values():
+            service.service.database.write_now(lambda c: forget(c, [guid.octets]))
 
     def obey(self, command: str, argument: str) -> str:
         """Carry a command out and give its answer."""

@@ -191,12 +191,16 @@ class RowsOfCatalogue:
 
     def acl_ids_above(self, inode: int) -> list[bytes]:
         """Give the ids of the ACLs of all directories above this one, and last its own."""
+        return [record.acl for record in self.directories_above(inode)]
+
+    def directories_above(self, inode: int) -> list[DirectoryRecord]:
+        """Give all directories above this one, from the root down, and last itself."""
         record = self._directories.get(inode)
-        ids = [record.acl]
+        records = [record]
         while record.inode != ROOT_INODE:
             record = self._directories.get(record.parent)
-            ids.append(record.acl)
-        return ids[::-1]
+            records.append(record)
+        return records[::-1]
 
     def aliases_of(self, guid: Guid) -> list[list[bytes]]:
         """Give, for each name of a file, the ids of the ACLs above it, and last its own."""

@@ -99,6 +99,9 @@ class Catalogue(Protocol):
 
     # ACLs
 
+    def directories_above(self, inode: int) -> list[DirectoryRecord]:
+        """Give all directories above this one, from the root down, and last itself; raises ``NoSuchFileError``."""
+
     def acl_ids_above(self, inode: int) -> list[bytes]:
         """Give the ids of the ACLs of all directories above this one, the root's first, and last its own.
 

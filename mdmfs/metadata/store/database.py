@@ -22,6 +22,8 @@ from mdmfs.model.errors import BusyError, ConfigurationError, MdmfsError, OutOfS
 READERS: Final = 4
 QUESTION_SECONDS: Final = 10.0
 """How long one question may take; whoever asks too much is told so."""
+WRITE_SECONDS: Final = 3600.0
+"""What the hospital tells is not cut short: it would be told again, and again."""
 _ISOLATION: Final = "REPEATABLE READ"
 """Rights and rows are read of one state, as SQLite does by itself."""
 _FORMAT: Final = "format"
@@ -45,18 +47,21 @@ class Database:
         """Name the kind of database: ``sqlite`` or ``postgresql``."""
         return self.engine.dialect.name
 
-    async def write(self, act: Callable[[sa.Connection], T]) -> T:
-        """Run ``act`` in a transaction; it is durable when this returns, or wholly undone where it raises."""
+    async def write(self, act: Callable[[sa.Connection], T], *, seconds: float = WRITE_SECONDS) -> T:
+        """Run ``act`` in a transaction; it is durable when this returns, or wholly undone where it raises.
+
+        Raises ``BusyError`` where it takes longer than ``seconds``.
+        """
         async with self._turn:
-            return await trio.to_thread.run_sync(self.write_now, act)  # a thread is waited for, come what may
+            return await trio.to_thread.run_sync(self.write_now, act, seconds)  # a thread is waited for, come what may
 
     async def read(self, act: Callable[[sa.Connection], T], *, seconds: float = QUESTION_SECONDS) -> T:
         """Run ``act`` on one state of the database; raises ``BusyError`` where it takes longer than ``seconds``."""
         return await trio.to_thread.run_sync(self.read_now, act, seconds, limiter=self._readers)
 
-    def write_now(self, act: Callable[[sa.Connection], T]) -> T:
+    def write_now(self, act: Callable[[sa.Connection], T], seconds: float = WRITE_SECONDS) -> T:
         """Do as ``write``, on the calling thread and without waiting for others."""
-        with _naming_errors(), self.engine.begin() as connection:
+        with _naming_errors(), self.engine.begin() as connection, _within(connection, seconds):
             return act(connection)
 
     def read_now(self, act: Callable[[sa.Connection], T], seconds: float = QUESTION_SECONDS) -> T:
@@ -170,7 +175,7 @@ def _naming_errors() -> Iterator[None]:
     except sa.exc.DBAPIError as error:
         code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None) or ""
         if code in {_CANCELLED, "SQLITE_INTERRUPT"}:
-            message = f"this question takes longer than {QUESTION_SECONDS:.0f} s: ask for less"
+            message = "this takes longer than any question may: ask for less"
             raise BusyError(message) from error
         if code in _FULL:
             message = "the metadata service has no room left on its disk; nothing of this was kept"

@@ -14,7 +14,7 @@ from mdmfs.metadata.query.syntax import Value
 from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, Attribute, AttributeType, Collection, Column, Level
 from mdmfs.metadata.store.collections import find_collection
 from mdmfs.metadata.store.rights import chain_of
-from mdmfs.metadata.store.tables import COLLECTIONS, FROZEN, IMAGES, SERIES, TOMBSTONES, records_table, table_of
+from mdmfs.metadata.store.tables import COLLECTIONS, IMAGES, SERIES, TOMBSTONES, records_table, table_of
 from mdmfs.model.errors import MalformedMessageError, MalformedNameError
 from mdmfs.model.names import GUID_SIZE, Guid, Lfn
 from mdmfs.model.subject import SubjectId
@@ -93,22 +93,6 @@ def put_records(connection: sa.Connection, message: PutRecords) -> None:
     if rows:
         table = table_of(collection)
         _upsert(connection, table, rows, kept={"guid"})
-
-
-def gone_of(connection: sa.Connection, guids: Iterable[bytes]) -> set[bytes]:
-    """Tell which images are not there any more."""
-    wanted, found = list(guids), set()
-    for start in range(0, len(wanted), _CHUNK):
-        some = wanted[start : start + _CHUNK]
-        found |= {
-            bytes(one) for one in connection.execute(sa.select(IMAGES.c.guid).where(IMAGES.c.guid.in_(some))).scalars()
-        }
-    return set(wanted) - found
-
-
-def frozen_columns() -> list[str]:
-    """Name what a snapshot keeps of an image."""
-    return [column.name for column in FROZEN.columns if column.name in IMAGES.columns]
 
 
 def _series_of(connection: sa.Connection, entry: SeriesEntry, own: tuple[int, int]) -> int:

@@ -134,17 +134,18 @@ ATTRIBUTES: Final = sa.Table(
     sa.UniqueConstraint("collection", "name"),
 )
 SNAPSHOTS: Final = sa.Table(
-    "snapshots",
+    "cohorts",
     METADATA,
     sa.Column("id", _ID, primary_key=True),
     sa.Column("author", TEXT, nullable=False),
     sa.Column("name", TEXT, nullable=False),
     sa.Column("query", TEXT, nullable=False),
     sa.Column("created", sa.Double(), nullable=False),
+    sa.Column("nonce", _BYTES, nullable=False),
     sa.UniqueConstraint("author", "name"),
 )
 FROZEN: Final = sa.Table(
-    "frozen",
+    "cohort_files",
     METADATA,
     sa.Column("snapshot", _ID, primary_key=True),
     sa.Column("series", TEXT, primary_key=True),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 import trio
@@ -168,8 +168,10 @@ class Federation:
         answers, failures = await self.ask(path, question, reply)
         return answers, {name: str(error) for name, error in failures.items()}
 
-    async def ask(self, path: str, question: Message, reply: type[M]) -> tuple[dict[str, M], dict[str, MdmfsError]]:
-        """Ask as ``ask_all`` does; gives the answers and the failures."""
+    async def ask(
+        self, path: str, question: Message, reply: type[M], *, only: Collection[str] | None = None
+    ) -> tuple[dict[str, M], dict[str, MdmfsError]]:
+        """Ask as ``ask_all`` does, everyone or some; gives the answers and the failures."""
         answers: dict[str, M] = {}
         failures: dict[str, MdmfsError] = {}
 
@@ -182,7 +184,8 @@ class Federation:
 
         async with open_plain_nursery() as nursery:
             for name, client in self._clients().items():
-                nursery.start_soon(ask, name, client)
+                if only is None or name in only:
+                    nursery.start_soon(ask, name, client)
         refusals = [error for error in failures.values() if isinstance(error, MalformedQueryError)]
         if refusals and not answers:
             raise again(refusals[0])

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
-from mdmfs.model.errors import NoSuchFileError, NotADirectoryFileError
+from mdmfs.model.errors import MdmfsError, NoSuchFileError, NotADirectoryFileError
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages import Node, NodeKind
 
@@ -29,6 +29,13 @@ class Text(NamedTuple):
     """A small file that nobody fetches."""
 
     octets: bytes
+
+
+class Gone(NamedTuple):
+    """A file that once was: it has a name and a size, and opening it says why it is no more."""
+
+    size: int
+    why: MdmfsError
 
 
 class PlacedNode(Node, frozen=True):
@@ -63,7 +70,7 @@ class Directory(Protocol):
         """Begin to list."""
 
 
-Entry: TypeAlias = Directory | Link | Text | PlacedNode
+Entry: TypeAlias = Directory | Link | Text | Gone | PlacedNode
 
 
 class VirtualNode(Node, frozen=True):
@@ -114,6 +121,8 @@ class VirtualTree:
                 return VirtualNode(text, inode, NodeKind.LINK, len(target.encode()), 0.0, b"", entry)
             case Text(octets):
                 return VirtualNode(text, inode, NodeKind.FILE, len(octets), 0.0, b"", entry)
+            case Gone(size):
+                return VirtualNode(text, inode, NodeKind.FILE, size, 0.0, b"", entry)
             case _:
                 return VirtualNode(text, inode, NodeKind.DIRECTORY, 0, entry.modified, b"", entry)
 
@@ -148,7 +157,7 @@ class VirtualTree:
 
     def _directory(self, inode: int) -> Directory:
         entry = self.node(inode).entry
-        if entry is None or isinstance(entry, Link | Text | PlacedNode):
+        if entry is None or isinstance(entry, Link | Text | Gone | PlacedNode):
             message = f"inode {inode} is not a directory"
             raise NotADirectoryFileError(message)
         return entry

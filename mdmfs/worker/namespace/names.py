@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -122,6 +122,10 @@ class Namespace:
     def files_of(self, number: int) -> list[int]:
         """Name the files in use directly in a directory."""
         return self.inodes.files_in(self._seen(number))
+
+    def retain_placed(self, node: Node, lfn: Lfn, above: Sequence[int]) -> None:
+        """Count a lookup of a file by a virtual name; ``above`` are the catalogue's numbers of its directories."""
+        self.inodes.retain_placed(node, lfn, [self._seen(number) for number in above])
 
     def forget(self, inode: int, lookups: int) -> bool:
         """Take lookups back; a directory's listing goes with its inode. True where the inode is no longer in use."""

@@ -33,6 +33,7 @@ from mdmfs.wire.messages import (
     HARVEST_PROGRESS_PATH,
     HEADERS_PATH,
     LIST_PATH,
+    LOCATE_PATH,
     MAX_BUNDLE,
     SEALED_PATH,
     TOTALS_PATH,
@@ -47,6 +48,8 @@ from mdmfs.wire.messages import (
     FileDescription,
     HarvestProgress,
     ListDirectory,
+    Locate,
+    Located,
     Message,
     StartHarvest,
     Totals,
@@ -270,6 +273,26 @@ async def test_an_unknown_guid_is_not_there(tmp_path: Path) -> None:
         for octets in (b"", b"x" * 15, b"x" * 17):
             with pytest.raises(MalformedNameError):
                 await hospital.ask(DESCRIBE_PATH, Describe(octets))
+
+
+async def test_a_place_is_told_to_whom_the_name_is_listed(tmp_path: Path) -> None:
+    """With the numbers of the directories above; a stranger learns nothing."""
+    async with open_registered(tmp_path) as (hospital, guids):
+        asked = Locate([guid.octets for guid in (*guids, guid_of(9))])
+        told = await hospital.told(LOCATE_PATH, asked, LISTER)
+        assert isinstance(told, Located)
+        *places, gap = told.places
+        assert gap is None
+        for guid, place in zip(guids, places, strict=True):
+            assert place is not None
+            lfn = Lfn.parse(place.lfn)
+            assert place.node.guid == guid.octets
+            above = [
+                await hospital.told(LIST_PATH, ListDirectory(str(Lfn(lfn.parts[:n])))) for n in range(len(lfn.parts))
+            ]
+            assert place.above == [page.directory.inode for page in above if isinstance(page, DirectoryPage)]
+        nothing = await hospital.told(LOCATE_PATH, asked, STRANGER)
+        assert nothing == Located([None] * len(asked.guids))
 
 
 async def test_a_quarantined_file_is_neither_listed_nor_described(tmp_path: Path) -> None:

@@ -1,0 +1,145 @@
+"""``mdmfs snapshot``: freeze what a query finds, as a directory of files that never become others."""
+
+from __future__ import annotations
+
+import datetime as dt
+import pathlib
+import secrets
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import click
+import trio
+
+from mdmfs.cli.find import PARTIAL, metadata_clients
+from mdmfs.cli.mounted import Place, find_place
+from mdmfs.model.errors import MalformedMessageError, PeerTimedOutError, again
+from mdmfs.wire.metadata_messages import (
+    DROP_SNAPSHOT_PATH,
+    SNAPSHOT_PATH,
+    SNAPSHOTS_PATH,
+    AskSnapshots,
+    CreateSnapshot,
+    Done,
+    DropSnapshot,
+    Snapshot,
+    Snapshots,
+)
+from mdmfs.worker.finding.federation import Federation, told_silence
+
+NONCE_SIZE: Final = 16
+DEADLINE: Final = 90.0
+"""Seconds: a service may freeze for 60."""
+
+_AT = click.option("--at", "path", default=".", help="A path on the mount whose configuration counts. Default: here.")
+_CONFIGURATION = click.option(
+    "--configuration",
+    type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
+    help="A mount's; nothing need be mounted then.",
+)
+
+
+@click.group()
+def snapshot() -> None:
+    """Freeze cohorts: MOUNTPOINT/.snapshots/NAME shows the files that a query found when it was made."""
+
+
+@snapshot.command()
+@click.argument("name")
+@click.argument("query")
+@click.option("--partial", "is_partial", is_flag=True, help="Also where a hospital does not answer.")
+@_AT
+@_CONFIGURATION
+def create(name: str, query: str, path: str, configuration: pathlib.Path | None, *, is_partial: bool) -> None:
+    """Freeze all images of the series that QUERY finds, at every hospital, as the snapshot NAME."""
+    place = find_place("/grid/medical" if configuration else path, configuration)
+    silent = trio.run(_with_federation, place, lambda everyone: _create(everyone, name, query, is_partial=is_partial))
+    _end(silent)
+
+
+@snapshot.command(name="list")
+@_AT
+@_CONFIGURATION
+def list_all(path: str, configuration: pathlib.Path | None) -> None:
+    """List the caller's own snapshots: time, files, files that cannot be read any more, name, hospital, query."""
+    place = find_place("/grid/medical" if configuration else path, configuration)
+    _end(trio.run(_with_federation, place, _list))
+
+
+@snapshot.command()
+@click.argument("name")
+@_AT
+@_CONFIGURATION
+def drop(name: str, path: str, configuration: pathlib.Path | None) -> None:
+    """Forget the snapshot NAME at every hospital; no image is touched."""
+    place = find_place("/grid/medical" if configuration else path, configuration)
+    _end(trio.run(_with_federation, place, lambda everyone: _drop(everyone, name)))
+
+
+async def create_everywhere(
+    everyone: Federation, name: str, query: str, *, is_partial: bool
+) -> tuple[Mapping[str, Snapshot], Mapping[str, str]]:
+    """Freeze at all hospitals; gives the parts, and who did not answer and why.
+
+    Where one does not answer, the parts of the others are dropped again and ``PeerTimedOutError`` is raised, unless
+    ``is_partial``.
+    """
+    question = CreateSnapshot(name, query, secrets.token_bytes(NONCE_SIZE))
+    parts, failures = await everyone.ask(SNAPSHOT_PATH, question, Snapshot)
+    silent = {hospital: str(error) for hospital, error in failures.items()}
+    if silent and not (parts and is_partial):
+        await everyone.ask(DROP_SNAPSHOT_PATH, DropSnapshot(name), Done, only=parts)
+        refusals = [error for error in failures.values() if isinstance(error, MalformedMessageError)]
+        if refusals:
+            raise again(refusals[0])
+        told = "; ".join(f"{hospital}: {reason}" for hospital, reason in silent.items())
+        message = f"no snapshot was made, since not every hospital did its part (--partial makes one anyway); {told}"
+        raise PeerTimedOutError(message)
+    return parts, silent
+
+
+async def _create(everyone: Federation, name: str, query: str, *, is_partial: bool) -> Mapping[str, str]:
+    parts, silent = await create_everywhere(everyone, name, query, is_partial=is_partial)
+    for hospital, part in sorted(parts.items()):
+        click.echo(_line(hospital, part))
+    return silent
+
+
+async def _list(everyone: Federation) -> Mapping[str, str]:
+    answers, silent = await everyone.ask_all(SNAPSHOTS_PATH, AskSnapshots(), Snapshots)
+    if not answers:
+        raise told_silence(silent)
+    found = [(one.name, hospital, one) for hospital, answer in answers.items() for one in answer.snapshots]
+    for _, hospital, one in sorted(found, key=lambda each: each[:2]):
+        click.echo(_line(hospital, one))
+    return silent
+
+
+async def _drop(everyone: Federation, name: str) -> Mapping[str, str]:
+    answers, silent = await everyone.ask_all(DROP_SNAPSHOT_PATH, DropSnapshot(name), Done)
+    if not answers:
+        raise told_silence(silent)
+    return silent
+
+
+def _line(hospital: str, one: Snapshot) -> str:
+    when = dt.datetime.fromtimestamp(one.created, dt.UTC).isoformat(timespec="seconds")
+    return f"{when}  {one.files:>8} files  {one.gone:>8} gone  {one.name}  {hospital}  {one.query or 'everything'}"
+
+
+async def _with_federation(
+    place: Place, act: Callable[[Federation], Awaitable[Mapping[str, str]]]
+) -> Mapping[str, str]:
+    clients = metadata_clients(place)
+    try:
+        return await act(Federation(lambda: clients, deadline=DEADLINE))
+    finally:
+        for client in clients.values():
+            await client.aclose()
+
+
+def _end(silent: Mapping[str, str]) -> None:
+    for name, reason in silent.items():
+        click.echo(f"mdmfs: {name} did not answer, what it has is missing: {reason}", err=True)
+    sys.exit(PARTIAL if silent else 0)

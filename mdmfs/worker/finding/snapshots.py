@@ -1,0 +1,372 @@
+"""Snapshots as directories: ``.snapshots/NAME`` shows the files that a query found then, by their GUIDs.
+
+A file reads as the bytes that it was frozen with, or not at all: what has become of it is its error, and stands in the
+manifest. Names, numbers and sizes come from the hospital, which alone says where a file is.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, Protocol, TypeVar
+
+import trio
+
+from mdmfs.model.errors import (
+    AccessDeniedError,
+    InstanceLostError,
+    MalformedNameError,
+    MdmfsError,
+    NoSuchFileError,
+    PeerUnreachableError,
+)
+from mdmfs.model.names import MAX_NAME_BYTES, Guid, Lfn
+from mdmfs.wire.messages import MAX_BATCH, FilePlace, Message
+from mdmfs.wire.metadata_messages import (
+    FROZEN_PATH,
+    FROZEN_SERIES_PATH,
+    SNAPSHOTS_PATH,
+    AskFrozen,
+    AskFrozenSeries,
+    AskSnapshots,
+    FrozenFile,
+    FrozenPage,
+    FrozenSeries,
+    FrozenState,
+    Snapshot,
+    Snapshots,
+)
+from mdmfs.worker.finding.federation import Federation, told_silence
+from mdmfs.worker.finding.names import alias_of, lfn_of_alias
+from mdmfs.worker.finding.queries import INCOMPLETE, FixedPages, told_incomplete
+from mdmfs.worker.finding.virtual import Directory, Entry, Gone, PlacedNode, Text
+
+SNAPSHOTS: Final = b".snapshots"
+ABOUT: Final = b"ABOUT.json"
+SERIES: Final = b"series"
+MANIFEST: Final = b"manifest"
+_SUFFIX: Final = ".tsv"
+_HEAD: Final = "name\tguid\tsha256\tsize\tpolicy\tstate\n"
+TOLD: Final = {
+    FrozenState.THERE: "",
+    FrozenState.HIDDEN: "its hospital does not show it at the moment",
+    FrozenState.REPLACED: "another rendition has its name now, and its key is destroyed",
+    FrozenState.GONE: "its hospital has taken it away: its name, its key and its ciphertext",
+    FrozenState.DENIED: "it is no longer for this identity",
+}
+
+M = TypeVar("M", bound=Message)
+
+
+class Places(Protocol):
+    """What is needed of ``mdmfs.worker.hospital.Hospital``."""
+
+    async def locate(self, guids: Sequence[Guid]) -> list[FilePlace | None]:
+        """Say under which name each file is; None where it is not there, or not for the caller."""
+
+
+class SnapshotsDirectory:
+    """``.snapshots``: the snapshots of the caller's own."""
+
+    modified = 0.0
+
+    def __init__(self, federation: Federation, places: Places) -> None:
+        self._federation = federation
+        self._places = places
+
+    async def look_up(self, name: bytes) -> Directory:
+        """Give the directory of a snapshot."""
+        parts, silent = await self._parts()
+        mine = {hospital: one for hospital, told in parts.items() for one in told if one.name.encode() == name}
+        if mine:
+            return SnapshotDirectory(
+                mine, silent, Cohort(self._federation, next(iter(mine.values())).name, self._places)
+            )
+        if silent:
+            raise told_silence(silent)
+        message = "there is no such snapshot of this identity"
+        raise NoSuchFileError(message)
+
+    def open(self) -> LatePages:
+        """List those of all hospitals."""
+        return LatePages(self._entries)
+
+    async def _entries(self) -> list[tuple[bytes, Entry]]:
+        parts, silent = await self._parts()
+        by_name: dict[str, dict[str, Snapshot]] = {}
+        for hospital, told in parts.items():
+            for one in told:
+                by_name.setdefault(one.name, {})[hospital] = one
+        entries: list[tuple[bytes, Entry]] = [
+            (name.encode(), SnapshotDirectory(mine, silent, Cohort(self._federation, name, self._places)))
+            for name, mine in sorted(by_name.items())
+        ]
+        return [*entries, (INCOMPLETE, told_incomplete(silent))] if silent else entries
+
+    async def _parts(self) -> tuple[dict[str, list[Snapshot]], dict[str, str]]:
+        answers, silent = await self._federation.ask_all(SNAPSHOTS_PATH, AskSnapshots(), Snapshots)
+        if not answers:
+            raise told_silence(silent)
+        return {name: answer.snapshots for name, answer in answers.items()}, silent
+
+
+class SnapshotDirectory:
+    """One snapshot: what it is, its series, and what each file was."""
+
+    def __init__(self, parts: dict[str, Snapshot], silent: dict[str, str], cohort: Cohort) -> None:
+        """``parts`` are what the hospitals have of it, by their names."""
+        self.modified = min(part.created for part in parts.values())
+        self._entries: dict[bytes, Entry] = {
+            ABOUT: Text(told_about(parts)),
+            MANIFEST: ManifestDirectory(cohort, self.modified),
+            SERIES: FrozenSeriesDirectory(cohort, self.modified),
+        }
+        if silent:
+            self._entries[INCOMPLETE] = told_incomplete(silent)
+
+    async def look_up(self, name: bytes) -> Entry:
+        """Give one of the few."""
+        await trio.lowlevel.checkpoint()
+        found = self._entries.get(name)
+        if found is None:
+            raise _nothing()
+        return found
+
+    def open(self) -> FixedPages:
+        """List them."""
+        return FixedPages(self._entries)
+
+
+class Cohort:
+    """The files of a snapshot, at whatever hospital they are."""
+
+    def __init__(self, federation: Federation, name: str, places: Places) -> None:
+        self._federation = federation
+        self._name = name
+        self._places = places
+
+    async def series(self, after: str) -> tuple[list[str], bool]:
+        """Give the series after one, in order, and whether they are the last."""
+        question = AskFrozenSeries(self._name, after)
+        pages = await self._asked(FROZEN_SERIES_PATH, question, FrozenSeries)
+        ends = [page.paths[-1] for page in pages if not page.is_last and page.paths]
+        # beyond the end of a page that is not the last nothing is known yet
+        known = sorted({path for page in pages for path in page.paths if not ends or path <= min(ends)})
+        return known, not ends
+
+    async def files(self, series: str) -> list[FrozenFile]:
+        """Give the files of one series."""
+        found: list[FrozenFile] = []
+        question = AskFrozen(self._name, series)
+        while True:
+            pages = await self._asked(FROZEN_PATH, question, FrozenPage)
+            some = [file for page in pages for file in page.files if file.series == series]
+            found += some
+            if not some or all(page.is_last for page in pages):
+                return found
+            question = AskFrozen(self._name, series, (series, found[-1].name))
+
+    async def places(self, files: Sequence[FrozenFile]) -> list[FilePlace | None]:
+        """Ask the hospital of this mount where files are."""
+        found: list[FilePlace | None] = []
+        for begin in range(0, len(files), MAX_BATCH):
+            some = [Guid(file.guid) for file in files[begin : begin + MAX_BATCH]]
+            found += await self._places.locate(some)
+        return found
+
+    async def _asked(self, path: str, question: Message, reply: type[M]) -> list[M]:
+        """Ask everyone; those who know of no such snapshot have no part of it. Raises where one does not answer."""
+        answers, failures = await self._federation.ask(path, question, reply)
+        silent = {name: str(error) for name, error in failures.items() if not isinstance(error, NoSuchFileError)}
+        if silent:
+            raise told_silence(silent)
+        return list(answers.values())
+
+
+class FrozenSeriesDirectory:
+    """``series``: a directory for each series of a snapshot."""
+
+    def __init__(self, cohort: Cohort, modified: float) -> None:
+        self.modified = modified
+        self._cohort = cohort
+
+    async def look_up(self, name: bytes) -> Directory:
+        """Give the directory of one series."""
+        lfn = _lfn_of(name)
+        if not await self._cohort.files(str(lfn)):
+            raise _nothing()
+        return SeriesDirectory(self._cohort, str(lfn), self.modified)
+
+    def open(self) -> SeriesPages:
+        """List the series."""
+        return SeriesPages(self._cohort, self._entry)
+
+    async def _entry(self, path: str) -> tuple[bytes, Entry]:
+        await trio.lowlevel.checkpoint()
+        return alias_of(Lfn.parse(path)).encode(), SeriesDirectory(self._cohort, path, self.modified)
+
+
+class ManifestDirectory:
+    """``manifest``: for each series of a snapshot a table of its files, and what has become of them."""
+
+    def __init__(self, cohort: Cohort, modified: float) -> None:
+        self.modified = modified
+        self._cohort = cohort
+
+    async def look_up(self, name: bytes) -> Text:
+        """Give the table of one series."""
+        if not name.endswith(_SUFFIX.encode()):
+            raise _nothing()
+        files = await self._cohort.files(str(_lfn_of(name.removesuffix(_SUFFIX.encode()))))
+        if not files:
+            raise _nothing()
+        return told_manifest(files)
+
+    def open(self) -> SeriesPages:
+        """List the tables."""
+        return SeriesPages(self._cohort, self._entry)
+
+    async def _entry(self, path: str) -> tuple[bytes, Entry]:
+        name = f"{alias_of(Lfn.parse(path))}{_SUFFIX}".encode()
+        return name, told_manifest(await self._cohort.files(path))
+
+
+class SeriesDirectory:
+    """One series of a snapshot: its files as they were."""
+
+    def __init__(self, cohort: Cohort, path: str, modified: float) -> None:
+        self.modified = modified
+        self._cohort = cohort
+        self._path = path
+
+    async def look_up(self, name: bytes) -> Entry:
+        """Give a file."""
+        files = [file for file in await self._cohort.files(self._path) if file.name.encode() == name]
+        if not files:
+            raise _nothing()
+        return (await self._placed(files))[0][1]
+
+    def open(self) -> LatePages:
+        """List the files."""
+        return LatePages(self._entries)
+
+    async def _entries(self) -> list[tuple[bytes, Entry]]:
+        return await self._placed(await self._cohort.files(self._path))
+
+    async def _placed(self, files: Sequence[FrozenFile]) -> list[tuple[bytes, Entry]]:
+        there = [file for file in files if file.state is FrozenState.THERE]
+        places = dict(zip((file.guid for file in there), await self._cohort.places(there), strict=True))
+        return [(file.name.encode(), _entry_of(file, places.get(file.guid))) for file in files if _is_name(file.name)]
+
+
+class LatePages:
+    """A directory whose entries are asked for when it is read."""
+
+    def __init__(self, ask: Callable[[], Awaitable[list[tuple[bytes, Entry]]]]) -> None:
+        self._ask = ask
+        self._is_over = False
+
+    async def more(self) -> Sequence[tuple[bytes, Entry]]:
+        """Give all of them, once."""
+        if self._is_over:
+            return ()
+        self._is_over = True
+        return await self._ask()
+
+    def close(self) -> None:
+        """Ask no further."""
+        self._is_over = True
+
+
+class SeriesPages:
+    """Entries for the series of a snapshot, a page at a time."""
+
+    def __init__(self, cohort: Cohort, entry: Callable[[str], Awaitable[tuple[bytes, Entry]]]) -> None:
+        self._cohort = cohort
+        self._entry = entry
+        self._after = ""
+        self._is_over = False
+
+    async def more(self) -> Sequence[tuple[bytes, Entry]]:
+        """Give the next ones."""
+        if self._is_over:
+            return ()
+        paths, self._is_over = await self._cohort.series(self._after)
+        self._after = paths[-1] if paths else self._after
+        return [await self._entry(path) for path in paths]
+
+    def close(self) -> None:
+        """Ask no further."""
+        self._is_over = True
+
+
+def told_about(parts: dict[str, Snapshot]) -> bytes:
+    """Write down what a snapshot is, as JSON."""
+    first = min(parts.values(), key=lambda part: part.created)
+    told = {
+        "name": first.name,
+        "query": first.query,
+        "created": _time(first.created),
+        "author": first.author,
+        "hospitals": {
+            hospital: {
+                "created": _time(part.created),
+                "files": part.files,
+                "not readable any more": part.gone,
+                "policies": [policy.hex() for policy in part.policies],
+            }
+            for hospital, part in sorted(parts.items())
+        },
+    }
+    return json.dumps(told, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def told_manifest(files: Iterable[FrozenFile]) -> Text:
+    """Write down the files of a series, a line each."""
+    lines = (
+        f"{file.name}\t{uuid.UUID(bytes=file.guid)}\t{file.sha256.hex()}\t{file.size}\t{file.policy.hex()}"
+        f"\t{file.state.value}{': ' if TOLD[file.state] else ''}{TOLD[file.state]}\n"
+        for file in files
+    )
+    return Text((_HEAD + "".join(lines)).encode())
+
+
+def _entry_of(file: FrozenFile, place: FilePlace | None) -> Entry:
+    if place is not None and (place.node.guid, place.node.size) == (file.guid, file.size) and place.above:
+        node = place.node
+        return PlacedNode(
+            file.name, node.inode, node.kind, node.size, node.modified, node.guid, place.lfn, tuple(place.above)
+        )
+    return Gone(file.size, _why(file))
+
+
+def _why(file: FrozenFile) -> MdmfsError:
+    guid = Guid(file.guid)
+    match file.state:
+        case FrozenState.THERE:
+            return PeerUnreachableError(f"{guid} is not at the hospital that this mount shows, or no longer")
+        case FrozenState.DENIED:
+            return AccessDeniedError(f"{guid}: {TOLD[file.state]}")
+        case _:
+            return InstanceLostError(f"{guid}: {TOLD[file.state]}")
+
+
+def _is_name(name: str) -> bool:
+    return name not in {"", ".", ".."} and "/" not in name and "\0" not in name and len(name.encode()) <= MAX_NAME_BYTES
+
+
+def _lfn_of(name: bytes) -> Lfn:
+    try:
+        return lfn_of_alias(name)
+    except MalformedNameError as error:
+        raise _nothing() from error
+
+
+def _time(seconds: float) -> str:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
+
+
+def _nothing() -> NoSuchFileError:
+    return NoSuchFileError("the snapshot has no such entry")

@@ -1,0 +1,221 @@
+"""Snapshots on twins: frozen for one author, never other bytes, and each loss told with its reason."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from mdmfs.access.acl import Acl
+from mdmfs.cli.snapshot import create_everywhere
+from mdmfs.model.errors import (
+    InstanceLostError,
+    MalformedMessageError,
+    MalformedQueryError,
+    NoSuchFileError,
+    PeerTimedOutError,
+)
+from mdmfs.model.names import Guid
+from mdmfs.wire.messages import SET_ACLS_PATH, UNREGISTER_PATH, Outcomes, SetAcls, Unregister, VersionedAcl
+from mdmfs.wire.metadata_messages import (
+    DROP_SNAPSHOT_PATH,
+    SNAPSHOT_PATH,
+    SNAPSHOTS_PATH,
+    AskSnapshots,
+    CreateSnapshot,
+    Done,
+    DropSnapshot,
+    Snapshot,
+    Snapshots,
+)
+from mdmfs.worker.finding.federation import Federation
+from mdmfs.worker.finding.names import alias_of, lfn_of_alias
+from mdmfs.worker.finding.snapshots import SNAPSHOTS, SnapshotsDirectory
+from mdmfs.worker.finding.virtual import Gone, PlacedNode, Reading, Text, VirtualNode, VirtualTree, begun
+from tests.twins.hospital import TwinHospital
+from tests.twins.keystores import HOSPITAL, principal
+from tests.twins.metadata_filled import ROOT, FilledMetadata, callers
+
+SERIES = "/grid/medical/amc/003-MR"
+ALIAS = "amc+003-MR"
+OTHER = "/grid/medical/umc/004-MR"
+
+
+class Scene:
+    """Two hospitals with metadata, one of which is mounted."""
+
+    def __init__(self, folder: Path) -> None:
+        self.hospital = TwinHospital()
+        self.hospitals = {name: FilledMetadata(folder / name) for name in ("amc", "umc")}
+        self.federation = Federation(lambda: callers(self.hospitals), deadline=3)
+        self.tree = VirtualTree({SNAPSHOTS: SnapshotsDirectory(self.federation, self.hospital)}, 1)
+
+    async def fill(self) -> None:
+        """Give the mounted hospital two files, and the other one."""
+        for hospital in self.hospitals.values():
+            await hospital.begin()
+        self.files = self.hospital.add_sibling_files(SERIES, 2, 9)
+        names = {f"{number:04}.dcm": file.guid for number, file in enumerate(self.files, 1)}
+        await self.hospitals["amc"].add(SERIES, {"Modality": "MR"}, names)
+        await self.hospitals["umc"].add(OTHER, {"Modality": "MR"})
+
+    async def create(self, name: str = "trial", query: str = 'Modality == "MR"') -> dict[str, Snapshot]:
+        """Freeze at both."""
+        return dict((await create_everywhere(self.federation, name, query, is_partial=False))[0])
+
+    async def tell(self, hospital: str, path: str, message: Any, reply: Any) -> Any:  # noqa: ANN401 as asked
+        """Say something as the hospital."""
+        return await self.hospitals[hospital].owner.call(path, message, reply, deadline=trio.current_time() + 5)
+
+    async def look_up(self, *names: str) -> Any:  # noqa: ANN401 a node of either kind
+        """Go down, as a kernel does."""
+        inode = 1
+        for name in (".snapshots", *names):
+            node = await self.tree.look_up(inode, os.fsencode(name))
+            if isinstance(node, VirtualNode):
+                self.tree.retain(inode, node)
+            inode = node.inode
+        return node
+
+    async def listed(self, *names: str) -> dict[str, Any]:
+        """List a directory."""
+        reading: Reading = await begun(self.tree, (await self.look_up(*names)).inode)
+        return {name.decode(): entry for name, entry in await reading.entries(0)}
+
+    async def manifest(self) -> str:
+        """Read the table of the first series."""
+        text = (await self.look_up("trial", "manifest", f"{ALIAS}.tsv")).entry
+        assert isinstance(text, Text)
+        return text.octets.decode()
+
+
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    """Two hospitals that answer."""
+    made = Scene(tmp_path)
+    await made.fill()
+    yield made
+    for hospital in made.hospitals.values():
+        hospital.close()
+
+
+async def test_a_snapshot_is_a_directory_of_what_was_found_then(scene: Scene) -> None:
+    """By whom, when and how it was asked, by GUID and digest; what comes later is not in it."""
+    parts = await scene.create()
+    assert {name: part.files for name, part in parts.items()} == {"amc": 2, "umc": 1}
+    await scene.hospitals["amc"].add("/grid/medical/amc/009-MR", {"Modality": "MR"})
+    assert list(await scene.listed()) == ["trial"]
+    assert sorted(await scene.listed("trial")) == ["ABOUT.json", "manifest", "series"]
+    about = json.loads((await scene.look_up("trial", "ABOUT.json")).entry.octets)
+    assert about["query"] == 'Modality == "MR"'
+    assert about["author"] == "/DC=org/DC=demo/CN=reader"
+    assert about["hospitals"]["amc"]["files"] == 2
+    assert about["hospitals"]["amc"]["policies"] == [bytes(32).hex()]
+    assert sorted(await scene.listed("trial", "series")) == [ALIAS, alias_of(lfn_of_alias(b"umc+004-MR"))]
+    files = await scene.listed("trial", "series", ALIAS)
+    assert [(one.inode, one.guid) for one in files.values()] == [(f.inode, f.guid.octets) for f in scene.files]
+    assert str(scene.files[0].guid) in await scene.manifest()
+    assert list(await scene.listed("trial", "manifest")) == [f"{ALIAS}.tsv", "umc+004-MR.tsv"]
+
+
+async def test_a_file_of_a_hospital_that_is_not_mounted_says_so(scene: Scene) -> None:
+    """It is in the snapshot, and not here."""
+    await scene.create()
+    (file,) = (await scene.listed("trial", "series", "umc+004-MR")).values()
+    assert isinstance(file, Gone)
+    assert "not at the hospital" in str(file.why)
+
+
+async def test_a_file_that_has_gone_stays_in_the_directory_and_says_why(scene: Scene) -> None:
+    """Withdrawn, replaced, denied: never other bytes under its name."""
+    await scene.create()
+    first = scene.files[0].guid
+    scene.hospital.remove(f"{SERIES}/0001.dcm")
+    await scene.tell("amc", UNREGISTER_PATH, Unregister([first.octets]), Outcomes)
+    files = await scene.listed("trial", "series", ALIAS)
+    assert isinstance(files["0001.dcm"], Gone)
+    assert isinstance(files["0001.dcm"].why, InstanceLostError)
+    assert "taken it away" in str(files["0001.dcm"].why)
+    assert isinstance(files["0002.dcm"], PlacedNode)
+    fresh = scene.hospital.add_file(f"{SERIES}/0001.dcm", b"another!!")
+    names = {"0001.dcm": fresh.guid, "0002.dcm": scene.files[1].guid}
+    await scene.hospitals["amc"].add(SERIES, {"Modality": "MR"}, names)
+    files = await scene.listed("trial", "series", ALIAS)
+    assert "another rendition has its name" in str(files["0001.dcm"].why)
+    assert "replaced: another rendition" in await scene.manifest()
+    await scene.tell("amc", SET_ACLS_PATH, SetAcls([VersionedAcl(ROOT, 2, Acl(str(HOSPITAL), ()).encode())]), Outcomes)
+    files = await scene.listed("trial", "series", ALIAS)
+    assert {str(file.why).split(": ")[1] for file in files.values()} == {"it is no longer for this identity"}
+
+
+async def test_a_hidden_series_comes_back(scene: Scene) -> None:
+    """A hospital may hide it for a while."""
+    await scene.create()
+    await scene.hospitals["amc"].show(SERIES, is_visible=False)
+    assert "does not show it" in str((await scene.listed("trial", "series", ALIAS))["0001.dcm"].why)
+    await scene.hospitals["amc"].show(SERIES)
+    assert isinstance((await scene.listed("trial", "series", ALIAS))["0001.dcm"], PlacedNode)
+
+
+async def test_a_snapshot_is_its_authors_alone(scene: Scene) -> None:
+    """Nobody else learns that there is one, and freezes what he himself may read."""
+    await scene.create()
+    stranger = scene.hospitals["amc"].service.as_seen_by(principal("/DC=org/DC=demo/CN=stranger"))
+    deadline = trio.current_time() + 5
+    assert (await stranger.call(SNAPSHOTS_PATH, AskSnapshots(), Snapshots, deadline=deadline)).snapshots == []
+    mine = await stranger.call(SNAPSHOT_PATH, CreateSnapshot("trial", "", bytes(16)), Snapshot, deadline=deadline)
+    assert mine.files == 0
+    await stranger.call(DROP_SNAPSHOT_PATH, DropSnapshot("trial"), Done, deadline=deadline)
+    assert "trial" in await scene.listed()
+
+
+async def test_a_name_stands_for_one_question_and_a_lost_answer_costs_nothing(scene: Scene) -> None:
+    """Asked again by the same nonce it is the same; what is there stays, whatever becomes of another try."""
+    reader, deadline = scene.hospitals["amc"].reader, trio.current_time() + 5
+    first, second = [
+        await reader.call(SNAPSHOT_PATH, CreateSnapshot("trial", "", bytes(16)), Snapshot, deadline=deadline)
+        for _ in range(2)
+    ]
+    assert first == second
+    with pytest.raises(MalformedMessageError, match="already"):
+        await scene.create()
+    assert list(await scene.listed("trial", "series")) == [ALIAS]
+    with pytest.raises(MalformedQueryError, match="limit"):
+        await scene.create("other", "limit 5")
+    for name in ("", ".", "..", "a/b", "x" * 65, "-x"):
+        with pytest.raises(MalformedMessageError):
+            await scene.create(name)
+
+
+async def test_no_snapshot_is_made_where_a_hospital_is_silent(scene: Scene) -> None:
+    """Unless one says that a part will do; the gap is told in the directory."""
+    scene.hospitals["umc"].be_silent()
+    with pytest.raises(PeerTimedOutError, match="umc"):
+        await scene.create()
+    assert "trial" not in await scene.listed()
+    _, silent = await create_everywhere(scene.federation, "trial", "", is_partial=True)
+    assert silent.keys() == {"umc"}
+    assert "INCOMPLETE" in await scene.listed("trial")
+    with pytest.raises(PeerTimedOutError):
+        await scene.listed("trial", "series")
+    with pytest.raises(PeerTimedOutError):
+        await scene.look_up("never")
+    scene.hospitals["umc"].be_silent(is_silent=False)
+    assert list(await scene.listed("trial", "series")) == [ALIAS]
+    with pytest.raises(NoSuchFileError):
+        await scene.look_up("never")
+
+
+async def test_a_dropped_snapshot_is_gone_and_its_images_are_not(scene: Scene) -> None:
+    """Its name is free again."""
+    await scene.create()
+    for hospital in scene.hospitals.values():
+        await hospital.reader.call(DROP_SNAPSHOT_PATH, DropSnapshot("trial"), Done, deadline=trio.current_time() + 5)
+    assert await scene.listed() == {}
+    assert (await scene.create("trial", 'Modality == "MR" and Project is missing'))["amc"].files == 2
+    assert isinstance(scene.files[0].guid, Guid)
