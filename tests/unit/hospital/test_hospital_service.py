@@ -278,6 +278,7 @@ async def test_an_unknown_guid_is_not_there(tmp_path: Path) -> None:
 async def test_a_place_is_told_to_whom_the_name_is_listed(tmp_path: Path) -> None:
     """With the numbers of the directories above; a stranger learns nothing."""
     async with open_registered(tmp_path) as (hospital, guids):
+        await let_list(hospital, LISTER)
         asked = Locate([guid.octets for guid in (*guids, guid_of(9))])
         told = await hospital.told(LOCATE_PATH, asked, LISTER)
         assert isinstance(told, Located)
@@ -447,6 +448,7 @@ async def test_every_route_refuses_a_stranger_or_tells_him_nothing(tmp_path: Pat
             f"{SEALED_PATH}{guid}": b"",
             BUNDLE_PATH: AskBundle([guid.octets]),
             HEADERS_PATH: AskHeaders([guid.octets]),
+            LOCATE_PATH: Locate([guid.octets]),
         }
         assert {path for _, path in hospital.face.routes} == {
             SEALED_PATH if path.startswith(SEALED_PATH) else path for path in messages
@@ -462,6 +464,6 @@ async def test_every_route_refuses_a_stranger_or_tells_him_nothing(tmp_path: Pat
                 continue
             assert isinstance(answer, Reply)
             told[path] = msgspec.msgpack.encode(answer.message)
-        assert set(told) == {TOTALS_PATH, CHANGES_PATH, BUNDLE_PATH, HEADERS_PATH}
+        assert set(told) == {TOTALS_PATH, CHANGES_PATH, BUNDLE_PATH, HEADERS_PATH, LOCATE_PATH}
         assert NoSuchFileError.code.encode() in told[BUNDLE_PATH]
         assert not any(guid.octets in octets or b"sub-" in octets for octets in told.values())
