@@ -107,6 +107,7 @@ async def _run(
             {entry.name: (hospital.pacs[entry.name].pacs, entry.associations) for entry in configuration.pacs},
             hospital.keystores,
             hospital.staging,
+            hospital.headers,
             functools.partial(quarantine, hospital),
             configuration.hospital.recall_deadline,
         )

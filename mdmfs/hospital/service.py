@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import urllib.parse
 from typing import Final
-
-import trio
 
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.hospital import Hospital
@@ -26,7 +23,6 @@ from mdmfs.hospital.rights.telling import is_within, tell
 from mdmfs.hospital.sight import Sight
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import (
-    BusyError,
     MalformedMessageError,
     NoSuchFileError,
     NotADirectoryFileError,
@@ -45,8 +41,6 @@ from mdmfs.wire.messages import (
     MAX_BATCH,
     MAX_BUNDLE,
     MAX_HEADERS,
-    PREFETCH,
-    PURPOSE_HEADER,
     REASON_HEADER,
     SEALED_PATH,
     THRESHOLD_HEADER,
@@ -67,7 +61,6 @@ from mdmfs.wire.messages import (
     StartHarvest,
     Totals,
 )
-from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.wire.service import Reply, Request, Respond, Service, StreamReply
 from mdmfs.wire.stream import Address
 
@@ -204,6 +197,7 @@ class HospitalFace:
             address=request.peer.host,
             purpose=_reason_of(request),
             are_ahead=True,
+            is_over=request.has_hung_up,
         )
         return StreamReply(None, "", frames(released, guids))
 
@@ -219,9 +213,8 @@ class HospitalFace:
         return Reply(SealedHeaders(headers))
 
     async def _release(self, request: Request, guid: Guid) -> Released:
-        """Bring a file online; what a mount only looks ahead for, no longer than it waits for it."""
-        bring = functools.partial(
-            release,
+        """Bring a file online."""
+        return await release(
             request.principal,
             guid,
             self._hospital,
@@ -229,15 +222,6 @@ class HospitalFace:
             address=request.peer.host,
             purpose=_reason_of(request),
         )
-        if request.headers.get(PURPOSE_HEADER) != PREFETCH:
-            return await bring()
-        async with open_plain_nursery() as nursery:
-            nursery.start_soon(_cancel_when_hung_up, request, nursery.cancel_scope)
-            released = await bring(is_ahead=True)
-            nursery.cancel_scope.cancel()
-            return released
-        message = f"nobody waits for {guid} any more"
-        raise BusyError(message)
 
     async def _start_harvest(self, request: Request) -> Reply:
         asked = await request.read(StartHarvest)
@@ -248,11 +232,6 @@ class HospitalFace:
 
     def _sight(self, tx: Transaction, request: Request) -> Sight:
         return Sight(tx, request.principal, self._hospital.clock())
-
-
-async def _cancel_when_hung_up(request: Request, scope: trio.CancelScope) -> None:
-    await request.hung_up()
-    scope.cancel()
 
 
 def _reason_of(request: Request) -> str:

@@ -6,6 +6,7 @@ from mdmfs.model.errors import IntegrityError
 from mdmfs.sealing.header import FileKey, ObjectContext, derive
 from mdmfs.sealing.layout import (
     CHUNK_SIZE,
+    HEADER_SIZE,
     TAG_SIZE,
     Buffer,
     WritableBuffer,
@@ -55,6 +56,20 @@ class Sealer:
         # both views are let go, so that the caller may resize what he gets
         with memoryview(sealed) as out, self.seal_into(octets, out):
             return sealed
+
+    def begin(self, plaintext: Buffer) -> bytearray:
+        """Seal the first piece like ``seal``, and give its chunks behind the header: so the object begins.
+
+        ``IntegrityError`` where something is sealed already.
+        """
+        if self._sealed or self._is_complete:
+            message = f"a piece of {self._context.guid} comes first that is not"
+            raise IntegrityError(message)
+        octets = memoryview(plaintext).cast("B")
+        begun = bytearray(HEADER_SIZE + self._sealed_length(len(octets)))
+        begun[:HEADER_SIZE] = self._header.encode()
+        with memoryview(begun)[HEADER_SIZE:] as out, self.seal_into(octets, out):
+            return begun
 
     def seal_into(self, plaintext: Buffer, out: WritableBuffer) -> memoryview:
         """Seal the next piece like ``seal``, into a buffer that serves again and again; give a view of its chunks.

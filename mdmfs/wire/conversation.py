@@ -189,7 +189,7 @@ class Conversation:
         path = _path(event)
         headers = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
         method = event.method.decode("ascii")
-        return Request(method, path, headers, principal, self._peer, self._read_body, self._stream.wait_readable)
+        return Request(method, path, headers, principal, self._peer, self._read_body, self._stream.is_readable)
 
     async def _read_body(self) -> bytearray:
         body = bytearray()
@@ -273,15 +273,21 @@ class Conversation:
         return pending
 
     async def _gather(self, pending: bytearray, octets: Octets) -> bytearray:
-        """Send large pieces as they are, and small ones together."""
-        if len(octets) < SEND_BYTES:
-            pending += octets
-        if len(octets) >= SEND_BYTES or len(pending) >= SEND_BYTES:
+        """Send as much as makes whole writes; the rest waits for what follows, or for an empty chunk.
+
+        A small write costs as much as a large one, here and where it is received.
+        """
+        view = memoryview(octets)
+        if pending:
+            missing = SEND_BYTES - len(pending)
+            pending += view[:missing]
+            view = view[missing:]
+            if len(pending) < SEND_BYTES:
+                return pending
             await self._send_octets(pending)
-            pending = bytearray()
-        if len(octets) >= SEND_BYTES:
-            await self._send_octets(octets)
-        return pending
+        whole = len(view) // SEND_BYTES * SEND_BYTES
+        await self._send_octets(view[:whole])
+        return bytearray(view[whole:])
 
     def _head(self, status: int, length: int | None, headers: Iterable[tuple[str, str]]) -> bytes:
         ending = (("connection", "close"),) if self._caller.is_over() else ()

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
 import msgspec
-import trio
 
 from mdmfs.model.errors import MalformedMessageError
 from mdmfs.model.identity import Principal
@@ -29,8 +28,8 @@ class Request:
     peer: Address
     body: Callable[[], Awaitable[Octets]]
     """Waits for the whole body, at most ``MAX_MESSAGE_BYTES``; raises ``MalformedMessageError``."""
-    hung_up: Callable[[], Awaitable[object]] = trio.sleep_forever
-    """Returns when the peer no longer waits for the answer; for whoever would work for nothing."""
+    has_hung_up: Callable[[], bool] = lambda: False
+    """Tells whether the peer no longer waits for the answer; for whoever would work for nothing."""
 
     async def read(self, kind: type[T]) -> T:
         """Wait for the message that the request carries; raises ``MalformedMessageError``."""

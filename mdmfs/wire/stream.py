@@ -155,10 +155,6 @@ class TlsStream:
         poll.register(self.tls.fileno(), select.POLLIN)
         return self.tls.pending() > 0 or bool(poll.poll(0))
 
-    async def wait_readable(self) -> None:
-        """Wait until something has arrived: from a peer that waits for an answer, its end."""
-        await trio.lowlevel.wait_readable(self.tls)
-
     def close(self) -> None:
         """End in order, as far as that needs no waiting."""
         with contextlib.suppress(OSError, ValueError):

@@ -31,6 +31,7 @@ from tests.twins.keystores import HOSPITAL, principal
 from tests.twins.octets import octets
 from tests.twins.wire import calling, serving
 
+LEASE_SECONDS = 3600.0
 PASSWORD = "-extpass=echo bench"  # noqa: S105 nothing is secret in it
 Folder = tuple[str, int, int]
 """Name, number of files, size of each."""
@@ -203,6 +204,7 @@ def main() -> None:
     )
     scene = json.loads(sys.argv[1])
     hospital = TwinHospital()
+    hospital.lease = LEASE_SECONDS
     for part, count, size in scene["folders"]:
         for number in range(1, count + 1):
             hospital.add_file(f"{ROOT}/a/{part}/{number:06}.dcm", octets(size, f"{part}{number}"))

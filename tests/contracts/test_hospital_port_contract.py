@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 import structlog.testing
@@ -20,7 +20,8 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.sealing.layout import HEADER_SIZE, SEALED_CHUNK_SIZE, sealed_size
-from mdmfs.wire.messages import NodeKind
+from mdmfs.wire.bundle import Piece
+from mdmfs.wire.messages import NodeKind, SealedBeginning
 from mdmfs.worker.hospital import Beginning, Hospital, RemoteHospital, SealedDownload
 from tests.twins import certificates as make
 from tests.twins.hospital import ROOT, TwinFile, TwinHospital, unreachable
@@ -182,6 +183,63 @@ async def test_who_leaves_early_leaves_a_port_that_works(scene: Scene) -> None:
         for _ in range(3):
             async with scene.port.fetch(scene.file.guid) as download:
                 assert await download.receive_into(room)
+        _, sealed = await scene.fetch()
+    assert len(sealed) == sealed_size(SIZE)
+
+
+Said = dict[int, SealedBeginning | MdmfsError]
+
+
+async def take_bundle(scene: Scene, guids: Sequence[Guid]) -> tuple[Said, list[bytes]]:
+    """Take a bundle to its end: how each file begins or why it does not come, and what came of it."""
+    said: Said = {}
+    found = [b""] * len(guids)
+    async with scene.port.fetch_all(guids) as bundle:
+        while (event := await bundle.next()) is not None:
+            place, what = event
+            if isinstance(what, Piece):
+                assert isinstance(said[place], SealedBeginning)
+                found[place] += bytes(what.octets)
+            else:
+                assert place not in said or isinstance(what, MdmfsError)
+                said[place] = what
+    return said, found
+
+
+async def test_a_bundle_brings_every_file_whole_and_says_in_its_place_what_is_not_there(scene: Scene) -> None:
+    """Each with all that opens it, as if it had been fetched alone."""
+    guids = [*scene.twin.files, Guid(bytes(16))]
+    said, found = await take_bundle(scene, guids)
+    for place, guid in enumerate(guids[:-1]):
+        async with scene.port.fetch(guid) as alone:
+            told = SealedBeginning(alone.length, alone.generation, alone.threshold, alone.salt)
+            assert (said[place], found[place]) == (told, await take(alone))
+    assert isinstance(said[len(guids) - 1], NoSuchFileError)
+    assert not found[-1]
+
+
+@pytest.mark.parametrize("kept", [0, 10, 100_000, -1])
+async def test_a_bundle_cut_short_raises_and_never_ends(scene: Scene, kept: int) -> None:
+    """Whatever it has brought before."""
+    scene.twin.damage = lambda sealed: sealed[:kept]
+    with structlog.testing.capture_logs(), pytest.raises(PeerUnreachableError):
+        await take_bundle(scene, list(scene.twin.files))
+
+
+@pytest.mark.parametrize("error", [AccessDeniedError, InstanceChangedError, RecallTimedOutError, NoSuchFileError])
+async def test_a_refused_bundle_keeps_the_class_of_its_refusal(scene: Scene, error: type[MdmfsError]) -> None:
+    """It comes before any byte."""
+    scene.twin.refusal = lambda: error("no")
+    with pytest.raises(error, match="no"):
+        await take_bundle(scene, list(scene.twin.files))
+
+
+async def test_who_leaves_a_bundle_early_leaves_a_port_that_works(scene: Scene) -> None:
+    """A mount whose reader has stopped leaves them all the time."""
+    with structlog.testing.capture_logs():
+        for _ in range(3):
+            async with scene.port.fetch_all(list(scene.twin.files)) as bundle:
+                assert await bundle.next() is not None
         _, sealed = await scene.fetch()
     assert len(sealed) == sealed_size(SIZE)
 

@@ -122,6 +122,7 @@ class Clinic:
                 {"main": (self.pacs, 2)},
                 hospital.keystores,
                 hospital.staging,
+                hospital.headers,
                 functools.partial(quarantine, hospital),
                 self.deadline,
             )

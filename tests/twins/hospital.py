@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
 import trio
 
@@ -100,7 +100,11 @@ class TwinBundle:
         """Give what is said next."""
         return await anext(self._events, None)
 
-    async def _all(self, guids: Sequence[Guid]) -> AsyncIterator[tuple[int, Event]]:
+    async def aclose(self) -> None:
+        """Say nothing more."""
+        await self._events.aclose()
+
+    async def _all(self, guids: Sequence[Guid]) -> AsyncGenerator[tuple[int, Event]]:
         for place, guid in enumerate(guids):
             file = self._hospital.files.get(guid)
             if file is None:
@@ -363,7 +367,11 @@ class TwinHospital:
         if self.refusal is not None:
             raise self.refusal()
         await trio.sleep(self.recall_seconds)
-        yield TwinBundle(self, guids)
+        bundle = TwinBundle(self, guids)
+        try:
+            yield bundle
+        finally:
+            await bundle.aclose()
 
     async def _answer(self) -> None:
         await trio.lowlevel.checkpoint()

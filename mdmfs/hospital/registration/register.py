@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import functools
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -27,23 +26,24 @@ from mdmfs.hospital.deid.pseudonyms import (
     Subject,
 )
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
-from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceFound, InstanceKey, SeriesFound
-from mdmfs.hospital.dicom.paging import LEAST_LIMIT
-from mdmfs.hospital.hospital import Hospital, KnownPacs, subject_of
+from mdmfs.hospital.dicom.pacs import IncomingInstance, SeriesFound
+from mdmfs.hospital.hospital import Hospital, subject_of
 from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesRecord, SeriesState
 from mdmfs.hospital.metadata.attributes import NO_ATTRIBUTES, Attributes, attributes_of
 from mdmfs.hospital.metadata.outgoing import send_images
 from mdmfs.hospital.projects import Partial, Project
 from mdmfs.hospital.registration.deposit import DEPOSIT, show_deposited
 from mdmfs.hospital.registration.naming import SeriesNames, harmless, instance_lfn, names_of, series_lfn
+from mdmfs.hospital.registration.series import arriving, is_stable
 from mdmfs.hospital.registration.settled import is_half_anew, missing_of, rules_of
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.release.escrow import FIRST_GENERATION, Deposit, NewKey, key_entries, make_key, random_guid
-from mdmfs.hospital.release.headers import Beginning
+from mdmfs.hospital.release.headers import Beginning, KeptHeader
+from mdmfs.hospital.release.known import Origin, claim_of
 from mdmfs.hospital.release.render import Admission, Admit, Rendering, measure
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import InstanceRecord, SeriesKey, SubjectRow
-from mdmfs.model.errors import MdmfsError, RecallFailedError
+from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.model.subject import SUBJECT_ID_OCTETS, SubjectId
 from mdmfs.wire.messages import VersionedAcl
@@ -75,6 +75,8 @@ class Measured(NamedTuple):
     key: NewKey
     attributes: Attributes
     """Of its published header."""
+    origin: Origin | None
+    """By what its header is known when it arrives again."""
 
 
 async def register_series(
@@ -111,8 +113,8 @@ async def _register_missing(
     registration.expected = len(instances)
     if missing:
         try:
-            async with _arriving(known, found, instances, missing) as arriving:
-                async for incoming in arriving:
+            async with arriving(known, found, instances, missing) as instances_arriving:
+                async for incoming in instances_arriving:
                     on_instance(await registration.take(incoming))
                     if registration.is_foreign:
                         return None
@@ -121,7 +123,7 @@ async def _register_missing(
             raise
         await registration.flush()
     left = await missing_of(hospital.store, key, instances, registration.rules)
-    if left or not await _is_stable(known, found, instances):
+    if left or not await is_stable(known, found, instances):
         return registration.outcome(len(instances) - len(missing))
     await hospital.store.write(lambda tx: complete_series(tx, key, registration.project, hospital))
     hospital.feed.bell.ring()
@@ -162,7 +164,7 @@ class Registration:
             return 0
         header, subject = admission.admitted
         self._names = self._names or names_of(header, subject, rendering.deidentification.study_date)
-        self._batch.append(self._measured(header, rendition, subject.id, rendering.published_header, beginning))
+        self._batch.append(self._measured(header, subject.id, rendering, rendition, beginning))
         if len(self._batch) >= BATCH:
             await self.flush()
         return rendition.size
@@ -174,7 +176,7 @@ class Registration:
             return
         lfn = await self._hospital.store.write(lambda tx: self._remember(tx, batch))
         await self._hospital.headers.put(
-            [(item.guid, item.key.generation, item.key.sealed_beginning) for item in batch]
+            [KeptHeader(item.guid, item.key.generation, item.key.sealed_beginning, item.origin) for item in batch]
         )
         self._registered += len(batch)
         self._octets += sum(item.rendition.size for item in batch)
@@ -235,12 +237,12 @@ class Registration:
     def _measured(
         self,
         header: IdentifiedHeader,
-        rendition: Rendition,
         subject: SubjectId,
-        published: bytes,
+        rendering: Rendering,
+        rendition: Rendition,
         beginning: Beginning,
     ) -> Measured:
-        guid = random_guid()
+        guid, known = random_guid(), self._hospital.pacs[self.pacs_name]
         instance = InstanceRecord(
             project=self.project.name,
             subject=subject,
@@ -253,8 +255,15 @@ class Registration:
         )
         octets = beginning.octets(rendition.size, rendition.header_length)
         key = make_key(guid, self._hospital.keystores.names, self._hospital.threshold, beginning=octets)
+        claim = claim_of(known.patient_of(header), known.issuer, header.transfer_syntax)
         return Measured(
-            guid, harmless(header.instance_number, header), instance, rendition, key, self._attributes(published)
+            guid=guid,
+            number=harmless(header.instance_number, header),
+            instance=instance,
+            rendition=rendition,
+            key=key,
+            attributes=self._attributes(rendering.published_header),
+            origin=rendering.origin(claim, rendition.size),
         )
 
     def _attributes(self, published: bytes) -> Attributes:
@@ -382,36 +391,6 @@ def complete_series(tx: Transaction, key: SeriesKey, project: Project, hospital:
 
 def _is_taken(tx: Transaction, lfn: Lfn) -> bool:
     return tx.catalogue.holder(lfn) is not None
-
-
-def _arriving(
-    known: KnownPacs, found: SeriesFound, instances: Sequence[InstanceFound], missing: Sequence[InstanceFound]
-) -> AbstractAsyncContextManager[AsyncIterator[IncomingInstance]]:
-    """Ask for the whole series at once, or for the instances that an earlier run has left."""
-    study, series = found.study_uid, found.series_uid
-    if len(missing) == len(instances):
-        return known.pacs.retrieve_series(study_uid=study, series_uid=series, instances=instances)
-    return known.pacs.retrieve(
-        [InstanceKey(study, series, one.instance_uid, one.class_uid, one.transfer_syntax) for one in missing]
-    )
-
-
-async def _is_stable(known: KnownPacs, found: SeriesFound, instances: Sequence[InstanceFound]) -> bool:
-    """Count again: a series that still grows waits for the next harvest.
-
-    Where the PACS keeps the count itself (0020,1209) and it agrees, one short answer tells; else all are listed again.
-    Raises ``RecallFailedError`` for a list that stays shorter than the PACS's own count: its answers are limited.
-    """
-    counts = {it.series_uid: it.instance_count for it in await known.pacs.find_series(study_uid=found.study_uid)}
-    counted = counts.get(found.series_uid)
-    if counted == len(instances):
-        return True
-    again = await known.pacs.find_instances(study_uid=found.study_uid, series_uid=found.series_uid, are_described=False)
-    is_same = {one.instance_uid for one in again} == {one.instance_uid for one in instances}
-    if is_same and counted is not None and counted > len(instances) >= LEAST_LIMIT:
-        message = f"the PACS counts {counted} instances of a series and names {len(instances)}: it limits its answers"
-        raise RecallFailedError(message)
-    return is_same
 
 
 def _versioned(tx: Transaction, acl_id: bytes) -> VersionedAcl | None:

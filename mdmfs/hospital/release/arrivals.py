@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 from collections import Counter
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import trio
@@ -16,6 +17,8 @@ from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.staging import StagedObject, Staging
 from mdmfs.model.errors import BusyError, MdmfsError
 
+LOOK_SECONDS: Final = 1.0
+"""How often it is asked whether anybody still waits."""
 ATTEMPTS: Final = 3
 """How often a file is brought online for one request, should its key be renewed meanwhile."""
 
@@ -67,10 +70,13 @@ class Arrivals:
         """Whether ``next`` does not have to wait."""
         return bool(self._there)
 
-    async def next(self, deadline: float) -> int | None:
-        """Wait for the next place to look at; None when there is none left, or at the deadline."""
-        with trio.move_on_at(deadline):
-            while self.expected and not self._there:
+    async def next(self, deadline: float, is_over: Callable[[], bool]) -> int | None:
+        """Wait for the next place to look at; None when there is none left, at the deadline, or if it is over."""
+        while self.expected and not self._there and trio.current_time() < deadline:
+            if is_over():
+                self.close()
+                return None
+            with trio.move_on_at(min(deadline, trio.current_time() + LOOK_SECONDS)):
                 await self._bell.next().wait()
         return self._there.popleft() if self._there else None
 

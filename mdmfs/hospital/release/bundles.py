@@ -41,11 +41,15 @@ async def _file(place: int, guid: Guid, released: Released) -> AsyncGenerator[Bu
         yield failed(place, outward(guid, error))
         return
     try:
-        yield beginning(place, SealedBeginning(staged.size, staged.generation, released.threshold, staged.salt))
+        heads = beginning(place, SealedBeginning(staged.size, staged.generation, released.threshold, staged.salt))
         async with contextlib.aclosing(reader.octets(0, staged.size)) as pieces:
             async for octets in pieces:
-                yield octets_head(place, len(octets))
+                if not len(octets):
+                    yield b""
+                    continue
+                yield heads + octets_head(place, len(octets))
                 yield octets
+                heads = b""
     except MdmfsError as error:
         yield failed(place, outward(guid, error))
     finally:

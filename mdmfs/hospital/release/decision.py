@@ -15,6 +15,7 @@ from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.hospital import Hospital, subject_of
 from mdmfs.hospital.projects import Project
+from mdmfs.hospital.release.known import claim_of
 from mdmfs.hospital.release.queue import Source
 from mdmfs.hospital.release.render import Admission
 from mdmfs.hospital.store import Transaction
@@ -120,7 +121,8 @@ def _source_of(tx: Transaction, file: FileRecord, hospital: Hospital, version: i
         return Admission(project.policy, subject)
 
     uid = subject.pseudonymous_uid(instance.instance_uid.encode()).decode()
-    return Source(file, instance, admit_header, _Currency(hospital, file, version).holds, uid)
+    claim = claim_of(patient, known.issuer, instance.transfer_syntax)
+    return Source(file, instance, admit_header, _Currency(hospital, file, version).holds, uid, claim)
 
 
 def pseudonymous_uid_of(tx: Transaction, guid: Guid) -> str:

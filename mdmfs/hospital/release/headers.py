@@ -12,12 +12,13 @@ import pathlib
 import secrets
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import lmdb
 import structlog
 import trio
 
+from mdmfs.hospital.release.known import Origin
 from mdmfs.model.errors import StoreError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.header import FileKey, ObjectContext, Role
@@ -29,6 +30,8 @@ SPARE_BYTES: Final = 64 * 2**20
 EVICTED_AT_ONCE: Final = 256
 _GENERATION: Final = struct.Struct(">I")
 _NUMBER: Final = struct.Struct(">Q")
+_ORIGIN: Final = struct.Struct(">II32s")
+"""Generation of the key, length and digest."""
 
 log = structlog.get_logger()
 
@@ -61,6 +64,18 @@ def seal_beginning(octets: Buffer, key: FileKey, guid: Guid, generation: int) ->
     return seal(octets, key, context, secrets.token_bytes(SALT_SIZE))
 
 
+class KeptHeader(NamedTuple):
+    """What is kept of one file."""
+
+    guid: Guid
+    generation: int
+    """Of the file's key."""
+    sealed: bytes
+    """The prefix object."""
+    origin: Origin | None = None
+    """By what its header is known when it arrives again."""
+
+
 class Headers:
     """All prefix objects of a hospital, by GUID and key generation."""
 
@@ -74,20 +89,21 @@ class Headers:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.chmod(0o700)
             self._environment = lmdb.open(
-                str(directory), map_size=limit + limit // 4 + SPARE_BYTES, max_dbs=2, mode=0o600, metasync=False
+                str(directory), map_size=limit + limit // 4 + SPARE_BYTES, max_dbs=3, mode=0o600, metasync=False
             )
             self._objects = self._environment.open_db(b"objects")
             self._order = self._environment.open_db(b"order")
+            self._origins = self._environment.open_db(b"origins")
         except (OSError, lmdb.Error) as error:
             message = f"the headers in {directory} cannot be opened: {error}; they may be deleted, and are made anew"
             raise StoreError(message) from error
 
-    async def put(self, objects: Sequence[tuple[Guid, int, bytes]]) -> None:
+    async def put(self, headers: Sequence[KeptHeader]) -> None:
         """Keep objects with the generations of their keys, and drop older ones for them.
 
         Where that fails, they are not kept, and the log says why.
         """
-        wanted = [one for one in objects if one[2]]
+        wanted = [one for one in headers if one.sealed]
         if wanted:
             await self._write(wanted)
 
@@ -95,6 +111,17 @@ class Headers:
         """Give the objects of these files and generations; an empty one where there is none."""
         found = await trio.to_thread.run_sync(self._find, wanted)
         return [b"" if guid in self._gone else octets for (guid, _), octets in zip(wanted, found, strict=True)]
+
+    def origin(self, guid: Guid, generation: int) -> tuple[Origin, bytes] | None:
+        """Give by what a file's header is known when it arrives again, and its prefix object; None: not known."""
+        if guid in self._gone:
+            return None
+        with self._environment.begin(db=self._objects) as rows:
+            row, sealed = rows.get(guid.octets, db=self._origins), rows.get(guid.octets)
+        if row is None or sealed is None or row[: _GENERATION.size] != sealed[: _GENERATION.size]:
+            return None
+        of_generation, length, digest = _ORIGIN.unpack(row)
+        return (Origin(length, digest), sealed[_GENERATION.size :]) if of_generation == generation else None
 
     def discard(self, guid: Guid) -> None:
         """Serve no object of a file any more; its row goes as soon as ``run`` comes to it."""
@@ -118,9 +145,9 @@ class Headers:
         """Close the environment."""
         self._environment.close()
 
-    async def _write(self, objects: Sequence[tuple[Guid, int, bytes]], gone: Iterable[Guid] = ()) -> bool:
+    async def _write(self, headers: Sequence[KeptHeader], gone: Iterable[Guid] = ()) -> bool:
         try:
-            await trio.to_thread.run_sync(self._change, objects, gone, limiter=self._threads)
+            await trio.to_thread.run_sync(self._change, headers, gone, limiter=self._threads)
         except lmdb.Error as error:
             log.warning("headers cannot be kept or deleted", reason=str(error))
             return False
@@ -135,15 +162,18 @@ class Headers:
                 found.append(value[_GENERATION.size :] if is_it else b"")
         return found
 
-    def _change(self, objects: Sequence[tuple[Guid, int, bytes]], gone: Iterable[Guid]) -> None:
+    def _change(self, headers: Sequence[KeptHeader], gone: Iterable[Guid]) -> None:
         with self._environment.begin(write=True) as rows:
             for guid in gone:
                 rows.delete(guid.octets, db=self._objects)
+                rows.delete(guid.octets, db=self._origins)
             with rows.cursor(self._order) as cursor:
                 number = _NUMBER.unpack(cursor.key())[0] if cursor.last() else 0
-            for number_, (guid, generation, octets) in enumerate(objects, number + 1):
-                rows.put(guid.octets, _GENERATION.pack(generation) + octets, db=self._objects)
-                rows.put(_NUMBER.pack(number_), guid.octets, db=self._order, append=True)
+            for place, (guid, generation, sealed, origin) in enumerate(headers, number + 1):
+                rows.put(guid.octets, _GENERATION.pack(generation) + sealed, db=self._objects)
+                rows.put(_NUMBER.pack(place), guid.octets, db=self._order, append=True)
+                if origin is not None:
+                    rows.put(guid.octets, _ORIGIN.pack(generation, *origin), db=self._origins)
         while self._used() > self._limit and self._evict():
             pass
 
@@ -160,5 +190,6 @@ class Headers:
                 if not cursor.key():
                     break
                 rows.delete(cursor.value(), db=self._objects)
+                rows.delete(cursor.value(), db=self._origins)
                 cursor.delete()
         return is_any

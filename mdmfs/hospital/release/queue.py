@@ -35,6 +35,8 @@ class Source(NamedTuple):
     """Whether the file may still be opened under the key that it had when this was asked."""
     uid: str = ""
     """The SOP Instance UID that a reader sees."""
+    claim: bytes = b""
+    """For whom a header must have been registered to be known again (``release/known.py``)."""
 
 
 class PendingRecall:

@@ -20,6 +20,8 @@ from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceKey, Pacs
 from mdmfs.hospital.incident import note_incident
 from mdmfs.hospital.release.escrow import verifier
+from mdmfs.hospital.release.headers import Headers
+from mdmfs.hospital.release.known import KnownHeader, known_header
 from mdmfs.hospital.release.queue import PendingRecall, RecallQueue, Source
 from mdmfs.hospital.release.render import Rendering, Verification
 from mdmfs.hospital.release.staging import Staging
@@ -33,7 +35,7 @@ from mdmfs.model.errors import (
     again,
 )
 from mdmfs.model.names import Guid
-from mdmfs.sealing.header import ObjectContext, Role
+from mdmfs.sealing.header import FileKey, ObjectContext, Role
 from mdmfs.sealing.layout import SALT_SIZE, Buffer, sealed_size
 from mdmfs.sealing.seal import Sealer
 from mdmfs.wire.keystores import Gathering, Keystores
@@ -85,6 +87,7 @@ class Recalls:
         pacs: Mapping[str, tuple[Pacs, int]],
         keystores: Keystores,
         staging: Staging,
+        headers: Headers,
         quarantine: Quarantine,
         deadline: float,
     ) -> None:
@@ -92,6 +95,7 @@ class Recalls:
         self._pacs = pacs
         self._keystores = keystores
         self._staging = staging
+        self._headers = headers
         self._quarantine = quarantine
         self.deadline: Final = deadline
         self._queues = {
@@ -216,23 +220,31 @@ class Recalls:
         with await gathering.key(file.guid, verify, threshold=file.threshold) as key:
             context = ObjectContext(Role.BODY, file.guid, file.generation, size)
             sealer = Sealer(key, context, secrets.token_bytes(SALT_SIZE))
+            known = self._known(incoming, recall.source, key)
         verification = Verification(file.guid, file.rendition)
 
         def seal(segment: memoryview) -> Buffer:
             verification.verify(segment)
-            return sealer.seal(segment)
+            return sealer.seal(segment) if recall.has_begun else sealer.begin(segment)
 
         async with (
-            contextlib.aclosing(Rendering(incoming, recall.source.admit).segments()) as segments,
+            contextlib.aclosing(Rendering(incoming, recall.source.admit, known).segments()) as segments,
             self._staging.writing(file.guid, file.generation, sealed_size(size)) as writer,
         ):
             async for segment in segments:
                 _refuse_stale(recall.source)
-                header = b"" if writer.staged.has_begun else sealer.header
-                await writer.write(functools.partial(seal, segment), header)
+                await writer.write(functools.partial(seal, segment))
                 recall.begin()
             verification.finish()
             _refuse_stale(recall.source)
+
+    def _known(self, incoming: IncomingInstance, source: Source, key: FileKey) -> KnownHeader | None:
+        """Find what was published of the header that is expected; the engine makes it anew where that is gone."""
+        if incoming.transfer_syntax != source.instance.transfer_syntax or not source.claim:
+            return None
+        file = source.file
+        found = self._headers.origin(file.guid, file.generation)
+        return known_header(found, key, file.guid, file.generation, file.rendition, source.claim)
 
     def _end(self, recall: PendingRecall) -> None:
         """Let the next who asks begin anew, unless somebody has already."""

@@ -7,7 +7,7 @@ records; ``recall`` and ``render`` do the rest.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
 import msgspec
 import trio
@@ -37,19 +37,15 @@ async def release(  # noqa: PLR0913 what is known of the one who asks
     *,
     address: str,
     purpose: str = "",
-    is_ahead: bool = False,
     event: Event = Event.RELEASE,
 ) -> Released:
     """Let one file out to a principal at an address; what he says it is for, ``purpose``, is recorded.
 
     Whoever sends nothing of it names another ``event`` to be recorded: so files are staged on somebody's behalf.
-    With ``is_ahead`` a mount asks for it before any program does: then the PACS is spared in its clinical hours.
     Raises ``NoSuchFileError`` and ``AccessDeniedError`` as decided, ``StoreError`` if the decision cannot be recorded,
     and what a recall raises.
     """
-    releasing = release_all(
-        principal, [guid], hospital, recalls, address=address, purpose=purpose, are_ahead=is_ahead, event=event
-    )
+    releasing = release_all(principal, [guid], hospital, recalls, address=address, purpose=purpose, event=event)
     async with contextlib.aclosing(releasing) as released:
         async for let_out in released:
             if let_out is None:
@@ -71,11 +67,13 @@ async def release_all(  # noqa: PLR0913 as release
     address: str,
     purpose: str = "",
     are_ahead: bool = False,
+    is_over: Callable[[], bool] = lambda: False,
     event: Event = Event.RELEASE,
 ) -> AsyncGenerator[tuple[int, Released | MdmfsError] | None]:
     """Let files out to a principal, each as soon as its first bytes are staged: its place among ``guids``, and itself.
 
-    None says that the next may take a while.
+    None says that the next may take a while. With ``are_ahead`` a mount asks for them before any program does: then the
+    PACS is spared in its clinical hours. Nothing more is waited for once ``is_over`` says that nobody waits here.
 
     The PACS is asked while the decisions go to the audit log; nothing is given before all of them are on disk. A recall
     may take a minute, and what was decided before it is decided again after it. Raises ``StoreError`` if the decisions
@@ -95,7 +93,7 @@ async def release_all(  # noqa: PLR0913 as release
         while arrivals.expected:
             if not arrivals.is_any_there:
                 yield None
-            place = await arrivals.next(deadline)
+            place = await arrivals.next(deadline, is_over)
             if place is None:
                 break
             outcome: Released | MdmfsError | None = arrivals.failure(place)

@@ -20,6 +20,7 @@ from mdmfs.hospital.deid.pseudonyms import Subject
 from mdmfs.hospital.deid.residue import Publishable, ResidueGate
 from mdmfs.hospital.dicom.pacs import IncomingInstance
 from mdmfs.hospital.release.headers import Beginning
+from mdmfs.hospital.release.known import KnownHeader, Origin, origin_of
 from mdmfs.model.errors import InstanceChangedError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import SEGMENT_SIZE, Buffer
@@ -46,13 +47,20 @@ Admit = Callable[[IdentifiedHeader], Awaitable[Admission]]
 class Rendering:
     """One instance on its way; ``segments`` gives its plaintext in pieces of 4 MiB, the last one short.
 
-    Every segment consists of ``Publishable`` pieces only. ``header_length`` is known once the first segment is out.
+    Every segment consists of ``Publishable`` pieces only, or, with a known header, of what was published before if its
+    digest says so (``Verification``).
     """
 
-    def __init__(self, incoming: IncomingInstance, admit: Admit) -> None:
-        """Begin with an instance of which nothing has been read."""
+    def __init__(self, incoming: IncomingInstance, admit: Admit, known: KnownHeader | None = None) -> None:
+        """Begin with an instance of which nothing has been read; one that begins with a known header needs no engine.
+
+        Whoever gives a known header compares each segment with what was registered before it goes on.
+        """
         self._incoming = incoming
         self._admit = admit
+        self._known = known
+        self._begun: tuple[IdentifiedHeader, Policy] | None = None
+        self._received = 0
         self._deidentification: Deidentification | None = None
         self.published_header = b""
         """All before the value of Pixel Data, once it may be published."""
@@ -65,6 +73,14 @@ class Rendering:
             raise RuntimeError(message)
         return self._deidentification
 
+    def origin(self, claim: bytes, size: int) -> Origin | None:
+        """Give by what the header is known when it arrives again; asked for at the end, when the ``size`` is known."""
+        if self._begun is None:
+            return None
+        header, policy = self._begun
+        published = size - self.deidentification.header_length
+        return origin_of(header, policy, claim, self._received - len(header.whole), published)
+
     async def segments(self) -> AsyncGenerator[memoryview]:
         """Give the plaintext; a segment is valid until the next step.
 
@@ -76,7 +92,7 @@ class Rendering:
             async with contextlib.aclosing(self._batches()) as batches:
                 async for pieces in batches:
                     for piece in pieces:
-                        octets = memoryview(piece.octets)
+                        octets = memoryview(piece)
                         while octets:
                             taken = octets[: SEGMENT_SIZE - filled]
                             room[filled : filled + len(taken)] = taken
@@ -91,29 +107,44 @@ class Rendering:
             if len(_SPARE) < MAX_SPARE:
                 _SPARE.append(buffer)
 
-    async def _batches(self) -> AsyncGenerator[list[Publishable]]:
+    async def _batches(self) -> AsyncGenerator[list[Buffer]]:
         """Give what may be published, as it comes."""
-        incoming = self._incoming
+        incoming, known = self._incoming, self._known
         reading = IncomingHeader(incoming.transfer_syntax, incoming.class_uid, incoming.instance_uid)
         gate: ResidueGate | None = None
         async for octets in incoming:
+            piece: Buffer = octets
+            if known is not None:
+                pieces = known.feed(octets)
+                if not known.is_other:
+                    yield pieces
+                    continue
+                piece, known = known.begun, None
+            self._received += len(piece)
             if gate is not None:
-                yield await _fed(gate, octets)
-            elif (header := reading.feed(octets)) is not None:
+                yield await _fed(gate, piece)
+            elif (header := reading.feed(piece)) is not None:
                 gate = await self._begin(header)
-                pieces = await _fed(gate, b"")
-                self.published_header = bytes(pieces[0].octets) if pieces else b""
-                yield pieces
+                yield self._heading(await _fed(gate, b""))
+        if known is not None:
+            if known.has_matched:
+                return
+            header = reading.feed(known.begun)
+            gate = None if header is None else await self._begin(header)
         if gate is None:
             gate = await self._begin(reading.finish())
-            pieces = gate.finish()
-            self.published_header = bytes(pieces[0].octets) if pieces else b""
-            yield pieces
+            yield self._heading(_octets_of(gate.finish()))
         else:
-            yield gate.finish()
+            yield _octets_of(gate.finish())
+
+    def _heading(self, pieces: list[Buffer]) -> list[Buffer]:
+        """Remember the header among the first pieces."""
+        self.published_header = bytes(pieces[0]) if pieces else b""
+        return pieces
 
     async def _begin(self, header: IdentifiedHeader) -> ResidueGate:
         policy, subject = await self._admit(header)
+        self._begun = header, policy
         if len(header.whole) > LARGE_HEADER_BYTES:
             self._deidentification = await trio.to_thread.run_sync(deidentify, header, policy, subject, limiter=_LARGE)
         else:
@@ -121,11 +152,15 @@ class Rendering:
         return ResidueGate(self._deidentification)
 
 
-async def _fed(gate: ResidueGate, octets: Buffer) -> list[Publishable]:
+async def _fed(gate: ResidueGate, octets: Buffer) -> list[Buffer]:
     """Feed a gate; decoding of frames does not hold up everyone else."""
     if not gate.is_slow:
-        return gate.feed(octets)
-    return await trio.to_thread.run_sync(gate.feed, octets, limiter=_LARGE)
+        return _octets_of(gate.feed(octets))
+    return _octets_of(await trio.to_thread.run_sync(gate.feed, octets, limiter=_LARGE))
+
+
+def _octets_of(pieces: list[Publishable]) -> list[Buffer]:
+    return [piece.octets for piece in pieces]
 
 
 async def measure(rendering: Rendering, policy: bytes, keeping: Beginning | None = None) -> Rendition:

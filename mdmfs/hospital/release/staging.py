@@ -76,6 +76,10 @@ class StagedObject:
         """Whether it will never be whole."""
         return self._failure is not None
 
+    def has(self, octets: int) -> bool:
+        """Whether that many bytes are there."""
+        return self._failure is None and self._written >= octets
+
     async def wait_for(self, octets: int) -> int:
         """Wait until that many bytes are there and give how many are; raises the failure of what writes them."""
         while self._failure is None and self._written < min(octets, self.size):
@@ -85,9 +89,14 @@ class StagedObject:
         return self._written
 
     def open(self) -> StagedReader:
-        """Open it for reading, at once: from then on nothing that happens to its name matters."""
+        """Open it for reading, at once: from then on nothing that happens to its name matters.
+
+        Of what is in memory from end to end no file is opened.
+        """
         if self._failure is not None:
             raise again(self._failure) from self._failure
+        if self.hot is not None and len(self.hot[1]) == self.size:
+            return StagedReader(self, whole=self.hot[1])
         try:
             return StagedReader(self, os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
@@ -112,14 +121,21 @@ class StagedObject:
 class StagedReader:
     """Reads one staged object, following its writer; whoever opens it closes it."""
 
-    def __init__(self, staged: StagedObject, file: int) -> None:
-        """Take over an open file."""
+    def __init__(self, staged: StagedObject, file: int = -1, *, whole: memoryview | None = None) -> None:
+        """Take over an open file, or hold what is in memory."""
         self._staged = staged
         self._file = file
+        self._whole = whole
 
     async def octets(self, start: int, stop: int) -> AsyncGenerator[Buffer]:
-        """Give a range in pieces as it becomes available; raises ``IntegrityError`` if the file is not what it was."""
+        """Give a range in pieces as it becomes available; raises ``IntegrityError`` if the file is not what it was.
+
+        An empty piece, which is never the first, says that it may take a while until the next.
+        """
+        begin = start
         while start < stop:
+            if start > begin and not self._staged.has(start + 1):
+                yield b""
             available = await self._staged.wait_for(start + 1)
             piece = self._at_hand(start, stop) or await self._read(start, min(stop, available, start + READ_BYTES))
             start += len(piece)
@@ -128,8 +144,8 @@ class StagedReader:
     def _at_hand(self, start: int, stop: int) -> Buffer | None:
         """Give what is in memory from there on; None where that must be read."""
         staged = self._staged
-        if start < len(staged.header):
-            return staged.header[start:stop]
+        if self._whole is not None:
+            return self._whole[start:stop]
         if staged.hot is not None and 0 <= (within := start - staged.hot[0]) < len(staged.hot[1]):
             return staged.hot[1][within : within + stop - start]
         return None
@@ -143,7 +159,9 @@ class StagedReader:
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._file)
+        if self._file >= 0:
+            os.close(self._file)
+        self._file, self._whole = -1, None
 
 
 class Staging:
@@ -310,16 +328,16 @@ class StagingWriter:
         with _telling_full_disks(staged.guid):
             self._file = os.open(staged.path, flags, 0o600)
 
-    async def write(self, seal: Callable[[], Buffer], header: bytes = b"") -> None:
-        """Append what ``seal`` gives, off the event loop, behind the object's header at the first time.
+    async def write(self, seal: Callable[[], Buffer]) -> None:
+        """Append what ``seal`` gives, off the event loop; the first time it begins with the object's header.
 
         Raises what ``seal`` raises, and ``OutOfSpaceError`` on a full disk; then nothing of it counts as written.
         """
-        octets = memoryview(await trio.to_thread.run_sync(self._write, seal, header))
-        self.staged.header = self.staged.header or header
-        self._on_written(self.staged, self._end + len(header), octets)
-        self._end += len(header) + len(octets)
-        self.staged.advance(len(header) + len(octets))
+        octets = memoryview(await trio.to_thread.run_sync(self._write, seal))
+        self.staged.header = self.staged.header or bytes(octets[:HEADER_SIZE])
+        self._on_written(self.staged, self._end, octets)
+        self._end += len(octets)
+        self.staged.advance(len(octets))
 
     def complete(self) -> None:
         """Give the whole object its own name; raises ``IntegrityError`` if it is not whole.
@@ -339,11 +357,10 @@ class StagingWriter:
         """Close the file."""
         os.close(self._file)
 
-    def _write(self, seal: Callable[[], Buffer], header: bytes) -> Buffer:
+    def _write(self, seal: Callable[[], Buffer]) -> Buffer:
         sealed = seal()
+        left = memoryview(sealed)
         with _telling_full_disks(self.staged.guid):
-            written = os.writev(self._file, [header, sealed]) - len(header)
-            left = memoryview(sealed)[written:]
             while left:
                 left = left[os.write(self._file, left) :]
         return sealed

@@ -13,7 +13,7 @@ from mdmfs.access.acl import Right
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.registration.ending import end_some
 from mdmfs.hospital.release.escrow import verifier
-from mdmfs.hospital.release.headers import Beginning, Headers
+from mdmfs.hospital.release.headers import Beginning, Headers, KeptHeader
 from mdmfs.model.errors import MalformedMessageError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
@@ -117,7 +117,9 @@ async def test_headers_outlive_the_daemon_and_the_oldest_make_room(tmp_path: Pat
     """By order of registration; what was discarded does not come back."""
     headers = Headers(tmp_path, 600 * 20_480)
     for begin in range(0, 1000, 50):
-        await headers.put([(guid_of(number), 1, octets(20_000, str(number))) for number in range(begin, begin + 50)])
+        await headers.put(
+            [KeptHeader(guid_of(number), 1, octets(20_000, str(number))) for number in range(begin, begin + 50)]
+        )
     headers.discard(guid_of(999))
     await headers.flush()
     headers.close()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -14,7 +15,7 @@ from mdmfs.hospital.release.queue import MAX_AHEAD, PendingRecall, RecallQueue, 
 from mdmfs.hospital.release.render import Admission
 from mdmfs.model.errors import BusyError
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import PREFETCH, PURPOSE_HEADER, SEALED_PATH
+from mdmfs.wire.messages import BUNDLE_PATH, AskBundle
 from mdmfs.wire.service import Request, StreamReply
 from mdmfs.wire.stream import Address
 from tests.twins.clinic import READER, Clinic, OpenClinic, slices, until
@@ -101,23 +102,21 @@ async def test_clinical_hours_give_up_what_waits(autojump_clock: trio.testing.Mo
         queue.put(pending(2, is_ahead=True))
 
 
-async def ask(hospital: OpenClinic, guid: Guid, *, is_ahead: bool, gone: trio.Event | None = None) -> None:
-    """Ask for a sealed object as a mount does."""
+async def look(hospital: OpenClinic, guids: Sequence[Guid], has_hung_up: Callable[[], bool] = lambda: False) -> bytes:
+    """Ask for files ahead, as a mount does."""
+    asked = msgspec.msgpack.encode(AskBundle([guid.octets for guid in guids]))
 
     async def body() -> bytes:
         await trio.lowlevel.checkpoint()
-        return b""
+        return asked
 
-    headers = {PURPOSE_HEADER: PREFETCH} if is_ahead else {}
-    hung_up = trio.sleep_forever if gone is None else gone.wait
-    request = Request("GET", f"{SEALED_PATH}{guid}", headers, READER, Address("192.0.2.7", 1), body, hung_up)
+    request = Request("POST", BUNDLE_PATH, {}, READER, Address("192.0.2.7", 1), body, has_hung_up)
     answer = await hospital.face.answer(request)
     assert isinstance(answer, StreamReply)
-    async for _ in answer.chunks:
-        pass
+    return b"".join([bytes(piece) async for piece in answer.chunks])
 
 
-async def test_the_wire_tells_a_look_ahead_and_clinical_hours_are_heeded(tmp_path: Path) -> None:
+async def test_clinical_hours_are_heeded(tmp_path: Path) -> None:
     """An open is served at any hour, what is staged too; a look-ahead is refused before it is in the audit log."""
     clinic = Clinic(tmp_path, slices((1, 2)))
     async with clinic.open() as hospital:
@@ -126,42 +125,35 @@ async def test_the_wire_tells_a_look_ahead_and_clinical_hours_are_heeded(tmp_pat
         clinic.pacs.sent.clear()
         clinic.pacs.may_look_ahead = False
         before = len(hospital.audited())
-        with pytest.raises(BusyError):
-            await ask(hospital, first, is_ahead=True)
+        assert BusyError.code.encode() in await look(hospital, [first])
         assert len(hospital.audited()) == before
         assert not clinic.pacs.sent
-        await ask(hospital, first, is_ahead=False)
-        await ask(hospital, first, is_ahead=True)
+        await hospital.read(first)
+        assert BusyError.code.encode() not in await look(hospital, [first])
         assert clinic.pacs.sent.total() == 1
         clinic.pacs.may_look_ahead = True
-        await ask(hospital, second, is_ahead=True)
+        assert BusyError.code.encode() not in await look(hospital, [second])
         assert clinic.pacs.sent.total() == 2
 
 
 async def test_a_mount_that_hangs_up_is_not_worked_for(tmp_path: Path) -> None:
-    """What it has opened is brought online all the same: a second open then succeeds."""
+    """What somebody has opened is brought online all the same: a second open then succeeds."""
     clinic = Clinic(tmp_path, slices(range(1, 4)))
     async with clinic.open() as hospital:
         await hospital.harvest()
         clinic.pacs.sent.clear()
-        clinic.pacs.delay = 0.2
-        opened, ahead, other = hospital.files().values()
+        clinic.pacs.delay = 2.0
+        opened, *ahead = hospital.files().values()
         gone = trio.Event()
+        hospital.recalls._queues["main"]._places_ahead = 0  # noqa: SLF001 as if others were under way
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(functools.partial(ask, hospital, opened, is_ahead=False))
-            await trio.sleep(0.05)
-
-            async def look_ahead(guid: Guid) -> None:
-                with pytest.raises(BusyError, match="nobody waits"):
-                    await ask(hospital, guid, is_ahead=True, gone=gone)
-
-            clinic.pacs.may_look_ahead = True
-            hospital.recalls._queues["main"]._places_ahead = 0  # noqa: SLF001 as if others were under way
-            nursery.start_soon(look_ahead, ahead)
-            nursery.start_soon(look_ahead, other)
-            await trio.sleep(0.05)
+            nursery.start_soon(hospital.read, opened)
+            nursery.start_soon(look, hospital, ahead, gone.is_set)
+            await trio.sleep(0.5)
             gone.set()
         assert clinic.pacs.sent.total() == 1
+        queue = hospital.recalls._queues["main"]  # noqa: SLF001 what is left to do
+        assert not queue._ahead.count  # noqa: SLF001 as above
 
 
 async def test_a_look_ahead_that_nobody_wants_any_more_is_not_fetched(tmp_path: Path) -> None:
@@ -174,7 +166,7 @@ async def test_a_look_ahead_that_nobody_wants_any_more_is_not_fetched(tmp_path: 
         files = list(hospital.files().values())
         async with trio.open_nursery() as nursery:
             for guid in files:
-                nursery.start_soon(functools.partial(ask, hospital, guid, is_ahead=True))
+                nursery.start_soon(look, hospital, [guid])
                 await trio.sleep(0.02)
             nursery.cancel_scope.cancel()
         await until(lambda: clinic.pacs.sent.total() >= 1)

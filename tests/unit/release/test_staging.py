@@ -27,7 +27,7 @@ HEADER = SALT + octets(32, "commitment")
 async def stage(staging: Staging, number: int, *, generation: int = 1, size: int = SIZE) -> StagedObject:
     """Stage an object whole."""
     async with staging.writing(guid_of(number), generation, size) as writer:
-        await writer.write(lambda: octets(size - HEADER_SIZE, "body"), HEADER)
+        await writer.write(lambda: HEADER + octets(size - HEADER_SIZE, "body"))
     return writer.staged
 
 
@@ -77,7 +77,7 @@ async def test_a_reader_follows_the_writer_and_is_given_nothing_before_its_time(
         nursery.start_soon(follow, writer.staged)
         await trio.testing.wait_all_tasks_blocked()
         assert not got
-        await writer.write(lambda: BODY[:400], HEADER)
+        await writer.write(lambda: HEADER + BODY[:400])
         await until(lambda: len(got) == HEADER_SIZE + 400)
         await writer.write(lambda: BODY[400:])
     assert bytes(got) == HEADER + BODY
@@ -88,7 +88,7 @@ async def test_an_object_of_which_nothing_is_verified_is_not_found(tmp_path: Pat
     staging = Staging(tmp_path, 10**6)
     async with staging.writing(guid_of(1), 1, SIZE) as writer:
         assert staging.find(guid_of(1), 1) is None
-        await writer.write(lambda: BODY, HEADER)
+        await writer.write(lambda: HEADER + BODY)
         assert staging.find(guid_of(1), 1) is writer.staged
     assert staging.find(guid_of(1), 2) is None
 
@@ -107,7 +107,7 @@ async def test_a_failure_reaches_every_reader_as_an_error_and_never_as_an_end(tm
         with pytest.raises(RecallFailedError):  # noqa: PT012 the context is what fails
             async with staging.writing(guid_of(1), 1, SIZE) as writer:
                 nursery.start_soon(follow, writer.staged)
-                await writer.write(lambda: BODY[:10], HEADER)
+                await writer.write(lambda: HEADER + BODY[:10])
                 nursery.start_soon(follow, writer.staged)
                 await trio.testing.wait_all_tasks_blocked()
                 message = "the PACS broke off"
@@ -123,7 +123,7 @@ async def test_an_object_that_ends_early_is_dropped(tmp_path: Path) -> None:
     staging = Staging(tmp_path, 10**6)
     with pytest.raises(IntegrityError):
         async with staging.writing(guid_of(1), 1, SIZE) as writer:
-            await writer.write(lambda: b"", HEADER)
+            await writer.write(lambda: HEADER)
     assert names(tmp_path) == set()
 
 
@@ -132,7 +132,7 @@ async def test_a_cancelled_writer_leaves_nothing(tmp_path: Path) -> None:
     staging = Staging(tmp_path, 2 * SIZE)
     with trio.CancelScope() as scope:
         async with staging.writing(guid_of(1), 1, 2 * SIZE) as writer:
-            await writer.write(lambda: b"", HEADER)
+            await writer.write(lambda: HEADER)
             scope.cancel()
             await trio.sleep_forever()
     assert names(tmp_path) == set()
@@ -162,7 +162,7 @@ async def test_what_cannot_fit_evicts_nothing(tmp_path: Path) -> None:
         with pytest.raises(OutOfSpaceError):
             await stage(staging, 2, size=2 * SIZE + 1)
         assert found(staging, 1) == [1]
-        await writer.write(lambda: b"", HEADER)
+        await writer.write(lambda: HEADER)
         await writer.write(lambda: BODY)
     assert found(staging, 1, 3) == [1, 3]
 
@@ -189,7 +189,7 @@ async def test_discarding_what_is_being_written_fails_it(tmp_path: Path) -> None
     with pytest.raises(StoreError):  # noqa: PT012 the context is what fails
         async with staging.writing(guid_of(1), 1, SIZE) as writer:
             staging.discard(guid_of(1))
-            await writer.write(lambda: BODY, HEADER)
+            await writer.write(lambda: HEADER + BODY)
     assert (names(tmp_path), found(staging, 1)) == (set(), [])
 
 
@@ -229,13 +229,13 @@ async def test_after_a_restart_of_the_machine_staging_begins_empty(tmp_path: Pat
 
 async def test_what_was_sealed_last_is_read_from_memory_and_the_rest_from_disk(tmp_path: Path) -> None:
     """A reader gets the same bytes either way; no more is kept in memory than is allowed."""
-    size = HEADER_SIZE + HOT_BYTES // 2
+    size = HOT_BYTES // 2
     staging = Staging(tmp_path, 10**9)
     objects = [await stage(staging, number, size=size) for number in range(1, 5)]
     assert [staged.hot is not None for staged in objects] == [False, False, True, True]
     for staged in objects:
-        assert await read(staged) == HEADER + octets(HOT_BYTES // 2, "body")
-        assert await read(staged, 10, 10**6) == (HEADER + octets(HOT_BYTES // 2, "body"))[10 : 10**6]
+        assert await read(staged) == HEADER + octets(size - HEADER_SIZE, "body")
+        assert await read(staged, 10, 10**6) == (HEADER + octets(size - HEADER_SIZE, "body"))[10 : 10**6]
     staging.discard(guid_of(4))
     assert objects[3].hot is None
 
@@ -271,7 +271,7 @@ async def main():
     staging = Staging(folder, 10**9)
     try:
         async with staging.writing(Guid(bytes(16)), 1, 300_056) as writer:
-            await writer.write(lambda: bytes(300_000), b"h" * 56)
+            await writer.write(lambda: b"h" * 56 + bytes(300_000))
     except MdmfsError as error:
         print(type(error).__name__, [path.name for path in folder.iterdir()])
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

@@ -46,6 +46,17 @@ def test_the_empty_last_chunk_comes_with_the_last_full_one() -> None:
     assert sealer.is_complete
 
 
+@pytest.mark.parametrize("size", [0, 1, CHUNK_SIZE, 2 * CHUNK_SIZE + 9])
+def test_the_first_piece_may_come_behind_the_header(size: int) -> None:
+    """In one buffer, and once only."""
+    plaintext, sealer = octets(size, "body"), sealer_of(size)
+    begun = sealer.begin(plaintext[: 2 * CHUNK_SIZE])
+    with pytest.raises(IntegrityError, match="comes first"):
+        sealer.begin(plaintext[2 * CHUNK_SIZE :])
+    rest = b"" if sealer.is_complete else sealer.seal(plaintext[2 * CHUNK_SIZE :])
+    assert begun + rest == seal(plaintext, KEY, ObjectContext(Role.BODY, GUID, 0, size), SALT)
+
+
 def test_the_key_may_be_closed_once_the_sealer_is_made() -> None:
     """The file key is needed for a moment, not for as long as the PACS takes to send."""
     context = ObjectContext(Role.BODY, GUID, 0, 5)

@@ -1,0 +1,41 @@
+"""One series in its PACS, while it is registered: brought whole or as far as it is missing, and counted once more."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceFound, InstanceKey, SeriesFound
+from mdmfs.hospital.dicom.paging import LEAST_LIMIT
+from mdmfs.hospital.hospital import KnownPacs
+from mdmfs.model.errors import RecallFailedError
+
+
+def arriving(
+    known: KnownPacs, found: SeriesFound, instances: Sequence[InstanceFound], missing: Sequence[InstanceFound]
+) -> AbstractAsyncContextManager[AsyncIterator[IncomingInstance]]:
+    """Ask for the whole series at once, or for the instances that an earlier run has left."""
+    study, series = found.study_uid, found.series_uid
+    if len(missing) == len(instances):
+        return known.pacs.retrieve_series(study_uid=study, series_uid=series, instances=instances)
+    return known.pacs.retrieve(
+        [InstanceKey(study, series, one.instance_uid, one.class_uid, one.transfer_syntax) for one in missing]
+    )
+
+
+async def is_stable(known: KnownPacs, found: SeriesFound, instances: Sequence[InstanceFound]) -> bool:
+    """Count again: a series that still grows waits for the next harvest.
+
+    Where the PACS keeps the count itself (0020,1209) and it agrees, one short answer tells; else all are listed again.
+    Raises ``RecallFailedError`` for a list that stays shorter than the PACS's own count: its answers are limited.
+    """
+    counts = {it.series_uid: it.instance_count for it in await known.pacs.find_series(study_uid=found.study_uid)}
+    counted = counts.get(found.series_uid)
+    if counted == len(instances):
+        return True
+    again = await known.pacs.find_instances(study_uid=found.study_uid, series_uid=found.series_uid, are_described=False)
+    is_same = {one.instance_uid for one in again} == {one.instance_uid for one in instances}
+    if is_same and counted is not None and counted > len(instances) >= LEAST_LIMIT:
+        message = f"the PACS counts {counted} instances of a series and names {len(instances)}: it limits its answers"
+        raise RecallFailedError(message)
+    return is_same
