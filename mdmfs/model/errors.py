@@ -45,6 +45,12 @@ class NoSuchFileError(MdmfsError):
     code = "no-such-file"
 
 
+class StaleNumberError(MdmfsError):
+    """An inode number is another principal's, or of one who has not asked for long: its name leads to the right one."""
+
+    code = "stale-number"
+
+
 class NotADirectoryFileError(MdmfsError):
     """A file stands where a directory was expected."""
 

@@ -56,7 +56,12 @@ def examine_authorities(subject: str, anchors: TrustAnchors, now: float) -> list
 
 def certificates_of(file: Path) -> Iterator[Certificate]:
     """Read the certificates of a PEM file, in order; keys between them are passed over. Raises as ``Certificate``."""
-    for kind, _, der in pem.unarmor(file.read_bytes(), multiple=True):
+    yield from certificates_in(file.read_bytes())
+
+
+def certificates_in(octets: bytes) -> Iterator[Certificate]:
+    """Read the certificates of a text in PEM, as ``certificates_of``."""
+    for kind, _, der in pem.unarmor(octets, multiple=True):
         if kind in {"CERTIFICATE", "X509 CERTIFICATE"}:
             yield Certificate(der)
 

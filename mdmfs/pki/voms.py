@@ -15,7 +15,7 @@ import hashlib
 import logging
 import re
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -186,6 +186,23 @@ class VomsDirectory:
 
     def _is_me(self, name: str) -> bool:
         return name.lower() in self.hosts or (urllib.parse.urlsplit(name).hostname or "") in self.hosts
+
+
+def claims_of(certificates: Sequence[Certificate]) -> frozenset[str]:
+    """Tell what a chain, leaf first, says of its FQANs, without verifying any of it.
+
+    Good for telling two proxies of one person apart, and for nothing else: whoever grants something verifies. Where it
+    cannot be read, a digest stands for it.
+    """
+    found = next((one for one in certificates if AC_SEQUENCE in one.extensions), None)
+    if found is None:
+        return frozenset()
+    value = found.extensions[AC_SEQUENCE]["extn_value"]
+    try:
+        infos = [ac["ac_info"] for group in _load(AcSequence, value) for ac in group]
+        return frozenset(str(fqan) for info in infos for fqan in _attributes(info["attributes"])[2])
+    except (_NotVerifiedError, MdmfsError, *UNREADABLE):
+        return frozenset({hashlib.sha256(bytes(value)).hexdigest()})
 
 
 def _load(kind: type[core.SequenceOf], value: core.OctetString) -> core.SequenceOf:

@@ -30,6 +30,8 @@ class MountSettings(Settings, frozen=True):
     """What the images are read for, in the user's own words; the hospital records it with each release."""
     lease_wait: float = 120.0
     """Seconds that a read, an open or a look waits for a hospital that is not heard."""
+    multi_user: bool = False
+    """Serve everybody on this machine, each by the proxy of the process that asks."""
     metrics: str = ""
     """``HOST:PORT`` on loopback where Prometheus asks; nowhere where it is empty."""
 
@@ -107,6 +109,9 @@ class MountConfiguration(Settings, frozen=True):
             self.credential.proxy and self.credential.certificate
         ):
             message = "[credential] has proxy, or certificate and key, or nothing"
+            raise ConfigurationError(message)
+        if self.mount.multi_user and self.credential != CredentialSettings():
+            message = "with [mount] multi_user everybody is served by his own proxy: leave [credential] out"
             raise ConfigurationError(message)
         self.cache_size  # noqa: B018 raises
 

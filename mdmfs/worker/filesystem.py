@@ -161,6 +161,19 @@ class FileSystem:
             await self._lease.wait()
         return self._node(inode)
 
+    def knows(self, inode: int) -> bool:
+        """Ask whether an inode of the catalogue is in use."""
+        return inode in self._namespace.inodes
+
+    @property
+    def root(self) -> Lfn:
+        """What is shown."""
+        return self._namespace.root
+
+    def lfn_of(self, inode: int) -> Lfn:
+        """Tell under which name an inode of the catalogue was last seen; raises ``NoSuchFileError``."""
+        return self._lfn(inode)
+
     def seconds_held(self, node: Node) -> float:
         """Tell for how long the name and attributes of an entry that are told now may be remembered."""
         is_virtual = isinstance(node, VirtualNode | PlacedNode)

@@ -6,7 +6,8 @@ import contextlib
 import os
 import secrets
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+import weakref
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
 
@@ -14,40 +15,31 @@ import structlog
 import trio
 from prometheus_client import Gauge
 
+from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
+from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import TrustAnchors
 from mdmfs.wire.process import forbid_core_dumps
-from mdmfs.worker.cache.store import CiphertextCache
+from mdmfs.worker.cache.store import CiphertextCache, Room
 from mdmfs.worker.callers.credential import own_credential
+from mdmfs.worker.callers.finder import refuse_old_kernel
 from mdmfs.worker.callers.peers import Peers
+from mdmfs.worker.callers.principals import Connect, Principals
+from mdmfs.worker.callers.seat import Callers, OwnerOnly
 from mdmfs.worker.configuration import MountConfiguration
-from mdmfs.worker.descriptions import Descriptions
-from mdmfs.worker.filesystem import FileSystem
-from mdmfs.worker.finding.federation import Caller, Federation
-from mdmfs.worker.finding.queries import FIND, FindDirectory
-from mdmfs.worker.finding.snapshots import SNAPSHOTS, SnapshotsDirectory
-from mdmfs.worker.finding.virtual import Directory, VirtualTree
 from mdmfs.worker.fuse.kernel import KernelCaches
 from mdmfs.worker.fuse.mount import mounted, raise_limits, serve, unmount
 from mdmfs.worker.fuse.operations import MdmfsOperations
 from mdmfs.worker.fuse.patience import SignalWatch
-from mdmfs.worker.hospital import Hospital, RemoteHospital
-from mdmfs.worker.keys.ring import KeyRing, KeySource
+from mdmfs.worker.hospital import RemoteHospital
 from mdmfs.worker.lease import Lease
-from mdmfs.worker.namespace.feed import Feed
-from mdmfs.worker.namespace.names import ROOT, Namespace
-from mdmfs.worker.opening import Opener
-from mdmfs.worker.prefetch.siblings import AHEAD_BYTES, SiblingPrefetch
+from mdmfs.worker.serving import Ports, Serving
 
 CACHE_BYTES: Final = Gauge("mdmfs_cache_bytes", "Ciphertext on this node's disk.")
 CACHE_LIMIT: Final = Gauge("mdmfs_cache_limit_bytes", "What the cache may hold.")
 LEASE_HELD: Final = Gauge("mdmfs_lease_held", "1 while the hospital is heard and files may be served.")
-EXPIRY_SECONDS: Final = 0.5
 MOUNT_ID_SIZE: Final = 16
-FIND_SECONDS: Final = 5.0
-"""So long a hospital may take for a page of a query directory."""
-LAST_WORD_SECONDS: Final = 2.0
-"""For telling the hospital, at the end, what was opened since the last question."""
+CLOSE_SECONDS: Final = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -63,42 +55,83 @@ async def run_mount(
     Raises ``ConfigurationError``. A mount that a killed daemon left behind is cleaned up first.
     """
     forbid_core_dumps()
-    credential = own_credential(configuration)
-    anchors = TrustAnchors(configuration.path(configuration.trust))
-    async with _open_nursery() as nursery:
-        peers = Peers(
-            configuration.hospital,
-            configuration.keystores,
-            credential,
-            anchors,
-            nursery,
-            metadata=configuration.metadata,
+    site, room = _Site(configuration), Room(configuration.cache_size)
+    CACHE_BYTES.set_function(lambda: room.used)
+    CACHE_LIMIT.set(room.limit)
+    LEASE_HELD.set_function(lambda: all(lease.is_held for lease in site.leases))
+    if configuration.mount.multi_user:
+        await serve_for_all(
+            lambda arrival, nursery: site.ports(arrival.credential, nursery, called=arrival.identity.path),
+            configuration.cache_folder / "principals",
+            room,
+            configuration.root,
+            mountpoint,
+            deadline=configuration.mount.deadline,
+            make_lease=site.lease,
+            configuration=configuration.file,
+            task_status=task_status,
         )
-        cache = CiphertextCache(configuration.cache_folder, configuration.cache_size)
-        lease = Lease(wait=configuration.mount.lease_wait)
-        CACHE_BYTES.set_function(lambda: cache.used)
-        CACHE_LIMIT.set(cache.limit)
-        LEASE_HELD.set_function(lambda: lease.is_held)
+        return
+    credential = own_credential(configuration)
+    async with _open_nursery() as nursery:
+        cache = CiphertextCache(configuration.cache_folder, configuration.cache_size, room)
         await serve_mount(
-            RemoteHospital(
-                peers.hospital,
-                deadline=configuration.mount.deadline,
-                purpose=configuration.mount.purpose,
-                mount=secrets.token_bytes(MOUNT_ID_SIZE),
-                root=configuration.root,
-            ),
-            peers.keystores,
+            site.ports(credential, nursery),
             cache,
             configuration.root,
             mountpoint,
             deadline=configuration.mount.deadline,
-            lease=lease,
+            lease=site.lease(),
             configuration=configuration.file,
-            metadata=peers.metadata if configuration.metadata else None,
             task_status=task_status,
         )
-        await peers.aclose()
         nursery.cancel_scope.cancel()
+
+
+class _Site:
+    """Whom a mount speaks with, as its configuration says."""
+
+    def __init__(self, configuration: MountConfiguration) -> None:
+        self._configuration = configuration
+        self._anchors = TrustAnchors(configuration.path(configuration.trust))
+        self.leases: weakref.WeakSet[Lease] = weakref.WeakSet()
+
+    def lease(self) -> Lease:
+        lease = Lease(wait=self._configuration.mount.lease_wait)
+        self.leases.add(lease)
+        return lease
+
+    def ports(
+        self, credential: Credential | Callable[[], Credential], nursery: trio.Nursery, *, called: str = ""
+    ) -> Ports:
+        """Connect one principal; his connections end with the nursery."""
+        told = self._configuration
+        peers = Peers(
+            told.hospital,
+            told.keystores,
+            credential,
+            self._anchors,
+            nursery,
+            metadata=told.metadata,
+            called=called,
+        )
+        nursery.start_soon(_close_at_end, peers)
+        hospital = RemoteHospital(
+            peers.hospital,
+            deadline=told.mount.deadline,
+            purpose=told.mount.purpose,
+            mount=secrets.token_bytes(MOUNT_ID_SIZE),
+            root=told.root,
+        )
+        return Ports(hospital, peers.keystores, peers.metadata if told.metadata else None)
+
+
+async def _close_at_end(peers: Peers) -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS):
+            await peers.aclose()
 
 
 def umount(mountpoint: Path) -> None:
@@ -107,8 +140,7 @@ def umount(mountpoint: Path) -> None:
 
 
 async def serve_mount(  # noqa: PLR0913 the parts that a mount is made of
-    hospital: Hospital,
-    keys: Callable[[], KeySource],
+    ports: Ports,
     cache: CiphertextCache,
     root: Lfn,
     mountpoint: Path,
@@ -116,57 +148,81 @@ async def serve_mount(  # noqa: PLR0913 the parts that a mount is made of
     deadline: float,
     lease: Lease,
     configuration: str = "",
-    metadata: Callable[[], Mapping[str, Caller]] | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Mount these ports and serve, as ``run_mount``; ``configuration`` is the file that commands go by.
-
-    ``metadata`` gives the metadata services of the moment; without it there are no query directories.
-    """
-    mountpoint = Path(os.path.abspath(mountpoint))  # noqa: PTH100, ASYNC240 nothing is touched
+    """Mount these ports for their user and serve, as ``run_mount``; ``configuration`` is the file of commands."""
     await cache.load()
     async with _open_nursery() as nursery:
-        kernel, watch = KernelCaches(), SignalWatch()
-        namespace, descriptions = Namespace(hospital, root), Descriptions(hospital)
-        ring = KeyRing(keys, deadline=deadline)
-        opener = Opener(hospital, cache, ring, kernel, nursery, deadline=deadline)
-        prefetch = SiblingPrefetch(opener, nursery, budget=min(AHEAD_BYTES, cache.limit // 4))
-        virtual = virtual_tree(metadata, hospital, nursery, root)
-        filesystem = FileSystem(
-            hospital, namespace, descriptions, opener, prefetch, kernel, lease=lease, virtual=virtual
-        )
-        operations = MdmfsOperations(filesystem, watch, configuration)
-        with mounted(operations, kernel, mountpoint):
-            nursery.start_soon(raise_limits, operations, mountpoint)
-            nursery.start_soon(watch.run)
-            nursery.start_soon(_expire, ring)
-            feed = Feed(hospital, namespace, filesystem, lease, opener.opens)
-            nursery.start_soon(feed.follow)
-            nursery.start_soon(lease.keep, filesystem, nursery)
-            nursery.start_soon(_end_on_signal, nursery.cancel_scope)
+        kernel = KernelCaches()
+        serving = Serving(ports, cache, root, kernel, nursery, deadline=deadline, lease=lease)
+        callers = OwnerOnly(serving.filesystem, os.getuid(), os.getgid())
+        async with _mounted(callers, kernel, mountpoint, nursery, configuration):
+            serving.start()
             log.info("mounted", mountpoint=str(mountpoint), root=str(root))
             task_status.started()
             try:
                 await serve()
             finally:
-                with trio.CancelScope(deadline=trio.current_time() + LAST_WORD_SECONDS, shield=True):
-                    await feed.tell_last()
+                await serving.tell_last()
             nursery.cancel_scope.cancel()
     log.info("unmounted", mountpoint=str(mountpoint))
 
 
-def virtual_tree(
-    metadata: Callable[[], Mapping[str, Caller]] | None, hospital: Hospital, nursery: trio.Nursery, root: Lfn
-) -> VirtualTree | None:
-    """Make what one caller sees beside the catalogue, where there are metadata services to ask."""
-    if metadata is None:
-        return None
-    federation = Federation(metadata, deadline=FIND_SECONDS)
-    top: dict[bytes, Directory] = {
-        FIND: FindDirectory(federation, nursery, root),
-        SNAPSHOTS: SnapshotsDirectory(federation, hospital),
-    }
-    return VirtualTree(top, ROOT)
+async def serve_for_all(  # noqa: PLR0913 the parts that a mount is made of
+    connect: Connect,
+    folder: Path,
+    room: Room,
+    root: Lfn,
+    mountpoint: Path,
+    *,
+    deadline: float,
+    make_lease: Callable[[], Lease],
+    configuration: str = "",
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Mount for everybody on this machine and serve, as ``run_mount``; each caller is connected when he comes first."""
+    refuse_old_kernel()
+    if os.geteuid() != 0:
+        message = "a mount for many users has to look at their processes and proxies: run it as root"
+        raise ConfigurationError(message)
+    async with _open_nursery() as serving:
+        kernel = KernelCaches()
+        principals = Principals(connect, kernel, root, folder, room, deadline=deadline, make_lease=make_lease)
+        await serving.start(principals.run)
+        try:
+            async with (
+                _open_nursery() as nursery,
+                _mounted(principals, kernel, mountpoint, nursery, configuration, is_for_all=True),
+            ):
+                log.info("mounted for all users", mountpoint=str(mountpoint), root=str(root))
+                task_status.started()
+                await serve()
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await principals.end()
+        serving.cancel_scope.cancel()
+    log.info("unmounted", mountpoint=str(mountpoint))
+
+
+@contextlib.asynccontextmanager
+async def _mounted(
+    callers: Callers,
+    kernel: KernelCaches,
+    mountpoint: Path,
+    nursery: trio.Nursery,
+    configuration: str,
+    *,
+    is_for_all: bool = False,
+) -> AsyncIterator[None]:
+    """Mount for a block, watching callers that are killed and signals to ourselves."""
+    mountpoint, watch = Path(os.path.abspath(mountpoint)), SignalWatch()  # noqa: PTH100, ASYNC240 nothing is touched
+    operations = MdmfsOperations(callers, watch, configuration)
+    with mounted(operations, kernel, mountpoint, is_for_all=is_for_all):
+        nursery.start_soon(raise_limits, operations, mountpoint)
+        nursery.start_soon(watch.run)
+        nursery.start_soon(_end_on_signal, nursery.cancel_scope)
+        yield
 
 
 @contextlib.asynccontextmanager
@@ -184,12 +240,6 @@ def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
     if len(group.exceptions) > 1:
         return group
     return _only(first) if isinstance(first, BaseExceptionGroup) else first
-
-
-async def _expire(ring: KeyRing) -> None:
-    while True:
-        await trio.sleep(EXPIRY_SECONDS)
-        ring.expire()
 
 
 async def _end_on_signal(scope: trio.CancelScope) -> None:

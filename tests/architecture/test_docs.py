@@ -103,7 +103,7 @@ def written(default: Any) -> str:  # noqa: ANN401 of any field
         return REQUIRED
     if isinstance(default, enum.Enum):
         return json.dumps(default.value)
-    if isinstance(default, str):
+    if isinstance(default, str | bool):
         return json.dumps(default)
     if isinstance(default, tuple):
         return json.dumps(list(default))

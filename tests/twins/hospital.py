@@ -182,6 +182,17 @@ class TwinHospital:
         """Register files ``0001.dcm``, ``0002.dcm``, ... of one size."""
         return [self.add_file(f"{folder}/{n:04}.dcm", octets(size, f"{folder}{n}")) for n in range(1, count + 1)]
 
+    def holds(self, folder: str, guid: Guid) -> bool:
+        """Ask whether a folder of the root has a file at or below it."""
+        below = [self.root.entries.get(folder)]
+        while below:
+            entry = below.pop()
+            if isinstance(entry, TwinFile) and entry.guid == guid:
+                return True
+            if isinstance(entry, TwinDirectory):
+                below += entry.entries.values()
+        return False
+
     def make_directory(self, lfn: Lfn) -> TwinDirectory:
         """Make a directory and those above it."""
         directory = self.root

@@ -14,6 +14,7 @@ import errno
 import fcntl
 import os
 import secrets
+import shutil
 import time
 from collections import OrderedDict
 from pathlib import Path
@@ -58,11 +59,37 @@ class _Kept:
     seal: Seal
 
 
+class Room:
+    """What several caches take together: where one needs more, the fullest one lets go."""
+
+    def __init__(self, limit: int) -> None:
+        """``limit`` is in bytes."""
+        self.limit = limit
+        self.caches: set[CiphertextCache] = set()
+
+    @property
+    def used(self) -> int:
+        """Bytes of ciphertext on disk, of all caches."""
+        return sum(cache.used for cache in self.caches)
+
+    def make(self, length: int) -> None:
+        """Let objects go until there is room for so many bytes more, or nothing is left to let go."""
+        while self.used + length > self.limit:
+            fullest = max((cache for cache in self.caches if cache.has_any), key=lambda one: one.used, default=None)
+            if fullest is None:
+                message = f"the caches have room for {self.limit} bytes in all, and what arrives takes it"
+                raise OutOfSpaceError(message)
+            fullest.evict_one()
+
+
 class CiphertextCache:
     """Objects by GUID. Its methods are short; those that touch many files run in a thread."""
 
-    def __init__(self, folder: Path, limit: int) -> None:
-        """``limit`` is in bytes, for complete and arriving objects together."""
+    def __init__(self, folder: Path, limit: int, room: Room | None = None) -> None:
+        """``limit`` is in bytes, for complete and arriving objects together; ``room`` is shared with other caches."""
+        self._room = room
+        if room is not None:
+            room.caches.add(self)
         self._complete = folder / "complete"
         self._arriving = folder / "arriving"
         self._folder = folder
@@ -74,6 +101,17 @@ class CiphertextCache:
     def used(self) -> int:
         """Bytes of ciphertext on disk."""
         return self._used
+
+    @property
+    def has_any(self) -> bool:
+        """Whether there is a complete object."""
+        return bool(self._kept)
+
+    async def destroy(self) -> None:
+        """Take the folder away, with all that is in it; nobody uses it any more."""
+        if self._room is not None:
+            self._room.caches.discard(self)
+        await trio.to_thread.run_sync(shutil.rmtree, self._folder, True)  # noqa: FBT003 what cannot go stays
 
     def __contains__(self, guid: Guid) -> bool:
         return guid in self._kept
@@ -111,6 +149,8 @@ class CiphertextCache:
         if self._used + length > self.limit:
             message = f"the cache has room for {self.limit} bytes in all, the sealed object of {guid} needs {length}"
             raise OutOfSpaceError(message)
+        if self._room is not None:
+            self._room.make(length)
         self._used += length
         path = self._arriving / secrets.token_hex(16)
         descriptor = -1

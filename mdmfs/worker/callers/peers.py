@@ -37,18 +37,23 @@ class Peers:
         self,
         hospital: HospitalPeer,
         keystores: Sequence[KeystorePeer],
-        credential: Credential,
+        credential: Credential | Callable[[], Credential],
         anchors: TrustAnchors,
         nursery: trio.Nursery,
         *,
         metadata: Sequence[MetadataPeer] = (),
+        called: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Know where everyone is; nobody is asked yet. The nursery outlives all calls."""
+        """Know where everyone is; nobody is asked yet. The nursery outlives all calls.
+
+        A ``credential`` that is called gives that of the moment. ``called``: what its user calls the file, if another.
+        """
         self._hospital_peer = hospital
         self._keystore_peers = tuple(keystores)
         self._metadata_peers = tuple(metadata)
-        self._credential = credential
+        self._source = credential if callable(credential) else lambda: credential
+        self._called = called
         self._anchors = anchors
         self._nursery = nursery
         self._clock = clock
@@ -91,8 +96,16 @@ class Peers:
             await client.aclose()
 
     def _missing(self) -> CredentialRefusedError:
-        message = f"there is no usable proxy or certificate at {self._credential.certificate_file}: make a new proxy"
+        message = f"there is no usable proxy or certificate at {self._file}: make a new proxy"
         return CredentialRefusedError(message)
+
+    @property
+    def _credential(self) -> Credential:
+        return self._source()
+
+    @property
+    def _file(self) -> str:
+        return self._called or str(self._credential.certificate_file)
 
     def _renew(self) -> None:
         """Make new clients where credential or trust anchors have changed on disk."""
@@ -110,7 +123,7 @@ class Peers:
         self._look_again = trio.current_time() + LOOK_SECONDS
         if self._clock() >= self._ends - WARN_SECONDS:
             minutes = max(0, round((self._ends - self._clock()) / 60))
-            log.warning("the credential ends soon", minutes=minutes, file=str(self._credential.certificate_file))
+            log.warning("the credential ends soon", minutes=minutes, file=self._file)
             self._ends = float("inf")
 
     def _connect_with(self, stamp: Stamp) -> None:
@@ -130,7 +143,7 @@ class Peers:
         self._clients = [hospital, *keystores.values(), *metadata.values()]
         self._stamp = stamp
         self._ends = min((one.ends for one in certificates_of(self._credential.certificate_file)), default=float("inf"))
-        log.info("credential loaded", file=str(self._credential.certificate_file))
+        log.info("credential loaded", file=self._file)
 
     def _disconnect(self) -> None:
         """Speak no more with the credential of before; calls under way end as they began."""

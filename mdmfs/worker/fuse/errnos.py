@@ -23,6 +23,8 @@ ERRNOS: Final[Mapping[type[errors.MdmfsError], int]] = {
     errors.MalformedMessageError: errno.EIO,
     errors.ConfigurationError: errno.EIO,
     errors.NoSuchFileError: errno.ENOENT,
+    # The kernel looks the name up again, and comes back with the number of whoever asks.
+    errors.StaleNumberError: errno.ESTALE,
     errors.NotADirectoryFileError: errno.ENOTDIR,
     errors.IsADirectoryFileError: errno.EISDIR,
     errors.NoSuchAttributeError: errno.ENODATA,
@@ -59,6 +61,7 @@ _EXPECTED: Final = (
     errors.MalformedQueryError,
     errors.NotADirectoryFileError,
     errors.IsADirectoryFileError,
+    errors.StaleNumberError,
     errors.InterruptedCallError,
 )
 """What programs do all day; not worth a line in the log."""

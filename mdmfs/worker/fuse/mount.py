@@ -50,11 +50,18 @@ class MountEntry:
 
 
 @contextlib.contextmanager
-def mounted(operations: MdmfsOperations, kernel: KernelCaches, mountpoint: Path) -> Iterator[None]:
-    """Mount for the length of a block; at its end the mount is gone, whoever still uses it."""
+def mounted(
+    operations: MdmfsOperations, kernel: KernelCaches, mountpoint: Path, *, is_for_all: bool = False
+) -> Iterator[None]:
+    """Mount for the length of a block; at its end the mount is gone, whoever still uses it.
+
+    ``is_for_all``: the kernel lets every user through, and who may see what is decided here alone.
+    """
     clean_up_stale(mountpoint)
     # Not "ro": the kernel would refuse the attribute that asks for staging. Every write is refused by the operations.
     options = {"nosuid", "nodev", f"fsname={FILE_SYSTEM}", f"subtype={FILE_SYSTEM}"}
+    if is_for_all:
+        options.add("allow_other")
     try:
         pyfuse3.init(operations, str(mountpoint), options)
     except RuntimeError as error:

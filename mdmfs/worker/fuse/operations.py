@@ -33,17 +33,23 @@ from pyfuse3 import (
     XAttrNameT,
 )
 
-from mdmfs.model.errors import AccessDeniedError, BusyError, NoSuchFileError, ReadOnlyError
+from mdmfs.model.errors import (
+    BusyError,
+    CredentialExpiredError,
+    CredentialRefusedError,
+    NoSuchFileError,
+    ReadOnlyError,
+)
 from mdmfs.model.names import MAX_NAME_BYTES
 from mdmfs.wire.messages import Node, NodeKind
+from mdmfs.worker.callers.seat import Callers, Seat
 from mdmfs.worker.configuration import CONFIGURATION_ATTRIBUTE
-from mdmfs.worker.filesystem import STAGE_ATTRIBUTE, FileSystem
+from mdmfs.worker.filesystem import STAGE_ATTRIBUTE
 from mdmfs.worker.fuse.errnos import replying_errno
 from mdmfs.worker.fuse.patience import SignalWatch
 
 POSITIVE_SECONDS: Final = 300.0
 """At most: no name and no attribute is remembered beyond the lease under which it was told."""
-NEGATIVE_SECONDS: Final = 1.0
 DIRECTORY_MODE: Final = stat.S_IFDIR | 0o555
 FILE_MODE: Final = stat.S_IFREG | 0o444
 LINK_MODE: Final = stat.S_IFLNK | 0o777
@@ -59,19 +65,18 @@ _FOR_WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 
 
 class MdmfsOperations(pyfuse3.Operations):
-    """One mount, for one user."""
+    """One mount, for whoever ``Callers`` lets in."""
 
     supports_dot_lookup = False
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, filesystem: FileSystem, watch: SignalWatch, configuration: str = "") -> None:
-        """Serve a file system; commands on a path of this mount go by the file ``configuration``."""
+    def __init__(self, callers: Callers, watch: SignalWatch, configuration: str = "") -> None:
+        """Serve the callers; commands on a path of this mount go by the file ``configuration``."""
         super().__init__()
         self._configuration = configuration
-        self._filesystem = filesystem
+        self._callers = callers
         self._watch = watch
-        self._uid, self._gid = os.getuid(), os.getgid()
         self._opens = trio.CapacityLimiter(MAX_WAITING_OPENS)
         self.begun = trio.Event()
         """Set when the kernel has said hello and been answered: a task that waits for it runs after the answer."""
@@ -85,28 +90,31 @@ class MdmfsOperations(pyfuse3.Operations):
     async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
         """Find a name; one that is not there is an answer too, which the kernel keeps for a moment."""
         with replying_errno("lookup"):
-            self._refuse_strangers(ctx)
-            if len(name) > MAX_NAME_BYTES and len(name) > self._filesystem.longest_name(parent_inode):
+            seat = await self._seat_of(ctx)
+            files = seat.files
+            if len(name) > MAX_NAME_BYTES and len(name) > files.longest_name(parent_inode):
                 raise FUSEError(errno.ENAMETOOLONG)
             try:
-                node = self._filesystem.lookup_at_once(parent_inode, name)
+                node = files.lookup_at_once(parent_inode, name)
                 if node is None:
                     with self._watch.interruptible(ctx.pid):
-                        node = await self._filesystem.lookup(parent_inode, name)
+                        node = await files.lookup(parent_inode, name)
             except NoSuchFileError:
-                return _nothing()
-            return self._entry(node)
+                return _nothing(seat)
+            return _entry(node, seat)
 
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         """Give attributes; the mount point's own to everyone, so that ``ls`` of its parent works."""
         with replying_errno("getattr"), self._watch.interruptible(ctx.pid):
-            return self._entry(await self._filesystem.attributes(inode))
+            is_root = inode == pyfuse3.ROOT_INODE
+            seat = self._callers.doorman if is_root else await self._seat_of(ctx, is_harmless=True)
+            return _entry(await seat.files.attributes(inode), seat)
 
     async def access(self, inode: InodeT, mode: ModeT, ctx: RequestContext) -> bool:
         """Say what the mode bits say; who may read is decided by open."""
         with replying_errno("access"), self._watch.interruptible(ctx.pid):
-            self._refuse_strangers(ctx)
-            node = await self._filesystem.attributes(inode)
+            seat = await self._seat_of(ctx)
+            node = await seat.files.attributes(inode)
             if mode & os.W_OK:
                 _refuse_write()
             return node.kind is not NodeKind.FILE or not mode & os.X_OK
@@ -115,13 +123,13 @@ class MdmfsOperations(pyfuse3.Operations):
         """Take lookup counts back."""
         with replying_errno("forget"):
             for inode, lookups in inode_list:
-                self._filesystem.forget(inode, lookups)
+                self._callers.forget(inode, lookups)
 
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> bytes:
         """Give where a link leads; there are some in query directories only."""
         with replying_errno("readlink"):
-            self._refuse_strangers(ctx)
-            target = self._filesystem.target(inode)
+            seat = await self._seat_of(ctx)
+            target = seat.files.target(inode)
             if target is None:
                 raise FUSEError(errno.EINVAL)
             return target
@@ -131,58 +139,60 @@ class MdmfsOperations(pyfuse3.Operations):
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
         """Open a directory."""
         with replying_errno("opendir"), self._watch.interruptible(ctx.pid):
-            self._refuse_strangers(ctx)
-            return FileHandleT(await self._filesystem.open_directory(inode))
+            seat = await self._seat_of(ctx)
+            return FileHandleT(await seat.files.open_directory(inode))
 
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         """Give entries with their attributes, as many as fit."""
         with replying_errno("readdir"):
-            parent = self._filesystem.directory_of(fh)
+            seat = self._callers.of_handle(fh)
+            parent = seat.files.directory_of(fh)
             entry = EntryAttributes()
-            for name, node, position in await self._filesystem.read_directory(fh, start_id):
-                self._fill(entry, node)
+            for name, node, position in await seat.files.read_directory(fh, start_id):
+                _fill(entry, node, seat)
                 if not pyfuse3.readdir_reply(token, FileNameT(name), entry, position):
                     return
-                self._filesystem.retain(parent, node)
+                seat.files.retain(parent, node)
 
     async def releasedir(self, fh: FileHandleT) -> None:
         """Close a directory."""
         with replying_errno("releasedir"):
-            self._filesystem.close_directory(fh)
+            self._callers.of_handle(fh).files.close_directory(fh)
 
     # Files
 
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         """Open a file for reading. O_NONBLOCK is ignored: tar, grep and file set it and take EAGAIN for an end."""
         with replying_errno("open"):
-            self._refuse_strangers(ctx)
+            seat = await self._seat_of(ctx)
             if flags & _FOR_WRITING:
                 _refuse_write()
-            handle = self._filesystem.open_file_at_once(inode)
+            handle = seat.files.open_file_at_once(inode)
             if handle is None:
                 with self._waiting_to_open(), self._watch.interruptible(ctx.pid):
-                    handle = await self._filesystem.open_file(inode)
+                    handle = await seat.files.open_file(inode)
             return FileInfo(fh=FileHandleT(handle), keep_cache=True)
 
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         """Give bytes, never fewer than asked for but at the end of the file."""
         with replying_errno("read"):
-            octets = self._filesystem.read_at_once(fh, off, size)
+            files = self._callers.of_handle(fh).files
+            octets = files.read_at_once(fh, off, size)
             if octets is not None:
                 return cast("bytes", octets)  # pyfuse3 takes any buffer, and replies before the loop's next step
-            return await self._filesystem.read(fh, off, size)
+            return await files.read(fh, off, size)
 
     async def release(self, fh: FileHandleT) -> None:
         """Close a file."""
         with replying_errno("release"):
-            self._filesystem.close_file(fh)
+            self._callers.of_handle(fh).files.close_file(fh)
 
     # Extended attributes and totals
 
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
         """Give an extended attribute."""
         with replying_errno("getxattr"), self._watch.interruptible(ctx.pid):
-            self._refuse_strangers(ctx)
+            seat = self._callers.at_once(ctx.uid)
             if not name.startswith(b"user."):
                 # Not ENODATA: told once that a name space is not supported, `ls -l` asks for no other file.
                 raise FUSEError(errno.EOPNOTSUPP)
@@ -190,18 +200,23 @@ class MdmfsOperations(pyfuse3.Operations):
                 return str(os.getpid()).encode()
             if inode == pyfuse3.ROOT_INODE and name == os.fsencode(CONFIGURATION_ATTRIBUTE) and self._configuration:
                 return os.fsencode(self._configuration)
-            return await self._filesystem.attribute(inode, name)
+            seat = seat or await self._callers.find(ctx.uid, ctx.gid, ctx.pid)
+            return await seat.files.attribute(inode, name)
 
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
         """Name the extended attributes."""
         with replying_errno("listxattr"):
-            self._refuse_strangers(ctx)
-            return [XAttrNameT(name) for name in self._filesystem.attribute_names(inode)]
+            seat = await self._seat_of(ctx)
+            return [XAttrNameT(name) for name in seat.files.attribute_names(inode)]
 
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
         """Give the catalogue's totals; nothing is free, since nothing can be written."""
         with replying_errno("statfs"), self._watch.interruptible(ctx.pid):
-            totals = await self._filesystem.totals()
+            try:
+                seat = await self._seat_of(ctx, is_harmless=True)
+            except (CredentialRefusedError, CredentialExpiredError):
+                seat = self._callers.doorman  # ``df`` of somebody without a proxy looks at every mount of a node
+            totals = await seat.files.totals()
             answer = StatvfsData()
             answer.f_bsize = answer.f_frsize = FRAGMENT
             answer.f_blocks = -(-totals.size // FRAGMENT)
@@ -269,10 +284,10 @@ class MdmfsOperations(pyfuse3.Operations):
     async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
         """EROFS, but for the attribute that asks for staging and changes no byte."""
         with replying_errno("setxattr"), self._watch.interruptible(ctx.pid):
-            self._refuse_strangers(ctx)
+            seat = await self._seat_of(ctx)
             if name != STAGE_ATTRIBUTE:
                 raise FUSEError(errno.EROFS)
-            await self._filesystem.stage(inode)
+            await seat.files.stage(inode)
 
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> NoReturn:
         """EROFS."""
@@ -293,38 +308,42 @@ class MdmfsOperations(pyfuse3.Operations):
         finally:
             self._opens.release()
 
-    def _refuse_strangers(self, ctx: RequestContext) -> None:
-        """Serve the mount's owner only: there is no other credential here. Without allow_other the kernel agrees."""
-        if ctx.uid != self._uid:
-            message = f"uid {ctx.uid} is not the owner of this mount"
-            raise AccessDeniedError(message)
-
-    def _entry(self, node: Node) -> EntryAttributes:
-        entry = EntryAttributes()
-        self._fill(entry, node)
-        return entry
-
-    def _fill(self, entry: EntryAttributes, node: Node) -> None:
-        modified_ns = round(node.modified * 1e6) * 1000
-        entry.st_ino = InodeT(node.inode)
-        entry.generation = 0
-        entry.entry_timeout = entry.attr_timeout = min(POSITIVE_SECONDS, self._filesystem.seconds_held(node))
-        entry.st_mode = ModeT(_MODES[node.kind])
-        # A directory's subdirectories are not counted; 1 says so, 2 would tell `find` that there are none.
-        entry.st_nlink = 1
-        entry.st_uid, entry.st_gid = self._uid, self._gid
-        entry.st_rdev = 0
-        entry.st_size = node.size
-        entry.st_blksize = PREFERRED_READ
-        entry.st_blocks = -(-node.size // BLOCK)
-        entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = modified_ns
+    async def _seat_of(self, ctx: RequestContext, *, is_harmless: bool = False) -> Seat:
+        """Find out who asks; what is harmless is answered to everybody where there is but one seat."""
+        seat = self._callers.at_once(ctx.uid, is_harmless=is_harmless)
+        if seat is None:
+            with self._watch.interruptible(ctx.pid):
+                seat = await self._callers.find(ctx.uid, ctx.gid, ctx.pid)
+        return seat
 
 
-def _nothing() -> EntryAttributes:
+def _entry(node: Node, seat: Seat) -> EntryAttributes:
+    entry = EntryAttributes()
+    _fill(entry, node, seat)
+    return entry
+
+
+def _fill(entry: EntryAttributes, node: Node, seat: Seat) -> None:
+    modified_ns = round(node.modified * 1e6) * 1000
+    entry.st_ino = InodeT(node.inode)
+    entry.generation = 0
+    entry.entry_timeout = entry.attr_timeout = min(POSITIVE_SECONDS, seat.files.seconds_held(node))
+    entry.st_mode = ModeT(_MODES[node.kind])
+    # A directory's subdirectories are not counted; 1 says so, 2 would tell `find` that there are none.
+    entry.st_nlink = 1
+    entry.st_uid, entry.st_gid = seat.uid, seat.gid
+    entry.st_rdev = 0
+    entry.st_size = node.size
+    entry.st_blksize = PREFERRED_READ
+    entry.st_blocks = -(-node.size // BLOCK)
+    entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = modified_ns
+
+
+def _nothing(seat: Seat) -> EntryAttributes:
     """Say that there is no such name, in the form that the kernel remembers."""
     entry = EntryAttributes()
     entry.st_ino = InodeT(0)
-    entry.entry_timeout = NEGATIVE_SECONDS
+    entry.entry_timeout = seat.seconds_absent
     return entry
 
 

@@ -13,6 +13,7 @@ import pytest
 import structlog.testing
 
 from mdmfs.model import errors
+from mdmfs.worker.callers.seat import OwnerOnly
 from mdmfs.worker.filesystem import FileSystem
 from mdmfs.worker.fuse.errnos import ERRNOS, errno_of, replying_errno
 from mdmfs.worker.fuse.operations import MdmfsOperations
@@ -53,7 +54,9 @@ class BrokenFileSystem:
 
 def operations(failure: BaseException) -> MdmfsOperations:
     """Give operations over a broken file system."""
-    return MdmfsOperations(cast("FileSystem", BrokenFileSystem(failure)), SignalWatch())
+    return MdmfsOperations(
+        OwnerOnly(cast("FileSystem", BrokenFileSystem(failure)), os.getuid(), os.getgid()), SignalWatch()
+    )
 
 
 def call(over: MdmfsOperations, name: str) -> Awaitable[object]:

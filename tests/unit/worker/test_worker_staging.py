@@ -11,6 +11,7 @@ import pytest
 from mdmfs.model.errors import NoSuchFileError, NotADirectoryFileError
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages import DirectoryPage, Node, NodeKind
+from mdmfs.worker.callers.seat import OwnerOnly
 from mdmfs.worker.filesystem import FileSystem
 from mdmfs.worker.fuse.operations import MdmfsOperations
 from mdmfs.worker.fuse.patience import SignalWatch
@@ -66,7 +67,7 @@ async def test_the_attribute_asks_for_staging_and_every_other_is_refused() -> No
     class Other(Caller):
         uid = os.getuid() + 1
 
-    over = MdmfsOperations(cast("FileSystem", Recording()), SignalWatch())
+    over = MdmfsOperations(OwnerOnly(cast("FileSystem", Recording()), os.getuid(), os.getgid()), SignalWatch())
     inode, name = pyfuse3.InodeT(5), pyfuse3.XAttrNameT(b"user.mdmfs.stage")
     await over.setxattr(inode, name, b"1", cast("Any", Caller()))
     assert asked == [5]

@@ -1,0 +1,149 @@
+"""A real mount for many users over a twin hospital that shows each DN its own folders; a process, driven by stdin."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import structlog
+import trio
+
+from mdmfs.model.errors import NoSuchFileError
+from mdmfs.model.names import Guid, Lfn
+from mdmfs.wire.messages import Changes, DirectoryPage, FileDescription, FilePlace, OpensReport, SealedHeader, Totals
+from mdmfs.worker.cache.store import Room
+from mdmfs.worker.callers.principals import Arrival
+from mdmfs.worker.hospital import Beginning
+from mdmfs.worker.lease import Lease
+from mdmfs.worker.service import serve_for_all
+from mdmfs.worker.serving import Ports
+from tests.twins.hospital import ROOT, TwinBundle, TwinDownload, TwinHospital
+
+
+class SeenHospital:
+    """What a hospital shows one principal: some of the folders below the root, and nothing of the others."""
+
+    def __init__(self, twin: TwinHospital, folders: set[str]) -> None:
+        self._twin = twin
+        self._folders = folders
+
+    async def list_directory(self, lfn: Lfn, after: str) -> DirectoryPage:
+        """See ``Hospital``."""
+        self._refuse(lfn)
+        page = await self._twin.list_directory(lfn, after)
+        entries = [node for node in page.entries if lfn.parts or node.name in self._folders]
+        return DirectoryPage(page.directory, entries, page.is_last, page.version)
+
+    async def describe(self, guid: Guid) -> FileDescription:
+        """See ``Hospital``."""
+        self._refuse_file(guid)
+        return await self._twin.describe(guid)
+
+    async def changes(self, since: int, wait: float, report: OpensReport | None = None) -> Changes:
+        """See ``Hospital``."""
+        return await self._twin.changes(since, wait, report)
+
+    async def totals(self, lfn: Lfn) -> Totals:
+        """See ``Hospital``."""
+        await self._twin.totals(lfn)
+        sizes = [len(file.plaintext) for guid, file in self._twin.files.items() if self._may(guid)]
+        return Totals(len(sizes), sum(sizes))
+
+    async def headers(self, guids: Sequence[Guid]) -> list[SealedHeader]:
+        """See ``Hospital``."""
+        given = await self._twin.headers(guids)
+        return [one if self._may(guid) else SealedHeader() for guid, one in zip(guids, given, strict=True)]
+
+    async def locate(self, guids: Sequence[Guid]) -> list[FilePlace | None]:
+        """See ``Hospital``."""
+        places = await self._twin.locate(guids)
+        return [place if self._may(guid) else None for guid, place in zip(guids, places, strict=True)]
+
+    async def acl(self, lfn: Lfn) -> list[str]:
+        """See ``Hospital``."""
+        self._refuse(lfn)
+        return await self._twin.acl(lfn)
+
+    async def stage(self, guids: Sequence[Guid]) -> None:
+        """See ``Hospital``."""
+        for guid in guids:
+            self._refuse_file(guid)
+        await self._twin.stage(guids)
+
+    @contextlib.asynccontextmanager
+    async def fetch(self, guid: Guid, *, beginning: Beginning | None = None) -> AsyncIterator[TwinDownload]:
+        """See ``Hospital``."""
+        self._refuse_file(guid)
+        async with self._twin.fetch(guid, beginning=beginning) as download:
+            yield download
+
+    def fetch_all(self, guids: Sequence[Guid]) -> AbstractAsyncContextManager[TwinBundle]:
+        """See ``Hospital``."""
+        for guid in guids:
+            self._refuse_file(guid)
+        return self._twin.fetch_all(guids)
+
+    def _may(self, guid: Guid) -> bool:
+        return any(self._twin.holds(folder, guid) for folder in self._folders)
+
+    def _refuse_file(self, guid: Guid) -> None:
+        if not self._may(guid):
+            message = f"there is no file {guid}"
+            raise NoSuchFileError(message)
+
+    def _refuse(self, lfn: Lfn) -> None:
+        if lfn.parts and lfn.parts[0] not in self._folders:
+            message = f"there is no {lfn}"
+            raise NoSuchFileError(message)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+async def main() -> None:
+    """Mount what stdin's first line describes and say that it is ready; each other line asks for opens reported."""
+    scene = json.loads(sys.stdin.readline())
+    hospital = TwinHospital()
+    hospital.has_headers = scene.get("has_headers", False)
+    for folder, count, size in scene["folders"]:
+        hospital.add_sibling_files(folder, count, size)
+    async with trio.open_nursery() as nursery:
+        keystores = await hospital.open_keystores(nursery)
+
+        def connect(arrival: Arrival, _: trio.Nursery) -> Ports:
+            seen = SeenHospital(hospital, set(scene["rights"].get(arrival.identity.dn, ())))
+            return Ports(seen, lambda: keystores)
+
+        async def serve(task_status: trio.TaskStatus[None]) -> None:
+            await serve_for_all(
+                connect,
+                Path(scene["cache"]),
+                Room(2**30),
+                ROOT,
+                Path(scene["mountpoint"]),
+                deadline=5.0,
+                make_lease=lambda: Lease(wait=5.0, patience=0.0),
+                task_status=task_status,
+            )
+            nursery.cancel_scope.cancel()
+
+        await nursery.start(serve)
+        _say("ready")
+        async with trio.lowlevel.FdStream(0) as stdin:
+            async for _ in stdin:
+                _say(str(sum(one.count for report in hospital.reports for one in report.opens)))
+
+
+if __name__ == "__main__":
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    trio.run(main)

@@ -1,0 +1,376 @@
+"""The principals of a mount for many users: who is one, who is another, and what one cannot do to the others."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import structlog.testing
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdmfs.demo.pki import Issued, delegate
+from mdmfs.model.errors import (
+    BusyError,
+    ConfigurationError,
+    CredentialRefusedError,
+    MdmfsError,
+    NoSuchFileError,
+    OutOfSpaceError,
+    PeerTimedOutError,
+    StaleNumberError,
+)
+from mdmfs.model.names import Lfn
+from mdmfs.worker.cache.store import CiphertextCache, Room, Seal
+from mdmfs.worker.callers.finder import Found, ProxyFile
+from mdmfs.worker.callers.numbers import MAX_PRINCIPALS, own_number, parse_number
+from mdmfs.worker.callers.own_files import Directories
+from mdmfs.worker.callers.principals import (
+    IDLE_SECONDS,
+    LOOK_SECONDS,
+    MAX_LOOKS,
+    MAX_OF_UID,
+    SHORTEST_SECONDS,
+    SWEEP_SECONDS,
+    Arrival,
+    Principals,
+)
+from mdmfs.worker.configuration import MountConfiguration
+from mdmfs.worker.finding.virtual import FIRST_INODE
+from mdmfs.worker.lease import Lease
+from mdmfs.worker.pages import NoPages
+from mdmfs.worker.serving import Ports
+from tests.twins import certificates as make
+from tests.twins.attributes import Ac, carrying
+from tests.twins.hospital import ROOT, TwinHospital
+from tests.twins.keystores import random_guid
+
+TEXT = """
+trust = "ca.pem"
+[mount]
+multi_user = true
+[hospital]
+address = "hospital.example.org:8443"
+dn = "/DC=org/CN=hospital"
+[[keystores]]
+name = "k1"
+address = "k1.example.org:8444"
+dn = "/DC=org/CN=k1"
+"""
+FILE = Lfn.parse("/grid/medical/a/0001.dcm")
+
+
+class NoKernel(NoPages):
+    """Remembers nothing."""
+
+    async def forget_names(self, directory: int, names: list[bytes]) -> None:
+        """See ``Kernel``."""
+
+
+@dataclasses.dataclass
+class Scene:
+    """A mount without FUSE, and what is in the proxies of its users' processes, by thread."""
+
+    hospital: TwinHospital
+    proxies: dict[int, tuple[str, bytes]] = dataclasses.field(default_factory=dict)
+    states: dict[bytes, int] = dataclasses.field(default_factory=dict)
+    arrived: list[Arrival] = dataclasses.field(default_factory=list)
+    hanging: set[int] = dataclasses.field(default_factory=set)
+    release: threading.Event = dataclasses.field(default_factory=threading.Event)
+    failure: Exception | None = None
+    principals: Principals = dataclasses.field(init=False)
+
+    def look(self, uid: int, tid: int, is_known: Callable[[ProxyFile], bool]) -> Found:
+        """Be the finder."""
+        if uid in self.hanging:
+            self.release.wait(30)
+        path, octets = self.proxies[tid]
+        state = self.states.setdefault(octets, len(self.states))
+        file = ProxyFile(uid, path, 1, state, 0, 0, len(octets))
+        return Found(file, None if is_known(file) else octets)
+
+    def connect(self, arrival: Arrival, nursery: trio.Nursery) -> Ports:
+        """Give the twins; or fail."""
+        self.arrived.append(arrival)
+        if self.failure is not None:
+            nursery.start_soon(self._fail)
+        return Ports(self.hospital, _no_keys)
+
+    async def _fail(self) -> None:
+        await trio.sleep(5)
+        assert self.failure is not None
+        raise self.failure
+
+
+def _no_keys() -> None:
+    raise AssertionError
+
+
+@pytest.fixture
+async def scene(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Scene]:
+    """Make it."""
+    hospital = TwinHospital()
+    hospital.add_file(str(FILE), bytes(1000))
+    made = Scene(hospital)
+    made.principals = Principals(
+        made.connect,
+        NoKernel(),
+        ROOT,
+        tmp_path / "principals",
+        Room(2**20),
+        deadline=5,
+        make_lease=lambda: Lease(trio.current_time),
+        finder=made.look,
+    )
+    with structlog.testing.capture_logs():
+        await nursery.start(made.principals.run)
+        yield made
+        made.release.set()
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Callable[[Issued], bytes]:
+    """Give what makes fresh proxies."""
+
+    def write(issued: Issued) -> bytes:
+        path = tmp_path / "proxy"
+        delegate(issued, make.VALID).save_proxy(path)
+        return path.read_bytes()
+
+    return write
+
+
+Proxy = Callable[[Issued], bytes]
+
+
+async def test_uid_path_dn_and_claims_make_a_principal(scene: Scene, proxy: Proxy) -> None:
+    """A renewed proxy does not; and what the hospital is shown is always the newest."""
+    jane, voms = make.person("jane"), make.host("voms")
+    scene.proxies[1] = "/p", proxy(jane)
+    first = await scene.principals.find(7, 7, 1)
+    assert await scene.principals.find(7, 7, 1) is first
+    scene.proxies[1] = "/p", proxy(jane)
+    assert await scene.principals.find(7, 7, 1) is first
+    shown = scene.arrived[0].credential().certificate_file.read_bytes()
+    assert shown == scene.proxies[1][1]
+    with_fqans = carrying([Ac(jane.leaf, voms).der()]).of(jane)
+    others = [
+        (8, ("/p", scene.proxies[1][1])),
+        (7, ("/q", scene.proxies[1][1])),
+        (7, ("/p", proxy(make.person("joe")))),
+        (7, ("/p", proxy(with_fqans))),
+    ]
+    seats = [first]
+    for uid, named in others:
+        scene.proxies[1] = named
+        seats.append(await scene.principals.find(uid, 7, 1))
+    assert len({id(seat) for seat in seats}) == len(seats) == len(scene.arrived)
+    numbers = []
+    for seat in seats:
+        directory = await seat.files.lookup(1, b"a")
+        numbers.append((directory.inode, (await seat.files.lookup(directory.inode, b"0001.dcm")).inode))
+    assert len({directory for directory, _ in numbers}) == 1
+    assert len({file for _, file in numbers}) == len(seats)
+
+
+@pytest.mark.parametrize(
+    "octets", [b"", b"nonsense", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+)
+async def test_what_is_no_proxy_is_refused(scene: Scene, octets: bytes) -> None:
+    """And nobody is connected."""
+    scene.proxies[1] = "/p", octets
+    with pytest.raises(CredentialRefusedError):
+        await scene.principals.find(7, 7, 1)
+    assert scene.arrived == []
+
+
+async def test_a_number_of_another_leads_nowhere(scene: Scene, proxy: Proxy) -> None:
+    """Whatever is asked with it; and of what nobody looked up nobody knows."""
+    seats = []
+    for uid in (7, 8):
+        scene.proxies[uid] = "/p", proxy(make.person("jane"))
+        seats.append(await scene.principals.find(uid, 7, uid))
+    directory = await seats[0].files.lookup(1, b"a")
+    file = await seats[0].files.lookup(directory.inode, b"0001.dcm")
+    for ask in (seats[1].files.attributes, seats[1].files.open_file, seats[1].files.stage):
+        with pytest.raises(StaleNumberError):
+            await ask(file.inode)
+    with pytest.raises(StaleNumberError):
+        seats[1].files.open_file_at_once(file.inode)
+    assert await seats[1].files.attributes(directory.inode) == await seats[0].files.attributes(directory.inode)
+    with pytest.raises(NoSuchFileError):
+        await seats[1].files.attributes(directory.inode + 1000)
+
+
+async def test_a_directory_is_forgotten_by_all_once_the_kernel_has(scene: Scene, proxy: Proxy) -> None:
+    """The kernel counts it once for everybody."""
+    seats = []
+    for uid in (7, 8):
+        scene.proxies[uid] = "/p", proxy(make.person("jane"))
+        seats.append(await scene.principals.find(uid, 7, uid))
+        directory = await seats[-1].files.lookup(1, b"a")
+    scene.principals.forget(directory.inode, 1)
+    for seat in seats:
+        assert (await seat.files.attributes(directory.inode)).name == "a"
+    scene.principals.forget(directory.inode, 1)
+    with pytest.raises(NoSuchFileError):
+        await seats[0].files.attributes(directory.inode)
+
+
+async def test_a_user_with_a_root_that_hangs_holds_up_himself_alone(
+    scene: Scene, proxy: Proxy, autojump_clock: trio.testing.MockClock
+) -> None:
+    """With as many processes as he likes."""
+    autojump_clock.autojump_threshold = 0.05
+    scene.hanging.add(7)
+    scene.proxies[1] = "/p", proxy(make.person("jane"))
+    failures = []
+
+    async def ask() -> None:
+        with pytest.raises(PeerTimedOutError):
+            await scene.principals.find(7, 7, 1)
+        failures.append(trio.current_time())
+
+    begun = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for _ in range(2 * MAX_LOOKS):
+            nursery.start_soon(ask)
+        await scene.principals.find(8, 8, 1)
+        assert failures == []
+    assert max(failures) <= begun + LOOK_SECONDS + 1
+
+
+async def test_one_user_takes_no_more_than_his_share(
+    scene: Scene, proxy: Proxy, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Who has nothing open makes room, once he has not asked for a while; others are served meanwhile."""
+    octets = proxy(make.person("jane"))
+    for number in range(MAX_OF_UID):
+        scene.proxies[number] = f"/{number}", octets
+        seat = await scene.principals.find(7, 7, number)
+        if number == 0:
+            await seat.files.open_directory(1)
+    scene.proxies[99] = "/99", octets
+    with pytest.raises(BusyError):
+        await scene.principals.find(7, 7, 99)
+    await scene.principals.find(8, 8, 99)
+    await trio.sleep(SHORTEST_SECONDS)
+    await scene.principals.find(7, 7, 99)
+    autojump_clock.autojump_threshold = 0
+    await trio.sleep(1)
+    count = len(scene.arrived)
+    await scene.principals.find(7, 7, 0)
+    assert len(scene.arrived) == count
+    await scene.principals.find(7, 7, 1)
+    assert len(scene.arrived) == count + 1
+
+
+async def test_who_has_nothing_open_for_long_is_served_no_more(
+    scene: Scene, proxy: Proxy, tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """His ciphertext goes; he begins anew when he comes again, under another number."""
+    scene.proxies[1] = "/p", proxy(make.person("jane"))
+    seat = await scene.principals.find(7, 7, 1)
+    file = await seat.files.lookup((await seat.files.lookup(1, b"a")).inode, b"0001.dcm")
+    assert (tmp_path / "principals" / "1").is_dir()
+    await trio.sleep(IDLE_SECONDS + 2 * SWEEP_SECONDS)
+    autojump_clock.autojump_threshold = 0.05
+    await trio.sleep(1)
+    assert not (tmp_path / "principals" / "1").exists()
+    again = await scene.principals.find(7, 7, 1)
+    assert again is not seat
+    with pytest.raises(StaleNumberError):
+        await again.files.attributes(file.inode)
+
+
+async def test_what_fails_for_one_ends_his_part_alone(
+    scene: Scene, proxy: Proxy, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A fault of ours in his part is no other's outage; his handles lead nowhere."""
+    autojump_clock.autojump_threshold = 0.01
+    scene.proxies[1] = "/p", proxy(make.person("jane"))
+    sound = await scene.principals.find(8, 8, 1)
+    scene.failure = ZeroDivisionError("a fault")
+    broken = await scene.principals.find(7, 7, 1)
+    handle = await broken.files.open_directory(1)
+    assert scene.principals.of_handle(handle) is broken
+    await trio.sleep(10)
+    with pytest.raises(StaleNumberError):
+        scene.principals.of_handle(handle)
+    assert await scene.principals.find(8, 8, 1) is sound
+    scene.failure = None
+    assert await scene.principals.find(7, 7, 1) is not broken
+
+
+# Numbers, directories, room
+
+
+@given(st.integers(1, MAX_PRINCIPALS - 1), st.integers(0, 2**36 - 1), st.booleans())
+def test_a_number_says_whose_and_which(principal: int, low: int, is_virtual: bool) -> None:  # noqa: FBT001 drawn
+    """And no two are alike; none is that of a directory."""
+    inode = low + FIRST_INODE if is_virtual else low
+    number = own_number(principal, inode)
+    assert parse_number(number) == (principal, inode)
+    assert 2**62 <= number < 2**63
+    if low:
+        assert parse_number(low) is None
+
+
+@pytest.mark.parametrize(("principal", "inode"), [(0, 1), (MAX_PRINCIPALS, 1), (1, 2**36), (1, FIRST_INODE + 2**36)])
+def test_what_cannot_be_numbered_is_an_error_and_no_other_number(principal: int, inode: int) -> None:
+    """One that were cut short would be somebody else's."""
+    with pytest.raises(MdmfsError):
+        own_number(principal, inode)
+
+
+def test_a_principal_who_leaves_takes_no_directory_of_others_along() -> None:
+    """His counts go, theirs stay."""
+    known, lfn = Directories(), ROOT / "a"
+    known.retain(5, lfn, 1, is_told=True)
+    known.retain(5, lfn, 2, is_told=True)
+    known.retain(5, lfn, 2, is_told=False)
+    known.leave(1)
+    assert known.forget(5, 1) == {}
+    assert known.lfn(5) == lfn
+    assert known.forget(5, 1) == {2: 2}
+    with pytest.raises(NoSuchFileError):
+        known.lfn(5)
+
+
+async def test_caches_in_one_room_take_what_there_is_together(tmp_path: Path) -> None:
+    """Who needs some takes it from the fullest; what arrives is nobody's to take."""
+    room = Room(10_000)
+    caches = [CiphertextCache(tmp_path / str(number), 10_000, room) for number in range(2)]
+    with structlog.testing.capture_logs():
+        for cache in caches:
+            await cache.load()
+    first, second = caches
+    for _ in range(3):
+        ciphertext = await first.receive(random_guid(), 3000)
+        first.keep(ciphertext, Seal(1, 2, bytes(24)))
+    arriving = await second.receive(random_guid(), 5000)
+    assert (first.used, second.used) == (3000, 5000)
+    await second.receive(random_guid(), 5000)
+    assert first.used == 0
+    with pytest.raises(OutOfSpaceError):
+        await first.receive(random_guid(), 1)
+    second.abandon(arriving)
+    await first.receive(random_guid(), 5000)
+    await second.destroy()
+    assert not (tmp_path / "1").exists()
+    assert room.caches == {first}
+
+
+def test_a_mount_for_many_users_has_no_credential_of_its_own(tmp_path: Path) -> None:
+    """It would serve nobody, and mislead."""
+    path = tmp_path / "mount.toml"
+    path.write_text(TEXT)
+    assert MountConfiguration.read(path).mount.multi_user
+    path.write_text(TEXT + "[credential]\nproxy = 'p.pem'\n")
+    with pytest.raises(ConfigurationError, match="his own proxy"):
+        MountConfiguration.read(path)
