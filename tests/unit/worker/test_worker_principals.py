@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -223,10 +224,9 @@ async def test_a_directory_is_forgotten_by_all_once_the_kernel_has(scene: Scene,
 
 
 async def test_a_user_with_a_root_that_hangs_holds_up_himself_alone(
-    scene: Scene, proxy: Proxy, autojump_clock: trio.testing.MockClock
+    scene: Scene, proxy: Proxy, mock_clock: trio.testing.MockClock
 ) -> None:
     """With as many processes as he likes."""
-    autojump_clock.autojump_threshold = 0.05
     scene.hanging.add(7)
     scene.proxies[1] = "/p", proxy(make.person("jane"))
     failures = []
@@ -236,17 +236,18 @@ async def test_a_user_with_a_root_that_hangs_holds_up_himself_alone(
             await scene.principals.find(7, 7, 1)
         failures.append(trio.current_time())
 
-    begun = trio.current_time()
     async with trio.open_nursery() as nursery:
         for _ in range(2 * MAX_LOOKS):
             nursery.start_soon(ask)
         await scene.principals.find(8, 8, 1)
+        await trio.testing.wait_all_tasks_blocked()
         assert failures == []
-    assert max(failures) <= begun + LOOK_SECONDS + 1
+        mock_clock.jump(LOOK_SECONDS)
+    assert len(failures) == 2 * MAX_LOOKS
 
 
 async def test_one_user_takes_no_more_than_his_share(
-    scene: Scene, proxy: Proxy, autojump_clock: trio.testing.MockClock
+    scene: Scene, proxy: Proxy, mock_clock: trio.testing.MockClock
 ) -> None:
     """Who has nothing open makes room, once he has not asked for a while; others are served meanwhile."""
     octets = proxy(make.person("jane"))
@@ -259,10 +260,8 @@ async def test_one_user_takes_no_more_than_his_share(
     with pytest.raises(BusyError):
         await scene.principals.find(7, 7, 99)
     await scene.principals.find(8, 8, 99)
-    await trio.sleep(SHORTEST_SECONDS)
+    mock_clock.jump(SHORTEST_SECONDS)
     await scene.principals.find(7, 7, 99)
-    autojump_clock.autojump_threshold = 0
-    await trio.sleep(1)
     count = len(scene.arrived)
     await scene.principals.find(7, 7, 0)
     assert len(scene.arrived) == count
@@ -271,17 +270,20 @@ async def test_one_user_takes_no_more_than_his_share(
 
 
 async def test_who_has_nothing_open_for_long_is_served_no_more(
-    scene: Scene, proxy: Proxy, tmp_path: Path, autojump_clock: trio.testing.MockClock
+    scene: Scene, proxy: Proxy, tmp_path: Path, mock_clock: trio.testing.MockClock
 ) -> None:
     """His ciphertext goes; he begins anew when he comes again, under another number."""
     scene.proxies[1] = "/p", proxy(make.person("jane"))
     seat = await scene.principals.find(7, 7, 1)
     file = await seat.files.lookup((await seat.files.lookup(1, b"a")).inode, b"0001.dcm")
     assert (tmp_path / "principals" / "1").is_dir()
-    await trio.sleep(IDLE_SECONDS + 2 * SWEEP_SECONDS)
-    autojump_clock.autojump_threshold = 0.05
-    await trio.sleep(1)
-    assert not (tmp_path / "principals" / "1").exists()
+    await trio.testing.wait_all_tasks_blocked()
+    mock_clock.jump(IDLE_SECONDS)
+    await trio.testing.wait_all_tasks_blocked()
+    mock_clock.jump(SWEEP_SECONDS)
+    while (tmp_path / "principals" / "1").exists():
+        await trio.to_thread.run_sync(time.sleep, 0.01)  # the end goes through threads
+        mock_clock.jump(0.1)
     again = await scene.principals.find(7, 7, 1)
     assert again is not seat
     with pytest.raises(StaleNumberError):
@@ -289,22 +291,30 @@ async def test_who_has_nothing_open_for_long_is_served_no_more(
 
 
 async def test_what_fails_for_one_ends_his_part_alone(
-    scene: Scene, proxy: Proxy, autojump_clock: trio.testing.MockClock
+    scene: Scene, proxy: Proxy, mock_clock: trio.testing.MockClock
 ) -> None:
     """A fault of ours in his part is no other's outage; his handles lead nowhere."""
-    autojump_clock.autojump_threshold = 0.01
     scene.proxies[1] = "/p", proxy(make.person("jane"))
     sound = await scene.principals.find(8, 8, 1)
     scene.failure = ZeroDivisionError("a fault")
     broken = await scene.principals.find(7, 7, 1)
     handle = await broken.files.open_directory(1)
     assert scene.principals.of_handle(handle) is broken
-    await trio.sleep(10)
-    with pytest.raises(StaleNumberError):
-        scene.principals.of_handle(handle)
+    mock_clock.jump(5)
+    while _leads_somewhere(scene.principals, handle):
+        await trio.to_thread.run_sync(time.sleep, 0.01)
+        mock_clock.jump(0.1)
     assert await scene.principals.find(8, 8, 1) is sound
     scene.failure = None
     assert await scene.principals.find(7, 7, 1) is not broken
+
+
+def _leads_somewhere(principals: Principals, handle: int) -> bool:
+    try:
+        principals.of_handle(handle)
+    except StaleNumberError:
+        return False
+    return True
 
 
 # Numbers, directories, room
