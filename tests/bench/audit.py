@@ -116,7 +116,10 @@ def _chained(head: Head, lines: Iterable[bytes]) -> list[bytes]:
 
 
 def attack_all() -> tuple[int, int]:
-    """Attack every record, or those of ``MDMFS_ATTACKED=FIRST:LAST``; gives how many attacks there were, and how many were not found, or in another place."""
+    """Attack every record, or those of ``MDMFS_ATTACKED=FIRST:LAST``.
+
+    Gives how many attacks there were, and how many were not found, or in another place.
+    """
     lines, checkpoints = written(RECORDS)
     tried = missed = 0
     first, _, last = os.environ.get("MDMFS_ATTACKED", f"2:{RECORDS + 1}").partition(":")
