@@ -32,10 +32,10 @@ class Processes:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._mountpoints: dict[str, pathlib.Path] = {}
 
-    def start_pacs(self) -> None:
-        """Start our own PACS."""
+    def start_pacs(self, patience: float = START_SECONDS) -> None:
+        """Start our own PACS; one that holds many images takes longer than ``START_SECONDS``."""
         options = ["--directory", self._site.pacs_directory, "--port", self._site.ports.pacs, "--ae", PACS_TITLE]
-        self._start("pacs", ["-m", "mdmfs.demo.pacs", *map(str, options)], _listens(self._site.ports.pacs))
+        self._start("pacs", ["-m", "mdmfs.demo.pacs", *map(str, options)], _listens(self._site.ports.pacs), patience)
 
     def start_hospital(self) -> None:
         """Start hospitald."""
@@ -95,7 +95,9 @@ class Processes:
                     return name
             time.sleep(10 * _POLL_SECONDS)
 
-    def _start(self, name: str, arguments: list[str], is_ready: Callable[[], bool]) -> None:
+    def _start(
+        self, name: str, arguments: list[str], is_ready: Callable[[], bool], patience: float = START_SECONDS
+    ) -> None:
         log = self._site.logs / f"{name}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(  # noqa: S603 our own programs
@@ -106,7 +108,7 @@ class Processes:
                 start_new_session=True,
             )
         self._running[name] = process
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + patience
         while not is_ready():
             if process.poll() is not None or time.monotonic() > deadline:
                 lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()

@@ -20,6 +20,7 @@ from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.configuration import HospitalConfiguration, MetadataPeer, PacsEntry
 from mdmfs.hospital.dav.face import DavFace
 from mdmfs.hospital.deid.policy import Policy
+from mdmfs.hospital.dicom.choices import FILE, Choices
 from mdmfs.hospital.dicom.move import Destination, Moves
 from mdmfs.hospital.dicom.pool import Surroundings
 from mdmfs.hospital.dicom.receive import Receiver
@@ -89,7 +90,10 @@ async def run_hospital(
     )
     moves = None if configuration.dicom is None else Moves(configuration.dicom.ae_title)
     async with contextlib.AsyncExitStack() as stack:
-        pacs = {entry.name: await _open_pacs(entry, configuration, moves, stack) for entry in configuration.pacs}
+        choices = read_choices(configuration)
+        pacs = {
+            entry.name: await _open_pacs(entry, configuration, moves, choices, stack) for entry in configuration.pacs
+        }
         await _run(configuration, contexts, moves, pacs, task_status)
 
 
@@ -222,11 +226,24 @@ def read_policy(name: str) -> Policy:
         raise ConfigurationError(message) from error
 
 
+def read_choices(configuration: HospitalConfiguration) -> Choices:
+    """Read by which service each PACS was found to give its images."""
+    return Choices(configuration.path(configuration.hospital.directory) / FILE, time.time)
+
+
 async def _open_pacs(
-    entry: PacsEntry, configuration: HospitalConfiguration, moves: Moves | None, stack: contextlib.AsyncExitStack
+    entry: PacsEntry,
+    configuration: HospitalConfiguration,
+    moves: Moves | None,
+    choices: Choices,
+    stack: contextlib.AsyncExitStack,
 ) -> KnownPacs:
+    before = choices.of(entry.name, entry.location)
     surroundings = Surroundings(
-        None if moves is None else Destination(moves, entry.name), configuration.dicom_tls(entry.tls)
+        None if moves is None else Destination(moves, entry.name),
+        configuration.dicom_tls(entry.tls),
+        remembered=None if before is None else before.service,
+        remember=functools.partial(choices.keep, entry.name, entry.location),
     )
     pacs = await stack.enter_async_context(open_pacs(entry.location, entry.politeness, surroundings))
     return KnownPacs(pacs, entry.issuer)

@@ -7,6 +7,7 @@ daemon's alone: nothing here opens it.
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import functools
 import pathlib
 import time
@@ -16,7 +17,8 @@ from typing import Final
 import trio
 
 from mdmfs.hospital.configuration import HospitalConfiguration, PacsEntry
-from mdmfs.hospital.daemon import read_policy
+from mdmfs.hospital.daemon import read_choices, read_policy
+from mdmfs.hospital.dicom.choices import FILE, Choice
 from mdmfs.hospital.dicom.pacs import RetrievalService
 from mdmfs.hospital.dicom.probe import Visit, visit
 from mdmfs.hospital.projects import Project, read_patient_list, read_projects
@@ -112,18 +114,36 @@ def _room_of(directory: pathlib.Path) -> tuple[int, int]:
 
 async def _look_at_pacs(configuration: HospitalConfiguration, entry: PacsEntry, check: Check) -> list[Finding]:
     seen = await visit(entry.location, entry.politeness, configuration.dicom_tls(entry.tls))
-    service = _service_of(entry, seen)
+    known = None if entry.retrieval else read_choices(configuration).of(entry.name, entry.location)
+    service = _service_of(entry, known, seen)
     return [
         check.ok(f"answers C-ECHO, {1000 * seen.seconds:.0f} ms with the association"),
         _judge_services(configuration, service, seen, check),
+        *([] if known is None else [judge_choice(known, seen, check)]),
         _judge_contexts(service, seen, check),
     ]
 
 
-def _service_of(entry: PacsEntry, seen: Visit) -> RetrievalService | None:
-    """Choose as the daemon does: what is configured, else C-GET, else C-MOVE, but only what is offered."""
-    wanted = (RetrievalService(entry.retrieval),) if entry.retrieval else (RetrievalService.GET, RetrievalService.MOVE)
-    return next((service for service in wanted if f"C-{service.upper()}" in seen.services), None)
+def _service_of(entry: PacsEntry, known: Choice | None, seen: Visit) -> RetrievalService | None:
+    """Choose as the daemon does: as configured or remembered, else C-GET, else C-MOVE, but only what is offered."""
+    both = (RetrievalService.GET, RetrievalService.MOVE)
+    wanted = (RetrievalService(entry.retrieval),) if entry.retrieval else (*([known.service] if known else []), *both)
+    return next((service for service in wanted if _is_offered(service, seen)), None)
+
+
+def _is_offered(service: RetrievalService, seen: Visit) -> bool:
+    return f"C-{service.upper()}" in seen.services
+
+
+def judge_choice(known: Choice, seen: Visit, check: Check) -> Finding:
+    """Say by which service the daemon has found a PACS to give its images, and whether that may be better by now."""
+    day = dt.datetime.fromtimestamp(known.since, dt.UTC).date()
+    text = f"C-{known.service.upper()} was negotiated on {day}, and is remembered in {FILE}"
+    if not _is_offered(known.service, seen):
+        return check.warning(f"{text}; it is offered no longer, and will be negotiated anew")
+    if known.service is RetrievalService.MOVE and _is_offered(RetrievalService.GET, seen):
+        return check.ok(f"{text}; to try C-GET again, delete that file and start hospitald again")
+    return check.ok(text)
 
 
 def _judge_services(

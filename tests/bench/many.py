@@ -30,6 +30,8 @@ SIZE = 8
 FIRST = 100_000
 """A number with as many digits as all that follow it."""
 INTERVAL = 0.2
+PATIENCE = 600.0
+"""Seconds until the PACS has read all its files."""
 
 _ANONYMOUS = re.compile(r"RssAnon:\s+(\d+) kB")
 
@@ -43,7 +45,7 @@ def measure(count: int = INSTANCES) -> Measured:
         listed = f"study {slice_of(1, size=SIZE).StudyInstanceUID}\n"
         (site.hospital_file.parent / "projects" / f"{PROJECT}.list").write_text(listed, encoding="utf-8")
         with running(site) as processes:
-            processes.start_pacs()
+            processes.start_pacs(PATIENCE)
             processes.start_keystores()
             processes.start_hospital()
             hospital = processes.pid("hospital")

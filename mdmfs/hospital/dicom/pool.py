@@ -34,6 +34,10 @@ class Surroundings:
     now: Callable[[], dt.datetime] = dt.datetime.now
     """The hospital's own time."""
     random: Callable[[], float] = secrets.SystemRandom().random
+    remembered: RetrievalService | None = None
+    """By which service the PACS was found to give its images before."""
+    remember: Callable[[RetrievalService], None] = lambda _: None
+    """Hears by which service it does."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,8 +58,11 @@ class Pool:
         self.politeness: Final = politeness
         self.destination: Final = surroundings.destination
         self.breaker: Final = Breaker(surroundings.random)
-        self.retrieval = politeness.retrieval
+        self.retrieval = politeness.retrieval or surroundings.remembered
         """The service to retrieve by; None until it was negotiated."""
+        if self.retrieval is RetrievalService.MOVE and politeness.retrieval is None and self.destination is None:
+            self.retrieval = None
+        self._remember: Final = surroundings.remember
         self._tls: Final = surroundings.tls
         self._now: Final = surroundings.now
         self._places: Final = trio.CapacityLimiter(politeness.max_associations)
@@ -100,7 +107,10 @@ class Pool:
         if self.retrieval is None or not self._offers(connection, self.retrieval):
             has_move = self._offers(connection, RetrievalService.MOVE)
             only_move = has_move and not self._offers(connection, RetrievalService.GET)
-            self.retrieval = self.politeness.retrieval or (RetrievalService.MOVE if only_move else RetrievalService.GET)
+            chosen = RetrievalService.MOVE if only_move else RetrievalService.GET
+            self.retrieval = self.politeness.retrieval or chosen
+            if self.politeness.retrieval is None and self._offers(connection, chosen):
+                self._remember(chosen)
         if self.retrieval is RetrievalService.MOVE and self.destination is None:
             message = (
                 f"{self.address}: it offers C-MOVE only, and there is nowhere to move to: configure [dicom] listen"
@@ -114,6 +124,7 @@ class Pool:
         if not can_move or self.retrieval is RetrievalService.MOVE or self.politeness.retrieval is not None:
             return False
         self.retrieval = RetrievalService.MOVE
+        self._remember(self.retrieval)
         return True
 
     @staticmethod

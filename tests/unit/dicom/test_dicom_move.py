@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import trio
 import trio.testing
@@ -28,6 +30,7 @@ async def recall(pacs: RemotePacs) -> None:
 async def test_a_pacs_that_refuses_get_although_it_negotiated_it_is_asked_to_move(refusal: int) -> None:
     """Once; from then on it is known. The request names our SCP, and an unknown one is told with what to do."""
     asked: list[int] = []
+    told: list[RetrievalService] = []
 
     async def refusing(peer: ScriptedPeer) -> None:
         await peer.accept()
@@ -40,16 +43,22 @@ async def test_a_pacs_that_refuses_get_although_it_negotiated_it_is_asked_to_mov
                 assert command[0x0600].strip() == AE_TITLE.encode()
                 await peer.respond(0x8021, MOVE, UNKNOWN_DESTINATION)
 
-    async with (
-        serving(refusing) as site,
-        receiving(site.address) as reception,
-        open_pacs(site.address, surroundings=reception.surroundings) as pacs,
-    ):
-        for _ in range(2):
-            with pytest.raises(RecallFailedError, match=f"does not know the AE title {AE_TITLE}"):
+    async with serving(refusing, refusing) as site, receiving(site.address) as reception:
+        first = dataclasses.replace(reception.surroundings, remember=told.append)
+        async with open_pacs(site.address, surroundings=first) as pacs:
+            for _ in range(2):
+                with pytest.raises(RecallFailedError, match=f"does not know the AE title {AE_TITLE}"):
+                    await recall(pacs)
+            assert pacs.retrieval is RetrievalService.MOVE
+        assert asked == [0x10, 0x21, 0x21]
+        assert told == [RetrievalService.GET, RetrievalService.MOVE]
+        later = dataclasses.replace(first, remembered=told[-1])
+        async with open_pacs(site.address, surroundings=later) as pacs:
+            assert pacs.retrieval is RetrievalService.MOVE
+            with pytest.raises(RecallFailedError, match="does not know"):
                 await recall(pacs)
-        assert pacs.retrieval is RetrievalService.MOVE
-    assert asked == [0x10, 0x21, 0x21]
+    assert asked[3:] == [0x21]
+    assert len(told) == 2
 
 
 async def opened_and_silent(site: Site) -> None:
