@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -34,30 +35,26 @@ def put_images(connection: sa.Connection, message: PutImages) -> None:
     if not images:
         return
     own = chain_of(connection, message.series.acl_ids)
-    series = _series_of(connection, message.series, own)
+    series, is_shown = _series_of(connection, message.series, own)
     chains = {tuple(tuple(chain) for chain in message.series.acl_ids): own}
     rows = []
     for image in images:
         key = tuple(tuple(chain) for chain in image.acl_ids)
         if key not in chains:
             chains[key] = chain_of(connection, image.acl_ids)
-        rows.append(_image_row(image, series, chains[key]))
-    _upsert(connection, IMAGES, rows, kept={"guid", "visible"})
+        rows.append(_image_row(image, series, chains[key]) | {"visible": not is_shown})
+    _upsert(connection, IMAGES, rows, "guid", "visible")
 
 
 def show_series(connection: sa.Connection, path: str, *, is_visible: bool) -> None:
     """Let a series be found, or no longer, with all images that were put so far; of one name the latest stays."""
-    number = connection.execute(sa.select(SERIES.c.id).where(SERIES.c.path == path)).scalar()
-    if number is None:
+    found = connection.execute(_SERIES_OF_PATH, {"path": path}).first()
+    if found is None:
         return
-    connection.execute(SERIES.update().where(SERIES.c.id == number).values(visible=is_visible))
+    connection.execute(_SET_VISIBLE, {"number": found.id, "is_visible": is_visible})
     if is_visible:
-        later = IMAGES.alias()
-        is_replaced = sa.exists().where(
-            later.c.series == number, later.c.name == IMAGES.c.name, later.c.registered > IMAGES.c.registered
-        )
-        connection.execute(IMAGES.delete().where(IMAGES.c.series == number, is_replaced))
-        connection.execute(IMAGES.update().where(IMAGES.c.series == number).values(visible=True))
+        connection.execute(_DROP_REPLACED, {"number": found.id})
+        connection.execute(_SHOW_IMAGES, {"number": found.id})
 
 
 def forget(connection: sa.Connection, guids: Sequence[bytes]) -> None:
@@ -92,23 +89,26 @@ def put_records(connection: sa.Connection, message: PutRecords) -> None:
             rows.append(_record_row(record, collection, chain))
     if rows:
         table = table_of(collection)
-        _upsert(connection, table, rows, kept={"guid"})
+        _upsert(connection, table, rows, "guid")
 
 
-def _series_of(connection: sa.Connection, entry: SeriesEntry, own: tuple[int, int]) -> int:
-    """Give the number of a series; what is known of it stays, but for the ACLs above it."""
+def _series_of(connection: sa.Connection, entry: SeriesEntry, own: tuple[int, int]) -> tuple[int, bool]:
+    """Give the number of a series, and whether it is shown; what is known of it stays, but for the ACLs above it.
+
+    Images of one that is not are found with it; those that join one that is, when it is shown again.
+    """
     try:
         Lfn.parse(entry.path)
     except MalformedNameError as error:
         raise MalformedMessageError(str(error)) from error
     chain, number = own
-    found = connection.execute(sa.select(SERIES.c.id).where(SERIES.c.path == entry.path)).scalar()
+    found = connection.execute(_SERIES_OF_PATH, {"path": entry.path}).first()
     if found is not None:
-        connection.execute(SERIES.update().where(SERIES.c.id == found).values({"chain": chain, "class": number}))
-        return int(found)
+        connection.execute(_MOVE_SERIES, {"number": found.id, "new_chain": chain, "new_class": number})
+        return found.id, found.visible
     row = _typed(entry.attributes, _IMAGE_COLUMNS[Level.SERIES])
     row |= {"path": entry.path, "visible": False, "chain": chain, "class": number}
-    return int(connection.execute(SERIES.insert().values(row).returning(SERIES.c.id)).scalar_one())
+    return connection.execute(_NEW_SERIES, dict.fromkeys(_SERIES_NAMES) | row).scalar_one(), False
 
 
 def _image_row(entry: ImageEntry, series: int, chain: tuple[int, int]) -> dict[str, Any]:
@@ -122,7 +122,6 @@ def _image_row(entry: ImageEntry, series: int, chain: tuple[int, int]) -> dict[s
         "sha256": entry.sha256,
         "policy": entry.policy,
         "registered": entry.registered,
-        "visible": False,
         "chain": chain[0],
         "class": chain[1],
         "Size": entry.size,
@@ -201,17 +200,64 @@ def _guid(octets: bytes) -> bytes:
 def _buried(connection: sa.Connection, guids: Iterable[bytes]) -> set[bytes]:
     wanted, found = list(dict.fromkeys(guids)), set()
     for start in range(0, len(wanted), _CHUNK):
-        statement = sa.select(TOMBSTONES.c.guid).where(TOMBSTONES.c.guid.in_(wanted[start : start + _CHUNK]))
-        found |= {bytes(guid) for guid in connection.execute(statement).scalars()}
+        some = wanted[start : start + _CHUNK]
+        found |= {bytes(guid) for guid in connection.execute(_BURIED, {"guids": some}).scalars()}
     return found
 
 
-def _upsert(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]], kept: set[str]) -> None:
-    """Insert rows; where one with the same GUID is there, all columns but those that are kept are replaced."""
-    insert = postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
-    replaced = {column.name: insert.excluded[column.name] for column in table.columns if column.name not in kept}
-    connection.execute(insert.on_conflict_do_update(index_elements=[table.c.guid], set_=replaced), rows)
+def _upsert(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]], *kept: str) -> None:
+    """Insert rows; where one with the same GUID is there, all columns but those that are kept are replaced.
 
+    PostgreSQL takes all rows in one statement, a list for each column: one statement for each row is five times slower.
+    """
+    last = list({row["guid"]: row for row in rows}.values())
+    statement = _upserting(connection.dialect.name, table, kept)
+    if connection.dialect.name == "postgresql":
+        connection.execute(statement, {column.name: [row[column.name] for row in last] for column in table.columns})
+    else:
+        connection.execute(statement, last)
+
+
+@functools.lru_cache(maxsize=256)
+def _upserting(dialect: str, table: sa.Table, kept: tuple[str, ...]) -> sa.Insert:
+    insert = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+    replaced = {column.name: insert.excluded[column.name] for column in table.columns if column.name not in kept}
+    if dialect == "postgresql":
+        names = [column.name for column in table.columns]
+        lists = (sa.bindparam(column.name, type_=postgresql.ARRAY(_plain(column.type))) for column in table.columns)
+        each = sa.func.unnest(*lists).table_valued(*names).render_derived(name="given")
+        insert = insert.from_select(names, sa.select(*(each.c[name] for name in names)))
+    return insert.on_conflict_do_update(index_elements=[table.c.guid], set_=replaced)
+
+
+def _plain(kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
+    """Give a type as an element of a list: a list has no collation."""
+    return sa.Text() if isinstance(kind, sa.Text) else kind
+
+
+# Statements that are made for every few images, put together once
+
+_LATER: Final = IMAGES.alias()
+_NUMBER: Final[sa.BindParameter[Any]] = sa.bindparam("number")
+_SERIES_OF_PATH: Final = sa.select(SERIES.c.id, SERIES.c.visible).where(SERIES.c.path == sa.bindparam("path"))
+_MOVE_SERIES: Final = (
+    SERIES.update()
+    .where(SERIES.c.id == _NUMBER)
+    .values({"chain": sa.bindparam("new_chain"), "class": sa.bindparam("new_class")})
+)
+_NEW_SERIES: Final = SERIES.insert().returning(SERIES.c.id)
+_SERIES_NAMES: Final = tuple(column.name for column in SERIES.columns if column.name != "id")
+_SET_VISIBLE: Final = SERIES.update().where(SERIES.c.id == _NUMBER).values(visible=sa.bindparam("is_visible"))
+_DROP_REPLACED: Final = IMAGES.delete().where(
+    IMAGES.c.series == _NUMBER,
+    sa.exists().where(
+        _LATER.c.series == _NUMBER, _LATER.c.name == IMAGES.c.name, _LATER.c.registered > IMAGES.c.registered
+    ),
+)
+_SHOW_IMAGES: Final = (
+    IMAGES.update().where(IMAGES.c.series == _NUMBER, sa.not_(IMAGES.c.visible)).values(visible=sa.true())
+)
+_BURIED: Final = sa.select(TOMBSTONES.c.guid).where(TOMBSTONES.c.guid.in_(sa.bindparam("guids", expanding=True)))
 
 _IMAGE_COLUMNS: Final[Mapping[Level, Mapping[str, Attribute]]] = {
     level: {name: attribute for name, attribute in IMAGE_ATTRIBUTES.items() if attribute.level is level}

@@ -39,6 +39,8 @@ _NOBODY: Final = Guid(bytes(GUID_SIZE))
 _CHUNK: Final = 500
 """Numbers in one statement."""
 
+_CHAIN_OF_DIGEST: Final = sa.select(CHAINS.c.id, CHAINS.c["class"]).where(CHAINS.c.digest == sa.bindparam("digest"))
+
 AclIds = Sequence[Sequence[bytes]]
 """For each name of an entry the ids of the ACLs above it, outermost first, and last its own."""
 Contents = tuple[tuple[bytes | None, ...], ...]
@@ -81,7 +83,7 @@ def chain_of(connection: sa.Connection, acl_ids: AclIds) -> tuple[int, int]:
     """Give the numbers of a chain and of its class, new where they are missing; raises ``MalformedMessageError``."""
     wanted = _canonical(acl_ids)
     digest = hashlib.sha256(wanted).digest()
-    found = connection.execute(sa.select(CHAINS.c.id, CHAINS.c["class"]).where(CHAINS.c.digest == digest)).first()
+    found = connection.execute(_CHAIN_OF_DIGEST, {"digest": digest}).first()
     if found is not None:
         return found[0], found[1]
     number = _class_of(connection, _Acls(connection).contents(acl_ids))
