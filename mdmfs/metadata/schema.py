@@ -115,7 +115,7 @@ class Collection:
     """Names the table in the database."""
     project: str
     name: str
-    columns: Mapping[str, Column]
+    columns: dict[str, Column]
 
 
 class Schema:

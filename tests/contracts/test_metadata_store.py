@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from mdmfs.access.acl import Acl, Entry, EntryKind
 from mdmfs.metadata.schema import Level
 from mdmfs.metadata.store.collections import define
+from mdmfs.metadata.store.compile import Compiler
 from mdmfs.metadata.store.database import Database, open_database
 from mdmfs.metadata.store.entries import forget, put_images, put_records, show_series
 from mdmfs.metadata.store.finding import Reader
@@ -428,8 +429,10 @@ def test_nobody_finds_what_he_may_not_read(database: Database, seed: int) -> Non
 def test_rights_of_many_kinds_are_one_parameter(database: Database) -> None:
     """More classes than a statement may have parameters."""
     numbers = list(range(1, 70_000))
-    compiled = database.read_now(
-        lambda c: Reader(c, numbers, Reader.of(c, Classes.read(c), READER, NOW).schema).count("", Level.SERIES)
-    )
-    assert compiled == 0
+
+    def count(connection: sa.Connection) -> int:
+        schema = Reader.of(connection, Classes.read(connection), READER, NOW).schema
+        return Reader(connection, numbers, schema, Compiler(numbers, schema, database.dialect)).count("", Level.SERIES)
+
+    assert database.read_now(count) == 0
     assert database.read_now(lambda c: c.execute(sa.select(sa.func.count()).select_from(CLASSES)).scalar()) == 0

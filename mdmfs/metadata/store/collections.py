@@ -16,6 +16,22 @@ from mdmfs.model.errors import MalformedMessageError
 from mdmfs.wire.metadata_messages import AttributeEntry, DefineCollection
 
 _TYPES: Final = {kind.value: kind for kind in AttributeType}
+_SCHEMA: Final = sa.select(
+    COLLECTIONS.c.id,
+    COLLECTIONS.c.project,
+    COLLECTIONS.c.name,
+    COLLECTIONS.c["class"],
+    ATTRIBUTES.c.id,
+    ATTRIBUTES.c.name,
+    ATTRIBUTES.c.type,
+    ATTRIBUTES.c.group,
+    GROUPS.c["class"],
+).select_from(
+    COLLECTIONS.outerjoin(ATTRIBUTES, ATTRIBUTES.c.collection == COLLECTIONS.c.id).outerjoin(
+        GROUPS, sa.and_(GROUPS.c.collection == COLLECTIONS.c.id, GROUPS.c.name == ATTRIBUTES.c.group)
+    )
+)
+"""All of it in one statement: it is read for every question."""
 
 
 def define(connection: sa.Connection, message: DefineCollection) -> None:
@@ -65,23 +81,14 @@ def find_collection(connection: sa.Connection, project: str, name: str) -> tuple
 def readable_schema(connection: sa.Connection, allowed: Sized[int]) -> Schema:
     """Give what a caller may ask for: collections and attribute groups whose ACLs let him read."""
     readable = set(allowed)
-    groups = {
-        (collection, name): number in readable
-        for collection, name, number in connection.execute(
-            sa.select(GROUPS.c.collection, GROUPS.c.name, GROUPS.c["class"])
-        )
-    }
-    columns: dict[int, dict[str, Column]] = {}
-    for row in connection.execute(sa.select(ATTRIBUTES)):
-        if not row.group or groups.get((row.collection, row.group), False):
-            columns.setdefault(row.collection, {})[row.name] = Column(row.id, row.name, _TYPES[row.type])
-    return Schema(
-        Collection(number, project, name, columns.get(number, {}))
-        for number, project, name, its_class in connection.execute(
-            sa.select(COLLECTIONS.c.id, COLLECTIONS.c.project, COLLECTIONS.c.name, COLLECTIONS.c["class"])
-        )
-        if its_class in readable
-    )
+    found: dict[int, Collection] = {}
+    for number, project, name, its_class, attribute, called, kind, group, group_class in connection.execute(_SCHEMA):
+        if its_class not in readable:
+            continue
+        columns = found.setdefault(number, Collection(number, project, name, {})).columns
+        if attribute is not None and (not group or group_class in readable):
+            columns[called] = Column(attribute, called, _TYPES[kind])
+    return Schema(found.values())
 
 
 def _checked(message: DefineCollection) -> Mapping[str, tuple[AttributeType, str]]:

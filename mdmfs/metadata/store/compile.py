@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -28,6 +28,8 @@ _COMPARE: Final[dict[Operator, Callable[[Any, Any], Clause]]] = {
     Operator.GREATER: operator.gt,
     Operator.GREATER_OR_EQUAL: operator.ge,
 }
+_OF_SERIES: Final = IMAGES.alias()
+"""Images that a series is asked about."""
 _HEADS: Final = {Level.SERIES: SERIES, Level.IMAGE: IMAGES}
 
 
@@ -36,9 +38,8 @@ class Compiler:
 
     def __init__(self, allowed: Sequence[int], schema: Schema, dialect: str) -> None:
         """``dialect`` is ``sqlite`` or ``postgresql``: they take a list as one parameter in different ways."""
-        self._allowed = allowed
         self._schema = schema
-        self._is_postgresql = dialect == "postgresql"
+        self._allowed = _listed(allowed) if dialect == "postgresql" else _selected(allowed)
 
     def page(self, query: CheckedQuery, *, after: Mark | None, limit: int) -> sa.Select[Any]:
         """Select the columns of one page in order; ``after`` is the mark of the page before."""
@@ -72,7 +73,10 @@ class Compiler:
 
     def readable(self, table: sa.FromClause) -> Clause:
         """Say that the caller may read a row of a table."""
-        return self._among(table.c["class"], self._allowed)
+        column: sa.ColumnElement[Any] = table.c["class"]
+        return (
+            column == self._allowed if isinstance(self._allowed, sa.CollectionAggregate) else column.in_(self._allowed)
+        )
 
     def _matching(self, query: CheckedQuery, statement: sa.Select[Any]) -> sa.Select[Any]:
         if query.level is Level.IMAGE:
@@ -102,17 +106,16 @@ class Compiler:
                 found = [self._subjects(one, inner) for one in self._schema.collections(collection)]
                 return sa.or_(sa.false(), *found)
             case Exists(_, _, inner):
-                images = IMAGES.alias()
-                rows = sa.select(images.c.series).where(
-                    images.c.visible,
-                    self.readable(images),
-                    self._clause(inner, lambda attribute: images.c[attribute.name]),
+                rows = sa.select(_OF_SERIES.c.series).where(
+                    _OF_SERIES.c.visible,
+                    self.readable(_OF_SERIES),
+                    self._clause(inner, lambda attribute: _OF_SERIES.c[attribute.name]),
                 )
                 return SERIES.c.id.in_(rows)
 
     def _subjects(self, collection: Collection, inner: Checked) -> Clause:
         """Say that a subject has a record, in one collection of one project, for which a condition holds."""
-        records = table_of(collection).alias()
+        records = table_of(collection)
 
         def column(attribute: Attribute) -> sa.ColumnElement[Any]:
             found = collection.columns.get(attribute.name)
@@ -134,17 +137,20 @@ class Compiler:
             case _:
                 return _COMPARE[test.operator](column, _bound(test.values[0]))
 
-    def _among(self, column: sa.ColumnElement[Any], numbers: Iterable[int]) -> Clause:
-        """Say that a column is one of some numbers, which are one parameter however many they are."""
-        listed = list(numbers)
-        if self._is_postgresql:
-            return column == sa.any_(sa.bindparam(None, listed, type_=postgresql.ARRAY(sa.BigInteger())))
-        each = sa.func.json_each(sa.bindparam(None, json.dumps(listed), type_=sa.Text())).table_valued("value")
-        return column.in_(sa.select(each.c.value))
-
     def _sorted(self, attribute: Attribute, is_descending: bool) -> list[sa.ColumnElement[Any]]:  # noqa: FBT001 as in the query
         column = self._column(attribute)
         return [column.is_(None), column.desc() if is_descending else column.asc()]
+
+
+def _listed(numbers: Sequence[int]) -> sa.CollectionAggregate[Any]:
+    """Give numbers as one parameter, however many they are; PostgreSQL."""
+    return sa.any_(sa.bindparam(None, list(numbers), type_=postgresql.ARRAY(sa.BigInteger())))
+
+
+def _selected(numbers: Sequence[int]) -> sa.Select[Any]:
+    """Give numbers as one parameter, however many they are; SQLite."""
+    each = sa.func.json_each(sa.bindparam(None, json.dumps(list(numbers)), type_=sa.Text())).table_valued("value")
+    return sa.select(each.c.value)
 
 
 def columns_of(level: Level) -> list[Attribute]:

@@ -7,7 +7,7 @@ import os
 import pathlib
 import sqlite3
 import stat
-import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
@@ -22,8 +22,8 @@ from mdmfs.model.errors import BusyError, ConfigurationError, MdmfsError, OutOfS
 READERS: Final = 4
 QUESTION_SECONDS: Final = 10.0
 """How long one question may take; whoever asks too much is told so."""
-WRITE_SECONDS: Final = 3600.0
-"""What the hospital tells is not cut short: it would be told again, and again."""
+STEPS: Final = 20_000
+"""Of SQLite's machine, between two looks at the clock: some milliseconds."""
 _ISOLATION: Final = "REPEATABLE READ"
 """Rights and rows are read of one state, as SQLite does by itself."""
 _FORMAT: Final = "format"
@@ -47,10 +47,11 @@ class Database:
         """Name the kind of database: ``sqlite`` or ``postgresql``."""
         return self.engine.dialect.name
 
-    async def write(self, act: Callable[[sa.Connection], T], *, seconds: float = WRITE_SECONDS) -> T:
+    async def write(self, act: Callable[[sa.Connection], T], *, seconds: float | None = None) -> T:
         """Run ``act`` in a transaction; it is durable when this returns, or wholly undone where it raises.
 
-        Raises ``BusyError`` where it takes longer than ``seconds``.
+        Raises ``BusyError`` where it takes longer than ``seconds``. What the hospital tells is not cut short: it would
+        be told again.
         """
         async with self._turn:
             return await trio.to_thread.run_sync(self.write_now, act, seconds)  # a thread is waited for, come what may
@@ -59,7 +60,7 @@ class Database:
         """Run ``act`` on one state of the database; raises ``BusyError`` where it takes longer than ``seconds``."""
         return await trio.to_thread.run_sync(self.read_now, act, seconds, limiter=self._readers)
 
-    def write_now(self, act: Callable[[sa.Connection], T], seconds: float = WRITE_SECONDS) -> T:
+    def write_now(self, act: Callable[[sa.Connection], T], seconds: float | None = None) -> T:
         """Do as ``write``, on the calling thread and without waiting for others."""
         with _naming_errors(), self.engine.begin() as connection, _within(connection, seconds):
             return act(connection)
@@ -151,17 +152,18 @@ def _prepare(connection: sa.Connection) -> None:
 
 
 @contextlib.contextmanager
-def _within(connection: sa.Connection, seconds: float) -> Iterator[None]:
-    """Let no question go on for ever: PostgreSQL looks at its own clock, SQLite is interrupted."""
+def _within(connection: sa.Connection, seconds: float | None) -> Iterator[None]:
+    """Let no question go on for ever: PostgreSQL looks at its own clock, SQLite at ours."""
     raw: Any = connection.connection.driver_connection
-    if isinstance(raw, sqlite3.Connection):
-        timer = threading.Timer(seconds, raw.interrupt)
-        timer.daemon = True
-        timer.start()
+    if seconds is None:
+        yield
+    elif isinstance(raw, sqlite3.Connection):
+        end = time.monotonic() + seconds
+        raw.set_progress_handler(lambda: time.monotonic() > end, STEPS)
         try:
             yield
         finally:
-            timer.cancel()
+            raw.set_progress_handler(None, 0)
     else:
         connection.execute(sa.select(sa.func.set_config("statement_timeout", str(int(seconds * 1000)), True)))  # noqa: FBT003 SQL's own
         yield

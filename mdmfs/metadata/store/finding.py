@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -33,17 +33,15 @@ class Reader:
     allowed: Sequence[int]
     """Classes of ACLs."""
     schema: Schema
+    compiler: Compiler
+    """What makes statements for this caller."""
 
     @classmethod
     def of(cls, connection: sa.Connection, classes: Classes, principal: Principal, now: float) -> Reader:
         """Decide once, for all that follows in this transaction."""
         allowed = classes.readable_by(principal, now)
-        return cls(connection, allowed, readable_schema(connection, allowed))
-
-    @property
-    def compiler(self) -> Compiler:
-        """What makes statements for this caller."""
-        return Compiler(self.allowed, self.schema, self.connection.dialect.name)
+        schema = readable_schema(connection, allowed)
+        return cls(connection, allowed, schema, Compiler(allowed, schema, connection.dialect.name))
 
     def check(self, query: str, level: Level) -> CheckedQuery:
         """Read a query; raises ``MalformedQueryError``."""
@@ -63,11 +61,12 @@ class Reader:
         shown = rows[:limit]
         guids = keys if level is Level.IMAGE else None
         values = keys if guids is None else keys + 1
+        columns = columns_of(level)
         return FoundPage(
-            columns=[attribute.name for attribute in columns_of(level)],
-            rows=[[scalar(value) for value in row[values:]] for row in shown],
+            columns=[attribute.name for attribute in columns],
+            rows=_as_told([row[values:] for row in shown], columns),
             paths=["/".join(row[len(query.order) : keys]) for row in shown],
-            keys=[[scalar(value) for value in row[:keys]] for row in shown],
+            keys=_as_told([row[:keys] for row in shown], [attribute for attribute, _ in query.order]),
             descending=[is_descending for _, is_descending in query.order],
             limit=query.limit,
             is_last=len(rows) <= limit,
@@ -109,6 +108,16 @@ def _mark(after: Sequence[Scalar], query: CheckedQuery) -> Mark:
             raise MalformedMessageError(message)
         mark.append(typed)
     return tuple(mark)
+
+
+def _as_told(rows: Iterable[Sequence[Any]], columns: Sequence[Attribute]) -> list[list[Scalar]]:
+    """Write rows as they travel; only dates are written otherwise than they are read, and few columns have any."""
+    dates = [position for position, attribute in enumerate(columns) if attribute.type is AttributeType.DATE]
+    told = [list(row) for row in rows]
+    for row in told:
+        for position in dates:
+            row[position] = scalar(row[position])
+    return told
 
 
 def scalar(value: Any) -> Scalar:  # noqa: ANN401 what a row holds
