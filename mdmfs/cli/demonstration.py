@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
+import shutil
 import signal
+import subprocess
 import sys
 
 import click
@@ -14,8 +17,10 @@ from mdmfs.cli.harvest import harvest_project
 from mdmfs.demo.checks import check
 from mdmfs.demo.processes import Processes, running
 from mdmfs.demo.site import PROJECT, READER, Site, fill_pacs, make_site, mountpoint_of
+from mdmfs.demo.view import cells, sheet, tiles_below
 from mdmfs.hospital.configuration import HospitalConfiguration
 
+VIEWERS = ("amide", "aeskulap", "weasis")
 MAX_LINES = 40
 DEADLINE = 60.0
 CHECK_DEADLINE = 5.0
@@ -32,11 +37,16 @@ CHECK_DEADLINE = 5.0
     type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
     help="With --pacs: whose images; lines 'patient ID^^^ISSUER' or 'study UID'.",
 )
+@click.option("--viewer", "has_viewer", is_flag=True, help="Open a series in a viewer; without one, or a screen, here.")
 @click.option("--check", "is_check", is_flag=True, help="Try everything that mdmfs promises, print a table, and end.")
 def demo(
-    state: pathlib.Path, mount: pathlib.Path | None, pacs: str, inclusion: pathlib.Path | None, *, is_check: bool
+    state: pathlib.Path, mount: pathlib.Path | None, pacs: str, inclusion: pathlib.Path | None, **flags: bool
 ) -> None:
-    """Show mdmfs at work: a PACS, a hospital, keystores, a metadata service and a mount, until Ctrl-C."""
+    """Show mdmfs at work: a PACS, a hospital, keystores, a metadata service and a mount, until Ctrl-C.
+
+    Example: mdmfs demo --viewer
+    """
+    is_check = flags["is_check"]
     # SIGINT too: a shell that starts us in the background lets us ignore it
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -51,6 +61,8 @@ def demo(
             status = 0 if check(site, processes, mountpoint, has_own_pacs=not pacs) else 1
         else:
             _show(mountpoint)
+            if flags["has_viewer"]:
+                _open_viewer(mountpoint)
             click.echo(f"ready: {mountpoint}")
             click.echo(f"{processes.wait_for_any()} has ended by itself; its log is in {site.logs}", err=True)
             status = 1
@@ -85,6 +97,21 @@ def _show(mountpoint: pathlib.Path) -> None:
         by_series.setdefault(series, []).append(name)
     for series, names in list(by_series.items())[:MAX_LINES]:
         click.echo(f"{series}/  {names[0]}" + (f" ... {names[-1]} ({len(names)} images)" if len(names) > 1 else ""))
+
+
+def _open_viewer(mountpoint: pathlib.Path) -> None:
+    """Open the longest series in a viewer of Debian's; where there is none, or no screen, draw it in the terminal."""
+    files = sorted(mountpoint.rglob("*.dcm"))
+    series = max({file.parent for file in files}, key=lambda each: sum(file.parent == each for file in files))
+    viewer = next(filter(None, map(shutil.which, VIEWERS)), None)
+    if viewer and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        images = [str(file) for file in files if file.parent == series]
+        quiet = subprocess.DEVNULL
+        subprocess.Popen([viewer, *images], stdin=quiet, stdout=quiet, stderr=quiet)  # noqa: S603 a viewer of Debian's
+        return
+    reason = "there is no screen" if viewer else f"none of {', '.join(VIEWERS)} is installed"
+    click.echo(f"{reason}: here is a contact sheet of {series}, as of mdmfs view", err=True)
+    click.echo(cells(sheet(tiles_below(series)), shutil.get_terminal_size().columns), err=True)
 
 
 def _interrupt(number: int, _: object) -> None:

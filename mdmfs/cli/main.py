@@ -16,6 +16,7 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 
 MODULES: Final = {
     "audit": "audit",
+    "backup": "backup",
     "deidentify": "deidentify",
     "demo": "demonstration",
     "doctor": "doctor",
@@ -34,6 +35,7 @@ MODULES: Final = {
     "reconcile": "reconcile",
     "record": "record",
     "rerender": "renewal",
+    "restore": "backup",
     "setfacl": "facl",
     "shelf": "shelf",
     "snapshot": "snapshot",
@@ -41,6 +43,7 @@ MODULES: Final = {
     "subject": "subject",
     "umount": "mount",
     "unseal": "unseal",
+    "view": "view",
     "why": "why",
     "withdraw": "renewal",
 }

@@ -8,13 +8,14 @@ import time
 import click
 import trio
 
+from mdmfs.cli.backup import private_key
 from mdmfs.keystore.backup import Header, back_up
 from mdmfs.keystore.backup import restore as restore_shelf
 from mdmfs.keystore.configuration import KeystoreConfiguration
 from mdmfs.keystore.lmdb_shelf import open_lmdb_shelf
-from mdmfs.keystore.recovery import PrivateKey, read_certificate, read_private_key
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.identity import Dn
+from mdmfs.pki.recovery import read_certificate
 from mdmfs.wire.process import forbid_core_dumps
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
@@ -53,7 +54,7 @@ def restore(configuration: pathlib.Path, file: pathlib.Path, key: pathlib.Path, 
     """
     forbid_core_dumps()
     settings = KeystoreConfiguration.read(configuration)
-    private = _private_key(key)
+    private = private_key(key)
     told = restore_shelf(file, settings.directory, private, now=time.time(), is_expired_ok=expired)
     click.echo(f"{settings.directory}: the shelf of {_of(told)}")
     click.echo("Start the keystore, then let the hospital run: mdmfs keys verify --repair")
@@ -80,14 +81,6 @@ async def _forget_signer(directory: pathlib.Path, owner: str) -> bytes:
         known = await opened.read(lambda page: page.signer(owner))
         await opened.write(lambda draft: draft.put_signer(owner, b""))
     return known
-
-
-def _private_key(path: pathlib.Path) -> PrivateKey:
-    try:
-        return read_private_key(path)
-    except TypeError:
-        passphrase: str = click.prompt(f"Passphrase of {path}", hide_input=True, err=True)
-        return read_private_key(path, passphrase.encode())
 
 
 def _of(header: Header) -> str:

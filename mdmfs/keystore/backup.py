@@ -10,25 +10,20 @@ Only the shelf comes back: what was decided since, the hospital tells, tombstone
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
-import os
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
 
-import lmdb
 import msgspec
 from cryptography import x509
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
 
-from mdmfs.keystore.lmdb_shelf import LmdbShelf, open_environment, sync_directory
-from mdmfs.keystore.recovery import PrivateKey, WrappedKey
-from mdmfs.model.errors import ConfigurationError, IntegrityError, OutOfSpaceError, StoreError
+from mdmfs.keystore.lmdb_shelf import LmdbShelf, open_environment
+from mdmfs.model.errors import ConfigurationError, IntegrityError
+from mdmfs.pki.recovery import PrivateKey, WrappedKey
+from mdmfs.wire.backup import appearing, copying, failure, sync_directory
 
 MAGIC: Final = b"mdmfs shelf backup 1\n"
 SECONDS_A_DAY: Final = 86_400
@@ -63,10 +58,10 @@ def back_up(
     secret = Cobblestone256Encryptor.generate_key()
     told = Header(name, made, made + days * SECONDS_A_DAY, WrappedKey.wrap(secret, recovery))
     head = MAGIC + msgspec.json.encode(told) + b"\n"
-    with _appearing(output) as file:
+    with appearing(output) as file:
         file.write(head)
         encryptor = Cobblestone256Encryptor(secret, hashlib.sha256(head).digest())
-        with _copying(directory) as copy:
+        with copying(open_environment(directory, is_read_only=True), "shelf") as copy:
             while piece := copy.read(_PIECE):
                 file.write(encryptor.update(piece))
         file.write(encryptor.finalize())
@@ -105,7 +100,7 @@ def restore(source: Path, directory: Path, private: PrivateKey, *, now: float, i
             secret = header.key.unwrap(private)
             _unseal(file, Cobblestone256Decryptor(secret, hashlib.sha256(head).digest()), directory)
     except OSError as error:
-        raise _failure(source, error) from error
+        raise failure(source, error) from error
     return header
 
 
@@ -114,7 +109,7 @@ def _unseal(file: IO[bytes], decryptor: Cobblestone256Decryptor, directory: Path
     arriving.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
     try:
-        with _appearing(arriving / _SHELF_FILE, may_replace=True) as shelf:
+        with appearing(arriving / _SHELF_FILE, may_replace=True) as shelf:
             while piece := file.read(_PIECE):
                 shelf.write(decryptor.update(piece))
             shelf.write(decryptor.finalize())
@@ -127,63 +122,3 @@ def _unseal(file: IO[bytes], decryptor: Cobblestone256Decryptor, directory: Path
         left.unlink()
     arriving.rmdir()
     sync_directory(directory)
-
-
-@contextlib.contextmanager
-def _copying(directory: Path) -> Iterator[IO[bytes]]:
-    """Give a compact copy of the shelf, as it is now, as a stream; raises ``StoreError`` at the end if it is not whole.
-
-    LMDB writes into a pipe, from a thread, in a transaction of its own: the keystore goes on writing meanwhile.
-    """
-    environment = open_environment(directory, is_read_only=True)
-    read_end, write_end = os.pipe()
-    failures: list[lmdb.Error] = []
-
-    def copy() -> None:
-        try:
-            environment.copyfd(write_end, compact=True)
-        except lmdb.Error as error:
-            failures.append(error)
-        finally:
-            os.close(write_end)
-
-    thread = threading.Thread(target=copy, name="copy of the shelf")
-    thread.start()
-    try:
-        with os.fdopen(read_end, "rb", buffering=0) as stream:
-            yield stream
-    finally:
-        thread.join()
-        environment.close()
-    if failures:
-        message = f"the shelf cannot be copied ({type(failures[0]).__name__}): see to the keystore's disk"
-        raise StoreError(message) from failures[0]
-
-
-@contextlib.contextmanager
-def _appearing(path: Path, *, may_replace: bool = False) -> Iterator[IO[bytes]]:
-    """Write a file, mode 0600, that has its name only once it is whole and durable."""
-    if path.exists() and not may_replace:
-        message = f"{path} is there already: choose another name"
-        raise ConfigurationError(message)
-    draft = path.with_name(path.name + ".part")
-    try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(path)
-        sync_directory(path.parent)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise _failure(path, error) from error
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-
-
-def _failure(path: Path, error: OSError) -> OutOfSpaceError | ConfigurationError:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return OutOfSpaceError(f"there is no room for {path}")
-    return ConfigurationError(f"{path}: {error.strerror}")

@@ -27,6 +27,7 @@ from mdmfs.keystore.shelf import (
 )
 from mdmfs.model.errors import ConfigurationError, StoreError
 from mdmfs.model.names import GUID_SIZE, Guid
+from mdmfs.wire.backup import sync_directory
 
 MAP_SIZE: Final = 2**38
 """Address space, not disk: the file grows with what is in it. Resizing a live map is where LMDB can go wrong."""
@@ -344,12 +345,3 @@ def open_environment(directory: Path, *, is_read_only: bool = False) -> Any:  # 
     )
     environment.reader_check()
     return environment
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the new file's name durable too."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

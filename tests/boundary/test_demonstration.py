@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageChops, ImageStat
 
 from mdmfs.demo.checks import TRIALS
 
+SHEET = Path(__file__).parents[2] / "docs" / "demo-chest.png"
 CHECK_SECONDS = 240.0
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
@@ -83,6 +85,18 @@ def demonstration(state: Path) -> Iterator[subprocess.Popen[str]]:
             pipe.close()
 
 
+def compare_sheet(series: Path, output: Path) -> None:
+    """Draw the picture of docs/demo.md from the mount: it shows what is read now. MDMFS_DRAW=1 writes it anew."""
+    typed = ["view", str(series), "--most", "12", "--size", "96", "-o", str(output)]
+    subprocess.run([sys.executable, "-m", "mdmfs.cli", *typed], check=True, stdout=subprocess.DEVNULL)
+    if os.environ.get("MDMFS_DRAW"):
+        SHEET.write_bytes(output.read_bytes())
+    with Image.open(output) as drawn, Image.open(SHEET) as told:
+        assert drawn.size == told.size
+        difference = ImageStat.Stat(ImageChops.difference(drawn, told)).mean[0]
+    assert difference < 1  # of 255: fonts differ a little
+
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGHUP])
 def test_it_shows_the_tree_serves_and_leaves_nothing_behind(
     state: Path, demonstration: subprocess.Popen[str], ending: signal.Signals
@@ -104,6 +118,9 @@ def test_it_shows_the_tree_serves_and_leaves_nothing_behind(
     assert any("60 images" in line for line in lines)
     assert next(path for path in mountpoint.rglob("*.dcm")).read_bytes()[128:132] == b"DICM"
     assert len(processes_of(state)) > 5
+    if ending is signal.SIGINT:
+        longest = next(line.split("/  ")[0] for line in lines if "60 images" in line)
+        compare_sheet(mountpoint / longest, state / "sheet.png")
     demonstration.send_signal(ending)
     time.sleep(0.3)
     demonstration.send_signal(signal.SIGINT)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 UNITS = Path(__file__).parents[2] / "systemd"
+KINDS = sorted(path.name for path in UNITS.iterdir() if path.suffix in {".service", ".mount", ".automount"})
 DAEMONS = ["mdmfs-hospitald.service", "mdmfs-keystored@.service"]
 OK = 20
 """``systemd-analyze security``: 2.0, the upper end of "OK", in tenths."""
@@ -17,15 +18,17 @@ OK = 20
 def as_installed(folder: Path, name: str) -> Path:
     """Give a unit as it is when installed, with a program that is there."""
     unit = folder / name.replace("@", "@site")
+    if name.endswith(".automount"):
+        as_installed(folder, name.replace(".automount", ".mount"))
     text = (UNITS / name).read_text().replace("/opt/mdmfs/bin/mdmfs", "/bin/true")
     unit.write_text(re.sub(r"^User=.*\nGroup=.*$", "User=daemon", text, flags=re.MULTILINE))
     return unit
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in UNITS.glob("*.service")))
+@pytest.mark.parametrize("name", KINDS)
 def test_systemd_understands_every_line(name: str, tmp_path: Path) -> None:
     """No unknown key, no value out of range, no program that is not there."""
-    scope = ["--user"] if "mount" in name else []
+    scope = ["--user"] if "mount@" in name else []
     command = ["systemd-analyze", "verify", *scope, "--man=no", "--recursive-errors=one", as_installed(tmp_path, name)]
     told = subprocess.run(command, check=False, capture_output=True, text=True, env={"XDG_RUNTIME_DIR": str(tmp_path)})
     assert (told.returncode, told.stderr) == (0, "")

@@ -16,10 +16,10 @@ from cryptography.x509.oid import NameOID
 
 from mdmfs.keystore.backup import MAGIC, Header, back_up, read_header, restore
 from mdmfs.keystore.lmdb_shelf import open_lmdb_shelf
-from mdmfs.keystore.recovery import PrivateKey
 from mdmfs.keystore.shelf import KeyRecord, Tombstone
 from mdmfs.model.errors import ConfigurationError, IntegrityError, OutOfSpaceError, WrongKeyError
 from mdmfs.model.names import Guid
+from mdmfs.pki.recovery import PrivateKey
 from tests.twins.certificates import rsa_key
 
 OWNER = "/DC=org/CN=hospital"

@@ -1,0 +1,113 @@
+"""``mdmfs backup`` and ``mdmfs restore``: the stores of a zone, sealed; which zone, its configuration tells."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+import tomllib
+from typing import Final
+
+import click
+import trio
+from cryptography import x509
+
+from mdmfs.hospital.backup import parts_of as parts_of_hospital
+from mdmfs.hospital.backup import restore_hospital
+from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.keystore.backup import back_up as back_up_shelf
+from mdmfs.keystore.backup import restore as restore_shelf
+from mdmfs.keystore.configuration import KeystoreConfiguration
+from mdmfs.metadata.backup import parts_of as parts_of_metadata
+from mdmfs.metadata.backup import restore_metadata
+from mdmfs.metadata.configuration import MetadataConfiguration
+from mdmfs.model.errors import ConfigurationError
+from mdmfs.pki.recovery import PrivateKey, read_certificate, read_private_key
+from mdmfs.wire.backup import back_up
+from mdmfs.wire.process import forbid_core_dumps
+
+_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
+
+
+@click.command()
+@click.argument("configuration", type=_FILE)
+@click.argument("output", type=click.Path(dir_okay=False, path_type=pathlib.Path))
+@click.option("--recovery", type=_FILE, help="The certificate it is sealed for; a keystore has its own.")
+def backup(configuration: pathlib.Path, output: pathlib.Path, recovery: pathlib.Path | None) -> None:
+    """Write the stores of CONFIGURATION's zone to a new file OUTPUT, sealed; the daemon may run meanwhile.
+
+    Example: mdmfs backup hospital.toml /backup/hospital-monday --recovery recovery.pem
+    """
+    forbid_core_dumps()
+    zone = zone_of(configuration)
+    if zone == "keystore":
+        settings = KeystoreConfiguration.read(configuration)
+        certificate = _certificate(recovery or settings.recovery)
+        made = back_up_shelf(settings.directory, output, (settings.name, settings.backup_days), certificate).made
+    elif zone == "hospital":
+        hospital = HospitalConfiguration.read(configuration)
+        parts = parts_of_hospital(hospital)
+        made = back_up(output, (zone, hospital.hospital.name), parts, _certificate(recovery)).made
+    else:
+        metadata = MetadataConfiguration.read(configuration)
+        made = back_up(output, (zone, str(metadata.hospital)), parts_of_metadata(metadata), _certificate(recovery)).made
+    click.echo(f"{output}: the {zone} as it was at {_instant(made)}")
+
+
+@click.command()
+@click.argument("configuration", type=_FILE)
+@click.argument("file", type=_FILE)
+@click.option("--key", type=_FILE, required=True, help="The private key of the recovery certificate, in PEM.")
+@click.option("--expired", is_flag=True, help="Of a keystore: also a backup that should have been deleted.")
+def restore(configuration: pathlib.Path, file: pathlib.Path, key: pathlib.Path, *, expired: bool) -> None:
+    """Put the stores of a backup FILE where CONFIGURATION says, where there are none; no daemon may run there.
+
+    Example: mdmfs restore hospital.toml /backup/hospital-monday --key recovery.key
+    """
+    forbid_core_dumps()
+    zone, private = zone_of(configuration), private_key(key)
+    if zone == "keystore":
+        directory = KeystoreConfiguration.read(configuration).directory
+        made = restore_shelf(file, directory, private, now=time.time(), is_expired_ok=expired).made
+        after = "Start the keystore, then let the hospital run: mdmfs keys verify --repair"
+    elif zone == "hospital":
+        made = trio.run(restore_hospital, HospitalConfiguration.read(configuration), file, private).made
+        after = "Start hospitald, then harvest: what was registered since comes under new GUIDs"
+    else:
+        made = restore_metadata(MetadataConfiguration.read(configuration), file, private).made
+        after = "Start metadatad: the hospital tells it what was decided since"
+    click.echo(f"{file}: the {zone} as it was at {_instant(made)} is back\n{after}")
+
+
+def zone_of(configuration: pathlib.Path) -> str:
+    """Tell by its tables whose configuration it is; raises ``ConfigurationError``."""
+    try:
+        tables = tomllib.loads(configuration.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        message = f"{configuration} cannot be read as TOML: {error}"
+        raise ConfigurationError(message) from error
+    zones = {"pacs": "hospital", "keystore": "keystore", "metadata": "metadata"}
+    zone = next((zone for table, zone in zones.items() if table in tables and "trust" not in tables), "")
+    if not zone:
+        message = f"{configuration} is of no hospital, keystore or metadata service; a mount keeps nothing to back up"
+        raise ConfigurationError(message)
+    return zone
+
+
+def private_key(path: pathlib.Path) -> PrivateKey:
+    """Read a recovery key; asks for the passphrase where it has one."""
+    try:
+        return read_private_key(path)
+    except TypeError:
+        passphrase: str = click.prompt(f"Passphrase of {path}", hide_input=True, err=True)
+        return read_private_key(path, passphrase.encode())
+
+
+def _certificate(path: pathlib.Path | None) -> x509.Certificate:
+    if path is None:
+        message = "name the recovery certificate, --recovery FILE: a backup is never written in the clear"
+        raise ConfigurationError(message)
+    return read_certificate(path)
+
+
+def _instant(made: float) -> str:
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(made))} UTC"

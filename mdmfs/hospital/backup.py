@@ -1,0 +1,87 @@
+"""The backup of a hospital: its store as it is at one instant, its keys, its audit log.
+
+Staging and sealed headers are left out: they come back by themselves. The audit log is copied after the store, so that
+nothing is in the store whose record is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Final
+
+import lmdb
+
+from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.hospital.lmdb_store import MAP_SIZE, MAX_TABLES, LmdbStore
+from mdmfs.model.errors import ConfigurationError, StoreError
+from mdmfs.pki.recovery import PrivateKey
+from mdmfs.wire.backup import Header, Part, copying, restore, sync_directory
+
+ZONE: Final = "hospital"
+STORE: Final = "store/data.mdb"
+KEYS: Final = ("outbox.key", "signing.key")
+AUDIT: Final = "audit*.jsonl"
+
+
+def parts_of(configuration: HospitalConfiguration) -> Iterator[Part]:
+    """Give what a backup holds; raises ``ConfigurationError`` where there is no store."""
+    directory = configuration.path(configuration.hospital.directory)
+    if not (directory / STORE).exists():
+        message = f"there is no store of a hospital in {directory}"
+        raise ConfigurationError(message)
+    yield Part(STORE, lambda: _copy(directory / "store"))
+    for path in (*(directory / name for name in KEYS), *sorted(directory.glob(AUDIT))):
+        if path.exists():
+            yield Part.of(directory, path)
+
+
+async def restore_hospital(configuration: HospitalConfiguration, source: Path, private: PrivateKey) -> Header:
+    """Put a backup where the configuration says, where there is no store; it is there whole or not at all.
+
+    Records of the audit log that are there already stay: they are the later ones. Raises ``ConfigurationError`` and
+    what ``mdmfs.wire.backup.restore`` raises; ``StoreError`` for a store of a newer format.
+    """
+    directory = configuration.path(configuration.hospital.directory)
+    if (directory / STORE).exists():
+        message = f"{directory} holds a store: move it away first, it may know what the backup does not"
+        raise ConfigurationError(message)
+    arriving = directory / "restoring"
+    shutil.rmtree(arriving, ignore_errors=True)
+    try:
+        header = restore(source, ZONE, arriving, private)
+        store = LmdbStore.open(arriving / "store")  # raises for one that this program cannot read
+        await store.aclose()
+        _refuse_other_keys(arriving, directory)
+        for path in sorted(arriving.glob("*")):
+            if path.name != "store" and not (directory / path.name).exists():
+                path.rename(directory / path.name)
+        (directory / "store").mkdir(mode=0o700, exist_ok=True)
+        (arriving / STORE).rename(directory / STORE)
+        sync_directory(directory)
+        sync_directory(directory / "store")
+    finally:
+        shutil.rmtree(arriving, ignore_errors=True)
+    return header
+
+
+def _refuse_other_keys(arriving: Path, directory: Path) -> None:
+    """Refuse to bring a store back beside keys that it was not written with."""
+    for name in KEYS:
+        there, restored = directory / name, arriving / name
+        if there.exists() and restored.exists() and there.read_bytes() != restored.read_bytes():
+            message = f"{there} is not the key of the backup: move it away first"
+            raise ConfigurationError(message)
+
+
+@contextlib.contextmanager
+def _copy(store: Path) -> Iterator[IO[bytes]]:
+    try:
+        environment = lmdb.open(str(store), map_size=MAP_SIZE, max_dbs=MAX_TABLES, readonly=True, create=False)
+    except lmdb.Error as error:
+        message = f"the store cannot be opened ({type(error).__name__})"
+        raise StoreError(message) from error
+    with copying(environment, "store") as stream:
+        yield stream

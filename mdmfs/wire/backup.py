@@ -1,0 +1,277 @@
+"""Backups of a zone's stores: what is handed in, sealed for a recovery certificate while it is made.
+
+A backup is ``MAGIC``, one line of JSON (``Header``), and a tar as a Cobblestone-256 stream (C2SP chunked-encryption)
+under a key of its own that the header holds wrapped. The stream's context is the SHA-256 of what comes before it, so a
+header cannot be changed, and an end is only taken for one where the stream says so. A store of unknown length is many
+members of one name, one behind the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Final, NamedTuple
+
+import lmdb
+import msgspec
+from cryptography import x509
+from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
+from cryptography.exceptions import InvalidTag
+
+from mdmfs.model.errors import ConfigurationError, IntegrityError, OutOfSpaceError, StoreError
+from mdmfs.pki.recovery import PrivateKey, WrappedKey
+
+MAGIC: Final = b"mdmfs backup 1\n"
+MAX_HEADER: Final = 65_536
+_PIECE: Final = 2**20
+
+
+class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What can be read of a backup without its key; ``made`` in seconds since the epoch."""
+
+    zone: str
+    """``hospital`` or ``metadata``."""
+    name: str
+    made: float
+    key: WrappedKey
+
+
+class Part(NamedTuple):
+    """One file of a zone: its name below the zone's directory, and what opens it for reading."""
+
+    name: str
+    open: Callable[[], contextlib.AbstractContextManager[IO[bytes]]]
+
+    @classmethod
+    def of(cls, directory: Path, path: Path) -> Part:
+        """Take a file as it is."""
+        return cls(path.relative_to(directory).as_posix(), lambda: path.open("rb"))
+
+
+def back_up(
+    output: Path, whose: tuple[str, str], parts: Iterable[Part], recovery: x509.Certificate, *, now: float | None = None
+) -> Header:
+    """Write a backup to a new file, which appears whole or not at all; ``whose`` is the zone and its name.
+
+    Raises ``ConfigurationError``, ``StoreError`` and ``OutOfSpaceError``.
+    """
+    secret = Cobblestone256Encryptor.generate_key()
+    told = Header(*whose, time.time() if now is None else now, WrappedKey.wrap(secret, recovery))
+    head = MAGIC + msgspec.json.encode(told) + b"\n"
+    with appearing(output) as file:
+        file.write(head)
+        sealing = _Sealing(file, Cobblestone256Encryptor(secret, hashlib.sha256(head).digest()))
+        with tarfile.open(fileobj=sealing, mode="w|", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload] # it writes only
+            for part in parts:
+                _add(tar, part)
+        sealing.finish()
+    return told
+
+
+def read_header(source: IO[bytes]) -> tuple[Header, bytes]:
+    """Read the head of a backup, and give its octets too; raises ``IntegrityError``."""
+    magic = source.read(len(MAGIC))
+    line = source.readline(MAX_HEADER)
+    try:
+        if magic == MAGIC and line.endswith(b"\n"):
+            return msgspec.json.decode(line, type=Header), magic + line
+    except msgspec.DecodeError as error:
+        message = "the head of the backup is damaged"
+        raise IntegrityError(message) from error
+    message = "this is no backup of a hospital or a metadata service, or one of a newer format"
+    raise IntegrityError(message)
+
+
+def restore(source: Path, zone: str, arriving: Path, private: PrivateKey) -> Header:
+    """Unseal a backup of a zone into a new directory, mode 0700; whole, or the directory is not there.
+
+    Raises ``ConfigurationError``, ``WrongKeyError`` for another key, ``IntegrityError`` for a damaged backup and
+    ``OutOfSpaceError``.
+    """
+    try:
+        with source.open("rb") as file:
+            header, head = read_header(file)
+            if header.zone != zone:
+                message = f"{source} is a backup of a {header.zone}, not of a {zone}"
+                raise ConfigurationError(message)
+            secret = header.key.unwrap(private)
+            arriving.mkdir(mode=0o700, parents=True)
+            _unpack(_Unsealing(file, Cobblestone256Decryptor(secret, hashlib.sha256(head).digest())), arriving)
+    except InvalidTag as error:
+        message = f"{source} is damaged or was cut: nothing of it is restored"
+        raise IntegrityError(message) from error
+    except OSError as error:
+        raise failure(source, error) from error
+    return header
+
+
+@contextlib.contextmanager
+def copying(environment: lmdb.Environment, what: str) -> Iterator[IO[bytes]]:
+    """Give a compact copy of an LMDB as it is now, as a stream; raises ``StoreError`` at the end if it is not whole.
+
+    LMDB writes into a pipe, from a thread, in a transaction of its own: whoever writes goes on meanwhile. The
+    environment is closed at the end.
+    """
+    read_end, write_end = os.pipe()
+    failures: list[lmdb.Error] = []
+
+    def copy() -> None:
+        try:
+            environment.copyfd(write_end, compact=True)
+        except lmdb.Error as error:
+            failures.append(error)
+        finally:
+            os.close(write_end)
+
+    thread = threading.Thread(target=copy, name=f"copy of the {what}")
+    thread.start()
+    try:
+        with os.fdopen(read_end, "rb", buffering=0) as stream:
+            yield stream
+    finally:
+        thread.join()
+        environment.close()
+    if failures:
+        message = f"the {what} cannot be copied ({type(failures[0]).__name__}): see to its disk"
+        raise StoreError(message) from failures[0]
+
+
+@contextlib.contextmanager
+def appearing(path: Path, *, may_replace: bool = False) -> Iterator[IO[bytes]]:
+    """Write a file, mode 0600, that has its name only once it is whole and durable."""
+    if path.exists() and not may_replace:
+        message = f"{path} is there already: choose another name"
+        raise ConfigurationError(message)
+    draft = path.with_name(path.name + ".part")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise failure(path, error) from error
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def failure(path: Path, error: OSError) -> OutOfSpaceError | ConfigurationError:
+    """Give our name for what went wrong with a file."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return OutOfSpaceError(f"there is no room for {path}")
+    return ConfigurationError(f"{path}: {error.strerror}")
+
+
+def _add(tar: tarfile.TarFile, part: Part) -> None:
+    """Add a part, piece by piece: nobody knows how long a copy that is being made will be."""
+    is_first = True
+    with part.open() as stream:
+        while piece := _read(stream):
+            _add_piece(tar, part.name, piece)
+            is_first = False
+    if is_first:
+        _add_piece(tar, part.name, b"")
+
+
+def _read(stream: IO[bytes]) -> bytes:
+    pieces, left = [], _PIECE
+    while left and (piece := stream.read(left)):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
+
+
+def _add_piece(tar: tarfile.TarFile, name: str, piece: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(piece), 0o600
+    tar.addfile(member, io.BytesIO(piece))
+
+
+def _unpack(stream: _Unsealing, directory: Path) -> None:
+    written: set[Path] = set()
+    try:
+        with tarfile.open(fileobj=stream, mode="r|") as tar:  # type: ignore[call-overload] # it reads only
+            for member in tar:
+                written.add(_take(tar, member, directory))
+    except tarfile.TarError as error:
+        message = "what the backup holds is none of ours"
+        raise IntegrityError(message) from error
+    stream.finish()
+    for path in written:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, directory: Path) -> Path:
+    name = PurePosixPath(member.name)
+    content = tar.extractfile(member)
+    if content is None or name.is_absolute() or ".." in name.parts:
+        message = f"the backup holds {member.name!r}, which is none of ours"
+        raise IntegrityError(message)
+    path = directory / name
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "ab") as file:
+        file.write(content.read())
+    return path
+
+
+class _Sealing:
+    """Seals what is written to it."""
+
+    def __init__(self, file: IO[bytes], encryptor: Cobblestone256Encryptor) -> None:
+        self._file = file
+        self._encryptor = encryptor
+
+    def write(self, octets: bytes) -> int:
+        self._file.write(self._encryptor.update(octets))
+        return len(octets)
+
+    def finish(self) -> None:
+        self._file.write(self._encryptor.finalize())
+
+
+class _Unsealing:
+    """Unseals what is read from it."""
+
+    def __init__(self, file: IO[bytes], decryptor: Cobblestone256Decryptor) -> None:
+        self._file = file
+        self._decryptor = decryptor
+        self._left = bytearray()
+        self._is_over = False
+
+    def read(self, count: int) -> bytes:
+        while len(self._left) < count and not self._is_over:
+            piece = self._file.read(_PIECE)
+            self._left += self._decryptor.update(piece) if piece else self._decryptor.finalize()
+            self._is_over = not piece
+        taken = bytes(self._left[:count])
+        del self._left[:count]
+        return taken
+
+    def finish(self) -> None:
+        """Read to the end, which alone says that nothing was cut."""
+        while self.read(_PIECE):
+            pass
