@@ -56,6 +56,8 @@ class OpenFile:
         """Whether the hospital was asked for it, and has that on record, for one open that has not been counted."""
         self.arriving: tuple[Ciphertext, Seal] | None = None
         """What the fetch that goes on brings."""
+        self.begun = trio.Event()
+        """Set when something has begun to arrive."""
         self.fetching: trio.Event | None = None
         """Set when the fetch has ended; None where there was none."""
         self.repairing = trio.Lock()

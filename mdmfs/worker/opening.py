@@ -47,6 +47,8 @@ AT_ONCE: Final = 2**20
 than to hand them over."""
 AHEAD: Final = 8
 """So many files before the last one of a burst whose shares are held, the next ones are asked for."""
+SOON: Final = 0.25
+"""Seconds in which what is fetched ahead begins to arrive, unless the PACS is slow."""
 PAGE: Final = mmap.PAGESIZE
 MAX_STORIES: Final = 10_000
 PATIENCE_WITH_KEYSTORES: Final = 120.0
@@ -426,7 +428,7 @@ class Opener:
 
     async def _bring(self, file: OpenFile, siblings: Sequence[Guid]) -> None:
         """Bring one file to its readers: from the cache, or else its header, or else all of it."""
-        if file.fetching is None and file.guid not in self._cache and await self._bring_header(file, siblings):
+        if file.guid not in self._cache and not await _is_arriving(file) and await self._bring_header(file, siblings):
             return
         await self._bring_body(file, siblings, self._push_first)
         self._note(file, "pushed to the kernel")
@@ -441,7 +443,7 @@ class Opener:
         try:
             file.is_asked_for = self._headers.held(file.guid) is None
             header = await self._headers.find(file.guid, siblings)
-            if header is None or file.fetching is not None:
+            if header is None or file.arriving is not None:
                 return False
             unsealer = await self._keys.unlock(headers.lock_of(file.guid, header), siblings)
             beginning = headers.unseal(unsealer, header, file.size)
@@ -512,6 +514,7 @@ class Opener:
         """Unlock an object as soon as its header is here, if somebody has opened it."""
         self._note(file, "decided, recalled and begun to arrive")
         file.arriving = ciphertext, seal
+        file.begun.set()
         if file.is_wanted:
             self._nursery.start_soon(self._guard, file, self._unlock, file, ciphertext, seal, ())
 
@@ -575,6 +578,14 @@ class Opener:
                 incident = secrets.token_hex(4)
                 log.exception("background work failed unexpectedly", guid=str(file.guid), incident=incident)
                 await self._fail(file, MdmfsError(f"{file.guid} cannot be read, see incident {incident} in the log"))
+
+
+async def _is_arriving(file: OpenFile) -> bool:
+    """Ask whether the body comes, of what is fetched ahead; where it does not come soon, its header may."""
+    if file.fetching is not None:
+        with trio.move_on_after(SOON):
+            await file.begun.wait()
+    return file.arriving is not None
 
 
 def _guids(nodes: Sequence[Node]) -> list[Guid]:

@@ -161,7 +161,7 @@ async def serve_mount(  # noqa: PLR0913 the parts that a mount is made of
             log.info("mounted", mountpoint=str(mountpoint), root=str(root))
             task_status.started()
             try:
-                await serve()
+                await serve(kernel)
             finally:
                 await serving.tell_last()
             nursery.cancel_scope.cancel()
@@ -196,7 +196,7 @@ async def serve_for_all(  # noqa: PLR0913 the parts that a mount is made of
             ):
                 log.info("mounted for all users", mountpoint=str(mountpoint), root=str(root))
                 task_status.started()
-                await serve()
+                await serve(kernel)
                 nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):

@@ -57,6 +57,11 @@ class Ours:
         self._mountpoint = mountpoint
         self._process = process
 
+    @property
+    def pid(self) -> int:
+        """The process that serves it, and has the twin hospital in it."""
+        return self._process.pid
+
     def mount(self) -> None:
         """See ``MountOfBytes``."""
         self._tell("mount")

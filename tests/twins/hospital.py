@@ -33,7 +33,7 @@ from mdmfs.wire.messages import (
     Totals,
 )
 from mdmfs.worker.hospital import Beginning
-from tests.twins.keystores import HOSPITAL, TwinKeystore, principal, random_guid, shares_of
+from tests.twins.keystores import HOSPITAL, TwinKeystore, principal, shares_of
 from tests.twins.octets import octets
 
 KEYSTORES = ("k1", "k2", "k3")
@@ -122,7 +122,9 @@ class TwinBundle:
 class TwinHospital:
     """``mdmfs.worker.hospital.Hospital`` in memory, with three keystores beside it."""
 
-    def __init__(self) -> None:
+    def __init__(self, random: Callable[[int], bytes] = secrets.token_bytes) -> None:
+        """``random`` makes GUIDs and keys: one that is begun anew makes the same ones again."""
+        self._random = random
         self.root = TwinDirectory(1)
         self.files: dict[Guid, TwinFile] = {}
         self.keystores = {name: TwinKeystore() for name in KEYSTORES}
@@ -172,7 +174,7 @@ class TwinHospital:
         """Register a file, with the directories above it, and tell the feed."""
         path = Lfn.parse(lfn)
         directory = self.make_directory(path.parent)
-        file = TwinFile(random_guid(), next(self._inodes), plaintext, secrets.token_bytes(32))
+        file = TwinFile(Guid.from_random(self._random(16)), next(self._inodes), plaintext, self._random(32))
         directory.entries[path.name] = file
         self.files[file.guid] = file
         self.note([directory.inode], [])

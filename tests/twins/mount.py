@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ class Stage:
     """The twins behind a mount, and the commands that a test gives them."""
 
     def __init__(self, scene: dict[str, object]) -> None:
-        self.hospital = TwinHospital()
+        self.hospital = TwinHospital(random.Random(0).randbytes)  # noqa: S311 the same files after a restart
         self.metadata: dict[str, FilledMetadata] = {}
         self.hospital.lease = float(str(scene.get("lease", 3600.0)))
         folders = scene["folders"]
@@ -89,6 +90,10 @@ class Stage:
     def on_pause(self, seconds: str) -> None:
         """Take so long for each piece."""
         self.hospital.pause = float(seconds)
+
+    def on_headers(self, are_given: str) -> None:
+        """Give headers by themselves, or no longer."""
+        self.hospital.has_headers = are_given == "yes"
 
     def on_stop_after(self, count: str) -> None:
         """Send no more than so many bytes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import struct
 import threading
 from collections.abc import Iterator
@@ -59,6 +60,12 @@ class KernelCaches:
                 self._forget_names, directory, names[begin : begin + NAMES_AT_ONCE], limiter=_forgetting
             )
         await trio.to_thread.run_sync(self._forget_attributes, directory, limiter=_forgetting)
+
+    def is_gone(self) -> bool:
+        """Ask whether the kernel has unmounted: nobody waits for an answer any more."""
+        device = select.poll()
+        device.register(self._descriptor(), 0)
+        return any(events & (select.POLLERR | select.POLLNVAL) for _, events in device.poll(0))
 
     def _descriptor(self) -> int:
         """Find the device that this process serves its mount over."""

@@ -29,6 +29,8 @@ MAX_BACKGROUND: Final = 512
 """Waiting READs that the kernel hands to us at once; libfuse's 12 would let a slow PACS delay everyone's reads."""
 MAX_TASKS: Final = 1200
 """More than waiting opens and READs together, so that ``ls`` always finds a free one."""
+LOOK_SECONDS: Final = 0.5
+"""Between two looks whether the mount is still there."""
 READ_AHEAD_KIB: Final = 1024
 """One READ of a megabyte in place of eight: twice the throughput of a file that is read in order."""
 _DEVICES: Final = Path("/sys/class/bdi")
@@ -76,9 +78,18 @@ def mounted(
         pyfuse3.close(unmount=False)
 
 
-async def serve() -> None:
-    """Answer the kernel until it is unmounted."""
-    await pyfuse3.main(max_tasks=MAX_TASKS)
+async def serve(kernel: KernelCaches) -> None:
+    """Answer the kernel until it is unmounted; what is still waited for then, nobody waits for any more."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_end_when_gone, kernel, nursery.cancel_scope)
+        await pyfuse3.main(max_tasks=MAX_TASKS)
+        nursery.cancel_scope.cancel()
+
+
+async def _end_when_gone(kernel: KernelCaches, scope: trio.CancelScope) -> None:
+    while not kernel.is_gone():  # noqa: ASYNC110 the kernel sets no event
+        await trio.sleep(LOOK_SECONDS)
+    scope.cancel()
 
 
 async def raise_limits(operations: MdmfsOperations, mountpoint: Path) -> None:

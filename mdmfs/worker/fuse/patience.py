@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import re
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,9 @@ from mdmfs.model.errors import InterruptedCallError
 
 POLL_SECONDS: Final = 0.1
 _SIGKILL: Final = 0x100
-_PENDING: Final = re.compile(r"^(?:SigPnd|ShdPnd):\s*([0-9a-f]+)$", re.MULTILINE)
+_PENDING: Final = (b"SigPnd:\t", b"ShdPnd:\t")
+_DIGITS: Final = 16
+_STATUS_SIZE: Final = 8192
 
 
 class SignalWatch:
@@ -49,9 +51,25 @@ class SignalWatch:
                     scope.cancel()
 
     def _is_killed(self, pid: int) -> bool:
+        # hundreds may wait, and this is done for each of them ten times a second: no file object, no pattern
         try:
-            status = (self._proc / str(pid) / "status").read_text()
+            descriptor = os.open(f"{self._proc}/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             # gone altogether, or in another PID namespace: then its deadline ends the wait
             return False
-        return any(int(bits, 16) & _SIGKILL for bits in _PENDING.findall(status))
+        try:
+            status = os.read(descriptor, _STATUS_SIZE)
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        return any(_pending(status, name) & _SIGKILL for name in _PENDING)
+
+
+def _pending(status: bytes, name: bytes) -> int:
+    """Read a set of pending signals, which proc(5) writes as 16 hexadecimal digits; empty where it does not."""
+    begin = status.find(name) + len(name)
+    try:
+        return int(status[begin : begin + _DIGITS], 16) if begin >= len(name) else 0
+    except ValueError:
+        return 0

@@ -129,6 +129,24 @@ async def test_siblings_headers_come_in_one_question(site: Site) -> None:
     assert site.hospital.fetches == 0
 
 
+async def test_a_slow_pacs_does_not_hold_up_the_header_of_what_is_fetched_ahead(
+    site: Site, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It opens by its header though its body is under way, and a read beyond waits for that, and asks for no other."""
+    autojump_clock.autojump_threshold = THREAD_SECONDS
+    site.hospital.recall_seconds = 10.0
+    node, begun = site.nodes()[0], trio.current_time()
+    nursery.start_soon(site.opener.prefetch, [node])
+    await trio.testing.wait_all_tasks_blocked()
+    opened = await site.opener.open(node)
+    assert trio.current_time() < begun + 5
+    assert await site.opener.read(opened, 0, 100) == site.file(0).plaintext[:100]
+    assert await site.opener.read(opened, 200_000, 100) == site.file(0).plaintext[200_000:200_100]
+    assert trio.current_time() >= begun + 10
+    assert site.hospital.fetches == 1
+    site.opener.close(opened)
+
+
 async def test_a_prefetch_of_a_file_that_is_open_by_its_header_serves_its_reader(site: Site) -> None:
     """He need not ask for it again."""
     node = site.nodes()[0]

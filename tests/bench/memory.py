@@ -1,0 +1,63 @@
+"""Resident memory of a mount with five hundred handles that are read in order and five hundred that are read at random.
+
+The ratio is what it grew by, in MiB, beside 256.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import tempfile
+import time
+from pathlib import Path
+
+from tests.bench._frame import Bench, Measured
+from tests.bench._mounts import Ours, our_mount
+
+HANDLES = 500
+FILES = 50
+FILE = 8 * 2**20
+FOLDER = ("long", FILES, FILE)
+PIECE = 128 * 2**10
+ROUNDS = 40
+BAR_MIB = 256.0
+
+
+def measure() -> Measured:
+    """Read by turns from all handles, a piece from each; what the kernel has is dropped each round."""
+    chance, peak = random.Random(7), 0.0  # noqa: S311 no secret
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name, our_mount(Path(name), [FOLDER]) as ours:
+        ours.mount()
+        paths = sorted((ours.root / FOLDER[0]).iterdir())
+        before, begun, count = _resident_mib(ours), time.perf_counter(), 0
+        with contextlib.ExitStack() as stack:
+            handles = []
+            for number in range(2 * HANDLES):
+                descriptor = os.open(paths[number % FILES], os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+                if number >= HANDLES:
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+                handles.append(descriptor)
+            for turn in range(ROUNDS):
+                for number, descriptor in enumerate(handles):
+                    offset = turn * PIECE if number < HANDLES else chance.randrange(FILE - PIECE)
+                    count += len(os.pread(descriptor, PIECE, offset))
+                for descriptor in handles[:FILES]:
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                peak = max(peak, _resident_mib(ours))
+        seconds = time.perf_counter() - begun
+        ours.unmount()
+    rows = [
+        ("after mounting", f"{before:.0f}", ""),
+        (f"{2 * HANDLES} handles, peak", f"{peak:.0f}", f"{count / seconds / 1e6:.0f} MB/s"),
+    ]
+    return Measured(("", "MiB", ""), rows, peak - before)
+
+
+def _resident_mib(ours: Ours) -> float:
+    pages = int(Path(f"/proc/{ours.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+BENCH = Bench(measure, BAR_MIB, at_most=True)

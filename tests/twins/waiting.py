@@ -1,0 +1,30 @@
+"""Readers that wait: started as processes, and seen to be in a system call before anything is done to them."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+from typing import Final
+
+OPEN: Final = "open"
+READ: Final = "read"
+SECONDS: Final = 15.0
+_NUMBERS: Final = {OPEN: {"257", "2", "56"}, READ: {"0", "63", "17"}}
+"""Of openat, open, read and pread64 on x86-64 and arm64 (/proc/PID/syscall, proc(5))."""
+
+
+def start_reader(path: Path) -> subprocess.Popen[bytes]:
+    """Start a program that reads a file whole."""
+    return subprocess.Popen(["cat", str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def wait_until_in(pid: int, call: str, seen: int = 3) -> None:
+    """Wait until a process has been in this system call at several looks in a row."""
+    deadline, in_a_row = time.monotonic() + SECONDS, 0
+    while in_a_row < seen:
+        found = Path(f"/proc/{pid}/syscall").read_text().split()
+        is_cat = Path(f"/proc/{pid}/comm").read_text().strip() == "cat"
+        in_a_row = in_a_row + 1 if found[0] in _NUMBERS[call] and is_cat else 0
+        assert time.monotonic() < deadline, f"process {pid} is not in {call} but in call {found[0]}"
+        time.sleep(0.02)
