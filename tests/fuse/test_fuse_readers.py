@@ -6,7 +6,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,6 +14,9 @@ from tests.fuse.test_fuse_mount import (
     BIG_SIZE,
     COUNT,
     EDGE_FOLDER,
+    FOLDER,
+    SECONDS,
+    SIZE,
     Mount,
     mounted,
     plaintext,
@@ -23,43 +25,45 @@ from tests.twins.random_reader import read_at_random
 from tests.twins.waiting import OPEN, READ, start_reader, wait_until_in
 
 STEPS = 400
+NEVER_READ = "/grid/medical/amc/wait"
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Mount]:
-    """Mount for one test."""
-    with mounted(tmp_path) as mount:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
+    """One mount for all of them; it ends in order, whoever waited."""
+    files = [[FOLDER, COUNT, SIZE], [BIG_FOLDER, 1, BIG_SIZE], [EDGE_FOLDER, 1, 32 * 1024], [NEVER_READ, 5, BIG_SIZE]]
+    with mounted(tmp_path_factory.mktemp("readers"), folders=files) as mount:
         yield mount
 
 
-def test_whatever_way_a_program_reads_it_gets_the_same_bytes(own: Mount) -> None:
+def test_whatever_way_a_program_reads_it_gets_the_same_bytes(shared: Mount) -> None:
     """Pread, readv, mmap, O_DIRECT, sendfile and splice in random order, pages forgotten in between."""
-    files = [(own.file(number), plaintext(number)) for number in range(1, COUNT + 1)]
-    files.append((own.file(1, BIG_FOLDER), plaintext(1, BIG_FOLDER, BIG_SIZE)))
-    files.append((own.file(1, EDGE_FOLDER), plaintext(1, EDGE_FOLDER, 32 * 1024)))
+    files = [(shared.file(number), plaintext(number)) for number in range(1, COUNT + 1)]
+    files.append((shared.file(1, BIG_FOLDER), plaintext(1, BIG_FOLDER, BIG_SIZE)))
+    files.append((shared.file(1, EDGE_FOLDER), plaintext(1, EDGE_FOLDER, 32 * 1024)))
     read_at_random(files, 1, STEPS)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize("call", [OPEN, READ])
-def test_a_fatal_signal_frees_a_reader_who_waits(own: Mount, call: str, number: signal.Signals) -> None:
-    """In open and in read, though what he waits for never comes; `./run bench interrupts` measures how soon."""
-    own.tell("slow 60" if call == OPEN else "stop_after 3000000")
-    reader = start_reader(own.file(1, BIG_FOLDER))
-    wait_until_in(reader.pid, call)
-    reader.send_signal(number)
-    assert reader.wait(3) == -number
-
-
-def test_a_signal_that_is_ignored_cancels_nothing(own: Mount) -> None:
+def test_a_signal_that_is_ignored_cancels_nothing(shared: Mount) -> None:
     """Neither one that the reader ignores nor one that nobody needs to handle: he gets his bytes."""
-    own.tell("slow 1.5")
-    reader = subprocess.Popen(
-        ["sh", "-c", f"trap '' INT; exec cat {own.file(1)}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    shared.tell("slow 1.5")
+    command = f"trap '' INT; exec cat {shared.file(5, NEVER_READ)}"
+    reader = subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_until_in(reader.pid, OPEN)
     for number in (signal.SIGINT, signal.SIGWINCH, signal.SIGCHLD):
         reader.send_signal(number)
         time.sleep(0.2)
-    out, err = reader.communicate(timeout=10)
-    assert (out, err, reader.returncode) == (plaintext(1), b"", 0)
+    out, err = reader.communicate(timeout=SECONDS)
+    assert (out, err, reader.returncode) == (plaintext(5, NEVER_READ, BIG_SIZE), b"", 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("call", [OPEN, READ])
+def test_a_fatal_signal_frees_a_reader_who_waits(shared: Mount, call: str, number: signal.Signals) -> None:
+    """In open and in read, though what he waits for never comes; `./run bench interrupts` measures how soon."""
+    shared.tell("slow 60" if call == OPEN else "slow 0")
+    shared.tell("stop_after 3000000")
+    reader = start_reader(shared.file(1 + 2 * (call == READ) + (number == signal.SIGKILL), NEVER_READ))
+    wait_until_in(reader.pid, call)
+    reader.send_signal(number)
+    assert reader.wait(SECONDS) == -number
