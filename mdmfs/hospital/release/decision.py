@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from mdmfs.access.acl import Acl
@@ -68,7 +69,12 @@ class Denial(NamedTuple):
 def decide(principal: Principal, guids: Sequence[Guid], hospital: Hospital) -> list[Standing | Denial]:
     """Decide by ACLs, projects, patients and rules, about all files as they are at one moment."""
     version, now = hospital.store.version(), hospital.clock()
-    return hospital.store.read(lambda tx: [_decide_one(tx, principal, guid, hospital, version, now) for guid in guids])
+
+    def read(tx: Transaction) -> list[Standing | Denial]:
+        acl = functools.cache(functools.partial(acl_of, tx))  # siblings share most of theirs
+        return [_decide_one(tx, principal, guid, hospital, version, now=now, acl=acl) for guid in guids]
+
+    return hospital.store.read(read)
 
 
 def holds_still(standing: Standing, hospital: Hospital) -> bool:
@@ -77,20 +83,27 @@ def holds_still(standing: Standing, hospital: Hospital) -> bool:
     return now < standing.until and not standing.project.is_over(now) and standing.version == hospital.store.version()
 
 
-def _decide_one(
-    tx: Transaction, principal: Principal, guid: Guid, hospital: Hospital, version: int, now: float
+def _decide_one(  # noqa: PLR0913 one view of the store, and who asks for what
+    tx: Transaction,
+    principal: Principal,
+    guid: Guid,
+    hospital: Hospital,
+    version: int,
+    *,
+    now: float,
+    acl: Callable[[bytes], Acl | None],
 ) -> Standing | Denial:
     file = tx.catalogue.file(guid)
     if file is None or file.state not in _OPENABLE:
         return Denial("", NoSuchFileError(_no_such_file(guid)))
-    aliases = [[acl_of(tx, acl_id) for acl_id in chain] for chain in tx.catalogue.aliases_of(guid)]
+    aliases = [[acl(acl_id) for acl_id in chain] for chain in tx.catalogue.aliases_of(guid)]
     granted = grant(principal, guid, aliases, now)
     if not isinstance(granted, Granted):
         return Denial(granted.value, _refused(guid, granted))
     source = _source_of(tx, file, hospital, version)
     if isinstance(source, Bar):
         return Denial(source.value, _barred(guid, source))
-    entries = [entry for chain in aliases for acl in chain if acl is not None for entry in acl.entries]
+    entries = [entry for chain in aliases for found in chain if found is not None for entry in found.entries]
     ends = [entry.not_after for entry in entries if entry.not_after is not None]
     until = min([principal.not_after, *ends])
     is_lost = tx.losses.get(guid) is not None
