@@ -259,7 +259,7 @@ def test_ages_above_89_are_one_age(age: bytes, written_age: str) -> None:
 def test_descriptions_keep_reviewed_words_only() -> None:
     """Sequence and region stay, names and numbers of people go, even names that are words of the list."""
     file = with_elements(
-        encode(head(0x0008103E, b"LO"), b"t1_mprage sag 1.5mm Muller, White 12345 for Long"),
+        encode(head(0x0008103E, b"LO"), b"t1_mprage sag 1.5mm Muller, White 12345 for Long mueller7"),
         encode(head(0x00100010, b"PN"), b"White^Walter"),
         encode(head(0x00080090, b"PN"), b"Long^T"),
         encode(head(0x00181210, b"SH"), b"B30f"),

@@ -64,6 +64,13 @@ def test_numbers_without_a_vr_stay(numbers: tuple[float, ...]) -> None:
     assert encode(head(PHASE_BANDWIDTH, b"FD"), value) in deidentified(private)
 
 
+def test_text_with_a_vr_under_a_safe_private_tag_goes() -> None:
+    """What is safe of a creator are its numbers; another version of its software may have meant a text."""
+    out = deidentified(with_elements(CREATOR, encode(head(PHASE_BANDWIDTH, b"LO"), b"Jane Doe")))
+    assert b"Jane" not in out
+    assert b"SIEMENS MR HEADER" not in out
+
+
 def test_of_integers_without_a_vr_a_single_one_stays() -> None:
     """Two letters fit into 16 bits, three into what is kept of 32; lists of them would spell a name."""
     assert may_be_numbers(b"Jo", b"US")
