@@ -149,7 +149,8 @@ def _check_overlays(header: IdentifiedHeader) -> None:
 def _is_head(header: IdentifiedHeader) -> bool:
     if header.value(_RECOGNIZABLE) == b"YES":
         return True
-    regions = list(_regions(header.elements, header.whole))
+    named = header.by_tag.get(_BODY_PART)
+    regions = list(_regions([*([named] if named else []), *header.sequences], header.whole))
     return not regions or not _FACELESS.issuperset(regions)
 
 

@@ -94,6 +94,8 @@ class Deidentification:
         """Of the output."""
         self.sop_instance: Final = self._walk.pseudonymous_uid(header.sop_instance.encode()).decode()
         """SOP Instance UID of the output."""
+        self.marks: Final = marks(policy, is_head=is_head, is_blanked=self._is_blanked)
+        """The elements that the engine writes of its own, each with its tag; the same for everybody under a policy."""
         self.is_head: Final = is_head
         """Whether the pixels may show a face: (0028,0302) is YES."""
         self.study_date = ""
@@ -151,7 +153,7 @@ class Deidentification:
         tags = list(self._header.by_tag)
         if _STUDY_DATE in tags:
             self.study_date = out[tags.index(_STUDY_DATE)][SHORT_HEAD:].decode()
-        written = [*marks(self.policy, is_head=self.is_head, is_blanked=self._is_blanked)]
+        written = [*self.marks]
         if self.is_decoded:
             written += native_form(self._header)
         for tag, mark in sorted(written, reverse=True):

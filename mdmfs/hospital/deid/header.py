@@ -63,6 +63,8 @@ class IdentifiedHeader:
         self.elements: Final[Elements] = scanner.elements
         for place in scanner.nesting:
             self.elements[place] = read_sequence(self.elements[place], octets, source.read_head)
+        self.sequences: Final[Elements] = [self.elements[place] for place in scanner.nesting]
+        """Those that have items, or could."""
         self.by_tag: Final[dict[int, Element]] = {element[0]: element for element in self.elements}
         """The elements of the top level, in their order."""
         self.codec: Final = codec_of(self.value(CHARACTER_SET_TAG))

@@ -40,14 +40,17 @@ def read_file_meta(start: Buffer) -> FileMeta:
     position = PREAMBLE_SIZE + len(MAGIC)
     if octets[PREAMBLE_SIZE:position] != MAGIC:
         raise RefusedError(Reason.MALFORMED)
-    values: dict[int, str] = {}
+    values: dict[int, bytes] = {}
     while octets[position : position + 2] == _GROUP.to_bytes(2, "little"):
         head = read_explicit_head(octets, position, len(octets))
         if head is None or head[2] == UNDEFINED or head[3] + head[2] > len(octets):
             raise RefusedError(Reason.TRUNCATED)
         tag, _, length, value = head
         position = value + length
-        values[tag] = octets[value:position].strip(b" \0").decode("latin_1")
+        values[tag] = octets[value:position]
     if _TRANSFER_SYNTAX not in values:
         raise RefusedError(Reason.TRANSFER_SYNTAX, _TRANSFER_SYNTAX)
-    return FileMeta(values[_TRANSFER_SYNTAX], values.get(_SOP_CLASS, ""), values.get(_SOP_INSTANCE, ""), position)
+    syntax, sop_class, sop_instance = (
+        values.get(tag, b"").strip(b" \0").decode("latin_1") for tag in (_TRANSFER_SYNTAX, _SOP_CLASS, _SOP_INSTANCE)
+    )
+    return FileMeta(syntax, sop_class, sop_instance, position)

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from mdmfs.hospital.deid.deidentify import Deidentification, DeidentifiedPiece, Part
 from mdmfs.hospital.deid.elements import LONG_VRS
 from mdmfs.hospital.deid.header import Buffer
-from mdmfs.hospital.deid.marks import METHOD, PREAMBLE
+from mdmfs.hospital.deid.marks import METHOD, METHOD_CODES, PREAMBLE
 from mdmfs.hospital.deid.refusal import NO_TAG, Reason, RefusedError
 from mdmfs.hospital.deid.tokens import ORDINARY, description_tokens, identity_tokens, tokens
 from mdmfs.hospital.deid.walk import TEXT_VRS, Trace
@@ -20,6 +20,7 @@ from mdmfs.hospital.deid.walk import TEXT_VRS, Trace
 MIN_NUMBER_DIGITS: Final = 7
 """A number in a numeric element is as long as this before it counts as somebody's record number."""
 
+_ENGINES_OWN: Final = frozenset({METHOD, METHOD_CODES})
 _HEAD: Final = struct.Struct("<HH2sH").unpack_from
 _LENGTH: Final = struct.Struct("<I").unpack_from
 _DELIMITER_GROUP: Final = 0xFFFE
@@ -68,9 +69,8 @@ class ResidueGate:
 
     def _refuse_residue(self, piece: DeidentifiedPiece) -> Publishable:
         if piece.part is Part.HEAD:
-            self._search(
-                bytes(piece.octets), len(PREAMBLE), len(piece.octets) - self._deidentification.pixel_head_length
-            )
+            stop = len(piece.octets) - self._deidentification.pixel_head_length
+            self._search(*self._without_marks(bytes(piece.octets), len(PREAMBLE), stop))
         elif piece.part is Part.REST:
             self._search(bytes(piece.octets), 0, len(piece.octets))
         return Publishable(piece.octets)
@@ -81,6 +81,14 @@ class ResidueGate:
         if not suspects.is_clean(elements):
             tags = (element[0] for element in elements if not suspects.is_clean([element]))
             raise RefusedError(Reason.RESIDUE, next(tags, NO_TAG))
+
+    def _without_marks(self, octets: bytes, start: int, stop: int) -> tuple[bytes, int, int]:
+        """Leave out what the engine wrote of its own, where it stands byte for byte: it tells of the policy alone."""
+        for tag, mark in self._deidentification.marks:
+            if tag in _ENGINES_OWN:
+                left = octets.replace(mark, b"", 1)
+                octets, stop = left, stop - (len(octets) - len(left))
+        return octets, start, stop
 
 
 class _Suspects:
@@ -132,9 +140,7 @@ def _searchable(octets: bytes, position: int, stop: int) -> list[_Found]:
         if vr == b"SQ":
             continue
         if vr in _SEARCHED:
-            tag = group << 16 | number
-            if tag != METHOD:
-                found.append((tag, vr, octets[position : position + length]))
+            found.append((group << 16 | number, vr, octets[position : position + length]))
         position += length
     if position != stop:
         raise RefusedError(Reason.MALFORMED)
