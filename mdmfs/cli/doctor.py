@@ -16,6 +16,8 @@ from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.doctor import checks_of as of_hospital
 from mdmfs.keystore.configuration import KeystoreConfiguration
 from mdmfs.keystore.doctor import checks_of as of_keystore
+from mdmfs.metadata.configuration import MetadataConfiguration
+from mdmfs.metadata.doctor import checks_of as of_metadata
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.finding import Finding, Severity, worst
 from mdmfs.wire.diagnosis import Check, examine
@@ -32,8 +34,9 @@ KINDS: Final[dict[str, Checks]] = {
     "pacs": lambda path: of_hospital(HospitalConfiguration.read(path)),
     "keystore": lambda path: of_keystore(KeystoreConfiguration.read(path)),
     "trust": lambda path: of_mount(MountConfiguration.read(path)),
+    "metadata": lambda path: of_metadata(MetadataConfiguration.read(path)),
 }
-"""A key that only this kind of configuration has, and what is looked at then."""
+"""A key that only this kind of configuration has, or none before it, and what is looked at then."""
 
 
 @click.command()

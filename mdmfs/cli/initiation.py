@@ -116,6 +116,20 @@ def keystore(
 
 @init.command()
 @_OUTPUT
+@_option("--listen", "HOST:PORT to listen on", "0.0.0.0:8443")
+@_option("--database", "Path of its database, or postgresql://...", "/var/lib/mdmfs-metadata/metadata.sqlite")
+@_option("--hospital", "DN of the one hospital that writes here")
+@_IDENTITY
+def metadata(configuration: pathlib.Path, *, no_check: bool, **values: str) -> None:
+    """Write the configuration of a metadata service's daemon.
+
+    Example: mdmfs init metadata /etc/mdmfs/metadata/metadata.toml
+    """
+    _write(configuration, "metadata", values, [], no_check=no_check)
+
+
+@init.command()
+@_OUTPUT
 @_option("--address", "HOST:PORT of the hospital")
 @_option("--dn", "DN of the hospital's certificate")
 @_TRUST

@@ -40,7 +40,7 @@ inside mdmfs init keystore /etc/mdmfs/keystore/site.toml --no-check --name site 
 inside mdmfs init hospital /etc/mdmfs/hospital/hospital.toml --no-check --name amc --listen 127.0.0.1:8444 \
     --directory /var/lib/mdmfs-hospital --projects projects --certificate c.pem --key k.pem --trust ca --threshold 1 \
     --pacs main PACS@127.0.0.1:104 --keystore site 127.0.0.1:8443 /DC=org/CN=site
-inside systemd-analyze verify --man=no mdmfs-hospitald.service mdmfs-keystored@site.service grid-medical.automount
+inside systemd-analyze verify --man=no mdmfs-hospitald.service mdmfs-keystored@site.service mdmfs-metadatad.service grid-medical.automount
 
 say "a file, read by hand"
 inside bash -c 'mdmfs demo --state /root/site >/root/demo.log 2>&1 & echo $! >/root/demo.pid

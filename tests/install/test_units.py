@@ -10,7 +10,7 @@ import pytest
 
 UNITS = Path(__file__).parents[2] / "systemd"
 KINDS = sorted(path.name for path in UNITS.iterdir() if path.suffix in {".service", ".mount", ".automount"})
-DAEMONS = ["mdmfs-hospitald.service", "mdmfs-keystored@.service"]
+DAEMONS = ["mdmfs-hospitald.service", "mdmfs-keystored@.service", "mdmfs-metadatad.service"]
 OK = 20
 """``systemd-analyze security``: 2.0, the upper end of "OK", in tenths."""
 
