@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+from mdmfs.cli.examples import show_examples
 from mdmfs.cli.logs import log_to_standard_error
 from mdmfs.model.errors import MdmfsError
 from mdmfs.wire.outline import outline
@@ -63,6 +64,7 @@ class _Commands(click.Group):
             for command in vars(importlib.import_module(f"mdmfs.cli.{MODULES[cmd_name]}")).values():
                 if isinstance(command, click.Command) and command.name == cmd_name:
                     self.add_command(command)
+                    show_examples(command, cmd_name)
         return super().get_command(ctx, cmd_name)
 
 
