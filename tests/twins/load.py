@@ -19,7 +19,7 @@ from mdmfs.worker.staging import files_below
 
 LOOK_SECONDS = 0.1
 POLL_SECONDS = 10.0
-AT_THE_DOOR = 64
+AT_THE_DOOR = 32
 """Workers that shake hands at the same time: on one host a server bears no crowd of strangers."""
 
 
@@ -92,7 +92,7 @@ async def _arrive(
     async with door:
         try:
             async with open_plain_nursery() as both:  # at once, so that each has its connection
-                both.start_soon(hospital.changes, 0, 0.0)
+                both.start_soon(hospital.changes, 0, POLL_SECONDS)
                 both.start_soon(_ask, hospital, names, dice)
         except MdmfsError as error:
             load.failures[error.code] += 1
