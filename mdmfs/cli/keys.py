@@ -92,7 +92,7 @@ def resplit(configuration: pathlib.Path, selected: _Selected) -> None:
     """Split keys anew among the keystores that are configured now, after one was added, removed or replaced."""
     found = _run(configuration, KeyTask.RESPLIT, selected)
     click.echo(f"{found.changed} of {found.files_done} keys split anew; {found.waiting} messages are on their way")
-    sys.exit(1 if found.lost else 0)
+    sys.exit(1 if found.lost or found.silent else 0)
 
 
 @keys.command()

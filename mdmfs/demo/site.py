@@ -40,9 +40,9 @@ class Ports:
     metadata: int
 
     @classmethod
-    def free(cls) -> Ports:
+    def free(cls, keystores: int = KEYSTORES) -> Ports:
         """Find ports that are free now."""
-        with_sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(KEYSTORES + 4)]
+        with_sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(keystores + 4)]
         numbers = [opened.getsockname()[1] for opened in with_sockets]
         for opened in with_sockets:
             opened.close()
@@ -107,20 +107,23 @@ def mountpoint_of(state: pathlib.Path, user: str) -> pathlib.Path:
     return state / "grid" / ("medical" if user == READER else user)
 
 
-def make_site(state: pathlib.Path, *, pacs: str, inclusion: pathlib.Path | None, deadline: float) -> Site:
+def make_site(
+    state: pathlib.Path, *, pacs: str, inclusion: pathlib.Path | None, deadline: float, spare: int = 0
+) -> Site:
     """Make a new site in a folder of our own; what an earlier run left there goes, but for the PACS's images.
 
-    ``pacs`` is ``AET@HOST:PORT`` of a real one, or empty for ours. Raises ``ConfigurationError`` for a folder that no
-    demonstration made.
+    ``pacs`` is ``AET@HOST:PORT`` of a real one, or empty for ours. ``spare`` is how many keystores may be started
+    beyond those that hospital and mounts are told of. Raises ``ConfigurationError`` for a folder that no demonstration
+    made.
     """
     _clear(state)
-    site = Site(
-        state, Ports.free(), make_pki(state / "pki", keystores=KEYSTORES, now=dt.datetime.now(dt.UTC)), deadline
-    )
+    keystores = KEYSTORES + spare
+    pki = make_pki(state / "pki", keystores=keystores, now=dt.datetime.now(dt.UTC))
+    site = Site(state, Ports.free(keystores), pki, deadline)
     site.logs.mkdir()
     _write_hospital(site, pacs or f"{PACS_TITLE}@127.0.0.1:{site.ports.pacs}", inclusion)
     _write(site.metadata_file, _metadata_toml(site))
-    for number in range(1, KEYSTORES + 1):
+    for number in range(1, keystores + 1):
         _write(site.keystore_file(number), _keystore_toml(site, number))
     for user in site.pki.users:
         _write(site.mount_file(user), _mount_toml(site, user))
@@ -274,12 +277,14 @@ trust = "../pki/ca.pem"
 
 
 def _keystore_peers(site: Site) -> str:
-    return "".join(
-        f"""
+    return "".join(keystore_peer(site, number) for number in range(1, KEYSTORES + 1))
+
+
+def keystore_peer(site: Site, number: int, port: int = 0) -> str:
+    """Say in a configuration who a keystore is; another port than its own may lead to it."""
+    return f"""
 [[keystores]]
 name = "keystore-{number}"
-address = "127.0.0.1:{port}"
+address = "127.0.0.1:{port or site.ports.keystores[number - 1]}"
 dn = "{site.pki.dns[f"keystore-{number}"]}"
 """
-        for number, port in enumerate(site.ports.keystores, 1)
-    )

@@ -86,7 +86,7 @@ class Share:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Split:
+class Split:
     """What the shares of one split have in common."""
 
     guid: Guid
@@ -136,7 +136,7 @@ def combine(shares: Sequence[Share]) -> bytes:
         message = "no share was given"
         raise TooFewSharesError(message)
     guid, threshold = shares[0].guid, shares[0].threshold
-    if len({_split_of(share) for share in shares}) > 1:
+    if len({split_of(share) for share in shares}) > 1:
         message = f"the shares given for {guid} are of different splits and never combine"
         raise IntegrityError(message)
     if not _has_distinct_x(shares):
@@ -215,14 +215,15 @@ def _all_agree(secret: bytes, group: Sequence[Share]) -> bool:
 
 
 def _by_split(shares: Iterable[Share]) -> list[list[Share]]:
-    groups: dict[_Split, list[Share]] = {}
+    groups: dict[Split, list[Share]] = {}
     for share in dict.fromkeys(shares):
-        groups.setdefault(_split_of(share), []).append(share)
+        groups.setdefault(split_of(share), []).append(share)
     return list(groups.values())
 
 
-def _split_of(share: Share) -> _Split:
-    return _Split(share.guid, share.generation, share.split_id, share.threshold, share.total)
+def split_of(share: Share) -> Split:
+    """Say which split a share is of."""
+    return Split(share.guid, share.generation, share.split_id, share.threshold, share.total)
 
 
 def _has_distinct_x(shares: Sequence[Share]) -> bool:

@@ -18,7 +18,7 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.names import Guid
 from mdmfs.sealing.header import FileKey
-from mdmfs.sharing.shamir import Share, candidates, lying_shares
+from mdmfs.sharing.shamir import Share, Split, candidates, lying_shares, split_of
 from mdmfs.wire.messages import Outcome
 
 Verify = Callable[[FileKey], object]
@@ -43,6 +43,8 @@ class Answers:
         self._refusals: dict[str, MdmfsError] = {}
         """Decisions received, and they were no."""
         self._silent: set[str] = set()
+        self._empty: set[str] = set()
+        """Who holds no share."""
         self._liars: set[str] = set()
 
     @property
@@ -69,6 +71,7 @@ class Answers:
                 self._silent.add(keystore)
             case Outcome.UNKNOWN | Outcome.CONFLICT:
                 self._reasons[keystore] = "holds no share"
+                self._empty.add(keystore)
 
     def take_failure(self, keystore: str, error: MdmfsError) -> None:
         """Note why a keystore gave no answer."""
@@ -80,12 +83,30 @@ class Answers:
 
     def has(self, threshold: int) -> bool:
         """Ask whether that many shares of one split are there."""
-        return self._largest_split() >= threshold
+        return max(self._splits().values(), default=0) >= threshold
 
     def is_settled(self, threshold: int) -> bool:
-        """Ask whether no answer that may still come can change anything: too few can come, or none."""
+        """Ask whether no answer that may still come can change anything: too few can come, or none.
+
+        A split of which shares are here says itself how many it needs: a file may have been split anew meanwhile.
+        """
         waiting = len(self.waiting_for)
-        return not waiting or self._largest_split() + waiting < threshold
+        needed = [split.threshold - count for split, count in self._splits().items()]
+        return not waiting or waiting < min([threshold, *needed])
+
+    @property
+    def are_torn(self) -> bool:
+        """Ask whether shares of one split are here and others, or none, there.
+
+        So a file looks while its key is split anew, to who asked some keystores before they changed over and some
+        after: at every instant enough of them held shares of one split, and whoever asks again gets these.
+        """
+        splits = self._splits()
+        return len(splits) > 1 or bool(splits and self._empty)
+
+    def anew(self) -> Answers:
+        """Give what nobody has answered yet, about the same GUID."""
+        return Answers(self.guid, self._keystores, self._on_lie)
 
     def find_key(self, verify: Verify) -> FileKey | None:
         """Give the key that passes ``verify``, of shares of one split; the caller owns and closes it. None: not yet."""
@@ -147,9 +168,9 @@ class Answers:
         self._reasons[keystore] = reason
         self._on_lie(keystore, self.guid, reason)
 
-    def _largest_split(self) -> int:
-        sizes = Counter((share.generation, share.split_id, share.threshold, share.total) for share in self.shares)
-        return max(sizes.values(), default=0)
+    def _splits(self) -> Counter[Split]:
+        """Count the shares of each split."""
+        return Counter(split_of(share) for share in self.shares)
 
     def _refusal(self) -> MdmfsError:
         errors = list(self._refusals.values())

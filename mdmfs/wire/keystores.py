@@ -119,10 +119,8 @@ class Keystores:
     async def collecting(self, guids: Iterable[Guid], *, deadline: float) -> AsyncIterator[Gathering]:
         """Ask all keystores for the shares of these GUIDs in parallel; in the block what comes is gathered."""
         wanted = list(dict.fromkeys(guids))
-        gathering = Gathering([Answers(guid, self.names, self.note_lie) for guid in wanted], deadline)
-        for peer in self._peers.values():
-            for batch in _batches(wanted):
-                self._nursery.start_soon(_ask, peer, batch, gathering)
+        gathering = Gathering([Answers(guid, self.names, self.note_lie) for guid in wanted], deadline, self._ask)
+        self._ask(wanted, gathering)
         try:
             yield gathering
         finally:
@@ -137,6 +135,11 @@ class Keystores:
         async with self.collecting(guids, deadline=deadline) as gathering:
             await gathering.wait_for(enough)
             return gathering.answers
+
+    def _ask(self, wanted: Sequence[Guid], gathering: Gathering) -> None:
+        for peer in self._peers.values():
+            for batch in _batches(wanted):
+                self._nursery.start_soon(_ask, peer, batch, gathering)
 
     async def register(self, keystore: str, entries: Sequence[KeyEntry], *, deadline: float) -> list[Outcome]:
         """Deposit key entries at one keystore; safe to repeat. An error leaves open how many of them are kept."""
@@ -230,9 +233,12 @@ class Keystores:
 class Gathering:
     """The answers that have come so far, for the GUIDs of one batch."""
 
-    def __init__(self, answers: Iterable[Answers], deadline: float) -> None:
+    def __init__(
+        self, answers: Iterable[Answers], deadline: float, ask: Callable[[Sequence[Guid], Gathering], None]
+    ) -> None:
         self.answers: dict[Guid, Answers] = {answer.guid: answer for answer in answers}
         self.deadline = deadline
+        self._ask = ask
         self._changed = trio.Event()
         self._closed = trio.Event()
 
@@ -240,14 +246,20 @@ class Gathering:
         """Give the key of a GUID of the batch as soon as the shares that came make one which passes ``verify``.
 
         The caller owns and closes it. ``threshold`` is what the hospital says, for judging when waiting is in vain.
-        Raises, at the deadline at the latest, what ``Answers.failure`` says.
+        Where the answers are torn the keystores are asked once more. Raises, at the deadline at the latest, what
+        ``Answers.failure`` says.
         """
-        answers = self.answers[guid]
+        is_second = False
         while True:
+            answers = self.answers[guid]
             key = answers.find_key(verify)
             if key is not None:
                 return key
-            if answers.is_settled(threshold) or not await self._has_changed():
+            if answers.is_settled(threshold) and answers.are_torn and not is_second:
+                is_second = True
+                self.answers[guid] = answers.anew()
+                self._ask([guid], self)
+            elif answers.is_settled(threshold) or not await self._has_changed():
                 raise answers.failure(threshold)
 
     async def wait_for(self, enough: int) -> None:

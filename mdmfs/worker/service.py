@@ -114,6 +114,7 @@ class _Site:
             nursery,
             metadata=told.metadata,
             called=called,
+            file=Path(told.file),
         )
         nursery.start_soon(_close_at_end, peers)
         hospital = RemoteHospital(

@@ -1,10 +1,14 @@
-"""A TCP relay that can fall silent: connections stay, and nothing passes, as when a firewall drops every packet."""
+"""A TCP relay that can fall silent: connections stay, and nothing passes, as when a firewall drops every packet.
+
+It can also be slow: what comes back comes late.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 
@@ -17,6 +21,8 @@ class WireCutter:
         self.port: int = self._listening.getsockname()[1]
         self._passing = threading.Event()
         self._passing.set()
+        self.delay = 0.0
+        """Seconds by which answers come late."""
         self._open: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -48,16 +54,17 @@ class WireCutter:
         self._passing.wait()
         with near, contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._to)) as far:
             self._open |= {near, far}
-            back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
+            back = threading.Thread(target=self._pump, args=(far, near, True), daemon=True)
             back.start()
             self._pump(near, far)
             back.join()
             self._open -= {near, far}
 
-    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+    def _pump(self, source: socket.socket, target: socket.socket, may_be_late: bool = False) -> None:  # noqa: FBT001, FBT002 a thread's arguments
         with contextlib.suppress(OSError):
             while octets := source.recv(2**16):
                 self._passing.wait()
+                time.sleep(self.delay if may_be_late else 0.0)
                 target.sendall(octets)
         for one in (source, target):
             with contextlib.suppress(OSError):

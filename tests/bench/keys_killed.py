@@ -2,71 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import signal
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import trio
-from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
 
-from mdmfs.demo.iods import ct_slice
-from mdmfs.demo.people import CHEST
-from mdmfs.demo.processes import Processes, running
-from mdmfs.demo.site import Site, make_site
+from mdmfs.demo.processes import running
+from mdmfs.demo.site import PROJECT, Site, make_site
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.wire.messages import KeyTask
 from tests.bench._frame import Bench, Measured
+from tests.bench.many import fill
+from tests.twins.clinic import slice_of
 from tests.twins.killed import THRESHOLD, VICTIMS, files_at_rest, harvest_until, keys, shares_at_rest, start
-from tests.twins.servers import orthanc
 
 REGISTRATIONS = int(os.environ.get("MDMFS_REGISTRATIONS", "10000"))
 """Fewer where somebody only tries the bench."""
 SERIES = 25
-SIZE = 16
-MOST_OCTETS = REGISTRATIONS * 300
-"""Of new images between two kills; each has some 1,500."""
+MOST_OCTETS = REGISTRATIONS * 120
+"""Of new images between two kills; each has some 1,100."""
 
 
-def image_of(number: int) -> Dataset:
-    """Make one small image of a series of 400."""
-    series, place = divmod(number, REGISTRATIONS // SERIES)
-    image = ct_slice(CHEST, 1 + series, 1 + place)
-    image.Rows = image.Columns = SIZE
-    image.PixelData = random.Random(number).randbytes(2 * SIZE * SIZE)  # noqa: S311 noise
-    image["PixelData"].VR = "OW"
-    image.BitsStored, image.HighBit = 16, 15
-    image.file_meta = FileMetaDataset()
-    image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
-    image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
-    return image
-
-
-@contextlib.contextmanager
-def filled_site(folder: Path) -> Iterator[tuple[Site, Processes]]:
-    """Run Orthanc with the images, and know a site before it."""
-    with orthanc(folder) as address:
-        first = image_of(0)
-        images = folder / "images"
-        images.mkdir()
-        for number in range(REGISTRATIONS):
-            image_of(number).save_as(images / f"{number}.dcm", enforce_file_format=True)
-        send = ["storescu", "-aec", address.ae_title, "+sd", address.host, str(address.port), str(images)]
-        subprocess.run(send, check=True, capture_output=True)
-        listed = folder / "list"
-        listed.write_text(f"study {first.StudyInstanceUID}\n")
-        site = make_site(folder / "site", pacs=str(address), inclusion=listed, deadline=60.0)
-        with running(site) as processes:
-            yield site, processes
+def filled_site(folder: Path) -> Site:
+    """Make a site whose PACS, our own, holds the images."""
+    site = make_site(folder / "site", pacs="", inclusion=None, deadline=60.0)
+    for series in range(1, 1 + SERIES):
+        fill(site.pacs_directory, REGISTRATIONS // SERIES, series=series)
+    listed = site.hospital_file.parent / "projects" / f"{PROJECT}.list"
+    listed.write_text(f"study {slice_of(1).StudyInstanceUID}\n", encoding="utf-8")
+    return site
 
 
 def measure() -> Measured:
@@ -75,8 +44,9 @@ def measure() -> Measured:
     rows: list[tuple[str, ...]] = []
     killed: dict[str, int] = dict.fromkeys(VICTIMS, 0)
     shown_without = 0
-    with tempfile.TemporaryDirectory() as folder, filled_site(Path(folder)) as (site, processes):
+    with tempfile.TemporaryDirectory() as folder, running(site := filled_site(Path(folder))) as processes:
         configuration = HospitalConfiguration.read(site.hospital_file)
+        processes.start_pacs()
         start(processes, *VICTIMS)
         while True:
             progress = trio.run(harvest_until, configuration, dice.randrange(1, MOST_OCTETS))
@@ -84,6 +54,7 @@ def measure() -> Measured:
                 break
             victim = dice.choice(VICTIMS)
             killed[victim] += 1
+            time.sleep(dice.uniform(0.0, 0.1))
             processes.stop(victim, signal.SIGKILL)
             time.sleep(dice.uniform(0.0, 0.2))
             for name in VICTIMS:

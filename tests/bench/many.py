@@ -41,7 +41,7 @@ def measure(count: int = INSTANCES) -> Measured:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         site = make_site(folder / "site", pacs="", inclusion=None, deadline=600.0)
-        _fill(site.pacs_directory, count)
+        fill(site.pacs_directory, count)
         listed = f"study {slice_of(1, size=SIZE).StudyInstanceUID}\n"
         (site.hospital_file.parent / "projects" / f"{PROJECT}.list").write_text(listed, encoding="utf-8")
         with running(site) as processes:
@@ -70,16 +70,16 @@ def measure(count: int = INSTANCES) -> Measured:
     return Measured((f"{count:,} instances in one series", "", "", ""), rows, end / quarter)
 
 
-def _fill(folder: Path, count: int) -> None:
-    """Write so many instances: one is made, the others differ from it in their numbers alone."""
+def fill(folder: Path, count: int, *, series: int = 1, size: int = SIZE) -> None:
+    """Write so many instances of a series: one is made, the others differ from it in their numbers alone."""
     folder.mkdir(parents=True, exist_ok=True)
     template = folder / "template"
-    write_file(template, slice_of(FIRST, size=SIZE))
+    write_file(template, slice_of(FIRST, series=series, size=size))
     octets = template.read_bytes()
     template.unlink()
     number = str(FIRST).encode()
     for other in range(FIRST, FIRST + count):
-        (folder / f"{other}.dcm").write_bytes(octets.replace(number, str(other).encode()))
+        (folder / f"{series}-{other}.dcm").write_bytes(octets.replace(number, str(other).encode()))
 
 
 def write_file(path: Path, instance: Dataset) -> None:

@@ -23,7 +23,7 @@ from mdmfs.wire.messages import Node, NodeKind
 from mdmfs.wire.server import Address, serve
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.callers.peers import LOOK_SECONDS, Peers
-from mdmfs.worker.configuration import HospitalPeer
+from mdmfs.worker.configuration import HospitalPeer, MountConfiguration
 from mdmfs.worker.fuse.errnos import errno_of
 from mdmfs.worker.hospital import RemoteHospital
 from mdmfs.worker.keys.ring import KeyRing
@@ -108,6 +108,38 @@ async def test_an_hour_before_a_proxy_ends_the_log_says_so_once(
             mock_clock.jump(10)
             peers.hospital()
     assert [log["minutes"] for log in logs if log["event"] == "the credential ends soon"] == [59]
+    await peers.aclose()
+
+
+def naming(file: Path, *keystores: str, dn: str = "/CN=k") -> None:
+    """Write the configuration of a mount."""
+    peers = "".join(f'[[keystores]]\nname = "{name}"\naddress = "127.0.0.1:1"\ndn = "{dn}"\n' for name in keystores)
+    file.write_text(f'trust = "ca"\n[hospital]\naddress = "127.0.0.1:1"\ndn = "/CN=h"\n{peers}')
+
+
+async def test_keystores_that_the_configuration_names_anew_are_asked_without_a_remount(
+    desk: Desk, tmp_path: Path, nursery: trio.Nursery, mock_clock: trio.testing.MockClock
+) -> None:
+    """While the file is wrong, or half written, those of before are."""
+    file = tmp_path / "mount.toml"
+    naming(file, "k1", "k2", "k3")
+    configuration, credential = MountConfiguration.read(file), Credential.of_proxy(desk.proxy)
+    anchors = anchors_in(tmp_path)
+    peers = Peers(configuration.hospital, configuration.keystores, credential, anchors, nursery, file=file)
+    with structlog.testing.capture_logs() as logs:
+        assert peers.keystores().names == ("k1", "k2", "k3")
+        naming(file, "k1", "k2", "k3", "k4")
+        mock_clock.jump(10)
+        assert peers.keystores().names == ("k1", "k2", "k3", "k4")
+        before = peers.keystores()
+        for spoil in (lambda: file.write_text("trust ="), lambda: naming(file, "k5", dn="nobody"), file.unlink):
+            spoil()
+            mock_clock.jump(10)
+            assert peers.keystores().names == before.names
+        naming(file, "k1", "k4")
+        mock_clock.jump(10)
+        assert peers.keystores().names == ("k1", "k4")
+    assert sum(str(log["event"]).startswith("the keystores stay as they were") for log in logs) == 3
     await peers.aclose()
 
 

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import trio
 
-from mdmfs.hospital.keys.currency import keep_current
+from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.keys.currency import behind, keep_current
 from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.keys.tasks import Task
 from mdmfs.model.names import Guid
 from mdmfs.sharing.shamir import Share
 from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.messages import KeyProgress, KeyTask
-from tests.twins.clinic import READER, Clinic, OpenClinic, slices
+from tests.twins.clinic import READER, SECONDS, Clinic, OpenClinic, slices
 
 
 @contextlib.asynccontextmanager
@@ -32,8 +33,16 @@ async def done(opened: OpenClinic, task: KeyTask, about: Sequence[Guid] | Select
     run = Task(task, about if isinstance(about, Selection) else Selection(tuple(about)), opened.hospital)
     await run.run()
     await opened.deliver()
-    await trio.sleep(0.05)
+    away = {name for name, twin in opened.clinic.keystores.items() if twin.failure is not None}
+    with trio.move_on_after(SECONDS):
+        while not _waiting(opened.hospital) <= away:  # noqa: ASYNC110 somebody else tells them
+            await trio.sleep(0.01)
     return run.progress()
+
+
+def _waiting(hospital: Hospital) -> set[str]:
+    """Name the keystores that have yet to hear something."""
+    return set(hospital.store.read(lambda tx: behind(tx, hospital, tx.epochs.latest().number)))
 
 
 async def is_clean(opened: OpenClinic) -> bool:

@@ -1,7 +1,9 @@
 """Amends: what to send to keystores so that every share is there and right, or replaced; all by way of the outbox.
 
-Shares lie sealed in the outbox until they have arrived, so a crash at any instant loses no key. While keystores change
-over one by one, at least k hold shares of the same split if n >= 2 k - 1 and all answer; otherwise reads wait for that.
+Shares lie sealed in the outbox until they have arrived, so a crash at any instant loses no key. Where a key is split
+anew, keystores that hold no share of the present split get theirs first, and not by way of the outbox: only when they
+have it do the others change over. So m holders, k of which make the key, and j newcomers serve readers at every instant
+if m + j >= k + k' - 1 for the new threshold k': one replaced of three, or three that become five.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import secrets
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -35,6 +37,20 @@ class Shipment:
     shares: Mapping[str, bytes] = dataclasses.field(repr=False)
     replaces: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     """The split id of the share that stands in its way, by keystore."""
+    newcomers: frozenset[str] = frozenset()
+    """Keystores that are to have theirs before any other."""
+
+    def to_newcomers(self) -> Shipment:
+        """Give what is to be sent first."""
+        return self._among(self.newcomers)
+
+    def without_newcomers(self) -> Shipment:
+        """Give what is left to send when they have theirs."""
+        return self._among(self.shares.keys() - self.newcomers)
+
+    def _among(self, names: Collection[str]) -> Shipment:
+        shares = {name: share for name, share in self.shares.items() if name in names}
+        return dataclasses.replace(self, shares=shares, newcomers=frozenset())
 
 
 def repair(names: Sequence[str], guid: Guid, verdict: Verdict, held: Mapping[str, Held]) -> Shipment | None:
@@ -63,7 +79,8 @@ def resplit(names: Sequence[str], threshold: int, verdict: Verdict, held: Mappin
     shares = _split(verdict.secret, first, names, threshold)
     # one that holds nothing may have a share of the present split on its way
     replaces = dict.fromkeys(names, first.split_id) | _split_ids(held)
-    return Shipment(first.guid, dict(zip(names, shares, strict=True)), replaces)
+    newcomers = frozenset(names) - frozenset(verdict.honest)
+    return Shipment(first.guid, dict(zip(names, shares, strict=True)), replaces, newcomers)
 
 
 def _split(secret: bytes, first: Share, names: Sequence[str], threshold: int) -> list[bytes]:
@@ -85,6 +102,12 @@ def _split_ids(held: Mapping[str, Held]) -> dict[str, bytes]:
 
 def ship(tx: Transaction, hospital: Hospital, shipments: Iterable[Shipment]) -> None:
     """Put shares into the outbox, with the ACLs that they go by."""
+    for keystore, deposit in deposits(tx, shipments).items():
+        tx.outbox.push(keystore, DEPOSIT, b"", hospital.seal.seal(keystore, deposit))
+
+
+def deposits(tx: Transaction, shipments: Iterable[Shipment]) -> dict[str, Deposit]:
+    """Say what each keystore is to get."""
     entries: dict[str, list[KeyEntry]] = defaultdict(list)
     acls: dict[str, set[bytes]] = defaultdict(set)
     for shipment in shipments:
@@ -92,10 +115,12 @@ def ship(tx: Transaction, hospital: Hospital, shipments: Iterable[Shipment]) -> 
         for keystore, share in shipment.shares.items():
             entries[keystore].append(KeyEntry(share, aliases, shipment.replaces.get(keystore, b"")))
             acls[keystore].update(acl_id for chain in aliases for acl_id in chain)
-    for keystore, batch in entries.items():
-        known = [found for acl_id in sorted(acls[keystore]) if (found := tx.catalogue.acl(acl_id))]
-        versions = [VersionedAcl(found.id, found.version, found.acl.encode()) for found in known]
-        tx.outbox.push(keystore, DEPOSIT, b"", hospital.seal.seal(keystore, Deposit(versions, batch)))
+    return {keystore: Deposit(_versions(tx, acls[keystore]), batch) for keystore, batch in entries.items()}
+
+
+def _versions(tx: Transaction, ids: Iterable[bytes]) -> list[VersionedAcl]:
+    known = [found for acl_id in sorted(ids) if (found := tx.catalogue.acl(acl_id))]
+    return [VersionedAcl(found.id, found.version, found.acl.encode()) for found in known]
 
 
 def rotate(tx: Transaction, hospital: Hospital, guids: Iterable[Guid]) -> list[Guid]:

@@ -15,6 +15,7 @@ from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.incident import note_incident
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.keys.currency import behind, is_effective
+from mdmfs.hospital.keys.introduction import introduce
 from mdmfs.hospital.keys.judge import Fault, Held, Verdict, judge
 from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.release.audit import AuditRecord, Event
@@ -139,6 +140,9 @@ class Task:
         if changed:
             event = Event.RESPLIT if self._task is KeyTask.RESPLIT else Event.REPAIR
             await self._record(event, [file for file in page if file.guid in changed])
+            if self._task is KeyTask.RESPLIT:
+                shipments, silent = await introduce(self._hospital, shipments)
+                self._silent |= silent
             await self._hospital.store.write(functools.partial(self._send, shipments=shipments, surplus=surplus))
             self._changed += len(shipments) + len(surplus)
             self._hospital.outbox.ring()

@@ -1,26 +1,30 @@
 """Hospital, keystores and metadata services as one caller reaches them: one pool of connections per credential.
 
-A proxy that was renewed on disk makes new pools at the next call; calls under way end over the old ones.
+A proxy that was renewed on disk makes new pools at the next call, and so does a configuration that names other
+keystores; calls under way end over the old ones.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import structlog
 import trio
 
-from mdmfs.model.errors import ConfigurationError, CredentialRefusedError
+from mdmfs.model.errors import ConfigurationError, CredentialRefusedError, MalformedNameError
+from mdmfs.model.identity import Dn
 from mdmfs.pki.health import certificates_of
 from mdmfs.pki.tls import Credential
-from mdmfs.pki.trust import Stamp, TrustAnchors
+from mdmfs.pki.trust import Stamp, TrustAnchors, stamps_within
 from mdmfs.wire.client import Client
 from mdmfs.wire.configuration import KeystorePeer
 from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.peers import PeerJudge, open_client
-from mdmfs.worker.configuration import HospitalPeer, MetadataPeer
+from mdmfs.wire.stream import Address
+from mdmfs.worker.configuration import HospitalPeer, MetadataPeer, MountConfiguration
 
 LOOK_SECONDS: Final = 1.0
 """How often the files are looked at."""
@@ -43,11 +47,13 @@ class Peers:
         *,
         metadata: Sequence[MetadataPeer] = (),
         called: str = "",
+        file: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Know where everyone is; nobody is asked yet. The nursery outlives all calls.
 
         A ``credential`` that is called gives that of the moment. ``called``: what its user calls the file, if another.
+        ``file`` is the configuration: when it changes, the keystores that it names then are asked from there on.
         """
         self._hospital_peer = hospital
         self._keystore_peers = tuple(keystores)
@@ -56,6 +62,7 @@ class Peers:
         self._called = called
         self._anchors = anchors
         self._nursery = nursery
+        self._configured_by = () if file is None else (file,)
         self._clock = clock
         """Seconds since the epoch."""
         self._ends = float("inf")
@@ -112,7 +119,7 @@ class Peers:
         if trio.current_time() < self._look_again:
             return
         try:
-            stamp = self._credential.stamp() + self._anchors.stamp()
+            stamp = self._credential.stamp() + self._anchors.stamp() + stamps_within(self._configured_by)
             if stamp != self._stamp:
                 self._connect_with(stamp)
         except ConfigurationError as error:
@@ -127,6 +134,7 @@ class Peers:
             self._ends = float("inf")
 
     def _connect_with(self, stamp: Stamp) -> None:
+        self._read_keystores()
         peer = self._hospital_peer
         judge = PeerJudge(self._anchors)
         hospital = open_client(peer.address, peer.dn, self._credential, self._anchors, judge)
@@ -144,6 +152,19 @@ class Peers:
         self._stamp = stamp
         self._ends = min((one.ends for one in certificates_of(self._credential.certificate_file)), default=float("inf"))
         log.info("credential loaded", file=self._file)
+
+    def _read_keystores(self) -> None:
+        """Look who the keystores are now; a file that is just being written, or wrong, changes nothing."""
+        for file in self._configured_by:
+            try:
+                peers = tuple(MountConfiguration.read(file).keystores)
+                for peer in peers:
+                    Address.parse(peer.address)
+                    Dn.parse(peer.dn)
+            except (ConfigurationError, MalformedNameError) as error:
+                log.warning("the keystores stay as they were: the configuration is wrong", reason=str(error))
+            else:
+                self._keystore_peers = peers
 
     def _disconnect(self) -> None:
         """Speak no more with the credential of before; calls under way end as they began."""

@@ -101,9 +101,9 @@ class KeyRing:
             answers.key(attempt.verify, threshold=lock.threshold).close()
         except MdmfsError as error:
             self.forget(guid)
-            if isinstance(error, _DECIDED) or not answers.has(lock.threshold):
+            if isinstance(error, _DECIDED) or not (answers.has(lock.threshold) or answers.are_torn):
                 raise
-            # enough came, and it was wrong: somebody lied, or this is of another generation, and the others know
+            # enough came, and it was wrong: somebody lied, or this is of another generation or split by now
             async with self._source().collecting([guid], deadline=trio.current_time() + self._deadline) as gathering:
                 (await gathering.key(guid, attempt.verify, threshold=lock.threshold)).close()
         return attempt.unsealer()

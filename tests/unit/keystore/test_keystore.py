@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import structlog.testing
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdmfs.access.acl import Acl, Entry, EntryKind, Right
@@ -121,6 +121,7 @@ async def test_each_guid_of_a_batch_is_authorized_on_its_own(keystore: Keystore,
     assert outcomes == [DONE if own_acl == OPEN_ID else DENIED for own_acl in order]
 
 
+@settings(deadline=None)
 @given(kinds=st.lists(st.sampled_from(["open", "closed", "destroyed", "nowhere", "no acl"]), max_size=30))
 def test_no_mixture_of_a_batch_gives_a_share_too_many(kinds: list[str]) -> None:
     """Whatever stands beside it, a GUID gets what it would get alone, and a share only with DONE."""
