@@ -118,11 +118,11 @@ def cells(drawn: Image, width: int) -> str:
 def grey(tile: Tile, window: Window | None) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Read a frame as 8-bit grey values, rows by columns; raises ``ConfigurationError``."""
     try:
-        dataset = pydicom.dcmread(tile.path)
+        dataset = pydicom.dcmread(tile.path, stop_before_pixels=True)
         if int(dataset.Rows) * int(dataset.Columns) > MAX_PIXELS:
             message = f"{tile.path} is too large to be shown: {dataset.Rows} x {dataset.Columns}"
             raise ConfigurationError(message)
-        stored = pixel_array(dataset, index=tile.frame)
+        stored = pixel_array(tile.path, index=tile.frame)  # reads no other frame of a long object
         values = np.asarray(apply_rescale(stored, _of_frame(dataset, tile.frame)), dtype=np.float64)
     except (InvalidDicomError, AttributeError, ValueError, NotImplementedError, RuntimeError, KeyError) as error:
         message = f"{tile.path} cannot be shown: {error}"
