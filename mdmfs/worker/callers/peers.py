@@ -119,7 +119,7 @@ class Peers:
         if trio.current_time() < self._look_again:
             return
         try:
-            stamp = self._credential.stamp() + self._anchors.stamp() + stamps_within(self._configured_by)
+            stamp = self._credential.stamp() + self._anchors.stamp() + self._configuration_stamp()
             if stamp != self._stamp:
                 self._connect_with(stamp)
         except ConfigurationError as error:
@@ -152,6 +152,13 @@ class Peers:
         self._stamp = stamp
         self._ends = min((one.ends for one in certificates_of(self._credential.certificate_file)), default=float("inf"))
         log.info("credential loaded", file=self._file)
+
+    def _configuration_stamp(self) -> Stamp:
+        """Say in which state the configuration is; one that is out of reach just now is as good as none."""
+        try:
+            return stamps_within(self._configured_by)
+        except OSError:
+            return ()
 
     def _read_keystores(self) -> None:
         """Look who the keystores are now; a file that is just being written, or wrong, changes nothing."""
