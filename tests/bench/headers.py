@@ -11,12 +11,14 @@ import pydicom
 import trio
 
 from mdmfs.cli.harvest import harvest_project
-from mdmfs.demo.site import PROJECT, READER
+from mdmfs.demo.site import PROJECT, READER, mountpoint_of
 from mdmfs.hospital.configuration import HospitalConfiguration
-from tests.bench._chain import chain, timed
+from tests.bench._chain import timed
 from tests.bench._frame import Bench, Measured
+from tests.bench.many import site_of
 
 INSTANCES = 5000
+SIZE = 512
 RECALLED = 400
 """So many are read whole, since all of them would take minutes."""
 AGAIN = 3
@@ -25,15 +27,20 @@ BAR_AGAIN = 0.8
 
 def measure() -> Measured:
     """Compare the time for an instance's header by itself with that for an instance; no recall is allowed for it."""
-    with chain(INSTANCES) as site, tempfile.TemporaryDirectory(dir="/var/tmp") as name:
-        trio.run(harvest_project, HospitalConfiguration.read(site.site.hospital_file), PROJECT)
-        site.processes.start_mount(READER, site.mountpoint)
-        files = site.files()
+    with (
+        tempfile.TemporaryDirectory(dir="/var/tmp") as name,
+        site_of(Path(name), INSTANCES, SIZE) as (site, processes),
+    ):
+        trio.run(harvest_project, HospitalConfiguration.read(site.hospital_file), PROJECT)
+        mountpoint = mountpoint_of(site.state, READER)
+        processes.start_mount(READER, mountpoint)
+        files = sorted(mountpoint.rglob("*.dcm"))
         assert len(files) == INSTANCES
         first = timed(lambda: _scan(files)) / INSTANCES
-        recalls = _released(site.site.hospital_directory)
+        recalls = _released(site.hospital_directory)
         again = statistics.median(timed(lambda: _scan(files)) for _ in range(AGAIN)) / INSTANCES
         whole = timed(lambda: [path.read_bytes() for path in files[:RECALLED]]) / RECALLED
+        assert _released(site.hospital_directory) >= RECALLED
         plain = [Path(name) / path.name for path in files[:RECALLED]]
         for copy, path in zip(plain, files, strict=False):
             copy.write_bytes(path.read_bytes())

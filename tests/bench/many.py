@@ -5,19 +5,21 @@ The ratio is hospitald's anonymous memory when all are registered beside that wh
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import trio
 from pydicom import Dataset
 
 from mdmfs.cli.harvest import harvest_project
-from mdmfs.demo.processes import running
-from mdmfs.demo.site import PROJECT, READER, make_site, mountpoint_of
+from mdmfs.demo.processes import Processes, running
+from mdmfs.demo.site import PROJECT, READER, Site, make_site, mountpoint_of
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.wire.messages import HarvestProgress
 from tests.bench._chain import timed
@@ -40,14 +42,7 @@ def measure(count: int = INSTANCES) -> Measured:
     """Register and list; memory is looked at five times a second."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        site = make_site(folder / "site", pacs="", inclusion=None, deadline=600.0)
-        fill(site.pacs_directory, count)
-        listed = f"study {slice_of(1, size=SIZE).StudyInstanceUID}\n"
-        (site.hospital_file.parent / "projects" / f"{PROJECT}.list").write_text(listed, encoding="utf-8")
-        with running(site) as processes:
-            processes.start_pacs(PATIENCE)
-            processes.start_keystores()
-            processes.start_hospital()
+        with site_of(folder, count, SIZE) as (site, processes):
             hospital = processes.pid("hospital")
             watch = _Watch(hospital)
             found: list[HarvestProgress] = []
@@ -68,6 +63,20 @@ def measure(count: int = INSTANCES) -> Measured:
         ("mount, anonymous memory", "", "", f"{mount:.0f} MiB"),
     ]
     return Measured((f"{count:,} instances in one series", "", "", ""), rows, end / quarter)
+
+
+@contextlib.contextmanager
+def site_of(folder: Path, count: int, size: int) -> Iterator[tuple[Site, Processes]]:
+    """Run a site whose PACS, our own, has one series of so many instances of ``size`` rows and columns."""
+    site = make_site(folder / "site", pacs="", inclusion=None, deadline=600.0)
+    fill(site.pacs_directory, count, size=size)
+    listed = f"study {slice_of(1, size=SIZE).StudyInstanceUID}\n"
+    (site.hospital_file.parent / "projects" / f"{PROJECT}.list").write_text(listed, encoding="utf-8")
+    with running(site) as processes:
+        processes.start_pacs(PATIENCE)
+        processes.start_keystores()
+        processes.start_hospital()
+        yield site, processes
 
 
 def fill(folder: Path, count: int, *, series: int = 1, size: int = SIZE) -> None:

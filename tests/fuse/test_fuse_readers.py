@@ -25,6 +25,7 @@ from tests.twins.random_reader import read_at_random
 from tests.twins.waiting import OPEN, READ, start_reader, wait_until_in
 
 STEPS = 400
+HEADERS = "/grid/medical/amc/headers"
 NEVER_READ = "/grid/medical/amc/wait"
 
 
@@ -32,6 +33,7 @@ NEVER_READ = "/grid/medical/amc/wait"
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
     """One mount for all of them; it ends in order, whoever waited."""
     files = [[FOLDER, COUNT, SIZE], [BIG_FOLDER, 1, BIG_SIZE], [EDGE_FOLDER, 1, 32 * 1024], [NEVER_READ, 5, BIG_SIZE]]
+    files.append([HEADERS, 1, SIZE])
     with mounted(tmp_path_factory.mktemp("readers"), folders=files) as mount:
         yield mount
 
@@ -55,6 +57,16 @@ def test_a_signal_that_is_ignored_cancels_nothing(shared: Mount) -> None:
         time.sleep(0.2)
     out, err = reader.communicate(timeout=SECONDS)
     assert (out, err, reader.returncode) == (plaintext(5, NEVER_READ, BIG_SIZE), b"", 0)
+
+
+def test_a_header_read_by_python_in_its_usual_pieces_recalls_no_pixels(shared: Mount) -> None:
+    """As pydicom reads: what Python reads ahead of its own is not more than comes with a header."""
+    shared.tell("headers yes")
+    before = shared.tell("fetches")
+    with shared.file(1, HEADERS).open("rb") as opened:
+        assert opened.read(900) == plaintext(1, HEADERS)[:900]
+    assert shared.tell("fetches") == before
+    shared.tell("headers no")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

@@ -55,7 +55,9 @@ FILE_MODE: Final = stat.S_IFREG | 0o444
 LINK_MODE: Final = stat.S_IFLNK | 0o777
 _MODES: Final = {NodeKind.DIRECTORY: DIRECTORY_MODE, NodeKind.FILE: FILE_MODE, NodeKind.LINK: LINK_MODE}
 BLOCK: Final = 512
-PREFERRED_READ: Final = 128 * 2**10
+PREFERRED_READ: Final = 8 * 2**10
+"""Python's files, and pydicom with them, read in pieces of this size, whatever they want: longer ones would go beyond
+what comes with a header (8 KiB, design decision 5), and recall the pixels. Programs that copy take 128 KiB anyway."""
 FRAGMENT: Final = 4096
 MAX_WAITING_OPENS: Final = 600
 """More are refused: the rest of ``mount.MAX_TASKS`` is for everyone else."""
