@@ -8,6 +8,7 @@ from mdmfs.access.acl import Entry, EntryKind, Right
 from mdmfs.access.decide import Verdict
 from mdmfs.access.text import format_entry
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.release.loss import locality_of
 from mdmfs.hospital.sight import Sight
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import AccessDeniedError, NoSuchFileError
@@ -102,9 +103,7 @@ def _refuse_curious(tx: Transaction, principal: Principal, lfn: Lfn, hospital: H
 
 def _locality(tx: Transaction, guid: Guid, hospital: Hospital) -> str:
     file = tx.catalogue.file(guid)
-    staged = None if file is None else hospital.staging.find(guid, file.generation)
-    is_online = staged is not None and staged.is_complete
-    return (Locality.ONLINE_AND_NEARLINE if is_online else Locality.NEARLINE).value
+    return (Locality.NEARLINE if file is None else locality_of(tx, hospital, file)).value
 
 
 def _pacs(tx: Transaction, guid: Guid, hospital: Hospital) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from mdmfs.hospital.ledger.records import LossCause, LossRecord
 from mdmfs.hospital.rights.face import rights_routes
 from mdmfs.model.errors import AccessDeniedError, NoSuchFileError
 from mdmfs.model.identity import Principal
-from mdmfs.model.names import Lfn
+from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages import WHY_PATH, AskWhy, Why
 from mdmfs.wire.service import Service
 from tests.twins.clinic import OWNER, PROJECT_LFN, READER, STRANGER, Clinic, OpenClinic, slices
@@ -49,6 +50,9 @@ async def test_a_reader_sees_the_entry_that_decides_at_each_step(hospital: OpenC
     assert told.steps[-1].reason == f"user:{READER.dn}:r-x--"
     assert told.guid == hospital.files()[hospital.names()[0]].octets
     assert (told.locality, told.pacs) == ("NEARLINE", "reachable when last asked")
+    lost = LossRecord(LossCause.GONE, 0.0)
+    await hospital.hospital.store.write(lambda tx: tx.losses.put(Guid(told.guid), lost))
+    assert (await ask(hospital, lfn, READER)).locality == "LOST"
 
 
 async def test_a_stranger_is_told_the_same_of_what_is_there_and_what_is_not(hospital: OpenClinic) -> None:
