@@ -234,7 +234,7 @@ async def test_a_hospital_that_restarts_in_the_middle_of_a_transfer_fails_no_rea
             await cache.load()
             port, ring = RemoteHospital(lambda: client, deadline=20), KeyRing(lambda: keystores, deadline=20)
             opener = Opener(port, cache, ring, NoPages(), nursery, deadline=20)
-            async with _restarted(hospital):
+            async with _restarted(hospital, opener, file):
                 assert await _read(opener, file) == file.plaintext
     hospital.stop()
     assert [one is None for one in twin.beginnings] == [True, False]
@@ -264,9 +264,16 @@ async def test_siblings_fetched_ahead_come_in_one_answer_over_a_connection_that_
 
 
 @contextlib.asynccontextmanager
-async def _restarted(hospital: Restarting) -> AsyncIterator[None]:
+async def _restarted(hospital: Restarting, opener: Opener, file: TwinFile) -> AsyncIterator[None]:
+    """Restart it once some of the file has arrived, however long that takes."""
+
+    def has_begun() -> bool:
+        opened = opener._files.get(file.inode)  # noqa: SLF001 what has arrived so far
+        return opened is not None and opened.arriving is not None and opened.arriving[0].arrived > 0
+
     async def restart() -> None:
-        await trio.sleep(0.3)
+        while not has_begun():  # noqa: ASYNC110 nobody tells
+            await trio.sleep(0.01)
         hospital.stop()
         await trio.sleep(0.5)
         await hospital.start()
