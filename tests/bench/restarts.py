@@ -36,6 +36,8 @@ MOUNTS = int(os.environ.get("MDMFS_MOUNTS", "200"))
 AWAY = 10.0
 BACK = 30.0
 SECONDS = 120.0
+PATIENCE = 600.0
+"""Seconds: a reader ends when what it waits for has come, and on a busy machine that may take its whole lease wait."""
 BETWEEN = 1.5
 
 
@@ -107,7 +109,7 @@ def restart_under_readers(running: Ground) -> tuple[int, int]:
         running.processes.start_hospital()
     time.sleep(BETWEEN)
     ended.set()
-    counts = [told.get(timeout=SECONDS) for _ in readers]
+    counts = [told.get(timeout=PATIENCE) for _ in readers]
     for reader in readers:
         reader.join()
     return sum(done for done, _ in counts), sum(failed for _, failed in counts)
