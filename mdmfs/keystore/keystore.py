@@ -145,7 +145,11 @@ class Keystore:
         owner = self._owner(principal)
         records = [(acl.id, _parse_acl(acl)) for acl in _limited(message.acls)]
         outcomes = await self._shelf.write(lambda draft: [_know(draft, owner, *record) for record in records])
-        self._log.info("set-acls", dn=owner, acls={acl_id.hex(): record.version for acl_id, record in records})
+        by_outcome: dict[Outcome, dict[str, int]] = defaultdict(dict)
+        for (acl_id, record), outcome in zip(records, outcomes, strict=True):
+            by_outcome[outcome][acl_id.hex()] = record.version
+        for outcome, versions in by_outcome.items():
+            self._log.info("set-acls", dn=owner, result=str(outcome), acls=versions)
         return Outcomes(outcomes)
 
     async def certify(self, principal: Principal, message: Certify) -> Certificate:
@@ -159,7 +163,8 @@ class Keystore:
             reason = "this keystore has no key to sign certificates with"
             raise ConfigurationError(reason)
         destroyed = await self._shelf.read(lambda page: {guid: _destroyed_at(page, guid, owner) for guid in guids})
-        self._log.info("certify", dn=owner, guids=len(guids))
+        told = ["not destroyed" if destroyed[guid] is None else "destroyed" for guid in guids]
+        self._tell("certify", principal, guids, told)
         return self._notary.certify(owner, destroyed, self._clock())
 
     async def witness(self, principal: Principal, message: Witness) -> Outcomes:
@@ -183,7 +188,9 @@ class Keystore:
         """Tell what is kept of GUIDs of the calling hospital; DENIED where the GUID is another hospital's."""
         owner = self._owner(principal)
         guids = _parse_guids(message.guids)
-        return Statuses(await self._shelf.read(lambda page: [_status_of(page, owner, guid) for guid in guids]))
+        statuses = await self._shelf.read(lambda page: [_status_of(page, owner, guid) for guid in guids])
+        self._tell("status", principal, guids, [status.outcome for status in statuses])
+        return Statuses(statuses)
 
     async def epoch(self, principal: Principal, message: AskEpoch) -> EpochHeld:
         """Tell up to where the calling hospital's changes are known; waits as ``AskEpoch`` says."""

@@ -43,7 +43,7 @@ from mdmfs.worker.configuration import MountConfiguration
 from tests.bench._wire_cutter import WireCutter
 from tests.bench.many import fill
 from tests.twins.clinic import slice_of
-from tests.twins.servers import store
+from tests.twins.servers import free_port, store
 
 THIRD = 3
 """The keystore that has trouble."""
@@ -88,6 +88,8 @@ class Load:
         self._done: collections.Counter[str] = collections.Counter()
         self._failures: list[str] = []
         self._slowest = 0.0
+        self.pause = PAUSE
+        """Seconds between two reads of each."""
         readers = (self._read_on, lambda: trio.run(self._ask_on))
         self._threads = [threading.Thread(target=reader) for reader in readers]
         for thread in self._threads:
@@ -133,6 +135,15 @@ class Load:
             for _ in self._threads:
                 assert self._idle.acquire(timeout=2 * DEADLINE), "a reader has died"
 
+    @contextlib.contextmanager
+    def densely(self) -> Iterator[None]:
+        """Read as often as ever, whatever the pause is otherwise."""
+        usual, self.pause = self.pause, PAUSE
+        try:
+            yield
+        finally:
+            self.pause = usual
+
     def close(self) -> None:
         """Read no more."""
         self._is_over = True
@@ -156,7 +167,7 @@ class Load:
             self._runs.wait()
             while self._runs.is_set() and not self._is_over:
                 self._read_one(dice.choice(list(self._files)))
-                time.sleep(PAUSE)
+                time.sleep(self.pause)
             self._idle.release()
 
     def _read_one(self, path: Path) -> None:
@@ -181,7 +192,7 @@ class Load:
                 while self._runs.is_set() and not self._is_over:
                     was_busy = True
                     await self._ask_one(keystores(), dice.choice(list(self.keys)))
-                    await trio.sleep(PAUSE)
+                    await trio.sleep(self.pause)
                 if was_busy:
                     self._idle.release()
                 await trio.sleep(PAUSE)
@@ -238,6 +249,8 @@ class Ground:
     series: int = 0
     lasting: float = 3.0
     """Seconds for which each trouble is read in, at least."""
+    metrics: tuple[str, ...] = ()
+    """Where hospitald and the mount tell theirs, if they do."""
 
     def files(self, series: int) -> list[Path]:
         """List the files of a series on the mount, in the order of registration."""
@@ -357,9 +370,10 @@ class Ground:
 
     def resplit(self) -> KeyProgress:
         """Split every key anew, and wait until all keystores have theirs."""
-        found = self.keys(KeyTask.RESPLIT)
-        assert (found.failure, found.silent, found.lost) == ("", {}, 0), found
-        wait_for(self.is_clean)
+        with self.load.densely():
+            found = self.keys(KeyTask.RESPLIT)
+            assert (found.failure, found.silent, found.lost) == ("", {}, 0), found
+            wait_for(self.is_clean)
         return found
 
     def _peers(self, numbers: Sequence[int], relay: WireCutter) -> str:
@@ -367,7 +381,7 @@ class Ground:
 
 
 @contextlib.contextmanager
-def ground(folder: Path, series: int, instances: int) -> Iterator[Ground]:
+def ground(folder: Path, series: int, instances: int, *, is_metered: bool = False) -> Iterator[Ground]:
     """Run a site with so many series of so many instances, all registered and mounted; two keystores are spare."""
     with contextlib.ExitStack() as stack:
         site = make_site(folder / "site", pacs="", inclusion=None, deadline=DEADLINE, spare=2)
@@ -382,10 +396,11 @@ def ground(folder: Path, series: int, instances: int) -> Iterator[Ground]:
             file.write_text(file.read_text().replace("[keystore]", f'[keystore]\nrecovery = "{recovery}"'))
         hospital = site.hospital_file.read_text()
         site.hospital_file.write_text(re.sub(r"\[metadata\]\n(.+\n)*", "", hospital))
+        metrics = _meter(site) if is_metered else ()
         processes = stack.enter_context(running(site))
         load = Load(site.mount_file(READER))
         stack.callback(load.close)
-        found = Ground(site, processes, relays[0], relays[1], load, series)
+        found = Ground(site, processes, relays[0], relays[1], load, series, metrics=metrics)
         _write_peers(site.mount_file(READER), found._peers((1, 2, 3), relays[1]))  # noqa: SLF001 its own maker
         _write_peers(site.hospital_file, found._peers((1, 2, 3), relays[0]))  # noqa: SLF001
         processes.start_pacs()
@@ -398,6 +413,15 @@ def ground(folder: Path, series: int, instances: int) -> Iterator[Ground]:
             load.admit(found.files(number))
         load.learn()
         yield found
+
+
+def _meter(site: Site) -> tuple[str, ...]:
+    """Let hospitald and the mount tell their metrics."""
+    tables = {"[hospital]": site.hospital_file, "[mount]": site.mount_file(READER)}
+    metrics = tuple(f"127.0.0.1:{free_port()}" for _ in tables)
+    for (table, file), address in zip(tables.items(), metrics, strict=True):
+        file.write_text(file.read_text().replace(table, f'{table}\nmetrics = "{address}"', 1))
+    return metrics
 
 
 def _write_peers(file: Path, peers: str) -> None:

@@ -10,11 +10,13 @@ import errno
 import itertools
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -78,7 +80,7 @@ class Report:
 def measure() -> Measured:
     """Go through one trouble after the other."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    with tempfile.TemporaryDirectory() as folder, ground(Path(folder), SERIES, INSTANCES) as where:
+    with tempfile.TemporaryDirectory() as folder, ground(Path(folder), SERIES, INSTANCES, is_metered=True) as where:
         report = Report(where)
         down(where, report)
         slow(where, report)
@@ -128,6 +130,10 @@ def lying(where: Ground, report: Report) -> None:
     logs = where.site.logs
     named = "a keystore gave a wrong share"
     assert any(named in line and "keystore-3" in line for line in (logs / "mount-reader.log").read_text().splitlines())
+    for address in where.metrics:
+        with urllib.request.urlopen(f"http://{address}/metrics") as answer:
+            metrics = answer.read().decode()
+        assert re.search(r'^mdmfs_wrong_shares_total{keystore="keystore-3"} [1-9]', metrics, re.MULTILINE), address
     audit = (where.site.hospital_directory / "audit.jsonl").read_text()
     assert '"wrong-share"' in audit
     typed = [sys.executable, "-m", "mdmfs.cli", "doctor", str(where.site.hospital_file)]

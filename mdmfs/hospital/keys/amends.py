@@ -12,12 +12,14 @@ import dataclasses
 import secrets
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
 from mdmfs.hospital.catalogue.records import FileRecord, FileState
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.keys.judge import Fault, Held, Verdict
+from mdmfs.hospital.ledger.records import METADATA
 from mdmfs.hospital.metadata.withdrawal import withdraw_records_of
 from mdmfs.hospital.registration.deposit import DEPOSIT
 from mdmfs.hospital.release.escrow import Deposit, make_key
@@ -26,6 +28,7 @@ from mdmfs.model.names import Guid
 from mdmfs.sharing.shamir import SECRET_SIZE, SPLIT_ID_SIZE, Share, another_share, split
 from mdmfs.wire.messages import KeyEntry, VersionedAcl
 
+DROPPED_AT_ONCE: Final = 100
 REPAIRABLE = frozenset({Fault.MISSING, Fault.STALE, Fault.WRONG})
 
 
@@ -121,6 +124,19 @@ def deposits(tx: Transaction, shipments: Iterable[Shipment]) -> dict[str, Deposi
 def _versions(tx: Transaction, ids: Iterable[bytes]) -> list[VersionedAcl]:
     known = [found for acl_id in sorted(ids) if (found := tx.catalogue.acl(acl_id))]
     return [VersionedAcl(found.id, found.version, found.acl.encode()) for found in known]
+
+
+def drop_for_removed(tx: Transaction, hospital: Hospital) -> int:
+    """Drop some of what waits for keystores that are configured no more; gives how many items went.
+
+    For when all keys are split anew: shares of earlier splits combine with none of those that are there now.
+    """
+    present = {*hospital.keystores.names, METADATA}
+    for name in tx.outbox.destinations():
+        if name not in present:
+            numbers = [item.number for item in tx.outbox.peek(name, limit=DROPPED_AT_ONCE)]
+            return tx.outbox.drop(name, numbers)
+    return 0
 
 
 def rotate(tx: Transaction, hospital: Hospital, guids: Iterable[Guid]) -> list[Guid]:

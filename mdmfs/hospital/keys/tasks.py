@@ -83,6 +83,8 @@ class Task:
             for page in self._pages():
                 await self._do(page)
                 self._done += len(page)
+            if self._task is KeyTask.RESPLIT:
+                await self._forget_removed()
         except MdmfsError as error:
             self.failure = str(error)
         except Exception as error:  # noqa: BLE001 the service loop: one task must not end the daemon
@@ -106,6 +108,13 @@ class Task:
                 self._epoch = await self._hospital.store.write(lambda tx: amends.destroy(tx, guids, now))
                 self.destroyed += guids
                 self._note_change(guids)
+
+    async def _forget_removed(self) -> None:
+        """Let what waits for removed keystores go, unless a key is left of which a share may be among it."""
+        if not self._selection.is_everything or self._silent or self._lost:
+            return
+        while await self._hospital.store.write(lambda tx: amends.drop_for_removed(tx, self._hospital)):
+            pass
 
     async def _record(self, event: Event, page: Sequence[FileRecord]) -> None:
         """Write down what is about to be done; raises ``StoreError``, and then it is not done."""

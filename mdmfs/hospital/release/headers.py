@@ -18,12 +18,13 @@ import lmdb
 import structlog
 import trio
 
+from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.release.known import Origin
 from mdmfs.model.errors import StoreError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.header import FileKey, ObjectContext, Role
 from mdmfs.sealing.layout import PAGE_SIZE, SALT_SIZE, SEGMENT_SIZE, Buffer, prefix_pieces
-from mdmfs.sealing.seal import seal
+from mdmfs.sealing.seal import Sealer, seal
 
 SPARE_BYTES: Final = 64 * 2**20
 """Of the map, beyond the limit: LMDB writes anew what it changes."""
@@ -76,6 +77,28 @@ class KeptHeader(NamedTuple):
     """By what its header is known when it arrives again."""
 
 
+class Resealing:
+    """Makes the prefix object of a file anew while its plaintext goes by; the key may be closed meanwhile."""
+
+    def __init__(self, file: FileRecord, key: FileKey) -> None:
+        self._file = file
+        pieces = prefix_pieces(file.rendition.size, file.rendition.header_length)
+        size = sum(piece.length for piece in pieces)
+        context = ObjectContext(Role.PREFIX, file.guid, file.generation, size)
+        self._sealer = Sealer(key, context, secrets.token_bytes(SALT_SIZE))
+        self._beginning = Beginning()
+
+    def feed(self, segment: memoryview) -> None:
+        """Take the next segment."""
+        self._beginning.feed(segment, self._file.rendition.header_length)
+
+    def finish(self, origin: Origin | None) -> KeptHeader:
+        """Give what is to be kept, once the whole file has gone by and was what is registered."""
+        octets = self._beginning.octets(self._file.rendition.size, self._file.rendition.header_length)
+        sealed = self._sealer.header + bytes(self._sealer.seal(octets)) if octets else b""
+        return KeptHeader(self._file.guid, self._file.generation, sealed, origin)
+
+
 class Headers:
     """All prefix objects of a hospital, by GUID and key generation."""
 
@@ -122,6 +145,10 @@ class Headers:
             return None
         of_generation, length, digest = _ORIGIN.unpack(row)
         return (Origin(length, digest), sealed[_GENERATION.size :]) if of_generation == generation else None
+
+    def lacks(self, guid: Guid, generation: int) -> bool:
+        """Ask whether nothing is kept under this generation of a file's key, and nothing is about to be deleted."""
+        return guid not in self._gone and not any(self._find([(guid, generation)]))
 
     def discard(self, guid: Guid) -> None:
         """Serve no object of a file any more; its row goes as soon as ``run`` comes to it."""

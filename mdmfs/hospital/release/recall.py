@@ -16,11 +16,12 @@ import structlog
 import trio
 from prometheus_client import Counter
 
+from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceKey, Pacs
 from mdmfs.hospital.incident import note_incident
-from mdmfs.hospital.release.escrow import verifier
-from mdmfs.hospital.release.headers import Headers
+from mdmfs.hospital.release.escrow import FIRST_GENERATION, verifier
+from mdmfs.hospital.release.headers import Headers, Resealing
 from mdmfs.hospital.release.known import KnownHeader, known_header
 from mdmfs.hospital.release.queue import PendingRecall, RecallQueue, Source
 from mdmfs.hospital.release.render import Rendering, Verification
@@ -221,6 +222,8 @@ class Recalls:
             context = ObjectContext(Role.BODY, file.guid, file.generation, size)
             sealer = Sealer(key, context, secrets.token_bytes(SALT_SIZE))
             known = self._known(incoming, recall.source, key)
+            anew = Resealing(file, key) if self._has_lost_header(file) else None
+        rendering = Rendering(incoming, recall.source.admit, known)
         verification = Verification(file.guid, file.rendition)
 
         def seal(segment: memoryview) -> Buffer:
@@ -228,15 +231,26 @@ class Recalls:
             return sealer.seal(segment) if recall.has_begun else sealer.begin(segment)
 
         async with (
-            contextlib.aclosing(Rendering(incoming, recall.source.admit, known).segments()) as segments,
+            contextlib.aclosing(rendering.segments()) as segments,
             self._staging.writing(file.guid, file.generation, sealed_size(size)) as writer,
         ):
             async for segment in segments:
                 _refuse_stale(recall.source)
+                if anew is not None:
+                    anew.feed(segment)
                 await writer.write(functools.partial(seal, segment))
                 recall.begin()
             verification.finish()
             _refuse_stale(recall.source)
+        if anew is not None:
+            claim = recall.source.claim
+            await self._headers.put([anew.finish(rendering.origin(claim, size) if claim else None)])
+            if not recall.source.is_current():  # since it was asked last
+                self._headers.discard(file.guid)
+
+    def _has_lost_header(self, file: FileRecord) -> bool:
+        """Ask whether a rotation took a file's prefix object; what only made room for others stays away."""
+        return file.generation > FIRST_GENERATION and self._headers.lacks(file.guid, file.generation)
 
     def _known(self, incoming: IncomingInstance, source: Source, key: FileKey) -> KnownHeader | None:
         """Find what was published of the header that is expected; the engine makes it anew where that is gone."""

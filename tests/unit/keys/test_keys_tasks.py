@@ -295,6 +295,30 @@ async def test_new_keystores_get_shares_under_a_new_split_while_reads_go_on(
             assert old.split_id not in splits
 
 
+async def test_what_waits_for_a_removed_keystore_goes_once_all_keys_are_split_anew(tmp_path: Path) -> None:
+    """Not before: a share that it has yet to get may be one of the k that there are."""
+    async with clinic_with(tmp_path, 2) as opened:
+        first, second = opened.files().values()
+        opened.clinic.keystores[THIRD].failure = unreachable
+        await done(opened, KeyTask.ROTATE)
+        clients = {name: opened.clinic.keystores[name].as_seen_by(OWNER) for name in (FIRST, SECOND)}
+        smaller = dataclasses.replace(opened.hospital, keystores=Keystores(clients, opened.nursery))
+        left = OpenClinic(opened.clinic, smaller, opened.recalls, opened.nursery, delivers=True)
+
+        def waiting() -> int:
+            return len(opened.hospital.store.read(lambda tx: tx.outbox.peek(THIRD, limit=10)))
+
+        assert waiting() == 1
+        await done(left, KeyTask.RESPLIT, [first, second])
+        opened.clinic.keystores[SECOND].failure = unreachable
+        await done(left, KeyTask.RESPLIT)
+        assert waiting() == 1
+        opened.clinic.keystores[SECOND].failure = None
+        assert (await done(left, KeyTask.RESPLIT)).changed == 2
+        assert waiting() == 0
+        assert await is_clean(left)
+
+
 async def test_a_split_with_another_threshold_is_in_the_catalogue(tmp_path: Path) -> None:
     """Readers are told how many shares make the key."""
     async with clinic_with(tmp_path, 1) as opened:

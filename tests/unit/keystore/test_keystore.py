@@ -431,6 +431,25 @@ async def test_every_guid_is_logged_with_dn_and_reason_and_no_share(keystore: Ke
     assert repr(share)[2:-1] not in repr(lines)
 
 
+async def test_what_a_hospital_asks_and_orders_is_logged_with_its_outcome(keystore: Keystore) -> None:
+    """Also the versions of ACLs, by their opaque ids."""
+    kept, unknown = random_guid(), random_guid()
+    await register(keystore, kept)
+    with structlog.testing.capture_logs() as lines:
+        await keystore.status(principal(HOSPITAL), AskStatus([kept.octets, unknown.octets]))
+        await set_acls(keystore, (OPEN_ID, 9, acl()), (OPEN_ID, 8, acl()))
+        await keystore.unregister(principal(HOSPITAL), Unregister([kept.octets]))
+    assert {line["dn"] for line in lines} == {str(HOSPITAL)}
+    told = [(line["event"], line["result"], line.get("guids") or line["acls"]) for line in lines]
+    assert told == [
+        ("status", "done", [str(kept)]),
+        ("status", "unknown", [str(unknown)]),
+        ("set-acls", "done", {OPEN_ID.hex(): 9}),
+        ("set-acls", "conflict", {OPEN_ID.hex(): 8}),
+        ("unregister", "done", [str(kept)]),
+    ]
+
+
 async def test_a_large_batch_is_logged_in_lines_of_a_hundred(keystore: Keystore) -> None:
     """Nobody's GUID is left out."""
     guids = [random_guid() for _ in range(250)]

@@ -113,6 +113,40 @@ async def test_a_header_under_an_old_key_is_none(tmp_path: Path) -> None:
         assert [bool(header.sealed) for header in headers] == [False, True]
 
 
+async def test_the_first_recall_under_a_new_key_makes_the_header_anew(tmp_path: Path) -> None:
+    """Sealed under the new key, and known again when it arrives; it goes with the file as the first one would."""
+    async with Clinic(tmp_path, slices((1, 2))).open() as hospital:
+        await hospital.harvest()
+        guid, other = hospital.files().values()
+        headers = hospital.hospital.headers
+        before = headers.origin(guid, 1)
+        rotate = functools.partial(amends.rotate, hospital=hospital.hospital, guids=[guid])
+        await hospital.hospital.store.write(rotate)
+        hospital.hospital.discard(guid)
+        await headers.flush()
+        hospital.hospital.outbox.ring()
+        await hospital.deliver()
+        assert not any(header.sealed for header in await asked(hospital, [guid]))
+        whole = await hospital.read(guid)
+        (header,) = await asked(hospital, [guid])
+        assert header.generation == 2
+        file = hospital.hospital.store.read(lambda tx: tx.catalogue.file(guid))
+        assert file is not None
+        pieces = prefix_pieces(len(whole), file.rendition.header_length)
+        expected = b"".join(whole[piece.offset : piece.offset + piece.length] for piece in pieces)
+        assert await opened(hospital, guid, header) == expected
+        after = headers.origin(guid, 2)
+        assert before is not None
+        assert after is not None
+        assert after[0] == before[0]
+        hospital.hospital.staging.discard(guid)
+        assert await hospital.read(guid) == whole  # by way of the known header
+        assert (await asked(hospital, [guid]))[0].sealed == header.sealed
+        hospital.hospital.discard(guid)
+        await headers.flush()
+        assert [headers.lacks(guid, 2), headers.lacks(other, 1)] == [True, False]
+
+
 async def test_headers_outlive_the_daemon_and_the_oldest_make_room(tmp_path: Path) -> None:
     """By order of registration; what was discarded does not come back."""
     headers = Headers(tmp_path, 600 * 20_480)

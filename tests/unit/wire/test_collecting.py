@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import structlog.testing
 import trio
+from prometheus_client import REGISTRY
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from mdmfs.access.acl import Acl
@@ -72,6 +73,11 @@ class Site:
         async with self.keystores.collecting([guid], deadline=deadline or soon()) as gathering:
             with await gathering.key(guid, self.proof(guid), threshold=2) as key:
                 return bytes(key.octets)
+
+
+def wrong_shares(keystore: str) -> float:
+    """Read the metric, as every program that collects shares tells it."""
+    return REGISTRY.get_sample_value("mdmfs_wrong_shares_total", {"keystore": keystore}) or 0.0
 
 
 def soon() -> float:
@@ -292,10 +298,12 @@ async def test_a_lying_keystore_is_outvoted_counted_and_named(site: Site, name: 
     for other in NAMES:
         site.twins[other].delay = 0.0 if other == name else 1.0
     site.twins[name].lie = lying(flipped)
+    counted = wrong_shares(name)
     async with taking(autojump_clock):
         with structlog.testing.capture_logs() as lines:
             assert await site.key(guid) == site.secrets[guid]
         assert site.keystores.lies == {name: 1}
+        assert wrong_shares(name) == counted + 1
         assert site.heard == [(name, guid)]
         [line] = [line for line in lines if line["log_level"] == "warning"]
         assert (line["keystore"], line["guid"]) == (name, str(guid))
