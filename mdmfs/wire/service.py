@@ -132,6 +132,7 @@ STATUS_BY_CODE: Final[Mapping[str, int]] = {
     "malformed-message": 400,
     "configuration": 500,
     "no-such-file": 404,
+    "stale-number": 404,
     "not-a-directory": 409,
     "is-a-directory": 409,
     "no-such-attribute": 404,
