@@ -10,13 +10,14 @@ from typing import Final
 import structlog
 import trio
 
-from mdmfs.hospital.catalogue.records import FileRecord
+from mdmfs.hospital.catalogue.records import FileRecord, FileState
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.incident import note_incident
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.keys.currency import behind, is_effective
 from mdmfs.hospital.keys.introduction import introduce
 from mdmfs.hospital.keys.judge import Fault, Held, Verdict, judge
+from mdmfs.hospital.keys.recount import show_held
 from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
@@ -51,6 +52,8 @@ class Task:
         self._faults: Counter[str] = Counter()
         self._lines: list[str] = []
         self._silent: dict[str, str] = {}
+        self._holders: dict[Guid, frozenset[str]] = {}
+        """Of files that do not show yet: who holds a right share."""
         self.failure = ""
         self.is_over = False
 
@@ -85,6 +88,10 @@ class Task:
                 self._done += len(page)
             if self._task is KeyTask.RESPLIT:
                 await self._forget_removed()
+            if self._holders and self._task in {KeyTask.VERIFY, KeyTask.REPAIR}:
+                await self._hospital.store.write(lambda tx: show_held(tx, self._hospital, self._holders))
+                self._hospital.feed.bell.ring()
+                self._hospital.outbox.ring()
         except MdmfsError as error:
             self.failure = str(error)
         except Exception as error:  # noqa: BLE001 the service loop: one task must not end the daemon
@@ -140,6 +147,8 @@ class Task:
             held = {name: answer[number] for name, answer in answers.items()}
             verdict = judge(file, held)
             self._note(file, verdict)
+            if file.state is FileState.PENDING:
+                self._holders[file.guid] = frozenset(verdict.honest)
             shipment = self._amend(file, verdict, held)
             if shipment is not None:
                 shipments.append(shipment)

@@ -13,6 +13,7 @@ import trio
 
 from mdmfs.hospital.keys import face
 from mdmfs.hospital.keys.amends import adopt_threshold
+from mdmfs.hospital.keys.currency import keep_current
 from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.keys.tasks import Tasks
 from mdmfs.hospital.registration.deposit import deposit
@@ -44,7 +45,7 @@ from mdmfs.wire.messages import (
 from mdmfs.wire.service import Reply, Request, Service
 from mdmfs.wire.stream import Address
 from tests.twins.certificates import host
-from tests.twins.clinic import KEYSTORES, OWNER, READER, OpenClinic, until
+from tests.twins.clinic import KEYSTORES, OWNER, READER, Clinic, OpenClinic, slices, until
 from tests.twins.key_tasks import clinic_with, done, held, is_clean, is_readable
 from tests.twins.keystores import TwinKeystore, always_current, random_guid, shares_of, unreachable
 
@@ -317,6 +318,32 @@ async def test_what_waits_for_a_removed_keystore_goes_once_all_keys_are_split_an
         assert (await done(left, KeyTask.RESPLIT)).changed == 2
         assert waiting() == 0
         assert await is_clean(left)
+
+
+async def test_a_series_that_lost_a_keystore_while_it_was_registered_shows_once_another_holds_its_keys(
+    tmp_path: Path,
+) -> None:
+    """The new one was sent nothing for it but by the split, so no acknowledgement would ever show it."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    clinic.required = len(KEYSTORES)
+    async with clinic.open() as opened:
+        clinic.keystores[THIRD].failure = unreachable
+        await opened.harvest()
+        opened.nursery.start_soon(keep_current, opened.hospital)
+        await done(opened, KeyTask.VERIFY)
+        assert opened.names() == []  # something is on its way to the third
+        clinic.keystores["k4"] = TwinKeystore(OWNER.dn)
+        names = (FIRST, SECOND, "k4")
+        clients = {name: clinic.keystores[name].as_seen_by(OWNER) for name in names}
+        hospital = dataclasses.replace(opened.hospital, keystores=Keystores(clients, opened.nursery))
+        renewed = OpenClinic(clinic, hospital, opened.recalls, opened.nursery, delivers=True)
+        opened.nursery.start_soon(keep_current, hospital)
+        opened.nursery.start_soon(deposit, hospital)
+        found = await done(renewed, KeyTask.RESPLIT)
+        assert (found.changed, opened.names()) == (2, [])
+        assert await is_clean(renewed)
+        assert len(opened.names()) == 2
+        assert all([await is_readable(renewed, guid) for guid in opened.files().values()])
 
 
 async def test_a_split_with_another_threshold_is_in_the_catalogue(tmp_path: Path) -> None:
