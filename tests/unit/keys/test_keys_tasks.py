@@ -185,8 +185,7 @@ async def test_destroying_takes_name_shares_and_staged_objects(tmp_path: Path) -
         assert opened.hospital.staging.find(gone, 1) is None
         for name in (FIRST, SECOND):
             opened.clinic.keystores[name].failure = None
-        await trio.sleep(4)
-        assert all(held(opened, name, gone) is None for name in KEYSTORES)
+        await until(lambda: all(held(opened, name, gone) is None for name in KEYSTORES))
         answers = await opened.hospital.keystores.collect([gone], enough=1, deadline=trio.current_time() + 5)
         assert not answers[gone].shares
 
@@ -274,16 +273,21 @@ async def test_new_keystores_get_shares_under_a_new_split_while_reads_go_on(
         hospital = dataclasses.replace(opened.hospital, keystores=Keystores(clients, opened.nursery), threshold=2)
         grown = OpenClinic(opened.clinic, hospital, opened.recalls, opened.nursery, delivers=True)
         failed: list[Guid] = []
+        rounds: list[int] = []
 
         async def read_on() -> None:
             while True:
                 failed.extend([guid for guid in guids if not await is_readable(grown, guid)])
+                rounds.append(len(failed))
 
         opened.nursery.start_soon(deposit, hospital)
+        opened.nursery.start_soon(keep_current, hospital)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read_on)
+            await until(lambda: bool(rounds))
             found = await done(grown, KeyTask.RESPLIT)
-            await trio.sleep(0.3)
+            before_last = len(rounds)
+            await until(lambda: len(rounds) > before_last + 1)
             nursery.cancel_scope.cancel()
         assert found.changed == 20
         assert failed == []
