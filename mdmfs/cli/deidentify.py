@@ -41,6 +41,7 @@ from mdmfs.wire.process import forbid_core_dumps
 PIECE: Final = 2**20
 NOT_DICOM: Final = "not-dicom"
 ALREADY_THERE: Final = "already-there"
+UNREADABLE: Final = "unreadable"
 SUBJECTS: Final = "throw-away: one for each patient of this run, forgotten at its end"
 
 _SOURCE: Final = click.Path(exists=True, path_type=pathlib.Path)
@@ -93,7 +94,11 @@ class Run:
     def take(self, source: pathlib.Path) -> Outcome:
         """De-identify one file; raises ``ConfigurationError`` or ``OutOfSpaceError`` where files do not work."""
         try:
-            with source.open("rb") as file:
+            opened = source.open("rb")
+        except OSError:
+            return Outcome(source, reason=UNREADABLE)
+        try:
+            with opened as file:
                 start = file.read(PREAMBLE_SIZE + len(MAGIC))
                 if start[PREAMBLE_SIZE:] != MAGIC:
                     return Outcome(source, reason=NOT_DICOM)

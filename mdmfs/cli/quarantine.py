@@ -53,7 +53,7 @@ def explain(configuration: pathlib.Path, handles: tuple[str, ...], *, identify: 
     for found in trio.run(_explain, HospitalConfiguration.read(configuration), handles, identify):
         group = found.group
         click.echo(_line(group))
-        click.echo(f"  why: {found.what or 'see the table of reasons in docs/operations.md'}")
+        click.echo(f"  why: {found.what}")
         click.echo(f"  what to do: {found.advice}")
         if group.is_registered:
             click.echo("  it was registered, and its name was taken away; its keys are kept")

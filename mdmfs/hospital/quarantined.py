@@ -40,6 +40,7 @@ _HANDLE_OCTETS: Final = 5
 _POLICY: Final = "another policy may let it through: that is for the project's approver to say"
 _PACS: Final = "have it mended in the PACS, then mdmfs quarantine retry and harvest"
 _NOTHING: Final = "nothing, if that is right; else have it sent in another one, then mdmfs quarantine retry and harvest"
+_SENDER: Final = "no policy lets it through: have it sent without that, then mdmfs quarantine retry and harvest"
 
 
 class Explanation(NamedTuple):
@@ -76,8 +77,29 @@ EXPLANATIONS: Final = {
     Reason.TRANSFER_SYNTAX: Explanation("its transfer syntax is not read", _NOTHING),
     Reason.MALFORMED: Explanation("it does not parse as PS3.5 says", _PACS),
     Reason.TRUNCATED: Explanation("it ends inside an element", _PACS),
+    Reason.TOO_LARGE: Explanation("its header, or what follows its pixels, is larger than the engine holds", _SENDER),
+    Reason.TOO_DEEP: Explanation("its sequences are nested deeper than in any object of DICOM", _SENDER),
+    Reason.CHARACTER_SET: Explanation(
+        "its character set is none of DICOM, or its Patient ID is not written in it", _PACS
+    ),
+    Reason.IMAGE_TYPE: Explanation("it is neither ORIGINAL nor DERIVED\\PRIMARY, or a screenshot or report", _POLICY),
+    Reason.PHOTOMETRIC: Explanation("it is not monochrome, and colour is where text is burned in", _POLICY),
+    Reason.CONVERSION_TYPE: Explanation("it was digitised, scanned or captured from a screen", _POLICY),
+    Reason.COMPRESSED_REGION: Explanation(
+        "a region of it is to be blanked, and nothing here decodes its frames",
+        "have the extra codecs installed, or the image sent uncompressed; then mdmfs quarantine retry and harvest",
+    ),
+    Reason.EMBEDDED_OVERLAY: Explanation("an overlay lies in unused bits of its pixels", _SENDER),
+    Reason.PIXEL_LENGTH: Explanation("its pixels are missing, or not as long as its header says", _PACS),
+    Reason.UNUSED_BITS: Explanation("bits of its pixels are set outside Bits Stored, where overlays once lay", _SENDER),
+    Reason.CODESTREAM: Explanation("its compressed frames are not what its transfer syntax says", _SENDER),
+    Reason.UNKNOWN_UID: Explanation(
+        "it names a class, coding scheme or context group that neither PS3.6 nor the policy lists",
+        "a policy may list it under known_uids: that is for the project's approver to say",
+    ),
+    Reason.INVALID_VALUE: Explanation("a number, code or UID that it needs is none", _PACS),
 }
-"""What is not here is told by its name and the table in docs/operations.md."""
+"""Of every reason; what the engine cannot do, no policy can let through, and the advice does not say so."""
 
 
 class Quarantined:
@@ -103,7 +125,7 @@ class Quarantined:
             message = f"nothing is quarantined under {handle}: list again, handles change when hospitald is restarted"
             raise ConfigurationError(message)
         group = self._hospital.store.read(lambda tx: self._group(tx, records))
-        explanation = EXPLANATIONS.get(Reason(group.reason), Explanation("", _POLICY))
+        explanation = EXPLANATIONS[Reason(group.reason)]
         uids: list[RealUids] = []
         if is_identified:
             now = self._hospital.clock()

@@ -25,7 +25,7 @@ from mdmfs.hospital.deid.rules import compile_rules
 from mdmfs.hospital.deid.tables.dictionary import VRS
 from mdmfs.hospital.deid.walk import Traces, Walk
 
-ENGINE_GENERATION: Final = 5
+ENGINE_GENERATION: Final = 6
 """Part of every rendition (design decision 2): raised whenever the same input gives other bytes than before."""
 MAX_REST_BYTES: Final = 16 * 2**20
 """Bytes after Pixel Data: padding and signatures, all of which are removed."""

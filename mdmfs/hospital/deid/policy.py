@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 import tomllib
+from collections.abc import Iterator
 from typing import Final, NoReturn, Self, TypeVar
 
 from mdmfs.model.errors import ConfigurationError
@@ -177,8 +178,10 @@ class _Document:
     """The TOML text and its values, so that an error can name its line."""
 
     def __init__(self, text: str, fields: dict[str, object]) -> None:
-        self._text = text
+        self._lines = text.splitlines()
         self._fields = fields
+        self._table_lines = range(len(self._lines))
+        """Which lines are being read, by index: those of one table of ``[[regions]]`` or ``[[reviews]]``, or all."""
 
     @classmethod
     def load(cls, text: str) -> Self:
@@ -206,10 +209,10 @@ class _Document:
         return [self._chosen(field, value, kind) for value in self._listed(field)]
 
     def regions(self) -> tuple[RegionRule, ...]:
-        return tuple(self._region(table) for table in self._listed("regions"))
+        return tuple(self._region(table) for table in self._tables("regions"))
 
     def reviews(self) -> tuple[Review, ...]:
-        return tuple(self._review(table) for table in self._listed("reviews"))
+        return tuple(self._review(table) for table in self._tables("reviews"))
 
     def approvals(self, options: frozenset[Option]) -> tuple[tuple[str, str], ...]:
         """Read who approved what; each option that needs it has one, and no other has."""
@@ -223,6 +226,18 @@ class _Document:
         if {Option.FULL_DATES, Option.MODIFIED_DATES} <= options:
             self._refuse("options", f"holds {Option.FULL_DATES} and {Option.MODIFIED_DATES}: choose one")
         return tuple(sorted((str(option), statement) for option, statement in given.items() if option in options))
+
+    def _tables(self, field: str) -> Iterator[object]:
+        """Give the tables of a list, and while one is read, know its lines."""
+        everything = self._table_lines
+        heads = [number for number in everything if self._lines[number].lstrip().startswith("[")]
+        named = [n for n in heads if re.match(rf"\s*\[\[\s*{field}\s*]]", self._lines[n])]
+        for number, table in enumerate(self._listed(field)):
+            if number < len(named):
+                stop = next((n for n in heads if n > named[number]), len(self._lines))
+                self._table_lines = range(named[number], stop)
+            yield table
+        self._table_lines = everything
 
     def _table(self, field: str, table: object, keys: tuple[str, ...]) -> dict[str, object]:
         if not isinstance(table, dict) or not set(table) <= set(keys):
@@ -286,9 +301,10 @@ class _Document:
         return self._refuse(field, f"is one of {', '.join(kind)}")
 
     def _refuse(self, field: str, problem: str) -> NoReturn:
-        lines = self._text.splitlines()
         assigned = re.compile(rf"\s*[\"']?{re.escape(field)}[\"']?\s*=")
-        number = next((n for n, line in enumerate(lines, 1) if assigned.match(line)), None)
-        where = f"line {number}" if number else "it is missing"
+        number = next((n for n in self._table_lines if assigned.match(self._lines[n])), None)
+        where = f"line {number + 1}" if number is not None else "it is missing"
+        if number is None and self._table_lines.start:
+            where = f"in the table of line {self._table_lines.start + 1}"
         message = f"the policy's field {field!r} {problem} ({where})"
         raise ConfigurationError(message)

@@ -9,6 +9,7 @@ from typing import Final
 from mdmfs.access.acl import Acl, Entry, EntryKind, Right
 from mdmfs.access.edit import Edit, edited, endless, without_ended
 from mdmfs.access.text import format_acl, format_entry
+from mdmfs.hospital.deid.policy import Heads
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.sight import Sight
@@ -72,10 +73,24 @@ def targets(tx: Transaction, principal: Principal, hospital: Hospital, wish: Wis
     changed = []
     for target in found:
         acl = edited(target.acl, wish.edits, keeps_mask=wish.keeps_mask)
+        _refuse_everybody(hospital, target.lfn, acl)
         if target.is_of_files:
             acl = Acl(acl.owner, acl.entries, target.acl.defaults)
         changed.append(dataclasses.replace(target, acl=acl))
     return changed
+
+
+def _refuse_everybody(hospital: Hospital, lfn: Lfn, acl: Acl) -> None:
+    """Keep faces with those who are named: an agreement is signed by a group, never by whoever has a credential."""
+    is_read_by_all = any(
+        entry.kind is EntryKind.OTHER and entry.rights & Right.READ.value for entry in (*acl.entries, *acl.defaults)
+    )
+    if is_read_by_all and any(
+        project.policy.heads is Heads.AGREEMENT and lfn.parts[: len(project.lfn.parts)] == project.lfn.parts
+        for project in hospital.projects.values()
+    ):
+        message = f"{lfn} may show faces, by an agreement with those who signed it: name users or groups, not other::r"
+        raise AccessDeniedError(message)
 
 
 def change(tx: Transaction, principal: Principal, hospital: Hospital, wish: Wish) -> list[Target]:

@@ -10,11 +10,11 @@ import pydicom
 import pytest
 from click.testing import CliRunner
 
-from mdmfs.cli.deidentify import deidentify_files
+from mdmfs.cli.deidentify import Run, deidentify_files
 from mdmfs.cli.policy import policy
 from mdmfs.hospital.deid.encode import encode, head
 from mdmfs.model.errors import ConfigurationError, OutOfSpaceError
-from tests.twins.deidentified import example, with_elements
+from tests.twins.deidentified import RESEARCH, example, with_elements
 from tests.twins.planted import Kind, find_planted, planted_file
 
 
@@ -78,6 +78,13 @@ def test_one_instance_twice_is_written_once(folder: pathlib.Path, tmp_path: path
     told = run(folder, "-o", tmp_path / "out", "--policy", "research")
     assert "1 not: already-there" in told
     assert len(list((tmp_path / "out").rglob("*.dcm"))) == 3
+
+
+def test_a_source_that_cannot_be_opened_does_not_end_the_run(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Such as one that was moved away meanwhile: it is told, and the next one is taken."""
+    run = Run(RESEARCH, tmp_path / "out")
+    assert run.take(folder / "moved.dcm").reason == "unreadable"
+    assert run.take(folder / "1").output
 
 
 def test_outputs_do_not_lie_among_sources(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:

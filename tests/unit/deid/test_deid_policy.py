@@ -13,6 +13,8 @@ from tests.twins.deidentified import RESEARCH, STRICT
 START: Final = 'name = "a"\nheads = "refuse"\n'
 APPROVED: Final = '[approvals]\nretain-full-dates = "the board, 12 May 2026"\n'
 
+RULE: Final = '[[regions]]\nsop_class = "1.2.3"\nblank = [[0, 0, 1, 1]]\n'
+
 
 def test_the_shipped_policies_say_what_they_are() -> None:
     """The strict one is the Basic Profile alone, research has five options."""
@@ -64,6 +66,11 @@ def test_the_digest_is_of_what_a_policy_says() -> None:
         ),
         ('name = "a"\nheads = "refuse"\n[[reviews]]\nsop_class = "1.2"', "'review' must match"),
         ('name = "a"\nheads = "refuse"\n[[reviews]]\nblank = [1]', "'reviews' is [[reviews]] tables of"),
+        (f"{START}{RULE}{RULE}{RULE.replace('1.2.3', 'x')}{RULE}", "'sop_class' must match"),
+        (f"{START}{RULE}{RULE}{RULE.replace('1.2.3', 'x')}{RULE}", "(line 10)"),
+        (f"{START}{RULE}{RULE.replace('blank', '# blank')}{RULE}", "must say what is blanked"),
+        (f"{START}{RULE}{RULE.replace('blank', '# blank')}{RULE}", "(in the table of line 6)"),
+        (f'regions = [{{sop_class = "x", blank = [[0, 0, 1, 1]]}}]\n{START}', "'sop_class' must match"),
     ],
 )
 def test_a_wrong_policy_is_refused_with_field_and_line(text: str, message: str) -> None:

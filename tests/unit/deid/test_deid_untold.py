@@ -42,6 +42,10 @@ TEXTS: Final = [
     "田中太郎".encode("shift_jis"),
     b"\1\2\3\4\5\6\7\x10Jane Doe",
     b"Jane Doe" + struct.pack("<d", 1000.0),
+    b"Jane Do?",
+    b"jdoe567@",
+    b"H12345>?",
+    b"<J. Doe> J.D.? @",
 ]
 
 
@@ -71,6 +75,14 @@ def test_text_with_a_vr_under_a_safe_private_tag_goes() -> None:
     assert b"SIEMENS MR HEADER" not in out
 
 
+def test_a_question_mark_makes_no_text_a_short_number() -> None:
+    """Each fourth byte of it may be one that numbers end with; what says nothing is no text."""
+    assert not may_be_numbers(b"Ann?MARA", b"FL")
+    assert not may_be_numbers(b"ID? 12345 7?", b"FL")
+    assert may_be_numbers(struct.pack("<f", 2.0), b"FL")
+    assert may_be_numbers(b"--+?", b"FL")
+
+
 def test_of_integers_without_a_vr_a_single_one_stays() -> None:
     """Two letters fit into 16 bits, three into what is kept of 32; lists of them would spell a name."""
     assert may_be_numbers(b"Jo", b"US")
@@ -81,6 +93,7 @@ def test_of_integers_without_a_vr_a_single_one_stays() -> None:
     assert not may_be_numbers(b"\0\0\0\1\0\0\0\0", b"SV")
     assert may_be_numbers(b"\x18\0\x63\x10", b"AT")
     assert not may_be_numbers(b"Anne", b"AT")
+    assert not may_be_numbers(b"Ann?", b"AT")
     assert not may_be_numbers(b"\x18\0\x63\x10\x18\0\x64\x10", b"AT")
 
 
@@ -92,7 +105,7 @@ def test_descriptions_of_tables_stay_without_a_vr(value: bytes) -> None:
     )
 
 
-@pytest.mark.parametrize("value", [b"M\xfcller", b"Jane Doe", b"M\xfc\0\0", b"abc"])
+@pytest.mark.parametrize("value", [b"M\xfcller", b"Jane Doe", b"M\xfc\0\0", b"abc", b"Anne\0\0", b"Anne \0"])
 def test_text_in_the_place_of_a_table_goes(value: bytes) -> None:
     """A table without a VR could be any text, and so could a description of one."""
     assert not may_be_descriptor(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TypeVar
@@ -11,8 +12,9 @@ import trio
 
 from mdmfs.access.edit import Edit, EditKind
 from mdmfs.access.text import parse_acl, parse_names
+from mdmfs.hospital.daemon import read_policy
 from mdmfs.hospital.keys.currency import catch_up
-from mdmfs.hospital.rights.change import end_entries
+from mdmfs.hospital.rights.change import Wish, end_entries, targets
 from mdmfs.hospital.rights.face import rights_routes
 from mdmfs.model.errors import AccessDeniedError, BusyError, MdmfsError, NoSuchFileError, NotADirectoryFileError
 from mdmfs.model.identity import Principal
@@ -155,6 +157,20 @@ async def test_only_who_has_a_may_change_and_each_refusal_is_recorded(scene: Sce
     with pytest.raises(AccessDeniedError, match="something below"):
         await scene.change(DEPUTY, PROJECT_LFN, user(JO, "rx"), recursive=True)
     assert "jo" not in await scene.text(OWNER, scene.series)
+
+
+@pytest.mark.parametrize("entry", ["o::rx", "d:o::r"])
+async def test_images_that_may_show_faces_are_never_opened_to_everybody(scene: Scene, entry: str) -> None:
+    """They go to those who signed the agreement; names of directories may be seen, and images without heads read."""
+    for lfn in (PROJECT_LFN, scene.series):
+        with pytest.raises(AccessDeniedError, match="faces"):
+            await scene.change(OWNER, lfn, modify(entry))
+    await scene.change(OWNER, PROJECT_LFN, modify("o::x"))
+    (project,) = scene.clinic.hospital.projects.values()
+    strict = {project.name: dataclasses.replace(project, policy=read_policy("strict"))}
+    without_heads = dataclasses.replace(scene.clinic.hospital, projects=strict)
+    wish = Wish(PROJECT_LFN, [modify(entry)])
+    assert without_heads.store.read(lambda tx: len(targets(tx, OWNER, without_heads, wish))) == 1
 
 
 async def test_what_was_read_long_ago_overwrites_nothing(scene: Scene) -> None:
