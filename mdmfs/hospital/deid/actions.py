@@ -5,6 +5,7 @@ Each takes the walk, the element and its rule and gives the element as it is wri
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import unicodedata
 from typing import Final
@@ -20,13 +21,14 @@ from mdmfs.hospital.deid.tables.dictionary import TIME_OF_DATE
 from mdmfs.hospital.deid.tables.uids import KNOWN_UIDS
 from mdmfs.hospital.deid.terms import DESCRIPTORS, EQUIPMENT, TECHNIQUE, clean
 from mdmfs.hospital.deid.untold import may_be_descriptor, may_be_numbers
-from mdmfs.hospital.deid.walk import CODE_VALUES, NUMBER_SIZES, Rule, Trace, Walk
+from mdmfs.hospital.deid.walk import CODE_VALUES, NUMBER_SIZES, Rule, Trace, Walk, trace_of
 
 _NUMBER: Final = rb" *(?:[+-]?(?:\d{1,24}(?:\.\d{0,24})?|\.\d{1,24})(?:[eE][+-]?\d{1,4})? *)?"
 _NUMBERS: Final = re.compile(_NUMBER + rb"(?:\\" + _NUMBER + rb")*")
 _are_numbers: Final = _NUMBERS.fullmatch
 _CODE: Final = re.compile(rb"[A-Z0-9_ ]{0,16}")
 _CODES: Final = re.compile(rb"[A-Z0-9_ ]{0,16}(?:\\[A-Z0-9_ ]{0,16})*")
+_MAY_BE_CODES: Final = frozenset({b"CS", b"UN", b""})
 _CODE_WORDS: Final = re.compile(rb"[a-z]+")
 _AGE: Final = re.compile(rb"(\d{3})([DWMY])")
 _UIDS: Final = re.compile(rb"[0-9.]{1,64}(?:\\[0-9.]{1,64})*")
@@ -96,7 +98,12 @@ def keep_chosen(walk: Walk, element: Element, rule: Rule) -> bytes:
 
 
 def keep_codes(walk: Walk, element: Element, rule: Rule) -> bytes:
-    """K: keep code strings; a value with other characters stays only if it consists of reviewed words."""
+    """K: keep code strings; a value with other characters stays only if it consists of reviewed words.
+
+    What says by its VR that it is something else, such as a name in capitals, goes.
+    """
+    if element[1] not in _MAY_BE_CODES:
+        return drop(walk, element, dataclasses.replace(rule, trace=rule.trace or trace_of(element)))
     value = walk.value(element)
     if not _CODES.fullmatch(value):
         codes = [_repaired(code) for code in value.split(b"\\")]

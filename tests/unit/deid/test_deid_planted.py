@@ -89,6 +89,14 @@ def test_a_tag_with_another_vr_hides_nothing(tag: int, vr: bytes) -> None:
     assert b"smuggled" not in out
 
 
+@pytest.mark.parametrize("vr", [b"PN", b"LO", b"UC", b"UT", b"AE", b"AS", b"DA", b"DS"])
+def test_a_name_in_capitals_is_no_code_string_if_it_says_what_it_is(vr: bytes) -> None:
+    """With the VR of a code, or none, capitals are taken for one."""
+    tag = 0x00180022
+    assert b"SMUGGLED" not in deidentified(with_elements(encode(head(tag, vr), b"ZQ SMUGGLED")))
+    assert encode(head(tag, b"CS"), b"PFP") in deidentified(with_elements(encode(head(tag, b"UN"), b"PFP ")))
+
+
 @pytest.mark.parametrize("tag", [0x00080060, 0x00080068, 0x00189073])
 def test_a_code_string_that_is_none_does_not_stay(tag: int) -> None:
     """Code strings hold capitals, digits and the underscore; other text in them is somebody's."""
