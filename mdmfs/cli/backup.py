@@ -38,19 +38,21 @@ def backup(configuration: pathlib.Path, output: pathlib.Path, recovery: pathlib.
     Example: mdmfs backup hospital.toml /backup/hospital-monday --recovery recovery.pem
     """
     forbid_core_dumps()
-    zone = zone_of(configuration)
+    zone, until = _zone_of(configuration), ""
     if zone == "keystore":
         settings = KeystoreConfiguration.read(configuration)
-        certificate = _certificate(recovery or settings.recovery)
-        made = back_up_shelf(settings.directory, output, (settings.name, settings.backup_days), certificate).made
+        name, certificate = settings.name, _certificate(recovery or settings.recovery)
+        told = back_up_shelf(settings.directory, output, (name, settings.backup_days), certificate)
+        made, until = told.made, f"; delete it by {time.strftime('%Y-%m-%d', time.gmtime(told.expires))}"
     elif zone == "hospital":
         hospital = HospitalConfiguration.read(configuration)
-        parts = parts_of_hospital(hospital)
-        made = back_up(output, (zone, hospital.hospital.name), parts, _certificate(recovery)).made
+        name = hospital.hospital.name
+        made = back_up(output, (zone, name), parts_of_hospital(hospital), _certificate(recovery)).made
     else:
         metadata = MetadataConfiguration.read(configuration)
-        made = back_up(output, (zone, str(metadata.hospital)), parts_of_metadata(metadata), _certificate(recovery)).made
-    click.echo(f"{output}: the {zone} as it was at {_instant(made)}")
+        name = str(metadata.hospital)
+        made = back_up(output, (zone, name), parts_of_metadata(metadata), _certificate(recovery)).made
+    click.echo(f"{output}: the {zone} {name} as it was at {_instant(made)}{until}")
 
 
 @click.command()
@@ -64,7 +66,7 @@ def restore(configuration: pathlib.Path, file: pathlib.Path, key: pathlib.Path, 
     Example: mdmfs restore hospital.toml /backup/hospital-monday --key recovery.key
     """
     forbid_core_dumps()
-    zone, private = zone_of(configuration), private_key(key)
+    zone, private = _zone_of(configuration), _private_key(key)
     if zone == "keystore":
         directory = KeystoreConfiguration.read(configuration).directory
         made = restore_shelf(file, directory, private, now=time.time(), is_expired_ok=expired).made
@@ -78,7 +80,7 @@ def restore(configuration: pathlib.Path, file: pathlib.Path, key: pathlib.Path, 
     click.echo(f"{file}: the {zone} as it was at {_instant(made)} is back\n{after}")
 
 
-def zone_of(configuration: pathlib.Path) -> str:
+def _zone_of(configuration: pathlib.Path) -> str:
     """Tell by its tables whose configuration it is; raises ``ConfigurationError``."""
     try:
         tables = tomllib.loads(configuration.read_text(encoding="utf-8"))
@@ -93,7 +95,7 @@ def zone_of(configuration: pathlib.Path) -> str:
     return zone
 
 
-def private_key(path: pathlib.Path) -> PrivateKey:
+def _private_key(path: pathlib.Path) -> PrivateKey:
     """Read a recovery key; asks for the passphrase where it has one."""
     try:
         return read_private_key(path)

@@ -10,7 +10,6 @@ Only the shelf comes back: what was decided since, the hospital tells, tombstone
 
 from __future__ import annotations
 
-import hashlib
 import time
 from pathlib import Path
 from typing import IO, Final
@@ -23,12 +22,10 @@ from cryptography.exceptions import InvalidTag
 from mdmfs.keystore.lmdb_shelf import LmdbShelf, open_environment
 from mdmfs.model.errors import ConfigurationError, IntegrityError
 from mdmfs.pki.recovery import PrivateKey, WrappedKey
-from mdmfs.wire.backup import appearing, copying, failure, sync_directory
+from mdmfs.wire.backup import PIECE, appearing, begin, copying, failure, read_head, sync_directory
 
 MAGIC: Final = b"mdmfs shelf backup 1\n"
 SECONDS_A_DAY: Final = 86_400
-MAX_HEADER: Final = 65_536
-_PIECE: Final = 2**20
 _SHELF_FILE: Final = "data.mdb"
 
 
@@ -57,29 +54,13 @@ def back_up(
     made = time.time() if now is None else now
     secret = Cobblestone256Encryptor.generate_key()
     told = Header(name, made, made + days * SECONDS_A_DAY, WrappedKey.wrap(secret, recovery))
-    head = MAGIC + msgspec.json.encode(told) + b"\n"
     with appearing(output) as file:
-        file.write(head)
-        encryptor = Cobblestone256Encryptor(secret, hashlib.sha256(head).digest())
+        encryptor = begin(file, MAGIC, told, secret)
         with copying(open_environment(directory, is_read_only=True), "shelf") as copy:
-            while piece := copy.read(_PIECE):
+            while piece := copy.read(PIECE):
                 file.write(encryptor.update(piece))
         file.write(encryptor.finalize())
     return told
-
-
-def read_header(source: IO[bytes]) -> tuple[Header, bytes]:
-    """Read the head of a backup, and give its octets too; raises ``IntegrityError``."""
-    magic = source.read(len(MAGIC))
-    line = source.readline(MAX_HEADER)
-    try:
-        if magic == MAGIC and line.endswith(b"\n"):
-            return msgspec.json.decode(line, type=Header), magic + line
-    except msgspec.DecodeError as error:
-        message = "the head of the backup is damaged"
-        raise IntegrityError(message) from error
-    message = "this is no backup of a shelf, or one of another format"
-    raise IntegrityError(message)
 
 
 def restore(source: Path, directory: Path, private: PrivateKey, *, now: float, is_expired_ok: bool = False) -> Header:
@@ -93,12 +74,12 @@ def restore(source: Path, directory: Path, private: PrivateKey, *, now: float, i
         raise ConfigurationError(message)
     try:
         with source.open("rb") as file:
-            header, head = read_header(file)
+            header, context = read_head(file, MAGIC, Header, "a shelf")
             if now >= header.expires and not is_expired_ok:
                 message = "the backup has expired: a certificate of destruction may say that it is gone"
                 raise ConfigurationError(message)
             secret = header.key.unwrap(private)
-            _unseal(file, Cobblestone256Decryptor(secret, hashlib.sha256(head).digest()), directory)
+            _unseal(file, Cobblestone256Decryptor(secret, context), directory)
     except OSError as error:
         raise failure(source, error) from error
     return header
@@ -110,7 +91,7 @@ def _unseal(file: IO[bytes], decryptor: Cobblestone256Decryptor, directory: Path
     directory.chmod(0o700)
     try:
         with appearing(arriving / _SHELF_FILE, may_replace=True) as shelf:
-            while piece := file.read(_PIECE):
+            while piece := file.read(PIECE):
                 shelf.write(decryptor.update(piece))
             shelf.write(decryptor.finalize())
     except InvalidTag as error:

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Final, NamedTuple
+from typing import IO, Final, NamedTuple, TypeVar
 
 import lmdb
 import msgspec
@@ -31,7 +31,8 @@ from mdmfs.pki.recovery import PrivateKey, WrappedKey
 
 MAGIC: Final = b"mdmfs backup 1\n"
 MAX_HEADER: Final = 65_536
-_PIECE: Final = 2**20
+PIECE: Final = 2**20
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,10 +66,8 @@ def back_up(
     """
     secret = Cobblestone256Encryptor.generate_key()
     told = Header(*whose, time.time() if now is None else now, WrappedKey.wrap(secret, recovery))
-    head = MAGIC + msgspec.json.encode(told) + b"\n"
     with appearing(output) as file:
-        file.write(head)
-        sealing = _Sealing(file, Cobblestone256Encryptor(secret, hashlib.sha256(head).digest()))
+        sealing = _Sealing(file, begin(file, MAGIC, told, secret))
         with tarfile.open(fileobj=sealing, mode="w|", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload] # it writes only
             for part in parts:
                 _add(tar, part)
@@ -76,17 +75,24 @@ def back_up(
     return told
 
 
-def read_header(source: IO[bytes]) -> tuple[Header, bytes]:
-    """Read the head of a backup, and give its octets too; raises ``IntegrityError``."""
-    magic = source.read(len(MAGIC))
+def begin(file: IO[bytes], magic: bytes, header: msgspec.Struct, secret: bytes) -> Cobblestone256Encryptor:
+    """Write the head of a backup, and give what seals the rest of it."""
+    head = magic + msgspec.json.encode(header) + b"\n"
+    file.write(head)
+    return Cobblestone256Encryptor(secret, hashlib.sha256(head).digest())
+
+
+def read_head(source: IO[bytes], magic: bytes, header: type[T], whose: str) -> tuple[T, bytes]:
+    """Read the head of a backup, and give the context of the rest; raises ``IntegrityError``."""
+    found = source.read(len(magic))
     line = source.readline(MAX_HEADER)
     try:
-        if magic == MAGIC and line.endswith(b"\n"):
-            return msgspec.json.decode(line, type=Header), magic + line
+        if found == magic and line.endswith(b"\n"):
+            return msgspec.json.decode(line, type=header), hashlib.sha256(found + line).digest()
     except msgspec.DecodeError as error:
         message = "the head of the backup is damaged"
         raise IntegrityError(message) from error
-    message = "this is no backup of a hospital or a metadata service, or one of a newer format"
+    message = f"this is no backup of {whose}, or one of a newer format"
     raise IntegrityError(message)
 
 
@@ -98,13 +104,13 @@ def restore(source: Path, zone: str, arriving: Path, private: PrivateKey) -> Hea
     """
     try:
         with source.open("rb") as file:
-            header, head = read_header(file)
+            header, context = read_head(file, MAGIC, Header, "a hospital or a metadata service")
             if header.zone != zone:
                 message = f"{source} is a backup of a {header.zone}, not of a {zone}"
                 raise ConfigurationError(message)
             secret = header.key.unwrap(private)
             arriving.mkdir(mode=0o700, parents=True)
-            _unpack(_Unsealing(file, Cobblestone256Decryptor(secret, hashlib.sha256(head).digest())), arriving)
+            _unpack(_Unsealing(file, Cobblestone256Decryptor(secret, context)), arriving)
     except InvalidTag as error:
         message = f"{source} is damaged or was cut: nothing of it is restored"
         raise IntegrityError(message) from error
@@ -195,7 +201,7 @@ def _add(tar: tarfile.TarFile, part: Part) -> None:
 
 
 def _read(stream: IO[bytes]) -> bytes:
-    pieces, left = [], _PIECE
+    pieces, left = [], PIECE
     while left and (piece := stream.read(left)):
         pieces.append(piece)
         left -= len(piece)
@@ -264,7 +270,7 @@ class _Unsealing:
 
     def read(self, count: int) -> bytes:
         while len(self._left) < count and not self._is_over:
-            piece = self._file.read(_PIECE)
+            piece = self._file.read(PIECE)
             self._left += self._decryptor.update(piece) if piece else self._decryptor.finalize()
             self._is_over = not piece
         taken = bytes(self._left[:count])
@@ -273,5 +279,5 @@ class _Unsealing:
 
     def finish(self) -> None:
         """Read to the end, which alone says that nothing was cut."""
-        while self.read(_PIECE):
+        while self.read(PIECE):
             pass

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
-from mdmfs.keystore.backup import MAGIC, Header, back_up, read_header, restore
+from mdmfs.keystore.backup import MAGIC, Header, back_up, restore
 from mdmfs.keystore.lmdb_shelf import open_lmdb_shelf
 from mdmfs.keystore.shelf import KeyRecord, Tombstone
 from mdmfs.model.errors import ConfigurationError, IntegrityError, OutOfSpaceError, WrongKeyError
@@ -66,8 +66,8 @@ async def held(shelf: Path) -> list[bool]:
 
 
 async def command(*arguments: str, passphrase: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run ``mdmfs shelf``."""
-    typed = [sys.executable, "-m", "mdmfs.cli", "shelf", *arguments]
+    """Run ``mdmfs``."""
+    typed = [sys.executable, "-m", "mdmfs.cli", *arguments]
     return await trio.run_process(typed, stdin=passphrase, capture_stdout=True, capture_stderr=True, check=False)
 
 
@@ -115,7 +115,9 @@ async def test_a_backup_is_taken_while_the_keystore_writes(tmp_path: Path) -> No
         while pairs < 20:  # noqa: ASYNC110 there is no event
             await trio.sleep(0.001)
         ran = await command("backup", str(tmp_path / "keystore.toml"), str(tmp_path / "backup"))
-        assert (ran.returncode, b"keystore-1" in ran.stdout) == (0, True), ran.stderr
+        assert (ran.returncode, b"keystore-1" in ran.stdout, b"delete it by" in ran.stdout) == (0, True, True), (
+            ran.stderr
+        )
     assert pairs == len(GUIDS) // 2
     (tmp_path / "shelf").rename(tmp_path / "lost")
     restoring = ("restore", str(tmp_path / "keystore.toml"), str(tmp_path / "backup"))
@@ -132,8 +134,7 @@ async def test_a_changed_or_cut_backup_restores_nothing(tmp_path: Path) -> None:
     await fill(tmp_path / "shelf")
     make(tmp_path / "shelf", tmp_path / "backup")
     octets = (tmp_path / "backup").read_bytes()
-    with (tmp_path / "backup").open("rb") as file:
-        _, head = read_header(file)
+    head = octets[: octets.index(b"\n", len(MAGIC)) + 1]
     later = octets.replace(b'"expires":18', b'"expires":19')
     assert later != octets
     places = [len(MAGIC) // 2, head.index(b'"octets"') + 20, len(head) + 10, len(octets) // 2, len(octets) - 1]
