@@ -83,8 +83,8 @@ class Opener:
         self._nursery = nursery
         self._deadline = deadline
         self._files: dict[int, OpenFile] = {}
-        self._opens: Counter[int] = Counter()
-        """How often each inode is open, by what is in ``_files`` or by what broke: the kernel may be reading it."""
+        self._handles: Counter[int] = Counter()
+        """How many the kernel has of each inode, of what is in ``_files`` or of what broke: it may be reading it."""
         self._resident: set[int] = set()
         """Inodes whose pages were all pushed and not been asked for since."""
         self._paged: set[int] = set()
@@ -128,7 +128,7 @@ class Opener:
             self._nursery.start_soon(self._collect_ahead, siblings)
         self._paged.add(node.inode)
         file = self._files.get(node.inode)
-        if file is None and node.inode not in self._opens:
+        if file is None and node.inode not in self._handles:
             file = self._open_pushing(node) or self._open_header(node)
         if file is None or not file.ready.is_set() or file.is_broken or file.guid.octets != node.guid:
             return None
@@ -301,13 +301,13 @@ class Opener:
 
     def _enter(self, file: OpenFile) -> None:
         file.readers += 1
-        self._opens[file.inode] += 1
+        self._handles[file.inode] += 1
 
     def close(self, file: OpenFile) -> None:
         """End one open; with the last one everything ends that worked for the file."""
-        self._opens[file.inode] -= 1
-        if not self._opens[file.inode]:
-            del self._opens[file.inode]
+        self._handles[file.inode] -= 1
+        if not self._handles[file.inode]:
+            del self._handles[file.inode]
         self._leave(file)
 
     def _leave(self, file: OpenFile) -> None:
