@@ -46,7 +46,7 @@ def why(path: str, dn: str, fqan: tuple[str, ...], configuration: pathlib.Path |
     for line in trio.run(_explain, place, AskWhy(str(place.lfn), dn, list(fqan))):
         click.echo(line)
     if not dn and place.mountpoint is not None:
-        click.echo(_of_mount(path))
+        click.echo(_of_mount(path), nl=False)
 
 
 async def _explain(place: Place, question: AskWhy) -> list[str]:
@@ -92,8 +92,10 @@ async def _of_keystore(peer: KeystorePeer, place: Place, guid: bytes) -> str:
 
 
 def _of_mount(path: str) -> str:
-    """Ask the mount where the bytes are and how its last open went; a directory, or a name unseen, has no answer."""
+    """Ask the mount where the bytes are and how its last open went; a directory has none."""
     try:
-        return os.getxattr(path, WHY_ATTRIBUTE.decode()).decode()
+        return os.getxattr(path, WHY_ATTRIBUTE.decode()).decode() + "\n"
+    except IsADirectoryError:
+        return ""
     except OSError as error:
-        return f"mount     {error.strerror}"
+        return f"mount     {error.strerror}\n"

@@ -97,6 +97,13 @@ def compare_sheet(series: Path, output: Path) -> None:
     assert difference < 1  # of 255: fonts differ a little
 
 
+def ask_why(path: Path) -> list[str]:
+    """Give the first words of what ``mdmfs why`` says, those of one kind once."""
+    typed = [sys.executable, "-m", "mdmfs.cli", "why", str(path)]
+    said = subprocess.run(typed, check=True, capture_output=True, text=True).stdout.splitlines()
+    return list(dict.fromkeys(line[:10].strip() for line in said if line[0] != " "))
+
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGHUP])
 def test_it_shows_the_tree_serves_and_leaves_nothing_behind(
     state: Path, demonstration: subprocess.Popen[str], ending: signal.Signals
@@ -121,6 +128,9 @@ def test_it_shows_the_tree_serves_and_leaves_nothing_behind(
     if ending is signal.SIGINT:
         longest = next(line.split("/  ")[0] for line in lines if "60 images" in line)
         compare_sheet(mountpoint / longest, state / "sheet.png")
+        assert ask_why(mountpoint / longest) == ["identity", "allowed", "keystore"]
+        of_a_file = ask_why(mountpoint / longest / "0001.dcm")
+        assert of_a_file == ["identity", "allowed", "file", "PACS", "keystore", "bytes", "last open"]
     demonstration.send_signal(ending)
     time.sleep(0.3)
     demonstration.send_signal(signal.SIGINT)
