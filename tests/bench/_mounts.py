@@ -19,7 +19,6 @@ import structlog
 import trio
 
 from mdmfs.demo.pki import delegate
-from mdmfs.wire.keystores import Keystores
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.hospital import RemoteHospital
 from mdmfs.worker.lease import Lease
@@ -28,7 +27,6 @@ from mdmfs.worker.serving import Ports
 from tests.twins import certificates as make
 from tests.twins.hospital import ROOT, TwinHospital
 from tests.twins.hospital_service import HospitalOnTheWire
-from tests.twins.keystores import HOSPITAL, principal
 from tests.twins.octets import octets
 from tests.twins.wire import calling, serving
 
@@ -165,7 +163,7 @@ async def _serve(scene: dict[str, str], hospital: TwinHospital) -> None:
         serving(HospitalOnTheWire(hospital).service(), shown=shown) as address,
         calling(address, proxy, expected=shown.dn) as client,
     ):
-        keystores = await _open_keystores(hospital, nursery)
+        keystores = await hospital.open_keystores(nursery)
         while await trio.to_thread.run_sync(sys.stdin.readline):
             cache = CiphertextCache(Path(scene["cache"]), 2**33)
             async with trio.open_nursery() as mounted:
@@ -186,14 +184,6 @@ async def _serve(scene: dict[str, str], hospital: TwinHospital) -> None:
                 _say("ready")
             _say("gone")
         nursery.cancel_scope.cancel()
-
-
-async def _open_keystores(hospital: TwinHospital, nursery: trio.Nursery) -> Keystores:
-    """Deposit the keys of files that can be read; nobody reads empty ones."""
-    if any(file.plaintext for file in hospital.files.values()):
-        return await hospital.open_keystores(nursery)
-    caller = principal(HOSPITAL)
-    return Keystores({name: twin.as_seen_by(caller) for name, twin in hospital.keystores.items()}, nursery)
 
 
 def _say(word: str) -> None:

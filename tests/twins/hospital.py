@@ -232,17 +232,17 @@ class TwinHospital:
         owner = Keystores(
             {name: twin.as_seen_by(principal(HOSPITAL)) for name, twin in self.keystores.items()}, nursery
         )
-        for file in self.files.values():
-            await self.deposit(owner, file)
+        await self.deposit(owner, *self.files.values())
         if reader is None:
             return owner
         return Keystores({name: twin.as_seen_by(principal(reader)) for name, twin in self.keystores.items()}, nursery)
 
-    async def deposit(self, keystores: Keystores, file: TwinFile) -> None:
-        """Split a file's key among the keystores."""
-        shares = shares_of(file.guid, file.key, generation=file.generation)
-        for name, share in zip(KEYSTORES, shares, strict=True):
-            await keystores.register(name, [KeyEntry(share.encode(), [])], deadline=trio.current_time() + 10)
+    async def deposit(self, keystores: Keystores, *files: TwinFile) -> None:
+        """Split the keys of files among the keystores."""
+        split = [shares_of(file.guid, file.key, generation=file.generation) for file in files]
+        for name, shares in zip(KEYSTORES, zip(*split, strict=True), strict=False):
+            entries = [KeyEntry(share.encode(), []) for share in shares]
+            await keystores.register(name, entries, deadline=trio.current_time() + 60)
 
     def sealed(self, guid: Guid) -> bytes:
         """Give what is staged of a file, or seal it anew, under a fresh salt."""
