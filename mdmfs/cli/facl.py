@@ -6,7 +6,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 import trio
@@ -42,12 +42,19 @@ _CONFIGURATION: Final = click.option(
 )
 
 
+class Begun(NamedTuple):
+    """A change that is made at the hospital."""
+
+    place: Place
+    changed: ChangedAcls
+
+
 @click.command()
 @click.argument("path", nargs=-1, required=True)
 @click.option("--files", is_flag=True, help="Of a directory, the ACL that the files directly in it share.")
 @_CONFIGURATION
 def getfacl(path: tuple[str, ...], configuration: pathlib.Path | None, *, files: bool) -> None:
-    """Print the ACL of PATH, on a mount; of a file it is the one that all files of its directory share."""
+    """Print the ACL of PATH, on a mount; a file without its own has the one that the files of its directory share."""
     for place in (find_place(one, configuration) for one in path):
         told = trio.run(_with_client, place, lambda client, place=place: _read(client, place))
         shown = told.texts[-1 if files else 0]
@@ -72,7 +79,9 @@ def getfacl(path: tuple[str, ...], configuration: pathlib.Path | None, *, files:
 @click.option("--timeout", type=float, default=TIMEOUT, show_default=True, help="Seconds to wait for its effect.")
 @_CONFIGURATION
 def setfacl(path: tuple[str, ...], configuration: pathlib.Path | None, timeout: float, **options: Any) -> None:  # noqa: ANN401 as click gives them
-    """Change the ACLs of PATH, directories on a mount, and wait until the change holds everywhere.
+    """Change the ACLs of PATH, directories and files on a mount, and wait until the change holds everywhere.
+
+    A file gets an ACL of its own; --files means the one that its siblings go on sharing.
 
     ENTRIES are [default:]user|group|mask|other:NAME:RIGHTS[@END]; with the rights r, w, x, a and i.
     Exit code 3: the change is made, and somebody has yet to hear of it; he is named.
@@ -81,7 +90,7 @@ def setfacl(path: tuple[str, ...], configuration: pathlib.Path | None, timeout: 
     if not edits:
         message = "say what to change: -m, -x, -b, -k or --set-file"
         raise click.UsageError(message)
-    is_pending = False
+    begun: list[Begun] = []
     for place in [find_place(one, configuration) for one in path]:
         wish = ChangeAcl(
             str(place.lfn),
@@ -92,8 +101,11 @@ def setfacl(path: tuple[str, ...], configuration: pathlib.Path | None, timeout: 
             is_test=options["is_test"],
             expected_version=version,
         )
-        is_pending |= trio.run(_with_client, place, lambda client, wish=wish: _change(client, wish, timeout))
-    sys.exit(PENDING if is_pending else 0)
+        changed = trio.run(_with_client, place, lambda client, wish=wish: _change(client, wish))
+        if changed is not None:
+            begun.append(Begun(place, changed))
+    waits = [trio.run(_with_client, one.place, lambda client, one=one: _wait(client, one, timeout)) for one in begun]
+    sys.exit(PENDING if any(waits) else 0)
 
 
 def _edits(options: dict[str, Any]) -> tuple[list[Edit], int]:
@@ -135,25 +147,26 @@ async def _read(client: Client, place: Place) -> AclTexts:
     return await client.call(READ_ACL_PATH, ReadAcl(str(place.lfn)), AclTexts, deadline=trio.current_time() + DEADLINE)
 
 
-async def _change(client: Client, wish: ChangeAcl, timeout: float) -> bool:  # noqa: ASYNC109 told, not raised
-    """Change, print and wait; True where the change does not hold everywhere yet."""
+async def _change(client: Client, wish: ChangeAcl) -> ChangedAcls | None:
+    """Change; or, for a test, print, and then there is nothing to wait for."""
     deadline = trio.current_time() + DEADLINE
     changed = await client.call(CHANGE_ACL_PATH, wish, ChangedAcls, deadline=deadline, is_idempotent=False)
     if wish.is_test:
         click.echo("\n".join(changed.texts))
-        return False
+        return None
+    return changed
+
+
+async def _wait(client: Client, begun: Begun, timeout: float) -> bool:  # noqa: ASYNC109 told, not raised
+    """Wait; True where the change does not hold everywhere yet."""
     give_up_at = trio.current_time() + timeout
     while True:
-        effect = await client.call(
-            ACL_EFFECT_PATH,
-            AskAclEffect(changed.epoch, changed.version),
-            AclEffect,
-            deadline=trio.current_time() + DEADLINE,
-        )
+        asked, deadline = AskAclEffect(begun.changed.epoch, begun.changed.version), trio.current_time() + DEADLINE
+        effect = await client.call(ACL_EFFECT_PATH, asked, AclEffect, deadline=deadline)
         if effect.is_effective:
             return False
         if trio.current_time() >= give_up_at:
-            _tell_pending(wish.lfn, [*effect.keystores, *effect.mounts])
+            _tell_pending(str(begun.place.lfn), [*effect.keystores, *effect.mounts])
             return True
         await trio.sleep(INTERVAL)
 

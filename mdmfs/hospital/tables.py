@@ -27,6 +27,7 @@ RESERVATIONS: Final = b"r"
 ACLS: Final = b"a"
 ACL_VALUES: Final = b"A"
 ACL_NUMBERS: Final = b"B"
+OWN_ACLS: Final = b"y"
 FEED: Final = b"v"
 TOTALS: Final = b"t"
 
@@ -65,6 +66,7 @@ ALL: Final = (
     ACLS,
     ACL_VALUES,
     ACL_NUMBERS,
+    OWN_ACLS,
     FEED,
     TOTALS,
     SERIES,

@@ -77,9 +77,12 @@ class Handout:
                 return Answer(Outcome.DENIED, reason=refusal)
 
     def _decide(self, guid: Guid, record: KeyRecord) -> Granted | Refusal:
-        question = (record.owner, record.aliases)
+        aliases = record.aliases
+        if self._page.acl(record.owner, guid.octets) is not None:  # an ACL of its own: its id is the GUID
+            aliases = tuple((*chain[:-1], guid.octets) for chain in aliases)
+        question = (record.owner, aliases)
         if question not in self._decided:
-            chains = [[self._acl(record.owner, acl_id) for acl_id in chain] for chain in record.aliases]
+            chains = [[self._acl(record.owner, acl_id) for acl_id in chain] for chain in aliases]
             self._decided[question] = grant(self._principal, guid, chains, self._now)
         return self._decided[question]
 

@@ -11,11 +11,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pydicom
 import trio
 
 from mdmfs.access.edit import Edit, EditKind
 from mdmfs.access.text import parse_acl, parse_names
 from mdmfs.cli.harvest import harvest_project
+from mdmfs.demo.headers import planted_uid
+from mdmfs.demo.people import CHEST
 from mdmfs.demo.processes import Processes, running
 from mdmfs.demo.site import PROJECT, READER, Site, fill_pacs, make_site, mountpoint_of
 from mdmfs.hospital.configuration import HospitalConfiguration
@@ -27,6 +30,8 @@ from tests.bench._wire_cutter import WireCutter, wire_cutter
 
 LEASE = 5.0
 SECONDS = 60.0
+EFFECTIVE_WITHIN = 30.0
+"""Seconds, several leases: whoever has not heard by then never will."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +60,15 @@ class Ground:
 
 
 @contextlib.contextmanager
-def ground() -> Iterator[Ground]:
-    """Run a site on the demonstration's synthetic patients."""
+def ground(extra_series: int = 0) -> Iterator[Ground]:
+    """Run a site on the demonstration's synthetic patients, with so many series more of one slice each."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         site = make_site(folder / "site", pacs="", inclusion=None, deadline=20.0)
         project = site.hospital_file.parent / "projects" / f"{PROJECT}.toml"
         project.write_text(f"lease = {LEASE}\n" + project.read_text())
         fill_pacs(site)
+        add_series(site, extra_series)
         processes = stack.enter_context(running(site))
         processes.start_pacs()
         processes.start_keystores()
@@ -74,6 +80,17 @@ def ground() -> Iterator[Ground]:
         mountpoint = mountpoint_of(site.state, READER)
         processes.start_mount(READER, mountpoint)
         yield Ground(site, processes, wire, mountpoint)
+
+
+def add_series(site: Site, count: int) -> None:
+    """Let the PACS have more series of the one patient, each of one slice."""
+    one = min((site.pacs_directory / CHEST.key).rglob("*.dcm"))
+    for number in range(count):
+        dataset = pydicom.dcmread(one)
+        dataset.SeriesInstanceUID = planted_uid("bench", "series", number)
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = planted_uid("bench", "one", number)
+        dataset.SeriesNumber = 100 + number
+        dataset.save_as(one.with_name(f"more-{number:04}.dcm"), enforce_file_format=True)
 
 
 async def change(client: Client, lfn: Lfn, edit: Edit) -> ChangedAcls:
@@ -90,6 +107,9 @@ async def wait_until_effective(client: Client, changed: ChangedAcls) -> float:
         effect = await client.call(ACL_EFFECT_PATH, asked, AclEffect, deadline=trio.current_time() + SECONDS)
         if effect.is_effective:
             return time.monotonic() - begun
+        if time.monotonic() - begun > EFFECTIVE_WITHIN:
+            message = f"after {EFFECTIVE_WITHIN:g} s the change does not hold at {[*effect.keystores, *effect.mounts]}"
+            raise TimeoutError(message)
         await trio.sleep(0.02)
 
 

@@ -30,6 +30,8 @@ from tests.bench._probe import WAYS
 from tests.bench._rights import LEASE, Ground, allow, change, deny, ground, start_probe, wait_until_effective
 
 REVOCATIONS = int(os.environ.get("MDMFS_REVOCATIONS", "200"))
+AT_ONCE = 20
+"""Series that are revoked in one round, each with readers of its own."""
 WATCHED = LEASE + 1.0
 """Seconds for which it is looked whether something still works."""
 PATIENCE = 60.0
@@ -133,7 +135,10 @@ async def _run(ground: Ground, folder: Path) -> tuple[dict[bool, list[dict[str, 
         while sum(map(len, found.values())) < REVOCATIONS:
             is_cut = len(found[True]) < len(found[False])
             left = REVOCATIONS // 2 - len(found[is_cut])
-            went_on, effective = await _revoke(ground, client, keystores, folder, count=min(left, 10), is_cut=is_cut)
+            went_on, effective = await _revoke(
+                ground, client, keystores, folder, count=min(left, AT_ONCE), is_cut=is_cut
+            )
+            print(f"{len(went_on)} revoked, cut: {is_cut}", time.strftime("%X"), flush=True)  # noqa: T201 it takes minutes
             found[is_cut] += went_on
             times[is_cut] += effective
         nursery.cancel_scope.cancel()
@@ -142,7 +147,7 @@ async def _run(ground: Ground, folder: Path) -> tuple[dict[bool, list[dict[str, 
 
 def measure() -> Measured:
     """Give for each way how long it went on after a revocation, the worst, as a part of the lease."""
-    with ground() as running:
+    with ground(AT_ONCE) as running:
         folder = running.site.state / "notes"
         folder.mkdir()
         found, times = trio.run(_run, running, folder)

@@ -477,6 +477,32 @@ async def test_the_acl_of_the_files_changes_for_all_of_them_at_once(store: Store
     assert store.read(lambda tx: tx.catalogue.aliases_of(guid_of(3)))[0][-1] == own
 
 
+async def test_one_file_gets_an_acl_of_its_own_under_its_guid(store: Store) -> None:
+    """Its siblings keep the one they share, whose next version comes; the feed keeps what it was, and lists nothing."""
+    await shown(store, 1, 2)
+    shared = store.read(lambda tx: tx.catalogue.aliases_of(guid_of(2)))
+    assert store.read(lambda tx: tx.catalogue.files_apart(SERIES_LFN)) == []
+    answer = await store.write(lambda tx: tx.catalogue.set_file_acl(guid_of(1), NOBODY))
+    assert (answer.id, answer.version, answer.acl) == (guid_of(1).octets, 2, NOBODY)
+    own, others = (store.read(lambda tx, n=n: tx.catalogue.aliases_of(guid_of(n))) for n in (1, 2))
+    assert (own, others) == ([[*shared[0][:-1], guid_of(1).octets]], shared)
+    assert store.read(lambda tx: tx.catalogue.changes(1)) == Changes(2, [], [])
+    [before] = store.read(lambda tx: tx.catalogue.acls_before(1, 2))
+    assert (before.directory, before.file) == (
+        look(store, SERIES_LFN).inode,
+        look(store, SERIES_LFN / "0001.dcm").inode,
+    )
+    assert (before.acl, before.acl_id) == (OWNER_ONLY.inherited(), answer.id)
+    again = await store.write(lambda tx: tx.catalogue.set_file_acl(guid_of(1), OWNER_ONLY))
+    assert (again.id, again.version) == (answer.id, 3)
+    assert [file.guid for file in store.read(lambda tx: tx.catalogue.files_apart(SERIES_LFN))] == [guid_of(1)]
+    assert [one.what for _, one in store.read(lambda tx: tx.epochs.after(0, limit=9))] == [answer.id] * 2
+    await store.write(lambda tx: tx.catalogue.withdraw([guid_of(1)], now=NOW))
+    assert store.read(lambda tx: tx.catalogue.files_apart(SERIES_LFN)) == []
+    with pytest.raises(NoSuchFileError):
+        await store.write(lambda tx: tx.catalogue.set_file_acl(guid_of(1), OWNER_ONLY))
+
+
 @pytest.mark.parametrize("files", [False, True])
 async def test_an_acl_is_set_on_directories_only(store: Store, files: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """Not on a name that is a file, or nothing."""

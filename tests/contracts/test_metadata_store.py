@@ -257,6 +257,21 @@ def test_one_image_with_an_acl_of_its_own_is_found_by_nobody_else(database: Data
     assert found(database, "", level=FoundLevel.IMAGE) == [f"{PATH}/0000.dcm"]
 
 
+def test_an_acl_under_the_guid_of_an_image_counts_in_place_of_the_shared_one(database: Database) -> None:
+    """Whether it is told before the image or after it, and when the image is sent again."""
+    message = images()
+    early, late = (VersionedAcl(image.guid, 2, acl(ROOT, "/O=x/CN=other").acl) for image in message.images)
+    database.write_now(lambda c: set_acls(c, [early]))
+    registered(database, message)
+    assert found(database, "", level=FoundLevel.IMAGE) == [f"{PATH}/0001.dcm"]
+    database.write_now(lambda c: set_acls(c, [late]))
+    assert found(database, "", level=FoundLevel.IMAGE) == []
+    registered(database, message)
+    assert found(database, "", level=FoundLevel.IMAGE) == []
+    database.write_now(lambda c: set_acls(c, [VersionedAcl(late.id, 3, acl(ROOT).acl)]))
+    assert found(database, "", level=FoundLevel.IMAGE) == [f"{PATH}/0001.dcm"]
+
+
 def test_a_schema_changes_while_records_are_there(database: Database) -> None:
     """What is added is missing in what was there, what is dropped is gone, what has a type keeps it."""
     registered(database, images())

@@ -69,6 +69,7 @@ OPERATIONS = st.one_of(
         st.booleans(),
         run=lambda lfn, of_files: lambda tx: tx.catalogue.set_acl(lfn, NOBODY, files=of_files),
     ),
+    act_of("set-file-acl", numbers, run=lambda n: lambda tx: tx.catalogue.set_file_acl(guid_of(n), NOBODY)),
     act_of(
         "tie", numbers, numbers, run=lambda n, i: lambda tx: tx.uidmap.tie(guid_of(n), instance_of(i, series=i % 2))
     ),
@@ -107,6 +108,7 @@ def everything(tx: Transaction) -> list[object]:
     return [
         [catalogue.look_up(lfn) for lfn in DIRECTORIES],
         [catalogue.directory(inode) for inode in inodes],
+        [catalogue.files_apart(lfn) for lfn in DIRECTORIES],
         [catalogue.acl(acl_id) for inode in inodes for acl_id in catalogue.acl_ids_above(inode)],
         [catalogue.list_page(inode) for inode in inodes if inode == 1 or catalogue.directory(inode).visible],
         catalogue.project_files("neuro"),

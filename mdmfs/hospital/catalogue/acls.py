@@ -1,4 +1,4 @@
-"""ACLs as rows: each under a random id, with the number of times it was set; what many say alike is kept once."""
+"""ACLs as rows: each under a random id, or its file's GUID, with how often it was set; what many say is kept once."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mdmfs.hospital.catalogue.records import VersionOfAcl
 from mdmfs.hospital.ledger.epochs import RowsOfEpochs
 from mdmfs.hospital.rows import Interned, Rows, Stored
 from mdmfs.model.errors import MalformedNameError, StoreError
+from mdmfs.model.names import Guid
 
 
 class _StoredAcl(msgspec.Struct, frozen=True, array_like=True):
@@ -47,6 +48,18 @@ class AclTable:
         number = self._values.number_of(acl.encode())
         self._rows.put(tables.ACLS + acl_id, _ROWS.encode(_StoredAcl(1, number, number)))
         return acl_id
+
+    def part(self, acl_id: bytes, guid: Guid, acl: Acl) -> VersionOfAcl:
+        """Keep an ACL of a file's own, under its GUID, as the next version of the one that it went by until now."""
+        value = self._rows.get(tables.ACLS + acl_id)
+        if value is None or self._rows.get(tables.ACLS + guid.octets) is not None:
+            message = f"GUID {guid} cannot get an ACL of its own: restore the store from its backup"
+            raise StoreError(message)
+        before = _ROWS.decode(value)
+        row = _StoredAcl(before.version + 1, self._values.number_of(acl.encode()), before.acl)
+        self._rows.put(tables.ACLS + guid.octets, _ROWS.encode(row))
+        self._epochs.note_acl(guid.octets)
+        return VersionOfAcl(guid.octets, row.version, acl)
 
     def find(self, acl_id: bytes) -> VersionOfAcl | None:
         """Give what an ACL says now."""

@@ -21,6 +21,8 @@ class _Change(msgspec.Struct, frozen=True, array_like=True):
     files: list[int]
     acls: list[tuple[int, bool, bytes]] = []
     """Directories whose ACL, or whose files' ACL, was set, and what it said before."""
+    own_acls: list[tuple[int, int, bytes, bytes]] = []
+    """Directory and inode number of files whose own ACL was set, the ACL's id, and what held before."""
 
 
 _ROWS: Final = Stored(_Change)
@@ -35,9 +37,11 @@ class Feed:
 
     def append(self, directories: Iterable[int], files: Iterable[int], acls: Iterable[AclBefore] = ()) -> int:
         """Tell of a change; give its version. Nothing touched is no change."""
-        told = [(one.directory, one.is_of_files, one.acl.encode()) for one in acls]
-        change = _Change(sorted(set(directories)), sorted(set(files)), told)
-        if not change.directories and not change.files:
+        all_acls = list(acls)
+        told = [(one.directory, one.is_of_files, one.acl.encode()) for one in all_acls if not one.file]
+        own = [(one.directory, one.file, one.acl_id, one.acl.encode()) for one in all_acls if one.file]
+        change = _Change(sorted(set(directories)), sorted(set(files)), told, own)
+        if not change.directories and not change.files and not own:
             return self.version()
         version = add_to(self._rows, _VERSION)
         self._rows.put(tables.FEED + number_key(version), _ROWS.encode(change))
@@ -74,7 +78,12 @@ class Feed:
         for key, value in self._rows.scan(tables.FEED, number_key(since + 1)):
             if int.from_bytes(key, "big") > until:
                 break
-            found += [AclBefore(inode, of_files, Acl.decode(acl)) for inode, of_files, acl in _ROWS.decode(value).acls]
+            change = _ROWS.decode(value)
+            found += [AclBefore(inode, of_files, Acl.decode(acl)) for inode, of_files, acl in change.acls]
+            found += [
+                AclBefore(directory, is_of_files=False, acl=Acl.decode(acl), file=file, acl_id=acl_id)
+                for directory, file, acl_id, acl in change.own_acls
+            ]
         return found
 
     def _trim(self, last: int) -> None:

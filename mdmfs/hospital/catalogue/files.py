@@ -10,7 +10,7 @@ import msgspec
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.records import FileRecord, FileState, Place, Rendition
 from mdmfs.hospital.rows import Interned, Rows, Stored, number_key
-from mdmfs.model.errors import NoSuchFileError
+from mdmfs.model.errors import NoSuchFileError, StoreError
 from mdmfs.model.names import Guid
 
 
@@ -83,6 +83,15 @@ class FileTable:
         self._rows.put(tables.INODES_OF_GUIDS + record.guid.octets, number_key(record.inode))
         self.put(record)
 
+    def at(self, inode: int) -> FileRecord:
+        """Give the file with an inode number; raises ``StoreError``."""
+        key = number_key(inode)
+        value = self._rows.get(tables.FILES + key)
+        if value is None:
+            message = f"there is no file with inode number {inode}: restore the store from its backup"
+            raise StoreError(message)
+        return self._record(key, _ROWS.decode(value))
+
     def from_inode(self, after: int) -> Iterator[FileRecord]:
         """Go through the files after an inode number, in the order of their numbers."""
         for inode, value in self._rows.scan(tables.FILES, number_key(after + 1)):
@@ -138,3 +147,20 @@ class FileTable:
             stored.places,
             rendition,
         )
+
+
+class OwnAclTable:
+    """``y`` + directory (8 bytes) + inode number: a file that has an ACL of its own; most directories have none."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def note(self, file: FileRecord, directory: int, shared: bytes) -> None:
+        """Note a file, if its ACL is another than the one that the files of its directory share."""
+        if file.acl != shared:
+            self._rows.put(tables.OWN_ACLS + number_key(directory) + number_key(file.inode), b"\x01")
+
+    def inodes_in(self, directory: int) -> list[int]:
+        """Give the inode numbers of those directly in a directory."""
+        found = self._rows.scan(tables.OWN_ACLS + number_key(directory))
+        return [int.from_bytes(inode, "big") for inode, _ in found]

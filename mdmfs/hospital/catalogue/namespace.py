@@ -12,7 +12,7 @@ from mdmfs.access.acl import Acl
 from mdmfs.hospital.catalogue.acls import AclTable
 from mdmfs.hospital.catalogue.directories import DirectoryTable, Entry
 from mdmfs.hospital.catalogue.feed import Feed
-from mdmfs.hospital.catalogue.files import FileTable
+from mdmfs.hospital.catalogue.files import FileTable, OwnAclTable
 from mdmfs.hospital.catalogue.records import (
     ROOT_INODE,
     AclBefore,
@@ -41,6 +41,7 @@ class RowsOfCatalogue:
         self._acls = AclTable(rows, random)
         self._feed = Feed(rows, feed_length)
         self._totals = TotalsTable(rows)
+        self._own_acls = OwnAclTable(rows)
 
     def make_root(self) -> None:
         """Begin an empty namespace; once in a store's life."""
@@ -72,7 +73,9 @@ class RowsOfCatalogue:
         _refuse_directory(lfn, entry)
         return Guid(entry.reference)
 
-    def add_file(self, lfn: Lfn, file: NewFile, *, takes_over: Guid | None = None) -> FileRecord:
+    def add_file(
+        self, lfn: Lfn, file: NewFile, *, takes_over: Guid | None = None, like: Guid | None = None
+    ) -> FileRecord:
         """Register a file as PENDING."""
         parent = self._directories.inode_of(lfn.parent)
         if parent is None or not lfn.parts:
@@ -86,7 +89,7 @@ class RowsOfCatalogue:
             file.guid,
             self._directories.new_inode(),
             file.project,
-            self._file_acl(parent, lfn),
+            self._file_acl(parent, lfn, takes_over or like),
             file.generation,
             file.threshold,
             file.key_check,
@@ -96,6 +99,7 @@ class RowsOfCatalogue:
             file.rendition,
         )
         self._files.add(record)
+        self._own_acls.note(record, parent, self._directories.get(parent).file_acl)
         self._directories.reserve(parent, lfn.name, _entry_of(record))
         return record
 
@@ -228,6 +232,34 @@ class RowsOfCatalogue:
             self._feed.append((inode, record.parent), (), (AclBefore(inode, files, before.acl),))
         return changed
 
+    def set_file_acl(self, guid: Guid, acl: Acl) -> VersionOfAcl:
+        """Set the ACL of one file, which is its own from then on."""
+        file = self._files.get(guid)
+        if not file.places:
+            message = f"GUID {guid} is withdrawn and has no name: nobody can open it"
+            raise NoSuchFileError(message)
+        parent = file.places[0].parent
+        shared, before = self._directories.get(parent).file_acl, self._acls.find(file.acl)
+        if file.acl != shared:
+            changed = self._acls.change(file.acl, acl)
+        else:
+            changed = self._acls.part(shared, guid, acl)
+            file = msgspec.structs.replace(file, acl=changed.id)
+            self._files.put(file)
+            self._own_acls.note(file, parent, shared)
+        if before is not None:
+            told = (
+                AclBefore(parent, file=one.inode, is_of_files=False, acl=before.acl, acl_id=changed.id)
+                for one in self._like(file, parent)
+            )
+            self._feed.append((), (), told)
+        return changed
+
+    def files_apart(self, lfn: Lfn) -> list[FileRecord]:
+        """Give the files directly in a directory that have an ACL of their own, in all states but WITHDRAWN."""
+        inode = self._directories.inode_of(lfn)
+        return [] if inode is None else [file for file in self._apart(inode) if file.places]
+
     def acl_ids_of(self, lfn: Lfn) -> tuple[bytes, bytes]:
         """Give the ids of a directory's own ACL and of the one that its files share."""
         inode = self._directories.inode_of(lfn)
@@ -281,8 +313,19 @@ class RowsOfCatalogue:
             raise StoreError(message)
         return above.acl.inherited()
 
-    def _file_acl(self, parent: int, lfn: Lfn) -> bytes:
+    def _apart(self, directory: int) -> list[FileRecord]:
+        return [self._files.at(inode) for inode in self._own_acls.inodes_in(directory)]
+
+    def _like(self, file: FileRecord, parent: int) -> list[FileRecord]:
+        """Give the files that go by the same ACL of their own: those that had the name before, and after."""
+        return [one for one in self._apart(parent) if one.acl == file.acl]
+
+    def _file_acl(self, parent: int, lfn: Lfn, like: Guid | None) -> bytes:
+        """Give the id of the ACL of a new file: that of the file whose name it takes, else the one that is shared."""
         directory = self._directories.get(parent)
+        earlier = None if like is None else self._files.find(like)
+        if earlier is not None:
+            return earlier.acl
         if not directory.file_acl:
             directory = msgspec.structs.replace(directory, file_acl=self._acls.make(self._inherited(parent, lfn)))
             self._directories.put(directory)

@@ -38,8 +38,12 @@ class Catalogue(Protocol):
         Raises ``IsADirectoryFileError`` if it is a directory.
         """
 
-    def add_file(self, lfn: Lfn, file: NewFile, *, takes_over: Guid | None = None) -> FileRecord:
+    def add_file(
+        self, lfn: Lfn, file: NewFile, *, takes_over: Guid | None = None, like: Guid | None = None
+    ) -> FileRecord:
         """Register a file as PENDING: its name is reserved and its ACL is the one that its directory's files share.
+
+        Where ``takes_over``, or ``like``, which had the name before, has an ACL of its own, it goes by that one.
 
         The directory must exist (``make_directories``), else ``NoSuchFileError``. ``takes_over`` names the visible file
         whose LFN this one will have when it is shown. Raises ``StoreError`` if the GUID is known, if another GUID
@@ -124,6 +128,16 @@ class Catalogue(Protocol):
         (``acls_before``): who has lost something can be told. Raises ``NoSuchFileError`` if there is no such directory,
         or with ``files`` if it never had a file, and ``NotADirectoryFileError`` for the name of a file.
         """
+
+    def set_file_acl(self, guid: Guid, acl: Acl) -> VersionOfAcl:
+        """Set the ACL of one file, in any state but WITHDRAWN: its own from then on, and its GUID is the id.
+
+        Files that took the name of this one over since then go by the same. Its first version follows that of the ACL
+        it shared before. The feed has no inode for it, but ``acls_before`` has. Raises ``NoSuchFileError``.
+        """
+
+    def files_apart(self, lfn: Lfn) -> list[FileRecord]:
+        """Give the files directly in a directory that have an ACL of their own, in all states but WITHDRAWN."""
 
     def acl_ids_of(self, lfn: Lfn) -> tuple[bytes, bytes]:
         """Give the ids of a directory's own ACL and of the one that its files share, empty where it never had a file.

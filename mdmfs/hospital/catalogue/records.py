@@ -75,7 +75,7 @@ class FileRecord(msgspec.Struct, frozen=True):
     inode: int
     project: str
     acl: bytes
-    """The id of the ACL that the files of its directory share."""
+    """The id of the ACL that the files of its directory share, or of its own."""
     generation: int
     """Of the key, from 1."""
     threshold: int
@@ -119,6 +119,10 @@ class AclBefore(NamedTuple):
     is_of_files: bool
     """Whether it is the one that the files directly in the directory share."""
     acl: Acl
+    file: int = 0
+    """The inode number of the one file whose it is; 0: of the directory, or of its files."""
+    acl_id: bytes = b""
+    """Of that one."""
 
 
 class Page(NamedTuple):

@@ -309,7 +309,7 @@ class Registration:
         )
 
     def _remember_one(self, tx: Transaction, series: Lfn, item: Measured, now: float) -> list[list[bytes]]:
-        lfn, takes_over = self._name(tx, series, item, now)
+        lfn, takes_over, before = self._name(tx, series, item, now)
         file = NewFile(
             guid=item.guid,
             project=self.project.name,
@@ -319,27 +319,27 @@ class Registration:
             generation=FIRST_GENERATION,
             key_check=item.key.check,
         )
-        tx.catalogue.add_file(lfn, file, takes_over=takes_over)
+        tx.catalogue.add_file(lfn, file, takes_over=takes_over, like=before)
         tx.uidmap.tie(item.guid, item.instance)
         tx.quarantine.remove(self.key, item.instance.instance_uid)
         return tx.catalogue.aliases_of(item.guid)
 
-    def _name(self, tx: Transaction, series: Lfn, item: Measured, now: float) -> tuple[Lfn, Guid | None]:
-        """Find the name of an instance: the one that it had, or a new one; and the file to take it over from."""
+    def _name(self, tx: Transaction, series: Lfn, item: Measured, now: float) -> tuple[Lfn, Guid | None, Guid | None]:
+        """Find the name of an instance: the one that it had, or a new one; whom to take it over from; whose it was."""
         for guid in tx.uidmap.guids_of(self.project.name, item.instance.instance_uid):
             file = tx.catalogue.file(guid)
             if file is None or not file.places:
                 continue
             lfn = series / file.places[0].name
             if file.state is FileState.VISIBLE:
-                return lfn, guid
+                return lfn, guid, guid
             if file.state in {FileState.PENDING, FileState.QUARANTINED}:  # nobody sees it, and nobody shall
                 tx.catalogue.withdraw([guid], now=now)
                 tx.epochs.bury(guid)
                 if tx.catalogue.holder(lfn) is None:
-                    return lfn, None
+                    return lfn, None, guid
         is_taken = functools.partial(_is_taken, tx)
-        return instance_lfn(series, item.number, item.guid, is_taken=is_taken), None
+        return instance_lfn(series, item.number, item.guid, is_taken=is_taken), None, None
 
     async def _remember_refusal(self, instance_uid: str, refused: RefusedError) -> None:
         now = self._hospital.clock()

@@ -9,6 +9,7 @@ from typing import Final
 from mdmfs.access.acl import Acl, Entry, EntryKind, Right
 from mdmfs.access.edit import Edit, edited, endless, without_ended
 from mdmfs.access.text import format_acl, format_entry
+from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.deid.policy import Heads
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.release.audit import AuditRecord, Event
@@ -23,7 +24,7 @@ from mdmfs.model.errors import (
     NotADirectoryFileError,
 )
 from mdmfs.model.identity import Principal
-from mdmfs.model.names import Lfn
+from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages import NodeKind
 
 MAX_ACLS: Final = 100_000
@@ -59,6 +60,8 @@ class Target:
     acl_id: bytes
     version: int
     acl: Acl
+    guids: tuple[Guid, ...] = ()
+    """Of one file: it, and those that had its name before, or are about to take it over; they open by their GUIDs."""
 
 
 def targets(tx: Transaction, principal: Principal, hospital: Hospital, wish: Wish) -> list[Target]:
@@ -74,7 +77,7 @@ def targets(tx: Transaction, principal: Principal, hospital: Hospital, wish: Wis
     for target in found:
         acl = edited(target.acl, wish.edits, keeps_mask=wish.keeps_mask)
         _refuse_everybody(hospital, target.lfn, acl)
-        if target.is_of_files:
+        if target.is_of_files or target.guids:
             acl = Acl(acl.owner, acl.entries, target.acl.defaults)
         changed.append(dataclasses.replace(target, acl=acl))
     return changed
@@ -112,6 +115,10 @@ def end_entries(tx: Transaction, hospital: Hospital, now: float) -> int:
             if found is not None and (left := without_ended(found.acl, now)) != found.acl:
                 tx.catalogue.set_acl(lfn, left, files=bool(is_of_files))
                 count += 1
+        for target in _apart(tx, lfn):
+            if (left := without_ended(target.acl, now)) != target.acl:
+                _set(tx, dataclasses.replace(target, acl=left))
+                count += 1
     settle_top(tx, hospital)
     return count
 
@@ -133,7 +140,7 @@ def before_by_id(tx: Transaction, since: int, until: int) -> dict[bytes, Acl]:
     found: dict[bytes, Acl] = {}
     for one in tx.catalogue.acls_before(since, until):
         record = tx.catalogue.directory(one.directory)
-        if record is not None:
+        if record is not None and not one.file:
             found.setdefault(record.file_acl if one.is_of_files else record.acl, endless(one.acl))
     return found
 
@@ -165,9 +172,16 @@ def _set(tx: Transaction, target: Target) -> Target:
     now = tx.catalogue.acl(target.acl_id)
     if now is not None and now.acl.encode() == target.acl.encode():
         return target
-    return dataclasses.replace(
-        target, version=tx.catalogue.set_acl(target.lfn, target.acl, files=target.is_of_files).version
-    )
+    if not target.guids:
+        changed = tx.catalogue.set_acl(target.lfn, target.acl, files=target.is_of_files)
+        return dataclasses.replace(target, version=changed.version)
+    set_already: dict[bytes, int] = {}
+    for guid in target.guids:  # those that share one ACL of their own are set once
+        file = tx.catalogue.file(guid)
+        if file is not None and file.acl not in set_already:
+            changed = tx.catalogue.set_file_acl(guid, target.acl)
+            set_already[changed.id] = changed.version
+    return dataclasses.replace(target, version=next(iter(set_already.values()), target.version))
 
 
 def _named(tx: Transaction, principal: Principal, hospital: Hospital, wish: Wish) -> Iterator[Target]:
@@ -177,38 +191,91 @@ def _named(tx: Transaction, principal: Principal, hospital: Hospital, wish: Wish
     if len(wish.lfn.parts) < min((len(project.lfn.parts) for project in hospital.projects.values()), default=2):
         message = f"{wish.lfn} lies above the projects: its ACL follows theirs"
         raise AccessDeniedError(message)
+    node = tx.catalogue.look_up(wish.lfn)
+    if node is not None and node.kind is NodeKind.FILE:
+        _refuse_what_is_of_directories(wish)
+        target = target_of_file(tx, wish.lfn, Guid(node.guid))
+        if target is None:
+            raise NoSuchFileError(_unknown(wish.lfn))
+        if not is_own and not sight.allows(target.acl_id, Right.ADMINISTER):
+            raise _not_administered(sight, wish.lfn, wish.lfn)
+        yield target
+        return
     directories = tx.catalogue.directories_below(wish.lfn) if wish.recursive else [wish.lfn]
     if len(directories) > MAX_ACLS // 2:
         message = f"there are more than {MAX_ACLS // 2} directories below {wish.lfn}: change parts of it"
         raise MalformedNameError(message)
     for lfn in directories:
-        own, files = tx.catalogue.acl_ids_of(lfn)
-        wanted = [(False, own), (True, files)] if wish.recursive else [(wish.files, files if wish.files else own)]
-        for is_of_files, acl_id in wanted:
-            found = tx.catalogue.acl(acl_id)
-            if found is None:
-                continue
-            if not is_own and not sight.allows(acl_id, Right.ADMINISTER):
+        for target in _of_directory(tx, lfn, wish):
+            if not is_own and not sight.allows(target.acl_id, Right.ADMINISTER):
                 raise _not_administered(sight, wish.lfn, lfn)
-            yield Target(lfn, is_of_files, acl_id, found.version, found.acl)
+            yield target
+
+
+def _of_directory(tx: Transaction, lfn: Lfn, wish: Wish) -> Iterator[Target]:
+    """Give the ACLs of a directory, of its files, and of single files, as far as they are meant."""
+    own, files = tx.catalogue.acl_ids_of(lfn)
+    for is_of_files, acl_id in enumerate((own, files)):
+        found = tx.catalogue.acl(acl_id)
+        if found is not None and (wish.recursive or wish.files == bool(is_of_files)):
+            yield Target(lfn, bool(is_of_files), acl_id, found.version, found.acl)
+    if wish.recursive:
+        yield from _apart(tx, lfn)
+
+
+def target_of_file(tx: Transaction, lfn: Lfn, guid: Guid) -> Target | None:
+    """Give the ACL that one file goes by: its own, or the one that it shares with its directory's files."""
+    file = tx.catalogue.file(guid)
+    found = None if file is None else tx.catalogue.acl(file.acl)
+    if file is None or found is None:
+        return None
+    instance = tx.uidmap.resolve(guid)
+    others = [] if instance is None else tx.uidmap.guids_of(file.project, instance.instance_uid)
+    same = [one for one in others if one != guid and (other := tx.catalogue.file(one)) and other.places == file.places]
+    return Target(lfn, False, found.id, found.version, found.acl, (guid, *same))  # noqa: FBT003 a field
+
+
+def _apart(tx: Transaction, directory: Lfn) -> Iterator[Target]:
+    """Give each ACL that belongs to one file directly in a directory, once."""
+    by_acl: dict[bytes, list[FileRecord]] = {}
+    for file in tx.catalogue.files_apart(directory):
+        by_acl.setdefault(file.acl, []).append(file)
+    for acl_id, files in by_acl.items():
+        found = tx.catalogue.acl(acl_id)
+        if found is not None:
+            lfn = directory / files[0].places[0].name
+            yield Target(lfn, False, acl_id, found.version, found.acl, tuple(one.guid for one in files))  # noqa: FBT003
+
+
+def _refuse_what_is_of_directories(wish: Wish) -> None:
+    """Refuse for a file, which whoever asks may know, what only directories have."""
+    if wish.files:
+        message = f"{wish.lfn} is a file: --files means what the files of a directory share, so name the directory"
+        raise NotADirectoryFileError(message)
+    if any(edit.defaults for edit in wish.edits):
+        message = f"{wish.lfn} is a file: only directories have default entries"
+        raise NotADirectoryFileError(message)
 
 
 def _refuse_unseen(tx: Transaction, sight: Sight, lfn: Lfn, *, is_own: bool) -> None:
     """Refuse a name that the principal may not know as one that is not there."""
-    unknown = NoSuchFileError(f"there is no {lfn}, or it is not for this identity")
+    unknown = NoSuchFileError(_unknown(lfn))
     node = tx.catalogue.look_up(lfn)
     if not is_own and (node is None or not (sight.may_traverse(lfn.parent) or not lfn.parts)):
         raise unknown
     if node is not None and node.kind is NodeKind.FILE:
-        message = f"{lfn} is a file, and the files of a directory share one ACL: name the directory, with --files"
-        raise NotADirectoryFileError(message)
+        return
     own = tx.catalogue.acl_ids_of(lfn)[0]
     if not is_own and not sight.passes(own) and not sight.allows(own, Right.ADMINISTER):
         raise unknown
 
 
+def _unknown(lfn: Lfn) -> str:
+    return f"there is no {lfn}, or it is not for this identity"
+
+
 def _not_administered(sight: Sight, asked: Lfn, lfn: Lfn) -> MdmfsError:
-    known = lfn if sight.may_traverse(lfn) else asked
+    known = lfn if lfn == asked or sight.may_traverse(lfn) else asked
     below = "" if known == lfn else "something below "
     return AccessDeniedError(f"changing the ACL of {below}{known} takes the right a, which this identity has not")
 

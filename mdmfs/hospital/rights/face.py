@@ -5,13 +5,13 @@ from __future__ import annotations
 from mdmfs.access.acl import Right
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.keys.currency import behind, is_effective
-from mdmfs.hospital.rights.change import Target, Wish, change, record_change, targets, texts
+from mdmfs.hospital.rights.change import Target, Wish, change, record_change, target_of_file, targets, texts
 from mdmfs.hospital.rights.why import explain
 from mdmfs.hospital.sight import Sight
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import AccessDeniedError, MalformedMessageError, MdmfsError, NoSuchFileError
 from mdmfs.model.identity import Principal
-from mdmfs.model.names import Lfn
+from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages import (
     ACL_EFFECT_PATH,
     CHANGE_ACL_PATH,
@@ -92,14 +92,14 @@ def _visible(tx: Transaction, principal: Principal, hospital: Hospital, lfn: Lfn
     is_own = principal.dn == hospital.dn
     if node is None or not (is_own or not lfn.parts or sight.may_traverse(lfn.parent)):
         raise _unknown(lfn)
-    is_file = node.kind is NodeKind.FILE
-    directory = lfn.parent if is_file else lfn
-    own, files = tx.catalogue.acl_ids_of(directory)
-    if not is_own and not is_file and not sight.passes(own) and not sight.allows(own, Right.ADMINISTER):
+    if node.kind is NodeKind.FILE:
+        target = target_of_file(tx, lfn, Guid(node.guid))
+        return [] if target is None else [target]
+    own, files = tx.catalogue.acl_ids_of(lfn)
+    if not is_own and not sight.passes(own) and not sight.allows(own, Right.ADMINISTER):
         raise _unknown(lfn)
-    wanted = [(True, files)] if is_file else [(False, own), (True, files)]
-    found = [(is_of_files, tx.catalogue.acl(acl_id)) for is_of_files, acl_id in wanted]
-    return [Target(directory, of_files, one.id, one.version, one.acl) for of_files, one in found if one is not None]
+    found = [(False, tx.catalogue.acl(own)), (True, tx.catalogue.acl(files))]
+    return [Target(lfn, of_files, one.id, one.version, one.acl) for of_files, one in found if one is not None]
 
 
 def _effect(tx: Transaction, hospital: Hospital, principal: Principal, asked: AskAclEffect) -> AclEffect:

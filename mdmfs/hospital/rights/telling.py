@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from mdmfs.access.acl import Right
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.projects import Project
 from mdmfs.hospital.release.reported import write_down
@@ -53,9 +54,17 @@ def _told(tx: Transaction, principal: Principal, since: int, changes: Changes, h
     directories = [inode for inode in changes.directories if sight.may_pass(inode)]
     lost: list[int] = []
     unreadable: list[int] = []
+    barred: list[int] = []
     if not changes.is_reset:
         earlier = Sight(tx, principal, hospital.clock(), before_by_id(tx, since, changes.version))
-        for inode in {one.directory for one in tx.catalogue.acls_before(since, changes.version)}:
+        before = tx.catalogue.acls_before(since, changes.version)
+        # whatever it said before: the one that it shared until then may have been set meanwhile too
+        barred = [
+            one.file
+            for one in before
+            if one.file and earlier.may_pass(one.directory) and not sight.allows(one.acl_id, Right.READ)
+        ]
+        for inode in {one.directory for one in before if not one.file}:
             if earlier.may_pass(inode) and not sight.may_pass(inode):
                 lost.append(inode)
             elif earlier.may_read_files_of(inode) and not sight.may_read_files_of(inode):
@@ -64,7 +73,7 @@ def _told(tx: Transaction, principal: Principal, since: int, changes: Changes, h
     return msgspec.structs.replace(
         changes,
         directories=directories,
-        files=changes.files if directories or lost or is_reader else [],
+        files=sorted({*(changes.files if directories or lost or is_reader else ()), *barred}),
         lost=sorted(lost),
         unreadable=sorted(unreadable),
     )

@@ -64,10 +64,17 @@ def _steps(tx: Transaction, sight: Sight, lfn: Lfn, *, is_told_all: bool) -> Ite
 
 def _step(tx: Transaction, sight: Sight, lfn: Lfn, node: Node) -> WhyStep:
     is_file = node.kind is NodeKind.FILE
-    own, files = tx.catalogue.acl_ids_of(lfn.parent if is_file else lfn)
-    verdict = sight.verdict(files if is_file else own, Right.READ if is_file else Right.TRAVERSE)
+    verdict = sight.verdict(_acl_id(tx, lfn, node), Right.READ if is_file else Right.TRAVERSE)
     is_allowed = verdict is not None and verdict.allowed
     return WhyStep(str(lfn), "r" if is_file else "x", is_allowed=is_allowed, reason=_told(verdict))
+
+
+def _acl_id(tx: Transaction, lfn: Lfn, node: Node) -> bytes:
+    """Give the id of the ACL that a file or directory goes by; empty, which closes, where there is none."""
+    if node.kind is NodeKind.FILE:
+        file = tx.catalogue.file(Guid(node.guid))
+        return b"" if file is None else file.acl
+    return tx.catalogue.acl_ids_of(lfn)[0]
 
 
 def _told(verdict: Verdict | None) -> str:
@@ -95,8 +102,7 @@ def _refuse_curious(tx: Transaction, principal: Principal, lfn: Lfn, hospital: H
     if node is None or not sight.may_traverse(directory):
         message = f"there is no {lfn}, or it is not for this identity"
         raise NoSuchFileError(message)
-    own, files = tx.catalogue.acl_ids_of(directory)
-    if not sight.allows(files if node.kind is NodeKind.FILE else own, Right.ADMINISTER):
+    if not sight.allows(_acl_id(tx, lfn, node), Right.ADMINISTER):
         message = f"asking for another DN takes the right a on {lfn}, which this identity has not"
         raise AccessDeniedError(message)
 

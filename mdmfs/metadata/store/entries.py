@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from mdmfs.metadata.query.syntax import Value
 from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, Attribute, AttributeType, Collection, Column, Level
 from mdmfs.metadata.store.collections import find_collection
-from mdmfs.metadata.store.rights import chain_of
+from mdmfs.metadata.store.rights import chain_of, known_acls, own_chain
 from mdmfs.metadata.store.tables import COLLECTIONS, IMAGES, SERIES, TOMBSTONES, records_table, table_of
 from mdmfs.model.errors import MalformedMessageError, MalformedNameError
 from mdmfs.model.names import GUID_SIZE, Guid, Lfn
@@ -38,10 +38,12 @@ def put_images(connection: sa.Connection, message: PutImages) -> None:
     series, is_shown = _series_of(connection, message.series, own)
     chains = {tuple(tuple(chain) for chain in message.series.acl_ids): own}
     rows = []
+    apart = known_acls(connection, [image.guid for image in images])
     for image in images:
-        key = tuple(tuple(chain) for chain in image.acl_ids)
+        acl_ids = own_chain(image.guid, image.acl_ids) if image.guid in apart else image.acl_ids
+        key = tuple(tuple(chain) for chain in acl_ids)
         if key not in chains:
-            chains[key] = chain_of(connection, image.acl_ids)
+            chains[key] = chain_of(connection, acl_ids)
         rows.append(_image_row(image, series, chains[key]) | {"visible": not is_shown})
     _upsert(connection, IMAGES, rows, "guid", "visible")
 

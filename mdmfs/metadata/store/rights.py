@@ -102,8 +102,34 @@ def set_acls(connection: sa.Connection, acls: Sequence[VersionedAcl]) -> list[Ou
     """
     changed: list[bytes] = []
     outcomes = [_set_acl(connection, versioned, changed) for versioned in acls]
+    _part(connection, changed)
     _classify_again(connection, changed)
     return outcomes
+
+
+def known_acls(connection: sa.Connection, ids: Sequence[bytes]) -> set[bytes]:
+    """Tell which of these ids an ACL is known under."""
+    found: set[bytes] = set()
+    for start in range(0, len(ids), _CHUNK):
+        some = sa.select(ACLS.c.id).where(ACLS.c.id.in_(ids[start : start + _CHUNK]))
+        found.update(map(bytes, connection.execute(some).scalars()))
+    return found
+
+
+def own_chain(guid: bytes, acl_ids: AclIds) -> AclIds:
+    """Give the ids above an image that goes by an ACL of its own: that has the image's GUID as its id."""
+    return [[*chain[:-1], guid] for chain in acl_ids]
+
+
+def _part(connection: sa.Connection, changed: Sequence[bytes]) -> None:
+    """Let images go by ACLs of their own, known under their GUIDs, in place of those that their siblings share."""
+    images = sa.select(IMAGES.c.guid, CHAINS.c.acl_ids).join(CHAINS, CHAINS.c.id == IMAGES.c.chain)
+    for start in range(0, len(changed), _CHUNK):
+        found = connection.execute(images.where(IMAGES.c.guid.in_(changed[start : start + _CHUNK]))).all()
+        for guid, acl_ids in found:
+            chain, number = chain_of(connection, own_chain(guid, _decode(acl_ids)))
+            values = {"chain": chain, "class": number}
+            connection.execute(IMAGES.update().where(IMAGES.c.guid == guid).values(values))
 
 
 def _set_acl(connection: sa.Connection, versioned: VersionedAcl, changed: list[bytes]) -> Outcome:

@@ -154,6 +154,20 @@ async def test_a_chain_with_a_gap_or_a_closed_link_denies(keystore: Keystore, ch
     assert await collect(keystore, guid) == [(DENIED, b"")]
 
 
+async def test_an_acl_under_the_guid_counts_in_place_of_the_shared_one(keystore: Keystore) -> None:
+    """It may come before the key or after it, and is its owner's alone."""
+    closed, open_, later = random_guid(), random_guid(), random_guid()
+    await register(keystore, closed)
+    await register(keystore, open_)
+    nobody = acl()
+    await set_acls(keystore, (closed.octets, 2, nobody), dn=OTHER_HOSPITAL)
+    assert [outcome for outcome, _ in await collect(keystore, closed, open_)] == [DONE, DONE]
+    await set_acls(keystore, (closed.octets, 2, nobody), (later.octets, 2, nobody))
+    assert await collect(keystore, closed) == [(DENIED, b"")]
+    await register(keystore, later)
+    assert [outcome for outcome, _ in await collect(keystore, later, open_)] == [DENIED, DONE]
+
+
 async def test_one_open_alias_is_enough_and_no_alias_is_none(keystore: Keystore) -> None:
     """A file with two names is read by either; one without names by its hospital only."""
     two, none = random_guid(), random_guid()

@@ -10,19 +10,24 @@ from typing import TypeVar
 import pytest
 import trio
 
+from mdmfs.access.acl import Right
 from mdmfs.access.edit import Edit, EditKind
 from mdmfs.access.text import parse_acl, parse_names
+from mdmfs.hospital.catalogue.records import NewFile
 from mdmfs.hospital.daemon import read_policy
 from mdmfs.hospital.keys.currency import catch_up
 from mdmfs.hospital.rights.change import Wish, end_entries, targets
 from mdmfs.hospital.rights.face import rights_routes
+from mdmfs.hospital.sight import Sight
+from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import AccessDeniedError, BusyError, MdmfsError, NoSuchFileError, NotADirectoryFileError
 from mdmfs.model.identity import Principal
-from mdmfs.model.names import Lfn
+from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages import (
     ACL_EFFECT_PATH,
     CHANGE_ACL_PATH,
     CHANGES_PATH,
+    COLLECT_PATH,
     LIST_PATH,
     READ_ACL_PATH,
     AclEffect,
@@ -32,9 +37,12 @@ from mdmfs.wire.messages import (
     ChangeAcl,
     ChangedAcls,
     Changes,
+    Collect,
+    Collected,
     DirectoryPage,
     ListDirectory,
     Message,
+    Outcome,
     ReadAcl,
 )
 from mdmfs.wire.service import Reply, Service
@@ -92,6 +100,13 @@ class Scene:
         node = self.clinic.hospital.store.read(lambda tx: tx.catalogue.look_up(lfn))
         assert node is not None
         return node.inode
+
+    async def shares(self, guid: Guid) -> set[Outcome]:
+        """Ask every keystore for the reader's share."""
+        twins = [twin.as_seen_by(READER) for twin in self.clinic.clinic.keystores.values()]
+        asked, deadline = Collect([guid.octets]), trio.current_time() + 1
+        given = [await twin.call(COLLECT_PATH, asked, Collected, deadline=deadline) for twin in twins]
+        return {outcome for each in given for outcome in each.outcomes}
 
     async def catch_up(self, *keystores: str) -> None:
         """Tell keystores what was decided."""
@@ -203,19 +218,151 @@ async def test_default_entries_are_what_new_directories_begin_with(scene: Scene)
     assert str(JO.dn) not in await scene.text(OWNER, scene.series)
 
 
-async def test_files_are_changed_by_their_directory(scene: Scene) -> None:
+async def test_the_files_of_a_directory_are_changed_at_once(scene: Scene) -> None:
     """They share one ACL; the directory's own is another."""
-    file = scene.series / "0001.dcm"
-    with pytest.raises(NotADirectoryFileError, match="--files"):
-        await scene.change(OWNER, file, user(JO, "r"))
     changed = await scene.change(OWNER, scene.series, modify(f"u:{READER.dn}:-"), files=True)
     assert changed.count == 1
-    assert "/*" in await scene.text(READER, file)
+    assert f"user:{READER.dn}:-----" in await scene.text(READER, scene.series / "0001.dcm")
     with pytest.raises(AccessDeniedError):
         await scene.clinic.release(scene.clinic.files()[scene.clinic.names()[0]])
     assert await scene.names(READER, scene.series) == ["0001.dcm", "0002.dcm"]
     with pytest.raises(NoSuchFileError):
         await scene.change(OWNER, PROJECT_LFN, user(JO, "r"), files=True)
+
+
+async def test_one_file_is_taken_from_somebody_who_reads_its_siblings_on(scene: Scene) -> None:
+    """Hospital and keystores refuse it alone, its mount is told of it alone, and it is given back."""
+    first, second = (scene.clinic.files()[name] for name in scene.clinic.names())
+    file = scene.series / "0001.dcm"
+    assert await scene.clinic.read(first, READER)
+    version = (await scene.changes(READER, 0)).version
+    changed = await scene.change(OWNER, file, modify(f"u:{READER.dn}:-"))
+    assert (changed.count, f"# file: {file}\n" in changed.texts[0]) == (1, True)
+    await scene.catch_up()
+    with pytest.raises(AccessDeniedError):
+        await scene.clinic.release(first)
+    assert await scene.shares(first) == {Outcome.DENIED}
+    assert await scene.shares(second) == {Outcome.DONE}
+    assert await scene.clinic.read(second, READER)
+    found = await scene.changes(READER, version)
+    assert (found.files, found.lost, found.unreadable, found.directories) == ([scene.inode(file)], [], [], [])
+    for who in (OWNER, STRANGER):
+        told = await scene.changes(who, version)
+        assert (told.version, told.files) == (found.version, [])
+    assert f"user:{READER.dn}:-----" in await scene.text(READER, file)
+    assert f"user:{READER.dn}:-----" not in await scene.text(READER, scene.series / "0002.dcm")
+    await scene.change(OWNER, file, user(READER, "r"))
+    await scene.catch_up()
+    assert await scene.clinic.read(first, READER)
+    assert await scene.shares(first) == {Outcome.DONE}
+
+
+async def test_a_file_with_an_acl_of_its_own_follows_its_directory_by_r_alone(scene: Scene) -> None:
+    """``--files`` means what is shared; ``-R`` means all, and takes the right a on each."""
+    file = scene.series / "0001.dcm"
+    await scene.change(OWNER, PROJECT_LFN, user(JO, "rxa"), recursive=True)
+    await scene.change(OWNER, file, remove(f"u:{JO.dn}"))
+    await scene.change(JO, scene.series, user(DEPUTY, "r"), files=True)
+    assert str(DEPUTY.dn) not in await scene.text(OWNER, file)
+    with pytest.raises(AccessDeniedError):
+        await scene.change(JO, scene.series, remove(f"u:{READER.dn}"), recursive=True)
+    changed = await scene.change(OWNER, scene.series, user(DEPUTY, "rx"), recursive=True)
+    assert changed.count == 3
+    assert f"user:{DEPUTY.dn}:r-x--" in await scene.text(OWNER, file)
+
+
+async def test_what_is_said_of_one_file_is_said_of_a_file(scene: Scene) -> None:
+    """No default entries, no ``--files``; and what changes nothing leaves it with its siblings."""
+    file = scene.series / "0001.dcm"
+    for edit, more in ((modify(f"d:u:{JO.dn}:r"), {}), (user(JO, "r"), {"files": True})):
+        with pytest.raises(NotADirectoryFileError, match="is a file"):
+            await scene.change(OWNER, file, edit, **more)
+    for who, kind in ((READER, AccessDeniedError), (STRANGER, NoSuchFileError)):
+        with pytest.raises(kind):
+            await scene.change(who, file, user(who, "ra"))
+        with pytest.raises(kind):
+            await scene.change(who, file, user(who, "ra"), recursive=True)
+    for lfn in (file, scene.series / "nothing.dcm"):  # no word tells a stranger which of them is there
+        with pytest.raises(NoSuchFileError, match="or it is not for this identity"):
+            await scene.change(STRANGER, lfn, user(JO, "r"), files=True)
+    before = await scene.text(OWNER, file)
+    await scene.change(OWNER, file, user(JO, "r"), is_test=True)
+    await scene.change(OWNER, file, Edit(EditKind.REPLACE, parse_acl(before).entries), keeps_mask=True)
+    await scene.change(OWNER, scene.series, modify(f"u:{READER.dn}:-"), files=True)
+    after = await scene.text(OWNER, file)
+    assert f"user:{READER.dn}:-----" in after
+    assert before != after
+    with pytest.raises(BusyError):
+        await scene.change(OWNER, file, user(JO, "r"), expected_version=1)
+    await scene.change(OWNER, file, user(JO, "r"), expected_version=2)
+    assert "# version: 3" in await scene.text(OWNER, file)
+
+
+async def test_a_file_registered_anew_stays_with_its_own_acl(scene: Scene) -> None:
+    """Whoever was refused the file is refused what takes its name, and what had it before, under either GUID."""
+    hospital, file = scene.clinic.hospital, scene.series / "0001.dcm"
+    old = scene.clinic.files()[scene.clinic.names()[0]]
+
+    def register(tx: Transaction, guid: Guid) -> None:
+        record = tx.catalogue.file(old)
+        instance = tx.uidmap.resolve(old)
+        assert record is not None
+        assert instance is not None
+        new = NewFile(guid, record.project, record.rendition, record.threshold, NOW, record.key_check)
+        holder = tx.catalogue.holder(file)
+        tx.catalogue.add_file(file, new, takes_over=holder)
+        tx.uidmap.tie(guid, instance)
+
+    def verdicts() -> list[bool]:
+        sight = hospital.store.read(
+            lambda tx: [
+                Sight(tx, READER, NOW).allows(tx.catalogue.aliases_of(guid)[0][-1], Right.READ) for guid in guids
+            ]
+        )
+        return list(sight)
+
+    second, third = (Guid.parse(f"00000000-0000-4000-8000-00000000000{number}") for number in (1, 2))
+    guids = [old, second]
+    await hospital.store.write(lambda tx: (register(tx, second), tx.catalogue.show([second], now=NOW)))
+    assert verdicts() == [True, True]
+    await scene.change(OWNER, file, modify(f"u:{READER.dn}:-"))
+    assert verdicts() == [False, False]
+    guids.append(third)
+    await hospital.store.write(lambda tx: register(tx, third))
+    assert verdicts() == [False, False, False]
+    await hospital.store.write(lambda tx: tx.catalogue.show([third], now=NOW))
+    version = (await scene.changes(READER, 0)).version
+    await scene.change(OWNER, file, modify(f"u:{READER.dn}:r"))
+    assert verdicts() == [True, True, True]
+    await scene.change(OWNER, scene.series, modify(f"u:{READER.dn}:-"), recursive=True)
+    assert verdicts() == [False, False, False]
+    barred = hospital.store.read(lambda tx: {tx.catalogue.file(guid).inode for guid in guids})  # type: ignore[union-attr]
+    assert (
+        set((await scene.changes(READER, version)).files) >= barred
+        or scene.inode(scene.series) in (await scene.changes(READER, version)).lost
+    )
+
+
+async def test_a_file_taken_while_its_siblings_are_taken_and_given_back_is_told_of(scene: Scene) -> None:
+    """Between two questions of a mount the shared ACL may have said anything."""
+    file = scene.series / "0001.dcm"
+    version = (await scene.changes(READER, 0)).version
+    await scene.change(OWNER, scene.series, modify(f"u:{READER.dn}:-"), files=True)
+    await scene.change(OWNER, file, user(JO, "r"))
+    await scene.change(OWNER, scene.series, user(READER, "r"), files=True)
+    assert (await scene.changes(READER, version)).files == [scene.inode(file)]
+
+
+async def test_an_entry_of_one_file_ends_too(scene: Scene) -> None:
+    """The mount is told that the file has gone for its user."""
+    file = scene.series / "0001.dcm"
+    await scene.change(OWNER, file, modify(f"u:{READER.dn}:r@2023-11-14T22:15:00Z"))
+    version = (await scene.changes(READER, 0)).version
+    scene.clinic.clinic.now = NOW + 200
+    hospital = scene.clinic.hospital
+    assert await hospital.store.write(lambda tx: end_entries(tx, hospital, hospital.clock())) == 1
+    assert (await scene.changes(READER, version)).files == [scene.inode(file)]
+    assert await hospital.store.write(lambda tx: end_entries(tx, hospital, hospital.clock())) == 0
 
 
 async def test_what_lies_above_the_projects_follows_them(scene: Scene) -> None:
