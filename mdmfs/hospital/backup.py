@@ -15,7 +15,7 @@ from typing import IO, Final
 import lmdb
 
 from mdmfs.hospital.configuration import HospitalConfiguration
-from mdmfs.hospital.lmdb_store import MAP_SIZE, MAX_TABLES, LmdbStore
+from mdmfs.hospital.lmdb_store import MAP_SIZE, MAX_TABLES, LmdbStore, pack
 from mdmfs.model.errors import ConfigurationError, StoreError
 from mdmfs.pki.recovery import PrivateKey
 from mdmfs.wire.backup import Header, Part, copying, restore, sync_directory
@@ -41,6 +41,8 @@ def parts_of(configuration: HospitalConfiguration) -> Iterator[Part]:
 async def restore_hospital(configuration: HospitalConfiguration, source: Path, private: PrivateKey) -> Header:
     """Put a backup where the configuration says, where there is no store; it is there whole or not at all.
 
+    The store is written anew, each page full: that is what compacts it.
+
     Records of the audit log that are there already stay: they are the later ones. Raises ``ConfigurationError`` and
     what ``mdmfs.wire.backup.restore`` raises; ``StoreError`` for a store of a newer format.
     """
@@ -54,12 +56,13 @@ async def restore_hospital(configuration: HospitalConfiguration, source: Path, p
         header = restore(source, ZONE, arriving, private)
         store = LmdbStore.open(arriving / "store")  # raises for one that this program cannot read
         await store.aclose()
+        pack(arriving / "store", arriving / "packed")
         _refuse_other_keys(arriving, directory)
         for path in sorted(arriving.glob("*")):
-            if path.name != "store" and not (directory / path.name).exists():
+            if path.is_file() and not (directory / path.name).exists():
                 path.rename(directory / path.name)
         (directory / "store").mkdir(mode=0o700, exist_ok=True)
-        (arriving / STORE).rename(directory / STORE)
+        (arriving / "packed" / "data.mdb").rename(directory / STORE)
         sync_directory(directory)
         sync_directory(directory / "store")
     finally:

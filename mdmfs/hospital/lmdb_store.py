@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ MAP_SIZE: Final = 2**38
 """256 GiB of address space, not of disk: some 500 million files. LMDB never has to resize it."""
 MAX_TABLES: Final = 64
 MAX_ACTS_PER_COMMIT: Final = 64
+_PACKED_AT_ONCE: Final = 100_000
+"""Rows of one transaction, whose changed pages are in memory: some 30 MiB."""
 
 LEAST_FREE_BYTES: Final = 2**16
 """Less than that on the disk after a failed write, and the disk was full."""
@@ -192,9 +195,10 @@ class LmdbRows:
     def get(self, key: bytes) -> bytes | None:
         """Give the value of a key, or None."""
         try:
-            return cast("bytes | None", self._txn.get(key[1:], db=self._databases[key[0]]))
+            value = self._txn.get(key[1:], db=self._databases[key[0]])
         except lmdb.Error as error:
             raise _named(error) from error
+        return value  # type: ignore[return-value] # bytes, since no transaction asks for buffers; a cast has its cost
 
     def put(self, key: bytes, value: bytes) -> None:
         """Keep a value."""
@@ -223,6 +227,28 @@ class LmdbRows:
                 if not key.startswith(within):
                     return
                 yield key[cut:], value
+
+
+def pack(source: Path, target: Path) -> None:
+    """Write a store that nobody has open anew, each page full, into a directory that is not there yet.
+
+    LMDB's own compact copy leaves free pages out, but not what is free within pages: a third of every table whose keys
+    come in random order. Raises ``StoreError`` and ``OutOfSpaceError``; the target is of no use then.
+    """
+    target.mkdir(mode=0o700)
+    with _naming_errors(), contextlib.ExitStack() as stack:
+        old = stack.enter_context(
+            lmdb.open(str(source), map_size=MAP_SIZE, max_dbs=MAX_TABLES, readonly=True, create=False)
+        )
+        new = stack.enter_context(lmdb.open(str(target), map_size=MAP_SIZE, max_dbs=MAX_TABLES, mode=0o600, sync=False))
+        with old.begin() as txn:
+            for name in txn.cursor().iternext(keys=True, values=False):
+                rows = iter(txn.cursor(old.open_db(name, txn=txn, create=False)))
+                table = new.open_db(name)
+                while batch := list(itertools.islice(rows, _PACKED_AT_ONCE)):
+                    with new.begin(write=True) as writing:
+                        writing.cursor(table).putmulti(batch, append=True)
+        new.sync(True)  # noqa: FBT003 the name of LMDB's own argument is "force"
 
 
 @contextlib.contextmanager

@@ -71,6 +71,8 @@ class DirectoryTable:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
         self._inodes: dict[Lfn, int] = {Lfn(()): ROOT_INODE}
+        self._last = 0
+        """The inode number given last in this transaction."""
 
     def make_root(self) -> None:
         """Begin an empty namespace: the root, without an ACL."""
@@ -79,7 +81,12 @@ class DirectoryTable:
 
     def new_inode(self) -> int:
         """Give a number that was never given."""
-        return add_to(self._rows, _INODES)
+        if self._last:
+            self._last += 1
+            self._rows.put(_INODES, number_key(self._last))
+        else:
+            self._last = add_to(self._rows, _INODES)
+        return self._last
 
     def find(self, inode: int) -> DirectoryRecord | None:
         """Give a directory, or None."""
