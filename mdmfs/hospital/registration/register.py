@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import msgspec
+import trio
 
 from mdmfs.hospital.catalogue.records import FileState, NewFile, Rendition
 from mdmfs.hospital.deid.header import IdentifiedHeader
@@ -43,10 +44,10 @@ from mdmfs.hospital.release.known import Origin, claim_of
 from mdmfs.hospital.release.render import Admission, Admit, Rendering, measure
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import InstanceRecord, SeriesKey, SubjectRow
-from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.model.subject import SUBJECT_ID_OCTETS, SubjectId
 from mdmfs.wire.messages import VersionedAcl
+from mdmfs.wire.nursery import open_plain_nursery
 
 BATCH: Final = 64
 """Instances in one transaction: what a crash can cost."""
@@ -112,16 +113,15 @@ async def _register_missing(
     missing = await missing_of(hospital.store, key, instances, registration.rules)
     registration.expected = len(instances)
     if missing:
-        try:
-            async with arriving(known, found, instances, missing) as instances_arriving:
-                async for incoming in instances_arriving:
-                    on_instance(await registration.take(incoming))
-                    if registration.is_foreign:
-                        return None
-        except MdmfsError:
-            await registration.flush()  # what came whole before the PACS failed is good
-            raise
-        await registration.flush()
+        async with open_plain_nursery() as beside:
+            try:
+                async with arriving(known, found, instances, missing) as instances_arriving:
+                    async for incoming in instances_arriving:
+                        on_instance(await registration.take(incoming, beside))
+                        if registration.is_foreign:
+                            return None
+            finally:
+                await registration.flush()  # what came whole before the PACS failed is good, too
     left = await missing_of(hospital.store, key, instances, registration.rules)
     if left or not await is_stable(known, found, instances):
         return registration.outcome(len(instances) - len(missing))
@@ -147,12 +147,16 @@ class Registration:
         self._row: SubjectRow | None = None
         self._names: SeriesNames | None = None
         self._batch: list[Measured] = []
+        self._turn: Final = trio.Lock()
         self._registered = self._refused = self._octets = 0
         self.is_foreign = False
         """Whether a header told that the project does not include this patient or study."""
 
-    async def take(self, incoming: IncomingInstance) -> int:
-        """Measure one instance and give its size; 0 where it is refused, which is remembered with its reason."""
+    async def take(self, incoming: IncomingInstance, beside: trio.Nursery) -> int:
+        """Measure one instance and give its size; 0 where it is refused, which is remembered with its reason.
+
+        A full batch is remembered beside what arrives next; the batch after it waits for that.
+        """
         admission = _Admission(self._admit)
         rendering, beginning = Rendering(incoming, admission), Beginning()
         try:
@@ -166,14 +170,21 @@ class Registration:
         self._names = self._names or names_of(header, subject, rendering.deidentification.study_date)
         self._batch.append(self._measured(header, subject.id, rendering, rendition, beginning))
         if len(self._batch) >= BATCH:
-            await self.flush()
+            await beside.start(self.flush)
         return rendition.size
 
-    async def flush(self) -> None:
-        """Remember what was measured: names, ACLs, UIDs and shares, in one transaction."""
-        batch, self._batch = self._batch, []
-        if not batch:
-            return
+    async def flush(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Remember what was measured: names, ACLs, UIDs and shares, in one transaction; one batch after the other.
+
+        It has started when the batch before is remembered, and this one taken.
+        """
+        async with self._turn:
+            batch, self._batch = self._batch, []
+            task_status.started()
+            if batch:
+                await self._commit(batch)
+
+    async def _commit(self, batch: list[Measured]) -> None:
         lfn = await self._hospital.store.write(lambda tx: self._remember(tx, batch))
         await self._hospital.headers.put(
             [KeptHeader(item.guid, item.key.generation, item.key.sealed_beginning, item.origin) for item in batch]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Sequence
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.registration.deposit import DEPOSIT
 from mdmfs.hospital.store import Store, Transaction
+from mdmfs.model.errors import OutOfSpaceError
 from mdmfs.sharing.shamir import Share, combine
 from mdmfs.wire.messages import KeyEntry, Outcome
 from tests.twins.clinic import OWNER, PATIENT, PROJECT, Clinic, OpenClinic, including, slice_of, slices
@@ -60,6 +62,26 @@ class CuttingStore:
     async def aclose(self) -> None:
         """Close."""
         await self._store.aclose()
+
+
+class HookedStore(CuttingStore):
+    """A store that does something before the second write from when it is told to: that of the first instances."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store, sys.maxsize, is_kept=True)
+        self._writes = 0
+        self.before_second: Callable[[], Awaitable[None]] | None = None
+
+    def version(self) -> int:
+        """Give the number of the last commit."""
+        return self._store.version()
+
+    async def write(self, act: Callable[[Transaction], T]) -> T:
+        """Write, after what is to come before it."""
+        self._writes += self.before_second is not None
+        if self.before_second is not None and self._writes == 2:
+            await self.before_second()
+        return await super().write(act)
 
 
 class GrowingPacs(TwinPacs):
@@ -315,6 +337,42 @@ async def test_a_series_longer_than_a_transaction_is_whole_too(tmp_path: Path) -
         assert len(hospital.names()) == 70
         counts = [record["count"] for record in hospital.audited() if record["event"] == "registration"]
         assert counts == [64, 6]
+
+
+async def test_a_pacs_need_not_wait_until_what_came_is_remembered(tmp_path: Path) -> None:
+    """The first transaction is held up until the last instance comes."""
+    clinic = Clinic(tmp_path, [slice_of(number, size=8) for number in range(1, 71)])
+    store = clinic.store = HookedStore(clinic.store)
+
+    async def wait_for_the_last() -> None:
+        while clinic.pacs.sent[clinic.pacs.held[-1].SOPInstanceUID] == 0:
+            await trio.sleep(1)
+
+    async with clinic.open() as hospital:
+        store.before_second = wait_for_the_last
+        with trio.fail_after(60):
+            assert (await hospital.harvest()).registered == 70
+        counts = [record["count"] for record in hospital.audited() if record["event"] == "registration"]
+        assert counts == [64, 6]
+
+
+async def test_a_batch_that_cannot_be_remembered_ends_the_series_and_is_told(tmp_path: Path) -> None:
+    """The disk is full for the first of two transactions: nothing is shown, and the next harvest has all of it."""
+    clinic = Clinic(tmp_path, [slice_of(number, size=8) for number in range(1, 71)])
+    store = clinic.store = HookedStore(clinic.store)
+
+    async def refuse() -> None:
+        await trio.lowlevel.checkpoint()
+        message = "no room is left"
+        raise OutOfSpaceError(message)
+
+    async with clinic.open() as hospital:
+        store.before_second = refuse
+        progress = await hospital.harvest()
+        assert ["no room is left" in failure for failure in progress.failures] == [True]
+        assert hospital.names() == []
+        assert (await hospital.harvest()).failures == []
+        assert len(hospital.names()) == 70
 
 
 async def test_the_unforeseen_in_one_series_spares_the_others_and_is_not_quoted(
