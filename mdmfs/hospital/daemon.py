@@ -13,7 +13,6 @@ from typing import Final
 
 import structlog
 import trio
-from pydicom.uid import CTImageStorage, MRImageStorage
 
 from mdmfs.access.acl import Acl, Entry, EntryKind, Right
 from mdmfs.hospital.audit.witnesses import deposit_checkpoints
@@ -21,7 +20,6 @@ from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.configuration import HospitalConfiguration, MetadataPeer, PacsEntry
 from mdmfs.hospital.dav.face import DavFace
 from mdmfs.hospital.deid.policy import Policy
-from mdmfs.hospital.deid.rules import compile_rules
 from mdmfs.hospital.dicom.choices import FILE, Choices
 from mdmfs.hospital.dicom.move import Destination, Moves
 from mdmfs.hospital.dicom.pool import Surroundings
@@ -154,16 +152,8 @@ async def _run(
         limits = Limits(requests_a_second=configuration.hospital.requests_per_second)
         listen = functools.partial(serve, service, contexts, configuration.listen, limits=limits)
         bound = await nursery.start(listen)
-        nursery.start_soon(_compile_rules, hospital)
         log.info("hospital is open", name=hospital.name, projects=sorted(hospital.projects), files=_count(hospital))
         task_status.started(bound)
-
-
-async def _compile_rules(hospital: Hospital) -> None:
-    """Have the rules at hand for the most usual classes: each takes a tenth of a second, and somebody would wait."""
-    for policy in {project.policy.digest: project.policy for project in hospital.projects.values()}.values():
-        for sop_class in (CTImageStorage, MRImageStorage):
-            await trio.to_thread.run_sync(compile_rules, policy, str(sop_class))
 
 
 def _open_metadata(peer: MetadataPeer, configuration: HospitalConfiguration, nursery: trio.Nursery) -> MetadataService:
