@@ -59,6 +59,10 @@ class CuttingStore:
         """Read."""
         return self._store.read(act)
 
+    def version(self) -> int:
+        """Give the number of the last commit."""
+        return self._store.version()
+
     async def aclose(self) -> None:
         """Close."""
         await self._store.aclose()
@@ -71,10 +75,6 @@ class HookedStore(CuttingStore):
         super().__init__(store, sys.maxsize, is_kept=True)
         self._writes = 0
         self.before_second: Callable[[], Awaitable[None]] | None = None
-
-    def version(self) -> int:
-        """Give the number of the last commit."""
-        return self._store.version()
 
     async def write(self, act: Callable[[Transaction], T]) -> T:
         """Write, after what is to come before it."""
@@ -96,6 +96,19 @@ class GrowingPacs(TwinPacs):
         if self.recalls and self._coming:
             self.held.append(self._coming.pop(0))
         return await super().find_series(patient_id=patient_id, study_uid=study_uid)
+
+
+class AnnouncingPacs(TwinPacs):
+    """A PACS that says when it has come to its last instance."""
+
+    def __init__(self, held: list[Dataset]) -> None:
+        super().__init__(held)
+        self.has_begun_the_last = trio.Event()
+
+    async def _begin(self, held: Dataset) -> TwinInstance:
+        if held is self.held[-1]:
+            self.has_begun_the_last.set()
+        return await super()._begin(held)
 
 
 class QuotingInstance(TwinInstance):
@@ -343,13 +356,9 @@ async def test_a_pacs_need_not_wait_until_what_came_is_remembered(tmp_path: Path
     """The first transaction is held up until the last instance comes."""
     clinic = Clinic(tmp_path, [slice_of(number, size=8) for number in range(1, 71)])
     store = clinic.store = HookedStore(clinic.store)
-
-    async def wait_for_the_last() -> None:
-        while clinic.pacs.sent[clinic.pacs.held[-1].SOPInstanceUID] == 0:
-            await trio.sleep(1)
-
+    pacs = clinic.pacs = AnnouncingPacs(clinic.pacs.held)
     async with clinic.open() as hospital:
-        store.before_second = wait_for_the_last
+        store.before_second = pacs.has_begun_the_last.wait
         with trio.fail_after(60):
             assert (await hospital.harvest()).registered == 70
         counts = [record["count"] for record in hospital.audited() if record["event"] == "registration"]
