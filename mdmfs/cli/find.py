@@ -155,23 +155,24 @@ _PRINTERS: Final[Mapping[str, Callable[[Place], _Paths | _Json | _Csv | _Table]]
 
 def shown_path(path: str, place: Place) -> str:
     """Give the path on the mount; the LFN where nothing is mounted, or where the mount shows another part."""
-    lfn, root = Lfn.parse(path), place.configuration.root
-    if place.mountpoint is None or lfn.parts[: len(root.parts)] != root.parts:
+    lfn, root = Lfn.parse(path), place.whole.root
+    if place.mountpoint is None or not lfn.is_below(root):
         return path
     return str(place.mountpoint.joinpath(*lfn.parts[len(root.parts) :]))
 
 
 def metadata_clients(place: Place) -> dict[str, Client]:
     """Make a client of each metadata service, with the caller's credential; raises ``ConfigurationError``."""
-    configuration = place.configuration
-    if not configuration.metadata:
-        message = f"{configuration.file} names no [[metadata]]: there is nobody to ask"
+    whole, clients = place.whole, {}
+    for configuration in whole.each.values():
+        credential, anchors = own_credential(configuration), TrustAnchors(configuration.path(configuration.trust))
+        judge = PeerJudge(anchors)
+        for peer in configuration.metadata:
+            clients[peer.name] = open_client(peer.address, peer.dn, credential, anchors, judge)
+    if not clients:
+        message = f"{whole.file} names no [[metadata]]: there is nobody to ask"
         raise ConfigurationError(message)
-    credential, anchors = own_credential(configuration), TrustAnchors(configuration.path(configuration.trust))
-    judge = PeerJudge(anchors)
-    return {
-        peer.name: open_client(peer.address, peer.dn, credential, anchors, judge) for peer in configuration.metadata
-    }
+    return clients
 
 
 async def _with_federation(place: Place, timeout: float, act: Callable[..., object]) -> dict[str, str]:  # noqa: ASYNC109 each hospital has that long

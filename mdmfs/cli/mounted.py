@@ -17,11 +17,17 @@ from mdmfs.worker.configuration import CONFIGURATION_ATTRIBUTE, MountConfigurati
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
-    """A name of the catalogue, and the configuration of the mount that shows it."""
+    """A name of a catalogue, and the configuration of the mount that shows it."""
 
     lfn: Lfn
-    configuration: MountConfiguration
+    whole: MountConfiguration
+    """Of the mount, with all hospitals that it joins."""
     mountpoint: pathlib.Path | None
+
+    @property
+    def configuration(self) -> MountConfiguration:
+        """That of the hospital that has the name; raises ``ConfigurationError`` above all of them."""
+        return self.whole.of(self.lfn)
 
 
 def find_place(path: str, configuration: pathlib.Path | None) -> Place:
@@ -43,6 +49,18 @@ def find_place(path: str, configuration: pathlib.Path | None) -> Place:
         return Place(Lfn((*found.root.parts, *absolute.relative_to(above).parts)), found, above)
     message = f"{path} is not on a mount of mdmfs: give --configuration and an LFN"
     raise ConfigurationError(message)
+
+
+def read_alone(file: pathlib.Path, hospital: str) -> MountConfiguration:
+    """Read a mount's configuration for one hospital of it; raises ``ConfigurationError`` where it is not told which."""
+    each = MountConfiguration.read(file).each
+    if "" in each and not hospital:
+        return each[""]
+    if hospital not in each:
+        known = "it joins none, leave --hospital out" if "" in each else f"--hospital is one of {', '.join(each)}"
+        message = f"{file}: {known}"
+        raise ConfigurationError(message)
+    return each[hospital]
 
 
 def open_hospital(configuration: MountConfiguration) -> Client:

@@ -22,7 +22,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from mdmfs.cli.mounted import Place, find_place
+from mdmfs.cli.mounted import Place, find_place, read_alone
 from mdmfs.model.errors import (
     CredentialExpiredError,
     CredentialRefusedError,
@@ -59,6 +59,9 @@ _NEEDED: Final = click.option(
     required=True,
     help="A mount's: which hospital, whose proxy.",
 )
+
+
+_HOSPITAL: Final = click.option("--hospital", default="", help="Its name, where the mount joins several.")
 
 
 class _Commands(click.Group):
@@ -100,25 +103,28 @@ def start(
 @click.argument("request", required=False)
 @click.option("--wait", is_flag=True, help="Watch until all is staged.")
 @_NEEDED
-def status(request: str | None, configuration: pathlib.Path, *, wait: bool) -> None:
+@_HOSPITAL
+def status(request: str | None, configuration: pathlib.Path, hospital: str, *, wait: bool) -> None:
     """Tell how far REQUEST is, or list all requests. 1 if a file of REQUEST failed."""
-    sys.exit(trio.run(_status, MountConfiguration.read(configuration), request, wait))
+    sys.exit(trio.run(_status, read_alone(configuration, hospital), request, wait))
 
 
 @stage.command()
 @click.argument("request")
 @_NEEDED
-def cancel(request: str, configuration: pathlib.Path) -> None:
+@_HOSPITAL
+def cancel(request: str, configuration: pathlib.Path, hospital: str) -> None:
     """Give up what is not staged yet of REQUEST."""
-    trio.run(_wish, MountConfiguration.read(configuration), request, "cancel")
+    trio.run(_wish, read_alone(configuration, hospital), request, "cancel")
 
 
 @stage.command()
 @click.argument("request")
 @_NEEDED
-def release(request: str, configuration: pathlib.Path) -> None:
+@_HOSPITAL
+def release(request: str, configuration: pathlib.Path, hospital: str) -> None:
     """Let what REQUEST has staged make room for others again."""
-    trio.run(_wish, MountConfiguration.read(configuration), request, "release")
+    trio.run(_wish, read_alone(configuration, hospital), request, "release")
 
 
 @contextlib.asynccontextmanager

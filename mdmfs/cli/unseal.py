@@ -14,6 +14,7 @@ from typing import BinaryIO, Final
 import click
 import trio
 
+from mdmfs.cli.mounted import read_alone
 from mdmfs.model.errors import ConfigurationError, IntegrityError, MalformedNameError, OutOfSpaceError
 from mdmfs.model.names import Guid
 from mdmfs.pki.trust import TrustAnchors
@@ -65,13 +66,15 @@ def inspect(file: pathlib.Path) -> None:
 @click.command()
 @click.argument("file", type=_SEALED)
 @click.option("--mount-config", type=_SEALED, required=True, help="Whose proxy, which hospital and keystores.")
+@click.option("--hospital", default="", help="Its name, where the mount joins several.")
 @click.option("-o", "--output", type=click.Path(path_type=pathlib.Path), required=True, help="A new file.")
 @click.option("--guid", default="", help="Default: the one that FILE's name begins with.")
 @click.option("--generation", type=int, help="Of the key. Default: what the hospital says.")
 @click.option("--size", type=int, help="Of the plaintext. Default: what the hospital says.")
-def unseal(
+def unseal(  # noqa: PLR0913, PLR0917 the options of a command
     file: pathlib.Path,
     mount_config: pathlib.Path,
+    hospital: str,
     output: pathlib.Path,
     guid: str,
     generation: int | None,
@@ -83,7 +86,7 @@ def unseal(
     """
     named = _guid_of(file, guid)
     forbid_core_dumps()
-    trio.run(_unseal, MountConfiguration.read(mount_config), file, output, named, (generation, size))
+    trio.run(_unseal, read_alone(mount_config, hospital), file, output, named, (generation, size))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

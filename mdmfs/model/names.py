@@ -81,6 +81,10 @@ class Lfn:
         """Name an entry of this directory."""
         return Lfn((*self.parts, name))
 
+    def is_below(self, directory: Lfn) -> bool:
+        """Ask whether this is a directory, or something below it."""
+        return self.parts[: len(directory.parts)] == directory.parts
+
     @property
     def name(self) -> str:
         """The last part; empty for the root."""

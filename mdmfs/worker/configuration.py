@@ -12,6 +12,7 @@ import msgspec
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import ROOT_PREFIX, Lfn
 from mdmfs.wire.configuration import KeystorePeer, Settings, beside, read_configuration
+from mdmfs.worker.numbered import MAX_HOSPITALS
 
 CONFIGURATION_ATTRIBUTE: Final = "user.mdmfs.configuration"
 """Extended attribute of a mount point: the file that its mount was configured by."""
@@ -73,13 +74,29 @@ class MetadataPeer(Settings, frozen=True):
     """Of its certificate; no other is accepted."""
 
 
+class JoinedHospital(Settings, frozen=True):
+    """``[[hospitals]]``: one of several that a mount joins, in place of ``[hospital]``, ``[[keystores]]`` and so on."""
+
+    name: str
+    """Of its directory below ``/grid/medical``, as it calls itself."""
+    address: str
+    """``HOST:PORT``."""
+    dn: str
+    """Of its certificate; no other is accepted."""
+    keystores: tuple[KeystorePeer, ...]
+    trust: str = ""
+    """Its own trust anchors; those of the mount where it names none."""
+    metadata: tuple[MetadataPeer, ...] = ()
+
+
 class MountConfiguration(Settings, frozen=True):
     """All of it; paths are relative to the configuration's folder."""
 
-    hospital: HospitalPeer
-    keystores: list[KeystorePeer]
     trust: str
     """PEM bundle of trust anchors, or a CA directory with hash names."""
+    hospital: HospitalPeer = HospitalPeer("", "")
+    keystores: tuple[KeystorePeer, ...] = ()
+    hospitals: tuple[JoinedHospital, ...] = ()
     mount: MountSettings = MountSettings()
     credential: CredentialSettings = CredentialSettings()
     cache: CacheSettings = CacheSettings()
@@ -96,6 +113,12 @@ class MountConfiguration(Settings, frozen=True):
 
     def refuse_nonsense(self) -> None:
         """Raise ``ConfigurationError`` for what no mount could run with."""
+        if self.hospitals:
+            self._refuse_wrong_hospitals()
+            return
+        if not self.hospital.address or not self.hospital.dn:
+            message = "[hospital] has the address and the dn of the one that is mounted; or there are [[hospitals]]"
+            raise ConfigurationError(message)
         if not self.keystores or len({peer.name for peer in self.keystores}) != len(self.keystores):
             message = "[[keystores]] names every keystore once, and at least one"
             raise ConfigurationError(message)
@@ -114,6 +137,53 @@ class MountConfiguration(Settings, frozen=True):
             message = "with [mount] multi_user everybody is served by his own proxy: leave [credential] out"
             raise ConfigurationError(message)
         self.cache_size  # noqa: B018 raises
+
+    def _refuse_wrong_hospitals(self) -> None:
+        """Look at each of several hospitals as if it were mounted alone."""
+        if self.hospital.address or self.keystores or self.metadata:
+            message = "with [[hospitals]] each has its own keystores and metadata: leave [hospital], [[keystores]] out"
+            raise ConfigurationError(message)
+        if len({one.name for one in self.hospitals}) != len(self.hospitals) or len(self.hospitals) > MAX_HOSPITALS:
+            message = f"[[hospitals]] names every hospital once, and at most {MAX_HOSPITALS}"
+            raise ConfigurationError(message)
+        names = [peer.name for one in self.hospitals for peer in one.metadata]
+        if len(set(names)) != len(names):
+            message = "[[hospitals.metadata]] names every service once"
+            raise ConfigurationError(message)
+        if self.root.parts:
+            message = f"[mount] root is {ROOT_PREFIX} where several hospitals are joined"
+            raise ConfigurationError(message)
+        for one in self.hospitals:
+            if one.name.startswith("."):
+                message = f"[[hospitals]] name is that of a directory, and none begins with a dot: {one.name!r}"
+                raise ConfigurationError(message)
+            self.of(self.root / one.name).refuse_nonsense()
+
+    def of(self, lfn: Lfn) -> MountConfiguration:
+        """Give the configuration by which the hospital alone would be mounted that has a name; raises as ``read``."""
+        if not self.hospitals:
+            return self
+        joined = next((one for one in self.hospitals if lfn.is_below(self.root / one.name)), None)
+        if joined is None:
+            message = f"{lfn} is at no hospital of this mount: it joins {', '.join(one.name for one in self.hospitals)}"
+            raise ConfigurationError(message)
+        return msgspec.structs.replace(
+            self,
+            hospital=HospitalPeer(joined.address, joined.dn),
+            keystores=joined.keystores,
+            metadata=joined.metadata,
+            trust=joined.trust or self.trust,
+            mount=msgspec.structs.replace(self.mount, root=str(self.root / joined.name)),
+            cache=msgspec.structs.replace(self.cache, directory=str(self.cache_folder / "hospitals" / joined.name)),
+            hospitals=(),
+        )
+
+    @property
+    def each(self) -> dict[str, MountConfiguration]:
+        """The configuration of each hospital alone, by its name; of the only one by the empty name."""
+        if not self.hospitals:
+            return {"": self}
+        return {one.name: self.of(self.root / one.name) for one in self.hospitals}
 
     @property
     def root(self) -> Lfn:

@@ -39,20 +39,28 @@ M = TypeVar("M", bound=Message)
 
 def checks_of(configuration: MountConfiguration) -> list[Check]:
     """Give everything that is looked at, as the user who runs this."""
-    credential, anchors = own_credential(configuration), TrustAnchors(configuration.path(configuration.trust))
+    credential = own_credential(configuration)
     return [
         credential_check(str(credential.certificate_file), credential),
-        authorities_check("trust", anchors),
         Check("fuse", str(_DEVICE), _look_at_fuse),
         Check("room", str(configuration.cache_folder), functools.partial(_look_at_room, configuration)),
+        *(check for name, told in configuration.each.items() for check in _of_hospital(name, told, credential)),
+    ]
+
+
+def _of_hospital(name: str, told: MountConfiguration, credential: Credential) -> list[Check]:
+    """Give what is looked at for one hospital; ``name`` where there are several."""
+    anchors, of = TrustAnchors(told.path(told.trust)), f" of {name}" if name else ""
+    return [
+        authorities_check(f"trust{of}", anchors),
         Check(
             "hospital",
-            configuration.hospital.address,
-            functools.partial(_look_at_hospital, configuration, credential, anchors),
+            name or told.hospital.address,
+            functools.partial(_look_at_hospital, told, credential, anchors),
         ),
         *(
-            Check("keystore", peer.name, functools.partial(_look_at_keystore, peer, credential, anchors))
-            for peer in configuration.keystores
+            Check("keystore", f"{peer.name}{of}", functools.partial(_look_at_keystore, peer, credential, anchors))
+            for peer in told.keystores
         ),
     ]
 

@@ -1,4 +1,7 @@
-"""The file system: inodes and handles in, values out; no FUSE, no network. ``cat`` or WebDAV could stand on it."""
+"""The file system of one hospital: inodes and handles in, values out; no FUSE, no network.
+
+``cat`` or WebDAV could stand on it. What else a mount shows are other trees (``mdmfs.worker.trees``).
+"""
 
 from __future__ import annotations
 
@@ -20,28 +23,15 @@ from mdmfs.model.errors import (
     NotADirectoryFileError,
     PeerTimedOutError,
     PeerUnreachableError,
-    again,
 )
 from mdmfs.model.names import MAX_NAME_BYTES, Guid, Lfn
 from mdmfs.wire.messages import FileDescription, Node, NodeKind, Totals
 from mdmfs.worker.descriptions import Descriptions
-from mdmfs.worker.finding.virtual import (
-    FIRST_INODE,
-    NAME_SECONDS,
-    Gone,
-    Link,
-    PlacedNode,
-    Reading,
-    Text,
-    VirtualNode,
-    VirtualTree,
-    begun,
-    placed_lfn,
-)
+from mdmfs.worker.finding.virtual import NAME_SECONDS, PlacedNode, placed_lfn
 from mdmfs.worker.hospital import Hospital
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.listing import Listing
-from mdmfs.worker.namespace.names import ROOT, Namespace
+from mdmfs.worker.namespace.names import Namespace
 from mdmfs.worker.open_file import OpenFile
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.prefetch.siblings import SiblingPrefetch
@@ -65,14 +55,19 @@ ATTRIBUTES: Final = (
     ACL_ATTRIBUTE,
     LOCALITY_ATTRIBUTE,
 )
-MAX_QUERY_BYTES: Final = 1024
-"""Of a query as a name: FUSE passes no longer one on (FUSE_NAME_MAX)."""
 STATUS_SECONDS: Final = 1.0
 """How old a locality may be."""
 TOTALS_SECONDS: Final = 10.0
 BURST_SECONDS: Final = 1.0
 """Two opens in one directory within this time make a burst: the shares of what comes next are fetched along."""
 SIBLINGS: Final = 32
+TREES: Final = 128
+"""That a mount may have: so many handles lie between two of one tree."""
+
+
+def handles_of(tree: int) -> Iterator[int]:
+    """Count the handles of one of a mount's trees: which one it is, is in their lowest bits."""
+    return itertools.count(TREES + tree, TREES)
 
 
 class Kernel(Protocol):
@@ -98,7 +93,7 @@ class _LastOpen(NamedTuple):
 
 
 class FileSystem:
-    """One mount's files and directories. Every error is an ``MdmfsError``."""
+    """One hospital's files and directories. Every error is an ``MdmfsError``."""
 
     def __init__(  # noqa: PLR0913 the parts that a file system is made of
         self,
@@ -110,22 +105,17 @@ class FileSystem:
         kernel: Kernel,
         *,
         lease: Lease,
-        virtual: VirtualTree | None = None,
+        tree: int = 0,
     ) -> None:
-        """``virtual`` has names beside the catalogue's: queries, snapshots."""
+        """``tree`` is which one of a mount's it is."""
         self._lease = lease
-        self._virtual = virtual or VirtualTree({}, ROOT)
-        self._readings: dict[int, Reading] = {}
-        """Of virtual directories, by handle."""
-        self._texts: dict[int, bytes] = {}
-        """Of virtual files, by handle."""
         self._hospital = hospital
         self._namespace = namespace
         self._descriptions = descriptions
         self._opener = opener
         self._prefetch = prefetch
         self._kernel = kernel
-        self._handles = itertools.count(1)
+        self._handles = handles_of(tree)
         self._directories: dict[int, _DirectoryHandle] = {}
         self._files: dict[int, OpenFile] = {}
         self._reads: defaultdict[int, list[range]] = defaultdict(list)
@@ -137,16 +127,13 @@ class FileSystem:
 
     async def lookup(self, parent: int, name: bytes) -> Node:
         """Find an entry of a directory and count the kernel's lookup; raises ``NoSuchFileError``."""
-        if self._virtual.has(parent, name):
-            node = await self._virtual.look_up(parent, name)
-        else:
-            node = await self._lease.held(lambda: self._namespace.lookup(parent, name))
+        node = await self._lease.held(lambda: self._namespace.lookup(parent, name))
         self.retain(parent, node)
         return node
 
-    def longest_name(self, parent: int) -> int:
-        """Tell how many bytes a name in a directory has at most: a query may be long."""
-        return MAX_NAME_BYTES if parent < FIRST_INODE else MAX_QUERY_BYTES
+    def longest_name(self, parent: int) -> int:  # noqa: ARG002 that of the port
+        """Tell how many bytes a name in a directory has at most."""
+        return MAX_NAME_BYTES
 
     def lookup_at_once(self, parent: int, name: bytes) -> Node | None:
         """Look up as ``lookup`` does, where nothing has to be waited for; else None, and nothing is counted."""
@@ -157,7 +144,7 @@ class FileSystem:
 
     async def attributes(self, inode: int) -> Node:
         """Give the attributes of an inode in use; those of the root to everybody at any time."""
-        if inode != ROOT and inode < FIRST_INODE:
+        if inode != self._namespace.top:
             await self._lease.wait()
         return self._node(inode)
 
@@ -170,28 +157,39 @@ class FileSystem:
         """What is shown."""
         return self._namespace.root
 
+    @property
+    def top(self) -> Node:
+        """The root's attributes, as they were last heard."""
+        return self._node(self._namespace.top)
+
+    @property
+    def health(self) -> str:
+        """In one line, whether the hospital answers, and why not."""
+        return self._lease.health
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether the hospital was heard, so lately that it can be asked."""
+        return self._lease.is_held
+
     def lfn_of(self, inode: int) -> Lfn:
         """Tell under which name an inode of the catalogue was last seen; raises ``NoSuchFileError``."""
         return self._lfn(inode)
 
     def seconds_held(self, node: Node) -> float:
         """Tell for how long the name and attributes of an entry that are told now may be remembered."""
-        is_virtual = isinstance(node, VirtualNode | PlacedNode)
-        return min(NAME_SECONDS, self._lease.seconds_left()) if is_virtual else self._lease.seconds_left()
+        left = self._lease.seconds_left()
+        return min(NAME_SECONDS, left) if isinstance(node, PlacedNode) else left
 
-    def target(self, inode: int) -> bytes | None:
+    def target(self, inode: int) -> bytes | None:  # noqa: ARG002 that of the port
         """Give where a symbolic link leads; None for what is none."""
-        entry = self._virtual.node(inode).entry if inode >= FIRST_INODE else None
-        return entry.target.encode() if isinstance(entry, Link) else None
+        return None
 
     def _node(self, inode: int) -> Node:
-        return self._virtual.node(inode) if inode >= FIRST_INODE else self._namespace.inodes.of(inode).node
+        return self._namespace.inodes.of(inode).node
 
     def retain(self, parent: int, node: Node) -> None:
         """Count a lookup of an entry that the kernel was told of."""
-        if isinstance(node, VirtualNode):
-            self._virtual.retain(parent, node)
-            return
         if isinstance(node, PlacedNode):
             self._namespace.retain_placed(node, placed_lfn(node), node.above)
             return
@@ -203,9 +201,7 @@ class FileSystem:
 
     def forget(self, inode: int, lookups: int) -> None:
         """Take lookups back."""
-        if inode >= FIRST_INODE:
-            self._virtual.forget(inode, lookups)
-        elif self._namespace.forget(inode, lookups):
+        if self._namespace.forget(inode, lookups):
             self._opener.forget(inode)
 
     # Directories
@@ -213,9 +209,6 @@ class FileSystem:
     async def open_directory(self, inode: int) -> int:
         """Open a directory and give a handle."""
         handle = next(self._handles)
-        if inode >= FIRST_INODE:
-            self._readings[handle] = await begun(self._virtual, inode)
-            return handle
         listing = await self._lease.held(lambda: self._namespace.listing(inode))
         self._directories[handle] = _DirectoryHandle(inode, listing, trio.current_time())
         return handle
@@ -225,8 +218,6 @@ class FileSystem:
 
         A handle shows the directory as it was when reading it began; position 0 begins again, like ``rewinddir``.
         """
-        if handle in self._readings:
-            return await self._virtual_entries(self._readings[handle], position)
         opened = self._directories[handle]
         await self._lease.wait()
         if position == 0:
@@ -235,14 +226,10 @@ class FileSystem:
 
     def directory_of(self, handle: int) -> int:
         """Give the inode that a handle of a directory was opened for."""
-        reading = self._readings.get(handle)
-        return self._directories[handle].inode if reading is None else reading.inode
+        return self._directories[handle].inode
 
     def close_directory(self, handle: int) -> None:
         """End a handle."""
-        if handle in self._readings:
-            self._readings.pop(handle).close()
-            return
         closed = self._directories.pop(handle)
         self._prefetch.note_closed(closed.inode, closed.opened)
 
@@ -251,19 +238,10 @@ class FileSystem:
         for index in range(position, len(names)):
             yield names[index], nodes[names[index]], index + 1
 
-    async def _virtual_entries(self, reading: Reading, position: int) -> Iterator[tuple[bytes, Node, int]]:
-        entries = await reading.entries(position)
-        return (
-            (name, self._virtual.node_of(reading.inode, name, entry), position + place + 1)
-            for place, (name, entry) in enumerate(entries)
-        )
-
     # Files
 
     async def open_file(self, inode: int) -> int:
         """Open a file and give a handle; when this returns, its first bytes can be read at once."""
-        if inode >= FIRST_INODE:
-            return self._open_text(inode)
         await self._lease.wait()
         node = self._file(inode)
         siblings, note = self._siblings(inode, node)
@@ -281,8 +259,6 @@ class FileSystem:
 
     def open_file_at_once(self, inode: int) -> int | None:
         """Open a file as ``open_file`` does, where nothing has to be waited for; else None, and nothing is done."""
-        if inode >= FIRST_INODE:
-            return self._open_text(inode)
         node = self._file(inode)
         if not self._lease.is_held:
             return None
@@ -292,17 +268,6 @@ class FileSystem:
             return None
         handle = next(self._handles)
         self._files[handle] = file
-        return handle
-
-    def _open_text(self, inode: int) -> int:
-        entry = self._virtual.node(inode).entry
-        if isinstance(entry, Gone):
-            raise again(entry.why)
-        if not isinstance(entry, Text):
-            message = f"inode {inode} is no file"
-            raise IsADirectoryFileError(message)
-        handle = next(self._handles)
-        self._texts[handle] = entry.octets
         return handle
 
     async def read(self, handle: int, offset: int, length: int) -> bytes:
@@ -331,15 +296,11 @@ class FileSystem:
 
     def read_at_once(self, handle: int, offset: int, length: int) -> memoryview | None:
         """Read as ``read``, where nothing has to be waited for; else None. Good until the next step of the loop."""
-        file = self._files.get(handle)
-        if file is None:
-            return memoryview(self._texts[handle])[offset : offset + length]
-        return self._opener.read_at_once(file, offset, length) if self._lease.is_held else None
+        return self._opener.read_at_once(self._files[handle], offset, length) if self._lease.is_held else None
 
     def close_file(self, handle: int) -> None:
         """End a handle."""
-        if self._texts.pop(handle, None) is None:
-            self._opener.close(self._files.pop(handle))
+        self._opener.close(self._files.pop(handle))
 
     def _file(self, inode: int) -> Node:
         node = self._namespace.inodes.of(inode).node
@@ -368,19 +329,13 @@ class FileSystem:
     # Extended attributes and totals
 
     def attribute_names(self, inode: int) -> Sequence[bytes]:
-        """Name the extended attributes; a directory has its ACL only, and what is virtual none."""
-        if inode >= FIRST_INODE:
-            return ()
+        """Name the extended attributes; a directory has its ACL only."""
         return ATTRIBUTES if self._node(inode).kind is NodeKind.FILE else (ACL_ATTRIBUTE,)
 
     async def attribute(self, inode: int, name: bytes) -> bytes:
         """Give an extended attribute; what is not ours is refused without asking anybody."""
-        if inode < FIRST_INODE:
-            await self._lease.wait()
-        gone = self._virtual.node(inode).entry if inode >= FIRST_INODE else None
-        if name == WHY_ATTRIBUTE and isinstance(gone, Gone):
-            return str(gone.why).encode()
-        if name == WHY_ATTRIBUTE and inode < FIRST_INODE:
+        await self._lease.wait()
+        if name == WHY_ATTRIBUTE:
             return self._opener.story(self._file(inode)).encode()
         if name not in self.attribute_names(inode):
             message = f"inode {inode} has no such extended attribute"
@@ -395,9 +350,6 @@ class FileSystem:
 
     async def stage(self, inode: int) -> None:
         """Have a file, or all files below a directory, brought online; returns when that is asked for."""
-        if inode >= FIRST_INODE:
-            message = "a query directory is not staged as a whole: stage what its links lead to"
-            raise NoSuchAttributeError(message)
         await self._lease.wait()
         node = self._node(inode)
         if node.kind is NodeKind.FILE:
@@ -416,6 +368,11 @@ class FileSystem:
             message = f"inode {inode} has no directory any more"
             raise NoSuchFileError(message)
         return above / known.node.name
+
+    @property
+    def known_totals(self) -> Totals:
+        """What was counted last; nothing before the first time."""
+        return Totals(0, 0) if self._totals is None else self._totals[0]
 
     async def totals(self) -> Totals:
         """Count what lies below the root, as of 10 s ago; of an older answer when the hospital gives none."""

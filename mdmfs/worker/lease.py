@@ -79,6 +79,14 @@ class Lease:
         """Whether something may be served at this instant."""
         return not self._is_lapsed and self._refusal is None and self.clock() < self._until
 
+    @property
+    def health(self) -> str:
+        """In one line, whether the hospital is heard, and why not."""
+        if self.is_held:
+            return f"heard, the lease runs for {self.seconds_left():.0f} s more"
+        reason = self._refusal or self._failure
+        return "not heard yet" if reason is None else str(reason)
+
     def seconds_left(self) -> float:
         """Tell for how long what is told now may be remembered."""
         return max(0.0, self._until - self.clock()) if self.is_held else 0.0

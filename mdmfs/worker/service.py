@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import signal
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -33,11 +34,11 @@ from mdmfs.worker.fuse.operations import MdmfsOperations
 from mdmfs.worker.fuse.patience import SignalWatch
 from mdmfs.worker.hospital import RemoteHospital
 from mdmfs.worker.lease import Lease
-from mdmfs.worker.serving import Ports, Serving
+from mdmfs.worker.serving import Ports, Serving, Site
 
 CACHE_BYTES: Final = Gauge("mdmfs_cache_bytes", "Ciphertext on this node's disk.")
 CACHE_LIMIT: Final = Gauge("mdmfs_cache_limit_bytes", "What the cache may hold.")
-LEASE_HELD: Final = Gauge("mdmfs_lease_held", "1 while the hospital is heard and files may be served.")
+LEASE_HELD: Final = Gauge("mdmfs_lease_held", "1 while the hospital is heard and files may be served.", ["hospital"])
 MOUNT_ID_SIZE: Final = 16
 CLOSE_SECONDS: Final = 2.0
 
@@ -55,66 +56,78 @@ async def run_mount(
     Raises ``ConfigurationError``. A mount that a killed daemon left behind is cleaned up first.
     """
     forbid_core_dumps()
-    site, room = _Site(configuration), Room(configuration.cache_size)
+    places, room = Places(configuration), Room(configuration.cache_size)
     CACHE_BYTES.set_function(lambda: room.used)
     CACHE_LIMIT.set(room.limit)
-    LEASE_HELD.set_function(lambda: all(lease.is_held for lease in site.leases))
     if configuration.mount.multi_user:
         await serve_for_all(
-            lambda arrival, nursery: site.ports(arrival.credential, nursery, called=arrival.identity.path),
+            lambda arrival, nursery: places.ports(arrival.credential, nursery, called=arrival.identity.path),
             configuration.cache_folder / "principals",
             room,
             configuration.root,
             mountpoint,
             deadline=configuration.mount.deadline,
-            make_lease=site.lease,
+            make_lease=places.lease,
             configuration=configuration.file,
             task_status=task_status,
         )
         return
     credential = own_credential(configuration)
     async with _open_nursery() as nursery:
-        cache = CiphertextCache(configuration.cache_folder, configuration.cache_size, room)
         await serve_mount(
-            site.ports(credential, nursery),
-            cache,
+            [
+                Site(
+                    ports,
+                    CiphertextCache(configuration.each[ports.name].cache_folder, room.limit, room),
+                    places.lease(ports.name),
+                )
+                for ports in places.ports(credential, nursery)
+            ],
             configuration.root,
             mountpoint,
             deadline=configuration.mount.deadline,
-            lease=site.lease(),
             configuration=configuration.file,
             task_status=task_status,
         )
         nursery.cancel_scope.cancel()
 
 
-class _Site:
+class Places:
     """Whom a mount speaks with, as its configuration says."""
 
     def __init__(self, configuration: MountConfiguration) -> None:
-        self._configuration = configuration
-        self._anchors = TrustAnchors(configuration.path(configuration.trust))
-        self.leases: weakref.WeakSet[Lease] = weakref.WeakSet()
+        self._each = configuration.each
+        self._anchors = {name: TrustAnchors(told.path(told.trust)) for name, told in self._each.items()}
+        self._leases: dict[str, weakref.WeakSet[Lease]] = {name: weakref.WeakSet() for name in self._each}
+        for name, leases in self._leases.items():
+            LEASE_HELD.labels(name).set_function(functools.partial(_are_held, leases))
 
-    def lease(self) -> Lease:
-        lease = Lease(wait=self._configuration.mount.lease_wait)
-        self.leases.add(lease)
+    def lease(self, name: str) -> Lease:
+        """Make the lease of a principal at one hospital."""
+        lease = Lease(wait=self._each[name].mount.lease_wait)
+        self._leases[name].add(lease)
         return lease
 
     def ports(
         self, credential: Credential | Callable[[], Credential], nursery: trio.Nursery, *, called: str = ""
+    ) -> list[Ports]:
+        """Connect one principal with each hospital; his connections end with the nursery."""
+        return [self._ports(name, credential, nursery, called) for name in self._each]
+
+    def _ports(
+        self, name: str, credential: Credential | Callable[[], Credential], nursery: trio.Nursery, called: str
     ) -> Ports:
-        """Connect one principal; his connections end with the nursery."""
-        told = self._configuration
+        told = self._each[name]
         peers = Peers(
             told.hospital,
             told.keystores,
             credential,
-            self._anchors,
+            self._anchors[name],
             nursery,
             metadata=told.metadata,
             called=called,
             file=Path(told.file),
+            root=told.root,
         )
         nursery.start_soon(_close_at_end, peers)
         hospital = RemoteHospital(
@@ -124,7 +137,11 @@ class _Site:
             mount=secrets.token_bytes(MOUNT_ID_SIZE),
             root=told.root,
         )
-        return Ports(hospital, peers.keystores, peers.metadata if told.metadata else None)
+        return Ports(hospital, peers.keystores, peers.metadata if told.metadata else None, name)
+
+
+def _are_held(leases: Iterable[Lease]) -> bool:
+    return all(lease.is_held for lease in leases)
 
 
 async def _close_at_end(peers: Peers) -> None:
@@ -140,23 +157,25 @@ def umount(mountpoint: Path) -> None:
     unmount(mountpoint.absolute())
 
 
-async def serve_mount(  # noqa: PLR0913 the parts that a mount is made of
-    ports: Ports,
-    cache: CiphertextCache,
+async def serve_mount(
+    sites: Sequence[Site],
     root: Lfn,
     mountpoint: Path,
     *,
     deadline: float,
-    lease: Lease,
     configuration: str = "",
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Mount these ports for their user and serve, as ``run_mount``; ``configuration`` is the file of commands."""
-    await cache.load()
+    """Mount these for their user and serve, as ``run_mount``; ``configuration`` is the file of commands.
+
+    One site is the whole mount; several, each with a name, are joined below its root.
+    """
+    for site in sites:
+        await site.cache.load()
     async with _open_nursery() as nursery:
         kernel = KernelCaches()
-        serving = Serving(ports, cache, root, kernel, nursery, deadline=deadline, lease=lease)
-        callers = OwnerOnly(serving.filesystem, os.getuid(), os.getgid())
+        serving = Serving(sites, root, kernel, nursery, deadline=deadline)
+        callers = OwnerOnly(serving.files, os.getuid(), os.getgid())
         async with _mounted(callers, kernel, mountpoint, nursery, configuration):
             serving.start()
             log.info("mounted", mountpoint=str(mountpoint), root=str(root))
@@ -177,7 +196,7 @@ async def serve_for_all(  # noqa: PLR0913 the parts that a mount is made of
     mountpoint: Path,
     *,
     deadline: float,
-    make_lease: Callable[[], Lease],
+    make_lease: Callable[[str], Lease],
     configuration: str = "",
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import trio
 
+from mdmfs.model.errors import CredentialRefusedError
 from mdmfs.model.names import Lfn
+from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.worker.cache.store import CiphertextCache
+from mdmfs.worker.callers.seat import Tree
 from mdmfs.worker.descriptions import Descriptions
 from mdmfs.worker.filesystem import FileSystem, Kernel
 from mdmfs.worker.finding.federation import Caller, Federation
+from mdmfs.worker.finding.files import VirtualFiles
 from mdmfs.worker.finding.queries import FIND, FindDirectory
-from mdmfs.worker.finding.snapshots import SNAPSHOTS, SnapshotsDirectory
+from mdmfs.worker.finding.snapshots import SNAPSHOTS, Places, SnapshotsDirectory
 from mdmfs.worker.finding.virtual import Directory, VirtualTree
 from mdmfs.worker.hospital import Hospital
 from mdmfs.worker.keys.ring import KeyRing, KeySource
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.feed import Feed
 from mdmfs.worker.namespace.names import ROOT, Namespace
+from mdmfs.worker.numbered import Numbered, first_of
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.pages import Pages
 from mdmfs.worker.prefetch.siblings import AHEAD_BYTES, SiblingPrefetch
+from mdmfs.worker.trees import VIRTUAL, Hospitals, Trees
 
 EXPIRY_SECONDS: Final = 0.5
 FIND_SECONDS: Final = 5.0
@@ -36,16 +43,26 @@ class KernelCache(Pages, Kernel, Protocol):
 
 
 class Ports(NamedTuple):
-    """Whom a principal's questions go to, with his credential."""
+    """Whom a principal's questions go to at one hospital, with his credential."""
 
     hospital: Hospital
     keys: Callable[[], KeySource]
     metadata: Callable[[], Mapping[str, Caller]] | None = None
     """The metadata services of the moment; without it there are no query directories."""
+    name: str = ""
+    """Of the hospital and its directory below the root; empty where a mount has but one."""
 
 
-class Serving:
-    """One principal's part of a mount."""
+class Site(NamedTuple):
+    """One hospital as a mount serves one principal of it."""
+
+    ports: Ports
+    cache: CiphertextCache
+    lease: Lease
+
+
+class Branch:
+    """What serves one principal of one hospital: with names, keys, cache and lease of its own."""
 
     def __init__(  # noqa: PLR0913 the parts that it is made of
         self,
@@ -57,14 +74,17 @@ class Serving:
         *,
         deadline: float,
         lease: Lease,
+        tree: int,
     ) -> None:
-        """Put the parts together; nobody is asked before ``start``. The nursery outlives all open files."""
+        """``tree`` is its number among the trees of a mount: 0 where it is the only hospital."""
         self._nursery = nursery
         self._lease = lease
         self._ring = KeyRing(ports.keys, deadline=deadline)
-        namespace = Namespace(ports.hospital, root)
+        counting = Numbered(ports.hospital, tree) if tree else ports.hospital
+        self.places: Places = counting
+        namespace = Namespace(counting, root, top=first_of(tree) + ROOT)
         opener = Opener(ports.hospital, cache, self._ring, kernel, nursery, deadline=deadline)
-        self.filesystem = FileSystem(
+        self.files = FileSystem(
             ports.hospital,
             namespace,
             Descriptions(ports.hospital),
@@ -72,20 +92,19 @@ class Serving:
             SiblingPrefetch(opener, nursery, budget=min(AHEAD_BYTES, cache.limit // 4)),
             kernel,
             lease=lease,
-            virtual=_virtual_tree(ports.metadata, ports.hospital, nursery, root),
+            tree=tree,
         )
-        self._feed = Feed(ports.hospital, namespace, self.filesystem, lease, opener.opens)
+        self._feed = Feed(counting, namespace, self.files, lease, opener.opens)
 
     def start(self) -> None:
         """Follow the feed, keep the lease, and let shares go that were held long enough."""
         self._nursery.start_soon(self._expire)
         self._nursery.start_soon(self._feed.follow)
-        self._nursery.start_soon(self._lease.keep, self.filesystem, self._nursery)
+        self._nursery.start_soon(self._lease.keep, self.files, self._nursery)
 
     async def tell_last(self) -> None:
-        """Tell the hospital what was opened since the last question, whatever ends us; not for long."""
-        with trio.CancelScope(deadline=trio.current_time() + LAST_WORD_SECONDS, shield=True):
-            await self._feed.tell_last()
+        """Tell the hospital what was opened since the last question."""
+        await self._feed.tell_last()
 
     async def _expire(self) -> None:
         while True:
@@ -93,15 +112,86 @@ class Serving:
             self._ring.expire()
 
 
-def _virtual_tree(
-    metadata: Callable[[], Mapping[str, Caller]] | None, hospital: Hospital, nursery: trio.Nursery, root: Lfn
-) -> VirtualTree | None:
-    """Make what one caller sees beside the catalogue, where there are metadata services to ask."""
-    if metadata is None:
-        return None
-    federation = Federation(metadata, deadline=FIND_SECONDS)
-    top: dict[bytes, Directory] = {
-        FIND: FindDirectory(federation, nursery, root),
-        SNAPSHOTS: SnapshotsDirectory(federation, hospital),
-    }
-    return VirtualTree(top, ROOT)
+class Serving:
+    """One principal's part of a mount."""
+
+    def __init__(
+        self, sites: Sequence[Site], root: Lfn, kernel: KernelCache, nursery: trio.Nursery, *, deadline: float
+    ) -> None:
+        """Put the parts together; nobody is asked before ``start``. The nursery outlives all open files.
+
+        One site shows its catalogue from ``root`` on; several, each with a name, theirs below the root.
+        """
+        is_joined = bool(sites[0].ports.name)
+        self._branches = {
+            number: Branch(
+                site.ports,
+                site.cache,
+                root / site.ports.name if is_joined else root,
+                kernel,
+                nursery,
+                deadline=deadline,
+                lease=site.lease,
+                tree=number,
+            )
+            for number, site in enumerate(sites, int(is_joined))
+        }
+        catalogues = {number: branch.files for number, branch in self._branches.items()}
+        trees: dict[int, Tree] = {**catalogues}
+        if is_joined:
+            trees[0] = Hospitals({site.ports.name: catalogues[n] for n, site in enumerate(sites, 1)}, root)
+        virtual = self._virtual_tree([site.ports for site in sites], nursery, root)
+        self.files: Tree = trees[0]
+        if is_joined or virtual is not None:
+            files = None if virtual is None else VirtualFiles(virtual, catalogues, root, tree=VIRTUAL)
+            self.files = Trees(trees, files)
+
+    def start(self) -> None:
+        """Follow the feeds and keep the leases of all hospitals."""
+        for branch in self._branches.values():
+            branch.start()
+
+    async def tell_last(self) -> None:
+        """Tell the hospitals what was opened since the last question, whatever ends us; not for long."""
+        with trio.CancelScope(deadline=trio.current_time() + LAST_WORD_SECONDS, shield=True):
+            async with open_plain_nursery() as nursery:
+                for branch in self._branches.values():
+                    nursery.start_soon(branch.tell_last)
+
+    async def forget_pages(self) -> None:
+        """Take back what the kernel has of any file."""
+        for branch in self._branches.values():
+            await branch.files.forget_pages()
+
+    def _virtual_tree(self, ports: Sequence[Ports], nursery: trio.Nursery, root: Lfn) -> VirtualTree | None:
+        """Make what one caller sees beside the catalogues, where there are metadata services to ask."""
+        asked = [one.metadata for one in ports if one.metadata is not None]
+        if not asked:
+            return None
+        federation = Federation(functools.partial(_all_of, asked), deadline=FIND_SECONDS)
+        top: dict[bytes, Directory] = {
+            FIND: FindDirectory(federation, nursery, root),
+            SNAPSHOTS: SnapshotsDirectory(federation, self._places_of),
+        }
+        return VirtualTree(top, ROOT)
+
+    def _places_of(self, series: str) -> Places | None:
+        """Tell who knows where the files of a series are: its hospital, if this mount has it."""
+        lfn = Lfn.parse(series)
+        holders = (one for number, one in self._branches.items() if not number or lfn.is_below(one.files.root))
+        holder = next(holders, None)
+        return None if holder is None else holder.places
+
+
+def _all_of(asked: Sequence[Callable[[], Mapping[str, Caller]]]) -> dict[str, Caller]:
+    """Give the metadata services of all hospitals; raises why there are none, where no credential is good for any."""
+    found: dict[str, Caller] = {}
+    refusal: CredentialRefusedError | None = None
+    for ask in asked:
+        try:
+            found |= ask()
+        except CredentialRefusedError as error:
+            refusal = error
+    if refusal is not None and not found:
+        raise refusal
+    return found

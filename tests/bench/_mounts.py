@@ -23,7 +23,7 @@ from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.hospital import RemoteHospital
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.service import serve_mount
-from mdmfs.worker.serving import Ports
+from mdmfs.worker.serving import Ports, Site
 from tests.twins import certificates as make
 from tests.twins.hospital import ROOT, TwinHospital
 from tests.twins.hospital_service import HospitalOnTheWire
@@ -171,12 +171,10 @@ async def _serve(scene: dict[str, str], hospital: TwinHospital) -> None:
 
                 async def serve(task_status: trio.TaskStatus[None], cache: CiphertextCache = cache) -> None:
                     await serve_mount(
-                        Ports(RemoteHospital(lambda: client, deadline=60), lambda: keystores),
-                        cache,
+                        [Site(Ports(RemoteHospital(lambda: client, deadline=60), lambda: keystores), cache, Lease())],
                         ROOT,
                         mountpoint,  # noqa: B023 it is used before the next round
                         deadline=60,
-                        lease=Lease(),
                         task_status=task_status,
                     )
 

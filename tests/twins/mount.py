@@ -19,7 +19,7 @@ from mdmfs.model.names import Lfn
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.service import serve_mount
-from mdmfs.worker.serving import Ports
+from mdmfs.worker.serving import Ports, Site
 from tests.twins.hospital import ROOT, TwinHospital, unreachable
 from tests.twins.metadata_filled import FilledMetadata, callers
 
@@ -138,16 +138,20 @@ async def main() -> None:
 
         async def serve(task_status: trio.TaskStatus[None]) -> None:
             await serve_mount(
-                Ports(
-                    stage.hospital,
-                    lambda: keystores,
-                    (lambda: callers(stage.metadata)) if stage.metadata else None,
-                ),
-                cache,
+                [
+                    Site(
+                        Ports(
+                            stage.hospital,
+                            lambda: keystores,
+                            (lambda: callers(stage.metadata)) if stage.metadata else None,
+                        ),
+                        cache,
+                        Lease(wait=scene.get("lease_wait", 120.0), patience=scene.get("patience", 0.0)),
+                    )
+                ],
                 ROOT,
                 Path(scene["mountpoint"]),
                 deadline=scene.get("deadline", 5.0),
-                lease=Lease(wait=scene.get("lease_wait", 120.0), patience=scene.get("patience", 0.0)),
                 task_status=task_status,
             )
             nursery.cancel_scope.cancel()

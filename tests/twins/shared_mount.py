@@ -117,9 +117,9 @@ async def main() -> None:
     async with trio.open_nursery() as nursery:
         keystores = await hospital.open_keystores(nursery)
 
-        def connect(arrival: Arrival, _: trio.Nursery) -> Ports:
+        def connect(arrival: Arrival, _: trio.Nursery) -> list[Ports]:
             seen = SeenHospital(hospital, set(scene["rights"].get(arrival.identity.dn, ())))
-            return Ports(seen, lambda: keystores)
+            return [Ports(seen, lambda: keystores)]
 
         async def serve(task_status: trio.TaskStatus[None]) -> None:
             await serve_for_all(
@@ -129,7 +129,7 @@ async def main() -> None:
                 ROOT,
                 Path(scene["mountpoint"]),
                 deadline=5.0,
-                make_lease=lambda: Lease(wait=5.0, patience=0.0),
+                make_lease=lambda _: Lease(wait=5.0, patience=0.0),
                 task_status=task_status,
             )
             nursery.cancel_scope.cancel()

@@ -7,8 +7,8 @@ is virtual, are numbered for each principal (design decision 14):
 |---|---|
 | 62 | 1: a number of somebody's own |
 | 61 | 1: virtual, from ``FIRST_INODE`` on |
-| 36-60 | whose: principals are counted from 1, and none is given twice while a mount lives |
-| 0-35 | the catalogue's number, or the virtual one counted from 0 |
+| 41-60 | whose: principals are counted from 1, and none is given twice while a mount lives |
+| 0-40 | the catalogue's number, as ``mdmfs.worker.numbered`` has it, or the virtual one counted from 0 |
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from mdmfs.worker.finding.virtual import FIRST_INODE
 
 _OWN: Final = 1 << 62
 _VIRTUAL: Final = 1 << 61
-_SHIFT: Final = 36
+_SHIFT: Final = 41
 _LOW: Final = (1 << _SHIFT) - 1
-MAX_PRINCIPALS: Final = 1 << 25
+MAX_PRINCIPALS: Final = 1 << 20
 
 
 class OwnNumber(NamedTuple):

@@ -17,12 +17,13 @@ from mdmfs.model.errors import CredentialRefusedError, NoSuchFileError, StaleNum
 from mdmfs.model.names import MAX_NAME_BYTES, Lfn
 from mdmfs.wire.messages import Node, NodeKind, Totals
 from mdmfs.worker.callers.numbers import own_number, parse_number
-from mdmfs.worker.filesystem import ACL_ATTRIBUTE, FileSystem
+from mdmfs.worker.callers.seat import Tree
+from mdmfs.worker.filesystem import ACL_ATTRIBUTE
 from mdmfs.worker.finding.virtual import FIRST_INODE
 from mdmfs.worker.namespace.names import ROOT
 from mdmfs.worker.serving import KernelCache
 
-_HANDLES: Final = 36
+_HANDLES: Final = 44
 """Bits of a handle that its principal's file system counts; those above say whose it is."""
 
 
@@ -74,9 +75,9 @@ class Directories:
 
 
 class OwnFiles:
-    """See ``Files``; ``FileSystem`` does the work."""
+    """See ``Files``; his trees do the work."""
 
-    def __init__(self, filesystem: FileSystem, principal: int, directories: Directories) -> None:
+    def __init__(self, filesystem: Tree, principal: int, directories: Directories) -> None:
         """Serve the ``principal`` of this number."""
         self._filesystem = filesystem
         self._principal = principal

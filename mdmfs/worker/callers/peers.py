@@ -16,6 +16,7 @@ import trio
 
 from mdmfs.model.errors import ConfigurationError, CredentialRefusedError, MalformedNameError
 from mdmfs.model.identity import Dn
+from mdmfs.model.names import Lfn
 from mdmfs.pki.health import certificates_of
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import Stamp, TrustAnchors, stamps_within
@@ -30,6 +31,8 @@ LOOK_SECONDS: Final = 1.0
 """How often the files are looked at."""
 WARN_SECONDS: Final = 3600.0
 """So long before a credential ends the log says so: jobs that run longer need a new one."""
+
+TOP: Final = Lfn(())
 
 log = structlog.get_logger(__name__)
 
@@ -48,12 +51,14 @@ class Peers:
         metadata: Sequence[MetadataPeer] = (),
         called: str = "",
         file: Path | None = None,
+        root: Lfn = TOP,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Know where everyone is; nobody is asked yet. The nursery outlives all calls.
 
         A ``credential`` that is called gives that of the moment. ``called``: what its user calls the file, if another.
-        ``file`` is the configuration: when it changes, the keystores that it names then are asked from there on.
+        ``file`` is the configuration: when it changes, the keystores that it names then, for what lies at ``root``, are
+        asked from there on.
         """
         self._hospital_peer = hospital
         self._keystore_peers = tuple(keystores)
@@ -63,6 +68,7 @@ class Peers:
         self._anchors = anchors
         self._nursery = nursery
         self._configured_by = () if file is None else (file,)
+        self._root = root
         self._clock = clock
         """Seconds since the epoch."""
         self._ends = float("inf")
@@ -164,7 +170,7 @@ class Peers:
         """Look who the keystores are now; a file that is just being written, or wrong, changes nothing."""
         for file in self._configured_by:
             try:
-                peers = tuple(MountConfiguration.read(file).keystores)
+                peers = tuple(MountConfiguration.read(file).of(self._root).keystores)
                 for peer in peers:
                     Address.parse(peer.address)
                     Dn.parse(peer.dn)

@@ -28,7 +28,7 @@ from mdmfs.worker.callers.numbers import MAX_PRINCIPALS, parse_number
 from mdmfs.worker.callers.own_files import Directories, OwnFiles, OwnPages, RootOnly, principal_of_handle
 from mdmfs.worker.callers.seat import Files, Seat
 from mdmfs.worker.lease import Lease
-from mdmfs.worker.serving import KernelCache, Ports, Serving
+from mdmfs.worker.serving import KernelCache, Ports, Serving, Site
 
 MAX_LOOKS: Final = 4
 """Of one uid at once: a process may have a root that never answers, and that must not hold up anybody else."""
@@ -62,7 +62,7 @@ class Arrival(NamedTuple):
     """That of the moment: a renewed proxy is another file."""
 
 
-Connect = Callable[[Arrival, trio.Nursery], Ports]
+Connect = Callable[[Arrival, trio.Nursery], Sequence[Ports]]
 Finder = Callable[[int, int, Callable[[ProxyFile], bool]], Found]
 
 
@@ -110,7 +110,7 @@ class Principals:
         room: Room,
         *,
         deadline: float,
-        make_lease: Callable[[], Lease],
+        make_lease: Callable[[str], Lease],
         finder: Finder = find_proxy,
     ) -> None:
         """``folder`` is for ciphertext, what is in it goes. ``room`` is what all of them may take of the disk."""
@@ -248,18 +248,26 @@ class Principals:
     async def _serve(self, known: _Principal, *, task_status: trio.TaskStatus[None]) -> None:
         """Serve one principal until his scope is cancelled."""
         pages = OwnPages(self._kernel, known.number)
-        cache = CiphertextCache(self._folder / str(known.number), self._room.limit, self._room)
+        folder = self._folder / str(known.number)
+        caches: list[CiphertextCache] = []
         is_begun = False
         try:
             async with open_plain_nursery() as connections:
-                ports = self._connect(Arrival(known.identity, known.credential), connections)
+                sites = [
+                    Site(
+                        ports,
+                        CiphertextCache(folder / ports.name, self._room.limit, self._room),
+                        self._make_lease(ports.name),
+                    )
+                    for ports in self._connect(Arrival(known.identity, known.credential), connections)
+                ]
+                caches += [site.cache for site in sites]
                 with known.scope:
-                    await cache.load()
+                    for cache in caches:
+                        await cache.load()
                     async with open_plain_nursery() as nursery:
-                        serving = Serving(
-                            ports, cache, self._root, pages, nursery, deadline=self._deadline, lease=self._make_lease()
-                        )
-                        known.files = OwnFiles(serving.filesystem, known.number, self._directories)
+                        serving = Serving(sites, self._root, pages, nursery, deadline=self._deadline)
+                        known.files = OwnFiles(serving.files, known.number, self._directories)
                         known.seat = Seat(known.files, known.identity.uid, known.gid)
                         self._served[known.identity] = self._by_number[known.number] = known
                         serving.start()
@@ -270,7 +278,7 @@ class Principals:
                         finally:
                             await serving.tell_last()
                             with trio.CancelScope(shield=True), trio.move_on_after(LOOK_SECONDS):
-                                await serving.filesystem.forget_pages()
+                                await serving.forget_pages()
                 connections.cancel_scope.cancel()
         except Exception as error:
             if not is_begun and isinstance(error, MdmfsError):
@@ -287,7 +295,9 @@ class Principals:
                 self._directories.leave(known.number)
                 known.close()
             with trio.CancelScope(shield=True):
-                await cache.destroy()
+                for cache in caches:
+                    await cache.destroy()
+                await CiphertextCache(folder, 0).destroy()
 
     def _tell_gone(self) -> None:
         gone, self._gone = self._gone, trio.Event()

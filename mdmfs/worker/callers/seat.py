@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from mdmfs.model.errors import AccessDeniedError
+from mdmfs.model.names import Lfn
 from mdmfs.wire.messages import Node, Totals
 
 ABSENT_SECONDS: Final = 1.0
@@ -85,6 +86,20 @@ class Files(Protocol):
 
     def forget(self, inode: int, lookups: int) -> None:
         """Take lookups back."""
+
+
+class Tree(Files, Protocol):
+    """Files of which the names are known: one tree of a mount, or all that it has."""
+
+    @property
+    def root(self) -> Lfn:
+        """What is shown."""
+
+    def knows(self, inode: int) -> bool:
+        """Ask whether an inode is in use."""
+
+    def lfn_of(self, inode: int) -> Lfn:
+        """Tell under which name an inode was last seen; raises ``NoSuchFileError``."""
 
 
 class Seat(NamedTuple):

@@ -59,6 +59,6 @@ def target_of(lfn: Lfn, root: Lfn, depth: int) -> str:
 
     What the mount does not show is named whole: it may be mounted beside.
     """
-    if lfn.parts[: len(root.parts)] != root.parts:
+    if not lfn.is_below(root):
         return str(lfn)
     return "/".join([*[".."] * depth, *lfn.parts[len(root.parts) :]])

@@ -67,12 +67,16 @@ class Places(Protocol):
         """Say under which name each file is; None where it is not there, or not for the caller."""
 
 
+Whereabouts = Callable[[str], Places | None]
+"""Who knows where the files of a series are; None where the mount does not show its hospital."""
+
+
 class SnapshotsDirectory:
     """``.snapshots``: the snapshots of the caller's own."""
 
     modified = 0.0
 
-    def __init__(self, federation: Federation, places: Places) -> None:
+    def __init__(self, federation: Federation, places: Whereabouts) -> None:
         self._federation = federation
         self._places = places
 
@@ -142,7 +146,7 @@ class SnapshotDirectory:
 class Cohort:
     """The files of a snapshot, at whatever hospital they are."""
 
-    def __init__(self, federation: Federation, name: str, places: Places) -> None:
+    def __init__(self, federation: Federation, name: str, places: Whereabouts) -> None:
         self._federation = federation
         self._name = name
         self._places = places
@@ -168,12 +172,15 @@ class Cohort:
                 return found
             question = AskFrozen(self._name, series, (series, found[-1].name))
 
-    async def places(self, files: Sequence[FrozenFile]) -> list[FilePlace | None]:
-        """Ask the hospital of this mount where files are."""
+    async def places(self, series: str, files: Sequence[FrozenFile]) -> list[FilePlace | None]:
+        """Ask the hospital of a series where files of it are."""
         found: list[FilePlace | None] = []
+        places = self._places(series)
+        if places is None:
+            return [None] * len(files)
         for begin in range(0, len(files), MAX_BATCH):
             some = [Guid(file.guid) for file in files[begin : begin + MAX_BATCH]]
-            found += await self._places.locate(some)
+            found += await places.locate(some)
         return found
 
     async def _asked(self, path: str, question: Message, reply: type[M]) -> list[M]:
@@ -257,7 +264,7 @@ class SeriesDirectory:
 
     async def _placed(self, files: Sequence[FrozenFile]) -> list[tuple[bytes, Entry]]:
         there = [file for file in files if file.state is FrozenState.THERE]
-        places = dict(zip((file.guid for file in there), await self._cohort.places(there), strict=True))
+        places = dict(zip((file.guid for file in there), await self._cohort.places(self._path, there), strict=True))
         return [(file.name.encode(), _entry_of(file, places.get(file.guid))) for file in files if _is_name(file.name)]
 
 

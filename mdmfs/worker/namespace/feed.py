@@ -16,11 +16,10 @@ from mdmfs.model.errors import (
     MdmfsError,
     NoSuchFileError,
 )
-from mdmfs.wire.messages import Changes, Node, NodeKind
-from mdmfs.worker.hospital import Hospital
+from mdmfs.wire.messages import Changes, Node, NodeKind, OpensReport
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.listing import gone_or_changed
-from mdmfs.worker.namespace.names import ROOT, Namespace
+from mdmfs.worker.namespace.names import Namespace
 from mdmfs.worker.opens import Opens
 
 JITTER: Final = (0.7, 1.0)
@@ -31,6 +30,13 @@ RETRY_SECONDS: Final = (1.0, 5.0)
 _DECIDED: Final = (CredentialExpiredError, CredentialRefusedError, AccessDeniedError)
 
 log = structlog.get_logger(__name__)
+
+
+class Told(Protocol):
+    """What is needed of ``mdmfs.worker.hospital.Hospital``."""
+
+    async def changes(self, since: int, wait: float, report: OpensReport | None = None) -> Changes:
+        """Say that version ``since`` is applied, and wait up to ``wait`` seconds for something newer and a lease."""
 
 
 class Witness(Protocol):
@@ -53,7 +59,7 @@ class Feed:
     """Follows the changes for as long as it is run."""
 
     def __init__(
-        self, hospital: Hospital, namespace: Namespace, witness: Witness, lease: Lease, opens: Opens | None = None
+        self, hospital: Told, namespace: Namespace, witness: Witness, lease: Lease, opens: Opens | None = None
     ) -> None:
         """Tell the hospital of ``opens`` along with each question."""
         self._lease = lease
@@ -88,7 +94,7 @@ class Feed:
     async def _step(self, version: int | None) -> int:
         """Wait for changes after a version and apply them; gives the version that is now applied."""
         if version is None:
-            return (await self._namespace.listing(ROOT)).version
+            return (await self._namespace.listing(self._namespace.top)).version
         sent = self._lease.clock()
         wait = self._lease.seconds_to_ask() * random.uniform(*JITTER)  # noqa: S311 no secret
         report = self._opens.report()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 import trio
@@ -19,7 +19,6 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages import Changes, DirectoryPage, Node, NodeKind
-from mdmfs.worker.hospital import Hospital
 from mdmfs.worker.namespace.inodes import Inodes
 from mdmfs.worker.namespace.listing import Listing, nodes_by_name
 
@@ -37,6 +36,13 @@ _DECIDED: Final = (NoSuchFileError, NotADirectoryFileError, AccessDeniedError)
 """Answers that take a directory away. An expired proxy or a fault of the hospital does not: nobody's job ends by it."""
 
 
+class Directories(Protocol):
+    """What is needed of ``mdmfs.worker.hospital.Hospital``."""
+
+    async def list_directory(self, lfn: Lfn, after: str) -> DirectoryPage:
+        """Give the page of a directory that follows the name ``after``; the first follows the empty one."""
+
+
 class Replaced(NamedTuple):
     """A listing that is no longer right, and the one after it; None where the directory cannot be listed any more."""
 
@@ -48,18 +54,22 @@ class Replaced(NamedTuple):
 class Namespace:
     """The directories in use below one LFN, by the inode numbers that the kernel sees."""
 
-    def __init__(self, hospital: Hospital, root: Lfn, *, clock: Callable[[], float] = trio.current_time) -> None:
+    def __init__(
+        self, hospital: Directories, root: Lfn, *, top: int = ROOT, clock: Callable[[], float] = trio.current_time
+    ) -> None:
+        """``top`` is what the kernel calls the directory ``root``."""
         self.root = root
+        self.top = top
         self.is_followed = False
         """Whether a feed tells what changes; without one, listings age."""
-        self.inodes = Inodes(Node(root.name, ROOT, NodeKind.DIRECTORY, 0, 0.0), root)
+        self.inodes = Inodes(Node(root.name, top, NodeKind.DIRECTORY, 0, 0.0), root)
         self._hospital = hospital
         self._clock = clock
         self._listings: OrderedDict[int, Listing] = OrderedDict()
         self._outdated: dict[int, int] = {}
         self._reset_version = -1
         self._fetching: dict[int, trio.Lock] = {}
-        self._root_number = ROOT
+        self._root_number = top
         self._quiet_until = float("-inf")
         self._tell_replaced, self.replaced = trio.open_memory_channel[Replaced](float("inf"))
         """Every listing that a newer one, or an error, has taken the place of: what the kernel knows of it is old."""
@@ -111,7 +121,7 @@ class Namespace:
     def lose(self, number: int) -> list[int]:
         """Drop a directory and all below it, which the caller may no longer see; gives the files in use there."""
         top = self._seen(number)
-        below = [inode for inode in self.inodes.below(top) if inode != ROOT or top == ROOT]
+        below = [inode for inode in self.inodes.below(top) if inode != self.top or top == self.top]
         for inode in below:
             listing = self._listings.get(inode)
             if listing is not None:
@@ -180,9 +190,9 @@ class Namespace:
                 message = f"the hospital lists {path} without an end"
                 raise MalformedMessageError(message)
             version = min(version, page.version)
-        if inode == ROOT:
+        if inode == self.top:
             self._root_number = directory.inode
-            directory = msgspec.structs.replace(directory, inode=ROOT)
+            directory = msgspec.structs.replace(directory, inode=inode)
         return Listing(path, directory, tuple(nodes), tuple(nodes.values()), nodes, version, self._clock())
 
     def _keep(self, inode: int, listing: Listing) -> None:
@@ -205,7 +215,7 @@ class Namespace:
             del self._fetching[inode]
 
     def _seen(self, number: int) -> int:
-        return ROOT if number == self._root_number else number
+        return self.top if number == self._root_number else number
 
 
 def _last_name(page: DirectoryPage, lfn: Lfn) -> str:

@@ -53,7 +53,7 @@ class Scene:
         self.hospital = TwinHospital()
         self.hospitals = {name: FilledMetadata(folder / name) for name in ("amc", "umc")}
         self.federation = Federation(lambda: callers(self.hospitals), deadline=3)
-        self.tree = VirtualTree({SNAPSHOTS: SnapshotsDirectory(self.federation, self.hospital)}, 1)
+        self.tree = VirtualTree({SNAPSHOTS: SnapshotsDirectory(self.federation, lambda _: self.hospital)}, 1)
 
     async def fill(self) -> None:
         """Give the mounted hospital two files, and the other one."""

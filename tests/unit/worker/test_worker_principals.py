@@ -95,12 +95,12 @@ class Scene:
         file = ProxyFile(uid, path, 1, state, 0, 0, len(octets))
         return Found(file, None if is_known(file) else octets)
 
-    def connect(self, arrival: Arrival, nursery: trio.Nursery) -> Ports:
+    def connect(self, arrival: Arrival, nursery: trio.Nursery) -> list[Ports]:
         """Give the twins; or fail."""
         self.arrived.append(arrival)
         if self.failure is not None:
             nursery.start_soon(self._fail)
-        return Ports(self.hospital, _no_keys)
+        return [Ports(self.hospital, _no_keys)]
 
     async def _fail(self) -> None:
         await trio.sleep(5)
@@ -125,7 +125,7 @@ async def scene(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Scene]:
         tmp_path / "principals",
         Room(2**20),
         deadline=5,
-        make_lease=lambda: Lease(trio.current_time),
+        make_lease=lambda _: Lease(trio.current_time),
         finder=made.look,
     )
     with structlog.testing.capture_logs():
@@ -320,7 +320,7 @@ def _leads_somewhere(principals: Principals, handle: int) -> bool:
 # Numbers, directories, room
 
 
-@given(st.integers(1, MAX_PRINCIPALS - 1), st.integers(0, 2**36 - 1), st.booleans())
+@given(st.integers(1, MAX_PRINCIPALS - 1), st.integers(0, 2**41 - 1), st.booleans())
 def test_a_number_says_whose_and_which(principal: int, low: int, is_virtual: bool) -> None:  # noqa: FBT001 drawn
     """And no two are alike; none is that of a directory."""
     inode = low + FIRST_INODE if is_virtual else low
@@ -331,7 +331,7 @@ def test_a_number_says_whose_and_which(principal: int, low: int, is_virtual: boo
         assert parse_number(low) is None
 
 
-@pytest.mark.parametrize(("principal", "inode"), [(0, 1), (MAX_PRINCIPALS, 1), (1, 2**36), (1, FIRST_INODE + 2**36)])
+@pytest.mark.parametrize(("principal", "inode"), [(0, 1), (MAX_PRINCIPALS, 1), (1, 2**41), (1, FIRST_INODE + 2**41)])
 def test_what_cannot_be_numbered_is_an_error_and_no_other_number(principal: int, inode: int) -> None:
     """One that were cut short would be somebody else's."""
     with pytest.raises(MdmfsError):

@@ -1,0 +1,91 @@
+"""Inode numbers of several hospitals on one mount: each counts from 1, here they are kept apart.
+
+| bits | what |
+|---|---|
+| 62 | 1: virtual (``mdmfs.worker.finding.virtual``) |
+| 35-40 | which hospital, from 1 on; 0 on a mount of one |
+| 0-34 | the catalogue's number |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from mdmfs.model.errors import MalformedMessageError
+from mdmfs.model.names import Guid, Lfn
+from mdmfs.wire.messages import Changes, DirectoryPage, FilePlace, Node, OpensReport
+
+_SHIFT: Final = 35
+_LIMIT: Final = 1 << _SHIFT
+MAX_HOSPITALS: Final = 63
+
+
+class Counting(Protocol):
+    """What of ``mdmfs.worker.hospital.Hospital`` gives numbers."""
+
+    async def list_directory(self, lfn: Lfn, after: str) -> DirectoryPage:
+        """Give a page of a directory."""
+
+    async def changes(self, since: int, wait: float, report: OpensReport | None = None) -> Changes:
+        """Wait for changes."""
+
+    async def locate(self, guids: Sequence[Guid]) -> list[FilePlace | None]:
+        """Say under which name each file is."""
+
+
+class Numbered:
+    """A hospital that counts in its own part of a mount's numbers; raises ``MalformedMessageError`` beyond it."""
+
+    def __init__(self, hospital: Counting, tree: int) -> None:
+        self._hospital = hospital
+        self._first = first_of(tree)
+
+    async def list_directory(self, lfn: Lfn, after: str) -> DirectoryPage:
+        """See ``Hospital``."""
+        page = await self._hospital.list_directory(lfn, after)
+        entries = [self._node(node) for node in page.entries]
+        return msgspec.structs.replace(page, directory=self._node(page.directory), entries=entries)
+
+    async def changes(self, since: int, wait: float, report: OpensReport | None = None) -> Changes:
+        """See ``Hospital``."""
+        told = await self._hospital.changes(since, wait, report)
+        return msgspec.structs.replace(
+            told,
+            directories=self._numbers(told.directories),
+            files=self._numbers(told.files),
+            lost=self._numbers(told.lost),
+            unreadable=self._numbers(told.unreadable),
+        )
+
+    async def locate(self, guids: Sequence[Guid]) -> list[FilePlace | None]:
+        """See ``Hospital``."""
+        places = await self._hospital.locate(guids)
+        return [
+            place and msgspec.structs.replace(place, node=self._node(place.node), above=self._numbers(place.above))
+            for place in places
+        ]
+
+    def _node(self, node: Node) -> Node:
+        return msgspec.structs.replace(node, inode=self._number(node.inode))
+
+    def _numbers(self, numbers: Iterable[int]) -> list[int]:
+        return [self._number(number) for number in numbers]
+
+    def _number(self, number: int) -> int:
+        if not 0 < number < _LIMIT:
+            message = f"the hospital gives an inode the number {number}, which a mount of several hospitals cannot show"
+            raise MalformedMessageError(message)
+        return self._first | number
+
+
+def first_of(tree: int) -> int:
+    """Give the number from which on a tree counts."""
+    return tree << _SHIFT
+
+
+def tree_of(inode: int) -> int:
+    """Tell which tree a number belongs to."""
+    return inode >> _SHIFT

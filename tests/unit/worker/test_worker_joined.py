@@ -1,0 +1,259 @@
+"""Several hospitals on one mount: each alone, one that is dead or hostile costs nobody else anything."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pytest
+import trio
+
+from mdmfs.model.errors import ConfigurationError, MalformedMessageError, MdmfsError, NoSuchFileError
+from mdmfs.model.names import Guid, Lfn
+from mdmfs.wire.messages import DirectoryPage
+from mdmfs.worker.cache.store import CiphertextCache, Room
+from mdmfs.worker.callers.numbers import own_number, parse_number
+from mdmfs.worker.callers.own_files import Directories, OwnFiles, OwnPages
+from mdmfs.worker.callers.seat import Files
+from mdmfs.worker.configuration import MountConfiguration
+from mdmfs.worker.filesystem import GUID_ATTRIBUTE, WHY_ATTRIBUTE
+from mdmfs.worker.lease import Lease
+from mdmfs.worker.namespace.names import ROOT
+from mdmfs.worker.pages import NoPages
+from mdmfs.worker.serving import Ports, Serving, Site
+from tests.twins.hospital import ROOT as TOP
+from tests.twins.hospital import TwinHospital, unreachable
+
+TEXT: Final = """
+trust = "ca.pem"
+[[hospitals]]
+name = "a"
+address = "a.example.org:8443"
+dn = "/DC=org/CN=a"
+keystores = [{name = "k1", address = "k.a.example.org:8444", dn = "/DC=org/CN=k"}]
+[[hospitals]]
+name = "b"
+address = "b.example.org:8443"
+dn = "/DC=org/CN=b"
+trust = "b.pem"
+keystores = [{name = "k1", address = "k.b.example.org:8444", dn = "/DC=org/CN=k"}]
+"""
+
+
+class Kernel(NoPages):
+    """Remembers nothing."""
+
+    async def forget_names(self, directory: int, names: list[bytes]) -> None:
+        """See ``Kernel``."""
+
+
+class Joined:
+    """A mount of the hospitals ``a`` and ``b``, without FUSE."""
+
+    def __init__(self, folder: Path) -> None:
+        self.hospitals = {"a": TwinHospital(), "b": TwinHospital()}
+        self.room = Room(2**24)
+        self.folder = folder
+        self.serving: Serving
+
+    async def open(self, nursery: trio.Nursery) -> None:
+        """Begin to serve."""
+        sites = []
+        for name, hospital in self.hospitals.items():
+            keystores = await hospital.open_keystores(nursery)
+            cache = CiphertextCache(self.folder / name, self.room.limit, self.room)
+            await cache.load()
+            ports = Ports(hospital, lambda keystores=keystores: keystores, name=name)  # type: ignore[misc]
+            sites.append(Site(ports, cache, Lease(trio.current_time, wait=5.0, patience=0.0)))
+        self.serving = Serving(sites, TOP, Kernel(), nursery, deadline=5)
+        self.serving.start()
+
+    @property
+    def files(self) -> Files:
+        """What a request is answered from."""
+        return self.serving.files
+
+    async def find(self, path: str, files: Files | None = None) -> int:
+        """Look a path up and give its inode number."""
+        inode = ROOT
+        for name in path.split("/"):
+            inode = (await (files or self.files).lookup(inode, name.encode())).inode
+        return inode
+
+    async def read(self, path: str) -> bytes:
+        """Open, read and close a file."""
+        handle = await self.files.open_file(await self.find(path))
+        try:
+            return bytes(await self.files.read(handle, 0, 2**20))
+        finally:
+            self.files.close_file(handle)
+
+    async def names(self, inode: int) -> list[bytes]:
+        """List a directory."""
+        handle = await self.files.open_directory(inode)
+        try:
+            return [name for name, _, _ in await self.files.read_directory(handle, 0)]
+        finally:
+            self.files.close_directory(handle)
+
+
+@pytest.fixture
+async def joined(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Joined]:
+    """Make it, with a file at each hospital under the same name and inode number."""
+    made = Joined(tmp_path)
+    for name, hospital in made.hospitals.items():
+        hospital.add_file(f"/grid/medical/{name}/p/0001.dcm", name.encode() * 3000)
+    await made.open(nursery)
+    yield made
+    nursery.cancel_scope.cancel()
+
+
+async def test_each_hospital_has_a_directory_and_gives_its_own_bytes(joined: Joined) -> None:
+    """Although both count their inodes alike."""
+    assert await joined.names(ROOT) == [b"a", b"b"]
+    assert {name: await joined.read(f"{name}/p/0001.dcm") for name in "ab"} == {"a": b"a" * 3000, "b": b"b" * 3000}
+    assert await joined.find("a/p/0001.dcm") != await joined.find("b/p/0001.dcm")
+    assert (await joined.files.totals()).files == 2
+
+
+async def test_a_dead_hospital_costs_its_own_directory_an_error_and_the_others_not_a_moment(joined: Joined) -> None:
+    """Not even in a listing of the root, in statfs, or in the question how all are."""
+    joined.hospitals["b"].failure = unreachable
+    with trio.fail_after(1):  # less than anybody's patience
+        assert await joined.names(ROOT) == [b"a", b"b"]
+        assert (await joined.files.attributes(await joined.find("b"))).name == "b"
+        assert await joined.read("a/p/0001.dcm") == b"a" * 3000
+        assert (await joined.files.totals()).files == 1
+        told = (await joined.files.attribute(ROOT, WHY_ATTRIBUTE)).decode().splitlines()
+        assert [line.split(":")[0] for line in told] == ["a", "b"]
+        assert "heard" in told[0]
+    with pytest.raises(MdmfsError) as caught:
+        await joined.names(await joined.find("b"))
+    assert not isinstance(caught.value, NoSuchFileError)
+
+
+async def test_a_hospital_that_comes_back_is_served_again(joined: Joined) -> None:
+    """Without anybody's doing."""
+    joined.hospitals["b"].failure = unreachable
+    await trio.sleep(1)
+    joined.hospitals["b"].failure = None
+    await trio.sleep(10)
+    assert await joined.read("b/p/0001.dcm") == b"b" * 3000
+
+
+async def test_a_hospital_that_names_a_guid_of_another_has_nothing_of_it(joined: Joined) -> None:
+    """Its file is asked of it and its keystores: not of the other, nor of the other's cache."""
+    theirs = await joined.files.attribute(await joined.find("a/p/0001.dcm"), GUID_ATTRIBUTE)
+    assert await joined.read("a/p/0001.dcm")
+    hostile = joined.hospitals["b"]
+    planted = hostile.add_file("/grid/medical/b/p/0002.dcm", b"c" * 3000)
+    planted.guid = Guid.parse(theirs.decode())
+    hostile.note([entry.inode for entry in (hostile.root, hostile._find(Lfn.parse("/grid/medical/b/p")))], [])  # noqa: SLF001 a twin's own
+    await trio.sleep(1)
+    with pytest.raises(MdmfsError):
+        await joined.read("b/p/0002.dcm")
+    assert await joined.read("a/p/0001.dcm") == b"a" * 3000
+
+
+@pytest.mark.parametrize("number", [0, -1, 2**35, 2**35 + 5, 2**62, 2**62 + 1])
+async def test_a_number_that_is_anothers_is_refused(joined: Joined, number: int) -> None:
+    """It would name a file of another hospital, or a query."""
+    joined.hospitals["b"] = hostile = joined.hospitals["b"]
+    listed = hostile.list_directory
+
+    async def list_directory(lfn: Lfn, after: str) -> DirectoryPage:
+        page = await listed(lfn, after)
+        entries = [msgspec.structs.replace(node, inode=number) for node in page.entries]
+        return msgspec.structs.replace(page, entries=entries)
+
+    hostile.list_directory = list_directory  # type: ignore[method-assign]
+    with pytest.raises(MalformedMessageError):
+        await joined.find("b/p")
+    assert await joined.read("a/p/0001.dcm") == b"a" * 3000
+
+
+@pytest.mark.parametrize("name", ["..", "x/y", "", "../../a"])
+async def test_a_name_with_a_slash_is_refused(joined: Joined, name: str) -> None:
+    """It would lead out of the hospital's directory."""
+    hostile = joined.hospitals["b"]
+    listed = hostile.list_directory
+
+    async def list_directory(lfn: Lfn, after: str) -> DirectoryPage:
+        page = await listed(lfn, after)
+        entries = [msgspec.structs.replace(node, name=name) for node in page.entries]
+        return msgspec.structs.replace(page, entries=entries)
+
+    hostile.list_directory = list_directory  # type: ignore[method-assign]
+    with pytest.raises(MalformedMessageError):
+        await joined.names(await joined.find("b"))
+    assert await joined.names(await joined.find("a")) == [b"p"]
+
+
+async def test_a_revocation_at_one_takes_nothing_of_another(joined: Joined) -> None:
+    """A change names numbers of the hospital that tells it."""
+    handles = [await joined.files.open_file(await joined.find(f"{name}/p/0001.dcm")) for name in "ab"]
+    joined.hospitals["a"].remove("/grid/medical/a/p/0001.dcm")
+    await trio.sleep(1)
+    with pytest.raises(MdmfsError):
+        await joined.files.read(handles[0], 0, 10)
+    assert bytes(await joined.files.read(handles[1], 0, 10)) == b"b" * 10
+    for handle in handles:
+        joined.files.close_file(handle)
+
+
+async def test_on_a_mount_for_many_users_each_has_numbers_of_his_own(joined: Joined) -> None:
+    """For files of every hospital; what one has looked up is found for another by its name."""
+    directories = Directories()
+    first, second = (OwnFiles(joined.serving.files, number, directories) for number in (1, 2))
+    inodes = [await joined.find("b/p/0001.dcm", files) for files in (first, second)]
+    assert [(parse_number(inode) or (0, 0))[0] for inode in inodes] == [1, 2]
+    folder = await joined.find("b/p", first)
+    assert (await second.attributes(folder)).name == "p"
+    assert own_number(1, folder) != folder
+    OwnPages(Kernel(), 1).store(folder | 1, 0, memoryview(b""))
+
+
+# Configuration
+
+
+def read(tmp_path: Path, text: str) -> MountConfiguration:
+    """Read a file of this text."""
+    file = tmp_path / "mount.toml"
+    file.write_text(text)
+    return MountConfiguration.read(file)
+
+
+def test_each_hospital_has_its_own_trust_keystores_and_place_in_the_cache(tmp_path: Path) -> None:
+    """As if it were mounted alone."""
+    each = read(tmp_path, TEXT).each
+    assert {name: (one.hospital.address, one.trust, str(one.root)) for name, one in each.items()} == {
+        "a": ("a.example.org:8443", "ca.pem", "/grid/medical/a"),
+        "b": ("b.example.org:8443", "b.pem", "/grid/medical/b"),
+    }
+    assert each["a"].keystores[0].address != each["b"].keystores[0].address
+    assert each["a"].cache_folder != each["b"].cache_folder
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('name = "b"', 'name = "a"'),
+        ('name = "b"', 'name = "x/y"'),
+        ('name = "b"', 'name = ".find"'),
+        ('trust = "ca.pem"', 'trust = "ca.pem"\n[mount]\nroot = "/grid/medical/a"'),
+        ('trust = "ca.pem"', 'trust = "ca.pem"\n[hospital]\naddress = "x:1"\ndn = "/CN=x"'),
+        ('keystores = [{name = "k1", address = "k.b.example.org:8444", dn = "/DC=org/CN=k"}]', "keystores = []"),
+    ],
+)
+def test_what_cannot_be_joined_is_refused(tmp_path: Path, before: str, after: str) -> None:
+    """With a sentence."""
+    with pytest.raises(MdmfsError):
+        read(tmp_path, TEXT.replace(before, after, 1))
+
+
+def test_a_name_at_no_hospital_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    """So that one sees what is configured."""
+    with pytest.raises(ConfigurationError, match="a, b"):
+        read(tmp_path, TEXT).of(Lfn.parse("/grid/medical/c/x"))
