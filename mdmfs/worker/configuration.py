@@ -61,6 +61,8 @@ class CacheSettings(Settings, frozen=True):
     """By default ``$XDG_CACHE_HOME/mdmfs`` or ``~/.cache/mdmfs``."""
     size: str = "10 GiB"
     """Bytes, or a number with KiB, MiB, GiB or TiB."""
+    free: str = "0"
+    """So much of the disk is left free for others, written likewise."""
 
 
 class MetadataPeer(Settings, frozen=True):
@@ -136,7 +138,7 @@ class MountConfiguration(Settings, frozen=True):
         if self.mount.multi_user and self.credential != CredentialSettings():
             message = "with [mount] multi_user everybody is served by his own proxy: leave [credential] out"
             raise ConfigurationError(message)
-        self.cache_size  # noqa: B018 raises
+        self.cache_size, self.cache_floor  # noqa: B018 raise
 
     def _refuse_wrong_hospitals(self) -> None:
         """Look at each of several hospitals as if it were mounted alone."""
@@ -193,11 +195,12 @@ class MountConfiguration(Settings, frozen=True):
     @property
     def cache_size(self) -> int:
         """The cache's limit in bytes."""
-        match = _SIZE.fullmatch(self.cache.size.strip())
-        if match is None:
-            message = f"[cache] size is written like 10 GiB, not {self.cache.size!r}"
-            raise ConfigurationError(message)
-        return int(match[1]) * _UNITS[match[2]]
+        return _bytes_of("size", self.cache.size)
+
+    @property
+    def cache_floor(self) -> int:
+        """How many bytes of the cache's disk are left free."""
+        return _bytes_of("free", self.cache.free)
 
     @property
     def cache_folder(self) -> pathlib.Path:
@@ -209,3 +212,11 @@ class MountConfiguration(Settings, frozen=True):
     def path(self, text: str) -> pathlib.Path:
         """Resolve a path of the configuration."""
         return beside(pathlib.Path(self.file), text)
+
+
+def _bytes_of(key: str, text: str) -> int:
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        message = f"[cache] {key} is written like 10 GiB, not {text!r}"
+        raise ConfigurationError(message)
+    return int(match[1]) * _UNITS[match[2]]

@@ -56,7 +56,7 @@ async def run_mount(
     Raises ``ConfigurationError``. A mount that a killed daemon left behind is cleaned up first.
     """
     forbid_core_dumps()
-    places, room = Places(configuration), Room(configuration.cache_size)
+    places, room = Places(configuration), Room(configuration.cache_size, configuration.cache_floor)
     CACHE_BYTES.set_function(lambda: room.used)
     CACHE_LIMIT.set(room.limit)
     if configuration.mount.multi_user:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +22,7 @@ from tests.fuse.test_fuse_mount import (
     Mount,
     mounted,
     plaintext,
+    run,
 )
 from tests.twins.random_reader import read_at_random
 from tests.twins.waiting import OPEN, READ, start_reader, wait_until_in
@@ -44,6 +47,27 @@ def test_whatever_way_a_program_reads_it_gets_the_same_bytes(shared: Mount) -> N
     files.append((shared.file(1, BIG_FOLDER), plaintext(1, BIG_FOLDER, BIG_SIZE)))
     files.append((shared.file(1, EDGE_FOLDER), plaintext(1, EDGE_FOLDER, 32 * 1024)))
     read_at_random(files, 1, STEPS)
+
+
+def test_what_people_do_all_day_works(shared: Mount, tmp_path: Path) -> None:
+    """``df``, ``du``, ``find -size``, ``rsync``, ``tar``, ``cp --reflink=auto``, ``getfattr -d``, ``flock``."""
+    folder, file, wanted = shared.file().parent, shared.file(), plaintext()
+    assert run("df", "--output=fstype,itotal,iavail", shared.point).split()[3:] == ["fuse.mdmfs", "14", "0"]
+    assert run("du", "--apparent-size", "-b", "-s", file).split()[0] == str(SIZE)
+    found = run("find", folder, "-type", "f", "-size", f"{SIZE}c").splitlines()
+    assert len(found) == COUNT
+    run("rsync", "-a", "--no-owner", "--no-group", f"{folder}/", tmp_path / "rsync")
+    assert run("rsync", "-ain", "--no-owner", "--no-group", f"{folder}/", tmp_path / "rsync") == ""
+    run("tar", "-cf", tmp_path / "all.tar", "-C", folder, ".")
+    (tmp_path / "tar").mkdir()
+    run("tar", "-xf", tmp_path / "all.tar", "-C", tmp_path / "tar")
+    run("cp", "--reflink=auto", file, tmp_path / "copy")
+    for copy in (tmp_path / "rsync" / file.name, tmp_path / "tar" / file.name, tmp_path / "copy"):
+        assert copy.read_bytes() == wanted
+    assert "user.guid=" in run("getfattr", "-d", file)
+    run("flock", "--shared", file, "true")
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ) as mapped:
+        assert mapped[:] == wanted
 
 
 def test_a_signal_that_is_ignored_cancels_nothing(shared: Mount) -> None:

@@ -117,6 +117,15 @@ class Stage:
         return str(self.hospital.fetches)
 
 
+async def _beside(name: str, folder: Path, nursery: trio.Nursery) -> Site:
+    """Make another hospital, with one file, to be joined with the one on the stage."""
+    hospital = TwinHospital()
+    hospital.add_file(f"/grid/medical/{name}/p/0001.dcm", name.encode() * 1000)
+    keystores = await hospital.open_keystores(nursery)
+    beside = CiphertextCache(folder / "hospitals" / name, 2**24)
+    return Site(Ports(hospital, lambda: keystores, name=name), beside, Lease(wait=5.0, patience=0.0))
+
+
 def _break() -> Exception:
     return ZeroDivisionError("a fault of the program")
 
@@ -144,10 +153,12 @@ async def main() -> None:
                             stage.hospital,
                             lambda: keystores,
                             (lambda: callers(stage.metadata)) if stage.metadata else None,
+                            "amc" if scene.get("beside") else "",
                         ),
                         cache,
                         Lease(wait=scene.get("lease_wait", 120.0), patience=scene.get("patience", 0.0)),
-                    )
+                    ),
+                    *[await _beside(name, Path(scene["cache"]), nursery) for name in scene.get("beside", ())],
                 ],
                 ROOT,
                 Path(scene["mountpoint"]),

@@ -62,9 +62,10 @@ class _Kept:
 class Room:
     """What several caches take together: where one needs more, the fullest one lets go."""
 
-    def __init__(self, limit: int) -> None:
-        """``limit`` is in bytes."""
+    def __init__(self, limit: int, floor: int = 0) -> None:
+        """``limit`` is in bytes; ``floor`` is how many are left free on the disk, whoever has filled it."""
         self.limit = limit
+        self._floor = floor
         self.caches: set[CiphertextCache] = set()
 
     @property
@@ -72,14 +73,25 @@ class Room:
         """Bytes of ciphertext on disk, of all caches."""
         return sum(cache.used for cache in self.caches)
 
-    def make(self, length: int) -> None:
-        """Let objects go until there is room for so many bytes more, or nothing is left to let go."""
+    def make(self, length: int, folder: Path) -> None:
+        """Let objects go until there is room for so many bytes more, here and on the disk of a folder.
+
+        Raises ``OutOfSpaceError`` where nothing is left to let go.
+        """
         while self.used + length > self.limit:
-            fullest = max((cache for cache in self.caches if cache.has_any), key=lambda one: one.used, default=None)
-            if fullest is None:
+            if not self._evict_one():
                 message = f"the caches have room for {self.limit} bytes in all, and what arrives takes it"
                 raise OutOfSpaceError(message)
-            fullest.evict_one()
+        while self._floor and _free_bytes(folder) - length < self._floor:
+            if not self._evict_one():
+                message = (
+                    f"{self._floor} bytes of the disk of {folder} are to stay free: make room there, or set cache.free"
+                )
+                raise OutOfSpaceError(message)
+
+    def _evict_one(self) -> bool:
+        fullest = max((cache for cache in self.caches if cache.has_any), key=lambda one: one.used, default=None)
+        return fullest is not None and fullest.evict_one()
 
 
 class CiphertextCache:
@@ -150,7 +162,7 @@ class CiphertextCache:
             message = f"the cache has room for {self.limit} bytes in all, the sealed object of {guid} needs {length}"
             raise OutOfSpaceError(message)
         if self._room is not None:
-            self._room.make(length)
+            self._room.make(length, self._arriving)
         self._used += length
         path = self._arriving / secrets.token_hex(16)
         descriptor = -1
@@ -249,6 +261,12 @@ class CiphertextCache:
         length = path.stat().st_size
         self._kept[guid] = _Kept(path, length, seal)
         self._used += length
+
+
+def _free_bytes(folder: Path) -> int:
+    """Tell how much its user may still write there."""
+    told = os.statvfs(folder)
+    return told.f_bavail * told.f_frsize
 
 
 def _drop_unlocked(path: Path) -> None:

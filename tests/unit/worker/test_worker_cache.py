@@ -12,7 +12,7 @@ import pytest
 from mdmfs.model.errors import IntegrityError, OutOfSpaceError, PeerUnreachableError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import sealed_size
-from mdmfs.worker.cache.store import CiphertextCache, Seal
+from mdmfs.worker.cache.store import CiphertextCache, Room, Seal
 
 SIZE = 1000
 LENGTH = sealed_size(SIZE)
@@ -175,4 +175,19 @@ async def test_room_can_be_made_until_nothing_is_left_to_drop(tmp_path: Path) ->
     assert cache.evict_one()
     assert not cache.evict_one()
     assert cache.used == 0
+    assert not list((tmp_path / "complete").iterdir())
+
+
+async def test_of_a_disk_that_others_fill_so_much_stays_free(tmp_path: Path) -> None:
+    """What was not opened for longest goes first; where nothing is left to go, a sentence says what to do."""
+    told = os.statvfs(tmp_path)
+    room = Room(2**40, floor=0)
+    cache = CiphertextCache(tmp_path, room.limit, room)
+    await cache.load()
+    kept = [await put(cache) for _ in range(3)]
+    fuller = Room(2**40, floor=told.f_blocks * told.f_frsize)
+    fuller.caches.add(cache)
+    with pytest.raises(OutOfSpaceError, match=r"cache\.free"):
+        fuller.make(LENGTH, tmp_path)
+    assert not any(guid in cache for guid in kept)
     assert not list((tmp_path / "complete").iterdir())
