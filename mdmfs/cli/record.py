@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import pathlib
+import stat
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TextIO
+from collections.abc import Iterator
+from typing import Any, Final, Self, TextIO
 
 import click
 import msgspec
@@ -21,6 +21,7 @@ from rich.progress import Progress
 from mdmfs.cli.find import metadata_clients
 from mdmfs.cli.hospital import CONFIGURATION, INTERVAL, ask, asking
 from mdmfs.cli.mounted import Place, find_place
+from mdmfs.cli.rows import Row, batches, read_rows
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.errors import ConfigurationError, MdmfsError
 from mdmfs.model.names import Guid
@@ -42,14 +43,12 @@ from mdmfs.wire.record_messages import (
     DefineRecords,
     ImportedRecords,
     ImportRecords,
-    PatientRecord,
     RecordAttribute,
     RecordsWaiting,
 )
 from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.keys.ring import KeyRing, Lock
 
-BATCH: Final = 500
 DELIVERY_SECONDS: Final = 30.0
 GENERATION: Final = 1
 DEADLINE: Final = 30.0
@@ -115,15 +114,14 @@ def import_file(
     """
     forbid_core_dumps()
     file = read_configuration(collection, CollectionFile)
-    rows = list(read_rows(source, form, file))
-    reasons = trio.run(_import, HospitalConfiguration.read(configuration), file, rows)
-    refused = [(row.number, reason) for row, reason in zip(rows, reasons, strict=True) if reason]
-    for reason, count in Counter(reason for _, reason in refused).most_common():
+    columns = {one.column or one.name: one.name for one in file.attributes}
+    with Report(report) as told:
+        rows = read_rows(source, form, file, columns)
+        trio.run(_import, HospitalConfiguration.read(configuration), file, rows, _Progress(source), told)
+    for reason, count in told.reasons.most_common():
         click.echo(f"  {count} refused: {reason}", err=True)
-    click.echo(f"imported {len(rows) - len(refused)} of {len(rows)} rows")
-    if report is not None:
-        write_report(report, refused)
-    sys.exit(1 if refused else 0)
+    click.echo(f"imported {told.rows - told.reasons.total()} of {told.rows} rows")
+    sys.exit(1 if told.reasons else 0)
 
 
 @record.command()
@@ -143,61 +141,6 @@ def show(subject_id: str, path: str, configuration: pathlib.Path | None, attachm
     sys.exit(trio.run(_show, place, SubjectId.parse(subject_id), attachments))
 
 
-class Row(NamedTuple):
-    """One row of a file; its repr must not be printed."""
-
-    number: int
-    """Of the line, or of the object in its list, from 1."""
-    record: PatientRecord
-
-
-def read_rows(source: TextIO, form: str, collection: CollectionFile) -> Iterator[Row]:
-    """Read rows; raises ``ConfigurationError`` that names a row by its number, never what stands there."""
-    columns = {one.column or one.name: one.name for one in collection.attributes}
-    try:
-        given = _objects(source) if form == "json" else _lines(source)
-        for number, values in given:
-            patient = values.get(collection.patient)
-            if not isinstance(patient, str | int) or isinstance(patient, bool) or not str(patient).strip():
-                message = f"row {number} has no {collection.patient}"
-                raise ConfigurationError(message)
-            known = {columns[name]: value for name, value in values.items() if name in columns and value is not None}
-            yield Row(number, PatientRecord(str(patient).strip(), collection.issuer, known))
-    except (csv.Error, UnicodeDecodeError, ValueError) as error:
-        if isinstance(error, ConfigurationError):
-            raise
-        message = f"the file is no {form.upper()} that can be read"
-        raise ConfigurationError(message) from None
-
-
-def _lines(source: TextIO) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    reader = csv.DictReader(source, strict=True)
-    for values in reader:
-        yield reader.line_num, {name: value for name, value in values.items() if name and isinstance(value, str)}
-
-
-def _objects(source: TextIO) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    whole = json.load(source)
-    if not isinstance(whole, list):
-        message = "a JSON file holds a list of objects"
-        raise ConfigurationError(message)
-    for number, one in enumerate(whole, 1):
-        if not isinstance(one, dict) or not all(isinstance(v, str | int | float | bool | None) for v in one.values()):
-            message = f"element {number} is no object of texts, numbers and truth values"
-            raise ConfigurationError(message)
-        yield number, one
-
-
-def write_report(path: pathlib.Path, refused: Sequence[tuple[int, str]]) -> None:
-    """Write the refused rows by their numbers, readable by their owner only."""
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
-            out.writelines(f"{number}\t{reason}\n" for number, reason in refused)
-    except OSError as error:
-        message = f"{path} cannot be written: {error.strerror}"
-        raise ConfigurationError(message) from error
-
-
 async def _define(configuration: HospitalConfiguration, file: CollectionFile) -> None:
     attributes = [RecordAttribute(one.name, one.type, one.column or one.name, one.group) for one in file.attributes]
     narrow = {name: list(dns) for name, dns in file.narrow.items()}
@@ -208,18 +151,82 @@ async def _define(configuration: HospitalConfiguration, file: CollectionFile) ->
         await ask(client, DEFINE_RECORDS_PATH, asked, Done)
 
 
-async def _import(configuration: HospitalConfiguration, file: CollectionFile, rows: Sequence[Row]) -> list[str]:
-    reasons: list[str] = []
+async def _import(
+    configuration: HospitalConfiguration, file: CollectionFile, rows: Iterator[Row], progress: _Progress, report: Report
+) -> None:
     async with asking(configuration) as client:
-        with Progress(console=Console(stderr=True)) as bar:
-            drawn = bar.add_task("importing", total=len(rows))
-            for start in range(0, len(rows), BATCH):
-                some = [row.record for row in rows[start : start + BATCH]]
-                asked = ImportRecords(file.project, file.name, some)
-                reasons += (await ask(client, IMPORT_RECORDS_PATH, asked, ImportedRecords)).reasons
-                bar.update(drawn, completed=len(reasons))
+        with progress:
+            for batch in batches(rows):
+                known = [row.record for row in batch if row.record is not None]
+                asked = ImportRecords(file.project, file.name, known)
+                reasons = iter((await ask(client, IMPORT_RECORDS_PATH, asked, ImportedRecords)).reasons)
+                for row in batch:
+                    report.note(row.number, f"no {file.patient}" if row.record is None else next(reasons))
+                progress.show()
         await _wait_for_delivery(client)
-    return reasons
+
+
+class Report:
+    """What became of the rows: the refused ones are counted by reason, and written to a file as they come."""
+
+    def __init__(self, path: pathlib.Path | None) -> None:
+        """``path`` is a new file, for its owner only."""
+        self.rows = 0
+        self.reasons: Counter[str] = Counter()
+        self._path = path
+        self._out: TextIO | None = None
+
+    def __enter__(self) -> Self:
+        """Make the file, before any row is taken; raises ``ConfigurationError``."""
+        if self._path is not None:
+            try:
+                made = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            except OSError as error:
+                message = f"{self._path} cannot be written: {error.strerror}"
+                raise ConfigurationError(message) from error
+            self._out = os.fdopen(made, "w", encoding="utf-8")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        if self._out is not None:
+            self._out.close()
+
+    def note(self, number: int, reason: str) -> None:
+        """Note one row: refused for a reason, or taken where that is empty."""
+        self.rows += 1
+        if reason:
+            self.reasons[reason] += 1
+            if self._out is not None:
+                self._out.write(f"{number}\t{reason}\n")
+
+
+class _Progress:
+    """A bar of how much of a file has been read; without an end where that is not known."""
+
+    def __init__(self, source: TextIO) -> None:
+        self._source = source
+        self._bar = Progress(console=Console(stderr=True))
+        try:
+            status = os.fstat(source.fileno())
+        except OSError:
+            self._total = None
+        else:
+            self._total = status.st_size if stat.S_ISREG(status.st_mode) else None
+        self._drawn = self._bar.add_task("importing", total=self._total)
+
+    def __enter__(self) -> None:
+        """Draw."""
+        self._bar.start()
+
+    def __exit__(self, *_: object) -> None:
+        """Leave it as it is."""
+        self._bar.stop()
+
+    def show(self) -> None:
+        """Draw how far it is."""
+        if self._total is not None:
+            self._bar.update(self._drawn, completed=self._source.buffer.tell())
 
 
 async def _wait_for_delivery(client: Client) -> None:

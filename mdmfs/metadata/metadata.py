@@ -17,9 +17,9 @@ from mdmfs.metadata.store.about import know_epoch, known_epoch
 from mdmfs.metadata.store.collections import define
 from mdmfs.metadata.store.database import Database
 from mdmfs.metadata.store.entries import forget, put_images, put_records, show_series
-from mdmfs.metadata.store.finding import Reader
+from mdmfs.metadata.store.finding import Known, Reader
 from mdmfs.metadata.store.records import records_of
-from mdmfs.metadata.store.rights import Classes, set_acls
+from mdmfs.metadata.store.rights import set_acls
 from mdmfs.metadata.store.snapshots import create, drop, frozen_page, frozen_series, snapshots_of
 from mdmfs.model.errors import AccessDeniedError, BusyError, CredentialExpiredError, MalformedMessageError
 from mdmfs.model.identity import Dn, Principal
@@ -87,6 +87,7 @@ class Metadata:
         self._hospital = hospital
         self._clock = clock
         self._currency = currency or Currency()
+        self._known = Known()
         self._hearing = Hearing(self._currency, self._known_epoch, self._know_epoch)
         self._log: Any = structlog.get_logger("mdmfs.metadata")
 
@@ -168,7 +169,7 @@ class Metadata:
         """Freeze what a query finds for the caller at this moment."""
         now, author = self._refuse_outdated(principal), str(principal.dn)
         frozen = await self._database.write(
-            lambda c: create(Reader.of(c, Classes.read(c), principal, now), message, author, now),
+            lambda c: create(self._known.reader(c, principal, now), message, author, now),
             seconds=SNAPSHOT_SECONDS,
         )
         self._log.info("snapshot", dn=author, files=frozen.files)
@@ -198,7 +199,7 @@ class Metadata:
 
     async def _ask(self, principal: Principal, question: Callable[[Reader], T]) -> T:
         now = self._refuse_outdated(principal)
-        return await self._database.read(lambda c: question(Reader.of(c, Classes.read(c), principal, now)))
+        return await self._database.read(lambda c: question(self._known.reader(c, principal, now)))
 
     def _refuse_outdated(self, principal: Principal) -> float:
         now = self._refuse_expired(principal)

@@ -13,10 +13,12 @@ from pathlib import Path
 from mdmfs.metadata.store.database import open_database
 from tests.bench._frame import Bench, Measured
 from tests.twins.finding_check import hold_against_twin
-from tests.twins.random_metadata import fill, random_metadata
+from tests.twins.random_metadata import change_an_acl, fill, random_metadata
 
 PAIRS = int(os.environ.get("BENCH_RIGHTS_PAIRS", "10000"))
 OF_HOSPITAL = 200
+OF_A_STATE = 20
+"""Pairs until an ACL changes."""
 SEED = os.environ.get("BENCH_RIGHTS_SEED", "0")
 
 
@@ -29,7 +31,9 @@ def measure() -> Measured:
             database = open_database(str(Path(folder) / "private" / "metadata.sqlite"))
             twin = random_metadata(draw, series=12 + number % 20, records=20 + number % 30)
             fill(database, twin, draw, in_halves=bool(number % 2))
-            for _ in range(OF_HOSPITAL):
+            for pair in range(OF_HOSPITAL):
+                if pair % OF_A_STATE == OF_A_STATE - 1:
+                    change_an_acl(database, twin, draw)
                 hits += hold_against_twin(database, twin, draw)
                 agreed += 1
             database.close()

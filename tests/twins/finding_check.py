@@ -9,8 +9,7 @@ from mdmfs.metadata.query.parse import parse
 from mdmfs.metadata.query.syntax import And, Condition, Not, Or, Query, Test
 from mdmfs.metadata.schema import Level
 from mdmfs.metadata.store.database import Database
-from mdmfs.metadata.store.finding import Reader
-from mdmfs.metadata.store.rights import Classes
+from mdmfs.metadata.store.finding import Known, Reader
 from mdmfs.model.errors import MalformedQueryError
 from mdmfs.model.identity import Principal
 from mdmfs.wire.metadata_messages import Find, FoundLevel
@@ -18,6 +17,8 @@ from tests.twins.finding import TwinMetadata
 from tests.twins.random_metadata import COLLECTIONS, NOW, random_principal, random_query
 
 MAX_PAGES: Final = 200
+KNOWN: Final = Known()
+"""As in a service: what was read before a change must not count after it."""
 
 
 def hold_against_twin(database: Database, twin: TwinMetadata, draw: random.Random) -> bool:
@@ -29,7 +30,7 @@ def hold_against_twin(database: Database, twin: TwinMetadata, draw: random.Rando
     hidden = hidden_names(query, twin, principal)
 
     def ask(connection: object) -> tuple[list[str], int]:
-        reader = Reader.of(connection, Classes.read(connection), principal, NOW)  # type: ignore[arg-type]
+        reader = KNOWN.reader(connection, principal, NOW)  # type: ignore[arg-type]
         return paged(reader, text, images=images, size=draw.choice([1, 2, 3, 100])), reader.count(
             text, Level.IMAGE if images else Level.SERIES
         )

@@ -12,8 +12,7 @@ import trio
 
 from mdmfs.access.acl import Acl, Entry, EntryKind
 from mdmfs.metadata.store.entries import put_images, show_series
-from mdmfs.metadata.store.finding import Reader
-from mdmfs.metadata.store.rights import Classes
+from mdmfs.metadata.store.finding import Known
 from mdmfs.metadata.store.snapshots import create
 from mdmfs.model.errors import PeerUnreachableError
 from mdmfs.model.identity import Principal
@@ -97,7 +96,7 @@ class FilledMetadata:
         """Make a snapshot, as the reader."""
 
         def act(connection: sa.Connection) -> None:
-            reader = Reader.of(connection, Classes.read(connection), READER, time.time())
+            reader = Known().reader(connection, READER, time.time())
             create(reader, CreateSnapshot(name, query, bytes(16)), str(READER.dn), time.time())
 
         self.service.database.write_now(act)

@@ -30,6 +30,7 @@ from mdmfs.wire.metadata_messages import (
 from tests.twins.finding import TwinMetadata, TwinRecord, TwinSeries
 
 DNS = [f"/O=x/CN={letter}" for letter in "abcd"]
+_VERSIONS = itertools.count(3)
 FQANS = ["/v", "/v/g", "/v/Role=r"]
 TEXTS = ["MR", "CT", "mr", "", "glioma", "glioma IV", "Gliom%", "ÄÖ", "a_b", "\U0001f9e0", "a\\b"]
 PATTERNS = ["glioma%", "%", "_R", "%\\\\%%", "\\\\_%", "%Ö", "g%a%", "%a_b%", ""]
@@ -170,6 +171,15 @@ def fill(database: Database, twin: TwinMetadata, draw: random.Random, *, in_halv
         set_acls(connection, known)  # type: ignore[arg-type]
 
     database.write_now(fill_all)
+
+
+def change_an_acl(database: Database, twin: TwinMetadata, draw: random.Random) -> None:
+    """Let one ACL say something else from now on, in both."""
+    number = draw.randrange(len(twin.acls))
+    twin.acls[number] = random_acl(draw)
+    version = next(_VERSIONS)
+    told = VersionedAcl(number.to_bytes(16), version, twin.acls[number].encode())
+    database.write_now(lambda c: set_acls(c, [told]))
 
 
 def images_message(series: TwinSeries, named: object) -> PutImages:

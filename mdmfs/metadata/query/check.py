@@ -18,12 +18,20 @@ from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, Attribute, AttributeType, Le
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Slot:
+    """The place of a value in the shape of a query; the value comes when it is asked."""
+
+    number: int
+    type: AttributeType
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Asked:
     """A test whose attribute is known and whose values are of its type."""
 
     attribute: Attribute
     operator: Operator
-    values: tuple[Value, ...]
+    values: tuple[Value | Slot, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection as Sized
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateIndex, DropIndex
 
 from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, MAX_ATTRIBUTES, NAME, AttributeType, Collection, Column, Schema
+from mdmfs.metadata.store.about import stamp_rights
 from mdmfs.metadata.store.rights import chain_of
 from mdmfs.metadata.store.tables import ATTRIBUTES, COLLECTIONS, GROUPS, record_column, records_table
 from mdmfs.model.errors import MalformedMessageError
@@ -31,7 +32,7 @@ _SCHEMA: Final = sa.select(
         GROUPS, sa.and_(GROUPS.c.collection == COLLECTIONS.c.id, GROUPS.c.name == ATTRIBUTES.c.group)
     )
 )
-"""All of it in one statement: it is read for every question."""
+"""All of it in one statement."""
 
 
 def define(connection: sa.Connection, message: DefineCollection) -> None:
@@ -40,6 +41,7 @@ def define(connection: sa.Connection, message: DefineCollection) -> None:
     An attribute keeps its type for ever: to change it, drop it and add it again.
     """
     wanted = _checked(message)
+    stamp_rights(connection)
     chain, number = chain_of(connection, message.acl_ids)
     place = {"chain": chain, "class": number}
     found = connection.execute(_select_collection(message.project, message.name)).first()
@@ -78,11 +80,16 @@ def find_collection(connection: sa.Connection, project: str, name: str) -> tuple
     return Collection(found.id, project, name, columns), (found.chain, found[-1])
 
 
-def readable_schema(connection: sa.Connection, allowed: Sized[int]) -> Schema:
+def whole_schema(connection: sa.Connection) -> list[Any]:
+    """Read what there is of all collections, for ``readable_schema``."""
+    return list(connection.execute(_SCHEMA))
+
+
+def readable_schema(whole: Iterable[Any], allowed: Sized[int]) -> Schema:
     """Give what a caller may ask for: collections and attribute groups whose ACLs let him read."""
     readable = set(allowed)
     found: dict[int, Collection] = {}
-    for number, project, name, its_class, attribute, called, kind, group, group_class in connection.execute(_SCHEMA):
+    for number, project, name, its_class, attribute, called, kind, group, group_class in whole:
         if its_class not in readable:
             continue
         columns = found.setdefault(number, Collection(number, project, name, {})).columns

@@ -1,19 +1,25 @@
-"""Compile: a checked query to one bound statement; values, names of columns and rights are parameters or our own."""
+"""Compile: a checked query to one bound statement; values, names of columns and rights are parameters or our own.
+
+To put a statement together costs more than to run it, so it is made once for all questions of the same shape: those
+that differ in their values only.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from mdmfs.metadata.query import check
-from mdmfs.metadata.query.check import Checked, CheckedQuery, Exists
+from mdmfs.metadata.query.check import Checked, CheckedQuery, Exists, Slot
 from mdmfs.metadata.query.syntax import Operator, Value
-from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, Attribute, Collection, Level, Schema
+from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, Attribute, AttributeType, Collection, Level, Schema
 from mdmfs.metadata.store.tables import IMAGES, SERIES, table_of
 
 Clause = sa.ColumnElement[bool]
@@ -31,6 +37,24 @@ _COMPARE: Final[dict[Operator, Callable[[Any, Any], Clause]]] = {
 _OF_SERIES: Final = IMAGES.alias()
 """Images that a series is asked about."""
 _HEADS: Final = {Level.SERIES: SERIES, Level.IMAGE: IMAGES}
+_SHAPES: Final = 512
+"""Statements that are kept."""
+_ALLOWED: Final = "allowed"
+_LIMIT: Final = "most"
+_PARAMETERS: Final[dict[AttributeType, sa.types.TypeEngine[Any]]] = {
+    AttributeType.TEXT: sa.String(),
+    AttributeType.INTEGER: sa.BigInteger(),
+    AttributeType.NUMBER: sa.Double(),
+    AttributeType.BOOLEAN: sa.Boolean(),
+    AttributeType.DATE: sa.Date(),
+}
+
+
+class Bound(NamedTuple):
+    """A statement, and the values of its parameters."""
+
+    statement: sa.Select[Any]
+    values: dict[str, Any]
 
 
 class Compiler:
@@ -38,53 +62,100 @@ class Compiler:
 
     def __init__(self, allowed: Sequence[int], schema: Schema, dialect: str) -> None:
         """``dialect`` is ``sqlite`` or ``postgresql``: they take a list as one parameter in different ways."""
+        self._allowed = list(allowed) if dialect == "postgresql" else json.dumps(list(allowed))
         self._schema = schema
-        self._allowed = _listed(allowed) if dialect == "postgresql" else _selected(allowed)
+        self._dialect = dialect
 
-    def page(self, query: CheckedQuery, *, after: Mark | None, limit: int) -> sa.Select[Any]:
+    def page(self, query: CheckedQuery, *, after: Mark | None, limit: int) -> Bound:
         """Select the columns of one page in order; ``after`` is the mark of the page before."""
-        keys = order_keys(query)
-        guids = [IMAGES.c.guid] if query.level is Level.IMAGE else []
-        shown = [self._column(attribute).label(attribute.name) for attribute in columns_of(query.level)]
-        statement = self._matching(
-            query, sa.select(*(key.label(f"k{n}") for n, key in enumerate(keys)), *guids, *shown)
-        )
-        if after is not None:
-            statement = statement.where(_behind(keys, [is_descending for _, is_descending in query.order], after))
-        ordered = [
-            part for (attribute, is_descending) in query.order for part in self._sorted(attribute, is_descending)
-        ]
-        return statement.order_by(*ordered, *keys[len(query.order) :]).limit(limit)
+        shape, values = self._parted(query)
+        there = None if after is None else tuple(value is not None for value in after)
+        marks = {_mark(number): value for number, value in enumerate(after or ()) if value is not None}
+        return Bound(_page(self._schema, self._dialect, shape, there), values | marks | {_LIMIT: limit})
 
-    def count(self, query: CheckedQuery) -> sa.Select[Any]:
+    def count(self, query: CheckedQuery) -> Bound:
         """Select how many match, at most the query's limit."""
-        if query.limit is None:
-            return self._matching(query, sa.select(sa.func.count()))
-        matching = self._matching(query, sa.select(sa.literal(1))).limit(query.limit).subquery()
-        return sa.select(sa.func.count()).select_from(matching)
+        shape, values = self._parted(query)
+        most = {} if query.limit is None else {_LIMIT: query.limit}
+        return Bound(_count(self._schema, self._dialect, shape), values | most)
 
     def frozen(self, query: CheckedQuery) -> sa.Select[Any]:
         """Select the images, to be frozen, of what matches: all images of the series that the caller may read."""
-        joined = sa.select(SERIES.c.path, IMAGES).join(IMAGES, IMAGES.c.series == SERIES.c.id)
-        statement = joined.where(SERIES.c.visible, IMAGES.c.visible, self.readable(SERIES), self.readable(IMAGES))
-        if query.condition is not None:
-            statement = statement.where(self._clause(query.condition, self._column))
-        return statement
+        shape, values = self._parted(query)
+        return _Writer(self._schema, self._dialect).frozen(shape).params(values)
 
     def readable(self, table: sa.FromClause) -> Clause:
         """Say that the caller may read a row of a table."""
-        column: sa.ColumnElement[Any] = table.c["class"]
-        return (
-            column == self._allowed if isinstance(self._allowed, sa.CollectionAggregate) else column.in_(self._allowed)
+        return _readable(table, self._dialect, self._allowed)
+
+    def _parted(self, query: CheckedQuery) -> tuple[CheckedQuery, dict[str, Any]]:
+        """Part the shape of a query from its values."""
+        values: list[Value | Slot] = []
+        condition = None if query.condition is None else _emptied(query.condition, values)
+        shape = dataclasses.replace(query, condition=condition, limit=None if query.limit is None else 1)
+        return shape, {_value(number): value for number, value in enumerate(values)} | {_ALLOWED: self._allowed}
+
+
+def columns_of(level: Level) -> list[Attribute]:
+    """Name the attributes that are shown of each thing found."""
+    shown = {Level.SERIES} if level is Level.SERIES else {Level.SERIES, Level.IMAGE}
+    return [attribute for attribute in IMAGE_ATTRIBUTES.values() if attribute.level in shown]
+
+
+@functools.lru_cache(maxsize=_SHAPES)
+def _page(schema: Schema, dialect: str, shape: CheckedQuery, there: tuple[bool, ...] | None) -> sa.Select[Any]:
+    return _Writer(schema, dialect).page(shape, there)
+
+
+@functools.lru_cache(maxsize=_SHAPES)
+def _count(schema: Schema, dialect: str, shape: CheckedQuery) -> sa.Select[Any]:
+    return _Writer(schema, dialect).count(shape)
+
+
+class _Writer:
+    """Writes statements for queries of one shape."""
+
+    def __init__(self, schema: Schema, dialect: str) -> None:
+        self._schema = schema
+        self._dialect = dialect
+
+    def page(self, shape: CheckedQuery, there: tuple[bool, ...] | None) -> sa.Select[Any]:
+        keys = _order_keys(shape)
+        guids = [IMAGES.c.guid] if shape.level is Level.IMAGE else []
+        shown = [self._column(attribute).label(attribute.name) for attribute in columns_of(shape.level)]
+        statement = self._matching(
+            shape, sa.select(*(key.label(f"k{n}") for n, key in enumerate(keys)), *guids, *shown)
         )
+        if there is not None:
+            statement = statement.where(_behind(keys, shape, there))
+        ordered = [
+            part for (attribute, is_descending) in shape.order for part in self._sorted(attribute, is_descending)
+        ]
+        return statement.order_by(*ordered, *keys[len(shape.order) :]).limit(_most())
+
+    def count(self, shape: CheckedQuery) -> sa.Select[Any]:
+        if shape.limit is None:
+            return self._matching(shape, sa.select(sa.func.count()))
+        matching = self._matching(shape, sa.select(sa.literal(1))).limit(_most()).subquery()
+        return sa.select(sa.func.count()).select_from(matching)
+
+    def frozen(self, shape: CheckedQuery) -> sa.Select[Any]:
+        joined = sa.select(SERIES.c.path, IMAGES).join(IMAGES, IMAGES.c.series == SERIES.c.id)
+        statement = joined.where(SERIES.c.visible, IMAGES.c.visible, self._readable(SERIES), self._readable(IMAGES))
+        if shape.condition is not None:
+            statement = statement.where(self._clause(shape.condition, self._column))
+        return statement
+
+    def _readable(self, table: sa.FromClause) -> Clause:
+        return _readable(table, self._dialect)
 
     def _matching(self, query: CheckedQuery, statement: sa.Select[Any]) -> sa.Select[Any]:
         if query.level is Level.IMAGE:
             statement = statement.select_from(IMAGES.join(SERIES, IMAGES.c.series == SERIES.c.id))
-            statement = statement.where(IMAGES.c.visible, self.readable(IMAGES))
+            statement = statement.where(IMAGES.c.visible, self._readable(IMAGES))
         else:
             statement = statement.select_from(SERIES)
-        statement = statement.where(SERIES.c.visible, self.readable(SERIES))
+        statement = statement.where(SERIES.c.visible, self._readable(SERIES))
         if query.condition is not None:
             statement = statement.where(self._clause(query.condition, self._column))
         return statement
@@ -108,7 +179,7 @@ class Compiler:
             case Exists(_, _, inner):
                 rows = sa.select(_OF_SERIES.c.series).where(
                     _OF_SERIES.c.visible,
-                    self.readable(_OF_SERIES),
+                    self._readable(_OF_SERIES),
                     self._clause(inner, lambda attribute: _OF_SERIES.c[attribute.name]),
                 )
                 return SERIES.c.id.in_(rows)
@@ -121,68 +192,94 @@ class Compiler:
             found = collection.columns.get(attribute.name)
             return sa.null() if found is None else records.c[f"a_{found.number}"]
 
-        rows = sa.select(records.c.subject).where(self.readable(records), self._clause(inner, column))
+        rows = sa.select(records.c.subject).where(self._readable(records), self._clause(inner, column))
         return SERIES.c.Subject.in_(rows)
 
     def _asked(self, test: check.Asked, column: sa.ColumnElement[Any]) -> Clause:
+        values = [_parameter(slot) for slot in test.values if isinstance(slot, Slot)]
         match test.operator:
             case Operator.MISSING:
                 return column.is_(None)
             case Operator.PRESENT:
                 return column.is_not(None)
             case Operator.LIKE:
-                return column.like(_bound(test.values[0]), escape="\\")
+                return column.like(values[0], escape="\\")
             case Operator.IN:
-                return column.in_(test.values)
+                return column.in_(values)
             case _:
-                return _COMPARE[test.operator](column, _bound(test.values[0]))
+                return _COMPARE[test.operator](column, values[0])
 
     def _sorted(self, attribute: Attribute, is_descending: bool) -> list[sa.ColumnElement[Any]]:  # noqa: FBT001 as in the query
         column = self._column(attribute)
         return [column.is_(None), column.desc() if is_descending else column.asc()]
 
 
-def _listed(numbers: Sequence[int]) -> sa.CollectionAggregate[Any]:
-    """Give numbers as one parameter, however many they are; PostgreSQL."""
-    return sa.any_(sa.bindparam(None, list(numbers), type_=postgresql.ARRAY(sa.BigInteger())))
+def _emptied(condition: Checked, values: list[Value | Slot]) -> Checked:
+    """Take the values of a condition out, behind others, and leave slots in their places."""
+    match condition:
+        case check.Asked(attribute, asked, given):
+            slots = [Slot(number, _type_of(value, attribute)) for number, value in enumerate(given, len(values))]
+            values += given
+            return check.Asked(attribute, asked, tuple(slots))
+        case check.Nay(operand):
+            return check.Nay(_emptied(operand, values))
+        case check.All(operands) | check.Any(operands):
+            return type(condition)(tuple(_emptied(one, values) for one in operands))
+        case Exists(level, collection, inner):
+            return Exists(level, collection, _emptied(inner, values))
 
 
-def _selected(numbers: Sequence[int]) -> sa.Select[Any]:
-    """Give numbers as one parameter, however many they are; SQLite."""
-    each = sa.func.json_each(sa.bindparam(None, json.dumps(list(numbers)), type_=sa.Text())).table_valued("value")
-    return sa.select(each.c.value)
+def _type_of(value: Value | Slot, attribute: Attribute) -> AttributeType:
+    """Tell as what a value is compared: whole numbers may be held against others."""
+    return AttributeType.NUMBER if isinstance(value, float) else attribute.type
 
 
-def columns_of(level: Level) -> list[Attribute]:
-    """Name the attributes that are shown of each thing found."""
-    shown = {Level.SERIES} if level is Level.SERIES else {Level.SERIES, Level.IMAGE}
-    return [attribute for attribute in IMAGE_ATTRIBUTES.values() if attribute.level in shown]
+def _readable(table: sa.FromClause, dialect: str, allowed: object = None) -> Clause:
+    """Say that a row is of one of the allowed classes: one parameter, however many they are."""
+    column: sa.ColumnElement[Any] = table.c["class"]
+    if dialect == "postgresql":
+        numbers: sa.BindParameter[Any] = sa.bindparam(_ALLOWED, allowed, type_=postgresql.ARRAY(sa.BigInteger()))
+        return column == sa.any_(numbers)
+    each = sa.func.json_each(sa.bindparam(_ALLOWED, allowed, type_=sa.Text())).table_valued("value")
+    return column.in_(sa.select(each.c.value))
 
 
-def order_keys(query: CheckedQuery) -> list[sa.ColumnElement[Any]]:
+def _order_keys(shape: CheckedQuery) -> list[sa.ColumnElement[Any]]:
     """Give what orders a result: as was asked, then path and name, so that no two rows are equal."""
-    keys: list[sa.ColumnElement[Any]] = [_HEADS[attribute.level].c[attribute.name] for attribute, _ in query.order]
+    keys: list[sa.ColumnElement[Any]] = [_HEADS[attribute.level].c[attribute.name] for attribute, _ in shape.order]
     keys.append(SERIES.c.path)
-    return [*keys, IMAGES.c.name] if query.level is Level.IMAGE else keys
+    return [*keys, IMAGES.c.name] if shape.level is Level.IMAGE else keys
 
 
-def _behind(keys: Sequence[sa.ColumnElement[Any]], descending: Sequence[bool], mark: Mark) -> Clause:
+def _behind(keys: Sequence[sa.ColumnElement[Any]], shape: CheckedQuery, there: tuple[bool, ...]) -> Clause:
     """Say that a row comes after a mark: what is missing comes last, whichever way the rest goes."""
+    kinds = [attribute.type for attribute, _ in shape.order]
+    kinds += [AttributeType.TEXT] * (len(keys) - len(kinds))
+    marks = [sa.bindparam(_mark(number), type_=_PARAMETERS[kind]) for number, kind in enumerate(kinds)]
+    same = [key == mark if is_there else key.is_(None) for key, mark, is_there in zip(keys, marks, there, strict=True)]
     clauses: list[Clause] = []
-    for position, (key, value) in enumerate(zip(keys, mark, strict=True)):
-        if value is None:
+    for position, key in enumerate(keys):
+        if not there[position]:
             continue
-        is_asked = position < len(descending)
-        beyond = key < _bound(value) if is_asked and descending[position] else key > _bound(value)
-        same = [_same(keys[n], mark[n]) for n in range(position)]
-        clauses.append(sa.and_(*same, sa.or_(beyond, key.is_(None)) if is_asked else beyond))
+        is_asked = position < len(shape.order)
+        is_descending = is_asked and shape.order[position][1]
+        beyond = key < marks[position] if is_descending else key > marks[position]
+        clauses.append(sa.and_(*same[:position], sa.or_(beyond, key.is_(None)) if is_asked else beyond))
     return sa.or_(*clauses)
 
 
-def _same(key: sa.ColumnElement[Any], value: Value | None) -> Clause:
-    return key.is_(None) if value is None else key == _bound(value)
+def _most() -> sa.BindParameter[int]:
+    return sa.bindparam(_LIMIT, type_=sa.BigInteger())
 
 
-def _bound(value: Value) -> sa.BindParameter[Any]:
+def _parameter(slot: Slot) -> sa.BindParameter[Any]:
     """Make a parameter: no value that was written ever becomes a part of a statement."""
-    return sa.bindparam(None, value)
+    return sa.bindparam(_value(slot.number), type_=_PARAMETERS[slot.type])
+
+
+def _value(number: int) -> str:
+    return f"v{number}"
+
+
+def _mark(number: int) -> str:
+    return f"m{number}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -13,7 +13,8 @@ from mdmfs.metadata.query.check import CheckedQuery, check
 from mdmfs.metadata.query.parse import parse
 from mdmfs.metadata.query.syntax import Value
 from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, Attribute, AttributeType, Level, Schema
-from mdmfs.metadata.store.collections import readable_schema
+from mdmfs.metadata.store.about import stamp_of_rights
+from mdmfs.metadata.store.collections import readable_schema, whole_schema
 from mdmfs.metadata.store.compile import Compiler, Mark, columns_of
 from mdmfs.metadata.store.entries import as_typed
 from mdmfs.metadata.store.rights import Classes
@@ -25,23 +26,53 @@ from mdmfs.wire.metadata_messages import MAX_PAGE, Explanation, Find, FoundPage,
 _PATH = Attribute("path", AttributeType.TEXT, Level.SERIES)
 
 
+_SIGHTS: Final = 256
+"""Of how many different callers it is remembered what they may ask for."""
+
+
+class Known:
+    """Classes and schema as they were last read: read again when the database says that they have changed."""
+
+    def __init__(self) -> None:
+        self._last = _Rights(None, Classes({}), ())
+
+    def reader(self, connection: sa.Connection, principal: Principal, now: float) -> Reader:
+        """Decide once what a caller may read, for all that follows in this transaction."""
+        last, stamp = self._last, stamp_of_rights(connection)
+        if stamp != last.stamp:
+            last = self._last = _Rights(stamp, Classes.read(connection), whole_schema(connection))
+        allowed = last.classes.readable_by(principal, now)
+        schema = last.schema_of(tuple(allowed))
+        return Reader(connection, schema, Compiler(allowed, schema, connection.dialect.name))
+
+
+class _Rights:
+    """All rights under one stamp; questions share it, each in a thread of its own."""
+
+    def __init__(self, stamp: bytes | None, classes: Classes, whole: Sequence[Any]) -> None:
+        self.stamp: Final = stamp
+        self.classes: Final = classes
+        self._whole = whole
+        self._schemas: dict[tuple[int, ...], Schema] = {}
+
+    def schema_of(self, allowed: tuple[int, ...]) -> Schema:
+        """Give the same schema to all who may read the same: statements are kept for it."""
+        found = self._schemas.get(allowed)
+        if found is None:
+            if len(self._schemas) >= _SIGHTS:
+                self._schemas = {}
+            found = self._schemas[allowed] = readable_schema(self._whole, allowed)
+        return found
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reader:
     """What one caller may read, in one transaction."""
 
     connection: sa.Connection
-    allowed: Sequence[int]
-    """Classes of ACLs."""
     schema: Schema
     compiler: Compiler
     """What makes statements for this caller."""
-
-    @classmethod
-    def of(cls, connection: sa.Connection, classes: Classes, principal: Principal, now: float) -> Reader:
-        """Decide once, for all that follows in this transaction."""
-        allowed = classes.readable_by(principal, now)
-        schema = readable_schema(connection, allowed)
-        return cls(connection, allowed, schema, Compiler(allowed, schema, connection.dialect.name))
 
     def check(self, query: str, level: Level) -> CheckedQuery:
         """Read a query; raises ``MalformedQueryError``."""
@@ -53,18 +84,18 @@ class Reader:
         query = self.check(asked.query, level)
         after = _mark(asked.after, query) if asked.after else None
         limit = min(max(asked.limit, 1), MAX_PAGE)
-        statement = self.compiler.page(query, after=after, limit=limit + 1)
+        statement, values = self.compiler.page(query, after=after, limit=limit + 1)
         if asked.within:
-            statement = statement.where(SERIES.c.path == sa.bindparam(None, asked.within))
-        rows = self.connection.execute(statement).all()
+            statement = statement.where(SERIES.c.path == sa.bindparam("within", asked.within))
+        rows = self.connection.execute(statement, values).all()
         keys = len(query.order) + (2 if level is Level.IMAGE else 1)
         shown = rows[:limit]
         guids = keys if level is Level.IMAGE else None
-        values = keys if guids is None else keys + 1
+        shown_from = keys if guids is None else keys + 1
         columns = columns_of(level)
         return FoundPage(
             columns=[attribute.name for attribute in columns],
-            rows=_as_told([row[values:] for row in shown], columns),
+            rows=_as_told([row[shown_from:] for row in shown], columns),
             paths=["/".join(row[len(query.order) : keys]) for row in shown],
             keys=_as_told([row[:keys] for row in shown], [attribute for attribute, _ in query.order]),
             descending=[is_descending for _, is_descending in query.order],
@@ -75,11 +106,12 @@ class Reader:
 
     def count(self, query: str, level: Level) -> int:
         """Tell how much a query finds."""
-        return int(self.connection.execute(self.compiler.count(self.check(query, level))).scalar_one())
+        statement, values = self.compiler.count(self.check(query, level))
+        return int(self.connection.execute(statement, values).scalar_one())
 
     def explain(self, query: str, level: Level) -> Explanation:
         """Tell what a query is understood as, and the statement without its values."""
-        statement = self.compiler.page(self.check(query, level), after=None, limit=1)
+        statement, _ = self.compiler.page(self.check(query, level), after=None, limit=1)
         return Explanation(str(parse(query)), str(statement.compile(dialect=self.connection.dialect)))
 
     def told_schema(self) -> SchemaTold:

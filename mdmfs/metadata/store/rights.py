@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from mdmfs.access.acl import ACL_ID_SIZE, Acl
 from mdmfs.access.decide import Granted, grant
+from mdmfs.metadata.store.about import stamp_rights
 from mdmfs.metadata.store.tables import (
     ACLS,
     ACLS_OF_CHAINS,
@@ -48,7 +49,7 @@ Contents = tuple[tuple[bytes | None, ...], ...]
 
 
 class Classes:
-    """The classes as they are now, decoded: read again whenever something has changed them."""
+    """The classes as they are now, decoded."""
 
     def __init__(self, aliases: Mapping[int, tuple[tuple[Acl | None, ...], ...]]) -> None:
         self._aliases = aliases
@@ -180,11 +181,13 @@ def _classify_again(connection: sa.Connection, changed: Sequence[bytes]) -> None
 
 
 def _rewrite(connection: sa.Connection, number: int, contents: Contents) -> None:
+    stamp_rights(connection)
     values = {"digest": _digest(contents), "contents": msgspec.msgpack.encode(contents)}
     connection.execute(CLASSES.update().where(CLASSES.c.id == number).values(values))
 
 
 def _move(connection: sa.Connection, chains: Sequence[int], number: int) -> None:
+    stamp_rights(connection)
     records = connection.execute(sa.select(COLLECTIONS.c.id)).scalars().all()
     tables = [CHAINS, SERIES, IMAGES, COLLECTIONS, GROUPS, FROZEN, *(records_table(one) for one in records)]
     for start in range(0, len(chains), _CHUNK):
@@ -199,6 +202,7 @@ def _class_of(connection: sa.Connection, contents: Contents) -> int:
     found = connection.execute(sa.select(CLASSES.c.id).where(CLASSES.c.digest == digest)).scalars().first()
     if found is not None:
         return int(found)
+    stamp_rights(connection)
     values = {"digest": digest, "contents": msgspec.msgpack.encode(contents)}
     return int(connection.execute(CLASSES.insert().values(values).returning(CLASSES.c.id)).scalar_one())
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import logging
 import random
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import pytest
@@ -18,13 +20,33 @@ from mdmfs.hospital.metadata.identify import WAIT_SECONDS, Identification
 from mdmfs.hospital.metadata.importing import define_records, import_records
 from mdmfs.model.errors import AccessDeniedError, MalformedMessageError, MalformedQueryError, MdmfsError
 from mdmfs.wire.keystores import Keystores
-from mdmfs.wire.metadata_messages import RECORDS_PATH, AskRecords, Record, RecordPage
+from mdmfs.wire.messages import Message
+from mdmfs.wire.metadata_messages import (
+    EXPLAIN_PATH,
+    FIND_PATH,
+    FROZEN_PATH,
+    RECORDS_PATH,
+    SNAPSHOT_PATH,
+    AskFrozen,
+    AskRecords,
+    CreateSnapshot,
+    Explain,
+    Explanation,
+    Find,
+    FoundLevel,
+    FoundPage,
+    FrozenPage,
+    Record,
+    RecordPage,
+    Snapshot,
+)
 from mdmfs.wire.record_messages import DefineRecords, Identify, ImportRecords, PatientRecord, RecordAttribute
 from mdmfs.worker.keys.ring import KeyRing
 from tests.twins.clinic import PROJECT, PROJECT_LFN, READER, STRANGER, OpenClinic
 from tests.twins.keystores import HOSPITAL, principal
 from tests.unit.metadata.test_metadata_feed import Scene
 
+T = TypeVar("T", bound=Message)
 SECOND = principal("/DC=org/DC=demo/CN=second")
 KINDS = {
     "Diagnosis": "text",
@@ -116,6 +138,58 @@ async def test_text_is_given_sealed_and_opens_with_what_the_keystores_give(scene
     kept = b"".join(path.read_bytes() for path in (tmp_path / "private").iterdir())
     for planted in (NOTE.encode(), LETTER, b"TEST-1"):
         assert planted not in kept
+
+
+async def test_no_planted_identifier_comes_out_of_an_import(
+    scene: Scene, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither in the database nor in pages, plans, snapshots, errors or logs; the search finds what is there."""
+    said: list[str] = []
+    with caplog.at_level(logging.DEBUG):
+        async with scene.open() as opened:
+            await ready(scene, opened)
+            refused = [row(Diagnosis=f"of {one}") for one in ("TEST-1", "1961-02-03", "0123456789", "m@x.example")]
+            said += await imported(opened, row(Seen="1961-02-03", Grade=4, Remark=NOTE), *refused)
+            await scene.told(opened)
+            page = await asked(scene, FIND_PATH, Find('Diagnosis == "glioma"', FoundLevel.IMAGE), FoundPage)
+            plan = await asked(scene, EXPLAIN_PATH, Explain('Diagnosis == "glioma"'), Explanation)
+            frozen = await asked(scene, SNAPSHOT_PATH, CreateSnapshot("trial", "Grade == 4", bytes(16)), Snapshot)
+            files = await asked(scene, FROZEN_PATH, AskFrozen("trial"), FrozenPage)
+            said += [repr(one) for one in (page, plan, frozen, files, await records(scene, opened))]
+            for query in ('Seen == "1961-02-03"', "TEST-1 == 3"):
+                with pytest.raises(MalformedQueryError) as failed:
+                    await scene.reader.find(query)
+                said.append(str(failed.value))
+            (series,) = opened.series()
+    scene.metadata.database.close()
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "private").iterdir())
+    told = "\n".join([*said, caplog.text]).encode() + kept
+    for there in (b"glioma", b"looks like a date", series.subject.text.encode()):
+        assert there in told
+    for planted in ("TEST-1 ", "TEST-1\0", "of TEST-1", "1961-02-03", "19610203", "0123456789", "m@x.example", NOTE):
+        assert planted.encode() not in told, planted
+    for real in (series.study_uid, series.series_uid):
+        assert real.encode() not in told
+
+
+async def asked(scene: Scene, path: str, question: Message, reply: type[T]) -> T:
+    """Ask the service as the reader."""
+    return await scene.reader.call(path, question, reply, deadline=trio.current_time() + 10)
+
+
+async def test_large_attachments_come_on_several_pages(scene: Scene) -> None:
+    """No page is larger than a message can be, and none is left out."""
+    letter = base64.b64encode(random.Random(1).randbytes(3 * 2**20)).decode()  # noqa: S311 only long
+    async with scene.open() as opened:
+        await ready(scene, opened)
+        for grade in range(3):
+            assert await imported(opened, row(Grade=grade, Letter=letter)) == [""]
+        await scene.told(opened)
+        (series,) = opened.series()
+        first = await asked(scene, RECORDS_PATH, AskRecords(series.subject.text), RecordPage)
+        assert (len(first.records), first.is_last) == (2, False)
+        rest = await asked(scene, RECORDS_PATH, AskRecords(series.subject.text, first.records[-1].guid), RecordPage)
+        assert (len(rest.records), rest.is_last) == (1, True)
 
 
 def ring_of(opened: OpenClinic, who: object) -> KeyRing:
