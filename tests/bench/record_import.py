@@ -42,7 +42,7 @@ def measure() -> Measured:
             processes.start_hospital()
             trio.run(harvest_until, HospitalConfiguration.read(site.hospital_file), 2**62)
             define(site)
-            there = 0
+            there, rate = 0, 0.0
             for rows in (ROWS, ROWS * TIMES):
                 source = write_rows(site, patients, there, rows)
                 begun = time.perf_counter()
