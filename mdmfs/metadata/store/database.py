@@ -29,8 +29,8 @@ _ISOLATION: Final = "REPEATABLE READ"
 _FORMAT: Final = "format"
 _CANCELLED: Final = "57014"
 """SQLSTATE query_canceled."""
-_ALTERED: Final = {"42703", "42P01"}
-"""SQLSTATE undefined_column and undefined_table: a collection was altered beside a question, in PostgreSQL."""
+_ALTERED: Final = "42703"
+"""SQLSTATE undefined_column: a collection was altered beside a question, in PostgreSQL."""
 _FULL: Final = {"53100", "SQLITE_FULL"}
 
 T = TypeVar("T")
@@ -181,7 +181,7 @@ def _naming_errors() -> Iterator[None]:
         if code in {_CANCELLED, "SQLITE_INTERRUPT"}:
             message = "this takes longer than any question may: ask for less"
             raise BusyError(message) from error
-        if code in _ALTERED:
+        if code == _ALTERED:
             message = "a collection of records is being altered: ask again"
             raise BusyError(message) from error
         if code in _FULL:
