@@ -263,7 +263,10 @@ def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 async def _end_on_signal(scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
+            if number == signal.SIGHUP:
+                log.info("credential, CAs and keystores are looked at every second, all else is read at the start")
+                continue
             log.info("ending", signal=signal.Signals(number).name)
             scope.cancel()

@@ -547,6 +547,16 @@ def test_sigterm_frees_a_reader_who_waits_for_bytes(own: Mount) -> None:
     assert reader.wait(3) != 0
 
 
+def test_sighup_ends_no_mount(own: Mount) -> None:
+    """It is what people send to a daemon whose configuration they changed; programs read on."""
+    with own.file().open("rb", buffering=0) as stream:
+        beginning = stream.read(1000)
+        own.process.send_signal(signal.SIGHUP)
+        assert own.file(2).read_bytes() == plaintext(2)
+        assert beginning + stream.read(SIZE) == plaintext()
+    assert own.process.poll() is None
+
+
 def test_sigterm_unmounts_and_ends(own: Mount) -> None:
     """Also while somebody has a file open."""
     own.file(1).read_bytes()
