@@ -10,7 +10,7 @@ import trio
 
 from mdmfs.wire.metrics import serving_metrics
 from mdmfs.wire.nursery import open_plain_nursery
-from mdmfs.wire.process import allow_many_connections, collect_less_garbage, forbid_core_dumps
+from mdmfs.wire.process import allow_many_connections, collect_seldom, forbid_core_dumps
 from mdmfs.wire.supervision import STOPPING, Supervisor, this_supervisor
 
 
@@ -19,7 +19,7 @@ def run_until_told(metrics: str, run: Callable[..., Awaitable[None]], *arguments
     forbid_core_dumps()
     allow_many_connections()
     supervisor = this_supervisor()
-    collect_less_garbage()
+    collect_seldom()
     with serving_metrics(metrics, supervisor.pulse):
         trio.run(_run_until_signal, supervisor, run, arguments)
 

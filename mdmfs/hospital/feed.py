@@ -12,6 +12,8 @@ from mdmfs.wire.messages import Changes
 
 LONGEST_WAIT: Final = 30.0
 """Seconds for which a question about changes is held open."""
+AT_ONCE: Final = 3
+"""Waiters that are answered in one round of the loop: who asks for something else does not wait for a thousand."""
 
 
 class Feed:
@@ -21,14 +23,19 @@ class Feed:
         """Speak for the catalogue of a store."""
         self._store = store
         self.bell = Bell()
+        self._door = trio.CapacityLimiter(AT_ONCE)
 
     async def changes(self, since: int, wait: float) -> Changes:
         """Give the changes after a version, waiting up to ``wait`` seconds for the first."""
         with trio.move_on_after(min(wait, LONGEST_WAIT) if wait > 0 else 0):
             while True:
                 ring = self.bell.next()
-                changes = self._store.read(lambda tx: tx.catalogue.changes(since))
+                changes = await self._look(since)
                 if changes.version != since or changes.is_reset:
                     return changes
                 await ring.wait()
-        return self._store.read(lambda tx: tx.catalogue.changes(since))
+        return await self._look(since)
+
+    async def _look(self, since: int) -> Changes:
+        async with self._door:
+            return self._store.read(lambda tx: tx.catalogue.changes(since))

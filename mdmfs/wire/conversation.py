@@ -45,9 +45,12 @@ class Limits:
     """Requests that a principal may send at once."""
     patience_seconds: float = 5.0
     """For how long a request of a principal who asks too fast waits before it is refused."""
-    newcomers: int = 1024
-    """Connections that have not shaken hands yet."""
-    newcomers_of_a_host: int = 256
+    newcomers: int = 8192
+    """Connections that have not shaken hands yet, waiting or under way."""
+    newcomers_of_a_host: int = 3072
+    """A cluster may stand behind one address, and come back all at once."""
+    handshakes_of_a_host: int = 256
+    """That are under way at once; the others of the host wait for them."""
     handshake_seconds: float = 10.0
     idle_seconds: float = 75.0
     head_seconds: float = 10.0
@@ -76,27 +79,30 @@ class _CutError(Exception):
     """The answer cannot be finished: the peer must see that it is cut."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Terms:
+    """What all conversations of a server have in common."""
+
+    service: Service
+    limits: Limits
+    allowances: Allowances
+    buffer: bytearray = dataclasses.field(default_factory=lambda: bytearray(RECEIVE_BYTES))
+    """What arrives in it is copied before anybody else runs: a thousand idle connections need no thousand of them."""
+
+
 class Conversation:
     """The requests of one connection, one after the other, all by the same principal."""
 
-    def __init__(
-        self,
-        stream: TlsStream,
-        peer: Address,
-        caller: Caller | Stranger,
-        service: Service,
-        limits: Limits,
-        allowances: Allowances,
-    ) -> None:
+    def __init__(self, stream: TlsStream, peer: Address, caller: Caller | Stranger, server: Terms) -> None:
         """Begin with whom the handshake has shown."""
         self._stream = stream
         self._peer = peer
         self._caller = caller
-        self._service = service
-        self._limits = limits
-        self._allowances = allowances
-        self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
-        self._buffer = bytearray(RECEIVE_BYTES)
+        self._service = server.service
+        self._limits = server.limits
+        self._allowances = server.allowances
+        self._buffer = server.buffer
+        self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=server.limits.head_bytes)
 
     async def run(self) -> None:
         """Answer until the peer ends it, breaks a limit, or is no longer who it was; then close the connection."""

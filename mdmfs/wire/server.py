@@ -6,8 +6,6 @@ Mutual TLS 1.3, one task for each connection. Who has no certificate of our CAs 
 
 from __future__ import annotations
 
-import collections
-import contextlib
 import errno
 import logging
 import socket
@@ -22,7 +20,8 @@ from mdmfs.model.errors import ConfigurationError, CredentialRefusedError
 from mdmfs.pki.tls import ServerContexts, verified_chain
 from mdmfs.wire.allowances import Allowances
 from mdmfs.wire.caller import Caller, Stranger
-from mdmfs.wire.conversation import Conversation, Limits
+from mdmfs.wire.conversation import Conversation, Limits, Terms
+from mdmfs.wire.newcomers import Newcomers, has_hung_up
 from mdmfs.wire.service import Answer, Reply, Request, Respond, Service, StreamReply
 from mdmfs.wire.stream import HANDSHAKES, Address, TlsStream
 
@@ -79,8 +78,8 @@ class _Server:
         self._allowances = Allowances(
             limits.requests_a_second, limits.burst, limits.patience_seconds, limits.connections_of_a_principal
         )
-        self._newcomers: collections.Counter[str] = collections.Counter()
-        """Connections that have not shaken hands yet, by host."""
+        self._newcomers = Newcomers(limits.newcomers, limits.newcomers_of_a_host, limits.handshakes_of_a_host)
+        self._terms = Terms(service, limits, self._allowances)
         self._noted: dict[str, float] = {}
         self._inside: dict[trio.CancelScope, tuple[Address, Caller | Stranger]] = {}
 
@@ -89,19 +88,21 @@ class _Server:
             nursery.start_soon(self._watch_files)
             while True:
                 connected, peer = await _accept(listening)
-                if self._is_crowded_by(peer):
+                if not self._newcomers.has_room_for(peer.host):
                     connected.close()
-                    self._note_refusal(peer, "too many of its connections are shaking hands")
+                    self._note_refusal(peer, "too many of its connections wait to shake hands")
                     continue
-                self._newcomers[peer.host] += 1
+                self._newcomers.come(peer.host)
                 nursery.start_soon(self._converse, connected, peer)
 
     async def _converse(self, connected: socket.socket, peer: Address) -> None:
         try:
             try:
-                known = await self._meet(connected, peer)
+                async with self._newcomers.turn(peer.host):
+                    known = None if has_hung_up(connected) else await self._meet(connected, peer)
             finally:
-                self._forget_newcomer(peer)
+                connected.close()
+                self._newcomers.leave(peer.host)
             if known is not None:
                 await self._talk(*known, peer)
         except Exception:
@@ -119,41 +120,24 @@ class _Server:
             self._inside[scope] = peer, caller
             try:
                 async with self._slots:
-                    await Conversation(stream, peer, caller, self._service, self._limits, self._allowances).run()
+                    await Conversation(stream, peer, caller, self._terms).run()
             finally:
                 del self._inside[scope]
                 stream.abort()
                 if dn is not None:
                     self._allowances.leave(dn)
 
-    def _is_crowded_by(self, peer: Address) -> bool:
-        """Tell whether strangers take more than their part: whoever has not shaken hands yet may be anybody."""
-        limits = self._limits
-        total = self._newcomers.total()
-        return self._newcomers[peer.host] >= limits.newcomers_of_a_host or total >= limits.newcomers
-
-    def _forget_newcomer(self, peer: Address) -> None:
-        self._newcomers[peer.host] -= 1
-        if not self._newcomers[peer.host]:
-            del self._newcomers[peer.host]
-
     async def _meet(self, connected: socket.socket, peer: Address) -> tuple[TlsStream, Caller | Stranger] | None:
         """Shake hands and find out who it is; None when there is no way to talk to the peer."""
         reason = "the handshake took too long"
-        with connected, trio.move_on_after(self._limits.handshake_seconds), contextlib.ExitStack() as on_failure:
+        with trio.move_on_after(self._limits.handshake_seconds):
             try:
-                context = await trio.to_thread.run_sync(self._contexts, limiter=HANDSHAKES)
-                stream = await TlsStream.handshake(connected, context)
-                on_failure.callback(stream.abort)
-                caller = await trio.to_thread.run_sync(self._recognise, stream, limiter=HANDSHAKES)
-                on_failure.pop_all()
+                return await TlsStream.accept(connected, self._contexts, self._recognise)
             except ConfigurationError as error:
                 log.error("%s: no connection can be accepted: %s", self._service.name, error)  # noqa: TRY400
                 return None
             except OSError as error:
                 reason = getattr(error, "verify_message", "") or getattr(error, "reason", "") or type(error).__name__
-            else:
-                return stream, caller
         self._note_refusal(peer, reason)
         return None
 

@@ -11,8 +11,8 @@ import select
 import socket
 import ssl
 import struct
-from collections.abc import Iterator
-from typing import Final, Self
+from collections.abc import Callable, Iterator
+from typing import Final, Self, TypeVar
 
 import trio
 
@@ -24,6 +24,8 @@ DRAIN_BYTES: Final = 64 * 2**10
 DRAIN_SECONDS: Final = 1.0
 MAX_PORT: Final = 65535
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+T = TypeVar("T")
 
 STREAM_ERRORS: Final = (OSError, trio.ClosedResourceError, trio.BrokenResourceError)
 """All that a broken connection raises here; ``ssl.SSLError`` is an ``OSError``."""
@@ -62,31 +64,61 @@ class TlsStream:
         self._failure: OSError | None = None
 
     @classmethod
-    async def handshake(cls, connected: socket.socket, context: ssl.SSLContext, host: str | None = None) -> Self:
-        """Shake hands over a connected socket, as the client of ``host`` or, without one, as the server.
+    async def handshake(cls, connected: socket.socket, context: ssl.SSLContext, host: str) -> Self:
+        """Shake hands over a connected socket as the client of ``host``.
 
         The socket is taken over: on any error and on cancellation it is closed. Raises ``ssl.SSLError`` or ``OSError``.
         The arithmetic runs in threads, which never wait for the peer.
         """
         with _closed_on_failure(connected):
-            connected.settimeout(0)
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            tls = context.wrap_socket(
-                connected,
-                server_side=host is None,
-                server_hostname=host,
-                do_handshake_on_connect=False,
-                suppress_ragged_eofs=False,
-            )
+            tls = _wrap(connected, context, host)
         with _closed_on_failure(tls):
             stream = cls(tls)
-            await stream._shake_hands()
+            await stream._shake_hands(tls.do_handshake)
         return stream
 
-    async def _shake_hands(self) -> None:
+    @classmethod
+    async def accept(
+        cls, connected: socket.socket, contexts: Callable[[], ssl.SSLContext], recognise: Callable[[Self], T]
+    ) -> tuple[Self, T]:
+        """Shake hands as the server, and give what ``recognise`` makes of the peer; both calls run in threads.
+
+        As ``handshake``; besides, raises what the two raise. A thread is asked twice, once for each flight of the peer:
+        where a thousand come at once, each change of threads would cost as much as the arithmetic.
+        """
+        with _closed_on_failure(connected):
+            await trio.lowlevel.wait_readable(connected)
+            stream = await trio.to_thread.run_sync(cls._begin, connected, contexts, limiter=HANDSHAKES)
+        with _closed_on_failure(stream.tls):
+            return stream, await stream._finish(recognise)  # noqa: SLF001 our own
+
+    async def _finish(self, recognise: Callable[[Self], T]) -> T:
+        def finish() -> T:
+            if self._failure is not None:
+                raise self._failure
+            self.tls.do_handshake()
+            return recognise(self)
+
+        if self._failure is None:
+            await trio.lowlevel.wait_readable(self.tls)
+        return await self._shake_hands(finish)
+
+    @classmethod
+    def _begin(cls, connected: socket.socket, contexts: Callable[[], ssl.SSLContext]) -> Self:
+        """Take the first flight, and answer it; what is wrong with it the next turn tells."""
+        stream = cls(_wrap(connected, contexts(), host=None))
+        try:
+            stream.tls.do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        except OSError as error:
+            stream._failure = error
+        return stream
+
+    async def _shake_hands(self, finish: Callable[[], T]) -> T:
         while True:
             try:
-                await trio.to_thread.run_sync(self.tls.do_handshake, limiter=HANDSHAKES)
+                return await trio.to_thread.run_sync(finish, limiter=HANDSHAKES)
             except ssl.SSLWantReadError:
                 await trio.lowlevel.wait_readable(self.tls)
             except ssl.SSLWantWriteError:
@@ -94,8 +126,6 @@ class TlsStream:
             except ssl.SSLError:
                 await self._linger()
                 raise
-            else:
-                return
 
     async def receive_into(self, buffer: memoryview) -> int:
         """Wait for bytes and take as many as are there and fit; 0 when the peer ended the stream in order.
@@ -185,6 +215,19 @@ class TlsStream:
         if self.tls.fileno() >= 0:
             trio.lowlevel.notify_closing(self.tls)
         self.tls.close()
+
+
+def _wrap(connected: socket.socket, context: ssl.SSLContext, host: str | None) -> ssl.SSLSocket:
+    """Put TLS on a socket, as the client of a host or, without one, as the server; nothing is sent yet."""
+    connected.settimeout(0)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return context.wrap_socket(
+        connected,
+        server_side=host is None,
+        server_hostname=host,
+        do_handshake_on_connect=False,
+        suppress_ragged_eofs=False,
+    )
 
 
 @contextlib.contextmanager

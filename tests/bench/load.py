@@ -1,12 +1,17 @@
 """A thousand workers at one hospitald on one core, beside one worker alone: metadata requests.
 
-The workers are of ten users, each with a connection of his own for the feed and one for questions, every four seconds
-on average. The ratio is the p99 of a question over the median of one worker alone.
+The workers are of ten users. Each does what a mount does: it comes in (all of them at once, as after a restart of
+hospitald), follows the feed over one kept connection, and asks over another: a directory or a file every four seconds
+on average, which is what a mount whose namespace is filled asks while its programs open files of series that are new to
+it. Twice in each round an ACL is changed, and all thousand are told of it, and ask on. The ratio is the p99 of a
+question, from when all are in, over the median of one worker alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import os
 import random
 import secrets
@@ -24,13 +29,15 @@ from mdmfs.demo.pki import delegate
 from mdmfs.demo.processes import Processes, running
 from mdmfs.demo.site import PROJECT, Site, make_site
 from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.model.names import Lfn
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import TrustAnchors
 from mdmfs.wire.client import Client
 from mdmfs.wire.peers import PeerJudge, open_client
-from mdmfs.wire.process import allow_many_connections
+from mdmfs.wire.process import allow_many_connections, collect_seldom
 from mdmfs.worker.hospital import RemoteHospital
 from tests.bench._frame import Bench, Measured
+from tests.bench._rights import allow, change
 from tests.twins import certificates as make
 from tests.twins.load import Load, Names, alone, crowd
 
@@ -47,6 +54,7 @@ MAX_GROWTH = 1.1
 def measure() -> Measured:
     """Ask alone, then as a crowd, twice; whatever is refused or grows counts as infinitely slow."""
     allow_many_connections()
+    collect_seldom()  # here too: a pause of ours is none of the server's
     with tempfile.TemporaryDirectory() as name, _site(Path(name)) as (site, processes, users):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(processes.pid("hospital"), cores[:1])
@@ -66,15 +74,20 @@ async def _measure(site: Site, users: Sequence[Credential], process: int) -> Mea
     one = client(0)
     names = await Names.below(_worker(one), site.project)
     single = await alone(_worker(one), names, ALONE, dice)
+    configuration = HospitalConfiguration.read(site.hospital_file)
+    own = open_client(str(configuration.public), str(site.pki.dns["hospital"]), configuration.credential, anchors)
+    directory = names.directories[0].parent
+    happens = functools.partial(_change_acls, own, directory)
     clients = [client(number) for number in range(WORKERS)]
     loads: list[Load] = []
     memory = [_memory(process)]
     for _ in range(ROUNDS):
         begun = _cpu(process)
-        loads.append(await crowd([_worker(each) for each in clients], names, dice, gap=GAP, until=_after(SECONDS)))
-        busy = (_cpu(process) - begun) / SECONDS
+        workers = [_worker(each) for each in clients]
+        loads.append(await crowd(workers, names, dice, gap=GAP, until=_after(SECONDS), happens=happens))
+        busy = (_cpu(process) - begun) / (SECONDS + loads[-1].arrived)
         memory.append(_memory(process))
-    for each in (one, *clients):
+    for each in (one, own, *clients):
         await each.aclose()
     worst = max(load.percentile(99) for load in loads)
     failed = sum((load.failures for load in loads), start=type(loads[0].failures)())
@@ -83,6 +96,7 @@ async def _measure(site: Site, users: Sequence[Credential], process: int) -> Mea
         ("one worker alone, median", f"{single * 1e3:.2f} ms"),
         (f"{WORKERS} workers, median", f"{max(load.percentile(50) for load in loads) * 1e3:.2f} ms"),
         (f"{WORKERS} workers, p99, worst of {ROUNDS} rounds", f"{worst * 1e3:.1f} ms"),
+        ("all at once: until everyone is in", ", ".join(f"{load.arrived:.1f} s" for load in loads)),
         ("questions, answers of the feed", f"{sum(load.asked for load in loads)}, {sum(load.waits for load in loads)}"),
         ("refused or failed", ", ".join(f"{count} {code}" for code, count in failed.items()) or "none"),
         ("worst served worker, of the average", f"{max(load.unfairness() for load in loads):.2f}"),
@@ -91,6 +105,13 @@ async def _measure(site: Site, users: Sequence[Credential], process: int) -> Mea
     ]
     is_sound = not failed and grows <= MAX_GROWTH
     return Measured(("load", ""), rows, worst / single if is_sound else float("inf"))
+
+
+async def _change_acls(client: Client, directory: Lfn) -> None:
+    """Let somebody in who is nobody, and out again: each time every mount is told."""
+    for number in itertools.count():
+        await trio.sleep(SECONDS / 3)
+        await change(client, directory, allow(f"/CN=visitor {number}"))
 
 
 def _after(seconds: float) -> Callable[[Load], bool]:

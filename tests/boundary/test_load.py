@@ -22,6 +22,9 @@ SHOWN = make.host("hospital")
 TIGHT = Limits(connections=2 * WORKERS, requests_a_second=20.0, burst=10, patience_seconds=0.5)
 
 
+NARROW = Limits(handshakes_of_a_host=2)
+
+
 def clients_of(address: Address, name: str, count: int) -> list[Client]:
     """Be so many workers of one user."""
     context = context_of(delegate(make.person(name), make.VALID))
@@ -54,11 +57,11 @@ def somebody_was_refused(load: Load) -> bool:
 
 
 async def test_a_crowd_is_served_and_leaves_nothing_behind() -> None:
-    """Nothing is refused below the limits, everyone is answered, and every connection is gone afterwards."""
+    """All come at once and queue for two places; none is refused, everyone is answered, and no connection stays."""
     twin = TwinHospital()
     twin.add_file(f"{ROOT}/a/1.dcm", b"image")
     before = connections()
-    async with serving(HospitalOnTheWire(twin).service(), shown=SHOWN) as address:
+    async with serving(HospitalOnTheWire(twin).service(), shown=SHOWN, limits=NARROW) as address:
         clients = clients_of(address, "jane", WORKERS)
         hospitals = [worker(client) for client in clients]
         names = await Names.below(hospitals[0], ROOT)

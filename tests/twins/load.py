@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
 from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages import NodeKind
-from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.worker.hospital import RemoteHospital
+from mdmfs.worker.namespace.feed import JITTER, RETRY_SECONDS
 from mdmfs.worker.staging import files_below
 
 LOOK_SECONDS = 0.1
 POLL_SECONDS = 10.0
-AT_THE_DOOR = 32
-"""Workers that shake hands at the same time: on one host a server bears no crowd of strangers."""
+"""How long a question for changes waits at most: a third of a lease of 60 s would be 20 s, so this is the harder."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Load:
     failures: Counter[str] = dataclasses.field(default_factory=Counter)
     waits: int = 0
     """Answers of the feed."""
+    arrived: float = 0.0
+    """Seconds until all had come in."""
 
     @property
     def asked(self) -> int:
@@ -68,18 +70,29 @@ async def alone(hospital: RemoteHospital, names: Names, count: int, dice: random
 
 
 async def crowd(
-    hospitals: Sequence[RemoteHospital], names: Names, dice: random.Random, *, gap: float, until: Callable[[Load], bool]
+    hospitals: Sequence[RemoteHospital],
+    names: Names,
+    dice: random.Random,
+    *,
+    gap: float,
+    until: Callable[[Load], bool],
+    happens: Callable[[], Awaitable[None]] | None = None,
 ) -> Load:
-    """Let all ask at once, each every ``gap`` seconds on average once all have come in, until it is enough."""
+    """Let all come in at once, as after a restart, and then each ask every ``gap`` seconds on average, until enough.
+
+    ``happens`` runs when all have come in.
+    """
     load = Load([[] for _ in hospitals])
-    door = trio.CapacityLimiter(AT_THE_DOOR)
+    begun = trio.current_time()
     async with trio.open_nursery() as workers:
         async with trio.open_nursery() as arriving:
             for hospital in hospitals:
-                arriving.start_soon(_arrive, hospital, names, dice, door, load)
+                arriving.start_soon(_arrive, hospital, names, dice, load, workers)
+        load.arrived = trio.current_time() - begun
         for hospital, noted in zip(hospitals, load.seconds, strict=True):
-            workers.start_soon(_follow, hospital, load)
             workers.start_soon(_work, hospital, names, dice, gap, load, noted)
+        if happens is not None:
+            workers.start_soon(happens)
         while not until(load):  # noqa: ASYNC110 any of many may end it
             await trio.sleep(LOOK_SECONDS)
         workers.cancel_scope.cancel()
@@ -87,26 +100,35 @@ async def crowd(
 
 
 async def _arrive(
-    hospital: RemoteHospital, names: Names, dice: random.Random, door: trio.CapacityLimiter, load: Load
+    hospital: RemoteHospital, names: Names, dice: random.Random, load: Load, workers: trio.Nursery
 ) -> None:
-    async with door:
-        try:
-            async with open_plain_nursery() as both:  # at once, so that each has its connection
-                both.start_soon(hospital.changes, 0, POLL_SECONDS)
-                both.start_soon(_ask, hospital, names, dice)
-        except MdmfsError as error:
-            load.failures[error.code] += 1
+    """Mount: list the root, follow the feed from that version on, and ask a first question over a second connection.
 
-
-async def _follow(hospital: RemoteHospital, load: Load) -> None:
-    """Ask for changes, one long question after the other."""
-    version = 0
+    Who is not answered asks again after one to five seconds, as ``mdmfs.worker.namespace.feed`` does.
+    """
     while True:
         try:
-            told = await hospital.changes(version, POLL_SECONDS)
+            version = (await hospital.list_directory(Lfn(()), "")).version
+            told = await hospital.changes(version, 0.0)
         except MdmfsError as error:
             load.failures[error.code] += 1
-            await trio.sleep(1)
+            await trio.sleep(dice.uniform(*RETRY_SECONDS))
+        else:
+            workers.start_soon(_follow, hospital, told.version, dice, load)
+            break
+    with contextlib.suppress(MdmfsError):
+        await trio.lowlevel.checkpoint()  # the feed's question goes first
+        await _ask(hospital, names, dice)
+
+
+async def _follow(hospital: RemoteHospital, version: int, dice: random.Random, load: Load) -> None:
+    """Ask for changes, one long question after the other; each waits as long as a mount's does."""
+    while True:
+        try:
+            told = await hospital.changes(version, POLL_SECONDS * dice.uniform(*JITTER))
+        except MdmfsError as error:
+            load.failures[error.code] += 1
+            await trio.sleep(dice.uniform(*RETRY_SECONDS))
         else:
             version = told.version
             load.waits += 1
