@@ -72,6 +72,7 @@ def ground(extra_series: int = 0) -> Iterator[Ground]:
         processes = stack.enter_context(running(site))
         processes.start_pacs()
         processes.start_keystores()
+        processes.start_metadata()
         processes.start_hospital()
         trio.run(harvest_project, HospitalConfiguration.read(site.hospital_file), PROJECT)
         wire = stack.enter_context(wire_cutter(site.ports.hospital))
