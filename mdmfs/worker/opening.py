@@ -411,6 +411,8 @@ class Opener:
         inodes = set(self._paged)
         async with trio.open_nursery() as nursery:
             for pause in FORGET_PAUSES:
+                if not inodes:
+                    break
                 left = Counter[int]()
                 for inode in inodes:
                     for piece in pieces_between(reads.get(inode, ())):
@@ -418,8 +420,6 @@ class Opener:
                         nursery.start_soon(self._forget_pages, inode, piece, left)
                 await trio.sleep(pause)
                 inodes = {inode for inode, count in left.items() if count}
-                if not inodes:
-                    break
 
     async def _forget_pages(self, inode: int, piece: tuple[int, int | None], left: Counter[int]) -> None:
         await trio.to_thread.run_sync(self._pages.invalidate, inode, *piece, limiter=_forgetting_all)

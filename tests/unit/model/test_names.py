@@ -101,3 +101,12 @@ def test_an_error_is_given_once_more_for_another_who_waits() -> None:
     twin = again(error)
     assert twin is not error
     assert (type(twin), str(twin)) == (type(error), "x")
+
+
+def test_below_is_the_directory_and_all_in_it_by_whole_names() -> None:
+    """A name that begins alike is another one."""
+    series = Lfn.parse("/grid/medical/a/neuro")
+    assert series.is_below(series)
+    assert (series / "x.dcm").is_below(series)
+    assert not Lfn.parse("/grid/medical/a/neurology/x.dcm").is_below(series)
+    assert not series.parent.is_below(series)
