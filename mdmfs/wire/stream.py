@@ -130,7 +130,8 @@ class TlsStream:
     async def receive_into(self, buffer: memoryview) -> int:
         """Wait for bytes and take as many as are there and fit; 0 when the peer ended the stream in order.
 
-        A stream cut without TLS's own end raises ``ssl.SSLEOFError``.
+        A stream cut without TLS's own end raises ``ssl.SSLEOFError``. No other task runs between the taking and the
+        return: what many streams take may go through one buffer.
         """
         await trio.lowlevel.checkpoint()
         if self._failure is not None:

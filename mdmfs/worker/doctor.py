@@ -33,6 +33,7 @@ DEADLINE: Final = 10.0
 """Seconds for an answer of the hospital or a keystore."""
 _DEVICE: Final = Path("/dev/fuse")
 _HELPER: Final = "fusermount3"
+CONNECTIONS: Final = Path("/sys/fs/fuse/connections")
 
 M = TypeVar("M", bound=Message)
 
@@ -42,7 +43,7 @@ def checks_of(configuration: MountConfiguration) -> list[Check]:
     credential = own_credential(configuration)
     return [
         credential_check(str(credential.certificate_file), credential),
-        Check("fuse", str(_DEVICE), _look_at_fuse),
+        Check("fuse", str(_DEVICE), look_at_fuse),
         Check("room", str(configuration.cache_folder), functools.partial(_look_at_room, configuration)),
         *(check for name, told in configuration.each.items() for check in _of_hospital(name, told, credential)),
     ]
@@ -65,7 +66,8 @@ def _of_hospital(name: str, told: MountConfiguration, credential: Credential) ->
     ]
 
 
-async def _look_at_fuse(check: Check) -> Sequence[Finding]:
+async def look_at_fuse(check: Check, connections: Path = CONNECTIONS) -> Sequence[Finding]:
+    """Look at the device, the helper, and where the kernel's limits are raised."""
     await trio.lowlevel.checkpoint()
     if not _DEVICE.exists():
         return [check.fault("is missing: load the module (modprobe fuse), or allow it in the container")]
@@ -73,6 +75,9 @@ async def _look_at_fuse(check: Check) -> Sequence[Finding]:
         return [check.fault("may not be opened by this user")]
     if os.geteuid() != 0 and shutil.which(_HELPER) is None:
         return [check.fault(f"{_HELPER} is not installed: it is in the package fuse3")]
+    if not connections.is_mount():
+        found = f"is there; {connections} is not mounted (mount -t fusectl fusectl {connections})"
+        return [check.warning(f"{found}: behind 12 READs that wait, a mapping may be read on after its lease lapsed")]
     return [check.ok("is there")]
 
 

@@ -49,8 +49,6 @@ AHEAD: Final = 8
 """So many files before the last one of a burst whose shares are held, the next ones are asked for."""
 SOON: Final = 0.25
 """Seconds in which what is fetched ahead begins to arrive, unless the PACS is slow."""
-FORGET_PAUSES: Final = (0.02, 0.1, 0.2, 0.4, 0.8)
-"""Seconds after which what could not be forgotten yet is begun anew."""
 PAGE: Final = mmap.PAGESIZE
 MAX_STORIES: Final = 10_000
 PATIENCE_WITH_KEYSTORES: Final = 120.0
@@ -59,8 +57,6 @@ Ts = TypeVarTuple("Ts")
 
 _forgetting = trio.CapacityLimiter(64)
 """Apart from all others: each may wait for a read that waits for the lease, or for a thread."""
-_forgetting_all = trio.CapacityLimiter(1024)
-"""When a lease ends, of many files at once."""
 
 log = structlog.get_logger(__name__)
 
@@ -404,26 +400,15 @@ class Opener:
         """Take back the pages of every file that was opened, around the reads of each that wait.
 
         What is taken back in one step waits for a read of any of it, so it is done piece by piece between those reads.
-        Of some nobody here knows yet, while the kernel holds their pages already: what a step of them holds up is begun
-        anew, around ``reads`` as they are by then.
         """
         self._resident.clear()
-        inodes = set(self._paged)
         async with trio.open_nursery() as nursery:
-            for pause in FORGET_PAUSES:
-                if not inodes:
-                    break
-                left = Counter[int]()
-                for inode in inodes:
-                    for piece in pieces_between(reads.get(inode, ())):
-                        left[inode] += 1
-                        nursery.start_soon(self._forget_pages, inode, piece, left)
-                await trio.sleep(pause)
-                inodes = {inode for inode, count in left.items() if count}
+            for inode in list(self._paged):
+                for piece in pieces_between(reads.get(inode, ())):
+                    nursery.start_soon(self._forget_pages, inode, piece)
 
-    async def _forget_pages(self, inode: int, piece: tuple[int, int | None], left: Counter[int]) -> None:
-        await trio.to_thread.run_sync(self._pages.invalidate, inode, *piece, limiter=_forgetting_all)
-        left[inode] -= 1
+    async def _forget_pages(self, inode: int, piece: tuple[int, int | None]) -> None:
+        await trio.to_thread.run_sync(self._pages.invalidate, inode, *piece, limiter=_forgetting)
 
     async def _unlock_again(self, file: OpenFile, ciphertext: Ciphertext, seal: Seal) -> None:
         """Unlock what was open when the lease lapsed; keystores may come back later than the hospital."""

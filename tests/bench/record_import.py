@@ -9,18 +9,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import trio
 
-from mdmfs.demo.patients import included_patients
-from mdmfs.demo.processes import running
-from mdmfs.demo.site import Site, fill_pacs, make_site
+from mdmfs.demo.site import Site
 from mdmfs.hospital.configuration import HospitalConfiguration
 from tests.bench._frame import Bench, Measured
-from tests.bench.metadata_killed import COLLECTION, ISSUER, records_in, wait_for
+from tests.bench.metadata_killed import COLLECTION, records_in, started, wait_for
 from tests.twins.killed import harvest_until
 
 ROWS = int(os.environ.get("BENCH_RECORD_ROWS", "20000"))
@@ -31,26 +28,18 @@ BAR_ROWS = 5000.0
 def measure() -> Measured:
     """Import some, and then many more."""
     table = []
-    with tempfile.TemporaryDirectory() as folder:
-        site = make_site(Path(folder) / "site", pacs="", inclusion=None, deadline=20.0)
-        fill_pacs(site)
-        patients = [one.patient_id for one in included_patients() if one.issuer == ISSUER]
-        with running(site) as processes:
-            processes.start_pacs()
-            processes.start_keystores()
-            processes.start_metadata()
-            processes.start_hospital()
-            trio.run(harvest_until, HospitalConfiguration.read(site.hospital_file), 2**62)
-            define(site)
-            there, rate = 0, 0.0
-            for rows in (ROWS, ROWS * TIMES):
-                source = write_rows(site, patients, there, rows)
-                begun = time.perf_counter()
-                kilobytes = run_import(site, source)
-                there += rows
-                wait_for(lambda there=there: records_in(site) == there, "the records")  # type: ignore[misc]
-                rate = rows / (time.perf_counter() - begun)
-                table.append([str(rows), f"{rate:.0f} rows/s", f"{kilobytes / 1024:.0f} MiB"])
+    with started() as (site, _, patients):
+        trio.run(harvest_until, HospitalConfiguration.read(site.hospital_file), 2**62)
+        define(site)
+        there, rate = 0, 0.0
+        for rows in (ROWS, ROWS * TIMES):
+            source = write_rows(site, patients, there, rows)
+            begun = time.perf_counter()
+            kilobytes = run_import(site, source)
+            there += rows
+            wait_for(lambda there=there: records_in(site) == there, "the records")  # type: ignore[misc]
+            rate = rows / (time.perf_counter() - begun)
+            table.append([str(rows), f"{rate:.0f} rows/s", f"{kilobytes / 1024:.0f} MiB"])
     return Measured(("rows", "import, end to end", "the command's memory at most"), table, rate / BAR_ROWS)
 
 

@@ -38,7 +38,8 @@ BACK = 30.0
 SECONDS = 120.0
 PATIENCE = 600.0
 """Seconds: a reader ends when what it waits for has come, and on a busy machine that may take its whole lease wait."""
-BETWEEN = 1.5
+BETWEEN = 6.0
+"""Seconds from one restart to the next: a mount asks again within five, and then the readers shall read."""
 
 
 class Nothing:
@@ -151,7 +152,7 @@ async def _all_held(leases: list[Lease]) -> None:
 
 
 def measure() -> Measured:
-    """Measure both; a reader that fails makes the ratio infinite."""
+    """Measure both; a reader that fails makes the ratio infinite, and so do readers that hardly read."""
     with ground() as running:
         done, failed = restart_under_readers(running)
         seconds = trio.run(be_away, running)
@@ -160,7 +161,8 @@ def measure() -> Measured:
         ["readings that failed", str(failed)],
         [f"away for {AWAY:g} s under {MOUNTS} mounts: all leases back after", f"{seconds:.1f} s"],
     ]
-    return Measured(("hospitald restarted", ""), rows, float("inf") if failed or not done else seconds / BACK)
+    is_met = not failed and done >= RESTARTS * READERS
+    return Measured(("hospitald restarted", ""), rows, seconds / BACK if is_met else float("inf"))
 
 
 BENCH = Bench(measure, bar=1.0, at_most=True)

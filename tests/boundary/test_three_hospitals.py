@@ -15,38 +15,17 @@ from pathlib import Path
 import pytest
 import trio
 
-from mdmfs.access.acl import Acl, Entry, EntryKind
 from mdmfs.demo.processes import Processes, running
 from mdmfs.demo.site import READER, Site, make_site, mountpoint_of
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.wire.client import Client
-from mdmfs.wire.messages import (
-    CONFIRM_PATH,
-    EPOCH_PATH,
-    SET_ACLS_PATH,
-    AskEpoch,
-    ConfirmEpoch,
-    EpochHeld,
-    Outcomes,
-    SetAcls,
-    VersionedAcl,
-)
-from mdmfs.wire.metadata_messages import (
-    PUT_IMAGES_PATH,
-    SHOW_SERIES_PATH,
-    Done,
-    ImageEntry,
-    PutImages,
-    SeriesEntry,
-    ShowSeries,
-)
 from mdmfs.wire.peers import open_client
+from tests.twins.metadata_filled import let_read, register
 
 HOSPITALS = ("amc", "lumc", "umc")
 DEADLINE = 2.0
 LEEWAY = 6.0
 """For processes to start, on a busy machine."""
-ROOT = b"r" * 16
 PATIENCE = 20.0
 
 
@@ -95,18 +74,9 @@ class Ground:
         self.processes.start_mount(READER, self.mountpoint)
 
     async def _fill(self, name: str) -> None:
-        reader = Entry(EntryKind.USER, str(self.site.pki.dns["reader"]), 3)
-        acl = Acl(str(self.site.pki.dns["hospital"]), (reader,)).encode()
-        image = ImageEntry(name.encode().ljust(16), "0001.dcm", 1, 9, bytes(32), bytes(32), 1.0, [[ROOT, ROOT]], {})
-        series = SeriesEntry(path_of(name), [[ROOT, ROOT]], {"Modality": "MR"})
         async with self._as_hospital(name) as client:
-            deadline = trio.current_time() + PATIENCE
-            held = await client.call(EPOCH_PATH, AskEpoch(), EpochHeld, deadline=deadline)
-            confirmed = ConfirmEpoch(held.epoch, held.mark, held.nonce)
-            await client.call(CONFIRM_PATH, confirmed, EpochHeld, deadline=deadline)
-            await client.call(SET_ACLS_PATH, SetAcls([VersionedAcl(ROOT, 1, acl)]), Outcomes, deadline=deadline)
-            await client.call(PUT_IMAGES_PATH, PutImages(series, [image]), Done, deadline=deadline)
-            await client.call(SHOW_SERIES_PATH, ShowSeries(path_of(name), True), Done, deadline=deadline)  # noqa: FBT003 by its fields' order
+            await let_read(client, self.site.pki.dns["hospital"], self.site.pki.dns["reader"])
+            await register(client, path_of(name), {"Modality": "MR"})
 
     @contextlib.asynccontextmanager
     async def _as_hospital(self, name: str) -> AsyncIterator[Client]:

@@ -6,6 +6,7 @@ import hashlib
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import sqlalchemy as sa
 import trio
@@ -15,7 +16,7 @@ from mdmfs.metadata.store.entries import put_images, show_series
 from mdmfs.metadata.store.finding import Known
 from mdmfs.metadata.store.snapshots import create
 from mdmfs.model.errors import PeerUnreachableError
-from mdmfs.model.identity import Principal
+from mdmfs.model.identity import Dn, Principal
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages import (
     CONFIRM_PATH,
@@ -24,6 +25,7 @@ from mdmfs.wire.messages import (
     AskEpoch,
     ConfirmEpoch,
     EpochHeld,
+    Message,
     Outcomes,
     SetAcls,
     VersionedAcl,
@@ -38,6 +40,7 @@ from mdmfs.wire.metadata_messages import (
     SeriesEntry,
     ShowSeries,
 )
+from mdmfs.worker.finding.federation import Caller
 from tests.twins.keystores import HOSPITAL, principal
 from tests.twins.metadata_service import TwinCaller, TwinMetadataService
 
@@ -45,6 +48,8 @@ OWNER = Principal(HOSPITAL, (), 2e10)
 READER = principal("/DC=org/DC=demo/CN=reader")
 ROOT = b"r" * 16
 CHAIN = [[ROOT, ROOT]]
+
+M = TypeVar("M", bound=Message)
 
 
 class FilledMetadata:
@@ -57,15 +62,11 @@ class FilledMetadata:
 
     async def begin(self) -> None:
         """Make it current, and let the reader read."""
-        await self.be_current()
-        acl = Acl(str(HOSPITAL), (Entry(EntryKind.USER, str(READER.dn), 3),))
-        await self._tell(SET_ACLS_PATH, SetAcls([VersionedAcl(ROOT, 1, acl.encode())]), Outcomes)
+        await let_read(self.owner, HOSPITAL, READER.dn)
 
     async def be_current(self) -> None:
         """Say that all was told."""
-        held = await self._tell(EPOCH_PATH, AskEpoch(), EpochHeld)
-        assert isinstance(held, EpochHeld)
-        await self._tell(CONFIRM_PATH, ConfirmEpoch(held.epoch, held.mark, held.nonce), EpochHeld)
+        await be_current(self.owner)
 
     async def add(
         self,
@@ -75,8 +76,7 @@ class FilledMetadata:
         size: int = 9,
     ) -> None:
         """Register a series; without files it has one."""
-        await self._tell(PUT_IMAGES_PATH, _images(path, attributes, guids, size), Done)
-        await self.show(path)
+        await register(self.owner, path, attributes, guids, size)
 
     def add_many(self, paths: Sequence[str], modality: str) -> None:
         """Register series, in one transaction."""
@@ -90,7 +90,7 @@ class FilledMetadata:
 
     async def show(self, path: str, *, is_visible: bool = True) -> None:
         """Let a series be found, or no longer."""
-        await self._tell(SHOW_SERIES_PATH, ShowSeries(path, is_visible), Done)
+        await _tell(self.owner, SHOW_SERIES_PATH, ShowSeries(path, is_visible), Done)
 
     def freeze(self, name: str, query: str) -> None:
         """Make a snapshot, as the reader."""
@@ -105,13 +105,38 @@ class FilledMetadata:
         """Answer nobody, or again."""
         self.service.failure = _unreachable if is_silent else None
 
-    async def _tell(self, path: str, message: object, reply: type) -> object:
-        deadline = trio.current_time() + 10
-        return await self.owner.call(path, message, reply, deadline=deadline)  # type: ignore[arg-type]
-
     def close(self) -> None:
         """Let go of the database."""
         self.service.database.close()
+
+
+async def be_current(owner: Caller) -> None:
+    """Say to a service, as its hospital, that all was told."""
+    held = await _tell(owner, EPOCH_PATH, AskEpoch(), EpochHeld)
+    await _tell(owner, CONFIRM_PATH, ConfirmEpoch(held.epoch, held.mark, held.nonce), EpochHeld)
+
+
+async def let_read(owner: Caller, hospital: Dn, reader: Dn) -> None:
+    """Make a service current, and let somebody read what will be registered there."""
+    await be_current(owner)
+    acl = Acl(str(hospital), (Entry(EntryKind.USER, str(reader), 3),))
+    await _tell(owner, SET_ACLS_PATH, SetAcls([VersionedAcl(ROOT, 1, acl.encode())]), Outcomes)
+
+
+async def register(
+    owner: Caller,
+    path: str,
+    attributes: Mapping[str, str | float | bool],
+    guids: Mapping[str, Guid] | None = None,
+    size: int = 9,
+) -> None:
+    """Register a series; without files it has one."""
+    await _tell(owner, PUT_IMAGES_PATH, _images(path, attributes, guids, size), Done)
+    await _tell(owner, SHOW_SERIES_PATH, ShowSeries(path, is_visible=True), Done)
+
+
+async def _tell(owner: Caller, path: str, message: Message, reply: type[M]) -> M:
+    return await owner.call(path, message, reply, deadline=trio.current_time() + 10)
 
 
 def _images(

@@ -195,7 +195,11 @@ def _is_served(mountpoint: Path) -> bool:
 
 
 def _raise_limits(mountpoint: Path) -> None:
-    """Ask for larger limits where this user may; a kernel that keeps its own is only slower."""
+    """Ask for larger limits where this user may.
+
+    A kernel that keeps its own is slower; and it hides READs from us, behind whose pages none is taken back when a
+    lease lapses: a mapping may be read on until the hospital is heard again.
+    """
     entry = entry_of(mountpoint)
     if entry is None:
         return
@@ -209,7 +213,7 @@ def _raise_limits(mountpoint: Path) -> None:
         try:
             file.write_text(str(limit))
         except OSError as error:
-            log.info("a limit of the kernel stays as it is", limit=file.name, reason=error.strerror)
+            log.warning("a limit of the kernel stays as it is", limit=file.name, reason=error.strerror)
 
 
 def _unescaped(text: str) -> str:

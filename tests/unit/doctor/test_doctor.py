@@ -27,6 +27,7 @@ from mdmfs.pki.trust import Crls, TrustAnchors
 from mdmfs.wire.diagnosis import Check, examine, judge_clock
 from mdmfs.wire.messages import TOTALS_PATH, AskTotals, Health, PacsHealth, Totals
 from mdmfs.wire.service import Reply, Request, Service
+from mdmfs.worker.doctor import look_at_fuse
 from tests.twins import certificates as make
 from tests.twins.grid import crl_of
 from tests.twins.servers import free_port
@@ -196,6 +197,13 @@ def test_a_credential_that_is_none_raises_its_reason(tmp_path: Path) -> None:
     (tmp_path / "x.pem").write_text("nothing", encoding="ascii")
     with pytest.raises(ConfigurationError, match="certificate"):
         examine_credential("[tls]", Credential(tmp_path / "x.pem", tmp_path / "x.pem"), 0.0)
+
+
+async def test_limits_of_the_kernel_that_cannot_be_raised_are_told(tmp_path: Path) -> None:
+    """Where fusectl is not mounted a lease may not end a mapping; what to type is said."""
+    [finding] = await look_at_fuse(Check("fuse", "/dev/fuse", look_at_fuse), tmp_path)
+    assert finding.severity is Severity.WARNING
+    assert f"mount -t fusectl fusectl {tmp_path}" in finding.text
 
 
 async def test_a_peers_clock_is_compared_by_the_date_of_its_answer() -> None:

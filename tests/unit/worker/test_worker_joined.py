@@ -114,6 +114,18 @@ async def joined(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Joined]
     nursery.cancel_scope.cancel()
 
 
+def list_entries_with(hostile: TwinHospital, **lie: object) -> None:
+    """Let a hospital lie about every entry that it lists."""
+    listed = hostile.list_directory
+
+    async def list_directory(lfn: Lfn, after: str) -> DirectoryPage:
+        page = await listed(lfn, after)
+        entries = [msgspec.structs.replace(node, **lie) for node in page.entries]
+        return msgspec.structs.replace(page, entries=entries)
+
+    hostile.list_directory = list_directory  # type: ignore[method-assign]
+
+
 async def test_each_hospital_has_a_directory_and_gives_its_own_bytes(joined: Joined) -> None:
     """Although both count their inodes alike."""
     assert await joined.names(ROOT) == [b"a", b"b"]
@@ -166,15 +178,7 @@ async def test_a_hospital_that_names_a_guid_of_another_has_nothing_of_it(joined:
 @pytest.mark.parametrize("number", [0, -1, 2**35, 2**35 + 5, 2**62, 2**62 + 1])
 async def test_a_number_that_is_anothers_is_refused(joined: Joined, number: int) -> None:
     """It would name a file of another hospital, or a query."""
-    joined.hospitals["b"] = hostile = joined.hospitals["b"]
-    listed = hostile.list_directory
-
-    async def list_directory(lfn: Lfn, after: str) -> DirectoryPage:
-        page = await listed(lfn, after)
-        entries = [msgspec.structs.replace(node, inode=number) for node in page.entries]
-        return msgspec.structs.replace(page, entries=entries)
-
-    hostile.list_directory = list_directory  # type: ignore[method-assign]
+    list_entries_with(joined.hospitals["b"], inode=number)
     with pytest.raises(MalformedMessageError):
         await joined.find("b/p")
     assert await joined.read("a/p/0001.dcm") == b"a" * 3000
@@ -183,15 +187,7 @@ async def test_a_number_that_is_anothers_is_refused(joined: Joined, number: int)
 @pytest.mark.parametrize("name", ["..", "x/y", "", "../../a"])
 async def test_a_name_with_a_slash_is_refused(joined: Joined, name: str) -> None:
     """It would lead out of the hospital's directory."""
-    hostile = joined.hospitals["b"]
-    listed = hostile.list_directory
-
-    async def list_directory(lfn: Lfn, after: str) -> DirectoryPage:
-        page = await listed(lfn, after)
-        entries = [msgspec.structs.replace(node, name=name) for node in page.entries]
-        return msgspec.structs.replace(page, entries=entries)
-
-    hostile.list_directory = list_directory  # type: ignore[method-assign]
+    list_entries_with(joined.hospitals["b"], name=name)
     with pytest.raises(MalformedMessageError):
         await joined.names(await joined.find("b"))
     assert await joined.names(await joined.find("a")) == [b"p"]

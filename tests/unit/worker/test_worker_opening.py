@@ -45,23 +45,14 @@ class KernelTwin:
     def __init__(self) -> None:
         self.pages: dict[int, dict[int, bytes]] = {}
         self.threads: set[int] = set()
-        self.pending: dict[int, list[range]] = {}
-        """READs of these pages; who forgets what is behind them waits for them."""
-        self.answered = threading.Event()
-        """Set when those have been answered."""
-        self.forgotten: list[tuple[int, int | None]] = []
 
     def store(self, inode: int, offset: int, octets_: memoryview) -> None:
         """See ``Pages``."""
         self.threads.add(threading.get_ident())
         self.pages.setdefault(inode, {})[offset] = bytes(octets_)
 
-    def invalidate(self, inode: int, begin: int = 0, end: int | None = None) -> None:
+    def invalidate(self, inode: int) -> None:
         """See ``Pages``."""
-        for read in self.pending.get(inode, []):
-            if read.stop > begin and (end is None or read.start < end):
-                assert self.answered.wait(10)
-        self.forgotten.append((begin, end))
         self.pages.pop(inode, None)
 
     def bytes_of(self, inode: int) -> bytes:
@@ -490,21 +481,3 @@ async def test_files_are_closed_when_nobody_reads_them(site: Site) -> None:
     await trio.testing.wait_all_tasks_blocked()
     links = [link.resolve() for link in Path("/proc/self/fd").iterdir() if link.exists()]  # noqa: ASYNC240 no disk
     assert not [link for link in links if link.is_relative_to(site.folder)]
-
-
-async def test_pages_behind_a_read_that_the_kernel_has_not_told_of_go_while_it_waits(site: Site) -> None:
-    """Its pages are locked already; what stands behind them must not stay mapped until it is answered."""
-    file = file_of(site, "small.dcm")
-    await site.read_all(file)
-    site.kernel.pending[file.inode] = [range(16384)]
-    told: dict[int, list[range]] = {}
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(site.opener.forget_pages, told)
-        await trio.testing.wait_all_tasks_blocked()
-        told[file.inode] = [range(16384)]
-        with trio.fail_after(5):
-            while (16384, None) not in site.kernel.forgotten:  # noqa: ASYNC110 a thread
-                await trio.sleep(0.01)
-        assert (0, None) not in site.kernel.forgotten
-        site.kernel.answered.set()
-    assert (0, None) in site.kernel.forgotten
