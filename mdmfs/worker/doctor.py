@@ -75,7 +75,7 @@ async def look_at_fuse(check: Check, connections: Path = CONNECTIONS) -> Sequenc
         return [check.fault("may not be opened by this user")]
     if os.geteuid() != 0 and shutil.which(_HELPER) is None:
         return [check.fault(f"{_HELPER} is not installed: it is in the package fuse3")]
-    if not connections.is_mount():
+    if not await trio.to_thread.run_sync(connections.is_mount):
         found = f"is there; {connections} is not mounted (mount -t fusectl fusectl {connections})"
         return [check.warning(f"{found}: behind 12 READs that wait, a mapping may be read on after its lease lapsed")]
     return [check.ok("is there")]
