@@ -529,6 +529,7 @@ def test_the_cache_holds_no_plaintext_and_belongs_to_its_owner_alone(own: Mount)
 
 def test_a_live_mount_is_not_taken_for_a_stale_one(own: Mount) -> None:
     """Not even when its hospital is away: a second mount is refused, the first goes on."""
+    assert own.file(2).read_bytes() == plaintext(2)  # it has been heard: else the first open says so at once
     own.tell("dead yes")
     with pytest.raises(ConfigurationError, match="mounted already"):
         clean_up_stale(own.point)
