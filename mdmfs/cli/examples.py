@@ -37,6 +37,7 @@ EXAMPLES: Final = {
     "record define": "record define hospital.toml followup.toml",
     "record import": "record import hospital.toml followup.toml visits.csv",
     "record show": "record show sub-6pyajauo6lm6cwpl --at ~/grid",
+    "replicas": "replicas hospital.toml",
     "rerender": "rerender hospital.toml --project neuro",
     "setfacl": "setfacl -R -m 'u:/DC=org/DC=example/CN=Jane Doe:r-x' ~/grid/amc/neuro",
     "shelf forget-signer": "shelf forget-signer keystore.toml '/DC=org/DC=example/OU=hosts/CN=mdm.hospital.example'",

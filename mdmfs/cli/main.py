@@ -35,6 +35,7 @@ MODULES: Final = {
     "quarantine": "quarantine",
     "reconcile": "reconcile",
     "record": "record",
+    "replicas": "replicas",
     "rerender": "renewal",
     "restore": "backup",
     "setfacl": "facl",

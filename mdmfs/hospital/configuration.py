@@ -126,6 +126,24 @@ class MetadataPeer(Settings, frozen=True):
     """Of its certificate; no other is accepted."""
 
 
+class StorageEntry(Settings, frozen=True):
+    """One storage element, on which projects may have sealed objects kept."""
+
+    name: str
+    kind: Literal["s3", "webdav"]
+    """``webdav`` also for XRootD over HTTPS."""
+    url: str
+    """``https://HOST/BUCKET``, or the collection's URL."""
+    region: str = "us-east-1"
+    """Of the bucket."""
+    credentials: str = ""
+    """For S3: a TOML file, mode 0600, with ``access_key_id`` and ``secret_access_key``."""
+    ca: str = ""
+    """For S3: PEM of CAs besides those of the system."""
+    padding: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Sizes are rounded up to multiples of so many bytes."""
+
+
 class HospitalConfiguration(Settings, frozen=True):
     """The whole file; relative paths count from its folder (``path``)."""
 
@@ -135,6 +153,7 @@ class HospitalConfiguration(Settings, frozen=True):
     keystores: list[KeystorePeer]
     keys: KeySettings = KeySettings()
     dicom: DicomSettings | None = None
+    storage: tuple[StorageEntry, ...] = ()
     metadata: MetadataPeer | None = None
     folder: str = "."
     """Where the configuration lies; set by ``read``."""
@@ -192,9 +211,13 @@ class HospitalConfiguration(Settings, frozen=True):
     def __post_init__(self) -> None:
         """Refuse what could never work, before anything is opened."""
         total, threshold = len(self.keystores), self.keys.threshold
-        for names in ([entry.name for entry in self.pacs], [entry.name for entry in self.keystores]):
+        for names in (
+            [entry.name for entry in self.pacs],
+            [entry.name for entry in self.keystores],
+            [it.name for it in self.storage],
+        ):
             if len(set(names)) != len(names) or not all(map(_is_name, names)):
-                message = "each PACS and each keystore has a name of its own, printable and at most 128 bytes long"
+                message = "each PACS, keystore and storage has a name of its own, printable and at most 128 bytes long"
                 raise ConfigurationError(message)
         if METADATA in {entry.name for entry in self.keystores}:
             message = f"no keystore may be called {METADATA}: that is the metadata service's name"

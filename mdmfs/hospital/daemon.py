@@ -54,6 +54,9 @@ from mdmfs.hospital.release.headers import Headers
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import quarantine
 from mdmfs.hospital.release.staging import Staging
+from mdmfs.hospital.replicas.elements import open_replicas, refuse_unknown_storage
+from mdmfs.hospital.replicas.face import replica_routes
+from mdmfs.hospital.replicas.publish import keep_replicas
 from mdmfs.hospital.rights.change import OWNERS, settle_top
 from mdmfs.hospital.rights.ends import end_what_has_ended
 from mdmfs.hospital.rights.face import rights_routes
@@ -128,6 +131,7 @@ async def _run(
         nursery.start_soon(deposit_checkpoints, hospital)
         nursery.start_soon(end_what_is_over, hospital)
         nursery.start_soon(end_what_has_ended, hospital)
+        nursery.start_soon(keep_replicas, hospital)
         if configuration.hospital.metrics:
             nursery.start_soon(keep_gauges, hospital)
         hospital.leases.begin(max((project.lease for project in hospital.projects.values()), default=0.0))
@@ -141,6 +145,7 @@ async def _run(
             **key_routes(hospital, tasks),
             **renewal_routes(hospital, Rerenderings(hospital, nursery), tasks),
             **health_routes(hospital),
+            **replica_routes(hospital),
             **record_routes(hospital, configuration.hospital.identify_from),
             **quarantine_routes(hospital),
             **reconciliation_routes(hospital, reconciliations),
@@ -203,8 +208,10 @@ async def _assemble(
         feed=Feed(store),
         clock=time.time,
         has_metadata=configuration.metadata is not None,
+        replicas=open_replicas(configuration, directory),
     )
     _refuse_unknown_pacs(hospital)
+    refuse_unknown_storage(hospital)
     hospital.staging.retain(functools.partial(is_current, hospital))
     await store.write(lambda tx: make_project_directories(tx, hospital))
     return hospital

@@ -16,6 +16,7 @@ from mdmfs.hospital.release.audit import Audit
 from mdmfs.hospital.release.escrow import Seal
 from mdmfs.hospital.release.headers import Headers
 from mdmfs.hospital.release.staging import Staging
+from mdmfs.hospital.replicas.replicas import Replicas
 from mdmfs.hospital.rights.leases import Leases
 from mdmfs.hospital.store import Store
 from mdmfs.hospital.turns import Turns
@@ -63,6 +64,7 @@ class Hospital:
     has_metadata: bool = False
     """Whether a metadata service is told of images and records."""
     leases: Leases = dataclasses.field(default_factory=Leases)
+    replicas: Replicas = dataclasses.field(default_factory=Replicas)
     turns: Turns = dataclasses.field(default_factory=Turns)
     """Who registers a series: harvest and trigger may come upon the same one."""
 
@@ -70,6 +72,7 @@ class Hospital:
         """Drop what is sealed of a file that is gone, or has another key: the hospital serves none of it any more."""
         self.staging.discard(guid)
         self.headers.discard(guid)
+        self.replicas.doubt(guid)
 
 
 def subject_of(row: SubjectRow) -> Subject:

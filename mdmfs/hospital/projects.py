@@ -15,10 +15,12 @@ import msgspec
 from mdmfs.access.acl import Acl, Entry, EntryKind, parse_rights
 from mdmfs.hospital.deid.policy import Policy
 from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.hospital.replicas.replicas import Placement
 from mdmfs.model.errors import ConfigurationError, MalformedNameError
 from mdmfs.model.names import Lfn
 from mdmfs.wire.configuration import Settings, beside, read_configuration
 
+DAY: Final = 86_400.0
 _PATIENT_ID: Final = re.compile(r"[^*?\\\x00-\x1f\x7f]{1,64}")
 """What can be asked for: ``*`` and ``?`` are wildcards (PS3.4 C.2.2.2.4), and a backslash begins another value."""
 _UID: Final = re.compile(r"(?=.{1,64}\Z)[0-9]+(?:\.[0-9]+)*")
@@ -54,6 +56,17 @@ class ProjectAccess(Settings, frozen=True):
     groups: tuple[str, ...] = ()
 
 
+class ReplicaSettings(Settings, frozen=True):
+    """Which storage elements keep sealed objects of what is let out of the project, and for how long."""
+
+    at: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    """Names of ``[[storage]]``, those preferred first."""
+    copies: Annotated[int, msgspec.Meta(ge=1)] = 1
+    """At how many of them."""
+    days: Annotated[float, msgspec.Meta(gt=0)] = 30.0
+    """For how long."""
+
+
 class ProjectFile(Settings, frozen=True):
     """A project's TOML file."""
 
@@ -69,6 +82,8 @@ class ProjectFile(Settings, frozen=True):
     """The last day."""
     approval: Approval
     access: ProjectAccess
+    replicas: ReplicaSettings | None = None
+    """Where sealed objects are kept besides; nowhere where it is left out."""
     partial: Partial = Partial.HIDE
     lease: Annotated[float, msgspec.Meta(ge=5, le=3600)] = 60.0
     """Seconds for which a mount that hears nothing from the hospital serves what it holds."""
@@ -112,6 +127,7 @@ class Project:
     partial: Partial
     lease: float = 60.0
     """Seconds."""
+    replicas: Placement | None = None
 
     def is_over(self, now: float) -> bool:
         """Whether its last day is past, in UTC."""
@@ -151,7 +167,12 @@ def read_project(path: pathlib.Path, hospital: str, policy: PolicyReader) -> Pro
         message = f"{path}: {error}"
         raise ConfigurationError(message) from error
     inclusion = read_patient_list(beside(path, file.inclusion))
-    return Project(file.name, lfn, chosen, acl, file.pacs, inclusion, file.until, file.partial, file.lease)
+    replicas = None if file.replicas is None else _placement_of(file.replicas)
+    return Project(file.name, lfn, chosen, acl, file.pacs, inclusion, file.until, file.partial, file.lease, replicas)
+
+
+def _placement_of(settings: ReplicaSettings) -> Placement:
+    return Placement(settings.at, settings.copies, settings.days * DAY)
 
 
 def read_patient_list(path: pathlib.Path) -> PatientList:

@@ -6,6 +6,8 @@ import re
 import urllib.parse
 from typing import Final
 
+import msgspec
+
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.outward import speaking_for_the_inside
@@ -19,6 +21,8 @@ from mdmfs.hospital.release.purpose import printable
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import release, release_all, release_headers
 from mdmfs.hospital.release.staging import StagedObject
+from mdmfs.hospital.release.transfers import release_transfers
+from mdmfs.hospital.replicas.face import surls_of
 from mdmfs.hospital.rights.telling import is_within, tell
 from mdmfs.hospital.sight import Sight
 from mdmfs.hospital.store import Transaction
@@ -45,11 +49,13 @@ from mdmfs.wire.messages import (
     SEALED_PATH,
     THRESHOLD_HEADER,
     TOTALS_PATH,
+    TRANSFERS_PATH,
     AskBundle,
     AskChanges,
     AskHarvest,
     AskHeaders,
     AskTotals,
+    AskTransfers,
     Describe,
     DirectoryPage,
     FileDescription,
@@ -60,6 +66,7 @@ from mdmfs.wire.messages import (
     SealedHeaders,
     StartHarvest,
     Totals,
+    Transfers,
 )
 from mdmfs.wire.service import Reply, Request, Respond, Service, StreamReply
 from mdmfs.wire.stream import Address
@@ -91,6 +98,7 @@ class HospitalFace:
             ("GET", SEALED_PATH): self._sealed,
             ("POST", BUNDLE_PATH): self._bundle,
             ("POST", HEADERS_PATH): self._headers,
+            ("POST", TRANSFERS_PATH): self._transfers,
             ("POST", HARVEST_PATH): for_own_people(self._hospital, self._start_harvest),
             ("POST", HARVEST_PROGRESS_PATH): for_own_people(self._hospital, self._harvest_progress),
         }
@@ -130,7 +138,7 @@ class HospitalFace:
                 generation=file.generation,
                 threshold=file.threshold,
                 locality=locality_of(tx, self._hospital, file).value,
-                replicas=[str(Surl(self._public.host, self._public.port, guid))],
+                replicas=[str(Surl(self._public.host, self._public.port, guid)), *surls_of(tx, self._hospital, file)],
                 registered=file.registered,
             )
 
@@ -211,6 +219,15 @@ class HospitalFace:
             request.principal, guids, self._hospital, address=request.peer.host, purpose=printable(asked.purpose)
         )
         return Reply(SealedHeaders(headers))
+
+    async def _transfers(self, request: Request) -> Reply:
+        asked = await request.read(AskTransfers)
+        if len(asked.guids) > MAX_BUNDLE:
+            message = f"one question asks for at most {MAX_BUNDLE} transfers"
+            raise MalformedMessageError(message)
+        asked = msgspec.structs.replace(asked, purpose=printable(asked.purpose))
+        transfers = await release_transfers(request.principal, asked, self._hospital, address=request.peer.host)
+        return Reply(Transfers(transfers, bool(self._hospital.replicas.elements)))
 
     async def _release(self, request: Request, guid: Guid) -> Released:
         """Bring a file online."""

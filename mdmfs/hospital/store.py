@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 from mdmfs.hospital.catalogue.port import Catalogue
 from mdmfs.hospital.ledger.port import Epochs, Losses, Notices, Outbox, Quarantine, Records, SeriesLedger
+from mdmfs.hospital.replicas.records import ReplicaRows
 from mdmfs.hospital.tape.port import Stages
 from mdmfs.hospital.uidmap.port import Subjects, UidMap
 
@@ -59,6 +60,10 @@ class Transaction(Protocol):
     @property
     def stages(self) -> Stages:
         """What is to be staged."""
+
+    @property
+    def replicas(self) -> ReplicaRows:
+        """What is on storage elements."""
 
 
 class Store(Protocol):

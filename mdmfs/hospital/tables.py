@@ -44,6 +44,7 @@ RECONCILIATIONS: Final = b"R"
 CHANGES_OF_KEYS: Final = b"j"
 ACKNOWLEDGED: Final = b"J"
 STAGES: Final = b"w"
+REPLICAS: Final = b"z"
 
 ALL: Final = (
     FORMAT,
@@ -82,6 +83,7 @@ ALL: Final = (
     CHANGES_OF_KEYS,
     ACKNOWLEDGED,
     STAGES,
+    REPLICAS,
 )
 ASCENDING: Final = frozenset({INSTANCES, FILES, ENTRIES, DIRECTORIES, FEED, CONTEXTS, CHANGES_OF_KEYS})
 """Tables whose new keys mostly come last: an engine can pack them densely."""

@@ -14,6 +14,7 @@ from mdmfs.hospital.ledger.notices import RowsOfNotices
 from mdmfs.hospital.ledger.outbox import RowsOfOutbox
 from mdmfs.hospital.ledger.quarantine import RowsOfQuarantine
 from mdmfs.hospital.ledger.series import RowsOfSeries
+from mdmfs.hospital.replicas.records import RowsOfReplicas
 from mdmfs.hospital.rows import Rows
 from mdmfs.hospital.tape.rows import RowsOfStages
 from mdmfs.hospital.uidmap.instances import RowsOfInstances
@@ -39,6 +40,7 @@ class RowsTransaction:
         self.records: Final = RowsOfRecords(rows)
         self.losses: Final = RowsOfLosses(rows)
         self.stages: Final = RowsOfStages(rows)
+        self.replicas: Final = RowsOfReplicas(rows)
         self._rows = rows
 
     def begin_store(self) -> None:

@@ -37,7 +37,7 @@ from mdmfs.wire.bundle import Bundle
 from mdmfs.wire.download import Download, until
 from mdmfs.wire.messages import BUNDLE_PATH, MEDIA_TYPE, AskBundle, Failure, Message
 from mdmfs.wire.orders import Vouch
-from mdmfs.wire.stream import HANDSHAKES, Address, TlsStream
+from mdmfs.wire.stream import HANDSHAKES, Address, PlainStream, Stream, TlsStream
 
 __all__ = ["Address", "Client", "Download"]
 
@@ -71,7 +71,7 @@ class _Question:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class _Connection:
-    stream: TlsStream
+    stream: Stream
     not_after: float
     """When the peer's certificate ends, in seconds since the epoch."""
     idle_since: float
@@ -91,20 +91,22 @@ class Client:
     def __init__(
         self,
         address: Address,
-        context: ssl.SSLContext,
+        context: ssl.SSLContext | None,
         *,
         expected: Dn | None,
         judge: Callable[[Sequence[bytes]], Principal] = principal_of,
         max_connections: int = MAX_CONNECTIONS,
         vouch: Vouch | None = None,
     ) -> None:
-        """Name the peer by its DN; None is allowed only with a context that checks the host's name.
+        """Name the peer by its DN; None is allowed only with a context that checks the host's name, or without one.
+
+        Without a context there is no TLS: that is for bytes which are sealed, and proved by that alone.
 
         ``judge`` says whom a verified chain proves; it runs in threads and raises ``CredentialRefusedError``. The
         default asks no signing policy and no revocation list: ``mdmfs.wire.peers`` gives one that does. ``vouch`` signs
         messages, where the peer wants that.
         """
-        if expected is None and not context.check_hostname:
+        if context is not None and expected is None and not context.check_hostname:
             message = f"nothing says who {address} must be: give its DN, or check its host name"
             raise ConfigurationError(message)
         self.address = address
@@ -258,6 +260,8 @@ class Client:
             message = f"the client of {self.address} has been closed"
             raise PeerUnreachableError(message)
         connected = await _connect(self.address)
+        if self._context is None:
+            return _Connection(PlainStream(connected), float("inf"), trio.current_time())
         with _telling_refusals(self.address):
             stream = await TlsStream.handshake(connected, self._context, self.address.host)
         try:
@@ -295,7 +299,9 @@ class Client:
         return connection, download
 
     def _encode(self, protocol: h11.Connection, question: _Question) -> bytes:
-        headers = [("host", str(self.address)), *question.headers]
+        headers = list(question.headers)
+        if not any(name == "host" for name, _ in headers):
+            headers.insert(0, ("host", str(self.address)))
         if question.method == "POST":
             headers.append(("content-length", str(len(question.body))))
         request = h11.Request(method=question.method, target=question.path, headers=headers)

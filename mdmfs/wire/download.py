@@ -11,7 +11,7 @@ import trio
 
 from mdmfs.model.errors import MalformedMessageError, PeerTimedOutError, PeerUnreachableError
 from mdmfs.wire.messages import MAX_MESSAGE_BYTES
-from mdmfs.wire.stream import Address, TlsStream
+from mdmfs.wire.stream import Address, Stream
 
 STALL_SECONDS: Final = 60.0
 """How long a body may bring nothing at all."""
@@ -21,7 +21,7 @@ _NO_LENGTH: Final = "an answer without Content-Length cannot be told from one cu
 class Download:
     """An answer whose body is taken piece by piece, straight into the caller's memory."""
 
-    def __init__(self, stream: TlsStream, response: h11.Response, beginning: bytes, peer: Address) -> None:
+    def __init__(self, stream: Stream, response: h11.Response, beginning: bytes, peer: Address) -> None:
         self.status = response.status_code
         self.headers: Mapping[str, str] = {
             name.decode("ascii"): value.decode("latin-1") for name, value in response.headers

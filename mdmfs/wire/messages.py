@@ -65,6 +65,9 @@ QUARANTINE_PATH: Final = "/v1/quarantine"
 QUARANTINE_RETRY_PATH: Final = "/v1/quarantine-retry"
 QUARANTINE_EXPLAIN_PATH: Final = "/v1/quarantine-explain"
 
+TRANSFERS_PATH: Final = "/v1/transfers"
+REPLICAS_PATH: Final = "/v1/replicas"
+
 HEALTH_PATH: Final = "/v1/health"
 
 KEYS_PATH: Final = "/v1/keys"
@@ -251,6 +254,41 @@ class SealedHeaders(Message, frozen=True):
     """One for each GUID that was asked for, in that order."""
 
     headers: list[SealedHeader]
+
+
+class AskTransfers(Message, frozen=True):
+    """Ask for the URLs of replicas, of ``MAX_BUNDLE`` files at most; to whom they are given, the files are released."""
+
+    guids: list[bytes]
+    purpose: str = ""
+    """What the user reads for, in his own words; for the audit log."""
+    ahead: bool = False
+    """Whether no program has asked for them yet."""
+    avoid: list[str] = []
+    """Storage elements that do not answer, or not with what they should."""
+
+
+class Transfer(Message, frozen=True):
+    """Where the sealed object of a file is, besides with the hospital; without a TURL there is none for this caller."""
+
+    turl: str = ""
+    """By which anybody may fetch the bytes for a while, or whoever shows a proxy that the storage element accepts."""
+    element: str = ""
+    """The storage element, as the hospital calls it."""
+    size: int = 0
+    """Of the sealed object, exact; more may follow it, and means nothing."""
+    generation: int = 0
+    threshold: int = 0
+    header: bytes = b""
+    """The first 56 bytes: salt and commitment; another object under this name is told from it by them."""
+
+
+class Transfers(Message, frozen=True):
+    """One for each GUID that was asked for, in that order."""
+
+    transfers: list[Transfer]
+    are_there_any: bool
+    """Whether this hospital has storage elements at all: else nobody need ask again soon."""
 
 
 class Describe(Message, frozen=True):
@@ -633,6 +671,36 @@ class Retried(Message, frozen=True):
     """How many refusals were forgotten."""
 
     images: int
+
+
+class AskReplicas(Message, frozen=True):
+    """Ask the hospital what is on storage elements."""
+
+
+class StorageUse(Message, frozen=True):
+    """What one storage element keeps."""
+
+    element: str
+    replicas: int
+    size: int
+    """Bytes of sealed objects."""
+    leaving: int
+    """How many are to be taken away and are not yet."""
+
+
+class ReplicaLeft(Message, frozen=True):
+    """A replica that is to go and is still there, or may be."""
+
+    guid: bytes
+    surl: str
+    reason: str
+
+
+class ReplicaUse(Message, frozen=True):
+    """What is where, and what could not be taken away (of that at most ``MAX_BATCH``)."""
+
+    storage: list[StorageUse]
+    left: list[ReplicaLeft]
 
 
 class AskHealth(Message, frozen=True):

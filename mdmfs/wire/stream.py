@@ -12,7 +12,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable, Iterator
-from typing import Final, Self, TypeVar
+from typing import Final, Protocol, Self, TypeVar
 
 import trio
 
@@ -54,6 +54,65 @@ class Address:
     def __str__(self) -> str:
         """Write ``HOST:PORT``, an IPv6 address in brackets."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Stream(Protocol):
+    """What a client speaks over, used by one task at a time."""
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Wait for bytes and take as many as are there and fit; 0 at the peer's end."""
+
+    async def send_all(self, octets: bytes | bytearray | memoryview) -> None:
+        """Send everything."""
+
+    def is_readable(self) -> bool:
+        """Ask whether something has arrived."""
+
+    def close(self) -> None:
+        """End in order."""
+
+    def abort(self) -> None:
+        """End so that the peer sees an error."""
+
+
+class PlainStream:
+    """A connected socket without TLS, for what needs none: sealed objects, from a cache or by a URL that lets in."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        """Take over a socket."""
+        connected.settimeout(0)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = connected
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Wait for bytes and take as many as are there and fit; 0 when the peer has ended."""
+        await trio.lowlevel.checkpoint()
+        while True:
+            try:
+                return self._socket.recv_into(buffer)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._socket)
+
+    async def send_all(self, octets: bytes | bytearray | memoryview) -> None:
+        """Send everything; with a slow peer this waits."""
+        view = memoryview(octets).cast("B")
+        while view:
+            await trio.lowlevel.wait_writable(self._socket)
+            view = view[self._socket.send(view) :]
+
+    def is_readable(self) -> bool:
+        """Ask whether something has arrived; on an idle connection that is its end, or a breach of protocol."""
+        poll = select.poll()
+        poll.register(self._socket.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    def close(self) -> None:
+        """Close."""
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket)
+        self._socket.close()
+
+    abort = close
 
 
 class TlsStream:

@@ -12,6 +12,7 @@ import msgspec
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import ROOT_PREFIX, Lfn
 from mdmfs.wire.configuration import KeystorePeer, Settings, beside, read_configuration
+from mdmfs.wire.stream import Address
 from mdmfs.worker.numbered import MAX_HOSPITALS
 
 CONFIGURATION_ATTRIBUTE: Final = "user.mdmfs.configuration"
@@ -33,6 +34,8 @@ class MountSettings(Settings, frozen=True):
     """Seconds that a read, an open or a look waits for a hospital that is not heard."""
     multi_user: bool = False
     """Serve everybody on this machine, each by the proxy of the process that asks."""
+    site_cache: str = ""
+    """``http://HOST:PORT`` of a proxy that keeps replicas for the nodes of this site; none where it is empty."""
     metrics: str = ""
     """``HOST:PORT`` on loopback where Prometheus asks; nowhere where it is empty."""
 
@@ -138,7 +141,7 @@ class MountConfiguration(Settings, frozen=True):
         if self.mount.multi_user and self.credential != CredentialSettings():
             message = "with [mount] multi_user everybody is served by his own proxy: leave [credential] out"
             raise ConfigurationError(message)
-        self.cache_size, self.cache_floor  # noqa: B018 raise
+        self.cache_size, self.cache_floor, self.site_cache  # noqa: B018 raise
 
     def _refuse_wrong_hospitals(self) -> None:
         """Look at each of several hospitals as if it were mounted alone."""
@@ -191,6 +194,17 @@ class MountConfiguration(Settings, frozen=True):
     def root(self) -> Lfn:
         """The directory that is shown; ``MalformedNameError`` for another text."""
         return Lfn.parse(self.mount.root)
+
+    @property
+    def site_cache(self) -> Address | None:
+        """Where the site's cache listens; raises ``ConfigurationError``."""
+        if not self.mount.site_cache:
+            return None
+        scheme, _, rest = self.mount.site_cache.partition("://")
+        if scheme != "http":
+            message = f"[mount] site_cache is written http://HOST:PORT, not {self.mount.site_cache!r}"
+            raise ConfigurationError(message)
+        return Address.parse(rest.rstrip("/"))
 
     @property
     def cache_size(self) -> int:

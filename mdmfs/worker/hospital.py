@@ -29,10 +29,12 @@ from mdmfs.wire.messages import (
     SEALED_PATH,
     THRESHOLD_HEADER,
     TOTALS_PATH,
+    TRANSFERS_PATH,
     AclTexts,
     AskChanges,
     AskHeaders,
     AskTotals,
+    AskTransfers,
     Changes,
     Describe,
     DirectoryPage,
@@ -46,6 +48,7 @@ from mdmfs.wire.messages import (
     SealedHeader,
     SealedHeaders,
     Totals,
+    Transfers,
 )
 from mdmfs.worker.staging import MAX_FILES, Stages, path_of_guid
 
@@ -137,6 +140,9 @@ class Hospital(Protocol):
     def fetch_all(self, guids: Sequence[Guid]) -> AbstractAsyncContextManager[SealedBundle]:
         """Ask for files that nobody has opened yet, ``MAX_BUNDLE`` at most, in one answer."""
 
+    def doubt(self, guid: Guid) -> bool:
+        """Say that what came of a file is not what was sealed; True where the next fetch comes from somewhere else."""
+
 
 class RemoteHospital:
     """A hospital over mutual TLS."""
@@ -211,6 +217,20 @@ class RemoteHospital:
             message = f"the hospital gave {len(answer.headers)} headers where {len(guids)} were asked for"
             raise MalformedMessageError(message)
         return answer.headers
+
+    def doubt(self, guid: Guid) -> bool:
+        """Know no other place to fetch it from."""
+        del guid
+        return False
+
+    async def transfers(self, guids: Sequence[Guid], avoided: Sequence[str], *, are_ahead: bool) -> Transfers:
+        """Ask where replicas of up to ``MAX_BUNDLE`` files are, elsewhere than at some storage elements."""
+        question = AskTransfers([guid.octets for guid in guids], self._purpose, are_ahead, list(avoided))
+        answer = await self._client().call(TRANSFERS_PATH, question, Transfers, deadline=self._until())
+        if len(answer.transfers) != len(guids):
+            message = f"the hospital gave {len(answer.transfers)} transfers where {len(guids)} were asked for"
+            raise MalformedMessageError(message)
+        return answer
 
     @contextlib.asynccontextmanager
     async def fetch_all(self, guids: Sequence[Guid]) -> AsyncIterator[SealedBundle]:

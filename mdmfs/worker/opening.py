@@ -479,7 +479,13 @@ class Opener:
                 await self._mend(file, found[0], error)
             else:
                 return
-        if push is not None:
+        if push is None:
+            return
+        begun_with = file.ciphertext
+        try:
+            await push(file)
+        except IntegrityError as error:
+            await self._mend(file, begun_with, error)
             await push(file)
 
     async def _bring_anew(self, file: OpenFile, siblings: Sequence[Guid] = ()) -> None:
@@ -532,13 +538,13 @@ class Opener:
     async def _mend(self, file: OpenFile, damaged: Ciphertext | None, error: IntegrityError) -> None:
         """Replace an object that is not what was sealed by a fresh one, once for all who noticed.
 
-        None where it was: its key has been rotated. One that has just arrived is not asked for again.
+        None where it was: its key has been rotated. One that the hospital has just sent is not asked for again.
         """
         async with file.repairing:
             if file.ciphertext is not damaged and file.ciphertext is not None:
                 return
             self._cache.discard(file.guid)
-            if damaged is not None and not damaged.is_from_cache:
+            if damaged is not None and not damaged.is_from_cache and not self._hospital.doubt(file.guid):
                 await self._fail(file, error)
                 raise error
             log.warning("what is in the cache is not sound and is fetched anew", guid=str(file.guid), reason=str(error))

@@ -32,8 +32,8 @@ from mdmfs.worker.fuse.kernel import KernelCaches
 from mdmfs.worker.fuse.mount import mounted, raise_limits, serve, unmount
 from mdmfs.worker.fuse.operations import MdmfsOperations
 from mdmfs.worker.fuse.patience import SignalWatch
-from mdmfs.worker.hospital import RemoteHospital
 from mdmfs.worker.lease import Lease
+from mdmfs.worker.replicas import ReplicatedHospital, Storage
 from mdmfs.worker.serving import Ports, Serving, Site
 
 CACHE_BYTES: Final = Gauge("mdmfs_cache_bytes", "Ciphertext on this node's disk.")
@@ -130,8 +130,11 @@ class Places:
             root=told.root,
         )
         nursery.start_soon(_close_at_end, peers)
-        hospital = RemoteHospital(
+        storage = Storage(peers.storage_context, told.site_cache)
+        nursery.start_soon(_close_at_end, storage)
+        hospital = ReplicatedHospital(
             peers.hospital,
+            storage,
             deadline=told.mount.deadline,
             purpose=told.mount.purpose,
             mount=secrets.token_bytes(MOUNT_ID_SIZE),
@@ -144,12 +147,12 @@ def _are_held(leases: Iterable[Lease]) -> bool:
     return all(lease.is_held for lease in leases)
 
 
-async def _close_at_end(peers: Peers) -> None:
+async def _close_at_end(connected: Peers | Storage) -> None:
     try:
         await trio.sleep_forever()
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS):
-            await peers.aclose()
+            await connected.aclose()
 
 
 def umount(mountpoint: Path) -> None:

@@ -30,6 +30,8 @@ from mdmfs.hospital.release.headers import Headers
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import quarantine, release
 from mdmfs.hospital.release.staging import StagedObject, Staging
+from mdmfs.hospital.replicas.publish import keep_replicas
+from mdmfs.hospital.replicas.replicas import Placement, Replicas
 from mdmfs.hospital.service import HospitalFace
 from mdmfs.hospital.signing import SigningKey
 from mdmfs.hospital.store import Store
@@ -44,6 +46,7 @@ from mdmfs.wire.stream import Address
 from tests.twins.images import ct_slice
 from tests.twins.keystores import HOSPITAL, TwinKeystore, principal
 from tests.twins.pacs import TwinPacs
+from tests.twins.storage import TwinElement
 from tests.twins.store import MemoryStore
 
 NOW = 1_700_000_000.0
@@ -107,6 +110,8 @@ class Clinic:
         self.headers_bytes = 2**24
         self.deadline = SECONDS
         self.has_metadata = False
+        self.elements: list[TwinElement] = []
+        self.placement: Placement | None = None
 
     @contextlib.asynccontextmanager
     async def open(self, *, deposits: bool = True) -> AsyncIterator[OpenClinic]:
@@ -130,13 +135,22 @@ class Clinic:
             nursery.start_soon(recalls.run)
             if deposits:
                 nursery.start_soon(deposit, hospital)
+            nursery.start_soon(keep_replicas, hospital)
             yield OpenClinic(self, hospital, recalls, nursery, delivers=deposits)
             nursery.cancel_scope.cancel()
 
     def _hospital(self, audit: Audit, nursery: trio.Nursery) -> Hospital:
         headers = Headers(self.folder / "headers", self.headers_bytes)
         project = Project(
-            PROJECT, PROJECT_LFN, self.policy, project_acl(), ("main",), self.inclusion, self.until, self.partial
+            PROJECT,
+            PROJECT_LFN,
+            self.policy,
+            project_acl(),
+            ("main",),
+            self.inclusion,
+            self.until,
+            self.partial,
+            replicas=self.placement,
         )
         return Hospital(
             name="amc",
@@ -160,6 +174,7 @@ class Clinic:
             feed=Feed(self.store),
             clock=lambda: self.now,
             has_metadata=self.has_metadata,
+            replicas=Replicas({it.name: it for it in self.elements}, bytes(32)),
         )
 
 

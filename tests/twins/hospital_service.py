@@ -21,11 +21,13 @@ from mdmfs.wire.messages import (
     SEALED_PATH,
     THRESHOLD_HEADER,
     TOTALS_PATH,
+    TRANSFERS_PATH,
     AclTexts,
     AskBundle,
     AskChanges,
     AskHeaders,
     AskTotals,
+    AskTransfers,
     Describe,
     ListDirectory,
     Locate,
@@ -33,6 +35,8 @@ from mdmfs.wire.messages import (
     ReadAcl,
     SealedBeginning,
     SealedHeaders,
+    Transfer,
+    Transfers,
 )
 from mdmfs.wire.service import Reply, Request, Service, StreamReply
 from mdmfs.worker.hospital import Beginning
@@ -47,6 +51,8 @@ class HospitalOnTheWire:
     def __init__(self, twin: TwinHospital) -> None:
         self.twin = twin
         self.callers: list[Dn] = []
+        self.replicas: dict[Guid, Transfer] = {}
+        self.transfers_asked = 0
 
     def service(self) -> Service:
         """Give the routes."""
@@ -62,6 +68,7 @@ class HospitalOnTheWire:
                 ("GET", SEALED_PATH): self._sealed,
                 ("POST", BUNDLE_PATH): self._bundle,
                 ("POST", HEADERS_PATH): self._headers,
+                ("POST", TRANSFERS_PATH): self._transfers,
             },
         )
 
@@ -90,6 +97,13 @@ class HospitalOnTheWire:
     async def _headers(self, request: Request) -> Reply:
         asked = await request.read(AskHeaders)
         return Reply(SealedHeaders(await self.twin.headers([Guid(octets) for octets in asked.guids])))
+
+    async def _transfers(self, request: Request) -> Reply:
+        self.transfers_asked += 1
+        asked = await request.read(AskTransfers)
+        found = [self.replicas.get(Guid(guid), Transfer()) for guid in asked.guids]
+        told = [it if it.element not in asked.avoid else Transfer() for it in found]
+        return Reply(Transfers(told, are_there_any=bool(self.replicas)))
 
     async def _sealed(self, request: Request) -> StreamReply:
         self.callers.append(request.principal.dn)

@@ -82,6 +82,11 @@ class SeenHospital:
         async with self._twin.fetch(guid, beginning=beginning) as download:
             yield download
 
+    def doubt(self, guid: Guid) -> bool:
+        """Know no other place."""
+        del guid
+        return False
+
     def fetch_all(self, guids: Sequence[Guid]) -> AbstractAsyncContextManager[TwinBundle]:
         """See ``Hospital``."""
         for guid in guids:

@@ -166,7 +166,12 @@ class _Currency:
 def is_current(hospital: Hospital, guid: Guid, generation: int) -> bool:
     """Tell whether a file may still be opened under this generation of its key."""
     file = hospital.store.read(lambda tx: tx.catalogue.file(guid))
-    return file is not None and file.state in _OPENABLE and file.generation == generation
+    return file is not None and is_open_under(file, generation)
+
+
+def is_open_under(file: FileRecord, generation: int) -> bool:
+    """Tell whether a file, as it is registered, may be opened under this generation of its key."""
+    return file.state in _OPENABLE and file.generation == generation
 
 
 def acl_of(tx: Transaction, acl_id: bytes) -> Acl | None:

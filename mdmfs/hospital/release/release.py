@@ -121,7 +121,7 @@ async def release_headers(
     found = dict(zip(standing, await hospital.headers.find(wanted), strict=True))
     records = [
         msgspec.structs.replace(
-            _record(principal, guids[place], hospital, address, Event.HEADER, _deciding(standing[place].granted)),
+            record_of(principal, guids[place], hospital, address, Event.HEADER, deciding(standing[place].granted)),
             uid=standing[place].source.uid,
             project=standing[place].project.name,
             purpose=purpose,
@@ -149,7 +149,7 @@ async def admit(principal: Principal, guid: Guid, hospital: Hospital, *, address
     (decision,) = decide(principal, [guid], hospital)
     if isinstance(decision, Denial):
         if decision.outcome:
-            await hospital.audit.record(_record(principal, guid, hospital, address, Event.REFUSAL, decision.outcome))
+            await hospital.audit.record(record_of(principal, guid, hospital, address, Event.REFUSAL, decision.outcome))
         raise decision.error
 
 
@@ -173,7 +173,7 @@ async def _decide_again(
         return before
     (decision,) = decide(principal, [guid], hospital)
     if isinstance(decision, Denial) and decision.outcome:
-        await hospital.audit.record(_record(principal, guid, hospital, address, Event.REFUSAL, decision.outcome))
+        await hospital.audit.record(record_of(principal, guid, hospital, address, Event.REFUSAL, decision.outcome))
     return decision
 
 
@@ -228,23 +228,25 @@ def _records(
     """Make the records of what was decided; where the PACS is spared, nothing was let out."""
     for place, (guid, decision) in enumerate(zip(guids, decisions, strict=True)):
         if isinstance(decision, Standing) and not isinstance(arrivals.expected[place], BusyError):
-            record = _record(principal, guid, hospital, address, Event.RELEASE, _deciding(decision.granted))
+            record = record_of(principal, guid, hospital, address, Event.RELEASE, deciding(decision.granted))
             yield msgspec.structs.replace(record, uid=decision.source.uid, project=decision.project.name)
         elif isinstance(decision, Denial) and decision.outcome:
-            yield _record(principal, guid, hospital, address, Event.REFUSAL, decision.outcome)
+            yield record_of(principal, guid, hospital, address, Event.REFUSAL, decision.outcome)
 
 
 def _as(event: Event, record: AuditRecord) -> AuditRecord:
     return msgspec.structs.replace(record, event=event) if record.event is Event.RELEASE else record
 
 
-def _deciding(granted: Granted) -> str:
+def deciding(granted: Granted) -> str:
+    """Name the entry that let somebody in, for the audit log."""
     return "owner" if granted.entry is None else f"{granted.entry.kind}:{granted.entry.qualifier}"
 
 
-def _record(
+def record_of(
     principal: Principal, guid: Guid, hospital: Hospital, address: str, event: Event, outcome: str
 ) -> AuditRecord:
+    """Make the record of a decision about one file."""
     return AuditRecord(
         time=hospital.clock(),
         event=event,

@@ -186,6 +186,8 @@ class Staging:
         self._hot_octets = 0
         self.is_pinned: Callable[[Guid], bool] = _nothing_is_pinned
         """Asked of a whole object before it makes room for another."""
+        self.on_whole: Callable[[Guid], object] = _nothing_is_pinned
+        """Hears of each object that has become whole."""
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.chmod(0o700)
@@ -228,6 +230,7 @@ class Staging:
         try:
             yield writer
             writer.complete()
+            self.on_whole(guid)
         except BaseException as error:
             self._drop(staged)
             reason = error if isinstance(error, MdmfsError) else IntegrityError(f"the staging of {guid} was broken off")

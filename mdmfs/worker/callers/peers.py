@@ -6,6 +6,7 @@ keystores; calls under way end over the old ones.
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from mdmfs.model.errors import ConfigurationError, CredentialRefusedError, Malfo
 from mdmfs.model.identity import Dn
 from mdmfs.model.names import Lfn
 from mdmfs.pki.health import certificates_of
-from mdmfs.pki.tls import Credential
+from mdmfs.pki.tls import Credential, client_context
 from mdmfs.pki.trust import Stamp, TrustAnchors, stamps_within
 from mdmfs.wire.client import Client
 from mdmfs.wire.configuration import KeystorePeer
@@ -78,6 +79,7 @@ class Peers:
         self._hospital: Client | None = None
         self._keystores: Keystores | None = None
         self._metadata: dict[str, Client] = {}
+        self._storage_context: ssl.SSLContext | None = None
         self._clients: list[Client] = []
         """All of them."""
 
@@ -101,6 +103,18 @@ class Peers:
         if self._hospital is None:
             raise self._missing()
         return self._metadata
+
+    def storage_context(self) -> ssl.SSLContext:
+        """Give the TLS context towards storage elements: the host's name is checked, the caller's proxy is shown.
+
+        Raises as ``hospital``.
+        """
+        self._renew()
+        if self._hospital is None:
+            raise self._missing()
+        if self._storage_context is None:
+            self._storage_context = client_context(self._credential, self._anchors)
+        return self._storage_context
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -184,6 +198,6 @@ class Peers:
         for client in self._clients:
             self._nursery.start_soon(client.aclose)
         self._clients = []
-        self._hospital = self._keystores = None
+        self._hospital = self._keystores = self._storage_context = None
         self._metadata = {}
         self._stamp = ()

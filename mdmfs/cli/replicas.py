@@ -1,0 +1,36 @@
+"""``mdmfs replicas``: what is on storage elements, and what could not be taken away there."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+import click
+import trio
+
+from mdmfs.cli.hospital import CONFIGURATION, ask, asking
+from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.model.names import Guid
+from mdmfs.wire.messages import REPLICAS_PATH, AskReplicas, ReplicaUse
+
+
+@click.command()
+@click.argument("configuration", type=CONFIGURATION)
+def replicas(configuration: pathlib.Path) -> None:
+    """Tell what storage elements keep of this hospital; exit code 1 where something is to go and has not gone.
+
+    CONFIGURATION is the hospital's; its daemon must run, and tries again by itself.
+    """
+    found = trio.run(_ask, HospitalConfiguration.read(configuration))
+    for one in found.storage:
+        click.echo(f"{one.element}: {one.replicas} replicas, {one.size} bytes; {one.leaving} to be taken away")
+    for left in found.left:
+        click.echo(f"  not gone yet: {left.surl} ({Guid(left.guid)}): {left.reason}", err=True)
+    if not found.storage:
+        click.echo("no [[storage]] is configured", err=True)
+    sys.exit(1 if any(one.leaving for one in found.storage) else 0)
+
+
+async def _ask(configuration: HospitalConfiguration) -> ReplicaUse:
+    async with asking(configuration) as client:
+        return await ask(client, REPLICAS_PATH, AskReplicas(), ReplicaUse)

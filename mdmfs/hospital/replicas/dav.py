@@ -1,0 +1,106 @@
+"""A collection of a WebDAV or XRootD server over HTTPS, with the hospital's certificate; readers show their proxies."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ssl
+import urllib.parse
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from mdmfs.hospital.replicas.port import Content, StorageError
+
+TIMEOUT: Final = 60.0
+MAX_REDIRECTS: Final = 3
+"""A door of a storage element sends its clients on to the node that has the disk."""
+_REDIRECTS: Final = {301, 302, 307, 308}
+_ABSENT: Final = {404, 410}
+_SUCCESS: Final = range(200, 300)
+
+
+class DavElement:
+    """``StorageElement`` below one URL (RFC 9110 PUT, HEAD and DELETE; no other method is needed)."""
+
+    def __init__(self, name: str, url: str, context: Callable[[], ssl.SSLContext], *, padding: int) -> None:
+        """Name a collection by ``https://HOST:PORT/PATH``, where the hospital may write and readers may read."""
+        self.name = name
+        self.padding = padding
+        self._url = url.rstrip("/")
+        self._context = context
+
+    def put(self, name: str, content: Content, length: int) -> None:
+        """PUT; where the door sends us on, the body goes there from its beginning."""
+        status = self._ask("PUT", name, content, length)[0]
+        if status not in _SUCCESS:
+            raise self._refusal(status)
+
+    def size(self, name: str) -> int | None:
+        """HEAD."""
+        status, length = self._ask("HEAD", name)
+        if status in _ABSENT:
+            return None
+        if status not in _SUCCESS:
+            raise self._refusal(status)
+        return length
+
+    def delete(self, name: str) -> None:
+        """DELETE."""
+        status = self._ask("DELETE", name)[0]
+        if status not in _SUCCESS and status not in _ABSENT:
+            raise self._refusal(status)
+
+    def turl(self, name: str, seconds: float) -> str:
+        """Give the HTTPS URL: it ends with the reader's proxy, not with a time."""
+        del seconds
+        return self.surl(name)
+
+    def surl(self, name: str) -> str:
+        """Give the HTTPS URL."""
+        return f"{self._url}/{name}"
+
+    def _ask(self, method: str, name: str, content: Content | None = None, length: int = 0) -> tuple[int, int | None]:
+        url = self.surl(name)
+        for _ in range(MAX_REDIRECTS + 1):
+            status, location, found = self._exchange(method, url, content, length)
+            if status not in _REDIRECTS or not location:
+                return status, found
+            url = urllib.parse.urljoin(url, location)
+            if not url.startswith("https://"):
+                break
+        message = f"storage {self.name} sends us round in circles, or out of TLS"
+        raise StorageError(message)
+
+    def _exchange(
+        self, method: str, url: str, content: Content | None, length: int
+    ) -> tuple[int, str | None, int | None]:
+        parts = urllib.parse.urlsplit(url)
+        target = parts.path + (f"?{parts.query}" if parts.query else "")
+        with self._telling(method):
+            connection = http.client.HTTPSConnection(
+                parts.hostname or "", parts.port or 443, timeout=TIMEOUT, context=self._context()
+            )
+            with contextlib.closing(connection):
+                connection.putrequest(method, target)
+                if content is not None:
+                    connection.putheader("Content-Length", str(length))
+                connection.endheaders()
+                if content is not None:
+                    with contextlib.suppress(ConnectionError):  # a door may close early: its answer says where to go
+                        for piece in content():
+                            connection.send(piece)
+                response = connection.getresponse()
+                response.read()
+                told = response.headers.get("Content-Length", "")
+                return response.status, response.headers.get("Location"), int(told) if told.isdecimal() else None
+
+    def _refusal(self, status: int) -> StorageError:
+        return StorageError(f"storage {self.name} answers with status {status}")
+
+    @contextlib.contextmanager
+    def _telling(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, http.client.HTTPException) as error:
+            message = f"storage {self.name} does not answer {what}: {type(error).__name__}"
+            raise StorageError(message) from error

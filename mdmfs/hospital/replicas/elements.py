@@ -1,0 +1,56 @@
+"""From the configuration to storage elements."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import ssl
+import urllib.parse
+from collections.abc import Callable
+
+from mdmfs.hospital.configuration import HospitalConfiguration, StorageEntry
+from mdmfs.hospital.durable import own_secret
+from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.replicas.dav import DavElement
+from mdmfs.hospital.replicas.port import StorageElement
+from mdmfs.hospital.replicas.replicas import Replicas
+from mdmfs.hospital.replicas.s3 import S3Element
+from mdmfs.model.errors import ConfigurationError
+from mdmfs.pki.tls import client_context
+
+
+def open_replicas(configuration: HospitalConfiguration, directory: pathlib.Path) -> Replicas:
+    """Open what is configured; the secret of names is made in ``directory`` at the first start."""
+    if not configuration.storage:
+        return Replicas()
+    context = functools.partial(client_context, configuration.credential, configuration.anchors)
+    elements = {entry.name: _open(entry, configuration, context) for entry in configuration.storage}
+    return Replicas(elements, own_secret(directory / "replicas.key"))
+
+
+def _open(
+    entry: StorageEntry, configuration: HospitalConfiguration, context: Callable[[], ssl.SSLContext]
+) -> StorageElement:
+    scheme, host = urllib.parse.urlsplit(entry.url)[:2]
+    if scheme not in {"https", "http"} or not host or (scheme == "http" and entry.kind != "s3"):
+        message = f"storage {entry.name}: url is https://HOST:PORT/PATH, not {entry.url!r}"
+        raise ConfigurationError(message)
+    if entry.kind == "webdav":
+        return DavElement(entry.name, entry.url, context, padding=entry.padding)
+    return S3Element(
+        entry.name,
+        entry.url,
+        region=entry.region,
+        credentials=configuration.path(entry.credentials),
+        ca=configuration.path(entry.ca) if entry.ca else None,
+        padding=entry.padding,
+    )
+
+
+def refuse_unknown_storage(hospital: Hospital) -> None:
+    """Raise ``ConfigurationError`` where a project wants replicas at a place that is not configured."""
+    for project in hospital.projects.values():
+        unknown = set(project.replicas.at if project.replicas else ()) - set(hospital.replicas.elements)
+        if unknown:
+            message = f"project {project.name} wants replicas at {sorted(unknown)}, which no [[storage]] names"
+            raise ConfigurationError(message)

@@ -1,0 +1,266 @@
+"""Put replicas on storage elements and take them away again, each step in the store before it is done."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import itertools
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Final, TypeVar
+
+import msgspec
+import structlog
+import trio
+
+from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.incident import note_incident
+from mdmfs.hospital.release.audit import AuditRecord, Event
+from mdmfs.hospital.release.decision import is_open_under
+from mdmfs.hospital.replicas.port import Content, StorageElement, StorageError
+from mdmfs.hospital.replicas.records import Replica, ReplicaState
+from mdmfs.hospital.store import Transaction
+from mdmfs.model.errors import MdmfsError
+from mdmfs.model.names import Guid
+from mdmfs.sealing.layout import Buffer
+
+PUTTERS: Final = 4
+PIECE: Final = 2**20
+INTERVAL: Final = 600.0
+"""Seconds between two looks for replicas whose time is over."""
+PAUSE: Final = 5.0
+LONGEST_PAUSE: Final = 600.0
+MAX_FAILURES: Final = 3
+"""Of one storage element in one round: what does not answer is not asked for each replica."""
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+async def keep_replicas(hospital: Hospital) -> None:
+    """Put what is wanted and take away what is to go, until cancelled."""
+    if not hospital.replicas.elements and not hospital.store.read(lambda tx: next(tx.replicas.all(), None)):
+        return
+    hospital.staging.on_whole = functools.partial(_hear_of_whole, hospital)
+    limiter = trio.CapacityLimiter(PUTTERS + 1)
+    await hospital.store.write(lambda tx: _condemn(tx, hospital, is_start=True))
+    async with trio.open_nursery() as nursery:
+        for _ in range(PUTTERS):
+            nursery.start_soon(_put_wanted, hospital, limiter)
+        nursery.start_soon(_remove_leaving, hospital, limiter)
+
+
+def _hear_of_whole(hospital: Hospital, guid: Guid) -> None:
+    file = hospital.store.read(lambda tx: tx.catalogue.file(guid))
+    if file is not None:
+        want_replicas(hospital, guid, file.project)
+
+
+def want_replicas(hospital: Hospital, guid: Guid, project: str) -> None:
+    """Ask for the replicas that a project wants of a file which was let out."""
+    known = hospital.projects.get(project)
+    placement = None if known is None else known.replicas
+    if placement is None:
+        return
+    there = hospital.store.read(lambda tx: {it.element for it in tx.replicas.of(guid)})
+    for element in placement.at[: placement.copies]:
+        if element not in there:
+            hospital.replicas.want(guid, element)
+
+
+# Putting
+
+
+async def _put_wanted(hospital: Hospital, limiter: trio.CapacityLimiter) -> None:
+    replicas = hospital.replicas
+    while True:
+        heard = replicas.arrivals.next()
+        if not replicas.wanted:
+            await heard.wait()
+            continue
+        guid, element = next(iter(replicas.wanted))
+        del replicas.wanted[guid, element]
+        try:
+            await _put(hospital, guid, replicas.elements[element], limiter)
+        except (MdmfsError, StorageError) as error:
+            log.warning("a replica is not put", guid=str(guid), storage=element, reason=str(error))
+        except Exception as error:  # noqa: BLE001 the service loop: one file must not end it
+            note_incident("putting a replica", error)
+
+
+async def _put(hospital: Hospital, guid: Guid, element: StorageElement, limiter: trio.CapacityLimiter) -> None:
+    """Put a staged file; it may be on its way. What the store no longer wants by then goes again."""
+    file = hospital.store.read(lambda tx: tx.catalogue.file(guid))
+    staged = None if file is None else hospital.staging.find(guid, file.generation)
+    project = None if file is None else hospital.projects.get(file.project)
+    if staged is None or project is None or project.replicas is None:
+        return
+    await staged.settled.wait()
+    await staged.wait_for(staged.size)
+    name = hospital.replicas.name_of(guid, staged.generation, staged.salt)
+    until = hospital.clock() + project.replicas.seconds
+    coming = Replica(
+        guid.octets, element.name, name, staged.generation, staged.header, staged.size, until, ReplicaState.COMING
+    )
+    if not await hospital.store.write(lambda tx: _is_begun(tx, hospital, coming)):
+        return
+    length = padded(staged.size, element.padding)
+    content, key = functools.partial(_content, staged.path, staged.size, length), (element.name, name)
+    hospital.replicas.under_way.add(key)
+    try:
+        await _in_thread(functools.partial(_put_whole, element, name, content, length), limiter)
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            await hospital.store.write(lambda tx: tx.replicas.put(_leaving(coming)))
+        hospital.replicas.departures.ring()
+        raise
+    finally:
+        hospital.replicas.under_way.discard(key)
+    record = AuditRecord(
+        time=hospital.clock(), event=Event.REPLICA, guid=str(guid), project=project.name, outcome=element.name
+    )
+    await hospital.audit.record(record)
+    if not await hospital.store.write(lambda tx: _settle(tx, hospital, coming)):
+        hospital.replicas.departures.ring()
+
+
+def padded(size: int, padding: int) -> int:
+    """Round a size up to a multiple of ``padding`` bytes."""
+    return -(-size // padding) * padding if padding > 1 else size
+
+
+def _content(path: pathlib.Path, size: int, length: int) -> Iterator[Buffer]:
+    with path.open("rb") as file:
+        left = size
+        while left:
+            piece = file.read(min(PIECE, left))
+            if not piece:
+                message = "the staged object has gone"
+                raise StorageError(message)
+            left -= len(piece)
+            yield piece
+    for start in itertools.count(size, PIECE):
+        if start >= length:
+            return
+        yield bytes(min(PIECE, length - start))
+
+
+def _is_begun(tx: Transaction, hospital: Hospital, coming: Replica) -> bool:
+    """Write down what is about to be put, unless it is there, or nobody may have it any more."""
+    known = any(it.element == coming.element and it.name == coming.name for it in tx.replicas.of(Guid(coming.guid)))
+    if known or not _is_wanted(tx, hospital, coming):
+        return False
+    tx.replicas.put(coming)
+    return True
+
+
+def _settle(tx: Transaction, hospital: Hospital, coming: Replica) -> bool:
+    """Say that a replica is there; False where something is to go: it, as its file was taken away, or an older one."""
+    same = [it for it in tx.replicas.of(Guid(coming.guid)) if (it.element, it.name) == (coming.element, coming.name)]
+    is_standing = same == [coming] and _is_wanted(tx, hospital, coming)
+    tx.replicas.put(msgspec.structs.replace(coming, state=ReplicaState.THERE) if is_standing else _leaving(coming))
+    older = [it for it in tx.replicas.of(Guid(coming.guid)) if it.element == coming.element and it.name != coming.name]
+    for old in older:
+        tx.replicas.put(_leaving(old))
+    return is_standing and not older
+
+
+def _leaving(replica: Replica) -> Replica:
+    return msgspec.structs.replace(replica, state=ReplicaState.LEAVING)
+
+
+# Taking away
+
+
+def _is_wanted(tx: Transaction, hospital: Hospital, replica: Replica) -> bool:
+    guid = Guid(replica.guid)
+    file = tx.catalogue.file(guid)
+    is_open = file is not None and is_open_under(file, replica.generation)
+    return is_open and replica.until > hospital.clock() and tx.losses.get(guid) is None
+
+
+def _condemn(tx: Transaction, hospital: Hospital, *, is_start: bool = False) -> None:
+    """Mark the replicas that are to go: whose file or time is over, and at a start what was being put."""
+    for replica in list(tx.replicas.all()):
+        is_cut = is_start and replica.state is ReplicaState.COMING
+        if replica.state is not ReplicaState.LEAVING and (is_cut or not _is_wanted(tx, hospital, replica)):
+            tx.replicas.put(_leaving(replica))
+
+
+def _condemn_of(tx: Transaction, guids: list[Guid]) -> None:
+    for guid in guids:
+        for replica in tx.replicas.of(guid):
+            tx.replicas.put(_leaving(replica))
+
+
+async def _remove_leaving(hospital: Hospital, limiter: trio.CapacityLimiter) -> None:
+    """Take away what is to go; where a storage element does not let us, again and again, ever more seldom."""
+    replicas, pause, look_at = hospital.replicas, PAUSE, trio.current_time() + INTERVAL
+    while True:
+        heard, left = replicas.departures.next(), 0
+        try:
+            if replicas.doubtful:
+                guids = list(replicas.doubtful)
+                await hospital.store.write(lambda tx, guids=guids: _condemn_of(tx, guids))  # type: ignore[misc]
+                replicas.doubtful.difference_update(guids)
+            if trio.current_time() >= look_at:
+                await hospital.store.write(lambda tx: _condemn(tx, hospital))
+                look_at = trio.current_time() + INTERVAL
+            left = await _remove_some(hospital, limiter)
+        except MdmfsError as error:
+            log.error("replicas cannot be taken away", reason=str(error))  # noqa: TRY400 the reason says it
+            left = 1
+        pause = min(2 * pause, LONGEST_PAUSE) if left else PAUSE
+        with trio.move_on_after(pause if left else INTERVAL):
+            await heard.wait()
+
+
+async def _remove_some(hospital: Hospital, limiter: trio.CapacityLimiter) -> int:
+    """Try all that is to go once; gives how much is left."""
+    leaving = hospital.store.read(lambda tx: [it for it in tx.replicas.all() if it.state is ReplicaState.LEAVING])
+    left, failures = 0, collections.Counter[str]()
+    for replica in leaving:
+        element, key = hospital.replicas.elements.get(replica.element), (replica.element, replica.name)
+        if key in hospital.replicas.under_way or failures[replica.element] >= MAX_FAILURES:
+            left += 1
+            continue
+        try:
+            await _in_thread(functools.partial(_delete_wholly, element, replica), limiter)
+        except StorageError as error:
+            left += 1
+            failures[replica.element] += 1
+            hospital.replicas.reasons[key] = str(error)
+            continue
+        hospital.replicas.reasons.pop(key, None)
+        record = AuditRecord(
+            time=hospital.clock(), event=Event.REPLICA_GONE, guid=str(Guid(replica.guid)), outcome=replica.element
+        )
+        await hospital.audit.record(record)
+        await hospital.store.write(lambda tx, replica=replica: tx.replicas.remove(replica))  # type: ignore[misc]
+    return left
+
+
+def _put_whole(element: StorageElement, name: str, content: Content, length: int) -> None:
+    """Put, and look whether it is there."""
+    element.put(name, content, length)
+    found = element.size(name)
+    if found != length:
+        message = f"storage {element.name} has {found} bytes of {length}"
+        raise StorageError(message)
+
+
+def _delete_wholly(element: StorageElement | None, replica: Replica) -> None:
+    """Delete, and look whether it is gone."""
+    if element is None:
+        message = f"storage {replica.element} is no longer in the configuration: put it back, or delete by hand"
+        raise StorageError(message)
+    element.delete(replica.name)
+    if element.size(replica.name) is not None:
+        message = f"storage {replica.element} still has what it was told to delete"
+        raise StorageError(message)
+
+
+async def _in_thread(act: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
+    """Run what blocks; it has deadlines of its own, and is not waited for when we end."""
+    return await trio.to_thread.run_sync(act, limiter=limiter, abandon_on_cancel=True)

@@ -1,0 +1,82 @@
+"""The replicas of a hospital: which storage elements there are, what is to be put there, and what is to go.
+
+A replica is never needed: it is put after its file was staged, and whoever does not find it asks the hospital. So what
+is queued here is in memory only. What has been put is in the store before it is put, so that nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import hmac
+from collections.abc import Mapping
+from typing import Final
+
+from mdmfs.hospital.bell import Bell
+from mdmfs.hospital.replicas.port import StorageElement
+from mdmfs.model.names import Guid
+
+MAX_QUEUE: Final = 100_000
+MAX_TURLS: Final = 10_000
+TURL_SECONDS: Final = 3600.0
+_LABEL: Final = b"mdmfs replica name 1\0"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Placement:
+    """``[replicas]`` of a project."""
+
+    at: tuple[str, ...]
+    """Names of storage elements, those preferred first."""
+    copies: int = 1
+    seconds: float = 30 * 86_400.0
+    """For how long."""
+
+
+class Replicas:
+    """Storage elements by name, and the queues of the tasks that work on them."""
+
+    def __init__(self, elements: Mapping[str, StorageElement] | None = None, secret: bytes = b"") -> None:
+        """``secret``: 32 bytes that only the hospital has; it makes the names."""
+        self.elements: Mapping[str, StorageElement] = elements or {}
+        self._secret = secret
+        self.wanted: dict[tuple[Guid, str], None] = {}
+        """Files to be put, and to which storage element; in order."""
+        self.doubtful: set[Guid] = set()
+        """Files whose replicas are to go."""
+        self.under_way: set[tuple[str, str]] = set()
+        """What is just being put, by storage element and name: it cannot be taken away before that has ended."""
+        self.reasons: dict[tuple[str, str], str] = {}
+        """Why a replica could not be taken away last time, by storage element and name."""
+        self.arrivals, self.departures = Bell(), Bell()
+        """Ring when something is to be put, and when something is to go."""
+        self._turls: collections.OrderedDict[tuple[str, str], tuple[str, float]] = collections.OrderedDict()
+
+    def name_of(self, guid: Guid, generation: int, salt: bytes) -> str:
+        """Give the name of a sealing on storage elements: whoever does not know the secret learns nothing by it."""
+        told = _LABEL + guid.octets + generation.to_bytes(4, "big") + salt
+        return hmac.new(self._secret, told, hashlib.sha256).hexdigest()
+
+    def want(self, guid: Guid, element: str) -> None:
+        """Ask for a replica, where there is none yet."""
+        if element in self.elements and len(self.wanted) < MAX_QUEUE:
+            self.wanted[guid, element] = None
+            self.arrivals.ring()
+
+    def doubt(self, guid: Guid) -> None:
+        """Have all replicas of a file taken away."""
+        if self.elements:
+            self.doubtful.add(guid)
+            self.departures.ring()
+
+    def turl(self, element: str, name: str, now: float) -> str:
+        """Give a URL to fetch a replica by; the same one for a while, so that caches know it again."""
+        known = self._turls.get((element, name))
+        if known is not None and now < known[1]:
+            return known[0]
+        turl = self.elements[element].turl(name, TURL_SECONDS)
+        self._turls[element, name] = turl, now + TURL_SECONDS / 2
+        if len(self._turls) > MAX_TURLS:
+            self._turls.popitem(last=False)
+        return turl

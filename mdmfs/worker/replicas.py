@@ -1,0 +1,338 @@
+"""Fetch sealed objects from storage elements where the hospital names one, and from the hospital where that fails.
+
+Nothing is believed of a storage element: what it gives is a sealed object or does not open. Whoever asks again for a
+file soon after it came from a replica, because it was cut, damaged or another one, is served by the hospital.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import ssl
+import urllib.parse
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+import structlog
+import trio
+
+from mdmfs.model.errors import MalformedMessageError, MdmfsError, PeerTimedOutError, PeerUnreachableError
+from mdmfs.model.names import Guid, Lfn
+from mdmfs.sealing.layout import HEADER_SIZE, SALT_SIZE
+from mdmfs.wire.bundle import Event, Piece
+from mdmfs.wire.client import Client, Download
+from mdmfs.wire.messages import SealedBeginning, Transfer
+from mdmfs.wire.nursery import open_plain_nursery
+from mdmfs.wire.stream import Address
+from mdmfs.worker.hospital import Beginning, RemoteHospital, SealedBundle, SealedDownload
+
+HEAD_SECONDS: Final = 10.0
+"""So long a storage element may take for the head of an answer."""
+PACE_SECONDS: Final = 5.0
+PACE_BYTES: Final = 256 * 2**10
+"""What brings less than that in that time is slower than a recall."""
+DISTRUST_SECONDS: Final = 60.0
+"""So long a storage element that failed is not asked."""
+ASKED_AGAIN: Final = 600.0
+"""Whoever asks again for a file within that time is not content with what the replica brought."""
+REST_SECONDS: Final = 300.0
+"""So long a hospital without storage elements is not asked for replicas."""
+MAX_REMEMBERED: Final = 100_000
+AT_ONCE: Final = 4
+"""Transfers of one bundle side by side."""
+PIECE: Final = 2**20
+_OK, _PARTIAL = 200, 206
+
+log = structlog.get_logger(__name__)
+
+
+class Storage:
+    """Connections to storage elements, kept while they are used, and which of them failed lately."""
+
+    def __init__(self, context: Callable[[], ssl.SSLContext], cache: Address | None = None) -> None:
+        """``context`` is asked for HTTPS only; with a ``cache``, an HTTP proxy, what needs no TLS goes through it."""
+        self._context = context
+        self._cache = cache
+        self._clients: dict[tuple[ssl.SSLContext | None, Address], Client] = {}
+        self._distrusted: dict[str, float] = {}
+        """Until when, by the hospital's name of the storage element."""
+
+    @property
+    def avoided(self) -> list[str]:
+        """Name the storage elements that failed lately."""
+        now = trio.current_time()
+        return [name for name, until in self._distrusted.items() if now < until]
+
+    def distrust(self, transfer: Transfer, reason: object) -> None:
+        """Leave a storage element alone for a while."""
+        log.warning("a storage element failed: the hospital is asked", storage=transfer.element, reason=str(reason))
+        self._distrusted[transfer.element] = trio.current_time() + DISTRUST_SECONDS
+
+    @contextlib.asynccontextmanager
+    async def fetch(self, transfer: Transfer, begin: int) -> AsyncIterator[_ReplicaDownload]:
+        """GET what follows ``begin``; raises ``MdmfsError`` also for an answer of other bytes than were asked for."""
+        client, target, host = await self._way_to(transfer.turl)
+        headers = {"host": host}
+        if begin:
+            headers["range"] = f"bytes={begin}-{transfer.size - 1}"
+        async with client.get(target, headers=headers, deadline=trio.current_time() + HEAD_SECONDS) as download:
+            yield _ReplicaDownload(download, transfer, begin)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        clients, self._clients = list(self._clients.values()), {}
+        for client in clients:
+            await client.aclose()
+
+    async def _way_to(self, turl: str) -> tuple[Client, str, str]:
+        """Give whom to ask, for what, and whose host that is."""
+        parts = urllib.parse.urlsplit(turl)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            message = "the hospital names a replica by a URL that is none of HTTP"
+            raise MalformedMessageError(message)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        if parts.scheme == "http" and self._cache is not None:
+            return await self._client(self._cache, None), f"http://{parts.netloc}{target}", parts.netloc
+        is_tls = parts.scheme == "https"
+        address = Address(parts.hostname, parts.port or (443 if is_tls else 80))
+        return await self._client(address, self._context() if is_tls else None), target, parts.netloc
+
+    async def _client(self, address: Address, context: ssl.SSLContext | None) -> Client:
+        client = self._clients.get((context, address))
+        if client is None:
+            for known in [it for it in self._clients if None not in {it[0], context} and it[0] is not context]:
+                await self._clients.pop(known).aclose()  # a credential of before
+            client = self._clients[context, address] = Client(address, context, expected=None)
+        return client
+
+
+class _ReplicaDownload:
+    """A sealed object on its way from a storage element, held to a pace."""
+
+    def __init__(self, download: Download, transfer: Transfer, begin: int) -> None:
+        there = begin + download.length
+        told = download.headers.get("content-range", "")
+        is_right = download.status == (_PARTIAL if begin else _OK) and not download.is_chunked
+        if len(transfer.header) != HEADER_SIZE or not transfer.threshold:
+            message = "the hospital names a replica without saying what it begins with"
+            raise MalformedMessageError(message)
+        if not is_right or there < transfer.size or (begin and not told.startswith(f"bytes {begin}-")):
+            message = f"storage {transfer.element} answered with other bytes than were asked for"
+            raise MalformedMessageError(message)
+        self.length, self.begin, self.salt = transfer.size, begin, transfer.header[:SALT_SIZE]
+        self.generation, self.threshold = transfer.generation, transfer.threshold
+        self._download = download
+        self._element = transfer.element
+        self._left = transfer.size - begin
+        self._header = transfer.header
+        self._head = b""
+        """What has come of salt and commitment: with another commitment no set of shares would make the key."""
+        self._waited, self._pace = 0.0, 0
+        """Seconds that were waited for so many bytes, since the last time it was fast enough."""
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Fill some of a buffer; raises ``MdmfsError`` where it is cut, too slow, or of another sealing."""
+        room = buffer[: self._left]
+        if not room:
+            return 0
+        began = trio.current_time()
+        with trio.move_on_after(PACE_SECONDS - self._waited) as patience:
+            count = await self._download.receive_into(room)
+        if patience.cancelled_caught:
+            message = f"storage {self._element} is too slow"
+            raise PeerTimedOutError(message)
+        self._waited += trio.current_time() - began
+        self._pace += count
+        if self._pace >= PACE_BYTES:
+            self._waited, self._pace = 0.0, 0
+        if not self.begin and len(self._head) < HEADER_SIZE:
+            self._head += bytes(room[: min(count, HEADER_SIZE - len(self._head))])
+            if not self._header.startswith(self._head):
+                message = f"storage {self._element} has another object under this name"
+                raise PeerUnreachableError(message)
+        self._left -= count
+        return count
+
+
+class ReplicatedHospital(RemoteHospital):
+    """A hospital whose sealed objects may come from storage elements."""
+
+    def __init__(
+        self,
+        client: Callable[[], Client],
+        storage: Storage,
+        *,
+        deadline: float,
+        purpose: str = "",
+        mount: bytes = b"",
+        root: Lfn | None = None,
+    ) -> None:
+        """As ``RemoteHospital``; replicas are fetched by ``storage``."""
+        super().__init__(client, deadline=deadline, purpose=purpose, mount=mount, root=root)
+        self._storage = storage
+        self._came: collections.OrderedDict[Guid, float] = collections.OrderedDict()
+        """When a replica of a file was named last."""
+        self._rest_until = float("-inf")
+
+    @contextlib.asynccontextmanager
+    async def fetch(self, guid: Guid, *, beginning: Beginning | None = None) -> AsyncIterator[SealedDownload]:
+        """Fetch a replica; where there is none, or its head does not come, or it was cut before, ask the hospital."""
+        transfer = (await self._find([guid], are_ahead=False)).get(0)
+        async with contextlib.AsyncExitStack() as stack:
+            if transfer is not None:
+                is_same = beginning is not None and transfer.header.startswith(beginning.salt)
+                begin = beginning.length if beginning is not None and is_same else 0
+                try:
+                    replica = await stack.enter_async_context(self._storage.fetch(transfer, begin))
+                except MdmfsError as error:
+                    self._storage.distrust(transfer, error)
+                else:
+                    with self._distrusting(transfer):
+                        yield replica
+                    return
+            yield await stack.enter_async_context(super().fetch(guid, beginning=beginning))
+
+    @contextlib.asynccontextmanager
+    async def fetch_all(self, guids: Sequence[Guid]) -> AsyncIterator[SealedBundle]:
+        """Fetch what has replicas from there, side by side, and the others in one answer of the hospital."""
+        found = await self._find(guids, are_ahead=True)
+        if not found:
+            async with super().fetch_all(guids) as bundle:
+                yield bundle
+            return
+        async with open_plain_nursery() as nursery:
+            yield _Mixed(self, self._storage, guids, found, nursery)
+            nursery.cancel_scope.cancel()
+
+    def fetch_from_hospital(self, guids: Sequence[Guid]) -> AbstractAsyncContextManager[SealedBundle]:
+        """Fetch files that nobody has opened yet from the hospital itself."""
+        return super().fetch_all(guids)
+
+    def doubt(self, guid: Guid) -> bool:
+        """Leave the replica of a file alone, if it came from one: the next fetch comes from the hospital."""
+        if guid not in self._came:
+            return False
+        self._came[guid] = trio.current_time()
+        return True
+
+    @contextlib.contextmanager
+    def _distrusting(self, transfer: Transfer) -> Iterator[None]:
+        try:
+            yield
+        except (PeerUnreachableError, PeerTimedOutError) as error:
+            self._storage.distrust(transfer, error)
+            raise
+
+    async def _find(self, guids: Sequence[Guid], *, are_ahead: bool) -> dict[int, Transfer]:
+        """Ask where replicas are, by place, of the files of which none was named just now."""
+        now = trio.current_time()
+        if now < self._rest_until:
+            return {}
+        fresh = [place for place, it in enumerate(guids) if self._came.get(it, float("-inf")) < now - ASKED_AGAIN]
+        if not fresh:
+            return {}
+        try:
+            found = await self.transfers([guids[place] for place in fresh], self._storage.avoided, are_ahead=are_ahead)
+        except MdmfsError as error:  # the hospital tells why when it is asked for the bytes
+            log.debug("no replicas", reason=str(error))
+            return {}
+        if not found.are_there_any:
+            self._rest_until = now + REST_SECONDS
+        there = {place: it for place, it in zip(fresh, found.transfers, strict=True) if it.turl}
+        for place in there:
+            self._came[guids[place]] = now
+            self._came.move_to_end(guids[place])
+        while len(self._came) > MAX_REMEMBERED:
+            self._came.popitem(last=False)
+        return there
+
+
+class _Mixed:
+    """A bundle of which some comes from storage elements, and the rest, and what does not come, from the hospital."""
+
+    def __init__(
+        self,
+        hospital: ReplicatedHospital,
+        storage: Storage,
+        guids: Sequence[Guid],
+        found: dict[int, Transfer],
+        nursery: trio.Nursery,
+    ) -> None:
+        self._hospital = hospital
+        self._storage = storage
+        self._guids = guids
+        self._rest = [place for place in range(len(guids)) if place not in found]
+        self._waiting = collections.deque(found.items())
+        self._send, self._said = trio.open_memory_channel[tuple[int, Event]](0)
+        self._taken = trio.Event()
+        """Set when what was said last has been used: its octets are in a buffer that is filled again."""
+        self._turn = trio.Lock()
+        nursery.start_soon(self._run)
+
+    async def next(self) -> tuple[int, Event] | None:
+        """Wait for what is said next."""
+        self._taken.set()
+        try:
+            return await self._said.receive()
+        except trio.EndOfChannel:
+            return None
+
+    async def _run(self) -> None:
+        async with self._send:
+            async with open_plain_nursery() as nursery:
+                for _ in range(min(AT_ONCE, len(self._waiting))):
+                    nursery.start_soon(self._fetch_waiting)
+            if self._rest:
+                await self._fetch_rest()
+
+    async def _say(self, place: int, event: Event) -> None:
+        async with self._turn:
+            self._taken = trio.Event()
+            await self._send.send((place, event))
+            await self._taken.wait()
+
+    async def _fetch_waiting(self) -> None:
+        room = memoryview(bytearray(PIECE))
+        while self._waiting:
+            place, transfer = self._waiting.popleft()
+            if transfer.element in self._storage.avoided:
+                self._rest.append(place)
+                continue
+            has_begun = False
+            try:
+                async with self._storage.fetch(transfer, 0) as replica:
+                    told = SealedBeginning(
+                        transfer.size, transfer.generation, transfer.threshold, transfer.header[:SALT_SIZE]
+                    )
+                    await self._say(place, told)
+                    has_begun = True
+                    while octets := await _filled(replica, room):
+                        await self._say(place, Piece(octets))
+            except MdmfsError as error:
+                self._storage.distrust(transfer, error)
+                if has_begun:
+                    await self._say(place, error)
+                else:
+                    self._rest.append(place)
+
+    async def _fetch_rest(self) -> None:
+        """Ask the hospital for the others; a failure of the whole answer is told of each that has not ended."""
+        left = set(self._rest)
+        try:
+            async with self._hospital.fetch_from_hospital([self._guids[place] for place in self._rest]) as bundle:
+                while (said := await bundle.next()) is not None:
+                    await self._say(self._rest[said[0]], said[1])
+                    if isinstance(said[1], MdmfsError):
+                        left.discard(self._rest[said[0]])
+        except MdmfsError as error:
+            for place in sorted(left):
+                await self._say(place, error)
+
+
+async def _filled(replica: _ReplicaDownload, room: memoryview) -> memoryview:
+    """Fill a buffer as far as the object goes; what is given is empty at its end."""
+    filled = 0
+    while filled < len(room) and (count := await replica.receive_into(room[filled:])):
+        filled += count
+    return room[:filled]

@@ -1,0 +1,104 @@
+"""Replicas on a real WebDAV server (rclone, from Debian): put, looked for, read with a proxy or not at all, deleted."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import functools
+import http.client
+import secrets
+import socket
+import ssl
+import subprocess
+import time
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mdmfs.demo.pki import ThrowAwayPki, make_pki
+from mdmfs.hospital.replicas.dav import DavElement
+from mdmfs.hospital.replicas.port import StorageError
+from mdmfs.pki.tls import client_context
+from tests.twins.servers import free_port
+
+OBJECT = secrets.token_bytes(300_000)
+NAME = secrets.token_hex(32)
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> ThrowAwayPki:
+    """Make one for the hospital, a storage element with a keystore's name, and readers."""
+    return make_pki(tmp_path_factory.mktemp("pki"), keystores=1, now=dt.datetime.now(dt.UTC))
+
+
+@pytest.fixture
+def server(tmp_path: Path, pki: ThrowAwayPki) -> Iterator[tuple[str, Path]]:
+    """Serve a folder to those who show a certificate of the CA; gives its URL and the folder."""
+    folder, port = tmp_path / "served", free_port()
+    (folder / "sealed").mkdir(parents=True)
+    host = pki.keystores[0]
+    command = ["rclone", "serve", "webdav", str(folder), "--addr", f"127.0.0.1:{port}", "--config", "/dev/null"]
+    command += ["--cert", str(host.certificate_file), "--key", str(host.key_file), "--client-ca", str(pki.anchors.path)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.05)
+        yield f"https://127.0.0.1:{port}/sealed", folder / "sealed"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def element(pki: ThrowAwayPki, url: str, *, shows: bool = True) -> DavElement:
+    """Open it as the hospital, or as somebody without a certificate."""
+    credential = pki.hospital if shows else None
+    return DavElement("tier1", url, functools.partial(client_context, credential, pki.anchors), padding=0)
+
+
+def test_an_object_is_put_found_read_and_deleted(pki: ThrowAwayPki, server: tuple[str, Path]) -> None:
+    """The bytes are the same, and what is gone is gone."""
+    url, folder = server
+    storage = element(pki, url)
+    assert storage.size(NAME) is None
+    storage.put(NAME, lambda: iter([OBJECT[:100_000], OBJECT[100_000:]]), len(OBJECT))
+    assert storage.size(NAME) == len(OBJECT)
+    assert (folder / NAME).read_bytes() == OBJECT
+    assert fetched(storage.turl(NAME, 60), client_context(pki.users["reader"], pki.anchors)) == OBJECT
+    storage.delete(NAME)
+    storage.delete(NAME)
+    assert storage.size(NAME) is None
+    assert not list(folder.iterdir())
+
+
+def test_who_shows_no_certificate_neither_writes_nor_deletes(pki: ThrowAwayPki, server: tuple[str, Path]) -> None:
+    """The error names the storage element."""
+    url, folder = server
+    (folder / NAME).write_bytes(OBJECT)
+    storage = element(pki, url, shows=False)
+    for use in (storage.size, storage.delete):
+        with pytest.raises(StorageError, match="tier1"):
+            use(NAME)
+    assert (folder / NAME).read_bytes() == OBJECT
+
+
+def test_a_folder_that_is_not_there_and_a_server_that_is_gone_are_told(
+    pki: ThrowAwayPki, server: tuple[str, Path]
+) -> None:
+    """No object is taken for kept that is not."""
+    url, _ = server
+    with pytest.raises(StorageError, match="tier1"):
+        element(pki, f"{url}/not/there").put(NAME, lambda: iter([OBJECT]), len(OBJECT))
+    with pytest.raises(StorageError, match="does not answer"):
+        element(pki, f"https://127.0.0.1:{free_port()}").size(NAME)
+
+
+def fetched(url: str, context: ssl.SSLContext) -> bytes:
+    """GET it."""
+    parts = urllib.parse.urlsplit(url)
+    with contextlib.closing(http.client.HTTPSConnection(parts.netloc, context=context, timeout=10)) as connection:
+        connection.request("GET", parts.path)
+        return connection.getresponse().read()

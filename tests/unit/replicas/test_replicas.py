@@ -1,0 +1,293 @@
+"""Replicas: what is let out is put on storage elements, named only to those who may have it, and taken away again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+from mdmfs.hospital.keys import amends
+from mdmfs.hospital.ledger.records import LossCause
+from mdmfs.hospital.release.loss import note_lost
+from mdmfs.hospital.replicas.face import replica_routes, use_of
+from mdmfs.hospital.replicas.publish import padded
+from mdmfs.hospital.replicas.records import ReplicaState
+from mdmfs.hospital.replicas.replicas import Placement, Replicas
+from mdmfs.model.errors import AccessDeniedError, NoSuchFileError
+from mdmfs.model.identity import Principal
+from mdmfs.model.names import Guid
+from mdmfs.wire.messages import (
+    DESCRIBE_PATH,
+    REPLICAS_PATH,
+    TRANSFERS_PATH,
+    AskReplicas,
+    AskTransfers,
+    Describe,
+    FileDescription,
+    Message,
+    ReplicaUse,
+    Transfer,
+    Transfers,
+)
+from mdmfs.wire.service import Reply, Request
+from mdmfs.wire.stream import Address
+from tests.twins.clinic import OWNER, READER, STRANGER, Clinic, OpenClinic, sealed_octets, slices, until
+from tests.twins.storage import TwinElement
+
+
+@pytest.fixture
+def clinic(tmp_path: Path) -> Clinic:
+    """Give a hospital with a series, whose project wants one replica of what is let out."""
+    clinic = Clinic(tmp_path, slices([1, 2]))
+    clinic.elements = [TwinElement()]
+    clinic.placement = Placement(("tier1",))
+    return clinic
+
+
+@pytest.fixture
+async def hospital(clinic: Clinic) -> AsyncIterator[OpenClinic]:
+    """Give it open, and harvested."""
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        yield hospital
+
+
+def first_of(hospital: OpenClinic) -> Guid:
+    """Give a file."""
+    return next(iter(hospital.files().values()))
+
+
+async def transfer_of(
+    hospital: OpenClinic, guid: Guid, principal: Principal = READER, avoid: tuple[str, ...] = ()
+) -> Transfer:
+    """Ask for one replica."""
+    question = AskTransfers([guid.octets], "a study", avoid=list(avoid))
+    told = await hospital.told(TRANSFERS_PATH, question, principal)
+    assert isinstance(told, Transfers)
+    assert told.are_there_any
+    return told.transfers[0]
+
+
+def asking(path: str, message: Message, principal: Principal) -> Request:
+    """Ask over no wire."""
+
+    async def body() -> bytes:
+        await trio.lowlevel.checkpoint()
+        return msgspec.msgpack.encode(message)
+
+    return Request("POST", path, {}, principal, Address("192.0.2.7", 1), body)
+
+
+async def put_first(hospital: OpenClinic) -> Guid:
+    """Have one file let out, and wait until its replica is there."""
+    guid = first_of(hospital)
+    await sealed_octets(await hospital.release(guid))
+    await until(lambda: ReplicaState.THERE in states_of(hospital, guid))
+    return guid
+
+
+def states_of(hospital: OpenClinic, guid: Guid) -> list[ReplicaState]:
+    """Say how the replicas of a file are."""
+    return hospital.hospital.store.read(lambda tx: [it.state for it in tx.replicas.of(guid)])
+
+
+async def test_what_is_let_out_is_put_and_is_the_same_sealed_object(clinic: Clinic, hospital: OpenClinic) -> None:
+    """The replica has the bytes that were staged, and the answer all that is needed to open them."""
+    guid = await put_first(hospital)
+    transfer = await transfer_of(hospital, guid)
+    (octets,) = clinic.elements[0].kept.values()
+    assert octets == await sealed_octets(await hospital.release(guid))
+    assert (transfer.element, transfer.size, transfer.header) == ("tier1", len(octets), octets[:56])
+    assert (transfer.generation, transfer.threshold) == (1, 2)
+
+
+async def test_each_transfer_is_on_record_before_it_is_told_and_no_other(hospital: OpenClinic) -> None:
+    """A release by reference is a release: who, what, whence and what for."""
+    guid = await put_first(hospital)
+    others = [it for it in hospital.files().values() if it != guid]
+    before = len(hospital.audited())
+    question = AskTransfers([guid.octets, *(it.octets for it in others)], "a study", ahead=True)
+    told = await hospital.told(TRANSFERS_PATH, question)
+    assert isinstance(told, Transfers)
+    assert [bool(it.turl) for it in told.transfers] == [True] + [False] * len(others)
+    (record,) = [it for it in hospital.audited()[before:] if it["event"] != "replica"]
+    assert (record["event"], record["guid"], record["dn"]) == ("release", str(guid), str(READER.dn))
+    assert (record["purpose"], record["ahead"], record["address"]) == ("a study", True, "192.0.2.7")
+
+
+async def test_whoever_may_not_read_a_file_is_told_of_no_replica(hospital: OpenClinic) -> None:
+    """Neither that there is one nor where; and nothing is signed for him."""
+    guid = await put_first(hospital)
+    assert await transfer_of(hospital, guid, STRANGER) == Transfer()
+    with pytest.raises(NoSuchFileError):
+        await hospital.told(DESCRIBE_PATH, Describe(guid.octets), STRANGER)
+
+
+async def test_the_name_tells_nothing_and_each_sealing_has_another(clinic: Clinic, hospital: OpenClinic) -> None:
+    """An HMAC under a secret of the hospital: no LFN, project, subject or GUID, and not to be guessed from one."""
+    guid = await put_first(hospital)
+    (name,) = clinic.elements[0].kept
+    assert re.fullmatch(r"[0-9a-f]{64}", name)
+    one, other = Replicas({}, bytes(32)), Replicas({}, b"\1" * 32)
+    names = {it.name_of(guid, number, salt) for it in (one, other) for number in (1, 2) for salt in (b"a", b"b")}
+    assert len(names) == 8
+
+
+async def test_the_surl_is_shown_beside_that_of_the_hospital(clinic: Clinic, hospital: OpenClinic) -> None:
+    """``user.replicas`` names both."""
+    guid = await put_first(hospital)
+    told = await hospital.told(DESCRIBE_PATH, Describe(guid.octets))
+    assert isinstance(told, FileDescription)
+    assert told.replicas[1:] == [f"s3://tier1/{name}" for name in clinic.elements[0].kept]
+
+
+async def test_the_same_url_is_told_to_all_for_a_while(clinic: Clinic, hospital: OpenClinic) -> None:
+    """A cache between knows it again; after half its life another one is signed."""
+    guid = await put_first(hospital)
+    first = await transfer_of(hospital, guid)
+    assert await transfer_of(hospital, guid, OWNER) == first
+    clinic.now += 1801
+    assert (await transfer_of(hospital, guid)).turl != first.turl
+
+
+async def test_a_storage_element_that_is_to_be_avoided_is_not_named(hospital: OpenClinic) -> None:
+    """Whoever finds it dead says so, and gets the bytes from us."""
+    guid = await put_first(hospital)
+    assert await transfer_of(hospital, guid, avoid=("tier1",)) == Transfer()
+
+
+@pytest.mark.parametrize("end", ["destroyed", "lost"])
+async def test_what_is_taken_away_is_taken_away_there_too(clinic: Clinic, hospital: OpenClinic, end: str) -> None:
+    """It is named no more at once, and deleted; and that is on record once it was looked for in vain."""
+    guid = await put_first(hospital)
+    if end == "lost":
+        await note_lost(hospital.hospital, [guid], LossCause.CHANGED)
+    else:
+        await hospital.hospital.store.write(lambda tx: amends.destroy(tx, [guid], clinic.now))
+        hospital.hospital.discard(guid)
+    assert await transfer_of(hospital, guid) == Transfer()
+    await until(lambda: not states_of(hospital, guid))
+    assert not clinic.elements[0].kept
+    assert hospital.audited()[-1]["event"] == "replica-gone"
+
+
+async def test_a_kill_between_destroying_and_deleting_leaves_nothing_behind(clinic: Clinic) -> None:
+    """The next start finds what is no longer wanted."""
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        guid = await put_first(hospital)
+        await hospital.hospital.store.write(lambda tx: amends.destroy(tx, [guid], clinic.now))
+        assert await transfer_of(hospital, guid) == Transfer()
+        assert clinic.elements[0].kept
+    async with clinic.open() as hospital:
+        await until(lambda: not states_of(hospital, guid))
+        assert not clinic.elements[0].kept
+
+
+@pytest.mark.parametrize("fault", ["is_dead", "is_deaf"])
+async def test_what_could_not_be_taken_away_is_listed_and_tried_again(
+    clinic: Clinic, hospital: OpenClinic, fault: str
+) -> None:
+    """A storage element that is away, or says yes and keeps it: the hospital's people see which object, and why."""
+    guid = await put_first(hospital)
+    setattr(clinic.elements[0], fault, True)
+    hospital.hospital.discard(guid)
+    await until(lambda: bool(hospital.hospital.replicas.reasons))
+    told = use_of(hospital.hospital)
+    assert [(it.guid, it.surl) for it in told.left] == [
+        (guid.octets, f"s3://tier1/{name}") for name in clinic.elements[0].kept
+    ]
+    assert "tier1" in told.left[0].reason
+    setattr(clinic.elements[0], fault, False)
+    hospital.hospital.replicas.departures.ring()  # as time does
+    await until(lambda: not states_of(hospital, guid))
+    assert not clinic.elements[0].kept
+    assert not use_of(hospital.hospital).left
+
+
+async def test_only_the_hospitals_own_people_are_told_what_is_where(hospital: OpenClinic) -> None:
+    """The list names GUIDs and SURLs."""
+    await put_first(hospital)
+    ask = replica_routes(hospital.hospital)["POST", REPLICAS_PATH]
+    told = await ask(asking(REPLICAS_PATH, AskReplicas(), OWNER))
+    assert isinstance(told, Reply)
+    assert isinstance(told.message, ReplicaUse)
+    with pytest.raises(AccessDeniedError):
+        await ask(asking(REPLICAS_PATH, AskReplicas(), READER))
+
+
+async def test_an_object_that_does_not_arrive_whole_is_no_replica(clinic: Clinic, hospital: OpenClinic) -> None:
+    """What was put is looked at; a short one is named to nobody, and goes."""
+    clinic.elements[0].cut = 1
+    guid = first_of(hospital)
+    await sealed_octets(await hospital.release(guid))
+    await until(lambda: bool(states_of(hospital, guid)))
+    await until(lambda: not states_of(hospital, guid))
+    assert not clinic.elements[0].kept
+    assert await transfer_of(hospital, guid) == Transfer()
+
+
+async def test_what_was_being_put_when_we_were_killed_is_taken_away(clinic: Clinic) -> None:
+    """Nobody knows how much of it is there: it is put anew when it is let out again."""
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        guid = await put_first(hospital)
+        (known,) = hospital.hospital.store.read(lambda tx: tx.replicas.of(guid))
+        cut = msgspec.structs.replace(known, state=ReplicaState.COMING)
+        await hospital.hospital.store.write(lambda tx: tx.replicas.put(cut))
+    async with clinic.open() as hospital:
+        await until(lambda: not clinic.elements[0].kept)
+        assert await transfer_of(hospital, guid) == Transfer()
+
+
+async def test_a_replica_goes_when_its_time_is_over(clinic: Clinic) -> None:
+    """It is not named from that moment on, and the next look takes it away."""
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        guid = await put_first(hospital)
+        clinic.now += 31 * 86_400
+        clinic.until = clinic.until.replace(year=clinic.until.year + 1)
+        assert await transfer_of(hospital, guid) == Transfer()
+    async with clinic.open() as hospital:
+        await until(lambda: not clinic.elements[0].kept)
+
+
+async def test_sizes_are_padded_to_steps_where_that_is_wanted(clinic: Clinic) -> None:
+    """So a size tells less; what fills it up follows the sealed object, and the answer tells the true size."""
+    clinic.elements = [TwinElement(padding=65_536)]
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        guid = await put_first(hospital)
+        (octets,) = clinic.elements[0].kept.values()
+        transfer = await transfer_of(hospital, guid)
+        assert len(octets) % 65_536 == 0
+        assert octets[: transfer.size] == await sealed_octets(await hospital.release(guid))
+        assert not any(octets[transfer.size :])
+
+
+def test_padding_rounds_up() -> None:
+    """Multiples stay as they are."""
+    assert [padded(size, step) for size, step in ((5, 0), (5, 1), (5, 4), (8, 4), (0, 4))] == [5, 5, 8, 8, 0]
+
+
+async def test_a_project_that_wants_none_has_none(clinic: Clinic) -> None:
+    """Whatever storage elements there are."""
+    clinic.placement = None
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        await sealed_octets(await hospital.release(first_of(hospital)))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert not clinic.elements[0].kept
+
+
+async def test_a_dead_storage_element_hinders_no_reader(clinic: Clinic, hospital: OpenClinic) -> None:
+    """The file is let out as ever; the replica comes with a later release."""
+    clinic.elements[0].is_dead = True
+    guid = first_of(hospital)
+    assert await hospital.read(guid)
+    assert await transfer_of(hospital, guid) == Transfer()
