@@ -37,11 +37,13 @@ from mdmfs.wire.messages import (
     MAX_BUNDLE,
     SEALED_PATH,
     TOTALS_PATH,
+    TRANSFERS_PATH,
     AskBundle,
     AskChanges,
     AskHarvest,
     AskHeaders,
     AskTotals,
+    AskTransfers,
     Changes,
     Describe,
     DirectoryPage,
@@ -449,6 +451,7 @@ async def test_every_route_refuses_a_stranger_or_tells_him_nothing(tmp_path: Pat
             BUNDLE_PATH: AskBundle([guid.octets]),
             HEADERS_PATH: AskHeaders([guid.octets]),
             LOCATE_PATH: Locate([guid.octets]),
+            TRANSFERS_PATH: AskTransfers([guid.octets]),
         }
         assert {path for _, path in hospital.face.routes} == {
             SEALED_PATH if path.startswith(SEALED_PATH) else path for path in messages
@@ -464,6 +467,6 @@ async def test_every_route_refuses_a_stranger_or_tells_him_nothing(tmp_path: Pat
                 continue
             assert isinstance(answer, Reply)
             told[path] = msgspec.msgpack.encode(answer.message)
-        assert set(told) == {TOTALS_PATH, CHANGES_PATH, BUNDLE_PATH, HEADERS_PATH, LOCATE_PATH}
+        assert set(told) == {TOTALS_PATH, CHANGES_PATH, BUNDLE_PATH, HEADERS_PATH, LOCATE_PATH, TRANSFERS_PATH}
         assert NoSuchFileError.code.encode() in told[BUNDLE_PATH]
         assert not any(guid.octets in octets or b"sub-" in octets for octets in told.values())
