@@ -1,0 +1,195 @@
+"""Real storage elements on loopback, for benches: OpenStack Swift with its S3 face, and XRootD over HTTPS (Debian)."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import obstore
+from obstore.store import S3Store
+
+from mdmfs.demo.pki import ThrowAwayPki
+from tests.twins.servers import free_port
+
+BUCKET = "sealed"
+KEY, SECRET = "bench:reader", "throw-away"
+START_SECONDS = 30.0
+PRESIGNED = dt.timedelta(minutes=1)
+
+_SWIFT = """\
+[swift-hash]
+swift_hash_path_prefix = bench
+swift_hash_path_suffix = bench
+[storage-policy:0]
+name = one
+default = yes
+"""
+_SERVER = """\
+[DEFAULT]
+bind_ip = 127.0.0.1
+bind_port = {port}
+user = {user}
+swift_dir = {folder}
+devices = {folder}/devices
+mount_check = false
+workers = 0
+log_address = {folder}/no-syslog
+[pipeline:main]
+pipeline = {pipeline}
+[app:{kind}-server]
+use = egg:swift#{kind}
+"""
+_PROXY = """\
+account_autocreate = true
+[filter:gatekeeper]
+use = egg:swift#gatekeeper
+[filter:cache]
+use = egg:swift#memcache
+memcache_servers = 127.0.0.1:1
+[filter:listing_formats]
+use = egg:swift#listing_formats
+[filter:s3api]
+use = egg:swift#s3api
+location = us-east-1
+[filter:tempauth]
+use = egg:swift#tempauth
+user_bench_reader = throw-away .admin
+[filter:copy]
+use = egg:swift#copy
+[filter:slo]
+use = egg:swift#slo
+"""
+_XROOTD = """\
+xrd.port {port}
+xrd.protocol http:{port} libXrdHttp.so
+xrd.tls {certificate} {key}
+xrd.tlsca certfile {ca}
+http.cert {certificate}
+http.key {key}
+http.cafile {ca}
+http.desthttps yes
+http.selfhttps2http no
+http.listingdeny yes
+oss.localroot {folder}/served
+all.export /sealed
+all.adminpath {folder}/admin
+all.pidpath {folder}/admin
+sec.protocol /usr/lib/x86_64-linux-gnu none
+"""
+
+
+@contextlib.contextmanager
+def swift(folder: Path) -> Iterator[str]:
+    """Run one server of each kind, one copy of each object; gives the URL of an empty bucket."""
+    folder.mkdir()
+    (folder / "devices/disk").mkdir(parents=True)
+    (folder / "swift.conf").write_text(_SWIFT)
+    with contextlib.ExitStack() as stack:
+        for kind in ("account", "container", "object"):
+            port = free_port()
+            _run("swift-ring-builder", f"{folder}/{kind}.builder", "create", "4", "1", "0")
+            _run("swift-ring-builder", f"{folder}/{kind}.builder", "add", f"r1z1-127.0.0.1:{port}/disk", "1")
+            _run("swift-ring-builder", f"{folder}/{kind}.builder", "rebalance")
+            stack.enter_context(_swift_server(folder, kind, port, f"{kind}-server"))
+        port = free_port()
+        pipeline = "gatekeeper cache listing_formats s3api tempauth copy slo proxy-server"
+        stack.enter_context(_swift_server(folder, "proxy", port, pipeline, _PROXY))
+        endpoint = f"http://127.0.0.1:{port}"
+        _make_bucket(endpoint)
+        yield f"{endpoint}/{BUCKET}"
+
+
+@contextlib.contextmanager
+def xrootd(folder: Path, pki: ThrowAwayPki) -> Iterator[str]:
+    """Run xrootd with a keystore's certificate, which names this host; gives the URL of an empty collection."""
+    program = shutil.which("xrootd")
+    assert program is not None, "xrootd is missing: apt-get install xrootd-server xrootd-plugins"
+    port, host = free_port(), pki.keystores[0]
+    (folder / "served/sealed").mkdir(parents=True)
+    (folder / "admin").mkdir()
+    certificate, key, ca = folder / "host.pem", folder / "host.key", folder / "ca.pem"
+    for source, copy in ((host.certificate_file, certificate), (host.key_file, key), (pki.anchors.path, ca)):
+        shutil.copyfile(source, copy)
+    key.chmod(0o600)
+    file = folder / "xrootd.cfg"
+    file.write_text(_XROOTD.format(port=port, folder=folder, certificate=certificate, key=key, ca=ca))
+    command = [program, "-c", str(file), "-l", str(folder / "xrootd.log")]
+    if os.geteuid() == 0:
+        command += ["-R", "daemon"]
+        _give_away(folder, "daemon")
+    with _started(command, folder / "xrootd.out", lambda: _accepts(port)):
+        yield f"https://127.0.0.1:{port}/sealed"
+
+
+@contextlib.contextmanager
+def _swift_server(folder: Path, kind: str, port: int, pipeline: str, more: str = "") -> Iterator[None]:
+    program = shutil.which(f"swift-{kind}-server")
+    assert program is not None, (
+        "swift is missing: apt-get install swift-proxy swift-account swift-container swift-object"
+    )
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    file = folder / f"{kind}-server.conf"
+    file.write_text(_SERVER.format(port=port, user=user, folder=folder, kind=kind, pipeline=pipeline) + more)
+    with _started([program, str(file)], folder / f"{kind}.log", lambda: _accepts(port)):
+        yield
+
+
+def _make_bucket(endpoint: str) -> None:
+    """PUT Bucket; Swift's S3 face answers 503 until its servers have found one another."""
+    store = S3Store(
+        BUCKET,
+        endpoint=endpoint,
+        region="us-east-1",
+        access_key_id=KEY,
+        secret_access_key=SECRET,
+        virtual_hosted_style_request=False,
+        client_options={"allow_http": True},
+    )
+    url = obstore.sign(store, "PUT", "", PRESIGNED)
+    with urllib.request.urlopen(urllib.request.Request(url, method="PUT")) as answer:  # noqa: S310 our own URL
+        assert answer.status == 200
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def _give_away(folder: Path, user: str) -> None:
+    """Let a server that refuses to be root have what is below a folder, and reach it."""
+    for path in (folder, *folder.rglob("*")):
+        shutil.chown(path, user)
+
+
+def _accepts(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _started(command: list[str], log: Path, is_ready: Callable[[], bool]) -> Iterator[None]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not is_ready():
+            is_alive = process.poll() is None and time.monotonic() < deadline
+            assert is_alive, f"{command[0]} does not start: {log.read_text()}"
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

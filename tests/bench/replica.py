@@ -1,0 +1,164 @@
+"""A staged series through the mount from replicas, beside curl fetching the same bytes with the same credentials.
+
+From Swift by S3 and from XRootD by HTTPS, and the hospital's CPU for it beside that of serving the bytes itself. The
+ratio is the lowest of all parts of the bar: rates to 0.7 of curl's, and a tenth of the CPU to what replicas took.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import trio
+
+from mdmfs.cli.harvest import harvest_project
+from mdmfs.demo.site import PROJECT, READER
+from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.model.names import Guid
+from mdmfs.pki.tls import Credential
+from mdmfs.pki.trust import TrustAnchors
+from mdmfs.wire.messages import MAX_BUNDLE
+from mdmfs.wire.peers import PeerJudge, open_client
+from mdmfs.worker.configuration import MountConfiguration
+from mdmfs.worker.hospital import RemoteHospital
+from tests.bench._chain import SLICE_BYTES, SLICES, Chain, chain, timed
+from tests.bench._frame import Bench, Measured
+from tests.bench._storage import KEY, SECRET, swift, xrootd
+
+RATE = 0.7
+"""Of curl's."""
+CPU = 0.1
+"""Of what serving the bytes takes."""
+ROUNDS = 3
+SECONDS = 300.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def measure() -> Measured:
+    """Read from the hospital, then from each storage element, every time with a mount that has nothing yet."""
+    with tempfile.TemporaryDirectory() as folder, chain() as running, contextlib.ExitStack() as stack:
+        Path(folder).chmod(0o755)  # xrootd is not root
+        trio.run(harvest_project, HospitalConfiguration.read(running.site.hospital_file), PROJECT)
+        _read(running)  # from the PACS
+        own = _several(lambda: _read(running))
+        urls = {
+            "swift": stack.enter_context(swift(Path(folder) / "swift")),
+            "xrootd": stack.enter_context(xrootd(Path(folder) / "xrootd", running.site.pki)),
+        }
+        rows = [_row("the hospital itself", own)]
+        parts = []
+        plain = running.site.hospital_file.read_text(), _project_file(running).read_text()
+        for name, url in urls.items():
+            _configure(running, name, url, *plain)
+            _read(running)  # and so have it published
+            _wait_for_replicas(running)
+            turls = trio.run(_turls, running)
+            assert len(turls) == SLICES
+            through = _several(lambda: _read(running))
+            bare = statistics.median(_curl(running, turls) for _ in range(ROUNDS))
+            rows += [_row(f"{name}, through the mount", through), _row(f"{name}, curl", (bare, 0.0))]
+            parts += [bare / through[0] / RATE, own[1] * CPU / through[1]]
+    heading = (f"{SLICES} slices of 512 KiB from", "seconds", "MB/s", "hospitald's CPU, ms a file")
+    return Measured(heading, rows, min(parts))
+
+
+def _row(name: str, measured: tuple[float, float]) -> tuple[str, str, str, str]:
+    seconds, cpu = measured
+    return name, f"{seconds:.2f}", f"{SLICES * SLICE_BYTES / 1e6 / seconds:.0f}", f"{cpu / SLICES * 1e3:.2f}"
+
+
+def _several(read: Callable[[], tuple[float, float]]) -> tuple[float, float]:
+    """Give the medians of seconds and of CPU seconds."""
+    seconds, cpu = zip(*(read() for _ in range(ROUNDS)), strict=True)
+    return statistics.median(seconds), statistics.median(cpu)
+
+
+def _read(running: Chain) -> tuple[float, float]:
+    """Read the series with a mount that has nothing; gives seconds, and CPU seconds of hospitald meanwhile."""
+    with contextlib.suppress(KeyError):
+        running.processes.stop(f"mount-{READER}")
+    shutil.rmtree(running.site.cache(READER), ignore_errors=True)
+    running.processes.start_mount(READER, running.mountpoint)
+    files = [str(path) for path in running.files()]
+    assert len(files) == SLICES
+    before = _cpu(running.processes.pid("hospital"))
+    seconds = timed(lambda: subprocess.run(["cat", *files], stdout=subprocess.DEVNULL, check=True))
+    return seconds, _cpu(running.processes.pid("hospital")) - before
+
+
+def _cpu(pid: int) -> float:
+    """Give the CPU seconds of a process and of those that it has started."""
+    used = 0.0
+    for each in _with_children(pid):
+        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        used += (int(fields[11]) + int(fields[12])) / _TICKS
+    return used
+
+
+def _with_children(pid: int) -> Iterator[int]:
+    yield pid
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield from _with_children(int(child))
+
+
+def _project_file(running: Chain) -> Path:
+    return running.site.hospital_file.parent / "projects" / f"{PROJECT}.toml"
+
+
+def _configure(running: Chain, name: str, url: str, hospital: str, project: str) -> None:
+    """Let hospitald start anew with one storage element."""
+    keys = running.site.hospital_file.parent / "s3.toml"
+    keys.touch(0o600)
+    keys.write_text(f'access_key_id = "{KEY}"\nsecret_access_key = "{SECRET}"\n')
+    kind = 'kind = "s3"\ncredentials = "s3.toml"' if url.startswith("http:") else 'kind = "webdav"'
+    running.site.hospital_file.write_text(f'{hospital}\n[[storage]]\nname = "{name}"\nurl = "{url}"\n{kind}\n')
+    _project_file(running).write_text(f'{project}\n[replicas]\nat = ["{name}"]\n')
+    running.processes.stop("hospital")
+    running.processes.start_hospital()
+
+
+def _wait_for_replicas(running: Chain) -> None:
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        if len(trio.run(_turls, running)) == SLICES:
+            return
+        time.sleep(1)
+
+
+async def _turls(running: Chain) -> list[str]:
+    """Ask for the URLs as a mount does."""
+    configuration = MountConfiguration.read(running.site.mount_file(READER))
+    credential = Credential.of_proxy(configuration.path(configuration.credential.proxy))
+    anchors = TrustAnchors(configuration.path(configuration.trust))
+    client = open_client(
+        f"127.0.0.1:{running.site.ports.hospital}", configuration.hospital.dn, credential, anchors, PeerJudge(anchors)
+    )
+    hospital = RemoteHospital(lambda: client, deadline=60, mount=secrets.token_bytes(16))
+    guids = [Guid.parse(os.getxattr(path, "user.guid").decode()) for path in running.files()]
+    turls = []
+    for begin in range(0, len(guids), MAX_BUNDLE):
+        answer = await hospital.transfers(guids[begin : begin + MAX_BUNDLE], [], are_ahead=True)
+        turls += [it.turl for it in answer.transfers if it.turl]
+    await client.aclose()
+    return turls
+
+
+def _curl(running: Chain, turls: list[str]) -> float:
+    """Fetch them one after the other over one connection, as a program reads files."""
+    options = ["--cacert", str(running.site.pki.anchors.path)]
+    options += ["--cert", str(running.site.mount_file(READER).parent / f"../pki/{READER}.proxy")]
+    asked = "".join(f'url = "{turl}"\noutput = "/dev/null"\n' for turl in turls)
+    command = ["curl", "--silent", "--show-error", "--fail", *options, "--config", "-"]
+    return timed(lambda: subprocess.run(command, input=asked.encode(), check=True))
+
+
+BENCH = Bench(measure, bar=1)
