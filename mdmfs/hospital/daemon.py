@@ -37,6 +37,7 @@ from mdmfs.hospital.keys.tasks import Tasks
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.metadata.delivery import MetadataService, deliver_metadata
 from mdmfs.hospital.metadata.face import record_routes
+from mdmfs.hospital.names.face import name_routes
 from mdmfs.hospital.projects import NOBODY, read_patient_list, read_projects
 from mdmfs.hospital.quarantined import quarantine_routes
 from mdmfs.hospital.registration.deposit import deposit
@@ -148,6 +149,7 @@ async def _run(
             **replica_routes(hospital),
             **record_routes(hospital, configuration.hospital.identify_from),
             **quarantine_routes(hospital),
+            **name_routes(hospital),
             **reconciliation_routes(hospital, reconciliations),
         }
         stager = Stager(hospital, recalls)

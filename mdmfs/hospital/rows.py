@@ -114,6 +114,11 @@ class Interned:
         self._known[value] = number
         return number
 
+    def known(self, value: bytes) -> int | None:
+        """Give the number of a value; None where it has none."""
+        found = self._rows.get(self._numbers + hashlib.sha256(value).digest()[:DIGEST_KEY_SIZE])
+        return int.from_bytes(found, "big") if found else None
+
     def value_of(self, number: int) -> bytes:
         """Give the value of a number; raises ``StoreError`` where there is none."""
         value = self._rows.get(self._values + interned_key(number))

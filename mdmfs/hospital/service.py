@@ -115,7 +115,7 @@ class HospitalFace:
             if directory.kind is NodeKind.FILE:
                 message = f"{lfn} is a file, not a directory"
                 raise NotADirectoryFileError(message)
-            entries, is_last = sight.entries(directory.inode, asked.after, limit)
+            entries, is_last = sight.entries(directory.inode, asked.after, limit, with_aliases=True)
             return DirectoryPage(directory, entries, is_last, tx.catalogue.version())
 
         return Reply(self._hospital.store.read(read))

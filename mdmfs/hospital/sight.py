@@ -37,12 +37,19 @@ class Sight:
             raise NoSuchFileError(message)
         return node
 
-    def entries(self, inode: int, after: str, limit: int) -> tuple[list[Node], bool]:
+    def entries(
+        self, inode: int, after: str, limit: int, *, with_aliases: bool = False
+    ) -> tuple[list[Node], bool]:
         """Give what the principal may see of a page, and whether it is the last; only the last one may be empty."""
         while True:
             page = self._tx.catalogue.list_page(inode, after=after, limit=limit)
             acls = page.directory_acls
-            entries = [node for node in page.nodes if node.inode not in acls or self.passes(acls[node.inode])]
+            entries = [
+                node
+                for node in page.nodes
+                if (node.inode not in acls or self.passes(acls[node.inode]))
+                and (with_aliases or node.kind is not NodeKind.LINK)
+            ]
             if entries or page.is_last:
                 return entries, page.is_last
             after = page.nodes[-1].name

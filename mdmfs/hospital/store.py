@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from mdmfs.hospital.catalogue.port import Catalogue
+from mdmfs.hospital.catalogue.port import Catalogue, Names
 from mdmfs.hospital.ledger.port import Epochs, Losses, Notices, Outbox, Quarantine, Records, SeriesLedger
 from mdmfs.hospital.replicas.records import ReplicaRows
 from mdmfs.hospital.tape.port import Stages
@@ -28,6 +28,10 @@ class Transaction(Protocol):
     @property
     def catalogue(self) -> Catalogue:
         """The namespace."""
+
+    @property
+    def names(self) -> Names:
+        """What users make in the namespace."""
 
     @property
     def series(self) -> SeriesLedger:

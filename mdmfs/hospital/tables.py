@@ -28,6 +28,12 @@ ACLS: Final = b"a"
 ACL_VALUES: Final = b"A"
 ACL_NUMBERS: Final = b"B"
 OWN_ACLS: Final = b"y"
+COMMENTS: Final = b"h"
+MAKERS: Final = b"M"
+MAKER_NUMBERS: Final = b"W"
+MADE_BY: Final = b"b"
+DONE: Final = b"D"
+DONE_IN_ORDER: Final = b"E"
 FEED: Final = b"v"
 TOTALS: Final = b"t"
 
@@ -68,6 +74,12 @@ ALL: Final = (
     ACL_VALUES,
     ACL_NUMBERS,
     OWN_ACLS,
+    COMMENTS,
+    MAKERS,
+    MAKER_NUMBERS,
+    MADE_BY,
+    DONE,
+    DONE_IN_ORDER,
     FEED,
     TOTALS,
     SERIES,
@@ -85,5 +97,5 @@ ALL: Final = (
     STAGES,
     REPLICAS,
 )
-ASCENDING: Final = frozenset({INSTANCES, FILES, ENTRIES, DIRECTORIES, FEED, CONTEXTS, CHANGES_OF_KEYS})
+ASCENDING: Final = frozenset({INSTANCES, FILES, ENTRIES, DIRECTORIES, FEED, CONTEXTS, CHANGES_OF_KEYS, DONE_IN_ORDER})
 """Tables whose new keys mostly come last: an engine can pack them densely."""

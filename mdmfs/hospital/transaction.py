@@ -6,6 +6,10 @@ from collections.abc import Callable
 from typing import Final
 
 from mdmfs.hospital import tables
+from mdmfs.hospital.catalogue.acls import AclTable
+from mdmfs.hospital.catalogue.directories import DirectoryTable
+from mdmfs.hospital.catalogue.feed import Feed as CatalogueFeed
+from mdmfs.hospital.catalogue.made import RowsOfNames
 from mdmfs.hospital.catalogue.namespace import RowsOfCatalogue
 from mdmfs.hospital.ledger.collections import RowsOfRecords
 from mdmfs.hospital.ledger.epochs import RowsOfEpochs
@@ -31,7 +35,9 @@ class RowsTransaction:
     def __init__(self, rows: Rows, *, random: Callable[[int], bytes], feed_length: int = FEED_LENGTH) -> None:
         self.subjects: Final = RowsOfSubjects(rows)
         self.uidmap: Final = RowsOfInstances(rows)
-        self.catalogue: Final = RowsOfCatalogue(rows, random=random, feed_length=feed_length)
+        shared = DirectoryTable(rows), AclTable(rows, random), CatalogueFeed(rows, feed_length)
+        self.catalogue: Final = RowsOfCatalogue(rows, *shared)
+        self.names: Final = RowsOfNames(rows, *shared)
         self.epochs: Final = RowsOfEpochs(rows, random)
         self.series: Final = RowsOfSeries(rows)
         self.outbox: Final = RowsOfOutbox(rows)

@@ -70,9 +70,45 @@ class NoSuchAttributeError(MdmfsError):
 
 
 class ReadOnlyError(MdmfsError):
-    """The images are read-only, whoever asks."""
+    """The images, and the directories that registration made, are read-only, whoever asks."""
 
     code = "read-only"
+
+
+class NameTakenError(MdmfsError):
+    """Something has the name already."""
+
+    code = "name-taken"
+
+
+class NotEmptyError(MdmfsError):
+    """A collection still has entries."""
+
+    code = "not-empty"
+
+
+class RefusedNameError(MdmfsError, ValueError):
+    """A name, a target or a comment cannot be kept as it is."""
+
+    code = "refused-name"
+
+
+class NotPermittedError(MdmfsError):
+    """Nobody may do that to what stands there, whatever his rights."""
+
+    code = "not-permitted"
+
+
+class OtherHospitalError(MdmfsError):
+    """A name cannot go from one hospital's catalogue to another's."""
+
+    code = "other-hospital"
+
+
+class QuotaError(MdmfsError):
+    """A principal has made as many names as one may."""
+
+    code = "quota"
 
 
 class AccessDeniedError(MdmfsError):

@@ -130,10 +130,10 @@ class NodeKind(enum.StrEnum):
     DIRECTORY = "directory"
     FILE = "file"
     LINK = "link"
-    """A symbolic link: made by a mount, never told by a hospital."""
+    """A symbolic link: an alias that a user made, or one that a mount makes up."""
 
 
-class Node(Message, frozen=True):
+class Node(Message, frozen=True, omit_defaults=True):
     """A name in a directory, with the attributes that ``ls -l`` shows; the same whoever asks."""
 
     name: str
@@ -145,7 +145,13 @@ class Node(Message, frozen=True):
     modified: float
     """When it was registered, or the directory last changed."""
     guid: bytes = b""
-    """Empty for a directory."""
+    """Empty for a directory and a link."""
+    target: str = ""
+    """The LFN that an alias leads to; there may be nothing."""
+    is_made: bool = False
+    """Whether a user made it: an alias, or a directory that is a collection."""
+    is_commented: bool = False
+    """Whether there is a comment on it."""
 
 
 class ListDirectory(Message, frozen=True):

@@ -26,6 +26,7 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.names import MAX_NAME_BYTES, Guid, Lfn
 from mdmfs.wire.messages import FileDescription, Node, NodeKind, Totals
+from mdmfs.worker.changing import Change, Changing
 from mdmfs.worker.descriptions import Descriptions
 from mdmfs.worker.finding.virtual import NAME_SECONDS, PlacedNode, placed_lfn
 from mdmfs.worker.hospital import Hospital
@@ -45,6 +46,8 @@ WHY_ATTRIBUTE: Final = b"user.mdmfs.why"
 """Where the bytes of a file are and how its last open went. Not listed: nobody shall copy it."""
 ACL_ATTRIBUTE: Final = b"user.mdmfs.acl"
 LOCALITY_ATTRIBUTE: Final = b"user.mdmfs.locality"
+COMMENT_ATTRIBUTE: Final = b"user.comment"
+"""What users say of a file or directory; kept by the hospital in the clear."""
 STAGE_ATTRIBUTE: Final = b"user.mdmfs.stage"
 """Is set, never read: whatever it is set to, the file, or all below the directory, is brought online."""
 ATTRIBUTES: Final = (
@@ -103,6 +106,7 @@ class FileSystem:
         opener: Opener,
         prefetch: SiblingPrefetch,
         kernel: Kernel,
+        changing: Changing,
         *,
         lease: Lease,
         tree: int = 0,
@@ -115,6 +119,7 @@ class FileSystem:
         self._opener = opener
         self._prefetch = prefetch
         self._kernel = kernel
+        self._changing = changing
         self._handles = handles_of(tree)
         self._directories: dict[int, _DirectoryHandle] = {}
         self._files: dict[int, OpenFile] = {}
@@ -181,9 +186,10 @@ class FileSystem:
         left = self._lease.seconds_left()
         return min(NAME_SECONDS, left) if isinstance(node, PlacedNode) else left
 
-    def target(self, inode: int) -> bytes | None:  # noqa: ARG002 that of the port
+    def target(self, inode: int) -> bytes | None:
         """Give where a symbolic link leads; None for what is none."""
-        return None
+        path = self._namespace.link(inode)
+        return None if path is None else path.encode()
 
     def _node(self, inode: int) -> Node:
         return self._namespace.inodes.of(inode).node
@@ -203,6 +209,17 @@ class FileSystem:
         """Take lookups back."""
         if self._namespace.forget(inode, lookups):
             self._opener.forget(inode)
+
+    async def change_name(self, change: Change) -> Node | None:
+        """Make a change, see ``Changing``; the kernel counts no lookup by it."""
+        return await self._changing.change(change)
+
+    async def set_comment(self, inode: int, text: bytes) -> None:
+        """Say something of a file or directory; an empty text takes back what was said."""
+        node, known = self._node(inode), self._namespace.inodes.of(inode)
+        if not text and not node.is_commented:
+            raise _no_attribute(inode)
+        await self._changing.comment(known.parent, node.name.encode(), self._lfn(inode), text)
 
     # Directories
 
@@ -305,7 +322,7 @@ class FileSystem:
     def _file(self, inode: int) -> Node:
         node = self._namespace.inodes.of(inode).node
         if node.kind is not NodeKind.FILE:
-            message = f"inode {inode} is a directory"
+            message = f"inode {inode} is no file"
             raise IsADirectoryFileError(message)
         return node
 
@@ -329,8 +346,12 @@ class FileSystem:
     # Extended attributes and totals
 
     def attribute_names(self, inode: int) -> Sequence[bytes]:
-        """Name the extended attributes; a directory has its ACL only."""
-        return ATTRIBUTES if self._node(inode).kind is NodeKind.FILE else (ACL_ATTRIBUTE,)
+        """Name the extended attributes; a directory has its ACL, and both a comment where there is one."""
+        node = self._node(inode)
+        if node.kind is NodeKind.LINK:
+            return ()
+        names = ATTRIBUTES if node.kind is NodeKind.FILE else (ACL_ATTRIBUTE,)
+        return (*names, COMMENT_ATTRIBUTE) if node.is_commented else names
 
     async def attribute(self, inode: int, name: bytes) -> bytes:
         """Give an extended attribute; what is not ours is refused without asking anybody."""
@@ -338,8 +359,12 @@ class FileSystem:
         if name == WHY_ATTRIBUTE:
             return self._opener.story(self._file(inode)).encode()
         if name not in self.attribute_names(inode):
-            message = f"inode {inode} has no such extended attribute"
-            raise NoSuchAttributeError(message)
+            raise _no_attribute(inode)
+        if name == COMMENT_ATTRIBUTE:
+            text = await self._hospital.comment(self._lfn(inode))
+            if not text:
+                raise _no_attribute(inode)
+            return text.encode()
         if name == ACL_ATTRIBUTE:
             return "\n".join(await self._hospital.acl(self._lfn(inode))).encode()
         guid = Guid(self._node(inode).guid)
@@ -438,6 +463,10 @@ class FileSystem:
         await self.forget_pages()
         for inode, listing in self._namespace.all_held():
             await self._kernel.forget_names(inode, list(listing.names))
+
+
+def _no_attribute(inode: int) -> NoSuchAttributeError:
+    return NoSuchAttributeError(f"inode {inode} has no such extended attribute")
 
 
 def _written(name: bytes, description: FileDescription) -> bytes:

@@ -50,6 +50,14 @@ from mdmfs.wire.messages import (
     Totals,
     Transfers,
 )
+from mdmfs.wire.name_messages import (
+    CHANGE_NAME_PATH,
+    READ_COMMENT_PATH,
+    ChangedName,
+    ChangeName,
+    Comment,
+    ReadComment,
+)
 from mdmfs.worker.staging import MAX_FILES, Stages, path_of_guid
 
 _PARTIAL: Final = 206
@@ -131,6 +139,12 @@ class Hospital(Protocol):
     async def acl(self, lfn: Lfn) -> list[str]:
         """Give the ACL of a name as text; of a directory also the one that its files share."""
 
+    async def change_name(self, change: ChangeName) -> ChangedName:
+        """Change a name; asked again under the same token, it is done once."""
+
+    async def comment(self, lfn: Lfn) -> str:
+        """Give the comment on a name; empty where there is none."""
+
     async def stage(self, guids: Sequence[Guid]) -> None:
         """Have files brought online and kept there for a while; returns when that is asked for, not when it is done."""
 
@@ -199,6 +213,15 @@ class RemoteHospital:
         """Ask for an ACL; raises ``NoSuchFileError`` and what a call can raise."""
         question = ReadAcl(str(lfn))
         return (await self._client().call(READ_ACL_PATH, question, AclTexts, deadline=self._until())).texts
+
+    async def change_name(self, change: ChangeName) -> ChangedName:
+        """Ask for a change; raises what refuses it, and what a call can raise."""
+        return await self._client().call(CHANGE_NAME_PATH, change, ChangedName, deadline=self._until())
+
+    async def comment(self, lfn: Lfn) -> str:
+        """Ask for a comment; raises ``NoSuchFileError`` and what a call can raise."""
+        question = ReadComment(str(lfn))
+        return (await self._client().call(READ_COMMENT_PATH, question, Comment, deadline=self._until())).text
 
     async def locate(self, guids: Sequence[Guid]) -> list[FilePlace | None]:
         """Ask for names; raises ``MalformedMessageError`` for another number than was asked for."""

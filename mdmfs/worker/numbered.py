@@ -17,6 +17,7 @@ import msgspec
 from mdmfs.model.errors import MalformedMessageError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages import Changes, DirectoryPage, FilePlace, Node, OpensReport
+from mdmfs.wire.name_messages import ChangedName, ChangeName
 
 _SHIFT: Final = 35
 _LIMIT: Final = 1 << _SHIFT
@@ -34,6 +35,9 @@ class Counting(Protocol):
 
     async def locate(self, guids: Sequence[Guid]) -> list[FilePlace | None]:
         """Say under which name each file is."""
+
+    async def change_name(self, change: ChangeName) -> ChangedName:
+        """Change a name."""
 
 
 class Numbered:
@@ -67,6 +71,11 @@ class Numbered:
             place and msgspec.structs.replace(place, node=self._node(place.node), above=self._numbers(place.above))
             for place in places
         ]
+
+    async def change_name(self, change: ChangeName) -> ChangedName:
+        """See ``Hospital``."""
+        changed = await self._hospital.change_name(change)
+        return msgspec.structs.replace(changed, node=None if changed.node is None else self._node(changed.node))
 
     def _node(self, node: Node) -> Node:
         return msgspec.structs.replace(node, inode=self._number(node.inode))

@@ -240,7 +240,8 @@ async def _mounted(
 ) -> AsyncIterator[None]:
     """Mount for a block, watching callers that are killed and signals to ourselves."""
     mountpoint, watch = Path(os.path.abspath(mountpoint)), SignalWatch()  # noqa: PTH100, ASYNC240 nothing is touched
-    operations = MdmfsOperations(callers, watch, configuration)
+    called = sorted({str(mountpoint), os.path.join(os.path.realpath(mountpoint.parent), mountpoint.name)})  # noqa: PTH118, ASYNC240 the point itself is not touched
+    operations = MdmfsOperations(callers, watch, configuration, called)
     with mounted(operations, kernel, mountpoint, is_for_all=is_for_all):
         nursery.start_soon(raise_limits, operations, mountpoint)
         nursery.start_soon(watch.run)

@@ -13,6 +13,7 @@ from mdmfs.model.names import Lfn
 from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.callers.seat import Tree
+from mdmfs.worker.changing import Changing
 from mdmfs.worker.descriptions import Descriptions
 from mdmfs.worker.filesystem import FileSystem, Kernel
 from mdmfs.worker.finding.federation import Caller, Federation
@@ -75,14 +76,15 @@ class Branch:
         deadline: float,
         lease: Lease,
         tree: int,
+        shown: Lfn,
     ) -> None:
-        """``tree`` is its number among the trees of a mount: 0 where it is the only hospital."""
+        """``shown`` is all that the mount shows; ``tree`` is its number among the trees of a mount: 0 where it is the only hospital."""
         self._nursery = nursery
         self._lease = lease
         self._ring = KeyRing(ports.keys, deadline=deadline)
         counting = Numbered(ports.hospital, tree) if tree else ports.hospital
         self.places: Places = counting
-        namespace = Namespace(counting, root, top=first_of(tree) + ROOT)
+        namespace = Namespace(counting, root, top=first_of(tree) + ROOT, shown=shown)
         opener = Opener(ports.hospital, cache, self._ring, kernel, nursery, deadline=deadline)
         self.files = FileSystem(
             ports.hospital,
@@ -91,6 +93,7 @@ class Branch:
             opener,
             SiblingPrefetch(opener, nursery, budget=min(AHEAD_BYTES, cache.limit // 4)),
             kernel,
+            Changing(counting, namespace, lease),
             lease=lease,
             tree=tree,
         )
@@ -133,6 +136,7 @@ class Serving:
                 deadline=deadline,
                 lease=site.lease,
                 tree=number,
+                shown=root,
             )
             for number, site in enumerate(sites, int(is_joined))
         }

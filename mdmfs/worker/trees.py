@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 import trio
 
-from mdmfs.model.errors import IsADirectoryFileError, MdmfsError, NoSuchAttributeError, NoSuchFileError
+from mdmfs.model.errors import (
+    IsADirectoryFileError,
+    MdmfsError,
+    NoSuchAttributeError,
+    NoSuchFileError,
+    OtherHospitalError,
+    ReadOnlyError,
+)
 from mdmfs.model.names import MAX_NAME_BYTES, Lfn
 from mdmfs.wire.messages import Node, NodeKind, Totals
 from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.worker.callers.seat import Tree
+from mdmfs.worker.changing import Change
 from mdmfs.worker.filesystem import TREES, WHY_ATTRIBUTE, FileSystem, handles_of
 from mdmfs.worker.finding.files import VirtualFiles
 from mdmfs.worker.namespace.names import ROOT
 from mdmfs.worker.numbered import tree_of
 
+_CONFIGURED: Final = "the directories of hospitals are those that the mount is configured with"
 VIRTUAL: Final = TREES - 1
 """The handles' number of the virtual tree; its inodes have a bit of their own."""
 
@@ -82,6 +91,17 @@ class Trees:
     def lfn_of(self, inode: int) -> Lfn:
         """See ``Tree``."""
         return self._of(inode).lfn_of(inode)
+
+    async def change_name(self, change: Change) -> Node | None:
+        """See ``Files``; a name does not go from one tree to another."""
+        if change.new_directory and tree_of(change.new_directory) != tree_of(change.directory):
+            message = "a name cannot go to another hospital: make it there, and remove it here"
+            raise OtherHospitalError(message)
+        return await self._of(change.directory).change_name(change)
+
+    async def set_comment(self, inode: int, text: bytes) -> None:
+        """See ``Files``."""
+        await self._of(inode).set_comment(inode, text)
 
     # Directories
 
@@ -197,6 +217,16 @@ class Hospitals:
     def lfn_of(self, inode: int) -> Lfn:  # noqa: ARG002 that of the port
         """See ``Tree``."""
         return self.root
+
+    async def change_name(self, change: Change) -> NoReturn:  # noqa: ARG002 that of the port
+        """Refuse: which hospitals there are is configured."""
+        await trio.lowlevel.checkpoint()
+        raise ReadOnlyError(_CONFIGURED)
+
+    async def set_comment(self, inode: int, text: bytes) -> NoReturn:  # noqa: ARG002 that of the port
+        """Refuse."""
+        await trio.lowlevel.checkpoint()
+        raise ReadOnlyError(_CONFIGURED)
 
     # Directories
 

@@ -26,6 +26,7 @@ from mdmfs.sealing.layout import CHUNK_SIZE, PAGE_SIZE
 from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.messages import NodeKind
 from mdmfs.worker.cache.store import CiphertextCache
+from mdmfs.worker.changing import Changing
 from mdmfs.worker.descriptions import Descriptions
 from mdmfs.worker.filesystem import GUID_ATTRIBUTE, FileSystem
 from mdmfs.worker.keys.ring import KeyRing
@@ -149,7 +150,10 @@ class World:
             opener = Opener(self.hospital, self.cache, self.ring, self.pages, nursery, deadline=DEADLINE)
             prefetch = SiblingPrefetch(opener, nursery)
             descriptions = Descriptions(self.hospital)
-            self.files = FileSystem(self.hospital, namespace, descriptions, opener, prefetch, self.pages, lease=lease)
+            changing = Changing(self.hospital, namespace, lease)
+            self.files = FileSystem(
+                self.hospital, namespace, descriptions, opener, prefetch, self.pages, changing, lease=lease
+            )
             self.hospital.applied = -1
             nursery.start_soon(Feed(self.hospital, namespace, self.files, lease).follow)
             nursery.start_soon(lease.keep, self.files, nursery)

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
 import trio
 
-from mdmfs.model.errors import MdmfsError, NoSuchFileError, PeerUnreachableError
+from mdmfs.model.errors import MdmfsError, NoSuchFileError, PeerUnreachableError, ReadOnlyError
 from mdmfs.model.locality import Locality
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.sealing.header import FileKey, ObjectContext, Role
@@ -32,6 +32,7 @@ from mdmfs.wire.messages import (
     SealedHeader,
     Totals,
 )
+from mdmfs.wire.name_messages import ChangedName, ChangeName
 from mdmfs.worker.hospital import Beginning
 from tests.twins.keystores import HOSPITAL, TwinKeystore, principal, shares_of
 from tests.twins.octets import octets
@@ -306,6 +307,17 @@ class TwinHospital:
         directories = [inode for _, inodes, _ in newer for inode in inodes]
         files = [inode for _, _, inodes in newer for inode in inodes]
         return Changes(self.version, directories, files, lease=self.lease)
+
+    async def change_name(self, change: ChangeName) -> ChangedName:
+        """Refuse: this hospital's names are made by tests."""
+        await self._answer()
+        message = f"{change.lfn} cannot be changed"
+        raise ReadOnlyError(message)
+
+    async def comment(self, lfn: Lfn) -> str:
+        """Give none."""
+        await self._answer()
+        return "" if lfn else ""
 
     async def locate(self, guids: Sequence[Guid]) -> list[FilePlace | None]:
         """See ``Hospital``."""

@@ -63,7 +63,7 @@ def kind_of(event: Event) -> Kind:  # noqa: C901, PLR0911 a table that the type 
             return Kind("110103", "D")
         case Event.QUARANTINE | Event.LOSS:
             return Kind("110103", "R", outcome=MINOR_FAILURE)
-        case Event.MERGE:
+        case Event.MERGE | Event.NAME:
             return Kind("110103", "U")
         case Event.ACL | Event.DESTRUCTION | Event.ROTATION | Event.RESPLIT | Event.REPAIR:
             return Kind("110113", "E", "110135")

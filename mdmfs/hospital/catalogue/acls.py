@@ -82,6 +82,12 @@ class AclTable:
         self._epochs.note_acl(acl_id)
         return VersionOfAcl(acl_id, version, acl)
 
+    def drop(self, acl_id: bytes) -> None:
+        """Forget an ACL that nothing goes by any more; one that was set stays, since keystores are told of it by its id."""
+        value = self._rows.get(tables.ACLS + acl_id)
+        if value is not None and _ROWS.decode(value).version == 1:
+            self._rows.delete(tables.ACLS + acl_id)
+
     def next_end(self, after: float) -> float:
         """Tell when the first entry ends, of those that end after a time, in any ACL that was ever kept."""
         ends = [float("inf")]

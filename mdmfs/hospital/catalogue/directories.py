@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import msgspec
 
 from mdmfs.hospital import tables
+from mdmfs.hospital.catalogue.comments import Ahead, CommentTable
 from mdmfs.hospital.catalogue.records import ROOT_INODE, DirectoryRecord, Page
 from mdmfs.hospital.rows import Rows, Stored, add_to, number_key
 from mdmfs.model.errors import NoSuchFileError, NotADirectoryFileError, StoreError
@@ -17,6 +19,7 @@ from mdmfs.wire.messages import Node, NodeKind
 _INODES: Final = tables.COUNTERS + b"inode"
 _DIRECTORY: Final = 1
 _FILE: Final = 2
+_ALIAS: Final = 3
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -27,12 +30,24 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     size: int
     modified: float
     reference: bytes
-    """A file's GUID, a directory's ACL id."""
+    """A file's GUID, a directory's ACL id, the LFN that an alias leads to."""
+    maker: int = 0
+    """Who made an alias or a collection, by number."""
 
     @property
     def is_directory(self) -> bool:
         """Whether it is one."""
         return self.kind == _DIRECTORY
+
+    @property
+    def is_alias(self) -> bool:
+        """Whether it is one."""
+        return self.kind == _ALIAS
+
+    @classmethod
+    def of_alias(cls, inode: int, target: Lfn, made: float, maker: int) -> Entry:
+        """Make an alias's."""
+        return cls(_ALIAS, inode, 0, made, str(target).encode(), maker)
 
     @classmethod
     def of_file(cls, inode: int, size: int, registered: float, guid: bytes) -> Entry:
@@ -42,13 +57,26 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     @classmethod
     def of_directory(cls, record: DirectoryRecord) -> Entry:
         """Make a directory's."""
-        return cls(_DIRECTORY, record.inode, 0, record.modified, record.acl)
+        return cls(_DIRECTORY, record.inode, 0, record.modified, record.acl, record.maker)
 
-    def node(self, name: str) -> Node:
+    def node(self, name: str, *, is_commented: bool = False) -> Node:
         """Give what a listing shows."""
-        if self.kind == _DIRECTORY:
-            return Node(name, self.inode, NodeKind.DIRECTORY, 0, self.modified)
-        return Node(name, self.inode, NodeKind.FILE, self.size, self.modified, self.reference)
+        if self.kind == _FILE:
+            return Node(
+                name, self.inode, NodeKind.FILE, self.size, self.modified, self.reference, is_commented=is_commented
+            )
+        target = self.reference.decode() if self.is_alias else ""
+        kind = NodeKind.LINK if self.is_alias else NodeKind.DIRECTORY
+        return Node(
+            name,
+            self.inode,
+            kind,
+            len(self.reference) if self.is_alias else 0,
+            self.modified,
+            target=target,
+            is_made=bool(self.maker),
+            is_commented=is_commented,
+        )
 
 
 class Named(NamedTuple):
@@ -70,6 +98,7 @@ class DirectoryTable:
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
+        self.comments: Final = CommentTable(rows)
         self._inodes: dict[Lfn, int] = {Lfn(()): ROOT_INODE}
         self._last = 0
         """The inode number given last in this transaction."""
@@ -107,10 +136,19 @@ class DirectoryTable:
         """Keep a directory, in place of what was kept of it."""
         self._rows.put(tables.DIRECTORIES + number_key(record.inode), _RECORDS.encode(record))
 
+    def above(self, inode: int) -> list[DirectoryRecord]:
+        """Give all directories above this one, from the root down, and last itself."""
+        record = self.get(inode)
+        records = [record]
+        while record.inode != ROOT_INODE:
+            record = self.get(record.parent)
+            records.append(record)
+        return records[::-1]
+
     def inode_of(self, lfn: Lfn) -> int | None:
         """Give the inode number of a directory, seen or hidden; None where the name is free.
 
-        Raises ``NotADirectoryFileError`` where a file is. Numbers are remembered: no directory is deleted or moved.
+        Raises ``NotADirectoryFileError`` where a file or an alias is. Numbers are remembered until one is moved.
         """
         if lfn in self._inodes:
             return self._inodes[lfn]
@@ -124,18 +162,40 @@ class DirectoryTable:
         self._inodes[lfn] = named.entry.inode
         return named.entry.inode
 
-    def make(self, parent: int, name: str, acl: bytes, now: float) -> int:
+    def make(self, parent: int, name: str, acl: bytes, now: float, *, maker: int = 0) -> int:
         """Make a hidden directory under a name that is free; give its inode number."""
-        record = DirectoryRecord(self.new_inode(), parent, name, acl, b"", now, 0)
+        record = DirectoryRecord(self.new_inode(), parent, name, acl, b"", now, 0, maker)
         self.put(record)
         self.reserve(parent, name, Entry.of_directory(record))
         return record.inode
+
+    def move(self, record: DirectoryRecord, parent: int, name: str) -> DirectoryRecord:
+        """Give a visible directory another name, which is free; ``settle`` tells the directories that it was in."""
+        moved = msgspec.structs.replace(record, parent=parent, name=name)
+        self.unlist(record.parent, record.name)
+        self.put(moved)
+        self.list_entry(parent, name, Entry.of_directory(moved))
+        self.comments.move((record.parent, record.name), (parent, name))
+        self._inodes = {Lfn(()): ROOT_INODE}
+        return moved
+
+    def drop(self, record: DirectoryRecord) -> None:
+        """Forget a directory that shows no more, and its name."""
+        self.release(record.parent, record.name)
+        self._rows.delete(tables.DIRECTORIES + number_key(record.inode))
+        self._inodes = {Lfn(()): ROOT_INODE}
 
     # Entries
 
     def visible_entry(self, parent: int, name: str) -> Entry | None:
         """Give what is seen under a name."""
         return self._entry(_entry_key(parent, name))
+
+    def node(self, parent: int, name: str) -> Node | None:
+        """Give what is seen under a name, as a listing shows it."""
+        entry = self.visible_entry(parent, name)
+        is_commented = entry is not None and bool(self.comments.get(parent, name))
+        return None if entry is None else entry.node(name, is_commented=is_commented)
 
     def reservation(self, parent: int, name: str) -> Entry | None:
         """Give what is hidden under a name."""
@@ -184,6 +244,7 @@ class DirectoryTable:
             self.release(after.parent, after.name)
         else:
             self.unlist(after.parent, after.name)
+            self.comments.drop(after.parent, after.name)
             self.reserve(after.parent, after.name, entry)
         return [inode, *self.settle(after.parent, 1 if after.visible else -1, now)]
 
@@ -193,13 +254,28 @@ class DirectoryTable:
         start = cut + b"\0" if cut else b""
         nodes: list[Node] = []
         acls: dict[int, bytes] = {}
+        commented = Ahead(self.comments.names(inode, start))
         rows = self._rows.scan(tables.ENTRIES + number_key(inode), start)
         for name, value in itertools.islice(rows, limit):
             entry = _ENTRIES.decode(value)
-            nodes.append(entry.node(name.decode()))
+            nodes.append(entry.node(name.decode(), is_commented=commented.holds(name)))
             if entry.kind == _DIRECTORY:
                 acls[entry.inode] = entry.reference
         return Page(nodes, acls, is_last=next(rows, None) is None)
+
+    def visible_entries(self, inode: int) -> list[tuple[str, Entry]]:
+        """Give all that is seen directly in a directory."""
+        rows = self._rows.scan(tables.ENTRIES + number_key(inode))
+        return [(name.decode(), _ENTRIES.decode(value)) for name, value in rows]
+
+    def below(self, lfn: Lfn) -> Iterator[tuple[Lfn, int]]:
+        """Go through a directory and all below it, seen or hidden, each before what is in it; none where it is none."""
+        inode = self.inode_of(lfn)
+        waiting = [] if inode is None else [(lfn, inode)]
+        while waiting:
+            directory, number = waiting.pop()
+            yield directory, number
+            waiting += [(directory / name, below) for name, below in self.subdirectories(number)]
 
     def subdirectories(self, inode: int) -> list[tuple[str, int]]:
         """Give the names and inode numbers of the directories directly in a directory, seen or hidden."""

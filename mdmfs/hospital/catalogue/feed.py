@@ -13,6 +13,8 @@ from mdmfs.hospital.catalogue.records import AclBefore
 from mdmfs.hospital.rows import Rows, Stored, add_to, counted, number_key
 from mdmfs.wire.messages import Changes
 
+_LOOKED_AT: Final = 1000
+"""Changes in one look."""
 _VERSION: Final = tables.COUNTERS + b"feed"
 
 
@@ -71,6 +73,18 @@ class Feed:
             if len(directories) + len(files) >= limit:
                 break
         return Changes(reached, sorted(directories), sorted(files))
+
+    def is_untouched(self, directories: Iterable[int], since: int, version: int) -> bool:
+        """Ask whether no change after one version and before another touched directories; no where it is far to look."""
+        asked, expected = set(directories), since + 1
+        for key, value in self._rows.scan(tables.FEED, number_key(max(0, expected))):
+            number = int.from_bytes(key, "big")
+            if number >= version:
+                return expected == version
+            if number != expected or number > since + _LOOKED_AT or not asked.isdisjoint(_ROWS.decode(value).directories):
+                return False
+            expected += 1
+        return False
 
     def acls_before(self, since: int, until: int) -> list[AclBefore]:
         """Give what ACLs said before they were set, from the oldest change after ``since`` up to ``until``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import msgspec
 
@@ -35,11 +35,11 @@ from mdmfs.wire.messages import MAX_BATCH, Changes, Node, NodeKind
 class RowsOfCatalogue:
     """``Catalogue`` over ordered rows."""
 
-    def __init__(self, rows: Rows, *, random: Callable[[int], bytes], feed_length: int) -> None:
-        self._directories = DirectoryTable(rows)
+    def __init__(self, rows: Rows, directories: DirectoryTable, acls: AclTable, feed: Feed) -> None:
+        self._directories = directories
         self._files = FileTable(rows)
-        self._acls = AclTable(rows, random)
-        self._feed = Feed(rows, feed_length)
+        self._acls = acls
+        self._feed = feed
         self._totals = TotalsTable(rows)
         self._own_acls = OwnAclTable(rows)
 
@@ -135,6 +135,8 @@ class RowsOfCatalogue:
             file = self._files.get(guid)
             if file.state is not FileState.WITHDRAWN:
                 self._hide(file, change)
+                for place in () if file.state is FileState.SUPERSEDED else file.places:  # or the name is another's
+                    self._directories.comments.drop(place.parent, place.name)
                 self._files.put(msgspec.structs.replace(file, state=FileState.WITHDRAWN, places=()))
         return self._apply(change, now)
 
@@ -160,16 +162,16 @@ class RowsOfCatalogue:
         """Give a directory's record."""
         return self._directories.find(inode)
 
-    def look_up(self, lfn: Lfn) -> Node | None:
+    def look_up(self, lfn: Lfn, *, with_aliases: bool = False) -> Node | None:
         """Give the visible file or directory of this name."""
         node = self._directories.get(ROOT_INODE)
         found = Node("", ROOT_INODE, NodeKind.DIRECTORY, 0, node.modified)
         for name in lfn.parts:
-            entry = self._directories.visible_entry(found.inode, name) if found.kind is NodeKind.DIRECTORY else None
-            if entry is None:
+            below = self._directories.node(found.inode, name) if found.kind is NodeKind.DIRECTORY else None
+            if below is None:
                 return None
-            found = entry.node(name)
-        return found
+            found = below
+        return None if found.kind is NodeKind.LINK and not with_aliases else found
 
     def list_page(self, inode: int, *, after: str = "", limit: int = MAX_BATCH) -> Page:
         """Give the visible entries of a directory whose names come after ``after``."""
@@ -199,12 +201,7 @@ class RowsOfCatalogue:
 
     def directories_above(self, inode: int) -> list[DirectoryRecord]:
         """Give all directories above this one, from the root down, and last itself."""
-        record = self._directories.get(inode)
-        records = [record]
-        while record.inode != ROOT_INODE:
-            record = self._directories.get(record.parent)
-            records.append(record)
-        return records[::-1]
+        return self._directories.above(inode)
 
     def aliases_of(self, guid: Guid) -> list[list[bytes]]:
         """Give, for each name of a file, the ids of the ACLs above it, and last its own."""
@@ -279,16 +276,10 @@ class RowsOfCatalogue:
 
     def directories_below(self, lfn: Lfn) -> list[Lfn]:
         """Give a directory and all below it, each before what is in it."""
-        inode = self._directories.inode_of(lfn)
-        if inode is None:
+        if self._directories.inode_of(lfn) is None:
             message = f"there is no directory {lfn}"
             raise NoSuchFileError(message)
-        found, waiting = [], [(lfn, inode)]
-        while waiting:
-            directory, number = waiting.pop()
-            found.append(directory)
-            waiting += [(directory / name, below) for name, below in self._directories.subdirectories(number)]
-        return found
+        return [directory for directory, _ in self._directories.below(lfn)]
 
     def acls_before(self, since: int, until: int) -> list[AclBefore]:
         """Give what ACLs said before they were set by the changes after ``since``, up to ``until``."""

@@ -10,11 +10,22 @@ than it names, and a change is one message however many files there are. ACL ids
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from mdmfs.access.acl import Acl
-from mdmfs.hospital.catalogue.records import AclBefore, DirectoryRecord, FileRecord, NewFile, Page, Totals, VersionOfAcl
+from mdmfs.hospital.catalogue.records import (
+    AclBefore,
+    Commented,
+    DirectoryRecord,
+    Done,
+    FileRecord,
+    Made,
+    NewFile,
+    Page,
+    Totals,
+    VersionOfAcl,
+)
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages import MAX_BATCH, Changes, Node
 
@@ -83,11 +94,14 @@ class Catalogue(Protocol):
     def directory(self, inode: int) -> DirectoryRecord | None:
         """Give a directory's record, seen or hidden."""
 
-    def look_up(self, lfn: Lfn) -> Node | None:
-        """Give the visible file or directory of this name; None where there is none, or a file stands above it."""
+    def look_up(self, lfn: Lfn, *, with_aliases: bool = False) -> Node | None:
+        """Give the visible file or directory of this name; None where there is none, or a file stands above it.
+
+        An alias is not followed; it is told of to those who ask for it.
+        """
 
     def list_page(self, inode: int, *, after: str = "", limit: int = MAX_BATCH) -> Page:
-        """Give the visible entries of a directory whose names come after ``after``.
+        """Give the visible entries of a directory whose names come after ``after``, aliases among them.
 
         Raises ``NoSuchFileError`` if there is no such directory or it is hidden. ``limit`` is at least 1.
         """
@@ -171,3 +185,72 @@ class Catalogue(Protocol):
         The answer ends after the change with which it names ``limit`` inodes or more. ``is_reset`` if the feed no
         longer reaches back that far, or has never been there (the store was restored).
         """
+
+
+class Names(Protocol):
+    """What users make in the namespace, as one transaction sees it: collections, aliases and comments.
+
+    Who may do that is not asked here. Each change is one version of the feed. What registration made is never moved,
+    removed or replaced (``ReadOnlyError``); a name that is not there is ``NoSuchFileError``.
+    """
+
+    def make_collection(self, lfn: Lfn, acl: Acl, maker: str, *, now: float) -> int:
+        """Make a directory that shows at once; give the feed's version. ``maker`` is a DN.
+
+        Raises ``NameTakenError``, also for a name that waits for an image, and ``RefusedNameError`` for a long one.
+        """
+
+    def make_alias(self, lfn: Lfn, target: Lfn, maker: str, *, now: float) -> int:
+        """Make an alias, whatever stands at its target; version and errors as those of ``make_collection``."""
+
+    def rename(self, old: Lfn, new: Lfn, *, may_replace: bool, now: float) -> int:
+        """Give a collection, with all below it, or an alias another name; version and errors as before.
+
+        An alias may take the place of an alias, and a collection that of an empty one, if ``may_replace``. Raises
+        ``RefusedNameError`` for a name below itself, and what ``remove`` raises of what is in the way.
+        """
+
+    def remove(self, lfn: Lfn, *, is_directory: bool, now: float) -> int:
+        """Take an alias away, or an empty collection; give the feed's version.
+
+        Raises ``NotEmptyError``, ``IsADirectoryFileError`` and ``NotADirectoryFileError``.
+        """
+
+    def remove_all(self, lfn: Lfn, *, now: float) -> tuple[int, int]:
+        """Take away all that users made at and below a name; give the feed's version and how many names went."""
+
+    def set_comment(self, lfn: Lfn, text: str) -> int:
+        """Keep a comment on what shows under a name; an empty one is none. Gives the feed's version.
+
+        It goes when the name goes, and stays when a new rendition takes the name over.
+        """
+
+    def drop_comments(self, lfn: Lfn) -> tuple[int, int]:
+        """Forget all comments at and below a name, whether it shows or not; give the feed's version and how many."""
+
+    def comment(self, lfn: Lfn) -> str:
+        """Give the comment on a name; empty where there is none."""
+
+    def made_by(self, maker: str) -> int:
+        """Count the collections and aliases that a user has."""
+
+    def made_below(self, lfn: Lfn) -> Iterator[Made]:
+        """Go through what users made at and below a name, each collection before what is in it."""
+
+    def comments_below(self, lfn: Lfn) -> Iterator[Commented]:
+        """Go through the comments at and below a name."""
+
+    def is_only_change(self, directories: list[int], since: int, version: int) -> bool:
+        """Ask whether directories were as a version of the feed shows them until the change of another version.
+
+        No also where it would take long to find out.
+        """
+
+    def done(self, principal: str, token: bytes) -> Done | None:
+        """Give what came of a change that a principal asked for under a token; None where he asks for the first time.
+
+        Of the last ten minutes.
+        """
+
+    def note_done(self, principal: str, token: bytes, done: Done, *, now: float) -> None:
+        """Remember what came of a change."""

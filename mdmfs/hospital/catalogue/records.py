@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from mdmfs.access.acl import Acl
-from mdmfs.model.names import Guid
+from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages import Node
 
 ROOT_INODE: Final = 1
@@ -100,7 +100,9 @@ class DirectoryRecord(msgspec.Struct, frozen=True, array_like=True):
     """The id of the ACL that its files share; empty before the first file."""
     modified: float
     visible: int
-    """How many entries show in its listing."""
+    """How many entries show in its listing; a collection counts one more, so that it shows while it is empty."""
+    maker: int = 0
+    """The number of the user who made it (``catalogue.made``): then it is a collection; 0: registration did."""
 
 
 class VersionOfAcl(NamedTuple):
@@ -132,6 +134,33 @@ class Page(NamedTuple):
     directory_acls: dict[int, bytes]
     """For each directory among the nodes, by its inode number, the id of its own ACL."""
     is_last: bool
+
+
+class Made(NamedTuple):
+    """A name that a user made."""
+
+    lfn: Lfn
+    maker: str
+    """A DN."""
+    target: str
+    """Where an alias leads; empty for a collection."""
+    modified: float
+
+
+class Commented(NamedTuple):
+    """A comment on a name."""
+
+    lfn: Lfn
+    text: str
+
+
+class Done(NamedTuple):
+    """A change of names that was made."""
+
+    version: int
+    """Of the feed."""
+    lfn: str
+    """What was made or moved, as it was called then; empty where nothing was."""
 
 
 class Totals(NamedTuple):

@@ -82,6 +82,7 @@ def _visible_below(tx: Transaction, lfn: Lfn) -> list[Guid]:
         node = waiting.pop()
         if node.kind is NodeKind.FILE:
             guids.append(Guid(node.guid))
+        if node.kind is not NodeKind.DIRECTORY:
             continue
         after, is_last = "", False
         while not is_last:

@@ -46,6 +46,8 @@ class Event(enum.StrEnum):
     REPAIR = "repair"
     WRONG_SHARE = "wrong-share"
     ACL = "acl"
+    NAME = "name"
+    """A user made, moved or removed a name, or said something of one."""
     MERGE = "merge"
     LOSS = "loss"
     IDENTIFICATION = "identification"

@@ -207,9 +207,28 @@ def _named(tx: Transaction, principal: Principal, hospital: Hospital, wish: Wish
         raise MalformedNameError(message)
     for lfn in directories:
         for target in _of_directory(tx, lfn, wish):
-            if not is_own and not sight.allows(target.acl_id, Right.ADMINISTER):
+            if not is_own and not _administers(tx, sight, lfn, target.acl_id):
                 raise _not_administered(sight, wish.lfn, lfn)
             yield target
+
+
+def _administers(tx: Transaction, sight: Sight, lfn: Lfn, acl_id: bytes) -> bool:
+    """Whether the principal may change an ACL: by itself, or, of a collection, by that of a directory it was made in.
+
+    Else whoever makes a collection in a project would take it out of the hands of the project's owner.
+    """
+    if sight.allows(acl_id, Right.ADMINISTER):
+        return True
+    node = tx.catalogue.look_up(lfn)
+    record = None if node is None else tx.catalogue.directory(node.inode)
+    while record is not None and record.maker:
+        above = tx.catalogue.directory(record.parent)
+        if above is None or not sight.may_pass(above.inode):
+            return False
+        if sight.allows(above.acl, Right.ADMINISTER):
+            return True
+        record = above
+    return False
 
 
 def _of_directory(tx: Transaction, lfn: Lfn, wish: Wish) -> Iterator[Target]:
@@ -266,7 +285,7 @@ def _refuse_unseen(tx: Transaction, sight: Sight, lfn: Lfn, *, is_own: bool) -> 
     if node is not None and node.kind is NodeKind.FILE:
         return
     own = tx.catalogue.acl_ids_of(lfn)[0]
-    if not is_own and not sight.passes(own) and not sight.allows(own, Right.ADMINISTER):
+    if not is_own and not sight.passes(own) and not _administers(tx, sight, lfn, own):
         raise unknown
 
 

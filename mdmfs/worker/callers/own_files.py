@@ -18,6 +18,7 @@ from mdmfs.model.names import MAX_NAME_BYTES, Lfn
 from mdmfs.wire.messages import Node, NodeKind, Totals
 from mdmfs.worker.callers.numbers import own_number, parse_number
 from mdmfs.worker.callers.seat import Tree
+from mdmfs.worker.changing import Change
 from mdmfs.worker.filesystem import ACL_ATTRIBUTE
 from mdmfs.worker.finding.virtual import FIRST_INODE
 from mdmfs.worker.namespace.names import ROOT
@@ -122,6 +123,20 @@ class OwnFiles:
             own = parse_number(node.inode)
             self._filesystem.retain(inner, node if own is None else msgspec.structs.replace(node, inode=own.inode))
             self._count(node)
+
+    async def change_name(self, change: Change) -> Node | None:
+        """See ``Files``."""
+        node = await self._filesystem.change_name(
+            change._replace(
+                directory=await self._inner(change.directory),
+                new_directory=await self._inner(change.new_directory) if change.new_directory else 0,
+            )
+        )
+        return None if node is None else self._outer(node)
+
+    async def set_comment(self, inode: int, text: bytes) -> None:
+        """See ``Files``."""
+        await self._filesystem.set_comment(await self._inner(inode), text)
 
     # Directories
 

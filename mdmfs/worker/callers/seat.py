@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, Protocol
 from mdmfs.model.errors import AccessDeniedError
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages import Node, Totals
+from mdmfs.worker.changing import Change
 
 ABSENT_SECONDS: Final = 1.0
 """Nobody tells of names that come."""
@@ -38,6 +39,12 @@ class Files(Protocol):
 
     def retain(self, parent: int, node: Node) -> None:
         """Count a lookup of an entry that the kernel was told of."""
+
+    async def change_name(self, change: Change) -> Node | None:
+        """Make a change of a name; gives what has the name afterwards."""
+
+    async def set_comment(self, inode: int, text: bytes) -> None:
+        """Say something of a file or directory, or, by an empty text, no more."""
 
     # Directories
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 import trio
 
@@ -13,11 +13,13 @@ from mdmfs.model.errors import (
     MalformedMessageError,
     NoSuchAttributeError,
     NoSuchFileError,
+    ReadOnlyError,
     again,
 )
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages import Node, Totals
 from mdmfs.worker.callers.seat import Tree
+from mdmfs.worker.changing import Change
 from mdmfs.worker.filesystem import WHY_ATTRIBUTE, handles_of
 from mdmfs.worker.finding.virtual import (
     NAME_SECONDS,
@@ -31,6 +33,7 @@ from mdmfs.worker.finding.virtual import (
 )
 from mdmfs.worker.numbered import tree_of
 
+_FOUND: Final = "query directories and snapshots are read-only"
 MAX_QUERY_BYTES: Final = 1024
 """Of a query as a name: FUSE passes no longer one on (FUSE_NAME_MAX)."""
 
@@ -107,6 +110,16 @@ class VirtualFiles:
         """Tell that nothing here has an LFN."""
         message = f"inode {inode} is not in the catalogue"
         raise NoSuchFileError(message)
+
+    async def change_name(self, change: Change) -> NoReturn:  # noqa: ARG002 that of the port
+        """Refuse: what is here is found or frozen."""
+        await trio.lowlevel.checkpoint()
+        raise ReadOnlyError(_FOUND)
+
+    async def set_comment(self, inode: int, text: bytes) -> NoReturn:  # noqa: ARG002 that of the port
+        """Refuse."""
+        await trio.lowlevel.checkpoint()
+        raise ReadOnlyError(_FOUND)
 
     # Directories
 

@@ -118,13 +118,13 @@ class VirtualTree:
         text = name.decode("utf-8", "surrogateescape")
         match entry:
             case Link(target):
-                return VirtualNode(text, inode, NodeKind.LINK, len(target.encode()), 0.0, b"", entry)
+                return VirtualNode(text, inode, NodeKind.LINK, len(target.encode()), 0.0, b"", entry=entry)
             case Text(octets):
-                return VirtualNode(text, inode, NodeKind.FILE, len(octets), 0.0, b"", entry)
+                return VirtualNode(text, inode, NodeKind.FILE, len(octets), 0.0, b"", entry=entry)
             case Gone(size):
-                return VirtualNode(text, inode, NodeKind.FILE, size, 0.0, b"", entry)
+                return VirtualNode(text, inode, NodeKind.FILE, size, 0.0, b"", entry=entry)
             case _:
-                return VirtualNode(text, inode, NodeKind.DIRECTORY, 0, entry.modified, b"", entry)
+                return VirtualNode(text, inode, NodeKind.DIRECTORY, 0, entry.modified, b"", entry=entry)
 
     def node(self, inode: int) -> VirtualNode:
         """Give what stands behind a number in use; raises ``NoSuchFileError``."""

@@ -42,15 +42,18 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.names import MAX_NAME_BYTES
 from mdmfs.wire.messages import Node, NodeKind
+from mdmfs.wire.name_messages import NameChange
 from mdmfs.worker.callers.seat import Callers, Seat
+from mdmfs.worker.changing import Change
 from mdmfs.worker.configuration import CONFIGURATION_ATTRIBUTE
-from mdmfs.worker.filesystem import STAGE_ATTRIBUTE
+from mdmfs.worker.filesystem import COMMENT_ATTRIBUTE, STAGE_ATTRIBUTE
 from mdmfs.worker.fuse.errnos import replying_errno
 from mdmfs.worker.fuse.patience import SignalWatch
 
 POSITIVE_SECONDS: Final = 300.0
 """At most: no name and no attribute is remembered beyond the lease under which it was told."""
 DIRECTORY_MODE: Final = stat.S_IFDIR | 0o555
+COLLECTION_MODE: Final = stat.S_IFDIR | 0o755
 FILE_MODE: Final = stat.S_IFREG | 0o444
 LINK_MODE: Final = stat.S_IFLNK | 0o777
 _MODES: Final = {NodeKind.DIRECTORY: DIRECTORY_MODE, NodeKind.FILE: FILE_MODE, NodeKind.LINK: LINK_MODE}
@@ -73,9 +76,15 @@ class MdmfsOperations(pyfuse3.Operations):
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, callers: Callers, watch: SignalWatch, configuration: str = "") -> None:
-        """Serve the callers; commands on a path of this mount go by the file ``configuration``."""
+    def __init__(
+        self, callers: Callers, watch: SignalWatch, configuration: str = "", mount_points: Sequence[str] = ()
+    ) -> None:
+        """Serve the callers; commands on a path of this mount go by the file ``configuration``.
+
+        ``mount_points`` is what the mount point is called: targets below it are names of this mount.
+        """
         super().__init__()
+        self._mount_points = mount_points
         self._configuration = configuration
         self._callers = callers
         self._watch = watch
@@ -113,11 +122,11 @@ class MdmfsOperations(pyfuse3.Operations):
             return _entry(await seat.files.attributes(inode), seat)
 
     async def access(self, inode: InodeT, mode: ModeT, ctx: RequestContext) -> bool:
-        """Say what the mode bits say; who may read is decided by open."""
+        """Say what the mode bits say; who may read is decided by open, who may change names by the change."""
         with replying_errno("access"), self._watch.interruptible(ctx.pid):
             seat = await self._seat_of(ctx)
             node = await seat.files.attributes(inode)
-            if mode & os.W_OK:
+            if mode & os.W_OK and node.kind is NodeKind.FILE:
                 _refuse_write()
             return node.kind is not NodeKind.FILE or not mode & os.X_OK
 
@@ -128,7 +137,7 @@ class MdmfsOperations(pyfuse3.Operations):
                 self._callers.forget(inode, lookups)
 
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> bytes:
-        """Give where a link leads; there are some in query directories only."""
+        """Give where a link leads."""
         with replying_errno("readlink"):
             seat = await self._seat_of(ctx)
             target = seat.files.target(inode)
@@ -227,35 +236,26 @@ class MdmfsOperations(pyfuse3.Operations):
             answer.f_namemax = MAX_NAME_BYTES
             return answer
 
-    # Writes: one answer to all
+    # Names that users make: decided at the hospital
 
-    async def setattr(
-        self, inode: InodeT, attr: EntryAttributes, fields: SetattrFields, fh: FileHandleT | None, ctx: RequestContext
-    ) -> NoReturn:
-        """EROFS."""
-        raise FUSEError(errno.EROFS)
+    async def mkdir(self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext) -> EntryAttributes:
+        """Make a collection; its rights are those that the directory above passes on, whatever the mode says."""
+        return await self._made("mkdir", Change(NameChange.COLLECTION, parent_inode, name), ctx)
 
-    async def mknod(
-        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
-    ) -> NoReturn:
-        """EROFS."""
-        raise FUSEError(errno.EROFS)
+    async def symlink(
+        self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        """Make an alias."""
+        alias = Change(NameChange.ALIAS, parent_inode, name, target=target, mount_points=self._mount_points)
+        return await self._made("symlink", alias, ctx)
 
-    async def mkdir(self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext) -> NoReturn:
-        """EROFS."""
-        raise FUSEError(errno.EROFS)
+    async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        """Remove an alias; an image is read-only."""
+        await self._changed("unlink", Change(NameChange.REMOVE, parent_inode, name), ctx)
 
-    async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> NoReturn:
-        """EROFS."""
-        raise FUSEError(errno.EROFS)
-
-    async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> NoReturn:
-        """EROFS."""
-        raise FUSEError(errno.EROFS)
-
-    async def symlink(self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext) -> NoReturn:
-        """EROFS."""
-        raise FUSEError(errno.EROFS)
+    async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        """Remove an empty collection."""
+        await self._changed("rmdir", Change(NameChange.REMOVE_COLLECTION, parent_inode, name), ctx)
 
     async def rename(
         self,
@@ -265,11 +265,59 @@ class MdmfsOperations(pyfuse3.Operations):
         name_new: FileNameT,
         flags: FlagT,
         ctx: RequestContext,
-    ) -> NoReturn:
-        """EROFS."""
-        raise FUSEError(errno.EROFS)
+    ) -> None:
+        """Give a collection or an alias another name; two names do not change places."""
+        if flags & ~pyfuse3.RENAME_NOREPLACE:
+            raise FUSEError(errno.EINVAL)
+        change = Change(
+            NameChange.RENAME,
+            parent_inode_old,
+            name_old,
+            new_directory=parent_inode_new,
+            new_name=name_new,
+            may_replace=not flags,
+        )
+        await self._changed("rename", change, ctx)
+
+    async def setattr(
+        self, inode: InodeT, attr: EntryAttributes, fields: SetattrFields, fh: FileHandleT | None, ctx: RequestContext
+    ) -> EntryAttributes:
+        """Change nothing: of what a user made without complaint, so that ``cp -a`` can copy it; else EROFS."""
+        with replying_errno("setattr"), self._watch.interruptible(ctx.pid):
+            seat = await self._seat_of(ctx)
+            node = await seat.files.attributes(inode)
+            if not node.is_made or fields.update_size:
+                _refuse_write()
+            return _entry(node, seat)
+
+    async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
+        """EROFS, but for comments, and for the attribute that asks for staging and changes no byte."""
+        with replying_errno("setxattr"), self._watch.interruptible(ctx.pid):
+            seat = await self._seat_of(ctx)
+            if name == COMMENT_ATTRIBUTE:
+                await seat.files.set_comment(inode, value)
+            elif name == STAGE_ATTRIBUTE:
+                await seat.files.stage(inode)
+            else:
+                raise FUSEError(errno.EROFS)
+
+    async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
+        """EROFS, but for comments."""
+        with replying_errno("removexattr"), self._watch.interruptible(ctx.pid):
+            seat = await self._seat_of(ctx)
+            if name != COMMENT_ATTRIBUTE:
+                raise FUSEError(errno.EROFS)
+            await seat.files.set_comment(inode, b"")
+
+    # Writes: one answer to all
 
     async def link(self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext) -> NoReturn:
+        """EPERM: a second name of an image is an alias (``ln -s``), which ends with the image and has no rights."""
+        raise FUSEError(errno.EPERM)
+
+    async def mknod(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
+    ) -> NoReturn:
         """EROFS."""
         raise FUSEError(errno.EROFS)
 
@@ -283,19 +331,27 @@ class MdmfsOperations(pyfuse3.Operations):
         """EROFS."""
         raise FUSEError(errno.EROFS)
 
-    async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
-        """EROFS, but for the attribute that asks for staging and changes no byte."""
-        with replying_errno("setxattr"), self._watch.interruptible(ctx.pid):
-            seat = await self._seat_of(ctx)
-            if name != STAGE_ATTRIBUTE:
-                raise FUSEError(errno.EROFS)
-            await seat.files.stage(inode)
-
-    async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> NoReturn:
-        """EROFS."""
-        raise FUSEError(errno.EROFS)
-
     # Replies
+
+    async def _made(self, operation: str, change: Change, ctx: RequestContext) -> EntryAttributes:
+        """Make a change and give what has the name then, which the kernel counts as looked up."""
+        with replying_errno(operation), self._watch.interruptible(ctx.pid):
+            seat, node = await self._change(change, ctx)
+            if node is None:
+                message = f"what was made in inode {change.directory} is gone already"
+                raise NoSuchFileError(message)
+            seat.files.retain(change.directory, node)
+            return _entry(node, seat)
+
+    async def _changed(self, operation: str, change: Change, ctx: RequestContext) -> None:
+        with replying_errno(operation), self._watch.interruptible(ctx.pid):
+            await self._change(change, ctx)
+
+    async def _change(self, change: Change, ctx: RequestContext) -> tuple[Seat, Node | None]:
+        seat = await self._seat_of(ctx)
+        if len(change.name) > MAX_NAME_BYTES or len(change.new_name) > MAX_NAME_BYTES:
+            raise FUSEError(errno.ENAMETOOLONG)
+        return seat, await seat.files.change_name(change)
 
     @contextlib.contextmanager
     def _waiting_to_open(self) -> Iterator[None]:
@@ -330,7 +386,7 @@ def _fill(entry: EntryAttributes, node: Node, seat: Seat) -> None:
     entry.st_ino = InodeT(node.inode)
     entry.generation = 0
     entry.entry_timeout = entry.attr_timeout = min(POSITIVE_SECONDS, seat.files.seconds_held(node))
-    entry.st_mode = ModeT(_MODES[node.kind])
+    entry.st_mode = ModeT(COLLECTION_MODE if node.is_made and node.kind is NodeKind.DIRECTORY else _MODES[node.kind])
     # A directory's subdirectories are not counted; 1 says so, 2 would tell `find` that there are none.
     entry.st_nlink = 1
     entry.st_uid, entry.st_gid = seat.uid, seat.gid

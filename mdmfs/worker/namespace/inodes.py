@@ -44,16 +44,19 @@ class Inodes:
             raise NoSuchFileError(message)
         return known
 
+    def is_called(self, inode: int, lfn: Lfn) -> bool:
+        """Ask whether a directory was last seen under this name; yes for one that is not in use."""
+        known = self._known.get(inode)
+        return known is None or known.lfn is lfn or known.lfn == lfn
+
     def retain(self, node: Node, parent: int, parent_lfn: Lfn) -> None:
         """Count one lookup of an entry that the kernel was told of."""
         known = self._known.get(node.inode)
         if known is None:
             lfn = parent_lfn / node.name if node.kind is NodeKind.DIRECTORY else None
             known = self._known[node.inode] = Known(node, parent, lfn)
-        elif known.node.name != node.name or known.parent != parent:
-            known.parent = parent
-            known.lfn = parent_lfn / node.name if node.kind is NodeKind.DIRECTORY else None
-        known.node = node
+        else:
+            self._place(known, node, parent, parent_lfn)
         known.lookups += 1
 
     def retain_placed(self, node: Node, lfn: Lfn, above: Sequence[int]) -> None:
@@ -92,11 +95,28 @@ class Inodes:
 
         return [inode for inode in self._known if decide(inode)]
 
-    def renew(self, node: Node) -> None:
-        """Take over new attributes of an inode, where it is in use."""
+    def renew(self, node: Node, parent: int = 0, parent_lfn: Lfn | None = None) -> None:
+        """Take over new attributes of an inode, where it is in use; a directory's place, too, with all below it."""
         known = self._known.get(node.inode)
-        if known is not None:
-            known.node = node
+        if known is None:
+            return
+        if node.kind is NodeKind.DIRECTORY and parent_lfn is not None:
+            self._place(known, node, parent, parent_lfn)
+        known.node = node
+
+    def _place(self, known: Known, node: Node, parent: int, parent_lfn: Lfn) -> None:
+        """Take over where an inode was seen now; below a directory that was moved, all names are others."""
+        moved = known.node.name != node.name or known.parent != parent
+        known.node = node
+        if not moved:
+            return
+        before, known.parent = known.lfn, parent
+        known.lfn = parent_lfn / node.name if node.kind is NodeKind.DIRECTORY else None
+        if before is None or known.lfn is None or before == known.lfn:
+            return
+        for other in self._known.values():
+            if other is not known and other.lfn is not None and other.lfn.is_below(before):
+                other.lfn = Lfn((*known.lfn.parts, *other.lfn.parts[len(before.parts) :]))
 
     def forget(self, inode: int, lookups: int) -> bool:
         """Take back lookups; True where the inode is no longer in use."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -12,6 +13,7 @@ import trio
 from mdmfs.model.errors import (
     AccessDeniedError,
     MalformedMessageError,
+    MalformedNameError,
     NoSuchFileError,
     NotADirectoryFileError,
     PeerTimedOutError,
@@ -19,6 +21,7 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages import Changes, DirectoryPage, Node, NodeKind
+from mdmfs.worker.aliases import path_to
 from mdmfs.worker.namespace.inodes import Inodes
 from mdmfs.worker.namespace.listing import Listing, nodes_by_name
 
@@ -30,6 +33,8 @@ RETRY_SECONDS: Final = 5.0
 """How long a hospital that did not answer is not asked again for what is still here, if outdated."""
 MAX_ENTRIES: Final = 1_000_000
 """In all listings together; the directories not used for longest go first."""
+MAX_FRESH: Final = 10_000
+"""Changes of our own that are kept beside a listing: putting them in copies all of it."""
 
 _OUTAGES: Final = (PeerUnreachableError, PeerTimedOutError)
 _DECIDED: Final = (NoSuchFileError, NotADirectoryFileError, AccessDeniedError)
@@ -55,10 +60,17 @@ class Namespace:
     """The directories in use below one LFN, by the inode numbers that the kernel sees."""
 
     def __init__(
-        self, hospital: Directories, root: Lfn, *, top: int = ROOT, clock: Callable[[], float] = trio.current_time
+        self,
+        hospital: Directories,
+        root: Lfn,
+        *,
+        top: int = ROOT,
+        shown: Lfn | None = None,
+        clock: Callable[[], float] = trio.current_time,
     ) -> None:
-        """``top`` is what the kernel calls the directory ``root``."""
+        """``top`` is what the kernel calls the directory ``root``; ``shown`` is all that the mount shows."""
         self.root = root
+        self.shown = root if shown is None else shown
         self.top = top
         self.is_followed = False
         """Whether a feed tells what changes; without one, listings age."""
@@ -66,6 +78,8 @@ class Namespace:
         self._hospital = hospital
         self._clock = clock
         self._listings: OrderedDict[int, Listing] = OrderedDict()
+        self._fresh: dict[int, dict[bytes, Node | None]] = {}
+        """What changes of our own made of entries since a listing was taken, by directory; None: they went."""
         self._outdated: dict[int, int] = {}
         self._reset_version = -1
         self._fetching: dict[int, trio.Lock] = {}
@@ -76,8 +90,8 @@ class Namespace:
 
     async def lookup(self, parent: int, name: bytes) -> Node:
         """Find an entry; raises ``NoSuchFileError`` where a directory does not have it, and what ``listing`` raises."""
-        listing = await self.listing(parent)
-        node = listing.nodes.get(name)
+        listing = self._valid(parent) or await self.listing(parent)
+        node = self._entry(parent, listing, name)
         if node is None:
             message = f"there is no such entry in {listing.lfn}"
             raise NoSuchFileError(message)
@@ -86,24 +100,86 @@ class Namespace:
     def lookup_at_once(self, parent: int, name: bytes) -> Node | None:
         """Find an entry in a listing that is here and right; None where there is none, of either."""
         listing = self._valid(parent)
-        return None if listing is None else listing.nodes.get(name)
+        return None if listing is None else self._entry(parent, listing, name)
 
     async def listing(self, inode: int) -> Listing:
         """Give a directory whole. With the hospital out of reach an outdated copy serves, where there is one."""
-        listing = self._valid(inode)
-        if listing is not None:
-            return listing
-        async with self._fetching.setdefault(inode, trio.Lock()):
-            listing = self._valid(inode)
-            return listing if listing is not None else await self._renew(inode)
+        if self._valid(inode) is None:
+            async with self._fetching.setdefault(inode, trio.Lock()):
+                if self._valid(inode) is None:
+                    return await self._renew(inode)
+        return self._merged(inode, self._listings[inode])
 
     def held(self, inode: int) -> Listing | None:
         """Give the copy of a directory that is here, outdated or not, and ask nobody."""
-        return self._listings.get(inode)
+        listing = self._listings.get(inode)
+        return None if listing is None else self._merged(inode, listing)
 
     def all_held(self) -> list[tuple[int, Listing]]:
         """Give all copies of directories that are here, by inode."""
-        return list(self._listings.items())
+        return [(inode, self._merged(inode, listing)) for inode, listing in list(self._listings.items())]
+
+    # Changes of our own
+
+    def version_held(self, inode: int) -> int | None:
+        """Tell which version of the feed the copy of a directory shows; None where there is none that is right."""
+        listing = self._valid(inode)
+        return None if listing is None else listing.version
+
+    def note_change(
+        self, inode: int, entries: Mapping[bytes, Node | None], version: int, *, shown: int | None
+    ) -> None:
+        """Know what a change of our own made of a directory; None went.
+
+        The copy that is here is right with it if it still shows the version ``shown``, else it is fetched again.
+        """
+        above = self.inodes.of(inode).lfn
+        for node in entries.values():
+            if node is not None and above is not None:
+                self.inodes.renew(node, inode, above)
+        if inode in self._listings or inode in self._fetching:
+            self._outdated[inode] = max(version, self._outdated.get(inode, -1))
+        listing = self._listings.get(inode)
+        if listing is None or listing.version != shown:
+            return
+        self._listings[inode] = dataclasses.replace(listing, version=version)
+        fresh = self._fresh.setdefault(inode, {})
+        fresh.update(entries)
+        if len(fresh) > MAX_FRESH:
+            self._merged(inode, self._listings[inode])
+
+    def shown_as(self, node: Node, directory: int) -> Node:
+        """Give an entry as this mount shows it: an alias has the size of the path that it leads by."""
+        above = self.inodes.of(directory).lfn
+        return node if above is None else self._shown_in(node, above)
+
+    def link(self, inode: int) -> str | None:
+        """Give the path by which an alias leads; None for what is none."""
+        known = self.inodes.of(inode)
+        above = self.inodes.of(known.parent).lfn
+        if known.node.kind is not NodeKind.LINK or above is None:
+            return None
+        return path_to(_target_of(known.node), above, self.shown)
+
+    def _shown_in(self, node: Node, directory: Lfn) -> Node:
+        if node.kind is not NodeKind.LINK:
+            return node
+        return msgspec.structs.replace(node, size=len(path_to(_target_of(node), directory, self.shown).encode()))
+
+    def _entry(self, inode: int, listing: Listing, name: bytes) -> Node | None:
+        fresh = self._fresh.get(inode)
+        return fresh[name] if fresh is not None and name in fresh else listing.nodes.get(name)
+
+    def _merged(self, inode: int, listing: Listing) -> Listing:
+        """Give a copy with our own changes in it."""
+        fresh = self._fresh.pop(inode, None)
+        if fresh is None:
+            return listing
+        changed = {**listing.nodes, **fresh}
+        nodes = {name: node for name in sorted(changed) if (node := changed[name]) is not None}
+        merged = dataclasses.replace(listing, names=tuple(nodes), in_order=tuple(nodes.values()), nodes=nodes)
+        self._listings[inode] = merged
+        return merged
 
     def apply(self, changes: Changes) -> list[int]:
         """Note what the feed says; gives the directories that are now outdated here."""
@@ -123,7 +199,7 @@ class Namespace:
         top = self._seen(number)
         below = [inode for inode in self.inodes.below(top) if inode != self.top or top == self.top]
         for inode in below:
-            listing = self._listings.get(inode)
+            listing = self.held(inode)
             if listing is not None:
                 self._drop(inode)
                 self._tell_replaced.send_nowait(Replaced(inode, listing, None))
@@ -148,13 +224,15 @@ class Namespace:
         listing = self._listings.get(inode)
         if listing is None or listing.version < max(self._outdated.get(inode, -1), self._reset_version):
             return None
+        if not self.inodes.is_called(inode, listing.lfn):
+            return None  # it was moved since: its aliases are shown by other paths
         if not self.is_followed and self._clock() > listing.taken + TTL:
             return None
         self._listings.move_to_end(inode)
         return listing
 
     async def _renew(self, inode: int) -> Listing:
-        outdated = self._listings.get(inode)
+        outdated = self.held(inode)
         if outdated is not None and self._clock() < self._quiet_until:
             return outdated
         try:
@@ -181,11 +259,11 @@ class Namespace:
             raise NotADirectoryFileError(message)
         path = known.lfn
         page = await self._hospital.list_directory(path, "")
-        directory, version, nodes = page.directory, page.version, nodes_by_name(page.entries)
+        directory, version, nodes = page.directory, page.version, self._nodes_of(page, path)
         while not page.is_last:
             page = await self._hospital.list_directory(path, _last_name(page, path))
             before = len(nodes)
-            nodes.update(nodes_by_name(page.entries))
+            nodes.update(self._nodes_of(page, path))
             if not before < len(nodes) <= MAX_ENTRIES:
                 message = f"the hospital lists {path} without an end"
                 raise MalformedMessageError(message)
@@ -195,27 +273,41 @@ class Namespace:
             directory = msgspec.structs.replace(directory, inode=inode)
         return Listing(path, directory, tuple(nodes), tuple(nodes.values()), nodes, version, self._clock())
 
+    def _nodes_of(self, page: DirectoryPage, path: Lfn) -> dict[bytes, Node]:
+        return nodes_by_name(self._shown_in(node, path) for node in page.entries)
+
     def _keep(self, inode: int, listing: Listing) -> None:
+        self._fresh.pop(inode, None)
         self._listings[inode] = listing
         self._listings.move_to_end(inode)
         if self._outdated.get(inode, -1) <= listing.version:
             self._outdated.pop(inode, None)
         self.inodes.renew(listing.directory)
         for node in listing.nodes.values():
-            self.inodes.renew(node)
+            self.inodes.renew(node, inode, listing.lfn)
         entries = sum(len(kept.names) for kept in self._listings.values())
         while entries > MAX_ENTRIES and len(self._listings) > 1:
-            _, oldest = self._listings.popitem(last=False)
+            gone, oldest = self._listings.popitem(last=False)
+            self._fresh.pop(gone, None)
             entries -= len(oldest.names)
 
     def _drop(self, inode: int) -> None:
         self._listings.pop(inode, None)
+        self._fresh.pop(inode, None)
         lock = self._fetching.get(inode)
         if lock is not None and not lock.statistics().tasks_waiting:
             del self._fetching[inode]
 
     def _seen(self, number: int) -> int:
         return self.top if number == self._root_number else number
+
+
+def _target_of(node: Node) -> Lfn:
+    try:
+        return Lfn.parse(node.target)
+    except MalformedNameError as error:
+        message = "the hospital tells of an alias that leads to no name"
+        raise MalformedMessageError(message) from error
 
 
 def _last_name(page: DirectoryPage, lfn: Lfn) -> str:
