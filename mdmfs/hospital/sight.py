@@ -37,9 +37,7 @@ class Sight:
             raise NoSuchFileError(message)
         return node
 
-    def entries(
-        self, inode: int, after: str, limit: int, *, with_aliases: bool = False
-    ) -> tuple[list[Node], bool]:
+    def entries(self, inode: int, after: str, limit: int, *, with_aliases: bool = False) -> tuple[list[Node], bool]:
         """Give what the principal may see of a page, and whether it is the last; only the last one may be empty."""
         while True:
             page = self._tx.catalogue.list_page(inode, after=after, limit=limit)

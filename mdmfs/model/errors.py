@@ -93,12 +93,6 @@ class RefusedNameError(MdmfsError, ValueError):
     code = "refused-name"
 
 
-class NotPermittedError(MdmfsError):
-    """Nobody may do that to what stands there, whatever his rights."""
-
-    code = "not-permitted"
-
-
 class OtherHospitalError(MdmfsError):
     """A name cannot go from one hospital's catalogue to another's."""
 

@@ -140,7 +140,6 @@ STATUS_BY_CODE: Final[Mapping[str, int]] = {
     "name-taken": 409,
     "not-empty": 409,
     "refused-name": 400,
-    "not-permitted": 403,
     "other-hospital": 409,
     "quota": 507,
     "access-denied": 403,

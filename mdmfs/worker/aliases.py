@@ -1,7 +1,7 @@
 """Where a symbolic link leads, as text: from the words of a program to an LFN, and to a path that works on this mount.
 
-The catalogue keeps an LFN, so that an alias leads to the same on every mount. It is shown as a path from the alias's own
-directory, which holds wherever a mount is bound to.
+The catalogue keeps an LFN, so that an alias leads to the same on every mount. It is shown as a path from the alias's
+own directory, which holds wherever a mount is bound to.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def parse_target(text: bytes, directory: Lfn, root: Lfn, mount_points: Iterable[
 
 
 def path_to(target: Lfn, directory: Lfn, root: Lfn) -> str:
-    """Give the path by which a link in ``directory`` leads to a target; the whole LFN of what the mount does not show."""
+    """Give the path by which a link in ``directory`` leads to a target; the LFN of what the mount does not show."""
     if not target.is_below(root):
         return str(target)
     shared = 0

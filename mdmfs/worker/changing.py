@@ -66,9 +66,7 @@ class Changing:
             new = _named(self._directory(change.new_directory), change.new_name)
             other = str(new)
             places.append((change.new_directory, change.new_name))
-        asked = ChangeName(
-            self._random(TOKEN_SIZE), change.kind, str(lfn), other=other, may_replace=change.may_replace
-        )
+        asked = ChangeName(self._random(TOKEN_SIZE), change.kind, str(lfn), other=other, may_replace=change.may_replace)
         return await self._made(asked, places)
 
     async def comment(self, directory: int, name: bytes, lfn: Lfn, text: bytes) -> None:
@@ -82,15 +80,13 @@ class Changing:
         await self._made(asked, [(directory, name)])
 
     async def _made(self, asked: ChangeName, places: list[tuple[int, bytes]]) -> Node | None:
-        """Ask, and note what changed in each place: all that had the name went, but for the last, which has the node."""
+        """Ask, and note what changed in each place: what was there went, but for the last, which has the node."""
         names = self._namespace
 
         async def ask() -> tuple[ChangedName, dict[int, int]]:
             known = {inode: version for inode, _ in places if (version := names.version_held(inode)) is not None}
             since = min(known.values()) if len(known) == len({inode for inode, _ in places}) else -1
-            question = ChangeName(
-                asked.token, asked.kind, asked.lfn, asked.other, asked.text, asked.may_replace, since
-            )
+            question = ChangeName(asked.token, asked.kind, asked.lfn, asked.other, asked.text, asked.may_replace, since)
             return await self._hospital.change_name(question), known
 
         changed, known = await self._lease.held(ask)

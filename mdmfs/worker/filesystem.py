@@ -106,8 +106,8 @@ class FileSystem:
         opener: Opener,
         prefetch: SiblingPrefetch,
         kernel: Kernel,
-        changing: Changing,
         *,
+        changing: Changing,
         lease: Lease,
         tree: int = 0,
     ) -> None:

@@ -78,7 +78,7 @@ class Branch:
         tree: int,
         shown: Lfn,
     ) -> None:
-        """``shown`` is all that the mount shows; ``tree`` is its number among the trees of a mount: 0 where it is the only hospital."""
+        """``shown`` is all that the mount shows, ``tree`` the number among its trees: 0 for the only hospital."""
         self._nursery = nursery
         self._lease = lease
         self._ring = KeyRing(ports.keys, deadline=deadline)
@@ -93,7 +93,7 @@ class Branch:
             opener,
             SiblingPrefetch(opener, nursery, budget=min(AHEAD_BYTES, cache.limit // 4)),
             kernel,
-            Changing(counting, namespace, lease),
+            changing=Changing(counting, namespace, lease),
             lease=lease,
             tree=tree,
         )

@@ -33,7 +33,7 @@ from mdmfs.metadata.query import parse
 from mdmfs.metadata.schema import IMAGE_ATTRIBUTES
 from mdmfs.wire.configuration import read_configuration
 from mdmfs.worker.configuration import CONFIGURATION_ATTRIBUTE, MountConfiguration
-from mdmfs.worker.filesystem import ATTRIBUTES, WHY_ATTRIBUTE
+from mdmfs.worker.filesystem import ATTRIBUTES, COMMENT_ATTRIBUTE, WHY_ATTRIBUTE
 from mdmfs.worker.fuse import operations
 from mdmfs.worker.fuse.errnos import ERRNOS
 
@@ -170,7 +170,12 @@ def test_errnos_that_no_error_stands_for_are_described_too() -> None:
 
 def test_every_extended_attribute_is_described_and_no_other() -> None:
     """Programs of the grid go by these names."""
-    unlisted = {WHY_ATTRIBUTE.decode(), operations.PID_ATTRIBUTE.decode(), CONFIGURATION_ATTRIBUTE}
+    unlisted = {
+        WHY_ATTRIBUTE.decode(),
+        COMMENT_ATTRIBUTE.decode(),
+        operations.PID_ATTRIBUTE.decode(),
+        CONFIGURATION_ATTRIBUTE,
+    }
     known = {name.decode() for name in ATTRIBUTES} | unlisted
     assert names(section("semantics.md", "Extended attributes")) == known
 

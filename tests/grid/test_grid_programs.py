@@ -1,23 +1,26 @@
-"""The grid's own programs, unchanged, with a VOMS proxy: gfal2, davix and rclone of Debian against hospitald."""
+"""Programs, unchanged: gfal2, davix and rclone with a VOMS proxy; coreutils, changing names on two real mounts."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
+import signal
 import subprocess
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from mdmfs.cli.facl import PENDING
-from mdmfs.demo.site import PROJECT
+from mdmfs.demo.site import PROJECT, READER
 from mdmfs.model.names import Guid
-from tests.twins.grid_site import LISTER, GridSite, grid_site
+from tests.twins.grid_site import LISTER, MEMBER, GridSite, grid_site
 
 SECONDS = 30.0
 
@@ -186,3 +189,133 @@ def test_mdmfs_stage_watches_through_a_restart(grid: GridSite, urls: list[str]) 
     stranger = ("--configuration", str(grid.mount_file("outsider")))
     for typed in (("stage", project), ("stage", "status", request), ("stage", "cancel", request)):
         assert grid.mdmfs("outsider", *typed, *stranger).returncode == 1
+
+
+class Mounts(NamedTuple):
+    """Two mounts: one of somebody who may write, one of somebody who may read."""
+
+    site: GridSite
+    writer: Path
+    reader: Path
+    series: str
+    """Of images, below the project."""
+
+
+@pytest.fixture(scope="module")
+def mounts(grid: GridSite) -> Mounts:
+    """Let the member write, and mount it for him and for a reader."""
+    allowed = grid.mdmfs(
+        "member",
+        *("setfacl", "--configuration", str(grid.mount_file("hospital")), "--timeout", "0"),
+        *("-m", f"u:{MEMBER.dn}:rwx,d:u:{MEMBER.dn}:rwx", f"/grid/medical/amc/{PROJECT}"),
+    )
+    assert allowed.returncode in {0, PENDING}, allowed.stdout.decode()
+    grid.site.mount_file("member").write_text(grid.mount_file("member").read_text())
+    points = {}
+    for user in (READER, "member"):
+        grid.processes.start_mount(user, grid.folder / f"mount-{user}")
+        points[user] = grid.folder / f"mount-{user}" / "amc" / PROJECT
+    image = next(points[READER].rglob("*.dcm"))
+    return Mounts(grid, points["member"], points[READER], str(image.parent.relative_to(points[READER])))
+
+
+def run(*command: object, cwd: Path | None = None) -> str:
+    """Run a program that is content."""
+    done = subprocess.run([str(part) for part in command], check=False, capture_output=True, text=True, cwd=cwd)
+    assert done.returncode == 0, (command, done.stderr)
+    assert not done.stderr, (command, done.stderr)
+    return done.stdout
+
+
+def error_of(*command: object, cwd: Path | None = None) -> str:
+    """Run a program that fails, and give what it says."""
+    done = subprocess.run([str(part) for part in command], check=False, capture_output=True, text=True, cwd=cwd)
+    assert done.returncode != 0, command
+    return done.stderr
+
+
+def soon(is_there: Callable[[], bool]) -> float:
+    """Wait for something on another mount, and tell how long that took."""
+    begin = time.monotonic()
+    while not is_there():
+        assert time.monotonic() < begin + SECONDS
+        time.sleep(0.01)
+    return time.monotonic() - begin
+
+
+def test_coreutils_make_move_copy_and_remove_names(mounts: Mounts) -> None:
+    """``mkdir``, ``ln -s``, ``mv``, ``cp -a``, ``rm -r``, ``rmdir``; the other mount shows each, and reads by it."""
+    mine, theirs = mounts.writer, mounts.reader
+    image = min((mine / mounts.series).iterdir()).name
+    run("mkdir", "-p", mine / "cohort" / "t1")
+    run("ln", "-s", f"../../{mounts.series}/{image}", mine / "cohort" / "t1" / "one.dcm")
+    run("ln", "-s", mine / mounts.series, mine / "cohort" / "series")  # an absolute path below the mount point
+    assert (mine / "cohort" / "t1" / "one.dcm").readlink() == Path(f"../../{mounts.series}/{image}")
+    assert (mine / "cohort" / "series").readlink() == Path(f"../{mounts.series}")
+    plain = (mine / mounts.series / image).read_bytes()
+    soon((theirs / "cohort" / "series").is_dir)
+    assert (theirs / "cohort" / "t1" / "one.dcm").read_bytes() == plain
+    assert (theirs / "cohort" / "series" / image).read_bytes() == plain
+    run("cp", "-a", mine / "cohort", mine / "copy")
+    assert run("ls", "-R", mine / "copy") == run("ls", "-R", mine / "cohort").replace("cohort", "copy")
+    run("mv", mine / "copy" / "t1", mine / "t1")
+    assert (mine / "t1" / "one.dcm").read_bytes() == plain  # its path is another from there, what it leads to the same
+    soon(lambda: (theirs / "t1" / "one.dcm").is_file() and not (theirs / "copy" / "t1").exists())
+    assert "not empty" in error_of("rmdir", mine / "t1")
+    run("rm", "-r", mine / "t1", mine / "copy", mine / "cohort" / "t1")
+    run("rm", mine / "cohort" / "series")
+    run("rmdir", mine / "cohort")
+    soon(lambda: not (theirs / "cohort").exists() and not (theirs / "t1").exists())
+    assert {path.name[:4] for path in mine.iterdir()} == {"sub-"}
+
+
+def test_what_is_refused_says_so(mounts: Mounts) -> None:
+    """Images and what registration made are read-only; hard links, targets outside and reserved names are refused."""
+    mine, theirs = mounts.writer, mounts.reader
+    image = min((mine / mounts.series).iterdir())
+    assert "Read-only file system" in error_of("rm", "-f", image)
+    assert "Read-only file system" in error_of("mkdir", image.parent / "mine")
+    assert "Read-only file system" in error_of("mv", image.parent, mine / "other")
+    assert "Operation not permitted" in error_of("ln", image, mine / "second")
+    assert "Invalid argument" in error_of("ln", "-s", "/etc/passwd", mine / "out")
+    assert "Invalid argument" in error_of("ln", "-s", "../../../../etc/passwd", mine / "out")
+    assert "Invalid argument" in error_of("mkdir", mine / "sub-mine")
+    assert "Permission denied" in error_of("mkdir", theirs / "mine")
+    run("ln", "-s", "nowhere/at/all", mine / "dangling")
+    assert not (mine / "dangling").exists()
+    run("rm", mine / "dangling")
+
+
+def test_comments_are_set_listed_and_taken_back(mounts: Mounts) -> None:
+    """``setfattr`` and ``getfattr -d``, on a collection by its maker; on an image it takes the right w on it."""
+    mine, theirs = mounts.writer, mounts.reader
+    image = min((mine / mounts.series).iterdir())
+    run("mkdir", mine / "said")
+    run("setfattr", "-n", "user.comment", "-v", "all with contrast", mine / "said")
+    assert 'user.comment="all with contrast"' in run("getfattr", "-d", "--absolute-names", mine / "said")
+    soon(lambda: "user.comment" in os.listxattr(theirs / "said"))
+    assert os.getxattr(theirs / "said", "user.comment") == b"all with contrast"
+    assert "Permission denied" in error_of("setfattr", "-n", "user.comment", "-v", "x", image)
+    with pytest.raises(PermissionError):
+        os.setxattr(theirs / "said", "user.comment", b"no")
+    run("setfattr", "-x", "user.comment", mine / "said")
+    assert os.listxattr(mine / "said") == ["user.mdmfs.acl"]
+    with pytest.raises(OSError, match="No data") as refused:
+        os.removexattr(mine / "said", "user.comment")
+    assert refused.value.errno == errno.ENODATA
+    run("rmdir", mine / "said")
+
+
+def test_a_hospital_that_is_killed_leaves_all_or_nothing_and_nobody_sees_an_error(mounts: Mounts) -> None:
+    """``mkdir`` waits for it and succeeds, once, whether it was made before the answer was lost or not."""
+    mine = mounts.writer
+    run("mkdir", mine / "many")
+    script = "import os, sys\nfor n in range(60): os.mkdir(os.path.join(sys.argv[1], f'{n:03}'))"
+    making = subprocess.Popen(["python3", "-c", script, str(mine / "many")])
+    theirs = mounts.reader / "many"
+    soon(lambda: theirs.exists() and len(list(theirs.iterdir())) > 5)
+    mounts.site.processes.stop("hospital", signal.SIGKILL)
+    mounts.site.processes.start_hospital()
+    assert making.wait(SECONDS) == 0
+    soon(lambda: len(list(theirs.iterdir())) == 60)
+    run("rm", "-r", mine / "many")

@@ -152,7 +152,7 @@ class World:
             descriptions = Descriptions(self.hospital)
             changing = Changing(self.hospital, namespace, lease)
             self.files = FileSystem(
-                self.hospital, namespace, descriptions, opener, prefetch, self.pages, changing, lease=lease
+                self.hospital, namespace, descriptions, opener, prefetch, self.pages, changing=changing, lease=lease
             )
             self.hospital.applied = -1
             nursery.start_soon(Feed(self.hospital, namespace, self.files, lease).follow)

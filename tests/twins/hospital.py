@@ -317,7 +317,8 @@ class TwinHospital:
     async def comment(self, lfn: Lfn) -> str:
         """Give none."""
         await self._answer()
-        return "" if lfn else ""
+        self._find(lfn)
+        return ""
 
     async def locate(self, guids: Sequence[Guid]) -> list[FilePlace | None]:
         """See ``Hospital``."""

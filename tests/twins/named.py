@@ -1,10 +1,10 @@
-"""A hospital with a project in which users make names, asked in this process; mounts of it; a dict that says the same."""
+"""A hospital with a project in which users make names, asked in this process, and mounts of it."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +16,7 @@ from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.names.face import name_routes
 from mdmfs.hospital.rights.face import rights_routes
 from mdmfs.hospital.store import Store, Transaction
-from mdmfs.model.errors import MdmfsError, PeerUnreachableError
+from mdmfs.model.errors import PeerUnreachableError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages import (
@@ -51,7 +51,7 @@ from mdmfs.worker.changing import Change
 from mdmfs.worker.hospital import Hospital as Port
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.serving import Ports, Serving, Site
-from tests.twins.clinic import PROJECT_LFN, READER, Clinic, OpenClinic, project_acl
+from tests.twins.clinic import PROJECT_LFN, Clinic, OpenClinic, project_acl
 from tests.twins.keystores import HOSPITAL, principal
 from tests.twins.records import guid_of, new_file
 
@@ -118,6 +118,7 @@ class NamedClinic:
     def __init__(self, opened: OpenClinic) -> None:
         self.opened = opened
         self.hospital: Hospital = opened.hospital
+        self._tokens = 0
         self._service = Service(
             "hospital", {**opened.face.routes, **name_routes(opened.hospital), **rights_routes(opened.hospital)}
         )
@@ -133,7 +134,8 @@ class NamedClinic:
         request = Request("POST", path, {}, principal, Address("192.0.2.7", 1), body)
         answer = await self._service.answer(request)
         assert isinstance(answer, Reply)
-        return cast("Message", msgspec.msgpack.decode(msgspec.msgpack.encode(answer.message), type=type(answer.message)))
+        said = msgspec.msgpack.encode(answer.message)
+        return cast("Message", msgspec.msgpack.decode(said, type=type(answer.message)))
 
     async def change(  # noqa: PLR0913 as a message has them
         self,
@@ -148,7 +150,7 @@ class NamedClinic:
         may_replace: bool = True,
     ) -> ChangedName:
         """Change a name."""
-        self._tokens = getattr(self, "_tokens", 0) + 1
+        self._tokens += 1
         asked = ChangeName(
             token or self._tokens.to_bytes(16, "big"),
             kind,
@@ -212,7 +214,9 @@ class Mounted:
             node = await self.files.lookup(node.inode, part.encode())
         return node
 
-    async def change(self, kind: NameChange, lfn: Lfn, other: Lfn | str = "", *, may_replace: bool = True) -> Node | None:
+    async def change(
+        self, kind: NameChange, lfn: Lfn, other: Lfn | str = "", *, may_replace: bool = True
+    ) -> Node | None:
         """Change a name as the kernel asks for it."""
         above = await self.find(lfn.parent)
         name = lfn.name.encode()
@@ -272,14 +276,3 @@ async def named_clinic(folder: Path, store: Store | None = None) -> AsyncIterato
 
         await opened.hospital.store.write(register)
         yield NamedClinic(opened)
-
-
-def readers() -> Sequence[Principal]:
-    """Name who may read, and not write."""
-    return (READER,)
-
-
-def failing(error: BaseException) -> type[MdmfsError]:
-    """Tell by which class something failed."""
-    assert isinstance(error, MdmfsError)
-    return type(error)

@@ -1,7 +1,7 @@
 """A reference model of names: random changes on two mounts, and a dict that says what there must be afterwards.
 
-The mount that makes a change shows it at once, the other one when its feed has brought it. Answers are lost on their way
-now and then, and the question is asked again.
+The mount that makes a change shows it at once, the other one when its feed has brought it. Answers are lost on their
+way now and then, and the question is asked again.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ Step = tuple[NameChange, tuple[str, ...], tuple[str, ...] | Lfn | None]
 
 def steps(chance: random.Random, count: int, tree: Tree) -> Iterator[Step]:
     """Draw changes; some of them make no sense."""
-    kinds = list(NameChange)[:5] + [NameChange.COLLECTION, NameChange.ALIAS, NameChange.RENAME]
+    kinds = [*list(NameChange)[:5], NameChange.COLLECTION, NameChange.ALIAS, NameChange.RENAME]
     for _ in range(count):
         kind = chance.choice(kinds)
         there = sorted(tree.made)
@@ -144,7 +144,11 @@ def steps(chance: random.Random, count: int, tree: Tree) -> Iterator[Step]:
 async def compare(folder: Path, seed: int, count: int) -> int:
     """Make random changes on two mounts and compare after each; gives how many were made, of those asked for."""
     chance, tree, made = random.Random(seed), Tree(), 0  # noqa: S311 a test's chances
-    async with named_clinic(folder) as named, named.mount(folder, number=1) as one, named.mount(folder, number=2) as two:
+    async with (
+        named_clinic(folder) as named,
+        named.mount(folder, number=1) as one,
+        named.mount(folder, number=2) as two,
+    ):
         for kind, path, other in steps(chance, count, tree):
             mount, mirror = (one, two) if chance.random() < 0.5 else (two, one)
             mount.port.lost = int(chance.random() < 0.1)
@@ -184,7 +188,7 @@ async def _until_seen(mount: Mounted, tree: Tree) -> None:
     """Wait until the other mount shows the same, as it does within 2 s."""
     expected = tree.expected()
     with trio.move_on_after(SECONDS):
-        while await mount.tree(PROJECT_LFN) != expected:
+        while await mount.tree(PROJECT_LFN) != expected:  # noqa: ASYNC110 nothing tells what a mount was told
             await trio.sleep(0.002)
         return
     assert await mount.tree(PROJECT_LFN) == expected

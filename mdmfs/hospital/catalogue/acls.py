@@ -83,7 +83,7 @@ class AclTable:
         return VersionOfAcl(acl_id, version, acl)
 
     def drop(self, acl_id: bytes) -> None:
-        """Forget an ACL that nothing goes by any more; one that was set stays, since keystores are told of it by its id."""
+        """Forget an ACL that nothing goes by any more; one that was set stays: keystores are told of it by its id."""
         value = self._rows.get(tables.ACLS + acl_id)
         if value is not None and _ROWS.decode(value).version == 1:
             self._rows.delete(tables.ACLS + acl_id)

@@ -75,13 +75,14 @@ class Feed:
         return Changes(reached, sorted(directories), sorted(files))
 
     def is_untouched(self, directories: Iterable[int], since: int, version: int) -> bool:
-        """Ask whether no change after one version and before another touched directories; no where it is far to look."""
+        """Ask whether no change between two versions touched directories; no where it is far to look."""
         asked, expected = set(directories), since + 1
         for key, value in self._rows.scan(tables.FEED, number_key(max(0, expected))):
             number = int.from_bytes(key, "big")
             if number >= version:
                 return expected == version
-            if number != expected or number > since + _LOOKED_AT or not asked.isdisjoint(_ROWS.decode(value).directories):
+            is_too_far = number != expected or number > since + _LOOKED_AT
+            if is_too_far or not asked.isdisjoint(_ROWS.decode(value).directories):
                 return False
             expected += 1
         return False

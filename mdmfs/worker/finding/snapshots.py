@@ -344,7 +344,14 @@ def _entry_of(file: FrozenFile, place: FilePlace | None) -> Entry:
     if place is not None and (place.node.guid, place.node.size) == (file.guid, file.size) and place.above:
         node = place.node
         return PlacedNode(
-            file.name, node.inode, node.kind, node.size, node.modified, node.guid, lfn=place.lfn, above=tuple(place.above)
+            file.name,
+            node.inode,
+            node.kind,
+            node.size,
+            node.modified,
+            node.guid,
+            lfn=place.lfn,
+            above=tuple(place.above),
         )
     return Gone(file.size, _why(file))
 

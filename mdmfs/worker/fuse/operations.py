@@ -294,6 +294,8 @@ class MdmfsOperations(pyfuse3.Operations):
         """EROFS, but for comments, and for the attribute that asks for staging and changes no byte."""
         with replying_errno("setxattr"), self._watch.interruptible(ctx.pid):
             seat = await self._seat_of(ctx)
+            if not name.startswith(b"user."):
+                raise FUSEError(errno.EOPNOTSUPP)  # `cp -a` goes on without POSIX ACLs then
             if name == COMMENT_ATTRIBUTE:
                 await seat.files.set_comment(inode, value)
             elif name == STAGE_ATTRIBUTE:

@@ -126,9 +126,7 @@ class Namespace:
         listing = self._valid(inode)
         return None if listing is None else listing.version
 
-    def note_change(
-        self, inode: int, entries: Mapping[bytes, Node | None], version: int, *, shown: int | None
-    ) -> None:
+    def note_change(self, inode: int, entries: Mapping[bytes, Node | None], version: int, *, shown: int | None) -> None:
         """Know what a change of our own made of a directory; None went.
 
         The copy that is here is right with it if it still shows the version ``shown``, else it is fetched again.

@@ -48,7 +48,7 @@ REMOVE, RMDIR, COMMENT = NameChange.REMOVE, NameChange.REMOVE_COLLECTION, NameCh
 
 @pytest.fixture
 async def named(tmp_path: Path) -> AsyncIterator[NamedClinic]:
-    """A hospital where the writer may make names."""
+    """Open a hospital where the writer may make names."""
     async with named_clinic(tmp_path) as opened:
         yield opened
 
