@@ -16,6 +16,7 @@ from typing import IO, TypeVar
 import click
 import trio
 
+from mdmfs.cli.output import is_json, note, tell
 from mdmfs.hospital.audit.export import audit_message, framed, subject_of, syslog_message
 from mdmfs.hospital.audit.questions import Reader, files_below, files_of_patient, names_of, what, who
 from mdmfs.hospital.audit.verify import Log, Report, ask_witnesses, verify
@@ -51,30 +52,33 @@ def verify_log(configuration: pathlib.Path, older: tuple[pathlib.Path, ...]) -> 
     """Verify that no record was changed, moved, left out or cut off, by the checkpoints that keystores hold."""
     settings = HospitalConfiguration.read(configuration)
     report = trio.run(_verify, settings, [_log_of(settings), *older])
-    for fault in report.faults:
-        click.echo(f"  {fault}", err=True)
-    for problem in report.problems:
-        click.echo(f"  {problem}", err=True)
-    told = ", ".join(f"{name} up to {number}" for name, number in sorted(report.vouched.items()))
-    click.echo(f"{report.records} records, {len(report.faults)} faults; vouched for by {told or 'nobody'}")
+    vouched = ", ".join(f"{name} up to {number}" for name, number in sorted(report.vouched.items()))
+    tell(
+        {
+            "records": report.records,
+            "faults": list(map(str, report.faults)),
+            "problems": list(map(str, report.problems)),
+            "vouched": report.vouched,
+        },
+        f"{report.records} records, {len(report.faults)} faults; vouched for by {vouched or 'nobody'}",
+        notes=[f"  {one}" for one in (*report.faults, *report.problems)],
+    )
     sys.exit(0 if report.is_clean else 1)
 
 
 @audit.command("who")
 @click.argument("configuration", type=_FILE)
 @click.argument("path")
-@click.option("--json", "is_json", is_flag=True, help="Print one JSON object a line.")
-def who_read(configuration: pathlib.Path, path: str, *, is_json: bool) -> None:
+def who_read(configuration: pathlib.Path, path: str) -> None:
     """List who read PATH, an LFN or a GUID, or anything below it, and who was refused it."""
     settings = HospitalConfiguration.read(configuration)
     guids = _look(settings, lambda tx: files_below(tx, path))
-    _print(who(_log_of(settings), guids), is_json=is_json)
+    _print(who(_log_of(settings), guids))
 
 
 @audit.command("patient")
 @click.argument("configuration", type=_FILE)
-@click.option("--json", "is_json", is_flag=True, help="Print one JSON object a line.")
-def who_read_patient(configuration: pathlib.Path, *, is_json: bool) -> None:
+def who_read_patient(configuration: pathlib.Path) -> None:
     """List who read a patient's images. The number (``ID`` or ``ID^^^ISSUER``) is read from standard input."""
     settings = HospitalConfiguration.read(configuration)
     patient_id, _, issuer = sys.stdin.readline().strip().partition("^^^")
@@ -82,8 +86,8 @@ def who_read_patient(configuration: pathlib.Path, *, is_json: bool) -> None:
         message = "standard input has no patient's number"
         raise ConfigurationError(message)
     guids = _look(settings, lambda tx: files_of_patient(tx, PatientKey(issuer, patient_id)))
-    click.echo(f"{len(guids)} files", err=True)
-    _print(who(_log_of(settings), guids), is_json=is_json)
+    note(f"{len(guids)} files", files=len(guids))
+    _print(who(_log_of(settings), guids))
 
 
 @audit.command("what")
@@ -96,7 +100,8 @@ def what_read(configuration: pathlib.Path, dn: str) -> None:
     names = _look(settings, lambda tx: names_of(tx, {record.guid for record in records if record.guid}))
     for record in records:
         told = {"when": _utc(record.time), "directory": names.get(record.guid, "")} | _fields(record)
-        click.echo(json.dumps({name: value for name, value in told.items() if value not in ("", (), False)}))
+        there = {name: value for name, value in told.items() if value not in ("", (), False)}
+        tell(there, json.dumps(there))
 
 
 @audit.command()
@@ -114,6 +119,9 @@ def export(configuration: pathlib.Path, kind: str, after: int, syslog: str, outp
     if syslog and kind != "dicom":
         message = "--syslog sends DICOM audit messages: add --format dicom"
         raise click.UsageError(message)
+    if is_json() and kind == "dicom" and not (syslog or output):
+        message = "DICOM audit messages are XML: with --json give --output or --syslog"
+        raise click.UsageError(message)
     last = after
     with _store(settings) as store, _sink(settings, syslog, output) as write:
         for line in lines_of(_log_of(settings)):
@@ -127,7 +135,7 @@ def export(configuration: pathlib.Path, kind: str, after: int, syslog: str, outp
                 told = audit_message(record, subject, str(settings.credential.subject()))
                 write(syslog_message(record, told, settings.hospital.name))
             last = record.n
-    click.echo(f"exported up to record {last}", err=True)
+    note(f"exported up to record {last}", last=last)
 
 
 async def _verify(settings: HospitalConfiguration, logs: list[pathlib.Path]) -> Report:
@@ -179,16 +187,13 @@ def _sink(
         raise PeerUnreachableError(message) from error
 
 
-def _print(readers: list[Reader], *, is_json: bool) -> None:
+def _print(readers: list[Reader]) -> None:
     for reader in readers:
-        if is_json:
-            told = dataclasses.asdict(reader) | {"guids": sorted(reader.guids), "purposes": sorted(reader.purposes)}
-            click.echo(json.dumps(told))
-            continue
+        told = dataclasses.asdict(reader) | {"guids": sorted(reader.guids), "purposes": sorted(reader.purposes)}
         counts = f"{len(reader.guids)} files, {reader.releases} releases ({reader.ahead} ahead), {reader.cached} cached"
         when = f"{_utc(reader.first)} to {_utc(reader.last)}"
         purposes = f"  for: {'; '.join(sorted(reader.purposes))}" if reader.purposes else ""
-        click.echo(f"{reader.dn}  {counts}, {reader.refusals} refusals  {when}{purposes}")
+        tell(told, f"{reader.dn}  {counts}, {reader.refusals} refusals  {when}{purposes}")
 
 
 def _fields(record: object) -> dict[str, object]:

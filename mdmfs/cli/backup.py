@@ -11,6 +11,7 @@ import click
 import trio
 from cryptography import x509
 
+from mdmfs.cli.output import tell
 from mdmfs.hospital.backup import parts_of as parts_of_hospital
 from mdmfs.hospital.backup import restore_hospital
 from mdmfs.hospital.configuration import HospitalConfiguration
@@ -38,12 +39,12 @@ def backup(configuration: pathlib.Path, output: pathlib.Path, recovery: pathlib.
     Example: mdmfs backup hospital.toml /backup/hospital-monday --recovery recovery.pem
     """
     forbid_core_dumps()
-    zone, until = _zone_of(configuration), ""
+    zone, until = _zone_of(configuration), None
     if zone == "keystore":
         settings = KeystoreConfiguration.read(configuration)
         name, certificate = settings.name, _certificate(recovery or settings.recovery)
         told = back_up_shelf(settings.directory, output, (name, settings.backup_days), certificate)
-        made, until = told.made, f"; delete it by {time.strftime('%Y-%m-%d', time.gmtime(told.expires))}"
+        made, until = told.made, time.strftime("%Y-%m-%d", time.gmtime(told.expires))
     elif zone == "hospital":
         hospital = HospitalConfiguration.read(configuration)
         name = hospital.hospital.name
@@ -52,7 +53,10 @@ def backup(configuration: pathlib.Path, output: pathlib.Path, recovery: pathlib.
         metadata = MetadataConfiguration.read(configuration)
         name = str(metadata.hospital)
         made = back_up(output, (zone, name), parts_of_metadata(metadata), _certificate(recovery)).made
-    click.echo(f"{output}: the {zone} {name} as it was at {_instant(made)}{until}")
+    tell(
+        {"file": output, "zone": zone, "name": name, "made": _instant(made), "delete_by": until},
+        f"{output}: the {zone} {name} as it was at {_instant(made)}" + (f"; delete it by {until}" if until else ""),
+    )
 
 
 @click.command()
@@ -77,7 +81,11 @@ def restore(configuration: pathlib.Path, file: pathlib.Path, key: pathlib.Path, 
     else:
         made = restore_metadata(MetadataConfiguration.read(configuration), file, private).made
         after = "Start metadatad: the hospital tells it what was decided since"
-    click.echo(f"{file}: the {zone} as it was at {_instant(made)} is back\n{after}")
+    tell(
+        {"file": file, "zone": zone, "made": _instant(made), "next": after},
+        f"{file}: the {zone} as it was at {_instant(made)} is back",
+        after,
+    )
 
 
 def _zone_of(configuration: pathlib.Path) -> str:

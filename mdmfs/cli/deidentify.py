@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from typing import BinaryIO, Final
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
+from mdmfs.cli.output import open_bar, tell
 from mdmfs.hospital.daemon import read_policy
 from mdmfs.hospital.deid.deidentify import ENGINE_GENERATION, Deidentification, deidentify
 from mdmfs.hospital.deid.header import IdentifiedHeader
@@ -75,10 +74,19 @@ def deidentify_files(source: pathlib.Path, output: pathlib.Path, policy_name: st
     policy = read_policy(str(pathlib.Path(policy_name).absolute()) if "/" in policy_name else policy_name)
     run = Run(policy, output)
     outcomes = []
-    with Progress(console=Console(stderr=True)) as bar:
+    with open_bar() as bar:
         for path in bar.track(sources(source, output), description="de-identifying"):
             outcomes.append(run.take(path))  # noqa: PERF401 - it draws
-    click.echo(told(policy, outcomes))
+    tell(
+        {
+            "written": sum(1 for outcome in outcomes if outcome.output),
+            "files": len(outcomes),
+            "policy": policy.name,
+            "policy_digest": policy.digest.hex(),
+            "refused": collections.Counter(outcome.reason for outcome in outcomes if outcome.reason),
+        },
+        told(policy, outcomes),
+    )
     if report is not None:
         write_report(report, policy, outcomes)
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import click
 import trio
+from rich.console import Console
+from rich.table import Table
 
 from mdmfs.cli.harvest import harvest_project
-from mdmfs.demo.checks import check
+from mdmfs.cli.output import is_json, note, tell
+from mdmfs.demo.checks import Result, check
 from mdmfs.demo.processes import Processes, running
 from mdmfs.demo.site import PROJECT, READER, Site, fill_pacs, make_site, mountpoint_of
 from mdmfs.demo.view import cells, sheet, tiles_below
@@ -58,21 +63,33 @@ def demo(
         _start(site, processes, has_own_pacs=not pacs)
         processes.start_mount(READER, mountpoint)
         if is_check:
-            status = 0 if check(site, processes, mountpoint, has_own_pacs=not pacs) else 1
+            status = _tell_results(check(site, processes, mountpoint, has_own_pacs=not pacs))
         else:
             _show(mountpoint)
             if flags["has_viewer"]:
                 _open_viewer(mountpoint)
-            click.echo(f"ready: {mountpoint}")
-            click.echo(f"{processes.wait_for_any()} has ended by itself; its log is in {site.logs}", err=True)
+            tell({"ready": mountpoint}, f"ready: {mountpoint}")
+            note(f"{processes.wait_for_any()} has ended by itself; its log is in {site.logs}")
             status = 1
-    click.echo("stopped; nothing is left running", err=True)
+    note("stopped; nothing is left running")
     sys.exit(status)
+
+
+def _tell_results(results: Sequence[Result]) -> int:
+    """Draw what came of the trials; gives the exit code."""
+    table = Table("", "promise", "seen", "seconds")
+    for result in results:
+        if is_json():
+            tell(dataclasses.asdict(result))
+        table.add_row("ok" if result.is_met else "BROKEN", result.claim, result.detail, f"{result.seconds:.1f}")
+    if not is_json():
+        Console(width=160).print(table)
+    return 0 if all(result.is_met for result in results) else 1
 
 
 def _start(site: Site, processes: Processes, *, has_own_pacs: bool) -> None:
     if has_own_pacs:
-        click.echo("filling a PACS with synthetic patients", err=True)
+        note("filling a PACS with synthetic patients")
         fill_pacs(site)
         processes.start_pacs()
     processes.start_keystores()
@@ -83,9 +100,9 @@ def _start(site: Site, processes: Processes, *, has_own_pacs: bool) -> None:
 
 def _register(site: Site) -> None:
     progress = trio.run(harvest_project, HospitalConfiguration.read(site.hospital_file), PROJECT)
-    click.echo(f"registered {progress.registered} images; refused by the policy: {progress.refused}", err=True)
+    note(f"registered {progress.registered} images; refused by the policy: {progress.refused}")
     for failure in progress.failures:
-        click.echo(f"  not registered: {failure}", err=True)
+        note(f"  not registered: {failure}")
 
 
 def _show(mountpoint: pathlib.Path) -> None:
@@ -96,7 +113,8 @@ def _show(mountpoint: pathlib.Path) -> None:
         series, _, name = line.rpartition("/")
         by_series.setdefault(series, []).append(name)
     for series, names in list(by_series.items())[:MAX_LINES]:
-        click.echo(f"{series}/  {names[0]}" + (f" ... {names[-1]} ({len(names)} images)" if len(names) > 1 else ""))
+        more = f" ... {names[-1]} ({len(names)} images)" if len(names) > 1 else ""
+        tell({"series": series, "images": len(names)}, f"{series}/  {names[0]}{more}")
 
 
 def _open_viewer(mountpoint: pathlib.Path) -> None:
@@ -110,8 +128,9 @@ def _open_viewer(mountpoint: pathlib.Path) -> None:
         subprocess.Popen([viewer, *images], stdin=quiet, stdout=quiet, stderr=quiet)  # noqa: S603 a viewer of Debian's
         return
     reason = "there is no screen" if viewer else f"none of {', '.join(VIEWERS)} is installed"
-    click.echo(f"{reason}: here is a contact sheet of {series}, as of mdmfs view", err=True)
-    click.echo(cells(sheet(tiles_below(series)), shutil.get_terminal_size().columns), err=True)
+    if not is_json():
+        note(f"{reason}: here is a contact sheet of {series}, as of mdmfs view")
+        note(cells(sheet(tiles_below(series)), shutil.get_terminal_size().columns))
 
 
 def _interrupt(number: int, _: object) -> None:

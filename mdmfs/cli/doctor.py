@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Final
 
 import click
-import msgspec
 import trio
 
+from mdmfs.cli.output import tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.doctor import checks_of as of_hospital
 from mdmfs.keystore.configuration import KeystoreConfiguration
@@ -41,23 +41,19 @@ KINDS: Final[dict[str, Checks]] = {
 
 @click.command()
 @click.argument("configuration", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
-@click.option("--json", "is_json", is_flag=True, help="Print one JSON object in place of the table.")
-def doctor(configuration: pathlib.Path, *, is_json: bool) -> None:
+def doctor(configuration: pathlib.Path) -> None:
     """Look at everything that CONFIGURATION names, and tell what is wrong and what soon will be.
 
     0: all is well; 3: warnings; 1: faults. Nothing is changed, and nothing identifying is printed.
     """
-    sys.exit(report(trio.run(examine, checks_for(configuration)), is_json=is_json))
+    sys.exit(report(trio.run(examine, checks_for(configuration))))
 
 
-def report(found: list[Finding], *, is_json: bool = False) -> int:
+def report(found: list[Finding]) -> int:
     """Print what was found, and give the exit code that says how bad it is."""
     severity = worst(found)
-    if is_json:
-        told = {"severity": severity.value, "findings": [finding._asdict() for finding in found]}
-        click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
-    else:
-        _print(found)
+    findings = [finding._asdict() for finding in found]
+    tell({"severity": severity.value, "findings": findings}, *map(_line, found))
     return EXIT[severity]
 
 
@@ -75,7 +71,6 @@ def checks_for(path: pathlib.Path) -> list[Check]:
     return checks(path)
 
 
-def _print(found: list[Finding]) -> None:
-    for finding in found:
-        severity = click.style(f"{finding.severity.value:8}", fg=COLOURS[finding.severity])
-        click.echo(f"{severity}{finding.check:13}{finding.subject}: {finding.text}")
+def _line(finding: Finding) -> str:
+    severity = click.style(f"{finding.severity.value:8}", fg=COLOURS[finding.severity])
+    return f"{severity}{finding.check:13}{finding.subject}: {finding.text}"

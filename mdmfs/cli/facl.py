@@ -14,6 +14,7 @@ import trio
 from mdmfs.access.edit import Edit, EditKind
 from mdmfs.access.text import AclText, parse_acl, parse_names
 from mdmfs.cli.mounted import Place, find_place, open_hospital
+from mdmfs.cli.output import tell
 from mdmfs.model.errors import NoSuchFileError
 from mdmfs.wire.client import Client
 from mdmfs.wire.messages import (
@@ -61,7 +62,7 @@ def getfacl(path: tuple[str, ...], configuration: pathlib.Path | None, *, files:
         if files and not shown.partition("\n")[0].endswith("/*"):
             message = f"{place.lfn} has no files yet: they will begin with its default entries"
             raise NoSuchFileError(message)
-        click.echo(shown)
+        _tell_acl(shown)
 
 
 @click.command()
@@ -152,7 +153,8 @@ async def _change(client: Client, wish: ChangeAcl) -> ChangedAcls | None:
     deadline = trio.current_time() + DEADLINE
     changed = await client.call(CHANGE_ACL_PATH, wish, ChangedAcls, deadline=deadline, is_idempotent=False)
     if wish.is_test:
-        click.echo("\n".join(changed.texts))
+        for text in changed.texts:
+            _tell_acl(text)
         return None
     return changed
 
@@ -164,14 +166,23 @@ async def _wait(client: Client, begun: Begun, timeout: float) -> bool:  # noqa: 
         asked, deadline = AskAclEffect(begun.changed.epoch, begun.changed.version), trio.current_time() + DEADLINE
         effect = await client.call(ACL_EFFECT_PATH, asked, AclEffect, deadline=deadline)
         if effect.is_effective:
-            return False
+            return _tell_effect(str(begun.place.lfn), [])
         if trio.current_time() >= give_up_at:
-            _tell_pending(str(begun.place.lfn), [*effect.keystores, *effect.mounts])
-            return True
+            return _tell_effect(str(begun.place.lfn), [*effect.keystores, *effect.mounts])
         await trio.sleep(INTERVAL)
 
 
-def _tell_pending(lfn: str, missing: Sequence[str]) -> None:
-    click.echo(f"PENDING: {lfn} is changed at the hospital, and these have yet to hear of it:", err=True)
-    for name in missing:
-        click.echo(f"  {name}", err=True)
+def _tell_acl(text: str) -> None:
+    """Tell an ACL as it is printed; as an object: what its comments say, and its entries."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    comments = [line.removeprefix("# ").partition(": ") for line in lines if line.startswith("# ")]
+    entries = [line for line in lines if not line.startswith("#")]
+    tell({name: value for name, _, value in comments} | {"entries": entries}, text)
+
+
+def _tell_effect(lfn: str, missing: Sequence[str]) -> bool:
+    """Tell who has not heard of a change, if anybody; gives whether it is pending. What holds is told as JSON only."""
+    pending = f"PENDING: {lfn} is changed at the hospital, and these have yet to hear of it:"
+    told = {"file": lfn, "state": "PENDING" if missing else "effective", "missing": missing}
+    tell(told, notes=[pending, *(f"  {name}" for name in missing)] if missing else ())
+    return bool(missing)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
 import pathlib
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import click
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mdmfs.cli.mounted import Place, find_place
+from mdmfs.cli.output import encoded, is_json, note_silence, tell
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
 from mdmfs.pki.trust import TrustAnchors
@@ -74,10 +74,9 @@ def find(query: str, path: str, configuration: pathlib.Path | None, timeout: flo
     elif options["is_count"]:
         silent = trio.run(_with_federation, place, timeout, lambda all_: _count(all_, query, level))
     else:
-        printer = _PRINTERS[str(options["form"])](place)
+        printer = _PRINTERS["json" if is_json() else str(options["form"])](place)
         silent = trio.run(_with_federation, place, timeout, lambda all_: _print(all_, query, level, printer))
-    for name, reason in silent.items():
-        click.echo(f"mdmfs: {name} did not answer, what it has is missing: {reason}", err=True)
+    note_silence(silent)
     sys.exit(PARTIAL if silent else 0)
 
 
@@ -103,7 +102,7 @@ class _Json:
     def __call__(self, row: Row) -> None:
         there = {name: value for name, value in row.values.items() if value is not None}
         guid = {"guid": str(uuid.UUID(bytes=row.guid))} if row.guid else {}
-        click.echo(json.dumps({"path": shown_path(row.path, self._place), "hospital": row.hospital, **guid, **there}))
+        click.echo(encoded({"path": shown_path(row.path, self._place), "hospital": row.hospital, **guid, **there}))
 
     def end(self) -> None:
         """Nothing is left."""
@@ -199,24 +198,22 @@ async def _print(
 
 async def _count(everyone: Federation, query: str, level: FoundLevel) -> dict[str, str]:
     count, silent = await everyone.count(query, level)
-    click.echo(count)
+    tell({"count": count}, str(count))
     return silent
 
 
 async def _explain(everyone: Federation, query: str, level: FoundLevel) -> dict[str, str]:
     answers, silent = await everyone.ask_all(EXPLAIN_PATH, Explain(query, level), Explanation)
     for name, answer in answers.items():
-        click.echo(f"{name}: {answer.query or 'everything'}\n{answer.statement}\n({_SHIFTED})")
+        tell(
+            {"hospital": name, "query": answer.query, "statement": answer.statement},
+            f"{name}: {answer.query or 'everything'}\n{answer.statement}\n({_SHIFTED})",
+        )
     return silent
 
 
 async def _list_schema(everyone: Federation) -> dict[str, str]:
     answers, silent = await everyone.ask_all(SCHEMA_PATH, AskSchema(), SchemaTold)
-    for line in _schema_lines(answers.values()):
-        click.echo(line)
+    for name, kind, level in dict.fromkeys(one for answer in answers.values() for one in answer.attributes):
+        tell({"name": name, "type": kind, "level": level}, f"{name:<24} {kind:<10} {level}")
     return silent
-
-
-def _schema_lines(answers: Iterable[SchemaTold]) -> Sequence[str]:
-    told = dict.fromkeys(attribute for answer in answers for attribute in answer.attributes)
-    return [f"{name:<24} {kind:<10} {level}" for name, kind, level in told]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import pathlib
 import sys
+from collections.abc import Iterator
 
 import click
 import trio
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mdmfs.cli.hospital import CONFIGURATION, INTERVAL, ask, asking
+from mdmfs.cli.output import open_bar, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.wire.client import Client
 from mdmfs.wire.messages import (
@@ -24,6 +25,7 @@ from mdmfs.wire.messages import (
 
 DEPOSIT_SECONDS = 30.0
 """How long the keystores are waited for; the daemon itself goes on for ever."""
+_TOLD = ("series_done", "registered", "known", "refused", "new", "foreign", "failures", "depositing")
 
 
 @click.command()
@@ -42,14 +44,19 @@ def harvest(configuration: pathlib.Path, project: str, pacs: str, *, is_dry: boo
     counts = f"{outcome.registered} registered, {outcome.known} known before, {outcome.refused} refused"
     if is_dry:
         counts = f"{outcome.new} would be fetched, {outcome.known} known before; nothing was changed"
-    click.echo(f"{project}: {outcome.series_done} series, {counts}")
-    if outcome.foreign:
-        click.echo(f"  {outcome.foreign} series are not included, or opted out", err=True)
-    for failure in outcome.failures:
-        click.echo(f"  not {'counted' if is_dry else 'registered'}: {failure}", err=True)
-    if outcome.depositing:
-        click.echo(f"  {outcome.depositing} series appear when enough keystores have their shares", err=True)
+    told = {name: getattr(outcome, name) for name in _TOLD}
+    tell(
+        {"project": project} | told, f"{project}: {outcome.series_done} series, {counts}", notes=_notes(outcome, is_dry)
+    )
     sys.exit(1 if outcome.failures else 0)
+
+
+def _notes(outcome: HarvestProgress, is_dry: bool) -> Iterator[str]:  # noqa: FBT001 as typed
+    if outcome.foreign:
+        yield f"  {outcome.foreign} series are not included, or opted out"
+    yield from (f"  not {'counted' if is_dry else 'registered'}: {failure}" for failure in outcome.failures)
+    if outcome.depositing:
+        yield f"  {outcome.depositing} series appear when enough keystores have their shares"
 
 
 async def harvest_project(
@@ -85,11 +92,10 @@ def _draw(bar: Progress, task: TaskID, progress: HarvestProgress, seconds: float
 
 
 def _bar() -> Progress:
-    return Progress(
+    return open_bar(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[octets]:.0f} MiB {task.fields[rate]}"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
     )

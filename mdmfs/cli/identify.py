@@ -10,6 +10,7 @@ import trio
 
 from mdmfs.cli.hospital import CONFIGURATION, ask
 from mdmfs.cli.mounted import open_hospital
+from mdmfs.cli.output import tell
 from mdmfs.model.subject import SubjectId
 from mdmfs.wire.process import forbid_core_dumps
 from mdmfs.wire.record_messages import IDENTIFY_PATH, Identified, Identify
@@ -32,10 +33,14 @@ def identify(configuration: pathlib.Path, subject_id: str, purpose: str) -> None
     asked = Identify(SubjectId.parse(subject_id).text, purpose)
     told = trio.run(_ask, MountConfiguration.read(configuration), asked)
     if told.is_pending:
-        click.echo("noted: a second person has to ask for the same subject and purpose within 15 minutes", err=True)
+        waiting = "noted: a second person has to ask for the same subject and purpose within 15 minutes"
+        tell({"state": "PENDING"}, notes=[waiting])
         sys.exit(PENDING)
-    click.echo(f"patient {told.patient_id}^^^{told.issuer}")
-    click.echo(f"dates were moved by {told.date_offset_days} days", err=True)
+    tell(
+        {"patient_id": told.patient_id, "issuer": told.issuer, "date_offset_days": told.date_offset_days},
+        f"patient {told.patient_id}^^^{told.issuer}",
+        notes=[f"dates were moved by {told.date_offset_days} days"],
+    )
 
 
 async def _ask(configuration: MountConfiguration, asked: Identify) -> Identified:

@@ -16,6 +16,7 @@ import msgspec
 import trio
 
 from mdmfs.cli.doctor import checks_for, report
+from mdmfs.cli.output import is_json, tell
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.wire.diagnosis import examine
 
@@ -25,9 +26,22 @@ MODE: Final = 0o640
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
+class _Asked(click.Option):
+    """An option that is asked for; with JSON nobody is asked."""
+
+    def prompt_for_value(self, ctx: click.Context) -> Any:  # noqa: ANN401 as click has it
+        """Ask; where questions would be mixed with JSON, take the default, and without one it is missing."""
+        if not is_json():
+            return super().prompt_for_value(ctx)
+        if self.default is None:
+            raise click.MissingParameter(ctx=ctx, param=self)
+        return self.default
+
+
 def _option(name: str, help_text: str, default: str | None = None) -> Decorator:
     """Make an option that is asked for where it is not given."""
-    return click.option(name, prompt=help_text, default=default, show_default=default is not None, help=help_text)
+    is_shown = default is not None
+    return click.option(name, cls=_Asked, prompt=help_text, default=default, show_default=is_shown, help=help_text)
 
 
 def _options(*decorators: Decorator) -> Decorator:
@@ -91,6 +105,9 @@ def hospital(
     """
     pacs = pacs or [(one, address) for one, address in _ask_rows("PACS", ("name", "AET@HOST:PORT"))]
     keystores = keystores or _ask_keystores()
+    if not pacs:
+        message = "a hospital has at least one PACS: give --pacs NAME AET@HOST:PORT"
+        raise click.UsageError(message)
     tables = [_table("pacs", {"name": name, "address": address}) for name, address in pacs]
     (configuration.parent / str(values["projects"])).mkdir(mode=0o750, parents=True, exist_ok=True)
     _write(configuration, "hospital", values, [*tables, *_keystore_tables(keystores)], no_check=no_check)
@@ -147,8 +164,8 @@ def worker(
 
 
 def _ask_rows(what: str, fields: Sequence[str]) -> Iterable[tuple[str, ...]]:
-    """Ask for one after another, until nothing is answered."""
-    while True:
+    """Ask for one after another, until nothing is answered; with JSON nobody is asked."""
+    while not is_json():
         first = click.prompt(f"{what}: {fields[0]} (nothing to end)", default="", show_default=False)
         if not first:
             return
@@ -194,6 +211,6 @@ def _write(path: pathlib.Path, template: str, values: dict[str, Any], tables: Se
         with contextlib.suppress(OSError):
             path.unlink()
         raise
-    click.echo(f"wrote {path}")
+    tell({"wrote": path}, f"wrote {path}")
     if not no_check:
         sys.exit(report(trio.run(examine, checks)))

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import click
 import trio
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from mdmfs.cli.certificates import gather_certificates
+from mdmfs.cli.output import fail, note, open_bar, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Guid
 from mdmfs.wire.client import Client
@@ -79,9 +79,10 @@ def verify(configuration: pathlib.Path, selected: _Selected, *, is_repair: bool)
     """Compare what every keystore holds with the catalogue; 1 if anything is missing, stale, wrong or surplus."""
     found = _run(configuration, KeyTask.REPAIR if is_repair else KeyTask.VERIFY, selected)
     faults = ", ".join(f"{count} {kind}" for kind, count in sorted(found.faults.items())) or "no fault"
-    click.echo(f"{found.files_done} files: {faults}, {found.lost} without a key")
+    lines = [f"{found.files_done} files: {faults}, {found.lost} without a key"]
     if is_repair:
-        click.echo(f"sent anew for {found.changed} files; {found.waiting} messages are still on their way")
+        lines.append(f"sent anew for {found.changed} files; {found.waiting} messages are still on their way")
+    _tell(found, *lines)
     sys.exit(1 if found.faults or found.lost or found.silent else 0)
 
 
@@ -91,7 +92,7 @@ def verify(configuration: pathlib.Path, selected: _Selected, *, is_repair: bool)
 def resplit(configuration: pathlib.Path, selected: _Selected) -> None:
     """Split keys anew among the keystores that are configured now, after one was added, removed or replaced."""
     found = _run(configuration, KeyTask.RESPLIT, selected)
-    click.echo(f"{found.changed} of {found.files_done} keys split anew; {found.waiting} messages are on their way")
+    _tell(found, f"{found.changed} of {found.files_done} keys split anew; {found.waiting} messages are on their way")
     sys.exit(1 if found.lost or found.silent else 0)
 
 
@@ -101,7 +102,7 @@ def resplit(configuration: pathlib.Path, selected: _Selected) -> None:
 def rotate(configuration: pathlib.Path, selected: _Selected) -> None:
     """Make new keys, after a suspicion; what is sealed from now on opens with these alone."""
     found = _run(configuration, KeyTask.ROTATE, selected)
-    click.echo(f"{found.changed} keys are new; {found.waiting} messages are on their way")
+    _tell(found, f"{found.changed} keys are new; {found.waiting} messages are on their way")
 
 
 @keys.command()
@@ -121,12 +122,12 @@ def destroy(configuration: pathlib.Path, selected: _Selected) -> None:
     told = {
         "files": found.changed,
         "state": "destroyed" if found.is_effective else "PENDING",
-        "not acknowledged by": found.behind,
+        "not_acknowledged_by": found.behind,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "certificates": certificates,
-        "without a certificate": silent,
+        "without_a_certificate": silent,
     }
-    click.echo(json.dumps(told, indent=2))
+    tell(told, json.dumps(told, indent=2))
     sys.exit(0 if found.is_effective else 1)
 
 
@@ -137,13 +138,24 @@ def _run(configuration: pathlib.Path, task: KeyTask, selected: _Selected) -> Key
         raise click.UsageError(message)
     found = trio.run(run_task, HospitalConfiguration.read(configuration), StartKeyTask(task, named, *selected[1:]))
     for line in found.lines:
-        click.echo(f"  {line}", err=True)
+        note(f"  {line}")
     for name, reason in found.silent.items():
-        click.echo(f"  {name} does not answer: {reason}", err=True)
+        note(f"  {name} does not answer: {reason}", keystore=name, reason=reason)
     if found.failure:
-        click.echo(f"mdmfs: {found.failure}", err=True)
-        sys.exit(1)
+        fail(found.failure)
     return found
+
+
+def _tell(found: KeyProgress, *lines: str) -> None:
+    told = {
+        "files": found.files_done,
+        "faults": found.faults,
+        "lost": found.lost,
+        "changed": found.changed,
+        "waiting": found.waiting,
+        "silent": found.silent,
+    }
+    tell(told, *lines)
 
 
 async def run_task(configuration: HospitalConfiguration, start: StartKeyTask) -> KeyProgress:
@@ -158,7 +170,7 @@ async def run_task(configuration: HospitalConfiguration, start: StartKeyTask) ->
 
 async def watch_task(client: Client, found: KeyProgress) -> KeyProgress:
     """Draw the progress of the latest task, wait a while for the keystores, and give its end."""
-    with _bar() as bar:
+    with open_bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
         drawn = bar.add_task(found.task.value, total=None)
         patience = trio.current_time() + DELIVERY_SECONDS
         while not found.is_over or ((found.waiting or found.behind) and trio.current_time() < patience):
@@ -170,13 +182,3 @@ async def watch_task(client: Client, found: KeyProgress) -> KeyProgress:
             found = await client.call(KEYS_PROGRESS_PATH, AskKeyTask(), KeyProgress, deadline=deadline)
         bar.update(drawn, completed=found.files_done, total=found.files)
     return found
-
-
-def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )

@@ -1,4 +1,4 @@
-"""Logs: one line a record on standard error, ``key=value``; as fields where that leads to the journal of systemd."""
+"""Logs: one line a record on standard error, ``key=value`` or JSON; as fields where that leads to systemd's journal."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ _SHARED: Final = (
 )
 
 
-def log_to_standard_error(level: str) -> None:
+def log_to_standard_error(level: str, *, is_json: bool = False) -> None:
     """Send structlog and the standard library's loggers the same way; tracebacks show code, never the values in it."""
     threshold = getattr(logging, level.upper())
     journal = Journal.behind(os.environ, sys.stderr)
     if journal is not None:
         _log_to(journal, threshold)
         return
-    render = structlog.processors.LogfmtRenderer(key_order=("timestamp", "level", "event"), drop_missing=True)
+    render: structlog.types.Processor
+    if is_json:
+        render = structlog.processors.JSONRenderer()
+    else:
+        render = structlog.processors.LogfmtRenderer(key_order=("timestamp", "level", "event"), drop_missing=True)
     structlog.configure(
         processors=[*_SHARED, render],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),

@@ -1,4 +1,4 @@
-"""The command line: daemons of each zone, the mount, administration; errors are one line and exit code 1."""
+"""The command line: daemons of each zone, the mount, administration."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import click
 
 from mdmfs.cli.examples import show_examples
 from mdmfs.cli.logs import log_to_standard_error
-from mdmfs.model.errors import MdmfsError
-from mdmfs.wire.outline import outline
+from mdmfs.cli.output import is_json, json_option, run, speak_json
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -66,6 +65,7 @@ class _Commands(click.Group):
                 if isinstance(command, click.Command) and command.name == cmd_name:
                     self.add_command(command)
                     show_examples(command, cmd_name)
+                    speak_json(command)
         return super().get_command(ctx, cmd_name)
 
 
@@ -74,16 +74,12 @@ class _Commands(click.Group):
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What is logged.")
 def cli(log_level: str) -> None:
     """Medical images of hospital PACSs as files on grid worker nodes."""
-    log_to_standard_error(log_level)
+    log_to_standard_error(log_level, is_json=is_json())
+
+
+cli.params.append(json_option())
 
 
 def main() -> None:
-    """Run the command; what mdmfs raises on purpose is told in one line, anything else by where it arose only."""
-    try:
-        cli()
-    except MdmfsError as error:
-        click.echo(f"mdmfs: {error}", err=True)
-        sys.exit(1)
-    except Exception as error:  # noqa: BLE001 the command line: a traceback's last line may quote a patient
-        click.echo(f"mdmfs: this should not happen, please report it: {outline(error)}", err=True)
-        sys.exit(70)
+    """Run what was typed."""
+    sys.exit(run(cli, sys.argv[1:]))

@@ -11,6 +11,7 @@ import sys
 import click
 import trio
 
+from mdmfs.cli.output import tell
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.wire.metrics import serving_metrics
 from mdmfs.wire.supervision import Supervisor, this_supervisor
@@ -38,7 +39,9 @@ def mount(
     Example: mdmfs mount --daemon ~/mdmfs.toml /grid/medical
     """
     if daemon:
-        _start_in_background(configuration, mountpoint, log or _default_log())
+        log = log or _default_log()
+        _start_in_background(configuration, mountpoint, log)
+        tell({"mountpoint": mountpoint, "state": "mounted", "log": log})
         return
     settings = MountConfiguration.read(configuration)
     supervisor = this_supervisor()
@@ -51,17 +54,19 @@ def mount(
 def umount(mountpoint: pathlib.Path) -> None:
     """Unmount MOUNTPOINT, and wait until its daemon has gone."""
     umount_and_wait(mountpoint)
+    tell({"mountpoint": mountpoint, "state": "unmounted"})
 
 
 async def _mount(
     supervisor: Supervisor, configuration: MountConfiguration, mountpoint: pathlib.Path, ready: int | None
 ) -> None:
-    def tell_parent() -> None:
+    def tell_ready() -> None:
+        tell({"mountpoint": mountpoint, "state": "mounted"})
         if ready is not None:
             os.write(ready, b"1")
             os.close(ready)
 
-    await supervisor.supervise(run_mount, configuration, mountpoint, ready=tell_parent)
+    await supervisor.supervise(run_mount, configuration, mountpoint, ready=tell_ready)
 
 
 def _start_in_background(configuration: pathlib.Path, mountpoint: pathlib.Path, log: pathlib.Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import sys
 
 import click
 
 from mdmfs.cli.deidentify import read_header, throw_away_subject
+from mdmfs.cli.output import tell
 from mdmfs.hospital.daemon import read_policy
 from mdmfs.hospital.deid.acceptance import accept
 from mdmfs.hospital.deid.explain import Explained, explain
@@ -25,7 +27,8 @@ def policy() -> None:
 @click.argument("name")
 def digest(name: str) -> None:
     """Print the digest of a shipped policy (strict, research) or of a file, for a project's [approval]."""
-    click.echo(_read(name).digest.hex())
+    told = _read(name).digest.hex()
+    tell({"policy": name, "digest": told}, told)
 
 
 @policy.command(name="explain")
@@ -46,16 +49,24 @@ def explain_file(file: pathlib.Path, name: str) -> None:
                 raise
             refusal = error
         for explained in explain(header, chosen, throw_away_subject()):
-            click.echo(_line(explained))
+            tell(_object(explained), _line(explained))
         if refusal is not None:
             raise refusal
     except RefusedError as error:
-        click.echo(str(error))
+        tell({"refused": error.reason, "where": error.where}, str(error))
         sys.exit(1)
 
 
+def _object(explained: Explained) -> dict[str, object]:
+    return dataclasses.asdict(explained) | {"tag": _tag(explained)}
+
+
+def _tag(explained: Explained) -> str:
+    return f"({explained.tag >> 16:04x},{explained.tag & 0xFFFF:04x})"
+
+
 def _line(explained: Explained) -> str:
-    tag = f"({explained.tag >> 16:04x},{explained.tag & 0xFFFF:04x})"
+    tag = _tag(explained)
     return f"{'  ' * explained.depth}{tag} {explained.keyword or '-':<40} {explained.effect:<8} {explained.clause}"
 
 

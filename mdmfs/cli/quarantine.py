@@ -10,6 +10,7 @@ import click
 import trio
 
 from mdmfs.cli.hospital import CONFIGURATION, ask, asking
+from mdmfs.cli.output import note, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.wire.messages import (
     QUARANTINE_EXPLAIN_PATH,
@@ -37,11 +38,11 @@ def list_(configuration: pathlib.Path, project: str) -> None:
     """List quarantined images by series and reason, the latest first."""
     found = trio.run(_list, HospitalConfiguration.read(configuration), project)
     for group in found.groups:
-        click.echo(_line(group))
+        tell(_object(group), _line(group))
     if found.left_out:
-        click.echo(f"and {found.left_out} more series: name a --project", err=True)
+        note(f"and {found.left_out} more series: name a --project", left_out=found.left_out)
     if not found.groups:
-        click.echo("nothing is quarantined", err=True)
+        note("nothing is quarantined")
 
 
 @quarantine.command()
@@ -52,15 +53,13 @@ def explain(configuration: pathlib.Path, handles: tuple[str, ...], *, identify: 
     """Explain what HANDLES of the list stand for, and what can be done."""
     for found in trio.run(_explain, HospitalConfiguration.read(configuration), handles, identify):
         group = found.group
-        click.echo(_line(group))
-        click.echo(f"  why: {found.what}")
-        click.echo(f"  what to do: {found.advice}")
+        lines = [_line(group), f"  why: {found.what}", f"  what to do: {found.advice}"]
         if group.is_registered:
-            click.echo("  it was registered, and its name was taken away; its keys are kept")
-        for uids in found.uids:
-            click.echo(f"  study {uids.study} series {uids.series} instance {uids.instance}")
-        if found.uids and len(found.uids) < group.images:
-            click.echo(f"  and {group.images - len(found.uids)} more", err=True)
+            lines.append("  it was registered, and its name was taken away; its keys are kept")
+        lines += [f"  study {uids.study} series {uids.series} instance {uids.instance}" for uids in found.uids]
+        more = [f"  and {group.images - len(found.uids)} more"] if found.uids and len(found.uids) < group.images else []
+        uids = [{"study": one.study, "series": one.series, "instance": one.instance} for one in found.uids]
+        tell(_object(group) | {"why": found.what, "what_to_do": found.advice, "uids": uids}, *lines, notes=more)
 
 
 @quarantine.command()
@@ -69,7 +68,11 @@ def explain(configuration: pathlib.Path, handles: tuple[str, ...], *, identify: 
 def retry(configuration: pathlib.Path, handles: tuple[str, ...]) -> None:
     """Forget the refusals of HANDLES, after something was mended in the PACS: the next harvest asks again."""
     images = trio.run(_retry, HospitalConfiguration.read(configuration), handles)
-    click.echo(f"{images} images will be asked for again by the next harvest")
+    tell({"images": images}, f"{images} images will be asked for again by the next harvest")
+
+
+def _object(group: QuarantineGroup) -> dict[str, object]:
+    return {name: getattr(group, name) for name in group.__struct_fields__}
 
 
 def _line(group: QuarantineGroup) -> str:

@@ -7,10 +7,10 @@ import sys
 
 import click
 import trio
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from mdmfs.cli.hospital import CONFIGURATION, INTERVAL, ask, asking
+from mdmfs.cli.output import open_bar, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.wire.messages import (
     RECONCILE_PATH,
@@ -19,6 +19,8 @@ from mdmfs.wire.messages import (
     ReconciliationProgress,
     StartReconciliation,
 )
+
+_TOLD = ("series_done", "lost", "found", "changed", "moved", "restored", "new", "failures")
 
 
 @click.command()
@@ -32,14 +34,12 @@ def reconcile(configuration: pathlib.Path, project: str, *, is_deep: bool) -> No
     """
     start = StartReconciliation(project, is_deep)
     found = trio.run(reconcile_project, HospitalConfiguration.read(configuration), start)
-    click.echo(
-        f"{project}: {found.series_done} series; {found.lost} images newly lost, {found.found} found again, "
-        f"{found.changed} changed, {found.new} not registered"
-    )
+    counts = f"{found.lost} images newly lost, {found.found} found again, {found.changed} changed"
+    lines = [f"{project}: {found.series_done} series; {counts}, {found.new} not registered"]
     if found.moved or found.restored:
-        click.echo(f"  {found.moved} series put away as another patient's, {found.restored} shown again")
-    for failure in found.failures:
-        click.echo(f"  not compared: {failure}", err=True)
+        lines.append(f"  {found.moved} series put away as another patient's, {found.restored} shown again")
+    told = {name: getattr(found, name) for name in _TOLD}
+    tell({"project": project} | told, *lines, notes=[f"  not compared: {failure}" for failure in found.failures])
     sys.exit(1 if found.failures else 0)
 
 
@@ -47,7 +47,7 @@ async def reconcile_project(configuration: HospitalConfiguration, start: StartRe
     """Start a run or find the one under way, draw its progress, and give its end."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     async with asking(configuration) as client:
-        with Progress(*columns, console=Console(stderr=True)) as bar:
+        with open_bar(*columns) as bar:
             drawn = bar.add_task(f"comparing {start.project}", total=None)
             found = await ask(client, RECONCILE_PATH, start, ReconciliationProgress)
             while not found.is_over:

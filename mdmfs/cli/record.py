@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import stat
@@ -15,12 +14,11 @@ from typing import Any, Final, Self, TextIO
 import click
 import msgspec
 import trio
-from rich.console import Console
-from rich.progress import Progress
 
 from mdmfs.cli.find import metadata_clients
 from mdmfs.cli.hospital import CONFIGURATION, INTERVAL, ask, asking
 from mdmfs.cli.mounted import Place, find_place
+from mdmfs.cli.output import encoded, note, note_silence, open_bar, tell
 from mdmfs.cli.rows import Row, batches, read_rows
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.errors import ConfigurationError, MdmfsError
@@ -95,7 +93,9 @@ def record() -> None:
 @_COLLECTION
 def define(configuration: pathlib.Path, collection: pathlib.Path) -> None:
     """Make the collection, or bring its schema to what COLLECTION says; attributes no longer named go, with values."""
-    trio.run(_define, HospitalConfiguration.read(configuration), read_configuration(collection, CollectionFile))
+    file = read_configuration(collection, CollectionFile)
+    trio.run(_define, HospitalConfiguration.read(configuration), file)
+    tell({"project": file.project, "collection": file.name, "attributes": [one.name for one in file.attributes]})
 
 
 @record.command(name="import")
@@ -118,9 +118,10 @@ def import_file(
     with Report(report) as told:
         rows = read_rows(source, form, file, columns)
         trio.run(_import, HospitalConfiguration.read(configuration), file, rows, _Progress(source), told)
-    for reason, count in told.reasons.most_common():
-        click.echo(f"  {count} refused: {reason}", err=True)
-    click.echo(f"imported {told.rows - told.reasons.total()} of {told.rows} rows")
+    imported = told.rows - told.reasons.total()
+    refusals = [f"  {count} refused: {reason}" for reason, count in told.reasons.most_common()]
+    result = {"rows": told.rows, "imported": imported, "refused": told.reasons}
+    tell(result, f"imported {imported} of {told.rows} rows", notes=refusals)
     sys.exit(1 if told.reasons else 0)
 
 
@@ -206,7 +207,7 @@ class _Progress:
 
     def __init__(self, source: TextIO) -> None:
         self._source = source
-        self._bar = Progress(console=Console(stderr=True))
+        self._bar = open_bar()
         try:
             status = os.fstat(source.fileno())
         except OSError:
@@ -233,7 +234,7 @@ async def _wait_for_delivery(client: Client) -> None:
     patience = trio.current_time() + DELIVERY_SECONDS
     while not (await ask(client, RECORDS_WAITING_PATH, AskRecordsWaiting(), RecordsWaiting)).is_empty:
         if trio.current_time() > patience:
-            click.echo("the metadata service has not taken everything yet; the hospital goes on trying", err=True)
+            note("the metadata service has not taken everything yet; the hospital goes on trying")
             return
         await trio.sleep(INTERVAL)
 
@@ -248,9 +249,9 @@ async def _show(place: Place, subject: SubjectId, attachments: pathlib.Path | No
         for name, client in metadata_clients(place).items():
             try:
                 async for one in _records(client, subject):
-                    click.echo(json.dumps(await _told(one, name, ring, attachments)))
+                    click.echo(encoded(await _told(one, name, ring, attachments)))
             except MdmfsError as error:
-                click.echo(f"mdmfs: {name} did not answer, what it has is missing: {error}", err=True)
+                note_silence({name: str(error)})
                 status = 3
             await client.aclose()
         nursery.cancel_scope.cancel()

@@ -9,10 +9,10 @@ import time
 
 import click
 import trio
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from mdmfs.cli.keys import watch_task
+from mdmfs.cli.output import fail, open_bar, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.client import Client
@@ -57,10 +57,10 @@ def rerender(configuration: pathlib.Path, project: str) -> None:
         "destroyed": found.destroyed,
         "left": found.left,
         "failures": found.failures,
-        "old files": had.files,
-        "who had old files": _told(had),
+        "old_files": had.files,
+        "who_had_old_files": _told(had),
     }
-    click.echo(json.dumps(told, indent=2))
+    tell(told, json.dumps(told, indent=2))
     sys.exit(1 if found.failures or found.left else 0)
 
 
@@ -80,22 +80,21 @@ def withdraw(configuration: pathlib.Path, lfn: str | None, guids: tuple[str, ...
     asked = StartWithdraw(str(Lfn.parse(lfn)) if lfn else "", [Guid.parse(guid).octets for guid in guids])
     found, had = trio.run(withdraw_files, HospitalConfiguration.read(configuration), asked)
     if found.failure:
-        click.echo(f"mdmfs: {found.failure}", err=True)
-        sys.exit(1)
+        fail(found.failure)
     told = {
         "files": found.changed,
         "state": "withdrawn" if found.is_effective else "PENDING",
-        "not acknowledged by": found.behind,
-        "who had them": _told(had),
+        "not_acknowledged_by": found.behind,
+        "who_had_them": _told(had),
     }
-    click.echo(json.dumps(told, indent=2))
+    tell(told, json.dumps(told, indent=2))
     sys.exit(0 if found.is_effective else 1)
 
 
 async def rerender_project(configuration: HospitalConfiguration, project: str) -> tuple[RerenderProgress, Readers]:
     """Start a run or find the one under way, draw its progress, and give its end and who had the old files."""
     client = _client(configuration)
-    with _bar() as bar:
+    with open_bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as bar:
         drawn = bar.add_task(f"rendering {project} anew", total=None)
         found = await _ask(client, RERENDER_PATH, StartRerender(project))
         while not found.is_over:
@@ -140,7 +139,3 @@ def _told(had: Readers) -> list[dict[str, object]]:
 
 def _written(when: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when))
-
-
-def _bar() -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=Console(stderr=True))

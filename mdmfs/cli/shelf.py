@@ -7,6 +7,7 @@ import pathlib
 import click
 import trio
 
+from mdmfs.cli.output import tell
 from mdmfs.keystore.configuration import KeystoreConfiguration
 from mdmfs.keystore.lmdb_shelf import open_lmdb_shelf
 from mdmfs.model.errors import ConfigurationError
@@ -33,7 +34,8 @@ def forget_signer(configuration: pathlib.Path, dn: str) -> None:
     if not known:
         message = f"no signing key of {owner} is known here"
         raise ConfigurationError(message)
-    click.echo(f"{owner}: the signing key {known.hex()} is forgotten; the next order brings another")
+    forgotten = f"{owner}: the signing key {known.hex()} is forgotten; the next order brings another"
+    tell({"hospital": owner, "forgotten": known.hex()}, forgotten)
 
 
 async def _forget_signer(directory: pathlib.Path, owner: str) -> bytes:

@@ -14,6 +14,7 @@ import trio
 
 from mdmfs.cli.find import PARTIAL, metadata_clients
 from mdmfs.cli.mounted import Place, find_place
+from mdmfs.cli.output import note_silence, tell
 from mdmfs.model.errors import MalformedMessageError, PeerTimedOutError, again
 from mdmfs.wire.metadata_messages import (
     DROP_SNAPSHOT_PATH,
@@ -102,7 +103,7 @@ async def create_everywhere(
 async def _create(everyone: Federation, name: str, query: str, *, is_partial: bool) -> Mapping[str, str]:
     parts, silent = await create_everywhere(everyone, name, query, is_partial=is_partial)
     for hospital, part in sorted(parts.items()):
-        click.echo(_line(hospital, part))
+        tell(_object(hospital, part), _line(hospital, part))
     return silent
 
 
@@ -112,7 +113,7 @@ async def _list(everyone: Federation) -> Mapping[str, str]:
         raise told_silence(silent)
     found = [(one.name, hospital, one) for hospital, answer in answers.items() for one in answer.snapshots]
     for _, hospital, one in sorted(found, key=lambda each: each[:2]):
-        click.echo(_line(hospital, one))
+        tell(_object(hospital, one), _line(hospital, one))
     return silent
 
 
@@ -120,12 +121,23 @@ async def _drop(everyone: Federation, name: str) -> Mapping[str, str]:
     answers, silent = await everyone.ask_all(DROP_SNAPSHOT_PATH, DropSnapshot(name), Done)
     if not answers:
         raise told_silence(silent)
+    tell({"name": name, "dropped_at": sorted(answers)})
     return silent
 
 
+def _object(hospital: str, one: Snapshot) -> dict[str, object]:
+    counts = {"files": one.files, "gone": one.gone}
+    return {"name": one.name, "hospital": hospital, "created": _when(one), **counts, "query": one.query}
+
+
+def _when(one: Snapshot) -> str:
+    return dt.datetime.fromtimestamp(one.created, dt.UTC).isoformat(timespec="seconds")
+
+
 def _line(hospital: str, one: Snapshot) -> str:
-    when = dt.datetime.fromtimestamp(one.created, dt.UTC).isoformat(timespec="seconds")
-    return f"{when}  {one.files:>8} files  {one.gone:>8} gone  {one.name}  {hospital}  {one.query or 'everything'}"
+    return (
+        f"{_when(one)}  {one.files:>8} files  {one.gone:>8} gone  {one.name}  {hospital}  {one.query or 'everything'}"
+    )
 
 
 async def _with_federation(
@@ -140,6 +152,5 @@ async def _with_federation(
 
 
 def _end(silent: Mapping[str, str]) -> None:
-    for name, reason in silent.items():
-        click.echo(f"mdmfs: {name} did not answer, what it has is missing: {reason}", err=True)
+    note_silence(silent)
     sys.exit(PARTIAL if silent else 0)

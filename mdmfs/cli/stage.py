@@ -11,7 +11,6 @@ from typing import Final
 
 import click
 import trio
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -23,6 +22,7 @@ from rich.progress import (
 )
 
 from mdmfs.cli.mounted import Place, find_place, read_alone
+from mdmfs.cli.output import open_bar, tell
 from mdmfs.model.errors import (
     CredentialExpiredError,
     CredentialRefusedError,
@@ -148,7 +148,7 @@ async def _start(place: Place, lifetime: str, wait: bool) -> int:  # noqa: FBT00
         requests = []
         for begin in range(0, len(paths), MAX_FILES):
             requests.append(await stages.submit(paths[begin : begin + MAX_FILES], lifetime))
-            click.echo(requests[-1])
+            tell({"request": requests[-1]}, requests[-1])
         return await watch(stages, requests, place.configuration.hospital.address) if wait else 0
 
 
@@ -156,32 +156,39 @@ async def _status(configuration: MountConfiguration, request: str | None, wait: 
     async with open_stages(configuration) as (stages, _):
         if request is None:
             for one in await stages.requests():
-                click.echo(f"{one.id}  {one.count - one.left} of {one.count} files")
+                told = {"request": one.id, "files": one.count, "left": one.left, "created_at": one.created_at}
+                tell(told, f"{one.id}  {one.count - one.left} of {one.count} files")
             return 0
         if wait:
             return await watch(stages, [request], configuration.hospital.address)
-        return tell(await stages.progress(request))
+        return tell_progress(await stages.progress(request))
 
 
 async def _wish(configuration: MountConfiguration, request: str, wish: str) -> None:
     async with open_stages(configuration) as (stages, _):
         await (stages.cancel(request) if wish == "cancel" else stages.release(request))
-        tell(await stages.progress(request))
+        tell_progress(await stages.progress(request))
 
 
-def tell(progress: RequestProgress) -> int:
-    """Print how far a request is, and what failed; gives the exit code."""
+def tell_progress(progress: RequestProgress) -> int:
+    """Tell how far a request is, and what failed; gives the exit code."""
     counts = Counter(file.state for file in progress.files)
-    told = ", ".join(f"{count} {state.lower()}" for state, count in sorted(counts.items()))
+    states = ", ".join(f"{count} {state.lower()}" for state, count in sorted(counts.items()))
     on_disk = sum(file.on_disk for file in progress.files)
-    click.echo(f"{progress.id}: {told}; {on_disk} of {len(progress.files)} staged now")
-    if progress.reason:
-        click.echo(f"  waits: {progress.reason}", err=True)
     failed = [file for file in progress.files if file.state == "FAILED"]
-    for file in failed[:SHOWN_FAILURES]:
-        click.echo(f"  {file.path}: {file.error}", err=True)
+    told = {
+        "request": progress.id,
+        "files": len(progress.files),
+        "states": counts,
+        "on_disk": on_disk,
+        "reason": progress.reason,
+        "failed": {file.path: file.error for file in failed},
+    }
+    notes = [f"  waits: {progress.reason}"] if progress.reason else []
+    notes += [f"  {file.path}: {file.error}" for file in failed[:SHOWN_FAILURES]]
     if len(failed) > SHOWN_FAILURES:
-        click.echo(f"  and {len(failed) - SHOWN_FAILURES} more", err=True)
+        notes.append(f"  and {len(failed) - SHOWN_FAILURES} more")
+    tell(told, f"{progress.id}: {states}; {on_disk} of {len(progress.files)} staged now", notes=notes)
     return 1 if failed else 0
 
 
@@ -190,7 +197,7 @@ async def watch(stages: Stages, requests: Sequence[str], name: str) -> int:
     with _bar() as bar:
         task = bar.add_task(name, total=None, files="", note="")
         ended = [await _watch_one(stages, request, bar, task, requests) for request in requests]
-    return max(tell(progress) for progress in ended)
+    return max(tell_progress(progress) for progress in ended)
 
 
 async def _watch_one(
@@ -219,7 +226,7 @@ async def _watch_one(
 
 
 def _bar() -> Progress:
-    return Progress(
+    return open_bar(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.fields[files]}"),
@@ -227,5 +234,4 @@ def _bar() -> Progress:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
     )

@@ -11,6 +11,7 @@ import trio
 
 from mdmfs.cli.hospital import CONFIGURATION, ask, asking
 from mdmfs.cli.identify import identify
+from mdmfs.cli.output import tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.wire.messages import MERGE_PATH, Merged, MergeSubjects
@@ -42,7 +43,8 @@ def merge(configuration: pathlib.Path, project: str, source: TextIO, *, is_dry: 
     for one in done:
         kept = "" if one.subject == one.continues else f"; new images come as sub-{one.continues}"
         would = "would be shown" if is_dry else "shown"
-        click.echo(f"sub-{one.subject}: {one.series} series {would} again{kept}")
+        told = {"subject": one.subject, "continues": one.continues, "series": one.series, "is_dry_run": is_dry}
+        tell(told, f"sub-{one.subject}: {one.series} series {would} again{kept}")
 
 
 def read_merges(lines: Sequence[str]) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ import click
 import trio
 
 from mdmfs.cli.mounted import read_alone
+from mdmfs.cli.output import tell
 from mdmfs.model.errors import ConfigurationError, IntegrityError, MalformedNameError, OutOfSpaceError
 from mdmfs.model.names import Guid
 from mdmfs.pki.trust import TrustAnchors
@@ -48,19 +49,24 @@ def inspect(file: pathlib.Path) -> None:
     """Print what can be told of a sealed object without its key; 1 if no sealed object has its length."""
     with file.open("rb") as stream:
         length, octets = os.fstat(stream.fileno()).st_size, stream.read(HEADER_SIZE)
-    click.echo(f"length:     {length} bytes")
+    told: dict[str, object] = {"length": length}
+    lines = [f"length:     {length} bytes"]
     if len(octets) == HEADER_SIZE:
         header = Header.parse(octets)
-        click.echo(f"salt:       {header.salt.hex()} (as an ETag)")
-        click.echo(f"commitment: {header.commitment.hex()}")
+        told |= {"salt": header.salt.hex(), "commitment": header.commitment.hex()}
+        lines += [f"salt:       {header.salt.hex()} (as an ETag)", f"commitment: {header.commitment.hex()}"]
     try:
         size = plain_size(length)
     except ValueError as error:
-        click.echo(f"damaged:    {error}")
+        tell(told | {"damaged": str(error)}, *lines, f"damaged:    {error}")
         sys.exit(1)
-    last = last_chunk_range(size)
-    click.echo(f"plaintext:  {size} bytes, if the object is whole")
-    click.echo(f"chunks:     {chunk_count(size)}, the last one of {last.plain_length} bytes of plaintext")
+    chunks, last = chunk_count(size), last_chunk_range(size).plain_length
+    tell(
+        told | {"plaintext": size, "chunks": chunks, "last_chunk": last},
+        *lines,
+        f"plaintext:  {size} bytes, if the object is whole",
+        f"chunks:     {chunks}, the last one of {last} bytes of plaintext",
+    )
 
 
 @click.command()
@@ -87,6 +93,7 @@ def unseal(  # noqa: PLR0913, PLR0917 the options of a command
     named = _guid_of(file, guid)
     forbid_core_dumps()
     trio.run(_unseal, read_alone(mount_config, hospital), file, output, named, (generation, size))
+    tell({"file": output, "guid": named, "bytes": output.stat().st_size})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from mdmfs.cli.output import is_json, tell
 from mdmfs.demo.view import COLUMNS, MOST, TILE, Window, cells, sheet, tiles_below
 from mdmfs.model.errors import ConfigurationError
 
@@ -26,6 +27,9 @@ def view(path: pathlib.Path, output: pathlib.Path | None, window: str, most: int
 
     Example: mdmfs view --window 40/400 ~/grid/amc/neuro/sub-6pyajauo6lm6cwpl -o sheet.png
     """
+    if is_json() and output is None:
+        message = "a picture in the terminal is no JSON: give --output"
+        raise click.UsageError(message)
     drawn = sheet(tiles_below(path, most), window=Window.parse(window) if window else None, columns=columns, size=size)
     if output is None:
         sys.stdout.write(cells(drawn, shutil.get_terminal_size().columns))
@@ -35,4 +39,4 @@ def view(path: pathlib.Path, output: pathlib.Path | None, window: str, most: int
     except OSError as error:
         message = f"{output} cannot be written: {error.strerror}"
         raise ConfigurationError(message) from error
-    click.echo(output)
+    tell({"file": output, "width": drawn.width, "height": drawn.height}, str(output))

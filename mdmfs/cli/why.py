@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import click
 import trio
 
 from mdmfs.access.text import format_time
 from mdmfs.cli.mounted import Place, find_place, open_hospital
+from mdmfs.cli.output import tell
 from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid
 from mdmfs.pki.trust import TrustAnchors
 from mdmfs.wire.configuration import KeystorePeer
-from mdmfs.wire.messages import COLLECT_PATH, WHY_PATH, AskWhy, Collect, Collected, Outcome, Why
+from mdmfs.wire.messages import COLLECT_PATH, WHY_PATH, AskWhy, Collect, Collected, Outcome, Why, WhyStep
 from mdmfs.wire.peers import open_client
 from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.filesystem import WHY_ATTRIBUTE
@@ -43,36 +44,50 @@ _OUTCOMES: Final = {
 def why(path: str, dn: str, fqan: tuple[str, ...], configuration: pathlib.Path | None) -> None:
     """Tell why PATH can be read, or cannot, and where time goes."""
     place = find_place(path, configuration)
-    for line in trio.run(_explain, place, AskWhy(str(place.lfn), dn, list(fqan))):
-        click.echo(line)
+    told = trio.run(_explain, place, AskWhy(str(place.lfn), dn, list(fqan)))
     if not dn and place.mountpoint is not None:
-        click.echo(_of_mount(path), nl=False)
+        told["mount"] = _of_mount(path)
+    tell(told, *_lines(told))
 
 
-async def _explain(place: Place, question: AskWhy) -> list[str]:
+async def _explain(place: Place, question: AskWhy) -> dict[str, Any]:
+    """Ask the hospital, and each keystore for the caller; what nobody tells is left out."""
     client = open_hospital(place.configuration)
     try:
-        told = await client.call(WHY_PATH, question, Why, deadline=trio.current_time() + DEADLINE)
+        why = await client.call(WHY_PATH, question, Why, deadline=trio.current_time() + DEADLINE)
     finally:
         await client.aclose()
-    lines = list(_told(place, told, is_other=bool(question.dn)))
+    told: dict[str, Any] = {"identity": why.dn, "fqans": why.fqans, "steps": list(map(_step, why.steps))}
+    if why.guid:
+        told |= {"guid": str(Guid(why.guid)), "locality": why.locality}
+    if why.pacs:
+        told["pacs"] = why.pacs
     if not question.dn:
-        lines += [await _of_keystore(peer, place, told.guid) for peer in place.configuration.keystores]
-    return lines
-
-
-def _told(place: Place, told: Why, *, is_other: bool) -> Iterator[str]:
-    yield f"identity  {told.dn}"
-    yield from (f"          {fqan}" for fqan in told.fqans)
-    if not is_other:
         credential = own_credential(place.configuration)
-        yield f"          from {credential.certificate_file}, until {format_time(told.not_after)}"
-    for step in told.steps:
-        yield f"{'allowed ' if step.is_allowed else 'refused '}  {step.right} {step.lfn}  {step.reason}"
-    if told.guid:
-        yield f"file      {Guid(told.guid)}, {told.locality}"
-    if told.pacs:
-        yield f"PACS      {told.pacs}"
+        told |= {"credential": str(credential.certificate_file), "until": format_time(why.not_after)}
+        told["keystores"] = {
+            peer.name: await _of_keystore(peer, place, why.guid) for peer in place.configuration.keystores
+        }
+    return told
+
+
+def _step(step: WhyStep) -> dict[str, object]:
+    return {"right": step.right, "lfn": step.lfn, "is_allowed": step.is_allowed, "reason": step.reason}
+
+
+def _lines(told: dict[str, Any]) -> Iterator[str]:
+    yield f"identity  {told['identity']}"
+    yield from (f"          {fqan}" for fqan in told["fqans"])
+    if "credential" in told:
+        yield f"          from {told['credential']}, until {told['until']}"
+    for step in told["steps"]:
+        yield f"{'allowed ' if step['is_allowed'] else 'refused '}  {step['right']} {step['lfn']}  {step['reason']}"
+    if "guid" in told:
+        yield f"file      {told['guid']}, {told['locality']}"
+    if "pacs" in told:
+        yield f"PACS      {told['pacs']}"
+    yield from (f"keystore  {name}: {answer}" for name, answer in told.get("keystores", {}).items())
+    yield from told.get("mount", ())
 
 
 async def _of_keystore(peer: KeystorePeer, place: Place, guid: bytes) -> str:
@@ -84,18 +99,18 @@ async def _of_keystore(peer: KeystorePeer, place: Place, guid: bytes) -> str:
         question = Collect([guid] if guid else [])
         answer = await client.call(COLLECT_PATH, question, Collected, deadline=trio.current_time() + DEADLINE)
     except MdmfsError as error:
-        return f"keystore  {peer.name}: {error}"
+        return str(error)
     finally:
         await client.aclose()
     told = [_OUTCOMES.get(outcome, outcome.value) for outcome in answer.outcomes] or ["answers"]
-    return f"keystore  {peer.name}: {told[0]}"
+    return told[0]
 
 
-def _of_mount(path: str) -> str:
+def _of_mount(path: str) -> list[str]:
     """Ask the mount where the bytes are and how its last open went; a directory has none."""
     try:
-        return os.getxattr(path, WHY_ATTRIBUTE.decode()).decode() + "\n"
+        return os.getxattr(path, WHY_ATTRIBUTE.decode()).decode().splitlines()
     except IsADirectoryError:
-        return ""
+        return []
     except OSError as error:
-        return f"mount     {error.strerror}\n"
+        return [f"mount     {error.strerror}"]

@@ -42,6 +42,8 @@ DOCS: Final = ROOT / "docs"
 PAGES: Final = (ROOT / "README.md", *sorted(DOCS.rglob("*.md")))
 MAX_ADR_LINES: Final = 60
 REQUIRED: Final = "required"
+EVERYWHERE: Final = "--json"
+"""An option of every command: it has a section of its own."""
 SET_BY_THE_READER: Final = {"folder", "file"}
 """No keys of a file: where the file lies."""
 FILES: Final = {
@@ -138,7 +140,7 @@ def commands(group: click.Group, above: str) -> Iterator[tuple[str, click.Comman
 def options(command: click.Command) -> set[str]:
     """Give the options of a command that are for people."""
     shown = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
-    return {next(name for name in one.opts if name.startswith("--")) for one in shown}
+    return {next(name for name in one.opts if name.startswith("--")) for one in shown} - {EVERYWHERE}
 
 
 COMMANDS: Final = dict(commands(cli, "mdmfs"))
@@ -199,6 +201,15 @@ def test_the_options_of_all_commands_are_described() -> None:
     """They stand before the sections of the commands."""
     before = section("operations.md", "Commands").partition("### ")[0]
     assert options(cli) <= set(_OPTION.findall(before))
+
+
+def test_every_command_has_its_json_described_and_takes_the_option() -> None:
+    """One table says what each prints; ``tests/boundary/test_demonstration.py`` compares what they print with it."""
+    words = {command: len(typed.split()) for typed, command in COMMANDS.items()}
+    arguments = {command: sum(isinstance(one, click.Argument) for one in command.params) for command in words}
+    typed = {" ".join(name.split()[1 : words[it] - arguments[it]]) for name, it in COMMANDS.items()}
+    assert names(section("operations.md", "JSON")) == typed
+    assert all(any(EVERYWHERE in one.opts for one in command.params) for command in COMMANDS.values())
 
 
 @pytest.mark.parametrize(("title", "kind"), FILES.items(), ids=FILES)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,11 +15,20 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
+from mdmfs.cli.main import cli
+from mdmfs.cli.reference import commands
 from mdmfs.demo.checks import TRIALS
+from tests.architecture.test_docs import rows, section
+from tests.twins.every_command import Said, call_all
 
 SHEET = Path(__file__).parents[2] / "docs" / "demo-chest.png"
 CHECK_SECONDS = 240.0
 START_SECONDS = 90.0
+CANNOT = {"hospitald", "keystored", "metadatad", "restore", "shelf forget-signer", "subject identify", "subject merge"}
+"""What these are asked for cannot be, or is refused."""
+SOME_REFUSED = "record import"
+HAS_ATTRIBUTES = {"audit export", "audit what", "find", "record show"}
+"""Whose objects have keys that no table of commands can name."""
 STOP_SECONDS = 30.0
 
 
@@ -104,6 +115,39 @@ def ask_why(path: Path) -> list[str]:
     return list(dict.fromkeys(line[:10].strip() for line in said if line[0] != " "))
 
 
+def told_keys() -> dict[str, set[str]]:
+    """Read from docs/operations.md what each command says; "as `X`" means what X says too."""
+    told: dict[str, set[str]] = {}
+    for names, _, keys in rows(section("operations.md", "JSON")):
+        told |= {name: set(re.findall("`([^`]+)`", keys)) for name in re.findall("`([^`]+)`", names)}
+    return {name: keys.union(*(told.get(key, ()) for key in keys)) for name, keys in told.items()}
+
+
+def refuse_what_no_page_says(said: list[Said]) -> None:
+    """Every command was called and ended as expected; objects have the keys of its page, errors what they need."""
+    paths = {context.command_path.removeprefix("mdmfs ") for context in commands(cli)}
+    assert {one.typed for one in said} == paths - {"demo"}
+    told = told_keys()
+    for one in said:
+        assert one.exit_code in ({1} if one.typed in {*CANNOT, SOME_REFUSED} else {0, 3}), one
+        if one.typed not in HAS_ATTRIBUTES:
+            assert {key for result in one.results for key in result} <= told[one.typed], one.typed
+        assert all(remark.keys() & {"error", "note", "event"} for remark in one.remarks), one
+        errors = [remark for remark in one.remarks if "error" in remark]
+        assert all(error["message"] and error["status"] == one.exit_code for error in errors), one
+        assert bool(errors) == (one.typed in CANNOT), one
+        assert one.results or errors or one.typed in HAS_ATTRIBUTES, one
+
+
+def test_the_demonstration_speaks_json_too(tmp_path: Path) -> None:
+    """What cannot be done is an object on standard error, and nothing else is said."""
+    (tmp_path / "thesis.txt").write_text("years of work")
+    typed = demo_command(tmp_path, "--json")
+    done = subprocess.run(typed, check=False, capture_output=True, text=True)
+    told = json.loads(done.stderr)
+    assert (done.stdout, told["error"], told["status"], done.returncode) == ("", "configuration", 1, 1)
+
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGHUP])
 def test_it_shows_the_tree_serves_and_leaves_nothing_behind(
     state: Path, demonstration: subprocess.Popen[str], ending: signal.Signals
@@ -131,6 +175,7 @@ def test_it_shows_the_tree_serves_and_leaves_nothing_behind(
         assert ask_why(mountpoint / longest) == ["identity", "allowed", "keystore"]
         of_a_file = ask_why(mountpoint / longest / "0001.dcm")
         assert of_a_file == ["identity", "allowed", "file", "PACS", "keystore", "bytes", "last open"]
+        refuse_what_no_page_says(call_all(state, mountpoint))
     demonstration.send_signal(ending)
     time.sleep(0.3)
     demonstration.send_signal(signal.SIGINT)

@@ -165,7 +165,7 @@ def test_a_keystore_that_lost_its_shelf_is_filled_again(site: tuple[Site, Proces
     code, told = command(where, "destroy", "--guid", str(gone))
     assert code == 0, told
     destroyed = json.loads(told)
-    assert (destroyed["state"], destroyed["files"], destroyed["without a certificate"]) == ("destroyed", 1, {})
+    assert (destroyed["state"], destroyed["files"], destroyed["without_a_certificate"]) == ("destroyed", 1, {})
     assert len(destroyed["certificates"]) == KEYSTORES
     for certificate in destroyed["certificates"]:
         assert str(gone) in json.loads(certificate["document"])["destroyed"]

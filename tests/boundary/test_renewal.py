@@ -133,7 +133,7 @@ def test_files_are_made_anew_under_a_reader_even_when_the_daemon_is_killed(renew
     renewed.processes.start_hospital()
     code, told = renewed.run(rerender, "--project", PROJECT)
     assert (code, told["left"], told["failures"]) == (0, 0, [])
-    assert [(had["dn"], had["files"]) for had in told["who had old files"]] == [(renewed.reader, len(old))]
+    assert [(had["dn"], had["files"]) for had in told["who_had_old_files"]] == [(renewed.reader, len(old))]
     until(lambda: set(renewed.files()) == set(old) and set(renewed.files().values()).isdisjoint(old.values()))
     for path in old:
         assert is_whole(path)
@@ -151,7 +151,7 @@ def test_what_is_withdrawn_is_gone_for_everybody_and_does_not_come_back(renewed:
     handle = os.open(first, os.O_RDONLY)
     code, told = renewed.run(withdraw, renewed.lfn(first))
     assert (code, told["files"], told["state"]) == (0, 1, "withdrawn")
-    assert [(had["dn"], had["files"]) for had in told["who had them"]] == [(renewed.reader, 1)]
+    assert [(had["dn"], had["files"]) for had in told["who_had_them"]] == [(renewed.reader, 1)]
     until(lambda: not first.exists() and is_gone(handle))
     os.close(handle)
     assert all(map(is_whole, renewed.files()))
