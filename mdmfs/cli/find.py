@@ -68,14 +68,14 @@ def find(query: str, path: str, configuration: pathlib.Path | None, timeout: flo
     place = find_place("/grid/medical" if configuration else path, configuration)
     level = FoundLevel.IMAGE if options["images"] else FoundLevel.SERIES
     if options["is_schema"]:
-        silent = trio.run(_with_federation, place, timeout, _list_schema)
+        silent = trio.run(with_federation, place, timeout, _list_schema)
     elif options["is_explain"]:
-        silent = trio.run(_with_federation, place, timeout, lambda all_: _explain(all_, query, level))
+        silent = trio.run(with_federation, place, timeout, lambda all_: _explain(all_, query, level))
     elif options["is_count"]:
-        silent = trio.run(_with_federation, place, timeout, lambda all_: _count(all_, query, level))
+        silent = trio.run(with_federation, place, timeout, lambda all_: _count(all_, query, level))
     else:
         printer = _PRINTERS["json" if is_json() else str(options["form"])](place)
-        silent = trio.run(_with_federation, place, timeout, lambda all_: _print(all_, query, level, printer))
+        silent = trio.run(with_federation, place, timeout, lambda all_: _print(all_, query, level, printer))
     note_silence(silent)
     sys.exit(PARTIAL if silent else 0)
 
@@ -174,7 +174,8 @@ def metadata_clients(place: Place) -> dict[str, Client]:
     return clients
 
 
-async def _with_federation(place: Place, timeout: float, act: Callable[..., object]) -> dict[str, str]:  # noqa: ASYNC109 each hospital has that long
+async def with_federation(place: Place, timeout: float, act: Callable[..., object]) -> dict[str, str]:  # noqa: ASYNC109 each hospital has that long
+    """Ask all metadata services of a mount; gives who was silent. Raises ``PeerTimedOutError`` where all are."""
     clients = metadata_clients(place)
     try:
         silent: dict[str, str] = await act(Federation(lambda: clients, deadline=timeout))  # type: ignore[misc]

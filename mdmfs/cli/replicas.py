@@ -9,6 +9,7 @@ import click
 import trio
 
 from mdmfs.cli.hospital import CONFIGURATION, ask, asking
+from mdmfs.cli.output import note, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages import REPLICAS_PATH, AskReplicas, ReplicaUse
@@ -23,11 +24,13 @@ def replicas(configuration: pathlib.Path) -> None:
     """
     found = trio.run(_ask, HospitalConfiguration.read(configuration))
     for one in found.storage:
-        click.echo(f"{one.element}: {one.replicas} replicas, {one.size} bytes; {one.leaving} to be taken away")
+        told = {"element": one.element, "replicas": one.replicas, "size": one.size, "leaving": one.leaving}
+        tell(told, f"{one.element}: {one.replicas} replicas, {one.size} bytes; {one.leaving} to be taken away")
     for left in found.left:
-        click.echo(f"  not gone yet: {left.surl} ({Guid(left.guid)}): {left.reason}", err=True)
+        guid = str(Guid(left.guid))
+        note(f"  not gone yet: {left.surl} ({guid}): {left.reason}", surl=left.surl, guid=guid, reason=left.reason)
     if not found.storage:
-        click.echo("no [[storage]] is configured", err=True)
+        note("no [[storage]] is configured")
     sys.exit(1 if any(one.leaving for one in found.storage) else 0)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
+import re
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Final, NamedTuple
 
 import click
 import trio
@@ -21,8 +23,9 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from mdmfs.cli.find import PARTIAL, with_federation
 from mdmfs.cli.mounted import Place, find_place, read_alone
-from mdmfs.cli.output import open_bar, tell
+from mdmfs.cli.output import note_silence, open_bar, tell
 from mdmfs.model.errors import (
     CredentialExpiredError,
     CredentialRefusedError,
@@ -30,11 +33,14 @@ from mdmfs.model.errors import (
     PeerTimedOutError,
     PeerUnreachableError,
 )
+from mdmfs.model.names import Lfn
 from mdmfs.pki.trust import TrustAnchors
+from mdmfs.wire.metadata_messages import FoundLevel
 from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.callers.peers import Peers
 from mdmfs.worker.configuration import MountConfiguration
+from mdmfs.worker.finding.federation import Federation
 from mdmfs.worker.hospital import RemoteHospital
 from mdmfs.worker.staging import MAX_FILES, RequestProgress, Stages, files_below
 
@@ -43,6 +49,7 @@ INTERVAL: Final = 0.5
 FILES_A_SECOND: Final = 5000
 """How many files a question about progress may be about in a second, on average: large requests are asked for less."""
 SHOWN_FAILURES: Final = 20
+_QUERY: Final = re.compile(r"[\s=<>!]")
 _PASSING: Final = (PeerUnreachableError, PeerTimedOutError, CredentialExpiredError, CredentialRefusedError)
 """What a watcher sits out: the request goes on at the hospital, and a new proxy is found by itself."""
 
@@ -52,20 +59,12 @@ _CONFIGURATION: Final = click.option(
     envvar="MDMFS_MOUNT_CONFIGURATION",
     help="A mount's; PATH is an LFN then, and nothing need be mounted.",
 )
-_NEEDED: Final = click.option(
-    "--configuration",
-    type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
-    envvar="MDMFS_MOUNT_CONFIGURATION",
-    required=True,
-    help="A mount's: which hospital, whose proxy.",
-)
-
-
+_AT: Final = click.option("--at", default=".", help="A path on the mount whose configuration counts. Default: here.")
 _HOSPITAL: Final = click.option("--hospital", default="", help="Its name, where the mount joins several.")
 
 
 class _Commands(click.Group):
-    """Takes ``stage PATH`` for ``stage start PATH``."""
+    """Takes ``stage PATH|QUERY`` for ``stage start PATH|QUERY``."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -76,55 +75,80 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"ignore_unknown_options": True})
 def stage() -> None:
-    """Bring files online at the hospital before they are needed. `stage PATH` is `stage start PATH`."""
+    """Bring files online at the hospital before they are needed. `stage PATH|QUERY` is `stage start PATH|QUERY`."""
 
 
 @stage.command()
-@click.argument("path", nargs=-1, required=True)
+@click.argument("wanted", nargs=-1, required=True, metavar="PATH|QUERY")
 @click.option("--wait", is_flag=True, help="Watch until all is staged: the default.")
 @click.option("--detach", is_flag=True, help="Return at once; the request goes on.")
 @click.option("--lifetime", default="", help="How long it stays, as P2D or PT12H. Default: a day; at most a week.")
+@click.option("--images", is_flag=True, help="A QUERY means images, not whole series.")
+@_AT
 @_CONFIGURATION
-def start(
-    path: tuple[str, ...], configuration: pathlib.Path | None, lifetime: str, *, wait: bool, detach: bool
+def start(  # noqa: PLR0913 the options of a command
+    wanted: tuple[str, ...],
+    configuration: pathlib.Path | None,
+    lifetime: str,
+    at: str,
+    *,
+    wait: bool,
+    detach: bool,
+    images: bool,
 ) -> None:
-    """Stage each PATH, a file or all below a directory, on a mount. Prints the ids of the requests.
+    """Stage each PATH, a file or all below a directory on a mount, and what each QUERY of mdmfs find finds.
 
-    Stopping the command stops no request; `stage status ID --wait` watches it again. 1 if a file failed.
+    Prints the ids of the requests. Stopping the command stops no request; `stage status ID --wait` watches it again. 1
+    if a file failed, 3 if a hospital could not be asked a QUERY. A PATH that looks like a query begins with ./
+
+    Example: mdmfs stage 'Modality == "MR" and Age >= 60' --at ~/grid
     """
     if wait and detach:
         message = "either --wait or --detach"
         raise click.UsageError(message)
-    places = [find_place(one, configuration) for one in path]
-    sys.exit(max(trio.run(_start, place, lifetime, not detach) for place in places))
+    queries = [text for text in wanted if is_query(text)]
+    places = [find_place(text, configuration) for text in wanted if text not in queries]
+    asked: Asked | None = None
+    if queries:
+        place = find_place("/grid/medical" if configuration else at, configuration)
+        asked = Asked(place, tuple(queries), FoundLevel.IMAGE if images else FoundLevel.SERIES)
+    sys.exit(trio.run(_start, places, asked, lifetime, not detach))
 
 
 @stage.command()
 @click.argument("request", required=False)
 @click.option("--wait", is_flag=True, help="Watch until all is staged.")
-@_NEEDED
+@_CONFIGURATION
+@_AT
 @_HOSPITAL
-def status(request: str | None, configuration: pathlib.Path, hospital: str, *, wait: bool) -> None:
+def status(request: str | None, configuration: pathlib.Path | None, at: str, hospital: str, *, wait: bool) -> None:
     """Tell how far REQUEST is, or list all requests. 1 if a file of REQUEST failed."""
-    sys.exit(trio.run(_status, read_alone(configuration, hospital), request, wait))
+    sys.exit(trio.run(_status, _alone(configuration, at, hospital), request, wait))
 
 
 @stage.command()
 @click.argument("request")
-@_NEEDED
+@_CONFIGURATION
+@_AT
 @_HOSPITAL
-def cancel(request: str, configuration: pathlib.Path, hospital: str) -> None:
+def cancel(request: str, configuration: pathlib.Path | None, at: str, hospital: str) -> None:
     """Give up what is not staged yet of REQUEST."""
-    trio.run(_wish, read_alone(configuration, hospital), request, "cancel")
+    trio.run(_wish, _alone(configuration, at, hospital), request, "cancel")
 
 
 @stage.command()
 @click.argument("request")
-@_NEEDED
+@_CONFIGURATION
+@_AT
 @_HOSPITAL
-def release(request: str, configuration: pathlib.Path, hospital: str) -> None:
+def release(request: str, configuration: pathlib.Path | None, at: str, hospital: str) -> None:
     """Let what REQUEST has staged make room for others again."""
-    trio.run(_wish, read_alone(configuration, hospital), request, "release")
+    trio.run(_wish, _alone(configuration, at, hospital), request, "release")
+
+
+def _alone(configuration: pathlib.Path | None, at: str, hospital: str) -> MountConfiguration:
+    """Read a mount's configuration for one hospital of it; without one, that of the mount which ``at`` is on."""
+    return read_alone(configuration or pathlib.Path(find_place(at, None).whole.file), hospital)
 
 
 @contextlib.asynccontextmanager
@@ -139,17 +163,78 @@ async def open_stages(configuration: MountConfiguration) -> AsyncIterator[tuple[
         nursery.cancel_scope.cancel()
 
 
-async def _start(place: Place, lifetime: str, wait: bool) -> int:  # noqa: FBT001 as typed
-    async with open_stages(place.configuration) as (stages, hospital):
-        paths = [found.path for found in await files_below(hospital, place.lfn)]
-        if not paths:
-            message = f"there is no file below {place.lfn}"
+def is_query(text: str) -> bool:
+    """Tell a query from a path: it has blanks or signs of comparison, and names nothing that is there."""
+    is_path = text.startswith(("/", "./", "../", "~")) or os.path.lexists(text)
+    return not is_path and _QUERY.search(text) is not None
+
+
+class Asked(NamedTuple):
+    """What is to be found before it is staged."""
+
+    place: Place
+    queries: tuple[str, ...]
+    level: FoundLevel
+
+
+async def _start(places: Sequence[Place], asked: Asked | None, lifetime: str, is_watched: bool) -> int:  # noqa: FBT001
+    """Stage at each hospital what is there of it, at all of them at once."""
+    wanted = [(place.configuration, place.lfn) for place in places]
+    silent: dict[str, str] = {}
+    if asked is not None:
+        found, silent = await _find(asked)
+        wanted += found
+    by_address: dict[str, list[tuple[MountConfiguration, Lfn]]] = {}
+    for one in wanted:
+        by_address.setdefault(one[0].hospital.address, []).append(one)
+    status = 0
+    async with contextlib.AsyncExitStack() as stack:
+        watched = []
+        for address, ours in by_address.items():
+            stages, hospital = await stack.enter_async_context(open_stages(ours[0][0]))
+            requests = await _submit(stages, hospital, [lfn for _, lfn in ours], lifetime)
+            watched.append(Watched(address, stages, requests))
+        if is_watched:
+            status = await watch(watched)
+    note_silence(silent)
+    return status or (PARTIAL if silent else 0)
+
+
+async def _find(asked: Asked) -> tuple[list[tuple[MountConfiguration, Lfn]], dict[str, str]]:
+    """Ask every hospital; gives what they have, and who did not answer. Raises where nothing is found."""
+    found: dict[Lfn, MountConfiguration] = {}
+    silent: dict[str, str] = {}
+
+    async def ask(everyone: Federation) -> dict[str, str]:
+        for query in asked.queries:
+            async with everyone.finding(query, asked.level) as rows:
+                async for row in rows:
+                    lfn = Lfn.parse(row.path)
+                    found[lfn] = asked.place.whole.of(lfn)
+            silent.update(rows.silent)
+        return silent
+
+    await with_federation(asked.place, DEADLINE, ask)
+    if not found:
+        message = f"nothing that you may read is found by: {'; '.join(asked.queries)}"
+        raise NoSuchFileError(message)
+    return [(configuration, lfn) for lfn, configuration in found.items()], silent
+
+
+async def _submit(stages: Stages, hospital: RemoteHospital, names: Iterable[Lfn], lifetime: str) -> list[str]:
+    """Ask one hospital for all files below names, each once; gives the ids of the requests."""
+    paths: dict[str, None] = {}
+    for lfn in names:
+        there = dict.fromkeys([found.path for found in await files_below(hospital, lfn)])
+        if not there:
+            message = f"there is no file below {lfn}: nothing is staged there"
             raise NoSuchFileError(message)
-        requests = []
-        for begin in range(0, len(paths), MAX_FILES):
-            requests.append(await stages.submit(paths[begin : begin + MAX_FILES], lifetime))
-            tell({"request": requests[-1]}, requests[-1])
-        return await watch(stages, requests, place.configuration.hospital.address) if wait else 0
+        paths |= there
+    every, requests = list(paths), []
+    for begin in range(0, len(every), MAX_FILES):
+        requests.append(await stages.submit(every[begin : begin + MAX_FILES], lifetime))
+        tell({"request": requests[-1]}, requests[-1])
+    return requests
 
 
 async def _status(configuration: MountConfiguration, request: str | None, wait: bool) -> int:  # noqa: FBT001 as typed
@@ -160,7 +245,7 @@ async def _status(configuration: MountConfiguration, request: str | None, wait: 
                 tell(told, f"{one.id}  {one.count - one.left} of {one.count} files")
             return 0
         if wait:
-            return await watch(stages, [request], configuration.hospital.address)
+            return await watch([Watched(configuration.hospital.address, stages, [request])])
         return tell_progress(await stages.progress(request))
 
 
@@ -192,37 +277,55 @@ def tell_progress(progress: RequestProgress) -> int:
     return 1 if failed else 0
 
 
-async def watch(stages: Stages, requests: Sequence[str], name: str) -> int:
-    """Draw a bar until requests are over; what hinders it is told and sat out. Gives the exit code."""
+class Watched(NamedTuple):
+    """Requests at one hospital."""
+
+    name: str
+    stages: Stages
+    requests: Sequence[str]
+
+
+async def watch(watched: Sequence[Watched]) -> int:
+    """Draw a bar for each hospital until all is over; what hinders it is told and sat out. Gives the exit code."""
+    ended: dict[str, list[RequestProgress]] = {}
     with _bar() as bar:
-        task = bar.add_task(name, total=None, files="", note="")
-        ended = [await _watch_one(stages, request, bar, task, requests) for request in requests]
-    return max(tell_progress(progress) for progress in ended)
+        async with open_plain_nursery() as nursery:
+            for one in watched:
+                nursery.start_soon(_watch_one, one, bar, ended)
+    return max([tell_progress(progress) for one in watched for progress in ended[one.name]], default=0)
 
 
-async def _watch_one(
-    stages: Stages, request: str, bar: Progress, task: TaskID, requests: Sequence[str]
-) -> RequestProgress:
+async def _watch_one(watched: Watched, bar: Progress, ended: dict[str, list[RequestProgress]]) -> None:
+    """Watch all requests at a hospital: rate and estimate are for all of them."""
+    task = bar.add_task(watched.name, total=None, files="", note="")
+    known: dict[str, RequestProgress] = {}
     while True:
+        left = [it for it in watched.requests if it not in known or not known[it].is_over]
+        if not left:
+            break
         try:
-            progress = await stages.progress(request)
+            for request in left:
+                known[request] = await watched.stages.progress(request)
         except _PASSING as error:
             bar.update(task, note=str(error))
             await trio.sleep(INTERVAL)
             continue
-        done = [file for file in progress.files if file.is_over]
-        staged = [file.size for file in done if file.state == "COMPLETED"]
-        number = f" of request {requests.index(request) + 1}/{len(requests)}" if len(requests) > 1 else ""
-        bar.update(
-            task,
-            completed=sum(staged),
-            total=sum(file.size for file in progress.files if file.state not in {"FAILED", "CANCELLED"}) or 1,
-            files=f"{len(done)}/{len(progress.files)} files{number}",
-            note=progress.reason,
-        )
-        if len(done) == len(progress.files):
-            return progress
-        await trio.sleep(max(INTERVAL, len(progress.files) / FILES_A_SECOND))
+        if len(known) == len(watched.requests):
+            _draw(bar, task, list(known.values()))
+        if not all(progress.is_over for progress in known.values()):
+            await trio.sleep(max(INTERVAL, sum(len(known[it].files) for it in left) / FILES_A_SECOND))
+    ended[watched.name] = [known[it] for it in watched.requests]
+
+
+def _draw(bar: Progress, task: TaskID, known: Sequence[RequestProgress]) -> None:
+    files = [file for progress in known for file in progress.files]
+    bar.update(
+        task,
+        completed=sum(file.size for file in files if file.state == "COMPLETED"),
+        total=sum(file.size for file in files if file.state not in {"FAILED", "CANCELLED"}) or 1,
+        files=f"{sum(file.is_over for file in files)}/{len(files)} files",
+        note=next((progress.reason for progress in known if progress.reason), ""),
+    )
 
 
 def _bar() -> Progress:

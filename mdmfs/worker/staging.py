@@ -55,6 +55,11 @@ class RequestProgress(msgspec.Struct, frozen=True):
     reason: str = ""
     """Why it waits, where something hinders it."""
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is going to be done for any of its files."""
+        return all(file.is_over for file in self.files)
+
 
 class RequestSummary(msgspec.Struct, frozen=True, rename="camel"):
     """A request among others."""

@@ -1,4 +1,8 @@
-"""Every command, really run with ``--json`` on the site of a demonstration, and what each said."""
+"""Every command, really run with ``--json`` on the site of a demonstration, and what each said.
+
+The calls share a process of their own, ``python -m tests.twins.every_command STATE MOUNTPOINT``, which prints that: a
+command leaves much to the end of its process.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ from mdmfs.demo.people import CHEST
 from mdmfs.demo.site import PROJECT, READER
 
 SECONDS: Final = 60.0
+_SHORT: Final = {"stage": "stage start"}
 _COLLECTION: Final = """\
 project = "neuro"
 name = "followup"
@@ -55,7 +60,7 @@ class Caller:
                 code = ended.code if isinstance(ended.code, int) else 0
         out.flush()
         err.flush()
-        return self._note(command, code, *(one.getvalue().decode() for one in octets))
+        return self._note(_SHORT.get(command, command), code, *(one.getvalue().decode() for one in octets))
 
     def call_alone(self, command: str, *words: object, stdin: str = "") -> Said:
         """Call one in a process of its own."""
@@ -71,7 +76,14 @@ class Caller:
 
 
 def call_all(state: Path, mountpoint: Path) -> list[Said]:
-    """Call every command but ``demo`` once at least; what ends files comes last."""
+    """Call every command but ``demo`` once at least; gives what each said."""
+    typed = [sys.executable, "-m", "tests.twins.every_command", str(state), str(mountpoint)]
+    done = subprocess.run(typed, check=True, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    return [Said(**one) for one in json.loads(done.stdout)]
+
+
+def _call_all(state: Path, mountpoint: Path) -> list[Said]:
+    """Call them here; what ends files comes last."""
     caller = Caller()
     work = state / "commands"
     work.mkdir()
@@ -120,9 +132,10 @@ def _keep(caller: Caller, state: Path, work: Path, mountpoint: Path, files: list
     caller.call("snapshot list", "--at", mountpoint)
     caller.call("snapshot drop", "few", "--at", mountpoint)
     request = caller.call("stage start", files[0]).results[0].get("request", "")
+    caller.call("stage", 'Modality == "CT"', "--at", mountpoint, "--wait")
     caller.call("stage status", "--configuration", worker)
     for command in ("stage status", "stage cancel", "stage release"):
-        caller.call(command, request, "--configuration", worker)
+        caller.call(command, request, "--at", mountpoint)
     sealed = next(iter((state / "worker" / f"{READER}-cache" / "complete").iterdir()))
     caller.call("inspect", sealed)
     caller.call("unseal", sealed, "--mount-config", worker, "--output", work / "unsealed.dcm")
@@ -155,6 +168,7 @@ def _change(caller: Caller, state: Path, work: Path, file: Path) -> None:
     caller.call("subject identify", own, subject, "--purpose", "a test")
     (work / "merges").write_text("patient A^^^AMC\ninto B^^^AMC\n")
     caller.call("subject merge", hospital, PROJECT, "--from", work / "merges", "--dry-run")
+    caller.call("replicas", hospital)
     for command in ("harvest", "reconcile"):
         caller.call(command, hospital, PROJECT)
     handles = [one["handle"] for one in caller.call("quarantine list", hospital).results]
@@ -171,8 +185,12 @@ def _change(caller: Caller, state: Path, work: Path, file: Path) -> None:
 _TLS: Final = ("--certificate", "c.pem", "--key", "k.pem", "--trust", "ca")
 _KEYSTORE: Final = ("--keystore", "one", "localhost:2", "/DC=org/CN=one")
 _CONFIGURATIONS: Final[dict[str, tuple[str, ...]]] = {
-    "hospital": ("--name", "amc", "--pacs", "main", "PACS@localhost:104", *_KEYSTORE, *_TLS),
+    "hospital": ("--name", "amc", "--threshold", "1", "--pacs", "main", "PACS@localhost:104", *_KEYSTORE, *_TLS),
     "keystore": ("--name", "one", "--hospital", "/DC=org/CN=hospital", *_TLS),
     "metadata": ("--hospital", "/DC=org/CN=hospital", *_TLS),
     "worker": ("--address", "localhost:1", "--dn", "/DC=org/CN=hospital", "--trust", "ca", *_KEYSTORE),
 }
+
+
+if __name__ == "__main__":
+    print(json.dumps([dataclasses.asdict(one) for one in _call_all(*map(Path, sys.argv[1:]))]))  # noqa: T201 to who asked
