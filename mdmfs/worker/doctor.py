@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -28,12 +28,12 @@ from mdmfs.wire.messages import COLLECT_PATH, TOTALS_PATH, AskTotals, Collect, C
 from mdmfs.wire.peers import open_client
 from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.configuration import HospitalPeer, MountConfiguration
+from mdmfs.worker.fuse.control import CONNECTIONS, are_reached
 
 DEADLINE: Final = 10.0
 """Seconds for an answer of the hospital or a keystore."""
 _DEVICE: Final = Path("/dev/fuse")
 _HELPER: Final = "fusermount3"
-CONNECTIONS: Final = Path("/sys/fs/fuse/connections")
 
 M = TypeVar("M", bound=Message)
 
@@ -66,7 +66,7 @@ def _of_hospital(name: str, told: MountConfiguration, credential: Credential) ->
     ]
 
 
-async def look_at_fuse(check: Check, connections: Path = CONNECTIONS) -> Sequence[Finding]:
+async def look_at_fuse(check: Check, is_controlled: Callable[[], bool] = are_reached) -> Sequence[Finding]:
     """Look at the device, the helper, and where the kernel's limits are raised."""
     await trio.lowlevel.checkpoint()
     if not _DEVICE.exists():
@@ -75,8 +75,8 @@ async def look_at_fuse(check: Check, connections: Path = CONNECTIONS) -> Sequenc
         return [check.fault("may not be opened by this user")]
     if os.geteuid() != 0 and shutil.which(_HELPER) is None:
         return [check.fault(f"{_HELPER} is not installed: it is in the package fuse3")]
-    if not await trio.to_thread.run_sync(connections.is_mount):
-        found = f"is there; {connections} is not mounted (mount -t fusectl fusectl {connections})"
+    if not await trio.to_thread.run_sync(is_controlled):
+        found = f"is there; {CONNECTIONS} is not mounted (mount -t fusectl fusectl {CONNECTIONS})"
         return [check.warning(f"{found}: behind 12 READs that wait, a mapping may be read on after its lease lapsed")]
     return [check.ok("is there")]
 

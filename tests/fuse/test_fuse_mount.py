@@ -21,7 +21,8 @@ import pytest
 
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.sealing.layout import HEADER_SIZE, SEALED_CHUNK_SIZE
-from mdmfs.worker.fuse.mount import clean_up_stale
+from mdmfs.worker.fuse.control import CONNECTIONS
+from mdmfs.worker.fuse.mount import MAX_BACKGROUND, clean_up_stale
 from mdmfs.worker.keys.ring import HOLD_SECONDS
 from mdmfs.worker.service import umount
 from tests.twins.octets import octets
@@ -300,6 +301,25 @@ def test_every_write_is_refused_with_erofs(shared: Mount) -> None:
         os.link(path, folder / "new")
     assert linked.value.errno == errno.EPERM
     assert not os.access(path, os.W_OK)
+
+
+WITHOUT_CONTROL_FILES = """
+import os, sys
+from mdmfs.worker.fuse.control import CONNECTIONS, connections
+with connections() as folder:
+    print(CONNECTIONS.is_mount(), folder == CONNECTIONS, (folder / sys.argv[1] / "max_background").read_text().strip())
+    print(*(line.split()[4] for line in open("/proc/self/mountinfo") if " fusectl " in line))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root opens the kernel's control files without a mount point")
+def test_the_kernels_limits_are_raised_though_nobody_has_mounted_its_control_files(shared: Mount) -> None:
+    """In a mount namespace without them root finds them, and mounts them nowhere."""
+    number = str(os.minor(shared.point.stat().st_dev))
+    hidden = f'umount {CONNECTIONS} 2>/dev/null; exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", hidden, "sh", sys.executable, "-c", WITHOUT_CONTROL_FILES, number]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert told.splitlines() == [f"False False {MAX_BACKGROUND}", ""]
 
 
 def test_o_nonblock_is_ignored(own: Mount) -> None:

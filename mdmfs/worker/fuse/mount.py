@@ -19,6 +19,7 @@ import structlog
 import trio
 
 from mdmfs.model.errors import ConfigurationError
+from mdmfs.worker.fuse.control import connections
 from mdmfs.worker.fuse.kernel import KernelCaches
 from mdmfs.worker.fuse.operations import PID_ATTRIBUTE, MdmfsOperations
 
@@ -37,7 +38,6 @@ _DEVICES: Final = Path("/sys/class/bdi")
 _MNT_FORCE: Final = 1
 _MNT_DETACH: Final = 2
 """umount2(2)."""
-_CONNECTIONS: Final = Path("/sys/fs/fuse/connections")
 
 log = structlog.get_logger(__name__)
 
@@ -125,8 +125,8 @@ def detach(mountpoint: Path) -> None:
     entry = entry_of(mountpoint)
     if entry is None or entry.kind != KIND:
         return
-    with contextlib.suppress(OSError):
-        (_CONNECTIONS / str(entry.device) / "abort").write_text("1")
+    with contextlib.suppress(OSError), connections() as folder:
+        (folder / str(entry.device) / "abort").write_text("1")
     if not _force(mountpoint) and not _run(mountpoint, ["fusermount3", "-u", "-z", "-q"]):
         log.error("cannot unmount", mountpoint=str(mountpoint))
 
@@ -203,17 +203,18 @@ def _raise_limits(mountpoint: Path) -> None:
     entry = entry_of(mountpoint)
     if entry is None:
         return
-    connection = _CONNECTIONS / str(entry.device)
-    limits = {
-        connection / "max_background": MAX_BACKGROUND,
-        connection / "congestion_threshold": MAX_BACKGROUND,
-        _DEVICES / f"0:{entry.device}" / "read_ahead_kb": READ_AHEAD_KIB,
-    }
-    for file, limit in limits.items():
-        try:
-            file.write_text(str(limit))
-        except OSError as error:
-            log.warning("a limit of the kernel stays as it is", limit=file.name, reason=error.strerror)
+    with connections() as folder:
+        connection = folder / str(entry.device)
+        limits = {
+            connection / "max_background": MAX_BACKGROUND,
+            connection / "congestion_threshold": MAX_BACKGROUND,
+            _DEVICES / f"0:{entry.device}" / "read_ahead_kb": READ_AHEAD_KIB,
+        }
+        for file, limit in limits.items():
+            try:
+                file.write_text(str(limit))
+            except OSError as error:
+                log.warning("a limit of the kernel stays as it is", limit=file.name, reason=error.strerror)
 
 
 def _unescaped(text: str) -> str:
