@@ -41,7 +41,16 @@ class Granted:
     guid: Guid
     right: Right
     entry: Entry | None
-    """The entry of the file's ACL that decided; None where the owner's own right did."""
+    """The entry of the file's ACL that decided."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refused:
+    """Why there is no ``Granted``."""
+
+    refusal: Refusal
+    entry: Entry | None = None
+    """The entry that decided, of the file's ACL or of one above it; None where no entry did."""
 
 
 def decide(principal: Principal, acl: Acl, right: Right, now: float) -> Verdict:
@@ -69,19 +78,19 @@ def decide(principal: Principal, acl: Acl, right: Right, now: float) -> Verdict:
     return _verdict([entry for entry in live if entry.kind is EntryKind.OTHER], right, _UNLIMITED)
 
 
-def grant(principal: Principal, guid: Guid, aliases: Iterable[Sequence[Acl | None]], now: float) -> Granted | Refusal:
+def grant(principal: Principal, guid: Guid, aliases: Iterable[Sequence[Acl | None]], now: float) -> Granted | Refused:
     """Decide whether a principal may read a file.
 
     ``aliases`` holds, for each name the file has, the ACLs of every directory above it, outermost first, and last the
     file's own; None stands for an ACL that is not known and closes that way. One open way is enough.
     """
-    refusal = Refusal.NO_ACL
+    refused = Refused(Refusal.NO_ACL)
     for chain in aliases:
         verdict = _walk(principal, chain, now)
         if verdict.allowed:
             return Granted(principal, guid, Right.READ, verdict.entry)
-        refusal = verdict.refusal or refusal
-    return refusal
+        refused = refused if verdict.refusal is None else Refused(verdict.refusal, verdict.entry)
+    return refused
 
 
 def _walk(principal: Principal, chain: Sequence[Acl | None], now: float) -> Verdict:

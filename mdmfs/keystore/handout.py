@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Collection, Iterable
 
 from mdmfs.access.acl import Acl
-from mdmfs.access.decide import Granted, Refusal, grant
+from mdmfs.access.decide import Granted, Refusal, Refused, grant
 from mdmfs.keystore.shelf import KeyRecord, Page
 from mdmfs.model.identity import Dn, Principal
 from mdmfs.model.names import Guid
@@ -54,7 +54,7 @@ class Handout:
         self._listed = frozenset(str(dn) for dn in hospitals)
         self._now = now
         self._is_current = is_current
-        self._decided: dict[tuple[str, tuple[tuple[bytes, ...], ...]], Granted | Refusal] = {}
+        self._decided: dict[tuple[str, tuple[tuple[bytes, ...], ...]], Granted | Refused] = {}
 
     def answer(self, guids: Iterable[Guid]) -> list[Answer]:
         """Answer each GUID, in order."""
@@ -73,10 +73,10 @@ class Handout:
         match self._decide(guid, record):
             case Granted():
                 return Answer(Outcome.DONE, record.share)
-            case Refusal() as refusal:
-                return Answer(Outcome.DENIED, reason=refusal)
+            case Refused() as refused:
+                return Answer(Outcome.DENIED, reason=refused.refusal)
 
-    def _decide(self, guid: Guid, record: KeyRecord) -> Granted | Refusal:
+    def _decide(self, guid: Guid, record: KeyRecord) -> Granted | Refused:
         aliases = record.aliases
         if self._page.acl(record.owner, guid.octets) is not None:  # an ACL of its own: its id is the GUID
             aliases = tuple((*chain[:-1], guid.octets) for chain in aliases)

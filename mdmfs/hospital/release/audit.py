@@ -69,7 +69,7 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     path: str = ""
     """The LFN, where a record speaks of a name."""
     outcome: str = ""
-    """The deciding ACL entry, or the refusal's name."""
+    """The deciding ACL entry; or the refusal's name and, where an entry decided, that."""
     purpose: str = ""
     """What for, if the caller said."""
     ahead: bool = False

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from mdmfs.access.acl import Acl
-from mdmfs.access.decide import Granted, Refusal, grant
+from mdmfs.access.decide import Granted, Refusal, Refused, grant
 from mdmfs.hospital.catalogue.records import FileRecord, FileState
 from mdmfs.hospital.deid.deidentify import ENGINE_GENERATION
 from mdmfs.hospital.deid.header import IdentifiedHeader
@@ -64,6 +64,14 @@ class Denial(NamedTuple):
     outcome: str
     """For the audit log; empty where there is no such file, and nothing to decide."""
     error: MdmfsError
+    uid: str = ""
+    """The pseudonymous SOP Instance UID, for the audit log."""
+    project: str = ""
+
+
+def deciding(answer: Granted | Refused) -> str:
+    """Name the entry that decided, for the audit log; empty where none did."""
+    return "" if answer.entry is None else f"{answer.entry.kind}:{answer.entry.qualifier}"
 
 
 def decide(principal: Principal, guids: Sequence[Guid], hospital: Hospital) -> list[Standing | Denial]:
@@ -98,11 +106,13 @@ def _decide_one(  # noqa: PLR0913 one view of the store, and who asks for what
         return Denial("", NoSuchFileError(_no_such_file(guid)))
     aliases = [[acl(acl_id) for acl_id in chain] for chain in tx.catalogue.aliases_of(guid)]
     granted = grant(principal, guid, aliases, now)
-    if not isinstance(granted, Granted):
-        return Denial(granted.value, _refused(guid, granted))
+    if isinstance(granted, Refused):
+        by = f" ({named})" if (named := deciding(granted)) else ""
+        error = _refused(guid, granted.refusal)
+        return Denial(f"{granted.refusal.value}{by}", error, pseudonymous_uid_of(tx, guid), file.project)
     source = _source_of(tx, file, hospital, version)
     if isinstance(source, Bar):
-        return Denial(source.value, _barred(guid, source))
+        return Denial(source.value, _barred(guid, source), pseudonymous_uid_of(tx, guid), file.project)
     entries = [entry for chain in aliases for found in chain if found is not None for entry in found.entries]
     ends = [entry.not_after for entry in entries if entry.not_after is not None]
     until = min([principal.not_after, *ends])

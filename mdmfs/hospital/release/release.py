@@ -12,14 +12,13 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 import msgspec
 import trio
 
-from mdmfs.access.decide import Granted
 from mdmfs.hospital.deid.refusal import RefusedError
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.ledger.records import LossCause, QuarantineRecord, SeriesState
 from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.release.arrivals import Arrivals, Released
 from mdmfs.hospital.release.audit import AuditRecord, Event
-from mdmfs.hospital.release.decision import Denial, Standing, decide, holds_still
+from mdmfs.hospital.release.decision import Denial, Standing, decide, deciding, holds_still
 from mdmfs.hospital.release.loss import note_found, note_lost
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.store import Transaction
@@ -149,7 +148,7 @@ async def admit(principal: Principal, guid: Guid, hospital: Hospital, *, address
     (decision,) = decide(principal, [guid], hospital)
     if isinstance(decision, Denial):
         if decision.outcome:
-            await hospital.audit.record(record_of(principal, guid, hospital, address, Event.REFUSAL, decision.outcome))
+            await hospital.audit.record(record_of_refusal(principal, guid, hospital, address, decision))
         raise decision.error
 
 
@@ -173,7 +172,7 @@ async def _decide_again(
         return before
     (decision,) = decide(principal, [guid], hospital)
     if isinstance(decision, Denial) and decision.outcome:
-        await hospital.audit.record(record_of(principal, guid, hospital, address, Event.REFUSAL, decision.outcome))
+        await hospital.audit.record(record_of_refusal(principal, guid, hospital, address, decision))
     return decision
 
 
@@ -231,16 +230,19 @@ def _records(
             record = record_of(principal, guid, hospital, address, Event.RELEASE, deciding(decision.granted))
             yield msgspec.structs.replace(record, uid=decision.source.uid, project=decision.project.name)
         elif isinstance(decision, Denial) and decision.outcome:
-            yield record_of(principal, guid, hospital, address, Event.REFUSAL, decision.outcome)
+            yield record_of_refusal(principal, guid, hospital, address, decision)
 
 
 def _as(event: Event, record: AuditRecord) -> AuditRecord:
     return msgspec.structs.replace(record, event=event) if record.event is Event.RELEASE else record
 
 
-def deciding(granted: Granted) -> str:
-    """Name the entry that let somebody in, for the audit log."""
-    return "owner" if granted.entry is None else f"{granted.entry.kind}:{granted.entry.qualifier}"
+def record_of_refusal(
+    principal: Principal, guid: Guid, hospital: Hospital, address: str, denial: Denial
+) -> AuditRecord:
+    """Make the record of a decision against somebody."""
+    record = record_of(principal, guid, hospital, address, Event.REFUSAL, denial.outcome)
+    return msgspec.structs.replace(record, uid=denial.uid, project=denial.project)
 
 
 def record_of(

@@ -8,8 +8,8 @@ import msgspec
 
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.release.audit import Event
-from mdmfs.hospital.release.decision import Standing, decide, holds_still
-from mdmfs.hospital.release.release import deciding, record_of
+from mdmfs.hospital.release.decision import Standing, decide, deciding, holds_still
+from mdmfs.hospital.release.release import record_of
 from mdmfs.hospital.replicas.port import StorageError
 from mdmfs.hospital.replicas.publish import want_replicas
 from mdmfs.hospital.replicas.records import Replica, ReplicaState

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from mdmfs.hospital.hospital import Hospital
-from mdmfs.hospital.release.audit import AuditRecord, Event
+from mdmfs.hospital.release.audit import AuditRecord
 from mdmfs.hospital.release.decision import Denial, Standing, decide
+from mdmfs.hospital.release.release import record_of_refusal
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.tape.bodies import AskedFile
 from mdmfs.hospital.tape.records import StageFile, StageState
@@ -46,18 +47,8 @@ def judge(principal: Principal, address: str, asked: Sequence[AskedFile], hospit
         now, text = hospital.clock(), str(decision.error)
         judged.files.append(StageFile(number, one.path, b"", 0, lifetime, StageState.FAILED, finished=now, error=text))
         judged.errors.append(decision.error)
-        if decision.outcome:
-            judged.refusals.append(
-                AuditRecord(
-                    time=now,
-                    event=Event.REFUSAL,
-                    dn=str(principal.dn),
-                    fqans=tuple(map(str, principal.fqans)),
-                    guid=str(it),
-                    address=address,
-                    outcome=decision.outcome,
-                )
-            )
+        if decision.outcome and isinstance(it, Guid):
+            judged.refusals.append(record_of_refusal(principal, it, hospital, address, decision))
     return judged
 
 

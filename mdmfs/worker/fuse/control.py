@@ -23,7 +23,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @contextlib.contextmanager
 def connections(usual: Path = CONNECTIONS) -> Iterator[Path]:
-    """Give the folder that has one for each connection, for a block; ``usual``, without any, where it is not to be had."""
+    """Give the folder that has one for each connection, for a block; where it is not to be had, ``usual`` has none."""
     opened = -1
     if not usual.is_mount():
         with contextlib.suppress(OSError):

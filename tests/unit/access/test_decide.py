@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdmfs.access.acl import ACL_FORMAT, Acl, Entry, EntryKind, Right, format_rights, parse_rights
-from mdmfs.access.decide import Granted, Refusal, decide, grant
+from mdmfs.access.decide import Granted, Refusal, Refused, decide, grant
 from mdmfs.model.errors import MalformedNameError
 from mdmfs.model.identity import Dn, Fqan, Principal
 from mdmfs.model.names import Guid
@@ -118,28 +118,28 @@ def test_one_open_way_is_enough_and_says_by_which_entry() -> None:
 
 
 def test_each_refusal_names_its_reason() -> None:
-    """The audit tells an expired proxy from a closed directory, and both from a name nobody listed."""
+    """The audit tells an expired proxy from a closed directory, a closed from an unlisted name, and the entry of each."""
     expired = Principal(READER.dn, (), NOW)
     nobody = Principal(Dn.parse("/O=x/CN=nobody"), (), NOW + 1)
-    assert grant(READER, GUID, [], NOW) is Refusal.NO_ACL
-    assert grant(READER, GUID, [[]], NOW) is Refusal.NO_ACL
-    assert grant(READER, GUID, [[OPEN, None]], NOW) is Refusal.NO_ACL
-    assert grant(READER, GUID, [[SHUT, OPEN]], NOW) is Refusal.NO_TRAVERSE
-    assert grant(READER, GUID, [[OPEN, SHUT]], NOW) is Refusal.NOT_ALLOWED
-    assert grant(nobody, GUID, [[OPEN]], NOW) is Refusal.NO_ENTRY
-    assert grant(expired, GUID, [[OPEN]], NOW) is Refusal.CREDENTIAL_EXPIRED
-    assert grant(expired, GUID, [[OPEN, OPEN]], NOW) is Refusal.CREDENTIAL_EXPIRED
+    assert grant(READER, GUID, [], NOW) == Refused(Refusal.NO_ACL)
+    assert grant(READER, GUID, [[]], NOW) == Refused(Refusal.NO_ACL)
+    assert grant(READER, GUID, [[OPEN, None]], NOW) == Refused(Refusal.NO_ACL)
+    assert grant(READER, GUID, [[SHUT, OPEN]], NOW) == Refused(Refusal.NO_TRAVERSE, SHUT.entries[0])
+    assert grant(READER, GUID, [[OPEN, SHUT]], NOW) == Refused(Refusal.NOT_ALLOWED, SHUT.entries[0])
+    assert grant(nobody, GUID, [[OPEN]], NOW) == Refused(Refusal.NO_ENTRY)
+    assert grant(expired, GUID, [[OPEN]], NOW) == Refused(Refusal.CREDENTIAL_EXPIRED)
+    assert grant(expired, GUID, [[OPEN, OPEN]], NOW) == Refused(Refusal.CREDENTIAL_EXPIRED)
 
 
 def test_a_credential_whose_end_is_no_number_is_at_its_end() -> None:
     """NaN compares with nothing: the question is asked so that it closes."""
-    assert grant(Principal(READER.dn, (), math.nan), GUID, [[OPEN]], NOW) is Refusal.CREDENTIAL_EXPIRED
+    assert grant(Principal(READER.dn, (), math.nan), GUID, [[OPEN]], NOW) == Refused(Refusal.CREDENTIAL_EXPIRED)
 
 
 def test_an_entry_whose_end_is_no_number_is_not_there() -> None:
     """As above, for an entry."""
     acl = Acl("/O=x/CN=owner", (Entry(EntryKind.USER, "/O=x/CN=reader", 31, math.nan),))
-    assert grant(READER, GUID, [[acl]], NOW) is Refusal.NO_ENTRY
+    assert grant(READER, GUID, [[acl]], NOW) == Refused(Refusal.NO_ENTRY)
 
 
 @pytest.mark.parametrize("kind", [EntryKind.MASK, EntryKind.OWNER])

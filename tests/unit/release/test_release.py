@@ -97,6 +97,8 @@ async def test_who_has_no_right_is_refused_on_record(tmp_path: Path) -> None:
     guid = await register(clinic)
     async with clinic.open() as hospital:
         assert "directory" in await refused(hospital, guid, NoSuchFileError, STRANGER)
+        last = hospital.audited()[-1]
+        assert (last["project"], str(last["uid"])[:5]) == ("neuro", "2.25.")
         expired = principal(READER.dn, not_after=NOW - 1)
         assert "expired" in await refused(hospital, guid, CredentialExpiredError, expired)
         with pytest.raises(NoSuchFileError) as known, trio.fail_after(5):

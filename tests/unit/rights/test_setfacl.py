@@ -241,6 +241,8 @@ async def test_one_file_is_taken_from_somebody_who_reads_its_siblings_on(scene: 
     await scene.catch_up()
     with pytest.raises(AccessDeniedError):
         await scene.clinic.release(first)
+    last = scene.clinic.audited()[-1]
+    assert (last["guid"], last["outcome"]) == (str(first), f"the deciding entry does not allow it (user:{READER.dn})")
     assert await scene.shares(first) == {Outcome.DENIED}
     assert await scene.shares(second) == {Outcome.DONE}
     assert await scene.clinic.read(second, READER)
