@@ -1,46 +1,146 @@
-"""A mount for many users as its own process, over the wire: whoever asks is known to the hospital by his own proxy."""
+"""A mount for many users as its own process, over the wire: each is known to the hospital by his own proxy.
+
+What is asked, changed and exported here is typed as its owners type it.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
+import click
 import pytest
 import trio
+from click.testing import CliRunner
 
-from mdmfs.access.edit import Edit, EditKind
-from mdmfs.access.text import parse_names
+from mdmfs.cli.audit import export, what_read, who_read, who_read_patient
+from mdmfs.cli.facl import PENDING, getfacl, setfacl
 from mdmfs.cli.harvest import harvest_project
 from mdmfs.demo.patients import write_patients
 from mdmfs.demo.people import KNEE
-from mdmfs.demo.processes import running
-from mdmfs.demo.site import PROJECT, READER, Site, make_site
+from mdmfs.demo.processes import Processes, running
+from mdmfs.demo.site import PROJECT, READER, STRANGER, Site, make_site
+from mdmfs.hospital.audit.export import MSGID
 from mdmfs.hospital.configuration import HospitalConfiguration
-from mdmfs.hospital.release.audit import Event, records_of
-from mdmfs.model.names import Lfn
-from mdmfs.wire.messages import CHANGE_ACL_PATH, ChangeAcl, ChangedAcls
-from mdmfs.wire.peers import open_client
+from mdmfs.hospital.release.audit import Audit, AuditRecord, Event, records_of
+from mdmfs.hospital.signing import SigningKey
+from mdmfs.model.errors import PeerUnreachableError
 from mdmfs.worker.service import umount
+from tests.twins.syslog import repository
 from tests.twins.users import FIRST_UID, User
 
 SECONDS = 20.0
+BOM = b"\xef\xbb\xbf"
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts for everybody")
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """Make a folder that every user can pass."""
-    made = Path(tempfile.mkdtemp(prefix="mdmfs-many-"))
-    made.chmod(0o711)
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
+@dataclasses.dataclass
+class Shared:
+    """A site with one patient, mounted for everybody; the stranger may see nothing yet."""
+
+    site: Site
+    processes: Processes
+    point: Path
+    log: Path
+    """Of the mount."""
+    reader: User
+    stranger: User
+
+    def files(self) -> list[Path]:
+        """Name every file, as the reader finds them."""
+        found = self.reader.does("run", f"find {self.point} -type f | sort")
+        assert isinstance(found, list)
+        return [Path(line) for line in found]
+
+    def lfn(self, path: Path) -> str:
+        """Give the name on the grid of what is on the mount."""
+        return f"/grid/medical/{path.relative_to(self.point)}"
+
+    def entry(self, who: str, rights: str) -> str:
+        """Write an entry of an ACL."""
+        return f"u:{self.site.pki.dns[who]}:{rights}"
+
+    @property
+    def audit(self) -> Path:
+        """The hospital's log."""
+        return self.site.hospital_directory / "audit.jsonl"
+
+    def facl(self, command: click.Command, *typed: str) -> tuple[int, str, str]:
+        """Type a command about ACLs as the hospital; gives its exit code and what it says."""
+        configuration = self.site.mount_file(READER).with_name("hospital.toml")
+        text = self.site.mount_file(READER).read_text()
+        shown = 'certificate = "../pki/hospital.pem"\nkey = "../pki/hospital.key"'
+        configuration.write_text(text.replace('proxy = "../pki/reader.proxy"', shown))
+        run = CliRunner().invoke(command, ["--configuration", str(configuration), *typed])
+        return run.exit_code, run.stdout, run.stderr or str(run.exception or "")
+
+    def ask(self, command: click.Command, *typed: str, given: str = "") -> str:
+        """Type a command about the audit log; gives what it says."""
+        run = CliRunner().invoke(command, [str(self.site.hospital_file), *typed], input=given, catch_exceptions=False)
+        assert run.exit_code == 0, run.output
+        return run.stdout
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Shared]:
+    """Everything runs."""
+    folder = Path(tempfile.mkdtemp(prefix="mdmfs-many-"))
+    folder.chmod(0o711)  # every user can pass it
+    site = make_site(folder / "site", pacs="", inclusion=None, deadline=10.0)
+    site.hospital_file.write_text(re.sub(r"\[metadata\]\n(?:[a-z].*\n)+", "", site.hospital_file.read_text()))
+    project = site.hospital_file.parent / "projects" / f"{PROJECT}.toml"
+    project.write_text(f"lease = 5\n{project.read_text()}")  # so long may mounts from before a start be there
+    write_patients(site.pacs_directory, (KNEE,))
+    point, log = folder / "grid", folder / "log"
+    point.mkdir()
+    users: list[User] = []
+    try:
+        with running(site) as processes:
+            processes.start_pacs()
+            processes.start_keystores()
+            processes.start_hospital()
+            trio.run(harvest_project, HospitalConfiguration.read(site.hospital_file), PROJECT)
+            daemon = mount(site, point, log)
+            try:
+                users += [
+                    User(FIRST_UID + number, proxy(site, who, FIRST_UID + number, folder))
+                    for number, who in enumerate((READER, STRANGER))
+                ]
+                yield Shared(site, processes, point, log, *users)
+            finally:
+                for user in users:
+                    user.end()
+                if daemon.poll() is None:
+                    umount(point)
+                assert daemon.wait(SECONDS) == 0, log.read_text()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def mount(site: Site, point: Path, log: Path) -> subprocess.Popen[bytes]:
+    """Mount for everybody."""
+    text = site.mount_file(READER).read_text()
+    many = site.mount_file("many")
+    without = re.sub(r"\[credential\]\n(?:[a-z].*\n)+", "", text)
+    many.write_text(without.replace("[mount]\n", "[mount]\nmulti_user = true\n"))
+    with log.open("wb") as told:
+        command = [sys.executable, "-m", "mdmfs.cli", "mount", str(many), str(point)]
+        daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=told, stderr=told)
+    deadline = time.monotonic() + SECONDS
+    while not os.path.ismount(point) and time.monotonic() < deadline and daemon.poll() is None:
+        time.sleep(0.05)
+    return daemon
 
 
 def proxy(site: Site, who: str, uid: int, folder: Path) -> Path:
@@ -52,61 +152,153 @@ def proxy(site: Site, who: str, uid: int, folder: Path) -> Path:
     return path
 
 
-def test_each_is_served_by_his_own_proxy_and_revoked_by_his_own_name(folder: Path) -> None:
-    """A stranger sees nothing; what the reader opened from the cache is on record; revoked, he has nothing either."""
-    site = make_site(folder / "site", pacs="", inclusion=None, deadline=10.0)
-    write_patients(site.pacs_directory, (KNEE,))
-    text = site.mount_file(READER).read_text()
-    many = site.mount_file("many")
-    without = re.sub(r"\[credential\]\n(?:[a-z].*\n)+", "", text)
-    many.write_text(without.replace("[mount]\n", "[mount]\nmulti_user = true\n"))
-    point, log = folder / "grid", folder / "log"
-    point.mkdir()
-    with running(site) as processes:
-        processes.start_pacs()
-        processes.start_keystores()
-        processes.start_hospital()
-        trio.run(harvest_project, HospitalConfiguration.read(site.hospital_file), PROJECT)
-        with log.open("wb") as told:
-            command = [sys.executable, "-m", "mdmfs.cli", "mount", str(many), str(point)]
-            daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=told, stderr=told)
-        users: list[User] = []
-        try:
-            deadline = time.monotonic() + SECONDS
-            while not os.path.ismount(point) and time.monotonic() < deadline and daemon.poll() is None:
-                time.sleep(0.05)
-            reader = User(FIRST_UID, proxy(site, READER, FIRST_UID, folder))
-            stranger = User(FIRST_UID + 1, proxy(site, "stranger", FIRST_UID + 1, folder))
-            users = [reader, stranger]
-            assert stranger.does("list", point) == [], log.read_text()
-            [path] = [Path(line) for line in reader.does("run", f"find {point} -type f | sort | head -1")]  # type: ignore[attr-defined]
-            first = reader.does("read", path)
-            assert [reader.does("read", path) for _ in range(3)] == [first] * 3
-            assert reader.does("digest", path) == first[1]  # type: ignore[index]
-            assert stranger.does("stat", path) == "ENOENT"
-            trio.run(_revoke, site)
-            deadline = time.monotonic() + SECONDS
-            while reader.does("stat", path) != "ENOENT" and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert reader.does("list", point) == []
-        finally:
-            for user in users:
-                user.end()
-            if daemon.poll() is None:
-                umount(point)
-            assert daemon.wait(SECONDS) == 0, log.read_text()
-        configuration = HospitalConfiguration.read(site.hospital_file)
-        records = list(records_of(configuration.path(configuration.hospital.directory) / "audit.jsonl"))
-    opened = [one for one in records if one.event is Event.CACHED_OPENS]
-    assert sum(one.count for one in opened) >= 3
-    assert {one.dn for one in opened} == {str(site.pki.dns[READER])}
+def until(holds: Callable[[], bool]) -> None:
+    """Wait, but not for ever."""
+    deadline = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
-async def _revoke(site: Site) -> None:
-    configuration = HospitalConfiguration.read(site.hospital_file)
-    credential = configuration.credential
-    client = open_client(str(configuration.public), str(credential.subject()), credential, configuration.anchors)
-    edit = Edit(EditKind.REMOVE, parse_names(f"u:{site.pki.dns[READER]}").entries)
-    wish = ChangeAcl(str(Lfn((configuration.hospital.name, PROJECT))), [edit], recursive=True)
-    await client.call(CHANGE_ACL_PATH, wish, ChangedAcls, deadline=trio.current_time() + SECONDS)
-    await client.aclose()
+def test_one_file_is_taken_from_one_user_and_nobody_else_notices(shared: Shared) -> None:
+    """By ``setfacl``, which returns when it is so: also through an open handle; the audit names the entry."""
+    project = f"/grid/medical/amc/{PROJECT}"
+    assert shared.stranger.does("list", shared.point) == []
+    assert shared.facl(setfacl, "-R", "-m", shared.entry(STRANGER, "rx"), project)[0] == 0
+    until(lambda: shared.stranger.does("list", shared.point) == ["amc"])
+    first, second, *_ = shared.files()
+    whole = {path: shared.reader.does("read", path) for path in (first, second)}
+    assert shared.stranger.does("read", first) == whole[first]
+    assert shared.stranger.does("hold", first) is None
+    size = shared.stranger.does("stat", first)
+    denied = shared.entry(STRANGER, "-")
+    before = shared.facl(getfacl, shared.lfn(first))[1]
+    code, told, _ = shared.facl(setfacl, "--test", "-m", denied, shared.lfn(first))
+    assert (code, f"{shared.entry(STRANGER, '-----')[2:]}\n" in told) == (0, True)
+    assert shared.stranger.does("read", first) == whole[first]
+    assert shared.facl(setfacl, "-m", denied, shared.lfn(first)) == (0, "", "")
+    assert shared.stranger.does("give", first) == "EACCES"
+    for operation in ("read", "map"):
+        assert shared.stranger.does(operation, first) == "EACCES"
+    assert shared.stranger.does("stat", first) == size
+    assert shared.stranger.does("read", second) == whole[second]
+    assert shared.reader.does("read", first) == whole[first]
+    asked = f"getfattr --absolute-names --only-values -n user.mdmfs.acl {first}"
+    assert shared.stranger.does("run", asked) == shared.facl(getfacl, shared.lfn(first))[1].split()
+    last = [one for one in records_of(shared.audit) if one.event is Event.REFUSAL][-1]
+    assert (last.dn, last.guid) == (str(shared.site.pki.dns[STRANGER]), guid_of(shared, first))
+    assert last.outcome == f"the deciding entry does not allow it (user:{shared.site.pki.dns[STRANGER]})"
+    old, now = shared.site.state / "old.acl", shared.site.state / "now.acl"
+    old.write_text(before)
+    now.write_text(
+        shared.facl(getfacl, shared.lfn(first))[1].replace(
+            shared.entry(STRANGER, "-----")[2:], shared.entry(STRANGER, "r----")[2:]
+        )
+    )
+    assert shared.facl(setfacl, "--set-file", str(old), shared.lfn(first))[0] == 1  # it was changed meanwhile
+    assert shared.facl(setfacl, "--set-file", str(now), shared.lfn(first)) == (0, "", "")
+    until(lambda: shared.stranger.does("read", first) == whole[first])
+
+
+def guid_of(shared: Shared, path: Path) -> str:
+    """Read a file's GUID."""
+    [guid] = shared.reader.does("run", f"getfattr --absolute-names --only-values -n user.guid {path}")  # type: ignore[misc]
+    return str(guid)
+
+
+def test_what_does_not_hold_everywhere_yet_is_pending_and_who_is_missing_is_named(shared: Shared) -> None:
+    """Two of three keystores hang: the hospital refuses at once, and the command says who has not heard."""
+    first, *_ = shared.files()
+    hanging = [shared.processes.pid(f"keystore-{number}") for number in (1, 2)]
+    for pid in hanging:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        typed = ("--timeout", "0", "-m", shared.entry(STRANGER, "-"), shared.lfn(first))
+        code, told, missing = shared.facl(setfacl, *typed)
+        assert (code, told) == (PENDING, "")
+        assert missing.startswith(f"PENDING: {shared.lfn(first)} ")
+        assert {"keystore-1", "keystore-2"} <= set(missing.split())
+    finally:
+        for pid in hanging:
+            os.kill(pid, signal.SIGCONT)
+    assert shared.facl(setfacl, "-m", shared.entry(STRANGER, "r"), shared.lfn(first)) == (0, "", "")
+
+
+def test_each_is_served_by_his_own_proxy_and_revoked_by_his_own_name(shared: Shared) -> None:
+    """What the reader opened from the cache is on record; revoked, he has nothing, and the other all the same."""
+    path = shared.files()[0]
+    first = shared.reader.does("read", path)
+    assert [shared.reader.does("read", path) for _ in range(3)] == [first] * 3
+    assert shared.reader.does("digest", path) == first[1]  # type: ignore[index]
+    assert (
+        shared.facl(setfacl, "-R", "-x", shared.entry(READER, "").rpartition(":")[0], f"/grid/medical/amc/{PROJECT}")[0]
+        == 0
+    )
+    assert shared.reader.does("stat", path) == "ENOENT"
+    assert shared.reader.does("list", shared.point) == []
+    assert shared.stranger.does("read", path) == first
+    opened = [one for one in records_of(shared.audit) if one.event is Event.CACHED_OPENS]
+    reader = str(shared.site.pki.dns[READER])
+    assert sum(one.count for one in opened if one.dn == reader) >= 3
+
+
+def test_the_log_is_verified_asked_and_sent_to_a_repository_whole(shared: Shared) -> None:
+    """By the commands, the daemon being away: who read, what somebody did, a patient's images; rsyslog gets it all."""
+    shared.processes.stop("hospital")
+    reader, stranger = (str(shared.site.pki.dns[who]) for who in (READER, STRANGER))
+    verify = [sys.executable, "-m", "mdmfs.cli", "audit", "verify", str(shared.site.hospital_file)]
+    told = subprocess.run(verify, check=True, capture_output=True, text=True).stdout
+    assert "0 faults; vouched for by keystore-1 up to" in told
+    readers = [json.loads(line) for line in shared.ask(who_read, f"/grid/medical/amc/{PROJECT}", "--json").splitlines()]
+    assert {one["dn"] for one in readers} == {reader, stranger}
+    assert all(one["releases"] or one["cached"] for one in readers)
+    of_patient = shared.ask(who_read_patient, "--json", given=f"{KNEE.patient_id}^^^{KNEE.issuer}\n")
+    assert {json.loads(line)["dn"] for line in of_patient.splitlines()} == {reader, stranger}
+    did = [json.loads(line) for line in shared.ask(what_read, stranger).splitlines()]
+    assert {one["event"] for one in did} >= {"release", "refusal"}
+    trio.run(record_of_each, shared)
+    send_to_a_repository(shared)
+
+
+async def record_of_each(shared: Shared) -> None:
+    """Write a record of each event, with texts that are long or not of plain letters."""
+    audit = Audit(shared.audit, SigningKey(shared.site.hospital_directory / "signing.key"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(audit.run)
+        for event in Event:
+            outcome = f"<&\"'> J\u00fcrgen \u674e {event}"
+            await audit.record(AuditRecord(time=1.25, event=event, dn="/CN=J\u00e4ne", outcome=outcome))
+        await audit.record(AuditRecord(time=1.25, event=Event.ACL, outcome="long " * 20_000))
+        nursery.cancel_scope.cancel()
+    audit.close()
+
+
+def send_to_a_repository(shared: Shared) -> None:
+    """Export twice, to a file and over TLS: the same messages, in order, each read as what it is."""
+    folder = shared.site.state / "repository"
+    folder.mkdir()
+    shared.ask(export, "--format", "jsonl", "-o", str(folder / "lines"))
+    assert (folder / "lines").read_bytes() == shared.audit.read_bytes()
+    shared.ask(export, "--format", "dicom", "-o", str(folder / "messages"))
+    messages = (folder / "messages").read_bytes().splitlines()
+    records = list(records_of(shared.audit))
+    assert len(messages) == len(records)
+    with repository(folder, shared.site.pki.keystores[0], shared.site.pki.anchors.path) as receiver:
+        shared.ask(export, "--format", "dicom", "--syslog", str(receiver.address))
+        assert receiver.came(len(messages)) == messages
+        read = receiver.read(len(messages))
+        shared.ask(export, "--format", "dicom", "--syslog", str(receiver.address), "--after", str(len(records) - 1))
+        assert receiver.came(len(messages) + 1)[-1] == messages[-1]
+    refused = CliRunner().invoke(
+        export, [str(shared.site.hospital_file), "--format", "dicom", "--syslog", str(receiver.address)]
+    )
+    assert isinstance(refused.exception, PeerUnreachableError)
+    named = 0
+    for record, (fields, message) in zip(records, read, strict=True):
+        assert fields[1] == "1"
+        assert fields[4:] == ["mdmfs-amc", str(record.n), MSGID]
+        assert fields[0] in {"85", "84"}
+        told = ET.fromstring(message.removeprefix(BOM))  # noqa: S314 our own
+        assert told.tag == "AuditMessage"
+        named += f'"{KNEE.patient_id}^^^{KNEE.issuer}"'.encode() in message
+    assert named >= 2

@@ -61,7 +61,7 @@ def orthanc(directory: Path, settings: Mapping[str, object] | None = None) -> It
     """Run Orthanc with an empty store below ``directory`` and no plugin; ``settings`` go over its configuration."""
     program = ORTHANC_DIRECTORY / "root/usr/sbin/Orthanc"
     if not program.exists():
-        pytest.fail("orthanc is not unpacked: . tests/pacs/unpack-orthanc.sh && unpack_orthanc .cache/orthanc")
+        pytest.fail("orthanc is not unpacked: ./run test unpacks it")
     port = free_port()
     configuration = {
         "StorageDirectory": str(directory / "orthanc"),
@@ -83,7 +83,7 @@ def orthanc(directory: Path, settings: Mapping[str, object] | None = None) -> It
     file = directory / "orthanc.json"
     file.write_text(json.dumps(configuration))
     libraries = (ORTHANC_DIRECTORY / "library-path").read_text().strip()
-    with _running([str(program), str(file)], directory / "orthanc.log", port, {"LD_LIBRARY_PATH": libraries}):
+    with running_server([str(program), str(file)], directory / "orthanc.log", port, {"LD_LIBRARY_PATH": libraries}):
         yield PacsAddress("ORTHANC", "127.0.0.1", port, CALLING)
 
 
@@ -100,12 +100,13 @@ def dcmqrscp(
     file = directory / "dcmqrscp.cfg"
     hosts = [f"{title.lower()} = ({title}, 127.0.0.1, {at})" for title, at in (destinations or {}).items()]
     file.write_text(_DCMQRSCP.format(port=port, storage=storage, hosts="\n".join(hosts)))
-    with _running([program, "-c", str(file), *options], directory / "dcmqrscp.log", port, {}):
+    with running_server([program, "-c", str(file), *options], directory / "dcmqrscp.log", port, {}):
         yield PacsAddress("DCMQRSCP", "127.0.0.1", port, CALLING)
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str], log: Path, port: int, environment: Mapping[str, str]) -> Iterator[None]:
+def running_server(command: Sequence[str], log: Path, port: int, environment: Mapping[str, str]) -> Iterator[None]:
+    """Run a program for a block, once it listens on a port of the loopback interface."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **environment})
         try:

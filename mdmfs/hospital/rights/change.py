@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+import msgspec
+
 from mdmfs.access.acl import Acl, Entry, EntryKind, Right
 from mdmfs.access.edit import Edit, edited, endless, without_ended
 from mdmfs.access.text import format_acl, format_entry
@@ -63,6 +65,11 @@ class Target:
     guids: tuple[Guid, ...] = ()
     """Of one file: it, and those that had its name before, or are about to take it over; they open by their GUIDs."""
 
+    @property
+    def has_defaults(self) -> bool:
+        """Whether its default entries mean anything: nothing is made below a file."""
+        return not (self.is_of_files or self.guids)
+
 
 def targets(tx: Transaction, principal: Principal, hospital: Hospital, wish: Wish) -> list[Target]:
     """Find what a wish changes, and what it would say afterwards; raises what refuses it."""
@@ -77,7 +84,7 @@ def targets(tx: Transaction, principal: Principal, hospital: Hospital, wish: Wis
     for target in found:
         acl = edited(target.acl, wish.edits, keeps_mask=wish.keeps_mask)
         _refuse_everybody(hospital, target.lfn, acl)
-        if target.is_of_files or target.guids:
+        if not target.has_defaults:
             acl = Acl(acl.owner, acl.entries, target.acl.defaults)
         changed.append(dataclasses.replace(target, acl=acl))
     return changed
@@ -315,6 +322,7 @@ def texts(found: Iterable[Target]) -> list[str]:
     """Write ACLs as ``getfacl`` does."""
     return [
         f"# file: {target.lfn}{'/*' if target.is_of_files else ''}\n# owner: {target.acl.owner}\n"
-        f"# version: {target.version}\n{format_acl(target.acl)}"
+        f"# version: {target.version}\n"
+        f"{format_acl(target.acl if target.has_defaults else msgspec.structs.replace(target.acl, defaults=()))}"
         for target in found
     ]
