@@ -118,7 +118,7 @@ def test_one_open_way_is_enough_and_says_by_which_entry() -> None:
 
 
 def test_each_refusal_names_its_reason() -> None:
-    """The audit tells an expired proxy from a closed directory, a closed from an unlisted name, and the entry of each."""
+    """The audit tells an expired proxy from a closed directory and an unlisted name, and by which entry."""
     expired = Principal(READER.dn, (), NOW)
     nobody = Principal(Dn.parse("/O=x/CN=nobody"), (), NOW + 1)
     assert grant(READER, GUID, [], NOW) == Refused(Refusal.NO_ACL)
