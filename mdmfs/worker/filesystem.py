@@ -427,6 +427,10 @@ class FileSystem:
         """Stop everyone who reads a file."""
         await self._opener.revoke(inode, self._forgotten(inode))
 
+    def forget_shares(self) -> None:
+        """Drop the shares of files that nobody has open: they came along with those of siblings."""
+        self._opener.forget_shares()
+
     def _forgotten(self, inode: int) -> Guid | None:
         """Forget what the hospital said of a file; gives its GUID, if it is in use."""
         try:

@@ -376,6 +376,10 @@ class Opener:
             self._cache.discard(guid)
             self._headers.forget(guid)
 
+    def forget_shares(self) -> None:
+        """Drop the shares that are held for what may be opened next."""
+        self._keys.forget_all()
+
     def forget(self, inode: int) -> None:
         """Know that the kernel has dropped an inode and its pages."""
         self._resident.discard(inode)

@@ -66,6 +66,9 @@ class Nothing:
     async def revoke(self, inode: int) -> None:
         """See ``Witness``."""
 
+    def forget_shares(self) -> None:
+        """See ``Witness``."""
+
     async def revoke_all(self) -> None:
         """See ``Witness``."""
 

@@ -47,7 +47,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts for 
 
 @dataclasses.dataclass
 class Shared:
-    """A site with one patient, mounted for everybody; the stranger may see nothing yet."""
+    """A site with one patient, mounted for everybody; reader and stranger both may read."""
 
     site: Site
     processes: Processes
@@ -85,6 +85,10 @@ class Shared:
         run = CliRunner().invoke(command, ["--configuration", str(configuration), *typed])
         return run.exit_code, run.stdout, run.stderr or str(run.exception or "")
 
+    def let(self, who: str) -> int:
+        """Let somebody read everything."""
+        return self.facl(setfacl, "-R", "-m", self.entry(who, "rx"), f"/grid/medical/amc/{PROJECT}")[0]
+
     def ask(self, command: click.Command, *typed: str, given: str = "") -> str:
         """Type a command about the audit log; gives what it says."""
         run = CliRunner().invoke(command, [str(self.site.hospital_file), *typed], input=given, catch_exceptions=False)
@@ -117,7 +121,11 @@ def shared() -> Iterator[Shared]:
                     User(FIRST_UID + number, proxy(site, who, FIRST_UID + number, folder))
                     for number, who in enumerate((READER, STRANGER))
                 ]
-                yield Shared(site, processes, point, log, *users)
+                made = Shared(site, processes, point, log, *users)
+                assert made.stranger.does("list", point) == []
+                assert made.let(STRANGER) == 0
+                until(lambda: made.stranger.does("list", point) == ["amc"])
+                yield made
             finally:
                 for user in users:
                     user.end()
@@ -162,10 +170,6 @@ def until(holds: Callable[[], bool]) -> None:
 
 def test_one_file_is_taken_from_one_user_and_nobody_else_notices(shared: Shared) -> None:
     """By ``setfacl``, which returns when it is so: also through an open handle; the audit names the entry."""
-    project = f"/grid/medical/amc/{PROJECT}"
-    assert shared.stranger.does("list", shared.point) == []
-    assert shared.facl(setfacl, "-R", "-m", shared.entry(STRANGER, "rx"), project)[0] == 0
-    until(lambda: shared.stranger.does("list", shared.point) == ["amc"])
     first, second, *_ = shared.files()
     whole = {path: shared.reader.does("read", path) for path in (first, second)}
     assert shared.stranger.does("read", first) == whole[first]
@@ -230,20 +234,24 @@ def test_each_is_served_by_his_own_proxy_and_revoked_by_his_own_name(shared: Sha
     first = shared.reader.does("read", path)
     assert [shared.reader.does("read", path) for _ in range(3)] == [first] * 3
     assert shared.reader.does("digest", path) == first[1]  # type: ignore[index]
-    assert (
-        shared.facl(setfacl, "-R", "-x", shared.entry(READER, "").rpartition(":")[0], f"/grid/medical/amc/{PROJECT}")[0]
-        == 0
-    )
+    project, entry = f"/grid/medical/amc/{PROJECT}", shared.entry(READER, "").removesuffix(":")
+    assert shared.facl(setfacl, "-R", "-x", entry, project) == (0, "", "")
     assert shared.reader.does("stat", path) == "ENOENT"
     assert shared.reader.does("list", shared.point) == []
     assert shared.stranger.does("read", path) == first
     opened = [one for one in records_of(shared.audit) if one.event is Event.CACHED_OPENS]
     reader = str(shared.site.pki.dns[READER])
     assert sum(one.count for one in opened if one.dn == reader) >= 3
+    assert shared.let(READER) == 0
+    until(lambda: shared.reader.does("read", path) == first)
 
 
 def test_the_log_is_verified_asked_and_sent_to_a_repository_whole(shared: Shared) -> None:
     """By the commands, the daemon being away: who read, what somebody did, a patient's images; rsyslog gets it all."""
+    first, second, *_ = shared.files()
+    assert shared.facl(setfacl, "-m", shared.entry(STRANGER, "-"), shared.lfn(second))[0] == 0
+    found = [[who.does("read", path) for path in (first, second)] for who in (shared.reader, shared.stranger)]
+    assert (found[1][0], found[1][1]) == (found[0][0], "EACCES")
     shared.processes.stop("hospital")
     reader, stranger = (str(shared.site.pki.dns[who]) for who in (READER, STRANGER))
     verify = [sys.executable, "-m", "mdmfs.cli", "audit", "verify", str(shared.site.hospital_file)]

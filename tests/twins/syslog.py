@@ -50,7 +50,7 @@ class Repository:
     def _lines(self, name: str, count: int) -> list[bytes]:
         file, deadline = self.folder / name, time.monotonic() + SECONDS
         while time.monotonic() < deadline:
-            lines = file.read_bytes().splitlines() if file.exists() else []
+            lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
             if len(lines) >= count:
                 return lines
             time.sleep(0.05)

@@ -71,6 +71,10 @@ class KeyRing:
         self._usual = 1
         """How many shares made the last key: what is asked for where nothing says more."""
         self._turn = trio.Lock()
+        self._era = 0
+        """How often everything was dropped."""
+        self._withheld: set[Guid] = set()
+        """What was dropped while the keystores were asked: what they said before is not held."""
 
     async def prepare(self, guid: Guid, threshold: int = 0, siblings: Sequence[Guid] = ()) -> Answers:
         """Have the shares of a file at hand, and along with them those of files that may be opened next.
@@ -127,12 +131,15 @@ class KeyRing:
             await self._collect(wanted[0], self._usual, wanted[1:])
 
     def forget(self, guid: Guid) -> None:
-        """Drop what is held of a file."""
+        """Drop what is held of a file, and what is on its way."""
         self._held.pop(guid, None)
+        if self._turn.locked():
+            self._withheld.add(guid)
 
     def forget_all(self) -> None:
-        """Drop everything."""
+        """Drop everything, and what is on its way."""
         self._held.clear()
+        self._era += 1
 
     def expire(self) -> None:
         """Drop what was held long enough."""
@@ -145,13 +152,14 @@ class KeyRing:
         self.expire()
         waiting = [other for other, needed in self._queue.items() if needed == threshold]
         wanted = dict.fromkeys([guid, *waiting, *(other for other in siblings if other not in self._held)])
-        until = trio.current_time() + self._deadline
+        until, era = trio.current_time() + self._deadline, self._era
+        self._withheld.clear()
         answers = await self._source().collect(wanted, enough=threshold, deadline=until)
         if len(self._held) + len(answers) > MAX_HELD:
             self._held.clear()
         until = trio.current_time() + HOLD_SECONDS
-        for other, found in answers.items():
-            if found.has(threshold) or other in self._queue:
+        for other, found in answers.items() if era == self._era else ():
+            if other not in self._withheld and (found.has(threshold) or other in self._queue):
                 self._held[other] = _Held(found, threshold, until)
         return answers[guid]
 

@@ -51,6 +51,9 @@ class Witness(Protocol):
     async def revoke(self, inode: int) -> None:
         """Let nobody read on, and take back what the kernel has."""
 
+    def forget_shares(self) -> None:
+        """Have the keystores decide anew about what is opened next: more has gone than files that are in use."""
+
     async def revoke_all(self) -> None:
         """Let nobody read on without asking again: what has gone is not known."""
 
@@ -128,6 +131,8 @@ class Feed:
             gone.update(self._namespace.lose(directory))
         for directory in changes.unreadable:
             gone.update(self._namespace.files_of(directory))
+        if gone or changes.lost or changes.unreadable:
+            self._witness.forget_shares()
         for inode in gone:
             self._witness.bar(inode)
         # nobody waits for that: it may itself wait for reads that wait for the lease

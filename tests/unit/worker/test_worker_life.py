@@ -154,6 +154,27 @@ async def test_a_burst_is_one_question(nursery: trio.Nursery) -> None:
     assert hospital.keystores["k1"].calls - before <= 2
 
 
+@pytest.mark.parametrize("is_all", [False, True])
+async def test_what_is_forgotten_while_keystores_are_asked_is_not_held(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, *, is_all: bool
+) -> None:
+    """They answered before they heard of a revocation: a share that came along with a sibling's opens nothing."""
+    autojump_clock.autojump_threshold = 0
+    hospital = TwinHospital()
+    (first, second), ring = await lock_and_ring(hospital, nursery, 2)
+    for twin in hospital.keystores.values():
+        twin.delay = 1.0
+    async with trio.open_nursery() as asking:
+        asking.start_soon(ring.unlock, first, [second.context.guid])
+        await trio.sleep(0.5)
+        ring.forget_all() if is_all else ring.forget(second.context.guid)
+    assert ring.holds(first.context.guid) is not is_all
+    for twin in hospital.keystores.values():
+        twin.failure = lambda: AccessDeniedError("no")
+    with pytest.raises(AccessDeniedError):
+        await ring.unlock(second)
+
+
 async def test_siblings_come_along_and_a_forgotten_one_is_asked_for_again(nursery: trio.Nursery) -> None:
     """A revocation reaches what is held."""
     hospital = TwinHospital()

@@ -197,6 +197,7 @@ class Witness:
         self.revoked: list[int] = []
         self.barred: list[int] = []
         self.resets = 0
+        self.shares_forgotten = 0
 
     async def forget_names(self, directory: int, names: list[bytes]) -> None:
         """See ``Witness``."""
@@ -209,6 +210,10 @@ class Witness:
     async def revoke(self, inode: int) -> None:
         """See ``Witness``."""
         self.revoked.append(inode)
+
+    def forget_shares(self) -> None:
+        """See ``Witness``."""
+        self.shares_forgotten += 1
 
     async def revoke_all(self) -> None:
         """See ``Witness``."""
@@ -230,6 +235,7 @@ async def test_the_feed_takes_back_names_and_files_that_have_gone(
     assert names.is_followed
     assert (inode, [b"0004.dcm"]) in witness.names
     assert set(witness.revoked) == {gone.inode}
+    assert witness.shares_forgotten
 
 
 async def test_the_feed_resumes_after_an_outage_without_losing_a_change(

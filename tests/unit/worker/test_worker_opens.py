@@ -34,6 +34,9 @@ class NoWitness:
     async def revoke(self, inode: int) -> None:
         """See ``Witness``."""
 
+    def forget_shares(self) -> None:
+        """See ``Witness``."""
+
     async def revoke_all(self) -> None:
         """See ``Witness``."""
 
