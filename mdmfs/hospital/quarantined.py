@@ -87,7 +87,7 @@ EXPLANATIONS: Final = {
     Reason.CONVERSION_TYPE: Explanation("it was digitised, scanned or captured from a screen", _POLICY),
     Reason.COMPRESSED_REGION: Explanation(
         "a region of it is to be blanked, and nothing here decodes its frames",
-        "have the extra codecs installed, or the image sent uncompressed; then mdmfs quarantine retry and harvest",
+        "install the extra pixels, or have the image sent uncompressed; then mdmfs quarantine retry and harvest",
     ),
     Reason.EMBEDDED_OVERLAY: Explanation("an overlay lies in unused bits of its pixels", _SENDER),
     Reason.PIXEL_LENGTH: Explanation("its pixels are missing, or not as long as its header says", _PACS),

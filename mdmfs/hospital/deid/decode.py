@@ -1,6 +1,6 @@
 """Decoders for compressed frames in which something must be blanked; all others pass without being decoded.
 
-RLE is decoded here, JPEG, JPEG-LS and JPEG 2000 by Pillow and pyjpegls, which the extra ``codecs`` brings; neither is
+RLE is decoded here, JPEG, JPEG-LS and JPEG 2000 by Pillow and pyjpegls, which the extra ``pixels`` brings; neither is
 under the GPL. A frame leaves as native pixels, colour by pixel: nothing is ever compressed with loss again.
 """
 

@@ -84,9 +84,13 @@ def open_database(where: str) -> Database:
     """
     if where.startswith(("postgresql://", "postgresql+psycopg://")):
         url = sa.make_url(where).set(drivername="postgresql+psycopg")
-        engine = sa.create_engine(
-            url, pool_size=READERS + 1, pool_pre_ping=True, isolation_level=_ISOLATION, hide_parameters=True
-        )
+        try:
+            engine = sa.create_engine(
+                url, pool_size=READERS + 1, pool_pre_ping=True, isolation_level=_ISOLATION, hide_parameters=True
+            )
+        except ModuleNotFoundError as error:
+            message = 'for PostgreSQL the extra is missing: pip install "mdmfs[postgresql]"'
+            raise ConfigurationError(message) from error
     elif "://" in where:
         message = "a database is the path of a file (SQLite) or an URL that begins with postgresql://"
         raise ConfigurationError(message)
