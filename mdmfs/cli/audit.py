@@ -83,7 +83,7 @@ def who_read_patient(configuration: pathlib.Path) -> None:
     settings = HospitalConfiguration.read(configuration)
     patient_id, _, issuer = sys.stdin.readline().strip().partition("^^^")
     if not patient_id:
-        message = "standard input has no patient's number"
+        message = "standard input has no patient's number: write ID or ID^^^ISSUER there, on one line"
         raise ConfigurationError(message)
     guids = _look(settings, lambda tx: files_of_patient(tx, PatientKey(issuer, patient_id)))
     note(f"{len(guids)} files", files=len(guids))

@@ -66,7 +66,7 @@ def checks_for(path: pathlib.Path) -> list[Check]:
         raise ConfigurationError(message) from error
     checks = next((checks for table, checks in KINDS.items() if table in tables), None)
     if checks is None:
-        message = f"{path} is no configuration that the doctor knows: none of {sorted(KINDS)} is in it"
+        message = f"{path} is no configuration of a zone: it has none of {sorted(KINDS)}"
         raise ConfigurationError(message)
     return checks(path)
 

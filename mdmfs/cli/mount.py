@@ -100,8 +100,9 @@ def _start_in_background(configuration: pathlib.Path, mountpoint: pathlib.Path, 
         if os.read(read_end, 1) != b"1":
             with log.open("rb") as told:
                 told.seek(begin)
-                lines = told.read().decode(errors="replace").strip().splitlines()
-            last = lines[-1].removeprefix("mdmfs: ") if lines else "it gave no reason"
+                lines = told.read().decode(errors="replace").splitlines()
+            errors = [line.removeprefix("mdmfs: ") for line in lines if line.startswith("mdmfs: ")]
+            last = errors[-1] if errors else "it gave no reason"
             message = f"the mount did not start: {last} (log: {log})"
             raise ConfigurationError(message)
 

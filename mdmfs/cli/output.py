@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn
 
+from mdmfs.cli.advice import ADVICE
 from mdmfs.cli.logs import log_to_standard_error
 from mdmfs.model.errors import MdmfsError
 from mdmfs.wire.outline import outline
@@ -89,7 +90,7 @@ def fail(message: str, code: str = "failed") -> NoReturn:
 
 
 def run(command: click.Command, words: Sequence[str]) -> int:
-    """Run what was typed, and tell what goes wrong in one line; gives the exit code.
+    """Run what was typed, and tell what goes wrong and what to do; gives the exit code.
 
     What mdmfs raises on purpose is told as it is, anything else by where it arose only: its text may quote a patient.
     """
@@ -124,8 +125,14 @@ def open_bar(*columns: str | ProgressColumn) -> Progress:
 
 
 def _complain(message: str, code: str, status: int, *, is_json: bool) -> None:
-    told = encoded({"error": code, "message": message, "status": status}) if is_json else f"mdmfs: {message}"
-    click.echo(told, err=True)
+    if is_json:
+        told = {"error": code, "message": message, "status": status}
+        told |= {"what_to_do": ADVICE[code]} if code in ADVICE else {}
+        click.echo(encoded(told), err=True)
+        return
+    click.echo(f"mdmfs: {message}", err=True)
+    if code in ADVICE:
+        click.echo(f"  what to do: {ADVICE[code]}", err=True)
 
 
 def encoded(told: Mapping[str, object]) -> str:

@@ -32,7 +32,7 @@ def forget_signer(configuration: pathlib.Path, dn: str) -> None:
     settings, owner = KeystoreConfiguration.read(configuration), str(Dn.parse(dn))
     known = trio.run(_forget_signer, settings.directory, owner)
     if not known:
-        message = f"no signing key of {owner} is known here"
+        message = f"no signing key of {owner} is known here: give the DN of one of keystore.hospitals"
         raise ConfigurationError(message)
     forgotten = f"{owner}: the signing key {known.hex()} is forgotten; the next order brings another"
     tell({"hospital": owner, "forgotten": known.hex()}, forgotten)

@@ -58,7 +58,7 @@ def read_merges(lines: Sequence[str]) -> list[tuple[str, str]]:
             raise ConfigurationError(message)
         merges.append((first.removeprefix("patient "), second.removeprefix("into ")))
     if not merges:
-        message = "nothing to merge was given"
+        message = "nothing to merge was given: write lines 'patient ID^^^ISSUER' and 'into ID^^^ISSUER'"
         raise ConfigurationError(message)
     return merges
 

@@ -111,8 +111,9 @@ class Processes:
         deadline = time.monotonic() + patience
         while not is_ready():
             if process.poll() is not None or time.monotonic() > deadline:
-                lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-                message = f"{name} does not start: {lines[-1] if lines else 'it gave no reason'} (log: {log})"
+                lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+                errors = [line for line in lines if line.startswith("mdmfs: ")] or lines or ["it gave no reason"]
+                message = f"{name} does not start: {errors[-1]} (log: {log})"
                 raise ConfigurationError(message)
             time.sleep(_POLL_SECONDS)
 

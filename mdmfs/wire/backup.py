@@ -84,15 +84,15 @@ def begin(file: IO[bytes], magic: bytes, header: msgspec.Struct, secret: bytes) 
 
 def read_head(source: IO[bytes], magic: bytes, header: type[T], whose: str) -> tuple[T, bytes]:
     """Read the head of a backup, and give the context of the rest; raises ``IntegrityError``."""
-    found = source.read(len(magic))
+    name, found = getattr(source, "name", "this"), source.read(len(magic))
     line = source.readline(MAX_HEADER)
     try:
         if found == magic and line.endswith(b"\n"):
             return msgspec.json.decode(line, type=header), hashlib.sha256(found + line).digest()
     except msgspec.DecodeError as error:
-        message = "the head of the backup is damaged"
+        message = f"{name}: the head of the backup is damaged"
         raise IntegrityError(message) from error
-    message = f"this is no backup of {whose}, or one of a newer format"
+    message = f"{name} is no backup of {whose}, or one of a newer format"
     raise IntegrityError(message)
 
 

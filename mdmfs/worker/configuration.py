@@ -113,7 +113,11 @@ class MountConfiguration(Settings, frozen=True):
     def read(cls, path: pathlib.Path) -> MountConfiguration:
         """Read a file; raises ``ConfigurationError``."""
         configuration = msgspec.structs.replace(read_configuration(path, cls), file=str(path.absolute()))
-        configuration.refuse_nonsense()
+        try:
+            configuration.refuse_nonsense()
+        except ConfigurationError as error:
+            message = f"{path}: {error}"
+            raise ConfigurationError(message) from error
         return configuration
 
     def refuse_nonsense(self) -> None:

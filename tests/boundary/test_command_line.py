@@ -1,4 +1,4 @@
-"""The command line: what is wrong is one line on standard error and exit code 1, without a traceback."""
+"""The command line: what is wrong is told on standard error with what to do, and exit code 1, without a traceback."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("command", ["hospitald", "keystored"])
-def test_a_daemon_with_a_wrong_configuration_says_so_in_one_line(tmp_path: Path, command: str) -> None:
+def test_a_daemon_with_a_wrong_configuration_says_so_and_what_to_do(tmp_path: Path, command: str) -> None:
     """The file and the field."""
     path = tmp_path / "x.toml"
     path.write_text("[hospital]\nnam = 1\n")
     done = run(command, str(path))
     assert (done.returncode, done.stdout) == (1, "")
-    (line,) = done.stderr.splitlines()
+    (line, advice) = done.stderr.splitlines()
     assert line.startswith(f"mdmfs: {path} is not a valid configuration")
+    assert advice.startswith("  what to do: mend ")
 
 
 def test_the_digest_of_a_policy_is_what_an_approver_signs(tmp_path: Path) -> None:

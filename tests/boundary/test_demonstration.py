@@ -135,7 +135,9 @@ def refuse_what_no_page_says(said: list[Said]) -> None:
             assert {key for result in one.results for key in result} <= told[one.typed], one.typed
         assert all(remark.keys() & {"error", "note", "event"} for remark in one.remarks), one
         errors = [remark for remark in one.remarks if "error" in remark]
-        assert all(error["message"] and error["status"] == one.exit_code for error in errors), one
+        assert all(error["message"] and error["what_to_do"] and error["status"] == one.exit_code for error in errors), (
+            one
+        )
         assert bool(errors) == (one.typed in CANNOT), one
         assert one.results or errors or one.typed in CAN_BE_EMPTY, one
 
