@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import click
 import trio
@@ -25,7 +25,10 @@ from mdmfs.demo.site import PROJECT, READER, Site, fill_pacs, make_site, mountpo
 from mdmfs.demo.view import cells, sheet, tiles_below
 from mdmfs.hospital.configuration import HospitalConfiguration
 
-VIEWERS = ("amide", "aeskulap", "weasis")
+VIEWERS = ("aeskulap", "weasis", "amide")
+"""Those first that show the series when they start."""
+ONE_FILE = "amide"
+"""Takes each file that it is given for a series, and finds the rest of one by itself."""
 MAX_LINES = 40
 DEADLINE = 60.0
 CHECK_DEADLINE = 5.0
@@ -59,7 +62,7 @@ def demo(
     seconds = CHECK_DEADLINE if is_check else DEADLINE
     site = make_site(state.absolute(), pacs=pacs, inclusion=inclusion, deadline=seconds)
     status = 0
-    with contextlib.suppress(KeyboardInterrupt), running(site) as processes:
+    with contextlib.suppress(KeyboardInterrupt), running(site) as processes, contextlib.ExitStack() as stack:
         _start(site, processes, has_own_pacs=not pacs)
         processes.start_mount(READER, mountpoint)
         if is_check:
@@ -67,7 +70,7 @@ def demo(
         else:
             _show(mountpoint)
             if flags["has_viewer"]:
-                _open_viewer(mountpoint)
+                stack.enter_context(_viewing(mountpoint))
             tell({"ready": mountpoint}, f"ready: {mountpoint}")
             note(f"{processes.wait_for_any()} has ended by itself; its log is in {site.logs}")
             status = 1
@@ -117,20 +120,30 @@ def _show(mountpoint: pathlib.Path) -> None:
         tell({"series": series, "images": len(names)}, f"{series}/  {names[0]}{more}")
 
 
-def _open_viewer(mountpoint: pathlib.Path) -> None:
-    """Open the longest series in a viewer of Debian's; where there is none, or no screen, draw it in the terminal."""
+@contextlib.contextmanager
+def _viewing(mountpoint: pathlib.Path) -> Iterator[None]:
+    """Open the longest series in a viewer of Debian's; where there is none, or no screen, draw it in the terminal.
+
+    The viewer ends with the block: it has files of the mount open.
+    """
     files = sorted(mountpoint.rglob("*.dcm"))
     series = max({file.parent for file in files}, key=lambda each: sum(file.parent == each for file in files))
     viewer = next(filter(None, map(shutil.which, VIEWERS)), None)
     if viewer and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         images = [str(file) for file in files if file.parent == series]
         quiet = subprocess.DEVNULL
-        subprocess.Popen([viewer, *images], stdin=quiet, stdout=quiet, stderr=quiet)  # noqa: S603 a viewer of Debian's
+        typed = [viewer, *(images[:1] if viewer.endswith(ONE_FILE) else images)]
+        with subprocess.Popen(typed, stdin=quiet, stdout=quiet, stderr=quiet) as process:  # noqa: S603 of Debian's
+            try:
+                yield
+            finally:
+                process.terminate()
         return
     reason = "there is no screen" if viewer else f"none of {', '.join(VIEWERS)} is installed"
     if not is_json():
         note(f"{reason}: here is a contact sheet of {series}, as of mdmfs view")
         note(cells(sheet(tiles_below(series)), shutil.get_terminal_size().columns))
+    yield
 
 
 def _interrupt(number: int, _: object) -> None:

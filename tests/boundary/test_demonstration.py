@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageChops, ImageStat
+from PIL import Image, ImageChops, ImageGrab, ImageOps, ImageStat
 
 from mdmfs.cli.main import cli
 from mdmfs.cli.reference import commands
@@ -22,6 +23,12 @@ from tests.architecture.test_docs import rows, section
 from tests.twins.every_command import Said, call_all
 
 SHEET = Path(__file__).parents[2] / "docs" / "demo-chest.png"
+VIEWER = SHEET.with_name("demo-viewer.png")
+VIEWER_SECONDS = 5.0
+SLICE = (240, 110, 370, 208)
+"""Where the picture of the viewer shows the image, and nothing that is written."""
+DIFFERENCE = 8
+"""Of 255; an empty window differs by more than 40."""
 CHECK_SECONDS = 240.0
 START_SECONDS = 90.0
 CANNOT = {"hospitald", "keystored", "metadatad", "restore", "shelf forget-signer", "subject identify", "subject merge"}
@@ -82,10 +89,25 @@ def test_every_promise_is_kept_in_the_demonstration(state: Path) -> None:
 
 
 @pytest.fixture
-def demonstration(state: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run it until the test ends it."""
+def screen() -> Iterator[str]:
+    """Give a screen that nobody sees, by its name."""
+    typed = ["Xvfb", "-displayfd", "1", "-screen", "0", "800x600x24", "-nolisten", "tcp"]
+    with subprocess.Popen(typed, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        yield f":{server.stdout.readline().strip()}"
+        server.terminate()
+
+
+@pytest.fixture
+def demonstration(state: Path, screen: str) -> Iterator[subprocess.Popen[str]]:
+    """Run it with a viewer until the test ends it."""
     process = subprocess.Popen(
-        demo_command(state), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        demo_command(state, "--viewer"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "DISPLAY": screen},
     )
     try:
         yield process
@@ -107,6 +129,25 @@ def compare_sheet(series: Path, output: Path) -> None:
         assert drawn.size == told.size
         difference = ImageStat.Stat(ImageChops.difference(drawn, told)).mean[0]
     assert difference < 1  # of 255: fonts differ a little
+
+
+def compare_viewer(screen: str) -> None:
+    """Wait until the viewer shows what the picture of docs/demo.md does; only the pseudonym is another each time."""
+    begun = time.monotonic()
+    difference = math.inf
+    while difference > DIFFERENCE:
+        assert time.monotonic() - begun < START_SECONDS, f"the viewer shows something else: {difference}"
+        time.sleep(0.3)
+        seen = ImageGrab.grab(xdisplay=screen)
+        if seen.getbbox() is None:
+            continue
+        seen = seen.crop(seen.getbbox())
+        if os.environ.get("MDMFS_DRAW") and time.monotonic() - begun > VIEWER_SECONDS:
+            seen.save(VIEWER)
+        if VIEWER.exists():
+            with Image.open(VIEWER) as told:
+                shown = [ImageOps.fit(one.convert("L"), told.size).crop(SLICE) for one in (seen, told)]
+            difference = ImageStat.Stat(ImageChops.difference(*shown)).mean[0]
 
 
 def ask_why(path: Path) -> list[str]:
@@ -153,7 +194,7 @@ def test_the_demonstration_speaks_json_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGHUP])
 def test_it_shows_the_tree_serves_and_leaves_nothing_behind(
-    state: Path, demonstration: subprocess.Popen[str], ending: signal.Signals
+    state: Path, demonstration: subprocess.Popen[str], screen: str, ending: signal.Signals
 ) -> None:
     """The last line names the mount point; a signal, even an impatient second one, ends every process and mount."""
     assert demonstration.stdout is not None
@@ -179,6 +220,8 @@ def test_it_shows_the_tree_serves_and_leaves_nothing_behind(
         of_a_file = ask_why(mountpoint / longest / "0001.dcm")
         assert of_a_file == ["identity", "allowed", "file", "PACS", "keystore", "bytes", "last open"]
         refuse_what_no_page_says(call_all(state, mountpoint))
+    else:
+        compare_viewer(screen)
     demonstration.send_signal(ending)
     time.sleep(0.3)
     demonstration.send_signal(signal.SIGINT)

@@ -135,7 +135,7 @@ def test_a_file_that_is_no_configuration_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "some.toml"
     path.write_text("[other]\nx = 1\n", encoding="utf-8")
     outcome = CliRunner().invoke(cli, ["doctor", str(path)])
-    assert "no configuration that the doctor knows" in str(outcome.exception)
+    assert "no configuration of a zone" in str(outcome.exception)
 
 
 def test_the_report_in_json_names_the_worst(tmp_path: Path) -> None:
