@@ -28,6 +28,8 @@ EXAMPLES: Final = {
     "keys verify": "keys verify hospital.toml --repair",
     "keystored": "keystored /etc/mdmfs/keystore/keystore-1.toml",
     "metadatad": "metadatad /etc/mdmfs/metadata.toml",
+    "names list": "names list hospital.toml /grid/medical/amc/neuro",
+    "names remove": "names remove hospital.toml /grid/medical/amc/neuro/cohort",
     "policy digest": "policy digest research",
     "policy explain": "policy explain --policy research image.dcm",
     "quarantine explain": "quarantine explain hospital.toml 17",

@@ -30,6 +30,7 @@ MODULES: Final = {
     "keystored": "keystored",
     "metadatad": "metadatad",
     "mount": "mount",
+    "names": "names",
     "policy": "policy",
     "quarantine": "quarantine",
     "reconcile": "reconcile",

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 import msgspec
 import trio
 
-from mdmfs.model.errors import MalformedMessageError, NotADirectoryFileError
+from mdmfs.model.errors import MalformedMessageError, NoSuchFileError, NotADirectoryFileError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.client import Client
 from mdmfs.wire.messages import DirectoryPage, Node, NodeKind
@@ -154,13 +154,38 @@ async def files_below(hospital: Lists, lfn: Lfn) -> list[FoundFile]:
 
 
 async def _walk(hospital: Lists, lfn: Lfn) -> AsyncIterator[FoundFile]:
-    directories = [lfn]
-    while directories:
-        async for found in _pages(hospital, directories.pop(0)):
-            if found.node.kind is NodeKind.FILE:
-                yield found
-            else:
-                directories.append(found.lfn)
+    """Give each file below a directory once, and what the aliases below it lead to, as far as this hospital has it."""
+    directories, seen = [lfn], {lfn}
+    """Where to go yet; what has been come upon."""
+    named: dict[Lfn, set[str]] = {}
+    """What aliases lead to, by directory: so many aliases lead to few directories."""
+    while directories or named:
+        if directories:
+            directory, wanted = directories.pop(0), None
+        else:
+            directory, wanted = named.popitem()
+        async for found in _pages_there(hospital, directory, is_sure=directory == lfn):
+            if found.lfn in seen or (wanted is not None and found.node.name not in wanted):
+                continue
+            seen.add(found.lfn)
+            match found.node.kind:
+                case NodeKind.FILE:
+                    yield found
+                case NodeKind.DIRECTORY:
+                    directories.append(found.lfn)
+                case NodeKind.LINK:
+                    target = Lfn.parse(found.node.target)
+                    named.setdefault(target.parent, set()).add(target.name)
+
+
+async def _pages_there(hospital: Lists, lfn: Lfn, *, is_sure: bool) -> AsyncIterator[FoundFile]:
+    """Go through a directory; one that an alias leads to may not be there, or be no directory."""
+    try:
+        async for found in _pages(hospital, lfn):
+            yield found
+    except (NoSuchFileError, NotADirectoryFileError):
+        if is_sure:
+            raise
 
 
 async def _pages(hospital: Lists, lfn: Lfn) -> AsyncIterator[FoundFile]:

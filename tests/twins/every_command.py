@@ -174,6 +174,8 @@ def _change(caller: Caller, state: Path, work: Path, file: Path) -> None:
     handles = [one["handle"] for one in caller.call("quarantine list", hospital).results]
     caller.call("quarantine explain", hospital, *handles[:1])
     caller.call("quarantine retry", hospital, *handles[:1])
+    caller.call("names list", hospital, f"/grid/medical/amc/{PROJECT}")
+    caller.call("names remove", hospital, f"/grid/medical/amc/{PROJECT}")
     for task in ("verify", "resplit", "rotate"):
         caller.call(f"keys {task}", hospital, "--guid", guid)
     caller.call("rerender", hospital, "--project", PROJECT)

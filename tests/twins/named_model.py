@@ -13,6 +13,7 @@ from typing import Final
 
 import trio
 
+from mdmfs.hospital.store import Store
 from mdmfs.model.errors import (
     IsADirectoryFileError,
     MdmfsError,
@@ -141,11 +142,11 @@ def steps(chance: random.Random, count: int, tree: Tree) -> Iterator[Step]:
         yield kind, path, other
 
 
-async def compare(folder: Path, seed: int, count: int) -> int:
+async def compare(folder: Path, seed: int, count: int, store: Store | None = None) -> int:
     """Make random changes on two mounts and compare after each; gives how many were made, of those asked for."""
     chance, tree, made = random.Random(seed), Tree(), 0  # noqa: S311 a test's chances
     async with (
-        named_clinic(folder) as named,
+        named_clinic(folder, store) as named,
         named.mount(folder, number=1) as one,
         named.mount(folder, number=2) as two,
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -120,11 +121,15 @@ class RowsOfNames:
 
     def remove_all(self, lfn: Lfn, *, now: float) -> tuple[int, int]:
         """Take away what a user made with all below it; give the feed's version and how many names went."""
-        touched: list[int] = []
-        names = [one.lfn for one in self.made_below(lfn)]
-        for name in sorted(names, key=lambda one: -len(one.parts)):
-            touched += self._remove(name, self._made(name), now)
-        return self._tell(touched), len(names)
+        entry = self._directory_and_entry(lfn)[1]
+        if entry is None:
+            raise _missing(lfn)
+        gone: Counter[int] = Counter()
+        touched = self._empty(entry.inode, gone, now) if entry.is_directory else []
+        for maker, names in gone.items():
+            self._count(maker, -names)
+        touched += self._remove(lfn, entry, now) if entry.maker else []
+        return self._tell(touched), gone.total() + bool(entry.maker)
 
     def set_comment(self, lfn: Lfn, text: str) -> int:
         """Keep a comment on what shows under a name; an empty one is none. Gives the feed's version."""
@@ -262,14 +267,35 @@ class RowsOfNames:
             self._directories.unlist(parent, lfn.name)
             self._directories.comments.drop(parent, lfn.name)
             return self._directories.settle(parent, -1, now)
-        record = self._directories.get(entry.inode)
-        if record.visible > 1:
+        if self._directories.get(entry.inode).visible > 1:
             message = f"{lfn} is not empty"
             raise NotEmptyError(message)
-        touched = self._directories.settle(entry.inode, -1, now)
-        self._directories.drop(self._directories.get(entry.inode))
+        return self._remove_empty(entry.inode, now)
+
+    def _remove_empty(self, inode: int, now: float) -> list[int]:
+        """Forget a collection in which nothing is; gives the directories touched."""
+        touched = self._directories.settle(inode, -1, now)
+        record = self._directories.get(inode)
+        self._directories.drop(record)
         self._acls.drop(record.acl)
-        return [one for one in touched if one != entry.inode]
+        return [one for one in touched if one != inode]
+
+    def _empty(self, inode: int, gone: Counter[int], now: float) -> list[int]:
+        """Take away what users made below a directory, counting it by maker; gives the directories touched."""
+        touched: list[int] = []
+        aliases = 0
+        for name, entry in self._directories.visible_entries(inode):
+            if not entry.maker:
+                continue
+            gone[entry.maker] += 1
+            if entry.is_directory:
+                self._empty(entry.inode, gone, now)
+                touched += self._remove_empty(entry.inode, now)
+            else:
+                self._directories.unlist(inode, name)
+                self._directories.comments.drop(inode, name)
+                aliases += 1
+        return [*touched, *self._directories.settle(inode, -aliases, now)] if aliases else touched
 
     def _longest_below(self, inode: int) -> tuple[int, int]:
         """Give by how many parts, and how many bytes, names go on below a collection."""

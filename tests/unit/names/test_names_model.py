@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.twins.named_model import compare
+from tests.twins.stores import STORES
 
 
-@pytest.mark.parametrize("seed", range(3))
-async def test_two_mounts_show_what_a_dict_says(tmp_path: Path, seed: int) -> None:
-    """The one that changed it at once, the other soon, and lost answers change nothing."""
-    assert await compare(tmp_path, seed, 40) > 10
+@pytest.mark.parametrize("name", STORES)
+async def test_two_mounts_show_what_a_dict_says(tmp_path: Path, name: str) -> None:
+    """The one that changed it at once, the other soon, and lost answers change nothing; in memory and in LMDB."""
+    store = STORES[name](tmp_path)
+    assert await compare(tmp_path, 1, 50, store) > 10
+    await store.aclose()

@@ -53,6 +53,51 @@ async def test_a_directory_stands_for_all_files_below_it_and_a_file_for_itself()
         await files_below(Tree(), ROOT / "nothing.dcm")
 
 
+async def test_aliases_stand_for_what_they_lead_to_once() -> None:
+    """Images, directories and other aliases; nowhere, to themselves, and into another hospital they lead to nothing."""
+    targets = {
+        "1": ROOT / "a" / "two.dcm",
+        "2": ROOT / "a",
+        "3": ROOT / "mine" / "1",
+        "4": ROOT / "mine",
+        "5": ROOT / "gone" / "x.dcm",
+        "6": Lfn(("umc", "x")),
+        "7": ROOT / "one.dcm",
+        "8": ROOT,
+    }
+
+    class Aliased(Tree):
+        """The same, with a collection of aliases."""
+
+        def __init__(self, *aliases: str) -> None:
+            super().__init__()
+            self.names[ROOT].insert(2, "mine")
+            self.names |= {ROOT / "mine": sorted(aliases), ROOT.parent: [ROOT.name]}
+
+        async def list_directory(self, lfn: Lfn, after: str) -> DirectoryPage:
+            """Tell of aliases as a hospital does."""
+            page = await super().list_directory(lfn, after)
+            entries = [
+                Node(node.name, 6, NodeKind.LINK, 9, 0.0, target=str(targets[node.name]), is_made=True)
+                if node.name in targets
+                else node
+                for node in page.entries
+            ]
+            return DirectoryPage(page.directory, entries, page.is_last, 1)
+
+    two, one = ROOT / "a" / "two.dcm", ROOT / "one.dcm"
+    for aliases, expected in (
+        ("1", [two]),
+        ("2", [two]),
+        ("123456", [two]),
+        ("137", [two, one]),
+        ("37", [one]),
+        ("128", [two, one]),
+    ):
+        found = [it.lfn for it in await files_below(Aliased(*aliases), ROOT / "mine")]
+        assert sorted(found) == expected, aliases
+
+
 async def test_the_attribute_asks_for_staging_and_every_other_is_refused() -> None:
     """Whatever it is set to; the file's owner alone may."""
     asked: list[int] = []
