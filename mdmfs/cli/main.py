@@ -43,6 +43,7 @@ MODULES: Final = {
     "snapshot": "snapshot",
     "stage": "stage",
     "subject": "subject",
+    "top": "top",
     "umount": "mount",
     "unseal": "unseal",
     "view": "view",

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 import trio
+from prometheus_client import Counter
 
 from mdmfs.model.errors import (
     InstanceChangedError,
@@ -35,6 +36,8 @@ MAX_FRUITLESS: Final = 2
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
 """Seconds before the hospital is asked again, doubled each time; the first time it is asked at once."""
+
+FETCHED: Final = Counter("mdmfs_fetched_bytes", "Ciphertext that came from hospitals and storage elements.")
 
 _CUTS: Final = (PeerUnreachableError, PeerTimedOutError)
 
@@ -165,6 +168,7 @@ async def _receive(download: SealedDownload, ciphertext: Ciphertext, cache: Ciph
 
 async def write_through(ciphertext: Ciphertext, octets: memoryview, cache: CiphertextCache) -> None:
     """Write to disk; where space could not be taken beforehand, older objects make room now."""
+    FETCHED.inc(len(octets))
     while octets:
         try:
             await trio.to_thread.run_sync(ciphertext.write, octets)

@@ -15,6 +15,7 @@ from typing import Final, TypeVarTuple
 
 import structlog
 import trio
+from prometheus_client import Gauge
 
 from mdmfs.model.errors import (
     IntegrityError,
@@ -34,11 +35,12 @@ from mdmfs.worker.fetching import Fetching
 from mdmfs.worker.hospital import Hospital
 from mdmfs.worker.keys.ring import KeyRing, unlock_with
 from mdmfs.worker.open_file import OpenFile, lock_of
-from mdmfs.worker.opens import Opens
+from mdmfs.worker.opens import ASKED, Opens
 from mdmfs.worker.pages import Pages
 from mdmfs.worker.story import Story
 from mdmfs.worker.together import FetchingTogether
 
+WAITING: Final = Gauge("mdmfs_waiting_calls", "Calls of programs that wait for bytes or a key.", ["call"])
 WHOLE: Final = 4 * 2**20
 """Files up to this size are pushed whole before open returns: that spares their readers all READs. For larger ones
 pushing takes as long as answering, and cannot go on while their readers copy."""
@@ -115,7 +117,9 @@ class Opener:
         except BaseException:
             self.close(file)
             raise
-        if not file.is_asked_for:
+        if file.is_asked_for:
+            ASKED.inc()
+        else:
             self.opens.note(file.guid)
         file.is_asked_for = False
         return file
@@ -292,7 +296,7 @@ class Opener:
                 del self._files[file.inode]
 
     async def _wait(self, file: OpenFile) -> None:
-        with trio.move_on_after(self._deadline) as patience:
+        with WAITING.labels("open").track_inprogress(), trio.move_on_after(self._deadline) as patience:
             await file.ready.wait()
         if patience.cancelled_caught:
             message = f"{file.guid} did not arrive within {self._deadline:g} s; the recall goes on, try again"
@@ -352,7 +356,7 @@ class Opener:
         if file.sealed is not None or not file.is_demanded:
             await file.wait_until_taken()
             return
-        with trio.move_on_after(self._deadline) as patience:
+        with WAITING.labels("read").track_inprogress(), trio.move_on_after(self._deadline) as patience:
             await file.wait_until_taken()
         if patience.cancelled_caught:
             message = f"{file.guid} did not arrive within {self._deadline:g} s; the recall goes on, open it again"

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from prometheus_client import Counter
+
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages import MAX_REPORTED, CachedOpens, OpensReport
 
+OPENS: Final = Counter("mdmfs_opens", "Opens of files, by whether all was at hand or somebody was asked.", ["way"])
+AT_HAND: Final = OPENS.labels("at hand")
+ASKED: Final = OPENS.labels("asked")
 MAX_COUNTED: Final = 100_000
 """Files whose opens wait to be reported; of more, those seen first are reported first and the others wait for room."""
 
@@ -23,6 +28,7 @@ class Opens:
 
     def note(self, guid: Guid) -> None:
         """Count an open that nothing was asked of the hospital for."""
+        AT_HAND.inc()
         if guid in self._counts or len(self._counts) < MAX_COUNTED:
             self._counts[guid] = self._counts.get(guid, 0) + 1
         else:

@@ -13,8 +13,10 @@ from typing import Final, cast
 
 import pyfuse3
 import trio
+from prometheus_client import Counter
 from pyfuse3 import FileNameT, InodeT
 
+PUSHED: Final = Counter("mdmfs_pushed_bytes", "Plaintext that was put into the page cache.")
 NAMES_AT_ONCE: Final = 1000
 _DESCRIPTORS: Final = "/proc/self/fd"
 _NOTICE: Final = struct.Struct("=IiQQqq")
@@ -42,6 +44,7 @@ class KernelCaches:
         with contextlib.suppress(OSError), self._calling() as is_open:
             if is_open:
                 pyfuse3.notify_store(InodeT(inode), offset, cast("bytes", octets))  # any buffer will do
+                PUSHED.inc(len(octets))
 
     def invalidate(self, inode: int, begin: int = 0, end: int | None = None) -> None:
         """Take back the pages and attributes of an inode; waits behind the pending READs of what is taken back."""

@@ -1,0 +1,161 @@
+"""``mdmfs top``: what a daemon does just now, from its metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import pathlib
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+import click
+from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from mdmfs.cli.mounted import find_place
+from mdmfs.cli.output import is_json, tell
+from mdmfs.model.errors import ConfigurationError, PeerUnreachableError
+from mdmfs.wire.stream import Address
+
+TIMEOUT: Final = 5.0
+OURS: Final = "mdmfs_"
+PROCESS: Final = {"process_cpu_seconds_total": "cpu_seconds", "process_resident_memory_bytes": "resident_bytes"}
+
+
+class Figure(NamedTuple):
+    """One line of the view: a gauge, or a counter, or how long something took."""
+
+    name: str
+    labels: str
+    value: float
+    is_counter: bool
+
+
+@click.command()
+@click.argument("place")
+@click.option("--every", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Seconds between looks.")
+@click.option("--count", type=click.IntRange(min=1), help="End after so many looks; else at Ctrl-C.")
+def top(place: str, every: float, count: int | None) -> None:
+    """Show what a daemon does just now: opens, recalls, waits, what its caches hold.
+
+    PLACE is a path on a mount, the configuration of any daemon, or HOST:PORT of its metrics. Counts are shown with what
+    they grew by in a second.
+
+    Example: mdmfs top /grid/medical
+    """
+    address = find_metrics(place)
+    looks = itertools.pairwise(_looks(address, every, count))
+    with contextlib.suppress(KeyboardInterrupt):
+        if is_json():
+            for (before, then), (after, now) in looks:
+                tell(_told(before, after, now - then))
+            return
+        with Live(console=Console(), auto_refresh=False) as live:
+            for (before, then), (after, now) in looks:
+                live.update(table(str(address), before, after, now - then), refresh=True)
+
+
+def find_metrics(place: str) -> Address:
+    """Find where the metrics of a daemon are served; raises ``ConfigurationError`` where they are not."""
+    path = pathlib.Path(place)
+    if not path.exists():
+        try:
+            return Address.parse(place)
+        except ConfigurationError as error:
+            message = f"{place} is no path on a mount, no configuration and no HOST:PORT"
+            raise ConfigurationError(message) from error
+    if path.is_file() and path.suffix == ".toml":
+        file, told = path, _metrics_of(path)
+    else:
+        mount = find_place(place, None).whole
+        file, told = pathlib.Path(mount.file), mount.mount.metrics
+    if not told:
+        message = f'{file} serves no metrics: set metrics = "127.0.0.1:9464" there, and start its daemon anew'
+        raise ConfigurationError(message)
+    return Address.parse(told)
+
+
+def _metrics_of(file: pathlib.Path) -> str:
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8")).values()
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        message = f"{file} cannot be read as a configuration: {error}"
+        raise ConfigurationError(message) from error
+    return next((str(table["metrics"]) for table in tables if isinstance(table, dict) and table.get("metrics")), "")
+
+
+def _looks(address: Address, every: float, count: int | None) -> Iterator[tuple[dict[tuple[str, str], Figure], float]]:
+    """Read the metrics again and again; gives one look more than ``count``, as rates need two."""
+    for number in itertools.count():
+        yield read_figures(_fetch(address)), time.monotonic()
+        if number == count:
+            return
+        time.sleep(every)
+
+
+def _fetch(address: Address) -> str:
+    try:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=TIMEOUT) as answer:
+            return str(answer.read().decode("utf-8"))
+    except (OSError, urllib.error.URLError, UnicodeDecodeError) as error:
+        reason = getattr(error, "reason", error)
+        message = f"no metrics at {address}: {reason}. Does the daemon run, and serve them there?"
+        raise PeerUnreachableError(message) from error
+
+
+def read_figures(text: str) -> dict[tuple[str, str], Figure]:
+    """Read what is ours, and what the process takes, of a text in Prometheus's format; by name and labels."""
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            name = PROCESS.get(sample.name, sample.name.removeprefix(OURS))
+            if (name == sample.name) or name.endswith(("_created", "_bucket")):
+                continue
+            labels = " ".join(f"{key}={value}" for key, value in sorted(sample.labels.items()))
+            is_counter = family.type in {"counter", "histogram"}
+            found[name, labels] = Figure(name.removesuffix("_total"), labels, sample.value, is_counter)
+    return found
+
+
+def _rate(before: Mapping[tuple[str, str], Figure], key: tuple[str, str], figure: Figure, seconds: float) -> float:
+    known = before.get(key)
+    return max(0.0, figure.value - (known.value if known else 0.0)) / seconds
+
+
+def _told(
+    before: Mapping[tuple[str, str], Figure], after: Mapping[tuple[str, str], Figure], seconds: float
+) -> dict[str, object]:
+    figures = []
+    for key, figure in after.items():
+        told: dict[str, object] = {"name": figure.name, "labels": figure.labels, "value": figure.value}
+        if figure.is_counter:
+            told["per_second"] = _rate(before, key, figure, seconds)
+        figures.append(told)
+    return {"figures": figures}
+
+
+def table(
+    title: str, before: Mapping[tuple[str, str], Figure], after: Mapping[tuple[str, str], Figure], seconds: float
+) -> Table:
+    """Draw one look; counters that never counted are left out."""
+    drawn = Table("", "", "now", "per second", title=title, title_justify="left", box=None)
+    for column in drawn.columns[2:]:
+        column.justify = "right"
+    for key, figure in sorted(after.items()):
+        if figure.is_counter and not figure.value:
+            continue
+        rate = _written(figure.name, _rate(before, key, figure, seconds)) if figure.is_counter else ""
+        drawn.add_row(figure.name.replace("_", " "), figure.labels, _written(figure.name, figure.value), rate)
+    return drawn
+
+
+def _written(name: str, value: float) -> str:
+    if "bytes" in name:
+        return f"{value / 2**20:,.1f} MiB"
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.2f}"
