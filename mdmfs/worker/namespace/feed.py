@@ -145,7 +145,7 @@ class Feed:
     async def _renew(self, inode: int) -> None:
         """List a directory anew, so that what has gone from it is taken back; after an outage the next look does."""
         with contextlib.suppress(NoSuchFileError, AccessDeniedError):
-            await self._namespace.listing(inode)
+            await self._namespace.refresh(inode)
 
     async def _take_back(self) -> None:
         """Let the kernel forget what is not in a newer listing, whoever asked for that one."""

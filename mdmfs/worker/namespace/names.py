@@ -110,6 +110,11 @@ class Namespace:
                     return await self._renew(inode)
         return self._merged(inode, self._listings[inode])
 
+    async def refresh(self, inode: int) -> None:
+        """Fetch a directory anew, unless its copy is right; our own changes stay beside that, without a copy of all."""
+        if self._valid(inode) is None:
+            await self.listing(inode)
+
     def held(self, inode: int) -> Listing | None:
         """Give the copy of a directory that is here, outdated or not, and ask nobody."""
         listing = self._listings.get(inode)
