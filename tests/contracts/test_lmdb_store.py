@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import subprocess
 import sys
@@ -14,11 +15,15 @@ import pytest
 import trio
 import trio.testing
 
+from mdmfs.hospital import tables
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, StoreError
-from tests.twins.records import guid_of, instance_of
+from tests.twins.records import NOW, OWNER_ONLY, SERIES_LFN, guid_of, instance_of, new_file
 
+SERIES = 50
+FILES = 500
+"""In CI; a hundred thousand take some seconds."""
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -50,6 +55,26 @@ async def test_a_store_is_the_same_after_it_was_closed(tmp_path: Path) -> None:
         store = LmdbStore.open(tmp_path / "store", map_size=2**24)
         assert await store.write(lambda tx: push(tx, b"x")) == number
         await store.aclose()
+
+
+async def test_one_default_costs_one_acl_however_many_files_are_under_it(tmp_path: Path) -> None:
+    """Of fifty directories with files, each with ids of its own, what the ACLs say is kept once."""
+    series, files = [SERIES_LFN / f"{number:03}-MR" for number in range(SERIES)], FILES // SERIES
+
+    def register(tx: Transaction, number: int) -> None:
+        tx.catalogue.make_directories(series[number], now=NOW)
+        for file in range(number * files, (number + 1) * files):
+            tx.catalogue.add_file(series[number] / f"{file:06}.dcm", new_file(file))
+
+    store = LmdbStore.open(tmp_path / "store", map_size=2**30)
+    await store.write(lambda tx: tx.catalogue.make_directories(SERIES_LFN, now=NOW, acl=OWNER_ONLY))
+    for number in range(SERIES):
+        await store.write(functools.partial(register, number=number))
+    await store.aclose()
+    with lmdb.open(str(tmp_path / "store"), max_dbs=64, readonly=True) as env, env.begin() as txn:
+        entries = {table: txn.stat(env.open_db(table, txn))["entries"] for table in (tables.ACL_VALUES, tables.FILES)}
+    assert entries[tables.FILES] == FILES
+    assert entries[tables.ACL_VALUES] <= 2  # the first directory's, and what its defaults make
 
 
 def rewrite(path: Path, table: bytes, change: dict[bytes, bytes] | bytes) -> None:

@@ -84,6 +84,11 @@ async def test_after_a_registration_nothing_is_wrong(tmp_path: Path) -> None:
         assert found.is_over
 
 
+def on_record(opened: OpenClinic, event: str) -> set[Guid]:
+    """Name the files of which the audit log tells something."""
+    return {Guid.parse(str(record["guid"])) for record in opened.audited() if record["event"] == event}
+
+
 async def test_each_fault_is_named_with_its_keystore_and_repaired(tmp_path: Path) -> None:
     """Missing, wrong, stale by split and by file; afterwards each keystore has the share that it had."""
     async with clinic_with(tmp_path, 4) as opened:
@@ -102,6 +107,7 @@ async def test_each_fault_is_named_with_its_keystore_and_repaired(tmp_path: Path
             f"{guids[3]} {FIRST}: stale",
         }
         assert (found.changed, found.lost) == (4, 0)
+        assert on_record(opened, "repair") == set(guids)
         assert await is_clean(opened)
         assert {(name, guid): held(opened, name, guid) for name in KEYSTORES for guid in guids} == before
 
@@ -252,6 +258,7 @@ async def test_rotated_keys_open_what_is_sealed_from_then_on(tmp_path: Path) -> 
         assert new is not None
         assert file is not None
         assert (new.generation, file.generation) == (old.generation + 1, old.generation + 1)
+        assert guid in on_record(opened, "rotation")
         assert opened.hospital.staging.find(guid, old.generation) is None
         assert await opened.read(guid) == plaintext
 
@@ -291,6 +298,7 @@ async def test_new_keystores_get_shares_under_a_new_split_while_reads_go_on(
             nursery.cancel_scope.cancel()
         assert found.changed == 20
         assert failed == []
+        assert on_record(grown, "resplit") == set(guids)
         assert await is_clean(grown)
         for guid in guids:
             splits = {share.split_id for name in clients if (share := held(grown, name, guid))}

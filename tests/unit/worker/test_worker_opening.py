@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -144,6 +145,19 @@ async def test_a_file_reads_as_it_was_registered_cold_and_from_the_cache(site: S
     assert asked == (1, 0)
     assert await site.read_all(file) == file.plaintext
     assert (site.hospital.fetches, site.hospital.descriptions) == asked
+
+
+async def test_where_the_bytes_are_and_how_long_each_step_took_is_told(site: Site) -> None:
+    """Nowhere, then in both caches; a revoked file is nowhere again."""
+    file = file_of(site, "small.dcm")
+    node = site.node(file)
+    assert site.opener.story(node).splitlines()[0] == "bytes     not on this node"
+    async with site.opened(file):
+        bytes_, last = site.opener.story(node).splitlines()
+        assert bytes_ == "bytes     page cache, cache of the mount, sealed"
+        assert re.fullmatch(r"last open (.+ at [0-9]+\.[0-9]{3} s(, )?)+", last)
+    await site.opener.revoke(file.inode, file.guid)
+    assert site.opener.story(node).splitlines()[0] == "bytes     not on this node"
 
 
 async def test_a_small_file_is_in_the_page_cache_when_open_returns(site: Site) -> None:
