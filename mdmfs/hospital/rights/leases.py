@@ -25,6 +25,8 @@ class Lease:
     """The version of the feed that it has applied."""
     reported: int = 0
     """The number of its last report of opens."""
+    losses_to_tell: int = 0
+    """How many answers have yet to say that its user has lost a group."""
 
 
 class Leases:
@@ -41,19 +43,27 @@ class Leases:
         """Reckon with mounts that an earlier process granted a lease of up to so many seconds."""
         self._unknown_until = trio.current_time() + longest
 
-    def hear(self, mount: bytes, principal: Principal, address: str, applied: int) -> None:
-        """Note up to where a mount has applied the feed."""
+    def hear(self, mount: bytes, principal: Principal, address: str, applied: int) -> bool:
+        """Note up to where a mount has applied the feed; tell whether its user has just lost a group.
+
+        That is told twice: a mount that asks again may not have heard it the first time.
+        """
         lease = self._leases.get((str(principal.dn), mount))
         if lease is None:
             self._forget_lapsed()
             if len(self._leases) < MAX_MOUNTS:
                 lapsed = trio.current_time()
                 self._leases[str(principal.dn), mount] = Lease(principal, address, lapsed, applied)
-            return
+            return False
+        if not lease.principal.memberships <= principal.memberships:
+            lease.losses_to_tell = 2
+        has_lost = lease.losses_to_tell > 0
+        lease.losses_to_tell -= has_lost
         lease.principal, lease.address = principal, address
         if lease.applied != applied:
             lease.applied = applied
             self.acknowledged.ring()
+        return has_lost
 
     def grant(self, mount: bytes, principal: Principal, seconds: float) -> float:
         """Grant a lease from now on, and give its seconds; 0 where there is no room to remember it."""

@@ -20,14 +20,24 @@ from mdmfs.wire.messages import AskChanges, Changes
 
 USUAL_LEASE: Final = 60.0
 """Seconds, of a mount that shows no project to its principal."""
+LEAST_LEASE: Final = 1.0
+"""Seconds, of one whose credential is about to end: it asks again until then, and not without a pause."""
 
 
 async def tell(principal: Principal, address: str, asked: AskChanges, hospital: Hospital) -> Changes:
-    """Note what a mount has applied, wait for something new, and tell its part with a new lease."""
+    """Note what a mount has applied, wait for something new, and tell its part with a new lease.
+
+    Question and lease end with the credential. Where an attribute certificate has ended and the proxy around it has
+    not, its user comes back without his groups: then the mount begins anew, as if nothing were known of what has gone.
+    """
+    has_lost = False
     if asked.mount:
-        hospital.leases.hear(asked.mount, principal, address, asked.since)
+        has_lost = hospital.leases.hear(asked.mount, principal, address, asked.since)
         await write_down(principal, address, asked, hospital)
-    changes = await hospital.feed.changes(asked.since, asked.wait)
+    left = principal.not_after - hospital.clock()
+    changes = await hospital.feed.changes(asked.since, 0.0 if has_lost else min(asked.wait, left))
+    if has_lost:
+        changes = msgspec.structs.replace(changes, is_reset=True)
     root = Lfn.parse(asked.root) if asked.root else Lfn(())
 
     def read(tx: Transaction) -> tuple[Changes, float]:
@@ -37,7 +47,8 @@ async def tell(principal: Principal, address: str, asked: AskChanges, hospital: 
     told, lease = hospital.store.read(read)
     if not asked.mount:
         return told
-    return msgspec.structs.replace(told, lease=hospital.leases.grant(asked.mount, principal, lease))
+    left = max(LEAST_LEASE, principal.not_after - hospital.clock())
+    return msgspec.structs.replace(told, lease=hospital.leases.grant(asked.mount, principal, min(lease, left)))
 
 
 def is_within(project: Lfn, lfn: Lfn) -> bool:

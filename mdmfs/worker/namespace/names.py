@@ -189,6 +189,8 @@ class Namespace:
         self._quiet_until = float("-inf")  # that was an answer
         if changes.is_reset:
             self._reset_version = changes.version
+            for inode, listing in self._listings.items():  # also of this very version: who asks may be another now
+                self._listings[inode] = dataclasses.replace(listing, version=-1)
             return list(self._listings)
         inodes = [self._seen(number) for number in changes.directories]
         for inode in inodes:

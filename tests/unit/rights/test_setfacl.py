@@ -21,7 +21,7 @@ from mdmfs.hospital.rights.face import rights_routes
 from mdmfs.hospital.sight import Sight
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import AccessDeniedError, BusyError, MdmfsError, NoSuchFileError, NotADirectoryFileError
-from mdmfs.model.identity import Principal
+from mdmfs.model.identity import Fqan, Principal
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages import (
     ACL_EFFECT_PATH,
@@ -447,6 +447,28 @@ async def test_a_mount_that_is_cut_off_counts_until_its_lease_lapses(
     assert "before hospitald's start" in (await scene.effect(OWNER, changed)).mounts[0]
     await trio.sleep(60.1)
     assert (await scene.effect(OWNER, changed)).is_effective
+
+
+async def test_a_group_that_ends_before_its_holder_is_taken_from_his_mount(
+    scene: Scene,
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001 the clock that jumps
+) -> None:
+    """No lease and no question outlive the credential; without his groups he begins anew, told twice."""
+    await scene.change(OWNER, PROJECT_LFN, modify("g:/neuro:rx"), recursive=True)
+    member = Principal(JO.dn, (Fqan.parse("/neuro"),), NOW + 20)
+    version = (await scene.changes(member, 0)).version
+    assert (await scene.changes(member, version, MOUNT)).lease == 20.0
+    begun = trio.current_time()
+    asked = AskChanges(version, 300, MOUNT)
+    told = await scene.told(CHANGES_PATH, asked, member, Changes)
+    assert trio.current_time() - begun == pytest.approx(20)
+    assert not told.is_reset
+    found = [await scene.told(CHANGES_PATH, asked, JO, Changes) for _ in range(2)]
+    assert [one.is_reset for one in found] == [True, True]
+    assert trio.current_time() - begun == pytest.approx(20)
+    assert not (await scene.changes(JO, version, MOUNT)).is_reset
+    late = Principal(JO.dn, (), NOW + 0.25)
+    assert (await scene.changes(late, version, MOUNT)).lease == 1.0
 
 
 async def test_who_may_not_see_an_acl_does_not_read_it(scene: Scene) -> None:

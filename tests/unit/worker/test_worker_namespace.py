@@ -277,6 +277,24 @@ async def test_names_that_went_in_an_outage_are_taken_back_though_somebody_liste
     assert witness.revoked
 
 
+async def test_after_a_reset_nothing_is_told_from_before_though_no_version_has_passed(
+    hospital: TwinHospital, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Who asks may have lost his groups: then nothing has changed but what he may see."""
+    autojump_clock.autojump_threshold = 0
+    names, witness = Namespace(hospital, ROOT_LFN), Witness()
+    inode = await folder_of(names)
+    await names.listing(inode)
+    nursery.start_soon(Feed(hospital, names, witness, Lease(trio.current_time)).follow)
+    await trio.sleep(1)
+    asked = hospital.listings
+    names.apply(Changes(hospital.version, [], [], is_reset=True))
+    assert names.lookup_at_once(inode, b"0001.dcm") is None
+    await names.lookup(inode, b"0001.dcm")
+    assert hospital.listings == asked + 1
+    assert names.lookup_at_once(inode, b"0001.dcm")
+
+
 async def test_a_hospital_that_never_comes_to_an_end_is_found_out() -> None:
     """A page that brings nothing new would be asked for for ever."""
 
