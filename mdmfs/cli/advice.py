@@ -8,7 +8,7 @@ ADVICE: Final = {
     "internal": "report it, with what the log says about it",
     "malformed-name": "write the name in the form that is told; docs/glossary.md has all of them",
     "malformed-query": "mend it at that column; mdmfs find --schema '' lists the attributes, docs/query.md the grammar",
-    "malformed-message": "see that both sides run versions that fit, and that nothing in between changes what they say",
+    "malformed-message": "mend what it names; if that is nothing of yours, see that both sides run versions that fit",
     "configuration": "mend what is named there; mdmfs doctor CONFIGURATION looks at everything that a file names",
     "no-such-file": "look for the name with ls or mdmfs find; mdmfs why PATH tells whether it is hidden from you",
     "stale-number": "open the path again",
