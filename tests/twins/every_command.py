@@ -89,6 +89,7 @@ def _call_all(state: Path, mountpoint: Path) -> list[Said]:
     work.mkdir()
     files = sorted(path for path in mountpoint.rglob("*.dcm"))
     _ask(caller, state, work, mountpoint, files[0])
+    _allow(caller, state, files[0])
     _keep(caller, state, work, mountpoint, files)
     _change(caller, state, work, files[0])
     return caller.said
@@ -154,18 +155,22 @@ def _keep(caller: Caller, state: Path, work: Path, mountpoint: Path, files: list
         caller.call("record show", subject, "--at", mountpoint)
 
 
-def _change(caller: Caller, state: Path, work: Path, file: Path) -> None:
-    """Call what changes files, keys and rights, with the hospital's own certificate."""
-    hospital, own = state / "hospital" / "hospital.toml", state / "worker" / "own.toml"
+def _allow(caller: Caller, state: Path, file: Path) -> None:
+    """Change rights with the hospital's own certificate; mounts of before its daemon's start are not waited for."""
+    own = state / "worker" / "own.toml"
     text = (state / "worker" / f"{READER}.toml").read_text()
     credential = 'certificate = "../pki/hospital.pem"\nkey = "../pki/hospital.key"'
     own.write_text(text.replace(f'proxy = "../pki/{READER}.proxy"', credential))
-    guid = os.getxattr(file, "user.guid").decode()
     subject = next(part for part in file.parts if part.startswith("sub-"))
     lfn = f"/grid/medical/{'/'.join(file.parts[file.parts.index('amc') :])}"
-    for options in (["--test"], []):
+    for options in (["--test"], ["--timeout", "0.5"]):
         caller.call("setfacl", lfn, "-m", "u:/DC=org/CN=Nobody:r", "--configuration", own, *options)
     caller.call("subject identify", own, subject, "--purpose", "a test")
+
+
+def _change(caller: Caller, state: Path, work: Path, file: Path) -> None:
+    """Call what changes files and keys."""
+    hospital, guid = state / "hospital" / "hospital.toml", os.getxattr(file, "user.guid").decode()
     (work / "merges").write_text("patient A^^^AMC\ninto B^^^AMC\n")
     caller.call("subject merge", hospital, PROJECT, "--from", work / "merges", "--dry-run")
     caller.call("replicas", hospital)
