@@ -31,12 +31,21 @@ DIFFERENCE = 8
 """Of 255; an empty window differs by more than 40."""
 CHECK_SECONDS = 240.0
 START_SECONDS = 90.0
-CANNOT = {"hospitald", "keystored", "metadatad", "restore", "shelf forget-signer", "subject identify", "subject merge"}
+CANNOT = {
+    "hospitald",
+    "keystored",
+    "metadatad",
+    "restore",
+    "shelf forget-signer",
+    "subject identify",
+    "subject merge",
+    "top",
+}
 """What these are asked for cannot be, or is refused."""
 SOME_REFUSED = "record import"
 HAS_ATTRIBUTES = {"audit export", "audit what", "find", "record show"}
 """Whose objects have keys that no table of commands can name."""
-CAN_BE_EMPTY = {*HAS_ATTRIBUTES, "replicas"}
+CAN_BE_EMPTY = {*HAS_ATTRIBUTES, "names list", "replicas"}
 STOP_SECONDS = 30.0
 
 

@@ -114,6 +114,7 @@ def _ask(caller: Caller, state: Path, work: Path, mountpoint: Path, file: Path) 
     caller.call("doctor", worker)
     for option in ("--images", "--count", "--explain", "--schema"):
         caller.call("find", 'Modality == "CT" limit 2', "--at", mountpoint, option)
+    caller.call("top", worker, "--count", "1")
     caller.call("getfacl", file)
     caller.call("why", file)
     caller.call("view", file, "--output", work / "sheet.png")
