@@ -17,9 +17,11 @@ import outcome
 import trio
 
 from mdmfs.hospital import tables
+from mdmfs.hospital.rows import Rows
 from mdmfs.hospital.store import Transaction
-from mdmfs.hospital.transaction import FEED_LENGTH, RowsTransaction
+from mdmfs.hospital.transaction import FEED_LENGTH, STORE_FORMAT, STORE_MARK, RowsTransaction
 from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, StoreError
+from mdmfs.wire.formats import Format
 
 MAP_SIZE: Final = 2**38
 """256 GiB of address space, not of disk: some 500 million files. LMDB never has to resize it."""
@@ -67,11 +69,12 @@ class LmdbStore:
         map_size: int = MAP_SIZE,
         random: Callable[[int], bytes] = secrets.token_bytes,
         feed_length: int = FEED_LENGTH,
+        store_format: Format[Rows] = STORE_FORMAT,
     ) -> Self:
-        """Open the store in a directory, and make both where they are missing.
+        """Open the store in a directory, and make both where they are missing; one of an older format is brought up.
 
         Raises ``ConfigurationError`` if others may enter the directory, ``StoreError`` if the store cannot be opened or
-        has a newer format.
+        has a newer format: then nothing of it is changed.
         """
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.stat().st_mode & 0o077:
@@ -81,8 +84,9 @@ class LmdbStore:
             env = lmdb.open(str(path), map_size=map_size, max_dbs=MAX_TABLES, mode=0o600)
         try:
             with _naming_errors():
+                store_format.refuse_newer(_mark_of(env) or store_format.mark, path)
                 store = cls(path, env, random, feed_length)
-                store._begin()
+                store._begin(store_format)
         except BaseException:
             env.close()
             raise
@@ -95,7 +99,10 @@ class LmdbStore:
         with _naming_errors():
             env = lmdb.open(str(path), map_size=MAP_SIZE, max_dbs=MAX_TABLES, readonly=True, create=False)
         try:
-            yield cls(path, env)
+            with _naming_errors():
+                STORE_FORMAT.refuse_other(_mark_of(env), path)
+                store = cls(path, env)
+            yield store
         finally:
             env.close()
 
@@ -129,10 +136,12 @@ class LmdbStore:
                 self._is_closed = True
                 self._env.close()
 
-    def _begin(self) -> None:
+    def _begin(self, store_format: Format[Rows]) -> None:
         self._env.reader_check()  # frees the slots of readers that were killed
-        with _transaction(self._env) as txn:
-            self._view(txn).begin_store()
+        is_behind = True
+        while is_behind:
+            with _transaction(self._env) as txn:
+                is_behind = self._view(txn).begin_store(self._path, store_format)
 
     def _view(self, txn: lmdb.Transaction) -> RowsTransaction:
         return self._transact(LmdbRows(txn, self._tables))
@@ -249,6 +258,16 @@ def pack(source: Path, target: Path) -> None:
                     with new.begin(write=True) as writing:
                         writing.cursor(table).putmulti(batch, append=True)
         new.sync(True)  # noqa: FBT003 the name of LMDB's own argument is "force"
+
+
+def _mark_of(env: lmdb.Environment) -> bytes:
+    """Read the mark of a store's format before anything else is opened, or made; empty where there is none."""
+    try:
+        table = env.open_db(tables.FORMAT, create=False)
+    except (lmdb.NotFoundError, lmdb.ReadonlyError):
+        return b""
+    with env.begin(db=table) as txn:
+        return bytes(txn.get(STORE_MARK[1:]) or b"")
 
 
 @contextlib.contextmanager

@@ -23,9 +23,10 @@ from mdmfs.hospital.rows import Rows
 from mdmfs.hospital.tape.rows import RowsOfStages
 from mdmfs.hospital.uidmap.instances import RowsOfInstances
 from mdmfs.hospital.uidmap.subjects import RowsOfSubjects
-from mdmfs.model.errors import StoreError
+from mdmfs.wire.formats import Format
 
-STORE_FORMAT: Final = 1
+STORE_FORMAT: Final[Format[Rows]] = Format("hospital's store")
+STORE_MARK: Final = tables.FORMAT + b"store"
 FEED_LENGTH: Final = 100_000
 
 
@@ -49,13 +50,17 @@ class RowsTransaction:
         self.replicas: Final = RowsOfReplicas(rows)
         self._rows = rows
 
-    def begin_store(self) -> None:
-        """Make an empty store ready, and refuse one of another format with ``StoreError``."""
-        key = tables.FORMAT + b"store"
-        found = self._rows.get(key)
+    def begin_store(self, where: object, store: Format[Rows] = STORE_FORMAT) -> bool:
+        """Make an empty store ready, or bring an older one one step further; tells whether there may be another step.
+
+        ``where`` names the store in errors. Raises ``StoreError`` for one that this program cannot read.
+        """
+        found = self._rows.get(STORE_MARK)
         if found is None:
-            self._rows.put(key, str(STORE_FORMAT).encode())
+            self._rows.put(STORE_MARK, store.mark)
             self.catalogue.make_root()
-        elif found != str(STORE_FORMAT).encode():
-            message = f"the store has another format than {STORE_FORMAT}: use the program that wrote it, or a newer one"
-            raise StoreError(message)
+            return False
+        reached = store.advance(found, self._rows, where)
+        if reached is not None:
+            self._rows.put(STORE_MARK, reached)
+        return reached is not None

@@ -90,6 +90,17 @@ class Journal:
             for pending in batch:
                 pending.settle(failure)
 
+    def begin_file(self, body: bytes) -> None:
+        """Write a line that begins a new file, before ``run`` runs; raises ``StoreError``, and then it is not there."""
+        try:
+            if self._whole:
+                self._begin_next()
+        except OSError as error:
+            raise StoreError(self._failed(error.strerror or "unknown error")) from error
+        failure = self._append([body])
+        if failure:
+            raise StoreError(failure)
+
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
@@ -123,19 +134,22 @@ class Journal:
         if self._whole < self._file_bytes:
             return
         try:
-            first = first_line(self._path)
-            if first is None:
-                return
-            full = full_name(self._path, first.number)
-            self._path.rename(full)
-            try:
-                file = _open(self._path)
-            except OSError:
-                full.rename(self._path)
-                raise
+            self._begin_next()
         except OSError as error:
             log.error("the journal goes on in a file that is full", path=str(self._path), reason=error.strerror)  # noqa: TRY400 the reason says it
+
+    def _begin_next(self) -> None:
+        """Put the file away and begin another; raises ``OSError``, and then this one goes on."""
+        first = first_line(self._path)
+        if first is None:
             return
+        full = full_name(self._path, first.number)
+        self._path.rename(full)
+        try:
+            file = _open(self._path)
+        except OSError:
+            full.rename(self._path)
+            raise
         os.close(self._file)
         self._file, self._whole = file, 0
 

@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import lmdb
 import msgspec
@@ -28,13 +28,14 @@ from mdmfs.keystore.shelf import (
 from mdmfs.model.errors import ConfigurationError, StoreError
 from mdmfs.model.names import GUID_SIZE, Guid
 from mdmfs.wire.backup import sync_directory
+from mdmfs.wire.formats import Format
 
 MAP_SIZE: Final = 2**38
 """Address space, not disk: the file grows with what is in it. Resizing a live map is where LMDB can go wrong."""
-SHELF_FORMAT: Final = 1
 MAX_READERS: Final = 126
 MAX_DATABASES: Final = 8
 READING_THREADS: Final = 4
+_ABOUT: Final = b"about"
 _FORMAT_KEY: Final = b"format"
 _OPEN_TO_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
@@ -42,15 +43,27 @@ T = TypeVar("T")
 R = TypeVar("R", bound=Record)
 
 
+class Rewriting(NamedTuple):
+    """All of a shelf, in the transaction of one step to another format."""
+
+    environment: Any
+    transaction: Any
+
+
+SHELF_FORMAT: Final[Format[Rewriting]] = Format("shelf")
+
+
 @contextlib.asynccontextmanager
-async def open_lmdb_shelf(directory: Path) -> AsyncIterator[LmdbShelf]:
+async def open_lmdb_shelf(directory: Path, shelf_format: Format[Rewriting] = SHELF_FORMAT) -> AsyncIterator[LmdbShelf]:
     """Open the shelf in a directory, which is made with mode 0700 if need be, and close it at the end.
+
+    One of an older format is brought up to date; of a newer one nothing is changed.
 
     Raises ``ConfigurationError`` for a directory that others can enter, ``StoreError`` for one that holds no shelf that
     this program can read.
     """
     try:
-        shelf = await trio.to_thread.run_sync(LmdbShelf, directory)
+        shelf = await trio.to_thread.run_sync(LmdbShelf, directory, shelf_format)
     except StoreError as error:
         message = f"{directory} cannot be opened: {error}"
         raise StoreError(message) from error
@@ -68,17 +81,18 @@ class LmdbShelf:
     common one: so a sync (some 0.7 ms) is shared, and a change that raises undoes itself alone.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, shelf_format: Format[Rewriting] = SHELF_FORMAT) -> None:
         """Open or make the environment; blocks. Whoever opens it calls ``close``."""
         _make_private(directory)
         with _translating_errors():
             self._environment = open_environment(directory)
-            self._databases = _Databases(self._environment)
         self._readers = trio.CapacityLimiter(READING_THREADS)
         self._turn = trio.Lock()
         self._waiting: list[_Change[Any]] = []
         try:
-            self._claim_format()
+            with _translating_errors():
+                self._bring_up(shelf_format)
+                self._databases = _Databases(self._environment)
             sync_directory(directory)
         except StoreError:
             self.close()
@@ -131,14 +145,19 @@ class LmdbShelf:
         except Exception as error:  # noqa: BLE001 the thread boundary: it is raised again in the task that waits for it
             change.fail(error)
 
-    def _claim_format(self) -> None:
-        with _translating_errors(), self._environment.begin(write=True) as transaction:
-            written = transaction.get(_FORMAT_KEY, db=self._databases.about)
-            if written is None:
-                transaction.put(_FORMAT_KEY, str(SHELF_FORMAT).encode(), db=self._databases.about)
-            elif written != str(SHELF_FORMAT).encode():
-                message = f"the shelf is of another format than {SHELF_FORMAT}: use the program that wrote it"
-                raise StoreError(message)
+    def _bring_up(self, shelf_format: Format[Rewriting]) -> None:
+        """Claim a new shelf's format, or take each step of an older one in a transaction of its own."""
+        about = self._environment.open_db(_ABOUT)
+        with self._environment.begin(write=True) as transaction:
+            mark = transaction.get(_FORMAT_KEY, db=about)
+            if mark is None:
+                mark = shelf_format.mark
+                transaction.put(_FORMAT_KEY, mark, db=about)
+        while mark is not None:
+            with self._environment.begin(write=True) as transaction:
+                mark = shelf_format.advance(mark, Rewriting(self._environment, transaction), "it")
+                if mark is not None:
+                    transaction.put(_FORMAT_KEY, mark, db=about)
 
 
 class _Change(Generic[T]):
@@ -172,7 +191,6 @@ class _Databases:
     """The named databases of the environment."""
 
     def __init__(self, environment: Any) -> None:  # noqa: ANN401 lmdb has no types
-        self.about = environment.open_db(b"about")
         self.keys = environment.open_db(b"keys")
         """GUID -> KeyRecord."""
         self.acls = environment.open_db(b"acls")

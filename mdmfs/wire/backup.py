@@ -30,7 +30,10 @@ from mdmfs.model.errors import ConfigurationError, IntegrityError, OutOfSpaceErr
 from mdmfs.pki.recovery import PrivateKey, WrappedKey
 
 MAGIC: Final = b"mdmfs backup 1\n"
+"""Its last word is the number of the format; what is in a backup is of the format of the store that it was made of."""
 MAX_HEADER: Final = 65_536
+MAX_NUMBER: Final = 8
+"""Digits of a format's number that are looked at, where it is longer than ours."""
 PIECE: Final = 2**20
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -83,8 +86,12 @@ def begin(file: IO[bytes], magic: bytes, header: msgspec.Struct, secret: bytes) 
 
 
 def read_head(source: IO[bytes], magic: bytes, header: type[T], whose: str) -> tuple[T, bytes]:
-    """Read the head of a backup, and give the context of the rest; raises ``IntegrityError``."""
-    name, found = getattr(source, "name", "this"), source.read(len(magic))
+    """Read the head of a backup, and give the context of the rest.
+
+    Raises ``IntegrityError``, and ``StoreError`` for one of a newer format.
+    """
+    name, found = getattr(source, "name", "this"), source.readline(len(magic) + MAX_NUMBER)
+    _refuse_newer(name, found, magic, whose)
     line = source.readline(MAX_HEADER)
     try:
         if found == magic and line.endswith(b"\n"):
@@ -92,8 +99,19 @@ def read_head(source: IO[bytes], magic: bytes, header: type[T], whose: str) -> t
     except msgspec.DecodeError as error:
         message = f"{name}: the head of the backup is damaged"
         raise IntegrityError(message) from error
-    message = f"{name} is no backup of {whose}, or one of a newer format"
+    message = f"{name} is no backup of {whose}"
     raise IntegrityError(message)
+
+
+def _refuse_newer(name: str, found: bytes, magic: bytes, whose: str) -> None:
+    kind, _, known = magic.rstrip().rpartition(b" ")
+    told, _, number = found.rstrip().rpartition(b" ")
+    if told == kind and number.isdigit() and int(number) > int(known):
+        message = (
+            f"{name} is a backup of {whose} of format {int(number)}, this program knows none after {int(known)}:"
+            " restore it with the mdmfs that made it, or a newer one"
+        )
+        raise StoreError(message)
 
 
 def restore(source: Path, zone: str, arriving: Path, private: PrivateKey) -> Header:

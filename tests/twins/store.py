@@ -27,7 +27,7 @@ class MemoryStore:
         self._is_closed = False
         self._version = 0
         rows = MemoryRows(self._table, is_writing=True)
-        self._open(rows).begin_store()
+        self._open(rows).begin_store("a twin")
         rows.end()
 
     async def write(self, act: Callable[[Transaction], T]) -> T:

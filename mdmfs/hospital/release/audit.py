@@ -17,8 +17,10 @@ from mdmfs.journal.checkpoint import JOURNAL_ID_SIZE, Checkpoint
 from mdmfs.journal.files import files_of, first_line, lines_of
 from mdmfs.journal.journal import FILE_BYTES, Journal, Pending
 from mdmfs.model.errors import StoreError
+from mdmfs.wire.formats import Format
 
-AUDIT_FORMAT: Final = 2
+AUDIT_FORMAT: Final[Format[None]] = Format("audit log", oldest=2)
+"""What is recorded is never written anew: a step changes nothing of it, and what follows is of the next format."""
 _NONCE_SIZE: Final = 16
 
 
@@ -27,6 +29,8 @@ class Event(enum.StrEnum):
 
     BEGIN = "begin"
     """The log was begun."""
+    FORMAT = "format"
+    """What follows is of another format than what stands before."""
     RELEASE = "release"
     HEADER = "header"
     """The header of a file was let out, with what is read along with it, and no pixels to speak of."""
@@ -81,18 +85,37 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     n: int = 0
     """The record's number; as it is read only, given when it is written."""
     format: int = 0
-    """Of the first record: the format of all that follow."""
+    """Of the first record, and of one that says that it changes: the format of all that follow."""
+
+
+class _Told(msgspec.Struct):
+    """What is read of a record of which the format is not known yet."""
+
+    format: int = 0
+
+
+_TOLD: Final = msgspec.json.Decoder(_Told)
 
 
 class Audit:
     """The hospital's audit log. ``run`` writes; ``record`` returns when its record is on disk."""
 
-    def __init__(self, path: pathlib.Path, key: SigningKey, *, file_bytes: int = FILE_BYTES) -> None:
-        """Open the log, or begin one; raises ``StoreError``."""
+    def __init__(
+        self,
+        path: pathlib.Path,
+        key: SigningKey,
+        *,
+        file_bytes: int = FILE_BYTES,
+        audit_format: Format[None] = AUDIT_FORMAT,
+    ) -> None:
+        """Open the log, or begin one; raises ``StoreError``. One of a newer format is not written to."""
         self._key = key
         self.path = path
         """Where the log lies; older files of it lie beside."""
-        self._journal = Journal(path, lambda: _encode(_beginning(key)), file_bytes=file_bytes)
+        mark = _mark_of(path) or audit_format.mark
+        audit_format.refuse_newer(mark, path)
+        self._journal = Journal(path, lambda: _encode(_beginning(key, audit_format.number)), file_bytes=file_bytes)
+        self._bring_up(mark, audit_format)
         self.id = id_of(path)
         """The journal's id."""
 
@@ -124,6 +147,17 @@ class Audit:
     def close(self) -> None:
         """Close the file."""
         self._journal.close()
+
+    def _bring_up(self, mark: bytes, audit_format: Format[None]) -> None:
+        """Begin a new file, whose first record says so, for what follows in a newer format."""
+        while (reached := audit_format.advance(mark, None, self.path)) is not None:
+            mark = reached
+            changed = AuditRecord(time=time.time(), event=Event.FORMAT, format=int(mark))
+            try:
+                self._journal.begin_file(_encode(changed))
+            except StoreError:
+                self.close()
+                raise
 
 
 def id_of(path: pathlib.Path) -> bytes:
@@ -157,13 +191,26 @@ def parse_record(octets: bytes) -> AuditRecord | None:
         return None
 
 
-def _beginning(key: SigningKey) -> AuditRecord:
+def _mark_of(path: pathlib.Path) -> bytes:
+    """Find of which format the end of a log is, by the first record of its last file that tells; empty without one."""
+    try:
+        for file in reversed(files_of(path) if path.parent.exists() else []):
+            first = first_line(file)
+            told = 0 if first is None else _TOLD.decode(first.hashed + b"}").format
+            if told:
+                return b"%d" % told
+    except (OSError, msgspec.DecodeError):
+        pass  # opening the journal tells of what cannot be read
+    return b""
+
+
+def _beginning(key: SigningKey, number: int) -> AuditRecord:
     return AuditRecord(
         time=time.time(),
         event=Event.BEGIN,
         outcome=secrets.token_hex(_NONCE_SIZE),
         signer=key.public.hex(),
-        format=AUDIT_FORMAT,
+        format=number,
     )
 
 

@@ -25,7 +25,11 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.header import FileKey, ObjectContext, Role
 from mdmfs.sealing.layout import PAGE_SIZE, SALT_SIZE, SEGMENT_SIZE, Buffer, prefix_pieces
 from mdmfs.sealing.seal import Sealer, seal
+from mdmfs.wire.formats import Format, bring_up_folder
 
+HEADERS_FORMAT: Final[Format[pathlib.Path]] = Format(
+    "store of headers", remedy=", or delete it: headers are made again"
+)
 SPARE_BYTES: Final = 64 * 2**20
 """Of the map, beyond the limit: LMDB writes anew what it changes."""
 EVICTED_AT_ONCE: Final = 256
@@ -102,7 +106,9 @@ class Resealing:
 class Headers:
     """All prefix objects of a hospital, by GUID and key generation."""
 
-    def __init__(self, directory: pathlib.Path, limit: int) -> None:
+    def __init__(
+        self, directory: pathlib.Path, limit: int, headers_format: Format[pathlib.Path] = HEADERS_FORMAT
+    ) -> None:
         """Open a directory of mode 0700 for ``limit`` bytes of them; raises ``StoreError``."""
         self._limit = limit
         self._gone: set[Guid] = set()
@@ -111,6 +117,7 @@ class Headers:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.chmod(0o700)
+            bring_up_folder(headers_format, directory)
             self._environment = lmdb.open(
                 str(directory), map_size=limit + limit // 4 + SPARE_BYTES, max_dbs=3, mode=0o600, metasync=False
             )

@@ -24,9 +24,13 @@ import trio
 from mdmfs.model.errors import IntegrityError, MdmfsError, OutOfSpaceError, StoreError, again
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import HEADER_SIZE, SALT_SIZE, Buffer
+from mdmfs.wire.formats import MARK, Format, bring_up_folder
 
 log = structlog.get_logger()
 
+STAGING_FORMAT: Final[Format[pathlib.Path]] = Format(
+    "staging directory", remedy=", or delete it: what it holds is recalled again"
+)
 READ_BYTES: Final = 2**20
 HOT_BYTES: Final = 16 * 2**20
 """Of what was sealed last, in memory, of all objects together."""
@@ -169,10 +173,17 @@ class StagedReader:
 class Staging:
     """The directory of staged objects; the least recently used whole ones make room for new ones."""
 
-    def __init__(self, directory: pathlib.Path, limit: int, *, boot: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        limit: int,
+        *,
+        boot: str | None = None,
+        staging_format: Format[pathlib.Path] = STAGING_FORMAT,
+    ) -> None:
         """Open a directory, mode 0700, bounded to ``limit`` bytes; takes over what an earlier run completed.
 
-        ``boot`` names the run of the machine; None asks Linux.
+        ``boot`` names the run of the machine; None asks Linux. Raises ``StoreError``, also for one of a newer format.
         """
         self._directory = directory
         self._limit = limit
@@ -191,6 +202,7 @@ class Staging:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.chmod(0o700)
+            bring_up_folder(staging_format, directory)
             self._take_over(boot or _BOOT_ID.read_text(encoding="ascii"))
         except OSError as error:
             message = f"the staging directory {directory} cannot be used: {error.strerror}"
@@ -301,6 +313,8 @@ class Staging:
         mark = self._directory.with_name(self._directory.name + _BOOT)
         is_trusted = mark.exists() and mark.read_text(encoding="ascii", errors="replace") == boot
         for path in self._directory.iterdir():
+            if path.name == MARK:
+                continue
             match = _NAME.fullmatch(path.name)
             size = path.stat().st_size
             if match is None or size < HEADER_SIZE or not is_trusted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pathlib
 import sqlite3
@@ -18,6 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from mdmfs.metadata.store.tables import ABOUT, METADATA, STORE_FORMAT
 from mdmfs.model.errors import BusyError, ConfigurationError, MdmfsError, OutOfSpaceError, StoreError
+from mdmfs.wire.formats import Format
 
 READERS: Final = 4
 QUESTION_SECONDS: Final = 10.0
@@ -77,10 +79,11 @@ class Database:
         self.engine.dispose()
 
 
-def open_database(where: str) -> Database:
+def open_database(where: str, store_format: Format[sa.Connection] = STORE_FORMAT) -> Database:
     """Open the database at ``postgresql://...``, or SQLite in the file of that path, and make what is missing.
 
-    Raises ``ConfigurationError`` where it cannot be, ``StoreError`` where it is of another format.
+    One of an older format is brought up. Raises ``ConfigurationError`` where it cannot be opened, ``StoreError`` where
+    it is of a newer format: then nothing of it is changed.
     """
     if where.startswith(("postgresql://", "postgresql+psycopg://")):
         url = sa.make_url(where).set(drivername="postgresql+psycopg")
@@ -98,7 +101,9 @@ def open_database(where: str) -> Database:
         engine = _open_sqlite(pathlib.Path(where))
     try:
         database = Database(engine)
-        database.write_now(_prepare)
+        name = engine.url.render_as_string() if "://" in where else where
+        while database.write_now(functools.partial(_prepare, where=name, store_format=store_format)):
+            pass
     except MdmfsError:
         engine.dispose()
         raise
@@ -144,17 +149,23 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN")
 
 
-def _prepare(connection: sa.Connection) -> None:
-    METADATA.create_all(connection)
+def _prepare(connection: sa.Connection, where: str, store_format: Format[sa.Connection]) -> bool:
+    """Make what is missing, or bring an older database one step further; tells whether there may be another step."""
     if connection.execute(sa.select(sa.literal("a").like("A"))).scalar():
         message = "this SQLite cannot tell A from a in patterns; use another build of it, or PostgreSQL"
         raise ConfigurationError(message)
-    found = connection.execute(sa.select(ABOUT.c.value).where(ABOUT.c.key == _FORMAT)).scalar()
+    ABOUT.create(connection, checkfirst=True)
+    is_format = ABOUT.c.key == _FORMAT
+    found = connection.execute(sa.select(ABOUT.c.value).where(is_format).with_for_update()).scalar()
     if found is None:
-        connection.execute(ABOUT.insert().values(key=_FORMAT, value=str(STORE_FORMAT).encode()))
-    elif bytes(found) != str(STORE_FORMAT).encode():
-        message = f"the database has another format than {STORE_FORMAT}: use the program that wrote it, or a newer one"
-        raise StoreError(message)
+        connection.execute(ABOUT.insert().values(key=_FORMAT, value=store_format.mark))
+    else:
+        reached = store_format.advance(bytes(found), connection, where)
+        if reached is not None:
+            connection.execute(ABOUT.update().where(is_format).values(value=reached))
+            return True
+    METADATA.create_all(connection)
+    return False
 
 
 @contextlib.contextmanager

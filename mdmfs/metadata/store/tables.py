@@ -9,8 +9,9 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, AttributeType, Collection, Column, Level
+from mdmfs.wire.formats import Format
 
-STORE_FORMAT: Final = 1
+STORE_FORMAT: Final[Format[sa.Connection]] = Format("database of metadata")
 METADATA: Final = sa.MetaData()
 
 _BYTES: Final = sa.LargeBinary

@@ -3,7 +3,8 @@
 ``complete/GUID.GENERATION.THRESHOLD.SALT`` is a whole sealed object. Its name holds what must be known to open it
 without the hospital: the key's generation, and how many shares make the key. Its time of modification says when it was
 last opened. ``arriving/`` holds what is being fetched, each file locked by who writes it; what is not locked at the
-start was left by a crash and goes. Nothing is synced: what a power cut spoils fails its tags and is fetched anew.
+start was left by a crash and goes. ``format`` tells the number of this format. None of the objects is synced: what a
+power cut spoils fails its tags and is fetched anew.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ import trio
 from mdmfs.model.errors import ConfigurationError, OutOfSpaceError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import SALT_SIZE, sealed_size
+from mdmfs.wire.formats import Format, bring_up_folder
 from mdmfs.worker.cache.ciphertext import Ciphertext
 
+CACHE_FORMAT: Final[Format[Path]] = Format("cache of a mount", remedy=", or delete it: what it holds is fetched again")
 SMALL: Final = 2**20
 """An object up to this size takes its space when it is written, all at once."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -97,8 +100,11 @@ class Room:
 class CiphertextCache:
     """Objects by GUID. Its methods are short; those that touch many files run in a thread."""
 
-    def __init__(self, folder: Path, limit: int, room: Room | None = None) -> None:
+    def __init__(
+        self, folder: Path, limit: int, room: Room | None = None, cache_format: Format[Path] = CACHE_FORMAT
+    ) -> None:
         """``limit`` is in bytes, for complete and arriving objects together; ``room`` is shared with other caches."""
+        self._format = cache_format
         self._room = room
         if room is not None:
             room.caches.add(self)
@@ -129,7 +135,10 @@ class CiphertextCache:
         return guid in self._kept
 
     async def load(self) -> None:
-        """Make the folders, drop what a crash left behind, and learn what is there."""
+        """Make the folders, drop what a crash left behind, and learn what is there.
+
+        Raises ``ConfigurationError``, and ``StoreError`` for a cache of a newer format, of which nothing is dropped.
+        """
         await trio.to_thread.run_sync(self._load)
 
     def open(self, guid: Guid, size: int) -> tuple[Ciphertext, Seal] | None:
@@ -240,6 +249,7 @@ class CiphertextCache:
             for folder in (self._folder, self._complete, self._arriving):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 folder.chmod(0o700)
+            bring_up_folder(self._format, self._folder)
             for path in self._arriving.iterdir():
                 _drop_unlocked(path)
             found = sorted((path.stat().st_mtime_ns, path) for path in self._complete.iterdir())

@@ -44,8 +44,8 @@ def test_a_store_of_another_format_is_refused(found: bytes) -> None:
     """Before anything is read from it."""
     rows = MemoryRows(Table(), is_writing=True)
     rows.put(tables.FORMAT + b"store", found)
-    with pytest.raises(StoreError, match="another format"):
-        RowsTransaction(rows, random=counting_random()).begin_store()
+    with pytest.raises(StoreError, match="the store is"):
+        RowsTransaction(rows, random=counting_random()).begin_store("the store")
 
 
 def test_texts_are_not_confused_in_digests() -> None:

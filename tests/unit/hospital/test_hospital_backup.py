@@ -177,7 +177,16 @@ def test_a_store_of_a_newer_format_is_not_restored(hospital: HospitalConfigurati
         txn.put(b"store", b"99", db=env.open_db(FORMAT, txn=txn))
     backup = made(hospital, tmp_path / "backup")
     moved_away(hospital)
-    with pytest.raises(StoreError, match="another format"):
+    with pytest.raises(StoreError, match="format 99, this program knows none after"):
+        trio.run(restore_hospital, hospital, backup, KEY)
+
+
+def test_a_backup_of_a_newer_format_is_refused_by_name(hospital: HospitalConfiguration, tmp_path: Path) -> None:
+    """It is no damaged one: the message tells the numbers and what to do."""
+    backup = made(hospital, tmp_path / "backup")
+    backup.write_bytes(backup.read_bytes().replace(b"mdmfs backup 1\n", b"mdmfs backup 12\n", 1))
+    moved_away(hospital)
+    with pytest.raises(StoreError, match=f"{backup} .* format 12, this program knows none after 1: restore it with"):
         trio.run(restore_hospital, hospital, backup, KEY)
 
 

@@ -30,7 +30,7 @@ def record(count: int = 1, outcome: str = "") -> AuditRecord:
 def lines(path: Path) -> list[AuditRecord]:
     """Read all records after the first, as they were before they had numbers."""
     first, *others = records_of(path)
-    assert (first.event, first.n, first.format) == (Event.BEGIN, 1, AUDIT_FORMAT)
+    assert (first.event, first.n, first.format) == (Event.BEGIN, 1, AUDIT_FORMAT.number)
     assert [one.n for one in others] == list(range(2, len(others) + 2))
     return [msgspec.structs.replace(one, n=0) for one in others]
 
@@ -143,7 +143,7 @@ def test_a_log_that_cannot_be_opened_is_an_error_at_the_start(tmp_path: Path) ->
 
 _FULL = """
 import pathlib, resource, sys, trio
-from mdmfs.hospital.release.audit import AUDIT_FORMAT, Audit, AuditRecord, Event, records_of
+from mdmfs.hospital.release.audit import Audit, AuditRecord, Event, records_of
 from mdmfs.hospital.signing import SigningKey
 from mdmfs.model.errors import StoreError
 from tests.twins.clinic import until

@@ -14,6 +14,7 @@ import trio.lowlevel
 from mdmfs.hospital.release.staging import HOT_BYTES, StagedObject, Staging
 from mdmfs.model.errors import IntegrityError, OutOfSpaceError, RecallFailedError, StoreError
 from mdmfs.sealing.layout import HEADER_SIZE
+from mdmfs.wire.formats import MARK
 from tests.twins.clinic import until
 from tests.twins.octets import octets
 from tests.twins.records import guid_of
@@ -41,8 +42,8 @@ async def read(staged: StagedObject, start: int = 0, stop: int | None = None) ->
 
 
 def names(folder: Path) -> set[str]:
-    """List what is on disk."""
-    return {path.name for path in folder.iterdir()}
+    """List what is on disk, but for the mark of the folder's format."""
+    return {path.name for path in folder.iterdir()} - {MARK}
 
 
 def found(staging: Staging, *numbers: int) -> list[int]:
@@ -273,7 +274,7 @@ async def main():
         async with staging.writing(Guid(bytes(16)), 1, 300_056) as writer:
             await writer.write(lambda: b"h" * 56 + bytes(300_000))
     except MdmfsError as error:
-        print(type(error).__name__, [path.name for path in folder.iterdir()])
+        print(type(error).__name__, [path.name for path in folder.iterdir() if path.name != "format"])
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 trio.run(main)
 """

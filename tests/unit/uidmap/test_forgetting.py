@@ -28,7 +28,7 @@ def table() -> Table:
 def tx(table: Table) -> RowsTransaction:
     """Begin a transaction on them that never ends."""
     transaction = RowsTransaction(MemoryRows(table, is_writing=True), random=counting_random())
-    transaction.begin_store()
+    transaction.begin_store("the store")
     return transaction
 
 
