@@ -12,7 +12,9 @@ from mdmfs.access.acl import Acl, Entry, EntryKind
 from mdmfs.model.errors import MalformedNameError
 
 MAX_ENTRIES: Final = 1024
-"""Of one list."""
+"""Of one list, and of one edit."""
+MAX_EDITS: Final = 64
+"""Of one change: it may be made on each of many directories."""
 _NAMED: Final = {EntryKind.USER, EntryKind.GROUP}
 _BASE: Final = {EntryKind.OWNER, EntryKind.OTHER}
 
@@ -40,21 +42,22 @@ class Edit(msgspec.Struct, frozen=True, array_like=True):
     defaults: tuple[Entry, ...] = ()
 
 
-def edited(acl: Acl, edits: Iterable[Edit], *, keeps_mask: bool = False) -> Acl:
+def edited(acl: Acl, edits: Sequence[Edit], *, keeps_mask: bool = False) -> Acl:
     """Do all steps, one after the other; raises ``MalformedNameError``.
 
     As POSIX.1e has it, a mask becomes the union of the entries that it limits when one of those is changed, unless the
     edit names the mask itself or ``keeps_mask``. The owner's entry cannot be removed.
     """
+    if len(edits) > MAX_EDITS:
+        message = f"one change makes at most {MAX_EDITS} edits: make several changes"
+        raise MalformedNameError(message)
     for edit in edits:
         acl = msgspec.structs.replace(
             acl,
             entries=_changed(acl.entries, edit, edit.entries, keeps_mask=keeps_mask),
             defaults=_changed_defaults(acl.defaults, edit, keeps_mask=keeps_mask),
         )
-    if max(len(acl.entries), len(acl.defaults)) > MAX_ENTRIES:
-        message = f"an ACL has at most {MAX_ENTRIES} entries: put people into groups"
-        raise MalformedNameError(message)
+        _refuse_long(acl.entries, acl.defaults)
     return acl
 
 
@@ -74,6 +77,12 @@ def endless(acl: Acl) -> Acl:
     )
 
 
+def _refuse_long(*lists: Sequence[Entry]) -> None:
+    if max(map(len, lists)) > MAX_ENTRIES:
+        message = f"an ACL has at most {MAX_ENTRIES} entries: put people into groups"
+        raise MalformedNameError(message)
+
+
 def _changed_defaults(before: Sequence[Entry], edit: Edit, *, keeps_mask: bool) -> tuple[Entry, ...]:
     match edit.kind:
         case EditKind.CLEAR | EditKind.CLEAR_DEFAULTS:
@@ -85,6 +94,7 @@ def _changed_defaults(before: Sequence[Entry], edit: Edit, *, keeps_mask: bool) 
 
 
 def _changed(before: Sequence[Entry], edit: Edit, given: Sequence[Entry], *, keeps_mask: bool) -> tuple[Entry, ...]:
+    _refuse_long(given)
     if len({_key(entry) for entry in given}) != len(given):
         message = "an edit names each principal once"
         raise MalformedNameError(message)

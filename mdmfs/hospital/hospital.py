@@ -11,6 +11,7 @@ from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.pseudonyms import PatientKey, Subject
 from mdmfs.hospital.dicom.pacs import Pacs
 from mdmfs.hospital.feed import Feed
+from mdmfs.hospital.moment import Answers
 from mdmfs.hospital.projects import PatientList, Project
 from mdmfs.hospital.release.audit import Audit
 from mdmfs.hospital.release.escrow import Seal
@@ -64,6 +65,8 @@ class Hospital:
     has_metadata: bool = False
     """Whether a metadata service is told of images and records."""
     leases: Leases = dataclasses.field(default_factory=Leases)
+    told: Answers = dataclasses.field(default_factory=Answers)
+    """What mounts were told of changes in this second."""
     replicas: Replicas = dataclasses.field(default_factory=Replicas)
     turns: Turns = dataclasses.field(default_factory=Turns)
     """Who registers a series: harvest and trigger may come upon the same one."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from email.utils import formatdate
 from typing import Final
@@ -298,7 +300,7 @@ class Conversation:
     def _head(self, status: int, length: int | None, headers: Iterable[tuple[str, str]]) -> bytes:
         ending = (("connection", "close"),) if self._caller.is_over() else ()
         known = () if length is None else (("content-length", str(length)),)
-        told = [("date", formatdate(usegmt=True)), *known, *headers, *ending]  # RFC 9110 6.6.1
+        told = [("date", _date(int(time.time()))), *known, *headers, *ending]  # RFC 9110 6.6.1
         response = h11.Response(status_code=status, headers=told)
         return self._protocol.send(response) or b""
 
@@ -340,6 +342,11 @@ async def _closing(answer: StreamReply) -> AsyncIterator[None]:
         close = getattr(answer.chunks, "aclose", None)
         if close is not None:
             await close()
+
+
+@functools.lru_cache(maxsize=1)
+def _date(now: int) -> str:
+    return formatdate(now, usegmt=True)
 
 
 def _path(event: h11.Request) -> str:

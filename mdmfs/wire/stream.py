@@ -30,8 +30,8 @@ T = TypeVar("T")
 STREAM_ERRORS: Final = (OSError, trio.ClosedResourceError, trio.BrokenResourceError)
 """All that a broken connection raises here; ``ssl.SSLError`` is an ``OSError``."""
 
-HANDSHAKES: Final = trio.CapacityLimiter(2)
-"""Public-key arithmetic holds the processor: more threads at once would only delay everything else."""
+HANDSHAKES: Final = trio.CapacityLimiter(1)
+"""Public-key arithmetic and the judge hold processor and interpreter: a second thread would only delay the requests."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from tests.twins.wire import context_of, serving
 
 WORKERS = 20
 SHOWN = make.host("hospital")
-TIGHT = Limits(connections=2 * WORKERS, requests_a_second=20.0, burst=10, patience_seconds=0.5)
+TIGHT = Limits(connections=2 * WORKERS + 2, requests_a_second=20.0, burst=10, patience_seconds=0.5)
 
 
 NARROW = Limits(handshakes_of_a_host=2)

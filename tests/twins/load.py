@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import random
 import statistics
 from collections import Counter
@@ -13,7 +14,7 @@ import trio
 
 from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages import NodeKind
+from mdmfs.wire.messages import DirectoryPage, NodeKind
 from mdmfs.worker.hospital import RemoteHospital
 from mdmfs.worker.namespace.feed import JITTER, RETRY_SECONDS
 from mdmfs.worker.staging import files_below
@@ -66,7 +67,10 @@ class Load:
 
 async def alone(hospital: RemoteHospital, names: Names, count: int, dice: random.Random) -> float:
     """Ask one question after the other, and give the median, in seconds."""
-    return statistics.median([await _ask(hospital, names, dice) for _ in range(count)])
+    mount = _Mount(hospital, names, dice, 0.0, Load([]), [])
+    for _ in range(count):
+        await mount.ask_one()
+    return statistics.median(mount.noted)
 
 
 async def crowd(
@@ -80,17 +84,20 @@ async def crowd(
 ) -> Load:
     """Let all come in at once, as after a restart, and then each ask every ``gap`` seconds on average, until enough.
 
-    ``happens`` runs when all have come in.
+    With a gap of 0 each asks again as soon as it is answered. ``happens`` runs when all have come in.
     """
     load = Load([[] for _ in hospitals])
+    mounts = [
+        _Mount(hospital, names, dice, gap, load, noted) for hospital, noted in zip(hospitals, load.seconds, strict=True)
+    ]
     begun = trio.current_time()
     async with trio.open_nursery() as workers:
         async with trio.open_nursery() as arriving:
-            for hospital in hospitals:
-                arriving.start_soon(_arrive, hospital, names, dice, load, workers)
+            for mount in mounts:
+                arriving.start_soon(mount.arrive, workers)
         load.arrived = trio.current_time() - begun
-        for hospital, noted in zip(hospitals, load.seconds, strict=True):
-            workers.start_soon(_work, hospital, names, dice, gap, load, noted)
+        for mount in mounts:
+            workers.start_soon(mount.work)
         if happens is not None:
             workers.start_soon(happens)
         while not until(load):  # noqa: ASYNC110 any of many may end it
@@ -99,59 +106,84 @@ async def crowd(
     return load
 
 
-async def _arrive(
-    hospital: RemoteHospital, names: Names, dice: random.Random, load: Load, workers: trio.Nursery
-) -> None:
-    """Mount: list the root, follow the feed from that version on, and ask a first question over a second connection.
+@dataclasses.dataclass
+class _Mount:
+    """One worker of the crowd."""
 
-    Who is not answered asks again after one to five seconds, as ``mdmfs.worker.namespace.feed`` does.
-    """
-    while True:
+    hospital: RemoteHospital
+    names: Names
+    dice: random.Random
+    gap: float
+    load: Load
+    noted: list[float]
+    held: dict[int, Lfn] = dataclasses.field(default_factory=dict)
+    """The directories that it has listed, by inode."""
+
+    async def arrive(self, workers: trio.Nursery) -> None:
+        """List the root, follow the feed from that version on, and ask a first question over a second connection.
+
+        Who is not answered asks again after one to five seconds, as ``mdmfs.worker.namespace.feed`` does.
+        """
+        while True:
+            try:
+                version = (await self._list(Lfn(()))).version
+                told = await self.hospital.changes(version, 0.0)
+            except MdmfsError as error:
+                self.load.failures[error.code] += 1
+                await trio.sleep(self.dice.uniform(*RETRY_SECONDS))
+            else:
+                workers.start_soon(self._follow, told.version)
+                break
+        with contextlib.suppress(MdmfsError):
+            await trio.lowlevel.checkpoint()  # the feed's question goes first
+            await self._ask()
+
+    async def work(self) -> None:
+        """Ask now and then, for ever."""
+        if self.gap:
+            await trio.sleep(self.dice.uniform(0, self.gap))
+        while True:
+            await self.ask_one()
+            if self.gap:
+                await trio.sleep(self.dice.expovariate(1 / self.gap))
+
+    async def ask_one(self) -> None:
+        """Ask a question, and note how long that took."""
+        await self._note(self._ask)
+
+    async def _follow(self, version: int) -> None:
+        """Ask for changes, one long question after the other, and list anew what has changed and is here."""
+        while True:
+            try:
+                told = await self.hospital.changes(version, POLL_SECONDS * self.dice.uniform(*JITTER))
+            except MdmfsError as error:
+                self.load.failures[error.code] += 1
+                await trio.sleep(self.dice.uniform(*RETRY_SECONDS))
+            else:
+                version = told.version
+                self.load.waits += 1
+                for inode in told.directories:
+                    if inode in self.held:
+                        await self._note(functools.partial(self._list, self.held[inode]))
+
+    async def _note(self, ask: Callable[[], Awaitable[object]]) -> None:
+        begun = trio.current_time()
         try:
-            version = (await hospital.list_directory(Lfn(()), "")).version
-            told = await hospital.changes(version, 0.0)
+            await ask()
         except MdmfsError as error:
-            load.failures[error.code] += 1
-            await trio.sleep(dice.uniform(*RETRY_SECONDS))
+            self.load.failures[error.code] += 1
         else:
-            workers.start_soon(_follow, hospital, told.version, dice, load)
-            break
-    with contextlib.suppress(MdmfsError):
-        await trio.lowlevel.checkpoint()  # the feed's question goes first
-        await _ask(hospital, names, dice)
+            self.noted.append(trio.current_time() - begun)
 
-
-async def _follow(hospital: RemoteHospital, version: int, dice: random.Random, load: Load) -> None:
-    """Ask for changes, one long question after the other; each waits as long as a mount's does."""
-    while True:
-        try:
-            told = await hospital.changes(version, POLL_SECONDS * dice.uniform(*JITTER))
-        except MdmfsError as error:
-            load.failures[error.code] += 1
-            await trio.sleep(dice.uniform(*RETRY_SECONDS))
+    async def _ask(self) -> None:
+        """List a directory or describe a file."""
+        if self.dice.random() < 0.5:
+            page = await self._list(self.dice.choice(self.names.directories))
+            assert any(node.kind is NodeKind.FILE for node in page.entries)
         else:
-            version = told.version
-            load.waits += 1
+            await self.hospital.describe(self.dice.choice(self.names.files))
 
-
-async def _work(
-    hospital: RemoteHospital, names: Names, dice: random.Random, gap: float, load: Load, noted: list[float]
-) -> None:
-    await trio.sleep(dice.uniform(0, gap))
-    while True:
-        try:
-            noted.append(await _ask(hospital, names, dice))
-        except MdmfsError as error:
-            load.failures[error.code] += 1
-        await trio.sleep(dice.expovariate(1 / gap))
-
-
-async def _ask(hospital: RemoteHospital, names: Names, dice: random.Random) -> float:
-    """List a directory or describe a file, and give the seconds."""
-    begun = trio.current_time()
-    if dice.random() < 0.5:
-        page = await hospital.list_directory(dice.choice(names.directories), "")
-        assert any(node.kind is NodeKind.FILE for node in page.entries)
-    else:
-        await hospital.describe(dice.choice(names.files))
-    return trio.current_time() - begun
+    async def _list(self, lfn: Lfn) -> DirectoryPage:
+        page = await self.hospital.list_directory(lfn, "")
+        self.held[page.directory.inode] = lfn
+        return page

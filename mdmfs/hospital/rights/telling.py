@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -38,13 +39,7 @@ async def tell(principal: Principal, address: str, asked: AskChanges, hospital: 
     changes = await hospital.feed.changes(asked.since, 0.0 if has_lost else min(asked.wait, left))
     if has_lost:
         changes = msgspec.structs.replace(changes, is_reset=True)
-    root = Lfn.parse(asked.root) if asked.root else Lfn(())
-
-    def read(tx: Transaction) -> tuple[Changes, float]:
-        sight = Sight(tx, principal, hospital.clock())
-        return _told(tx, principal, asked.since, changes, hospital), _lease(sight, root, hospital.projects)
-
-    told, lease = hospital.store.read(read)
+    told, lease = _of_this_second(principal, asked.since, changes, asked.root, hospital)
     if not asked.mount:
         return told
     left = max(LEAST_LEASE, principal.not_after - hospital.clock())
@@ -56,18 +51,44 @@ def is_within(project: Lfn, lfn: Lfn) -> bool:
     return project.parts[: len(lfn.parts)] == lfn.parts[: len(project.parts)]
 
 
-def _told(tx: Transaction, principal: Principal, since: int, changes: Changes, hospital: Hospital) -> Changes:
+def _of_this_second(
+    principal: Principal, since: int, changes: Changes, root: str, hospital: Hospital
+) -> tuple[Changes, float]:
+    """Tell all mounts of a principal the same while the store and the second stay: they often ask at once.
+
+    It is decided as of the second's end: an entry that ends within it has ended. For a credential that does, nothing is
+    remembered, and the instant counts.
+    """
+    now = hospital.clock()
+    end = math.floor(now) + 1.0
+
+    def tell_as_of(when: float) -> tuple[Changes, float]:
+        def read(tx: Transaction) -> tuple[Changes, float]:
+            lease = _lease(Sight(tx, principal, when), Lfn.parse(root) if root else Lfn(()), hospital.projects)
+            return _told(tx, principal, since, changes, hospital, when), lease
+
+        return hospital.store.read(read)
+
+    if principal.not_after <= end:
+        return tell_as_of(now)
+    question = principal, since, changes.version, changes.is_reset, root
+    return hospital.told.of((hospital.store.version(), end), question, lambda: tell_as_of(end))
+
+
+def _told(
+    tx: Transaction, principal: Principal, since: int, changes: Changes, hospital: Hospital, now: float
+) -> Changes:
     """Leave out what is not for a principal: directories that he may not enter, and files if he may enter no project.
 
     Of ACLs that were set he learns what they take from him.
     """
-    sight = Sight(tx, principal, hospital.clock())
+    sight = Sight(tx, principal, now)
     directories = [inode for inode in changes.directories if sight.may_pass(inode)]
     lost: list[int] = []
     unreadable: list[int] = []
     barred: list[int] = []
     if not changes.is_reset:
-        earlier = Sight(tx, principal, hospital.clock(), before_by_id(tx, since, changes.version))
+        earlier = Sight(tx, principal, now, before_by_id(tx, since, changes.version))
         before = tx.catalogue.acls_before(since, changes.version)
         # whatever it said before: the one that it shared until then may have been set meanwhile too
         barred = [

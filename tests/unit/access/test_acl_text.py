@@ -142,6 +142,10 @@ def test_each_step_does_what_its_option_says() -> None:
     many = tuple(entry(EntryKind.USER, f"/O=x/CN={number}", "r") for number in range(MAX_ENTRIES))
     with pytest.raises(MalformedNameError):
         edited(BASE, [Edit(EditKind.MODIFY, many)])
+    with pytest.raises(MalformedNameError, match="at most 1024 entries"):
+        edited(BASE, [Edit(EditKind.REMOVE, (*many, entry(EntryKind.USER, JOE, "")))])
+    with pytest.raises(MalformedNameError, match="at most 64 edits"):
+        edited(BASE, [Edit(EditKind.CLEAR)] * 65)
 
 
 def test_ended_entries_are_left_out_and_brought_back() -> None:
