@@ -18,7 +18,6 @@ from mdmfs.model.errors import (
     MdmfsError,
     NoSuchFileError,
     OutOfSpaceError,
-    PeerTimedOutError,
     PeerUnreachableError,
 )
 from mdmfs.sealing.layout import sealed_size
@@ -26,6 +25,7 @@ from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.store import CiphertextCache, Seal
 from mdmfs.worker.hospital import Beginning, Hospital, SealedDownload
 from mdmfs.worker.open_file import OpenFile
+from mdmfs.worker.outage import OUTAGES, Outage
 
 FIRST_WRITE: Final = 256 * 2**10
 """Of a long object: little, so that the first reader need not wait for more than he wants."""
@@ -33,13 +33,8 @@ WRITE: Final = 2**20
 """A shorter object is written at once."""
 MAX_FRUITLESS: Final = 2
 """So many answers in a row may be cut without having brought more than was there."""
-FIRST_PAUSE: Final = 0.1
-LONGEST_PAUSE: Final = 2.0
-"""Seconds before the hospital is asked again, doubled each time; the first time it is asked at once."""
 
 FETCHED: Final = Counter("mdmfs_fetched_bytes", "Ciphertext that came from hospitals and storage elements.")
-
-_CUTS: Final = (PeerUnreachableError, PeerTimedOutError)
 
 
 class Fetching:
@@ -51,23 +46,25 @@ class Fetching:
         cache: CiphertextCache,
         file: OpenFile,
         on_begin: Callable[[Ciphertext, Seal], None],
+        *,
         patience: float,
+        patience_once_begun: float,
     ) -> None:
         """``on_begin`` hears of each object that begins to arrive: another one when the hospital has sealed anew.
 
-        ``patience`` is how many seconds a transfer that has begun waits for a hospital that is away.
+        ``patience`` is how many seconds it waits for a hospital that is away, before and after something has come.
         """
         self._hospital = hospital
         self._cache = cache
         self._file = file
         self._on_begin = on_begin
         self._patience = patience
+        self._patience_once_begun = patience_once_begun
         self._arriving: tuple[Ciphertext, Seal] | None = None
-        self._furthest = 0
-        self._attempts = 0
+        self._furthest = -1
+        self._outage = Outage()
         """Since the last byte that was new."""
         self._fruitless = 0
-        self._give_up_at = float("inf")
 
     async def run(self) -> None:
         """Transfer; raises what the hospital's answer raises, or why it did not come whole."""
@@ -89,7 +86,7 @@ class Fetching:
                 is_answered = True
                 ciphertext, seal = await self._place(download)
                 await _receive(download, ciphertext, self._cache)
-        except _CUTS as error:
+        except OUTAGES as error:
             await self._outlast(error, is_answered=is_answered)
             return False
         except NoSuchFileError as error:
@@ -126,19 +123,23 @@ class Fetching:
         return arriving
 
     async def _outlast(self, error: MdmfsError, *, is_answered: bool) -> None:
-        """Wait before the hospital is asked again; raises where nothing had begun, or it has been long enough."""
+        """Wait before the hospital is asked again; raises where it has been long enough."""
         if self._arriving is None:
+            patience = self._patience
+        else:
+            patience = self._patience_once_begun
+            self._note_cut(self._arriving[0].arrived, is_answered=is_answered)
+        if self._fruitless >= MAX_FRUITLESS:
             raise error
-        now, arrived = trio.current_time(), self._arriving[0].arrived
-        if arrived > self._furthest or not self._attempts:
-            self._furthest, self._attempts, self._fruitless = arrived, 0, 0
-            self._give_up_at = now + self._patience
+        if not is_answered and isinstance(error, PeerUnreachableError):
+            self._file.note_hindrance()
+        await self._outage.outlast(error, patience)
+
+    def _note_cut(self, arrived: int, *, is_answered: bool) -> None:
+        if arrived > self._furthest:
+            self._furthest, self._fruitless, self._outage = arrived, 0, Outage()
         elif is_answered:
             self._fruitless += 1
-        if now >= self._give_up_at or self._fruitless >= MAX_FRUITLESS:
-            raise error
-        await trio.sleep(min(FIRST_PAUSE * 2**self._attempts, LONGEST_PAUSE) if self._attempts else 0)
-        self._attempts += 1
 
     def _abandon(self, error: MdmfsError) -> None:
         if self._arriving is not None:
@@ -160,7 +161,7 @@ async def _receive(download: SealedDownload, ciphertext: Ciphertext, cache: Ciph
                     message = f"the sealed object of {ciphertext.guid} ended before its end; open it again"
                     raise IntegrityError(message)
                 filled += count
-        except _CUTS:
+        except OUTAGES:
             await write_through(ciphertext, room[:filled], cache)
             raise
         await write_through(ciphertext, room[:filled], cache)

@@ -293,23 +293,11 @@ class FileSystem:
         reads = self._reads[opened.inode]
         reads.append(wanted)
         try:
-            return await self._lease.held(lambda: self._read(handle, offset, length))
+            return await self._lease.held(lambda: self._opener.read(opened, offset, length), patience=0.0)
         finally:
             reads.remove(wanted)
             if not reads:
                 self._reads.pop(opened.inode, None)
-
-    async def _read(self, handle: int, offset: int, length: int) -> bytes:
-        """Read from what the handle stands for; a file that broke because nobody could be reached is opened anew."""
-        opened = self._files[handle]
-        if opened.is_out_of_reach:
-            fresh = await self._opener.open(self._file(opened.inode))
-            if self._files.get(handle) is opened:
-                self._files[handle] = fresh
-                self._opener.close(opened)
-            else:  # another read of this handle was quicker, or it was closed
-                self._opener.close(fresh)
-        return await self._opener.read(self._files[handle], offset, length)
 
     def read_at_once(self, handle: int, offset: int, length: int) -> memoryview | None:
         """Read as ``read``, where nothing has to be waited for; else None. Good until the next step of the loop."""
@@ -355,7 +343,9 @@ class FileSystem:
 
     async def attribute(self, inode: int, name: bytes) -> bytes:
         """Give an extended attribute; what is not ours is refused without asking anybody."""
-        await self._lease.wait()
+        return await self._lease.held(lambda: self._attribute(inode, name))
+
+    async def _attribute(self, inode: int, name: bytes) -> bytes:
         if name == WHY_ATTRIBUTE:
             return self._opener.story(self._file(inode)).encode()
         if name not in self.attribute_names(inode):
@@ -375,7 +365,9 @@ class FileSystem:
 
     async def stage(self, inode: int) -> None:
         """Have a file, or all files below a directory, brought online; returns when that is asked for."""
-        await self._lease.wait()
+        await self._lease.held(lambda: self._stage(inode))
+
+    async def _stage(self, inode: int) -> None:
         node = self._node(inode)
         if node.kind is NodeKind.FILE:
             guids = [Guid(node.guid)]

@@ -63,7 +63,7 @@ class Lease:
         unless it is given.
         """
         self.clock = clock
-        self._patience = wait if patience is None else patience
+        self.patience = wait if patience is None else patience
         self._wait = wait
         self._until = float("-inf")
         self._seconds = 0.0
@@ -72,6 +72,9 @@ class Lease:
         self._is_lapsed = True
         """Until ``keep`` has seen it: what was held before goes first."""
         self._was_held = False
+        self._lapses = 0
+        self._asking: set[trio.CancelScope] = set()
+        """Who was let through, and has not got yet what he wants."""
         self._change = trio.Event()
 
     @property
@@ -113,26 +116,44 @@ class Lease:
         self._refusal = error
         self._tell()
 
-    async def held(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def held(self, ask: Callable[[], Awaitable[T]], *, patience: float | None = None) -> T:
         """Ask while the lease is held, and give what came if it still is; else wait, and ask again.
 
-        A hospital that cannot be reached is asked again for a while: it may just be starting. Raises
-        ``PeerTimedOutError`` after ``wait`` seconds, what a refusal said, and what ``ask`` raises.
+        A hospital that cannot be reached is asked again for a while: it may just be starting. ``patience`` is for
+        whoever sees to that himself. Raises ``PeerTimedOutError`` after ``wait`` seconds without a lease, what a
+        refusal said, and what ``ask`` raises.
         """
+        patience = self.patience if patience is None else patience
         give_up_at = float("inf")
         while True:
             await self.wait()
+            asked, lapses = trio.current_time(), self._lapses
             try:
-                found = await ask()
+                found = await self._ask(ask)
             except PeerUnreachableError:
-                give_up_at = min(give_up_at, trio.current_time() + self._patience)
+                give_up_at = min(give_up_at, asked + patience)
                 if trio.current_time() >= give_up_at:
                     raise
                 with trio.move_on_after(ASK_AGAIN):
                     await self._change.wait()
                 continue
+            except PeerTimedOutError:
+                if lapses == self._lapses or self._is_given_up:
+                    raise
+                continue  # it was asked of a hospital that has gone since
             if self.is_held:
                 return found
+
+    async def _ask(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask, and wait for the answer no longer than without a lease anybody waits."""
+        with trio.CancelScope() as scope:
+            self._asking.add(scope)
+            try:
+                return await ask()
+            finally:
+                self._asking.discard(scope)
+        self._refuse()
+        raise self._not_heard()
 
     async def wait(self) -> None:
         """Wait until the lease is held."""
@@ -146,8 +167,7 @@ class Lease:
                     await self._change.wait()
             return
         self._refuse()
-        message = f"the hospital was not heard for {self._wait:g} s, and nothing may be served without a lease from it"
-        raise PeerTimedOutError(message)
+        raise self._not_heard()
 
     async def keep(self, tenant: Tenant, nursery: trio.Nursery) -> None:
         """Make the tenant let go when the lease ends, and go on when it is held again; for ever."""
@@ -164,6 +184,7 @@ class Lease:
             elif is_over and not self._is_lapsed:
                 log.warning("the lease has lapsed: who reads waits", is_refused=self._refusal is not None)
                 self._is_lapsed = True
+                self._lapses += 1
                 tenant.suspend()
                 self._tell()
                 nursery.start_soon(_forget, tenant, self._refusal is not None)
@@ -172,12 +193,24 @@ class Lease:
                 nursery.start_soon(tenant.forget_pages)
             elif left >= MARGIN * self._seconds:
                 is_warned = False
+            if self._is_lapsed and self._is_given_up:
+                for asking in self._asking:
+                    asking.cancel()
+
+    @property
+    def _is_given_up(self) -> bool:
+        """Whether nobody waits any more who has waited since the lease lapsed."""
+        return self._refusal is not None or self.clock() >= self._until + self._wait
 
     def _refuse(self) -> None:
         """Raise what is decided, or, where there never was a lease, why there is none."""
         error = self._refusal or (None if self._was_held else self._failure)
         if error is not None:
             raise type(error)(str(error)) from error
+
+    def _not_heard(self) -> PeerTimedOutError:
+        message = f"the hospital was not heard for {self._wait:g} s, and nothing may be served without a lease from it"
+        return PeerTimedOutError(message)
 
     def _tell(self) -> None:
         self._change.set()

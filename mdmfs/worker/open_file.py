@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from mdmfs.model.errors import AccessDeniedError, IntegrityError, MdmfsError, PeerUnreachableError
+from mdmfs.model.errors import AccessDeniedError, IntegrityError, MdmfsError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.header import ObjectContext, Role
 from mdmfs.sealing.layout import (
@@ -68,6 +68,7 @@ class OpenFile:
         self.on_body: Callable[[], None] | None = None
         """Hears, once, that more is read of it than its header."""
         self._failure: MdmfsError | None = None
+        self._hindered_at = float("-inf")
         self._users = 0
         self._works: set[trio.CancelScope] = set()
         self._ciphertext: Ciphertext | None = None
@@ -104,9 +105,13 @@ class OpenFile:
         return self._ciphertext is not None and self._ciphertext.is_complete
 
     @property
-    def is_out_of_reach(self) -> bool:
-        """Whether it broke because somebody could not be reached: opened anew, it may be read on."""
-        return isinstance(self._failure, PeerUnreachableError)
+    def hindered_at(self) -> float:
+        """When it was last known, on trio's clock, that it could not come whatever the PACS did."""
+        return trio.current_time() if self.is_suspended else self._hindered_at
+
+    def note_hindrance(self) -> None:
+        """Know that the hospital is away: who waits gives it his whole deadline when it is back."""
+        self._hindered_at = trio.current_time()
 
     @property
     def is_broken(self) -> bool:
@@ -151,6 +156,7 @@ class OpenFile:
 
     def resume(self) -> None:
         """Take a key again."""
+        self.note_hindrance()
         self.is_suspended = False
 
     async def wait_until_taken(self) -> None:

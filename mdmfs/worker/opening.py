@@ -27,7 +27,7 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import HEADER_SIZE
-from mdmfs.wire.messages import Node, NodeKind
+from mdmfs.wire.messages import Node, NodeKind, SealedHeader
 from mdmfs.worker import headers
 from mdmfs.worker.cache.ciphertext import Ciphertext, SupersededError
 from mdmfs.worker.cache.store import CiphertextCache, Seal
@@ -36,6 +36,7 @@ from mdmfs.worker.hospital import Hospital
 from mdmfs.worker.keys.ring import KeyRing, unlock_with
 from mdmfs.worker.open_file import OpenFile, lock_of
 from mdmfs.worker.opens import ASKED, Opens
+from mdmfs.worker.outage import OUTAGES, Outage
 from mdmfs.worker.pages import Pages
 from mdmfs.worker.story import Story
 from mdmfs.worker.together import FetchingTogether
@@ -59,6 +60,8 @@ Ts = TypeVarTuple("Ts")
 
 _forgetting = trio.CapacityLimiter(64)
 """Apart from all others: each may wait for a read that waits for the lease, or for a thread."""
+_beginning = trio.CapacityLimiter(4)
+"""Of those that push headers: reads must not have to wait for what waits for them."""
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +69,7 @@ log = structlog.get_logger(__name__)
 class Opener:
     """Opens files and reads them, for one caller's credential."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 the parts that it works with
         self,
         hospital: Hospital,
         cache: CiphertextCache,
@@ -75,8 +78,12 @@ class Opener:
         nursery: trio.Nursery,
         *,
         deadline: float,
+        patience: float = 0.0,
     ) -> None:
-        """``deadline``: seconds that an open waits for its first bytes. The nursery outlives all open files."""
+        """``deadline``: seconds that an open waits for its first bytes. The nursery outlives all open files.
+
+        ``patience``: seconds for which a hospital that is away is asked again; the deadline does not run meanwhile.
+        """
         self._hospital = hospital
         self._cache = cache
         self._keys = keys
@@ -84,6 +91,7 @@ class Opener:
         self._pages = pages
         self._nursery = nursery
         self._deadline = deadline
+        self._patience = patience
         self._files: dict[int, OpenFile] = {}
         self._handles: Counter[int] = Counter()
         """How many the kernel has of each inode, of what is in ``_files`` or of what broke: it may be reading it."""
@@ -296,12 +304,21 @@ class Opener:
                 del self._files[file.inode]
 
     async def _wait(self, file: OpenFile) -> None:
-        with WAITING.labels("open").track_inprogress(), trio.move_on_after(self._deadline) as patience:
-            await file.ready.wait()
-        if patience.cancelled_caught:
+        with WAITING.labels("open").track_inprogress():
+            is_there = await self._is_in_time(file, file.ready.wait)
+        if not is_there:
             message = f"{file.guid} did not arrive within {self._deadline:g} s; the recall goes on, try again"
             raise RecallTimedOutError(message)
         file.refuse_failed()
+
+    async def _is_in_time(self, file: OpenFile, wait: Callable[[], Awaitable[None]]) -> bool:
+        """Wait for something of a file; False at the deadline, which begins anew when the hospital was away."""
+        begun = trio.current_time()
+        while trio.current_time() < (until := max(begun, file.hindered_at) + self._deadline):
+            with trio.move_on_at(until):
+                await wait()
+                return True
+        return False
 
     def _enter(self, file: OpenFile) -> None:
         file.readers += 1
@@ -356,18 +373,18 @@ class Opener:
         if file.sealed is not None or not file.is_demanded:
             await file.wait_until_taken()
             return
-        with WAITING.labels("read").track_inprogress(), trio.move_on_after(self._deadline) as patience:
-            await file.wait_until_taken()
-        if patience.cancelled_caught:
+        with WAITING.labels("read").track_inprogress():
+            is_there = await self._is_in_time(file, file.wait_until_taken)
+        if not is_there:
             message = f"{file.guid} did not arrive within {self._deadline:g} s; the recall goes on, open it again"
-            await self._fail(file, RecallTimedOutError(message))
+            self._fail(file, RecallTimedOutError(message))
             file.refuse_failed()
 
     async def revoke(self, inode: int, guid: Guid | None) -> None:
         """Stop everyone who reads a file; who opens it next asks the hospital."""
         self.bar(inode, guid)
         # also where nobody has it open: its pages may still be there
-        await trio.to_thread.run_sync(self._pages.invalidate, inode, limiter=_forgetting)
+        await self._forget_pages(inode)
 
     def bar(self, inode: int, guid: Guid | None) -> None:
         """Mark a file as one that nobody may read on."""
@@ -415,7 +432,7 @@ class Opener:
                 for piece in pieces_between(reads.get(inode, ())):
                     nursery.start_soon(self._forget_pages, inode, piece)
 
-    async def _forget_pages(self, inode: int, piece: tuple[int, int | None]) -> None:
+    async def _forget_pages(self, inode: int, piece: tuple[int, int | None] | tuple[()] = ()) -> None:
         await trio.to_thread.run_sync(self._pages.invalidate, inode, *piece, limiter=_forgetting)
 
     async def _unlock_again(self, file: OpenFile, ciphertext: Ciphertext, seal: Seal) -> None:
@@ -449,20 +466,33 @@ class Opener:
         """
         self._nursery.start_soon(self._guard, file, self._prepare, file, siblings)
         try:
-            file.is_asked_for = self._headers.held(file.guid) is None
-            header = await self._headers.find(file.guid, siblings)
+            header = await self._find_header(file, siblings)
             if header is None or file.arriving is not None:
                 return False
             unsealer = await self._keys.unlock(headers.lock_of(file.guid, header), siblings)
             beginning = headers.unseal(unsealer, header, file.size)
+        except PeerUnreachableError:
+            raise  # there was no patience left, and the body is asked for at the same place
         except (MdmfsError, ValueError) as error:
             log.info("a header is not to be had by itself", guid=str(file.guid), reason=str(error))
             self._headers.forget(file.guid)
             return False
-        await trio.to_thread.run_sync(file.begin_with, beginning, self._pages, limiter=_forgetting)
+        await trio.to_thread.run_sync(file.begin_with, beginning, self._pages, limiter=_beginning)
         self._note(file, "header pushed to the kernel")
         file.ready.set()
         return True
+
+    async def _find_header(self, file: OpenFile, siblings: Sequence[Guid]) -> SealedHeader | None:
+        """Ask for a header until the hospital answers: that it is away is no reason to have a whole file recalled."""
+        outage = Outage()
+        while True:
+            file.is_asked_for = self._headers.held(file.guid) is None
+            try:
+                return await self._headers.find(file.guid, siblings)
+            except OUTAGES as error:
+                if isinstance(error, PeerUnreachableError):
+                    file.note_hindrance()
+                await outage.outlast(error, self._patience)
 
     async def _bring_body(
         self,
@@ -509,7 +539,14 @@ class Opener:
         """Begin to fetch, and give what is set at the end."""
         file.is_asked_for = not file.ready.is_set()
         begin = functools.partial(self._begin, file)
-        fetching = Fetching(self._hospital, self._cache, file, begin, self._deadline)
+        fetching = Fetching(
+            self._hospital,
+            self._cache,
+            file,
+            begin,
+            patience=self._patience,
+            patience_once_begun=max(self._patience, self._deadline),
+        )
         file.fetching, file.arriving = trio.Event(), None
         self._nursery.start_soon(self._run, file, fetching, file.fetching)
         return file.fetching
@@ -553,15 +590,18 @@ class Opener:
                 return
             self._cache.discard(file.guid)
             if damaged is not None and not damaged.is_from_cache and not self._hospital.doubt(file.guid):
-                await self._fail(file, error)
+                self._fail(file, error)
                 raise error
             log.warning("what is in the cache is not sound and is fetched anew", guid=str(file.guid), reason=str(error))
             file.set_aside()
             file.fetching = None
             await self._bring_anew(file)
 
-    async def _fail(self, file: OpenFile, error: MdmfsError) -> None:
-        """Tell all readers, and let the next open begin anew."""
+    def _fail(self, file: OpenFile, error: MdmfsError) -> None:
+        """Tell all readers, and let the next open begin anew.
+
+        Its pages go in the background: that waits for reads that are pending, and one of them may have called this.
+        """
         file.fail(error)
         if self._files.get(file.inode) is file:
             del self._files[file.inode]
@@ -569,7 +609,7 @@ class Opener:
         if file.is_spoiled:
             self._cache.discard(file.guid)
         if file.has_pushed:
-            await trio.to_thread.run_sync(self._pages.invalidate, file.inode, limiter=_forgetting)
+            self._nursery.start_soon(self._forget_pages, file.inode)
 
     async def _push_first(self, file: OpenFile) -> None:
         """Push a small file whole, and prove the end of a larger one; a kernel that has all pages gets none again."""
@@ -587,11 +627,11 @@ class Opener:
             try:
                 await work(*parts)
             except MdmfsError as error:
-                await self._fail(file, error)
+                self._fail(file, error)
             except Exception:
                 incident = secrets.token_hex(4)
                 log.exception("background work failed unexpectedly", guid=str(file.guid), incident=incident)
-                await self._fail(file, MdmfsError(f"{file.guid} cannot be read, see incident {incident} in the log"))
+                self._fail(file, MdmfsError(f"{file.guid} cannot be read, see incident {incident} in the log"))
 
 
 async def _is_arriving(file: OpenFile) -> bool:

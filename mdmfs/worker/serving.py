@@ -85,7 +85,7 @@ class Branch:
         counting = Numbered(ports.hospital, tree) if tree else ports.hospital
         self.places: Places = counting
         namespace = Namespace(counting, root, top=first_of(tree) + ROOT, shown=shown)
-        opener = Opener(ports.hospital, cache, self._ring, kernel, nursery, deadline=deadline)
+        opener = Opener(ports.hospital, cache, self._ring, kernel, nursery, deadline=deadline, patience=lease.patience)
         self.files = FileSystem(
             ports.hospital,
             namespace,

@@ -61,8 +61,11 @@ class Ground:
 
 
 @contextlib.contextmanager
-def ground(extra_series: int = 0) -> Iterator[Ground]:
-    """Run a site on the demonstration's synthetic patients, with so many series more of one slice each."""
+def ground(extra_series: int = 0, *, cache: str = "", staging: int = 0) -> Iterator[Ground]:
+    """Run a site on the demonstration's synthetic patients, with so many series more of one slice each.
+
+    ``cache`` is what the mount keeps, ``staging`` what the hospital does; as much as it wants unless they are given.
+    """
     if not CONNECTIONS.is_mount():
         message = "mount -t fusectl none /sys/fs/fuse/connections: else 12 reads that wait hold up all others"
         raise RuntimeError(message)
@@ -71,6 +74,8 @@ def ground(extra_series: int = 0) -> Iterator[Ground]:
         site = make_site(folder / "site", pacs="", inclusion=None, deadline=20.0)
         project = site.hospital_file.parent / "projects" / f"{PROJECT}.toml"
         project.write_text(f"lease = {LEASE}\n" + project.read_text())
+        if staging:
+            replace_in(site.hospital_file, "[hospital]\n", f"[hospital]\nstaging_bytes = {staging}\n")
         fill_pacs(site)
         add_series(site, extra_series)
         processes = stack.enter_context(running(site))
@@ -80,11 +85,19 @@ def ground(extra_series: int = 0) -> Iterator[Ground]:
         processes.start_hospital()
         trio.run(harvest_project, HospitalConfiguration.read(site.hospital_file), PROJECT)
         wire = stack.enter_context(wire_cutter(site.ports.hospital))
-        mount = site.mount_file(READER)
-        mount.write_text(mount.read_text().replace(f"127.0.0.1:{site.ports.hospital}", f"127.0.0.1:{wire.port}"))
+        replace_in(site.mount_file(READER), f"127.0.0.1:{site.ports.hospital}", f"127.0.0.1:{wire.port}")
+        if cache:
+            replace_in(site.mount_file(READER), 'size = "2 GiB"', f'size = "{cache}"')
         mountpoint = mountpoint_of(site.state, READER)
         processes.start_mount(READER, mountpoint)
         yield Ground(site, processes, wire, mountpoint)
+
+
+def replace_in(file: Path, before: str, after: str) -> None:
+    """Change a configuration file."""
+    text = file.read_text()
+    assert before in text
+    file.write_text(text.replace(before, after))
 
 
 def add_series(site: Site, count: int) -> None:

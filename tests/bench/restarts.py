@@ -5,14 +5,13 @@ The ratio is that of the seconds until all leases were back to the 30 s that the
 
 from __future__ import annotations
 
-import hashlib
-import multiprocessing
+import json
 import os
-import random
 import secrets
 import signal
+import subprocess
+import sys
 import time
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import trio
@@ -36,10 +35,11 @@ MOUNTS = int(os.environ.get("MDMFS_MOUNTS", "200"))
 AWAY = 10.0
 BACK = 30.0
 SECONDS = 120.0
-PATIENCE = 600.0
-"""Seconds: a reader ends when what it waits for has come, and on a busy machine that may take its whole lease wait."""
 BETWEEN = 6.0
 """Seconds from one restart to the next: a mount asks again within five, and then the readers shall read."""
+CACHE = "72 MiB"
+STAGING = 76 * 2**20
+"""Bytes. All files together are larger than either: some have to be fetched again, and some of those recalled."""
 
 
 class Nothing:
@@ -73,50 +73,48 @@ class Nothing:
         """See ``Witness``."""
 
 
-def read_on(paths: list[Path], digests: dict[Path, str], seed: int, ended: Event, counts: list[int]) -> None:
-    """Read, list and look at random, past the page cache, until told to end; counts what was done and what failed."""
-    draw = random.Random(seed)  # noqa: S311 no secret
-    done = failed = 0
-    while not ended.is_set():
-        path = draw.choice(paths)
-        try:
-            os.listdir(path.parent)  # noqa: PTH208 as programs do
-            with path.open("rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                failed += hashlib.sha256(file.read()).hexdigest() != digests[path]
-            done += 1
-        except OSError as error:
-            failed += 1
-            print(f"{path.name}: {error.strerror}")  # noqa: T201 for whoever looks for the reason
-        time.sleep(draw.uniform(0, 0.2))
-    counts[:] = [done, failed]
+class Readers:
+    """Processes that read the files of a mount."""
+
+    def __init__(self, mountpoint: Path, count: int) -> None:
+        """Start them, and wait until each has read something."""
+        paths = sorted(mountpoint.rglob("*.dcm"))
+        files = {str(path): os.getxattr(path, "user.mdmfs.sha256").decode() for path in paths}
+        command = [sys.executable, "-m", "tests.bench._reader"]
+        self._running = [
+            subprocess.Popen([*command, str(seed)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for seed in range(count)
+        ]
+        for reader in self._running:
+            assert reader.stdin is not None
+            reader.stdin.write(json.dumps(files) + "\n")
+            reader.stdin.flush()
+        for reader in self._running:
+            assert reader.stdout is not None
+            assert reader.stdout.readline() == "reading\n"
+
+    def end(self) -> tuple[int, int, float]:
+        """Give how many files were read whole, how many readings failed, and the seconds of the longest one."""
+        said = []
+        for reader in self._running:
+            assert reader.stdin is not None
+            reader.stdin.close()
+        for reader in self._running:
+            assert reader.stdout is not None
+            said.append(json.loads(reader.stdout.read()))
+            reader.wait()
+        return sum(one[0] for one in said), sum(one[1] for one in said), max(one[2] for one in said)
 
 
-def _reader(paths: list[Path], digests: dict[Path, str], seed: int, ended: Event, told: multiprocessing.Queue) -> None:  # type: ignore[type-arg]
-    counts = [0, 0]
-    read_on(paths, digests, seed, ended, counts)
-    told.put(counts)
-
-
-def restart_under_readers(running: Ground) -> tuple[int, int]:
-    """Restart hospitald again and again; gives how many files were read meanwhile, and how many readings failed."""
-    paths = sorted(running.mountpoint.rglob("*.dcm"))
-    digests = {path: os.getxattr(path, "user.mdmfs.sha256").decode() for path in paths}
-    fork = multiprocessing.get_context("spawn")
-    ended, told = fork.Event(), fork.Queue()
-    readers = [fork.Process(target=_reader, args=(paths, digests, seed, ended, told)) for seed in range(READERS)]
-    for reader in readers:
-        reader.start()
+def restart_under_readers(running: Ground) -> tuple[int, int, float]:
+    """Restart hospitald again and again; gives what ``Readers.end`` tells."""
+    readers = Readers(running.mountpoint, READERS)
     for number in range(RESTARTS):
         time.sleep(BETWEEN)
         running.processes.stop("hospital", signal.SIGKILL if number % 2 else signal.SIGTERM)
         running.processes.start_hospital()
     time.sleep(BETWEEN)
-    ended.set()
-    counts = [told.get(timeout=PATIENCE) for _ in readers]
-    for reader in readers:
-        reader.join()
-    return sum(done for done, _ in counts), sum(failed for _, failed in counts)
+    return readers.end()
 
 
 async def be_away(running: Ground) -> float:
@@ -156,12 +154,13 @@ async def _all_held(leases: list[Lease]) -> None:
 
 def measure() -> Measured:
     """Measure both; a reader that fails makes the ratio infinite, and so do readers that hardly read."""
-    with ground() as running:
-        done, failed = restart_under_readers(running)
+    with ground(cache=CACHE, staging=STAGING) as running:
+        done, failed, longest = restart_under_readers(running)
         seconds = trio.run(be_away, running)
     rows = [
         [f"{RESTARTS} restarts under {READERS} readers: files read whole", str(done)],
         ["readings that failed", str(failed)],
+        ["the longest of them", f"{longest:.1f} s"],
         [f"away for {AWAY:g} s under {MOUNTS} mounts: all leases back after", f"{seconds:.1f} s"],
     ]
     is_met = not failed and done >= RESTARTS * READERS

@@ -142,3 +142,29 @@ def test_restarts_of_the_hospital_under_readers_fail_none_of_them(tmp_path: Path
             mount.tell("dead no")
             time.sleep(0.5)
         assert all(one.result(60) for one in reading)
+
+
+def test_a_read_of_a_file_opened_by_its_header_goes_on_when_the_hospital_is_back(tmp_path: Path) -> None:
+    """Whatever it covers, others open the file meanwhile, and attributes are asked for: nobody waits for himself."""
+    with (
+        mounted(tmp_path, patience=30.0, deadline=60.0) as mount,
+        concurrent.futures.ThreadPoolExecutor(4) as threads,
+    ):
+        mount.tell("headers yes")
+        path = mount.file()
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            mount.forget_pages(path)
+            mount.tell("dead yes")
+            waiting = [
+                threads.submit(os.pread, descriptor, SIZE, 0),
+                threads.submit(path.read_bytes),
+                threads.submit(lambda: len(os.getxattr(path, "user.mdmfs.sha256")) and PLAIN),
+            ]
+            done, _ = concurrent.futures.wait(waiting, timeout=1.0)
+            assert not done
+            mount.tell("dead no")
+            assert [one.result(15) for one in waiting] == [PLAIN] * len(waiting)
+        finally:
+            mount.tell("dead no")
+            os.close(descriptor)

@@ -11,6 +11,10 @@ from mdmfs.hospital.bell import Bell
 from mdmfs.model.identity import Principal
 
 MAX_MOUNTS: Final = 100_000
+SILENCE: Final = 60.0
+"""Seconds without a question after which a mount that holds no lease is forgotten: twice as long as one may wait."""
+LOOK_SECONDS: Final = 1.0
+"""Between two searches for mounts to forget: a thousand that come back together cost one."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -19,10 +23,12 @@ class Lease:
 
     principal: Principal
     address: str
-    until: float
-    """On trio's clock; the mount itself counts from when it asked, which is earlier."""
     applied: int
     """The version of the feed that it has applied."""
+    heard: float
+    """When it asked last, on trio's clock."""
+    until: float = float("-inf")
+    """On trio's clock; the mount itself counts from when it asked, which is earlier."""
     reported: int = 0
     """The number of its last report of opens."""
     losses_to_tell: int = 0
@@ -32,9 +38,11 @@ class Lease:
 class Leases:
     """The mounts that hold a lease. After a start there may be others, until the longest lease has passed."""
 
-    def __init__(self) -> None:
-        """Know of no mount."""
+    def __init__(self, room: int = MAX_MOUNTS) -> None:
+        """Know of no mount; of ``room`` at most."""
+        self._room = room
         self._leases: dict[tuple[str, bytes], Lease] = {}
+        self._look_again = float("-inf")
         self._unknown_until = float("-inf")
         self.acknowledged = Bell()
         """Rings when a mount has applied something."""
@@ -48,18 +56,18 @@ class Leases:
 
         That is told twice: a mount that asks again may not have heard it the first time.
         """
-        lease = self._leases.get((str(principal.dn), mount))
+        key, now = (str(principal.dn), mount), trio.current_time()
+        lease = self._leases.get(key)
         if lease is None:
-            self._forget_lapsed()
-            if len(self._leases) < MAX_MOUNTS:
-                lapsed = trio.current_time()
-                self._leases[str(principal.dn), mount] = Lease(principal, address, lapsed, applied)
+            self._forget_silent(now)
+            if len(self._leases) < self._room:
+                self._leases[key] = Lease(principal, address, applied, now)
             return False
         if not lease.principal.memberships <= principal.memberships:
             lease.losses_to_tell = 2
         has_lost = lease.losses_to_tell > 0
         lease.losses_to_tell -= has_lost
-        lease.principal, lease.address = principal, address
+        lease.principal, lease.address, lease.heard = principal, address, now
         if lease.applied != applied:
             lease.applied = applied
             self.acknowledged.ring()
@@ -91,14 +99,17 @@ class Leases:
 
     def behind(self, version: int) -> list[Lease]:
         """Give the mounts that hold a lease and have not applied a version of the feed."""
-        self._forget_lapsed()
-        return [lease for lease in self._leases.values() if lease.applied < version]
+        now = trio.current_time()
+        return [lease for lease in self._leases.values() if lease.applied < version and lease.until >= now]
 
     def seconds_unknown(self) -> float:
         """Tell for how long there may be mounts that are not known here."""
         return max(0.0, self._unknown_until - trio.current_time())
 
-    def _forget_lapsed(self) -> None:
-        now = trio.current_time()
-        for key in [key for key, lease in self._leases.items() if lease.until < now]:
+    def _forget_silent(self, now: float) -> None:
+        """Forget who holds no lease and does not ask for one: not who has just come, and is to be granted one."""
+        if now < self._look_again:
+            return
+        self._look_again = now + LOOK_SECONDS
+        for key in [key for key, one in self._leases.items() if max(one.until, one.heard + SILENCE) < now]:
             del self._leases[key]

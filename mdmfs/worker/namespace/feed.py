@@ -11,6 +11,7 @@ import trio
 
 from mdmfs.model.errors import (
     AccessDeniedError,
+    BusyError,
     CredentialExpiredError,
     CredentialRefusedError,
     MdmfsError,
@@ -26,6 +27,9 @@ JITTER: Final = (0.7, 1.0)
 """Of the time that a question may wait: mounts that began together must not ask together for ever."""
 RETRY_SECONDS: Final = (1.0, 5.0)
 """Between two tries, at random: the mounts of a cluster must not come back all at once."""
+FIRST_RETRY: Final = 0.2
+"""Of that, before the first new try, twice as much before each one that follows: hospitald starts within two seconds,
+its machine within minutes."""
 
 _DECIDED: Final = (CredentialExpiredError, CredentialRefusedError, AccessDeniedError)
 
@@ -80,17 +84,19 @@ class Feed:
             self._nursery = nursery
             nursery.start_soon(self._take_back)
             version: int | None = None
+            part = FIRST_RETRY
             while True:
                 try:
                     version = await self._step(version)
-                    self._version = version
+                    self._version, part = version, FIRST_RETRY
                 except MdmfsError as error:
                     if isinstance(error, _DECIDED):
                         self._lease.refuse(error)
                     else:
                         self._lease.fail(error)
                     self._note(is_followed=False, reason=str(error))
-                    await trio.sleep(random.uniform(*RETRY_SECONDS))  # noqa: S311 spreads load, guards nothing
+                    await _pause(part)
+                    part = min(2 * part, 1.0)
                 else:
                     self._note(is_followed=True, reason="")
 
@@ -99,7 +105,9 @@ class Feed:
         if version is None:
             return (await self._namespace.listing(self._namespace.top)).version
         sent = self._lease.clock()
-        wait = self._lease.seconds_to_ask() * random.uniform(*JITTER)  # noqa: S311 no secret
+        # after an outage the lease may be about to end: then the answer shall not wait for news
+        longest = self._lease.seconds_to_ask() if self._namespace.is_followed else 0.0
+        wait = longest * random.uniform(*JITTER)  # noqa: S311 no secret
         report = self._opens.report()
         changes = await self._hospital.changes(version, wait, report)
         self._opens.heard(report)
@@ -107,6 +115,9 @@ class Feed:
         self._lease.grant(sent, changes.lease)
         for inode in outdated:
             await self._renew(inode)
+        if not changes.lease:
+            self._lease.fail(BusyError("the hospital cannot remember one mount more, and grants this one no lease"))
+            await _pause()
         return changes.version
 
     def _note(self, *, is_followed: bool, reason: str) -> None:
@@ -156,6 +167,11 @@ class Feed:
                 node = before.nodes[name]
                 if _is_another_file(node, None if after is None else after.nodes.get(name)):
                     await self._witness.revoke(node.inode)
+
+
+async def _pause(part: float = 1.0) -> None:
+    """Wait before the hospital is asked again."""
+    await trio.sleep(random.uniform(*RETRY_SECONDS) * part)  # noqa: S311 spreads load, guards nothing
 
 
 def _is_another_file(before: Node, after: Node | None) -> bool:

@@ -207,3 +207,80 @@ async def test_a_rest_that_is_not_of_the_same_object_is_found_out(site: Site) ->
     cuts.on_cut = swap
     with structlog.testing.capture_logs(), pytest.raises(IntegrityError):
         await site.read_all()
+
+
+AWAY = DEADLINE + 5
+PATIENCE = 2 * DEADLINE
+
+
+@pytest.fixture
+async def patient(site: Site, nursery: trio.Nursery) -> Site:
+    """Make the worker one that outlasts a hospital that is away."""
+    keystores = await site.hospital.open_keystores(nursery)
+    ring = KeyRing(lambda: keystores, deadline=DEADLINE)
+    site.opener = Opener(site.hospital, site.cache, ring, NoPages(), nursery, deadline=DEADLINE, patience=PATIENCE)
+    return site
+
+
+async def test_who_opens_and_who_reads_while_the_hospital_is_away_has_the_whole_deadline_afterwards(
+    patient: Site, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The handle of before is good: nothing has to be opened anew."""
+    autojump_clock.autojump_threshold = THREAD_SECONDS
+    hospital = patient.hospital
+    hospital.has_headers, hospital.recall_seconds = True, DEADLINE - 5
+    begun = trio.current_time()
+
+    async def start_again() -> None:
+        await trio.sleep(AWAY)
+        hospital.failure = None
+
+    async with patient.reading() as read:
+        hospital.failure = unreachable
+        nursery.start_soon(start_again)
+        assert await read(BIG - 9, 100) == patient.file.plaintext[-9:]
+        assert await read(BIG // 2, 9) == patient.file.plaintext[BIG // 2 : BIG // 2 + 9]
+    assert trio.current_time() >= begun + AWAY + DEADLINE - 5
+
+
+async def test_a_hospital_that_stays_away_is_an_outage_when_there_is_no_patience_left(
+    patient: Site, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Told as it is, and not as a recall that takes long."""
+    autojump_clock.autojump_threshold = THREAD_SECONDS
+    patient.hospital.failure = unreachable
+    begun = trio.current_time()
+    with pytest.raises(PeerUnreachableError):
+        await patient.read_all()
+    assert begun + PATIENCE <= trio.current_time() <= begun + PATIENCE + 3
+
+
+async def test_a_hospital_that_is_away_when_a_header_is_asked_for_has_no_file_recalled(
+    patient: Site, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Each restart would cost the PACS whole series."""
+    autojump_clock.autojump_threshold = THREAD_SECONDS
+    patient.hospital.has_headers, patient.hospital.failure = True, unreachable
+
+    async def start_again() -> None:
+        await trio.sleep(10)
+        patient.hospital.failure = None
+
+    nursery.start_soon(start_again)
+    async with patient.reading() as read:
+        assert await read(0, 100) == patient.file.plaintext[:100]
+    assert patient.hospital.fetches == 0
+
+
+async def test_a_lapse_does_not_use_up_the_deadline_of_who_waits(
+    patient: Site, autojump_clock: trio.testing.MockClock
+) -> None:
+    """He waits at the lease's pleasure, and then for the PACS."""
+    autojump_clock.autojump_threshold = THREAD_SECONDS
+    patient.hospital.recall_seconds = DEADLINE / 2
+    async with trio.open_nursery() as readers:
+        readers.start_soon(patient.read_all)
+        await trio.sleep(1)
+        patient.opener.suspend()
+        await trio.sleep(AWAY)
+        patient.opener.resume()

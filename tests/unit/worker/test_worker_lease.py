@@ -205,3 +205,54 @@ async def test_a_hospital_that_is_started_again_fails_nobody(scene: Scene, autoj
     with pytest.raises(PeerUnreachableError):
         await lease.held(reach)
     assert trio.current_time() - begun == pytest.approx(WAIT, abs=1)
+
+
+async def test_what_timed_out_over_a_lapse_is_asked_again_and_nothing_else(scene: Scene, autojump_clock: Clock) -> None:
+    """It was asked of a hospital that has gone since; one that is there and does not answer is told of."""
+    autojump_clock.autojump_threshold = 0
+    scene.grant()
+
+    async def time_out(seconds: float) -> int:
+        if await scene.ask() == 1:
+            await trio.sleep(seconds)
+            message = "no answer"
+            raise PeerTimedOutError(message)
+        return scene.answers
+
+    async def renew() -> None:
+        await trio.sleep(LEASE + 5)
+        scene.grant()
+
+    with pytest.raises(PeerTimedOutError, match="no answer"):
+        await scene.lease.held(lambda: time_out(1))
+    scene.answers = 0
+    scene.nursery.start_soon(renew)
+    assert await scene.lease.held(lambda: time_out(LEASE + 8)) == 2
+
+
+async def test_who_was_let_through_before_a_lapse_waits_no_longer_than_who_came_after(
+    scene: Scene, autojump_clock: Clock
+) -> None:
+    """A read that hangs on a hospital that is away is timed out with all others."""
+    autojump_clock.autojump_threshold = 0
+    scene.grant()
+    begun = trio.current_time()
+    with pytest.raises(PeerTimedOutError, match="120 s"):
+        await scene.lease.held(trio.sleep_forever)
+    assert trio.current_time() - begun == pytest.approx(LEASE + WAIT, abs=1)
+
+
+async def test_who_was_let_through_before_a_refusal_hears_it_at_once(scene: Scene, autojump_clock: Clock) -> None:
+    """And does not wait for keys that never come."""
+    autojump_clock.autojump_threshold = 0
+    scene.grant()
+
+    async def decide() -> None:
+        await trio.sleep(5)
+        scene.lease.refuse(CredentialExpiredError("renew the proxy"))
+
+    scene.nursery.start_soon(decide)
+    begun = trio.current_time()
+    with pytest.raises(CredentialExpiredError):
+        await scene.lease.held(trio.sleep_forever)
+    assert trio.current_time() - begun == pytest.approx(5, abs=1)

@@ -8,7 +8,7 @@ import trio.testing
 
 from mdmfs.model.errors import MalformedMessageError, NoSuchFileError, NotADirectoryFileError, PeerUnreachableError
 from mdmfs.model.names import Lfn
-from mdmfs.wire.messages import Changes, DirectoryPage, Node, NodeKind
+from mdmfs.wire.messages import Changes, DirectoryPage, Node, NodeKind, OpensReport
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.feed import Feed
 from mdmfs.worker.namespace.names import ROOT, TTL, Namespace
@@ -322,3 +322,44 @@ async def test_a_feed_that_cannot_reach_back_makes_everyone_ask_again(
     nursery.start_soon(Feed(hospital, names, witness, Lease(trio.current_time)).follow)
     await trio.sleep(1)
     assert witness.resets == 1
+
+
+async def test_a_hospital_that_is_started_again_is_heard_soon(
+    hospital: TwinHospital, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The first new tries come quickly, whatever the dice say; after a long outage they do not."""
+    autojump_clock.autojump_threshold = 0
+    hospital.lease = 9.0
+    names = Namespace(hospital, ROOT_LFN)
+    lease = Lease(trio.current_time)
+    nursery.start_soon(Feed(hospital, names, Witness(), lease).follow)
+    for away, back in ((0.9, 3.0), (60.0, 5.1)):
+        await trio.sleep(5)
+        hospital.failure = unreachable
+        while names.is_followed:  # noqa: ASYNC110 the question that waits comes to its end first
+            await trio.sleep(0.05)
+        await trio.sleep(away)
+        hospital.failure = None
+        await trio.sleep(back)
+        assert names.is_followed
+        assert lease.is_held
+
+
+async def test_a_hospital_that_grants_no_lease_is_not_asked_without_a_pause(
+    hospital: TwinHospital, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It has no room to remember this mount: who waits here is told so."""
+    autojump_clock.autojump_threshold = 0
+    hospital.lease = 0.0
+    asked, lease = 0, Lease(trio.current_time)
+
+    class Counting:
+        async def changes(self, since: int, wait: float, report: OpensReport | None = None) -> Changes:
+            nonlocal asked
+            asked += 1
+            return await hospital.changes(since, wait, report)
+
+    nursery.start_soon(Feed(Counting(), Namespace(hospital, ROOT_LFN), Witness(), lease).follow)
+    await trio.sleep(60)
+    assert 12 <= asked <= 61
+    assert "no lease" in lease.health

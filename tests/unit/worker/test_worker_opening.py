@@ -495,3 +495,26 @@ async def test_files_are_closed_when_nobody_reads_them(site: Site) -> None:
     await trio.testing.wait_all_tasks_blocked()
     links = [link.resolve() for link in Path("/proc/self/fd").iterdir() if link.exists()]  # noqa: ASYNC240 no disk
     assert not [link for link in links if link.is_relative_to(site.folder)]
+
+
+async def test_a_read_that_fails_does_not_wait_for_its_own_pages_to_go(
+    site: Site, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The kernel keeps them locked until the READ is answered: it would never be."""
+    autojump_clock.autojump_threshold = THREAD_SECONDS
+    file, answered = file_of(site, "big.dcm"), threading.Event()
+    site.hospital.has_headers = True
+    opened = await site.opener.open(site.node(file))
+
+    def invalidate(inode: int) -> None:
+        assert answered.wait(10)
+        site.kernel.pages.pop(inode, None)
+
+    site.kernel.invalidate = invalidate  # type: ignore[method-assign] # a kernel with a READ pending
+    site.hospital.recall_seconds = DEADLINE + 10
+    try:
+        with trio.fail_after(DEADLINE + 5), pytest.raises(RecallTimedOutError):
+            await site.opener.read(opened, BIG // 2, 10)
+    finally:
+        answered.set()
+        site.opener.close(opened)
