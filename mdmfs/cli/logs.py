@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
-from typing import Final
+from typing import Final, TextIO, cast
 
 import structlog
 
@@ -16,6 +17,18 @@ _SHARED: Final = (
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.format_exc_info,
 )
+
+
+class _StandardError(io.TextIOBase):
+    """Whatever is standard error when something is logged: loggers keep what they were given, and it may be closed."""
+
+    def write(self, text: str, /) -> int:
+        """Write to it."""
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Flush it."""
+        sys.stderr.flush()
 
 
 def log_to_standard_error(level: str, *, is_json: bool = False) -> None:
@@ -33,14 +46,14 @@ def log_to_standard_error(level: str, *, is_json: bool = False) -> None:
     structlog.configure(
         processors=[*_SHARED, render],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _StandardError())),
         cache_logger_on_first_use=True,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *_SHARED],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
     )
-    output = logging.StreamHandler(sys.stderr)
+    output = logging.StreamHandler(_StandardError())
     output.setFormatter(formatter)
     logging.basicConfig(handlers=[output], level=threshold, force=True)
 
