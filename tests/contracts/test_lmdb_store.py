@@ -18,6 +18,7 @@ import trio.testing
 from mdmfs.hospital import tables
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.store import Transaction
+from mdmfs.hospital.transaction import STORE_FORMAT
 from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, StoreError
 from tests.twins.records import NOW, OWNER_ONLY, SERIES_LFN, guid_of, instance_of, new_file
 
@@ -90,10 +91,10 @@ def rewrite(path: Path, table: bytes, change: dict[bytes, bytes] | bytes) -> Non
 async def test_a_store_of_a_newer_format_is_not_opened(tmp_path: Path) -> None:
     """And not touched; with its own format it opens again."""
     await LmdbStore.open(tmp_path / "store", map_size=2**24).aclose()
-    rewrite(tmp_path / "store", b"!", {b"store": b"2"})
-    with pytest.raises(StoreError, match=r"store is .* format 2"):
+    rewrite(tmp_path / "store", b"!", {b"store": b"99"})
+    with pytest.raises(StoreError, match=r"store is .* format 99"):
         LmdbStore.open(tmp_path / "store", map_size=2**24)
-    rewrite(tmp_path / "store", b"!", {b"store": b"1"})
+    rewrite(tmp_path / "store", b"!", {b"store": STORE_FORMAT.mark})
     await LmdbStore.open(tmp_path / "store", map_size=2**24).aclose()
 
 
