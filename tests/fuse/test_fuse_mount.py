@@ -39,7 +39,8 @@ SECONDS = 15
 class Mount:
     """A mount in a process of its own."""
 
-    def __init__(self, folder: Path, **scene: object) -> None:
+    def __init__(self, folder: Path, *, environment: dict[str, str] | None = None, **scene: object) -> None:
+        self._environment = environment or {}
         self.point = folder / "mnt"
         self.cache = folder / "cache"
         self.log = folder / "log"
@@ -62,6 +63,7 @@ class Mount:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                env=os.environ | self._environment,
             )
         assert self._say(json.dumps(self._scene)) == "ready", self.log.read_text()
 
@@ -118,9 +120,9 @@ class Mount:
 
 
 @contextlib.contextmanager
-def mounted(folder: Path, **scene: object) -> Iterator[Mount]:
-    """Mount for a block."""
-    mount = Mount(folder, **scene)
+def mounted(folder: Path, *, environment: dict[str, str] | None = None, **scene: object) -> Iterator[Mount]:
+    """Mount for a block, with these variables in the environment of the daemon."""
+    mount = Mount(folder, environment=environment, **scene)
     try:
         yield mount
         mount.end()

@@ -69,11 +69,14 @@ def mounted(
     except RuntimeError as error:
         message = f"{mountpoint} cannot be mounted: is it an empty directory of yours, and fuse3 installed?"
         raise ConfigurationError(message) from error
+    own = entry_of(mountpoint)
     try:
         yield
     finally:
-        # The kernel first: whatever thread still waits for it is freed, before the session it uses is.
-        detach(mountpoint)
+        # The kernel first: whatever thread still waits for it is freed, before the session it uses is. What stands
+        # there may be the next mount already, where somebody unmounted this one lazily and kept a file open.
+        if entry_of(mountpoint) == own:
+            detach(mountpoint)
         kernel.shut()
         pyfuse3.close(unmount=False)
 

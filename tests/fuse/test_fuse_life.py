@@ -1,0 +1,301 @@
+"""What happens to a mount in its life: unmounted lazily, stopped and continued, its clock set, read in every way."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mdmfs.worker.fuse.mount import entry_of
+from tests.fuse.test_fuse_mount import (
+    BIG_FOLDER,
+    BIG_SIZE,
+    COUNT,
+    FOLDER,
+    SECONDS,
+    SIZE,
+    Mount,
+    error_of,
+    mounted,
+    plaintext,
+    run,
+)
+
+LEASE = 1.0
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="umount -l and open_by_handle_at are root's")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
+    """One mount for all tests that leave it as it was."""
+    with mounted(tmp_path_factory.mktemp("life")) as mount:
+        yield mount
+
+
+# Unmounted while somebody reads
+
+
+@needs_root
+def test_after_umount_l_who_has_a_file_open_reads_on_and_the_daemon_ends_with_him(tmp_path: Path) -> None:
+    """The name is gone at once, the handle not; nothing stays, neither a mount nor a process."""
+    with mounted(tmp_path) as mount:
+        descriptor = os.open(mount.file(), os.O_RDONLY)
+        run("umount", "-l", mount.point)
+        assert list(mount.point.iterdir()) == []
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        assert os.pread(descriptor, SIZE, 0) == plaintext()
+        assert mount.process.poll() is None
+        os.close(descriptor)
+        assert mount.process.wait(SECONDS) == 0, mount.log.read_text()
+        assert entry_of(mount.point) is None
+
+
+@needs_root
+@pytest.mark.parametrize("end", ["close", "SIGTERM"])
+def test_a_mount_that_ends_late_leaves_the_next_one_at_its_place_alone(tmp_path: Path, end: str) -> None:
+    """Unmounted lazily, its daemon lives on for an open handle; at its end only its own mount goes."""
+    with mounted(tmp_path) as old:
+        descriptor = os.open(old.file(), os.O_RDONLY)
+        run("umount", "-l", old.point)
+        with mounted(tmp_path) as new:
+            if end == "SIGTERM":
+                old.process.send_signal(signal.SIGTERM)
+                assert old.process.wait(SECONDS) == 0, old.log.read_text()
+            os.close(descriptor)
+            assert old.process.wait(SECONDS) == 0, old.log.read_text()
+            assert new.file(2).read_bytes() == plaintext(2)
+
+
+# Time
+
+
+def test_a_daemon_stopped_for_longer_than_its_lease_goes_on_and_so_do_its_readers(tmp_path: Path) -> None:
+    """As after a suspend: who reads meanwhile waits, gets the right bytes, and no error."""
+    with mounted(tmp_path, lease=LEASE) as mount:
+        path, got = mount.file(), []
+        descriptor = os.open(path, os.O_RDONLY)
+        assert os.pread(descriptor, 1000, 0) == plaintext()[:1000]
+        mount.process.send_signal(signal.SIGSTOP)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        waiting = [
+            threading.Thread(target=lambda: got.append(os.pread(descriptor, SIZE, 0))),
+            threading.Thread(target=lambda: got.append(mount.file(2).read_bytes())),
+        ]
+        for one in waiting:
+            one.start()
+        time.sleep(2 * LEASE)
+        assert got == []
+        mount.process.send_signal(signal.SIGCONT)
+        for one in waiting:
+            one.join(SECONDS)
+        assert sorted(got) == sorted([plaintext(), plaintext(2)])
+        os.close(descriptor)
+
+
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+
+
+@pytest.mark.skipif(FAKETIME is None, reason="the package libfaketime is not installed")
+def test_a_wall_clock_that_is_set_changes_nothing_for_readers(tmp_path: Path) -> None:
+    """Ten years forward, twenty back: lease, listings and pages go by clocks that nobody sets."""
+    told = tmp_path / "clock"
+    told.write_text("+0")
+    clock = {
+        "LD_PRELOAD": str(FAKETIME),
+        "FAKETIME_TIMESTAMP_FILE": str(told),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    with mounted(tmp_path, lease=LEASE, environment=clock) as mount, mount.file().open("rb", buffering=0) as opened:
+        year = int(mount.tell("year"))
+        for number, (jump, years) in enumerate([("+10y", 10), ("-10y", -10)], 2):
+            told.write_text(jump)
+            assert abs(int(mount.tell("year")) - year - years) <= 1
+            time.sleep(1.5 * LEASE)
+            mount.forget_pages(mount.file())
+            assert os.pread(opened.fileno(), SIZE, 0) == plaintext()
+            assert mount.file(number).read_bytes() == plaintext(number)
+            assert mount.file(number).stat().st_size == SIZE
+
+
+# Ways to read
+
+_SETUP, _ENTER = 425, 426
+_GET_EVENTS, _READ = 1, 22
+_PARAMS = struct.Struct("=10I 10I 10I")
+_REQUEST = struct.Struct("=BBHiQQIIQ24x")
+
+
+def read_by_io_uring(path: Path, length: int) -> bytes:
+    """Read a file by one request of io_uring(7), without a library; raises ``OSError``."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    params = ctypes.create_string_buffer(_PARAMS.size)
+    ring = libc.syscall(_SETUP, 1, params)
+    if ring < 0:
+        raise OSError(ctypes.get_errno(), "io_uring_setup")
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        told = _PARAMS.unpack(params.raw)
+        submitted, completed = told[10:20], told[20:30]
+        buffer = mmap.mmap(-1, length)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+        with mmap.mmap(ring, 4096) as queue, mmap.mmap(ring, 4096, offset=0x10000000) as requests:
+            requests[: _REQUEST.size] = _REQUEST.pack(_READ, 0, 0, descriptor, 0, address, length, 0, 7)
+            queue[submitted[6] : submitted[6] + 4] = struct.pack("=I", 0)
+            queue[submitted[1] : submitted[1] + 4] = struct.pack("=I", 1)
+            assert libc.syscall(_ENTER, ring, 1, 1, _GET_EVENTS, None, 0) == 1
+            tag, result = struct.unpack_from("=Qi", queue, completed[5])
+        assert tag == 7
+        if result < 0:
+            raise OSError(-result, "io_uring read")
+        return bytes(buffer.read(result))
+    finally:
+        os.close(descriptor)
+        os.close(ring)
+
+
+def read_by_sendfile(path: Path, length: int) -> bytes:
+    """Let the kernel copy to another file, as ``cp`` and web servers do."""
+    descriptor, copy = os.open(path, os.O_RDONLY), os.memfd_create("copy")
+    offset = 0
+    while offset < length:
+        offset += os.sendfile(copy, descriptor, offset, length - offset)
+    os.close(descriptor)
+    found = os.pread(copy, length + 1, 0)
+    os.close(copy)
+    return found
+
+
+def read_by_splice(path: Path, length: int) -> bytes:
+    """Let the kernel move pages to a pipe."""
+    descriptor, (end, begin) = os.open(path, os.O_RDONLY), os.pipe()
+    found = b""
+    while len(found) < length:
+        found += os.read(end, os.splice(descriptor, begin, 65536))
+    for one in (descriptor, end, begin):
+        os.close(one)
+    return found
+
+
+def read_by_copy_file_range(path: Path, length: int) -> bytes:
+    """Ask for a copy without going through the program; across file systems it may be refused."""
+    descriptor, copy = os.open(path, os.O_RDONLY), os.memfd_create("copy")
+    try:
+        while os.copy_file_range(descriptor, copy, 2**20):
+            pass
+        return os.pread(copy, length + 1, 0)
+    except OSError as error:
+        assert error.errno in {errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL}  # noqa: PT017 programs fall back
+        return path.read_bytes()
+    finally:
+        os.close(descriptor)
+        os.close(copy)
+
+
+@pytest.mark.parametrize("read", [read_by_io_uring, read_by_sendfile, read_by_splice, read_by_copy_file_range])
+@pytest.mark.parametrize(("folder", "size"), [(FOLDER, SIZE), (BIG_FOLDER, BIG_SIZE)])
+def test_every_system_call_that_reads_gives_the_same_bytes(shared: Mount, read: object, folder: str, size: int) -> None:
+    """Cold pages and warm ones."""
+    assert callable(read)
+    path = shared.file(1, folder)
+    for _ in range(2):
+        try:
+            assert read(path, size) == plaintext(1, folder, size)
+        except OSError as error:
+            if read is read_by_io_uring and error.errno in {errno.ENOSYS, errno.EPERM}:
+                pytest.skip("this kernel does not allow io_uring")
+            raise
+        shared.forget_pages(path)
+
+
+def test_a_file_can_be_locked_like_any_other(shared: Mount) -> None:
+    """``flock`` and ``fcntl`` keep others on this machine out."""
+    with shared.file().open("rb") as first, shared.file().open("rb") as second:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(second, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(first, fcntl.LOCK_UN)
+        fcntl.flock(second, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.lockf(first, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        assert run("flock", "--nonblock", "--shared", shared.file(), "echo", "held").strip() == "held"
+
+
+def test_programs_that_copy_and_count_find_the_exact_sizes(shared: Mount, tmp_path: Path) -> None:
+    """``cp --reflink=auto``, ``du``, ``df`` and ``find -size``, none of them having opened a file before."""
+    folder, fetches = shared.file(3).parent, shared.tell("fetches")
+    assert int(run("du", "--apparent-size", "--bytes", "--summarize", folder).split()[0]) >= COUNT * SIZE
+    assert int(run("du", "--block-size=512", shared.file(3)).split()[0]) == -(-SIZE // 512)
+    assert len(run("find", folder, "-type", "f", "-size", f"{SIZE}c").splitlines()) == COUNT
+    kind, size = run("df", "--block-size=1", "--output=fstype,size", shared.point).splitlines()[1].split()
+    assert (kind, int(size) >= COUNT * SIZE + BIG_SIZE) == ("fuse.mdmfs", True)
+    assert shared.tell("fetches") == fetches
+    run("cp", "--reflink=auto", "--preserve=all", shared.file(3), tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == plaintext(3)
+    assert (tmp_path / "copy").stat().st_mtime == shared.file(3).stat().st_mtime
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="the package rsync is not installed")
+def test_rsync_copies_once_and_finds_nothing_to_do_the_second_time(shared: Mount, tmp_path: Path) -> None:
+    """By size and time alone; and by checksum, too."""
+    source = f"{shared.file().parent}/"
+    run("rsync", "--archive", source, tmp_path / "copy")
+    assert (tmp_path / "copy/0004.dcm").read_bytes() == plaintext(4)
+    for how in ("--archive", "--checksum"):
+        assert run("rsync", "--recursive", how, "--itemize-changes", source, tmp_path / "copy") == ""
+
+
+@pytest.mark.skipif(shutil.which("getfattr") is None, reason="the package attr is not installed")
+def test_getfattr_shows_all_there_is_and_tar_takes_it_along(shared: Mount, tmp_path: Path) -> None:
+    """As ``gfal-xattr`` would: the names that are listed all have a value."""
+    told = run("getfattr", "--absolute-names", "-d", shared.file(5))
+    guid = os.getxattr(shared.file(5), "user.guid").decode()
+    assert f'user.guid="{guid}"' in told
+    assert len([line for line in told.splitlines() if "=" in line]) == len(os.listxattr(shared.file(5)))
+    run("tar", "--xattrs", "-C", shared.file(5).parent, "-cf", tmp_path / "one.tar", "0005.dcm")
+    assert guid.encode() in (tmp_path / "one.tar").read_bytes()
+
+
+REOPEN = """
+import ctypes, errno, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+handle = ctypes.create_string_buffer((128).to_bytes(4, sys.byteorder) + bytes(132))
+number = ctypes.c_int()
+if libc.name_to_handle_at(-100, sys.argv[1].encode(), handle, ctypes.byref(number), 0) < 0:
+    sys.exit(errno.errorcode[ctypes.get_errno()])
+point = os.open(sys.argv[2], os.O_RDONLY)
+print(handle.raw.hex())
+for line in sys.stdin:
+    handle = ctypes.create_string_buffer(bytes.fromhex(line))
+    found = libc.open_by_handle_at(point, handle, os.O_RDONLY)
+    print(errno.errorcode[ctypes.get_errno()] if found < 0 else "opened", flush=True)
+"""
+
+
+@needs_root
+def test_what_a_file_server_remembers_of_a_file_is_stale_when_the_kernel_has_forgotten_it(shared: Mount) -> None:
+    """NFS servers name files by handles. We give none that last: ESTALE, cleanly, and never another file."""
+    command = [sys.executable, "-c", REOPEN, str(shared.file(6)), str(shared.point)]
+    first = subprocess.run(command, input="", capture_output=True, text=True, check=False, timeout=SECONDS)
+    if first.returncode == 0:
+        handle = bytearray(bytes.fromhex(first.stdout.strip()))
+        handle[8:16] = (2**40 + 5).to_bytes(8, sys.byteorder)
+        second = subprocess.run(
+            command, input=handle.hex(), capture_output=True, text=True, check=True, timeout=SECONDS
+        )
+        assert second.stdout.split()[-1] == "ESTALE"
+    else:
+        assert first.stderr.strip() in {"EOPNOTSUPP", "EACCES"}
+    assert error_of(shared.file(6)) == 0
