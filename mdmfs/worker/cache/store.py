@@ -18,6 +18,7 @@ import secrets
 import shutil
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -252,9 +253,11 @@ class CiphertextCache:
             bring_up_folder(self._format, self._folder)
             for path in self._arriving.iterdir():
                 _drop_unlocked(path)
-            found = sorted((path.stat().st_mtime_ns, path) for path in self._complete.iterdir())
+            # another mount of this user may let one go meanwhile
+            found = sorted((status.st_mtime_ns, path) for path, status in _statuses(self._complete))
             for _, path in found:
-                self._learn(path)
+                with contextlib.suppress(FileNotFoundError):
+                    self._learn(path)
         except OSError as error:
             message = f"the cache {self._folder} cannot be used: {error.strerror}"
             raise ConfigurationError(message) from error
@@ -271,6 +274,12 @@ class CiphertextCache:
         length = path.stat().st_size
         self._kept[guid] = _Kept(path, length, seal)
         self._used += length
+
+
+def _statuses(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            yield path, path.stat()
 
 
 def _free_bytes(folder: Path) -> int:

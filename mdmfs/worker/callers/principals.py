@@ -15,7 +15,14 @@ from typing import Final, NamedTuple, cast
 import structlog
 import trio
 
-from mdmfs.model.errors import BusyError, CredentialRefusedError, MdmfsError, PeerTimedOutError, StaleNumberError
+from mdmfs.model.errors import (
+    BusyError,
+    ConfigurationError,
+    CredentialRefusedError,
+    MdmfsError,
+    PeerTimedOutError,
+    StaleNumberError,
+)
 from mdmfs.model.names import Lfn
 from mdmfs.pki.certificate import UNREADABLE, Certificate
 from mdmfs.pki.health import certificates_in
@@ -171,7 +178,11 @@ class Principals:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve whoever comes, until cancelled; what goes wrong with one ends only his part."""
         await CiphertextCache(self._folder, 0).destroy()
-        await trio.to_thread.run_sync(functools.partial(self._folder.mkdir, mode=0o700, parents=True))
+        try:
+            await trio.to_thread.run_sync(functools.partial(self._folder.mkdir, mode=0o700, parents=True))
+        except OSError as error:
+            message = f"the cache {self._folder} cannot be used: {error.strerror}"
+            raise ConfigurationError(message) from error
         async with open_plain_nursery() as nursery:
             self._nursery = nursery
             task_status.started()

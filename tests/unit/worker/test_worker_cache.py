@@ -192,3 +192,27 @@ async def test_of_a_disk_that_others_fill_so_much_stays_free(tmp_path: Path) -> 
         fuller.make(LENGTH, tmp_path)
     assert not any(guid in cache for guid in kept)
     assert not list((tmp_path / "complete").iterdir())
+
+
+async def test_two_mounts_of_one_user_do_each_other_no_harm_in_one_folder(tmp_path: Path) -> None:
+    """What one lets go the other fetches anew, or reads on; the next one finds what both have kept."""
+    first, second = await cache_of(tmp_path), await cache_of(tmp_path)
+    guids = [await put(first), await put(second)]
+    third = await cache_of(tmp_path)
+    opened = [third.open(guid, SIZE) for guid in guids]
+    first.discard(guids[0])
+    assert first.open(guids[0], SIZE) is None
+    assert third.open(guids[0], SIZE) is None
+    assert third.used == LENGTH
+    for found, guid in zip(opened, guids, strict=True):
+        assert found is not None
+        assert found[0].read(0, 16) == guid.octets
+        found[0].close()
+    await put(third, guid=guids[0])
+
+
+async def test_a_folder_that_another_mount_empties_meanwhile_can_be_opened(tmp_path: Path) -> None:
+    """A name that leads nowhere any more is none."""
+    await put(await cache_of(tmp_path))
+    (tmp_path / "complete" / f"{Guid(bytes(16))}.0.2.{bytes(24).hex()}").symlink_to("gone")
+    assert (await cache_of(tmp_path)).used == LENGTH
