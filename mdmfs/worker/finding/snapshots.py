@@ -172,6 +172,22 @@ class Cohort:
                 return found
             question = AskFrozen(self._name, series, (series, found[-1].name))
 
+    async def files_between(self, first: str, last: str) -> dict[str, list[FrozenFile]]:
+        """Give the files of all series from one to another, by series: in pages, however many series there are."""
+        found: dict[str, list[FrozenFile]] = {}
+        after = first, ""
+        while True:
+            pages = await self._asked(FROZEN_PATH, AskFrozen(self._name, after=after), FrozenPage)
+            ends = [_place_of(page.files[-1]) for page in pages if not page.is_last and page.files]
+            # beyond the end of a page that is not the last nothing is known yet
+            known = [file for page in pages for file in page.files if not ends or _place_of(file) <= min(ends)]
+            for file in sorted(known, key=_place_of):
+                if file.series <= last:
+                    found.setdefault(file.series, []).append(file)
+            if not ends or min(ends)[0] > last:
+                return found
+            after = min(ends)
+
     async def places(self, series: str, files: Sequence[FrozenFile]) -> list[FilePlace | None]:
         """Ask the hospital of a series where files of it are."""
         found: list[FilePlace | None] = []
@@ -208,11 +224,13 @@ class FrozenSeriesDirectory:
 
     def open(self) -> SeriesPages:
         """List the series."""
-        return SeriesPages(self._cohort, self._entry)
+        return SeriesPages(self._cohort, self._entries)
 
-    async def _entry(self, path: str) -> tuple[bytes, Entry]:
+    async def _entries(self, paths: Sequence[str]) -> list[tuple[bytes, Entry]]:
         await trio.lowlevel.checkpoint()
-        return alias_of(Lfn.parse(path)).encode(), SeriesDirectory(self._cohort, path, self.modified)
+        return [
+            (alias_of(Lfn.parse(path)).encode(), SeriesDirectory(self._cohort, path, self.modified)) for path in paths
+        ]
 
 
 class ManifestDirectory:
@@ -233,11 +251,15 @@ class ManifestDirectory:
 
     def open(self) -> SeriesPages:
         """List the tables."""
-        return SeriesPages(self._cohort, self._entry)
+        return SeriesPages(self._cohort, self._entries)
 
-    async def _entry(self, path: str) -> tuple[bytes, Entry]:
-        name = f"{alias_of(Lfn.parse(path))}{_SUFFIX}".encode()
-        return name, told_manifest(await self._cohort.files(path))
+    async def _entries(self, paths: Sequence[str]) -> list[tuple[bytes, Entry]]:
+        files = await self._cohort.files_between(paths[0], paths[-1])
+        return [
+            (f"{alias_of(Lfn.parse(path))}{_SUFFIX}".encode(), told_manifest(files[path]))
+            for path in paths
+            if path in files
+        ]
 
 
 class SeriesDirectory:
@@ -290,9 +312,12 @@ class LatePages:
 class SeriesPages:
     """Entries for the series of a snapshot, a page at a time."""
 
-    def __init__(self, cohort: Cohort, entry: Callable[[str], Awaitable[tuple[bytes, Entry]]]) -> None:
+    def __init__(
+        self, cohort: Cohort, entries: Callable[[Sequence[str]], Awaitable[list[tuple[bytes, Entry]]]]
+    ) -> None:
+        """``entries`` is asked for one page of series, of which there is at least one."""
         self._cohort = cohort
-        self._entry = entry
+        self._entries = entries
         self._after = ""
         self._is_over = False
 
@@ -302,11 +327,16 @@ class SeriesPages:
             return ()
         paths, self._is_over = await self._cohort.series(self._after)
         self._after = paths[-1] if paths else self._after
-        return [await self._entry(path) for path in paths]
+        return await self._entries(paths) if paths else ()
 
     def close(self) -> None:
         """Ask no further."""
         self._is_over = True
+
+
+def _place_of(file: FrozenFile) -> tuple[str, str]:
+    """Say where it is in the order of a snapshot."""
+    return file.series, file.name
 
 
 def told_about(parts: dict[str, Snapshot]) -> bytes:

@@ -123,6 +123,22 @@ async def test_a_snapshot_is_a_directory_of_what_was_found_then(scene: Scene) ->
     assert list(await scene.listed("trial", "manifest")) == [f"{ALIAS}.tsv", "umc+004-MR.tsv"]
 
 
+async def test_the_tables_of_many_series_come_in_pages_and_each_is_whole(scene: Scene) -> None:
+    """A page of files ends in the middle of a series, at one hospital earlier than at the other."""
+    for number in range(100, 125):
+        names = {f"{file:04}.dcm": Guid.from_random(bytes([number, file, *range(14)])) for file in range(1, 61)}
+        await scene.hospitals["amc"].add(f"/grid/medical/amc/{number:03}-MR", {"Modality": "MR"}, names)
+    for number in range(100, 103):
+        await scene.hospitals["umc"].add(f"/grid/medical/umc/{number:03}-MR", {"Modality": "MR"})
+    await scene.create()
+    listed = await scene.listed("trial", "manifest")
+    lengths = {name: len(entry.octets.splitlines()) - 1 for name, entry in listed.items()}
+    assert list(lengths) == sorted(lengths)
+    assert [lengths[f"amc+{number}-MR.tsv"] for number in range(100, 125)] == [60] * 25
+    assert [lengths[f"umc+{number}-MR.tsv"] for number in range(100, 103)] == [1] * 3
+    assert lengths[f"{ALIAS}.tsv"] == len(scene.files)
+
+
 async def test_a_file_of_a_hospital_that_is_not_mounted_says_so(scene: Scene) -> None:
     """It is in the snapshot, and not here."""
     await scene.create()
