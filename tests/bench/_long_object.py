@@ -21,6 +21,7 @@ from mdmfs.demo.people import CHEST
 from mdmfs.demo.processes import Processes, running
 from mdmfs.demo.site import PROJECT, READER, Site, make_site, mountpoint_of
 from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.wire.formats import MARK
 from tests.bench._chain import finished
 
 ROWS = 2048
@@ -136,7 +137,7 @@ class LongObject:
 
     def staged(self) -> list[Path]:
         """List what the hospital keeps of it."""
-        return list((self.site.hospital_directory / "staging").iterdir())
+        return [path for path in (self.site.hospital_directory / "staging").iterdir() if path.name != MARK]
 
     def cached(self) -> list[Path]:
         """List what the worker keeps of it."""

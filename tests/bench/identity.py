@@ -27,6 +27,7 @@ from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.dicom.pacs import PacsAddress, RetrievalService
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.store import Transaction
+from mdmfs.wire.formats import MARK
 from tests.bench._frame import Bench, Measured
 from tests.twins.clinic import slice_of
 from tests.twins.servers import dcmqrscp, orthanc, store
@@ -71,7 +72,7 @@ def measure() -> Measured:
             trio.run(_record, site, SYNTAXES[way.syntax])
             processes.start_hospital()
             came = _read(site, processes)
-            staged = sum(1 for _ in (site.hospital_directory / "staging").iterdir())
+            staged = sum(1 for path in (site.hospital_directory / "staging").iterdir() if path.name != MARK)
             differing = sum(came.get(name) != octets for name, octets in expected.items()) + SLICES - staged
             wrong += differing
             rows.append((way.pacs, f"C-{way.service.upper()}", way.syntax, str(len(came)), str(differing)))

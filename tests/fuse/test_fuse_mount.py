@@ -548,7 +548,7 @@ def test_the_cache_holds_no_plaintext_and_belongs_to_its_owner_alone(own: Mount)
         assert plaintext(number)[:64] not in stored
         assert plaintext(number)[-64:] not in stored
     assert {oct(path.stat().st_mode & 0o777) for path in own.cache.rglob("*") if path.is_file()} == {"0o600"}
-    assert {oct(path.stat().st_mode & 0o777) for path in (own.cache, *own.cache.iterdir())} == {"0o700"}
+    assert {oct(path.stat().st_mode & 0o777) for path in (own.cache, *own.cache.glob("*/"))} == {"0o700"}
 
 
 def test_a_live_mount_is_not_taken_for_a_stale_one(own: Mount) -> None:
