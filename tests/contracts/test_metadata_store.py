@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import random
+import re
 import time
 from collections.abc import Iterator
 
@@ -14,17 +15,19 @@ import sqlalchemy as sa
 from mdmfs.access.acl import Acl, Entry, EntryKind
 from mdmfs.metadata.schema import Level
 from mdmfs.metadata.store.about import stamp_rights
-from mdmfs.metadata.store.collections import define
+from mdmfs.metadata.store.collections import define, record_tables
 from mdmfs.metadata.store.compile import Compiler
 from mdmfs.metadata.store.database import Database, open_database
 from mdmfs.metadata.store.entries import forget, put_images, put_records, show_series
 from mdmfs.metadata.store.finding import Known, Reader
+from mdmfs.metadata.store.records import records_of
 from mdmfs.metadata.store.rights import set_acls
 from mdmfs.metadata.store.tables import ABOUT, CLASSES, COLLECTIONS, IMAGES, METADATA, SERIES
 from mdmfs.model.errors import BusyError, ConfigurationError, MalformedMessageError, MalformedQueryError, StoreError
 from mdmfs.model.identity import Dn, Principal
 from mdmfs.wire.messages import Outcome, VersionedAcl
 from mdmfs.wire.metadata_messages import (
+    AskRecords,
     AttributeEntry,
     DefineCollection,
     Find,
@@ -37,6 +40,7 @@ from mdmfs.wire.metadata_messages import (
     SeriesEntry,
 )
 from tests.twins.finding_check import hold_against_twin
+from tests.twins.metadata_work import nodes_of, plans_of, steps_of
 from tests.twins.postgresql import new_database, running_postgresql
 from tests.twins.random_metadata import change_an_acl, fill, random_metadata
 
@@ -462,3 +466,148 @@ def test_rights_of_many_kinds_are_one_parameter(database: Database) -> None:
 
     assert database.read_now(count) == 0
     assert database.read_now(lambda c: c.execute(sa.select(sa.func.count()).select_from(CLASSES)).scalar()) == 0
+
+
+BOMB = "%a" * 8
+QUESTIONS = [
+    *(("", level) for level in FoundLevel),
+    *((f'SeriesDescription == "{"a" * 40}"', level) for level in FoundLevel),
+    (f'SeriesDescription like "{BOMB}b"', FoundLevel.SERIES),
+    (f'ProtocolName like "{BOMB}b" or SeriesDescription like "{BOMB}b"', FoundLevel.IMAGE),
+    ('not (Modality == "MR" and Age > 5) order by Age desc', FoundLevel.SERIES),
+    ("Age is missing or Age in (60, 65)", FoundLevel.SERIES),
+    ("StudyDate > date(2016-01-01) order by StudyDate limit 3", FoundLevel.SERIES),
+    (f'Outcome like "{BOMB}b" and Score is missing', FoundLevel.SERIES),
+    ('Outcome == "ill" and Dead == true', FoundLevel.SERIES),
+    ("not (Score == 3 or Dead is missing)", FoundLevel.IMAGE),
+    ("InstanceNumber == 7", FoundLevel.SERIES),
+    (f'not ImageType like "{BOMB}b"', FoundLevel.SERIES),
+    ('InstanceNumber == 7 and Modality == "MR" order by InstanceNumber', FoundLevel.IMAGE),
+]
+SECRETS: list[tuple[dict[str, Scalar], dict[str, Scalar], dict[str, Scalar]]] = [
+    (
+        {"SeriesDescription": "a" * 40, "Modality": "MR", "Age": 60, "StudyDate": "2017-01-01"},
+        {"Outcome": "ill", "Score": 3, "Dead": True},
+        {"InstanceNumber": 7, "ImageType": "a" * 40},
+    ),
+    (
+        {"SeriesDescription": "b" * 40, "ProtocolName": "a" * 40, "Modality": "CT", "Age": None},
+        {"Outcome": "a" * 40, "Score": None, "Dead": False},
+        {"InstanceNumber": 8, "ImageType": "b" * 40},
+    ),
+]
+"""What is in series, records and images that are not for the caller."""
+
+
+def filled_with(database: Database, secret: int, hidden: int) -> None:
+    """Put what the reader may read, and between it what he may not."""
+    for_series, for_records, for_images = SECRETS[secret]
+    database.write_now(emptied)
+    database.write_now(lambda c: set_acls(c, [acl(ROOT), acl(OPEN), acl(NARROW, "/O=x/CN=nobody")]))
+    defined(database, {"Outcome": "text", "Score": "integer", "Dead": "boolean"})
+    for number in range(12):
+        subject = f"{'abcdefghijkl'[number]}bcdefghijklmnop"
+        put = images(number, path=f"{PATH}-{number:03d}", Age=5 * number, StudyDate="2016-03-04")
+        narrow = msgspec.structs.replace(
+            put.images[1],
+            acl_ids=[[ROOT, NARROW]],
+            attributes={k: v for k, v in for_images.items() if v is not None},
+        )
+        registered(database, PutImages(put.series, [put.images[0], narrow]))
+        recorded(database, number, SUBJECT, Outcome="well", Score=number)
+        for other in range(hidden):
+            known = for_series | {"Subject": subject}
+            path = f"{PATH}-{number:03d}-{other}{'mz'[secret]}"
+            registered(database, images(100 + 8 * number + other, path=path, chain=[[ROOT, NARROW]], **known))
+            key = (1000 + 8 * number + other).to_bytes(16)
+            values = {k: v for k, v in for_records.items() if v is not None}
+            entry = RecordEntry(key, SUBJECT, values, b"k" * 16, b"", ((ROOT, NARROW),))
+            database.write_now(lambda c, entry=entry: put_records(c, PutRecords("neuro", "followup", [entry])))  # type: ignore[misc]
+
+
+def work_of_all(database: Database) -> dict[str, int]:
+    """Count what pages, later pages, counts and a look at one series cost."""
+    found: dict[str, int] = {}
+    hidden = f"{PATH}-003-0{'m'}"
+    for query, level in QUESTIONS:
+        for size in (3, 100):
+            asked = Find(query, level, (), size)
+            found[f"{query} {level} {size}"] = steps_of(
+                database,
+                lambda c, asked=asked: KNOWN.reader(c, READER, NOW).page(asked),  # type: ignore[misc]
+            )
+        found[f"{query} {level} count"] = steps_of(
+            database,
+            lambda c, query=query, level=level: KNOWN.reader(c, READER, NOW).count(query, Level(level.value)),  # type: ignore[misc]
+        )
+    for asked in (Find("", within=hidden), Find("", FoundLevel.SERIES, (hidden,), 3)):
+        found[repr(asked)] = steps_of(database, lambda c, asked=asked: KNOWN.reader(c, READER, NOW).page(asked))  # type: ignore[misc]
+    found["records"] = steps_of(database, lambda c: records_of(KNOWN.reader(c, READER, NOW), AskRecords(SUBJECT)))
+    return found
+
+
+def test_what_a_question_costs_tells_nothing_of_what_is_not_for_its_caller(database: Database) -> None:
+    """Counted in steps of the database: not what is in hidden rows, nor how many series and records are hidden.
+
+    Hidden images are passed over one by one where they are counted: their number can be told, their values not.
+    """
+    if database.dialect == "postgresql":
+        return  # see the next test: the rows that it goes through depend on a plan that it chooses by statistics
+    costs = []
+    for secret, hidden in ((0, 5), (1, 5), (0, 1)):
+        filled_with(database, secret, hidden)
+        costs.append(work_of_all(database))
+    assert costs[0] == costs[1]
+    apart = {key for key, cost in costs[0].items() if cost != costs[2][key]}
+    assert all(key.endswith(f"{FoundLevel.IMAGE} count") for key in apart)
+    assert len(set(costs[0].values())) > 5
+
+
+def test_the_class_of_a_row_is_looked_at_first(database: Database) -> None:
+    """By an index that begins with it, or as the first condition, whatever PostgreSQL thinks that the others cost."""
+    if database.dialect == "sqlite":
+        return  # it keeps the order in which conditions are written; its steps are counted above
+    filled_with(database, 0, 5)
+    many = list(range(1, 8)) + list(range(20, 60, 3))
+    nodes = []
+    for allowed in ([1], many):
+
+        def ask(connection: sa.Connection, allowed: list[int] = allowed) -> None:
+            schema = KNOWN.reader(connection, READER, NOW).schema
+            reader = Reader(connection, schema, Compiler(allowed, schema, database.dialect))
+            for query, level in QUESTIONS:
+                reader.page(Find(query, level))
+                reader.count(query, Level(level.value))
+
+        for plan in plans_of(database, ask):
+            nodes += [node for node in nodes_of(plan) if "Relation Name" in node]
+    guarded = [node for node in nodes if "Filter" in node and "class" not in node.get("Index Cond", "")]
+    assert guarded
+    for node in guarded:
+        first = re.sub(r"[(\"]|\w+\.", "", node["Filter"]).removeprefix("visible AND ")
+        assert first.startswith(("class <@", "class = ANY")), node
+
+
+def test_a_database_of_the_first_format_gets_the_indexes_of_this_one(database: Database) -> None:
+    """Those that began with the attribute go, and all is found as before."""
+    registered(database, images())
+    defined(database, {"Outcome": "text"})
+    recorded(database, 1, Outcome="well")
+
+    def age(connection: sa.Connection) -> None:
+        (records,) = record_tables(connection)
+        for table, column in ((SERIES, SERIES.c.Modality), (records, records.c.subject)):
+            connection.execute(
+                sa.text(f'CREATE INDEX "ix_{table.name}_{column.name}" ON {table.name} ("{column.name}")')
+            )
+            connection.execute(sa.text(f'DROP INDEX "{table.name}_by_{column.name}"'))
+        connection.execute(ABOUT.update().where(ABOUT.c.key == "format").values(value=b"1"))
+
+    database.write_now(age)
+    where = database.engine.url.set(drivername=database.dialect).render_as_string(hide_password=False)
+    open_database(where.removeprefix("sqlite:///")).close()
+    every = "SELECT name FROM sqlite_master" if database.dialect == "sqlite" else "SELECT indexname FROM pg_indexes"
+    names = set(database.read_now(lambda c: c.execute(sa.text(every)).scalars().all()))
+    assert "series_by_Modality" in names
+    assert not names & {"ix_series_Modality", "ix_records_1_subject"}
+    assert found(database, 'Modality == "MR" and Outcome == "well"') == [PATH]

@@ -11,6 +11,7 @@ from sqlalchemy.schema import CreateIndex, DropIndex
 
 from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, MAX_ATTRIBUTES, NAME, AttributeType, Collection, Column, Schema
 from mdmfs.metadata.store.about import stamp_rights
+from mdmfs.metadata.store.indexes import fix_statistics
 from mdmfs.metadata.store.rights import chain_of
 from mdmfs.metadata.store.tables import ATTRIBUTES, COLLECTIONS, GROUPS, record_column, records_table
 from mdmfs.model.errors import MalformedMessageError
@@ -68,6 +69,7 @@ def define(connection: sa.Connection, message: DefineCollection) -> None:
             row = {"collection": collection, "name": name, "type": kind.value, "group": group_name}
             number = connection.execute(ATTRIBUTES.insert().values(row).returning(ATTRIBUTES.c.id)).scalar_one()
             _add_column(connection, collection, Column(number, name, kind))
+    fix_statistics(connection, records_table(collection, tuple(_columns(connection, collection).values())))
 
 
 def find_collection(connection: sa.Connection, project: str, name: str) -> tuple[Collection, tuple[int, int]]:
@@ -78,6 +80,12 @@ def find_collection(connection: sa.Connection, project: str, name: str) -> tuple
         raise MalformedMessageError(message)
     columns = _columns(connection, found.id)
     return Collection(found.id, project, name, columns), (found.chain, found[-1])
+
+
+def record_tables(connection: sa.Connection) -> list[sa.Table]:
+    """Give the tables of all collections."""
+    numbers = connection.execute(sa.select(COLLECTIONS.c.id)).scalars().all()
+    return [records_table(number, tuple(_columns(connection, number).values())) for number in numbers]
 
 
 def whole_schema(connection: sa.Connection) -> list[Any]:

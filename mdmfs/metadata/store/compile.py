@@ -2,25 +2,29 @@
 
 To put a statement together costs more than to run it, so it is made once for all questions of the same shape: those
 that differ in their values only.
+
+What a statement costs must not tell what is in rows that its caller may not read. So a row's class is looked at before
+anything else in it: by indexes that begin with the class, or as the first of its conditions (docs/adr/0009).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.sql import operators
 
 from mdmfs.metadata.query import check
 from mdmfs.metadata.query.check import Checked, CheckedQuery, Exists, Slot
 from mdmfs.metadata.query.syntax import Operator, Value
 from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, Attribute, AttributeType, Collection, Level, Schema
-from mdmfs.metadata.store.tables import IMAGES, SERIES, table_of
+from mdmfs.metadata.store.numbers import is_of, list_of, ranges_of
+from mdmfs.metadata.store.tables import IMAGES, PLACE, SERIES, TEXT, table_of
 
 Clause = sa.ColumnElement[bool]
 Mark = tuple[Value | None, ...]
@@ -37,10 +41,15 @@ _COMPARE: Final[dict[Operator, Callable[[Any, Any], Clause]]] = {
 _OF_SERIES: Final = IMAGES.alias()
 """Images that a series is asked about."""
 _HEADS: Final = {Level.SERIES: SERIES, Level.IMAGE: IMAGES}
+_AS_IT_IS: Final[operators.custom_op[Any]] = operators.custom_op("+")
+"""Before an expression: SQLite looks for no index to serve it."""
 _SHAPES: Final = 512
 """Statements that are kept."""
 _ALLOWED: Final = "allowed"
+_RANGES: Final = "ranges"
 _LIMIT: Final = "most"
+_WITHIN: Final = "within"
+_NUMBERS: Final = "numbers"
 _PARAMETERS: Final[dict[AttributeType, sa.types.TypeEngine[Any]]] = {
     AttributeType.TEXT: sa.String(),
     AttributeType.INTEGER: sa.BigInteger(),
@@ -62,16 +71,46 @@ class Compiler:
 
     def __init__(self, allowed: Sequence[int], schema: Schema, dialect: str) -> None:
         """``dialect`` is ``sqlite`` or ``postgresql``: they take a list as one parameter in different ways."""
-        self._allowed = list(allowed) if dialect == "postgresql" else json.dumps(list(allowed))
+        self._rights = {_ALLOWED: list_of(allowed, dialect)}
+        if dialect == "postgresql":
+            self._rights[_RANGES] = ranges_of(allowed)
         self._schema = schema
         self._dialect = dialect
 
-    def page(self, query: CheckedQuery, *, after: Mark | None, limit: int) -> Bound:
-        """Select the columns of one page in order; ``after`` is the mark of the page before."""
+    def page(
+        self,
+        query: CheckedQuery,
+        *,
+        after: Mark | None,
+        limit: int,
+        within: str = "",
+        numbers: Sequence[int] | None = None,
+    ) -> Bound:
+        """Select the columns of one page in order; ``after`` is the mark of the page before.
+
+        ``within`` is the path of the one series that is looked at; ``numbers`` are those of ``series``.
+        """
         shape, values = self._parted(query)
+        if after is None and query.level is Level.SERIES and not query.order:
+            after = ("",)  # every path comes after it: so SQLite goes by place, and stops when it has enough
         there = None if after is None else tuple(value is not None for value in after)
         marks = {_mark(number): value for number, value in enumerate(after or ()) if value is not None}
-        return Bound(_page(self._schema, self._dialect, shape, there), values | marks | {_LIMIT: limit})
+        values |= marks | {_LIMIT: limit}
+        if within:
+            values[_WITHIN] = within
+        if numbers is not None:
+            values[_NUMBERS] = list_of(numbers, self._dialect)
+        asked = _Asked(shape, there, bool(within), numbers is not None)
+        return Bound(_page(self._schema, self._dialect, asked), values)
+
+    def series(self, query: CheckedQuery, *, after: str, limit: int, is_after_whole: bool) -> Bound:
+        """Select numbers and paths of series, in order, among which are all that images of a query are of.
+
+        It begins behind the path ``after``, or, unless that one was looked at as a whole, with it.
+        """
+        shape, values = self._parted(query)
+        values |= {_mark(0): after, _LIMIT: limit}
+        return Bound(_series(self._schema, self._dialect, shape, is_after_whole), values)
 
     def count(self, query: CheckedQuery) -> Bound:
         """Select how many match, at most the query's limit."""
@@ -86,14 +125,14 @@ class Compiler:
 
     def readable(self, table: sa.FromClause) -> Clause:
         """Say that the caller may read a row of a table."""
-        return _readable(table, self._dialect, self._allowed)
+        return _readable(table, self._dialect, self._rights)
 
     def _parted(self, query: CheckedQuery) -> tuple[CheckedQuery, dict[str, Any]]:
         """Part the shape of a query from its values."""
         values: list[Value | Slot] = []
         condition = None if query.condition is None else _emptied(query.condition, values)
         shape = dataclasses.replace(query, condition=condition, limit=None if query.limit is None else 1)
-        return shape, {_value(number): value for number, value in enumerate(values)} | {_ALLOWED: self._allowed}
+        return shape, {_value(number): value for number, value in enumerate(values)} | self._rights
 
 
 def columns_of(level: Level) -> list[Attribute]:
@@ -102,9 +141,24 @@ def columns_of(level: Level) -> list[Attribute]:
     return [attribute for attribute in IMAGE_ATTRIBUTES.values() if attribute.level in shown]
 
 
+class _Asked(NamedTuple):
+    """What a page's statement depends on."""
+
+    shape: CheckedQuery
+    there: tuple[bool, ...] | None
+    """Which values of the mark are not missing; None for the first page."""
+    is_within: bool
+    is_by_number: bool
+
+
 @functools.lru_cache(maxsize=_SHAPES)
-def _page(schema: Schema, dialect: str, shape: CheckedQuery, there: tuple[bool, ...] | None) -> sa.Select[Any]:
-    return _Writer(schema, dialect).page(shape, there)
+def _page(schema: Schema, dialect: str, asked: _Asked) -> sa.Select[Any]:
+    return _Writer(schema, dialect).page(asked)
+
+
+@functools.lru_cache(maxsize=_SHAPES)
+def _series(schema: Schema, dialect: str, shape: CheckedQuery, is_after_whole: bool) -> sa.Select[Any]:  # noqa: FBT001 part of a key
+    return _Writer(schema, dialect).series(shape, is_after_whole=is_after_whole)
 
 
 @functools.lru_cache(maxsize=_SHAPES)
@@ -119,19 +173,41 @@ class _Writer:
         self._schema = schema
         self._dialect = dialect
 
-    def page(self, shape: CheckedQuery, there: tuple[bool, ...] | None) -> sa.Select[Any]:
+    def page(self, asked: _Asked) -> sa.Select[Any]:
+        shape = asked.shape
         keys = _order_keys(shape)
         guids = [IMAGES.c.guid] if shape.level is Level.IMAGE else []
         shown = [self._column(attribute).label(attribute.name) for attribute in columns_of(shape.level)]
-        statement = self._matching(
-            shape, sa.select(*(key.label(f"k{n}") for n, key in enumerate(keys)), *guids, *shown)
-        )
-        if there is not None:
-            statement = statement.where(_behind(keys, shape, there))
+        columns = (*(key.label(f"k{n}") for n, key in enumerate(keys)), *guids, *shown)
         ordered = [
             part for (attribute, is_descending) in shape.order for part in self._sorted(attribute, is_descending)
         ]
-        return statement.order_by(*ordered, *keys[len(shape.order) :]).limit(_most())
+        ordered += keys[len(shape.order) :]
+        if shape.level is Level.IMAGE:
+            matching = self._of_page(asked, sa.select(*columns), keys)
+            return matching.order_by(*ordered).limit(_most())
+        # what is shown is wide: only the page's rows are read whole, and sorted again
+        first = self._of_page(asked, sa.select(SERIES.c.id), keys).order_by(*ordered).limit(_most())
+        return sa.select(*columns).select_from(SERIES).where(SERIES.c.id.in_(first.correlate(None))).order_by(*ordered)
+
+    def _of_page(
+        self, asked: _Asked, statement: sa.Select[Any], keys: Sequence[sa.ColumnElement[Any]]
+    ) -> sa.Select[Any]:
+        statement = self._matching(asked.shape, statement)
+        if asked.is_within:
+            statement = statement.where(sa.bindparam(_WITHIN, type_=TEXT) == PLACE)
+        if asked.is_by_number:
+            statement = statement.where(is_of(IMAGES.c.series, _NUMBERS, self._dialect))
+        if asked.there is not None:
+            statement = statement.where(self._either(_behind(keys, asked.shape, asked.there)))
+        return statement
+
+    def series(self, shape: CheckedQuery, *, is_after_whole: bool) -> sa.Select[Any]:
+        mark = sa.bindparam(_mark(0), type_=TEXT)
+        statement = sa.select(SERIES.c.id, PLACE).where(SERIES.c.visible, self._readable(SERIES))
+        statement = statement.where(mark < PLACE if is_after_whole else mark <= PLACE)
+        statement = statement.where(*(self._clause(one, self._column) for one in _of_series(shape.condition)))
+        return statement.order_by(PLACE).limit(_most())
 
     def count(self, shape: CheckedQuery) -> sa.Select[Any]:
         if shape.limit is None:
@@ -172,17 +248,23 @@ class _Writer:
             case check.All(operands):
                 return sa.and_(*(self._clause(one, column) for one in operands))
             case check.Any(operands):
-                return sa.or_(*(self._clause(one, column) for one in operands))
+                return self._either([self._clause(one, column) for one in operands])
             case Exists(Level.RECORD, collection, inner):
                 found = [self._subjects(one, inner) for one in self._schema.collections(collection)]
                 return sa.or_(sa.false(), *found)
             case Exists(_, _, inner):
-                rows = sa.select(_OF_SERIES.c.series).where(
+                return sa.exists().where(
+                    _OF_SERIES.c.series == SERIES.c.id,
                     _OF_SERIES.c.visible,
                     self._readable(_OF_SERIES),
                     self._clause(inner, lambda attribute: _OF_SERIES.c[attribute.name]),
                 )
-                return SERIES.c.id.in_(rows)
+
+    def _either(self, clauses: Sequence[Clause]) -> Clause:
+        """Say that one of some holds; SQLite would go through the table once for each of them, whatever its class."""
+        if len(clauses) == 1 or self._dialect != "sqlite":
+            return sa.or_(*clauses)
+        return sa.UnaryExpression(sa.or_(*clauses).self_group(), operator=_AS_IT_IS, type_=sa.Boolean())
 
     def _subjects(self, collection: Collection, inner: Checked) -> Clause:
         """Say that a subject has a record, in one collection of one project, for which a condition holds."""
@@ -196,7 +278,13 @@ class _Writer:
         return SERIES.c.Subject.in_(rows)
 
     def _asked(self, test: check.Asked, column: sa.ColumnElement[Any]) -> Clause:
-        values = [_parameter(slot) for slot in test.values if isinstance(slot, Slot)]
+        values: list[sa.ColumnElement[Any]] = [_parameter(slot) for slot in test.values if isinstance(slot, Slot)]
+        if self._dialect == "postgresql":
+            # what costs its planner nothing it would look at before the class
+            if test.operator in {Operator.MISSING, Operator.PRESENT}:
+                return sa.func.num_nulls(column) == sa.literal_column("1" if test.operator is Operator.MISSING else "0")
+            if test.attribute.type is AttributeType.BOOLEAN:
+                column, values = sa.cast(column, sa.Integer), [sa.cast(value, sa.Integer) for value in values]
         match test.operator:
             case Operator.MISSING:
                 return column.is_(None)
@@ -234,25 +322,48 @@ def _type_of(value: Value | Slot, attribute: Attribute) -> AttributeType:
     return AttributeType.NUMBER if isinstance(value, float) else attribute.type
 
 
-def _readable(table: sa.FromClause, dialect: str, allowed: object = None) -> Clause:
-    """Say that a row is of one of the allowed classes: one parameter, however many they are."""
+def _of_series(condition: Checked | None) -> list[Checked]:
+    """Give those parts of a condition on images, of which all must hold, that speak of their series only."""
+    parts = condition.operands if isinstance(condition, check.All) else () if condition is None else (condition,)
+    return [part for part in parts if not _names_images(part)]
+
+
+def _names_images(condition: Checked) -> bool:
+    match condition:
+        case check.Asked(attribute):
+            return attribute.level is Level.IMAGE
+        case check.Nay(operand):
+            return _names_images(operand)
+        case check.All(operands) | check.Any(operands):
+            return any(map(_names_images, operands))
+        case Exists():
+            return False
+
+
+def _readable(table: sa.FromClause, dialect: str, rights: Mapping[str, Any] | None = None) -> Clause:
+    """Say that a row is of one of the allowed classes: one parameter, however many they are.
+
+    PostgreSQL looks first at what it thinks costs least: a list of three costs more than a comparison, so it is told
+    twice, by ranges for rows that it goes through and as a list for its indexes.
+    """
     column: sa.ColumnElement[Any] = table.c["class"]
-    if dialect == "postgresql":
-        numbers: sa.BindParameter[Any] = sa.bindparam(_ALLOWED, allowed, type_=postgresql.ARRAY(sa.BigInteger()))
-        return column == sa.any_(numbers)
-    each = sa.func.json_each(sa.bindparam(_ALLOWED, allowed, type_=sa.Text())).table_valued("value")
-    return column.in_(sa.select(each.c.value))
+    given = rights or {}
+    is_listed = is_of(column, _ALLOWED, dialect, given.get(_ALLOWED))
+    if dialect != "postgresql":
+        return is_listed
+    ranges: sa.BindParameter[Any] = sa.bindparam(_RANGES, given.get(_RANGES), type_=postgresql.INT8MULTIRANGE())
+    return sa.and_(column.op("<@", is_comparison=True)(ranges), is_listed)
 
 
 def _order_keys(shape: CheckedQuery) -> list[sa.ColumnElement[Any]]:
     """Give what orders a result: as was asked, then path and name, so that no two rows are equal."""
     keys: list[sa.ColumnElement[Any]] = [_HEADS[attribute.level].c[attribute.name] for attribute, _ in shape.order]
-    keys.append(SERIES.c.path)
+    keys.append(PLACE)
     return [*keys, IMAGES.c.name] if shape.level is Level.IMAGE else keys
 
 
-def _behind(keys: Sequence[sa.ColumnElement[Any]], shape: CheckedQuery, there: tuple[bool, ...]) -> Clause:
-    """Say that a row comes after a mark: what is missing comes last, whichever way the rest goes."""
+def _behind(keys: Sequence[sa.ColumnElement[Any]], shape: CheckedQuery, there: tuple[bool, ...]) -> list[Clause]:
+    """Say in which ways a row comes after a mark: what is missing comes last, whichever way the rest goes."""
     kinds = [attribute.type for attribute, _ in shape.order]
     kinds += [AttributeType.TEXT] * (len(keys) - len(kinds))
     marks = [sa.bindparam(_mark(number), type_=_PARAMETERS[kind]) for number, kind in enumerate(kinds)]
@@ -265,7 +376,7 @@ def _behind(keys: Sequence[sa.ColumnElement[Any]], shape: CheckedQuery, there: t
         is_descending = is_asked and shape.order[position][1]
         beyond = key < marks[position] if is_descending else key > marks[position]
         clauses.append(sa.and_(*same[:position], sa.or_(beyond, key.is_(None)) if is_asked else beyond))
-    return sa.or_(*clauses)
+    return clauses
 
 
 def _most() -> sa.BindParameter[int]:

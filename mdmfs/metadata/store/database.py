@@ -17,7 +17,9 @@ import trio
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from mdmfs.metadata.store.tables import ABOUT, METADATA, STORE_FORMAT
+from mdmfs.metadata.store.collections import record_tables
+from mdmfs.metadata.store.indexes import fix_statistics, index_by_class
+from mdmfs.metadata.store.tables import ABOUT, IMAGES, METADATA, SERIES
 from mdmfs.model.errors import BusyError, ConfigurationError, MdmfsError, OutOfSpaceError, StoreError
 from mdmfs.wire.formats import Format
 
@@ -36,6 +38,15 @@ _ALTERED: Final = "42703"
 _FULL: Final = {"53100", "SQLITE_FULL"}
 
 T = TypeVar("T")
+
+
+def _index_all_by_class(connection: sa.Connection) -> None:
+    """To 2: indexes begin with the class."""
+    for table in (SERIES, *record_tables(connection)):
+        index_by_class(connection, table)
+
+
+STORE_FORMAT: Final[Format[sa.Connection]] = Format("database of metadata", _index_all_by_class)
 
 
 class Database:
@@ -165,6 +176,8 @@ def _prepare(connection: sa.Connection, where: str, store_format: Format[sa.Conn
             connection.execute(ABOUT.update().where(is_format).values(value=reached))
             return True
     METADATA.create_all(connection)
+    for table in (SERIES, IMAGES, *record_tables(connection)):
+        fix_statistics(connection, table)
     return False
 
 

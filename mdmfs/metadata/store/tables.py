@@ -9,9 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, AttributeType, Collection, Column, Level
-from mdmfs.wire.formats import Format
 
-STORE_FORMAT: Final[Format[sa.Connection]] = Format("database of metadata")
 METADATA: Final = sa.MetaData()
 
 _BYTES: Final = sa.LargeBinary
@@ -79,11 +77,18 @@ SERIES: Final = sa.Table(
     sa.Column("chain", _ID, nullable=False, index=True),
     sa.Column("class", _ID, nullable=False),
     *(
-        sa.Column(attribute.name, _TYPES[attribute.type], index=attribute.name in _INDEXED)
+        sa.Column(attribute.name, _TYPES[attribute.type])
         for attribute in IMAGE_ATTRIBUTES.values()
         if attribute.level is Level.SERIES
     ),
 )
+PLACE: Final = SERIES.c.path.op("||", return_type=TEXT)(sa.literal_column("''"))
+"""A path as questions name it. The index on paths serves who fills the table, and no question: it has all series in
+it, and this expression is in none but that by class."""
+# by class first: what is not for a caller is not even passed over
+sa.Index("series_by_place", SERIES.c["class"], PLACE, unique=True)
+for _name in _INDEXED:
+    sa.Index(f"series_by_{_name}", SERIES.c["class"], SERIES.c[_name])
 IMAGES: Final = sa.Table(
     "images",
     METADATA,
@@ -166,22 +171,25 @@ FROZEN: Final = sa.Table(
 @functools.lru_cache(maxsize=1024)
 def records_table(collection: int, columns: tuple[Column, ...] = ()) -> sa.Table:
     """Give the table of one collection of records, whose attributes are columns by number."""
-    return sa.Table(
+    table = sa.Table(
         f"records_{collection}",
         sa.MetaData(),
         sa.Column("guid", _BYTES, primary_key=True),
-        sa.Column("subject", TEXT, nullable=False, index=True),
+        sa.Column("subject", TEXT, nullable=False),
         sa.Column("chain", _ID, nullable=False, index=True),
         sa.Column("class", _ID, nullable=False),
         sa.Column("key", _BYTES, index=True),
         sa.Column("sealed", _BYTES),
         *(record_column(column) for column in columns if not column.type.is_sealed),
     )
+    for name in ("subject", *(f"a_{column.number}" for column in columns if not column.type.is_sealed)):
+        sa.Index(f"{table.name}_by_{name}", table.c["class"], table.c[name])
+    return table
 
 
 def record_column(column: Column) -> sa.Column[Any]:
     """Give the column of an attribute of records."""
-    return sa.Column(f"a_{column.number}", _TYPES[column.type], index=True)
+    return sa.Column(f"a_{column.number}", _TYPES[column.type])
 
 
 def table_of(collection: Collection) -> sa.Table:
