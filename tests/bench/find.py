@@ -69,8 +69,8 @@ QUESTIONS = (
         'ProtocolName == "p777" and Age >= 60 and StudyDate > date(2015-01-01)',
         FoundLevel.SERIES,
         1000,
-        f"""select {SHOWN} from series s where "ProtocolName" = 'p777' and "Age" >= 60 and "StudyDate" > '2015-01-01'
-        order by path limit 1001""",  # noqa: S608 our own text
+        f"""select {SHOWN} from plain_series s where "ProtocolName" = 'p777' and "Age" >= 60
+        and "StudyDate" > '2015-01-01' order by path limit 1001""",  # noqa: S608 our own text
         QUERY_BAR,
     ),
     Question(
@@ -78,8 +78,8 @@ QUESTIONS = (
         'Diagnosis == "d4321" and Modality == "MR"',
         FoundLevel.SERIES,
         1000,
-        f"""select {SHOWN} from series s where "Modality" = 'MR' and "Subject" in
-        (select subject from records_1 where a_1 = 'd4321') order by path limit 1001""",  # noqa: S608 our own text
+        f"""select {SHOWN} from plain_series s where "Modality" = 'MR' and "Subject" in
+        (select subject from plain_records_1 where a_1 = 'd4321') order by path limit 1001""",  # noqa: S608 our own text
         QUERY_BAR,
     ),
     Question(
@@ -87,7 +87,7 @@ QUESTIONS = (
         'ProtocolName == "p777" and InstanceNumber == 7',
         FoundLevel.IMAGE,
         1000,
-        f"""select {SHOWN}, i.* from images i join series s on i.series = s.id where s."ProtocolName" = 'p777'
+        f"""select {SHOWN}, i.* from images i join plain_series s on i.series = s.id where s."ProtocolName" = 'p777'
         and i."InstanceNumber" = 7 order by s.path, i.name limit 1001""",  # noqa: S608 our own text
         QUERY_BAR,
     ),
@@ -96,7 +96,7 @@ QUESTIONS = (
         'Modality == "MR"',
         FoundLevel.SERIES,
         1000,
-        f"""select {SHOWN} from series s where "Modality" = 'MR' order by path limit 1001""",  # noqa: S608 our own text
+        f"""select {SHOWN} from plain_series s where "Modality" = 'MR' order by path limit 1001""",  # noqa: S608 our own text
         PAGE_BAR,
     ),
 )
@@ -118,7 +118,7 @@ def on_one(where: str, name: str, rows: list[list[str]]) -> float:
     database = open_database(where)
     images = fill_images(database)
     records = fill_records(database)
-    database.write_now(lambda c: c.execute(sa.text("analyze")))
+    database.write_now(_index_plainly)
     for what, speed in (("import of images", images), ("import of records", records)):
         rows.append([name, what, f"{speed:.0f} rows/s", "", f"{IMPORT_BAR:.0f} rows/s", told(speed >= IMPORT_BAR)])
     ratios = []
@@ -140,6 +140,18 @@ def on_one(where: str, name: str, rows: list[list[str]]) -> float:
         )
     database.close()
     return max(ratios)
+
+
+def _index_plainly(connection: sa.Connection) -> None:
+    """Give plain SQL tables with the indexes that suit it, and the planner that looks at rows its statistics."""
+    indexed = {"series": ("path", "ProtocolName", "Modality", "Subject", "StudyDate"), "records_1": ("a_1",)}
+    for table, columns in indexed.items():
+        connection.execute(sa.text(f"create table plain_{table} as select * from {table}"))  # noqa: S608 our own text
+        for column in (*columns, *(["id"] if table == "series" else [])):
+            connection.execute(sa.text(f'create index "plain_{table}_{column}" on plain_{table} ("{column}")'))
+        connection.execute(sa.text(f"analyze plain_{table}"))
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("analyze"))
 
 
 def ask(database: Database, one: Question) -> int:
