@@ -6,6 +6,7 @@ Written by hand: the grammar has fifteen rules, and an error has to name the col
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import math
 import re
 from typing import Final, NamedTuple
@@ -14,6 +15,7 @@ from mdmfs.metadata.query.syntax import And, Condition, Literal, Name, Not, Oper
 from mdmfs.model.errors import MalformedQueryError
 
 MAX_BYTES: Final = 4096
+KNOWN: Final = 256
 MAX_DEPTH: Final = 32
 MAX_TESTS: Final = 100
 MAX_VALUES: Final = 200
@@ -53,8 +55,12 @@ class Token(NamedTuple):
     value: str | int | float | bool | dt.date = ""
 
 
+@functools.lru_cache(KNOWN)
 def parse(text: str) -> Query:
-    """Read a query; raises ``MalformedQueryError`` that says in which column it stops being one."""
+    """Read a query; raises ``MalformedQueryError`` that says in which column it stops being one.
+
+    The same text is read once: pages of an answer and directories that are listed again ask the same question.
+    """
     return _Parser(_tokens(text)).query()
 
 
