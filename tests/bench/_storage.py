@@ -7,22 +7,19 @@ import datetime as dt
 import os
 import pwd
 import shutil
-import socket
 import subprocess
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import obstore
 from obstore.store import S3Store
 
 from mdmfs.demo.pki import ThrowAwayPki
-from tests.twins.servers import free_port
+from tests.twins.servers import free_port, running_server
 
 BUCKET = "sealed"
 KEY, SECRET = "bench:reader", "throw-away"
-START_SECONDS = 30.0
 PRESIGNED = dt.timedelta(minutes=1)
 
 _SWIFT = """\
@@ -126,7 +123,7 @@ def xrootd(folder: Path, pki: ThrowAwayPki) -> Iterator[str]:
     if os.geteuid() == 0:
         command += ["-R", "daemon"]
         _give_away(folder, "daemon")
-    with _started(command, folder / "xrootd.out", lambda: _accepts(port)):
+    with running_server(command, folder / "xrootd.out", port, {}):
         yield f"https://127.0.0.1:{port}/sealed"
 
 
@@ -139,7 +136,7 @@ def _swift_server(folder: Path, kind: str, port: int, pipeline: str, more: str =
     user = pwd.getpwuid(os.geteuid()).pw_name
     file = folder / f"{kind}-server.conf"
     file.write_text(_SERVER.format(port=port, user=user, folder=folder, kind=kind, pipeline=pipeline) + more)
-    with _started([program, str(file)], folder / f"{kind}.log", lambda: _accepts(port)):
+    with running_server([program, str(file)], folder / f"{kind}.log", port, {}):
         yield
 
 
@@ -167,29 +164,3 @@ def _give_away(folder: Path, user: str) -> None:
     """Let a server that refuses to be root have what is below a folder, and reach it."""
     for path in (folder, *folder.rglob("*")):
         shutil.chown(path, user)
-
-
-def _accepts(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
-
-
-@contextlib.contextmanager
-def _started(command: list[str], log: Path, is_ready: Callable[[], bool]) -> Iterator[None]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not is_ready():
-            is_alive = process.poll() is None and time.monotonic() < deadline
-            assert is_alive, f"{command[0]} does not start: {log.read_text()}"
-            time.sleep(0.05)
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
