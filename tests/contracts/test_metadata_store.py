@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import random
 import re
@@ -39,6 +40,7 @@ from mdmfs.wire.metadata_messages import (
     Scalar,
     SeriesEntry,
 )
+from tests.twins.attacks import attacks, queries, quoted
 from tests.twins.finding_check import hold_against_twin
 from tests.twins.metadata_work import nodes_of, plans_of, steps_of
 from tests.twins.postgresql import new_database, running_postgresql
@@ -391,6 +393,34 @@ def test_what_is_written_in_a_text_is_compared_and_never_run(database: Database)
         for query in (f'SeriesDescription == "{written}"', f'SeriesDescription in ("{written}")'):
             assert found(database, query) == [f"{PATH}-{number:02d}"]
         assert len(found(database, f'SeriesDescription != "{written}"')) == len(INJECTIONS) - 1
+
+
+def test_an_attack_is_refused_at_a_column_or_finds_what_may_be_read_and_changes_nothing(database: Database) -> None:
+    """All kinds of SQL injection, wherever a query has room: ``MDMFS_ATTACKS`` of them, else a part."""
+    registered(database, images())
+    registered(database, images(1, path=f"{PATH}-hidden", chain=[[NARROW]]))
+    before = database.read_now(_contents)
+    refusals = set()
+    draw = random.Random(7)  # noqa: S311 a seed
+    for attack in attacks(draw, int(os.environ.get("MDMFS_ATTACKS", "25"))):
+        for query in queries(attack):
+            try:
+                assert set(found(database, query)) <= {PATH}, query
+            except MalformedQueryError as error:
+                refusals.add(str(error))
+        for query in (f"SeriesDescription == {quoted(attack)}", f"SeriesDescription in ({quoted(attack)})"):
+            assert found(database, query) == [], query
+    assert refusals
+    assert [it for it in refusals if not re.match("column [0-9]+: ", it)] == []
+    assert database.read_now(_contents) == before
+
+
+def _contents(connection: sa.Connection) -> dict[str, list[str]]:
+    """Give all tables that there are, with all their rows."""
+    return {
+        name: sorted(map(repr, connection.execute(sa.select(sa.text("*")).select_from(sa.table(name))).all()))
+        for name in sa.inspect(connection).get_table_names()
+    }
 
 
 def test_patterns_that_go_back_and_forth_end_soon(database: Database) -> None:

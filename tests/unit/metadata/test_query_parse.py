@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 import time
+import tracemalloc
 
 import pytest
 
@@ -144,6 +145,7 @@ def test_images_can_be_ordered_by_what_images_have() -> None:
     assert check(parse("order by InstanceNumber"), SCHEMA, Level.IMAGE).order[0][0].name == "InstanceNumber"
 
 
+MOST_BYTES = 4 * 2**20
 BOMBS = {
     "nots": "not " * 100_000 + "Age == 1",
     "brackets": "(" * 2000 + "Age == 1" + ")" * 2000,
@@ -168,6 +170,17 @@ def test_a_bomb_is_refused_with_a_column_and_costs_nothing(name: str) -> None:
     begun = time.process_time()
     assert refused(BOMBS[name]).startswith("column ")
     assert time.process_time() - begun < 1
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_takes_no_memory(name: str) -> None:
+    """Beyond the text itself, less than a long query takes."""
+    tracemalloc.start()
+    try:
+        refused(BOMBS[name])
+        assert tracemalloc.get_traced_memory()[1] < MOST_BYTES + 4 * len(BOMBS[name])
+    finally:
+        tracemalloc.stop()
 
 
 def test_whatever_is_thrown_at_it_the_parser_refuses_in_order() -> None:
