@@ -47,7 +47,6 @@ def log_to_standard_error(level: str, *, is_json: bool = False) -> None:
         processors=[*_SHARED, render],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _StandardError())),
-        cache_logger_on_first_use=True,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *_SHARED],
@@ -64,6 +63,5 @@ def _log_to(journal: Journal, threshold: int) -> None:
         processors=[structlog.stdlib.add_log_level, structlog.processors.format_exc_info],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=journal,
-        cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[JournalHandler(journal)], level=threshold, force=True)
