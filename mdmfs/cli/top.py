@@ -29,12 +29,14 @@ PROCESS: Final = {"process_cpu_seconds_total": "cpu_seconds", "process_resident_
 
 
 class Figure(NamedTuple):
-    """One line of the view: a gauge, or a counter, or how long something took."""
+    """What one line of the view says: a gauge, or a counter, or how long something took."""
 
-    name: str
-    labels: str
     value: float
     is_counter: bool
+
+
+Look = Mapping[tuple[str, str], Figure]
+"""Figures by name and labels."""
 
 
 @click.command()
@@ -90,7 +92,7 @@ def _metrics_of(file: pathlib.Path) -> str:
     return next((str(table["metrics"]) for table in tables if isinstance(table, dict) and table.get("metrics")), "")
 
 
-def _looks(address: Address, every: float, count: int | None) -> Iterator[tuple[dict[tuple[str, str], Figure], float]]:
+def _looks(address: Address, every: float, count: int | None) -> Iterator[tuple[Look, float]]:
     """Read the metrics again and again; gives one look more than ``count``, as rates need two."""
     for number in itertools.count():
         yield read_figures(_fetch(address)), time.monotonic()
@@ -109,8 +111,8 @@ def _fetch(address: Address) -> str:
         raise PeerUnreachableError(message) from error
 
 
-def read_figures(text: str) -> dict[tuple[str, str], Figure]:
-    """Read what is ours, and what the process takes, of a text in Prometheus's format; by name and labels."""
+def read_figures(text: str) -> Look:
+    """Read what is ours, and what the process takes, of a text in Prometheus's format."""
     found = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -119,39 +121,34 @@ def read_figures(text: str) -> dict[tuple[str, str], Figure]:
                 continue
             labels = " ".join(f"{key}={value}" for key, value in sorted(sample.labels.items()))
             is_counter = family.type in {"counter", "histogram"}
-            found[name, labels] = Figure(name.removesuffix("_total"), labels, sample.value, is_counter)
+            found[name.removesuffix("_total"), labels] = Figure(sample.value, is_counter)
     return found
 
 
-def _rate(before: Mapping[tuple[str, str], Figure], key: tuple[str, str], figure: Figure, seconds: float) -> float:
-    known = before.get(key)
-    return max(0.0, figure.value - (known.value if known else 0.0)) / seconds
+def _rate(before: Look, after: Look, key: tuple[str, str], seconds: float) -> float:
+    known = before[key].value if key in before else 0.0
+    return max(0.0, after[key].value - known) / seconds
 
 
-def _told(
-    before: Mapping[tuple[str, str], Figure], after: Mapping[tuple[str, str], Figure], seconds: float
-) -> dict[str, object]:
+def _told(before: Look, after: Look, seconds: float) -> dict[str, object]:
     figures = []
-    for key, figure in after.items():
-        told: dict[str, object] = {"name": figure.name, "labels": figure.labels, "value": figure.value}
+    for (name, labels), figure in after.items():
+        told: dict[str, object] = {"name": name, "labels": labels, "value": figure.value}
         if figure.is_counter:
-            told["per_second"] = _rate(before, key, figure, seconds)
+            told["per_second"] = _rate(before, after, (name, labels), seconds)
         figures.append(told)
     return {"figures": figures}
 
 
-def table(
-    title: str, before: Mapping[tuple[str, str], Figure], after: Mapping[tuple[str, str], Figure], seconds: float
-) -> Table:
+def table(title: str, before: Look, after: Look, seconds: float) -> Table:
     """Draw one look; counters that never counted are left out."""
     drawn = Table("", "", "now", "per second", title=title, title_justify="left", box=None)
     for column in drawn.columns[2:]:
         column.justify = "right"
-    for key, figure in sorted(after.items()):
-        if figure.is_counter and not figure.value:
-            continue
-        rate = _written(figure.name, _rate(before, key, figure, seconds)) if figure.is_counter else ""
-        drawn.add_row(figure.name.replace("_", " "), figure.labels, _written(figure.name, figure.value), rate)
+    for (name, labels), figure in sorted(after.items()):
+        if figure.value or not figure.is_counter:
+            rate = _written(name, _rate(before, after, (name, labels), seconds)) if figure.is_counter else ""
+            drawn.add_row(name.replace("_", " "), labels, _written(name, figure.value), rate)
     return drawn
 
 

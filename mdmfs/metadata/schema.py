@@ -12,6 +12,7 @@ from typing import Final
 from mdmfs.metadata.query.syntax import Value
 
 MAX_COLLECTIONS: Final = 1000
+"""Of one metadata service: each is a table."""
 MAX_ATTRIBUTES: Final = 200
 """Of one collection."""
 NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")

@@ -15,19 +15,15 @@ pause, for what hospitald can do at most.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import itertools
-import multiprocessing
 import os
 import random
 import secrets
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from multiprocessing.connection import Connection
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import trio
 from cryptography.hazmat.primitives import serialization
@@ -52,8 +48,6 @@ from tests.twins import certificates as make
 from tests.twins.load import LOOK_SECONDS, Load, Names, alone, crowd
 
 WORKERS = 1000
-TIMED = 100
-"""Of them. The others are in a process that makes way for theirs, so that none waits for another worker here."""
 USERS = 10
 GAP = 2.0
 """Seconds between two questions of a worker, on average."""
@@ -61,8 +55,6 @@ SECONDS = 30.0
 PRESSED = 5.0
 """How long they ask without a pause."""
 ALONE = 400
-STILL = 6.0
-"""Seconds after which the others have started, and are quiet."""
 ROUNDS = 2
 """Of the crowd: what it leaves behind must not grow."""
 MAX_GROWTH = 1.1
@@ -75,132 +67,54 @@ def measure() -> Measured:
         for thread in Path(f"/proc/{processes.pid('hospital')}/task").iterdir():
             os.sched_setaffinity(int(thread.name), cores[:1])
         os.sched_setaffinity(0, cores[1:] or cores)
-        target = _Target(
-            f"127.0.0.1:{site.ports.hospital}", str(site.pki.dns["hospital"]), site.state / "pki" / "ca.pem", users
-        )
-        spawning = multiprocessing.get_context("spawn")
-        here, there = spawning.Pipe()
-        others = spawning.Process(target=_be_others, args=(there, target, site.project))
-        others.start()
-        try:
-            return trio.run(_measure, site, target, processes.pid("hospital"), here)
-        finally:
-            here.send(None)
-            others.join()
+        return trio.run(_measure, site, users, processes.pid("hospital"))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Target:
-    """Whom the workers ask, and as whom."""
-
-    address: str
-    dn: str
-    anchors: Path
-    users: Sequence[Credential]
-
-    def clients(self, numbers: Iterable[int]) -> list[Client]:
-        """Make a client for each worker."""
-        allow_many_connections()
-        collect_seldom()  # here too: a pause of ours is none of the server's
-        anchors = TrustAnchors(self.anchors)
-        judge = PeerJudge(anchors)
-        return [open_client(self.address, self.dn, self.users[each % USERS], anchors, judge) for each in numbers]
-
-
-class _Round(NamedTuple):
-    """What the others tell of a round."""
-
-    failures: Counter[str]
-    asked: int
-    waits: int
-    arrived: float
-
-
-def _be_others(told: Connection, target: _Target, project: Lfn) -> None:
-    """Be the workers that are not timed, in a process that makes way for the one that times."""
-    os.nice(19)
-    trio.run(_run_others, told, target, project)
-
-
-async def _run_others(told: Connection, target: _Target, project: Lfn) -> None:
-    dice = random.Random(8)  # noqa: S311 the same questions in each run
-    clients = target.clients(range(TIMED, WORKERS))
-    names = await Names.below(_worker(clients[0]), project)
-    is_in = False
-
-    def is_over(_: Load) -> bool:
-        nonlocal is_in
-        if not is_in:
-            is_in = True
-            told.send("in")
-        return told.poll()
-
-    while (gap := await trio.to_thread.run_sync(told.recv)) is not None:
-        is_in = False
-        load = await crowd([_worker(each) for each in clients], names, dice, gap=gap, until=is_over)
-        told.recv()
-        told.send(_Round(load.failures, load.asked, load.waits, load.arrived))
-    for each in clients:
-        await each.aclose()
-
-
-async def _measure(site: Site, target: _Target, process: int, others: Connection) -> Measured:
+async def _measure(site: Site, users: Sequence[Credential], process: int) -> Measured:
+    allow_many_connections()
+    collect_seldom()  # here too: a pause of ours is none of the server's
     dice = random.Random(7)  # noqa: S311 the same questions in each run
-    clients = target.clients(range(TIMED))
+    address, dn = f"127.0.0.1:{site.ports.hospital}", str(site.pki.dns["hospital"])
+    anchors = TrustAnchors(site.state / "pki" / "ca.pem")
+    judge = PeerJudge(anchors)
+    clients = [open_client(address, dn, users[each % USERS], anchors, judge) for each in range(WORKERS)]
     names = await Names.below(_worker(clients[0]), site.project)
-    await trio.sleep(STILL)  # the others have walked, too
     single = await alone(_worker(clients[0]), names, ALONE, dice)
-    configuration = HospitalConfiguration.read(site.hospital_file)
-    anchors = TrustAnchors(target.anchors)
-    own = open_client(str(configuration.public), target.dn, configuration.credential, anchors)
+    own = open_client(address, dn, HospitalConfiguration.read(site.hospital_file).credential, anchors)
     happens = functools.partial(_change_acls, own, names.directories[0])
 
-    async def one_round(gap: float, during: _During, happens: Callable[[], Awaitable[None]] | None) -> _Both:
-        others.send(gap)
-        workers = [_worker(each) for each in clients]
-        load = await crowd(workers, names, dice, gap=gap, until=during.is_over, happens=happens)
-        others.send("enough")
-        return _Both(load, await trio.to_thread.run_sync(others.recv), during.busy)
+    async def one_round(gap: float, during: _During, happens: Callable[[], Awaitable[None]] | None) -> Load:
+        return await crowd(
+            [_worker(each) for each in clients], names, dice, gap=gap, until=during.is_over, happens=happens
+        )
 
-    rounds: list[_Both] = []
-    memory = [_memory(process)]
+    rounds, busy, memory = list[Load](), list[float](), [_memory(process)]
     for _ in range(ROUNDS):
-        rounds.append(await one_round(GAP, _During(SECONDS, process, others), happens))
+        during = _During(SECONDS, process)
+        rounds.append(await one_round(GAP, during, happens))
+        busy.append(during.busy)
         memory.append(_memory(process))
-    pressed = await one_round(0.0, _During(PRESSED, process, others), None)
+    pressed = await one_round(0.0, _During(PRESSED, process), None)
     for each in (own, *clients):
         await each.aclose()
-    return _told(single, rounds, pressed, memory)
+    return _told(single, rounds, pressed, busy, memory)
 
 
-class _Both(NamedTuple):
-    """A round: of those who are timed, of the others, and how busy hospitald was."""
-
-    load: Load
-    others: _Round
-    busy: float
-
-    @property
-    def asked(self) -> int:
-        """How many questions were answered, of all."""
-        return self.load.asked + self.others.asked
-
-
-def _told(single: float, rounds: Sequence[_Both], pressed: _Both, memory: Sequence[int]) -> Measured:
-    loads = [each.load for each in rounds]
-    worst = max(load.percentile(99) for load in loads)
-    failed = sum((each.load.failures + each.others.failures for each in (*rounds, pressed)), start=Counter[str]())
+def _told(
+    single: float, rounds: Sequence[Load], pressed: Load, busy: Sequence[float], memory: Sequence[int]
+) -> Measured:
+    worst = max(load.percentile(99) for load in rounds)
+    failed = sum((load.failures for load in (*rounds, pressed)), start=Counter[str]())
     grows = memory[-1] / memory[1]
-    waits = sum(each.load.waits + each.others.waits for each in rounds)
     rows = [
         ("one worker alone, median", f"{single * 1e3:.2f} ms"),
-        (f"{WORKERS} workers, each every {GAP:g} s, median", f"{max(it.percentile(50) for it in loads) * 1e3:.2f} ms"),
-        (f"p99 of the {TIMED} that are timed, worst of {ROUNDS} rounds", f"{worst * 1e3:.1f} ms"),
-        ("all at once: until everyone is in", ", ".join(f"{each.others.arrived:.1f} s" for each in rounds)),
-        ("questions, answers of the feed", f"{sum(each.asked for each in rounds)}, {waits}"),
+        (f"{WORKERS} workers, each every {GAP:g} s, median", f"{max(it.percentile(50) for it in rounds) * 1e3:.2f} ms"),
+        (f"p99 of theirs, worst of {ROUNDS} rounds", f"{worst * 1e3:.1f} ms"),
+        ("all at once: until everyone is in", ", ".join(f"{load.arrived:.1f} s" for load in rounds)),
+        ("questions, answers of the feed", f"{sum(it.asked for it in rounds)}, {sum(it.waits for it in rounds)}"),
         ("refused or failed", ", ".join(f"{count} {code}" for code, count in failed.items()) or "none"),
-        ("worst served worker, of the average", f"{max(load.unfairness() for load in loads):.2f}"),
-        ("hospitald, of its core", ", ".join(f"{each.busy:.0%}" for each in rounds)),
+        ("worst served worker, of the average", f"{max(load.unfairness() for load in rounds):.2f}"),
+        ("hospitald, of its core", ", ".join(f"{each:.0%}" for each in busy)),
         ("without a pause: questions a second", f"{pressed.asked / PRESSED:.0f}"),
         ("hospitald's memory alone, after each round", ", ".join(f"{octets / 2**20:.0f} MiB" for octets in memory)),
     ]
@@ -218,23 +132,19 @@ async def _change_acls(client: Client, directory: Lfn) -> None:
 class _During:
     """The time since everyone has come in: when it is over, and how busy hospitald was in it."""
 
-    def __init__(self, seconds: float, process: int, others: Connection) -> None:
+    def __init__(self, seconds: float, process: int) -> None:
         self._seconds = seconds
         self._process = process
-        self._others = others
         self._begun: tuple[float, float] | None = None
         self.busy = 0.0
 
     def is_over(self, load: Load) -> bool:
-        """Tell; it begins when the others say that they are in, and what was asked before counts for nothing."""
+        """Tell; it begins when it is asked first, and what was asked before counts for nothing."""
         now, used = trio.current_time(), _cpu(self._process)
         if self._begun is None:
-            if self._others.poll():
-                self._others.recv()
-                self._begun = now, used
-                for each in load.seconds:
-                    each.clear()
-            return False
+            self._begun = now, used
+            for each in load.seconds:
+                each.clear()
         passed = now - self._begun[0]
         self.busy = (used - self._begun[1]) / max(passed, LOOK_SECONDS)
         return passed >= self._seconds

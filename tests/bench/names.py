@@ -1,4 +1,4 @@
-"""Names that users make: random changes beside a dict, a hundred thousand aliases in one directory, and kill -9.
+"""Names that users make: beside a dict, how soon others see them, 100,000 aliases in one directory, and kill -9.
 
 The ratio is the share of what held: each step of the model, each alias, each change that a killed hospital was asked
 for, which must be there once and whole.
@@ -34,6 +34,7 @@ from tests.twins.stores import STORES
 SEEDS = int(os.environ.get("MDMFS_SEEDS", "20"))
 STEPS = 500
 ALIASES = int(os.environ.get("MDMFS_ALIASES", "100000"))
+CHANGES = 100
 KILLS = int(os.environ.get("MDMFS_KILLS", "20"))
 MORE = 1000
 AT_ONCE = 24
@@ -53,11 +54,11 @@ class Mounts(NamedTuple):
 
 
 def measure() -> Measured:
-    """Do all three; the ratio is that of what held."""
+    """Do all four; the ratio is that of what held."""
     rows: list[tuple[str, ...]] = []
     held = [_model(rows)]
     with tempfile.TemporaryDirectory() as folder, _mounts(Path(folder)) as mounts:
-        held += [_aliases(mounts, rows), _killed(mounts, rows)]
+        held += [_seen(mounts, rows), _aliases(mounts, rows), _killed(mounts, rows)]
     return Measured(("what", "count", "held", "figure"), rows, min(held))
 
 
@@ -88,6 +89,21 @@ def _mounts(folder: Path) -> Iterator[Mounts]:
             points[user] = folder / f"mount-{user}" / "amc" / PROJECT
         image = next(points[READER].rglob("*.dcm"))
         yield Mounts(site, points["member"], points[READER], str(image.relative_to(points[READER])))
+
+
+def _seen(mounts: Mounts, rows: list[tuple[str, ...]]) -> float:
+    """Make and take away a name that the other mount's kernel has just been told is not there, or is."""
+    late = []
+    for number in range(CHANGES):
+        mine, theirs = mounts.mine / f"seen-{number}", mounts.theirs / f"seen-{number}"
+        assert not theirs.exists(), theirs
+        mine.mkdir()
+        late.append(_until(theirs.exists))
+        mine.rmdir()
+        late.append(_until(lambda theirs=theirs: not theirs.exists()))  # type: ignore[misc]
+    held = sum(one < SOON for one in late)
+    rows.append(("seen by the other mount", f"{len(late)}", f"{held}", f"{max(late):.2f} s at worst"))
+    return held / len(late)
 
 
 def _aliases(mounts: Mounts, rows: list[tuple[str, ...]]) -> float:

@@ -337,6 +337,16 @@ def test_a_schema_that_cannot_be_is_refused_and_nothing_of_it_is_made(database: 
             recorded(database, 1)
 
 
+def test_there_is_a_bound_to_collections_and_none_to_altering_them(database: Database) -> None:
+    """Each is a table; nothing of the one too many is made."""
+    one, other = (DefineCollection("neuro", name, CHAIN, [AttributeEntry("Seen", "date")], {}) for name in ("a", "b"))
+    for _ in range(2):
+        database.write_now(lambda c: define(c, one, most=1))
+    with pytest.raises(MalformedMessageError, match="neuro gets no collection b: there are 1"):
+        database.write_now(lambda c: define(c, other, most=1))
+    assert len(database.read_now(lambda c: list(record_tables(c)))) == 1
+
+
 MISFITS: list[dict[str, str | float | bool]] = [
     {"Outcome": 1},
     {"Outcome": "x" * 1025},

@@ -9,7 +9,16 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateIndex, DropIndex
 
-from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, MAX_ATTRIBUTES, NAME, AttributeType, Collection, Column, Schema
+from mdmfs.metadata.schema import (
+    IMAGE_ATTRIBUTES,
+    MAX_ATTRIBUTES,
+    MAX_COLLECTIONS,
+    NAME,
+    AttributeType,
+    Collection,
+    Column,
+    Schema,
+)
 from mdmfs.metadata.store.about import stamp_rights
 from mdmfs.metadata.store.indexes import fix_statistics
 from mdmfs.metadata.store.rights import chain_of
@@ -36,8 +45,8 @@ _SCHEMA: Final = sa.select(
 """All of it in one statement."""
 
 
-def define(connection: sa.Connection, message: DefineCollection) -> None:
-    """Make a collection or alter it; raises ``MalformedMessageError`` for a schema that cannot be, and changes nothing.
+def define(connection: sa.Connection, message: DefineCollection, most: int = MAX_COLLECTIONS) -> None:
+    """Make a collection or alter it; raises ``MalformedMessageError`` for what cannot be, and changes nothing.
 
     An attribute keeps its type for ever: to change it, drop it and add it again.
     """
@@ -47,6 +56,9 @@ def define(connection: sa.Connection, message: DefineCollection) -> None:
     place = {"chain": chain, "class": number}
     found = connection.execute(_select_collection(message.project, message.name)).first()
     if found is None:
+        if connection.execute(sa.select(sa.func.count()).select_from(COLLECTIONS)).scalar_one() >= most:
+            reason = f"{message.project} gets no collection {message.name}: there are {most}, as many as may be"
+            raise MalformedMessageError(reason)
         row = {"project": message.project, "name": message.name, **place}
         collection = connection.execute(COLLECTIONS.insert().values(row).returning(COLLECTIONS.c.id)).scalar_one()
         records_table(collection).create(connection)
