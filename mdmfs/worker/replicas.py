@@ -1,7 +1,7 @@
 """Fetch sealed objects from storage elements where the hospital names one, and from the hospital where that fails.
 
-Nothing is believed of a storage element: what it gives is a sealed object or does not open. Whoever asks again for a
-file soon after it came from a replica, because it was cut, damaged or another one, is served by the hospital.
+Nothing is believed of a storage element: what it gives is a sealed object or does not open. One that fails is left
+alone for a while, and a file whose replica did not open comes from the hospital for a while.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import ssl
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 import trio
@@ -26,6 +26,7 @@ from mdmfs.wire.messages import SealedBeginning, Transfer
 from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.wire.stream import Address
 from mdmfs.worker.hospital import Beginning, RemoteHospital, SealedBundle, SealedDownload
+from mdmfs.worker.outage import OUTAGES
 
 HEAD_SECONDS: Final = 10.0
 """So long a storage element may take for the head of an answer."""
@@ -34,15 +35,18 @@ PACE_BYTES: Final = 256 * 2**10
 """What brings less than that in that time is slower than a recall."""
 DISTRUST_SECONDS: Final = 60.0
 """So long a storage element that failed is not asked."""
-ASKED_AGAIN: Final = 600.0
-"""Whoever asks again for a file within that time is not content with what the replica brought."""
+DOUBT_SECONDS: Final = 600.0
+"""So long a file whose replica did not open comes from the hospital."""
 REST_SECONDS: Final = 300.0
 """So long a hospital without storage elements is not asked for replicas."""
 MAX_REMEMBERED: Final = 100_000
 AT_ONCE: Final = 4
 """Transfers of one bundle side by side."""
 PIECE: Final = 2**20
+MAX_PASSED_OVER: Final = 256 * 2**10
 _OK, _PARTIAL = 200, 206
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +81,9 @@ class Storage:
         if begin:
             headers["range"] = f"bytes={begin}-{transfer.size - 1}"
         async with client.get(target, headers=headers, deadline=trio.current_time() + HEAD_SECONDS) as download:
-            yield _ReplicaDownload(download, transfer, begin)
+            replica = _ReplicaDownload(download, transfer, begin)
+            yield replica
+            await replica.pass_over_padding()
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -101,9 +107,12 @@ class Storage:
     async def _client(self, address: Address, context: ssl.SSLContext | None) -> Client:
         client = self._clients.get((context, address))
         if client is None:
-            for known in [it for it in self._clients if None not in {it[0], context} and it[0] is not context]:
-                await self._clients.pop(known).aclose()  # a credential of before
+            # those of a credential of before; nobody else may come in between
+            stale = [it for it in self._clients if None not in {it[0], context} and it[0] is not context]
+            ended = [self._clients.pop(it) for it in stale]
             client = self._clients[context, address] = Client(address, context, expected=None)
+            for each in ended:
+                await each.aclose()
         return client
 
 
@@ -125,6 +134,7 @@ class _ReplicaDownload:
         self._download = download
         self._element = transfer.element
         self._left = transfer.size - begin
+        self._padding = there - transfer.size
         self._header = transfer.header
         self._head = b""
         """What has come of salt and commitment: with another commitment no set of shares would make the key."""
@@ -154,6 +164,15 @@ class _ReplicaDownload:
         self._left -= count
         return count
 
+    async def pass_over_padding(self) -> None:
+        """Take in what fills up an object that was read whole, where that is less than another connection costs."""
+        if self._left or self._padding > MAX_PASSED_OVER:
+            return
+        room = memoryview(bytearray(self._padding))
+        with trio.move_on_after(PACE_SECONDS), contextlib.suppress(MdmfsError):
+            while room and (count := await self._download.receive_into(room)):
+                room = room[count:]
+
 
 class ReplicatedHospital(RemoteHospital):
     """A hospital whose sealed objects may come from storage elements."""
@@ -171,8 +190,10 @@ class ReplicatedHospital(RemoteHospital):
         """As ``RemoteHospital``; replicas are fetched by ``storage``."""
         super().__init__(client, deadline=deadline, purpose=purpose, mount=mount, root=root)
         self._storage = storage
-        self._came: collections.OrderedDict[Guid, float] = collections.OrderedDict()
-        """When a replica of a file was named last."""
+        self._came: collections.OrderedDict[Guid, None] = collections.OrderedDict()
+        """Files that came from a replica last."""
+        self._doubted: collections.OrderedDict[Guid, float] = collections.OrderedDict()
+        """Until when no replica of a file is asked for."""
         self._rest_until = float("-inf")
 
     @contextlib.asynccontextmanager
@@ -188,9 +209,11 @@ class ReplicatedHospital(RemoteHospital):
                 except MdmfsError as error:
                     self._storage.distrust(transfer, error)
                 else:
+                    self.note_replica(guid)
                     with self._distrusting(transfer):
                         yield replica
                     return
+            self._came.pop(guid, None)
             yield await stack.enter_async_context(super().fetch(guid, beginning=beginning))
 
     @contextlib.asynccontextmanager
@@ -207,45 +230,49 @@ class ReplicatedHospital(RemoteHospital):
 
     def fetch_from_hospital(self, guids: Sequence[Guid]) -> AbstractAsyncContextManager[SealedBundle]:
         """Fetch files that nobody has opened yet from the hospital itself."""
+        for guid in guids:
+            self._came.pop(guid, None)
         return super().fetch_all(guids)
+
+    def note_replica(self, guid: Guid) -> None:
+        """Know that a file comes from a replica."""
+        _remember(self._came, guid, None)
 
     def doubt(self, guid: Guid) -> bool:
         """Leave the replica of a file alone, if it came from one: the next fetch comes from the hospital."""
         if guid not in self._came:
             return False
-        self._came[guid] = trio.current_time()
+        del self._came[guid]
+        _remember(self._doubted, guid, trio.current_time() + DOUBT_SECONDS)
         return True
 
     @contextlib.contextmanager
     def _distrusting(self, transfer: Transfer) -> Iterator[None]:
         try:
             yield
-        except (PeerUnreachableError, PeerTimedOutError) as error:
+        except OUTAGES as error:
             self._storage.distrust(transfer, error)
             raise
 
     async def _find(self, guids: Sequence[Guid], *, are_ahead: bool) -> dict[int, Transfer]:
-        """Ask where replicas are, by place, of the files of which none was named just now."""
+        """Ask where replicas are, by place, of the files whose replicas are not doubted; raises only for an outage."""
         now = trio.current_time()
         if now < self._rest_until:
             return {}
-        fresh = [place for place, it in enumerate(guids) if self._came.get(it, float("-inf")) < now - ASKED_AGAIN]
+        fresh = [place for place, it in enumerate(guids) if self._doubted.get(it, now) <= now]
         if not fresh:
             return {}
         try:
             found = await self.transfers([guids[place] for place in fresh], self._storage.avoided, are_ahead=are_ahead)
-        except MdmfsError as error:  # the hospital tells why when it is asked for the bytes
+        except OUTAGES:
+            raise  # it would be waited for twice
+        except MdmfsError as error:  # the hospital tells why when it is asked for the bytes; or it knows of no replicas
             log.debug("no replicas", reason=str(error))
+            self._rest_until = now + REST_SECONDS
             return {}
         if not found.are_there_any:
             self._rest_until = now + REST_SECONDS
-        there = {place: it for place, it in zip(fresh, found.transfers, strict=True) if it.turl}
-        for place in there:
-            self._came[guids[place]] = now
-            self._came.move_to_end(guids[place])
-        while len(self._came) > MAX_REMEMBERED:
-            self._came.popitem(last=False)
-        return there
+        return {place: it for place, it in zip(fresh, found.transfers, strict=True) if it.turl}
 
 
 class _Mixed:
@@ -262,7 +289,8 @@ class _Mixed:
         self._hospital = hospital
         self._storage = storage
         self._guids = guids
-        self._rest = [place for place in range(len(guids)) if place not in found]
+        self._left = [place for place in range(len(guids)) if place not in found]
+        """What is to come from the hospital."""
         self._waiting = collections.deque(found.items())
         self._send, self._said = trio.open_memory_channel[tuple[int, Event]](0)
         self._taken = trio.Event()
@@ -281,10 +309,10 @@ class _Mixed:
     async def _run(self) -> None:
         async with self._send:
             async with open_plain_nursery() as nursery:
+                nursery.start_soon(self._fetch_left)
                 for _ in range(min(AT_ONCE, len(self._waiting))):
                     nursery.start_soon(self._fetch_waiting)
-            if self._rest:
-                await self._fetch_rest()
+            await self._fetch_left()
 
     async def _say(self, place: int, event: Event) -> None:
         async with self._turn:
@@ -297,11 +325,12 @@ class _Mixed:
         while self._waiting:
             place, transfer = self._waiting.popleft()
             if transfer.element in self._storage.avoided:
-                self._rest.append(place)
+                self._left.append(place)
                 continue
             has_begun = False
             try:
                 async with self._storage.fetch(transfer, 0) as replica:
+                    self._hospital.note_replica(self._guids[place])
                     told = SealedBeginning(
                         transfer.size, transfer.generation, transfer.threshold, transfer.header[:SALT_SIZE]
                     )
@@ -314,20 +343,31 @@ class _Mixed:
                 if has_begun:
                     await self._say(place, error)
                 else:
-                    self._rest.append(place)
+                    self._left.append(place)
 
-    async def _fetch_rest(self) -> None:
+    async def _fetch_left(self) -> None:
         """Ask the hospital for the others; a failure of the whole answer is told of each that has not ended."""
-        left = set(self._rest)
+        places, self._left = self._left, []
+        if not places:
+            return
+        unended = set(places)
         try:
-            async with self._hospital.fetch_from_hospital([self._guids[place] for place in self._rest]) as bundle:
+            async with self._hospital.fetch_from_hospital([self._guids[place] for place in places]) as bundle:
                 while (said := await bundle.next()) is not None:
-                    await self._say(self._rest[said[0]], said[1])
+                    await self._say(places[said[0]], said[1])
                     if isinstance(said[1], MdmfsError):
-                        left.discard(self._rest[said[0]])
+                        unended.discard(places[said[0]])
         except MdmfsError as error:
-            for place in sorted(left):
+            for place in sorted(unended):
                 await self._say(place, error)
+
+
+def _remember(files: collections.OrderedDict[Guid, T], guid: Guid, what: T) -> None:
+    """Keep something of a file; what was kept first goes when it is too much."""
+    files[guid] = what
+    files.move_to_end(guid)
+    if len(files) > MAX_REMEMBERED:
+        files.popitem(last=False)
 
 
 async def _filled(replica: _ReplicaDownload, room: memoryview) -> memoryview:

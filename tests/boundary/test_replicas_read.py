@@ -152,6 +152,54 @@ async def test_an_object_of_an_old_key_or_of_another_file_is_found_out(farm: Far
     assert farm.twin.fetches == 2
 
 
+async def test_a_file_that_is_read_again_comes_from_its_replica_again(farm: Farm) -> None:
+    """That it went from the cache is no reason to doubt it."""
+    for _ in range(3):
+        assert await farm.read(farm.files[0]) == farm.files[0].plaintext
+        farm.cache.discard(farm.files[0].guid)
+    assert (farm.twin.fetches, len(farm.served.asked)) == (0, 3)
+
+
+async def test_what_the_hospital_has_sent_is_not_doubted(farm: Farm) -> None:
+    """Only what a replica brought, and once: what is unsound at the hospital itself is not fetched without end."""
+    file = farm.files[0]
+    assert not farm.hospital.doubt(file.guid)
+    await farm.read(file)
+    assert [farm.hospital.doubt(file.guid) for _ in range(2)] == [True, False]
+    farm.cache.discard(file.guid)
+    assert await farm.read(file) == file.plaintext
+    assert farm.twin.fetches == 1
+    assert not farm.hospital.doubt(file.guid)
+
+
+async def test_what_fills_up_an_object_costs_no_connection(farm: Farm) -> None:
+    """It is passed over, and the connection serves the next file."""
+    for file in farm.files:
+        farm.replicate(file, padding=50_000)
+        assert await farm.read(file) == file.plaintext
+    assert (len(farm.served.asked), farm.served.connections) == (len(farm.files), 1)
+
+
+async def test_a_renewed_credential_ends_the_connections_of_the_old_one_whoever_comes_first(farm: Farm) -> None:
+    """Several fetches at once find several connections of before."""
+    contexts = [context_of(None), context_of(None)]
+    storage = Storage(lambda: contexts[-1])
+    told = farm.on_wire.replicas[farm.files[0].guid]
+    transfers = [msgspec.structs.replace(told, turl=f"https://127.0.0.1:{port}/x") for port in (1, 2, 3)]
+
+    async def fail(transfer: Transfer) -> None:
+        with pytest.raises(PeerUnreachableError):
+            async with storage.fetch(transfer, 0):
+                pass
+
+    for _ in range(2):
+        async with trio.open_nursery() as nursery:
+            for transfer in transfers:
+                nursery.start_soon(fail, transfer)
+        contexts.append(context_of(None))
+    await storage.aclose()
+
+
 async def test_a_hospital_without_storage_elements_is_not_asked_each_time(farm: Farm) -> None:
     """One question in five minutes tells that there are none."""
     farm.on_wire.replicas.clear()

@@ -66,6 +66,7 @@ class Served:
         self.asked: list[bytes] = []
         """The request lines."""
         self.ranges: list[bytes] = []
+        self.connections = 0
         self.fault = ""
         """``cut``, ``short``, ``stalls``, ``silent``, ``forbidden``, ``rubbish``, or nothing."""
         self.address = Address("127.0.0.1", 0)
@@ -83,6 +84,7 @@ class Served:
 
     async def _converse(self, stream: trio.SocketStream) -> None:
         received = b""
+        self.connections += 1
         with contextlib.suppress(trio.BrokenResourceError):
             while True:
                 while b"\r\n\r\n" not in received:
