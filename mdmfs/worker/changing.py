@@ -6,6 +6,8 @@ import secrets
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from mdmfs.model.errors import MalformedNameError, NotADirectoryFileError, RefusedNameError
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages import Node
@@ -69,7 +71,7 @@ class Changing:
         asked = ChangeName(self._random(TOKEN_SIZE), change.kind, str(lfn), other=other, may_replace=change.may_replace)
         return await self._made(asked, places)
 
-    async def comment(self, directory: int, name: bytes, lfn: Lfn, text: bytes) -> None:
+    async def comment(self, inode: int, lfn: Lfn, text: bytes) -> None:
         """Say something of what has a name; an empty text takes back what was said."""
         try:
             said = text.rstrip(b"\0").decode()
@@ -77,21 +79,25 @@ class Changing:
             message = "a comment is UTF-8"
             raise RefusedNameError(message) from error
         asked = ChangeName(self._random(TOKEN_SIZE), NameChange.COMMENT, str(lfn), text=said)
-        await self._made(asked, [(directory, name)])
+        await self._made(asked, self._namespace.places_of(inode))
+        self._namespace.note_comment(inode, is_commented=bool(said))
 
     async def _made(self, asked: ChangeName, places: list[tuple[int, bytes]]) -> Node | None:
-        """Ask, and note what changed in each place: what was there went, but for the last, which has the node."""
+        """Ask, and note what changed in each place: what was there went, but for the last, which has the node.
+
+        There is no place where what was changed stands in no directory that is in use.
+        """
         names = self._namespace
 
         async def ask() -> tuple[ChangedName, dict[int, int]]:
             known = {inode: version for inode, _ in places if (version := names.version_held(inode)) is not None}
-            since = min(known.values()) if len(known) == len({inode for inode, _ in places}) else -1
-            question = ChangeName(asked.token, asked.kind, asked.lfn, asked.other, asked.text, asked.may_replace, since)
-            return await self._hospital.change_name(question), known
+            are_all_known = len(known) == len({inode for inode, _ in places})
+            since = min(known.values(), default=-1) if are_all_known else -1
+            return await self._hospital.change_name(msgspec.structs.replace(asked, since=since)), known
 
         changed, known = await self._lease.held(ask)
         node = changed.node
-        if node is not None:
+        if node is not None and places:
             node = names.shown_as(node, places[-1][0])
         fresh: dict[int, dict[bytes, Node | None]] = {}
         for position, (inode, name) in enumerate(places):

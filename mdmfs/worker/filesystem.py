@@ -21,8 +21,6 @@ from mdmfs.model.errors import (
     NoSuchAttributeError,
     NoSuchFileError,
     NotADirectoryFileError,
-    PeerTimedOutError,
-    PeerUnreachableError,
 )
 from mdmfs.model.names import MAX_NAME_BYTES, Guid, Lfn
 from mdmfs.wire.messages import FileDescription, Node, NodeKind, Totals
@@ -35,6 +33,7 @@ from mdmfs.worker.namespace.listing import Listing
 from mdmfs.worker.namespace.names import Namespace
 from mdmfs.worker.open_file import OpenFile
 from mdmfs.worker.opening import Opener
+from mdmfs.worker.outage import OUTAGES
 from mdmfs.worker.prefetch.siblings import SiblingPrefetch
 from mdmfs.worker.staging import files_below
 
@@ -216,10 +215,9 @@ class FileSystem:
 
     async def set_comment(self, inode: int, text: bytes) -> None:
         """Say something of a file or directory; an empty text takes back what was said."""
-        node, known = self._node(inode), self._namespace.inodes.of(inode)
-        if not text and not node.is_commented:
+        if not text and not self._node(inode).is_commented:
             raise _no_attribute(inode)
-        await self._changing.comment(known.parent, node.name.encode(), self._lfn(inode), text)
+        await self._changing.comment(inode, self._lfn(inode), text)
 
     # Directories
 
@@ -398,7 +396,7 @@ class FileSystem:
             return known[0]
         try:
             totals = await self._hospital.totals(self._namespace.root)
-        except (PeerUnreachableError, PeerTimedOutError):
+        except OUTAGES:
             if known is None:
                 raise
             totals = known[0]

@@ -20,7 +20,6 @@ from prometheus_client import Gauge
 from mdmfs.model.errors import (
     IntegrityError,
     MdmfsError,
-    PeerTimedOutError,
     PeerUnreachableError,
     RecallTimedOutError,
     TooFewSharesError,
@@ -444,7 +443,7 @@ class Opener:
             except IntegrityError as error:  # the key was rotated meanwhile
                 await self._mend(file, None, error)
                 return
-            except (TooFewSharesError, PeerUnreachableError, PeerTimedOutError):
+            except (TooFewSharesError, *OUTAGES):
                 if trio.current_time() >= give_up_at:
                     raise
                 await trio.sleep(1)

@@ -173,14 +173,16 @@ class NamedClinic:
         return [one.name for one in self.hospital.store.read(lambda tx: tx.catalogue.list_page(node.inode)).nodes]
 
     @contextlib.asynccontextmanager
-    async def mount(self, folder: Path, who: Principal = WRITER, number: int = 1) -> AsyncIterator[Mounted]:
+    async def mount(
+        self, folder: Path, who: Principal = WRITER, number: int = 1, root: Lfn = ROOT
+    ) -> AsyncIterator[Mounted]:
         """Mount it without FUSE, for a block."""
         port = Asked(self, who, bytes([number]) * 16)
         async with trio.open_nursery() as nursery:
             lease = Lease(patience=60.0)
             ports = Ports(cast("Port", port), lambda: self.hospital.keystores)
             site = Site(ports, CiphertextCache(folder / f"cache-{number}", 2**20), lease)
-            serving = Serving([site], ROOT, Forgetful(), nursery, deadline=5.0)
+            serving = Serving([site], root, Forgetful(), nursery, deadline=5.0)
             serving.start()
             yield Mounted(self, port, serving.files)
             nursery.cancel_scope.cancel()

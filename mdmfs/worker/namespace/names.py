@@ -16,14 +16,13 @@ from mdmfs.model.errors import (
     MalformedNameError,
     NoSuchFileError,
     NotADirectoryFileError,
-    PeerTimedOutError,
-    PeerUnreachableError,
 )
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages import Changes, DirectoryPage, Node, NodeKind
 from mdmfs.worker.aliases import path_to
 from mdmfs.worker.namespace.inodes import Inodes
 from mdmfs.worker.namespace.listing import Listing, nodes_by_name
+from mdmfs.worker.outage import OUTAGES
 
 ROOT: Final = 1
 """What FUSE calls the root of a mount, whatever the catalogue's number of that directory is."""
@@ -36,7 +35,6 @@ MAX_ENTRIES: Final = 1_000_000
 MAX_FRESH: Final = 10_000
 """Changes of our own that are kept beside a listing: putting them in copies all of it."""
 
-_OUTAGES: Final = (PeerUnreachableError, PeerTimedOutError)
 _DECIDED: Final = (NoSuchFileError, NotADirectoryFileError, AccessDeniedError)
 """Answers that take a directory away. An expired proxy or a fault of the hospital does not: nobody's job ends by it."""
 
@@ -151,6 +149,19 @@ class Namespace:
         if len(fresh) > MAX_FRESH:
             self._merged(inode, self._listings[inode])
 
+    def places_of(self, inode: int) -> list[tuple[int, bytes]]:
+        """Give the directory and the name of an entry; none for the top, and for a file known by a virtual name."""
+        known = self.inodes.of(inode)
+        is_placed = known.node.kind is not NodeKind.DIRECTORY and known.lfn is not None
+        if inode == self.top or is_placed or known.parent not in self.inodes:
+            return []
+        return [(known.parent, known.node.name.encode())]
+
+    def note_comment(self, inode: int, *, is_commented: bool) -> None:
+        """Know that something was said of an inode, or taken back."""
+        if inode in self.inodes:
+            self.inodes.renew(msgspec.structs.replace(self.inodes.of(inode).node, is_commented=is_commented))
+
     def shown_as(self, node: Node, directory: int) -> Node:
         """Give an entry as this mount shows it: an alias has the size of the path that it leads by."""
         above = self.inodes.of(directory).lfn
@@ -242,7 +253,7 @@ class Namespace:
             return outdated
         try:
             listing = await self._fetch(inode)
-        except _OUTAGES:
+        except OUTAGES:
             self._quiet_until = self._clock() + RETRY_SECONDS
             if outdated is None:
                 raise

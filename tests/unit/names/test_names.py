@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import pytest
 
 from mdmfs.access.edit import Edit, EditKind
@@ -35,6 +36,8 @@ from mdmfs.wire.name_messages import (
     RemovedNames,
     RemoveNames,
 )
+from mdmfs.worker.filesystem import COMMENT_ATTRIBUTE
+from mdmfs.worker.finding.virtual import PlacedNode
 from tests.twins.clinic import OWNER as HOSPITAL_ITSELF
 from tests.twins.clinic import PROJECT_LFN, READER, STRANGER
 from tests.twins.named import OWNER, SERIES, WRITER, NamedClinic, named_clinic
@@ -287,6 +290,34 @@ async def test_comments_are_said_and_taken_back(named: NamedClinic) -> None:
     for text in ("x" * (MAX_COMMENT_BYTES + 1), "bell\a"):
         with pytest.raises(RefusedNameError):
             await named.change(COMMENT, IMAGE, text=text)
+
+
+async def test_what_is_said_of_the_top_of_a_mount_is_seen_and_makes_no_entry(
+    named: NamedClinic, tmp_path: Path
+) -> None:
+    """A directory is no entry of itself."""
+    async with named.mount(tmp_path, root=PROJECT_LFN) as mounted:
+        before = await mounted.tree(Lfn(()))
+        await mounted.files.set_comment(1, b"all of it")
+        assert COMMENT_ATTRIBUTE in mounted.files.attribute_names(1)
+        assert await mounted.files.attribute(1, COMMENT_ATTRIBUTE) == b"all of it"
+        assert await mounted.tree(Lfn(())) == before
+        await mounted.files.set_comment(1, b"")
+        assert COMMENT_ATTRIBUTE not in mounted.files.attribute_names(1)
+
+
+async def test_what_is_said_of_a_file_known_by_a_virtual_name_reaches_its_own_name(
+    named: NamedClinic, tmp_path: Path
+) -> None:
+    """Though no directory of it is in use: the hospital has it, and so has the file here."""
+    async with named.mount(tmp_path) as mounted:
+        node = named.node(IMAGE)
+        assert node is not None
+        told = msgspec.structs.asdict(node) | {"name": "0042.dcm", "lfn": str(IMAGE), "above": (1, 8, 9)}
+        mounted.files.retain(1, PlacedNode(**told))
+        await mounted.files.set_comment(node.inode, b"blurred")
+        assert COMMENT_ATTRIBUTE in mounted.files.attribute_names(node.inode)
+        assert named.hospital.store.read(lambda tx: tx.names.comment(IMAGE)) == "blurred"
 
 
 async def test_the_hospital_lists_and_removes_what_users_made(named: NamedClinic) -> None:
