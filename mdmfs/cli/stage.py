@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import pathlib
 import re
 import sys
-from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final, NamedTuple
 
 import click
@@ -25,7 +25,7 @@ from rich.progress import (
 
 from mdmfs.cli.find import PARTIAL, with_federation
 from mdmfs.cli.mounted import Place, find_place, read_alone
-from mdmfs.cli.output import note_silence, open_bar, tell
+from mdmfs.cli.output import note, note_silence, open_bar, tell
 from mdmfs.model.errors import (
     CredentialExpiredError,
     CredentialRefusedError,
@@ -42,10 +42,12 @@ from mdmfs.worker.callers.peers import Peers
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.finding.federation import Federation
 from mdmfs.worker.hospital import RemoteHospital
-from mdmfs.worker.staging import MAX_FILES, RequestProgress, Stages, files_below
+from mdmfs.worker.staging import MAX_FILES, Lists, RequestProgress, Stages, files_below
 
 DEADLINE: Final = 30.0
 INTERVAL: Final = 0.5
+LISTINGS: Final = 8
+"""At once, of one hospital."""
 FILES_A_SECOND: Final = 5000
 """How many files a question about progress may be about in a second, on average: large requests are asked for less."""
 SHOWN_FAILURES: Final = 20
@@ -169,6 +171,14 @@ def is_query(text: str) -> bool:
     return not is_path and _QUERY.search(text) is not None
 
 
+class Name(NamedTuple):
+    """What is to be staged."""
+
+    lfn: Lfn
+    is_found: bool = False
+    """By a query: it may have gone since."""
+
+
 class Asked(NamedTuple):
     """What is to be found before it is staged."""
 
@@ -179,12 +189,12 @@ class Asked(NamedTuple):
 
 async def _start(places: Sequence[Place], asked: Asked | None, lifetime: str, is_watched: bool) -> int:  # noqa: FBT001
     """Stage at each hospital what is there of it, at all of them at once."""
-    wanted = [(place.configuration, place.lfn) for place in places]
+    wanted = [(place.configuration, Name(place.lfn)) for place in places]
     silent: dict[str, str] = {}
     if asked is not None:
         found, silent = await _find(asked)
-        wanted += found
-    by_address: dict[str, list[tuple[MountConfiguration, Lfn]]] = {}
+        wanted += [(configuration, Name(lfn, is_found=True)) for configuration, lfn in found]
+    by_address: dict[str, list[tuple[MountConfiguration, Name]]] = {}
     for one in wanted:
         by_address.setdefault(one[0].hospital.address, []).append(one)
     status = 0
@@ -192,7 +202,7 @@ async def _start(places: Sequence[Place], asked: Asked | None, lifetime: str, is
         watched = []
         for address, ours in by_address.items():
             stages, hospital = await stack.enter_async_context(open_stages(ours[0][0]))
-            requests = await _submit(stages, hospital, [lfn for _, lfn in ours], lifetime)
+            requests = await _submit(stages, hospital, [name for _, name in ours], lifetime)
             watched.append(Watched(address, stages, requests))
         if is_watched:
             status = await watch(watched)
@@ -221,20 +231,45 @@ async def _find(asked: Asked) -> tuple[list[tuple[MountConfiguration, Lfn]], dic
     return [(configuration, lfn) for lfn, configuration in found.items()], silent
 
 
-async def _submit(stages: Stages, hospital: RemoteHospital, names: Iterable[Lfn], lifetime: str) -> list[str]:
-    """Ask one hospital for all files below names, each once; gives the ids of the requests."""
-    paths: dict[str, None] = {}
-    for lfn in names:
-        there = dict.fromkeys([found.path for found in await files_below(hospital, lfn)])
-        if not there:
-            message = f"there is no file below {lfn}: nothing is staged there"
-            raise NoSuchFileError(message)
-        paths |= there
-    every, requests = list(paths), []
+async def _submit(stages: Stages, hospital: RemoteHospital, names: Sequence[Name], lifetime: str) -> list[str]:
+    """Ask one hospital for all files below names; gives the ids of the requests."""
+    every, requests = await paths_below(hospital, names), []
     for begin in range(0, len(every), MAX_FILES):
         requests.append(await stages.submit(every[begin : begin + MAX_FILES], lifetime))
         tell({"request": requests[-1]}, requests[-1])
     return requests
+
+
+async def paths_below(hospital: Lists, names: Sequence[Name]) -> list[str]:
+    """List the files below names, some at once; gives each path once, in the order of the names.
+
+    Raises ``NoSuchFileError`` where there is none below a name that somebody typed.
+    """
+    found: dict[Lfn, list[str]] = {}
+    waiting = collections.deque(names)
+
+    async def list_waiting() -> None:
+        while waiting:
+            name = waiting.popleft()
+            found[name.lfn] = await _below(hospital, name.lfn)
+            if found[name.lfn]:
+                continue
+            if not name.is_found:
+                message = f"there is no file below {name.lfn}: nothing is staged there"
+                raise NoSuchFileError(message)
+            note(f"mdmfs: {name.lfn} has gone since it was found", path=str(name.lfn))
+
+    async with open_plain_nursery() as nursery:
+        for _ in range(min(LISTINGS, len(waiting))):
+            nursery.start_soon(list_waiting)
+    return list(dict.fromkeys(path for name in names for path in found[name.lfn]))
+
+
+async def _below(hospital: Lists, lfn: Lfn) -> list[str]:
+    try:
+        return [file.path for file in await files_below(hospital, lfn)]
+    except NoSuchFileError:
+        return []
 
 
 async def _status(configuration: MountConfiguration, request: str | None, wait: bool) -> int:  # noqa: FBT001 as typed
@@ -257,7 +292,7 @@ async def _wish(configuration: MountConfiguration, request: str, wish: str) -> N
 
 def tell_progress(progress: RequestProgress) -> int:
     """Tell how far a request is, and what failed; gives the exit code."""
-    counts = Counter(file.state for file in progress.files)
+    counts = collections.Counter(file.state for file in progress.files)
     states = ", ".join(f"{count} {state.lower()}" for state, count in sorted(counts.items()))
     on_disk = sum(file.on_disk for file in progress.files)
     failed = [file for file in progress.files if file.state == "FAILED"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import itertools
 import pathlib
 import time
 import tomllib
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
@@ -95,18 +95,19 @@ def _metrics_of(file: pathlib.Path) -> str:
 def _looks(address: Address, every: float, count: int | None) -> Iterator[tuple[Look, float]]:
     """Read the metrics again and again; gives one look more than ``count``, as rates need two."""
     for number in itertools.count():
-        yield read_figures(_fetch(address)), time.monotonic()
+        yield _look(address), time.monotonic()
         if number == count:
             return
         time.sleep(every)
 
 
-def _fetch(address: Address) -> str:
+def _look(address: Address) -> Look:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy has another loopback
     try:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=TIMEOUT) as answer:
-            return str(answer.read().decode("utf-8"))
-    except (OSError, urllib.error.URLError, UnicodeDecodeError) as error:
-        reason = getattr(error, "reason", error)
+        with direct.open(f"http://{address}/metrics", timeout=TIMEOUT) as answer:
+            return read_figures(answer.read().decode("utf-8"))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", "") or type(error).__name__
         message = f"no metrics at {address}: {reason}. Does the daemon run, and serve them there?"
         raise PeerUnreachableError(message) from error
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mdmfs.cli.stage import Watched, is_query, watch
-from mdmfs.model.errors import CredentialExpiredError, MdmfsError, PeerUnreachableError
+from mdmfs.cli.stage import Name, Watched, is_query, paths_below, watch
+from mdmfs.model.errors import CredentialExpiredError, MdmfsError, NoSuchFileError, PeerUnreachableError
+from mdmfs.model.names import Lfn
 from mdmfs.worker.staging import FileProgress, RequestProgress, Stages
+from tests.twins.hospital import TwinHospital
 
 OF_ALL = "COMPLETED"
 
@@ -70,3 +72,17 @@ async def test_a_file_that_failed_is_told_at_its_hospital() -> None:
     """And the command says 1."""
     stages = ScriptedStages([["STARTED", "FAILED"], [OF_ALL, "FAILED"]])
     assert await watch([Watched("one", stages, ["a"]), Watched("two", ScriptedStages([[OF_ALL]]), ["b"])]) == 1
+
+
+async def test_a_series_that_has_gone_since_it_was_found_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """All others are staged, in the order in which they were found; a name that somebody typed has to be there."""
+    hospital = TwinHospital()
+    there = [Lfn.parse(f"/grid/medical/a/{number:02}") for number in range(20)]
+    for lfn in there:
+        hospital.add_file(f"{lfn}/1.dcm", b"x")
+    gone = Lfn.parse("/grid/medical/a/gone")
+    names = [Name(lfn, is_found=True) for lfn in (*there[10:], gone, *there[:10])]
+    assert await paths_below(hospital, names) == [f"{lfn}/1.dcm.sealed" for lfn in (*there[10:], *there[:10])]
+    assert str(gone) in capsys.readouterr().err
+    with pytest.raises(NoSuchFileError, match="no file below /grid/medical/a/gone"):
+        await paths_below(hospital, [Name(there[0]), Name(gone)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -67,6 +68,33 @@ def test_each_look_tells_what_is_and_what_it_grew_by(daemon: str, capsys: pytest
     assert (first[0]["labels"], first[0]["value"], second[0]["value"]) == ("way=asked", 10, 20)
     assert first[0]["per_second"] > 0
     assert "per_second" not in first[1]
+
+
+def test_a_proxy_is_not_asked_for_what_is_on_loopback(daemon: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker nodes have one for everything else."""
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    assert run(cli, ["top", daemon, "--every", "0.1", "--count", "1"]) == 0
+
+
+@pytest.mark.parametrize(
+    "answer", [b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\n\r\nwhat{ is this\n", b"HTTP/1.1 200 OK\r\n\r\n\xff"]
+)
+def test_what_speaks_something_else_is_no_fault_of_ours(answer: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another service on that port, or another page."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        thread = threading.Thread(target=_answer_once, args=(listener, answer))
+        thread.start()
+        assert run(cli, ["top", f"127.0.0.1:{port}", "--count", "1"]) == 1
+        thread.join()
+    assert f"no metrics at 127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def _answer_once(listener: socket.socket, answer: bytes) -> None:
+    connected, _ = listener.accept()
+    with connected:
+        connected.recv(4096)
+        connected.sendall(answer)
 
 
 def test_people_see_a_table_without_what_never_counted() -> None:
