@@ -10,6 +10,7 @@ import secrets
 import socket
 import ssl
 import subprocess
+import threading
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ import pytest
 from mdmfs.demo.pki import ThrowAwayPki, make_pki
 from mdmfs.hospital.replicas.dav import DavElement
 from mdmfs.hospital.replicas.port import StorageError
-from mdmfs.pki.tls import client_context
+from mdmfs.pki.tls import client_context, server_context
 from tests.twins.servers import free_port
 
 OBJECT = secrets.token_bytes(300_000)
@@ -94,6 +95,48 @@ def test_a_folder_that_is_not_there_and_a_server_that_is_gone_are_told(
         element(pki, f"{url}/not/there").put(NAME, lambda: iter([OBJECT]), len(OBJECT))
     with pytest.raises(StorageError, match="does not answer"):
         element(pki, f"https://127.0.0.1:{free_port()}").size(NAME)
+
+
+@pytest.mark.parametrize("place", ["https://[x", "https://a:99999/", "https://:x/", "https://h/\xe9", "http://a/", "\t"])
+def test_a_door_that_sends_us_to_what_is_no_url_is_an_answer_like_any_other(pki: ThrowAwayPki, place: str) -> None:
+    """Whatever the header says, the error is that of the port."""
+    answer = f"HTTP/1.1 307 Temporary Redirect\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n"
+    with answering(pki, answer) as url, pytest.raises(StorageError, match="tier1"):
+        element(pki, url).delete(NAME)
+
+
+def test_a_body_without_an_end_holds_nobody_up(pki: ThrowAwayPki) -> None:
+    """What is to be known stands in the head."""
+    with answering(pki, "HTTP/1.1 200 OK\r\nContent-Length: 9000000000\r\n\r\n") as url:
+        element(pki, url).delete(NAME)
+
+
+def test_an_object_whose_length_is_not_told_is_not_taken_for_gone(pki: ThrowAwayPki) -> None:
+    """Only 404 and 410 say that it is gone."""
+    with answering(pki, "HTTP/1.1 200 OK\r\n\r\n") as url, pytest.raises(StorageError, match="tier1"):
+        element(pki, url).size(NAME)
+
+
+@contextlib.contextmanager
+def answering(pki: ThrowAwayPki, answer: str) -> Iterator[str]:
+    """Answer every request with the same, over TLS, and leave the connection open; gives a URL."""
+    context = server_context(pki.keystores[0], pki.anchors)
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    tls = stack.enter_context(context.wrap_socket(listener.accept()[0], server_side=True))
+                    tls.recv(65_536)
+                    tls.sendall(answer.encode("latin-1"))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"https://127.0.0.1:{listener.getsockname()[1]}/sealed"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def fetched(url: str, context: ssl.SSLContext) -> bytes:

@@ -21,25 +21,27 @@ class TwinElement:
         self.is_dead = False
         self.is_deaf = False
         """Says yes to a deletion, and keeps the object."""
+        self.is_odd = False
+        """Fails as nobody foresaw."""
         self.cut = 0
         """So many bytes of each object are lost when it is put."""
         self.signed = 0
 
     def put(self, name: str, content: Content, length: int) -> None:
         """Keep it."""
-        self._refuse_dead()
+        self._refuse()
         octets = b"".join(content())
         assert len(octets) == length
         self.kept[name] = octets[: length - self.cut]
 
     def size(self, name: str) -> int | None:
         """Tell its size."""
-        self._refuse_dead()
+        self._refuse()
         return len(self.kept[name]) if name in self.kept else None
 
     def delete(self, name: str) -> None:
         """Forget it."""
-        self._refuse_dead()
+        self._refuse()
         if not self.is_deaf:
             self.kept.pop(name, None)
 
@@ -52,10 +54,12 @@ class TwinElement:
         """Name it."""
         return f"s3://{self.name}/{name}"
 
-    def _refuse_dead(self) -> None:
+    def _refuse(self) -> None:
         if self.is_dead:
             message = f"storage {self.name} does not answer"
             raise StorageError(message)
+        if self.is_odd:
+            raise ZeroDivisionError
 
 
 class Served:

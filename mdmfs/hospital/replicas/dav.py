@@ -36,12 +36,15 @@ class DavElement:
             raise self._refusal(status)
 
     def size(self, name: str) -> int | None:
-        """HEAD."""
+        """HEAD; a server that has it and does not say how long it is, is refused: no length would mean that it is gone."""
         status, length = self._ask("HEAD", name)
         if status in _ABSENT:
             return None
         if status not in _SUCCESS:
             raise self._refusal(status)
+        if length is None:
+            message = f"storage {self.name} does not say how long its objects are (no Content-Length)"
+            raise StorageError(message)
         return length
 
     def delete(self, name: str) -> None:
@@ -61,13 +64,14 @@ class DavElement:
 
     def _ask(self, method: str, name: str, content: Content | None = None, length: int = 0) -> tuple[int, int | None]:
         url = self.surl(name)
-        for _ in range(MAX_REDIRECTS + 1):
-            status, location, found = self._exchange(method, url, content, length)
-            if status not in _REDIRECTS or not location:
-                return status, found
-            url = urllib.parse.urljoin(url, location)
-            if not url.startswith("https://"):
-                break
+        with self._telling(method):
+            for _ in range(MAX_REDIRECTS + 1):
+                status, location, found = self._exchange(method, url, content, length)
+                if status not in _REDIRECTS or not location:
+                    return status, found
+                url = urllib.parse.urljoin(url, location)
+                if not url.startswith("https://"):
+                    break
         message = f"storage {self.name} sends us round in circles, or out of TLS"
         raise StorageError(message)
 
@@ -76,31 +80,30 @@ class DavElement:
     ) -> tuple[int, str | None, int | None]:
         parts = urllib.parse.urlsplit(url)
         target = parts.path + (f"?{parts.query}" if parts.query else "")
-        with self._telling(method):
-            connection = http.client.HTTPSConnection(
-                parts.hostname or "", parts.port or 443, timeout=TIMEOUT, context=self._context()
-            )
-            with contextlib.closing(connection):
-                connection.putrequest(method, target)
-                if content is not None:
-                    connection.putheader("Content-Length", str(length))
-                connection.endheaders()
-                if content is not None:
-                    with contextlib.suppress(ConnectionError):  # a door may close early: its answer says where to go
-                        for piece in content():
-                            connection.send(piece)
-                response = connection.getresponse()
-                response.read()
-                told = response.headers.get("Content-Length", "")
-                return response.status, response.headers.get("Location"), int(told) if told.isdecimal() else None
+        connection = http.client.HTTPSConnection(
+            parts.hostname or "", parts.port or 443, timeout=TIMEOUT, context=self._context()
+        )
+        with contextlib.closing(connection):
+            connection.putrequest(method, target)
+            if content is not None:
+                connection.putheader("Content-Length", str(length))
+            connection.endheaders()
+            if content is not None:
+                with contextlib.suppress(ConnectionError):  # a door may close early: its answer says where to go
+                    for piece in content():
+                        connection.send(piece)
+            response = connection.getresponse()  # its head tells all: of a body, which may have no end, nothing is read
+            told = response.headers.get("Content-Length", "")
+            return response.status, response.headers.get("Location"), int(told) if told.isdecimal() else None
 
     def _refusal(self, status: int) -> StorageError:
         return StorageError(f"storage {self.name} answers with status {status}")
 
     @contextlib.contextmanager
     def _telling(self, what: str) -> Iterator[None]:
+        """Turn what an exchange raises into one sentence: ``ValueError`` where it sends us to what is no URL."""
         try:
             yield
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             message = f"storage {self.name} does not answer {what}: {type(error).__name__}"
             raise StorageError(message) from error

@@ -211,6 +211,9 @@ async def _remove_leaving(hospital: Hospital, limiter: trio.CapacityLimiter) -> 
         except MdmfsError as error:
             log.error("replicas cannot be taken away", reason=str(error))  # noqa: TRY400 the reason says it
             left = 1
+        except Exception as error:  # noqa: BLE001 the service loop: one replica must not end it
+            note_incident("taking replicas away", error)
+            left = 1
         pause = min(2 * pause, LONGEST_PAUSE) if left else PAUSE
         with trio.move_on_after(pause if left else INTERVAL):
             await heard.wait()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import structlog.testing
 import trio
 import trio.testing
 
@@ -208,6 +209,20 @@ async def test_what_could_not_be_taken_away_is_listed_and_tried_again(
     await until(lambda: not states_of(hospital, guid))
     assert not clinic.elements[0].kept
     assert not use_of(hospital.hospital).left
+
+
+async def test_a_storage_element_that_fails_as_nobody_foresaw_ends_nothing(
+    clinic: Clinic, hospital: OpenClinic
+) -> None:
+    """It is an incident in the log; the hospital runs on, and tries again."""
+    guid = await put_first(hospital)
+    clinic.elements[0].is_odd = True
+    with structlog.testing.capture_logs() as logs:
+        hospital.hospital.discard(guid)
+        await until(lambda: "incident" in {it["event"] for it in logs})
+    clinic.elements[0].is_odd = False
+    hospital.hospital.replicas.departures.ring()  # as time does
+    await until(lambda: not states_of(hospital, guid))
 
 
 async def test_only_the_hospitals_own_people_are_told_what_is_where(hospital: OpenClinic) -> None:
