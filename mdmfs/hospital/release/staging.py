@@ -197,8 +197,8 @@ class Staging:
         self._hot_octets = 0
         self.is_pinned: Callable[[Guid], bool] = _nothing_is_pinned
         """Asked of a whole object before it makes room for another."""
-        self.on_whole: Callable[[Guid], object] = _nothing_is_pinned
-        """Hears of each object that has become whole."""
+        self.on_whole: Callable[[Guid], None] = _nobody_hears
+        """Hears of each object once it is whole, whatever comes of that."""
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.chmod(0o700)
@@ -242,7 +242,6 @@ class Staging:
         try:
             yield writer
             writer.complete()
-            self.on_whole(guid)
         except BaseException as error:
             self._drop(staged)
             reason = error if isinstance(error, MdmfsError) else IntegrityError(f"the staging of {guid} was broken off")
@@ -253,6 +252,7 @@ class Staging:
             staged.is_being_written = False
             staged.settled.set()
             writer.close()
+        self.on_whole(guid)
 
     def discard(self, guid: Guid) -> None:
         """Delete an object; whoever reads it finishes from the open file, or fails."""
@@ -333,6 +333,10 @@ class Staging:
 
 def _nothing_is_pinned(_: Guid) -> bool:
     return False
+
+
+def _nobody_hears(_: Guid) -> None:
+    pass
 
 
 class StagingWriter:

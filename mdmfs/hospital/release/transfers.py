@@ -11,7 +11,7 @@ from mdmfs.hospital.release.audit import Event
 from mdmfs.hospital.release.decision import Standing, decide, deciding, holds_still
 from mdmfs.hospital.release.release import record_of
 from mdmfs.hospital.replicas.port import StorageError
-from mdmfs.hospital.replicas.publish import want_replicas
+from mdmfs.hospital.replicas.publish import lacking
 from mdmfs.hospital.replicas.records import Replica, ReplicaState
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.identity import Principal
@@ -35,9 +35,11 @@ async def release_transfers(
     found = hospital.store.read(functools.partial(_replicas, hospital=hospital, standing=standing, avoid=asked.avoid))
     transfers, records = [Transfer()] * len(guids), []
     for place, decision in standing.items():
-        transfer = _transfer(found[place], decision, hospital)
+        replica, is_lacking = found[place]
+        transfer = _transfer(replica, decision, hospital)
         if transfer is None:
-            want_replicas(hospital, guids[place], decision.project.name)
+            if is_lacking and hospital.staging.find(guids[place], decision.source.file.generation):
+                hospital.replicas.want(guids[place])
             continue
         transfers[place] = transfer
         record = record_of(principal, guids[place], hospital, address, Event.RELEASE, deciding(decision.granted))
@@ -58,19 +60,21 @@ async def release_transfers(
 
 def _replicas(
     tx: Transaction, *, hospital: Hospital, standing: dict[int, Standing], avoid: list[str]
-) -> dict[int, Replica | None]:
-    """Find for each file the first of its replicas that is whole, of its key, and not to be avoided."""
-    now, found = hospital.clock(), dict[int, Replica | None]()
+) -> dict[int, tuple[Replica | None, bool]]:
+    """Find for each file the first of its replicas that is whole, of its key and not to be avoided; is any lacking?"""
+    now, found = hospital.clock(), dict[int, tuple[Replica | None, bool]]()
     for place, decision in standing.items():
         file, placement = decision.source.file, decision.project.replicas
+        known = tx.replicas.of(file.guid)
         preferred = () if placement is None else placement.at
         usable = [
             it
-            for it in tx.replicas.of(file.guid)
+            for it in known
             if it.state is ReplicaState.THERE and it.generation == file.generation and it.until > now
             if it.element not in avoid and it.element in preferred and it.element in hospital.replicas.elements
         ]
-        found[place] = min(usable, key=lambda it: preferred.index(it.element), default=None)
+        first = min(usable, key=lambda it: preferred.index(it.element), default=None)
+        found[place] = first, bool(lacking(placement, known))
     return found
 
 

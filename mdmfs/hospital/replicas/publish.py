@@ -6,7 +6,7 @@ import collections
 import functools
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
 import msgspec
@@ -19,6 +19,7 @@ from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.release.decision import is_open_under
 from mdmfs.hospital.replicas.port import Content, StorageElement, StorageError
 from mdmfs.hospital.replicas.records import Replica, ReplicaState
+from mdmfs.hospital.replicas.replicas import Placement
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid
@@ -42,7 +43,7 @@ async def keep_replicas(hospital: Hospital) -> None:
     """Put what is wanted and take away what is to go, until cancelled."""
     if not hospital.replicas.elements and not hospital.store.read(lambda tx: next(tx.replicas.all(), None)):
         return
-    hospital.staging.on_whole = functools.partial(_hear_of_whole, hospital)
+    hospital.staging.on_whole = hospital.replicas.want
     limiter = trio.CapacityLimiter(PUTTERS + 1)
     await hospital.store.write(lambda tx: _condemn(tx, hospital, is_start=True))
     async with trio.open_nursery() as nursery:
@@ -51,22 +52,10 @@ async def keep_replicas(hospital: Hospital) -> None:
         nursery.start_soon(_remove_leaving, hospital, limiter)
 
 
-def _hear_of_whole(hospital: Hospital, guid: Guid) -> None:
-    file = hospital.store.read(lambda tx: tx.catalogue.file(guid))
-    if file is not None:
-        want_replicas(hospital, guid, file.project)
-
-
-def want_replicas(hospital: Hospital, guid: Guid, project: str) -> None:
-    """Ask for the replicas that a project wants of a file which was let out."""
-    known = hospital.projects.get(project)
-    placement = None if known is None else known.replicas
-    if placement is None:
-        return
-    there = hospital.store.read(lambda tx: {it.element for it in tx.replicas.of(guid)})
-    for element in placement.at[: placement.copies]:
-        if element not in there:
-            hospital.replicas.want(guid, element)
+def lacking(placement: Placement | None, known: Iterable[Replica]) -> list[str]:
+    """Name the storage elements at which a project wants a replica of a file that has those known, and none is."""
+    there = {it.element for it in known}
+    return [] if placement is None else [it for it in placement.at[: placement.copies] if it not in there]
 
 
 # Putting
@@ -79,14 +68,32 @@ async def _put_wanted(hospital: Hospital, limiter: trio.CapacityLimiter) -> None
         if not replicas.wanted:
             await heard.wait()
             continue
-        guid, element = next(iter(replicas.wanted))
-        del replicas.wanted[guid, element]
+        guid = next(iter(replicas.wanted))
+        del replicas.wanted[guid]
         try:
-            await _put(hospital, guid, replicas.elements[element], limiter)
-        except (MdmfsError, StorageError) as error:
-            log.warning("a replica is not put", guid=str(guid), storage=element, reason=str(error))
+            await _put_lacking(hospital, guid, limiter)
+        except MdmfsError as error:
+            log.warning("replicas are not put", guid=str(guid), reason=str(error))
         except Exception as error:  # noqa: BLE001 the service loop: one file must not end it
-            note_incident("putting a replica", error)
+            note_incident("putting replicas", error)
+        await trio.lowlevel.checkpoint()
+
+
+async def _put_lacking(hospital: Hospital, guid: Guid, limiter: trio.CapacityLimiter) -> None:
+    """Put what is lacking of a file, whatever one storage element does with its own."""
+
+    def read(tx: Transaction) -> list[str]:
+        file = tx.catalogue.file(guid)
+        project = None if file is None else hospital.projects.get(file.project)
+        return [] if project is None else lacking(project.replicas, tx.replicas.of(guid))
+
+    for name in hospital.store.read(read):
+        element = hospital.replicas.elements.get(name)
+        try:
+            if element is not None:
+                await _put(hospital, guid, element, limiter)
+        except StorageError as error:
+            log.warning("a replica is not put", guid=str(guid), storage=name, reason=str(error))
 
 
 async def _put(hospital: Hospital, guid: Guid, element: StorageElement, limiter: trio.CapacityLimiter) -> None:

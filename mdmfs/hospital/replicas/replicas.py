@@ -41,8 +41,8 @@ class Replicas:
         """``secret``: 32 bytes that only the hospital has; it makes the names."""
         self.elements: Mapping[str, StorageElement] = elements or {}
         self._secret = secret
-        self.wanted: dict[tuple[Guid, str], None] = {}
-        """Files to be put, and to which storage element; in order."""
+        self.wanted: dict[Guid, None] = {}
+        """Files that were let out, whose replicas may be lacking; in order."""
         self.doubtful: set[Guid] = set()
         """Files whose replicas are to go."""
         self.under_way: set[tuple[str, str]] = set()
@@ -58,10 +58,10 @@ class Replicas:
         told = _LABEL + guid.octets + generation.to_bytes(4, "big") + salt
         return hmac.new(self._secret, told, hashlib.sha256).hexdigest()
 
-    def want(self, guid: Guid, element: str) -> None:
-        """Ask for a replica, where there is none yet."""
-        if element in self.elements and len(self.wanted) < MAX_QUEUE:
-            self.wanted[guid, element] = None
+    def want(self, guid: Guid) -> None:
+        """Have the replicas put that the file's project wants of it and that are lacking; it is staged."""
+        if self.elements and len(self.wanted) < MAX_QUEUE:
+            self.wanted[guid] = None
             self.arrivals.ring()
 
     def doubt(self, guid: Guid) -> None:

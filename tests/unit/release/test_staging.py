@@ -13,6 +13,7 @@ import trio.lowlevel
 
 from mdmfs.hospital.release.staging import HOT_BYTES, StagedObject, Staging
 from mdmfs.model.errors import IntegrityError, OutOfSpaceError, RecallFailedError, StoreError
+from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import HEADER_SIZE
 from mdmfs.wire.formats import MARK
 from tests.twins.clinic import until
@@ -49,6 +50,22 @@ def names(folder: Path) -> set[str]:
 def found(staging: Staging, *numbers: int) -> list[int]:
     """Give those that are staged."""
     return [number for number in numbers if staging.find(guid_of(number), 1)]
+
+
+async def test_whoever_hears_of_a_whole_object_cannot_spoil_it(tmp_path: Path) -> None:
+    """What he raises is his own: the object stays, and those who read it come to its end."""
+    staging = Staging(tmp_path / "staging", 10**6)
+
+    def hear(guid: Guid) -> None:
+        raise ZeroDivisionError(str(guid))
+
+    staging.on_whole = hear
+    with pytest.raises(ZeroDivisionError):
+        await stage(staging, 1)
+    staged = staging.find(guid_of(1), 1)
+    assert staged is not None
+    assert staged.settled.is_set()
+    assert await read(staged) == HEADER + BODY
 
 
 async def test_what_was_staged_is_read_again(tmp_path: Path) -> None:

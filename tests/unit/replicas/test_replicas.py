@@ -306,3 +306,19 @@ async def test_a_dead_storage_element_hinders_no_reader(clinic: Clinic, hospital
     guid = first_of(hospital)
     assert await hospital.read(guid)
     assert await transfer_of(hospital, guid) == Transfer()
+
+
+async def test_what_is_lacking_of_a_staged_file_is_put_when_it_is_asked_for(
+    clinic: Clinic, hospital: OpenClinic
+) -> None:
+    """A storage element that was away when the file was let out gets it then."""
+    clinic.elements[0].is_dead = True
+    guid = first_of(hospital)
+    await hospital.read(guid)
+    await until(lambda: bool(hospital.hospital.replicas.reasons))
+    clinic.elements[0].is_dead = False
+    hospital.hospital.replicas.departures.ring()  # as time does
+    await until(lambda: not states_of(hospital, guid))
+    assert await transfer_of(hospital, guid) == Transfer()
+    await until(lambda: states_of(hospital, guid) == [ReplicaState.THERE])
+    assert (await transfer_of(hospital, guid)).element == "tier1"
