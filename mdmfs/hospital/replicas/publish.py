@@ -45,7 +45,7 @@ async def keep_replicas(hospital: Hospital) -> None:
         return
     hospital.staging.on_whole = hospital.replicas.want
     limiter = trio.CapacityLimiter(PUTTERS + 1)
-    await hospital.store.write(lambda tx: _condemn(tx, hospital, is_start=True))
+    await hospital.store.write(lambda tx: _condemn(tx, hospital))
     async with trio.open_nursery() as nursery:
         for _ in range(PUTTERS):
             nursery.start_soon(_put_wanted, hospital, limiter)
@@ -110,26 +110,40 @@ async def _put(hospital: Hospital, guid: Guid, element: StorageElement, limiter:
     coming = Replica(
         guid.octets, element.name, name, staged.generation, staged.header, staged.size, until, ReplicaState.COMING
     )
-    if not await hospital.store.write(lambda tx: _is_begun(tx, hospital, coming)):
+    length, key = padded(staged.size, element.padding), (element.name, name)
+    content = functools.partial(_content, staged.path, staged.size, length)
+    act = functools.partial(_put_whole, element, name, content, length)
+    if key in hospital.replicas.under_way:
         return
-    length = padded(staged.size, element.padding)
-    content, key = functools.partial(_content, staged.path, staged.size, length), (element.name, name)
     hospital.replicas.under_way.add(key)
     try:
-        await _in_thread(functools.partial(_put_whole, element, name, content, length), limiter)
+        if await hospital.store.write(lambda tx: _is_begun(tx, hospital, coming)):
+            await _carry_through(hospital, coming, act, project.name, limiter)
+    finally:
+        hospital.replicas.under_way.discard(key)
+
+
+async def _carry_through(
+    hospital: Hospital, coming: Replica, act: Callable[[], None], project: str, limiter: trio.CapacityLimiter
+) -> None:
+    """Put what is begun and say that it is there; where any of that fails, it is to go again."""
+    try:
+        await _in_thread(act, limiter)
+        record = AuditRecord(
+            time=hospital.clock(),
+            event=Event.REPLICA,
+            guid=str(Guid(coming.guid)),
+            project=project,
+            outcome=coming.element,
+        )
+        await hospital.audit.record(record)
+        if not await hospital.store.write(lambda tx: _settle(tx, hospital, coming)):
+            hospital.replicas.departures.ring()
     except BaseException:
         with trio.CancelScope(shield=True):
             await hospital.store.write(lambda tx: tx.replicas.put(_leaving(coming)))
         hospital.replicas.departures.ring()
         raise
-    finally:
-        hospital.replicas.under_way.discard(key)
-    record = AuditRecord(
-        time=hospital.clock(), event=Event.REPLICA, guid=str(guid), project=project.name, outcome=element.name
-    )
-    await hospital.audit.record(record)
-    if not await hospital.store.write(lambda tx: _settle(tx, hospital, coming)):
-        hospital.replicas.departures.ring()
 
 
 def padded(size: int, padding: int) -> int:
@@ -187,10 +201,10 @@ def _is_wanted(tx: Transaction, hospital: Hospital, replica: Replica) -> bool:
     return is_open and replica.until > hospital.clock() and tx.losses.get(guid) is None
 
 
-def _condemn(tx: Transaction, hospital: Hospital, *, is_start: bool = False) -> None:
-    """Mark the replicas that are to go: whose file or time is over, and at a start what was being put."""
+def _condemn(tx: Transaction, hospital: Hospital) -> None:
+    """Mark the replicas that are to go: whose file or time is over, and those begun that nobody is putting any more."""
     for replica in list(tx.replicas.all()):
-        is_cut = is_start and replica.state is ReplicaState.COMING
+        is_cut = replica.state is ReplicaState.COMING and (replica.element, replica.name) not in hospital.replicas.under_way
         if replica.state is not ReplicaState.LEAVING and (is_cut or not _is_wanted(tx, hospital, replica)):
             tx.replicas.put(_leaving(replica))
 

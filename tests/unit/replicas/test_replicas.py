@@ -38,6 +38,7 @@ from mdmfs.wire.messages import (
 from mdmfs.wire.service import Reply, Request
 from mdmfs.wire.stream import Address
 from tests.twins.clinic import OWNER, READER, STRANGER, Clinic, OpenClinic, sealed_octets, slices, until
+from tests.twins.disk import no_room_behind
 from tests.twins.storage import TwinElement
 
 
@@ -245,6 +246,23 @@ async def test_an_object_that_does_not_arrive_whole_is_no_replica(clinic: Clinic
     await until(lambda: not states_of(hospital, guid))
     assert not clinic.elements[0].kept
     assert await transfer_of(hospital, guid) == Transfer()
+
+
+async def test_what_was_put_and_cannot_be_recorded_is_no_replica(clinic: Clinic, hospital: OpenClinic) -> None:
+    """A full disk after the last byte has arrived: the object is told to nobody, and goes once there is room."""
+    clinic.elements[0].is_dead = True
+    guid = first_of(hospital)
+    await hospital.read(guid)
+    await until(lambda: bool(hospital.hospital.replicas.reasons))
+    clinic.elements[0].is_dead = False
+    hospital.hospital.replicas.departures.ring()  # as time does
+    await until(lambda: not states_of(hospital, guid))
+    with no_room_behind(clinic.folder / "audit.jsonl"):
+        hospital.hospital.replicas.want(guid)
+        await until(lambda: states_of(hospital, guid) == [ReplicaState.LEAVING])
+    assert await transfer_of(hospital, guid) == Transfer()
+    hospital.hospital.replicas.departures.ring()
+    await until(lambda: not clinic.elements[0].kept)
 
 
 async def test_what_was_being_put_when_we_were_killed_is_taken_away(clinic: Clinic) -> None:
