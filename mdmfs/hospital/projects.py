@@ -21,6 +21,8 @@ from mdmfs.model.names import Lfn
 from mdmfs.wire.configuration import Settings, beside, read_configuration
 
 DAY: Final = 86_400.0
+NAME_PARTS: Final = 2
+"""Of the name of a project's directory: its hospital's and its own."""
 _PATIENT_ID: Final = re.compile(r"[^*?\\\x00-\x1f\x7f]{1,64}")
 """What can be asked for: ``*`` and ``?`` are wildcards (PS3.4 C.2.2.2.4), and a backslash begins another value."""
 _UID: Final = re.compile(r"(?=.{1,64}\Z)[0-9]+(?:\.[0-9]+)*")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator
 
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.names.change import Wish, change, check, comment, done_already
 from mdmfs.hospital.own_people import for_own_people
+from mdmfs.hospital.projects import NAME_PARTS
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import AccessDeniedError, MdmfsError, NoSuchFileError
@@ -96,8 +98,8 @@ async def _remove(hospital: Hospital, request: Request, lfn: Lfn, *, comments_on
 
     def act(tx: Transaction) -> RemovedNames:
         comments = tx.names.drop_comments(lfn)[1]
-        names = 0 if comments_only else tx.names.remove_all(lfn, now=hospital.clock())[1]
-        return RemovedNames(names, comments)
+        tops, now = () if comments_only else _tops(tx, lfn), hospital.clock()
+        return RemovedNames(sum(tx.names.remove_all(top, now=now)[1] for top in tops), comments)
 
     removed = await hospital.store.write(act)
     hospital.feed.bell.ring()
@@ -106,13 +108,22 @@ async def _remove(hospital: Hospital, request: Request, lfn: Lfn, *, comments_on
 
 def _made(tx: Transaction, lfn: Lfn) -> Iterator[MadeName]:
     """Go through what users made, then through the comments on what they did not."""
-    for one in tx.names.made_below(lfn):
+    for one in itertools.chain.from_iterable(map(tx.names.made_below, _tops(tx, lfn))):
         leads = not one.target or tx.catalogue.look_up(Lfn.parse(one.target), with_aliases=True) is not None
         yield MadeName(str(one.lfn), one.maker, one.target, leads, one.modified, tx.names.comment(one.lfn))
     for said in tx.names.comments_below(lfn):
         node = tx.catalogue.look_up(said.lfn, with_aliases=True)
         if node is not None and not node.is_made:
             yield MadeName(str(said.lfn), "", "", leads=True, modified=node.modified, comment=said.text)
+
+
+def _tops(tx: Transaction, lfn: Lfn) -> list[Lfn]:
+    """Give below what names may be made: a name above the projects stands for all of them, configured or no more."""
+    node = tx.catalogue.look_up(lfn)
+    if node is None or len(lfn.parts) >= NAME_PARTS:
+        return [lfn]
+    below = tx.catalogue.list_page(node.inode, limit=sys.maxsize).nodes
+    return [top for one in below for top in _tops(tx, lfn / one.name)]
 
 
 async def _record(

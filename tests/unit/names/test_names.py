@@ -320,20 +320,29 @@ async def test_what_is_said_of_a_file_known_by_a_virtual_name_reaches_its_own_na
         assert named.hospital.store.read(lambda tx: tx.names.comment(IMAGE)) == "blurred"
 
 
-async def test_the_hospital_lists_and_removes_what_users_made(named: NamedClinic) -> None:
-    """Names and comments at once; the images stay."""
+@pytest.mark.parametrize("top", ["/grid/medical", str(PROJECT_LFN.parent), str(PROJECT_LFN)])
+async def test_the_hospital_lists_and_removes_what_users_made(named: NamedClinic, top: str) -> None:
+    """Names and comments at once, from a project's directory or one above; the images stay."""
     await named.change(MAKE, COHORT)
     await named.change(ALIAS, COHORT / "a", IMAGE)
     await named.change(COMMENT, COHORT, text="ours")
     await named.change(COMMENT, IMAGE, text="said")
-    told = cast("MadeNames", await named.told(LIST_NAMES_PATH, ListNames(str(PROJECT_LFN)), HOSPITAL_ITSELF))
+    told = cast("MadeNames", await named.told(LIST_NAMES_PATH, ListNames(top), HOSPITAL_ITSELF))
     assert [(one.lfn, one.maker, one.target, one.comment) for one in told.names] == [
         (str(COHORT), str(WRITER.dn), "", "ours"),
         (str(COHORT / "a"), str(WRITER.dn), str(IMAGE), ""),
         (str(IMAGE), "", "", "said"),
     ]
-    removed = await named.told(REMOVE_NAMES_PATH, RemoveNames(str(PROJECT_LFN)), HOSPITAL_ITSELF)
+    removed = await named.told(REMOVE_NAMES_PATH, RemoveNames(top), HOSPITAL_ITSELF)
     assert removed == RemovedNames(2, 2)
     assert named.listed(PROJECT_LFN) == ["sub-a"]
     assert named.hospital.store.read(lambda tx: tx.names.made_by(str(WRITER.dn))) == 0
     assert len(named.listed(SERIES)) == 3
+
+
+async def test_a_name_that_is_not_there_is_told_to_who_would_list_or_remove_below_it(named: NamedClinic) -> None:
+    """A typing error is no success."""
+    with pytest.raises(NoSuchFileError):
+        await named.told(LIST_NAMES_PATH, ListNames("/grid/medical/nowhere"), HOSPITAL_ITSELF)
+    with pytest.raises(NoSuchFileError):
+        await named.told(REMOVE_NAMES_PATH, RemoveNames("/grid/medical/nowhere"), HOSPITAL_ITSELF)
