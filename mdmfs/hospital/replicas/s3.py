@@ -92,8 +92,6 @@ class S3Element:
         """Turn what the library raises into one sentence; its text may quote URLs that let somebody in."""
         try:
             yield
-        except FileNotFoundError:
-            raise
         except (OSError, self._obstore.exceptions.BaseError) as error:
             message = f"storage {self.name} does not {what}: {type(error).__name__}"
             raise StorageError(message) from error
