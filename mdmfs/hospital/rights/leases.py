@@ -52,9 +52,9 @@ class Leases:
         self._unknown_until = trio.current_time() + longest
 
     def hear(self, mount: bytes, principal: Principal, address: str, applied: int) -> bool:
-        """Note up to where a mount has applied the feed; tell whether its user has just lost a group.
+        """Note up to where a mount has applied the feed; say whether it is to be told that its user has lost a group.
 
-        That is told twice: a mount that asks again may not have heard it the first time.
+        In two answers: a mount that asks again may not have heard the first. ``grant`` counts those that are made.
         """
         key, now = (str(principal.dn), mount), trio.current_time()
         lease = self._leases.get(key)
@@ -65,20 +65,22 @@ class Leases:
             return False
         if not lease.principal.memberships <= principal.memberships:
             lease.losses_to_tell = 2
-        has_lost = lease.losses_to_tell > 0
-        lease.losses_to_tell -= has_lost
         lease.principal, lease.address, lease.heard = principal, address, now
         if lease.applied != applied:
             lease.applied = applied
             self.acknowledged.ring()
-        return has_lost
+        return lease.losses_to_tell > 0
 
-    def grant(self, mount: bytes, principal: Principal, seconds: float) -> float:
-        """Grant a lease from now on, and give its seconds; 0 where there is no room to remember it."""
+    def grant(self, mount: bytes, principal: Principal, seconds: float, *, tells_loss: bool = False) -> float:
+        """Grant a lease from now on, and give its seconds; 0 where there is no room to remember it.
+
+        ``tells_loss``: its answer says what ``hear`` asked for.
+        """
         lease = self._leases.get((str(principal.dn), mount))
         if lease is None:
             return 0.0
         lease.until = max(lease.until, trio.current_time() + seconds)
+        lease.losses_to_tell = max(0, lease.losses_to_tell - tells_loss)
         return seconds
 
     def reported(self, mount: bytes, principal: Principal, number: int) -> int | None:

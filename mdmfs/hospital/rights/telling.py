@@ -43,7 +43,8 @@ async def tell(principal: Principal, address: str, asked: AskChanges, hospital: 
     if not asked.mount:
         return told
     left = max(LEAST_LEASE, principal.not_after - hospital.clock())
-    return msgspec.structs.replace(told, lease=hospital.leases.grant(asked.mount, principal, min(lease, left)))
+    granted = hospital.leases.grant(asked.mount, principal, min(lease, left), tells_loss=has_lost)
+    return msgspec.structs.replace(told, lease=granted)
 
 
 def is_within(project: Lfn, lfn: Lfn) -> bool:

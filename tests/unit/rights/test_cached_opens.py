@@ -10,9 +10,11 @@ from typing import cast
 import pytest
 
 from mdmfs.hospital.audit.questions import who
+from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.release.audit import Audit, AuditRecord
 from mdmfs.hospital.rights.telling import tell
 from mdmfs.model.errors import MalformedMessageError, StoreError
+from mdmfs.model.identity import Fqan
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages import CHANGES_PATH, MAX_REPORTED, AskChanges, CachedOpens, Changes, OpensReport
 from mdmfs.wire.service import Reply
@@ -79,6 +81,32 @@ async def test_without_room_for_the_record_there_is_no_lease(clinic: OpenClinic)
     """And the same report counts when there is."""
     guid: Guid = next(iter(clinic.files().values()))
     good = clinic.hospital.audit
+    await report(clinic, 1, [])
+    full = on_a_full_disk(clinic)
+    asked = AskChanges(0, 0, MOUNT, report=OpensReport(2, [CachedOpens(guid.octets, 3)]))
+    with pytest.raises(StoreError):
+        await tell(READER, "192.0.2.7", asked, full)
+    assert clinic.hospital.audit is good
+    await report(clinic, 2, [CachedOpens(guid.octets, 3)])
+    assert [record.get("count") for record in reported(clinic)] == [3]
+
+
+async def test_a_lost_group_is_told_however_often_the_record_before_it_cannot_be_written(clinic: OpenClinic) -> None:
+    """In two answers; a question that ends with an error has told nothing."""
+    guid: Guid = next(iter(clinic.files().values()))
+    member = dataclasses.replace(READER, fqans=(Fqan.parse("/neuro/trial"),))
+    version = (await tell(member, "192.0.2.7", AskChanges(0, 0, MOUNT), clinic.hospital)).version
+    asked = AskChanges(version, 0, MOUNT, report=OpensReport(1, [CachedOpens(guid.octets, 3)]))
+    full = on_a_full_disk(clinic)
+    for _ in range(3):
+        with pytest.raises(StoreError):
+            await tell(READER, "192.0.2.7", asked, full)
+    told = [(await tell(READER, "192.0.2.7", asked, clinic.hospital)).is_reset for _ in range(3)]
+    assert told == [True, True, False]
+
+
+def on_a_full_disk(clinic: OpenClinic) -> Hospital:
+    """Give the hospital, with an audit log that takes nothing."""
 
     class FullDisk:
         """Cannot write."""
@@ -88,11 +116,4 @@ async def test_without_room_for_the_record_there_is_no_lease(clinic: OpenClinic)
             message = "no space left"
             raise StoreError(message)
 
-    await report(clinic, 1, [])
-    full = dataclasses.replace(clinic.hospital, audit=cast("Audit", FullDisk()))
-    asked = AskChanges(0, 0, MOUNT, report=OpensReport(2, [CachedOpens(guid.octets, 3)]))
-    with pytest.raises(StoreError):
-        await tell(READER, "192.0.2.7", asked, full)
-    assert clinic.hospital.audit is good
-    await report(clinic, 2, [CachedOpens(guid.octets, 3)])
-    assert [record.get("count") for record in reported(clinic)] == [3]
+    return dataclasses.replace(clinic.hospital, audit=cast("Audit", FullDisk()))
