@@ -164,14 +164,16 @@ class RowsOfCatalogue:
 
     def look_up(self, lfn: Lfn, *, with_aliases: bool = False) -> Node | None:
         """Give the visible file or directory of this name."""
-        node = self._directories.get(ROOT_INODE)
-        found = Node("", ROOT_INODE, NodeKind.DIRECTORY, 0, node.modified)
-        for name in lfn.parts:
-            below = self._directories.node(found.inode, name) if found.kind is NodeKind.DIRECTORY else None
-            if below is None:
+        if not lfn.parts:
+            return Node("", ROOT_INODE, NodeKind.DIRECTORY, 0, self._directories.get(ROOT_INODE).modified)
+        parent = ROOT_INODE
+        for name in lfn.parts[:-1]:
+            above = self._directories.visible_entry(parent, name)
+            if above is None or not above.is_directory:
                 return None
-            found = below
-        return None if found.kind is NodeKind.LINK and not with_aliases else found
+            parent = above.inode
+        found = self._directories.node(parent, lfn.name)
+        return None if found is None or (found.kind is NodeKind.LINK and not with_aliases) else found
 
     def list_page(self, inode: int, *, after: str = "", limit: int = MAX_BATCH) -> Page:
         """Give the visible entries of a directory whose names come after ``after``."""
