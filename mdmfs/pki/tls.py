@@ -136,6 +136,24 @@ class ServerContexts:
         return self.judge.generation, self._credential.stamp()
 
 
+class ClientContexts:
+    """The client context of a moment, host names checked; it is made when asked for, and again when files change."""
+
+    def __init__(self, credential: Credential, anchors: TrustAnchors) -> None:
+        """Name credential and trust anchors; nothing is read yet."""
+        self._credential = credential
+        self._anchors = anchors
+        self._made: tuple[Stamp, ssl.SSLContext] | None = None
+
+    def __call__(self) -> ssl.SSLContext:
+        """Give the context for the next handshake, in any thread. Raises ``ConfigurationError``."""
+        stamp, made = self._credential.stamp() + self._anchors.stamp(), self._made
+        if made is None or made[0] != stamp:
+            made = stamp, client_context(self._credential, self._anchors)
+            self._made = made
+        return made[1]
+
+
 def verified_chain(tls: ssl.SSLSocket | ssl.SSLObject) -> list[bytes]:
     """Give the chain that the handshake verified, as DER, leaf first, root last.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import pathlib
 import ssl
 import urllib.parse
@@ -16,14 +15,14 @@ from mdmfs.hospital.replicas.port import StorageElement
 from mdmfs.hospital.replicas.replicas import Replicas
 from mdmfs.hospital.replicas.s3 import S3Element
 from mdmfs.model.errors import ConfigurationError
-from mdmfs.pki.tls import client_context
+from mdmfs.pki.tls import ClientContexts
 
 
 def open_replicas(configuration: HospitalConfiguration, directory: pathlib.Path) -> Replicas:
     """Open what is configured; the secret of names is made in ``directory`` at the first start."""
     if not configuration.storage:
         return Replicas()
-    context = functools.partial(client_context, configuration.credential, configuration.anchors)
+    context = ClientContexts(configuration.credential, configuration.anchors)
     elements = {entry.name: _open(entry, configuration, context) for entry in configuration.storage}
     return Replicas(elements, own_secret(directory / "replicas.key"))
 

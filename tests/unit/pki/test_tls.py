@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from mdmfs.model.errors import ConfigurationError, CredentialRefusedError
-from mdmfs.pki.tls import Credential, ServerContexts, client_context, server_context, verified_chain
+from mdmfs.pki.tls import ClientContexts, Credential, ServerContexts, client_context, server_context, verified_chain
 from mdmfs.pki.trust import TrustAnchors
 from tests.twins import certificates as make
 
@@ -121,11 +121,12 @@ def test_missing_anchors_are_named(tmp_path: Path, credential: Credential) -> No
         client_context(credential, TrustAnchors(tmp_path / "none.pem"))
 
 
+@pytest.mark.parametrize("kind", [ServerContexts, ClientContexts])
 def test_a_renewed_certificate_is_shown_without_a_restart(
-    anchors: TrustAnchors, credential: Credential, tmp_path: Path
+    anchors: TrustAnchors, credential: Credential, tmp_path: Path, kind: type[ServerContexts | ClientContexts]
 ) -> None:
     """The context is made again when a file has changed, and only then."""
-    contexts = ServerContexts(credential, anchors)
+    contexts = kind(credential, anchors)
     first = contexts()
     assert contexts() is first
     make.host("hospital").save(tmp_path, "hospital")
