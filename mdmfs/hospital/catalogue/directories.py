@@ -169,7 +169,7 @@ class DirectoryTable:
         self.reserve(parent, name, Entry.of_directory(record))
         return record.inode
 
-    def move(self, record: DirectoryRecord, parent: int, name: str) -> DirectoryRecord:
+    def move(self, record: DirectoryRecord, parent: int, name: str) -> None:
         """Give a visible directory another name, which is free; ``settle`` tells the directories that it was in."""
         moved = msgspec.structs.replace(record, parent=parent, name=name)
         self.unlist(record.parent, record.name)
@@ -177,7 +177,6 @@ class DirectoryTable:
         self.list_entry(parent, name, Entry.of_directory(moved))
         self.comments.move((record.parent, record.name), (parent, name))
         self._inodes = {Lfn(()): ROOT_INODE}
-        return moved
 
     def drop(self, record: DirectoryRecord) -> None:
         """Forget a directory that shows no more, and its name."""
@@ -268,13 +267,13 @@ class DirectoryTable:
         rows = self._rows.scan(tables.ENTRIES + number_key(inode))
         return [(name.decode(), _ENTRIES.decode(value)) for name, value in rows]
 
-    def below(self, lfn: Lfn) -> Iterator[tuple[Lfn, int]]:
+    def below(self, lfn: Lfn) -> Iterator[Lfn]:
         """Go through a directory and all below it, seen or hidden, each before what is in it; none where it is none."""
         inode = self.inode_of(lfn)
         waiting = [] if inode is None else [(lfn, inode)]
         while waiting:
             directory, number = waiting.pop()
-            yield directory, number
+            yield directory
             waiting += [(directory / name, below) for name, below in self.subdirectories(number)]
 
     def subdirectories(self, inode: int) -> list[tuple[str, int]]:

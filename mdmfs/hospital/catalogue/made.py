@@ -119,8 +119,8 @@ class RowsOfNames:
             raise NotADirectoryFileError(message)
         return self._tell(self._remove(lfn, entry, now))
 
-    def remove_all(self, lfn: Lfn, *, now: float) -> tuple[int, int]:
-        """Take away what a user made with all below it; give the feed's version and how many names went."""
+    def remove_all(self, lfn: Lfn, *, now: float) -> int:
+        """Take away what a user made with all below it; give how many names went."""
         entry = self._directory_and_entry(lfn)[1]
         if entry is None:
             raise _missing(lfn)
@@ -129,7 +129,8 @@ class RowsOfNames:
         for maker, names in gone.items():
             self._count(maker, -names)
         touched += self._remove(lfn, entry, now) if entry.maker else []
-        return self._tell(touched), gone.total() + bool(entry.maker)
+        self._tell(touched)
+        return gone.total() + bool(entry.maker)
 
     def set_comment(self, lfn: Lfn, text: str) -> int:
         """Keep a comment on what shows under a name; an empty one is none. Gives the feed's version."""
@@ -139,12 +140,13 @@ class RowsOfNames:
         self._directories.comments.set(parent, lfn.name, text)
         return self._tell([parent])
 
-    def drop_comments(self, lfn: Lfn) -> tuple[int, int]:
-        """Forget all comments at and below a name, whether it shows or not; give the feed's version and how many."""
+    def drop_comments(self, lfn: Lfn) -> int:
+        """Forget all comments at and below a name, whether it shows or not; give how many."""
         gone = [one for one in self._comments() if one[2].is_below(lfn)]
         for parent, name, _ in gone:
             self._directories.comments.drop(parent, name)
-        return self._tell([parent for parent, _, _ in gone]), len(gone)
+        self._tell([parent for parent, _, _ in gone])
+        return len(gone)
 
     # Questions
 

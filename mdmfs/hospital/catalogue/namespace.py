@@ -281,7 +281,7 @@ class RowsOfCatalogue:
         if self._directories.inode_of(lfn) is None:
             message = f"there is no directory {lfn}"
             raise NoSuchFileError(message)
-        return [directory for directory, _ in self._directories.below(lfn)]
+        return list(self._directories.below(lfn))
 
     def acls_before(self, since: int, until: int) -> list[AclBefore]:
         """Give what ACLs said before they were set by the changes after ``since``, up to ``until``."""

@@ -216,8 +216,8 @@ class Names(Protocol):
         Raises ``NotEmptyError``, ``IsADirectoryFileError`` and ``NotADirectoryFileError``.
         """
 
-    def remove_all(self, lfn: Lfn, *, now: float) -> tuple[int, int]:
-        """Take away all that users made at and below a name; give the feed's version and how many names went."""
+    def remove_all(self, lfn: Lfn, *, now: float) -> int:
+        """Take away all that users made at and below a name; give how many names went."""
 
     def set_comment(self, lfn: Lfn, text: str) -> int:
         """Keep a comment on what shows under a name; an empty one is none. Gives the feed's version.
@@ -225,8 +225,8 @@ class Names(Protocol):
         It goes when the name goes, and stays when a new rendition takes the name over.
         """
 
-    def drop_comments(self, lfn: Lfn) -> tuple[int, int]:
-        """Forget all comments at and below a name, whether it shows or not; give the feed's version and how many."""
+    def drop_comments(self, lfn: Lfn) -> int:
+        """Forget all comments at and below a name, whether it shows or not; give how many."""
 
     def comment(self, lfn: Lfn) -> str:
         """Give the comment on a name; empty where there is none."""

@@ -97,9 +97,9 @@ async def _remove(hospital: Hospital, request: Request, lfn: Lfn, *, comments_on
     await _record(hospital, request.principal, str(lfn), request.peer.host, f"remove: {told}")
 
     def act(tx: Transaction) -> RemovedNames:
-        comments = tx.names.drop_comments(lfn)[1]
+        comments = tx.names.drop_comments(lfn)
         tops, now = () if comments_only else _tops(tx, lfn), hospital.clock()
-        return RemovedNames(sum(tx.names.remove_all(top, now=now)[1] for top in tops), comments)
+        return RemovedNames(sum(tx.names.remove_all(top, now=now) for top in tops), comments)
 
     removed = await hospital.store.write(act)
     hospital.feed.bell.ring()

@@ -53,8 +53,8 @@ class ReplicaRows(Protocol):
     def all(self) -> Iterator[Replica]:
         """Give all of them, those of one file side by side."""
 
-    def remove(self, replica: Replica) -> bool:
-        """Forget a replica; False where it is not known."""
+    def remove(self, replica: Replica) -> None:
+        """Forget a replica."""
 
 
 _ROWS: Final = Stored(Replica)
@@ -78,9 +78,9 @@ class RowsOfReplicas:
         """Give all replicas."""
         return (_ROWS.decode(value) for _, value in self._rows.scan(tables.REPLICAS))
 
-    def remove(self, replica: Replica) -> bool:
+    def remove(self, replica: Replica) -> None:
         """Forget a replica."""
-        return self._rows.delete(_key(replica))
+        self._rows.delete(_key(replica))
 
 
 def _key(replica: Replica) -> bytes:
