@@ -15,12 +15,11 @@ import msgspec
 from mdmfs.access.acl import Acl, Entry, EntryKind, parse_rights
 from mdmfs.hospital.deid.policy import Policy
 from mdmfs.hospital.deid.pseudonyms import PatientKey
-from mdmfs.hospital.replicas.replicas import Placement
 from mdmfs.model.errors import ConfigurationError, MalformedNameError
 from mdmfs.model.names import Lfn
+from mdmfs.pki.health import DAY
 from mdmfs.wire.configuration import Settings, beside, read_configuration
 
-DAY: Final = 86_400.0
 NAME_PARTS: Final = 2
 """Of the name of a project's directory: its hospital's and its own."""
 _PATIENT_ID: Final = re.compile(r"[^*?\\\x00-\x1f\x7f]{1,64}")
@@ -58,7 +57,7 @@ class ProjectAccess(Settings, frozen=True):
     groups: tuple[str, ...] = ()
 
 
-class ReplicaSettings(Settings, frozen=True):
+class Placement(Settings, frozen=True):
     """Which storage elements keep sealed objects of what is let out of the project, and for how long."""
 
     at: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
@@ -67,6 +66,11 @@ class ReplicaSettings(Settings, frozen=True):
     """At how many of them."""
     days: Annotated[float, msgspec.Meta(gt=0)] = 30.0
     """For how long."""
+
+    @property
+    def seconds(self) -> float:
+        """For how long."""
+        return self.days * DAY
 
 
 class ProjectFile(Settings, frozen=True):
@@ -84,7 +88,7 @@ class ProjectFile(Settings, frozen=True):
     """The last day."""
     approval: Approval
     access: ProjectAccess
-    replicas: ReplicaSettings | None = None
+    replicas: Placement | None = None
     """Where sealed objects are kept besides; nowhere where it is left out."""
     partial: Partial = Partial.HIDE
     lease: Annotated[float, msgspec.Meta(ge=5, le=3600)] = 60.0
@@ -169,12 +173,9 @@ def read_project(path: pathlib.Path, hospital: str, policy: PolicyReader) -> Pro
         message = f"{path}: {error}"
         raise ConfigurationError(message) from error
     inclusion = read_patient_list(beside(path, file.inclusion))
-    replicas = None if file.replicas is None else _placement_of(file.replicas)
-    return Project(file.name, lfn, chosen, acl, file.pacs, inclusion, file.until, file.partial, file.lease, replicas)
-
-
-def _placement_of(settings: ReplicaSettings) -> Placement:
-    return Placement(settings.at, settings.copies, settings.days * DAY)
+    return Project(
+        file.name, lfn, chosen, acl, file.pacs, inclusion, file.until, file.partial, file.lease, file.replicas
+    )
 
 
 def read_patient_list(path: pathlib.Path) -> PatientList:

@@ -21,7 +21,7 @@ from mdmfs.hospital.feed import Feed
 from mdmfs.hospital.hospital import Hospital, KnownPacs
 from mdmfs.hospital.keys.lies import recording_lies
 from mdmfs.hospital.ledger.records import SeriesRecord
-from mdmfs.hospital.projects import NOBODY, Partial, PatientList, Project
+from mdmfs.hospital.projects import NOBODY, Partial, PatientList, Placement, Project
 from mdmfs.hospital.registration.deposit import deposit
 from mdmfs.hospital.registration.harvest import Harvest, Harvests
 from mdmfs.hospital.release.audit import Audit, Event, records_of
@@ -31,7 +31,7 @@ from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import quarantine, release
 from mdmfs.hospital.release.staging import StagedObject, Staging
 from mdmfs.hospital.replicas.publish import keep_replicas
-from mdmfs.hospital.replicas.replicas import Placement, Replicas
+from mdmfs.hospital.replicas.replicas import Replicas
 from mdmfs.hospital.service import HospitalFace
 from mdmfs.hospital.signing import SigningKey
 from mdmfs.hospital.store import Store

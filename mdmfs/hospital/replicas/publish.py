@@ -15,11 +15,11 @@ import trio
 
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.incident import note_incident
+from mdmfs.hospital.projects import Placement
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.release.decision import is_open_under
 from mdmfs.hospital.replicas.port import Content, StorageElement, StorageError
 from mdmfs.hospital.replicas.records import Replica, ReplicaState
-from mdmfs.hospital.replicas.replicas import Placement
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid
@@ -204,7 +204,9 @@ def _is_wanted(tx: Transaction, hospital: Hospital, replica: Replica) -> bool:
 def _condemn(tx: Transaction, hospital: Hospital) -> None:
     """Mark the replicas that are to go: whose file or time is over, and those begun that nobody is putting any more."""
     for replica in list(tx.replicas.all()):
-        is_cut = replica.state is ReplicaState.COMING and (replica.element, replica.name) not in hospital.replicas.under_way
+        is_cut = (
+            replica.state is ReplicaState.COMING and (replica.element, replica.name) not in hospital.replicas.under_way
+        )
         if replica.state is not ReplicaState.LEAVING and (is_cut or not _is_wanted(tx, hospital, replica)):
             tx.replicas.put(_leaving(replica))
 

@@ -7,7 +7,6 @@ is queued here is in memory only. What has been put is in the store before it is
 from __future__ import annotations
 
 import collections
-import dataclasses
 import hashlib
 import hmac
 from collections.abc import Mapping
@@ -21,17 +20,6 @@ MAX_QUEUE: Final = 100_000
 MAX_TURLS: Final = 10_000
 TURL_SECONDS: Final = 3600.0
 _LABEL: Final = b"mdmfs replica name 1\0"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Placement:
-    """``[replicas]`` of a project."""
-
-    at: tuple[str, ...]
-    """Names of storage elements, those preferred first."""
-    copies: int = 1
-    seconds: float = 30 * 86_400.0
-    """For how long."""
 
 
 class Replicas:

@@ -14,11 +14,12 @@ import trio.testing
 
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.ledger.records import LossCause
+from mdmfs.hospital.projects import Placement
 from mdmfs.hospital.release.loss import note_lost
 from mdmfs.hospital.replicas.face import replica_routes, use_of
 from mdmfs.hospital.replicas.publish import padded
 from mdmfs.hospital.replicas.records import ReplicaState
-from mdmfs.hospital.replicas.replicas import Placement, Replicas
+from mdmfs.hospital.replicas.replicas import Replicas
 from mdmfs.model.errors import AccessDeniedError, NoSuchFileError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
