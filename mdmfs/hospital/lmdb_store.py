@@ -84,7 +84,7 @@ class LmdbStore:
             env = lmdb.open(str(path), map_size=map_size, max_dbs=MAX_TABLES, mode=0o600)
         try:
             with _naming_errors():
-                store_format.refuse_newer(_mark_of(env) or store_format.mark, path)
+                store_format.number_of(_mark_of(env) or store_format.mark, path)  # or it is refused
                 store = cls(path, env, random, feed_length)
                 store._begin(store_format)
         except BaseException:

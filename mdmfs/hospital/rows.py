@@ -106,18 +106,17 @@ class Interned:
 
     def number_of(self, value: bytes) -> int:
         """Give the number of a value, a new one where it has none."""
-        if value in self._known:
-            return self._known[value]
-        key = self._numbers + hashlib.sha256(value).digest()[:DIGEST_KEY_SIZE]
-        found = self._rows.get(key)
-        number = int.from_bytes(found, "big") if found else self._keep(key, value)
-        self._known[value] = number
-        return number
+        known = self.known(value)
+        return self._keep(value) if known is None else known
 
     def known(self, value: bytes) -> int | None:
         """Give the number of a value; None where it has none."""
-        found = self._rows.get(self._numbers + hashlib.sha256(value).digest()[:DIGEST_KEY_SIZE])
-        return int.from_bytes(found, "big") if found else None
+        if value not in self._known:
+            found = self._rows.get(self._number_key(value))
+            if found is None:
+                return None
+            self._known[value] = int.from_bytes(found, "big")
+        return self._known[value]
 
     def value_of(self, number: int) -> bytes:
         """Give the value of a number; raises ``StoreError`` where there is none."""
@@ -131,14 +130,18 @@ class Interned:
         """Let a value go to which nothing refers any more."""
         value = self.value_of(number)
         self._known.pop(value, None)
-        self._rows.delete(self._numbers + hashlib.sha256(value).digest()[:DIGEST_KEY_SIZE])
+        self._rows.delete(self._number_key(value))
         self._rows.delete(self._values + interned_key(number))
 
-    def _keep(self, key: bytes, value: bytes) -> int:
+    def _keep(self, value: bytes) -> int:
         number = add_to(self._rows, self._counter)
-        self._rows.put(key, interned_key(number))
+        self._rows.put(self._number_key(value), interned_key(number))
         self._rows.put(self._values + interned_key(number), value)
+        self._known[value] = number
         return number
+
+    def _number_key(self, value: bytes) -> bytes:
+        return self._numbers + hashlib.sha256(value).digest()[:DIGEST_KEY_SIZE]
 
 
 def interned_key(number: int) -> bytes:

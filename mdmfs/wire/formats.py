@@ -56,7 +56,7 @@ class Format(Generic[S]):
         ``where`` names the store in messages. Raises ``StoreError`` for a store that this program cannot read, which is
         left as it is.
         """
-        number = self._number_of(mark, where)
+        number = self.number_of(mark, where)
         if number == self.number:
             return None
         self._steps[number - self._oldest](store)
@@ -64,18 +64,15 @@ class Format(Generic[S]):
 
     def refuse_other(self, mark: bytes, where: object) -> None:
         """Raise ``StoreError`` unless a store can be read as it is, by a program that may not change it."""
-        if self._number_of(mark, where) != self.number:
+        if self.number_of(mark, where) != self.number:
             message = (
                 f"{where} is a {self._what} of format {mark.decode()}, this program reads {self.number}: start the"
                 " service that it belongs to, which brings it up to date"
             )
             raise StoreError(message)
 
-    def refuse_newer(self, mark: bytes, where: object) -> None:
-        """Raise ``StoreError`` for a store that this program can neither read nor bring up to date."""
-        self._number_of(mark, where)
-
-    def _number_of(self, mark: bytes, where: object) -> int:
+    def number_of(self, mark: bytes, where: object) -> int:
+        """Read a mark; raises ``StoreError`` for that of a store which can neither be read nor brought up to date."""
         if not mark.isdigit() or len(mark) >= _MAX_MARK:
             message = f"{where} is no {self._what}, or is damaged: nothing tells its format; restore it from its backup"
             raise StoreError(message)

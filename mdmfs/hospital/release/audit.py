@@ -113,7 +113,7 @@ class Audit:
         self.path = path
         """Where the log lies; older files of it lie beside."""
         mark = _mark_of(path) or audit_format.mark
-        audit_format.refuse_newer(mark, path)
+        audit_format.number_of(mark, path)  # or it is refused
         self._journal = Journal(path, lambda: _encode(_beginning(key, audit_format.number)), file_bytes=file_bytes)
         self._bring_up(mark, audit_format)
         self.id = id_of(path)
