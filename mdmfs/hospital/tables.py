@@ -51,6 +51,7 @@ CHANGES_OF_KEYS: Final = b"j"
 ACKNOWLEDGED: Final = b"J"
 STAGES: Final = b"w"
 REPLICAS: Final = b"z"
+REPLICAS_LEAVING: Final = b"Z"
 
 ALL: Final = (
     FORMAT,
@@ -96,6 +97,7 @@ ALL: Final = (
     ACKNOWLEDGED,
     STAGES,
     REPLICAS,
+    REPLICAS_LEAVING,
 )
 ASCENDING: Final = frozenset({INSTANCES, FILES, ENTRIES, DIRECTORIES, FEED, CONTEXTS, CHANGES_OF_KEYS, DONE_IN_ORDER})
 """Tables whose new keys mostly come last: an engine can pack them densely."""

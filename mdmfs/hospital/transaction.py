@@ -18,7 +18,7 @@ from mdmfs.hospital.ledger.notices import RowsOfNotices
 from mdmfs.hospital.ledger.outbox import RowsOfOutbox
 from mdmfs.hospital.ledger.quarantine import RowsOfQuarantine
 from mdmfs.hospital.ledger.series import RowsOfSeries
-from mdmfs.hospital.replicas.records import RowsOfReplicas
+from mdmfs.hospital.replicas.records import PAGE, RowsOfReplicas
 from mdmfs.hospital.rows import Rows
 from mdmfs.hospital.tape.rows import RowsOfStages
 from mdmfs.hospital.uidmap.instances import RowsOfInstances
@@ -30,7 +30,15 @@ def _keep_rows(_: Rows) -> None:
     """To 2: aliases, makers of directories and replicas are rows that a program before them would misread."""
 
 
-STORE_FORMAT: Final[Format[Rows]] = Format("hospital's store", _keep_rows)
+def _list_leaving(rows: Rows) -> None:
+    """To 3: the replicas that are to be taken away are listed besides."""
+    replicas, last = RowsOfReplicas(rows), None
+    while page := replicas.page(PAGE, last):
+        for last in page:
+            replicas.put(last)
+
+
+STORE_FORMAT: Final[Format[Rows]] = Format("hospital's store", _keep_rows, _list_leaving)
 STORE_MARK: Final = tables.FORMAT + b"store"
 FEED_LENGTH: Final = 100_000
 

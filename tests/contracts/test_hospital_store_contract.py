@@ -19,6 +19,7 @@ from mdmfs.hospital.ledger.records import (
     OutboxSize,
     SeriesState,
 )
+from mdmfs.hospital.replicas.records import Replica, ReplicaState
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import StoreError
@@ -493,3 +494,28 @@ async def test_two_subjects_of_one_patient_stay_two(store: Store) -> None:
     still = store.read(lambda tx: tx.subjects.find("neuro", "AMC", "2"))
     assert still is not None
     assert still.id == subject_of(2)
+
+
+# Replicas
+
+
+async def test_replicas_are_given_page_by_page_and_those_to_be_taken_away_by_themselves(store: Store) -> None:
+    """In one order; what was to go and is there again is listed no more, nor what was forgotten."""
+    states = (ReplicaState.LEAVING, ReplicaState.THERE, ReplicaState.LEAVING, ReplicaState.LEAVING)
+    kept = [
+        Replica(guid_of(number).octets, "tier1", f"{number:064x}", 1, bytes(56), 9, NOW, state)
+        for number, state in enumerate(states)
+    ]
+
+    def act(tx: Transaction) -> None:
+        for replica in kept:
+            tx.replicas.put(replica)
+        tx.replicas.put(msgspec.structs.replace(kept[2], state=ReplicaState.THERE))
+        tx.replicas.remove(kept[3])
+
+    await store.write(act)
+    ordered = sorted(kept[:3], key=lambda it: it.guid)
+    pages = store.read(lambda tx: (tx.replicas.page(2), tx.replicas.page(2, tx.replicas.page(2)[1])))
+    assert [[it.guid for it in page] for page in pages] == [[it.guid for it in ordered[:2]], [ordered[2].guid]]
+    assert store.read(lambda tx: tx.replicas.leaving(9)) == kept[:1]
+    assert store.read(lambda tx: tx.replicas.leaving(9, kept[0])) == []

@@ -61,7 +61,7 @@ async def release_transfers(
 def _replicas(
     tx: Transaction, *, hospital: Hospital, standing: dict[int, Standing], avoid: list[str]
 ) -> dict[int, tuple[Replica | None, bool]]:
-    """Find for each file the first of its replicas that is whole, of its key and not to be avoided; is any lacking?"""
+    """Find for each file the first replica that is whole, of its key and not to be avoided; and whether one lacks."""
     now, found = hospital.clock(), dict[int, tuple[Replica | None, bool]]()
     for place, decision in standing.items():
         file, placement = decision.source.file, decision.project.replicas

@@ -36,7 +36,7 @@ class DavElement:
             raise self._refusal(status)
 
     def size(self, name: str) -> int | None:
-        """HEAD; a server that has it and does not say how long it is, is refused: no length would mean that it is gone."""
+        """HEAD; no length is an error: it would mean that the object is gone."""
         status, length = self._ask("HEAD", name)
         if status in _ABSENT:
             return None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
+import trio
+
 from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.own_people import for_own_people
-from mdmfs.hospital.replicas.records import Replica, ReplicaState
+from mdmfs.hospital.replicas.records import PAGE, Replica, ReplicaState
 from mdmfs.hospital.store import Transaction
 from mdmfs.wire.messages import MAX_BATCH, REPLICAS_PATH, AskReplicas, ReplicaLeft, ReplicaUse, StorageUse
 from mdmfs.wire.service import Reply, Request, Respond
@@ -18,7 +20,7 @@ def replica_routes(hospital: Hospital) -> dict[tuple[str, str], Respond]:
 
     async def use(request: Request) -> Reply:
         await request.read(AskReplicas)
-        return Reply(use_of(hospital))
+        return Reply(await use_of(hospital))
 
     return {("POST", REPLICAS_PATH): for_own_people(hospital, use)}
 
@@ -29,13 +31,13 @@ def surls_of(tx: Transaction, hospital: Hospital, file: FileRecord) -> list[str]
     return [_surl(hospital, it) for it in replicas if it.state is ReplicaState.THERE]
 
 
-def use_of(hospital: Hospital) -> ReplicaUse:
-    """Count what every storage element keeps, and list what could not be taken away."""
+async def use_of(hospital: Hospital) -> ReplicaUse:
+    """Count what every storage element keeps, and list what could not be taken away; page by page, as they are then."""
     there, octets, leaving = Counter[str](), Counter[str](), Counter[str]()
     left: list[ReplicaLeft] = []
-
-    def read(tx: Transaction) -> None:
-        for replica in tx.replicas.all():
+    last: Replica | None = None
+    while page := hospital.store.read(lambda tx, last=last: tx.replicas.page(PAGE, last)):  # type: ignore[misc]
+        for replica in page:
             if replica.state is ReplicaState.THERE:
                 there[replica.element] += 1
                 octets[replica.element] += replica.size
@@ -44,8 +46,8 @@ def use_of(hospital: Hospital) -> ReplicaUse:
                 reason = hospital.replicas.reasons.get((replica.element, replica.name), "its turn has not come")
                 if len(left) < MAX_BATCH:
                     left.append(ReplicaLeft(replica.guid, _surl(hospital, replica), reason))
-
-    hospital.store.read(read)
+        last = page[-1]
+        await trio.lowlevel.checkpoint()
     names = sorted({*hospital.replicas.elements, *there, *leaving})
     return ReplicaUse([StorageUse(name, there[name], octets[name], leaving[name]) for name in names], left)
 

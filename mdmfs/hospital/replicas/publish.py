@@ -19,7 +19,7 @@ from mdmfs.hospital.projects import Placement
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.release.decision import is_open_under
 from mdmfs.hospital.replicas.port import Content, StorageElement, StorageError
-from mdmfs.hospital.replicas.records import Replica, ReplicaState
+from mdmfs.hospital.replicas.records import PAGE, Replica, ReplicaState
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid
@@ -34,6 +34,9 @@ LONGEST_PAUSE: Final = 600.0
 MAX_FAILURES: Final = 3
 """Of one storage element in one round: what does not answer is not asked for each replica."""
 
+BATCH: Final = 64
+"""Taken away with one record on disk and one commit."""
+
 T = TypeVar("T")
 
 log = structlog.get_logger()
@@ -41,11 +44,11 @@ log = structlog.get_logger()
 
 async def keep_replicas(hospital: Hospital) -> None:
     """Put what is wanted and take away what is to go, until cancelled."""
-    if not hospital.replicas.elements and not hospital.store.read(lambda tx: next(tx.replicas.all(), None)):
+    if not hospital.replicas.elements and not hospital.store.read(lambda tx: tx.replicas.page(1)):
         return
     hospital.staging.on_whole = hospital.replicas.want
     limiter = trio.CapacityLimiter(PUTTERS + 1)
-    await hospital.store.write(lambda tx: _condemn(tx, hospital))
+    await _condemn(hospital)
     async with trio.open_nursery() as nursery:
         for _ in range(PUTTERS):
             nursery.start_soon(_put_wanted, hospital, limiter)
@@ -201,14 +204,33 @@ def _is_wanted(tx: Transaction, hospital: Hospital, replica: Replica) -> bool:
     return is_open and replica.until > hospital.clock() and tx.losses.get(guid) is None
 
 
-def _condemn(tx: Transaction, hospital: Hospital) -> None:
+async def _condemn(hospital: Hospital) -> None:
     """Mark the replicas that are to go: whose file or time is over, and those begun that nobody is putting any more."""
-    for replica in list(tx.replicas.all()):
-        is_cut = (
-            replica.state is ReplicaState.COMING and (replica.element, replica.name) not in hospital.replicas.under_way
-        )
-        if replica.state is not ReplicaState.LEAVING and (is_cut or not _is_wanted(tx, hospital, replica)):
+    last: Replica | None = None
+
+    def look(tx: Transaction) -> tuple[list[Replica], list[Replica]]:
+        page = tx.replicas.page(PAGE, last)
+        return page, [it for it in page if _is_to_go(tx, hospital, it)]
+
+    def mark(tx: Transaction) -> None:
+        for replica in look(tx)[1]:
             tx.replicas.put(_leaving(replica))
+
+    while True:
+        page, over = hospital.store.read(look)
+        if over:
+            await hospital.store.write(mark)
+        if not page:
+            return
+        last = page[-1]
+        await trio.lowlevel.checkpoint()
+
+
+def _is_to_go(tx: Transaction, hospital: Hospital, replica: Replica) -> bool:
+    if replica.state is ReplicaState.LEAVING:
+        return False
+    is_cut = replica.state is ReplicaState.COMING and (replica.element, replica.name) not in hospital.replicas.under_way
+    return is_cut or not _is_wanted(tx, hospital, replica)
 
 
 def _condemn_of(tx: Transaction, guids: list[Guid]) -> None:
@@ -228,7 +250,7 @@ async def _remove_leaving(hospital: Hospital, limiter: trio.CapacityLimiter) -> 
                 await hospital.store.write(lambda tx, guids=guids: _condemn_of(tx, guids))  # type: ignore[misc]
                 replicas.doubtful.difference_update(guids)
             if trio.current_time() >= look_at:
-                await hospital.store.write(lambda tx: _condemn(tx, hospital))
+                await _condemn(hospital)
                 look_at = trio.current_time() + INTERVAL
             left = await _remove_some(hospital, limiter)
         except MdmfsError as error:
@@ -244,27 +266,53 @@ async def _remove_leaving(hospital: Hospital, limiter: trio.CapacityLimiter) -> 
 
 async def _remove_some(hospital: Hospital, limiter: trio.CapacityLimiter) -> int:
     """Try all that is to go once; gives how much is left."""
-    leaving = hospital.store.read(lambda tx: [it for it in tx.replicas.all() if it.state is ReplicaState.LEAVING])
     left, failures = 0, collections.Counter[str]()
-    for replica in leaving:
-        element, key = hospital.replicas.elements.get(replica.element), (replica.element, replica.name)
-        if key in hospital.replicas.under_way or failures[replica.element] >= MAX_FAILURES:
-            left += 1
-            continue
-        try:
-            await _in_thread(functools.partial(_delete_wholly, element, replica), limiter)
-        except StorageError as error:
-            left += 1
-            failures[replica.element] += 1
-            hospital.replicas.reasons[key] = str(error)
-            continue
-        hospital.replicas.reasons.pop(key, None)
-        record = AuditRecord(
-            time=hospital.clock(), event=Event.REPLICA_GONE, guid=str(Guid(replica.guid)), outcome=replica.element
-        )
-        await hospital.audit.record(record)
-        await hospital.store.write(lambda tx, replica=replica: tx.replicas.remove(replica))  # type: ignore[misc]
+    last: Replica | None = None
+    while page := hospital.store.read(lambda tx, last=last: tx.replicas.leaving(BATCH, last)):  # type: ignore[misc]
+        gone = [it for it in page if await _is_gone(hospital, it, failures, limiter)]
+        await _forget(hospital, gone)
+        left += len(page) - len(gone)
+        last = page[-1]
+        await trio.lowlevel.checkpoint()
     return left
+
+
+async def _is_gone(
+    hospital: Hospital, replica: Replica, failures: collections.Counter[str], limiter: trio.CapacityLimiter
+) -> bool:
+    """Take one away; False where that does not go just now, and then it is known why."""
+    element, key = hospital.replicas.elements.get(replica.element), (replica.element, replica.name)
+    if key in hospital.replicas.under_way or failures[replica.element] >= MAX_FAILURES:
+        return False
+    try:
+        await _in_thread(functools.partial(_delete_wholly, element, replica), limiter)
+    except (MdmfsError, StorageError) as error:
+        reason = str(error)
+    except Exception as error:  # noqa: BLE001 the thread boundary: one replica must not hold up those behind it
+        reason = note_incident("taking a replica away", error)
+    else:
+        hospital.replicas.reasons.pop(key, None)
+        return True
+    failures[replica.element] += 1
+    hospital.replicas.reasons[key] = reason
+    return False
+
+
+async def _forget(hospital: Hospital, gone: list[Replica]) -> None:
+    """Write down what was looked for in vain, then forget it."""
+    if not gone:
+        return
+    now = hospital.clock()
+    records = [
+        AuditRecord(time=now, event=Event.REPLICA_GONE, guid=str(Guid(it.guid)), outcome=it.element) for it in gone
+    ]
+    await hospital.audit.record(*records)
+
+    def act(tx: Transaction) -> None:
+        for replica in gone:
+            tx.replicas.remove(replica)
+
+    await hospital.store.write(act)
 
 
 def _put_whole(element: StorageElement, name: str, content: Content, length: int) -> None:

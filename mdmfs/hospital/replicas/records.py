@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+import itertools
 from typing import Final, Protocol
 
 import msgspec
@@ -11,6 +11,9 @@ import msgspec
 from mdmfs.hospital import tables
 from mdmfs.hospital.rows import Rows, Stored, digest_key
 from mdmfs.model.names import Guid
+
+PAGE: Final = 256
+"""Looked at in one go: a few milliseconds, with what the store says of their files."""
 
 
 class ReplicaState(enum.IntEnum):
@@ -50,8 +53,11 @@ class ReplicaRows(Protocol):
     def of(self, guid: Guid) -> list[Replica]:
         """Give the replicas of a file, in whatever state."""
 
-    def all(self) -> Iterator[Replica]:
-        """Give all of them, those of one file side by side."""
+    def page(self, limit: int, after: Replica | None = None) -> list[Replica]:
+        """Give some of all, in an order that does not change, from the one after another on."""
+
+    def leaving(self, limit: int, after: Replica | None = None) -> list[Replica]:
+        """Give some of those that are to be taken away, in the same way; the others cost nothing."""
 
     def remove(self, replica: Replica) -> None:
         """Forget a replica."""
@@ -61,27 +67,48 @@ _ROWS: Final = Stored(Replica)
 
 
 class RowsOfReplicas:
-    """``ReplicaRows`` over ordered rows: ``z`` + GUID + digest of storage element and name."""
+    """``ReplicaRows`` over ordered rows.
+
+    ``z`` + GUID + digest of storage element and name: the replica. ``Z`` + the same: that it is to be taken away.
+    """
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
     def put(self, replica: Replica) -> None:
         """Keep a replica."""
-        self._rows.put(_key(replica), _ROWS.encode(replica))
+        key = _key(replica)
+        self._rows.put(tables.REPLICAS + key, _ROWS.encode(replica))
+        if replica.state is ReplicaState.LEAVING:
+            self._rows.put(tables.REPLICAS_LEAVING + key, b"")
+        else:
+            self._rows.delete(tables.REPLICAS_LEAVING + key)
 
     def of(self, guid: Guid) -> list[Replica]:
         """Give the replicas of a file."""
         return [_ROWS.decode(value) for _, value in self._rows.scan(tables.REPLICAS + guid.octets)]
 
-    def all(self) -> Iterator[Replica]:
-        """Give all replicas."""
-        return (_ROWS.decode(value) for _, value in self._rows.scan(tables.REPLICAS))
+    def page(self, limit: int, after: Replica | None = None) -> list[Replica]:
+        """Give some of all replicas."""
+        rows = itertools.islice(self._rows.scan(tables.REPLICAS, _behind(after)), limit)
+        return [_ROWS.decode(value) for _, value in rows]
+
+    def leaving(self, limit: int, after: Replica | None = None) -> list[Replica]:
+        """Give some of those that are to be taken away."""
+        keys = [key for key, _ in itertools.islice(self._rows.scan(tables.REPLICAS_LEAVING, _behind(after)), limit)]
+        values = [self._rows.get(tables.REPLICAS + key) for key in keys]
+        return [_ROWS.decode(value) for value in values if value is not None]
 
     def remove(self, replica: Replica) -> None:
         """Forget a replica."""
-        self._rows.delete(_key(replica))
+        key = _key(replica)
+        self._rows.delete(tables.REPLICAS + key)
+        self._rows.delete(tables.REPLICAS_LEAVING + key)
 
 
 def _key(replica: Replica) -> bytes:
-    return tables.REPLICAS + replica.guid + digest_key(replica.element, replica.name)
+    return replica.guid + digest_key(replica.element, replica.name)
+
+
+def _behind(replica: Replica | None) -> bytes:
+    return b"" if replica is None else _key(replica) + b"\0"

@@ -12,14 +12,17 @@ import structlog.testing
 import trio
 import trio.testing
 
+from mdmfs.hospital import tables
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.ledger.records import LossCause
 from mdmfs.hospital.projects import Placement
 from mdmfs.hospital.release.loss import note_lost
 from mdmfs.hospital.replicas.face import replica_routes, use_of
 from mdmfs.hospital.replicas.publish import padded
-from mdmfs.hospital.replicas.records import ReplicaState
+from mdmfs.hospital.replicas.records import Replica, ReplicaState, RowsOfReplicas
 from mdmfs.hospital.replicas.replicas import Replicas
+from mdmfs.hospital.store import Transaction
+from mdmfs.hospital.transaction import STORE_FORMAT
 from mdmfs.model.errors import AccessDeniedError, NoSuchFileError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
@@ -40,7 +43,9 @@ from mdmfs.wire.service import Reply, Request
 from mdmfs.wire.stream import Address
 from tests.twins.clinic import OWNER, READER, STRANGER, Clinic, OpenClinic, sealed_octets, slices, until
 from tests.twins.disk import no_room_behind
+from tests.twins.records import guid_of
 from tests.twins.storage import TwinElement
+from tests.twins.store import MemoryRows, Table
 
 
 @pytest.fixture
@@ -201,7 +206,7 @@ async def test_what_could_not_be_taken_away_is_listed_and_tried_again(
     setattr(clinic.elements[0], fault, True)
     hospital.hospital.discard(guid)
     await until(lambda: bool(hospital.hospital.replicas.reasons))
-    told = use_of(hospital.hospital)
+    told = await use_of(hospital.hospital)
     assert [(it.guid, it.surl) for it in told.left] == [
         (guid.octets, f"s3://tier1/{name}") for name in clinic.elements[0].kept
     ]
@@ -210,7 +215,7 @@ async def test_what_could_not_be_taken_away_is_listed_and_tried_again(
     hospital.hospital.replicas.departures.ring()  # as time does
     await until(lambda: not states_of(hospital, guid))
     assert not clinic.elements[0].kept
-    assert not use_of(hospital.hospital).left
+    assert not (await use_of(hospital.hospital)).left
 
 
 async def test_a_storage_element_that_fails_as_nobody_foresaw_ends_nothing(
@@ -225,6 +230,44 @@ async def test_a_storage_element_that_fails_as_nobody_foresaw_ends_nothing(
     clinic.elements[0].is_odd = False
     hospital.hospital.replicas.departures.ring()  # as time does
     await until(lambda: not states_of(hospital, guid))
+
+
+async def test_many_are_taken_away_with_few_commits(clinic: Clinic) -> None:
+    """Each is on record by itself; they are written down and forgotten 64 at a time."""
+    leaving = [
+        Replica(guid_of(number).octets, "tier1", f"{number:064x}", 1, bytes(56), 9, 4e9, ReplicaState.LEAVING)
+        for number in range(130)
+    ]
+    async with clinic.open() as hospital:
+        store = hospital.hospital.store
+
+        def act(tx: Transaction) -> None:
+            for replica in leaving:
+                tx.replicas.put(replica)
+
+        await store.write(act)
+        before = store.version()
+        hospital.hospital.replicas.departures.ring()
+        await until(lambda: not store.read(lambda tx: tx.replicas.page(1)))
+        assert store.version() - before == 3
+        gone = [it["guid"] for it in hospital.audited() if it["event"] == "replica-gone"]
+        assert sorted(map(str, gone)) == sorted(str(Guid(it.guid)) for it in leaving)
+
+
+def test_a_store_of_format_2_lists_what_is_to_be_taken_away() -> None:
+    """A program before kept no list: what it left behind goes too."""
+    rows = MemoryRows(Table(), is_writing=True)
+    replicas = RowsOfReplicas(rows)
+    coming = Replica(guid_of(1).octets, "tier1", "a" * 64, 1, bytes(56), 9, 4e9, ReplicaState.COMING)
+    leaving = msgspec.structs.replace(coming, guid=guid_of(2).octets, state=ReplicaState.LEAVING)
+    for replica in (coming, leaving):
+        replicas.put(replica)
+    for key, _ in list(rows.scan(tables.REPLICAS_LEAVING)):
+        rows.delete(tables.REPLICAS_LEAVING + key)
+    assert replicas.leaving(9) == []
+    assert STORE_FORMAT.advance(b"2", rows, "a store") == b"3"
+    assert replicas.leaving(9) == [leaving]
+    assert coming in replicas.page(9)
 
 
 async def test_only_the_hospitals_own_people_are_told_what_is_where(hospital: OpenClinic) -> None:
