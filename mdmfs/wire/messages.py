@@ -204,6 +204,8 @@ class AskChanges(Message, frozen=True):
     """Of a mount that names itself: written to the audit log before there is an answer."""
     purpose: str = ""
     """What the opens that are reported were for."""
+    groups: list[str] = []
+    """Those of the answer that was applied last: where the caller has lost one of them, all is to be forgotten."""
 
 
 class Changes(Message, frozen=True):
@@ -221,7 +223,9 @@ class Changes(Message, frozen=True):
     lease: float = 0.0
     """Seconds for which what is held may be served, counted from when the question was sent; 0: no lease."""
     is_reset: bool = False
-    """The feed no longer reaches back to ``since``: forget everything."""
+    """The feed no longer reaches back to ``since``, or the caller has lost a group: forget everything."""
+    groups: list[str] = []
+    """That the caller is in, as FQANs: the next question brings them back."""
 
 
 class AskTotals(Message, frozen=True):

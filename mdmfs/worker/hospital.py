@@ -178,6 +178,8 @@ class RemoteHospital:
         self._purpose = purpose
         self._reason = {REASON_HEADER: urllib.parse.quote(purpose, safe=" ")} if purpose else {}
         self._mount = mount
+        self._groups: list[str] = []
+        """Of the last answer about changes."""
         self._root = "" if root is None else str(root)
         self._client = client
         self._deadline = deadline
@@ -201,8 +203,11 @@ class RemoteHospital:
     async def changes(self, since: int, wait: float, report: OpensReport | None = None) -> Changes:
         """Ask for changes; an answer that is late is taken for an outage, the sooner the shorter the lease is."""
         deadline = trio.current_time() + wait + min(max(wait, LATE[0]), LATE[1])
-        question = AskChanges(since, wait, self._mount, self._root, report, self._purpose if report else "")
-        return await self._client().call(CHANGES_PATH, question, Changes, deadline=deadline)
+        purpose = self._purpose if report else ""
+        question = AskChanges(since, wait, self._mount, self._root, report, purpose, self._groups)
+        changes = await self._client().call(CHANGES_PATH, question, Changes, deadline=deadline)
+        self._groups = changes.groups
+        return changes
 
     async def totals(self, lfn: Lfn) -> Totals:
         """Ask for the totals, with little patience."""

@@ -16,11 +16,12 @@ import trio
 import trio.testing
 
 from mdmfs.demo.pki import Issued, delegate
-from mdmfs.model.errors import CredentialExpiredError, CredentialRefusedError, MdmfsError, NoSuchFileError
+from mdmfs.model.errors import BusyError, CredentialExpiredError, CredentialRefusedError, MdmfsError, NoSuchFileError
 from mdmfs.pki.tls import Credential
 from mdmfs.wire.configuration import KeystorePeer
-from mdmfs.wire.messages import Node, NodeKind
+from mdmfs.wire.messages import CHANGES_PATH, AskChanges, Changes, Node, NodeKind
 from mdmfs.wire.server import Address, serve
+from mdmfs.wire.service import Reply, Request, Service
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.callers.peers import LOOK_SECONDS, Peers
 from mdmfs.worker.configuration import HospitalPeer, MountConfiguration
@@ -293,3 +294,27 @@ async def _read(opener: Opener, file: TwinFile) -> bytes:
 
 def _node(file: TwinFile) -> Node:
     return Node("x.dcm", file.inode, NodeKind.FILE, len(file.plaintext), REGISTERED, file.guid.octets)
+
+
+async def test_a_mount_says_with_which_groups_it_was_answered_last() -> None:
+    """So the hospital knows what its caller has lost, whatever it remembers; a lost answer has told nothing."""
+    asked: list[list[str]] = []
+
+    async def answer(request: Request) -> Reply:
+        question = await request.read(AskChanges)
+        asked.append(question.groups)
+        if len(asked) == 2:
+            message = "not now"
+            raise BusyError(message)
+        return Reply(Changes(7, [], [], groups=[f"/neuro/{len(asked)}"]))
+
+    service = Service("hospital", {("POST", CHANGES_PATH): answer})
+    async with (
+        serving(service, shown=HOSPITAL) as address,
+        calling(address, delegate(JANE, make.VALID), expected=HOSPITAL.dn) as client,
+    ):
+        hospital = RemoteHospital(lambda: client, deadline=10)
+        for number in range(4):
+            with contextlib.suppress(BusyError):
+                await hospital.changes(number, 0.0)
+    assert asked == [[], ["/neuro/1"], ["/neuro/1"], ["/neuro/3"]]

@@ -31,8 +31,6 @@ class Lease:
     """On trio's clock; the mount itself counts from when it asked, which is earlier."""
     reported: int = 0
     """The number of its last report of opens."""
-    losses_to_tell: int = 0
-    """How many answers have yet to say that its user has lost a group."""
 
 
 class Leases:
@@ -51,36 +49,26 @@ class Leases:
         """Reckon with mounts that an earlier process granted a lease of up to so many seconds."""
         self._unknown_until = trio.current_time() + longest
 
-    def hear(self, mount: bytes, principal: Principal, address: str, applied: int) -> bool:
-        """Note up to where a mount has applied the feed; say whether it is to be told that its user has lost a group.
-
-        In two answers: a mount that asks again may not have heard the first. ``grant`` counts those that are made.
-        """
+    def hear(self, mount: bytes, principal: Principal, address: str, applied: int) -> None:
+        """Note up to where a mount has applied the feed."""
         key, now = (str(principal.dn), mount), trio.current_time()
         lease = self._leases.get(key)
         if lease is None:
             self._forget_silent(now)
             if len(self._leases) < self._room:
                 self._leases[key] = Lease(principal, address, applied, now)
-            return False
-        if not lease.principal.memberships <= principal.memberships:
-            lease.losses_to_tell = 2
+            return
         lease.principal, lease.address, lease.heard = principal, address, now
         if lease.applied != applied:
             lease.applied = applied
             self.acknowledged.ring()
-        return lease.losses_to_tell > 0
 
-    def grant(self, mount: bytes, principal: Principal, seconds: float, *, tells_loss: bool = False) -> float:
-        """Grant a lease from now on, and give its seconds; 0 where there is no room to remember it.
-
-        ``tells_loss``: its answer says what ``hear`` asked for.
-        """
+    def grant(self, mount: bytes, principal: Principal, seconds: float) -> float:
+        """Grant a lease from now on, and give its seconds; 0 where there is no room to remember it."""
         lease = self._leases.get((str(principal.dn), mount))
         if lease is None:
             return 0.0
         lease.until = max(lease.until, trio.current_time() + seconds)
-        lease.losses_to_tell = max(0, lease.losses_to_tell - tells_loss)
         return seconds
 
     def reported(self, mount: bytes, principal: Principal, number: int) -> int | None:

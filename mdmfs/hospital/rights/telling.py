@@ -30,20 +30,22 @@ async def tell(principal: Principal, address: str, asked: AskChanges, hospital: 
 
     Question and lease end with the credential. Where an attribute certificate has ended and the proxy around it has
     not, its user comes back without his groups: then the mount begins anew, as if nothing were known of what has gone.
+    The mount itself says with which groups it asked before, so a start of hospitald changes nothing.
     """
-    has_lost = False
+    has_lost = not principal.memberships.issuperset(asked.groups)
     if asked.mount:
-        has_lost = hospital.leases.hear(asked.mount, principal, address, asked.since)
+        hospital.leases.hear(asked.mount, principal, address, asked.since)
         await write_down(principal, address, asked, hospital)
     left = principal.not_after - hospital.clock()
     changes = await hospital.feed.changes(asked.since, 0.0 if has_lost else min(asked.wait, left))
     if has_lost:
         changes = msgspec.structs.replace(changes, is_reset=True)
     told, lease = _of_this_second(principal, asked.since, changes, asked.root, hospital)
+    told = msgspec.structs.replace(told, groups=sorted(principal.memberships))
     if not asked.mount:
         return told
     left = max(LEAST_LEASE, principal.not_after - hospital.clock())
-    granted = hospital.leases.grant(asked.mount, principal, min(lease, left), tells_loss=has_lost)
+    granted = hospital.leases.grant(asked.mount, principal, min(lease, left))
     return msgspec.structs.replace(told, lease=granted)
 
 

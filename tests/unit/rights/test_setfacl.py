@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import pytest
 import trio
 
@@ -453,7 +454,7 @@ async def test_a_group_that_ends_before_its_holder_is_taken_from_his_mount(
     scene: Scene,
     autojump_clock: trio.testing.MockClock,  # noqa: ARG001 the clock that jumps
 ) -> None:
-    """No lease and no question outlive the credential; without his groups he begins anew, told twice."""
+    """No lease and no question outlive the credential; without his groups he begins anew, however often he asks."""
     await scene.change(OWNER, PROJECT_LFN, modify("g:/neuro:rx"), recursive=True)
     member = Principal(JO.dn, (Fqan.parse("/neuro"),), NOW + 20)
     version = (await scene.changes(member, 0)).version
@@ -463,10 +464,14 @@ async def test_a_group_that_ends_before_its_holder_is_taken_from_his_mount(
     told = await scene.told(CHANGES_PATH, asked, member, Changes)
     assert trio.current_time() - begun == pytest.approx(20)
     assert not told.is_reset
+    assert told.groups == ["/neuro"]
+    asked = msgspec.structs.replace(asked, groups=told.groups, mount=b"unknown to hospitald started again"[:16])
     found = [await scene.told(CHANGES_PATH, asked, JO, Changes) for _ in range(2)]
-    assert [one.is_reset for one in found] == [True, True]
+    assert [(one.is_reset, one.groups) for one in found] == [(True, []), (True, [])]
     assert trio.current_time() - begun == pytest.approx(20)
     assert not (await scene.changes(JO, version, MOUNT)).is_reset
+    more = Principal(JO.dn, (Fqan.parse("/neuro"), Fqan.parse("/other")), NOW + 60)
+    assert not (await scene.told(CHANGES_PATH, msgspec.structs.replace(asked, wait=0.0), more, Changes)).is_reset
     late = Principal(JO.dn, (), NOW + 0.25)
     assert (await scene.changes(late, version, MOUNT)).lease == 1.0
 
