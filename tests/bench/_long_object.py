@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +17,11 @@ from mdmfs.cli.harvest import harvest_project
 from mdmfs.demo.iods import ct_slice
 from mdmfs.demo.people import CHEST
 from mdmfs.demo.processes import Processes, running
-from mdmfs.demo.site import PROJECT, READER, Site, make_site, mountpoint_of
+from mdmfs.demo.site import PACS_TITLE, PROJECT, READER, Site, make_site, mountpoint_of
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.wire.formats import MARK
 from tests.bench._chain import finished
+from tests.bench._wire_cutter import WireCutter, wire_cutter
 
 ROWS = 2048
 FRAME_BYTES = 2 * ROWS * ROWS
@@ -31,8 +30,8 @@ _PIXEL_DATA = b"\xe0\x7f\x10\x00OW\0\0"
 ALTERED_BEFORE_END = 64 * 2**10
 """The very last page is served as it was registered, with the header."""
 
-PACS_RUNS, PACS_HALTS = 0.002, 0.02
-"""Seconds at a time, under `slow_pacs`."""
+PATIENCE = 60.0
+"""Seconds after which `held_back` lets the rest of it go all the same."""
 
 BEHIND_HEADER = 2**20
 """The header comes without a recall; here are pixels."""
@@ -44,15 +43,16 @@ class FirstByte(NamedTuple):
     seconds: float
     """Since it was opened."""
     sent: int
-    """Bytes that the PACS had read of its file by then, at most."""
+    """Bytes that had come from the PACS by then."""
 
 
 class LongObject:
     """A PACS of ours with one object of so many frames of 8 MiB, registered at a hospital; nothing is staged."""
 
-    def __init__(self, site: Site, processes: Processes, frames: int) -> None:
+    def __init__(self, site: Site, processes: Processes, to_pacs: WireCutter, frames: int) -> None:
         self.site = site
         self.processes = processes
+        self.to_pacs = to_pacs
         self.held = site.pacs_directory / "long.dcm"
         self.pixels = frames * FRAME_BYTES
         self.mountpoint = mountpoint_of(site.state, READER)
@@ -79,31 +79,16 @@ class LongObject:
         """Harvest it."""
         trio.run(harvest_project, HospitalConfiguration.read(self.site.hospital_file), PROJECT)
 
-    @contextlib.contextmanager
-    def slow_pacs(self) -> Iterator[None]:
-        """Let the PACS run for a tenth of the time only, so that who reads from it keeps up on any machine."""
-        pacs, over = self.processes.pid("pacs"), threading.Event()
-
-        def halt() -> None:
-            while not over.wait(PACS_RUNS):
-                os.kill(pacs, signal.SIGSTOP)
-                over.wait(PACS_HALTS)
-                os.kill(pacs, signal.SIGCONT)
-
-        halting = threading.Thread(target=halt)
-        halting.start()
-        try:
-            yield
-        finally:
-            over.set()
-            halting.join()
+    def held_back(self) -> contextlib.AbstractContextManager[None]:
+        """Let only half of it come from the PACS within a block."""
+        return self.to_pacs.holding_back(self.pixels // 2, PATIENCE)
 
     def read_first_byte(self) -> FirstByte:
         """Open it cold and read one byte of its pixels."""
-        before, begun = self._sent(), time.perf_counter()
+        before, begun = self.to_pacs.come_back, time.perf_counter()
         with self.file.open("rb", buffering=0) as file:
             assert os.pread(file.fileno(), 1, BEHIND_HEADER)
-            return FirstByte(time.perf_counter() - begun, self._sent() - before)
+            return FirstByte(time.perf_counter() - begun, self.to_pacs.come_back - before)
 
     def read_all(self) -> int:
         """Read it to its end; gives its length."""
@@ -149,11 +134,6 @@ class LongObject:
         (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
         return int(line.split()[1]) * 1024
 
-    def _sent(self) -> int:
-        """Count what the PACS has read from files: it reads on as it sends."""
-        counted = Path(f"/proc/{self.processes.pid('pacs')}/io").read_text(encoding="ascii")
-        return int(counted.split()[1])
-
 
 @contextlib.contextmanager
 def long_object(folder: Path, frames: int) -> Iterator[LongObject]:
@@ -163,8 +143,10 @@ def long_object(folder: Path, frames: int) -> Iterator[LongObject]:
     site = make_site(folder / "site", pacs="", inclusion=listed, deadline=600.0)
     mount = site.mount_file(READER)
     mount.write_text(mount.read_text().replace('size = "2 GiB"', 'size = "8 GiB"'))
-    with running(site) as processes:
-        long = LongObject(site, processes, frames)
+    with wire_cutter(site.ports.pacs) as to_pacs, running(site) as processes:
+        direct, relayed = (f"{PACS_TITLE}@127.0.0.1:{port}" for port in (site.ports.pacs, to_pacs.port))
+        site.hospital_file.write_text(site.hospital_file.read_text().replace(direct, relayed))
+        long = LongObject(site, processes, to_pacs, frames)
         long.write(image, frames)
         processes.start_pacs()
         processes.start_keystores()

@@ -1,12 +1,13 @@
 """A TCP relay that can fall silent: connections stay, and nothing passes, as when a firewall drops every packet.
 
-It can also be slow: what comes back comes late.
+It can also be slow: what comes back comes late. And it can hold back what comes after so many bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,12 +24,29 @@ class WireCutter:
         self._passing.set()
         self.delay = 0.0
         """Seconds by which answers come late."""
+        self.come_back = 0
+        """Bytes that have been passed on from there."""
+        self._held_from = sys.maxsize
+        self._let_on = threading.Event()
         self._open: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
         """Let nothing pass any more."""
         self._passing.clear()
+
+    @contextlib.contextmanager
+    def holding_back(self, after: int, at_most: float) -> Iterator[None]:
+        """Let so many bytes more come back and hold what follows until the block ends, for so many seconds at most."""
+        self._let_on.clear()
+        self._held_from = self.come_back + after
+        patience = threading.Timer(at_most, self._hold_nothing)
+        patience.start()
+        try:
+            yield
+        finally:
+            patience.cancel()
+            self._hold_nothing()
 
     def mend(self) -> None:
         """Let new connections pass; the old ones are reset, as their peers would by now."""
@@ -41,6 +59,10 @@ class WireCutter:
         """Relay no more."""
         self._listening.close()
         self.mend()
+
+    def _hold_nothing(self) -> None:
+        self._held_from = sys.maxsize
+        self._let_on.set()
 
     def _accept(self) -> None:
         while True:
@@ -60,15 +82,24 @@ class WireCutter:
             back.join()
             self._open -= {near, far}
 
-    def _pump(self, source: socket.socket, target: socket.socket, may_be_late: bool = False) -> None:  # noqa: FBT001, FBT002 a thread's arguments
+    def _pump(self, source: socket.socket, target: socket.socket, comes_back: bool = False) -> None:  # noqa: FBT001, FBT002 a thread's arguments
         with contextlib.suppress(OSError):
             while octets := source.recv(2**16):
                 self._passing.wait()
-                time.sleep(self.delay if may_be_late else 0.0)
-                target.sendall(octets)
+                if comes_back:
+                    self._return(octets, target)
+                else:
+                    target.sendall(octets)
         for one in (source, target):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
+
+    def _return(self, octets: bytes, target: socket.socket) -> None:
+        time.sleep(self.delay)
+        if self.come_back + len(octets) > self._held_from:
+            self._let_on.wait()
+        target.sendall(octets)
+        self.come_back += len(octets)
 
 
 @contextlib.contextmanager

@@ -16,9 +16,9 @@ FRAMES = 8
 def test_a_long_object_is_read_while_it_arrives_and_refused_where_it_was_altered(tmp_path: Path) -> None:
     """Of 64 MiB the first pixels come before the PACS has read the last; nothing stays of an altered one."""
     with long_object(tmp_path, FRAMES) as long:
-        with long.slow_pacs():
+        with long.held_back():
             first = long.read_first_byte()
-        assert first.sent < long.pixels
+        assert first.sent <= long.pixels // 2
         assert long.read_all() > FRAMES * FRAME_BYTES
         assert long.cached()
         resident = [long.resident(name) for name in ("hospital", f"mount-{READER}")]
