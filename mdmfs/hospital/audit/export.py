@@ -5,6 +5,7 @@ They name the patient: whoever sends them on sends patients' data.
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import socket
 from collections.abc import Iterable
@@ -20,6 +21,10 @@ PRIORITY: Final = 10 * 8 + 5
 _WARNING: Final = PRIORITY - 1
 MSGID: Final = "DICOM+RFC3881"
 _BOM: Final = b"\xef\xbb\xbf"
+FQAN_SYSTEM: Final = "VOMS FQAN"
+"""The code system of an FQAN that is told as a RoleIDCode."""
+DETAILS: Final = ("uid", "project", "path", "purpose", "ahead", "count")
+"""What is told as ParticipantObjectDetail, for want of an element of its own: named as in the JSON lines."""
 
 SUCCESS, MINOR_FAILURE = "0", "4"
 _DCM: Final = {
@@ -93,7 +98,10 @@ def subject_of(tx: Transaction, record: AuditRecord) -> Subject | None:
 
 
 def audit_message(record: AuditRecord, subject: Subject | None, hospital: str) -> bytes:
-    """Write a record as an audit message of PS3.15 A.5; a release is that of Table A.5.3.4-1, Data Export."""
+    """Write a record as an audit message of PS3.15 A.5; a release is that of Table A.5.3.4-1, Data Export.
+
+    Who asked has a RoleIDCode for each of the FQANs; `DETAILS` are with the first object.
+    """
     kind = kind_of(record.event)
     message = ET.Element("AuditMessage")
     event = ET.SubElement(
@@ -110,17 +118,21 @@ def audit_message(record: AuditRecord, subject: Subject | None, hospital: str) -
         ET.SubElement(event, "EventOutcomeDescription").text = _xml(record.outcome)
     is_export = kind.code == "110106"
     if record.dn:
-        _participant(message, record.dn, "110152", is_requestor=True, address=record.address)
+        who = _participant(message, record.dn, "110152", is_requestor=True, address=record.address)
+        for fqan in record.fqans:
+            _code(who, "RoleIDCode", fqan, FQAN_SYSTEM, fqan)
     _participant(message, hospital, "110153" if is_export else "110150", is_requestor=not record.dn)
     if is_export:
         media = _participant(message, f"urn:uuid:{record.guid}", "110154", is_requestor=False)
         _code(ET.SubElement(media, "MediaIdentifier"), "MediaType", "110037")
     ET.SubElement(message, "AuditSourceIdentification", AuditSourceID=_xml(hospital), code="4")
     if subject is not None:
-        _study(message, subject)
+        _study(message, subject, record)
         _patient(message, subject)
-    elif record.guid:
-        _object(message, f"urn:uuid:{record.guid}", ("2", "3"), ("12", "RFC-3881", "URI"), record.path or record.guid)
+    elif record.guid or record.path or record.project:
+        name = record.path or record.project or record.guid
+        named = f"urn:uuid:{record.guid}" if record.guid else name
+        _detail(_object(message, named, ("2", "3"), ("12", "RFC-3881", "URI"), name), record)
     octets: bytes = ET.tostring(message, encoding="utf-8", xml_declaration=False)
     return octets
 
@@ -139,8 +151,9 @@ def framed(messages: Iterable[bytes]) -> Iterable[bytes]:
     return (b"%d %b" % (len(message), message) for message in messages)
 
 
-def _study(message: ET.Element, subject: Subject) -> None:
+def _study(message: ET.Element, subject: Subject, record: AuditRecord) -> None:
     study = _object(message, subject.study_uid, ("2", "3"), ("110180", "DCM", _DCM["110180"]), subject.study_uid)
+    _detail(study, record)
     sop_class = ET.SubElement(study, "SOPClass", UID=_xml(subject.class_uid), NumberOfInstances="1")
     ET.SubElement(sop_class, "Instance", UID=_xml(subject.instance_uid))
     ET.SubElement(study, "Encrypted").text = "true"
@@ -150,6 +163,15 @@ def _study(message: ET.Element, subject: Subject) -> None:
 def _patient(message: ET.Element, subject: Subject) -> None:
     patient = f"{subject.patient_id}^^^{subject.issuer}" if subject.issuer else subject.patient_id
     _object(message, patient, ("1", "1"), ("2", "RFC-3881", "Patient Number"), subject.patient_id)
+
+
+def _detail(found: ET.Element, record: AuditRecord) -> None:
+    defaults = AuditRecord(time=record.time, event=record.event)
+    for name in DETAILS:
+        value = getattr(record, name)
+        if value != getattr(defaults, name):
+            told = base64.b64encode(str(value).encode()).decode()
+            ET.SubElement(found, "ParticipantObjectDetail", {"type": name, "value": told})
 
 
 def _object(
@@ -162,9 +184,7 @@ def _object(
         ParticipantObjectTypeCode=types[0],
         ParticipantObjectTypeCodeRole=types[1],
     )
-    code, system, meaning = id_type
-    told = {"csd-code": code, "codeSystemName": system, "originalText": meaning}
-    ET.SubElement(found, "ParticipantObjectIDTypeCode", told)
+    _code(found, "ParticipantObjectIDTypeCode", *id_type)
     ET.SubElement(found, "ParticipantObjectName").text = _xml(text)
     return found
 
@@ -178,8 +198,9 @@ def _participant(message: ET.Element, user: str, role: str, *, is_requestor: boo
     return participant
 
 
-def _code(parent: ET.Element, name: str, code: str) -> None:
-    ET.SubElement(parent, name, {"csd-code": code, "codeSystemName": "DCM", "originalText": _DCM[code]})
+def _code(parent: ET.Element, name: str, code: str, system: str = "DCM", meaning: str = "") -> None:
+    told = {"csd-code": code, "codeSystemName": system, "originalText": meaning or _DCM[code]}
+    ET.SubElement(parent, name, {key: _xml(value) for key, value in told.items()})
 
 
 def _time(seconds: float) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 import trio
 
-from mdmfs.hospital.audit.export import audit_message, framed, subject_of, syslog_message
+from mdmfs.hospital.audit.export import FQAN_SYSTEM, audit_message, framed, subject_of, syslog_message
 from mdmfs.hospital.audit.questions import files_below, files_of_patient, names_of, what, who
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.release.audit import AuditRecord, Event, records_of
@@ -82,6 +83,33 @@ async def test_a_release_is_a_data_export_with_the_real_patient(tmp_path: Path) 
         assert body == octets
         assert list(framed([wrapped, b"x"])) == [str(len(wrapped)).encode() + b" " + wrapped, b"1 x"]
         assert PATIENT.patient_id not in (tmp_path / "audit.jsonl").read_text()
+
+
+def test_a_message_says_with_which_fqans_and_what_for() -> None:
+    """What PS3.15 A.5 has no element for is with the first object, named as in the JSON lines."""
+    record = AuditRecord(
+        time=1.0,
+        event=Event.IDENTIFICATION,
+        dn="/CN=who",
+        fqans=("/vo.example/neuro", "/vo.example/Role=doctor"),
+        project="/grid/medical/amc/neuro",
+        path="sub-1",
+        purpose="a finding, für die Ärztin",
+        count=3,
+    )
+    message = ET.fromstring(audit_message(record, None, "/CN=h"))  # noqa: S314 our own
+    asking, _hospital = message.findall("ActiveParticipant")
+    roles = {role.attrib["csd-code"]: role.attrib["codeSystemName"] for role in asking.findall("RoleIDCode")}
+    assert roles == {"110152": "DCM"} | dict.fromkeys(record.fqans, FQAN_SYSTEM)
+    (named,) = message.findall("ParticipantObjectIdentification")
+    details = {one.attrib["type"]: one.attrib["value"] for one in named.findall("ParticipantObjectDetail")}
+    assert named.attrib["ParticipantObjectID"] == record.path
+    assert {name: base64.b64decode(value).decode() for name, value in details.items()} == {
+        "project": record.project,
+        "path": record.path,
+        "purpose": record.purpose,
+        "count": "3",
+    }
 
 
 def test_every_event_has_its_dicom_event() -> None:
