@@ -63,6 +63,8 @@ async def _mount(
     def tell_ready() -> None:
         tell({"mountpoint": mountpoint, "state": "mounted"})
         if ready is not None:
+            with contextlib.suppress(PermissionError):  # we lead a group already
+                os.setsid()
             os.write(ready, b"1")
             os.close(ready)
 
@@ -70,7 +72,11 @@ async def _mount(
 
 
 def _start_in_background(configuration: pathlib.Path, mountpoint: pathlib.Path, log: pathlib.Path) -> None:
-    """Run the same command in a session of its own, and wait until it says that the mount is usable."""
+    """Run the same command, and wait until it says that the mount is usable; then it has a session of its own.
+
+    Not before: an automounter (autofs, or systemd) lets its own process group alone pass below its directory, and
+    whoever has left it waits there for the mount that he is to make himself.
+    """
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     read_end, write_end = os.pipe()
     command = [
@@ -89,7 +95,6 @@ def _start_in_background(configuration: pathlib.Path, mountpoint: pathlib.Path, 
         subprocess.Popen(  # noqa: S603 our own program
             command,
             pass_fds=[write_end],
-            start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# mount(8), fstab and --daemon, for many users, against a running demonstration. All of it in a mount namespace
-# of its own: nothing of this machine changes. As root: tests/install/ways-to-mount.sh STATE, the
+# mount(8), fstab, --daemon and autofs (Debian's package), for many users, against a running demonstration. All of it in a
+# mount namespace of its own: nothing of this machine changes. As root: tests/install/ways-to-mount.sh STATE, the
 # folder of `./run demo --state STATE`.
 set -euo pipefail
 clone=$(cd "$(dirname "$(readlink -f "$0")")/../.." && pwd)
@@ -11,7 +11,9 @@ work=$(mktemp -d)
 say() { printf '== %s\n' "$*"; }
 die() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
 end() {
+    [ ! "${automounter:-}" ] || kill "$automounter" 2>/dev/null || true
     "$mdmfs" umount "$work/mnt" >/dev/null 2>&1 || true
+    umount --lazy "$work/auto/medical" "$work/auto" 2>/dev/null || true
     umount --lazy /usr/sbin /etc "$work/sbin" "$work/etc" 2>/dev/null || true
     rm -rf --one-file-system "$work"
 }
@@ -47,8 +49,9 @@ reads() {
     say "$2: reads by one's own proxy, and by no other"
 }
 gone() {
-    for _ in $(seq 100); do
-        if ! findmnt --types fuse.mdmfs "$1" >/dev/null; then return; fi
+    # findmnt would look at the path, and an automounter would take that for use
+    for _ in $(seq 200); do
+        if ! grep -q " $1 .* fuse.mdmfs " /proc/self/mountinfo; then return; fi
         sleep 0.1
     done
     die "$1 is still mounted"
@@ -68,6 +71,31 @@ gone "$work/mnt"
 mount "$work/mnt"
 reads "$work/mnt" "a line of fstab"
 umount "$work/mnt"
+
+if ! command -v automount >/dev/null; then
+    say "autofs is not installed"
+else
+    mkdir "$work/auto"
+    echo "$work/auto $work/auto.mdmfs --timeout=4" >"$work/auto.master"
+    echo "medical -fstype=fuse.mdmfs :$work/mount.toml" >"$work/auto.mdmfs"
+    # In a group of its own: whoever is of the automounter's group is taken for the automounter, and mounts nothing.
+    setsid automount --foreground "$work/auto.master" 2>"$work/automount.log" &
+    automounter=$!
+    for _ in $(seq 100); do
+        if findmnt --types autofs "$work/auto" >/dev/null; then break; fi
+        sleep 0.1
+    done
+    reads "$work/auto/medical" "autofs"
+    gone "$work/auto/medical"
+    reads "$work/auto/medical" "autofs, again after nobody had looked for 4 s"
+    kill -9 "$(getfattr --absolute-names --only-values -n user.mdmfs.pid "$work/auto/medical")"
+    umount --lazy "$work/auto/medical"
+    reads "$work/auto/medical" "autofs, after a daemon was killed and umount --lazy"
+    kill "$automounter"
+    wait "$automounter" || true
+    gone "$work/auto/medical"
+    automounter=
+fi
 
 sed "s#\"$work/cache\"#\"/proc/nothing\"#" "$work/mount.toml" >"$work/broken.toml"
 if "$mdmfs" mount --daemon --log "$work/log" "$work/broken.toml" "$work/mnt" 2>"$work/why"; then die "a broken one mounts"; fi
