@@ -9,9 +9,9 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from email.utils import formatdate
-from typing import Final
+from typing import Final, NamedTuple
 
 import h11
 import msgspec
@@ -23,6 +23,7 @@ from mdmfs.wire.allowances import Allowances
 from mdmfs.wire.caller import Caller, Stranger
 from mdmfs.wire.messages import MAX_MESSAGE_BYTES, MEDIA_TYPE, Failure
 from mdmfs.wire.outline import outline
+from mdmfs.wire.plain import Plain, read_plain, write_plain
 from mdmfs.wire.service import STATUS_BY_CODE, Document, Octets, Reply, Request, Service, StreamReply
 from mdmfs.wire.stream import SEND_BYTES, Address, TlsStream
 
@@ -110,7 +111,7 @@ class Conversation:
         """Answer until the peer ends it, breaks a limit, or is no longer who it was; then close the connection."""
         try:
             while await self._answer_next():
-                self._protocol.start_next_cycle()
+                pass
             if self._protocol.their_state is h11.SEND_BODY or self._protocol.their_state is h11.ERROR:
                 await self._stream.close_when_heard()
             else:
@@ -125,10 +126,19 @@ class Conversation:
     async def _answer_next(self) -> bool:
         """Answer one request and tell whether there can be another."""
         try:
-            event = await self._next_head()
-            if event is None:
+            asked = await self._next()
+            if asked is None:
                 return False
-            await self._send(await self._counted(event), is_head=event.method == b"HEAD")
+            answer = await self._counted(asked)
+            if asked.plain is not None:
+                if isinstance(answer, Reply) and answer.is_plain and not self._caller.is_over():
+                    octets = write_plain(answer.message, _date(int(time.time())))
+                    if not self._stream.send_at_once(octets):
+                        await self._send_octets(octets)
+                    return True
+                self._protocol.receive_data(asked.plain.octets)
+                self._protocol.next_event()
+            await self._send(answer, is_head=asked.method == "HEAD")
             self._skip_body()
         except h11.RemoteProtocolError as error:
             log.info("%s: %s does not speak HTTP/1.1", self._service.name, self._peer)
@@ -136,48 +146,60 @@ class Conversation:
                 failure = Failure(MalformedMessageError.code, "this is no HTTP/1.1 request")
                 await self._send_reply(Reply(failure, error.error_status_hint))
             return False
-        return self._protocol.our_state is h11.DONE and self._protocol.their_state is h11.DONE
+        if self._protocol.our_state is not h11.DONE or self._protocol.their_state is not h11.DONE:
+            return False
+        self._protocol.start_next_cycle()
+        return True
 
     def _skip_body(self) -> None:
         """Pass over a body that nobody read, as far as it has arrived: a refusal costs no new connection."""
         while self._protocol.their_state is h11.SEND_BODY and self._protocol.next_event() is not h11.NEED_DATA:
             pass
 
-    async def _next_head(self) -> h11.Request | None:
+    async def _next(self) -> _Asked | None:
         """Wait for a request; the idle time ends with its first byte, then its head must be there soon."""
         is_idle = not self._protocol.trailing_data[0]
         with trio.move_on_after(self._limits.idle_seconds if is_idle else self._limits.head_seconds) as scope:
+            if is_idle:
+                octets = await self._receive_octets()
+                plain = read_plain(octets)
+                if plain is not None:
+                    return _Asked("POST", _path(plain.target), plain.headers, plain)
+                self._protocol.receive_data(octets)
+                scope.deadline = trio.current_time() + self._limits.head_seconds
+                if not octets:
+                    return None
             while True:
                 event = self._protocol.next_event()
                 if isinstance(event, h11.Request):
-                    return event
-                if event is not h11.NEED_DATA:
+                    headers = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
+                    return _Asked(event.method.decode("ascii"), _path(event.target), headers)
+                if event is not h11.NEED_DATA or not await self._receive():
                     return None
-                if not await self._receive():
-                    return None
-                if is_idle:
-                    scope.deadline = trio.current_time() + self._limits.head_seconds
-                    is_idle = False
         return None
 
     async def _receive(self) -> int:
-        count = await self._stream.receive_into(memoryview(self._buffer))
-        self._protocol.receive_data(bytes(memoryview(self._buffer)[:count]))
-        return count
+        octets = await self._receive_octets()
+        self._protocol.receive_data(octets)
+        return len(octets)
 
-    async def _counted(self, event: h11.Request) -> Reply | Document | _Begun:
+    async def _receive_octets(self) -> bytes:
+        count = await self._stream.receive_into(memoryview(self._buffer))
+        return bytes(memoryview(self._buffer)[:count])
+
+    async def _counted(self, asked: _Asked) -> Reply | Document | _Begun:
         begun = trio.current_time()
-        answer = await self._answer(event)
-        route = self._service.route(event.method.decode("ascii"), _path(event))
+        answer = await self._answer(asked)
+        route = self._service.route(asked.method, asked.path)
         status = answer.stream.status if isinstance(answer, _Begun) else answer.status
         REQUESTS.labels(route, status).inc()
         SECONDS.labels(route).observe(trio.current_time() - begun)
         return answer
 
-    async def _answer(self, event: h11.Request) -> Reply | Document | _Begun:
+    async def _answer(self, asked: _Asked) -> Reply | Document | _Begun:
         """Answer a request; whatever goes wrong, up to the first chunk of a stream, becomes a failure that is told."""
         try:
-            answer = await self._service.answer(await self._request(event))
+            answer = await self._service.answer(await self._request(asked))
             return await _begin(answer) if isinstance(answer, StreamReply) else answer
         except _CutError:
             raise
@@ -190,14 +212,12 @@ class Conversation:
             failure = Failure(MdmfsError.code, f"the {self._service.name} failed; its log tells more", incident)
             return Reply(failure, STATUS_BY_CODE[MdmfsError.code])
 
-    async def _request(self, event: h11.Request) -> Request:
+    async def _request(self, asked: _Asked) -> Request:
         """Take the principal as it is now: a kept connection outlives a proxy, an AC, and a CA's trust in it."""
         principal = await self._caller.principal()
         await self._allowances.wait(principal.dn)
-        path = _path(event)
-        headers = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
-        method = event.method.decode("ascii")
-        return Request(method, path, headers, principal, self._peer, self._read_body, self._stream.is_readable)
+        read = self._read_body if asked.plain is None else asked.plain.read
+        return Request(asked.method, asked.path, asked.headers, principal, self._peer, read, self._stream.is_readable)
 
     async def _read_body(self) -> bytearray:
         body = bytearray()
@@ -317,6 +337,15 @@ class Conversation:
                 raise _CutError
 
 
+class _Asked(NamedTuple):
+    """The head of a request, and all of it where it came in the plain form."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    plain: Plain | None = None
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Begun:
     """A stream whose first chunk is there."""
@@ -349,5 +378,5 @@ def _date(now: int) -> str:
     return formatdate(now, usegmt=True)
 
 
-def _path(event: h11.Request) -> str:
-    return _SLASHES.sub("/", event.target.decode("ascii").partition("?")[0])
+def _path(target: bytes) -> str:
+    return _SLASHES.sub("/", target.decode("ascii").partition("?")[0])

@@ -48,6 +48,11 @@ class Reply:
     status: int = 200
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a success that says nothing but the message."""
+        return self.status == 200 and not self.headers  # noqa: PLR2004 RFC 9110 section 15.3.1
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Document:

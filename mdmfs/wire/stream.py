@@ -20,6 +20,8 @@ from mdmfs.model.errors import ConfigurationError
 
 SEND_BYTES: Final = 256 * 2**10
 """One write: larger ones gain nothing, smaller ones cost a system call and a wake-up each."""
+_LAST_RECORD: Final = 4096
+"""A shorter one ends what was said: behind a message there is no other before it is answered."""
 DRAIN_BYTES: Final = 64 * 2**10
 DRAIN_SECONDS: Final = 1.0
 MAX_PORT: Final = 65535
@@ -192,7 +194,11 @@ class TlsStream:
         A stream cut without TLS's own end raises ``ssl.SSLEOFError``. No other task runs between the taking and the
         return: what many streams take may go through one buffer.
         """
-        await trio.lowlevel.checkpoint()
+        if self._failure is not None or self.tls.pending():
+            await trio.lowlevel.checkpoint()
+        else:
+            # mostly nothing is there yet: a look that finds nothing would cost as much as one that does
+            await trio.lowlevel.wait_readable(self.tls)
         if self._failure is not None:
             raise self._failure
         while True:
@@ -203,7 +209,7 @@ class TlsStream:
             except ssl.SSLWantWriteError:
                 await trio.lowlevel.wait_writable(self.tls)
             else:
-                return count + self._receive_more(buffer[count:]) if count else 0
+                return count if count < _LAST_RECORD else count + self._receive_more(buffer[count:])
 
     def _receive_more(self, buffer: memoryview) -> int:
         """Take what has arrived already: OpenSSL hands out one record of 16 KiB at a time."""
@@ -228,6 +234,13 @@ class TlsStream:
         view = memoryview(octets).cast("B")
         for start in range(0, len(view), SEND_BYTES):
             await self._send(view[start : start + SEND_BYTES])
+
+    def send_at_once(self, octets: bytes) -> bool:
+        """Send without waiting; False where that cannot be: then ``send_all`` must be given the very same bytes."""
+        try:
+            return self.tls.send(octets) == len(octets)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
 
     async def _send(self, view: memoryview) -> None:
         while view:

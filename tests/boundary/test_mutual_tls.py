@@ -9,10 +9,11 @@ import ssl
 import struct
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import h11
+import msgspec
 import pytest
 import trio
 
@@ -28,7 +29,7 @@ from mdmfs.model.errors import (
     PeerUnreachableError,
 )
 from mdmfs.wire.client import Client
-from mdmfs.wire.messages import MAX_MESSAGE_BYTES, Collect, Collected, Outcome
+from mdmfs.wire.messages import MAX_MESSAGE_BYTES, MEDIA_TYPE, Collect, Collected, Outcome
 from mdmfs.wire.server import Address, Answer, Limits, Reply, Request, Service, StreamReply, serve
 from tests.twins import certificates as make
 from tests.twins.wire import calling, context_of, contexts_of, serving
@@ -474,6 +475,37 @@ async def test_a_server_whose_files_are_broken_later_goes_on_when_they_are_mende
         certificate.write_bytes(good)
         assert await ask_as(address, JANE)
         nursery.cancel_scope.cancel()
+
+
+def say_in_turn(address: Address, requests: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+    """Send requests over one connection, each after the answer to the one before; give status lines and bodies."""
+    answers = []
+    with connected(address) as tls, tls.makefile("rb") as heard:
+        for request in requests:
+            tls.sendall(request)
+            status, length = heard.readline(), 0
+            while (line := heard.readline()) != b"\r\n":
+                name, _, value = line.partition(b": ")
+                length = int(value) if name == b"content-length" else length
+            answers.append((status[:12], heard.read(length)))
+    return answers
+
+
+async def test_plain_requests_and_others_are_answered_over_one_connection() -> None:
+    """As our programs write it, refused, not there, spelled otherwise, in two pieces: each in its turn, and alike."""
+    body = msgspec.msgpack.encode(Collect([b"x"]))
+
+    def spelled(path: str, host: str = "host") -> bytes:
+        lines = f"POST {path} HTTP/1.1", f"{host}: x", f"content-type: {MEDIA_TYPE}", f"content-length: {len(body)}"
+        return "".join(f"{line}\r\n" for line in (*lines, "")).encode() + body
+
+    plain, other = spelled("/v1/whoami"), spelled("/v1/whoami", "Host")
+    requests = [plain, spelled("/v1/refuse"), spelled("/v1/none"), other, spelled("/v1//whoami"), plain]
+    async with serving(SERVICE, shown=HOSPITAL) as address:
+        answers = await trio.to_thread.run_sync(say_in_turn, address, requests)
+    assert [int(status[9:]) for status, _ in answers] == [200, 403, 404, 200, 200, 200]
+    told = {body for status, body in answers if status.endswith(b"200")}
+    assert told == {msgspec.msgpack.encode(Collected([Outcome.DONE], [str(JANE.dn).encode()]))}
 
 
 async def test_a_chunked_body_is_read_as_one() -> None:
