@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import trio
+import trio.testing
 
 
 class Bell:
@@ -22,8 +25,17 @@ class Bell:
         self._event = trio.Event()
 
 
+PAUSE: Final = 0.001
+"""Seconds in which whoever was woken can come back with what he then wants."""
+LONGEST: Final = 0.004
+"""Seconds between two who are woken where there is no quiet moment: so a thousand still hear within four."""
+
+
 class PacedBell:
-    """A bell for many: whoever wakes wakes the next one, so that nobody who wants something else waits for them all."""
+    """A bell for many, who are woken one after the other, with a pause, when there is nothing else to do.
+
+    So nobody who wants something else waits for them. What they want when they wake comes before the next of them, too.
+    """
 
     def __init__(self) -> None:
         """Hang a bell that has not rung."""
@@ -47,12 +59,18 @@ class Ring:
         self._has_begun = False
 
     async def wait(self) -> None:
-        """Wait for one's turn."""
+        """Wait for one's turn, and for a quiet moment in it; whoever goes on, or gives up, wakes the next."""
         if self._has_begun:
             await trio.lowlevel.checkpoint()
             return
         await self._lot.park()
-        self._lot.unpark()
+        try:
+            with trio.move_on_after(LONGEST):
+                await trio.sleep(PAUSE)
+                # trio's own word for a quiet moment: no task could run, and nothing has arrived that one waits for
+                await trio.testing.wait_all_tasks_blocked()
+        finally:
+            self._lot.unpark()
 
     def begin(self) -> None:
         """Wake the first."""

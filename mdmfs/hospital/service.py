@@ -10,6 +10,7 @@ import msgspec
 
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.moment import Answers
 from mdmfs.hospital.outward import speaking_for_the_inside
 from mdmfs.hospital.own_people import for_own_people
 from mdmfs.hospital.registration.harvest import Harvests
@@ -24,7 +25,7 @@ from mdmfs.hospital.release.staging import StagedObject
 from mdmfs.hospital.release.transfers import release_transfers
 from mdmfs.hospital.replicas.face import surls_of
 from mdmfs.hospital.rights.telling import is_within, tell
-from mdmfs.hospital.sight import Sight
+from mdmfs.hospital.sight import Passed, Sight
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import (
     MalformedMessageError,
@@ -73,6 +74,8 @@ from mdmfs.wire.stream import Address
 
 _RANGE: Final = re.compile(r"bytes=([0-9]{1,18})-")
 _WHOLE, _PARTIAL = 200, 206
+MAX_LISTED: Final = 50_000
+"""Entries of directories that are remembered, as they were listed in this second; some 15 MiB."""
 
 _SHOWN: Final = {FileState.VISIBLE, FileState.SUPERSEDED}
 
@@ -86,6 +89,8 @@ class HospitalFace:
         self._recalls = recalls
         self._harvests = harvests
         self._public = public
+        self._pages = Answers(MAX_LISTED, lambda page: 1 + len(page.entries))
+        self._passed = Answers()
 
     def service(self) -> Service:
         """Give the routes."""
@@ -109,16 +114,24 @@ class HospitalFace:
         lfn = Lfn.parse(asked.lfn)
         limit = min(max(asked.limit, 1), MAX_BATCH)
 
-        def read(tx: Transaction) -> DirectoryPage:
-            sight = self._sight(tx, request)
-            directory = sight.node(lfn)
-            if directory.kind is NodeKind.FILE:
-                message = f"{lfn} is a file, not a directory"
-                raise NotADirectoryFileError(message)
-            entries, is_last = sight.entries(directory.inode, asked.after, limit, with_aliases=True)
-            return DirectoryPage(directory, entries, is_last, tx.catalogue.version())
+        def page_as_of(_: float) -> DirectoryPage:
+            def read(tx: Transaction) -> DirectoryPage:
+                sight = self._sight(tx, request)
+                directory = sight.node(lfn)
+                if directory.kind is NodeKind.FILE:
+                    message = f"{lfn} is a file, not a directory"
+                    raise NotADirectoryFileError(message)
+                entries, is_last = sight.entries(directory.inode, asked.after, limit, with_aliases=True)
+                return DirectoryPage(directory, entries, is_last, tx.catalogue.version())
 
-        return Reply(self._hospital.store.read(read))
+            return self._hospital.store.read(read)
+
+        # after a change all mounts that hold the directory list it anew
+        question = lfn, asked.after, limit
+        page = self._pages.of_this_second(
+            request.principal, question, self._hospital.clock(), self._hospital.store, page_as_of
+        )
+        return Reply(page)
 
     async def _describe(self, request: Request) -> Reply:
         asked = await request.read(Describe)
@@ -126,7 +139,7 @@ class HospitalFace:
 
         def read(tx: Transaction) -> FileDescription:
             file = tx.catalogue.file(guid)
-            if file is None or file.state not in _SHOWN or not self._sight(tx, request).may_know(guid):
+            if file is None or file.state not in _SHOWN or not self._sight(tx, request).may_know(file):
                 message = f"there is no file {guid}, or it is not for this identity"
                 raise NoSuchFileError(message)
             return FileDescription(
@@ -248,7 +261,12 @@ class HospitalFace:
         return Reply(self._harvests.progress((await request.read(AskHarvest)).project))
 
     def _sight(self, tx: Transaction, request: Request) -> Sight:
-        return Sight(tx, request.principal, self._hospital.clock())
+        """See as of this second's end, by what was decided for this principal in it already."""
+        principal, now = request.principal, self._hospital.clock()
+        when, passed = self._passed.of_this_second(
+            principal, None, now, self._hospital.store, lambda when: (when, Passed.nothing())
+        )
+        return Sight(tx, principal, when, passed=passed)
 
 
 def _reason_of(request: Request) -> str:

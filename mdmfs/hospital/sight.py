@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple, Self
 
 from mdmfs.access.acl import Acl, Right
 from mdmfs.access.decide import Verdict, decide
-from mdmfs.hospital.catalogue.records import FileState
+from mdmfs.hospital.catalogue.records import FileRecord, FileState
 from mdmfs.hospital.release.decision import acl_of
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import NoSuchFileError
@@ -15,16 +16,36 @@ from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages import FilePlace, Node, NodeKind
 
 
+class Passed(NamedTuple):
+    """What was decided of traversing for one principal at one moment, by ids of ACLs and by directories."""
+
+    acls: dict[bytes, bool]
+    directories: dict[int, bool]
+
+    @classmethod
+    def nothing(cls) -> Self:
+        """Begin with no decision."""
+        return cls({}, {})
+
+
 class Sight:
     """The namespace as one principal may see it at one moment; ``now`` is in seconds since the epoch."""
 
     def __init__(
-        self, tx: Transaction, principal: Principal, now: float, before: Mapping[bytes, Acl] | None = None
+        self,
+        tx: Transaction,
+        principal: Principal,
+        now: float,
+        before: Mapping[bytes, Acl] | None = None,
+        passed: Passed | None = None,
     ) -> None:
-        """``before`` gives other ACLs, by their ids, than those of the transaction: what they said once."""
+        """``before`` gives other ACLs, by their ids, than those of the transaction: what they said once.
+
+        ``passed`` is what was decided already of this principal, this moment and this state of the store; it grows.
+        """
         self._tx = tx
         self._before = before or {}
-        self._passable: dict[bytes, bool] = {}
+        self._passed = passed or Passed.nothing()
         self._principal = principal
         self._now = now
 
@@ -52,11 +73,9 @@ class Sight:
                 return entries, page.is_last
             after = page.nodes[-1].name
 
-    def may_know(self, guid: Guid) -> bool:
+    def may_know(self, file: FileRecord) -> bool:
         """Whether one of the file's names stands in a directory that the principal may list."""
-        return any(
-            all(self.passes(acl_id) for acl_id in chain[:-1]) for chain in self._tx.catalogue.aliases_of(guid) if chain
-        )
+        return any(self.may_pass(place.parent) for place in file.places)
 
     def place(self, guid: Guid) -> FilePlace | None:
         """Give a visible file under a name that the principal may list; None where there is none for him."""
@@ -79,8 +98,12 @@ class Sight:
 
     def may_pass(self, inode: int) -> bool:
         """Whether the principal may traverse a directory, seen or hidden, and all above it."""
-        is_there = self._tx.catalogue.directory(inode) is not None
-        return is_there and all(self.passes(acl_id) for acl_id in self._tx.catalogue.acl_ids_above(inode))
+        known = self._passed.directories.get(inode)
+        if known is None:
+            is_there = self._tx.catalogue.directory(inode) is not None
+            known = is_there and all(self.passes(acl_id) for acl_id in self._tx.catalogue.acl_ids_above(inode))
+            self._passed.directories[inode] = known
+        return known
 
     def may_read_files_of(self, inode: int) -> bool:
         """Whether the principal may read the files directly in a directory."""
@@ -89,9 +112,9 @@ class Sight:
 
     def passes(self, acl_id: bytes) -> bool:
         """Whether one ACL lets the principal traverse; many directories are asked about with the same ones above."""
-        known = self._passable.get(acl_id)
+        known = self._passed.acls.get(acl_id)
         if known is None:
-            known = self._passable[acl_id] = self.allows(acl_id, Right.TRAVERSE)
+            known = self._passed.acls[acl_id] = self.allows(acl_id, Right.TRAVERSE)
         return known
 
     def allows(self, acl_id: bytes, right: Right) -> bool:

@@ -19,10 +19,9 @@ from cryptography import x509
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
 
-from mdmfs.keystore.row_shelf import shelf_layout
+from mdmfs.keystore.lmdb_shelf import LmdbShelf, open_environment
 from mdmfs.model.errors import ConfigurationError, IntegrityError
 from mdmfs.pki.recovery import PrivateKey, WrappedKey
-from mdmfs.rows.embedded import Embedded, open_environment
 from mdmfs.wire.backup import PIECE, appearing, begin, copying, failure, read_head, sync_directory
 
 MAGIC: Final = b"mdmfs shelf backup 1\n"
@@ -98,7 +97,7 @@ def _unseal(file: IO[bytes], decryptor: Cobblestone256Decryptor, directory: Path
     except InvalidTag as error:
         message = "the backup is damaged or was cut: nothing of it is restored"
         raise IntegrityError(message) from error
-    Embedded.open(arriving, shelf_layout()).close()  # raises for one that this program cannot read
+    LmdbShelf(arriving).close()  # raises for one that this program cannot read
     (arriving / _SHELF_FILE).rename(directory / _SHELF_FILE)
     for left in arriving.iterdir():
         left.unlink()

@@ -286,14 +286,16 @@ async def let_list(hospital: OpenClinic, who: Principal) -> None:
         await add_entry(hospital, directory, who, Right.TRAVERSE)
 
 
-async def add_entry(hospital: OpenClinic, directory: Lfn, who: Principal, rights: Right) -> None:
+async def add_entry(
+    hospital: OpenClinic, directory: Lfn, who: Principal, rights: Right, *, not_after: float | None = None
+) -> None:
     """Add a line to the ACL of a directory."""
 
     def act(tx: object) -> None:
         catalogue = tx.catalogue  # type: ignore[attr-defined]
         node = catalogue.look_up(directory)
         acl = catalogue.acl(catalogue.acl_ids_above(node.inode)[-1]).acl
-        entry = Entry(EntryKind.USER, str(who.dn), rights.value)
+        entry = Entry(EntryKind.USER, str(who.dn), rights.value, not_after)
         others = tuple(one for one in acl.entries if one.qualifier != entry.qualifier)
         catalogue.set_acl(directory, Acl(acl.owner, (*others, entry), acl.defaults))
 

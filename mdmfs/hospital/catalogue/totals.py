@@ -9,8 +9,7 @@ import msgspec
 
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.records import FileRecord, Totals
-from mdmfs.hospital.rows import Stored, digest_key
-from mdmfs.rows.port import Rows
+from mdmfs.hospital.rows import Rows, Stored, digest_key
 
 
 class _StoredTotals(msgspec.Struct, frozen=True, array_like=True):

@@ -7,7 +7,6 @@ from typing import Final
 
 import trio
 
-from mdmfs.hospital.bell import Bell
 from mdmfs.model.identity import Principal
 
 MAX_MOUNTS: Final = 100_000
@@ -42,8 +41,6 @@ class Leases:
         self._leases: dict[tuple[str, bytes], Lease] = {}
         self._look_again = float("-inf")
         self._unknown_until = float("-inf")
-        self.acknowledged = Bell()
-        """Rings when a mount has applied something."""
 
     def begin(self, longest: float) -> None:
         """Reckon with mounts that an earlier process granted a lease of up to so many seconds."""
@@ -58,10 +55,7 @@ class Leases:
             if len(self._leases) < self._room:
                 self._leases[key] = Lease(principal, address, applied, now)
             return
-        lease.principal, lease.address, lease.heard = principal, address, now
-        if lease.applied != applied:
-            lease.applied = applied
-            self.acknowledged.ring()
+        lease.principal, lease.address, lease.heard, lease.applied = principal, address, now, applied
 
     def grant(self, mount: bytes, principal: Principal, seconds: float) -> float:
         """Grant a lease from now on, and give its seconds; 0 where there is no room to remember it."""

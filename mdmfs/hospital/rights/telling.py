@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -57,13 +56,7 @@ def is_within(project: Lfn, lfn: Lfn) -> bool:
 def _of_this_second(
     principal: Principal, since: int, changes: Changes, root: str, hospital: Hospital
 ) -> tuple[Changes, float]:
-    """Tell all mounts of a principal the same while the store and the second stay: they often ask at once.
-
-    It is decided as of the second's end: an entry that ends within it has ended. For a credential that does, nothing is
-    remembered, and the instant counts.
-    """
-    now = hospital.clock()
-    end = math.floor(now) + 1.0
+    """Tell all mounts of a principal the same while the store and the second stay: they often ask at once."""
 
     def tell_as_of(when: float) -> tuple[Changes, float]:
         def read(tx: Transaction) -> tuple[Changes, float]:
@@ -72,10 +65,8 @@ def _of_this_second(
 
         return hospital.store.read(read)
 
-    if principal.not_after <= end:
-        return tell_as_of(now)
-    question = principal, since, changes.version, changes.is_reset, root
-    return hospital.told.of((hospital.store.version(), end), question, lambda: tell_as_of(end))
+    question = since, changes.version, changes.is_reset, root
+    return hospital.told.of_this_second(principal, question, hospital.clock(), hospital.store, tell_as_of)
 
 
 def _told(

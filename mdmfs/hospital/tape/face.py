@@ -152,7 +152,7 @@ class TapeFace:
         guid = guid_of(path)
         if guid is not None:
             file = tx.catalogue.file(guid)
-            if file is not None and file.state in _SHOWN and sight.may_know(guid):
+            if file is not None and file.state in _SHOWN and sight.may_know(file):
                 return guid
         else:
             target = Target.of_text(path)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 import trio.testing
 
-from mdmfs.hospital.bell import PacedBell
+from mdmfs.hospital.bell import LONGEST, PAUSE, PacedBell
 from mdmfs.hospital.moment import MAX_KNOWN, Answers
 
 MANY = 100
@@ -16,23 +17,53 @@ async def _wait(bell: PacedBell, woken: list[int], number: int) -> None:
     woken.append(number)
 
 
-async def test_a_paced_bell_wakes_everyone_but_one_in_each_round_of_the_loop() -> None:
-    """So whoever asks for something else waits for one of them, not for all."""
+async def test_nobody_is_woken_while_there_is_something_else_to_do(mock_clock: trio.testing.MockClock) -> None:
+    """A task that never rests is not held up by those who wait; but now and then one of them has his turn."""
     bell, woken = PacedBell(), list[int]()
     async with trio.open_nursery() as nursery:
         for number in range(MANY):
             nursery.start_soon(_wait, bell, woken, number)
         await trio.testing.wait_all_tasks_blocked()
         bell.ring()
-        most = 0
-        while len(woken) < MANY:
-            before = len(woken)
-            await trio.lowlevel.checkpoint()
-            most = max(most, len(woken) - before)
+        for turn in range(3):
+            mock_clock.jump(PAUSE)
+            await _be_busy()
+            assert len(woken) == turn
+            mock_clock.jump(LONGEST)
+            await _be_busy()
+            assert len(woken) == turn + 1
+        mock_clock.autojump_threshold = 0  # from here on all is quiet
     assert sorted(woken) == list(range(MANY))
-    assert most <= 2  # one before and one after this task, in the two rounds that it saw a part of
 
 
+@pytest.mark.usefixtures("autojump_clock")
+async def test_what_is_done_on_waking_comes_before_the_next_is_woken() -> None:
+    """Each of those who wait has finished with what he wanted when another begins."""
+    begun = trio.current_time()
+    bell, order = PacedBell(), list[int]()
+
+    async def work(number: int) -> None:
+        await bell.next().wait()
+        for _ in range(5):
+            order.append(number)
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        for number in range(MANY):
+            nursery.start_soon(work, number)
+        await trio.testing.wait_all_tasks_blocked()
+        bell.ring()
+    assert [order[start : start + 5] for start in range(0, len(order), 5)] == [[each] * 5 for each in order[::5]]
+    assert len(order) == 5 * MANY
+    assert trio.current_time() - begun <= MANY * LONGEST
+
+
+async def _be_busy() -> None:
+    for _ in range(20):
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.usefixtures("autojump_clock")
 async def test_whoever_gives_up_breaks_no_chain_and_whoever_comes_later_is_not_woken() -> None:
     """Neither those who were cancelled before the ring nor in the middle of it keep it from the others."""
     bell, woken, scopes = PacedBell(), list[int](), list[trio.CancelScope]()
@@ -52,7 +83,7 @@ async def test_whoever_gives_up_breaks_no_chain_and_whoever_comes_later_is_not_w
         for scope in scopes[1::3]:
             scope.cancel()
         nursery.start_soon(_wait, bell, woken, MANY)
-        await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(MANY * LONGEST)
         assert len(woken) >= len(scopes[2::3])
         assert MANY not in woken
         bell.ring()
@@ -86,3 +117,11 @@ def test_many_different_questions_fill_no_memory() -> None:
     for number in range(10 * MAX_KNOWN):
         assert answers.of(0, number, lambda number=number: -number) == -number  # type: ignore[misc]
         assert len(answers._known) <= MAX_KNOWN  # noqa: SLF001 what it is about
+
+
+def test_long_answers_count_for_more() -> None:
+    """By a weight that is given, few long ones fill what many short ones would."""
+    answers = Answers(10, len)
+    for number in range(100):
+        assert answers.of(0, number, lambda: "four") == "four"
+        assert len(answers._known) <= 3  # noqa: SLF001 what it is about

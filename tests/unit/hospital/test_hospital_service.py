@@ -155,6 +155,30 @@ async def test_hidden_directories_are_left_out_of_every_page(tmp_path: Path) -> 
             await hospital.ask(LIST_PATH, ListDirectory(str(session / "001-CT")))
 
 
+async def test_what_was_told_a_moment_ago_is_decided_anew_when_anything_has_changed(tmp_path: Path) -> None:
+    """Asked again in the same second: nobody else's answer, an answer after a change, and none after an entry's end."""
+    async with open_registered(tmp_path) as (hospital, [guid, *_]):
+        directory, described = hospital.series()[0].lfn, Describe(guid.octets)
+        for _ in range(2):
+            assert len(await listed(hospital, directory)) == 3
+            assert isinstance(await hospital.told(DESCRIBE_PATH, described), FileDescription)
+            await is_closed(hospital, directory, guid, STRANGER)
+        await add_entry(hospital, directory, READER, Right.NONE)
+        await is_closed(hospital, directory, guid, READER)
+        await add_entry(hospital, directory, READER, Right.TRAVERSE, not_after=NOW + 1.5)
+        assert len(await listed(hospital, directory)) == 3
+        assert isinstance(await hospital.told(DESCRIBE_PATH, described), FileDescription)
+        hospital.clinic.now += 1.5
+        await is_closed(hospital, directory, guid, READER)
+
+
+async def is_closed(hospital: OpenClinic, directory: Lfn, guid: Guid, who: Principal) -> None:
+    """Make sure that somebody is told of neither a directory nor a file in it."""
+    for path, message in ((LIST_PATH, ListDirectory(str(directory))), (DESCRIBE_PATH, Describe(guid.octets))):
+        with pytest.raises(NoSuchFileError):
+            await hospital.ask(path, message, who)
+
+
 @pytest.mark.parametrize("limit", [-(2**63), -1, 0, 1, 2**63, 2**64 - 1])
 async def test_any_limit_gives_a_page(tmp_path: Path, limit: int) -> None:
     """Negative and huge ones too: at least an entry, at most what a page holds."""
