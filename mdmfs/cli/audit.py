@@ -16,7 +16,7 @@ from typing import IO, TypeVar
 import click
 import trio
 
-from mdmfs.cli.output import is_json, note, tell
+from mdmfs.cli.output import is_json, note, parsed, tell
 from mdmfs.hospital.audit.export import audit_message, framed, subject_of, syslog_message
 from mdmfs.hospital.audit.questions import Reader, files_below, files_of_patient, names_of, what, who
 from mdmfs.hospital.audit.verify import Log, Report, ask_witnesses, verify
@@ -83,8 +83,8 @@ def who_read_patient(configuration: pathlib.Path) -> None:
     settings = HospitalConfiguration.read(configuration)
     patient_id, _, issuer = sys.stdin.readline().strip().partition("^^^")
     if not patient_id:
-        message = "standard input has no patient's number: write ID or ID^^^ISSUER there, on one line"
-        raise ConfigurationError(message)
+        message = "standard input has no patient's number"
+        raise ConfigurationError(message, what_to_do="write ID or ID^^^ISSUER there, on one line")
     guids = _look(settings, lambda tx: files_of_patient(tx, PatientKey(issuer, patient_id)))
     note(f"{len(guids)} files", files=len(guids))
     _print(who(_log_of(settings), guids))
@@ -96,7 +96,7 @@ def who_read_patient(configuration: pathlib.Path) -> None:
 def what_read(configuration: pathlib.Path, dn: str) -> None:
     """Print everything that is on record of DN, oldest first, one JSON object a line with the file's directory."""
     settings = HospitalConfiguration.read(configuration)
-    records = list(what(_log_of(settings), Dn.parse(dn)))
+    records = list(what(_log_of(settings), parsed(Dn.parse, dn)))
     names = _look(settings, lambda tx: names_of(tx, {record.guid for record in records if record.guid}))
     for record in records:
         told = {"when": _utc(record.time), "directory": names.get(record.guid, "")} | _fields(record)
@@ -172,7 +172,7 @@ def _sink(
         yield lambda message: stream.write(message + b"\n")
         stream.flush()
         return
-    address = Address.parse(syslog)
+    address = parsed(Address.parse, syslog)
     context = client_context(settings.credential, settings.anchors)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -184,7 +184,8 @@ def _sink(
             tls.unwrap()
     except OSError as error:
         message = f"the audit repository {syslog} does not take messages: {error.strerror or error}"
-        raise PeerUnreachableError(message) from error
+        what_to_do = "see whether it listens there for TLS and knows the CA of this hospital's certificate"
+        raise PeerUnreachableError(message, what_to_do=what_to_do) from error
 
 
 def _print(readers: list[Reader]) -> None:

@@ -98,8 +98,8 @@ def _zone_of(configuration: pathlib.Path) -> str:
     zones = {"pacs": "hospital", "keystore": "keystore", "metadata": "metadata"}
     zone = next((zone for table, zone in zones.items() if table in tables and "trust" not in tables), "")
     if not zone:
-        message = f"{configuration} is of no hospital, keystore or metadata service; a mount keeps nothing to back up"
-        raise ConfigurationError(message)
+        message = f"{configuration} is of no hospital, keystore or metadata service"
+        raise ConfigurationError(message, what_to_do="name theirs; a mount keeps nothing to back up")
     return zone
 
 
@@ -114,8 +114,8 @@ def _private_key(path: pathlib.Path) -> PrivateKey:
 
 def _certificate(path: pathlib.Path | None) -> x509.Certificate:
     if path is None:
-        message = "name the recovery certificate, --recovery FILE: a backup is never written in the clear"
-        raise ConfigurationError(message)
+        message = "no recovery certificate is named, and a backup is never written in the clear"
+        raise ConfigurationError(message, what_to_do="add --recovery FILE; docs/operations.md tells how it is made")
     return read_certificate(path)
 
 

@@ -33,7 +33,7 @@ from mdmfs.hospital.deid.pseudonyms import (
 )
 from mdmfs.hospital.deid.refusal import RefusedError
 from mdmfs.hospital.deid.residue import Publishable, ResidueGate
-from mdmfs.model.errors import ConfigurationError, OutOfSpaceError
+from mdmfs.model.errors import ConfigurationError, unusable
 from mdmfs.model.subject import SUBJECT_ID_OCTETS, SubjectId
 from mdmfs.wire.process import forbid_core_dumps
 
@@ -115,8 +115,7 @@ class Run:
         except RefusedError as refusal:
             return Outcome(source, reason=refusal.reason, where=refusal.where)
         except OSError as error:
-            message = f"a file cannot be read or written: {error.strerror}; what was finished is whole"
-            raise OutOfSpaceError(message) from error
+            raise unusable(error.filename or self._output, error) from error
 
     def _write(self, source: pathlib.Path, file: BinaryIO) -> Outcome:
         run, pieces = begin(file, self._policy, self._subject_of)
@@ -183,8 +182,8 @@ def sources(source: pathlib.Path, output: pathlib.Path) -> list[pathlib.Path]:
     if not source.is_dir():
         return [source]
     if output.resolve().is_relative_to(source.resolve()):
-        message = f"{output} lies in {source}: give an output directory outside of what is read"
-        raise ConfigurationError(message)
+        message = f"{output} lies in {source}, which is read"
+        raise ConfigurationError(message, what_to_do="give an output directory outside of it")
     return sorted(path for path in source.rglob("*") if path.is_file())
 
 
@@ -211,9 +210,5 @@ def write_report(path: pathlib.Path, policy: Policy, outcomes: list[Outcome]) ->
     try:
         with contextlib.closing(os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w")) as out:
             json.dump(report, out, indent=1)
-    except FileExistsError as error:
-        message = f"{path} is there already: give another name"
-        raise ConfigurationError(message) from error
     except OSError as error:
-        message = f"{path} cannot be written: {error.strerror}"
-        raise OutOfSpaceError(message) from error
+        raise unusable(path, error) from error

@@ -60,8 +60,8 @@ def getfacl(path: tuple[str, ...], configuration: pathlib.Path | None, *, files:
         told = trio.run(_with_client, place, lambda client, place=place: _read(client, place))
         shown = told.texts[-1 if files else 0]
         if files and not shown.partition("\n")[0].endswith("/*"):
-            message = f"{place.lfn} has no files yet: they will begin with its default entries"
-            raise NoSuchFileError(message)
+            message = f"{place.lfn} has no files yet"
+            raise NoSuchFileError(message, what_to_do="look at its default entries: files will begin with them")
         _tell_acl(shown)
 
 

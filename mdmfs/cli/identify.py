@@ -10,7 +10,7 @@ import trio
 
 from mdmfs.cli.hospital import CONFIGURATION, ask
 from mdmfs.cli.mounted import open_hospital
-from mdmfs.cli.output import tell
+from mdmfs.cli.output import parsed, tell
 from mdmfs.model.subject import SubjectId
 from mdmfs.wire.process import forbid_core_dumps
 from mdmfs.wire.record_messages import IDENTIFY_PATH, Identified, Identify
@@ -30,7 +30,7 @@ def identify(configuration: pathlib.Path, subject_id: str, purpose: str) -> None
     Each shows an own certificate or proxy and needs the right i in the project. 3 while the second is waited for.
     """
     forbid_core_dumps()
-    asked = Identify(SubjectId.parse(subject_id).text, purpose)
+    asked = Identify(parsed(SubjectId.parse, subject_id).text, purpose)
     told = trio.run(_ask, MountConfiguration.read(configuration), asked)
     if told.is_pending:
         waiting = "noted: a second person has to ask for the same subject and purpose within 15 minutes"

@@ -8,7 +8,7 @@ import os
 import pathlib
 import string
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import click
@@ -17,7 +17,7 @@ import trio
 
 from mdmfs.cli.doctor import checks_for, report
 from mdmfs.cli.output import is_json, tell
-from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.errors import ConfigurationError, unusable
 from mdmfs.wire.diagnosis import examine
 
 MODE: Final = 0o640
@@ -26,14 +26,25 @@ MODE: Final = 0o640
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
+@contextlib.contextmanager
+def _unless_nobody_answers() -> Iterator[None]:
+    """Go on behind the block where standard input has ended, and nobody at a terminal said to stop."""
+    try:
+        yield
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+
+
 class _Asked(click.Option):
     """An option that is asked for; with JSON nobody is asked."""
 
     def prompt_for_value(self, ctx: click.Context) -> Any:  # noqa: ANN401 as click has it
         """Ask; where questions would be mixed with JSON, take the default, and without one it is missing."""
         if not is_json():
-            return super().prompt_for_value(ctx)
-        if self.default is None:
+            with _unless_nobody_answers():
+                return super().prompt_for_value(ctx)
+        if self.default is None or not is_json():
             raise click.MissingParameter(ctx=ctx, param=self)
         return self.default
 
@@ -166,7 +177,9 @@ def worker(
 def _ask_rows(what: str, fields: Sequence[str]) -> Iterable[tuple[str, ...]]:
     """Ask for one after another, until nothing is answered; with JSON nobody is asked."""
     while not is_json():
-        first = click.prompt(f"{what}: {fields[0]} (nothing to end)", default="", show_default=False)
+        first = ""
+        with _unless_nobody_answers():
+            first = click.prompt(f"{what}: {fields[0]} (nothing to end)", default="", show_default=False)
         if not first:
             return
         yield (first, *(click.prompt(f"{what}: {field}") for field in fields[1:]))
@@ -197,12 +210,8 @@ def _write(path: pathlib.Path, template: str, values: dict[str, Any], tables: Se
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE)
-    except FileExistsError as error:
-        message = f"{path} is there already: change it by hand, or move it away"
-        raise ConfigurationError(message) from error
     except OSError as error:
-        message = f"{path} cannot be written: {error.strerror}"
-        raise ConfigurationError(message) from error
+        raise unusable(path, error) from error
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text + "".join(tables))
     try:

@@ -15,9 +15,10 @@ import trio
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from mdmfs.cli.certificates import gather_certificates
-from mdmfs.cli.output import fail, note, open_bar, tell
+from mdmfs.cli.output import fail, note, open_bar, parsed, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Guid
+from mdmfs.model.subject import SubjectId
 from mdmfs.wire.client import Client
 from mdmfs.wire.messages import (
     KEYS_PATH,
@@ -132,10 +133,12 @@ def destroy(configuration: pathlib.Path, selected: _Selected) -> None:
 
 
 def _run(configuration: pathlib.Path, task: KeyTask, selected: _Selected) -> KeyProgress:
-    named = [Guid.parse(guid).octets for guid in selected.guids]
+    named = [parsed(Guid.parse, guid).octets for guid in selected.guids]
     if len(named) > MAX_BATCH:
         message = f"at most {MAX_BATCH} files at once"
         raise click.UsageError(message)
+    if selected.subject:
+        parsed(SubjectId.parse, selected.subject)
     found = trio.run(run_task, HospitalConfiguration.read(configuration), StartKeyTask(task, named, *selected[1:]))
     for line in found.lines:
         note(f"  {line}")

@@ -108,8 +108,8 @@ def _start_in_background(configuration: pathlib.Path, mountpoint: pathlib.Path, 
                 lines = told.read().decode(errors="replace").splitlines()
             errors = [line.removeprefix("mdmfs: ") for line in lines if line.startswith("mdmfs: ")]
             last = errors[-1] if errors else "it gave no reason"
-            message = f"the mount did not start: {last} (log: {log})"
-            raise ConfigurationError(message)
+            message = f"{mountpoint} could not be mounted: {last}"
+            raise ConfigurationError(message, what_to_do=f"mend what it says; {log} tells more")
 
 
 def _default_log() -> pathlib.Path:

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pathlib
 
+from mdmfs.cli.output import parsed
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
 from mdmfs.pki.trust import TrustAnchors
@@ -36,7 +37,7 @@ def find_place(path: str, configuration: pathlib.Path | None) -> Place:
     Nothing below the mount point is touched, so that a path works that may not be seen.
     """
     if configuration is not None:
-        return Place(Lfn.parse(path), MountConfiguration.read(configuration), None)
+        return Place(parsed(Lfn.parse, path), MountConfiguration.read(configuration), None)
     absolute = pathlib.Path(os.path.abspath(path))  # noqa: PTH100 a link on the mount would have to be read
     for above in (absolute, *absolute.parents):
         if not os.path.ismount(above):
@@ -47,8 +48,8 @@ def find_place(path: str, configuration: pathlib.Path | None) -> Place:
             break
         found = MountConfiguration.read(pathlib.Path(os.fsdecode(file)))
         return Place(Lfn((*found.root.parts, *absolute.relative_to(above).parts)), found, above)
-    message = f"{path} is not on a mount of mdmfs: give --configuration and an LFN"
-    raise ConfigurationError(message)
+    message = f"{path} is not on a mount of mdmfs"
+    raise ConfigurationError(message, what_to_do="name a path on one, or an LFN with --configuration")
 
 
 def read_alone(file: pathlib.Path, hospital: str) -> MountConfiguration:
@@ -57,9 +58,8 @@ def read_alone(file: pathlib.Path, hospital: str) -> MountConfiguration:
     if "" in each and not hospital:
         return each[""]
     if hospital not in each:
-        known = "it joins none, leave --hospital out" if "" in each else f"--hospital is one of {', '.join(each)}"
-        message = f"{file}: {known}"
-        raise ConfigurationError(message)
+        message = f"{file} joins {', '.join(each)}" if "" not in each else f"{file} joins no hospitals"
+        raise ConfigurationError(message, what_to_do="leave --hospital out" if "" in each else "name one: --hospital")
     return each[hospital]
 
 

@@ -10,7 +10,7 @@ import click
 import trio
 
 from mdmfs.cli.hospital import CONFIGURATION, ask, asking
-from mdmfs.cli.output import tell
+from mdmfs.cli.output import parsed, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Lfn
 from mdmfs.wire.name_messages import (
@@ -35,7 +35,7 @@ def names() -> None:
 @click.argument("lfn")
 def list_(configuration: pathlib.Path, lfn: str) -> None:
     """List the collections, aliases and comments at and below LFN: when, by whom, and where an alias leads."""
-    trio.run(_list, HospitalConfiguration.read(configuration), str(Lfn.parse(lfn)))
+    trio.run(_list, HospitalConfiguration.read(configuration), str(parsed(Lfn.parse, lfn)))
 
 
 @names.command()
@@ -44,7 +44,7 @@ def list_(configuration: pathlib.Path, lfn: str) -> None:
 @click.option("--comments-only", is_flag=True, help="Leave collections and aliases.")
 def remove(configuration: pathlib.Path, lfn: str, *, comments_only: bool) -> None:
     """Remove the collections, aliases and comments at and below LFN, at once. No image is touched."""
-    gone = trio.run(_remove, HospitalConfiguration.read(configuration), str(Lfn.parse(lfn)), comments_only)
+    gone = trio.run(_remove, HospitalConfiguration.read(configuration), str(parsed(Lfn.parse, lfn)), comments_only)
     told = {"names": gone.names, "comments": gone.comments}
     tell(told, f"removed: {gone.names} names, {gone.comments} comments")
 

@@ -7,23 +7,26 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NoReturn
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, NoReturn, TypeVar
 
 import click
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn
 
-from mdmfs.cli.advice import ADVICE
 from mdmfs.cli.logs import log_to_standard_error
-from mdmfs.model.errors import MdmfsError
+from mdmfs.model.errors import ConfigurationError, InterruptedCallError, MalformedNameError, MdmfsError
 from mdmfs.wire.outline import outline
 
 FAILED: Final = 1
 WRONGLY_CALLED: Final = 2
 OUR_MISTAKE: Final = 70
+T = TypeVar("T")
 _JSON: Final = "--json"
 _KEY: Final = "mdmfs.json"
+_GOES_ON: Final = "mend what it says, the hospital's log tells more; started again, it goes on where it stopped"
+_REPORT: Final = "report it, with the version that mdmfs --version tells"
+_QUOTED: Final = 200
 
 
 def _ask_for_json(context: click.Context, _: click.Parameter, is_json: bool) -> None:  # noqa: FBT001 of click
@@ -85,7 +88,7 @@ def note_silence(silent: Mapping[str, str]) -> None:
 
 def fail(message: str, code: str = "failed") -> NoReturn:
     """End the command: a daemon has told why it could not do its work."""
-    _complain(message, code, FAILED, is_json=is_json())
+    _complain(message, code, FAILED, what_to_do=_GOES_ON, is_json=is_json())
     sys.exit(FAILED)
 
 
@@ -105,17 +108,18 @@ def run(command: click.Command, words: Sequence[str]) -> int:
             error.show()
         return error.exit_code
     except click.ClickException as error:
-        _complain(error.format_message(), "failed", error.exit_code, is_json=wants)
+        _complain(error.format_message(), "failed", error.exit_code, what_to_do=_GOES_ON, is_json=wants)
         return error.exit_code
     except click.Abort:
-        _complain("stopped before it was done", "interrupted", FAILED, is_json=wants)
+        stopped = InterruptedCallError("stopped before it was done")
+        _complain(str(stopped), stopped.code, FAILED, what_to_do=stopped.what_to_do, is_json=wants)
         return FAILED
     except MdmfsError as error:
-        _complain(str(error), error.code, FAILED, is_json=wants)
+        _complain(error.told_here, error.code, FAILED, what_to_do=error.what_to_do, is_json=wants)
         return FAILED
     except Exception as error:  # noqa: BLE001 the command line: a traceback's last line may quote a patient
         message = f"this should not happen, please report it: {outline(error)}"
-        _complain(message, "unexpected", OUR_MISTAKE, is_json=wants)
+        _complain(message, "unexpected", OUR_MISTAKE, what_to_do=_REPORT, is_json=wants)
         return OUR_MISTAKE
 
 
@@ -124,15 +128,23 @@ def open_bar(*columns: str | ProgressColumn) -> Progress:
     return Progress(*columns, console=Console(stderr=True), disable=is_json())
 
 
-def _complain(message: str, code: str, status: int, *, is_json: bool) -> None:
+def parsed(parse: Callable[[str], T], text: str) -> T:
+    """Make a value of what was typed; an error says of what."""
+    try:
+        return parse(text)
+    except (MalformedNameError, ConfigurationError) as error:
+        raise error.about(repr(text[:_QUOTED])) from error
+
+
+def _complain(message: str, code: str, status: int, *, what_to_do: str = "", is_json: bool) -> None:
     if is_json:
         told = {"error": code, "message": message, "status": status}
-        told |= {"what_to_do": ADVICE[code]} if code in ADVICE else {}
+        told |= {"what_to_do": what_to_do} if what_to_do else {}
         click.echo(encoded(told), err=True)
         return
     click.echo(f"mdmfs: {message}", err=True)
-    if code in ADVICE:
-        click.echo(f"  what to do: {ADVICE[code]}", err=True)
+    if what_to_do:
+        click.echo(f"  what to do: {what_to_do}", err=True)
 
 
 def encoded(told: Mapping[str, object]) -> str:

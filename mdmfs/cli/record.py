@@ -18,10 +18,10 @@ import trio
 from mdmfs.cli.find import metadata_clients
 from mdmfs.cli.hospital import CONFIGURATION, INTERVAL, ask, asking
 from mdmfs.cli.mounted import Place, find_place
-from mdmfs.cli.output import encoded, note, note_silence, open_bar, tell
+from mdmfs.cli.output import encoded, note, note_silence, open_bar, parsed, tell
 from mdmfs.cli.rows import Row, batches, read_rows
 from mdmfs.hospital.configuration import HospitalConfiguration
-from mdmfs.model.errors import ConfigurationError, MdmfsError
+from mdmfs.model.errors import MdmfsError, unusable
 from mdmfs.model.names import Guid
 from mdmfs.model.subject import SubjectId
 from mdmfs.pki.trust import TrustAnchors
@@ -139,7 +139,7 @@ def show(subject_id: str, path: str, configuration: pathlib.Path | None, attachm
     """
     forbid_core_dumps()
     place = find_place("/grid/medical" if configuration else path, configuration)
-    sys.exit(trio.run(_show, place, SubjectId.parse(subject_id), attachments))
+    sys.exit(trio.run(_show, place, parsed(SubjectId.parse, subject_id), attachments))
 
 
 async def _define(configuration: HospitalConfiguration, file: CollectionFile) -> None:
@@ -183,8 +183,7 @@ class Report:
             try:
                 made = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             except OSError as error:
-                message = f"{self._path} cannot be written: {error.strerror}"
-                raise ConfigurationError(message) from error
+                raise unusable(self._path, error) from error
             self._out = os.fdopen(made, "w", encoding="utf-8")
         return self
 

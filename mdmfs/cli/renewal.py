@@ -12,7 +12,7 @@ import trio
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from mdmfs.cli.keys import watch_task
-from mdmfs.cli.output import fail, open_bar, tell
+from mdmfs.cli.output import fail, open_bar, parsed, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.client import Client
@@ -77,7 +77,9 @@ def withdraw(configuration: pathlib.Path, lfn: str | None, guids: tuple[str, ...
     if bool(lfn) == bool(guids) or len(guids) > MAX_BATCH:
         message = f"give either the name of a file or directory, or up to {MAX_BATCH} times --guid"
         raise click.UsageError(message)
-    asked = StartWithdraw(str(Lfn.parse(lfn)) if lfn else "", [Guid.parse(guid).octets for guid in guids])
+    asked = StartWithdraw(
+        str(parsed(Lfn.parse, lfn)) if lfn else "", [parsed(Guid.parse, guid).octets for guid in guids]
+    )
     found, had = trio.run(withdraw_files, HospitalConfiguration.read(configuration), asked)
     if found.failure:
         fail(found.failure)

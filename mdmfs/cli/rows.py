@@ -60,7 +60,7 @@ def read_rows(source: TextIO, form: str, collection: Columns, columns: Mapping[s
         message = f"the file is no {form.upper()} that can be read, behind row {row}; rows before it were taken"
         if isinstance(error, _FileError):
             message = f"{error}; rows before it were taken"
-        raise ConfigurationError(message) from None
+        raise ConfigurationError(message, what_to_do="mend the file there, and import it again") from None
 
 
 def batches(rows: Iterator[Row]) -> Iterator[list[Row]]:

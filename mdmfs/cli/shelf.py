@@ -7,7 +7,7 @@ import pathlib
 import click
 import trio
 
-from mdmfs.cli.output import tell
+from mdmfs.cli.output import parsed, tell
 from mdmfs.keystore.configuration import KeystoreConfiguration
 from mdmfs.keystore.lmdb_shelf import open_lmdb_shelf
 from mdmfs.model.errors import ConfigurationError
@@ -29,11 +29,11 @@ def forget_signer(configuration: pathlib.Path, dn: str) -> None:
 
     The next order brings the new one: speak with the hospital's people first. The keystore may run.
     """
-    settings, owner = KeystoreConfiguration.read(configuration), str(Dn.parse(dn))
+    settings, owner = KeystoreConfiguration.read(configuration), str(parsed(Dn.parse, dn))
     known = trio.run(_forget_signer, settings.directory, owner)
     if not known:
-        message = f"no signing key of {owner} is known here: give the DN of one of keystore.hospitals"
-        raise ConfigurationError(message)
+        message = f"no signing key of {owner} is known here"
+        raise ConfigurationError(message, what_to_do="give the DN of one of keystore.hospitals")
     forgotten = f"{owner}: the signing key {known.hex()} is forgotten; the next order brings another"
     tell({"hospital": owner, "forgotten": known.hex()}, forgotten)
 

@@ -95,8 +95,8 @@ async def create_everywhere(
         if refusals:
             raise again(refusals[0])
         told = "; ".join(f"{hospital}: {reason}" for hospital, reason in silent.items())
-        message = f"no snapshot was made, since not every hospital did its part (--partial makes one anyway); {told}"
-        raise PeerTimedOutError(message)
+        message = f"no snapshot was made, since not every hospital did its part; {told}"
+        raise PeerTimedOutError(message, what_to_do="try again; --partial makes one of those that did")
     return parts, silent
 
 

@@ -255,7 +255,7 @@ async def paths_below(hospital: Lists, names: Sequence[Name]) -> list[str]:
             if found[name.lfn]:
                 continue
             if not name.is_found:
-                message = f"there is no file below {name.lfn}: nothing is staged there"
+                message = f"there is no file below {name.lfn}"
                 raise NoSuchFileError(message)
             note(f"mdmfs: {name.lfn} has gone since it was found", path=str(name.lfn))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Final, TextIO
 
 import click
 import trio
@@ -23,6 +23,9 @@ def subject() -> None:
 
 
 subject.add_command(identify)
+
+
+_FORM: Final = "write each merge as a line 'patient ID^^^ISSUER', and below it a line 'into ID^^^ISSUER'"
 
 
 @subject.command()
@@ -54,12 +57,12 @@ def read_merges(lines: Sequence[str]) -> list[tuple[str, str]]:
     merges = []
     for (number, first), (_, second) in zip(told[::2], [*told[1::2], (0, "")], strict=False):
         if not first.startswith("patient ") or not second.startswith("into "):
-            message = f"line {number}: a merge is a line 'patient ID^^^ISSUER' and below it a line 'into ID^^^ISSUER'"
-            raise ConfigurationError(message)
+            message = f"line {number} is of no merge"
+            raise ConfigurationError(message, what_to_do=_FORM)
         merges.append((first.removeprefix("patient "), second.removeprefix("into ")))
     if not merges:
-        message = "nothing to merge was given: write lines 'patient ID^^^ISSUER' and 'into ID^^^ISSUER'"
-        raise ConfigurationError(message)
+        message = "nothing to merge was given"
+        raise ConfigurationError(message, what_to_do=_FORM)
     return merges
 
 

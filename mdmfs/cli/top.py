@@ -71,15 +71,15 @@ def find_metrics(place: str) -> Address:
             return Address.parse(place)
         except ConfigurationError as error:
             message = f"{place} is no path on a mount, no configuration and no HOST:PORT"
-            raise ConfigurationError(message) from error
+            raise ConfigurationError(message, what_to_do="name one of these") from error
     if path.is_file() and path.suffix == ".toml":
         file, told = path, _metrics_of(path)
     else:
         mount = find_place(place, None).whole
         file, told = pathlib.Path(mount.file), mount.mount.metrics
     if not told:
-        message = f'{file} serves no metrics: set metrics = "127.0.0.1:9464" there, and start its daemon anew'
-        raise ConfigurationError(message)
+        message = f"{file} says nothing of metrics"
+        raise ConfigurationError(message, what_to_do='set metrics = "127.0.0.1:9464" there, start its daemon anew')
     return Address.parse(told)
 
 
@@ -108,8 +108,8 @@ def _look(address: Address) -> Look:
             return read_figures(answer.read().decode("utf-8"))
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", "") or type(error).__name__
-        message = f"no metrics at {address}: {reason}. Does the daemon run, and serve them there?"
-        raise PeerUnreachableError(message) from error
+        message = f"there are no metrics at {address}: {reason}"
+        raise PeerUnreachableError(message, what_to_do="see whether its daemon runs, and serves them there") from error
 
 
 def read_figures(text: str) -> Look:

@@ -16,7 +16,7 @@ import trio
 
 from mdmfs.cli.mounted import read_alone
 from mdmfs.cli.output import tell
-from mdmfs.model.errors import ConfigurationError, IntegrityError, MalformedNameError, OutOfSpaceError
+from mdmfs.model.errors import ConfigurationError, IntegrityError, MalformedNameError, unusable
 from mdmfs.model.names import Guid
 from mdmfs.pki.trust import TrustAnchors
 from mdmfs.sealing.header import Header, ObjectContext, Role
@@ -123,8 +123,8 @@ async def describe_sealing(
 async def unseal_file(file: BinaryIO, output: pathlib.Path, sealing: Sealing, ring: KeyRing) -> None:
     """Write the plaintext of a sealed object to a new file, which appears whole, durable and mode 0600, or not at all.
 
-    Raises ``ConfigurationError`` where something has that name, ``IntegrityError`` where the object is not what was
-    sealed, what collecting a key raises, and ``OutOfSpaceError``.
+    Raises ``NameTakenError`` where something has that name, ``IntegrityError`` where the object is not what was
+    sealed, what collecting a key raises, ``UnusableFileError`` and ``OutOfSpaceError``.
     """
     size = sealing.context.size
     length = os.fstat(file.fileno()).st_size
@@ -153,12 +153,8 @@ def _appearing(output: pathlib.Path) -> Iterator[BinaryIO]:
             out.flush()
             os.fsync(out.fileno())
             output.hardlink_to(out.name)
-    except FileExistsError as error:
-        message = f"{output} is there already: give another name"
-        raise ConfigurationError(message) from error
     except OSError as error:
-        message = f"{output} cannot be written: {error.strerror}"
-        raise OutOfSpaceError(message) from error
+        raise unusable(output, error) from error
 
 
 async def _unseal(
@@ -183,5 +179,7 @@ def _guid_of(file: pathlib.Path, given: str) -> Guid:
     try:
         return Guid.parse(given or file.name[:_GUID_LENGTH])
     except MalformedNameError as error:
-        message = "which file is it? give its GUID with --guid (a mounted file has it as the attribute user.guid)"
-        raise ConfigurationError(message) from error
+        message = f"the name of {file} does not begin with a GUID, and a key has to be asked for"
+        raise ConfigurationError(
+            message, what_to_do="add --guid; getfattr -n user.guid FILE tells it on a mount"
+        ) from error

@@ -10,7 +10,7 @@ import click
 
 from mdmfs.cli.output import is_json, tell
 from mdmfs.demo.view import COLUMNS, MOST, TILE, Window, cells, sheet, tiles_below
-from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.errors import unusable
 
 
 @click.command()
@@ -37,6 +37,5 @@ def view(path: pathlib.Path, output: pathlib.Path | None, window: str, most: int
     try:
         drawn.save(output, format="PNG", optimize=True)
     except OSError as error:
-        message = f"{output} cannot be written: {error.strerror}"
-        raise ConfigurationError(message) from error
+        raise unusable(output, error) from error
     tell({"file": output, "width": drawn.width, "height": drawn.height}, str(output))

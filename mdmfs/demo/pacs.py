@@ -103,8 +103,8 @@ def serving(
         contexts = supported_contexts(archive)
         server = entity.start_server((host, port), block=False, contexts=contexts, evt_handlers=_handlers(pacs))
         if server is None or server.socket is None:
-            message = "the PACS did not start"
-            raise ConfigurationError(message)
+            message = f"the PACS {ae_title} did not start at {host}:{port}"
+            raise ConfigurationError(message, what_to_do="see who listens there: ss -tlnp")
         pacs.port = server.socket.getsockname()[1]
         try:
             yield pacs
@@ -305,8 +305,8 @@ def parse_destination(text: str) -> tuple[str, Destination]:
     """Read ``AET@HOST:PORT``; raises ``ConfigurationError``."""
     found = re.fullmatch(r"(?P<title>[^@]{1,16})@(?P<host>[^@]+):(?P<port>[0-9]{1,5})", text)
     if found is None:
-        message = f"{text} is no destination: write AET@HOST:PORT"
-        raise ConfigurationError(message)
+        message = f"{text!r} is no destination"
+        raise ConfigurationError(message, what_to_do="write AET@HOST:PORT")
     return found["title"], Destination(found["host"], int(found["port"]))
 
 

@@ -113,8 +113,8 @@ class Processes:
             if process.poll() is not None or time.monotonic() > deadline:
                 lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
                 errors = [line for line in lines if line.startswith("mdmfs: ")] or lines or ["it gave no reason"]
-                message = f"{name} does not start: {errors[-1]} (log: {log})"
-                raise ConfigurationError(message)
+                message = f"{name} does not start: {errors[-1]}"
+                raise ConfigurationError(message, what_to_do=f"mend what it says; {log} tells more")
             time.sleep(_POLL_SECONDS)
 
 

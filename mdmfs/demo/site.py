@@ -143,8 +143,8 @@ def fill_pacs(site: Site) -> Sequence[PlantedFile]:
 
 def _clear(state: pathlib.Path) -> None:
     if state.exists() and any(state.iterdir()) and not (state / _MARK).exists():
-        message = f"{state} is not empty and no demonstration made it: choose another --state"
-        raise ConfigurationError(message)
+        message = f"{state} is not empty and no demonstration made it"
+        raise ConfigurationError(message, what_to_do="choose another --state")
     for user in USERS:
         clean_up_stale(mountpoint_of(state, user))
     state.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_rescale
 from pydicom.pixels.utils import pixel_array
 
-from mdmfs.model.errors import ConfigurationError, NoSuchFileError
+from mdmfs.model.errors import ConfigurationError, NoSuchFileError, UnusableFileError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,6 +37,9 @@ _GREY: Final = "\x1b[38;2;{0};{0};{0}m\x1b[48;2;{1};{1};{1}m▀"
 _PLAIN: Final = "\x1b[0m"
 
 
+_WINDOW: Final = "write CENTRE/WIDTH, at least 1 wide, as 40/400"
+
+
 class Window(NamedTuple):
     """Which values are black and which are white: centre and width, in the image's units (HU for CT)."""
 
@@ -49,11 +52,11 @@ class Window(NamedTuple):
         try:
             centre, width = (float(part) for part in text.split("/"))
         except ValueError as error:
-            message = f"a window is CENTRE/WIDTH, as 40/400, not {text!r}"
-            raise ConfigurationError(message) from error
+            message = f"{text!r} is no window"
+            raise ConfigurationError(message, what_to_do=_WINDOW) from error
         if not (math.isfinite(centre) and math.isfinite(width) and width >= 1):
-            message = f"a window is at least 1 wide, not {text!r}"
-            raise ConfigurationError(message)
+            message = f"{text!r} is no window: it is too narrow"
+            raise ConfigurationError(message, what_to_do=_WINDOW)
         return cls(centre, width)
 
 
@@ -83,8 +86,8 @@ def tiles_below(path: pathlib.Path, most: int = MOST) -> list[Tile]:
     for file in files:
         by_series.setdefault(file.parent, []).append(file)
     if not by_series:
-        message = f"there is no image at {path}: name a file, a series or a study on a mount"
-        raise NoSuchFileError(message)
+        message = f"there is no image at {path}"
+        raise NoSuchFileError(message, what_to_do="name a file, a series or a study on a mount")
     each = max(most // len(by_series), 1)
     chosen = [_evenly(_frames(files, each), each) for files in by_series.values()]
     return [tile for tiles in chosen[:most] for tile in tiles]
@@ -121,12 +124,12 @@ def grey(tile: Tile, window: Window | None) -> np.ndarray[Any, np.dtype[np.uint8
         dataset = pydicom.dcmread(tile.path, stop_before_pixels=True)
         if int(dataset.Rows) * int(dataset.Columns) > MAX_PIXELS:
             message = f"{tile.path} is too large to be shown: {dataset.Rows} x {dataset.Columns}"
-            raise ConfigurationError(message)
+            raise UnusableFileError(message, what_to_do="open it in a viewer of your own")
         stored = pixel_array(tile.path, index=tile.frame)  # reads no other frame of a long object
         values = np.asarray(apply_rescale(stored, _of_frame(dataset, tile.frame)), dtype=np.float64)
     except (InvalidDicomError, AttributeError, ValueError, NotImplementedError, RuntimeError, KeyError) as error:
         message = f"{tile.path} cannot be shown: {error}"
-        raise ConfigurationError(message) from error
+        raise UnusableFileError(message) from error
     if values.ndim > 2:  # noqa: PLR2004 colours
         values = values.mean(axis=-1)
     shown = _windowed(values, window or _window_of(dataset, tile.frame, values))
@@ -180,7 +183,7 @@ def _frames(files: Sequence[pathlib.Path], most: int) -> list[Tile]:
         count = int(pydicom.dcmread(files[0], stop_before_pixels=True).get("NumberOfFrames") or 1)
     except (InvalidDicomError, ValueError) as error:
         message = f"{files[0]} is no DICOM: {error}"
-        raise ConfigurationError(message) from error
+        raise UnusableFileError(message) from error
     return [Tile(files[0], frame, is_one_of_many=count > 1) for frame in _evenly(range(count), most)]
 
 
@@ -194,6 +197,6 @@ def _pillow() -> tuple[Any, Any]:
     try:
         from PIL import Image, ImageDraw  # noqa: PLC0415 of the extra view
     except ImportError as error:
-        message = "mdmfs view needs Pillow: pip install 'mdmfs[view]'"
-        raise ConfigurationError(message) from error
+        message = "mdmfs view needs Pillow, which is not installed"
+        raise ConfigurationError(message, what_to_do="pip install 'mdmfs[view]', or ./run install view") from error
     return Image, ImageDraw

@@ -16,9 +16,9 @@ import lmdb
 
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.lmdb_store import MAP_SIZE, MAX_TABLES, LmdbStore, pack
-from mdmfs.model.errors import ConfigurationError, StoreError
+from mdmfs.model.errors import ConfigurationError, NameTakenError, StoreError
 from mdmfs.pki.recovery import PrivateKey
-from mdmfs.wire.backup import Header, Part, copying, restore, sync_directory
+from mdmfs.wire.backup import MOVE_AWAY, NOTHING_THERE, Header, Part, copying, restore, sync_directory
 
 ZONE: Final = "hospital"
 STORE: Final = "store/data.mdb"
@@ -31,7 +31,7 @@ def parts_of(configuration: HospitalConfiguration) -> Iterator[Part]:
     directory = configuration.path(configuration.hospital.directory)
     if not (directory / STORE).exists():
         message = f"there is no store of a hospital in {directory}"
-        raise ConfigurationError(message)
+        raise ConfigurationError(message, what_to_do=NOTHING_THERE)
     yield Part(STORE, lambda: _copy(directory / "store"))
     for path in (*(directory / name for name in KEYS), *sorted(directory.glob(AUDIT))):
         if path.exists():
@@ -48,8 +48,8 @@ async def restore_hospital(configuration: HospitalConfiguration, source: Path, p
     """
     directory = configuration.path(configuration.hospital.directory)
     if (directory / STORE).exists():
-        message = f"{directory} holds a store: move it away first, it may know what the backup does not"
-        raise ConfigurationError(message)
+        message = f"{directory} holds a store"
+        raise NameTakenError(message, what_to_do=MOVE_AWAY)
     arriving = directory / "restoring"
     shutil.rmtree(arriving, ignore_errors=True)
     try:
@@ -75,8 +75,8 @@ def _refuse_other_keys(arriving: Path, directory: Path) -> None:
     for name in KEYS:
         there, restored = directory / name, arriving / name
         if there.exists() and restored.exists() and there.read_bytes() != restored.read_bytes():
-            message = f"{there} is not the key of the backup: move it away first"
-            raise ConfigurationError(message)
+            message = f"{there} is another key than that of the backup"
+            raise NameTakenError(message, what_to_do=MOVE_AWAY)
 
 
 @contextlib.contextmanager
@@ -84,7 +84,7 @@ def _copy(store: Path) -> Iterator[IO[bytes]]:
     try:
         environment = lmdb.open(str(store), map_size=MAP_SIZE, max_dbs=MAX_TABLES, readonly=True, create=False)
     except lmdb.Error as error:
-        message = f"the store cannot be opened ({type(error).__name__})"
+        message = f"the store in {store} cannot be opened ({type(error).__name__})"
         raise StoreError(message) from error
     with copying(environment, "store") as stream:
         yield stream

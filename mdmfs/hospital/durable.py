@@ -36,8 +36,8 @@ def _read_key(path: pathlib.Path) -> bytes:
     except FileNotFoundError:
         return b""
     if len(octets) != SECRET_SIZE:
-        message = f"{path} does not hold a key of {SECRET_SIZE} bytes; restore it from the backup"
-        raise StoreError(message)
+        message = f"{path} does not hold a key of {SECRET_SIZE} bytes"
+        raise StoreError(message, what_to_do="restore it from the backup")
     return octets
 
 

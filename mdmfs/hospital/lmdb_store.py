@@ -80,10 +80,10 @@ class LmdbStore:
         if path.stat().st_mode & 0o077:
             message = f"others may enter {path}, where patients are kept: chmod 700 it"
             raise ConfigurationError(message)
-        with _naming_errors():
+        with _naming_errors(path):
             env = lmdb.open(str(path), map_size=map_size, max_dbs=MAX_TABLES, mode=0o600)
         try:
-            with _naming_errors():
+            with _naming_errors(path):
                 store_format.number_of(_mark_of(env) or store_format.mark, path)  # or it is refused
                 store = cls(path, env, random, feed_length)
                 store._begin(store_format)
@@ -96,10 +96,10 @@ class LmdbStore:
     @contextlib.contextmanager
     def looking(cls, path: Path) -> Iterator[Self]:
         """Give a store to read from, also while the daemon works on it; nothing is made. Raises ``StoreError``."""
-        with _naming_errors():
+        with _naming_errors(path):
             env = lmdb.open(str(path), map_size=MAP_SIZE, max_dbs=MAX_TABLES, readonly=True, create=False)
         try:
-            with _naming_errors():
+            with _naming_errors(path):
                 STORE_FORMAT.refuse_other(_mark_of(env), path)
                 store = cls(path, env)
             yield store
@@ -121,7 +121,7 @@ class LmdbStore:
     def read(self, act: Callable[[Transaction], T]) -> T:
         """Run ``act`` on what is committed, on the calling thread."""
         self._refuse_closed()
-        with _naming_errors(), self._env.begin() as txn:
+        with _naming_errors(self._path), self._env.begin() as txn:
             return act(self._view(txn))
 
     def version(self) -> int:
@@ -157,7 +157,7 @@ class LmdbStore:
             act.results.append(result)
 
     def _run(self, acts: list[_Act]) -> list[outcome.Outcome[Any]]:
-        with self._naming_full_disk(), _transaction(self._env) as txn:
+        with _naming_errors(self._path), self._naming_full_disk(), _transaction(self._env) as txn:
             if len(acts) == 1:
                 return [outcome.Value(acts[0].function(self._view(txn)))]
             return [outcome.capture(self._run_nested, txn, act) for act in acts]
@@ -173,13 +173,13 @@ class LmdbStore:
             raise _named(error) from error
 
     def _run_nested(self, parent: lmdb.Transaction, act: _Act) -> object:
-        with _naming_errors(), _transaction(self._env, parent) as txn:
+        with _naming_errors(self._path), _transaction(self._env, parent) as txn:
             return act.function(self._view(txn))
 
     def _refuse_closed(self) -> None:
         if self._is_closed:
-            message = "the store is closed"
-            raise StoreError(message)
+            message = "the hospital's store is closed"
+            raise StoreError(message, what_to_do="start hospitald again")
 
 
 @dataclasses.dataclass(slots=True)
@@ -245,7 +245,7 @@ def pack(source: Path, target: Path) -> None:
     come in random order. Raises ``StoreError`` and ``OutOfSpaceError``; the target is of no use then.
     """
     target.mkdir(mode=0o700)
-    with _naming_errors(), contextlib.ExitStack() as stack:
+    with _naming_errors(source), contextlib.ExitStack() as stack:
         old = stack.enter_context(
             lmdb.open(str(source), map_size=MAP_SIZE, max_dbs=MAX_TABLES, readonly=True, create=False)
         )
@@ -283,11 +283,17 @@ def _transaction(env: lmdb.Environment, parent: lmdb.Transaction | None = None) 
 
 
 @contextlib.contextmanager
-def _naming_errors() -> Iterator[None]:
+def _naming_errors(path: Path | None = None) -> Iterator[None]:
+    """Name what LMDB says, and where the store lies, for the hospital's own people."""
     try:
         yield
     except lmdb.Error as error:
-        raise _named(error) from error
+        named = _named(error)
+        named.place = str(path or "")
+        raise named from error
+    except (StoreError, OutOfSpaceError) as error:
+        error.place = error.place or str(path or "")
+        raise
 
 
 def _named(error: lmdb.Error) -> StoreError | OutOfSpaceError:
@@ -295,4 +301,4 @@ def _named(error: lmdb.Error) -> StoreError | OutOfSpaceError:
     if isinstance(error, lmdb.MapFullError | lmdb.DiskError):
         return OutOfSpaceError(_FULL)
     message = f"the hospital's store failed ({type(error).__name__}); nothing of this write was kept"
-    return StoreError(message)
+    return StoreError(message, what_to_do="see to its disk, or restore it from its backup: mdmfs restore")

@@ -21,22 +21,24 @@ from mdmfs.model.names import Guid
 
 log = structlog.get_logger()
 
-_OUTWARD: Final[dict[type[MdmfsError], str]] = {
-    PacsUnreachableError: "the hospital cannot reach its PACS at the moment; open it again later",
-    RecallFailedError: "the PACS did not deliver it; open it again later, or tell the hospital",
-    OutOfSpaceError: "the hospital has no room to stage it at the moment; open it again later",
-    StoreError: "a store of the hospital does not work; the hospital has to look at its log",
-    IntegrityError: "a copy at the hospital is damaged; open it again",
+_LATER: Final = "open it again later, and if it stays so, tell the hospital"
+_OUTWARD: Final[dict[type[MdmfsError], tuple[str, str]]] = {
+    PacsUnreachableError: ("the hospital cannot reach its PACS at the moment", _LATER),
+    RecallFailedError: ("the PACS did not deliver it", _LATER),
+    OutOfSpaceError: ("the hospital has no room to stage it at the moment", _LATER),
+    StoreError: ("a store of the hospital does not work", "tell the hospital: its log says which"),
+    IntegrityError: ("a copy at the hospital is damaged", "open it again"),
 }
 
 
 def outward(guid: Guid, error: MdmfsError) -> MdmfsError:
     """Give an error about a file in the words that the grid may read; what was inside goes to the log."""
-    text = next((text for kind, text in _OUTWARD.items() if isinstance(error, kind)), None)
-    if text is None:
+    told = next((told for kind, told in _OUTWARD.items() if isinstance(error, kind)), None)
+    if told is None:
         return error
-    log.warning("not released", guid=str(guid), code=error.code, reason=str(error))
-    return ERRORS_BY_CODE[error.code](f"{guid}: {text}")
+    log.warning("not released", guid=str(guid), code=error.code, reason=error.told_here)
+    text, what_to_do = told
+    return ERRORS_BY_CODE[error.code](f"{guid}: {text}", what_to_do=what_to_do)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from mdmfs.hospital.own_people import for_own_people
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
-from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.errors import UnknownNameError
 from mdmfs.wire.messages import (
     QUARANTINE_EXPLAIN_PATH,
     QUARANTINE_PATH,
@@ -117,13 +117,13 @@ class Quarantined:
         return QuarantineGroups(ordered[:MAX_GROUPS], max(len(ordered) - MAX_GROUPS, 0))
 
     async def explain(self, handle: str, dn: str, *, is_identified: bool) -> QuarantineExplanation:
-        """Explain a group; raises ``ConfigurationError`` for a handle that names none."""
+        """Explain a group; raises ``UnknownNameError`` for a handle that names none."""
         records = self._hospital.store.read(
             lambda tx: [record for record in tx.quarantine.everything() if self._handle(record) == handle]
         )
         if not records:
-            message = f"nothing is quarantined under {handle}: list again, handles change when hospitald is restarted"
-            raise ConfigurationError(message)
+            message = f"nothing is quarantined under {handle}"
+            raise UnknownNameError(message, what_to_do="list again: handles change when hospitald is restarted")
         group = self._hospital.store.read(lambda tx: self._group(tx, records))
         explanation = EXPLANATIONS[Reason(group.reason)]
         uids: list[RealUids] = []

@@ -77,6 +77,6 @@ def _last_line(file: pathlib.Path) -> tuple[Line | None, int]:
     octets = tail[tail.rfind(b"\n", 0, end - 1) + 1 : end - 1]
     line = Line.parse(octets)
     if line is None:
-        message = f"{file} does not end with a record of a journal: see what happened to it, and move it away"
-        raise StoreError(message)
+        message = f"{file} does not end with a record of a journal"
+        raise StoreError(message, what_to_do="see what happened to it, and move it away")
     return line, start + end

@@ -13,7 +13,7 @@ import trio
 
 from mdmfs.journal.chain import BEGINNING, Head, append
 from mdmfs.journal.files import end_of, first_line, full_name
-from mdmfs.model.errors import StoreError
+from mdmfs.model.errors import StoreError, again
 
 FILE_BYTES: Final = 256 * 2**20
 """Of a file that is full."""
@@ -29,15 +29,15 @@ class Pending:
     def __init__(self, bodies: tuple[bytes, ...]) -> None:
         self.bodies = bodies
         self._event = trio.Event()
-        self._failure = ""
+        self._failure: StoreError | None = None
 
     async def durable(self) -> None:
         """Wait until the lines are on disk; raises ``StoreError`` where they cannot be, and then none is there."""
         await self._event.wait()
         if self._failure:
-            raise StoreError(self._failure)
+            raise again(self._failure)
 
-    def settle(self, failure: str) -> None:
+    def settle(self, failure: StoreError | None) -> None:
         """Tell how it ended."""
         self._failure = failure
         self._event.set()
@@ -59,12 +59,12 @@ class Journal:
             self._head, self._whole = end_of(path)
             self._file = _open(path)
         except OSError as error:
-            raise StoreError(self._failed(error.strerror or "unknown error")) from error
+            raise self._failed(error.strerror or "unknown error") from error
         if self._head == BEGINNING:
             failure = self._append([beginning()])
             if failure:
                 self.close()
-                raise StoreError(failure)
+                raise failure
 
     @property
     def head(self) -> Head:
@@ -96,16 +96,16 @@ class Journal:
             if self._whole:
                 self._begin_next()
         except OSError as error:
-            raise StoreError(self._failed(error.strerror or "unknown error")) from error
+            raise self._failed(error.strerror or "unknown error") from error
         failure = self._append([body])
         if failure:
-            raise StoreError(failure)
+            raise failure
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
 
-    def _append(self, bodies: list[bytes]) -> str:
+    def _append(self, bodies: list[bytes]) -> StoreError | None:
         """Write all or nothing; give what went wrong."""
         head = self._head
         lines = []
@@ -120,7 +120,7 @@ class Journal:
                 os.fdatasync(self._file)
                 self._head, self._whole = head, self._whole + len(octets)
                 self._turn_over()
-                return ""
+                return None
             reason = "the disk is full"
         except OSError as error:
             reason = error.strerror or "unknown error"
@@ -153,8 +153,11 @@ class Journal:
         os.close(self._file)
         self._file, self._whole = file, 0
 
-    def _failed(self, reason: str) -> str:
-        return f"the journal {self._path} cannot be written: {reason}; nothing is released without it"
+    def _failed(self, reason: str) -> StoreError:
+        message = f"the journal cannot be written: {reason}; nothing is released without it"
+        failure = StoreError(message, what_to_do="make room on its disk, or see to the file")
+        failure.place = str(self._path)
+        return failure
 
 
 def _open(path: pathlib.Path) -> int:

@@ -20,9 +20,19 @@ from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encr
 from cryptography.exceptions import InvalidTag
 
 from mdmfs.keystore.lmdb_shelf import LmdbShelf, open_environment
-from mdmfs.model.errors import ConfigurationError, IntegrityError
+from mdmfs.model.errors import ConfigurationError, IntegrityError, NameTakenError, unusable
 from mdmfs.pki.recovery import PrivateKey, WrappedKey
-from mdmfs.wire.backup import PIECE, appearing, begin, copying, failure, read_head, sync_directory
+from mdmfs.wire.backup import (
+    ANOTHER,
+    MOVE_AWAY,
+    NOTHING_THERE,
+    PIECE,
+    appearing,
+    begin,
+    copying,
+    read_head,
+    sync_directory,
+)
 
 MAGIC: Final = b"mdmfs shelf backup 1\n"
 SECONDS_A_DAY: Final = 86_400
@@ -49,7 +59,7 @@ def back_up(
     """
     if not (directory / _SHELF_FILE).exists():
         message = f"there is no shelf in {directory}"
-        raise ConfigurationError(message)
+        raise ConfigurationError(message, what_to_do=NOTHING_THERE)
     name, days = header
     made = time.time() if now is None else now
     secret = Cobblestone256Encryptor.generate_key()
@@ -70,18 +80,18 @@ def restore(source: Path, directory: Path, private: PrivateKey, *, now: float, i
     ``IntegrityError`` for a damaged backup, ``StoreError`` and ``OutOfSpaceError``.
     """
     if (directory / _SHELF_FILE).exists():
-        message = f"{directory} holds a shelf: move it away first, it may know what the backup does not"
-        raise ConfigurationError(message)
+        message = f"{directory} holds a shelf"
+        raise NameTakenError(message, what_to_do=MOVE_AWAY)
     try:
         with source.open("rb") as file:
             header, context = read_head(file, MAGIC, Header, "a shelf")
             if now >= header.expires and not is_expired_ok:
-                message = "the backup has expired: a certificate of destruction may say that it is gone"
-                raise ConfigurationError(message)
+                message = f"the backup {source} has expired: a certificate of destruction may say that it is gone"
+                raise ConfigurationError(message, what_to_do="take a later backup; --expired restores this one")
             secret = header.key.unwrap(private)
             _unseal(file, Cobblestone256Decryptor(secret, context), directory)
     except OSError as error:
-        raise failure(source, error) from error
+        raise unusable(source, error) from error
     return header
 
 
@@ -95,8 +105,8 @@ def _unseal(file: IO[bytes], decryptor: Cobblestone256Decryptor, directory: Path
                 shelf.write(decryptor.update(piece))
             shelf.write(decryptor.finalize())
     except InvalidTag as error:
-        message = "the backup is damaged or was cut: nothing of it is restored"
-        raise IntegrityError(message) from error
+        message = f"{file.name} is damaged or was cut: nothing of it is restored"
+        raise IntegrityError(message, what_to_do=ANOTHER) from error
     LmdbShelf(arriving).close()  # raises for one that this program cannot read
     (arriving / _SHELF_FILE).rename(directory / _SHELF_FILE)
     for left in arriving.iterdir():

@@ -302,8 +302,8 @@ def _parse_held(record: KeyRecord) -> Share:
     try:
         return Share.parse(record.share)
     except MalformedMessageError as error:
-        message = "a share on the shelf is damaged; restore the shelf from its backup"
-        raise StoreError(message) from error
+        message = "a share on the shelf is damaged"
+        raise StoreError(message, what_to_do="restore the shelf from its backup: mdmfs restore") from error
 
 
 def _parse_entry(owner: str, entry: KeyEntry) -> tuple[Share, KeyRecord, bytes]:

@@ -25,7 +25,7 @@ from mdmfs.keystore.shelf import (
     Tombstone,
     WitnessRecord,
 )
-from mdmfs.model.errors import ConfigurationError, StoreError
+from mdmfs.model.errors import ConfigurationError, StoreError, again
 from mdmfs.model.names import GUID_SIZE, Guid
 from mdmfs.wire.backup import sync_directory
 from mdmfs.wire.formats import Format
@@ -65,8 +65,8 @@ async def open_lmdb_shelf(directory: Path, shelf_format: Format[Rewriting] = SHE
     try:
         shelf = await trio.to_thread.run_sync(LmdbShelf, directory, shelf_format)
     except StoreError as error:
-        message = f"{directory} cannot be opened: {error}"
-        raise StoreError(message) from error
+        unopened = f"{directory} cannot be opened"
+        raise error.about(unopened) from error
     try:
         yield shelf
     finally:
@@ -84,13 +84,14 @@ class LmdbShelf:
     def __init__(self, directory: Path, shelf_format: Format[Rewriting] = SHELF_FORMAT) -> None:
         """Open or make the environment; blocks. Whoever opens it calls ``close``."""
         _make_private(directory)
-        with _translating_errors():
+        self._directory = directory
+        with _translating_errors(directory):
             self._environment = open_environment(directory)
         self._readers = trio.CapacityLimiter(READING_THREADS)
         self._turn = trio.Lock()
         self._waiting: list[_Change[Any]] = []
         try:
-            with _translating_errors():
+            with _translating_errors(directory):
                 self._bring_up(shelf_format)
                 self._databases = _Databases(self._environment)
             sync_directory(directory)
@@ -126,12 +127,12 @@ class LmdbShelf:
         return mine.result()
 
     def _ask(self, question: Callable[[Page], T]) -> T:
-        with _translating_errors(), self._environment.begin() as transaction:
+        with _translating_errors(self._directory), self._environment.begin() as transaction:
             return question(_Transaction(transaction, self._databases))
 
     def _commit(self, batch: list[_Change[Any]]) -> None:
         try:
-            with _translating_errors(), self._environment.begin(write=True) as transaction:
+            with _translating_errors(self._directory), self._environment.begin(write=True) as transaction:
                 for change in batch:
                     self._make(change, transaction)
         except Exception as error:  # noqa: BLE001 the thread boundary: every task of the batch must hear of it
@@ -140,7 +141,7 @@ class LmdbShelf:
 
     def _make(self, change: _Change[Any], outer: Any) -> None:  # noqa: ANN401 lmdb has no types
         try:
-            with _translating_errors(), self._environment.begin(write=True, parent=outer) as nested:
+            with _translating_errors(self._directory), self._environment.begin(write=True, parent=outer) as nested:
                 change.make(_Transaction(nested, self._databases))
         except Exception as error:  # noqa: BLE001 the thread boundary: it is raised again in the task that waits for it
             change.fail(error)
@@ -181,7 +182,7 @@ class _Change(Generic[T]):
     def result(self) -> T:
         if isinstance(self._error, StoreError):
             # one failed commit is told to many tasks, and an exception raised twice garbles its traceback
-            raise StoreError(str(self._error)) from self._error
+            raise again(self._error) from self._error
         if self._error is not None:
             raise self._error
         return self._results[0]
@@ -304,15 +305,18 @@ _ENCODER: Final = msgspec.msgpack.Encoder()
 
 
 @contextlib.contextmanager
-def _translating_errors() -> Iterator[None]:
-    """Tell of LMDB's errors without the paths in them: the message may travel to a peer."""
+def _translating_errors(directory: Path) -> Iterator[None]:
+    """Tell of LMDB's errors without the paths in them: the message may travel to a peer, and where it was may not."""
     try:
         yield
     except lmdb.Error as error:
-        message = (
-            f"the shelf failed ({type(error).__name__}): see to the keystore's disk, or restore it from its backup"
-        )
-        raise StoreError(message) from error
+        message = f"the shelf failed ({type(error).__name__})"
+        told = StoreError(message, what_to_do="see to the keystore's disk, or restore the shelf: mdmfs restore")
+        told.place = str(directory)
+        raise told from error
+    except StoreError as error:
+        error.place = error.place or str(directory)
+        raise
 
 
 def _decode(octets: bytes, kind: type[R]) -> R:

@@ -12,9 +12,9 @@ from typing import IO, Final
 
 from mdmfs.metadata.configuration import MetadataConfiguration
 from mdmfs.metadata.store.database import open_database
-from mdmfs.model.errors import ConfigurationError, StoreError
+from mdmfs.model.errors import ConfigurationError, NameTakenError, StoreError
 from mdmfs.pki.recovery import PrivateKey
-from mdmfs.wire.backup import Header, Part, restore, sync_directory
+from mdmfs.wire.backup import MOVE_AWAY, NOTHING_THERE, Header, Part, restore, sync_directory
 
 ZONE: Final = "metadata"
 DATABASE: Final = "metadata.sqlite"
@@ -25,7 +25,7 @@ def parts_of(configuration: MetadataConfiguration) -> list[Part]:
     path = _path(configuration)
     if not path.exists():
         message = f"there is no database {path}"
-        raise ConfigurationError(message)
+        raise ConfigurationError(message, what_to_do=NOTHING_THERE)
     return [Part(DATABASE, lambda: _copy(path))]
 
 
@@ -36,8 +36,8 @@ def restore_metadata(configuration: MetadataConfiguration, source: Path, private
     """
     path = _path(configuration)
     if path.exists():
-        message = f"{path} is there: move it away first, it may know what the backup does not"
-        raise ConfigurationError(message)
+        message = f"there is a database {path}"
+        raise NameTakenError(message, what_to_do=MOVE_AWAY)
     arriving = path.with_name(path.name + ".restoring")
     shutil.rmtree(arriving, ignore_errors=True)
     try:
@@ -52,8 +52,8 @@ def restore_metadata(configuration: MetadataConfiguration, source: Path, private
 
 def _path(configuration: MetadataConfiguration) -> Path:
     if "://" in configuration.database:
-        message = f"{configuration.database.partition(':')[0]} is backed up by its own programs: pg_dump and pg_restore"
-        raise ConfigurationError(message)
+        message = f"a database in {configuration.database.partition(':')[0]} is not backed up by mdmfs"
+        raise ConfigurationError(message, what_to_do="use its own programs: pg_dump and pg_restore")
     return Path(configuration.database)
 
 
@@ -66,7 +66,7 @@ def _copy(path: Path) -> Iterator[IO[bytes]]:
             with contextlib.closing(sqlite3.connect(path)) as database:
                 database.execute("VACUUM INTO ?", (str(copy),))
         except sqlite3.Error as error:
-            message = f"the database cannot be copied ({type(error).__name__}): see to its disk"
-            raise StoreError(message) from error
+            message = f"the database {path} cannot be copied ({type(error).__name__})"
+            raise StoreError(message, what_to_do="see to its disk: the copy needs as much room again") from error
         with copy.open("rb") as stream:
             yield stream

@@ -52,15 +52,15 @@ class WrappedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Give the key; raises ``WrongKeyError``."""
         if _digest(private.public_key()) != self.recipient:
             message = f"this key is not that of the recovery certificate, whose public key has SHA-256 {self.recipient}"
-            raise WrongKeyError(message)
+            raise WrongKeyError(message, what_to_do="name the private key of that certificate")
         try:
             octets = base64.b64decode(self.octets, validate=True)
             if isinstance(private, rsa.RSAPrivateKey):
                 return private.decrypt(octets, _oaep())
             return _suite(private.curve.name).decrypt(octets, private, _INFO)
         except (ValueError, InvalidTag, KeyError) as error:
-            message = "the wrapped key is damaged"
-            raise WrongKeyError(message) from error
+            message = "the key that is wrapped in the backup's head is damaged"
+            raise WrongKeyError(message, what_to_do="take another copy of the backup, or an older one") from error
 
 
 def read_certificate(path: Path) -> x509.Certificate:

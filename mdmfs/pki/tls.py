@@ -48,6 +48,8 @@ class Credential:
             try:
                 chain = key if self.certificate_file == self.key_file else self.certificate_file
                 context.load_cert_chain(chain, key, _no_passphrase)
+            except ConfigurationError as error:
+                raise error.about(self.key_file) from error
             except OSError as error:
                 message = f"{self.certificate_file} with {self.key_file} is no certificate chain in PEM with its key"
                 raise ConfigurationError(message) from error
@@ -220,5 +222,5 @@ def _is_credential_of_unit(file: Path) -> bool:
 
 
 def _no_passphrase() -> NoReturn:
-    message = "a private key is protected by a passphrase: give a key without one, its file readable by its owner only"
-    raise ConfigurationError(message)
+    message = "the private key is protected by a passphrase"
+    raise ConfigurationError(message, what_to_do="give a key without one, its file readable by its owner only")

@@ -9,7 +9,6 @@ members of one name, one behind the other.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import io
 import os
@@ -26,9 +25,12 @@ from cryptography import x509
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
 
-from mdmfs.model.errors import ConfigurationError, IntegrityError, OutOfSpaceError, StoreError
+from mdmfs.model.errors import ConfigurationError, IntegrityError, StoreError, unusable
 from mdmfs.pki.recovery import PrivateKey, WrappedKey
 
+MOVE_AWAY: Final = "move it away first: it may know what the backup does not"
+NOTHING_THERE: Final = "name the configuration of a service that has run: nothing is kept there yet"
+ANOTHER: Final = "take another copy of it, or an older backup"
 MAGIC: Final = b"mdmfs backup 1\n"
 """Its last word is the number of the format; what is in a backup is of the format of the store that it was made of."""
 MAX_HEADER: Final = 65_536
@@ -98,20 +100,17 @@ def read_head(source: IO[bytes], magic: bytes, header: type[T], whose: str) -> t
             return msgspec.json.decode(line, type=header), hashlib.sha256(found + line).digest()
     except msgspec.DecodeError as error:
         message = f"{name}: the head of the backup is damaged"
-        raise IntegrityError(message) from error
+        raise IntegrityError(message, what_to_do=ANOTHER) from error
     message = f"{name} is no backup of {whose}"
-    raise IntegrityError(message)
+    raise IntegrityError(message, what_to_do="name a file that mdmfs backup wrote for this service")
 
 
 def _refuse_newer(name: str, found: bytes, magic: bytes, whose: str) -> None:
     kind, _, known = magic.rstrip().rpartition(b" ")
     told, _, number = found.rstrip().rpartition(b" ")
     if told == kind and number.isdigit() and int(number) > int(known):
-        message = (
-            f"{name} is a backup of {whose} of format {int(number)}, this program knows none after {int(known)}:"
-            " restore it with the mdmfs that made it, or a newer one"
-        )
-        raise StoreError(message)
+        message = f"{name} is a backup of {whose} of format {int(number)}, this program knows none after {int(known)}"
+        raise StoreError(message, what_to_do="restore it with the mdmfs that made it, or a newer one")
 
 
 def restore(source: Path, zone: str, arriving: Path, private: PrivateKey) -> Header:
@@ -125,15 +124,15 @@ def restore(source: Path, zone: str, arriving: Path, private: PrivateKey) -> Hea
             header, context = read_head(file, MAGIC, Header, "a hospital or a metadata service")
             if header.zone != zone:
                 message = f"{source} is a backup of a {header.zone}, not of a {zone}"
-                raise ConfigurationError(message)
+                raise ConfigurationError(message, what_to_do="name the configuration of the service that it is of")
             secret = header.key.unwrap(private)
             arriving.mkdir(mode=0o700, parents=True)
             _unpack(_Unsealing(file, Cobblestone256Decryptor(secret, context)), arriving)
     except InvalidTag as error:
         message = f"{source} is damaged or was cut: nothing of it is restored"
-        raise IntegrityError(message) from error
+        raise IntegrityError(message, what_to_do=ANOTHER) from error
     except OSError as error:
-        raise failure(source, error) from error
+        raise unusable(source, error) from error
     return header
 
 
@@ -164,16 +163,15 @@ def copying(environment: lmdb.Environment, what: str) -> Iterator[IO[bytes]]:
         thread.join()
         environment.close()
     if failures:
-        message = f"the {what} cannot be copied ({type(failures[0]).__name__}): see to its disk"
-        raise StoreError(message) from failures[0]
+        message = f"the {what} cannot be copied ({type(failures[0]).__name__})"
+        raise StoreError(message, what_to_do="see to its disk, and to that of the backup") from failures[0]
 
 
 @contextlib.contextmanager
 def appearing(path: Path, *, may_replace: bool = False) -> Iterator[IO[bytes]]:
     """Write a file, mode 0600, that has its name only once it is whole and durable."""
     if path.exists() and not may_replace:
-        message = f"{path} is there already: choose another name"
-        raise ConfigurationError(message)
+        raise unusable(path, FileExistsError())
     draft = path.with_name(path.name + ".part")
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -185,7 +183,7 @@ def appearing(path: Path, *, may_replace: bool = False) -> Iterator[IO[bytes]]:
         sync_directory(path.parent)
     except OSError as error:
         draft.unlink(missing_ok=True)
-        raise failure(path, error) from error
+        raise unusable(path, error) from error
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
@@ -198,13 +196,6 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def failure(path: Path, error: OSError) -> OutOfSpaceError | ConfigurationError:
-    """Give our name for what went wrong with a file."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return OutOfSpaceError(f"there is no room for {path}")
-    return ConfigurationError(f"{path}: {error.strerror}")
 
 
 def _add(tar: tarfile.TarFile, part: Part) -> None:
@@ -237,10 +228,10 @@ def _unpack(stream: _Unsealing, directory: Path) -> None:
     try:
         with tarfile.open(fileobj=stream, mode="r|") as tar:  # type: ignore[call-overload] # it reads only
             for member in tar:
-                written.add(_take(tar, member, directory))
+                written.add(_take(tar, member, directory, stream.name))
     except tarfile.TarError as error:
-        message = "what the backup holds is none of ours"
-        raise IntegrityError(message) from error
+        message = f"{stream.name} holds what is none of ours"
+        raise IntegrityError(message, what_to_do=ANOTHER) from error
     stream.finish()
     for path in written:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -248,12 +239,12 @@ def _unpack(stream: _Unsealing, directory: Path) -> None:
         os.close(descriptor)
 
 
-def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, directory: Path) -> Path:
+def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, directory: Path, source: str) -> Path:
     name = PurePosixPath(member.name)
     content = tar.extractfile(member)
     if content is None or name.is_absolute() or ".." in name.parts:
-        message = f"the backup holds {member.name!r}, which is none of ours"
-        raise IntegrityError(message)
+        message = f"{source} holds {member.name!r}, which is none of ours"
+        raise IntegrityError(message, what_to_do=ANOTHER)
     path = directory / name
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -281,6 +272,7 @@ class _Unsealing:
     """Unseals what is read from it."""
 
     def __init__(self, file: IO[bytes], decryptor: Cobblestone256Decryptor) -> None:
+        self.name = file.name
         self._file = file
         self._decryptor = decryptor
         self._left = bytearray()

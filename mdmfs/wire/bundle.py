@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from mdmfs.model.errors import ERRORS_BY_CODE, MalformedMessageError, MdmfsError, PeerUnreachableError
+from mdmfs.model.errors import MalformedMessageError, MdmfsError, PeerUnreachableError
 from mdmfs.wire.download import Download
 from mdmfs.wire.messages import Failure, Message, SealedBeginning
 
@@ -58,7 +58,7 @@ def octets_head(place: int, length: int) -> bytes:
 
 def failed(place: int, error: MdmfsError) -> bytes:
     """Write the frame that ends a file of which no more comes."""
-    return _message(_FAILED, place, Failure(error.code, str(error)))
+    return _message(_FAILED, place, Failure.of(error))
 
 
 def end() -> bytes:
@@ -126,8 +126,7 @@ class Bundle:
                 return sealed
             if kind == _FAILED:
                 self._left[place] = None
-                failure = msgspec.msgpack.decode(octets, type=Failure)
-                return ERRORS_BY_CODE.get(failure.code, MdmfsError)(failure.message)
+                return msgspec.msgpack.decode(octets, type=Failure).error()
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             message = "a frame of a bundle holds no message"
             raise MalformedMessageError(message) from error

@@ -21,7 +21,6 @@ import msgspec
 import trio
 
 from mdmfs.model.errors import (
-    ERRORS_BY_CODE,
     ConfigurationError,
     CredentialExpiredError,
     CredentialRefusedError,
@@ -406,6 +405,8 @@ def _failure(status: int, body: bytes, peer: Address) -> MdmfsError:
     told = _told(body)
     if told is None:
         return MalformedMessageError(f"{peer} answered with status {status} and no reason")
-    text = _UNPRINTABLE.sub("?", told.message[:_MAX_TOLD])
-    incident = f" (incident {_UNPRINTABLE.sub('?', told.incident[:32])})" if told.incident else ""
-    return ERRORS_BY_CODE.get(told.code, MdmfsError)(text + incident)
+    text, what_to_do, number = (
+        _UNPRINTABLE.sub("?", one[:_MAX_TOLD]) for one in (told.message, told.what_to_do, told.incident)
+    )
+    incident = f" (incident {number[:32]})" if number else ""
+    return Failure(told.code, text + incident, what_to_do=what_to_do).error()

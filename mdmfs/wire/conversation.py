@@ -204,8 +204,10 @@ class Conversation:
         except _CutError:
             raise
         except MdmfsError as error:
+            if error.place:
+                log.warning("%s: %s", self._service.name, error.told_here)
             later = {"retry-after": RETRY_SECONDS} if isinstance(error, BusyError) else {}
-            return Reply(Failure(error.code, str(error)), STATUS_BY_CODE[error.code], later)
+            return Reply(Failure.of(error), STATUS_BY_CODE[error.code], later)
         except Exception as error:  # noqa: BLE001 the service loop: one request must not end the others
             incident = secrets.token_hex(4)
             log.error("%s: incident %s: %s", self._service.name, incident, outline(error))  # noqa: TRY400 see outline

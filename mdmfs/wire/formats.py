@@ -65,30 +65,24 @@ class Format(Generic[S]):
     def refuse_other(self, mark: bytes, where: object) -> None:
         """Raise ``StoreError`` unless a store can be read as it is, by a program that may not change it."""
         if self.number_of(mark, where) != self.number:
-            message = (
-                f"{where} is a {self._what} of format {mark.decode()}, this program reads {self.number}: start the"
-                " service that it belongs to, which brings it up to date"
-            )
-            raise StoreError(message)
+            message = f"{where} is a {self._what} of format {mark.decode()}, this program reads {self.number}"
+            raise StoreError(message, what_to_do="start the service that it belongs to, which brings it up to date")
 
     def number_of(self, mark: bytes, where: object) -> int:
         """Read a mark; raises ``StoreError`` for that of a store which can neither be read nor brought up to date."""
         if not mark.isdigit() or len(mark) >= _MAX_MARK:
-            message = f"{where} is no {self._what}, or is damaged: nothing tells its format; restore it from its backup"
-            raise StoreError(message)
+            message = f"{where} is no {self._what}, or is damaged: nothing tells its format"
+            raise StoreError(message, what_to_do=f"restore it from its backup{self._remedy}")
         number = int(mark)
         if number > self.number:
             message = (
-                f"{where} is a {self._what} of format {number}, this program knows none after {self.number}: use the"
-                f" mdmfs that wrote it, or a newer one{self._remedy}; nothing in it was changed"
+                f"{where} is a {self._what} of format {number}, this program knows none after {self.number}:"
+                " nothing in it was changed"
             )
-            raise StoreError(message)
+            raise StoreError(message, what_to_do=f"use the mdmfs that wrote it, or a newer one{self._remedy}")
         if number < self._oldest:
-            message = (
-                f"{where} is a {self._what} of format {number}, this program knows none before {self._oldest}: open it"
-                " once with an older mdmfs that knows both"
-            )
-            raise StoreError(message)
+            message = f"{where} is a {self._what} of format {number}, this program knows none before {self._oldest}"
+            raise StoreError(message, what_to_do="open it once with an older mdmfs that knows both")
         return number
 
 

@@ -164,6 +164,8 @@ STATUS_BY_CODE: Final[Mapping[str, int]] = {
     "out-of-space": 507,
     "busy": 503,
     "interrupted": 503,
+    "unknown-name": 404,
+    "unusable-file": 500,
     "store": 500,
 }
 """The HTTP status of each error; the class is told by the code in the body, the status is for other programs."""

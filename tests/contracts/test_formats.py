@@ -52,7 +52,7 @@ def test_a_newer_store_is_refused_by_name_and_not_touched(kept: Kept, tmp_path: 
     kept.open(tmp_path / "store", formats_of(kept, 0))
     kept.open(tmp_path / "store", formats_of(kept, 1))
     before = content(tmp_path)
-    with pytest.raises(StoreError, match=rf"of format {kept.oldest + 1}, .* none after {kept.oldest}: use the mdmfs"):
+    with pytest.raises(StoreError, match=rf"of format {kept.oldest + 1}, .* none after {kept.oldest}: nothing"):
         kept.open(tmp_path / "store", formats_of(kept, 0))
     assert content(tmp_path) == before
     kept.open(tmp_path / "store", formats_of(kept, 1))

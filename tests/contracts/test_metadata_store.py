@@ -333,7 +333,7 @@ def test_a_schema_that_cannot_be_is_refused_and_nothing_of_it_is_made(database: 
     for attributes in UNFIT:
         with pytest.raises(MalformedMessageError):
             defined(database, attributes, {"narrow": CHAIN})
-        with pytest.raises(MalformedMessageError, match="no such collection"):
+        with pytest.raises(MalformedMessageError, match="has no collection"):
             recorded(database, 1)
 
 

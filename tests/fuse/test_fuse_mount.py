@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.errors import NameTakenError
 from mdmfs.sealing.layout import HEADER_SIZE, SEALED_CHUNK_SIZE
 from mdmfs.worker.fuse.control import CONNECTIONS
 from mdmfs.worker.fuse.mount import MAX_BACKGROUND, clean_up_stale
@@ -555,7 +555,7 @@ def test_a_live_mount_is_not_taken_for_a_stale_one(own: Mount) -> None:
     """Not even when its hospital is away: a second mount is refused, the first goes on."""
     assert own.file(2).read_bytes() == plaintext(2)  # it has been heard: else the first open says so at once
     own.tell("dead yes")
-    with pytest.raises(ConfigurationError, match="mounted already"):
+    with pytest.raises(NameTakenError, match="mounted already"):
         clean_up_stale(own.point)
     own.tell("dead no")
     assert own.file(1).read_bytes() == plaintext(1)

@@ -34,6 +34,27 @@ def test_systemd_understands_every_line(name: str, tmp_path: Path) -> None:
     assert (told.returncode, told.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("version", [247, 252, 254, 257])
+def test_backoff_is_placed_where_systemd_knows_it(version: int, tmp_path: Path) -> None:
+    """And nowhere else: an older one would warn of keys that it does not know, at each look."""
+    program = tmp_path / "systemctl"
+    program.write_text(f'#!/bin/sh\necho "systemd {version} ({version}.39-1)"; echo "+PAM +AUDIT"\n')
+    program.chmod(0o755)
+    text = (UNITS.parent / "run").read_text()
+    functions = re.findall(r"^(?:place_units|knows_backoff)\(\) \{.*?^\}", text, re.MULTILINE | re.DOTALL)
+    assert len(functions) == 2
+    place = 'place() { case "$2" in *.service.d/*) echo "$2" ;; esac; }'
+    replaced = f"LOCAL=/usr/local; {place}; chmod() {{ :; }}; systemd-sysusers() {{ :; }}"
+    script = "\n".join([replaced, *functions, "place_units"])
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    told = subprocess.run(
+        ["bash", "-euc", script], check=True, capture_output=True, text=True, cwd=UNITS.parent, env=environment
+    )
+    placed = {line.rpartition("/system/")[2].rpartition("/user/")[2] for line in told.stdout.splitlines()}
+    services = {f"{path.name}.d/backoff.conf" for path in UNITS.glob("*.service")}
+    assert placed == (services if version >= 254 else set())
+
+
 @pytest.mark.parametrize("name", DAEMONS)
 def test_a_daemon_may_do_little(name: str, tmp_path: Path) -> None:
     """The exposure that systemd computes is 2.0 at most."""

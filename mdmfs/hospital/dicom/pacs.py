@@ -38,10 +38,12 @@ class PacsAddress:
         """Refuse titles and ports that DICOM or TCP do not know."""
         for title in (self.ae_title, self.calling_ae_title):
             if not _AE_TITLE.fullmatch(title):
-                message = "an AE title has 1 to 16 printable ASCII characters, no backslash, no space at its ends"
+                message = (
+                    f"an AE title has 1 to 16 printable ASCII characters, no \\, no space at its ends, not {title!r}"
+                )
                 raise ConfigurationError(message)
         if not self.host or not 0 < self.port <= MAX_PORT:
-            message = f"a PACS is reached at a host and a port from 1 to {MAX_PORT}"
+            message = f"a PACS is reached at a host and a port from 1 to {MAX_PORT}, not {self.host}:{self.port}"
             raise ConfigurationError(message)
 
     @classmethod
@@ -49,7 +51,7 @@ class PacsAddress:
         """Read ``AET@HOST:PORT`` (IPv6 in brackets); raises ``ConfigurationError``."""
         match = _ADDRESS.fullmatch(text)
         if match is None:
-            message = "a PACS is written AET@HOST:PORT, for example ORTHANC@pacs.example.org:4242"
+            message = f"a PACS is written AET@HOST:PORT, for example ORTHANC@pacs.example.org:4242, not {text!r}"
             raise ConfigurationError(message)
         return cls(match["ae_title"], match["host"].strip("[]"), int(match["port"]), calling_ae_title)
 
@@ -75,7 +77,7 @@ class ClinicalHours:
         except ValueError:
             begin = end = None
         if begin is None or end is None or begin == end:
-            message = "clinical hours are written HH:MM-HH:MM, for example 08:00-18:00"
+            message = f"clinical hours are written HH:MM-HH:MM, for example 08:00-18:00, not {text!r}"
             raise ConfigurationError(message)
         return cls(begin, end)
 

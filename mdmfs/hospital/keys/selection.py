@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.store import Store, Transaction
-from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.errors import UnknownNameError
 from mdmfs.model.names import Guid
 from mdmfs.model.subject import SubjectId
 
@@ -26,7 +26,7 @@ class Selection(NamedTuple):
         return not (self.guids or self.subject or self.project)
 
     def pages(self, store: Store, size: int) -> Iterator[list[FileRecord]]:
-        """Give the records, some at a time; raises ``ConfigurationError`` for what there is not."""
+        """Give the records, some at a time; raises ``UnknownNameError`` for what there is not."""
         guids = store.read(self._of_subject) if self.subject else list(self.guids)
         if guids:
             for start in range(0, len(guids), size):
@@ -38,7 +38,7 @@ class Selection(NamedTuple):
             after, found = page[-1].inode, found + len(page)
         if self.project and not found:
             message = f"no file was ever registered in a project {self.project}"
-            raise ConfigurationError(message)
+            raise UnknownNameError(message)
 
     def _page(self, tx: Transaction, *, after: int, limit: int) -> list[FileRecord]:
         if self.project:
@@ -50,7 +50,7 @@ class Selection(NamedTuple):
         guids = [guid for key in mine for guid, _ in tx.uidmap.of_series(key)]
         if not guids:
             message = f"no file was ever registered of the subject {self.subject and self.subject.text}"
-            raise ConfigurationError(message)
+            raise UnknownNameError(message)
         return guids
 
 
@@ -59,5 +59,5 @@ def _records(tx: Transaction, *, guids: Sequence[Guid]) -> list[FileRecord]:
     unknown = [str(guid) for guid, file in zip(guids, found, strict=True) if file is None]
     if unknown:
         message = f"there is no file {unknown[0]}; nothing was done"
-        raise ConfigurationError(message)
+        raise UnknownNameError(message)
     return [file for file in found if file is not None]

@@ -21,7 +21,7 @@ from mdmfs.hospital.keys.recount import show_held
 from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
-from mdmfs.model.errors import BusyError, ConfigurationError, MdmfsError
+from mdmfs.model.errors import BusyError, MdmfsError, UnknownNameError
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages import MAX_BATCH, Certificate, Certificates, KeyProgress, KeyTask
 from mdmfs.wire.nursery import open_plain_nursery
@@ -230,11 +230,11 @@ class Tasks:
     def start(self, task: KeyTask, selection: Selection) -> KeyProgress:
         """Start a task; raises ``BusyError`` while another runs, ``ConfigurationError`` for destroying everything."""
         if self._latest is not None and not self._latest.is_over:
-            message = f"{self._latest.progress().task.value} is under way: wait for its end"
-            raise BusyError(message)
+            message = f"{self._latest.progress().task.value} is under way"
+            raise BusyError(message, what_to_do="wait for its end")
         if task is KeyTask.DESTROY and selection.is_everything:
-            message = "say which files, which subject or which project: nothing destroys all keys at once"
-            raise ConfigurationError(message)
+            message = "no file, subject or project is named, and nothing destroys all keys at once"
+            raise UnknownNameError(message, what_to_do="say which: --guid, --subject or --project")
         self._latest = Task(task, selection, self._hospital)
         self._nursery.start_soon(self._latest.run)
         return self._latest.progress()
@@ -266,5 +266,5 @@ class Tasks:
         """Tell how far the latest task is; raises ``ConfigurationError`` where there was none."""
         if self._latest is None:
             message = "no task on keys has been started since the hospital's daemon was"
-            raise ConfigurationError(message)
+            raise UnknownNameError(message, what_to_do="start it again: it goes on where it was")
         return self._latest.progress()

@@ -34,7 +34,7 @@ from mdmfs.hospital.release.escrow import (
 from mdmfs.hospital.rights.change import OWNERS
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SubjectRow
-from mdmfs.model.errors import ConfigurationError, MalformedMessageError, TooFewSharesError
+from mdmfs.model.errors import ConfigurationError, MalformedMessageError, TooFewSharesError, UnknownNameError
 from mdmfs.model.names import GUID_SIZE, Guid, Lfn
 from mdmfs.model.subject import SubjectId
 from mdmfs.sealing.header import FileKey, ObjectContext, Role
@@ -99,8 +99,8 @@ async def import_records(hospital: Hospital, asked: ImportRecords) -> ImportedRe
         raise MalformedMessageError(message)
     collection = hospital.store.read(lambda tx: tx.records.collection(asked.project, asked.collection))
     if collection is None:
-        message = f"the project {asked.project} has no collection {asked.collection}: define it first"
-        raise ConfigurationError(message)
+        message = f"the project {asked.project} has no collection {asked.collection}"
+        raise UnknownNameError(message, what_to_do="define it first: mdmfs record define")
     run = _Import(hospital, collection)
     reasons = [run.take(row) for row in asked.rows]
     async with hospital.turns.of(("records", collection.project, collection.name)):
@@ -226,12 +226,12 @@ class _Import:
 
 def _project(hospital: Hospital, name: str) -> Lfn:
     if not hospital.has_metadata:
-        message = "this hospital has no [metadata]: there is nowhere to keep records"
-        raise ConfigurationError(message)
+        message = "this hospital keeps no records: its configuration has no [metadata]"
+        raise ConfigurationError(message, what_to_do="add the table, and restart hospitald: docs/operations.md")
     project = hospital.projects.get(name)
     if project is None or project.is_over(hospital.clock()):
         message = f"there is no project {name}, or its last day is past"
-        raise ConfigurationError(message)
+        raise UnknownNameError(message)
     return project.lfn
 
 

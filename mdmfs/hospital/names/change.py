@@ -243,7 +243,7 @@ def _refuse_name(lfn: Lfn, project: Project) -> None:
         message = f"{lfn.name} is a name that mounts use themselves"
         raise RefusedNameError(message)
     if any(unicodedata.category(letter) in {"Cf", "Cc", "Zl", "Zp"} for letter in lfn.name):
-        message = "a name has no characters that do not show, or turn the direction of what is shown"
+        message = f"a name in {lfn.parent} has no characters that do not show, or turn the direction of what is shown"
         raise RefusedNameError(message)
 
 

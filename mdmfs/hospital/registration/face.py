@@ -11,7 +11,12 @@ from mdmfs.hospital.own_people import for_own_people
 from mdmfs.hospital.registration.rerender import Rerenderings, old_files
 from mdmfs.hospital.release.readers import readers_of
 from mdmfs.hospital.store import Transaction
-from mdmfs.model.errors import ConfigurationError, MalformedMessageError, MalformedNameError, NoSuchFileError
+from mdmfs.model.errors import (
+    MalformedMessageError,
+    MalformedNameError,
+    NoSuchFileError,
+    UnknownNameError,
+)
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages import (
     READERS_PATH,
@@ -67,7 +72,7 @@ def _asked_about(asked: AskReaders, hospital: Hospital, tasks: Tasks) -> list[Gu
     project = hospital.projects.get(asked.project)
     if project is None:
         message = f"there is no project {asked.project}"
-        raise ConfigurationError(message)
+        raise UnknownNameError(message)
     return hospital.store.read(lambda tx: old_files(tx, project))
 
 

@@ -16,7 +16,7 @@ from mdmfs.hospital.projects import Project
 from mdmfs.hospital.registration.register import register_series
 from mdmfs.hospital.store import Store
 from mdmfs.hospital.uidmap.records import SeriesKey
-from mdmfs.model.errors import BusyError, ConfigurationError, MdmfsError
+from mdmfs.model.errors import BusyError, MdmfsError, UnknownNameError
 from mdmfs.wire.messages import HarvestProgress
 
 log = structlog.get_logger()
@@ -161,18 +161,18 @@ class Harvests:
         if found is None or found.is_over(self._hospital.clock()):
             known = sorted(self._hospital.projects)
             message = f"there is no project {project}, or its last day is past; this hospital has {known}"
-            raise ConfigurationError(message)
+            raise UnknownNameError(message)
         if pacs and pacs not in found.pacs:
             message = f"the project {project} does not look in a PACS {pacs}; it names {sorted(found.pacs)}"
-            raise ConfigurationError(message)
+            raise UnknownNameError(message)
         wanted = (pacs,) if pacs else found.pacs
         latest = self._latest.get(project)
         if latest is None or latest.is_over:
             latest = self._latest[project] = Harvest(found, wanted, is_dry)
             self._nursery.start_soon(self._run, latest)
         elif (latest.pacs, latest.is_dry) != (wanted, is_dry):
-            message = f"another harvest of {project} is under way, over other PACSs or dry: wait for its end"
-            raise BusyError(message)
+            message = f"another harvest of {project} is under way, over other PACSs or dry"
+            raise BusyError(message, what_to_do="wait for its end")
         return latest.progress(self._hospital.store)
 
     def progress(self, project: str) -> HarvestProgress:
@@ -180,7 +180,7 @@ class Harvests:
         latest = self._latest.get(project)
         if latest is None:
             message = f"no harvest of {project} has been started since the hospital's daemon was"
-            raise ConfigurationError(message)
+            raise UnknownNameError(message, what_to_do="start it again: it goes on where it was")
         return latest.progress(self._hospital.store)
 
     async def _run(self, harvest: Harvest) -> None:

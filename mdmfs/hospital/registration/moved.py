@@ -19,7 +19,7 @@ from mdmfs.hospital.projects import Partial, Project
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
-from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.errors import AccessDeniedError, ConfigurationError, UnknownNameError
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages import Merged
 
@@ -110,7 +110,7 @@ async def merge_subjects(
         row = tx.subjects.find(project.name, patient.issuer, patient.patient_id)
         if row is None:
             message = f"project {project.name} knows no subject of the first patient: nothing to merge"
-            raise ConfigurationError(message)
+            raise UnknownNameError(message)
         keys = [series.key for series in tx.series.all() if series.subject == row.id]
         _refuse_uninvited(hospital, project, into, keys)
         other = tx.subjects.find(project.name, into.issuer, into.patient_id)
@@ -138,7 +138,7 @@ async def merge_subjects(
 def _refuse_uninvited(hospital: Hospital, project: Project, into: PatientKey, keys: Collection[SeriesKey]) -> None:
     if any(hospital.opted_out.may_mean(into, key.study_uid) for key in keys):
         message = "the patient to merge into has opted out: his images are not shown again"
-        raise ConfigurationError(message)
+        raise AccessDeniedError(message, what_to_do="leave this merge out of the list")
     if not all(project.inclusion.holds(into, key.study_uid) for key in keys):
         message = (
             f"the inclusion list of project {project.name} names neither the patient to merge into nor all studies: "

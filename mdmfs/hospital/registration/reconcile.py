@@ -33,7 +33,13 @@ from mdmfs.hospital.release.release import quarantine
 from mdmfs.hospital.release.render import Admission, Rendering, Verification
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import InstanceRecord, SubjectRow
-from mdmfs.model.errors import BusyError, ConfigurationError, InstanceChangedError, MdmfsError, PacsUnreachableError
+from mdmfs.model.errors import (
+    BusyError,
+    InstanceChangedError,
+    MdmfsError,
+    PacsUnreachableError,
+    UnknownNameError,
+)
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages import ReconciliationProgress
 
@@ -289,14 +295,14 @@ class Reconciliations:
         found = self._hospital.projects.get(project)
         if found is None:
             message = f"there is no project {project}; this hospital has {sorted(self._hospital.projects)}"
-            raise ConfigurationError(message)
+            raise UnknownNameError(message)
         latest = self._latest.get(project)
         if latest is None or latest.is_over:
             latest = self._latest[project] = Reconciliation(found, is_deep)
             self._nursery.start_soon(self._run, latest)
         elif latest.is_deep != is_deep:
-            message = f"another reconciliation of {project} is under way: wait for its end"
-            raise BusyError(message)
+            message = f"another reconciliation of {project} is under way"
+            raise BusyError(message, what_to_do="wait for its end")
         return latest.progress()
 
     def progress(self, project: str) -> ReconciliationProgress:
@@ -304,7 +310,7 @@ class Reconciliations:
         latest = self._latest.get(project)
         if latest is None:
             message = f"no reconciliation of {project} has been started since the hospital's daemon was"
-            raise ConfigurationError(message)
+            raise UnknownNameError(message, what_to_do="start it again: nothing is lost")
         return latest.progress()
 
     async def run_daily(self) -> None:

@@ -7,7 +7,7 @@ from mdmfs.hospital.own_people import for_own_people
 from mdmfs.hospital.projects import parse_patient
 from mdmfs.hospital.registration.moved import merge_subjects
 from mdmfs.hospital.registration.reconcile import Reconciliations
-from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.errors import UnknownNameError
 from mdmfs.wire.messages import (
     MERGE_PATH,
     RECONCILE_PATH,
@@ -35,7 +35,7 @@ def reconciliation_routes(hospital: Hospital, reconciliations: Reconciliations) 
         patient, into = parse_patient(asked.patient), parse_patient(asked.into)
         if project is None or patient is None or into is None or patient == into:
             message = f"there is no project {asked.project}, or the patients are not two of the form ID^^^ISSUER"
-            raise ConfigurationError(message)
+            raise UnknownNameError(message)
         return Reply(await merge_subjects(hospital, project, patient, into, is_dry=asked.is_dry))
 
     return {

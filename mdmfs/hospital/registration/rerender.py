@@ -27,7 +27,7 @@ from mdmfs.hospital.registration.settled import is_made_under, rules_of
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
-from mdmfs.model.errors import BusyError, ConfigurationError, MdmfsError
+from mdmfs.model.errors import BusyError, MdmfsError, UnknownNameError
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages import RerenderProgress
 
@@ -152,11 +152,11 @@ class Rerenderings:
         found = self._hospital.projects.get(project)
         if found is None or found.is_over(self._hospital.clock()):
             message = f"there is no project {project}, or its last day is past"
-            raise ConfigurationError(message)
+            raise UnknownNameError(message)
         latest = self._latest
         if latest is not None and not latest.is_over and latest.project.name != project:
-            message = f"{latest.project.name} is being rendered anew: wait for its end"
-            raise BusyError(message)
+            message = f"{latest.project.name} is being rendered anew"
+            raise BusyError(message, what_to_do="wait for its end")
         if latest is None or latest.is_over:
             latest = self._latest = Rerendering(found)
             self._nursery.start_soon(self._run, latest)
@@ -166,7 +166,7 @@ class Rerenderings:
         """Tell how far the latest run is; raises ``ConfigurationError`` where there was none."""
         if self._latest is None:
             message = "nothing has been rendered anew since the hospital's daemon was started"
-            raise ConfigurationError(message)
+            raise UnknownNameError(message, what_to_do="start it again: what is done is not done again")
         return self._latest.progress(self._hospital)
 
     async def _run(self, run: Rerendering) -> None:

@@ -192,7 +192,7 @@ def acl_of(tx: Transaction, acl_id: bytes) -> Acl | None:
 
 def _refused(guid: Guid, refusal: Refusal) -> MdmfsError:
     if refusal is Refusal.CREDENTIAL_EXPIRED:
-        return CredentialExpiredError("the credential has expired; renew the proxy")
+        return CredentialExpiredError(f"{guid} is not given for a credential that has expired")
     if refusal in {Refusal.NO_TRAVERSE, Refusal.NO_ACL}:
         return NoSuchFileError(_no_such_file(guid))
     return AccessDeniedError(f"reading {guid} is not allowed to this identity; the owner of its directory can grant it")

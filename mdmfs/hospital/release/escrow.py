@@ -120,8 +120,8 @@ class Seal:
             octets = self._cipher.decrypt(sealed[:_NONCE_SIZE], sealed[_NONCE_SIZE:], destination.encode())
             return msgspec.msgpack.decode(octets, type=Deposit)
         except (InvalidTag, ValueError) as error:
-            message = "an item of the outbox does not open: outbox.key is not the one it was sealed under"
-            raise StoreError(message) from error
+            message = f"an item for {destination} does not open: outbox.key is not the one it was sealed under"
+            raise StoreError(message, what_to_do="restore outbox.key from the backup of this store") from error
 
 
 def key_entries(keys: Iterable[NewKey], keystore: str, aliases: Mapping[Guid, list[list[bytes]]]) -> list[KeyEntry]:

@@ -125,8 +125,8 @@ class Headers:
             self._order = self._environment.open_db(b"order")
             self._origins = self._environment.open_db(b"origins")
         except (OSError, lmdb.Error) as error:
-            message = f"the headers in {directory} cannot be opened: {error}; they may be deleted, and are made anew"
-            raise StoreError(message) from error
+            message = f"the headers in {directory} cannot be opened: {error}"
+            raise StoreError(message, what_to_do="delete them: they are made anew") from error
 
     async def put(self, headers: Sequence[KeptHeader]) -> None:
         """Keep objects with the generations of their keys, and drop older ones for them.

@@ -31,6 +31,7 @@ STAGE: Final = BASE + "/stage"
 RELEASE: Final = BASE + "/release/"
 ARCHIVE: Final = BASE + "/archiveinfo"
 CANCEL: Final = "cancel"
+_QUOTED: Final = 80
 _ID: Final = re.compile(rf"[0-9a-f]{{{2 * REQUEST_ID_SIZE}}}")
 _CREATED, _BAD = 201, 400
 _SHOWN: Final = {FileState.VISIBLE, FileState.SUPERSEDED}
@@ -165,12 +166,12 @@ class TapeFace:
     def _own(self, request: Request, name: str = "") -> StageRequest:
         """Give the caller's own request of an id; raises ``NoSuchFileError``, ``AccessDeniedError``."""
         if not _ID.fullmatch(name):
-            message = "there is no such request"
-            raise NoSuchFileError(message)
+            message = f"there is no request {name[:_QUOTED]}"
+            raise NoSuchFileError(message, what_to_do="mdmfs stage status lists your requests")
         found = self._stager.request(bytes.fromhex(name))
         if found.dn != str(request.principal.dn):
-            message = "this request is somebody else's"
-            raise AccessDeniedError(message)
+            message = f"the request {name} is somebody else's"
+            raise AccessDeniedError(message, what_to_do="mdmfs stage status lists your requests")
         return found
 
 

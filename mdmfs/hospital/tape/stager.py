@@ -218,7 +218,8 @@ class Stager:
         if job.size > self.pins.limit:
             message = f"{job.guid} is larger than what staging may pin: open it, or get it, without staging it first"
             return InstanceRefusedError(message)
-        return BusyError("so much is pinned that there is no room: release some, or wait")
+        message = f"so much is pinned that there is no room for {job.guid}"
+        return BusyError(message, what_to_do="release some with mdmfs stage release, or wait")
 
     async def _start(self, batch: Sequence[Job]) -> list[Job]:
         """Say that files are being staged; gives the jobs that nobody has cancelled."""

@@ -88,7 +88,7 @@ def find_collection(connection: sa.Connection, project: str, name: str) -> tuple
     """Give a collection whole, and the chain and class of its ACLs; raises ``MalformedMessageError``."""
     found = connection.execute(_select_collection(project, name)).first()
     if found is None:
-        message = "there is no such collection: define it first"
+        message = f"the project {project} has no collection {name}: define it first"
         raise MalformedMessageError(message)
     columns = _columns(connection, found.id)
     return Collection(found.id, project, name, columns), (found.chain, found[-1])

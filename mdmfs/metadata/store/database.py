@@ -103,8 +103,8 @@ def open_database(where: str, store_format: Format[sa.Connection] = STORE_FORMAT
                 url, pool_size=READERS + 1, pool_pre_ping=True, isolation_level=_ISOLATION, hide_parameters=True
             )
         except ModuleNotFoundError as error:
-            message = 'for PostgreSQL the extra is missing: pip install "mdmfs[postgresql]"'
-            raise ConfigurationError(message) from error
+            message = "for PostgreSQL the extra is missing"
+            raise ConfigurationError(message, what_to_do="pip install 'mdmfs[postgresql]'") from error
     elif "://" in where:
         message = "a database is the path of a file (SQLite) or an URL that begins with postgresql://"
         raise ConfigurationError(message)

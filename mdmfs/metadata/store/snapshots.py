@@ -120,8 +120,8 @@ def _row(reader: Reader, author: str, name: str) -> Any:  # noqa: ANN401 a row o
 def _of(reader: Reader, author: str, name: str) -> Any:  # noqa: ANN401 a row of a table of ours
     row = _row(reader, author, name)
     if row is None:
-        message = "there is no such snapshot of this identity"
-        raise NoSuchFileError(message)
+        message = f"there is no snapshot {name} of this identity"
+        raise NoSuchFileError(message, what_to_do="mdmfs snapshot list names those that there are")
     return row
 
 

@@ -90,7 +90,7 @@ class SnapshotsDirectory:
             )
         if silent:
             raise told_silence(silent)
-        message = "there is no such snapshot of this identity"
+        message = f"there is no snapshot {name.decode(errors='replace')} of this identity"
         raise NoSuchFileError(message)
 
     def open(self) -> LatePages:

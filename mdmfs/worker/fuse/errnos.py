@@ -53,6 +53,8 @@ ERRNOS: Final[Mapping[type[errors.MdmfsError], int]] = {
     # Not EAGAIN: tar and grep open with O_NONBLOCK and take it for an end.
     errors.BusyError: errno.EBUSY,
     errors.InterruptedCallError: errno.EINTR,
+    errors.UnknownNameError: errno.EINVAL,
+    errors.UnusableFileError: errno.EIO,
     errors.StoreError: errno.EIO,
 }
 """What a program sees of each error. The table is complete: a new error does not pass the tests without its line."""

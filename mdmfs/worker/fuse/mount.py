@@ -18,7 +18,7 @@ import pyfuse3
 import structlog
 import trio
 
-from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.errors import BusyError, NameTakenError, PeerTimedOutError, UnusableFileError
 from mdmfs.worker.fuse.control import connections
 from mdmfs.worker.fuse.kernel import KernelCaches
 from mdmfs.worker.fuse.operations import PID_ATTRIBUTE, MdmfsOperations
@@ -67,8 +67,9 @@ def mounted(
     try:
         pyfuse3.init(operations, str(mountpoint), options)
     except RuntimeError as error:
-        message = f"{mountpoint} cannot be mounted: is it an empty directory of yours, and fuse3 installed?"
-        raise ConfigurationError(message) from error
+        message = f"{mountpoint} cannot be mounted: {error}"
+        what_to_do = "take an empty directory of yours; fuse3 has to be installed, and /dev/fuse there: mdmfs doctor"
+        raise UnusableFileError(message, what_to_do=what_to_do) from error
     own = entry_of(mountpoint)
     try:
         yield
@@ -117,8 +118,8 @@ def clean_up_stale(mountpoint: Path) -> None:
     if entry is None or entry.kind != KIND:
         return
     if _is_served(mountpoint):
-        message = f"{mountpoint} is mounted already: unmount it first with mdmfs umount"
-        raise ConfigurationError(message)
+        message = f"{mountpoint} is mounted already"
+        raise NameTakenError(message, what_to_do=f"mdmfs umount {mountpoint}, or take another directory")
     log.warning("cleaning up a mount that nobody serves any more", mountpoint=str(mountpoint))
     detach(mountpoint)
 
@@ -139,15 +140,15 @@ def unmount(mountpoint: Path, *, patience: float = 30.0) -> None:
     entry = entry_of(mountpoint)
     if entry is None or entry.kind != KIND:
         message = f"no mdmfs is mounted at {mountpoint}"
-        raise ConfigurationError(message)
+        raise UnusableFileError(message, what_to_do="name its mount point: findmnt -t fuse.mdmfs lists them")
     daemon = _open_daemon(mountpoint)
     try:
         if not _run(mountpoint, ["fusermount3", "-u", "-q"], ["umount"]):
             message = f"{mountpoint} cannot be unmounted: somebody still uses it"
-            raise ConfigurationError(message)
+            raise BusyError(message, what_to_do=f"fuser -vm {mountpoint} tells who; end that, and try again")
         if daemon is not None and not select.select([daemon], [], [], patience)[0]:
             message = f"the daemon of {mountpoint} has not gone within {patience:g} s"
-            raise ConfigurationError(message)
+            raise PeerTimedOutError(message, what_to_do="see to its log; kill -9 of that daemon loses nothing")
     finally:
         if daemon is not None:
             os.close(daemon)

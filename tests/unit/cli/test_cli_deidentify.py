@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from mdmfs.cli.deidentify import Run, deidentify_files
 from mdmfs.cli.policy import policy
 from mdmfs.hospital.deid.encode import encode, head
-from mdmfs.model.errors import ConfigurationError, OutOfSpaceError
+from mdmfs.model.errors import ConfigurationError, NameTakenError, UnusableFileError
 from tests.twins.deidentified import RESEARCH, example, with_elements
 from tests.twins.planted import Kind, find_planted, planted_file
 
@@ -89,19 +89,19 @@ def test_a_source_that_cannot_be_opened_does_not_end_the_run(folder: pathlib.Pat
 
 def test_outputs_do_not_lie_among_sources(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """The next run would take them for images of patients."""
-    with pytest.raises(ConfigurationError, match="outside"):
+    with pytest.raises(ConfigurationError, match="which is read"):
         run(folder, "-o", folder / "out", "--policy", "research")
     (tmp_path / "report").write_text("")
-    with pytest.raises(ConfigurationError, match="already"):
+    with pytest.raises(NameTakenError, match="already"):
         run(folder, "-o", tmp_path / "out", "--policy", "research", "--report", tmp_path / "report")
-    with pytest.raises(OutOfSpaceError, match="cannot be written"):
+    with pytest.raises(UnusableFileError, match="cannot be used"):
         run(folder, "-o", tmp_path / "more", "--policy", "research", "--report", tmp_path / "no" / "report")
 
 
 def test_a_directory_that_cannot_be_written_to_ends_the_run(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """A file stands where the output directory should be."""
     (tmp_path / "out").write_text("")
-    with pytest.raises(OutOfSpaceError, match="what was finished is whole"):
+    with pytest.raises(UnusableFileError, match=r"out/sub-.* cannot be used: Not a directory"):
         run(folder, "-o", tmp_path / "out", "--policy", "research")
 
 

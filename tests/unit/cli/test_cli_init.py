@@ -15,7 +15,7 @@ from mdmfs.cli.initiation import _toml
 from mdmfs.cli.main import cli
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.keystore.configuration import KeystoreConfiguration
-from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.errors import ConfigurationError, NameTakenError
 from mdmfs.worker.configuration import MountConfiguration
 
 DN = "/DC=org/DC=example/OU=hosts/CN=mdm.hospital.example"
@@ -82,7 +82,7 @@ def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
     path = tmp_path / "keystore.toml"
     path.write_text("mine")
     done = init("keystore", path, "--name", "k1", "--listen", "x", "--directory", "d", "--hospital", DN, *TLS)
-    assert isinstance(done.exception, ConfigurationError)
+    assert isinstance(done.exception, NameTakenError)
     assert "there already" in str(done.exception)
     assert path.read_text() == "mine"
 

@@ -113,7 +113,7 @@ def test_a_configuration_says_where_to_look_or_that_it_serves_none(tmp_path: Pat
     file.write_text('[keystore]\nname = "one"\nmetrics = "127.0.0.1:9464"\n')
     assert str(find_metrics(str(file))) == "127.0.0.1:9464"
     file.write_text('[keystore]\nname = "one"\n')
-    with pytest.raises(ConfigurationError, match="serves no metrics: set metrics"):
+    with pytest.raises(ConfigurationError, match="says nothing of metrics"):
         find_metrics(str(file))
     with pytest.raises(ConfigurationError, match="no path on a mount, no configuration and no HOST:PORT"):
         find_metrics("nowhere")

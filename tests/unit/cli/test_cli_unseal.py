@@ -11,7 +11,14 @@ from click.testing import CliRunner
 
 from mdmfs.cli.main import cli
 from mdmfs.cli.unseal import Sealing, describe_sealing, unseal_file
-from mdmfs.model.errors import AccessDeniedError, ConfigurationError, IntegrityError, MdmfsError, OutOfSpaceError
+from mdmfs.model.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    IntegrityError,
+    MdmfsError,
+    NameTakenError,
+    UnusableFileError,
+)
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import CHUNK_SIZE, HEADER_SIZE, SEALED_CHUNK_SIZE, SEGMENT_SIZE
 from mdmfs.worker.keys.ring import KeyRing
@@ -101,7 +108,7 @@ async def test_a_file_that_is_there_stays_and_a_folder_that_is_not_is_told(tmp_p
     async with trio.open_nursery() as nursery:
         keystores = await hospital.open_keystores(nursery)
         ring, sealing = KeyRing(lambda: keystores, deadline=5), await describe_sealing(hospital, file.guid)
-        for output, expected in ((tmp_path / "mine", ConfigurationError), (tmp_path / "no" / "x", OutOfSpaceError)):
+        for output, expected in ((tmp_path / "mine", NameTakenError), (tmp_path / "no" / "x", UnusableFileError)):
             with source.open("rb") as stream, pytest.raises(expected):
                 await unseal_file(stream, output, sealing, ring)
         nursery.cancel_scope.cancel()
@@ -143,4 +150,4 @@ def test_a_file_that_no_name_identifies_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"")
     result = CliRunner().invoke(cli, ["unseal", str(path), "--mount-config", str(path), "-o", str(tmp_path / "out")])
     assert isinstance(result.exception, ConfigurationError)
-    assert "--guid" in str(result.exception)
+    assert "--guid" in result.exception.what_to_do

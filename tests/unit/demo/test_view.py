@@ -14,7 +14,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from mdmfs.cli.view import view
 from mdmfs.demo.view import LABEL, Tile, Window, cells, grey, sheet, tiles_below
-from mdmfs.model.errors import ConfigurationError, NoSuchFileError
+from mdmfs.model.errors import ConfigurationError, NoSuchFileError, UnusableFileError
 
 SIDE = 16
 
@@ -96,11 +96,11 @@ def test_what_is_no_image_is_named(tmp_path: Path) -> None:
     """The file, and why."""
     broken = tmp_path / "1.dcm"
     broken.write_bytes(b"no DICOM")
-    with pytest.raises(ConfigurationError, match=r"1\.dcm"):
+    with pytest.raises(UnusableFileError, match=r"1\.dcm"):
         tiles_below(broken)
     header = image(tmp_path / "2.dcm", Rows=2**15, Columns=2**15)
-    with pytest.raises(ConfigurationError, match="too large"):
+    with pytest.raises(UnusableFileError, match="too large"):
         grey(Tile(header, 0, is_one_of_many=False), None)
     short = image(tmp_path / "3.dcm", Rows=2 * SIDE)
-    with pytest.raises(ConfigurationError, match=r"3\.dcm cannot be shown"):
+    with pytest.raises(UnusableFileError, match=r"3\.dcm cannot be shown"):
         grey(Tile(short, 0, is_one_of_many=False), None)

@@ -15,12 +15,12 @@ from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.feed import LONGEST_WAIT, Feed
 from mdmfs.model.errors import (
     AccessDeniedError,
-    ConfigurationError,
     MalformedMessageError,
     MalformedNameError,
     MdmfsError,
     NoSuchFileError,
     NotADirectoryFileError,
+    UnknownNameError,
 )
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid, Lfn
@@ -412,9 +412,9 @@ async def test_only_the_hospitals_own_certificate_starts_a_harvest(tmp_path: Pat
             for who in (READER, STRANGER, principal(f"{HOSPITAL}/CN=proxy")):
                 with pytest.raises(AccessDeniedError):
                     await hospital.ask(path, b"\xc1", who)
-        with pytest.raises(ConfigurationError):
+        with pytest.raises(UnknownNameError):
             await hospital.ask(HARVEST_PROGRESS_PATH, AskHarvest(PROJECT), OWNER)
-        with pytest.raises(ConfigurationError):
+        with pytest.raises(UnknownNameError):
             await hospital.ask(HARVEST_PATH, StartHarvest("nothing"), OWNER)
         progress = await hospital.told(HARVEST_PATH, StartHarvest(PROJECT), OWNER)
         again = await hospital.told(HARVEST_PATH, StartHarvest(PROJECT), OWNER)
@@ -430,7 +430,7 @@ async def test_a_project_that_is_over_is_not_harvested(tmp_path: Path) -> None:
     clinic = Clinic(tmp_path, slices((1,)))
     clinic.now += 2 * 86_400
     async with clinic.open() as hospital:
-        with pytest.raises(ConfigurationError, match="last day"):
+        with pytest.raises(UnknownNameError, match="last day"):
             await hospital.ask(HARVEST_PATH, StartHarvest(PROJECT), OWNER)
 
 

@@ -10,7 +10,7 @@ import pytest
 from mdmfs.hospital.deid.refusal import Reason
 from mdmfs.hospital.quarantined import EXPLANATIONS, Quarantined, quarantine_routes
 from mdmfs.hospital.registration.reconcile import Reconciliation
-from mdmfs.model.errors import AccessDeniedError, ConfigurationError
+from mdmfs.model.errors import AccessDeniedError, UnknownNameError
 from mdmfs.wire.messages import QUARANTINE_EXPLAIN_PATH, QUARANTINE_PATH, ExplainQuarantine, ListQuarantine, Message
 from mdmfs.wire.service import Request
 from mdmfs.wire.stream import Address
@@ -60,7 +60,7 @@ async def test_real_uids_are_a_second_question_and_audited(tmp_path: Path) -> No
         (entry,) = hospital.audited()[before:]
         assert (entry["event"], entry["dn"], entry["count"]) == ("identification", "/CN=somebody", 2)
         assert ROOT not in str(entry)
-        with pytest.raises(ConfigurationError, match="list again"):
+        with pytest.raises(UnknownNameError, match="nothing is quarantined under"):
             await quarantined.explain("0000000000", "/CN=somebody", is_identified=False)
 
 

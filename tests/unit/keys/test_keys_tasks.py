@@ -19,7 +19,7 @@ from mdmfs.hospital.keys.tasks import Tasks
 from mdmfs.hospital.registration.deposit import deposit
 from mdmfs.keystore.notary import Notary
 from mdmfs.keystore.shelf import KeyRecord
-from mdmfs.model.errors import AccessDeniedError, BusyError, ConfigurationError, IntegrityError
+from mdmfs.model.errors import AccessDeniedError, BusyError, IntegrityError, UnknownNameError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
 from mdmfs.model.subject import SubjectId
@@ -373,9 +373,9 @@ async def test_one_task_at_a_time_and_none_that_destroys_everything(tmp_path: Pa
     """A second one is told what runs; a destruction names its files; an unknown file ends the task."""
     async with clinic_with(tmp_path, 1) as opened:
         tasks = Tasks(opened.hospital, opened.nursery)
-        with pytest.raises(ConfigurationError, match="no task"):
+        with pytest.raises(UnknownNameError, match="no task"):
             tasks.progress()
-        with pytest.raises(ConfigurationError, match="which files"):
+        with pytest.raises(UnknownNameError, match="no file, subject or project"):
             tasks.start(KeyTask.DESTROY, Selection())
         tasks.start(KeyTask.VERIFY, Selection())
         with pytest.raises(BusyError, match="verify is under way"):

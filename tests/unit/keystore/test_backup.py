@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from mdmfs.keystore.backup import MAGIC, Header, back_up, restore
 from mdmfs.keystore.lmdb_shelf import open_lmdb_shelf
 from mdmfs.keystore.shelf import KeyRecord, Tombstone
-from mdmfs.model.errors import ConfigurationError, IntegrityError, OutOfSpaceError, WrongKeyError
+from mdmfs.model.errors import ConfigurationError, IntegrityError, NameTakenError, OutOfSpaceError, WrongKeyError
 from mdmfs.model.names import Guid
 from mdmfs.pki.recovery import PrivateKey
 from tests.twins.certificates import rsa_key
@@ -151,14 +151,14 @@ async def test_what_could_do_harm_is_refused(tmp_path: Path) -> None:
     """Over a shelf, with another key, after its day, over another file, for a key that wraps nothing."""
     await fill(tmp_path / "shelf")
     make(tmp_path / "shelf", tmp_path / "backup")
-    with pytest.raises(ConfigurationError, match="holds a shelf"):
+    with pytest.raises(NameTakenError, match="holds a shelf"):
         restore(tmp_path / "backup", tmp_path / "shelf", P256, now=NOW)
     with pytest.raises(WrongKeyError, match="not that of the recovery certificate"):
         restore(tmp_path / "backup", tmp_path / "new", ec.generate_private_key(ec.SECP256R1()), now=NOW)
     expired = NOW + DAYS * 86_400
     with pytest.raises(ConfigurationError, match="expired"):
         restore(tmp_path / "backup", tmp_path / "new", P256, now=expired)
-    with pytest.raises(ConfigurationError, match="already"):
+    with pytest.raises(NameTakenError, match="already"):
         make(tmp_path / "shelf", tmp_path / "backup")
     with pytest.raises(ConfigurationError, match="no shelf"):
         make(tmp_path / "nothing", tmp_path / "other")

@@ -14,7 +14,7 @@ import pytest
 
 from mdmfs.cli.record import CollectionFile, Report
 from mdmfs.cli.rows import BATCH, MAX_CHARACTERS, batches, read_rows
-from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.errors import ConfigurationError, NameTakenError
 from mdmfs.wire.record_messages import PatientRecord
 
 FILE = CollectionFile("neuro", "followup", [], issuer="AMC")
@@ -152,5 +152,5 @@ def test_refused_rows_are_written_as_they_come(tmp_path: Path) -> None:
     assert path.read_text() == "3\tno patient_id\n"
     assert path.stat().st_mode & 0o777 == 0o600
     assert (report.rows, report.reasons) == (3, {"no patient_id": 1})
-    with pytest.raises(ConfigurationError, match="cannot be written"), Report(path):
+    with pytest.raises(NameTakenError, match="there already"), Report(path):
         pass

@@ -9,7 +9,7 @@ import trio
 
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.registration.harvest import Harvest
-from mdmfs.model.errors import BusyError, ConfigurationError
+from mdmfs.model.errors import BusyError, UnknownNameError
 from mdmfs.wire.messages import HARVEST_PATH, HARVEST_PROGRESS_PATH, AskHarvest, HarvestProgress, StartHarvest
 from tests.twins.clinic import OWNER, PROJECT, Clinic, OpenClinic, including, slice_of, slices
 
@@ -66,7 +66,7 @@ async def test_one_pacs_of_a_project_can_be_harvested(tmp_path: Path) -> None:
     clinic = Clinic(tmp_path, slices((1, 2)))
     clinic.pacs.delay = 0.05
     async with clinic.open() as hospital:
-        with pytest.raises(ConfigurationError, match="does not look in a PACS attic"):
+        with pytest.raises(UnknownNameError, match="does not look in a PACS attic"):
             await hospital.ask(HARVEST_PATH, StartHarvest(PROJECT, "attic"), OWNER)
         progress = await hospital.told(HARVEST_PATH, StartHarvest(PROJECT, "main"), OWNER)
         await hospital.ask(HARVEST_PATH, StartHarvest(PROJECT), OWNER)

@@ -11,7 +11,13 @@ from pydicom import Dataset
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.registration.moved import merge_subjects
 from mdmfs.hospital.registration.reconcile import FRUITLESS, Reconciliation, Reconciliations
-from mdmfs.model.errors import ConfigurationError, InstanceLostError, NoSuchFileError
+from mdmfs.model.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    InstanceLostError,
+    NoSuchFileError,
+    UnknownNameError,
+)
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages import (
     DESCRIBE_PATH,
@@ -188,12 +194,12 @@ async def test_a_merge_shows_the_images_again_under_their_pseudonym(tmp_path: Pa
         assert not hospital.names()
         with pytest.raises(ConfigurationError, match="inclusion list"):
             await merged(hospital, PATIENT, OTHER)
-        with pytest.raises(ConfigurationError, match="nothing to merge"):
+        with pytest.raises(UnknownNameError, match="nothing to merge"):
             await merged(hospital, OTHER, PATIENT)
     clinic.inclusion = including(PATIENT, OTHER)
     clinic.opted_out = including(OTHER)
     async with clinic.open() as hospital:
-        with pytest.raises(ConfigurationError, match="opted out"):
+        with pytest.raises(AccessDeniedError, match="opted out"):
             await merged(hospital, PATIENT, OTHER)
     clinic.opted_out = including()
     async with clinic.open() as hospital:
@@ -251,7 +257,7 @@ async def test_it_runs_once_a_day_and_not_in_clinical_hours(tmp_path: Path) -> N
         clinic.pacs.may_look_ahead = False
         hospital.nursery.start_soon(daily.run_daily)
         await trio.sleep(0.02)
-        with pytest.raises(ConfigurationError):
+        with pytest.raises(UnknownNameError):
             daily.progress(PROJECT)
         clinic.pacs.held.pop()
         clinic.pacs.may_look_ahead = True

@@ -19,7 +19,7 @@ from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.registration.face import renewal_routes
 from mdmfs.hospital.registration.rerender import Rerendering, Rerenderings
 from mdmfs.hospital.release.readers import readers_of
-from mdmfs.model.errors import AccessDeniedError, BusyError, ConfigurationError, NoSuchFileError
+from mdmfs.model.errors import AccessDeniedError, BusyError, NoSuchFileError, UnknownNameError
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages import (
     READERS_PATH,
@@ -248,9 +248,9 @@ async def test_a_run_is_started_and_watched_over_the_wire(tmp_path: Path) -> Non
     clinic, before = await registered(tmp_path)
     async with clinic.open() as opened:
         face = Face(opened)
-        with pytest.raises(ConfigurationError):
+        with pytest.raises(UnknownNameError):
             await face.ask(RERENDER_PROGRESS_PATH, AskRerender())
-        with pytest.raises(ConfigurationError, match="no project other"):
+        with pytest.raises(UnknownNameError, match="no project other"):
             await face.ask(RERENDER_PATH, StartRerender("other"))
         with pytest.raises(AccessDeniedError):
             await face.ask(RERENDER_PATH, StartRerender(PROJECT), READER)
@@ -268,7 +268,7 @@ async def test_a_run_is_started_and_watched_over_the_wire(tmp_path: Path) -> Non
         had = await face.ask(READERS_PATH, AskReaders(PROJECT))
         assert isinstance(had, Readers)
         assert (had.files, [reader.files for reader in had.readers]) == (len(before), [1])
-        with pytest.raises(ConfigurationError):
+        with pytest.raises(UnknownNameError):
             await face.ask(READERS_PATH, AskReaders("other"))
 
 

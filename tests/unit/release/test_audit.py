@@ -128,7 +128,7 @@ def test_what_is_no_journal_is_not_written_to(tmp_path: Path) -> None:
     """An older log, or somebody's other file, stays as it is."""
     path = tmp_path / "audit.jsonl"
     path.write_bytes(b'{"time":1.0,"event":"release"}\n')
-    with pytest.raises(StoreError, match="move it away"):
+    with pytest.raises(StoreError, match="does not end with a record"):
         Audit(path, SigningKey(tmp_path / "signing.key"))
     assert path.read_bytes() == b'{"time":1.0,"event":"release"}\n'
 
