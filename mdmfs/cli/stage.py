@@ -85,6 +85,7 @@ def stage() -> None:
 @click.option("--wait", is_flag=True, help="Watch until all is staged: the default.")
 @click.option("--detach", is_flag=True, help="Return at once; the request goes on.")
 @click.option("--lifetime", default="", help="How long it stays, as P2D or PT12H. Default: a day; at most a week.")
+@click.option("--to", default="", metavar="SE", help="Put replicas at this storage element of the hospital.")
 @click.option("--images", is_flag=True, help="A QUERY means images, not whole series.")
 @_AT
 @_CONFIGURATION
@@ -92,6 +93,7 @@ def start(  # noqa: PLR0913 the options of a command
     wanted: tuple[str, ...],
     configuration: pathlib.Path | None,
     lifetime: str,
+    to: str,
     at: str,
     *,
     wait: bool,
@@ -108,13 +110,16 @@ def start(  # noqa: PLR0913 the options of a command
     if wait and detach:
         message = "either --wait or --detach"
         raise click.UsageError(message)
+    if to and lifetime:
+        message = "--lifetime is for what stays at the hospital: for how long replicas stay, their project says"
+        raise click.UsageError(message)
     queries = [text for text in wanted if is_query(text)]
     places = [find_place(text, configuration) for text in wanted if text not in queries]
     asked: Asked | None = None
     if queries:
         place = find_place("/grid/medical" if configuration else at, configuration)
         asked = Asked(place, tuple(queries), FoundLevel.IMAGE if images else FoundLevel.SERIES)
-    sys.exit(trio.run(_start, places, asked, lifetime, not detach))
+    sys.exit(trio.run(_start, places, asked, Staying(lifetime, to), not detach))
 
 
 @stage.command()
@@ -187,7 +192,15 @@ class Asked(NamedTuple):
     level: FoundLevel
 
 
-async def _start(places: Sequence[Place], asked: Asked | None, lifetime: str, is_watched: bool) -> int:  # noqa: FBT001
+class Staying(NamedTuple):
+    """How what is staged stays."""
+
+    lifetime: str = ""
+    element: str = ""
+    """The storage element where it is to be, if not at the hospital."""
+
+
+async def _start(places: Sequence[Place], asked: Asked | None, staying: Staying, is_watched: bool) -> int:  # noqa: FBT001
     """Stage at each hospital what is there of it, at all of them at once."""
     wanted = [(place.configuration, Name(place.lfn)) for place in places]
     silent: dict[str, str] = {}
@@ -202,7 +215,7 @@ async def _start(places: Sequence[Place], asked: Asked | None, lifetime: str, is
         watched = []
         for address, ours in by_address.items():
             stages, hospital = await stack.enter_async_context(open_stages(ours[0][0]))
-            requests = await _submit(stages, hospital, [name for _, name in ours], lifetime)
+            requests = await _submit(stages, hospital, [name for _, name in ours], staying)
             watched.append(Watched(address, stages, requests))
         if is_watched:
             status = await watch(watched)
@@ -231,11 +244,11 @@ async def _find(asked: Asked) -> tuple[list[tuple[MountConfiguration, Lfn]], dic
     return [(configuration, lfn) for lfn, configuration in found.items()], silent
 
 
-async def _submit(stages: Stages, hospital: RemoteHospital, names: Sequence[Name], lifetime: str) -> list[str]:
+async def _submit(stages: Stages, hospital: RemoteHospital, names: Sequence[Name], staying: Staying) -> list[str]:
     """Ask one hospital for all files below names; gives the ids of the requests."""
     every, requests = await paths_below(hospital, names), []
     for begin in range(0, len(every), MAX_FILES):
-        requests.append(await stages.submit(every[begin : begin + MAX_FILES], lifetime))
+        requests.append(await stages.submit(every[begin : begin + MAX_FILES], *staying))
         tell({"request": requests[-1]}, requests[-1])
     return requests
 

@@ -64,6 +64,8 @@ class Placement(Settings, frozen=True):
     """Names of ``[[storage]]``, those preferred first."""
     copies: Annotated[int, msgspec.Meta(ge=1)] = 1
     """At how many of them."""
+    on_release: bool = True
+    """Whether they are put there when they are let out, and not only where ``mdmfs stage --to`` asks for it."""
     days: Annotated[float, msgspec.Meta(gt=0)] = 30.0
     """For how long."""
 

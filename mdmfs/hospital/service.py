@@ -32,6 +32,7 @@ from mdmfs.model.errors import (
     NoSuchFileError,
     NotADirectoryFileError,
 )
+from mdmfs.model.locality import Locality
 from mdmfs.model.names import Guid, Lfn, Surl
 from mdmfs.wire.messages import (
     BUNDLE_PATH,
@@ -142,6 +143,9 @@ class HospitalFace:
             if file is None or file.state not in _SHOWN or not self._sight(tx, request).may_know(file):
                 message = f"there is no file {guid}, or it is not for this identity"
                 raise NoSuchFileError(message)
+            surls, locality = surls_of(tx, self._hospital, file), locality_of(tx, self._hospital, file)
+            if surls and locality is Locality.NEARLINE:
+                locality = Locality.ONLINE_AND_NEARLINE
             return FileDescription(
                 guid=guid.octets,
                 inode=file.inode,
@@ -150,8 +154,8 @@ class HospitalFace:
                 sha256=file.rendition.sha256,
                 generation=file.generation,
                 threshold=file.threshold,
-                locality=locality_of(tx, self._hospital, file).value,
-                replicas=[str(Surl(self._public.host, self._public.port, guid)), *surls_of(tx, self._hospital, file)],
+                locality=locality.value,
+                replicas=[str(Surl(self._public.host, self._public.port, guid)), *surls],
                 registered=file.registered,
             )
 

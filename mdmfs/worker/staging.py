@@ -13,6 +13,7 @@ from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.client import Client
 from mdmfs.wire.messages import DirectoryPage, Node, NodeKind
 
+DISCOVERY_PATH: Final = "/.well-known/wlcg-tape-rest-api"
 STAGE_PATH: Final = "/api/v1/stage"
 RELEASE_PATH: Final = "/api/v1/release/"
 SEALED_SUFFIX: Final = ".sealed"
@@ -70,6 +71,10 @@ class RequestSummary(msgspec.Struct, frozen=True, rename="camel"):
     left: int
 
 
+class _Discovery(msgspec.Struct, frozen=True):
+    sitename: str
+
+
 class _Requests(msgspec.Struct, frozen=True):
     requests: list[RequestSummary]
 
@@ -98,9 +103,16 @@ class Stages:
         self._client = client
         self._deadline = deadline
 
-    async def submit(self, paths: Sequence[str], lifetime: str = "") -> str:
-        """Ask for at most ``MAX_FILES`` files; gives the request's id. ``lifetime`` is a duration of ISO 8601."""
-        files = [{"path": path, "diskLifetime": lifetime} if lifetime else {"path": path} for path in paths]
+    async def submit(self, paths: Sequence[str], lifetime: str = "", element: str = "") -> str:
+        """Ask for at most ``MAX_FILES`` files; gives the request's id. ``lifetime`` is a duration of ISO 8601.
+
+        With an ``element``, replicas are wanted at that storage element of the hospital.
+        """
+        besides: dict[str, object] = {"diskLifetime": lifetime} if lifetime else {}
+        if element:
+            site = (await self._ask("GET", DISCOVERY_PATH, None, _Discovery)).sitename
+            besides["targetedMetadata"] = {site: {"replica": element}}
+        files = [{"path": path, **besides} for path in paths]
         return (await self._ask("POST", STAGE_PATH, {"files": files}, _Submitted)).request_id
 
     async def progress(self, request_id: str) -> RequestProgress:

@@ -20,12 +20,12 @@ from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.release.decision import is_open_under
 from mdmfs.hospital.replicas.port import Content, StorageElement, StorageError
 from mdmfs.hospital.replicas.records import PAGE, Replica, ReplicaState
+from mdmfs.hospital.replicas.replicas import PUTTERS
 from mdmfs.hospital.store import Transaction
-from mdmfs.model.errors import MdmfsError
+from mdmfs.model.errors import AccessDeniedError, BusyError, MdmfsError, PeerUnreachableError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import Buffer
 
-PUTTERS: Final = 4
 PIECE: Final = 2**20
 INTERVAL: Final = 600.0
 """Seconds between two looks for replicas whose time is over."""
@@ -47,24 +47,68 @@ async def keep_replicas(hospital: Hospital) -> None:
     if not hospital.replicas.elements and not hospital.store.read(lambda tx: tx.replicas.page(1)):
         return
     hospital.staging.on_whole = hospital.replicas.want
-    limiter = trio.CapacityLimiter(PUTTERS + 1)
     await _condemn(hospital)
     async with trio.open_nursery() as nursery:
         for _ in range(PUTTERS):
-            nursery.start_soon(_put_wanted, hospital, limiter)
-        nursery.start_soon(_remove_leaving, hospital, limiter)
+            nursery.start_soon(_put_wanted, hospital)
+        nursery.start_soon(_remove_leaving, hospital)
 
 
 def lacking(placement: Placement | None, known: Iterable[Replica]) -> list[str]:
-    """Name the storage elements at which a project wants a replica of a file that has those known, and none is."""
+    """Name the storage elements at which a project wants a replica of what is let out, and none of those known is."""
     there = {it.element for it in known}
-    return [] if placement is None else [it for it in placement.at[: placement.copies] if it not in there]
+    wanted = () if placement is None or not placement.on_release else placement.at[: placement.copies]
+    return [it for it in wanted if it not in there]
+
+
+def is_kept(hospital: Hospital, guid: Guid, element: str) -> bool:
+    """Tell whether a replica of a file, of its key of now, is at a storage element."""
+    return hospital.store.read(lambda tx: _kept(tx, hospital, guid, element)) is not None
+
+
+async def is_kept_on(hospital: Hospital, guid: Guid, element: str) -> bool:
+    """Tell as ``is_kept``; the time for which the replica is there begins anew."""
+
+    def prolong(tx: Transaction) -> bool:
+        replica, file = _kept(tx, hospital, guid, element), tx.catalogue.file(guid)
+        project = None if file is None else hospital.projects.get(file.project)
+        if replica is None or project is None or project.replicas is None:
+            return False
+        until = hospital.clock() + project.replicas.seconds
+        tx.replicas.put(msgspec.structs.replace(replica, until=max(until, replica.until)))
+        return True
+
+    return is_kept(hospital, guid, element) and await hospital.store.write(prolong)
+
+
+async def keep_at(hospital: Hospital, guid: Guid, element: str) -> None:
+    """Put a staged file at a storage element ahead of its readers; returns when it is there.
+
+    Raises ``AccessDeniedError`` where no such element is configured, ``PeerUnreachableError`` where it does not take
+    it, and ``BusyError`` while it is being put, or taken away, by somebody else.
+    """
+    place = hospital.replicas.elements.get(element)
+    if place is None:
+        message = f"the hospital has no storage element {element!r} any more"
+        raise AccessDeniedError(message)
+    try:
+        await _put(hospital, guid, place)
+    except StorageError as error:
+        raise PeerUnreachableError(str(error)) from error
+    if not is_kept(hospital, guid, element):
+        message = f"the replica of {guid} at {element} is just being put, or taken away"
+        raise BusyError(message)
+
+
+def _kept(tx: Transaction, hospital: Hospital, guid: Guid, element: str) -> Replica | None:
+    found = [it for it in tx.replicas.of(guid) if it.element == element and it.state is ReplicaState.THERE]
+    return next((it for it in found if _is_wanted(tx, hospital, it)), None)
 
 
 # Putting
 
 
-async def _put_wanted(hospital: Hospital, limiter: trio.CapacityLimiter) -> None:
+async def _put_wanted(hospital: Hospital) -> None:
     replicas = hospital.replicas
     while True:
         heard = replicas.arrivals.next()
@@ -74,7 +118,7 @@ async def _put_wanted(hospital: Hospital, limiter: trio.CapacityLimiter) -> None
         guid = next(iter(replicas.wanted))
         del replicas.wanted[guid]
         try:
-            await _put_lacking(hospital, guid, limiter)
+            await _put_lacking(hospital, guid)
         except MdmfsError as error:
             log.warning("replicas are not put", guid=str(guid), reason=str(error))
         except Exception as error:  # noqa: BLE001 the service loop: one file must not end it
@@ -82,7 +126,7 @@ async def _put_wanted(hospital: Hospital, limiter: trio.CapacityLimiter) -> None
         await trio.lowlevel.checkpoint()
 
 
-async def _put_lacking(hospital: Hospital, guid: Guid, limiter: trio.CapacityLimiter) -> None:
+async def _put_lacking(hospital: Hospital, guid: Guid) -> None:
     """Put what is lacking of a file, whatever one storage element does with its own."""
 
     def read(tx: Transaction) -> list[str]:
@@ -94,12 +138,12 @@ async def _put_lacking(hospital: Hospital, guid: Guid, limiter: trio.CapacityLim
         element = hospital.replicas.elements.get(name)
         try:
             if element is not None:
-                await _put(hospital, guid, element, limiter)
+                await _put(hospital, guid, element)
         except StorageError as error:
             log.warning("a replica is not put", guid=str(guid), storage=name, reason=str(error))
 
 
-async def _put(hospital: Hospital, guid: Guid, element: StorageElement, limiter: trio.CapacityLimiter) -> None:
+async def _put(hospital: Hospital, guid: Guid, element: StorageElement) -> None:
     """Put a staged file; it may be on its way. What the store no longer wants by then goes again."""
     file = hospital.store.read(lambda tx: tx.catalogue.file(guid))
     staged = None if file is None else hospital.staging.find(guid, file.generation)
@@ -121,17 +165,15 @@ async def _put(hospital: Hospital, guid: Guid, element: StorageElement, limiter:
     hospital.replicas.under_way.add(key)
     try:
         if await hospital.store.write(lambda tx: _is_begun(tx, hospital, coming)):
-            await _carry_through(hospital, coming, act, project.name, limiter)
+            await _carry_through(hospital, coming, act, project.name)
     finally:
         hospital.replicas.under_way.discard(key)
 
 
-async def _carry_through(
-    hospital: Hospital, coming: Replica, act: Callable[[], None], project: str, limiter: trio.CapacityLimiter
-) -> None:
+async def _carry_through(hospital: Hospital, coming: Replica, act: Callable[[], None], project: str) -> None:
     """Put what is begun and say that it is there; where any of that fails, it is to go again."""
     try:
-        await _in_thread(act, limiter)
+        await _in_thread(hospital, act)
         record = AuditRecord(
             time=hospital.clock(),
             event=Event.REPLICA,
@@ -239,7 +281,7 @@ def _condemn_of(tx: Transaction, guids: list[Guid]) -> None:
             tx.replicas.put(_leaving(replica))
 
 
-async def _remove_leaving(hospital: Hospital, limiter: trio.CapacityLimiter) -> None:
+async def _remove_leaving(hospital: Hospital) -> None:
     """Take away what is to go; where a storage element does not let us, again and again, ever more seldom."""
     replicas, pause, look_at = hospital.replicas, PAUSE, trio.current_time() + INTERVAL
     while True:
@@ -252,7 +294,7 @@ async def _remove_leaving(hospital: Hospital, limiter: trio.CapacityLimiter) -> 
             if trio.current_time() >= look_at:
                 await _condemn(hospital)
                 look_at = trio.current_time() + INTERVAL
-            left = await _remove_some(hospital, limiter)
+            left = await _remove_some(hospital)
         except MdmfsError as error:
             log.error("replicas cannot be taken away", reason=str(error))  # noqa: TRY400 the reason says it
             left = 1
@@ -264,12 +306,12 @@ async def _remove_leaving(hospital: Hospital, limiter: trio.CapacityLimiter) -> 
             await heard.wait()
 
 
-async def _remove_some(hospital: Hospital, limiter: trio.CapacityLimiter) -> int:
+async def _remove_some(hospital: Hospital) -> int:
     """Try all that is to go once; gives how much is left."""
     left, failures = 0, collections.Counter[str]()
     last: Replica | None = None
     while page := hospital.store.read(lambda tx, last=last: tx.replicas.leaving(BATCH, last)):  # type: ignore[misc]
-        gone = [it for it in page if await _is_gone(hospital, it, failures, limiter)]
+        gone = [it for it in page if await _is_gone(hospital, it, failures)]
         await _forget(hospital, gone)
         left += len(page) - len(gone)
         last = page[-1]
@@ -277,15 +319,13 @@ async def _remove_some(hospital: Hospital, limiter: trio.CapacityLimiter) -> int
     return left
 
 
-async def _is_gone(
-    hospital: Hospital, replica: Replica, failures: collections.Counter[str], limiter: trio.CapacityLimiter
-) -> bool:
+async def _is_gone(hospital: Hospital, replica: Replica, failures: collections.Counter[str]) -> bool:
     """Take one away; False where that does not go just now, and then it is known why."""
     element, key = hospital.replicas.elements.get(replica.element), (replica.element, replica.name)
     if key in hospital.replicas.under_way or failures[replica.element] >= MAX_FAILURES:
         return False
     try:
-        await _in_thread(functools.partial(_delete_wholly, element, replica), limiter)
+        await _in_thread(hospital, functools.partial(_delete_wholly, element, replica))
     except (MdmfsError, StorageError) as error:
         reason = str(error)
     except Exception as error:  # noqa: BLE001 the thread boundary: one replica must not hold up those behind it
@@ -335,6 +375,6 @@ def _delete_wholly(element: StorageElement | None, replica: Replica) -> None:
         raise StorageError(message)
 
 
-async def _in_thread(act: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
+async def _in_thread(hospital: Hospital, act: Callable[[], T]) -> T:
     """Run what blocks; it has deadlines of its own, and is not waited for when we end."""
-    return await trio.to_thread.run_sync(act, limiter=limiter, abandon_on_cancel=True)
+    return await trio.to_thread.run_sync(act, limiter=hospital.replicas.threads, abandon_on_cancel=True)

@@ -12,10 +12,14 @@ import hmac
 from collections.abc import Mapping
 from typing import Final
 
+import trio
+
 from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.replicas.port import StorageElement
 from mdmfs.model.names import Guid
 
+PUTTERS: Final = 4
+"""At once."""
 MAX_QUEUE: Final = 100_000
 MAX_TURLS: Final = 10_000
 TURL_SECONDS: Final = 3600.0
@@ -37,6 +41,8 @@ class Replicas:
         """What is just being put, by storage element and name: it cannot be taken away before that has ended."""
         self.reasons: dict[tuple[str, str], str] = {}
         """Why a replica could not be taken away last time, by storage element and name."""
+        self.threads = trio.CapacityLimiter(PUTTERS + 1)
+        """Of all that blocks: storage elements are not asked more at once."""
         self.arrivals, self.departures = Bell(), Bell()
         """Ring when something is to be put, and when something is to go."""
         self._turls: collections.OrderedDict[tuple[str, str], tuple[str, float]] = collections.OrderedDict()

@@ -33,11 +33,29 @@ _LOCALITIES: Final = {
 B = TypeVar("B", bound=msgspec.Struct)
 
 
+class Wish(msgspec.Struct, frozen=True):
+    """What is asked for a file of us besides; other sites give such members other meanings."""
+
+    replica: str = ""
+    """The storage element at which a replica is wanted."""
+
+
 class AskedFile(msgspec.Struct, frozen=True, rename="camel"):
     """A file that is to be staged; members that are not named here are passed over."""
 
     path: str
     disk_lifetime: str | None = None
+    targeted_metadata: dict[str, msgspec.Raw] | None = None
+    """What is asked for besides, by the name of the site that shall understand it."""
+
+    def wish_to(self, site: str) -> Wish:
+        """Give what is asked of one site; raises ``MalformedMessageError``."""
+        told = (self.targeted_metadata or {}).get(site)
+        try:
+            return Wish() if told is None else msgspec.json.decode(told, type=Wish)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            message = f"targetedMetadata for {site} is no object with the name of a storage element as replica: {error}"
+            raise MalformedMessageError(message) from error
 
     @property
     def lifetime(self) -> float:

@@ -105,7 +105,7 @@ class TapeFace:
             return await self._list(request)
         found = self._own(request, *rest[:1])
         files = self._stager.files(found.id)
-        on_disk = {file.number for file in files if file.guid and self._stager.is_on_disk(Guid(file.guid))}
+        on_disk = {file.number for file in files if file.guid and self._stager.is_at_hand(file)}
         return _json(progress(found, files, on_disk, self._stager.reason(found.id)))
 
     async def _delete(self, request: Request) -> Document:

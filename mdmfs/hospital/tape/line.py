@@ -30,6 +30,8 @@ class Job(NamedTuple):
     address: str
     is_again: bool = False
     """Whether it was staged before, and its copy has gone while it is pinned: as when the machine was restarted."""
+    element: str = ""
+    """The storage element at which a replica is wanted."""
 
 
 class Line:

@@ -59,3 +59,5 @@ class StageFile(msgspec.Struct, frozen=True, array_like=True):
     error: str = ""
     is_released: bool = False
     """Whether it need not stay any longer."""
+    element: str = ""
+    """The storage element at which a replica is wanted; then it need not stay at the hospital."""

@@ -24,6 +24,7 @@ from mdmfs.hospital.release.arrivals import Released
 from mdmfs.hospital.release.audit import Event
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import release_all
+from mdmfs.hospital.replicas.publish import is_kept, is_kept_on, keep_at
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.tape.bodies import DAY, AskedFile
 from mdmfs.hospital.tape.line import Job, Line
@@ -152,6 +153,11 @@ class Stager:
         staged = None if file is None else self._hospital.staging.find(guid, file.generation)
         return staged is not None and staged.is_complete
 
+    def is_at_hand(self, file: StageFile) -> bool:
+        """Ask whether a file is where it was wanted: staged, or at a storage element."""
+        guid = Guid(file.guid)
+        return self.is_on_disk(guid) or (bool(file.element) and is_kept(self._hospital, guid, file.element))
+
     # Work
 
     async def run(self) -> None:
@@ -183,7 +189,12 @@ class Stager:
             if not await self._end(job, outcome):
                 again.append(job)
 
-        wanted = await self._start(batch)
+        wanted = []
+        for job in await self._start(batch):
+            if not job.element or not await is_kept_on(self._hospital, job.guid, job.element):
+                wanted.append(job)
+            elif not await self._finish(job, StageState.COMPLETED):
+                again.append(job)
         pinned = [job for job in wanted if self.pins.hold(job.guid, job.request, job.size)]
         async with trio.open_nursery() as nursery:
             for job in wanted:
@@ -250,10 +261,15 @@ class Stager:
                     raise outcome
                 await outcome.staged.settled.wait()
                 await outcome.staged.wait_for(job.size)  # raises why it is not whole, should it not be
+            if job.element:
+                await keep_at(self._hospital, job.guid, job.element)
         except MdmfsError as error:
             return await self._fail(job, error)
         self._reasons.pop(job.request, None)
-        self.pins.hold(job.guid, job.request, job.size, self._hospital.clock() + job.lifetime)
+        if job.element:
+            self.pins.drop(job.guid, job.request)
+        else:
+            self.pins.hold(job.guid, job.request, job.size, self._hospital.clock() + job.lifetime)
         return await self._finish(job, StageState.COMPLETED)
 
     async def _fail(self, job: Job, error: MdmfsError) -> bool:
@@ -302,7 +318,8 @@ class Stager:
             files, gone = self.files(request.id), []
             for file in files:
                 until = file.finished + file.lifetime
-                if file.state is StageState.COMPLETED and not file.is_released and now < until:
+                is_pinned = file.state is StageState.COMPLETED and not file.is_released and not file.element
+                if is_pinned and now < until:
                     self.pins.hold(Guid(file.guid), request.id, file.size, until)
                     if not self.is_on_disk(Guid(file.guid)):
                         gone.append(msgspec.structs.replace(file, lifetime=until - now))
@@ -329,6 +346,7 @@ class Stager:
                 principal=principal,
                 address=request.address,
                 is_again=are_again,
+                element=file.element,
             )
             (line or next(iter(self._lines.values()))).put(job)
 

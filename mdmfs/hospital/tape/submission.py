@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.release.audit import AuditRecord
 from mdmfs.hospital.release.decision import Denial, Standing, decide
@@ -12,7 +14,7 @@ from mdmfs.hospital.release.release import record_of_refusal
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.tape.bodies import AskedFile
 from mdmfs.hospital.tape.records import StageFile, StageState
-from mdmfs.model.errors import MdmfsError
+from mdmfs.model.errors import AccessDeniedError, MdmfsError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import sealed_size
@@ -32,17 +34,20 @@ class Judged(NamedTuple):
 
 
 def judge(principal: Principal, address: str, asked: Sequence[AskedFile], hospital: Hospital, find: Find) -> Judged:
-    """Decide about each file as for a release; raises ``MalformedMessageError`` for a lifetime that is none."""
-    lifetimes = [one.lifetime for one in asked]
+    """Decide about each file as for a release; raises ``MalformedMessageError`` for a lifetime or wish that is none."""
+    lifetimes, wishes = [one.lifetime for one in asked], [one.wish_to(hospital.name) for one in asked]
     found = hospital.store.read(lambda tx: [_found(tx, one.path, find) for one in asked])
     decisions = iter(decide(principal, [it for it in found if isinstance(it, Guid)], hospital))
     judged = Judged([], [], [])
-    for number, (one, lifetime, it) in enumerate(zip(asked, lifetimes, found, strict=True)):
+    for number, (one, lifetime, wish, it) in enumerate(zip(asked, lifetimes, wishes, found, strict=True)):
         decision = next(decisions) if isinstance(it, Guid) else Denial("", it)
+        if isinstance(decision, Standing) and (misplaced := _misplaced(decision, wish.replica)):
+            decision = Denial("", misplaced)
         if isinstance(decision, Standing):
             file = decision.source.file
             size = sealed_size(file.rendition.size)
-            judged.files.append(StageFile(number, one.path, file.guid.octets, size, lifetime, StageState.SUBMITTED))
+            begun = StageFile(number, one.path, file.guid.octets, size, lifetime, StageState.SUBMITTED)
+            judged.files.append(msgspec.structs.replace(begun, element=wish.replica))
             continue
         now, text = hospital.clock(), str(decision.error)
         judged.files.append(StageFile(number, one.path, b"", 0, lifetime, StageState.FAILED, finished=now, error=text))
@@ -50,6 +55,16 @@ def judge(principal: Principal, address: str, asked: Sequence[AskedFile], hospit
         if decision.outcome and isinstance(it, Guid):
             judged.refusals.append(record_of_refusal(principal, it, hospital, address, decision))
     return judged
+
+
+def _misplaced(decision: Standing, element: str) -> MdmfsError | None:
+    """Say why no replica of a file may be put somewhere: only where its project lets them be kept."""
+    placement = decision.project.replicas
+    allowed = () if placement is None else placement.at
+    if not element or element in allowed:
+        return None
+    known = f"they may be at {', '.join(allowed)}" if allowed else "the hospital has to say where they may be"
+    return AccessDeniedError(f"the project {decision.project.name} keeps no replicas at {element!r}: {known}")
 
 
 def _found(tx: Transaction, path: str, find: Find) -> Guid | MdmfsError:

@@ -16,6 +16,7 @@ from mdmfs.hospital.tape.bodies import (
     AskedFile,
     AskPaths,
     AskStage,
+    Wish,
     parsed,
     progress,
 )
@@ -72,7 +73,8 @@ def test_a_body_out_of_bounds_is_refused(octets: bytes) -> None:
 def test_what_other_servers_are_told_is_passed_over() -> None:
     """Metadata for their sake is no reason to refuse."""
     octets = b'{"files": [{"path": "/a", "targetedMetadata": {"x": {"y": [1]}}, "pinned": true}], "more": 1}'
-    assert parsed(octets, AskStage).files == [AskedFile("/a")]
+    (file,) = parsed(octets, AskStage).files
+    assert (file.path, file.lifetime, file.wish_to("amc")) == ("/a", AskedFile("/a").lifetime, Wish())
 
 
 def test_whatever_comes_is_read_or_refused() -> None:
