@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from mdmfs.access.acl import ALL_RIGHTS, Acl, Entry, EntryKind, Right
@@ -84,9 +84,33 @@ def grant(principal: Principal, guid: Guid, aliases: Iterable[Sequence[Acl | Non
     ``aliases`` holds, for each name the file has, the ACLs of every directory above it, outermost first, and last the
     file's own; None stands for an ACL that is not known and closes that way. One open way is enough.
     """
+    return _answer(principal, guid, (_walk(principal, chain, now) for chain in aliases))
+
+
+class Grants:
+    """Decides as ``grant`` for one principal at one moment, about many files: what siblings share is walked once."""
+
+    def __init__(self, principal: Principal, acl: Callable[[bytes], Acl | None], now: float) -> None:
+        """``acl`` gives what an ACL says, by its id; None closes."""
+        self._principal = principal
+        self._acl = acl
+        self._now = now
+        self._verdicts: dict[tuple[bytes, ...], Verdict] = {}
+
+    def grant(self, guid: Guid, aliases: Iterable[tuple[bytes, ...]]) -> Granted | Refused:
+        """Decide whether he may read a file; ``aliases`` are those of ``grant``, by the ids of their ACLs."""
+        return _answer(self._principal, guid, map(self._verdict, aliases))
+
+    def _verdict(self, ids: tuple[bytes, ...]) -> Verdict:
+        known = self._verdicts.get(ids)
+        if known is None:
+            known = self._verdicts[ids] = _walk(self._principal, [self._acl(one) for one in ids], self._now)
+        return known
+
+
+def _answer(principal: Principal, guid: Guid, verdicts: Iterable[Verdict]) -> Granted | Refused:
     refused = Refused(Refusal.NO_ACL)
-    for chain in aliases:
-        verdict = _walk(principal, chain, now)
+    for verdict in verdicts:
         if verdict.allowed:
             return Granted(principal, guid, Right.READ, verdict.entry)
         refused = refused if verdict.refusal is None else Refused(verdict.refusal, verdict.entry)

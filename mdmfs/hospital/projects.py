@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
+import functools
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -139,7 +140,13 @@ class Project:
 
     def is_over(self, now: float) -> bool:
         """Whether its last day is past, in UTC."""
-        return dt.datetime.fromtimestamp(now, dt.UTC).date() > self.until
+        return now >= _end_of(self.until)
+
+
+@functools.cache
+def _end_of(day: dt.date) -> float:
+    """Give the end of a day in UTC, in seconds since the epoch."""
+    return dt.datetime.combine(day, dt.time(), dt.UTC).timestamp() + DAY
 
 
 def read_projects(folder: pathlib.Path, hospital: str, policy: PolicyReader) -> Mapping[str, Project]:

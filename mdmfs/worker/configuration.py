@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import urllib.parse
 from typing import Final
 
 import msgspec
@@ -36,6 +37,8 @@ class MountSettings(Settings, frozen=True):
     """Serve everybody on this machine, each by the proxy of the process that asks."""
     site_cache: str = ""
     """``http://HOST:PORT`` of a proxy that keeps replicas for the nodes of this site; none where it is empty."""
+    cache_of: tuple[str, ...] = ()
+    """With what the ``https://`` URLs begin that the site's cache is asked for, too; those of ``http://`` all are."""
     metrics: str = ""
     """``HOST:PORT`` on loopback where Prometheus asks; nowhere where it is empty."""
 
@@ -146,6 +149,11 @@ class MountConfiguration(Settings, frozen=True):
             message = "with [mount] multi_user everybody is served by his own proxy: leave [credential] out"
             raise ConfigurationError(message)
         self.cache_size, self.cache_floor, self.site_cache  # noqa: B018 raise
+        for begin in self.mount.cache_of:
+            parts = urllib.parse.urlsplit(begin)
+            if parts.scheme not in {"http", "https"} or not parts.hostname or not parts.path or not self.site_cache:
+                message = f"[mount] cache_of names URLs https://HOST:PORT/ of what site_cache keeps, not {begin!r}"
+                raise ConfigurationError(message)
 
     def _refuse_wrong_hospitals(self) -> None:
         """Look at each of several hospitals as if it were mounted alone."""

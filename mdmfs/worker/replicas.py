@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import ssl
-import urllib.parse
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, TypeVar
@@ -17,24 +15,17 @@ from typing import Final, TypeVar
 import structlog
 import trio
 
-from mdmfs.model.errors import MalformedMessageError, MdmfsError, PeerTimedOutError, PeerUnreachableError
+from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.sealing.layout import HEADER_SIZE, SALT_SIZE
+from mdmfs.sealing.layout import SALT_SIZE
 from mdmfs.wire.bundle import Event, Piece
-from mdmfs.wire.client import Client, Download
+from mdmfs.wire.client import Client
 from mdmfs.wire.messages import SealedBeginning, Transfer
 from mdmfs.wire.nursery import open_plain_nursery
-from mdmfs.wire.stream import Address
 from mdmfs.worker.hospital import Beginning, RemoteHospital, SealedBundle, SealedDownload
 from mdmfs.worker.outage import OUTAGES
+from mdmfs.worker.storage import ReplicaDownload, Storage
 
-HEAD_SECONDS: Final = 10.0
-"""So long a storage element may take for the head of an answer."""
-PACE_SECONDS: Final = 5.0
-PACE_BYTES: Final = 256 * 2**10
-"""What brings less than that in that time is slower than a recall."""
-DISTRUST_SECONDS: Final = 60.0
-"""So long a storage element that failed is not asked."""
 DOUBT_SECONDS: Final = 600.0
 """So long a file whose replica did not open comes from the hospital."""
 REST_SECONDS: Final = 300.0
@@ -43,135 +34,10 @@ MAX_REMEMBERED: Final = 100_000
 AT_ONCE: Final = 4
 """Transfers of one bundle side by side."""
 PIECE: Final = 2**20
-MAX_PASSED_OVER: Final = 256 * 2**10
-_OK, _PARTIAL = 200, 206
 
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
-
-
-class Storage:
-    """Connections to storage elements, kept while they are used, and which of them failed lately."""
-
-    def __init__(self, context: Callable[[], ssl.SSLContext], cache: Address | None = None) -> None:
-        """``context`` is asked for HTTPS only; with a ``cache``, an HTTP proxy, what needs no TLS goes through it."""
-        self._context = context
-        self._cache = cache
-        self._clients: dict[tuple[ssl.SSLContext | None, Address], Client] = {}
-        self._distrusted: dict[str, float] = {}
-        """Until when, by the hospital's name of the storage element."""
-
-    @property
-    def avoided(self) -> list[str]:
-        """Name the storage elements that failed lately."""
-        now = trio.current_time()
-        return [name for name, until in self._distrusted.items() if now < until]
-
-    def distrust(self, transfer: Transfer, reason: object) -> None:
-        """Leave a storage element alone for a while."""
-        log.warning("a storage element failed: the hospital is asked", storage=transfer.element, reason=str(reason))
-        self._distrusted[transfer.element] = trio.current_time() + DISTRUST_SECONDS
-
-    @contextlib.asynccontextmanager
-    async def fetch(self, transfer: Transfer, begin: int) -> AsyncIterator[_ReplicaDownload]:
-        """GET what follows ``begin``; raises ``MdmfsError`` also for an answer of other bytes than were asked for."""
-        client, target, host = await self._way_to(transfer.turl)
-        headers = {"host": host}
-        if begin:
-            headers["range"] = f"bytes={begin}-{transfer.size - 1}"
-        async with client.get(target, headers=headers, deadline=trio.current_time() + HEAD_SECONDS) as download:
-            replica = _ReplicaDownload(download, transfer, begin)
-            yield replica
-            await replica.pass_over_padding()
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        clients, self._clients = list(self._clients.values()), {}
-        for client in clients:
-            await client.aclose()
-
-    async def _way_to(self, turl: str) -> tuple[Client, str, str]:
-        """Give whom to ask, for what, and whose host that is."""
-        parts = urllib.parse.urlsplit(turl)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            message = "the hospital names a replica by a URL that is none of HTTP"
-            raise MalformedMessageError(message)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        if parts.scheme == "http" and self._cache is not None:
-            return await self._client(self._cache, None), f"http://{parts.netloc}{target}", parts.netloc
-        is_tls = parts.scheme == "https"
-        address = Address(parts.hostname, parts.port or (443 if is_tls else 80))
-        return await self._client(address, self._context() if is_tls else None), target, parts.netloc
-
-    async def _client(self, address: Address, context: ssl.SSLContext | None) -> Client:
-        client = self._clients.get((context, address))
-        if client is None:
-            # those of a credential of before; nobody else may come in between
-            stale = [it for it in self._clients if None not in {it[0], context} and it[0] is not context]
-            ended = [self._clients.pop(it) for it in stale]
-            client = self._clients[context, address] = Client(address, context, expected=None)
-            for each in ended:
-                await each.aclose()
-        return client
-
-
-class _ReplicaDownload:
-    """A sealed object on its way from a storage element, held to a pace."""
-
-    def __init__(self, download: Download, transfer: Transfer, begin: int) -> None:
-        there = begin + download.length
-        told = download.headers.get("content-range", "")
-        is_right = download.status == (_PARTIAL if begin else _OK) and not download.is_chunked
-        if len(transfer.header) != HEADER_SIZE or not transfer.threshold:
-            message = "the hospital names a replica without saying what it begins with"
-            raise MalformedMessageError(message)
-        if not is_right or there < transfer.size or (begin and not told.startswith(f"bytes {begin}-")):
-            message = f"storage {transfer.element} answered with other bytes than were asked for"
-            raise MalformedMessageError(message)
-        self.length, self.begin, self.salt = transfer.size, begin, transfer.header[:SALT_SIZE]
-        self.generation, self.threshold = transfer.generation, transfer.threshold
-        self._download = download
-        self._element = transfer.element
-        self._left = transfer.size - begin
-        self._padding = there - transfer.size
-        self._header = transfer.header
-        self._head = b""
-        """What has come of salt and commitment: with another commitment no set of shares would make the key."""
-        self._waited, self._pace = 0.0, 0
-        """Seconds that were waited for so many bytes, since the last time it was fast enough."""
-
-    async def receive_into(self, buffer: memoryview) -> int:
-        """Fill some of a buffer; raises ``MdmfsError`` where it is cut, too slow, or of another sealing."""
-        room = buffer[: self._left]
-        if not room:
-            return 0
-        began = trio.current_time()
-        with trio.move_on_after(PACE_SECONDS - self._waited) as patience:
-            count = await self._download.receive_into(room)
-        if patience.cancelled_caught:
-            message = f"storage {self._element} is too slow"
-            raise PeerTimedOutError(message)
-        self._waited += trio.current_time() - began
-        self._pace += count
-        if self._pace >= PACE_BYTES:
-            self._waited, self._pace = 0.0, 0
-        if not self.begin and len(self._head) < HEADER_SIZE:
-            self._head += bytes(room[: min(count, HEADER_SIZE - len(self._head))])
-            if not self._header.startswith(self._head):
-                message = f"storage {self._element} has another object under this name"
-                raise PeerUnreachableError(message)
-        self._left -= count
-        return count
-
-    async def pass_over_padding(self) -> None:
-        """Take in what fills up an object that was read whole, where that is less than another connection costs."""
-        if self._left or self._padding > MAX_PASSED_OVER:
-            return
-        room = memoryview(bytearray(self._padding))
-        with trio.move_on_after(PACE_SECONDS), contextlib.suppress(MdmfsError):
-            while room and (count := await self._download.receive_into(room)):
-                room = room[count:]
 
 
 class ReplicatedHospital(RemoteHospital):
@@ -370,7 +236,7 @@ def _remember(files: collections.OrderedDict[Guid, T], guid: Guid, what: T) -> N
         files.popitem(last=False)
 
 
-async def _filled(replica: _ReplicaDownload, room: memoryview) -> memoryview:
+async def _filled(replica: ReplicaDownload, room: memoryview) -> memoryview:
     """Fill a buffer as far as the object goes; what is given is empty at its end."""
     filled = 0
     while filled < len(room) and (count := await replica.receive_into(room[filled:])):

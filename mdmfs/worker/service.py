@@ -33,8 +33,9 @@ from mdmfs.worker.fuse.mount import mounted, raise_limits, serve, unmount
 from mdmfs.worker.fuse.operations import MdmfsOperations
 from mdmfs.worker.fuse.patience import SignalWatch
 from mdmfs.worker.lease import Lease
-from mdmfs.worker.replicas import ReplicatedHospital, Storage
+from mdmfs.worker.replicas import ReplicatedHospital
 from mdmfs.worker.serving import Ports, Serving, Site
+from mdmfs.worker.storage import Storage
 
 CACHE_BYTES: Final = Gauge("mdmfs_cache_bytes", "Ciphertext on this node's disk.")
 CACHE_LIMIT: Final = Gauge("mdmfs_cache_limit_bytes", "What the cache may hold.")
@@ -130,7 +131,7 @@ class Places:
             root=told.root,
         )
         nursery.start_soon(_close_at_end, peers)
-        storage = Storage(peers.storage_context, told.site_cache)
+        storage = Storage(peers.storage_context, told.site_cache, told.mount.cache_of)
         nursery.start_soon(_close_at_end, storage)
         hospital = ReplicatedHospital(
             peers.hospital,

@@ -31,7 +31,7 @@ from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.hospital import RemoteHospital
 from tests.bench._chain import SLICE_BYTES, SLICES, Chain, chain, timed
 from tests.bench._frame import Bench, Measured
-from tests.bench._storage import KEY, SECRET, swift, xrootd
+from tests.twins.storage_elements import KEY, SECRET, swift, xrootd
 
 RATE = 0.7
 """Of curl's."""
@@ -50,8 +50,8 @@ def measure() -> Measured:
         _read(running)  # from the PACS
         own = _several(lambda: _read(running))
         urls = {
-            "swift": stack.enter_context(swift(Path(folder) / "swift")),
-            "xrootd": stack.enter_context(xrootd(Path(folder) / "xrootd", running.site.pki)),
+            "swift": stack.enter_context(swift(Path(folder) / "swift")).url,
+            "xrootd": stack.enter_context(xrootd(Path(folder) / "xrootd", running.site.pki)).url,
         }
         rows = [_row("the hospital itself", own)]
         parts = []

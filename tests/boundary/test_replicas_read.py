@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,83 +10,21 @@ import msgspec
 import pytest
 import trio
 
-from mdmfs.demo.pki import delegate
 from mdmfs.model.errors import PeerTimedOutError, PeerUnreachableError
-from mdmfs.sealing.header import FileKey, ObjectContext, Role
-from mdmfs.sealing.seal import seal
-from mdmfs.wire.messages import Node, NodeKind, Transfer
-from mdmfs.worker import replicas
-from mdmfs.worker.cache.store import CiphertextCache
-from mdmfs.worker.keys.ring import KeyRing
-from mdmfs.worker.opening import Opener
-from mdmfs.worker.pages import NoPages
-from mdmfs.worker.replicas import ReplicatedHospital, Storage
-from tests.twins import certificates as make
-from tests.twins.hospital import REGISTERED, TwinFile, TwinHospital
-from tests.twins.hospital_service import HospitalOnTheWire
-from tests.twins.octets import octets
+from mdmfs.wire.messages import Transfer
+from mdmfs.wire.stream import Address
+from mdmfs.worker import replicas, storage
+from mdmfs.worker.storage import Storage
+from tests.twins.farm import SIZE, Farm, name_of, open_farm
 from tests.twins.storage import Served
-from tests.twins.wire import calling, context_of, serving
-
-JANE = make.person("jane")
-SIZE = 600_000
-
-
-@dataclasses.dataclass
-class Farm:
-    """A worker, its hospital, and a storage element with a replica of each file."""
-
-    twin: TwinHospital
-    on_wire: HospitalOnTheWire
-    served: Served
-    opener: Opener
-    cache: CiphertextCache
-    files: list[TwinFile]
-    hospital: ReplicatedHospital
-
-    async def read(self, file: TwinFile) -> bytes:
-        """Read a file whole."""
-        node = self.node(file)
-        opened = await self.opener.open(node)
-        try:
-            return await self.opener.read(opened, 0, len(file.plaintext))
-        finally:
-            self.opener.close(opened)
-
-    def node(self, file: TwinFile) -> Node:
-        """Name a file."""
-        return Node("x.dcm", file.inode, NodeKind.FILE, len(file.plaintext), REGISTERED, file.guid.octets)
-
-    def replicate(self, file: TwinFile, *, generation: int = 0, padding: int = 0) -> None:
-        """Put a replica."""
-        context = ObjectContext(Role.BODY, file.guid, generation, len(file.plaintext))
-        with FileKey(bytearray(file.key)) as key:
-            sealed = bytes(seal(file.plaintext, key, context, secrets.token_bytes(24)))
-        name = f"{file.inode:064x}"
-        self.served.kept[name] = sealed + bytes(padding)
-        self.on_wire.replicas[file.guid] = Transfer(self.served.url(name), "tier1", len(sealed), 0, 2, sealed[:56])
+from tests.twins.wire import context_of
 
 
 @pytest.fixture
 async def farm(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Farm]:
     """Give a worker that has read nothing yet."""
-    twin, served, shown = TwinHospital(), Served(), make.host("hospital")
-    files = [twin.add_file(f"/grid/medical/a/{number}.dcm", octets(SIZE, str(number))) for number in range(4)]
-    on_wire, keystores = HospitalOnTheWire(twin), await twin.open_keystores(nursery)
-    await nursery.start(served.serve)
-    async with (
-        serving(on_wire.service(), shown=shown) as address,
-        calling(address, delegate(JANE, make.VALID), expected=shown.dn) as client,
-    ):
-        cache, storage = CiphertextCache(tmp_path / "cache", 2**30), Storage(lambda: context_of(None))
-        await cache.load()
-        hospital = ReplicatedHospital(lambda: client, storage, deadline=20)
-        opener = Opener(hospital, cache, KeyRing(lambda: keystores, deadline=20), NoPages(), nursery, deadline=20)
-        farm = Farm(twin, on_wire, served, opener, cache, files, hospital)
-        for file in files:
-            farm.replicate(file, padding=file.inode % 2 * 1000)
+    async with open_farm(tmp_path, nursery) as farm:
         yield farm
-        await storage.aclose()
 
 
 async def test_a_file_comes_from_its_replica_and_not_from_the_hospital(farm: Farm) -> None:
@@ -114,8 +50,8 @@ async def test_a_storage_element_that_fails_fails_no_reader(
     farm: Farm, fault: str, monkeypatch: pytest.MonkeyPatch, *, is_ahead: bool
 ) -> None:
     """The hospital gives what it does not, and it is left alone for a while."""
-    monkeypatch.setattr(replicas, "HEAD_SECONDS", 0.3)
-    monkeypatch.setattr(replicas, "PACE_SECONDS", 0.3)
+    monkeypatch.setattr(storage, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(storage, "PACE_SECONDS", 0.3)
     farm.served.fault = fault
     if fault == "dead":
         for guid, told in farm.on_wire.replicas.items():
@@ -132,7 +68,7 @@ async def test_a_storage_element_that_fails_fails_no_reader(
 async def test_flipped_bytes_are_found_out_and_fetched_from_the_hospital(farm: Farm, where: int) -> None:
     """In the salt, the commitment, the first chunk, one in the middle and the last."""
     file = farm.files[0]
-    name = f"{file.inode:064x}"
+    name = name_of(file)
     damaged = bytearray(farm.served.kept[name])
     damaged[where] ^= 1
     farm.served.kept[name] = bytes(damaged)
@@ -146,7 +82,7 @@ async def test_an_object_of_an_old_key_or_of_another_file_is_found_out(farm: Far
     told = farm.on_wire.replicas[old.guid]
     farm.replicate(old, generation=7)
     farm.on_wire.replicas[old.guid] = told
-    farm.served.kept[f"{swapped.inode:064x}"] = farm.served.kept[f"{other.inode:064x}"]
+    farm.served.kept[name_of(swapped)] = farm.served.kept[name_of(other)]
     assert await farm.read(old) == old.plaintext
     assert await farm.read(swapped) == swapped.plaintext
     assert farm.twin.fetches == 2
@@ -208,22 +144,55 @@ async def test_a_hospital_without_storage_elements_is_not_asked_each_time(farm: 
     assert farm.on_wire.transfers_asked == 1
 
 
-async def test_a_site_cache_is_asked_in_place_of_the_storage_element(farm: Farm) -> None:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_site_cache_is_asked_in_place_of_the_storage_element(farm: Farm, scheme: str) -> None:
     """As a proxy is (RFC 9112 section 3.2.2): it gets the whole URL, and no certificate."""
-    storage = farm.hospital._storage  # noqa: SLF001 what the configuration sets
-    storage._cache = farm.served.address  # noqa: SLF001
-    for guid, told in farm.on_wire.replicas.items():
-        name = told.turl.rpartition("/")[2]
-        farm.on_wire.replicas[guid] = msgspec.structs.replace(told, turl=f"http://se.example.org:9000/bucket/{name}")
+    farm.go_through(farm.served.address, ["https://se.example.org:9000/"])
+    farm.place(f"{scheme}://se.example.org:9000/bucket/")
     assert await farm.read(farm.files[0]) == farm.files[0].plaintext
     assert farm.twin.fetches == 0
-    assert farm.served.asked[0].startswith(b"GET http://se.example.org:9000/bucket/")
+    assert farm.served.asked[0].startswith(f"GET {scheme}://se.example.org:9000/bucket/".encode())
+
+
+async def test_what_the_cache_is_not_for_goes_past_it(farm: Farm) -> None:
+    """A host with a longer name, too; and over TLS a storage element that nobody knows is none."""
+    farm.go_through(farm.served.address, ["https://se.example.org:1/"])
+    farm.place("https://127.0.0.1:1/bucket/")
+    assert await farm.read(farm.files[0]) == farm.files[0].plaintext
+    assert (farm.served.asked, farm.twin.fetches) == ([], 1)
+
+
+@pytest.mark.parametrize("fault", ["dead", "forbidden", "rubbish", "short"])
+async def test_a_site_cache_that_fails_is_passed_by_for_a_while(farm: Farm, fault: str) -> None:
+    """The storage element is asked itself, and is not taken for the one that failed."""
+    for file in farm.files:
+        farm.replicate(file)
+    broken = Served()
+    broken.kept, broken.fault = farm.served.kept, fault
+    await farm.nursery.start(broken.serve)
+    farm.go_through(Address("127.0.0.1", 1) if fault == "dead" else broken.address)
+    for file in farm.files:
+        assert await farm.read(file) == file.plaintext
+    assert farm.twin.fetches == 0
+    assert len(broken.asked) == (fault != "dead")
+    assert len(farm.served.asked) == len(farm.files)
+
+
+async def test_a_site_cache_that_lies_is_found_out(farm: Farm) -> None:
+    """As a storage element is: what does not open comes from the hospital."""
+    lying = Served()
+    lying.kept = {name: octets[:-2000] + bytes(2000) for name, octets in farm.served.kept.items()}
+    await farm.nursery.start(lying.serve)
+    farm.go_through(lying.address)
+    for file in farm.files:
+        assert await farm.read(file) == file.plaintext
+    assert (len(lying.asked), farm.twin.fetches) == (len(farm.files), len(farm.files))
 
 
 async def test_a_transfer_that_was_cut_goes_on_by_range_at_the_hospital(farm: Farm) -> None:
     """Where that has the same sealing, nothing comes twice."""
     file = farm.files[0]
-    farm.twin.staged = {file.guid: farm.served.kept[f"{file.inode:064x}"][: farm.on_wire.replicas[file.guid].size]}
+    farm.twin.staged = {file.guid: farm.served.kept[name_of(file)][: farm.on_wire.replicas[file.guid].size]}
     farm.served.fault = "cut"
     assert await farm.read(file) == file.plaintext
     assert [one is not None and one.length > 0 for one in farm.twin.beginnings] == [True]

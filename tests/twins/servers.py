@@ -105,13 +105,15 @@ def dcmqrscp(
 
 
 @contextlib.contextmanager
-def running_server(command: Sequence[str], log: Path, port: int, environment: Mapping[str, str]) -> Iterator[None]:
+def running_server(
+    command: Sequence[str], log: Path, port: int, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program for a block, once it listens on a port of the loopback interface."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **environment})
         try:
             _wait_for(port, process, log)
-            yield
+            yield process
         finally:
             process.terminate()
             try:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import enum
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from mdmfs.access.acl import Acl
-from mdmfs.access.decide import Granted, Refusal, Refused, grant
+from mdmfs.access.decide import Granted, Grants, Refusal, Refused
 from mdmfs.hospital.catalogue.records import FileRecord, FileState
 from mdmfs.hospital.deid.deidentify import ENGINE_GENERATION
 from mdmfs.hospital.deid.header import IdentifiedHeader
-from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.hospital.deid.pseudonyms import PatientKey, Subject
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.hospital import Hospital, subject_of
 from mdmfs.hospital.projects import Project
@@ -30,6 +30,7 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
+from mdmfs.model.subject import SubjectId
 
 _OPENABLE: Final = {FileState.VISIBLE, FileState.SUPERSEDED}
 
@@ -79,73 +80,103 @@ def decide(principal: Principal, guids: Sequence[Guid], hospital: Hospital) -> l
     version, now = hospital.store.version(), hospital.clock()
 
     def read(tx: Transaction) -> list[Standing | Denial]:
-        acl = functools.cache(functools.partial(acl_of, tx))  # siblings share most of theirs
-        return [_decide_one(tx, principal, guid, hospital, version, now=now, acl=acl) for guid in guids]
+        moment = _Moment(tx, principal, hospital, version, now)
+        return [moment.decide(guid) for guid in guids]
 
     return hospital.store.read(read)
 
 
-def holds_still(standing: Standing, hospital: Hospital) -> bool:
+def hold_still(standing: Iterable[Standing], hospital: Hospital) -> bool:
     """Tell whether deciding again would come to the same: nothing was committed and nothing has ended since."""
-    now = hospital.clock()
-    return now < standing.until and not standing.project.is_over(now) and standing.version == hospital.store.version()
+    now, version = hospital.clock(), hospital.store.version()
+    return all(now < it.until and not it.project.is_over(now) and it.version == version for it in standing)
 
 
-def _decide_one(  # noqa: PLR0913 one view of the store, and who asks for what
-    tx: Transaction,
-    principal: Principal,
-    guid: Guid,
-    hospital: Hospital,
-    version: int,
-    *,
-    now: float,
-    acl: Callable[[bytes], Acl | None],
-) -> Standing | Denial:
-    file = tx.catalogue.file(guid)
-    if file is None or file.state not in _OPENABLE:
-        return Denial("", NoSuchFileError(_no_such_file(guid)))
-    aliases = [[acl(acl_id) for acl_id in chain] for chain in tx.catalogue.aliases_of(guid)]
-    granted = grant(principal, guid, aliases, now)
-    if isinstance(granted, Refused):
-        by = f" ({named})" if (named := deciding(granted)) else ""
-        error = _refused(guid, granted.refusal)
-        return Denial(f"{granted.refusal.value}{by}", error, pseudonymous_uid_of(tx, guid), file.project)
-    source = _source_of(tx, file, hospital, version)
-    if isinstance(source, Bar):
-        return Denial(source.value, _barred(guid, source), pseudonymous_uid_of(tx, guid), file.project)
-    entries = [entry for chain in aliases for found in chain if found is not None for entry in found.entries]
-    ends = [entry.not_after for entry in entries if entry.not_after is not None]
-    until = min([principal.not_after, *ends])
-    is_lost = tx.losses.get(guid) is not None
-    return Standing(granted, source, hospital.projects[file.project], version, is_lost, until)
+class _Origin(NamedTuple):
+    """What the files of a series have in common of where they come from, when nothing keeps them in."""
+
+    project: Project
+    subject: Subject
+    admit: Callable[[IdentifiedHeader], Awaitable[Admission]]
+    claim: bytes
 
 
-def _source_of(tx: Transaction, file: FileRecord, hospital: Hospital, version: int) -> Source | Bar:
-    """Find where a file comes from, unless its project or its patient no longer allow it."""
-    instance = tx.uidmap.resolve(file.guid)
-    if instance is None:
-        return Bar.GONE
-    row = tx.subjects.by_id(instance.subject)
-    project = hospital.projects.get(file.project)
-    if row is None or project is None or project.is_over(hospital.clock()):
-        return Bar.PROJECT_OVER
-    patient = PatientKey(row.issuer, row.patient_id)
-    if hospital.opted_out.may_mean(patient, instance.study_uid):
-        return Bar.OPTED_OUT
-    if (file.rendition.policy, file.rendition.engine_generation) != (project.policy.digest, ENGINE_GENERATION):
-        return Bar.OTHER_RULES
-    known, subject = hospital.pacs.get(instance.pacs), subject_of(row)
-    if known is None:
-        return Bar.NO_PACS
+class _Moment:
+    """One view of the store for one principal; what siblings share is looked up and decided once."""
 
-    async def admit_header(header: IdentifiedHeader) -> Admission:
-        if known.patient_of(header) != patient:
-            raise RefusedError(Reason.OTHER_PATIENT)
-        return Admission(project.policy, subject)
+    def __init__(self, tx: Transaction, principal: Principal, hospital: Hospital, version: int, now: float) -> None:
+        self._tx = tx
+        self._hospital = hospital
+        self._version = version
+        self._now = now
+        self._not_after = principal.not_after
+        self._acl = functools.cache(functools.partial(acl_of, tx))
+        self._grants = Grants(principal, self._acl, now)
+        self._above = functools.cache(tx.catalogue.acl_ids_above)
+        self._end_of = functools.cache(self._find_end)
+        self._origin = functools.cache(self._find_origin)
 
-    uid = subject.pseudonymous_uid(instance.instance_uid.encode()).decode()
-    claim = claim_of(patient, known.issuer, instance.transfer_syntax)
-    return Source(file, instance, admit_header, _Currency(hospital, file, version).holds, uid, claim)
+    def decide(self, guid: Guid) -> Standing | Denial:
+        """Decide about one file."""
+        tx = self._tx
+        file = tx.catalogue.file(guid)
+        if file is None or file.state not in _OPENABLE:
+            return Denial("", NoSuchFileError(_no_such_file(guid)))
+        aliases = [(*self._above(place.parent), file.acl) for place in file.places]
+        granted = self._grants.grant(guid, aliases)
+        if isinstance(granted, Refused):
+            by = f" ({named})" if (named := deciding(granted)) else ""
+            error = _refused(guid, granted.refusal)
+            return Denial(f"{granted.refusal.value}{by}", error, pseudonymous_uid_of(tx, guid), file.project)
+        source = self._source_of(file)
+        if isinstance(source, Bar):
+            return Denial(source.value, _barred(guid, source), pseudonymous_uid_of(tx, guid), file.project)
+        until = min([self._not_after, *map(self._end_of, aliases)])
+        is_lost = tx.losses.get(guid) is not None
+        return Standing(granted, source, self._hospital.projects[file.project], self._version, is_lost, until)
+
+    def _find_end(self, ids: tuple[bytes, ...]) -> float:
+        """Give when the first entry ends that may have decided."""
+        acls = [found for found in map(self._acl, ids) if found is not None]
+        ends = [entry.not_after for found in acls for entry in found.entries if entry.not_after is not None]
+        return min(ends, default=float("inf"))
+
+    def _source_of(self, file: FileRecord) -> Source | Bar:
+        """Find where a file comes from, unless its project or its patient no longer allow it."""
+        instance = self._tx.uidmap.resolve(file.guid)
+        if instance is None:
+            return Bar.GONE
+        rules = file.rendition.policy, file.rendition.engine_generation
+        shared = instance.subject, instance.study_uid, instance.pacs, instance.transfer_syntax
+        origin = self._origin(file.project, rules, *shared)
+        if isinstance(origin, Bar):
+            return origin
+        uid = origin.subject.pseudonymous_uid(instance.instance_uid.encode()).decode()
+        currency = _Currency(self._hospital, file, self._version)
+        return Source(file, instance, origin.admit, currency.holds, uid, origin.claim)
+
+    def _find_origin(
+        self, name: str, rules: tuple[bytes, int], subject: SubjectId, study_uid: str, pacs: str, syntax: str
+    ) -> _Origin | Bar:
+        hospital, row = self._hospital, self._tx.subjects.by_id(subject)
+        project = hospital.projects.get(name)
+        if row is None or project is None or project.is_over(self._now):
+            return Bar.PROJECT_OVER
+        patient = PatientKey(row.issuer, row.patient_id)
+        if hospital.opted_out.may_mean(patient, study_uid):
+            return Bar.OPTED_OUT
+        if rules != (project.policy.digest, ENGINE_GENERATION):
+            return Bar.OTHER_RULES
+        known, whose = hospital.pacs.get(pacs), subject_of(row)
+        if known is None:
+            return Bar.NO_PACS
+
+        async def admit_header(header: IdentifiedHeader) -> Admission:
+            if known.patient_of(header) != patient:
+                raise RefusedError(Reason.OTHER_PATIENT)
+            return Admission(project.policy, whose)
+
+        return _Origin(project, whose, admit_header, claim_of(patient, known.issuer, syntax))
 
 
 def pseudonymous_uid_of(tx: Transaction, guid: Guid) -> str:

@@ -18,7 +18,7 @@ from mdmfs.hospital.ledger.records import LossCause, QuarantineRecord, SeriesSta
 from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.release.arrivals import Arrivals, Released
 from mdmfs.hospital.release.audit import AuditRecord, Event
-from mdmfs.hospital.release.decision import Denial, Standing, decide, deciding, holds_still
+from mdmfs.hospital.release.decision import Denial, Standing, decide, deciding, hold_still
 from mdmfs.hospital.release.loss import note_found, note_lost
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.store import Transaction
@@ -131,7 +131,7 @@ async def release_headers(
     ]
     if records:
         await hospital.audit.record(*records)
-    if not all(holds_still(decision, hospital) for decision in standing.values()):
+    if not hold_still(standing.values(), hospital):
         decisions = decide(principal, guids, hospital)
     headers = []
     for place, decision in enumerate(decisions):
@@ -168,7 +168,7 @@ async def _decide_again(
     principal: Principal, guid: Guid, before: Standing | Denial, hospital: Hospital, address: str
 ) -> Standing | Denial:
     """Decide after a recall; where nothing has changed since, that holds still. A refusal is recorded."""
-    if isinstance(before, Standing) and holds_still(before, hospital):
+    if isinstance(before, Standing) and hold_still([before], hospital):
         return before
     (decision,) = decide(principal, [guid], hospital)
     if isinstance(decision, Denial) and decision.outcome:

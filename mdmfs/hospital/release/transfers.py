@@ -8,7 +8,7 @@ import msgspec
 
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.release.audit import Event
-from mdmfs.hospital.release.decision import Standing, decide, deciding, holds_still
+from mdmfs.hospital.release.decision import Standing, decide, deciding, hold_still
 from mdmfs.hospital.release.release import record_of
 from mdmfs.hospital.replicas.port import StorageError
 from mdmfs.hospital.replicas.publish import lacking
@@ -47,7 +47,7 @@ async def release_transfers(
         records.append(msgspec.structs.replace(record, ahead=asked.ahead, **told))
     if records:
         await hospital.audit.record(*records)
-    if all(holds_still(decision, hospital) for decision in standing.values()):
+    if hold_still(standing.values(), hospital):
         return transfers
     now = decide(principal, guids, hospital)
     return [

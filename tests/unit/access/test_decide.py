@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdmfs.access.acl import ACL_FORMAT, Acl, Entry, EntryKind, Right, format_rights, parse_rights
-from mdmfs.access.decide import Granted, Refusal, Refused, decide, grant
+from mdmfs.access.decide import Granted, Grants, Refusal, Refused, decide, grant
 from mdmfs.model.errors import MalformedNameError
 from mdmfs.model.identity import Dn, Fqan, Principal
 from mdmfs.model.names import Guid
@@ -216,3 +216,23 @@ def test_a_child_begins_with_the_defaults_and_passes_them_on() -> None:
     child = Acl("/O=x/CN=owner", (), (entry,)).inherited()
     assert (child.entries, child.defaults) == ((entry,), (entry,))
     assert child.inherited() == child
+
+
+@settings(max_examples=200)
+@given(st.lists(st.lists(st.sampled_from([b"open", b"shut", b"none"]), max_size=4).map(tuple), max_size=4))
+def test_many_files_are_decided_as_each_alone(aliases: list[tuple[bytes, ...]]) -> None:
+    """What siblings share is decided once, and the answers are those of ``grant``, for files in any order."""
+    acls = {b"open": OPEN, b"shut": SHUT, b"none": None}
+    other = Guid(bytes(range(16)))
+    for principal in (READER, Principal(READER.dn, (), NOW)):
+        asked: list[bytes] = []
+
+        def acl(acl_id: bytes, asked: list[bytes] = asked) -> Acl | None:
+            asked.append(acl_id)
+            return acls[acl_id]
+
+        grants = Grants(principal, acl, NOW)
+        chains = [[acls[acl_id] for acl_id in chain] for chain in aliases]
+        for guid in (GUID, other, GUID):
+            assert grants.grant(guid, aliases) == grant(principal, guid, chains, NOW)
+        assert len(asked) <= sum(map(len, set(aliases)))

@@ -1,4 +1,4 @@
-"""Real storage elements on loopback, for benches: OpenStack Swift with its S3 face, and XRootD over HTTPS (Debian)."""
+"""Real storage elements on loopback, from Debian: Swift with its S3 face, XRootD over HTTPS, and nginx before them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import os
 import pwd
 import shutil
 import subprocess
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import obstore
 from obstore.store import S3Store
@@ -84,9 +86,34 @@ sec.protocol /usr/lib/x86_64-linux-gnu none
 """
 
 
+_NGINX = """\
+daemon off;
+user {user};
+pid {folder}/pid;
+events {{ }}
+http {{
+log_format cached '$upstream_cache_status $status $request';
+access_log {folder}/access.log cached;
+{recipe}
+}}
+"""
+OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
+
+
+class Engine(NamedTuple):
+    """A storage element that runs."""
+
+    url: str
+    """Of the bucket or collection."""
+    process: subprocess.Popen[bytes]
+    """That clients speak with."""
+    folder: Path
+    """Below which it keeps what it was given."""
+
+
 @contextlib.contextmanager
-def swift(folder: Path) -> Iterator[str]:
-    """Run one server of each kind, one copy of each object; gives the URL of an empty bucket."""
+def swift(folder: Path) -> Iterator[Engine]:
+    """Run one server of each kind, one copy of each object; with an empty bucket."""
     folder.mkdir()
     (folder / "devices/disk").mkdir(parents=True)
     (folder / "swift.conf").write_text(_SWIFT)
@@ -99,15 +126,15 @@ def swift(folder: Path) -> Iterator[str]:
             stack.enter_context(_swift_server(folder, kind, port, f"{kind}-server"))
         port = free_port()
         pipeline = "gatekeeper cache listing_formats s3api tempauth copy slo proxy-server"
-        stack.enter_context(_swift_server(folder, "proxy", port, pipeline, _PROXY))
+        process = stack.enter_context(_swift_server(folder, "proxy", port, pipeline, _PROXY))
         endpoint = f"http://127.0.0.1:{port}"
         _make_bucket(endpoint)
-        yield f"{endpoint}/{BUCKET}"
+        yield Engine(f"{endpoint}/{BUCKET}", process, folder / "devices/disk/objects")
 
 
 @contextlib.contextmanager
-def xrootd(folder: Path, pki: ThrowAwayPki) -> Iterator[str]:
-    """Run xrootd with a keystore's certificate, which names this host; gives the URL of an empty collection."""
+def xrootd(folder: Path, pki: ThrowAwayPki) -> Iterator[Engine]:
+    """Run xrootd with a keystore's certificate, which names this host; with an empty collection."""
     program = shutil.which("xrootd")
     assert program is not None, "xrootd is missing: apt-get install xrootd-server xrootd-plugins"
     port, host = free_port(), pki.keystores[0]
@@ -123,12 +150,44 @@ def xrootd(folder: Path, pki: ThrowAwayPki) -> Iterator[str]:
     if os.geteuid() == 0:
         command += ["-R", "daemon"]
         _give_away(folder, "daemon")
-    with running_server(command, folder / "xrootd.out", port, {}):
-        yield f"https://127.0.0.1:{port}/sealed"
+    with running_server(command, folder / "xrootd.out", port, {}) as process:
+        yield Engine(f"https://127.0.0.1:{port}/sealed", process, folder / "served/sealed")
 
 
 @contextlib.contextmanager
-def _swift_server(folder: Path, kind: str, port: int, pipeline: str, more: str = "") -> Iterator[None]:
+def nginx(folder: Path, url: str, pki: ThrowAwayPki) -> Iterator[Engine]:
+    """Run the site's cache of docs/operations.md before the storage element of a URL; its log tells HIT and MISS."""
+    program = shutil.which("nginx", path="/usr/sbin:/usr/bin")
+    assert program is not None, "nginx is missing: apt-get install nginx"
+    (folder / "kept").mkdir(parents=True)
+    port, parts = free_port(), urllib.parse.urlsplit(url)
+    recipe = OPERATIONS.read_text().partition("```nginx\n")[2].partition("```")[0]
+    for told, here in {
+        "listen 8080": f"listen 127.0.0.1:{port}",
+        "https://se.example.org:1094": f"{parts.scheme}://{parts.netloc}",
+        "se.example.org:1094": parts.netloc,
+        "se.example.org": parts.hostname or "",
+        "/sealed/": f"{parts.path}/",
+        "/var/cache/mdmfs": str(folder / "kept"),
+        "allow 10.0.0.0/8": "allow 127.0.0.1",
+        "proxy_ssl_verify on;": "proxy_ssl_verify on; proxy_ssl_name localhost;",  # nginx knows no addresses in SANs
+        "/etc/mdmfs/cache.pem": str(pki.keystores[0].certificate_file),
+        "/etc/mdmfs/cache.key": str(pki.keystores[0].key_file),
+        "/etc/mdmfs/ca.pem": str(pki.anchors.path),
+    }.items():
+        assert told in recipe, f"the recipe no longer says {told!r}"
+        recipe = recipe.replace(told, here)
+    file = folder / "nginx.conf"
+    file.write_text(_NGINX.format(folder=folder, recipe=recipe, user=pwd.getpwuid(os.geteuid()).pw_name))
+    command = [program, "-c", str(file), "-e", str(folder / "error.log")]
+    with running_server(command, folder / "nginx.out", port, {}) as process:
+        yield Engine(f"http://127.0.0.1:{port}", process, folder / "kept")
+
+
+@contextlib.contextmanager
+def _swift_server(
+    folder: Path, kind: str, port: int, pipeline: str, more: str = ""
+) -> Iterator[subprocess.Popen[bytes]]:
     program = shutil.which(f"swift-{kind}-server")
     assert program is not None, (
         "swift is missing: apt-get install swift-proxy swift-account swift-container swift-object"
@@ -136,8 +195,8 @@ def _swift_server(folder: Path, kind: str, port: int, pipeline: str, more: str =
     user = pwd.getpwuid(os.geteuid()).pw_name
     file = folder / f"{kind}-server.conf"
     file.write_text(_SERVER.format(port=port, user=user, folder=folder, kind=kind, pipeline=pipeline) + more)
-    with running_server([program, str(file)], folder / f"{kind}.log", port, {}):
-        yield
+    with running_server([program, str(file)], folder / f"{kind}.log", port, {}) as process:
+        yield process
 
 
 def _make_bucket(endpoint: str) -> None:
