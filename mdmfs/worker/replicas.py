@@ -76,7 +76,7 @@ class ReplicatedHospital(RemoteHospital):
                     self._storage.distrust(transfer, error)
                 else:
                     self.note_replica(guid)
-                    with self._distrusting(transfer):
+                    with self._distrusting(transfer, replica):
                         yield replica
                     return
             self._came.pop(guid, None)
@@ -113,11 +113,11 @@ class ReplicatedHospital(RemoteHospital):
         return True
 
     @contextlib.contextmanager
-    def _distrusting(self, transfer: Transfer) -> Iterator[None]:
+    def _distrusting(self, transfer: Transfer, download: ReplicaDownload) -> Iterator[None]:
         try:
             yield
         except OUTAGES as error:
-            self._storage.distrust(transfer, error)
+            self._storage.distrust(transfer, error, download)
             raise
 
     async def _find(self, guids: Sequence[Guid], *, are_ahead: bool) -> dict[int, Transfer]:
@@ -193,7 +193,7 @@ class _Mixed:
             if transfer.element in self._storage.avoided:
                 self._left.append(place)
                 continue
-            has_begun = False
+            begun: ReplicaDownload | None = None
             try:
                 async with self._storage.fetch(transfer, 0) as replica:
                     self._hospital.note_replica(self._guids[place])
@@ -201,12 +201,12 @@ class _Mixed:
                         transfer.size, transfer.generation, transfer.threshold, transfer.header[:SALT_SIZE]
                     )
                     await self._say(place, told)
-                    has_begun = True
+                    begun = replica
                     while octets := await _filled(replica, room):
                         await self._say(place, Piece(octets))
             except MdmfsError as error:
-                self._storage.distrust(transfer, error)
-                if has_begun:
+                self._storage.distrust(transfer, error, begun)
+                if begun is not None:
                     await self._say(place, error)
                 else:
                     self._left.append(place)

@@ -57,9 +57,9 @@ class Storage:
         now = trio.current_time()
         return [name for name, until in self._distrusted.items() if now < until]
 
-    def distrust(self, transfer: Transfer, reason: object) -> None:
-        """Leave a storage element alone for a while; or the site's cache, where that stood between."""
-        if self._is_cached(transfer.turl):
+    def distrust(self, transfer: Transfer, reason: object, download: ReplicaDownload | None = None) -> None:
+        """Leave a storage element alone for a while; or the site's cache, where a download came from there."""
+        if download is not None and download.is_from_cache:
             self._let_cache_rest(reason)
             return
         log.warning("a storage element failed: the hospital is asked", storage=transfer.element, reason=str(reason))
@@ -82,12 +82,13 @@ class Storage:
 
     @contextlib.asynccontextmanager
     async def _fetch(self, transfer: Transfer, begin: int) -> AsyncIterator[ReplicaDownload]:
+        is_from_cache = self._is_cached(transfer.turl)
         client, target, host = await self._way_to(transfer.turl)
         headers = {"host": host}
         if begin:
             headers["range"] = f"bytes={begin}-{transfer.size - 1}"
         async with client.get(target, headers=headers, deadline=trio.current_time() + HEAD_SECONDS) as download:
-            replica = ReplicaDownload(download, transfer, begin)
+            replica = ReplicaDownload(download, transfer, begin, is_from_cache=is_from_cache)
             yield replica
             await replica.pass_over_padding()
 
@@ -134,7 +135,7 @@ class Storage:
 class ReplicaDownload:
     """A sealed object on its way from a storage element, held to a pace."""
 
-    def __init__(self, download: Download, transfer: Transfer, begin: int) -> None:
+    def __init__(self, download: Download, transfer: Transfer, begin: int, *, is_from_cache: bool = False) -> None:
         there = begin + download.length
         told = download.headers.get("content-range", "")
         is_right = download.status == (_PARTIAL if begin else _OK) and not download.is_chunked
@@ -146,6 +147,8 @@ class ReplicaDownload:
             raise MalformedMessageError(message)
         self.length, self.begin, self.salt = transfer.size, begin, transfer.header[:SALT_SIZE]
         self.generation, self.threshold = transfer.generation, transfer.threshold
+        self.is_from_cache = is_from_cache
+        """Whether it was the site's cache that answered."""
         self._download = download
         self._element = transfer.element
         self._left = transfer.size - begin

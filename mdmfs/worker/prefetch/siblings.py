@@ -18,7 +18,7 @@ from mdmfs.wire.messages import Node, NodeKind
 
 FIRST_WINDOW: Final = 4
 """Files ahead of the second open of a burst; twice as many with each one that follows."""
-LARGEST_WINDOW: Final = 32
+LARGEST_WINDOW: Final = 64
 BUNDLES: Final = 4
 """Asked of the hospital at once."""
 AHEAD_BYTES: Final = 32 * 2**20

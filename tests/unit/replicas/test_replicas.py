@@ -13,9 +13,14 @@ import trio
 import trio.testing
 
 from mdmfs.hospital import tables
+from mdmfs.hospital.daemon import read_policy
+from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.keys import amends
+from mdmfs.hospital.keys.currency import keep_current
 from mdmfs.hospital.ledger.records import LossCause
 from mdmfs.hospital.projects import Placement
+from mdmfs.hospital.registration.ending import end_some
+from mdmfs.hospital.registration.rerender import Rerendering
 from mdmfs.hospital.release.loss import note_lost
 from mdmfs.hospital.replicas.face import replica_routes, use_of
 from mdmfs.hospital.replicas.publish import padded
@@ -34,6 +39,7 @@ from mdmfs.wire.messages import (
     AskTransfers,
     Describe,
     FileDescription,
+    KeyTask,
     Message,
     ReplicaUse,
     Transfer,
@@ -41,8 +47,20 @@ from mdmfs.wire.messages import (
 )
 from mdmfs.wire.service import Reply, Request
 from mdmfs.wire.stream import Address
-from tests.twins.clinic import OWNER, READER, STRANGER, Clinic, OpenClinic, sealed_octets, slices, until
+from tests.twins.clinic import (
+    OWNER,
+    PROJECT,
+    READER,
+    STRANGER,
+    Clinic,
+    OpenClinic,
+    including,
+    sealed_octets,
+    slices,
+    until,
+)
 from tests.twins.disk import no_room_behind
+from tests.twins.key_tasks import done
 from tests.twins.records import guid_of
 from tests.twins.storage import TwinElement
 from tests.twins.store import MemoryRows, Table
@@ -182,6 +200,39 @@ async def test_what_is_taken_away_is_taken_away_there_too(clinic: Clinic, hospit
     await until(lambda: not states_of(hospital, guid))
     assert not clinic.elements[0].kept
     assert hospital.audited()[-1]["event"] == "replica-gone"
+
+
+@pytest.mark.parametrize("act", ["withdraw", "rotate", "rerender", "opt-out"])
+async def test_whatever_takes_a_file_or_its_key_away_takes_its_replicas_away(clinic: Clinic, act: str) -> None:
+    """The commands themselves, and what ends by itself: nothing sealed under an old key is left at any element."""
+    clinic.elements.append(TwinElement("tier2"))
+    clinic.placement = Placement(("tier1", "tier2"), copies=2)
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        guid = await put_first(hospital)
+        await until(lambda: states_of(hospital, guid) == [ReplicaState.THERE] * 2)
+        old = {name for element in clinic.elements for name in element.kept}
+    if act == "rerender":
+        clinic.policy = read_policy("strict")
+    if act == "opt-out":
+        (row,) = clinic.store.read(lambda tx: tx.subjects.of_project(PROJECT))
+        clinic.opted_out = including(PatientKey(row.issuer, row.patient_id))
+    async with clinic.open() as hospital:
+        hospital.nursery.start_soon(keep_current, hospital.hospital)
+        if act == "withdraw":
+            await done(hospital, KeyTask.DESTROY, [guid])
+        elif act == "rotate":
+            await done(hospital, KeyTask.ROTATE, [guid])
+        elif act == "rerender":
+            await Rerendering(hospital.hospital.projects[PROJECT], patience=1.0).run(hospital.hospital)
+        else:
+            await end_some(hospital.hospital)
+        assert await transfer_of(hospital, guid) == Transfer()
+        await until(lambda: not old & {name for element in clinic.elements for name in element.kept})
+        await until(lambda: not states_of(hospital, guid))
+        gone = [line["outcome"] for line in hospital.audited() if line["event"] == "replica-gone"]
+        assert sorted(gone) == ["tier1", "tier2"]
+        assert not (await use_of(hospital.hospital)).left
 
 
 async def test_a_kill_between_destroying_and_deleting_leaves_nothing_behind(clinic: Clinic) -> None:

@@ -96,15 +96,15 @@ async def test_the_second_open_in_order_begins_and_each_further_one_reaches_fart
 
 async def test_files_are_asked_for_many_at_once(nursery: trio.Nursery) -> None:
     """So that the hospital brings them in one C-GET: not one more with each open."""
-    fetches, nodes = Fetches(), nodes_of()
+    fetches, nodes = Fetches(), nodes_of(300)
     prefetch = SiblingPrefetch(fetches, nursery)
     rounds = []
-    for position in range(60):
+    for position in range(120):
         before = len(fetches.begun)
         prefetch.note_open(DIRECTORY, nodes, position)
         await settle()
         rounds.append(len(fetches.begun) - before)
-    steady = [count for count in rounds[20:] if count]
+    steady = [count for count in rounds[40:] if count]
     assert min(steady) >= LARGEST_WINDOW // 2
 
 
