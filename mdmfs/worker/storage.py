@@ -72,13 +72,15 @@ class Storage:
         Where the site's cache does not begin to answer, the storage element is asked itself.
         """
         async with contextlib.AsyncExitStack() as stack:
-            replica = None
+            replica: ReplicaDownload | None = None
             if self._is_cached(transfer.turl):
                 try:
                     replica = await stack.enter_async_context(self._fetch(transfer, begin))
                 except MdmfsError as error:
                     self._let_cache_rest(error)
-            yield replica or await stack.enter_async_context(self._fetch(transfer, begin))
+            if replica is None:
+                replica = await stack.enter_async_context(self._fetch(transfer, begin))
+            yield replica
 
     @contextlib.asynccontextmanager
     async def _fetch(self, transfer: Transfer, begin: int) -> AsyncIterator[ReplicaDownload]:
