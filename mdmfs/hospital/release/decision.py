@@ -20,6 +20,7 @@ from mdmfs.hospital.release.known import claim_of
 from mdmfs.hospital.release.queue import Source
 from mdmfs.hospital.release.render import Admission
 from mdmfs.hospital.store import Transaction
+from mdmfs.hospital.uidmap.records import InstanceRecord
 from mdmfs.model.errors import (
     AccessDeniedError,
     CredentialExpiredError,
@@ -30,7 +31,6 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
-from mdmfs.model.subject import SubjectId
 
 _OPENABLE: Final = {FileState.VISIBLE, FileState.SUPERSEDED}
 
@@ -95,7 +95,6 @@ def hold_still(standing: Iterable[Standing], hospital: Hospital) -> bool:
 class _Origin(NamedTuple):
     """What the files of a series have in common of where they come from, when nothing keeps them in."""
 
-    project: Project
     subject: Subject
     admit: Callable[[IdentifiedHeader], Awaitable[Admission]]
     claim: bytes
@@ -113,8 +112,8 @@ class _Moment:
         self._acl = functools.cache(functools.partial(acl_of, tx))
         self._grants = Grants(principal, self._acl, now)
         self._above = functools.cache(tx.catalogue.acl_ids_above)
-        self._end_of = functools.cache(self._find_end)
-        self._origin = functools.cache(self._find_origin)
+        self._ends: dict[tuple[bytes, ...], float] = {}
+        self._origins: dict[tuple[object, ...], _Origin | Bar] = {}
 
     def decide(self, guid: Guid) -> Standing | Denial:
         """Decide about one file."""
@@ -135,11 +134,14 @@ class _Moment:
         is_lost = tx.losses.get(guid) is not None
         return Standing(granted, source, self._hospital.projects[file.project], self._version, is_lost, until)
 
-    def _find_end(self, ids: tuple[bytes, ...]) -> float:
+    def _end_of(self, ids: tuple[bytes, ...]) -> float:
         """Give when the first entry ends that may have decided."""
-        acls = [found for found in map(self._acl, ids) if found is not None]
-        ends = [entry.not_after for found in acls for entry in found.entries if entry.not_after is not None]
-        return min(ends, default=float("inf"))
+        end = self._ends.get(ids)
+        if end is None:
+            acls = [found for found in map(self._acl, ids) if found is not None]
+            ends = [entry.not_after for found in acls for entry in found.entries if entry.not_after is not None]
+            end = self._ends[ids] = min(ends, default=float("inf"))
+        return end
 
     def _source_of(self, file: FileRecord) -> Source | Bar:
         """Find where a file comes from, unless its project or its patient no longer allow it."""
@@ -147,36 +149,36 @@ class _Moment:
         if instance is None:
             return Bar.GONE
         rules = file.rendition.policy, file.rendition.engine_generation
-        shared = instance.subject, instance.study_uid, instance.pacs, instance.transfer_syntax
-        origin = self._origin(file.project, rules, *shared)
+        shared = file.project, *rules, instance.subject, instance.study_uid, instance.pacs, instance.transfer_syntax
+        origin = self._origins.get(shared)
+        if origin is None:
+            origin = self._origins[shared] = self._find_origin(file, instance)
         if isinstance(origin, Bar):
             return origin
         uid = origin.subject.pseudonymous_uid(instance.instance_uid.encode()).decode()
         currency = _Currency(self._hospital, file, self._version)
         return Source(file, instance, origin.admit, currency.holds, uid, origin.claim)
 
-    def _find_origin(
-        self, name: str, rules: tuple[bytes, int], subject: SubjectId, study_uid: str, pacs: str, syntax: str
-    ) -> _Origin | Bar:
-        hospital, row = self._hospital, self._tx.subjects.by_id(subject)
-        project = hospital.projects.get(name)
+    def _find_origin(self, file: FileRecord, instance: InstanceRecord) -> _Origin | Bar:
+        hospital, row = self._hospital, self._tx.subjects.by_id(instance.subject)
+        project = hospital.projects.get(file.project)
         if row is None or project is None or project.is_over(self._now):
             return Bar.PROJECT_OVER
         patient = PatientKey(row.issuer, row.patient_id)
-        if hospital.opted_out.may_mean(patient, study_uid):
+        if hospital.opted_out.may_mean(patient, instance.study_uid):
             return Bar.OPTED_OUT
-        if rules != (project.policy.digest, ENGINE_GENERATION):
+        if (file.rendition.policy, file.rendition.engine_generation) != (project.policy.digest, ENGINE_GENERATION):
             return Bar.OTHER_RULES
-        known, whose = hospital.pacs.get(pacs), subject_of(row)
+        known, subject = hospital.pacs.get(instance.pacs), subject_of(row)
         if known is None:
             return Bar.NO_PACS
 
         async def admit_header(header: IdentifiedHeader) -> Admission:
             if known.patient_of(header) != patient:
                 raise RefusedError(Reason.OTHER_PATIENT)
-            return Admission(project.policy, whose)
+            return Admission(project.policy, subject)
 
-        return _Origin(project, whose, admit_header, claim_of(patient, known.issuer, syntax))
+        return _Origin(subject, admit_header, claim_of(patient, known.issuer, instance.transfer_syntax))
 
 
 def pseudonymous_uid_of(tx: Transaction, guid: Guid) -> str:

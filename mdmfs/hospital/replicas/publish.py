@@ -160,14 +160,16 @@ async def _put(hospital: Hospital, guid: Guid, element: StorageElement) -> None:
     length, key = padded(staged.size, element.padding), (element.name, name)
     content = functools.partial(_content, staged.path, staged.size, length)
     act = functools.partial(_put_whole, element, name, content, length)
-    if key in hospital.replicas.under_way:
+    if (other := hospital.replicas.under_way.get(key)) is not None:
+        await other.wait()
         return
-    hospital.replicas.under_way.add(key)
+    ended = hospital.replicas.under_way[key] = trio.Event()
     try:
         if await hospital.store.write(lambda tx: _is_begun(tx, hospital, coming)):
             await _carry_through(hospital, coming, act, project.name)
     finally:
-        hospital.replicas.under_way.discard(key)
+        del hospital.replicas.under_way[key]
+        ended.set()
 
 
 async def _carry_through(hospital: Hospital, coming: Replica, act: Callable[[], None], project: str) -> None:

@@ -37,8 +37,11 @@ class Replicas:
         """Files that were let out, whose replicas may be lacking; in order."""
         self.doubtful: set[Guid] = set()
         """Files whose replicas are to go."""
-        self.under_way: set[tuple[str, str]] = set()
-        """What is just being put, by storage element and name: it cannot be taken away before that has ended."""
+        self.under_way: dict[tuple[str, str], trio.Event] = {}
+        """What is just being put, by storage element and name, and what is set when that has ended.
+
+        It cannot be taken away before.
+        """
         self.reasons: dict[tuple[str, str], str] = {}
         """Why a replica could not be taken away last time, by storage element and name."""
         self.threads = trio.CapacityLimiter(PUTTERS + 1)
