@@ -236,11 +236,17 @@ class TlsStream:
             await self._send(view[start : start + SEND_BYTES])
 
     def send_at_once(self, octets: bytes) -> bool:
-        """Send without waiting; False where that cannot be: then ``send_all`` must be given the very same bytes."""
+        """Send all without waiting; False where that cannot be: then ``send_all`` must be given the very same bytes.
+
+        It is never more than one write of ``send_all``: OpenSSL goes on with the bytes that it was given first.
+        """
+        if len(octets) > SEND_BYTES:
+            return False
         try:
-            return self.tls.send(octets) == len(octets)
+            self.tls.send(octets)  # all or nothing: nobody asks for partial writes
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return False
+        return True
 
     async def _send(self, view: memoryview) -> None:
         while view:

@@ -63,6 +63,11 @@ async def fail(_: Request) -> Answer:
     raise ValueError(SECRET)
 
 
+async def much(_: Request) -> Answer:
+    """Answer with more than any buffer of the kernel takes."""
+    return Reply(Collected([Outcome.DONE], [16 * PIECE]))
+
+
 async def wait(_: Request) -> Answer:
     """Never answer."""
     await trio.sleep_forever()
@@ -97,6 +102,7 @@ SERVICE = Service(
         ("POST", "/v1/refuse"): refuse,
         ("POST", "/v1/fail"): fail,
         ("POST", "/v1/wait"): wait,
+        ("POST", "/v1/much"): much,
         ("GET", "/v1/stream/"): stream,
     },
 )
@@ -506,6 +512,14 @@ async def test_plain_requests_and_others_are_answered_over_one_connection() -> N
     assert [int(status[9:]) for status, _ in answers] == [200, 403, 404, 200, 200, 200]
     told = {body for status, body in answers if status.endswith(b"200")}
     assert told == {msgspec.msgpack.encode(Collected([Outcome.DONE], [str(JANE.dn).encode()]))}
+
+
+async def test_an_answer_larger_than_what_the_peer_takes_at_once_arrives_whole() -> None:
+    """It waits for the peer in the middle, and the connection is good for the next question."""
+    async with serving(SERVICE, shown=HOSPITAL) as address, calling(address, JANE, expected=HOSPITAL.dn) as client:
+        for _ in range(3):
+            answer = await client.call("/v1/much", Collect([b"x"]), Collected, deadline=soon(20))
+            assert answer.shares == [16 * PIECE]
 
 
 async def test_a_chunked_body_is_read_as_one() -> None:
