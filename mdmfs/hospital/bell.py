@@ -25,14 +25,16 @@ class Bell:
         self._event = trio.Event()
 
 
+TOGETHER: Final = 3
+"""Who are woken in one quiet moment: where the machine is busy, each pause is longer than it was meant to be."""
 PAUSE: Final = 0.001
 """Seconds in which whoever was woken can come back with what he then wants."""
 LONGEST: Final = 0.004
-"""Seconds between two who are woken where there is no quiet moment: so a thousand still hear within four."""
+"""Seconds between two such moments where none is quiet: so a thousand still hear within two."""
 
 
 class PacedBell:
-    """A bell for many, who are woken one after the other, with a pause, when there is nothing else to do.
+    """A bell for many, who are woken a few at a time, with a pause, when there is nothing else to do.
 
     So nobody who wants something else waits for them. What they want when they wake comes before the next of them, too.
     """
@@ -57,22 +59,26 @@ class Ring:
     def __init__(self) -> None:
         self._lot = trio.lowlevel.ParkingLot()
         self._has_begun = False
+        self._woken = 0
 
     async def wait(self) -> None:
-        """Wait for one's turn, and for a quiet moment in it; whoever goes on, or gives up, wakes the next."""
+        """Wait for one's turn; the last of each few waits for a quiet moment besides, and wakes the next few."""
         if self._has_begun:
             await trio.lowlevel.checkpoint()
             return
         await self._lot.park()
+        self._woken += 1
+        if self._woken % TOGETHER:
+            return
         try:
             with trio.move_on_after(LONGEST):
                 await trio.sleep(PAUSE)
                 # trio's own word for a quiet moment: no task could run, and nothing has arrived that one waits for
                 await trio.testing.wait_all_tasks_blocked()
         finally:
-            self._lot.unpark()
+            self._lot.unpark(count=TOGETHER)
 
     def begin(self) -> None:
-        """Wake the first."""
+        """Wake the first few."""
         self._has_begun = True
-        self._lot.unpark()
+        self._lot.unpark(count=TOGETHER)

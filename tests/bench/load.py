@@ -59,6 +59,8 @@ SECONDS = 30.0
 PRESSED = 5.0
 """How long they ask without a pause."""
 ALONE = 2.0
+REST = 2.0
+"""Between two rounds, in which hospitald closes what those who left have left."""
 ROUNDS = 2
 """Of the crowd: what it leaves behind must not grow."""
 MAX_GROWTH = 1.1
@@ -84,15 +86,19 @@ def _measure(site: Site, users: Sequence[Credential], process: int) -> Measured:
     contexts = [client_context(user, anchors, check_hostname=False) for user in users]
     owner = client_context(own, anchors, check_hostname=False)
 
+    edits = _changes(next(iter(names.directories.values())))
+
     def one_round(mounts: int, gap: float, seconds: float, *, is_changing: bool = False) -> Round:
         crowd = Crowd(Address("127.0.0.1", site.ports.hospital), contexts, owner, names, dice)
         crowd.come(mounts)
         if is_changing:
-            crowd.change(SECONDS / 4, _changes(next(iter(names.directories.values()))))
+            crowd.change(SECONDS / 4, edits)
         before, mine = _cpu(process), time.process_time()
         crowd.work(gap, seconds)
-        used, own = (_cpu(process) - before) / seconds, (time.process_time() - mine) / seconds
-        return Round(crowd.leave(), used, own, _memory(process))
+        used, taken = (_cpu(process) - before) / seconds, (time.process_time() - mine) / seconds
+        load = crowd.leave()
+        time.sleep(REST)
+        return Round(load, used, taken, _memory(process))
 
     single = one_round(1, 0.0, ALONE)
     rounds = [one_round(WORKERS, GAP, SECONDS, is_changing=True) for _ in range(ROUNDS)]
