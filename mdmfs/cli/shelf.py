@@ -9,7 +9,7 @@ import trio
 
 from mdmfs.cli.output import parsed, tell
 from mdmfs.keystore.configuration import KeystoreConfiguration
-from mdmfs.keystore.lmdb_shelf import open_lmdb_shelf
+from mdmfs.keystore.row_shelf import open_lmdb_shelf
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.identity import Dn
 

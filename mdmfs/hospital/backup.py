@@ -15,9 +15,11 @@ from typing import IO, Final
 import lmdb
 
 from mdmfs.hospital.configuration import HospitalConfiguration
-from mdmfs.hospital.lmdb_store import MAP_SIZE, MAX_TABLES, LmdbStore, pack
+from mdmfs.hospital.lmdb_store import LmdbStore
+from mdmfs.hospital.transaction import store_layout
 from mdmfs.model.errors import ConfigurationError, NameTakenError, StoreError
 from mdmfs.pki.recovery import PrivateKey
+from mdmfs.rows.embedded import open_environment, pack
 from mdmfs.wire.backup import MOVE_AWAY, NOTHING_THERE, Header, Part, copying, restore, sync_directory
 
 ZONE: Final = "hospital"
@@ -56,7 +58,7 @@ async def restore_hospital(configuration: HospitalConfiguration, source: Path, p
         header = restore(source, ZONE, arriving, private)
         store = LmdbStore.open(arriving / "store")  # raises for one that this program cannot read
         await store.aclose()
-        pack(arriving / "store", arriving / "packed")
+        pack(arriving / "store", arriving / "packed", store_layout())
         _refuse_other_keys(arriving, directory)
         for path in sorted(arriving.glob("*")):
             if path.is_file() and not (directory / path.name).exists():
@@ -82,7 +84,7 @@ def _refuse_other_keys(arriving: Path, directory: Path) -> None:
 @contextlib.contextmanager
 def _copy(store: Path) -> Iterator[IO[bytes]]:
     try:
-        environment = lmdb.open(str(store), map_size=MAP_SIZE, max_dbs=MAX_TABLES, readonly=True, create=False)
+        environment = open_environment(store, is_read_only=True)
     except lmdb.Error as error:
         message = f"the store in {store} cannot be opened ({type(error).__name__})"
         raise StoreError(message) from error

@@ -1,43 +1,20 @@
-"""Ordered rows of bytes: the narrow floor on which the store's logic stands, whether LMDB or memory lies below."""
+"""How records are kept in rows: their keys, counters, values that many repeat."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
 from mdmfs.model.errors import StoreError
+from mdmfs.rows.port import Rows
 
-MAX_KEY_BYTES: Final = 511
 DIGEST_KEY_SIZE: Final = 16
 NUMBER_SIZE: Final = 8
 INTERNED_KEY_SIZE: Final = 4
 
 R = TypeVar("R")
-
-
-class Rows(Protocol):
-    """Keys of a table's byte and 1 to 511 more, in the order of their bytes, inside one transaction.
-
-    After its end everything raises ``StoreError``.
-    """
-
-    def get(self, key: bytes) -> bytes | None:
-        """Give the value of a key, or None."""
-
-    def put(self, key: bytes, value: bytes) -> None:
-        """Keep a value, in place of the one before; raises ``StoreError`` in a reading transaction."""
-
-    def delete(self, key: bytes) -> bool:
-        """Forget a key; False where there was none. Raises ``StoreError`` in a reading transaction."""
-
-    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """Go through the keys that begin with ``prefix``, from ``prefix + start`` on; keys come without the prefix.
-
-        The prefix is at least the table's byte. Nothing is written while this runs.
-        """
 
 
 class Stored(Generic[R]):

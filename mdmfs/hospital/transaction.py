@@ -1,9 +1,11 @@
-"""A transaction over ordered rows: what LMDB and the twin in memory have in common."""
+"""The hospital's store over ordered rows: what every engine and the twin in memory have in common."""
 
 from __future__ import annotations
 
+import functools
+import secrets
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.acls import AclTable
@@ -19,10 +21,11 @@ from mdmfs.hospital.ledger.outbox import RowsOfOutbox
 from mdmfs.hospital.ledger.quarantine import RowsOfQuarantine
 from mdmfs.hospital.ledger.series import RowsOfSeries
 from mdmfs.hospital.replicas.records import PAGE, RowsOfReplicas
-from mdmfs.hospital.rows import Rows
+from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.tape.rows import RowsOfStages
 from mdmfs.hospital.uidmap.instances import RowsOfInstances
 from mdmfs.hospital.uidmap.subjects import RowsOfSubjects
+from mdmfs.rows.port import Engine, Layout, Rows
 from mdmfs.wire.formats import Format
 
 
@@ -41,6 +44,8 @@ def _list_leaving(rows: Rows) -> None:
 STORE_FORMAT: Final[Format[Rows]] = Format("hospital's store", _keep_rows, _list_leaving)
 STORE_MARK: Final = tables.FORMAT + b"store"
 FEED_LENGTH: Final = 100_000
+
+T = TypeVar("T")
 
 
 class RowsTransaction:
@@ -61,19 +66,44 @@ class RowsTransaction:
         self.losses: Final = RowsOfLosses(rows)
         self.stages: Final = RowsOfStages(rows)
         self.replicas: Final = RowsOfReplicas(rows)
-        self._rows = rows
 
-    def begin_store(self, where: object, store: Format[Rows] = STORE_FORMAT) -> bool:
-        """Make an empty store ready, or bring an older one one step further; tells whether there may be another step.
 
-        ``where`` names the store in errors. Raises ``StoreError`` for one that this program cannot read.
-        """
-        found = self._rows.get(STORE_MARK)
-        if found is None:
-            self._rows.put(STORE_MARK, store.mark)
-            self.catalogue.make_root()
-            return False
-        reached = store.advance(found, self._rows, where)
-        if reached is not None:
-            self._rows.put(STORE_MARK, reached)
-        return reached is not None
+def store_layout(
+    random: Callable[[int], bytes] = secrets.token_bytes, store_format: Format[Rows] = STORE_FORMAT
+) -> Layout:
+    """Give what the hospital's store is made of."""
+    return Layout(
+        what="hospital's store",
+        holds="patients",
+        tables={name[0]: name for name in tables.ALL},
+        ascending=frozenset(name[0] for name in tables.ASCENDING),
+        mark=STORE_MARK,
+        format=store_format,
+        fill=lambda rows: RowsTransaction(rows, random=random).catalogue.make_root(),
+    )
+
+
+class RowStore:
+    """``Store`` over rows, whatever engine keeps them."""
+
+    def __init__(
+        self, engine: Engine, random: Callable[[int], bytes] = secrets.token_bytes, feed_length: int = FEED_LENGTH
+    ) -> None:
+        self._engine = engine
+        self._view = functools.partial(RowsTransaction, random=random, feed_length=feed_length)
+
+    async def write(self, act: Callable[[Transaction], T]) -> T:
+        """See ``Store.write``."""
+        return await self._engine.write(lambda rows: act(self._view(rows)))
+
+    def read(self, act: Callable[[Transaction], T]) -> T:
+        """See ``Store.read``."""
+        return self._engine.read(lambda rows: act(self._view(rows)))
+
+    def version(self) -> int:
+        """See ``Store.version``."""
+        return self._engine.version()
+
+    async def aclose(self) -> None:
+        """See ``Store.aclose``."""
+        await self._engine.aclose()

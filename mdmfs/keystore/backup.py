@@ -19,9 +19,10 @@ from cryptography import x509
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
 
-from mdmfs.keystore.lmdb_shelf import LmdbShelf, open_environment
+from mdmfs.keystore.row_shelf import shelf_layout
 from mdmfs.model.errors import ConfigurationError, IntegrityError, NameTakenError, unusable
 from mdmfs.pki.recovery import PrivateKey, WrappedKey
+from mdmfs.rows.embedded import Embedded, open_environment
 from mdmfs.wire.backup import (
     ANOTHER,
     MOVE_AWAY,
@@ -107,7 +108,7 @@ def _unseal(file: IO[bytes], decryptor: Cobblestone256Decryptor, directory: Path
     except InvalidTag as error:
         message = f"{file.name} is damaged or was cut: nothing of it is restored"
         raise IntegrityError(message, what_to_do=ANOTHER) from error
-    LmdbShelf(arriving).close()  # raises for one that this program cannot read
+    Embedded.open(arriving, shelf_layout()).close()  # raises for one that this program cannot read
     (arriving / _SHELF_FILE).rename(directory / _SHELF_FILE)
     for left in arriving.iterdir():
         left.unlink()

@@ -10,9 +10,9 @@ import trio
 
 from mdmfs.keystore.configuration import KeystoreConfiguration
 from mdmfs.keystore.keystore import Keystore
-from mdmfs.keystore.lmdb_shelf import open_lmdb_shelf
 from mdmfs.keystore.notary import Notary
 from mdmfs.keystore.orders import Orders
+from mdmfs.keystore.row_shelf import open_lmdb_shelf
 from mdmfs.model.identity import Principal
 from mdmfs.pki.tls import ServerContexts
 from mdmfs.wire.messages import (

@@ -120,7 +120,7 @@ class Draft(Page, Protocol):
 
 
 class Shelf(Protocol):
-    """Where records lie. Every method raises ``StoreError`` when the store is damaged, full or of a newer format."""
+    """Where records lie. Every method raises ``StoreError`` when it is damaged, ``OutOfSpaceError`` when it is full."""
 
     async def read(self, question: Callable[[Page], T], *, is_brief: bool = False) -> T:
         """Ask one page, in a thread; the page ends with the question.

@@ -18,14 +18,15 @@ from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.directories import DirectoryTable, Entry
 from mdmfs.hospital.catalogue.records import NewFile, Rendition
 from mdmfs.hospital.catalogue.totals import TotalsChange, TotalsTable
-from mdmfs.hospital.lmdb_store import MAP_SIZE, MAX_TABLES, LmdbRows, LmdbStore
+from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.rows import Stored, add_to, digest_key, number_key
 from mdmfs.hospital.store import Transaction
-from mdmfs.hospital.transaction import RowsTransaction
+from mdmfs.hospital.transaction import RowsTransaction, store_layout
 from mdmfs.hospital.uidmap.instances import pack_uid
 from mdmfs.hospital.uidmap.records import InstanceRecord
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.model.subject import SubjectId
+from mdmfs.rows.embedded import MAP_SIZE, MAX_TABLES, LmdbRows
 
 SERIES: Final = 200
 """Slices of a series."""
@@ -137,12 +138,12 @@ def lay(path: Path, numbers: range) -> None:
     The first file of each series goes through the ports; the rows of the others are made after its rows.
     """
     with lmdb.open(str(path), map_size=MAP_SIZE, max_dbs=MAX_TABLES, sync=False) as env:
-        databases = {name[0]: env.open_db(name) for name in tables.ALL}
+        layout, databases = store_layout(), {name[0]: env.open_db(name) for name in tables.ALL}
         gc.disable()  # it would look at millions of rows again and again
         kept: dict[bytes, list[tuple[bytes, bytes]]] = {name: [] for name in _OF_FILES}
         for start in range(numbers.start, numbers.stop, LAID):
             with env.begin(write=True) as txn:
-                rows = LmdbRows(txn, databases)
+                rows = LmdbRows(txn, databases, layout)
                 for number in range(start, min(start + LAID, numbers.stop)):
                     _lay_series(RowsTransaction(rows, random=os.urandom), rows, series(number, 1), kept)
                 is_last = start + LAID >= numbers.stop

@@ -26,7 +26,7 @@ from mdmfs.demo.processes import Processes, running
 from mdmfs.demo.site import PACS_TITLE, PROJECT, READER, Site, keystore_peer, make_site, mountpoint_of
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.dicom.pacs import PacsAddress
-from mdmfs.keystore.lmdb_shelf import LmdbShelf
+from mdmfs.keystore.row_shelf import RowShelf, open_lmdb_shelf
 from mdmfs.keystore.shelf import Draft, KeyRecord
 from mdmfs.model.errors import MdmfsError, WrongKeyError
 from mdmfs.model.names import Guid
@@ -347,17 +347,20 @@ class Ground:
                     other = dataclasses.replace(share, y=bytes(octet ^ 1 for octet in share.y))
                     draft.put_key(guid, KeyRecord(owner=held.owner, share=other.encode(), aliases=held.aliases))
 
-        shelf = LmdbShelf(self.shelf(number))
-        trio.run(shelf.write, flip)
-        shelf.close()
+        self._on_shelf(number, lambda shelf: shelf.write(flip))
 
     def shares(self, number: int) -> dict[Guid, Share]:
         """Read what lies on a shelf; a running keystore does not mind a reader."""
-        shelf = LmdbShelf(self.shelf(number))
         guids = list(self.load.guids.values())
-        held = trio.run(shelf.read, lambda page: [page.key(guid) for guid in guids])
-        shelf.close()
+        held = self._on_shelf(number, lambda shelf: shelf.read(lambda page: [page.key(guid) for guid in guids]))
         return {guid: Share.parse(one.share) for guid, one in zip(guids, held, strict=True) if one is not None}
+
+    def _on_shelf(self, number: int, act: Callable[[RowShelf], Awaitable[T]]) -> T:
+        async def run() -> T:
+            async with open_lmdb_shelf(self.shelf(number)) as shelf:
+                return await act(shelf)
+
+        return trio.run(run)
 
     def use(self, numbers: Sequence[int], threshold: int = 2) -> None:
         """Tell the mount, then the hospital, who the keystores are; the hospital is started anew."""

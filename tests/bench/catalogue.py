@@ -22,9 +22,11 @@ from typing import Final, NamedTuple
 import lmdb
 import trio
 
-from mdmfs.hospital.lmdb_store import MAP_SIZE, MAX_TABLES, LmdbStore, pack
+from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.store import Transaction
+from mdmfs.hospital.transaction import store_layout
 from mdmfs.model.names import Guid
+from mdmfs.rows.embedded import MAP_SIZE, MAX_TABLES, pack
 from tests.bench._catalogue import BATCH, PER_SUBJECT, SERIES, TOP, fill, lay, lfn_of, rows_of
 from tests.bench._frame import Bench, Measured
 
@@ -56,7 +58,7 @@ def measure() -> Measured:
         for size in SIZES:
             lay(folder / "store", range(before // SERIES, size // SERIES))
             before = size
-            pack(folder / "store", folder / "packed")
+            pack(folder / "store", folder / "packed", store_layout())
             whole, catalogue = _octets(folder / "packed", size)
             cost, memory = trio.run(_ask, folder / "packed", size, dice)
             shutil.rmtree(folder / "packed")

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from mdmfs.keystore.lmdb_shelf import open_lmdb_shelf
+from mdmfs.keystore.row_shelf import open_lmdb_shelf
 from mdmfs.keystore.shelf import AclRecord, Draft, EpochRecord, KeyRecord, Shelf, Tombstone
 from mdmfs.model.names import Guid
 from tests.twins.shelf import MemoryShelf

@@ -21,11 +21,12 @@ from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.release.audit import Audit, records_of
 from mdmfs.hospital.release.headers import Headers
 from mdmfs.hospital.release.staging import Staging
-from mdmfs.hospital.rows import Rows
 from mdmfs.hospital.signing import SigningKey
-from mdmfs.keystore.lmdb_shelf import LmdbShelf, Rewriting
+from mdmfs.keystore.row_shelf import shelf_layout
 from mdmfs.metadata.store.database import open_database
 from mdmfs.metadata.store.tables import ABOUT
+from mdmfs.rows.embedded import Embedded
+from mdmfs.rows.port import Rows
 from mdmfs.wire.formats import MARK, Format
 from mdmfs.worker.cache.store import CiphertextCache
 
@@ -53,19 +54,13 @@ def _open_hospital(path: pathlib.Path, of: Format[Rows]) -> None:
     trio.run(once)
 
 
-def _open_shelf(path: pathlib.Path, of: Format[Rewriting]) -> None:
-    LmdbShelf(path, of).close()
+def _open_shelf(path: pathlib.Path, of: Format[Rows]) -> None:
+    Embedded.open(path, shelf_layout(of), map_size=2**24).close()
 
 
 def _leave_row(rows: Rows) -> None:
-    key = tables.COUNTERS + TRACE.encode()
+    key = b"!" + TRACE.encode()
     rows.put(key, (rows.get(key) or b"") + b"x")
-
-
-def _leave_on_shelf(shelf: Rewriting) -> None:
-    table = shelf.environment.open_db(b"new", txn=shelf.transaction)
-    before = shelf.transaction.get(TRACE.encode(), b"", db=table)
-    shelf.transaction.put(TRACE.encode(), before + b"x", db=table)
 
 
 @contextlib.contextmanager
@@ -74,10 +69,10 @@ def _lmdb(path: pathlib.Path) -> Iterator[tuple[Any, Any]]:
         yield env, txn
 
 
-def _in_lmdb(about: bytes, key: bytes, traces: bytes) -> tuple[Any, Any, Any]:
+def _in_lmdb(about: bytes, key: bytes) -> tuple[Any, Any, Any]:
     def count(path: pathlib.Path) -> int:
         with _lmdb(path) as (env, txn):
-            return len(txn.get(TRACE.encode(), b"", db=env.open_db(traces, txn=txn)))
+            return len(txn.get(TRACE.encode(), b"", db=env.open_db(about, txn=txn)))
 
     def read(path: pathlib.Path) -> int:
         with _lmdb(path) as (env, txn):
@@ -148,8 +143,8 @@ def _of_folder(opening: Callable[[pathlib.Path, Format[Any]], None]) -> Kept:
 
 
 KEPT: Final[Mapping[str, Kept]] = {
-    "hospital": Kept(_open_hospital, _leave_row, *_in_lmdb(tables.FORMAT, b"store", tables.COUNTERS)),
-    "shelf": Kept(_open_shelf, _leave_on_shelf, *_in_lmdb(b"about", b"format", b"new")),
+    "hospital": Kept(_open_hospital, _leave_row, *_in_lmdb(tables.FORMAT, b"store")),
+    "shelf": Kept(_open_shelf, _leave_row, *_in_lmdb(b"about", b"format")),
     "metadata": Kept(
         _open_database,
         _leave_in_database,

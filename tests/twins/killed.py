@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -13,7 +14,7 @@ from mdmfs.demo.site import KEYSTORES, PROJECT, Site
 from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.lmdb_store import LmdbStore
-from mdmfs.keystore.lmdb_shelf import LmdbShelf
+from mdmfs.keystore.row_shelf import open_lmdb_shelf
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages import (
     HARVEST_PATH,
@@ -76,14 +77,13 @@ def shares_at_rest(site: Site, guids: list[Guid]) -> list[int]:
     """Count on how many shelves of stopped keystores each file has a share."""
     counts = [0] * len(guids)
 
-    async def count(shelf: LmdbShelf) -> None:
-        held = await shelf.read(lambda page: [page.key(guid) is not None for guid in guids])
+    async def count(path: Path) -> None:
+        async with open_lmdb_shelf(path) as shelf:
+            held = await shelf.read(lambda page: [page.key(guid) is not None for guid in guids])
         counts[:] = [before + more for before, more in zip(counts, held, strict=True)]
 
     for number in NUMBERS:
-        shelf = LmdbShelf(site.keystore_file(number).parent / "shelf")
-        trio.run(count, shelf)
-        shelf.close()
+        trio.run(count, site.keystore_file(number).parent / "shelf")
     return counts
 
 

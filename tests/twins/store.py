@@ -9,10 +9,10 @@ from typing import TypeVar
 
 import trio
 
-from mdmfs.hospital.rows import MAX_KEY_BYTES
 from mdmfs.hospital.store import Transaction
-from mdmfs.hospital.transaction import FEED_LENGTH, RowsTransaction
+from mdmfs.hospital.transaction import FEED_LENGTH, RowsTransaction, store_layout
 from mdmfs.model.errors import StoreError
+from mdmfs.rows.port import MAX_KEY_BYTES
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ class MemoryStore:
         self._is_closed = False
         self._version = 0
         rows = MemoryRows(self._table, is_writing=True)
-        self._open(rows).begin_store("a twin")
+        store_layout(random).begin(rows, "a twin")
         rows.end()
 
     async def write(self, act: Callable[[Transaction], T]) -> T:
@@ -124,6 +124,10 @@ class MemoryRows:
             self._refuse_ended()
             assert len(self._before) == written, "something was written during a scan"
             index += 1
+
+    def scan_back(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Go through the keys that begin with ``prefix``, from the last to the first."""
+        yield from reversed(list(self.scan(prefix)))
 
     def undo(self) -> None:
         """Bring back all that was there."""

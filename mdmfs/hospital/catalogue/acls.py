@@ -12,9 +12,10 @@ from mdmfs.access.acl import ACL_ID_SIZE, Acl
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.records import VersionOfAcl
 from mdmfs.hospital.ledger.epochs import RowsOfEpochs
-from mdmfs.hospital.rows import Interned, Rows, Stored
+from mdmfs.hospital.rows import Interned, Stored
 from mdmfs.model.errors import MalformedNameError, StoreError
 from mdmfs.model.names import Guid
+from mdmfs.rows.port import Rows
 
 
 class _StoredAcl(msgspec.Struct, frozen=True, array_like=True):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mdmfs.hospital import tables
-from mdmfs.hospital.rows import NUMBER_SIZE, Rows, number_key
+from mdmfs.hospital.rows import NUMBER_SIZE, number_key
+from mdmfs.rows.port import Rows
 
 
 class CommentTable:

@@ -11,9 +11,10 @@ import msgspec
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.comments import Ahead, CommentTable
 from mdmfs.hospital.catalogue.records import ROOT_INODE, DirectoryRecord, Page
-from mdmfs.hospital.rows import Rows, Stored, add_to, number_key
+from mdmfs.hospital.rows import Stored, add_to, number_key
 from mdmfs.model.errors import NoSuchFileError, NotADirectoryFileError, StoreError
 from mdmfs.model.names import MAX_NAME_BYTES, Lfn
+from mdmfs.rows.port import Rows
 from mdmfs.wire.messages import Node, NodeKind
 
 _INODES: Final = tables.COUNTERS + b"inode"

@@ -10,7 +10,8 @@ import msgspec
 from mdmfs.access.acl import Acl
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.records import AclBefore
-from mdmfs.hospital.rows import Rows, Stored, add_to, counted, number_key
+from mdmfs.hospital.rows import Stored, add_to, counted, number_key
+from mdmfs.rows.port import Rows
 from mdmfs.wire.messages import Changes
 
 _LOOKED_AT: Final = 1000

@@ -9,9 +9,10 @@ import msgspec
 
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.records import FileRecord, FileState, Place, Rendition
-from mdmfs.hospital.rows import Interned, Rows, Stored, number_key
+from mdmfs.hospital.rows import Interned, Stored, number_key
 from mdmfs.model.errors import NoSuchFileError, StoreError
 from mdmfs.model.names import Guid
+from mdmfs.rows.port import Rows
 
 
 class _Kind(msgspec.Struct, frozen=True, array_like=True):

@@ -14,7 +14,7 @@ from mdmfs.hospital.catalogue.acls import AclTable
 from mdmfs.hospital.catalogue.directories import DirectoryTable, Entry
 from mdmfs.hospital.catalogue.feed import Feed
 from mdmfs.hospital.catalogue.records import ROOT_INODE, Commented, Done, Made
-from mdmfs.hospital.rows import Interned, Rows, Stored, add_to, counted, digest_key, interned_key, number_key
+from mdmfs.hospital.rows import Interned, Stored, add_to, counted, digest_key, interned_key, number_key
 from mdmfs.model.errors import (
     IsADirectoryFileError,
     NameTakenError,
@@ -25,6 +25,7 @@ from mdmfs.model.errors import (
     RefusedNameError,
 )
 from mdmfs.model.names import MAX_LFN_BYTES, Lfn
+from mdmfs.rows.port import Rows
 
 MAX_DEPTH: Final = 48
 """Parts of a name below which a user makes another: what leads from one alias to anywhere fits into a path."""

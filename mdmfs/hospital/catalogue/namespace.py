@@ -26,9 +26,9 @@ from mdmfs.hospital.catalogue.records import (
     VersionOfAcl,
 )
 from mdmfs.hospital.catalogue.totals import TotalsChange, TotalsTable
-from mdmfs.hospital.rows import Rows
 from mdmfs.model.errors import IsADirectoryFileError, NoSuchFileError, StoreError
 from mdmfs.model.names import Guid, Lfn
+from mdmfs.rows.port import Rows
 from mdmfs.wire.messages import MAX_BATCH, Changes, Node, NodeKind
 
 

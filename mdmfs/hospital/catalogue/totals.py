@@ -9,7 +9,8 @@ import msgspec
 
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.records import FileRecord, Totals
-from mdmfs.hospital.rows import Rows, Stored, digest_key
+from mdmfs.hospital.rows import Stored, digest_key
+from mdmfs.rows.port import Rows
 
 
 class _StoredTotals(msgspec.Struct, frozen=True, array_like=True):

@@ -6,8 +6,9 @@ from typing import Final
 
 from mdmfs.hospital import tables
 from mdmfs.hospital.ledger.records import CollectionRecord, TextKeyRecord
-from mdmfs.hospital.rows import Rows, Stored, digest_key
+from mdmfs.hospital.rows import Stored, digest_key
 from mdmfs.model.subject import SubjectId
+from mdmfs.rows.port import Rows
 
 _COLLECTIONS: Final = Stored(CollectionRecord)
 _KEYS: Final = Stored(TextKeyRecord)

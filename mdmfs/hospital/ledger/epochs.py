@@ -8,9 +8,10 @@ from typing import Final
 
 from mdmfs.hospital import tables
 from mdmfs.hospital.ledger.records import BEGINNING, MAX_DESTINATION_BYTES, Epoch, KeyChange, KeyChangeKind
-from mdmfs.hospital.rows import Rows, Stored, add_to, counted, number_key
+from mdmfs.hospital.rows import Stored, add_to, counted, number_key
 from mdmfs.model.errors import StoreError
 from mdmfs.model.names import Guid
+from mdmfs.rows.port import Rows
 
 MARK_SIZE: Final = 16
 _ROWS: Final = Stored(KeyChange)

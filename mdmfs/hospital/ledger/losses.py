@@ -7,8 +7,9 @@ from typing import Final
 
 from mdmfs.hospital import tables
 from mdmfs.hospital.ledger.records import LossRecord
-from mdmfs.hospital.rows import Rows, Stored, digest_key
+from mdmfs.hospital.rows import Stored, digest_key
 from mdmfs.model.names import Guid
+from mdmfs.rows.port import Rows
 
 _ROWS: Final = Stored(LossRecord)
 _TIME: Final = struct.Struct(">d")

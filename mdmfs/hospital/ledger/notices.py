@@ -8,7 +8,8 @@ import msgspec
 
 from mdmfs.hospital import tables
 from mdmfs.hospital.ledger.records import Notice, NoticedSeries
-from mdmfs.hospital.rows import Rows, Stored, digest_key
+from mdmfs.hospital.rows import Stored, digest_key
+from mdmfs.rows.port import Rows
 
 _SERIES: Final = Stored(NoticedSeries)
 _NOTICES: Final = Stored(Notice)

@@ -8,9 +8,10 @@ from typing import Final
 
 from mdmfs.hospital import tables
 from mdmfs.hospital.ledger.records import MAX_DESTINATION_BYTES, OutboxItem, OutboxSize
-from mdmfs.hospital.rows import Rows, Stored, add_to, counted, number_key
+from mdmfs.hospital.rows import Stored, add_to, counted, number_key
 from mdmfs.hospital.uidmap.records import SERIES_KEY_SIZE
 from mdmfs.model.errors import StoreError
+from mdmfs.rows.port import Rows
 
 _ROWS: Final = Stored(OutboxItem)
 _NUMBER: Final = tables.COUNTERS + b"outbox"

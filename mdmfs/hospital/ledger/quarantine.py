@@ -7,8 +7,9 @@ from typing import Final
 
 from mdmfs.hospital import tables
 from mdmfs.hospital.ledger.records import QuarantineRecord
-from mdmfs.hospital.rows import Rows, Stored, digest_key
+from mdmfs.hospital.rows import Stored, digest_key
 from mdmfs.hospital.uidmap.records import SeriesKey
+from mdmfs.rows.port import Rows
 
 _ROWS: Final = Stored(QuarantineRecord)
 

@@ -7,9 +7,10 @@ from typing import Final
 
 from mdmfs.hospital import tables
 from mdmfs.hospital.ledger.records import SeriesRecord, SeriesState
-from mdmfs.hospital.rows import Rows, Stored
+from mdmfs.hospital.rows import Stored
 from mdmfs.hospital.uidmap.records import SERIES_KEY_SIZE, SeriesKey
 from mdmfs.model.names import Lfn
+from mdmfs.rows.port import Rows
 
 _ROWS: Final = Stored(SeriesRecord)
 

@@ -9,8 +9,9 @@ from typing import Final, Protocol
 import msgspec
 
 from mdmfs.hospital import tables
-from mdmfs.hospital.rows import Rows, Stored, digest_key
+from mdmfs.hospital.rows import Stored, digest_key
 from mdmfs.model.names import Guid
+from mdmfs.rows.port import Rows
 
 PAGE: Final = 256
 """Looked at in one go: a few milliseconds, with what the store says of their files."""

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from mdmfs.hospital import tables
-from mdmfs.hospital.rows import Rows, Stored
+from mdmfs.hospital.rows import Stored
 from mdmfs.hospital.tape.records import StageFile, StageRequest
+from mdmfs.rows.port import Rows
 
 _REQUESTS: Final = Stored(StageRequest)
 _FILES: Final = Stored(StageFile)

@@ -7,21 +7,13 @@ from collections.abc import Iterator
 from typing import Final
 
 from mdmfs.hospital import tables
-from mdmfs.hospital.rows import (
-    INTERNED_KEY_SIZE,
-    Interned,
-    Rows,
-    Stored,
-    add_to,
-    digest_key,
-    interned_key,
-    number_key,
-)
+from mdmfs.hospital.rows import INTERNED_KEY_SIZE, Interned, Stored, add_to, digest_key, interned_key, number_key
 from mdmfs.hospital.uidmap.records import InstanceRecord, SeriesKey
 from mdmfs.hospital.veil import Veiled
 from mdmfs.model.errors import StoreError
 from mdmfs.model.names import GUID_SIZE, Guid
 from mdmfs.model.subject import SubjectId
+from mdmfs.rows.port import Rows
 
 
 class _Context(Veiled, frozen=True, array_like=True):

@@ -9,10 +9,11 @@ from typing import Final
 import msgspec
 
 from mdmfs.hospital import tables
-from mdmfs.hospital.rows import Rows, Stored, digest_key
+from mdmfs.hospital.rows import Stored, digest_key
 from mdmfs.hospital.uidmap.records import SubjectRow
 from mdmfs.model.errors import StoreError
 from mdmfs.model.subject import SubjectId
+from mdmfs.rows.port import Rows
 
 _ROWS: Final = Stored(SubjectRow)
 

@@ -6,7 +6,7 @@ import pytest
 
 from mdmfs.hospital import tables
 from mdmfs.hospital.rows import Interned, Stored, add_to, counted, digest_key
-from mdmfs.hospital.transaction import RowsTransaction
+from mdmfs.hospital.transaction import store_layout
 from mdmfs.hospital.uidmap.records import SubjectRow
 from mdmfs.model.errors import StoreError
 from tests.twins.records import counting_random, subject_row
@@ -45,7 +45,7 @@ def test_a_store_of_another_format_is_refused(found: bytes) -> None:
     rows = MemoryRows(Table(), is_writing=True)
     rows.put(tables.FORMAT + b"store", found)
     with pytest.raises(StoreError, match="the store is"):
-        RowsTransaction(rows, random=counting_random()).begin_store("the store")
+        store_layout(counting_random()).begin(rows, "the store")
 
 
 def test_texts_are_not_confused_in_digests() -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from mdmfs.hospital.lmdb_store import LmdbStore, pack
+from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.store import Transaction
+from mdmfs.hospital.transaction import store_layout
 from mdmfs.model.errors import StoreError
 from mdmfs.model.names import Guid
+from mdmfs.rows.embedded import pack
 from tests.bench._catalogue import PER_SUBJECT, SERIES, fill, lay, lfn_of, rows_of
 
 FILES = PER_SUBJECT * SERIES
@@ -37,7 +39,7 @@ def tables_of(path: Path) -> dict[bytes, tuple[int, int]]:
 
 def test_a_packed_store_has_every_row_in_fewer_pages_and_goes_on(registered: Path, tmp_path: Path) -> None:
     """The next registration works in it as in any other."""
-    pack(registered, tmp_path / "packed")
+    pack(registered, tmp_path / "packed", store_layout())
     assert tables_of(tmp_path / "packed") == tables_of(registered)
     before, after = (path / "data.mdb" for path in (registered, tmp_path / "packed"))
     assert after.stat().st_size < 0.8 * before.stat().st_size
@@ -58,7 +60,7 @@ def test_a_store_that_is_not_one_is_not_packed(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "data.mdb").write_bytes(b"not a database" * 1000)
     with pytest.raises(StoreError):
-        pack(tmp_path / "store", tmp_path / "packed")
+        pack(tmp_path / "store", tmp_path / "packed", store_layout())
 
 
 def test_laid_rows_are_as_many_and_as_long_as_registered_ones_and_read_alike(registered: Path, tmp_path: Path) -> None:

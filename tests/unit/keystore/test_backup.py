@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
 from mdmfs.keystore.backup import MAGIC, Header, back_up, restore
-from mdmfs.keystore.lmdb_shelf import open_lmdb_shelf
+from mdmfs.keystore.row_shelf import open_lmdb_shelf
 from mdmfs.keystore.shelf import KeyRecord, Tombstone
 from mdmfs.model.errors import ConfigurationError, IntegrityError, NameTakenError, OutOfSpaceError, WrongKeyError
 from mdmfs.model.names import Guid

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mdmfs.hospital import tables
-from mdmfs.hospital.transaction import RowsTransaction
+from mdmfs.hospital.transaction import RowsTransaction, store_layout
 from tests.twins.records import (
     counting_random,
     guid_of,
@@ -27,9 +27,9 @@ def table() -> Table:
 @pytest.fixture
 def tx(table: Table) -> RowsTransaction:
     """Begin a transaction on them that never ends."""
-    transaction = RowsTransaction(MemoryRows(table, is_writing=True), random=counting_random())
-    transaction.begin_store("the store")
-    return transaction
+    rows, random = MemoryRows(table, is_writing=True), counting_random()
+    store_layout(random).begin(rows, "the store")
+    return RowsTransaction(rows, random=random)
 
 
 def rows(table: Table) -> dict[bytes, bytes]:

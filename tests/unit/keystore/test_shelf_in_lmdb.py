@@ -13,7 +13,7 @@ import lmdb
 import pytest
 import trio
 
-from mdmfs.keystore.lmdb_shelf import open_lmdb_shelf
+from mdmfs.keystore.row_shelf import open_lmdb_shelf
 from mdmfs.keystore.shelf import KeyRecord
 from mdmfs.model.errors import ConfigurationError, StoreError
 from mdmfs.model.names import Guid
@@ -26,7 +26,7 @@ RECORD = KeyRecord(owner=OWNER, share=b"a share", aliases=())
 REGISTER_FOR_EVER = """
 import sys, trio
 from pathlib import Path
-from mdmfs.keystore.lmdb_shelf import open_lmdb_shelf
+from mdmfs.keystore.row_shelf import open_lmdb_shelf
 from mdmfs.keystore.shelf import KeyRecord
 from mdmfs.model.names import Guid
 
@@ -51,7 +51,7 @@ trio.run(main)
 HOLD_A_PAGE = """
 import sys, time, trio
 from pathlib import Path
-from mdmfs.keystore.lmdb_shelf import open_lmdb_shelf
+from mdmfs.keystore.row_shelf import open_lmdb_shelf
 
 def hold(page):
     print("holding", flush=True)
@@ -156,7 +156,7 @@ async def test_a_shelf_of_a_newer_format_is_refused(tmp_path: Path) -> None:
     async with open_lmdb_shelf(tmp_path):
         pass
     _overwrite(tmp_path, b"about", b"format", b"2")
-    with pytest.raises(StoreError, match="it is a shelf of format 2, this program knows none after 1"):
+    with pytest.raises(StoreError, match="is a shelf of format 2, this program knows none after 1"):
         async with open_lmdb_shelf(tmp_path):
             pass
     _overwrite(tmp_path, b"about", b"format", b"1")
