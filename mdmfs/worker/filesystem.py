@@ -62,6 +62,8 @@ STATUS_SECONDS: Final = 1.0
 TOTALS_SECONDS: Final = 10.0
 BURST_SECONDS: Final = 1.0
 """Two opens in one directory within this time make a burst: the shares of what comes next are fetched along."""
+NEARLY: Final = 3
+"""So many places further the next open may be, and the order is still that of the directory."""
 SIBLINGS: Final = 32
 TREES: Final = 128
 """That a mount may have: so many handles lie between two of one tree."""
@@ -89,9 +91,13 @@ class _DirectoryHandle:
 class _LastOpen(NamedTuple):
     inode: int
     parent: int
+    position: int
+    """In its directory."""
     at: float
     is_burst: bool
     """Whether it followed the open of another file of its directory closely."""
+    is_in_order: bool
+    """Whether that was the one before it, or nearly."""
 
 
 class FileSystem:
@@ -125,7 +131,7 @@ class FileSystem:
         self._reads: defaultdict[int, list[range]] = defaultdict(list)
         """What is being read, or waits, by inode."""
         self._totals: tuple[Totals, float] | None = None
-        self._last_open = _LastOpen(0, 0, float("-inf"), is_burst=False)
+        self._last_open = _LastOpen(0, 0, 0, float("-inf"), is_burst=False, is_in_order=False)
 
     # Names and attributes
 
@@ -277,8 +283,11 @@ class FileSystem:
         node = self._file(inode)
         if not self._lease.is_held:
             return None
-        siblings, note = self._siblings(inode, node)
-        file = self._opener.open_at_once(node, siblings, on_body=note)
+        file = self._opener.open_again(node) if inode == self._last_open.inode else None
+        if file is None:
+            siblings, note = self._siblings(inode, node)
+            is_in_order = self._last_open.is_in_order
+            file = self._opener.open_at_once(node, siblings, on_body=note, is_in_order=is_in_order)
         if file is None:
             return None
         handle = next(self._handles)
@@ -320,12 +329,15 @@ class FileSystem:
         """
         parent = self._namespace.inodes.of(inode).parent
         last, now = self._last_open, trio.current_time()
-        is_burst = last.is_burst if last.inode == inode else last.parent == parent and now <= last.at + BURST_SECONDS
-        self._last_open = _LastOpen(inode, parent, now, is_burst)
+        is_again = last.inode == inode
+        is_burst = last.is_burst if is_again else last.parent == parent and now <= last.at + BURST_SECONDS
         listing = self._namespace.held(parent)
         if listing is None:
+            self._last_open = _LastOpen(inode, parent, 0, now, is_burst, is_in_order=False)
             return (), None
         position = bisect.bisect_left(listing.names, node.name.encode("utf-8", "surrogatepass"))
+        is_in_order = last.is_in_order if is_again else is_burst and last.position < position <= last.position + NEARLY
+        self._last_open = _LastOpen(inode, parent, position, now, is_burst, is_in_order)
         note = functools.partial(self._prefetch.note_open, parent, listing.in_order, position)
         return (listing.in_order[position + 1 : position + 1 + SIBLINGS] if is_burst else ()), note
 

@@ -105,6 +105,11 @@ class OpenFile:
         return self._ciphertext is not None and self._ciphertext.is_complete
 
     @property
+    def is_at_rest(self) -> bool:
+        """Whether it can be read, all of it is here, and nothing works on it."""
+        return self.is_complete and self._unsealer is not None and not self._is_barred and not self._works
+
+    @property
     def hindered_at(self) -> float:
         """When it was last known, on trio's clock, that it could not come whatever the PACS did."""
         return trio.current_time() if self.is_suspended else self._hindered_at

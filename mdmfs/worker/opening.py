@@ -32,6 +32,7 @@ from mdmfs.worker.cache.ciphertext import Ciphertext, SupersededError
 from mdmfs.worker.cache.store import CiphertextCache, Seal
 from mdmfs.worker.fetching import Fetching
 from mdmfs.worker.hospital import Hospital
+from mdmfs.worker.kept import KeptFiles
 from mdmfs.worker.keys.ring import KeyRing, unlock_with
 from mdmfs.worker.open_file import OpenFile, lock_of
 from mdmfs.worker.opens import ASKED, Opens
@@ -94,6 +95,7 @@ class Opener:
         self._files: dict[int, OpenFile] = {}
         self._handles: Counter[int] = Counter()
         """How many the kernel has of each inode, of what is in ``_files`` or of what broke: it may be reading it."""
+        self._kept = KeptFiles(self._leave)
         self._resident: set[int] = set()
         """Inodes whose pages were all pushed and not been asked for since."""
         self._paged: set[int] = set()
@@ -132,12 +134,23 @@ class Opener:
         return file
 
     def open_at_once(
-        self, node: Node, siblings: Sequence[Node] = (), *, on_body: Callable[[], None] | None = None
+        self,
+        node: Node,
+        siblings: Sequence[Node] = (),
+        *,
+        on_body: Callable[[], None] | None = None,
+        is_in_order: bool = False,
     ) -> OpenFile | None:
-        """Open a file as ``open``, where nothing has to be waited for; else None, and nothing is done."""
+        """Open a file as ``open``, where nothing has to be waited for; else None, and nothing is done.
+
+        ``is_in_order``: the first of the siblings is probably opened next, and gets ready while this one is read.
+        """
         if siblings and not self._keys.holds(Guid(siblings[min(AHEAD, len(siblings)) - 1].guid)):
             self._nursery.start_soon(self._collect_ahead, siblings)
+        if siblings and is_in_order:
+            self._nursery.start_soon(self._open_ahead, siblings[0])
         self._paged.add(node.inode)
+        self._kept.drop_outlived(node.inode)
         file = self._files.get(node.inode)
         if file is None and node.inode not in self._handles:
             file = self._open_pushing(node) or self._open_header(node)
@@ -149,6 +162,31 @@ class Opener:
         if not file.is_header_only:
             file.note_body()
         return file
+
+    def open_again(self, node: Node) -> OpenFile | None:
+        """Open a file that is open and at hand whole, or was a moment ago; else None, and nothing is done."""
+        self._kept.drop_outlived(node.inode)
+        file = self._files.get(node.inode)
+        if file is None or not file.is_at_rest or not file.ready.is_set() or file.guid.octets != node.guid:
+            return None
+        self._enter(file)
+        self.opens.note(file.guid)
+        return file
+
+    async def _open_ahead(self, node: Node) -> None:
+        """Open a file that is probably opened next by its header, where that is at hand: while this one is read."""
+        until = self._keys.held_until(Guid(node.guid))
+        if node.inode in self._files or node.inode in self._handles or until <= trio.current_time():
+            return
+        self._paged.add(node.inode)
+        try:
+            file = self._open_header(node)
+        except Exception:
+            log.exception("opening ahead failed unexpectedly")
+            return
+        if file is not None:
+            file.readers += 1
+            self._kept.keep(file, until)
 
     def _open_pushing(self, node: Node) -> OpenFile | None:
         """Open a small file here and now, none of whose pages is there: None where something is not at hand, or right.
@@ -204,6 +242,7 @@ class Opener:
         """Have a file brought, by whatever it takes; ``ready`` tells when it is there."""
         file = self._files.get(node.inode)
         if file is None or file.is_broken or file.guid.octets != node.guid:
+            self._kept.drop(node.inode)
             file = self._files[node.inode] = OpenFile(node)
         file.on_body = file.on_body or on_body
         if not file.is_wanted:
@@ -320,15 +359,36 @@ class Opener:
         return False
 
     def _enter(self, file: OpenFile) -> None:
-        file.readers += 1
+        if not self._kept.take(file):
+            file.readers += 1
         self._handles[file.inode] += 1
 
     def close(self, file: OpenFile) -> None:
-        """End one open; with the last one everything ends that worked for the file."""
+        """End one open; with the last one everything ends that worked for the file, or it is kept for a moment."""
         self._handles[file.inode] -= 1
         if not self._handles[file.inode]:
             del self._handles[file.inode]
-        self._leave(file)
+        if file.readers == 1 and file.is_at_rest and file.size <= AT_ONCE and self._files.get(file.inode) is file:
+            self._keep(file)
+        else:
+            self._leave(file)
+
+    def _keep(self, file: OpenFile) -> None:
+        """Keep a file at hand after its last close: no longer than its shares, of which none may be here any more."""
+        until = self._keys.held_until(file.guid)
+        if until <= trio.current_time() or file.ciphertext is None:
+            self._leave(file)
+            return
+        file.ciphertext.note_kept()
+        self._kept.keep(file, until)
+
+    def expire(self) -> None:
+        """Let go what was kept at hand long enough."""
+        self._kept.expire()
+
+    def let_go(self) -> None:
+        """Let go all that nobody has open."""
+        self._kept.clear()
 
     def _leave(self, file: OpenFile) -> None:
         if file.leave() and self._files.get(file.inode) is file:
@@ -391,17 +451,20 @@ class Opener:
         file = self._files.pop(inode, None)
         if file is not None:
             file.revoke()
+        self._kept.drop(inode)
         if guid is not None:
             self._keys.forget(guid)
             self._cache.discard(guid)
             self._headers.forget(guid)
 
     def forget_shares(self) -> None:
-        """Drop the shares that are held for what may be opened next."""
+        """Drop the shares that are held for what may be opened next, and what they have opened."""
         self._keys.forget_all()
+        self._kept.clear()
 
     def forget(self, inode: int) -> None:
         """Know that the kernel has dropped an inode and its pages."""
+        self._kept.drop(inode)
         self._resident.discard(inode)
         self._paged.discard(inode)
 
@@ -411,6 +474,7 @@ class Opener:
         self._resident.clear()
         for file in self._files.values():
             file.suspend()
+        self._kept.clear()
 
     def resume(self) -> None:
         """Collect keys again for what is open: the keystores decide anew."""

@@ -85,7 +85,9 @@ class Branch:
         counting = Numbered(ports.hospital, tree) if tree else ports.hospital
         self.places: Places = counting
         namespace = Namespace(counting, root, top=first_of(tree) + ROOT, shown=shown)
-        opener = Opener(ports.hospital, cache, self._ring, kernel, nursery, deadline=deadline, patience=lease.patience)
+        self._opener = opener = Opener(
+            ports.hospital, cache, self._ring, kernel, nursery, deadline=deadline, patience=lease.patience
+        )
         self.files = FileSystem(
             ports.hospital,
             namespace,
@@ -100,7 +102,7 @@ class Branch:
         self._feed = Feed(counting, namespace, self.files, lease, opener.opens)
 
     def start(self) -> None:
-        """Follow the feed, keep the lease, and let shares go that were held long enough."""
+        """Follow the feed, keep the lease, and let shares and files go that were held long enough."""
         self._nursery.start_soon(self._expire)
         self._nursery.start_soon(self._feed.follow)
         self._nursery.start_soon(self._lease.keep, self.files, self._nursery)
@@ -110,9 +112,13 @@ class Branch:
         await self._feed.tell_last()
 
     async def _expire(self) -> None:
-        while True:
-            await trio.sleep(EXPIRY_SECONDS)
-            self._ring.expire()
+        try:
+            while True:
+                await trio.sleep(EXPIRY_SECONDS)
+                self._ring.expire()
+                self._opener.expire()
+        finally:
+            self._opener.let_go()
 
 
 class Serving:

@@ -101,6 +101,28 @@ class Gocryptfs:
         subprocess.run(["fusermount3", "-u", str(self.root)], check=True)
 
 
+class Floor:
+    """A mount of pyfuse3 that decides nothing and has nothing: what names and opens cost at least."""
+
+    def __init__(self, root: Path, folders: Sequence[Folder]) -> None:
+        self.root = root
+        self._folders = folders
+        self._process: subprocess.Popen[str] | None = None
+
+    def mount(self) -> None:
+        """See ``MountOfBytes``."""
+        command = [sys.executable, "-m", "tests.bench._floor", str(self.root), json.dumps(self._folders)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+
+    def unmount(self) -> None:
+        """See ``MountOfBytes``."""
+        subprocess.run(["fusermount3", "-u", str(self.root)], check=True)
+        assert self._process is not None
+        assert self._process.wait() == 0
+
+
 @contextlib.contextmanager
 def our_mount(folder: Path, folders: Sequence[Folder]) -> Iterator[Ours]:
     """Make a hospital with these folders below ``a``, and a mount of it that is not mounted yet."""

@@ -411,7 +411,8 @@ def flip(sealed: bytearray) -> None:
 
 
 def flip_header(sealed: bytearray) -> None:
-    """Flip one bit of the commitment."""
+    """Flip one bit of the commitment, when the key is gone that needs it no more."""
+    time.sleep(HOLD_SECONDS)
     sealed[HEADER_SIZE - 1] ^= 1
 
 

@@ -103,6 +103,10 @@ class Ciphertext:
         self._is_superseded = True
         self._tell()
 
+    def note_kept(self) -> None:
+        """Know that it lies in the cache: damage is the disk's from now on."""
+        self.is_from_cache = True
+
     def close(self) -> None:
         """Close the file; a second time changes nothing."""
         descriptor, self._descriptor = self._descriptor, -1

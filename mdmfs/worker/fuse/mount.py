@@ -21,6 +21,7 @@ import trio
 from mdmfs.model.errors import BusyError, NameTakenError, PeerTimedOutError, UnusableFileError
 from mdmfs.worker.fuse.control import connections
 from mdmfs.worker.fuse.kernel import KernelCaches
+from mdmfs.worker.fuse.loop import wait_eagerly
 from mdmfs.worker.fuse.operations import PID_ATTRIBUTE, MdmfsOperations
 
 FILE_SYSTEM: Final = "mdmfs"
@@ -84,6 +85,7 @@ def mounted(
 
 async def serve(kernel: KernelCaches) -> None:
     """Answer the kernel until it is unmounted; what is still waited for then, nobody waits for any more."""
+    wait_eagerly()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_end_when_gone, kernel, nursery.cancel_scope)
         await pyfuse3.main(max_tasks=MAX_TASKS)

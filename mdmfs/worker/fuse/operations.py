@@ -158,12 +158,16 @@ class MdmfsOperations(pyfuse3.Operations):
         with replying_errno("readdir"):
             seat = self._callers.of_handle(fh)
             parent = seat.files.directory_of(fh)
-            entry = EntryAttributes()
+            entry, reply, retain = _blank(seat), pyfuse3.readdir_reply, seat.files.retain
+            kind: type[Node] | None = None
             for name, node, position in await seat.files.read_directory(fh, start_id):
-                _fill(entry, node, seat)
-                if not pyfuse3.readdir_reply(token, FileNameT(name), entry, position):
+                if kind is not type(node):  # all of one kind are told within microseconds
+                    kind = type(node)
+                    _limit(entry, node, seat)
+                _fill(entry, node)
+                if not reply(token, FileNameT(name), entry, position):
                     return
-                seat.files.retain(parent, node)
+                retain(parent, node)
 
     async def releasedir(self, fh: FileHandleT) -> None:
         """Close a directory."""
@@ -378,25 +382,34 @@ class MdmfsOperations(pyfuse3.Operations):
 
 
 def _entry(node: Node, seat: Seat) -> EntryAttributes:
-    entry = EntryAttributes()
-    _fill(entry, node, seat)
+    entry = _blank(seat)
+    _limit(entry, node, seat)
+    _fill(entry, node)
     return entry
 
 
-def _fill(entry: EntryAttributes, node: Node, seat: Seat) -> None:
-    modified_ns = round(node.modified * 1e6) * 1000
-    entry.st_ino = InodeT(node.inode)
-    entry.generation = 0
-    entry.entry_timeout = entry.attr_timeout = min(POSITIVE_SECONDS, seat.files.seconds_held(node))
-    entry.st_mode = ModeT(COLLECTION_MODE if node.is_made and node.kind is NodeKind.DIRECTORY else _MODES[node.kind])
+def _blank(seat: Seat) -> EntryAttributes:
+    """Give what is the same for all entries of a seat; the rest is 0 (pyfuse3)."""
+    entry = EntryAttributes()
     # A directory's subdirectories are not counted; 1 says so, 2 would tell `find` that there are none.
     entry.st_nlink = 1
     entry.st_uid, entry.st_gid = seat.uid, seat.gid
-    entry.st_rdev = 0
-    entry.st_size = node.size
     entry.st_blksize = PREFERRED_READ
+    return entry
+
+
+def _limit(entry: EntryAttributes, node: Node, seat: Seat) -> None:
+    """Say for how long it may be remembered."""
+    entry.entry_timeout = entry.attr_timeout = min(POSITIVE_SECONDS, seat.files.seconds_held(node))
+
+
+def _fill(entry: EntryAttributes, node: Node) -> None:
+    """Say what is another for each entry; a directory may have a hundred thousand."""
+    entry.st_ino = InodeT(node.inode)
+    entry.st_mode = ModeT(COLLECTION_MODE if node.is_made and node.kind is NodeKind.DIRECTORY else _MODES[node.kind])
+    entry.st_size = node.size
     entry.st_blocks = -(-node.size // BLOCK)
-    entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = modified_ns
+    entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = round(node.modified * 1e6) * 1000
 
 
 def _nothing(seat: Seat) -> EntryAttributes:

@@ -1,7 +1,8 @@
 """The key ring: asks the keystores for whole bursts at once and holds what it got for a second, no longer.
 
-An unsealer lives as long as a file is open. What the ring holds are shares: of files just opened, because programs
-open a file several times, and of their siblings, because programs read directories.
+An unsealer lives as long as a file is open, or the shares that made it (``worker/kept.py``). What the ring holds are
+shares: of files just opened, because programs open a file several times, and of their siblings, because programs read
+directories.
 """
 
 from __future__ import annotations
@@ -117,6 +118,11 @@ class KeyRing:
         held = self._held.get(guid)
         is_fresh = held is not None and held.enough >= enough and trio.current_time() < held.until
         return held.answers if held is not None and is_fresh else None
+
+    def held_until(self, guid: Guid) -> float:
+        """Tell until when, on trio's clock, shares of a file are held; an instant long ago where they are not."""
+        held = self._held.get(guid)
+        return float("-inf") if held is None else held.until
 
     def holds(self, guid: Guid) -> bool:
         """Ask whether shares of a file are held."""

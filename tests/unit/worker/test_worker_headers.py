@@ -71,6 +71,28 @@ async def site(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Site]:
         yield Site(hospital, cache, Opener(hospital, cache, ring, kernel, nursery, deadline=DEADLINE), kernel)
 
 
+async def test_the_header_of_the_next_file_in_order_is_pushed_while_this_one_is_read(site: Site) -> None:
+    """Whoever opens it then finds it ready; without an order, and without its shares, nothing is done for it."""
+    nodes = site.nodes()
+    for node in nodes[:2]:
+        site.opener.close(await site.opener.open(node, nodes[2:]))
+    site.kernel.pages.clear()
+    for is_in_order in (False, True):
+        opened = site.opener.open_at_once(nodes[0], nodes[1:], is_in_order=is_in_order)
+        assert opened is not None
+        await trio.testing.wait_all_tasks_blocked()
+        site.opener.close(opened)
+        assert (nodes[1].inode in site.kernel.pages) == is_in_order
+    following = site.opener.open_at_once(nodes[1])
+    assert following is not None
+    site.opener.close(following)
+    site.opener.forget_shares()
+    site.kernel.pages.clear()
+    assert site.opener.open_at_once(nodes[0], nodes[1:], is_in_order=True) is None
+    await trio.testing.wait_all_tasks_blocked()
+    assert not site.kernel.pages
+
+
 @pytest.mark.parametrize("place", range(len(SIZES)))
 async def test_the_header_and_the_last_page_are_there_without_a_recall(site: Site, place: int) -> None:
     """In the page cache when open returns, and given again where the kernel has dropped them."""

@@ -488,10 +488,51 @@ async def test_a_fault_in_the_background_is_told_to_the_reader_and_to_nobody_els
     assert await site.read_all(file_of(site, "small.dcm"))
 
 
+async def test_a_file_that_was_closed_a_moment_ago_opens_without_anybody_until_it_is_revoked(site: Site) -> None:
+    """Neither hospital nor keystores are asked, and a revocation takes what is kept like what is open."""
+    file = file_of(site, "small.dcm")
+    await site.read_all(file)
+    for twin in site.hospital.keystores.values():
+        twin.failure = unreachable
+    opened = site.opener.open_again(site.node(file))
+    assert opened is not None
+    assert await site.opener.read(opened, 0, SIZE) == file.plaintext
+    site.opener.close(opened)
+    await site.opener.revoke(file.inode, file.guid)
+    assert site.opener.open_again(site.node(file)) is None
+    assert site.opener.open_at_once(site.node(file)) is None
+
+
+@pytest.mark.parametrize("end", ["suspend", "forget_shares", "let_go"])
+async def test_what_was_closed_goes_with_the_shares_and_the_lease(site: Site, end: str) -> None:
+    """Its key is no longer here than theirs."""
+    file = file_of(site, "small.dcm")
+    await site.read_all(file)
+    getattr(site.opener, end)()
+    assert site.opener.open_again(site.node(file)) is None
+
+
+async def test_what_was_closed_is_kept_no_longer_than_its_shares_however_often_it_is_opened(
+    site: Site, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A keystore that refuses is heard within a second, also by who opens one file all the time."""
+    autojump_clock.autojump_threshold = THREAD_SECONDS
+    file = file_of(site, "small.dcm")
+    await site.read_all(file)
+    for _ in range(4):
+        await trio.sleep(HOLD_SECONDS / 5)
+        opened = site.opener.open_again(site.node(file))
+        assert opened is not None
+        site.opener.close(opened)
+    await trio.sleep(HOLD_SECONDS / 5)
+    assert site.opener.open_again(site.node(file)) is None
+
+
 async def test_files_are_closed_when_nobody_reads_them(site: Site) -> None:
-    """No descriptor of a ciphertext is left."""
+    """No descriptor of a ciphertext is left, once what is kept for a moment has gone."""
     for name in ("small.dcm", "big.dcm", "empty.dcm"):
         await site.read_all(file_of(site, name))
+    site.opener.let_go()
     await trio.testing.wait_all_tasks_blocked()
     links = [link.resolve() for link in Path("/proc/self/fd").iterdir() if link.exists()]  # noqa: ASYNC240 no disk
     assert not [link for link in links if link.is_relative_to(site.folder)]
