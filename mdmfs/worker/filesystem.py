@@ -255,9 +255,9 @@ class FileSystem:
         self._prefetch.note_closed(closed.inode, closed.opened)
 
     def _entries(self, opened: _DirectoryHandle, position: int) -> Iterator[tuple[bytes, Node, int]]:
-        names, nodes = opened.listing.names, opened.listing.nodes
+        names, nodes = opened.listing.names, opened.listing.in_order
         for index in range(position, len(names)):
-            yield names[index], nodes[names[index]], index + 1
+            yield names[index], nodes[index], index + 1
 
     # Files
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import dataclasses
 import hashlib
@@ -61,6 +62,15 @@ class TwinDirectory:
     inode: int
     entries: dict[str, TwinDirectory | TwinFile] = dataclasses.field(default_factory=dict)
     modified: float = REGISTERED
+    _order: tuple[tuple[str, ...], list[bytes]] = ((), [])
+
+    def names_after(self, after: str) -> list[str]:
+        """Give the names behind one, in the order of their bytes; that is made once for many pages."""
+        names = tuple(self.entries)
+        if names != self._order[0]:
+            self._order = names, sorted(name.encode() for name in names)
+        order = self._order[1]
+        return [name.decode() for name in order[bisect.bisect_right(order, after.encode()) :]]
 
 
 class TwinDownload:
@@ -264,8 +274,7 @@ class TwinHospital:
         self.listings += 1
         await self._answer()
         directory = self._find(lfn)
-        names = sorted((name for name in directory.entries), key=str.encode)
-        names = [name for name in names if name.encode() > after.encode()]
+        names = directory.names_after(after)
         page = [_node(name, directory.entries[name]) for name in names[: self.page_size]]
         return DirectoryPage(_node(lfn.name, directory), page, len(names) <= self.page_size, self.version)
 

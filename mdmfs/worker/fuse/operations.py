@@ -159,12 +159,12 @@ class MdmfsOperations(pyfuse3.Operations):
             seat = self._callers.of_handle(fh)
             parent = seat.files.directory_of(fh)
             entry, reply, retain = _blank(seat), pyfuse3.readdir_reply, seat.files.retain
-            kind: type[Node] | None = None
+            before: Node | None = None
             for name, node, position in await seat.files.read_directory(fh, start_id):
-                if kind is not type(node):  # all of one kind are told within microseconds
-                    kind = type(node)
+                if type(before) is not type(node):  # all of one kind are told within microseconds
                     _limit(entry, node, seat)
-                _fill(entry, node)
+                _fill(entry, node, before)
+                before = node
                 if not reply(token, FileNameT(name), entry, position):
                     return
                 retain(parent, node)
@@ -403,13 +403,19 @@ def _limit(entry: EntryAttributes, node: Node, seat: Seat) -> None:
     entry.entry_timeout = entry.attr_timeout = min(POSITIVE_SECONDS, seat.files.seconds_held(node))
 
 
-def _fill(entry: EntryAttributes, node: Node) -> None:
-    """Say what is another for each entry; a directory may have a hundred thousand."""
-    entry.st_ino = InodeT(node.inode)
-    entry.st_mode = ModeT(COLLECTION_MODE if node.is_made and node.kind is NodeKind.DIRECTORY else _MODES[node.kind])
+def _fill(entry: EntryAttributes, node: Node, before: Node | None = None) -> None:
+    """Say what is another for each entry; a directory may have a hundred thousand.
+
+    ``before`` is what it was filled with last: the files of a series are registered together.
+    """
+    entry.st_ino = node.inode  # type: ignore[assignment] # InodeT, without a call
     entry.st_size = node.size
     entry.st_blocks = -(-node.size // BLOCK)
-    entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = round(node.modified * 1e6) * 1000
+    if before is None or node.kind is not before.kind or node.is_made != before.is_made:
+        is_collection = node.is_made and node.kind is NodeKind.DIRECTORY
+        entry.st_mode = ModeT(COLLECTION_MODE if is_collection else _MODES[node.kind])
+    if before is None or node.modified != before.modified:
+        entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = round(node.modified * 1e6) * 1000
 
 
 def _nothing(seat: Seat) -> EntryAttributes:

@@ -28,18 +28,18 @@ class Listing:
     """When, on trio's clock."""
 
 
-def name_of(node: Node) -> bytes:
-    """Give a name as the kernel wants it; ``MalformedMessageError`` for one that no directory can hold."""
-    name = node.name.encode("utf-8", "surrogatepass")
-    if name in _IMPOSSIBLE or len(name) > MAX_NAME_BYTES or b"/" in name or b"\0" in name:
+def nodes_by_name(nodes: Iterable[Node]) -> dict[bytes, Node]:
+    """Put entries under their names as the kernel wants them, in the order given.
+
+    ``MalformedMessageError`` for a name that no directory can hold. They are looked at together: there may be many.
+    """
+    found = {node.name.encode("utf-8", "surrogatepass"): node for node in nodes}
+    together = b"\n".join(found)
+    longest = max(map(len, found), default=0)
+    if longest > MAX_NAME_BYTES or b"/" in together or b"\0" in together or not _IMPOSSIBLE.isdisjoint(found):
         message = "the hospital lists a name that no directory can hold"
         raise MalformedMessageError(message)
-    return name
-
-
-def nodes_by_name(nodes: Iterable[Node]) -> dict[bytes, Node]:
-    """Put entries under their names, in the order given."""
-    return {name_of(node): node for node in nodes}
+    return found
 
 
 def gone_or_changed(before: Listing, after: Listing | None) -> list[bytes]:
