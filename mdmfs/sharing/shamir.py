@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from mdmfs.model.errors import IntegrityError, MalformedMessageError, TooFewSharesError
 from mdmfs.model.names import Guid
@@ -85,9 +85,8 @@ class Share:
         return ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Split:
-    """What the shares of one split have in common."""
+class Split(NamedTuple):
+    """What the shares of one split have in common; made a dozen times for each file that is opened."""
 
     guid: Guid
     generation: int
