@@ -408,7 +408,7 @@ def _fill(entry: EntryAttributes, node: Node, before: Node | None = None) -> Non
 
     ``before`` is what it was filled with last: the files of a series are registered together.
     """
-    entry.st_ino = node.inode  # type: ignore[assignment] # InodeT, without a call
+    entry.st_ino = node.inode
     entry.st_size = node.size
     entry.st_blocks = -(-node.size // BLOCK)
     if before is None or node.kind is not before.kind or node.is_made != before.is_made:
