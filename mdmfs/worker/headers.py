@@ -39,13 +39,24 @@ class Headers:
         Raises what the hospital's answer raises.
         """
         async with self._turn:
-            if guid not in self._kept and not self._is_absent(guid):
-                others = (other for other in siblings if other not in self._kept and not self._is_absent(other))
+            if self.lacks(guid):
+                others = (other for other in siblings if self.lacks(other))
                 await self._ask(list(dict.fromkeys([guid, *others]))[:MAX_HEADERS])
         found = self._kept.get(guid)
         if found is not None:
             self._kept.move_to_end(guid)
         return found
+
+    def lacks(self, guid: Guid) -> bool:
+        """Ask whether a file's prefix object is not here and may be had."""
+        return guid not in self._kept and not self._is_absent(guid)
+
+    async def find_ahead(self, guids: Sequence[Guid]) -> None:
+        """Have those of files that may be opened next, unless somebody asks for others just now."""
+        wanted = [guid for guid in guids if self.lacks(guid)]
+        if wanted and not self._turn.locked():
+            async with self._turn:
+                await self._ask(wanted[:MAX_HEADERS])
 
     def held(self, guid: Guid) -> SealedHeader | None:
         """Give a file's prefix object that is here, and ask nobody."""

@@ -145,10 +145,9 @@ class Opener:
 
         ``is_in_order``: the first of the siblings is probably opened next, and gets ready while this one is read.
         """
-        if siblings and not self._keys.holds(Guid(siblings[min(AHEAD, len(siblings)) - 1].guid)):
-            self._nursery.start_soon(self._collect_ahead, siblings)
-        if siblings and is_in_order:
-            self._nursery.start_soon(self._open_ahead, siblings[0])
+        following = _guids(siblings)
+        if following and not self._keys.holds(following[min(AHEAD, len(following)) - 1]):
+            self._nursery.start_soon(self._ask_ahead, self._keys.collect_ahead, following)
         self._paged.add(node.inode)
         self._kept.drop_outlived(node.inode)
         file = self._files.get(node.inode)
@@ -161,7 +160,16 @@ class Opener:
         self.opens.note(file.guid)
         if not file.is_header_only:
             file.note_body()
+        elif following and is_in_order:
+            self._look_ahead(siblings, following)
         return file
+
+    def _look_ahead(self, siblings: Sequence[Node], following: Sequence[Guid]) -> None:
+        """Get ready for who goes through headers in order: push the next one, and ask for those that come soon."""
+        self._nursery.start_soon(self._open_ahead, siblings[0])
+        soon = following[min(AHEAD, len(following)) - 1]
+        if self._headers.lacks(soon) and soon not in self._cache:
+            self._nursery.start_soon(self._ask_ahead, self._headers.find_ahead, following)
 
     def open_again(self, node: Node) -> OpenFile | None:
         """Open a file that is open and at hand whole, or was a moment ago; else None, and nothing is done."""
@@ -175,8 +183,10 @@ class Opener:
 
     async def _open_ahead(self, node: Node) -> None:
         """Open a file that is probably opened next by its header, where that is at hand: while this one is read."""
+        if node.kind is not NodeKind.FILE or node.inode in self._files or node.inode in self._handles:
+            return
         until = self._keys.held_until(Guid(node.guid))
-        if node.inode in self._files or node.inode in self._handles or until <= trio.current_time():
+        if until <= trio.current_time():
             return
         self._paged.add(node.inode)
         try:
@@ -250,14 +260,14 @@ class Opener:
             self._nursery.start_soon(self._guard, file, self._bring, file, _guids(siblings))
         return file
 
-    async def _collect_ahead(self, siblings: Sequence[Node]) -> None:
-        """Ask for the shares of what may be opened next, whether this file stays open or not."""
+    async def _ask_ahead(self, ask: Callable[[Sequence[Guid]], Awaitable[None]], following: Sequence[Guid]) -> None:
+        """Ask for what is needed of files that may be opened next, whether this file stays open or not."""
         try:
-            await self._keys.collect_ahead(_guids(siblings))
+            await ask(following)
         except MdmfsError as error:  # who opens them is told
-            log.debug("no shares ahead", code=error.code)
+            log.debug("nothing comes ahead", code=error.code)
         except Exception:
-            log.exception("asking for shares ahead failed unexpectedly")
+            log.exception("asking ahead failed unexpectedly")
 
     def story(self, node: Node) -> str:
         """Tell where the bytes of a file are, as the mount knows it, and how its last open went that had to wait."""

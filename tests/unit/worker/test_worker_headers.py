@@ -93,6 +93,34 @@ async def test_the_header_of_the_next_file_in_order_is_pushed_while_this_one_is_
     assert not site.kernel.pages
 
 
+@pytest.mark.parametrize("kind", [NodeKind.DIRECTORY, NodeKind.LINK])
+async def test_a_link_or_a_directory_among_the_files_is_passed_over(site: Site, kind: NodeKind) -> None:
+    """Users make them; what is asked for and pushed ahead is of files."""
+    nodes = site.nodes()
+    between = Node("between", 1000, kind, 0, REGISTERED)
+    site.opener.close(await site.opener.open(nodes[0], [between, nodes[1], between]))
+    for following in ([between], [between, nodes[2]]):
+        opened = site.opener.open_at_once(nodes[0], following, is_in_order=True)
+        assert opened is not None
+        await trio.testing.wait_all_tasks_blocked()
+        site.opener.close(opened)
+    assert 1000 not in site.kernel.pages
+
+
+async def test_headers_are_asked_for_before_a_scan_comes_to_them(site: Site) -> None:
+    """In one question, and once; without an order none is."""
+    nodes = site.nodes()
+    site.opener.close(await site.opener.open(nodes[0], nodes[1:3]))
+    asked = len(site.hospital.header_questions)
+    for is_in_order in (False, True, True):
+        opened = site.opener.open_at_once(nodes[0], nodes[1:], is_in_order=is_in_order)
+        assert opened is not None
+        await trio.testing.wait_all_tasks_blocked()
+        site.opener.close(opened)
+        assert len(site.hospital.header_questions) == asked + is_in_order
+    assert {guid.octets for guid in site.hospital.header_questions[-1]} == {node.guid for node in nodes[3:]}
+
+
 @pytest.mark.parametrize("place", range(len(SIZES)))
 async def test_the_header_and_the_last_page_are_there_without_a_recall(site: Site, place: int) -> None:
     """In the page cache when open returns, and given again where the kernel has dropped them."""
