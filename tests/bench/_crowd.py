@@ -78,6 +78,8 @@ class Load:
     """Of each mount, how long each question took, from when it was due to when its answer was read."""
     own: list[float] = dataclasses.field(default_factory=list)
     """Of the same questions, how much of that at most was the crowd's: sent late, or read late."""
+    served: list[float] = dataclasses.field(default_factory=list)
+    """The rest of it: at least so much was the hospital's."""
     heard: list[float] = dataclasses.field(default_factory=list)
     """From the answer to each change until the last mount had heard of it."""
     failures: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -99,10 +101,6 @@ class Load:
     def percentile(self, hundredths: int) -> float:
         """Of all questions."""
         return statistics.quantiles(itertools.chain.from_iterable(self.seconds), n=100)[hundredths - 1]
-
-    def own_percentile(self, hundredths: int) -> float:
-        """Of the crowd's own share of them."""
-        return statistics.quantiles(self.own, n=100)[hundredths - 1]
 
     def unfairness(self) -> float:
         """How much longer the worst served mount waits on average than the average one."""
@@ -390,9 +388,11 @@ class Mount:
         self._held.add(page.directory.inode)
 
     def _note(self, due: float, sent: float) -> None:
-        now = time.monotonic()
+        now, load = time.monotonic(), self._crowd.load
+        own = sent - due + now - max(self._crowd.loop.arrived_after, sent)
         self._noted.append(now - due)
-        self._crowd.load.own.append(sent - due + now - max(self._crowd.loop.arrived_after, sent))
+        load.own.append(own)
+        load.served.append(now - due - own)
 
 
 class Crowd:
