@@ -1,11 +1,11 @@
 """A thousand workers at one hospitald that has one core, beside one worker alone: metadata requests.
 
-hospitald and all its threads are bound to the first core, the workers to the others: what they take is none of its
-time. The thousand are of ten users, and each does what a mount does. It comes in (all at once, as after a restart of
-hospitald: two handshakes each, which nobody times), follows the feed over one kept connection, and asks over another: a
-directory or a file every two seconds on average, as a mount does whose programs open series that are new to it. That is
-500 questions and some 120 answers of the feed a second. Three times in each round an ACL is changed: all thousand are
-told, and those that have listed the directory list it anew, which counts as a question.
+hospitald and all its threads are bound to the first core, the workers and the keystores to the others: what they take
+is none of its time. The thousand are of ten users, and each does what a mount does. It comes in (all at once, after a
+restart of hospitald: two handshakes each, which nobody times), follows the feed over one kept connection, and asks over
+another: a directory or a file every two seconds on average, as a mount does whose programs open series that are new to
+it. That is 500 questions and some 120 answers of the feed a second. Three times in each round an ACL is changed: all
+thousand are told, and those that have listed the directory list it anew, which counts as a question.
 
 The ratio is the p99 of a question, from when all are in, over the median of one worker alone. Both are measured by the
 same crowd, which does at the wire what a mount does and nothing else: a mount's own client would add half a millisecond
@@ -36,7 +36,7 @@ from mdmfs.demo.patients import write_patients
 from mdmfs.demo.people import SAMPLES
 from mdmfs.demo.pki import delegate
 from mdmfs.demo.processes import Processes, running
-from mdmfs.demo.site import PROJECT, Site, make_site
+from mdmfs.demo.site import KEYSTORES, PROJECT, Site, make_site
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.pki.tls import Credential, client_context
@@ -47,6 +47,7 @@ from mdmfs.wire.process import allow_many_connections, collect_seldom
 from mdmfs.wire.stream import Address
 from mdmfs.worker.hospital import RemoteHospital
 from mdmfs.worker.staging import files_below
+from tests.bench._cores import pin, used_by
 from tests.bench._crowd import Crowd, Load, Names
 from tests.bench._frame import Bench, Measured
 from tests.bench._rights import allow
@@ -71,9 +72,9 @@ def measure() -> Measured:
     """Ask alone, then as a crowd, twice; whatever is refused or grows counts as infinitely slow."""
     with tempfile.TemporaryDirectory() as name, _site(Path(name)) as (site, processes, users):
         cores = sorted(os.sched_getaffinity(0))
-        for thread in Path(f"/proc/{processes.pid('hospital')}/task").iterdir():
-            os.sched_setaffinity(int(thread.name), cores[:1])
-        os.sched_setaffinity(0, cores[1:] or cores)
+        pin(processes.pid("hospital"), cores[:1])
+        for process in (os.getpid(), *(processes.pid(f"keystore-{number}") for number in range(1, KEYSTORES + 1))):
+            pin(process, cores[1:] or cores)
         allow_many_connections()
         collect_seldom()  # here too: a pause of ours is none of the server's
         return _measure(site, users, processes.pid("hospital"))
@@ -94,9 +95,9 @@ def _measure(site: Site, users: Sequence[Credential], process: int) -> Measured:
         crowd.come(mounts)
         if is_changing:
             crowd.change(SECONDS / 4, edits)
-        before, mine = _cpu(process), time.process_time()
+        before, mine = used_by(process), time.process_time()
         crowd.work(gap, seconds)
-        used, taken = (_cpu(process) - before) / seconds, (time.process_time() - mine) / seconds
+        used, taken = (used_by(process) - before) / seconds, (time.process_time() - mine) / seconds
         load = crowd.leave()
         time.sleep(REST)
         return Round(load, used, taken, _memory(process))
@@ -204,12 +205,6 @@ def _memory(process: int) -> int:
     """Resident bytes of a process."""
     line = next(it for it in Path(f"/proc/{process}/status").read_text().splitlines() if it.startswith("VmRSS"))
     return int(line.split()[1]) * 1024
-
-
-def _cpu(process: int) -> float:
-    """Seconds of processor time of a process."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 BENCH = Bench(measure, bar=50, at_most=True)

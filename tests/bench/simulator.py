@@ -30,6 +30,7 @@ from mdmfs.wire.peers import PeerJudge, open_client
 from mdmfs.wire.process import allow_many_connections
 from mdmfs.worker.hospital import RemoteHospital
 from tests.bench._chain import Chain, Peer, chain, timed
+from tests.bench._cores import pin, used_by
 from tests.bench._frame import Bench, Measured
 from tests.sim import local
 from tests.sim.figures import Figures
@@ -151,15 +152,11 @@ class _Busy:
 
     def __init__(self, processes: Processes, name: str) -> None:
         self._process = processes.pid(name)
-        self._before = self._now()
+        self._before = used_by(self._process)
 
     def seconds(self) -> float:
         """Tell how much it was."""
-        return self._now() - self._before
-
-    def _now(self) -> float:
-        fields = Path(f"/proc/{self._process}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return used_by(self._process) - self._before
 
 
 class Answered(NamedTuple):
@@ -177,19 +174,13 @@ def _crowd(site: Chain, workers: int) -> Answered:
     """Let workers ask, each on a connection of his own; hospitald has a core, and so have they."""
     cores = sorted(os.sched_getaffinity(0))
     hospital = site.processes.pid("hospital")
-    _pin(hospital, cores[:1])
-    _pin(os.getpid(), cores[1:] or cores)
+    pin(hospital, cores[:1])
+    pin(os.getpid(), cores[1:] or cores)
     try:
         return trio.run(_ask, site, workers)
     finally:
-        _pin(os.getpid(), cores)
-        _pin(hospital, cores)
-
-
-def _pin(process: int, cores: Sequence[int]) -> None:
-    """Bind all threads of a process to some cores."""
-    for thread in Path(f"/proc/{process}/task").iterdir():
-        os.sched_setaffinity(int(thread.name), cores)
+        pin(os.getpid(), cores)
+        pin(hospital, cores)
 
 
 async def _ask(site: Chain, workers: int) -> Answered:
