@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
-from mdmfs.demo import trials
+from mdmfs.demo import metadata_trials, trials
 from mdmfs.demo.processes import Processes
 from mdmfs.demo.site import Site
 from mdmfs.model.errors import MdmfsError
@@ -35,14 +35,18 @@ TRIALS: tuple[tuple[str, Trial], ...] = (
     ("no certificate, or one of another CA: nothing", trials.outsiders_get_nothing),
     (
         "series are found by attributes, by whom may read them only; kill -9 loses nothing",
-        trials.attributes_find_images,
+        metadata_trials.attributes_find_images,
+    ),
+    (
+        "no planted identifier in what is found: formats, plans, errors, directories, snapshots, logs, database",
+        metadata_trials.finding_tells_nothing,
     ),
     ("flipped, cut or swapped ciphertext: EIO or a fresh fetch, never wrong bytes", trials.damage_is_noticed),
     ("one keystore stopped: everything reads; two: a clear error in time; one back: reads", trials.keystores_may_fail),
     ("PACS stopped: cached files read, others fail in time, listings work", trials.pacs_may_fail),
     ("kill -9 of the mount: the next one needs no cleaning up", trials.mount_may_be_killed),
 )
-OWN_PACS_ONLY = frozenset({trials.nothing_identifying, trials.pacs_may_fail})
+OWN_PACS_ONLY = frozenset({trials.nothing_identifying, metadata_trials.finding_tells_nothing, trials.pacs_may_fail})
 """With a real PACS nobody knows what is planted in it, and it is not ours to stop."""
 
 

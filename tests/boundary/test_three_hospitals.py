@@ -15,8 +15,11 @@ from pathlib import Path
 import pytest
 import trio
 
+from mdmfs.demo.metadata_trials import look_at_everything, planted_in_records
+from mdmfs.demo.people import CHEST
 from mdmfs.demo.processes import Processes, running
 from mdmfs.demo.site import READER, Site, make_site, mountpoint_of
+from mdmfs.demo.trials import files_with
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.wire.client import Client
 from mdmfs.wire.peers import open_client
@@ -76,7 +79,7 @@ class Ground:
     async def _fill(self, name: str) -> None:
         async with self._as_hospital(name) as client:
             await let_read(client, self.site.pki.dns["hospital"], self.site.pki.dns["reader"])
-            await register(client, path_of(name), {"Modality": "MR"})
+            await register(client, path_of(name), {"Modality": "MR", "SeriesDescription": CHEST.comment})
 
     @contextlib.asynccontextmanager
     async def _as_hospital(self, name: str) -> AsyncIterator[Client]:
@@ -127,13 +130,27 @@ def ground(tmp_path: Path) -> Iterator[Ground]:
             made.stop()
 
 
-def test_one_dead_and_one_slow_hospital_take_nothing_from_the_third_and_are_named(ground: Ground) -> None:
+def refuse_blindness(ground: Ground, said: Path) -> None:
+    """Look as the demonstration does, where hospitals tell what they must not: it is seen wherever it can stand."""
+    said.mkdir()
+    look_at_everything(ground.site.mount_file(READER), ground.mountpoint, said, ['Modality == "MR"'])
+    found = {Path(file) for file in files_with(planted_in_records(), [said, ground.site.state / "metadata-amc"])}
+    assert {file.name for file in found if file.parent == said} == {
+        *("find-csv-0", "find-json-0", "find-table-0", "images-0"),
+    }
+    assert any(file.parent.name == "data" for file in found)
+
+
+def test_one_dead_and_one_slow_hospital_take_nothing_from_the_third_and_are_named(
+    ground: Ground, tmp_path: Path
+) -> None:
     """By the command and by the directory of a query on a real mount, within the deadline."""
     directory = ground.mountpoint / ".find" / 'Modality == "MR"'
     aliases = sorted(path_of(name).removeprefix("/grid/medical/").replace("/", "+") for name in HOSPITALS)
     whole, _ = ground.find()
     assert (whole.returncode, whole.stdout.split()) == (0, sorted(map(path_of, HOSPITALS))), whole.stderr
     assert sorted(entry.name for entry in directory.iterdir()) == aliases
+    refuse_blindness(ground, tmp_path / "said")
     ground.services["lumc"].kill()
     ground.services["lumc"].wait()
     ground.services["umc"].send_signal(signal.SIGSTOP)

@@ -19,7 +19,11 @@ MAX_NOTE: Final = 64 * 2**10
 MAX_ATTACHMENT: Final = 4 * 2**20
 MIN_NUMBER: Final = 6
 """Digits in a row from which on they may be somebody's number."""
-_DIGITS: Final = re.compile(rf"\d{{{MIN_NUMBER},}}")
+MIN_IDENTIFIER: Final = 4
+"""Letters and digits of a Patient ID from which on it is found however it is parted."""
+_DIGITS: Final = re.compile(rf"(?:\d[\W_]{{0,3}}){{{MIN_NUMBER - 1},}}\d")
+"""Whatever stands between them: telephones are written with blanks and hyphens."""
+_BETWEEN: Final = re.compile(r"[\W_]+")
 _LIKE_A_DATE: Final = re.compile(r"(?<!\d)\d{1,4}[./-]\d{1,2}[./-]\d{1,4}(?!\d)")
 _DATE: Final = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
 _TRUTH: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -86,9 +90,7 @@ def _text(name: str, value: AttributeValue, patient: PatientKey) -> str:
     text = value if isinstance(value, str) else _misfit(name, "a text")
     if len(text) > MAX_TEXT or not text.isprintable():
         _misfit(name, f"printable, and at most {MAX_TEXT} characters")
-    if patient.patient_id.lower() in text.lower():
-        message = f"{name}: the patient's own number stands in it"
-        raise RefusedRowError(message)
+    _refuse_number_of(patient, name, text)
     if _DIGITS.search(text) or _LIKE_A_DATE.search(text) or "@" in text:
         message = f"{name}: it holds what looks like a date, an address or somebody's number"
         raise RefusedRowError(message)
@@ -99,10 +101,16 @@ def _note(name: str, value: AttributeValue, patient: PatientKey) -> str:
     text = value if isinstance(value, str) else _misfit(name, "a text")
     if len(text.encode()) > MAX_NOTE:
         _misfit(name, f"at most {MAX_NOTE} bytes")
-    if patient.patient_id.lower() in text.lower():
+    _refuse_number_of(patient, name, text)
+    return text
+
+
+def _refuse_number_of(patient: PatientKey, name: str, text: str) -> None:
+    own, said = patient.patient_id.lower(), text.lower()
+    bare = _BETWEEN.sub("", own)
+    if own in said or (len(bare) >= MIN_IDENTIFIER and bare in _BETWEEN.sub("", said)):
         message = f"{name}: the patient's own number stands in it"
         raise RefusedRowError(message)
-    return text
 
 
 def _attachment(name: str, value: AttributeValue) -> bytes:

@@ -8,14 +8,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from mdmfs.metadata.query.syntax import Value
 from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, Attribute, AttributeType, Collection, Column, Level
 from mdmfs.metadata.store.collections import find_collection
-from mdmfs.metadata.store.rights import chain_of, known_acls, own_chain
-from mdmfs.metadata.store.tables import COLLECTIONS, IMAGES, SERIES, TOMBSTONES, records_table, table_of
+from mdmfs.metadata.store.rights import chain_of, own_chain
+from mdmfs.metadata.store.tables import ACLS, COLLECTIONS, IMAGES, SERIES, TOMBSTONES, records_table, table_of
 from mdmfs.model.errors import MalformedMessageError, MalformedNameError
 from mdmfs.model.names import GUID_SIZE, Guid, Lfn
 from mdmfs.model.subject import SubjectId
@@ -30,7 +31,7 @@ _CHUNK: Final = 500
 
 def put_images(connection: sa.Connection, message: PutImages) -> None:
     """Keep images with their series; those whose GUID was unregistered stay away. Raises ``MalformedMessageError``."""
-    gone = _buried(connection, [image.guid for image in message.images])
+    gone, apart = _buried_and_apart(connection, [image.guid for image in message.images])
     images = [image for image in message.images if image.guid not in gone]
     if not images:
         return
@@ -38,7 +39,6 @@ def put_images(connection: sa.Connection, message: PutImages) -> None:
     series, is_shown = _series_of(connection, message.series, own)
     chains = {tuple(tuple(chain) for chain in message.series.acl_ids): own}
     rows = []
-    apart = known_acls(connection, [image.guid for image in images])
     for image in images:
         acl_ids = own_chain(image.guid, image.acl_ids) if image.guid in apart else image.acl_ids
         key = tuple(tuple(chain) for chain in acl_ids)
@@ -50,13 +50,10 @@ def put_images(connection: sa.Connection, message: PutImages) -> None:
 
 def show_series(connection: sa.Connection, path: str, *, is_visible: bool) -> None:
     """Let a series be found, or no longer, with all images that were put so far; of one name the latest stays."""
-    found = connection.execute(_SERIES_OF_PATH, {"path": path}).first()
-    if found is None:
-        return
-    connection.execute(_SET_VISIBLE, {"number": found.id, "is_visible": is_visible})
-    if is_visible:
-        connection.execute(_DROP_REPLACED, {"number": found.id})
-        connection.execute(_SHOW_IMAGES, {"number": found.id})
+    number = connection.execute(_SET_VISIBLE, {"of_path": path, "is_visible": is_visible}).scalar()
+    if number is not None and is_visible:
+        connection.execute(_DROP_REPLACED, {"number": number})
+        connection.execute(_SHOW_IMAGES, {"number": number})
 
 
 def forget(connection: sa.Connection, guids: Sequence[bytes]) -> None:
@@ -199,6 +196,16 @@ def _guid(octets: bytes) -> bytes:
         raise MalformedMessageError(message) from error
 
 
+def _buried_and_apart(connection: sa.Connection, guids: Iterable[bytes]) -> tuple[set[bytes], set[bytes]]:
+    """Tell which of these were unregistered, and which go by ACLs of their own: known under their GUIDs."""
+    wanted = list(dict.fromkeys(guids))
+    buried, apart = set[bytes](), set[bytes]()
+    for start in range(0, len(wanted), _CHUNK):
+        for guid, is_buried in connection.execute(_STANDING, {"guids": wanted[start : start + _CHUNK]}):
+            (buried if is_buried else apart).add(bytes(guid))
+    return buried, apart
+
+
 def _buried(connection: sa.Connection, guids: Iterable[bytes]) -> set[bytes]:
     wanted, found = list(dict.fromkeys(guids)), set()
     for start in range(0, len(wanted), _CHUNK):
@@ -210,12 +217,13 @@ def _buried(connection: sa.Connection, guids: Iterable[bytes]) -> set[bytes]:
 def _upsert(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]], *kept: str) -> None:
     """Insert rows; where one with the same GUID is there, all columns but those that are kept are replaced.
 
-    PostgreSQL takes all rows in one statement, a list for each column: one statement for each row is five times slower.
+    PostgreSQL takes all rows as one document in JSON: a statement for each row is five times slower, and lists of
+    values are written by psycopg value by value.
     """
     last = list({row["guid"]: row for row in rows}.values())
     statement = _upserting(connection.dialect.name, table, kept)
     if connection.dialect.name == "postgresql":
-        connection.execute(statement, {column.name: [row[column.name] for row in last] for column in table.columns})
+        connection.execute(statement, {_ROWS: _ENCODE([_as_json(row) for row in last]).decode()})
     else:
         connection.execute(statement, last)
 
@@ -225,17 +233,27 @@ def _upserting(dialect: str, table: sa.Table, kept: tuple[str, ...]) -> sa.Inser
     insert = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
     replaced = {column.name: insert.excluded[column.name] for column in table.columns if column.name not in kept}
     if dialect == "postgresql":
-        names = [column.name for column in table.columns]
-        lists = (sa.bindparam(column.name, type_=postgresql.ARRAY(_plain(column.type))) for column in table.columns)
-        each = sa.func.unnest(*lists).table_valued(*names).render_derived(name="given")
-        insert = insert.from_select(names, sa.select(*(each.c[name] for name in names)))
+        document = sa.cast(sa.bindparam(_ROWS, type_=sa.Text()), postgresql.JSON)
+        columns = [sa.column(column.name, _plain(column.type)) for column in table.columns]
+        each = sa.func.json_to_recordset(document).table_valued(*columns)
+        given = each.render_derived(name="given", with_types=True)
+        names = [column.name for column in columns]
+        insert = insert.from_select(names, sa.select(*(given.c[name] for name in names)))
     return insert.on_conflict_do_update(index_elements=[table.c.guid], set_=replaced)
 
 
+def _as_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Write bytes as PostgreSQL reads them in a text; JSON has all else that a row holds."""
+    return {name: f"\\x{value.hex()}" if isinstance(value, bytes) else value for name, value in row.items()}
+
+
 def _plain(kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
-    """Give a type as an element of a list: a list has no collation."""
+    """Give a type as that of a column of a document, which has no collation."""
     return sa.Text() if isinstance(kind, sa.Text) else kind
 
+
+_ROWS: Final = "rows"
+_ENCODE: Final = msgspec.json.Encoder().encode
 
 # Statements that are made for every few images, put together once
 
@@ -249,7 +267,12 @@ _MOVE_SERIES: Final = (
 )
 _NEW_SERIES: Final = SERIES.insert().returning(SERIES.c.id)
 _SERIES_NAMES: Final = tuple(column.name for column in SERIES.columns if column.name != "id")
-_SET_VISIBLE: Final = SERIES.update().where(SERIES.c.id == _NUMBER).values(visible=sa.bindparam("is_visible"))
+_SET_VISIBLE: Final = (
+    SERIES.update()
+    .where(SERIES.c.path == sa.bindparam("of_path"))
+    .values(visible=sa.bindparam("is_visible"))
+    .returning(SERIES.c.id)
+)
 _DROP_REPLACED: Final = IMAGES.delete().where(
     IMAGES.c.series == _NUMBER,
     sa.exists().where(
@@ -259,7 +282,12 @@ _DROP_REPLACED: Final = IMAGES.delete().where(
 _SHOW_IMAGES: Final = (
     IMAGES.update().where(IMAGES.c.series == _NUMBER, sa.not_(IMAGES.c.visible)).values(visible=sa.true())
 )
-_BURIED: Final = sa.select(TOMBSTONES.c.guid).where(TOMBSTONES.c.guid.in_(sa.bindparam("guids", expanding=True)))
+_GUIDS: Final[sa.BindParameter[Any]] = sa.bindparam("guids", expanding=True)
+_BURIED: Final = sa.select(TOMBSTONES.c.guid).where(TOMBSTONES.c.guid.in_(_GUIDS))
+_STANDING: Final = sa.union_all(
+    sa.select(TOMBSTONES.c.guid, sa.literal_column("1")).where(TOMBSTONES.c.guid.in_(_GUIDS)),
+    sa.select(ACLS.c.id, sa.literal_column("0")).where(ACLS.c.id.in_(_GUIDS)),
+)
 
 _IMAGE_COLUMNS: Final[Mapping[Level, Mapping[str, Attribute]]] = {
     level: {name: attribute for name, attribute in IMAGE_ATTRIBUTES.items() if attribute.level is level}

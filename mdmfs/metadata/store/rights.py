@@ -108,15 +108,6 @@ def set_acls(connection: sa.Connection, acls: Sequence[VersionedAcl]) -> list[Ou
     return outcomes
 
 
-def known_acls(connection: sa.Connection, ids: Sequence[bytes]) -> set[bytes]:
-    """Tell which of these ids an ACL is known under."""
-    found: set[bytes] = set()
-    for start in range(0, len(ids), _CHUNK):
-        some = sa.select(ACLS.c.id).where(ACLS.c.id.in_(ids[start : start + _CHUNK]))
-        found.update(map(bytes, connection.execute(some).scalars()))
-    return found
-
-
 def own_chain(guid: bytes, acl_ids: AclIds) -> AclIds:
     """Give the ids above an image that goes by an ACL of its own: that has the image's GUID as its id."""
     return [[*chain[:-1], guid] for chain in acl_ids]
