@@ -6,9 +6,10 @@ It decides alone, as a keystore does: by ACLs that it was told, and only while t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+import msgspec
 import sqlalchemy as sa
 import structlog
 
@@ -52,6 +53,7 @@ from mdmfs.wire.metadata_messages import (
     FoundPage,
     FrozenPage,
     FrozenSeries,
+    Parcel,
     PutImages,
     PutRecords,
     RecordPage,
@@ -59,11 +61,21 @@ from mdmfs.wire.metadata_messages import (
     ShowSeries,
     Snapshot,
     Snapshots,
+    Tell,
+    Told,
 )
 
+MAX_PARCELS: Final = 256
+"""Told at once."""
 SNAPSHOT_SECONDS: Final = 60.0
 """How long one may take to freeze: nothing else is written meanwhile."""
 
+_KINDS: Final[Mapping[Parcel, type[Told]]] = {
+    Parcel.IMAGES: PutImages,
+    Parcel.SHOW: ShowSeries,
+    Parcel.COLLECTION: DefineCollection,
+    Parcel.RECORDS: PutRecords,
+}
 T = TypeVar("T")
 
 
@@ -104,27 +116,24 @@ class Metadata:
         self._log.info("unregister", guids=len(guids))
         return Outcomes([Outcome.DONE] * len(guids))
 
-    async def put_images(self, principal: Principal, message: PutImages) -> Done:
-        """Keep images."""
-        _limited(message.images)
-        await self._change(principal, lambda c: put_images(c, message))
-        return Done()
+    async def tell(self, principal: Principal, message: Tell) -> Done:
+        """Keep what is told, in one transaction. An ACL of which a later version is there stays as it is."""
+        self._owner(principal)
+        if len(message.parcels) > MAX_PARCELS:
+            text = f"at most {MAX_PARCELS} parcels are told at once, not {len(message.parcels)}"
+            raise MalformedMessageError(text)
+        _limited(message.acls)
+        told = [_opened(*parcel) for parcel in message.parcels]
 
-    async def show_series(self, principal: Principal, message: ShowSeries) -> Done:
-        """Let a series be found, or no longer."""
-        await self._change(principal, lambda c: show_series(c, message.path, is_visible=message.is_visible))
-        return Done()
+        def act(connection: sa.Connection) -> None:
+            set_acls(connection, message.acls)
+            for one in told:
+                _keep(connection, one)
 
-    async def define_collection(self, principal: Principal, message: DefineCollection) -> Done:
-        """Make or alter a collection of records."""
-        await self._change(principal, lambda c: define(c, message))
-        self._log.info("define", project=message.project, collection=message.name, attributes=len(message.attributes))
-        return Done()
-
-    async def put_records(self, principal: Principal, message: PutRecords) -> Done:
-        """Keep records."""
-        _limited(message.records)
-        await self._change(principal, lambda c: put_records(c, message))
+        await self._change(principal, act)
+        for one in told:
+            if isinstance(one, DefineCollection):
+                self._log.info("define", project=one.project, collection=one.name, attributes=len(one.attributes))
         return Done()
 
     async def epoch(self, principal: Principal, message: AskEpoch) -> EpochHeld:
@@ -228,6 +237,29 @@ class Metadata:
 
     async def _know_epoch(self, _: str, known: KnownEpoch) -> None:
         await self._database.write(lambda c: know_epoch(c, known))
+
+
+def _opened(kind: Parcel, octets: bytes | msgspec.Raw) -> Told:
+    """Read a parcel; raises ``MalformedMessageError``."""
+    try:
+        return msgspec.msgpack.decode(octets, type=_KINDS[kind])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        message = f"a parcel of {kind} is none"
+        raise MalformedMessageError(message) from error
+
+
+def _keep(connection: sa.Connection, told: Told) -> None:
+    match told:
+        case PutImages():
+            _limited(told.images)
+            put_images(connection, told)
+        case ShowSeries(path, is_visible):
+            show_series(connection, path, is_visible=is_visible)
+        case DefineCollection():
+            define(connection, told)
+        case PutRecords():
+            _limited(told.records)
+            put_records(connection, told)
 
 
 def _limited(batch: Sequence[T]) -> Sequence[T]:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from mdmfs.wire.messages import Message
+import msgspec
 
-PUT_IMAGES_PATH: Final = "/v1/put-images"
-SHOW_SERIES_PATH: Final = "/v1/show-series"
-DEFINE_COLLECTION_PATH: Final = "/v1/define-collection"
-PUT_RECORDS_PATH: Final = "/v1/put-records"
+from mdmfs.wire.messages import Message, VersionedAcl
+
+TELL_PATH: Final = "/v1/tell"
 
 FIND_PATH: Final = "/v1/find"
 COUNT_PATH: Final = "/v1/count"
@@ -115,6 +114,29 @@ class PutRecords(Message, frozen=True):
     records: list[RecordEntry]
 
 
+class Parcel(enum.StrEnum):
+    """What kind of message a hospital tells."""
+
+    IMAGES = "images"
+    SHOW = "show"
+    COLLECTION = "collection"
+    RECORDS = "records"
+
+
+Told = PutImages | ShowSeries | DefineCollection | PutRecords
+
+
+class Tell(Message, frozen=True):
+    """Know these ACLs, then keep all this, in order; all of it, or nothing where any of it cannot be.
+
+    Many small things go together: what each costs is mostly the way there, and its commit.
+    """
+
+    acls: list[VersionedAcl]
+    parcels: list[tuple[Parcel, msgspec.Raw]]
+    """Each a message of its kind; encoded, as it lay in the hospital's outbox."""
+
+
 class Done(Message, frozen=True):
     """What was asked for is done, and on disk."""
 
@@ -139,6 +161,8 @@ class Find(Message, frozen=True):
     limit: int = 1000
     within: str = ""
     """The LFN of the one series that is looked at; empty for all."""
+    is_bare: bool = False
+    """Whether paths are enough: rows have no columns then."""
 
 
 class FoundPage(Message, frozen=True):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+import msgspec
 import sqlalchemy as sa
 import trio
 
@@ -31,14 +32,15 @@ from mdmfs.wire.messages import (
     VersionedAcl,
 )
 from mdmfs.wire.metadata_messages import (
-    PUT_IMAGES_PATH,
-    SHOW_SERIES_PATH,
+    TELL_PATH,
     CreateSnapshot,
     Done,
     ImageEntry,
+    Parcel,
     PutImages,
     SeriesEntry,
     ShowSeries,
+    Tell,
 )
 from mdmfs.worker.finding.federation import Caller
 from tests.twins.keystores import HOSPITAL, principal
@@ -90,7 +92,7 @@ class FilledMetadata:
 
     async def show(self, path: str, *, is_visible: bool = True) -> None:
         """Let a series be found, or no longer."""
-        await _tell(self.owner, SHOW_SERIES_PATH, ShowSeries(path, is_visible), Done)
+        await _told(self.owner, ShowSeries(path, is_visible))
 
     def freeze(self, name: str, query: str) -> None:
         """Make a snapshot, as the reader."""
@@ -131,8 +133,13 @@ async def register(
     size: int = 9,
 ) -> None:
     """Register a series; without files it has one."""
-    await _tell(owner, PUT_IMAGES_PATH, _images(path, attributes, guids, size), Done)
-    await _tell(owner, SHOW_SERIES_PATH, ShowSeries(path, is_visible=True), Done)
+    await _told(owner, _images(path, attributes, guids, size), ShowSeries(path, is_visible=True))
+
+
+async def _told(owner: Caller, *messages: PutImages | ShowSeries) -> None:
+    kinds = {PutImages: Parcel.IMAGES, ShowSeries: Parcel.SHOW}
+    parcels = [(kinds[type(one)], msgspec.Raw(msgspec.msgpack.encode(one))) for one in messages]
+    await _tell(owner, TELL_PATH, Tell([], parcels), Done)
 
 
 async def _tell(owner: Caller, path: str, message: Message, reply: type[M]) -> M:

@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
-import structlog
 import trio
 
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.ledger.records import METADATA, OutboxItem
-from mdmfs.hospital.metadata.outgoing import Parcel, Wrapped
+from mdmfs.hospital.metadata.outgoing import Wrapped
 from mdmfs.hospital.registration.deposit import serve_queue
 from mdmfs.wire.keystores import Caller, Keystores
-from mdmfs.wire.messages import Message, Outcome
-from mdmfs.wire.metadata_messages import (
-    DEFINE_COLLECTION_PATH,
-    PUT_IMAGES_PATH,
-    PUT_RECORDS_PATH,
-    SHOW_SERIES_PATH,
-    DefineCollection,
-    Done,
-    PutImages,
-    PutRecords,
-    ShowSeries,
-)
-
-log = structlog.get_logger()
+from mdmfs.wire.messages import VersionedAcl
+from mdmfs.wire.metadata_messages import TELL_PATH, Done, Parcel, Tell
 
 DEADLINE: Final = 60.0
 """Seconds for one message."""
-_KINDS: Final[Mapping[Parcel, tuple[str, type[Message]]]] = {
-    Parcel.IMAGES: (PUT_IMAGES_PATH, PutImages),
-    Parcel.SHOW: (SHOW_SERIES_PATH, ShowSeries),
-    Parcel.COLLECTION: (DEFINE_COLLECTION_PATH, DefineCollection),
-    Parcel.RECORDS: (PUT_RECORDS_PATH, PutRecords),
-}
+MOST: Final = 64
+"""Items of one message."""
+MOST_OCTETS: Final = 2 * 2**20
+"""After so many a message ends; one item may be larger."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,20 +42,35 @@ class MetadataService:
 async def deliver_metadata(hospital: Hospital, service: MetadataService) -> None:
     """Serve the queue, until cancelled."""
 
-    async def deliver(item: OutboxItem) -> None:
-        await _deliver(item, hospital, service)
+    async def deliver(items: Sequence[OutboxItem]) -> None:
+        for some in parted(items):
+            await _deliver(some, hospital, service)
 
-    await serve_queue(METADATA, hospital, deliver)
+    await serve_queue(METADATA, hospital, deliver, read_ahead=MOST)
 
 
-async def _deliver(item: OutboxItem, hospital: Hospital, service: MetadataService) -> None:
-    wrapped = msgspec.msgpack.decode(item.payload, type=Wrapped)
-    path, kind = _KINDS[Parcel(item.kind)]
-    deadline = trio.current_time() + DEADLINE
-    if wrapped.acls:
-        outcomes = await service.peer.set_acls(METADATA, wrapped.acls, deadline=deadline)
-        if set(outcomes) - {Outcome.DONE, Outcome.CONFLICT}:
-            log.error("the metadata service goes by other ACLs than ours")
-    message = msgspec.msgpack.decode(wrapped.message, type=kind)
-    await service.client.call(path, message, Done, deadline=deadline)
-    await hospital.store.write(lambda tx: tx.outbox.drop(METADATA, [item.number]))
+def parted(items: Sequence[OutboxItem]) -> Iterator[list[OutboxItem]]:
+    """Part items into what one message holds, in order."""
+    some: list[OutboxItem] = []
+    octets = 0
+    for item in items:
+        if some and octets + len(item.payload) > MOST_OCTETS:
+            yield some
+            some, octets = [], 0
+        some.append(item)
+        octets += len(item.payload)
+    if some:
+        yield some
+
+
+async def _deliver(items: Sequence[OutboxItem], hospital: Hospital, service: MetadataService) -> None:
+    wrapped = [msgspec.msgpack.decode(item.payload, type=Wrapped) for item in items]
+    latest: dict[bytes, VersionedAcl] = {}
+    for acl in (acl for one in wrapped for acl in one.acls):
+        held = latest.get(acl.id)
+        if held is None or held.version < acl.version:
+            latest[acl.id] = acl
+    parcels = [(Parcel(item.kind), one.message) for item, one in zip(items, wrapped, strict=True)]
+    told = Tell(list(latest.values()), parcels)
+    await service.client.call(TELL_PATH, told, Done, deadline=trio.current_time() + DEADLINE)
+    await hospital.store.write(lambda tx: tx.outbox.drop(METADATA, [item.number for item in items]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -13,16 +12,15 @@ from mdmfs.hospital.metadata.attributes import Attributes, attributes_of_path
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages import VersionedAcl
-from mdmfs.wire.metadata_messages import DefineCollection, ImageEntry, PutImages, PutRecords, SeriesEntry, ShowSeries
-
-
-class Parcel(enum.StrEnum):
-    """What lies in an item of the queue."""
-
-    IMAGES = "images"
-    SHOW = "show"
-    COLLECTION = "collection"
-    RECORDS = "records"
+from mdmfs.wire.metadata_messages import (
+    DefineCollection,
+    ImageEntry,
+    Parcel,
+    PutImages,
+    PutRecords,
+    SeriesEntry,
+    ShowSeries,
+)
 
 
 class Wrapped(msgspec.Struct, frozen=True, array_like=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -53,15 +53,24 @@ def show_deposited(tx: Transaction, key: SeriesKey, hospital: Hospital) -> None:
             send_shown(tx, series.lfn)
 
 
-async def serve_queue(destination: str, hospital: Hospital, deliver: Callable[[OutboxItem], Awaitable[None]]) -> None:
-    """Deliver what lies in the outbox for one destination, in order, until cancelled; a failure is tried again."""
+async def serve_queue(
+    destination: str,
+    hospital: Hospital,
+    deliver: Callable[[Sequence[OutboxItem]], Awaitable[None]],
+    *,
+    read_ahead: int = _READ_AHEAD,
+) -> None:
+    """Deliver what lies in the outbox for one destination, in order, until cancelled; a failure is tried again.
+
+    ``deliver`` gets the first items, at most ``read_ahead`` of them, and drops those that have arrived.
+    """
     failures = 0
     while True:
         arrival = hospital.outbox.next()
         try:
-            items = hospital.store.read(lambda tx: tx.outbox.peek(destination, limit=_READ_AHEAD))
-            for item in items:
-                await deliver(item)
+            items = hospital.store.read(lambda tx: tx.outbox.peek(destination, limit=read_ahead))
+            if items:
+                await deliver(items)
             failures = 0
         except MdmfsError as error:
             pause = min(FIRST_PAUSE * 2**failures, LONGEST_PAUSE) * (0.5 + secrets.randbelow(1000) / 2000)
@@ -75,7 +84,12 @@ async def serve_queue(destination: str, hospital: Hospital, deliver: Callable[[O
             await arrival.wait()
 
 
-async def _deliver(keystore: str, hospital: Hospital, item: OutboxItem) -> None:
+async def _deliver(keystore: str, hospital: Hospital, items: Sequence[OutboxItem]) -> None:
+    for item in items:
+        await _deposit(keystore, hospital, item)
+
+
+async def _deposit(keystore: str, hospital: Hospital, item: OutboxItem) -> None:
     deposit = hospital.seal.open(keystore, item.payload)
     deadline = trio.current_time() + DEADLINE
     known = await hospital.keystores.set_acls(keystore, deposit.acls, deadline=deadline)

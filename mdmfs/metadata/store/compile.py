@@ -85,10 +85,12 @@ class Compiler:
         limit: int,
         within: str = "",
         numbers: Sequence[int] | None = None,
+        is_bare: bool = False,
     ) -> Bound:
         """Select the columns of one page in order; ``after`` is the mark of the page before.
 
-        ``within`` is the path of the one series that is looked at; ``numbers`` are those of ``series``.
+        ``within`` is the path of the one series that is looked at; ``numbers`` are those of ``series``; a bare page has
+        keys and GUIDs only.
         """
         shape, values = self._parted(query)
         if after is None and query.level is Level.SERIES and not query.order:
@@ -100,7 +102,7 @@ class Compiler:
             values[_WITHIN] = within
         if numbers is not None:
             values[_NUMBERS] = list_of(numbers, self._dialect)
-        asked = _Asked(shape, there, bool(within), numbers is not None)
+        asked = _Asked(shape, there, bool(within), numbers is not None, is_bare)
         return Bound(_page(self._schema, self._dialect, asked), values)
 
     def series(self, query: CheckedQuery, *, after: str, limit: int, is_after_whole: bool) -> Bound:
@@ -149,6 +151,7 @@ class _Asked(NamedTuple):
     """Which values of the mark are not missing; None for the first page."""
     is_within: bool
     is_by_number: bool
+    is_bare: bool
 
 
 @functools.lru_cache(maxsize=_SHAPES)
@@ -177,13 +180,14 @@ class _Writer:
         shape = asked.shape
         keys = _order_keys(shape)
         guids = [IMAGES.c.guid] if shape.level is Level.IMAGE else []
-        shown = [self._column(attribute).label(attribute.name) for attribute in columns_of(shape.level)]
+        known = [] if asked.is_bare else columns_of(shape.level)
+        shown = [self._column(attribute).label(attribute.name) for attribute in known]
         columns = (*(key.label(f"k{n}") for n, key in enumerate(keys)), *guids, *shown)
         ordered = [
             part for (attribute, is_descending) in shape.order for part in self._sorted(attribute, is_descending)
         ]
         ordered += keys[len(shape.order) :]
-        if shape.level is Level.IMAGE:
+        if shape.level is Level.IMAGE or asked.is_bare:
             matching = self._of_page(asked, sa.select(*columns), keys)
             return matching.order_by(*ordered).limit(_most())
         # what is shown is wide: only the page's rows are read whole, and sorted again

@@ -86,15 +86,17 @@ class Reader:
         after = _mark(asked.after, query) if asked.after else None
         limit = min(max(asked.limit, 1), MAX_PAGE)
         if level is Level.IMAGE and not query.order and not asked.within:
-            rows = self._images(query, after, limit + 1)
+            rows = self._images(query, after, limit + 1, is_bare=asked.is_bare)
         else:
-            statement, values = self.compiler.page(query, after=after, limit=limit + 1, within=asked.within)
+            statement, values = self.compiler.page(
+                query, after=after, limit=limit + 1, within=asked.within, is_bare=asked.is_bare
+            )
             rows = self.connection.execute(statement, values).all()
         keys = len(query.order) + (2 if level is Level.IMAGE else 1)
         shown = rows[:limit]
         guids = keys if level is Level.IMAGE else None
         shown_from = keys if guids is None else keys + 1
-        columns = columns_of(level)
+        columns = [] if asked.is_bare else columns_of(level)
         return FoundPage(
             columns=[attribute.name for attribute in columns],
             rows=_as_told([row[shown_from:] for row in shown], columns),
@@ -106,7 +108,7 @@ class Reader:
             guids=() if guids is None else tuple(bytes(row[guids]) for row in shown),
         )
 
-    def _images(self, query: CheckedQuery, after: Mark | None, limit: int) -> Sequence[Any]:
+    def _images(self, query: CheckedQuery, after: Mark | None, limit: int, *, is_bare: bool) -> Sequence[Any]:
         """Give images in the order of paths: those of some series after another, since there may be a million.
 
         An index on paths would find them in order, and pass over series that are not for the caller.
@@ -118,7 +120,9 @@ class Reader:
             series = self.connection.execute(statement, values).all()
             if series:
                 numbers = [number for number, _ in series]
-                statement, values = self.compiler.page(query, after=after, limit=limit - len(rows), numbers=numbers)
+                statement, values = self.compiler.page(
+                    query, after=after, limit=limit - len(rows), numbers=numbers, is_bare=is_bare
+                )
                 rows += self.connection.execute(statement, values).all()
             if len(series) < many:
                 break

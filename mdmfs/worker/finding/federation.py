@@ -11,6 +11,7 @@ import functools
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, TypeVar
 
+import msgspec
 import trio
 
 from mdmfs.model.errors import (
@@ -55,12 +56,17 @@ class Row(NamedTuple):
 
     hospital: str
     """Whose metadata service found it, by its name in the configuration."""
-    path: str
-    """An LFN."""
+    lfn: Lfn
     values: Mapping[str, Scalar]
+    """Empty where paths were enough."""
     guid: bytes
     """Of an image; empty for a series."""
     key: tuple[Scalar, ...]
+
+    @property
+    def path(self) -> str:
+        """Its LFN as text."""
+        return str(self.lfn)
 
 
 class Found:
@@ -146,11 +152,16 @@ class Federation:
             yield found
             nursery.cancel_scope.cancel()
 
-    def begin(self, query: str, nursery: trio.Nursery, level: FoundLevel = FoundLevel.SERIES) -> Found:
-        """Ask everyone, in a nursery that outlives the answer; who begins has to ``end`` it."""
-        found = Found()
+    def begin(
+        self, query: str, nursery: trio.Nursery, level: FoundLevel = FoundLevel.SERIES, *, is_bare: bool = False
+    ) -> Found:
+        """Ask everyone, in a nursery that outlives the answer; who begins has to ``end`` it.
+
+        ``is_bare``: for paths only, at a third of the work.
+        """
+        found, question = Found(), Find(query, level, (), PAGE, is_bare=is_bare)
         found._streams += [  # noqa: SLF001 the two are one
-            _Stream(name, client, query, level, self._deadline) for name, client in self._clients().items()
+            _Stream(name, client, question, self._deadline) for name, client in self._clients().items()
         ]
         nursery.start_soon(found.pump)
         return found
@@ -195,32 +206,31 @@ class Federation:
 class _Stream:
     """The rows of one hospital: fetched a page ahead, looked at one by one."""
 
-    def __init__(self, name: str, client: Caller, query: str, level: FoundLevel, deadline: float) -> None:
+    def __init__(self, name: str, client: Caller, question: Find, deadline: float) -> None:
         self.name = name
         self.head: Row | None = None
         self.failure: MdmfsError | None = None
         self.has_answered = False
         self.limit: int | None = None
         self._client = client
-        self._question = Find(query, level, (), PAGE)
+        self._question = question
         self._deadline = deadline
         self._descending: Sequence[bool] = ()
         self._rows: list[Row] = []
         self._position = 0
-        self._send, self._pages = trio.open_memory_channel[FoundPage](1)
+        self._send, self._pages = trio.open_memory_channel[tuple[FoundPage, list[Lfn]]](1)
 
     async def pump(self) -> None:
         """Fetch page after page, one ahead of what is looked at; a failure ends the stream where it stands."""
         after: tuple[Scalar, ...] = ()
         async with self._send:
             while True:
-                question = Find(self._question.query, self._question.level, after, self._question.limit)
                 try:
-                    page = await self._ask(question)
+                    page, lfns = await self._ask(msgspec.structs.replace(self._question, after=after))
                 except MdmfsError as error:
                     self.failure = error
                     return
-                await self._send.send(page)
+                await self._send.send((page, lfns))
                 if page.is_last:
                     return
                 after = tuple(page.keys[-1])
@@ -230,12 +240,12 @@ class _Stream:
         self.head = None
         while self._position == len(self._rows):
             try:
-                page = await self._pages.receive()
+                page, lfns = await self._pages.receive()
             except trio.EndOfChannel:
                 return
             self.has_answered = True
             self.limit, self._descending = page.limit, page.descending
-            self._rows, self._position = self._rows_of(page), 0
+            self._rows, self._position = self._rows_of(page, lfns), 0
         self.head = self._rows[self._position]
         self._position += 1
 
@@ -245,13 +255,10 @@ class _Stream:
         key = () if self.head is None else self.head.key
         return _Ordered(key, self._descending)
 
-    async def _ask(self, question: Find) -> FoundPage:
+    async def _ask(self, question: Find) -> tuple[FoundPage, list[Lfn]]:
         page = await self._client.call(FIND_PATH, question, FoundPage, deadline=trio.current_time() + self._deadline)
-        if (
-            not len(page.rows) == len(page.paths) == len(page.keys)
-            or (not page.rows and not page.is_last)
-            or not all(map(_is_lfn, page.paths))
-        ):
+        lfns = _lfns(page.paths)
+        if not len(page.rows) == len(lfns) == len(page.keys) or (not page.rows and not page.is_last):
             message = f"{self.name} answered with a page that cannot be"
             raise MalformedMessageError(message)
         if (
@@ -261,13 +268,13 @@ class _Stream:
         ):
             message = f"{self.name} answers with the same page again"
             raise MalformedMessageError(message)
-        return page
+        return page, lfns
 
-    def _rows_of(self, page: FoundPage) -> list[Row]:
+    def _rows_of(self, page: FoundPage, lfns: Sequence[Lfn]) -> list[Row]:
         guids = page.guids or (b"",) * len(page.rows)
         return [
-            Row(self.name, path, dict(zip(page.columns, row, strict=True)), guid, tuple(key))
-            for path, row, key, guid in zip(page.paths, page.rows, page.keys, guids, strict=True)
+            Row(self.name, lfn, dict(zip(page.columns, row, strict=True)), guid, tuple(key))
+            for lfn, row, key, guid in zip(lfns, page.rows, page.keys, guids, strict=True)
         ]
 
 
@@ -305,12 +312,13 @@ def _is_less(left: str | float | bool, right: str | float | bool) -> bool:  # no
     return left < right
 
 
-def _is_lfn(path: str) -> bool:
-    try:
-        Lfn.parse(path)
-    except MalformedNameError:
-        return False
-    return True
+def _lfns(paths: Iterable[str]) -> list[Lfn]:
+    """Read paths up to the first that is none."""
+    found: list[Lfn] = []
+    with contextlib.suppress(MalformedNameError):
+        for path in paths:
+            found.append(Lfn.parse(path))  # noqa: PERF401 those before it count
+    return found
 
 
 def told_silence(silent: Mapping[str, str]) -> PeerTimedOutError:

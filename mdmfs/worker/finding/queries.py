@@ -71,7 +71,7 @@ class QueryDirectory:
 
     def open(self) -> FoundPages:
         """Ask everyone."""
-        return FoundPages(self, self._federation.begin(self._query, self._nursery))
+        return FoundPages(self, self._federation.begin(self._query, self._nursery, is_bare=True))
 
     async def look_up(self, name: bytes) -> Entry:
         """Find out whether one series is among what is found: each hospital looks at it alone."""
@@ -81,7 +81,7 @@ class QueryDirectory:
             lfn = lfn_of_alias(name)
         except MalformedNameError as error:
             raise _nothing() from error
-        question = Find(self._query, FoundLevel.SERIES, limit=1, within=str(lfn))
+        question = Find(self._query, FoundLevel.SERIES, limit=1, within=str(lfn), is_bare=True)
         answers, failures = await self._federation.ask(FIND_PATH, question, FoundPage)
         if any(page.paths == [str(lfn)] for page in answers.values()):
             is_limited = any(page.limit is not None for page in answers.values())
@@ -136,16 +136,15 @@ class FoundPages:
         self._found.end()
 
     def _entry(self, row: Row) -> list[tuple[bytes, Entry]]:
-        lfn = Lfn.parse(row.path)
         try:
-            name = alias_of(lfn).encode()
+            name = alias_of(row.lfn).encode()
         except MalformedNameError:
             self._unnamed += 1
             return []
         if name in self._given:
             return []
         self._given.add(name)
-        return [(name, self._directory.link(lfn))]
+        return [(name, self._directory.link(row.lfn))]
 
     def _end(self) -> list[tuple[bytes, Entry]]:
         self._is_over = True

@@ -8,17 +8,36 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import sqlalchemy as sa
 import trio
 
 from mdmfs.access.acl import Acl
 from mdmfs.hospital.keys.amends import destroy
 from mdmfs.hospital.keys.currency import is_effective, keep_current
+from mdmfs.hospital.ledger.records import OutboxItem
 from mdmfs.hospital.metadata.attributes import attributes_of
-from mdmfs.hospital.metadata.delivery import MetadataService, deliver_metadata
-from mdmfs.model.errors import AccessDeniedError, BusyError, CredentialExpiredError, PeerUnreachableError
+from mdmfs.hospital.metadata.delivery import MOST_OCTETS, MetadataService, deliver_metadata, parted
+from mdmfs.metadata.store.tables import COLLECTIONS
+from mdmfs.model.errors import (
+    AccessDeniedError,
+    BusyError,
+    CredentialExpiredError,
+    MalformedMessageError,
+    PeerUnreachableError,
+)
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Lfn
-from mdmfs.wire.metadata_messages import FoundLevel, ShowSeries
+from mdmfs.wire.metadata_messages import (
+    AttributeEntry,
+    DefineCollection,
+    FoundLevel,
+    Parcel,
+    PutRecords,
+    RecordEntry,
+    ShowSeries,
+    Tell,
+    Told,
+)
 from tests.twins.clinic import OWNER, PROJECT_LFN, READER, STRANGER, Clinic, OpenClinic, slices, until
 from tests.twins.keystores import HOSPITAL
 from tests.twins.metadata_service import TwinMetadataService
@@ -109,7 +128,7 @@ async def test_a_series_whose_keys_are_not_deposited_is_found_by_nobody(scene: S
     async with scene.open() as opened:
         await opened.harvest()
         with trio.fail_after(20):
-            await until(lambda: {"/v1/put-images", "/v1/confirm"} <= set(scene.metadata.calls))
+            await until(lambda: {"/v1/tell", "/v1/confirm"} <= set(scene.metadata.calls))
         assert await scene.found() == []
 
 
@@ -175,10 +194,39 @@ async def test_a_destroyed_file_is_gone_and_its_series_with_the_last(scene: Scen
 async def test_only_the_hospital_may_write_and_nobody_with_an_expired_proxy_may_ask(scene: Scene) -> None:
     """The principal comes from the connection."""
     with pytest.raises(AccessDeniedError, match="only the hospital"):
-        await scene.metadata.answer("/v1/show-series", msgspec.msgpack.encode(ShowSeries(str(Lfn(("x",))))), READER)
+        await tell(scene, (Parcel.SHOW, ShowSeries(str(Lfn(("x",))))), who=READER)
     expired = Principal(READER.dn, (), scene.clinic.now)
     with pytest.raises(CredentialExpiredError):
         await scene.metadata.as_seen_by(expired).find("")
+
+
+async def tell(scene: Scene, *parcels: tuple[Parcel, Told], who: Principal = OWNER) -> None:
+    """Tell the service something, as the hospital or as somebody else."""
+    told = Tell([], [(kind, msgspec.Raw(msgspec.msgpack.encode(one))) for kind, one in parcels])
+    await scene.metadata.answer("/v1/tell", msgspec.msgpack.encode(told), who)
+
+
+async def test_what_is_told_together_is_kept_together_or_not_at_all(scene: Scene) -> None:
+    """One thing that cannot be is named, and nothing of the rest stays."""
+    chain = [[bytes(16)]]
+    define = DefineCollection("neuro", "followup", chain, [AttributeEntry("Seen", "date")], {})
+    records = PutRecords("neuro", "followup", [RecordEntry(bytes(15) + b"r", "a" * 16, {"Seen": "never"}, bytes(16))])
+    for bad in ((Parcel.RECORDS, records), (Parcel.IMAGES, records)):
+        with pytest.raises(MalformedMessageError, match=r"Seen|parcel of images"):
+            await tell(scene, (Parcel.COLLECTION, define), bad)
+        assert scene.metadata.database.read_now(lambda c: c.execute(sa.select(COLLECTIONS)).all()) == []
+    await tell(scene, (Parcel.COLLECTION, define))
+    with pytest.raises(MalformedMessageError, match="at most 256"):
+        await tell(scene, *[(Parcel.COLLECTION, define)] * 257)
+
+
+def test_what_waits_is_told_in_order_and_in_messages_of_bounded_size() -> None:
+    """An item that is larger than that goes alone."""
+    sizes = [10, MOST_OCTETS, MOST_OCTETS * 2, 5, 6, MOST_OCTETS - 11, 1]
+    items = [OutboxItem(number, "m", "show", b"", bytes(size)) for number, size in enumerate(sizes)]
+    messages = list(parted(items))
+    assert [item for some in messages for item in some] == items
+    assert [[item.number for item in some] for some in messages] == [[0], [1], [2], [3, 4, 5], [6]]
 
 
 @pytest.mark.parametrize("cut", range(0, 400, 7))
