@@ -80,9 +80,11 @@ def on_postgresql(of_series: int, count: int) -> float:
 
 def imported(site: Site, where: str, of_series: int, count: int) -> float:
     """Fill the outbox, let the daemons run, and wait; gives images a second."""
-    trio.run(fill, site, of_series, count // of_series)
     wanted = count // of_series * of_series
     with running(site) as processes:
+        processes.start_hospital()  # it makes the directory of its project
+        processes.stop("hospital")
+        trio.run(fill, site, of_series, count // of_series)
         processes.start_metadata()
         database = open_database(where)
         processes.start_hospital()

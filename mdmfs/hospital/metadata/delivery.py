@@ -14,13 +14,13 @@ from mdmfs.hospital.ledger.records import METADATA, OutboxItem
 from mdmfs.hospital.metadata.outgoing import Wrapped
 from mdmfs.hospital.registration.deposit import serve_queue
 from mdmfs.wire.keystores import Caller, Keystores
-from mdmfs.wire.messages import VersionedAcl
+from mdmfs.wire.messages import MAX_BATCH, VersionedAcl
 from mdmfs.wire.metadata_messages import TELL_PATH, Done, Parcel, Tell
 
 DEADLINE: Final = 60.0
 """Seconds for one message."""
-MOST: Final = 64
-"""Items of one message."""
+MOST: Final = 16
+"""Items of one message; all of them are in memory, and one with attachments has several MiB."""
 MOST_OCTETS: Final = 2 * 2**20
 """After so many a message ends; one item may be larger."""
 
@@ -71,6 +71,13 @@ async def _deliver(items: Sequence[OutboxItem], hospital: Hospital, service: Met
         if held is None or held.version < acl.version:
             latest[acl.id] = acl
     parcels = [(Parcel(item.kind), one.message) for item, one in zip(items, wrapped, strict=True)]
-    told = Tell(list(latest.values()), parcels)
-    await service.client.call(TELL_PATH, told, Done, deadline=trio.current_time() + DEADLINE)
+    acls = list(latest.values())
+    while len(acls) > MAX_BATCH:
+        await _tell(service, Tell(acls[:MAX_BATCH], []))
+        acls = acls[MAX_BATCH:]
+    await _tell(service, Tell(acls, parcels))
     await hospital.store.write(lambda tx: tx.outbox.drop(METADATA, [item.number for item in items]))
+
+
+async def _tell(service: MetadataService, message: Tell) -> None:
+    await service.client.call(TELL_PATH, message, Done, deadline=trio.current_time() + DEADLINE)
