@@ -174,7 +174,7 @@ async def write_through(ciphertext: Ciphertext, octets: memoryview, cache: Ciphe
         try:
             await trio.to_thread.run_sync(ciphertext.write, octets)
         except OSError as error:
-            if not cache.evict_one():
+            if not await cache.let_go():
                 message = f"the sealed object of {ciphertext.guid} cannot be written to the cache: {error.strerror}"
                 raise OutOfSpaceError(message) from error
         else:

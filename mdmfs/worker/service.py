@@ -21,7 +21,8 @@ from mdmfs.model.names import Lfn
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import TrustAnchors
 from mdmfs.wire.process import forbid_core_dumps
-from mdmfs.worker.cache.store import CiphertextCache, Room
+from mdmfs.worker.cache.room import Room, SharedRoom
+from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.callers.finder import refuse_old_kernel
 from mdmfs.worker.callers.peers import Peers
@@ -57,10 +58,13 @@ async def run_mount(
     Raises ``ConfigurationError``. A mount that a killed daemon left behind is cleaned up first.
     """
     forbid_core_dumps()
-    places, room = Places(configuration), Room(configuration.cache_size, configuration.cache_floor)
+    places, limits = Places(configuration), (configuration.cache_size, configuration.cache_floor)
+    is_for_all = configuration.mount.multi_user
+    # a mount for many users empties its directory: it shares it with none
+    room = Room(*limits) if is_for_all else SharedRoom(configuration.cache_folder, *limits)
     CACHE_BYTES.set_function(lambda: room.used)
     CACHE_LIMIT.set(room.limit)
-    if configuration.mount.multi_user:
+    if is_for_all:
         await serve_for_all(
             lambda arrival, nursery: places.ports(arrival.credential, nursery, called=arrival.identity.path),
             configuration.cache_folder / "principals",
@@ -75,21 +79,22 @@ async def run_mount(
         return
     credential = own_credential(configuration)
     async with _open_nursery() as nursery:
-        await serve_mount(
-            [
-                Site(
-                    ports,
-                    CiphertextCache(configuration.each[ports.name].cache_folder, room.limit, room),
-                    places.lease(ports.name),
-                )
-                for ports in places.ports(credential, nursery)
-            ],
-            configuration.root,
-            mountpoint,
-            deadline=configuration.mount.deadline,
-            configuration=configuration.file,
-            task_status=task_status,
-        )
+        with contextlib.closing(room):
+            await serve_mount(
+                [
+                    Site(
+                        ports,
+                        CiphertextCache(configuration.each[ports.name].cache_folder, room.limit, room),
+                        places.lease(ports.name),
+                    )
+                    for ports in places.ports(credential, nursery)
+                ],
+                configuration.root,
+                mountpoint,
+                deadline=configuration.mount.deadline,
+                configuration=configuration.file,
+                task_status=task_status,
+            )
         nursery.cancel_scope.cancel()
 
 

@@ -79,6 +79,33 @@ def test_a_mount_that_ends_late_leaves_the_next_one_at_its_place_alone(tmp_path:
             assert new.file(2).read_bytes() == plaintext(2)
 
 
+# Several mounts of one user
+
+
+def test_two_mounts_with_one_cache_directory_hold_to_its_limit_together(tmp_path: Path) -> None:
+    """Both read all files, over and over; one is killed and comes back; the disk never holds more."""
+    most = 3 * SIZE + 2**16
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir()
+    scene = {"cache": str(tmp_path / "cache"), "cache_size": most}
+    with mounted(folders[0], **scene) as one, mounted(folders[1], **scene) as two:
+
+        def read_all() -> None:
+            for number in range(1, COUNT + 1):
+                for mount in (one, two):
+                    assert mount.file(number).read_bytes() == plaintext(number)
+                    assert sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.*")) <= most
+
+        read_all()
+        one.kill()
+        one.start()
+        read_all()
+        fetched = two.tell("fetches")
+        assert two.file(COUNT).read_bytes() == plaintext(COUNT)  # the one that both have opened last
+        assert two.tell("fetches") == fetched
+
+
 # Time
 
 

@@ -17,6 +17,7 @@ import trio
 from mdmfs.metadata.store.entries import forget, show_series
 from mdmfs.model.errors import AccessDeniedError, MdmfsError
 from mdmfs.model.names import Lfn
+from mdmfs.worker.cache.room import SharedRoom
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.service import serve_mount
@@ -122,12 +123,12 @@ class Stage:
         return str(self.hospital.fetches)
 
 
-async def _beside(name: str, folder: Path, nursery: trio.Nursery) -> Site:
+async def _beside(name: str, folder: Path, room: SharedRoom, nursery: trio.Nursery) -> Site:
     """Make another hospital, with one file, to be joined with the one on the stage."""
     hospital = TwinHospital()
     hospital.add_file(f"/grid/medical/{name}/p/0001.dcm", name.encode() * 1000)
     keystores = await hospital.open_keystores(nursery)
-    beside = CiphertextCache(folder / "hospitals" / name, 2**24)
+    beside = CiphertextCache(folder / "hospitals" / name, room.limit, room)
     return Site(Ports(hospital, lambda: keystores, name=name), beside, Lease(wait=5.0, patience=0.0))
 
 
@@ -144,7 +145,8 @@ async def main() -> None:
     """Mount what the first line of stdin describes, say that it is ready, obey the other lines."""
     scene = json.loads(sys.stdin.readline())
     stage = Stage(scene)
-    cache = CiphertextCache(Path(scene["cache"]), scene.get("cache_size", 2**32))
+    room = SharedRoom(Path(scene["cache"]), scene.get("cache_size", 2**32))
+    cache = CiphertextCache(Path(scene["cache"]), room.limit, room)
     async with trio.open_nursery() as nursery:
         keystores = await stage.hospital.open_keystores(nursery, reader=scene.get("reader"))
 
@@ -163,7 +165,7 @@ async def main() -> None:
                         cache,
                         Lease(wait=scene.get("lease_wait", 120.0), patience=scene.get("patience", 0.0)),
                     ),
-                    *[await _beside(name, Path(scene["cache"]), nursery) for name in scene.get("beside", ())],
+                    *[await _beside(name, Path(scene["cache"]), room, nursery) for name in scene.get("beside", ())],
                 ],
                 ROOT,
                 Path(scene["mountpoint"]),

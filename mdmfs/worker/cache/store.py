@@ -30,6 +30,7 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import SALT_SIZE, sealed_size
 from mdmfs.wire.formats import Format, bring_up_folder
 from mdmfs.worker.cache.ciphertext import Ciphertext
+from mdmfs.worker.cache.room import ARRIVING, COMPLETE, Room, drop_unlocked
 
 CACHE_FORMAT: Final[Format[Path]] = Format("cache of a mount", remedy=", or delete it: what it holds is fetched again")
 SMALL: Final = 2**20
@@ -63,41 +64,6 @@ class _Kept:
     seal: Seal
 
 
-class Room:
-    """What several caches take together: where one needs more, the fullest one lets go."""
-
-    def __init__(self, limit: int, floor: int = 0) -> None:
-        """``limit`` is in bytes; ``floor`` is how many are left free on the disk, whoever has filled it."""
-        self.limit = limit
-        self._floor = floor
-        self.caches: set[CiphertextCache] = set()
-
-    @property
-    def used(self) -> int:
-        """Bytes of ciphertext on disk, of all caches."""
-        return sum(cache.used for cache in self.caches)
-
-    def make(self, length: int, folder: Path) -> None:
-        """Let objects go until there is room for so many bytes more, here and on the disk of a folder.
-
-        Raises ``OutOfSpaceError`` where nothing is left to let go.
-        """
-        while self.used + length > self.limit:
-            if not self._evict_one():
-                message = f"the caches have room for {self.limit} bytes in all, and what arrives takes it"
-                raise OutOfSpaceError(message)
-        while self._floor and _free_bytes(folder) - length < self._floor:
-            if not self._evict_one():
-                message = (
-                    f"{self._floor} bytes of the disk of {folder} are to stay free: make room there, or set cache.free"
-                )
-                raise OutOfSpaceError(message)
-
-    def _evict_one(self) -> bool:
-        fullest = max((cache for cache in self.caches if cache.has_any), key=lambda one: one.used, default=None)
-        return fullest is not None and fullest.evict_one()
-
-
 class CiphertextCache:
     """Objects by GUID. Its methods are short; those that touch many files run in a thread."""
 
@@ -109,8 +75,8 @@ class CiphertextCache:
         self._room = room
         if room is not None:
             room.caches.add(self)
-        self._complete = folder / "complete"
-        self._arriving = folder / "arriving"
+        self._complete = folder / COMPLETE
+        self._arriving = folder / ARRIVING
         self._folder = folder
         self.limit = limit
         self._used = 0
@@ -118,7 +84,7 @@ class CiphertextCache:
 
     @property
     def used(self) -> int:
-        """Bytes of ciphertext on disk."""
+        """Bytes of ciphertext on disk that this cache knows of."""
         return self._used
 
     @property
@@ -167,22 +133,23 @@ class CiphertextCache:
 
         It ends with ``keep`` or ``abandon``.
         """
-        self._evict_down_to(self.limit - length)
-        if self._used + length > self.limit:
+        if length > self.limit:
             message = f"the cache has room for {self.limit} bytes in all, the sealed object of {guid} needs {length}"
             raise OutOfSpaceError(message)
-        if self._room is not None:
-            self._room.make(length, self._arriving)
+        if self._room is None:
+            self._make_alone(length)
+        else:
+            await self._room.take(length, self._arriving)
         self._used += length
         path = self._arriving / secrets.token_hex(16)
         descriptor = -1
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            descriptor = _create_locked(path)
             if length > SMALL:
                 await self._allocate(descriptor, length, guid)
+            os.ftruncate(descriptor, length)  # so that others who count see what it will take
         except BaseException as error:
-            self._used -= length
+            self._give(length)
             if descriptor >= 0:
                 os.close(descriptor)
             path.unlink(missing_ok=True)
@@ -196,19 +163,22 @@ class CiphertextCache:
         """Take a complete object in, in place of an older one."""
         self._remove(ciphertext.guid)
         path = self._complete / f"{ciphertext.guid}.{seal}"
+        is_there = path.exists()  # another mount was sooner, with the same sealing
         try:
             ciphertext.path.rename(path)
         except OSError as error:
             message = f"the sealed object of {ciphertext.guid} cannot be put into {self._complete}: {error.strerror}"
             raise OutOfSpaceError(message) from error
         fcntl.flock(ciphertext.descriptor, fcntl.LOCK_UN)
+        if is_there and self._room is not None:
+            self._room.give(ciphertext.length)
         ciphertext.path = path
         self._kept[ciphertext.guid] = _Kept(path, ciphertext.length, seal)
 
     def abandon(self, ciphertext: Ciphertext) -> None:
         """Drop an object that did not arrive whole, or not as it was sealed."""
         ciphertext.path.unlink(missing_ok=True)
-        self._used -= ciphertext.length
+        self._give(ciphertext.length)
 
     def discard(self, guid: Guid) -> None:
         """Drop the object of a GUID, where there is one; who has it open reads on."""
@@ -221,15 +191,43 @@ class CiphertextCache:
         self._remove(next(iter(self._kept)))
         return True
 
+    async def let_go(self) -> bool:
+        """Drop what was not opened for longest, of all caches that share the room; False where nothing is left."""
+        return self.evict_one() if self._room is None else await self._room.let_go()
+
+    def forget(self, path: Path) -> None:
+        """Learn that an object is gone from the disk, if it is one of this cache."""
+        parsed = _parse(path.name)
+        kept = self._kept.get(parsed[0]) if parsed is not None and path.parent == self._complete else None
+        if parsed is not None and kept is not None and kept.path == path:
+            del self._kept[parsed[0]]
+            self._used -= kept.length
+
+    def _give(self, length: int) -> None:
+        self._used -= length
+        if self._room is not None:
+            self._room.give(length)
+
+    def _make_alone(self, length: int) -> None:
+        self._evict_down_to(self.limit - length)
+        if self._used + length > self.limit:
+            message = f"the cache has room for {self.limit} bytes in all, and what arrives takes it"
+            raise OutOfSpaceError(message)
+
     def _evict_down_to(self, limit: int) -> None:
         while self._used > limit and self.evict_one():
             pass
 
     def _remove(self, guid: Guid) -> None:
         kept = self._kept.pop(guid, None)
-        if kept is not None:
-            kept.path.unlink(missing_ok=True)
-            self._used -= kept.length
+        if kept is None:
+            return
+        try:
+            kept.path.unlink()
+        except FileNotFoundError:
+            self._used -= kept.length  # another mount has let it go, and given its room back
+        else:
+            self._give(kept.length)
 
     async def _allocate(self, descriptor: int, length: int, guid: Guid) -> None:
         """Take the space before the first byte comes: a disk that is full says so now."""
@@ -239,7 +237,7 @@ class CiphertextCache:
             except OSError as error:
                 if error.errno in _NO_FALLOCATE:
                     return
-                if error.errno not in _FULL or not self.evict_one():
+                if error.errno not in _FULL or not await self.let_go():
                     message = f"there is no space for the sealed object of {guid} in {self._folder}: {error.strerror}"
                     raise OutOfSpaceError(message) from error
             else:
@@ -252,12 +250,14 @@ class CiphertextCache:
                 folder.chmod(0o700)
             bring_up_folder(self._format, self._folder)
             for path in self._arriving.iterdir():
-                _drop_unlocked(path)
+                drop_unlocked(path)
             # another mount of this user may let one go meanwhile
             found = sorted((status.st_mtime_ns, path) for path, status in _statuses(self._complete))
             for _, path in found:
                 with contextlib.suppress(FileNotFoundError):
                     self._learn(path)
+            if self._room is not None:
+                self._room.count()
         except OSError as error:
             message = f"the cache {self._folder} cannot be used: {error.strerror}"
             raise ConfigurationError(message) from error
@@ -282,17 +282,14 @@ def _statuses(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
             yield path, path.stat()
 
 
-def _free_bytes(folder: Path) -> int:
-    """Tell how much its user may still write there."""
-    told = os.statvfs(folder)
-    return told.f_bavail * told.f_frsize
-
-
-def _drop_unlocked(path: Path) -> None:
-    """Remove a file that nobody is writing any more."""
-    with contextlib.suppress(BlockingIOError), path.open("rb") as arriving:
-        fcntl.flock(arriving, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
+def _create_locked(path: Path) -> int:
+    """Make a file, and lock it; raises ``OSError``."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)  # another mount that starts has found it before it was locked
 
 
 def _parse(name: str) -> tuple[Guid, Seal] | None:

@@ -29,7 +29,8 @@ from mdmfs.pki.health import certificates_in
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.voms import claims_of
 from mdmfs.wire.nursery import open_plain_nursery
-from mdmfs.worker.cache.store import CiphertextCache, Room
+from mdmfs.worker.cache.room import Room
+from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.callers.finder import Found, ProxyFile, find_proxy
 from mdmfs.worker.callers.numbers import MAX_PRINCIPALS, parse_number
 from mdmfs.worker.callers.own_files import Directories, OwnFiles, OwnPages, RootOnly, principal_of_handle

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from mdmfs.model.errors import IntegrityError, OutOfSpaceError, PeerUnreachableError
+from mdmfs.model.errors import ConfigurationError, IntegrityError, OutOfSpaceError, PeerUnreachableError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import sealed_size
-from mdmfs.worker.cache.store import CiphertextCache, Room, Seal
+from mdmfs.worker.cache.account import SLOTS, Account
+from mdmfs.worker.cache.room import Room, SharedRoom
+from mdmfs.worker.cache.store import CiphertextCache, Seal
 
 SIZE = 1000
 LENGTH = sealed_size(SIZE)
@@ -189,7 +191,7 @@ async def test_of_a_disk_that_others_fill_so_much_stays_free(tmp_path: Path) -> 
     fuller = Room(2**40, floor=told.f_blocks * told.f_frsize)
     fuller.caches.add(cache)
     with pytest.raises(OutOfSpaceError, match=r"cache\.free"):
-        fuller.make(LENGTH, tmp_path)
+        await fuller.take(LENGTH, tmp_path)
     assert not any(guid in cache for guid in kept)
     assert not list((tmp_path / "complete").iterdir())
 
@@ -216,3 +218,127 @@ async def test_a_folder_that_another_mount_empties_meanwhile_can_be_opened(tmp_p
     await put(await cache_of(tmp_path))
     (tmp_path / "complete" / f"{Guid(bytes(16))}.0.2.{bytes(24).hex()}").symlink_to("gone")
     assert (await cache_of(tmp_path)).used == LENGTH
+
+
+# Several mounts of one user in one folder
+
+
+async def mount_of(folder: Path, limit: int, floor: int = 0) -> CiphertextCache:
+    """Open a cache as a mount does that shares its room with others."""
+    cache = CiphertextCache(folder, limit, SharedRoom(folder, limit, floor))
+    await cache.load()
+    return cache
+
+
+def read(cache: CiphertextCache, guid: Guid) -> bool:
+    """Open an object, and tell whether it is there."""
+    found = cache.open(guid, SIZE)
+    if found is not None:
+        found[0].close()
+    return found is not None
+
+
+def on_disk(folder: Path) -> int:
+    """Add up what lies in a cache."""
+    return sum(path.stat().st_size for part in ("complete", "arriving") for path in (folder / part).iterdir())
+
+
+async def test_two_mounts_hold_to_one_limit_and_what_neither_has_opened_for_longest_goes(tmp_path: Path) -> None:
+    """Whichever of them needs the room, and whosever the object was."""
+    first, second = [await mount_of(tmp_path, 4 * LENGTH) for _ in range(2)]
+    mine = [await put(first) for _ in range(3)]
+    theirs = [await put(second)]
+    assert read(first, mine[0])
+    theirs.append(await put(second))
+    assert on_disk(tmp_path) == 4 * LENGTH
+    assert [read(first, guid) for guid in mine] == [True, False, True]
+    theirs.append(await put(second))
+    assert on_disk(tmp_path) == 4 * LENGTH
+    assert [read(second, guid) for guid in theirs] == [False, True, True]
+    mine.append(await put(first))
+    assert read(first, mine[-1])
+    assert on_disk(tmp_path) == 4 * LENGTH
+
+
+async def test_what_arrives_at_one_mount_counts_for_the_other(tmp_path: Path) -> None:
+    """Also before the first byte of it is there; and no more where it is given up."""
+    first, second = [await mount_of(tmp_path, 2 * LENGTH) for _ in range(2)]
+    arriving = [await first.receive(Guid(bytes([n]) * 16), LENGTH) for n in range(2)]
+    with pytest.raises(OutOfSpaceError, match="what arrives"):
+        await second.receive(Guid(bytes(16)), LENGTH)
+    first.abandon(arriving[0])
+    await put(second)
+    assert on_disk(tmp_path) == 2 * LENGTH
+    for one in arriving:
+        one.close()
+
+
+async def test_one_sealing_that_two_mounts_fetch_is_counted_once(tmp_path: Path) -> None:
+    """The later one takes the place of the sooner, and both go on."""
+    room = SharedRoom(tmp_path, 3 * LENGTH)
+    first = CiphertextCache(tmp_path, room.limit, room)
+    await first.load()
+    second, seal = await mount_of(tmp_path, 3 * LENGTH), Seal(3, 2, bytes(24))
+    guid = await put(first, seal=seal)
+    await put(second, seal=seal, guid=guid)
+    assert room.used == on_disk(tmp_path) == LENGTH
+    second.discard(guid)
+    assert not read(first, guid)
+    assert room.used == on_disk(tmp_path) == 0
+
+
+async def test_what_a_killed_mount_had_taken_is_free_again_when_the_next_one_starts(tmp_path: Path) -> None:
+    """Its half object goes, and its account is put right by who counts next, whatever it says."""
+    killed = await mount_of(tmp_path, 4 * LENGTH)
+    guid = await put(killed)
+    half = await killed.receive(Guid(bytes(16)), LENGTH)
+    half.close()  # as the kernel does: with it the lock goes
+    broken = Account(tmp_path)
+    broken.add(2**40)
+    broken.close()
+    room = SharedRoom(tmp_path, 4 * LENGTH)
+    again = CiphertextCache(tmp_path, room.limit, room)
+    await again.load()
+    assert room.used == on_disk(tmp_path) == LENGTH
+    assert read(again, guid)
+
+
+async def test_the_disk_that_is_to_stay_free_is_made_of_what_any_mount_has_kept(tmp_path: Path) -> None:
+    """One that has nothing of its own lets go what the others have not opened for longest."""
+    told = os.statvfs(tmp_path)
+    first = await mount_of(tmp_path, 2**40)
+    for _ in range(3):
+        await put(first)
+    second = await mount_of(tmp_path, 2**40, floor=told.f_blocks * told.f_frsize)
+    with pytest.raises(OutOfSpaceError, match=r"cache\.free"):
+        await second.receive(Guid(bytes(16)), LENGTH)
+    assert on_disk(tmp_path) == 0
+
+
+async def test_a_mount_of_several_hospitals_shares_the_room_with_one_of_a_single_one(tmp_path: Path) -> None:
+    """Their objects lie in folders of their own below the same directory."""
+    single = await mount_of(tmp_path, 3 * LENGTH)
+    room = SharedRoom(tmp_path, 3 * LENGTH)
+    joined = [CiphertextCache(tmp_path / "hospitals" / name, room.limit, room) for name in ("amc", "umc")]
+    for cache in joined:
+        await cache.load()
+    guids = [await put(cache) for cache in (single, *joined)]
+    assert room.used == 3 * LENGTH
+    await put(joined[1])
+    assert [read(cache, guid) for cache, guid in zip((single, *joined), guids, strict=True)] == [False, True, True]
+    assert room.used == 3 * LENGTH
+
+
+def test_an_account_has_a_number_for_each_of_many_mounts_and_then_says_what_to_do(tmp_path: Path) -> None:
+    """A number that was let go is taken again."""
+    accounts = [Account(tmp_path) for _ in range(SLOTS)]
+    for account in accounts:
+        account.add(3)
+    assert accounts[7].total == 3 * SLOTS
+    with pytest.raises(ConfigurationError, match=r"cache\.directory"):
+        Account(tmp_path)
+    accounts.pop().close()
+    accounts.append(Account(tmp_path))
+    assert accounts[-1].total == 3 * SLOTS
+    for account in accounts:
+        account.close()

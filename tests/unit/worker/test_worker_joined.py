@@ -13,7 +13,8 @@ import trio
 from mdmfs.model.errors import ConfigurationError, MalformedMessageError, MdmfsError, NoSuchFileError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages import DirectoryPage
-from mdmfs.worker.cache.store import CiphertextCache, Room
+from mdmfs.worker.cache.room import Room
+from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.callers.numbers import own_number, parse_number
 from mdmfs.worker.callers.own_files import Directories, OwnFiles, OwnPages
 from mdmfs.worker.callers.seat import Files

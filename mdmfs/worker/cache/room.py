@@ -1,0 +1,221 @@
+"""What several caches may take of a disk together: those of one process, or all below a folder, of all mounts."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import heapq
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+import trio
+
+from mdmfs.model.errors import OutOfSpaceError
+from mdmfs.worker.cache.account import Account
+
+COMPLETE: Final = "complete"
+ARRIVING: Final = "arriving"
+BESIDE: Final = "hospitals"
+"""Below it the caches of a mount that joins several hospitals, each in a folder of its own."""
+
+
+class Cache(Protocol):
+    """What a room asks of a cache."""
+
+    @property
+    def used(self) -> int:
+        """Bytes of ciphertext that it knows of."""
+
+    @property
+    def has_any(self) -> bool:
+        """Whether there is a complete object."""
+
+    def evict_one(self) -> bool:
+        """Drop the object not opened for longest; False where none is left."""
+
+    def forget(self, path: Path) -> None:
+        """Learn that an object is gone, if it is one of this cache."""
+
+
+class Room:
+    """Room for the caches of one process: where one needs more, the fullest one lets go."""
+
+    def __init__(self, limit: int, floor: int = 0) -> None:
+        """``limit`` is in bytes; ``floor`` is how many are left free on the disk, whoever has filled it."""
+        self.limit = limit
+        self._floor = floor
+        self.caches: set[Cache] = set()
+
+    @property
+    def used(self) -> int:
+        """Bytes of ciphertext on disk, of all caches."""
+        return sum(cache.used for cache in self.caches)
+
+    async def take(self, length: int, folder: Path) -> None:
+        """Let objects go until there is room for so many bytes more, here and on the disk of a folder.
+
+        Raises ``OutOfSpaceError`` where nothing is left to let go. Whoever takes room gives it back.
+        """
+        await self._make(length, folder)
+
+    def give(self, length: int) -> None:
+        """Take back so many bytes."""
+
+    async def let_go(self) -> bool:
+        """Drop an object that was not opened for long; False where none is left."""
+        fullest = max((cache for cache in self.caches if cache.has_any), key=lambda one: one.used, default=None)
+        return fullest is not None and fullest.evict_one()
+
+    def count(self) -> None:
+        """Look what is there. In a thread; raises ``OSError``."""
+
+    def close(self) -> None:
+        """Nobody takes any room from here on."""
+
+    async def _make(self, length: int, folder: Path, *, is_taken: bool = False) -> None:
+        while self.used + (0 if is_taken else length) > self.limit:
+            if not await self.let_go():
+                message = f"the caches have room for {self.limit} bytes in all, and what arrives takes it"
+                raise OutOfSpaceError(message)
+        while self._floor and _free_bytes(folder) - length < self._floor:
+            if not await self.let_go():
+                message = (
+                    f"{self._floor} bytes of the disk of {folder} are to stay free: make room there, or set cache.free"
+                )
+                raise OutOfSpaceError(message)
+
+
+class _Old(NamedTuple):
+    """An object, as it was when it was looked at."""
+
+    opened: int
+    """When last, in ns."""
+    path: str
+    length: int
+
+
+class SharedRoom(Room):
+    """Room below one folder for all mounts of a user: what none of them has opened for longest goes first."""
+
+    def __init__(self, folder: Path, limit: int, floor: int = 0) -> None:
+        """Nothing is touched before ``count``."""
+        super().__init__(limit, floor)
+        self._folder = folder
+        self._account: Account | None = None
+        self._oldest: list[_Old] = []
+        """A heap of objects of all mounts. What has come since it was made is younger than all in it."""
+        self._looking = trio.Lock()
+
+    @property
+    def used(self) -> int:
+        """Bytes of ciphertext on disk, of all mounts."""
+        return 0 if self._account is None else self._account.total
+
+    async def take(self, length: int, folder: Path) -> None:
+        """See ``Room``; it is taken first, so that two mounts do not both count on the same room."""
+        self.give(-length)
+        try:
+            await self._make(length, folder, is_taken=True)
+        except BaseException:
+            self.give(length)
+            raise
+
+    def give(self, length: int) -> None:
+        """See ``Room``."""
+        if self._account is not None:
+            self._account.add(-length)
+
+    async def let_go(self) -> bool:
+        """See ``Room``."""
+        async with self._looking:
+            if self._drop_oldest():
+                return True
+            self._oldest = await trio.to_thread.run_sync(self._find)
+            return self._drop_oldest()
+
+    def count(self) -> None:
+        """See ``Room``: sums up what lies below the folder, and drops what nobody is writing any more."""
+        if self._account is None:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._account = Account(self._folder)
+        self._account.correct(self._sum)
+
+    def close(self) -> None:
+        """See ``Room``: others may have the place in the account."""
+        if self._account is not None:
+            self._account.close()
+            self._account = None
+
+    def _sum(self) -> int:
+        arriving = (length for cache in self._all_caches() for length in _drop_unlocked(cache / ARRIVING))
+        return sum(old.length for old in self._find()) + sum(arriving)
+
+    def _find(self) -> list[_Old]:
+        found = [old for cache in self._all_caches() for old in _objects(cache / COMPLETE)]
+        heapq.heapify(found)
+        return found
+
+    def _drop_oldest(self) -> bool:
+        """Drop what was opened before all else; False where nothing is left of what is known."""
+        while self._oldest:
+            old = self._oldest[0]
+            try:
+                opened = os.stat(old.path).st_mtime_ns  # noqa: PTH116 once for each object that goes
+                if opened != old.opened:
+                    heapq.heapreplace(self._oldest, old._replace(opened=opened))
+                    continue
+                os.unlink(old.path)  # noqa: PTH108 as above
+            except OSError:
+                # another mount has let it go
+                heapq.heappop(self._oldest)
+                continue
+            heapq.heappop(self._oldest)
+            self.give(old.length)
+            for cache in self.caches:
+                cache.forget(Path(old.path))
+            return True
+        return False
+
+    def _all_caches(self) -> Iterator[Path]:
+        yield self._folder
+        with contextlib.suppress(FileNotFoundError):
+            yield from (self._folder / BESIDE).iterdir()
+
+
+def _objects(folder: Path) -> Iterator[_Old]:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                status = entry.stat(follow_symlinks=False)
+                yield _Old(status.st_mtime_ns, entry.path, status.st_size)
+
+
+def _drop_unlocked(folder: Path) -> Iterator[int]:
+    """Remove files that nobody is writing any more, and give the lengths of the others."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for path in folder.iterdir():
+            if not drop_unlocked(path):
+                with contextlib.suppress(FileNotFoundError):
+                    yield path.stat().st_size
+
+
+def drop_unlocked(path: Path) -> bool:
+    """Remove a file, unless somebody is writing it."""
+    try:
+        with path.open("rb") as arriving:
+            fcntl.flock(arriving, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        # it has arrived, or has been given up
+        return True
+    return True
+
+
+def _free_bytes(folder: Path) -> int:
+    """Tell how much its user may still write there."""
+    told = os.statvfs(folder)
+    return told.f_bavail * told.f_frsize
