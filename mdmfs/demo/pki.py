@@ -143,6 +143,8 @@ class ThrowAwayPki:
     """A proxy of each user, one file each."""
     dns: Mapping[str, Dn]
     """The DNs of ``hospital``, ``keystore-1`` and so on, ``metadata``, ``reader``, ``stranger``."""
+    authority: Authority
+    """Who signed them all; its key is in memory only."""
 
 
 def make_pki(directory: Path, *, keystores: int, now: dt.datetime) -> ThrowAwayPki:
@@ -166,6 +168,7 @@ def make_pki(directory: Path, *, keystores: int, now: dt.datetime) -> ThrowAwayP
         users={user: saved[user] for user in USERS},
         proxies={user: delegate(issued[user], validity).save_proxy(directory / f"{user}.proxy") for user in USERS},
         dns={name: one.dn for name, one in issued.items()},
+        authority=authority,
     )
 
 

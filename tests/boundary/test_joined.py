@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -9,14 +10,17 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 import trio
 
+from mdmfs.cli.facl import PENDING, setfacl
 from mdmfs.cli.harvest import harvest_project
 from mdmfs.demo.patients import write_patients
 from mdmfs.demo.people import KNEE
 from mdmfs.demo.processes import running
 from mdmfs.demo.site import HOSPITAL, PROJECT, READER, Site, make_site
 from mdmfs.hospital.configuration import HospitalConfiguration
+from tests.twins.as_hospital import as_hospital
 
 SECONDS = 40.0
 OTHER = "umc"
@@ -67,6 +71,7 @@ def test_one_hospitald_is_killed_and_the_other_is_read_on(tmp_path: Path) -> Non
         assert mine
         assert len(mine) == len(theirs)
         assert mine[0].read_bytes() != theirs[0].read_bytes()
+        alias = link_across(first, point, theirs[0])
         os.kill(there.pid("hospital"), 9)
         unread = theirs[1]
         try:
@@ -77,12 +82,38 @@ def test_one_hospitald_is_killed_and_the_other_is_read_on(tmp_path: Path) -> Non
             raise AssertionError
         subprocess.run(["ls", "-l", point], check=True, capture_output=True)
         assert mine[1].read_bytes()
+        assert os.listdir(alias.parent) == [alias.name]  # noqa: PTH208 nobody is asked who is away
+        assert alias.is_symlink()
+        (alias.parent / "another").symlink_to(mine[0])
+        assert (alias.parent / "another").read_bytes() == mine[0].read_bytes()
         there.stop("hospital")
         there.start_hospital()
         deadline = time.monotonic() + SECONDS
         while not is_readable(unread):
             assert time.monotonic() < deadline
             time.sleep(0.2)
+        assert alias.read_bytes() == theirs[0].read_bytes()
+
+
+def link_across(site: Site, point: Path, image: Path) -> Path:
+    """Make a collection at one hospital, and in it an alias of an image at the other one; it moves within the first."""
+    project = point / HOSPITAL / PROJECT
+    reader = site.pki.dns[READER]
+    entries = f"u:{reader}:rwx,d:u:{reader}:rwx"
+    # no metadata service runs, which would have to hear of it: the hospital decides by it at once
+    typed = ("--timeout", "0", "-m", entries, f"/grid/medical/{HOSPITAL}/{PROJECT}")
+    assert as_hospital(site, setfacl, *typed)[0] == PENDING
+    chosen, kept = project / "chosen", project / "kept"
+    chosen.mkdir()
+    (chosen / "theirs.dcm").symlink_to(Path("../../..") / image.relative_to(point))
+    assert (chosen / "theirs.dcm").read_bytes() == image.read_bytes()
+    with pytest.raises(OSError, match=os.strerror(errno.EXDEV)):
+        chosen.rename(point / OTHER / PROJECT / "chosen")
+    with pytest.raises(OSError, match=os.strerror(errno.EACCES)):
+        (point / OTHER / PROJECT / "chosen").mkdir()
+    chosen.rename(kept)
+    assert (kept / "theirs.dcm").read_bytes() == image.read_bytes()
+    return kept / "theirs.dcm"
 
 
 def is_readable(file: Path) -> bool:

@@ -5,6 +5,7 @@ What is asked, changed and exported here is typed as its owners type it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -23,6 +24,7 @@ import click
 import pytest
 import trio
 from click.testing import CliRunner
+from cryptography import x509
 
 from mdmfs.cli.audit import export, what_read, who_read, who_read_patient
 from mdmfs.cli.facl import PENDING, getfacl, setfacl
@@ -30,13 +32,15 @@ from mdmfs.cli.harvest import harvest_project
 from mdmfs.demo.patients import write_patients
 from mdmfs.demo.people import KNEE
 from mdmfs.demo.processes import Processes, running
-from mdmfs.demo.site import PROJECT, READER, STRANGER, Site, make_site
+from mdmfs.demo.site import KEYSTORES, PROJECT, READER, STRANGER, Site, make_site
 from mdmfs.hospital.audit.export import MSGID
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.release.audit import Audit, AuditRecord, Event, records_of
 from mdmfs.hospital.signing import SigningKey
 from mdmfs.model.errors import PeerUnreachableError
 from mdmfs.worker.service import umount
+from tests.twins.as_hospital import as_hospital
+from tests.twins.grid import Grid, crl_of
 from tests.twins.syslog import repository
 from tests.twins.users import FIRST_UID, User
 
@@ -56,6 +60,8 @@ class Shared:
     """Of the mount."""
     reader: User
     stranger: User
+    grid: Grid
+    """The CA directory of hospital and keystores."""
 
     def files(self) -> list[Path]:
         """Name every file, as the reader finds them."""
@@ -78,12 +84,7 @@ class Shared:
 
     def facl(self, command: click.Command, *typed: str) -> tuple[int, str, str]:
         """Type a command about ACLs as the hospital; gives its exit code and what it says."""
-        configuration = self.site.mount_file(READER).with_name("hospital.toml")
-        text = self.site.mount_file(READER).read_text()
-        shown = 'certificate = "../pki/hospital.pem"\nkey = "../pki/hospital.key"'
-        configuration.write_text(text.replace('proxy = "../pki/reader.proxy"', shown))
-        run = CliRunner().invoke(command, ["--configuration", str(configuration), *typed])
-        return run.exit_code, run.stdout, run.stderr or str(run.exception or "")
+        return as_hospital(self.site, command, *typed)
 
     def let(self, who: str) -> int:
         """Let somebody read everything."""
@@ -106,6 +107,10 @@ def shared() -> Iterator[Shared]:
     project = site.hospital_file.parent / "projects" / f"{PROJECT}.toml"
     project.write_text(f"lease = 5\n{project.read_text()}")  # so long may mounts from before a start be there
     write_patients(site.pacs_directory, (KNEE,))
+    grid = Grid(site.state / "ca")
+    grid.trust(site.pki.authority)
+    for server in (site.hospital_file, *map(site.keystore_file, range(1, KEYSTORES + 1))):
+        server.write_text(server.read_text().replace('"../pki/ca.pem"', f'"{grid.certificates}"'))
     point, log = folder / "grid", folder / "log"
     point.mkdir()
     users: list[User] = []
@@ -121,7 +126,7 @@ def shared() -> Iterator[Shared]:
                     User(FIRST_UID + number, proxy(site, who, FIRST_UID + number, folder))
                     for number, who in enumerate((READER, STRANGER))
                 ]
-                made = Shared(site, processes, point, log, *users)
+                made = Shared(site, processes, point, log, *users, grid)
                 assert made.stranger.does("list", point) == []
                 assert made.let(STRANGER) == 0
                 until(lambda: made.stranger.does("list", point) == ["amc"])
@@ -246,6 +251,57 @@ def test_each_is_served_by_his_own_proxy_and_revoked_by_his_own_name(shared: Sha
     until(lambda: shared.reader.does("read", path) == first)
 
 
+def test_a_user_whose_certificate_is_revoked_by_its_ca_has_nothing_any_more(shared: Shared) -> None:
+    """A list of the CA, replaced on hospital and keystores: names, pages and open files go; the others read on."""
+    path, authority = shared.files()[0], shared.site.pki.authority
+    whole = shared.reader.does("read", path)
+    assert shared.stranger.does("read", path) == whole
+    assert shared.stranger.does("hold", path) is None
+    revoked = x509.load_pem_x509_certificate(shared.site.pki.users[STRANGER].certificate_file.read_bytes())
+    shared.grid.write_crl(authority, crl_of(authority, [revoked]))
+    until(lambda: shared.stranger.does("give", path) == "EACCES")
+    for operation, asked in (("read", path), ("map", path), ("stat", path), ("list", path.parent), ("digest", path)):
+        assert shared.stranger.does(operation, asked) == "EACCES", operation
+    assert shared.reader.does("read", path) == whole
+    shared.grid.write_crl(authority, crl_of(authority))
+    until(lambda: shared.stranger.does("read", path) == whole)
+
+
+def test_names_that_one_user_makes_are_for_the_others_to_see_and_not_to_change(shared: Shared) -> None:
+    """Collections, aliases and comments; through an alias nobody reads what he may not read by its name."""
+    project, image = shared.point / "amc" / PROJECT, shared.files()[0]
+    rights = ((READER, "rwx"), (STRANGER, "rx"))
+    entries = ",".join(default + shared.entry(who, what) for default in ("", "d:") for who, what in rights)
+    assert shared.facl(setfacl, "-m", entries, f"/grid/medical/amc/{PROJECT}")[0] == 0
+    chosen, kept = project / "chosen", project / "kept"
+    assert shared.reader.does("make", chosen) is None
+    alias = chosen / "first.dcm"
+    assert done(shared.reader, f"ln -s ../{image.relative_to(project)} {alias}")
+    whole = shared.reader.does("read", image)
+    until(lambda: shared.stranger.does("read", alias) == whole)
+    assert shared.stranger.does("link", alias) == shared.reader.does("link", alias)
+    for operation, path in (("make", project / "mine"), ("make", chosen / "mine"), ("remove", alias)):
+        assert shared.stranger.does(operation, path) == "EACCES"
+    assert not done(shared.stranger, f"mv {chosen} {kept}")
+    assert done(shared.reader, f"setfattr -n user.comment -v best {chosen}")
+    asked = f"getfattr --absolute-names --only-values -n user.comment {chosen}"
+    until(lambda: shared.stranger.does("run", asked) == ["best"])
+    assert not done(shared.stranger, f"setfattr -n user.comment -v worst {chosen}")
+    assert shared.facl(setfacl, "-m", shared.entry(STRANGER, "-"), shared.lfn(image)) == (0, "", "")
+    assert (shared.stranger.does("read", alias), shared.reader.does("read", alias)) == ("EACCES", whole)
+    assert shared.facl(setfacl, "-m", shared.entry(STRANGER, "r"), shared.lfn(image)) == (0, "", "")
+    assert done(shared.reader, f"mv {chosen} {kept}")
+    until(lambda: shared.stranger.does("list", kept) == ["first.dcm"])
+    assert shared.stranger.does("stat", chosen) == "ENOENT"
+    assert done(shared.reader, f"rm -r {kept}")
+    until(lambda: shared.stranger.does("stat", kept) == "ENOENT")
+
+
+def done(user: User, command: str) -> bool:
+    """Let a user run a command, and tell whether it succeeded."""
+    return user.does("run", f"{command} 2>&1 >/dev/null; echo $?")[-1] == "0"  # type: ignore[index]
+
+
 def test_the_log_is_verified_asked_and_sent_to_a_repository_whole(shared: Shared) -> None:
     """By the commands, the daemon being away: who read, what somebody did, a patient's images; rsyslog gets it all."""
     first, second, *_ = shared.files()
@@ -310,3 +366,31 @@ def send_to_a_repository(shared: Shared) -> None:
         assert told.tag == "AuditMessage"
         named += f'"{KNEE.patient_id}^^^{KNEE.issuer}"'.encode() in message
     assert named >= 2
+
+
+def test_a_patient_who_opts_out_is_gone_from_mounts_with_names_pages_and_ciphertext(shared: Shared) -> None:
+    """At the start that reads the list: an open file gives no byte more, and the keys are destroyed."""
+    with contextlib.suppress(KeyError):  # a test before has stopped it
+        shared.processes.stop("hospital")
+    shared.processes.start_hospital()
+    until(lambda: shared.reader.does("list", shared.point) == ["amc"])
+    path = shared.files()[0]
+    assert isinstance(shared.reader.does("read", path), list)
+    assert shared.reader.does("hold", path) is None
+    guid = guid_of(shared, path)
+
+    def ciphertext() -> list[Path]:
+        return list(shared.site.cache(READER).rglob(f"{guid}.*"))
+
+    assert ciphertext()
+    shared.processes.stop("hospital")
+    listed = shared.site.hospital_file.with_name("opt-out.list")
+    listed.write_text(f"patient {KNEE.patient_id}^^^{KNEE.issuer}\n")
+    text = shared.site.hospital_file.read_text()
+    shared.site.hospital_file.write_text(text.replace("[hospital]\n", f'[hospital]\nopt_out = "{listed}"\n', 1))
+    shared.processes.start_hospital()
+    until(lambda: shared.reader.does("give", path) == "EACCES")
+    until(lambda: shared.reader.does("stat", path) == "ENOENT")
+    assert shared.files() == []
+    until(lambda: not ciphertext())
+    assert guid in {one.guid for one in records_of(shared.audit) if one.event is Event.DESTRUCTION}
