@@ -40,10 +40,10 @@ from mdmfs.wire.peers import open_client
 from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.callers.peers import Peers
 from mdmfs.worker.configuration import MountConfiguration
-from tests.bench._wire_cutter import WireCutter
 from tests.bench.many import fill
 from tests.twins.clinic import slice_of
 from tests.twins.servers import free_port, store
+from tests.twins.wire_cutter import WireCutter
 
 THIRD = 3
 """The keystore that has trouble."""

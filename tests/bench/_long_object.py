@@ -21,7 +21,7 @@ from mdmfs.demo.site import PACS_TITLE, PROJECT, READER, Site, make_site, mountp
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.wire.formats import MARK
 from tests.bench._chain import finished
-from tests.bench._wire_cutter import WireCutter, wire_cutter
+from tests.twins.wire_cutter import WireCutter, wire_cutter
 
 ROWS = 2048
 FRAME_BYTES = 2 * ROWS * ROWS

@@ -26,7 +26,7 @@ from mdmfs.model.names import Lfn
 from mdmfs.wire.client import Client
 from mdmfs.wire.messages import ACL_EFFECT_PATH, CHANGE_ACL_PATH, AclEffect, AskAclEffect, ChangeAcl, ChangedAcls
 from mdmfs.wire.peers import open_client
-from tests.bench._wire_cutter import WireCutter, wire_cutter
+from tests.twins.wire_cutter import WireCutter, wire_cutter
 
 CONNECTIONS = Path("/sys/fs/fuse/connections")
 LEASE = 5.0

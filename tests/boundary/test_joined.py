@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import dataclasses
 import errno
 import os
 import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,12 +20,18 @@ from mdmfs.cli.facl import PENDING, setfacl
 from mdmfs.cli.harvest import harvest_project
 from mdmfs.demo.patients import write_patients
 from mdmfs.demo.people import KNEE
-from mdmfs.demo.processes import running
+from mdmfs.demo.processes import Processes, running
 from mdmfs.demo.site import HOSPITAL, PROJECT, READER, Site, make_site
 from mdmfs.hospital.configuration import HospitalConfiguration
 from tests.twins.as_hospital import as_hospital
+from tests.twins.wire_cutter import WireCutter, wire_cutter
 
 SECONDS = 40.0
+WAIT = 2.0
+"""Seconds that a reader waits for a hospital that is away."""
+CUT_AFTER = 60_000
+"""Bytes: in the middle of a file."""
+OUTAGE = {errno.EHOSTUNREACH, errno.ETIMEDOUT}
 OTHER = "umc"
 _PEERS = re.compile(r"\[\[keystores\]\]\n")
 
@@ -44,55 +53,92 @@ trust = "{site.state / "pki" / "ca.pem"}"
 {_PEERS.sub("[[hospitals.keystores]]" + chr(10), keystores)}"""
 
 
-def test_one_hospitald_is_killed_and_the_other_is_read_on(tmp_path: Path) -> None:
-    """What lies at the dead one is an error and no ENOENT; the root lists both; started again, it is read again."""
-    sites = [make_site(tmp_path / name, pacs="", inclusion=None, deadline=5.0) for name in (HOSPITAL, OTHER)]
+@dataclasses.dataclass
+class Joined:
+    """Two hospitals, both read by one mount; the wire to the second one can be cut."""
+
+    first: Site
+    there: Processes
+    """Of the second."""
+    wire: WireCutter
+    point: Path
+    mine: list[Path]
+    """The files at the first hospital."""
+    theirs: list[Path]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joined]:
+    """Everything runs and is mounted."""
+    folder = tmp_path_factory.mktemp("joined")
+    sites = [make_site(folder / name, pacs="", inclusion=None, deadline=5.0) for name in (HOSPITAL, OTHER)]
     first, second = sites
     second.hospital_file.write_text(second.hospital_file.read_text().replace(f'"{HOSPITAL}"', f'"{OTHER}"', 1))
     # one user, whom both know: their PKIs would call two authorities alike
     shutil.copytree(first.state / "pki", second.state / "pki", dirs_exist_ok=True)
-    told = first.mount_file(READER)
+    told, point = first.mount_file(READER), folder / "grid"
     head = re.sub(r"\[hospital\]\n(?:[a-z].*\n)+", "", told.read_text()).partition("[[")[0]
-    head = head.replace("[mount]\n", "[mount]\nlease_wait = 2.0\n")
-    text = head + joined(HOSPITAL, first) + joined(OTHER, second)
-    point = tmp_path / "grid"
+    head = head.replace("[mount]\n", f"[mount]\nlease_wait = {WAIT}\n")
     for site in sites:
         write_patients(site.pacs_directory, (KNEE,))
-    with running(first) as here, running(second) as there:
+    with running(first) as here, running(second) as there, wire_cutter(second.ports.hospital) as wire:
+        text = head + joined(HOSPITAL, first) + joined(OTHER, second)
         for processes, site in ((here, first), (there, second)):
             processes.start_pacs()
             processes.start_keystores()
             processes.start_hospital()
             trio.run(harvest_project, HospitalConfiguration.read(site.hospital_file), PROJECT)
-        told.write_text(text)
+        told.write_text(text.replace(f":{second.ports.hospital}", f":{wire.port}"))
         here.start_mount(READER, point)
         assert sorted(os.listdir(point)) == sorted([HOSPITAL, OTHER])  # noqa: PTH208 names
         mine, theirs = (sorted((point / name).rglob("*.dcm")) for name in (HOSPITAL, OTHER))
         assert mine
         assert len(mine) == len(theirs)
         assert mine[0].read_bytes() != theirs[0].read_bytes()
-        alias = link_across(first, point, theirs[0])
-        os.kill(there.pid("hospital"), 9)
-        unread = theirs[1]
-        try:
-            unread.read_bytes()
-        except OSError as error:
-            assert not isinstance(error, FileNotFoundError)  # noqa: PT017 which one depends on the lease
-        else:
-            raise AssertionError
-        subprocess.run(["ls", "-l", point], check=True, capture_output=True)
-        assert mine[1].read_bytes()
-        assert os.listdir(alias.parent) == [alias.name]  # noqa: PTH208 nobody is asked who is away
-        assert alias.is_symlink()
-        (alias.parent / "another").symlink_to(mine[0])
-        assert (alias.parent / "another").read_bytes() == mine[0].read_bytes()
-        there.stop("hospital")
-        there.start_hospital()
-        deadline = time.monotonic() + SECONDS
-        while not is_readable(unread):
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        assert alias.read_bytes() == theirs[0].read_bytes()
+        yield Joined(first, there, wire, point, mine, theirs)
+
+
+def test_one_hospitald_is_killed_and_the_other_is_read_on(both: Joined) -> None:
+    """What lies at the dead one is an error and no ENOENT; the root lists both; started again, it is read again."""
+    mine, theirs = both.mine, both.theirs
+    alias = link_across(both.first, both.point, theirs[0])
+    os.kill(both.there.pid("hospital"), 9)
+    assert error_of(theirs[1]) in OUTAGE
+    subprocess.run(["ls", "-l", both.point], check=True, capture_output=True)
+    assert mine[1].read_bytes()
+    assert os.listdir(alias.parent) == [alias.name]  # noqa: PTH208 nobody is asked who is away
+    assert alias.is_symlink()
+    (alias.parent / "another").symlink_to(mine[0])
+    assert (alias.parent / "another").read_bytes() == mine[0].read_bytes()
+    both.there.stop("hospital")
+    both.there.start_hospital()
+    until_readable(theirs[1])
+    assert alias.read_bytes() == theirs[0].read_bytes()
+
+
+def test_a_wire_that_falls_silent_makes_readers_wait_and_then_fail_and_costs_the_others_nothing(both: Joined) -> None:
+    """In a transfer and before one, with every connection left open; when it is mended, all is as before."""
+    # far from each other, so that nothing is fetched ahead
+    mine, theirs, wire = iter(both.mine[::-7]), iter(both.theirs[::-7]), both.wire
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for cut in (wire.cut, lambda: wire.cut_after(CUT_AFTER)):
+            cut()
+            waiting = pool.submit(next(theirs).read_bytes)
+            time.sleep(WAIT / 2)
+            begun = time.monotonic()
+            assert next(mine).read_bytes()
+            subprocess.run(["ls", "-l", both.point, both.mine[0].parent], check=True, capture_output=True)
+            assert time.monotonic() < begun + WAIT / 2
+            assert not waiting.done()
+            wire.mend()
+            assert waiting.result(SECONDS)
+    wire.cut()
+    unread = next(theirs)
+    assert error_of(unread) in OUTAGE
+    assert error_of(unread.with_name("nothing.dcm")) in OUTAGE | {errno.ENOENT}
+    assert next(mine).read_bytes()
+    wire.mend()
+    until_readable(unread)
 
 
 def link_across(site: Site, point: Path, image: Path) -> Path:
@@ -116,9 +162,18 @@ def link_across(site: Site, point: Path, image: Path) -> Path:
     return kept / "theirs.dcm"
 
 
-def is_readable(file: Path) -> bool:
-    """Try to read a file."""
+def error_of(file: Path) -> int:
+    """Try to read a file, and give the errno, 0 where it can be read."""
     try:
-        return bool(file.read_bytes())
-    except OSError:
-        return False
+        file.read_bytes()
+    except OSError as error:
+        return error.errno or -1
+    return 0
+
+
+def until_readable(file: Path) -> None:
+    """Wait, but not for ever."""
+    deadline = time.monotonic() + SECONDS
+    while error_of(file):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

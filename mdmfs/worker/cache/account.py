@@ -62,11 +62,12 @@ class Account:
         """Count what is there, and make the sum right."""
         for _ in range(TRIES):
             before = self._numbers()
-            counted = count()
-            after = self._numbers()
-            if before == after:
+            excess = sum(before) - count()
+            if self._numbers() == before:
                 break
-        self.add(counted - sum(after))
+        else:
+            excess = sum(self._numbers()) - count()
+        self.add(-excess)
 
     def _numbers(self) -> tuple[int, ...]:
         return _NUMBERS.unpack(os.pread(self._descriptor, _NUMBERS.size, 0))

@@ -28,6 +28,7 @@ class WireCutter:
         """Bytes that have been passed on from there."""
         self._held_from = sys.maxsize
         self._let_on = threading.Event()
+        self._left: int | None = None
         self._open: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -48,11 +49,16 @@ class WireCutter:
             patience.cancel()
             self._hold_nothing()
 
+    def cut_after(self, count: int) -> None:
+        """Let so many bytes of answers pass, then nothing."""
+        self._left = count
+
     def mend(self) -> None:
         """Let new connections pass; the old ones are reset, as their peers would by now."""
         for one in list(self._open):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
+        self._left = None
         self._passing.set()
 
     def close(self) -> None:
@@ -85,6 +91,10 @@ class WireCutter:
     def _pump(self, source: socket.socket, target: socket.socket, comes_back: bool = False) -> None:  # noqa: FBT001, FBT002 a thread's arguments
         with contextlib.suppress(OSError):
             while octets := source.recv(2**16):
+                if comes_back and self._left is not None:
+                    self._left -= len(octets)
+                    if self._left < 0:
+                        self.cut()
                 self._passing.wait()
                 if comes_back:
                     self._return(octets, target)
