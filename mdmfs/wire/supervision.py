@@ -14,6 +14,7 @@ from typing import Any, Final
 import trio
 
 from mdmfs.wire.nursery import open_plain_nursery
+from mdmfs.wire.stalls import telling_stalls
 
 READY: Final = "READY=1"
 STOPPING: Final = "STOPPING=1"
@@ -38,12 +39,17 @@ class Pulse:
     @property
     def is_alive(self) -> bool:
         """Whether the event loop turns, or has not begun to for long."""
-        return self._clock() < self._beat + STALLED_SECONDS
+        return self.silence < STALLED_SECONDS
 
     @property
     def is_ready(self) -> bool:
         """Whether it serves."""
         return self._has_started and self.is_alive
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the last beat."""
+        return self._clock() - self._beat
 
     def beat(self) -> None:
         """Say that the loop turns."""
@@ -93,6 +99,7 @@ class Supervisor:
     ) -> None:
         """Run a daemon to its end; from when it says that it has started, the manager hears that it serves and lives.
 
+        Where its event loop hangs is told in the log.
         ``run`` takes a ``task_status``; ``ready`` is called when it has started. Raises what ``run`` raises.
         """
         async with open_plain_nursery() as nursery:
@@ -109,9 +116,10 @@ class Supervisor:
             nursery.start_soon(self._keep_telling)
 
     async def _keep_beating(self) -> None:
-        while True:
-            self.pulse.beat()
-            await trio.sleep(BEAT_SECONDS)
+        with telling_stalls(lambda: self.pulse.silence):
+            while True:
+                self.pulse.beat()
+                await trio.sleep(BEAT_SECONDS)
 
     async def _keep_telling(self) -> None:
         """Give a sign of life from the event loop, twice as often as it must be: a loop that stalls gives none."""

@@ -133,7 +133,8 @@ def detach(mountpoint: Path) -> None:
         return
     with contextlib.suppress(OSError), connections() as folder:
         (folder / str(entry.device) / "abort").write_text("1")
-    if not _force(mountpoint) and not _run(mountpoint, ["fusermount3", "-u", "-z", "-q"]):
+    # the force cuts the connection also where the kernel's control files are not mounted
+    if not _umount(mountpoint, _MNT_FORCE | _MNT_DETACH) and not _run(mountpoint, ["fusermount3", "-u", "-z", "-q"]):
         log.error("cannot unmount", mountpoint=str(mountpoint))
 
 
@@ -145,7 +146,7 @@ def unmount(mountpoint: Path, *, patience: float = 30.0) -> None:
         raise UnusableFileError(message, what_to_do="name its mount point: findmnt -t fuse.mdmfs lists them")
     daemon = _open_daemon(mountpoint)
     try:
-        if not _run(mountpoint, ["fusermount3", "-u", "-q"], ["umount"]):
+        if not _umount(mountpoint, 0) and not _run(mountpoint, ["fusermount3", "-u", "-q"], ["umount"]):
             message = f"{mountpoint} cannot be unmounted: somebody still uses it"
             raise BusyError(message, what_to_do=f"fuser -vm {mountpoint} tells who; end that, and try again")
         if daemon is not None and not select.select([daemon], [], [], patience)[0]:
@@ -164,10 +165,10 @@ def _open_daemon(mountpoint: Path) -> int | None:
         return None
 
 
-def _force(mountpoint: Path) -> bool:
-    """Unmount as root; the force cuts the connection also where the kernel's control files are not mounted."""
+def _umount(mountpoint: Path, flags: int) -> bool:
+    """Unmount as root, or as who has its rights in a namespace of his own, where ``fusermount3`` has none."""
     libc = ctypes.CDLL(None, use_errno=True)
-    return bool(libc.umount2(os.fsencode(mountpoint), _MNT_FORCE | _MNT_DETACH) == 0)
+    return bool(libc.umount2(os.fsencode(mountpoint), flags) == 0)
 
 
 def _run(mountpoint: Path, *commands: list[str]) -> bool:
