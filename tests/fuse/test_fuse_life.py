@@ -158,6 +158,32 @@ def test_a_wall_clock_that_is_set_changes_nothing_for_readers(tmp_path: Path) ->
             assert mount.file(number).stat().st_size == SIZE
 
 
+# Listing
+
+MANY, MANY_COUNT = "/grid/medical/amc/many", 3000
+
+
+def test_two_listings_at_once_show_each_name_once_while_names_come_and_go(tmp_path: Path) -> None:
+    """One that was begun shows the directory as it was then, the next one as it is."""
+    with mounted(tmp_path, folders=[[MANY, MANY_COUNT, 10]]) as mount:
+        folder = mount.file(1, MANY).parent
+        before = [f"{number:04}.dcm" for number in range(1, MANY_COUNT + 1)]
+        with os.scandir(folder) as first, os.scandir(folder) as second:
+            seen = [[next(one).name for _ in range(count)] for one, count in ((first, 10), (second, 1000))]
+            mount.tell(f"remove {MANY}/0001.dcm")
+            mount.tell(f"remove {MANY}/2900.dcm")
+            mount.tell(f"add {MANY}/new.dcm")
+            now = sorted({*before, "new.dcm"} - {"0001.dcm", "2900.dcm"})
+            deadline = time.monotonic() + SECONDS
+            while sorted(os.listdir(folder)) != now:  # noqa: PTH208 names
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            seen[1] += [next(second).name]
+            seen[0] += [one.name for one in first]
+            seen[1] += [one.name for one in second]
+        assert [sorted(names) for names in seen] == [before, before]
+
+
 # Ways to read
 
 _SETUP, _ENTER = 425, 426

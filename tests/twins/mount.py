@@ -114,6 +114,10 @@ class Stage:
         """Take a name away."""
         self.hospital.remove(lfn)
 
+    def on_add(self, lfn: str) -> None:
+        """Register another file."""
+        self.hospital.add_file(lfn, b"new")
+
     def on_year(self, _: str) -> str:
         """Tell the year by this process's wall clock."""
         return time.strftime("%Y")
