@@ -11,8 +11,9 @@ import pytest
 
 from mdmfs.access.edit import Edit, EditKind
 from mdmfs.access.text import parse_acl
-from mdmfs.hospital.names.change import MAX_TARGET_BYTES
+from mdmfs.hospital.names.change import MAX_MADE, MAX_TARGET_BYTES
 from mdmfs.hospital.sight import Sight
+from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import (
     AccessDeniedError,
     IsADirectoryFileError,
@@ -21,6 +22,7 @@ from mdmfs.model.errors import (
     NoSuchFileError,
     NotADirectoryFileError,
     NotEmptyError,
+    QuotaError,
     ReadOnlyError,
     RefusedNameError,
 )
@@ -77,6 +79,26 @@ async def test_a_collection_shows_while_it_is_empty_and_goes_when_it_is_removed(
     assert "cohort" not in await seen(named, PROJECT_LFN)
     with pytest.raises(NoSuchFileError):
         await seen(named, COHORT)
+
+
+async def test_a_principal_has_so_many_names_and_no_more_until_he_removes_some(named: NamedClinic) -> None:
+    """Collections and aliases together; moving, commenting and removing need no room, and others have theirs."""
+    await named.change(MAKE, COHORT)
+
+    def fill(tx: Transaction) -> None:
+        maker = tx.names._makers.known(str(WRITER.dn).encode())  # type: ignore[attr-defined]  # noqa: SLF001 250,000 are the bench's
+        tx.names._count(maker, MAX_MADE - 1)  # type: ignore[attr-defined]  # noqa: SLF001 as above
+
+    await named.hospital.store.write(fill)
+    other = PROJECT_LFN / "other"
+    for kind, target in ((MAKE, None), (ALIAS, IMAGE)):
+        with pytest.raises(QuotaError, match="remove some"):
+            await named.change(kind, other, target)
+    await named.change(COMMENT, COHORT, text="full")
+    await named.change(RENAME, COHORT, other)
+    await named.change(MAKE, PROJECT_LFN / "of-the-owner", who=OWNER)
+    await named.change(RMDIR, other)
+    await named.change(MAKE, COHORT)
 
 
 async def test_an_alias_leads_to_a_name_and_gives_no_right(named: NamedClinic) -> None:
