@@ -42,6 +42,7 @@ is_gone() {
 }
 # shellcheck disable=SC2016 the job's own words
 job='[ "$(id -un)" = anna ] || exit 3
+    grep -q "^CapEff:.0*$" /proc/self/status || exit 4
     file=$(find "$0" -name "*.dcm" | head -1)
     [ "$file" ] && [ "$(sha256sum "$file" | cut -c -64)" = "$(getfattr --absolute-names --only-values -n user.mdmfs.sha256 "$file")" ] &&
     exit 7'
