@@ -3,8 +3,8 @@
 ``complete/GUID.GENERATION.THRESHOLD.SALT`` is a whole sealed object. Its name holds what must be known to open it
 without the hospital: the key's generation, and how many shares make the key. Its time of modification says when it was
 last opened. ``arriving/`` holds what is being fetched, each file locked by who writes it; what is not locked at the
-start was left by a crash and goes. ``format`` tells the number of this format. None of the objects is synced: what a
-power cut spoils fails its tags and is fetched anew.
+start was left by a crash and goes. ``format`` tells the number of this format, ``account`` what all mounts take. None
+of the objects is synced: what a power cut spoils fails its tags and is fetched anew.
 """
 
 from __future__ import annotations
