@@ -190,7 +190,7 @@ async def with_federation(place: Place, timeout: float, act: Callable[..., objec
 async def _print(
     everyone: Federation, query: str, level: FoundLevel, printer: _Paths | _Json | _Csv | _Table
 ) -> dict[str, str]:
-    async with everyone.finding(query, level) as found:
+    async with everyone.finding(query, level, is_bare=isinstance(printer, _Paths)) as found:
         async for row in found:
             printer(row)
     printer.end()

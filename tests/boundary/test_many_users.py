@@ -103,7 +103,6 @@ def shared() -> Iterator[Shared]:
     folder = Path(tempfile.mkdtemp(prefix="mdmfs-many-"))
     folder.chmod(0o711)  # every user can pass it
     site = make_site(folder / "site", pacs="", inclusion=None, deadline=10.0)
-    site.hospital_file.write_text(re.sub(r"\[metadata\]\n(?:[a-z].*\n)+", "", site.hospital_file.read_text()))
     project = site.hospital_file.parent / "projects" / f"{PROJECT}.toml"
     project.write_text(f"lease = 5\n{project.read_text()}")  # so long may mounts from before a start be there
     write_patients(site.pacs_directory, (KNEE,))
@@ -118,6 +117,7 @@ def shared() -> Iterator[Shared]:
         with running(site) as processes:
             processes.start_pacs()
             processes.start_keystores()
+            processes.start_metadata()
             processes.start_hospital()
             trio.run(harvest_project, HospitalConfiguration.read(site.hospital_file), PROJECT)
             daemon = mount(site, point, log)
@@ -234,8 +234,15 @@ def test_what_does_not_hold_everywhere_yet_is_pending_and_who_is_missing_is_name
 
 
 def test_each_is_served_by_his_own_proxy_and_revoked_by_his_own_name(shared: Shared) -> None:
-    """What the reader opened from the cache is on record; revoked, he has nothing, and the other all the same."""
+    """What the reader opened from the cache is on record; revoked, he has nothing, and the other all the same.
+
+    Nor does he find anything: a query's directory is another for each of them.
+    """
     path = shared.files()[0]
+    query = shared.point / ".find" / 'Modality == "MR"'
+    until(lambda: shared.reader.does("list", query) == [f"amc+{'+'.join(path.relative_to(shared.point).parts[1:-1])}"])
+    found = shared.reader.does("list", query)
+    assert shared.stranger.does("list", query) == found
     first = shared.reader.does("read", path)
     assert [shared.reader.does("read", path) for _ in range(3)] == [first] * 3
     assert shared.reader.does("digest", path) == first[1]  # type: ignore[index]
@@ -243,12 +250,15 @@ def test_each_is_served_by_his_own_proxy_and_revoked_by_his_own_name(shared: Sha
     assert shared.facl(setfacl, "-R", "-x", entry, project) == (0, "", "")
     assert shared.reader.does("stat", path) == "ENOENT"
     assert shared.reader.does("list", shared.point) == []
+    assert shared.reader.does("list", query) == []
+    assert shared.stranger.does("list", query) == found
     assert shared.stranger.does("read", path) == first
     opened = [one for one in records_of(shared.audit) if one.event is Event.CACHED_OPENS]
     reader = str(shared.site.pki.dns[READER])
     assert sum(one.count for one in opened if one.dn == reader) >= 3
     assert shared.let(READER) == 0
     until(lambda: shared.reader.does("read", path) == first)
+    assert shared.reader.does("list", query) == found
 
 
 def test_a_user_whose_certificate_is_revoked_by_its_ca_has_nothing_any_more(shared: Shared) -> None:

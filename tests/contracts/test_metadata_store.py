@@ -580,7 +580,8 @@ def work_of_all(database: Database) -> dict[str, int]:
             database,
             lambda c, query=query, level=level: KNOWN.reader(c, READER, NOW).count(query, Level(level.value)),  # type: ignore[misc]
         )
-    for asked in (Find("", within=hidden), Find("", FoundLevel.SERIES, (hidden,), 3)):
+    bare = [Find(query, level, (), 100, is_bare=True) for query, level in QUESTIONS]
+    for asked in (Find("", within=hidden), Find("", FoundLevel.SERIES, (hidden,), 3), *bare):
         found[repr(asked)] = steps_of(database, lambda c, asked=asked: KNOWN.reader(c, READER, NOW).page(asked))  # type: ignore[misc]
     found["records"] = steps_of(database, lambda c: records_of(KNOWN.reader(c, READER, NOW), AskRecords(SUBJECT)))
     return found
@@ -617,6 +618,7 @@ def test_the_class_of_a_row_is_looked_at_first(database: Database) -> None:
             reader = Reader(connection, schema, Compiler(allowed, schema, database.dialect))
             for query, level in QUESTIONS:
                 reader.page(Find(query, level))
+                reader.page(Find(query, level, is_bare=True))
                 reader.count(query, Level(level.value))
 
         for plan in plans_of(database, ask):

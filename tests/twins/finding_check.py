@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from typing import Final
 
+import msgspec
+
 from mdmfs.metadata.query.parse import parse
 from mdmfs.metadata.query.syntax import And, Condition, Not, Or, Query, Test
 from mdmfs.metadata.schema import Level
@@ -54,13 +56,14 @@ def hold_against_twin(database: Database, twin: TwinMetadata, draw: random.Rando
 def paged(reader: Reader, text: str, *, images: bool, size: int) -> list[str]:
     """Go through all pages, and apply the limit as a client does."""
     found: list[str] = []
-    level = FoundLevel.IMAGE if images else FoundLevel.SERIES
-    page = reader.page(Find(text, level, (), size))
-    for _ in range(MAX_PAGES):
+    asked = Find(text, FoundLevel.IMAGE if images else FoundLevel.SERIES, (), size)
+    page = reader.page(asked)
+    for number in range(MAX_PAGES):
         found += page.paths
         if page.is_last:
             break
-        page = reader.page(Find(text, level, tuple(page.keys[-1]), size))
+        after = tuple(page.keys[-1])  # every other page with paths only: they are the same
+        page = reader.page(msgspec.structs.replace(asked, after=after, is_bare=number % 2 == 0))
     assert len(set(found)) == len(found)
     return found[: page.limit]
 

@@ -145,10 +145,12 @@ class Federation:
         self._deadline = deadline
 
     @contextlib.asynccontextmanager
-    async def finding(self, query: str, level: FoundLevel = FoundLevel.SERIES) -> AsyncIterator[Found]:
+    async def finding(
+        self, query: str, level: FoundLevel = FoundLevel.SERIES, *, is_bare: bool = False
+    ) -> AsyncIterator[Found]:
         """Ask everyone; in the block the rows come, in the query's order, over all hospitals."""
         async with open_plain_nursery() as nursery:
-            found = self.begin(query, nursery, level)
+            found = self.begin(query, nursery, level, is_bare=is_bare)
             yield found
             nursery.cancel_scope.cancel()
 
