@@ -20,7 +20,7 @@ from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import TrustAnchors
-from mdmfs.wire.process import forbid_core_dumps
+from mdmfs.wire.process import allow_many_connections, collect_seldom, forbid_core_dumps
 from mdmfs.worker.cache.room import Room, SharedRoom
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.callers.credential import own_credential
@@ -58,6 +58,8 @@ async def run_mount(
     Raises ``ConfigurationError``. A mount that a killed daemon left behind is cleaned up first.
     """
     forbid_core_dumps()
+    allow_many_connections()  # each file that is open is one descriptor, too
+    collect_seldom()
     places, limits = Places(configuration), (configuration.cache_size, configuration.cache_floor)
     is_for_all = configuration.mount.multi_user
     # a mount for many users empties its directory: it shares it with none

@@ -19,6 +19,7 @@ import structlog
 import trio
 
 from mdmfs.demo.pki import delegate
+from mdmfs.wire.process import collect_seldom
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.hospital import RemoteHospital
 from mdmfs.worker.lease import Lease
@@ -223,6 +224,7 @@ def main() -> None:
     for part, count, size in scene["folders"]:
         for number in range(1, count + 1):
             hospital.add_file(f"{ROOT}/a/{part}/{number:06}.dcm", octets(size, f"{part}{number}"))
+    collect_seldom()  # as a mount does; this one has a hospital in it
     trio.run(_serve, scene, hospital)
 
 
