@@ -20,6 +20,7 @@ from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.configuration import HospitalConfiguration, MetadataPeer, PacsEntry
 from mdmfs.hospital.dav.face import DavFace
 from mdmfs.hospital.deid.policy import Policy
+from mdmfs.hospital.deid.rules import prepare
 from mdmfs.hospital.dicom.choices import FILE, Choices
 from mdmfs.hospital.dicom.move import Destination, Moves
 from mdmfs.hospital.dicom.pool import Surroundings
@@ -213,6 +214,8 @@ async def _assemble(
         replicas=open_replicas(configuration, directory),
     )
     _refuse_unknown_pacs(hospital)
+    for project in hospital.projects.values():
+        await trio.to_thread.run_sync(prepare, project.policy)
     refuse_unknown_storage(hospital)
     hospital.staging.retain(functools.partial(is_current, hospital))
     await store.write(lambda tx: make_project_directories(tx, hospital))

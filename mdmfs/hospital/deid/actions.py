@@ -201,7 +201,7 @@ def retain_text(walk: Walk, element: Element, rule: Rule) -> bytes:
     words = {word.encode() for pattern in (_LETTERS, _RUNS) for word in pattern.findall(plain.lower())}
     if not _PLAIN.fullmatch(plain) or not walk.forbidden.isdisjoint(words):
         return drop(walk, element, rule)
-    walk.traces.retained.append(plain.encode())
+    walk.traces.add(Trace.RETAINED, plain.encode())
     return encode(rule.head, plain.encode())
 
 
@@ -303,3 +303,29 @@ def clean_content(walk: Walk, element: Element, rule: Rule) -> bytes:
 def refuse_pixels(_walk: Walk, element: Element, _rule: Rule) -> bytes:
     """Refuse a second Pixel Data element behind the first."""
     raise RefusedError(Reason.PIXEL_LENGTH, element[0])
+
+
+SELF_CONTAINED: Final = frozenset(
+    {
+        drop,
+        keep_numbers,
+        keep_binary,
+        keep_octets,
+        keep_chosen,
+        keep_codes,
+        keep_age,
+        keep_measure,
+        keep_listed,
+        keep_zone,
+        keep_words,
+        map_uids,
+        keep_registered_uids,
+        retain_uids,
+        retain_text,
+        keep_dates,
+        shift_date_times,
+        name_subject,
+        recurse,
+    }
+)
+"""Those that look at no other element of the data set or item (``walk.Rule``)."""

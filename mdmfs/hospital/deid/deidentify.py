@@ -23,7 +23,7 @@ from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.deid.regions import region_rule
 from mdmfs.hospital.deid.rules import compile_rules
 from mdmfs.hospital.deid.tables.dictionary import VRS
-from mdmfs.hospital.deid.walk import Traces, Walk
+from mdmfs.hospital.deid.walk import Memory, Traces, Walk
 
 ENGINE_GENERATION: Final = 6
 """Part of every rendition (design decision 2): raised whenever the same input gives other bytes than before."""
@@ -61,12 +61,20 @@ class DeidentifiedPiece:
 
 
 def deidentify(
-    header: IdentifiedHeader, policy: Policy, subject: Subject, *, expected: PatientKey | None = None
+    header: IdentifiedHeader,
+    policy: Policy,
+    subject: Subject,
+    *,
+    expected: PatientKey | None = None,
+    memory: Memory | None = None,
 ) -> Deidentification:
-    """De-identify a header; raises ``RefusedError`` if the instance is not accepted or belongs to another patient."""
+    """De-identify a header; raises ``RefusedError`` if the instance is not accepted or belongs to another patient.
+
+    With the ``memory`` of a series it takes less time, and nothing else is different.
+    """
     if expected is not None and expected != header.patient:
         raise RefusedError(Reason.OTHER_PATIENT)
-    return Deidentification(header, policy, subject, is_head=accept(header, policy))
+    return Deidentification(header, policy, subject, is_head=accept(header, policy), memory=memory)
 
 
 class Deidentification:
@@ -76,7 +84,15 @@ class Deidentification:
     or the transfer syntax it came in with encapsulated ones.
     """
 
-    def __init__(self, header: IdentifiedHeader, policy: Policy, subject: Subject, *, is_head: bool) -> None:
+    def __init__(
+        self,
+        header: IdentifiedHeader,
+        policy: Policy,
+        subject: Subject,
+        *,
+        is_head: bool,
+        memory: Memory | None = None,
+    ) -> None:
         self.traces: Final = Traces(header.codec)
         """What was taken away; hospital zone only."""
         self.policy: Final = policy
@@ -85,6 +101,8 @@ class Deidentification:
         self._header = header
         self._rules = compile_rules(policy, header.sop_class)
         self._walk = open_walk(header, policy, subject, self.traces)
+        if memory is not None:
+            self._walk.remember(memory)
         rule = region_rule(header, policy)
         self._is_blanked: Final = rule is not None
         self.is_decoded: Final = rule is not None and header.transfer_syntax not in NATIVE_SYNTAXES

@@ -97,7 +97,7 @@ class _Suspects:
     def __init__(self, deidentification: Deidentification) -> None:
         self._traces = deidentification.traces
         self._ordinary = ORDINARY | deidentification.policy.terms if deidentification.policy.terms else ORDINARY
-        self._retained = tokens(b"\n".join(self._traces.retained).decode("ascii"))
+        self._retained = tokens(b"\n".join(self._traces.values(Trace.RETAINED)).decode("ascii"))
         self._label = deidentification.label
         self._uids = frozenset(self._traces.values(Trace.UID))
 

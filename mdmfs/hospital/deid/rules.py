@@ -130,11 +130,24 @@ def compile_rules(policy: Policy, sop_class: str) -> RuleSet:
         top[tag] = Rule(actions.name_subject, VRS[tag][0], head(tag, VRS[tag][0]), trace=_trace(tag, VRS[tag][0]))
     for tag in PIXELS:
         top[tag] = Rule(actions.refuse_pixels, b"", b"", choice=(b"OB", b"OW", b"OF", b"OD"))
-    return RuleSet(top, nested, unruled)
+    repeatable = frozenset(tag for tag, rule in top.items() if rule.apply in actions.SELF_CONTAINED)
+    return RuleSet(top, nested, unruled, repeatable)
+
+
+def prepare(policy: Policy) -> None:
+    """Compile what all classes have in common under a policy, so that the first image need not wait for it."""
+    _undemanded(policy)
 
 
 def _compile(policy: Policy, required: Mapping[int, str]) -> dict[int, Rule]:
-    return {tag: _rule(tag, policy, required.get(tag)) for tag in VRS}
+    demanded = {tag: _rule(tag, policy, kind) for tag, kind in required.items() if tag in VRS}
+    return _undemanded(policy) | demanded
+
+
+@functools.lru_cache(maxsize=16)
+def _undemanded(policy: Policy) -> dict[int, Rule]:
+    """Compile the rules of attributes that a class does not demand: most are the same for every class."""
+    return {tag: _rule(tag, policy, None) for tag in VRS}
 
 
 def _rule(tag: int, policy: Policy, required: str | None) -> Rule:

@@ -1,4 +1,7 @@
-"""One pass over one object: applies a rule to each element at every depth, and remembers what it took away."""
+"""One pass over one object: applies a rule to each element at every depth, and remembers what it took away.
+
+The instances of a series have most elements in common: a ``Memory`` holds what became of those of the last one.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,10 @@ import dataclasses
 import enum
 import functools
 from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from mdmfs.hospital.deid.codes import Code, known_code
-from mdmfs.hospital.deid.elements import LONG_VRS, SHORT_VRS, Element, Elements, ReadHead
+from mdmfs.hospital.deid.elements import HEAD_SIZE, LONG_VRS, SHORT_VRS, Element, Elements, ReadHead
 from mdmfs.hospital.deid.encode import head
 from mdmfs.hospital.deid.policy import Option, Policy
 from mdmfs.hospital.deid.pseudonyms import Subject, shift_date, shift_date_and_time, shift_time
@@ -31,6 +34,10 @@ SCHEME: Final = 0x00080102
 CODE_VALUES: Final = (0x00080100, 0x00080119, 0x00080120)
 
 
+MAX_REMEMBERED: Final = 8 * 2**10
+"""Bytes of a value that is remembered at most."""
+
+
 class Trace(enum.IntEnum):
     """What a value that is taken away could tell, and therefore how it is searched for afterwards."""
 
@@ -42,28 +49,74 @@ class Trace(enum.IntEnum):
     DESCRIPTION = 3
     """Free text and private text, in which ordinary words are to be expected."""
     UID = 4
+    RETAINED = 5
+    """Not taken away: a text that an option lets out as it is. What stands in it may stand in the output."""
 
 
 class Traces:
     """The values that were removed or replaced; hospital zone only, shows nothing of itself."""
 
-    __slots__ = ("_values", "codec", "retained")
+    __slots__ = ("_notes", "codec")
 
     def __init__(self, codec: str) -> None:
         self.codec: Final = codec
-        self._values: dict[Trace, list[bytes]] = {kind: [] for kind in Trace}
-        self.retained: Final[list[bytes]] = []
-        """Texts that an option lets out as they are: what stands in them may stand in the output."""
+        self._notes: Final[list[tuple[Trace, bytes]]] = []
 
     def add(self, kind: Trace, value: bytes) -> None:
         """Remember a value, if it says anything."""
         if value:
-            self._values[kind].append(value)
+            self._notes.append((kind, value))
 
     def values(self, kind: Trace) -> list[bytes]:
         """Give the values of one kind."""
-        return self._values[kind]
+        return [value for noted, value in self._notes if noted is kind]
 
+    @property
+    def count(self) -> int:
+        """How many values there are."""
+        return len(self._notes)
+
+    def since(self, count: int) -> list[tuple[Trace, bytes]]:
+        """Give what came after so many values."""
+        return self._notes[count:]
+
+    def repeat(self, notes: list[tuple[Trace, bytes]]) -> None:
+        """Remember again what ``since`` gave of an element that was the same."""
+        self._notes.extend(notes)
+
+
+class Written(NamedTuple):
+    """What became of an element of the top level."""
+
+    vr: bytes
+    source: bytes
+    """The end of its head, with what VR and length it came, and its value."""
+    octets: bytes
+    """As it is written."""
+    traces: list[tuple[Trace, bytes]]
+
+
+class Memory:
+    """What became of the elements of the last header of a series, by tag; hospital zone only, shows nothing of itself.
+
+    An element that comes again becomes the same again under the same circumstances, so it makes no difference to any
+    output whether there is a memory. For one header at a time.
+    """
+
+    __slots__ = ("_circumstances", "_written")
+
+    def __init__(self) -> None:
+        self._circumstances: tuple[object, ...] = ()
+        self._written: dict[int, Written] = {}
+
+    def under(self, circumstances: tuple[object, ...]) -> dict[int, Written]:
+        """Give what is remembered under these circumstances, to be gone on with; nothing where they have changed."""
+        if circumstances != self._circumstances:
+            self._circumstances, self._written = circumstances, {}
+        return self._written
+
+
+_NOTHING: Final[Mapping[int, Written]] = {}
 
 Apply: TypeAlias = "Callable[[Walk, Element, Rule], bytes]"
 """Turns an element of the input into one of the output, or into nothing."""
@@ -97,6 +150,8 @@ class RuleSet:
     nested: Mapping[int, Rule]
     unruled: Callable[[Walk, Element, list[bytes]], bytes]
     """Deals with private elements, repeating groups and tags that PS3.6 does not know."""
+    repeatable: frozenset[int]
+    """Tags of the top level of whose rules nothing counts but the element, and what ``Walk.remember`` compares."""
 
 
 class Scope:
@@ -152,6 +207,8 @@ class Walk:
         self.descriptor_words = descriptor_words(policy.terms)
         """What may stay in free text."""
         self.forbidden: frozenset[bytes] = frozenset()
+        self._written: dict[int, Written] | None = None
+        """What is remembered of elements of the top level; None where nothing is."""
         self._moved: dict[tuple[bytes, bytes], tuple[bytes | None, bytes | None]] = {}
         self._pseudonyms: dict[bytes, bytes] = {}
 
@@ -164,6 +221,11 @@ class Walk:
         self.forbidden = words
         if not self.descriptor_words.isdisjoint(words):
             self.descriptor_words -= words
+
+    def remember(self, memory: Memory) -> None:
+        """Do nothing twice that was done for the header before; everything else about this walk is settled already."""
+        of_policy = self.rules, self.policy, self.subject
+        self._written = memory.under((*of_policy, self.read_head, self.traces.codec, self.is_signed, self.forbidden))
 
     def move(self, date: bytes, time: bytes) -> tuple[bytes | None, bytes | None]:
         """Move a DA and its TM as one instant, or each by itself where it has no valid partner.
@@ -197,20 +259,38 @@ class Walk:
     ) -> list[bytes]:
         """Give for each element what is written of it, in the same order; nothing is empty bytes."""
         outer, self.scope = self.scope, Scope(elements, depth, by_tag)
-        safe = self.scope.safe
+        safe, octets = self.scope.safe, self.octets
+        known = _NOTHING if depth or self._written is None else self._written
         out: list[bytes] = []
         for element in elements:
-            tag, vr, _, _, _ = element
+            tag, vr, start, stop, _ = element
+            before = known.get(tag)
+            if before is not None and before.vr == vr and before.source == octets[start - HEAD_SIZE : stop]:
+                out.append(before.octets)
+                self.traces.repeat(before.traces)
+                continue
             rule = rules.get(tag)
             if rule is not None:
-                is_as_expected = vr == rule.vr or not vr
-                out.append(rule.apply(self, element, rule) if is_as_expected else self._reconcile(element, rule))
+                out.append(self._ruled(element, rule) if depth else self._ruled_at_top(element, rule))
             elif vr in _UNTRACED_VRS and tag not in safe:  # most elements of many scanners
                 out.append(b"")
             else:
                 out.append(self.rules.unruled(self, element, out))
         self.scope = outer
         return out
+
+    def _ruled(self, element: Element, rule: Rule) -> bytes:
+        is_as_expected = element[1] == rule.vr or not element[1]
+        return rule.apply(self, element, rule) if is_as_expected else self._reconcile(element, rule)
+
+    def _ruled_at_top(self, element: Element, rule: Rule) -> bytes:
+        """Apply a rule, and remember what came of it where that can come again."""
+        count = self.traces.count
+        written = self._ruled(element, rule)
+        tag, vr, start, stop, _ = element
+        if self._written is not None and tag in self.rules.repeatable and stop - start <= MAX_REMEMBERED:
+            self._written[tag] = Written(vr, self.octets[start - HEAD_SIZE : stop], written, self.traces.since(count))
+        return written
 
     def note(self, element: Element, kind: Trace) -> None:
         """Remember what is taken away with an element, all that is nested in it included."""

@@ -27,6 +27,7 @@ from mdmfs.hospital.deid.pseudonyms import (
     Subject,
 )
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
+from mdmfs.hospital.deid.walk import Memory
 from mdmfs.hospital.dicom.pacs import IncomingInstance, SeriesFound
 from mdmfs.hospital.hospital import Hospital, subject_of
 from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesRecord, SeriesState
@@ -51,6 +52,8 @@ from mdmfs.wire.nursery import open_plain_nursery
 
 BATCH: Final = 64
 """Instances in one transaction: what a crash can cost."""
+LEAST_BATCH: Final = 32
+"""Towards the end of a long series batches become shorter, so that little is left to do behind the last instance."""
 
 
 class SeriesOutcome(NamedTuple):
@@ -111,7 +114,7 @@ async def _register_missing(
         study_uid=found.study_uid, series_uid=found.series_uid, are_described=is_begun
     )
     missing = await missing_of(hospital.store, key, instances, registration.rules)
-    registration.expected = len(instances)
+    registration.expected, registration.awaited = len(instances), len(missing)
     if missing:
         async with open_plain_nursery() as beside:
             try:
@@ -143,9 +146,12 @@ class Registration:
         """Under which all of the series must be in the end; None where any will do."""
         self.expected = 0
         """How many instances the PACS counts."""
+        self.awaited = 0
+        """How many of them have not come."""
         self._hospital = hospital
         self._row: SubjectRow | None = None
         self._names: SeriesNames | None = None
+        self._memory: Final = Memory()
         self._batch: list[Measured] = []
         self._turn: Final = trio.Lock()
         self._registered = self._refused = self._octets = 0
@@ -157,8 +163,9 @@ class Registration:
 
         A full batch is remembered beside what arrives next; the batch after it waits for that.
         """
+        self.awaited -= 1
         admission = _Admission(self._admit)
-        rendering, beginning = Rendering(incoming, admission), Beginning()
+        rendering, beginning = Rendering(incoming, admission, memory=self._memory), Beginning()
         try:
             rendition = await measure(rendering, self.project.policy.digest, beginning)
         except RefusedError as refused:
@@ -169,9 +176,15 @@ class Registration:
         header, subject = admission.admitted
         self._names = self._names or names_of(header, subject, rendering.deidentification.study_date)
         self._batch.append(self._measured(header, subject.id, rendering, rendition, beginning))
-        if len(self._batch) >= BATCH:
+        if self._is_batch_full():
             await beside.start(self.flush)
         return rendition.size
+
+    def _is_batch_full(self) -> bool:
+        """Ask whether to remember what has come: all that fits, or some towards the end if that need not wait."""
+        count, is_long = len(self._batch), self._registered > 0
+        is_enough = count >= max(LEAST_BATCH, self.awaited // 2) and not self._turn.locked()
+        return count >= BATCH or (is_long and is_enough)
 
     async def flush(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Remember what was measured: names, ACLs, UIDs and shares, in one transaction; one batch after the other.

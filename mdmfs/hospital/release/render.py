@@ -6,6 +6,7 @@ Registration and recall both go this way, so what was measured at registration i
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final, NamedTuple
@@ -18,6 +19,7 @@ from mdmfs.hospital.deid.header import IdentifiedHeader, IncomingHeader
 from mdmfs.hospital.deid.policy import Policy
 from mdmfs.hospital.deid.pseudonyms import Subject
 from mdmfs.hospital.deid.residue import Publishable, ResidueGate
+from mdmfs.hospital.deid.walk import Memory
 from mdmfs.hospital.dicom.pacs import IncomingInstance
 from mdmfs.hospital.release.headers import Beginning
 from mdmfs.hospital.release.known import KnownHeader, Origin, origin_of
@@ -51,14 +53,23 @@ class Rendering:
     digest says so (``Verification``).
     """
 
-    def __init__(self, incoming: IncomingInstance, admit: Admit, known: KnownHeader | None = None) -> None:
+    def __init__(
+        self,
+        incoming: IncomingInstance,
+        admit: Admit,
+        known: KnownHeader | None = None,
+        *,
+        memory: Memory | None = None,
+    ) -> None:
         """Begin with an instance of which nothing has been read; one that begins with a known header needs no engine.
 
-        Whoever gives a known header compares each segment with what was registered before it goes on.
+        Whoever gives a known header compares each segment with what was registered before it goes on. ``memory`` is of
+        the series, and spares the engine what it did for the instance before.
         """
         self._incoming = incoming
         self._admit = admit
         self._known = known
+        self._memory = memory
         self._begun: tuple[IdentifiedHeader, Policy] | None = None
         self._received = 0
         self._deidentification: Deidentification | None = None
@@ -145,10 +156,11 @@ class Rendering:
     async def _begin(self, header: IdentifiedHeader) -> ResidueGate:
         policy, subject = await self._admit(header)
         self._begun = header, policy
+        work = functools.partial(deidentify, header, policy, subject, memory=self._memory)
         if len(header.whole) > LARGE_HEADER_BYTES:
-            self._deidentification = await trio.to_thread.run_sync(deidentify, header, policy, subject, limiter=_LARGE)
+            self._deidentification = await trio.to_thread.run_sync(work, limiter=_LARGE)
         else:
-            self._deidentification = deidentify(header, policy, subject)
+            self._deidentification = work()
         return ResidueGate(self._deidentification)
 
 
