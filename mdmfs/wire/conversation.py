@@ -305,15 +305,17 @@ class Conversation:
     async def _gather(self, pending: bytearray, octets: Octets) -> bytearray:
         """Send as much as makes whole writes; the rest waits for what follows, or for an empty chunk.
 
-        A small write costs as much as a large one, here and where it is received.
+        A small write costs as much as a large one, here and where it is received; but what is long is not copied for
+        the sake of what stands before it.
         """
         view = memoryview(octets)
-        if pending:
+        if pending and len(view) < SEND_BYTES:
             missing = SEND_BYTES - len(pending)
             pending += view[:missing]
             view = view[missing:]
             if len(pending) < SEND_BYTES:
                 return pending
+        if pending:
             await self._send_octets(pending)
         whole = len(view) // SEND_BYTES * SEND_BYTES
         await self._send_octets(view[:whole])

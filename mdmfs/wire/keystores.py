@@ -1,14 +1,15 @@
-"""The client's side of n keystores: ask all at once, take the first k shares that make the key, name who lies.
+"""The client's side of n keystores: ask k of them in turn, the others where these do not suffice, name who lies.
 
-A keystore that does not answer delays nobody. Its call runs on in the background, since a cancelled one would cost the
-connection; while several do, it is asked only where the others do not suffice. After a failure it is left alone for
-some seconds.
+A keystore that does not answer delays nobody for long: after a moment the others are asked too. Its call runs on in the
+background, since a cancelled one would cost the connection; while several do, it is asked only where the others do not
+suffice. After a failure it is left alone for some seconds.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
@@ -63,6 +64,8 @@ from mdmfs.wire.messages import (
 
 MAX_LAGGARDS: Final = 3
 """Calls that may run on at one keystore when nobody waits for their answers any more; with so many it is slow."""
+SECOND_THOUGHT: Final = 0.05
+"""Seconds after which the keystores are asked that were not asked at first."""
 HESITATION: Final = 0.25
 """Seconds for which a slow keystore is not asked, in case the others suffice."""
 MAX_BATCH_BYTES: Final = 8 * 2**20
@@ -102,6 +105,7 @@ class Keystores:
             raise ConfigurationError(message)
         self._peers = {name: _Peer(name, client) for name, client in clients.items()}
         self._nursery = nursery
+        self._first = itertools.cycle(range(len(self._peers)))
         self._on_lie = on_lie
         self.lies: collections.Counter[str] = collections.Counter()
         """How many wrong shares each keystore gave."""
@@ -116,11 +120,19 @@ class Keystores:
         return tuple(self._peers)
 
     @contextlib.asynccontextmanager
-    async def collecting(self, guids: Iterable[Guid], *, deadline: float) -> AsyncIterator[Gathering]:
-        """Ask all keystores for the shares of these GUIDs in parallel; in the block what comes is gathered."""
+    async def collecting(
+        self, guids: Iterable[Guid], *, deadline: float, enough: int | None = None
+    ) -> AsyncIterator[Gathering]:
+        """Ask keystores for the shares of these GUIDs in parallel; in the block what comes is gathered.
+
+        With ``enough`` only so many are asked at first, and all others as soon as one of these fails, gives no share,
+        gives a wrong one, or keeps whoever waits waiting; else all at once.
+        """
         wanted = list(dict.fromkeys(guids))
-        gathering = Gathering([Answers(guid, self.names, self.note_lie) for guid in wanted], deadline, self._ask)
-        self._ask(wanted, gathering)
+        first, others = self._chosen(enough)
+        answers = [Answers(guid, self.names, self.note_lie) for guid in wanted]
+        gathering = Gathering(answers, deadline, self._ask, others)
+        self._ask(wanted, gathering, first)
         try:
             yield gathering
         finally:
@@ -132,12 +144,21 @@ class Keystores:
         For GUIDs whose keys are needed later: ``Answers.key`` makes the key, or says why not, when the header of the
         sealed object is at hand. Where it raises although shares were there, ``collecting`` asks again.
         """
-        async with self.collecting(guids, deadline=deadline) as gathering:
+        async with self.collecting(guids, deadline=deadline, enough=enough) as gathering:
             await gathering.wait_for(enough)
             return gathering.answers
 
-    def _ask(self, wanted: Sequence[Guid], gathering: Gathering) -> None:
-        for peer in self._peers.values():
+    def _chosen(self, enough: int | None) -> tuple[list[_Peer], list[_Peer]]:
+        """Choose whom to ask at first, in turn of those that answer, and who is left; all where these are too few."""
+        peers = list(self._peers.values())
+        start = next(self._first)
+        able = [peer for peer in peers[start:] + peers[:start] if peer.is_prompt]
+        if enough is None or len(able) < enough:
+            return peers, []
+        return able[:enough], [peer for peer in peers if peer not in able[:enough]]
+
+    def _ask(self, wanted: Sequence[Guid], gathering: Gathering, peers: Sequence[_Peer] | None = None) -> None:
+        for peer in self._peers.values() if peers is None else peers:
             for batch in _batches(wanted):
                 self._nursery.start_soon(_ask, peer, batch, gathering)
 
@@ -234,11 +255,18 @@ class Gathering:
     """The answers that have come so far, for the GUIDs of one batch."""
 
     def __init__(
-        self, answers: Iterable[Answers], deadline: float, ask: Callable[[Sequence[Guid], Gathering], None]
+        self,
+        answers: Iterable[Answers],
+        deadline: float,
+        ask: Callable[[Sequence[Guid], Gathering, Sequence[_Peer] | None], None],
+        others: Sequence[_Peer] = (),
     ) -> None:
+        """``others`` have not been asked yet."""
         self.answers: dict[Guid, Answers] = {answer.guid: answer for answer in answers}
         self.deadline = deadline
         self._ask = ask
+        self._others = others
+        self._second_thought = trio.current_time() + SECOND_THOUGHT if others else deadline
         self._changed = trio.Event()
         self._closed = trio.Event()
 
@@ -255,16 +283,18 @@ class Gathering:
             key = answers.find_key(verify)
             if key is not None:
                 return key
+            self._reconsider([answers])
             if answers.is_settled(threshold) and answers.are_torn and not is_second:
                 is_second = True
                 self.answers[guid] = answers.anew()
-                self._ask([guid], self)
+                self._ask([guid], self, None)
             elif answers.is_settled(threshold) or not await self._has_changed():
                 raise answers.failure(threshold)
 
     async def wait_for(self, enough: int) -> None:
         """Wait until each GUID has ``enough`` shares of one split or cannot get them, to the deadline at most."""
-        while not all(answers.has(enough) or answers.is_settled(enough) for answers in self.answers.values()):
+        while lacking := [it for it in self.answers.values() if not (it.has(enough) or it.is_settled(enough))]:
+            self._reconsider(lacking)
             if not await self._has_changed():
                 return
 
@@ -273,6 +303,8 @@ class Gathering:
         if not self._closed.is_set():
             for guid, outcome, share in zip(guids, collected.outcomes, collected.shares, strict=True):
                 self.answers[guid].take(keystore, outcome, share)
+            if any(outcome is not Outcome.DONE for outcome in collected.outcomes):
+                self._ask_others()
             self._tell_waiters()
 
     def take_failure(self, keystore: str, guids: Iterable[Guid], error: MdmfsError) -> None:
@@ -280,6 +312,7 @@ class Gathering:
         if not self._closed.is_set():
             for guid in guids:
                 self.answers[guid].take_failure(keystore, error)
+            self._ask_others()
             self._tell_waiters()
 
     @property
@@ -298,9 +331,26 @@ class Gathering:
 
     async def _has_changed(self) -> bool:
         """Wait for the next answer; False when none came before the deadline."""
-        with trio.move_on_at(self.deadline) as scope:
-            await self._changed.wait()
-        return not scope.cancelled_caught
+        while trio.current_time() < self.deadline:
+            with trio.move_on_at(min(self.deadline, self._second_thought)) as scope:
+                await self._changed.wait()
+            if not scope.cancelled_caught:
+                return True
+            self._ask_others()
+        return False
+
+    def _reconsider(self, lacking: Iterable[Answers]) -> None:
+        """Ask the others where all who were asked have answered, and that does not suffice."""
+        if self._others:
+            others = {peer.name for peer in self._others}
+            if any(others.issuperset(answers.waiting_for) for answers in lacking):
+                self._ask_others()
+
+    def _ask_others(self) -> None:
+        others, self._others = self._others, ()
+        self._second_thought = self.deadline
+        if others:
+            self._ask(list(self.answers), self, others)
 
     def _tell_waiters(self) -> None:
         self._changed.set()
@@ -346,6 +396,10 @@ class _Peer:
         _refuse_other_number(self.name, len(collected.outcomes), len(guids))
         _refuse_other_number(self.name, len(collected.shares), len(guids))
         return collected
+
+    @property
+    def is_prompt(self) -> bool:
+        return not self.is_slow and trio.current_time() >= self._paused_until
 
     @property
     def is_slow(self) -> bool:

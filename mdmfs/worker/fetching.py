@@ -22,7 +22,7 @@ from mdmfs.model.errors import (
 )
 from mdmfs.sealing.layout import sealed_size
 from mdmfs.worker.cache.ciphertext import Ciphertext
-from mdmfs.worker.cache.store import CiphertextCache, Seal
+from mdmfs.worker.cache.store import SMALL, CiphertextCache, Seal
 from mdmfs.worker.hospital import Beginning, Hospital, SealedDownload
 from mdmfs.worker.open_file import OpenFile
 from mdmfs.worker.outage import OUTAGES, Outage
@@ -168,11 +168,18 @@ async def _receive(download: SealedDownload, ciphertext: Ciphertext, cache: Ciph
 
 
 async def write_through(ciphertext: Ciphertext, octets: memoryview, cache: CiphertextCache) -> None:
-    """Write to disk; where space could not be taken beforehand, older objects make room now."""
+    """Write to disk; where space could not be taken beforehand, older objects make room now.
+
+    Of a small object the loop writes itself: to hand it to a thread and back takes longer.
+    """
     FETCHED.inc(len(octets))
     while octets:
         try:
-            await trio.to_thread.run_sync(ciphertext.write, octets)
+            if ciphertext.length <= SMALL:
+                await trio.lowlevel.checkpoint()
+                ciphertext.write(octets)
+            else:
+                await trio.to_thread.run_sync(ciphertext.write, octets)
         except OSError as error:
             if not await cache.let_go():
                 message = f"the sealed object of {ciphertext.guid} cannot be written to the cache: {error.strerror}"

@@ -429,7 +429,8 @@ class Opener:
         await self._wait_for_body(file)
         begun_with = file.ciphertext
         try:
-            return await file.read(offset, length)
+            at_hand = file.read_at_once(offset, length) if file.size <= AT_ONCE else None
+            return await file.read(offset, length) if at_hand is None else bytes(at_hand)
         except IntegrityError as error:
             await self._mend(file, begun_with, error)
             return await file.read(offset, length)

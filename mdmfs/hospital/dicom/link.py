@@ -14,6 +14,8 @@ from mdmfs.hospital.dicom.association import Event, UpperLayer
 from mdmfs.model.errors import MdmfsError, PacsUnreachableError, RecallFailedError, RecallTimedOutError
 
 MIN_PROGRESS_BYTES: Final = 64 * 2**10
+_ROOM_BYTES: Final = 2**20
+"""What the kernel receives while we do something else: an image or two."""
 _MOST_AT_ONCE: Final = 2**18
 """Bytes handed to TLS in one call: it encrypts them on the event loop."""
 _LOST: Final = (OSError, trio.ClosedResourceError)
@@ -26,6 +28,7 @@ class Link:
     def __init__(self, connected: socket.socket, association: UpperLayer, peer: str) -> None:
         """Take over a connected socket that does not block; with TLS on it, the handshake is done."""
         self._socket: Final = connected
+        _make_room(connected)
         self._association: Final = association
         self._peer = peer
         self._patience = math.inf  # seconds without progress that are allowed
@@ -141,6 +144,16 @@ class Link:
     def _timed_out(self) -> RecallTimedOutError:
         self.has_timed_out = True
         return RecallTimedOutError(f"{self._peer}: no progress within {self._patience:g} s")
+
+
+def _make_room(connected: socket.socket) -> None:
+    """Let the PACS send on while an image is worked on, instead of waking us for every 64 KiB.
+
+    What a socket wants before it is readable, it gets as room (Linux, ``tcp_set_rcvlowat``), and keeps; that sets no
+    bound, as SO_RCVBUF would.
+    """
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _ROOM_BYTES)
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
 
 def reason_of(error: Exception) -> str:

@@ -77,7 +77,10 @@ class Pool:
         """
         self._heed_the_hours()
         loan = object()
-        await self._places.acquire_on_behalf_of(loan)
+        try:  # at once where there is a place: what else is to be done for a recall comes behind its request
+            self._places.acquire_on_behalf_of_nowait(loan)
+        except trio.WouldBlock:
+            await self._places.acquire_on_behalf_of(loan)
         try:
             connection = self._pick(offer) or await self._open(offer)
         except BaseException:

@@ -162,8 +162,10 @@ class Recalls:
     async def _bring(self, pacs: Pacs, batch: list[PendingRecall]) -> None:
         wanted = {recall.source.instance.instance_uid: recall for recall in batch}
         deadline = trio.current_time() + self.deadline
+        enough = max(recall.source.file.threshold for recall in batch)
+        guids = [recall.guid for recall in batch]
         async with (
-            self._keystores.collecting([recall.guid for recall in batch], deadline=deadline) as gathering,
+            self._keystores.collecting(guids, deadline=deadline, enough=enough) as gathering,
             pacs.retrieve([_key_of(recall.source.instance) for recall in batch]) as arriving,
         ):
             async for incoming in arriving:
@@ -232,14 +234,19 @@ class Recalls:
 
         async with (
             contextlib.aclosing(rendering.segments()) as segments,
-            self._staging.writing(file.guid, file.generation, sealed_size(size)) as writer,
+            self._staging.writing(
+                file.guid, file.generation, sealed_size(size), is_awaited=not recall.is_ahead
+            ) as writer,
         ):
             async for segment in segments:
                 _refuse_stale(recall.source)
                 if anew is not None:
                     anew.feed(segment)
+                is_awaited = not (recall.has_begun or recall.is_ahead)
                 await writer.write(functools.partial(seal, segment))
                 recall.begin()
+                if is_awaited:
+                    await _let_others_run()
             verification.finish()
             _refuse_stale(recall.source)
         if anew is not None:
@@ -270,6 +277,12 @@ class Recalls:
         log.warning("recall failed", reason=str(error), code=error.code, files=len(batch))
         for recall in batch:
             recall.fail(error)
+
+
+async def _let_others_run() -> None:
+    """Let the answer that waits begin to leave before anything else is done: after two rounds it has."""
+    for _ in range(2):
+        await trio.lowlevel.checkpoint()
 
 
 def _may_look_ahead(pacs: Pacs) -> bool:

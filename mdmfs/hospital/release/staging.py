@@ -54,6 +54,8 @@ class StagedObject:
         self.header = b""
         self.hot: tuple[int, memoryview] | None = None
         """Where what was sealed last begins, and its bytes; None once it is only on disk."""
+        self.unwritten: memoryview | None = None
+        """All of a small object, until it is on disk."""
         self._written = 0
         self.is_being_written = False
         self.is_discarded = False
@@ -101,6 +103,8 @@ class StagedObject:
         """
         if self._failure is not None:
             raise again(self._failure) from self._failure
+        if self.unwritten is not None:
+            return StagedReader(self, whole=self.unwritten)
         if self.hot is not None and len(self.hot[1]) == self.size:
             return StagedReader(self, whole=self.hot[1])
         try:
@@ -227,15 +231,19 @@ class Staging:
         return staged
 
     @contextlib.asynccontextmanager
-    async def writing(self, guid: Guid, generation: int, size: int) -> AsyncIterator[StagingWriter]:
+    async def writing(
+        self, guid: Guid, generation: int, size: int, *, is_awaited: bool = False
+    ) -> AsyncIterator[StagingWriter]:
         """Stage a new object; leaving the context early or with an error drops it and fails its readers.
+
+        A small one that ``is_awaited`` is read from memory, and written to the disk at the end of the context.
 
         It takes the place of an older one of the same file. Raises ``OutOfSpaceError`` where there is no room for it.
         """
         self.discard(guid)
         self._make_room(size)
         staged = StagedObject(self._directory / f"{guid}.{generation}.part", guid, generation, size)
-        writer = StagingWriter(staged, self._heat)
+        writer = StagingWriter(staged, self._heat, is_awaited=is_awaited)
         self._keep(staged)
         self._in_use += size
         staged.is_being_written = True
@@ -342,9 +350,12 @@ def _nobody_hears(_: Guid) -> None:
 class StagingWriter:
     """Writes one object front to back; readers follow."""
 
-    def __init__(self, staged: StagedObject, on_written: Callable[[StagedObject, int, memoryview], None]) -> None:
+    def __init__(
+        self, staged: StagedObject, on_written: Callable[[StagedObject, int, memoryview], None], *, is_awaited: bool
+    ) -> None:
         """Make the file; ``on_written`` hears of each piece, and where it begins."""
         self.staged = staged
+        self._is_awaited = is_awaited
         self._on_written = on_written
         self._end = 0
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
@@ -354,15 +365,20 @@ class StagingWriter:
     async def write(self, seal: Callable[[], Buffer]) -> None:
         """Append what ``seal`` gives; the first time it begins with the object's header.
 
-        Small objects are sealed and written at once: to hand one to a thread and back takes longer than that.
+        Small objects are sealed and written at once: to hand one to a thread and back takes longer than that. One that
+        somebody waits for goes to the disk in ``complete``.
 
         Raises what ``seal`` raises, and ``OutOfSpaceError`` on a full disk; then nothing of it counts as written.
         """
         if self.staged.size <= SMALL_BYTES:
             await trio.lowlevel.checkpoint()
-            octets = memoryview(self._write(seal))
+            octets = memoryview(seal())
+            if self._is_awaited and len(octets) == self.staged.size:
+                self.staged.unwritten = octets
+            else:
+                self._append(octets)
         else:
-            octets = memoryview(await trio.to_thread.run_sync(self._write, seal))
+            octets = memoryview(await trio.to_thread.run_sync(self._sealed, seal))
         self.staged.header = self.staged.header or bytes(octets[:HEADER_SIZE])
         self._on_written(self.staged, self._end, octets)
         self._end += len(octets)
@@ -372,6 +388,7 @@ class StagingWriter:
         """Give the whole object its own name; raises ``IntegrityError`` if it is not whole.
 
         ``StoreError`` where it was discarded meanwhile: a withdrawn file does not come back by being finished.
+        ``OutOfSpaceError`` where a small one does not fit on the disk.
         """
         if not self.staged.is_complete:
             message = f"the staged object {self.staged.guid} ended early"
@@ -379,20 +396,25 @@ class StagingWriter:
         if self.staged.is_discarded:
             message = f"the staged object {self.staged.guid} was discarded while it was written"
             raise StoreError(message)
+        if self.staged.unwritten is not None:
+            self._append(self.staged.unwritten)
         with _telling_full_disks(self.staged.guid):
             self.staged.path = self.staged.path.rename(self.staged.path.with_suffix(""))
+        self.staged.unwritten = None
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
 
-    def _write(self, seal: Callable[[], Buffer]) -> Buffer:
+    def _sealed(self, seal: Callable[[], Buffer]) -> Buffer:
         sealed = seal()
-        left = memoryview(sealed)
-        with _telling_full_disks(self.staged.guid):
-            while left:
-                left = left[os.write(self._file, left) :]
+        self._append(memoryview(sealed))
         return sealed
+
+    def _append(self, octets: memoryview) -> None:
+        with _telling_full_disks(self.staged.guid):
+            while octets:
+                octets = octets[os.write(self._file, octets) :]
 
 
 @contextlib.contextmanager

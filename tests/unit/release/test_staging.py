@@ -313,3 +313,31 @@ async def test_a_full_disk_is_told_as_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(OutOfSpaceError):
         await stage(staging, 1)
     assert names(tmp_path) == set()
+
+
+async def test_what_somebody_waits_for_is_read_before_it_is_on_disk(tmp_path: Path) -> None:
+    """The disk comes behind the answer, and has it all the same."""
+    staging = Staging(tmp_path, 10**6)
+    async with staging.writing(guid_of(1), 1, SIZE, is_awaited=True) as writer:
+        await writer.write(lambda: HEADER + BODY)
+        assert (tmp_path / f"{guid_of(1)}.1.part").read_bytes() == b""
+        assert await read(writer.staged) == HEADER + BODY
+    assert (tmp_path / f"{guid_of(1)}.1").read_bytes() == HEADER + BODY
+
+
+async def test_a_full_disk_takes_back_nothing_of_what_was_waited_for(tmp_path: Path) -> None:
+    """Whoever has begun to read has all of it; the next one hears that there is no room."""
+    staging = Staging(tmp_path, 10**6)
+    (tmp_path / f"{guid_of(1)}.1.part").symlink_to("/dev/full")
+    seen: list[bytes] = []
+
+    async def stage_and_read() -> None:
+        async with staging.writing(guid_of(1), 1, SIZE, is_awaited=True) as writer:
+            await writer.write(lambda: HEADER + BODY)
+            seen.append(await read(writer.staged))
+
+    with pytest.raises(OutOfSpaceError):
+        await stage_and_read()
+    assert seen == [HEADER + BODY]
+    assert staging.find(guid_of(1), 1) is None
+    assert names(tmp_path) == set()
