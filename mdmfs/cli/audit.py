@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import pathlib
 import socket
@@ -72,7 +73,7 @@ def verify_log(configuration: pathlib.Path, older: tuple[pathlib.Path, ...]) -> 
 def who_read(configuration: pathlib.Path, path: str) -> None:
     """List who read PATH, an LFN or a GUID, or anything below it, and who was refused it."""
     settings = HospitalConfiguration.read(configuration)
-    guids = _look(settings, lambda tx: files_below(tx, path))
+    guids = _look(settings, lambda tx: parsed(functools.partial(files_below, tx), path))
     _print(who(_log_of(settings), guids))
 
 
@@ -172,7 +173,7 @@ def _sink(
         yield lambda message: stream.write(message + b"\n")
         stream.flush()
         return
-    address = parsed(Address.parse, syslog)
+    address = Address.parse(syslog)
     context = client_context(settings.credential, settings.anchors)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:

@@ -14,7 +14,7 @@ import trio
 from mdmfs.access.edit import Edit, EditKind
 from mdmfs.access.text import AclText, parse_acl, parse_names
 from mdmfs.cli.mounted import Place, find_place, open_hospital
-from mdmfs.cli.output import tell
+from mdmfs.cli.output import parsed, tell
 from mdmfs.model.errors import NoSuchFileError
 from mdmfs.wire.client import Client
 from mdmfs.wire.messages import (
@@ -123,9 +123,19 @@ def _edits(options: dict[str, Any]) -> tuple[list[Edit], int]:
     if options["remove_default"]:
         edits.append(Edit(EditKind.CLEAR_DEFAULTS))
     if options["remove"]:
-        edits.append(_edit(EditKind.REMOVE, map(parse_names, options["remove"]), is_default=options["is_default"]))
+        edits.append(
+            _edit(
+                EditKind.REMOVE,
+                [parsed(parse_names, one) for one in options["remove"]],
+                is_default=options["is_default"],
+            )
+        )
     if options["modify"]:
-        edits.append(_edit(EditKind.MODIFY, map(parse_acl, options["modify"]), is_default=options["is_default"]))
+        edits.append(
+            _edit(
+                EditKind.MODIFY, [parsed(parse_acl, one) for one in options["modify"]], is_default=options["is_default"]
+            )
+        )
     return edits, version
 
 

@@ -10,7 +10,7 @@ import click
 
 from mdmfs.cli.examples import show_examples
 from mdmfs.cli.logs import log_to_standard_error
-from mdmfs.cli.output import is_json, json_option, run, speak_json
+from mdmfs.cli.output import is_json, json_option, run, speak_json, usual_level
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -73,10 +73,11 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="mdmfs")
-@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What is logged.")
-def cli(log_level: str) -> None:
+@click.option("--log-level", type=click.Choice(LEVELS), help="What is logged; info of a daemon, else warning.")
+@click.pass_context
+def cli(context: click.Context, log_level: str | None) -> None:
     """Medical images of hospital PACSs as files on grid worker nodes."""
-    log_to_standard_error(log_level, is_json=is_json())
+    log_to_standard_error(log_level or usual_level(context), is_json=is_json())
 
 
 cli.params.append(json_option())

@@ -44,6 +44,7 @@ def mount(
         tell({"mountpoint": mountpoint, "state": "mounted", "log": log})
         return
     settings = MountConfiguration.read(configuration)
+    settings.refuse_hiding(mountpoint)
     supervisor = this_supervisor()
     with serving_metrics(settings.mount.metrics, supervisor.pulse):
         trio.run(_mount, supervisor, settings, mountpoint, ready)

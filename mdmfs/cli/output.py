@@ -27,13 +27,20 @@ _KEY: Final = "mdmfs.json"
 _GOES_ON: Final = "mend what it says, the hospital's log tells more; started again, it goes on where it stopped"
 _REPORT: Final = "report it, with the version that mdmfs --version tells"
 _QUOTED: Final = 200
+_DAEMONS: Final = {"hospitald", "keystored", "metadatad", "mount"}
+
+
+def usual_level(root: click.Context) -> str:
+    """Tell what is logged where nobody says: of a daemon its life, of a command what may be wrong."""
+    return "info" if root.invoked_subcommand in _DAEMONS else "warning"
 
 
 def _ask_for_json(context: click.Context, _: click.Parameter, is_json: bool) -> None:  # noqa: FBT001 of click
     """Note that JSON is wanted, and let logs be JSON too; the commands below see the same notes."""
     if is_json:
         context.meta[_KEY] = True
-        log_to_standard_error(context.find_root().params.get("log_level") or "info", is_json=True)
+        root = context.find_root()
+        log_to_standard_error(root.params.get("log_level") or usual_level(root), is_json=True)
 
 
 def json_option() -> click.Option:

@@ -107,7 +107,8 @@ def _look(address: Address) -> Look:
         with direct.open(f"http://{address}/metrics", timeout=TIMEOUT) as answer:
             return read_figures(answer.read().decode("utf-8"))
     except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", "") or type(error).__name__
+        cause = getattr(error, "reason", error)
+        reason = getattr(cause, "strerror", "") or type(cause).__name__
         message = f"there are no metrics at {address}: {reason}"
         raise PeerUnreachableError(message, what_to_do="see whether its daemon runs, and serves them there") from error
 

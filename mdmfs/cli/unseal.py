@@ -15,7 +15,7 @@ import click
 import trio
 
 from mdmfs.cli.mounted import read_alone
-from mdmfs.cli.output import tell
+from mdmfs.cli.output import parsed, tell
 from mdmfs.model.errors import ConfigurationError, IntegrityError, MalformedNameError, unusable
 from mdmfs.model.names import Guid
 from mdmfs.pki.trust import TrustAnchors
@@ -176,8 +176,10 @@ async def _unseal(
 
 
 def _guid_of(file: pathlib.Path, given: str) -> Guid:
+    if given:
+        return parsed(Guid.parse, given)
     try:
-        return Guid.parse(given or file.name[:_GUID_LENGTH])
+        return Guid.parse(file.name[:_GUID_LENGTH])
     except MalformedNameError as error:
         message = f"the name of {file} does not begin with a GUID, and a key has to be asked for"
         raise ConfigurationError(

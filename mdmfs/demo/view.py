@@ -182,7 +182,7 @@ def _frames(files: Sequence[pathlib.Path], most: int) -> list[Tile]:
     try:
         count = int(pydicom.dcmread(files[0], stop_before_pixels=True).get("NumberOfFrames") or 1)
     except (InvalidDicomError, ValueError) as error:
-        message = f"{files[0]} is no DICOM: {error}"
+        message = f"{files[0]} is no DICOM file, or is damaged"
         raise UnusableFileError(message) from error
     return [Tile(files[0], frame, is_one_of_many=count > 1) for frame in _evenly(range(count), most)]
 

@@ -231,8 +231,9 @@ def read_policy(name: str) -> Policy:
     try:
         return Policy.parse(source.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        message = f"there is no policy {name}: name a shipped one (strict, research), or give a path with a / in it"
-        raise ConfigurationError(message) from error
+        message = f"there is no policy {name}"
+        what_to_do = "name a shipped one (strict, research), or give a path with a / in it"
+        raise ConfigurationError(message, what_to_do=what_to_do) from error
     except ConfigurationError as error:
         message = f"policy {name}: {error}"
         raise ConfigurationError(message) from error

@@ -167,8 +167,7 @@ def read_project(path: pathlib.Path, hospital: str, policy: PolicyReader) -> Pro
     try:
         chosen = policy(file.policy if "/" not in file.policy else str(beside(path, file.policy)))
     except ConfigurationError as error:
-        message = f"{path}: {error}"
-        raise ConfigurationError(message) from error
+        raise error.about(path) from error
     approved = file.approval.policy_digest.lower()
     if chosen.digest.hex() != approved:
         message = (

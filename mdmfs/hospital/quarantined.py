@@ -122,8 +122,7 @@ class Quarantined:
             lambda tx: [record for record in tx.quarantine.everything() if self._handle(record) == handle]
         )
         if not records:
-            message = f"nothing is quarantined under {handle}"
-            raise UnknownNameError(message, what_to_do="list again: handles change when hospitald is restarted")
+            raise _unknown(handle)
         group = self._hospital.store.read(lambda tx: self._group(tx, records))
         explanation = EXPLANATIONS[Reason(group.reason)]
         uids: list[RealUids] = []
@@ -138,11 +137,14 @@ class Quarantined:
     async def retry(self, handle: str) -> int:
         """Forget refusals, so that the next harvest asks for the images again; gives how many.
 
-        Those that had been registered stay put away: a merge or a new rendition shows them again.
+        Those that had been registered stay put away: a merge or a new rendition shows them again. Raises
+        ``UnknownNameError`` for a handle that names none.
         """
 
         def forget(tx: Transaction) -> int:
             records = [record for record in tx.quarantine.everything() if self._handle(record) == handle]
+            if not records:
+                raise _unknown(handle)
             new = [it for it in records if not tx.uidmap.guids_of(it.project, it.instance_uid)]
             return sum(tx.quarantine.remove(record.series, record.instance_uid) for record in new)
 
@@ -196,3 +198,8 @@ def quarantine_routes(hospital: Hospital) -> dict[tuple[str, str], Respond]:
         ("POST", QUARANTINE_PATH): for_own_people(hospital, show),
         ("POST", QUARANTINE_EXPLAIN_PATH): for_own_people(hospital, explain),
     }
+
+
+def _unknown(handle: str) -> UnknownNameError:
+    message = f"nothing is quarantined under {handle}"
+    return UnknownNameError(message, what_to_do="list again: handles change when hospitald is restarted")

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.errors import ConfigurationError, UnusableFileError
 from mdmfs.model.names import ROOT_PREFIX, Lfn
 from mdmfs.wire.configuration import KeystorePeer, Settings, beside, read_configuration
 from mdmfs.wire.stream import Address
@@ -234,6 +234,16 @@ class MountConfiguration(Settings, frozen=True):
         if self.cache.directory:
             return self.path(self.cache.directory)
         return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "mdmfs"
+
+    def refuse_hiding(self, mountpoint: pathlib.Path) -> None:
+        """Refuse to mount over what the mount itself needs: it would wait for itself. Nothing is touched."""
+        own = self.credential
+        needed = [self.path(text) for text in (self.file, self.trust, own.proxy, own.certificate, own.key) if text]
+        point = os.path.abspath(mountpoint)  # noqa: PTH100 links on a mount would be followed
+        for path in (*needed, self.cache_folder):
+            if pathlib.Path(os.path.abspath(path)).is_relative_to(point):  # noqa: PTH100 as above
+                message = f"a mount at {mountpoint} would hide {path}, which it needs"
+                raise UnusableFileError(message, what_to_do="take an empty directory elsewhere")
 
     def path(self, text: str) -> pathlib.Path:
         """Resolve a path of the configuration."""

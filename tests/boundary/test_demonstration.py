@@ -20,7 +20,7 @@ from mdmfs.cli.main import cli
 from mdmfs.cli.reference import commands
 from mdmfs.demo.checks import TRIALS
 from tests.architecture.test_docs import rows, section
-from tests.twins.every_command import Said, call_all
+from tests.twins.every_command import UNKNOWN, Said, call_all
 
 SHEET = Path(__file__).parents[2] / "docs" / "demo-chest.png"
 VIEWER = SHEET.with_name("demo-viewer.png")
@@ -174,6 +174,15 @@ def told_keys() -> dict[str, set[str]]:
     return {name: keys.union(*(told.get(key, ()) for key in keys)) for name, keys in told.items()}
 
 
+def refuse_errors_without_subject_or_advice(mistaken: list[Said]) -> None:
+    """Each mistake is answered by one error, which names what was mistaken and says what to do."""
+    for one in mistaken:
+        errors = [remark for remark in one.remarks if "error" in remark]
+        assert (len(errors), one.exit_code) == (1, 1), one
+        assert UNKNOWN in errors[0]["message"].replace("nobodyknowsthis", UNKNOWN), one
+        assert errors[0]["what_to_do"], one
+
+
 def refuse_what_no_page_says(said: list[Said]) -> None:
     """Every command was called and ended as expected; objects have the keys of its page, errors what they need."""
     paths = {context.command_path.removeprefix("mdmfs ") for context in commands(cli)}
@@ -228,7 +237,9 @@ def test_it_shows_the_tree_serves_and_leaves_nothing_behind(
         assert ask_why(mountpoint / longest) == ["identity", "allowed", "keystore"]
         of_a_file = ask_why(mountpoint / longest / "0001.dcm")
         assert of_a_file == ["identity", "allowed", "file", "PACS", "keystore", "bytes", "last open"]
-        refuse_what_no_page_says(call_all(state, mountpoint))
+        said, mistaken = call_all(state, mountpoint)
+        refuse_errors_without_subject_or_advice(mistaken)
+        refuse_what_no_page_says(said)
     else:
         compare_viewer(screen)
     demonstration.send_signal(ending)

@@ -75,24 +75,26 @@ class Caller:
         return said
 
 
-def call_all(state: Path, mountpoint: Path) -> list[Said]:
-    """Call every command but ``demo`` once at least; gives what each said."""
+def call_all(state: Path, mountpoint: Path) -> tuple[list[Said], list[Said]]:
+    """Call every command but ``demo`` once at least; gives what each said, and what was said to mistakes."""
     typed = [sys.executable, "-m", "tests.twins.every_command", str(state), str(mountpoint)]
     done = subprocess.run(typed, check=True, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
-    return [Said(**one) for one in json.loads(done.stdout)]
+    said, mistaken = ([Said(**one) for one in each] for each in json.loads(done.stdout))
+    return said, mistaken
 
 
-def _call_all(state: Path, mountpoint: Path) -> list[Said]:
+def _call_all(state: Path, mountpoint: Path) -> list[list[Said]]:
     """Call them here; what ends files comes last."""
-    caller = Caller()
+    caller, mistaken = Caller(), Caller()
     work = state / "commands"
     work.mkdir()
     files = sorted(path for path in mountpoint.rglob("*.dcm"))
     _ask(caller, state, work, mountpoint, files[0])
     _allow(caller, state, files[0])
+    _mistake(mistaken, state, mountpoint, files[0])
     _keep(caller, state, work, mountpoint, files)
     _change(caller, state, work, files[0])
-    return caller.said
+    return [caller.said, mistaken.said]
 
 
 def _lfn(mountpoint: Path, path: Path) -> str:
@@ -123,6 +125,49 @@ def _ask(caller: Caller, state: Path, work: Path, mountpoint: Path, file: Path) 
     caller.call("deidentify", image, "--output", work / "out", "--policy", "research")
     for command in ("hospitald", "keystored", "metadatad"):
         caller.call(command, worker)
+
+
+UNKNOWN: Final = "nobody-knows-this"
+"""What every mistake names, and its error has to name again."""
+
+
+def _mistake(caller: Caller, state: Path, mountpoint: Path, file: Path) -> None:
+    """Call commands about what there is not."""
+    hospital, worker = state / "hospital" / "hospital.toml", state / "worker" / f"{READER}.toml"
+    missing = f"/grid/medical/amc/{UNKNOWN}"
+    for command in ("audit who", "names list", "names remove", "withdraw"):
+        caller.call(command, hospital, missing)
+        caller.call(command, hospital, UNKNOWN)
+    for command in ("harvest", "reconcile", "quarantine explain", "quarantine retry"):
+        caller.call(command, hospital, UNKNOWN)
+    for task in ("keys verify", "keys rotate"):
+        caller.call(task, hospital, "--guid", UNKNOWN)
+        caller.call(task, hospital, "--project", UNKNOWN)
+        caller.call(task, hospital, "--subject", UNKNOWN)
+    caller.call("audit what", hospital, UNKNOWN)
+    caller.call("audit export", hospital, "--format", "dicom", "--syslog", UNKNOWN)
+    caller.call("rerender", hospital, "--project", UNKNOWN)
+    caller.call("backup", hospital, state / UNKNOWN / "backup", "--recovery", state / "pki" / "hospital.pem")
+    caller.call("policy digest", UNKNOWN)
+    caller.call("deidentify", file, "--output", state / "pki" / "ca.pem" / UNKNOWN, "--policy", "research")
+    caller.call("getfacl", mountpoint / "amc" / UNKNOWN)
+    caller.call("getfacl", state / UNKNOWN)
+    caller.call("setfacl", file, "-m", f"u:{UNKNOWN}:r")
+    caller.call("setfacl", file, "-m", UNKNOWN)
+    caller.call("find", f"{UNKNOWN.replace('-', '')} == 1", "--at", mountpoint)
+    caller.call("snapshot create", f"{UNKNOWN}?", 'Modality == "CT"', "--at", mountpoint)
+    caller.call("record show", UNKNOWN, "--at", mountpoint)
+    caller.call("subject identify", worker, UNKNOWN, "--purpose", "a test")
+    caller.call("stage start", mountpoint / "amc" / UNKNOWN)
+    caller.call("stage", f'Modality == "{UNKNOWN}"', "--at", mountpoint)
+    for command in ("stage status", "stage cancel", "stage release"):
+        caller.call(command, UNKNOWN, "--at", mountpoint)
+    caller.call("shelf forget-signer", state / "keystore-1" / "keystore.toml", f"/CN={UNKNOWN}")
+    caller.call("top", UNKNOWN)
+    caller.call("umount", state / UNKNOWN)
+    caller.call("unseal", file, "--mount-config", worker, "--guid", UNKNOWN, "--output", state / "x.dcm")
+    caller.call("view", file, "--output", state / UNKNOWN / "x.png")
+    caller.call("view", file, "--output", state / "x.png", "--window", UNKNOWN)
 
 
 def _keep(caller: Caller, state: Path, work: Path, mountpoint: Path, files: list[Path]) -> None:
@@ -201,4 +246,4 @@ _CONFIGURATIONS: Final[dict[str, tuple[str, ...]]] = {
 
 
 if __name__ == "__main__":
-    print(json.dumps([dataclasses.asdict(one) for one in _call_all(*map(Path, sys.argv[1:]))]))  # noqa: T201 to who asked
+    print(json.dumps([[dataclasses.asdict(one) for one in each] for each in _call_all(*map(Path, sys.argv[1:]))]))  # noqa: T201 to who asked

@@ -38,7 +38,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 def create(reader: Reader, asked: CreateSnapshot, author: str, now: float) -> Snapshot:
     """Freeze the images of all series that a query finds; raises ``MalformedQueryError``, ``MalformedMessageError``."""
     if not _NAME.fullmatch(asked.name):
-        message = "a snapshot is named by 1 to 64 letters, digits, and . _ - but at its begin"
+        message = f"a snapshot is named by 1 to 64 letters, digits, and . _ - but at its begin, not {asked.name[:80]!r}"
         raise MalformedMessageError(message)
     if len(asked.nonce) != NONCE_SIZE:
         message = f"a nonce has {NONCE_SIZE} bytes"

@@ -115,7 +115,7 @@ def entry_of(mountpoint: Path) -> MountEntry | None:
 
 
 def clean_up_stale(mountpoint: Path) -> None:
-    """Unmount what a killed daemon left there; raises ``ConfigurationError`` where a live one serves."""
+    """Unmount what a killed daemon left there; raises ``NameTakenError`` where a live one serves."""
     entry = entry_of(mountpoint)
     if entry is None or entry.kind != KIND:
         return

@@ -87,6 +87,14 @@ def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
     assert path.read_text() == "mine"
 
 
+def test_where_nobody_answers_the_option_that_is_missing_is_named(tmp_path: Path) -> None:
+    """In a script, whose standard input has ended."""
+    done = init("keystore", tmp_path / "keystore.toml", "--name", "k1", "--listen", "127.0.0.1:1", *TLS, answers="")
+    assert done.exit_code == 2
+    assert "Missing option '--directory'" in done.output
+    assert not (tmp_path / "keystore.toml").exists()
+
+
 def test_what_no_daemon_could_read_is_not_left_behind(tmp_path: Path) -> None:
     """The error is the daemon's own, and the next try finds no file in its way."""
     path = tmp_path / "keystore.toml"

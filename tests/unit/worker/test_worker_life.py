@@ -19,6 +19,7 @@ from mdmfs.model.errors import (
     CredentialRefusedError,
     InterruptedCallError,
     MalformedMessageError,
+    UnusableFileError,
 )
 from mdmfs.pki.trust import TrustAnchors
 from mdmfs.sealing.header import ObjectContext, Role
@@ -49,6 +50,15 @@ def read(folder: Path, text: str) -> MountConfiguration:
     path = folder / "mount.toml"
     path.write_text(text)
     return MountConfiguration.read(path)
+
+
+@pytest.mark.parametrize("place", [".", "..", "cache/..", "ca.pem"])
+def test_a_mount_hides_nothing_that_it_needs(tmp_path: Path, place: str) -> None:
+    """It would wait for itself, and nothing but a kill -9 would end it."""
+    configuration = read(tmp_path, f'{TEXT}[cache]\ndirectory = "cache"\n')
+    configuration.refuse_hiding(tmp_path / "grid")
+    with pytest.raises(UnusableFileError, match="would hide"):
+        configuration.refuse_hiding(tmp_path / place)
 
 
 def test_a_configuration_is_read_with_its_defaults(tmp_path: Path) -> None:
