@@ -22,9 +22,11 @@ from mdmfs.cli.output import is_json, note, tell
 from mdmfs.demo.checks import Result, check
 from mdmfs.demo.processes import Processes, running
 from mdmfs.demo.site import PROJECT, READER, Site, fill_pacs, make_site, mountpoint_of
-from mdmfs.demo.view import cells, sheet, tiles_below
+from mdmfs.demo.view import in_text, sheet, tiles_below
 from mdmfs.hospital.configuration import HospitalConfiguration
 
+WIDE = 160
+"""Columns of the table of promises where no terminal says how many there are."""
 VIEWERS = ("aeskulap", "weasis", "amide")
 """Those first that show the series when they start."""
 ONE_FILE = "amide"
@@ -72,7 +74,8 @@ def demo(
             if flags["has_viewer"]:
                 stack.enter_context(_viewing(mountpoint))
             tell({"ready": mountpoint}, f"ready: {mountpoint}")
-            note(f"{processes.wait_for_any()} has ended by itself; its log is in {site.logs}")
+            for name, typed in processes.ended():
+                note(f"{name} has ended, its log is in {site.logs}; all others go on. To start it again:\n  {typed}")
             status = 1
     note("stopped; nothing is left running")
     sys.exit(status)
@@ -86,7 +89,7 @@ def _tell_results(results: Sequence[Result]) -> int:
             tell(dataclasses.asdict(result))
         table.add_row("ok" if result.is_met else "BROKEN", result.claim, result.detail, f"{result.seconds:.1f}")
     if not is_json():
-        Console(width=160).print(table)
+        Console(width=None if sys.stdout.isatty() else WIDE).print(table)
     return 0 if all(result.is_met for result in results) else 1
 
 
@@ -142,7 +145,7 @@ def _viewing(mountpoint: pathlib.Path) -> Iterator[None]:
     reason = "there is no screen" if viewer else f"none of {', '.join(VIEWERS)} is installed"
     if not is_json():
         note(f"{reason}: here is a contact sheet of {series}, as of mdmfs view")
-        note(cells(sheet(tiles_below(series)), shutil.get_terminal_size().columns))
+        note(in_text(sheet(tiles_below(series)), sys.stderr))
     yield
 
 

@@ -44,7 +44,7 @@ class _Asked(click.Option):
         if not is_json():
             with _unless_nobody_answers():
                 return super().prompt_for_value(ctx)
-        if self.default is None or not is_json():
+        if self.default is None:
             raise click.MissingParameter(ctx=ctx, param=self)
         return self.default
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Final
 
@@ -77,6 +78,8 @@ class _Commands(click.Group):
 @click.pass_context
 def cli(context: click.Context, log_level: str | None) -> None:
     """Medical images of hospital PACSs as files on grid worker nodes."""
+    if os.environ.get("NO_COLOR"):
+        context.color = False  # https://no-color.org
     log_to_standard_error(log_level or usual_level(context), is_json=is_json())
 
 

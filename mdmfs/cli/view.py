@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pathlib
-import shutil
 import sys
 
 import click
 
 from mdmfs.cli.output import is_json, tell
-from mdmfs.demo.view import COLUMNS, MOST, TILE, Window, cells, sheet, tiles_below
-from mdmfs.model.errors import unusable
+from mdmfs.demo.view import COLUMNS, MOST, TILE, Window, in_text, sheet, tiles_below
+from mdmfs.wire.backup import appearing
 
 
 @click.command()
@@ -32,10 +31,8 @@ def view(path: pathlib.Path, output: pathlib.Path | None, window: str, most: int
         raise click.UsageError(message)
     drawn = sheet(tiles_below(path, most), window=Window.parse(window) if window else None, columns=columns, size=size)
     if output is None:
-        sys.stdout.write(cells(drawn, shutil.get_terminal_size().columns))
+        sys.stdout.write(in_text(drawn, sys.stdout))
         return
-    try:
-        drawn.save(output, format="PNG", optimize=True)
-    except OSError as error:
-        raise unusable(output, error) from error
+    with appearing(output, may_replace=True) as file:
+        drawn.save(file, format="PNG", optimize=True)
     tell({"file": output, "width": drawn.width, "height": drawn.height}, str(output))

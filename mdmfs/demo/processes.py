@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, cast
 
 from mdmfs.demo.site import KEYSTORES, PACS_TITLE, Site
 from mdmfs.model.errors import ConfigurationError
@@ -87,12 +88,18 @@ class Processes:
         """Give a process id."""
         return self._running[name].pid
 
-    def wait_for_any(self) -> str:
-        """Wait until a process ends by itself, and name it."""
+    def ended(self) -> Iterator[tuple[str, str]]:
+        """Wait for those that end by themselves, and give of each its name and what was typed to start it.
+
+        The last one is a mount, without which there is nothing to look at; all others may be ended to see what happens.
+        """
         while True:
-            for name, process in self._running.items():
+            for name, process in list(self._running.items()):
                 if process.poll() is not None:
-                    return name
+                    del self._running[name]
+                    yield name, shlex.join(str(word) for word in cast("list[str]", process.args))
+                    if name in self._mountpoints:
+                        return
             time.sleep(10 * _POLL_SECONDS)
 
     def _start(

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import pathlib
+import shutil
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TextIO, TypeVar
 
 import numpy as np
 import pydicom
@@ -35,6 +37,7 @@ _SHARE: Final = (1.0, 99.0)
 """Percentiles that stand for the window of an image that names none."""
 _GREY: Final = "\x1b[38;2;{0};{0};{0}m\x1b[48;2;{1};{1};{1}m▀"
 _PLAIN: Final = "\x1b[0m"
+_LETTERS: Final = " .:-=+*#%@"
 
 
 _WINDOW: Final = "write CENTRE/WIDTH, at least 1 wide, as 40/400"
@@ -107,6 +110,21 @@ def sheet(tiles: Sequence[Tile], *, window: Window | None = None, columns: int =
         drawn.paste(frame, (x + (size - frame.width) // 2, y + (size - frame.height) // 2))
         draw.text((x + 2, y + size + 1), tile.label[-(size // 6) :], fill=200)
     return drawn
+
+
+def in_text(drawn: Image, stream: TextIO) -> str:
+    """Give an image as lines for a stream: in cells of a terminal, or in letters where no colours are shown."""
+    width = shutil.get_terminal_size().columns
+    is_plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not stream.isatty()
+    return letters(drawn, width) if is_plain else cells(drawn, width)
+
+
+def letters(drawn: Image, width: int) -> str:
+    """Give an image as lines of so many letters, denser where it is brighter, as on a dark screen."""
+    width = min(width, drawn.width)
+    grey = np.asarray(drawn.resize((width, max(round(drawn.height * width / drawn.width / 2), 1))))
+    inked = np.array(list(_LETTERS))[grey.astype(int) * len(_LETTERS) // 256]
+    return "".join("".join(row).rstrip() + "\n" for row in inked)
 
 
 def cells(drawn: Image, width: int) -> str:

@@ -51,7 +51,8 @@ def examine_authorities(subject: str, anchors: TrustAnchors, now: float) -> list
         message = f"the CA certificates under {anchors.path} cannot be read"
         raise ConfigurationError(message) from error
     bad = [finding for finding in found if finding.severity is not Severity.OK]
-    return [*bad, Finding(AUTHORITIES, subject, Severity.OK, f"{len(found) - len(bad)} certificates and lists count")]
+    well = len(found) - len(bad)
+    return bad + [Finding(AUTHORITIES, subject, Severity.OK, f"{well} certificates and lists are well")] * bool(well)
 
 
 def certificates_of(file: Path) -> Iterator[Certificate]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import re
 import socket
 import ssl
@@ -358,7 +359,8 @@ async def _connect(address: Address) -> socket.socket:
             raise
         else:
             return socket.socket(fileno=candidate.detach())
-    message = f"{address} cannot be reached: {failure.strerror if failure else 'no address'}"
+    reason = os.strerror(failure.errno) if failure and failure.errno else "no address"  # trio's text is a longer one
+    message = f"{address} cannot be reached: {reason}"
     raise PeerUnreachableError(message) from failure
 
 

@@ -118,6 +118,6 @@ async def _ask(
     client = open_client(peer.address, peer.dn, credential, anchors)
     try:
         answer = await client.call(path, message, kind, deadline=trio.current_time() + DEADLINE)
-        return answer, judge_clock(peer.address, client)
+        return answer, judge_clock(getattr(peer, "name", peer.address), client)
     finally:
         await client.aclose()

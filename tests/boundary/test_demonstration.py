@@ -74,6 +74,17 @@ def processes_of(state: Path) -> list[int]:
     return found
 
 
+def end_a_keystore(state: Path, demonstration: subprocess.Popen[str]) -> None:
+    """End one; all others go on, and what starts it again is told."""
+    folder = str(state / "keystore-1")
+    (keystore,) = processes_of(state / "keystore-1")
+    os.kill(keystore, signal.SIGTERM)
+    assert demonstration.stderr is not None
+    told = iter(demonstration.stderr.readline, "")
+    assert next(line for line in told if "has ended" in line).startswith("keystore-1 has ended, its log is in ")
+    assert f"keystored {folder}" in next(told)
+
+
 def mounts_below(state: Path) -> list[str]:
     """List what is mounted below the folder."""
     lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
@@ -242,6 +253,8 @@ def test_it_shows_the_tree_serves_and_leaves_nothing_behind(
         refuse_what_no_page_says(said)
     else:
         compare_viewer(screen)
+        end_a_keystore(state, demonstration)
+        assert mountpoint.is_mount()
     demonstration.send_signal(ending)
     time.sleep(0.3)
     demonstration.send_signal(signal.SIGINT)

@@ -91,7 +91,7 @@ def test_where_nobody_answers_the_option_that_is_missing_is_named(tmp_path: Path
     """In a script, whose standard input has ended."""
     done = init("keystore", tmp_path / "keystore.toml", "--name", "k1", "--listen", "127.0.0.1:1", *TLS, answers="")
     assert done.exit_code == 2
-    assert "Missing option '--directory'" in done.output
+    assert "Missing option '--hospital'" in done.output
     assert not (tmp_path / "keystore.toml").exists()
 
 

@@ -13,7 +13,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from mdmfs.cli.view import view
-from mdmfs.demo.view import LABEL, Tile, Window, cells, grey, sheet, tiles_below
+from mdmfs.demo.view import LABEL, Tile, Window, cells, grey, letters, sheet, tiles_below
 from mdmfs.model.errors import ConfigurationError, NoSuchFileError, UnusableFileError
 
 SIDE = 16
@@ -84,6 +84,11 @@ def test_a_sheet_is_a_png_and_cells_of_a_terminal(tmp_path: Path) -> None:
     drawn = sheet(tiles_below(tmp_path), columns=2, size=32)
     assert drawn.size == (64, 2 * (32 + LABEL))
     lines = cells(drawn, 40).splitlines()
+    plain = letters(drawn, 40).splitlines()
+    assert len(plain) == len(lines)
+    assert max(map(len, plain)) <= 40
+    assert set("".join(plain)) <= set(" .:-=+*#%@")
+    assert len(set("".join(plain))) > 3
     assert {line.count("▀") for line in lines} == {40}
     output = tmp_path / "sheet.png"
     done = CliRunner().invoke(view, [str(tmp_path), "-o", str(output), "--window", "0/2000"])
