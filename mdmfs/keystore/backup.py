@@ -10,6 +10,7 @@ Only the shelf comes back: what was decided since, the hospital tells, tombstone
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import IO, Final
@@ -20,7 +21,7 @@ from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encr
 from cryptography.exceptions import InvalidTag
 
 from mdmfs.keystore.row_shelf import shelf_layout
-from mdmfs.model.errors import ConfigurationError, IntegrityError, NameTakenError, unusable
+from mdmfs.model.errors import ConfigurationError, IntegrityError, NameTakenError, WrongKeyError, unusable
 from mdmfs.pki.recovery import PrivateKey, WrappedKey
 from mdmfs.rows.embedded import Embedded, open_environment
 from mdmfs.wire.backup import (
@@ -37,6 +38,7 @@ from mdmfs.wire.backup import (
 
 MAGIC: Final = b"mdmfs shelf backup 1\n"
 SECONDS_A_DAY: Final = 86_400
+_ARRIVING: Final = "restoring"
 _SHELF_FILE: Final = "data.mdb"
 
 
@@ -91,13 +93,17 @@ def restore(source: Path, directory: Path, private: PrivateKey, *, now: float, i
                 raise ConfigurationError(message, what_to_do="take a later backup; --expired restores this one")
             secret = header.key.unwrap(private)
             _unseal(file, Cobblestone256Decryptor(secret, context), directory)
+    except WrongKeyError as error:
+        raise error.about(source) from error
     except OSError as error:
         raise unusable(source, error) from error
+    finally:
+        shutil.rmtree(directory / _ARRIVING, ignore_errors=True)
     return header
 
 
 def _unseal(file: IO[bytes], decryptor: Cobblestone256Decryptor, directory: Path) -> None:
-    arriving = directory / "restoring"
+    arriving = directory / _ARRIVING
     arriving.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
     try:
@@ -110,7 +116,4 @@ def _unseal(file: IO[bytes], decryptor: Cobblestone256Decryptor, directory: Path
         raise IntegrityError(message, what_to_do=ANOTHER) from error
     Embedded.open(arriving, shelf_layout()).close()  # raises for one that this program cannot read
     (arriving / _SHELF_FILE).rename(directory / _SHELF_FILE)
-    for left in arriving.iterdir():
-        left.unlink()
-    arriving.rmdir()
     sync_directory(directory)

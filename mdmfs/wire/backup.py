@@ -25,7 +25,7 @@ from cryptography import x509
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
 
-from mdmfs.model.errors import ConfigurationError, IntegrityError, StoreError, unusable
+from mdmfs.model.errors import ConfigurationError, IntegrityError, StoreError, WrongKeyError, unusable
 from mdmfs.pki.recovery import PrivateKey, WrappedKey
 
 MOVE_AWAY: Final = "move it away first: it may know what the backup does not"
@@ -98,7 +98,7 @@ def read_head(source: IO[bytes], magic: bytes, header: type[T], whose: str) -> t
     try:
         if found == magic and line.endswith(b"\n"):
             return msgspec.json.decode(line, type=header), hashlib.sha256(found + line).digest()
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         message = f"{name}: the head of the backup is damaged"
         raise IntegrityError(message, what_to_do=ANOTHER) from error
     message = f"{name} is no backup of {whose}"
@@ -131,6 +131,8 @@ def restore(source: Path, zone: str, arriving: Path, private: PrivateKey) -> Hea
     except InvalidTag as error:
         message = f"{source} is damaged or was cut: nothing of it is restored"
         raise IntegrityError(message, what_to_do=ANOTHER) from error
+    except WrongKeyError as error:
+        raise error.about(source) from error
     except OSError as error:
         raise unusable(source, error) from error
     return header

@@ -89,9 +89,9 @@ def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
 
 def test_where_nobody_answers_the_option_that_is_missing_is_named(tmp_path: Path) -> None:
     """In a script, whose standard input has ended."""
-    done = init("keystore", tmp_path / "keystore.toml", "--name", "k1", "--listen", "127.0.0.1:1", *TLS, answers="")
+    done = init("keystore", tmp_path / "keystore.toml", "--listen", "127.0.0.1:1", *TLS, answers="")
     assert done.exit_code == 2
-    assert "Missing option '--hospital'" in done.output
+    assert "Missing option '--name'" in done.output
     assert not (tmp_path / "keystore.toml").exists()
 
 

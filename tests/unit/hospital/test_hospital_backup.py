@@ -126,7 +126,7 @@ def test_what_was_there_comes_back_and_nothing_of_it_is_in_the_clear(
         trio.run(restore_hospital, hospital, backup, KEY)
 
 
-@pytest.mark.parametrize("attack", ["cut", "cut at a chunk", "flip", "header", "longer", "not ours"])
+@pytest.mark.parametrize("attack", ["cut", "cut at a chunk", "flip", "header", "no text", "longer", "not ours"])
 def test_a_damaged_backup_restores_nothing(hospital: HospitalConfiguration, tmp_path: Path, attack: str) -> None:
     """Not even a part of it; what is in the folder stays as it was."""
     octets = bytearray(made(hospital, tmp_path / "backup").read_bytes())
@@ -140,6 +140,8 @@ def test_a_damaged_backup_restores_nothing(hospital: HospitalConfiguration, tmp_
             octets[-1000] ^= 1
         case "header":
             octets[octets.index(b'"amc"') + 1] ^= 1
+        case "no text":
+            octets[octets.index(b'"amc"') + 1] = 0xFF
         case "longer":
             octets += bytes(16)
         case _:
@@ -147,7 +149,7 @@ def test_a_damaged_backup_restores_nothing(hospital: HospitalConfiguration, tmp_
     damaged = tmp_path / "damaged"
     damaged.write_bytes(octets)
     directory = moved_away(hospital)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityError, match=str(damaged)):
         trio.run(restore_hospital, hospital, damaged, KEY)
     assert os.listdir(directory) == []  # noqa: PTH208 names only
 

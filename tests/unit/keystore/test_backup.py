@@ -140,11 +140,12 @@ async def test_a_changed_or_cut_backup_restores_nothing(tmp_path: Path) -> None:
     places = [len(MAGIC) // 2, head.index(b'"octets"') + 20, len(head) + 10, len(octets) // 2, len(octets) - 1]
     damaged = [octets[:at] + bytes([octets[at] ^ 1]) + octets[at + 1 :] for at in places]
     cut = [octets[:length] for length in (0, 5, len(head) - 1, len(head), len(head) + 16_440, len(octets) - 1)]
-    for number, wrong in enumerate([later, *damaged, *cut, octets + b"x"]):
+    no_text = head[:-20] + b"\xff" + head[-19:] + octets[len(head) :]
+    for number, wrong in enumerate([later, no_text, *damaged, *cut, octets + b"x"]):
         (tmp_path / "wrong").write_bytes(wrong)
-        with pytest.raises((IntegrityError, WrongKeyError)):
+        with pytest.raises((IntegrityError, WrongKeyError), match=str(tmp_path / "wrong")):
             restore(tmp_path / "wrong", tmp_path / f"new-{number}", P256, now=NOW)
-        assert not list((tmp_path / f"new-{number}").rglob("data.mdb*"))
+        assert not list((tmp_path / f"new-{number}").rglob("*"))
 
 
 async def test_what_could_do_harm_is_refused(tmp_path: Path) -> None:
