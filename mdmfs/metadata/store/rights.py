@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -41,6 +41,9 @@ _CHUNK: Final = 500
 """Numbers in one statement."""
 
 _CHAIN_OF_DIGEST: Final = sa.select(CHAINS.c.id, CHAINS.c["class"]).where(CHAINS.c.digest == sa.bindparam("digest"))
+_ACLS_OF_IDS: Final = sa.select(ACLS.c.id, ACLS.c.version, ACLS.c.acl).where(
+    ACLS.c.id.in_(sa.bindparam("ids", expanding=True))
+)
 
 AclIds = Sequence[Sequence[bytes]]
 """For each name of an entry the ids of the ACLs above it, outermost first, and last its own."""
@@ -101,8 +104,15 @@ def set_acls(connection: sa.Connection, acls: Sequence[VersionedAcl]) -> list[Ou
 
     What they change is worked out once for all of them: a project's directories change by the thousand.
     """
-    changed: list[bytes] = []
-    outcomes = [_set_acl(connection, versioned, changed) for versioned in acls]
+    before = _held(connection, [versioned.id for versioned in acls])
+    now, changed = dict(before), list[bytes]()
+    outcomes = [_set_acl(now, versioned, changed) for versioned in acls]
+    new = [{"id": one, "version": held.version, "acl": held.acl} for one, held in now.items() if one not in before]
+    if new:
+        connection.execute(ACLS.insert(), new)
+    for one, held in now.items():
+        if one in before and held != before[one]:
+            connection.execute(ACLS.update().where(ACLS.c.id == one).values(version=held.version, acl=held.acl))
     _part(connection, changed)
     _classify_again(connection, changed)
     return outcomes
@@ -124,7 +134,21 @@ def _part(connection: sa.Connection, changed: Sequence[bytes]) -> None:
             connection.execute(IMAGES.update().where(IMAGES.c.guid == guid).values(values))
 
 
-def _set_acl(connection: sa.Connection, versioned: VersionedAcl, changed: list[bytes]) -> Outcome:
+class _Held(NamedTuple):
+    version: int
+    acl: bytes
+
+
+def _held(connection: sa.Connection, ids: Sequence[bytes]) -> dict[bytes, _Held]:
+    """Read what is known under some ids."""
+    found: dict[bytes, _Held] = {}
+    for start in range(0, len(ids), _CHUNK):
+        for acl_id, version, acl in connection.execute(_ACLS_OF_IDS, {"ids": ids[start : start + _CHUNK]}):
+            found[bytes(acl_id)] = _Held(version, bytes(acl))
+    return found
+
+
+def _set_acl(known: dict[bytes, _Held], versioned: VersionedAcl, changed: list[bytes]) -> Outcome:
     if len(versioned.id) != ACL_ID_SIZE or not 0 <= versioned.version < 2**63:
         message = f"an ACL has an id of {ACL_ID_SIZE} bytes and a version from 0 on"
         raise MalformedMessageError(message)
@@ -133,16 +157,13 @@ def _set_acl(connection: sa.Connection, versioned: VersionedAcl, changed: list[b
     except MalformedNameError as error:
         message = f"the ACL {versioned.id.hex()} is none"
         raise MalformedMessageError(message) from error
-    held = connection.execute(sa.select(ACLS.c.version, ACLS.c.acl).where(ACLS.c.id == versioned.id)).first()
-    if held is not None and (held[0], bytes(held[1])) == (versioned.version, acl):
+    held, told = known.get(versioned.id), _Held(versioned.version, acl)
+    if held == told:
         return Outcome.DONE
-    if held is not None and versioned.version <= held[0]:
+    if held is not None and told.version <= held.version:
         return Outcome.CONFLICT
-    if held is None:
-        connection.execute(ACLS.insert().values(id=versioned.id, version=versioned.version, acl=acl))
-    else:
-        connection.execute(ACLS.update().where(ACLS.c.id == versioned.id).values(version=versioned.version, acl=acl))
-    if held is None or bytes(held[1]) != acl:
+    known[versioned.id] = told
+    if held is None or held.acl != acl:
         changed.append(versioned.id)
     return Outcome.DONE
 
@@ -206,9 +227,10 @@ class _Acls:
         self._known: dict[bytes, bytes | None] = {}
 
     def contents(self, acl_ids: AclIds) -> Contents:
-        for acl_id in {acl_id for chain in acl_ids for acl_id in chain} - self._known.keys():
-            found = self._connection.execute(sa.select(ACLS.c.acl).where(ACLS.c.id == acl_id)).scalar()
-            self._known[acl_id] = None if found is None else bytes(found)
+        missing = {acl_id for chain in acl_ids for acl_id in chain} - self._known.keys()
+        if missing:
+            held = _held(self._connection, sorted(missing))
+            self._known |= {acl_id: held[acl_id].acl if acl_id in held else None for acl_id in missing}
         return tuple(tuple(self._known[acl_id] for acl_id in chain) for chain in acl_ids)
 
 
