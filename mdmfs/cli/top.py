@@ -58,7 +58,12 @@ def top(place: str, every: float, count: int | None) -> None:
             for (before, then), (after, now) in looks:
                 tell(_told(before, after, now - then))
             return
-        with Live(console=Console(), auto_refresh=False) as live:
+        console = Console()
+        if not console.is_terminal:
+            for (before, then), (after, now) in looks:
+                console.print(table(str(address), before, after, now - then))
+            return
+        with Live(console=console, auto_refresh=False) as live:
             for (before, then), (after, now) in looks:
                 live.update(table(str(address), before, after, now - then), refresh=True)
 
@@ -145,6 +150,8 @@ def _told(before: Look, after: Look, seconds: float) -> dict[str, object]:
 def table(title: str, before: Look, after: Look, seconds: float) -> Table:
     """Draw one look; counters that never counted are left out."""
     drawn = Table("", "", "now", "per second", title=title, title_justify="left", box=None)
+    for column in drawn.columns[:2]:
+        column.overflow = "fold"  # labels tell rows apart: none is cut off in a narrow terminal
     for column in drawn.columns[2:]:
         column.justify = "right"
     for (name, labels), figure in sorted(after.items()):

@@ -70,6 +70,15 @@ def test_each_look_tells_what_is_and_what_it_grew_by(daemon: str, capsys: pytest
     assert "per_second" not in first[1]
 
 
+def test_without_a_terminal_each_look_is_printed(daemon: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One below the other, in a file or a pipe."""
+    assert run(cli, ["top", daemon, "--every", "0.1", "--count", "2"]) == 0
+    told = capsys.readouterr().out
+    assert told.count("per second") == 2
+    assert told.endswith("\n")
+    assert "\x1b" not in told
+
+
 def test_a_proxy_is_not_asked_for_what_is_on_loopback(daemon: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Worker nodes have one for everything else."""
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
