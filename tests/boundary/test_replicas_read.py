@@ -92,7 +92,7 @@ async def test_a_file_that_is_read_again_comes_from_its_replica_again(farm: Farm
     """That it went from the cache is no reason to doubt it."""
     for _ in range(3):
         assert await farm.read(farm.files[0]) == farm.files[0].plaintext
-        farm.cache.discard(farm.files[0].guid)
+        farm.forget(farm.files[0])
     assert (farm.twin.fetches, len(farm.served.asked)) == (0, 3)
 
 
@@ -102,7 +102,7 @@ async def test_what_the_hospital_has_sent_is_not_doubted(farm: Farm) -> None:
     assert not farm.hospital.doubt(file.guid)
     await farm.read(file)
     assert [farm.hospital.doubt(file.guid) for _ in range(2)] == [True, False]
-    farm.cache.discard(file.guid)
+    farm.forget(file)
     assert await farm.read(file) == file.plaintext
     assert farm.twin.fetches == 1
     assert not farm.hospital.doubt(file.guid)

@@ -264,7 +264,7 @@ async def test_what_is_in_the_cache_is_read_though_the_storage_element_has_stopp
         farm.go_through(address, [storage.engine.url + "/"])
         file, transfer = farm.files[0], farm.on_wire.replicas[farm.files[0].guid]
         assert await farm.read(file) == file.plaintext
-        farm.cache.discard(file.guid)
+        farm.forget(file)
         os.kill(storage.engine.process.pid, signal.SIGSTOP)
         try:
             assert await farm.read(file) == file.plaintext
@@ -284,7 +284,7 @@ async def test_a_cache_whose_disk_is_spoiled_or_that_is_killed_fails_no_reader(
         farm.go_through(Address.parse(cache.url.partition("://")[2]), [storage.engine.url + "/"])
         first, second = farm.files[:2]
         assert await farm.read(first) == first.plaintext
-        farm.cache.discard(first.guid)
+        farm.forget(first)
         for path in [path for path in cache.folder.rglob("*") if path.is_file()]:
             with path.open("r+b") as kept:
                 kept.seek(-100_000, os.SEEK_END)

@@ -59,6 +59,10 @@ class Farm:
         finally:
             self.opener.close(opened)
 
+    def forget(self, file: TwinFile) -> None:
+        """Let go what the worker has of a file, also what it keeps for a moment after the last reader."""
+        self.opener.bar(file.inode, file.guid)
+
     def node(self, file: TwinFile) -> Node:
         """Name a file."""
         return Node("x.dcm", file.inode, NodeKind.FILE, len(file.plaintext), REGISTERED, file.guid.octets)
