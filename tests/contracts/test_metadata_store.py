@@ -409,7 +409,7 @@ def test_an_attack_is_refused_at_a_column_or_finds_what_may_be_read_and_changes_
     """All kinds of SQL injection, wherever a query has room: ``MDMFS_ATTACKS`` of them, else a part."""
     registered(database, images())
     registered(database, images(1, path=f"{PATH}-hidden", chain=[[NARROW]]))
-    before = database.read_now(_contents)
+    before = database.read_now(contents)
     refusals = set()
     draw = random.Random(7)  # noqa: S311 a seed
     for attack in attacks(draw, int(os.environ.get("MDMFS_ATTACKS", "25"))):
@@ -422,10 +422,10 @@ def test_an_attack_is_refused_at_a_column_or_finds_what_may_be_read_and_changes_
             assert found(database, query) == [], query
     assert refusals
     assert [it for it in refusals if not re.match("column [0-9]+: ", it)] == []
-    assert database.read_now(_contents) == before
+    assert database.read_now(contents) == before
 
 
-def _contents(connection: sa.Connection) -> dict[str, list[str]]:
+def contents(connection: sa.Connection) -> dict[str, list[str]]:
     """Give all tables that there are, with all their rows."""
     return {
         name: sorted(map(repr, connection.execute(sa.select(sa.text("*")).select_from(sa.table(name))).all()))
