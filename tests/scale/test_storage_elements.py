@@ -217,9 +217,13 @@ def cache(storage: Running, tmp_path: Path) -> Iterator[Engine]:
         yield cache
 
 
-def upstream(tmp_path: Path) -> list[str]:
-    """Tell how each request to the cache was answered: MISS is one that the storage element saw."""
-    log = (tmp_path / "nginx/access.log").read_text().splitlines()
+async def upstream(tmp_path: Path, count: int) -> list[str]:
+    """Tell how each of so many requests to the cache was answered: MISS is one that the storage element saw."""
+    log: list[str] = []
+    with trio.fail_after(20):
+        while len(log) < count:  # it is written when a request has ended, also one that was broken off
+            await trio.sleep(0.05)
+            log = (tmp_path / "nginx/access.log").read_text().splitlines()
     return [" ".join(line.split()[:2]) for line in log]
 
 
@@ -251,7 +255,7 @@ async def test_nodes_that_want_an_object_at_once_cost_the_storage_element_one_re
                 together.start_soon(read_one, node)
         assert len(set(read)) == 1
         assert len(read) == SIDE_BY_SIDE
-        answers = upstream(tmp_path)
+        answers = await upstream(tmp_path, SIDE_BY_SIDE)
         assert sorted(answers) == ["HIT 200"] * (SIDE_BY_SIDE - 1) + ["MISS 200"]
 
 
@@ -273,7 +277,7 @@ async def test_what_is_in_the_cache_is_read_though_the_storage_element_has_stopp
         finally:
             os.kill(storage.engine.process.pid, signal.SIGCONT)
         assert farm.twin.fetches == 0
-        assert upstream(tmp_path) == ["MISS 200", "HIT 200", "HIT 206"]
+        assert await upstream(tmp_path, 3) == ["MISS 200", "HIT 200", "HIT 206"]
 
 
 async def test_a_cache_whose_disk_is_spoiled_or_that_is_killed_fails_no_reader(
