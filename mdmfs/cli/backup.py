@@ -39,7 +39,7 @@ def backup(configuration: pathlib.Path, output: pathlib.Path, recovery: pathlib.
     Example: mdmfs backup hospital.toml /backup/hospital-monday --recovery recovery.pem
     """
     forbid_core_dumps()
-    zone, until = _zone_of(configuration), None
+    zone, until = zone_of(configuration), None
     if zone == "keystore":
         settings = KeystoreConfiguration.read(configuration)
         name, certificate = settings.name, _certificate(recovery or settings.recovery)
@@ -70,7 +70,7 @@ def restore(configuration: pathlib.Path, file: pathlib.Path, key: pathlib.Path, 
     Example: mdmfs restore hospital.toml /backup/hospital-monday --key recovery.key
     """
     forbid_core_dumps()
-    zone, private = _zone_of(configuration), _private_key(key)
+    zone, private = zone_of(configuration), _private_key(key)
     if zone == "keystore":
         directory = KeystoreConfiguration.read(configuration).directory
         made = restore_shelf(file, directory, private, now=time.time(), is_expired_ok=expired).made
@@ -88,7 +88,7 @@ def restore(configuration: pathlib.Path, file: pathlib.Path, key: pathlib.Path, 
     )
 
 
-def _zone_of(configuration: pathlib.Path) -> str:
+def zone_of(configuration: pathlib.Path) -> str:
     """Tell by its tables whose configuration it is; raises ``ConfigurationError``."""
     try:
         tables = tomllib.loads(configuration.read_text(encoding="utf-8"))

@@ -30,6 +30,7 @@ MODULES: Final = {
     "keys": "keys",
     "keystored": "keystored",
     "metadatad": "metadatad",
+    "migrate": "migrate",
     "mount": "mount",
     "names": "names",
     "policy": "policy",

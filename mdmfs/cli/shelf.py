@@ -9,7 +9,7 @@ import trio
 
 from mdmfs.cli.output import parsed, tell
 from mdmfs.keystore.configuration import KeystoreConfiguration
-from mdmfs.keystore.row_shelf import open_lmdb_shelf
+from mdmfs.keystore.row_shelf import open_shelf
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.identity import Dn
 
@@ -27,10 +27,11 @@ def shelf() -> None:
 def forget_signer(configuration: pathlib.Path, dn: str) -> None:
     """Let the hospital DN have a new signing key, when it lost the one that its orders were signed with.
 
-    The next order brings the new one: speak with the hospital's people first. The keystore may run.
+    The next order brings the new one: speak with the hospital's people first. The keystore may run, unless its shelf is
+    in a database.
     """
     settings, owner = KeystoreConfiguration.read(configuration), str(parsed(Dn.parse, dn))
-    known = trio.run(_forget_signer, settings.directory, owner)
+    known = trio.run(_forget_signer, settings, owner)
     if not known:
         message = f"no signing key of {owner} is known here"
         raise ConfigurationError(message, what_to_do="give the DN of one of keystore.hospitals")
@@ -38,8 +39,8 @@ def forget_signer(configuration: pathlib.Path, dn: str) -> None:
     tell({"hospital": owner, "forgotten": known.hex()}, forgotten)
 
 
-async def _forget_signer(directory: pathlib.Path, owner: str) -> bytes:
-    async with open_lmdb_shelf(directory) as opened:
+async def _forget_signer(settings: KeystoreConfiguration, owner: str) -> bytes:
+    async with open_shelf(settings) as opened:
         known = await opened.read(lambda page: page.signer(owner))
         await opened.write(lambda draft: draft.put_signer(owner, b""))
     return known

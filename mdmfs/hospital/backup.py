@@ -19,7 +19,7 @@ from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.transaction import store_layout
 from mdmfs.model.errors import ConfigurationError, NameTakenError, StoreError
 from mdmfs.pki.recovery import PrivateKey
-from mdmfs.rows.embedded import open_environment, pack
+from mdmfs.rows.embedded import forget_copied, open_environment, pack
 from mdmfs.wire.backup import MOVE_AWAY, NOTHING_THERE, Header, Part, copying, restore, sync_directory
 
 ZONE: Final = "hospital"
@@ -56,6 +56,7 @@ async def restore_hospital(configuration: HospitalConfiguration, source: Path, p
     shutil.rmtree(arriving, ignore_errors=True)
     try:
         header = restore(source, ZONE, arriving, private)
+        forget_copied(arriving / "store", store_layout())
         store = LmdbStore.open(arriving / "store")  # raises for one that this program cannot read
         await store.aclose()
         pack(arriving / "store", arriving / "packed", store_layout())

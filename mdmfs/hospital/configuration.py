@@ -91,6 +91,8 @@ class HospitalSettings(Settings, frozen=True):
     opt_out: str = ""
     """A file of patients whose images are never released, one ``patient ID^^^ISSUER`` on a line; without an issuer, a
     patient is meant under every one."""
+    store: str = ""
+    """``postgresql://...``: a database of its own, with a copy of it in ``directory``; LMDB there where it is empty."""
     public_address: str = ""
     """``HOST:PORT`` in SURLs; the address of ``listen`` where it is empty."""
     reconcile: Annotated[float, msgspec.Meta(ge=0)] = 86_400.0

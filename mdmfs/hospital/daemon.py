@@ -35,10 +35,11 @@ from mdmfs.hospital.keys.currency import keep_current
 from mdmfs.hospital.keys.face import key_routes
 from mdmfs.hospital.keys.lies import recording_lies
 from mdmfs.hospital.keys.tasks import Tasks
-from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.metadata.delivery import MetadataService, deliver_metadata
 from mdmfs.hospital.metadata.face import record_routes
 from mdmfs.hospital.names.face import name_routes
+from mdmfs.hospital.opening import open_store
+from mdmfs.hospital.outward import current
 from mdmfs.hospital.projects import NOBODY, read_patient_list, read_projects
 from mdmfs.hospital.quarantined import quarantine_routes
 from mdmfs.hospital.registration.deposit import deposit
@@ -120,6 +121,7 @@ async def _run(
             functools.partial(quarantine, hospital),
             configuration.hospital.recall_deadline,
         )
+        nursery.start_soon(hospital.store.run)
         nursery.start_soon(hospital.audit.run)
         nursery.start_soon(recalls.run)
         nursery.start_soon(hospital.headers.run)
@@ -156,7 +158,8 @@ async def _run(
         stager = Stager(hospital, recalls)
         nursery.start_soon(stager.run)
         grid = {**DavFace(hospital, recalls).routes(), **TapeFace(hospital, stager, configuration.public).routes()}
-        service = Service(face.name, {**face.routes, **rights_routes(hospital), **own, **grid})
+        routes = {**face.routes, **rights_routes(hospital), **own, **grid}
+        service = Service(face.name, {route: current(hospital.store, respond) for route, respond in routes.items()})
         limits = Limits(requests_a_second=configuration.hospital.requests_per_second)
         listen = functools.partial(serve, service, contexts, configuration.listen, limits=limits)
         bound = await nursery.start(listen)
@@ -178,7 +181,7 @@ async def _assemble(
     settings = configuration.hospital
     directory = configuration.path(settings.directory)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    store = LmdbStore.open(directory / "store")
+    store = await trio.to_thread.run_sync(open_store, configuration)
     stack.push_async_callback(store.aclose)
     signing = SigningKey(directory / "signing.key")
     audit = Audit(directory / "audit.jsonl", signing)

@@ -22,9 +22,11 @@ from mdmfs.hospital.dicom.choices import FILE, Choice
 from mdmfs.hospital.dicom.pacs import RetrievalService
 from mdmfs.hospital.dicom.probe import Visit, visit
 from mdmfs.hospital.projects import Project, read_patient_list, read_projects
+from mdmfs.hospital.transaction import store_layout
 from mdmfs.model.errors import StoreError
 from mdmfs.model.finding import Finding
 from mdmfs.pki.health import DAY
+from mdmfs.rows.diagnosis import database_checks
 from mdmfs.wire.configuration import KeystorePeer
 from mdmfs.wire.diagnosis import (
     GIB,
@@ -55,6 +57,7 @@ def checks_of(configuration: HospitalConfiguration) -> list[Check]:
         Check("projects", settings.projects, about(_look_at_projects, configuration)),
         *(credential_check(name, configuration.credential_of(files)) for name, files in tls),
         *(authorities_check(name, configuration.anchors_of(files)) for name, files in tls),
+        *database_checks(settings.store, store_layout()),
         Check("room", settings.directory, about(_look_at_room, configuration)),
         *(Check("pacs", entry.name, about(_look_at_pacs, configuration, entry)) for entry in configuration.pacs),
         *(Check("keystore", it.name, about(_look_at_keystore, configuration, it)) for it in configuration.keystores),

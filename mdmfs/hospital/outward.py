@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from mdmfs.hospital.store import Store
 from mdmfs.model.errors import (
     ERRORS_BY_CODE,
     IntegrityError,
@@ -18,6 +19,7 @@ from mdmfs.model.errors import (
     StoreError,
 )
 from mdmfs.model.names import Guid
+from mdmfs.wire.service import Answer, Request, Respond
 
 log = structlog.get_logger()
 
@@ -48,3 +50,18 @@ def speaking_for_the_inside(guid: Guid) -> Iterator[None]:
         yield
     except tuple(_OUTWARD) as error:
         raise outward(guid, error) from error
+
+
+def current(store: Store, respond: Respond) -> Respond:
+    """Answer nothing from a store that may no longer be true, whether it becomes so before the question or meanwhile.
+
+    Raises ``PeerUnreachableError``: for who asks it is as if the hospital did not answer, which is waited for.
+    """
+
+    async def respond_if_current(request: Request) -> Answer:
+        store.refuse_stale()
+        answer = await respond(request)
+        store.refuse_stale()
+        return answer
+
+    return respond_if_current

@@ -93,5 +93,11 @@ class Store(Protocol):
         Take it before reading. Another program's commits count, too.
         """
 
+    def refuse_stale(self) -> None:
+        """Raise ``PeerUnreachableError`` where what is read here may no longer be true: nobody is to be told it."""
+
+    async def run(self) -> None:
+        """See to what the store has to see to; raises ``StoreError`` where it cannot go on."""
+
     async def aclose(self) -> None:
         """Wait for the writes that have begun, and close; whatever is called later raises ``StoreError``."""

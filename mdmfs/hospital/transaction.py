@@ -104,6 +104,14 @@ class RowStore:
         """See ``Store.version``."""
         return self._engine.version()
 
+    def refuse_stale(self) -> None:
+        """See ``Engine.refuse_stale``."""
+        self._engine.refuse_stale()
+
+    async def run(self) -> None:
+        """See ``Engine.run``."""
+        await self._engine.run()
+
     async def aclose(self) -> None:
         """See ``Store.aclose``."""
         await self._engine.aclose()

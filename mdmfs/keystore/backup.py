@@ -23,7 +23,7 @@ from cryptography.exceptions import InvalidTag
 from mdmfs.keystore.row_shelf import shelf_layout
 from mdmfs.model.errors import ConfigurationError, IntegrityError, NameTakenError, WrongKeyError, unusable
 from mdmfs.pki.recovery import PrivateKey, WrappedKey
-from mdmfs.rows.embedded import Embedded, open_environment
+from mdmfs.rows.embedded import Embedded, forget_copied, open_environment
 from mdmfs.wire.backup import (
     ANOTHER,
     MOVE_AWAY,
@@ -114,6 +114,7 @@ def _unseal(file: IO[bytes], decryptor: Cobblestone256Decryptor, directory: Path
     except InvalidTag as error:
         message = f"{file.name} is damaged or was cut: nothing of it is restored"
         raise IntegrityError(message, what_to_do=ANOTHER) from error
+    forget_copied(arriving, shelf_layout())
     Embedded.open(arriving, shelf_layout()).close()  # raises for one that this program cannot read
     (arriving / _SHELF_FILE).rename(directory / _SHELF_FILE)
     sync_directory(directory)

@@ -39,6 +39,8 @@ class KeystoreConfiguration:
     """The certificate for which backups are sealed."""
     backup_days: int = DEFAULT_BACKUP_DAYS
     """For how long backups are kept."""
+    store: str = ""
+    """``postgresql://...``: a database of its own, with a copy of it in ``directory``; LMDB there where it is empty."""
 
     @classmethod
     def read(cls, path: Path) -> KeystoreConfiguration:
@@ -63,6 +65,7 @@ class KeystoreConfiguration:
             metrics=file.keystore.metrics,
             recovery=beside(path, file.keystore.recovery) if file.keystore.recovery else None,
             backup_days=file.keystore.backup_days,
+            store=file.keystore.store,
         )
 
 
@@ -74,6 +77,7 @@ class _Table(Settings, frozen=True):
     metrics: str = ""
     recovery: str = ""
     backup_days: Annotated[int, msgspec.Meta(ge=1)] = DEFAULT_BACKUP_DAYS
+    store: str = ""
 
 
 class _File(Settings, frozen=True):

@@ -9,7 +9,9 @@ from typing import Final
 import trio
 
 from mdmfs.keystore.configuration import KeystoreConfiguration
+from mdmfs.keystore.row_shelf import shelf_layout
 from mdmfs.model.finding import Finding
+from mdmfs.rows.diagnosis import database_checks
 from mdmfs.wire.diagnosis import GIB, LEAST_ROOM, Check, authorities_check, credential_check, free_bytes
 from mdmfs.wire.messages import COLLECT_PATH, Collect, Collected
 from mdmfs.wire.peers import open_client
@@ -23,6 +25,7 @@ def checks_of(configuration: KeystoreConfiguration) -> list[Check]:
     return [
         credential_check("[tls]", configuration.credential),
         authorities_check("[tls]", configuration.anchors),
+        *database_checks(configuration.store, shelf_layout()),
         Check("room", str(configuration.directory), functools.partial(_look_at_room, configuration)),
         Check("daemon", str(configuration.listen), functools.partial(_look_at_daemon, configuration)),
     ]

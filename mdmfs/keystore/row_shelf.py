@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 import msgspec
 import trio
 
+from mdmfs.keystore.configuration import KeystoreConfiguration
 from mdmfs.keystore.shelf import (
     RECORD_FORMAT,
     AclRecord,
@@ -25,6 +26,7 @@ from mdmfs.keystore.shelf import (
 )
 from mdmfs.model.errors import StoreError
 from mdmfs.model.names import Guid
+from mdmfs.rows.copied import Copied
 from mdmfs.rows.embedded import Embedded
 from mdmfs.rows.port import Engine, Layout, Rows
 from mdmfs.wire.formats import Format
@@ -72,6 +74,24 @@ def shelf_layout(shelf_format: Format[Rows] = SHELF_FORMAT) -> Layout:
 
 
 @contextlib.asynccontextmanager
+async def open_shelf(configuration: KeystoreConfiguration) -> AsyncIterator[RowShelf]:
+    """Open the shelf where the configuration says: in LMDB, or in a database with a copy in LMDB.
+
+    Raises ``ConfigurationError`` and ``StoreError``, see ``open_lmdb_shelf`` and ``Copied.open_url``.
+    """
+    if not configuration.store:
+        async with open_lmdb_shelf(configuration.directory) as shelf:
+            yield shelf
+        return
+    directory, url = configuration.directory, configuration.store
+    engine = await trio.to_thread.run_sync(Copied.open_url, directory, shelf_layout(), url)
+    try:
+        yield RowShelf(engine)
+    finally:
+        await engine.aclose()
+
+
+@contextlib.asynccontextmanager
 async def open_lmdb_shelf(directory: Path, shelf_format: Format[Rows] = SHELF_FORMAT) -> AsyncIterator[RowShelf]:
     """Open the shelf in a directory, which is made with mode 0700 if need be, and close it at the end.
 
@@ -98,6 +118,7 @@ class RowShelf:
         """See ``Shelf.read``."""
 
         def ask() -> T:
+            self._engine.refuse_stale()
             return self._engine.read(lambda rows: question(RowDraft(rows)))
 
         if is_brief:
@@ -107,7 +128,12 @@ class RowShelf:
 
     async def write(self, change: Callable[[Draft], T]) -> T:
         """See ``Shelf.write``."""
+        self._engine.refuse_stale()
         return await self._engine.write(lambda rows: change(RowDraft(rows)))
+
+    async def run(self) -> None:
+        """See ``Engine.run``."""
+        await self._engine.run()
 
 
 class RowDraft:

@@ -12,7 +12,7 @@ from mdmfs.keystore.configuration import KeystoreConfiguration
 from mdmfs.keystore.keystore import Keystore
 from mdmfs.keystore.notary import Notary
 from mdmfs.keystore.orders import Orders
-from mdmfs.keystore.row_shelf import open_lmdb_shelf
+from mdmfs.keystore.row_shelf import open_shelf
 from mdmfs.model.identity import Principal
 from mdmfs.pki.tls import ServerContexts
 from mdmfs.wire.messages import (
@@ -38,6 +38,7 @@ from mdmfs.wire.messages import (
     Unregister,
     Witness,
 )
+from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.wire.server import serve
 from mdmfs.wire.service import Answer, Octets, Request, Respond, Service, responding
 from mdmfs.wire.stream import Address
@@ -56,7 +57,8 @@ async def run_keystore(
     contexts = await trio.to_thread.run_sync(
         ServerContexts, configuration.credential, configuration.anchors, configuration.vomsdir
     )
-    async with open_lmdb_shelf(configuration.directory) as shelf:
+    async with open_shelf(configuration) as shelf, open_plain_nursery() as nursery:
+        nursery.start_soon(shelf.run)
         notary = Notary(configuration.name, configuration.credential, configuration.backup_days)
         keystore = Keystore(shelf, configuration.hospitals, notary=notary)
         orders = Orders(shelf, configuration.hospitals, configuration.credential.subject())

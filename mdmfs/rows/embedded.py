@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import shutil
@@ -23,12 +24,16 @@ from mdmfs.wire.backup import sync_directory
 MAP_SIZE: Final = 2**38
 """256 GiB of address space, not of disk: some 500 million files. Resizing a live map is where LMDB can go wrong."""
 MAX_TABLES: Final = 64
+STORE_FILE: Final = "data.mdb"
+LOCK_FILE: Final = "lock.mdb"
 _PACKED_AT_ONCE: Final = 100_000
 """Rows of one transaction, whose changed pages are in memory: some 30 MiB."""
+_TO_DO: Final = "see to its disk, or restore it from its backup: mdmfs restore"
 LEAST_FREE_BYTES: Final = 2**16
 """Less than that on the disk after a failed write, and the disk was full."""
 
 T = TypeVar("T")
+E = TypeVar("E", bound="Embedded")
 
 
 class Embedded:
@@ -45,6 +50,8 @@ class Embedded:
         self._tables = {byte: env.open_db(name) for byte, name in layout.tables.items()}
         self._turns = Turns(self._commit)
         self._is_closed = False
+        self.held = contextlib.ExitStack()
+        """What is let go when this is closed."""
 
     @classmethod
     def open(cls, path: Path, layout: Layout, *, map_size: int = MAP_SIZE) -> Self:
@@ -53,29 +60,26 @@ class Embedded:
         Raises ``ConfigurationError`` if others may enter the directory, ``StoreError`` if the store cannot be opened or
         has a newer format: then nothing of it is changed.
         """
-        _make_private(path, layout)
-        with naming_errors(layout, path):
+        make_private(path, layout)
+        if copied_of(path, layout):
+            message = (
+                f"{path} is the copy of a database: say in the configuration which one (store), or bring the"
+                f" {layout.what} back with mdmfs migrate --back"
+            )
+            raise ConfigurationError(message)
+        with opening(path, layout):
             env = open_environment(path, map_size)
-        try:
-            with naming_errors(layout, path):
-                layout.format.number_of(mark_of(env, layout) or layout.format.mark, path)  # or it is refused
-                engine = cls(path, env, layout)
-                engine._begin()
-            sync_directory(path)
-        except BaseException:
-            env.close()
-            raise
-        return engine
+        return begun(path, layout, env, lambda: cls(path, env, layout))
 
     @classmethod
     @contextlib.contextmanager
     def looking(cls, path: Path, layout: Layout) -> Iterator[Self]:
         """Give a store to read from, also while the daemon works on it; nothing is made. Raises ``StoreError``."""
-        with naming_errors(layout, path):
+        with opening(path, layout):
             env = open_environment(path, is_read_only=True)
         try:
-            with naming_errors(layout, path):
-                layout.format.refuse_other(mark_of(env, layout), path)
+            with opening(path, layout):
+                layout.format.refuse_other(_value_of(env, layout, layout.mark), path)
                 engine = cls(path, env, layout)
             yield engine
         finally:
@@ -91,6 +95,13 @@ class Embedded:
         with naming_errors(self._layout, self._path), self._env.begin() as txn:
             return act(LmdbRows(txn, self._tables, self._layout))
 
+    def refuse_stale(self) -> None:
+        """See ``Engine.refuse_stale``: this is the truth."""
+
+    async def run(self) -> None:
+        """See ``Engine.run``: nothing is to be seen to."""
+        await trio.sleep_forever()
+
     def version(self) -> int:
         """Give the number of the last commit."""
         self._refuse_closed()
@@ -105,8 +116,10 @@ class Embedded:
         """Close, where nothing is being written any more."""
         self._is_closed = True
         self._env.close()
+        self.held.close()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Make a new store ready, or bring an older one up."""
         self._env.reader_check()  # frees the slots of readers that were killed
         is_behind = True
         while is_behind:
@@ -148,7 +161,7 @@ class Embedded:
     def _refuse_closed(self) -> None:
         if self._is_closed:
             message = f"the {self._layout.what} is closed"
-            raise StoreError(message, what_to_do="start the daemon again")
+            raise StoreError(message, what_to_do="start its daemon again")
 
 
 class LmdbRows:
@@ -218,11 +231,59 @@ def key_after(prefix: bytes) -> bytes:
     return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else b""
 
 
-def open_environment(path: Path, map_size: int = MAP_SIZE, *, is_read_only: bool = False) -> lmdb.Environment:
-    """Open LMDB in a directory; raises ``lmdb.Error``."""
+def open_environment(
+    path: Path, map_size: int = MAP_SIZE, *, is_read_only: bool = False, is_copy: bool = False
+) -> lmdb.Environment:
+    """Open LMDB in a directory; raises ``lmdb.Error``.
+
+    A copy's last commit may be undone by a power cut: it is made again.
+    """
     return lmdb.open(
-        str(path), map_size=map_size, max_dbs=MAX_TABLES, mode=0o600, readonly=is_read_only, create=not is_read_only
+        str(path),
+        map_size=map_size,
+        max_dbs=MAX_TABLES,
+        mode=0o600,
+        readonly=is_read_only,
+        create=not is_read_only,
+        metasync=not is_copy,
     )
+
+
+def copied_of(path: Path, layout: Layout) -> bytes | None:
+    """Tell up to where the store in a directory is a copy; empty where it is none, None where there is no store."""
+    if not (path / STORE_FILE).exists():
+        return None
+    with opening(path, layout), open_environment(path, is_read_only=True) as env:
+        return _value_of(env, layout, layout.copied)
+
+
+def set_copied(path: Path, layout: Layout, copied: bytes) -> None:
+    """Make a store that nobody has open the copy of a database."""
+    with opening(path, layout), open_environment(path) as env:
+        table = env.open_db(layout.tables[layout.copied[0]])
+        with env.begin(write=True, db=table) as txn:
+            txn.put(layout.copied[1:], copied)
+
+
+def forget_copied(path: Path, layout: Layout) -> None:
+    """Make what was the copy of a database, and nobody has open, a store of its own."""
+    with opening(path, layout), open_environment(path) as env:
+        table = env.open_db(layout.tables[layout.copied[0]])
+        with env.begin(write=True, db=table) as txn:
+            txn.delete(layout.copied[1:])
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, is_alone: bool) -> Iterator[bool]:
+    """Hold a directory as one of many, or alone, until the end or the process's; tells whether that could be."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if is_alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(descriptor)
 
 
 def pack(source: Path, target: Path, layout: Layout) -> None:
@@ -245,19 +306,53 @@ def pack(source: Path, target: Path, layout: Layout) -> None:
         new.sync(True)  # noqa: FBT003 the name of LMDB's own argument is "force"
 
 
-def mark_of(env: lmdb.Environment, layout: Layout) -> bytes:
-    """Read the mark of a store's format before anything else is opened, or made; empty where there is none."""
+def begun(path: Path, layout: Layout, env: lmdb.Environment, make: Callable[[], E]) -> E:
+    """Make the engine over an environment and bring its store up to date, or close it."""
+    held = contextlib.ExitStack()
     try:
-        table = env.open_db(layout.tables[layout.mark[0]], create=False)
+        _refuse_moving(path, is_ours=held.enter_context(locked(path, is_alone=False)))
+        with opening(path, layout):
+            layout.format.number_of(_value_of(env, layout, layout.mark) or layout.format.mark, path)  # or it is refused
+            engine = make()
+            engine.begin()
+        sync_directory(path)
+    except BaseException:
+        env.close()
+        held.close()
+        raise
+    engine.held.push(held)
+    return engine
+
+
+def _refuse_moving(path: Path, *, is_ours: bool) -> None:
+    if not is_ours:
+        message = f"{path} is being moved into a database: start the daemon once that is over"
+        raise ConfigurationError(message)
+
+
+def _value_of(env: lmdb.Environment, layout: Layout, key: bytes) -> bytes:
+    """Read what a store says of itself before anything else is opened, or made; empty where it says nothing."""
+    try:
+        table = env.open_db(layout.tables[key[0]], create=False)
     except (lmdb.NotFoundError, lmdb.ReadonlyError):
         return b""
     with env.begin(db=table) as txn:
-        return bytes(txn.get(layout.mark[1:]) or b"")
+        return bytes(txn.get(key[1:]) or b"")
+
+
+@contextlib.contextmanager
+def opening(path: Path, layout: Layout) -> Iterator[None]:
+    """Tell of LMDB's errors to who starts a program: where, and what to do."""
+    try:
+        yield
+    except lmdb.Error as error:
+        message = f"{path} cannot be opened: the {layout.what} failed ({type(error).__name__})"
+        raise StoreError(message, what_to_do=_TO_DO) from error
 
 
 @contextlib.contextmanager
 def naming_errors(layout: Layout, path: Path | None = None) -> Iterator[None]:
-    """Name what LMDB says without the paths in it, for it may travel to a peer; where it lies is for its own people."""
+    """Name what LMDB says, without the path, as it may travel to a peer; who works here is told where it was."""
     try:
         yield
     except lmdb.Error as error:
@@ -274,14 +369,15 @@ def _named(error: lmdb.Error, layout: Layout) -> StoreError | OutOfSpaceError:
     if isinstance(error, lmdb.MapFullError | lmdb.DiskError):
         return OutOfSpaceError(_full(layout))
     message = f"the {layout.what} failed ({type(error).__name__}); nothing of this write was kept"
-    return StoreError(message, what_to_do="see to its disk, or restore it from its backup: mdmfs restore")
+    return StoreError(message, what_to_do=_TO_DO)
 
 
 def _full(layout: Layout) -> str:
-    return f"the {layout.what} is full: nothing of this write was kept"
+    return f"the {layout.what} is full: make room on its disk; nothing of this write was kept"
 
 
-def _make_private(path: Path, layout: Layout) -> None:
+def make_private(path: Path, layout: Layout) -> None:
+    """Make the directory where there is none; raises ``ConfigurationError`` where others may enter it."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.stat()

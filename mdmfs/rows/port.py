@@ -54,6 +54,11 @@ class Layout(NamedTuple):
     fill: Callable[[Rows], None]
     """Put what a new store begins with."""
 
+    @property
+    def copied(self) -> bytes:
+        """The key that the copy of a database has, and tells up to which commit it goes."""
+        return self.mark[:1] + b"copied"
+
     def begin(self, rows: Rows, where: object) -> bool:
         """Make an empty store ready, or bring an older one one step further; tells whether there may be another step.
 
@@ -86,6 +91,12 @@ class Engine(Protocol):
 
     def version(self) -> int:
         """Give a number that rises with every commit, whoever makes it."""
+
+    def refuse_stale(self) -> None:
+        """Raise ``PeerUnreachableError`` where what is read here may no longer be true: nobody is to be told it."""
+
+    async def run(self) -> None:
+        """See to what the engine has to see to; raises ``StoreError`` where it cannot go on."""
 
     async def aclose(self) -> None:
         """Wait for the writes that have begun, and close."""

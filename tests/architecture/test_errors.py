@@ -32,7 +32,7 @@ NAMED_ABOVE: Final = {
     "hospital/deid": "the value is the caller's",
     "hospital/uidmap": "the store names its directory",
     "hospital/rows.py": "the store names its directory",
-    "hospital/lmdb_store.py": "the store names its directory",
+    "rows": "the store names its directory, the configuration its database",
     "keystore": "the shelf names its directory, the client the keystore",
     "metadata": "the service is named by who asks several",
     "worker": "a program knows which path it named, and gets an errno; the log of the mount names the operation",

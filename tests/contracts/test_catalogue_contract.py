@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,17 +14,10 @@ from mdmfs.model.errors import IsADirectoryFileError, NoSuchFileError, NotADirec
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages import Changes, NodeKind
 from tests.twins.records import NOBODY, NOW, OWNER_ONLY, SERIES_LFN, guid_of, new_file
-from tests.twins.stores import STORES
 
 ROOT = Lfn(())
 LATER = NOW + 100
 OpenStore = Callable[..., Store]
-
-
-@pytest.fixture(params=STORES)
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
-    """Each store in turn, to be opened once."""
-    return lambda **options: STORES[request.param](tmp_path, **options)
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import pytest
@@ -24,15 +23,14 @@ from mdmfs.hospital.store import Store, Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import StoreError
 from tests.twins.records import NOW, guid_of, instance_of, quarantined, series_record, subject_of, subject_row
-from tests.twins.stores import STORES
 
 SERIES = instance_of(1).series
 
 
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+@pytest.fixture
+async def store(open_store: Callable[[], Store]) -> AsyncIterator[Store]:
     """Each store in turn, empty."""
-    opened = STORES[request.param](tmp_path)
+    opened = open_store()
     yield opened
     await opened.aclose()
 

@@ -10,9 +10,10 @@ import pytest
 import trio
 import trio.testing
 
-from mdmfs.keystore.row_shelf import open_lmdb_shelf
+from mdmfs.keystore.row_shelf import RowShelf, open_lmdb_shelf, shelf_layout
 from mdmfs.keystore.shelf import AclRecord, Draft, EpochRecord, KeyRecord, Shelf, Tombstone
 from mdmfs.model.names import Guid
+from mdmfs.rows.copied import Copied
 from tests.twins.shelf import MemoryShelf
 
 A = "/DC=org/CN=hospital a"
@@ -22,11 +23,16 @@ NEXT_GUID = Guid(bytes([*range(15), 16]))
 ACL_ID = b"i" * 16
 
 
-@pytest.fixture(params=["twin", "lmdb"])
+@pytest.fixture(params=["twin", "lmdb", "postgresql"])
 async def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Shelf]:
     """Each shelf in turn, empty."""
     if request.param == "twin":
         yield MemoryShelf()
+    elif request.param == "postgresql":
+        url = request.getfixturevalue("database_url")
+        engine = await trio.to_thread.run_sync(Copied.open_url, tmp_path / "shelf", shelf_layout(), url)
+        yield RowShelf(engine)
+        await engine.aclose()
     else:
         async with open_lmdb_shelf(tmp_path / "shelf") as opened:
             yield opened

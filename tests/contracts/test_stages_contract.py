@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import pytest
 
 from mdmfs.hospital.store import Store
 from mdmfs.hospital.tape.records import StageFile, StageRequest, StageState
-from tests.twins.stores import STORES
 
 ONE, TWO = b"1" * 16, b"2" * 16
 
 
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+@pytest.fixture
+async def store(open_store: Callable[[], Store]) -> AsyncIterator[Store]:
     """Each store in turn, empty."""
-    opened = STORES[request.param](tmp_path)
+    opened = open_store()
     yield opened
     await opened.aclose()
 

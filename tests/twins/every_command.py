@@ -188,6 +188,7 @@ def _keep(caller: Caller, state: Path, work: Path, mountpoint: Path, files: list
     caller.call("unseal", sealed, "--mount-config", worker, "--output", work / "unsealed.dcm")
     caller.call("backup", hospital, work / "backup", "--recovery", state / "pki" / "hospital.pem")
     caller.call("restore", hospital, work / "backup", "--key", state / "pki" / "hospital.key")
+    caller.call("migrate", hospital)
     second = worker.with_name("second.toml")
     second.write_text(worker.read_text().replace(f"{READER}-cache", "second-cache"))
     (state / "grid" / "second").mkdir()

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 
@@ -79,6 +80,14 @@ def new_database(url: str) -> Iterator[str]:
     finally:
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[call-overload]
+
+
+def emptied(connection: psycopg.Connection[Any]) -> None:
+    """Take everything of a store out of a database, and whoever works on it."""
+    connection.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity where pid != pg_backend_pid() and usename is not null"
+    )
+    connection.execute("drop table if exists kept, commits, state")
 
 
 def _wait(folder: pathlib.Path, server: subprocess.Popen[bytes]) -> None:

@@ -47,6 +47,13 @@ class MemoryStore:
             raise StoreError(message)
         return self._version
 
+    def refuse_stale(self) -> None:
+        """Do nothing: what is in memory is the truth."""
+
+    async def run(self) -> None:
+        """Have nothing to see to."""
+        await trio.sleep_forever()
+
     async def aclose(self) -> None:
         """Close: nothing works afterwards."""
         await trio.lowlevel.checkpoint()

@@ -8,7 +8,8 @@ from typing import Final
 
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.store import Store
-from mdmfs.hospital.transaction import FEED_LENGTH
+from mdmfs.hospital.transaction import FEED_LENGTH, RowStore, store_layout
+from mdmfs.rows.copied import Copied
 from tests.twins.records import counting_random
 from tests.twins.store import MemoryStore
 
@@ -21,6 +22,13 @@ def memory_store(_: Path, *, feed_length: int = FEED_LENGTH) -> Store:
 def lmdb_store(path: Path, *, feed_length: int = FEED_LENGTH) -> Store:
     """Open LMDB, in a map that is small enough for every address space."""
     return LmdbStore.open(path / "store", map_size=2**28, random=counting_random(), feed_length=feed_length)
+
+
+def copied_store(path: Path, url: str, *, feed_length: int = FEED_LENGTH) -> Store:
+    """Open PostgreSQL, with its copy in as small a map."""
+    random = counting_random()
+    engine = Copied.open_url(path / "store", store_layout(random), url, map_size=2**28)
+    return RowStore(engine, random, feed_length)
 
 
 STORES: Final[dict[str, Callable[..., Store]]] = {"twin": memory_store, "lmdb": lmdb_store}

@@ -1,0 +1,343 @@
+"""PostgreSQL below a store: a table of rows, the log of the keys that each commit changed, and one connection to both.
+
+Whoever works on a database holds a lock of its session, so there is one at a time; the lock goes with the connection.
+A commit is one statement, which names the commit that it follows: it is made whole, after that one, or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple, Self
+
+from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, StoreError
+
+try:
+    import psycopg
+    from psycopg import conninfo
+except ModuleNotFoundError:  # the extra postgresql: Database.open says so
+    psycopg = None  # type: ignore[assignment]
+
+FORMAT: Final = 1
+"""Of the tables, whatever the rows in them mean."""
+LOG_KEYS: Final = 250_000
+"""Changed keys that the log keeps: who is further behind copies everything anew."""
+TOKEN_SIZE: Final = 16
+_LOCK: Final = (0x6D646D66, FORMAT)
+_FULL: Final = frozenset({"53100", "53000"})
+"""SQLSTATE disk_full, insufficient_resources."""
+_NOT_LET_IN: Final = ("authentication failed", "no pg_hba.conf entry", "does not exist", "no password supplied")
+"""What libpq says of a connection that was refused for good: there is no SQLSTATE then."""
+_SAFE: Final = frozenset({"verify-ca", "verify-full"})
+_CONNECTION: Final = {
+    "connect_timeout": "5",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+    "target_session_attrs": "read-write",
+    "application_name": "mdmfs",
+}
+_TABLES: Final = """
+create table if not exists kept (key bytea primary key, value bytea not null);
+create table if not exists commits (
+    number bigint primary key, token bytea not null, keys bytea[] not null, total bigint not null
+);
+create table if not exists state (
+    only_one boolean primary key default true check (only_one),
+    format integer not null, what text not null, is_left boolean not null default false,
+    number bigint not null, token bytea not null, total bigint not null
+)
+"""
+_COMMIT: Final = """
+with now as (
+    update state set number = number + 1, token = %(token)b, total = total + cardinality(%(changed)b::bytea[])
+    where number = %(number)b and token = %(before)b and not is_left returning number, token, total
+), put as (
+    insert into kept select key, value from now, unnest(%(keys)b::bytea[], %(values)b::bytea[]) as pair (key, value)
+    on conflict (key) do update set value = excluded.value
+), gone as (
+    delete from kept using now where key = any(%(gone)b::bytea[])
+), logged as (
+    insert into commits select number, token, %(changed)b::bytea[], total from now
+), forgotten as (
+    delete from commits using now where commits.total < now.total - %(log)b
+)
+select number from now
+"""
+_CHANGED: Final = """
+select changed.key, kept.value
+from (select distinct unnest(keys) as key from commits where number > %b) as changed left join kept using (key)
+"""
+
+
+class LostError(Exception):
+    """The connection broke, or another one works on the database: nobody knows what became of the last statement."""
+
+
+class Position(NamedTuple):
+    """A commit: its number, and what tells it from another one of that number in a database that forgot the first."""
+
+    number: int
+    token: bytes
+
+    def encode(self) -> bytes:
+        """Write it as a row of a copy."""
+        return self.number.to_bytes(8) + self.token
+
+    @classmethod
+    def decode(cls, octets: bytes) -> Self:
+        """Read such a row."""
+        return cls(int.from_bytes(octets[:8]), octets[8:])
+
+
+class State(NamedTuple):
+    """What a database says of itself."""
+
+    what: str
+    is_left: bool
+    """Its rows were brought back into LMDB, and are no longer the truth."""
+    position: Position
+
+
+class DatabaseUrl:
+    """Where a database is. No password is in it, and patients' names cross no network in the clear."""
+
+    def __init__(self, text: str) -> None:
+        """Read ``postgresql://...``; raises ``ConfigurationError``, which does not tell the text."""
+        if psycopg is None:
+            message = 'for PostgreSQL the extra is missing: pip install "mdmfs[postgresql]"'
+            raise ConfigurationError(message)
+        try:
+            parts = conninfo.conninfo_to_dict(text) if text.startswith("postgresql://") else {}
+        except psycopg.Error:
+            parts = {}
+        if not parts:
+            message = "store is no URL that PostgreSQL's libpq can read, such as postgresql://mdmfs@HOST/DATABASE"
+            raise ConfigurationError(message) from None
+        if parts.get("password") is not None:
+            message = (
+                "store holds a password: put it into a file of mode 0600 as libpq reads it (HOST:PORT:DATABASE:USER:"
+                "PASSWORD), and name that, ?passfile=FILE"
+            )
+            raise ConfigurationError(message)
+        hosts = str(parts.get("hostaddr") or parts.get("host") or "").split(",")
+        if not all(map(_is_here, hosts)) and parts.get("sslmode") not in _SAFE:
+            message = (
+                f"store: what is kept would cross the network in the clear to {hosts[0]}: add"
+                " sslmode=verify-full&sslrootcert=FILE"
+            )
+            raise ConfigurationError(message)
+        self.parts: Final[Mapping[str, Any]] = {**_CONNECTION, **parts}
+        self._shown = f"postgresql://{','.join(hosts)}/{parts.get('dbname', '')}"
+
+    def __str__(self) -> str:
+        """Show hosts and database."""
+        return self._shown
+
+
+class Database:
+    """One session with a database, which nobody else works on meanwhile. Not for two threads at once."""
+
+    def __init__(self, url: DatabaseUrl, what: str) -> None:
+        self._url = url
+        self._what = what
+        self._connection: Any = None
+
+    def __str__(self) -> str:
+        """Show hosts and database."""
+        return str(self._url)
+
+    def connect(self) -> None:
+        """Open a session in place of the one before, lock the database and make what is missing in it.
+
+        Raises ``LostError`` where it cannot be reached or another one has the lock, ``ConfigurationError`` where we may
+        not work on it, ``StoreError`` for tables of a newer format.
+        """
+        self.close()
+        with self._naming_errors():
+            self._connection = psycopg.connect(**self._url.parts, autocommit=True)
+            self._connection.execute("set lock_timeout = '30s'")
+            self._connection.execute(
+                "select set_config('synchronous_commit', 'on', false)"
+                " where current_setting('synchronous_commit') = 'off'"
+            )
+            if not self._one("select pg_try_advisory_lock(%s, %s)", *_LOCK)[0]:
+                self.close()
+                message = f"another daemon works on {self._url}"
+                raise LostError(message)
+            self._connection.execute(_TABLES)
+        found = self._state()
+        if found is not None and found[0] != FORMAT:
+            self.close()
+            message = f"the tables of {self._url} are of format {found[0]}, this program knows {FORMAT}"
+            raise StoreError(message)
+
+    def look(self) -> tuple[str, bool]:
+        """Open a session without the lock, to look only; give the server's version, and whether a power cut harms it.
+
+        Raises what ``connect`` raises.
+        """
+        self.close()
+        with self._naming_errors():
+            self._connection = psycopg.connect(**self._url.parts, autocommit=True)
+            self._connection.execute("set default_transaction_read_only = on")
+            version, fsync, pages = (
+                self._one("select current_setting(%s)", name)[0]
+                for name in ("server_version", "fsync", "full_page_writes")
+            )
+        return version, fsync == pages == "on"
+
+    def close(self) -> None:
+        """End the session, and the lock with it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(psycopg.Error):
+                connection.close()
+
+    def state(self) -> State | None:
+        """Give what the database says of itself; None where no store was begun, or none has wholly arrived.
+
+        Raises ``ConfigurationError`` for the store of another kind.
+        """
+        found = self._state()
+        if found is None:
+            return None
+        _, what, is_left, number, token = found
+        if what != self._what:
+            message = f"{self._url} holds a {what}, not a {self._what}: give each a database of its own"
+            raise ConfigurationError(message)
+        return State(what, is_left, Position(number, token))
+
+    def begin(self, position: Position) -> None:
+        """Say that the rows that are there are the truth from now on."""
+        with self._naming_errors():
+            self._session.execute(
+                "insert into state (format, what, number, token, total) values (%s, %s, %s, %s, 0)"
+                " on conflict (only_one) do update set number = excluded.number, token = excluded.token, total = 0,"
+                " is_left = false",
+                (FORMAT, self._what, *position),
+            )
+
+    def leave(self) -> None:
+        """Say that the rows are the truth no longer."""
+        with self._naming_errors():
+            self._session.execute("update state set is_left = true")
+
+    def is_empty(self) -> bool:
+        """Tell whether there is no row."""
+        with self._naming_errors():
+            return not self._one("select exists (select from kept)")[0]
+
+    def commit(self, before: Position, after: Position, changes: Mapping[bytes, bytes | None]) -> None:
+        """Put rows, and delete those whose value is None, in a commit that follows ``before``.
+
+        Raises ``LostError`` where nobody knows whether it was made, ``StoreError`` where it surely was not.
+        """
+        put = sorted((key, value) for key, value in changes.items() if value is not None)
+        values = {
+            "number": before.number,
+            "before": before.token,
+            "token": after.token,
+            "keys": [key for key, _ in put],
+            "values": [value for _, value in put],
+            "gone": [key for key, value in changes.items() if value is None],
+            "changed": list(changes),
+            "log": LOG_KEYS,
+        }
+        with self._naming_errors():
+            done = self._session.execute(_COMMIT, values).fetchone()
+        if done is None:
+            message = "somebody else has written to the database"
+            raise LostError(message)
+
+    def has(self, position: Position) -> bool:
+        """Tell whether a commit is the present one, or still in the log."""
+        state = self.state()
+        if state is not None and state.position == position:
+            return True
+        with self._naming_errors():
+            found = self._one(
+                "select exists (select from commits where number = %s and token = %s)", position.number, position.token
+            )
+            return bool(found[0])
+
+    def changed_since(self, number: int) -> Iterator[tuple[bytes, bytes | None]]:
+        """Give each row that commits after a number have changed, as it is now; None for one that is gone."""
+        with self._naming_errors(), self._session.cursor(binary=True) as cursor:
+            yield from cursor.stream(_CHANGED, (number,), size=1000)
+
+    def rows(self) -> Iterator[tuple[bytes, bytes]]:
+        """Give every row, in the order of keys."""
+        with self._naming_errors(), self._session.cursor() as cursor:
+            command = "copy (select key, value from kept order by key) to stdout (format binary)"
+            with cursor.copy(command) as copy:
+                copy.set_types(["bytea", "bytea"])
+                yield from copy.rows()
+
+    def page(self, first: bytes, last: bytes | None) -> list[tuple[bytes, bytes]]:
+        """Give the rows from a key to another one, both included; to the end with None."""
+        with self._naming_errors(), self._session.cursor(binary=True) as cursor:
+            if last is None:
+                return list(cursor.execute("select key, value from kept where key >= %b order by key", (first,)))
+            command = "select key, value from kept where key between %b and %b order by key"
+            return list(cursor.execute(command, (first, last)))
+
+    def amend(self, changes: Mapping[bytes, bytes | None]) -> None:
+        """Put and delete rows of a store that has not wholly arrived."""
+        with self._naming_errors(), self._session.transaction(), self._session.cursor() as cursor:
+            gone = [key for key, value in changes.items() if value is None]
+            if gone:
+                cursor.execute("delete from kept where key = any(%b::bytea[])", (gone,))
+            put = [(key, value) for key, value in changes.items() if value is not None]
+            if put:
+                cursor.execute(
+                    "insert into kept select * from unnest(%b::bytea[], %b::bytea[])"
+                    " on conflict (key) do update set value = excluded.value",
+                    ([key for key, _ in put], [value for _, value in put]),
+                )
+
+    def _state(self) -> Any:  # noqa: ANN401 a row
+        with self._naming_errors():
+            if not self._one("select to_regclass('state') is not null")[0]:
+                return None
+            return self._one("select format, what, is_left, number, token from state")
+
+    @property
+    def _session(self) -> Any:  # noqa: ANN401 of a package that may not be installed
+        if self._connection is None:
+            message = f"there is no connection to {self._url}"
+            raise LostError(message)
+        return self._connection
+
+    def _one(self, statement: str, *values: object) -> Any:  # noqa: ANN401 a row
+        return self._session.execute(statement, values).fetchone()
+
+    @contextlib.contextmanager
+    def _naming_errors(self) -> Iterator[None]:
+        """Tell of the database's errors without statement, values or what the server says: it may quote both."""
+        try:
+            yield
+        except psycopg.Error as error:
+            code = error.sqlstate or ""
+            name = f"{type(error).__name__} {code}".strip()
+            if code in _FULL:
+                message = f"{self._url} has no room left; nothing of this write was kept"
+                raise OutOfSpaceError(message) from None
+            if code.startswith(("28", "3D", "42501")) or any(told in str(error) for told in _NOT_LET_IN):
+                message = f"{self._url} does not let us in, or work ({name}): see to the user's rights there"
+                raise ConfigurationError(message) from None
+            if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) or code.startswith(("57", "25")):
+                message = f"{self._url} does not answer ({name})"
+                raise LostError(message) from None
+            message = f"{self._url} failed ({name}); nothing of this write was kept: see to it"
+            raise StoreError(message) from None
+
+
+def _is_here(host: str) -> bool:
+    if not host or host.startswith(("/", "@")) or host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
