@@ -23,7 +23,7 @@ import structlog
 import trio
 
 from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, PeerUnreachableError, StoreError
-from mdmfs.rows.database import TOKEN_SIZE, Database, DatabaseUrl, LostError, Position, State
+from mdmfs.rows.database import TOKEN_SIZE, UNREACHED, Database, DatabaseUrl, LostError, Position, State
 from mdmfs.rows.embedded import (
     LOCK_FILE,
     MAP_SIZE,
@@ -88,6 +88,9 @@ class Copied(Embedded):
         self._waiting = waiting
         self._heard = waiting.clock()
         self._is_behind = True
+        """What the database may have beyond the copy is to be applied before anything else is written."""
+        self._has_failed = False
+        """The copy has no room for what is durable in the database: whoever wrote it would not find it here."""
 
     @classmethod
     def open_url(cls, path: Path, layout: Layout, url: str, *, map_size: int = MAP_SIZE) -> Self:
@@ -103,7 +106,7 @@ class Copied(Embedded):
             return cls.over(database, path, layout, map_size=map_size)
         except LostError as error:
             database.close()
-            raise ConfigurationError(str(error)) from error
+            raise database.placed(ConfigurationError(str(error), what_to_do=UNREACHED)) from error
         except BaseException:
             database.close()
             raise
@@ -121,7 +124,7 @@ class Copied(Embedded):
 
     def read(self, act: Callable[[LmdbRows], T]) -> T:
         """See ``Engine.read``."""
-        if self._is_behind:
+        if self._has_failed:
             message = f"the copy of the {self._layout.what} is behind its database: make room on the disk where it lies"
             raise StoreError(message)
         return super().read(act)
@@ -178,7 +181,7 @@ class Copied(Embedded):
                 except LostError as last:
                     kept = "nothing of this write was kept" if attempt.position is None else "this write may be kept"
                     message = f"{last}, though it was tried for {self._waiting.patience:.0f} s; {kept}"
-                    raise StoreError(message) from error
+                    raise self._database.placed(StoreError(message, what_to_do=UNREACHED)) from error
 
     def _commit_once(self, acts: list[Act], attempt: _Attempt) -> list[outcome.Outcome[Any]]:
         """Run acts on the copy, commit what they changed to the database, then the copy."""
@@ -199,7 +202,7 @@ class Copied(Embedded):
         except (StoreError, OutOfSpaceError):
             if not is_durable:
                 raise
-            self._is_behind = True  # the truth has it: the copy is brought up to date before anything else is read
+            self._is_behind = self._has_failed = True  # the truth has it, and the copy gets it first of all
         return attempt.results
 
     def _run_recorded(self, parent: lmdb.Transaction, act: Act, changes: dict[bytes, bytes | None]) -> object:
@@ -229,7 +232,7 @@ class Copied(Embedded):
                     else:
                         rows.put(key, value)
                 rows.put(self._layout.copied, state.position.encode())
-        self._is_behind = False
+        self._is_behind = self._has_failed = False
         self._heard = self._waiting.clock()
 
 

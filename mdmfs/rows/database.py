@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
-from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, StoreError
+from mdmfs.model.errors import ConfigurationError, MdmfsError, OutOfSpaceError, StoreError
 
 try:
     import psycopg
@@ -29,6 +29,8 @@ _FULL: Final = frozenset({"53100", "53000"})
 """SQLSTATE disk_full, insufficient_resources."""
 _NOT_LET_IN: Final = ("authentication failed", "no pg_hba.conf entry", "does not exist", "no password supplied")
 """What libpq says of a connection that was refused for good: there is no SQLSTATE then."""
+UNREACHED: Final = "see that it runs and can be reached from here, and that no other daemon works on it"
+_RIGHTS: Final = "see that the database is there, to the file with the password, and to the user's rights"
 _SAFE: Final = frozenset({"verify-ca", "verify-full"})
 _CONNECTION: Final = {
     "connect_timeout": "5",
@@ -70,6 +72,9 @@ _CHANGED: Final = """
 select changed.key, kept.value
 from (select distinct unnest(keys) as key from commits where number > %b) as changed left join kept using (key)
 """
+
+
+E = TypeVar("E", bound=MdmfsError)
 
 
 class LostError(Exception):
@@ -149,6 +154,11 @@ class Database:
         """Show hosts and database."""
         return str(self._url)
 
+    def placed(self, error: E) -> E:
+        """Let an error say where the database is, to who works here; a peer is not told."""
+        error.place = str(self)
+        return error
+
     def connect(self) -> None:
         """Open a session in place of the one before, lock the database and make what is missing in it.
 
@@ -165,7 +175,7 @@ class Database:
             )
             if not self._one("select pg_try_advisory_lock(%s, %s)", *_LOCK)[0]:
                 self.close()
-                message = f"another daemon works on {self._url}"
+                message = f"another daemon works on the database of the {self._what}"
                 raise LostError(message)
             self._connection.execute(_TABLES)
         found = self._state()
@@ -249,7 +259,7 @@ class Database:
         with self._naming_errors():
             done = self._session.execute(_COMMIT, values).fetchone()
         if done is None:
-            message = "somebody else has written to the database"
+            message = f"somebody else has written to the database of the {self._what}"
             raise LostError(message)
 
     def has(self, position: Position) -> bool:
@@ -307,7 +317,7 @@ class Database:
     @property
     def _session(self) -> Any:  # noqa: ANN401 of a package that may not be installed
         if self._connection is None:
-            message = f"there is no connection to {self._url}"
+            message = f"there is no connection to the database of the {self._what}"
             raise LostError(message)
         return self._connection
 
@@ -323,16 +333,16 @@ class Database:
             code = error.sqlstate or ""
             name = f"{type(error).__name__} {code}".strip()
             if code in _FULL:
-                message = f"{self._url} has no room left; nothing of this write was kept"
-                raise OutOfSpaceError(message) from None
+                message = f"the database of the {self._what} has no room left; nothing of this write was kept"
+                raise self.placed(OutOfSpaceError(message)) from None
             if code.startswith(("28", "3D", "42501")) or any(told in str(error) for told in _NOT_LET_IN):
-                message = f"{self._url} does not let us in, or work ({name}): see to the user's rights there"
-                raise ConfigurationError(message) from None
+                message = f"the database of the {self._what} does not let us in, or work ({name})"
+                raise self.placed(ConfigurationError(message, what_to_do=_RIGHTS)) from None
             if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) or code.startswith(("57", "25")):
-                message = f"{self._url} does not answer ({name})"
+                message = f"the database of the {self._what} does not answer ({name})"
                 raise LostError(message) from None
-            message = f"{self._url} failed ({name}); nothing of this write was kept: see to it"
-            raise StoreError(message) from None
+            message = f"the database of the {self._what} failed ({name}); nothing of this write was kept"
+            raise self.placed(StoreError(message, what_to_do="see to it and its log")) from None
 
 
 def _is_here(host: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from mdmfs.model.errors import ConfigurationError, StoreError
 from mdmfs.rows.copied import PATIENCE_AT_START, Copied, connect_patiently
-from mdmfs.rows.database import TOKEN_SIZE, Database, DatabaseUrl, LostError, Position
+from mdmfs.rows.database import TOKEN_SIZE, UNREACHED, Database, DatabaseUrl, LostError, Position
 from mdmfs.rows.embedded import Embedded, copied_of, forget_copied, locked, set_copied
 from mdmfs.rows.port import Layout, Rows
 
@@ -67,7 +67,7 @@ def bring_in(path: Path, layout: Layout, url: str, told: Told) -> Moved:
             set_copied(path, layout, start.encode())
             return Moved(rows, written, is_over=True)
     except LostError as error:
-        raise ConfigurationError(str(error)) from error
+        raise database.placed(ConfigurationError(str(error), what_to_do=UNREACHED)) from error
     finally:
         database.close()
 
@@ -88,7 +88,7 @@ def bring_back(path: Path, layout: Layout, url: str, told: Told) -> Moved:
         forget_copied(path, layout)
         return Moved(rows, 0, is_over=True)
     except LostError as error:
-        raise ConfigurationError(str(error)) from error
+        raise database.placed(ConfigurationError(str(error), what_to_do=UNREACHED)) from error
     finally:
         database.close()
 

@@ -24,7 +24,7 @@ import trio
 
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.store import Transaction
-from mdmfs.hospital.transaction import store_layout
+from mdmfs.hospital.transaction import RowStore, store_layout
 from mdmfs.model.names import Guid
 from mdmfs.rows.embedded import MAP_SIZE, MAX_TABLES, pack
 from tests.bench._catalogue import BATCH, PER_SUBJECT, SERIES, TOP, fill, lay, lfn_of, rows_of
@@ -91,6 +91,14 @@ def _octets(path: Path, files: int) -> tuple[float, float]:
 async def _ask(path: Path, size: int, dice: random.Random) -> tuple[Cost, float]:
     store = LmdbStore.open(path)
     before = _heap()
+    cost = asked_of(store, size, dice)
+    grown = _heap() - before
+    await store.aclose()
+    return cost, grown
+
+
+def asked_of(store: RowStore, size: int, dice: random.Random) -> Cost:
+    """Ask a store of so many files for names, GUIDs and listings."""
     asked = [(dice.randrange(size // SERIES), dice.randrange(SERIES)) for _ in range(ASKED)]
     names = [lfn_of(number) / f"{nth + 1:04}.dcm" for number, nth in asked]
     guids = [store.read(lambda tx, lfn=lfn: _guid(tx, lfn)) for lfn in names]
@@ -99,7 +107,7 @@ async def _ask(path: Path, size: int, dice: random.Random) -> tuple[Cost, float]
     assert top is not None
     subjects = -(-size // SERIES // PER_SUBJECT)
     listed = min(subjects, 5000)
-    cost = Cost(
+    return Cost(
         _micros(lambda: [store.read(lambda tx, lfn=lfn: tx.catalogue.look_up(lfn)) for lfn in names], ASKED),
         _micros(lambda: [store.read(lambda tx, guid=guid: tx.catalogue.file(guid)) for guid in guids], ASKED),
         _micros(
@@ -111,9 +119,6 @@ async def _ask(path: Path, size: int, dice: random.Random) -> tuple[Cost, float]
             5000 // listed * listed,
         ),
     )
-    grown = _heap() - before
-    await store.aclose()
-    return cost, grown
 
 
 def _guid(tx: Transaction, lfn: object) -> Guid:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class FaultyDatabase(Database):
     """One whose session breaks before or after the next commit is made, as often as it is told."""
 
     before = after = 0
+    has_room = True
 
     def commit(self, before: Position, after: Position, changes: Any) -> None:  # noqa: ANN401 as the real one's
         """Commit, or break the session off, or both."""
@@ -37,6 +39,8 @@ class FaultyDatabase(Database):
             self.before -= 1
             self.close()
         super().commit(before, after, changes)
+        if not self.has_room:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
         if self.after:
             self.after -= 1
             self.close()
@@ -123,6 +127,24 @@ async def test_a_commit_that_nobody_answered_is_made_once(
     await again.aclose()
 
 
+async def test_a_commit_for_which_the_copy_has_no_room_is_kept_and_read_once_there_is(
+    tmp_path: Path, database_url: str
+) -> None:
+    """It is durable, so it was made; nothing is read from the copy until it has it, too."""
+    engine, database = opened(tmp_path / "shelf", database_url)
+    database.has_room = False
+    try:
+        assert await engine.write(append(b"a", bytes(20_000))) == 20_000
+        with pytest.raises(StoreError, match="make room"):
+            value(engine, b"a")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    database.has_room = True
+    assert await engine.write(append(b"a", b"x")) == 20_001
+    assert value(engine, b"a") == bytes(20_000) + b"x"
+    await engine.aclose()
+
+
 async def test_one_daemon_at_a_time_works_on_a_database(engine: Copied, tmp_path: Path, database_url: str) -> None:
     """Another one is told so, and takes over when the first is gone."""
     await engine.write(append(b"a", b"x"))
@@ -138,18 +160,23 @@ async def test_who_lost_the_database_to_another_writes_nothing_and_tells_nothing
     tmp_path: Path, database_url: str
 ) -> None:
     """Its write is refused, what it read is not passed on, and with the database again it knows what the other did."""
-    first, database = opened(tmp_path / "first", database_url, Waiting(patience=0.5))
+    now = [0.0]
+    first, database = opened(tmp_path / "first", database_url, Waiting(0.5, lambda: now[0]))
     await first.write(append(b"a", b"x"))
     database.close()
     second = Copied.open_url(tmp_path / "second", LAYOUT, database_url, map_size=2**24)
     assert await second.write(append(b"a", b"y")) == 2
-    with pytest.raises(StoreError, match="another daemon works on"):
+    with pytest.raises(StoreError, match="another daemon works on") as caught:
         await first.write(append(b"a", b"z"))
-    with pytest.raises(StoreError, match="behind its database"):
-        value(first, b"a")
+    assert "postgresql://" not in str(caught.value)  # it may travel to a peer
+    assert caught.value.place.startswith("postgresql://")
+    now[0] = LONGEST_SILENCE + 1
+    with pytest.raises(PeerUnreachableError):
+        first.refuse_stale()
     assert value(second, b"a") == b"xy"
     await second.aclose()
     assert await first.write(append(b"a", b"z")) == 3
+    first.refuse_stale()
     assert value(first, b"a") == b"xyz"
     await first.aclose()
 
