@@ -373,7 +373,7 @@ def _named(error: lmdb.Error, layout: Layout) -> StoreError | OutOfSpaceError:
 
 
 def _full(layout: Layout) -> str:
-    return f"the {layout.what} is full: make room on its disk; nothing of this write was kept"
+    return f"the {layout.what} is full: nothing of this write was kept"
 
 
 def make_private(path: Path, layout: Layout) -> None:
