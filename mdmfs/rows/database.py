@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
@@ -18,6 +19,8 @@ try:
     from psycopg import conninfo
 except ModuleNotFoundError:  # the extra postgresql: Database.open says so
     psycopg = None  # type: ignore[assignment]
+else:
+    logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # it would quote what the server says, and that quotes rows
 
 FORMAT: Final = 1
 """Of the tables, whatever the rows in them mean."""
