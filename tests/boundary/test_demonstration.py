@@ -35,6 +35,7 @@ CANNOT = {
     "hospitald",
     "keystored",
     "metadatad",
+    "migrate",
     "restore",
     "shelf forget-signer",
     "subject identify",
