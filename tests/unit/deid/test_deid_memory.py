@@ -7,12 +7,14 @@ from typing import Final
 
 import pytest
 
+from mdmfs.hospital.deid.classes import CLASSES
 from mdmfs.hospital.deid.deidentify import deidentify
 from mdmfs.hospital.deid.encode import encode, encode_items, head
 from mdmfs.hospital.deid.policy import Policy
 from mdmfs.hospital.deid.pseudonyms import Subject
 from mdmfs.hospital.deid.refusal import RefusedError
 from mdmfs.hospital.deid.residue import ResidueGate
+from mdmfs.hospital.deid.rules import compile_rules, prepare
 from mdmfs.hospital.deid.walk import Memory, Trace
 from tests.twins.deid_fuzz import BLANKED
 from tests.twins.deidentified import (
@@ -117,3 +119,11 @@ def test_a_memory_shows_nothing_of_itself() -> None:
     memory = Memory()
     outcome(part10(elements_of_example()), RESEARCH, SUBJECT, memory)
     assert "Doe" not in f"{memory!r}"
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_the_rules_of_all_classes_share_stays_as_it_was_prepared(policy: Policy) -> None:
+    """Rules compiled for one class, afresh, are the same before and after those of all the others."""
+    prepare(policy)
+    of = {sop_class: compile_rules.__wrapped__(policy, sop_class) for sop_class in CLASSES}
+    assert all(compile_rules.__wrapped__(policy, sop_class) == rules for sop_class, rules in of.items())
