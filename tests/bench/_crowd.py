@@ -17,7 +17,6 @@ import secrets
 import select
 import socket
 import ssl
-import statistics
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -45,9 +44,8 @@ from mdmfs.wire.messages import (
 from mdmfs.wire.stream import Address
 from mdmfs.worker.hospital import LATE
 from mdmfs.worker.namespace.feed import JITTER, RETRY_SECONDS
+from tests.twins.load import POLL_SECONDS, Load
 
-POLL_SECONDS = 10.0
-"""How long a question for changes waits at most: a third of a lease of 60 s would be 20 s, so this is the harder."""
 PATIENCE = 60.0
 """Seconds after which a question is taken for lost."""
 _OK = 200
@@ -56,6 +54,10 @@ _LOOK_SECONDS = 0.1
 _NUMBERS = itertools.count()
 
 Then = Callable[[bytes], object]
+
+
+def _nothing() -> None:
+    """Let nothing follow."""
 
 
 @dataclasses.dataclass
@@ -70,42 +72,16 @@ class _Asked:
 
 
 @dataclasses.dataclass
-class Load:
-    """What came of a crowd: all times in seconds."""
+class Shared(Load):
+    """What came of a crowd, and whose the time was: all in seconds."""
 
-    mounts: int
-    seconds: list[list[float]] = dataclasses.field(default_factory=list)
-    """Of each mount, how long each question took, from when it was due to when its answer was read."""
     own: list[float] = dataclasses.field(default_factory=list)
-    """Of the same questions, how much of that at most was the crowd's: sent late, or read late."""
+    """Of the same questions, from when they were due, how much of that at most was the crowd's: sent or read late."""
     served: list[float] = dataclasses.field(default_factory=list)
     """The rest of it: at least so much was the hospital's."""
     heard: list[float] = dataclasses.field(default_factory=list)
     """From the answer to each change until the last mount had heard of it."""
-    failures: Counter[str] = dataclasses.field(default_factory=Counter)
-    waits: int = 0
-    """Answers of the feed."""
     listed_anew: int = 0
-    arrived: float = 0.0
-    """Until all had come in."""
-
-    def __post_init__(self) -> None:
-        """Begin with nothing noted."""
-        self.seconds = [[] for _ in range(self.mounts)]
-
-    @property
-    def asked(self) -> int:
-        """How many questions were answered."""
-        return sum(map(len, self.seconds))
-
-    def percentile(self, hundredths: int) -> float:
-        """Of all questions."""
-        return statistics.quantiles(itertools.chain.from_iterable(self.seconds), n=100)[hundredths - 1]
-
-    def unfairness(self) -> float:
-        """How much longer the worst served mount waits on average than the average one."""
-        means = [statistics.mean(each) for each in self.seconds if each]
-        return max(means) / statistics.mean(means)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -332,34 +308,29 @@ class Mount:
         if not outdated:
             self._follow()
             return
-        due, inode = time.monotonic(), outdated.pop()
+        due, lfn = time.monotonic(), self._crowd.names.directories[outdated.pop()]
+        answered, failed = self._noting(due, due, lambda: self._renew(outdated), self._again(self._follow))
 
         def listed(body: bytes) -> None:
-            self._note(due, due)
             self._crowd.load.listed_anew += 1
             self._hold(body)
-            self._renew(outdated)
+            answered()
 
-        self._feed.ask(
-            LIST_PATH, ListDirectory(str(self._crowd.names.directories[inode]), ""), listed, self._again(self._follow)
-        )
+        self._feed.ask(LIST_PATH, ListDirectory(str(lfn), ""), listed, failed)
 
     def _ask_at(self, due: float) -> None:
         def ask() -> None:
-            sent = time.monotonic()
-            self._ask(lambda: self._note(due, sent), lambda: None)
+            if self._crowd.is_over:
+                return
+            self._ask(*self._noting(due, time.monotonic()))
             self._ask_at(due + self._crowd.dice.expovariate(1 / self._crowd.gap))
 
         self._crowd.loop.at(due, ask)
 
     def _ask_on(self) -> None:
-        sent = time.monotonic()
-
-        def answered() -> None:
-            self._note(sent, sent)
-            self._ask_on()
-
-        self._ask(answered, self._ask_on)
+        if not self._crowd.is_over:
+            sent = time.monotonic()
+            self._ask(*self._noting(sent, sent, self._ask_on, self._ask_on))
 
     def _ask(self, then: Callable[[], None], otherwise: Callable[[], None] | None = None) -> None:
         """List a directory or describe a file."""
@@ -387,6 +358,23 @@ class Mount:
         assert any(node.kind is NodeKind.FILE for node in page.entries)
         self._held.add(page.directory.inode)
 
+    def _noting(
+        self, due: float, sent: float, then: Callable[[], None] = _nothing, otherwise: Callable[[], None] = _nothing
+    ) -> tuple[Callable[[], None], Callable[[], None]]:
+        """Count a question as open until there is an answer, whose time is noted, or none."""
+        self._crowd.open += 1
+
+        def answered() -> None:
+            self._crowd.open -= 1
+            self._note(due, sent)
+            then()
+
+        def failed() -> None:
+            self._crowd.open -= 1
+            otherwise()
+
+        return answered, failed
+
     def _note(self, due: float, sent: float) -> None:
         now, load = time.monotonic(), self._crowd.load
         own = sent - due + now - max(self._crowd.loop.arrived_after, sent)
@@ -412,7 +400,11 @@ class Crowd:
         self.gap = 0.0
         """Seconds between two questions of a mount, on average."""
         self.loop = Loop()
-        self.load = Load(0)
+        self.load = Shared([])
+        self.open = 0
+        """Questions that were due, and wait for their answer."""
+        self.is_over = False
+        """Nobody asks anything more."""
         self._address = address
         self._users = users
         self._owner = self.line(administrator)
@@ -443,7 +435,7 @@ class Crowd:
 
     def come(self, count: int) -> None:
         """Let so many mounts in all at once, as after a restart of the hospital, and wait until they are."""
-        self.load = Load(count)
+        self.load = Shared([[] for _ in range(count)])
         self._mounts = [
             Mount(self, self._users[each % len(self._users)], noted) for each, noted in enumerate(self.load.seconds)
         ]
@@ -460,8 +452,12 @@ class Crowd:
             mount.work()
         self.loop.run(lambda: time.monotonic() >= end)
 
-    def leave(self) -> Load:
-        """Let all go, and give what came of it."""
+    def leave(self) -> Shared:
+        """Wait for what is open, let all go, and give what came of it."""
+        self.is_over, end = True, time.monotonic() + PATIENCE
+        self.loop.run(lambda: not (self.open or self._unheard) or time.monotonic() >= end)
+        left = Counter({"not answered": self.open, "a change not heard of": len(self._unheard)})
+        self.load.failures += left  # what is 0 is not kept
         for mount in self._mounts:
             mount.close()
         self._owner.close()
@@ -483,7 +479,8 @@ class Crowd:
             self.loop.at(time.monotonic() + every, ask)
 
         def ask() -> None:
-            self._owner.ask(CHANGE_ACL_PATH, next(edits), changed, again)
+            if not self.is_over:
+                self._owner.ask(CHANGE_ACL_PATH, next(edits), changed, again)
 
         again()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,9 +80,17 @@ class LongObject:
         """Harvest it."""
         trio.run(harvest_project, HospitalConfiguration.read(self.site.hospital_file), PROJECT)
 
-    def held_back(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def held_back(self) -> Iterator[None]:
         """Let only half of it come from the PACS within a block."""
-        return self.to_pacs.holding_back(self.pixels // 2, PATIENCE)
+        patience = threading.Timer(PATIENCE, self.to_pacs.let_on)
+        self.to_pacs.cut_after(self.pixels // 2)
+        patience.start()
+        try:
+            yield
+        finally:
+            patience.cancel()
+            self.to_pacs.let_on()
 
     def read_first_byte(self) -> FirstByte:
         """Open it cold and read one byte of its pixels."""

@@ -48,7 +48,7 @@ from mdmfs.wire.stream import Address
 from mdmfs.worker.hospital import RemoteHospital
 from mdmfs.worker.staging import files_below
 from tests.bench._cores import pin, used_by
-from tests.bench._crowd import Crowd, Load, Names
+from tests.bench._crowd import Crowd, Names, Shared
 from tests.bench._frame import Bench, Measured
 from tests.bench._rights import allow
 from tests.twins import certificates as make
@@ -98,9 +98,10 @@ def _measure(site: Site, users: Sequence[Credential], process: int) -> Measured:
         before, mine = used_by(process), time.process_time()
         crowd.work(gap, seconds)
         used, taken = (used_by(process) - before) / seconds, (time.process_time() - mine) / seconds
+        answered = crowd.load.asked
         load = crowd.leave()
         time.sleep(REST)
-        return Round(load, used, taken, _memory(process))
+        return Round(load, answered, used, taken, _memory(process))
 
     single = one_round(1, 0.0, ALONE)
     rounds = [one_round(WORKERS, GAP, SECONDS, is_changing=True) for _ in range(ROUNDS)]
@@ -111,7 +112,9 @@ def _measure(site: Site, users: Sequence[Credential], process: int) -> Measured:
 class Round(NamedTuple):
     """What came of a crowd, and what it took."""
 
-    load: Load
+    load: Shared
+    answered: int
+    """Questions, before it was over: those that were still open then have been waited for."""
     busy: float
     """Of hospitald's core."""
     own: float
@@ -141,8 +144,8 @@ def _told(single: Round, rounds: Sequence[Round], pressed: Round) -> Measured:
         ("worst served worker, of the average", f"{max(load.unfairness() for load in loads):.2f}"),
         ("hospitald, of its core", ", ".join(f"{each.busy:.0%}" for each in rounds)),
         ("the crowd, of its own", ", ".join(f"{each.own:.0%}" for each in rounds)),
-        ("without a pause: questions a second", f"{pressed.load.asked / PRESSED:.0f}"),
-        ("hospitald's time for each of them", f"{pressed.busy * PRESSED / pressed.load.asked * 1e3:.2f} ms"),
+        ("without a pause: questions a second", f"{pressed.answered / PRESSED:.0f}"),
+        ("hospitald's time for each of them", f"{pressed.busy * PRESSED / pressed.answered * 1e3:.2f} ms"),
         (
             "hospitald's memory alone, after each round",
             ", ".join(f"{each.memory / 2**20:.0f} MiB" for each in (single, *rounds)),

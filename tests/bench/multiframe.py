@@ -1,6 +1,7 @@
 """A multi-frame object of 2 GiB through the mount: the first byte beside the last one, and how much memory it takes.
 
-There is no peer: pynetdicom's C-GET gives up on an object that takes this long.
+There is no peer: pynetdicom's C-GET gives up on an object that takes this long. All of it passes a relay of ours, which
+counts what has left the PACS, and lengthens both times.
 """
 
 from __future__ import annotations

@@ -65,14 +65,6 @@ class Load:
         return max(means) / statistics.mean(means)
 
 
-async def alone(hospital: RemoteHospital, names: Names, count: int, dice: random.Random) -> float:
-    """Ask one question after the other, and give the median, in seconds."""
-    mount = _Mount(hospital, names, dice, 0.0, Load([]), [])
-    for _ in range(count):
-        await mount.ask_one()
-    return statistics.median(mount.noted)
-
-
 async def crowd(
     hospitals: Sequence[RemoteHospital],
     names: Names,

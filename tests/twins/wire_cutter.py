@@ -1,6 +1,6 @@
 """A TCP relay that can fall silent: connections stay, and nothing passes, as when a firewall drops every packet.
 
-It can also be slow: what comes back comes late. And it can hold back what comes after so many bytes.
+It can also be slow: what comes back comes late.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ class WireCutter:
         """Seconds by which answers come late."""
         self.come_back = 0
         """Bytes that have been passed on from there."""
-        self._held_from = sys.maxsize
-        self._let_on = threading.Event()
-        self._left: int | None = None
+        self._cut_from = sys.maxsize
         self._open: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -36,39 +34,26 @@ class WireCutter:
         """Let nothing pass any more."""
         self._passing.clear()
 
-    @contextlib.contextmanager
-    def holding_back(self, after: int, at_most: float) -> Iterator[None]:
-        """Let so many bytes more come back and hold what follows until the block ends, for so many seconds at most."""
-        self._let_on.clear()
-        self._held_from = self.come_back + after
-        patience = threading.Timer(at_most, self._hold_nothing)
-        patience.start()
-        try:
-            yield
-        finally:
-            patience.cancel()
-            self._hold_nothing()
-
     def cut_after(self, count: int) -> None:
-        """Let so many bytes of answers pass, then nothing."""
-        self._left = count
+        """Let so many bytes more come back, then nothing."""
+        self._cut_from = self.come_back + count
+
+    def let_on(self) -> None:
+        """Let everything pass again, over the same connections."""
+        self._cut_from = sys.maxsize
+        self._passing.set()
 
     def mend(self) -> None:
         """Let new connections pass; the old ones are reset, as their peers would by now."""
         for one in list(self._open):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
-        self._left = None
-        self._passing.set()
+        self.let_on()
 
     def close(self) -> None:
         """Relay no more."""
         self._listening.close()
         self.mend()
-
-    def _hold_nothing(self) -> None:
-        self._held_from = sys.maxsize
-        self._let_on.set()
 
     def _accept(self) -> None:
         while True:
@@ -91,25 +76,15 @@ class WireCutter:
     def _pump(self, source: socket.socket, target: socket.socket, comes_back: bool = False) -> None:  # noqa: FBT001, FBT002 a thread's arguments
         with contextlib.suppress(OSError):
             while octets := source.recv(2**16):
-                if comes_back and self._left is not None:
-                    self._left -= len(octets)
-                    if self._left < 0:
-                        self.cut()
+                if comes_back and self.come_back + len(octets) > self._cut_from:
+                    self.cut()
                 self._passing.wait()
-                if comes_back:
-                    self._return(octets, target)
-                else:
-                    target.sendall(octets)
+                time.sleep(self.delay if comes_back else 0.0)
+                target.sendall(octets)
+                self.come_back += len(octets) if comes_back else 0
         for one in (source, target):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
-
-    def _return(self, octets: bytes, target: socket.socket) -> None:
-        time.sleep(self.delay)
-        if self.come_back + len(octets) > self._held_from:
-            self._let_on.wait()
-        target.sendall(octets)
-        self.come_back += len(octets)
 
 
 @contextlib.contextmanager

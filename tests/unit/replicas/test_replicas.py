@@ -117,6 +117,18 @@ async def put_first(hospital: OpenClinic) -> Guid:
     return guid
 
 
+async def read_while_away(clinic: Clinic, hospital: OpenClinic) -> Guid:
+    """Let a file out while its storage element is away, which is back then; nothing of it is left there."""
+    clinic.elements[0].is_dead = True
+    guid = first_of(hospital)
+    await hospital.read(guid)
+    await until(lambda: bool(hospital.hospital.replicas.reasons))
+    clinic.elements[0].is_dead = False
+    hospital.hospital.replicas.departures.ring()  # as time does
+    await until(lambda: not states_of(hospital, guid))
+    return guid
+
+
 def states_of(hospital: OpenClinic, guid: Guid) -> list[ReplicaState]:
     """Say how the replicas of a file are."""
     return hospital.hospital.store.read(lambda tx: [it.state for it in tx.replicas.of(guid)])
@@ -345,13 +357,7 @@ async def test_an_object_that_does_not_arrive_whole_is_no_replica(clinic: Clinic
 
 async def test_what_was_put_and_cannot_be_recorded_is_no_replica(clinic: Clinic, hospital: OpenClinic) -> None:
     """A full disk after the last byte has arrived: the object is told to nobody, and goes once there is room."""
-    clinic.elements[0].is_dead = True
-    guid = first_of(hospital)
-    await hospital.read(guid)
-    await until(lambda: bool(hospital.hospital.replicas.reasons))
-    clinic.elements[0].is_dead = False
-    hospital.hospital.replicas.departures.ring()  # as time does
-    await until(lambda: not states_of(hospital, guid))
+    guid = await read_while_away(clinic, hospital)
     with no_room_behind(clinic.folder / "audit.jsonl"):
         hospital.hospital.replicas.want(guid)
         await until(lambda: states_of(hospital, guid) == [ReplicaState.LEAVING])
@@ -425,13 +431,7 @@ async def test_what_is_lacking_of_a_staged_file_is_put_when_it_is_asked_for(
     clinic: Clinic, hospital: OpenClinic
 ) -> None:
     """A storage element that was away when the file was let out gets it then."""
-    clinic.elements[0].is_dead = True
-    guid = first_of(hospital)
-    await hospital.read(guid)
-    await until(lambda: bool(hospital.hospital.replicas.reasons))
-    clinic.elements[0].is_dead = False
-    hospital.hospital.replicas.departures.ring()  # as time does
-    await until(lambda: not states_of(hospital, guid))
+    guid = await read_while_away(clinic, hospital)
     assert await transfer_of(hospital, guid) == Transfer()
     await until(lambda: states_of(hospital, guid) == [ReplicaState.THERE])
     assert (await transfer_of(hospital, guid)).element == "tier1"
