@@ -368,3 +368,17 @@ def lock_of(file: OpenFile, ciphertext: Ciphertext, seal: Seal) -> Lock:
         message = f"the sealed object of {file.guid} does not begin with the salt that was announced"
         raise IntegrityError(message)
     return Lock(ObjectContext(Role.BODY, file.guid, seal.generation, file.size), header, seal.threshold)
+
+
+class OpenFiles(dict[int, OpenFile]):
+    """The files that are open, or fetched for somebody, by inode."""
+
+    def drop(self, file: OpenFile) -> None:
+        """Let the next open begin anew, unless it has."""
+        if self.get(file.inode) is file:
+            del self[file.inode]
+
+    def leave(self, file: OpenFile) -> None:
+        """Count a reader out; with the last one everything ends that worked for the file."""
+        if file.leave():
+            self.drop(file)

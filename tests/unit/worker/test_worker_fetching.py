@@ -21,10 +21,11 @@ from mdmfs.model.errors import (
 )
 from mdmfs.sealing.layout import CHUNK_SIZE, HEADER_SIZE, SEALED_CHUNK_SIZE, sealed_size
 from mdmfs.wire.messages import Node, NodeKind
+from mdmfs.worker.bringing import WHOLE
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.fetching import MAX_FRUITLESS
 from mdmfs.worker.keys.ring import KeyRing
-from mdmfs.worker.opening import WHOLE, Opener
+from mdmfs.worker.opening import Opener
 from mdmfs.worker.pages import NoPages
 from tests.twins.hospital import REGISTERED, TwinFile, TwinHospital, unreachable
 from tests.twins.octets import octets

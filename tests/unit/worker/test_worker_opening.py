@@ -27,9 +27,10 @@ from mdmfs.model.errors import (
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import CHUNK_SIZE, HEADER_SIZE, SEALED_CHUNK_SIZE
 from mdmfs.wire.messages import Collected, Node, NodeKind
+from mdmfs.worker.bringing import WHOLE
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.keys.ring import HOLD_SECONDS, KeyRing
-from mdmfs.worker.opening import WHOLE, Opener
+from mdmfs.worker.opening import Opener
 from tests.twins.hospital import KEYSTORES, REGISTERED, TwinFile, TwinHospital, unreachable
 from tests.twins.octets import octets
 
