@@ -228,7 +228,7 @@ class Tasks:
         self._latest: Task | None = None
 
     def start(self, task: KeyTask, selection: Selection) -> KeyProgress:
-        """Start a task; raises ``BusyError`` while another runs, ``ConfigurationError`` for destroying everything."""
+        """Start a task; raises ``BusyError`` while another runs, ``UnknownNameError`` for destroying everything."""
         if self._latest is not None and not self._latest.is_over:
             message = f"{self._latest.progress().task.value} is under way"
             raise BusyError(message, what_to_do="wait for its end")
@@ -263,7 +263,7 @@ class Tasks:
         return Certificates(found, silent, len(destroyed))
 
     def progress(self) -> KeyProgress:
-        """Tell how far the latest task is; raises ``ConfigurationError`` where there was none."""
+        """Tell how far the latest task is; raises ``UnknownNameError`` where there was none."""
         if self._latest is None:
             message = "no task on keys has been started since the hospital's daemon was"
             raise UnknownNameError(message, what_to_do="start it again: it goes on where it was")

@@ -53,7 +53,7 @@ _LABEL: Final = b"mdmfs record 1"
 
 
 async def define_records(hospital: Hospital, asked: DefineRecords) -> None:
-    """Make or alter a collection; an ACL that is there stays. Raises ``ConfigurationError``."""
+    """Make or alter a collection; an ACL that is there stays. Raises ``ConfigurationError``, ``UnknownNameError``."""
     project = _project(hospital, asked.project)
     lfn = project / COLLECTIONS / asked.name
     readers = _acl(hospital, asked.readers, asked.groups)
@@ -91,7 +91,8 @@ async def define_records(hospital: Hospital, asked: DefineRecords) -> None:
 async def import_records(hospital: Hospital, asked: ImportRecords) -> ImportedRecords:
     """Take rows, each by itself; what is taken is durable when this returns, and on its way.
 
-    Raises ``ConfigurationError`` for a collection that there is not, and what collecting keys raises.
+    Raises ``UnknownNameError`` for a project or collection that there is not, ``ConfigurationError`` where the hospital
+    keeps no records, and what collecting keys raises.
     """
     _project(hospital, asked.project)
     if len(asked.rows) > BATCH:

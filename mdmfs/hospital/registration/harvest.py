@@ -154,7 +154,7 @@ class Harvests:
     def start(self, project: str, *, pacs: str = "", is_dry: bool = False) -> HarvestProgress:
         """Start a harvest, or find the one that runs.
 
-        Raises ``ConfigurationError`` for an unknown or ended project and for a PACS that is none of its own, and
+        Raises ``UnknownNameError`` for an unknown or ended project and for a PACS that is none of its own, and
         ``BusyError`` where another kind of run is under way.
         """
         found = self._hospital.projects.get(project)
@@ -176,7 +176,7 @@ class Harvests:
         return latest.progress(self._hospital.store)
 
     def progress(self, project: str) -> HarvestProgress:
-        """Tell how far the latest harvest of a project is; raises ``ConfigurationError`` where there was none."""
+        """Tell how far the latest harvest of a project is; raises ``UnknownNameError`` where there was none."""
         latest = self._latest.get(project)
         if latest is None:
             message = f"no harvest of {project} has been started since the hospital's daemon was"

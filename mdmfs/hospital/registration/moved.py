@@ -102,8 +102,9 @@ async def merge_subjects(
 
     The first one's images keep their pseudonym, their names and their bytes; what was put away because the PACS has
     them under the other one now is shown again. New images come under the other one's pseudonym where he has one in
-    this project, else under this. Raises ``ConfigurationError`` for a patient that the project does not know, and for
-    one that its inclusion list does not name or that has opted out: a merge includes nobody.
+    this project, else under this. Raises ``UnknownNameError`` for a patient that the project does not know,
+    ``ConfigurationError`` for one that its inclusion list does not name, and ``AccessDeniedError`` for one that has
+    opted out: a merge includes nobody.
     """
 
     def act(tx: Transaction) -> Merged:

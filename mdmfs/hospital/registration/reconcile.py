@@ -291,7 +291,7 @@ class Reconciliations:
         self._latest: dict[str, Reconciliation] = {}
 
     def start(self, project: str, *, is_deep: bool = False) -> ReconciliationProgress:
-        """Start a run, or find the one under way; raises ``ConfigurationError`` for an unknown project."""
+        """Start a run, or find the one under way; raises ``UnknownNameError`` for an unknown project."""
         found = self._hospital.projects.get(project)
         if found is None:
             message = f"there is no project {project}; this hospital has {sorted(self._hospital.projects)}"
@@ -306,7 +306,7 @@ class Reconciliations:
         return latest.progress()
 
     def progress(self, project: str) -> ReconciliationProgress:
-        """Tell how far the latest run of a project is; raises ``ConfigurationError`` where there was none."""
+        """Tell how far the latest run of a project is; raises ``UnknownNameError`` where there was none."""
         latest = self._latest.get(project)
         if latest is None:
             message = f"no reconciliation of {project} has been started since the hospital's daemon was"

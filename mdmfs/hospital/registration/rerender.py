@@ -148,7 +148,7 @@ class Rerenderings:
         self._latest: Rerendering | None = None
 
     def start(self, project: str) -> RerenderProgress:
-        """Start, or find the run under way; raises ``BusyError`` and ``ConfigurationError``."""
+        """Start, or find the run under way; raises ``BusyError`` and ``UnknownNameError``."""
         found = self._hospital.projects.get(project)
         if found is None or found.is_over(self._hospital.clock()):
             message = f"there is no project {project}, or its last day is past"
@@ -163,7 +163,7 @@ class Rerenderings:
         return latest.progress(self._hospital)
 
     def progress(self) -> RerenderProgress:
-        """Tell how far the latest run is; raises ``ConfigurationError`` where there was none."""
+        """Tell how far the latest run is; raises ``UnknownNameError`` where there was none."""
         if self._latest is None:
             message = "nothing has been rendered anew since the hospital's daemon was started"
             raise UnknownNameError(message, what_to_do="start it again: what is done is not done again")
