@@ -15,11 +15,12 @@ from mdmfs.model.errors import (
     MdmfsError,
     OutOfSpaceError,
     PacsUnreachableError,
+    PeerUnreachableError,
     RecallFailedError,
     StoreError,
 )
 from mdmfs.model.names import Guid
-from mdmfs.wire.service import Answer, Request, Respond
+from mdmfs.wire.service import Answer, Request, Respond, StreamReply
 
 log = structlog.get_logger()
 
@@ -55,13 +56,19 @@ def speaking_for_the_inside(guid: Guid) -> Iterator[None]:
 def current(store: Store, respond: Respond) -> Respond:
     """Answer nothing from a store that may no longer be true, whether it becomes so before the question or meanwhile.
 
-    Raises ``PeerUnreachableError``: for who asks it is as if the hospital did not answer, which is waited for.
+    Raises ``PeerUnreachableError``: for who asks it is as if the hospital did not answer, which is waited for. A stream
+    whose bytes are decided upon while it runs looks by itself, see ``release_all``.
     """
 
     async def respond_if_current(request: Request) -> Answer:
         store.refuse_stale()
         answer = await respond(request)
-        store.refuse_stale()
+        try:
+            store.refuse_stale()
+        except PeerUnreachableError:
+            if isinstance(answer, StreamReply):
+                await answer.aclose()
+            raise
         return answer
 
     return respond_if_current

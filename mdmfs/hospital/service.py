@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import urllib.parse
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -16,14 +17,13 @@ from mdmfs.hospital.own_people import for_own_people
 from mdmfs.hospital.registration.harvest import Harvests
 from mdmfs.hospital.release.arrivals import Released
 from mdmfs.hospital.release.bundles import frames
-from mdmfs.hospital.release.loss import locality_of
 from mdmfs.hospital.release.octets import StagedOctets
 from mdmfs.hospital.release.purpose import printable
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import release, release_all, release_headers
 from mdmfs.hospital.release.staging import StagedObject
 from mdmfs.hospital.release.transfers import release_transfers
-from mdmfs.hospital.replicas.face import surls_of
+from mdmfs.hospital.replicas.face import locality_anywhere, surls_of
 from mdmfs.hospital.rights.telling import is_within, tell
 from mdmfs.hospital.sight import Passed, Sight
 from mdmfs.hospital.store import Transaction
@@ -32,7 +32,6 @@ from mdmfs.model.errors import (
     NoSuchFileError,
     NotADirectoryFileError,
 )
-from mdmfs.model.locality import Locality
 from mdmfs.model.names import Guid, Lfn, Surl
 from mdmfs.wire.messages import (
     BUNDLE_PATH,
@@ -117,14 +116,17 @@ class HospitalFace:
 
         def page_as_of(_: float) -> DirectoryPage:
             def read(tx: Transaction) -> DirectoryPage:
-                sight = self._sight(tx, request)
+                sight = sight_in(tx)
                 directory = sight.node(lfn)
                 if directory.kind is NodeKind.FILE:
                     message = f"{lfn} is a file, not a directory"
                     raise NotADirectoryFileError(message)
                 entries, is_last = sight.entries(directory.inode, asked.after, limit, with_aliases=True)
-                return DirectoryPage(directory, entries, is_last, tx.catalogue.version())
+                return DirectoryPage(directory, entries, is_last, version)
 
+            # before anything is decided: what the page shows at least, whatever is committed meanwhile
+            version = self._hospital.store.read(lambda tx: tx.catalogue.version())
+            sight_in = self._sight(request)
             return self._hospital.store.read(read)
 
         # after a change all mounts that hold the directory list it anew
@@ -140,12 +142,9 @@ class HospitalFace:
 
         def read(tx: Transaction) -> FileDescription:
             file = tx.catalogue.file(guid)
-            if file is None or file.state not in _SHOWN or not self._sight(tx, request).may_know(file):
+            if file is None or file.state not in _SHOWN or not sight_in(tx).may_know(file):
                 message = f"there is no file {guid}, or it is not for this identity"
                 raise NoSuchFileError(message)
-            surls, locality = surls_of(tx, self._hospital, file), locality_of(tx, self._hospital, file)
-            if surls and locality is Locality.NEARLINE:
-                locality = Locality.ONLINE_AND_NEARLINE
             return FileDescription(
                 guid=guid.octets,
                 inode=file.inode,
@@ -154,11 +153,12 @@ class HospitalFace:
                 sha256=file.rendition.sha256,
                 generation=file.generation,
                 threshold=file.threshold,
-                locality=locality.value,
-                replicas=[str(Surl(self._public.host, self._public.port, guid)), *surls],
+                locality=locality_anywhere(tx, self._hospital, file).value,
+                replicas=[str(Surl(self._public.host, self._public.port, guid)), *surls_of(tx, self._hospital, file)],
                 registered=file.registered,
             )
 
+        sight_in = self._sight(request)
         return Reply(self._hospital.store.read(read))
 
     async def _locate(self, request: Request) -> Reply:
@@ -169,9 +169,10 @@ class HospitalFace:
         guids = [Guid(octets) for octets in asked.guids]
 
         def read(tx: Transaction) -> Located:
-            sight = self._sight(tx, request)
+            sight = sight_in(tx)
             return Located([sight.place(guid) for guid in guids])
 
+        sight_in = self._sight(request)
         return Reply(self._hospital.store.read(read))
 
     async def _totals(self, request: Request) -> Reply:
@@ -180,12 +181,14 @@ class HospitalFace:
 
         def read(tx: Transaction) -> Totals:
             files = octets = 0
+            sight = sight_in(tx)
             for project in self._hospital.projects.values():
-                if is_within(project.lfn, lfn) and self._sight(tx, request).may_traverse(project.lfn):
+                if is_within(project.lfn, lfn) and sight.may_traverse(project.lfn):
                     totals = tx.catalogue.totals(project.name)
                     files, octets = files + totals.files, octets + totals.octets
             return Totals(files, octets)
 
+        sight_in = self._sight(request)
         return Reply(self._hospital.store.read(read))
 
     async def _changes(self, request: Request) -> Reply:
@@ -264,13 +267,16 @@ class HospitalFace:
     async def _harvest_progress(self, request: Request) -> Reply:
         return Reply(self._harvests.progress((await request.read(AskHarvest)).project))
 
-    def _sight(self, tx: Transaction, request: Request) -> Sight:
-        """See as of this second's end, by what was decided for this principal in it already."""
+    def _sight(self, request: Request) -> Callable[[Transaction], Sight]:
+        """See as of this second's end, by what was decided for this principal in it already.
+
+        Taken before the transaction is begun: what is decided in one must not be kept for a commit after it.
+        """
         principal, now = request.principal, self._hospital.clock()
         when, passed = self._passed.of_this_second(
             principal, None, now, self._hospital.store, lambda when: (when, Passed.nothing())
         )
-        return Sight(tx, principal, when, passed=passed)
+        return lambda tx: Sight(tx, principal, when, passed=passed)
 
 
 def _reason_of(request: Request) -> str:

@@ -9,7 +9,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from email.utils import formatdate
 from typing import Final, NamedTuple
 
@@ -282,7 +282,7 @@ class Conversation:
         headers = (("content-type", answer.content_type), *etag, *answer.headers.items())
         pending = bytearray(self._head(answer.status, answer.length, headers))
         try:
-            async with _closing(answer):
+            async with contextlib.aclosing(answer):
                 pending = await self._gather_chunk(pending, first)
                 async for chunk in answer.chunks:
                     pending = await self._gather_chunk(pending, chunk)
@@ -363,18 +363,8 @@ async def _begin(answer: StreamReply) -> _Begun:
     try:
         return _Begun(answer, await anext(answer.chunks, b""))
     except BaseException:
-        async with _closing(answer):
+        async with contextlib.aclosing(answer):
             raise
-
-
-@contextlib.asynccontextmanager
-async def _closing(answer: StreamReply) -> AsyncIterator[None]:
-    try:
-        yield
-    finally:
-        close = getattr(answer.chunks, "aclose", None)
-        if close is not None:
-            await close()
 
 
 @functools.lru_cache(maxsize=1)

@@ -82,6 +82,12 @@ class StreamReply:
     status: int = 200
     content_type: str = "application/octet-stream"
 
+    async def aclose(self) -> None:
+        """Close the iterator, if it is one that can be closed."""
+        close = getattr(self.chunks, "aclose", None)
+        if close is not None:
+            await close()
+
 
 Answer = Reply | Document | StreamReply
 Respond = Callable[[Request], Awaitable[Answer]]

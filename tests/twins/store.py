@@ -11,7 +11,7 @@ import trio
 
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.transaction import FEED_LENGTH, RowsTransaction, store_layout
-from mdmfs.model.errors import StoreError
+from mdmfs.model.errors import PeerUnreachableError, StoreError
 from mdmfs.rows.port import MAX_KEY_BYTES
 
 T = TypeVar("T")
@@ -25,6 +25,8 @@ class MemoryStore:
         self._random = random
         self._feed_length = feed_length
         self._is_closed = False
+        self.is_stale = False
+        """As if it were the copy of a database that is not heard of."""
         self._version = 0
         rows = MemoryRows(self._table, is_writing=True)
         store_layout(random).begin(rows, "a twin")
@@ -48,7 +50,10 @@ class MemoryStore:
         return self._version
 
     def refuse_stale(self) -> None:
-        """Do nothing: what is in memory is the truth."""
+        """Refuse where a test says so."""
+        if self.is_stale:
+            message = "the store has not heard of its database"
+            raise PeerUnreachableError(message)
 
     async def run(self) -> None:
         """Have nothing to see to."""

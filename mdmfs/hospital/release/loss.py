@@ -49,7 +49,11 @@ async def note_found(hospital: Hospital, guids: Sequence[Guid]) -> int:
 
 
 def locality_of(tx: Transaction, hospital: Hospital, file: FileRecord) -> Locality:
-    """Say where the bytes of a file are now."""
+    """Say where the bytes of a file are now, at the hospital and in its PACS.
+
+    So the Tape REST API tells it. Replicas do not count there: what is called online is then asked of hospitald, which
+    would recall it. Who fetches replicas himself is told by ``locality_anywhere``.
+    """
     staged = hospital.staging.find(file.guid, file.generation)
     if staged is not None and staged.is_complete:
         return Locality.ONLINE_AND_NEARLINE

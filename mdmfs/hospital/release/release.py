@@ -76,7 +76,8 @@ async def release_all(  # noqa: PLR0913 as release
 
     The PACS is asked while the decisions go to the audit log; nothing is given before all of them are on disk. A recall
     may take a minute, and what was decided before it is decided again after it. Raises ``StoreError`` if the decisions
-    cannot be recorded; what is wrong with one file takes its place.
+    cannot be recorded, and ``PeerUnreachableError`` where they may rest on what is no longer true; what is wrong with
+    one file takes its place.
     """
     decisions = decide(principal, guids, hospital)
     with contextlib.closing(Arrivals(recalls, hospital.staging, are_ahead=are_ahead)) as arrivals:
@@ -101,8 +102,10 @@ async def release_all(  # noqa: PLR0913 as release
                 outcome = arrivals.outcome(place, decisions[place])
             await _note_loss(guids[place], decisions[place], outcome, hospital)
             if outcome is not None:
+                hospital.store.refuse_stale()
                 yield place, outcome
         for late in arrivals.expected:
+            hospital.store.refuse_stale()
             yield late, _late(guids[late], recalls.deadline)
 
 

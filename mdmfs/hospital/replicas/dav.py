@@ -9,7 +9,10 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Final
 
+import structlog
+
 from mdmfs.hospital.replicas.port import Content, StorageError
+from mdmfs.model.errors import ConfigurationError
 
 TIMEOUT: Final = 60.0
 MAX_REDIRECTS: Final = 3
@@ -17,6 +20,8 @@ MAX_REDIRECTS: Final = 3
 _REDIRECTS: Final = {301, 302, 307, 308}
 _ABSENT: Final = {404, 410}
 _SUCCESS: Final = range(200, 300)
+
+log = structlog.get_logger()
 
 
 class DavElement:
@@ -101,9 +106,16 @@ class DavElement:
 
     @contextlib.contextmanager
     def _telling(self, what: str) -> Iterator[None]:
-        """Turn what an exchange raises into one sentence: ``ValueError`` where it sends us to what is no URL."""
+        """Turn what an exchange raises into one sentence: ``ValueError`` where it sends us to what is no URL.
+
+        Grid users may be told it; where our own files are stands in the log.
+        """
         try:
             yield
+        except ConfigurationError as error:
+            message = f"storage {self.name}: our credential cannot be used"
+            log.warning(message, reason=error.told_here)
+            raise StorageError(message) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             message = f"storage {self.name} does not answer {what}: {type(error).__name__}"
             raise StorageError(message) from error

@@ -9,8 +9,10 @@ import trio
 from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.own_people import for_own_people
+from mdmfs.hospital.release.loss import locality_of
 from mdmfs.hospital.replicas.records import PAGE, Replica, ReplicaState
 from mdmfs.hospital.store import Transaction
+from mdmfs.model.locality import Locality
 from mdmfs.wire.messages import MAX_BATCH, REPLICAS_PATH, AskReplicas, ReplicaLeft, ReplicaUse, StorageUse
 from mdmfs.wire.service import Reply, Request, Respond
 
@@ -29,6 +31,12 @@ def surls_of(tx: Transaction, hospital: Hospital, file: FileRecord) -> list[str]
     """Give the SURLs of a file's replicas, of this generation of its key."""
     replicas = [it for it in tx.replicas.of(file.guid) if it.generation == file.generation]
     return [_surl(hospital, it) for it in replicas if it.state is ReplicaState.THERE]
+
+
+def locality_anywhere(tx: Transaction, hospital: Hospital, file: FileRecord) -> Locality:
+    """Say where the bytes of a file are for those who fetch them from storage elements, too, as mounts do."""
+    found = locality_of(tx, hospital, file)
+    return Locality.ONLINE_AND_NEARLINE if found is Locality.NEARLINE and surls_of(tx, hospital, file) else found
 
 
 async def use_of(hospital: Hospital) -> ReplicaUse:

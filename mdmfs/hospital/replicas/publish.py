@@ -15,7 +15,7 @@ import trio
 
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.incident import note_incident
-from mdmfs.hospital.projects import Placement
+from mdmfs.hospital.projects import Placement, Project
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.release.decision import is_open_under
 from mdmfs.hospital.replicas.port import Content, StorageElement, StorageError
@@ -72,9 +72,10 @@ async def is_kept_on(hospital: Hospital, guid: Guid, element: str) -> bool:
     def prolong(tx: Transaction) -> bool:
         replica, file = _kept(tx, hospital, guid, element), tx.catalogue.file(guid)
         project = None if file is None else hospital.projects.get(file.project)
-        if replica is None or project is None or project.replicas is None:
+        placement = None if project is None else project.replicas
+        if replica is None or placement is None or element not in placement.at:
             return False
-        until = hospital.clock() + project.replicas.seconds
+        until = hospital.clock() + placement.seconds
         tx.replicas.put(msgspec.structs.replace(replica, until=max(until, replica.until)))
         return True
 
@@ -84,13 +85,18 @@ async def is_kept_on(hospital: Hospital, guid: Guid, element: str) -> bool:
 async def keep_at(hospital: Hospital, guid: Guid, element: str) -> None:
     """Put a staged file at a storage element ahead of its readers; returns when it is there.
 
-    Raises ``AccessDeniedError`` where no such element is configured, ``PeerUnreachableError`` where it does not take
-    it, and ``BusyError`` while it is being put, or taken away, by somebody else.
+    Raises ``AccessDeniedError`` where no such element is configured, or the file's project does not let replicas be
+    kept there, ``PeerUnreachableError`` where it does not take it, and ``BusyError`` while it is being put, or taken
+    away, by somebody else.
     """
     place = hospital.replicas.elements.get(element)
     if place is None:
         message = f"the hospital has no storage element {element!r} any more"
         raise AccessDeniedError(message)
+    file = hospital.store.read(lambda tx: tx.catalogue.file(guid))
+    project = None if file is None else hospital.projects.get(file.project)
+    if project is not None and (error := misplaced(project, element)) is not None:
+        raise error
     try:
         await _put(hospital, guid, place)
     except StorageError as error:
@@ -98,6 +104,15 @@ async def keep_at(hospital: Hospital, guid: Guid, element: str) -> None:
     if not is_kept(hospital, guid, element):
         message = f"the replica of {guid} at {element} is just being put, or taken away"
         raise BusyError(message)
+
+
+def misplaced(project: Project, element: str) -> AccessDeniedError | None:
+    """Say why no replica of a project's files may be put somewhere: only where the project lets them be kept."""
+    allowed = () if project.replicas is None else project.replicas.at
+    if element in allowed:
+        return None
+    known = f"they may be at {', '.join(allowed)}" if allowed else "the hospital has to say where they may be"
+    return AccessDeniedError(f"the project {project.name} keeps no replicas at {element!r}: {known}")
 
 
 def _kept(tx: Transaction, hospital: Hospital, guid: Guid, element: str) -> Replica | None:

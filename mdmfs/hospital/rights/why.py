@@ -8,7 +8,7 @@ from mdmfs.access.acl import Entry, EntryKind, Right
 from mdmfs.access.decide import Verdict
 from mdmfs.access.text import format_entry
 from mdmfs.hospital.hospital import Hospital
-from mdmfs.hospital.release.loss import locality_of
+from mdmfs.hospital.replicas.face import locality_anywhere
 from mdmfs.hospital.sight import Sight
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import AccessDeniedError, NoSuchFileError
@@ -109,7 +109,7 @@ def _refuse_curious(tx: Transaction, principal: Principal, lfn: Lfn, hospital: H
 
 def _locality(tx: Transaction, guid: Guid, hospital: Hospital) -> str:
     file = tx.catalogue.file(guid)
-    return (Locality.NEARLINE if file is None else locality_of(tx, hospital, file)).value
+    return (Locality.NEARLINE if file is None else locality_anywhere(tx, hospital, file)).value
 
 
 def _pacs(tx: Transaction, guid: Guid, hospital: Hospital) -> str:

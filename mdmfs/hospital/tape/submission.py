@@ -11,10 +11,11 @@ from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.release.audit import AuditRecord
 from mdmfs.hospital.release.decision import Denial, Standing, decide
 from mdmfs.hospital.release.release import record_of_refusal
+from mdmfs.hospital.replicas.publish import misplaced
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.tape.bodies import AskedFile
 from mdmfs.hospital.tape.records import StageFile, StageState
-from mdmfs.model.errors import AccessDeniedError, MdmfsError
+from mdmfs.model.errors import MdmfsError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import sealed_size
@@ -41,8 +42,8 @@ def judge(principal: Principal, address: str, asked: Sequence[AskedFile], hospit
     judged = Judged([], [], [])
     for number, (one, lifetime, wish, it) in enumerate(zip(asked, lifetimes, wishes, found, strict=True)):
         decision = next(decisions) if isinstance(it, Guid) else Denial("", it)
-        if isinstance(decision, Standing) and (misplaced := _misplaced(decision, wish.replica)):
-            decision = Denial("", misplaced)
+        if isinstance(decision, Standing) and wish.replica and (error := misplaced(decision.project, wish.replica)):
+            decision = Denial("", error)
         if isinstance(decision, Standing):
             file = decision.source.file
             size = sealed_size(file.rendition.size)
@@ -55,16 +56,6 @@ def judge(principal: Principal, address: str, asked: Sequence[AskedFile], hospit
         if decision.outcome and isinstance(it, Guid):
             judged.refusals.append(record_of_refusal(principal, it, hospital, address, decision))
     return judged
-
-
-def _misplaced(decision: Standing, element: str) -> MdmfsError | None:
-    """Say why no replica of a file may be put somewhere: only where its project lets them be kept."""
-    placement = decision.project.replicas
-    allowed = () if placement is None else placement.at
-    if not element or element in allowed:
-        return None
-    known = f"they may be at {', '.join(allowed)}" if allowed else "the hospital has to say where they may be"
-    return AccessDeniedError(f"the project {decision.project.name} keeps no replicas at {element!r}: {known}")
 
 
 def _found(tx: Transaction, path: str, find: Find) -> Guid | MdmfsError:

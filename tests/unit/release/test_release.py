@@ -181,6 +181,7 @@ class RewrittenStore:
         self._record = record
         self.write = store.write
         self.version = store.version
+        self.refuse_stale = store.refuse_stale
         self.aclose = store.aclose
 
     def read(self, act: Callable[[Transaction], T]) -> T:

@@ -9,9 +9,11 @@ import pytest
 import trio
 import trio.testing
 
+from mdmfs.hospital.dav.target import Target
 from mdmfs.hospital.projects import Placement
+from mdmfs.hospital.rights.why import explain
 from mdmfs.model.identity import Principal
-from mdmfs.wire.messages import DESCRIBE_PATH, Describe, FileDescription
+from mdmfs.wire.messages import DESCRIBE_PATH, AskWhy, Describe, FileDescription
 from tests.twins.clinic import READER, STRANGER, Clinic, slices
 from tests.twins.storage import TwinElement
 from tests.unit.tape.test_tape_face import Tape, open_tape, wait_until
@@ -126,6 +128,41 @@ async def test_a_dead_storage_element_delays_a_request_and_fails_no_file(clinic:
     async with open_tape(clinic) as tape:
         assert await tape.until_over(request_id) == {"COMPLETED": 4}
         assert len(clinic.elements[0].kept) == 4
+
+
+@pytest.mark.parametrize("placement", [Placement(("tier1",), on_release=False), None])
+@pytest.mark.parametrize("is_there", [False, True])
+async def test_a_request_from_before_puts_nothing_where_the_project_no_longer_keeps_replicas(
+    clinic: Clinic,
+    placement: Placement | None,
+    is_there: bool,  # noqa: FBT001 a case
+) -> None:
+    """It fails with what a new one would hear, at once; nor is the time of what lies there begun anew."""
+    async with open_tape(clinic) as tape:
+        if is_there:
+            await tape.until_over(await stage_to(tape, "tier2"))
+    kept = dict(clinic.elements[1].kept)
+    async with open_tape(clinic, works=False) as tape:
+        request_id = await stage_to(tape, "tier2")
+    clinic.placement = placement
+    async with open_tape(clinic) as tape:
+        assert await tape.until_over(request_id) == {"FAILED": 4}
+        told = await tape.told("GET", f"/api/v1/stage/{request_id}")
+        assert all("keeps no replicas at 'tier2'" in file["error"] for file in told["files"])
+        assert clinic.elements[1].kept == kept
+
+
+async def test_a_replica_is_online_for_a_mount_and_not_for_who_fetches_from_the_hospital(clinic: Clinic) -> None:
+    """A description and ``why`` say the same; the Tape REST API says what the hospital itself would have to recall."""
+    async with open_tape(clinic) as tape:
+        await tape.until_over(await stage_to(tape, "tier1"))
+        for guid in tape.files.values():
+            tape.hospital.hospital.staging.discard(guid)
+        asked = AskWhy(str(Target.of_text(tape.paths[0]).lfn))
+        why = tape.hospital.hospital.store.read(lambda tx: explain(tx, READER, asked, tape.hospital.hospital))
+        assert why.locality == (await described(tape, tape.paths[0])).locality == "ONLINE_AND_NEARLINE"
+        (archived,) = await tape.told("POST", "/api/v1/archiveinfo", {"paths": tape.paths[:1]})
+        assert archived["locality"] == "TAPE"
 
 
 async def test_what_is_let_out_is_put_nowhere_where_only_the_wish_counts(clinic: Clinic) -> None:
