@@ -20,13 +20,15 @@ UID = os.getuid()
 
 @contextlib.contextmanager
 def process(environment: Mapping[str, str], *, cwd: Path = Path("/")) -> Iterator[int]:
-    """Run a program with an environment; gives its number."""
-    running = subprocess.Popen(["/usr/bin/sleep", "60"], env=dict(environment), cwd=cwd)
-    try:
+    """Run a program with an environment; gives its number once it runs: in the midst of execve(2) nobody sees it."""
+    with subprocess.Popen(
+        ["/usr/bin/cat"], env=dict(environment), cwd=cwd, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        running.stdin.write(b".")
+        assert running.stdout.read(1) == b"."
         yield running.pid
-    finally:
-        running.kill()
-        running.wait()
 
 
 @pytest.fixture
