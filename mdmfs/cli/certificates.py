@@ -14,7 +14,7 @@ from mdmfs.model.errors import IntegrityError, MdmfsError
 from mdmfs.model.identity import Dn
 from mdmfs.pki.dn import dn_of
 from mdmfs.pki.signature import refuse_other_signature
-from mdmfs.wire.messages import KEYS_CERTIFY_PATH, AskCertificates, Certificate, Certificates
+from mdmfs.wire.messages.key_tasks import KEYS_CERTIFY_PATH, AskCertificates, Certificate, Certificates
 from mdmfs.wire.peers import open_client
 
 DEADLINE = 60.0

@@ -17,7 +17,7 @@ from mdmfs.cli.mounted import Place, find_place, open_hospital
 from mdmfs.cli.output import parsed, tell
 from mdmfs.model.errors import NoSuchFileError
 from mdmfs.wire.client import Client
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.acls import (
     ACL_EFFECT_PATH,
     CHANGE_ACL_PATH,
     READ_ACL_PATH,

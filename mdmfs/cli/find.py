@@ -20,7 +20,7 @@ from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
 from mdmfs.pki.trust import TrustAnchors
 from mdmfs.wire.client import Client
-from mdmfs.wire.metadata_messages import (
+from mdmfs.wire.messages.metadata import (
     EXPLAIN_PATH,
     SCHEMA_PATH,
     AskSchema,

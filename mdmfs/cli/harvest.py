@@ -15,7 +15,7 @@ from mdmfs.cli.hospital import CONFIGURATION, INTERVAL, ask, asking
 from mdmfs.cli.output import open_bar, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.wire.client import Client
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.administration import (
     HARVEST_PATH,
     HARVEST_PROGRESS_PATH,
     AskHarvest,

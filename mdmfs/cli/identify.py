@@ -12,8 +12,8 @@ from mdmfs.cli.hospital import CONFIGURATION, ask
 from mdmfs.cli.mounted import open_hospital
 from mdmfs.cli.output import parsed, tell
 from mdmfs.model.subject import SubjectId
+from mdmfs.wire.messages.records import IDENTIFY_PATH, Identified, Identify
 from mdmfs.wire.process import forbid_core_dumps
-from mdmfs.wire.record_messages import IDENTIFY_PATH, Identified, Identify
 from mdmfs.worker.configuration import MountConfiguration
 
 PENDING = 3

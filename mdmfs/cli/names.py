@@ -13,7 +13,7 @@ from mdmfs.cli.hospital import CONFIGURATION, ask, asking
 from mdmfs.cli.output import parsed, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Lfn
-from mdmfs.wire.name_messages import (
+from mdmfs.wire.messages.names import (
     LIST_NAMES_PATH,
     MAX_NAMES,
     REMOVE_NAMES_PATH,

@@ -12,7 +12,7 @@ import trio
 from mdmfs.cli.hospital import CONFIGURATION, ask, asking
 from mdmfs.cli.output import note, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.administration import (
     QUARANTINE_EXPLAIN_PATH,
     QUARANTINE_PATH,
     QUARANTINE_RETRY_PATH,

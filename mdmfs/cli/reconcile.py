@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from mdmfs.cli.hospital import CONFIGURATION, INTERVAL, ask, asking
 from mdmfs.cli.output import open_bar, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.administration import (
     RECONCILE_PATH,
     RECONCILE_PROGRESS_PATH,
     AskReconciliation,

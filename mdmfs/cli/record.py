@@ -29,11 +29,8 @@ from mdmfs.sealing.header import ObjectContext, Role
 from mdmfs.sealing.layout import HEADER_SIZE, plain_size, whole_range
 from mdmfs.wire.client import Client
 from mdmfs.wire.configuration import Settings, read_configuration
-from mdmfs.wire.metadata_messages import RECORDS_PATH, AskRecords, Done, Record, RecordPage
-from mdmfs.wire.nursery import open_plain_nursery
-from mdmfs.wire.peers import open_keystores
-from mdmfs.wire.process import forbid_core_dumps
-from mdmfs.wire.record_messages import (
+from mdmfs.wire.messages.metadata import RECORDS_PATH, AskRecords, Done, Record, RecordPage
+from mdmfs.wire.messages.records import (
     DEFINE_RECORDS_PATH,
     IMPORT_RECORDS_PATH,
     RECORDS_WAITING_PATH,
@@ -44,6 +41,9 @@ from mdmfs.wire.record_messages import (
     RecordAttribute,
     RecordsWaiting,
 )
+from mdmfs.wire.nursery import open_plain_nursery
+from mdmfs.wire.peers import open_keystores
+from mdmfs.wire.process import forbid_core_dumps
 from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.keys.ring import KeyRing, Lock
 

@@ -16,20 +16,20 @@ from mdmfs.cli.output import fail, open_bar, parsed, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.client import Client
-from mdmfs.wire.messages import (
-    MAX_BATCH,
+from mdmfs.wire.messages.administration import (
     READERS_PATH,
     RERENDER_PATH,
     RERENDER_PROGRESS_PATH,
     WITHDRAW_PATH,
     AskReaders,
     AskRerender,
-    KeyProgress,
     Readers,
     RerenderProgress,
     StartRerender,
     StartWithdraw,
 )
+from mdmfs.wire.messages.base import MAX_BATCH
+from mdmfs.wire.messages.key_tasks import KeyProgress
 from mdmfs.wire.peers import open_client
 
 DEADLINE = 10.0

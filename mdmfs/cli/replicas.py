@@ -12,7 +12,7 @@ from mdmfs.cli.hospital import CONFIGURATION, ask, asking
 from mdmfs.cli.output import note, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import REPLICAS_PATH, AskReplicas, ReplicaUse
+from mdmfs.wire.messages.administration import REPLICAS_PATH, AskReplicas, ReplicaUse
 
 
 @click.command()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple, Protocol, TextIO
 
 from mdmfs.model.errors import ConfigurationError
-from mdmfs.wire.record_messages import PatientRecord
+from mdmfs.wire.messages.records import PatientRecord
 
 MAX_CHARACTERS: Final = 8 * 2**20
 """Of one value in CSV, and of one object in JSON: an attachment of 4 MiB in Base64, and what stands beside it."""

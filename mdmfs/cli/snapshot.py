@@ -16,7 +16,7 @@ from mdmfs.cli.find import PARTIAL, metadata_clients
 from mdmfs.cli.mounted import Place, find_place
 from mdmfs.cli.output import note_silence, tell
 from mdmfs.model.errors import MalformedMessageError, PeerTimedOutError, again
-from mdmfs.wire.metadata_messages import (
+from mdmfs.wire.messages.metadata import (
     DROP_SNAPSHOT_PATH,
     SNAPSHOT_PATH,
     SNAPSHOTS_PATH,

@@ -35,7 +35,7 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.names import Lfn
 from mdmfs.pki.trust import TrustAnchors
-from mdmfs.wire.metadata_messages import FoundLevel
+from mdmfs.wire.messages.metadata import FoundLevel
 from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.callers.peers import Peers

@@ -14,7 +14,7 @@ from mdmfs.cli.identify import identify
 from mdmfs.cli.output import tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.errors import ConfigurationError
-from mdmfs.wire.messages import MERGE_PATH, Merged, MergeSubjects
+from mdmfs.wire.messages.administration import MERGE_PATH, Merged, MergeSubjects
 
 
 @click.group()

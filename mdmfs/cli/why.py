@@ -17,7 +17,8 @@ from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid
 from mdmfs.pki.trust import TrustAnchors
 from mdmfs.wire.configuration import KeystorePeer
-from mdmfs.wire.messages import COLLECT_PATH, WHY_PATH, AskWhy, Collect, Collected, Outcome, Why, WhyStep
+from mdmfs.wire.messages.acls import WHY_PATH, AskWhy, Why, WhyStep
+from mdmfs.wire.messages.keystores import COLLECT_PATH, Collect, Collected, Outcome
 from mdmfs.wire.peers import open_client
 from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.filesystem import WHY_ATTRIBUTE

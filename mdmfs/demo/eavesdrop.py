@@ -10,7 +10,8 @@ import trio
 from mdmfs.demo.site import Site
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.client import Client
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.files import (
     CHANGES_PATH,
     DESCRIBE_PATH,
     LIST_PATH,
@@ -23,7 +24,6 @@ from mdmfs.wire.messages import (
     DirectoryPage,
     FileDescription,
     ListDirectory,
-    Message,
     NodeKind,
     Totals,
 )

@@ -37,7 +37,8 @@ from mdmfs.wire.diagnosis import (
     free_bytes,
     judge_clock,
 )
-from mdmfs.wire.messages import EPOCH_PATH, HEALTH_PATH, AskEpoch, AskHealth, EpochHeld, Health
+from mdmfs.wire.messages.administration import HEALTH_PATH, AskHealth, Health
+from mdmfs.wire.messages.keystores import EPOCH_PATH, AskEpoch, EpochHeld
 from mdmfs.wire.peers import open_client
 
 DEADLINE: Final = 10.0

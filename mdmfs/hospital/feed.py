@@ -9,7 +9,7 @@ import trio
 from mdmfs.hospital.bell import PacedBell
 from mdmfs.hospital.moment import Answers
 from mdmfs.hospital.store import Store
-from mdmfs.wire.messages import Changes
+from mdmfs.wire.messages.files import Changes
 
 LONGEST_WAIT: Final = 30.0
 """Seconds for which a question about changes is held open."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.own_people import for_own_people
 from mdmfs.hospital.store import Transaction
-from mdmfs.wire.messages import HEALTH_PATH, AskHealth, Health, PacsHealth
+from mdmfs.wire.messages.administration import HEALTH_PATH, AskHealth, Health, PacsHealth
 from mdmfs.wire.service import Reply, Request, Respond
 
 

@@ -18,7 +18,7 @@ from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import UnknownNameError
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.administration import (
     QUARANTINE_EXPLAIN_PATH,
     QUARANTINE_PATH,
     QUARANTINE_RETRY_PATH,

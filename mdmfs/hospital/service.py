@@ -33,17 +33,16 @@ from mdmfs.model.errors import (
     NotADirectoryFileError,
 )
 from mdmfs.model.names import Guid, Lfn, Surl
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.administration import HARVEST_PATH, HARVEST_PROGRESS_PATH, AskHarvest, StartHarvest
+from mdmfs.wire.messages.base import MAX_BATCH
+from mdmfs.wire.messages.files import (
     BUNDLE_PATH,
     CHANGES_PATH,
     DESCRIBE_PATH,
     GENERATION_HEADER,
-    HARVEST_PATH,
-    HARVEST_PROGRESS_PATH,
     HEADERS_PATH,
     LIST_PATH,
     LOCATE_PATH,
-    MAX_BATCH,
     MAX_BUNDLE,
     MAX_HEADERS,
     REASON_HEADER,
@@ -53,7 +52,6 @@ from mdmfs.wire.messages import (
     TRANSFERS_PATH,
     AskBundle,
     AskChanges,
-    AskHarvest,
     AskHeaders,
     AskTotals,
     AskTransfers,
@@ -65,7 +63,6 @@ from mdmfs.wire.messages import (
     Located,
     NodeKind,
     SealedHeaders,
-    StartHarvest,
     Totals,
     Transfers,
 )

@@ -13,7 +13,7 @@ from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import NoSuchFileError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages import FilePlace, Node, NodeKind
+from mdmfs.wire.messages.files import FilePlace, Node, NodeKind
 
 
 class Passed(NamedTuple):

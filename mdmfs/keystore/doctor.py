@@ -13,7 +13,7 @@ from mdmfs.keystore.row_shelf import shelf_layout
 from mdmfs.model.finding import Finding
 from mdmfs.rows.diagnosis import database_checks
 from mdmfs.wire.diagnosis import GIB, LEAST_ROOM, Check, authorities_check, credential_check, free_bytes
-from mdmfs.wire.messages import COLLECT_PATH, Collect, Collected
+from mdmfs.wire.messages.keystores import COLLECT_PATH, Collect, Collected
 from mdmfs.wire.peers import open_client
 
 DEADLINE: Final = 10.0

@@ -12,7 +12,7 @@ from mdmfs.access.decide import Granted, Refusal, Refused, grant
 from mdmfs.keystore.shelf import KeyRecord, Page
 from mdmfs.model.identity import Dn, Principal
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import Outcome
+from mdmfs.wire.messages.keystores import Outcome
 
 
 class Denial(enum.StrEnum):

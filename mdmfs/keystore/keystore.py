@@ -31,12 +31,12 @@ from mdmfs.model.identity import Dn, Principal
 from mdmfs.model.names import Guid
 from mdmfs.sharing.shamir import Share
 from mdmfs.wire.currency import NOTHING_KNOWN, Currency, Hearing, KnownEpoch
-from mdmfs.wire.messages import (
-    MAX_BATCH,
+from mdmfs.wire.messages.base import MAX_BATCH
+from mdmfs.wire.messages.key_tasks import Certificate
+from mdmfs.wire.messages.keystores import (
     AskEpoch,
     AskStatus,
     AskWitnessed,
-    Certificate,
     Certify,
     Collect,
     Collected,

@@ -11,7 +11,7 @@ from mdmfs.keystore.backup import SECONDS_A_DAY
 from mdmfs.model.names import Guid
 from mdmfs.pki.signature import chain_of, sign
 from mdmfs.pki.tls import Credential
-from mdmfs.wire.messages import Certificate
+from mdmfs.wire.messages.key_tasks import Certificate
 
 CERTIFICATE_FORMAT: Final = 1
 _SAYS: Final = (

@@ -15,7 +15,8 @@ from mdmfs.keystore.orders import Orders
 from mdmfs.keystore.row_shelf import open_shelf
 from mdmfs.model.identity import Principal
 from mdmfs.pki.tls import ServerContexts
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.keystores import (
     CERTIFY_PATH,
     COLLECT_PATH,
     CONFIRM_PATH,
@@ -32,7 +33,6 @@ from mdmfs.wire.messages import (
     Certify,
     Collect,
     ConfirmEpoch,
-    Message,
     Register,
     SetAcls,
     Unregister,

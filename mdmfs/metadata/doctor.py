@@ -16,7 +16,7 @@ from mdmfs.metadata.volume import is_encrypted
 from mdmfs.model.errors import BusyError
 from mdmfs.model.finding import Finding
 from mdmfs.wire.diagnosis import GIB, LEAST_ROOM, Check, authorities_check, credential_check, free_bytes
-from mdmfs.wire.metadata_messages import SCHEMA_PATH, AskSchema, SchemaTold
+from mdmfs.wire.messages.metadata import SCHEMA_PATH, AskSchema, SchemaTold
 from mdmfs.wire.peers import open_client
 
 DEADLINE: Final = 10.0

@@ -8,7 +8,7 @@ from mdmfs.metadata.configuration import MetadataConfiguration
 from mdmfs.metadata.metadata import Metadata
 from mdmfs.metadata.store.database import open_database
 from mdmfs.pki.tls import ServerContexts
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.keystores import (
     CONFIRM_PATH,
     EPOCH_PATH,
     SET_ACLS_PATH,
@@ -18,7 +18,7 @@ from mdmfs.wire.messages import (
     SetAcls,
     Unregister,
 )
-from mdmfs.wire.metadata_messages import (
+from mdmfs.wire.messages.metadata import (
     COUNT_PATH,
     DROP_SNAPSHOT_PATH,
     EXPLAIN_PATH,

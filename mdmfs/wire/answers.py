@@ -19,7 +19,7 @@ from mdmfs.model.errors import (
 from mdmfs.model.names import Guid
 from mdmfs.sealing.header import FileKey
 from mdmfs.sharing.shamir import Share, Split, candidates, lying_shares, split_of
-from mdmfs.wire.messages import Outcome
+from mdmfs.wire.messages.keystores import Outcome
 
 Verify = Callable[[FileKey], object]
 """Raises ``WrongKeyError`` for a key that the commitment of the sealed object does not prove right."""

@@ -35,7 +35,8 @@ from mdmfs.pki.proxy import principal_of
 from mdmfs.pki.tls import verified_chain
 from mdmfs.wire.bundle import Bundle
 from mdmfs.wire.download import Download, until
-from mdmfs.wire.messages import BUNDLE_PATH, MEDIA_TYPE, AskBundle, Failure, Message
+from mdmfs.wire.messages.base import MEDIA_TYPE, Failure, Message
+from mdmfs.wire.messages.files import BUNDLE_PATH, AskBundle
 from mdmfs.wire.orders import Vouch
 from mdmfs.wire.stream import HANDSHAKES, Address, PlainStream, Stream, TlsStream
 

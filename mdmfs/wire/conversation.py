@@ -21,7 +21,7 @@ from prometheus_client import Counter, Histogram
 from mdmfs.model.errors import BusyError, MalformedMessageError, MdmfsError
 from mdmfs.wire.allowances import Allowances
 from mdmfs.wire.caller import Caller, Stranger
-from mdmfs.wire.messages import MAX_MESSAGE_BYTES, MEDIA_TYPE, Failure
+from mdmfs.wire.messages.base import MAX_MESSAGE_BYTES, MEDIA_TYPE, Failure
 from mdmfs.wire.outline import outline
 from mdmfs.wire.plain import Plain, read_plain, write_plain
 from mdmfs.wire.service import STATUS_BY_CODE, Document, Octets, Reply, Request, Service, StreamReply

@@ -20,7 +20,7 @@ import structlog
 import trio
 
 from mdmfs.model.errors import MalformedMessageError
-from mdmfs.wire.messages import AskEpoch, ConfirmEpoch, EpochHeld
+from mdmfs.wire.messages.keystores import AskEpoch, ConfirmEpoch, EpochHeld
 
 CURRENT_SECONDS: Final = 300.0
 """How long a hospital may be out of touch before shares of its keys are held back."""

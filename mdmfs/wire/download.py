@@ -10,7 +10,7 @@ import h11
 import trio
 
 from mdmfs.model.errors import MalformedMessageError, PeerTimedOutError, PeerUnreachableError
-from mdmfs.wire.messages import MAX_MESSAGE_BYTES
+from mdmfs.wire.messages.base import MAX_MESSAGE_BYTES
 from mdmfs.wire.stream import Address, Stream
 
 STALL_SECONDS: Final = 60.0

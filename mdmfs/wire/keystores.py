@@ -27,12 +27,13 @@ from mdmfs.model.errors import (
 from mdmfs.model.names import Guid
 from mdmfs.sealing.header import FileKey
 from mdmfs.wire.answers import Answers, OnLie, Verify
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.base import MAX_BATCH, Message
+from mdmfs.wire.messages.key_tasks import Certificate
+from mdmfs.wire.messages.keystores import (
     CERTIFY_PATH,
     COLLECT_PATH,
     CONFIRM_PATH,
     EPOCH_PATH,
-    MAX_BATCH,
     REGISTER_PATH,
     SET_ACLS_PATH,
     STATUS_PATH,
@@ -42,7 +43,6 @@ from mdmfs.wire.messages import (
     AskEpoch,
     AskStatus,
     AskWitnessed,
-    Certificate,
     Certify,
     Collect,
     Collected,
@@ -50,7 +50,6 @@ from mdmfs.wire.messages import (
     EpochHeld,
     KeyEntry,
     KeyStatus,
-    Message,
     Outcome,
     Outcomes,
     Register,

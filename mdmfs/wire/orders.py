@@ -17,7 +17,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from mdmfs.model.errors import AccessDeniedError
 from mdmfs.model.identity import Dn
-from mdmfs.wire.messages import COLLECT_PATH, CONFIRM_PATH, REGISTER_PATH, SET_ACLS_PATH, UNREGISTER_PATH, WITNESS_PATH
+from mdmfs.wire.messages.keystores import (
+    COLLECT_PATH,
+    CONFIRM_PATH,
+    REGISTER_PATH,
+    SET_ACLS_PATH,
+    UNREGISTER_PATH,
+    WITNESS_PATH,
+)
 
 SIGNED_PATHS: Final = frozenset(
     {REGISTER_PATH, COLLECT_PATH, UNREGISTER_PATH, SET_ACLS_PATH, CONFIRM_PATH, WITNESS_PATH}

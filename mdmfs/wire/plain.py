@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from mdmfs.wire.messages import MEDIA_TYPE, Message
+from mdmfs.wire.messages.base import MEDIA_TYPE, Message
 
 _HEAD: Final = re.compile(
     rb"POST (/[!-~]*) HTTP/1\.1\r\nhost: ([!-~]+)\r\ncontent-type: %b\r\ncontent-length: ([1-9][0-9]{0,7})\r\n\r\n"

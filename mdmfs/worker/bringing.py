@@ -17,7 +17,7 @@ import trio
 from mdmfs.model.errors import IntegrityError, MdmfsError, PeerUnreachableError, TooFewSharesError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import HEADER_SIZE
-from mdmfs.wire.messages import Node, SealedHeader
+from mdmfs.wire.messages.files import Node, SealedHeader
 from mdmfs.worker import headers
 from mdmfs.worker.cache.ciphertext import Ciphertext, SupersededError
 from mdmfs.worker.cache.store import CiphertextCache, Seal

@@ -10,8 +10,8 @@ import msgspec
 
 from mdmfs.model.errors import MalformedNameError, NotADirectoryFileError, RefusedNameError
 from mdmfs.model.names import Lfn
-from mdmfs.wire.messages import Node
-from mdmfs.wire.name_messages import TOKEN_SIZE, ChangedName, ChangeName, NameChange
+from mdmfs.wire.messages.files import Node
+from mdmfs.wire.messages.names import TOKEN_SIZE, ChangedName, ChangeName, NameChange
 from mdmfs.worker.aliases import parse_target
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.names import Namespace

@@ -8,7 +8,7 @@ from typing import Final
 import trio
 
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import FileDescription
+from mdmfs.wire.messages.files import FileDescription
 from mdmfs.worker.hospital import Hospital
 
 MAX_KEPT: Final = 10_000

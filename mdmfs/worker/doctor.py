@@ -24,7 +24,9 @@ from mdmfs.wire.diagnosis import (
     free_bytes,
     judge_clock,
 )
-from mdmfs.wire.messages import COLLECT_PATH, TOTALS_PATH, AskTotals, Collect, Collected, Message, Totals
+from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.files import TOTALS_PATH, AskTotals, Totals
+from mdmfs.wire.messages.keystores import COLLECT_PATH, Collect, Collected
 from mdmfs.wire.peers import open_client
 from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.configuration import HospitalPeer, MountConfiguration

@@ -23,7 +23,7 @@ from mdmfs.model.errors import (
     NotADirectoryFileError,
 )
 from mdmfs.model.names import MAX_NAME_BYTES, Guid, Lfn
-from mdmfs.wire.messages import FileDescription, Node, NodeKind, Totals
+from mdmfs.wire.messages.files import FileDescription, Node, NodeKind, Totals
 from mdmfs.worker.changing import Change, Changing
 from mdmfs.worker.descriptions import Descriptions
 from mdmfs.worker.finding.virtual import NAME_SECONDS, PlacedNode, placed_lfn

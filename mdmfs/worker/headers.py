@@ -12,7 +12,7 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.header import ObjectContext, Role
 from mdmfs.sealing.layout import HEADER_SIZE, PAGE_SIZE, plain_size
 from mdmfs.sealing.unseal import Unsealer
-from mdmfs.wire.messages import MAX_HEADERS, SealedHeader
+from mdmfs.wire.messages.files import MAX_HEADERS, SealedHeader
 from mdmfs.worker.hospital import Hospital
 from mdmfs.worker.keys.ring import Lock
 

@@ -17,20 +17,19 @@ from mdmfs.model.names import Guid, Lfn
 from mdmfs.sealing.layout import SALT_SIZE
 from mdmfs.wire.bundle import Event
 from mdmfs.wire.client import Client, Download
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.acls import READ_ACL_PATH, AclTexts, ReadAcl
+from mdmfs.wire.messages.files import (
     CHANGES_PATH,
     DESCRIBE_PATH,
     GENERATION_HEADER,
     HEADERS_PATH,
     LIST_PATH,
     LOCATE_PATH,
-    READ_ACL_PATH,
     REASON_HEADER,
     SEALED_PATH,
     THRESHOLD_HEADER,
     TOTALS_PATH,
     TRANSFERS_PATH,
-    AclTexts,
     AskChanges,
     AskHeaders,
     AskTotals,
@@ -44,13 +43,12 @@ from mdmfs.wire.messages import (
     Locate,
     Located,
     OpensReport,
-    ReadAcl,
     SealedHeader,
     SealedHeaders,
     Totals,
     Transfers,
 )
-from mdmfs.wire.name_messages import (
+from mdmfs.wire.messages.names import (
     CHANGE_NAME_PATH,
     READ_COMMENT_PATH,
     ChangedName,

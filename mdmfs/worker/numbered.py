@@ -16,8 +16,8 @@ import msgspec
 
 from mdmfs.model.errors import MalformedMessageError
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages import Changes, DirectoryPage, FilePlace, Node, OpensReport
-from mdmfs.wire.name_messages import ChangedName, ChangeName
+from mdmfs.wire.messages.files import Changes, DirectoryPage, FilePlace, Node, OpensReport
+from mdmfs.wire.messages.names import ChangedName, ChangeName
 
 _SHIFT: Final = 35
 _LIMIT: Final = 1 << _SHIFT

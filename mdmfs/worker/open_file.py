@@ -23,7 +23,7 @@ from mdmfs.sealing.layout import (
     whole_range,
 )
 from mdmfs.sealing.unseal import Unsealer
-from mdmfs.wire.messages import Node
+from mdmfs.wire.messages.files import Node
 from mdmfs.worker.cache.ciphertext import Ciphertext, SupersededError
 from mdmfs.worker.cache.store import Seal
 from mdmfs.worker.headers import Beginning

@@ -13,7 +13,7 @@ from prometheus_client import Gauge
 
 from mdmfs.model.errors import IntegrityError, MdmfsError, RecallTimedOutError
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import Node, NodeKind
+from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.worker import headers
 from mdmfs.worker.bringing import Bringer
 from mdmfs.worker.cache.ciphertext import Ciphertext

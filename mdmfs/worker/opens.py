@@ -7,7 +7,7 @@ from typing import Final
 from prometheus_client import Counter
 
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import MAX_REPORTED, CachedOpens, OpensReport
+from mdmfs.wire.messages.files import MAX_REPORTED, CachedOpens, OpensReport
 
 OPENS: Final = Counter("mdmfs_opens", "Opens of files, by whether all was at hand or somebody was asked.", ["way"])
 AT_HAND: Final = OPENS.labels("at hand")

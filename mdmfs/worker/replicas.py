@@ -20,7 +20,7 @@ from mdmfs.model.names import Guid, Lfn
 from mdmfs.sealing.layout import SALT_SIZE
 from mdmfs.wire.bundle import Event, Piece
 from mdmfs.wire.client import Client
-from mdmfs.wire.messages import SealedBeginning, Transfer
+from mdmfs.wire.messages.files import SealedBeginning, Transfer
 from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.worker.hospital import Beginning, RemoteHospital, SealedBundle, SealedDownload
 from mdmfs.worker.outage import OUTAGES

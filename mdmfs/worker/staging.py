@@ -11,7 +11,7 @@ import trio
 from mdmfs.model.errors import MalformedMessageError, NoSuchFileError, NotADirectoryFileError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.client import Client
-from mdmfs.wire.messages import DirectoryPage, Node, NodeKind
+from mdmfs.wire.messages.files import DirectoryPage, Node, NodeKind
 
 DISCOVERY_PATH: Final = "/.well-known/wlcg-tape-rest-api"
 STAGE_PATH: Final = "/api/v1/stage"

@@ -17,7 +17,7 @@ import trio
 from mdmfs.model.errors import MalformedMessageError, MdmfsError, PeerTimedOutError, PeerUnreachableError
 from mdmfs.sealing.layout import HEADER_SIZE, SALT_SIZE
 from mdmfs.wire.client import Client, Download
-from mdmfs.wire.messages import Transfer
+from mdmfs.wire.messages.files import Transfer
 from mdmfs.wire.stream import Address
 
 HEAD_SECONDS: Final = 10.0

@@ -12,7 +12,7 @@ import trio
 from mdmfs.model.errors import InstanceChangedError, MdmfsError, PeerUnreachableError
 from mdmfs.sealing.layout import sealed_size
 from mdmfs.wire.bundle import Event, Piece
-from mdmfs.wire.messages import SealedBeginning
+from mdmfs.wire.messages.files import SealedBeginning
 from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.store import CiphertextCache, Seal
 from mdmfs.worker.fetching import write_through

@@ -17,7 +17,7 @@ from mdmfs.model.errors import (
     ReadOnlyError,
 )
 from mdmfs.model.names import MAX_NAME_BYTES, Lfn
-from mdmfs.wire.messages import Node, NodeKind, Totals
+from mdmfs.wire.messages.files import Node, NodeKind, Totals
 from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.worker.callers.seat import Tree
 from mdmfs.worker.changing import Change

@@ -15,6 +15,7 @@ from mdmfs.cli.output import run
 from mdmfs.hospital.deid.refusal import Reason
 from mdmfs.hospital.quarantined import EXPLANATIONS
 from mdmfs.model import errors
+from mdmfs.wire.messages.base import Failure
 
 SOURCES: Final = Path(errors.__file__).parents[1]
 FEWEST_WORDS: Final = 3
@@ -164,8 +165,6 @@ def test_there_is_advice_for_every_reason_of_a_refusal() -> None:
 
 def test_an_error_keeps_its_advice_and_its_place() -> None:
     """Raised again, or about something; a peer gets the advice, and never the place."""
-    from mdmfs.wire.messages import Failure  # noqa: PLC0415 beside its use
-
     error = errors.StoreError("the store is full", what_to_do="make room")
     error.place = "/var/lib/mdmfs"
     for one in (errors.again(error), error.about("it")):

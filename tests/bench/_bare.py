@@ -9,7 +9,7 @@ import trio
 
 from mdmfs.keystore.configuration import KeystoreConfiguration
 from mdmfs.pki.tls import ServerContexts
-from mdmfs.wire.messages import Outcomes
+from mdmfs.wire.messages.keystores import Outcomes
 from mdmfs.wire.server import serve
 from mdmfs.wire.service import Reply, Request, Service
 from mdmfs.wire.stream import Address

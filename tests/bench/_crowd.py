@@ -24,21 +24,18 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages import (
-    CHANGE_ACL_PATH,
+from mdmfs.wire.messages.acls import CHANGE_ACL_PATH, ChangedAcls
+from mdmfs.wire.messages.base import MEDIA_TYPE, Failure, Message
+from mdmfs.wire.messages.files import (
     CHANGES_PATH,
     DESCRIBE_PATH,
     LIST_PATH,
-    MEDIA_TYPE,
     AskChanges,
-    ChangedAcls,
     Changes,
     Describe,
     DirectoryPage,
-    Failure,
     FileDescription,
     ListDirectory,
-    Message,
     NodeKind,
 )
 from mdmfs.wire.stream import Address

@@ -35,7 +35,8 @@ from mdmfs.sealing.header import FileKey
 from mdmfs.sharing.shamir import Share
 from mdmfs.wire.client import Client
 from mdmfs.wire.keystores import Keystores
-from mdmfs.wire.messages import KeyProgress, KeyTask, Outcome, StartKeyTask
+from mdmfs.wire.messages.key_tasks import KeyProgress, KeyTask, StartKeyTask
+from mdmfs.wire.messages.keystores import Outcome
 from mdmfs.wire.peers import open_client
 from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.callers.peers import Peers

@@ -24,7 +24,7 @@ from mdmfs.demo.site import PROJECT, READER, Site, fill_pacs, make_site, mountpo
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Lfn
 from mdmfs.wire.client import Client
-from mdmfs.wire.messages import ACL_EFFECT_PATH, CHANGE_ACL_PATH, AclEffect, AskAclEffect, ChangeAcl, ChangedAcls
+from mdmfs.wire.messages.acls import ACL_EFFECT_PATH, CHANGE_ACL_PATH, AclEffect, AskAclEffect, ChangeAcl, ChangedAcls
 from mdmfs.wire.peers import open_client
 from tests.twins.wire_cutter import WireCutter, wire_cutter
 

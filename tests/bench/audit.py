@@ -20,7 +20,7 @@ from mdmfs.hospital.service import HospitalFace
 from mdmfs.journal.chain import BEGINNING, Head, Kind, Line, Verifier, append
 from mdmfs.model.names import Guid
 from mdmfs.wire.client import Client
-from mdmfs.wire.messages import SEALED_PATH
+from mdmfs.wire.messages.files import SEALED_PATH
 from mdmfs.wire.service import Answer, Request, Service
 from mdmfs.wire.stream import Address
 from tests.bench._frame import Bench, Measured

@@ -31,8 +31,8 @@ from mdmfs.metadata.store.finding import Known
 from mdmfs.metadata.store.rights import set_acls
 from mdmfs.model.identity import Principal
 from mdmfs.model.subject import SubjectId
-from mdmfs.wire.messages import VersionedAcl
-from mdmfs.wire.metadata_messages import (
+from mdmfs.wire.messages.keystores import VersionedAcl
+from mdmfs.wire.messages.metadata import (
     AttributeEntry,
     DefineCollection,
     Find,

@@ -32,7 +32,7 @@ from mdmfs.sealing.unseal import Unsealer
 from mdmfs.sharing.shamir import combine
 from mdmfs.wire.client import Client
 from mdmfs.wire.keystores import Keystores
-from mdmfs.wire.messages import COLLECT_PATH, Collect, Collected, Outcome, Outcomes, VersionedAcl
+from mdmfs.wire.messages.keystores import COLLECT_PATH, Collect, Collected, Outcome, Outcomes, VersionedAcl
 from mdmfs.wire.orders import Signer, vouching
 from mdmfs.wire.stream import Address
 from tests.bench._bare import BARE_PATH

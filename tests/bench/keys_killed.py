@@ -15,7 +15,7 @@ from mdmfs.demo.processes import running
 from mdmfs.demo.site import PROJECT, Site, make_site
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.configuration import HospitalConfiguration
-from mdmfs.wire.messages import KeyTask
+from mdmfs.wire.messages.key_tasks import KeyTask
 from tests.bench._frame import Bench, Measured
 from tests.bench.many import fill
 from tests.twins.clinic import slice_of

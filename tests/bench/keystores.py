@@ -31,7 +31,9 @@ from mdmfs.sealing.header import FileKey, ObjectContext, Role
 from mdmfs.sealing.layout import HEADER_SIZE
 from mdmfs.sealing.unseal import Unsealer
 from mdmfs.sharing.shamir import combine
-from mdmfs.wire.messages import ACL_EFFECT_PATH, AclEffect, AskAclEffect, KeyTask, Outcome
+from mdmfs.wire.messages.acls import ACL_EFFECT_PATH, AclEffect, AskAclEffect
+from mdmfs.wire.messages.key_tasks import KeyTask
+from mdmfs.wire.messages.keystores import Outcome
 from tests.bench._frame import Bench, Measured
 from tests.bench._keystores import DEADLINE, THIRD, Ground, Reads, ground, wait_for
 from tests.bench._rights import change, deny

@@ -41,7 +41,7 @@ from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.pki.tls import Credential, client_context
 from mdmfs.pki.trust import TrustAnchors
-from mdmfs.wire.messages import ChangeAcl
+from mdmfs.wire.messages.acls import ChangeAcl
 from mdmfs.wire.peers import open_client
 from mdmfs.wire.process import allow_many_connections, collect_seldom
 from mdmfs.wire.stream import Address

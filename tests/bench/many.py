@@ -21,7 +21,7 @@ from mdmfs.cli.harvest import harvest_project
 from mdmfs.demo.processes import Processes, running
 from mdmfs.demo.site import PROJECT, READER, Site, make_site, mountpoint_of
 from mdmfs.hospital.configuration import HospitalConfiguration
-from mdmfs.wire.messages import HarvestProgress
+from mdmfs.wire.messages.administration import HarvestProgress
 from tests.bench._chain import timed
 from tests.bench._frame import Bench, Measured
 from tests.twins.clinic import slice_of

@@ -24,7 +24,7 @@ import trio
 from mdmfs.cli.mounted import open_hospital
 from mdmfs.demo.people import SAMPLES
 from mdmfs.demo.site import PROJECT, READER
-from mdmfs.wire.name_messages import CHANGE_NAME_PATH, TOKEN_SIZE, ChangedName, ChangeName, NameChange
+from mdmfs.wire.messages.names import CHANGE_NAME_PATH, TOKEN_SIZE, ChangedName, ChangeName, NameChange
 from mdmfs.worker.configuration import MountConfiguration
 from tests.bench._frame import Bench, Measured
 from tests.twins.grid_site import MEMBER, GridSite, grid_site

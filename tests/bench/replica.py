@@ -25,7 +25,7 @@ from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Guid
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import TrustAnchors
-from mdmfs.wire.messages import MAX_BUNDLE
+from mdmfs.wire.messages.files import MAX_BUNDLE
 from mdmfs.wire.peers import PeerJudge, open_client
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.hospital import RemoteHospital

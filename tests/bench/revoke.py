@@ -21,7 +21,7 @@ from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import TrustAnchors
 from mdmfs.wire.client import Client
 from mdmfs.wire.keystores import Keystores
-from mdmfs.wire.messages import Outcome
+from mdmfs.wire.messages.keystores import Outcome
 from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.wire.peers import PeerJudge, open_client
 from mdmfs.worker.configuration import MountConfiguration

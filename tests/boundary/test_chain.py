@@ -27,7 +27,7 @@ from mdmfs.demo.site import KEYSTORES, PROJECT, READER, Site, make_site, mountpo
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.finding import Finding, Severity
 from mdmfs.wire.diagnosis import examine
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.administration import (
     HARVEST_PATH,
     HARVEST_PROGRESS_PATH,
     AskHarvest,

@@ -23,9 +23,7 @@ from mdmfs.demo.site import KEYSTORES, PROJECT, Site, fill_pacs, make_site
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import (
-    KeyTask,
-)
+from mdmfs.wire.messages.key_tasks import KeyTask
 from tests.twins.killed import (
     NUMBERS,
     THRESHOLD,

@@ -32,7 +32,7 @@ from mdmfs.sealing.header import FileKey
 from mdmfs.wire.answers import Verify
 from mdmfs.wire.client import Client
 from mdmfs.wire.keystores import Keystores
-from mdmfs.wire.messages import KeyEntry, Outcome, VersionedAcl
+from mdmfs.wire.messages.keystores import KeyEntry, Outcome, VersionedAcl
 from mdmfs.wire.stream import Address
 from tests.twins.keystores import random_guid, shares_of
 from tests.twins.servers import free_port

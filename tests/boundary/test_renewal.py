@@ -28,7 +28,7 @@ from mdmfs.demo.site import PROJECT, READER, Site, make_site, mountpoint_of
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.daemon import read_policy
 from mdmfs.model.errors import MdmfsError
-from mdmfs.wire.messages import RERENDER_PROGRESS_PATH, AskRerender, RerenderProgress
+from mdmfs.wire.messages.administration import RERENDER_PROGRESS_PATH, AskRerender, RerenderProgress
 from mdmfs.wire.peers import open_client
 from tests.boundary.test_chain import is_whole
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from mdmfs.model.errors import PeerTimedOutError, PeerUnreachableError
-from mdmfs.wire.messages import Transfer
+from mdmfs.wire.messages.files import Transfer
 from mdmfs.wire.stream import Address
 from mdmfs.worker import replicas, storage
 from mdmfs.worker.storage import Storage

@@ -19,7 +19,7 @@ from mdmfs.pki.tls import ServerContexts
 from mdmfs.pki.trust import Crls, TrustAnchors
 from mdmfs.wire.client import Client
 from mdmfs.wire.download import Download
-from mdmfs.wire.messages import Collect, Collected, Outcome
+from mdmfs.wire.messages.keystores import Collect, Collected, Outcome
 from mdmfs.wire.peers import PeerJudge
 from mdmfs.wire.server import Address, Answer, Limits, Reply, Request, Service, StreamReply
 from tests.twins import certificates as make

@@ -19,7 +19,7 @@ from mdmfs.demo.pki import Issued, delegate
 from mdmfs.model.errors import BusyError, CredentialExpiredError, CredentialRefusedError, MdmfsError, NoSuchFileError
 from mdmfs.pki.tls import Credential
 from mdmfs.wire.configuration import KeystorePeer
-from mdmfs.wire.messages import CHANGES_PATH, AskChanges, Changes, Node, NodeKind
+from mdmfs.wire.messages.files import CHANGES_PATH, AskChanges, Changes, Node, NodeKind
 from mdmfs.wire.server import Address, serve
 from mdmfs.wire.service import Reply, Request, Service
 from mdmfs.worker.cache.store import CiphertextCache

@@ -12,7 +12,7 @@ from mdmfs.hospital.catalogue.records import ROOT_INODE, FileState, Totals
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.model.errors import IsADirectoryFileError, NoSuchFileError, NotADirectoryFileError, StoreError
 from mdmfs.model.names import Lfn
-from mdmfs.wire.messages import Changes, NodeKind
+from mdmfs.wire.messages.files import Changes, NodeKind
 from tests.twins.records import NOBODY, NOW, OWNER_ONLY, SERIES_LFN, guid_of, new_file
 
 ROOT = Lfn(())

@@ -21,7 +21,7 @@ from mdmfs.model.errors import (
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.sealing.layout import HEADER_SIZE, SEALED_CHUNK_SIZE, sealed_size
 from mdmfs.wire.bundle import Piece
-from mdmfs.wire.messages import NodeKind, SealedBeginning
+from mdmfs.wire.messages.files import NodeKind, SealedBeginning
 from mdmfs.worker.hospital import Beginning, Hospital, RemoteHospital, SealedDownload
 from tests.twins import certificates as make
 from tests.twins.hospital import ROOT, TwinFile, TwinHospital, unreachable

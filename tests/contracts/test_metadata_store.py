@@ -26,8 +26,8 @@ from mdmfs.metadata.store.rights import set_acls
 from mdmfs.metadata.store.tables import ABOUT, CLASSES, COLLECTIONS, IMAGES, METADATA, SERIES
 from mdmfs.model.errors import BusyError, ConfigurationError, MalformedMessageError, MalformedQueryError, StoreError
 from mdmfs.model.identity import Dn, Principal
-from mdmfs.wire.messages import Outcome, VersionedAcl
-from mdmfs.wire.metadata_messages import (
+from mdmfs.wire.messages.keystores import Outcome, VersionedAcl
+from mdmfs.wire.messages.metadata import (
     AskRecords,
     AttributeEntry,
     DefineCollection,

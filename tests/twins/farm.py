@@ -15,7 +15,7 @@ import trio
 from mdmfs.demo.pki import delegate
 from mdmfs.sealing.header import FileKey, ObjectContext, Role
 from mdmfs.sealing.seal import seal
-from mdmfs.wire.messages import Node, NodeKind, Transfer
+from mdmfs.wire.messages.files import Node, NodeKind, Transfer
 from mdmfs.wire.stream import Address
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.keys.ring import KeyRing

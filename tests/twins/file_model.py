@@ -24,7 +24,7 @@ from mdmfs.model.errors import AccessDeniedError, IntegrityError, MdmfsError, No
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import CHUNK_SIZE, PAGE_SIZE
 from mdmfs.wire.keystores import Keystores
-from mdmfs.wire.messages import NodeKind
+from mdmfs.wire.messages.files import NodeKind
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.changing import Changing
 from mdmfs.worker.descriptions import Descriptions

@@ -14,7 +14,7 @@ from mdmfs.metadata.store.database import Database
 from mdmfs.metadata.store.finding import Known, Reader
 from mdmfs.model.errors import MalformedQueryError
 from mdmfs.model.identity import Principal
-from mdmfs.wire.metadata_messages import Find, FoundLevel
+from mdmfs.wire.messages.metadata import Find, FoundLevel
 from tests.twins.finding import TwinMetadata
 from tests.twins.random_metadata import COLLECTIONS, NOW, random_principal, random_query
 

@@ -26,7 +26,7 @@ from mdmfs.demo.site import KEYSTORES, PROJECT, READER, Site, make_site
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.dicom.pacs import PacsAddress
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import DESCRIBE_PATH, Describe, FileDescription
+from mdmfs.wire.messages.files import DESCRIBE_PATH, Describe, FileDescription
 from mdmfs.worker.configuration import MountConfiguration
 from tests.twins import certificates as make
 from tests.twins.attributes import VO, Ac, carrying

@@ -20,12 +20,11 @@ from mdmfs.sealing.layout import prefix_pieces
 from mdmfs.sealing.seal import seal
 from mdmfs.wire.bundle import Event, Piece
 from mdmfs.wire.keystores import Keystores
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.files import (
     Changes,
     DirectoryPage,
     FileDescription,
     FilePlace,
-    KeyEntry,
     Node,
     NodeKind,
     OpensReport,
@@ -33,7 +32,8 @@ from mdmfs.wire.messages import (
     SealedHeader,
     Totals,
 )
-from mdmfs.wire.name_messages import ChangedName, ChangeName
+from mdmfs.wire.messages.keystores import KeyEntry
+from mdmfs.wire.messages.names import ChangedName, ChangeName
 from mdmfs.worker.hospital import Beginning
 from tests.twins.keystores import HOSPITAL, TwinKeystore, principal, shares_of
 from tests.twins.octets import octets

@@ -9,7 +9,8 @@ from mdmfs.model.errors import MdmfsError
 from mdmfs.model.identity import Dn
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.bundle import Piece, beginning, end, failed, octets_head
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.acls import READ_ACL_PATH, AclTexts, ReadAcl
+from mdmfs.wire.messages.files import (
     BUNDLE_PATH,
     CHANGES_PATH,
     DESCRIBE_PATH,
@@ -17,12 +18,10 @@ from mdmfs.wire.messages import (
     HEADERS_PATH,
     LIST_PATH,
     LOCATE_PATH,
-    READ_ACL_PATH,
     SEALED_PATH,
     THRESHOLD_HEADER,
     TOTALS_PATH,
     TRANSFERS_PATH,
-    AclTexts,
     AskBundle,
     AskChanges,
     AskHeaders,
@@ -32,7 +31,6 @@ from mdmfs.wire.messages import (
     ListDirectory,
     Locate,
     Located,
-    ReadAcl,
     SealedBeginning,
     SealedHeaders,
     Transfer,

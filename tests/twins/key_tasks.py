@@ -15,7 +15,7 @@ from mdmfs.hospital.keys.tasks import Task
 from mdmfs.model.names import Guid
 from mdmfs.sharing.shamir import Share
 from mdmfs.wire.keystores import Keystores
-from mdmfs.wire.messages import KeyProgress, KeyTask
+from mdmfs.wire.messages.key_tasks import KeyProgress, KeyTask
 from tests.twins.clinic import READER, SECONDS, Clinic, OpenClinic, slices
 
 

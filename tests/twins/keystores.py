@@ -16,7 +16,8 @@ from mdmfs.model.identity import Dn, Principal
 from mdmfs.model.names import Guid
 from mdmfs.sharing.shamir import Share, split
 from mdmfs.wire.currency import Currency
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.keystores import (
     CERTIFY_PATH,
     COLLECT_PATH,
     CONFIRM_PATH,
@@ -34,7 +35,6 @@ from mdmfs.wire.messages import (
     Collect,
     Collected,
     ConfirmEpoch,
-    Message,
     Register,
     SetAcls,
     Unregister,

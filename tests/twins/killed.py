@@ -16,16 +16,14 @@ from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.keystore.row_shelf import open_lmdb_shelf
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.administration import (
     HARVEST_PATH,
     HARVEST_PROGRESS_PATH,
     AskHarvest,
     HarvestProgress,
-    KeyProgress,
-    KeyTask,
     StartHarvest,
-    StartKeyTask,
 )
+from mdmfs.wire.messages.key_tasks import KeyProgress, KeyTask, StartKeyTask
 from mdmfs.wire.peers import open_client
 
 THRESHOLD: Final = 2

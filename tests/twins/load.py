@@ -14,7 +14,7 @@ import trio
 
 from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages import DirectoryPage, NodeKind
+from mdmfs.wire.messages.files import DirectoryPage, NodeKind
 from mdmfs.worker.hospital import RemoteHospital
 from mdmfs.worker.namespace.feed import JITTER, RETRY_SECONDS
 from mdmfs.worker.staging import files_below

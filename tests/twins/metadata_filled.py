@@ -19,19 +19,19 @@ from mdmfs.metadata.store.snapshots import create
 from mdmfs.model.errors import PeerUnreachableError
 from mdmfs.model.identity import Dn, Principal
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.keystores import (
     CONFIRM_PATH,
     EPOCH_PATH,
     SET_ACLS_PATH,
     AskEpoch,
     ConfirmEpoch,
     EpochHeld,
-    Message,
     Outcomes,
     SetAcls,
     VersionedAcl,
 )
-from mdmfs.wire.metadata_messages import (
+from mdmfs.wire.messages.metadata import (
     TELL_PATH,
     CreateSnapshot,
     Done,

@@ -19,22 +19,20 @@ from mdmfs.hospital.store import Store, Transaction
 from mdmfs.model.errors import PeerUnreachableError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Lfn
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.acls import READ_ACL_PATH, AclTexts, ReadAcl
+from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.files import (
     CHANGES_PATH,
     LIST_PATH,
-    READ_ACL_PATH,
-    AclTexts,
     AskChanges,
     Changes,
     DirectoryPage,
     ListDirectory,
-    Message,
     Node,
     NodeKind,
     OpensReport,
-    ReadAcl,
 )
-from mdmfs.wire.name_messages import (
+from mdmfs.wire.messages.names import (
     CHANGE_NAME_PATH,
     READ_COMMENT_PATH,
     ChangedName,

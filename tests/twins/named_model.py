@@ -24,7 +24,7 @@ from mdmfs.model.errors import (
     RefusedNameError,
 )
 from mdmfs.model.names import Lfn
-from mdmfs.wire.name_messages import NameChange
+from mdmfs.wire.messages.names import NameChange
 from tests.twins.clinic import PROJECT_LFN
 from tests.twins.named import SERIES, Mounted, named_clinic
 

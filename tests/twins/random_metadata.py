@@ -17,8 +17,8 @@ from mdmfs.metadata.store.rights import set_acls
 from mdmfs.model.identity import Dn, Fqan, Principal
 from mdmfs.model.names import Guid
 from mdmfs.model.subject import SubjectId
-from mdmfs.wire.messages import VersionedAcl
-from mdmfs.wire.metadata_messages import (
+from mdmfs.wire.messages.keystores import VersionedAcl
+from mdmfs.wire.messages.metadata import (
     AttributeEntry,
     DefineCollection,
     ImageEntry,

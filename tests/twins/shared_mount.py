@@ -15,7 +15,15 @@ import trio
 
 from mdmfs.model.errors import NoSuchFileError
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages import Changes, DirectoryPage, FileDescription, FilePlace, OpensReport, SealedHeader, Totals
+from mdmfs.wire.messages.files import (
+    Changes,
+    DirectoryPage,
+    FileDescription,
+    FilePlace,
+    OpensReport,
+    SealedHeader,
+    Totals,
+)
 from mdmfs.worker.cache.room import Room
 from mdmfs.worker.callers.principals import Arrival
 from mdmfs.worker.hospital import Beginning

@@ -15,7 +15,7 @@ from mdmfs.journal.checkpoint import Checkpoint
 from mdmfs.journal.files import lines_of
 from mdmfs.model.errors import MdmfsError, StoreError
 from mdmfs.wire.keystores import Keystores
-from mdmfs.wire.messages import Witness
+from mdmfs.wire.messages.keystores import Witness
 
 DEADLINE = 60.0
 

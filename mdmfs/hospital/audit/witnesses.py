@@ -9,7 +9,7 @@ import trio
 
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.model.errors import MdmfsError
-from mdmfs.wire.messages import Outcome, Witness
+from mdmfs.wire.messages.keystores import Outcome, Witness
 
 INTERVAL: Final = 10.0
 """Seconds between two checkpoints: what a log's keeper could change in the meantime, nobody would know."""

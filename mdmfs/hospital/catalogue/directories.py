@@ -15,7 +15,7 @@ from mdmfs.hospital.rows import Stored, add_to, number_key
 from mdmfs.model.errors import NoSuchFileError, NotADirectoryFileError, StoreError
 from mdmfs.model.names import MAX_NAME_BYTES, Lfn
 from mdmfs.rows.port import Rows
-from mdmfs.wire.messages import Node, NodeKind
+from mdmfs.wire.messages.files import Node, NodeKind
 
 _INODES: Final = tables.COUNTERS + b"inode"
 _DIRECTORY: Final = 1

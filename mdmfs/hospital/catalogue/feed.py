@@ -12,7 +12,7 @@ from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.records import AclBefore
 from mdmfs.hospital.rows import Stored, add_to, counted, number_key
 from mdmfs.rows.port import Rows
-from mdmfs.wire.messages import Changes
+from mdmfs.wire.messages.files import Changes
 
 _LOOKED_AT: Final = 1000
 """Changes in one look."""

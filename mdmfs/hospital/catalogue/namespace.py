@@ -29,7 +29,8 @@ from mdmfs.hospital.catalogue.totals import TotalsChange, TotalsTable
 from mdmfs.model.errors import IsADirectoryFileError, NoSuchFileError, StoreError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.rows.port import Rows
-from mdmfs.wire.messages import MAX_BATCH, Changes, Node, NodeKind
+from mdmfs.wire.messages.base import MAX_BATCH
+from mdmfs.wire.messages.files import Changes, Node, NodeKind
 
 
 class RowsOfCatalogue:

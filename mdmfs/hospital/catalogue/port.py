@@ -27,7 +27,8 @@ from mdmfs.hospital.catalogue.records import (
     VersionOfAcl,
 )
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages import MAX_BATCH, Changes, Node
+from mdmfs.wire.messages.base import MAX_BATCH
+from mdmfs.wire.messages.files import Changes, Node
 
 
 class Catalogue(Protocol):

@@ -9,7 +9,7 @@ import msgspec
 
 from mdmfs.access.acl import Acl
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages import Node
+from mdmfs.wire.messages.files import Node
 
 ROOT_INODE: Final = 1
 SEGMENT_SIZE: Final = 4 * 2**20

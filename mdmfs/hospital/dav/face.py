@@ -25,7 +25,7 @@ from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import NoSuchFileError
 from mdmfs.model.names import ROOT_PREFIX, Guid, Lfn
 from mdmfs.sealing.layout import sealed_size
-from mdmfs.wire.messages import Node, NodeKind
+from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.wire.service import Answer, Document, Request, Respond, StreamReply
 
 ALLOWED: Final = "GET, HEAD, OPTIONS, PROPFIND"

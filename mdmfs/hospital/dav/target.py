@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from mdmfs.model.errors import MalformedNameError
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages import Node, NodeKind
+from mdmfs.wire.messages.files import Node, NodeKind
 
 SEALED_SUFFIX: Final = ".sealed"
 GUID_PREFIX: Final = "/mdm/"

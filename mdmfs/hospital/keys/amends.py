@@ -26,7 +26,7 @@ from mdmfs.hospital.release.escrow import Deposit, make_key
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.names import Guid
 from mdmfs.sharing.shamir import SECRET_SIZE, SPLIT_ID_SIZE, Share, another_share, split
-from mdmfs.wire.messages import KeyEntry, VersionedAcl
+from mdmfs.wire.messages.keystores import KeyEntry, VersionedAcl
 
 DROPPED_AT_ONCE: Final = 100
 REPAIRABLE = frozenset({Fault.MISSING, Fault.STALE, Fault.WRONG})

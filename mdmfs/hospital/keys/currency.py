@@ -21,7 +21,7 @@ from mdmfs.hospital.store import Store, Transaction
 from mdmfs.model.errors import MdmfsError, PeerTimedOutError
 from mdmfs.model.names import Guid
 from mdmfs.wire.keystores import Keystores
-from mdmfs.wire.messages import Outcome, VersionedAcl
+from mdmfs.wire.messages.keystores import Outcome, VersionedAcl
 from mdmfs.wire.nursery import open_plain_nursery
 
 log = structlog.get_logger()

@@ -9,7 +9,7 @@ from mdmfs.hospital.own_people import for_own_people
 from mdmfs.model.errors import MalformedMessageError, MalformedNameError
 from mdmfs.model.names import Guid
 from mdmfs.model.subject import SubjectId
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.key_tasks import (
     KEYS_CERTIFY_PATH,
     KEYS_PATH,
     KEYS_PROGRESS_PATH,

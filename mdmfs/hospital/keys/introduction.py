@@ -12,7 +12,7 @@ from mdmfs.hospital.keys.amends import Shipment, deposits
 from mdmfs.hospital.release.escrow import Deposit
 from mdmfs.model.errors import MdmfsError, PeerTimedOutError
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import Outcome
+from mdmfs.wire.messages.keystores import Outcome
 from mdmfs.wire.nursery import open_plain_nursery
 
 DEADLINE: Final = 20.0

@@ -14,7 +14,7 @@ from mdmfs.hospital.release.escrow import key_check
 from mdmfs.model.errors import MalformedMessageError
 from mdmfs.model.names import Guid
 from mdmfs.sharing.shamir import Share, candidates, lying_shares
-from mdmfs.wire.messages import Outcome
+from mdmfs.wire.messages.keystores import Outcome
 
 
 class Fault(enum.StrEnum):

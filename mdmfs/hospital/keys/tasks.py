@@ -23,7 +23,8 @@ from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import BusyError, MdmfsError, UnknownNameError
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import MAX_BATCH, Certificate, Certificates, KeyProgress, KeyTask
+from mdmfs.wire.messages.base import MAX_BATCH
+from mdmfs.wire.messages.key_tasks import Certificate, Certificates, KeyProgress, KeyTask
 from mdmfs.wire.nursery import open_plain_nursery
 
 log = structlog.get_logger()

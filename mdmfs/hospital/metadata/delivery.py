@@ -14,8 +14,9 @@ from mdmfs.hospital.ledger.records import METADATA, OutboxItem
 from mdmfs.hospital.metadata.outgoing import Wrapped
 from mdmfs.hospital.registration.deposit import serve_queue
 from mdmfs.wire.keystores import Caller, Keystores
-from mdmfs.wire.messages import MAX_BATCH, VersionedAcl
-from mdmfs.wire.metadata_messages import TELL_PATH, Done, Parcel, Tell
+from mdmfs.wire.messages.base import MAX_BATCH
+from mdmfs.wire.messages.keystores import VersionedAcl
+from mdmfs.wire.messages.metadata import TELL_PATH, Done, Parcel, Tell
 
 DEADLINE: Final = 60.0
 """Seconds for one message."""

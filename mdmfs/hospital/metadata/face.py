@@ -9,8 +9,8 @@ from mdmfs.hospital.ledger.records import METADATA
 from mdmfs.hospital.metadata.identify import Identification
 from mdmfs.hospital.metadata.importing import define_records, import_records
 from mdmfs.hospital.own_people import for_own_people
-from mdmfs.wire.metadata_messages import Done
-from mdmfs.wire.record_messages import (
+from mdmfs.wire.messages.metadata import Done
+from mdmfs.wire.messages.records import (
     DEFINE_RECORDS_PATH,
     IDENTIFY_PATH,
     IMPORT_RECORDS_PATH,

@@ -15,7 +15,7 @@ from mdmfs.hospital.uidmap.records import SubjectRow
 from mdmfs.model.errors import AccessDeniedError, MalformedMessageError, NoSuchFileError
 from mdmfs.model.identity import Principal
 from mdmfs.model.subject import SubjectId
-from mdmfs.wire.record_messages import Identified, Identify
+from mdmfs.wire.messages.records import Identified, Identify
 
 WAIT_SECONDS: Final = 900.0
 """For how long a first question waits for the second person."""

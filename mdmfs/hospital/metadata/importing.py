@@ -41,8 +41,8 @@ from mdmfs.sealing.header import FileKey, ObjectContext, Role
 from mdmfs.sealing.layout import SALT_SIZE
 from mdmfs.sealing.seal import seal
 from mdmfs.sharing.shamir import SECRET_SIZE
-from mdmfs.wire.metadata_messages import AttributeEntry, DefineCollection, PutRecords, RecordEntry
-from mdmfs.wire.record_messages import DefineRecords, ImportedRecords, ImportRecords, PatientRecord
+from mdmfs.wire.messages.metadata import AttributeEntry, DefineCollection, PutRecords, RecordEntry
+from mdmfs.wire.messages.records import DefineRecords, ImportedRecords, ImportRecords, PatientRecord
 
 COLLECTIONS: Final = ".records"
 """The hidden directory of a project whose entries' ACLs are those of its collections: ``setfacl`` changes them."""

@@ -11,8 +11,8 @@ from mdmfs.hospital.ledger.records import METADATA
 from mdmfs.hospital.metadata.attributes import Attributes, attributes_of_path
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages import VersionedAcl
-from mdmfs.wire.metadata_messages import (
+from mdmfs.wire.messages.keystores import VersionedAcl
+from mdmfs.wire.messages.metadata import (
     DefineCollection,
     ImageEntry,
     Parcel,

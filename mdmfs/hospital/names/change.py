@@ -22,8 +22,8 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages import Node, NodeKind
-from mdmfs.wire.name_messages import MAX_COMMENT_BYTES, TOKEN_SIZE, ChangedName, ChangeName, NameChange
+from mdmfs.wire.messages.files import Node, NodeKind
+from mdmfs.wire.messages.names import MAX_COMMENT_BYTES, TOKEN_SIZE, ChangedName, ChangeName, NameChange
 
 MAX_MADE: Final = 250_000
 """Collections and aliases of one principal at one hospital."""

@@ -15,7 +15,7 @@ from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import AccessDeniedError, MdmfsError, NoSuchFileError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Lfn
-from mdmfs.wire.name_messages import (
+from mdmfs.wire.messages.names import (
     CHANGE_NAME_PATH,
     LIST_NAMES_PATH,
     MAX_NAMES,

@@ -18,7 +18,7 @@ from mdmfs.hospital.metadata.outgoing import send_shown
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import MdmfsError
-from mdmfs.wire.messages import Outcome
+from mdmfs.wire.messages.keystores import Outcome
 
 log = structlog.get_logger()
 

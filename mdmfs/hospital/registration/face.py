@@ -18,19 +18,19 @@ from mdmfs.model.errors import (
     UnknownNameError,
 )
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.administration import (
     READERS_PATH,
     RERENDER_PATH,
     RERENDER_PROGRESS_PATH,
     WITHDRAW_PATH,
     AskReaders,
     AskRerender,
-    KeyTask,
-    NodeKind,
     Readers,
     StartRerender,
     StartWithdraw,
 )
+from mdmfs.wire.messages.files import NodeKind
+from mdmfs.wire.messages.key_tasks import KeyTask
 from mdmfs.wire.service import Reply, Request, Respond
 
 

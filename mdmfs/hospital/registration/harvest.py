@@ -17,7 +17,7 @@ from mdmfs.hospital.registration.register import register_series
 from mdmfs.hospital.store import Store
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import BusyError, MdmfsError, UnknownNameError
-from mdmfs.wire.messages import HarvestProgress
+from mdmfs.wire.messages.administration import HarvestProgress
 
 log = structlog.get_logger()
 

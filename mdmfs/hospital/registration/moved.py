@@ -21,7 +21,7 @@ from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import AccessDeniedError, ConfigurationError, UnknownNameError
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import Merged
+from mdmfs.wire.messages.administration import Merged
 
 _HELD: Final = frozenset({Reason.MOVED_PATIENT, Reason.OTHER_PATIENT})
 

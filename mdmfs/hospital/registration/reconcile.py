@@ -41,7 +41,7 @@ from mdmfs.model.errors import (
     UnknownNameError,
 )
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import ReconciliationProgress
+from mdmfs.wire.messages.administration import ReconciliationProgress
 
 log = structlog.get_logger()
 

@@ -8,7 +8,7 @@ from mdmfs.hospital.projects import parse_patient
 from mdmfs.hospital.registration.moved import merge_subjects
 from mdmfs.hospital.registration.reconcile import Reconciliations
 from mdmfs.model.errors import UnknownNameError
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.administration import (
     MERGE_PATH,
     RECONCILE_PATH,
     RECONCILE_PROGRESS_PATH,

@@ -47,7 +47,7 @@ from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import InstanceRecord, SeriesKey, SubjectRow
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.model.subject import SUBJECT_ID_OCTETS, SubjectId
-from mdmfs.wire.messages import VersionedAcl
+from mdmfs.wire.messages.keystores import VersionedAcl
 from mdmfs.wire.nursery import open_plain_nursery
 
 BATCH: Final = 64

@@ -29,7 +29,7 @@ from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import BusyError, MdmfsError, UnknownNameError
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import RerenderProgress
+from mdmfs.wire.messages.administration import RerenderProgress
 
 log = structlog.get_logger()
 

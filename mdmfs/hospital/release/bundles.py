@@ -11,7 +11,7 @@ from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import Buffer
 from mdmfs.wire.bundle import beginning, end, failed, octets_head
-from mdmfs.wire.messages import SealedBeginning
+from mdmfs.wire.messages.files import SealedBeginning
 
 
 async def frames(

@@ -23,7 +23,7 @@ from mdmfs.model.errors import StoreError, WrongKeyError
 from mdmfs.model.names import GUID_SIZE, Guid
 from mdmfs.sealing.header import FileKey
 from mdmfs.sharing.shamir import SECRET_SIZE, SPLIT_ID_SIZE, split
-from mdmfs.wire.messages import KeyEntry, VersionedAcl
+from mdmfs.wire.messages.keystores import KeyEntry, VersionedAcl
 
 KEY_CHECK_SIZE: Final = 16
 FIRST_GENERATION: Final = 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdmfs.wire.messages import MAX_REASON
+from mdmfs.wire.messages.files import MAX_REASON
 
 
 def printable(told: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Final
 
 from mdmfs.hospital.release.audit import Event, records_of
-from mdmfs.wire.messages import Reader
+from mdmfs.wire.messages.administration import Reader
 
 _GIVEN: Final = frozenset({Event.RELEASE, Event.HEADER, Event.CACHED_OPENS})
 

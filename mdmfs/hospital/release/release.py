@@ -25,7 +25,7 @@ from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import BusyError, InstanceChangedError, InstanceLostError, MdmfsError, RecallTimedOutError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import SealedHeader
+from mdmfs.wire.messages.files import SealedHeader
 
 
 async def release(  # noqa: PLR0913 what is known of the one who asks

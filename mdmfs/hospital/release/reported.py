@@ -12,7 +12,7 @@ from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import MalformedMessageError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import MAX_REPORTED, AskChanges, OpensReport
+from mdmfs.wire.messages.files import MAX_REPORTED, AskChanges, OpensReport
 
 MAX_COUNT = 2**32
 

@@ -16,7 +16,7 @@ from mdmfs.hospital.replicas.records import Replica, ReplicaState
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import AskTransfers, Transfer
+from mdmfs.wire.messages.files import AskTransfers, Transfer
 
 
 async def release_transfers(

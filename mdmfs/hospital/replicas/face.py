@@ -13,7 +13,8 @@ from mdmfs.hospital.release.loss import locality_of
 from mdmfs.hospital.replicas.records import PAGE, Replica, ReplicaState
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.locality import Locality
-from mdmfs.wire.messages import MAX_BATCH, REPLICAS_PATH, AskReplicas, ReplicaLeft, ReplicaUse, StorageUse
+from mdmfs.wire.messages.administration import REPLICAS_PATH, AskReplicas, ReplicaLeft, ReplicaUse, StorageUse
+from mdmfs.wire.messages.base import MAX_BATCH
 from mdmfs.wire.service import Reply, Request, Respond
 
 

@@ -27,7 +27,7 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages import NodeKind
+from mdmfs.wire.messages.files import NodeKind
 
 MAX_ACLS: Final = 100_000
 """In one change."""

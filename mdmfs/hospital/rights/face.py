@@ -12,7 +12,7 @@ from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import AccessDeniedError, MalformedMessageError, MdmfsError, NoSuchFileError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.acls import (
     ACL_EFFECT_PATH,
     CHANGE_ACL_PATH,
     READ_ACL_PATH,
@@ -23,9 +23,9 @@ from mdmfs.wire.messages import (
     AskWhy,
     ChangeAcl,
     ChangedAcls,
-    NodeKind,
     ReadAcl,
 )
+from mdmfs.wire.messages.files import NodeKind
 from mdmfs.wire.service import Reply, Request, Respond
 
 MAX_TEXTS = 1000

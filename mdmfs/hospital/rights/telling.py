@@ -16,7 +16,7 @@ from mdmfs.hospital.sight import Sight
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Lfn
-from mdmfs.wire.messages import AskChanges, Changes
+from mdmfs.wire.messages.files import AskChanges, Changes
 
 USUAL_LEASE: Final = 60.0
 """Seconds, of a mount that shows no project to its principal."""

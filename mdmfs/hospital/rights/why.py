@@ -15,7 +15,8 @@ from mdmfs.model.errors import AccessDeniedError, NoSuchFileError
 from mdmfs.model.identity import Dn, Fqan, Principal
 from mdmfs.model.locality import Locality
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages import AskWhy, Node, NodeKind, Why, WhyStep
+from mdmfs.wire.messages.acls import AskWhy, Why, WhyStep
+from mdmfs.wire.messages.files import Node, NodeKind
 
 
 def explain(tx: Transaction, principal: Principal, asked: AskWhy, hospital: Hospital) -> Why:

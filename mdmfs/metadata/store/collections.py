@@ -24,7 +24,7 @@ from mdmfs.metadata.store.indexes import fix_statistics
 from mdmfs.metadata.store.rights import chain_of
 from mdmfs.metadata.store.tables import ATTRIBUTES, COLLECTIONS, GROUPS, record_column, records_table
 from mdmfs.model.errors import MalformedMessageError
-from mdmfs.wire.metadata_messages import AttributeEntry, DefineCollection
+from mdmfs.wire.messages.metadata import AttributeEntry, DefineCollection
 
 _TYPES: Final = {kind.value: kind for kind in AttributeType}
 _SCHEMA: Final = sa.select(

@@ -20,7 +20,7 @@ from mdmfs.metadata.store.tables import ACLS, COLLECTIONS, IMAGES, SERIES, TOMBS
 from mdmfs.model.errors import MalformedMessageError, MalformedNameError
 from mdmfs.model.names import GUID_SIZE, Guid, Lfn
 from mdmfs.model.subject import SubjectId
-from mdmfs.wire.metadata_messages import ImageEntry, PutImages, PutRecords, RecordEntry, SeriesEntry
+from mdmfs.wire.messages.metadata import ImageEntry, PutImages, PutRecords, RecordEntry, SeriesEntry
 
 MAX_TEXT: Final = 1024
 """Characters of a text attribute."""

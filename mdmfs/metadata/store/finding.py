@@ -20,7 +20,7 @@ from mdmfs.metadata.store.entries import as_typed
 from mdmfs.metadata.store.rights import Classes
 from mdmfs.model.errors import MalformedMessageError
 from mdmfs.model.identity import Principal
-from mdmfs.wire.metadata_messages import MAX_PAGE, Explanation, Find, FoundPage, Scalar, SchemaTold
+from mdmfs.wire.messages.metadata import MAX_PAGE, Explanation, Find, FoundPage, Scalar, SchemaTold
 
 _PATH = Attribute("path", AttributeType.TEXT, Level.SERIES)
 

@@ -12,7 +12,7 @@ from mdmfs.metadata.store.finding import Reader, scalar
 from mdmfs.metadata.store.tables import table_of
 from mdmfs.model.errors import MalformedMessageError, MalformedNameError
 from mdmfs.model.subject import SubjectId
-from mdmfs.wire.metadata_messages import AskRecords, Record, RecordPage
+from mdmfs.wire.messages.metadata import AskRecords, Record, RecordPage
 
 MAX_RECORDS: Final = 100
 """On a page."""

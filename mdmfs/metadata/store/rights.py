@@ -32,7 +32,7 @@ from mdmfs.metadata.store.tables import (
 from mdmfs.model.errors import MalformedMessageError, MalformedNameError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import GUID_SIZE, Guid
-from mdmfs.wire.messages import Outcome, VersionedAcl
+from mdmfs.wire.messages.keystores import Outcome, VersionedAcl
 
 MAX_ALIASES: Final = 64
 MAX_CHAIN: Final = 256

@@ -12,7 +12,7 @@ from mdmfs.metadata.schema import Level
 from mdmfs.metadata.store.finding import Reader
 from mdmfs.metadata.store.tables import FROZEN, IMAGES, SERIES, SNAPSHOTS
 from mdmfs.model.errors import MalformedMessageError, NoSuchFileError
-from mdmfs.wire.metadata_messages import (
+from mdmfs.wire.messages.metadata import (
     MAX_PAGE,
     AskFrozen,
     AskFrozenSeries,

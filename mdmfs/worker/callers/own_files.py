@@ -15,7 +15,7 @@ import msgspec
 
 from mdmfs.model.errors import CredentialRefusedError, NoSuchFileError, StaleNumberError
 from mdmfs.model.names import MAX_NAME_BYTES, Lfn
-from mdmfs.wire.messages import Node, NodeKind, Totals
+from mdmfs.wire.messages.files import Node, NodeKind, Totals
 from mdmfs.worker.callers.numbers import own_number, parse_number
 from mdmfs.worker.callers.seat import Tree
 from mdmfs.worker.changing import Change

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, Protocol
 
 from mdmfs.model.errors import AccessDeniedError
 from mdmfs.model.names import Lfn
-from mdmfs.wire.messages import Node, Totals
+from mdmfs.wire.messages.files import Node, Totals
 from mdmfs.worker.changing import Change
 
 ABSENT_SECONDS: Final = 1.0

@@ -23,8 +23,8 @@ from mdmfs.model.errors import (
     again,
 )
 from mdmfs.model.names import Lfn
-from mdmfs.wire.messages import Message
-from mdmfs.wire.metadata_messages import (
+from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.metadata import (
     COUNT_PATH,
     FIND_PATH,
     Counted,

@@ -17,7 +17,7 @@ from mdmfs.model.errors import (
     again,
 )
 from mdmfs.model.names import Lfn
-from mdmfs.wire.messages import Node, Totals
+from mdmfs.wire.messages.files import Node, Totals
 from mdmfs.worker.callers.seat import Tree
 from mdmfs.worker.changing import Change
 from mdmfs.worker.filesystem import WHY_ATTRIBUTE, handles_of

@@ -10,7 +10,7 @@ import trio
 
 from mdmfs.model.errors import MalformedNameError, MalformedQueryError, NoSuchFileError, PeerTimedOutError
 from mdmfs.model.names import Lfn
-from mdmfs.wire.metadata_messages import EXPLAIN_PATH, FIND_PATH, Explain, Explanation, Find, FoundLevel, FoundPage
+from mdmfs.wire.messages.metadata import EXPLAIN_PATH, FIND_PATH, Explain, Explanation, Find, FoundLevel, FoundPage
 from mdmfs.worker.finding.federation import Federation, Found, Row, told_silence
 from mdmfs.worker.finding.names import alias_of, lfn_of_alias, query_of, target_of
 from mdmfs.worker.finding.virtual import Directory, Entry, Link, Text

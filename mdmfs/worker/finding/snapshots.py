@@ -23,8 +23,9 @@ from mdmfs.model.errors import (
     PeerUnreachableError,
 )
 from mdmfs.model.names import MAX_NAME_BYTES, Guid, Lfn
-from mdmfs.wire.messages import MAX_BATCH, FilePlace, Message
-from mdmfs.wire.metadata_messages import (
+from mdmfs.wire.messages.base import MAX_BATCH, Message
+from mdmfs.wire.messages.files import FilePlace
+from mdmfs.wire.messages.metadata import (
     FROZEN_PATH,
     FROZEN_SERIES_PATH,
     SNAPSHOTS_PATH,

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from mdmfs.model.errors import MdmfsError, NoSuchFileError, NotADirectoryFileError
 from mdmfs.model.names import Lfn
-from mdmfs.wire.messages import Node, NodeKind
+from mdmfs.wire.messages.files import Node, NodeKind
 
 FIRST_INODE: Final = 2**62
 """No catalogue counts so far."""

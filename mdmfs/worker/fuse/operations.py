@@ -41,8 +41,8 @@ from mdmfs.model.errors import (
     ReadOnlyError,
 )
 from mdmfs.model.names import MAX_NAME_BYTES
-from mdmfs.wire.messages import Node, NodeKind
-from mdmfs.wire.name_messages import NameChange
+from mdmfs.wire.messages.files import Node, NodeKind
+from mdmfs.wire.messages.names import NameChange
 from mdmfs.worker.callers.seat import Callers, Seat
 from mdmfs.worker.changing import Change
 from mdmfs.worker.configuration import CONFIGURATION_ATTRIBUTE

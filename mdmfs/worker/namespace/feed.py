@@ -17,7 +17,7 @@ from mdmfs.model.errors import (
     MdmfsError,
     NoSuchFileError,
 )
-from mdmfs.wire.messages import Changes, Node, NodeKind, OpensReport
+from mdmfs.wire.messages.files import Changes, Node, NodeKind, OpensReport
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.listing import gone_or_changed
 from mdmfs.worker.namespace.names import Namespace

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mdmfs.model.errors import NoSuchFileError
 from mdmfs.model.names import Lfn
-from mdmfs.wire.messages import Node, NodeKind
+from mdmfs.wire.messages.files import Node, NodeKind
 
 
 @dataclasses.dataclass(slots=True)

@@ -8,7 +8,7 @@ from typing import Final
 
 from mdmfs.model.errors import MalformedMessageError
 from mdmfs.model.names import MAX_NAME_BYTES, Lfn
-from mdmfs.wire.messages import Node
+from mdmfs.wire.messages.files import Node
 
 _IMPOSSIBLE: Final = frozenset({b"", b".", b".."})
 

@@ -18,7 +18,7 @@ from mdmfs.model.errors import (
     NotADirectoryFileError,
 )
 from mdmfs.model.names import Lfn
-from mdmfs.wire.messages import Changes, DirectoryPage, Node, NodeKind
+from mdmfs.wire.messages.files import Changes, DirectoryPage, Node, NodeKind
 from mdmfs.worker.aliases import path_to
 from mdmfs.worker.namespace.inodes import Inodes
 from mdmfs.worker.namespace.listing import Listing, nodes_by_name

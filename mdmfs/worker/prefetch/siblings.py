@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from mdmfs.model.errors import BusyError, MdmfsError
-from mdmfs.wire.messages import Node, NodeKind
+from mdmfs.wire.messages.files import Node, NodeKind
 
 FIRST_WINDOW: Final = 4
 """Files ahead of the second open of a burst; twice as many with each one that follows."""

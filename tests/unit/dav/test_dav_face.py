@@ -20,7 +20,7 @@ from mdmfs.model.errors import ERRORS_BY_CODE
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Lfn
 from mdmfs.sealing.layout import plain_size
-from mdmfs.wire.messages import NodeKind
+from mdmfs.wire.messages.files import NodeKind
 from mdmfs.wire.service import Answer, Document, Reply, Request, Service, StreamReply
 from mdmfs.wire.stream import Address
 from tests.twins.clinic import PROJECT_LFN, READER, STRANGER, Clinic, OpenClinic, let_list, slices

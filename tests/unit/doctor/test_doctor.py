@@ -25,7 +25,8 @@ from mdmfs.pki.health import RENEW_CERTIFICATE, RENEW_LIST, examine_authorities,
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import Crls, TrustAnchors
 from mdmfs.wire.diagnosis import Check, examine, judge_clock
-from mdmfs.wire.messages import TOTALS_PATH, AskTotals, Health, PacsHealth, Totals
+from mdmfs.wire.messages.administration import Health, PacsHealth
+from mdmfs.wire.messages.files import TOTALS_PATH, AskTotals, Totals
 from mdmfs.wire.service import Reply, Request, Service
 from mdmfs.worker.doctor import look_at_fuse
 from tests.twins import certificates as make

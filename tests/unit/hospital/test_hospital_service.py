@@ -25,12 +25,18 @@ from mdmfs.model.errors import (
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.sealing.layout import sealed_size
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.administration import (
+    HARVEST_PATH,
+    HARVEST_PROGRESS_PATH,
+    AskHarvest,
+    HarvestProgress,
+    StartHarvest,
+)
+from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.files import (
     BUNDLE_PATH,
     CHANGES_PATH,
     DESCRIBE_PATH,
-    HARVEST_PATH,
-    HARVEST_PROGRESS_PATH,
     HEADERS_PATH,
     LIST_PATH,
     LOCATE_PATH,
@@ -40,7 +46,6 @@ from mdmfs.wire.messages import (
     TRANSFERS_PATH,
     AskBundle,
     AskChanges,
-    AskHarvest,
     AskHeaders,
     AskTotals,
     AskTransfers,
@@ -48,12 +53,9 @@ from mdmfs.wire.messages import (
     Describe,
     DirectoryPage,
     FileDescription,
-    HarvestProgress,
     ListDirectory,
     Locate,
     Located,
-    Message,
-    StartHarvest,
     Totals,
 )
 from mdmfs.wire.service import Reply, StreamReply

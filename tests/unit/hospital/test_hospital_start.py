@@ -14,7 +14,7 @@ from mdmfs.hospital.keys.currency import catch_up
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Lfn
-from mdmfs.wire.messages import LIST_PATH, DirectoryPage, ListDirectory
+from mdmfs.wire.messages.files import LIST_PATH, DirectoryPage, ListDirectory
 from tests.twins.clinic import HOSPITAL, PROJECT, READER, STRANGER, Clinic, OpenClinic, slices
 from tests.twins.keystores import principal
 

@@ -14,7 +14,8 @@ from mdmfs.access.acl import Acl, Right
 from mdmfs.hospital.outward import current
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import NoSuchFileError, PeerUnreachableError
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.files import (
     BUNDLE_PATH,
     DESCRIBE_PATH,
     LIST_PATH,
@@ -24,7 +25,6 @@ from mdmfs.wire.messages import (
     DirectoryPage,
     FileDescription,
     ListDirectory,
-    Message,
 )
 from mdmfs.wire.service import Answer, Request, Service, StreamReply
 from tests.twins.clinic import READER, Clinic, OpenClinic, add_entry, slices

@@ -11,7 +11,13 @@ from mdmfs.hospital.deid.refusal import Reason
 from mdmfs.hospital.quarantined import EXPLANATIONS, Quarantined, quarantine_routes
 from mdmfs.hospital.registration.reconcile import Reconciliation
 from mdmfs.model.errors import AccessDeniedError, UnknownNameError
-from mdmfs.wire.messages import QUARANTINE_EXPLAIN_PATH, QUARANTINE_PATH, ExplainQuarantine, ListQuarantine, Message
+from mdmfs.wire.messages.administration import (
+    QUARANTINE_EXPLAIN_PATH,
+    QUARANTINE_PATH,
+    ExplainQuarantine,
+    ListQuarantine,
+)
+from mdmfs.wire.messages.base import Message
 from mdmfs.wire.service import Request
 from mdmfs.wire.stream import Address
 from tests.twins.clinic import OWNER, PROJECT, READER, Clinic, slice_of, slices

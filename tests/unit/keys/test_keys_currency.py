@@ -17,7 +17,7 @@ from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.answers import Answers
 from mdmfs.wire.currency import Currency
 from mdmfs.wire.keystores import Keystores
-from mdmfs.wire.messages import Outcome
+from mdmfs.wire.messages.keystores import Outcome
 from tests.twins.clinic import KEYSTORES, PROJECT_LFN, READER, Clinic, OpenClinic, slices
 from tests.twins.keystores import HOSPITAL, unreachable
 from tests.twins.store import MemoryStore

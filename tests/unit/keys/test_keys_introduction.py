@@ -16,7 +16,9 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.header import FileKey
 from mdmfs.wire.answers import Answers
 from mdmfs.wire.keystores import Caller, Keystores
-from mdmfs.wire.messages import KeyTask, Message, Outcome
+from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.key_tasks import KeyTask
+from mdmfs.wire.messages.keystores import Outcome
 from tests.twins.clinic import KEYSTORES, OWNER, READER, OpenClinic
 from tests.twins.key_tasks import clinic_with, done, held, is_readable
 from tests.twins.keystores import TwinKeystore, random_guid, shares_of, unreachable

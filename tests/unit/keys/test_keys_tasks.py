@@ -26,8 +26,8 @@ from mdmfs.model.subject import SubjectId
 from mdmfs.pki.signature import refuse_other_signature
 from mdmfs.sharing.shamir import Share
 from mdmfs.wire.keystores import Keystores
-from mdmfs.wire.messages import (
-    CERTIFY_PATH,
+from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.key_tasks import (
     KEYS_CERTIFY_PATH,
     KEYS_PATH,
     KEYS_PROGRESS_PATH,
@@ -35,13 +35,11 @@ from mdmfs.wire.messages import (
     AskKeyTask,
     Certificate,
     Certificates,
-    Certify,
     KeyProgress,
     KeyTask,
-    Message,
-    Outcome,
     StartKeyTask,
 )
+from mdmfs.wire.messages.keystores import CERTIFY_PATH, Certify, Outcome
 from mdmfs.wire.service import Reply, Request, Service
 from mdmfs.wire.stream import Address
 from tests.twins.certificates import host

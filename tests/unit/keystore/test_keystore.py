@@ -18,8 +18,8 @@ from mdmfs.model.errors import AccessDeniedError, CredentialExpiredError, Malfor
 from mdmfs.model.identity import Dn, Fqan, Principal
 from mdmfs.model.names import Guid
 from mdmfs.sharing.shamir import Share
-from mdmfs.wire.messages import (
-    MAX_BATCH,
+from mdmfs.wire.messages.base import MAX_BATCH
+from mdmfs.wire.messages.keystores import (
     AskStatus,
     Collect,
     KeyEntry,

@@ -14,7 +14,7 @@ from mdmfs.model.errors import AccessDeniedError, MalformedMessageError
 from mdmfs.model.identity import Dn
 from mdmfs.model.names import Guid
 from mdmfs.wire.currency import CURRENT_SECONDS, MAX_NONCES, Currency, uptime
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.keystores import (
     AskEpoch,
     Collect,
     ConfirmEpoch,

@@ -16,7 +16,7 @@ from mdmfs.keystore.service import keystore_service
 from mdmfs.model.errors import AccessDeniedError
 from mdmfs.model.identity import Dn
 from mdmfs.wire.client import Client
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.keystores import (
     COLLECT_PATH,
     EPOCH_PATH,
     UNREGISTER_PATH,

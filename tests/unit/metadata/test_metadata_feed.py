@@ -27,7 +27,7 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Lfn
-from mdmfs.wire.metadata_messages import (
+from mdmfs.wire.messages.metadata import (
     AttributeEntry,
     DefineCollection,
     FoundLevel,

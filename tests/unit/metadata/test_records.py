@@ -20,8 +20,8 @@ from mdmfs.hospital.metadata.identify import WAIT_SECONDS, Identification
 from mdmfs.hospital.metadata.importing import define_records, import_records
 from mdmfs.model.errors import AccessDeniedError, MalformedMessageError, MalformedQueryError, MdmfsError
 from mdmfs.wire.keystores import Keystores
-from mdmfs.wire.messages import Message
-from mdmfs.wire.metadata_messages import (
+from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.metadata import (
     EXPLAIN_PATH,
     FIND_PATH,
     FROZEN_PATH,
@@ -40,7 +40,7 @@ from mdmfs.wire.metadata_messages import (
     RecordPage,
     Snapshot,
 )
-from mdmfs.wire.record_messages import DefineRecords, Identify, ImportRecords, PatientRecord, RecordAttribute
+from mdmfs.wire.messages.records import DefineRecords, Identify, ImportRecords, PatientRecord, RecordAttribute
 from mdmfs.worker.keys.ring import KeyRing
 from tests.twins.clinic import PROJECT, PROJECT_LFN, READER, STRANGER, OpenClinic
 from tests.twins.keystores import HOSPITAL, principal

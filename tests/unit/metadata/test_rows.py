@@ -15,7 +15,7 @@ import pytest
 from mdmfs.cli.record import CollectionFile, Report
 from mdmfs.cli.rows import BATCH, MAX_CHARACTERS, batches, read_rows
 from mdmfs.model.errors import ConfigurationError, NameTakenError
-from mdmfs.wire.record_messages import PatientRecord
+from mdmfs.wire.messages.records import PatientRecord
 
 FILE = CollectionFile("neuro", "followup", [], issuer="AMC")
 COLUMNS = {"grade": "Grade", "remark": "Remark"}

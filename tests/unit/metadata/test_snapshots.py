@@ -21,8 +21,8 @@ from mdmfs.model.errors import (
     PeerTimedOutError,
 )
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import SET_ACLS_PATH, UNREGISTER_PATH, Outcomes, SetAcls, Unregister, VersionedAcl
-from mdmfs.wire.metadata_messages import (
+from mdmfs.wire.messages.keystores import SET_ACLS_PATH, UNREGISTER_PATH, Outcomes, SetAcls, Unregister, VersionedAcl
+from mdmfs.wire.messages.metadata import (
     DROP_SNAPSHOT_PATH,
     SNAPSHOT_PATH,
     SNAPSHOTS_PATH,

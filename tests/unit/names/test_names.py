@@ -27,8 +27,9 @@ from mdmfs.model.errors import (
     RefusedNameError,
 )
 from mdmfs.model.names import Lfn
-from mdmfs.wire.messages import CHANGE_ACL_PATH, LIST_PATH, ChangeAcl, ChangedAcls, DirectoryPage, ListDirectory
-from mdmfs.wire.name_messages import (
+from mdmfs.wire.messages.acls import CHANGE_ACL_PATH, ChangeAcl, ChangedAcls
+from mdmfs.wire.messages.files import LIST_PATH, DirectoryPage, ListDirectory
+from mdmfs.wire.messages.names import (
     LIST_NAMES_PATH,
     MAX_COMMENT_BYTES,
     REMOVE_NAMES_PATH,

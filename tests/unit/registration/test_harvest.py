@@ -10,7 +10,13 @@ import trio
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.registration.harvest import Harvest
 from mdmfs.model.errors import BusyError, UnknownNameError
-from mdmfs.wire.messages import HARVEST_PATH, HARVEST_PROGRESS_PATH, AskHarvest, HarvestProgress, StartHarvest
+from mdmfs.wire.messages.administration import (
+    HARVEST_PATH,
+    HARVEST_PROGRESS_PATH,
+    AskHarvest,
+    HarvestProgress,
+    StartHarvest,
+)
 from tests.twins.clinic import OWNER, PROJECT, Clinic, OpenClinic, including, slice_of, slices
 
 

@@ -19,13 +19,8 @@ from mdmfs.model.errors import (
     UnknownNameError,
 )
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import (
-    DESCRIBE_PATH,
-    Describe,
-    FileDescription,
-    Merged,
-    ReconciliationProgress,
-)
+from mdmfs.wire.messages.administration import Merged, ReconciliationProgress
+from mdmfs.wire.messages.files import DESCRIBE_PATH, Describe, FileDescription
 from tests.twins.clinic import PATIENT, PROJECT, Clinic, OpenClinic, including, slice_of, slices, until
 
 OTHER = PatientKey(issuer="AMC", patient_id="TEST-2")

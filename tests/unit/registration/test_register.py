@@ -20,7 +20,7 @@ from mdmfs.hospital.registration.deposit import DEPOSIT
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.model.errors import OutOfSpaceError
 from mdmfs.sharing.shamir import Share, combine
-from mdmfs.wire.messages import KeyEntry, Outcome
+from mdmfs.wire.messages.keystores import KeyEntry, Outcome
 from tests.twins.clinic import OWNER, PATIENT, PROJECT, Clinic, OpenClinic, including, slice_of, slices
 from tests.twins.images import ROOT
 from tests.twins.keystores import shares_of, unreachable

@@ -21,20 +21,20 @@ from mdmfs.hospital.registration.rerender import Rerendering, Rerenderings
 from mdmfs.hospital.release.readers import readers_of
 from mdmfs.model.errors import AccessDeniedError, BusyError, NoSuchFileError, UnknownNameError
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.administration import (
     READERS_PATH,
     RERENDER_PATH,
     RERENDER_PROGRESS_PATH,
     WITHDRAW_PATH,
     AskReaders,
     AskRerender,
-    KeyProgress,
-    Message,
     Readers,
     RerenderProgress,
     StartRerender,
     StartWithdraw,
 )
+from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.key_tasks import KeyProgress
 from mdmfs.wire.service import Reply, Request
 from mdmfs.wire.stream import Address
 from tests.twins.clinic import OWNER, PROJECT, PROJECT_LFN, READER, Clinic, OpenClinic, including, slices, until

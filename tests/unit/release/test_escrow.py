@@ -20,7 +20,7 @@ from mdmfs.hospital.release.escrow import (
 from mdmfs.model.errors import StoreError, WrongKeyError
 from mdmfs.sealing.header import FileKey
 from mdmfs.sharing.shamir import Share, combine
-from mdmfs.wire.messages import KeyEntry, VersionedAcl
+from mdmfs.wire.messages.keystores import KeyEntry, VersionedAcl
 from tests.twins.records import guid_of
 
 NAMES = ("k1", "k2", "k3")

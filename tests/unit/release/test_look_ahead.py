@@ -15,7 +15,7 @@ from mdmfs.hospital.release.queue import MAX_AHEAD, PendingRecall, RecallQueue, 
 from mdmfs.hospital.release.render import Admission
 from mdmfs.model.errors import BusyError
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import BUNDLE_PATH, AskBundle
+from mdmfs.wire.messages.files import BUNDLE_PATH, AskBundle
 from mdmfs.wire.service import Request, StreamReply
 from mdmfs.wire.stream import Address
 from tests.twins.clinic import READER, Clinic, OpenClinic, slices, until

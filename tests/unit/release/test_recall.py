@@ -30,7 +30,7 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.names import Guid
 from mdmfs.wire.formats import MARK
-from mdmfs.wire.messages import SEALED_PATH
+from mdmfs.wire.messages.files import SEALED_PATH
 from mdmfs.wire.service import StreamReply
 from tests.twins.clinic import PROJECT, Clinic, OpenClinic, sealed_octets, slice_of, slices, until
 from tests.twins.images import ROOT

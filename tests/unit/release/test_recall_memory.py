@@ -11,7 +11,7 @@ import trio.testing
 from mdmfs.hospital.release.recall import MEMORY_SECONDS
 from mdmfs.model.errors import InstanceChangedError
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import GENERATION_HEADER, SEALED_PATH, THRESHOLD_HEADER
+from mdmfs.wire.messages.files import GENERATION_HEADER, SEALED_PATH, THRESHOLD_HEADER
 from mdmfs.wire.service import Request, StreamReply
 from mdmfs.wire.stream import Address
 from tests.twins.clinic import READER, Clinic, OpenClinic, sealed_octets, slice_of

@@ -31,20 +31,18 @@ from mdmfs.hospital.transaction import STORE_FORMAT
 from mdmfs.model.errors import AccessDeniedError, NoSuchFileError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.administration import REPLICAS_PATH, AskReplicas, ReplicaUse
+from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.files import (
     DESCRIBE_PATH,
-    REPLICAS_PATH,
     TRANSFERS_PATH,
-    AskReplicas,
     AskTransfers,
     Describe,
     FileDescription,
-    KeyTask,
-    Message,
-    ReplicaUse,
     Transfer,
     Transfers,
 )
+from mdmfs.wire.messages.key_tasks import KeyTask
 from mdmfs.wire.service import Reply, Request
 from mdmfs.wire.stream import Address
 from tests.twins.clinic import (

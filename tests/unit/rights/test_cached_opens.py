@@ -16,7 +16,7 @@ from mdmfs.hospital.rights.telling import tell
 from mdmfs.model.errors import MalformedMessageError, StoreError
 from mdmfs.model.identity import Fqan
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import CHANGES_PATH, MAX_REPORTED, AskChanges, CachedOpens, Changes, OpensReport
+from mdmfs.wire.messages.files import CHANGES_PATH, MAX_REPORTED, AskChanges, CachedOpens, Changes, OpensReport
 from mdmfs.wire.service import Reply
 from tests.twins.clinic import READER, Clinic, OpenClinic, slices
 from tests.twins.keystores import random_guid

@@ -24,28 +24,20 @@ from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import AccessDeniedError, BusyError, MdmfsError, NoSuchFileError, NotADirectoryFileError
 from mdmfs.model.identity import Fqan, Principal
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages import (
+from mdmfs.wire.messages.acls import (
     ACL_EFFECT_PATH,
     CHANGE_ACL_PATH,
-    CHANGES_PATH,
-    COLLECT_PATH,
-    LIST_PATH,
     READ_ACL_PATH,
     AclEffect,
     AclTexts,
     AskAclEffect,
-    AskChanges,
     ChangeAcl,
     ChangedAcls,
-    Changes,
-    Collect,
-    Collected,
-    DirectoryPage,
-    ListDirectory,
-    Message,
-    Outcome,
     ReadAcl,
 )
+from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.files import CHANGES_PATH, LIST_PATH, AskChanges, Changes, DirectoryPage, ListDirectory
+from mdmfs.wire.messages.keystores import COLLECT_PATH, Collect, Collected, Outcome
 from mdmfs.wire.service import Reply, Service
 from tests.twins.clinic import NOW, OWNER, PROJECT_LFN, READER, STRANGER, Clinic, OpenClinic, slices
 from tests.twins.keystores import principal

@@ -12,7 +12,7 @@ from mdmfs.hospital.rights.face import rights_routes
 from mdmfs.model.errors import AccessDeniedError, NoSuchFileError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages import WHY_PATH, AskWhy, Why
+from mdmfs.wire.messages.acls import WHY_PATH, AskWhy, Why
 from mdmfs.wire.service import Service
 from tests.twins.clinic import OWNER, PROJECT_LFN, READER, STRANGER, Clinic, OpenClinic, slices
 

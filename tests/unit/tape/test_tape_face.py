@@ -19,7 +19,7 @@ from mdmfs.hospital.tape.stager import Stager
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Lfn
 from mdmfs.sealing.layout import sealed_size
-from mdmfs.wire.messages import NodeKind
+from mdmfs.wire.messages.files import NodeKind
 from mdmfs.wire.service import Document, Request, Service
 from mdmfs.wire.stream import Address
 from tests.twins.clinic import PROJECT_LFN, READER, STRANGER, Clinic, OpenClinic, let_list, slice_of, slices

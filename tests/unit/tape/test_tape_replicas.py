@@ -13,7 +13,8 @@ from mdmfs.hospital.dav.target import Target
 from mdmfs.hospital.projects import Placement
 from mdmfs.hospital.rights.why import explain
 from mdmfs.model.identity import Principal
-from mdmfs.wire.messages import DESCRIBE_PATH, AskWhy, Describe, FileDescription
+from mdmfs.wire.messages.acls import AskWhy
+from mdmfs.wire.messages.files import DESCRIBE_PATH, Describe, FileDescription
 from tests.twins.clinic import READER, STRANGER, Clinic, slices
 from tests.twins.storage import TwinElement
 from tests.unit.tape.test_tape_face import Tape, open_tape, wait_until

@@ -18,7 +18,7 @@ from mdmfs.model.errors import (
 )
 from mdmfs.wire.bundle import BUFFER_BYTES, Bundle, Piece, beginning, end, failed, octets_head
 from mdmfs.wire.download import Download
-from mdmfs.wire.messages import SealedBeginning
+from mdmfs.wire.messages.files import SealedBeginning
 from mdmfs.wire.stream import Address
 from tests.twins.octets import octets
 

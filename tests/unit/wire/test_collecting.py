@@ -29,7 +29,8 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.header import FileKey
 from mdmfs.sharing.shamir import SECRET_SIZE, Share
 from mdmfs.wire.keystores import FIRST_PAUSE, LONGEST_PAUSE, MAX_LAGGARDS, SECOND_THOUGHT, Keystores
-from mdmfs.wire.messages import MAX_BATCH, Collected, KeyEntry, Message, Outcome, SetAcls, VersionedAcl
+from mdmfs.wire.messages.base import MAX_BATCH, Message
+from mdmfs.wire.messages.keystores import Collected, KeyEntry, Outcome, SetAcls, VersionedAcl
 from tests.twins.keystores import HOSPITAL, TwinKeystore, principal, random_guid, shares_of, unreachable
 
 NAMES = ("k1", "k2", "k3")

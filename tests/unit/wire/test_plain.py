@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdmfs.wire.messages import MEDIA_TYPE, Describe, Totals
+from mdmfs.wire.messages.base import MEDIA_TYPE
+from mdmfs.wire.messages.files import Describe, Totals
 from mdmfs.wire.plain import read_plain, write_plain
 
 BODY = msgspec.msgpack.encode(Describe(bytes(16)))

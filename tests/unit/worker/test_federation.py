@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from mdmfs.model.errors import MalformedMessageError, MalformedQueryError, PeerTimedOutError, PeerUnreachableError
-from mdmfs.wire.messages import Message
-from mdmfs.wire.metadata_messages import Counted, Find, FoundPage, Scalar
+from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.metadata import Counted, Find, FoundPage, Scalar
 from mdmfs.worker.finding.federation import Federation
 
 DEADLINE = 5.0

@@ -20,7 +20,7 @@ from mdmfs.model.errors import (
     PeerUnreachableError,
 )
 from mdmfs.sealing.layout import CHUNK_SIZE, HEADER_SIZE, SEALED_CHUNK_SIZE, sealed_size
-from mdmfs.wire.messages import Node, NodeKind
+from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.worker.bringing import WHOLE
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.fetching import MAX_FRUITLESS

@@ -12,7 +12,7 @@ import trio.testing
 
 from mdmfs.model.errors import AccessDeniedError, RecallTimedOutError
 from mdmfs.sealing.layout import CHUNK_SIZE, PAGE_SIZE
-from mdmfs.wire.messages import MAX_HEADERS, Node, NodeKind
+from mdmfs.wire.messages.files import MAX_HEADERS, Node, NodeKind
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.headers import Headers
 from mdmfs.worker.keys.ring import KeyRing

@@ -12,7 +12,7 @@ import trio
 
 from mdmfs.model.errors import ConfigurationError, MalformedMessageError, MdmfsError, NoSuchFileError
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages import DirectoryPage
+from mdmfs.wire.messages.files import DirectoryPage
 from mdmfs.worker.cache.room import Room
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.callers.numbers import own_number, parse_number

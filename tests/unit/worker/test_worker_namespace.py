@@ -8,7 +8,7 @@ import trio.testing
 
 from mdmfs.model.errors import MalformedMessageError, NoSuchFileError, NotADirectoryFileError, PeerUnreachableError
 from mdmfs.model.names import Lfn
-from mdmfs.wire.messages import Changes, DirectoryPage, Node, NodeKind, OpensReport
+from mdmfs.wire.messages.files import Changes, DirectoryPage, Node, NodeKind, OpensReport
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.feed import Feed
 from mdmfs.worker.namespace.names import ROOT, TTL, Namespace

@@ -26,7 +26,8 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import CHUNK_SIZE, HEADER_SIZE, SEALED_CHUNK_SIZE
-from mdmfs.wire.messages import Collected, Node, NodeKind
+from mdmfs.wire.messages.files import Node, NodeKind
+from mdmfs.wire.messages.keystores import Collected
 from mdmfs.worker.bringing import WHOLE
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.keys.ring import HOLD_SECONDS, KeyRing

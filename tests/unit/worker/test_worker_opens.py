@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from mdmfs.model.errors import PeerUnreachableError
-from mdmfs.wire.messages import MAX_REPORTED, Node, NodeKind
+from mdmfs.wire.messages.files import MAX_REPORTED, Node, NodeKind
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.keys.ring import KeyRing
 from mdmfs.worker.lease import Lease

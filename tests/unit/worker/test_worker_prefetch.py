@@ -12,7 +12,8 @@ import trio.testing
 
 from mdmfs.model.errors import AccessDeniedError
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages import COLLECT_PATH, Node, NodeKind
+from mdmfs.wire.messages.files import Node, NodeKind
+from mdmfs.wire.messages.keystores import COLLECT_PATH
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.keys.ring import KeyRing
 from mdmfs.worker.opening import Opener

@@ -10,7 +10,7 @@ import pytest
 
 from mdmfs.model.errors import NoSuchFileError, NotADirectoryFileError
 from mdmfs.model.names import Lfn
-from mdmfs.wire.messages import DirectoryPage, Node, NodeKind
+from mdmfs.wire.messages.files import DirectoryPage, Node, NodeKind
 from mdmfs.worker.callers.seat import OwnerOnly
 from mdmfs.worker.filesystem import FileSystem
 from mdmfs.worker.fuse.operations import MdmfsOperations

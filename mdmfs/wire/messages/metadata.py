@@ -10,7 +10,8 @@ from typing import Final
 
 import msgspec
 
-from mdmfs.wire.messages import Message, VersionedAcl
+from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.keystores import VersionedAcl
 
 TELL_PATH: Final = "/v1/tell"
 
