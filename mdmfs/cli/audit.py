@@ -24,6 +24,7 @@ from mdmfs.hospital.audit.verify import Log, Report, ask_witnesses, verify
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.lmdb_store import LmdbStore
+from mdmfs.hospital.opening import store_path
 from mdmfs.hospital.release.audit import parse_record
 from mdmfs.hospital.store import Transaction
 from mdmfs.journal.files import lines_of
@@ -154,7 +155,7 @@ def _log_of(settings: HospitalConfiguration) -> pathlib.Path:
 
 @contextlib.contextmanager
 def _store(settings: HospitalConfiguration) -> Iterator[LmdbStore]:
-    with LmdbStore.looking(settings.path(settings.hospital.directory) / "store") as store:
+    with LmdbStore.looking(store_path(settings)) as store:
         yield store
 
 

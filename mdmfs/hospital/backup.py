@@ -16,25 +16,25 @@ import lmdb
 
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.lmdb_store import LmdbStore
+from mdmfs.hospital.opening import STORE, store_path
 from mdmfs.hospital.transaction import store_layout
 from mdmfs.model.errors import ConfigurationError, NameTakenError, StoreError
 from mdmfs.pki.recovery import PrivateKey
-from mdmfs.rows.embedded import forget_copied, open_environment, pack
+from mdmfs.rows.embedded import STORE_FILE, forget_copied, open_environment, pack
 from mdmfs.wire.backup import MOVE_AWAY, NOTHING_THERE, Header, Part, copying, restore, sync_directory
 
 ZONE: Final = "hospital"
-STORE: Final = "store/data.mdb"
 KEYS: Final = ("outbox.key", "signing.key")
 AUDIT: Final = "audit*.jsonl"
 
 
 def parts_of(configuration: HospitalConfiguration) -> Iterator[Part]:
     """Give what a backup holds; raises ``ConfigurationError`` where there is no store."""
-    directory = configuration.path(configuration.hospital.directory)
-    if not (directory / STORE).exists():
+    directory, store = configuration.path(configuration.hospital.directory), store_path(configuration)
+    if not (store / STORE_FILE).exists():
         message = f"there is no store of a hospital in {directory}"
         raise ConfigurationError(message, what_to_do=NOTHING_THERE)
-    yield Part(STORE, lambda: _copy(directory / "store"))
+    yield Part(f"{STORE}/{STORE_FILE}", lambda: _copy(store))
     for path in (*(directory / name for name in KEYS), *sorted(directory.glob(AUDIT))):
         if path.exists():
             yield Part.of(directory, path)
@@ -48,26 +48,26 @@ async def restore_hospital(configuration: HospitalConfiguration, source: Path, p
     Records of the audit log that are there already stay: they are the later ones. Raises ``ConfigurationError`` and
     what ``mdmfs.wire.backup.restore`` raises; ``StoreError`` for a store of a newer format.
     """
-    directory = configuration.path(configuration.hospital.directory)
-    if (directory / STORE).exists():
+    directory, there = configuration.path(configuration.hospital.directory), store_path(configuration)
+    if (there / STORE_FILE).exists():
         message = f"{directory} holds a store"
         raise NameTakenError(message, what_to_do=MOVE_AWAY)
     arriving = directory / "restoring"
     shutil.rmtree(arriving, ignore_errors=True)
     try:
         header = restore(source, ZONE, arriving, private)
-        forget_copied(arriving / "store", store_layout())
-        store = LmdbStore.open(arriving / "store")  # raises for one that this program cannot read
+        forget_copied(arriving / STORE, store_layout())
+        store = LmdbStore.open(arriving / STORE)  # raises for one that this program cannot read
         await store.aclose()
-        pack(arriving / "store", arriving / "packed", store_layout())
+        pack(arriving / STORE, arriving / "packed", store_layout())
         _refuse_other_keys(arriving, directory)
         for path in sorted(arriving.glob("*")):
             if path.is_file() and not (directory / path.name).exists():
                 path.rename(directory / path.name)
-        (directory / "store").mkdir(mode=0o700, exist_ok=True)
-        (arriving / "packed" / "data.mdb").rename(directory / STORE)
+        there.mkdir(mode=0o700, exist_ok=True)
+        (arriving / "packed" / STORE_FILE).rename(there / STORE_FILE)
         sync_directory(directory)
-        sync_directory(directory / "store")
+        sync_directory(there)
     finally:
         shutil.rmtree(arriving, ignore_errors=True)
     return header
@@ -89,5 +89,5 @@ def _copy(store: Path) -> Iterator[IO[bytes]]:
     except lmdb.Error as error:
         message = f"the store in {store} cannot be opened ({type(error).__name__})"
         raise StoreError(message) from error
-    with copying(environment, "store") as stream:
+    with copying(environment, STORE) as stream:
         yield stream

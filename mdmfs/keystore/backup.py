@@ -23,7 +23,7 @@ from cryptography.exceptions import InvalidTag
 from mdmfs.keystore.row_shelf import shelf_layout
 from mdmfs.model.errors import ConfigurationError, IntegrityError, NameTakenError, WrongKeyError, unusable
 from mdmfs.pki.recovery import PrivateKey, WrappedKey
-from mdmfs.rows.embedded import Embedded, forget_copied, open_environment
+from mdmfs.rows.embedded import STORE_FILE, Embedded, forget_copied, open_environment
 from mdmfs.wire.backup import (
     ANOTHER,
     MOVE_AWAY,
@@ -39,7 +39,6 @@ from mdmfs.wire.backup import (
 MAGIC: Final = b"mdmfs shelf backup 1\n"
 SECONDS_A_DAY: Final = 86_400
 _ARRIVING: Final = "restoring"
-_SHELF_FILE: Final = "data.mdb"
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,7 +59,7 @@ def back_up(
     ``header`` is the keystore's name and for how many days the backup may be kept. The file appears whole or not at
     all. Raises ``ConfigurationError``, ``StoreError`` and ``OutOfSpaceError``.
     """
-    if not (directory / _SHELF_FILE).exists():
+    if not (directory / STORE_FILE).exists():
         message = f"there is no shelf in {directory}"
         raise ConfigurationError(message, what_to_do=NOTHING_THERE)
     name, days = header
@@ -82,7 +81,7 @@ def restore(source: Path, directory: Path, private: PrivateKey, *, now: float, i
     Raises ``ConfigurationError`` where there is one, or the backup has expired, ``WrongKeyError`` for another key,
     ``IntegrityError`` for a damaged backup, ``StoreError`` and ``OutOfSpaceError``.
     """
-    if (directory / _SHELF_FILE).exists():
+    if (directory / STORE_FILE).exists():
         message = f"{directory} holds a shelf"
         raise NameTakenError(message, what_to_do=MOVE_AWAY)
     try:
@@ -107,7 +106,7 @@ def _unseal(file: IO[bytes], decryptor: Cobblestone256Decryptor, directory: Path
     arriving.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
     try:
-        with appearing(arriving / _SHELF_FILE, may_replace=True) as shelf:
+        with appearing(arriving / STORE_FILE, may_replace=True) as shelf:
             while piece := file.read(PIECE):
                 shelf.write(decryptor.update(piece))
             shelf.write(decryptor.finalize())
@@ -116,5 +115,5 @@ def _unseal(file: IO[bytes], decryptor: Cobblestone256Decryptor, directory: Path
         raise IntegrityError(message, what_to_do=ANOTHER) from error
     forget_copied(arriving, shelf_layout())
     Embedded.open(arriving, shelf_layout()).close()  # raises for one that this program cannot read
-    (arriving / _SHELF_FILE).rename(directory / _SHELF_FILE)
+    (arriving / STORE_FILE).rename(directory / STORE_FILE)
     sync_directory(directory)

@@ -23,7 +23,7 @@ import structlog
 import trio
 
 from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, PeerUnreachableError, StoreError
-from mdmfs.rows.database import TOKEN_SIZE, UNREACHED, Database, DatabaseUrl, LostError, Position, State
+from mdmfs.rows.database import PATIENCE, TOKEN_SIZE, UNREACHED, Database, DatabaseUrl, LostError, Position, State
 from mdmfs.rows.embedded import (
     LOCK_FILE,
     MAP_SIZE,
@@ -44,15 +44,16 @@ from mdmfs.wire.backup import sync_directory
 
 log = structlog.get_logger()
 
-PATIENCE: Final = 60.0
-"""Seconds for which a write waits for a database that does not answer: as long as a standby takes to be promoted."""
 PATIENCE_AT_START: Final = 2.0
 PAUSE: Final = 0.25
 """Seconds between two tries to connect."""
 LOOK_SECONDS: Final = 2.0
 """Between two looks whether the session still stands."""
 LONGEST_SILENCE: Final = 10.0
-"""Seconds without an answer after which nobody is told anything: another daemon may know better by then."""
+"""Seconds without an answer after which nobody is told anything: another daemon may know better by then.
+
+Who takes over from one waits for so long before it writes or tells: the other may have lost its session unseen.
+"""
 _LOADED_AT_ONCE: Final = 100_000
 """Rows of one transaction while a copy is made: some 30 MiB."""
 
@@ -60,10 +61,11 @@ T = TypeVar("T")
 
 
 class Waiting(NamedTuple):
-    """How long a write waits for the database, in seconds, and by which clock an answer grows old."""
+    """How long a write waits for the database, in seconds, by which clock an answer grows old, and what waits."""
 
     patience: float = PATIENCE
     clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], object] = time.sleep
 
 
 USUAL: Final = Waiting()
@@ -93,17 +95,19 @@ class Copied(Embedded):
         """The copy has no room for what is durable in the database: whoever wrote it would not find it here."""
 
     @classmethod
-    def open_url(cls, path: Path, layout: Layout, url: str, *, map_size: int = MAP_SIZE) -> Self:
+    def open_url(
+        cls, path: Path, layout: Layout, url: str, *, map_size: int = MAP_SIZE, waiting: Waiting = USUAL
+    ) -> Self:
         """Open the store in a database, and bring its copy in a directory up to date; blocks.
 
         Both are made where they are missing. Raises ``ConfigurationError`` where the database or the directory holds
         something else, another daemon works on the database, or it cannot be reached; ``StoreError`` as
         ``Embedded.open``.
         """
-        database = Database(DatabaseUrl(url), layout.what)
+        database = Database(DatabaseUrl(url), layout.what, waiting.patience)
         try:
             connect_patiently(database, PATIENCE_AT_START)
-            return cls.over(database, path, layout, map_size=map_size)
+            return cls.over(database, path, layout, map_size=map_size, waiting=waiting)
         except LostError as error:
             database.close()
             raise database.placed(ConfigurationError(str(error), what_to_do=UNREACHED)) from error
@@ -117,7 +121,7 @@ class Copied(Embedded):
     ) -> Self:
         """Do as ``open_url``, with a session that has been begun."""
         make_private(path, layout)
-        _settle(database, path, layout)
+        _settle(database, path, layout, waiting)
         with opening(path, layout):
             env = open_environment(path, map_size, is_copy=True)
         return begun(path, layout, env, lambda: cls(path, env, layout, database, waiting))
@@ -153,8 +157,14 @@ class Copied(Embedded):
         self._env.reader_check()
         is_unfinished = True
         while is_unfinished:
-            (result,) = self._commit([Act(lambda rows: self._layout.begin(rows, self._path))])
+            (result,) = self._commit([Act(self._begin_on)])
             is_unfinished = result.unwrap()
+
+    def _begin_on(self, rows: Rows) -> bool:
+        """Change a row in any case: by that commit another daemon's copy knows that we have come in between."""
+        is_unfinished = self._layout.begin(rows, self._path)
+        rows.put(self._layout.mark, rows.get(self._layout.mark) or b"")
+        return is_unfinished
 
     def _commit(self, acts: list[Act]) -> list[outcome.Outcome[Any]]:
         self._refuse_closed()
@@ -163,15 +173,16 @@ class Copied(Embedded):
 
     def _look(self) -> None:
         if not self._is_closed:
+            asked = self._waiting.clock()
             self._insist(self._database.state, _Attempt())
-            self._heard = self._waiting.clock()
+            self._heard = max(self._heard, asked)
 
     def _insist(self, act: Callable[[], T], attempt: _Attempt) -> T:
         """Do something, again after each new connection, until it is done or nobody answers for too long."""
         deadline = time.monotonic() + self._waiting.patience
         while True:
             try:
-                self._catch_up()
+                self._catch_up(attempt)
                 return act()
             except LostError as error:
                 self._is_behind = True
@@ -197,8 +208,9 @@ class Copied(Embedded):
                     before = _position_of(rows, self._layout)
                     attempt.position = Position(before.number + 1, secrets.token_bytes(TOKEN_SIZE))
                     rows.put(self._layout.copied, attempt.position.encode())
+                    asked = self._waiting.clock()
                     self._database.commit(before, attempt.position, changes)
-                    is_durable, self._heard = True, self._waiting.clock()
+                    is_durable, self._heard = True, asked
         except (StoreError, OutOfSpaceError):
             if not is_durable:
                 raise
@@ -212,10 +224,11 @@ class Copied(Embedded):
         changes.update(mine)
         return result
 
-    def _catch_up(self) -> None:
-        """Apply to the copy what the database has beyond it."""
+    def _catch_up(self, attempt: _Attempt) -> None:
+        """Apply to the copy what the database has beyond it; wait until nobody else can still answer."""
         if not self._is_behind:
             return
+        asked = self._waiting.clock()
         with naming_errors(self._layout, self._path), self._naming_full_disk(), self._transaction() as txn:
             rows = LmdbRows(txn, self._tables, self._layout)
             mine, state = _position_of(rows, self._layout), self._database.state()
@@ -232,8 +245,10 @@ class Copied(Embedded):
                     else:
                         rows.put(key, value)
                 rows.put(self._layout.copied, state.position.encode())
+            if state.position not in {mine, attempt.position}:
+                self._waiting.sleep(LONGEST_SILENCE)  # and before this commit: who is killed meanwhile waits again
         self._is_behind = self._has_failed = False
-        self._heard = self._waiting.clock()
+        self._heard = asked
 
 
 class RecordedRows:
@@ -273,7 +288,7 @@ def connect_patiently(database: Database, seconds: float) -> None:
             return
 
 
-def _settle(database: Database, path: Path, layout: Layout) -> None:
+def _settle(database: Database, path: Path, layout: Layout, waiting: Waiting) -> None:
     """See to it that the directory holds a copy of the database, if not its latest state; or raise."""
     mine, state = copied_of(path, layout), database.state()
     if state is None:
@@ -294,6 +309,8 @@ def _settle(database: Database, path: Path, layout: Layout) -> None:
         )
         raise ConfigurationError(message)
     if mine is None or not database.has(Position.decode(mine)):
+        if state.position.number:
+            waiting.sleep(LONGEST_SILENCE)
         load(database, path, layout, state.position)
 
 

@@ -17,15 +17,21 @@ from mdmfs.model.errors import ConfigurationError, MdmfsError, OutOfSpaceError, 
 try:
     import psycopg
     from psycopg import conninfo
+
+    from mdmfs.rows.session import Session
 except ModuleNotFoundError:  # the extra postgresql: Database.open says so
     psycopg = None  # type: ignore[assignment]
 else:
     logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # it would quote what the server says, and that quotes rows
 
+PATIENCE: Final = 60.0
+"""Seconds for which a write waits for a database that does not answer: as long as a standby takes to be promoted."""
 FORMAT: Final = 1
 """Of the tables, whatever the rows in them mean."""
 LOG_KEYS: Final = 250_000
 """Changed keys that the log keeps: who is further behind copies everything anew."""
+_OLDEST: Final = 10
+"""Commits of the log that one commit may forget: numbers rise with totals, so these are the first of them."""
 TOKEN_SIZE: Final = 16
 _LOCK: Final = (0x6D646D66, FORMAT)
 _FULL: Final = frozenset({"53100", "53000"})
@@ -34,6 +40,8 @@ _NOT_LET_IN: Final = ("authentication failed", "no pg_hba.conf entry", "does not
 """What libpq says of a connection that was refused for good: there is no SQLSTATE then."""
 UNREACHED: Final = "see that it runs and can be reached from here, and that no other daemon works on it"
 _RIGHTS: Final = "see that the database is there, to the file with the password, and to the user's rights"
+_ELSEWHERE: Final = frozenset({"service", "servicefile"})
+"""What would let a file name the host."""
 _SAFE: Final = frozenset({"verify-ca", "verify-full"})
 _CONNECTION: Final = {
     "connect_timeout": "5",
@@ -43,7 +51,12 @@ _CONNECTION: Final = {
     "tcp_user_timeout": "10000",
     "target_session_attrs": "read-write",
     "application_name": "mdmfs",
+    "host": "",
+    "hostaddr": "",
 }
+"""The last two keep PGHOST and PGHOSTADDR out: without a host there is only the socket of this machine."""
+_SORTING: Final = 3600.0
+"""Seconds for which a server may be silent while it sorts all rows."""
 _TABLES: Final = """
 create table if not exists kept (key bytea primary key, value bytea not null);
 create table if not exists commits (
@@ -67,13 +80,15 @@ with now as (
 ), logged as (
     insert into commits select number, token, %(changed)b::bytea[], total from now
 ), forgotten as (
-    delete from commits using now where commits.total < now.total - %(log)b
+    delete from commits using now
+    where commits.number = any(array(select number from commits order by number limit %(oldest)b))
+    and commits.total < now.total - %(log)b
 )
 select number from now
 """
 _CHANGED: Final = """
-select changed.key, kept.value
-from (select distinct unnest(keys) as key from commits where number > %b) as changed left join kept using (key)
+select key, (select value from kept where kept.key = changed.key)
+from (select distinct unnest(keys) as key from commits where number > %b) as changed
 """
 
 
@@ -130,15 +145,19 @@ class DatabaseUrl:
                 "PASSWORD), and name that, ?passfile=FILE"
             )
             raise ConfigurationError(message)
-        hosts = str(parts.get("hostaddr") or parts.get("host") or "").split(",")
-        if not all(map(_is_here, hosts)) and parts.get("sslmode") not in _SAFE:
+        if not parts.keys().isdisjoint(_ELSEWHERE):
+            message = "store names a service: say in it which host, database and user that is"
+            raise ConfigurationError(message)
+        hosts = [host for name in ("hostaddr", "host") for host in str(parts.get(name, "")).split(",")]
+        away = [host for host in hosts if not _is_here(host)]
+        if away and parts.get("sslmode") not in _SAFE:
             message = (
-                f"store: what is kept would cross the network in the clear to {hosts[0]}: add"
+                f"store: what is kept would cross the network in the clear to {away[0]}: add"
                 " sslmode=verify-full&sslrootcert=FILE"
             )
             raise ConfigurationError(message)
         self.parts: Final[Mapping[str, Any]] = {**_CONNECTION, **parts}
-        self._shown = f"postgresql://{','.join(hosts)}/{parts.get('dbname', '')}"
+        self._shown = f"postgresql://{parts.get('hostaddr') or parts.get('host') or ''}/{parts.get('dbname', '')}"
 
     def __str__(self) -> str:
         """Show hosts and database."""
@@ -148,9 +167,10 @@ class DatabaseUrl:
 class Database:
     """One session with a database, which nobody else works on meanwhile. Not for two threads at once."""
 
-    def __init__(self, url: DatabaseUrl, what: str) -> None:
+    def __init__(self, url: DatabaseUrl, what: str, patience: float = PATIENCE) -> None:
         self._url = url
         self._what = what
+        self._patience = patience
         self._connection: Any = None
 
     def __str__(self) -> str:
@@ -170,7 +190,7 @@ class Database:
         """
         self.close()
         with self._naming_errors():
-            self._connection = psycopg.connect(**self._url.parts, autocommit=True)
+            self._connection = self._begun()
             self._connection.execute("set lock_timeout = '30s'")
             self._connection.execute(
                 "select set_config('synchronous_commit', 'on', false)"
@@ -194,7 +214,7 @@ class Database:
         """
         self.close()
         with self._naming_errors():
-            self._connection = psycopg.connect(**self._url.parts, autocommit=True)
+            self._connection = self._begun()
             self._connection.execute("set default_transaction_read_only = on")
             version, fsync, pages = (
                 self._one("select current_setting(%s)", name)[0]
@@ -227,7 +247,8 @@ class Database:
         """Say that the rows that are there are the truth from now on."""
         with self._naming_errors():
             self._session.execute(
-                "insert into state (format, what, number, token, total) values (%s, %s, %s, %s, 0)"
+                "with forgotten as (delete from commits)"
+                " insert into state (format, what, number, token, total) values (%s, %s, %s, %s, 0)"
                 " on conflict (only_one) do update set number = excluded.number, token = excluded.token, total = 0,"
                 " is_left = false",
                 (FORMAT, self._what, *position),
@@ -258,6 +279,7 @@ class Database:
             "gone": [key for key, value in changes.items() if value is None],
             "changed": list(changes),
             "log": LOG_KEYS,
+            "oldest": _OLDEST,
         }
         with self._naming_errors():
             done = self._session.execute(_COMMIT, values).fetchone()
@@ -284,18 +306,18 @@ class Database:
     def rows(self) -> Iterator[tuple[bytes, bytes]]:
         """Give every row, in the order of keys."""
         with self._naming_errors(), self._session.cursor() as cursor:
+            self._session.patience = _SORTING
             command = "copy (select key, value from kept order by key) to stdout (format binary)"
             with cursor.copy(command) as copy:
                 copy.set_types(["bytea", "bytea"])
                 yield from copy.rows()
+            self._session.patience = self._patience
 
-    def page(self, first: bytes, last: bytes | None) -> list[tuple[bytes, bytes]]:
-        """Give the rows from a key to another one, both included; to the end with None."""
+    def page(self, first: bytes, last: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Give the first rows from a key to another one, both included."""
+        command = "select key, value from kept where key between %b and %b order by key limit %b"
         with self._naming_errors(), self._session.cursor(binary=True) as cursor:
-            if last is None:
-                return list(cursor.execute("select key, value from kept where key >= %b order by key", (first,)))
-            command = "select key, value from kept where key between %b and %b order by key"
-            return list(cursor.execute(command, (first, last)))
+            return list(cursor.execute(command, (first, last, limit)))
 
     def amend(self, changes: Mapping[bytes, bytes | None]) -> None:
         """Put and delete rows of a store that has not wholly arrived."""
@@ -310,6 +332,11 @@ class Database:
                     " on conflict (key) do update set value = excluded.value",
                     ([key for key, _ in put], [value for _, value in put]),
                 )
+
+    def _begun(self) -> Session:
+        session = Session.connect(**self._url.parts, autocommit=True)
+        session.patience = self._patience
+        return session
 
     def _state(self) -> Any:  # noqa: ANN401 a row
         with self._naming_errors():

@@ -61,12 +61,6 @@ class Embedded:
         has a newer format: then nothing of it is changed.
         """
         make_private(path, layout)
-        if copied_of(path, layout):
-            message = (
-                f"{path} is the copy of a database: say in the configuration which one (store), or bring the"
-                f" {layout.what} back with mdmfs migrate --back"
-            )
-            raise ConfigurationError(message)
         with opening(path, layout):
             env = open_environment(path, map_size)
         return begun(path, layout, env, lambda: cls(path, env, layout))
@@ -119,7 +113,13 @@ class Embedded:
         self.held.close()
 
     def begin(self) -> None:
-        """Make a new store ready, or bring an older one up."""
+        """Make a new store ready, or bring an older one up; raises ``ConfigurationError`` for a database's copy."""
+        if _value_of(self._env, self._layout, self._layout.copied):
+            message = (
+                f"{self._path} is the copy of a database: say in the configuration which one (store), or bring the"
+                f" {self._layout.what} back with mdmfs migrate --back"
+            )
+            raise ConfigurationError(message)
         self._env.reader_check()  # frees the slots of readers that were killed
         is_behind = True
         while is_behind:

@@ -16,10 +16,13 @@ from mdmfs.model.errors import ConfigurationError, StoreError
 from mdmfs.rows.copied import PATIENCE_AT_START, Copied, connect_patiently
 from mdmfs.rows.database import TOKEN_SIZE, UNREACHED, Database, DatabaseUrl, LostError, Position
 from mdmfs.rows.embedded import Embedded, copied_of, forget_copied, locked, set_copied
-from mdmfs.rows.port import Layout, Rows
+from mdmfs.rows.port import MAX_KEY_BYTES, Layout, Rows
 
 PAGE: Final = 2_000
 """Rows that are compared at once."""
+
+_BEYOND: Final = b"\xff" * (MAX_KEY_BYTES + 2)
+"""After every key."""
 
 Told = Callable[[int], object]
 """Told after each page how many rows have been compared."""
@@ -38,16 +41,16 @@ class Moved(NamedTuple):
 def bring_in(path: Path, layout: Layout, url: str, told: Told) -> Moved:
     """Move the store in a directory into a database in which there is none, or part of this one.
 
-    Raises ``ConfigurationError`` where there is nothing to move, or something else in the database, or it cannot be
-    reached.
+    So is a copy whose database is lost, where another one is there in its place. Raises ``ConfigurationError`` where
+    there is nothing to move, or something else in the database, or it cannot be reached.
     """
-    if copied_of(path, layout) != b"":
-        message = f"{path} holds no {layout.what} of its own: there is nothing to move"
-        raise ConfigurationError(message)
     database = Database(DatabaseUrl(url), layout.what)
     try:
         connect_patiently(database, PATIENCE_AT_START)
-        state = database.state()
+        state, mine = database.state(), copied_of(path, layout)
+        if mine is None or (mine and state is not None):
+            message = f"{path} holds no {layout.what} of its own: there is nothing to move"
+            raise ConfigurationError(message)
         if state is not None and state.position.number and not state.is_left:
             message = f"{database} holds a {layout.what} that a daemon has worked on: give an empty database"
             raise ConfigurationError(message)
@@ -84,7 +87,7 @@ def bring_back(path: Path, layout: Layout, url: str, told: Told) -> Moved:
         if state is None or (state.is_left and not copied_of(path, layout)):
             message = f"{database} holds no {layout.what} that could be brought back"
             raise ConfigurationError(message)
-        rows = 0 if state.is_left else _leave(database, path, layout, told)
+        rows = _finish(database, path, layout, told) if state.is_left else _leave(database, path, layout, told)
         forget_copied(path, layout)
         return Moved(rows, 0, is_over=True)
     except LostError as error:
@@ -106,6 +109,19 @@ def _leave(database: Database, path: Path, layout: Layout, told: Told) -> int:
         database.leave()
     finally:
         engine.close()
+    return rows
+
+
+def _finish(database: Database, path: Path, layout: Layout, told: Told) -> int:
+    """Compare the copy of a database that is marked already: the move was cut then, or went to another directory."""
+    with Embedded.looking(path, layout) as engine:
+        rows, different = _compare(engine, layout, database, told)
+    if different:
+        message = (
+            f"{different} rows of {path} are not those of {database}, from which the {layout.what} was brought back"
+            " elsewhere"
+        )
+        raise StoreError(message)
     return rows
 
 
@@ -152,10 +168,20 @@ def _pages(source: Embedded, layout: Layout, database: Database) -> Iterator[_Pa
         while here := source.read(lambda rows, prefix=prefix, start=start: _page_of(rows, prefix, start)):  # type: ignore[misc]
             here_by_key = {key: value for key, value in here if key != layout.copied}
             last = here[-1][0]
-            yield _Page(here_by_key, dict(database.page(first, last)))
+            yield from _parts(here_by_key, first, last, database)
             first = last + b"\0"
             start = first[1:]
-    yield _Page({}, dict(database.page(first, None)))
+    yield from _parts({}, first, _BEYOND, database)
+
+
+def _parts(here: dict[bytes, bytes], first: bytes, last: bytes, database: Database) -> Iterator[_Page]:
+    """Set a page beside what the database has there, in parts where that is more than was to be expected."""
+    while len(there := database.page(first, last, 2 * PAGE)) == 2 * PAGE:
+        end = there[-1][0]
+        yield _Page({key: value for key, value in here.items() if key <= end}, dict(there))
+        here = {key: value for key, value in here.items() if key > end}
+        first = end + b"\0"
+    yield _Page(here, dict(there))
 
 
 def _page_of(rows: Rows, prefix: bytes, start: bytes) -> list[tuple[bytes, bytes]]:

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar, cast
 import outcome
 import trio
 
-from mdmfs.model.errors import OutOfSpaceError, StoreError, again
+from mdmfs.model.errors import MdmfsError, again
 from mdmfs.rows.port import Rows
 
 MAX_ACTS: Final = 64
@@ -65,7 +65,7 @@ class Turns:
 
 def _told_apart(error: Exception) -> Exception:
     """Give each task an error of its own: one that is raised twice garbles its traceback."""
-    if not isinstance(error, StoreError | OutOfSpaceError):
+    if not isinstance(error, MdmfsError):
         return error
     mine = again(error)
     mine.__cause__ = error

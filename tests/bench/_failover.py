@@ -12,7 +12,7 @@ import trio
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.transaction import RowStore, store_layout
 from mdmfs.model.errors import PeerUnreachableError
-from mdmfs.rows.copied import Copied
+from mdmfs.rows.copied import Copied, Waiting
 from tests.twins.postgresql import Pair
 from tests.twins.records import NOW, OWNER_ONLY, SERIES_LFN, guid_of, instance_of, new_file
 
@@ -57,7 +57,9 @@ async def _fail_over(pair: Pair, count: int, folder: Path) -> FailedOver:
         await run.is_asked.wait()
         nursery.cancel_scope.cancel()
     await store.aclose()
-    engine = await trio.to_thread.run_sync(Copied.open_url, folder / "second", store_layout(), pair.url)
+    at_once = Waiting(sleep=lambda _: None)  # the first is closed, and tells nothing more
+    open_second = functools.partial(Copied.open_url, waiting=at_once)
+    engine = await trio.to_thread.run_sync(open_second, folder / "second", store_layout(), pair.url)
     registered = engine_count(RowStore(engine), count)
     await engine.aclose()
     return FailedOver(len(run.acknowledged), registered, run.longest, run.read, run.silence)

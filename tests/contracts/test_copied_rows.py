@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
+import shutil
+import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+import trio
 
 from mdmfs.hospital.transaction import store_layout
 from mdmfs.keystore.row_shelf import shelf_layout
 from mdmfs.model.errors import ConfigurationError, PeerUnreachableError, StoreError
-from mdmfs.rows.copied import LONGEST_SILENCE, USUAL, Copied, Waiting
-from mdmfs.rows.database import Database, DatabaseUrl, LostError, Position
+from mdmfs.rows.copied import LONGEST_SILENCE, Copied, Waiting
+from mdmfs.rows.database import _COMMIT, LOG_KEYS, Database, DatabaseUrl, LostError, Position
 from mdmfs.rows.diagnosis import database_checks
-from mdmfs.rows.embedded import Embedded, copied_of, locked
-from mdmfs.rows.migrate import bring_back, bring_in
+from mdmfs.rows.embedded import Embedded, copied_of, locked, set_copied
+from mdmfs.rows.migrate import PAGE, bring_back, bring_in
 from mdmfs.rows.port import Rows
 from mdmfs.wire.diagnosis import examine
 
 LAYOUT = shelf_layout()
 SECRET = "fish-and-chips"  # noqa: S105 of nobody
 PUT = b"k"
+AT_ONCE = Waiting(sleep=lambda _: None)
 
 
 class FaultyDatabase(Database):
@@ -32,6 +38,11 @@ class FaultyDatabase(Database):
 
     before = after = 0
     has_room = True
+
+    def hurry(self) -> int:
+        """Wait for no answer of this session for long; give the process that answers."""
+        self._session.patience = 0.3
+        return int(self._session.info.backend_pid)
 
     def commit(self, before: Position, after: Position, changes: Any) -> None:  # noqa: ANN401 as the real one's
         """Commit, or break the session off, or both."""
@@ -88,7 +99,12 @@ def contents(engine: Embedded) -> dict[bytes, bytes]:
     )
 
 
-def opened(path: Path, url: str, waiting: Waiting = USUAL) -> tuple[Copied, FaultyDatabase]:
+def taken_over(path: Path, url: str) -> Copied:
+    """Open a store, and do not wait until the one before it is surely silent."""
+    return Copied.open_url(path, LAYOUT, url, map_size=2**24, waiting=AT_ONCE)
+
+
+def opened(path: Path, url: str, waiting: Waiting = AT_ONCE) -> tuple[Copied, FaultyDatabase]:
     """Open a store whose database can be told to fail."""
     database = FaultyDatabase(DatabaseUrl(url), LAYOUT.what)
     database.connect()
@@ -98,7 +114,7 @@ def opened(path: Path, url: str, waiting: Waiting = USUAL) -> tuple[Copied, Faul
 @pytest.fixture
 async def engine(tmp_path: Path, database_url: str) -> AsyncIterator[Copied]:
     """Give a shelf in a database."""
-    engine = Copied.open_url(tmp_path / "shelf", LAYOUT, database_url, map_size=2**24)
+    engine = taken_over(tmp_path / "shelf", database_url)
     yield engine
     await engine.aclose()
 
@@ -122,7 +138,7 @@ async def test_a_commit_that_nobody_answered_is_made_once(
     assert await engine.write(append(b"a", b"2")) == 2
     assert value(engine, b"a") == b"12"
     await engine.aclose()
-    again = Copied.open_url(tmp_path / "other", LAYOUT, database_url, map_size=2**24)
+    again = taken_over(tmp_path / "other", database_url)
     assert value(again, b"a") == b"12"
     await again.aclose()
 
@@ -151,7 +167,7 @@ async def test_one_daemon_at_a_time_works_on_a_database(engine: Copied, tmp_path
     with pytest.raises(ConfigurationError, match="another daemon works on"):
         Copied.open_url(tmp_path / "other", LAYOUT, database_url)
     await engine.aclose()
-    other = Copied.open_url(tmp_path / "other", LAYOUT, database_url, map_size=2**24)
+    other = taken_over(tmp_path / "other", database_url)
     assert await other.write(append(b"a", b"y")) == 2
     await other.aclose()
 
@@ -161,10 +177,10 @@ async def test_who_lost_the_database_to_another_writes_nothing_and_tells_nothing
 ) -> None:
     """Its write is refused, what it read is not passed on, and with the database again it knows what the other did."""
     now = [0.0]
-    first, database = opened(tmp_path / "first", database_url, Waiting(0.5, lambda: now[0]))
+    first, database = opened(tmp_path / "first", database_url, AT_ONCE._replace(patience=0.5, clock=lambda: now[0]))
     await first.write(append(b"a", b"x"))
     database.close()
-    second = Copied.open_url(tmp_path / "second", LAYOUT, database_url, map_size=2**24)
+    second = taken_over(tmp_path / "second", database_url)
     assert await second.write(append(b"a", b"y")) == 2
     with pytest.raises(StoreError, match="another daemon works on") as caught:
         await first.write(append(b"a", b"z"))
@@ -195,26 +211,124 @@ async def test_nothing_is_told_by_who_has_not_heard_of_the_database_for_long(tmp
     await engine.aclose()
 
 
+async def test_a_server_that_stands_still_is_not_waited_for_without_end(
+    tmp_path: Path, database_url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The log says that it is waited for, the write fails, and what became of it is known once the server goes on."""
+    engine, database = opened(tmp_path / "shelf", database_url, AT_ONCE._replace(patience=0.5))
+    await engine.write(append(b"a", b"1"))
+    process = database.hurry()
+    os.kill(process, signal.SIGSTOP)
+    try:
+        with trio.fail_after(5), pytest.raises(StoreError, match="this write may be kept"):
+            await engine.write(append(b"a", b"2"))
+    finally:
+        os.kill(process, signal.SIGCONT)
+    assert "does not answer, and is waited for" in "".join(capfd.readouterr())
+    with at_server(database_url) as server:
+        server.execute("select pg_terminate_backend(%s, 5000)", (process,))  # or it has ended by itself
+    await engine.write(append(b"a", b"3"))
+    assert value(engine, b"a") in {b"13", b"123"}
+    await engine.aclose()
+    again = taken_over(tmp_path / "other", database_url)
+    assert value(again, b"a") in {b"13", b"123"}
+    await again.aclose()
+
+
+def test_nor_is_one_at_the_start(tmp_path: Path, database_url: str) -> None:
+    """Whatever holds it up."""
+    taken_over(tmp_path / "shelf", database_url).close()
+    database = Database(DatabaseUrl(database_url), LAYOUT.what, 0.2)
+    with at_server(database_url) as server, server.transaction():
+        server.execute("lock table state")
+        with pytest.raises(LostError, match="does not answer"):
+            database.connect()
+    database.close()
+
+
+async def test_who_takes_over_waits_until_the_other_surely_tells_nothing(tmp_path: Path, database_url: str) -> None:
+    """Its session may be lost unseen, and then it answers for as long; who takes over from itself need not wait."""
+    waits: list[str] = []
+
+    def waiting(name: str) -> Waiting:
+        return AT_ONCE._replace(sleep=lambda seconds: waits.append(f"{name} {seconds:.0f}"))
+
+    first, database = opened(tmp_path / "first", database_url, waiting("first"))
+    await first.write(append(b"a", b"1"))
+    break_sessions(database_url)
+    await first.write(append(b"a", b"2"))
+    database.after = 1
+    await first.write(append(b"a", b"3"))
+    await first.aclose()
+    first, database = opened(tmp_path / "first", database_url, waiting("first"))
+    assert waits == []
+    database.close()
+    second, database = opened(tmp_path / "second", database_url, waiting("second"))
+    assert waits == ["second 10"]
+    database.close()
+    await first.write(append(b"a", b"4"))
+    assert waits == ["second 10", "first 10"]
+    await first.aclose()
+    await second.write(append(b"a", b"5"))
+    assert waits[2:] == ["second 10"]
+    await second.aclose()
+
+
+async def test_a_wait_that_was_cut_is_waited_again(tmp_path: Path, database_url: str) -> None:
+    """Whether all rows had to be copied, or those of the log."""
+    taken_over(tmp_path / "second", database_url).close()
+    taken_over(tmp_path / "first", database_url).close()
+
+    def killed(_: float) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("second", "third"):
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                Copied.open_url(
+                    tmp_path / name, LAYOUT, database_url, map_size=2**24, waiting=AT_ONCE._replace(sleep=killed)
+                )
+
+
+async def test_a_commit_looks_at_the_end_of_the_log_only(tmp_path: Path, database_url: str) -> None:
+    """However long it is; and what it keeps is bounded."""
+    engine = taken_over(tmp_path / "shelf", database_url)
+    await engine.write(append(b"a", b"x"))
+    with at_server(database_url) as server:
+        server.execute("insert into commits select -number, 'x', '{}', -number from generate_series(0, 9999) as number")
+        server.execute("analyze commits")
+        values = {"number": 1, "before": b"", "token": b"", "gone": [], "log": LOG_KEYS, "oldest": 10}
+        values |= {name: [b"k"] for name in ("keys", "values", "changed")}
+        plan = "\n".join(row[0] for row in server.execute(f"explain {_COMMIT}", values))  # type: ignore[arg-type]
+        assert "Index Scan using commits_pkey on commits" in plan
+        assert "Seq Scan on commits" not in plan
+        server.execute("update commits set total = total - %s where number < -9980", (LOG_KEYS,))
+        for left in (9993, 9985, 9986):  # each adds one, and forgets ten at most
+            await engine.write(append(b"a", b"x"))
+            assert server.execute("select count(*) from commits").fetchone() == (left,)
+    await engine.aclose()
+
+
 async def test_a_copy_that_was_away_catches_up_with_rows_that_came_and_went(tmp_path: Path, database_url: str) -> None:
     """As a hospitald on another machine, which takes turns with the first."""
-    first = Copied.open_url(tmp_path / "first", LAYOUT, database_url, map_size=2**24)
+    first = taken_over(tmp_path / "first", database_url)
     for number in range(20):
         await first.write(append(b"%d" % number, b"x"))
     await first.aclose()
-    second = Copied.open_url(tmp_path / "second", LAYOUT, database_url, map_size=2**24)
+    second = taken_over(tmp_path / "second", database_url)
     for number in range(0, 20, 2):
         await second.write(lambda rows, number=number: rows.delete(PUT + b"%d" % number))
     await second.write(append(b"new", b"y"))
     expected = contents(second)
     await second.aclose()
-    first = Copied.open_url(tmp_path / "first", LAYOUT, database_url, map_size=2**24)
+    first = taken_over(tmp_path / "first", database_url)
     assert contents(first) == expected
     await first.aclose()
 
 
 async def test_a_copy_of_commits_that_the_database_has_lost_is_made_anew(tmp_path: Path, database_url: str) -> None:
     """A standby that lagged was promoted: what it does not know does not stay in the copy."""
-    engine = Copied.open_url(tmp_path / "shelf", LAYOUT, database_url, map_size=2**24)
+    engine = taken_over(tmp_path / "shelf", database_url)
     await engine.write(append(b"a", b"x"))
     with at_server(database_url) as server:
         kept = [server.execute(f"table {name}").fetchall() for name in ("kept", "commits", "state")]  # type: ignore[call-overload]
@@ -225,7 +339,7 @@ async def test_a_copy_of_commits_that_the_database_has_lost_is_made_anew(tmp_pat
         for name, rows in zip(("kept", "commits", "state"), kept, strict=True):
             marks = ", ".join(["%s"] * len(rows[0]))
             cursor.executemany(f"insert into {name} values ({marks})", rows)  # type: ignore[arg-type] # noqa: S608 ours
-    engine = Copied.open_url(tmp_path / "shelf", LAYOUT, database_url, map_size=2**24)
+    engine = taken_over(tmp_path / "shelf", database_url)
     assert (value(engine, b"a"), value(engine, b"lost")) == (b"x", None)
     await engine.write(append(b"a", b"y"))
     await engine.aclose()
@@ -244,7 +358,7 @@ async def test_a_commit_past_the_lock_is_followed_and_not_overwritten(engine: Co
 
 def test_databases_of_other_kinds_and_formats_are_refused(tmp_path: Path, database_url: str) -> None:
     """A hospital does not take a shelf for its store, nor an older program newer tables."""
-    Copied.open_url(tmp_path / "shelf", LAYOUT, database_url, map_size=2**24).close()
+    taken_over(tmp_path / "shelf", database_url).close()
     with pytest.raises(ConfigurationError, match="holds a shelf, not a hospital's store"):
         Copied.open_url(tmp_path / "store", store_layout(), database_url)
     with at_server(database_url) as server:
@@ -260,6 +374,8 @@ def test_databases_of_other_kinds_and_formats_are_refused(tmp_path: Path, databa
         f"postgresql://mdmfs@127.0.0.1/x?password={SECRET}",
         f"postgresql://mdmfs@db.example/{SECRET}",
         f"postgresql://127.0.0.1,db.example/x?user={SECRET}",
+        f"postgresql://127.0.0.1,db.example/x?hostaddr=127.0.0.1,&user={SECRET}",
+        f"postgresql:///x?service={SECRET}",
         f"postgresql://mdmfs@127.0.0.1/x?{SECRET}=1",
         f"postgresql://[::1/{SECRET}",
         f"mysql://{SECRET}",
@@ -287,6 +403,24 @@ def test_a_password_comes_from_a_file_and_is_never_shown(tmp_path: Path, databas
     assert SECRET not in repr(caught.getrepr(showlocals=False))
 
 
+@pytest.mark.parametrize("name", ["PGHOST", "PGHOSTADDR"])
+def test_a_daemon_s_environment_does_not_say_where_the_database_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """What is kept would cross the network in the clear: without a host it is the socket of this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        elsewhere.setblocking(False)  # noqa: FBT003 a socket's own argument
+        services = tmp_path / "services"
+        services.write_text("[away]\nhost=127.0.0.1\n")
+        for variable, told in ((name, "127.0.0.1"), ("PGSERVICEFILE", str(services)), ("PGSERVICE", "away")):
+            monkeypatch.setenv(variable, told)
+        url = f"postgresql://mdmfs@:{elsewhere.getsockname()[1]}/x?connect_timeout=1"
+        with pytest.raises(LostError):
+            Database(DatabaseUrl(url), LAYOUT.what).connect()
+        with pytest.raises(BlockingIOError):
+            elsewhere.accept()
+
+
 # What the doctor sees
 
 
@@ -298,7 +432,7 @@ async def findings(url: str) -> list[tuple[str, str]]:
 async def test_the_doctor_tells_what_is_in_a_database_and_what_it_would_lose(tmp_path: Path, database_url: str) -> None:
     """Also while a daemon works on it; the tests' own server does not sync."""
     assert [text for _, text in await findings(database_url)][1].startswith("holds no shelf yet")
-    engine = Copied.open_url(tmp_path / "shelf", LAYOUT, database_url, map_size=2**24)
+    engine = taken_over(tmp_path / "shelf", database_url)
     told = await findings(database_url)
     assert [severity for severity, _ in told] == ["ok", "ok", "fault"]
     assert "holds the shelf, 1 commits" in told[1][1]
@@ -344,7 +478,7 @@ async def test_a_store_moves_into_a_database_and_back_row_by_row(tmp_path: Path,
     assert (moved.rows, moved.written, moved.is_over) == (len(expected), len(expected), True)
     with pytest.raises(ConfigurationError, match="is the copy of a database"):
         Embedded.open(path, LAYOUT)
-    engine = Copied.open_url(path, LAYOUT, database_url, map_size=2**25)
+    engine = taken_over(path, database_url)
     assert contents(engine) == expected
     await engine.write(append(b"new", b"y"))
     with pytest.raises(ConfigurationError, match="another daemon works on"):
@@ -358,6 +492,9 @@ async def test_a_store_moves_into_a_database_and_back_row_by_row(tmp_path: Path,
     await back.write(append(b"new", b"z"))
     await back.aclose()
     assert bring_in(path, LAYOUT, database_url, nothing)[1:] == (1, True)
+    engine = taken_over(path, database_url)
+    assert await engine.write(append(b"new", b"a")) == 3
+    await engine.aclose()
 
 
 async def test_a_move_that_was_cut_goes_on_and_mends_what_is_not_right(tmp_path: Path, database_url: str) -> None:
@@ -375,7 +512,7 @@ async def test_a_move_that_was_cut_goes_on_and_mends_what_is_not_right(tmp_path:
     with pytest.raises(ConfigurationError, match="not all of it"):
         Copied.open_url(tmp_path / "other", LAYOUT, database_url)
     assert bring_in(path, LAYOUT, database_url, nothing) == (len(expected), 8, True)
-    engine = Copied.open_url(tmp_path / "third", LAYOUT, database_url, map_size=2**25)
+    engine = taken_over(tmp_path / "third", database_url)
     assert contents(engine) == expected
     await engine.aclose()
 
@@ -399,7 +536,7 @@ async def test_a_copy_that_is_not_what_the_database_holds_is_not_brought_back(
     tmp_path: Path, database_url: str
 ) -> None:
     """It is found by its rows, and nothing is changed."""
-    engine = Copied.open_url(tmp_path / "shelf", LAYOUT, database_url, map_size=2**24)
+    engine = taken_over(tmp_path / "shelf", database_url)
     await engine.write(append(b"a", b"x"))
     await engine.aclose()
     with at_server(database_url) as server:
@@ -411,10 +548,94 @@ async def test_a_copy_that_is_not_what_the_database_holds_is_not_brought_back(
 
 def test_nothing_is_moved_over_what_a_daemon_has_worked_on(tmp_path: Path, database_url: str) -> None:
     """Nor from where there is nothing."""
-    Copied.open_url(tmp_path / "other", LAYOUT, database_url, map_size=2**24).close()
+    taken_over(tmp_path / "other", database_url).close()
     Embedded.open(tmp_path / "shelf", LAYOUT, map_size=2**24).close()
     with pytest.raises(ConfigurationError, match="give an empty database"):
         bring_in(tmp_path / "shelf", LAYOUT, database_url, nothing)
     for path in (tmp_path / "other", tmp_path / "none"):
         with pytest.raises(ConfigurationError, match="nothing to move"):
             bring_in(path, LAYOUT, database_url, nothing)
+
+
+async def test_a_copy_of_something_else_is_not_brought_back(tmp_path: Path, database_url: str) -> None:
+    """Once the store was brought back elsewhere, one that another daemon left behind stays what it is."""
+    stale = taken_over(tmp_path / "stale", database_url)
+    await stale.write(append(b"a", b"x"))
+    await stale.aclose()
+    last = taken_over(tmp_path / "last", database_url)
+    await last.write(append(b"a", b"y"))
+    await last.aclose()
+    shutil.copytree(tmp_path / "last", tmp_path / "cut")
+    bring_back(tmp_path / "last", LAYOUT, database_url, nothing)
+    with pytest.raises(StoreError, match="brought back elsewhere"):
+        bring_back(tmp_path / "stale", LAYOUT, database_url, nothing)
+    assert copied_of(tmp_path / "stale", LAYOUT)
+    assert bring_back(tmp_path / "cut", LAYOUT, database_url, nothing).rows == 2  # compared, as if it had been cut
+    with pytest.raises(ConfigurationError, match="could be brought back"):
+        bring_back(tmp_path / "last", LAYOUT, database_url, nothing)
+
+
+async def test_a_copy_whose_database_is_lost_is_brought_into_another_one(tmp_path: Path, database_url: str) -> None:
+    """As who starts the daemon then is told."""
+    engine = taken_over(tmp_path / "shelf", database_url)
+    await engine.write(append(b"a", b"x"))
+    await engine.aclose()
+    with at_server(database_url) as server:
+        server.execute("drop table kept, commits, state")
+    with pytest.raises(ConfigurationError, match="mdmfs migrate"):
+        taken_over(tmp_path / "shelf", database_url)
+    assert bring_in(tmp_path / "shelf", LAYOUT, database_url, nothing).is_over
+    engine = taken_over(tmp_path / "shelf", database_url)
+    assert await engine.write(append(b"a", b"y")) == 2
+    await engine.aclose()
+
+
+async def test_what_is_too_much_in_a_database_is_not_read_at_once(tmp_path: Path, database_url: str) -> None:
+    """Wherever it is among the rows that are right."""
+    expected = await filled(tmp_path / "shelf", 10)
+    taken_over(tmp_path / "other", database_url).close()
+    with at_server(database_url) as server:
+        server.execute("delete from state")
+        server.execute("delete from kept")
+        server.execute(
+            "insert into kept select convert_to('k000003' || to_char(number, 'FM00000'), 'UTF8'), 'x'"
+            " from generate_series(1, %s) as number",
+            (4 * PAGE + 1,),
+        )
+    pages: list[int] = []
+    assert bring_in(tmp_path / "shelf", LAYOUT, database_url, pages.append).written == len(expected) + 4 * PAGE + 1
+    assert pages[:6] == [1, 6, 8, 8, 11, 11]  # the third, of which two rows are right, is longer than it may be, twice
+    engine = taken_over(tmp_path / "shelf", database_url)
+    assert contents(engine) == expected
+    await engine.aclose()
+
+
+async def test_a_move_that_ends_while_a_daemon_starts_is_seen(tmp_path: Path) -> None:
+    """Whether the store is a copy is asked once nobody can make it one any more."""
+    await filled(tmp_path / "shelf", 1)
+    set_copied(tmp_path / "shelf", LAYOUT, b"somewhere")
+    with (
+        locked(tmp_path / "shelf", is_alone=True),
+        pytest.raises(ConfigurationError, match="is being moved into a database"),
+    ):
+        Embedded.open(tmp_path / "shelf", LAYOUT)
+
+
+async def test_acts_that_share_a_failure_are_told_of_it_apart(tmp_path: Path, database_url: str) -> None:
+    """A raised error belongs to one task, whatever its kind."""
+    engine, _ = opened(tmp_path / "shelf", database_url)
+    errors: list[ConfigurationError] = []
+
+    async def write() -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            await engine.write(append(b"a", b"x"))
+        errors.append(caught.value)
+
+    with at_server(database_url) as server:
+        server.execute("update state set what = 'other'")
+    break_sessions(database_url)
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(write)
+    assert errors[0] is not errors[1]
+    await engine.aclose()
