@@ -380,7 +380,7 @@ def _telling_refusals(peer: Address) -> Iterator[None]:
 
 def _refusal(peer: Address, reason: str) -> MdmfsError:
     if "ALERT" in reason and "EXPIRED" in reason:
-        return CredentialExpiredError(f"{peer} says that the certificate or proxy has expired: make a new proxy")
+        return CredentialExpiredError(f"{peer} says that the certificate or proxy has expired")
     if "ALERT" in reason and any(word in reason for word in _REFUSALS):
         return CredentialRefusedError(f"{peer} does not accept this certificate, or wants one: {reason}")
     return PeerUnreachableError(f"{peer} broke the connection off{': ' if reason else ''}{reason}")

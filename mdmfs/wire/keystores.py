@@ -260,11 +260,14 @@ class Gathering:
         ask: Callable[[Sequence[Guid], Gathering, Sequence[_Peer] | None], None],
         others: Sequence[_Peer] = (),
     ) -> None:
-        """``others`` have not been asked yet."""
+        """``others`` have not been asked yet; they are asked for what does not get its shares from those who were."""
         self.answers: dict[Guid, Answers] = {answer.guid: answer for answer in answers}
         self.deadline = deadline
         self._ask = ask
         self._others = others
+        self._names_of_others = frozenset(peer.name for peer in others)
+        self._left = set(self.answers) if others else set()
+        """For which the others have not been asked."""
         self._second_thought = trio.current_time() + SECOND_THOUGHT if others else deadline
         self._changed = trio.Event()
         self._closed = trio.Event()
@@ -302,16 +305,16 @@ class Gathering:
         if not self._closed.is_set():
             for guid, outcome, share in zip(guids, collected.outcomes, collected.shares, strict=True):
                 self.answers[guid].take(keystore, outcome, share)
-            if any(outcome is not Outcome.DONE for outcome in collected.outcomes):
-                self._ask_others()
+            found = zip(guids, collected.outcomes, strict=True)
+            self._ask_others(guid for guid, outcome in found if outcome is not Outcome.DONE)
             self._tell_waiters()
 
-    def take_failure(self, keystore: str, guids: Iterable[Guid], error: MdmfsError) -> None:
+    def take_failure(self, keystore: str, guids: Sequence[Guid], error: MdmfsError) -> None:
         """Note that a keystore does not answer a batch."""
         if not self._closed.is_set():
             for guid in guids:
                 self.answers[guid].take_failure(keystore, error)
-            self._ask_others()
+            self._ask_others(guids)
             self._tell_waiters()
 
     @property
@@ -329,27 +332,30 @@ class Gathering:
             await self._closed.wait()
 
     async def _has_changed(self) -> bool:
-        """Wait for the next answer; False when none came before the deadline."""
-        while trio.current_time() < self.deadline:
-            with trio.move_on_at(min(self.deadline, self._second_thought)) as scope:
-                await self._changed.wait()
-            if not scope.cancelled_caught:
-                return True
-            self._ask_others()
-        return False
+        """Wait for the next answer, or until it is time to ask the others; False when the deadline came before."""
+        with trio.move_on_at(min(self.deadline, self._second_thought)) as scope:
+            await self._changed.wait()
+        if scope.cancelled_caught:
+            if trio.current_time() >= self.deadline:
+                return False
+            self._second_thought = self.deadline
+            self._ask_others(guid for guid, answers in self.answers.items() if not self._is_left_to_others(answers))
+        return True  # an answer may have come in that very moment
 
     def _reconsider(self, lacking: Iterable[Answers]) -> None:
         """Ask the others where all who were asked have answered, and that does not suffice."""
-        if self._others:
-            others = {peer.name for peer in self._others}
-            if any(others.issuperset(answers.waiting_for) for answers in lacking):
-                self._ask_others()
+        self._ask_others(answers.guid for answers in lacking if self._is_left_to_others(answers))
 
-    def _ask_others(self) -> None:
-        others, self._others = self._others, ()
-        self._second_thought = self.deadline
-        if others:
-            self._ask(list(self.answers), self, others)
+    def _is_left_to_others(self, answers: Answers) -> bool:
+        """Whether all who were asked at first have answered."""
+        return self._names_of_others.issuperset(answers.waiting_for)
+
+    def _ask_others(self, guids: Iterable[Guid]) -> None:
+        """Ask the others, for each GUID once."""
+        wanted = [guid for guid in guids if guid in self._left]
+        self._left.difference_update(wanted)
+        if wanted:
+            self._ask(wanted, self, self._others)
 
     def _tell_waiters(self) -> None:
         self._changed.set()

@@ -14,6 +14,7 @@ from mdmfs.model.errors import ConfigurationError, UnusableFileError
 from mdmfs.model.names import ROOT_PREFIX, Lfn
 from mdmfs.wire.configuration import KeystorePeer, Settings, beside, read_configuration
 from mdmfs.wire.stream import Address
+from mdmfs.worker.cache.room import BESIDE
 from mdmfs.worker.numbered import MAX_HOSPITALS
 
 CONFIGURATION_ATTRIBUTE: Final = "user.mdmfs.configuration"
@@ -191,7 +192,7 @@ class MountConfiguration(Settings, frozen=True):
             metadata=joined.metadata,
             trust=joined.trust or self.trust,
             mount=msgspec.structs.replace(self.mount, root=str(self.root / joined.name)),
-            cache=msgspec.structs.replace(self.cache, directory=str(self.cache_folder / "hospitals" / joined.name)),
+            cache=msgspec.structs.replace(self.cache, directory=str(self.cache_folder / BESIDE / joined.name)),
             hospitals=(),
         )
 

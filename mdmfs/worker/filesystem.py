@@ -265,7 +265,7 @@ class FileSystem:
         """Open a file and give a handle; when this returns, its first bytes can be read at once."""
         await self._lease.wait()
         node = self._file(inode)
-        siblings, note = self._siblings(inode, node)
+        siblings, note, _ = self._siblings(inode, node)
         opened = await self._lease.held(lambda: self._opened(node, siblings, note))
         handle = next(self._handles)
         self._files[handle] = opened
@@ -284,9 +284,10 @@ class FileSystem:
         if not self._lease.is_held:
             return None
         file = self._opener.open_again(node) if inode == self._last_open.inode else None
-        if file is None:
-            siblings, note = self._siblings(inode, node)
-            is_in_order = self._last_open.is_in_order
+        if file is not None:
+            self._last_open = self._last_open._replace(at=trio.current_time())
+        else:
+            siblings, note, is_in_order = self._siblings(inode, node)
             file = self._opener.open_at_once(node, siblings, on_body=note, is_in_order=is_in_order)
         if file is None:
             return None
@@ -321,11 +322,11 @@ class FileSystem:
             raise IsADirectoryFileError(message)
         return node
 
-    def _siblings(self, inode: int, node: Node) -> tuple[Sequence[Node], Callable[[], None] | None]:
+    def _siblings(self, inode: int, node: Node) -> tuple[Sequence[Node], Callable[[], None] | None, bool]:
         """Name the files that a program which opens one after the other opens next.
 
         With them comes what is to be called when more than the header of this one is wanted: then theirs are fetched
-        ahead whole.
+        ahead whole; and whether the first of them is probably next.
         """
         parent = self._namespace.inodes.of(inode).parent
         last, now = self._last_open, trio.current_time()
@@ -334,12 +335,13 @@ class FileSystem:
         listing = self._namespace.held(parent)
         if listing is None:
             self._last_open = _LastOpen(inode, parent, 0, now, is_burst, is_in_order=False)
-            return (), None
+            return (), None, False
         position = bisect.bisect_left(listing.names, node.name.encode("utf-8", "surrogatepass"))
         is_in_order = last.is_in_order if is_again else is_burst and last.position < position <= last.position + NEARLY
         self._last_open = _LastOpen(inode, parent, position, now, is_burst, is_in_order)
         note = functools.partial(self._prefetch.note_open, parent, listing.in_order, position)
-        return (listing.in_order[position + 1 : position + 1 + SIBLINGS] if is_burst else ()), note
+        following = listing.in_order[position + 1 : position + 1 + SIBLINGS] if is_burst else ()
+        return following, note, is_in_order
 
     # Extended attributes and totals
 

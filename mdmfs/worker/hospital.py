@@ -119,10 +119,13 @@ class Hospital(Protocol):
     async def describe(self, guid: Guid) -> FileDescription:
         """Give all that may be known of a file."""
 
-    async def changes(self, since: int, wait: float, report: OpensReport | None = None) -> Changes:
+    async def changes(
+        self, since: int, wait: float, report: OpensReport | None = None, groups: Sequence[str] = ()
+    ) -> Changes:
         """Say that version ``since`` is applied, and wait up to ``wait`` seconds for something newer and a lease.
 
-        A ``report`` of opens that the hospital did not see is on record when there is an answer.
+        A ``report`` of opens that the hospital did not see is on record when there is an answer. ``groups`` are those
+        of the answer that was applied last: where the caller has lost one of them, all is to be forgotten.
         """
 
     async def totals(self, lfn: Lfn) -> Totals:
@@ -176,8 +179,6 @@ class RemoteHospital:
         self._purpose = purpose
         self._reason = {REASON_HEADER: urllib.parse.quote(purpose, safe=" ")} if purpose else {}
         self._mount = mount
-        self._groups: list[str] = []
-        """Of the last answer about changes."""
         self._root = "" if root is None else str(root)
         self._client = client
         self._deadline = deadline
@@ -198,14 +199,14 @@ class RemoteHospital:
         question = Describe(guid.octets)
         return await self._client().call(DESCRIBE_PATH, question, FileDescription, deadline=self._until())
 
-    async def changes(self, since: int, wait: float, report: OpensReport | None = None) -> Changes:
+    async def changes(
+        self, since: int, wait: float, report: OpensReport | None = None, groups: Sequence[str] = ()
+    ) -> Changes:
         """Ask for changes; an answer that is late is taken for an outage, the sooner the shorter the lease is."""
         deadline = trio.current_time() + wait + min(max(wait, LATE[0]), LATE[1])
         purpose = self._purpose if report else ""
-        question = AskChanges(since, wait, self._mount, self._root, report, purpose, self._groups)
-        changes = await self._client().call(CHANGES_PATH, question, Changes, deadline=deadline)
-        self._groups = changes.groups
-        return changes
+        question = AskChanges(since, wait, self._mount, self._root, report, purpose, list(groups))
+        return await self._client().call(CHANGES_PATH, question, Changes, deadline=deadline)
 
     async def totals(self, lfn: Lfn) -> Totals:
         """Ask for the totals, with little patience."""

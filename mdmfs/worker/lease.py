@@ -13,7 +13,7 @@ from typing import Final, Protocol, TypeVar
 import structlog
 import trio
 
-from mdmfs.model.errors import MdmfsError, PeerTimedOutError, PeerUnreachableError
+from mdmfs.model.errors import MdmfsError, PeerTimedOutError, PeerUnreachableError, again
 
 LOOK_SECONDS: Final = 0.1
 MARGIN: Final = 0.05
@@ -206,7 +206,7 @@ class Lease:
         """Raise what is decided, or, where there never was a lease, why there is none."""
         error = self._refusal or (None if self._was_held else self._failure)
         if error is not None:
-            raise type(error)(str(error)) from error
+            raise again(error) from error
 
     def _not_heard(self) -> PeerTimedOutError:
         message = f"the hospital was not heard for {self._wait:g} s, and nothing may be served without a lease from it"

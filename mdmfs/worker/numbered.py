@@ -30,7 +30,9 @@ class Counting(Protocol):
     async def list_directory(self, lfn: Lfn, after: str) -> DirectoryPage:
         """Give a page of a directory."""
 
-    async def changes(self, since: int, wait: float, report: OpensReport | None = None) -> Changes:
+    async def changes(
+        self, since: int, wait: float, report: OpensReport | None = None, groups: Sequence[str] = ()
+    ) -> Changes:
         """Wait for changes."""
 
     async def locate(self, guids: Sequence[Guid]) -> list[FilePlace | None]:
@@ -53,9 +55,11 @@ class Numbered:
         entries = [self._node(node) for node in page.entries]
         return msgspec.structs.replace(page, directory=self._node(page.directory), entries=entries)
 
-    async def changes(self, since: int, wait: float, report: OpensReport | None = None) -> Changes:
+    async def changes(
+        self, since: int, wait: float, report: OpensReport | None = None, groups: Sequence[str] = ()
+    ) -> Changes:
         """See ``Hospital``."""
-        told = await self._hospital.changes(since, wait, report)
+        told = await self._hospital.changes(since, wait, report, groups)
         return msgspec.structs.replace(
             told,
             directories=self._numbers(told.directories),
@@ -98,3 +102,8 @@ def first_of(tree: int) -> int:
 def tree_of(inode: int) -> int:
     """Tell which tree a number belongs to."""
     return inode >> _SHIFT
+
+
+def are_of_one_tree(inode: int, other: int) -> bool:
+    """Ask whether two numbers belong to the same tree."""
+    return inode ^ other < _LIMIT

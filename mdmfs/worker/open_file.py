@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from mdmfs.model.errors import AccessDeniedError, IntegrityError, MdmfsError
+from mdmfs.model.errors import AccessDeniedError, IntegrityError, MdmfsError, again
 from mdmfs.model.names import Guid
 from mdmfs.sealing.header import ObjectContext, Role
 from mdmfs.sealing.layout import (
@@ -51,7 +51,8 @@ class OpenFile:
         self.ready = trio.Event()
         """Set when it can be read, or has failed."""
         self.is_wanted = False
-        """Whether somebody has opened it; until then it is fetched ahead, and nobody has asked for its key."""
+        """Whether it is unlocked as soon as it can be: somebody has opened it, or probably opens it next. Until then
+        it is fetched ahead, and stays sealed."""
         self.is_asked_for = False
         """Whether the hospital was asked for it, and has that on record, for one open that has not been counted."""
         self.arriving: tuple[Ciphertext, Seal] | None = None
@@ -186,7 +187,7 @@ class OpenFile:
     def refuse_failed(self) -> None:
         """Raise what made it unreadable, as an exception of its own for each reader."""
         if self._failure is not None:
-            raise type(self._failure)(str(self._failure)) from self._failure
+            raise again(self._failure) from self._failure
 
     async def read(self, offset: int, length: int) -> bytes:
         """Give plaintext, short at the end of the file only; waits for ciphertext that is still on its way."""

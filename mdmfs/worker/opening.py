@@ -162,7 +162,6 @@ class Opener:
         until = self._keys.held_until(Guid(node.guid))
         if until <= trio.current_time():
             return
-        self._pages.note_some(node.inode)
         try:
             file = self._open_header(node)
         except Exception:
@@ -216,6 +215,7 @@ class Opener:
             if unsealer is not None:
                 file = self._files[node.inode] = OpenFile(node)
                 file.is_wanted = True
+                self._pages.note_some(node.inode)
                 file.begin_with(headers.unseal(unsealer, header, node.size), self._pages.port)
                 file.ready.set()
                 return file

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 import structlog
 import trio
 
-from mdmfs.model.errors import MdmfsError
+from mdmfs.model.errors import MalformedMessageError, MdmfsError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.sealing.layout import SALT_SIZE
 from mdmfs.wire.bundle import Event, Piece
@@ -29,7 +29,7 @@ from mdmfs.worker.storage import ReplicaDownload, Storage
 DOUBT_SECONDS: Final = 600.0
 """So long a file whose replica did not open comes from the hospital."""
 REST_SECONDS: Final = 300.0
-"""So long a hospital without storage elements is not asked for replicas."""
+"""So long a hospital without storage elements, or one that does not know the question, is not asked for replicas."""
 MAX_REMEMBERED: Final = 100_000
 AT_ONCE: Final = 4
 """Transfers of one bundle side by side."""
@@ -132,9 +132,10 @@ class ReplicatedHospital(RemoteHospital):
             found = await self.transfers([guids[place] for place in fresh], self._storage.avoided, are_ahead=are_ahead)
         except OUTAGES:
             raise  # it would be waited for twice
-        except MdmfsError as error:  # the hospital tells why when it is asked for the bytes; or it knows of no replicas
+        except MdmfsError as error:  # the hospital tells why when it is asked for the bytes
             log.debug("no replicas", reason=str(error))
-            self._rest_until = now + REST_SECONDS
+            if isinstance(error, MalformedMessageError):  # it is older than replicas
+                self._rest_until = now + REST_SECONDS
             return {}
         if not found.are_there_any:
             self._rest_until = now + REST_SECONDS

@@ -75,17 +75,16 @@ class Storage:
             replica: ReplicaDownload | None = None
             if self._is_cached(transfer.turl):
                 try:
-                    replica = await stack.enter_async_context(self._fetch(transfer, begin))
+                    replica = await stack.enter_async_context(self._fetch(transfer, begin, is_from_cache=True))
                 except MdmfsError as error:
                     self._let_cache_rest(error)
             if replica is None:
-                replica = await stack.enter_async_context(self._fetch(transfer, begin))
+                replica = await stack.enter_async_context(self._fetch(transfer, begin, is_from_cache=False))
             yield replica
 
     @contextlib.asynccontextmanager
-    async def _fetch(self, transfer: Transfer, begin: int) -> AsyncIterator[ReplicaDownload]:
-        is_from_cache = self._is_cached(transfer.turl)
-        client, target, host = await self._way_to(transfer.turl)
+    async def _fetch(self, transfer: Transfer, begin: int, *, is_from_cache: bool) -> AsyncIterator[ReplicaDownload]:
+        client, target, host = await self._way_to(transfer.turl, is_from_cache=is_from_cache)
         headers = {"host": host}
         if begin:
             headers["range"] = f"bytes={begin}-{transfer.size - 1}"
@@ -100,14 +99,14 @@ class Storage:
         for client in clients:
             await client.aclose()
 
-    async def _way_to(self, turl: str) -> tuple[Client, str, str]:
+    async def _way_to(self, turl: str, *, is_from_cache: bool) -> tuple[Client, str, str]:
         """Give whom to ask, for what, and whose host that is."""
         parts = urllib.parse.urlsplit(turl)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             message = "the hospital names a replica by a URL that is none of HTTP"
             raise MalformedMessageError(message)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        if self._cache is not None and self._is_cached(turl):
+        if self._cache is not None and is_from_cache:
             return await self._client(self._cache, None), f"{parts.scheme}://{parts.netloc}{target}", parts.netloc
         is_tls = parts.scheme == "https"
         address = Address(parts.hostname, parts.port or (443 if is_tls else 80))
@@ -137,7 +136,7 @@ class Storage:
 class ReplicaDownload:
     """A sealed object on its way from a storage element, held to a pace."""
 
-    def __init__(self, download: Download, transfer: Transfer, begin: int, *, is_from_cache: bool = False) -> None:
+    def __init__(self, download: Download, transfer: Transfer, begin: int, *, is_from_cache: bool) -> None:
         there = begin + download.length
         told = download.headers.get("content-range", "")
         is_right = download.status == (_PARTIAL if begin else _OK) and not download.is_chunked

@@ -10,7 +10,15 @@ import msgspec
 import pytest
 import trio
 
-from mdmfs.model.errors import PeerTimedOutError, PeerUnreachableError
+from mdmfs.model.errors import (
+    BusyError,
+    CredentialExpiredError,
+    MalformedMessageError,
+    MdmfsError,
+    PeerTimedOutError,
+    PeerUnreachableError,
+    StoreError,
+)
 from mdmfs.wire.messages.files import Transfer
 from mdmfs.wire.stream import Address
 from mdmfs.worker import replicas, storage
@@ -144,6 +152,24 @@ async def test_a_hospital_without_storage_elements_is_not_asked_each_time(farm: 
     assert farm.on_wire.transfers_asked == 1
 
 
+@pytest.mark.parametrize("failure", [BusyError("not now"), CredentialExpiredError("it has ended"), StoreError("full")])
+async def test_a_refusal_is_not_taken_for_a_hospital_without_storage_elements(farm: Farm, failure: MdmfsError) -> None:
+    """Replicas are asked for again with the next file; meanwhile the hospital gives the bytes, or says why not."""
+    farm.on_wire.transfers_failure = failure
+    assert await farm.read(farm.files[0]) == farm.files[0].plaintext
+    farm.on_wire.transfers_failure = None
+    assert await farm.read(farm.files[1]) == farm.files[1].plaintext
+    assert (farm.twin.fetches, len(farm.served.asked)) == (1, 1)
+
+
+async def test_a_hospital_that_does_not_know_the_question_is_not_asked_each_time(farm: Farm) -> None:
+    """It is of a version without replicas."""
+    farm.on_wire.transfers_failure = MalformedMessageError("the hospital has no such path")
+    for file in farm.files:
+        assert await farm.read(file) == file.plaintext
+    assert farm.on_wire.transfers_asked == 1
+
+
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_a_site_cache_is_asked_in_place_of_the_storage_element(farm: Farm, scheme: str) -> None:
     """As a proxy is (RFC 9112 section 3.2.2): it gets the whole URL, and no certificate."""
@@ -176,6 +202,17 @@ async def test_a_site_cache_that_fails_is_passed_by_for_a_while(farm: Farm, faul
     assert farm.twin.fetches == 0
     assert len(broken.asked) == (fault != "dead")
     assert len(farm.served.asked) == len(farm.files)
+
+
+async def test_a_fetch_that_goes_past_the_cache_does_not_come_back_to_it(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the cache has rested long enough by then: it is decided once for each fetch."""
+    monkeypatch.setattr(storage, "DISTRUST_SECONDS", 0.0)
+    farm.go_through(Address("127.0.0.1", 1))
+    for file in farm.files:
+        assert await farm.read(file) == file.plaintext
+    assert (farm.twin.fetches, len(farm.served.asked)) == (0, len(farm.files))
 
 
 async def test_a_site_cache_that_lies_is_found_out(farm: Farm) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,3 +27,29 @@ def no_room_behind(file: Path) -> Iterator[None]:
         for descriptor, original in kept.items():
             os.dup2(original, descriptor, inheritable=False)
             os.close(original)
+
+
+@contextlib.contextmanager
+def no_locks() -> Iterator[None]:
+    """Let no file be locked in the block, as on a disk whose server has run out of locks (flock(2), ENOLCK)."""
+    _listen()
+    _refused.add("fcntl.flock")
+    try:
+        yield
+    finally:
+        _refused.clear()
+
+
+_refused: set[str] = set()
+"""Events of Python's audit that fail just now."""
+
+
+@functools.cache
+def _listen() -> None:
+    """Listen to Python's audit: once, since what listens there cannot be taken away again."""
+
+    def refuse(event: str, _: object) -> None:
+        if event in _refused:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    sys.addaudithook(refuse)

@@ -299,7 +299,13 @@ class TwinHospital:
             registered=REGISTERED,
         )
 
-    async def changes(self, since: int, wait: float, report: OpensReport | None = None) -> Changes:
+    async def changes(
+        self,
+        since: int,
+        wait: float,
+        report: OpensReport | None = None,
+        groups: Sequence[str] = (),  # noqa: ARG002 nobody loses any here
+    ) -> Changes:
         """See ``Hospital``."""
         if report is not None and self.failure is None:
             self.reports.append(report)

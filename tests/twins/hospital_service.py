@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
-from mdmfs.model.errors import MdmfsError
+from mdmfs.model.errors import MdmfsError, again
 from mdmfs.model.identity import Dn
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.bundle import Piece, beginning, end, failed, octets_head
@@ -51,6 +51,8 @@ class HospitalOnTheWire:
         self.callers: list[Dn] = []
         self.replicas: dict[Guid, Transfer] = {}
         self.transfers_asked = 0
+        self.transfers_failure: MdmfsError | None = None
+        """What whoever asks for replicas is answered with."""
 
     def service(self) -> Service:
         """Give the routes."""
@@ -98,6 +100,8 @@ class HospitalOnTheWire:
 
     async def _transfers(self, request: Request) -> Reply:
         self.transfers_asked += 1
+        if self.transfers_failure is not None:
+            raise again(self.transfers_failure)
         asked = await request.read(AskTransfers)
         found = [self.replicas.get(Guid(guid), Transfer()) for guid in asked.guids]
         told = [it if it.element not in asked.avoid else Transfer() for it in found]

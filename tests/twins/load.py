@@ -14,7 +14,7 @@ import trio
 
 from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages.files import DirectoryPage, NodeKind
+from mdmfs.wire.messages.files import Changes, DirectoryPage, NodeKind
 from mdmfs.worker.hospital import RemoteHospital
 from mdmfs.worker.namespace.feed import JITTER, RETRY_SECONDS
 from mdmfs.worker.staging import files_below
@@ -124,7 +124,7 @@ class _Mount:
                 self.load.failures[error.code] += 1
                 await trio.sleep(self.dice.uniform(*RETRY_SECONDS))
             else:
-                workers.start_soon(self._follow, told.version)
+                workers.start_soon(self._follow, told)
                 break
         with contextlib.suppress(MdmfsError):
             await trio.lowlevel.checkpoint()  # the feed's question goes first
@@ -143,16 +143,16 @@ class _Mount:
         """Ask a question, and note how long that took."""
         await self._note(self._ask)
 
-    async def _follow(self, version: int) -> None:
-        """Ask for changes, one long question after the other, and list anew what has changed and is here."""
+    async def _follow(self, told: Changes) -> None:
+        """Ask for what follows changes, one long question after the other, and list anew what is here of it."""
         while True:
+            wait = POLL_SECONDS * self.dice.uniform(*JITTER)
             try:
-                told = await self.hospital.changes(version, POLL_SECONDS * self.dice.uniform(*JITTER))
+                told = await self.hospital.changes(told.version, wait, groups=told.groups)
             except MdmfsError as error:
                 self.load.failures[error.code] += 1
                 await trio.sleep(self.dice.uniform(*RETRY_SECONDS))
             else:
-                version = told.version
                 self.load.waits += 1
                 for inode in told.directories:
                     if inode in self.held:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -85,9 +85,13 @@ class Asked:
         self.listed += 1
         return cast("DirectoryPage", await self._ask(LIST_PATH, ListDirectory(str(lfn), after)))
 
-    async def changes(self, since: int, wait: float, report: OpensReport | None = None) -> Changes:
+    async def changes(
+        self, since: int, wait: float, report: OpensReport | None = None, groups: Sequence[str] = ()
+    ) -> Changes:
         """See ``Hospital``."""
-        return cast("Changes", await self._ask(CHANGES_PATH, AskChanges(since, wait, self._mount, "", report)))
+        return cast(
+            "Changes", await self._ask(CHANGES_PATH, AskChanges(since, wait, self._mount, "", report, groups=[*groups]))
+        )
 
     async def change_name(self, change: ChangeName) -> ChangedName:
         """See ``Hospital``; the answer may be lost after all was done."""

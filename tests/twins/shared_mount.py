@@ -52,9 +52,11 @@ class SeenHospital:
         self._refuse_file(guid)
         return await self._twin.describe(guid)
 
-    async def changes(self, since: int, wait: float, report: OpensReport | None = None) -> Changes:
+    async def changes(
+        self, since: int, wait: float, report: OpensReport | None = None, groups: Sequence[str] = ()
+    ) -> Changes:
         """See ``Hospital``."""
-        return await self._twin.changes(since, wait, report)
+        return await self._twin.changes(since, wait, report, groups)
 
     async def totals(self, lfn: Lfn) -> Totals:
         """See ``Hospital``."""

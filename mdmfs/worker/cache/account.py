@@ -3,7 +3,10 @@
 ``account`` has ``SLOTS`` signed 64-bit numbers, little-endian. A process holds one of them by a lock on its bytes that
 ends with it (fcntl(2), open file description locks), and alone writes it: what it has added, less what it has taken
 away, be it another's. What a killed one leaves stays in the sum, and the next one to count what is really there
-puts its own number so that the sum is right. No lock is waited for.
+puts its own number so that the sum is right. No lock is waited for, so the sum may be off: who counts does not see
+what another has taken and not made a file of yet. It stays off, by so much, until a mount starts that finds nobody at
+that. To count whenever room is looked for would be worse: then the folder is full, and all are just taking.
+``cache.free`` holds all the same, since it looks at the disk.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trio
 
-from mdmfs.model.errors import IntegrityError, MdmfsError
+from mdmfs.model.errors import IntegrityError, MdmfsError, again
 from mdmfs.model.names import Guid
 
 
@@ -53,7 +53,7 @@ class Ciphertext:
             if self._is_superseded:
                 raise SupersededError
             if self._failure is not None:
-                raise type(self._failure)(str(self._failure)) from self._failure
+                raise again(self._failure) from self._failure
             await self._news.wait()
 
     def read(self, offset: int, length: int) -> bytes:

@@ -160,7 +160,10 @@ class CiphertextCache:
         return Ciphertext(guid, path, descriptor, length=length, arrived=0)
 
     def keep(self, ciphertext: Ciphertext, seal: Seal) -> None:
-        """Take a complete object in, in place of an older one."""
+        """Take a complete object in, in place of an older one.
+
+        Where two mounts keep the same sealing in the same moment, both count it, see ``Account``.
+        """
         self._remove(ciphertext.guid)
         path = self._complete / f"{ciphertext.guid}.{seal}"
         is_there = path.exists()  # another mount was sooner, with the same sealing
@@ -283,12 +286,16 @@ def _statuses(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def _create_locked(path: Path) -> int:
-    """Make a file, and lock it; raises ``OSError``."""
+    """Make a file, and lock it; raises ``OSError``, and the file may be there then."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if os.fstat(descriptor).st_nlink:
-            return descriptor
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink:
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
         os.close(descriptor)  # another mount that starts has found it before it was locked
 
 

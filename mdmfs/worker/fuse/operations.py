@@ -49,6 +49,7 @@ from mdmfs.worker.configuration import CONFIGURATION_ATTRIBUTE
 from mdmfs.worker.filesystem import COMMENT_ATTRIBUTE, STAGE_ATTRIBUTE
 from mdmfs.worker.fuse.errnos import replying_errno
 from mdmfs.worker.fuse.patience import SignalWatch
+from mdmfs.worker.numbered import are_of_one_tree
 
 POSITIVE_SECONDS: Final = 300.0
 """At most: no name and no attribute is remembered beyond the lease under which it was told."""
@@ -161,7 +162,8 @@ class MdmfsOperations(pyfuse3.Operations):
             entry, reply, retain = _blank(seat), pyfuse3.readdir_reply, seat.files.retain
             before: Node | None = None
             for name, node, position in await seat.files.read_directory(fh, start_id):
-                if type(before) is not type(node):  # all of one kind are told within microseconds
+                # all of one kind and hospital are told within microseconds
+                if before is None or type(before) is not type(node) or not are_of_one_tree(before.inode, node.inode):
                     _limit(entry, node, seat)
                 _fill(entry, node, before)
                 before = node

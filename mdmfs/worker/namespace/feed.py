@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -39,8 +40,13 @@ log = structlog.get_logger(__name__)
 class Told(Protocol):
     """What is needed of ``mdmfs.worker.hospital.Hospital``."""
 
-    async def changes(self, since: int, wait: float, report: OpensReport | None = None) -> Changes:
-        """Say that version ``since`` is applied, and wait up to ``wait`` seconds for something newer and a lease."""
+    async def changes(
+        self, since: int, wait: float, report: OpensReport | None = None, groups: Sequence[str] = ()
+    ) -> Changes:
+        """Say that version ``since`` is applied, and wait up to ``wait`` seconds for something newer and a lease.
+
+        ``groups`` are those of the answer that was applied last.
+        """
 
 
 class Witness(Protocol):
@@ -73,6 +79,8 @@ class Feed:
         self._opens = opens or Opens()
         self._version = 0
         """That was applied last."""
+        self._groups: Sequence[str] = ()
+        """Of the answer that was applied last."""
         self._nursery: trio.Nursery
         self._hospital = hospital
         self._namespace = namespace
@@ -109,9 +117,10 @@ class Feed:
         longest = self._lease.seconds_to_ask() if self._namespace.is_followed else 0.0
         wait = longest * random.uniform(*JITTER)  # noqa: S311 no secret
         report = self._opens.report()
-        changes = await self._hospital.changes(version, wait, report)
+        changes = await self._hospital.changes(version, wait, report, self._groups)
         self._opens.heard(report)
         outdated = await self._apply(changes)
+        self._groups = changes.groups
         self._lease.grant(sent, changes.lease)
         for inode in outdated:
             await self._renew(inode)
@@ -131,7 +140,7 @@ class Feed:
         """Report what was opened since the last question; what the hospital does not hear of is lost."""
         with contextlib.suppress(MdmfsError):
             while (report := self._opens.report()) is not None:
-                await self._hospital.changes(self._version, 0.0, report)
+                await self._hospital.changes(self._version, 0.0, report, self._groups)
                 self._opens.heard(report)
 
     async def _apply(self, changes: Changes) -> list[int]:

@@ -152,8 +152,8 @@ class Namespace:
     def places_of(self, inode: int) -> list[tuple[int, bytes]]:
         """Give the directory and the name of an entry; none for the top, and for a file known by a virtual name."""
         known = self.inodes.of(inode)
-        is_placed = known.node.kind is not NodeKind.DIRECTORY and known.lfn is not None
-        if inode == self.top or is_placed or known.parent not in self.inodes:
+        is_known_by_lfn = known.node.kind is not NodeKind.DIRECTORY and known.lfn is not None
+        if inode == self.top or is_known_by_lfn or known.parent not in self.inodes:
             return []
         return [(known.parent, known.node.name.encode())]
 

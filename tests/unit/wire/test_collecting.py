@@ -142,6 +142,78 @@ async def test_siblings_are_collected_in_one_call_to_as_many_keystores_as_are_ne
             assert bytes(key.octets) == site.secrets[guid]
 
 
+def counted(site: Site) -> dict[str, list[int]]:
+    """Give for how many files each keystore is asked from now on, call by call."""
+    asked: dict[str, list[int]] = {name: [] for name in NAMES}
+
+    def counting(calls: list[int]) -> Callable[[Collected], Collected]:
+        def count(collected: Collected) -> Collected:
+            calls.append(len(collected.outcomes))
+            return collected
+
+        return count
+
+    for name, twin in site.twins.items():
+        twin.lie = counting(asked[name])
+    return asked
+
+
+async def test_a_keystore_that_lacks_one_share_of_a_batch_is_helped_out_for_that_one(site: Site) -> None:
+    """The others are not asked for what has come, whoever is asked at first."""
+    guids = [random_guid() for _ in range(50)]
+    await site.register(*guids)
+    await site.keystores.unregister("k1", guids[7:8], deadline=soon())
+    asked = counted(site)
+    for _ in NAMES:
+        answers = await site.keystores.collect(guids, enough=2, deadline=soon())
+        assert all(found.has(2) for found in answers.values())
+    assert asked == {"k1": [50, 50], "k2": [50, 50, 1], "k3": [1, 50, 50]}
+
+
+async def test_a_keystore_that_is_late_is_helped_out_for_what_it_still_owes(
+    site: Site, autojump_clock: MockClock
+) -> None:
+    """After a moment, and not again for the file for which another has been of no use before."""
+    guids = [random_guid() for _ in range(50)]
+    await site.register(*guids)
+    await site.keystores.unregister("k2", guids[7:8], deadline=soon())
+    asked, site.twins["k1"].delay = counted(site), 5.0
+    async with taking(autojump_clock, 5.0):
+        answers = await site.keystores.collect(guids, enough=2, deadline=soon())
+    assert all(found.has(2) for found in answers.values())
+    assert asked == {"k1": [50], "k2": [50], "k3": [1, 49]}
+
+
+@dataclasses.dataclass
+class Punctual:
+    """A keystore that answers after so many seconds, to the instant."""
+
+    answer: Collected
+    delay: float
+
+    async def call(self, _: str, __: Message, ___: type[Any], *, deadline: float) -> Any:  # noqa: ANN401, ARG002 what is asked for
+        """See ``Caller``."""
+        await trio.sleep(self.delay)
+        return self.answer
+
+
+async def test_an_answer_in_the_very_moment_in_which_others_are_asked_is_heard(
+    site: Site, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Nothing else may come that would wake who waits; in which order it happens is trio's dice."""
+    guid = random_guid()
+    await site.register(guid)
+    found = {name: await site.keystores.collect_from(name, [guid], deadline=soon()) for name in NAMES}
+    delays = {"k1": 0.0, "k2": SECOND_THOUGHT, "k3": math.inf}
+    answers = {name: Collected([outcome], [share]) for name, ((outcome, share),) in found.items()}
+    for _ in range(16):
+        clients = {name: Punctual(answers[name], delays[name]) for name in NAMES}
+        site.keystores = Keystores(clients, nursery)
+        async with taking(autojump_clock, 2 * SECOND_THOUGHT):
+            assert await site.key(guid, enough=2) == site.secrets[guid]
+    nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("trouble", ["down", "silent", "slow"])
 async def test_one_keystore_in_trouble_delays_nobody_who_asks_all(

@@ -15,6 +15,7 @@ from mdmfs.sealing.layout import sealed_size
 from mdmfs.worker.cache.account import SLOTS, Account
 from mdmfs.worker.cache.room import Room, SharedRoom
 from mdmfs.worker.cache.store import CiphertextCache, Seal
+from tests.twins.disk import no_locks
 
 SIZE = 1000
 LENGTH = sealed_size(SIZE)
@@ -36,6 +37,11 @@ async def put(cache: CiphertextCache, *, seal: Seal | None = None, guid: Guid | 
     cache.keep(arriving, seal or Seal(3, 2, secrets.token_bytes(24)))
     arriving.close()
     return guid
+
+
+def descriptors() -> list[Path]:
+    """Name what this process has open."""
+    return sorted(Path("/proc/self/fd").iterdir())
 
 
 async def test_what_was_kept_is_there_after_a_restart_with_its_seal(tmp_path: Path) -> None:
@@ -141,6 +147,16 @@ async def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "arriving").rmdir()
     with pytest.raises(OutOfSpaceError):
         await cache.receive(Guid(bytes(16)), LENGTH)
+    assert cache.used == 0
+
+
+async def test_a_cache_in_which_nothing_can_be_locked_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Neither a file, nor a descriptor, nor less room."""
+    cache, before = await cache_of(tmp_path), descriptors()
+    with no_locks(), pytest.raises(OutOfSpaceError, match="No locks"):
+        await cache.receive(Guid(bytes(16)), LENGTH)
+    assert descriptors() == before
+    assert not list((tmp_path / "arriving").iterdir())
     assert cache.used == 0
 
 

@@ -6,6 +6,7 @@ import errno
 import inspect
 import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pyfuse3
@@ -13,11 +14,15 @@ import pytest
 import structlog.testing
 
 from mdmfs.model import errors
+from mdmfs.wire.messages.files import Node, NodeKind
+from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.callers.seat import OwnerOnly
 from mdmfs.worker.filesystem import FileSystem
 from mdmfs.worker.fuse.errnos import ERRNOS, errno_of, replying_errno
 from mdmfs.worker.fuse.operations import MdmfsOperations
 from mdmfs.worker.fuse.patience import SignalWatch
+from mdmfs.worker.lease import Lease
+from mdmfs.worker.open_file import OpenFile
 
 ALL_ERRORS = [kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, errors.MdmfsError)]
 WRITES = {"mknod", "create", "write", "setxattr", "removexattr"}
@@ -76,6 +81,22 @@ def test_only_what_is_not_there_is_enoent() -> None:
     """An outage that looks like ENOENT would be believed by ``rsync --delete``."""
     absent = {kind for kind, number in ERRNOS.items() if number == errno.ENOENT}
     assert absent == {errors.NoSuchFileError, errors.MalformedNameError}
+
+
+async def test_what_went_wrong_tells_all_who_wait_what_to_do_and_where() -> None:
+    """Each gets an exception of his own, with all that the first one knew."""
+    error = errors.OutOfSpaceError("it is full", what_to_do="ask for a larger one")
+    error.place = "/var/cache/x"
+    lease, file = Lease(), OpenFile(Node("x", 2, NodeKind.FILE, 1, 0.0, bytes(16)))
+    ciphertext = Ciphertext(file.guid, Path("x"), -1, length=1, arrived=0)
+    lease.refuse(error)
+    file.fail(error)
+    ciphertext.fail(error)
+    for wait in (lease.wait, file.wait_until_taken, lambda: ciphertext.wait_for(1)):
+        with pytest.raises(errors.OutOfSpaceError) as told:
+            await wait()
+        assert told.value is not error
+        assert (told.value.told_here, told.value.what_to_do) == (error.told_here, error.what_to_do)
 
 
 def test_no_errno_is_taken_for_an_end_of_file() -> None:

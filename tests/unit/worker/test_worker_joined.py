@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import msgspec
+import pyfuse3
 import pytest
 import trio
+import trio.testing
 
 from mdmfs.model.errors import ConfigurationError, MalformedMessageError, MdmfsError, NoSuchFileError
 from mdmfs.model.names import Guid, Lfn
@@ -17,9 +20,11 @@ from mdmfs.worker.cache.room import Room
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.callers.numbers import own_number, parse_number
 from mdmfs.worker.callers.own_files import Directories, OwnFiles, OwnPages
-from mdmfs.worker.callers.seat import Files
+from mdmfs.worker.callers.seat import Files, OwnerOnly
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.filesystem import GUID_ATTRIBUTE, WHY_ATTRIBUTE
+from mdmfs.worker.fuse.operations import MdmfsOperations
+from mdmfs.worker.fuse.patience import SignalWatch
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.names import ROOT
 from mdmfs.worker.pages import NoPages
@@ -206,6 +211,30 @@ async def test_a_revocation_at_one_takes_nothing_of_another(joined: Joined) -> N
         joined.files.close_file(handle)
 
 
+async def test_each_hospital_is_remembered_for_as_long_as_its_own_lease_runs(
+    joined: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where all are listed in one directory."""
+    for name, seconds in (("a", 200.0), ("b", 20.0)):
+        joined.hospitals[name].lease = seconds
+        joined.hospitals[name].note([], [])
+        node = await joined.files.lookup(ROOT, name.encode())
+        while not 0 < joined.files.seconds_held(node) <= seconds:  # noqa: ASYNC110 nobody tells of a lease
+            await trio.sleep(0.01)
+    told: dict[bytes, float] = {}
+
+    def reply(_: object, name: bytes, entry: pyfuse3.EntryAttributes, __: int) -> bool:
+        told[name] = entry.entry_timeout
+        return True
+
+    monkeypatch.setattr(pyfuse3, "readdir_reply", reply)  # in the kernel's place
+    over = MdmfsOperations(OwnerOnly(joined.files, os.getuid(), os.getgid()), SignalWatch())
+    handle = await joined.files.open_directory(ROOT)
+    await over.readdir(pyfuse3.FileHandleT(handle), 0, cast("pyfuse3.ReaddirToken", None))
+    joined.files.close_directory(handle)
+    assert told[b"b"] <= 20.0 < told[b"a"]
+
+
 async def test_on_a_mount_for_many_users_each_has_numbers_of_his_own(joined: Joined) -> None:
     """For files of every hospital; what one has looked up is found for another by its name."""
     directories = Directories()
@@ -216,6 +245,36 @@ async def test_on_a_mount_for_many_users_each_has_numbers_of_his_own(joined: Joi
     assert (await second.attributes(folder)).name == "p"
     assert own_number(1, folder) != folder
     OwnPages(Kernel(), 1).store(folder | 1, 0, memoryview(b""))
+
+
+async def test_a_file_that_was_opened_again_is_followed_closely_from_then_on(
+    tmp_path: Path, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The shares of the siblings come along with those of the next one, however long ago the first open was."""
+    autojump_clock.autojump_threshold = 0.03  # it cannot see the threads at work
+    hospital = TwinHospital()
+    hospital.add_sibling_files("/grid/medical/a", 12, 1000)
+    keystores = await hospital.open_keystores(nursery)
+    cache = CiphertextCache(tmp_path, 2**24)
+    await cache.load()
+    site = Site(Ports(hospital, lambda: keystores), cache, Lease(trio.current_time))
+    serving = Serving([site], TOP, Kernel(), nursery, deadline=5)
+    serving.start()
+    files = serving.files
+    folder = (await files.lookup(ROOT, b"a")).inode
+    first, second = [(await files.lookup(folder, name)).inode for name in (b"0001.dcm", b"0002.dcm")]
+    files.close_file(await files.open_file(first))
+    await trio.sleep(0.7)
+    again = files.open_file_at_once(first)
+    assert again is not None
+    files.close_file(again)
+    await trio.sleep(0.7)
+    asked: list[int] = []
+    for twin in hospital.keystores.values():
+        twin.lie = lambda collected: asked.append(len(collected.outcomes)) or collected  # type: ignore[func-returns-value]
+    files.close_file(await files.open_file(second))
+    assert sum(asked) == 2 * 11
+    nursery.cancel_scope.cancel()
 
 
 # Configuration

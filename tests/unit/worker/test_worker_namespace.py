@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -12,6 +15,7 @@ from mdmfs.wire.messages.files import Changes, DirectoryPage, Node, NodeKind, Op
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.feed import Feed
 from mdmfs.worker.namespace.names import ROOT, TTL, Namespace
+from mdmfs.worker.numbered import Numbered
 from tests.twins.hospital import ROOT as ROOT_LFN
 from tests.twins.hospital import TwinHospital, unreachable
 
@@ -354,12 +358,36 @@ async def test_a_hospital_that_grants_no_lease_is_not_asked_without_a_pause(
     asked, lease = 0, Lease(trio.current_time)
 
     class Counting:
-        async def changes(self, since: int, wait: float, report: OpensReport | None = None) -> Changes:
+        async def changes(
+            self, since: int, wait: float, report: OpensReport | None = None, groups: Sequence[str] = ()
+        ) -> Changes:
             nonlocal asked
             asked += 1
-            return await hospital.changes(since, wait, report)
+            return await hospital.changes(since, wait, report, groups)
 
     nursery.start_soon(Feed(Counting(), Namespace(hospital, ROOT_LFN), Witness(), lease).follow)
     await trio.sleep(60)
     assert 12 <= asked <= 61
     assert "no lease" in lease.health
+
+
+async def test_the_groups_of_an_answer_are_told_back_once_it_is_applied(
+    hospital: TwinHospital, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Of one that could not be, the hospital would think that its caller had forgotten what he has lost."""
+    autojump_clock.autojump_threshold = 0
+    asked: list[list[str]] = []
+
+    class Regrouping(TwinHospital):
+        async def changes(
+            self, since: int, wait: float, report: OpensReport | None = None, groups: Sequence[str] = ()
+        ) -> Changes:
+            asked.append([*groups])
+            told = await super().changes(since, min(wait, 1.0), report, groups)
+            beyond = [2**40] if len(asked) == 2 else []
+            return msgspec.structs.replace(told, directories=beyond, groups=[f"/neuro/{len(asked)}"])
+
+    feed = Feed(Numbered(Regrouping(), 1), Namespace(hospital, ROOT_LFN), Witness(), Lease(trio.current_time))
+    nursery.start_soon(feed.follow)
+    await trio.sleep(20)
+    assert asked[:4] == [[], ["/neuro/1"], ["/neuro/1"], ["/neuro/3"]]
