@@ -90,7 +90,7 @@ class TwinDownload:
         """Give a piece, after a while; a cut stream raises, as the client on the wire does."""
         await trio.sleep(self._hospital.pause)
         if self._hospital.stops_after is not None and self._given >= self._hospital.stops_after:
-            await trio.sleep_forever()
+            await self._hospital.goes_on.wait()
         count = min(len(buffer), len(self._sealed) - self._given, self._hospital.piece)
         if not count and self._given < self.length:
             message = "the stream ended before its end"
@@ -152,7 +152,8 @@ class TwinHospital:
         """Before each piece of a stream."""
         self.piece = 2**20
         self.stops_after: int | None = None
-        """After so many bytes a stream brings nothing more."""
+        """After so many bytes a stream brings nothing more, until it goes on."""
+        self.goes_on = trio.Event()
         self.damage: Callable[[bytes], bytes] = bytes
         """What becomes of each object on its way."""
         self.staged: dict[Guid, bytes] | None = None

@@ -98,8 +98,10 @@ class Stage:
         self.hospital.has_headers = are_given == "yes"
 
     def on_stop_after(self, count: str) -> None:
-        """Send no more than so many bytes."""
-        self.hospital.stops_after = int(count)
+        """Send no more than so many bytes, or go on."""
+        self.hospital.stops_after = int(count) if count else None
+        self.hospital.goes_on.set()
+        self.hospital.goes_on = trio.Event()
 
     def on_cut(self, count: str) -> None:
         """End each stream after so many bytes, or no longer."""

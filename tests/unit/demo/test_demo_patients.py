@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,16 +15,11 @@ from mdmfs.demo import patients
 from mdmfs.demo.patients import Fate, Kind, PlantedFile
 from mdmfs.demo.people import ABSENT, PEOPLE, SAMPLES, SHORTEST_IDENTIFIER
 
-ENOUGH_SECONDS = 20.0
-
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[PlantedFile, ...]:
-    """Write all patients once, and quickly."""
-    started = time.monotonic()
-    written = patients.write_patients(tmp_path_factory.mktemp("patients"))
-    assert time.monotonic() - started < ENOUGH_SECONDS, "1.6 s on an idle machine"
-    return written
+    """Write all patients once."""
+    return patients.write_patients(tmp_path_factory.mktemp("patients"))
 
 
 def first_of_each_series(files: Sequence[PlantedFile]) -> list[PlantedFile]:
