@@ -10,15 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
+import structlog
 import trio
 
 from mdmfs.model.errors import OutOfSpaceError
 from mdmfs.worker.cache.account import Account
+from mdmfs.worker.cache.arrivals import Arrivals
 
 COMPLETE: Final = "complete"
 ARRIVING: Final = "arriving"
 BESIDE: Final = "hospitals"
 """Below it the caches of a mount that joins several hospitals, each in a folder of its own."""
+
+log = structlog.get_logger(__name__)
 
 
 class Cache(Protocol):
@@ -71,6 +75,10 @@ class Room:
     def count(self) -> None:
         """Look what is there. In a thread; raises ``OSError``."""
 
+    def listen(self, folder: Path) -> Arrivals | None:  # noqa: ARG002 it is for those who share a folder
+        """Hear from now on what other mounts put into a folder; None where no other does, or nobody tells."""
+        return None
+
     def close(self) -> None:
         """Nobody takes any room from here on."""
 
@@ -107,6 +115,7 @@ class SharedRoom(Room):
         self._oldest: list[_Old] = []
         """A heap of objects of all mounts. What has come since it was made is younger than all in it."""
         self._looking = trio.Lock()
+        self._heard: list[Arrivals] = []
 
     @property
     def used(self) -> int:
@@ -142,8 +151,20 @@ class SharedRoom(Room):
             self._account = Account(self._folder)
         self._account.correct(self._sum)
 
+    def listen(self, folder: Path) -> Arrivals | None:
+        """See ``Room``; where the kernel refuses, what others fetch is fetched again."""
+        try:
+            arrivals = Arrivals(folder)
+        except OSError as error:
+            log.info("what other mounts fetch is not heard of", folder=str(folder), reason=error.strerror)
+            return None
+        self._heard.append(arrivals)
+        return arrivals
+
     def close(self) -> None:
         """See ``Room``: others may have the place in the account."""
+        while self._heard:
+            self._heard.pop().close()
         if self._account is not None:
             self._account.close()
             self._account = None

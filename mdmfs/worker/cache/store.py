@@ -29,6 +29,7 @@ from mdmfs.model.errors import ConfigurationError, OutOfSpaceError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import SALT_SIZE, sealed_size
 from mdmfs.wire.formats import Format, bring_up_folder
+from mdmfs.worker.cache.arrivals import Arrivals
 from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.room import ARRIVING, COMPLETE, Room, drop_unlocked
 
@@ -81,6 +82,7 @@ class CiphertextCache:
         self.limit = limit
         self._used = 0
         self._kept: OrderedDict[Guid, _Kept] = OrderedDict()
+        self._arrivals: Arrivals | None = None
 
     @property
     def used(self) -> int:
@@ -99,7 +101,7 @@ class CiphertextCache:
         await trio.to_thread.run_sync(shutil.rmtree, self._folder, True)  # noqa: FBT003 what cannot go stays
 
     def __contains__(self, guid: Guid) -> bool:
-        return guid in self._kept
+        return self._find(guid) is not None
 
     async def load(self) -> None:
         """Make the folders, drop what a crash left behind, and learn what is there.
@@ -110,7 +112,7 @@ class CiphertextCache:
 
     def open(self, guid: Guid, size: int) -> tuple[Ciphertext, Seal] | None:
         """Open the complete object of a file of ``size`` plaintext bytes; None where there is none of that size."""
-        kept = self._kept.get(guid)
+        kept = self._find(guid)
         if kept is None:
             return None
         try:
@@ -206,6 +208,18 @@ class CiphertextCache:
             del self._kept[parsed[0]]
             self._used -= kept.length
 
+    def _find(self, guid: Guid) -> _Kept | None:
+        """Look for an object: one that another mount has put here since, too."""
+        kept = self._kept.get(guid)
+        if kept is None and self._arrivals is not None:
+            for name in self._arrivals.names():
+                parsed = _parse(name)
+                if parsed is not None and parsed[0] not in self._kept:
+                    with contextlib.suppress(FileNotFoundError):
+                        self._learn(self._complete / name)
+            kept = self._kept.get(guid)
+        return kept
+
     def _give(self, length: int) -> None:
         self._used -= length
         if self._room is not None:
@@ -254,6 +268,8 @@ class CiphertextCache:
             bring_up_folder(self._format, self._folder)
             for path in self._arriving.iterdir():
                 drop_unlocked(path)
+            if self._room is not None:
+                self._arrivals = self._room.listen(self._complete)
             # another mount of this user may let one go meanwhile
             found = sorted((status.st_mtime_ns, path) for path, status in _statuses(self._complete))
             for _, path in found:

@@ -276,6 +276,70 @@ async def test_two_mounts_hold_to_one_limit_and_what_neither_has_opened_for_long
     assert on_disk(tmp_path) == 4 * LENGTH
 
 
+async def test_what_one_mount_fetches_another_finds(tmp_path: Path) -> None:
+    """Without looking for it, and until one of them lets it go."""
+    first, second = [await mount_of(tmp_path, 4 * LENGTH) for _ in range(2)]
+    guid, other = await put(first), await put(first)
+    assert guid in second
+    assert read(second, guid)
+    assert second.used == 2 * LENGTH
+    first.discard(other)
+    assert not read(second, other)
+    assert second.used == on_disk(tmp_path) == LENGTH
+
+
+async def test_an_object_of_ones_own_is_not_given_up_for_anothers(tmp_path: Path) -> None:
+    """Two mounts that fetch a file in the same moment have a sealing each: both can be read."""
+    first, second = [await mount_of(tmp_path, 4 * LENGTH) for _ in range(2)]
+    guid = await put(first)
+    await put(second, guid=guid)
+    unknown = Guid(bytes(16))
+    assert [unknown in cache for cache in (first, second)] == [False, False]  # both have heard of the other's by now
+    assert [read(cache, guid) for cache in (first, second)] == [True, True]
+
+
+async def test_what_is_no_object_and_what_has_gone_again_is_not_found(tmp_path: Path) -> None:
+    """Whoever put it there; nor is it taken away."""
+    first, second = [await mount_of(tmp_path, 4 * LENGTH) for _ in range(2)]
+    guid = await put(first)
+    first.discard(guid)
+    foreign = tmp_path / "complete" / f"{guid}.note"
+    (tmp_path / "note").touch()
+    (tmp_path / "note").rename(foreign)
+    assert guid not in second
+    assert foreign.exists()
+
+
+async def test_more_than_the_kernel_tells_of_is_fetched_again(tmp_path: Path) -> None:
+    """Its queue has an end; what comes later is heard of once more."""
+    first, second = [await mount_of(tmp_path, 4 * LENGTH) for _ in range(2)]
+    early = await put(first)
+    places = [tmp_path / "complete" / name for name in ("x", "y")]
+    places[0].touch()
+    for turn in range(int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())):
+        places[turn % 2].rename(places[1 - turn % 2])
+    lost = await put(first)
+    assert [guid in second for guid in (lost, early)] == [False, True]
+    assert await put(first) in second
+
+
+def test_where_the_kernel_does_not_tell_nobody_is_heard(tmp_path: Path) -> None:
+    """Then each mount works alone, as one for many users does, which shares its folder with none."""
+    room = SharedRoom(tmp_path, 4 * LENGTH)
+    assert room.listen(tmp_path / "nothing") is None
+    assert Room(4 * LENGTH).listen(tmp_path) is None
+
+
+async def test_a_mount_that_ends_listens_no_more(tmp_path: Path) -> None:
+    """Its descriptor goes with its room."""
+    before, room = descriptors(), SharedRoom(tmp_path, 4 * LENGTH)
+    cache = CiphertextCache(tmp_path, room.limit, room)
+    await cache.load()
+    room.close()
+    assert descriptors() == before
+    assert Guid(bytes(16)) not in cache
+
+
 async def test_what_arrives_at_one_mount_counts_for_the_other(tmp_path: Path) -> None:
     """Also before the first byte of it is there; and no more where it is given up."""
     first, second = [await mount_of(tmp_path, 2 * LENGTH) for _ in range(2)]
