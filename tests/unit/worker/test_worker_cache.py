@@ -19,6 +19,8 @@ from tests.twins.disk import no_locks
 
 SIZE = 1000
 LENGTH = sealed_size(SIZE)
+QUEUED = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+"""So much the kernel tells one listener that does not listen."""
 
 
 async def cache_of(folder: Path, limit: int = 10 * LENGTH) -> CiphertextCache:
@@ -316,7 +318,7 @@ async def test_more_than_the_kernel_tells_of_is_fetched_again(tmp_path: Path) ->
     early = await put(first)
     places = [tmp_path / "complete" / name for name in ("x", "y")]
     places[0].touch()
-    for turn in range(int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())):
+    for turn in range(QUEUED):
         places[turn % 2].rename(places[1 - turn % 2])
     lost = await put(first)
     assert [guid in second for guid in (lost, early)] == [False, True]
