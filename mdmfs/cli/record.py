@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import stat
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Self, TextIO
 
 import click
@@ -29,12 +30,17 @@ from mdmfs.sealing.header import ObjectContext, Role
 from mdmfs.sealing.layout import HEADER_SIZE, plain_size, whole_range
 from mdmfs.wire.client import Client
 from mdmfs.wire.configuration import Settings, read_configuration
-from mdmfs.wire.messages.metadata import RECORDS_PATH, AskRecords, Done, Record, RecordPage
+from mdmfs.wire.messages.metadata import RECORDS_PATH, AskRecords, Record, RecordPage
 from mdmfs.wire.messages.records import (
+    COLLECTION_PATH,
     DEFINE_RECORDS_PATH,
     IMPORT_RECORDS_PATH,
     RECORDS_WAITING_PATH,
+    AskCollection,
     AskRecordsWaiting,
+    Barred,
+    CollectionTold,
+    DefinedRecords,
     DefineRecords,
     ImportedRecords,
     ImportRecords,
@@ -67,7 +73,9 @@ class CollectionFile(Settings, frozen=True):
 
     project: str
     name: str
+    """Its own; one that lies in another is written behind that, with a dot between."""
     attributes: list[AttributeTable]
+    """Those of the collections above come with them."""
     patient: str = "patient_id"
     """The column with the Patient ID."""
     issuer: str = ""
@@ -94,7 +102,9 @@ def record() -> None:
 def define(configuration: pathlib.Path, collection: pathlib.Path) -> None:
     """Make the collection, or bring its schema to what COLLECTION says; attributes no longer named go, with values."""
     file = read_configuration(collection, CollectionFile)
-    trio.run(_define, HospitalConfiguration.read(configuration), file)
+    barred = trio.run(_define, HospitalConfiguration.read(configuration), file)
+    for one in barred:
+        note(f"{one.who} may not pass {one.lfn}, unless by another name: mdmfs setfacl -m '{one.who}:x' {one.lfn}")
     tell({"project": file.project, "collection": file.name, "attributes": [one.name for one in file.attributes]})
 
 
@@ -114,10 +124,15 @@ def import_file(
     """
     forbid_core_dumps()
     file = read_configuration(collection, CollectionFile)
-    columns = {one.column or one.name: one.name for one in file.attributes}
     with Report(report) as told:
-        rows = read_rows(source, form, file, columns)
-        trio.run(_import, HospitalConfiguration.read(configuration), file, rows, _Progress(source), told)
+        trio.run(
+            _import,
+            HospitalConfiguration.read(configuration),
+            file,
+            functools.partial(read_rows, source, form, file),
+            _Progress(source),
+            told,
+        )
     imported = told.rows - told.reasons.total()
     refusals = [f"  {count} refused: {reason}" for reason, count in told.reasons.most_common()]
     result = {"rows": told.rows, "imported": imported, "refused": told.reasons}
@@ -142,24 +157,29 @@ def show(subject_id: str, path: str, configuration: pathlib.Path | None, attachm
     sys.exit(trio.run(_show, place, parsed(SubjectId.parse, subject_id), attachments))
 
 
-async def _define(configuration: HospitalConfiguration, file: CollectionFile) -> None:
+async def _define(configuration: HospitalConfiguration, file: CollectionFile) -> list[Barred]:
     attributes = [RecordAttribute(one.name, one.type, one.column or one.name, one.group) for one in file.attributes]
     narrow = {name: list(dns) for name, dns in file.narrow.items()}
     asked = DefineRecords(
         file.project, file.name, list(file.readers), list(file.groups), attributes, list(file.key), narrow
     )
     async with asking(configuration) as client:
-        await ask(client, DEFINE_RECORDS_PATH, asked, Done)
+        return (await ask(client, DEFINE_RECORDS_PATH, asked, DefinedRecords)).barred
 
 
 async def _import(
-    configuration: HospitalConfiguration, file: CollectionFile, rows: Iterator[Row], progress: _Progress, report: Report
+    configuration: HospitalConfiguration,
+    file: CollectionFile,
+    read: Callable[[Mapping[str, str]], Iterator[Row]],
+    progress: _Progress,
+    report: Report,
 ) -> None:
     async with asking(configuration) as client:
+        known = await ask(client, COLLECTION_PATH, AskCollection(file.project, file.name), CollectionTold)
+        columns = known.columns | {one.column or one.name: one.name for one in file.attributes}
         with progress:
-            for batch in batches(rows):
-                known = [row.record for row in batch if row.record is not None]
-                asked = ImportRecords(file.project, file.name, known)
+            for batch in batches(read(columns)):
+                asked = ImportRecords(file.project, file.name, [row.record for row in batch if row.record is not None])
                 reasons = iter((await ask(client, IMPORT_RECORDS_PATH, asked, ImportedRecords)).reasons)
                 for row in batch:
                     report.note(row.number, f"no {file.patient}" if row.record is None else next(reasons))

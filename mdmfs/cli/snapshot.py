@@ -15,14 +15,14 @@ import trio
 from mdmfs.cli.find import PARTIAL, metadata_clients
 from mdmfs.cli.mounted import Place, find_place
 from mdmfs.cli.output import note_silence, tell
-from mdmfs.model.errors import MalformedMessageError, PeerTimedOutError, again
+from mdmfs.model.errors import MalformedMessageError, NoSuchFileError, PeerTimedOutError, again
 from mdmfs.wire.messages.metadata import (
     DROP_SNAPSHOT_PATH,
     SNAPSHOT_PATH,
     SNAPSHOTS_PATH,
     AskSnapshots,
     CreateSnapshot,
-    Done,
+    Dropped,
     DropSnapshot,
     Snapshot,
     Snapshots,
@@ -90,7 +90,7 @@ async def create_everywhere(
     parts, failures = await everyone.ask(SNAPSHOT_PATH, question, Snapshot)
     silent = {hospital: str(error) for hospital, error in failures.items()}
     if silent and not (parts and is_partial):
-        await everyone.ask(DROP_SNAPSHOT_PATH, DropSnapshot(name), Done, only=parts)
+        await everyone.ask(DROP_SNAPSHOT_PATH, DropSnapshot(name), Dropped, only=parts)
         refusals = [error for error in failures.values() if isinstance(error, MalformedMessageError)]
         if refusals:
             raise again(refusals[0])
@@ -118,11 +118,24 @@ async def _list(everyone: Federation) -> Mapping[str, str]:
 
 
 async def _drop(everyone: Federation, name: str) -> Mapping[str, str]:
-    answers, silent = await everyone.ask_all(DROP_SNAPSHOT_PATH, DropSnapshot(name), Done)
+    dropped, silent = await drop_everywhere(everyone, name)
+    tell({"name": name, "dropped_at": dropped})
+    return silent
+
+
+async def drop_everywhere(everyone: Federation, name: str) -> tuple[list[str], Mapping[str, str]]:
+    """Drop the parts of all hospitals; gives where there was one, and who did not answer and why.
+
+    Raises ``NoSuchFileError`` where all have answered that there was none, and ``PeerTimedOutError`` where none has.
+    """
+    answers, silent = await everyone.ask_all(DROP_SNAPSHOT_PATH, DropSnapshot(name), Dropped)
     if not answers:
         raise told_silence(silent)
-    tell({"name": name, "dropped_at": sorted(answers)})
-    return silent
+    dropped = sorted(hospital for hospital, answer in answers.items() if answer.was_there)
+    if not dropped and not silent:
+        message = f"there is no snapshot {name} of this identity"
+        raise NoSuchFileError(message, what_to_do="mdmfs snapshot list names those that there are")
+    return dropped, silent
 
 
 def _object(hospital: str, one: Snapshot) -> dict[str, object]:

@@ -6,7 +6,7 @@ It decides alone, as a keystore does: by ACLs that it was told, and only while t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -17,8 +17,9 @@ from mdmfs.metadata.schema import Level
 from mdmfs.metadata.store.about import know_epoch, known_epoch
 from mdmfs.metadata.store.collections import define
 from mdmfs.metadata.store.database import Database
-from mdmfs.metadata.store.entries import forget, put_images, put_records, show_series
+from mdmfs.metadata.store.entries import forget, put_records
 from mdmfs.metadata.store.finding import Known, Reader
+from mdmfs.metadata.store.images import put_images, show_series
 from mdmfs.metadata.store.records import records_of
 from mdmfs.metadata.store.rights import set_acls
 from mdmfs.metadata.store.snapshots import create, drop, frozen_page, frozen_series, snapshots_of
@@ -38,6 +39,7 @@ from mdmfs.wire.messages.metadata import (
     CreateSnapshot,
     DefineCollection,
     Done,
+    Dropped,
     DropSnapshot,
     Explain,
     Explanation,
@@ -119,8 +121,7 @@ class Metadata:
 
         def act(connection: sa.Connection) -> None:
             set_acls(connection, message.acls)
-            for one in told:
-                _keep(connection, one)
+            keep(connection, told)
 
         await self._change(principal, act)
         for one in told:
@@ -176,11 +177,10 @@ class Metadata:
         self._log.info("snapshot", dn=author, files=frozen.files)
         return frozen
 
-    async def drop_snapshot(self, principal: Principal, message: DropSnapshot) -> Done:
+    async def drop_snapshot(self, principal: Principal, message: DropSnapshot) -> Dropped:
         """Forget a snapshot of the caller's own."""
         self._refuse_expired(principal)
-        await self._database.write(lambda c: drop(c, str(principal.dn), message.name))
-        return Done()
+        return Dropped(await self._database.write(lambda c: drop(c, str(principal.dn), message.name)))
 
     async def snapshots(self, principal: Principal, _: AskSnapshots) -> Snapshots:
         """Give the caller's own snapshots."""
@@ -240,18 +240,50 @@ def _opened(kind: Parcel, octets: bytes | msgspec.Raw) -> Told:
         raise MalformedMessageError(message) from error
 
 
-def _keep(connection: sa.Connection, told: Told) -> None:
-    match told:
-        case PutImages():
-            _limited(told.images)
-            put_images(connection, told)
-        case ShowSeries(path, is_visible):
-            show_series(connection, path, is_visible=is_visible)
-        case DefineCollection():
-            define(connection, told)
-        case PutRecords():
-            _limited(told.records)
-            put_records(connection, told)
+def keep(connection: sa.Connection, told: Iterable[Told]) -> None:
+    """Keep what was told, in order; images that come, and series that are shown, go together as far as they can."""
+    waiting = _Waiting()
+    for one in told:
+        if not waiting.takes(one):
+            waiting.keep(connection)
+            waiting = _Waiting()
+        match one:
+            case PutImages():
+                _limited(one.images)
+                waiting.images.append(one)
+            case ShowSeries(path, is_visible):
+                waiting.shown[path] = is_visible
+            case DefineCollection():
+                define(connection, one)
+            case PutRecords():
+                _limited(one.records)
+                put_records(connection, one)
+    waiting.keep(connection)
+
+
+class _Waiting:
+    """Images that are to be put, and then series that are to be shown or not; each series at most once."""
+
+    def __init__(self) -> None:
+        self.images: list[PutImages] = []
+        self.shown: dict[str, bool] = {}
+
+    def takes(self, one: Told) -> bool:
+        """Ask whether something may be kept together with this, and it comes to the same."""
+        match one:
+            case PutImages(series):
+                return series.path not in self.shown
+            case ShowSeries(path):
+                return path not in self.shown
+            case _:
+                return not self.images and not self.shown
+
+    def keep(self, connection: sa.Connection) -> None:
+        if self.images:
+            put_images(connection, *self.images)
+        for is_visible in (True, False):
+            paths = [path for path, is_shown in self.shown.items() if is_shown is is_visible]
+            show_series(connection, *paths, is_visible=is_visible)
 
 
 def _limited(batch: Sequence[T]) -> Sequence[T]:

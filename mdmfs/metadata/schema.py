@@ -5,18 +5,11 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
-import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from mdmfs.metadata.query.syntax import Value
-
-MAX_COLLECTIONS: Final = 1000
-"""Of one metadata service: each is a table."""
-MAX_ATTRIBUTES: Final = 200
-"""Of one collection."""
-NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-"""Of a collection, an attribute or an attribute group."""
+from mdmfs.model.collection import lies_within
 
 
 class AttributeType(enum.StrEnum):
@@ -68,7 +61,7 @@ class Attribute:
     type: AttributeType
     level: Level
     collection: str = ""
-    """The name of its record collection; empty for what images and series have."""
+    """The collection whose records are meant, with those below it; empty for what images and series have."""
 
 
 def _image(level: Level, kind: AttributeType, *names: str) -> list[Attribute]:
@@ -103,9 +96,11 @@ class Column:
     """One attribute of one collection of one project."""
 
     number: int
-    """Names the column in the database."""
+    """Names the column in the database, in the table of the collection and of each below it."""
     name: str
     type: AttributeType
+    home: str
+    """The collection that it is an attribute of by itself; those below have it from there."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -117,36 +112,43 @@ class Collection:
     project: str
     name: str
     columns: dict[str, Column]
+    """Its own, and those that it has from above."""
+
+    def column(self, name: str, meant: str) -> Column | None:
+        """Give the column of an attribute as a query means it that names the collection ``meant``: this, or one above.
+
+        None where it has none of the name, or has it from below that collection.
+        """
+        found = self.columns.get(name)
+        return found if found is not None and lies_within(meant, found.home) else None
 
 
 class Schema:
     """What one caller may ask for."""
 
     def __init__(self, collections: Iterable[Collection] = ()) -> None:
-        self._named: dict[str, list[Collection]] = {}
-        for collection in collections:
-            self._named.setdefault(collection.name, []).append(collection)
+        self._all = list(collections)
 
-    def collections(self, name: str) -> list[Collection]:
-        """Give the collections of that name, at most one of each project."""
-        return self._named.get(name, [])
+    def within(self, name: str) -> list[Collection]:
+        """Give the collections of that name, at most one of each project, and all below them."""
+        return [collection for collection in self._all if lies_within(collection.name, name)]
 
     def all(self) -> list[Collection]:
         """Give every collection."""
-        return [collection for collections in self._named.values() for collection in collections]
+        return list(self._all)
 
     def find(self, name: str) -> list[Attribute]:
         """Give what a name can mean: none, one, or several where it must be written with its collection.
 
-        Collections of the same name in several projects count as one; where their types differ, each type is given.
+        Without one it means the attribute where it is at home. Collections of the same name in several projects count
+        as one; where their types differ, each type is given.
         """
         above, _, last = name.rpartition(".")
         if not above and last in IMAGE_ATTRIBUTES:
             return [IMAGE_ATTRIBUTES[last]]
         found = {
-            Attribute(last, column.type, Level.RECORD, collection.name)
-            for collections in ([self.collections(above)] if above else self._named.values())
-            for collection in collections
-            if (column := collection.columns.get(last)) is not None
+            Attribute(last, column.type, Level.RECORD, above or column.home)
+            for collection in (self.within(above) if above else self._all)
+            if (column := collection.columns.get(last)) is not None and lies_within(above or column.home, column.home)
         }
         return sorted(found, key=lambda attribute: (attribute.collection, attribute.type))

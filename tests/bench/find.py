@@ -26,8 +26,9 @@ from mdmfs.demo.processes import running
 from mdmfs.demo.site import READER, Site, make_site, mountpoint_of
 from mdmfs.metadata.store.collections import define
 from mdmfs.metadata.store.database import Database, open_database
-from mdmfs.metadata.store.entries import put_images, put_records, show_series
+from mdmfs.metadata.store.entries import put_records
 from mdmfs.metadata.store.finding import Known
+from mdmfs.metadata.store.images import put_images, show_series
 from mdmfs.metadata.store.rights import set_acls
 from mdmfs.model.identity import Principal
 from mdmfs.model.subject import SubjectId

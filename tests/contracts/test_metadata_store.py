@@ -19,8 +19,9 @@ from mdmfs.metadata.store.about import stamp_rights
 from mdmfs.metadata.store.collections import define, record_tables
 from mdmfs.metadata.store.compile import Compiler
 from mdmfs.metadata.store.database import Database, open_database
-from mdmfs.metadata.store.entries import forget, put_images, put_records, show_series
+from mdmfs.metadata.store.entries import forget, put_records
 from mdmfs.metadata.store.finding import Known, Reader
+from mdmfs.metadata.store.images import put_images, show_series
 from mdmfs.metadata.store.records import records_of
 from mdmfs.metadata.store.rights import set_acls
 from mdmfs.metadata.store.tables import ABOUT, CLASSES, COLLECTIONS, IMAGES, METADATA, SERIES
@@ -147,16 +148,29 @@ def found(
     return database.read_now(ask)
 
 
-def defined(database: Database, attributes: dict[str, str], groups: dict[str, list[list[bytes]]] | None = None) -> None:
-    """Define the collection ``followup``; a type may be followed by a group."""
-    entries = [AttributeEntry(name, *kind.split()) for name, kind in attributes.items()]
-    database.write_now(lambda c: define(c, DefineCollection("neuro", "followup", CHAIN, entries, groups or {})))
+def defined(
+    database: Database,
+    attributes: dict[str, str],
+    groups: dict[str, list[list[bytes]]] | None = None,
+    *,
+    name: str = "followup",
+    chain: list[list[bytes]] = CHAIN,
+) -> None:
+    """Define a collection; a type may be followed by a group."""
+    entries = [AttributeEntry(one, *kind.split()) for one, kind in attributes.items()]
+    database.write_now(lambda c: define(c, DefineCollection("neuro", name, chain, entries, groups or {})))
 
 
-def recorded(database: Database, number: int, subject: str = SUBJECT, **values: str | float | bool) -> None:
+def recorded(
+    database: Database,
+    number: int,
+    subject: str = SUBJECT,
+    collection: str = "followup",
+    **values: str | float | bool,
+) -> None:
     """Keep one record."""
     entry = RecordEntry(number.to_bytes(16), subject, values, b"k" * 16)
-    database.write_now(lambda c: put_records(c, PutRecords("neuro", "followup", [entry])))
+    database.write_now(lambda c: put_records(c, PutRecords("neuro", collection, [entry])))
 
 
 def test_a_series_is_found_once_it_is_shown_and_no_sooner(database: Database) -> None:
@@ -314,6 +328,78 @@ def test_an_attribute_group_hides_its_attributes_and_nothing_else(database: Data
             found(database, f"{name} == 3")
         unknown.append(str(refused.value).replace(name, "NAME"))
     assert unknown[0] == unknown[1]
+
+
+def test_a_collection_has_the_attributes_of_those_above_it(database: Database) -> None:
+    """Whoever asks those above asks those below with them; and what changes above changes below, while all goes on."""
+    registered(database, images())
+    defined(database, {"Outcome": "text", "Score": "integer"})
+    defined(database, {"Gene": "text"}, name="followup.onco")
+    defined(database, {"Arm": "integer"}, name="followup.onco.trial")
+    recorded(database, 1, collection="followup.onco.trial", Outcome="well", Gene="x", Arm=3)
+    recorded(database, 2, collection="followup.onco", Outcome="ill", Gene="y")
+    for query in (
+        'Outcome == "well"',
+        'followup.Outcome == "well"',
+        'followup.onco.Outcome == "well" and Gene == "x"',
+        'followup.onco.trial.Outcome == "well" and followup.onco.trial.Gene == "x" and Arm == 3',
+    ):
+        assert found(database, query) == [PATH]
+    assert found(database, 'followup.onco.trial.Outcome == "ill"') == []
+    assert found(database, 'followup.onco.Outcome == "ill" and Gene == "x"') == []  # of one record, not of two
+    assert found(database, 'followup.Outcome == "ill" and Gene == "x"') == [PATH]
+    with pytest.raises(MalformedQueryError, match=r"no attribute followup\.Gene"):
+        found(database, 'followup.Gene == "x"')
+    defined(database, {"Outcome": "text", "Seen": "date"})
+    recorded(database, 1, collection="followup.onco.trial", Outcome="well", Seen="2020-02-29", Arm=3)
+    assert found(database, "followup.onco.trial.Seen == date(2020-02-29) and Arm == 3") == [PATH]
+    with pytest.raises(MalformedMessageError, match="no attribute 'Score'"):
+        recorded(database, 3, collection="followup.onco", Score=1)
+    told = database.read_now(lambda c: records_of(KNOWN.reader(c, READER, NOW), AskRecords(SUBJECT)))
+    assert told.records[0].collection == "followup.onco.trial"
+    assert told.records[0].values == {"Outcome": "well", "Seen": "2020-02-29", "Gene": None, "Arm": 3}
+
+
+def test_a_collection_is_read_by_its_own_rights_and_a_group_hides_also_below(database: Database) -> None:
+    """What lies below one that is not for the reader may be for him; the group's attributes are not, at any depth."""
+    registered(database, images())
+    narrow = [[ROOT, OPEN, NARROW]]
+    defined(database, {"Outcome": "text", "Score": "integer hidden"}, {"hidden": narrow}, chain=narrow)
+    defined(database, {"Gene": "text"}, name="followup.onco")
+    recorded(database, 1, Outcome="ill", Score=1)
+    recorded(database, 2, collection="followup.onco", Outcome="well", Score=2, Gene="x")
+    assert found(database, 'Outcome == "well" and followup.onco.Outcome == "well"') == [PATH]
+    assert found(database, 'Outcome == "ill"') == []
+    unknown = []
+    for name in ("Score", "followup.Score", "followup.onco.Score", "followup.onco.Scorf"):
+        with pytest.raises(MalformedQueryError) as refused:
+            found(database, f"{name} == 2")
+        unknown.append(str(refused.value).replace(name, "NAME"))
+    assert len(set(unknown)) == 1
+    told = database.read_now(lambda c: records_of(KNOWN.reader(c, READER, NOW), AskRecords(SUBJECT)))
+    assert [one.values for one in told.records] == [{"Outcome": "well", "Gene": "x"}]
+
+
+MISPLACED: list[tuple[str, dict[str, str], dict[str, list[list[bytes]]], str]] = [
+    ("nowhere.onco", {}, {}, "define nowhere first"),
+    ("followup.onco", {"Outcome": "text"}, {}, "Outcome comes from followup"),
+    ("followup", {"Outcome": "text", "Arm": "integer"}, {}, "Arm is an attribute of followup.onco, below"),
+    ("followup", {"Outcome": "text"}, {"onco": CHAIN}, "has the name of a collection below"),
+    ("followup..onco", {}, {}, "no name of a collection"),
+    ("a.b.c.d.e.f.g.h.i", {}, {}, "no name of a collection"),
+    ("followup", {f"A{number}": "text" for number in range(200)}, {}, "at most 200 attributes"),
+]
+
+
+def test_a_collection_that_fits_nowhere_is_refused(database: Database) -> None:
+    """With the reason, and nothing of it is made."""
+    defined(database, {"Outcome": "text"})
+    defined(database, {"Arm": "integer"}, name="followup.onco")
+    for name, attributes, groups, said in MISPLACED:
+        with pytest.raises(MalformedMessageError, match=said):
+            defined(database, attributes, groups, name=name)
+    columns = database.read_now(lambda c: [set(table.c.keys()) for table in record_tables(c)])
+    assert sorted(map(len, columns)) == [7, 8]
 
 
 UNFIT: list[dict[str, str]] = [
@@ -520,6 +606,7 @@ QUESTIONS = [
     (f'Outcome like "{BOMB}b" and Score is missing', FoundLevel.SERIES),
     ('Outcome == "ill" and Dead == true', FoundLevel.SERIES),
     ("not (Score == 3 or Dead is missing)", FoundLevel.IMAGE),
+    ('followup.onco.Outcome == "ill" and Stage == 4', FoundLevel.SERIES),
     ("InstanceNumber == 7", FoundLevel.SERIES),
     (f'not ImageType like "{BOMB}b"', FoundLevel.SERIES),
     ('InstanceNumber == 7 and Modality == "MR" order by InstanceNumber', FoundLevel.IMAGE),
@@ -545,6 +632,7 @@ def filled_with(database: Database, secret: int, hidden: int) -> None:
     database.write_now(emptied)
     database.write_now(lambda c: set_acls(c, [acl(ROOT), acl(OPEN), acl(NARROW, "/O=x/CN=nobody")]))
     defined(database, {"Outcome": "text", "Score": "integer", "Dead": "boolean"})
+    defined(database, {"Stage": "integer"}, name="followup.onco")
     for number in range(12):
         subject = f"{'abcdefghijkl'[number]}bcdefghijklmnop"
         put = images(number, path=f"{PATH}-{number:03d}", Age=5 * number, StudyDate="2016-03-04")
@@ -555,14 +643,17 @@ def filled_with(database: Database, secret: int, hidden: int) -> None:
         )
         registered(database, PutImages(put.series, [put.images[0], narrow]))
         recorded(database, number, SUBJECT, Outcome="well", Score=number)
+        recorded(database, 500 + number, SUBJECT, "followup.onco", Outcome="well", Stage=number)
         for other in range(hidden):
             known = for_series | {"Subject": subject}
             path = f"{PATH}-{number:03d}-{other}{'mz'[secret]}"
             registered(database, images(100 + 8 * number + other, path=path, chain=[[ROOT, NARROW]], **known))
             key = (1000 + 8 * number + other).to_bytes(16)
             values = {k: v for k, v in for_records.items() if v is not None}
-            entry = RecordEntry(key, SUBJECT, values, b"k" * 16, b"", ((ROOT, NARROW),))
-            database.write_now(lambda c, entry=entry: put_records(c, PutRecords("neuro", "followup", [entry])))  # type: ignore[misc]
+            for where in ("followup", "followup.onco"):
+                entry = RecordEntry(key, SUBJECT, values, b"k" * 16, b"", ((ROOT, NARROW),))
+                told = PutRecords("neuro", where, [entry])
+                database.write_now(lambda c, told=told: put_records(c, told))  # type: ignore[misc]
 
 
 def work_of_all(database: Database) -> dict[str, int]:

@@ -51,7 +51,7 @@ class TwinMetadata:
     collections: dict[tuple[str, str], tuple[int, ...]]
     """Of project and name: the ACLs above it."""
     groups: dict[tuple[str, str, str], tuple[tuple[int, ...], set[str]]]
-    """Of project, collection and group: the ACLs above it, and its attributes."""
+    """Of project, collection and group: the ACLs above it, and its attributes, also in the collections below."""
     types: dict[str, str]
 
     def view(self, principal: Principal, now: float) -> View:
@@ -178,7 +178,9 @@ class View:
             (series,) = [one for one in self._metadata.series if one.path == row["path"]]
             return [values for _, values, chain in series.images if self.may_read(chain)]
         return [
-            values for subject, collection, values in self.records if (subject, collection) == (row["Subject"], scope)
+            values
+            for subject, collection, values in self.records
+            if subject == row["Subject"] and f"{collection}.".startswith(f"{scope}.")
         ]
 
     def _may_see(self, record: TwinRecord) -> bool:
@@ -189,7 +191,8 @@ class View:
         hidden = {
             name
             for (project, collection, _), (chain, names) in self._metadata.groups.items()
-            if (project, collection) == (record.project, record.collection) and not self.may_read(chain)
+            if project == record.project and f"{record.collection}.".startswith(f"{collection}.")
+            if not self.may_read(chain)
             for name in names
         }
         return record.subject, record.collection, {k: v for k, v in record.values.items() if k not in hidden}

@@ -16,7 +16,7 @@ from mdmfs.model.errors import MalformedQueryError
 from mdmfs.model.identity import Principal
 from mdmfs.wire.messages.metadata import Find, FoundLevel
 from tests.twins.finding import TwinMetadata
-from tests.twins.random_metadata import COLLECTIONS, NOW, random_principal, random_query
+from tests.twins.random_metadata import COLLECTIONS, NOW, homes, random_principal, random_query
 
 MAX_PAGES: Final = 200
 KNOWN: Final = Known()
@@ -79,15 +79,17 @@ def hidden_names(query: Query, twin: TwinMetadata, principal: Principal) -> list
             known = [
                 project
                 for (project, named), chain in twin.collections.items()
-                if named == collection and view.may_read(chain) and _in_group(twin, view, project, collection, last)
+                if f"{named}.".startswith(f"{collection}.")
+                and view.may_read(chain)
+                and _in_group(twin, view, project, named, last)
             ]
             hidden += [] if known else [name]
     return hidden
 
 
 def _in_group(twin: TwinMetadata, view: object, project: str, collection: str, name: str) -> bool:
-    chain, members = twin.groups[project, collection, "narrow"]
-    return name not in members or view.may_read(chain)  # type: ignore[attr-defined,no-any-return]
+    groups = [twin.groups[project, one, "narrow"] for one in homes(collection)]
+    return all(name not in members or view.may_read(chain) for chain, members in groups)  # type: ignore[attr-defined]
 
 
 def tests_of(condition: Condition | None) -> list[Test]:

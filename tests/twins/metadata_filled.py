@@ -13,8 +13,8 @@ import sqlalchemy as sa
 import trio
 
 from mdmfs.access.acl import Acl, Entry, EntryKind
-from mdmfs.metadata.store.entries import put_images, show_series
 from mdmfs.metadata.store.finding import Known
+from mdmfs.metadata.store.images import put_images, show_series
 from mdmfs.metadata.store.snapshots import create
 from mdmfs.model.errors import PeerUnreachableError
 from mdmfs.model.identity import Dn, Principal

@@ -14,7 +14,8 @@ from typing import cast
 import structlog
 import trio
 
-from mdmfs.metadata.store.entries import forget, show_series
+from mdmfs.metadata.store.entries import forget
+from mdmfs.metadata.store.images import show_series
 from mdmfs.model.errors import AccessDeniedError, MdmfsError
 from mdmfs.model.names import Lfn
 from mdmfs.worker.cache.room import SharedRoom

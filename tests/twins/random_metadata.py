@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from mdmfs.access.acl import Acl, Entry, EntryKind
 from mdmfs.metadata.store.collections import define
 from mdmfs.metadata.store.database import Database
-from mdmfs.metadata.store.entries import put_images, put_records, show_series
+from mdmfs.metadata.store.entries import put_records
+from mdmfs.metadata.store.images import put_images, show_series
 from mdmfs.metadata.store.rights import set_acls
 from mdmfs.model.identity import Dn, Fqan, Principal
 from mdmfs.model.names import Guid
@@ -48,9 +49,23 @@ IMAGE_ATTRIBUTES = {"InstanceNumber": "integer", "ImageType": "text", "EchoTime"
 COLLECTIONS = {
     "followup": {"Outcome": "text", "Dead": "boolean", "Seen": "date", "Score": "integer"},
     "diagnoses": {"Diagnosis": "text", "Grade": "number", "Score2": "integer"},
+    "diagnoses.rare": {"Gene": "text", "Carrier": "boolean"},
+    "diagnoses.rare.trial": {"Arm": "integer"},
+    "diagnoses.common": {"Since": "date"},
 }
+"""Of each its own attributes; it has those of the collections above, too."""
 PROJECTS = ("neuro", "onco")
-GROUPED = {"Score", "Grade"}
+GROUPED = {"Score", "Grade", "Gene"}
+
+
+def homes(collection: str) -> list[str]:
+    """Name a collection and those above it."""
+    return [one for one in COLLECTIONS if f"{collection}.".startswith(f"{one}.")]
+
+
+def attributes_of(collection: str) -> dict[str, str]:
+    """Give the types of all that a collection has."""
+    return {name: kind for one in homes(collection) for name, kind in COLLECTIONS[one].items()}
 
 
 def value_of(kind: str, draw: random.Random) -> str | int | float | bool | dt.date | None:
@@ -133,13 +148,13 @@ def random_metadata(draw: random.Random, *, series: int = 12, records: int = 25)
     kept = []
     for _ in range(records):
         project, name = draw.choice(list(collections))
-        values = {one: value_of(kind, draw) for one, kind in COLLECTIONS[name].items()}
+        values = {one: value_of(kind, draw) for one, kind in attributes_of(name).items()}
         above = collections[project, name] if draw.random() < 0.7 else chain()
         kept.append(TwinRecord(project, name, draw.choice(subjects[project]), values, above))
     types = dict.fromkeys(SERIES_ATTRIBUTES, "series") | dict.fromkeys(IMAGE_ATTRIBUTES, "image")
     types |= {"Project": "series", "Subject": "series"}
     types |= {one: name for name, attributes in COLLECTIONS.items() for one in attributes}
-    types |= {f"{name}.{one}": name for name, attributes in COLLECTIONS.items() for one in attributes}
+    types |= {f"{name}.{one}": name for name in COLLECTIONS for one in attributes_of(name)}
     return TwinMetadata(acls, found, kept, collections, groups, types)
 
 
@@ -238,13 +253,10 @@ def random_condition(draw: random.Random, depth: int) -> str:
 
 def random_test(draw: random.Random) -> str:
     """Draw a test of any attribute."""
-    everything = [
-        *SERIES_ATTRIBUTES.items(),
-        *IMAGE_ATTRIBUTES.items(),
-        *itertools.chain.from_iterable(attributes.items() for attributes in COLLECTIONS.values()),
-        *((f"{name}.{one}", kind) for name, attributes in COLLECTIONS.items() for one, kind in attributes.items()),
-    ]
-    name, kind = draw.choice(everything)
+    own = itertools.chain.from_iterable(attributes.items() for attributes in COLLECTIONS.values())
+    below = ((f"{name}.{one}", kind) for name in COLLECTIONS for one, kind in attributes_of(name).items())
+    series = [*SERIES_ATTRIBUTES.items()]
+    name, kind = draw.choice(draw.choice([series, series, [*IMAGE_ATTRIBUTES.items()], [*own], [*below]]))
     if draw.random() < 0.1:
         return f"{name} is {draw.choice(['', 'not '])}missing"
     if kind == "text" and draw.random() < 0.3:

@@ -35,6 +35,10 @@ class RowsOfRecords:
         value = self._rows.get(_SCHEMA + digest_key(project, name))
         return None if value is None else _COLLECTIONS.decode(value)
 
+    def all(self) -> list[CollectionRecord]:
+        """Give every collection's schema."""
+        return [_COLLECTIONS.decode(value) for _, value in self._rows.scan(_SCHEMA)]
+
     def put_key(self, record: TextKeyRecord) -> None:
         """Keep what is known of a key."""
         self._rows.put(_KEY + _place(record.subject, record.collection), _KEYS.encode(record))

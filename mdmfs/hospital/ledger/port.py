@@ -146,6 +146,9 @@ class Records(Protocol):
     def collection(self, project: str, name: str) -> CollectionRecord | None:
         """Give a collection's schema, or None."""
 
+    def all(self) -> list[CollectionRecord]:
+        """Give every collection's schema, of all projects."""
+
     def put_key(self, record: TextKeyRecord) -> None:
         """Keep what is known of the key of a subject's text in a collection."""
 

@@ -174,7 +174,7 @@ class AttributeOfRecords(msgspec.Struct, frozen=True, array_like=True):
 
 
 class CollectionRecord(msgspec.Struct, frozen=True, array_like=True):
-    """A collection of records of a project, as it was last defined."""
+    """A collection of records of a project, as it was last defined; what it has from those above stands there."""
 
     project: str
     name: str
@@ -182,7 +182,7 @@ class CollectionRecord(msgspec.Struct, frozen=True, array_like=True):
     """Of the hidden directory whose ACL is the collection's."""
     attributes: list[AttributeOfRecords]
     key: list[str]
-    """The attributes that make a record of a subject one; empty for all."""
+    """The attributes that make a record of a subject one; empty for that of the collection above, or for all."""
 
 
 class TextKeyRecord(msgspec.Struct, frozen=True, array_like=True):

@@ -159,3 +159,5 @@ _KNOWN: Final[Mapping[int, tuple[str, _Read, bool]]] = {
     0x00280030: ("PixelSpacing", _number, False),
 }
 """By tag: the attribute, how its value is read, and whether each image has its own."""
+NAMES_OF_IMAGES: Final = frozenset({*(name for name, _, _ in _KNOWN.values()), "Project", "Subject", "Session", "Size"})
+"""No attribute of records is called so."""

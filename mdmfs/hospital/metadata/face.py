@@ -6,16 +6,19 @@ from collections.abc import Sequence
 
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.ledger.records import METADATA
+from mdmfs.hospital.metadata.defining import define_records
 from mdmfs.hospital.metadata.identify import Identification
-from mdmfs.hospital.metadata.importing import define_records, import_records
+from mdmfs.hospital.metadata.importing import import_records, known_collection
 from mdmfs.hospital.own_people import for_own_people
-from mdmfs.wire.messages.metadata import Done
 from mdmfs.wire.messages.records import (
+    COLLECTION_PATH,
     DEFINE_RECORDS_PATH,
     IDENTIFY_PATH,
     IMPORT_RECORDS_PATH,
     RECORDS_WAITING_PATH,
+    AskCollection,
     AskRecordsWaiting,
+    CollectionTold,
     DefineRecords,
     Identify,
     ImportRecords,
@@ -29,8 +32,12 @@ def record_routes(hospital: Hospital, networks: Sequence[str]) -> dict[tuple[str
     identification = Identification(hospital, networks)
 
     async def define(request: Request) -> Reply:
-        await define_records(hospital, await request.read(DefineRecords))
-        return Reply(Done())
+        return Reply(await define_records(hospital, await request.read(DefineRecords)))
+
+    async def collection(request: Request) -> Reply:
+        asked = await request.read(AskCollection)
+        found = known_collection(hospital, asked.project, asked.collection)
+        return Reply(CollectionTold({one.column: one.name for one in found.attributes}))
 
     async def take(request: Request) -> Reply:
         return Reply(await import_records(hospital, await request.read(ImportRecords)))
@@ -46,6 +53,7 @@ def record_routes(hospital: Hospital, networks: Sequence[str]) -> dict[tuple[str
 
     return {
         ("POST", DEFINE_RECORDS_PATH): for_own_people(hospital, define),
+        ("POST", COLLECTION_PATH): for_own_people(hospital, collection),
         ("POST", IMPORT_RECORDS_PATH): for_own_people(hospital, take),
         ("POST", RECORDS_WAITING_PATH): for_own_people(hospital, waiting),
         ("POST", IDENTIFY_PATH): identify,

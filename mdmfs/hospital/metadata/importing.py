@@ -14,12 +14,12 @@ from typing import Final, NamedTuple
 import msgspec
 import trio
 
-from mdmfs.access.acl import Acl, Entry, EntryKind, Right
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.hospital import Hospital, subject_of
-from mdmfs.hospital.ledger.records import AttributeOfRecords, CollectionRecord, TextKeyRecord
+from mdmfs.hospital.ledger.records import CollectionRecord, TextKeyRecord
 from mdmfs.hospital.metadata.attributes import AttributeValue
-from mdmfs.hospital.metadata.outgoing import send_collection, send_records, versions
+from mdmfs.hospital.metadata.defining import project_of_records, whole_collection
+from mdmfs.hospital.metadata.outgoing import send_records, versions
 from mdmfs.hospital.metadata.rows import RefusedRowError, Translated, translate
 from mdmfs.hospital.registration.deposit import DEPOSIT
 from mdmfs.hospital.release.escrow import (
@@ -31,61 +31,22 @@ from mdmfs.hospital.release.escrow import (
     split_key,
     verifier,
 )
-from mdmfs.hospital.rights.change import OWNERS
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SubjectRow
-from mdmfs.model.errors import ConfigurationError, MalformedMessageError, TooFewSharesError, UnknownNameError
+from mdmfs.model.errors import MalformedMessageError, TooFewSharesError, UnknownNameError
 from mdmfs.model.names import GUID_SIZE, Guid, Lfn
 from mdmfs.model.subject import SubjectId
 from mdmfs.sealing.header import FileKey, ObjectContext, Role
 from mdmfs.sealing.layout import SALT_SIZE
 from mdmfs.sealing.seal import seal
 from mdmfs.sharing.shamir import SECRET_SIZE
-from mdmfs.wire.messages.metadata import AttributeEntry, DefineCollection, PutRecords, RecordEntry
-from mdmfs.wire.messages.records import DefineRecords, ImportedRecords, ImportRecords, PatientRecord
+from mdmfs.wire.messages.metadata import PutRecords, RecordEntry
+from mdmfs.wire.messages.records import ImportedRecords, ImportRecords, PatientRecord
 
-COLLECTIONS: Final = ".records"
-"""The hidden directory of a project whose entries' ACLs are those of its collections: ``setfacl`` changes them."""
 DEADLINE: Final = 20.0
 RETRY_SECONDS: Final = 0.2
 BATCH: Final = 500
 _LABEL: Final = b"mdmfs record 1"
-
-
-async def define_records(hospital: Hospital, asked: DefineRecords) -> None:
-    """Make or alter a collection; an ACL that is there stays. Raises ``ConfigurationError``, ``UnknownNameError``."""
-    project = _project(hospital, asked.project)
-    lfn = project / COLLECTIONS / asked.name
-    readers = _acl(hospital, asked.readers, asked.groups)
-    record = CollectionRecord(
-        asked.project,
-        asked.name,
-        str(lfn),
-        [AttributeOfRecords(one.name, one.type, one.column) for one in asked.attributes],
-        asked.key,
-    )
-    unknown = set(asked.key) - {one.name for one in asked.attributes if one.type not in {"note", "attachment"}}
-    if unknown:
-        message = f"{min(unknown)} is part of the key and no plain attribute of the collection"
-        raise ConfigurationError(message)
-    entries = [AttributeEntry(one.name, one.type, one.group) for one in asked.attributes]
-
-    def act(tx: Transaction) -> None:
-        now = hospital.clock()
-        own = tx.catalogue.acl_ids_above(tx.catalogue.make_directories(lfn, now=now, acl=readers))
-        groups = {
-            name: [
-                tx.catalogue.acl_ids_above(
-                    tx.catalogue.make_directories(lfn / name, now=now, acl=_acl(hospital, dns, []))
-                )
-            ]
-            for name, dns in asked.narrow.items()
-        }
-        tx.records.define(record)
-        send_collection(tx, DefineCollection(asked.project, asked.name, [own], entries, groups))
-
-    await hospital.store.write(act)
-    hospital.outbox.ring()
 
 
 async def import_records(hospital: Hospital, asked: ImportRecords) -> ImportedRecords:
@@ -94,14 +55,11 @@ async def import_records(hospital: Hospital, asked: ImportRecords) -> ImportedRe
     Raises ``UnknownNameError`` for a project or collection that there is not, ``ConfigurationError`` where the hospital
     keeps no records, and what collecting keys raises.
     """
-    _project(hospital, asked.project)
+    project_of_records(hospital, asked.project)
     if len(asked.rows) > BATCH:
         message = f"at most {BATCH} rows at once"
         raise MalformedMessageError(message)
-    collection = hospital.store.read(lambda tx: tx.records.collection(asked.project, asked.collection))
-    if collection is None:
-        message = f"the project {asked.project} has no collection {asked.collection}"
-        raise UnknownNameError(message, what_to_do="define it first: mdmfs record define")
+    collection = known_collection(hospital, asked.project, asked.collection)
     run = _Import(hospital, collection)
     reasons = [run.take(row) for row in asked.rows]
     async with hospital.turns.of(("records", collection.project, collection.name)):
@@ -109,6 +67,15 @@ async def import_records(hospital: Hospital, asked: ImportRecords) -> ImportedRe
         await hospital.store.write(run.send)
     hospital.outbox.ring()
     return ImportedRecords(reasons)
+
+
+def known_collection(hospital: Hospital, project: str, name: str) -> CollectionRecord:
+    """Give a collection whole; raises ``UnknownNameError``."""
+    found = hospital.store.read(lambda tx: whole_collection(tx, project, name))
+    if found is None:
+        message = f"the project {project} has no collection {name}"
+        raise UnknownNameError(message, what_to_do="define it first: mdmfs record define")
+    return found
 
 
 class _Taken(NamedTuple):
@@ -223,21 +190,3 @@ class _Import:
         said = [self._collection.name, *((name, values.get(name)) for name in named)]
         digest = hmac.digest(row.uid_key, _LABEL + msgspec.msgpack.encode(said), "sha256")
         return Guid.from_random(digest[:GUID_SIZE]).octets
-
-
-def _project(hospital: Hospital, name: str) -> Lfn:
-    if not hospital.has_metadata:
-        message = "this hospital keeps no records: its configuration has no [metadata]"
-        raise ConfigurationError(message, what_to_do="add the table, and restart hospitald: docs/operations.md")
-    project = hospital.projects.get(name)
-    if project is None or project.is_over(hospital.clock()):
-        message = f"there is no project {name}, or its last day is past"
-        raise UnknownNameError(message)
-    return project.lfn
-
-
-def _acl(hospital: Hospital, readers: list[str], groups: list[str]) -> Acl:
-    rights = (Right.READ | Right.TRAVERSE).value
-    named = [Entry(EntryKind.USER, dn, rights) for dn in dict.fromkeys(readers)]
-    named += [Entry(EntryKind.GROUP, fqan, rights) for fqan in dict.fromkeys(groups)]
-    return Acl(str(hospital.dn), (*OWNERS, *named))

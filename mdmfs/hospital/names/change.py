@@ -29,8 +29,8 @@ MAX_MADE: Final = 250_000
 """Collections and aliases of one principal at one hospital."""
 MAX_TARGET_BYTES: Final = 3500
 """With the way up to the root before it, it is a path that programs can use."""
-RESERVED: Final = frozenset({".find", ".snapshots"})
-"""What a mount shows under these names is its own."""
+RESERVED: Final = frozenset({".find", ".snapshots", ".records"})
+"""What a mount shows under these names is its own; the last holds the ACLs of a project's collections of records."""
 OF_SUBJECTS: Final = "sub-"
 """So the directories begin that registration makes in a project's."""
 _OWNERS: Final = (Right.READ | Right.WRITE | Right.TRAVERSE | Right.ADMINISTER).value
@@ -240,7 +240,7 @@ def _refuse_name(lfn: Lfn, project: Project) -> None:
         message = f"names that begin with {OF_SUBJECTS} are for registration in {project.lfn}"
         raise RefusedNameError(message)
     if lfn.name in RESERVED:
-        message = f"{lfn.name} is a name that mounts use themselves"
+        message = f"{lfn.name} is a name that mounts or records use themselves"
         raise RefusedNameError(message)
     if any(unicodedata.category(letter) in {"Cf", "Cc", "Zl", "Zp"} for letter in lfn.name):
         message = f"a name in {lfn.parent} has no characters that do not show, or turn the direction of what is shown"

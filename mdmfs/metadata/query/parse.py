@@ -31,7 +31,7 @@ _SHOWN: Final = 24
 _TOKEN: Final = re.compile(
     r"""\s*(?:
       (?P<date>date\s*\(\s*(?P<day>\d{4}-\d{2}-\d{2})\s*\))
-    | (?P<name>[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z][A-Za-z0-9_]*)?)
+    | (?P<name>[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z][A-Za-z0-9_]*){0,8})
     | (?P<number>[+-]?(?:\d+(?:\.\d+)?(?:[eE][+-]?\d{1,3})?))
     | (?P<text>"(?:[^"\\]|\\["\\])*")
     | (?P<sign>==|!=|<=|>=|<|>|\(|\)|,)

@@ -1,32 +1,27 @@
-"""Collections of records as rows: made, and altered while all else goes on; what each caller may know of them."""
+"""Collections of records as rows: made, and altered while all else goes on; what each caller may know of them.
+
+A collection has the attributes of those above it, as columns of its own table under the same numbers.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from collections.abc import Collection as Sized
-from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateIndex, DropIndex
 
-from mdmfs.metadata.schema import (
-    IMAGE_ATTRIBUTES,
-    MAX_ATTRIBUTES,
-    MAX_COLLECTIONS,
-    NAME,
-    AttributeType,
-    Collection,
-    Column,
-    Schema,
-)
+from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, AttributeType, Collection, Column, Schema
 from mdmfs.metadata.store.about import stamp_rights
 from mdmfs.metadata.store.indexes import fix_statistics
-from mdmfs.metadata.store.rights import chain_of
-from mdmfs.metadata.store.tables import ATTRIBUTES, COLLECTIONS, GROUPS, record_column, records_table
+from mdmfs.metadata.store.rights import Chain, chain_of
+from mdmfs.metadata.store.tables import ATTRIBUTES, COLLECTIONS, GROUPS, record_column, records_table, table_of
+from mdmfs.model.collection import lies_within, lineage
 from mdmfs.model.errors import MalformedMessageError
-from mdmfs.wire.messages.metadata import AttributeEntry, DefineCollection
+from mdmfs.wire.definitions import MAX_COLLECTIONS, fault_of
+from mdmfs.wire.messages.metadata import DefineCollection
 
-_TYPES: Final = {kind.value: kind for kind in AttributeType}
 _SCHEMA: Final = sa.select(
     COLLECTIONS.c.id,
     COLLECTIONS.c.project,
@@ -50,54 +45,50 @@ def define(connection: sa.Connection, message: DefineCollection, most: int = MAX
 
     An attribute keeps its type for ever: to change it, drop it and add it again.
     """
-    wanted = _checked(message)
+    known = {one.name: one for one in _all_of(connection, COLLECTIONS.c.project == message.project)}
+    own = {name: _own(collection) for name, collection in known.items()}
+    types = {name: {one.name: one.type.value for one in columns.values()} for name, columns in own.items()}
+    reason = fault_of(message, types, IMAGE_ATTRIBUTES)
+    if reason:
+        raise MalformedMessageError(reason)
     stamp_rights(connection)
-    chain, number = chain_of(connection, message.acl_ids)
-    place = {"chain": chain, "class": number}
-    found = connection.execute(_select_collection(message.project, message.name)).first()
-    if found is None:
-        if connection.execute(sa.select(sa.func.count()).select_from(COLLECTIONS)).scalar_one() >= most:
-            reason = f"{message.project} gets no collection {message.name}: there are {most}, as many as may be"
-            raise MalformedMessageError(reason)
-        row = {"project": message.project, "name": message.name, **place}
-        collection = connection.execute(COLLECTIONS.insert().values(row).returning(COLLECTIONS.c.id)).scalar_one()
-        records_table(collection).create(connection)
-    else:
-        collection = found.id
-        connection.execute(COLLECTIONS.update().where(COLLECTIONS.c.id == collection).values(place))
-    _define_groups(connection, collection, message)
-    known = _columns(connection, collection)
-    for name, column in known.items():
-        if name not in wanted:
-            _drop_column(connection, collection, column)
-        elif wanted[name][0] is not column.type:
-            reason = f"{name} is of type {column.type} already: drop it first, and add it again"
-            raise MalformedMessageError(reason)
+    number = _placed(connection, message, known.get(message.name), most)
+    _define_groups(connection, number, message)
+    tables = [number, *(one.number for one in known.values() if one.name != message.name and _is_in(one, message))]
+    before = own.get(message.name, {})
+    wanted = {attribute.name: attribute for attribute in message.attributes}
+    for name, column in before.items():
+        if name in wanted:
+            kept = ATTRIBUTES.update().where(ATTRIBUTES.c.id == column.number)
+            connection.execute(kept.values(group=wanted[name].group))
         else:
-            group = ATTRIBUTES.update().where(ATTRIBUTES.c.id == column.number)
-            connection.execute(group.values(group=wanted[name][1]))
-    for name, (kind, group_name) in wanted.items():
-        if name not in known:
-            row = {"collection": collection, "name": name, "type": kind.value, "group": group_name}
-            number = connection.execute(ATTRIBUTES.insert().values(row).returning(ATTRIBUTES.c.id)).scalar_one()
-            _add_column(connection, collection, Column(number, name, kind))
-    fix_statistics(connection, records_table(collection, tuple(_columns(connection, collection).values())))
+            connection.execute(ATTRIBUTES.delete().where(ATTRIBUTES.c.id == column.number))
+            _each(connection, tables, column, _drop_column)
+    for name, attribute in wanted.items():
+        if name not in before:
+            row = {"collection": number, "name": name, "type": attribute.type, "group": attribute.group}
+            added = connection.execute(ATTRIBUTES.insert().values(row).returning(ATTRIBUTES.c.id)).scalar_one()
+            column = Column(added, name, AttributeType(attribute.type), message.name)
+            _each(connection, tables, column, _add_column)
+    for one in _all_of(connection, COLLECTIONS.c.project == message.project):
+        if _is_in(one, message):
+            fix_statistics(connection, table_of(one))
 
 
-def find_collection(connection: sa.Connection, project: str, name: str) -> tuple[Collection, tuple[int, int]]:
+def find_collection(connection: sa.Connection, project: str, name: str) -> tuple[Collection, Chain]:
     """Give a collection whole, and the chain and class of its ACLs; raises ``MalformedMessageError``."""
-    found = connection.execute(_select_collection(project, name)).first()
-    if found is None:
+    is_mine = sa.and_(COLLECTIONS.c.project == project, COLLECTIONS.c.name.in_(lineage(name)))
+    found = [one for one in _all_of(connection, is_mine) if one.name == name]
+    if not found:
         message = f"the project {project} has no collection {name}: define it first"
         raise MalformedMessageError(message)
-    columns = _columns(connection, found.id)
-    return Collection(found.id, project, name, columns), (found.chain, found[-1])
+    place = sa.select(COLLECTIONS.c.chain, COLLECTIONS.c["class"]).where(COLLECTIONS.c.id == found[0].number)
+    return found[0], Chain(*connection.execute(place).one())
 
 
 def record_tables(connection: sa.Connection) -> list[sa.Table]:
     """Give the tables of all collections."""
-    numbers = connection.execute(sa.select(COLLECTIONS.c.id)).scalars().all()
-    return [records_table(number, tuple(_columns(connection, number).values())) for number in numbers]
+    return [table_of(one) for one in _all_of(connection, sa.true())]
 
 
 def whole_schema(connection: sa.Connection) -> list[Any]:
@@ -106,49 +97,62 @@ def whole_schema(connection: sa.Connection) -> list[Any]:
 
 
 def readable_schema(whole: Iterable[Any], allowed: Sized[int]) -> Schema:
-    """Give what a caller may ask for: collections and attribute groups whose ACLs let him read."""
-    readable = set(allowed)
-    found: dict[int, Collection] = {}
-    for number, project, name, its_class, attribute, called, kind, group, group_class in whole:
-        if its_class not in readable:
-            continue
-        columns = found.setdefault(number, Collection(number, project, name, {})).columns
-        if attribute is not None and (not group or group_class in readable):
-            columns[called] = Column(attribute, called, _TYPES[kind])
-    return Schema(found.values())
+    """Give what a caller may ask for: collections and attribute groups whose ACLs let him read.
+
+    What a collection has from one above it, he may ask it for, whether he may read that one or not.
+    """
+    return Schema(_collections(whole, set(allowed)))
 
 
-def _checked(message: DefineCollection) -> Mapping[str, tuple[AttributeType, str]]:
-    names = [message.name, *message.groups, *(attribute.name for attribute in message.attributes)]
-    unfit = [name for name in names if not NAME.fullmatch(name)]
-    if unfit:
-        reason = f"{unfit[0][:80]!r} is no name: a letter, then letters, digits and _, at most 64 in all"
+def _all_of(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Collection]:
+    """Read collections whole; the condition takes with each one those above it."""
+    return _collections(connection.execute(_SCHEMA.where(condition)), None)
+
+
+def _collections(rows: Iterable[Any], readable: set[int] | None) -> list[Collection]:
+    """Put collections together, of those classes only that are readable, unless all are wanted."""
+    own: dict[tuple[str, str], dict[str, Column]] = {}
+    numbers: dict[tuple[str, str], int] = {}
+    for number, project, name, its_class, attribute, called, kind, group, group_class in rows:
+        columns = own.setdefault((project, name), {})
+        if readable is None or its_class in readable:
+            numbers[project, name] = number
+        if attribute is not None and (readable is None or not group or group_class in readable):
+            columns[called] = Column(attribute, called, AttributeType(kind), name)
+    return [
+        Collection(
+            number,
+            project,
+            name,
+            {called: column for one in lineage(name) for called, column in own.get((project, one), {}).items()},
+        )
+        for (project, name), number in numbers.items()
+    ]
+
+
+def _own(collection: Collection) -> dict[str, Column]:
+    return {name: column for name, column in collection.columns.items() if column.home == collection.name}
+
+
+def _is_in(collection: Collection, message: DefineCollection) -> bool:
+    return lies_within(collection.name, message.name)
+
+
+def _placed(connection: sa.Connection, message: DefineCollection, known: Collection | None, most: int) -> int:
+    """Make a collection that is not known, with all that it has from above, or give it other ACLs; gives its number."""
+    chain, number = chain_of(connection, message.acl_ids)
+    place = {"chain": chain, "class": number}
+    if known is not None:
+        connection.execute(COLLECTIONS.update().where(COLLECTIONS.c.id == known.number).values(place))
+        return known.number
+    if connection.execute(sa.select(sa.func.count()).select_from(COLLECTIONS)).scalar_one() >= most:
+        reason = f"{message.project} gets no collection {message.name}: there are {most}, as many as may be"
         raise MalformedMessageError(reason)
-    if len(message.attributes) > MAX_ATTRIBUTES:
-        reason = f"a collection has at most {MAX_ATTRIBUTES} attributes"
-        raise MalformedMessageError(reason)
-    wanted: dict[str, tuple[AttributeType, str]] = {}
-    for attribute in message.attributes:
-        reason = _fault(attribute, message, wanted)
-        if reason:
-            raise MalformedMessageError(reason)
-        wanted[attribute.name] = _TYPES[attribute.type], attribute.group
-    return wanted
-
-
-def _fault(attribute: AttributeEntry, message: DefineCollection, others: Mapping[str, Any]) -> str:
-    kind = _TYPES.get(attribute.type)
-    if kind is None:
-        return f"{attribute.name} has no type {attribute.type[:32]!r}: {', '.join(_TYPES)}"
-    if attribute.name in others:
-        return f"{attribute.name} stands twice"
-    if attribute.name in IMAGE_ATTRIBUTES:
-        return f"{attribute.name} is an attribute of images: call it otherwise"
-    if attribute.group and attribute.group not in message.groups:
-        return f"{attribute.name} is of a group {attribute.group!r} that is not defined"
-    if attribute.group and kind.is_sealed:
-        return f"{attribute.name} is sealed under the collection's rights: put it into a collection of its own"
-    return ""
+    row = {"project": message.project, "name": message.name, **place}
+    made = connection.execute(COLLECTIONS.insert().values(row).returning(COLLECTIONS.c.id)).scalar_one()
+    found, _ = find_collection(connection, message.project, message.name)
+    table_of(found).create(connection)
+    return int(made)
 
 
 def _define_groups(connection: sa.Connection, collection: int, message: DefineCollection) -> None:
@@ -159,14 +163,15 @@ def _define_groups(connection: sa.Connection, collection: int, message: DefineCo
         connection.execute(GROUPS.insert().values(row))
 
 
-def _columns(connection: sa.Connection, collection: int) -> dict[str, Column]:
-    rows = connection.execute(sa.select(ATTRIBUTES).where(ATTRIBUTES.c.collection == collection))
-    return {row.name: Column(row.id, row.name, _TYPES[row.type]) for row in rows}
+def _each(
+    connection: sa.Connection, tables: Iterable[int], column: Column, act: Callable[[sa.Connection, int, Column], None]
+) -> None:
+    """Alter the tables of a collection and of those below it; what is sealed is no column."""
+    for number in tables if not column.type.is_sealed else ():
+        act(connection, number, column)
 
 
 def _add_column(connection: sa.Connection, collection: int, column: Column) -> None:
-    if column.type.is_sealed:
-        return
     table = records_table(collection, (column,))
     added = table.c[f"a_{column.number}"]
     kind = added.type.compile(connection.dialect)
@@ -177,18 +182,9 @@ def _add_column(connection: sa.Connection, collection: int, column: Column) -> N
 
 
 def _drop_column(connection: sa.Connection, collection: int, column: Column) -> None:
-    connection.execute(ATTRIBUTES.delete().where(ATTRIBUTES.c.id == column.number))
-    if column.type.is_sealed:
-        return
     table = records_table(collection, (column,))
     dropped = record_column(column)
     for index in table.indexes:
         if dropped.name in index.columns:
             connection.execute(DropIndex(index))
     connection.execute(sa.text(f"ALTER TABLE {table.name} DROP COLUMN {dropped.name}"))
-
-
-def _select_collection(project: str, name: str) -> sa.Select[Any]:
-    return sa.select(COLLECTIONS.c.id, COLLECTIONS.c.chain, COLLECTIONS.c["class"]).where(
-        COLLECTIONS.c.project == project, COLLECTIONS.c.name == name
-    )

@@ -254,8 +254,7 @@ class _Writer:
             case check.Any(operands):
                 return self._either([self._clause(one, column) for one in operands])
             case Exists(Level.RECORD, collection, inner):
-                found = [self._subjects(one, inner) for one in self._schema.collections(collection)]
-                return sa.or_(sa.false(), *found)
+                return self._of_subjects([self._subjects(one, inner) for one in self._schema.within(collection)])
             case Exists(_, _, inner):
                 return sa.exists().where(
                     _OF_SERIES.c.series == SERIES.c.id,
@@ -270,16 +269,21 @@ class _Writer:
             return sa.or_(*clauses)
         return sa.UnaryExpression(sa.or_(*clauses).self_group(), operator=_AS_IT_IS, type_=sa.Boolean())
 
-    def _subjects(self, collection: Collection, inner: Checked) -> Clause:
-        """Say that a subject has a record, in one collection of one project, for which a condition holds."""
+    def _of_subjects(self, found: Sequence[sa.Select[Any]]) -> Clause:
+        """Say that a series' subject is among those that were found in one collection or another."""
+        if not found:
+            return sa.false()
+        return SERIES.c.Subject.in_(found[0] if len(found) == 1 else sa.union_all(*found))
+
+    def _subjects(self, collection: Collection, inner: Checked) -> sa.Select[Any]:
+        """Select subjects with a record, in one collection of one project, for which a condition holds."""
         records = table_of(collection)
 
         def column(attribute: Attribute) -> sa.ColumnElement[Any]:
-            found = collection.columns.get(attribute.name)
+            found = collection.column(attribute.name, attribute.collection)
             return sa.null() if found is None else records.c[f"a_{found.number}"]
 
-        rows = sa.select(records.c.subject).where(self._readable(records), self._clause(inner, column))
-        return SERIES.c.Subject.in_(rows)
+        return sa.select(records.c.subject).where(self._readable(records), self._clause(inner, column))
 
     def _asked(self, test: check.Asked, column: sa.ColumnElement[Any]) -> Clause:
         values: list[sa.ColumnElement[Any]] = [_parameter(slot) for slot in test.values if isinstance(slot, Slot)]

@@ -46,7 +46,11 @@ def _index_all_by_class(connection: sa.Connection) -> None:
         index_by_class(connection, table)
 
 
-STORE_FORMAT: Final[Format[sa.Connection]] = Format("database of metadata", _index_all_by_class)
+def _let_collections_nest(_: sa.Connection) -> None:
+    """To 3: a collection may lie in another, which an older program would not know; those that are there do not."""
+
+
+STORE_FORMAT: Final[Format[sa.Connection]] = Format("database of metadata", _index_all_by_class, _let_collections_nest)
 
 
 class Database:

@@ -16,8 +16,8 @@ from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, Attribute, AttributeType, Le
 from mdmfs.metadata.store.about import stamp_of_rights
 from mdmfs.metadata.store.collections import readable_schema, whole_schema
 from mdmfs.metadata.store.compile import Compiler, Mark, columns_of
-from mdmfs.metadata.store.entries import as_typed
 from mdmfs.metadata.store.rights import Classes
+from mdmfs.metadata.store.values import as_typed
 from mdmfs.model.errors import MalformedMessageError
 from mdmfs.model.identity import Principal
 from mdmfs.wire.messages.metadata import MAX_PAGE, Explanation, Find, FoundPage, Scalar, SchemaTold

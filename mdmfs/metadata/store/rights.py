@@ -8,7 +8,7 @@ ACL is set, a class of which all chains change together changes in place, so tha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from mdmfs.access.acl import ACL_ID_SIZE, Acl
 from mdmfs.access.decide import Granted, grant
 from mdmfs.metadata.store.about import stamp_rights
+from mdmfs.metadata.store.bulk import insert
 from mdmfs.metadata.store.tables import (
     ACLS,
     ACLS_OF_CHAINS,
@@ -40,7 +41,9 @@ _NOBODY: Final = Guid(bytes(GUID_SIZE))
 _CHUNK: Final = 500
 """Numbers in one statement."""
 
-_CHAIN_OF_DIGEST: Final = sa.select(CHAINS.c.id, CHAINS.c["class"]).where(CHAINS.c.digest == sa.bindparam("digest"))
+_CHAINS_OF_DIGESTS: Final = sa.select(CHAINS.c.digest, CHAINS.c.id, CHAINS.c["class"]).where(
+    CHAINS.c.digest.in_(sa.bindparam("digests", expanding=True))
+)
 _ACLS_OF_IDS: Final = sa.select(ACLS.c.id, ACLS.c.version, ACLS.c.acl).where(
     ACLS.c.id.in_(sa.bindparam("ids", expanding=True))
 )
@@ -83,20 +86,66 @@ class Classes:
         ]
 
 
-def chain_of(connection: sa.Connection, acl_ids: AclIds) -> tuple[int, int]:
+class Chain(NamedTuple):
+    """A chain of ACLs, and the class that it is of."""
+
+    number: int
+    its_class: int
+
+
+class Chains:
+    """Chains that are known, by the ACL ids that they name."""
+
+    def __init__(self, known: Mapping[bytes, Chain]) -> None:
+        self._known = known
+
+    def of(self, acl_ids: AclIds) -> Chain:
+        """Give one of those that were asked for."""
+        return self._known[_key(acl_ids)]
+
+
+def chain_of(connection: sa.Connection, acl_ids: AclIds) -> Chain:
     """Give the numbers of a chain and of its class, new where they are missing; raises ``MalformedMessageError``."""
-    wanted = _canonical(acl_ids)
-    digest = hashlib.sha256(wanted).digest()
-    found = connection.execute(_CHAIN_OF_DIGEST, {"digest": digest}).first()
-    if found is not None:
-        return found[0], found[1]
-    number = _class_of(connection, _Acls(connection).contents(acl_ids))
-    statement = CHAINS.insert().values({"digest": digest, "acl_ids": wanted, "class": number}).returning(CHAINS.c.id)
-    chain = connection.execute(statement).scalar_one()
-    distinct = sorted({acl_id for one in acl_ids for acl_id in one})
-    if distinct:
-        connection.execute(ACLS_OF_CHAINS.insert(), [{"acl": acl_id, "chain": chain} for acl_id in distinct])
-    return chain, number
+    return chains_of(connection, [acl_ids]).of(acl_ids)
+
+
+def chains_of(connection: sa.Connection, wanted: Iterable[AclIds]) -> Chains:
+    """Do the same for many at once."""
+    canonical = {_key(acl_ids): acl_ids for acl_ids in wanted}
+    by_digest = {hashlib.sha256(key).digest(): key for key in canonical}
+    found: dict[bytes, Chain] = {}
+    for start in range(0, len(by_digest), _CHUNK):
+        some = list(by_digest)[start : start + _CHUNK]
+        for digest, number, its_class in connection.execute(_CHAINS_OF_DIGESTS, {"digests": some}):
+            found[by_digest[bytes(digest)]] = Chain(number, its_class)
+    missing = {digest: key for digest, key in by_digest.items() if key not in found}
+    if missing:
+        found |= _new_chains(connection, {digest: canonical[key] for digest, key in missing.items()})
+    return Chains(found)
+
+
+def _new_chains(connection: sa.Connection, wanted: Mapping[bytes, AclIds]) -> dict[bytes, Chain]:
+    """Keep chains that are not known, by their digests."""
+    acls = _Acls(connection)
+    acls.read(acl_id for acl_ids in wanted.values() for one in acl_ids for acl_id in one)
+    classes: dict[Contents, int] = {}
+    rows = []
+    for digest, acl_ids in wanted.items():
+        contents = acls.contents(acl_ids)
+        if contents not in classes:
+            classes[contents] = _class_of(connection, contents)
+        rows.append({"digest": digest, "acl_ids": _key(acl_ids), "class": classes[contents]})
+    insert(connection, CHAINS, rows)
+    known: dict[bytes, Chain] = {}
+    named = []
+    for start in range(0, len(rows), _CHUNK):
+        some = [row["digest"] for row in rows[start : start + _CHUNK]]
+        for digest, number, its_class in connection.execute(_CHAINS_OF_DIGESTS, {"digests": some}):
+            acl_ids = wanted[bytes(digest)]
+            known[_key(acl_ids)] = Chain(number, its_class)
+            named += [{"acl": one, "chain": number} for one in sorted({one for chain in acl_ids for one in chain})]
+    insert(connection, ACLS_OF_CHAINS, named)
+    return known
 
 
 def set_acls(connection: sa.Connection, acls: Sequence[VersionedAcl]) -> list[Outcome]:
@@ -108,8 +157,7 @@ def set_acls(connection: sa.Connection, acls: Sequence[VersionedAcl]) -> list[Ou
     now, changed = dict(before), list[bytes]()
     outcomes = [_set_acl(now, versioned, changed) for versioned in acls]
     new = [{"id": one, "version": held.version, "acl": held.acl} for one, held in now.items() if one not in before]
-    if new:
-        connection.execute(ACLS.insert(), new)
+    insert(connection, ACLS, new)
     for one, held in now.items():
         if one in before and held != before[one]:
             connection.execute(ACLS.update().where(ACLS.c.id == one).values(version=held.version, acl=held.acl))
@@ -129,8 +177,8 @@ def _part(connection: sa.Connection, changed: Sequence[bytes]) -> None:
     for start in range(0, len(changed), _CHUNK):
         found = connection.execute(images.where(IMAGES.c.guid.in_(changed[start : start + _CHUNK]))).all()
         for guid, acl_ids in found:
-            chain, number = chain_of(connection, own_chain(guid, _decode(acl_ids)))
-            values = {"chain": chain, "class": number}
+            chain = chain_of(connection, own_chain(guid, _decode(acl_ids)))
+            values = {"chain": chain.number, "class": chain.its_class}
             connection.execute(IMAGES.update().where(IMAGES.c.guid == guid).values(values))
 
 
@@ -226,15 +274,19 @@ class _Acls:
         self._connection = connection
         self._known: dict[bytes, bytes | None] = {}
 
-    def contents(self, acl_ids: AclIds) -> Contents:
-        missing = {acl_id for chain in acl_ids for acl_id in chain} - self._known.keys()
+    def read(self, acl_ids: Iterable[bytes]) -> None:
+        missing = set(acl_ids) - self._known.keys()
         if missing:
             held = _held(self._connection, sorted(missing))
             self._known |= {acl_id: held[acl_id].acl if acl_id in held else None for acl_id in missing}
+
+    def contents(self, acl_ids: AclIds) -> Contents:
+        self.read(acl_id for chain in acl_ids for acl_id in chain)
         return tuple(tuple(self._known[acl_id] for acl_id in chain) for chain in acl_ids)
 
 
-def _canonical(acl_ids: AclIds) -> bytes:
+def _key(acl_ids: AclIds) -> bytes:
+    """Write the ids of a chain in their one form; raises ``MalformedMessageError``."""
     if not 0 < len(acl_ids) <= MAX_ALIASES or any(not 0 < len(chain) <= MAX_CHAIN for chain in acl_ids):
         message = f"an entry has 1 to {MAX_ALIASES} names, each below 1 to {MAX_CHAIN} ACLs"
         raise MalformedMessageError(message)

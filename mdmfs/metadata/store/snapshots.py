@@ -64,11 +64,12 @@ def create(reader: Reader, asked: CreateSnapshot, author: str, now: float) -> Sn
     return _told(reader, _of(reader, author, asked.name))
 
 
-def drop(connection: sa.Connection, author: str, name: str) -> None:
-    """Forget a snapshot; one that is not there is forgotten already."""
+def drop(connection: sa.Connection, author: str, name: str) -> bool:
+    """Forget a snapshot; tells whether there was one."""
     mine = sa.select(SNAPSHOTS.c.id).where(SNAPSHOTS.c.author == author, SNAPSHOTS.c.name == name)
     connection.execute(FROZEN.delete().where(FROZEN.c.snapshot.in_(mine)))
-    connection.execute(SNAPSHOTS.delete().where(SNAPSHOTS.c.author == author, SNAPSHOTS.c.name == name))
+    dropped = connection.execute(SNAPSHOTS.delete().where(SNAPSHOTS.c.author == author, SNAPSHOTS.c.name == name))
+    return dropped.rowcount > 0
 
 
 def snapshots_of(reader: Reader, author: str) -> Snapshots:

@@ -87,6 +87,7 @@ class DefineCollection(Message, frozen=True):
 
     project: str
     name: str
+    """Words with dots between; it lies in the collection that all but the last of them name, and has its attributes."""
     acl_ids: list[list[bytes]]
     attributes: list[AttributeEntry]
     groups: dict[str, list[list[bytes]]]
@@ -262,6 +263,12 @@ class DropSnapshot(Message, frozen=True):
     """Forget a snapshot of the caller's own."""
 
     name: str
+
+
+class Dropped(Message, frozen=True):
+    """It is not there."""
+
+    was_there: bool
 
 
 class Snapshot(Message, frozen=True):

@@ -10,6 +10,7 @@ from typing import Final
 from mdmfs.wire.messages.base import Message
 
 DEFINE_RECORDS_PATH: Final = "/v1/define-records"
+COLLECTION_PATH: Final = "/v1/collection"
 IMPORT_RECORDS_PATH: Final = "/v1/import-records"
 RECORDS_WAITING_PATH: Final = "/v1/records-waiting"
 IDENTIFY_PATH: Final = "/v1/identify"
@@ -38,6 +39,34 @@ class DefineRecords(Message, frozen=True):
     key: list[str]
     narrow: dict[str, list[str]]
     """For each attribute group the DNs that may read it."""
+
+
+class Barred(Message, frozen=True):
+    """One who may read a collection, and may not pass a directory above it by that name alone."""
+
+    who: str
+    """As an entry of an ACL names him."""
+    lfn: str
+
+
+class DefinedRecords(Message, frozen=True):
+    """It is made, or altered, and on its way to the metadata service."""
+
+    barred: list[Barred]
+
+
+class AskCollection(Message, frozen=True):
+    """Ask what the files that are imported into a collection may have."""
+
+    project: str
+    collection: str
+
+
+class CollectionTold(Message, frozen=True):
+    """What a collection has, from those above it too."""
+
+    columns: dict[str, str]
+    """For each column its attribute."""
 
 
 class PatientRecord(Message, frozen=True):

@@ -22,7 +22,7 @@ FOLLOWUP = {"Diagnosis": AttributeType.TEXT, "Dead": AttributeType.BOOLEAN, "Rem
 def collection(number: int, project: str, name: str, attributes: dict[str, AttributeType]) -> Collection:
     """Make a collection."""
     return Collection(
-        number, project, name, {one: Column(n, one, kind) for n, (one, kind) in enumerate(attributes.items())}
+        number, project, name, {one: Column(n, one, kind, name) for n, (one, kind) in enumerate(attributes.items())}
     )
 
 

@@ -16,9 +16,18 @@ import trio
 from mdmfs.access.acl import Acl, Entry, EntryKind, Right
 from mdmfs.cli.record import open_text
 from mdmfs.hospital.keys.amends import destroy
+from mdmfs.hospital.metadata.attributes import NAMES_OF_IMAGES
+from mdmfs.hospital.metadata.defining import define_records
 from mdmfs.hospital.metadata.identify import WAIT_SECONDS, Identification
-from mdmfs.hospital.metadata.importing import define_records, import_records
-from mdmfs.model.errors import AccessDeniedError, MalformedMessageError, MalformedQueryError, MdmfsError
+from mdmfs.hospital.metadata.importing import import_records
+from mdmfs.metadata.schema import IMAGE_ATTRIBUTES
+from mdmfs.model.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    MalformedMessageError,
+    MalformedQueryError,
+    MdmfsError,
+)
 from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.metadata import (
@@ -40,7 +49,7 @@ from mdmfs.wire.messages.metadata import (
     RecordPage,
     Snapshot,
 )
-from mdmfs.wire.messages.records import DefineRecords, Identify, ImportRecords, PatientRecord, RecordAttribute
+from mdmfs.wire.messages.records import Barred, DefineRecords, Identify, ImportRecords, PatientRecord, RecordAttribute
 from mdmfs.worker.keys.ring import KeyRing
 from tests.twins.clinic import PROJECT, PROJECT_LFN, READER, STRANGER, OpenClinic
 from tests.twins.keystores import HOSPITAL, principal
@@ -114,6 +123,95 @@ async def test_a_row_of_a_patient_becomes_a_record_of_the_subject_and_joins_the_
         assert await scene.reader.find(query) == [str(series.lfn)]
         with pytest.raises(MalformedQueryError, match="no attribute Diagnosis"):
             await scene.stranger.find('Diagnosis == "glioma"')
+
+
+def below(
+    *names: str,
+    collection: str = "followup.onco",
+    readers: tuple[str, ...] = (),
+    key: tuple[str, ...] = (),
+    narrow: dict[str, list[str]] | None = None,
+) -> DefineRecords:
+    """Describe one in another; each attribute is a text, or has its type behind a colon."""
+    parts = [name.partition(":") for name in names]
+    attributes = [RecordAttribute(name, kind or "text", name.lower()) for name, _, kind in parts]
+    return DefineRecords(PROJECT, collection, list(readers), [], attributes, list(key), narrow or {})
+
+
+async def test_a_collection_in_another_has_its_attributes_its_readers_and_its_key(scene: Scene) -> None:
+    """Unless it says otherwise; its records are found by whoever asks the one above, and its text opens."""
+    async with scene.open() as opened:
+        await opened.harvest()
+        await define_records(opened.hospital, collection(key=("Diagnosis",)))
+        assert (await define_records(opened.hospital, below("Gene"))).barred == []
+        await scene.told(opened)
+        rows = [row(Grade=grade, Gene="x", Remark=NOTE, Seen="2020-03-01") for grade in (1, 2)]
+        for one in rows:
+            asked = ImportRecords(PROJECT, "followup.onco", [one])
+            assert (await import_records(opened.hospital, asked)).reasons == [""]
+        await scene.told(opened)
+        (series,) = opened.series()
+        for query in ('Diagnosis == "glioma"', 'followup.onco.Grade == 2 and Gene == "x"'):
+            assert await scene.reader.find(query) == [str(series.lfn)]
+        (found,) = await records(scene, opened)
+        assert (found.collection, found.values["Grade"]) == ("followup.onco", 2)
+        assert await open_text(found, ring_of(opened, READER)) == {"Remark": NOTE}
+        assert await records(scene, opened, STRANGER) == []
+
+
+async def test_readers_of_their_own_read_one_collection_and_no_other(scene: Scene) -> None:
+    """They pass the directory of collections; one in another they reach where they may pass that, and are told."""
+    async with scene.open() as opened:
+        await opened.harvest()
+        await define_records(opened.hospital, collection(readers=(str(SECOND.dn),)))
+        mine = below("Arm", collection="trials", readers=(str(READER.dn),))
+        assert (await define_records(opened.hospital, mine)).barred == []
+        (barred,) = (await define_records(opened.hospital, below("Gene", readers=(str(READER.dn),)))).barred
+        assert barred == Barred(f"user:{READER.dn}", f"{PROJECT_LFN}/.records/followup")
+        for name, values in (("trials", {"Arm": "a"}), ("followup.onco", {"Gene": "x"})):
+            asked = ImportRecords(PROJECT, name, [PatientRecord("TEST-1", "AMC", values)])
+            assert (await import_records(opened.hospital, asked)).reasons == [""]
+        await scene.told(opened)
+        assert [one.collection for one in await records(scene, opened)] == ["trials"]
+        followup = PROJECT_LFN / ".records" / "followup"
+        passing = Acl(str(HOSPITAL), (Entry(EntryKind.USER, str(READER.dn), Right.TRAVERSE.value),))
+        await opened.hospital.store.write(lambda tx: tx.catalogue.set_acl(followup, passing))
+        opened.hospital.outbox.ring()
+        await scene.told(opened)
+        assert sorted(one.collection for one in await records(scene, opened)) == ["followup.onco", "trials"]
+        assert await scene.reader.find('Gene == "x"') != []
+
+
+CANNOT_BE: list[tuple[DefineRecords, str]] = [
+    (below("A:blob"), "A has no type 'blob'"),
+    (below(collection="two words"), "no name of a collection"),
+    (below(collection="a/b"), "no name of a collection"),
+    (below(collection="."), "no name of a collection"),
+    (below("Modality"), "attribute of images"),
+    (below(collection="nowhere.onco"), "define nowhere first"),
+    (below("Grade:integer"), "Grade comes from followup"),
+    (below("Grade:text", collection="followup"), "Grade is of type integer already"),
+    (below("Gene", key=("Remark",)), "Remark is part of the key and no plain attribute"),
+    (below("Gene", collection="followup.narrow"), "there is a directory .*/followup/narrow already"),
+]
+
+
+async def test_what_the_service_would_refuse_is_never_on_its_way(scene: Scene) -> None:
+    """All that follows would wait behind it: images that are registered afterwards are found."""
+    async with scene.open() as opened:
+        grouped = msgspec.structs.replace(collection(), narrow={"narrow": []})
+        await define_records(opened.hospital, grouped)
+        for asked, said in CANNOT_BE:
+            with pytest.raises(ConfigurationError, match=said):
+                await define_records(opened.hospital, asked)
+        await opened.harvest()
+        await scene.told(opened)
+        assert len(await scene.found()) == 1
+
+
+def test_hospital_and_service_know_the_same_attributes_of_images() -> None:
+    """So that both refuse the same names for attributes of records."""
+    assert set(IMAGE_ATTRIBUTES) == NAMES_OF_IMAGES
 
 
 async def test_text_is_given_sealed_and_opens_with_what_the_keystores_give(scene: Scene, tmp_path: Path) -> None:

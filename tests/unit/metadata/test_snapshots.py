@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from mdmfs.access.acl import Acl
-from mdmfs.cli.snapshot import create_everywhere
+from mdmfs.cli.snapshot import create_everywhere, drop_everywhere
 from mdmfs.model.errors import (
     InstanceLostError,
     MalformedMessageError,
@@ -28,7 +28,7 @@ from mdmfs.wire.messages.metadata import (
     SNAPSHOTS_PATH,
     AskSnapshots,
     CreateSnapshot,
-    Done,
+    Dropped,
     DropSnapshot,
     Snapshot,
     Snapshots,
@@ -186,7 +186,7 @@ async def test_a_snapshot_is_its_authors_alone(scene: Scene) -> None:
     assert (await stranger.call(SNAPSHOTS_PATH, AskSnapshots(), Snapshots, deadline=deadline)).snapshots == []
     mine = await stranger.call(SNAPSHOT_PATH, CreateSnapshot("trial", "", bytes(16)), Snapshot, deadline=deadline)
     assert mine.files == 0
-    await stranger.call(DROP_SNAPSHOT_PATH, DropSnapshot("trial"), Done, deadline=deadline)
+    await stranger.call(DROP_SNAPSHOT_PATH, DropSnapshot("trial"), Dropped, deadline=deadline)
     assert "trial" in await scene.listed()
 
 
@@ -228,10 +228,15 @@ async def test_no_snapshot_is_made_where_a_hospital_is_silent(scene: Scene) -> N
 
 
 async def test_a_dropped_snapshot_is_gone_and_its_images_are_not(scene: Scene) -> None:
-    """Its name is free again."""
+    """Its name is free again; one that is not there is told as such, unless somebody may have it who is silent."""
     await scene.create()
-    for hospital in scene.hospitals.values():
-        await hospital.reader.call(DROP_SNAPSHOT_PATH, DropSnapshot("trial"), Done, deadline=trio.current_time() + 5)
+    assert await drop_everywhere(scene.federation, "trial") == (["amc", "umc"], {})
     assert await scene.listed() == {}
+    with pytest.raises(NoSuchFileError, match="no snapshot trial of this identity"):
+        await drop_everywhere(scene.federation, "trial")
+    scene.hospitals["umc"].be_silent()
+    dropped, silent = await drop_everywhere(scene.federation, "trial")
+    assert (dropped, set(silent)) == ([], {"umc"})
+    scene.hospitals["umc"].be_silent(is_silent=False)
     assert (await scene.create("trial", 'Modality == "MR" and Project is missing'))["amc"].files == 2
     assert isinstance(scene.files[0].guid, Guid)
