@@ -201,7 +201,7 @@ class Client:
     @contextlib.asynccontextmanager
     async def _asked(self, question: _Question) -> AsyncIterator[Download]:
         is_transfer = question.method == "GET" or question.path == BUNDLE_PATH
-        async with self._transfers if is_transfer else self._calls:
+        async with _place_in(self._transfers if is_transfer else self._calls):
             connection, download = await self._ask(question)
             is_reusable = False
             try:
@@ -289,7 +289,9 @@ class Client:
             protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES)
             with contextlib.suppress(OSError):
                 # A peer that refuses a request or its sender may close while we send: its answer still says why.
-                await connection.stream.send_all(self._encode(protocol, question))
+                octets = self._encode(protocol, question)
+                if not connection.stream.send_at_once(octets):
+                    await connection.stream.send_all(octets)
             response = await self._receive_head(connection, protocol)
             download = Download(connection.stream, response, protocol.trailing_data[0], self.address)
         except BaseException:
@@ -338,6 +340,19 @@ class Client:
             raise _NoAnswerError from cause
         message = f"{self.address} closed the connection in the middle of an answer"
         raise PeerUnreachableError(message) from cause
+
+
+@contextlib.asynccontextmanager
+async def _place_in(places: trio.Semaphore) -> AsyncIterator[None]:
+    """Take a place, at once where there is one: each step of the loop before a question leaves delays its answer."""
+    try:
+        places.acquire_nowait()
+    except trio.WouldBlock:
+        await places.acquire()
+    try:
+        yield
+    finally:
+        places.release()
 
 
 async def _connect(address: Address) -> socket.socket:

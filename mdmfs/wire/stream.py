@@ -67,6 +67,9 @@ class Stream(Protocol):
     async def send_all(self, octets: bytes | bytearray | memoryview) -> None:
         """Send everything."""
 
+    def send_at_once(self, octets: bytes) -> bool:
+        """Send all without waiting; False where that cannot be: then ``send_all`` must be given the very same bytes."""
+
     def is_readable(self) -> bool:
         """Ask whether something has arrived."""
 
@@ -101,6 +104,11 @@ class PlainStream:
         while view:
             await trio.lowlevel.wait_writable(self._socket)
             view = view[self._socket.send(view) :]
+
+    def send_at_once(self, octets: bytes) -> bool:
+        """Leave it to ``send_all``: a part may be sent."""
+        del octets
+        return False
 
     def is_readable(self) -> bool:
         """Ask whether something has arrived; on an idle connection that is its end, or a breach of protocol."""

@@ -28,9 +28,8 @@ from mdmfs.worker.open_file import OpenFile
 from mdmfs.worker.outage import OUTAGES, Outage
 
 FIRST_WRITE: Final = 256 * 2**10
-"""Of a long object: little, so that the first reader need not wait for more than he wants."""
+"""Little, so that the first reader need not wait for more than he wants, and the key is there before the end is."""
 WRITE: Final = 2**20
-"""A shorter object is written at once."""
 MAX_FRUITLESS: Final = 2
 """So many answers in a row may be cut without having brought more than was there."""
 
@@ -94,6 +93,7 @@ class Fetching:
                 raise
             message = f"{self._file.guid} was taken away while it was transferred"
             raise InstanceChangedError(message) from error
+        await trio.lowlevel.cancel_shielded_checkpoint()  # whoever waits for its last bytes comes first
         if self._file.is_spoiled:
             self._file.refuse_failed()
         self._cache.keep(ciphertext, seal)
@@ -151,8 +151,7 @@ async def _receive(download: SealedDownload, ciphertext: Ciphertext, cache: Ciph
     """Take in all that is left of an object; what had come when the stream is cut stays."""
     room = memoryview(bytearray(min(WRITE, ciphertext.length)))
     while not ciphertext.is_complete:
-        is_first_of_many = not ciphertext.arrived and ciphertext.length > WRITE
-        wanted = min(FIRST_WRITE if is_first_of_many else WRITE, ciphertext.length - ciphertext.arrived)
+        wanted = min(WRITE if ciphertext.arrived else FIRST_WRITE, ciphertext.length - ciphertext.arrived)
         filled = 0
         try:
             while filled < wanted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import enum
+import functools
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Final
 
@@ -215,7 +216,8 @@ class Recall:
         return []
 
 
-def rare_offers(configured: Sequence[str]) -> tuple[Offer, ...]:
+@functools.cache
+def rare_offers(configured: tuple[str, ...]) -> tuple[Offer, ...]:
     """Spread the classes that are not usual over as many associations as they need: the configured ones first.
 
     All storage classes of the standard, and private and retired ones as configured.

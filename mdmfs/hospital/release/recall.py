@@ -246,7 +246,7 @@ class Recalls:
                 await writer.write(functools.partial(seal, segment))
                 recall.begin()
                 if is_awaited:
-                    await _let_others_run()
+                    await writer.give_way()
             verification.finish()
             _refuse_stale(recall.source)
         if anew is not None:
@@ -277,12 +277,6 @@ class Recalls:
         log.warning("recall failed", reason=str(error), code=error.code, files=len(batch))
         for recall in batch:
             recall.fail(error)
-
-
-async def _let_others_run() -> None:
-    """Let the answer that waits begin to leave before anything else is done: after two rounds it has."""
-    for _ in range(2):
-        await trio.lowlevel.checkpoint()
 
 
 def _may_look_ahead(pacs: Pacs) -> bool:

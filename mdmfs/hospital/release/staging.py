@@ -36,6 +36,8 @@ HOT_BYTES: Final = 16 * 2**20
 """Of what was sealed last, in memory, of all objects together."""
 SMALL_BYTES: Final = 2**20 + 2**16
 """What is no larger holds up nobody while it is digested, sealed and written: half a millisecond for a CT slice."""
+MOMENT_SECONDS: Final = 0.02
+"""For which a small object waits until it was sent, before it goes to the disk."""
 _BOOT: Final = ".boot"
 """Ends the name of the file beside the directory which tells in which run of the machine the objects were written."""
 _BOOT_ID: Final = pathlib.Path("/proc/sys/kernel/random/boot_id")
@@ -59,6 +61,8 @@ class StagedObject:
         self._written = 0
         self.is_being_written = False
         self.is_discarded = False
+        self.taken = trio.Event()
+        """Set when somebody who follows it has been sent a piece."""
         self.settled = trio.Event()
         """Set when it is whole and durable, or will never be."""
         self._failure: MdmfsError | None = None
@@ -150,6 +154,7 @@ class StagedReader:
             piece = self._at_hand(start, stop) or await self._read(start, min(stop, available, start + READ_BYTES))
             start += len(piece)
             yield piece
+            self._staged.taken.set()
 
     def _at_hand(self, start: int, stop: int) -> Buffer | None:
         """Give what is in memory from there on; None where that must be read."""
@@ -353,14 +358,14 @@ class StagingWriter:
     def __init__(
         self, staged: StagedObject, on_written: Callable[[StagedObject, int, memoryview], None], *, is_awaited: bool
     ) -> None:
-        """Make the file; ``on_written`` hears of each piece, and where it begins."""
+        """Make the file, unless it is written at the end; ``on_written`` hears of each piece, and where it begins."""
         self.staged = staged
         self._is_awaited = is_awaited
         self._on_written = on_written
         self._end = 0
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        with _telling_full_disks(staged.guid):
-            self._file = os.open(staged.path, flags, 0o600)
+        self._file = -1
+        if not (is_awaited and staged.size <= SMALL_BYTES):
+            self._open()
 
     async def write(self, seal: Callable[[], Buffer]) -> None:
         """Append what ``seal`` gives; the first time it begins with the object's header.
@@ -384,6 +389,14 @@ class StagingWriter:
         self._end += len(octets)
         self.staged.advance(len(octets))
 
+    async def give_way(self) -> None:
+        """Let the answer that waits leave before anything else is done: all of a small object, but not for long."""
+        if self.staged.unwritten is not None:
+            with trio.move_on_after(MOMENT_SECONDS):
+                await self.staged.taken.wait()
+        for _ in range(2):
+            await trio.lowlevel.checkpoint()
+
     def complete(self) -> None:
         """Give the whole object its own name; raises ``IntegrityError`` if it is not whole.
 
@@ -404,7 +417,13 @@ class StagingWriter:
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._file)
+        if self._file >= 0:
+            os.close(self._file)
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        with _telling_full_disks(self.staged.guid):
+            self._file = os.open(self.staged.path, flags, 0o600)
 
     def _sealed(self, seal: Callable[[], Buffer]) -> Buffer:
         sealed = seal()
@@ -412,6 +431,8 @@ class StagingWriter:
         return sealed
 
     def _append(self, octets: memoryview) -> None:
+        if self._file < 0:
+            self._open()
         with _telling_full_disks(self.staged.guid):
             while octets:
                 octets = octets[os.write(self._file, octets) :]

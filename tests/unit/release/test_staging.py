@@ -320,9 +320,38 @@ async def test_what_somebody_waits_for_is_read_before_it_is_on_disk(tmp_path: Pa
     staging = Staging(tmp_path, 10**6)
     async with staging.writing(guid_of(1), 1, SIZE, is_awaited=True) as writer:
         await writer.write(lambda: HEADER + BODY)
-        assert (tmp_path / f"{guid_of(1)}.1.part").read_bytes() == b""
+        assert names(tmp_path) == set()
         assert await read(writer.staged) == HEADER + BODY
     assert (tmp_path / f"{guid_of(1)}.1").read_bytes() == HEADER + BODY
+
+
+async def test_what_somebody_waits_for_is_sent_before_it_is_written(tmp_path: Path) -> None:
+    """To write it first would keep him waiting for nothing."""
+    staging = Staging(tmp_path, 10**6)
+    seen: list[bytes] = []
+
+    async def follow(staged: StagedObject) -> None:
+        for _ in range(5):
+            await trio.lowlevel.checkpoint()
+        seen.append(await read(staged))
+
+    async with trio.open_nursery() as nursery, staging.writing(guid_of(1), 1, SIZE, is_awaited=True) as writer:
+        await writer.write(lambda: HEADER + BODY)
+        nursery.start_soon(follow, writer.staged)
+        await writer.give_way()
+        assert seen == [HEADER + BODY]
+
+
+async def test_who_does_not_take_what_he_waited_for_holds_nothing_up(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The association behind it is not his."""
+    staging = Staging(tmp_path, 10**6)
+    async with staging.writing(guid_of(1), 1, SIZE, is_awaited=True) as writer:
+        await writer.write(lambda: HEADER + BODY)
+        await writer.give_way()
+    assert autojump_clock.current_time() < 1
+    assert names(tmp_path) == {f"{guid_of(1)}.1"}
 
 
 async def test_a_full_disk_takes_back_nothing_of_what_was_waited_for(tmp_path: Path) -> None:
