@@ -78,8 +78,8 @@ async def _watch(client: Client, start: StartHarvest, bar: Progress) -> HarvestP
         if not progress.is_over:
             patience = trio.current_time() + DEPOSIT_SECONDS
             _draw(bar, task, progress, trio.current_time() - begun, progress.instances_found or None)
-        await trio.sleep(INTERVAL / 4 if progress.is_over else INTERVAL / 2)
-        progress = await ask(client, HARVEST_PROGRESS_PATH, AskHarvest(start.project), HarvestProgress)
+        question = AskHarvest(start.project, wait=INTERVAL / 2)
+        progress = await ask(client, HARVEST_PROGRESS_PATH, question, HarvestProgress)
     _draw(bar, task, progress, trio.current_time() - begun, progress.instances_done)
     return progress
 

@@ -262,7 +262,8 @@ class HospitalFace:
         return Reply(self._harvests.start(asked.project, pacs=asked.pacs, is_dry=asked.is_dry))
 
     async def _harvest_progress(self, request: Request) -> Reply:
-        return Reply(self._harvests.progress((await request.read(AskHarvest)).project))
+        asked = await request.read(AskHarvest)
+        return Reply(await self._harvests.end(asked.project, within=asked.wait))
 
     def _sight(self, request: Request) -> Callable[[Transaction], Sight]:
         """See as of this second's end, by what was decided for this principal in it already.

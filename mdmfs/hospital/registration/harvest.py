@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Final
 
 import structlog
 import trio
@@ -18,6 +19,8 @@ from mdmfs.hospital.store import Store
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import BusyError, MdmfsError, UnknownNameError
 from mdmfs.wire.messages.administration import HarvestProgress
+
+LONGEST_WAIT: Final = 10.0
 
 log = structlog.get_logger()
 
@@ -69,6 +72,7 @@ class Harvest:
                 await self._harvest_pacs(name, hospital)
         finally:
             self.is_over = True
+            hospital.feed.bell.ring()
 
     async def _harvest_pacs(self, name: str, hospital: Hospital) -> None:
         try:
@@ -182,6 +186,20 @@ class Harvests:
             message = f"no harvest of {project} has been started since the hospital's daemon was"
             raise UnknownNameError(message, what_to_do="start it again: it goes on where it was")
         return latest.progress(self._hospital.store)
+
+    async def end(self, project: str, *, within: float) -> HarvestProgress:
+        """Wait so many seconds until the latest harvest has ended and all it registered is deposited.
+
+        Tells how far it is then; raises ``UnknownNameError`` as ``progress``.
+        """
+        with trio.move_on_after(min(max(0.0, within), LONGEST_WAIT)):
+            while True:
+                news = self._hospital.feed.bell.next()
+                progress = self.progress(project)
+                if progress.is_over and not progress.depositing:
+                    return progress
+                await news.wait()
+        return self.progress(project)
 
     async def _run(self, harvest: Harvest) -> None:
         try:

@@ -39,6 +39,8 @@ class AskHarvest(Message, frozen=True):
     """Ask how far the latest harvest of a project is."""
 
     project: str
+    wait: float = 0.0
+    """For so many seconds, 10 at most, the answer waits for its end."""
 
 
 class HarvestProgress(Message, frozen=True):

@@ -67,6 +67,22 @@ async def test_a_dry_run_lists_where_the_pacs_does_not_count(tmp_path: Path) -> 
         assert (found.new, found.instances_found) == (3, 3)
 
 
+async def test_who_asks_how_far_it_is_may_wait_for_the_end(tmp_path: Path) -> None:
+    """He hears of it when it has ended, or how far it is after as long as he wants to wait."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    clinic.pacs.delay = 0.05
+    async with clinic.open() as hospital:
+        await hospital.told(HARVEST_PATH, StartHarvest(PROJECT), OWNER)
+        early = await hospital.told(HARVEST_PROGRESS_PATH, AskHarvest(PROJECT, wait=0.001), OWNER)
+        assert isinstance(early, HarvestProgress)
+        assert not early.is_over
+        late = await hospital.told(HARVEST_PROGRESS_PATH, AskHarvest(PROJECT, wait=1e9), OWNER)
+        assert isinstance(late, HarvestProgress)
+        assert (late.is_over, late.depositing, late.registered) == (True, 0, 2)
+        again = await hospital.told(HARVEST_PROGRESS_PATH, AskHarvest(PROJECT, wait=float("nan")), OWNER)
+        assert again == late
+
+
 async def test_one_pacs_of_a_project_can_be_harvested(tmp_path: Path) -> None:
     """One that the project does not name is an error, and so is another run beside it."""
     clinic = Clinic(tmp_path, slices((1, 2)))
