@@ -170,7 +170,7 @@ class Recalls:
         ):
             async for incoming in arriving:
                 recall = wanted.pop(incoming.instance_uid)
-                await self._seal(incoming, recall, gathering)
+                await self._seal(incoming, recall, gathering, is_last=not wanted)
         for recall in wanted.values():
             recall.fail(InstanceLostError(f"the PACS did not deliver {recall.guid}, and gave no reason"))
 
@@ -186,13 +186,15 @@ class Recalls:
             except MdmfsError as alone:
                 self._fail([recall], alone)
 
-    async def _seal(self, incoming: IncomingInstance, recall: PendingRecall, gathering: Gathering) -> None:
-        """Seal one instance into staging.
+    async def _seal(
+        self, incoming: IncomingInstance, recall: PendingRecall, gathering: Gathering, *, is_last: bool
+    ) -> None:
+        """Seal one instance into staging; ``is_last`` where no other of its batch comes behind it.
 
         What is wrong with it alone is not its siblings' trouble; a broken association is, and raises at their turn.
         """
         try:
-            await self._stage(incoming, recall, gathering)
+            await self._stage(incoming, recall, gathering, is_last=is_last)
             RECALLED.labels("staged").inc()
         except RefusedError as error:
             fault: MdmfsError = error if error.reason in PUT_AWAY else _changed(recall.guid, error)
@@ -217,7 +219,9 @@ class Recalls:
         except MdmfsError as error:
             log.error("a refused file keeps its name", guid=str(guid), reason=str(error))  # noqa: TRY400 the reason says it
 
-    async def _stage(self, incoming: IncomingInstance, recall: PendingRecall, gathering: Gathering) -> None:
+    async def _stage(
+        self, incoming: IncomingInstance, recall: PendingRecall, gathering: Gathering, *, is_last: bool
+    ) -> None:
         file, size = recall.source.file, recall.source.file.rendition.size
         verify = verifier(file.guid, file.generation, file.key_check)
         with await gathering.key(file.guid, verify, threshold=file.threshold) as key:
@@ -246,7 +250,7 @@ class Recalls:
                 await writer.write(functools.partial(seal, segment))
                 recall.begin()
                 if is_awaited:
-                    await writer.give_way()
+                    await writer.give_way(until_sent=is_last)
             verification.finish()
             _refuse_stale(recall.source)
         if anew is not None:

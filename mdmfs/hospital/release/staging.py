@@ -389,9 +389,12 @@ class StagingWriter:
         self._end += len(octets)
         self.staged.advance(len(octets))
 
-    async def give_way(self) -> None:
-        """Let the answer that waits leave before anything else is done: all of a small object, but not for long."""
-        if self.staged.unwritten is not None:
+    async def give_way(self, *, until_sent: bool) -> None:
+        """Let the answer that waits begin to leave before anything else is done.
+
+        ``until_sent``: all of a small object, but not for long; where others come behind it they would be held up.
+        """
+        if until_sent and self.staged.unwritten is not None:
             with trio.move_on_after(MOMENT_SECONDS):
                 await self.staged.taken.wait()
         for _ in range(2):

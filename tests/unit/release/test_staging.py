@@ -338,7 +338,7 @@ async def test_what_somebody_waits_for_is_sent_before_it_is_written(tmp_path: Pa
     async with trio.open_nursery() as nursery, staging.writing(guid_of(1), 1, SIZE, is_awaited=True) as writer:
         await writer.write(lambda: HEADER + BODY)
         nursery.start_soon(follow, writer.staged)
-        await writer.give_way()
+        await writer.give_way(until_sent=True)
         assert seen == [HEADER + BODY]
 
 
@@ -349,7 +349,7 @@ async def test_who_does_not_take_what_he_waited_for_holds_nothing_up(
     staging = Staging(tmp_path, 10**6)
     async with staging.writing(guid_of(1), 1, SIZE, is_awaited=True) as writer:
         await writer.write(lambda: HEADER + BODY)
-        await writer.give_way()
+        await writer.give_way(until_sent=True)
     assert autojump_clock.current_time() < 1
     assert names(tmp_path) == {f"{guid_of(1)}.1"}
 
