@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from mdmfs.worker.fuse.mount import entry_of
+from mdmfs.worker.fuse.mountinfo import entry_of
 from tests.fuse.test_fuse_mount import (
     BIG_FOLDER,
     BIG_SIZE,

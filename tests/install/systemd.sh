@@ -64,8 +64,11 @@ tried() {
     if is_mounted; then die "$1: mounted before anybody looked"; fi
     reads "$1"
     inside kill -9 "$(as 1 getfattr --absolute-names --only-values -n user.mdmfs.pid /grid/medical)"
-    inside umount --lazy /grid/medical
-    reads "$1, after its daemon was killed and umount --lazy"
+    for _ in $(seq 100); do
+        if ! is_mounted; then break; fi
+        sleep 0.1
+    done
+    reads "$1, after its daemon was killed"
     inside systemctl stop grid-medical.automount grid-medical.mount
     gone "$1"
 }

@@ -15,7 +15,7 @@ import trio
 
 from mdmfs.model.errors import OutOfSpaceError
 from mdmfs.worker.cache.account import Account
-from mdmfs.worker.cache.arrivals import Arrivals
+from mdmfs.worker.cache.watch import FolderWatch
 
 COMPLETE: Final = "complete"
 ARRIVING: Final = "arriving"
@@ -75,8 +75,8 @@ class Room:
     def count(self) -> None:
         """Look what is there. In a thread; raises ``OSError``."""
 
-    def listen(self, folder: Path) -> Arrivals | None:  # noqa: ARG002 it is for those who share a folder
-        """Hear from now on what other mounts put into a folder; None where no other does, or nobody tells."""
+    def watch(self, folder: Path) -> FolderWatch | None:  # noqa: ARG002 it is for those who share a folder
+        """Watch from now on what other mounts do in a folder; None where there are none, or it cannot be watched."""
         return None
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ class SharedRoom(Room):
         self._oldest: list[_Old] = []
         """A heap of objects of all mounts. What has come since it was made is younger than all in it."""
         self._looking = trio.Lock()
-        self._heard: list[Arrivals] = []
+        self._watches: list[FolderWatch] = []
 
     @property
     def used(self) -> int:
@@ -151,20 +151,20 @@ class SharedRoom(Room):
             self._account = Account(self._folder)
         self._account.correct(self._sum)
 
-    def listen(self, folder: Path) -> Arrivals | None:
+    def watch(self, folder: Path) -> FolderWatch | None:
         """See ``Room``; where the kernel refuses, what others fetch is fetched again."""
         try:
-            arrivals = Arrivals(folder)
+            watch = FolderWatch(folder)
         except OSError as error:
             log.info("what other mounts fetch is not heard of", folder=str(folder), reason=error.strerror)
             return None
-        self._heard.append(arrivals)
-        return arrivals
+        self._watches.append(watch)
+        return watch
 
     def close(self) -> None:
         """See ``Room``: others may have the place in the account."""
-        while self._heard:
-            self._heard.pop().close()
+        while self._watches:
+            self._watches.pop().close()
         if self._account is not None:
             self._account.close()
             self._account = None

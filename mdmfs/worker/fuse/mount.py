@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import dataclasses
 import errno
 import os
 import select
@@ -19,13 +18,13 @@ import structlog
 import trio
 
 from mdmfs.model.errors import BusyError, NameTakenError, PeerTimedOutError, UnusableFileError
+from mdmfs.worker.fuse.automounted import taken_away_when_killed
 from mdmfs.worker.fuse.control import connections
 from mdmfs.worker.fuse.kernel import KernelCaches
 from mdmfs.worker.fuse.loop import wait_eagerly
+from mdmfs.worker.fuse.mountinfo import FILE_SYSTEM, KIND, entry_of
 from mdmfs.worker.fuse.operations import PID_ATTRIBUTE, MdmfsOperations
 
-FILE_SYSTEM: Final = "mdmfs"
-KIND: Final = f"fuse.{FILE_SYSTEM}"
 COMMAND_SECONDS: Final = 10.0
 MAX_BACKGROUND: Final = 512
 """Waiting READs that the kernel hands to us at once; libfuse's 12 would let a slow PACS delay everyone's reads."""
@@ -41,15 +40,6 @@ _MNT_DETACH: Final = 2
 """umount2(2)."""
 
 log = structlog.get_logger(__name__)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class MountEntry:
-    """A line of /proc/self/mountinfo (proc(5)) that is ours to look at."""
-
-    device: int
-    """Its minor number, under which the kernel keeps the FUSE connection."""
-    kind: str
 
 
 @contextlib.contextmanager
@@ -73,7 +63,8 @@ def mounted(
         raise UnusableFileError(message, what_to_do=what_to_do) from error
     own = entry_of(mountpoint)
     try:
-        yield
+        with taken_away_when_killed(mountpoint):
+            yield
     finally:
         # The kernel first: whatever thread still waits for it is freed, before the session it uses is. What stands
         # there may be the next mount already, where somebody unmounted this one lazily and kept a file open.
@@ -102,16 +93,6 @@ async def raise_limits(operations: MdmfsOperations, mountpoint: Path) -> None:
     """Ask for larger limits once the kernel has set its own; where this user may not, they stay as they are."""
     await operations.begun.wait()
     await trio.to_thread.run_sync(_raise_limits, mountpoint)
-
-
-def entry_of(mountpoint: Path) -> MountEntry | None:
-    """Find what is mounted there, without touching it; None where nothing is."""
-    found = None
-    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        fields = line.split(" ")
-        if _unescaped(fields[4]) == str(mountpoint):
-            found = MountEntry(int(fields[2].partition(":")[2]), fields[fields.index("-") + 1])
-    return found
 
 
 def clean_up_stale(mountpoint: Path) -> None:
@@ -222,10 +203,3 @@ def _raise_limits(mountpoint: Path) -> None:
                 file.write_text(str(limit))
             except OSError as error:
                 log.warning("a limit of the kernel stays as it is", limit=file.name, reason=error.strerror)
-
-
-def _unescaped(text: str) -> str:
-    """Undo the octal escapes of /proc/self/mountinfo."""
-    for octal, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(octal, character)
-    return text

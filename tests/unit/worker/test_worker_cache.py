@@ -325,14 +325,28 @@ async def test_more_than_the_kernel_tells_of_is_fetched_again(tmp_path: Path) ->
     assert await put(first) in second
 
 
+async def test_what_others_let_go_is_not_remembered_for_ever(tmp_path: Path) -> None:
+    """A mount knows what is there, however much has come and gone; also of what it fetched more than once."""
+    first, second = [await mount_of(tmp_path, 4 * LENGTH) for _ in range(2)]
+    mine, seal = Guid(bytes(16)), Seal(1, 2, bytes(24))
+    for _ in range(20):
+        await put(first, guid=mine, seal=seal)
+        await put(second)
+        first.discard(mine)
+    await put(first, guid=mine, seal=seal)
+    assert [Guid(bytes([1] * 16)) in cache for cache in (first, second)] == [False, False]
+    assert first.used == second.used == on_disk(tmp_path)
+    assert [read(cache, mine) for cache in (first, second)] == [True, True]
+
+
 def test_where_the_kernel_does_not_tell_nobody_is_heard(tmp_path: Path) -> None:
     """Then each mount works alone, as one for many users does, which shares its folder with none."""
     room = SharedRoom(tmp_path, 4 * LENGTH)
-    assert room.listen(tmp_path / "nothing") is None
-    assert Room(4 * LENGTH).listen(tmp_path) is None
+    assert room.watch(tmp_path / "nothing") is None
+    assert Room(4 * LENGTH).watch(tmp_path) is None
 
 
-async def test_a_mount_that_ends_listens_no_more(tmp_path: Path) -> None:
+async def test_a_mount_that_ends_watches_nothing(tmp_path: Path) -> None:
     """Its descriptor goes with its room."""
     before, room = descriptors(), SharedRoom(tmp_path, 4 * LENGTH)
     cache = CiphertextCache(tmp_path, room.limit, room)

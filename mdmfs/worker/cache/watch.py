@@ -1,0 +1,64 @@
+"""Which files come into a folder and go from it, as the kernel tells it: not those that were there (inotify(7))."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+_MOVED_TO: Final = 0x80
+_DELETED: Final = 0x200
+_ONLY_A_FOLDER: Final = 0x0100_0000
+_EVENT: Final = struct.Struct("@iIII")
+"""``struct inotify_event``: watch, kind, cookie, length of the name that follows."""
+_BUFFER: Final = 2**16
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class FolderWatch:
+    """Watches a folder; whoever opens it closes it. What happens while too much waits to be told of is not told of."""
+
+    def __init__(self, folder: Path) -> None:
+        """Watch from now on; raises ``OSError``, as where this user watches too many already."""
+        self._descriptor = _told(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        try:
+            _told(_libc.inotify_add_watch(self._descriptor, os.fsencode(folder), _MOVED_TO | _DELETED | _ONLY_A_FOLDER))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Watch no more; a second time changes nothing."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def news(self) -> list[tuple[str, bool]]:
+        """Give what happened since it was asked last, one's own doings too: names, and whether each came or went."""
+        news: list[tuple[str, bool]] = []
+        with contextlib.suppress(BlockingIOError):
+            while self._descriptor >= 0:
+                news += _parse(os.read(self._descriptor, _BUFFER))
+        return news
+
+
+def _parse(events: bytes) -> Iterator[tuple[str, bool]]:
+    begin = 0
+    while begin < len(events):
+        _, kind, _, length = _EVENT.unpack_from(events, begin)
+        begin += _EVENT.size
+        if kind & (_MOVED_TO | _DELETED):
+            yield os.fsdecode(events[begin : begin + length].rstrip(b"\0")), bool(kind & _MOVED_TO)
+        begin += length
+
+
+def _told(answer: int) -> int:
+    if answer < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return answer

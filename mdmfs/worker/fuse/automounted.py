@@ -1,0 +1,56 @@
+"""A mount below an automounter: where its daemon is killed it goes, so that the next look makes it anew.
+
+An automounter waits for looks at an empty place, and takes a mount that answers nothing for one. Elsewhere such a mount
+stays: programs would take what is below it for an empty directory, and an outage for files that are gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from mdmfs.worker.fuse.mountinfo import KIND, entries, entry_of
+
+_AUTOFS: Final = "autofs"
+_SCRIPT: Final = 'read -r line && exit; grep -qF " 0:$2 / " /proc/self/mountinfo && exec umount --lazy "$1"'
+"""Waits for a line, or for the end of whoever would write it. A shell, since it takes no memory to speak of."""
+SECONDS: Final = 10.0
+
+log = structlog.get_logger(__name__)
+
+
+@contextlib.contextmanager
+def taken_away_when_killed(mountpoint: Path) -> Iterator[None]:
+    """In the block a process stands by which takes the mount away if this one does not live to leave it."""
+    own = entry_of(mountpoint)
+    if own is None or own.kind != KIND or not _has_automounter(mountpoint):
+        yield
+        return
+    try:
+        process = subprocess.Popen(  # noqa: S603 fixed programs
+            ["/bin/sh", "-c", _SCRIPT, "sh", str(mountpoint), str(own.device)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
+    except OSError as error:
+        log.warning("if this daemon is killed, its mount stays until umount --lazy", reason=error.strerror)
+        yield
+        return
+    try:
+        yield
+    finally:
+        with contextlib.suppress(BrokenPipeError, subprocess.TimeoutExpired):
+            process.communicate(b"\n", timeout=SECONDS)
+
+
+def _has_automounter(mountpoint: Path) -> bool:
+    """Ask whether an automounter waits at this place (systemd's do), or in the directory that it is in (autofs)."""
+    return any(entry.kind == _AUTOFS and entry.mountpoint in {mountpoint, mountpoint.parent} for entry in entries())

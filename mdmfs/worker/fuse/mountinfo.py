@@ -1,0 +1,41 @@
+"""What is mounted where, as /proc/self/mountinfo tells it (proc(5)): no mount is touched for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+FILE_SYSTEM: Final = "mdmfs"
+KIND: Final = f"fuse.{FILE_SYSTEM}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MountEntry:
+    """One mount."""
+
+    mountpoint: Path
+    device: int
+    """Its minor number, under which the kernel keeps the FUSE connection."""
+    kind: str
+
+
+def entries() -> Iterator[MountEntry]:
+    """Give all mounts, in the order in which they were made."""
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        fields = line.split(" ")
+        minor = int(fields[2].partition(":")[2])
+        yield MountEntry(Path(_unescaped(fields[4])), minor, fields[fields.index("-") + 1])
+
+
+def entry_of(mountpoint: Path) -> MountEntry | None:
+    """Find what is mounted there, the last of several; None where nothing is."""
+    return next((entry for entry in reversed([*entries()]) if entry.mountpoint == mountpoint), None)
+
+
+def _unescaped(text: str) -> str:
+    """Undo the octal escapes."""
+    for octal, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(octal, character)
+    return text
