@@ -99,6 +99,6 @@ fi
 
 sed "s#\"$work/cache\"#\"/proc/nothing\"#" "$work/mount.toml" >"$work/broken.toml"
 if "$mdmfs" mount --daemon --log "$work/log" "$work/broken.toml" "$work/mnt" 2>"$work/why"; then die "a broken one mounts"; fi
-say "--daemon says why not: $(grep "did not start" "$work/why")"
+grep "could not be mounted" "$work/why" || die "no reason: $(cat "$work/why")"
 
 say "all of it works"
