@@ -325,6 +325,7 @@ async def test_what_somebody_waits_for_is_read_before_it_is_on_disk(tmp_path: Pa
     assert (tmp_path / f"{guid_of(1)}.1").read_bytes() == HEADER + BODY
 
 
+@pytest.mark.usefixtures("autojump_clock")
 async def test_what_somebody_waits_for_is_sent_before_it_is_written(tmp_path: Path) -> None:
     """To write it first would keep him waiting for nothing."""
     staging = Staging(tmp_path, 10**6)
