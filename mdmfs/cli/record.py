@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import pathlib
+import shlex
 import stat
 import sys
 import uuid
@@ -74,7 +75,7 @@ class CollectionFile(Settings, frozen=True):
     project: str
     name: str
     """Its own; one that lies in another is written behind that, with a dot between."""
-    attributes: list[AttributeTable]
+    attributes: list[AttributeTable] = msgspec.field(default_factory=list)
     """Those of the collections above come with them."""
     patient: str = "patient_id"
     """The column with the Patient ID."""
@@ -104,7 +105,8 @@ def define(configuration: pathlib.Path, collection: pathlib.Path) -> None:
     file = read_configuration(collection, CollectionFile)
     barred = trio.run(_define, HospitalConfiguration.read(configuration), file)
     for one in barred:
-        note(f"{one.who} may not pass {one.lfn}, unless by another name: mdmfs setfacl -m '{one.who}:x' {one.lfn}")
+        command = shlex.join(["mdmfs", "setfacl", "-m", one.entry, one.lfn])
+        note(f"a reader may not pass {one.lfn}, unless by another of his names: {command}")
     tell({"project": file.project, "collection": file.name, "attributes": [one.name for one in file.attributes]})
 
 

@@ -22,6 +22,7 @@ import trio
 from mdmfs.model.errors import MdmfsError
 from tests.contracts.test_metadata_store import contents
 from tests.twins.metadata_filled import FilledMetadata
+from tests.twins.postgresql import new_database, running_postgresql
 
 SQLMAP = os.environ.get("MDMFS_SQLMAP", "sqlmap").split()
 pytestmark = pytest.mark.skipif(
@@ -93,13 +94,17 @@ def attacked(url: str, place: str, dbms: str, folder: Path) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[FilledMetadata]:
-    """Give a service with series of the reader's."""
-    made = FilledMetadata(tmp_path)
-    trio.run(_fill, made)
-    yield made
-    made.close()
+@pytest.fixture(params=["sqlite", "postgresql"])
+def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FilledMetadata]:
+    """Give a service with series of the reader's, on each kind of database."""
+    with contextlib.ExitStack() as stack:
+        where = ""
+        if request.param == "postgresql":
+            where = stack.enter_context(new_database(stack.enter_context(running_postgresql())))
+        made = FilledMetadata(tmp_path, where)
+        stack.callback(made.close)
+        trio.run(_fill, made)
+        yield made
 
 
 async def _fill(service: FilledMetadata) -> None:
@@ -119,7 +124,7 @@ def test_sqlmap_finds_no_way_in(service: FilledMetadata, tmp_path: Path) -> None
             return "\n".join(trio.run(service.reader.find, written(asked, place)))
 
         with facing(answer) as url:
-            said = attacked(url, place, "sqlite", tmp_path / "out")
+            said = attacked(url, place, database.dialect, tmp_path / "out")
         assert "do not appear to be injectable" in said, (place, said[-2000:])
         assert "injection point" not in said, place
     assert database.read_now(contents) == before

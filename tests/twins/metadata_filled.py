@@ -57,8 +57,9 @@ M = TypeVar("M", bound=Message)
 class FilledMetadata:
     """One hospital's service."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        self.service = TwinMetadataService(folder, HOSPITAL, time.time)
+    def __init__(self, folder: pathlib.Path, where: str = "") -> None:
+        """``where`` is the URL of its database, unless it is SQLite's in the folder."""
+        self.service = TwinMetadataService(folder, HOSPITAL, time.time, where)
         self.owner = self.service.as_seen_by(OWNER)
         self.reader = self.service.as_seen_by(READER)
 

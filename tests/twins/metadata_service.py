@@ -1,4 +1,4 @@
-"""A metadata service without a network: the real one on SQLite, asked by whom the test says; it can be out of reach."""
+"""A metadata service without a network: the real one, mostly on SQLite, asked by whom the test says; it may be away."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ M = TypeVar("M", bound=Message)
 class TwinMetadataService:
     """One service; ``restart`` forgets what a killed process forgets."""
 
-    def __init__(self, folder: pathlib.Path, hospital: Dn, clock: Callable[[], float]) -> None:
+    def __init__(self, folder: pathlib.Path, hospital: Dn, clock: Callable[[], float], where: str = "") -> None:
         self.failure: Callable[[], MdmfsError] | None = None
         """What every call is answered with."""
         self.loses_answers = 0
         """So many calls are done and never answered."""
         self.pause = 0.0
         self.calls: list[str] = []
-        self.database: Database = open_database(str(folder / "private" / "metadata.sqlite"))
+        self.database: Database = open_database(where or str(folder / "private" / "metadata.sqlite"))
         self._hospital = hospital
         self._clock = clock
         self.restart()

@@ -9,6 +9,7 @@ import msgspec
 
 from mdmfs.access.acl import Acl, Entry, EntryKind, Right
 from mdmfs.access.decide import decide
+from mdmfs.access.text import format_entry
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.ledger.records import AttributeOfRecords, CollectionRecord
 from mdmfs.hospital.metadata.attributes import NAMES_OF_IMAGES
@@ -126,14 +127,18 @@ def _refuse_new(tx: Transaction, lfn: Lfn) -> None:
 
 def _barred(tx: Transaction, lfn: Lfn, project: Lfn, asked: DefineRecords, now: float) -> Iterable[Barred]:
     """Name those who may read a collection, and by that name alone may not pass one above it."""
-    named = [(f"user:{dn}", Principal(Dn.parse(dn), (), now + 1)) for dn in asked.readers]
-    named += [(f"group:{fqan}", Principal(_SOMEBODY, (Fqan.parse(fqan),), now + 1)) for fqan in asked.groups]
+    passes = Right.TRAVERSE.value
+    named = [(Entry(EntryKind.USER, dn, passes), Principal(Dn.parse(dn), (), now + 1)) for dn in asked.readers]
+    named += [
+        (Entry(EntryKind.GROUP, fqan, passes), Principal(_SOMEBODY, (Fqan.parse(fqan),), now + 1))
+        for fqan in asked.groups
+    ]
     place = lfn.parent
     while place != project / COLLECTIONS:
         found = tx.catalogue.acl(tx.catalogue.acl_ids_of(place)[0])
-        for name, principal in named:
+        for entry, principal in named:
             if found is None or not decide(principal, found.acl, Right.TRAVERSE, now).allowed:
-                yield Barred(name, str(place))
+                yield Barred(format_entry(entry), str(place))
         place = place.parent
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from mdmfs.metadata.schema import Collection
+from mdmfs.metadata.schema import Column
 from mdmfs.metadata.store.bulk import insert, upsert
 from mdmfs.metadata.store.collections import find_collection
 from mdmfs.metadata.store.rights import Chain, chain_of
@@ -43,16 +43,16 @@ def put_records(connection: sa.Connection, message: PutRecords) -> None:
     """Keep records, in place of those with the same GUIDs. Raises ``MalformedMessageError``."""
     collection, own = find_collection(connection, message.project, message.collection)
     gone = _buried(connection, [record.key for record in message.records])
+    plain = {column.name: column for column in collection.columns.values() if not column.type.is_sealed}
     rows = []
     for record in message.records:
         if record.key not in gone:
             chain = chain_of(connection, record.acl_ids) if record.acl_ids else own
-            rows.append(_record_row(record, collection, chain))
+            rows.append(_record_row(record, plain, chain))
     upsert(connection, table_of(collection), rows)
 
 
-def _record_row(entry: RecordEntry, collection: Collection, chain: Chain) -> dict[str, Any]:
-    plain = {column.name: column for column in collection.columns.values() if not column.type.is_sealed}
+def _record_row(entry: RecordEntry, plain: Mapping[str, Column], chain: Chain) -> dict[str, Any]:
     values = typed(entry.values, plain)
     row: dict[str, Any] = {f"a_{column.number}": values.get(column.name) for column in plain.values()}
     try:

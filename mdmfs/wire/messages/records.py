@@ -44,8 +44,8 @@ class DefineRecords(Message, frozen=True):
 class Barred(Message, frozen=True):
     """One who may read a collection, and may not pass a directory above it by that name alone."""
 
-    who: str
-    """As an entry of an ACL names him."""
+    entry: str
+    """That would let him, as ``setfacl`` takes it."""
     lfn: str
 
 

@@ -167,7 +167,7 @@ async def test_readers_of_their_own_read_one_collection_and_no_other(scene: Scen
         mine = below("Arm", collection="trials", readers=(str(READER.dn),))
         assert (await define_records(opened.hospital, mine)).barred == []
         (barred,) = (await define_records(opened.hospital, below("Gene", readers=(str(READER.dn),)))).barred
-        assert barred == Barred(f"user:{READER.dn}", f"{PROJECT_LFN}/.records/followup")
+        assert barred == Barred(f"user:{READER.dn}:--x--", f"{PROJECT_LFN}/.records/followup")
         for name, values in (("trials", {"Arm": "a"}), ("followup.onco", {"Gene": "x"})):
             asked = ImportRecords(PROJECT, name, [PatientRecord("TEST-1", "AMC", values)])
             assert (await import_records(opened.hospital, asked)).reasons == [""]
