@@ -10,6 +10,7 @@ from typing import Final
 
 from mdmfs.metadata.query.syntax import Value
 from mdmfs.model.collection import lies_within
+from mdmfs.wire.definitions import RESERVED
 
 
 class AttributeType(enum.StrEnum):
@@ -61,7 +62,10 @@ class Attribute:
     type: AttributeType
     level: Level
     collection: str = ""
-    """The collection whose records are meant, with those below it; empty for what images and series have."""
+    """The collection whose records are meant, with those below it; of another series, along what it is joined.
+
+    Empty for what the images and series have that are looked for.
+    """
 
 
 def _image(level: Level, kind: AttributeType, *names: str) -> list[Attribute]:
@@ -144,8 +148,11 @@ class Schema:
         as one; where their types differ, each type is given.
         """
         above, _, last = name.rpartition(".")
-        if not above and last in IMAGE_ATTRIBUTES:
-            return [IMAGE_ATTRIBUTES[last]]
+        own = IMAGE_ATTRIBUTES.get(last)
+        if own is not None and not above:
+            return [own]
+        if own is not None and above in RESERVED:
+            return [dataclasses.replace(own, collection=above)] if own.level is Level.SERIES else []
         found = {
             Attribute(last, column.type, Level.RECORD, above or column.home)
             for collection in (self.within(above) if above else self._all)

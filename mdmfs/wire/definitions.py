@@ -15,6 +15,8 @@ MAX_COLLECTIONS: Final = 1000
 """Of one metadata service: each is a table."""
 MAX_ATTRIBUTES: Final = 200
 """Of one collection, with those of the collections above it."""
+RESERVED: Final = ("study", "subject")
+"""No collection begins like this: a query asks by these names about other series."""
 PLAIN: Final = ("text", "integer", "number", "boolean", "date")
 SEALED: Final = ("note", "attachment")
 
@@ -33,6 +35,8 @@ def _faults(wanted: DefineCollection, known: Known, reserved: Container[str]) ->
     for name in (*wanted.groups, *(attribute.name for attribute in wanted.attributes)):
         if not NAME.fullmatch(name):
             yield f"{name[:80]!r} is no name: {_WORD}"
+    if wanted.name.partition(".")[0] in RESERVED:
+        yield f"{wanted.name}: a series of the same {wanted.name.partition('.')[0]} is asked about like this"
     if above(wanted.name) and above(wanted.name) not in known:
         yield f"{wanted.name} lies in no collection: define {above(wanted.name)} first"
     for group in wanted.groups:

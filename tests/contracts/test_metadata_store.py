@@ -330,6 +330,34 @@ def test_an_attribute_group_hides_its_attributes_and_nothing_else(database: Data
     assert unknown[0] == unknown[1]
 
 
+def test_a_series_is_found_by_others_of_its_study_and_of_its_subject(database: Database) -> None:
+    """By those that the caller may read; what is asked under one and is asked of the same one."""
+    hidden = [[ROOT, NARROW]]
+    made: list[tuple[str, str, str, list[list[bytes]]]] = [
+        ("a", "ses-1", "CT", CHAIN),
+        ("b", "ses-1", "PT", CHAIN),
+        ("c", "ses-2", "MR", CHAIN),
+        ("d", "ses-2", "PT", hidden),
+    ]
+    for number, (name, session, modality, chain) in enumerate(made):
+        put = images(
+            number, path=f"{PATH}-{name}", chain=chain, Session=session, Modality=modality, SeriesNumber=number
+        )
+        registered(database, put)
+    paths = {name: f"{PATH}-{name}" for name, *_ in made}
+    assert found(database, 'Modality == "CT" and study.Modality == "PT"') == [paths["a"]]
+    assert found(database, 'Modality == "MR" and study.Modality == "PT"') == []
+    assert found(database, 'Modality == "MR" and subject.Modality == "PT"') == [paths["c"]]
+    assert found(database, 'not study.Modality == "PT"') == [paths["c"]]
+    assert found(database, 'study.Modality == "PT" and study.SeriesNumber == 0') == []
+    assert found(database, 'not not study.Modality == "PT" and study.SeriesNumber == 0') == [paths["a"], paths["b"]]
+    for query, said in (("study.InstanceNumber == 1", "no attribute"), ("order by study.Age", "cannot order")):
+        with pytest.raises(MalformedQueryError, match=said):
+            found(database, query)
+    with pytest.raises(MalformedMessageError, match="a series of the same study is asked about like this"):
+        defined(database, {"Outcome": "text"}, name="study.onco")
+
+
 def test_a_collection_has_the_attributes_of_those_above_it(database: Database) -> None:
     """Whoever asks those above asks those below with them; and what changes above changes below, while all goes on."""
     registered(database, images())
@@ -607,6 +635,8 @@ QUESTIONS = [
     ('Outcome == "ill" and Dead == true', FoundLevel.SERIES),
     ("not (Score == 3 or Dead is missing)", FoundLevel.IMAGE),
     ('followup.onco.Outcome == "ill" and Stage == 4', FoundLevel.SERIES),
+    ('study.Modality == "MR" and Age > 5', FoundLevel.SERIES),
+    (f'not subject.SeriesDescription like "{BOMB}b"', FoundLevel.IMAGE),
     ("InstanceNumber == 7", FoundLevel.SERIES),
     (f'not ImageType like "{BOMB}b"', FoundLevel.SERIES),
     ('InstanceNumber == 7 and Modality == "MR" order by InstanceNumber', FoundLevel.IMAGE),

@@ -174,6 +174,13 @@ class View:
                 return scopes.pop() if len(scopes) == 1 else None
 
     def _others(self, scope: str, row: Row) -> list[Row]:
+        if scope in {"study", "subject"}:
+            joined = ("Subject", "Session") if scope == "study" else ("Subject",)
+            return [
+                one.values
+                for one in self._metadata.series
+                if one.is_visible and self.may_read(one.chain) and all(one.values[key] == row[key] for key in joined)
+            ]
         if scope == "image":
             (series,) = [one for one in self._metadata.series if one.path == row["path"]]
             return [values for _, values, chain in series.images if self.may_read(chain)]

@@ -135,9 +135,16 @@ def random_metadata(draw: random.Random, *, series: int = 12, records: int = 25)
             )
             for count in range(draw.randrange(1, 4))
         ]
-        path = f"/grid/medical/amc/{project}/sub-{subject}/ses-{draw.choice('äbc')}/{number:03d}-MR"
+        session = f"ses-{draw.choice('äbc')}"
+        path = f"/grid/medical/amc/{project}/sub-{subject}/{session}/{number:03d}-MR"
         found.append(
-            TwinSeries(path, {"Project": project, "Subject": subject, **values}, above, images, draw.random() < 0.9)
+            TwinSeries(
+                path,
+                {"Project": project, "Subject": subject, "Session": session, **values},
+                above,
+                images,
+                draw.random() < 0.9,
+            )
         )
     collections = {(project, name): chain() for project in PROJECTS for name in COLLECTIONS}
     groups = {
@@ -153,6 +160,7 @@ def random_metadata(draw: random.Random, *, series: int = 12, records: int = 25)
         kept.append(TwinRecord(project, name, draw.choice(subjects[project]), values, above))
     types = dict.fromkeys(SERIES_ATTRIBUTES, "series") | dict.fromkeys(IMAGE_ATTRIBUTES, "image")
     types |= {"Project": "series", "Subject": "series"}
+    types |= {f"{along}.{name}": along for along in ("study", "subject") for name in SERIES_ATTRIBUTES}
     types |= {one: name for name, attributes in COLLECTIONS.items() for one in attributes}
     types |= {f"{name}.{one}": name for name in COLLECTIONS for one in attributes_of(name)}
     return TwinMetadata(acls, found, kept, collections, groups, types)
@@ -256,7 +264,8 @@ def random_test(draw: random.Random) -> str:
     own = itertools.chain.from_iterable(attributes.items() for attributes in COLLECTIONS.values())
     below = ((f"{name}.{one}", kind) for name in COLLECTIONS for one, kind in attributes_of(name).items())
     series = [*SERIES_ATTRIBUTES.items()]
-    name, kind = draw.choice(draw.choice([series, series, [*IMAGE_ATTRIBUTES.items()], [*own], [*below]]))
+    others = [(f"{along}.{name}", kind) for along in ("study", "subject") for name, kind in series]
+    name, kind = draw.choice(draw.choice([series, series, others, [*IMAGE_ATTRIBUTES.items()], [*own], [*below]]))
     if draw.random() < 0.1:
         return f"{name} is {draw.choice(['', 'not '])}missing"
     if kind == "text" and draw.random() < 0.3:

@@ -57,10 +57,11 @@ class Any:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Exists:
-    """There is one thing of a level, and of a collection, for which a condition holds; never unknown."""
+    """There is one thing of a level for which a condition holds; never unknown."""
 
     level: Level
     collection: str
+    """Of records, their collection; of another series, along what it is joined."""
     condition: Checked
     """Its tests are all of that level and collection."""
 
@@ -102,7 +103,7 @@ class _Checker:
 
     def sortable(self, name: Name) -> Attribute:
         attribute = self._resolve(name)
-        if attribute.level not in self._own:
+        if attribute.level not in self._own or attribute.collection:
             message = f"{name.text} cannot order the result: a series may have several of it"
             raise refuse(name.column, message)
         return attribute
@@ -140,7 +141,8 @@ class _Checker:
         """Tell of which other thing an open condition speaks; None where it is about what is looked for."""
         match checked:
             case Asked(attribute):
-                return None if attribute.level in self._own else (attribute.level, attribute.collection)
+                is_own = attribute.level in self._own and not attribute.collection
+                return None if is_own else (attribute.level, attribute.collection)
             case All(operands) | Any(operands):
                 return self._scope_of(operands[0])
             case Nay() | Exists():

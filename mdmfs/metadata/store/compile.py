@@ -24,6 +24,7 @@ from mdmfs.metadata.query.check import Checked, CheckedQuery, Exists, Slot
 from mdmfs.metadata.query.syntax import Operator, Value
 from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, Attribute, AttributeType, Collection, Level, Schema
 from mdmfs.metadata.store.numbers import is_of, list_of, ranges_of
+from mdmfs.metadata.store.shape import emptied, of_series
 from mdmfs.metadata.store.tables import IMAGES, PLACE, SERIES, TEXT, table_of
 
 Clause = sa.ColumnElement[bool]
@@ -40,6 +41,10 @@ _COMPARE: Final[dict[Operator, Callable[[Any, Any], Clause]]] = {
 }
 _OF_SERIES: Final = IMAGES.alias()
 """Images that a series is asked about."""
+_OTHERS: Final = SERIES.alias()
+"""Series that one is asked about, of the same study or subject; itself among them."""
+_JOINED: Final = {"study": ("Subject", "Session"), "subject": ("Subject",)}
+"""By what they are."""
 _HEADS: Final = {Level.SERIES: SERIES, Level.IMAGE: IMAGES}
 _AS_IT_IS: Final[operators.custom_op[Any]] = operators.custom_op("+")
 """Before an expression: SQLite looks for no index to serve it."""
@@ -132,7 +137,7 @@ class Compiler:
     def _parted(self, query: CheckedQuery) -> tuple[CheckedQuery, dict[str, Any]]:
         """Part the shape of a query from its values."""
         values: list[Value | Slot] = []
-        condition = None if query.condition is None else _emptied(query.condition, values)
+        condition = None if query.condition is None else emptied(query.condition, values)
         shape = dataclasses.replace(query, condition=condition, limit=None if query.limit is None else 1)
         return shape, {_value(number): value for number, value in enumerate(values)} | self._rights
 
@@ -210,7 +215,7 @@ class _Writer:
         mark = sa.bindparam(_mark(0), type_=TEXT)
         statement = sa.select(SERIES.c.id, PLACE).where(SERIES.c.visible, self._readable(SERIES))
         statement = statement.where(mark < PLACE if is_after_whole else mark <= PLACE)
-        statement = statement.where(*(self._clause(one, self._column) for one in _of_series(shape.condition)))
+        statement = statement.where(*(self._clause(one, self._column) for one in of_series(shape.condition)))
         return statement.order_by(PLACE).limit(_most())
 
     def count(self, shape: CheckedQuery) -> sa.Select[Any]:
@@ -253,14 +258,23 @@ class _Writer:
                 return sa.and_(*(self._clause(one, column) for one in operands))
             case check.Any(operands):
                 return self._either([self._clause(one, column) for one in operands])
-            case Exists(Level.RECORD, collection, inner):
-                return self._of_subjects([self._subjects(one, inner) for one in self._schema.within(collection)])
-            case Exists(_, _, inner):
+            case Exists():
+                return self._exists(condition)
+
+    def _exists(self, wanted: Exists) -> Clause:
+        match wanted.level:
+            case Level.RECORD:
+                return self._of_subjects(
+                    [self._subjects(one, wanted.condition) for one in self._schema.within(wanted.collection)]
+                )
+            case Level.SERIES:
+                return self._of_others(_JOINED[wanted.collection], wanted.condition)
+            case Level.IMAGE:
                 return sa.exists().where(
                     _OF_SERIES.c.series == SERIES.c.id,
                     _OF_SERIES.c.visible,
                     self._readable(_OF_SERIES),
-                    self._clause(inner, lambda attribute: _OF_SERIES.c[attribute.name]),
+                    self._clause(wanted.condition, lambda attribute: _OF_SERIES.c[attribute.name]),
                 )
 
     def _either(self, clauses: Sequence[Clause]) -> Clause:
@@ -268,6 +282,13 @@ class _Writer:
         if len(clauses) == 1 or self._dialect != "sqlite":
             return sa.or_(*clauses)
         return sa.UnaryExpression(sa.or_(*clauses).self_group(), operator=_AS_IT_IS, type_=sa.Boolean())
+
+    def _of_others(self, joined: Sequence[str], inner: Checked) -> Clause:
+        """Say that a series has what joins it in common with one for which a condition holds."""
+        columns = [_OTHERS.c[name] for name in joined]
+        condition = self._clause(inner, lambda attribute: _OTHERS.c[attribute.name])
+        found = sa.select(*columns).where(_OTHERS.c.visible, self._readable(_OTHERS), condition)
+        return sa.tuple_(*(SERIES.c[name] for name in joined)).in_(found)
 
     def _of_subjects(self, found: Sequence[sa.Select[Any]]) -> Clause:
         """Say that a series' subject is among those that were found in one collection or another."""
@@ -308,44 +329,6 @@ class _Writer:
     def _sorted(self, attribute: Attribute, is_descending: bool) -> list[sa.ColumnElement[Any]]:  # noqa: FBT001 as in the query
         column = self._column(attribute)
         return [column.is_(None), column.desc() if is_descending else column.asc()]
-
-
-def _emptied(condition: Checked, values: list[Value | Slot]) -> Checked:
-    """Take the values of a condition out, behind others, and leave slots in their places."""
-    match condition:
-        case check.Asked(attribute, asked, given):
-            slots = [Slot(number, _type_of(value, attribute)) for number, value in enumerate(given, len(values))]
-            values += given
-            return check.Asked(attribute, asked, tuple(slots))
-        case check.Nay(operand):
-            return check.Nay(_emptied(operand, values))
-        case check.All(operands) | check.Any(operands):
-            return type(condition)(tuple(_emptied(one, values) for one in operands))
-        case Exists(level, collection, inner):
-            return Exists(level, collection, _emptied(inner, values))
-
-
-def _type_of(value: Value | Slot, attribute: Attribute) -> AttributeType:
-    """Tell as what a value is compared: whole numbers may be held against others."""
-    return AttributeType.NUMBER if isinstance(value, float) else attribute.type
-
-
-def _of_series(condition: Checked | None) -> list[Checked]:
-    """Give those parts of a condition on images, of which all must hold, that speak of their series only."""
-    parts = condition.operands if isinstance(condition, check.All) else () if condition is None else (condition,)
-    return [part for part in parts if not _names_images(part)]
-
-
-def _names_images(condition: Checked) -> bool:
-    match condition:
-        case check.Asked(attribute):
-            return attribute.level is Level.IMAGE
-        case check.Nay(operand):
-            return _names_images(operand)
-        case check.All(operands) | check.Any(operands):
-            return any(map(_names_images, operands))
-        case Exists():
-            return False
 
 
 def _readable(table: sa.FromClause, dialect: str, rights: Mapping[str, Any] | None = None) -> Clause:
