@@ -110,7 +110,7 @@ class Answers:
 
     def find_key(self, verify: Verify) -> FileKey | None:
         """Give the key that passes ``verify``, of shares of one split; the caller owns and closes it. None: not yet."""
-        for _, secret in candidates(self.shares):
+        for chosen, secret in candidates(self.shares):
             key = FileKey(secret)
             try:
                 verify(key)
@@ -120,7 +120,8 @@ class Answers:
                 key.close()
                 raise
             else:
-                self._name_liars(secret)
+                if len(chosen) < len(self._shares):  # the right key cannot come of shares that lie
+                    self._name_liars(secret)
                 return key
         return None
 

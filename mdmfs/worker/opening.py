@@ -25,6 +25,7 @@ from mdmfs.worker.keys.ring import KeyRing, unlock_with
 from mdmfs.worker.open_file import OpenFile, OpenFiles, lock_of
 from mdmfs.worker.opens import ASKED, Opens
 from mdmfs.worker.pages import Pages
+from mdmfs.worker.slow_disk import SlowDisk
 from mdmfs.worker.story import Stories
 
 WAITING: Final = Gauge("mdmfs_waiting_calls", "Calls of programs that wait for bytes or a key.", ["call"])
@@ -65,6 +66,7 @@ class Opener:
         self._handles: Counter[int] = Counter()
         """How many the kernel has of each inode, of what is in ``_files`` or of what broke: it may be reading it."""
         self._kept = KeptFiles(self._files.leave)
+        self._disk = SlowDisk(cache, nursery)
         self.opens = Opens()
         """Those that the hospital did not see."""
         self._stories = Stories()
@@ -119,9 +121,10 @@ class Opener:
 
         ``is_in_order``: the first of the siblings is probably opened next, and gets ready while this one is read.
         """
-        following = _guids(siblings)
-        if following and not self._keys.holds(following[min(AHEAD, len(following)) - 1]):
-            self._nursery.start_soon(self._ask_ahead, self._keys.collect_ahead, following)
+        soon = _last_file(siblings[:AHEAD])
+        if soon is not None and not self._keys.holds(soon):
+            self._nursery.start_soon(self._ask_ahead, self._keys.collect_ahead, _guids(siblings))
+        self._disk.note_open(siblings)
         self._pages.note_some(node.inode)
         self._kept.drop_outlived(node.inode)
         file = self._files.get(node.inode)
@@ -134,16 +137,15 @@ class Opener:
         self.opens.note(file.guid)
         if not file.is_header_only:
             file.note_body()
-        elif following and is_in_order:
-            self._look_ahead(siblings, following)
+        elif soon is not None and is_in_order:
+            self._look_ahead(siblings, soon)
         return file
 
-    def _look_ahead(self, siblings: Sequence[Node], following: Sequence[Guid]) -> None:
+    def _look_ahead(self, siblings: Sequence[Node], soon: Guid) -> None:
         """Get ready for who goes through headers in order: push the next one, and ask for those that come soon."""
         self._nursery.start_soon(self._open_ahead, siblings[0])
-        soon = following[min(AHEAD, len(following)) - 1]
         if self._headers.lacks(soon) and soon not in self._cache:
-            self._nursery.start_soon(self._ask_ahead, self._headers.find_ahead, following)
+            self._nursery.start_soon(self._ask_ahead, self._headers.find_ahead, _guids(siblings))
 
     def open_again(self, node: Node) -> OpenFile | None:
         """Open a file that is open and at hand whole, or was a moment ago; else None, and nothing is done."""
@@ -185,6 +187,10 @@ class Opener:
             return None
         file = OpenFile(node)
         file.adopt(found[0])
+        if not found[0].has_header_at_once():
+            self._disk.note_slow()
+            file.close_if_unused()
+            return None
         with contextlib.suppress(IntegrityError):
             if self._push_at_once(file, *found):
                 self._files[node.inode] = file
@@ -407,6 +413,10 @@ class Opener:
     async def forget_pages(self, reads: Mapping[int, Collection[range]]) -> None:
         """Take back the pages of every file that was opened, around the reads of each that wait."""
         await self._pages.take_all_back(reads)
+
+
+def _last_file(nodes: Sequence[Node]) -> Guid | None:
+    return next((Guid(node.guid) for node in reversed(nodes) if node.kind is NodeKind.FILE), None)
 
 
 def _guids(nodes: Sequence[Node]) -> list[Guid]:

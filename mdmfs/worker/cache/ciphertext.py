@@ -9,6 +9,7 @@ import trio
 
 from mdmfs.model.errors import IntegrityError, MdmfsError, again
 from mdmfs.model.names import Guid
+from mdmfs.sealing.layout import HEADER_SIZE
 
 
 class SupersededError(Exception):
@@ -80,6 +81,10 @@ class Ciphertext:
         except OSError:
             # not in memory, or a file system that cannot tell
             return False
+
+    def has_header_at_once(self) -> bool:
+        """Ask whether it begins in memory: its header can be read without waiting for the disk."""
+        return self.read_at_once(0, memoryview(bytearray(HEADER_SIZE)))
 
     def write(self, octets: memoryview) -> None:
         """Append, in a worker thread, and tell nobody: ``note`` does, from a task. Raises ``OSError``."""

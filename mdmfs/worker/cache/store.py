@@ -18,7 +18,7 @@ import secrets
 import shutil
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -129,6 +129,19 @@ class CiphertextCache:
             os.utime(descriptor, ns=(time.time_ns(), time.time_ns()))
         self._kept.move_to_end(guid)
         return Ciphertext(guid, kept.path, descriptor, length=length, arrived=length), kept.seal
+
+    def read_ahead(self, guids: Sequence[Guid]) -> None:
+        """Have objects read from the disk into memory, as ciphertext; in a worker thread."""
+        for guid in guids:
+            kept = self._kept.get(guid)
+            if kept is None:
+                continue
+            with contextlib.suppress(OSError):
+                descriptor = os.open(kept.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                try:
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+                finally:
+                    os.close(descriptor)
 
     async def receive(self, guid: Guid, length: int) -> Ciphertext:
         """Make room and an empty file for an object on its way; raises ``OutOfSpaceError``.

@@ -1,0 +1,96 @@
+"""A disk that has to be waited for is told what comes next; one that has not is left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from mdmfs.model.names import Guid
+from mdmfs.wire.messages.files import Node, NodeKind
+from mdmfs.worker.cache.store import CiphertextCache, Seal
+from mdmfs.worker.slow_disk import AHEAD, LARGEST, SLOW_SECONDS, SlowDisk
+from tests.twins.hospital import REGISTERED
+
+
+class Disk:
+    """Remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[Guid] = []
+
+    def read_ahead(self, guids: Sequence[Guid]) -> None:
+        """See ``slow_disk.Disk``."""
+        self.asked += guids
+
+
+def _files(count: int) -> list[Node]:
+    return [
+        Node(f"{n}", n + 2, NodeKind.FILE, 1000, REGISTERED, Guid.from_random(bytes([n]) * 16).octets)
+        for n in range(count)
+    ]
+
+
+@pytest.fixture
+def disk() -> Disk:
+    """Give one."""
+    return Disk()
+
+
+async def _open_all(slow: SlowDisk, files: Sequence[Node]) -> None:
+    for place in range(len(files)):
+        slow.note_open(files[place + 1 :])
+        await trio.testing.wait_all_tasks_blocked(0.005)
+
+
+async def test_each_file_that_follows_is_asked_for_once(disk: Disk, nursery: trio.Nursery) -> None:
+    """In the order of the directory, some ahead."""
+    files, slow = _files(60), SlowDisk(disk, nursery)
+    slow.note_slow()
+    slow.note_open(files[1:])
+    await trio.testing.wait_all_tasks_blocked(0.005)
+    assert len(disk.asked) == AHEAD
+    await _open_all(slow, files)
+    assert disk.asked == [Guid(node.guid) for node in files[1:]]
+
+
+async def test_a_disk_that_does_not_let_wait_is_asked_for_nothing(
+    disk: Disk, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Nor is one any more that did so a while ago."""
+    del autojump_clock
+    files, slow = _files(4), SlowDisk(disk, nursery)
+    await _open_all(slow, files)
+    slow.note_slow()
+    await trio.sleep(SLOW_SECONDS)
+    await _open_all(slow, files)
+    assert disk.asked == []
+
+
+async def test_neither_directories_nor_long_files_are_asked_for(disk: Disk, nursery: trio.Nursery) -> None:
+    """The kernel reads ahead within a long file by itself."""
+    slow, guid = SlowDisk(disk, nursery), Guid.from_random(b"x" * 16).octets
+    slow.note_slow()
+    slow.note_open(
+        [
+            Node("d", 2, NodeKind.DIRECTORY, 0, REGISTERED, b""),
+            Node("f", 3, NodeKind.FILE, LARGEST + 1, REGISTERED, guid),
+        ]
+    )
+    await trio.testing.wait_all_tasks_blocked(0.005)
+    assert disk.asked == []
+
+
+async def test_what_is_not_in_the_cache_any_more_is_passed_over(tmp_path: Path) -> None:
+    """Neither a GUID that nobody knows nor a file that another mount has let go stops the others."""
+    cache = CiphertextCache(tmp_path, 2**20)
+    await cache.load()
+    gone, unknown = Guid.from_random(b"g" * 16), Guid.from_random(b"u" * 16)
+    ciphertext = await cache.receive(gone, 100)
+    cache.keep(ciphertext, Seal(0, 2, b"s" * 24))
+    ciphertext.close()
+    ciphertext.path.unlink()
+    cache.read_ahead([unknown, gone])
