@@ -29,29 +29,29 @@ class Processes:
 
     def __init__(self, site: Site) -> None:
         """Know a site of which nothing runs yet."""
-        self._site = site
+        self.site: Final = site
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._mountpoints: dict[str, pathlib.Path] = {}
 
     def start_pacs(self, patience: float = START_SECONDS) -> None:
         """Start our own PACS; one that holds many images takes longer than ``START_SECONDS``."""
-        options = ["--directory", self._site.pacs_directory, "--port", self._site.ports.pacs, "--ae", PACS_TITLE]
-        self._start("pacs", ["-m", "mdmfs.demo.pacs", *map(str, options)], _listens(self._site.ports.pacs), patience)
+        options = ["--directory", self.site.pacs_directory, "--port", self.site.ports.pacs, "--ae", PACS_TITLE]
+        self._start("pacs", ["-m", "mdmfs.demo.pacs", *map(str, options)], _listens(self.site.ports.pacs), patience)
 
     def start_hospital(self) -> None:
         """Start hospitald."""
-        command = ["-m", "mdmfs.cli", "hospitald", str(self._site.hospital_file)]
-        self._start("hospital", command, _listens(self._site.ports.hospital))
+        command = ["-m", "mdmfs.cli", "hospitald", str(self.site.hospital_file)]
+        self._start("hospital", command, _listens(self.site.ports.hospital))
 
     def start_keystore(self, number: int) -> None:
         """Start a keystored, from 1."""
-        command = ["-m", "mdmfs.cli", "keystored", str(self._site.keystore_file(number))]
-        self._start(f"keystore-{number}", command, _listens(self._site.ports.keystores[number - 1]))
+        command = ["-m", "mdmfs.cli", "keystored", str(self.site.keystore_file(number))]
+        self._start(f"keystore-{number}", command, _listens(self.site.ports.keystores[number - 1]))
 
     def start_metadata(self) -> None:
         """Start metadatad."""
-        command = ["-m", "mdmfs.cli", "metadatad", str(self._site.metadata_file)]
-        self._start("metadata", command, _listens(self._site.ports.metadata))
+        command = ["-m", "mdmfs.cli", "metadatad", str(self.site.metadata_file)]
+        self._start("metadata", command, _listens(self.site.ports.metadata))
 
     def start_keystores(self) -> None:
         """Start them all."""
@@ -62,7 +62,7 @@ class Processes:
         """Mount for a user; a mount that was killed before is cleaned up by the new one."""
         with contextlib.suppress(OSError):
             mountpoint.mkdir(parents=True, exist_ok=True)
-        command = ["-m", "mdmfs.cli", "mount", str(self._site.mount_file(user)), str(mountpoint)]
+        command = ["-m", "mdmfs.cli", "mount", str(self.site.mount_file(user)), str(mountpoint)]
         self._mountpoints[f"mount-{user}"] = mountpoint
         self._start(f"mount-{user}", command, lambda: os.path.ismount(mountpoint) and _answers(mountpoint))
 
@@ -105,7 +105,7 @@ class Processes:
     def _start(
         self, name: str, arguments: list[str], is_ready: Callable[[], bool], patience: float = START_SECONDS
     ) -> None:
-        log = self._site.logs / f"{name}.log"
+        log = self.site.logs / f"{name}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(  # noqa: S603 our own programs
                 [sys.executable, *arguments],

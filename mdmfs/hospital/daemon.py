@@ -38,7 +38,6 @@ from mdmfs.hospital.keys.tasks import Tasks
 from mdmfs.hospital.metadata.delivery import MetadataService, deliver_metadata
 from mdmfs.hospital.metadata.face import record_routes
 from mdmfs.hospital.names.face import name_routes
-from mdmfs.hospital.opening import open_store
 from mdmfs.hospital.outward import current
 from mdmfs.hospital.projects import NOBODY, read_patient_list, read_projects
 from mdmfs.hospital.quarantined import quarantine_routes
@@ -65,9 +64,11 @@ from mdmfs.hospital.rights.ends import end_what_has_ended
 from mdmfs.hospital.rights.face import rights_routes
 from mdmfs.hospital.service import HospitalFace
 from mdmfs.hospital.signing import SigningKey
+from mdmfs.hospital.standby import open_or_stand_by, presence, relay_key_of
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.tape.face import TapeFace
 from mdmfs.hospital.tape.stager import Stager
+from mdmfs.hospital.transaction import RowStore
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
 from mdmfs.pki.tls import ServerContexts
@@ -95,16 +96,19 @@ async def run_hospital(
         ServerContexts, configuration.credential, configuration.anchors, configuration.vomsdir
     )
     moves = None if configuration.dicom is None else Moves(configuration.dicom.ae_title)
+    store, started = await open_or_stand_by(configuration, task_status)
     async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(store.aclose)
         choices = read_choices(configuration)
         pacs = {
             entry.name: await _open_pacs(entry, configuration, moves, choices, stack) for entry in configuration.pacs
         }
-        await _run(configuration, contexts, moves, pacs, task_status)
+        await _run(configuration, store, contexts, moves, pacs, started)
 
 
 async def _run(
     configuration: HospitalConfiguration,
+    store: RowStore,
     contexts: ServerContexts,
     moves: Moves | None,
     pacs: Mapping[str, KnownPacs],
@@ -112,7 +116,7 @@ async def _run(
 ) -> None:
     """Serve between PACSs, which are closed last: each has a nursery of its own, and nurseries end in turn."""
     async with contextlib.AsyncExitStack() as stack, open_plain_nursery() as nursery:
-        hospital = await _assemble(configuration, pacs, stack, nursery)
+        hospital = await _assemble(configuration, store, pacs, stack, nursery)
         recalls = Recalls(
             {entry.name: (hospital.pacs[entry.name].pacs, entry.associations) for entry in configuration.pacs},
             hospital.keystores,
@@ -161,7 +165,10 @@ async def _run(
         routes = {**face.routes, **rights_routes(hospital), **own, **grid}
         service = Service(face.name, {route: current(hospital.store, respond) for route, respond in routes.items()})
         limits = Limits(requests_a_second=configuration.hospital.requests_per_second)
-        listen = functools.partial(serve, service, contexts, configuration.listen, limits=limits)
+        await store.announce(presence(configuration))
+        listen = functools.partial(
+            serve, service, contexts, configuration.listen, limits=limits, relay_key=relay_key_of(configuration)
+        )
         bound = await nursery.start(listen)
         log.info("hospital is open", name=hospital.name, projects=sorted(hospital.projects), files=_count(hospital))
         task_status.started(bound)
@@ -174,15 +181,13 @@ def _open_metadata(peer: MetadataPeer, configuration: HospitalConfiguration, nur
 
 async def _assemble(
     configuration: HospitalConfiguration,
+    store: RowStore,
     pacs: Mapping[str, KnownPacs],
     stack: contextlib.AsyncExitStack,
     nursery: trio.Nursery,
 ) -> Hospital:
     settings = configuration.hospital
     directory = configuration.path(settings.directory)
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    store = await trio.to_thread.run_sync(open_store, configuration)
-    stack.push_async_callback(store.aclose)
     signing = SigningKey(directory / "signing.key")
     audit = Audit(directory / "audit.jsonl", signing)
     stack.callback(audit.close)

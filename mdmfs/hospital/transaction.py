@@ -108,6 +108,10 @@ class RowStore:
         """See ``Engine.refuse_stale``."""
         self._engine.refuse_stale()
 
+    async def announce(self, told: str) -> None:
+        """See ``Engine.announce``."""
+        await self._engine.announce(told)
+
     async def run(self) -> None:
         """See ``Engine.run``."""
         await self._engine.run()

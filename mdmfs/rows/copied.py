@@ -23,7 +23,7 @@ import structlog
 import trio
 
 from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, PeerUnreachableError, StoreError
-from mdmfs.rows.database import PATIENCE, TOKEN_SIZE, UNREACHED, Database, DatabaseUrl, LostError, Position, State
+from mdmfs.rows.database import PATIENCE, TOKEN_SIZE, UNREACHED, Database, LostError, Position, State
 from mdmfs.rows.embedded import (
     LOCK_FILE,
     MAP_SIZE,
@@ -40,6 +40,7 @@ from mdmfs.rows.embedded import (
 )
 from mdmfs.rows.port import Layout, Rows
 from mdmfs.rows.turns import Act
+from mdmfs.rows.url import DatabaseUrl
 from mdmfs.wire.backup import sync_directory
 
 log = structlog.get_logger()
@@ -54,6 +55,8 @@ LONGEST_SILENCE: Final = 10.0
 
 Who takes over from one waits for so long before it writes or tells: the other may have lost its session unseen.
 """
+FOLLOWED: Final = b"f"
+"""Behind the position of a copy: another daemon has worked on the database since this one did."""
 _LOADED_AT_ONCE: Final = 100_000
 """Rows of one transaction while a copy is made: some 30 MiB."""
 
@@ -140,6 +143,10 @@ class Copied(Embedded):
             message = f"the {self._layout.what} has not heard of its database for {silence:.0f} s"
             raise PeerUnreachableError(message)
 
+    async def announce(self, told: str) -> None:
+        """See ``Engine.announce``."""
+        await self._turns.apart(lambda: self._insist(lambda: self._database.announce(told), _Attempt()))
+
     async def run(self) -> None:
         """Look every two seconds whether the session still stands; raises ``StoreError`` where it is lost for good."""
         while True:
@@ -205,7 +212,7 @@ class Copied(Embedded):
                 attempt.results = [outcome.capture(self._run_recorded, txn, act, changes) for act in acts]
                 if changes:
                     rows = LmdbRows(txn, self._tables, self._layout)
-                    before = _position_of(rows, self._layout)
+                    before = position_of(rows, self._layout)
                     attempt.position = Position(before.number + 1, secrets.token_bytes(TOKEN_SIZE))
                     rows.put(self._layout.copied, attempt.position.encode())
                     asked = self._waiting.clock()
@@ -231,21 +238,18 @@ class Copied(Embedded):
         asked = self._waiting.clock()
         with naming_errors(self._layout, self._path), self._naming_full_disk(), self._transaction() as txn:
             rows = LmdbRows(txn, self._tables, self._layout)
-            mine, state = _position_of(rows, self._layout), self._database.state()
+            mine, state = position_of(rows, self._layout), self._database.state()
+            has_followed = has_been_followed(rows, self._layout)
             if state is None or state.is_left or not self._database.has(mine):
                 message = (
                     f"the database is no longer the one that the {self._layout.what} was copied from: start the daemon"
                     " again, and it copies the database anew"
                 )
                 raise StoreError(message)
-            if state.position != mine:
-                for key, value in self._database.changed_since(mine.number):
-                    if value is None:
-                        rows.delete(key)
-                    else:
-                        rows.put(key, value)
+            if state.position != mine or has_followed:
+                apply_log(self._database, rows, mine)
                 rows.put(self._layout.copied, state.position.encode())
-            if state.position not in {mine, attempt.position}:
+            if has_followed or state.position not in {mine, attempt.position}:
                 self._waiting.sleep(LONGEST_SILENCE)  # and before this commit: who is killed meanwhile waits again
         self._is_behind = self._has_failed = False
         self._heard = asked
@@ -300,6 +304,15 @@ def _settle(database: Database, path: Path, layout: Layout, waiting: Waiting) ->
             raise ConfigurationError(message)
         state = State(layout.what, is_left=False, position=Position(0, secrets.token_bytes(TOKEN_SIZE)))
         database.begin(state.position)
+    refuse_to_copy(state, mine, path, layout)
+    if mine is None or not database.has(Position.decode(mine)):
+        if state.position.number:
+            waiting.sleep(LONGEST_SILENCE)
+        load(database, path, layout, state.position.encode())
+
+
+def refuse_to_copy(state: State, mine: bytes | None, path: Path, layout: Layout) -> None:
+    """Raise ``ConfigurationError`` where a directory is not to become, or stay, the copy of a database."""
     if state.is_left:
         message = f"the {layout.what} was brought back from the database into LMDB: leave store out, or migrate again"
         raise ConfigurationError(message)
@@ -308,14 +321,13 @@ def _settle(database: Database, path: Path, layout: Layout, waiting: Waiting) ->
             f"{path} holds a {layout.what} that is no copy of the database, which holds another: move one of them away"
         )
         raise ConfigurationError(message)
-    if mine is None or not database.has(Position.decode(mine)):
-        if state.position.number:
-            waiting.sleep(LONGEST_SILENCE)
-        load(database, path, layout, state.position)
 
 
-def load(database: Database, path: Path, layout: Layout, position: Position) -> None:
-    """Copy all rows into a directory, in place of the copy that is there; it is there whole or not at all."""
+def load(database: Database, path: Path, layout: Layout, copied: bytes) -> None:
+    """Copy all rows into a directory, in place of the copy that is there; it is there whole or not at all.
+
+    ``copied`` says up to where they go.
+    """
     arriving = path / "arriving"
     shutil.rmtree(arriving, ignore_errors=True)
     arriving.mkdir(mode=0o700)
@@ -330,7 +342,7 @@ def load(database: Database, path: Path, layout: Layout, position: Position) -> 
                 for table, group in itertools.groupby(batch, lambda row: row[0][0]):
                     txn.cursor(tables[table]).putmulti([(key[1:], value) for key, value in group], append=True)
         with env.begin(write=True) as txn:
-            LmdbRows(txn, tables, layout).put(layout.copied, position.encode())
+            LmdbRows(txn, tables, layout).put(layout.copied, copied)
         env.sync(True)  # noqa: FBT003 the name of LMDB's own argument is "force"
     (path / LOCK_FILE).unlink(missing_ok=True)  # who looks at the copy before keeps both files of it
     (arriving / STORE_FILE).rename(path / STORE_FILE)
@@ -338,5 +350,20 @@ def load(database: Database, path: Path, layout: Layout, position: Position) -> 
     sync_directory(path)
 
 
-def _position_of(rows: Rows, layout: Layout) -> Position:
+def apply_log(database: Database, rows: Rows, mine: Position) -> None:
+    """Apply to a copy what the database has beyond it."""
+    for key, value in database.changed_since(mine.number):
+        if value is None:
+            rows.delete(key)
+        else:
+            rows.put(key, value)
+
+
+def position_of(rows: Rows, layout: Layout) -> Position:
+    """Tell up to which commit a copy goes."""
     return Position.decode(rows.get(layout.copied) or b"")
+
+
+def has_been_followed(rows: Rows, layout: Layout) -> bool:
+    """Tell whether what is in a copy is another daemon's work, which may still answer."""
+    return (rows.get(layout.copied) or b"").endswith(FOLLOWED, len(Position(0, bytes(TOKEN_SIZE)).encode()))

@@ -2,21 +2,21 @@
 
 Whoever works on a database holds a lock of its session, so there is one at a time; the lock goes with the connection.
 A commit is one statement, which names the commit that it follows: it is made whole, after that one, or not at all.
+Each rings for those who follow (NOTIFY); its number, which is durable, tells them what they have missed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from mdmfs.model.errors import ConfigurationError, MdmfsError, OutOfSpaceError, StoreError
+from mdmfs.rows.url import DatabaseUrl
 
 try:
     import psycopg
-    from psycopg import conninfo
 
     from mdmfs.rows.session import Session
 except ModuleNotFoundError:  # the extra postgresql: Database.open says so
@@ -34,27 +34,17 @@ _OLDEST: Final = 10
 """Commits of the log that one commit may forget: numbers rise with totals, so these are the first of them."""
 TOKEN_SIZE: Final = 16
 _LOCK: Final = (0x6D646D66, FORMAT)
+_CHANNEL: Final = "mdmfs"
+_WHO_IS_GONE: Final = """
+set tcp_keepalives_idle = 5; set tcp_keepalives_interval = 2; set tcp_keepalives_count = 3; set tcp_user_timeout = 10000
+"""
+"""The lock of a machine without power goes after 11 s, and not, as by default, after two hours."""
 _FULL: Final = frozenset({"53100", "53000"})
 """SQLSTATE disk_full, insufficient_resources."""
 _NOT_LET_IN: Final = ("authentication failed", "no pg_hba.conf entry", "does not exist", "no password supplied")
 """What libpq says of a connection that was refused for good: there is no SQLSTATE then."""
 UNREACHED: Final = "see that it runs and can be reached from here, and that no other daemon works on it"
 _RIGHTS: Final = "see that the database is there, to the file with the password, and to the user's rights"
-_ELSEWHERE: Final = frozenset({"service", "servicefile"})
-"""What would let a file name the host."""
-_SAFE: Final = frozenset({"verify-ca", "verify-full"})
-_CONNECTION: Final = {
-    "connect_timeout": "5",
-    "keepalives_idle": "5",
-    "keepalives_interval": "2",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "10000",
-    "target_session_attrs": "read-write",
-    "application_name": "mdmfs",
-    "host": "",
-    "hostaddr": "",
-}
-"""The last two keep PGHOST and PGHOSTADDR out: without a host there is only the socket of this machine."""
 _SORTING: Final = 3600.0
 """Seconds for which a server may be silent while it sorts all rows."""
 _TABLES: Final = """
@@ -66,7 +56,8 @@ create table if not exists state (
     only_one boolean primary key default true check (only_one),
     format integer not null, what text not null, is_left boolean not null default false,
     number bigint not null, token bytea not null, total bigint not null
-)
+);
+create table if not exists present (only_one boolean primary key default true check (only_one), told text not null)
 """
 _COMMIT: Final = """
 with now as (
@@ -84,7 +75,13 @@ with now as (
     where commits.number = any(array(select number from commits order by number limit %(oldest)b))
     and commits.total < now.total - %(log)b
 )
-select number from now
+select pg_notify('mdmfs', '') from now
+"""
+_HELD: Final = """
+select exists (
+    select from pg_locks where locktype = 'advisory' and granted and classid = %s and objid = %s
+    and database = (select oid from pg_database where datname = current_database())
+)
 """
 _CHANGED: Final = """
 select key, (select value from kept where kept.key = changed.key)
@@ -97,6 +94,10 @@ E = TypeVar("E", bound=MdmfsError)
 
 class LostError(Exception):
     """The connection broke, or another one works on the database: nobody knows what became of the last statement."""
+
+
+class TakenError(LostError):
+    """Another one works on the database."""
 
 
 class Position(NamedTuple):
@@ -112,7 +113,7 @@ class Position(NamedTuple):
     @classmethod
     def decode(cls, octets: bytes) -> Self:
         """Read such a row."""
-        return cls(int.from_bytes(octets[:8]), octets[8:])
+        return cls(int.from_bytes(octets[:8]), octets[8 : 8 + TOKEN_SIZE])
 
 
 class State(NamedTuple):
@@ -122,46 +123,6 @@ class State(NamedTuple):
     is_left: bool
     """Its rows were brought back into LMDB, and are no longer the truth."""
     position: Position
-
-
-class DatabaseUrl:
-    """Where a database is. No password is in it, and patients' names cross no network in the clear."""
-
-    def __init__(self, text: str) -> None:
-        """Read ``postgresql://...``; raises ``ConfigurationError``, which does not tell the text."""
-        if psycopg is None:
-            message = 'for PostgreSQL the extra is missing: pip install "mdmfs[postgresql]"'
-            raise ConfigurationError(message)
-        try:
-            parts = conninfo.conninfo_to_dict(text) if text.startswith("postgresql://") else {}
-        except psycopg.Error:
-            parts = {}
-        if not parts:
-            message = "store is no URL that PostgreSQL's libpq can read, such as postgresql://mdmfs@HOST/DATABASE"
-            raise ConfigurationError(message) from None
-        if parts.get("password") is not None:
-            message = (
-                "store holds a password: put it into a file of mode 0600 as libpq reads it (HOST:PORT:DATABASE:USER:"
-                "PASSWORD), and name that, ?passfile=FILE"
-            )
-            raise ConfigurationError(message)
-        if not parts.keys().isdisjoint(_ELSEWHERE):
-            message = "store names a service: say in it which host, database and user that is"
-            raise ConfigurationError(message)
-        hosts = [host for name in ("hostaddr", "host") for host in str(parts.get(name, "")).split(",")]
-        away = [host for host in hosts if not _is_here(host)]
-        if away and parts.get("sslmode") not in _SAFE:
-            message = (
-                f"store: what is kept would cross the network in the clear to {away[0]}: add"
-                " sslmode=verify-full&sslrootcert=FILE"
-            )
-            raise ConfigurationError(message)
-        self.parts: Final[Mapping[str, Any]] = {**_CONNECTION, **parts}
-        self._shown = f"postgresql://{parts.get('hostaddr') or parts.get('host') or ''}/{parts.get('dbname', '')}"
-
-    def __str__(self) -> str:
-        """Show hosts and database."""
-        return self._shown
 
 
 class Database:
@@ -185,13 +146,14 @@ class Database:
     def connect(self) -> None:
         """Open a session in place of the one before, lock the database and make what is missing in it.
 
-        Raises ``LostError`` where it cannot be reached or another one has the lock, ``ConfigurationError`` where we may
-        not work on it, ``StoreError`` for tables of a newer format.
+        Raises ``LostError`` where it cannot be reached, ``TakenError`` where another one has the lock,
+        ``ConfigurationError`` where we may not work on it, ``StoreError`` for tables of a newer format.
         """
         self.close()
         with self._naming_errors():
             self._connection = self._begun()
             self._connection.execute("set lock_timeout = '30s'")
+            self._connection.execute(_WHO_IS_GONE)
             self._connection.execute(
                 "select set_config('synchronous_commit', 'on', false)"
                 " where current_setting('synchronous_commit') = 'off'"
@@ -199,13 +161,52 @@ class Database:
             if not self._one("select pg_try_advisory_lock(%s, %s)", *_LOCK)[0]:
                 self.close()
                 message = f"another daemon works on the database of the {self._what}"
-                raise LostError(message)
+                raise TakenError(message)
             self._connection.execute(_TABLES)
-        found = self._state()
-        if found is not None and found[0] != FORMAT:
-            self.close()
-            message = f"the tables of {self._url} are of format {found[0]}, this program knows {FORMAT}"
-            raise StoreError(message)
+        self._refuse_other_format()
+
+    def watch(self) -> None:
+        """Open a session that reads and listens beside who has the lock; raises what ``connect`` raises."""
+        self.close()
+        with self._naming_errors():
+            self._connection = self._begun()
+            self._connection.execute("set default_transaction_read_only = on")
+            self._connection.execute(f"listen {_CHANNEL}")
+        self._refuse_other_format()
+
+    def hear(self, seconds: float) -> None:
+        """Wait for the next commit, for so long at most."""
+        with self._naming_errors():
+            for _ in self._session.notifies(timeout=seconds, stop_after=1):
+                pass
+
+    def is_taken(self) -> bool:
+        """Tell whether somebody works on the database."""
+        with self._naming_errors():
+            return bool(self._one(_HELD, *_LOCK)[0])
+
+    @contextlib.contextmanager
+    def at_one_moment(self) -> Iterator[None]:
+        """Read everything as it was at the first question, whatever is committed meanwhile."""
+        with self._naming_errors(), self._session.transaction():
+            self._session.execute("set transaction isolation level repeatable read")
+            yield
+
+    def announce(self, told: str) -> None:
+        """Leave a word for those who follow, in place of the one before."""
+        with self._naming_errors():
+            self._session.execute(
+                "insert into present (told) values (%s) on conflict (only_one) do update set told = excluded.told",
+                (told,),
+            )
+
+    def announced(self) -> str:
+        """Give the word that was left last; empty where there is none."""
+        with self._naming_errors():
+            if not self._one("select to_regclass('present') is not null")[0]:
+                return ""
+            found = self._one("select told from present")
+            return found[0] if found else ""
 
     def look(self) -> tuple[str, bool]:
         """Open a session without the lock, to look only; give the server's version, and whether a power cut harms it.
@@ -333,6 +334,13 @@ class Database:
                     ([key for key, _ in put], [value for _, value in put]),
                 )
 
+    def _refuse_other_format(self) -> None:
+        found = self._state()
+        if found is not None and found[0] != FORMAT:
+            self.close()
+            message = f"the tables of {self._url} are of format {found[0]}, this program knows {FORMAT}"
+            raise StoreError(message)
+
     def _begun(self) -> Session:
         session = Session.connect(**self._url.parts, autocommit=True)
         session.patience = self._patience
@@ -373,11 +381,3 @@ class Database:
                 raise LostError(message) from None
             message = f"the database of the {self._what} failed ({name}); nothing of this write was kept"
             raise self.placed(StoreError(message, what_to_do="see to it and its log")) from None
-
-
-def _is_here(host: str) -> bool:
-    if not host or host.startswith(("/", "@")) or host == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False

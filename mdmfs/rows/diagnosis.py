@@ -9,8 +9,9 @@ from typing import Final
 import trio
 
 from mdmfs.model.finding import Finding
-from mdmfs.rows.database import Database, DatabaseUrl, LostError
+from mdmfs.rows.database import Database, LostError
 from mdmfs.rows.port import Layout
+from mdmfs.rows.url import DatabaseUrl
 from mdmfs.wire.diagnosis import Check
 
 DATABASE: Final = "database"

@@ -92,6 +92,9 @@ class Embedded:
     def refuse_stale(self) -> None:
         """See ``Engine.refuse_stale``: this is the truth."""
 
+    async def announce(self, told: str) -> None:
+        """See ``Engine.announce``: nobody follows."""
+
     async def run(self) -> None:
         """See ``Engine.run``: nothing is to be seen to."""
         await trio.sleep_forever()

@@ -95,6 +95,9 @@ class Engine(Protocol):
     def refuse_stale(self) -> None:
         """Raise ``PeerUnreachableError`` where what is read here may no longer be true: nobody is to be told it."""
 
+    async def announce(self, told: str) -> None:
+        """Leave a word for who follows these rows on another machine; nothing where nobody can."""
+
     async def run(self) -> None:
         """See to what the engine has to see to; raises ``StoreError`` where it cannot go on."""
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import re
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -34,6 +32,7 @@ from mdmfs.model.names import Guid
 from mdmfs.pki.proxy import principal_of
 from mdmfs.pki.tls import verified_chain
 from mdmfs.wire.bundle import Bundle
+from mdmfs.wire.connecting import Places
 from mdmfs.wire.download import Download, until
 from mdmfs.wire.messages.base import MEDIA_TYPE, Failure, Message
 from mdmfs.wire.messages.files import BUNDLE_PATH, AskBundle
@@ -112,6 +111,7 @@ class Client:
             raise ConfigurationError(message)
         self.address = address
         self.expected = expected
+        self._places = Places(address)
         self._context = context
         self._judge = judge
         self._vouch = vouch
@@ -260,7 +260,7 @@ class Client:
         if self._is_closed:
             message = f"the client of {self.address} has been closed"
             raise PeerUnreachableError(message)
-        connected = await _connect(self.address)
+        connected = await self._places.connect()
         if self._context is None:
             return _Connection(PlainStream(connected), float("inf"), trio.current_time())
         with _telling_refusals(self.address):
@@ -353,31 +353,6 @@ async def _place_in(places: trio.Semaphore) -> AsyncIterator[None]:
         yield
     finally:
         places.release()
-
-
-async def _connect(address: Address) -> socket.socket:
-    """Connect to the first address of a host that answers."""
-    failure: OSError | None = None
-    try:
-        found = await trio.socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        message = f"the host of {address} has no address: {error.strerror}"
-        raise PeerUnreachableError(message) from error
-    for family, kind, protocol, _, where in found:
-        candidate = trio.socket.socket(family, kind, protocol)
-        try:
-            await candidate.connect(where)
-        except OSError as error:
-            failure = error
-            candidate.close()
-        except BaseException:
-            candidate.close()
-            raise
-        else:
-            return socket.socket(fileno=candidate.detach())
-    reason = os.strerror(failure.errno) if failure and failure.errno else "no address"  # trio's text is a longer one
-    message = f"{address} cannot be reached: {reason}"
-    raise PeerUnreachableError(message) from failure
 
 
 @contextlib.contextmanager

@@ -56,6 +56,7 @@ def open_client(
 ) -> Client:
     """Make a client of the peer at ``HOST:PORT`` whose certificate has this DN; raises ``ConfigurationError``.
 
+    A peer that may be at several places, one after the other, has commas between them.
     Clients with the same trust anchors may share a ``judge``. A ``signer`` signs orders to a keystore.
     """
     try:
@@ -65,7 +66,8 @@ def open_client(
         raise ConfigurationError(message) from error
     context = client_context(credential, anchors, check_hostname=False)
     vouch = None if signer is None else vouching(signer, expected)
-    return Client(Address.parse(address), context, expected=expected, judge=judge or PeerJudge(anchors), vouch=vouch)
+    places = Address.parse_all(address)
+    return Client(places, context, expected=expected, judge=judge or PeerJudge(anchors), vouch=vouch)
 
 
 def open_keystores(

@@ -6,7 +6,6 @@ Mutual TLS 1.3, one task for each connection. Who has no certificate of our CAs 
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 import time
@@ -21,7 +20,9 @@ from mdmfs.pki.tls import ServerContexts, verified_chain
 from mdmfs.wire.allowances import Allowances
 from mdmfs.wire.caller import Caller, Stranger
 from mdmfs.wire.conversation import Conversation, Limits, Terms
+from mdmfs.wire.listening import accept, listen
 from mdmfs.wire.newcomers import Newcomers, has_hung_up
+from mdmfs.wire.relay import come_from
 from mdmfs.wire.service import Answer, Reply, Request, Respond, Service, StreamReply
 from mdmfs.wire.stream import HANDSHAKES, Address, TlsStream
 
@@ -31,19 +32,17 @@ log = logging.getLogger(__name__)
 
 CONNECTIONS: Final = Gauge("mdmfs_connections", "Connections of peers whose certificate is known.")
 REFUSALS: Final = Counter("mdmfs_refused_connections", "Connections that came to no request.")
-BACKLOG: Final = 4096
-"""The kernel takes no more than net.core.somaxconn of them."""
-_EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _QUIET_SECONDS: Final = 60.0
 _MAX_NOTED: Final = 1000
 
 
-async def serve(
+async def serve(  # noqa: PLR0913 what a server is made of
     service: Service,
     contexts: ServerContexts,
     address: Address,
     *,
     limits: Limits | None = None,
+    relay_key: bytes = b"",
     clock: Callable[[], float] = time.time,
     task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -51,10 +50,11 @@ async def serve(
 
     ``contexts`` gives the TLS context for each handshake and judges who comes. When its files change, everyone who is
     connected is judged again, and is cut off, even in the middle of an answer, if he would no longer be let in.
-    ``clock`` tells the seconds since the epoch. Raises ``ConfigurationError`` when the address cannot be listened on.
+    ``clock`` tells the seconds since the epoch. With a ``relay_key`` a relay that has it is believed about who comes
+    through it. Raises ``ConfigurationError`` when the address cannot be listened on.
     """
-    server = _Server(service, contexts, limits or Limits(), clock)
-    listening = await _listen(address)
+    server = _Server(service, contexts, limits or Limits(), relay_key, clock)
+    listening = await listen(address)
     with listening:
         bound = Address(address.host, listening.getsockname()[1])
         log.info("%s: listening on %s", service.name, bound)
@@ -68,11 +68,13 @@ class _Server:
         service: Service,
         contexts: ServerContexts,
         limits: Limits,
+        relay_key: bytes,
         clock: Callable[[], float],
     ) -> None:
         self._service = service
         self._contexts = contexts
         self._limits = limits
+        self._relay_key = relay_key
         self._clock = clock
         self._slots = trio.Semaphore(limits.connections)
         self._allowances = Allowances(
@@ -87,7 +89,7 @@ class _Server:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_files)
             while True:
-                connected, peer = await _accept(listening)
+                connected, peer = await accept(listening)
                 if not self._newcomers.has_room_for(peer.host):
                     connected.close()
                     self._note_refusal(peer, "too many of its connections wait to shake hands")
@@ -96,13 +98,21 @@ class _Server:
                 nursery.start_soon(self._converse, connected, peer)
 
     async def _converse(self, connected: socket.socket, peer: Address) -> None:
+        host, known = peer.host, None
         try:
             try:
-                async with self._newcomers.turn(peer.host):
+                peer = await self._from_where(connected, peer)
+                if peer.host != host:  # whom a relay names has a row of his own
+                    self._newcomers.come(peer.host)
+                    self._newcomers.leave(host)
+                    host = peer.host
+                async with self._newcomers.turn(host):
                     known = None if has_hung_up(connected) else await self._meet(connected, peer)
+            except OSError as error:
+                self._note_refusal(peer, str(error) or type(error).__name__)
             finally:
                 connected.close()
-                self._newcomers.leave(peer.host)
+                self._newcomers.leave(host)
             if known is not None:
                 await self._talk(*known, peer)
         except Exception:
@@ -126,6 +136,19 @@ class _Server:
                 stream.abort()
                 if dn is not None:
                     self._allowances.leave(dn)
+
+    async def _from_where(self, connected: socket.socket, peer: Address) -> Address:
+        """Find out for whom a relay speaks, where one does; raises ``ConnectionError``."""
+        if not self._relay_key:
+            return peer
+        with trio.move_on_after(self._limits.handshake_seconds):
+            told = await come_from(connected, peer, self._relay_key)
+            if told.host == peer.host or self._newcomers.has_room_for(told.host):
+                return told
+            message = "too many of its connections wait to shake hands"
+            raise ConnectionRefusedError(message)
+        message = "it took too long to say anything"
+        raise ConnectionAbortedError(message)
 
     async def _meet(self, connected: socket.socket, peer: Address) -> tuple[TlsStream, Caller | Stranger] | None:
         """Shake hands and find out who it is; None when there is no way to talk to the peer."""
@@ -184,34 +207,3 @@ class _Server:
             self._noted.clear()
         self._noted[peer.host] = now
         log.info("%s: %s was refused: %s", self._service.name, peer, reason)
-
-
-async def _listen(address: Address) -> trio.socket.SocketType:
-    try:
-        [(family, kind, protocol, _, where), *_] = await trio.socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        listening = trio.socket.socket(family, kind, protocol)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            await listening.bind(where)
-            listening.listen(BACKLOG)
-        except BaseException:
-            listening.close()
-            raise
-    except OSError as error:
-        message = f"{address} cannot be listened on: {error.strerror}"
-        raise ConfigurationError(message) from error
-    return listening
-
-
-async def _accept(listening: trio.socket.SocketType) -> tuple[socket.socket, Address]:
-    while True:
-        try:
-            accepted, where = await listening.accept()
-        except OSError as error:
-            if error.errno in _EXHAUSTED:
-                log.error("no more connections can be accepted: %s", error.strerror)  # noqa: TRY400
-                await trio.sleep(0.1)
-        else:
-            return socket.socket(fileno=accepted.detach()), Address(where[0], where[1])

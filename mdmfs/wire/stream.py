@@ -42,6 +42,8 @@ class Address:
 
     host: str
     port: int
+    others: tuple[Address, ...] = ()
+    """Where the same peer may be, too."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -52,6 +54,12 @@ class Address:
             message = f"an address is written HOST:PORT, not {text!r}"
             raise ConfigurationError(message)
         return cls(host, int(port))
+
+    @classmethod
+    def parse_all(cls, text: str) -> Self:
+        """Read one with its others, with commas between them; raises ``ConfigurationError``."""
+        first, *others = [cls.parse(one.strip()) for one in text.split(",")]
+        return dataclasses.replace(first, others=tuple(others))
 
     def __str__(self) -> str:
         """Write ``HOST:PORT``, an IPv6 address in brackets."""

@@ -20,11 +20,12 @@ from mdmfs.hospital.transaction import store_layout
 from mdmfs.keystore.row_shelf import shelf_layout
 from mdmfs.model.errors import ConfigurationError, PeerUnreachableError, StoreError
 from mdmfs.rows.copied import LONGEST_SILENCE, Copied, Waiting
-from mdmfs.rows.database import _COMMIT, LOG_KEYS, Database, DatabaseUrl, LostError, Position
+from mdmfs.rows.database import _COMMIT, LOG_KEYS, Database, LostError, Position
 from mdmfs.rows.diagnosis import database_checks
 from mdmfs.rows.embedded import Embedded, copied_of, locked, set_copied
 from mdmfs.rows.migrate import PAGE, bring_back, bring_in
 from mdmfs.rows.port import Rows
+from mdmfs.rows.url import DatabaseUrl
 from mdmfs.wire.diagnosis import examine
 
 LAYOUT = shelf_layout()

@@ -167,7 +167,7 @@ def emptied(connection: psycopg.Connection[Any]) -> None:
     connection.execute(
         "select pg_terminate_backend(pid) from pg_stat_activity where pid != pg_backend_pid() and usename is not null"
     )
-    connection.execute("drop table if exists kept, commits, state")
+    connection.execute("drop table if exists kept, commits, state, present")
 
 
 def _wait(folder: pathlib.Path, server: subprocess.Popen[bytes]) -> None:

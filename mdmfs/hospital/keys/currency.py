@@ -46,13 +46,16 @@ async def keep_current(hospital: Hospital, *others: Keystores) -> None:
 async def catch_up(keystore: str, hospital: Hospital, peers: Keystores | None = None) -> Epoch:
     """Tell one keystore every change that it does not know, then that there is no more; gives the epoch it knows.
 
-    Raises what a call raises; what was told until then stays told.
+    Raises what a call raises, and ``PeerUnreachableError`` where the store may not be the latest; what was told until
+    then stays told.
     """
     peers = peers or hospital.keystores
     held = await peers.epoch(keystore, deadline=_soon())
     for _ in range(MAX_ROUNDS):
+        hospital.store.refuse_stale()
         latest = hospital.store.read(lambda tx: tx.epochs.latest())
         await _tell_after(Epoch(held.epoch, held.mark), latest, keystore, hospital, peers)
+        hospital.store.refuse_stale()  # another daemon may have decided more: what it told is not to be taken back
         held = await peers.confirm(keystore, *latest, held.nonce, deadline=_soon())
         await _acknowledge(keystore, latest.number, hospital)
         # not current, where telling took longer than a confirmation lasts: the next one has less to tell

@@ -45,6 +45,7 @@ async def deliver_metadata(hospital: Hospital, service: MetadataService) -> None
 
     async def deliver(items: Sequence[OutboxItem]) -> None:
         for some in parted(items):
+            hospital.store.refuse_stale()
             await _deliver(some, hospital, service)
 
     await serve_queue(METADATA, hospital, deliver, read_ahead=MOST)

@@ -62,7 +62,8 @@ async def serve_queue(
 ) -> None:
     """Deliver what lies in the outbox for one destination, in order, until cancelled; a failure is tried again.
 
-    ``deliver`` gets the first items, at most ``read_ahead`` of them, and drops those that have arrived.
+    ``deliver`` gets the first items, at most ``read_ahead`` of them, and drops those that have arrived. Nothing is
+    delivered from a store that may not be the latest: another daemon may have delivered what came after it.
     """
     failures = 0
     while True:
@@ -70,6 +71,7 @@ async def serve_queue(
         try:
             items = hospital.store.read(lambda tx: tx.outbox.peek(destination, limit=read_ahead))
             if items:
+                hospital.store.refuse_stale()
                 await deliver(items)
             failures = 0
         except MdmfsError as error:
@@ -86,6 +88,7 @@ async def serve_queue(
 
 async def _deliver(keystore: str, hospital: Hospital, items: Sequence[OutboxItem]) -> None:
     for item in items:
+        hospital.store.refuse_stale()
         await _deposit(keystore, hospital, item)
 
 

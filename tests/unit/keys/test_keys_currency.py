@@ -12,7 +12,7 @@ import trio
 from mdmfs.access.acl import Acl
 from mdmfs.hospital.keys.currency import BEAT, behind, catch_up, is_effective, keep_current
 from mdmfs.hospital.ledger.records import Epoch
-from mdmfs.model.errors import PeerTimedOutError, TooFewSharesError
+from mdmfs.model.errors import PeerTimedOutError, PeerUnreachableError, TooFewSharesError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.answers import Answers
 from mdmfs.wire.currency import Currency
@@ -190,3 +190,20 @@ async def test_a_keystore_that_says_for_ever_that_it_is_not_current_is_left_alon
         with pytest.raises(PeerTimedOutError, match="not current"):
             await catch_up(KEYSTORES[0], opened.hospital)
         assert opened.hospital.store.read(lambda tx: tx.epochs.acknowledged(KEYSTORES[0])) == epoch
+
+
+async def test_a_hospital_that_may_not_know_the_latest_tells_nobody(tmp_path: Path, autojump_clock: object) -> None:
+    """Another daemon may have told more, which must not be taken back; with its database it goes on."""
+    assert autojump_clock is not None
+    async with running(tmp_path) as opened:
+        store = opened.hospital.store
+        assert isinstance(store, MemoryStore)
+        store.is_stale = True
+        epoch = await revoke(opened, next(iter(opened.files().values())))
+        await trio.sleep(2 * BEAT)
+        assert store.read(lambda tx: behind(tx, opened.hospital, epoch)) == list(KEYSTORES)
+        with pytest.raises(PeerUnreachableError):
+            await catch_up(KEYSTORES[0], opened.hospital)
+        store.is_stale = False
+        await trio.sleep(BEAT)
+        assert store.read(lambda tx: behind(tx, opened.hospital, epoch)) == []

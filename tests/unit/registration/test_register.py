@@ -21,10 +21,11 @@ from mdmfs.hospital.store import Store, Transaction
 from mdmfs.model.errors import OutOfSpaceError
 from mdmfs.sharing.shamir import Share, combine
 from mdmfs.wire.messages.keystores import KeyEntry, Outcome
-from tests.twins.clinic import OWNER, PATIENT, PROJECT, Clinic, OpenClinic, including, slice_of, slices
+from tests.twins.clinic import KEYSTORES, OWNER, PATIENT, PROJECT, Clinic, OpenClinic, including, slice_of, slices
 from tests.twins.images import ROOT
 from tests.twins.keystores import shares_of, unreachable
 from tests.twins.pacs import TwinInstance, TwinPacs
+from tests.twins.store import MemoryStore
 
 T = TypeVar("T")
 
@@ -40,6 +41,7 @@ class CuttingStore:
         self._store = store
         self._left = at
         self._is_kept = is_kept
+        self.refuse_stale = store.refuse_stale
 
     @property
     def is_cut(self) -> bool:
@@ -229,6 +231,26 @@ async def test_a_restart_sends_the_same_shares_again(tmp_path: Path) -> None:
         assert only_series(hospital) is SeriesState.VISIBLE
         assert set(hospital.series()[0].acknowledged.values()) == {1}
         assert await read_all(hospital) == 1
+
+
+async def test_nothing_is_deposited_from_a_store_that_may_not_be_the_latest(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    """Another daemon may have deposited it, and destroyed its keys since; once the store is, all arrives."""
+    assert autojump_clock is not None
+    clinic = Clinic(tmp_path, slices([1]))
+    store = clinic.store
+    assert isinstance(store, MemoryStore)
+    async with clinic.open(deposits=False) as hospital:
+        await hospital.harvest()
+    store.is_stale = True
+    async with clinic.open() as hospital:
+        await trio.sleep(60)
+        assert [len(items) for items in deposits_of(hospital).values()] == [1] * len(KEYSTORES)
+        assert hospital.names() == []
+        store.is_stale = False
+        await trio.sleep(60)
+        assert len(hospital.names()) == 1
 
 
 def deposits_of(hospital: OpenClinic) -> dict[str, list[KeyEntry]]:

@@ -1,0 +1,237 @@
+"""What a copy promises that follows another daemon's work: it is right at once, and it waits before it takes over."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import trio
+
+from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.hospital.standby import open_or_stand_by, presence
+from mdmfs.hospital.transaction import store_layout
+from mdmfs.keystore.row_shelf import shelf_layout
+from mdmfs.model.errors import ConfigurationError
+from mdmfs.rows.copied import Copied, Waiting
+from mdmfs.rows.embedded import Embedded
+from mdmfs.rows.following import GRACE, LOOK_SECONDS, Following
+from mdmfs.rows.migrate import bring_back
+from mdmfs.rows.port import Rows
+
+LAYOUT = shelf_layout()
+PUT = b"k"
+AT_ONCE = Waiting(sleep=lambda _: None)
+ROOM = 2**24
+MOMENT = 0.02
+
+
+def put(key: bytes, value: bytes | None) -> Callable[[Rows], None]:
+    """Make an act."""
+
+    def act(rows: Rows) -> None:
+        if value is None:
+            rows.delete(PUT + key)
+        else:
+            rows.put(PUT + key, value)
+
+    return act
+
+
+def contents(path: Path) -> dict[bytes, bytes]:
+    """Read what a copy holds, as a daemon beside it would."""
+    with Embedded.looking(path, LAYOUT) as engine:
+        return engine.read(lambda rows: dict(rows.scan(PUT)))
+
+
+def worked(path: Path, url: str) -> Copied:
+    """Open a store as the daemon that works."""
+    return Copied.open_url(path, LAYOUT, url, map_size=ROOM, waiting=AT_ONCE)
+
+
+@contextlib.contextmanager
+def following(path: Path, url: str, waiting: Waiting = AT_ONCE) -> Iterator[Following]:
+    """Follow until the end of the block."""
+    one = Following(path, LAYOUT, url, waiting, map_size=ROOM)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+def end_sessions(url: str) -> None:
+    """End all sessions of daemons, as a server does that is started again."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'mdmfs'")
+
+
+async def test_who_follows_has_what_was_committed(tmp_path: Path, database_url: str) -> None:
+    """What was there, what came and went meanwhile, and what it missed while its session was broken."""
+    first = worked(tmp_path / "first", database_url)
+    await first.write(put(b"before", b"1"))
+    with following(tmp_path / "second", database_url) as second:
+        assert not second.step(MOMENT)
+        assert contents(tmp_path / "second") == {b"before": b"1"}
+        await first.write(put(b"more", b"2"))
+        await first.write(put(b"before", None))
+        assert not second.step(MOMENT)
+        assert contents(tmp_path / "second") == {b"more": b"2"}
+        end_sessions(database_url)
+        await first.write(put(b"missed", b"3"))
+        assert not second.step(MOMENT)  # finds that it is cut off
+        assert not second.step(MOMENT)
+        assert contents(tmp_path / "second") == {b"more": b"2", b"missed": b"3"}
+        assert second.take_over() is None
+        await first.write(put(b"more", b"4"))
+        while contents(tmp_path / "second")[b"more"] != b"4":
+            assert not second.step(MOMENT)
+    await first.aclose()
+
+
+async def test_a_commit_rings(tmp_path: Path, database_url: str) -> None:
+    """So nobody who follows has to ask again and again."""
+    first = worked(tmp_path / "first", database_url)
+    with following(tmp_path / "second", database_url) as second:
+        second.step(MOMENT)
+        rung = threading.Event()
+
+        def hear() -> None:
+            second._database.hear(60 * LOOK_SECONDS)  # noqa: SLF001 the bell alone
+            rung.set()
+
+        thread = threading.Thread(target=hear)
+        thread.start()
+        await first.write(put(b"a", b"1"))
+        assert rung.wait(30)
+        thread.join()
+    await first.aclose()
+
+
+async def test_who_takes_over_goes_on_where_the_other_one_was(tmp_path: Path, database_url: str) -> None:
+    """Only once nobody has worked there for a while: a session that broke is begun again in less."""
+    now = [0.0]
+    first = worked(tmp_path / "first", database_url)
+    await first.write(put(b"a", b"1"))
+    with following(tmp_path / "second", database_url, AT_ONCE._replace(clock=lambda: now[0])) as second:
+        assert not second.step(MOMENT)
+        await first.aclose()
+        assert not second.step(MOMENT)
+        now[0] = GRACE - 0.1
+        assert not second.step(MOMENT)
+        first = worked(tmp_path / "first", database_url)
+        assert not second.step(MOMENT)
+        now[0] = 2 * GRACE
+        await first.aclose()
+        assert not second.step(MOMENT)
+        now[0] = 3 * GRACE
+        assert second.step(MOMENT)
+        engine = second.take_over()
+        assert engine is not None
+        await engine.write(put(b"b", b"2"))
+        assert engine.read(lambda rows: dict(rows.scan(PUT))) == {b"a": b"1", b"b": b"2"}
+        await engine.aclose()
+
+
+async def test_who_was_killed_while_he_took_over_waits_again(tmp_path: Path, database_url: str) -> None:
+    """The copy knows whose work it holds, though it is all there: the other one may answer for a while yet."""
+    first = worked(tmp_path / "first", database_url)
+    await first.write(put(b"a", b"1"))
+    waits: list[float] = []
+
+    def killed(seconds: float) -> None:
+        waits.append(seconds)
+        raise KeyboardInterrupt
+
+    with following(tmp_path / "second", database_url, AT_ONCE._replace(sleep=killed)) as second:
+        second.step(MOMENT)
+        await first.write(put(b"a", b"2"))
+        second.step(MOMENT)
+        await first.aclose()
+        with pytest.raises(KeyboardInterrupt):
+            second.take_over()
+    waiting = AT_ONCE._replace(sleep=killed)
+    for count in (2, 3):
+        with pytest.raises(KeyboardInterrupt):
+            Copied.open_url(tmp_path / "second", LAYOUT, database_url, map_size=ROOM, waiting=waiting)
+        assert waits == [10.0] * count
+    worked(tmp_path / "second", database_url).close()
+    Copied.open_url(tmp_path / "second", LAYOUT, database_url, map_size=ROOM, waiting=waiting).close()  # by itself
+
+
+async def test_two_daemons_do_not_share_a_directory(tmp_path: Path, database_url: str) -> None:
+    """Neither with who works, nor with who follows."""
+    first = worked(tmp_path / "first", database_url)
+    with pytest.raises(ConfigurationError, match="need a directory each"):
+        Following(tmp_path / "first", LAYOUT, database_url)
+    with (
+        following(tmp_path / "second", database_url),
+        pytest.raises(ConfigurationError, match="need a directory each"),
+    ):
+        Following(tmp_path / "second", LAYOUT, database_url)
+    await first.aclose()
+
+
+async def test_who_follows_what_is_brought_back_is_told(tmp_path: Path, database_url: str) -> None:
+    """It must not become a second truth; nor does a store that is no copy become one."""
+    worked(tmp_path / "first", database_url).close()
+    Embedded.open(tmp_path / "other", LAYOUT, map_size=ROOM).close()
+    with (
+        following(tmp_path / "other", database_url) as other,
+        pytest.raises(ConfigurationError, match="no copy of the database"),
+    ):
+        other.step(MOMENT)
+    with following(tmp_path / "second", database_url) as second:
+        second.step(MOMENT)
+        bring_back(tmp_path / "first", LAYOUT, database_url, lambda _: None)
+        with pytest.raises(ConfigurationError, match="brought back"):
+            [second.step(MOMENT) for _ in range(10)]
+
+
+async def test_a_database_in_which_nothing_was_begun_is_waited_for(tmp_path: Path, database_url: str) -> None:
+    """The other one is about to, or moves its store there."""
+    with following(tmp_path / "second", database_url) as second:
+        assert not second.step(MOMENT)
+        assert second.announced() == ""
+        first = worked(tmp_path / "first", database_url)
+        await first.announce("here")
+        assert not second.step(MOMENT)
+        assert second.announced() == "here"
+        assert contents(tmp_path / "second") == {}
+        await first.aclose()
+
+
+async def test_a_hospital_with_other_keys_does_not_stand_by(tmp_path: Path, database_url: str) -> None:
+    """It could not open the shares that are under way when it takes over: it is told which keys to copy."""
+    (tmp_path / "hospital.toml").write_text(f"""
+pacs = []
+[hospital]
+name = "amc"
+listen = "127.0.0.1:0"
+directory = "data"
+projects = "projects"
+store = "{database_url}"
+[tls]
+certificate = "a"
+key = "b"
+trust = "c"
+[[keystores]]
+name = "one"
+address = "127.0.0.1:1"
+dn = "/CN=one"
+[keys]
+threshold = 1
+""")
+    configuration = HospitalConfiguration.read(tmp_path / "hospital.toml")
+    (tmp_path / "data").mkdir(mode=0o700)
+    for name in ("outbox.key", "signing.key"):
+        (tmp_path / "data" / name).write_bytes(name.encode())
+    first = Copied.open_url(tmp_path / "first", store_layout(), database_url, map_size=ROOM)
+    await first.announce(presence(configuration).replace(":0", ":8443"))
+    (tmp_path / "data" / "signing.key").write_bytes(b"another")
+    with pytest.raises(ConfigurationError, match="with other keys") as caught:
+        await open_or_stand_by(configuration, trio.TASK_STATUS_IGNORED)
+    assert caught.value.what_to_do == f"copy its signing.key to {tmp_path / 'data'}, mode 0600"
+    await first.aclose()

@@ -1,0 +1,157 @@
+"""Two hospitald over one PostgreSQL: both are asked, one works, and when that one is killed the other goes on."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import trio
+
+from mdmfs.cli.harvest import harvest_project
+from mdmfs.cli.mounted import open_hospital
+from mdmfs.demo.processes import running
+from mdmfs.demo.site import PROJECT, READER, Site, make_site, mountpoint_of
+from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.model.names import Guid
+from mdmfs.wire.client import Client
+from mdmfs.wire.messages.files import SEALED_PATH
+from mdmfs.worker.configuration import HospitalPeer, MountConfiguration
+from tests.twins.clinic import slices
+from tests.twins.postgresql import running_postgresql
+from tests.twins.servers import pynetdicom_scp
+
+IMAGES = 3
+OPENERS = 100
+KEYS = ("outbox.key", "signing.key")
+AT_ONCE = 25
+"""Of one client."""
+PATIENCE = 60.0
+
+
+class Second:
+    """The other hospitald: its configuration, and its process."""
+
+    def __init__(self, site: Site) -> None:
+        self.folder = site.state / "hospital-2"
+        self.file = self.folder / "hospital.toml"
+        self.log = site.logs / "hospital-2.log"
+        first = site.hospital_file.parent
+        shutil.copytree(first / "projects", self.folder / "projects")
+        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+            self.port = one.getsockname()[1]
+            text = site.hospital_file.read_text()
+            text = text.replace(f":{site.ports.hospital}", f":{self.port}")
+            self.file.write_text(text.replace(f":{site.ports.dicom}", f":{two.getsockname()[1]}"))
+        (self.folder / "data").mkdir(mode=0o700)
+
+    def copy_keys(self, site: Site) -> None:
+        """Do what whoever sets it up has to do."""
+        for name in KEYS:
+            shutil.copy(site.hospital_directory / name, self.folder / "data" / name)
+
+    @contextlib.contextmanager
+    def started(self) -> Iterator[None]:
+        """Run it until the end of the block."""
+        command = [sys.executable, "-m", "mdmfs.cli", "hospitald", str(self.file)]
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+
+    def wait_until_it_listens(self) -> None:
+        """Wait until it passes on."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
+
+def name_database(site: Site, url: str) -> None:
+    """Say in the configuration where the store is."""
+    text = site.hospital_file.read_text()
+    site.hospital_file.write_text(text.replace("directory = ", f'store = "{url}"\ndirectory = ', 1))
+
+
+def name_both(file: Path, first: int, second: int) -> None:
+    """Say in a mount's configuration where the hospital may be."""
+    text = file.read_text()
+    assert text.count(f":{first}") == 1
+    file.write_text(text.replace(f":{first}", f":{first},127.0.0.1:{second}"))
+
+
+async def opened_on_both(site: Site, second: int, guid: str) -> collections.Counter[bytes]:
+    """Open a file a hundred times at once, half of them at each; give what came how often."""
+    came: collections.Counter[bytes] = collections.Counter()
+    told = MountConfiguration.read(site.mount_file(READER))
+
+    async def open_one(client: Client) -> None:
+        path = f"{SEALED_PATH}{Guid.parse(guid)}"
+        async with client.get(path, deadline=trio.current_time() + PATIENCE) as download:
+            came[bytes(await download.read())] += 1
+
+    async with contextlib.AsyncExitStack() as clients, trio.open_nursery() as nursery:
+        for port in (site.ports.hospital, second):
+            peer = HospitalPeer(f"127.0.0.1:{port}", told.hospital.dn)
+            for _ in range(OPENERS // 2 // AT_ONCE):
+                client = open_hospital(msgspec.structs.replace(told, hospital=peer))
+                clients.push_async_callback(client.aclose)
+                for _ in range(AT_ONCE):
+                    nursery.start_soon(open_one, client)
+    return came
+
+
+def test_of_two_hospitalds_one_works_and_the_other_takes_over(tmp_path: Path) -> None:
+    """A hundred openers on both are one recall; nothing is lost or registered twice when the first is killed."""
+    held, inclusion, sent = slices(range(1, IMAGES + 1)), tmp_path / "inclusion.list", collections.Counter[str]()
+    inclusion.write_text("patient TEST-1^^^AMC\n")
+    with (
+        running_postgresql() as url,
+        pynetdicom_scp(held, sent=sent) as address,
+        running(make_site(tmp_path / "site", pacs=str(address), inclusion=inclusion, deadline=PATIENCE)) as processes,
+    ):
+        site = processes.site
+        name_database(site, url)
+        second = Second(site)
+        processes.start_hospital()
+        for number in (1, 2):
+            processes.start_keystore(number)
+        second.copy_keys(site)
+        with second.started():
+            second.wait_until_it_listens()
+            progress = trio.run(harvest_project, HospitalConfiguration.read(second.file), PROJECT)  # at the first
+            assert (progress.registered, progress.depositing, progress.failures) == (IMAGES, 0, [])
+            name_both(site.mount_file(READER), site.ports.hospital, second.port)
+            mountpoint = mountpoint_of(site.state, READER)
+            processes.start_mount(READER, mountpoint)
+            opened, *others = sorted(mountpoint.rglob("*.dcm"))
+            before = sent.total()
+            came = trio.run(opened_on_both, site, second.port, os.getxattr(opened, "user.guid").decode())
+            assert list(came.values()) == [OPENERS]
+            assert sent.total() == before + 1
+            processes.stop("hospital", signal.SIGKILL)
+            for path in (opened, *others):
+                octets = path.read_bytes()  # the mount waits until the other one works
+                assert hashlib.sha256(octets).hexdigest() == os.getxattr(path, "user.mdmfs.sha256").decode()
+            progress = trio.run(harvest_project, HospitalConfiguration.read(second.file), PROJECT)
+            assert (progress.registered, progress.known) == (0, IMAGES)
+            processes.start_hospital()  # stands by, and passes on
+            progress = trio.run(harvest_project, HospitalConfiguration.read(site.hospital_file), PROJECT)
+            assert (progress.registered, progress.known) == (0, IMAGES)
+            processes.stop(f"mount-{READER}")

@@ -1,0 +1,166 @@
+"""A relay passes on who calls, and nobody else is believed about where somebody comes from."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import http.client
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+from mdmfs.model.errors import PeerUnreachableError
+from mdmfs.wire.messages.base import MEDIA_TYPE, Failure
+from mdmfs.wire.nursery import open_plain_nursery
+from mdmfs.wire.relay import MAX_LINE, come_from, relay, relay_key
+from mdmfs.wire.server import Address, Reply, Request, Service, serve
+from tests.twins import certificates as make
+from tests.twins.wire import LOOPBACK, calling, context_of, contexts_of
+
+KEY, OTHER_KEY = relay_key(bytes(32)), relay_key(bytes(31) + b"x")
+HELLO = b"\x16\x03\x01\x00\x04abcd"
+READER, HOSPITAL = make.person("reader"), make.host("hospital").dn
+
+
+async def tell(request: Request) -> Reply:
+    """Say where one comes from, as the audit log would."""
+    return Reply(Failure("told", request.peer.host))
+
+
+SERVICE = Service("hospital", {("POST", "/told"): tell})
+
+
+@contextlib.asynccontextmanager
+async def both(key: bytes = KEY) -> AsyncIterator[tuple[Address, Address, Callable[[], None]]]:
+    """Serve, and relay to that; give where one serves and the other listens, and what lets the relay forget it."""
+    leader: list[Address | None] = [None]
+    with tempfile.TemporaryDirectory() as name:
+        contexts = contexts_of(make.host("hospital"), Path(name))
+        async with trio.open_nursery() as nursery:
+
+            async def serve_as_told(task_status: trio.TaskStatus[Address]) -> None:
+                await serve(SERVICE, contexts, LOOPBACK, relay_key=KEY, task_status=task_status)
+
+            async def relay_as_told(task_status: trio.TaskStatus[Address]) -> None:
+                await relay(LOOPBACK, lambda: leader[0], key, task_status=task_status)
+
+            served = leader[0] = await nursery.start(serve_as_told)
+            listened = await nursery.start(relay_as_told)
+            yield served, listened, lambda: leader.__setitem__(0, None)
+            nursery.cancel_scope.cancel()
+
+
+def ask_from(host: str, address: Address) -> str:
+    """Ask from one of the loopback addresses where one comes from; blocks."""
+    body = msgspec.msgpack.encode(Failure("asked", ""))
+    context = context_of(READER, check_hostname=False)
+    with (
+        socket.create_connection((address.host, address.port), 10, source_address=(host, 0)) as connected,
+        context.wrap_socket(connected) as tls,
+    ):
+        tls.sendall(
+            b"POST /told HTTP/1.1\r\nhost: x\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n%s"
+            % (MEDIA_TYPE.encode(), len(body), body)
+        )
+        answer = http.client.HTTPResponse(tls)
+        answer.begin()
+        return msgspec.msgpack.decode(answer.read(), type=Failure).message
+
+
+async def shown(*pieces: bytes, key: bytes = KEY) -> tuple[str, bytes]:
+    """Say what a server learns of a connection on which something arrives, and what it reads from it then."""
+    far, near = socket.socketpair()
+    with far, near:
+        near.setblocking(False)  # noqa: FBT003 a socket's own argument
+        async with open_plain_nursery() as nursery:
+
+            async def send() -> None:
+                for piece in pieces:
+                    far.sendall(piece)
+                    await trio.testing.wait_all_tasks_blocked()
+
+            nursery.start_soon(send)
+            with trio.fail_after(10):
+                peer = await come_from(near, Address("192.0.2.1", 1), key)
+        return peer.host, near.recv(1000)
+
+
+def line(host: bytes, record: bytes, key: bytes = KEY) -> bytes:
+    """Write what a relay says."""
+    digest = hashlib.sha256(record).hexdigest().encode()
+    proof = hmac.digest(key, host + b" " + digest, "sha256").hex().encode()
+    return b"MDMFS1 " + host + b" " + digest + b" " + proof + b"\n"
+
+
+async def test_who_calls_through_a_relay_is_who_he_is_where_he_is() -> None:
+    """His certificate is judged by the one that answers, and his host is told, not the relay's."""
+    async with both() as (served, listened, forget):
+        for host in ("127.0.0.2", "127.0.0.1"):
+            assert await trio.to_thread.run_sync(ask_from, host, served) == host
+            assert await trio.to_thread.run_sync(ask_from, host, listened) == host
+        forget()
+        async with calling(listened, READER, check_hostname=False, expected=HOSPITAL) as client:
+            with pytest.raises(PeerUnreachableError):  # no refusal, which would be the caller's own fault
+                await client.call("/told", Failure("asked", ""), Failure, deadline=trio.current_time() + 10)
+
+
+async def test_a_relay_with_another_key_is_not_believed() -> None:
+    """Nor does who comes through it get in as the relay."""
+    async with both(OTHER_KEY) as (_, listened, _):
+        with pytest.raises(OSError):  # noqa: PT011 whichever end is faster
+            await trio.to_thread.run_sync(ask_from, "127.0.0.2", listened)
+
+
+async def test_what_a_relay_says_is_taken_away_and_what_follows_is_not() -> None:
+    """However it arrives; who says nothing is who connected."""
+    told = line(b"198.51.100.7", HELLO) + HELLO + b"more"
+    assert await shown(told) == ("198.51.100.7", HELLO + b"more")
+    assert (await shown(*(told[place : place + 1] for place in range(len(told)))))[0] == "198.51.100.7"
+    assert await shown(line(b"2001:db8::1%eth0", HELLO) + HELLO) == ("2001:db8::1%eth0", HELLO)
+    for octets in (HELLO, b"GET / HTTP/1.1", b"\0", HELLO + line(b"198.51.100.7", HELLO)):
+        assert await shown(octets) == ("192.0.2.1", octets)
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        line(b"127.0.0.1", HELLO, OTHER_KEY) + HELLO,
+        line(b"127.0.0.1", HELLO).replace(b"127.0.0.1", b"127.0.0.2") + HELLO,
+        line(b"127.0.0.1", HELLO) + HELLO[:-1] + b"e",
+        line(b"127.0.0.1 ", HELLO) + HELLO,
+        line(b"", HELLO) + HELLO,
+        line(b"127.0.0.1", HELLO).replace(hashlib.sha256(HELLO).hexdigest().encode(), b"0" * 64) + HELLO,
+        b"MDMFS1 127.0.0.1 \n" + HELLO,
+        line(b"127.0.0.1", HELLO).replace(b"MDMFS1", b"MDMFS2") + HELLO,
+        b"M\n" + HELLO,
+        b"MDMFS1 " + b"x" * MAX_LINE,
+    ],
+)
+async def test_who_cannot_prove_it_is_let_go(octets: bytes) -> None:
+    """Another host, another record, as of somebody who listened, or no proof at all."""
+    with pytest.raises(ConnectionError, match="does not prove it"):
+        await shown(octets)
+
+
+async def test_a_client_finds_its_peer_wherever_it_is() -> None:
+    """Where nobody listens the next place is tried, and where it was found is looked first."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        nowhere = Address(*closed.getsockname())
+    async with both() as (served, _, _):
+        for places in ([nowhere, served], [served, nowhere], [nowhere, nowhere, served]):
+            text = ",".join(map(str, places))
+            async with calling(Address.parse_all(text), READER, check_hostname=False, expected=HOSPITAL) as client:
+                for _ in range(2):
+                    await client.call("/told", Failure("asked", ""), Failure, deadline=trio.current_time() + 10)
+        async with calling(
+            Address.parse_all(f"{nowhere}, {nowhere}"), READER, check_hostname=False, expected=HOSPITAL
+        ) as client:
+            with pytest.raises(PeerUnreachableError, match="cannot be reached"):
+                await client.call("/told", Failure("asked", ""), Failure, deadline=trio.current_time() + 10)
