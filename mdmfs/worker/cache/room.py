@@ -42,6 +42,9 @@ class Cache(Protocol):
     def forget(self, path: Path) -> None:
         """Learn that an object is gone, if it is one of this cache."""
 
+    def learn(self, path: Path) -> None:
+        """Learn that there is an object, if it is one of this cache and there was none."""
+
 
 class Room:
     """Room for the caches of one process: where one needs more, the fullest one lets go."""
@@ -75,9 +78,11 @@ class Room:
     def count(self) -> None:
         """Look what is there. In a thread; raises ``OSError``."""
 
-    def watch(self, folder: Path) -> FolderWatch | None:  # noqa: ARG002 it is for those who share a folder
-        """Watch from now on what other mounts do in a folder; None where there are none, or it cannot be watched."""
-        return None
+    def watch(self, folder: Path) -> None:
+        """Have the caches hear from now on what other mounts do in a folder, if there are any."""
+
+    def hear(self) -> None:
+        """Tell the caches what other mounts have done."""
 
     def close(self) -> None:
         """Nobody takes any room from here on."""
@@ -115,7 +120,7 @@ class SharedRoom(Room):
         self._oldest: list[_Old] = []
         """A heap of objects of all mounts. What has come since it was made is younger than all in it."""
         self._looking = trio.Lock()
-        self._watches: list[FolderWatch] = []
+        self._watch: FolderWatch | None = None
 
     @property
     def used(self) -> int:
@@ -151,20 +156,27 @@ class SharedRoom(Room):
             self._account = Account(self._folder)
         self._account.correct(self._sum)
 
-    def watch(self, folder: Path) -> FolderWatch | None:
+    def watch(self, folder: Path) -> None:
         """See ``Room``; where the kernel refuses, what others fetch is fetched again."""
         try:
-            watch = FolderWatch(folder)
+            self._watch = self._watch or FolderWatch()
+            self._watch.add(folder)
         except OSError as error:
             log.info("what other mounts fetch is not heard of", folder=str(folder), reason=error.strerror)
-            return None
-        self._watches.append(watch)
-        return watch
+
+    def hear(self) -> None:
+        """See ``Room``."""
+        for path, is_there in () if self._watch is None else self._watch.news():
+            for cache in self.caches:
+                if is_there:
+                    cache.learn(path)
+                else:
+                    cache.forget(path)
 
     def close(self) -> None:
         """See ``Room``: others may have the place in the account."""
-        while self._watches:
-            self._watches.pop().close()
+        if self._watch is not None:
+            self._watch.close()
         if self._account is not None:
             self._account.close()
             self._account = None

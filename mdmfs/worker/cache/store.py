@@ -31,7 +31,6 @@ from mdmfs.sealing.layout import SALT_SIZE, sealed_size
 from mdmfs.wire.formats import Format, bring_up_folder
 from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.room import ARRIVING, COMPLETE, Room, drop_unlocked
-from mdmfs.worker.cache.watch import FolderWatch
 
 CACHE_FORMAT: Final[Format[Path]] = Format("cache of a mount", remedy=", or delete it: what it holds is fetched again")
 SMALL: Final = 2**20
@@ -82,7 +81,6 @@ class CiphertextCache:
         self.limit = limit
         self._used = 0
         self._kept: OrderedDict[Guid, _Kept] = OrderedDict()
-        self._watch: FolderWatch | None = None
 
     @property
     def used(self) -> int:
@@ -221,24 +219,18 @@ class CiphertextCache:
             del self._kept[parsed[0]]
             self._used -= kept.length
 
-    def _find(self, guid: Guid) -> _Kept | None:
-        """Look for an object: one that another mount has put here since, too."""
-        kept = self._kept.get(guid)
-        if kept is None and self._watch is not None:
-            for name, is_there in self._watch.news():
-                self._hear(self._complete / name, is_there=is_there)
-            kept = self._kept.get(guid)
-        return kept
-
-    def _hear(self, path: Path, *, is_there: bool) -> None:
-        """Learn that another mount may have put an object here, or let one go."""
-        if not is_there:
-            self.forget(path)
-            return
-        parsed = _parse(path.name)
+    def learn(self, path: Path) -> None:
+        """Learn that there is an object, if it is one of this cache and there was none of its GUID."""
+        parsed = _parse(path.name) if path.parent == self._complete else None
         if parsed is not None and parsed[0] not in self._kept:
             with contextlib.suppress(FileNotFoundError):
                 self._learn(path)
+
+    def _find(self, guid: Guid) -> _Kept | None:
+        """Look for an object: one that another mount has put here since, too."""
+        if guid not in self._kept and self._room is not None:
+            self._room.hear()
+        return self._kept.get(guid)
 
     def _give(self, length: int) -> None:
         self._used -= length
@@ -289,7 +281,7 @@ class CiphertextCache:
             for path in self._arriving.iterdir():
                 drop_unlocked(path)
             if self._room is not None:
-                self._watch = self._room.watch(self._complete)
+                self._room.watch(self._complete)
             # another mount of this user may let one go meanwhile
             found = sorted((status.st_mtime_ns, path) for path, status in _statuses(self._complete))
             for _, path in found:

@@ -1,4 +1,4 @@
-"""Which files come into a folder and go from it, as the kernel tells it: not those that were there (inotify(7))."""
+"""Which files come into some folders and go from them, as the kernel tells it: not what was there (inotify(7))."""
 
 from __future__ import annotations
 
@@ -21,16 +21,20 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class FolderWatch:
-    """Watches a folder; whoever opens it closes it. What happens while too much waits to be told of is not told of."""
+    """Watches folders; whoever opens it closes it. What happens while too much waits to be told of is not told of.
 
-    def __init__(self, folder: Path) -> None:
-        """Watch from now on; raises ``OSError``, as where this user watches too many already."""
+    One for all of a process: a user may have few, and other programs of his want some.
+    """
+
+    def __init__(self) -> None:
+        """Watch nothing yet; raises ``OSError``, as where this user has too many already."""
         self._descriptor = _told(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
-        try:
-            _told(_libc.inotify_add_watch(self._descriptor, os.fsencode(folder), _MOVED_TO | _DELETED | _ONLY_A_FOLDER))
-        except BaseException:
-            self.close()
-            raise
+        self._folders: dict[int, Path] = {}
+
+    def add(self, folder: Path) -> None:
+        """Watch a folder from now on; raises ``OSError``."""
+        kinds = _MOVED_TO | _DELETED | _ONLY_A_FOLDER
+        self._folders[_told(_libc.inotify_add_watch(self._descriptor, os.fsencode(folder), kinds))] = folder
 
     def close(self) -> None:
         """Watch no more; a second time changes nothing."""
@@ -38,23 +42,23 @@ class FolderWatch:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def news(self) -> list[tuple[str, bool]]:
-        """Give what happened since it was asked last, one's own doings too: names, and whether each came or went."""
-        news: list[tuple[str, bool]] = []
+    def news(self) -> list[tuple[Path, bool]]:
+        """Give what happened since it was asked last, one's own doings too: files, and whether each came or went."""
+        news: list[tuple[Path, bool]] = []
         with contextlib.suppress(BlockingIOError):
             while self._descriptor >= 0:
-                news += _parse(os.read(self._descriptor, _BUFFER))
+                news += self._parse(os.read(self._descriptor, _BUFFER))
         return news
 
-
-def _parse(events: bytes) -> Iterator[tuple[str, bool]]:
-    begin = 0
-    while begin < len(events):
-        _, kind, _, length = _EVENT.unpack_from(events, begin)
-        begin += _EVENT.size
-        if kind & (_MOVED_TO | _DELETED):
-            yield os.fsdecode(events[begin : begin + length].rstrip(b"\0")), bool(kind & _MOVED_TO)
-        begin += length
+    def _parse(self, events: bytes) -> Iterator[tuple[Path, bool]]:
+        begin = 0
+        while begin < len(events):
+            watch, kind, _, length = _EVENT.unpack_from(events, begin)
+            begin += _EVENT.size
+            if kind & (_MOVED_TO | _DELETED):
+                name = os.fsdecode(events[begin : begin + length].rstrip(b"\0"))
+                yield self._folders[watch] / name, bool(kind & _MOVED_TO)
+            begin += length
 
 
 def _told(answer: int) -> int:

@@ -339,11 +339,30 @@ async def test_what_others_let_go_is_not_remembered_for_ever(tmp_path: Path) -> 
     assert [read(cache, mine) for cache in (first, second)] == [True, True]
 
 
-def test_where_the_kernel_does_not_tell_nobody_is_heard(tmp_path: Path) -> None:
-    """Then each mount works alone, as one for many users does, which shares its folder with none."""
+async def test_where_the_kernel_does_not_tell_each_mount_works_alone(tmp_path: Path) -> None:
+    """As one for many users does, which shares its folder with none."""
     room = SharedRoom(tmp_path, 4 * LENGTH)
-    assert room.watch(tmp_path / "nothing") is None
-    assert Room(4 * LENGTH).watch(tmp_path) is None
+    room.watch(tmp_path / "nothing")
+    room.hear()
+    deaf, other = await cache_of(tmp_path), await mount_of(tmp_path, 4 * LENGTH)
+    guid = await put(other)
+    assert guid not in deaf
+
+
+async def test_a_mount_of_several_hospitals_hears_of_each_in_its_place(tmp_path: Path) -> None:
+    """By one watch for all of them: a user may have few."""
+    rooms = [SharedRoom(tmp_path, 4 * LENGTH) for _ in range(2)]
+    first, second = [
+        [CiphertextCache(tmp_path / "hospitals" / name, room.limit, room) for name in ("amc", "umc")] for room in rooms
+    ]
+    before = descriptors()
+    for cache in (*first, *second):
+        await cache.load()
+    assert len(descriptors()) - len(before) == 2 * 2  # an account and a watch each
+    guid = await put(first[1])
+    assert [guid in cache for cache in second] == [False, True]
+    for room in rooms:
+        room.close()
 
 
 async def test_a_mount_that_ends_watches_nothing(tmp_path: Path) -> None:
