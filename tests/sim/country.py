@@ -104,7 +104,7 @@ class _Run:
                 yield from self._open(number)
 
             def registering(number: int = number) -> Steps:
-                yield from self.pacss[number].serve(self._figures.pacs)
+                yield from self.pacss[number].serve(self._figures.slow_pacs)
                 yield from self.hospitals[number].serve(self._figures.register)
 
             env.process(arrivals(env, self._dice, rate * country.questions, question))
@@ -117,7 +117,7 @@ class _Run:
         asked = dice.sample(self.keystores, THRESHOLD)
         yield simpy.AllOf(self.env, [self.env.process(keystore.serve(figures.share)) for keystore in asked])
         if dice.random() < self._country.cold:
-            yield from self.pacss[number].serve(figures.pacs)
+            yield from self.pacss[number].serve(figures.slow_pacs)
             yield from self.hospitals[number].serve(figures.recall)
         elif dice.random() < self._country.replicated:
             yield from self.hospitals[number].serve(figures.question)  # it decides and audits, others send

@@ -22,16 +22,20 @@ class Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of hospitald, for an image that is registered."""
     register_elapsed: float
     """On the clock, for an image of a series that is registered."""
+    register_begun: float
+    """On the clock, above that for a whole series."""
     recall: float
     """Of hospitald, for an image that is read cold."""
     recall_elapsed: float
     """On the clock, for an image of a series that one reader reads cold."""
-    first: float
-    """On the clock, until a reader has the first image of a cold series."""
+    recall_begun: float
+    """On the clock, above that for a whole series."""
     staged: float
     """Of hospitald, for an image that is staged."""
     pacs: float
-    """Of the PACS, on the clock, for an image of a C-GET."""
+    """Of the PACS, on the clock, for an image of a C-GET, from memory over loopback."""
+    slow_pacs: float
+    """The same where the one who receives is slow: as a PACS with disks behind a network may be."""
     share: float
     """Of a keystored, for the share of an image's key."""
     mount: float

@@ -32,16 +32,16 @@ def crowd(figures: Figures, workers: int, gap: float, seconds: float) -> float:
 
 
 def registered(figures: Figures, images: int) -> float:
-    """Give the seconds that a series takes from the first C-GET until it is seen."""
-    return _line(images, figures.first, [figures.pacs, figures.register_elapsed])
+    """Give the seconds that a series takes from the command until it is seen."""
+    return _line(images, figures.register_begun, [figures.pacs, figures.register_elapsed])
 
 
 def read_cold(figures: Figures, images: int) -> float:
     """Give the seconds that one reader needs for a series that nobody has read before."""
-    return _line(images, figures.first, [figures.pacs, figures.recall_elapsed])
+    return _line(images, figures.recall_begun, [figures.pacs, figures.recall_elapsed])
 
 
-def _line(images: int, first: float, costs: list[float], ahead: int = 32) -> float:
+def _line(images: int, begun: float, costs: list[float], ahead: int = 32) -> float:
     """Send images through stations one behind the other, so many under way at a time."""
     env = simpy.Environment()
     stations = [Station(env, str(number)) for number in range(len(costs))]
@@ -54,8 +54,8 @@ def _line(images: int, first: float, costs: list[float], ahead: int = 32) -> flo
                 yield from station.serve(cost)
 
     def series() -> Steps:
-        yield env.timeout(first)
-        yield simpy.AllOf(env, [env.process(image()) for _ in range(images - 1)])
+        yield env.timeout(begun)
+        yield simpy.AllOf(env, [env.process(image()) for _ in range(images)])
 
     env.run(env.process(series()))
     return float(env.now)

@@ -21,11 +21,13 @@ COSTS = Figures(
     asking=0.0001,
     register=0.01,
     register_elapsed=0.01,
+    register_begun=0.1,
     recall=0.01,
     recall_elapsed=0.01,
-    first=0.1,
+    recall_begun=0.1,
     staged=0.002,
     pacs=0.004,
+    slow_pacs=0.004,
     share=0.0005,
     mount=0.003,
 )
@@ -55,8 +57,8 @@ def test_a_crowd_gets_what_the_slower_side_gives_and_no_more() -> None:
 
 
 def test_a_series_goes_at_the_pace_of_the_slowest_step() -> None:
-    """After the first image."""
-    assert local.read_cold(COSTS, 400) == pytest.approx(0.1 + 399 * 0.01, rel=0.02)
+    """After its beginning."""
+    assert local.read_cold(COSTS, 400) == pytest.approx(0.1 + 400 * 0.01, rel=0.02)
 
 
 @pytest.mark.parametrize(
