@@ -16,7 +16,7 @@ MAX_COLLECTIONS: Final = 1000
 MAX_ATTRIBUTES: Final = 200
 """Of one collection, with those of the collections above it."""
 RESERVED: Final = ("study", "subject")
-"""No collection begins like this: a query asks by these names about other series."""
+"""No new collection begins like this: a query asks by these names about other series."""
 PLAIN: Final = ("text", "integer", "number", "boolean", "date")
 SEALED: Final = ("note", "attachment")
 
@@ -35,7 +35,7 @@ def _faults(wanted: DefineCollection, known: Known, reserved: Container[str]) ->
     for name in (*wanted.groups, *(attribute.name for attribute in wanted.attributes)):
         if not NAME.fullmatch(name):
             yield f"{name[:80]!r} is no name: {_WORD}"
-    if wanted.name.partition(".")[0] in RESERVED:
+    if wanted.name.partition(".")[0] in RESERVED and wanted.name not in known:
         yield f"{wanted.name}: a series of the same {wanted.name.partition('.')[0]} is asked about like this"
     if above(wanted.name) and above(wanted.name) not in known:
         yield f"{wanted.name} lies in no collection: define {above(wanted.name)} first"

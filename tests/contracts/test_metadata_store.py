@@ -195,6 +195,25 @@ def test_everything_can_be_sent_again(database: Database) -> None:
     assert database.read_now(lambda c: c.execute(sa.select(sa.func.count()).select_from(IMAGES)).scalar()) == 2
 
 
+def test_a_series_is_known_by_its_first_image_whether_told_with_others_or_by_itself(database: Database) -> None:
+    """And by the latest ACLs above it."""
+    first, second = images(Rows=256), images(1, Rows=512)
+    database.write_now(lambda c: put_images(c, first, second))
+    database.write_now(lambda c: show_series(c, PATH, is_visible=True))
+    assert (found(database, "Rows == 256"), found(database, "Rows == 512")) == ([PATH], [])
+
+
+def test_a_question_that_looks_into_very_many_collections_is_refused(database: Database) -> None:
+    """To write the statement alone would take longer than anybody is served."""
+    defined(database, {"Outcome": "text"})
+    for number in range(42):
+        defined(database, {}, name=f"followup.c{number}")
+    tests = [f'(Modality == "MR" and Outcome == "{number}")' for number in range(24)]
+    assert found(database, " or ".join(tests[:2])) == []
+    with pytest.raises(MalformedQueryError, match="more than 1000 collections"):
+        found(database, " or ".join(tests))
+
+
 def test_what_was_unregistered_never_comes_back(database: Database) -> None:
     """Also where the same images are still under way; a series goes with its last image."""
     registered(database, images())

@@ -16,7 +16,7 @@ from mdmfs.hospital.metadata.attributes import NAMES_OF_IMAGES
 from mdmfs.hospital.metadata.outgoing import send_collection
 from mdmfs.hospital.rights.change import OWNERS
 from mdmfs.hospital.store import Transaction
-from mdmfs.model.collection import above, lineage
+from mdmfs.model.collection import above, lies_within, lineage
 from mdmfs.model.errors import ConfigurationError, NoSuchFileError, UnknownNameError
 from mdmfs.model.identity import Dn, Fqan, Principal
 from mdmfs.model.names import Lfn
@@ -95,21 +95,20 @@ def project_of_records(hospital: Hospital, name: str) -> Lfn:
 
 
 def _refuse(tx: Transaction, wanted: DefineCollection, key: list[str]) -> None:
-    """Refuse what the metadata service would, and a key of what is not there."""
-    known = {
-        one.name: {attribute.name: attribute.type for attribute in one.attributes}
-        for one in tx.records.all()
-        if one.project == wanted.project
-    }
+    """Refuse what the metadata service would, and a key of what is not there, here or in a collection below."""
+    there = [one for one in tx.records.all() if one.project == wanted.project]
+    known = {one.name: {attribute.name: attribute.type for attribute in one.attributes} for one in there}
     reason = fault_of(wanted, known, NAMES_OF_IMAGES)
     if reason:
         raise ConfigurationError(reason)
-    kinds = {name: kind for one in lineage(wanted.name)[:-1] for name, kind in known[one].items()}
-    kinds |= {attribute.name: attribute.type for attribute in wanted.attributes}
-    unknown = [name for name in key if kinds.get(name, SEALED[0]) in SEALED]
-    if unknown:
-        message = f"{unknown[0]} is part of the key and no plain attribute of the collection"
-        raise ConfigurationError(message)
+    known[wanted.name] = {attribute.name: attribute.type for attribute in wanted.attributes}
+    keys = {one.name: one.key for one in there if lies_within(one.name, wanted.name)} | {wanted.name: key}
+    for collection, names in keys.items():
+        kinds = {name: kind for one in lineage(collection) for name, kind in known[one].items()}
+        for name in names:
+            if kinds.get(name, SEALED[0]) in SEALED:
+                message = f"{name} is part of the key of {collection} and would be no plain attribute of it"
+                raise ConfigurationError(message)
 
 
 def _refuse_new(tx: Transaction, lfn: Lfn) -> None:

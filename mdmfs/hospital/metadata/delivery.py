@@ -52,11 +52,15 @@ async def deliver_metadata(hospital: Hospital, service: MetadataService) -> None
 
 
 def parted(items: Sequence[OutboxItem]) -> Iterator[list[OutboxItem]]:
-    """Part items into what one message holds, in order."""
+    """Part items into what one message holds, in order; what defines a collection is a message by itself.
+
+    A message whose answer is lost is told again: what comes before a definition may be refused after it.
+    """
     some: list[OutboxItem] = []
     octets = 0
     for item in items:
-        if some and octets + len(item.payload) > MOST_OCTETS:
+        is_apart = bool(some) and Parcel.COLLECTION in {some[-1].kind, item.kind}
+        if is_apart or (some and octets + len(item.payload) > MOST_OCTETS):
             yield some
             some, octets = [], 0
         some.append(item)

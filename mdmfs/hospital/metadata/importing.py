@@ -33,7 +33,7 @@ from mdmfs.hospital.release.escrow import (
 )
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SubjectRow
-from mdmfs.model.errors import MalformedMessageError, TooFewSharesError, UnknownNameError
+from mdmfs.model.errors import BusyError, MalformedMessageError, TooFewSharesError, UnknownNameError
 from mdmfs.model.names import GUID_SIZE, Guid, Lfn
 from mdmfs.model.subject import SubjectId
 from mdmfs.sealing.header import FileKey, ObjectContext, Role
@@ -53,7 +53,7 @@ async def import_records(hospital: Hospital, asked: ImportRecords) -> ImportedRe
     """Take rows, each by itself; what is taken is durable when this returns, and on its way.
 
     Raises ``UnknownNameError`` for a project or collection that there is not, ``ConfigurationError`` where the hospital
-    keeps no records, and what collecting keys raises.
+    keeps no records, ``BusyError`` where the collection is defined anew meanwhile, and what collecting keys raises.
     """
     project_of_records(hospital, asked.project)
     if len(asked.rows) > BATCH:
@@ -128,8 +128,11 @@ class _Import:
                     await self._seal_with_old_key(found, texts)
 
     def send(self, tx: Transaction) -> None:
-        """Put everything on its way, in one transaction."""
+        """Put everything on its way, in one transaction; raises ``BusyError`` if it no longer is what was asked for."""
         collection = self._collection
+        if whole_collection(tx, collection.project, collection.name) != collection:
+            message = f"the collection {collection.name} of {collection.project} has been defined anew meanwhile"
+            raise BusyError(message, what_to_do="import the file again: rows that were taken stay as they are")
         inode = tx.catalogue.make_directories(Lfn.parse(collection.lfn), now=self._hospital.clock())
         chain = tx.catalogue.acl_ids_above(inode)
         acls = versions(tx, chain)

@@ -26,6 +26,7 @@ from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, Attribute, AttributeType, Co
 from mdmfs.metadata.store.numbers import is_of, list_of, ranges_of
 from mdmfs.metadata.store.shape import emptied, of_series
 from mdmfs.metadata.store.tables import IMAGES, PLACE, SERIES, TEXT, table_of
+from mdmfs.model.errors import MalformedQueryError
 
 Clause = sa.ColumnElement[bool]
 Mark = tuple[Value | None, ...]
@@ -48,6 +49,10 @@ _JOINED: Final = {"study": ("Subject", "Session"), "subject": ("Subject",)}
 _HEADS: Final = {Level.SERIES: SERIES, Level.IMAGE: IMAGES}
 _AS_IT_IS: Final[operators.custom_op[Any]] = operators.custom_op("+")
 """Before an expression: SQLite looks for no index to serve it."""
+MAX_SELECTS: Final = 1000
+"""Tables of records that one statement looks into, again and again: one test may look into all that there can be."""
+_UNITED: Final = 400
+"""Selects of one union: SQLite takes 500."""
 _SHAPES: Final = 512
 """Statements that are kept."""
 _ALLOWED: Final = "allowed"
@@ -180,6 +185,7 @@ class _Writer:
     def __init__(self, schema: Schema, dialect: str) -> None:
         self._schema = schema
         self._dialect = dialect
+        self._selects = 0
 
     def page(self, asked: _Asked) -> sa.Select[Any]:
         shape = asked.shape
@@ -292,9 +298,17 @@ class _Writer:
 
     def _of_subjects(self, found: Sequence[sa.Select[Any]]) -> Clause:
         """Say that a series' subject is among those that were found in one collection or another."""
+        self._selects += len(found)
+        if self._selects > MAX_SELECTS:
+            message = (
+                f"column 1: all tests together look into more than {MAX_SELECTS} collections: name in each the one"
+                " that is meant, or ask twice"
+            )
+            raise MalformedQueryError(message)
         if not found:
             return sa.false()
-        return SERIES.c.Subject.in_(found[0] if len(found) == 1 else sa.union_all(*found))
+        parts = [found[start : start + _UNITED] for start in range(0, len(found), _UNITED)]
+        return sa.or_(*(SERIES.c.Subject.in_(one[0] if len(one) == 1 else sa.union_all(*one)) for one in parts))
 
     def _subjects(self, collection: Collection, inner: Checked) -> sa.Select[Any]:
         """Select subjects with a record, in one collection of one project, for which a condition holds."""

@@ -25,7 +25,7 @@ _CHUNK: Final = 500
 def put_images(connection: sa.Connection, *messages: PutImages) -> None:
     """Keep images with their series; those whose GUID was unregistered stay away. Raises ``MalformedMessageError``.
 
-    Of one GUID the last counts. What is known of a series stays, but for the ACLs above it.
+    Of one GUID the last counts. What is known of a series by its first image stays, but for the ACLs above it.
     """
     gone, apart = _buried_and_apart(connection, [image.guid for message in messages for image in message.images])
     images = [
@@ -35,8 +35,8 @@ def put_images(connection: sa.Connection, *messages: PutImages) -> None:
         if image.guid not in gone
     ]
     chains = chains_of(connection, (acl_ids for one in images for acl_ids in (one.series.acl_ids, one.acl_ids)))
-    series = {one.series.path: one.series for one in images}
-    numbers = _series_of(connection, series, {path: chains.of(one.acl_ids) for path, one in series.items()})
+    series = {one.series.path: one.series for one in reversed(images)}
+    numbers = _series_of(connection, series, {one.series.path: chains.of(one.series.acl_ids) for one in images})
     rows = [_image_row(one.image, numbers[one.series.path], chains.of(one.acl_ids)) for one in images]
     upsert(connection, IMAGES, rows, "guid", "visible")
 

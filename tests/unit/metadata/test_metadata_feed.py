@@ -229,6 +229,13 @@ def test_what_waits_is_told_in_order_and_in_messages_of_bounded_size() -> None:
     assert [[item.number for item in some] for some in messages] == [[0], [1], [2], [3, 4, 5], [6]]
 
 
+def test_what_defines_a_collection_is_told_by_itself() -> None:
+    """Told again, because its answer was lost, it changes nothing; records from before it would be refused then."""
+    kinds = [Parcel.RECORDS, Parcel.COLLECTION, Parcel.COLLECTION, Parcel.RECORDS, Parcel.IMAGES]
+    items = [OutboxItem(number, "m", kind, b"", b"") for number, kind in enumerate(kinds)]
+    assert [[item.number for item in some] for some in parted(items)] == [[0], [1], [2], [3, 4]]
+
+
 @pytest.mark.parametrize("cut", range(0, 400, 7))
 def test_a_cut_header_tells_less_and_breaks_nothing(cut: int) -> None:
     """Whatever bytes come, there is an answer."""

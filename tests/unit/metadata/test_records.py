@@ -12,6 +12,7 @@ from typing import TypeVar
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from mdmfs.access.acl import Acl, Entry, EntryKind, Right
 from mdmfs.cli.record import open_text
@@ -23,6 +24,7 @@ from mdmfs.hospital.metadata.importing import import_records
 from mdmfs.metadata.schema import IMAGE_ATTRIBUTES
 from mdmfs.model.errors import (
     AccessDeniedError,
+    BusyError,
     ConfigurationError,
     MalformedMessageError,
     MalformedQueryError,
@@ -159,6 +161,36 @@ async def test_a_collection_in_another_has_its_attributes_its_readers_and_its_ke
         assert await records(scene, opened, STRANGER) == []
 
 
+async def test_what_is_part_of_a_key_below_cannot_be_dropped(scene: Scene) -> None:
+    """Records that differ in it alone would become one."""
+    async with scene.open() as opened:
+        await ready(scene, opened)
+        await define_records(opened.hospital, below("Gene", key=("Grade",)))
+        fewer = [one for one in collection().attributes if one.name != "Grade"]
+        with pytest.raises(ConfigurationError, match=r"Grade is part of the key of followup\.onco"):
+            await define_records(opened.hospital, msgspec.structs.replace(collection(), attributes=fewer))
+
+
+async def test_rows_for_a_collection_that_is_defined_anew_meanwhile_are_not_sent(scene: Scene) -> None:
+    """The service would refuse them, and all that waits behind them."""
+    fewer = [one for one in collection().attributes if one.name != "Grade"]
+
+    async def refused(opened: OpenClinic) -> None:
+        with pytest.raises(BusyError, match=r"followup of .* has been defined anew"):
+            await imported(opened, row(Grade="4"))
+
+    async with scene.open() as opened, trio.open_nursery() as nursery:
+        await ready(scene, opened)
+        async with opened.hospital.turns.of(("records", PROJECT, "followup")):
+            nursery.start_soon(refused, opened)
+            await trio.testing.wait_all_tasks_blocked()
+            await define_records(opened.hospital, msgspec.structs.replace(collection(), attributes=fewer))
+            await scene.told(opened)
+    async with scene.open() as opened:
+        assert await imported(opened, row(Seen="2020-03-01")) == [""]
+        await scene.told(opened)
+
+
 async def test_readers_of_their_own_read_one_collection_and_no_other(scene: Scene) -> None:
     """They pass the directory of collections; one in another they reach where they may pass that, and are told."""
     async with scene.open() as opened:
@@ -191,7 +223,7 @@ CANNOT_BE: list[tuple[DefineRecords, str]] = [
     (below(collection="nowhere.onco"), "define nowhere first"),
     (below("Grade:integer"), "Grade comes from followup"),
     (below("Grade:text", collection="followup"), "Grade is of type integer already"),
-    (below("Gene", key=("Remark",)), "Remark is part of the key and no plain attribute"),
+    (below("Gene", key=("Remark",)), "Remark is part of the key of followup.onco and would be no plain attribute"),
     (below("Gene", collection="followup.narrow"), "there is a directory .*/followup/narrow already"),
 ]
 
