@@ -48,7 +48,7 @@ def _is_crypt(device: Path) -> bool:
 def _mount_of(path: Path, root: Path) -> tuple[str, str]:
     """Give type and source of the mount that a path is on."""
     found, longest = ("", ""), -1
-    for line in (root / "proc" / "self" / "mountinfo").read_text().splitlines():
+    for line in os.fsdecode((root / "proc" / "self" / "mountinfo").read_bytes()).removesuffix("\n").split("\n"):
         before, _, after = line.partition(" - ")
         point, rest = before.split()[4].replace("\\040", " "), after.split(maxsplit=_FIELDS - 1)
         if path.is_relative_to(point) and len(point) >= longest and len(rest) == _FIELDS:

@@ -21,6 +21,7 @@ from mdmfs.model.errors import BusyError, MdmfsError, UnknownNameError
 from mdmfs.wire.messages.administration import HarvestProgress
 
 LONGEST_WAIT: Final = 10.0
+LOOK_SECONDS: Final = 0.25
 
 log = structlog.get_logger()
 
@@ -181,11 +182,7 @@ class Harvests:
 
     def progress(self, project: str) -> HarvestProgress:
         """Tell how far the latest harvest of a project is; raises ``UnknownNameError`` where there was none."""
-        latest = self._latest.get(project)
-        if latest is None:
-            message = f"no harvest of {project} has been started since the hospital's daemon was"
-            raise UnknownNameError(message, what_to_do="start it again: it goes on where it was")
-        return latest.progress(self._hospital.store)
+        return self._latest_of(project).progress(self._hospital.store)
 
     async def end(self, project: str, *, within: float) -> HarvestProgress:
         """Wait so many seconds until the latest harvest has ended and all it registered is deposited.
@@ -195,11 +192,19 @@ class Harvests:
         with trio.move_on_after(min(max(0.0, within), LONGEST_WAIT)):
             while True:
                 news = self._hospital.feed.bell.next()
-                progress = self.progress(project)
-                if progress.is_over and not progress.depositing:
-                    return progress
+                if self._latest_of(project).is_over:
+                    if not self.progress(project).depositing:
+                        break
+                    await trio.sleep(LOOK_SECONDS)  # it rings for each series and keystore, and a look counts all
                 await news.wait()
         return self.progress(project)
+
+    def _latest_of(self, project: str) -> Harvest:
+        latest = self._latest.get(project)
+        if latest is None:
+            message = f"no harvest of {project} has been started since the hospital's daemon was"
+            raise UnknownNameError(message, what_to_do="start it again: it goes on where it was")
+        return latest
 
     async def _run(self, harvest: Harvest) -> None:
         try:

@@ -22,6 +22,9 @@ ARRIVING: Final = "arriving"
 BESIDE: Final = "hospitals"
 """Below it the caches of a mount that joins several hospitals, each in a folder of its own."""
 
+READ_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""The last one since nobody knows what has been put there: a FIFO would be waited for."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -237,14 +240,16 @@ def _drop_unlocked(folder: Path) -> Iterator[int]:
 def drop_unlocked(path: Path) -> bool:
     """Remove a file, unless somebody is writing it."""
     try:
-        with path.open("rb") as arriving:
-            fcntl.flock(arriving, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)
+        arriving = os.open(path, READ_FLAGS)
+    except FileNotFoundError:
+        return True  # it has arrived, or has been given up
+    try:
+        fcntl.flock(arriving, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
     except BlockingIOError:
         return False
-    except FileNotFoundError:
-        # it has arrived, or has been given up
-        return True
+    finally:
+        os.close(arriving)
     return True
 
 

@@ -16,6 +16,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import SALT_SIZE, sealed_size
 from mdmfs.wire.formats import Format, bring_up_folder
 from mdmfs.worker.cache.ciphertext import Ciphertext
-from mdmfs.worker.cache.room import ARRIVING, COMPLETE, Room, drop_unlocked
+from mdmfs.worker.cache.room import ARRIVING, COMPLETE, READ_FLAGS, Room, drop_unlocked
 
 CACHE_FORMAT: Final[Format[Path]] = Format("cache of a mount", remedy=", or delete it: what it holds is fetched again")
 SMALL: Final = 2**20
@@ -114,7 +115,7 @@ class CiphertextCache:
         if kept is None:
             return None
         try:
-            descriptor = os.open(kept.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = os.open(kept.path, READ_FLAGS)
         except OSError:
             self.discard(guid)
             return None
@@ -135,7 +136,7 @@ class CiphertextCache:
             if kept is None:
                 continue
             with contextlib.suppress(OSError):
-                descriptor = os.open(kept.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                descriptor = os.open(kept.path, READ_FLAGS)
                 try:
                     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
                 finally:
@@ -223,7 +224,7 @@ class CiphertextCache:
         """Learn that there is an object, if it is one of this cache and there was none of its GUID."""
         parsed = _parse(path.name) if path.parent == self._complete else None
         if parsed is not None and parsed[0] not in self._kept:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 self._learn(path)
 
     def _find(self, guid: Guid) -> _Kept | None:
@@ -253,8 +254,8 @@ class CiphertextCache:
             return
         try:
             kept.path.unlink()
-        except FileNotFoundError:
-            self._used -= kept.length  # another mount has let it go, and given its room back
+        except OSError:
+            self._used -= kept.length  # another mount has let it go, and given its room back; or it is no file any more
         else:
             self._give(kept.length)
 
@@ -296,21 +297,23 @@ class CiphertextCache:
         log.info("cache opened", objects=len(self._kept), bytes=self._used)
 
     def _learn(self, path: Path) -> None:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            return  # nothing of ours
         parsed = _parse(path.name)
         if parsed is None:
             path.unlink()
             return
         guid, seal = parsed
         self._remove(guid)
-        length = path.stat().st_size
-        self._kept[guid] = _Kept(path, length, seal)
-        self._used += length
+        self._kept[guid] = _Kept(path, status.st_size, seal)
+        self._used += status.st_size
 
 
 def _statuses(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
     for path in folder.iterdir():
         with contextlib.suppress(FileNotFoundError):
-            yield path, path.stat()
+            yield path, path.lstat()
 
 
 def _create_locked(path: Path) -> int:

@@ -14,11 +14,18 @@ from typing import Final
 
 import structlog
 
-from mdmfs.worker.fuse.mountinfo import KIND, entries, entry_of
+from mdmfs.worker.fuse.mountinfo import KIND, entries, entry_of, escaped
 
 _AUTOFS: Final = "autofs"
-_SCRIPT: Final = 'read -r line && exit; grep -qF " 0:$2 / " /proc/self/mountinfo && exec umount --lazy "$1"'
-"""Waits for a line, or for the end of whoever would write it. A shell, since it takes no memory to speak of."""
+_SCRIPT: Final = """
+read -r line && exit
+while read -r _ _ device _ place _; do [ "$place" = "$3" ] && last=$device; done </proc/self/mountinfo
+[ "$last" = "0:$2" ] && exec umount --lazy "$1"
+"""
+"""Waits for a line, or for the end of whoever would write it; takes nothing away where another mount lies on ours.
+
+A shell, since it takes no memory to speak of.
+"""
 SECONDS: Final = 10.0
 
 log = structlog.get_logger(__name__)
@@ -33,7 +40,7 @@ def taken_away_when_killed(mountpoint: Path) -> Iterator[None]:
         return
     try:
         process = subprocess.Popen(  # noqa: S603 fixed programs
-            ["/bin/sh", "-c", _SCRIPT, "sh", str(mountpoint), str(own.device)],
+            ["/bin/sh", "-c", _SCRIPT, "sh", str(mountpoint), str(own.device), escaped(mountpoint)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -23,10 +24,19 @@ class MountEntry:
 
 def entries() -> Iterator[MountEntry]:
     """Give all mounts, in the order in which they were made."""
-    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+    # the kernel writes any other sign than those four as it is, also what Python takes for the end of a line
+    for line in os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).removesuffix("\n").split("\n"):
         fields = line.split(" ")
         minor = int(fields[2].partition(":")[2])
         yield MountEntry(Path(_unescaped(fields[4])), minor, fields[fields.index("-") + 1])
+
+
+def escaped(mountpoint: Path) -> str:
+    """Write a place as the kernel does: blanks, line feeds and backslashes in octal digits, and nothing else."""
+    text = str(mountpoint).replace("\\", "\\134")
+    for character, octal in ((" ", "\\040"), ("\t", "\\011"), ("\n", "\\012")):
+        text = text.replace(character, octal)
+    return text
 
 
 def entry_of(mountpoint: Path) -> MountEntry | None:

@@ -119,6 +119,27 @@ async def test_an_object_cut_while_it_is_open_is_an_error_and_no_byte(tmp_path: 
     found[0].close()
 
 
+async def test_what_is_no_file_in_the_folders_is_left_alone_and_waited_for_by_nobody(tmp_path: Path) -> None:
+    """A FIFO, a link to itself, a directory: by the name of an object and by any other; also in place of one."""
+    first = await cache_of(tmp_path)
+    seal = Seal(3, 2, secrets.token_bytes(24))
+    swapped, kept = await put(first, seal=seal), await put(first)
+    (tmp_path / "complete" / "lost+found").mkdir()
+    (tmp_path / "complete" / f"{Guid(bytes(16))}.{seal}").mkdir()
+    (tmp_path / "complete" / f"{Guid(b'l' * 16)}.{seal}").symlink_to(f"{Guid(b'l' * 16)}.{seal}")
+    os.mkfifo(tmp_path / "arriving" / "fifo")
+    cache = await cache_of(tmp_path)
+    assert cache.used == 2 * LENGTH
+    place = tmp_path / "complete" / f"{swapped}.{seal}"
+    place.unlink()
+    os.mkfifo(place)
+    cache.read_ahead([swapped])
+    assert cache.open(swapped, SIZE) is None
+    found = cache.open(kept, SIZE)
+    assert found is not None
+    found[0].close()
+
+
 async def test_the_objects_not_opened_for_longest_leave_first_also_after_a_restart(tmp_path: Path) -> None:
     """Opening counts, not arriving."""
     cache = await cache_of(tmp_path, limit=3 * LENGTH)
@@ -310,6 +331,15 @@ async def test_what_is_no_object_and_what_has_gone_again_is_not_found(tmp_path: 
     (tmp_path / "note").rename(foreign)
     assert guid not in second
     assert foreign.exists()
+
+
+async def test_an_odd_entry_hides_nothing_that_comes_behind_it(tmp_path: Path) -> None:
+    """A link to itself is no object, and what is told of after it is heard of."""
+    one, other = await mount_of(tmp_path, 10 * LENGTH), await mount_of(tmp_path, 10 * LENGTH)
+    name = f"{Guid(b'l' * 16)}.{Seal(3, 2, secrets.token_bytes(24))}"
+    (tmp_path / "complete" / name).symlink_to(name)
+    guid = await put(one)
+    assert guid in other
 
 
 async def test_more_than_the_kernel_tells_of_is_fetched_again(tmp_path: Path) -> None:
