@@ -125,23 +125,7 @@ async def _run(
             functools.partial(quarantine, hospital),
             configuration.hospital.recall_deadline,
         )
-        nursery.start_soon(hospital.store.run)
-        nursery.start_soon(hospital.audit.run)
-        nursery.start_soon(recalls.run)
-        nursery.start_soon(hospital.headers.run)
-        nursery.start_soon(deposit, hospital)
-        if configuration.metadata is None:
-            nursery.start_soon(keep_current, hospital)
-        else:
-            told = _open_metadata(configuration.metadata, configuration, nursery)
-            nursery.start_soon(keep_current, hospital, told.peer)
-            nursery.start_soon(deliver_metadata, hospital, told)
-        nursery.start_soon(deposit_checkpoints, hospital)
-        nursery.start_soon(end_what_is_over, hospital)
-        nursery.start_soon(end_what_has_ended, hospital)
-        nursery.start_soon(keep_replicas, hospital)
-        if configuration.hospital.metrics:
-            nursery.start_soon(keep_gauges, hospital)
+        _begin(hospital, recalls, configuration, nursery)
         hospital.leases.begin(max((project.lease for project in hospital.projects.values()), default=0.0))
         if moves is not None:
             await _receive(hospital, configuration, moves, nursery)
@@ -172,6 +156,27 @@ async def _run(
         bound = await nursery.start(listen)
         log.info("hospital is open", name=hospital.name, projects=sorted(hospital.projects), files=_count(hospital))
         task_status.started(bound)
+
+
+def _begin(hospital: Hospital, recalls: Recalls, configuration: HospitalConfiguration, nursery: trio.Nursery) -> None:
+    """Begin what goes on beside all requests."""
+    nursery.start_soon(hospital.store.run)
+    nursery.start_soon(hospital.audit.run)
+    nursery.start_soon(recalls.run)
+    nursery.start_soon(hospital.headers.run)
+    nursery.start_soon(deposit, hospital)
+    if configuration.metadata is None:
+        nursery.start_soon(keep_current, hospital)
+    else:
+        told = _open_metadata(configuration.metadata, configuration, nursery)
+        nursery.start_soon(keep_current, hospital, told.peer)
+        nursery.start_soon(deliver_metadata, hospital, told)
+    nursery.start_soon(deposit_checkpoints, hospital)
+    nursery.start_soon(end_what_is_over, hospital)
+    nursery.start_soon(end_what_has_ended, hospital)
+    nursery.start_soon(keep_replicas, hospital)
+    if configuration.hospital.metrics:
+        nursery.start_soon(keep_gauges, hospital)
 
 
 def _open_metadata(peer: MetadataPeer, configuration: HospitalConfiguration, nursery: trio.Nursery) -> MetadataService:

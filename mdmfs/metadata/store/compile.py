@@ -21,12 +21,12 @@ from sqlalchemy.sql import operators
 
 from mdmfs.metadata.query import check
 from mdmfs.metadata.query.check import Checked, CheckedQuery, Exists, Slot
+from mdmfs.metadata.query.parse import refuse
 from mdmfs.metadata.query.syntax import Operator, Value
 from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, Attribute, AttributeType, Collection, Level, Schema
 from mdmfs.metadata.store.numbers import is_of, list_of, ranges_of
 from mdmfs.metadata.store.shape import emptied, of_series
 from mdmfs.metadata.store.tables import IMAGES, PLACE, SERIES, TEXT, table_of
-from mdmfs.model.errors import MalformedQueryError
 
 Clause = sa.ColumnElement[bool]
 Mark = tuple[Value | None, ...]
@@ -300,15 +300,11 @@ class _Writer:
         """Say that a series' subject is among those that were found in one collection or another."""
         self._selects += len(found)
         if self._selects > MAX_SELECTS:
-            message = (
-                f"column 1: all tests together look into more than {MAX_SELECTS} collections: name in each the one"
-                " that is meant, or ask twice"
-            )
-            raise MalformedQueryError(message)
-        if not found:
-            return sa.false()
+            message = f"all tests together look into more than {MAX_SELECTS} collections: name those that are meant"
+            raise refuse(1, message)
         parts = [found[start : start + _UNITED] for start in range(0, len(found), _UNITED)]
-        return sa.or_(*(SERIES.c.Subject.in_(one[0] if len(one) == 1 else sa.union_all(*one)) for one in parts))
+        united = (one[0] if len(one) == 1 else sa.union_all(*one) for one in parts)
+        return sa.or_(sa.false(), *map(SERIES.c.Subject.in_, united))
 
     def _subjects(self, collection: Collection, inner: Checked) -> sa.Select[Any]:
         """Select subjects with a record, in one collection of one project, for which a condition holds."""
