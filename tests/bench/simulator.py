@@ -114,8 +114,8 @@ def _costs() -> Figures:
     return Figures(
         question=question,
         asking=asking,
-        register_begun=few.register_elapsed - FEW * each.register_elapsed,
-        recall_begun=few.recall_elapsed - FEW * each.recall_elapsed,
+        register_begun=max(0.0, few.register_elapsed - FEW * each.register_elapsed),  # below 0 where others work beside it
+        recall_begun=max(0.0, few.recall_elapsed - FEW * each.recall_elapsed),  # below 0 where others work beside it
         **each._asdict(),
     )
 
