@@ -111,11 +111,12 @@ def _costs() -> Figures:
     with chain(FEW) as site:
         _register(site)
         _, question, asking = _crowd(site, WORKERS[0])
+    # what a series costs to begin with is told as nothing where noise puts it below
     return Figures(
         question=question,
         asking=asking,
-        register_begun=max(0.0, few.register_elapsed - FEW * each.register_elapsed),  # below 0 where others work beside it
-        recall_begun=max(0.0, few.recall_elapsed - FEW * each.recall_elapsed),  # below 0 where others work beside it
+        register_begun=max(0.0, few.register_elapsed - FEW * each.register_elapsed),
+        recall_begun=max(0.0, few.recall_elapsed - FEW * each.recall_elapsed),
         **each._asdict(),
     )
 
