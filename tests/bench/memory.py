@@ -2,12 +2,15 @@
 
 After it as many minutes of mixed load as ``MDMFS_MINUTES`` says, 1 by default, in which it must not grow. The ratio is
 what it grew by, in MiB, beside 256; growth under the mixed load counts in the same way beside ``GROWTH_MIB``.
+``MDMFS_SHARE=0.15`` lets the mixed load work for so much of the time only, so that an hour of it can run beside other
+work; each minute it says how much memory there was.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,6 +28,7 @@ ROUNDS = 40
 BAR_MIB = 256.0
 GROWTH_MIB = 16.0
 MINUTES = float(os.environ.get("MDMFS_MINUTES", "1"))
+SHARE = float(os.environ.get("MDMFS_SHARE", "1"))
 
 
 def measure() -> Measured:
@@ -51,12 +55,16 @@ def measure() -> Measured:
 
 def _mix(ours: Ours, paths: Sequence[Path], chance: random.Random) -> tuple[int, float, float]:
     """Read, list and drop pages at random; tell how many times, and the most memory at the begin and at the end."""
-    begun, done, marks = time.perf_counter(), 0, [0.0, 0.0, 0.0]
+    begun, done, marks, told = time.perf_counter(), 0, [0.0, 0.0, 0.0], 0
     while (passed := time.perf_counter() - begun) < MINUTES * 60:
         call_at_random(paths, FILE, chance)
         done += 1
-        third = min(2, int(passed / (MINUTES * 20)))
-        marks[third] = max(marks[third], resident_mib(ours.pid))
+        resident, third = resident_mib(ours.pid), min(2, int(passed / (MINUTES * 20)))
+        marks[third] = max(marks[third], resident)
+        if passed >= told * 60:
+            sys.stderr.write(f"{told:3} min {done:9,} calls {resident:7.1f} MiB\n")
+            told += 1
+        time.sleep((time.perf_counter() - begun - passed) * (1 / SHARE - 1))
     return done, marks[0], marks[2]
 
 
