@@ -11,7 +11,8 @@ import sys
 import click
 import trio
 
-from mdmfs.cli.output import tell
+from mdmfs.cli.logs import log_to_standard_error
+from mdmfs.cli.output import is_json, tell, usual_level
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.wire.metrics import serving_metrics
 from mdmfs.wire.supervision import Supervisor, this_supervisor
@@ -45,6 +46,7 @@ def mount(
         return
     settings = MountConfiguration.read(configuration)
     settings.refuse_hiding(mountpoint)
+    _log_as(settings)
     supervisor = this_supervisor()
     with serving_metrics(settings.mount.metrics, supervisor.pulse):
         trio.run(_mount, supervisor, settings, mountpoint, ready)
@@ -69,7 +71,14 @@ async def _mount(
             os.write(ready, b"1")
             os.close(ready)
 
-    await supervisor.supervise(run_mount, configuration, mountpoint, ready=tell_ready)
+    await supervisor.supervise(run_mount, configuration, mountpoint, _log_as, ready=tell_ready)
+
+
+def _log_as(settings: MountConfiguration) -> None:
+    """Log what the command line says, or else the configuration."""
+    root = click.get_current_context().find_root()
+    level = root.params.get("log_level") or settings.mount.log_level or usual_level(root)
+    log_to_standard_error(level, is_json=is_json())
 
 
 def _start_in_background(configuration: pathlib.Path, mountpoint: pathlib.Path, log: pathlib.Path) -> None:
@@ -80,10 +89,12 @@ def _start_in_background(configuration: pathlib.Path, mountpoint: pathlib.Path, 
     """
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     read_end, write_end = os.pipe()
+    level = click.get_current_context().find_root().params.get("log_level")
     command = [
         sys.executable,
         "-m",
         "mdmfs.cli",
+        *(["--log-level", level] if level else []),
         "mount",
         str(configuration),
         str(mountpoint),

@@ -25,14 +25,12 @@ from mdmfs.worker.fetching import Fetching
 from mdmfs.worker.hospital import Hospital
 from mdmfs.worker.kernel_pages import KernelPages
 from mdmfs.worker.keys.ring import KeyRing
+from mdmfs.worker.memory import Memory
 from mdmfs.worker.open_file import OpenFile, OpenFiles, lock_of
 from mdmfs.worker.outage import OUTAGES, Outage
 from mdmfs.worker.story import Stories
 from mdmfs.worker.together import FetchingTogether
 
-WHOLE: Final = 4 * 2**20
-"""Files up to this size are pushed whole before open returns: that spares their readers all READs. For larger ones
-pushing takes as long as answering, and cannot go on while their readers copy."""
 SOON: Final = 0.25
 """Seconds in which what is fetched ahead begins to arrive, unless the PACS is slow."""
 PATIENCE_WITH_KEYSTORES: Final = 120.0
@@ -59,6 +57,7 @@ class Bringer:
         pages: KernelPages,
         files: OpenFiles,
         stories: Stories,
+        memory: Memory,
         deadline: float,
         patience: float,
     ) -> None:
@@ -70,6 +69,7 @@ class Bringer:
         self._pages = pages
         self._files = files
         self._stories = stories
+        self._memory = memory
         self._nursery = nursery
         self._deadline = deadline
         self._patience = patience
@@ -270,6 +270,7 @@ class Bringer:
             self._cache,
             file,
             begin,
+            memory=self._memory,
             patience=self._patience,
             patience_once_begun=max(self._patience, self._deadline),
         )
@@ -323,8 +324,12 @@ class Bringer:
                 return
 
     async def _push_first(self, file: OpenFile) -> None:
-        """Push a small file whole, and prove the end of a larger one; a kernel that has all pages gets none again."""
-        if file.size <= WHOLE and not self._pages.has_whole(file.inode):
+        """Push a small file whole, and prove the end of a larger one; a kernel that has all pages gets none again.
+
+        That spares its readers all READs. For larger ones pushing takes as long as answering, and cannot go on while
+        their readers copy.
+        """
+        if file.size <= self._memory.pushed and not self._pages.has_whole(file.inode):
             await file.push(self._pages.port)
             self._pages.note_whole(file.inode)
         elif file.is_complete:

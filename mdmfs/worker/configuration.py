@@ -19,6 +19,8 @@ from mdmfs.worker.numbered import MAX_HOSPITALS
 
 CONFIGURATION_ATTRIBUTE: Final = "user.mdmfs.configuration"
 """Extended attribute of a mount point: the file that its mount was configured by."""
+LEAST_MEMORY: Final = 16 * 2**20
+LOG_LEVELS: Final = ("", "debug", "info", "warning", "error")
 _UNITS: Final = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SIZE: Final = re.compile(r"(\d+) ?(|KiB|MiB|GiB|TiB)")
 
@@ -42,6 +44,12 @@ class MountSettings(Settings, frozen=True):
     """With what the ``https://`` URLs begin that the site's cache is asked for, too; those of ``http://`` all are."""
     metrics: str = ""
     """``HOST:PORT`` on loopback where Prometheus asks; nowhere where it is empty."""
+    memory: str = "256 MiB"
+    """What all that is kept in memory may take; written like ``cache.size``."""
+    push: str = "4 MiB"
+    """Files up to this size are put into the page cache whole before their open returns."""
+    log_level: str = ""
+    """What is logged: debug, info, warning or error; what the command says where it is empty, or says so itself."""
 
 
 class HospitalPeer(Settings, frozen=True):
@@ -138,9 +146,7 @@ class MountConfiguration(Settings, frozen=True):
         if len({peer.name for peer in self.metadata}) != len(self.metadata):
             message = "[[metadata]] names every service once"
             raise ConfigurationError(message)
-        if self.mount.deadline <= 0 or self.mount.lease_wait <= 0:
-            message = "[mount] deadline and lease_wait are numbers of seconds above 0"
-            raise ConfigurationError(message)
+        self._refuse_wrong_limits()
         if bool(self.credential.certificate) != bool(self.credential.key) or (
             self.credential.proxy and self.credential.certificate
         ):
@@ -149,12 +155,23 @@ class MountConfiguration(Settings, frozen=True):
         if self.mount.multi_user and self.credential != CredentialSettings():
             message = "with [mount] multi_user everybody is served by his own proxy: leave [credential] out"
             raise ConfigurationError(message)
-        self.cache_size, self.cache_floor, self.site_cache  # noqa: B018 raise
         for begin in self.mount.cache_of:
             parts = urllib.parse.urlsplit(begin)
             if parts.scheme not in {"http", "https"} or not parts.hostname or not parts.path or not self.site_cache:
                 message = f"[mount] cache_of names URLs https://HOST:PORT/ of what site_cache keeps, not {begin!r}"
                 raise ConfigurationError(message)
+
+    def _refuse_wrong_limits(self) -> None:
+        if self.mount.deadline <= 0 or self.mount.lease_wait <= 0:
+            message = "[mount] deadline and lease_wait are numbers of seconds above 0"
+            raise ConfigurationError(message)
+        self.cache_size, self.cache_floor, self.site_cache, self.pushed  # noqa: B018 raise
+        if self.memory < LEAST_MEMORY:
+            message = f"[mount] memory is {LEAST_MEMORY // 2**20} MiB or more, not {self.mount.memory!r}"
+            raise ConfigurationError(message)
+        if self.mount.log_level not in LOG_LEVELS:
+            message = f"[mount] log_level is one of {', '.join(LOG_LEVELS[1:])}, not {self.mount.log_level!r}"
+            raise ConfigurationError(message)
 
     def _refuse_wrong_hospitals(self) -> None:
         """Look at each of several hospitals as if it were mounted alone."""
@@ -222,12 +239,22 @@ class MountConfiguration(Settings, frozen=True):
     @property
     def cache_size(self) -> int:
         """The cache's limit in bytes."""
-        return _bytes_of("size", self.cache.size)
+        return _bytes_of("[cache] size", self.cache.size)
 
     @property
     def cache_floor(self) -> int:
         """How many bytes of the cache's disk are left free."""
-        return _bytes_of("free", self.cache.free)
+        return _bytes_of("[cache] free", self.cache.free)
+
+    @property
+    def memory(self) -> int:
+        """How many bytes may be kept in memory."""
+        return _bytes_of("[mount] memory", self.mount.memory)
+
+    @property
+    def pushed(self) -> int:
+        """Up to which size in bytes files are pushed whole."""
+        return _bytes_of("[mount] push", self.mount.push)
 
     @property
     def cache_folder(self) -> pathlib.Path:
@@ -254,6 +281,6 @@ class MountConfiguration(Settings, frozen=True):
 def _bytes_of(key: str, text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        message = f"[cache] {key} is written like 10 GiB, not {text!r}"
+        message = f"{key} is written like 10 GiB, not {text!r}"
         raise ConfigurationError(message)
     return int(match[1]) * _UNITS[match[2]]

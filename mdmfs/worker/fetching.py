@@ -24,12 +24,12 @@ from mdmfs.sealing.layout import sealed_size
 from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.store import SMALL, CiphertextCache, Seal
 from mdmfs.worker.hospital import Beginning, Hospital, SealedDownload
+from mdmfs.worker.memory import Memory
 from mdmfs.worker.open_file import OpenFile
 from mdmfs.worker.outage import OUTAGES, Outage
 
 FIRST_WRITE: Final = 256 * 2**10
 """Little, so that the first reader need not wait for more than he wants, and the key is there before the end is."""
-WRITE: Final = 2**20
 MAX_FRUITLESS: Final = 2
 """So many answers in a row may be cut without having brought more than was there."""
 
@@ -39,13 +39,14 @@ FETCHED: Final = Counter("mdmfs_fetched_bytes", "Ciphertext that came from hospi
 class Fetching:
     """The transfer of one file, which ends with a complete object in the cache or with an error, never with a part."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 the parts that it works with
         self,
         hospital: Hospital,
         cache: CiphertextCache,
         file: OpenFile,
         on_begin: Callable[[Ciphertext, Seal], None],
         *,
+        memory: Memory,
         patience: float,
         patience_once_begun: float,
     ) -> None:
@@ -57,6 +58,7 @@ class Fetching:
         self._cache = cache
         self._file = file
         self._on_begin = on_begin
+        self._memory = memory
         self._patience = patience
         self._patience_once_begun = patience_once_begun
         self._arriving: tuple[Ciphertext, Seal] | None = None
@@ -84,7 +86,8 @@ class Fetching:
             async with self._hospital.fetch(self._file.guid, beginning=self._beginning()) as download:
                 is_answered = True
                 ciphertext, seal = await self._place(download)
-                await _receive(download, ciphertext, self._cache)
+                with self._memory.window(ciphertext.length) as window:
+                    await _receive(download, ciphertext, self._cache, window)
         except OUTAGES as error:
             await self._outlast(error, is_answered=is_answered)
             return False
@@ -147,11 +150,12 @@ class Fetching:
             self._arriving[0].fail(error)
 
 
-async def _receive(download: SealedDownload, ciphertext: Ciphertext, cache: CiphertextCache) -> None:
-    """Take in all that is left of an object; what had come when the stream is cut stays."""
-    room = memoryview(bytearray(min(WRITE, ciphertext.length)))
+async def _receive(download: SealedDownload, ciphertext: Ciphertext, cache: CiphertextCache, window: int) -> None:
+    """Take in all that is left of an object, so many bytes at once; what had come when the stream is cut stays."""
+    room = memoryview(bytearray(window))
     while not ciphertext.is_complete:
-        wanted = min(WRITE if ciphertext.arrived else FIRST_WRITE, ciphertext.length - ciphertext.arrived)
+        most = window if ciphertext.arrived else min(window, FIRST_WRITE)
+        wanted = min(most, ciphertext.length - ciphertext.arrived)
         filled = 0
         try:
             while filled < wanted:

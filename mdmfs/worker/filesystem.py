@@ -240,6 +240,7 @@ class FileSystem:
         A handle shows the directory as it was when reading it began; position 0 begins again, like ``rewinddir``.
         """
         opened = self._directories[handle]
+        self._namespace.note_shown(opened.inode)
         await self._lease.wait()
         if position == 0:
             opened.listing = await self._lease.held(lambda: self._namespace.listing(opened.inode))

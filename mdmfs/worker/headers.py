@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import functools
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -15,23 +15,33 @@ from mdmfs.sealing.unseal import Unsealer
 from mdmfs.wire.messages.files import MAX_HEADERS, SealedHeader
 from mdmfs.worker.hospital import Hospital
 from mdmfs.worker.keys.ring import Lock
+from mdmfs.worker.memory import Held, Memory
 
-MAX_BYTES: Final = 128 * 2**20
-"""Some 6,000 headers of CT slices: who goes through a series again in the same order finds none of them, should it not
-fit, since each was dropped for one of those behind it."""
 ABSENT_SECONDS: Final = 60.0
 """For how long nobody asks again for what the hospital did not have."""
 
 
-class Headers:
-    """What the hospital gave; one question at a time, for all who wait."""
+ITEM_BYTES: Final = 512
+"""What keeping one takes beside its ciphertext."""
+MAX_ABSENT: Final = 1_000_000
 
-    def __init__(self, hospital: Hospital, *, limit: int = MAX_BYTES) -> None:
-        """``limit`` is in bytes of ciphertext."""
+
+class _Kept(NamedTuple):
+    header: SealedHeader
+    held: Held
+
+
+class Headers:
+    """What the hospital gave; one question at a time, for all who wait.
+
+    Who goes through a series again in the same order finds none of them, should they not all fit into memory: each was
+    dropped for one of those behind it.
+    """
+
+    def __init__(self, hospital: Hospital, memory: Memory) -> None:
         self._hospital = hospital
-        self._limit = limit
-        self._kept: OrderedDict[Guid, SealedHeader] = OrderedDict()
-        self._octets = 0
+        self._memory = memory
+        self._kept: dict[Guid, _Kept] = {}
         self._absent: dict[Guid, float] = {}
         self._turn = trio.Lock()
 
@@ -44,10 +54,7 @@ class Headers:
             if self.lacks(guid):
                 others = (other for other in siblings if self.lacks(other))
                 await self._ask(list(dict.fromkeys([guid, *others]))[:MAX_HEADERS])
-        found = self._kept.get(guid)
-        if found is not None:
-            self._kept.move_to_end(guid)
-        return found
+        return self.held(guid)
 
     def lacks(self, guid: Guid) -> bool:
         """Ask whether a file's prefix object is not here and may be had."""
@@ -62,28 +69,39 @@ class Headers:
 
     def held(self, guid: Guid) -> SealedHeader | None:
         """Give a file's prefix object that is here, and ask nobody."""
-        return self._kept.get(guid)
+        found = self._kept.get(guid)
+        if found is None:
+            return None
+        self._memory.touch(found.held)
+        return found.header
 
     def forget(self, guid: Guid) -> None:
         """Drop what is kept of a file."""
         self._absent.pop(guid, None)
-        found = self._kept.pop(guid, None)
-        self._octets -= 0 if found is None else len(found.sealed)
+        self._drop(guid)
+
+    def forget_all(self) -> None:
+        """Drop what is kept of all files."""
+        for guid in list(self._kept):
+            self._drop(guid)
 
     async def _ask(self, guids: list[Guid]) -> None:
         now = trio.current_time()
-        for guid, found in zip(guids, await self._hospital.headers(guids), strict=True):
+        answers = await self._hospital.headers(guids)
+        for guid, found in reversed(list(zip(guids, answers, strict=True))):  # what was asked for first is dropped last
             self.forget(guid)
             if len(found.sealed) > HEADER_SIZE:
-                self._kept[guid] = found
-                self._octets += len(found.sealed)
+                octets = len(found.sealed) + ITEM_BYTES
+                self._kept[guid] = _Kept(found, self._memory.hold(octets, functools.partial(self._drop, guid)))
             else:
                 self._absent[guid] = now + ABSENT_SECONDS
-        while self._octets > self._limit:
-            _, dropped = self._kept.popitem(last=False)
-            self._octets -= len(dropped.sealed)
-        if len(self._absent) > self._limit // HEADER_SIZE:
+        if len(self._absent) > MAX_ABSENT:
             self._absent.clear()
+
+    def _drop(self, guid: Guid) -> None:
+        kept = self._kept.pop(guid, None)
+        if kept is not None:
+            self._memory.release(kept.held)
 
     def _is_absent(self, guid: Guid) -> bool:
         return trio.current_time() < self._absent.get(guid, float("-inf"))
@@ -98,6 +116,11 @@ class Beginning:
         self.front = octets[: len(octets) - last]
         self.last = octets[len(octets) - last :]
         self._size = size
+
+    @property
+    def octets(self) -> int:
+        """How many it has."""
+        return len(self.front) + len(self.last)
 
     def read(self, offset: int, length: int) -> bytes | None:
         """Read as from the file; None where the range is not all here."""

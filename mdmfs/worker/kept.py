@@ -7,34 +7,46 @@ does; and it is held no longer than the shares that opened it.
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
+from mdmfs.worker.memory import Held, Memory
 from mdmfs.worker.open_file import OpenFile
 
 MAX_KEPT: Final = 64
 """Each is an open descriptor."""
+ITEM_BYTES: Final = 8 * 2**10
+"""What keeping one takes beside the plaintext of its header."""
+
+
+class _Kept(NamedTuple):
+    file: OpenFile
+    until: float
+    held: Held
 
 
 class KeptFiles:
     """By inode, the one kept first leaving first."""
 
-    def __init__(self, leave: Callable[[OpenFile], None]) -> None:
+    def __init__(self, leave: Callable[[OpenFile], None], memory: Memory) -> None:
         """``leave`` counts a reader out."""
         self._leave = leave
-        self._kept: OrderedDict[int, tuple[OpenFile, float]] = OrderedDict()
+        self._memory = memory
+        self._kept: OrderedDict[int, _Kept] = OrderedDict()
 
     def __contains__(self, file: OpenFile) -> bool:
         kept = self._kept.get(file.inode)
-        return kept is not None and kept[0] is file
+        return kept is not None and kept.file is file
 
     def keep(self, file: OpenFile, until: float) -> None:
         """Take over one reader's count of a file, until a time on trio's clock."""
         self.drop(file.inode)
-        self._kept[file.inode] = file, until
+        octets = ITEM_BYTES + (0 if file.beginning is None else file.beginning.octets)
+        self._kept[file.inode] = _Kept(file, until, self._memory.hold(octets, functools.partial(self.drop, file.inode)))
         if len(self._kept) > MAX_KEPT:
             self.drop(next(iter(self._kept)))
 
@@ -42,25 +54,26 @@ class KeptFiles:
         """Give the reader's count of a file back, where it is kept."""
         if file not in self:
             return False
-        del self._kept[file.inode]
+        self._memory.release(self._kept.pop(file.inode).held)
         return True
 
     def drop(self, inode: int) -> None:
         """Let a file go, where it is kept."""
         kept = self._kept.pop(inode, None)
         if kept is not None:
-            self._leave(kept[0])
+            self._memory.release(kept.held)
+            self._leave(kept.file)
 
     def drop_outlived(self, inode: int) -> None:
         """Let a file go that was kept long enough."""
         kept = self._kept.get(inode)
-        if kept is not None and kept[1] <= trio.current_time():
+        if kept is not None and kept.until <= trio.current_time():
             self.drop(inode)
 
     def expire(self) -> None:
         """Let go what was kept long enough."""
         now = trio.current_time()
-        for inode in [inode for inode, (_, until) in self._kept.items() if until <= now]:
+        for inode in [inode for inode, kept in self._kept.items() if kept.until <= now]:
             self.drop(inode)
 
     def clear(self) -> None:

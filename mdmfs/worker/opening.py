@@ -22,6 +22,7 @@ from mdmfs.worker.hospital import Hospital
 from mdmfs.worker.kept import KeptFiles
 from mdmfs.worker.kernel_pages import KernelPages
 from mdmfs.worker.keys.ring import KeyRing, unlock_with
+from mdmfs.worker.memory import Memory
 from mdmfs.worker.open_file import OpenFile, OpenFiles, lock_of
 from mdmfs.worker.opens import ASKED, Opens
 from mdmfs.worker.pages import Pages
@@ -51,21 +52,24 @@ class Opener:
         *,
         deadline: float,
         patience: float = 0.0,
+        memory: Memory | None = None,
     ) -> None:
         """``deadline``: seconds that an open waits for its first bytes. The nursery outlives all open files.
 
         ``patience``: seconds for which a hospital that is away is asked again; the deadline does not run meanwhile.
+        ``memory`` is that of the mount; its own without one.
         """
         self._cache = cache
         self._keys = keys
-        self._headers = headers.Headers(hospital)
+        self._memory = memory = memory or Memory()
+        self._headers = headers.Headers(hospital, memory)
         self._pages = KernelPages(pages)
         self._nursery = nursery
         self._deadline = deadline
         self._files = OpenFiles()
         self._handles: Counter[int] = Counter()
         """How many the kernel has of each inode, of what is in ``_files`` or of what broke: it may be reading it."""
-        self._kept = KeptFiles(self._files.leave)
+        self._kept = KeptFiles(self._files.leave, memory)
         self._disk = SlowDisk(cache, nursery)
         self.opens = Opens()
         """Those that the hospital did not see."""
@@ -79,6 +83,7 @@ class Opener:
             pages=self._pages,
             files=self._files,
             stories=self._stories,
+            memory=memory,
             deadline=deadline,
             patience=patience,
         )
@@ -180,7 +185,7 @@ class Opener:
         would wait for ever for the READ that it is to answer itself.
         """
         guid = Guid(node.guid)
-        if node.size > AT_ONCE or not self._keys.holds(guid):
+        if node.size > min(AT_ONCE, self._memory.pushed) or not self._keys.holds(guid):
             return None
         found = self._cache.open(guid, node.size)
         if found is None:
@@ -320,6 +325,7 @@ class Opener:
     def let_go(self) -> None:
         """Let go all that nobody has open."""
         self._kept.clear()
+        self._headers.forget_all()
 
     def read_at_once(self, file: OpenFile, offset: int, length: int) -> memoryview | None:
         """Read as ``read``, where neither bytes nor disk have to be waited for; else None.

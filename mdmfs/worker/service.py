@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
-import secrets
 import signal
-import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,14 +15,10 @@ from prometheus_client import Gauge
 
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
-from mdmfs.pki.tls import Credential
-from mdmfs.pki.trust import TrustAnchors
 from mdmfs.wire.process import allow_many_connections, collect_seldom, forbid_core_dumps
 from mdmfs.worker.cache.room import Room, SharedRoom
 from mdmfs.worker.cache.store import CiphertextCache
-from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.callers.finder import refuse_old_kernel
-from mdmfs.worker.callers.peers import Peers
 from mdmfs.worker.callers.principals import Connect, Principals
 from mdmfs.worker.callers.seat import Callers, OwnerOnly
 from mdmfs.worker.configuration import MountConfiguration
@@ -34,15 +27,15 @@ from mdmfs.worker.fuse.mount import mounted, raise_limits, serve, unmount
 from mdmfs.worker.fuse.operations import MdmfsOperations
 from mdmfs.worker.fuse.patience import SignalWatch
 from mdmfs.worker.lease import Lease
-from mdmfs.worker.replicas import ReplicatedHospital
-from mdmfs.worker.serving import Ports, Serving, Site
-from mdmfs.worker.storage import Storage
+from mdmfs.worker.memory import Memory
+from mdmfs.worker.places import Places
+from mdmfs.worker.reloading import Reloading
+from mdmfs.worker.serving import Serving, Site
 
 CACHE_BYTES: Final = Gauge("mdmfs_cache_bytes", "Ciphertext on this node's disk.")
 CACHE_LIMIT: Final = Gauge("mdmfs_cache_limit_bytes", "What the cache may hold.")
-LEASE_HELD: Final = Gauge("mdmfs_lease_held", "1 while the hospital is heard and files may be served.", ["hospital"])
-MOUNT_ID_SIZE: Final = 16
-CLOSE_SECONDS: Final = 2.0
+MEMORY_BYTES: Final = Gauge("mdmfs_memory_bytes", "What is kept in memory, and windows of transfers.")
+MEMORY_LIMIT: Final = Gauge("mdmfs_memory_limit_bytes", "What may be kept in memory.")
 
 log = structlog.get_logger(__name__)
 
@@ -50,12 +43,14 @@ log = structlog.get_logger(__name__)
 async def run_mount(
     configuration: MountConfiguration,
     mountpoint: Path,
+    log_as: Callable[[MountConfiguration], None] = lambda _: None,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Mount a hospital and serve until unmounted, SIGTERM, SIGINT or cancellation; started when the mount is usable.
 
-    Raises ``ConfigurationError``. A mount that a killed daemon left behind is cleaned up first.
+    Raises ``ConfigurationError``. A mount that a killed daemon left behind is cleaned up first. ``log_as`` is called
+    with a configuration that is read again.
     """
     forbid_core_dumps()
     allow_many_connections()  # each file that is open is one descriptor, too
@@ -64,8 +59,9 @@ async def run_mount(
     is_for_all = configuration.mount.multi_user
     # a mount for many users empties its directory: it shares it with none
     room = Room(*limits) if is_for_all else SharedRoom(configuration.cache_folder, *limits)
-    CACHE_BYTES.set_function(lambda: room.used)
-    CACHE_LIMIT.set(room.limit)
+    memory = Memory(configuration.memory, pushed=configuration.pushed)
+    _measure(room, memory)
+    reloading = Reloading(configuration, mountpoint, places, room, memory, log_as)
     if is_for_all:
         await serve_for_all(
             lambda arrival, nursery: places.ports(arrival.credential, nursery, called=arrival.identity.path),
@@ -75,11 +71,12 @@ async def run_mount(
             mountpoint,
             deadline=configuration.mount.deadline,
             make_lease=places.lease,
+            memory=memory,
             configuration=configuration.file,
+            on_hangup=reloading.reload,
             task_status=task_status,
         )
         return
-    credential = own_credential(configuration)
     async with _open_nursery() as nursery:
         with contextlib.closing(room):
             await serve_mount(
@@ -89,78 +86,24 @@ async def run_mount(
                         CiphertextCache(configuration.each[ports.name].cache_folder, room.limit, room),
                         places.lease(ports.name),
                     )
-                    for ports in places.ports(credential, nursery)
+                    for ports in places.ports(places.own_credential, nursery)
                 ],
                 configuration.root,
                 mountpoint,
                 deadline=configuration.mount.deadline,
+                memory=memory,
                 configuration=configuration.file,
+                on_hangup=reloading.reload,
                 task_status=task_status,
             )
         nursery.cancel_scope.cancel()
 
 
-class Places:
-    """Whom a mount speaks with, as its configuration says."""
-
-    def __init__(self, configuration: MountConfiguration) -> None:
-        self._each = configuration.each
-        self._anchors = {name: TrustAnchors(told.path(told.trust)) for name, told in self._each.items()}
-        self._leases: dict[str, weakref.WeakSet[Lease]] = {name: weakref.WeakSet() for name in self._each}
-        for name, leases in self._leases.items():
-            LEASE_HELD.labels(name).set_function(functools.partial(_are_held, leases))
-
-    def lease(self, name: str) -> Lease:
-        """Make the lease of a principal at one hospital."""
-        lease = Lease(wait=self._each[name].mount.lease_wait)
-        self._leases[name].add(lease)
-        return lease
-
-    def ports(
-        self, credential: Credential | Callable[[], Credential], nursery: trio.Nursery, *, called: str = ""
-    ) -> list[Ports]:
-        """Connect one principal with each hospital; his connections end with the nursery."""
-        return [self._ports(name, credential, nursery, called) for name in self._each]
-
-    def _ports(
-        self, name: str, credential: Credential | Callable[[], Credential], nursery: trio.Nursery, called: str
-    ) -> Ports:
-        told = self._each[name]
-        peers = Peers(
-            told.hospital,
-            told.keystores,
-            credential,
-            self._anchors[name],
-            nursery,
-            metadata=told.metadata,
-            called=called,
-            file=Path(told.file),
-            root=told.root,
-        )
-        nursery.start_soon(_close_at_end, peers)
-        storage = Storage(peers.storage_context, told.site_cache, told.mount.cache_of)
-        nursery.start_soon(_close_at_end, storage)
-        hospital = ReplicatedHospital(
-            peers.hospital,
-            storage,
-            deadline=told.mount.deadline,
-            purpose=told.mount.purpose,
-            mount=secrets.token_bytes(MOUNT_ID_SIZE),
-            root=told.root,
-        )
-        return Ports(hospital, peers.keystores, peers.metadata if told.metadata else None, name)
-
-
-def _are_held(leases: Iterable[Lease]) -> bool:
-    return all(lease.is_held for lease in leases)
-
-
-async def _close_at_end(connected: Peers | Storage) -> None:
-    try:
-        await trio.sleep_forever()
-    finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS):
-            await connected.aclose()
+def _measure(room: Room, memory: Memory) -> None:
+    CACHE_BYTES.set_function(lambda: room.used)
+    CACHE_LIMIT.set_function(lambda: room.limit)
+    MEMORY_BYTES.set_function(lambda: memory.used)
+    MEMORY_LIMIT.set_function(lambda: memory.limit)
 
 
 def umount(mountpoint: Path) -> None:
@@ -168,26 +111,34 @@ def umount(mountpoint: Path) -> None:
     unmount(mountpoint.absolute())
 
 
-async def serve_mount(
+async def hear_nothing() -> None:
+    """Let SIGHUP change nothing."""
+    await trio.lowlevel.checkpoint()
+
+
+async def serve_mount(  # noqa: PLR0913 the parts that a mount is made of
     sites: Sequence[Site],
     root: Lfn,
     mountpoint: Path,
     *,
     deadline: float,
+    memory: Memory | None = None,
     configuration: str = "",
+    on_hangup: Callable[[], Awaitable[None]] = hear_nothing,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Mount these for their user and serve, as ``run_mount``; ``configuration`` is the file of commands.
 
-    One site is the whole mount; several, each with a name, are joined below its root.
+    One site is the whole mount; several, each with a name, are joined below its root. ``on_hangup`` is called at each
+    SIGHUP.
     """
     for site in sites:
         await site.cache.load()
     async with _open_nursery() as nursery:
         kernel = KernelCaches()
-        serving = Serving(sites, root, kernel, nursery, deadline=deadline)
+        serving = Serving(sites, root, kernel, nursery, deadline=deadline, memory=memory)
         callers = OwnerOnly(serving.files, os.getuid(), os.getgid())
-        async with _mounted(callers, kernel, mountpoint, nursery, configuration):
+        async with _mounted(callers, kernel, mountpoint, nursery, configuration, on_hangup):
             serving.start()
             log.info("mounted", mountpoint=str(mountpoint), root=str(root))
             task_status.started()
@@ -208,7 +159,9 @@ async def serve_for_all(  # noqa: PLR0913 the parts that a mount is made of
     *,
     deadline: float,
     make_lease: Callable[[str], Lease],
+    memory: Memory | None = None,
     configuration: str = "",
+    on_hangup: Callable[[], Awaitable[None]] = hear_nothing,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Mount for everybody on this machine and serve, as ``run_mount``; each caller is connected when he comes first."""
@@ -218,12 +171,21 @@ async def serve_for_all(  # noqa: PLR0913 the parts that a mount is made of
         raise ConfigurationError(message)
     async with _open_nursery() as serving:
         kernel = KernelCaches()
-        principals = Principals(connect, kernel, root, folder, room, deadline=deadline, make_lease=make_lease)
+        principals = Principals(
+            connect,
+            kernel,
+            root,
+            folder,
+            room,
+            deadline=deadline,
+            memory=memory or Memory(),
+            make_lease=make_lease,
+        )
         await serving.start(principals.run)
         try:
             async with (
                 _open_nursery() as nursery,
-                _mounted(principals, kernel, mountpoint, nursery, configuration, is_for_all=True),
+                _mounted(principals, kernel, mountpoint, nursery, configuration, on_hangup, is_for_all=True),
             ):
                 log.info("mounted for all users", mountpoint=str(mountpoint), root=str(root))
                 task_status.started()
@@ -237,12 +199,13 @@ async def serve_for_all(  # noqa: PLR0913 the parts that a mount is made of
 
 
 @contextlib.asynccontextmanager
-async def _mounted(
+async def _mounted(  # noqa: PLR0913 the parts that a mount is made of
     callers: Callers,
     kernel: KernelCaches,
     mountpoint: Path,
     nursery: trio.Nursery,
     configuration: str,
+    on_hangup: Callable[[], Awaitable[None]],
     *,
     is_for_all: bool = False,
 ) -> AsyncIterator[None]:
@@ -253,7 +216,7 @@ async def _mounted(
     with mounted(operations, kernel, mountpoint, is_for_all=is_for_all):
         nursery.start_soon(raise_limits, operations, mountpoint)
         nursery.start_soon(watch.run)
-        nursery.start_soon(_end_on_signal, nursery.cancel_scope)
+        nursery.start_soon(_obey_signals, nursery, on_hangup)
         yield
 
 
@@ -274,11 +237,11 @@ def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _only(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-async def _end_on_signal(scope: trio.CancelScope) -> None:
+async def _obey_signals(nursery: trio.Nursery, on_hangup: Callable[[], Awaitable[None]]) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
             if number == signal.SIGHUP:
-                log.info("credential, CAs and keystores are looked at every second, all else is read at the start")
+                nursery.start_soon(on_hangup)
                 continue
             log.info("ending", signal=signal.Signals(number).name)
-            scope.cancel()
+            nursery.cancel_scope.cancel()

@@ -24,6 +24,7 @@ from mdmfs.worker.finding.virtual import Directory, VirtualTree
 from mdmfs.worker.hospital import Hospital
 from mdmfs.worker.keys.ring import KeyRing, KeySource
 from mdmfs.worker.lease import Lease
+from mdmfs.worker.memory import Memory
 from mdmfs.worker.namespace.feed import Feed
 from mdmfs.worker.namespace.names import ROOT, Namespace
 from mdmfs.worker.numbered import Numbered, first_of
@@ -77,6 +78,7 @@ class Branch:
         lease: Lease,
         tree: int,
         shown: Lfn,
+        memory: Memory,
     ) -> None:
         """``shown`` is all that the mount shows, ``tree`` the number among its trees: 0 for the only hospital."""
         self._nursery = nursery
@@ -84,9 +86,17 @@ class Branch:
         self._ring = KeyRing(ports.keys, deadline=deadline)
         counting = Numbered(ports.hospital, tree) if tree else ports.hospital
         self.places: Places = counting
-        namespace = Namespace(counting, root, top=first_of(tree) + ROOT, shown=shown)
+        namespace = Namespace(counting, root, top=first_of(tree) + ROOT, shown=shown, memory=memory)
+        self._namespace = namespace
         self._opener = opener = Opener(
-            ports.hospital, cache, self._ring, kernel, nursery, deadline=deadline, patience=lease.patience
+            ports.hospital,
+            cache,
+            self._ring,
+            kernel,
+            nursery,
+            deadline=deadline,
+            patience=lease.patience,
+            memory=memory,
         )
         self.files = FileSystem(
             ports.hospital,
@@ -119,18 +129,28 @@ class Branch:
                 self._opener.expire()
         finally:
             self._opener.let_go()
+            self._namespace.let_go()
 
 
 class Serving:
     """One principal's part of a mount."""
 
     def __init__(
-        self, sites: Sequence[Site], root: Lfn, kernel: KernelCache, nursery: trio.Nursery, *, deadline: float
+        self,
+        sites: Sequence[Site],
+        root: Lfn,
+        kernel: KernelCache,
+        nursery: trio.Nursery,
+        *,
+        deadline: float,
+        memory: Memory | None = None,
     ) -> None:
         """Put the parts together; nobody is asked before ``start``. The nursery outlives all open files.
 
-        One site shows its catalogue from ``root`` on; several, each with a name, theirs below the root.
+        One site shows its catalogue from ``root`` on; several, each with a name, theirs below the root. ``memory`` is
+        that of the mount; its own without one.
         """
+        memory = memory or Memory()
         is_joined = bool(sites[0].ports.name)
         self._branches = {
             number: Branch(
@@ -143,6 +163,7 @@ class Serving:
                 lease=site.lease,
                 tree=number,
                 shown=root,
+                memory=memory,
             )
             for number, site in enumerate(sites, int(is_joined))
         }

@@ -31,6 +31,9 @@ log = structlog.get_logger(__name__)
 class Cache(Protocol):
     """What a room asks of a cache."""
 
+    limit: int
+    """In bytes, of a single object, too."""
+
     @property
     def used(self) -> int:
         """Bytes of ciphertext that it knows of."""
@@ -72,6 +75,14 @@ class Room:
 
     def give(self, length: int) -> None:
         """Take back so many bytes."""
+
+    async def resize(self, limit: int, floor: int, folder: Path) -> None:
+        """Hold to another limit and floor from now on; what is too much, and does not just arrive, goes."""
+        self.limit, self._floor = limit, floor
+        for cache in self.caches:
+            cache.limit = limit
+        with contextlib.suppress(OutOfSpaceError, OSError):
+            await self._make(0, folder)
 
     async def let_go(self) -> bool:
         """Drop an object that was not opened for long; False where none is left."""

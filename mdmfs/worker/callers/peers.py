@@ -116,6 +116,21 @@ class Peers:
             self._storage_context = client_context(self._credential, self._anchors)
         return self._storage_context
 
+    def change(
+        self,
+        hospital: HospitalPeer,
+        keystores: Sequence[KeystorePeer],
+        metadata: Sequence[MetadataPeer],
+        anchors: TrustAnchors,
+    ) -> None:
+        """Speak with these from the next call on, where they are others than before."""
+        before = self._hospital_peer, self._keystore_peers, self._metadata_peers, self._anchors
+        after = hospital, tuple(keystores), tuple(metadata), anchors
+        if after != before:
+            self._hospital_peer, self._keystore_peers, self._metadata_peers, self._anchors = after
+            self._stamp = ()
+        self._look_again = float("-inf")
+
     async def aclose(self) -> None:
         """Close all connections."""
         clients, self._clients = self._clients, []

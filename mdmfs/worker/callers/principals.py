@@ -36,6 +36,7 @@ from mdmfs.worker.callers.numbers import MAX_PRINCIPALS, parse_number
 from mdmfs.worker.callers.own_files import Directories, OwnFiles, OwnPages, RootOnly, principal_of_handle
 from mdmfs.worker.callers.seat import Files, Seat
 from mdmfs.worker.lease import Lease
+from mdmfs.worker.memory import Memory
 from mdmfs.worker.serving import KernelCache, Ports, Serving, Site
 
 MAX_LOOKS: Final = 4
@@ -118,16 +119,21 @@ class Principals:
         room: Room,
         *,
         deadline: float,
+        memory: Memory,
         make_lease: Callable[[str], Lease],
         finder: Finder = find_proxy,
     ) -> None:
-        """``folder`` is for ciphertext, what is in it goes. ``room`` is what all of them may take of the disk."""
+        """``folder`` is for ciphertext, what is in it goes.
+
+        ``room`` and ``memory`` are what all of them may take together of the disk and of memory.
+        """
         self._connect = connect
         self._kernel = kernel
         self._root = root
         self._folder = folder
         self._room = room
         self._deadline = deadline
+        self._memory = memory
         self._make_lease = make_lease
         self._finder = finder
         self._nursery: trio.Nursery
@@ -278,7 +284,9 @@ class Principals:
                     for cache in caches:
                         await cache.load()
                     async with open_plain_nursery() as nursery:
-                        serving = Serving(sites, self._root, pages, nursery, deadline=self._deadline)
+                        serving = Serving(
+                            sites, self._root, pages, nursery, deadline=self._deadline, memory=self._memory
+                        )
                         known.files = OwnFiles(serving.files, known.number, self._directories)
                         known.seat = Seat(known.files, known.identity.uid, known.gid)
                         self._served[known.identity] = self._by_number[known.number] = known

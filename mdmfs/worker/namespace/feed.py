@@ -170,7 +170,7 @@ class Feed:
     async def _take_back(self) -> None:
         """Let the kernel forget what is not in a newer listing, whoever asked for that one."""
         async for inode, before, after in self._namespace.replaced:
-            names = gone_or_changed(before, after)
+            names = gone_or_changed(before, None if after is before else after)
             await self._witness.forget_names(inode, names)
             for name in names:
                 node = before.nodes[name]

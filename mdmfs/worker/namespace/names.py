@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import OrderedDict
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
@@ -20,6 +20,7 @@ from mdmfs.model.errors import (
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages.files import Changes, DirectoryPage, Node, NodeKind
 from mdmfs.worker.aliases import path_to
+from mdmfs.worker.memory import Held, Memory
 from mdmfs.worker.namespace.inodes import Inodes
 from mdmfs.worker.namespace.listing import Listing, nodes_by_name
 from mdmfs.worker.outage import OUTAGES
@@ -31,7 +32,9 @@ TTL: Final = 60.0
 RETRY_SECONDS: Final = 5.0
 """How long a hospital that did not answer is not asked again for what is still here, if outdated."""
 MAX_ENTRIES: Final = 1_000_000
-"""In all listings together; the directories not used for longest go first."""
+"""In one listing."""
+ENTRY_BYTES: Final = 500
+"""What one takes in memory, with its name."""
 MAX_FRESH: Final = 10_000
 """Changes of our own that are kept beside a listing: putting them in copies all of it."""
 
@@ -47,7 +50,10 @@ class Directories(Protocol):
 
 
 class Replaced(NamedTuple):
-    """A listing that is no longer right, and the one after it; None where the directory cannot be listed any more."""
+    """A listing that is no longer right, and the one after it; None where the directory cannot be listed any more.
+
+    One that was let go to make room has itself after it: what the feed will tell of it has to be no news to the kernel.
+    """
 
     inode: int
     before: Listing
@@ -64,9 +70,13 @@ class Namespace:
         *,
         top: int = ROOT,
         shown: Lfn | None = None,
+        memory: Memory | None = None,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
-        """``top`` is what the kernel calls the directory ``root``; ``shown`` is all that the mount shows."""
+        """``top`` is what the kernel calls the directory ``root``; ``shown`` is all that the mount shows.
+
+        ``memory`` is that of the mount; its own without one.
+        """
         self.root = root
         self.shown = root if shown is None else shown
         self.top = top
@@ -75,7 +85,10 @@ class Namespace:
         self.inodes = Inodes(Node(root.name, top, NodeKind.DIRECTORY, 0, 0.0), root)
         self._hospital = hospital
         self._clock = clock
-        self._listings: OrderedDict[int, Listing] = OrderedDict()
+        self._memory = memory or Memory()
+        self._listings: dict[int, Listing] = {}
+        self._held: dict[int, Held] = {}
+        """What each of them takes."""
         self._fresh: dict[int, dict[bytes, Node | None]] = {}
         """What changes of our own made of entries since a listing was taken, by directory; None: they went."""
         self._outdated: dict[int, int] = {}
@@ -112,6 +125,17 @@ class Namespace:
         """Fetch a directory anew, unless its copy is right; our own changes stay beside that, without a copy of all."""
         if self._valid(inode) is None:
             await self.listing(inode)
+
+    def let_go(self) -> None:
+        """Let all copies go."""
+        for inode in list(self._listings):
+            self._let_go(inode)
+
+    def note_shown(self, inode: int) -> None:
+        """Know that the kernel is just being told of a directory's entries."""
+        held = self._held.get(inode)
+        if held is not None:
+            self._memory.touch(held)
 
     def held(self, inode: int) -> Listing | None:
         """Give the copy of a directory that is here, outdated or not, and ask nobody."""
@@ -244,7 +268,7 @@ class Namespace:
             return None  # it was moved since: its aliases are shown by other paths
         if not self.is_followed and self._clock() > listing.taken + TTL:
             return None
-        self._listings.move_to_end(inode)
+        self._memory.touch(self._held[inode])
         return listing
 
     async def _renew(self, inode: int) -> Listing:
@@ -295,21 +319,32 @@ class Namespace:
     def _keep(self, inode: int, listing: Listing) -> None:
         self._fresh.pop(inode, None)
         self._listings[inode] = listing
-        self._listings.move_to_end(inode)
+        self._release(inode)
+        octets = ENTRY_BYTES * (1 + len(listing.names))
+        self._held[inode] = self._memory.hold(octets, functools.partial(self._make_room, inode))
         if self._outdated.get(inode, -1) <= listing.version:
             self._outdated.pop(inode, None)
         self.inodes.renew(listing.directory)
         for node in listing.nodes.values():
             self.inodes.renew(node, inode, listing.lfn)
-        entries = sum(len(kept.names) for kept in self._listings.values())
-        while entries > MAX_ENTRIES and len(self._listings) > 1:
-            gone, oldest = self._listings.popitem(last=False)
-            self._fresh.pop(gone, None)
-            entries -= len(oldest.names)
 
-    def _drop(self, inode: int) -> None:
+    def _make_room(self, inode: int) -> None:
+        listing = self._listings[inode]
+        self._let_go(inode)
+        self._tell_replaced.send_nowait(Replaced(inode, listing, listing))
+
+    def _let_go(self, inode: int) -> None:
         self._listings.pop(inode, None)
         self._fresh.pop(inode, None)
+        self._release(inode)
+
+    def _release(self, inode: int) -> None:
+        held = self._held.pop(inode, None)
+        if held is not None:
+            self._memory.release(held)
+
+    def _drop(self, inode: int) -> None:
+        self._let_go(inode)
         lock = self._fetching.get(inode)
         if lock is not None and not lock.statistics().tasks_waiting:
             del self._fetching[inode]

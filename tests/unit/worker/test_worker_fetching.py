@@ -21,16 +21,16 @@ from mdmfs.model.errors import (
 )
 from mdmfs.sealing.layout import CHUNK_SIZE, HEADER_SIZE, SEALED_CHUNK_SIZE, sealed_size
 from mdmfs.wire.messages.files import Node, NodeKind
-from mdmfs.worker.bringing import WHOLE
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.fetching import MAX_FRUITLESS
 from mdmfs.worker.keys.ring import KeyRing
+from mdmfs.worker.memory import PUSHED
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.pages import NoPages
 from tests.twins.hospital import REGISTERED, TwinFile, TwinHospital, unreachable
 from tests.twins.octets import octets
 
-BIG = WHOLE + 5 * CHUNK_SIZE + 17
+BIG = PUSHED + 5 * CHUNK_SIZE + 17
 DEADLINE = 30.0
 THREAD_SECONDS = 0.03
 CUTS = [0, 30, HEADER_SIZE, HEADER_SIZE + 1, HEADER_SIZE + 7 * SEALED_CHUNK_SIZE, 3_000_000, -1]

@@ -16,6 +16,7 @@ from mdmfs.wire.messages.files import MAX_HEADERS, Node, NodeKind
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.headers import Headers
 from mdmfs.worker.keys.ring import KeyRing
+from mdmfs.worker.memory import Memory
 from mdmfs.worker.opening import Opener
 from tests.twins.hospital import REGISTERED, TwinFile, TwinHospital, unreachable
 from tests.twins.octets import octets
@@ -299,8 +300,8 @@ async def test_a_dead_hospital_is_told_as_ever(site: Site) -> None:
 
 async def test_headers_are_bounded_and_asked_for_some_at_a_time(site: Site) -> None:
     """Those not used for longest go; no question is larger than the hospital answers."""
-    headers = Headers(site.hospital, limit=50_000)
+    headers = Headers(site.hospital, Memory(50_000))
     guids = list(site.hospital.files)
-    await headers.find(guids[0], guids * 20)
+    assert await headers.find(guids[0], guids * 20) is not None
     assert all(len(question) <= MAX_HEADERS for question in site.hospital.header_questions)
     assert sum(len(kept.sealed) for guid in guids if (kept := headers.held(guid))) <= 50_000

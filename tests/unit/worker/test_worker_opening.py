@@ -28,15 +28,15 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import CHUNK_SIZE, HEADER_SIZE, SEALED_CHUNK_SIZE
 from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.wire.messages.keystores import Collected
-from mdmfs.worker.bringing import WHOLE
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.keys.ring import HOLD_SECONDS, KeyRing
+from mdmfs.worker.memory import PUSHED
 from mdmfs.worker.opening import Opener
 from tests.twins.hospital import KEYSTORES, REGISTERED, TwinFile, TwinHospital, unreachable
 from tests.twins.octets import octets
 
 SIZE = 100_000
-BIG = WHOLE + 3 * CHUNK_SIZE + 17
+BIG = PUSHED + 3 * CHUNK_SIZE + 17
 DEADLINE = 30.0
 THREAD_SECONDS = 0.03
 """The clock jumps when nothing has happened for so long, since it cannot see the threads at work."""

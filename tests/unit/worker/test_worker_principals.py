@@ -45,6 +45,7 @@ from mdmfs.worker.callers.principals import (
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.finding.virtual import FIRST_INODE
 from mdmfs.worker.lease import Lease
+from mdmfs.worker.memory import Memory
 from mdmfs.worker.pages import NoPages
 from mdmfs.worker.serving import Ports
 from tests.twins import certificates as make
@@ -126,6 +127,7 @@ async def scene(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Scene]:
         tmp_path / "principals",
         Room(2**20),
         deadline=5,
+        memory=Memory(),
         make_lease=lambda _: Lease(trio.current_time),
         finder=made.look,
     )
