@@ -80,15 +80,22 @@ class Fetching:
             raise
 
     async def _is_whole(self) -> bool:
-        """Ask the hospital and take in what it answers; False where it has to be asked again."""
-        is_answered = False
+        """Ask the hospital and take in what it answers; False where it has to be asked again.
+
+        What is whole is kept at once: a storage element may send padding behind it, which nobody waits for.
+        """
+        is_answered = is_kept = False
         try:
             async with self._hospital.fetch(self._file.guid, beginning=self._beginning()) as download:
                 is_answered = True
                 ciphertext, seal = await self._place(download)
                 with self._memory.window(ciphertext.length) as window:
                     await _receive(download, ciphertext, self._cache, window)
+                await self._keep(ciphertext, seal)
+                is_kept = True
         except OUTAGES as error:
+            if is_kept:
+                return True
             await self._outlast(error, is_answered=is_answered)
             return False
         except NoSuchFileError as error:
@@ -96,12 +103,14 @@ class Fetching:
                 raise
             message = f"{self._file.guid} was taken away while it was transferred"
             raise InstanceChangedError(message) from error
+        return True
+
+    async def _keep(self, ciphertext: Ciphertext, seal: Seal) -> None:
         await trio.lowlevel.cancel_shielded_checkpoint()  # whoever waits for its last bytes comes first
         if self._file.is_spoiled:
             self._file.refuse_failed()
         self._cache.keep(ciphertext, seal)
         self._arriving = None
-        return True
 
     def _beginning(self) -> Beginning | None:
         """Say what is here already."""

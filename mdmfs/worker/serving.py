@@ -82,6 +82,7 @@ class Branch:
     ) -> None:
         """``shown`` is all that the mount shows, ``tree`` the number among its trees: 0 for the only hospital."""
         self._nursery = nursery
+        self._cache = cache
         self._lease = lease
         self._ring = KeyRing(ports.keys, deadline=deadline)
         counting = Numbered(ports.hospital, tree) if tree else ports.hospital
@@ -127,6 +128,7 @@ class Branch:
                 await trio.sleep(EXPIRY_SECONDS)
                 self._ring.expire()
                 self._opener.expire()
+                self._cache.hear()
         finally:
             self._opener.let_go()
             self._namespace.let_go()

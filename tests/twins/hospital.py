@@ -148,6 +148,8 @@ class TwinHospital:
         self.refusal: Callable[[], MdmfsError] | None = None
         """What every fetch is answered with."""
         self.recall_seconds = 0.0
+        self.padding_seconds = 0.0
+        """So long a fetch goes on behind a whole object."""
         self.pause = 0.0
         """Before each piece of a stream."""
         self.piece = 2**20
@@ -404,6 +406,7 @@ class TwinHospital:
         sealed = self.sealed(guid)
         is_same = beginning is not None and beginning.salt == sealed[:24] and beginning.length < len(sealed)
         yield TwinDownload(self, file, sealed, beginning.length if beginning is not None and is_same else 0)
+        await trio.sleep(self.padding_seconds)
 
     @contextlib.asynccontextmanager
     async def fetch_all(self, guids: Sequence[Guid]) -> AsyncIterator[TwinBundle]:

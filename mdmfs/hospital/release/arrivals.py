@@ -15,7 +15,7 @@ from mdmfs.hospital.release.decision import Denial, Standing
 from mdmfs.hospital.release.queue import PendingRecall, Source
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.staging import StagedObject, Staging
-from mdmfs.model.errors import BusyError, MdmfsError
+from mdmfs.model.errors import BusyError, MdmfsError, OutOfSpaceError, StoreError
 
 LOOK_SECONDS: Final = 1.0
 """How often it is asked whether anybody still waits."""
@@ -89,7 +89,11 @@ class Arrivals:
         return error
 
     def outcome(self, place: int, decision: Standing | Denial) -> Released | MdmfsError | None:
-        """Say what has come of a file, as it was decided just now; None where it is brought once more."""
+        """Say what has come of a file, as it was decided just now; None where it is brought once more.
+
+        It is not where there is no room for it, or no disk: that does not get better by asking the PACS again.
+        """
+        recall = self.expected[place]
         self._leave(place)
         if isinstance(decision, Denial):
             return decision.error
@@ -97,6 +101,9 @@ class Arrivals:
         staged = self._staging.find(file.guid, file.generation)
         if staged is not None:
             return Released(staged, file.threshold)
+        fault = recall.fault if isinstance(recall, PendingRecall) else None
+        if isinstance(fault, OutOfSpaceError | StoreError):
+            return fault
         if self._attempts[place] >= ATTEMPTS:
             text = f"the key or the copy of {file.guid} was renewed again and again while it was brought online"
             return BusyError(f"{text}; open it again")

@@ -50,6 +50,7 @@ class PendingRecall:
         self.has_begun = False
         """Whether the first verified bytes are staged, or it is known that there will be none."""
         self._failure: MdmfsError | None = None
+        self._fault: MdmfsError | None = None
         self._listeners: list[Callable[[], None]] = []
 
     @property
@@ -67,6 +68,11 @@ class PendingRecall:
         """Why there will be no bytes, as an exception of its own for each who waits."""
         return None if self._failure is None else again(self._failure)
 
+    @property
+    def fault(self) -> MdmfsError | None:
+        """Why it ended after it had begun: what came is dropped, as an exception of its own for each who asks."""
+        return None if self._fault is None else again(self._fault)
+
     def tell(self, listener: Callable[[], None]) -> None:
         """Call a function once it has begun; at once if it has."""
         if self.has_begun:
@@ -81,10 +87,12 @@ class PendingRecall:
             self._listeners.pop()()
 
     def fail(self, error: MdmfsError) -> None:
-        """Say that there will be none; harmless once it has begun."""
-        if not self.has_begun:
-            self._failure = error
-            self.begin()
+        """Say that there will be none, or no more; then who reads is told by what he reads."""
+        if self.has_begun:
+            self._fault = error
+            return
+        self._failure = error
+        self.begin()
 
 
 class Batch(NamedTuple):

@@ -45,6 +45,13 @@ class Account:
             self.close()
             raise
 
+    def is_in(self, folder: Path) -> bool:
+        """Ask whether the folder still has the file that this is a number of."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), os.stat(folder / NAME, follow_symlinks=False))  # noqa: PTH116 beside its sister
+        except FileNotFoundError:
+            return False
+
     def close(self) -> None:
         """Let the number go; a second time changes nothing."""
         descriptor, self._descriptor = self._descriptor, -1

@@ -51,6 +51,9 @@ class Cache(Protocol):
     def learn(self, path: Path) -> None:
         """Learn that there is an object, if it is one of this cache and there was none."""
 
+    def note_removed(self, folder: Path) -> None:
+        """Learn that a folder has been removed, if it is one of this cache."""
+
 
 class Room:
     """Room for the caches of one process: where one needs more, the fullest one lets go."""
@@ -165,9 +168,11 @@ class SharedRoom(Room):
 
     def count(self) -> None:
         """See ``Room``: sums up what lies below the folder, and drops what nobody is writing any more."""
-        if self._account is None:
+        if self._account is None or not self._account.is_in(self._folder):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._account = Account(self._folder)
+            before, self._account = self._account, Account(self._folder)
+            if before is not None:
+                before.close()
         self._account.correct(self._sum)
 
     def watch(self, folder: Path) -> None:
@@ -180,12 +185,18 @@ class SharedRoom(Room):
 
     def hear(self) -> None:
         """See ``Room``."""
-        for path, is_there in () if self._watch is None else self._watch.news():
+        if self._watch is None:
+            return
+        for path, is_there in self._watch.news():
             for cache in self.caches:
                 if is_there:
                     cache.learn(path)
                 else:
                     cache.forget(path)
+        while self._watch.lost:
+            folder = self._watch.lost.pop()
+            for cache in self.caches:
+                cache.note_removed(folder)
 
     def close(self) -> None:
         """See ``Room``: others may have the place in the account."""

@@ -26,7 +26,7 @@ from typing import Final
 import structlog
 import trio
 
-from mdmfs.model.errors import ConfigurationError, OutOfSpaceError
+from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, StoreError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import SALT_SIZE, sealed_size
 from mdmfs.wire.formats import Format, bring_up_folder
@@ -82,6 +82,8 @@ class CiphertextCache:
         self.limit = limit
         self._used = 0
         self._kept: OrderedDict[Guid, _Kept] = OrderedDict()
+        self._is_removed = False
+        """Whether somebody took the folders away under us."""
 
     @property
     def used(self) -> int:
@@ -147,6 +149,9 @@ class CiphertextCache:
 
         It ends with ``keep`` or ``abandon``.
         """
+        self.hear()
+        if self._is_removed:
+            await self._make_anew()
         if length > self.limit:
             message = f"the cache has room for {self.limit} bytes in all, the sealed object of {guid} needs {length}"
             raise OutOfSpaceError(message)
@@ -158,7 +163,11 @@ class CiphertextCache:
         path = self._arriving / secrets.token_hex(16)
         descriptor = -1
         try:
-            descriptor = _create_locked(path)
+            try:
+                descriptor = _create_locked(path)
+            except FileNotFoundError:
+                await self._make_anew()
+                descriptor = _create_locked(path)
             if length > SMALL:
                 await self._allocate(descriptor, length, guid)
             os.ftruncate(descriptor, length)  # so that others who count see what it will take
@@ -166,7 +175,8 @@ class CiphertextCache:
             self._give(length)
             if descriptor >= 0:
                 os.close(descriptor)
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
             if isinstance(error, OSError):
                 message = f"the cache {self._folder} cannot be written to: {error.strerror}"
                 raise OutOfSpaceError(message) from error
@@ -174,7 +184,7 @@ class CiphertextCache:
         return Ciphertext(guid, path, descriptor, length=length, arrived=0)
 
     def keep(self, ciphertext: Ciphertext, seal: Seal) -> None:
-        """Take a complete object in, in place of an older one.
+        """Take a complete object in, in place of an older one; who reads one whose folder has been removed reads on.
 
         Where two mounts keep the same sealing in the same moment, both count it, see ``Account``.
         """
@@ -183,6 +193,9 @@ class CiphertextCache:
         is_there = path.exists()  # another mount was sooner, with the same sealing
         try:
             ciphertext.path.rename(path)
+        except FileNotFoundError:
+            self._give(ciphertext.length)
+            return
         except OSError as error:
             message = f"the sealed object of {ciphertext.guid} cannot be put into {self._complete}: {error.strerror}"
             raise OutOfSpaceError(message) from error
@@ -227,10 +240,30 @@ class CiphertextCache:
             with contextlib.suppress(OSError):
                 self._learn(path)
 
+    def note_removed(self, folder: Path) -> None:
+        """Learn that a folder has been removed, if it is one of this cache: it is made anew when it is needed."""
+        self._is_removed = self._is_removed or folder == self._complete
+
+    def hear(self) -> None:
+        """Learn what others have done in the folder, or some of it."""
+        if self._room is not None:
+            self._room.hear()
+
+    async def _make_anew(self) -> None:
+        """Make the folders again that somebody took away: people clean up their caches, and a mount goes on."""
+        log.warning("the cache was removed, and is made anew", folder=str(self._folder))
+        self._is_removed = False
+        self._used -= sum(kept.length for kept in self._kept.values())
+        self._kept.clear()
+        try:
+            await self.load()
+        except (ConfigurationError, StoreError) as error:
+            raise OutOfSpaceError(str(error)) from error
+
     def _find(self, guid: Guid) -> _Kept | None:
         """Look for an object: one that another mount has put here since, too."""
-        if guid not in self._kept and self._room is not None:
-            self._room.hear()
+        if guid not in self._kept:
+            self.hear()
         return self._kept.get(guid)
 
     def _give(self, length: int) -> None:

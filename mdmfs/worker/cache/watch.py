@@ -12,6 +12,8 @@ from typing import Final
 
 _MOVED_TO: Final = 0x80
 _DELETED: Final = 0x200
+_IGNORED: Final = 0x8000
+"""A folder is watched no more: it was removed, or its disk unmounted."""
 _ONLY_A_FOLDER: Final = 0x0100_0000
 _EVENT: Final = struct.Struct("@iIII")
 """``struct inotify_event``: watch, kind, cookie, length of the name that follows."""
@@ -30,6 +32,8 @@ class FolderWatch:
         """Watch nothing yet; raises ``OSError``, as where this user has too many already."""
         self._descriptor = _told(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
         self._folders: dict[int, Path] = {}
+        self.lost: set[Path] = set()
+        """Folders that are watched no more, until somebody takes them out of here."""
 
     def add(self, folder: Path) -> None:
         """Watch a folder from now on; raises ``OSError``."""
@@ -43,19 +47,23 @@ class FolderWatch:
             os.close(descriptor)
 
     def news(self) -> list[tuple[Path, bool]]:
-        """Give what happened since it was asked last, one's own doings too: files, and whether each came or went."""
-        news: list[tuple[Path, bool]] = []
+        """Give what happened since it was asked last, one's own doings too: files, and whether each came or went.
+
+        Of very much it is the oldest part, some 600 of them, so that nobody waits for it; the rest is given next time.
+        """
         with contextlib.suppress(BlockingIOError):
-            while self._descriptor >= 0:
-                news += self._parse(os.read(self._descriptor, _BUFFER))
-        return news
+            if self._descriptor >= 0:
+                return list(self._parse(os.read(self._descriptor, _BUFFER)))
+        return []
 
     def _parse(self, events: bytes) -> Iterator[tuple[Path, bool]]:
         begin = 0
         while begin < len(events):
             watch, kind, _, length = _EVENT.unpack_from(events, begin)
             begin += _EVENT.size
-            if kind & (_MOVED_TO | _DELETED):
+            if kind & _IGNORED:
+                self.lost.add(self._folders.pop(watch))
+            elif kind & (_MOVED_TO | _DELETED):
                 name = os.fsdecode(events[begin : begin + length].rstrip(b"\0"))
                 yield self._folders[watch] / name, bool(kind & _MOVED_TO)
             begin += length

@@ -14,7 +14,9 @@ from pydicom import Dataset
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceKey
 from mdmfs.hospital.projects import Partial
+from mdmfs.hospital.release.arrivals import Released
 from mdmfs.hospital.release.queue import MAX_BATCH, PendingRecall, RecallQueue, Source
+from mdmfs.hospital.release.release import release_all
 from mdmfs.hospital.release.render import Admission
 from mdmfs.model.errors import (
     InstanceChangedError,
@@ -32,7 +34,7 @@ from mdmfs.model.names import Guid
 from mdmfs.wire.formats import MARK
 from mdmfs.wire.messages.files import SEALED_PATH
 from mdmfs.wire.service import StreamReply
-from tests.twins.clinic import PROJECT, Clinic, OpenClinic, sealed_octets, slice_of, slices, until
+from tests.twins.clinic import PROJECT, READER, Clinic, OpenClinic, sealed_octets, slice_of, slices, until
 from tests.twins.images import ROOT
 from tests.twins.keystores import unreachable
 from tests.twins.pacs import TwinInstance, TwinPacs
@@ -459,3 +461,20 @@ async def test_a_crash_while_staging_leaves_nothing_that_counts(tmp_path: Path) 
     async with clinic.open() as hospital:
         assert staged_names(clinic) == []
         assert await hospital.read(guid)
+
+
+async def test_a_full_disk_under_staging_is_told_as_what_it_is_and_asks_no_pacs_again(tmp_path: Path) -> None:
+    """Small files begin in memory, and the disk refuses them afterwards: who comes too late for that is told."""
+    clinic = Clinic(tmp_path, slices((1, 2, 3)))
+    async with registered(clinic) as (hospital, guids):
+        for guid in guids:
+            (tmp_path / "staging" / f"{guid}.1.part").symlink_to("/dev/full")
+        before, told = clinic.pacs.recalls, []
+        released = release_all(READER, guids, hospital.hospital, hospital.recalls, address="192.0.2.7")
+        async with contextlib.aclosing(released):
+            async for outcome in released:
+                if outcome is not None:
+                    told.append(type(outcome[1]))
+                    await until(lambda: not hospital.hospital.staging.octets)
+        assert clinic.pacs.recalls == before + 1
+        assert told == [Released, OutOfSpaceError, OutOfSpaceError]

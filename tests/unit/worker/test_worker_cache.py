@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import shutil
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
 from mdmfs.model.errors import ConfigurationError, IntegrityError, OutOfSpaceError, PeerUnreachableError
 from mdmfs.model.names import Guid
@@ -168,6 +170,7 @@ async def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     """An error of the disk is ENOSPC for the reader, and leaves the account right."""
     cache = await cache_of(tmp_path)
     (tmp_path / "arriving").rmdir()
+    (tmp_path / "arriving").touch()
     with pytest.raises(OutOfSpaceError):
         await cache.receive(Guid(bytes(16)), LENGTH)
     assert cache.used == 0
@@ -351,6 +354,8 @@ async def test_more_than_the_kernel_tells_of_is_fetched_again(tmp_path: Path) ->
     for turn in range(QUEUED):
         places[turn % 2].rename(places[1 - turn % 2])
     lost = await put(first)
+    for _ in range(QUEUED // 500):
+        second.hear()
     assert [guid in second for guid in (lost, early)] == [False, True]
     assert await put(first) in second
 
@@ -367,6 +372,43 @@ async def test_what_others_let_go_is_not_remembered_for_ever(tmp_path: Path) -> 
     assert [Guid(bytes([1] * 16)) in cache for cache in (first, second)] == [False, False]
     assert first.used == second.used == on_disk(tmp_path)
     assert [read(cache, mine) for cache in (first, second)] == [True, True]
+
+
+async def test_a_cache_that_somebody_removes_under_its_mounts_is_made_anew(tmp_path: Path) -> None:
+    """People clean up. What was there is fetched again, what is being read is read on, what is gone counts no more."""
+    folder = tmp_path / "cache"
+    with structlog.testing.capture_logs() as logs:
+        first, second = [await mount_of(folder, 4 * LENGTH) for _ in range(2)]
+        for _ in range(2):
+            await put(first)
+        arriving = await first.receive(Guid(bytes(16)), LENGTH)
+        shutil.rmtree(folder)
+        arriving.write(bytes(LENGTH))
+        arriving.note(LENGTH)
+        first.keep(arriving, Seal(3, 2, bytes(24)))
+        assert arriving.read(0, LENGTH) == bytes(LENGTH)
+        arriving.close()
+        guid = await put(second)
+        await put(first)
+        assert read(first, guid)
+        for _ in range(5):
+            await put(first)
+    assert on_disk(folder) == 4 * LENGTH
+    assert {str(log["event"]) for log in logs} == {"cache opened", "the cache was removed, and is made anew"}
+
+
+async def test_very_much_news_is_heard_a_part_at_a_time(tmp_path: Path) -> None:
+    """So that whoever opens a file meanwhile does not wait for all of it."""
+    first, second = [await mount_of(tmp_path, 10_000) for _ in range(2)]
+    places = [tmp_path / "complete" / f"{Guid(bytes([n] * 16))}.1.2.{bytes(24).hex()}" for n in range(2)]
+    places[0].touch()
+    for turn in range(1500):
+        places[turn % 2].rename(places[1 - turn % 2])
+    guid = await put(first)
+    looks = 1
+    while guid not in second:
+        looks += 1
+    assert 3 <= looks <= 6
 
 
 async def test_where_the_kernel_does_not_tell_each_mount_works_alone(tmp_path: Path) -> None:

@@ -127,6 +127,16 @@ async def test_a_reader_who_waits_for_the_end_gets_it_from_the_second_object(
         assert await read(5, 9) == site.file.plaintext[5:14]
 
 
+async def test_what_has_come_whole_is_kept_although_its_reader_leaves_while_padding_comes(site: Site) -> None:
+    """It would be fetched again for nothing."""
+    site.hospital.padding_seconds = float("inf")
+    assert await site.read_all() == site.file.plaintext
+    await trio.testing.wait_all_tasks_blocked()
+    assert site.file.guid in site.cache
+    assert await site.read_all() == site.file.plaintext
+    assert site.hospital.fetches == 1
+
+
 @pytest.mark.parametrize("error", [InstanceChangedError, AccessDeniedError, IntegrityError])
 async def test_the_second_answer_says_why_a_stream_was_cut(site: Site, error: type[MdmfsError]) -> None:
     """The hospital cuts when it finds that the PACS holds something else; a cut alone would look like an outage."""
