@@ -12,6 +12,36 @@ is_gone
 [ -z "$(ls "$home/grid")" ] || die "the job's mount is seen outside"
 say "a job has a mount of its own, its exit code is its own, nothing is left"
 
+scratch=$home/scratch
+install -d -o anna -g anna "$scratch" "$scratch/grid"
+install -o anna -m 600 "$state/pki/reader.proxy" "$scratch/proxy"
+sed "/^\[credential\]/,/^$/d" "$home/.config/mdmfs/mount.toml" >"$scratch/mdmfs.toml"
+# as HTCondor's starter does it: a PID namespace with an init of its own, which takes everything along when it is killed
+starter() {
+    setsid unshare --pid --fork --kill-child --mount-proc sh -c 'cd "$1"; shift; setpriv --reuid anna --regid anna --init-groups env \
+        --ignore-environment X509_USER_PROXY="$PWD/proxy" _CONDOR_SCRATCH_DIR="$PWD" HOME="$PWD" \
+        PATH=/usr/local/bin:/usr/bin:/bin "$@"; exit $?' sh "$scratch" "$@"
+}
+status=0
+starter with-mdmfs mdmfs.toml grid sh -c "$job" grid || status=$?
+[ "$status" = 7 ] || die "a job as HTCondor starts it: $status"
+starter with-mdmfs mdmfs.toml grid sh -c 'find grid -name "*.dcm" | head -1 >began; sleep 300' 2>/dev/null &
+starting=$!
+for _ in $(seq 100); do
+    if [ -s "$scratch/began" ]; then break; fi
+    sleep 0.1
+done
+[ -s "$scratch/began" ] || die "a job as HTCondor starts it does not begin"
+kill -9 -- "-$(pgrep -P "$starting" unshare || echo "$starting")"
+wait "$starting" || true
+for _ in $(seq 100); do
+    if ! pgrep -f "^sleep 300$" -u anna >/dev/null && ! pgrep -u anna -f "mdmfs.toml" >/dev/null; then break; fi
+    sleep 0.1
+done
+if pgrep -u anna >/dev/null; then die "a removed job leaves: $(pgrep -u anna -a)"; fi
+[ -z "$(ls "$scratch/grid")" ] || die "a removed job's mount stays"
+say "a job as HTCondor starts it has its mount, and one that is removed leaves nothing"
+
 mkdir -p /etc/security/namespace.d
 sed 's#^/grid#/mnt/grid#' "$clone/docs/operations.md" | grep "^/mnt/grid  tmpfs" >/etc/security/namespace.d/mdmfs.conf
 grep "^session " "$clone/docs/operations.md" >>/etc/pam.d/su-l
