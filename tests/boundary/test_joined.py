@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import datetime as dt
 import errno
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import trio
+from cryptography.hazmat.primitives import serialization
 
 from mdmfs.cli.facl import PENDING, setfacl
 from mdmfs.cli.harvest import harvest_project
 from mdmfs.demo.patients import write_patients
 from mdmfs.demo.people import KNEE
+from mdmfs.demo.pki import LOOPBACK, Authority, Validity, name_of
 from mdmfs.demo.processes import Processes, running
-from mdmfs.demo.site import HOSPITAL, PROJECT, READER, Site, make_site
+from mdmfs.demo.site import HOSPITAL, KEYSTORES, PROJECT, READER, Site, make_site
 from mdmfs.hospital.configuration import HospitalConfiguration
 from tests.twins.as_hospital import as_hospital
 from tests.twins.wire_cutter import WireCutter, wire_cutter
@@ -35,6 +39,9 @@ CUT_AFTER = 60_000
 """Bytes: in the middle of a file."""
 OUTAGE = {errno.EHOSTUNREACH, errno.ETIMEDOUT}
 OTHER = "umc"
+READ_AGAIN = "the configuration was read again"
+SERVERS = "servers.pem"
+"""The CA of a hospital's servers, apart from that of users."""
 _PEERS = re.compile(r"\[\[keystores\]\]\n")
 
 
@@ -50,7 +57,7 @@ def joined(name: str, site: Site) -> str:
 name = "{name}"
 address = "{address[1]}"
 dn = "{dn[1]}"
-trust = "{site.state / "pki" / "ca.pem"}"
+trust = "{site.state / "pki" / SERVERS}"
 
 {_PEERS.sub("[[hospitals.keystores]]" + chr(10), keystores)}"""
 
@@ -68,6 +75,23 @@ class Joined:
     """The files at the first hospital."""
     theirs: list[Path]
 
+    def misplace(self) -> None:
+        """Tell the mount that the second hospital is where the first one is."""
+        self._tell(self.wire.port, self.first.ports.hospital)
+
+    def place_rightly(self) -> None:
+        """Tell the mount where it is."""
+        self._tell(self.first.ports.hospital, self.wire.port)
+
+    def _tell(self, before: int, after: int) -> None:
+        file = self.first.mount_file(READER)
+        head, mark, second = file.read_text().partition(f'name = "{OTHER}"')
+        file.write_text(head + mark + second.replace(f":{before}", f":{after}", 1))
+        log = self.first.logs / f"mount-{READER}.log"
+        heard = log.read_text().count(READ_AGAIN)
+        os.kill(int(os.getxattr(self.point, "user.mdmfs.pid")), signal.SIGHUP)
+        until(lambda: log.read_text().count(READ_AGAIN) > heard)
+
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joined]:
@@ -76,8 +100,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joined]:
     sites = [make_site(folder / name, pacs="", inclusion=None, deadline=5.0) for name in (HOSPITAL, OTHER)]
     first, second = sites
     second.hospital_file.write_text(second.hospital_file.read_text().replace(f'"{HOSPITAL}"', f'"{OTHER}"', 1))
-    # one user, whom both know: their PKIs would call two authorities alike
-    shutil.copytree(first.state / "pki", second.state / "pki", dirs_exist_ok=True)
+    trust_apart(first, second)
     told, point = first.mount_file(READER), folder / "grid"
     head = re.sub(r"\[hospital\]\n(?:[a-z].*\n)+", "", told.read_text()).partition("[[")[0]
     head = head.replace("[mount]\n", f"[mount]\nlease_wait = {WAIT}\n")
@@ -100,6 +123,22 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joined]:
         yield Joined(first, there, wire, point, mine, theirs)
 
 
+def trust_apart(first: Site, second: Site) -> None:
+    """Let each hospital's servers be of a CA of its own, under the very same names; users are of the first one's."""
+    shutil.copytree(first.state / "pki", second.state / "pki", dirs_exist_ok=True)
+    validity = Validity.lasting(dt.datetime.now(dt.UTC))
+    other = Authority.make(name_of("authorities", "Another CA"), validity)
+    for name in ("hospital", *(f"keystore-{number}" for number in range(1, KEYSTORES + 1))):
+        issued = other.issue(name_of("hosts", name), validity, LOOPBACK)
+        assert issued.dn == first.pki.dns[name]
+        issued.save(second.state / "pki", name)
+    pem = other.certificate.public_bytes(serialization.Encoding.PEM)
+    users = second.state / "pki" / "ca.pem"
+    (first.state / "pki" / SERVERS).write_bytes(users.read_bytes())
+    (second.state / "pki" / SERVERS).write_bytes(pem)
+    users.write_bytes(users.read_bytes() + pem)
+
+
 def test_one_hospitald_is_killed_and_the_other_is_read_on(both: Joined) -> None:
     """What lies at the dead one is an error and no ENOENT; the root lists both; started again, it is read again."""
     mine, theirs = both.mine, both.theirs
@@ -119,18 +158,25 @@ def test_one_hospitald_is_killed_and_the_other_is_read_on(both: Joined) -> None:
 
 
 def test_a_wire_that_falls_silent_makes_readers_wait_and_then_fail_and_costs_the_others_nothing(both: Joined) -> None:
-    """In a transfer and before one, with every connection left open; when it is mended, all is as before."""
+    """In a transfer and before one, with every connection left open; when it is mended, all is as before.
+
+    So does another hospital in its place, of the same name: it is not believed, since each has a trust of its own.
+    """
     # far from each other, so that nothing is fetched ahead
     mine, theirs, wire = iter(both.mine[::-7]), iter(both.theirs[::-7]), both.wire
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        for cut in (wire.cut, lambda: wire.cut_after(CUT_AFTER)):
+        for cut, mend in (
+            (wire.cut, wire.mend),
+            (lambda: wire.cut_after(CUT_AFTER), wire.mend),
+            (both.misplace, both.place_rightly),
+        ):
             cut()
             waiting = pool.submit(next(theirs).read_bytes)
             time.sleep(SILENT)
             assert next(mine).read_bytes()
             subprocess.run(["ls", "-l", both.point, both.mine[0].parent], check=True, capture_output=True)
             assert not waiting.done()
-            wire.mend()
+            mend()
             assert waiting.result(SECONDS)
     wire.cut()
     unread = next(theirs)
@@ -173,7 +219,12 @@ def error_of(file: Path) -> int:
 
 def until_readable(file: Path) -> None:
     """Wait, but not for ever."""
+    until(lambda: error_of(file) == 0)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait, but not for ever."""
     deadline = time.monotonic() + SECONDS
-    while error_of(file):
+    while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.2)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 
 import pytest
 
+from tests.twins.octets import octets
 from tests.twins.users import COUNT, FIRST_UID, SIZES, Ground, User, interleave, shared_mount
 
 A, B = FIRST_UID, FIRST_UID + 1
@@ -108,3 +110,22 @@ def test_a_descriptor_that_is_handed_on_opens_nothing_anew(ground: Ground) -> No
     assert user.does("run", own) == ["4"]
     foreign = f"exec 3<{path}; X509_USER_PROXY={other} head -c 4 /proc/self/fd/3 2>/dev/null | wc -c"
     assert user.does("run", foreign) == ["0"]
+
+
+def test_several_hospitals_show_each_user_his_own_part_of_each() -> None:
+    """Files of one name at two hospitals are two, and each user has both, and nothing of the other user's."""
+    names, size = ["amc", "umc"], SIZES["both"]
+    folders = [[f"/grid/medical/{{hospital}}/{folder}/003-MR", COUNT, size] for folder in SIZES]
+    with shared_mount(hospitals=names, folders=folders) as ground:
+        a, b = ground.both()
+        for user, own, others in ((a, "only-a", "only-b"), (b, "only-b", "only-a")):
+            assert user.does("list", ground.point) == names
+            for name in names:
+                assert user.does("list", ground.point / name) == ["both", own]
+                path = ground.point / name / "both/003-MR/0001.dcm"
+                expected = hashlib.sha256(octets(size, f"/grid/medical/{name}/both/003-MR1")).hexdigest()
+                assert user.does("run", f"sha256sum <{path}") == [expected, "-"]
+                assert user.does("digest", path) == expected
+                assert user.does("read", ground.point / name / others / "003-MR/0001.dcm") == "ENOENT"
+        inodes = [user.does("inode", ground.point / "umc/both/003-MR/0001.dcm") for user in (a, b)]
+        assert inodes[0] != inodes[1]

@@ -198,9 +198,12 @@ class TwinHospital:
         """Register files ``0001.dcm``, ``0002.dcm``, ... of one size."""
         return [self.add_file(f"{folder}/{n:04}.dcm", octets(size, f"{folder}{n}")) for n in range(1, count + 1)]
 
-    def holds(self, folder: str, guid: Guid) -> bool:
-        """Ask whether a folder of the root has a file at or below it."""
-        below = [self.root.entries.get(folder)]
+    def holds(self, folder: Lfn, guid: Guid) -> bool:
+        """Ask whether a folder has a file at or below it."""
+        directory: TwinDirectory | TwinFile | None = self.root
+        for part in folder.parts:
+            directory = directory.entries.get(part) if isinstance(directory, TwinDirectory) else None
+        below = [directory]
         while below:
             entry = below.pop()
             if isinstance(entry, TwinFile) and entry.guid == guid:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import sys
@@ -34,17 +35,18 @@ from tests.twins.hospital import ROOT, TwinBundle, TwinDownload, TwinHospital
 
 
 class SeenHospital:
-    """What a hospital shows one principal: some of the folders below the root, and nothing of the others."""
+    """What a hospital shows one principal: some of the folders below its root, and nothing of the others."""
 
-    def __init__(self, twin: TwinHospital, folders: set[str]) -> None:
+    def __init__(self, twin: TwinHospital, folders: set[str], root: Lfn = ROOT) -> None:
         self._twin = twin
         self._folders = folders
+        self._root = root
 
     async def list_directory(self, lfn: Lfn, after: str) -> DirectoryPage:
         """See ``Hospital``."""
         self._refuse(lfn)
         page = await self._twin.list_directory(lfn, after)
-        entries = [node for node in page.entries if lfn.parts or node.name in self._folders]
+        entries = [node for node in page.entries if lfn != self._root or node.name in self._folders]
         return DirectoryPage(page.directory, entries, page.is_last, page.version)
 
     async def describe(self, guid: Guid) -> FileDescription:
@@ -104,7 +106,7 @@ class SeenHospital:
         return self._twin.fetch_all(guids)
 
     def _may(self, guid: Guid) -> bool:
-        return any(self._twin.holds(folder, guid) for folder in self._folders)
+        return any(self._twin.holds(self._root / folder, guid) for folder in self._folders)
 
     def _refuse_file(self, guid: Guid) -> None:
         if not self._may(guid):
@@ -112,7 +114,8 @@ class SeenHospital:
             raise NoSuchFileError(message)
 
     def _refuse(self, lfn: Lfn) -> None:
-        if lfn.parts and lfn.parts[0] not in self._folders:
+        below = lfn.parts[len(self._root.parts) :]
+        if below and below[0] not in self._folders:
             message = f"there is no {lfn}"
             raise NoSuchFileError(message)
 
@@ -125,16 +128,24 @@ def _say(line: str) -> None:
 async def main() -> None:
     """Mount what stdin's first line describes and say that it is ready; each other line asks for opens reported."""
     scene = json.loads(sys.stdin.readline())
-    hospital = TwinHospital()
-    hospital.has_headers = scene.get("has_headers", False)
-    for folder, count, size in scene["folders"]:
-        hospital.add_sibling_files(folder, count, size)
+    hospitals = {name: TwinHospital() for name in scene.get("hospitals", [""])}
+    for name, hospital in hospitals.items():
+        hospital.has_headers = scene.get("has_headers", False)
+        for folder, count, size in scene["folders"]:
+            hospital.add_sibling_files(folder.replace("{hospital}", name), count, size)
     async with trio.open_nursery() as nursery:
-        keystores = await hospital.open_keystores(nursery)
+        keystores = {name: await hospital.open_keystores(nursery) for name, hospital in hospitals.items()}
 
         def connect(arrival: Arrival, _: trio.Nursery) -> list[Ports]:
-            seen = SeenHospital(hospital, set(scene["rights"].get(arrival.identity.dn, ())))
-            return [Ports(seen, lambda: keystores)]
+            folders = set(scene["rights"].get(arrival.identity.dn, ()))
+            return [
+                Ports(
+                    SeenHospital(hospital, folders, ROOT / name if name else ROOT),
+                    functools.partial(keystores.__getitem__, name),
+                    name=name,
+                )
+                for name, hospital in hospitals.items()
+            ]
 
         async def serve(task_status: trio.TaskStatus[None]) -> None:
             await serve_for_all(
@@ -153,7 +164,8 @@ async def main() -> None:
         _say("ready")
         async with trio.lowlevel.FdStream(0) as stdin:
             async for _ in stdin:
-                _say(str(sum(one.count for report in hospital.reports for one in report.opens)))
+                reports = [report for hospital in hospitals.values() for report in hospital.reports]
+                _say(str(sum(one.count for report in reports for one in report.opens)))
 
 
 if __name__ == "__main__":
