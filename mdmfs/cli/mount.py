@@ -17,6 +17,7 @@ from mdmfs.model.errors import ConfigurationError
 from mdmfs.wire.metrics import serving_metrics
 from mdmfs.wire.supervision import Supervisor, this_supervisor
 from mdmfs.worker.configuration import MountConfiguration
+from mdmfs.worker.fuse.mount import clean_up_stale
 from mdmfs.worker.service import run_mount
 from mdmfs.worker.service import umount as umount_and_wait
 
@@ -46,6 +47,7 @@ def mount(
         return
     settings = MountConfiguration.read(configuration)
     settings.refuse_hiding(mountpoint)
+    clean_up_stale(mountpoint.absolute())
     _log_as(settings)
     supervisor = this_supervisor()
     with serving_metrics(settings.mount.metrics, supervisor.pulse):

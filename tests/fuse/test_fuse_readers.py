@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,7 @@ NEVER_READ = "/grid/medical/amc/wait"
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
     """One mount for all of them; it ends in order, whoever waited."""
-    files = [[FOLDER, COUNT, SIZE], [BIG_FOLDER, 1, BIG_SIZE], [EDGE_FOLDER, 1, 32 * 1024], [NEVER_READ, 5, BIG_SIZE]]
+    files = [[FOLDER, COUNT, SIZE], [BIG_FOLDER, 1, BIG_SIZE], [EDGE_FOLDER, 1, 32 * 1024], [NEVER_READ, 6, BIG_SIZE]]
     files.append([HEADERS, 1, SIZE])
     with mounted(tmp_path_factory.mktemp("readers"), folders=files) as mount:
         yield mount
@@ -52,7 +53,7 @@ def test_whatever_way_a_program_reads_it_gets_the_same_bytes(shared: Mount) -> N
 def test_what_people_do_all_day_works(shared: Mount, tmp_path: Path) -> None:
     """``df``, ``du``, ``find -size``, ``rsync``, ``tar``, ``cp --reflink=auto``, ``getfattr -d``, ``flock``."""
     folder, file, wanted = shared.file().parent, shared.file(), plaintext()
-    assert run("df", "--output=fstype,itotal,iavail", shared.point).split()[3:] == ["fuse.mdmfs", "14", "0"]
+    assert run("df", "--output=fstype,itotal,iavail", shared.point).split()[3:] == ["fuse.mdmfs", "15", "0"]
     assert run("du", "--apparent-size", "-b", "-s", file).split()[0] == str(SIZE)
     found = run("find", folder, "-type", "f", "-size", f"{SIZE}c").splitlines()
     assert len(found) == COUNT
@@ -103,3 +104,15 @@ def test_a_fatal_signal_frees_a_reader_who_waits(shared: Mount, call: str, numbe
     wait_until_in(reader.pid, call)
     reader.send_signal(number)
     assert reader.wait(SECONDS) == -number
+
+
+def test_ctrl_c_frees_a_program_that_handles_it_from_a_waiting_open(shared: Mount) -> None:
+    """As Python does: no signal that it handles is fatal, so the kernel does not free it."""
+    shared.tell("slow 60")
+    command = [sys.executable, "-I", "-c", "import sys; open(sys.argv[1])", str(shared.file(6, NEVER_READ))]
+    reader = subprocess.Popen(command, stderr=subprocess.PIPE)
+    wait_until_in(reader.pid, OPEN, program="python")
+    reader.send_signal(signal.SIGINT)
+    _, err = reader.communicate(timeout=SECONDS)
+    assert err.splitlines()[-1] == b"KeyboardInterrupt"
+    shared.tell("slow 0")

@@ -19,12 +19,12 @@ def start_reader(path: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(["cat", str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def wait_until_in(pid: int, call: str, seen: int = 3) -> None:
+def wait_until_in(pid: int, call: str, seen: int = 3, *, program: str = "cat") -> None:
     """Wait until a process has been in this system call at several looks in a row."""
     deadline, in_a_row = time.monotonic() + SECONDS, 0
     while in_a_row < seen:
         found = Path(f"/proc/{pid}/syscall").read_text().split()
-        is_cat = Path(f"/proc/{pid}/comm").read_text().strip() == "cat"
-        in_a_row = in_a_row + 1 if found[0] in _NUMBERS[call] and is_cat else 0
+        is_begun = Path(f"/proc/{pid}/comm").read_text().startswith(program)
+        in_a_row = in_a_row + 1 if found[0] in _NUMBERS[call] and is_begun else 0
         assert time.monotonic() < deadline, f"process {pid} is not in {call} but in call {found[0]}"
         time.sleep(0.02)

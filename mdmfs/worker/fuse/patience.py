@@ -1,9 +1,10 @@
-"""Free callers that were killed while they wait: FUSE tells nobody, so their state is looked at ten times a second."""
+"""Free callers who are to end while they wait: FUSE tells nobody, so their state is looked at ten times a second."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -13,8 +14,11 @@ import trio
 from mdmfs.model.errors import InterruptedCallError
 
 POLL_SECONDS: Final = 0.1
-_SIGKILL: Final = 0x100
+_SIGKILL: Final = 1 << signal.SIGKILL - 1
+_ENDING: Final = sum(1 << number - 1 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT))
 _PENDING: Final = (b"SigPnd:\t", b"ShdPnd:\t")
+_CAUGHT: Final = b"SigCgt:\t"
+_BLOCKED: Final = b"SigBlk:\t"
 _DIGITS: Final = 16
 _STATUS_SIZE: Final = 8192
 
@@ -28,9 +32,11 @@ class SignalWatch:
 
     @contextlib.contextmanager
     def interruptible(self, pid: int) -> Iterator[None]:
-        """Raise ``InterruptedCallError`` out of this block once its caller has been killed.
+        """Raise ``InterruptedCallError`` out of this block once its caller has been killed, or told to end.
 
         Any fatal signal becomes a pending SIGKILL (complete_signal, Linux kernel/signal.c); an ignored one does not.
+        One of those that tell a program to end, and that it handles itself (Python that of Ctrl-C, rsync all of them),
+        waits for the call to return. Others that it handles are none of ours: few programs expect EINTR for a timer.
         """
         with trio.CancelScope() as scope:
             self._waiting[scope] = pid
@@ -39,7 +45,7 @@ class SignalWatch:
             finally:
                 del self._waiting[scope]
         if scope.cancelled_caught:
-            message = "the caller was killed while it waited"
+            message = "the caller was killed, or told to end, while it waited"
             raise InterruptedCallError(message)
 
     async def run(self) -> None:
@@ -47,10 +53,10 @@ class SignalWatch:
         while True:
             await trio.sleep(POLL_SECONDS)
             for scope, pid in list(self._waiting.items()):
-                if self._is_killed(pid):
+                if self._is_to_end(pid):
                     scope.cancel()
 
-    def _is_killed(self, pid: int) -> bool:
+    def _is_to_end(self, pid: int) -> bool:
         # hundreds may wait, and this is done for each of them ten times a second: no file object, no pattern
         try:
             descriptor = os.open(f"{self._proc}/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
@@ -63,11 +69,14 @@ class SignalWatch:
             return False
         finally:
             os.close(descriptor)
-        return any(_pending(status, name) & _SIGKILL for name in _PENDING)
+        pending = _signals(status, _PENDING[0]) | _signals(status, _PENDING[1])
+        if pending & _SIGKILL:
+            return True
+        return bool(pending & _ENDING and pending & _ENDING & _signals(status, _CAUGHT) & ~_signals(status, _BLOCKED))
 
 
-def _pending(status: bytes, name: bytes) -> int:
-    """Read a set of pending signals, which proc(5) writes as 16 hexadecimal digits; empty where it does not."""
+def _signals(status: bytes, name: bytes) -> int:
+    """Read a set of signals, which proc(5) writes as 16 hexadecimal digits; empty where it does not."""
     begin = status.find(name) + len(name)
     try:
         return int(status[begin : begin + _DIGITS], 16) if begin >= len(name) else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -201,18 +202,31 @@ async def test_siblings_come_along_and_a_forgotten_one_is_asked_for_again(nurser
 # Callers
 
 
-async def test_a_killed_caller_is_freed_and_a_living_one_is_not(tmp_path: Path, nursery: trio.Nursery) -> None:
-    """SIGKILL pending in the thread or in the process; an ignored SIGTERM sets another bit."""
+@pytest.mark.parametrize(
+    ("pending", "caught", "blocked", "is_freed"),
+    [
+        (0x100, 0, 0, True),  # SIGKILL, or any fatal one
+        (0x4000, 0, 0, False),  # SIGTERM that nobody has caught: it would be fatal, and the kernel says so itself
+        (0x2, 0x2, 0, True),  # SIGINT with a handler
+        (0x2, 0x2, 0x2, False),  # the same in a thread that blocks it
+        (0x2000, 0x2000, 0, False),  # SIGALRM with a handler
+        (0, 0x4007, 0, False),
+    ],
+)
+async def test_a_caller_who_is_to_end_is_freed_and_no_other(
+    tmp_path: Path, nursery: trio.Nursery, pending: int, caught: int, blocked: int, *, is_freed: bool
+) -> None:
+    """Killed, or told to end by a signal that he handles; pending in the thread or in the process."""
     watch = SignalWatch(tmp_path)
     nursery.start_soon(watch.run)
-    for pid, mask in ((1, "0000000000000100"), (2, "0000000000004000"), (3, "0000000000000000")):
+    for pid, (own, shared) in enumerate(((pending, 0), (0, pending))):
         (tmp_path / str(pid)).mkdir()
-        (tmp_path / str(pid) / "status").write_text(f"Name:\tcat\nSigPnd:\t0000000000000000\nShdPnd:\t{mask}\n")
-    with pytest.raises(InterruptedCallError), watch.interruptible(1):
-        await trio.sleep(50 * POLL_SECONDS)
-    for pid in (2, 3, 4):
-        with watch.interruptible(pid):
+        text = f"Name:\tcat\nSigPnd:\t{own:016x}\nShdPnd:\t{shared:016x}\n"
+        (tmp_path / str(pid) / "status").write_text(f"{text}SigBlk:\t{blocked:016x}\nSigCgt:\t{caught:016x}\n")
+        with pytest.raises(InterruptedCallError) if is_freed else contextlib.nullcontext(), watch.interruptible(pid):
             await trio.sleep(3 * POLL_SECONDS)
+    with watch.interruptible(2):
+        await trio.sleep(2 * POLL_SECONDS)
 
 
 async def test_the_kernel_shows_a_fatal_signal_as_the_watch_expects(nursery: trio.Nursery) -> None:
