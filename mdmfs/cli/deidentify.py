@@ -17,7 +17,7 @@ from typing import BinaryIO, Final
 import click
 
 from mdmfs.cli.output import open_bar, tell
-from mdmfs.hospital.daemon import read_policy
+from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.deid.deidentify import ENGINE_GENERATION, Deidentification, deidentify
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.part10 import MAGIC, MAX_META_BYTES, PREAMBLE_SIZE, FileMeta, read_file_meta

@@ -10,7 +10,7 @@ import click
 
 from mdmfs.cli.deidentify import read_header, throw_away_subject
 from mdmfs.cli.output import tell
-from mdmfs.hospital.daemon import read_policy
+from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.deid.acceptance import accept
 from mdmfs.hospital.deid.explain import Explained, explain
 from mdmfs.hospital.deid.policy import Policy

@@ -12,7 +12,7 @@ from typing import Final
 
 from mdmfs.demo.patients import PlantedFile, included_patients, write_patients
 from mdmfs.demo.pki import USERS, ThrowAwayPki, make_pki
-from mdmfs.hospital.daemon import read_policy
+from mdmfs.hospital.assembly import read_policy
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
 from mdmfs.worker.fuse.mount import clean_up_stale

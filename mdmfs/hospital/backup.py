@@ -16,7 +16,7 @@ import lmdb
 
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.lmdb_store import LmdbStore
-from mdmfs.hospital.opening import STORE, store_path
+from mdmfs.hospital.opening import KEYS, STORE, store_path
 from mdmfs.hospital.transaction import store_layout
 from mdmfs.model.errors import ConfigurationError, NameTakenError, StoreError
 from mdmfs.pki.recovery import PrivateKey
@@ -24,7 +24,6 @@ from mdmfs.rows.embedded import STORE_FILE, forget_copied, open_environment, pac
 from mdmfs.wire.backup import MOVE_AWAY, NOTHING_THERE, Header, Part, copying, restore, sync_directory
 
 ZONE: Final = "hospital"
-KEYS: Final = ("outbox.key", "signing.key")
 AUDIT: Final = "audit*.jsonl"
 
 

@@ -93,6 +93,10 @@ class HospitalSettings(Settings, frozen=True):
     patient is meant under every one."""
     store: str = ""
     """``postgresql://...``: a database of its own, with a copy of it in ``directory``; LMDB there where it is empty."""
+    reads: str = ""
+    """``HOST:PORT`` where readers are answered also while another daemon works on the same ``store``."""
+    only_reads: bool = False
+    """Never to take over from another one: ``store`` may be a server that takes no writes."""
     public_address: str = ""
     """``HOST:PORT`` in SURLs; the address of ``listen`` where it is empty."""
     reconcile: Annotated[float, msgspec.Meta(ge=0)] = 86_400.0
@@ -206,6 +210,11 @@ class HospitalConfiguration(Settings, frozen=True):
         return Address.parse(self.hospital.listen)
 
     @property
+    def reads(self) -> Address | None:
+        """Where it answers readers, whoever works."""
+        return Address.parse(self.hospital.reads) if self.hospital.reads else None
+
+    @property
     def public(self) -> Address:
         """Where others find it."""
         return Address.parse(self.hospital.public_address or self.hospital.listen)
@@ -228,6 +237,11 @@ class HospitalConfiguration(Settings, frozen=True):
             message = (
                 f"keys: threshold {threshold} <= required {self.required_keystores} <= {total} keystores does not hold"
             )
+            raise ConfigurationError(message)
+        if self.hospital.reads:
+            Address.parse(self.hospital.reads)
+        if self.hospital.only_reads and not (self.hospital.store and self.hospital.reads):
+            message = "hospital.only_reads needs hospital.store, which another daemon works on, and hospital.reads"
             raise ConfigurationError(message)
         for network in self.hospital.identify_from:
             _refuse_no_network(network)

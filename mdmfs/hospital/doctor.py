@@ -16,8 +16,8 @@ from typing import Final
 
 import trio
 
+from mdmfs.hospital.assembly import read_choices, read_policy
 from mdmfs.hospital.configuration import HospitalConfiguration, PacsEntry
-from mdmfs.hospital.daemon import read_choices, read_policy
 from mdmfs.hospital.dicom.choices import FILE, Choice
 from mdmfs.hospital.dicom.pacs import RetrievalService
 from mdmfs.hospital.dicom.probe import Visit, visit

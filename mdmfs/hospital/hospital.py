@@ -62,6 +62,8 @@ class Hospital:
     """Rings when something for the keystores is committed."""
     feed: Feed
     clock: Callable[[], float]
+    is_beside: bool = False
+    """Whether another daemon works on its store, and this one only answers."""
     has_metadata: bool = False
     """Whether a metadata service is told of images and records."""
     leases: Leases = dataclasses.field(default_factory=Leases)

@@ -7,10 +7,14 @@ from typing import Final
 
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.lmdb_store import LmdbStore
+from mdmfs.hospital.store import Store
 from mdmfs.hospital.transaction import RowStore, store_layout
+from mdmfs.model.errors import ConfigurationError
 from mdmfs.rows.copied import Copied
 
 STORE: Final = "store"
+KEYS: Final = ("outbox.key", "signing.key")
+"""What belongs to a store and lies beside it."""
 
 
 def store_path(configuration: HospitalConfiguration) -> Path:
@@ -27,3 +31,16 @@ def open_store(configuration: HospitalConfiguration) -> RowStore:
     if not configuration.hospital.store:
         return LmdbStore.open(path)
     return RowStore(Copied.open_url(path, store_layout(), configuration.hospital.store))
+
+
+def refuse_lost_keys(store: Store, directory: Path) -> None:
+    """Raise ``ConfigurationError`` where a store has files and a key beside it is missing: a new one is another."""
+    missing = [directory / name for name in KEYS if not (directory / name).exists()]
+    if missing and store.read(lambda tx: bool(tx.catalogue.files(limit=1))):
+        told = " and ".join(map(str, missing))
+        message = f"{told} cannot be found, but the store has files that were registered with it"
+        what_to_do = (
+            "copy it from the machine whose hospitald worked on this store, or from its backup, mode 0600; where it is"
+            f" lost for good (docs/drills.md): head -c 32 /dev/urandom > {missing[0]}"
+        )
+        raise ConfigurationError(message, what_to_do=what_to_do)

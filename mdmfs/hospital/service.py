@@ -15,12 +15,11 @@ from mdmfs.hospital.moment import Answers
 from mdmfs.hospital.outward import speaking_for_the_inside
 from mdmfs.hospital.own_people import for_own_people
 from mdmfs.hospital.registration.harvest import Harvests
-from mdmfs.hospital.release.arrivals import Released
+from mdmfs.hospital.release.arrivals import Bringing, Released
 from mdmfs.hospital.release.bundles import frames
 from mdmfs.hospital.release.octets import StagedOctets
 from mdmfs.hospital.release.purpose import printable
-from mdmfs.hospital.release.recall import Recalls
-from mdmfs.hospital.release.release import release, release_all, release_headers
+from mdmfs.hospital.release.release import release, release_all, release_headers, stage_all
 from mdmfs.hospital.release.staging import StagedObject
 from mdmfs.hospital.release.transfers import release_transfers
 from mdmfs.hospital.replicas.face import locality_anywhere, surls_of
@@ -47,6 +46,7 @@ from mdmfs.wire.messages.files import (
     MAX_HEADERS,
     REASON_HEADER,
     SEALED_PATH,
+    STAGED_PATH,
     THRESHOLD_HEADER,
     TOTALS_PATH,
     TRANSFERS_PATH,
@@ -69,6 +69,9 @@ from mdmfs.wire.messages.files import (
 from mdmfs.wire.service import Reply, Request, Respond, Service, StreamReply
 from mdmfs.wire.stream import Address
 
+READ_BESIDE: Final = frozenset(
+    {LIST_PATH, DESCRIBE_PATH, LOCATE_PATH, TOTALS_PATH, SEALED_PATH, BUNDLE_PATH, TRANSFERS_PATH}
+)
 _RANGE: Final = re.compile(r"bytes=([0-9]{1,18})-")
 _WHOLE, _PARTIAL = 200, 206
 MAX_LISTED: Final = 50_000
@@ -80,7 +83,7 @@ _SHOWN: Final = {FileState.VISIBLE, FileState.SUPERSEDED}
 class HospitalFace:
     """The hospital as the grid sees it: every question is answered for the principal that asks it."""
 
-    def __init__(self, hospital: Hospital, recalls: Recalls, harvests: Harvests, public: Address) -> None:
+    def __init__(self, hospital: Hospital, recalls: Bringing, harvests: Harvests, public: Address) -> None:
         """Speak for a hospital that SURLs name ``public``."""
         self._hospital = hospital
         self._recalls = recalls
@@ -101,10 +104,16 @@ class HospitalFace:
             ("POST", BUNDLE_PATH): self._bundle,
             ("POST", HEADERS_PATH): self._headers,
             ("POST", TRANSFERS_PATH): self._transfers,
+            ("POST", STAGED_PATH): for_own_people(self._hospital, self._staged),
             ("POST", HARVEST_PATH): for_own_people(self._hospital, self._start_harvest),
             ("POST", HARVEST_PROGRESS_PATH): for_own_people(self._hospital, self._harvest_progress),
         }
         return Service("hospital", routes)
+
+    def reading(self) -> dict[tuple[str, str], Respond]:
+        """Give the routes that a daemon can answer which only follows another one's store."""
+        routes = self.service().routes
+        return {route: respond for route, respond in routes.items() if route[1] in READ_BESIDE}
 
     async def _list(self, request: Request) -> Reply:
         asked = await request.read(ListDirectory)
@@ -209,11 +218,7 @@ class HospitalFace:
         )
 
     async def _bundle(self, request: Request) -> StreamReply:
-        asked = await request.read(AskBundle)
-        guids = [Guid(octets) for octets in asked.guids]
-        if not 0 < len(guids) <= MAX_BUNDLE:
-            message = f"a bundle holds from one file to {MAX_BUNDLE}"
-            raise MalformedMessageError(message)
+        _, guids = await _read_bundle(request)
         released = release_all(
             request.principal,
             guids,
@@ -225,6 +230,11 @@ class HospitalFace:
             is_over=request.has_hung_up,
         )
         return StreamReply(None, "", frames(released, guids))
+
+    async def _staged(self, request: Request) -> StreamReply:
+        asked, guids = await _read_bundle(request)
+        staged = stage_all(guids, self._hospital, self._recalls, are_ahead=asked.ahead, is_over=request.has_hung_up)
+        return StreamReply(None, "", frames(staged, guids))
 
     async def _headers(self, request: Request) -> Reply:
         asked = await request.read(AskHeaders)
@@ -275,6 +285,14 @@ class HospitalFace:
             principal, None, now, self._hospital.store, lambda when: (when, Passed.nothing())
         )
         return lambda tx: Sight(tx, principal, when, passed=passed)
+
+
+async def _read_bundle(request: Request) -> tuple[AskBundle, list[Guid]]:
+    asked = await request.read(AskBundle)
+    if not 0 < len(asked.guids) <= MAX_BUNDLE:
+        message = f"a bundle holds from one file to {MAX_BUNDLE}"
+        raise MalformedMessageError(message)
+    return asked, [Guid(octets) for octets in asked.guids]
 
 
 def _reason_of(request: Request) -> str:

@@ -1,7 +1,7 @@
 """Standing by: over one database one hospitald works, the others follow its rows, pass on who calls, and take over.
 
-There is one at a time that decides, recalls and numbers what has changed; so nothing is recalled twice, and a right
-that was taken away is gone wherever one asks.
+There is one at a time that recalls and numbers what has changed; so nothing is recalled twice, and a right that was
+taken away is gone wherever one asks. Who follows may answer readers meanwhile (``beside``).
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import msgspec
 import structlog
 import trio
 
+from mdmfs.hospital.bell import Bell
+from mdmfs.hospital.beside import answer_beside
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.opening import open_store, store_path
 from mdmfs.hospital.transaction import RowStore, store_layout
@@ -69,12 +71,15 @@ async def open_or_stand_by(
     """
     directory = configuration.path(configuration.hospital.directory)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        return await trio.to_thread.run_sync(open_store, configuration), task_status
-    except ConfigurationError as error:
-        if not isinstance(error.__cause__, TakenError):
-            raise
-    following = Following(store_path(configuration), store_layout(), configuration.hospital.store, waiting)
+    if not configuration.hospital.only_reads:
+        try:
+            return await trio.to_thread.run_sync(open_store, configuration), task_status
+        except ConfigurationError as error:
+            if not isinstance(error.__cause__, TakenError):
+                raise
+    takes_over = not configuration.hospital.only_reads
+    url = configuration.hospital.store
+    following = Following(store_path(configuration), store_layout(), url, waiting, takes_over=takes_over)
     try:
         return await _StandBy(configuration, following).wait(task_status), trio.TASK_STATUS_IGNORED
     except BaseException:
@@ -88,6 +93,7 @@ class _StandBy:
         self._following = following
         self._leader: Address | None = None
         self._heeded = ""
+        self._news = Bell()
 
     async def wait(self, task_status: trio.TaskStatus[Address]) -> RowStore:
         """Follow, and pass on, until it is this daemon's turn."""
@@ -98,10 +104,14 @@ class _StandBy:
         async with open_plain_nursery() as nursery:
             while engine is None:
                 self._heed(await trio.to_thread.run_sync(self._following.announced))
-                if self._heeded and not is_listening:
-                    task_status.started(await self._pass_on(nursery))
+                has_gone = await trio.to_thread.run_sync(self._following.step)
+                self._news.ring()
+                if self._heeded and not is_listening and self._following.version() >= 0:
+                    bound = await self._pass_on(nursery)
+                    await self._answer_readers(nursery)
+                    task_status.started(bound)
                     is_listening = True
-                if await trio.to_thread.run_sync(self._following.step):
+                if has_gone and not self._configuration.hospital.only_reads:
                     self._leader, self._heeded = None, ""
                     log.warning("the daemon that worked on the database is gone: taking over", name=name)
                     engine = await trio.to_thread.run_sync(self._following.take_over)
@@ -112,6 +122,12 @@ class _StandBy:
         listen = functools.partial(relay, self._configuration.listen, lambda: self._leader)
         bound: Address = await nursery.start(listen, relay_key_of(self._configuration))
         return bound
+
+    async def _answer_readers(self, nursery: trio.Nursery) -> None:
+        address = self._configuration.reads
+        if address is not None:
+            args = self._configuration, self._following, self._news.next, lambda: self._leader, address
+            await nursery.start(answer_beside, *args)
 
     def _heed(self, told: str) -> None:
         """Note where the other one is; raises ``ConfigurationError`` where its keys are others."""

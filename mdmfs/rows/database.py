@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
@@ -35,6 +36,8 @@ _OLDEST: Final = 10
 TOKEN_SIZE: Final = 16
 _LOCK: Final = (0x6D646D66, FORMAT)
 _CHANNEL: Final = "mdmfs"
+LOOK_AT_STANDBY: Final = 0.1
+"""Seconds between two looks at a hot standby."""
 _WHO_IS_GONE: Final = """
 set tcp_keepalives_idle = 5; set tcp_keepalives_interval = 2; set tcp_keepalives_count = 3; set tcp_user_timeout = 10000
 """
@@ -133,6 +136,8 @@ class Database:
         self._what = what
         self._patience = patience
         self._connection: Any = None
+        self._rings = True
+        """Whether the server tells of commits, to who watches."""
 
     def __str__(self) -> str:
         """Show hosts and database."""
@@ -171,11 +176,16 @@ class Database:
         with self._naming_errors():
             self._connection = self._begun()
             self._connection.execute("set default_transaction_read_only = on")
-            self._connection.execute(f"listen {_CHANNEL}")
+            self._rings = not self._one("select pg_is_in_recovery()")[0]
+            if self._rings:
+                self._connection.execute(f"listen {_CHANNEL}")
         self._refuse_other_format()
 
     def hear(self, seconds: float) -> None:
-        """Wait for the next commit, for so long at most."""
+        """Wait for the next commit, for so long at most. A hot standby rings for nobody: it is looked at again."""
+        if not self._rings:
+            time.sleep(min(seconds, LOOK_AT_STANDBY))
+            return
         with self._naming_errors():
             for _ in self._session.notifies(timeout=seconds, stop_after=1):
                 pass

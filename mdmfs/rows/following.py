@@ -1,4 +1,4 @@
-"""A copy that follows a database on which another daemon works, until that one is gone.
+"""A copy that follows a database on which another daemon works, until that one is gone; it can be read meanwhile.
 
 Each commit rings (NOTIFY), and its number in the log tells what is missing here. So who takes over has next to nothing
 to copy; but he waits until the other one surely answers nobody any more, whatever becomes of him meanwhile.
@@ -7,13 +7,17 @@ to copy; but he waits until the other one surely answers nobody any more, whatev
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
+import lmdb
 import structlog
+import trio
 
-from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.errors import ConfigurationError, PeerUnreachableError
 from mdmfs.rows.copied import (
     FOLLOWED,
     PAUSE,
@@ -35,8 +39,10 @@ from mdmfs.rows.embedded import (
     open_environment,
     opening,
 )
-from mdmfs.rows.port import Layout
+from mdmfs.rows.port import Layout, Rows
 from mdmfs.rows.url import DatabaseUrl
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -47,14 +53,28 @@ GRACE: Final = 4.0
 
 
 class Following:
-    """One directory with the copy of a database; not for two threads at once."""
+    """One directory with the copy of a database; not for two threads at once, but for ``read`` and ``version``."""
 
     def __init__(
-        self, path: Path, layout: Layout, url: str, waiting: Waiting = USUAL, *, map_size: int = MAP_SIZE
+        self,
+        path: Path,
+        layout: Layout,
+        url: str,
+        waiting: Waiting = USUAL,
+        *,
+        map_size: int = MAP_SIZE,
+        takes_over: bool = True,
     ) -> None:
-        """Take a directory for oneself; raises ``ConfigurationError`` where a daemon works in it already."""
+        """Take a directory for oneself; raises ``ConfigurationError`` where a daemon works in it already.
+
+        Who never ``takes_over`` may follow a server that takes no writes, such as PostgreSQL's hot standby.
+        """
         self._path, self._layout, self._waiting, self._map_size = path, layout, waiting, map_size
-        self._database = Database(DatabaseUrl(url), layout.what, waiting.patience)
+        self._database = Database(DatabaseUrl(url, needs_writes=takes_over), layout.what, waiting.patience)
+        self._env: lmdb.Environment | None = None
+        self._tables: dict[int, lmdb._Database] = {}
+        self._swapping = threading.Lock()
+        """Held by who reads the copy, and by who puts another in its place."""
         self._is_watching = False
         self._free_since: float | None = None
         self._reached: Position | None = None
@@ -64,15 +84,16 @@ class Following:
         self._hold()
 
     def step(self, seconds: float = LOOK_SECONDS) -> bool:
-        """Apply what was committed, and wait so long for more; tells whether the other one seems gone.
+        """Wait so long for a commit, and apply what there is; tells whether the other one seems gone.
 
         Blocks. Raises ``ConfigurationError`` where the directory or the database holds something else, ``StoreError``
         and ``OutOfSpaceError`` where the copy cannot be written.
         """
         try:
+            if self._is_watching:
+                self._database.hear(seconds)
             self._watch()
             self._apply()
-            self._database.hear(seconds)
             return self._has_gone()
         except LostError as error:
             if self._is_watching:
@@ -80,6 +101,20 @@ class Following:
             self._is_watching = False
             time.sleep(PAUSE)
             return False
+
+    def read(self, act: Callable[[LmdbRows], T]) -> T:
+        """Run ``act`` on the copy as it is, from any thread; raises ``PeerUnreachableError`` where it is being made."""
+        with self._swapping:
+            if self._env is None:
+                message = f"the {self._layout.what} is being copied"
+                raise PeerUnreachableError(message)
+            with naming_errors(self._layout, self._path), self._env.begin() as txn:
+                return act(LmdbRows(txn, self._tables, self._layout))
+
+    def version(self) -> int:
+        """Give a number that rises with each commit of the copy; raises as ``read``."""
+        with self._swapping:
+            return -1 if self._env is None else int(self._env.info()["last_txnid"])
 
     def announced(self) -> str:
         """Give what the other one says of himself; empty where he does not. Blocks; raises as ``step``."""
@@ -94,6 +129,7 @@ class Following:
 
         Raises what ``Copied.open_url`` raises.
         """
+        self._close_copy()
         self._held.close()
         try:
             self._database.connect()
@@ -101,10 +137,12 @@ class Following:
         except LostError:
             self._is_watching = False
             self._hold()
+            self._opened()
             return None
 
     def close(self) -> None:
         """Follow no longer."""
+        self._close_copy()
         self._held.close()
         self._database.close()
 
@@ -130,22 +168,68 @@ class Following:
             state = self._database.state()
             if state is None or state.position == self._reached:
                 return  # where there is none, the other one is about to begin, or is moving a store there
-            copied = copied_of(self._path, self._layout)
+            copied = copied_of(self._path, self._layout) if self._env is None else self._copied()
             refuse_to_copy(state, copied, self._path, self._layout)
             mine = None if copied is None else Position.decode(copied)
             if mine is None or not self._database.has(mine):
                 log.info("the database is being copied", store=self._layout.what, directory=str(self._path))
+                self._close_copy()
                 load(self._database, self._path, self._layout, state.position.encode() + FOLLOWED)
             elif mine != state.position:
                 self._advance(mine, state.position)
+            self._opened()
             self._reached = state.position
 
     def _advance(self, mine: Position, reached: Position) -> None:
-        with opening(self._path, self._layout):
-            env = open_environment(self._path, self._map_size, is_copy=True)
-        with env, naming_errors(self._layout, self._path):
-            tables = {byte: env.open_db(name) for byte, name in self._layout.tables.items()}
-            with env.begin(write=True) as txn:
-                rows = LmdbRows(txn, tables, self._layout)
-                apply_log(self._database, rows, mine)
-                rows.put(self._layout.copied, reached.encode() + FOLLOWED)
+        env = self._opened()
+        with naming_errors(self._layout, self._path), env.begin(write=True) as txn:
+            rows = LmdbRows(txn, self._tables, self._layout)
+            apply_log(self._database, rows, mine)
+            rows.put(self._layout.copied, reached.encode() + FOLLOWED)
+
+    def _copied(self) -> bytes:
+        return self.read(lambda rows: rows.get(self._layout.copied)) or b""
+
+    def _opened(self) -> lmdb.Environment:
+        """Give the copy, which stays open: LMDB bears no second time in one process."""
+        if self._env is None:
+            with opening(self._path, self._layout):
+                env = open_environment(self._path, self._map_size, is_copy=True)
+                self._tables = {byte: env.open_db(name) for byte, name in self._layout.tables.items()}
+            with self._swapping:
+                self._env = env
+        return self._env
+
+    def _close_copy(self) -> None:
+        with self._swapping:
+            env, self._env = self._env, None
+            if env is not None:
+                env.close()
+
+
+class Followed:
+    """``Engine`` of who only reads what another daemon writes, for as long as somebody says that it is true."""
+
+    def __init__(self, following: Following, refuse_stale: Callable[[], None]) -> None:
+        """Let ``refuse_stale`` raise ``PeerUnreachableError`` where nobody is to be told anything any more."""
+        self._following = following
+        self.read: Final = following.read
+        self.version: Final = following.version
+        self.refuse_stale: Final = refuse_stale
+
+    async def write(self, act: Callable[[Rows], T]) -> T:
+        """Raise ``PeerUnreachableError``: only the daemon that works can."""
+        del act
+        await trio.lowlevel.checkpoint()
+        message = "only the daemon that works on the database changes it"
+        raise PeerUnreachableError(message)
+
+    async def announce(self, told: str) -> None:
+        """See ``Engine.announce``: nobody follows."""
+
+    async def run(self) -> None:
+        """See ``Engine.run``: whoever follows sees to it."""
+        await trio.sleep_forever()
+
+    async def aclose(self) -> None:
+        """See ``Engine.aclose``: whoever follows closes."""

@@ -24,7 +24,6 @@ _CONNECTION: Final = {
     "keepalives_interval": "2",
     "keepalives_count": "3",
     "tcp_user_timeout": "10000",
-    "target_session_attrs": "read-write",
     "application_name": "mdmfs",
     "host": "",
     "hostaddr": "",
@@ -35,8 +34,11 @@ _CONNECTION: Final = {
 class DatabaseUrl:
     """Where a database is. No password is in it, and patients' names cross no network in the clear."""
 
-    def __init__(self, text: str) -> None:
-        """Read ``postgresql://...``; raises ``ConfigurationError``, which does not tell the text."""
+    def __init__(self, text: str, *, needs_writes: bool = True) -> None:
+        """Read ``postgresql://...``; raises ``ConfigurationError``, which does not tell the text.
+
+        Where nothing is to be written, of several hosts a standby is taken first.
+        """
         if psycopg is None:
             message = 'for PostgreSQL the extra is missing: pip install "mdmfs[postgresql]"'
             raise ConfigurationError(message)
@@ -64,7 +66,8 @@ class DatabaseUrl:
                 " sslmode=verify-full&sslrootcert=FILE"
             )
             raise ConfigurationError(message)
-        self.parts: Final[Mapping[str, Any]] = {**_CONNECTION, **parts}
+        wanted = "read-write" if needs_writes else "prefer-standby"
+        self.parts: Final[Mapping[str, Any]] = {**_CONNECTION, "target_session_attrs": wanted, **parts}
         self._shown = f"postgresql://{parts.get('hostaddr') or parts.get('host') or ''}/{parts.get('dbname', '')}"
 
     def __str__(self) -> str:

@@ -28,14 +28,13 @@ from mdmfs.model.errors import (
     PeerUnreachableError,
 )
 from mdmfs.model.identity import Dn, Principal
-from mdmfs.model.names import Guid
 from mdmfs.pki.proxy import principal_of
 from mdmfs.pki.tls import verified_chain
 from mdmfs.wire.bundle import Bundle
 from mdmfs.wire.connecting import Places
 from mdmfs.wire.download import Download, until
 from mdmfs.wire.messages.base import MEDIA_TYPE, Failure, Message
-from mdmfs.wire.messages.files import BUNDLE_PATH, AskBundle
+from mdmfs.wire.messages.files import BUNDLE_PATH, STAGED_PATH, AskBundle
 from mdmfs.wire.orders import Vouch
 from mdmfs.wire.stream import HANDSHAKES, Address, PlainStream, Stream, TlsStream
 
@@ -47,6 +46,7 @@ HEAD_BYTES: Final = 32 * 2**10
 MAX_CONNECTIONS: Final = 32
 IDLE_SECONDS: Final = 45.0
 """Less than the server's, so that it is seldom the server who ends a connection."""
+_BUNDLES: Final = frozenset({BUNDLE_PATH, STAGED_PATH})
 _MAX_TOLD: Final = 1000
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _NOT_SUCCESS: Final = 300
@@ -137,7 +137,14 @@ class Client:
             return None
 
     async def call(
-        self, path: str, message: Message, reply: type[T], *, deadline: float, is_idempotent: bool = True
+        self,
+        path: str,
+        message: Message,
+        reply: type[T],
+        *,
+        deadline: float,
+        is_idempotent: bool = True,
+        headers: Mapping[str, str] | None = None,
     ) -> T:
         """POST a message and give the one that answers it; ``deadline`` is for everything.
 
@@ -147,7 +154,8 @@ class Client:
         """
         octets = msgspec.msgpack.encode(message)
         vouched = () if self._vouch is None else self._vouch(path, octets).items()
-        question = _Question("POST", path, (("content-type", MEDIA_TYPE), *vouched), octets, is_idempotent)
+        told = (("content-type", MEDIA_TYPE), *vouched, *(headers or {}).items())
+        question = _Question("POST", path, told, octets, is_idempotent)
         with until(deadline, self.address):
             async with self._asked(question) as download:
                 body = await download.read()
@@ -180,16 +188,15 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def ask_bundle(
-        self, guids: Sequence[Guid], *, headers: Mapping[str, str] | None = None, deadline: float
+        self, asked: AskBundle, *, path: str = BUNDLE_PATH, headers: Mapping[str, str] | None = None, deadline: float
     ) -> AsyncIterator[Bundle]:
         """Ask for the sealed objects of several files; deadline and errors as those of ``get``."""
         told = (("content-type", MEDIA_TYPE), *(headers or {}).items())
-        body = msgspec.msgpack.encode(AskBundle([guid.octets for guid in guids]))
-        question = _Question("POST", BUNDLE_PATH, told, body, is_idempotent=True)
+        question = _Question("POST", path, told, msgspec.msgpack.encode(asked), is_idempotent=True)
         async with contextlib.AsyncExitStack() as stack:
             with until(deadline, self.address):
                 download = await stack.enter_async_context(self._asked(question))
-            yield Bundle(download, len(guids))
+            yield Bundle(download, len(asked.guids))
 
     async def aclose(self) -> None:
         """Close the idle connections now, and those in use when their call ends."""
@@ -200,7 +207,7 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def _asked(self, question: _Question) -> AsyncIterator[Download]:
-        is_transfer = question.method == "GET" or question.path == BUNDLE_PATH
+        is_transfer = question.method == "GET" or question.path in _BUNDLES
         async with _place_in(self._transfers if is_transfer else self._calls):
             connection, download = await self._ask(question)
             is_reusable = False

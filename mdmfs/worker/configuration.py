@@ -59,6 +59,8 @@ class HospitalPeer(Settings, frozen=True):
     """``HOST:PORT``."""
     dn: str
     """Of its certificate; no other is accepted."""
+    reads: str = ""
+    """Where its daemons answer readers that do not work on its store, ``HOST:PORT`` with commas between them."""
 
 
 class CredentialSettings(Settings, frozen=True):
@@ -101,6 +103,8 @@ class JoinedHospital(Settings, frozen=True):
     dn: str
     """Of its certificate; no other is accepted."""
     keystores: tuple[KeystorePeer, ...]
+    reads: str = ""
+    """As that of ``[hospital]``."""
     trust: str = ""
     """Its own trust anchors; those of the mount where it names none."""
     metadata: tuple[MetadataPeer, ...] = ()
@@ -204,7 +208,7 @@ class MountConfiguration(Settings, frozen=True):
             raise ConfigurationError(message)
         return msgspec.structs.replace(
             self,
-            hospital=HospitalPeer(joined.address, joined.dn),
+            hospital=HospitalPeer(joined.address, joined.dn, joined.reads),
             keystores=joined.keystores,
             metadata=joined.metadata,
             trust=joined.trust or self.trust,

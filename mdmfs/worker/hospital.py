@@ -8,16 +8,18 @@ import re
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
+import structlog
 import trio
 
-from mdmfs.model.errors import MalformedMessageError
+from mdmfs.model.errors import MalformedMessageError, MdmfsError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.sealing.layout import SALT_SIZE
-from mdmfs.wire.bundle import Event
+from mdmfs.wire.bundle import Bundle, Event
 from mdmfs.wire.client import Client, Download
 from mdmfs.wire.messages.acls import READ_ACL_PATH, AclTexts, ReadAcl
+from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.files import (
     CHANGES_PATH,
     DESCRIBE_PATH,
@@ -27,9 +29,11 @@ from mdmfs.wire.messages.files import (
     LOCATE_PATH,
     REASON_HEADER,
     SEALED_PATH,
+    SINCE_HEADER,
     THRESHOLD_HEADER,
     TOTALS_PATH,
     TRANSFERS_PATH,
+    AskBundle,
     AskChanges,
     AskHeaders,
     AskTotals,
@@ -56,11 +60,21 @@ from mdmfs.wire.messages.names import (
     Comment,
     ReadComment,
 )
+from mdmfs.worker.outage import OUTAGES
 from mdmfs.worker.staging import MAX_FILES, Stages, path_of_guid
+
+M = TypeVar("M", bound=Message)
+D = TypeVar("D")
+
+log = structlog.get_logger(__name__)
 
 _PARTIAL: Final = 206
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
 LATE: Final = (2.0, 10.0)
+READER_SECONDS: Final = 10.0
+"""For a daemon that is not the one that works to begin an answer."""
+READERS_REST_SECONDS: Final = 15.0
+"""So long they are not asked where one has failed."""
 STATFS_SECONDS: Final = 5.0
 """``df`` looks at every mount of a node and must not hang at ours."""
 
@@ -159,6 +173,10 @@ class Hospital(Protocol):
         """Say that what came of a file is not what was sealed; True where the next fetch comes from somewhere else."""
 
 
+def nobody() -> None:
+    """Give no client: there is only the daemon that works."""
+
+
 class RemoteHospital:
     """A hospital over mutual TLS."""
 
@@ -170,12 +188,19 @@ class RemoteHospital:
         purpose: str = "",
         mount: bytes = b"",
         root: Lfn | None = None,
+        readers: Callable[[], Client | None] = nobody,
     ) -> None:
         """``client`` gives the client of the moment: a renewed proxy makes a new one. ``deadline`` is in seconds.
 
         ``purpose`` is what the user says he reads for; the hospital records it. ``mount`` are 16 bytes that name the
-        mount to whom leases are granted, ``root`` is what it shows.
+        mount to whom leases are granted, ``root`` is what it shows. ``readers`` gives the client of daemons of this
+        hospital that follow the one that works: they are asked first for what is only read. They must know of what has
+        been heard from that one, and where they refuse or fail, it is asked itself.
         """
+        self._readers = readers
+        self._known = 0
+        """The latest version of the feed that is known here."""
+        self._rest_readers_until = float("-inf")
         self._purpose = purpose
         self._reason = {REASON_HEADER: urllib.parse.quote(purpose, safe=" ")} if purpose else {}
         self._mount = mount
@@ -186,7 +211,7 @@ class RemoteHospital:
     async def list_directory(self, lfn: Lfn, after: str) -> DirectoryPage:
         """Ask for a page; raises ``NoSuchFileError`` and what a call can raise."""
         question = ListDirectory(str(lfn), after)
-        return await self._client().call(LIST_PATH, question, DirectoryPage, deadline=self._until())
+        return await self._read(LIST_PATH, question, DirectoryPage)
 
     async def stage(self, guids: Sequence[Guid]) -> None:
         """Make requests over the Tape REST API; raises ``NoSuchFileError``, ``AccessDeniedError`` for none of them."""
@@ -197,7 +222,7 @@ class RemoteHospital:
     async def describe(self, guid: Guid) -> FileDescription:
         """Ask for a description; raises ``NoSuchFileError`` and what a call can raise."""
         question = Describe(guid.octets)
-        return await self._client().call(DESCRIBE_PATH, question, FileDescription, deadline=self._until())
+        return await self._read(DESCRIBE_PATH, question, FileDescription)
 
     async def changes(
         self, since: int, wait: float, report: OpensReport | None = None, groups: Sequence[str] = ()
@@ -206,7 +231,9 @@ class RemoteHospital:
         deadline = trio.current_time() + wait + min(max(wait, LATE[0]), LATE[1])
         purpose = self._purpose if report else ""
         question = AskChanges(since, wait, self._mount, self._root, report, purpose, list(groups))
-        return await self._client().call(CHANGES_PATH, question, Changes, deadline=deadline)
+        changes = await self._client().call(CHANGES_PATH, question, Changes, deadline=deadline)
+        self._known = changes.version
+        return changes
 
     async def totals(self, lfn: Lfn) -> Totals:
         """Ask for the totals, with little patience."""
@@ -230,7 +257,7 @@ class RemoteHospital:
     async def locate(self, guids: Sequence[Guid]) -> list[FilePlace | None]:
         """Ask for names; raises ``MalformedMessageError`` for another number than was asked for."""
         question = Locate([guid.octets for guid in guids])
-        places = (await self._client().call(LOCATE_PATH, question, Located, deadline=self._until())).places
+        places = (await self._read(LOCATE_PATH, question, Located)).places
         if len(places) != len(guids):
             message = f"the hospital gave {len(places)} places where {len(guids)} were asked for"
             raise MalformedMessageError(message)
@@ -253,7 +280,7 @@ class RemoteHospital:
     async def transfers(self, guids: Sequence[Guid], avoided: Sequence[str], *, are_ahead: bool) -> Transfers:
         """Ask where replicas of up to ``MAX_BUNDLE`` files are, elsewhere than at some storage elements."""
         question = AskTransfers([guid.octets for guid in guids], self._purpose, are_ahead, list(avoided))
-        answer = await self._client().call(TRANSFERS_PATH, question, Transfers, deadline=self._until())
+        answer = await self._read(TRANSFERS_PATH, question, Transfers)
         if len(answer.transfers) != len(guids):
             message = f"the hospital gave {len(answer.transfers)} transfers where {len(guids)} were asked for"
             raise MalformedMessageError(message)
@@ -262,8 +289,13 @@ class RemoteHospital:
     @contextlib.asynccontextmanager
     async def fetch_all(self, guids: Sequence[Guid]) -> AsyncIterator[SealedBundle]:
         """Ask for the sealed objects; deadline as that of ``fetch``."""
-        async with self._client().ask_bundle(guids, headers=self._reason, deadline=self._until()) as bundle:
-            yield bundle
+        asked = AskBundle([guid.octets for guid in guids])
+        async with contextlib.AsyncExitStack() as stack:
+
+            def ask(client: Client, told: dict[str, str], until: float) -> AbstractAsyncContextManager[Bundle]:
+                return client.ask_bundle(asked, headers=self._reason | told, deadline=until)
+
+            yield await self._entered(stack, ask)
 
     @contextlib.asynccontextmanager
     async def fetch(self, guid: Guid, *, beginning: Beginning | None = None) -> AsyncIterator[SealedDownload]:
@@ -271,8 +303,50 @@ class RemoteHospital:
         headers = dict(self._reason)
         if beginning is not None:
             headers |= {"range": f"bytes={beginning.length}-", "if-range": f'"{beginning.salt.hex()}"'}
-        async with self._client().get(SEALED_PATH + str(guid), headers=headers, deadline=self._until()) as download:
-            yield _RemoteDownload(download, beginning)
+        async with contextlib.AsyncExitStack() as stack:
+
+            def ask(client: Client, told: dict[str, str], until: float) -> AbstractAsyncContextManager[Download]:
+                return client.get(SEALED_PATH + str(guid), headers=headers | told, deadline=until)
+
+            yield _RemoteDownload(await self._entered(stack, ask), beginning)
+
+    async def _read(self, path: str, question: Message, reply: type[M]) -> M:
+        """Ask something that changes nothing."""
+        reader = self._reader()
+        if reader is not None:
+            try:
+                told = {SINCE_HEADER: str(self._known)}
+                return await reader.call(path, question, reply, deadline=self._soon(), headers=told)
+            except MdmfsError as error:
+                self._note(error)
+        return await self._client().call(path, question, reply, deadline=self._until())
+
+    async def _entered(
+        self,
+        stack: contextlib.AsyncExitStack,
+        ask: Callable[[Client, dict[str, str], float], AbstractAsyncContextManager[D]],
+    ) -> D:
+        """Ask for something long, and give what comes of it, until the stack ends."""
+        reader = self._reader()
+        if reader is not None:
+            try:
+                told = {SINCE_HEADER: str(self._known)}
+                return await stack.enter_async_context(ask(reader, told, self._soon()))
+            except MdmfsError as error:
+                self._note(error)
+        return await stack.enter_async_context(ask(self._client(), {}, self._until()))
+
+    def _reader(self) -> Client | None:
+        return None if trio.current_time() < self._rest_readers_until else self._readers()
+
+    def _note(self, error: MdmfsError) -> None:
+        """Leave readers alone for a while that do not answer; what they refuse, the one that works decides."""
+        if isinstance(error, OUTAGES):
+            self._rest_readers_until = trio.current_time() + READERS_REST_SECONDS
+            log.warning("the hospital itself is asked, a daemon beside it fails", reason=str(error))
+
+    def _soon(self) -> float:
+        return min(self._until(), trio.current_time() + READER_SECONDS)
 
     def _until(self) -> float:
         return trio.current_time() + self._deadline

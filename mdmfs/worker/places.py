@@ -92,6 +92,7 @@ class Places:
             purpose=told.mount.purpose,
             mount=secrets.token_bytes(MOUNT_ID_SIZE),
             root=told.root,
+            readers=peers.readers,
         )
         return Ports(hospital, peers.keystores, peers.metadata if told.metadata else None, name)
 

@@ -22,7 +22,7 @@ from mdmfs.wire.bundle import Event, Piece
 from mdmfs.wire.client import Client
 from mdmfs.wire.messages.files import SealedBeginning, Transfer
 from mdmfs.wire.nursery import open_plain_nursery
-from mdmfs.worker.hospital import Beginning, RemoteHospital, SealedBundle, SealedDownload
+from mdmfs.worker.hospital import Beginning, RemoteHospital, SealedBundle, SealedDownload, nobody
 from mdmfs.worker.outage import OUTAGES
 from mdmfs.worker.storage import ReplicaDownload, Storage
 
@@ -43,7 +43,7 @@ log = structlog.get_logger(__name__)
 class ReplicatedHospital(RemoteHospital):
     """A hospital whose sealed objects may come from storage elements."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 as that one
         self,
         client: Callable[[], Client],
         storage: Storage,
@@ -52,9 +52,10 @@ class ReplicatedHospital(RemoteHospital):
         purpose: str = "",
         mount: bytes = b"",
         root: Lfn | None = None,
+        readers: Callable[[], Client | None] = nobody,
     ) -> None:
         """As ``RemoteHospital``; replicas are fetched by ``storage``."""
-        super().__init__(client, deadline=deadline, purpose=purpose, mount=mount, root=root)
+        super().__init__(client, deadline=deadline, purpose=purpose, mount=mount, root=root, readers=readers)
         self._storage = storage
         self._came: collections.OrderedDict[Guid, None] = collections.OrderedDict()
         """Files that came from a replica last."""

@@ -25,8 +25,8 @@ from mdmfs.demo.patients import Fate, write_patients
 from mdmfs.demo.people import SAMPLES
 from mdmfs.demo.processes import Processes, running
 from mdmfs.demo.site import PROJECT, READER, Site, make_site, mountpoint_of
+from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.configuration import HospitalConfiguration
-from mdmfs.hospital.daemon import read_policy
 from mdmfs.model.errors import MdmfsError
 from mdmfs.wire.messages.administration import RERENDER_PROGRESS_PATH, AskRerender, RerenderProgress
 from mdmfs.wire.peers import open_client

@@ -11,20 +11,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydicom import Dataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-from pynetdicom import AE
-
 from mdmfs.demo.site import PROJECT, Site, make_site
 from mdmfs.hospital.dicom.negotiation import STUDY_ROOT_MOVE
 from mdmfs.hospital.dicom.pacs import PacsAddress
 from mdmfs.hospital.ledger.records import SeriesState
 from mdmfs.hospital.lmdb_store import LmdbStore
 from tests.twins.clinic import slices
-from tests.twins.servers import pynetdicom_scp
+from tests.twins.servers import CALLING, notify, pynetdicom_scp
 
 REPOSITORY = Path(__file__).parents[2]
-AE_TITLE = "MDMFS"
 SECONDS = 20.0
 
 
@@ -48,16 +43,6 @@ def hospitald(site: Site, port: int) -> Iterator[subprocess.Popen[bytes]]:
             process.send_signal(signal.SIGKILL)
 
 
-def tell(port: int, instance: Dataset) -> None:
-    """Store an instance as the PACS does, and see it answered with success."""
-    entity = AE(ae_title="PYNETDICOM")
-    entity.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
-    association = entity.associate("127.0.0.1", port, ae_title=AE_TITLE)
-    assert association.is_established
-    assert association.send_c_store(instance).Status == 0
-    association.abort()
-
-
 def site_of(folder: Path, address: PacsAddress, settle: float) -> Site:
     """Configure the demonstration's hospital for a PACS; its keystores do not run."""
     inclusion = folder / "inclusion.list"
@@ -74,9 +59,9 @@ def test_a_notice_outlives_kill_9_and_its_series_is_moved_and_registered(tmp_pat
     held, destinations = slices(range(1, 6)), dict[str, int]()
     with pynetdicom_scp(held, retrieval=STUDY_ROOT_MOVE, destinations=destinations) as address:
         site = site_of(tmp_path, address, settle=2.0)
-        port = destinations[AE_TITLE] = site.ports.dicom
+        port = destinations[CALLING] = site.ports.dicom
         with hospitald(site, port):
-            tell(port, held[0])
+            notify(port, held[0])
         store = LmdbStore.open(site.hospital_directory / "store")
         (series,) = store.read(lambda tx: tx.notices.all())
         assert series.series_uid == held[0].SeriesInstanceUID

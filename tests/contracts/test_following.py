@@ -41,10 +41,9 @@ def put(key: bytes, value: bytes | None) -> Callable[[Rows], None]:
     return act
 
 
-def contents(path: Path) -> dict[bytes, bytes]:
-    """Read what a copy holds, as a daemon beside it would."""
-    with Embedded.looking(path, LAYOUT) as engine:
-        return engine.read(lambda rows: dict(rows.scan(PUT)))
+def contents(one: Following) -> dict[bytes, bytes]:
+    """Read what a copy holds."""
+    return one.read(lambda rows: dict(rows.scan(PUT)))
 
 
 def worked(path: Path, url: str) -> Copied:
@@ -74,19 +73,19 @@ async def test_who_follows_has_what_was_committed(tmp_path: Path, database_url: 
     await first.write(put(b"before", b"1"))
     with following(tmp_path / "second", database_url) as second:
         assert not second.step(MOMENT)
-        assert contents(tmp_path / "second") == {b"before": b"1"}
+        assert contents(second) == {b"before": b"1"}
         await first.write(put(b"more", b"2"))
         await first.write(put(b"before", None))
         assert not second.step(MOMENT)
-        assert contents(tmp_path / "second") == {b"more": b"2"}
+        assert contents(second) == {b"more": b"2"}
         end_sessions(database_url)
         await first.write(put(b"missed", b"3"))
         assert not second.step(MOMENT)  # finds that it is cut off
         assert not second.step(MOMENT)
-        assert contents(tmp_path / "second") == {b"more": b"2", b"missed": b"3"}
+        assert contents(second) == {b"more": b"2", b"missed": b"3"}
         assert second.take_over() is None
         await first.write(put(b"more", b"4"))
-        while contents(tmp_path / "second")[b"more"] != b"4":
+        while contents(second)[b"more"] != b"4":
             assert not second.step(MOMENT)
     await first.aclose()
 
@@ -199,7 +198,7 @@ async def test_a_database_in_which_nothing_was_begun_is_waited_for(tmp_path: Pat
         await first.announce("here")
         assert not second.step(MOMENT)
         assert second.announced() == "here"
-        assert contents(tmp_path / "second") == {}
+        assert contents(second) == {}
         await first.aclose()
 
 

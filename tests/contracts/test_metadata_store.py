@@ -6,8 +6,9 @@ import os
 import pathlib
 import random
 import re
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
@@ -793,3 +794,30 @@ def test_a_database_of_the_first_format_gets_the_indexes_of_this_one(database: D
     assert "series_by_Modality" in names
     assert not names & {"ix_series_Modality", "ix_records_1_subject"}
     assert found(database, 'Modality == "MR" and Outcome == "well"') == [PATH]
+
+
+def test_two_that_stand_in_each_others_way_both_come_through(server: str) -> None:
+    """As the definition of a collection and a question: PostgreSQL undoes one of them, and that one is done again."""
+    with new_database(server) as url:
+        database = open_database(url)
+        meeting, tries = threading.Barrier(2), list[str]()
+
+        def change(name: str, first: int, second: int) -> Callable[[sa.Connection], None]:
+            def act(connection: sa.Connection) -> None:
+                tries.append(name)
+                connection.execute(sa.text("set local deadlock_timeout = '20ms'"))
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(first)))
+                if tries.count(name) == 1:
+                    meeting.wait(30)
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(second)))
+
+            return act
+
+        other = threading.Thread(target=database.write_now, args=[change("one", 1, 2)])
+        other.start()
+        database.read_now(change("two", 2, 1))
+        other.join()
+        assert len(tries) == 2 + 1
+        with pytest.raises(BusyError, match="again and again"):
+            database.write_now(lambda c: c.execute(sa.text("do $$ begin raise sqlstate '40P01'; end $$")))
+        database.close()

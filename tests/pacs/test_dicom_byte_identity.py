@@ -13,8 +13,8 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.catalogue.records import Rendition
-from mdmfs.hospital.daemon import read_policy
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.pseudonyms import Subject
 from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceKey, PacsAddress, Politeness, RetrievalService

@@ -1,4 +1,4 @@
-"""Two hospitald over one PostgreSQL: both are asked, one works, and when that one is killed the other goes on."""
+"""Two hospitald over one PostgreSQL: both answer readers, one works, and when that one is killed the other goes on."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from mdmfs.model.names import Guid
 from mdmfs.wire.client import Client
 from mdmfs.wire.messages.files import SEALED_PATH
 from mdmfs.worker.configuration import HospitalPeer, MountConfiguration
-from tests.twins.clinic import slices
+from tests.twins.clinic import slice_of
 from tests.twins.postgresql import running_postgresql
-from tests.twins.servers import pynetdicom_scp
+from tests.twins.servers import notify, pynetdicom_scp
 
 IMAGES = 3
 OPENERS = 100
@@ -48,11 +48,13 @@ class Second:
         self.log = site.logs / "hospital-2.log"
         first = site.hospital_file.parent
         shutil.copytree(first / "projects", self.folder / "projects")
-        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-            self.port = one.getsockname()[1]
-            text = site.hospital_file.read_text()
-            text = text.replace(f":{site.ports.hospital}", f":{self.port}")
-            self.file.write_text(text.replace(f":{site.ports.dicom}", f":{two.getsockname()[1]}"))
+        with contextlib.ExitStack() as stack:
+            self.port, dicom, self.reads = (
+                stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(3)
+            )
+        text = site.hospital_file.read_text().replace(f":{site.ports.hospital}", f":{self.port}")
+        text = text.replace("directory = ", f'reads = "127.0.0.1:{self.reads}"\ndirectory = ', 1)
+        self.file.write_text(text.replace(f":{site.ports.dicom}", f":{dicom}"))
         (self.folder / "data").mkdir(mode=0o700)
 
     def copy_keys(self, site: Site) -> None:
@@ -72,6 +74,12 @@ class Second:
             process.terminate()
             process.wait()
 
+    def let_out(self) -> list[str]:
+        """Give the GUIDs of what it let out itself, by its own audit log."""
+        lines = (self.folder / "data" / "audit.jsonl").read_text().splitlines()
+        records = [msgspec.json.decode(line) for line in lines]
+        return [told["guid"] for told in records if told.get("event") == "release"]
+
     def wait_until_it_listens(self) -> None:
         """Wait until it passes on."""
         deadline = time.monotonic() + PATIENCE
@@ -89,11 +97,12 @@ def name_database(site: Site, url: str) -> None:
     site.hospital_file.write_text(text.replace("directory = ", f'store = "{url}"\ndirectory = ', 1))
 
 
-def name_both(file: Path, first: int, second: int) -> None:
-    """Say in a mount's configuration where the hospital may be."""
+def name_both(file: Path, first: int, second: Second) -> None:
+    """Say in a mount's configuration where the hospital may be, and who else answers readers."""
     text = file.read_text()
-    assert text.count(f":{first}") == 1
-    file.write_text(text.replace(f":{first}", f":{first},127.0.0.1:{second}"))
+    assert text.count(f':{first}"') == 1
+    reads = f'\nreads = "127.0.0.1:{second.reads}"'
+    file.write_text(text.replace(f':{first}"', f':{first},127.0.0.1:{second.port}"{reads}'))
 
 
 async def opened_on_both(site: Site, second: int, guid: str) -> collections.Counter[bytes]:
@@ -117,9 +126,25 @@ async def opened_on_both(site: Site, second: int, guid: str) -> collections.Coun
     return came
 
 
+def read_beside(staged: Path, cold: Path, second: Second) -> None:
+    """Read what is staged and what is not through the one that does not work, which decides and records it itself."""
+    for path in (staged, cold):
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == os.getxattr(path, "user.mdmfs.sha256").decode()
+        assert os.getxattr(path, "user.guid").decode() in second.let_out()
+
+
+def wait_for_files(mountpoint: Path, count: int) -> None:
+    """Wait until a mount shows so many."""
+    deadline = time.monotonic() + PATIENCE
+    while len(list(mountpoint.rglob("*.dcm"))) != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_of_two_hospitalds_one_works_and_the_other_takes_over(tmp_path: Path) -> None:
-    """A hundred openers on both are one recall; nothing is lost or registered twice when the first is killed."""
-    held, inclusion, sent = slices(range(1, IMAGES + 1)), tmp_path / "inclusion.list", collections.Counter[str]()
+    """A hundred openers on both are one recall, both let out; when the first is killed nothing is lost or doubled."""
+    held = [slice_of(number, size=256) for number in range(1, IMAGES + 1)]  # more than comes with a header
+    inclusion, sent = tmp_path / "inclusion.list", collections.Counter[str]()
     inclusion.write_text("patient TEST-1^^^AMC\n")
     with (
         running_postgresql() as url,
@@ -129,6 +154,8 @@ def test_of_two_hospitalds_one_works_and_the_other_takes_over(tmp_path: Path) ->
         site = processes.site
         name_database(site, url)
         second = Second(site)
+        text = site.hospital_file.read_text()
+        site.hospital_file.write_text(text.replace("settle = 0\n", "settle = 3600\n"))  # leaves notices to the other
         processes.start_hospital()
         for number in (1, 2):
             processes.start_keystore(number)
@@ -137,7 +164,7 @@ def test_of_two_hospitalds_one_works_and_the_other_takes_over(tmp_path: Path) ->
             second.wait_until_it_listens()
             progress = trio.run(harvest_project, HospitalConfiguration.read(second.file), PROJECT)  # at the first
             assert (progress.registered, progress.depositing, progress.failures) == (IMAGES, 0, [])
-            name_both(site.mount_file(READER), site.ports.hospital, second.port)
+            name_both(site.mount_file(READER), site.ports.hospital, second)
             mountpoint = mountpoint_of(site.state, READER)
             processes.start_mount(READER, mountpoint)
             opened, *others = sorted(mountpoint.rglob("*.dcm"))
@@ -145,13 +172,18 @@ def test_of_two_hospitalds_one_works_and_the_other_takes_over(tmp_path: Path) ->
             came = trio.run(opened_on_both, site, second.port, os.getxattr(opened, "user.guid").decode())
             assert list(came.values()) == [OPENERS]
             assert sent.total() == before + 1
+            read_beside(opened, others[0], second)
+            assert max(sent.values()) == 1 + 1  # registered and recalled once, those that are looked ahead for, too
+            held.append(slice_of(1, series=2))
+            notify(site.ports.dicom, held[-1])
             processes.stop("hospital", signal.SIGKILL)
             for path in (opened, *others):
                 octets = path.read_bytes()  # the mount waits until the other one works
                 assert hashlib.sha256(octets).hexdigest() == os.getxattr(path, "user.mdmfs.sha256").decode()
+            wait_for_files(mountpoint, IMAGES + 1)  # of which the first one was told
             progress = trio.run(harvest_project, HospitalConfiguration.read(second.file), PROJECT)
-            assert (progress.registered, progress.known) == (0, IMAGES)
+            assert (progress.registered, progress.known) == (0, IMAGES + 1)
             processes.start_hospital()  # stands by, and passes on
             progress = trio.run(harvest_project, HospitalConfiguration.read(site.hospital_file), PROJECT)
-            assert (progress.registered, progress.known) == (0, IMAGES)
+            assert (progress.registered, progress.known) == (0, IMAGES + 1)
             processes.stop(f"mount-{READER}")

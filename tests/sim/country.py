@@ -1,7 +1,8 @@
 """A country: hospitals with their PACSs, keystores, replicas and a hundred thousand worker mounts, for some seconds.
 
 Mounts ask and open independently of one another. An open of what the mount has not takes the key from k keystores and
-the bytes from a replica, from the hospital's staging or, after a recall, from the PACS.
+the bytes from a replica, from the hospital's staging or, after a recall, from the PACS. Of several hospitald of one
+hospital one recalls and registers, and the others answer readers (docs/adr/0025).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Country:
     """Of the others, the part that comes from storage elements."""
     keystores: int = 3
     machines: int = 1
-    """hospitald of one hospital, each on a core."""
+    """hospitald of one hospital, each on a core; where there are several, all but one answer readers."""
     keystore_machines: int = 1
     """keystored behind one name, each on a core."""
     registered: float = 0.0
@@ -72,7 +73,7 @@ def simulate(country: Country, figures: Figures, seconds: float, seed: int = 7) 
     run = _Run(country, figures, random.Random(seed))  # noqa: S311 the same in each run
     run.begin()
     run.env.run(seconds)
-    kinds = {"PACS": run.pacss, "hospitald": run.hospitals, "keystored": run.keystores}
+    kinds = {"PACS": run.pacss, "hospitald": [*run.working, *run.reading], "keystored": run.keystores}
     busiest = {kind: max(each.utilisation(seconds) for each in stations) for kind, stations in kinds.items()}
     hundredths = statistics.quantiles(run.took, n=100) if len(run.took) > 1 else [0.0] * 99
     return Outcome(busiest, hundredths[49], hundredths[98], run.begun, len(run.took))
@@ -84,7 +85,9 @@ class _Run:
         self._country, self._figures, self._dice = country, figures, dice
         hospitals = range(country.hospitals)
         self.pacss = [Station(self.env, f"PACS {number}", ASSOCIATIONS) for number in hospitals]
-        self.hospitals = [Station(self.env, f"hospitald {number}", country.machines) for number in hospitals]
+        self.working = [Station(self.env, f"hospitald {number}", 1) for number in hospitals]
+        others = country.machines - 1
+        self.reading = [Station(self.env, f"readers' {number}", others) for number in hospitals] if others else []
         self.keystores = [
             Station(self.env, f"keystored {number}", country.keystore_machines) for number in range(country.keystores)
         ]
@@ -98,14 +101,14 @@ class _Run:
             rate = country.mounts / country.hospitals
 
             def question(number: int = number) -> Steps:
-                yield from self.hospitals[number].serve(self._figures.question)
+                yield from self._readers(number).serve(self._figures.question)
 
             def opening(number: int = number) -> Steps:
                 yield from self._open(number)
 
             def registering(number: int = number) -> Steps:
                 yield from self.pacss[number].serve(self._figures.slow_pacs)
-                yield from self.hospitals[number].serve(self._figures.register)
+                yield from self.working[number].serve(self._figures.register)
 
             env.process(arrivals(env, self._dice, rate * country.questions, question))
             env.process(arrivals(env, self._dice, rate * country.opens, opening))
@@ -118,13 +121,18 @@ class _Run:
         yield simpy.AllOf(self.env, [self.env.process(keystore.serve(figures.share)) for keystore in asked])
         if dice.random() < self._country.cold:
             yield from self.pacss[number].serve(figures.slow_pacs)
-            yield from self.hospitals[number].serve(figures.recall)
+            yield from self.working[number].serve(figures.recall)
+            if self.reading:
+                yield from self.reading[number].serve(figures.staged)
         elif dice.random() < self._country.replicated:
-            yield from self.hospitals[number].serve(figures.question)  # it decides and audits, others send
+            yield from self._readers(number).serve(figures.question)  # it decides and audits, others send
         else:
-            yield from self.hospitals[number].serve(figures.staged)
+            yield from self._readers(number).serve(figures.staged)
         yield self.env.timeout(figures.mount)
         self.took.append(self.env.now - begun)
+
+    def _readers(self, number: int) -> Station:
+        return self.reading[number] if self.reading else self.working[number]
 
 
 _OFTEN: Final = 0.1
@@ -142,6 +150,6 @@ COUNTRIES: Final = (
     _COHORT,
     dataclasses.replace(_COHORT, name="the same, staged ahead", cold=0.02, is_enough=True),
     Country("130 images/s are registered", 1_000, registered=130.0),
-    Country("the same, 2 hospitald each", 1_000, registered=130.0, machines=2, is_enough=True),
+    Country("the same, readers ask another one", 1_000, registered=130.0, machines=2, is_enough=True),
 )
 """One after the other: what is added is what the one before lacks."""

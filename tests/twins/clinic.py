@@ -14,8 +14,9 @@ import trio
 from pydicom import Dataset
 
 from mdmfs.access.acl import Acl, Entry, EntryKind, Right
+from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.bell import Bell
-from mdmfs.hospital.daemon import make_project_directories, read_policy
+from mdmfs.hospital.daemon import make_project_directories
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.feed import Feed
 from mdmfs.hospital.hospital import Hospital, KnownPacs

@@ -46,6 +46,11 @@ class Pair(NamedTuple):
     primary: Server
     standby: pathlib.Path
 
+    @property
+    def standby_url(self) -> str:
+        """Of the standby alone, which takes no writes."""
+        return _url_of(self.standby)
+
     def fail_over(self) -> None:
         """Kill the primary, all its processes, and let the standby take its place."""
         self.primary.kill()
@@ -78,6 +83,12 @@ class Server(NamedTuple):
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def emptied_of(url: str) -> None:
+    """Do as ``emptied``."""
+    with psycopg.connect(url, autocommit=True, target_session_attrs="read-write") as connection:
+        emptied(connection)
 
 
 @contextmanager

@@ -149,6 +149,16 @@ def store(address: PacsAddress, datasets: Iterable[Dataset]) -> None:
         association.release()
 
 
+def notify(port: int, instance: Dataset) -> None:
+    """Store an instance to us as pynetdicom's SCP would, and see it answered with success."""
+    entity = AE(ae_title="PYNETDICOM")
+    entity.add_requested_context(instance.SOPClassUID, ExplicitVRLittleEndian)
+    association = entity.associate("127.0.0.1", port, ae_title=CALLING)
+    assert association.is_established
+    assert association.send_c_store(instance).Status == 0
+    association.abort()
+
+
 @contextlib.contextmanager
 def pynetdicom_scp(  # noqa: PLR0913 what a PACS may be like
     instances: list[Dataset],

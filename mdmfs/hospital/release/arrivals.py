@@ -5,15 +5,14 @@ from __future__ import annotations
 import collections
 import functools
 from collections import Counter
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple, Protocol
 
 import trio
 
 from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.release.decision import Denial, Standing
 from mdmfs.hospital.release.queue import PendingRecall, Source
-from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.staging import StagedObject, Staging
 from mdmfs.model.errors import BusyError, MdmfsError, OutOfSpaceError, StoreError
 
@@ -31,10 +30,27 @@ class Released(NamedTuple):
     """How many shares make its key."""
 
 
+class Bringing(Protocol):
+    """What brings files online: ``mdmfs.hospital.release.recall.Recalls``, or a daemon that asks another one."""
+
+    @property
+    def deadline(self) -> float:
+        """Seconds that a caller waits."""
+
+    def begin(self, source: Source, *, is_ahead: bool = False) -> PendingRecall:
+        """Have a file brought online, by one recall for all who ask; each ends it with ``leave``.
+
+        Raises why that cannot be.
+        """
+
+    def leave(self, recall: PendingRecall) -> None:
+        """Wait for a recall no longer."""
+
+
 class Arrivals:
     """Files that one request waits for: staged ones are there at once, the others when their recall has begun."""
 
-    def __init__(self, recalls: Recalls, staging: Staging, *, are_ahead: bool) -> None:
+    def __init__(self, recalls: Bringing, staging: Staging, *, are_ahead: bool) -> None:
         """Begin with no file; ``are_ahead`` where a mount asks for them before any program does."""
         self._recalls = recalls
         self._staging = staging
@@ -44,6 +60,14 @@ class Arrivals:
         self._attempts: Counter[int] = Counter()
         self._there: collections.deque[int] = collections.deque()
         self._bell = Bell()
+
+    def expect_all(self, decisions: Iterable[Standing | Denial]) -> None:
+        """Have those files brought online of which it was decided that they may be let out."""
+        for place, decision in enumerate(decisions):
+            if isinstance(decision, Standing):
+                self.expect(place, decision.source)
+            else:
+                self.deny(place, decision.error)
 
     def expect(self, place: int, source: Source) -> None:
         """Have a file brought online unless it is."""

@@ -48,7 +48,8 @@ class Bar(enum.StrEnum):
 class Standing(NamedTuple):
     """A decision for a principal, and what it rests on."""
 
-    granted: Granted
+    granted: Granted | None
+    """None where no ACL was asked."""
     source: Source
     project: Project
     version: int
@@ -70,9 +71,9 @@ class Denial(NamedTuple):
     project: str = ""
 
 
-def deciding(answer: Granted | Refused) -> str:
+def deciding(answer: Granted | Refused | None) -> str:
     """Name the entry that decided, for the audit log; empty where none did."""
-    return "" if answer.entry is None else f"{answer.entry.kind}:{answer.entry.qualifier}"
+    return "" if answer is None or answer.entry is None else f"{answer.entry.kind}:{answer.entry.qualifier}"
 
 
 def decide(principal: Principal, guids: Sequence[Guid], hospital: Hospital) -> list[Standing | Denial]:
@@ -82,6 +83,18 @@ def decide(principal: Principal, guids: Sequence[Guid], hospital: Hospital) -> l
     def read(tx: Transaction) -> list[Standing | Denial]:
         moment = _Moment(tx, principal, hospital, version, now)
         return [moment.decide(guid) for guid in guids]
+
+    return hospital.store.read(read)
+
+
+def stand(guids: Sequence[Guid], hospital: Hospital) -> list[Standing | Denial]:
+    """Decide as ``decide`` by all but ACLs: who asks is this hospital itself, and decides about his readers."""
+    version, now = hospital.store.version(), hospital.clock()
+    own = Principal(hospital.dn, (), float("inf"))
+
+    def read(tx: Transaction) -> list[Standing | Denial]:
+        moment = _Moment(tx, own, hospital, version, now)
+        return [moment.stand(guid) for guid in guids]
 
     return hospital.store.read(read)
 
@@ -127,11 +140,21 @@ class _Moment:
             by = f" ({named})" if (named := deciding(granted)) else ""
             error = _refused(guid, granted.refusal)
             return Denial(f"{granted.refusal.value}{by}", error, pseudonymous_uid_of(tx, guid), file.project)
+        return self._admit(file, granted, min([self._not_after, *map(self._end_of, aliases)]))
+
+    def stand(self, guid: Guid) -> Standing | Denial:
+        """Decide about one file by all but its ACLs."""
+        file = self._tx.catalogue.file(guid)
+        if file is None or file.state not in _OPENABLE:
+            return Denial("", NoSuchFileError(_no_such_file(guid)))
+        return self._admit(file, None, self._not_after)
+
+    def _admit(self, file: FileRecord, granted: Granted | None, until: float) -> Standing | Denial:
         source = self._source_of(file)
         if isinstance(source, Bar):
-            return Denial(source.value, _barred(guid, source), pseudonymous_uid_of(tx, guid), file.project)
-        until = min([self._not_after, *map(self._end_of, aliases)])
-        is_lost = tx.losses.get(guid) is not None
+            uid = pseudonymous_uid_of(self._tx, file.guid)
+            return Denial(source.value, _barred(file.guid, source), uid, file.project)
+        is_lost = self._tx.losses.get(file.guid) is not None
         return Standing(granted, source, self._hospital.projects[file.project], self._version, is_lost, until)
 
     def _end_of(self, ids: tuple[bytes, ...]) -> float:

@@ -7,7 +7,7 @@ records; ``recall`` and ``render`` do the rest.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 
 import msgspec
 import trio
@@ -16,11 +16,10 @@ from mdmfs.hospital.deid.refusal import RefusedError
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.ledger.records import LossCause, QuarantineRecord, SeriesState
 from mdmfs.hospital.projects import Partial
-from mdmfs.hospital.release.arrivals import Arrivals, Released
+from mdmfs.hospital.release.arrivals import Arrivals, Bringing, Released
 from mdmfs.hospital.release.audit import AuditRecord, Event
-from mdmfs.hospital.release.decision import Denial, Standing, decide, deciding, hold_still
+from mdmfs.hospital.release.decision import Denial, Standing, decide, deciding, hold_still, stand
 from mdmfs.hospital.release.loss import note_found, note_lost
-from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import BusyError, InstanceChangedError, InstanceLostError, MdmfsError, RecallTimedOutError
 from mdmfs.model.identity import Principal
@@ -32,7 +31,7 @@ async def release(  # noqa: PLR0913 what is known of the one who asks
     principal: Principal,
     guid: Guid,
     hospital: Hospital,
-    recalls: Recalls,
+    recalls: Bringing,
     *,
     address: str,
     purpose: str = "",
@@ -61,7 +60,7 @@ async def release_all(  # noqa: PLR0913 as release
     principal: Principal,
     guids: Sequence[Guid],
     hospital: Hospital,
-    recalls: Recalls,
+    recalls: Bringing,
     *,
     address: str,
     purpose: str = "",
@@ -81,32 +80,74 @@ async def release_all(  # noqa: PLR0913 as release
     """
     decisions = decide(principal, guids, hospital)
     with contextlib.closing(Arrivals(recalls, hospital.staging, are_ahead=are_ahead)) as arrivals:
-        for number, decision in enumerate(decisions):
-            if isinstance(decision, Standing):
-                arrivals.expect(number, decision.source)
-            else:
-                arrivals.deny(number, decision.error)
+        arrivals.expect_all(decisions)
         if records := list(_records(principal, guids, decisions, hospital, address, arrivals)):
             said = {"purpose": purpose, "ahead": are_ahead}
             await hospital.audit.record(*(_as(event, msgspec.structs.replace(record, **said)) for record in records))
-        deadline = trio.current_time() + recalls.deadline
-        while arrivals.expected:
-            if not arrivals.is_any_there:
-                yield None
-            place = await arrivals.next(deadline, is_over)
-            if place is None:
-                break
-            outcome: Released | MdmfsError | None = arrivals.failure(place)
-            if outcome is None:
-                decisions[place] = await _decide_again(principal, guids[place], decisions[place], hospital, address)
-                outcome = arrivals.outcome(place, decisions[place])
-            await _note_loss(guids[place], decisions[place], outcome, hospital)
-            if outcome is not None:
-                hospital.store.refuse_stale()
-                yield place, outcome
-        for late in arrivals.expected:
+
+        async def again(place: int) -> Standing | Denial:
+            return await _decide_again(principal, guids[place], decisions[place], hospital, address)
+
+        coming = _arriving(guids, decisions, arrivals, hospital, again, recalls.deadline, is_over)
+        async with contextlib.aclosing(coming):
+            async for arrived in coming:
+                yield arrived
+
+
+async def stage_all(
+    guids: Sequence[Guid],
+    hospital: Hospital,
+    recalls: Bringing,
+    *,
+    are_ahead: bool,
+    is_over: Callable[[], bool] = lambda: False,
+) -> AsyncGenerator[tuple[int, Released | MdmfsError] | None]:
+    """Bring files online for another daemon of this hospital, which decides and records before it lets them out.
+
+    What is given and raised is as in ``release_all``.
+    """
+    decisions = stand(guids, hospital)
+    with contextlib.closing(Arrivals(recalls, hospital.staging, are_ahead=are_ahead)) as arrivals:
+        arrivals.expect_all(decisions)
+
+        async def again(place: int) -> Standing | Denial:
+            await trio.lowlevel.checkpoint()
+            return stand([guids[place]], hospital)[0]
+
+        coming = _arriving(guids, decisions, arrivals, hospital, again, recalls.deadline, is_over)
+        async with contextlib.aclosing(coming):
+            async for arrived in coming:
+                yield arrived
+
+
+async def _arriving(  # noqa: PLR0913, PLR0917 what both of the above have
+    guids: Sequence[Guid],
+    decisions: list[Standing | Denial],
+    arrivals: Arrivals,
+    hospital: Hospital,
+    again: Callable[[int], Awaitable[Standing | Denial]],
+    seconds: float,
+    is_over: Callable[[], bool],
+) -> AsyncGenerator[tuple[int, Released | MdmfsError] | None]:
+    """Give files as they come; what was decided before its recall is decided ``again`` after it."""
+    deadline = trio.current_time() + seconds
+    while arrivals.expected:
+        if not arrivals.is_any_there:
+            yield None
+        place = await arrivals.next(deadline, is_over)
+        if place is None:
+            break
+        outcome: Released | MdmfsError | None = arrivals.failure(place)
+        if outcome is None:
+            decisions[place] = await again(place)
+            outcome = arrivals.outcome(place, decisions[place])
+        await _note_loss(guids[place], decisions[place], outcome, hospital)
+        if outcome is not None:
             hospital.store.refuse_stale()
-            yield late, _late(guids[late], recalls.deadline)
+            yield place, outcome
+    for late in arrivals.expected:
+        hospital.store.refuse_stale()
+        yield late, _late(guids[late], seconds)
 
 
 async def release_headers(
@@ -159,6 +200,8 @@ async def _note_loss(
     guid: Guid, decision: Standing | Denial, outcome: Released | MdmfsError | None, hospital: Hospital
 ) -> None:
     """Remember what a recall has shown: that the PACS no longer has a file as it was registered, or has it again."""
+    if hospital.is_beside:
+        return  # whoever has recalled it remembers
     if isinstance(outcome, InstanceLostError):
         await note_lost(hospital, [guid], LossCause.GONE)
     elif isinstance(outcome, InstanceChangedError):

@@ -299,6 +299,10 @@ class Staging:
         self._hot_octets -= self._hot.pop(staged, 0)
         staged.hot = None
 
+    def known(self) -> list[tuple[Guid, int]]:
+        """Name what it holds, by GUID and key generation."""
+        return [(staged.guid, staged.generation) for staged in self._objects.values()]
+
     def retain(self, is_wanted: Callable[[Guid, int], bool]) -> None:
         """Drop the objects of which ``is_wanted`` says no, by GUID and key generation."""
         for staged in list(self._objects.values()):

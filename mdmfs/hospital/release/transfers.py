@@ -38,7 +38,11 @@ async def release_transfers(
         replica, is_lacking = found[place]
         transfer = _transfer(replica, decision, hospital)
         if transfer is None:
-            if is_lacking and hospital.staging.find(guids[place], decision.source.file.generation):
+            if (
+                is_lacking
+                and not hospital.is_beside
+                and hospital.staging.find(guids[place], decision.source.file.generation)
+            ):
                 hospital.replicas.want(guids[place])
             continue
         transfers[place] = transfer

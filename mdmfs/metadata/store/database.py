@@ -36,6 +36,10 @@ _CANCELLED: Final = "57014"
 _ALTERED: Final = "42703"
 """SQLSTATE undefined_column: a collection was altered beside a question, in PostgreSQL."""
 _FULL: Final = {"53100", "SQLITE_FULL"}
+_CLASHES: Final = {"40P01", "40001"}
+"""SQLSTATE deadlock_detected and serialization_failure, of PostgreSQL: as a collection is altered beside a question."""
+TRIES: Final = 5
+"""Of a transaction that was undone because it stood in another's way, and the other in its."""
 
 T = TypeVar("T")
 
@@ -81,13 +85,11 @@ class Database:
 
     def write_now(self, act: Callable[[sa.Connection], T], seconds: float | None = None) -> T:
         """Do as ``write``, on the calling thread and without waiting for others."""
-        with _naming_errors(), self.engine.begin() as connection, _within(connection, seconds):
-            return act(connection)
+        return _insist(self.engine.begin, act, seconds)
 
     def read_now(self, act: Callable[[sa.Connection], T], seconds: float = QUESTION_SECONDS) -> T:
         """Do as ``read``, on the calling thread."""
-        with _naming_errors(), self.engine.connect() as connection, _within(connection, seconds):
-            return act(connection)
+        return _insist(self.engine.connect, act, seconds)
 
     def close(self) -> None:
         """Close every connection."""
@@ -185,6 +187,20 @@ def _prepare(connection: sa.Connection, where: str, store_format: Format[sa.Conn
     return False
 
 
+def _insist(
+    begin: Callable[[], contextlib.AbstractContextManager[sa.Connection]],
+    act: Callable[[sa.Connection], T],
+    seconds: float | None,
+) -> T:
+    """Run ``act`` in a transaction, again where that one was undone for another's sake; raises by our names."""
+    for left in reversed(range(TRIES)):
+        naming = _naming_errors(is_last=not left)
+        with contextlib.suppress(_ClashError), naming, begin() as connection, _within(connection, seconds):
+            return act(connection)
+    message = "unreachable: the last try gives or raises"
+    raise AssertionError(message)
+
+
 @contextlib.contextmanager
 def _within(connection: sa.Connection, seconds: float | None) -> Iterator[None]:
     """Let no question go on for ever: PostgreSQL looks at its own clock, SQLite at ours."""
@@ -203,13 +219,22 @@ def _within(connection: sa.Connection, seconds: float | None) -> Iterator[None]:
         yield
 
 
+class _ClashError(Exception):
+    """A transaction was undone; made again, it goes through."""
+
+
 @contextlib.contextmanager
-def _naming_errors() -> Iterator[None]:
+def _naming_errors(*, is_last: bool) -> Iterator[None]:
     """Tell of the database's errors without statement or values: they may travel to a peer."""
     try:
         yield
     except sa.exc.DBAPIError as error:
         code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None) or ""
+        if code in _CLASHES:
+            if not is_last:
+                raise _ClashError from error
+            message = "the database undoes this again and again for the sake of what else goes on: ask again"
+            raise BusyError(message) from error
         if code in {_CANCELLED, "SQLITE_INTERRUPT"}:
             message = "this takes longer than any question may: ask for less"
             raise BusyError(message) from error

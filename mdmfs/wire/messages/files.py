@@ -23,11 +23,15 @@ SEALED_PATH: Final = "/v1/sealed/"
 """
 BUNDLE_PATH: Final = "/v1/bundle"
 """POST ``AskBundle``: the sealed objects of several files in one answer; ``mdmfs.wire.bundle`` says how."""
+STAGED_PATH: Final = "/v1/staged"
+"""POST ``AskBundle``, as above, by another daemon of the same hospital: that one decides and records by itself."""
 MAX_BUNDLE: Final = 64
 GENERATION_HEADER: Final = "mdmfs-generation"
 """Of an answer with a sealed object: the generation of its key."""
 THRESHOLD_HEADER: Final = "mdmfs-threshold"
 """Of an answer with a sealed object: how many shares make its key."""
+SINCE_HEADER: Final = "mdmfs-since"
+"""Of a question to a daemon that only answers: the version of the feed that the answer has to know of, at least."""
 REASON_HEADER: Final = "mdmfs-purpose"
 """What a user reads for, in his own words, percent-encoded (RFC 3986 section 2.1); for the audit log."""
 MAX_REASON: Final = 200
@@ -45,6 +49,8 @@ class AskBundle(Message, frozen=True):
     """Ask for files that a program will open next, because it goes through their siblings; ``MAX_BUNDLE`` at most."""
 
     guids: list[bytes]
+    ahead: bool = True
+    """Whether nobody has opened them yet; only a daemon of the same hospital says no."""
 
 
 class SealedBeginning(Message, frozen=True):

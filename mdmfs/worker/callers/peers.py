@@ -6,6 +6,7 @@ keystores; calls under way end over the old ones.
 
 from __future__ import annotations
 
+import random
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -77,6 +78,7 @@ class Peers:
         self._stamp: Stamp = ()
         self._look_again = float("-inf")
         self._hospital: Client | None = None
+        self._readers: Client | None = None
         self._keystores: Keystores | None = None
         self._metadata: dict[str, Client] = {}
         self._storage_context: ssl.SSLContext | None = None
@@ -89,6 +91,11 @@ class Peers:
         if self._hospital is None:
             raise self._missing()
         return self._hospital
+
+    def readers(self) -> Client | None:
+        """Give the client of the daemons that only answer readers, if there are any; raises as ``hospital``."""
+        self._renew()
+        return self._readers
 
     def keystores(self) -> Keystores:
         """Give the clients of the keystores; raises as ``hospital``."""
@@ -173,6 +180,11 @@ class Peers:
         peer = self._hospital_peer
         judge = PeerJudge(self._anchors)
         hospital = open_client(peer.address, peer.dn, self._credential, self._anchors, judge)
+        readers = None
+        if peer.reads:  # each mount begins with another one
+            reads = peer.reads.split(",")
+            places = ",".join(random.sample(reads, len(reads)))
+            readers = open_client(places, peer.dn, self._credential, self._anchors, judge)
         keystores = {
             peer.name: open_client(peer.address, peer.dn, self._credential, self._anchors, judge)
             for peer in self._keystore_peers
@@ -183,7 +195,8 @@ class Peers:
         }
         self._disconnect()
         self._hospital, self._keystores, self._metadata = hospital, Keystores(keystores, self._nursery), metadata
-        self._clients = [hospital, *keystores.values(), *metadata.values()]
+        self._readers = readers
+        self._clients = [hospital, *([readers] if readers else []), *keystores.values(), *metadata.values()]
         self._stamp = stamp
         self._ends = min((one.ends for one in certificates_of(self._credential.certificate_file)), default=float("inf"))
         log.info("credential loaded", file=self._file)
@@ -213,6 +226,6 @@ class Peers:
         for client in self._clients:
             self._nursery.start_soon(client.aclose)
         self._clients = []
-        self._hospital = self._keystores = self._storage_context = None
+        self._hospital = self._readers = self._keystores = self._storage_context = None
         self._metadata = {}
         self._stamp = ()

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from mdmfs.access.acl import Acl, Entry, EntryKind, Right
-from mdmfs.hospital.daemon import make_project_directories, read_policy
+from mdmfs.hospital.assembly import read_policy
+from mdmfs.hospital.daemon import make_project_directories
 from mdmfs.hospital.deid.policy import Policy
 from mdmfs.hospital.keys.currency import catch_up
+from mdmfs.hospital.opening import refuse_lost_keys
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Lfn
@@ -71,6 +73,21 @@ async def test_a_file_does_not_change_the_access_to_what_is_registered(tmp_path:
         with pytest.raises(ConfigurationError, match="put back what it said"):
             await clinic.store.write(lambda tx: make_project_directories(tx, other))
         await clinic.store.write(lambda tx: make_project_directories(tx, hospital.hospital))
+
+
+async def test_keys_are_made_for_a_new_store_and_never_for_one_that_has_files(tmp_path: Path) -> None:
+    """Made anew they would open no share under way, and keystores would take no order: it says where they may be."""
+    clinic, keys = Clinic(tmp_path, slices((1,))), tmp_path / "keys"
+    keys.mkdir()
+    async with clinic.open() as hospital:
+        refuse_lost_keys(clinic.store, keys)
+        await hospital.harvest()
+        (keys / "signing.key").touch()
+        with pytest.raises(ConfigurationError, match=r"outbox\.key cannot be found.*files") as refused:
+            refuse_lost_keys(clinic.store, keys)
+        assert "backup" in refused.value.what_to_do
+        (keys / "outbox.key").touch()
+        refuse_lost_keys(clinic.store, keys)
 
 
 def test_the_shipped_policies_are_there() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mdmfs.access.acl import EntryKind
-from mdmfs.hospital.daemon import read_policy
+from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.projects import Partial, PatientList, Project, read_patient_list, read_project, read_projects
 from mdmfs.model.errors import ConfigurationError

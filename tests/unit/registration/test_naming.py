@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset
 
-from mdmfs.hospital.daemon import read_policy
+from mdmfs.hospital.assembly import read_policy
 from mdmfs.model.names import Lfn
 from tests.twins.clinic import Clinic, slice_of, slices
 

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 import trio
 
+from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.catalogue.records import FileState
-from mdmfs.hospital.daemon import read_policy
 from mdmfs.hospital.keys.currency import keep_current
 from mdmfs.hospital.keys.tasks import Tasks
 from mdmfs.hospital.ledger.records import SeriesState

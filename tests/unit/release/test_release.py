@@ -12,8 +12,8 @@ import msgspec
 import pytest
 import trio
 
+from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.catalogue.records import FileRecord
-from mdmfs.hospital.daemon import read_policy
 from mdmfs.hospital.deid.deidentify import ENGINE_GENERATION
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.projects import PatientList

@@ -13,8 +13,8 @@ import trio
 from pydicom import Dataset, Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 
+from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.catalogue.records import Rendition
-from mdmfs.hospital.daemon import read_policy
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.pseudonyms import Subject
 from mdmfs.hospital.deid.refusal import Reason, RefusedError

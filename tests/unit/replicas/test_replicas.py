@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from mdmfs.hospital import tables
-from mdmfs.hospital.daemon import read_policy
+from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.keys.currency import keep_current

@@ -14,8 +14,8 @@ import trio
 from mdmfs.access.acl import Right
 from mdmfs.access.edit import Edit, EditKind
 from mdmfs.access.text import parse_acl, parse_names
+from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.catalogue.records import NewFile
-from mdmfs.hospital.daemon import read_policy
 from mdmfs.hospital.keys.currency import catch_up
 from mdmfs.hospital.rights.change import Wish, end_entries, targets
 from mdmfs.hospital.rights.face import rights_routes

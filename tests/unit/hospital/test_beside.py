@@ -1,0 +1,161 @@
+"""A daemon that answers readers while another one works: it decides by itself, and recalls nothing by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from mdmfs.access.acl import Right
+from mdmfs.hospital.beside import CATCH_UP_SECONDS, Term, caught_up, keep_term
+from mdmfs.model.errors import AccessDeniedError, MdmfsError, NoSuchFileError, PeerUnreachableError
+from mdmfs.model.names import Guid
+from mdmfs.wire.messages.files import SINCE_HEADER, STAGED_PATH, AskBundle
+from mdmfs.wire.service import Document, Request
+from mdmfs.wire.stream import Address
+from tests.twins.beside import Beside, beside
+from tests.twins.clinic import OWNER, READER, STRANGER, Clinic, OpenClinic, add_entry, sealed_octets, slices, until
+from tests.twins.store import MemoryStore
+
+
+async def harvested(hospital: OpenClinic) -> list[Guid]:
+    """Register everything, and forget what the PACS was asked for it."""
+    await hospital.harvest()
+    hospital.clinic.pacs.recalls = 0
+    return list(hospital.files().values())
+
+
+async def test_a_file_is_recalled_once_whichever_daemon_is_asked(tmp_path: Path) -> None:
+    """And is the same sealing at both; each records what it lets out itself."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with clinic.open() as hospital, beside(hospital, tmp_path / "second") as second:
+        guids = await harvested(hospital)
+        came: list[bytes] = []
+
+        async def open_one(guid: Guid) -> None:
+            came.append(await second.release(guid))
+
+        async with trio.open_nursery() as nursery:
+            for guid in guids * 20:
+                nursery.start_soon(open_one, guid)
+        assert clinic.pacs.recalls == 1
+        assert set(came) == {await sealed_octets(await hospital.release(guid)) for guid in guids}
+        assert clinic.pacs.recalls == 1
+        assert second.let_out() == ["release"] * 40
+        assert [it["event"] for it in hospital.audited() if it["event"] == "release"] == ["release"] * 2
+
+
+async def test_who_may_not_have_a_file_gets_it_nowhere(tmp_path: Path) -> None:
+    """The second one decides before anything is asked of the first, who is asked by nobody else."""
+    clinic = Clinic(tmp_path, slices((1,)))
+    async with clinic.open() as hospital, beside(hospital, tmp_path / "second") as second:
+        (guid,) = await harvested(hospital)
+        with pytest.raises(NoSuchFileError):
+            await second.release(guid, STRANGER)
+        for caller in (READER, STRANGER):
+            with pytest.raises(AccessDeniedError):
+                await hospital.ask(STAGED_PATH, AskBundle([guid.octets]), caller)
+        await hospital.ask(STAGED_PATH, AskBundle([guid.octets]), OWNER)
+        assert clinic.pacs.recalls == 0
+        assert second.let_out() == ["refusal"]
+
+
+async def test_what_does_not_come_whole_is_not_let_out(tmp_path: Path) -> None:
+    """Nor is it staged; and the next open may have it."""
+    clinic = Clinic(tmp_path, slices((1,)))
+    async with clinic.open() as hospital, beside(hospital, tmp_path / "second") as second:
+        (guid,) = await harvested(hospital)
+        second.other.cut_after = 1000
+        with pytest.raises(MdmfsError):
+            await second.release(guid)
+        assert second.hospital.staging.known() == []
+        second.other.failure = PeerUnreachableError("no daemon works on the store at the moment")
+        with pytest.raises(PeerUnreachableError, match="no daemon works"):
+            await second.release(guid)
+        second.other.failure, second.other.cut_after = None, 2**40
+        assert await second.release(guid) == await sealed_octets(await hospital.release(guid))
+
+
+async def test_a_loss_is_remembered_by_the_one_that_works(tmp_path: Path) -> None:
+    """The second one tells it, and writes nothing."""
+    clinic = Clinic(tmp_path, slices((1,)))
+    async with clinic.open() as hospital, beside(hospital, tmp_path / "second") as second:
+        (guid,) = await harvested(hospital)
+        clinic.pacs.held.clear()
+        with pytest.raises(MdmfsError):
+            await second.release(guid)
+        await until(lambda: hospital.hospital.store.read(lambda tx: tx.losses.get(guid)) is not None)
+
+
+async def test_a_change_is_effective_once_the_second_daemon_has_applied_it(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Its copy may come later than the news of it; until it says so, or its lease has ended, the change is pending."""
+    del autojump_clock
+    clinic = Clinic(tmp_path, slices((1,)))
+    async with clinic.open() as hospital, beside(hospital, tmp_path / "second") as second:
+        (guid,) = await harvested(hospital)
+        await second.release(guid)
+        copy, term, news = LateCopy(second), Term(trio.current_time), trio.Event()
+        hospital.nursery.start_soon(keep_term, copy.hospital, lambda: second.other, term, lambda: news)
+        await trio.sleep(1)
+        term.refuse_stale()
+        before = copy.version
+        await add_entry(hospital, hospital.series()[0].lfn, READER, Right.TRAVERSE)
+        after = hospital.hospital.store.read(lambda tx: tx.catalogue.version())
+        assert after > before
+        await trio.sleep(30)
+        assert {one.applied for one in hospital.hospital.leases.behind(after)} == {before}
+        copy.version = after
+        await trio.sleep(30)
+        assert hospital.hospital.leases.behind(after) == []
+        await hospital.hospital.store.write(lambda tx: tx.catalogue.withdraw([guid], now=clinic.now))
+        hospital.hospital.feed.bell.ring()
+        await until(lambda: second.hospital.staging.known() == [])
+        second.other.failure = PeerUnreachableError("gone")
+        await trio.sleep(100)
+        with pytest.raises(PeerUnreachableError, match="not heard lately"):
+            term.refuse_stale()
+
+
+class LateCopy:
+    """The store of the second daemon as its feed is asked, at a version that a test sets."""
+
+    def __init__(self, second: Beside) -> None:
+        store = second.hospital.store
+        self.version = store.read(lambda tx: tx.catalogue.version())
+        self._store = store
+        self.hospital = dataclasses.replace(second.hospital, store=self)  # type: ignore[arg-type]
+
+    def read(self, act: object) -> object:
+        """Give the version for the version, and all else as it is."""
+        found = self._store.read(act)  # type: ignore[arg-type, var-annotated]
+        return self.version if isinstance(found, int) and not isinstance(found, bool) else found
+
+
+async def test_an_answer_knows_at_least_what_its_question_knows(autojump_clock: trio.testing.MockClock) -> None:
+    """It waits a moment for the copy, and is none where that does not come: the one that works is asked then."""
+    del autojump_clock
+
+    async def body() -> bytes:
+        await trio.lowlevel.checkpoint()
+        return b""
+
+    async def respond(_: Request) -> Document:
+        await trio.lowlevel.checkpoint()
+        return Document()
+
+    store = MemoryStore()
+    answer = caught_up(store, trio.Event, respond)
+    for told, knows in (("", True), ("0", True), ("rubbish", True), ("7", False)):
+        request = Request("POST", "/", {SINCE_HEADER: told}, READER, Address("h", 1), body)
+        began = trio.current_time()
+        if knows:
+            assert await answer(request) == Document()
+        else:
+            with pytest.raises(PeerUnreachableError, match="yet to hear"):
+                await answer(request)
+            assert trio.current_time() - began == CATCH_UP_SECONDS
