@@ -171,23 +171,21 @@ async def keep_term(
     """Hear of changes, say what has been applied, and hold a lease, until cancelled."""
     own, wait, is_heard = secrets.token_bytes(ID_SIZE), 0.0, False
     while True:
-        applied, asked = _version(hospital.store), term.clock()
         try:
+            applied, asked = _version(hospital.store), term.clock()
             question, deadline = AskChanges(applied, wait, own), trio.current_time() + wait + LATE
             changes = await other().call(CHANGES_PATH, question, Changes, deadline=deadline)
-        except MdmfsError as error:
+            term.renew(asked, changes.lease)
+            wait, is_heard = min(LONGEST_WAIT, changes.lease / 3), True
+            if changes.files or changes.is_reset:
+                await _forget_outdated(hospital)
+            with trio.move_on_after(max(wait, PAUSE)):
+                await _reach(hospital.store, changes.version, news)
+        except MdmfsError as error:  # also of the copy, which is closed while this daemon takes over
             if is_heard:
                 log.warning("the daemon that works is not heard", reason=str(error))
             is_heard = False
             await trio.sleep(PAUSE)
-            continue
-        is_heard = True
-        term.renew(asked, changes.lease)
-        wait = min(LONGEST_WAIT, changes.lease / 3)
-        if changes.files or changes.is_reset:
-            await _forget_outdated(hospital)
-        with trio.move_on_after(max(wait, PAUSE)):
-            await _reach(hospital.store, changes.version, news)
 
 
 def caught_up(store: Store, news: Callable[[], trio.Event], respond: Respond) -> Respond:

@@ -36,7 +36,8 @@ def open_store(configuration: HospitalConfiguration) -> RowStore:
 def refuse_lost_keys(store: Store, directory: Path) -> None:
     """Raise ``ConfigurationError`` where a store has files and a key beside it is missing: a new one is another."""
     missing = [directory / name for name in KEYS if not (directory / name).exists()]
-    if missing and store.read(lambda tx: bool(tx.catalogue.files(limit=1))):
+    has_files = store.read(lambda tx: bool(tx.catalogue.files(limit=1)))
+    if missing and has_files:
         told = " and ".join(map(str, missing))
         message = f"{told} cannot be found, but the store has files that were registered with it"
         what_to_do = (

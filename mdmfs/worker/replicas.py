@@ -62,6 +62,8 @@ class ReplicatedHospital(RemoteHospital):
         self._doubted: collections.OrderedDict[Guid, float] = collections.OrderedDict()
         """Until when no replica of a file is asked for."""
         self._rest_until = float("-inf")
+        self._asking = trio.Lock()
+        """One question at a time: it is answered at once, and a second connection would cost more than it saves."""
 
     @contextlib.asynccontextmanager
     async def fetch(self, guid: Guid, *, beginning: Beginning | None = None) -> AsyncIterator[SealedDownload]:
@@ -130,7 +132,9 @@ class ReplicatedHospital(RemoteHospital):
         if not fresh:
             return {}
         try:
-            found = await self.transfers([guids[place] for place in fresh], self._storage.avoided, are_ahead=are_ahead)
+            async with self._asking:
+                wanted, avoided = [guids[place] for place in fresh], self._storage.avoided
+                found = await self.transfers(wanted, avoided, are_ahead=are_ahead)
         except OUTAGES:
             raise  # it would be waited for twice
         except MdmfsError as error:  # the hospital tells why when it is asked for the bytes
