@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -49,6 +50,7 @@ PAUSE: Final = 0.5
 CATCH_UP_SECONDS: Final = 2.0
 """For which a question waits that wants to have in its answer what has not come here yet."""
 ID_SIZE: Final = 16
+_VERSION: Final = re.compile(r"[0-9]{1,18}")
 AT_ONCE: Final = 256
 """Staged objects looked through in one go."""
 
@@ -175,8 +177,10 @@ async def keep_term(
             applied, asked = _version(hospital.store), term.clock()
             question, deadline = AskChanges(applied, wait, own), trio.current_time() + wait + LATE
             changes = await other().call(CHANGES_PATH, question, Changes, deadline=deadline)
-            term.renew(asked, changes.lease)
-            wait, is_heard = min(LONGEST_WAIT, changes.lease / 3), True
+            # whoever takes over reckons with the projects' leases, whatever this principal may see
+            lease = min([changes.lease, *(project.lease for project in hospital.projects.values())])
+            term.renew(asked, lease)
+            wait, is_heard = min(LONGEST_WAIT, lease / 3), True
             if changes.files or changes.is_reset:
                 await _forget_outdated(hospital)
             with trio.move_on_after(max(wait, PAUSE)):
@@ -192,9 +196,9 @@ def caught_up(store: Store, news: Callable[[], trio.Event], respond: Respond) ->
     """Answer once that is here which the question says must be; raises ``PeerUnreachableError`` where it is not."""
 
     async def respond_then(request: Request) -> Answer:
-        told = request.headers.get(SINCE_HEADER, "")
+        told = _VERSION.fullmatch(request.headers.get(SINCE_HEADER, ""))
         with trio.move_on_after(CATCH_UP_SECONDS) as waiting:
-            await _reach(store, int(told) if told.isdecimal() else 0, news)
+            await _reach(store, int(told[0]) if told else 0, news)
         if waiting.cancelled_caught:
             message = "this daemon has yet to hear of what was decided lately"
             raise PeerUnreachableError(message)

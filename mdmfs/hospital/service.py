@@ -233,7 +233,14 @@ class HospitalFace:
 
     async def _staged(self, request: Request) -> StreamReply:
         asked, guids = await _read_bundle(request)
-        staged = stage_all(guids, self._hospital, self._recalls, are_ahead=asked.ahead, is_over=request.has_hung_up)
+        staged = stage_all(
+            guids,
+            self._hospital,
+            self._recalls,
+            address=request.peer.host,
+            are_ahead=asked.ahead,
+            is_over=request.has_hung_up,
+        )
         return StreamReply(None, "", frames(staged, guids))
 
     async def _headers(self, request: Request) -> Reply:

@@ -48,7 +48,8 @@ class OtherDaemon:
         if self.failure is not None:
             raise self.failure
         guids = [Guid(octets) for octets in asked.guids]
-        staged = stage_all(guids, self._working.hospital, self._working.recalls, are_ahead=asked.ahead)
+        working = self._working
+        staged = stage_all(guids, working.hospital, working.recalls, address="192.0.2.8", are_ahead=asked.ahead)
         async with contextlib.aclosing(self._saying(staged)) as events:
             yield Saying(events)
 

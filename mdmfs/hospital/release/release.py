@@ -99,16 +99,21 @@ async def stage_all(
     hospital: Hospital,
     recalls: Bringing,
     *,
+    address: str,
     are_ahead: bool,
     is_over: Callable[[], bool] = lambda: False,
 ) -> AsyncGenerator[tuple[int, Released | MdmfsError] | None]:
-    """Bring files online for another daemon of this hospital, which decides and records before it lets them out.
+    """Bring files online for another daemon of this hospital, which decides about readers and records them itself.
 
-    What is given and raised is as in ``release_all``.
+    That they were staged for it is on record here. What is given and raised is as in ``release_all``.
     """
     decisions = stand(guids, hospital)
+    own = Principal(hospital.dn, (), float("inf"))
     with contextlib.closing(Arrivals(recalls, hospital.staging, are_ahead=are_ahead)) as arrivals:
         arrivals.expect_all(decisions)
+        if records := list(_records(own, guids, decisions, hospital, address, arrivals)):
+            said = (msgspec.structs.replace(_as(Event.STAGING, record), ahead=are_ahead) for record in records)
+            await hospital.audit.record(*said)
 
         async def again(place: int) -> Standing | Denial:
             await trio.lowlevel.checkpoint()

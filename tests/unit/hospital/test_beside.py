@@ -45,7 +45,8 @@ async def test_a_file_is_recalled_once_whichever_daemon_is_asked(tmp_path: Path)
         assert set(came) == {await sealed_octets(await hospital.release(guid)) for guid in guids}
         assert clinic.pacs.recalls == 1
         assert second.let_out() == ["release"] * 40
-        assert [it["event"] for it in hospital.audited() if it["event"] == "release"] == ["release"] * 2
+        events = [it["event"] for it in hospital.audited() if it["event"] in {"release", "staging"}]
+        assert sorted(events) == ["release"] * 2 + ["staging"] * 2
 
 
 async def test_who_may_not_have_a_file_gets_it_nowhere(tmp_path: Path) -> None:
@@ -152,7 +153,7 @@ async def test_an_answer_knows_at_least_what_its_question_knows(autojump_clock: 
 
     store = MemoryStore()
     answer = caught_up(store, trio.Event, respond)
-    for told, knows in (("", True), ("0", True), ("rubbish", True), ("7", False)):
+    for told, knows in (("", True), ("0", True), ("rubbish", True), ("9" * 5000, True), ("7", False)):
         request = Request("POST", "/", {SINCE_HEADER: told}, READER, Address("h", 1), body)
         began = trio.current_time()
         if knows:
