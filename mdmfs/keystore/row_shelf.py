@@ -28,6 +28,7 @@ from mdmfs.model.errors import StoreError
 from mdmfs.model.names import Guid
 from mdmfs.rows.copied import Copied
 from mdmfs.rows.embedded import Embedded
+from mdmfs.rows.following import open_in_turn
 from mdmfs.rows.port import Engine, Layout, Rows
 from mdmfs.wire.formats import Format
 
@@ -74,8 +75,10 @@ def shelf_layout(shelf_format: Format[Rows] = SHELF_FORMAT) -> Layout:
 
 
 @contextlib.asynccontextmanager
-async def open_shelf(configuration: KeystoreConfiguration) -> AsyncIterator[RowShelf]:
+async def open_shelf(configuration: KeystoreConfiguration, *, stands_by: bool = False) -> AsyncIterator[RowShelf]:
     """Open the shelf where the configuration says: in LMDB, or in a database with a copy in LMDB.
+
+    Who ``stands_by`` waits until no other daemon works on the database.
 
     Raises ``ConfigurationError`` and ``StoreError``, see ``open_lmdb_shelf`` and ``Copied.open_url``.
     """
@@ -84,7 +87,10 @@ async def open_shelf(configuration: KeystoreConfiguration) -> AsyncIterator[RowS
             yield shelf
         return
     directory, url = configuration.directory, configuration.store
-    engine = await trio.to_thread.run_sync(Copied.open_url, directory, shelf_layout(), url)
+    if stands_by:
+        engine = await open_in_turn(directory, shelf_layout(), url)
+    else:
+        engine = await trio.to_thread.run_sync(Copied.open_url, directory, shelf_layout(), url)
     try:
         yield RowShelf(engine)
     finally:

@@ -57,7 +57,7 @@ async def run_keystore(
     contexts = await trio.to_thread.run_sync(
         ServerContexts, configuration.credential, configuration.anchors, configuration.vomsdir
     )
-    async with open_shelf(configuration) as shelf, open_plain_nursery() as nursery:
+    async with open_shelf(configuration, stands_by=True) as shelf, open_plain_nursery() as nursery:
         nursery.start_soon(shelf.run)
         notary = Notary(configuration.name, configuration.credential, configuration.backup_days)
         keystore = Keystore(shelf, configuration.hospitals, notary=notary)

@@ -28,7 +28,7 @@ from mdmfs.rows.copied import (
     load,
     refuse_to_copy,
 )
-from mdmfs.rows.database import Database, LostError, Position
+from mdmfs.rows.database import Database, LostError, Position, TakenError
 from mdmfs.rows.embedded import (
     MAP_SIZE,
     LmdbRows,
@@ -205,6 +205,29 @@ class Following:
             env, self._env = self._env, None
             if env is not None:
                 env.close()
+
+
+async def open_in_turn(path: Path, layout: Layout, url: str, waiting: Waiting = USUAL) -> Copied:
+    """Open a store in a database once no other daemon works on it, and follow it until then.
+
+    Raises what ``Copied.open_url`` and ``Following.step`` raise.
+    """
+    try:
+        return await trio.to_thread.run_sync(lambda: Copied.open_url(path, layout, url, waiting=waiting))
+    except ConfigurationError as error:
+        if not isinstance(error.__cause__, TakenError):
+            raise
+    log.info("standing by: another daemon works on the database", store=layout.what)
+    following, engine = Following(path, layout, url, waiting), None
+    try:
+        while engine is None:
+            if await trio.to_thread.run_sync(following.step):
+                log.warning("the daemon that worked on the database is gone: taking over", store=layout.what)
+                engine = await trio.to_thread.run_sync(following.take_over)
+    except BaseException:
+        following.close()
+        raise
+    return engine
 
 
 class Followed:

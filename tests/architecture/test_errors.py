@@ -48,6 +48,7 @@ WITHOUT_A_NAME: Final = {
     "cli/output.py": "the command itself",
     "cli/subject.py": "standard input",
     "demo/view.py": "an extra that is missing",
+    "hospital/beside.py": "the client names the daemon that it asked",
     "hospital/configuration.py": "told behind the file's name",
     "hospital/keys": "a request without a file, and a task that was never begun",
     "hospital/metadata": "a question that names nobody, a table that is missing",

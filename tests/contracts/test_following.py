@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from mdmfs.keystore.row_shelf import shelf_layout
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.rows.copied import Copied, Waiting
 from mdmfs.rows.embedded import Embedded
-from mdmfs.rows.following import GRACE, LOOK_SECONDS, Following
+from mdmfs.rows.following import GRACE, LOOK_SECONDS, Following, open_in_turn
 from mdmfs.rows.migrate import bring_back
 from mdmfs.rows.port import Rows
 
@@ -234,3 +235,26 @@ threshold = 1
         await open_or_stand_by(configuration, trio.TASK_STATUS_IGNORED)
     assert caught.value.what_to_do == f"copy its signing.key to {tmp_path / 'data'}, mode 0600"
     await first.aclose()
+
+
+async def test_a_second_keystored_opens_its_shelf_when_the_first_has_gone(tmp_path: Path, database_url: str) -> None:
+    """Until then it follows: what it takes over is all there."""
+    soon = AT_ONCE._replace(clock=lambda: 1000 * time.monotonic())
+    first = worked(tmp_path / "first", database_url)
+    await first.write(put(b"a", b"1"))
+    opened: list[Copied] = []
+
+    async def stand_by() -> None:
+        opened.append(await open_in_turn(tmp_path / "second", LAYOUT, database_url, soon))
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stand_by)
+            while not (tmp_path / "second" / "data.mdb").exists():  # noqa: ASYNC110 nobody tells
+                await trio.sleep(MOMENT)
+            assert opened == []
+            await first.write(put(b"b", b"2"))
+            await first.aclose()
+    (second,) = opened
+    assert second.read(lambda rows: dict(rows.scan(PUT))) == {b"a": b"1", b"b": b"2"}
+    await second.aclose()
