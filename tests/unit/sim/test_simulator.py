@@ -27,7 +27,7 @@ COSTS = Figures(
     recall_begun=0.1,
     staged=0.002,
     pacs=0.004,
-    slow_pacs=0.004,
+    slow_pacs=0.03,
     share=0.0005,
     mount=0.003,
 )
