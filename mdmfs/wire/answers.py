@@ -38,6 +38,7 @@ class Answers:
         self._keystores = tuple(keystores)
         self._on_lie = on_lie
         self._shares: dict[str, Share] = {}
+        self._counted: Counter[Split] | None = None
         self._reasons: dict[str, str] = {}
         """Why a keystore gave no share that could be used."""
         self._refusals: dict[str, MdmfsError] = {}
@@ -156,6 +157,7 @@ class Answers:
             self._note_lie(keystore, f"it gave a share of {share.guid}")
         else:
             self._shares[keystore] = share
+            self._counted = None
 
     def _name_liars(self, secret: bytes) -> None:
         lies = lying_shares(secret, self.shares)
@@ -170,8 +172,10 @@ class Answers:
         self._on_lie(keystore, self.guid, reason)
 
     def _splits(self) -> Counter[Split]:
-        """Count the shares of each split."""
-        return Counter(split_of(share) for share in self.shares)
+        """Count the shares of each split: it is asked for several times between two answers."""
+        if self._counted is None:
+            self._counted = Counter(split_of(share) for share in self.shares)
+        return self._counted
 
     def _refusal(self) -> MdmfsError:
         errors = list(self._refusals.values())

@@ -266,15 +266,17 @@ class FileSystem:
         """Open a file and give a handle; when this returns, its first bytes can be read at once."""
         await self._lease.wait()
         node = self._file(inode)
-        siblings, note, _ = self._siblings(inode, node)
-        opened = await self._lease.held(lambda: self._opened(node, siblings, note))
+        siblings, note, is_in_order = self._siblings(inode, node)
+        opened = await self._lease.held(lambda: self._opened(node, siblings, note, is_in_order=is_in_order))
         handle = next(self._handles)
         self._files[handle] = opened
         return handle
 
-    async def _opened(self, node: Node, siblings: Sequence[Node], note: Callable[[], None] | None) -> OpenFile:
+    async def _opened(
+        self, node: Node, siblings: Sequence[Node], note: Callable[[], None] | None, *, is_in_order: bool
+    ) -> OpenFile:
         """Open a file under the lease; one that has lapsed meanwhile takes the open back, and it is asked again."""
-        opened = await self._opener.open(node, siblings, on_body=note)
+        opened = await self._opener.open(node, siblings, on_body=note, is_in_order=is_in_order)
         if not self._lease.is_held:
             self._opener.close(opened)
         return opened

@@ -241,13 +241,17 @@ class OpenFile:
         self.ready.set()
         return True
 
-    def begin_with(self, beginning: Beginning, pages: Pages) -> None:
-        """Have its header read, with what is read along with it, and push it; from a thread, or before it is open."""
+    def begin_with(self, beginning: Beginning, pages: Pages, *, is_resident: bool = False) -> None:
+        """Have its header read, with what is read along with it, and push it; from a thread, or before it is open.
+
+        Where the kernel has the pages, none is pushed.
+        """
         self.has_pushed = True
         if not self._is_barred:
             self.beginning = beginning
-            pages.store(self.inode, 0, beginning.front)
-            if beginning.last:
+            if not is_resident:
+                pages.store(self.inode, 0, beginning.front)
+            if beginning.last and not is_resident:
                 pages.store(self.inode, self.size - len(beginning.last), beginning.last)
         if self._is_barred:
             self.beginning = None

@@ -26,7 +26,7 @@ from mdmfs.worker.memory import Memory
 from mdmfs.worker.open_file import OpenFile, OpenFiles, lock_of
 from mdmfs.worker.opens import ASKED, Opens
 from mdmfs.worker.pages import Pages
-from mdmfs.worker.slow_disk import SlowDisk
+from mdmfs.worker.slow_disk import LARGEST, SlowDisk
 from mdmfs.worker.story import Stories
 
 WAITING: Final = Gauge("mdmfs_waiting_calls", "Calls of programs that wait for bytes or a key.", ["call"])
@@ -53,12 +53,17 @@ class Opener:
         deadline: float,
         patience: float = 0.0,
         memory: Memory | None = None,
+        is_known: Callable[[int], bool] = lambda _: True,
     ) -> None:
         """``deadline``: seconds that an open waits for its first bytes. The nursery outlives all open files.
 
         ``patience``: seconds for which a hospital that is away is asked again; the deadline does not run meanwhile.
         ``memory`` is that of the mount; its own without one.
+        ``is_known``: whether the kernel knows an inode, and takes pages of it.
         """
+        self._is_known = is_known
+        self._next: Node | None = None
+        """What is probably opened next."""
         self._cache = cache
         self._keys = keys
         self._memory = memory = memory or Memory()
@@ -89,14 +94,22 @@ class Opener:
         )
 
     async def open(
-        self, node: Node, siblings: Sequence[Node] = (), *, on_body: Callable[[], None] | None = None
+        self,
+        node: Node,
+        siblings: Sequence[Node] = (),
+        *,
+        on_body: Callable[[], None] | None = None,
+        is_in_order: bool = False,
     ) -> OpenFile:
         """Open a file: the hospital decides when it is asked for ciphertext, the keystores when for shares.
 
         ``siblings`` are files that may be opened next. ``on_body`` hears when more is asked for than the header, which
-        may be now or at a read. Each call is ended with ``close``.
+        may be now or at a read. ``is_in_order``: see ``open_at_once``. Each call is ended with ``close``.
         """
-        file = self.open_at_once(node, siblings, on_body=on_body)
+        file = self.open_at_once(node, siblings, on_body=on_body, is_in_order=is_in_order)
+        if file is None and self._lies_on_disk(node):
+            await self._disk.wait_for(Guid(node.guid))
+            file = self.open_at_once(node, siblings, on_body=on_body, is_in_order=is_in_order)
         if file is not None:
             return file
         self._stories.begin(node.inode, trio.current_time())
@@ -142,14 +155,15 @@ class Opener:
         self.opens.note(file.guid)
         if not file.is_header_only:
             file.note_body()
-        elif soon is not None and is_in_order:
-            self._look_ahead(siblings, soon)
+        if soon is not None and is_in_order:
+            self._look_ahead(siblings, soon, is_header_only=file.is_header_only)
         return file
 
-    def _look_ahead(self, siblings: Sequence[Node], soon: Guid) -> None:
-        """Get ready for who goes through headers in order: push the next one, and ask for those that come soon."""
+    def _look_ahead(self, siblings: Sequence[Node], soon: Guid, *, is_header_only: bool) -> None:
+        """Get ready for who goes through files in order: push the next one, and ask for headers that come soon."""
+        self._next = siblings[0]
         self._nursery.start_soon(self._open_ahead, siblings[0])
-        if self._headers.lacks(soon) and soon not in self._cache:
+        if is_header_only and self._headers.lacks(soon) and soon not in self._cache:
             self._nursery.start_soon(self._ask_ahead, self._headers.find_ahead, _guids(siblings))
 
     def open_again(self, node: Node) -> OpenFile | None:
@@ -163,14 +177,18 @@ class Opener:
         return file
 
     async def _open_ahead(self, node: Node) -> None:
-        """Open a file that is probably opened next by its header, where that is at hand: while this one is read."""
-        if node.kind is not NodeKind.FILE or node.inode in self._files or node.inode in self._handles:
-            return
+        """Open a file that is probably opened next, where it or its header is at hand: while this one is read.
+
+        The loop does it between two requests: who reads what is in the page cache meanwhile has a processor of his own.
+        """
+        is_here = node.inode in self._files or node.inode in self._handles
+        if self._next is not node or node.kind is not NodeKind.FILE or is_here or not self._is_known(node.inode):
+            return  # among others, it was opened and closed before its turn came
         until = self._keys.held_until(Guid(node.guid))
         if until <= trio.current_time():
             return
         try:
-            file = self._open_header(node)
+            file = self._open_pushing(node) or self._open_header(node)
         except Exception:
             log.exception("opening ahead failed unexpectedly")
             return
@@ -192,7 +210,7 @@ class Opener:
             return None
         file = OpenFile(node)
         file.adopt(found[0])
-        if not found[0].has_header_at_once():
+        if not found[0].is_in_memory():
             self._disk.note_slow()
             file.close_if_unused()
             return None
@@ -203,12 +221,18 @@ class Opener:
         file.close_if_unused()
         return None
 
+    def _lies_on_disk(self, node: Node) -> bool:
+        """Ask whether a small file that nobody has open needs nothing but its object from the disk."""
+        is_open, guid = node.inode in self._files or node.inode in self._handles, Guid(node.guid)
+        return not is_open and node.size <= AT_ONCE and self._keys.holds(guid) and guid in self._cache
+
     def _push_at_once(self, file: OpenFile, ciphertext: Ciphertext, seal: Seal) -> bool:
         unsealer = unlock_with(self._keys.fresh(file.guid, seal.threshold), lock_of(file, ciphertext, seal))
         if unsealer is None:
             return False
         file.sealed = ciphertext, seal
         file.take(ciphertext, unsealer)
+        self._pages.note_some(file.inode)
         if not file.push_at_once(self._pages.port, is_resident=self._pages.has_whole(file.inode)):
             return False
         self._pages.note_whole(file.inode)
@@ -227,7 +251,10 @@ class Opener:
                 file = self._files[node.inode] = OpenFile(node)
                 file.is_wanted = True
                 self._pages.note_some(node.inode)
-                file.begin_with(headers.unseal(unsealer, header, node.size), self._pages.port)
+                is_resident = self._pages.has_header(node.inode)
+                beginning = headers.unseal(unsealer, header, node.size)
+                file.begin_with(beginning, self._pages.port, is_resident=is_resident)
+                self._pages.note_header(node.inode)
                 file.ready.set()
                 return file
         self._files.pop(node.inode, None)
@@ -336,6 +363,8 @@ class Opener:
         octets = None if file.beginning is None else file.beginning.read(offset, length)
         if octets is not None:
             return memoryview(octets)
+        if file.size > LARGEST:
+            self._disk.note_read(file.guid, file.size, offset, length)
         with contextlib.suppress(IntegrityError):  # `read` meets it again, and mends it
             return file.read_at_once(offset, length)
         return None
@@ -351,6 +380,8 @@ class Opener:
         file.is_demanded = True
         await self._wait_for_body(file)
         begun_with = file.ciphertext
+        if file.is_at_rest:
+            self._disk.note_slow()
         try:
             at_hand = file.read_at_once(offset, length) if file.size <= AT_ONCE else None
             return await file.read(offset, length) if at_hand is None else bytes(at_hand)

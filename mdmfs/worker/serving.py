@@ -98,6 +98,7 @@ class Branch:
             deadline=deadline,
             patience=lease.patience,
             memory=memory,
+            is_known=namespace.inodes.__contains__,
         )
         self.files = FileSystem(
             ports.hospital,

@@ -9,7 +9,6 @@ import trio
 
 from mdmfs.model.errors import IntegrityError, MdmfsError, again
 from mdmfs.model.names import Guid
-from mdmfs.sealing.layout import HEADER_SIZE
 
 
 class SupersededError(Exception):
@@ -82,9 +81,13 @@ class Ciphertext:
             # not in memory, or a file system that cannot tell
             return False
 
-    def has_header_at_once(self) -> bool:
-        """Ask whether it begins in memory: its header can be read without waiting for the disk."""
-        return self.read_at_once(0, memoryview(bytearray(HEADER_SIZE)))
+    def is_in_memory(self) -> bool:
+        """Ask whether it can probably be read without waiting for the disk: what lies between begin and end is there.
+
+        What is read ahead comes in this order.
+        """
+        probe = memoryview(bytearray(1))
+        return self.read_at_once(0, probe) and self.read_at_once(self.length - 1, probe)
 
     def write(self, octets: memoryview) -> None:
         """Append, in a worker thread, and tell nobody: ``note`` does, from a task. Raises ``OSError``."""

@@ -19,7 +19,7 @@ import shutil
 import stat
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -134,15 +134,27 @@ class CiphertextCache:
     def read_ahead(self, guids: Sequence[Guid]) -> None:
         """Have objects read from the disk into memory, as ciphertext; in a worker thread."""
         for guid in guids:
-            kept = self._kept.get(guid)
-            if kept is None:
-                continue
-            with contextlib.suppress(OSError):
-                descriptor = os.open(kept.path, READ_FLAGS)
-                try:
-                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
-                finally:
-                    os.close(descriptor)
+            self.read_ahead_within(guid, 0, 0)
+
+    def read_ahead_within(self, guid: Guid, offset: int, length: int) -> None:
+        """Have a part of an object read, 0 for all that follows; in a worker thread."""
+        self._see(guid, lambda descriptor: os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_WILLNEED))
+
+    def read_in(self, guid: Guid) -> None:
+        """Read a small object from the disk into memory and wait until it is there, in a worker thread."""
+        self._see(guid, lambda descriptor: os.pread(descriptor, 2 * SMALL, 0))
+
+    def _see(self, guid: Guid, use: Callable[[int], object]) -> None:
+        """Have a look at an object, where it is; whatever goes wrong, who opens it is told."""
+        kept = self._kept.get(guid)
+        if kept is None:
+            return
+        with contextlib.suppress(OSError):
+            descriptor = os.open(kept.path, READ_FLAGS)
+            try:
+                use(descriptor)
+            finally:
+                os.close(descriptor)
 
     async def receive(self, guid: Guid, length: int) -> Ciphertext:
         """Make room and an empty file for an object on its way; raises ``OutOfSpaceError``.

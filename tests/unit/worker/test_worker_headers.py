@@ -77,6 +77,7 @@ async def test_the_header_of_the_next_file_in_order_is_pushed_while_this_one_is_
     nodes = site.nodes()
     for node in nodes[:2]:
         site.opener.close(await site.opener.open(node, nodes[2:]))
+        site.opener.forget(node.inode)
     site.kernel.pages.clear()
     for is_in_order in (False, True):
         opened = site.opener.open_at_once(nodes[0], nodes[1:], is_in_order=is_in_order)
@@ -92,6 +93,41 @@ async def test_the_header_of_the_next_file_in_order_is_pushed_while_this_one_is_
     assert site.opener.open_at_once(nodes[0], nodes[1:], is_in_order=True) is None
     await trio.testing.wait_all_tasks_blocked()
     assert not site.kernel.pages
+
+
+async def test_a_kernel_that_has_a_header_gets_it_once(site: Site) -> None:
+    """Until it asks for a page of it, forgets the inode, or the lease lapses."""
+    node = site.nodes()[0]
+
+    async def is_pushed_again() -> bool:
+        site.kernel.pages.clear()
+        site.opener.close(await site.opener.open(node))
+        return bool(site.kernel.pages)
+
+    assert await is_pushed_again()
+    assert not await is_pushed_again()
+    assert await site.read(0, 0, 8192) == site.file(0).plaintext[:8192]
+    assert await is_pushed_again()
+    assert not await is_pushed_again()
+    site.opener.forget(node.inode)
+    assert await is_pushed_again()
+    site.opener.suspend()
+    assert await is_pushed_again()
+
+
+async def test_the_next_file_is_not_opened_once_more_after_it_was_closed(site: Site) -> None:
+    """Who is faster than what gets it ready has opened it himself."""
+    nodes = site.nodes()
+    for node in nodes[:3]:
+        site.opener.close(await site.opener.open(node))
+        site.opener.forget(node.inode)
+    for place in (0, 1):
+        opened = site.opener.open_at_once(nodes[place], nodes[place + 1 :], is_in_order=True)
+        assert opened is not None
+        site.opener.close(opened)
+        site.kernel.pages.clear()
+    await trio.testing.wait_all_tasks_blocked()
+    assert site.kernel.pages.keys() == {nodes[2].inode}
 
 
 @pytest.mark.parametrize("kind", [NodeKind.DIRECTORY, NodeKind.LINK])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import re
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -204,6 +205,53 @@ async def test_a_small_file_at_hand_opens_at_once(site: Site) -> None:
     site.kernel.threads.clear()
     async with site.opened(file):
         assert site.kernel.bytes_of(file.inode) == file.plaintext
+    assert site.kernel.threads == {threading.get_ident()}
+
+
+async def _read_and_forgotten(site: Site, *names: str) -> list[Node]:
+    """Have files in the cache, their shares at hand, and neither pages of them nor anything open."""
+    for name in names:
+        await site.read_all(file_of(site, name))
+        site.opener.forget(file_of(site, name).inode)
+    site.kernel.pages.clear()
+    site.kernel.threads.clear()
+    return [site.node(file_of(site, name)) for name in names]
+
+
+@pytest.mark.parametrize(("is_in_order", "is_known"), [(True, True), (False, True), (True, False)])
+async def test_the_next_small_file_in_order_is_pushed_while_this_one_is_read(
+    site: Site, nursery: trio.Nursery, *, is_in_order: bool, is_known: bool
+) -> None:
+    """Where the kernel takes pages of it. A revocation takes them back, and nobody opens it then."""
+    nodes = await _read_and_forgotten(site, "edge.dcm", "small.dcm")
+    edge, small = nodes
+    opener = Opener(
+        site.hospital, site.cache, site.ring, site.kernel, nursery, deadline=DEADLINE, is_known=lambda _: is_known
+    )
+    opened = opener.open_at_once(edge, [small], is_in_order=is_in_order)
+    assert opened is not None
+    await trio.testing.wait_all_tasks_blocked()
+    assert (small.inode in site.kernel.pages) == (is_in_order and is_known)
+    site.kernel.pages.pop(edge.inode)
+    if is_in_order and is_known:
+        following = opener.open_at_once(small)
+        assert following is not None
+        assert site.kernel.pages.keys() == {small.inode}
+        opener.close(following)
+    await opener.revoke(small.inode, file_of(site, "small.dcm").guid)
+    assert not site.kernel.pages
+    assert opener.open_at_once(small) is None
+    opener.close(opened)
+
+
+async def test_a_small_file_on_a_slow_disk_is_waited_for_and_opens_as_if_it_had_been_in_memory(site: Site) -> None:
+    """The thread only reads; the loop unseals and pushes."""
+    (node,) = await _read_and_forgotten(site, "small.dcm")
+    with site.cached().open("rb") as cached:
+        os.fdatasync(cached.fileno())
+        os.posix_fadvise(cached.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    site.opener.close(await site.opener.open(node))
+    assert site.kernel.bytes_of(node.inode) == file_of(site, "small.dcm").plaintext
     assert site.kernel.threads == {threading.get_ident()}
 
 

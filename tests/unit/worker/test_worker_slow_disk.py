@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import trio
 import trio.testing
 
 from mdmfs.model.names import Guid
+from mdmfs.sealing.layout import CHUNK_SIZE, sealed_size
 from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.worker.cache.store import CiphertextCache, Seal
-from mdmfs.worker.slow_disk import AHEAD, LARGEST, SLOW_SECONDS, SlowDisk
+from mdmfs.worker.slow_disk import AHEAD, AHEAD_BYTES, LARGEST, SLOW_SECONDS, WITHIN_BYTES, SlowDisk
 from tests.twins.hospital import REGISTERED
 
 
@@ -21,15 +23,24 @@ class Disk:
 
     def __init__(self) -> None:
         self.asked: list[Guid] = []
+        self.within: list[tuple[int, int]] = []
 
     def read_ahead(self, guids: Sequence[Guid]) -> None:
         """See ``slow_disk.Disk``."""
         self.asked += guids
 
+    def read_ahead_within(self, guid: Guid, offset: int, length: int) -> None:
+        """See ``slow_disk.Disk``."""
+        del guid
+        self.within.append((offset, offset + length))
 
-def _files(count: int) -> list[Node]:
+    def read_in(self, guid: Guid) -> None:
+        """See ``slow_disk.Disk``."""
+
+
+def _files(count: int, size: int = 1000) -> list[Node]:
     return [
-        Node(f"{n}", n + 2, NodeKind.FILE, 1000, REGISTERED, Guid.from_random(bytes([n]) * 16).octets)
+        Node(f"{n}", n + 2, NodeKind.FILE, size, REGISTERED, Guid.from_random(bytes([n]) * 16).octets)
         for n in range(count)
     ]
 
@@ -82,6 +93,34 @@ async def test_neither_directories_nor_long_files_are_asked_for(disk: Disk, nurs
     )
     await trio.testing.wait_all_tasks_blocked(0.005)
     assert disk.asked == []
+
+
+async def test_no_more_is_asked_for_at_once_than_is_worth_having(disk: Disk, nursery: trio.Nursery) -> None:
+    """Of larger files fewer, and in the end all."""
+    files, slow = _files(12, LARGEST), SlowDisk(disk, nursery)
+    slow.note_slow()
+    slow.note_open(files[1:])
+    await trio.testing.wait_all_tasks_blocked(0.005)
+    assert len(disk.asked) == AHEAD_BYTES // LARGEST
+    await _open_all(slow, files)
+    assert disk.asked == [Guid(node.guid) for node in files[1:]]
+
+
+async def test_a_long_file_that_is_read_in_order_is_read_ahead_without_a_gap(disk: Disk, nursery: trio.Nursery) -> None:
+    """To its end, each byte asked for once; who reads here and there has nothing read ahead."""
+    slow, guid, size, length = SlowDisk(disk, nursery), Guid.from_random(b"x" * 16), 5 * WITHIN_BYTES + 17, 2**20
+    slow.note_slow()
+    for place in (0, 70, 20, 90):
+        slow.note_read(guid, size, place * length, length)
+    slow.note_read(guid, size, 0, length)
+    await trio.testing.wait_all_tasks_blocked(0.005)
+    assert not disk.within
+    for offset in range(length, size, length):
+        slow.note_read(guid, size, offset, min(length, size - offset))
+        await trio.testing.wait_all_tasks_blocked(0.002)
+        assert disk.within[-1][1] <= sealed_size(min(size, offset + length + WITHIN_BYTES) + CHUNK_SIZE)
+    assert disk.within[-1][1] == sealed_size(size)
+    assert all(after[0] <= before[1] for before, after in itertools.pairwise(disk.within))
 
 
 async def test_what_is_not_in_the_cache_any_more_is_passed_over(tmp_path: Path) -> None:
