@@ -331,13 +331,22 @@ class RemoteHospital:
         if reader is not None:
             try:
                 told = {SINCE_HEADER: str(self._known)}
-                return await stack.enter_async_context(ask(reader, told, self._soon()))
+                entered = await stack.enter_async_context(ask(reader, told, self._soon()))
             except MdmfsError as error:
                 self._note(error)
+            else:
+                stack.push(self._note_cut)
+                return entered
         return await stack.enter_async_context(ask(self._client(), {}, self._until()))
 
     def _reader(self) -> Client | None:
         return None if trio.current_time() < self._rest_readers_until else self._readers()
+
+    def _note_cut(self, _: object, error: BaseException | None, __: object) -> bool:
+        """Hear how what a reader's daemon sent has ended; what was cut is asked of the one that works."""
+        if isinstance(error, MdmfsError):
+            self._note(error)
+        return False
 
     def _note(self, error: MdmfsError) -> None:
         """Leave readers alone for a while that do not answer; what they refuse, the one that works decides."""

@@ -63,7 +63,7 @@ class ReplicatedHospital(RemoteHospital):
         """Until when no replica of a file is asked for."""
         self._rest_until = float("-inf")
         self._asking = trio.Lock()
-        """One question at a time: it is answered at once, and a second connection would cost more than it saves."""
+        """One question about files ahead at a time: a second connection would cost more than it saves."""
 
     @contextlib.asynccontextmanager
     async def fetch(self, guid: Guid, *, beginning: Beginning | None = None) -> AsyncIterator[SealedDownload]:
@@ -132,7 +132,7 @@ class ReplicatedHospital(RemoteHospital):
         if not fresh:
             return {}
         try:
-            async with self._asking:
+            async with self._asking if are_ahead else contextlib.nullcontext():  # who opens a file waits for nobody
                 wanted, avoided = [guids[place] for place in fresh], self._storage.avoided
                 found = await self.transfers(wanted, avoided, are_ahead=are_ahead)
         except OUTAGES:

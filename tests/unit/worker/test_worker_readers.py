@@ -96,6 +96,18 @@ async def test_what_a_reader_refuses_the_one_that_works_decides(failure: type[Md
         await hospital.list_directory(ROOT, "")
 
 
+async def test_what_a_reader_cuts_off_is_asked_of_the_one_that_works() -> None:
+    """The next time; else one with a broken disk would fail whoever reads there again."""
+    working, reader = Answering(), Answering()
+    hospital = remote(working, reader)
+    with structlog.testing.capture_logs(), pytest.raises(PeerUnreachableError):
+        async with hospital.fetch(GUID):
+            raise PeerUnreachableError("the answer was cut off")  # noqa: EM101, TRY003 in a test
+    async with hospital.fetch(GUID):
+        pass
+    assert (len(working.asked), len(reader.asked)) == (1, 1)
+
+
 async def test_a_reader_that_does_not_answer_is_left_alone_for_a_while(autojump_clock: trio.testing.MockClock) -> None:
     """And nobody waits for it twice."""
     del autojump_clock
