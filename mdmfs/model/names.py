@@ -37,7 +37,7 @@ class Guid:
         if not _GUID_TEXT.fullmatch(text.lower()):
             message = "a GUID is written as a UUID, 8-4-4-4-12 hexadecimal digits"
             raise MalformedNameError(message)
-        return cls(uuid.UUID(text).bytes)
+        return cls(bytes.fromhex(text.replace("-", "")))
 
     @classmethod
     def from_random(cls, octets: bytes) -> Self:
@@ -46,7 +46,8 @@ class Guid:
 
     def __str__(self) -> str:
         """Write the canonical text form."""
-        return str(uuid.UUID(bytes=self.octets))
+        digits = self.octets.hex()
+        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)

@@ -84,7 +84,7 @@ class Answers:
 
     def has(self, threshold: int) -> bool:
         """Ask whether that many shares of one split are there."""
-        return max(self._splits().values(), default=0) >= threshold
+        return len(self._shares) >= threshold and max(self._splits().values(), default=0) >= threshold
 
     def is_settled(self, threshold: int) -> bool:
         """Ask whether no answer that may still come can change anything: too few can come, or none.
@@ -92,8 +92,10 @@ class Answers:
         A split of which shares are here says itself how many it needs: a file may have been split anew meanwhile.
         """
         waiting = len(self.waiting_for)
+        if not waiting:
+            return True
         needed = [split.threshold - count for split, count in self._splits().items()]
-        return not waiting or waiting < min([threshold, *needed])
+        return waiting < min([threshold, *needed])
 
     @property
     def are_torn(self) -> bool:

@@ -32,6 +32,8 @@ MAX_MESSAGE: Final = 64 * 2**10
 _HEAD: Final = struct.Struct(">BHI")
 _BEGINNING, _OCTETS, _FAILED, _END = 1, 2, 3, 4
 _LINE_END: Final = b"\r\n"
+_BODY_END: Final = b"\r\n0\r\n\r\n"
+"""What follows the last byte of a chunked body: the end of its last line, and an empty chunk."""
 _MAX_LINE: Final = 32
 _SIZE: Final = re.compile(rb"[0-9a-fA-F]{1,8}")
 _NO_BUNDLE: Final = "the peer answered with no bundle"
@@ -72,23 +74,38 @@ def _message(kind: int, place: int, message: Message) -> bytes:
     return _HEAD.pack(kind, place, len(octets)) + octets
 
 
+class _LackError(Exception):
+    """So many bytes that were not understood yet are too few."""
+
+    def __init__(self, wanted: int) -> None:
+        super().__init__()
+        self.wanted = wanted
+
+
 class Bundle:
-    """Reads a bundle of some files as it arrives, in a buffer of its own, which the pieces are views of."""
+    """Reads a bundle of some files as it arrives, in a buffer of its own, which the pieces are views of.
+
+    It waits in ``next`` alone. All else works on what is here, and where that is too little, says how much must be.
+    """
 
     def __init__(self, download: Download, files: int) -> None:
         """Take over the body of an answer about that many files; raises ``MalformedMessageError`` for another."""
         if not download.is_chunked:
             raise MalformedMessageError(_NO_BUNDLE)
         self._download = download
-        self._buffer = memoryview(bytearray(BUFFER_BYTES + _MAX_LINE))
+        self._octets = bytearray(BUFFER_BYTES + _MAX_LINE)
+        self._buffer = memoryview(self._octets)
         self._at = self._end = 0
         """What was received and not understood yet."""
         self._chunk = 0
         """Bytes left of the chunk that ``_at`` stands in."""
-        self._is_first_chunk = True
+        self._is_behind_chunk = False
+        """Whether a chunk has been read whose line has not ended yet."""
+        self._frame = bytearray()
+        """What was understood of a frame that is not here whole."""
         self._left: list[int | None] = [None] * files
         """For each file how many octets are to come; None before its beginning and after its failure."""
-        self._place = self._octets = 0
+        self._place = self._piece_left = 0
         """The file whose octets are being read, and how many of the frame are left."""
 
     async def next(self) -> tuple[int, Event] | None:
@@ -97,19 +114,43 @@ class Bundle:
         Raises ``PeerUnreachableError`` and ``PeerTimedOutError`` where the answer is cut or stalls, and
         ``MalformedMessageError`` for what is no bundle.
         """
-        if self._octets:
-            return self._place, await self._piece()
-        kind, place, length = _HEAD.unpack(await self._exactly(_HEAD.size))
-        if kind == _END:
-            await self._finish()
-            return None
-        if place >= len(self._left) or not length or (kind != _OCTETS and length > MAX_MESSAGE):
-            message = "the peer sent a frame of a bundle that nobody asked for"
-            raise MalformedMessageError(message)
-        if kind == _OCTETS:
+        while True:
+            try:
+                return self._understand()
+            except _LackError as lack:
+                wanted = lack.wanted
+            await self._receive(wanted)
+
+    async def _receive(self, wanted: int) -> None:
+        """Have that many bytes in one piece."""
+        if self._at == self._end:
+            self._at = self._end = 0
+        elif len(self._buffer) - self._at < wanted:
+            rest = self._end - self._at
+            self._buffer[:rest] = self._buffer[self._at : self._end]
+            self._at, self._end = 0, rest
+        while self._end - self._at < wanted:
+            lacking = wanted - (self._end - self._at)
+            self._end += await self._download.receive_raw(self._buffer[self._end :], lacking)
+
+    def _understand(self) -> tuple[int, Event] | None:
+        if not self._piece_left:
+            self._gather(_HEAD.size)
+            kind, place, length = _HEAD.unpack_from(self._frame)
+            if kind == _END:
+                self._finish()
+                return None
+            if place >= len(self._left) or not length or (kind != _OCTETS and length > MAX_MESSAGE):
+                message = "the peer sent a frame of a bundle that nobody asked for"
+                raise MalformedMessageError(message)
+            if kind != _OCTETS:
+                self._gather(_HEAD.size + length)
+                octets = bytes(self._frame[_HEAD.size :])
+                self._frame.clear()
+                return place, self._told(kind, place, octets)
+            self._frame.clear()
             self._begin_octets(place, length)
-            return place, await self._piece()
-        return place, self._understood(kind, place, await self._exactly(length))
+        return self._place, self._piece()
 
     def _begin_octets(self, place: int, length: int) -> None:
         left = self._left[place]
@@ -117,9 +158,9 @@ class Bundle:
             message = "the peer sent more octets than were announced"
             raise MalformedMessageError(message)
         self._left[place] = left - length
-        self._place, self._octets = place, length
+        self._place, self._piece_left = place, length
 
-    def _understood(self, kind: int, place: int, octets: bytes) -> Event:
+    def _told(self, kind: int, place: int, octets: bytes) -> Event:
         try:
             if kind == _BEGINNING and self._left[place] is None:
                 sealed = msgspec.msgpack.decode(octets, type=SealedBeginning)
@@ -134,75 +175,65 @@ class Bundle:
         message = "the peer sent a frame of a bundle of an unknown kind, or a second beginning"
         raise MalformedMessageError(message)
 
-    async def _piece(self) -> Piece:
-        octets = await self._some(self._octets, at_least=min(self._octets, BUFFER_BYTES))
-        self._octets -= len(octets)
+    def _piece(self) -> Piece:
+        """Take what is here of the octets of a frame: all that the chunk has of them, as far as the buffer holds it."""
+        self._enter_chunk()
+        most = min(self._piece_left, self._chunk)
+        octets = self._take(most, at_least=min(most, BUFFER_BYTES))
+        self._piece_left -= len(octets)
         return Piece(octets)
 
-    async def _exactly(self, length: int) -> bytes:
-        parts = bytearray()
-        while len(parts) < length:
-            parts += await self._some(length - len(parts), at_least=1)
-        return bytes(parts)
+    def _gather(self, length: int) -> None:
+        """Have that many bytes of a frame, which chunks may divide anywhere."""
+        while len(self._frame) < length:
+            self._enter_chunk()
+            self._frame += self._take(min(length - len(self._frame), self._chunk), at_least=1)
 
-    async def _some(self, length: int, *, at_least: int) -> memoryview:
-        """Take up to that many bytes of this chunk, and wait until as many as wanted are here, or all of it."""
-        if not self._chunk:
-            await self._enter_chunk()
-        wanted = min(length, self._chunk)
-        await self._buffered(min(wanted, at_least))
-        taken = self._buffer[self._at : min(self._at + wanted, self._end)]
+    def _take(self, most: int, *, at_least: int) -> memoryview:
+        """Take up to so many bytes of this chunk."""
+        if self._end - self._at < at_least:
+            raise _LackError(at_least)
+        taken = self._buffer[self._at : min(self._at + most, self._end)]
         self._at += len(taken)
         self._chunk -= len(taken)
         return taken
 
-    async def _enter_chunk(self) -> None:
-        if await self._chunk_size() == 0:
-            message = "the peer ended a bundle before its end"
-            raise PeerUnreachableError(message)
-
-    async def _chunk_size(self) -> int:
-        """Read the line before a chunk, and the end of the line that closes the one before."""
-        if not self._is_first_chunk and bytes(await self._line()):
-            message = "the peer sent a chunk that is longer than it was announced"
-            raise MalformedMessageError(message)
-        self._is_first_chunk = False
-        size = bytes(await self._line())
+    def _enter_chunk(self) -> None:
+        """Read what stands before a chunk, unless it is inside of one."""
+        if self._chunk:
+            return
+        if self._is_behind_chunk:
+            if self._line():
+                message = "the peer sent a chunk that is longer than it was announced"
+                raise MalformedMessageError(message)
+            self._is_behind_chunk = False
+        size = self._line()
         if not _SIZE.fullmatch(size):
             message = "the peer sent a chunk of no size"
             raise MalformedMessageError(message)
         self._chunk = int(size, 16)
-        return self._chunk
+        self._is_behind_chunk = True
+        if not self._chunk:
+            message = "the peer ended a bundle before its end"
+            raise PeerUnreachableError(message)
 
-    async def _line(self) -> memoryview:
+    def _line(self) -> bytes:
         """Take a line, without its end."""
-        length = 2
-        while True:
-            await self._buffered(length)
-            stop = self._at + length
-            if bytes(self._buffer[stop - 2 : stop]) == _LINE_END:
-                line = self._buffer[self._at : stop - 2]
-                self._at = stop
-                return line
-            length += 1
-            if length > _MAX_LINE:
+        stop = self._octets.find(_LINE_END, self._at, min(self._end, self._at + _MAX_LINE))
+        if stop < 0:
+            if self._end - self._at >= _MAX_LINE:
                 message = "the peer sent a line of a bundle that does not end"
                 raise MalformedMessageError(message)
+            raise _LackError(self._end - self._at + 1)
+        line = bytes(self._buffer[self._at : stop])
+        self._at = stop + len(_LINE_END)
+        return line
 
-    async def _finish(self) -> None:
-        """Read the last chunk, which is empty: then the connection serves again."""
-        if self._chunk or await self._chunk_size() or bytes(await self._line()) or self._at != self._end:
+    def _finish(self) -> None:
+        """Read the end of the body: then the connection serves again."""
+        if not self._chunk and self._end - self._at < len(_BODY_END):
+            raise _LackError(len(_BODY_END))
+        if self._chunk or self._octets[self._at : self._end] != _BODY_END:
             message = "the peer sent something behind the end of a bundle"
             raise MalformedMessageError(message)
         self._download.finish()
-
-    async def _buffered(self, length: int) -> None:
-        """Have that many bytes in one piece."""
-        while self._end - self._at < length:
-            if self._at == self._end:
-                self._at = self._end = 0
-            elif len(self._buffer) - self._at < length:
-                rest = self._end - self._at
-                self._buffer[:rest] = self._buffer[self._at : self._end]
-                self._at, self._end = 0, rest
-            self._end += await self._download.receive_raw(self._buffer[self._end :])

@@ -15,6 +15,8 @@ from mdmfs.wire.stream import Address, Stream
 
 STALL_SECONDS: Final = 60.0
 """How long a body may bring nothing at all."""
+HOPE_SECONDS: Final = 1.0
+"""How long it waits for as many bytes as are hoped for, before it takes what there is."""
 _NO_LENGTH: Final = "an answer without Content-Length cannot be told from one cut short"
 
 
@@ -60,28 +62,36 @@ class Download:
         self._left -= count
         return count
 
-    async def receive_raw(self, buffer: memoryview) -> int:
-        """Receive some of a chunked body as it stands on the wire; raises as ``receive_into``, also at its end."""
+    async def receive_raw(self, buffer: memoryview, hoped: int = 1) -> int:
+        """Receive some of a chunked body as it stands on the wire; raises as ``receive_into``, also at its end.
+
+        If that is soon, it waits until as many bytes as are hoped for are there, which must not be more than will come.
+        """
         if self._beginning:
             count = min(len(buffer), len(self._beginning))
             buffer[:count] = self._beginning[:count]
             self._beginning = self._beginning[count:]
             return count
-        return await self._receive_into(buffer)
+        return await self._receive_into(buffer, hoped)
 
     def finish(self) -> None:
         """Say that a chunked body was taken to its end."""
         self._is_finished = True
 
-    async def _receive_into(self, room: memoryview) -> int:
-        cut = f"{self._peer} ended an answer {f'{self._left} bytes ' if self._left else ''}before its end"
-        with until(trio.current_time() + STALL_SECONDS, self._peer):
+    async def _receive_into(self, room: memoryview, hoped: int = 1) -> int:
+        broken: OSError | None = None
+        with trio.move_on_after(HOPE_SECONDS if hoped > 1 else STALL_SECONDS) as scope:
             try:
-                count = await self._stream.receive_into(room)
+                count = await self._stream.receive_into(room, hoped)
             except OSError as error:
-                raise PeerUnreachableError(cut) from error
+                count, broken = 0, error
+        if scope.cancelled_caught and hoped > 1:
+            return await self._receive_into(room)
+        if scope.cancelled_caught:
+            raise _late(self._peer)
         if not count:
-            raise PeerUnreachableError(cut)
+            cut = f"{self._peer} ended an answer {f'{self._left} bytes ' if self._left else ''}before its end"
+            raise PeerUnreachableError(cut) from broken
         return count
 
     async def read(self, limit: int = MAX_MESSAGE_BYTES) -> bytearray:
@@ -113,8 +123,11 @@ def until(deadline: float, peer: Address) -> Iterator[None]:
     with trio.move_on_at(deadline) as scope:
         yield
     if scope.cancelled_caught:
-        message = f"{peer} did not answer in time"
-        raise PeerTimedOutError(message)
+        raise _late(peer)
+
+
+def _late(peer: Address) -> PeerTimedOutError:
+    return PeerTimedOutError(f"{peer} did not answer in time")
 
 
 def _length_of(headers: Mapping[str, str]) -> int:

@@ -12,7 +12,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable, Iterator
-from typing import Final, Protocol, Self, TypeVar
+from typing import Final, Protocol, Self, TypeVar, cast
 
 import trio
 
@@ -22,6 +22,8 @@ SEND_BYTES: Final = 256 * 2**10
 """One write: larger ones gain nothing, smaller ones cost a system call and a wake-up each."""
 _LAST_RECORD: Final = 4096
 """A shorter one ends what was said: behind a message there is no other before it is answered."""
+_RECORDS: Final = 17 * 2**10
+"""OpenSSL may have taken so much of what is hoped for from the socket already: a record that is not here whole."""
 DRAIN_BYTES: Final = 64 * 2**10
 DRAIN_SECONDS: Final = 1.0
 MAX_PORT: Final = 65535
@@ -69,8 +71,11 @@ class Address:
 class Stream(Protocol):
     """What a client speaks over, used by one task at a time."""
 
-    async def receive_into(self, buffer: memoryview) -> int:
-        """Wait for bytes and take as many as are there and fit; 0 at the peer's end."""
+    async def receive_into(self, buffer: memoryview, hoped: int = 1) -> int:
+        """Wait for bytes and take as many as are there and fit; 0 at the peer's end.
+
+        It may wait until as many as are hoped for are there, which spares the loop some turns.
+        """
 
     async def send_all(self, octets: bytes | bytearray | memoryview) -> None:
         """Send everything."""
@@ -97,8 +102,9 @@ class PlainStream:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = connected
 
-    async def receive_into(self, buffer: memoryview) -> int:
-        """Wait for bytes and take as many as are there and fit; 0 when the peer has ended."""
+    async def receive_into(self, buffer: memoryview, hoped: int = 1) -> int:
+        """Wait for bytes and take as many as are there and fit; 0 when the peer has ended. Nothing is hoped for."""
+        del hoped
         await trio.lowlevel.checkpoint()
         while True:
             try:
@@ -139,6 +145,9 @@ class TlsStream:
     def __init__(self, tls: ssl.SSLSocket) -> None:
         self.tls = tls
         self._failure: OSError | None = None
+        self._waking_at = 1
+        self._read_into = cast("Callable[[int, memoryview], int]", tls.read)
+        """``recv_into``, which is this with a second look at everything."""
 
     @classmethod
     async def handshake(cls, connected: socket.socket, context: ssl.SSLContext, host: str) -> Self:
@@ -204,35 +213,46 @@ class TlsStream:
                 await self._linger()
                 raise
 
-    async def receive_into(self, buffer: memoryview) -> int:
+    async def receive_into(self, buffer: memoryview, hoped: int = 1) -> int:
         """Wait for bytes and take as many as are there and fit; 0 when the peer ended the stream in order.
 
-        A stream cut without TLS's own end raises ``ssl.SSLEOFError``. No other task runs between the taking and the
-        return: what many streams take may go through one buffer.
+        It waits for about as many as are hoped for, which must be sure to come unless the stream ends; the kernel
+        wakes nobody before. Cancelled while it waits, it has taken nothing. A stream cut without TLS's own end raises
+        ``ssl.SSLEOFError``. No other task runs between the taking and the return: what many streams take may go
+        through one buffer.
         """
         if self._failure is not None or self.tls.pending():
             await trio.lowlevel.checkpoint()
         else:
             # mostly nothing is there yet: a look that finds nothing would cost as much as one that does
+            self._wake_at(hoped - _RECORDS)
             await trio.lowlevel.wait_readable(self.tls)
         if self._failure is not None:
             raise self._failure
         while True:
             try:
-                count = self.tls.recv_into(buffer)
+                count = self._read_into(len(buffer), buffer)
             except ssl.SSLWantReadError:
+                self._wake_at(1)
                 await trio.lowlevel.wait_readable(self.tls)
             except ssl.SSLWantWriteError:
                 await trio.lowlevel.wait_writable(self.tls)
             else:
                 return count if count < _LAST_RECORD else count + self._receive_more(buffer[count:])
 
+    def _wake_at(self, count: int) -> None:
+        """Have the socket be readable when so many bytes are there, or no more come (socket(7), SO_RCVLOWAT)."""
+        count = max(count, 1)
+        if count != self._waking_at:
+            self._waking_at = count
+            self.tls.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+
     def _receive_more(self, buffer: memoryview) -> int:
         """Take what has arrived already: OpenSSL hands out one record of 16 KiB at a time."""
-        total = 0
-        while total < len(buffer):
+        total, size = 0, len(buffer)
+        while total < size:
             try:
-                count = self.tls.recv_into(buffer[total:])
+                count = self._read_into(size, buffer[total:])
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 break
             except OSError as error:
@@ -278,6 +298,7 @@ class TlsStream:
         """Ask whether something has arrived; on an idle connection that is its end, or a breach of protocol."""
         poll = select.poll()
         poll.register(self.tls.fileno(), select.POLLIN)
+        self._wake_at(1)
         return self.tls.pending() > 0 or bool(poll.poll(0))
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from typing import Final, TypeVarTuple
 
 import structlog
@@ -31,6 +31,9 @@ from mdmfs.worker.outage import OUTAGES, Outage
 from mdmfs.worker.story import Stories
 from mdmfs.worker.together import FetchingTogether
 
+AT_ONCE: Final = 2**20
+"""Files up to this size are opened without a task or a thread where all that is needed is at hand: it takes less time
+than to hand them over."""
 SOON: Final = 0.25
 """Seconds in which what is fetched ahead begins to arrive, unless the PACS is slow."""
 PATIENCE_WITH_KEYSTORES: Final = 120.0
@@ -56,18 +59,20 @@ class Bringer:
         known: headers.Headers,
         pages: KernelPages,
         files: OpenFiles,
+        handles: Container[int],
         stories: Stories,
         memory: Memory,
         deadline: float,
         patience: float,
     ) -> None:
-        """See ``Opener``, which shares all of it."""
+        """See ``Opener``, which shares all of it; ``handles`` are the inodes of which the kernel has one."""
         self._hospital = hospital
         self._cache = cache
         self._keys = keys
         self._headers = known
         self._pages = pages
         self._files = files
+        self._handles = handles
         self._stories = stories
         self._memory = memory
         self._nursery = nursery
@@ -256,7 +261,8 @@ class Bringer:
 
     async def _bring_anew(self, file: OpenFile, siblings: Sequence[Guid] = ()) -> None:
         """Fetch; what arrives goes to disk while the shares are collected and the first readers read."""
-        self._nursery.start_soon(self._guard, file, self._prepare, file, siblings)
+        if self._keys.held_until(file.guid) <= trio.current_time():
+            self._nursery.start_soon(self._guard, file, self._prepare, file, siblings)
         if file.fetching is None:
             self._fetch(file)
         elif file.arriving is not None:
@@ -278,6 +284,7 @@ class Bringer:
         )
         file.fetching, file.arriving = trio.Event(), None
         self._nursery.start_soon(self._run, file, fetching, file.fetching)
+        self._nursery.start_soon(fetching.make_place)
         return file.fetching
 
     async def _run(self, file: OpenFile, fetching: Fetching, ended: trio.Event) -> None:
@@ -332,7 +339,10 @@ class Bringer:
         their readers copy.
         """
         if file.size <= self._memory.pushed and not self._pages.has_whole(file.inode):
-            await file.push(self._pages.port)
+            if file.size > AT_ONCE or not await file.push_when_whole(
+                self._pages.port, may_hold_up=lambda: file.inode not in self._handles
+            ):
+                await file.push(self._pages.port)
             self._pages.note_whole(file.inode)
         elif file.is_complete:
             await file.check_end()

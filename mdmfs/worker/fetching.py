@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import structlog
 import trio
 from prometheus_client import Counter
 
@@ -28,10 +29,14 @@ from mdmfs.worker.memory import Memory
 from mdmfs.worker.open_file import OpenFile
 from mdmfs.worker.outage import OUTAGES, Outage
 
+QUESTION_SECONDS: Final = 0.001
+"""After which a question has been sent."""
 FIRST_WRITE: Final = 256 * 2**10
 """Little, so that the first reader need not wait for more than he wants, and the key is there before the end is."""
 MAX_FRUITLESS: Final = 2
 """So many answers in a row may be cut without having brought more than was there."""
+
+log = structlog.get_logger(__name__)
 
 FETCHED: Final = Counter("mdmfs_fetched_bytes", "Ciphertext that came from hospitals and storage elements.")
 
@@ -62,10 +67,32 @@ class Fetching:
         self._patience = patience
         self._patience_once_begun = patience_once_begun
         self._arriving: tuple[Ciphertext, Seal] | None = None
+        self._made: Ciphertext | None = None
+        """Where the bytes will go, if that was made while they were waited for."""
+        self._making = trio.CancelScope()
         self._furthest = -1
         self._outage = Outage()
         """Since the last byte that was new."""
         self._fruitless = 0
+
+    async def make_place(self) -> None:
+        """Make the file of a small object while the hospital looks for it: a file system may need a millisecond.
+
+        Whatever goes wrong is met again when there is an answer.
+        """
+        length = sealed_size(self._file.size)
+        if length > SMALL:
+            return
+        with self._making:
+            await trio.sleep(QUESTION_SECONDS)
+            try:
+                self._made = await self._cache.receive(self._file.guid, length)
+            except MdmfsError as error:
+                log.info("no place is made", guid=str(self._file.guid), reason=str(error))
+            except Exception:
+                log.exception("making a place failed unexpectedly", guid=str(self._file.guid))
+            if self._making.cancel_called:
+                self._drop_place()
 
     async def run(self) -> None:
         """Transfer; raises what the hospital's answer raises, or why it did not come whole."""
@@ -78,6 +105,9 @@ class Fetching:
         except BaseException:
             self._abandon(PeerUnreachableError(f"the transfer of {self._file.guid} was interrupted; open it again"))
             raise
+        finally:
+            self._making.cancel()
+            self._drop_place()
 
     async def _is_whole(self) -> bool:
         """Ask the hospital and take in what it answers; False where it has to be asked again.
@@ -128,7 +158,9 @@ class Fetching:
         if self._arriving is not None:
             self._cache.abandon(self._arriving[0])
             self._arriving = None
-        ciphertext = await self._cache.receive(self._file.guid, download.length)
+        self._making.cancel()
+        ciphertext, self._made = self._made, None
+        ciphertext = ciphertext or await self._cache.receive(self._file.guid, download.length)
         arriving = self._arriving = ciphertext, Seal(download.generation, download.threshold, download.salt)
         self._file.adopt(ciphertext)
         self._on_begin(*arriving)
@@ -152,6 +184,12 @@ class Fetching:
             self._furthest, self._fruitless, self._outage = arrived, 0, Outage()
         elif is_answered:
             self._fruitless += 1
+
+    def _drop_place(self) -> None:
+        made, self._made = self._made, None
+        if made is not None:
+            self._cache.abandon(made)
+            made.close()
 
     def _abandon(self, error: MdmfsError) -> None:
         if self._arriving is not None:
@@ -182,13 +220,12 @@ async def _receive(download: SealedDownload, ciphertext: Ciphertext, cache: Ciph
 async def write_through(ciphertext: Ciphertext, octets: memoryview, cache: CiphertextCache) -> None:
     """Write to disk; where space could not be taken beforehand, older objects make room now.
 
-    Of a small object the loop writes itself: to hand it to a thread and back takes longer.
+    Of a small object the loop writes itself, and at once: to hand it to a thread and back takes longer.
     """
     FETCHED.inc(len(octets))
     while octets:
         try:
             if ciphertext.length <= SMALL:
-                await trio.lowlevel.checkpoint()
                 ciphertext.write(octets)
             else:
                 await trio.to_thread.run_sync(ciphertext.write, octets)

@@ -20,6 +20,7 @@ from mdmfs.sealing.layout import (
     SealedRange,
     last_chunk_range,
     sealed_range,
+    sealed_size,
     whole_range,
 )
 from mdmfs.sealing.unseal import Unsealer
@@ -240,6 +241,12 @@ class OpenFile:
         self.is_wanted = True
         self.ready.set()
         return True
+
+    async def push_when_whole(self, pages: Pages, *, may_hold_up: Callable[[], bool]) -> bool:
+        """Push a small file as ``push_at_once``, when the last of it has arrived; False where that must not be."""
+        with self.in_use():
+            await self._arrived(sealed_size(self.size))
+            return may_hold_up() and self.push_at_once(pages, is_resident=False)
 
     def begin_with(self, beginning: Beginning, pages: Pages, *, is_resident: bool = False) -> None:
         """Have its header read, with what is read along with it, and push it; from a thread, or before it is open.

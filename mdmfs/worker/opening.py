@@ -15,7 +15,7 @@ from mdmfs.model.errors import IntegrityError, MdmfsError, RecallTimedOutError
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.worker import headers
-from mdmfs.worker.bringing import Bringer
+from mdmfs.worker.bringing import AT_ONCE, Bringer
 from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.store import CiphertextCache, Seal
 from mdmfs.worker.hospital import Hospital
@@ -30,9 +30,8 @@ from mdmfs.worker.slow_disk import LARGEST, SlowDisk
 from mdmfs.worker.story import Stories
 
 WAITING: Final = Gauge("mdmfs_waiting_calls", "Calls of programs that wait for bytes or a key.", ["call"])
-AT_ONCE: Final = 2**20
-"""Files up to this size are opened without a task or a thread where all that is needed is at hand: it takes less time
-than to hand them over."""
+GIVE_WAY: Final = 0.002
+"""Seconds in which who opens here and there asks for the bytes that he wants, before anything is asked for ahead."""
 AHEAD: Final = 8
 """So many files before the last one of a burst whose shares are held, the next ones are asked for."""
 
@@ -73,7 +72,9 @@ class Opener:
         self._deadline = deadline
         self._files = OpenFiles()
         self._handles: Counter[int] = Counter()
-        """How many the kernel has of each inode, of what is in ``_files`` or of what broke: it may be reading it."""
+        """How many the kernel has of each inode, of what is in ``_files`` or of what broke: it may be reading it.
+
+        Who still waits for an open has none."""
         self._kept = KeptFiles(self._files.leave, memory)
         self._disk = SlowDisk(cache, nursery)
         self.opens = Opens()
@@ -87,6 +88,7 @@ class Opener:
             known=self._headers,
             pages=self._pages,
             files=self._files,
+            handles=self._handles,
             stories=self._stories,
             memory=memory,
             deadline=deadline,
@@ -114,12 +116,13 @@ class Opener:
             return file
         self._stories.begin(node.inode, trio.current_time())
         file = self._open(node, siblings, on_body)
-        self._enter(file)
+        self._count_in(file)
         try:
             await self._wait(file)
         except BaseException:
-            self.close(file)
+            self._files.leave(file)
             raise
+        self._handles[file.inode] += 1
         if file.is_asked_for:
             ASKED.inc()
         else:
@@ -141,7 +144,8 @@ class Opener:
         """
         soon = _last_file(siblings[:AHEAD])
         if soon is not None and not self._keys.holds(soon):
-            self._nursery.start_soon(self._ask_ahead, self._keys.collect_ahead, _guids(siblings))
+            after = 0.0 if is_in_order else GIVE_WAY
+            self._nursery.start_soon(self._ask_ahead, self._keys.collect_ahead, _guids(siblings), after)
         self._disk.note_open(siblings)
         self._pages.note_some(node.inode)
         self._kept.drop_outlived(node.inode)
@@ -272,8 +276,12 @@ class Opener:
             self._bringer.bring(file, _guids(siblings))
         return file
 
-    async def _ask_ahead(self, ask: Callable[[Sequence[Guid]], Awaitable[None]], following: Sequence[Guid]) -> None:
+    async def _ask_ahead(
+        self, ask: Callable[[Sequence[Guid]], Awaitable[None]], following: Sequence[Guid], after: float = 0.0
+    ) -> None:
         """Ask for what is needed of files that may be opened next, whether this file stays open or not."""
+        if after:
+            await trio.sleep(after)
         try:
             await ask(following)
         except MdmfsError as error:  # who opens them is told
@@ -322,9 +330,12 @@ class Opener:
         return False
 
     def _enter(self, file: OpenFile) -> None:
+        self._count_in(file)
+        self._handles[file.inode] += 1
+
+    def _count_in(self, file: OpenFile) -> None:
         if not self._kept.take(file):
             file.readers += 1
-        self._handles[file.inode] += 1
 
     def close(self, file: OpenFile) -> None:
         """End one open; with the last one everything ends that worked for the file, or it is kept for a moment."""

@@ -99,6 +99,7 @@ class FetchingTogether:
     async def _take(self, place: int, octets: memoryview) -> None:
         file, (ciphertext, seal) = self._left[place], self._arriving[place]
         with file.in_use():  # so that it stays open until it is kept, should its last reader leave meanwhile
+            await trio.lowlevel.checkpoint()  # much of a bundle may be here already
             await write_through(ciphertext, octets, self._cache)
             if not ciphertext.is_complete or place not in self._left:
                 return

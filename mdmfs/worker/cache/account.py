@@ -41,6 +41,7 @@ class Account:
             if os.fstat(self._descriptor).st_size < _NUMBERS.size:
                 os.posix_fallocate(self._descriptor, 0, _NUMBERS.size)
             self._begin = self._hold_one() * _NUMBER.size
+            self._number = _NUMBER.unpack(os.pread(self._descriptor, _NUMBER.size, self._begin))[0]
         except BaseException:
             self.close()
             raise
@@ -65,8 +66,8 @@ class Account:
 
     def add(self, count: int) -> None:
         """Count bytes that are taken from now on, or, below 0, are free again."""
-        number = _NUMBER.unpack(os.pread(self._descriptor, _NUMBER.size, self._begin))[0]
-        os.pwrite(self._descriptor, _NUMBER.pack(number + count), self._begin)
+        self._number += count
+        os.pwrite(self._descriptor, _NUMBER.pack(self._number), self._begin)
 
     def correct(self, count: Callable[[], int]) -> None:
         """Count what is there, and make the sum right."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import trio
 
@@ -21,7 +20,7 @@ class Ciphertext:
     It is readable for as long as it is open, even when the cache has let it go meanwhile.
     """
 
-    def __init__(self, guid: Guid, path: Path, descriptor: int, *, length: int, arrived: int) -> None:
+    def __init__(self, guid: Guid, path: str, descriptor: int, *, length: int, arrived: int) -> None:
         self.guid = guid
         self.path = path
         self.length = length

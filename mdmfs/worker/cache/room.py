@@ -45,10 +45,10 @@ class Cache(Protocol):
     def evict_one(self) -> bool:
         """Drop the object not opened for longest; False where none is left."""
 
-    def forget(self, path: Path) -> None:
+    def forget(self, folder: Path, name: str) -> None:
         """Learn that an object is gone, if it is one of this cache."""
 
-    def learn(self, path: Path) -> None:
+    def learn(self, folder: Path, name: str) -> None:
         """Learn that there is an object, if it is one of this cache and there was none."""
 
     def note_removed(self, folder: Path) -> None:
@@ -187,12 +187,12 @@ class SharedRoom(Room):
         """See ``Room``."""
         if self._watch is None:
             return
-        for path, is_there in self._watch.news():
+        for folder, name, is_there in self._watch.news():
             for cache in self.caches:
                 if is_there:
-                    cache.learn(path)
+                    cache.learn(folder, name)
                 else:
-                    cache.forget(path)
+                    cache.forget(folder, name)
         while self._watch.lost:
             folder = self._watch.lost.pop()
             for cache in self.caches:
@@ -231,8 +231,9 @@ class SharedRoom(Room):
                 continue
             heapq.heappop(self._oldest)
             self.give(old.length)
+            gone = Path(old.path)
             for cache in self.caches:
-                cache.forget(Path(old.path))
+                cache.forget(gone.parent, gone.name)
             return True
         return False
 

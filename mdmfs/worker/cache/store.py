@@ -60,7 +60,7 @@ class Seal:
 class _Kept:
     """One complete object."""
 
-    path: Path
+    name: str
     length: int
     seal: Seal
 
@@ -82,6 +82,8 @@ class CiphertextCache:
         self.limit = limit
         self._used = 0
         self._kept: OrderedDict[Guid, _Kept] = OrderedDict()
+        self._names: set[str] = set()
+        """Of what is in ``_kept``."""
         self._is_removed = False
         """Whether somebody took the folders away under us."""
 
@@ -116,8 +118,9 @@ class CiphertextCache:
         kept = self._find(guid)
         if kept is None:
             return None
+        path = self._path(kept)
         try:
-            descriptor = os.open(kept.path, READ_FLAGS)
+            descriptor = os.open(path, READ_FLAGS)
         except OSError:
             self.discard(guid)
             return None
@@ -129,7 +132,7 @@ class CiphertextCache:
         with contextlib.suppress(OSError):  # then it leaves a little earlier
             os.utime(descriptor, ns=(time.time_ns(), time.time_ns()))
         self._kept.move_to_end(guid)
-        return Ciphertext(guid, kept.path, descriptor, length=length, arrived=length), kept.seal
+        return Ciphertext(guid, path, descriptor, length=length, arrived=length), kept.seal
 
     def read_ahead(self, guids: Sequence[Guid]) -> None:
         """Have objects read from the disk into memory, as ciphertext; in a worker thread."""
@@ -150,7 +153,7 @@ class CiphertextCache:
         if kept is None:
             return
         with contextlib.suppress(OSError):
-            descriptor = os.open(kept.path, READ_FLAGS)
+            descriptor = os.open(self._path(kept), READ_FLAGS)
             try:
                 use(descriptor)
             finally:
@@ -172,7 +175,7 @@ class CiphertextCache:
         else:
             await self._room.take(length, self._arriving)
         self._used += length
-        path = self._arriving / secrets.token_hex(16)
+        path = f"{self._arriving}/{secrets.token_hex(16)}"
         descriptor = -1
         try:
             try:
@@ -188,7 +191,7 @@ class CiphertextCache:
             if descriptor >= 0:
                 os.close(descriptor)
             with contextlib.suppress(OSError):
-                path.unlink()
+                os.unlink(path)  # noqa: PTH108 as in `abandon`
             if isinstance(error, OSError):
                 message = f"the cache {self._folder} cannot be written to: {error.strerror}"
                 raise OutOfSpaceError(message) from error
@@ -201,10 +204,11 @@ class CiphertextCache:
         Where two mounts keep the same sealing in the same moment, both count it, see ``Account``.
         """
         self._remove(ciphertext.guid)
-        path = self._complete / f"{ciphertext.guid}.{seal}"
-        is_there = path.exists()  # another mount was sooner, with the same sealing
+        kept = _Kept(f"{ciphertext.guid}.{seal}", ciphertext.length, seal)
+        path = self._path(kept)
+        is_there = os.path.exists(path)  # noqa: PTH110 another mount was sooner, with the same sealing
         try:
-            ciphertext.path.rename(path)
+            os.rename(ciphertext.path, path)  # noqa: PTH104 as above, once for each slice that arrives
         except FileNotFoundError:
             self._give(ciphertext.length)
             return
@@ -215,11 +219,12 @@ class CiphertextCache:
         if is_there and self._room is not None:
             self._room.give(ciphertext.length)
         ciphertext.path = path
-        self._kept[ciphertext.guid] = _Kept(path, ciphertext.length, seal)
+        self._put(ciphertext.guid, kept)
 
     def abandon(self, ciphertext: Ciphertext) -> None:
         """Drop an object that did not arrive whole, or not as it was sealed."""
-        ciphertext.path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(ciphertext.path)  # noqa: PTH108 a path that is text, since each slice has two
         self._give(ciphertext.length)
 
     def discard(self, guid: Guid) -> None:
@@ -237,20 +242,20 @@ class CiphertextCache:
         """Drop what was not opened for longest, of all caches that share the room; False where nothing is left."""
         return self.evict_one() if self._room is None else await self._room.let_go()
 
-    def forget(self, path: Path) -> None:
+    def forget(self, folder: Path, name: str) -> None:
         """Learn that an object is gone from the disk, if it is one of this cache."""
-        parsed = _parse(path.name)
-        kept = self._kept.get(parsed[0]) if parsed is not None and path.parent == self._complete else None
-        if parsed is not None and kept is not None and kept.path == path:
-            del self._kept[parsed[0]]
-            self._used -= kept.length
+        parsed = _parse(name) if name in self._names and folder == self._complete else None
+        if parsed is not None:
+            self._used -= self._pop(parsed[0]).length
 
-    def learn(self, path: Path) -> None:
+    def learn(self, folder: Path, name: str) -> None:
         """Learn that there is an object, if it is one of this cache and there was none of its GUID."""
-        parsed = _parse(path.name) if path.parent == self._complete else None
+        if name in self._names or folder != self._complete:
+            return  # mostly it was put there by this one
+        parsed = _parse(name)
         if parsed is not None and parsed[0] not in self._kept:
             with contextlib.suppress(OSError):
-                self._learn(path)
+                self._learn(folder / name)
 
     def note_removed(self, folder: Path) -> None:
         """Learn that a folder has been removed, if it is one of this cache: it is made anew when it is needed."""
@@ -267,6 +272,7 @@ class CiphertextCache:
         self._is_removed = False
         self._used -= sum(kept.length for kept in self._kept.values())
         self._kept.clear()
+        self._names.clear()
         try:
             await self.load()
         except (ConfigurationError, StoreError) as error:
@@ -294,15 +300,27 @@ class CiphertextCache:
             pass
 
     def _remove(self, guid: Guid) -> None:
-        kept = self._kept.pop(guid, None)
-        if kept is None:
+        if guid not in self._kept:
             return
+        kept = self._pop(guid)
         try:
-            kept.path.unlink()
+            os.unlink(self._path(kept))  # noqa: PTH108 as in `abandon`
         except OSError:
             self._used -= kept.length  # another mount has let it go, and given its room back; or it is no file any more
         else:
             self._give(kept.length)
+
+    def _path(self, kept: _Kept) -> str:
+        return f"{self._complete}/{kept.name}"
+
+    def _put(self, guid: Guid, kept: _Kept) -> None:
+        self._kept[guid] = kept
+        self._names.add(kept.name)
+
+    def _pop(self, guid: Guid) -> _Kept:
+        kept = self._kept.pop(guid)
+        self._names.discard(kept.name)
+        return kept
 
     async def _allocate(self, descriptor: int, length: int, guid: Guid) -> None:
         """Take the space before the first byte comes: a disk that is full says so now."""
@@ -351,7 +369,7 @@ class CiphertextCache:
             return
         guid, seal = parsed
         self._remove(guid)
-        self._kept[guid] = _Kept(path, status.st_size, seal)
+        self._put(guid, _Kept(path.name, status.st_size, seal))
         self._used += status.st_size
 
 
@@ -361,7 +379,7 @@ def _statuses(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
             yield path, path.lstat()
 
 
-def _create_locked(path: Path) -> int:
+def _create_locked(path: str) -> int:
     """Make a file, and lock it; raises ``OSError``, and the file may be there then."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -46,8 +46,8 @@ class FolderWatch:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def news(self) -> list[tuple[Path, bool]]:
-        """Give what happened since it was asked last, one's own doings too: files, and whether each came or went.
+    def news(self) -> list[tuple[Path, str, bool]]:
+        """Give what happened since it was asked last, one's own doings too: folder, name, and whether it came or went.
 
         Of very much it is the oldest part, some 600 of them, so that nobody waits for it; the rest is given next time.
         """
@@ -56,7 +56,7 @@ class FolderWatch:
                 return list(self._parse(os.read(self._descriptor, _BUFFER)))
         return []
 
-    def _parse(self, events: bytes) -> Iterator[tuple[Path, bool]]:
+    def _parse(self, events: bytes) -> Iterator[tuple[Path, str, bool]]:
         begin = 0
         while begin < len(events):
             watch, kind, _, length = _EVENT.unpack_from(events, begin)
@@ -65,7 +65,7 @@ class FolderWatch:
                 self.lost.add(self._folders.pop(watch))
             elif kind & (_MOVED_TO | _DELETED):
                 name = os.fsdecode(events[begin : begin + length].rstrip(b"\0"))
-                yield self._folders[watch] / name, bool(kind & _MOVED_TO)
+                yield self._folders[watch], name, bool(kind & _MOVED_TO)
             begin += length
 
 

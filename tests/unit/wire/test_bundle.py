@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import h11
 import pytest
 import trio
+import trio.testing
 
 from mdmfs.model.errors import (
     AccessDeniedError,
@@ -34,7 +35,7 @@ class Receives:
         self._left = memoryview(sent)
         self._random = random.Random(seed)  # noqa: S311 the same in each run
 
-    async def receive_into(self, buffer: memoryview) -> int:
+    async def receive_into(self, buffer: memoryview, _hoped: int = 1) -> int:
         """Give some."""
         await trio.lowlevel.checkpoint()
         count = min(len(buffer), len(self._left), self._random.choice((1, 7, 100, 5_000, 400_000)))
@@ -43,10 +44,22 @@ class Receives:
         return count
 
 
-def bundle_of(sent: bytes, files: int = 3, *, seed: int = 0, ahead: int = 0) -> tuple[Bundle, Download]:
+class Drips(Receives):
+    """A stream that never has as much at once as is hoped for."""
+
+    async def receive_into(self, buffer: memoryview, hoped: int = 1) -> int:
+        """Give some to who hopes for nothing."""
+        if hoped > 1:
+            await trio.sleep_forever()
+        return await super().receive_into(buffer)
+
+
+def bundle_of(
+    sent: bytes, files: int = 3, *, seed: int = 0, ahead: int = 0, stream: type[Receives] = Receives
+) -> tuple[Bundle, Download]:
     """Read an answer of which ``ahead`` bytes came with its head."""
     head = h11.Response(status_code=200, headers=[("transfer-encoding", "chunked")])
-    download = Download(Receives(sent[ahead:], seed), head, sent[:ahead], PEER)  # type: ignore[arg-type]
+    download = Download(stream(sent[ahead:], seed), head, sent[:ahead], PEER)  # type: ignore[arg-type]
     return Bundle(download, files), download
 
 
@@ -98,6 +111,13 @@ async def test_what_was_sent_is_read_whatever_the_edges(seed: int) -> None:
     bundle, download = bundle_of(sent, seed=seed, ahead=min(seed * 9, len(sent)))
     assert await read(bundle) == ({place: octets(size, str(place)) for place, size in enumerate(SIZES)}, {})
     assert download.is_reusable
+
+
+async def test_a_peer_from_whom_little_comes_at_a_time_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    """What is hoped for is no condition: after a second it is taken as it comes."""
+    del autojump_clock
+    bundle, _ = bundle_of(chunked([*file_of(0, 70_000), end()]), stream=Drips)
+    assert await read(bundle) == ({0: octets(70_000, "0")}, {})
 
 
 async def test_files_may_come_mixed_and_one_may_fail_before_or_after_it_began() -> None:

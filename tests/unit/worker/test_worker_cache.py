@@ -81,7 +81,7 @@ async def test_what_had_not_arrived_is_dropped_at_the_start(tmp_path: Path) -> N
     (tmp_path / "arriving" / "left-by-a-crash").write_bytes(b"half")
     writing = await cache.receive(Guid(bytes(16)), LENGTH)
     await cache_of(tmp_path)
-    assert [path.name for path in (tmp_path / "arriving").iterdir()] == [writing.path.name]
+    assert [str(path) for path in (tmp_path / "arriving").iterdir()] == [writing.path]
     fcntl.flock(writing.descriptor, fcntl.LOCK_UN)
     await cache_of(tmp_path)
     assert not list((tmp_path / "arriving").iterdir())

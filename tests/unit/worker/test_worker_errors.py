@@ -6,7 +6,6 @@ import errno
 import inspect
 import os
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any, cast
 
 import pyfuse3
@@ -88,7 +87,7 @@ async def test_what_went_wrong_tells_all_who_wait_what_to_do_and_where() -> None
     error = errors.OutOfSpaceError("it is full", what_to_do="ask for a larger one")
     error.place = "/var/cache/x"
     lease, file = Lease(), OpenFile(Node("x", 2, NodeKind.FILE, 1, 0.0, bytes(16)))
-    ciphertext = Ciphertext(file.guid, Path("x"), -1, length=1, arrived=0)
+    ciphertext = Ciphertext(file.guid, "x", -1, length=1, arrived=0)
     lease.refuse(error)
     file.fail(error)
     ciphertext.fail(error)

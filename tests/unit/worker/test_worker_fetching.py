@@ -295,3 +295,23 @@ async def test_a_lapse_does_not_use_up_the_deadline_of_who_waits(
         patient.opener.suspend()
         await trio.sleep(AWAY)
         patient.opener.resume()
+
+
+async def test_a_small_object_has_its_place_before_it_is_here_and_leaves_none_if_it_does_not_come(
+    site: Site, tmp_path: Path, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    """The file is made while the hospital looks for it; who leaves before takes back file and room."""
+    autojump_clock.autojump_threshold = THREAD_SECONDS
+    site.file = site.hospital.add_file("/grid/medical/a/small.dcm", octets(1000, "small"))
+    site.hospital.recall_seconds = 1.0
+
+    async def leave() -> None:
+        with trio.move_on_after(0.5):
+            await site.read_all()
+
+    nursery.start_soon(leave)
+    await trio.sleep(0.25)
+    assert len(list((tmp_path / "arriving").iterdir())) == 1
+    await trio.sleep(1)
+    assert not list((tmp_path / "arriving").iterdir())
+    assert site.cache.used == 0

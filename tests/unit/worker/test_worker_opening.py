@@ -164,11 +164,24 @@ async def test_where_the_bytes_are_and_how_long_each_step_took_is_told(site: Sit
 
 
 async def test_a_small_file_is_in_the_page_cache_when_open_returns(site: Site) -> None:
-    """Pushed whole, and from a thread where anything had to be waited for."""
+    """Pushed whole, by the loop that took it in: nobody can be reading it yet."""
     file = file_of(site, "small.dcm")
     async with site.opened(file):
         assert site.kernel.bytes_of(file.inode) == file.plaintext
+    assert site.kernel.threads == {threading.get_ident()}
+
+
+async def test_a_file_of_which_the_kernel_has_a_handle_is_never_pushed_by_the_loop(site: Site) -> None:
+    """A READ by the handle of one that broke may be pending, and the loop would wait for what it is to answer."""
+    file = file_of(site, "small.dcm")
+    broken = await site.opener.open(site.node(file))
+    await site.opener.revoke(file.inode, file.guid)
+    site.kernel.threads.clear()
+    async with site.opened(file):
+        assert site.kernel.bytes_of(file.inode) == file.plaintext
+    assert site.kernel.threads
     assert threading.get_ident() not in site.kernel.threads
+    site.opener.close(broken)
 
 
 async def test_a_kernel_that_has_the_pages_gets_them_once(site: Site) -> None:
