@@ -110,7 +110,7 @@ class Opener:
         """
         file = self.open_at_once(node, siblings, on_body=on_body, is_in_order=is_in_order)
         if file is None and self._lies_on_disk(node):
-            await self._disk.wait_for(Guid(node.guid))
+            await self._disk.wait_for(Guid(node.guid), node.size, 0, node.size)
             file = self.open_at_once(node, siblings, on_body=on_body, is_in_order=is_in_order)
         if file is not None:
             return file
@@ -390,11 +390,12 @@ class Opener:
             self._bringer.bring_body(file)
         file.is_demanded = True
         await self._wait_for_body(file)
-        begun_with = file.ciphertext
-        if file.is_at_rest:
+        begun_with, is_on_disk = file.ciphertext, file.is_at_rest
+        if is_on_disk:
             self._disk.note_slow()
+            await self._disk.wait_for(file.guid, file.size, offset, length)
         try:
-            at_hand = file.read_at_once(offset, length) if file.size <= AT_ONCE else None
+            at_hand = file.read_at_once(offset, length) if is_on_disk or file.size <= AT_ONCE else None
             return await file.read(offset, length) if at_hand is None else bytes(at_hand)
         except IntegrityError as error:
             await self._bringer.mend(file, begun_with, error)

@@ -44,8 +44,8 @@ class Disk(Protocol):
     def read_ahead_within(self, guid: Guid, offset: int, length: int) -> None:
         """Have a part of an object read into memory, in a worker thread."""
 
-    def read_in(self, guid: Guid) -> None:
-        """Read an object into memory and wait until it is there, in a worker thread."""
+    def read_in(self, guid: Guid, offset: int, length: int) -> None:
+        """Have a part of an object read into memory and wait until it is there, in a worker thread."""
 
 
 class _Stream:
@@ -101,10 +101,18 @@ class SlowDisk:
         piece = sealed_range(size, begin, stream.asked - begin)
         self._nursery.start_soon(self._ask_within, guid, piece.offset, piece.length)
 
-    async def wait_for(self, guid: Guid) -> None:
-        """Wait until an object is in memory, if it is on the disk; not for ever, nor where the caller is killed."""
+    async def wait_for(self, guid: Guid, size: int, offset: int, length: int) -> None:
+        """Wait until a part of a file of ``size`` bytes is in memory, sealed, if it is on the disk.
+
+        Not for ever, nor where the caller is killed.
+        """
+        piece = sealed_range(size, offset, length)
+        if not piece.length:
+            return
         with trio.move_on_after(STUCK_SECONDS):
-            await trio.to_thread.run_sync(self._disk.read_in, guid, abandon_on_cancel=True, limiter=_waiting)
+            await trio.to_thread.run_sync(
+                self._disk.read_in, guid, piece.offset, piece.length, abandon_on_cancel=True, limiter=_waiting
+            )
 
     async def _ask(self, guids: Sequence[Guid]) -> None:
         await trio.to_thread.run_sync(self._disk.read_ahead, guids, limiter=self._turn)

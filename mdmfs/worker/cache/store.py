@@ -143,9 +143,15 @@ class CiphertextCache:
         """Have a part of an object read, 0 for all that follows; in a worker thread."""
         self._see(guid, lambda descriptor: os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_WILLNEED))
 
-    def read_in(self, guid: Guid) -> None:
-        """Read a small object from the disk into memory and wait until it is there, in a worker thread."""
-        self._see(guid, lambda descriptor: os.pread(descriptor, 2 * SMALL, 0))
+    def read_in(self, guid: Guid, offset: int, length: int) -> None:
+        """Have a part of an object read and wait until its last byte is there, in a worker thread."""
+
+        def wait(descriptor: int) -> None:
+            os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_WILLNEED)
+            os.pread(descriptor, 1, offset)
+            os.pread(descriptor, 1, offset + length - 1)
+
+        self._see(guid, wait)
 
     def _see(self, guid: Guid, use: Callable[[int], object]) -> None:
         """Have a look at an object, where it is; whatever goes wrong, who opens it is told."""

@@ -34,7 +34,7 @@ class Disk:
         del guid
         self.within.append((offset, offset + length))
 
-    def read_in(self, guid: Guid) -> None:
+    def read_in(self, guid: Guid, offset: int, length: int) -> None:
         """See ``slow_disk.Disk``."""
 
 
@@ -51,10 +51,16 @@ def disk() -> Disk:
     return Disk()
 
 
-async def _open_all(slow: SlowDisk, files: Sequence[Node]) -> None:
+async def _settled(nursery: trio.Nursery) -> None:
+    """Wait until the disk has heard of all that was asked for, however slow its thread is."""
+    while nursery.child_tasks:  # noqa: ASYNC110 a nursery sets no event
+        await trio.sleep(0.001)
+
+
+async def _open_all(slow: SlowDisk, files: Sequence[Node], nursery: trio.Nursery) -> None:
     for place in range(len(files)):
         slow.note_open(files[place + 1 :])
-        await trio.testing.wait_all_tasks_blocked(0.005)
+        await _settled(nursery)
 
 
 async def test_each_file_that_follows_is_asked_for_once(disk: Disk, nursery: trio.Nursery) -> None:
@@ -62,9 +68,9 @@ async def test_each_file_that_follows_is_asked_for_once(disk: Disk, nursery: tri
     files, slow = _files(60), SlowDisk(disk, nursery)
     slow.note_slow()
     slow.note_open(files[1:])
-    await trio.testing.wait_all_tasks_blocked(0.005)
+    await _settled(nursery)
     assert len(disk.asked) == AHEAD
-    await _open_all(slow, files)
+    await _open_all(slow, files, nursery)
     assert disk.asked == [Guid(node.guid) for node in files[1:]]
 
 
@@ -74,10 +80,10 @@ async def test_a_disk_that_does_not_let_wait_is_asked_for_nothing(
     """Nor is one any more that did so a while ago."""
     del autojump_clock
     files, slow = _files(4), SlowDisk(disk, nursery)
-    await _open_all(slow, files)
+    await _open_all(slow, files, nursery)
     slow.note_slow()
     await trio.sleep(SLOW_SECONDS)
-    await _open_all(slow, files)
+    await _open_all(slow, files, nursery)
     assert disk.asked == []
 
 
@@ -91,7 +97,7 @@ async def test_neither_directories_nor_long_files_are_asked_for(disk: Disk, nurs
             Node("f", 3, NodeKind.FILE, LARGEST + 1, REGISTERED, guid),
         ]
     )
-    await trio.testing.wait_all_tasks_blocked(0.005)
+    await _settled(nursery)
     assert disk.asked == []
 
 
@@ -100,9 +106,9 @@ async def test_no_more_is_asked_for_at_once_than_is_worth_having(disk: Disk, nur
     files, slow = _files(12, LARGEST), SlowDisk(disk, nursery)
     slow.note_slow()
     slow.note_open(files[1:])
-    await trio.testing.wait_all_tasks_blocked(0.005)
+    await _settled(nursery)
     assert len(disk.asked) == AHEAD_BYTES // LARGEST
-    await _open_all(slow, files)
+    await _open_all(slow, files, nursery)
     assert disk.asked == [Guid(node.guid) for node in files[1:]]
 
 
@@ -113,11 +119,11 @@ async def test_a_long_file_that_is_read_in_order_is_read_ahead_without_a_gap(dis
     for place in (0, 70, 20, 90):
         slow.note_read(guid, size, place * length, length)
     slow.note_read(guid, size, 0, length)
-    await trio.testing.wait_all_tasks_blocked(0.005)
+    await _settled(nursery)
     assert not disk.within
     for offset in range(length, size, length):
         slow.note_read(guid, size, offset, min(length, size - offset))
-        await trio.testing.wait_all_tasks_blocked(0.002)
+        await _settled(nursery)
         assert disk.within[-1][1] <= sealed_size(min(size, offset + length + WITHIN_BYTES) + CHUNK_SIZE)
     assert disk.within[-1][1] == sealed_size(size)
     assert all(after[0] <= before[1] for before, after in itertools.pairwise(disk.within))
