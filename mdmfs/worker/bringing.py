@@ -175,7 +175,8 @@ class Bringer:
         if file.fetching is not None:
             file.fetching.set()
         if error is not None and file.beginning is not None and not file.is_demanded:
-            file.fetching = None  # nobody has read beyond its header
+            file.fetching = file.arriving = file.sealed = None  # nobody has read beyond its header: as it was opened
+            file.set_aside()
         elif error is not None and file.is_wanted and not file.is_broken:
             self._fetch(file)
         elif error is not None:
@@ -307,6 +308,8 @@ class Bringer:
 
     async def _unlock(self, file: OpenFile, ciphertext: Ciphertext, seal: Seal, siblings: Sequence[Guid] = ()) -> None:
         """Open the object with its key, before anybody sees one of its bytes; one that was superseded is let be."""
+        if ciphertext.is_superseded:
+            return
         file.sealed = ciphertext, seal
         try:
             await ciphertext.wait_for(HEADER_SIZE)

@@ -150,7 +150,7 @@ class OpenFile:
 
     def take(self, ciphertext: Ciphertext, unsealer: Unsealer) -> None:
         """Read this object, with this unsealer, from now on; unless a newer one has been adopted meanwhile."""
-        if ciphertext is self._adopted[-1] and not self.is_suspended:
+        if ciphertext is self._adopted[-1] and not ciphertext.is_superseded and not self.is_suspended:
             self._ciphertext, self._unsealer = ciphertext, unsealer
             self._taken.set()
 

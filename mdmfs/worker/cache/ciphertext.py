@@ -34,6 +34,11 @@ class Ciphertext:
         self._news = trio.Event()
 
     @property
+    def is_superseded(self) -> bool:
+        """Whether readers are to wait for another object."""
+        return self._is_superseded
+
+    @property
     def is_complete(self) -> bool:
         """Whether all of it is here."""
         return self._arrived == self.length

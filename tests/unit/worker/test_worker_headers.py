@@ -10,7 +10,7 @@ import structlog.testing
 import trio
 import trio.testing
 
-from mdmfs.model.errors import AccessDeniedError, RecallTimedOutError
+from mdmfs.model.errors import AccessDeniedError, PeerUnreachableError, RecallTimedOutError
 from mdmfs.sealing.layout import CHUNK_SIZE, PAGE_SIZE
 from mdmfs.wire.messages.files import MAX_HEADERS, Node, NodeKind
 from mdmfs.worker.cache.store import CiphertextCache
@@ -341,3 +341,17 @@ async def test_headers_are_bounded_and_asked_for_some_at_a_time(site: Site) -> N
     assert await headers.find(guids[0], guids * 20) is not None
     assert all(len(question) <= MAX_HEADERS for question in site.hospital.header_questions)
     assert sum(len(kept.sealed) for guid in guids if (kept := headers.held(guid))) <= 50_000
+
+
+async def test_a_body_that_was_fetched_ahead_in_part_is_fetched_anew_by_who_reads_on(site: Site) -> None:
+    """He has it open by its header; what came, and was unlocked, is no more, and waits for nothing."""
+    node, cuts = site.nodes()[0], [100_000]
+    opened = await site.opener.open(node)
+    site.hospital.damage = lambda sealed: sealed[: cuts.pop()] if cuts else sealed
+    with structlog.testing.capture_logs(), pytest.raises(PeerUnreachableError):
+        await site.opener.prefetch([node])
+    await trio.testing.wait_all_tasks_blocked()
+    with trio.fail_after(5):
+        assert await site.opener.read(opened, 200_000, 50) == site.file(0).plaintext[200_000:200_050]
+    site.opener.close(opened)
+    assert site.cache.used
