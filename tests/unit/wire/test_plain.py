@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 
 from mdmfs.wire.messages.base import MEDIA_TYPE
 from mdmfs.wire.messages.files import Describe, Totals
+from mdmfs.wire.orders import SIGNATURE_HEADER, SIGNER_HEADER
 from mdmfs.wire.plain import read_plain, write_plain
 
 BODY = msgspec.msgpack.encode(Describe(bytes(16)))
 HEAD = f"POST /v1/describe HTTP/1.1\r\nhost: pacs.example:1\r\ncontent-type: {MEDIA_TYPE}\r\n"
-WHOLE = f"{HEAD}content-length: {len(BODY)}\r\n\r\n".encode() + BODY
+END = f"content-length: {len(BODY)}\r\n\r\n".encode() + BODY
+WHOLE = HEAD.encode() + END
+SIGNED = f"{HEAD}{SIGNER_HEADER}: {'a0' * 32}\r\n{SIGNATURE_HEADER}: {'09' * 64}\r\n".encode() + END
 PIECES = [
     *(line.encode() for line in WHOLE[: -len(BODY)].decode("ascii").splitlines(keepends=True)),
     b"POST /v1/list?x HTTP/1.1\r\n",
@@ -24,6 +27,7 @@ PIECES = [
     b"GET /v1/describe HTTP/1.1\r\n",
     b"Host: x\r\n",
     b"host: x y\r\n",
+    *(line.encode() + b"\r\n" for line in SIGNED[: -len(BODY)].decode("ascii").splitlines()[3:5]),
     b"host: x\n",
     b"content-length: 0\r\n",
     b"content-length: 018\r\n",
@@ -65,14 +69,20 @@ def agrees(octets: bytes) -> bool:
 
 
 def test_what_our_own_programs_send_is_read_at_a_glance() -> None:
-    """As their client writes it, the whole of it."""
+    """As their client writes it, the whole of it; an order with its signer and signature."""
     assert agrees(WHOLE)
+    assert agrees(SIGNED)
 
 
 @pytest.mark.parametrize(
     "octets",
     [
         *(WHOLE[:cut] for cut in range(len(WHOLE))),
+        *(SIGNED[:cut] for cut in range(len(SIGNED))),
+        SIGNED.replace(b"a0" * 32, b"A0" * 32),
+        SIGNED.replace(b"a0" * 32, b"a0" * 31),
+        SIGNED.replace(b"09" * 64, b"09" * 65),
+        SIGNED.replace(SIGNER_HEADER.encode(), b"mdmfs-other"),
         WHOLE + b"\0",
         WHOLE + WHOLE,
         WHOLE.replace(b"POST", b"PUT"),
@@ -94,10 +104,11 @@ def test_lines_in_any_order_are_never_read_otherwise(pieces: list[bytes]) -> Non
     agrees(b"".join(pieces))
 
 
-@given(st.integers(0, len(WHOLE) - 1), st.integers(0, 255))
-def test_one_byte_of_another_value_is_never_read_otherwise(place: int, octet: int) -> None:
+@given(st.sampled_from([WHOLE, SIGNED]), st.integers(0, len(SIGNED) - 1), st.integers(0, 255))
+def test_one_byte_of_another_value_is_never_read_otherwise(whole: bytes, place: int, octet: int) -> None:
     """A request with any byte changed is read as h11 reads it, or not at all."""
-    agrees(WHOLE[:place] + bytes([octet]) + WHOLE[place + 1 :])
+    place %= len(whole)
+    agrees(whole[:place] + bytes([octet]) + whole[place + 1 :])
 
 
 def test_a_plain_answer_is_what_h11_takes_for_one() -> None:
