@@ -78,6 +78,7 @@ class Bringer:
         self._nursery = nursery
         self._deadline = deadline
         self._patience = patience
+        self._ahead: set[FetchingTogether] = set()
 
     def bring(self, file: OpenFile, siblings: Sequence[Guid]) -> None:
         """Have a file brought, by whatever it takes; ``ready`` tells when it is there."""
@@ -161,13 +162,19 @@ class Bringer:
         if file.has_pushed:
             self._nursery.start_soon(self._pages.take_back, file.inode)
 
+    def give_up_ahead(self) -> bool:
+        """Let no look-ahead take the room of what somebody reads; tells whether there was one."""
+        return any(fetching.give_up() for fetching in list(self._ahead))
+
     async def _run_together(self, fetching: FetchingTogether, ended: trio.Event) -> None:
+        self._ahead.add(fetching)
         try:
             await fetching.run()
         except Exception as error:
             log.exception("fetching ahead failed unexpectedly")
             fetching.failure = MdmfsError(f"fetching ahead failed: {type(error).__name__}")
         finally:
+            self._ahead.discard(fetching)
             ended.set()
 
     def _end_together(self, file: OpenFile, error: MdmfsError | None) -> None:

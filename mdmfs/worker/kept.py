@@ -42,6 +42,9 @@ class KeptFiles:
         kept = self._kept.get(file.inode)
         return kept is not None and kept.file is file
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     def keep(self, file: OpenFile, until: float) -> None:
         """Take over one reader's count of a file, until a time on trio's clock."""
         self.drop(file.inode)

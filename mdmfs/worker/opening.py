@@ -94,6 +94,13 @@ class Opener:
             deadline=deadline,
             patience=patience,
         )
+        cache.on_full = self._make_room
+
+    def _make_room(self) -> bool:
+        """Let go what takes room on the disk and nobody has open: what is kept has descriptors, too."""
+        were_kept = len(self._kept)
+        self._kept.clear()
+        return self._bringer.give_up_ahead() or were_kept > 0
 
     async def open(
         self,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from mdmfs.model.errors import InstanceChangedError, MdmfsError, PeerUnreachableError
+from mdmfs.model.errors import InstanceChangedError, MdmfsError, OutOfSpaceError, PeerUnreachableError
 from mdmfs.sealing.layout import sealed_size
 from mdmfs.wire.bundle import Event, Piece
 from mdmfs.wire.messages.files import SealedBeginning
@@ -61,6 +61,13 @@ class FetchingTogether:
         if not any(file.readers for file in self._left.values()):
             self._scope.cancel()
 
+    def give_up(self) -> bool:
+        """End what nobody has opened: its room is needed for what somebody waits for. Tells whether there was any."""
+        places = [place for place in self._arriving if not self._left[place].is_wanted]
+        for place in places:
+            self._end(place, OutOfSpaceError("there is no room for what nobody has opened yet"))
+        return bool(places)
+
     async def _transfer(self) -> None:
         async with self._hospital.fetch_all([file.guid for file in self._files]) as bundle:
             while (said := await bundle.next()) is not None:
@@ -83,7 +90,8 @@ class FetchingTogether:
                 case MdmfsError():
                     self._end(place, event)
         except MdmfsError as error:
-            self._end(place, error)
+            if place in self._left:
+                self._end(place, error)
 
     async def _begin(self, place: int, sealed: SealedBeginning) -> None:
         file = self._left[place]

@@ -84,6 +84,8 @@ class CiphertextCache:
         self._kept: OrderedDict[Guid, _Kept] = OrderedDict()
         self._names: set[str] = set()
         """Of what is in ``_kept``."""
+        self.on_full: Callable[[], bool] = _give_up_nothing
+        """Gives up what is held for nobody who waits, where the disk is full; tells whether there was any."""
         self._is_removed = False
         """Whether somebody took the folders away under us."""
 
@@ -245,8 +247,11 @@ class CiphertextCache:
         return True
 
     async def let_go(self) -> bool:
-        """Drop what was not opened for longest, of all caches that share the room; False where nothing is left."""
-        return self.evict_one() if self._room is None else await self._room.let_go()
+        """Make some room on a full disk, of all caches that share it; False where nothing is left to let go.
+
+        What nobody waits for goes first, then what was not opened for longest.
+        """
+        return self.on_full() or (self.evict_one() if self._room is None else await self._room.let_go())
 
     def forget(self, folder: Path, name: str) -> None:
         """Learn that an object is gone from the disk, if it is one of this cache."""
@@ -377,6 +382,10 @@ class CiphertextCache:
         self._remove(guid)
         self._put(guid, _Kept(path.name, status.st_size, seal))
         self._used += status.st_size
+
+
+def _give_up_nothing() -> bool:
+    return False
 
 
 def _statuses(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import structlog
 import trio
 
-from mdmfs.model.errors import BusyError, MdmfsError
+from mdmfs.model.errors import BusyError, MdmfsError, OutOfSpaceError
 from mdmfs.wire.messages.files import Node, NodeKind
 
 FIRST_WINDOW: Final = 4
@@ -30,7 +30,8 @@ MAX_SKIPPED: Final = 2
 IDLE_SECONDS: Final = 5.0
 """A burst of which nothing was opened for so long is over."""
 BUSY_SECONDS: Final = 60.0
-"""Without a burst after the hospital said that nothing may be fetched ahead: in its PACS's clinical hours."""
+"""Without a burst after the hospital said that nothing may be fetched ahead, in its PACS's clinical hours; and after
+there was no room for what was."""
 MAX_BURSTS: Final = 8
 
 log = structlog.get_logger(__name__)
@@ -155,7 +156,7 @@ class SiblingPrefetch:
                 async with self._places:
                     await self._fetcher.prefetch(nodes)
         except MdmfsError as error:
-            if isinstance(error, BusyError):
+            if isinstance(error, BusyError | OutOfSpaceError):
                 self._not_before = trio.current_time() + BUSY_SECONDS
             log.debug("a burst ends, a sibling cannot be fetched ahead", code=error.code)
             if self._bursts.get(directory) is burst:

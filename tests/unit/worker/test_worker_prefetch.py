@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from mdmfs.model.errors import AccessDeniedError
+from mdmfs.model.errors import AccessDeniedError, MdmfsError, OutOfSpaceError
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.wire.messages.keystores import COLLECT_PATH
@@ -333,3 +333,47 @@ async def test_a_file_that_may_not_be_fetched_ahead_is_refused_again_when_it_is_
     site.hospital.refusal = None
     assert await site.read(2) == site.files[2].plaintext
     assert Guid(site.node(2).guid) in site.cache
+
+
+async def test_where_the_disk_is_full_what_nobody_has_opened_makes_room(site: Site) -> None:
+    """It is given up with its bytes; what somebody waits for stays."""
+    site.hospital.pause, site.hospital.piece = 0.05, 30_000
+    refused: list[MdmfsError] = []
+
+    async def fetch_ahead(number: int) -> None:
+        try:
+            await site.opener.prefetch([site.node(number)])
+        except MdmfsError as error:
+            refused.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for number in (4, 5):
+            nursery.start_soon(fetch_ahead, number)
+        await trio.sleep(0.03)
+        opening = trio.Event()
+        nursery.start_soon(_read_and_tell, site, 4, opening)
+        await trio.sleep(0.01)
+        assert await site.cache.let_go()
+        assert not await site.cache.let_go()
+        assert not site.opener.has(site.node(5))
+    assert opening.is_set()
+    assert [type(error) for error in refused] == [OutOfSpaceError]
+
+
+async def _read_and_tell(site: Site, number: int, done: trio.Event) -> None:
+    assert await site.read(number) == site.files[number].plaintext
+    done.set()
+
+
+async def test_where_the_disk_is_full_what_is_kept_after_its_close_is_closed(site: Site, tmp_path: Path) -> None:
+    """A file that is open takes its room although its name is gone."""
+
+    def held() -> list[str]:
+        links = [one.readlink() for one in Path("/proc/self/fd").iterdir() if one.is_symlink()]
+        return [link.name for link in links if link.is_relative_to(tmp_path) and "complete" in link.parts]
+
+    assert await site.read(3) == site.files[3].plaintext
+    assert len(held()) == 1
+    assert await site.cache.let_go()
+    assert held() == []
+    assert site.files[3].guid in site.cache
