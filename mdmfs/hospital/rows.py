@@ -71,6 +71,25 @@ def add_to(rows: Rows, key: bytes, amount: int = 1) -> int:
     return number
 
 
+class Numbers:
+    """Numbers from a counter, none of which is given twice; where it stands is read once in a transaction."""
+
+    def __init__(self, rows: Rows, counter: bytes) -> None:
+        self._rows = rows
+        self._counter = counter
+        self._last: int | None = None
+
+    def next(self) -> int:
+        """Give another number."""
+        self._last = self.last() + 1
+        self._rows.put(self._counter, number_key(self._last))
+        return self._last
+
+    def last(self) -> int:
+        """Give the number that was given last; 0 before the first."""
+        return counted(self._rows, self._counter) if self._last is None else self._last
+
+
 class Interned:
     """Long values that many records repeat, kept once under a number of 4 bytes that is never given twice."""
 

@@ -24,6 +24,7 @@ KIND_NUMBERS: Final = b"K"
 DIRECTORIES: Final = b"d"
 ENTRIES: Final = b"e"
 RESERVATIONS: Final = b"r"
+PENDING: Final = b"P"
 ACLS: Final = b"a"
 ACL_VALUES: Final = b"A"
 ACL_NUMBERS: Final = b"B"
@@ -71,6 +72,7 @@ ALL: Final = (
     DIRECTORIES,
     ENTRIES,
     RESERVATIONS,
+    PENDING,
     ACLS,
     ACL_VALUES,
     ACL_NUMBERS,

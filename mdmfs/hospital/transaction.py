@@ -41,7 +41,11 @@ def _list_leaving(rows: Rows) -> None:
             replicas.put(last)
 
 
-STORE_FORMAT: Final[Format[Rows]] = Format("hospital's store", _keep_rows, _list_leaving)
+def _show_by_directory(_: Rows) -> None:
+    """To 4: new files appear by their directory's row, which a program before would not see; what is there stays."""
+
+
+STORE_FORMAT: Final[Format[Rows]] = Format("hospital's store", _keep_rows, _list_leaving, _show_by_directory)
 STORE_MARK: Final = tables.FORMAT + b"store"
 FEED_LENGTH: Final = 100_000
 

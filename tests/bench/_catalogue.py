@@ -117,7 +117,7 @@ def register(tx: Transaction, batch: list[Series]) -> None:
 def show(tx: Transaction, batch: list[Series]) -> None:
     """Let them be seen: each a change of its own."""
     for one in batch:
-        tx.catalogue.show([file.guid for _, file, _ in one.files], now=one.registered + 1)
+        tx.catalogue.show_all(one.lfn, now=one.registered + 1)
 
 
 async def fill(store: LmdbStore, numbers: range) -> float:
@@ -174,7 +174,7 @@ def _lay_series(tx: RowsTransaction, rows: LmdbRows, one: Series, laid: dict[byt
         drawn = octets[96 * nth - 96 : 96 * nth]
         guid, name, uid = drawn[:16], b"%04d.dcm" % (nth + 1), _uid(int.from_bytes(drawn[:16]))
         here = place[:4] + number_key(number + nth)
-        entry = Entry.of_file(inode + nth, file.rendition.size, one.registered, guid)
+        entry = Entry.of_file(inode + nth, file.rendition.size, one.registered, guid, is_new=True)
         laid[tables.FILES].append(
             (number_key(inode + nth), _filled(record, (guid, drawn[16:32], name, drawn[32:64], drawn[64:])))
         )

@@ -42,7 +42,13 @@ def show(tx: Transaction, *numbers: int, now: float = LATER) -> int:
 
 async def shown(store: Store, *numbers: int) -> None:
     """Register and show in one act."""
-    await store.write(lambda tx: (add(tx, *numbers), show(tx, *numbers)))
+    await store.write(lambda tx: (add(tx, *numbers), tx.catalogue.show_all(SERIES_LFN, now=LATER)))
+
+
+def states(store: Store, *numbers: int) -> list[FileState | None]:
+    """Give the states of files."""
+    files = store.read(lambda tx: [tx.catalogue.file(guid_of(number)) for number in numbers])
+    return [file and file.state for file in files]
 
 
 def names(store: Store, lfn: Lfn) -> list[str] | None:
@@ -177,6 +183,56 @@ async def test_a_page_may_begin_after_a_text_that_is_no_name(store: Store) -> No
     ):
         page = store.read(lambda tx, after=after: tx.catalogue.list_page(inode, after=after))
         assert [node.name for node in page.nodes] == wanted
+
+
+async def test_a_directory_shows_what_is_pending_in_it_and_nothing_else(store: Store) -> None:
+    """Not what was put away, nor what comes later, nor what is pending elsewhere; what has nothing tells nothing."""
+    other = SERIES_LFN.parent / "004-MR"
+    await store.write(lambda tx: tx.catalogue.make_directories(other, now=NOW))
+    await store.write(lambda tx: (add(tx, 1, 2, 3, 4), add(tx, 5, directory=other)))
+    await store.write(lambda tx: (show(tx, 1), tx.catalogue.quarantine([guid_of(2)], now=LATER)))
+    assert names(store, SERIES_LFN) == ["0001.dcm"]
+    assert await store.write(lambda tx: tx.catalogue.show_all(SERIES_LFN, now=LATER)) == 2
+    await store.write(lambda tx: add(tx, 6, 7))
+    assert names(store, SERIES_LFN) == ["0001.dcm", "0003.dcm", "0004.dcm"]
+    assert store.read(lambda tx: tx.catalogue.look_up(SERIES_LFN / "0006.dcm")) is None
+    pending, seen = FileState.PENDING, FileState.VISIBLE
+    assert states(store, 1, 2, 3, 4, 5, 6) == [seen, FileState.QUARANTINED, seen, seen, pending, pending]
+    assert store.read(lambda tx: tx.catalogue.totals()) == Totals(3, 3000)
+    await store.write(lambda tx: tx.catalogue.withdraw([guid_of(6)], now=LATER))
+    for _ in range(2):
+        assert await store.write(lambda tx: tx.catalogue.show_all(SERIES_LFN, now=LATER)) == 3
+    assert store.read(lambda tx: tx.catalogue.totals("neuro")) == Totals(4, 4000)
+    assert names(store, SERIES_LFN) == ["0001.dcm", "0003.dcm", "0004.dcm", "0007.dcm"]
+    assert names(store, other) is None
+    with pytest.raises(NoSuchFileError):
+        await store.write(lambda tx: tx.catalogue.show_all(SERIES_LFN / "x", now=LATER))
+
+
+async def test_a_directory_shows_the_files_that_take_names_over_with_the_new_ones(store: Store) -> None:
+    """In one version of the feed, which names the inode numbers of those before."""
+    await shown(store, 1, 2)
+    old = look(store, SERIES_LFN / "0001.dcm")
+    lfn = SERIES_LFN / "0001.dcm"
+    await store.write(
+        lambda tx: (tx.catalogue.add_file(lfn, new_file(9, size=50), takes_over=guid_of(1)), add(tx, 3))
+    )
+    assert await store.write(lambda tx: tx.catalogue.show_all(SERIES_LFN, now=LATER)) == 2
+    assert names(store, SERIES_LFN) == ["0001.dcm", "0002.dcm", "0003.dcm"]
+    assert store.read(lambda tx: tx.catalogue.changes(1)).files == [old.inode]
+    assert states(store, 1, 9, 3) == [FileState.SUPERSEDED, FileState.VISIBLE, FileState.VISIBLE]
+    assert store.read(lambda tx: tx.catalogue.totals()) == Totals(3, 2050)
+
+
+async def test_a_page_passes_over_what_is_not_seen_yet(store: Store) -> None:
+    """However much of it lies between two names: pages are full, and the last one says so."""
+    await shown(store, 10, 20, 30)
+    await store.write(lambda tx: add(tx, *range(1, 10), *range(11, 20), *range(31, 40)))
+    inode = look(store, SERIES_LFN).inode
+    first = store.read(lambda tx: tx.catalogue.list_page(inode, limit=2))
+    assert ([node.name for node in first.nodes], first.is_last) == (["0010.dcm", "0020.dcm"], False)
+    last = store.read(lambda tx: tx.catalogue.list_page(inode, after="0020.dcm", limit=2))
+    assert ([node.name for node in last.nodes], last.is_last) == (["0030.dcm"], True)
 
 
 # Gone

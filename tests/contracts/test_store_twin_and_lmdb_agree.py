@@ -60,7 +60,8 @@ OPERATIONS = st.one_of(
         run=lambda lfn, n, old: lambda tx: tx.catalogue.add_file(lfn, new_file(n), takes_over=guid_of(old)),
     ),
     act_of("show", guids, run=lambda chosen: lambda tx: tx.catalogue.show(chosen, now=NOW)),
-    act_of("show-all", run=lambda: show_all),
+    act_of("show-pending", run=lambda: show_pending),
+    act_of("show-all", directories, run=lambda lfn: lambda tx: tx.catalogue.show_all(lfn, now=NOW)),
     act_of("quarantine", guids, run=lambda chosen: lambda tx: tx.catalogue.quarantine(chosen, now=NOW)),
     act_of("withdraw", guids, run=lambda chosen: lambda tx: tx.catalogue.withdraw(chosen, now=NOW)),
     act_of(
@@ -95,7 +96,7 @@ OPERATIONS = st.one_of(
 )
 
 
-def show_all(tx: Transaction) -> int:
+def show_pending(tx: Transaction) -> int:
     """Show whatever is pending."""
     pending = [file.guid for file in tx.catalogue.project_files("neuro") if file.state is FileState.PENDING]
     return tx.catalogue.show(pending, now=NOW)

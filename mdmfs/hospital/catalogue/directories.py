@@ -11,16 +11,19 @@ import msgspec
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.comments import Ahead, CommentTable
 from mdmfs.hospital.catalogue.records import ROOT_INODE, DirectoryRecord, Page
-from mdmfs.hospital.rows import Stored, add_to, number_key
+from mdmfs.hospital.rows import Numbers, Stored, number_key
 from mdmfs.model.errors import NoSuchFileError, NotADirectoryFileError, StoreError
 from mdmfs.model.names import MAX_NAME_BYTES, Lfn
 from mdmfs.rows.port import Rows
 from mdmfs.wire.messages.files import Node, NodeKind
 
-_INODES: Final = tables.COUNTERS + b"inode"
 _DIRECTORY: Final = 1
 _FILE: Final = 2
 _ALIAS: Final = 3
+_NEW_FILE: Final = 4
+"""A file that is seen from when its directory is shown up to its inode number."""
+_REMEMBERED: Final = 1000
+"""Directories of which a transaction remembers what it read."""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -29,6 +32,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     kind: int
     inode: int
     size: int
+    """Of a directory: up to which inode number it is shown."""
     modified: float
     reference: bytes
     """A file's GUID, a directory's ACL id, the LFN that an alias leads to."""
@@ -41,6 +45,11 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
         return self.kind == _DIRECTORY
 
     @property
+    def is_file(self) -> bool:
+        """Whether it is one."""
+        return self.kind in {_FILE, _NEW_FILE}
+
+    @property
     def is_alias(self) -> bool:
         """Whether it is one."""
         return self.kind == _ALIAS
@@ -51,18 +60,22 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
         return cls(_ALIAS, inode, 0, made, str(target).encode(), maker)
 
     @classmethod
-    def of_file(cls, inode: int, size: int, registered: float, guid: bytes) -> Entry:
-        """Make a file's."""
-        return cls(_FILE, inode, size, registered, guid)
+    def of_file(cls, inode: int, size: int, registered: float, guid: bytes, *, is_new: bool = False) -> Entry:
+        """Make a file's; a new one is seen from when its directory is shown up to its inode number."""
+        return cls(_NEW_FILE if is_new else _FILE, inode, size, registered, guid)
 
     @classmethod
     def of_directory(cls, record: DirectoryRecord) -> Entry:
         """Make a directory's."""
-        return cls(_DIRECTORY, record.inode, 0, record.modified, record.acl, record.maker)
+        return cls(_DIRECTORY, record.inode, record.shown, record.modified, record.acl, record.maker)
+
+    def is_seen(self, shown: int) -> bool:
+        """Ask whether it is seen in a directory that is shown up to an inode number."""
+        return self.kind != _NEW_FILE or self.inode <= shown
 
     def node(self, name: str, *, is_commented: bool = False) -> Node:
         """Give what a listing shows."""
-        if self.kind == _FILE:
+        if self.is_file:
             return Node(
                 name, self.inode, NodeKind.FILE, self.size, self.modified, self.reference, is_commented=is_commented
             )
@@ -80,11 +93,11 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
-class Named(NamedTuple):
-    """An entry, and whether it is seen."""
+class Held(NamedTuple):
+    """What is under a name."""
 
-    entry: Entry
-    is_visible: bool
+    visible: Entry | None
+    hidden: Entry | None
 
 
 _RECORDS: Final = Stored(DirectoryRecord)
@@ -92,38 +105,36 @@ _ENTRIES: Final = Stored(Entry)
 
 
 class DirectoryTable:
-    """``d`` + inode number: the directory. ``e`` + parent + name: a visible entry. ``r`` + parent + name: a hidden one.
+    """``d`` + inode number: the directory. ``e`` + parent + name: an entry. ``r`` + parent + name: a reservation.
 
-    A visible file may have a reservation beside it: that of the file that is to take over its name.
+    A reservation is what a hidden directory has, and, beside a visible file, the file that is to take over its name.
+    Entries are seen, but for new files above the inode number up to which their directory is shown: so those of a
+    series all appear by one row, however many they are.
     """
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
         self.comments: Final = CommentTable(rows)
-        self._inodes: dict[Lfn, int] = {Lfn(()): ROOT_INODE}
-        self._last = 0
-        """The inode number given last in this transaction."""
+        self._inodes: dict[tuple[str, ...], int] = {(): ROOT_INODE}
+        self._numbers = Numbers(rows, tables.COUNTERS + b"inode")
+        self._records: dict[int, DirectoryRecord] = {}
 
     def make_root(self) -> None:
         """Begin an empty namespace: the root, without an ACL."""
-        add_to(self._rows, _INODES, ROOT_INODE)
+        assert self._numbers.next() == ROOT_INODE  # noqa: S101 nothing is there yet
         self.put(DirectoryRecord(ROOT_INODE, ROOT_INODE, "", b"", b"", 0.0, 0))
 
     def new_inode(self) -> int:
         """Give a number that was never given."""
-        if self._last:
-            self._last += 1
-            self._rows.put(_INODES, number_key(self._last))
-        else:
-            self._last = add_to(self._rows, _INODES)
-        return self._last
+        return self._numbers.next()
 
     def find(self, inode: int) -> DirectoryRecord | None:
         """Give a directory, or None."""
-        if not 0 < inode < 2**63:
-            return None
-        value = self._rows.get(tables.DIRECTORIES + number_key(inode))
-        return None if value is None else _RECORDS.decode(value)
+        known = self._records.get(inode)
+        if known is not None:
+            return known
+        value = self._rows.get(tables.DIRECTORIES + number_key(inode)) if 0 < inode < 2**63 else None
+        return None if value is None else self._remember(_RECORDS.decode(value))
 
     def get(self, inode: int) -> DirectoryRecord:
         """Give a directory; raises ``NoSuchFileError``."""
@@ -136,6 +147,7 @@ class DirectoryTable:
     def put(self, record: DirectoryRecord) -> None:
         """Keep a directory, in place of what was kept of it."""
         self._rows.put(tables.DIRECTORIES + number_key(record.inode), _RECORDS.encode(record))
+        self._remember(record)
 
     def above(self, inode: int) -> list[DirectoryRecord]:
         """Give all directories above this one, from the root down, and last itself."""
@@ -151,17 +163,11 @@ class DirectoryTable:
 
         Raises ``NotADirectoryFileError`` where a file or an alias is. Numbers are remembered until one is moved.
         """
-        if lfn in self._inodes:
-            return self._inodes[lfn]
-        parent = self.inode_of(lfn.parent)
-        named = None if parent is None else self.any_entry(parent, lfn.name)
-        if named is None:
-            return None
-        if not named.entry.is_directory:
-            message = f"{lfn} is a file, not a directory"
-            raise NotADirectoryFileError(message)
-        self._inodes[lfn] = named.entry.inode
-        return named.entry.inode
+        return self._inode_of(lfn.parts)
+
+    def inode_above(self, lfn: Lfn) -> int | None:
+        """Give the inode number of the directory that a name is in, as ``inode_of``; the root is in itself."""
+        return self._inode_of(lfn.parts[:-1])
 
     def make(self, parent: int, name: str, acl: bytes, now: float, *, maker: int = 0) -> int:
         """Make a hidden directory under a name that is free; give its inode number."""
@@ -177,45 +183,55 @@ class DirectoryTable:
         self.put(moved)
         self.list_entry(parent, name, Entry.of_directory(moved))
         self.comments.move((record.parent, record.name), (parent, name))
-        self._inodes = {Lfn(()): ROOT_INODE}
+        self._inodes = {(): ROOT_INODE}
 
     def drop(self, record: DirectoryRecord) -> None:
         """Forget a directory that shows no more, and its name."""
         self.release(record.parent, record.name)
         self._rows.delete(tables.DIRECTORIES + number_key(record.inode))
-        self._inodes = {Lfn(()): ROOT_INODE}
+        self._records.pop(record.inode, None)
+        self._inodes = {(): ROOT_INODE}
 
     # Entries
 
-    def visible_entry(self, parent: int, name: str) -> Entry | None:
-        """Give what is seen under a name."""
-        return self._entry(_entry_key(parent, name))
+    def visible_entry(self, parent: int, name: str, shown: int | None = None) -> Entry | None:
+        """Give what is seen under a name; ``shown`` spares a look at the directory, where it is known."""
+        entry = self._entry(_entry_key(parent, name))
+        return entry if entry is not None and self._is_seen(parent, entry, shown) else None
 
-    def node(self, parent: int, name: str) -> Node | None:
-        """Give what is seen under a name, as a listing shows it."""
-        entry = self.visible_entry(parent, name)
+    def node(self, parent: int, name: str, shown: int | None = None) -> Node | None:
+        """Give what is seen under a name, as a listing shows it; ``shown`` as above."""
+        entry = self.visible_entry(parent, name, shown)
         is_commented = entry is not None and bool(self.comments.get(parent, name))
         return None if entry is None else entry.node(name, is_commented=is_commented)
 
     def reservation(self, parent: int, name: str) -> Entry | None:
         """Give what is hidden under a name."""
-        return self._entry(_reservation_key(parent, name))
+        return self._hidden(parent, name, self._entry(_entry_key(parent, name)))
 
-    def any_entry(self, parent: int, name: str) -> Named | None:
-        """Give what is under a name, the visible one first."""
-        visible = self.visible_entry(parent, name)
-        if visible is not None:
-            return Named(visible, is_visible=True)
-        hidden = self.reservation(parent, name)
-        return None if hidden is None else Named(hidden, is_visible=False)
+    def held(self, parent: int, name: str) -> Held:
+        """Give what is under a name."""
+        entry = self._entry(_entry_key(parent, name))
+        is_seen = entry is not None and self._is_seen(parent, entry)
+        return Held(entry if is_seen else None, self._hidden(parent, name, entry))
 
     def reserve(self, parent: int, name: str, entry: Entry) -> None:
         """Keep a name for something hidden."""
         self._rows.put(_reservation_key(parent, name), _ENTRIES.encode(entry))
 
-    def release(self, parent: int, name: str) -> None:
-        """Give a hidden name up."""
-        self._rows.delete(_reservation_key(parent, name))
+    def release(self, parent: int, name: str) -> bool:
+        """Give a reserved name up; False where it was not."""
+        return self._rows.delete(_reservation_key(parent, name))
+
+    def reserved_files(self, parent: int) -> list[tuple[str, Entry]]:
+        """Give the files that have reserved a name in a directory."""
+        rows = self._rows.scan(tables.RESERVATIONS + number_key(parent))
+        entries = ((name.decode(), _ENTRIES.decode(value)) for name, value in rows)
+        return [(name, entry) for name, entry in entries if entry.is_file]
+
+    def show_all(self, inode: int) -> None:
+        """Let all new files of a directory be seen; the directory itself is told by ``settle``."""
+        self.put(msgspec.structs.replace(self.get(inode), shown=self._numbers.last()))
 
     def list_entry(self, parent: int, name: str, entry: Entry) -> None:
         """Let a name be seen; the directory itself is told by ``settle``."""
@@ -250,23 +266,26 @@ class DirectoryTable:
 
     def page(self, inode: int, after: str, limit: int) -> Page:
         """Give a page of the visible entries."""
+        shown = self.get(inode).shown
         cut = after.encode()[: MAX_NAME_BYTES + 1]  # no name is longer, and keys have an end
         start = cut + b"\0" if cut else b""
         nodes: list[Node] = []
         acls: dict[int, bytes] = {}
         commented = Ahead(self.comments.names(inode, start))
         rows = self._rows.scan(tables.ENTRIES + number_key(inode), start)
-        for name, value in itertools.islice(rows, limit):
-            entry = _ENTRIES.decode(value)
+        entries = ((name, _ENTRIES.decode(value)) for name, value in rows)
+        seen = ((name, entry) for name, entry in entries if entry.is_seen(shown))
+        for name, entry in itertools.islice(seen, limit):
             nodes.append(entry.node(name.decode(), is_commented=commented.holds(name)))
             if entry.kind == _DIRECTORY:
                 acls[entry.inode] = entry.reference
-        return Page(nodes, acls, is_last=next(rows, None) is None)
+        return Page(nodes, acls, is_last=next(seen, None) is None)
 
     def visible_entries(self, inode: int) -> list[tuple[str, Entry]]:
         """Give all that is seen directly in a directory."""
-        rows = self._rows.scan(tables.ENTRIES + number_key(inode))
-        return [(name.decode(), _ENTRIES.decode(value)) for name, value in rows]
+        shown, rows = self.get(inode).shown, self._rows.scan(tables.ENTRIES + number_key(inode))
+        entries = ((name.decode(), _ENTRIES.decode(value)) for name, value in rows)
+        return [(name, entry) for name, entry in entries if entry.is_seen(shown)]
 
     def below(self, lfn: Lfn) -> Iterator[Lfn]:
         """Go through a directory and all below it, seen or hidden, each before what is in it; none where it is none."""
@@ -286,6 +305,37 @@ class DirectoryTable:
                 if entry.is_directory:
                     found.append((name.decode(), entry.inode))
         return found
+
+    def _inode_of(self, parts: tuple[str, ...]) -> int | None:
+        known = self._inodes.get(parts)
+        parent = None if known is not None else self._inode_of(parts[:-1])
+        if parent is None:
+            return known
+        entry = self.visible_entry(parent, parts[-1]) or self.reservation(parent, parts[-1])
+        if entry is None:
+            return None
+        if not entry.is_directory:
+            message = f"{Lfn(parts)} is a file, not a directory"
+            raise NotADirectoryFileError(message)
+        self._inodes[parts] = entry.inode
+        return entry.inode
+
+    def _is_seen(self, parent: int, entry: Entry, shown: int | None = None) -> bool:
+        if entry.kind != _NEW_FILE:
+            return True
+        return entry.is_seen(self.get(parent).shown if shown is None else shown)
+
+    def _hidden(self, parent: int, name: str, entry: Entry | None) -> Entry | None:
+        """Give what is hidden under a name, beside the entry that is there."""
+        if entry is not None and not self._is_seen(parent, entry):
+            return entry
+        return self._entry(_reservation_key(parent, name))
+
+    def _remember(self, record: DirectoryRecord) -> DirectoryRecord:
+        if len(self._records) >= _REMEMBERED:
+            self._records.clear()
+        self._records[record.inode] = record
+        return record
 
     def _entry(self, key: bytes) -> Entry | None:
         value = self._rows.get(key)

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from mdmfs.hospital import tables
+from mdmfs.hospital.catalogue.directories import DirectoryTable
 from mdmfs.hospital.catalogue.records import FileRecord, FileState, Place, Rendition
 from mdmfs.hospital.rows import Interned, Stored, number_key
 from mdmfs.model.errors import NoSuchFileError, StoreError
@@ -26,10 +27,12 @@ class _StoredFile(msgspec.Struct, frozen=True, array_like=True):
     guid: bytes
     kind: int
     acl: bytes
+    """Empty where it is the one that the files of its directory share."""
     generation: int
     threshold: int
     key_check: bytes
     state: FileState
+    """PENDING becomes VISIBLE once its directory is shown up to the file's inode number."""
     registered: float
     places: tuple[Place, ...]
     size: int
@@ -48,10 +51,12 @@ class FileTable:
     """``f`` + inode number: the file. ``i`` + GUID: its inode number. ``k`` + number: what many files share.
 
     ``K`` + digest of what is shared: its number. Files lie in the order of registration, where LMDB fills its pages.
+    That a series appears, its directory's row tells alone.
     """
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Rows, directories: DirectoryTable) -> None:
         self._rows = rows
+        self._directories = directories
         self._interned = Interned(
             rows,
             numbers=tables.KIND_NUMBERS,
@@ -60,6 +65,10 @@ class FileTable:
         )
         self._kinds: dict[int, _Kind] = {}
         self._numbers: dict[_Kind, int] = {}
+
+    def is_known(self, guid: Guid) -> bool:
+        """Ask whether there is a file, in whatever state."""
+        return self._rows.get(tables.INODES_OF_GUIDS + guid.octets) is not None
 
     def find(self, guid: Guid) -> FileRecord | None:
         """Give a file, or None."""
@@ -104,10 +113,11 @@ class FileTable:
         number = self._numbers.get(kind)
         if number is None:
             number = self._numbers[kind] = self._interned.number_of(_KINDS.encode(kind))
+        is_shared = bool(record.places) and record.acl == self._directories.get(record.places[0].parent).file_acl
         return _StoredFile(
             record.guid.octets,
             number,
-            record.acl,
+            b"" if is_shared else record.acl,
             record.generation,
             record.threshold,
             record.key_check,
@@ -125,6 +135,12 @@ class FileTable:
         kind = self._kinds.get(stored.kind)
         if kind is None:
             kind = self._kinds[stored.kind] = _KINDS.decode(self._interned.value_of(stored.kind))
+        number, acl, state = int.from_bytes(inode, "big"), stored.acl, stored.state
+        if not acl or state is FileState.PENDING:
+            directory = self._directories.get(stored.places[0].parent)
+            acl = acl or directory.file_acl
+            is_shown = state is FileState.PENDING and number <= directory.shown
+            state = FileState.VISIBLE if is_shown else state
         rendition = Rendition(
             stored.size,
             stored.header_length,
@@ -137,13 +153,13 @@ class FileTable:
         )
         return FileRecord(
             Guid(stored.guid),
-            int.from_bytes(inode, "big"),
+            number,
             kind.project,
-            stored.acl,
+            acl,
             stored.generation,
             stored.threshold,
             stored.key_check,
-            stored.state,
+            state,
             stored.registered,
             stored.places,
             rendition,

@@ -25,7 +25,7 @@ from mdmfs.hospital.catalogue.records import (
     Totals,
     VersionOfAcl,
 )
-from mdmfs.hospital.catalogue.totals import TotalsChange, TotalsTable
+from mdmfs.hospital.catalogue.totals import PendingTable, TotalsChange, TotalsTable
 from mdmfs.model.errors import IsADirectoryFileError, NoSuchFileError, StoreError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.rows.port import Rows
@@ -38,10 +38,11 @@ class RowsOfCatalogue:
 
     def __init__(self, rows: Rows, directories: DirectoryTable, acls: AclTable, feed: Feed) -> None:
         self._directories = directories
-        self._files = FileTable(rows)
+        self._files = FileTable(rows, directories)
         self._acls = acls
         self._feed = feed
         self._totals = TotalsTable(rows)
+        self._pending = PendingTable(rows)
         self._own_acls = OwnAclTable(rows)
 
     def make_root(self) -> None:
@@ -65,10 +66,11 @@ class RowsOfCatalogue:
 
     def holder(self, lfn: Lfn) -> Guid | None:
         """Give the GUID that holds or has reserved this name."""
-        parent = self._directories.inode_of(lfn.parent)
+        parent = self._directories.inode_above(lfn)
         if parent is None:
             return None
-        entry = self._directories.reservation(parent, lfn.name) or self._directories.visible_entry(parent, lfn.name)
+        held = self._directories.held(parent, lfn.name)
+        entry = held.hidden or held.visible
         if entry is None:
             return None
         _refuse_directory(lfn, entry)
@@ -78,11 +80,11 @@ class RowsOfCatalogue:
         self, lfn: Lfn, file: NewFile, *, takes_over: Guid | None = None, like: Guid | None = None
     ) -> FileRecord:
         """Register a file as PENDING."""
-        parent = self._directories.inode_of(lfn.parent)
+        parent = self._directories.inode_above(lfn)
         if parent is None or not lfn.parts:
             message = f"there is no directory {lfn.parent} for a new file: make it first"
             raise NoSuchFileError(message)
-        if self._files.find(file.guid) is not None:
+        if self._files.is_known(file.guid):
             message = f"GUID {file.guid} is registered already"
             raise StoreError(message)
         self._refuse_taken(lfn, parent, takes_over)
@@ -101,7 +103,11 @@ class RowsOfCatalogue:
         )
         self._files.add(record)
         self._own_acls.note(record, parent, self._directories.get(parent).file_acl)
-        self._directories.reserve(parent, lfn.name, _entry_of(record))
+        if takes_over is None:
+            self._directories.list_entry(parent, lfn.name, _entry_of(record, is_new=True))
+            self._pending.count(parent, record, 1)
+        else:
+            self._directories.reserve(parent, lfn.name, _entry_of(record))
         return record
 
     def show(self, guids: Iterable[Guid], *, now: float) -> int:
@@ -117,6 +123,24 @@ class RowsOfCatalogue:
                     self._show_at(place, file, change)
                 self._files.put(msgspec.structs.replace(file, state=FileState.VISIBLE))
                 change.totals.count(file, 1)
+        return self._apply(change, now)
+
+    def show_all(self, lfn: Lfn, *, now: float) -> int:
+        """Make all PENDING files directly in a directory VISIBLE, by as few rows as there are directories above it."""
+        parent = self._directories.inode_of(lfn)
+        if parent is None:
+            message = f"there is no directory {lfn}"
+            raise NoSuchFileError(message)
+        change = _NamespaceChange()
+        for name, entry in self._directories.reserved_files(parent):
+            file = self._files.get(Guid(entry.reference))
+            self._show_at(Place(parent, name), file, change)
+            change.totals.count(file, 1)
+        for project, (files, octets) in self._pending.take(parent).items():
+            change.listings[parent] += files
+            change.totals.add(project, files, octets)
+        if change.listings:
+            self._directories.show_all(parent)
         return self._apply(change, now)
 
     def quarantine(self, guids: Iterable[Guid], *, now: float) -> int:
@@ -167,13 +191,13 @@ class RowsOfCatalogue:
         """Give the visible file or directory of this name."""
         if not lfn.parts:
             return Node("", ROOT_INODE, NodeKind.DIRECTORY, 0, self._directories.get(ROOT_INODE).modified)
-        parent = ROOT_INODE
+        parent, shown = ROOT_INODE, None
         for name in lfn.parts[:-1]:
-            above = self._directories.visible_entry(parent, name)
+            above = self._directories.visible_entry(parent, name, shown)
             if above is None or not above.is_directory:
                 return None
-            parent = above.inode
-        found = self._directories.node(parent, lfn.name)
+            parent, shown = above.inode, above.size
+        found = self._directories.node(parent, lfn.name, shown)
         return None if found is None or (found.kind is NodeKind.LINK and not with_aliases) else found
 
     def list_page(self, inode: int, *, after: str = "", limit: int = MAX_BATCH) -> Page:
@@ -326,8 +350,7 @@ class RowsOfCatalogue:
         return directory.file_acl
 
     def _refuse_taken(self, lfn: Lfn, parent: int, takes_over: Guid | None) -> None:
-        visible = self._directories.visible_entry(parent, lfn.name)
-        hidden = self._directories.reservation(parent, lfn.name)
+        visible, hidden = self._directories.held(parent, lfn.name)
         for entry in (visible, hidden):
             if entry is not None:
                 _refuse_directory(lfn, entry)
@@ -338,10 +361,11 @@ class RowsOfCatalogue:
 
     def _show_at(self, place: Place, file: FileRecord, change: _NamespaceChange) -> None:
         directories = self._directories
-        held = directories.visible_entry(place.parent, place.name)
+        held, hidden = directories.held(place.parent, place.name)
         if file.state is FileState.PENDING:
-            directories.release(place.parent, place.name)
-        elif held is not None or directories.reservation(place.parent, place.name) is not None:
+            if not directories.release(place.parent, place.name):
+                self._pending.count(place.parent, file, -1)
+        elif held is not None or hidden is not None:
             message = f"the name of GUID {file.guid} has been given away: withdraw it, or the file that has the name"
             raise StoreError(message)
         if held is not None:
@@ -357,7 +381,9 @@ class RowsOfCatalogue:
     def _hide(self, file: FileRecord, change: _NamespaceChange) -> None:
         for place in file.places:
             if file.state is FileState.PENDING:
-                self._directories.release(place.parent, place.name)
+                if not self._directories.release(place.parent, place.name):
+                    self._directories.unlist(place.parent, place.name)
+                    self._pending.count(place.parent, file, -1)
             elif file.state is FileState.VISIBLE:
                 self._directories.unlist(place.parent, place.name)
                 change.listings[place.parent] -= 1
@@ -384,8 +410,8 @@ class _NamespaceChange:
         self.totals = TotalsChange()
 
 
-def _entry_of(file: FileRecord) -> Entry:
-    return Entry.of_file(file.inode, file.rendition.size, file.registered, file.guid.octets)
+def _entry_of(file: FileRecord, *, is_new: bool = False) -> Entry:
+    return Entry.of_file(file.inode, file.rendition.size, file.registered, file.guid.octets, is_new=is_new)
 
 
 def _refuse_directory(lfn: Lfn, entry: Entry) -> None:

@@ -69,6 +69,12 @@ class Catalogue(Protocol):
         GUID and ``StoreError`` for a withdrawn or superseded one, or if a quarantined one's name has been given away.
         """
 
+    def show_all(self, lfn: Lfn, *, now: float) -> int:
+        """Make all files VISIBLE that are PENDING directly in a directory, as ``show`` does; give the feed's version.
+
+        What it writes does not grow with them, but for those that take over names. Raises ``NoSuchFileError``.
+        """
+
     def quarantine(self, guids: Iterable[Guid], *, now: float) -> int:
         """Take files and their names away until they are shown again; give the feed's version.
 

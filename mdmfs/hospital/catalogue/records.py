@@ -103,6 +103,8 @@ class DirectoryRecord(msgspec.Struct, frozen=True, array_like=True):
     """How many entries show in its listing; a collection counts one more, so that it shows while it is empty."""
     maker: int = 0
     """The number of the user who made it (``catalogue.made``): then it is a collection; 0: registration did."""
+    shown: int = 0
+    """Files registered in it are seen up to this inode number (``DirectoryTable``)."""
 
 
 class VersionOfAcl(NamedTuple):

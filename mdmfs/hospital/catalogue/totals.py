@@ -1,4 +1,4 @@
-"""How much is visible, as rows: per project and in all, kept up to date so that nobody counts."""
+"""How much is visible, and is to be in each directory, as rows: kept up to date so that nobody counts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.records import FileRecord, Totals
-from mdmfs.hospital.rows import Stored, digest_key
+from mdmfs.hospital.rows import Stored, digest_key, number_key
 from mdmfs.rows.port import Rows
 
 
@@ -19,6 +19,14 @@ class _StoredTotals(msgspec.Struct, frozen=True, array_like=True):
 
 
 _ROWS: Final = Stored(_StoredTotals)
+
+
+class _Pending(msgspec.Struct, frozen=True, array_like=True):
+    totals: dict[str, tuple[int, int]]
+    """By project: files and bytes."""
+
+
+_PENDING: Final = Stored(_Pending)
 
 
 class TotalsTable:
@@ -55,8 +63,48 @@ class TotalsChange:
 
     def count(self, file: FileRecord, sign: int) -> None:
         """Count a file in (1) or out (-1)."""
-        self.files[file.project] += sign
-        self.octets[file.project] += sign * file.rendition.size
+        self.add(file.project, sign, sign * file.rendition.size)
+
+    def add(self, project: str, files: int, octets: int) -> None:
+        """Count several."""
+        self.files[project] += files
+        self.octets[project] += octets
+
+
+class PendingTable:
+    """``P`` + directory (8 bytes): how many new files it has that are not seen yet, and their bytes."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._known: dict[int, dict[str, tuple[int, int]]] = {}
+
+    def count(self, directory: int, file: FileRecord, sign: int) -> None:
+        """Count a file in (1) or out (-1)."""
+        totals = self._of(directory)
+        files, octets = totals.get(file.project, (0, 0))
+        totals[file.project] = files + sign, octets + sign * file.rendition.size
+        if not totals[file.project][0]:
+            del totals[file.project]
+        self._keep(directory, totals)
+
+    def take(self, directory: int) -> dict[str, tuple[int, int]]:
+        """Give files and bytes of each project, and count none any more."""
+        totals = self._of(directory)
+        self._keep(directory, {})
+        return totals
+
+    def _of(self, directory: int) -> dict[str, tuple[int, int]]:
+        if directory not in self._known:
+            value = self._rows.get(tables.PENDING + number_key(directory))
+            self._known[directory] = {} if value is None else _PENDING.decode(value).totals
+        return self._known[directory]
+
+    def _keep(self, directory: int, totals: dict[str, tuple[int, int]]) -> None:
+        self._known[directory] = totals
+        if totals:
+            self._rows.put(tables.PENDING + number_key(directory), _PENDING.encode(_Pending(totals)))
+        else:
+            self._rows.delete(tables.PENDING + number_key(directory))
 
 
 def _key(project: str | None) -> bytes:

@@ -11,7 +11,6 @@ import msgspec
 import structlog
 import trio
 
-from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.ledger.records import OutboxItem, SeriesState
 from mdmfs.hospital.metadata.outgoing import send_shown
@@ -45,9 +44,7 @@ def show_deposited(tx: Transaction, key: SeriesKey, hospital: Hospital) -> None:
     count = tx.uidmap.count_of_series(key)
     kept = [series.acknowledged.get(keystore, 0) for keystore in hospital.keystores.names]
     if sum(shares >= count for shares in kept) >= hospital.required:
-        guids = [guid for guid, _ in tx.uidmap.of_series(key)]
-        pending = [guid for guid in guids if (file := tx.catalogue.file(guid)) and file.state is FileState.PENDING]
-        tx.catalogue.show(pending, now=hospital.clock())
+        tx.catalogue.show_all(series.lfn, now=hospital.clock())
         tx.series.put(msgspec.structs.replace(series, state=SeriesState.VISIBLE))
         if hospital.has_metadata:
             send_shown(tx, series.lfn)

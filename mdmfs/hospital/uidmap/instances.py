@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from mdmfs.hospital import tables
-from mdmfs.hospital.rows import INTERNED_KEY_SIZE, Interned, Stored, add_to, digest_key, interned_key, number_key
+from mdmfs.hospital.rows import INTERNED_KEY_SIZE, Interned, Numbers, Stored, digest_key, interned_key, number_key
 from mdmfs.hospital.uidmap.records import InstanceRecord, SeriesKey
 from mdmfs.hospital.veil import Veiled
 from mdmfs.model.errors import StoreError
@@ -35,7 +35,6 @@ class _Instance(Veiled, frozen=True, array_like=True):
 
 _CONTEXTS: Final = Stored(_Context)
 _INSTANCES: Final = Stored(_Instance)
-_NUMBER: Final = tables.COUNTERS + b"instance"
 _UID_TEXT: Final = re.compile(r"[0-9.]*")
 
 
@@ -58,17 +57,17 @@ class RowsOfInstances:
         )
         self._contexts: dict[int, _Context] = {}
         self._numbers: dict[_Context, int] = {}
+        self._places = Numbers(rows, tables.COUNTERS + b"instance")
 
     def tie(self, guid: Guid, record: InstanceRecord) -> None:
         """Keep what a GUID stands for."""
-        known = self.resolve(guid)
-        if known is not None:
-            if known == record:
+        if self._rows.get(tables.PLACES_OF_GUIDS + guid.octets) is not None:
+            if self.resolve(guid) == record:
                 return
             message = f"GUID {guid} already stands for another instance"
             raise StoreError(message)
         number = self._number_of(_context_of(record))
-        place = interned_key(number) + number_key(add_to(self._rows, _NUMBER))
+        place = interned_key(number) + number_key(self._places.next())
         instance = _Instance(guid.octets, pack_uid(record.instance_uid))
         self._rows.put(tables.INSTANCES + place, _INSTANCES.encode(instance))
         self._rows.put(tables.PLACES_OF_GUIDS + guid.octets, place)

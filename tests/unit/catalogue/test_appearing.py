@@ -1,0 +1,99 @@
+"""A series appears by its directory's row: what that writes, and what a store from before that becomes."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from mdmfs.hospital import tables
+from mdmfs.hospital.catalogue.records import FileState, Totals
+from mdmfs.hospital.transaction import STORE_FORMAT, RowsTransaction
+from mdmfs.rows.copied import RecordedRows
+from mdmfs.rows.port import Rows
+from tests.twins.records import NOW, OWNER_ONLY, SERIES_LFN, counting_random, guid_of, new_file
+from tests.twins.store import MemoryRows, Table
+
+FILE, NEW_FILE = 2, 4
+"""Kinds of entries: seen by itself, and seen with its directory."""
+
+
+def seen_in(rows: Rows) -> RowsTransaction:
+    """See rows as a store does, which remembers nothing of the transaction before."""
+    return RowsTransaction(rows, random=counting_random())
+
+
+@pytest.fixture(name="rows")
+def empty_store() -> MemoryRows:
+    """Begin a namespace in which nothing is."""
+    rows = MemoryRows(Table(), is_writing=True)
+    seen_in(rows).catalogue.make_root()
+    return rows
+
+
+def register(rows: Rows, *numbers: int) -> None:
+    """Register files of one series."""
+    tx = seen_in(rows)
+    tx.catalogue.make_directories(SERIES_LFN, now=NOW, acl=OWNER_ONLY)
+    for number in numbers:
+        tx.catalogue.add_file(SERIES_LFN / f"{number:05}.dcm", new_file(number))
+
+
+@pytest.mark.parametrize("count", [1, 300])
+def test_what_is_written_when_a_series_appears_does_not_grow_with_it(rows: MemoryRows, count: int) -> None:
+    """The directories, their names, the feed and the totals."""
+    register(rows, *range(count))
+    changes: dict[bytes, bytes | None] = {}
+    seen_in(RecordedRows(rows, changes)).catalogue.show_all(SERIES_LFN, now=NOW)
+    assert seen_in(rows).catalogue.totals() == Totals(count, 1000 * count)
+    assert len(changes) == 21
+    assert sum(len(key) + len(value or b"") for key, value in changes.items()) < 1100
+
+
+def as_before(rows: Rows) -> None:
+    """Write the rows as a program of format 3 would have: names of pending files reserved, ACL ids with each file."""
+    shared = {record.inode: record.acl for record in seen_in(rows).catalogue.project_files("neuro")}
+    changed: dict[bytes, bytes | None] = {}
+    for key, value in rows.scan(tables.ENTRIES):
+        entry = msgspec.msgpack.decode(value[1:])
+        if entry[0] == NEW_FILE:
+            changed[tables.ENTRIES + key] = None
+            changed[tables.RESERVATIONS + key] = value[:1] + msgspec.msgpack.encode([FILE, *entry[1:]])
+    for key, value in rows.scan(tables.DIRECTORIES):
+        changed[tables.DIRECTORIES + key] = value[:1] + msgspec.msgpack.encode(msgspec.msgpack.decode(value[1:])[:-1])
+    for key, value in rows.scan(tables.FILES):
+        fields = msgspec.msgpack.decode(value[1:])
+        fields[2] = shared[int.from_bytes(key)]
+        changed[tables.FILES + key] = value[:1] + msgspec.msgpack.encode(fields)
+    for key, _ in rows.scan(tables.PENDING):
+        changed[tables.PENDING + key] = None
+    for key, value in changed.items():
+        if value is None:
+            rows.delete(key)
+        else:
+            rows.put(key, value)
+
+
+def test_what_was_pending_before_appears_with_what_is_registered_after(rows: MemoryRows) -> None:
+    """A series that was under way when the program was replaced; what was seen before is, and each has its ACL."""
+    register(rows, 1, 2)
+    seen_in(rows).catalogue.show([guid_of(1), guid_of(2)], now=NOW)
+    register(rows, 3, 4)
+    before = seen_in(rows).catalogue.project_files("neuro")
+    as_before(rows)
+    assert list(rows.scan(tables.RESERVATIONS + bytes(7)))
+    assert not list(rows.scan(tables.PENDING))
+    assert STORE_FORMAT.advance(b"3", rows, "a store") == STORE_FORMAT.mark
+    assert seen_in(rows).catalogue.project_files("neuro") == before
+    register(rows, 5)
+    catalogue = seen_in(rows).catalogue
+    catalogue.quarantine([guid_of(4)], now=NOW)
+    catalogue.show_all(SERIES_LFN, now=NOW)
+    catalogue = seen_in(rows).catalogue
+    node = catalogue.look_up(SERIES_LFN)
+    assert node is not None
+    assert [int(it.name[:5]) for it in catalogue.list_page(node.inode).nodes] == [1, 2, 3, 5]
+    assert [file.state for file in catalogue.project_files("neuro")] == [
+        FileState.VISIBLE, FileState.VISIBLE, FileState.VISIBLE, FileState.QUARANTINED, FileState.VISIBLE
+    ]  # fmt: skip
+    assert {file.acl for file in catalogue.project_files("neuro")} == {before[0].acl}
+    assert catalogue.totals() == Totals(4, 4000)
