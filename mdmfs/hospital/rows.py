@@ -72,22 +72,27 @@ def add_to(rows: Rows, key: bytes, amount: int = 1) -> int:
 
 
 class Numbers:
-    """Numbers from a counter, none of which is given twice; where it stands is read once in a transaction."""
+    """Numbers of a counter, none of which is given twice: read once in a transaction, and written at its end."""
 
     def __init__(self, rows: Rows, counter: bytes) -> None:
         self._rows = rows
         self._counter = counter
         self._last: int | None = None
+        self._has_given = False
 
     def next(self) -> int:
         """Give another number."""
-        self._last = self.last() + 1
-        self._rows.put(self._counter, number_key(self._last))
+        self._last, self._has_given = self.last() + 1, True
         return self._last
 
     def last(self) -> int:
         """Give the number that was given last; 0 before the first."""
         return counted(self._rows, self._counter) if self._last is None else self._last
+
+    def write(self) -> None:
+        """Write where it stands, if a number was given."""
+        if self._has_given:
+            self._rows.put(self._counter, number_key(self.last()))
 
 
 class Interned:

@@ -58,7 +58,8 @@ class RowsTransaction:
     def __init__(self, rows: Rows, *, random: Callable[[int], bytes], feed_length: int = FEED_LENGTH) -> None:
         self.subjects: Final = RowsOfSubjects(rows)
         self.uidmap: Final = RowsOfInstances(rows)
-        shared = DirectoryTable(rows), AclTable(rows, random), CatalogueFeed(rows, feed_length)
+        directories = DirectoryTable(rows)
+        shared = directories, AclTable(rows, random), CatalogueFeed(rows, feed_length)
         self.catalogue: Final = RowsOfCatalogue(rows, *shared)
         self.names: Final = RowsOfNames(rows, *shared)
         self.epochs: Final = RowsOfEpochs(rows, random)
@@ -70,6 +71,12 @@ class RowsTransaction:
         self.losses: Final = RowsOfLosses(rows)
         self.stages: Final = RowsOfStages(rows)
         self.replicas: Final = RowsOfReplicas(rows)
+        self._counts = directories.inodes, self.uidmap.places, self.catalogue.pending
+
+    def finish(self) -> None:
+        """Write what was counted, at the end of what was done: it changes with each file."""
+        for counted in self._counts:
+            counted.write()
 
 
 def store_layout(
@@ -83,8 +90,13 @@ def store_layout(
         ascending=frozenset(name[0] for name in tables.ASCENDING),
         mark=STORE_MARK,
         format=store_format,
-        fill=lambda rows: RowsTransaction(rows, random=random).catalogue.make_root(),
+        fill=lambda rows: _make_root(RowsTransaction(rows, random=random)),
     )
+
+
+def _make_root(tx: RowsTransaction) -> None:
+    tx.catalogue.make_root()
+    tx.finish()
 
 
 class RowStore:
@@ -98,11 +110,17 @@ class RowStore:
 
     async def write(self, act: Callable[[Transaction], T]) -> T:
         """See ``Store.write``."""
-        return await self._engine.write(lambda rows: act(self._view(rows)))
+        return await self._engine.write(lambda rows: self._finished(rows, act))
 
     def read(self, act: Callable[[Transaction], T]) -> T:
         """See ``Store.read``."""
         return self._engine.read(lambda rows: act(self._view(rows)))
+
+    def _finished(self, rows: Rows, act: Callable[[Transaction], T]) -> T:
+        tx = self._view(rows)
+        result = act(tx)
+        tx.finish()
+        return result
 
     def version(self) -> int:
         """See ``Store.version``."""

@@ -159,6 +159,7 @@ def lay(path: Path, numbers: range) -> None:
 def _lay_series(tx: RowsTransaction, rows: LmdbRows, one: Series, laid: dict[bytes, list[tuple[bytes, bytes]]]) -> None:
     register(tx, [one])
     show(tx, [one])
+    tx.finish()
     _, file, instance = one.files[0]
     parent = tx.catalogue.look_up(one.lfn)
     assert parent is not None
@@ -183,7 +184,9 @@ def _lay_series(tx: RowsTransaction, rows: LmdbRows, one: Series, laid: dict[byt
         laid[tables.INSTANCES].append((here, _filled(tied, (guid, pack_uid(uid)))))
         laid[tables.PLACES_OF_GUIDS].append((guid, here))
         laid[tables.GUIDS_OF_INSTANCE].append((digest_key("neuro", uid), guid))
-    DirectoryTable(rows).settle(parent.inode, more, one.registered + 1)
+    directories = DirectoryTable(rows)
+    directories.show_all(parent.inode)  # after the inode numbers of the others were given
+    directories.settle(parent.inode, more, one.registered + 1)
     change = TotalsChange()
     change.files["neuro"], change.octets["neuro"] = more, more * file.rendition.size
     TotalsTable(rows).add(change)

@@ -214,9 +214,7 @@ async def test_a_directory_shows_the_files_that_take_names_over_with_the_new_one
     await shown(store, 1, 2)
     old = look(store, SERIES_LFN / "0001.dcm")
     lfn = SERIES_LFN / "0001.dcm"
-    await store.write(
-        lambda tx: (tx.catalogue.add_file(lfn, new_file(9, size=50), takes_over=guid_of(1)), add(tx, 3))
-    )
+    await store.write(lambda tx: (tx.catalogue.add_file(lfn, new_file(9, size=50), takes_over=guid_of(1)), add(tx, 3)))
     assert await store.write(lambda tx: tx.catalogue.show_all(SERIES_LFN, now=LATER)) == 2
     assert names(store, SERIES_LFN) == ["0001.dcm", "0002.dcm", "0003.dcm"]
     assert store.read(lambda tx: tx.catalogue.changes(1)).files == [old.inode]

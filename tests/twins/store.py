@@ -70,10 +70,14 @@ class MemoryStore:
             raise StoreError(message)
         rows = MemoryRows(self._table, is_writing=is_writing)
         try:
-            return act(self._open(rows))
+            tx = self._open(rows)
+            result = act(tx)
+            tx.finish()
         except BaseException:
             rows.undo()
             raise
+        else:
+            return result
         finally:
             rows.end()
 

@@ -116,17 +116,17 @@ class DirectoryTable:
         self._rows = rows
         self.comments: Final = CommentTable(rows)
         self._inodes: dict[tuple[str, ...], int] = {(): ROOT_INODE}
-        self._numbers = Numbers(rows, tables.COUNTERS + b"inode")
+        self.inodes: Final = Numbers(rows, tables.COUNTERS + b"inode")
         self._records: dict[int, DirectoryRecord] = {}
 
     def make_root(self) -> None:
         """Begin an empty namespace: the root, without an ACL."""
-        assert self._numbers.next() == ROOT_INODE  # noqa: S101 nothing is there yet
+        assert self.inodes.next() == ROOT_INODE  # noqa: S101 nothing is there yet
         self.put(DirectoryRecord(ROOT_INODE, ROOT_INODE, "", b"", b"", 0.0, 0))
 
     def new_inode(self) -> int:
         """Give a number that was never given."""
-        return self._numbers.next()
+        return self.inodes.next()
 
     def find(self, inode: int) -> DirectoryRecord | None:
         """Give a directory, or None."""
@@ -231,7 +231,7 @@ class DirectoryTable:
 
     def show_all(self, inode: int) -> None:
         """Let all new files of a directory be seen; the directory itself is told by ``settle``."""
-        self.put(msgspec.structs.replace(self.get(inode), shown=self._numbers.last()))
+        self.put(msgspec.structs.replace(self.get(inode), shown=self.inodes.last()))
 
     def list_entry(self, parent: int, name: str, entry: Entry) -> None:
         """Let a name be seen; the directory itself is told by ``settle``."""

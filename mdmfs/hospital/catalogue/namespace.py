@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
@@ -42,7 +43,7 @@ class RowsOfCatalogue:
         self._acls = acls
         self._feed = feed
         self._totals = TotalsTable(rows)
-        self._pending = PendingTable(rows)
+        self.pending: Final = PendingTable(rows)
         self._own_acls = OwnAclTable(rows)
 
     def make_root(self) -> None:
@@ -105,7 +106,7 @@ class RowsOfCatalogue:
         self._own_acls.note(record, parent, self._directories.get(parent).file_acl)
         if takes_over is None:
             self._directories.list_entry(parent, lfn.name, _entry_of(record, is_new=True))
-            self._pending.count(parent, record, 1)
+            self.pending.count(parent, record, 1)
         else:
             self._directories.reserve(parent, lfn.name, _entry_of(record))
         return record
@@ -136,7 +137,7 @@ class RowsOfCatalogue:
             file = self._files.get(Guid(entry.reference))
             self._show_at(Place(parent, name), file, change)
             change.totals.count(file, 1)
-        for project, (files, octets) in self._pending.take(parent).items():
+        for project, (files, octets) in self.pending.take(parent).items():
             change.listings[parent] += files
             change.totals.add(project, files, octets)
         if change.listings:
@@ -364,7 +365,7 @@ class RowsOfCatalogue:
         held, hidden = directories.held(place.parent, place.name)
         if file.state is FileState.PENDING:
             if not directories.release(place.parent, place.name):
-                self._pending.count(place.parent, file, -1)
+                self.pending.count(place.parent, file, -1)
         elif held is not None or hidden is not None:
             message = f"the name of GUID {file.guid} has been given away: withdraw it, or the file that has the name"
             raise StoreError(message)
@@ -383,7 +384,7 @@ class RowsOfCatalogue:
             if file.state is FileState.PENDING:
                 if not self._directories.release(place.parent, place.name):
                     self._directories.unlist(place.parent, place.name)
-                    self._pending.count(place.parent, file, -1)
+                    self.pending.count(place.parent, file, -1)
             elif file.state is FileState.VISIBLE:
                 self._directories.unlist(place.parent, place.name)
                 change.listings[place.parent] -= 1

@@ -72,7 +72,10 @@ class TotalsChange:
 
 
 class PendingTable:
-    """``P`` + directory (8 bytes): how many new files it has that are not seen yet, and their bytes."""
+    """``P`` + directory (8 bytes): how many new files it has that are not seen yet, and their bytes.
+
+    Each row is read once in a transaction, and written at its end.
+    """
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -85,26 +88,26 @@ class PendingTable:
         totals[file.project] = files + sign, octets + sign * file.rendition.size
         if not totals[file.project][0]:
             del totals[file.project]
-        self._keep(directory, totals)
 
     def take(self, directory: int) -> dict[str, tuple[int, int]]:
         """Give files and bytes of each project, and count none any more."""
         totals = self._of(directory)
-        self._keep(directory, {})
+        self._known[directory] = {}
         return totals
+
+    def write(self) -> None:
+        """Write what was counted."""
+        for directory, totals in self._known.items():
+            if totals:
+                self._rows.put(tables.PENDING + number_key(directory), _PENDING.encode(_Pending(totals)))
+            else:
+                self._rows.delete(tables.PENDING + number_key(directory))
 
     def _of(self, directory: int) -> dict[str, tuple[int, int]]:
         if directory not in self._known:
             value = self._rows.get(tables.PENDING + number_key(directory))
             self._known[directory] = {} if value is None else _PENDING.decode(value).totals
         return self._known[directory]
-
-    def _keep(self, directory: int, totals: dict[str, tuple[int, int]]) -> None:
-        self._known[directory] = totals
-        if totals:
-            self._rows.put(tables.PENDING + number_key(directory), _PENDING.encode(_Pending(totals)))
-        else:
-            self._rows.delete(tables.PENDING + number_key(directory))
 
 
 def _key(project: str | None) -> bytes:

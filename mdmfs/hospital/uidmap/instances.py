@@ -57,7 +57,7 @@ class RowsOfInstances:
         )
         self._contexts: dict[int, _Context] = {}
         self._numbers: dict[_Context, int] = {}
-        self._places = Numbers(rows, tables.COUNTERS + b"instance")
+        self.places: Final = Numbers(rows, tables.COUNTERS + b"instance")
 
     def tie(self, guid: Guid, record: InstanceRecord) -> None:
         """Keep what a GUID stands for."""
@@ -67,7 +67,7 @@ class RowsOfInstances:
             message = f"GUID {guid} already stands for another instance"
             raise StoreError(message)
         number = self._number_of(_context_of(record))
-        place = interned_key(number) + number_key(self._places.next())
+        place = interned_key(number) + number_key(self.places.next())
         instance = _Instance(guid.octets, pack_uid(record.instance_uid))
         self._rows.put(tables.INSTANCES + place, _INSTANCES.encode(instance))
         self._rows.put(tables.PLACES_OF_GUIDS + guid.octets, place)

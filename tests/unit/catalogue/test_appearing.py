@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 
@@ -26,16 +28,26 @@ def seen_in(rows: Rows) -> RowsTransaction:
 def empty_store() -> MemoryRows:
     """Begin a namespace in which nothing is."""
     rows = MemoryRows(Table(), is_writing=True)
-    seen_in(rows).catalogue.make_root()
+    act(rows, lambda tx: tx.catalogue.make_root())
     return rows
+
+
+def act(rows: Rows, change: Callable[[RowsTransaction], object]) -> None:
+    """Change something in a transaction of its own."""
+    tx = seen_in(rows)
+    change(tx)
+    tx.finish()
 
 
 def register(rows: Rows, *numbers: int) -> None:
     """Register files of one series."""
-    tx = seen_in(rows)
-    tx.catalogue.make_directories(SERIES_LFN, now=NOW, acl=OWNER_ONLY)
-    for number in numbers:
-        tx.catalogue.add_file(SERIES_LFN / f"{number:05}.dcm", new_file(number))
+
+    def add(tx: RowsTransaction) -> None:
+        tx.catalogue.make_directories(SERIES_LFN, now=NOW, acl=OWNER_ONLY)
+        for number in numbers:
+            tx.catalogue.add_file(SERIES_LFN / f"{number:05}.dcm", new_file(number))
+
+    act(rows, add)
 
 
 @pytest.mark.parametrize("count", [1, 300])
@@ -43,7 +55,7 @@ def test_what_is_written_when_a_series_appears_does_not_grow_with_it(rows: Memor
     """The directories, their names, the feed and the totals."""
     register(rows, *range(count))
     changes: dict[bytes, bytes | None] = {}
-    seen_in(RecordedRows(rows, changes)).catalogue.show_all(SERIES_LFN, now=NOW)
+    act(RecordedRows(rows, changes), lambda tx: tx.catalogue.show_all(SERIES_LFN, now=NOW))
     assert seen_in(rows).catalogue.totals() == Totals(count, 1000 * count)
     assert len(changes) == 21
     assert sum(len(key) + len(value or b"") for key, value in changes.items()) < 1100
@@ -76,7 +88,7 @@ def as_before(rows: Rows) -> None:
 def test_what_was_pending_before_appears_with_what_is_registered_after(rows: MemoryRows) -> None:
     """A series that was under way when the program was replaced; what was seen before is, and each has its ACL."""
     register(rows, 1, 2)
-    seen_in(rows).catalogue.show([guid_of(1), guid_of(2)], now=NOW)
+    act(rows, lambda tx: tx.catalogue.show([guid_of(1), guid_of(2)], now=NOW))
     register(rows, 3, 4)
     before = seen_in(rows).catalogue.project_files("neuro")
     as_before(rows)
@@ -85,9 +97,8 @@ def test_what_was_pending_before_appears_with_what_is_registered_after(rows: Mem
     assert STORE_FORMAT.advance(b"3", rows, "a store") == STORE_FORMAT.mark
     assert seen_in(rows).catalogue.project_files("neuro") == before
     register(rows, 5)
-    catalogue = seen_in(rows).catalogue
-    catalogue.quarantine([guid_of(4)], now=NOW)
-    catalogue.show_all(SERIES_LFN, now=NOW)
+    act(rows, lambda tx: tx.catalogue.quarantine([guid_of(4)], now=NOW))
+    act(rows, lambda tx: tx.catalogue.show_all(SERIES_LFN, now=NOW))
     catalogue = seen_in(rows).catalogue
     node = catalogue.look_up(SERIES_LFN)
     assert node is not None
