@@ -270,6 +270,13 @@ class RecordedRows:
         self._rows.put(key, value)
         self._changes[key] = value
 
+    def add(self, key: bytes, value: bytes) -> bool:
+        """See ``Rows.add``."""
+        is_new = self._rows.add(key, value)
+        if is_new:
+            self._changes[key] = value
+        return is_new
+
     def delete(self, key: bytes) -> bool:
         """See ``Rows.delete``."""
         is_there = self._rows.delete(key)

@@ -196,6 +196,13 @@ class LmdbRows:
         except lmdb.Error as error:
             raise _named(error, self._layout) from error
 
+    def add(self, key: bytes, value: bytes) -> bool:
+        """Keep a value where there is none yet."""
+        try:
+            return bool(self._txn.put(key[1:], value, overwrite=False, db=self._databases[key[0]]))
+        except lmdb.Error as error:
+            raise _named(error, self._layout) from error
+
     def delete(self, key: bytes) -> bool:
         """Forget a key."""
         try:

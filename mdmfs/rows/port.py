@@ -24,6 +24,9 @@ class Rows(Protocol):
     def put(self, key: bytes, value: bytes) -> None:
         """Keep a value, in place of the one before; raises ``StoreError`` in a reading transaction."""
 
+    def add(self, key: bytes, value: bytes) -> bool:
+        """Keep a value where there is none yet; False where there is one. Raises as ``put``."""
+
     def delete(self, key: bytes) -> bool:
         """Forget a key; False where there was none. Raises ``StoreError`` in a reading transaction."""
 

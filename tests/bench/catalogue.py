@@ -35,7 +35,7 @@ ASKED: Final = 5000
 ROUNDS: Final = 3
 REGISTERED: Final = 50_000
 FLAT, OCTETS, RATE = 1.5, 300.0, 0.3
-CATALOGUE: Final = b"fiekKdaABvtr"
+CATALOGUE: Final = b"fiekKdaABvtrP"
 """The tables of the catalogue; the others are the UID map's and the ledger's."""
 
 

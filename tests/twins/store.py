@@ -125,6 +125,10 @@ class MemoryRows:
         """Keep a value."""
         self._set(key, value)
 
+    def add(self, key: bytes, value: bytes) -> bool:
+        """Keep a value where there is none yet."""
+        return self.get(key) is None and self._set(key, value) is None
+
     def delete(self, key: bytes) -> bool:
         """Forget a key."""
         return self._set(key, None) is not None

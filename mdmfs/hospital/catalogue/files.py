@@ -66,10 +66,6 @@ class FileTable:
         self._kinds: dict[int, _Kind] = {}
         self._numbers: dict[_Kind, int] = {}
 
-    def is_known(self, guid: Guid) -> bool:
-        """Ask whether there is a file, in whatever state."""
-        return self._rows.get(tables.INODES_OF_GUIDS + guid.octets) is not None
-
     def find(self, guid: Guid) -> FileRecord | None:
         """Give a file, or None."""
         inode = self._rows.get(tables.INODES_OF_GUIDS + guid.octets)
@@ -88,10 +84,11 @@ class FileTable:
         """Keep a file, in place of what was kept of it."""
         self._rows.put(tables.FILES + number_key(record.inode), _ROWS.encode(self._stored(record)))
 
-    def add(self, record: FileRecord) -> None:
-        """Keep a new file."""
-        self._rows.put(tables.INODES_OF_GUIDS + record.guid.octets, number_key(record.inode))
-        self.put(record)
+    def admit(self, guid: Guid, inode: int) -> None:
+        """Keep the inode number of a file that ``put`` is to follow for; raises ``StoreError`` if the GUID is known."""
+        if not self._rows.add(tables.INODES_OF_GUIDS + guid.octets, number_key(inode)):
+            message = f"GUID {guid} is registered already"
+            raise StoreError(message)
 
     def at(self, inode: int) -> FileRecord:
         """Give the file with an inode number; raises ``StoreError``."""

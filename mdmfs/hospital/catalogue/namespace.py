@@ -85,13 +85,12 @@ class RowsOfCatalogue:
         if parent is None or not lfn.parts:
             message = f"there is no directory {lfn.parent} for a new file: make it first"
             raise NoSuchFileError(message)
-        if self._files.is_known(file.guid):
-            message = f"GUID {file.guid} is registered already"
-            raise StoreError(message)
         self._refuse_taken(lfn, parent, takes_over)
+        inode = self._directories.new_inode()
+        self._files.admit(file.guid, inode)
         record = FileRecord(
             file.guid,
-            self._directories.new_inode(),
+            inode,
             file.project,
             self._file_acl(parent, lfn, takes_over or like),
             file.generation,
@@ -102,7 +101,7 @@ class RowsOfCatalogue:
             (Place(parent, lfn.name),),
             file.rendition,
         )
-        self._files.add(record)
+        self._files.put(record)
         self._own_acls.note(record, parent, self._directories.get(parent).file_acl)
         if takes_over is None:
             self._directories.list_entry(parent, lfn.name, _entry_of(record, is_new=True))

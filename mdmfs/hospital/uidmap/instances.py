@@ -61,18 +61,18 @@ class RowsOfInstances:
 
     def tie(self, guid: Guid, record: InstanceRecord) -> None:
         """Keep what a GUID stands for."""
-        if self._rows.get(tables.PLACES_OF_GUIDS + guid.octets) is not None:
+        number = self._number_of(_context_of(record))
+        place = interned_key(number) + number_key(self.places.next())
+        if not self._rows.add(tables.PLACES_OF_GUIDS + guid.octets, place):
             if self.resolve(guid) == record:
                 return
             message = f"GUID {guid} already stands for another instance"
             raise StoreError(message)
-        number = self._number_of(_context_of(record))
-        place = interned_key(number) + number_key(self.places.next())
         instance = _Instance(guid.octets, pack_uid(record.instance_uid))
         self._rows.put(tables.INSTANCES + place, _INSTANCES.encode(instance))
-        self._rows.put(tables.PLACES_OF_GUIDS + guid.octets, place)
         key = _key_of_instance(record.project, record.instance_uid)
-        self._rows.put(key, guid.octets + (self._rows.get(key) or b""))
+        if not self._rows.add(key, guid.octets):
+            self._rows.put(key, guid.octets + (self._rows.get(key) or b""))
 
     def resolve(self, guid: Guid) -> InstanceRecord | None:
         """Give what a GUID stands for, or None."""
