@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -22,6 +21,7 @@ _FILE: Final = 2
 _ALIAS: Final = 3
 _NEW_FILE: Final = 4
 """A file that is seen from when its directory is shown up to its inode number."""
+_FILES: Final = frozenset({_FILE, _NEW_FILE})
 _REMEMBERED: Final = 1000
 """Directories of which a transaction remembers what it read."""
 
@@ -47,7 +47,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     @property
     def is_file(self) -> bool:
         """Whether it is one."""
-        return self.kind in {_FILE, _NEW_FILE}
+        return self.kind in _FILES
 
     @property
     def is_alias(self) -> bool:
@@ -75,7 +75,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
     def node(self, name: str, *, is_commented: bool = False) -> Node:
         """Give what a listing shows."""
-        if self.is_file:
+        if self.kind in _FILES:
             return Node(
                 name, self.inode, NodeKind.FILE, self.size, self.modified, self.reference, is_commented=is_commented
             )
@@ -273,13 +273,16 @@ class DirectoryTable:
         acls: dict[int, bytes] = {}
         commented = Ahead(self.comments.names(inode, start))
         rows = self._rows.scan(tables.ENTRIES + number_key(inode), start)
-        entries = ((name, _ENTRIES.decode(value)) for name, value in rows)
-        seen = ((name, entry) for name, entry in entries if entry.is_seen(shown))
-        for name, entry in itertools.islice(seen, limit):
+        for name, value in rows:
+            entry = _ENTRIES.decode(value)
+            if entry.kind == _NEW_FILE and entry.inode > shown:
+                continue
+            if len(nodes) == limit:
+                return Page(nodes, acls, is_last=False)
             nodes.append(entry.node(name.decode(), is_commented=commented.holds(name)))
             if entry.kind == _DIRECTORY:
                 acls[entry.inode] = entry.reference
-        return Page(nodes, acls, is_last=next(seen, None) is None)
+        return Page(nodes, acls, is_last=True)
 
     def visible_entries(self, inode: int) -> list[tuple[str, Entry]]:
         """Give all that is seen directly in a directory."""
