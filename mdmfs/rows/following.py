@@ -170,6 +170,8 @@ class Following:
                 return  # where there is none, the other one is about to begin, or is moving a store there
             copied = copied_of(self._path, self._layout) if self._env is None else self._copied()
             refuse_to_copy(state, copied, self._path, self._layout)
+            for _, mark in self._database.page(self._layout.mark, self._layout.mark, 1):
+                self._layout.format.number_of(mark, self._database)  # of a newer one we would misread the rows
             mine = None if copied is None else Position.decode(copied)
             if mine is None or not self._database.has(mine):
                 log.info("the database is being copied", store=self._layout.what, directory=str(self._path))

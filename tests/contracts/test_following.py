@@ -16,7 +16,7 @@ from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.standby import open_or_stand_by, presence
 from mdmfs.hospital.transaction import store_layout
 from mdmfs.keystore.row_shelf import shelf_layout
-from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.errors import ConfigurationError, StoreError
 from mdmfs.rows.copied import Copied, Waiting
 from mdmfs.rows.embedded import Embedded
 from mdmfs.rows.following import GRACE, LOOK_SECONDS, Following, open_in_turn
@@ -88,6 +88,19 @@ async def test_who_follows_has_what_was_committed(tmp_path: Path, database_url: 
         await first.write(put(b"more", b"4"))
         while contents(second)[b"more"] != b"4":
             assert not second.step(MOMENT)
+    await first.aclose()
+
+
+async def test_who_follows_ends_where_a_newer_program_works(tmp_path: Path, database_url: str) -> None:
+    """It would misread what that one writes; its copy stays as it was."""
+    first = worked(tmp_path / "first", database_url)
+    await first.write(put(b"a", b"1"))
+    with following(tmp_path / "second", database_url) as second:
+        second.step(MOMENT)
+        await first.write(lambda rows: (put(b"a", b"2")(rows), rows.put(LAYOUT.mark, b"99")))
+        with pytest.raises(StoreError, match="format 99"):
+            second.step(MOMENT)
+        assert contents(second) == {b"a": b"1"}
     await first.aclose()
 
 

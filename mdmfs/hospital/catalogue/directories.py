@@ -121,8 +121,8 @@ class DirectoryTable:
 
     def make_root(self) -> None:
         """Begin an empty namespace: the root, without an ACL."""
-        assert self.inodes.next() == ROOT_INODE  # noqa: S101 nothing is there yet
-        self.put(DirectoryRecord(ROOT_INODE, ROOT_INODE, "", b"", b"", 0.0, 0))
+        root = self.inodes.next()  # ROOT_INODE, as the first one
+        self.put(DirectoryRecord(root, root, "", b"", b"", 0.0, 0))
 
     def new_inode(self) -> int:
         """Give a number that was never given."""
