@@ -214,7 +214,7 @@ class Opener:
         would wait for ever for the READ that it is to answer itself.
         """
         guid = Guid(node.guid)
-        if node.size > min(AT_ONCE, self._memory.pushed) or not self._keys.holds(guid):
+        if node.size > self._largest_at_once or not self._keys.holds(guid):
             return None
         found = self._cache.open(guid, node.size)
         if found is None:
@@ -235,7 +235,12 @@ class Opener:
     def _lies_on_disk(self, node: Node) -> bool:
         """Ask whether a small file that nobody has open needs nothing but its object from the disk."""
         is_open, guid = node.inode in self._files or node.inode in self._handles, Guid(node.guid)
-        return not is_open and node.size <= AT_ONCE and self._keys.holds(guid) and guid in self._cache
+        return not is_open and node.size <= self._largest_at_once and self._keys.holds(guid) and guid in self._cache
+
+    @property
+    def _largest_at_once(self) -> int:
+        """Up to which size files are pushed by the loop."""
+        return min(AT_ONCE, self._memory.pushed)
 
     def _push_at_once(self, file: OpenFile, ciphertext: Ciphertext, seal: Seal) -> bool:
         unsealer = unlock_with(self._keys.fresh(file.guid, seal.threshold), lock_of(file, ciphertext, seal))
