@@ -305,17 +305,15 @@ class Conversation:
     async def _gather(self, pending: bytearray, octets: Octets) -> bytearray:
         """Send as much as makes whole writes; the rest waits for what follows, or for an empty chunk.
 
-        A small write costs as much as a large one, here and where it is received; but what is long is not copied for
-        the sake of what stands before it.
+        A small write costs as much as a large one, here and where it is received: more than to copy what fills it.
         """
         view = memoryview(octets)
-        if pending and len(view) < SEND_BYTES:
+        if pending:
             missing = SEND_BYTES - len(pending)
             pending += view[:missing]
             view = view[missing:]
             if len(pending) < SEND_BYTES:
                 return pending
-        if pending:
             await self._send_octets(pending)
         whole = len(view) // SEND_BYTES * SEND_BYTES
         await self._send_octets(view[:whole])
@@ -335,8 +333,12 @@ class Conversation:
     async def _send_octets(self, octets: Octets) -> None:
         view = memoryview(octets).cast("B")
         for start in range(0, len(view), SEND_BYTES):
+            piece = view[start : start + SEND_BYTES]
+            if self._stream.send_at_once(piece):  # mostly: to watch the time would cost more than that
+                await trio.lowlevel.checkpoint()
+                continue
             with trio.move_on_after(self._limits.stall_seconds) as scope:
-                await self._stream.send_all(view[start : start + SEND_BYTES])
+                await self._stream.send_all(piece)
             if scope.cancelled_caught:
                 raise _CutError
 

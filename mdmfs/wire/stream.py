@@ -80,7 +80,7 @@ class Stream(Protocol):
     async def send_all(self, octets: bytes | bytearray | memoryview) -> None:
         """Send everything."""
 
-    def send_at_once(self, octets: bytes) -> bool:
+    def send_at_once(self, octets: bytes | bytearray | memoryview) -> bool:
         """Send all without waiting; False where that cannot be: then ``send_all`` must be given the very same bytes."""
 
     def is_readable(self) -> bool:
@@ -119,7 +119,7 @@ class PlainStream:
             await trio.lowlevel.wait_writable(self._socket)
             view = view[self._socket.send(view) :]
 
-    def send_at_once(self, octets: bytes) -> bool:
+    def send_at_once(self, octets: bytes | bytearray | memoryview) -> bool:
         """Leave it to ``send_all``: a part may be sent."""
         del octets
         return False
@@ -271,7 +271,7 @@ class TlsStream:
         for start in range(0, len(view), SEND_BYTES):
             await self._send(view[start : start + SEND_BYTES])
 
-    def send_at_once(self, octets: bytes) -> bool:
+    def send_at_once(self, octets: bytes | bytearray | memoryview) -> bool:
         """Send all without waiting; False where that cannot be: then ``send_all`` must be given the very same bytes.
 
         It is never more than one write of ``send_all``: OpenSSL goes on with the bytes that it was given first.

@@ -35,6 +35,7 @@ class Link:
         self._waited = 0.0  # since the last progress
         self._gained = 0  # bytes since the last progress
         self._is_closed = False
+        self._waits_to_write = False  # what the last call waits for that could do nothing; TLS may ask for either
         self.has_timed_out = False
         """Whether the peer has ever kept us waiting too long."""
 
@@ -52,14 +53,13 @@ class Link:
         rest = memoryview(encoded)
         start = trio.current_time()
         try:
+            rest = self._not_given(rest)
+            if not rest:
+                return  # mostly: a response is short
             with trio.move_on_after(self._patience - self._waited):
                 while rest:
-                    try:
-                        rest = rest[self._socket.send(rest[:_MOST_AT_ONCE]) :]
-                    except (BlockingIOError, ssl.SSLWantWriteError):
-                        await trio.lowlevel.wait_writable(self._socket)
-                    except ssl.SSLWantReadError:
-                        await trio.lowlevel.wait_readable(self._socket)
+                    await self._ready()
+                    rest = self._not_given(rest)
                 return
         except _LOST as error:
             raise self._failure(self._association.failure(f"the connection broke ({reason_of(error)})")) from error
@@ -80,8 +80,7 @@ class Link:
         start = trio.current_time()
         try:
             while (event := self._association.next_event()) is None:
-                if not await self._receive(start + self._patience - self._waited):
-                    raise self._timed_out()
+                await self._receive(start + self._patience - self._waited)
         except _LOST as error:
             raise self._failure(self._association.failure(f"the connection broke ({reason_of(error)})")) from error
         except (RecallFailedError, PacsUnreachableError) as error:
@@ -90,13 +89,12 @@ class Link:
             self._waited += trio.current_time() - start
         return event
 
-    async def _receive(self, deadline: float) -> bool:
-        """Take in what has come, or wait for it; False at the deadline."""
-        count = 0
-        with trio.CancelScope(deadline=deadline) as scope:
-            count = await self._receive_some()
-        if scope.cancelled_caught:
-            return False
+    async def _receive(self, deadline: float) -> None:
+        """Take in what has come, or wait for it; at the deadline, even for who says something all the time, no more."""
+        await trio.lowlevel.checkpoint()
+        count = self._taken() if trio.current_time() < deadline else None
+        if count is None:
+            count = await self._awaited(deadline)
         if not count:
             failure = self._association.failure("it closed the connection")
             raise failure
@@ -104,17 +102,37 @@ class Link:
         # (Nagle) until our delayed acknowledgement comes, 40 ms later.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         self._association.received(count)
-        return True
 
-    async def _receive_some(self) -> int:
-        await trio.lowlevel.checkpoint()
-        while True:
-            try:
-                return self._socket.recv_into(self._association.space())
-            except (BlockingIOError, ssl.SSLWantReadError):
-                await trio.lowlevel.wait_readable(self._socket)
-            except ssl.SSLWantWriteError:
-                await trio.lowlevel.wait_writable(self._socket)
+    def _taken(self) -> int | None:
+        """Take in what is there; None where that is nothing."""
+        try:
+            return self._socket.recv_into(self._association.space())
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+            self._waits_to_write = isinstance(error, ssl.SSLWantWriteError)
+            return None
+
+    def _not_given(self, octets: memoryview) -> memoryview:
+        """Send what can be sent now, and give what is left."""
+        self._waits_to_write = True  # for what is left of a part
+        try:
+            return octets[self._socket.send(octets[:_MOST_AT_ONCE]) :]
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+            self._waits_to_write = not isinstance(error, ssl.SSLWantReadError)
+            return octets
+
+    async def _ready(self) -> None:
+        """Wait for what the last call that could do nothing waits for."""
+        wait = trio.lowlevel.wait_writable if self._waits_to_write else trio.lowlevel.wait_readable
+        await wait(self._socket)
+
+    async def _awaited(self, deadline: float) -> int:
+        """Wait until something can be taken in; to watch the time costs as much as to take it in."""
+        with trio.move_on_at(deadline):
+            while True:
+                await self._ready()
+                if (count := self._taken()) is not None:
+                    return count
+        raise self._timed_out()
 
     def gained(self, count: int) -> None:
         """Count bytes of a data set; ``MIN_PROGRESS_BYTES`` of them are progress."""

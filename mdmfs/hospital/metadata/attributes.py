@@ -6,6 +6,7 @@ Only bytes that may leave anyway are read, so nothing can be told here that the 
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import math
 import re
 import struct
@@ -55,14 +56,24 @@ def attributes_of(header: bytes) -> Attributes:
                 break
             length = _LENGTH(header, position)[0]
             position += _LENGTH_SIZE
-        known = _KNOWN.get(group << 16 | number)
+        known = _KNOWN.get(tag := group << 16 | number)
         if known is not None and position + length <= len(header):
-            name, read, is_of_image = known
-            value = read(header[position : position + length])
+            name, _, is_of_image = known
+            read = _remembered_value if length <= MAX_TEXT else _value
+            value = read(tag, header[position : position + length])
             if value is not None:
                 (image if is_of_image else series)[name] = value
         position += length
     return Attributes(series, image)
+
+
+def _value(tag: int, octets: bytes) -> AttributeValue | None:
+    _, read, _ = _KNOWN[tag]
+    return read(octets)
+
+
+_remembered_value: Final = functools.lru_cache(maxsize=1024)(_value)
+"""Most values are those of the image before."""
 
 
 def attributes_of_path(series: Lfn) -> dict[str, AttributeValue]:

@@ -152,6 +152,7 @@ class Registration:
         self._row: SubjectRow | None = None
         self._names: SeriesNames | None = None
         self._memory: Final = Memory()
+        self._policy: Final = project.policy.digest
         self._batch: list[Measured] = []
         self._turn: Final = trio.Lock()
         self._registered = self._refused = self._octets = 0
@@ -167,7 +168,7 @@ class Registration:
         admission = _Admission(self._admit)
         rendering, beginning = Rendering(incoming, admission, memory=self._memory), Beginning()
         try:
-            rendition = await measure(rendering, self.project.policy.digest, beginning)
+            rendition = await measure(rendering, self._policy, beginning)
         except RefusedError as refused:
             if not self.is_foreign:
                 self._refused += 1

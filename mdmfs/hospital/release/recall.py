@@ -44,6 +44,7 @@ from mdmfs.wire.keystores import Gathering, Keystores
 log = structlog.get_logger()
 
 RECALLED: Final = Counter("mdmfs_recalled_files", "Files that PACSs were asked for, by what came of it.", ["outcome"])
+_STAGED: Final = RECALLED.labels("staged")
 PUT_AWAY: Final = frozenset({Reason.OTHER_PATIENT, Reason.RESIDUE})
 """Refusals that take a registered file's name away. For all others, the PACS's faults of the moment, it stays: EIO."""
 MEMORY_SECONDS: Final = 30.0
@@ -195,7 +196,7 @@ class Recalls:
         """
         try:
             await self._stage(incoming, recall, gathering, is_last=is_last)
-            RECALLED.labels("staged").inc()
+            _STAGED.inc()
         except RefusedError as error:
             fault: MdmfsError = error if error.reason in PUT_AWAY else _changed(recall.guid, error)
             RECALLED.labels(fault.code).inc()

@@ -38,6 +38,8 @@ SMALL_BYTES: Final = 2**20 + 2**16
 """What is no larger holds up nobody while it is digested, sealed and written: half a millisecond for a CT slice."""
 MOMENT_SECONDS: Final = 0.02
 """For which a small object waits until it was sent, before it goes to the disk."""
+_PART: Final = ".part"
+"""Ends the name of a file that is not whole yet."""
 _BOOT: Final = ".boot"
 """Ends the name of the file beside the directory which tells in which run of the machine the objects were written."""
 _BOOT_ID: Final = pathlib.Path("/proc/sys/kernel/random/boot_id")
@@ -47,9 +49,9 @@ _NAME = re.compile(r"(?P<guid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.(?P<
 class StagedObject:
     """One sealed object: how much of it is there, and whether it will ever be whole."""
 
-    def __init__(self, path: pathlib.Path, guid: Guid, generation: int, size: int) -> None:
-        """Name an object of ``size`` sealed bytes, of which nothing is there yet."""
-        self.path = path
+    def __init__(self, place: str, guid: Guid, generation: int, size: int) -> None:
+        """Name an object of ``size`` sealed bytes, of which nothing is there yet; ``place`` is the path of its file."""
+        self.place = place
         self.guid = guid
         self.generation = generation
         self.size = size
@@ -67,6 +69,11 @@ class StagedObject:
         """Set when it is whole and durable, or will never be."""
         self._failure: MdmfsError | None = None
         self._change = trio.Event()
+
+    @property
+    def path(self) -> pathlib.Path:
+        """Where its file is, or will be."""
+        return pathlib.Path(self.place)
 
     @property
     def salt(self) -> bytes:
@@ -112,7 +119,7 @@ class StagedObject:
         if self.hot is not None and len(self.hot[1]) == self.size:
             return StagedReader(self, whole=self.hot[1])
         try:
-            return StagedReader(self, os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
+            return StagedReader(self, os.open(self.place, os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
             message = f"the staged object {self.guid} cannot be opened: {error.strerror}"
             raise StoreError(message) from error
@@ -247,7 +254,7 @@ class Staging:
         """
         self.discard(guid)
         self._make_room(size)
-        staged = StagedObject(self._directory / f"{guid}.{generation}.part", guid, generation, size)
+        staged = StagedObject(f"{self._directory}/{guid}.{generation}{_PART}", guid, generation, size)
         writer = StagingWriter(staged, self._heat, is_awaited=is_awaited)
         self._keep(staged)
         self._in_use += size
@@ -337,7 +344,7 @@ class Staging:
             if match is None or size < HEADER_SIZE or not is_trusted:
                 path.unlink()
                 continue
-            staged = StagedObject(path, Guid.parse(match["guid"]), int(match["generation"]), size)
+            staged = StagedObject(str(path), Guid.parse(match["guid"]), int(match["generation"]), size)
             with path.open("rb") as file:
                 staged.header = file.read(HEADER_SIZE)
             staged.advance(size)
@@ -418,8 +425,10 @@ class StagingWriter:
             raise StoreError(message)
         if self.staged.unwritten is not None:
             self._append(self.staged.unwritten)
+        whole = self.staged.place.removesuffix(_PART)
         with _telling_full_disks(self.staged.guid):
-            self.staged.path = self.staged.path.rename(self.staged.path.with_suffix(""))
+            os.rename(self.staged.place, whole)  # noqa: PTH104 once for each file, with no time for a path's parts
+        self.staged.place = whole
         self.staged.unwritten = None
 
     def close(self) -> None:
@@ -430,7 +439,7 @@ class StagingWriter:
     def _open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         with _telling_full_disks(self.staged.guid):
-            self._file = os.open(self.staged.path, flags, 0o600)
+            self._file = os.open(self.staged.place, flags, 0o600)
 
     def _sealed(self, seal: Callable[[], Buffer]) -> Buffer:
         sealed = seal()
