@@ -12,7 +12,7 @@ import click
 import trio
 
 from mdmfs.cli.logs import log_to_standard_error
-from mdmfs.cli.output import is_json, tell, usual_level
+from mdmfs.cli.output import ADVICE, ERROR, is_json, tell, usual_level
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.wire.metrics import serving_metrics
 from mdmfs.wire.supervision import Supervisor, this_supervisor
@@ -120,10 +120,11 @@ def _start_in_background(configuration: pathlib.Path, mountpoint: pathlib.Path, 
             with log.open("rb") as told:
                 told.seek(begin)
                 lines = told.read().decode(errors="replace").splitlines()
-            errors = [line.removeprefix("mdmfs: ") for line in lines if line.startswith("mdmfs: ")]
-            last = errors[-1] if errors else "it gave no reason"
-            message = f"{mountpoint} could not be mounted: {last}"
-            raise ConfigurationError(message, what_to_do=f"mend what it says; {log} tells more")
+            errors = [place for place, line in enumerate(lines) if line.startswith(ERROR)]
+            last = lines[errors[-1] :] if errors else ["it gave no reason"]
+            advice = next((line.removeprefix(ADVICE) for line in last if line.startswith(ADVICE)), "mend what it says")
+            message = f"{mountpoint} could not be mounted: {last[0].removeprefix(ERROR)}"
+            raise ConfigurationError(message, what_to_do=f"{advice}; {log} tells more")
 
 
 def _default_log() -> pathlib.Path:

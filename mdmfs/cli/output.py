@@ -22,6 +22,9 @@ FAILED: Final = 1
 WRONGLY_CALLED: Final = 2
 OUR_MISTAKE: Final = 70
 T = TypeVar("T")
+ERROR: Final = "mdmfs: "
+ADVICE: Final = "  what to do: "
+"""With these the two lines of an error begin."""
 _JSON: Final = "--json"
 _KEY: Final = "mdmfs.json"
 _GOES_ON: Final = "mend what it says, the hospital's log tells more; started again, it goes on where it stopped"
@@ -149,9 +152,9 @@ def _complain(message: str, code: str, status: int, *, what_to_do: str = "", is_
         told |= {"what_to_do": what_to_do} if what_to_do else {}
         click.echo(encoded(told), err=True)
         return
-    click.echo(f"mdmfs: {message}", err=True)
+    click.echo(ERROR + message, err=True)
     if what_to_do:
-        click.echo(f"  what to do: {what_to_do}", err=True)
+        click.echo(ADVICE + what_to_do, err=True)
 
 
 def encoded(told: Mapping[str, object]) -> str:

@@ -8,6 +8,7 @@ import errno
 import os
 import select
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,7 @@ def mounted(
     ``is_for_all``: the kernel lets every user through, and who may see what is decided here alone.
     """
     clean_up_stale(mountpoint)
+    _refuse_what_is_no_directory(mountpoint)
     # Not "ro": the kernel would refuse the attribute that asks for staging. Every write is refused by the operations.
     options = {"nosuid", "nodev", f"fsname={FILE_SYSTEM}", f"subtype={FILE_SYSTEM}"}
     if is_for_all:
@@ -72,6 +74,18 @@ def mounted(
             detach(mountpoint)
         kernel.shut()
         pyfuse3.close(unmount=False)
+
+
+def _refuse_what_is_no_directory(mountpoint: Path) -> None:
+    """Say what libfuse does not: it would mount on a file, and gives no reason where there is nothing."""
+    try:
+        is_directory = stat.S_ISDIR(mountpoint.stat().st_mode)
+    except OSError as error:
+        message = f"{mountpoint} cannot be mounted on: {error.strerror}"
+        raise UnusableFileError(message, what_to_do=f"make an empty directory there: mkdir -p {mountpoint}") from error
+    if not is_directory:
+        message = f"{mountpoint} is no directory"
+        raise UnusableFileError(message, what_to_do="name an empty directory")
 
 
 async def serve(kernel: KernelCaches) -> None:

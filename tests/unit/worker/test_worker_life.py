@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 import structlog.testing
@@ -27,6 +28,9 @@ from mdmfs.sealing.header import ObjectContext, Role
 from mdmfs.worker.callers.credential import find_credential
 from mdmfs.worker.callers.peers import Peers
 from mdmfs.worker.configuration import HospitalPeer, MountConfiguration
+from mdmfs.worker.fuse.kernel import KernelCaches
+from mdmfs.worker.fuse.mount import mounted
+from mdmfs.worker.fuse.operations import MdmfsOperations
 from mdmfs.worker.fuse.patience import POLL_SECONDS, SignalWatch
 from mdmfs.worker.hospital import salt_of
 from mdmfs.worker.keys.ring import HOLD_SECONDS, KeyRing, Lock
@@ -243,3 +247,13 @@ async def test_the_kernel_shows_a_fatal_signal_as_the_watch_expects(nursery: tri
     finally:
         sleeper.send_signal(signal.SIGKILL)
         sleeper.wait()
+
+
+@pytest.mark.parametrize(("name", "reason"), [("nothing", "No such file"), ("file", "is no directory")])
+def test_what_is_no_directory_is_not_mounted_on(tmp_path: Path, name: str, reason: str) -> None:
+    """The error says what to do; libfuse would mount on a file."""
+    (tmp_path / "file").touch()
+    operations = cast("MdmfsOperations", None)
+    with pytest.raises(UnusableFileError, match=reason) as told, mounted(operations, KernelCaches(), tmp_path / name):
+        pass
+    assert "empty directory" in told.value.what_to_do
