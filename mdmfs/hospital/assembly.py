@@ -35,6 +35,7 @@ from mdmfs.hospital.replicas.elements import open_replicas, refuse_unknown_stora
 from mdmfs.hospital.signing import SigningKey
 from mdmfs.hospital.transaction import RowStore
 from mdmfs.model.errors import ConfigurationError
+from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.peers import open_keystores
 
 SHIPPED_POLICIES: Final = "mdmfs.hospital.deid"
@@ -61,22 +62,14 @@ async def assemble(
     stack.callback(audit.close)
     headers = Headers(directory / "headers", settings.headers_bytes)
     stack.callback(headers.close)
-    credential = configuration.credential
     hospital = Hospital(
         name=settings.name,
-        dn=credential.subject(),
+        dn=configuration.credential.subject(),
         store=store,
         pacs=pacs,
         projects=read_projects(configuration.path(settings.projects), settings.name, read_policy),
         opted_out=read_patient_list(configuration.path(settings.opt_out)) if settings.opt_out else NOBODY,
-        keystores=open_keystores(
-            configuration.keystores,
-            credential,
-            configuration.anchors,
-            nursery,
-            recording_lies(audit, time.time),
-            signing,
-        ),
+        keystores=_keystores_of(configuration, nursery, audit, signing),
         seal=Seal(directory / "outbox.key"),
         threshold=configuration.keys.threshold,
         required=configuration.required_keystores,
@@ -96,6 +89,13 @@ async def assemble(
     refuse_unknown_storage(hospital)
     hospital.staging.retain(functools.partial(is_current, hospital))
     return hospital
+
+
+def _keystores_of(
+    configuration: HospitalConfiguration, nursery: trio.Nursery, audit: Audit, signing: SigningKey
+) -> Keystores:
+    on_lie, credential = recording_lies(audit, time.time), configuration.credential
+    return open_keystores(configuration.keystores, credential, configuration.anchors, nursery, on_lie, signing)
 
 
 def read_policy(name: str) -> Policy:

@@ -127,16 +127,23 @@ async def _run(
         grid = {**DavFace(hospital, recalls).routes(), **TapeFace(hospital, stager, configuration.public).routes()}
         routes = {**face.routes, **rights_routes(hospital), **own, **grid}
         service = Service(face.name, {route: current(hospital.store, respond) for route, respond in routes.items()})
-        limits = Limits(requests_a_second=configuration.hospital.requests_per_second)
         await store.announce(presence(configuration))
-        listen = functools.partial(
-            serve, service, contexts, configuration.listen, limits=limits, relay_key=relay_key_of(configuration)
-        )
-        bound = await nursery.start(listen)
-        if configuration.reads is not None:
-            await nursery.start(functools.partial(serve, service, contexts, configuration.reads, limits=limits))
+        bound = await _listen(configuration, service, contexts, nursery)
         log.info("hospital is open", name=hospital.name, projects=sorted(hospital.projects), files=_count(hospital))
         task_status.started(bound)
+
+
+async def _listen(
+    configuration: HospitalConfiguration, service: Service, contexts: ServerContexts, nursery: trio.Nursery
+) -> Address:
+    """Answer where everybody asks, and where readers do whoever works."""
+    limits = Limits(requests_a_second=configuration.hospital.requests_per_second)
+    begin = functools.partial(serve, service, contexts, limits=limits)
+    relay_key = relay_key_of(configuration)
+    bound: Address = await nursery.start(functools.partial(begin, address=configuration.listen, relay_key=relay_key))
+    if configuration.reads is not None:
+        await nursery.start(functools.partial(begin, address=configuration.reads))
+    return bound
 
 
 def _begin(hospital: Hospital, recalls: Recalls, configuration: HospitalConfiguration, nursery: trio.Nursery) -> None:

@@ -80,6 +80,8 @@ class Reloading:
             for peer in peers:
                 Address.parse_all(peer.address)
                 Dn.parse(peer.dn)
+            if settings.hospital.reads:
+                Address.parse_all(settings.hospital.reads)
         return told
 
 
