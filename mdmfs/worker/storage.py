@@ -25,6 +25,8 @@ HEAD_SECONDS: Final = 10.0
 PACE_SECONDS: Final = 5.0
 PACE_BYTES: Final = 256 * 2**10
 """What brings less than that in that time is slower than a recall."""
+PADDING_SECONDS: Final = 1.0
+"""So long what fills up an object may take."""
 DISTRUST_SECONDS: Final = 60.0
 """So long a storage element that failed is not asked."""
 MAX_PASSED_OVER: Final = 256 * 2**10
@@ -184,10 +186,14 @@ class ReplicaDownload:
         return count
 
     async def pass_over_padding(self) -> None:
-        """Take in what fills up an object that was read whole, where that is less than another connection costs."""
+        """Take in what fills up an object that was read whole, where that is less than another connection costs.
+
+        That its last reader has left meanwhile does not end it.
+        """
         if self._left or self._padding > MAX_PASSED_OVER:
             return
         room = memoryview(bytearray(self._padding))
-        with trio.move_on_after(PACE_SECONDS), contextlib.suppress(MdmfsError):
+        moment = trio.CancelScope(deadline=trio.current_time() + PADDING_SECONDS, shield=True)
+        with moment, contextlib.suppress(MdmfsError):
             while room and (count := await self._download.receive_into(room)):
                 room = room[count:]
