@@ -15,7 +15,7 @@ from mdmfs.model.errors import InterruptedCallError
 
 POLL_SECONDS: Final = 0.1
 _SIGKILL: Final = 1 << signal.SIGKILL - 1
-_ENDING: Final = sum(1 << number - 1 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT))
+_ENDING: Final = sum(1 << number - 1 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT))
 _PENDING: Final = (b"SigPnd:\t", b"ShdPnd:\t")
 _CAUGHT: Final = b"SigCgt:\t"
 _BLOCKED: Final = b"SigBlk:\t"
@@ -36,7 +36,8 @@ class SignalWatch:
 
         Any fatal signal becomes a pending SIGKILL (complete_signal, Linux kernel/signal.c); an ignored one does not.
         One of those that tell a program to end, and that it handles itself (Python that of Ctrl-C, rsync all of them),
-        waits for the call to return. Others that it handles are none of ours: few programs expect EINTR for a timer.
+        waits for the call to return. Others that it handles are none of ours: few programs expect EINTR for a
+        timer, or for the SIGHUP that has a daemon read its configuration.
         """
         with trio.CancelScope() as scope:
             self._waiting[scope] = pid

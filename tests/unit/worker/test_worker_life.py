@@ -214,6 +214,7 @@ async def test_siblings_come_along_and_a_forgotten_one_is_asked_for_again(nurser
         (0x2, 0x2, 0, True),  # SIGINT with a handler
         (0x2, 0x2, 0x2, False),  # the same in a thread that blocks it
         (0x2000, 0x2000, 0, False),  # SIGALRM with a handler
+        (0x1, 0x1, 0, False),  # SIGHUP with a handler: a daemon that reads its configuration again
         (0, 0x4007, 0, False),
     ],
 )
