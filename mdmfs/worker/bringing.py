@@ -217,8 +217,6 @@ class Bringer:
             self._headers.forget(file.guid)
             return False
         await trio.to_thread.run_sync(file.begin_with, beginning, self._pages.port, limiter=_beginning)
-        if file.beginning is not None:
-            self._pages.note_header(file.inode)
         self._stories.note(file.inode, "header pushed to the kernel", trio.current_time())
         file.ready.set()
         return True

@@ -23,7 +23,6 @@ class KernelPages:
         self.port = port
         """Where they are put."""
         self._whole: set[int] = set()
-        self._headers: set[int] = set()
         self._some: set[int] = set()
 
     def note_some(self, inode: int) -> None:
@@ -38,18 +37,9 @@ class KernelPages:
         """Tell whether all pages of an inode were pushed, and none has been asked for since."""
         return inode in self._whole
 
-    def note_header(self, inode: int) -> None:
-        """Know that the pages of an inode's header were pushed."""
-        self._headers.add(inode)
-
-    def has_header(self, inode: int) -> bool:
-        """Tell whether the pages of an inode's header were pushed, and no page has been asked for since."""
-        return inode in self._headers
-
     def note_asked(self, inode: int) -> None:
         """Know that a page is asked for: so the kernel has not all of them."""
         self._whole.discard(inode)
-        self._headers.discard(inode)
 
     def forget(self, inode: int) -> None:
         """Know that the kernel has dropped an inode and its pages."""
@@ -57,9 +47,8 @@ class KernelPages:
         self._some.discard(inode)
 
     def forget_whole(self) -> None:
-        """Take it that the kernel has all pages of no file, and of no header."""
+        """Take it that the kernel has all pages of no file."""
         self._whole.clear()
-        self._headers.clear()
 
     async def take_back(self, inode: int, piece: tuple[int, int | None] | tuple[()] = ()) -> None:
         """Take back the pages of an inode, or of a piece of it; waits for a read of any of them."""

@@ -248,17 +248,16 @@ class OpenFile:
             await self._arrived(sealed_size(self.size))
             return may_hold_up() and self.push_at_once(pages, is_resident=False)
 
-    def begin_with(self, beginning: Beginning, pages: Pages, *, is_resident: bool = False) -> None:
+    def begin_with(self, beginning: Beginning, pages: Pages) -> None:
         """Have its header read, with what is read along with it, and push it; from a thread, or before it is open.
 
-        Where the kernel has the pages, none is pushed.
+        Each time: the kernel drops pages without a word, and its READ of one goes beyond the header, into the pixels.
         """
         self.has_pushed = True
         if not self._is_barred:
             self.beginning = beginning
-            if not is_resident:
-                pages.store(self.inode, 0, beginning.front)
-            if beginning.last and not is_resident:
+            pages.store(self.inode, 0, beginning.front)
+            if beginning.last:
                 pages.store(self.inode, self.size - len(beginning.last), beginning.last)
         if self._is_barred:
             self.beginning = None

@@ -267,10 +267,7 @@ class Opener:
                 file = self._files[node.inode] = OpenFile(node)
                 file.is_wanted = True
                 self._pages.note_some(node.inode)
-                is_resident = self._pages.has_header(node.inode)
-                beginning = headers.unseal(unsealer, header, node.size)
-                file.begin_with(beginning, self._pages.port, is_resident=is_resident)
-                self._pages.note_header(node.inode)
+                file.begin_with(headers.unseal(unsealer, header, node.size), self._pages.port)
                 file.ready.set()
                 return file
         self._files.pop(node.inode, None)
