@@ -35,6 +35,8 @@ WAIT = 6.0
 """Seconds that a reader waits for a hospital that is away: meanwhile a busy machine reads elsewhere, too."""
 SILENT = 1.0
 """Seconds in which it has to be waited."""
+NEARBY = 6
+"""Of the files: what the first two opened bring along lies before it."""
 CUT_AFTER = 60_000
 """Bytes: in the middle of a file."""
 OUTAGE = {errno.EHOSTUNREACH, errno.ETIMEDOUT}
@@ -162,8 +164,8 @@ def test_a_wire_that_falls_silent_makes_readers_wait_and_then_fail_and_costs_the
 
     So does another hospital in its place, of the same name: it is not believed, since each has a trust of its own.
     """
-    # far from each other, so that nothing is fetched ahead
-    mine, theirs, wire = iter(both.mine[::-7]), iter(both.theirs[::-7]), both.wire
+    # far from each other, and from those that others have opened, so that nothing is fetched ahead
+    mine, theirs, wire = iter(both.mine[:NEARBY:-4]), iter(both.theirs[:NEARBY:-4]), both.wire
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         for cut, mend in (
             (wire.cut, wire.mend),
