@@ -171,18 +171,22 @@ async def keep_term(
     hospital: Hospital, other: Callable[[], Client], term: Term, news: Callable[[], trio.Event]
 ) -> None:
     """Hear of changes, say what has been applied, and hold a lease, until cancelled."""
-    own, wait, is_heard = secrets.token_bytes(ID_SIZE), 0.0, False
+    own, wait, is_heard, has_news = secrets.token_bytes(ID_SIZE), 0.0, False, True
     while True:
         try:
-            applied, asked = _version(hospital.store), term.clock()
+            applied = _version(hospital.store)
+            if (
+                has_news
+            ):  # by the copy as it is now, before it is said to be applied: it may have come later than the news
+                await _forget_outdated(hospital)
+            asked = term.clock()
             question, deadline = AskChanges(applied, wait, own), trio.current_time() + wait + LATE
             changes = await other().call(CHANGES_PATH, question, Changes, deadline=deadline)
             # whoever takes over reckons with the projects' leases, whatever this principal may see
             lease = min([changes.lease, *(project.lease for project in hospital.projects.values())])
             term.renew(asked, lease)
             wait, is_heard = min(LONGEST_WAIT, lease / 3), True
-            if changes.files or changes.is_reset:
-                await _forget_outdated(hospital)
+            has_news = bool(changes.files or changes.is_reset)
             with trio.move_on_after(max(wait, PAUSE)):
                 await _reach(hospital.store, changes.version, news)
         except MdmfsError as error:  # also of the copy, which is closed while this daemon takes over

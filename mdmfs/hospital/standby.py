@@ -99,18 +99,19 @@ class _StandBy:
         """Follow, and pass on, until it is this daemon's turn."""
         name = self._configuration.hospital.name
         engine: Copied | None = None
-        is_listening = False
+        is_listening = is_answering = False
         log.info("hospital stands by: another daemon works on its database", name=name)
         async with open_plain_nursery() as nursery:
             while engine is None:
                 self._heed(await trio.to_thread.run_sync(self._following.announced))
+                if self._heeded and not is_listening:
+                    task_status.started(await self._pass_on(nursery))
+                    is_listening = True
                 has_gone = await trio.to_thread.run_sync(self._following.step)
                 self._news.ring()
-                if self._heeded and not is_listening and self._following.version() >= 0:
-                    bound = await self._pass_on(nursery)
+                if is_listening and not is_answering and self._following.version() >= 0:
                     await self._answer_readers(nursery)
-                    task_status.started(bound)
-                    is_listening = True
+                    is_answering = True
                 if has_gone and not self._configuration.hospital.only_reads:
                     self._leader, self._heeded = None, ""
                     log.warning("the daemon that worked on the database is gone: taking over", name=name)

@@ -297,6 +297,7 @@ class Bringer:
         try:
             await self._guard(file, fetching.run)
         finally:
+            fetching.end()
             ended.set()
 
     async def _prepare(self, file: OpenFile, siblings: Sequence[Guid]) -> None:

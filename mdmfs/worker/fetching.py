@@ -105,9 +105,11 @@ class Fetching:
         except BaseException:
             self._abandon(PeerUnreachableError(f"the transfer of {self._file.guid} was interrupted; open it again"))
             raise
-        finally:
-            self._making.cancel()
-            self._drop_place()
+
+    def end(self) -> None:
+        """Let go what was made for bytes that did not come, whether ``run`` has begun or not."""
+        self._making.cancel()
+        self._drop_place()
 
     async def _is_whole(self) -> bool:
         """Ask the hospital and take in what it answers; False where it has to be asked again.
@@ -233,6 +235,8 @@ async def write_through(ciphertext: Ciphertext, octets: memoryview, cache: Ciphe
             if not await cache.let_go():
                 message = f"the sealed object of {ciphertext.guid} cannot be written to the cache: {error.strerror}"
                 raise OutOfSpaceError(message) from error
+            if ciphertext.has_failed:
+                return  # it has been given up itself
         else:
             ciphertext.note(len(octets))
             return

@@ -105,7 +105,7 @@ class Branch:
             namespace,
             Descriptions(ports.hospital),
             opener,
-            SiblingPrefetch(opener, nursery, budget=min(AHEAD_BYTES, cache.limit // 4)),
+            SiblingPrefetch(opener, nursery, budget=lambda: min(AHEAD_BYTES, cache.limit // 4)),
             kernel,
             changing=Changing(counting, namespace, lease),
             lease=lease,

@@ -32,7 +32,8 @@ NEARLY_BYTES: Final = 2 * 2**20
 """So far from where the last read ended the next may begin, and the order is still that of the file."""
 STREAMS: Final = 64
 
-_waiting = trio.CapacityLimiter(4)
+WAITERS: Final = 4
+"""A thread that a stuck disk holds is not to be had back."""
 
 
 class Disk(Protocol):
@@ -69,6 +70,7 @@ class SlowDisk:
         """The GUIDs of what was asked for last."""
         self._streams: OrderedDict[Guid, _Stream] = OrderedDict()
         self._turn = trio.CapacityLimiter(1)
+        self._waiters = trio.CapacityLimiter(WAITERS)
 
     def note_slow(self) -> None:
         """Know that an object was not in memory."""
@@ -107,11 +109,11 @@ class SlowDisk:
         Not for ever, nor where the caller is killed.
         """
         piece = sealed_range(size, offset, length)
-        if not piece.length:
+        if not piece.length or not self._waiters.available_tokens:
             return
         with trio.move_on_after(STUCK_SECONDS):
             await trio.to_thread.run_sync(
-                self._disk.read_in, guid, piece.offset, piece.length, abandon_on_cancel=True, limiter=_waiting
+                self._disk.read_in, guid, piece.offset, piece.length, abandon_on_cancel=True, limiter=self._waiters
             )
 
     async def _ask(self, guids: Sequence[Guid]) -> None:

@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,7 @@ from mdmfs.demo.processes import Processes, running
 from mdmfs.demo.site import HOSPITAL, KEYSTORES, PROJECT, READER, Site, make_site
 from mdmfs.hospital.configuration import HospitalConfiguration
 from tests.twins.as_hospital import as_hospital
+from tests.twins.waiting import until
 from tests.twins.wire_cutter import WireCutter, wire_cutter
 
 SECONDS = 40.0
@@ -92,7 +93,7 @@ class Joined:
         log = self.first.logs / f"mount-{READER}.log"
         heard = log.read_text().count(READ_AGAIN)
         os.kill(int(os.getxattr(self.point, "user.mdmfs.pid")), signal.SIGHUP)
-        until(lambda: log.read_text().count(READ_AGAIN) > heard)
+        until(lambda: log.read_text().count(READ_AGAIN) > heard, SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -221,12 +222,4 @@ def error_of(file: Path) -> int:
 
 def until_readable(file: Path) -> None:
     """Wait, but not for ever."""
-    until(lambda: error_of(file) == 0)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Wait, but not for ever."""
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    until(lambda: error_of(file) == 0, SECONDS)

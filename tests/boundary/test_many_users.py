@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -43,6 +43,7 @@ from tests.twins.as_hospital import as_hospital
 from tests.twins.grid import Grid, crl_of
 from tests.twins.syslog import repository
 from tests.twins.users import FIRST_UID, User
+from tests.twins.waiting import until
 
 SECONDS = 20.0
 BOM = b"\xef\xbb\xbf"
@@ -163,14 +164,6 @@ def proxy(site: Site, who: str, uid: int, folder: Path) -> Path:
     path.chmod(0o600)
     os.chown(path, uid, uid)
     return path
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Wait, but not for ever."""
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_one_file_is_taken_from_one_user_and_nobody_else_notices(shared: Shared) -> None:

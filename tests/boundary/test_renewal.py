@@ -9,8 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +30,7 @@ from mdmfs.model.errors import MdmfsError
 from mdmfs.wire.messages.administration import RERENDER_PROGRESS_PATH, AskRerender, RerenderProgress
 from mdmfs.wire.peers import open_client
 from tests.boundary.test_chain import is_whole
+from tests.twins.waiting import until
 
 SECONDS: Final = 20.0
 GONE: Final = {errno.EIO, errno.ENOENT, errno.EACCES}
@@ -91,14 +91,6 @@ class Renewed:
         self.processes.stop("hospital")
         self.processes.start_hospital()
         return "second"
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Wait, but not for ever."""
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
 
 
 @pytest.fixture(scope="module")

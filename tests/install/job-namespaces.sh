@@ -13,7 +13,7 @@ is_gone
 say "a job has a mount of its own, its exit code is its own, nothing is left"
 
 scratch=$home/scratch
-install -d -o anna -g anna "$scratch" "$scratch/grid"
+install -d -o anna -g anna "$scratch"
 install -o anna -m 600 "$state/pki/reader.proxy" "$scratch/proxy"
 sed "/^\[credential\]/,/^$/d" "$home/.config/mdmfs/mount.toml" >"$scratch/mdmfs.toml"
 # as HTCondor's starter does it: a PID namespace with an init of its own, which takes everything along when it is killed

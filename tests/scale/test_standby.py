@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from mdmfs.worker.configuration import HospitalPeer, MountConfiguration
 from tests.twins.clinic import slice_of
 from tests.twins.postgresql import running_postgresql
 from tests.twins.servers import notify, pynetdicom_scp
+from tests.twins.waiting import until
 
 IMAGES = 3
 OPENERS = 100
@@ -81,14 +81,8 @@ class Second:
         return [told["guid"] for told in records if told.get("event") == "release"]
 
     def wait_until_it_listens(self) -> None:
-        """Wait until it passes on."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.05)
+        """Wait until it passes on, and answers readers."""
+        until(lambda: _listens(self.port) and _listens(self.reads), PATIENCE)
 
 
 def name_database(site: Site, url: str) -> None:
@@ -133,12 +127,11 @@ def read_beside(staged: Path, cold: Path, second: Second) -> None:
         assert os.getxattr(path, "user.guid").decode() in second.let_out()
 
 
-def wait_for_files(mountpoint: Path, count: int) -> None:
-    """Wait until a mount shows so many."""
-    deadline = time.monotonic() + PATIENCE
-    while len(list(mountpoint.rglob("*.dcm"))) != count:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    return False
 
 
 def test_of_two_hospitalds_one_works_and_the_other_takes_over(tmp_path: Path) -> None:
@@ -180,7 +173,9 @@ def test_of_two_hospitalds_one_works_and_the_other_takes_over(tmp_path: Path) ->
             for path in (opened, *others):
                 octets = path.read_bytes()  # the mount waits until the other one works
                 assert hashlib.sha256(octets).hexdigest() == os.getxattr(path, "user.mdmfs.sha256").decode()
-            wait_for_files(mountpoint, IMAGES + 1)  # of which the first one was told
+            until(
+                lambda: len(list(mountpoint.rglob("*.dcm"))) == IMAGES + 1, PATIENCE
+            )  # of which the first one was told
             progress = trio.run(harvest_project, HospitalConfiguration.read(second.file), PROJECT)
             assert (progress.registered, progress.known) == (0, IMAGES + 1)
             processes.start_hospital()  # stands by, and passes on

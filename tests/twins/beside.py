@@ -18,7 +18,7 @@ from mdmfs.hospital.release.staging import Staging
 from mdmfs.hospital.rights.leases import Leases
 from mdmfs.hospital.rights.telling import tell
 from mdmfs.hospital.signing import SigningKey
-from mdmfs.model.errors import MdmfsError
+from mdmfs.model.errors import BusyError, MdmfsError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
 from mdmfs.wire.bundle import Event, Piece
@@ -39,6 +39,12 @@ class OtherDaemon:
         self.heard: list[int] = []
         """Which versions of the feed it was told to be applied."""
         self.failure: MdmfsError | None = None
+        self.asked: list[bool] = []
+        """Of each bundle, whether it is looked ahead for."""
+        self.is_held: trio.Event | None = None
+        """Until which look-aheads have no answer."""
+        self.is_impolite = False
+        """Whether nothing may be looked ahead for."""
 
     @contextlib.asynccontextmanager
     async def ask_bundle(self, asked: AskBundle, *, path: str, deadline: float) -> AsyncIterator[Saying]:
@@ -47,6 +53,12 @@ class OtherDaemon:
         assert path == STAGED_PATH
         if self.failure is not None:
             raise self.failure
+        self.asked.append(asked.ahead)
+        if asked.ahead and self.is_held is not None:
+            await self.is_held.wait()
+        if asked.ahead and self.is_impolite:
+            message = "the PACS is in its clinical hours"
+            raise BusyError(message)
         guids = [Guid(octets) for octets in asked.guids]
         working = self._working
         staged = stage_all(guids, working.hospital, working.recalls, address="192.0.2.8", are_ahead=asked.ahead)

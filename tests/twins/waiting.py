@@ -1,15 +1,18 @@
-"""Readers that wait: started as processes, and seen to be in a system call before anything is done to them."""
+"""To wait, but not for ever; readers that wait: processes that are seen to be in a system call."""
 
 from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 OPEN: Final = "open"
 READ: Final = "read"
 SECONDS: Final = 15.0
+PATIENCE: Final = 20.0
+PAUSE: Final = 0.05
 _NUMBERS: Final = {OPEN: {"257", "2", "56"}, READ: {"0", "63", "17"}}
 """Of openat, open, read and pread64 on x86-64 and arm64 (/proc/PID/syscall, proc(5))."""
 
@@ -28,3 +31,11 @@ def wait_until_in(pid: int, call: str, seen: int = 3, *, program: str = "cat") -
         in_a_row = in_a_row + 1 if found[0] in _NUMBERS[call] and is_begun else 0
         assert time.monotonic() < deadline, f"process {pid} is not in {call} but in call {found[0]}"
         time.sleep(0.02)
+
+
+def until(holds: Callable[[], bool], seconds: float = PATIENCE) -> None:
+    """Wait until something is so, but not for ever."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(PAUSE)

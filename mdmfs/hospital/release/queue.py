@@ -89,7 +89,7 @@ class PendingRecall:
     def fail(self, error: MdmfsError) -> None:
         """Say that there will be none, or no more; then who reads is told by what he reads."""
         if self.has_begun:
-            self._fault = error
+            self._fault = self._fault or error
             return
         self._failure = error
         self.begin()

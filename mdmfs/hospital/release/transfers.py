@@ -7,7 +7,7 @@ import functools
 import msgspec
 
 from mdmfs.hospital.hospital import Hospital
-from mdmfs.hospital.release.audit import AuditRecord, Event
+from mdmfs.hospital.release.audit import Event
 from mdmfs.hospital.release.decision import Standing, decide, deciding, hold_still
 from mdmfs.hospital.release.release import record_of
 from mdmfs.hospital.replicas.port import StorageError
@@ -34,7 +34,6 @@ async def release_transfers(
     standing = {place: it for place, it in enumerate(decisions) if isinstance(it, Standing) and not it.is_lost}
     found = hospital.store.read(functools.partial(_replicas, hospital=hospital, standing=standing, avoid=asked.avoid))
     transfers, records = [Transfer()] * len(guids), []
-    said: AuditRecord | None = None
     for place, decision in standing.items():
         replica, is_lacking = found[place]
         transfer = _transfer(replica, decision, hospital)
@@ -47,18 +46,9 @@ async def release_transfers(
                 hospital.replicas.want(guids[place])
             continue
         transfers[place] = transfer
-        if said is None:  # and what is the same of all
-            by = record_of(principal, guids[place], hospital, address, Event.RELEASE, "")
-            said = msgspec.structs.replace(by, purpose=asked.purpose, ahead=asked.ahead)
-        records.append(
-            msgspec.structs.replace(
-                said,
-                guid=str(guids[place]),
-                outcome=deciding(decision.granted),
-                uid=decision.source.uid,
-                project=decision.project.name,
-            )
-        )
+        record = record_of(principal, guids[place], hospital, address, Event.RELEASE, deciding(decision.granted))
+        told = {"uid": decision.source.uid, "project": decision.project.name, "purpose": asked.purpose}
+        records.append(msgspec.structs.replace(record, ahead=asked.ahead, **told))
     if records:
         await hospital.audit.record(*records)
     if hold_still(standing.values(), hospital):

@@ -39,6 +39,11 @@ class Ciphertext:
         return self._is_superseded
 
     @property
+    def has_failed(self) -> bool:
+        """Whether it will never be whole."""
+        return self._failure is not None
+
+    @property
     def is_complete(self) -> bool:
         """Whether all of it is here."""
         return self._arrived == self.length

@@ -88,6 +88,7 @@ class CiphertextCache:
         """Gives up what is held for nobody who waits, where the disk is full; tells whether there was any."""
         self._is_removed = False
         """Whether somebody took the folders away under us."""
+        self._making_anew = trio.Lock()
 
     @property
     def used(self) -> int:
@@ -279,15 +280,22 @@ class CiphertextCache:
 
     async def _make_anew(self) -> None:
         """Make the folders again that somebody took away: people clean up their caches, and a mount goes on."""
-        log.warning("the cache was removed, and is made anew", folder=str(self._folder))
-        self._is_removed = False
-        self._used -= sum(kept.length for kept in self._kept.values())
-        self._kept.clear()
-        self._names.clear()
-        try:
-            await self.load()
-        except (ConfigurationError, StoreError) as error:
-            raise OutOfSpaceError(str(error)) from error
+        async with self._making_anew:
+            is_there = self._arriving.is_dir()
+            if is_there and not self._is_removed:
+                return  # another has done it meanwhile
+            log.warning("the cache was removed, and is made anew", folder=str(self._folder))
+            self._is_removed = False
+            self._used -= sum(kept.length for kept in self._kept.values())
+            self._kept.clear()
+            self._names.clear()
+            arriving_nowhere = 0 if is_there else self._used
+            try:
+                await self.load()
+            except (ConfigurationError, StoreError) as error:
+                raise OutOfSpaceError(str(error)) from error
+            if self._room is not None:
+                self._room.give(-arriving_nowhere)  # it is given back when it ends, and is on no disk to be counted
 
     def _find(self, guid: Guid) -> _Kept | None:
         """Look for an object: one that another mount has put here since, too."""
@@ -378,6 +386,8 @@ class CiphertextCache:
         if parsed is None:
             path.unlink()
             return
+        if path.name in self._names:
+            return  # it was put there meanwhile
         guid, seal = parsed
         self._remove(guid)
         self._put(guid, _Kept(path.name, status.st_size, seal))

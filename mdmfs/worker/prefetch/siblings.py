@@ -7,7 +7,7 @@ whether he may have its key, the keystores decide then.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -83,8 +83,10 @@ class Burst:
 class SiblingPrefetch:
     """All bursts of a mount, under one budget of bytes and bundles."""
 
-    def __init__(self, fetcher: Fetcher, nursery: trio.Nursery, *, budget: int = AHEAD_BYTES) -> None:
-        """``budget`` is in bytes. The nursery outlives all bursts."""
+    def __init__(
+        self, fetcher: Fetcher, nursery: trio.Nursery, *, budget: Callable[[], int] = lambda: AHEAD_BYTES
+    ) -> None:
+        """``budget`` is in bytes, and may change. The nursery outlives all bursts."""
         self._fetcher = fetcher
         self._nursery = nursery
         self._budget = budget
@@ -135,7 +137,7 @@ class SiblingPrefetch:
         while burst.frontier < end:
             node = nodes[burst.frontier]
             is_wanted = node.kind is NodeKind.FILE and node.size <= LARGEST_FILE and not self._fetcher.has(node)
-            if is_wanted and self._ahead() + node.size > self._budget:
+            if is_wanted and self._ahead() + node.size > self._budget():
                 break
             if is_wanted:
                 burst.sizes[burst.frontier] = node.size

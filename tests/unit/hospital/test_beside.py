@@ -5,12 +5,17 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
 from mdmfs.access.acl import Right
 from mdmfs.hospital.beside import CATCH_UP_SECONDS, Term, caught_up, keep_term
+from mdmfs.hospital.catalogue.records import FileRecord
+from mdmfs.hospital.release.decision import Standing, stand
+from mdmfs.hospital.release.elsewhere import BUNDLES
+from mdmfs.hospital.release.release import release_all
 from mdmfs.model.errors import AccessDeniedError, MdmfsError, NoSuchFileError, PeerUnreachableError
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.files import SINCE_HEADER, STAGED_PATH, AskBundle
@@ -80,6 +85,49 @@ async def test_what_does_not_come_whole_is_not_let_out(tmp_path: Path) -> None:
         assert await second.release(guid) == await sealed_octets(await hospital.release(guid))
 
 
+async def test_who_opens_what_may_not_be_looked_ahead_for_gets_it(tmp_path: Path) -> None:
+    """Though others look ahead for it: the refusal of that is none of his."""
+    clinic = Clinic(tmp_path, slices((1,)))
+    async with clinic.open() as hospital, beside(hospital, tmp_path / "second") as second:
+        (guid,) = await harvested(hospital)
+        second.other.is_impolite, second.other.is_held = True, trio.Event()
+        told: list[object] = []
+
+        async def look_ahead() -> None:
+            args = READER, [guid], second.hospital, second.recalls
+            outcomes = release_all(*args, address="192.0.2.9", are_ahead=True)
+            told.extend([outcome[1] async for outcome in outcomes if outcome is not None])
+
+        async def open_it() -> None:
+            told.append(await second.release(guid))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look_ahead)
+            await until(lambda: second.other.asked == [True])
+            nursery.start_soon(open_it)
+            await trio.testing.wait_all_tasks_blocked()
+            second.other.is_held.set()
+        assert second.other.asked == [True, False]
+        assert await sealed_octets(await hospital.release(guid)) in told
+
+
+async def test_look_aheads_leave_a_place_for_who_waits(tmp_path: Path) -> None:
+    """However many they are, and however long the other daemon takes for them."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with clinic.open() as hospital, beside(hospital, tmp_path / "second") as second:
+        first, last = await harvested(hospital)
+        source = stand([first], hospital.hospital)[0]
+        assert isinstance(source, Standing)
+        second.other.is_held = trio.Event()
+        for number in range(2 * BUNDLES):
+            file = msgspec.structs.replace(source.source.file, guid=Guid(number.to_bytes(16)))
+            second.recalls.begin(source.source._replace(file=file), is_ahead=True)
+            await trio.testing.wait_all_tasks_blocked()
+        assert second.other.asked == [True] * (BUNDLES - 1)
+        assert await second.release(last) == await sealed_octets(await hospital.release(last))
+        second.other.is_held.set()
+
+
 async def test_a_loss_is_remembered_by_the_one_that_works(tmp_path: Path) -> None:
     """The second one tells it, and writes nothing."""
     clinic = Clinic(tmp_path, slices((1,)))
@@ -117,6 +165,9 @@ async def test_a_change_is_effective_once_the_second_daemon_has_applied_it(
         await hospital.hospital.store.write(lambda tx: tx.catalogue.withdraw([guid], now=clinic.now))
         hospital.hospital.feed.bell.ring()
         await trio.sleep(30)
+        assert second.hospital.staging.known() == [(guid, 1)], "the copy does not know yet"
+        copy.version = hospital.hospital.store.read(lambda tx: tx.catalogue.version())
+        await trio.sleep(30)
         assert second.hospital.staging.known() == []
         second.other.failure = PeerUnreachableError("gone")
         await trio.sleep(100)
@@ -131,12 +182,17 @@ class LateCopy:
         store = second.hospital.store
         self.version = store.read(lambda tx: tx.catalogue.version())
         self._store = store
+        self._file: FileRecord | None = None
         self.hospital = dataclasses.replace(second.hospital, store=self)  # type: ignore[arg-type]
 
     def read(self, act: object) -> object:
-        """Give the version for the version, and all else as it is."""
+        """Give that version, a file as it was then, and all else as it is."""
         found = self._store.read(act)  # type: ignore[arg-type, var-annotated]
-        return self.version if isinstance(found, int) and not isinstance(found, bool) else found
+        if isinstance(found, int):
+            return self.version
+        if isinstance(found, FileRecord) and self.version == self._store.read(lambda tx: tx.catalogue.version()):
+            self._file = found
+        return self._file if isinstance(found, FileRecord) else found
 
 
 async def test_an_answer_knows_at_least_what_its_question_knows(autojump_clock: trio.testing.MockClock) -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import structlog.testing
+import trio
 
 from mdmfs.model.errors import ConfigurationError, IntegrityError, OutOfSpaceError, PeerUnreachableError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import sealed_size
 from mdmfs.worker.cache.account import SLOTS, Account
+from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.room import Room, SharedRoom
 from mdmfs.worker.cache.store import CiphertextCache, Seal
 from tests.twins.disk import no_locks
@@ -395,6 +397,28 @@ async def test_a_cache_that_somebody_removes_under_its_mounts_is_made_anew(tmp_p
             await put(first)
     assert on_disk(folder) == 4 * LENGTH
     assert {str(log["event"]) for log in logs} == {"cache opened", "the cache was removed, and is made anew"}
+
+
+async def test_many_who_find_a_folder_gone_lose_nothing_that_is_there(tmp_path: Path) -> None:
+    """What tidies up empty folders takes that away; all who fetch find out at once, and each counts once."""
+    room = SharedRoom(tmp_path, 40 * LENGTH)
+    cache = CiphertextCache(tmp_path, room.limit, room)
+    await cache.load()
+    kept = [await put(cache) for _ in range(20)]
+    (tmp_path / "arriving").rmdir()
+    arriving: list[Ciphertext] = []
+
+    async def receive(number: int) -> None:
+        arriving.append(await cache.receive(Guid(bytes([number] * 16)), LENGTH))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(3):
+            nursery.start_soon(receive, number)
+    assert [read(cache, guid) for guid in kept] == [True] * 20
+    for one in arriving:
+        cache.abandon(one)
+        one.close()
+    assert room.used == cache.used == on_disk(tmp_path) == 20 * LENGTH
 
 
 async def test_very_much_news_is_heard_a_part_at_a_time(tmp_path: Path) -> None:

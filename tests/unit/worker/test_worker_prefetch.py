@@ -15,6 +15,7 @@ from mdmfs.model.names import Guid
 from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.wire.messages.keystores import COLLECT_PATH
 from mdmfs.worker.cache.store import CiphertextCache
+from mdmfs.worker.fetching import QUESTION_SECONDS
 from mdmfs.worker.keys.ring import KeyRing
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.pages import NoPages
@@ -227,6 +228,7 @@ class Site:
     """A worker and a hospital with a directory of files."""
 
     def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
+        self.folder = folder
         self.hospital = TwinHospital()
         self.files = self.hospital.add_sibling_files("/grid/medical/a", 12, 100_000)
         self.cache = CiphertextCache(folder, 2**30)
@@ -312,6 +314,21 @@ async def test_a_fetch_that_nobody_wants_any_more_leaves_nothing(site: Site) -> 
     assert await site.read(5) == site.files[5].plaintext
 
 
+async def test_who_left_before_a_fetch_ahead_broke_off_leaves_nothing(site: Site) -> None:
+    """It would have been fetched again for him; neither a place on the disk nor a byte is taken any more."""
+    site.hospital.pause, site.hospital.piece = 0.5, 30_000
+    async with site.prefetching(5) as scope:
+        with trio.move_on_after(0.05):
+            await site.read(5)
+        scope.cancel()
+    with trio.fail_after(2):
+        while site.cache.used:  # noqa: ASYNC110 no event is worth it
+            await trio.sleep(0.01)
+    await trio.sleep(5 * QUESTION_SECONDS)
+    assert site.cache.used == 0
+    assert not list((site.folder / "arriving").iterdir())
+
+
 async def test_a_fetch_given_up_before_it_began_never_begins(site: Site) -> None:
     """The hospital is not asked for nobody."""
     with trio.CancelScope() as scope:
@@ -337,7 +354,7 @@ async def test_a_file_that_may_not_be_fetched_ahead_is_refused_again_when_it_is_
 
 async def test_where_the_disk_is_full_what_nobody_has_opened_makes_room(site: Site) -> None:
     """It is given up with its bytes; what somebody waits for stays."""
-    site.hospital.pause, site.hospital.piece = 0.05, 30_000
+    site.hospital.pause, site.hospital.piece = 0.5, 30_000
     refused: list[MdmfsError] = []
 
     async def fetch_ahead(number: int) -> None:
@@ -349,10 +366,13 @@ async def test_where_the_disk_is_full_what_nobody_has_opened_makes_room(site: Si
     async with trio.open_nursery() as nursery:
         for number in (4, 5):
             nursery.start_soon(fetch_ahead, number)
-        await trio.sleep(0.03)
+        with trio.fail_after(2):
+            while site.cache.used < 2 * len(site.files[4].plaintext):  # noqa: ASYNC110 no event is worth it
+                await trio.sleep(0.01)
         opening = trio.Event()
         nursery.start_soon(_read_and_tell, site, 4, opening)
-        await trio.sleep(0.01)
+        await settle()
+        site.hospital.pause = 0
         assert await site.cache.let_go()
         assert not await site.cache.let_go()
         assert not site.opener.has(site.node(5))
