@@ -30,7 +30,9 @@ from mdmfs.hospital.release.audit import Audit
 from mdmfs.hospital.release.decision import is_current
 from mdmfs.hospital.release.escrow import Seal
 from mdmfs.hospital.release.headers import Headers
+from mdmfs.hospital.release.shares import Shares
 from mdmfs.hospital.release.staging import Staging
+from mdmfs.hospital.release.strides import Strides
 from mdmfs.hospital.replicas.elements import open_replicas, refuse_unknown_storage
 from mdmfs.hospital.signing import SigningKey
 from mdmfs.hospital.transaction import RowStore
@@ -62,6 +64,7 @@ async def assemble(
     stack.callback(audit.close)
     headers = Headers(directory / "headers", settings.headers_bytes)
     stack.callback(headers.close)
+    keystores = _keystores_of(configuration, nursery, audit, signing)
     hospital = Hospital(
         name=settings.name,
         dn=configuration.credential.subject(),
@@ -69,12 +72,13 @@ async def assemble(
         pacs=pacs,
         projects=read_projects(configuration.path(settings.projects), settings.name, read_policy),
         opted_out=read_patient_list(configuration.path(settings.opt_out)) if settings.opt_out else NOBODY,
-        keystores=_keystores_of(configuration, nursery, audit, signing),
+        keystores=keystores,
         seal=Seal(directory / "outbox.key"),
         threshold=configuration.keys.threshold,
         required=configuration.required_keystores,
         staging=Staging(directory / "staging", settings.staging_bytes),
         headers=headers,
+        shares=Shares(keystores, Strides(store)),
         audit=audit,
         outbox=Bell(),
         feed=Feed(store),

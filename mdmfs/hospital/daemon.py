@@ -98,7 +98,7 @@ async def _run(
         await store.write(lambda tx: make_project_directories(tx, hospital))
         recalls = Recalls(
             {entry.name: (hospital.pacs[entry.name].pacs, entry.associations) for entry in configuration.pacs},
-            hospital.keystores,
+            hospital.shares,
             hospital.staging,
             hospital.headers,
             functools.partial(quarantine, hospital),

@@ -16,6 +16,7 @@ from mdmfs.hospital.projects import PatientList, Project
 from mdmfs.hospital.release.audit import Audit
 from mdmfs.hospital.release.escrow import Seal
 from mdmfs.hospital.release.headers import Headers
+from mdmfs.hospital.release.shares import Shares
 from mdmfs.hospital.release.staging import Staging
 from mdmfs.hospital.replicas.replicas import Replicas
 from mdmfs.hospital.rights.leases import Leases
@@ -57,6 +58,8 @@ class Hospital:
     """Keystores that must have acknowledged before a file is visible."""
     staging: Staging
     headers: Headers
+    shares: Shares
+    """What recalls collect."""
     audit: Audit
     outbox: Bell
     """Rings when something for the keystores is committed."""
@@ -74,9 +77,10 @@ class Hospital:
     """Who registers a series: harvest and trigger may come upon the same one."""
 
     def discard(self, guid: Guid) -> None:
-        """Drop what is sealed of a file that is gone, or has another key: the hospital serves none of it any more."""
+        """Drop what is here of a file that is gone, or has another key: the hospital serves none of it any more."""
         self.staging.discard(guid)
         self.headers.discard(guid)
+        self.shares.drop(guid)
         self.replicas.doubt(guid)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import structlog
@@ -120,17 +120,19 @@ class Keystores:
 
     @contextlib.asynccontextmanager
     async def collecting(
-        self, guids: Iterable[Guid], *, deadline: float, enough: int | None = None
+        self, guids: Iterable[Guid], *, along: Iterable[Guid] = (), deadline: float, enough: int | None = None
     ) -> AsyncIterator[Gathering]:
         """Ask keystores for the shares of these GUIDs in parallel; in the block what comes is gathered.
 
         With ``enough`` only so many are asked at first, and all others as soon as one of these fails, gives no share,
-        gives a wrong one, or keeps whoever waits waiting; else all at once.
+        gives a wrong one, or keeps whoever waits waiting; else all at once. ``along`` are GUIDs that nobody waits for:
+        they are in the same question, and no other keystore is asked for their sake.
         """
-        wanted = list(dict.fromkeys(guids))
+        awaited = set(guids := list(guids))
+        wanted = list(dict.fromkeys([*guids, *along]))
         first, others = self._chosen(enough)
         answers = [Answers(guid, self.names, self.note_lie) for guid in wanted]
-        gathering = Gathering(answers, deadline, self._ask, others)
+        gathering = Gathering(answers, deadline, self._ask, others, awaited)
         self._ask(wanted, gathering, first)
         try:
             yield gathering
@@ -259,14 +261,15 @@ class Gathering:
         deadline: float,
         ask: Callable[[Sequence[Guid], Gathering, Sequence[_Peer] | None], None],
         others: Sequence[_Peer] = (),
+        awaited: Collection[Guid] = (),
     ) -> None:
-        """``others`` have not been asked yet; they are asked for what does not get its shares from those who were."""
+        """``others`` have not been asked yet; they are for what is ``awaited`` and not to be had of those who were."""
         self.answers: dict[Guid, Answers] = {answer.guid: answer for answer in answers}
         self.deadline = deadline
         self._ask = ask
         self._others = others
         self._names_of_others = frozenset(peer.name for peer in others)
-        self._left = set(self.answers) if others else set()
+        self._left = set(awaited) if others else set()
         """For which the others have not been asked."""
         self._second_thought = trio.current_time() + SECOND_THOUGHT if others else deadline
         self._changed = trio.Event()

@@ -30,7 +30,9 @@ from mdmfs.hospital.release.escrow import Seal, verifier
 from mdmfs.hospital.release.headers import Headers
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import quarantine, release
+from mdmfs.hospital.release.shares import Shares
 from mdmfs.hospital.release.staging import StagedObject, Staging
+from mdmfs.hospital.release.strides import Strides
 from mdmfs.hospital.replicas.publish import keep_replicas
 from mdmfs.hospital.replicas.replicas import Replicas
 from mdmfs.hospital.service import HospitalFace
@@ -127,7 +129,7 @@ class Clinic:
             await hospital.store.write(functools.partial(make_project_directories, hospital=hospital))
             recalls = Recalls(
                 {"main": (self.pacs, 2)},
-                hospital.keystores,
+                hospital.shares,
                 hospital.staging,
                 hospital.headers,
                 functools.partial(quarantine, hospital),
@@ -154,6 +156,11 @@ class Clinic:
             self.partial,
             replicas=self.placement,
         )
+        keystores = Keystores(
+            {name: twin.as_seen_by(OWNER) for name, twin in self.keystores.items()},
+            nursery,
+            recording_lies(audit, lambda: self.now),
+        )
         return Hospital(
             name="amc",
             dn=HOSPITAL,
@@ -161,16 +168,13 @@ class Clinic:
             pacs={"main": KnownPacs(self.pacs, self.issuer)},
             projects={PROJECT: project},
             opted_out=self.opted_out,
-            keystores=Keystores(
-                {name: twin.as_seen_by(OWNER) for name, twin in self.keystores.items()},
-                nursery,
-                recording_lies(audit, lambda: self.now),
-            ),
+            keystores=keystores,
             seal=Seal(self.folder / "outbox.key"),
             threshold=2,
             required=self.required,
             staging=Staging(self.folder / "staging", self.staging_bytes),
             headers=headers,
+            shares=Shares(keystores, Strides(self.store)),
             audit=audit,
             outbox=Bell(),
             feed=Feed(self.store),

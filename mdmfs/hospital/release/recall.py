@@ -20,11 +20,12 @@ from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceKey, Pacs
 from mdmfs.hospital.incident import note_incident
-from mdmfs.hospital.release.escrow import FIRST_GENERATION, verifier
+from mdmfs.hospital.release.escrow import FIRST_GENERATION
 from mdmfs.hospital.release.headers import Headers, Resealing
 from mdmfs.hospital.release.known import KnownHeader, known_header
 from mdmfs.hospital.release.queue import PendingRecall, RecallQueue, Source
 from mdmfs.hospital.release.render import Rendering, Verification
+from mdmfs.hospital.release.shares import Gathered, Shares
 from mdmfs.hospital.release.staging import Staging
 from mdmfs.hospital.uidmap.records import InstanceRecord
 from mdmfs.model.errors import (
@@ -39,7 +40,6 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.header import FileKey, ObjectContext, Role
 from mdmfs.sealing.layout import SALT_SIZE, Buffer, sealed_size
 from mdmfs.sealing.seal import Sealer
-from mdmfs.wire.keystores import Gathering, Keystores
 
 log = structlog.get_logger()
 
@@ -87,7 +87,7 @@ class Recalls:
     def __init__(
         self,
         pacs: Mapping[str, tuple[Pacs, int]],
-        keystores: Keystores,
+        shares: Shares,
         staging: Staging,
         headers: Headers,
         quarantine: Quarantine,
@@ -95,7 +95,7 @@ class Recalls:
     ) -> None:
         """Take each PACS with the associations it allows; ``deadline`` is in seconds, for callers and keystores."""
         self._pacs = pacs
-        self._keystores = keystores
+        self._shares = shares
         self._staging = staging
         self._headers = headers
         self._quarantine = quarantine
@@ -139,6 +139,7 @@ class Recalls:
     async def run(self) -> None:
         """Serve every PACS, with as many batches at once as it allows associations, until cancelled."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._shares.run)
             for name, (pacs, associations) in self._pacs.items():
                 for _ in range(associations):
                     nursery.start_soon(self._serve, pacs, self._queues[name])
@@ -163,15 +164,14 @@ class Recalls:
     async def _bring(self, pacs: Pacs, batch: list[PendingRecall]) -> None:
         wanted = {recall.source.instance.instance_uid: recall for recall in batch}
         deadline = trio.current_time() + self.deadline
-        enough = max(recall.source.file.threshold for recall in batch)
-        guids = [recall.guid for recall in batch]
+        files, is_alone = [recall.source.file for recall in batch], len(batch) == 1 and not batch[0].is_ahead
         async with (
-            self._keystores.collecting(guids, deadline=deadline, enough=enough) as gathering,
+            self._shares.collecting(files, deadline=deadline, is_alone=is_alone) as shares,
             pacs.retrieve([_key_of(recall.source.instance) for recall in batch]) as arriving,
         ):
             async for incoming in arriving:
                 recall = wanted.pop(incoming.instance_uid)
-                await self._seal(incoming, recall, gathering, is_last=not wanted)
+                await self._seal(incoming, recall, shares, is_last=not wanted)
         for recall in wanted.values():
             recall.fail(InstanceLostError(f"the PACS did not deliver {recall.guid}, and gave no reason"))
 
@@ -188,14 +188,14 @@ class Recalls:
                 self._fail([recall], alone)
 
     async def _seal(
-        self, incoming: IncomingInstance, recall: PendingRecall, gathering: Gathering, *, is_last: bool
+        self, incoming: IncomingInstance, recall: PendingRecall, shares: Gathered, *, is_last: bool
     ) -> None:
         """Seal one instance into staging; ``is_last`` where no other of its batch comes behind it.
 
         What is wrong with it alone is not its siblings' trouble; a broken association is, and raises at their turn.
         """
         try:
-            await self._stage(incoming, recall, gathering, is_last=is_last)
+            await self._stage(incoming, recall, shares, is_last=is_last)
             _STAGED.inc()
         except RefusedError as error:
             fault: MdmfsError = error if error.reason in PUT_AWAY else _changed(recall.guid, error)
@@ -221,11 +221,10 @@ class Recalls:
             log.error("a refused file keeps its name", guid=str(guid), reason=str(error))  # noqa: TRY400 the reason says it
 
     async def _stage(
-        self, incoming: IncomingInstance, recall: PendingRecall, gathering: Gathering, *, is_last: bool
+        self, incoming: IncomingInstance, recall: PendingRecall, shares: Gathered, *, is_last: bool
     ) -> None:
         file, size = recall.source.file, recall.source.file.rendition.size
-        verify = verifier(file.guid, file.generation, file.key_check)
-        with await gathering.key(file.guid, verify, threshold=file.threshold) as key:
+        with await shares.key(file) as key:
             context = ObjectContext(Role.BODY, file.guid, file.generation, size)
             sealer = Sealer(key, context, secrets.token_bytes(SALT_SIZE))
             known = self._known(incoming, recall.source, key)
