@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.deid.header import IdentifiedHeader
@@ -26,6 +26,9 @@ from mdmfs.hospital.uidmap.records import SubjectRow
 from mdmfs.model.identity import Dn
 from mdmfs.model.names import Guid
 from mdmfs.wire.keystores import Keystores
+
+MAX_READ: Final = 4096
+"""Of what decisions read alike for many files: some MiB."""
 
 
 class KnownPacs(NamedTuple):
@@ -72,6 +75,8 @@ class Hospital:
     leases: Leases = dataclasses.field(default_factory=Leases)
     told: Answers = dataclasses.field(default_factory=Answers)
     """What mounts were told of changes in this second."""
+    read: Answers = dataclasses.field(default_factory=lambda: Answers(MAX_READ))
+    """What decisions have read since the last commit: ACLs, and where series come from."""
     replicas: Replicas = dataclasses.field(default_factory=Replicas)
     turns: Turns = dataclasses.field(default_factory=Turns)
     """Who registers a series: harvest and trigger may come upon the same one."""

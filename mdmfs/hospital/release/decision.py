@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import functools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -15,6 +14,7 @@ from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.pseudonyms import PatientKey, Subject
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.hospital import Hospital, subject_of
+from mdmfs.hospital.moment import Answers
 from mdmfs.hospital.projects import Project
 from mdmfs.hospital.release.known import claim_of
 from mdmfs.hospital.release.queue import Source
@@ -78,10 +78,10 @@ def deciding(answer: Granted | Refused | None) -> str:
 
 def decide(principal: Principal, guids: Sequence[Guid], hospital: Hospital) -> list[Standing | Denial]:
     """Decide by ACLs, projects, patients and rules, about all files as they are at one moment."""
-    version, now = hospital.store.version(), hospital.clock()
+    version = hospital.store.version()
 
     def read(tx: Transaction) -> list[Standing | Denial]:
-        moment = _Moment(tx, principal, hospital, version, now)
+        moment = _Moment(tx, principal, hospital, version)
         return [moment.decide(guid) for guid in guids]
 
     return hospital.store.read(read)
@@ -89,11 +89,11 @@ def decide(principal: Principal, guids: Sequence[Guid], hospital: Hospital) -> l
 
 def stand(guids: Sequence[Guid], hospital: Hospital) -> list[Standing | Denial]:
     """Decide as ``decide`` by all but ACLs: who asks is this hospital itself, and decides about his readers."""
-    version, now = hospital.store.version(), hospital.clock()
+    version = hospital.store.version()
     own = Principal(hospital.dn, (), float("inf"))
 
     def read(tx: Transaction) -> list[Standing | Denial]:
-        moment = _Moment(tx, own, hospital, version, now)
+        moment = _Moment(tx, own, hospital, version)
         return [moment.stand(guid) for guid in guids]
 
     return hospital.store.read(read)
@@ -114,19 +114,19 @@ class _Origin(NamedTuple):
 
 
 class _Moment:
-    """One view of the store for one principal; what siblings share is looked up and decided once."""
+    """One view of the store for one principal; what siblings share is decided once, and looked up once a commit."""
 
-    def __init__(self, tx: Transaction, principal: Principal, hospital: Hospital, version: int, now: float) -> None:
+    def __init__(self, tx: Transaction, principal: Principal, hospital: Hospital, version: int) -> None:
+        """``version`` is the store's, before the view was begun."""
         self._tx = tx
         self._hospital = hospital
         self._version = version
-        self._now = now
+        self._now = hospital.clock()
         self._not_after = principal.not_after
-        self._acl = functools.cache(functools.partial(acl_of, tx))
-        self._grants = Grants(principal, self._acl, now)
-        self._above = functools.cache(tx.catalogue.acl_ids_above)
+        self._grants = Grants(principal, self._acl, self._now)
         self._ends: dict[tuple[bytes, ...], float] = {}
-        self._origins: dict[tuple[object, ...], _Origin | Bar] = {}
+        # with a commit in between, what others have read may be older than this view
+        self._read = hospital.read if hospital.store.version() == version else Answers()
 
     def decide(self, guid: Guid) -> Standing | Denial:
         """Decide about one file."""
@@ -134,7 +134,7 @@ class _Moment:
         file = tx.catalogue.file(guid)
         if file is None or file.state not in _OPENABLE:
             return Denial("", NoSuchFileError(_no_such_file(guid)))
-        aliases = [(*self._above(place.parent), file.acl) for place in file.places]
+        aliases = [(*self._ids_above(place.parent), file.acl) for place in file.places]
         granted = self._grants.grant(guid, aliases)
         if isinstance(granted, Refused):
             by = f" ({named})" if (named := deciding(granted)) else ""
@@ -157,6 +157,12 @@ class _Moment:
         is_lost = self._tx.losses.get(file.guid) is not None
         return Standing(granted, source, self._hospital.projects[file.project], self._version, is_lost, until)
 
+    def _acl(self, acl_id: bytes) -> Acl | None:
+        return self._read.of(self._version, acl_id, lambda: acl_of(self._tx, acl_id))
+
+    def _ids_above(self, directory: int) -> list[bytes]:
+        return self._read.of(self._version, directory, lambda: self._tx.catalogue.acl_ids_above(directory))
+
     def _end_of(self, ids: tuple[bytes, ...]) -> float:
         """Give when the first entry ends that may have decided."""
         end = self._ends.get(ids)
@@ -171,21 +177,21 @@ class _Moment:
         instance = self._tx.uidmap.resolve(file.guid)
         if instance is None:
             return Bar.GONE
+        project = self._hospital.projects.get(file.project)
+        if project is None or project.is_over(self._now):
+            return Bar.PROJECT_OVER
         rules = file.rendition.policy, file.rendition.engine_generation
         shared = file.project, *rules, instance.subject, instance.study_uid, instance.pacs, instance.transfer_syntax
-        origin = self._origins.get(shared)
-        if origin is None:
-            origin = self._origins[shared] = self._find_origin(file, instance)
+        origin = self._read.of(self._version, shared, lambda: self._find_origin(file, instance, project))
         if isinstance(origin, Bar):
             return origin
         uid = origin.subject.pseudonymous_uid(instance.instance_uid.encode()).decode()
         currency = _Currency(self._hospital, file, self._version)
         return Source(file, instance, origin.admit, currency.holds, uid, origin.claim)
 
-    def _find_origin(self, file: FileRecord, instance: InstanceRecord) -> _Origin | Bar:
+    def _find_origin(self, file: FileRecord, instance: InstanceRecord, project: Project) -> _Origin | Bar:
         hospital, row = self._hospital, self._tx.subjects.by_id(instance.subject)
-        project = hospital.projects.get(file.project)
-        if row is None or project is None or project.is_over(self._now):
+        if row is None:
             return Bar.PROJECT_OVER
         patient = PatientKey(row.issuer, row.patient_id)
         if hospital.opted_out.may_mean(patient, instance.study_uid):

@@ -12,11 +12,13 @@ import msgspec
 import pytest
 import trio
 
+from mdmfs.access.acl import Acl
 from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.deid.deidentify import ENGINE_GENERATION
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.projects import PatientList
+from mdmfs.hospital.release.decision import Bar, Denial, Standing, decide
 from mdmfs.hospital.release.release import release
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.model.errors import (
@@ -29,13 +31,30 @@ from mdmfs.model.errors import (
     StoreError,
 )
 from mdmfs.model.names import Guid
-from tests.twins.clinic import NOW, PATIENT, READER, STRANGER, Clinic, OpenClinic, including, slices
+from tests.twins.clinic import NOW, PATIENT, PROJECT_LFN, READER, STRANGER, Clinic, OpenClinic, including, slices
 from tests.twins.disk import no_room_behind
 from tests.twins.images import ROOT
 from tests.twins.keystores import principal
 from tests.twins.records import guid_of
+from tests.twins.store import MemoryStore
 
 T = TypeVar("T")
+
+
+class OvertakenStore(MemoryStore):
+    """A store in which somebody may commit between the moment a question is put and the view it is answered by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.overtaking: Callable[[Transaction], object] | None = None
+
+    def read(self, act: Callable[[Transaction], T]) -> T:
+        """Commit first what is to overtake, once."""
+        if self.overtaking is not None:
+            overtaking, self.overtaking = self.overtaking, None
+            self._version += 1
+            self._run(overtaking, is_writing=True)
+        return super().read(act)
 
 
 async def register(clinic: Clinic) -> Guid:
@@ -240,3 +259,53 @@ async def test_what_is_pending_or_withdrawn_is_not_there(tmp_path: Path) -> None
         await clinic.store.write(lambda tx: tx.catalogue.withdraw([file.guid], now=NOW))
         with pytest.raises(NoSuchFileError):
             await hospital.release(file.guid)
+
+
+# What was read before and holds still
+
+
+def decided(hospital: OpenClinic, guid: Guid) -> Standing | Denial:
+    """Decide about a file, for its reader."""
+    (decision,) = decide(READER, [guid], hospital.hospital)
+    return decision
+
+
+def closing(guid: Guid) -> Callable[[Transaction], object]:
+    """Give what takes a file from everybody but its owner."""
+    return lambda tx: tx.catalogue.set_file_acl(guid, Acl(str(STRANGER.dn), ()))
+
+
+async def test_between_two_commits_acls_are_read_once_and_after_one_they_are_read_again(tmp_path: Path) -> None:
+    """Whoever had the file does not have it in the next decision."""
+    async with Clinic(tmp_path, slices((1,))).open() as hospital:
+        await hospital.harvest()
+        (guid,) = hospital.files().values()
+        assert [type(decided(hospital, guid)) for _ in range(2)] == [Standing, Standing]
+        await hospital.hospital.store.write(closing(guid))
+        assert isinstance(decided(hospital, guid), Denial)
+
+
+async def test_a_commit_between_question_and_view_makes_what_was_read_before_of_no_use(tmp_path: Path) -> None:
+    """The view counts, not what others have read of the version that was asked for."""
+    clinic = Clinic(tmp_path, slices((1,)))
+    store = clinic.store = OvertakenStore()
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        (guid,) = hospital.files().values()
+        assert isinstance(decided(hospital, guid), Standing)
+        store.overtaking = lambda tx: tx.catalogue.set_acl(PROJECT_LFN, Acl(str(STRANGER.dn), ()))
+        assert isinstance(decided(hospital, guid), Denial)
+        assert isinstance(decided(hospital, guid), Denial)
+
+
+async def test_a_project_that_ends_without_a_commit_has_ended(tmp_path: Path) -> None:
+    """What is remembered of a series does not say whether its project is over."""
+    clinic = Clinic(tmp_path, slices((1,)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        (guid,) = hospital.files().values()
+        assert isinstance(decided(hospital, guid), Standing)
+        clinic.now += 2 * 86400
+        denial = decided(hospital, guid)
+        assert isinstance(denial, Denial)
+        assert denial.outcome == Bar.PROJECT_OVER.value
