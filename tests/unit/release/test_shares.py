@@ -195,8 +195,8 @@ async def test_a_batch_asks_for_nothing_along_and_uses_what_is_held(site: Site) 
     files = site.files
     for file in files[:2]:
         await site.open(file)
-    assert await site.open(*files[2:6], is_alone=False) == 0
-    assert await site.open(*files[6:20], is_alone=False) == THRESHOLD
+    assert await site.open(*files[2 : 2 + FEWEST], is_alone=False) == 0
+    assert await site.open(*files[10:20], is_alone=False) == THRESHOLD
     assert site.held(files) == []
 
 
@@ -227,6 +227,20 @@ async def test_what_was_held_too_long_is_not_used_though_nobody_has_dropped_it_y
         await site.open(file)
     autojump_clock.jump(HOLD_SECONDS)
     assert await site.open(files[2]) == THRESHOLD
+
+
+async def test_what_is_held_is_not_asked_for_again_and_not_held_longer_for_it(
+    site: Site, autojump_clock: MockClock
+) -> None:
+    """Two who go the same way one after the other."""
+    files = site.files
+    for file in files[:2]:
+        await site.open(file)
+    autojump_clock.jump(HOLD_SECONDS / 2)
+    for file in files[:2]:
+        await site.open(file)
+    await trio.sleep(HOLD_SECONDS / 2 + 0.001)
+    assert site.held(files) == []
 
 
 async def test_what_is_held_serves_once(site: Site) -> None:
