@@ -11,11 +11,10 @@ import dataclasses
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
 
-import h11
 import msgspec
 import trio
 
@@ -32,7 +31,8 @@ from mdmfs.pki.proxy import principal_of
 from mdmfs.pki.tls import verified_chain
 from mdmfs.wire.bundle import Bundle
 from mdmfs.wire.connecting import Places
-from mdmfs.wire.download import Download, until
+from mdmfs.wire.download import Download, late, until
+from mdmfs.wire.exchange import Exchange, NoAnswerError, Question, refusal
 from mdmfs.wire.messages.base import MEDIA_TYPE, Failure, Message
 from mdmfs.wire.messages.files import BUNDLE_PATH, STAGED_PATH, AskBundle
 from mdmfs.wire.orders import Vouch
@@ -42,7 +42,6 @@ __all__ = ["Address", "Client", "Download"]
 
 T = TypeVar("T", bound=Message)
 
-HEAD_BYTES: Final = 32 * 2**10
 MAX_CONNECTIONS: Final = 32
 IDLE_SECONDS: Final = 45.0
 """Less than the server's, so that it is seldom the server who ends a connection."""
@@ -50,26 +49,9 @@ _BUNDLES: Final = frozenset({BUNDLE_PATH, STAGED_PATH})
 _MAX_TOLD: Final = 1000
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _NOT_SUCCESS: Final = 300
-_REFUSALS: Final = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "DECRYPT_ERROR")
-"""Parts of the names of the alerts that speak of our certificate (RFC 8446 section 6.2)."""
 
 
-class _NoAnswerError(Exception):
-    """The connection ended before the first byte of an answer."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Question:
-    """A request, ready to be sent again over another connection."""
-
-    method: str
-    path: str
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-    is_idempotent: bool
-
-
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+@dataclasses.dataclass(slots=True, eq=False)
 class _Connection:
     stream: Stream
     not_after: float
@@ -112,6 +94,7 @@ class Client:
         self.address = address
         self.expected = expected
         self._places = Places(address)
+        self._exchanges = Exchange(address)
         self._context = context
         self._judge = judge
         self._vouch = vouch
@@ -155,10 +138,8 @@ class Client:
         octets = msgspec.msgpack.encode(message)
         vouched = () if self._vouch is None else self._vouch(path, octets).items()
         told = (("content-type", MEDIA_TYPE), *vouched, *(headers or {}).items())
-        question = _Question("POST", path, told, octets, is_idempotent)
-        with until(deadline, self.address):
-            async with self._asked(question) as download:
-                body = await download.read()
+        question = Question("POST", path, told, octets, is_idempotent)
+        body = await self._read(question, deadline)
         try:
             return msgspec.msgpack.decode(body, type=reply)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -167,10 +148,8 @@ class Client:
 
     async def ask(self, method: str, path: str, body: bytes = b"", *, deadline: float) -> bytes:
         """Ask for JSON with JSON, as other programs do; gives the body of the answer. Errors are those of ``call``."""
-        question = _Question(method, path, (("content-type", "application/json"),), body, is_idempotent=True)
-        with until(deadline, self.address):
-            async with self._asked(question) as download:
-                return bytes(await download.read())
+        question = Question(method, path, (("content-type", "application/json"),), body, is_idempotent=True)
+        return bytes(await self._read(question, deadline))
 
     @contextlib.asynccontextmanager
     async def get(
@@ -180,7 +159,7 @@ class Client:
 
         Errors are those of ``call``. Leaving the block before the body's end closes the connection.
         """
-        question = _Question("GET", path, tuple((headers or {}).items()), b"", is_idempotent=True)
+        question = Question("GET", path, tuple((headers or {}).items()), b"", is_idempotent=True)
         async with contextlib.AsyncExitStack() as stack:
             with until(deadline, self.address):
                 download = await stack.enter_async_context(self._asked(question))
@@ -192,7 +171,7 @@ class Client:
     ) -> AsyncIterator[Bundle]:
         """Ask for the sealed objects of several files; deadline and errors as those of ``get``."""
         told = (("content-type", MEDIA_TYPE), *(headers or {}).items())
-        question = _Question("POST", path, told, msgspec.msgpack.encode(asked), is_idempotent=True)
+        question = Question("POST", path, told, msgspec.msgpack.encode(asked), is_idempotent=True)
         async with contextlib.AsyncExitStack() as stack:
             with until(deadline, self.address):
                 download = await stack.enter_async_context(self._asked(question))
@@ -205,10 +184,29 @@ class Client:
             self._idle.pop().stream.close()
         await trio.lowlevel.checkpoint()
 
+    async def _read(self, question: Question, deadline: float) -> bytearray:
+        """Ask, and read the whole answer: what nearly every question is, so without a context for each step."""
+        places = self._places_of(question)
+        with trio.move_on_at(deadline):
+            await _take_place(places)
+            try:
+                connection, download = await self._ask(question)
+                try:
+                    body = await download.read()
+                finally:
+                    self._put_back(connection, is_reusable=download.is_reusable)
+            finally:
+                places.release()
+            if download.status >= _NOT_SUCCESS:
+                raise _failure(download.status, bytes(body), self.address)
+            return body
+        raise late(self.address)
+
     @contextlib.asynccontextmanager
-    async def _asked(self, question: _Question) -> AsyncIterator[Download]:
-        is_transfer = question.method == "GET" or question.path in _BUNDLES
-        async with _place_in(self._transfers if is_transfer else self._calls):
+    async def _asked(self, question: Question) -> AsyncIterator[Download]:
+        places = self._places_of(question)
+        await _take_place(places)
+        try:
             connection, download = await self._ask(question)
             is_reusable = False
             try:
@@ -221,8 +219,14 @@ class Client:
                 raise
             finally:
                 self._put_back(connection, is_reusable=is_reusable)
+        finally:
+            places.release()
 
-    async def _ask(self, question: _Question) -> tuple[_Connection, Download]:
+    def _places_of(self, question: Question) -> trio.Semaphore:
+        is_transfer = question.method == "GET" or question.path in _BUNDLES
+        return self._transfers if is_transfer else self._calls
+
+    async def _ask(self, question: Question) -> tuple[_Connection, Download]:
         """Send a request over an idle connection, else over a new one, and wait for the head of the answer.
 
         A peer that ends two new connections without a word refuses the caller: that is how TLS 1.3 shows it where the
@@ -232,19 +236,19 @@ class Client:
         if connection is not None:
             try:
                 return await self._exchange(connection, question)
-            except _NoAnswerError as error:
+            except NoAnswerError as error:
                 self._refuse_to_repeat(question, error)
         try:
             return await self._exchange(await self._connect(), question)
-        except _NoAnswerError as error:
+        except NoAnswerError as error:
             self._refuse_to_repeat(question, error)
         try:
             return await self._exchange(await self._connect(), question)
-        except _NoAnswerError as error:
+        except NoAnswerError as error:
             message = f"{self.address} closes every connection without a word: it does not accept this certificate"
             raise CredentialRefusedError(message) from error
 
-    def _refuse_to_repeat(self, question: _Question, error: _NoAnswerError) -> None:
+    def _refuse_to_repeat(self, question: Question, error: NoAnswerError) -> None:
         if not question.is_idempotent:
             message = f"{self.address} closed the connection before it answered {question.path}"
             raise PeerUnreachableError(message) from error
@@ -259,7 +263,8 @@ class Client:
 
     def _put_back(self, connection: _Connection, *, is_reusable: bool) -> None:
         if is_reusable and not self._is_closed:
-            self._idle.append(dataclasses.replace(connection, idle_since=trio.current_time()))
+            connection.idle_since = trio.current_time()
+            self._idle.append(connection)
         else:
             connection.stream.abort()
 
@@ -270,8 +275,10 @@ class Client:
         connected = await self._places.connect()
         if self._context is None:
             return _Connection(PlainStream(connected), float("inf"), trio.current_time())
-        with _telling_refusals(self.address):
+        try:
             stream = await TlsStream.handshake(connected, self._context, self.address.host)
+        except OSError as error:
+            raise refusal(self.address, error) from error
         try:
             not_after = await trio.to_thread.run_sync(self._recognise, stream, limiter=HANDSHAKES)
         except BaseException:
@@ -291,16 +298,9 @@ class Client:
             raise PeerUnreachableError(message)
         return peer.not_after
 
-    async def _exchange(self, connection: _Connection, question: _Question) -> tuple[_Connection, Download]:
+    async def _exchange(self, connection: _Connection, question: Question) -> tuple[_Connection, Download]:
         try:
-            protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES)
-            with contextlib.suppress(OSError):
-                # A peer that refuses a request or its sender may close while we send: its answer still says why.
-                octets = self._encode(protocol, question)
-                if not connection.stream.send_at_once(octets):
-                    await connection.stream.send_all(octets)
-            response = await self._receive_head(connection, protocol)
-            download = Download(connection.stream, response, protocol.trailing_data[0], self.address)
+            download = await self._exchanges.ask(connection.stream, question)
         except BaseException:
             connection.stream.abort()
             raise
@@ -308,79 +308,13 @@ class Client:
             self._told_time = download.headers["date"], time.time()
         return connection, download
 
-    def _encode(self, protocol: h11.Connection, question: _Question) -> bytes:
-        headers = list(question.headers)
-        if not any(name == "host" for name, _ in headers):
-            headers.insert(0, ("host", str(self.address)))
-        if question.method == "POST":
-            headers.append(("content-length", str(len(question.body))))
-        request = h11.Request(method=question.method, target=question.path, headers=headers)
-        body = protocol.send(request), protocol.send(h11.Data(question.body)), protocol.send(h11.EndOfMessage())
-        return b"".join(part for part in body if part)
 
-    async def _receive_head(self, connection: _Connection, protocol: h11.Connection) -> h11.Response:
-        buffer = bytearray(HEAD_BYTES)
-        has_begun = False
-        while True:
-            try:
-                event = protocol.next_event()
-            except h11.RemoteProtocolError as error:
-                message = f"{self.address} answered with something that is no HTTP"
-                raise MalformedMessageError(message) from error
-            if isinstance(event, h11.Response):
-                return event
-            if event is h11.NEED_DATA:
-                count = await self._receive_some(connection, buffer, has_begun=has_begun)
-                protocol.receive_data(bytes(memoryview(buffer)[:count]))
-                has_begun = True
-
-    async def _receive_some(self, connection: _Connection, buffer: bytearray, *, has_begun: bool) -> int:
-        count, cause = 0, None
-        with _telling_refusals(self.address):
-            try:
-                count = await connection.stream.receive_into(memoryview(buffer))
-            except (ssl.SSLEOFError, ConnectionError) as error:
-                cause = error
-        if count:
-            return count
-        if not has_begun:
-            raise _NoAnswerError from cause
-        message = f"{self.address} closed the connection in the middle of an answer"
-        raise PeerUnreachableError(message) from cause
-
-
-@contextlib.asynccontextmanager
-async def _place_in(places: trio.Semaphore) -> AsyncIterator[None]:
+async def _take_place(places: trio.Semaphore) -> None:
     """Take a place, at once where there is one: each step of the loop before a question leaves delays its answer."""
     try:
         places.acquire_nowait()
     except trio.WouldBlock:
         await places.acquire()
-    try:
-        yield
-    finally:
-        places.release()
-
-
-@contextlib.contextmanager
-def _telling_refusals(peer: Address) -> Iterator[None]:
-    """Tell what a failed handshake or first read means; in TLS 1.3 a refusal arrives with either."""
-    try:
-        yield
-    except ssl.SSLCertVerificationError as error:
-        message = f"{peer} shows a certificate that is not accepted: {error.verify_message}"
-        raise PeerUnreachableError(message) from error
-    except OSError as error:
-        reason = (error.reason or "") if isinstance(error, ssl.SSLError) else ""
-        raise _refusal(peer, reason) from error
-
-
-def _refusal(peer: Address, reason: str) -> MdmfsError:
-    if "ALERT" in reason and "EXPIRED" in reason:
-        return CredentialExpiredError(f"{peer} says that the certificate or proxy has expired")
-    if "ALERT" in reason and any(word in reason for word in _REFUSALS):
-        return CredentialRefusedError(f"{peer} does not accept this certificate, or wants one: {reason}")
-    return PeerUnreachableError(f"{peer} broke the connection off{': ' if reason else ''}{reason}")
 
 
 class _Problem(msgspec.Struct, frozen=True):

@@ -23,7 +23,7 @@ from mdmfs.wire.allowances import Allowances
 from mdmfs.wire.caller import Caller, Stranger
 from mdmfs.wire.messages.base import MAX_MESSAGE_BYTES, MEDIA_TYPE, Failure
 from mdmfs.wire.outline import outline
-from mdmfs.wire.plain import Plain, read_plain, write_plain
+from mdmfs.wire.plain import PlainRequest, read_request, write_answer
 from mdmfs.wire.service import STATUS_BY_CODE, Document, Octets, Reply, Request, Service, StreamReply
 from mdmfs.wire.stream import SEND_BYTES, Address, TlsStream
 
@@ -132,7 +132,7 @@ class Conversation:
             answer = await self._counted(asked)
             if asked.plain is not None:
                 if isinstance(answer, Reply) and answer.is_plain and not self._caller.is_over():
-                    octets = write_plain(answer.message, _date(int(time.time())))
+                    octets = write_answer(answer.message, _date(int(time.time())))
                     if not self._stream.send_at_once(octets):
                         await self._send_octets(octets)
                     return True
@@ -162,7 +162,7 @@ class Conversation:
         with trio.move_on_after(self._limits.idle_seconds if is_idle else self._limits.head_seconds) as scope:
             if is_idle:
                 octets = await self._receive_octets()
-                plain = read_plain(octets)
+                plain = read_request(octets)
                 if plain is not None:
                     return _Asked("POST", _path(plain.target), plain.headers, plain)
                 self._protocol.receive_data(octets)
@@ -192,8 +192,9 @@ class Conversation:
         answer = await self._answer(asked)
         route = self._service.route(asked.method, asked.path)
         status = answer.stream.status if isinstance(answer, _Begun) else answer.status
-        REQUESTS.labels(route, status).inc()
-        SECONDS.labels(route).observe(trio.current_time() - begun)
+        requests, seconds = _metrics(route, status)
+        requests.inc()
+        seconds.observe(trio.current_time() - begun)
         return answer
 
     async def _answer(self, asked: _Asked) -> Reply | Document | _Begun:
@@ -349,7 +350,7 @@ class _Asked(NamedTuple):
     method: str
     path: str
     headers: Mapping[str, str]
-    plain: Plain | None = None
+    plain: PlainRequest | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -367,6 +368,12 @@ async def _begin(answer: StreamReply) -> _Begun:
     except BaseException:
         async with contextlib.aclosing(answer):
             raise
+
+
+@functools.cache
+def _metrics(route: str, status: int) -> tuple[Counter, Histogram]:
+    """Remembered, as they are in the metrics themselves: to look them up costs more than to count."""
+    return REQUESTS.labels(route, status), SECONDS.labels(route)
 
 
 @functools.lru_cache(maxsize=1)

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-import h11
 import trio
 
 from mdmfs.model.errors import MalformedMessageError, PeerTimedOutError, PeerUnreachableError
@@ -17,17 +16,19 @@ STALL_SECONDS: Final = 60.0
 """How long a body may bring nothing at all."""
 HOPE_SECONDS: Final = 1.0
 """How long it waits for as many bytes as are hoped for, before it takes what there is."""
+_NOTHING: Final = memoryview(b"")
 _NO_LENGTH: Final = "an answer without Content-Length cannot be told from one cut short"
 
 
 class Download:
     """An answer whose body is taken piece by piece, straight into the caller's memory."""
 
-    def __init__(self, stream: Stream, response: h11.Response, beginning: bytes, peer: Address) -> None:
-        self.status = response.status_code
-        self.headers: Mapping[str, str] = {
-            name.decode("ascii"): value.decode("latin-1") for name, value in response.headers
-        }
+    def __init__(
+        self, stream: Stream, status: int, headers: Mapping[str, str], beginning: bytes, peer: Address
+    ) -> None:
+        """``beginning`` is what has come of the body already."""
+        self.status = status
+        self.headers = headers
         self.is_chunked = self.headers.get("transfer-encoding") == "chunked"
         """Whether the body says itself where it ends: it is taken by ``receive_raw``, until ``finish``."""
         self.length = 0 if self.is_chunked else _length_of(self.headers)
@@ -88,7 +89,7 @@ class Download:
         if scope.cancelled_caught and hoped > 1:
             return await self._receive_into(room)
         if scope.cancelled_caught:
-            raise _late(self._peer)
+            raise late(self._peer)
         if not count:
             cut = f"{self._peer} ended an answer {f'{self._left} bytes ' if self._left else ''}before its end"
             raise PeerUnreachableError(cut) from broken
@@ -101,6 +102,9 @@ class Download:
         if self.length > limit:
             message = f"{self._peer} answered with {self.length} bytes where at most {limit} are taken"
             raise MalformedMessageError(message)
+        if len(self._beginning) == self._left:
+            body, self._beginning, self._left = bytearray(self._beginning), _NOTHING, 0
+            return body
         body = bytearray(self._left)
         view = memoryview(body)
         while view:
@@ -123,10 +127,11 @@ def until(deadline: float, peer: Address) -> Iterator[None]:
     with trio.move_on_at(deadline) as scope:
         yield
     if scope.cancelled_caught:
-        raise _late(peer)
+        raise late(peer)
 
 
-def _late(peer: Address) -> PeerTimedOutError:
+def late(peer: Address) -> PeerTimedOutError:
+    """Make the error of a peer that did not answer."""
     return PeerTimedOutError(f"{peer} did not answer in time")
 
 

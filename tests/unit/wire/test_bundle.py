@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 
-import h11
 import pytest
 import trio
 import trio.testing
@@ -58,8 +57,8 @@ def bundle_of(
     sent: bytes, files: int = 3, *, seed: int = 0, ahead: int = 0, stream: type[Receives] = Receives
 ) -> tuple[Bundle, Download]:
     """Read an answer of which ``ahead`` bytes came with its head."""
-    head = h11.Response(status_code=200, headers=[("transfer-encoding", "chunked")])
-    download = Download(stream(sent[ahead:], seed), head, sent[:ahead], PEER)  # type: ignore[arg-type]
+    headers = {"transfer-encoding": "chunked"}
+    download = Download(stream(sent[ahead:], seed), 200, headers, sent[:ahead], PEER)  # type: ignore[arg-type]
     return Bundle(download, files), download
 
 
@@ -178,8 +177,7 @@ async def test_what_is_no_chunked_body_is_refused(sent: bytes) -> None:
 
 async def test_an_answer_of_a_known_length_is_no_bundle() -> None:
     """And a chunked one is nothing else."""
-    head = h11.Response(status_code=200, headers=[("content-length", "3")])
     with pytest.raises(MalformedMessageError):
-        Bundle(Download(Receives(b"abc", 0), head, b"", PEER), 1)  # type: ignore[arg-type]
+        Bundle(Download(Receives(b"abc", 0), 200, {"content-length": "3"}, b"", PEER), 1)  # type: ignore[arg-type]
     with pytest.raises(MalformedMessageError):
         await bundle_of(chunked([end()]))[1].read()

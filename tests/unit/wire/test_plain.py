@@ -1,4 +1,4 @@
-"""Requests read at a glance: whatever a glance takes, h11 reads the same; what it does not take is h11's."""
+"""Requests and answers at a glance: whatever a glance takes, h11 reads the same; what it does not take is h11's."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from mdmfs.wire.messages.base import MEDIA_TYPE
 from mdmfs.wire.messages.files import Describe, Totals
 from mdmfs.wire.orders import SIGNATURE_HEADER, SIGNER_HEADER
-from mdmfs.wire.plain import read_plain, write_plain
+from mdmfs.wire.plain import read_answer, read_request, write_answer, write_request
 
 BODY = msgspec.msgpack.encode(Describe(bytes(16)))
 HEAD = f"POST /v1/describe HTTP/1.1\r\nhost: pacs.example:1\r\ncontent-type: {MEDIA_TYPE}\r\n"
 END = f"content-length: {len(BODY)}\r\n\r\n".encode() + BODY
 WHOLE = HEAD.encode() + END
 SIGNED = f"{HEAD}{SIGNER_HEADER}: {'a0' * 32}\r\n{SIGNATURE_HEADER}: {'09' * 64}\r\n".encode() + END
+TYPE = ("content-type", MEDIA_TYPE)
 PIECES = [
     *(line.encode() for line in WHOLE[: -len(BODY)].decode("ascii").splitlines(keepends=True)),
     b"POST /v1/list?x HTTP/1.1\r\n",
@@ -61,7 +62,7 @@ def read_by_h11(octets: bytes) -> tuple[bytes, bytes, dict[str, str], bytes]:
 
 def agrees(octets: bytes) -> bool:
     """Whether a glance takes it; then h11 reads the same, to the last byte."""
-    plain = read_plain(octets)
+    plain = read_request(octets)
     if plain is not None:
         assert read_by_h11(octets) == (plain.target, plain.body, plain.headers, b"")
         assert plain.octets == octets
@@ -117,7 +118,7 @@ def test_a_plain_answer_is_what_h11_takes_for_one() -> None:
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method="POST", target="/", headers=[("host", "x"), ("content-length", "0")]))
     client.send(h11.EndOfMessage())
-    client.receive_data(write_plain(message, "Fri, 27 Nov 2026 12:00:00 GMT"))
+    client.receive_data(write_answer(message, "Fri, 27 Nov 2026 12:00:00 GMT"))
     response, body, end = (client.next_event() for _ in range(3))
     assert isinstance(response, h11.Response)
     assert response.status_code == 200
@@ -130,3 +131,40 @@ def test_a_plain_answer_is_what_h11_takes_for_one() -> None:
     assert isinstance(body, h11.Data)
     assert body.data == octets
     assert isinstance(end, h11.EndOfMessage)
+
+
+def test_a_plain_answer_is_read_at_a_glance() -> None:
+    """As our own servers write it."""
+    answer = read_answer(write_answer(Totals(3, 2**40), "Fri, 27 Nov 2026 12:00:00 GMT"))
+    assert answer is not None
+    assert msgspec.msgpack.decode(answer.body, type=Totals) == Totals(3, 2**40)
+    assert answer.headers == {
+        "date": "Fri, 27 Nov 2026 12:00:00 GMT",
+        "content-length": str(len(answer.body)),
+        "content-type": MEDIA_TYPE,
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "host", "headers", "body"),
+    [
+        ("/v1/a b", "h", (TYPE,), BODY),
+        ("/v1/a\r\nx: y", "h", (TYPE,), BODY),
+        ("/v1/a HTTP/1.1\r\nhost: x\r\ncontent-type: " + MEDIA_TYPE, "h", (TYPE,), BODY),
+        ("/v1/\xe9", "h", (TYPE,), BODY),
+        ("v1/a", "h", (TYPE,), BODY),
+        ("/v1/a", "h\r\nx: y", (TYPE,), BODY),
+        ("/v1/a", "h", (), BODY),
+        ("/v1/a", "h", (TYPE, TYPE), BODY),
+        ("/v1/a", "h", (TYPE, ("host", "h")), BODY),
+        ("/v1/a", "h", (TYPE, ("mdmfs-other", "1")), BODY),
+        ("/v1/a", "h", (TYPE, (SIGNER_HEADER, "a0" * 32)), BODY),
+        ("/v1/a", "h", (TYPE, (SIGNER_HEADER, "a0" * 32), (SIGNATURE_HEADER, "09" * 63 + "\r\n")), BODY),
+        ("/v1/a", "h", (TYPE,), b""),
+    ],
+)
+def test_what_would_be_no_plain_request_is_not_written(
+    path: str, host: str, headers: tuple[tuple[str, str], ...], body: bytes
+) -> None:
+    """Nothing that is given can end its line and begin another."""
+    assert write_request(path, host, headers, body) is None

@@ -1,0 +1,129 @@
+"""One question over one connection, up to the head of its answer; plain ones at a glance, all others by h11."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from typing import Final, NamedTuple
+
+import h11
+
+from mdmfs.model.errors import (
+    CredentialExpiredError,
+    CredentialRefusedError,
+    MalformedMessageError,
+    MdmfsError,
+    PeerUnreachableError,
+)
+from mdmfs.wire.download import Download
+from mdmfs.wire.plain import read_answer, write_request
+from mdmfs.wire.stream import Address, Stream
+
+HEAD_BYTES: Final = 32 * 2**10
+_REFUSALS: Final = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "DECRYPT_ERROR")
+"""Parts of the names of the alerts that speak of our certificate (RFC 8446 section 6.2)."""
+
+
+class NoAnswerError(Exception):
+    """The connection ended before the first byte of an answer."""
+
+
+class Question(NamedTuple):
+    """A request, ready to be sent again over another connection."""
+
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    is_idempotent: bool
+
+
+class Exchange:
+    """What a client asks of one peer, one question at a time over each connection."""
+
+    def __init__(self, peer: Address) -> None:
+        self._peer = peer
+        self._host = str(peer)
+        self._buffer = memoryview(bytearray(HEAD_BYTES))
+        """What arrives in it is copied before anybody else runs."""
+
+    async def ask(self, stream: Stream, question: Question) -> Download:
+        """Send a question and wait for the head of the answer. After an error the stream can only be aborted.
+
+        Raises ``NoAnswerError``, else an ``MdmfsError``.
+        """
+        protocol: h11.Connection | None = None
+        octets = self._write_plain(question)
+        if octets is None:
+            protocol, octets = self._begin(question)
+        with contextlib.suppress(OSError):
+            # A peer that refuses a request or its sender may close while we send: its answer still says why.
+            if not stream.send_at_once(octets):
+                await stream.send_all(octets)
+        first = await self._receive(stream, has_begun=False)
+        if protocol is None:
+            plain = read_answer(first)
+            if plain is not None:
+                return Download(stream, 200, plain.headers, plain.body, self._peer)
+            protocol, _ = self._begin(question)
+        protocol.receive_data(first)
+        response = await self._receive_head(stream, protocol)
+        headers = {name.decode("ascii"): value.decode("latin-1") for name, value in response.headers}
+        return Download(stream, response.status_code, headers, protocol.trailing_data[0], self._peer)
+
+    def _write_plain(self, question: Question) -> bytes | None:
+        if question.method != "POST":
+            return None
+        return write_request(question.path, self._host, question.headers, question.body)
+
+    def _begin(self, question: Question) -> tuple[h11.Connection, bytes]:
+        """Give a protocol that has sent the question, and what it sent."""
+        protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES)
+        headers = list(question.headers)
+        if not any(name == "host" for name, _ in headers):
+            headers.insert(0, ("host", self._host))
+        if question.method == "POST":
+            headers.append(("content-length", str(len(question.body))))
+        request = h11.Request(method=question.method, target=question.path, headers=headers)
+        body = protocol.send(request), protocol.send(h11.Data(question.body)), protocol.send(h11.EndOfMessage())
+        return protocol, b"".join(part for part in body if part)
+
+    async def _receive_head(self, stream: Stream, protocol: h11.Connection) -> h11.Response:
+        while True:
+            try:
+                event = protocol.next_event()
+            except h11.RemoteProtocolError as error:
+                message = f"{self._peer} answered with something that is no HTTP"
+                raise MalformedMessageError(message) from error
+            if isinstance(event, h11.Response):
+                return event
+            if event is h11.NEED_DATA:
+                protocol.receive_data(await self._receive(stream, has_begun=True))
+
+    async def _receive(self, stream: Stream, *, has_begun: bool) -> bytes:
+        """Receive some bytes, never none."""
+        count, cause = 0, None
+        try:
+            count = await stream.receive_into(self._buffer)
+        except (ssl.SSLEOFError, ConnectionError) as error:
+            cause = error
+        except OSError as error:
+            raise refusal(self._peer, error) from error
+        if count:
+            return bytes(self._buffer[:count])
+        if not has_begun:
+            raise NoAnswerError from cause
+        message = f"{self._peer} closed the connection in the middle of an answer"
+        raise PeerUnreachableError(message) from cause
+
+
+def refusal(peer: Address, error: OSError) -> MdmfsError:
+    """Tell what a failed handshake or first read means; in TLS 1.3 a refusal arrives with either."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return PeerUnreachableError(f"{peer} shows a certificate that is not accepted: {error.verify_message}")
+    reason = (error.reason or "") if isinstance(error, ssl.SSLError) else ""
+    if "ALERT" in reason and "EXPIRED" in reason:
+        return CredentialExpiredError(f"{peer} says that the certificate or proxy has expired")
+    if "ALERT" in reason and any(word in reason for word in _REFUSALS):
+        return CredentialRefusedError(f"{peer} does not accept this certificate, or wants one: {reason}")
+    return PeerUnreachableError(f"{peer} broke the connection off{': ' if reason else ''}{reason}")
