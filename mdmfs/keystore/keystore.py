@@ -6,6 +6,7 @@ batch is decided by itself. What is not known is refused.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
@@ -90,7 +91,7 @@ class Keystore:
         self._hospitals = frozenset(hospitals)
         self._clock = clock
         """Seconds since the epoch."""
-        self._log: Any = structlog.get_logger("mdmfs.keystore")
+        self._log: Any = structlog.get_logger("mdmfs.keystore").bind()  # unbound, it binds itself for each line
 
     async def register(self, principal: Principal, message: Register) -> Outcomes:
         """Keep shares of the calling hospital.
@@ -120,7 +121,7 @@ class Keystore:
         )
         outcomes = [answer.outcome for answer in answers]
         for outcome, count in Counter(outcomes).items():
-            ASKED_SHARES.labels(outcome).inc(count)
+            _asked_shares(outcome).inc(count)
         self._tell("collect", principal, guids, [answer.reason or answer.outcome for answer in answers])
         return Collected(outcomes, [answer.share for answer in answers])
 
@@ -234,6 +235,12 @@ class Keystore:
         for result, names in by_result.items():
             for start in range(0, len(names), GUIDS_A_LINE):
                 self._log.info(event, dn=str(principal.dn), result=result, guids=names[start : start + GUIDS_A_LINE])
+
+
+@functools.cache
+def _asked_shares(outcome: Outcome) -> prometheus_client.Counter:
+    """Remembered: to look it up costs more than to count."""
+    return ASKED_SHARES.labels(outcome)
 
 
 def _keep(draft: Draft, share: Share, record: KeyRecord, replaces: bytes) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import itertools
 from collections.abc import AsyncIterator, Callable
@@ -127,8 +128,7 @@ class RowShelf:
             self._engine.refuse_stale()
             return self._engine.read(lambda rows: question(RowDraft(rows)))
 
-        if is_brief:
-            await trio.lowlevel.checkpoint()
+        if is_brief:  # a turn of the loop before or after it would cost as much as the reading
             return ask()
         return await trio.to_thread.run_sync(ask, limiter=self._readers)
 
@@ -234,6 +234,7 @@ def _decode(octets: bytes, kind: type[R]) -> R:
     return record
 
 
+@functools.lru_cache(maxsize=256)
 def _digest(owner: str) -> bytes:
     """Shorten a DN to 32 bytes: keys have 511 at most, DNs up to 4096."""
     return hashlib.sha256(owner.encode()).digest()

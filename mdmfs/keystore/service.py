@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -40,7 +39,7 @@ from mdmfs.wire.messages.keystores import (
 )
 from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.wire.server import serve
-from mdmfs.wire.service import Answer, Octets, Request, Respond, Service, responding
+from mdmfs.wire.service import Reply, Request, Respond, Service, responding
 from mdmfs.wire.stream import Address
 
 M = TypeVar("M", bound=Message)
@@ -70,12 +69,10 @@ def keystore_service(keystore: Keystore, name: str, orders: Orders) -> Service:
     """Give the paths of a keystore; what changes anything is an order."""
 
     def ordered(kind: type[M], answer: Callable[[Principal, M], Awaitable[Message]]) -> Respond:
-        respond = responding(kind, answer)
-
-        async def respond_to_order(request: Request) -> Answer:
+        async def respond_to_order(request: Request) -> Reply:
             body = await request.body()
             await orders.refuse_others(request, body)
-            return await respond(dataclasses.replace(request, body=_at_hand(body)))
+            return Reply(await answer(request.principal, request.decode(body, kind)))
 
         return respond_to_order
 
@@ -94,11 +91,3 @@ def keystore_service(keystore: Keystore, name: str, orders: Orders) -> Service:
             ("POST", WITNESSED_PATH): responding(AskWitnessed, keystore.witnessed),
         },
     )
-
-
-def _at_hand(body: Octets) -> Callable[[], Awaitable[Octets]]:
-    async def give() -> Octets:
-        await trio.lowlevel.checkpoint()
-        return body
-
-    return give

@@ -8,6 +8,7 @@ holds to be decided, the hospital has signed (docs/adr/0011).
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
@@ -70,11 +71,16 @@ def signer_of(headers: Mapping[str, str], path: str, keystore: Dn, body: bytes |
     try:
         public = bytes.fromhex(headers[SIGNER_HEADER])
         signature = bytes.fromhex(headers.get(SIGNATURE_HEADER, ""))
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, _statement(path, keystore, body))
+        _key(public).verify(signature, _statement(path, keystore, body))
     except (ValueError, InvalidSignature) as error:
         message = "the order is not signed by the key that it names, or not for this keystore"
         raise AccessDeniedError(message) from error
     return public
+
+
+@functools.lru_cache(maxsize=64)
+def _key(public: bytes) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(public)
 
 
 def _statement(path: str, keystore: Dn, body: bytes | bytearray | memoryview) -> bytes:

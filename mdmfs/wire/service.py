@@ -33,8 +33,12 @@ class Request:
 
     async def read(self, kind: type[T]) -> T:
         """Wait for the message that the request carries; raises ``MalformedMessageError``."""
+        return self.decode(await self.body(), kind)
+
+    def decode(self, body: Octets, kind: type[T]) -> T:
+        """Give the message in a body that has been read; raises ``MalformedMessageError``."""
         try:
-            return msgspec.msgpack.decode(await self.body(), type=kind)
+            return msgspec.msgpack.decode(body, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             message = f"the body of {self.method} {self.path} is no {kind.__name__}"
             raise MalformedMessageError(message) from error

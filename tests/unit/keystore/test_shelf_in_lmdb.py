@@ -12,11 +12,15 @@ from pathlib import Path
 import lmdb
 import pytest
 import trio
+import trio.testing
 
+from mdmfs.keystore.keystore import BRIEF_BATCH, Keystore
 from mdmfs.keystore.row_shelf import open_lmdb_shelf
 from mdmfs.keystore.shelf import KeyRecord
 from mdmfs.model.errors import ConfigurationError, StoreError
 from mdmfs.model.names import Guid
+from mdmfs.wire.messages.keystores import Collect, Outcome
+from tests.twins.keystores import HOSPITAL, principal
 
 REPOSITORY = Path(__file__).parents[3]
 OWNER = "/DC=org/CN=hospital"
@@ -219,3 +223,15 @@ def _overwrite(directory: Path, database: bytes, key: bytes, value: bytes) -> No
 def _commits_of(directory: Path) -> int:
     code = "import lmdb, sys; print(lmdb.open(sys.argv[1], readonly=True).info()['last_txnid'])"
     return int(subprocess.run([sys.executable, "-c", code, str(directory)], check=True, capture_output=True).stdout)
+
+
+async def test_a_few_shares_are_collected_in_one_turn_of_the_loop(tmp_path: Path) -> None:
+    """Each turn costs as much as the reading, and a thread more; more shares than a few hold up nobody."""
+    few, many = ([GUID.octets] * count for count in (BRIEF_BATCH, BRIEF_BATCH + 1))
+    async with open_lmdb_shelf(tmp_path / "shelf") as shelf:
+        keystore = Keystore(shelf, [HOSPITAL])
+        with trio.testing.assert_no_checkpoints():
+            collected = await keystore.collect(principal(HOSPITAL), Collect(few))
+        assert collected.outcomes == [Outcome.UNKNOWN] * BRIEF_BATCH
+        with trio.testing.assert_checkpoints():
+            await keystore.collect(principal(HOSPITAL), Collect(many))
