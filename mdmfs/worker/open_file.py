@@ -190,13 +190,20 @@ class OpenFile:
         if self._failure is not None:
             raise again(self._failure) from self._failure
 
-    async def read(self, offset: int, length: int) -> bytes:
-        """Give plaintext, short at the end of the file only; waits for ciphertext that is still on its way."""
+    async def read(self, offset: int, length: int, *, may_hold_up: bool = False) -> bytes:
+        """Give plaintext, short at the end of the file only; waits for ciphertext that is still on its way.
+
+        With ``may_hold_up`` the loop itself reads what has come, where the disk has not to be waited for: whoever waits
+        for a small file would wait for a thread besides.
+        """
         piece = sealed_range(self.size, offset, length)
         if not piece.chunks:
             return b""
         with self.in_use():
             ciphertext, unsealer = await self._arrived(piece.offset + piece.length)
+            at_hand = self.read_at_once(offset, length) if may_hold_up else None
+            if at_hand is not None:
+                return bytes(at_hand)
             plain = await trio.to_thread.run_sync(_unseal_range, ciphertext, unsealer, piece, limiter=_reading)
             self.refuse_failed()
             return plain

@@ -404,8 +404,7 @@ class Opener:
             self._disk.note_slow()
             await self._disk.wait_for(file.guid, file.size, offset, length)
         try:
-            at_hand = file.read_at_once(offset, length) if is_on_disk or file.size <= AT_ONCE else None
-            return await file.read(offset, length) if at_hand is None else bytes(at_hand)
+            return await file.read(offset, length, may_hold_up=is_on_disk or file.size <= AT_ONCE)
         except IntegrityError as error:
             await self._bringer.mend(file, begun_with, error)
             return await file.read(offset, length)
