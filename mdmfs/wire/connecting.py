@@ -10,6 +10,7 @@ from typing import Final
 import trio
 
 from mdmfs.model.errors import PeerUnreachableError
+from mdmfs.wire.silence import notice_silence
 from mdmfs.wire.stream import Address
 
 SILENT_SECONDS: Final = 3.0
@@ -45,6 +46,7 @@ async def _connect(address: Address) -> socket.socket:
     for family, kind, protocol, _, where in found:
         candidate = trio.socket.socket(family, kind, protocol)
         try:
+            notice_silence(candidate)
             await candidate.connect(where)
         except OSError as error:
             failure = error

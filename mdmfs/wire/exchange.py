@@ -102,13 +102,16 @@ class Exchange:
 
     async def _receive(self, stream: Stream, *, has_begun: bool) -> bytes:
         """Receive some bytes, never none."""
-        count, cause = 0, None
+        count = 0
+        cause: OSError | None = None
         try:
             count = await stream.receive_into(self._buffer)
-        except (ssl.SSLEOFError, ConnectionError) as error:
+        except ssl.SSLError as error:
+            if not isinstance(error, ssl.SSLEOFError):
+                raise refusal(self._peer, error) from error
             cause = error
-        except OSError as error:
-            raise refusal(self._peer, error) from error
+        except OSError as error:  # reset, or given up by the kernel
+            cause = error
         if count:
             return bytes(self._buffer[:count])
         if not has_begun:

@@ -51,6 +51,7 @@ async def serving(
     limits: Limits | None = None,
     clock: Callable[[], float] = time.time,
     contexts: ServerContexts | None = None,
+    at: str = LOOPBACK.host,
 ) -> AsyncIterator[Address]:
     """Serve as the hospital, or someone else, while the block runs; trust the tests' CA unless contexts are given."""
     with tempfile.TemporaryDirectory() as name:
@@ -58,7 +59,7 @@ async def serving(
         async with trio.open_nursery() as nursery:
 
             async def serve_as_told(task_status: trio.TaskStatus[Address]) -> None:
-                await serve(service, contexts, LOOPBACK, limits=limits, clock=clock, task_status=task_status)
+                await serve(service, contexts, Address(at, 0), limits=limits, clock=clock, task_status=task_status)
 
             yield await nursery.start(serve_as_told)
             nursery.cancel_scope.cancel()

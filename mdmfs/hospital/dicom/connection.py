@@ -16,6 +16,7 @@ from mdmfs.hospital.dicom.negotiation import Accepted, Offer, propose
 from mdmfs.hospital.dicom.pacs import PacsAddress, Politeness
 from mdmfs.hospital.dicom.security import DicomTls, shake_hands
 from mdmfs.model.errors import MdmfsError, PacsUnreachableError, RecallFailedError
+from mdmfs.wire.silence import notice_silence
 
 RELEASE_SECONDS: Final = 1.0
 _MAX_MESSAGE_ID: Final = 65_535
@@ -152,6 +153,7 @@ async def _connect(address: PacsAddress, tls: DicomTls | None) -> socket.socket:
     plain = socket.socket(fileno=stream.socket.detach())
     plain.setblocking(False)  # noqa: FBT003 - the standard library's signature
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    notice_silence(plain)
     if tls is None:
         return plain
     try:
