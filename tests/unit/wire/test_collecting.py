@@ -158,8 +158,11 @@ def counted(site: Site) -> dict[str, list[int]]:
     return asked
 
 
-async def test_a_keystore_that_lacks_one_share_of_a_batch_is_helped_out_for_that_one(site: Site) -> None:
-    """The others are not asked for what has come, whoever is asked at first."""
+async def test_a_keystore_that_lacks_one_share_of_a_batch_is_helped_out_for_that_one(
+    site: Site, mock_clock: MockClock
+) -> None:
+    """The others are not asked for what has come, whoever is asked at first; the clock stands still meanwhile."""
+    assert mock_clock.rate == 0
     guids = [random_guid() for _ in range(50)]
     await site.register(*guids)
     await site.keystores.unregister("k1", guids[7:8], deadline=soon())
