@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
+from mdmfs.access.acl import Acl
 from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.pseudonyms import PatientKey, Subject
@@ -28,7 +29,11 @@ from mdmfs.model.names import Guid
 from mdmfs.wire.keystores import Keystores
 
 MAX_READ: Final = 4096
-"""Of what decisions read alike for many files: some MiB."""
+"""Of what decisions read alike for many files, by the entries of ACLs: some MiB, with the longest DNs 24."""
+
+
+def _weight(read: object) -> int:
+    return 1 + len(read.entries) + len(read.defaults) if isinstance(read, Acl) else 1
 
 
 class KnownPacs(NamedTuple):
@@ -75,7 +80,7 @@ class Hospital:
     leases: Leases = dataclasses.field(default_factory=Leases)
     told: Answers = dataclasses.field(default_factory=Answers)
     """What mounts were told of changes in this second."""
-    read: Answers = dataclasses.field(default_factory=lambda: Answers(MAX_READ))
+    read: Answers = dataclasses.field(default_factory=lambda: Answers(MAX_READ, _weight))
     """What decisions have read since the last commit: ACLs, and where series come from."""
     replicas: Replicas = dataclasses.field(default_factory=Replicas)
     turns: Turns = dataclasses.field(default_factory=Turns)

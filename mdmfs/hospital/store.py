@@ -18,6 +18,10 @@ class Transaction(Protocol):
     """One view of everything, unchanging but for what this transaction writes; of no use after its end."""
 
     @property
+    def version(self) -> int:
+        """The store's (``Store.version``), of the last commit that this view shows; of no use while writing."""
+
+    @property
     def subjects(self) -> Subjects:
         """Who a subject is."""
 

@@ -56,6 +56,7 @@ class RowsTransaction:
     """``Transaction`` over ordered rows; it remembers what it read, so each serves one act only."""
 
     def __init__(self, rows: Rows, *, random: Callable[[int], bytes], feed_length: int = FEED_LENGTH) -> None:
+        self._rows = rows
         self.subjects: Final = RowsOfSubjects(rows)
         self.uidmap: Final = RowsOfInstances(rows)
         directories = DirectoryTable(rows)
@@ -72,6 +73,11 @@ class RowsTransaction:
         self.stages: Final = RowsOfStages(rows)
         self.replicas: Final = RowsOfReplicas(rows)
         self._counts = directories.inodes, self.uidmap.places, self.catalogue.pending
+
+    @property
+    def version(self) -> int:
+        """The number of the last commit that is seen."""
+        return self._rows.version
 
     def finish(self) -> None:
         """Write what was counted, at the end of what was done: it changes with each file."""

@@ -261,6 +261,7 @@ class RecordedRows:
     def __init__(self, rows: LmdbRows, changes: dict[bytes, bytes | None]) -> None:
         self._rows = rows
         self._changes = changes
+        self.version = rows.version
         self.get = rows.get
         self.scan = rows.scan
         self.scan_back = rows.scan_back

@@ -10,7 +10,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar, cast
+from typing import Any, Final, NoReturn, Self, TypeVar, cast
 
 import lmdb
 import outcome
@@ -87,7 +87,7 @@ class Embedded:
         """See ``Engine.read``."""
         self._refuse_closed()
         with naming_errors(self._layout, self._path), self._env.begin() as txn:
-            return act(LmdbRows(txn, self._tables, self._layout))
+            return read_rows(LmdbRows(txn, self._tables, self._layout), act)
 
     def refuse_stale(self) -> None:
         """See ``Engine.refuse_stale``: this is the truth."""
@@ -100,9 +100,8 @@ class Embedded:
         await trio.sleep_forever()
 
     def version(self) -> int:
-        """Give the number of the last commit."""
-        self._refuse_closed()
-        return int(self._env.info()["last_txnid"])
+        """Give the number of the last commit that a new view shows: LMDB tells another one before it can be seen."""
+        return self.read(lambda rows: rows.version)
 
     async def aclose(self) -> None:
         """See ``Engine.aclose``."""
@@ -167,16 +166,37 @@ class Embedded:
             raise StoreError(message, what_to_do="start its daemon again")
 
 
+class _Ended:
+    """In the place of a transaction that has ended."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        message = "the transaction has ended"
+        raise lmdb.BadTxnError(message)
+
+
 class LmdbRows:
     """``Rows`` of one LMDB transaction: a named database for each table.
 
     LMDB leaves pages half empty behind ascending keys, unless it is told that a key is the last one.
     """
 
-    def __init__(self, txn: lmdb.Transaction, databases: dict[int, lmdb._Database], layout: Layout) -> None:
+    def __init__(
+        self, txn: lmdb.Transaction, databases: dict[int, lmdb._Database], layout: Layout, *, counted_from: int = 0
+    ) -> None:
+        """``counted_from`` is added to the number of the last commit."""
         self._txn = txn
         self._databases = databases
         self._layout = layout
+        self._counted_from = counted_from
+
+    @property
+    def version(self) -> int:
+        """The number of the last commit."""
+        return self._counted_from + int(self._txn.id())
+
+    def end(self) -> None:
+        """Let the transaction go: LMDB has 126 places for readers, and one that something still holds keeps its own."""
+        self._txn = cast("lmdb.Transaction", _Ended())
 
     def get(self, key: bytes) -> bytes | None:
         """Give the value of a key, or None."""
@@ -233,6 +253,14 @@ class LmdbRows:
                 if not key.startswith(within):
                     return
                 yield key[cut:], value
+
+
+def read_rows(rows: LmdbRows, act: Callable[[LmdbRows], T]) -> T:
+    """Run what reads, and let go of the transaction, whatever goes on holding the rows."""
+    try:
+        return act(rows)
+    finally:
+        rows.end()
 
 
 def key_after(prefix: bytes) -> bytes:

@@ -38,6 +38,7 @@ from mdmfs.rows.embedded import (
     naming_errors,
     open_environment,
     opening,
+    read_rows,
 )
 from mdmfs.rows.port import Layout, Rows
 from mdmfs.rows.url import DatabaseUrl
@@ -48,6 +49,8 @@ log = structlog.get_logger()
 
 LOOK_SECONDS: Final = 1.0
 """Between two looks whether somebody works on the database, where nothing is committed meanwhile."""
+_COMMITS: Final = 2**48
+"""More than a copy ever has."""
 GRACE: Final = 4.0
 """Seconds for which nobody must have worked on it: a daemon whose session broke has a new one by then."""
 
@@ -75,6 +78,8 @@ class Following:
         self._tables: dict[int, lmdb._Database] = {}
         self._swapping = threading.Lock()
         """Held by who reads the copy, and by who puts another in its place."""
+        self._copies = 0
+        """So many have been opened: each counts its commits anew."""
         self._is_watching = False
         self._free_since: float | None = None
         self._reached: Position | None = None
@@ -108,13 +113,17 @@ class Following:
             if self._env is None:
                 message = f"the {self._layout.what} is being copied"
                 raise PeerUnreachableError(message)
-            with naming_errors(self._layout, self._path), self._env.begin() as txn:
-                return act(LmdbRows(txn, self._tables, self._layout))
+            return self._read(self._env, act)
+
+    def _read(self, env: lmdb.Environment, act: Callable[[LmdbRows], T]) -> T:
+        with naming_errors(self._layout, self._path), env.begin() as txn:
+            rows = LmdbRows(txn, self._tables, self._layout, counted_from=self._copies * _COMMITS)
+            return read_rows(rows, act)
 
     def version(self) -> int:
         """Give a number that rises with each commit of the copy; raises as ``read``."""
         with self._swapping:
-            return -1 if self._env is None else int(self._env.info()["last_txnid"])
+            return -1 if self._env is None else self._read(self._env, lambda rows: rows.version)
 
     def announced(self) -> str:
         """Give what the other one says of himself; empty where he does not. Blocks; raises as ``step``."""
@@ -199,7 +208,7 @@ class Following:
                 env = open_environment(self._path, self._map_size, is_copy=True)
                 self._tables = {byte: env.open_db(name) for byte, name in self._layout.tables.items()}
             with self._swapping:
-                self._env = env
+                self._env, self._copies = env, self._copies + 1
         return self._env
 
     def _close_copy(self) -> None:

@@ -18,6 +18,10 @@ class Rows(Protocol):
     After its end everything raises ``StoreError``.
     """
 
+    @property
+    def version(self) -> int:
+        """The number (``Engine.version``) of the last commit that this view shows; of no use while writing."""
+
     def get(self, key: bytes) -> bytes | None:
         """Give the value of a key, or None."""
 
@@ -93,7 +97,7 @@ class Engine(Protocol):
         """Run ``act`` on what is committed, on the calling thread, whichever that is; writing raises ``StoreError``."""
 
     def version(self) -> int:
-        """Give a number that rises with every commit, whoever makes it."""
+        """Give a number that rises with every commit, whoever makes it, as soon as ``read`` shows it; not inside."""
 
     def refuse_stale(self) -> None:
         """Raise ``PeerUnreachableError`` where what is read here may no longer be true: nobody is to be told it."""

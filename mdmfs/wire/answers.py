@@ -47,6 +47,7 @@ class Answers:
         self._empty: set[str] = set()
         """Who holds no share."""
         self._liars: set[str] = set()
+        self._is_forgotten = False
 
     @property
     def shares(self) -> list[Share]:
@@ -60,6 +61,8 @@ class Answers:
 
     def take(self, keystore: str, outcome: Outcome, share: bytes) -> None:
         """Note what a keystore answered."""
+        if self._is_forgotten:
+            return
         match outcome:
             case Outcome.DONE:
                 self._take_share(keystore, share)
@@ -73,6 +76,11 @@ class Answers:
             case Outcome.UNKNOWN | Outcome.CONFLICT:
                 self._reasons[keystore] = "holds no share"
                 self._empty.add(keystore)
+
+    def forget(self) -> None:
+        """Let the shares go, and take no more, whoever goes on holding this."""
+        self._is_forgotten, self._counted = True, None
+        self._shares.clear()
 
     def take_failure(self, keystore: str, error: MdmfsError) -> None:
         """Note why a keystore gave no answer."""

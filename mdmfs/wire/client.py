@@ -245,6 +245,10 @@ class Client:
         try:
             return await self._exchange(await self._connect(), question)
         except NoAnswerError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and not isinstance(cause, ConnectionError | ssl.SSLError):
+                message = f"{self.address} is not heard of any more: {cause.strerror}"
+                raise PeerUnreachableError(message) from error
             message = f"{self.address} closes every connection without a word: it does not accept this certificate"
             raise CredentialRefusedError(message) from error
 

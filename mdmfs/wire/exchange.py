@@ -20,6 +20,8 @@ from mdmfs.wire.plain import read_answer, write_request
 from mdmfs.wire.stream import Address, Stream
 
 HEAD_BYTES: Final = 32 * 2**10
+_ZEROS: Final = memoryview(bytes(HEAD_BYTES))
+"""An answer may be shares: where it came in, they are not to stay."""
 _REFUSALS: Final = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "DECRYPT_ERROR")
 """Parts of the names of the alerts that speak of our certificate (RFC 8446 section 6.2)."""
 
@@ -113,7 +115,9 @@ class Exchange:
         except OSError as error:  # reset, or given up by the kernel
             cause = error
         if count:
-            return bytes(self._buffer[:count])
+            octets = bytes(self._buffer[:count])
+            self._buffer[:count] = _ZEROS[:count]
+            return octets
         if not has_begun:
             raise NoAnswerError from cause
         message = f"{self._peer} closed the connection in the middle of an answer"

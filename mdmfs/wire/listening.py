@@ -10,7 +10,6 @@ from typing import Final
 import trio
 
 from mdmfs.model.errors import ConfigurationError
-from mdmfs.wire.silence import notice_silence
 from mdmfs.wire.stream import Address
 
 log = logging.getLogger(__name__)
@@ -29,7 +28,6 @@ async def listen(address: Address) -> trio.socket.SocketType:
         listening = trio.socket.socket(family, kind, protocol)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            notice_silence(listening)
             await listening.bind(where)
             listening.listen(BACKLOG)
         except BaseException:

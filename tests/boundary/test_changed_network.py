@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace i
     [
         pytest.param("ask_again", id="a question over a connection that was left is asked over a new one"),
         pytest.param("wait_for_an_answer", id="so is one whose answer is awaited, of which nothing is on its way"),
-        pytest.param("leave", id="a server lets go of who is gone"),
+        pytest.param("lose_a_probe", id="who was away for a moment is heard on"),
     ],
 )
 def test_what_is_gone_without_a_word_is_noticed(case: str) -> None:

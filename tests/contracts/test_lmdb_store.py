@@ -25,6 +25,7 @@ from tests.twins.records import NOW, OWNER_ONLY, SERIES_LFN, guid_of, instance_o
 SERIES = 50
 FILES = 500
 """In CI; a hundred thousand take some seconds."""
+COMMITS = 300
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -303,3 +304,35 @@ async def test_a_store_is_looked_at_from_beside_and_never_made(tmp_path: Path) -
         assert seen.read(lambda tx: tx.catalogue.totals()).files == 0
         with pytest.raises(StoreError):
             await seen.write(lambda tx: push(tx, b"x"))
+
+
+async def test_what_goes_on_holding_a_view_that_has_ended_keeps_no_place_of_a_reader(tmp_path: Path) -> None:
+    """LMDB has 126 of them, and whoever comes when all are taken is refused."""
+    store = LmdbStore.open(tmp_path / "store", map_size=2**24)
+    held = [store.read(lambda tx: tx) for _ in range(200)]
+    with pytest.raises(StoreError):
+        held[0].catalogue.version()
+    await store.aclose()
+
+
+async def test_a_version_is_that_of_what_is_seen_while_others_commit(tmp_path: Path) -> None:
+    """LMDB counts a commit before anybody can see it: what was read then would bear a number too high."""
+
+    async def push_all() -> None:
+        for _ in range(COMMITS):
+            await store.write(lambda tx: push(tx, b"x"))
+        writing.cancel()
+
+    shown: set[int] = set()
+    store = LmdbStore.open(tmp_path / "store", map_size=2**24)
+    async with trio.open_nursery() as nursery:
+        writing = trio.CancelScope()
+        nursery.start_soon(push_all)
+        with writing:
+            while True:
+                version = store.version()
+                shown.add(store.read(lambda tx: tx.version))
+                assert max(shown) >= version
+                await trio.lowlevel.checkpoint()
+    assert len(shown) > 1
+    await store.aclose()

@@ -28,6 +28,7 @@ class MemoryStore:
         self.is_stale = False
         """As if it were the copy of a database that is not heard of."""
         self._version = 0
+        self._is_reading = False
         rows = MemoryRows(self._table, is_writing=True)
         store_layout(random).begin(rows, "a twin")
         rows.end()
@@ -40,10 +41,15 @@ class MemoryStore:
 
     def read(self, act: Callable[[Transaction], T]) -> T:
         """Run ``act``, which may not write."""
-        return self._run(act, is_writing=False)
+        self._is_reading = True
+        try:
+            return self._run(act, is_writing=False)
+        finally:
+            self._is_reading = False
 
     def version(self) -> int:
-        """Count the writes."""
+        """Count the writes; not inside a view: a copy's would wait for itself."""
+        assert not self._is_reading
         if self._is_closed:
             message = "the store is closed"
             raise StoreError(message)
@@ -68,7 +74,7 @@ class MemoryStore:
         if self._is_closed:
             message = "the store is closed"
             raise StoreError(message)
-        rows = MemoryRows(self._table, is_writing=is_writing)
+        rows = MemoryRows(self._table, is_writing=is_writing, version=self._version)
         try:
             tx = self._open(rows)
             result = act(tx)
@@ -109,7 +115,8 @@ class Table:
 class MemoryRows:
     """``Rows`` over a table, with a log of what was there before."""
 
-    def __init__(self, table: Table, *, is_writing: bool) -> None:
+    def __init__(self, table: Table, *, is_writing: bool, version: int = 0) -> None:
+        self.version = version
         self._table = table
         self._is_writing = is_writing
         self._has_ended = False

@@ -14,7 +14,6 @@ from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.pseudonyms import PatientKey, Subject
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.hospital import Hospital, subject_of
-from mdmfs.hospital.moment import Answers
 from mdmfs.hospital.projects import Project
 from mdmfs.hospital.release.known import claim_of
 from mdmfs.hospital.release.queue import Source
@@ -78,10 +77,9 @@ def deciding(answer: Granted | Refused | None) -> str:
 
 def decide(principal: Principal, guids: Sequence[Guid], hospital: Hospital) -> list[Standing | Denial]:
     """Decide by ACLs, projects, patients and rules, about all files as they are at one moment."""
-    version = hospital.store.version()
 
     def read(tx: Transaction) -> list[Standing | Denial]:
-        moment = _Moment(tx, principal, hospital, version)
+        moment = _Moment(tx, principal, hospital)
         return [moment.decide(guid) for guid in guids]
 
     return hospital.store.read(read)
@@ -89,11 +87,10 @@ def decide(principal: Principal, guids: Sequence[Guid], hospital: Hospital) -> l
 
 def stand(guids: Sequence[Guid], hospital: Hospital) -> list[Standing | Denial]:
     """Decide as ``decide`` by all but ACLs: who asks is this hospital itself, and decides about his readers."""
-    version = hospital.store.version()
     own = Principal(hospital.dn, (), float("inf"))
 
     def read(tx: Transaction) -> list[Standing | Denial]:
-        moment = _Moment(tx, own, hospital, version)
+        moment = _Moment(tx, own, hospital)
         return [moment.stand(guid) for guid in guids]
 
     return hospital.store.read(read)
@@ -116,17 +113,15 @@ class _Origin(NamedTuple):
 class _Moment:
     """One view of the store for one principal; what siblings share is decided once, and looked up once a commit."""
 
-    def __init__(self, tx: Transaction, principal: Principal, hospital: Hospital, version: int) -> None:
-        """``version`` is the store's, before the view was begun."""
+    def __init__(self, tx: Transaction, principal: Principal, hospital: Hospital) -> None:
         self._tx = tx
         self._hospital = hospital
-        self._version = version
+        self._version = tx.version
         self._now = hospital.clock()
         self._not_after = principal.not_after
         self._grants = Grants(principal, self._acl, self._now)
         self._ends: dict[tuple[bytes, ...], float] = {}
-        # with a commit in between, what others have read may be older than this view
-        self._read = hospital.read if hospital.store.version() == version else Answers()
+        self._read = hospital.read
 
     def decide(self, guid: Guid) -> Standing | Denial:
         """Decide about one file."""

@@ -149,7 +149,7 @@ class Recalls:
             taken = await queue.take()
             batch = taken.recalls
             try:
-                await self._bring(pacs, batch)
+                await self._bring(pacs, batch, is_alone=len(batch) == 1 and not batch[0].is_ahead)
             except InstanceLostError as error:
                 await self._bring_alone(pacs, batch, error)
             except MdmfsError as error:
@@ -161,10 +161,10 @@ class Recalls:
                 for recall in batch:
                     self._end(recall)
 
-    async def _bring(self, pacs: Pacs, batch: list[PendingRecall]) -> None:
+    async def _bring(self, pacs: Pacs, batch: list[PendingRecall], *, is_alone: bool) -> None:
         wanted = {recall.source.instance.instance_uid: recall for recall in batch}
         deadline = trio.current_time() + self.deadline
-        files, is_alone = [recall.source.file for recall in batch], len(batch) == 1 and not batch[0].is_ahead
+        files = [recall.source.file for recall in batch]
         async with (
             self._shares.collecting(files, deadline=deadline, is_alone=is_alone) as shares,
             pacs.retrieve([_key_of(recall.source.instance) for recall in batch]) as arriving,
@@ -183,7 +183,7 @@ class Recalls:
             return
         for recall in missing:
             try:
-                await self._bring(pacs, [recall])
+                await self._bring(pacs, [recall], is_alone=False)
             except MdmfsError as alone:
                 self._fail([recall], alone)
 

@@ -65,7 +65,9 @@ class Shares:
 
     def drop(self, guid: Guid) -> None:
         """Hold nothing of a file that is gone or has another key, nor what is on its way."""
-        self._held.pop(guid, None)
+        held = self._held.pop(guid, None)
+        if held is not None:
+            held.answers.forget()  # whoever has asked for them may hold them longer
 
     def holds(self, guid: Guid) -> bool:
         """Ask whether shares of a file are held, or on their way."""
@@ -94,13 +96,13 @@ class Shares:
         until = trio.current_time() + HOLD_SECONDS
         self._held.update({guid: _Held(found, until) for guid, found in answers.items()})
         while len(self._held) > self._most:
-            del self._held[next(iter(self._held))]
+            self.drop(next(iter(self._held)))
         self._news.ring()
 
     def _expire(self) -> None:
         now = trio.current_time()
         while self._held and next(iter(self._held.values())).until <= now:
-            del self._held[next(iter(self._held))]
+            self.drop(next(iter(self._held)))
 
 
 class Gathered:

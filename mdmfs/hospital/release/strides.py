@@ -17,6 +17,8 @@ IDLE_SECONDS: Final = 5.0
 """A directory of which nothing was opened for so long is not being gone through."""
 LONGEST_STRIDE: Final = 32
 """Whoever takes longer steps is taken to have no order."""
+MOST_ROWS: Final = 256
+"""Names that are read for what comes next, in the loop."""
 FEWEST: Final = 7
 """Files that are expected after the second open; with each time that more are asked for, twice as many and one."""
 MOST: Final = 31
@@ -72,5 +74,6 @@ def _following(directory: int, before: str, name: str, wanted: int, tx: Transact
     stride = next((count for count, node in enumerate(passed, 1) if node.name == name), 0)
     if not stride:
         return []
-    coming = tx.catalogue.list_page(directory, after=name, limit=stride * wanted).nodes[stride - 1 :: stride]
+    limit = min(stride * wanted, MOST_ROWS)
+    coming = tx.catalogue.list_page(directory, after=name, limit=limit).nodes[stride - 1 :: stride]
     return [Guid(node.guid) for node in coming if node.guid]

@@ -20,6 +20,7 @@ from mdmfs.hospital.release.strides import FEWEST, IDLE_SECONDS, LONGEST_STRIDE,
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import TooFewSharesError
 from mdmfs.model.names import Guid
+from mdmfs.wire.answers import Answers
 from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.messages.key_tasks import KeyTask
 from mdmfs.wire.messages.keystores import COLLECT_PATH, Collected, KeyEntry, Outcome
@@ -377,3 +378,18 @@ async def test_nothing_is_held_of_a_file_whose_key_is_renewed_or_destroyed(tmp_p
         assert opened.hospital.shares.holds(guids[3])
         if task is KeyTask.ROTATE:
             assert await cold(opened, guids[2]) >= THRESHOLD
+
+
+async def test_what_is_held_no_longer_is_forgotten_by_whoever_has_asked_for_it_too(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recall from tape asks for shares, and then lasts for minutes."""
+    forgotten: list[Guid] = []
+    monkeypatch.setattr(Answers, "forget", lambda answers: forgotten.append(answers.guid))
+    files = site.files
+    await site.open(files[0])
+    await site.open(files[1])
+    site.shares.drop(files[2].guid)
+    assert forgotten == [files[2].guid]
+    await trio.sleep(HOLD_SECONDS + 1)
+    assert sorted(forgotten) == sorted(file.guid for file in files[2 : 2 + FEWEST])

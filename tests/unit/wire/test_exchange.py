@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ssl
 from collections.abc import Sequence
 
@@ -12,9 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdmfs.model.errors import MalformedMessageError, MdmfsError, PeerUnreachableError
+from mdmfs.wire.client import Client
+from mdmfs.wire.download import Download
 from mdmfs.wire.exchange import HEAD_BYTES, Exchange, NoAnswerError, Question
 from mdmfs.wire.messages.base import MEDIA_TYPE
 from mdmfs.wire.messages.files import Totals
+from mdmfs.wire.messages.keystores import Collect, Collected
 from mdmfs.wire.orders import SIGNATURE_HEADER, SIGNER_HEADER
 from mdmfs.wire.plain import read_answer, read_request, write_answer
 from mdmfs.wire.stream import Address
@@ -232,3 +236,18 @@ async def test_exchanges_at_once_do_not_meet() -> None:
     for number, body in heard.items():
         assert write_answer(Totals(number, number), "").endswith(b"\r\n\r\n" + body)
     assert len(heard) == 50
+
+
+async def test_two_new_connections_that_nobody_answers_are_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel has given them up: that says nothing of a certificate."""
+
+    async def hear_nothing(*_: object) -> Download:
+        await trio.lowlevel.checkpoint()
+        raise NoAnswerError from TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+
+    monkeypatch.setattr(Exchange, "ask", hear_nothing)
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    client = Client(Address("127.0.0.1", listener.socket.getsockname()[1]), None, expected=None)
+    with pytest.raises(PeerUnreachableError, match="timed out"):
+        await client.call("/v1/ask", Collect([]), Collected, deadline=trio.current_time() + 60)
+    await listener.aclose()

@@ -276,3 +276,13 @@ def test_any_threshold_works(threshold: int, total: int) -> None:
     assert answers.has(threshold)
     assert not answers.has(threshold + 1)
     assert key_of(answers) == SECRET
+
+
+def test_what_is_forgotten_has_no_share_and_takes_none() -> None:
+    """Not those that come late, either."""
+    first, second, _ = shares_of(GUID, SECRET)
+    answers = answers_of(Told(), first)
+    answers.forget()
+    answers.take("k2", Outcome.DONE, second.encode())
+    assert answers.shares == []
+    assert key_of(answers) is None
