@@ -52,4 +52,3 @@ def test_nothing_is_lost_and_nothing_twice_when_a_standby_is_promoted(pair: Pair
     found = fail_over(pair, REGISTRATIONS)
     assert (found.acknowledged, found.registered) == (REGISTRATIONS, REGISTRATIONS)
     assert found.read >= REGISTRATIONS
-    assert found.longest_write > 0.1  # somebody did wait
