@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -264,15 +265,22 @@ async def test_so_many_are_held_and_no_more(site: Site) -> None:
 # What changes meanwhile
 
 
-async def test_what_is_dropped_is_not_held_even_where_it_is_still_on_its_way(site: Site) -> None:
-    """As for a file that is taken away while the keystores are asked."""
-    files = site.files
-    await site.open(files[0])
+@contextlib.asynccontextmanager
+async def opening_second(site: Site) -> AsyncIterator[None]:
+    """Open a first file, and be in the midst of the second: its shares and those along with it are on their way."""
+    await site.open(site.files[0])
     for twin in site.twins.values():
         twin.delay = 0.01
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(site.open, files[1])
+        nursery.start_soon(site.open, site.files[1])
         await wait_all_tasks_blocked()
+        yield
+
+
+async def test_what_is_dropped_is_not_held_even_where_it_is_still_on_its_way(site: Site) -> None:
+    """As for a file that is taken away while the keystores are asked."""
+    files = site.files
+    async with opening_second(site):
         site.shares.drop(files[3].guid)
     assert site.held(files) == [place for place in range(2, 2 + FEWEST) if place != 3]
     site.shares.drop(files[4].guid)
@@ -282,12 +290,7 @@ async def test_what_is_dropped_is_not_held_even_where_it_is_still_on_its_way(sit
 async def test_what_has_not_come_yet_does_not_hold_up_who_needs_it(site: Site) -> None:
     """He asks for himself."""
     files = site.files
-    await site.open(files[0])
-    for twin in site.twins.values():
-        twin.delay = 0.01
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(site.open, files[1])
-        await wait_all_tasks_blocked()
+    async with opening_second(site):
         assert await site.open(files[2]) == THRESHOLD
 
 
