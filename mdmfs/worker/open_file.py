@@ -217,11 +217,8 @@ class OpenFile:
         piece = sealed_range(self.size, offset, length)
         if ciphertext is None or unsealer is None or ciphertext.arrived < piece.offset + piece.length:
             return None
-        sealed, plain = _thread_buffers(piece.chunks)
-        if not piece.chunks or not ciphertext.read_at_once(piece.offset, sealed[: piece.length]):
-            return None
-        octets = unsealer.unseal(sealed[: piece.length], piece.first_chunk, plain)
-        return octets[piece.skip : piece.skip + piece.plain_length]
+        octets = _unseal_at_once(ciphertext, unsealer, piece) if piece.chunks else None
+        return None if octets is None else octets[piece.skip : piece.skip + piece.plain_length]
 
     async def check_end(self) -> None:
         """Prove by the last chunk that the object is whole; raises ``IntegrityError``."""
@@ -238,10 +235,11 @@ class OpenFile:
         """
         ciphertext, unsealer = self._ciphertext, self._unsealer
         piece = last_chunk_range(self.size) if is_resident else whole_range(self.size)
-        sealed, plain = _thread_buffers(piece.chunks)
-        if ciphertext is None or unsealer is None or not ciphertext.read_at_once(piece.offset, sealed[: piece.length]):
+        if ciphertext is None or unsealer is None:
             return False
-        octets = unsealer.unseal(sealed[: piece.length], piece.first_chunk, plain)
+        octets = _unseal_at_once(ciphertext, unsealer, piece)
+        if octets is None:
+            return False
         if octets and not is_resident:
             self.has_pushed = True
             pages.store(self.inode, 0, octets)
@@ -351,6 +349,19 @@ class OpenFile:
 def _unseal_range(ciphertext: Ciphertext, unsealer: Unsealer, piece: SealedRange) -> bytes:
     plain = _unseal_into_buffer(ciphertext, unsealer, piece)
     return bytes(plain[piece.skip : piece.skip + piece.plain_length])
+
+
+def _unseal_at_once(ciphertext: Ciphertext, unsealer: Unsealer, piece: SealedRange) -> memoryview | None:
+    """Unseal from the loop what is in memory; None where it is not. What was read ahead ends with whole chunks."""
+    sealed, plain = _thread_buffers(piece.chunks)
+    pieces = ciphertext.read_at_once(piece.offset, sealed[: piece.length])
+    if pieces is None:
+        return None
+    chunk, length = piece.first_chunk, 0
+    for octets in pieces:
+        length += len(unsealer.unseal(octets, chunk, plain[length:]))
+        chunk += -(-len(octets) // SEALED_CHUNK_SIZE)
+    return plain[:length]
 
 
 def _unseal_into_buffer(ciphertext: Ciphertext, unsealer: Unsealer, piece: SealedRange) -> memoryview:

@@ -17,6 +17,7 @@ from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.worker import headers
 from mdmfs.worker.bringing import AT_ONCE, Bringer
 from mdmfs.worker.cache.ciphertext import Ciphertext
+from mdmfs.worker.cache.extents import Extents
 from mdmfs.worker.cache.store import CiphertextCache, Seal
 from mdmfs.worker.hospital import Hospital
 from mdmfs.worker.kept import KeptFiles
@@ -76,7 +77,8 @@ class Opener:
 
         Who still waits for an open has none."""
         self._kept = KeptFiles(self._files.leave, memory)
-        self._disk = SlowDisk(cache, nursery)
+        cache.ahead = Extents(memory)
+        self._disk = SlowDisk(cache, cache.ahead, nursery)
         self.opens = Opens()
         """Those that the hospital did not see."""
         self._stories = Stories()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import trio
 
 from mdmfs.model.errors import IntegrityError, MdmfsError, again
 from mdmfs.model.names import Guid
+from mdmfs.worker.cache.extents import Extents
 
 
 class SupersededError(Exception):
@@ -27,6 +29,8 @@ class Ciphertext:
         """Of the sealed object, in bytes."""
         self.is_from_cache = arrived == length
         """Whether it was complete when it was opened: damage is the disk's then, and another fetch may help."""
+        self.ahead: Extents | None = None
+        """What was read of it from the disk before it was wanted; for the loop alone."""
         self._descriptor = descriptor
         self._arrived = arrived
         self._failure: MdmfsError | None = None
@@ -66,7 +70,10 @@ class Ciphertext:
             await self._news.wait()
 
     def read(self, offset: int, length: int) -> bytes:
-        """Read bytes that have arrived; ``IntegrityError`` where the disk no longer gives them."""
+        """Read bytes that have arrived, from the loop; ``IntegrityError`` where the disk no longer gives them."""
+        extent = None if self.ahead is None else self.ahead.at(self.guid, offset)
+        if extent is not None and offset + length <= extent.end:
+            return bytes(extent.view(offset, offset + length))
         buffer = bytearray(length)
         self.read_into(offset, memoryview(buffer))
         return bytes(buffer)
@@ -82,13 +89,26 @@ class Ciphertext:
         message = f"the cached ciphertext of {self.guid} cannot be read: {reason}"
         raise IntegrityError(message)
 
-    def read_at_once(self, offset: int, buffer: memoryview) -> bool:
-        """Fill a buffer without waiting for the disk, from the loop; False where it would have to be waited for."""
-        try:
-            return os.preadv(self._descriptor, [buffer], offset, os.RWF_NOWAIT) == len(buffer)
-        except OSError:
-            # not in memory, or a file system that cannot tell
-            return False
+    def read_at_once(self, offset: int, buffer: memoryview) -> Sequence[memoryview] | None:
+        """Give the bytes from an offset on, as many as the buffer has, in one piece or in several that follow.
+
+        From the loop, without waiting for the disk; None where it would have to be waited for. The pieces are of the
+        buffer, or of what was read ahead: good until the next step of the loop.
+        """
+        pieces, end = [], offset + len(buffer)
+        while self.ahead is not None and offset < end and (extent := self.ahead.at(self.guid, offset)) is not None:
+            upto = min(end, extent.end)
+            pieces.append(extent.view(offset, upto))
+            offset = upto
+        if offset < end:
+            rest = buffer[: end - offset]
+            try:
+                if os.preadv(self._descriptor, [rest], offset, os.RWF_NOWAIT) != len(rest):
+                    return None
+            except OSError:  # not in memory, or a file system that cannot tell
+                return None
+            pieces.append(rest)
+        return pieces
 
     def is_in_memory(self) -> bool:
         """Ask whether it can probably be read without waiting for the disk: what lies between begin and end is there.
@@ -96,7 +116,7 @@ class Ciphertext:
         What is read ahead comes in this order.
         """
         probe = memoryview(bytearray(1))
-        return self.read_at_once(0, probe) and self.read_at_once(self.length - 1, probe)
+        return self.read_at_once(0, probe) is not None and self.read_at_once(self.length - 1, probe) is not None
 
     def write(self, octets: memoryview) -> None:
         """Append, in a worker thread, and tell nobody: ``note`` does, from a task. Raises ``OSError``."""
@@ -138,3 +158,11 @@ class Ciphertext:
     def _tell(self) -> None:
         news, self._news = self._news, trio.Event()
         news.set()
+
+
+def is_cached(descriptor: int, offset: int) -> bool:
+    """Ask whether a byte of a file is in the page cache; False for a file system that cannot tell."""
+    try:
+        return os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
+    except OSError:
+        return False

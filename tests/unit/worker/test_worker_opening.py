@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 import re
 import threading
@@ -29,6 +30,7 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import CHUNK_SIZE, HEADER_SIZE, SEALED_CHUNK_SIZE
 from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.wire.messages.keystores import Collected
+from mdmfs.worker.cache.extents import PLAIN
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.keys.ring import HOLD_SECONDS, KeyRing
 from mdmfs.worker.memory import PUSHED
@@ -116,11 +118,23 @@ class Site:
 @pytest.fixture
 async def site(tmp_path: Path, nursery: trio.Nursery) -> Site:
     """Make a hospital with a small and a big file, and a worker."""
+    return await _make_site(tmp_path, nursery)
+
+
+@pytest.fixture
+async def site_with_long(tmp_path: Path, nursery: trio.Nursery) -> Site:
+    """Make one that has a file of several extents, too."""
+    return await _make_site(tmp_path, nursery, octets(3 * PLAIN + 5, "long"))
+
+
+async def _make_site(tmp_path: Path, nursery: trio.Nursery, long: bytes = b"") -> Site:
     hospital = TwinHospital()
     hospital.add_file("/grid/medical/a/small.dcm", octets(SIZE, "small"))
     hospital.add_file("/grid/medical/a/big.dcm", octets(BIG, "big"))
     hospital.add_file("/grid/medical/a/empty.dcm", b"")
     hospital.add_file("/grid/medical/a/edge.dcm", octets(4 * CHUNK_SIZE, "edge"))
+    if long:
+        hospital.add_file("/grid/medical/a/long.dcm", long)
     with structlog.testing.capture_logs():
         keystores = await hospital.open_keystores(nursery)
     cache = CiphertextCache(tmp_path, 2**30)
@@ -260,12 +274,70 @@ async def test_the_next_small_file_in_order_is_pushed_while_this_one_is_read(
 async def test_a_small_file_on_a_slow_disk_is_waited_for_and_opens_as_if_it_had_been_in_memory(site: Site) -> None:
     """The thread only reads; the loop unseals and pushes."""
     (node,) = await _read_and_forgotten(site, "small.dcm")
-    with site.cached().open("rb") as cached:
-        os.fdatasync(cached.fileno())
-        os.posix_fadvise(cached.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    _drop_pages(site.cached())
     site.opener.close(await site.opener.open(node))
     assert site.kernel.bytes_of(node.inode) == file_of(site, "small.dcm").plaintext
     assert site.kernel.threads == {threading.get_ident()}
+
+
+def _drop_pages(path: Path) -> None:
+    """Have the page cache let go of a file."""
+    with path.open("rb") as file:
+        os.fdatasync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+async def _read_in_order(site: Site, file: TwinFile) -> bytes:
+    """Read all as the kernel's READs do: at once what can be, else in their turn."""
+    opened = await site.opener.open(site.node(file))
+    found = b""
+    while len(found) < len(file.plaintext):
+        at_once = site.opener.read_at_once(opened, len(found), 2**20)
+        found += await site.opener.read(opened, len(found), 2**20) if at_once is None else bytes(at_once)
+    site.opener.close(opened)
+    return found
+
+
+@pytest.mark.parametrize("is_direct", [True, False])
+async def test_a_long_file_on_a_slow_disk_is_read_ahead_past_the_page_cache(
+    site_with_long: Site, monkeypatch: pytest.MonkeyPatch, *, is_direct: bool
+) -> None:
+    """Each byte right, in whatever pieces; where a file system has no O_DIRECT, through it."""
+    if not is_direct:
+        monkeypatch.setattr("mdmfs.worker.cache.store.fcntl.fcntl", _refuse)
+    site, file = site_with_long, file_of(site_with_long, "long.dcm")
+    plain = file.plaintext
+    await site.read_all(file)
+    _drop_pages(site.cached())
+    assert await _read_in_order(site, file) == plain
+    ahead = site.cache.ahead
+    assert ahead is not None
+    found = ahead.at(file.guid, len(plain))
+    assert found is not None
+    async with site.opened(file) as read:
+        for offset, length in ((len(plain) - 9, 100), (2 * PLAIN - 5, 10), (9 * 2**20 - 1, 2**21)):
+            assert await read(offset, length) == plain[offset : offset + length]
+    site.cache.discard(file.guid)
+    assert ahead.at(file.guid, len(plain)) is None
+
+
+async def test_a_long_file_that_the_disk_spoiled_is_mended_though_it_was_read_ahead(site_with_long: Site) -> None:
+    """By one fetch, and what was read ahead of the spoiled one is not used again."""
+    site, file = site_with_long, file_of(site_with_long, "long.dcm")
+    plain = file.plaintext
+    await site.read_all(file)
+    with site.cached().open("r+b") as cached:
+        cached.seek(9 * 2**20)
+        cached.write(b"spoiled")
+    _drop_pages(site.cached())
+    assert await _read_in_order(site, file) == plain
+    assert site.hospital.fetches == 2
+    assert await _read_in_order(site, file) == plain
+    assert site.hospital.fetches == 2
+
+
+def _refuse(*_: object) -> None:
+    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
 
 async def test_the_loop_pushes_nothing_while_a_broken_handle_may_have_reads_pending(site: Site) -> None:
