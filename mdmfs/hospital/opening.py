@@ -1,4 +1,4 @@
-"""Opens the hospital's store where its configuration says: in LMDB, or in a database with a copy in LMDB."""
+"""Says where the hospital's store lies and which keys belong to it, and opens none where they are lost."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from mdmfs.hospital.configuration import HospitalConfiguration
-from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.store import Store
-from mdmfs.hospital.transaction import RowStore, store_layout
 from mdmfs.model.errors import ConfigurationError
-from mdmfs.rows.copied import Copied
 
 STORE: Final = "store"
 KEYS: Final = ("outbox.key", "signing.key")
@@ -20,17 +17,6 @@ KEYS: Final = ("outbox.key", "signing.key")
 def store_path(configuration: HospitalConfiguration) -> Path:
     """Say where the store or its copy lies."""
     return configuration.path(configuration.hospital.directory) / STORE
-
-
-def open_store(configuration: HospitalConfiguration) -> RowStore:
-    """Open the store; blocks where it is a database.
-
-    Raises ``ConfigurationError`` and ``StoreError``, see ``Embedded.open`` and ``Copied.open_url``.
-    """
-    path = store_path(configuration)
-    if not configuration.hospital.store:
-        return LmdbStore.open(path)
-    return RowStore(Copied.open_url(path, store_layout(), configuration.hospital.store))
 
 
 def refuse_lost_keys(store: Store, directory: Path) -> None:

@@ -18,12 +18,12 @@ import trio
 from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.beside import answer_beside
 from mdmfs.hospital.configuration import HospitalConfiguration
-from mdmfs.hospital.opening import open_store, store_path
+from mdmfs.hospital.lmdb_store import LmdbStore
+from mdmfs.hospital.opening import store_path
 from mdmfs.hospital.transaction import RowStore, store_layout
 from mdmfs.model.errors import ConfigurationError
-from mdmfs.rows.copied import USUAL, Copied, Waiting
-from mdmfs.rows.database import TakenError
-from mdmfs.rows.following import Following
+from mdmfs.rows.copied import USUAL, Waiting
+from mdmfs.rows.following import Following, open_in_turn
 from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.wire.relay import relay, relay_key
 from mdmfs.wire.stream import Address
@@ -66,69 +66,59 @@ async def open_or_stand_by(
 ) -> tuple[RowStore, trio.TaskStatus[Address]]:
     """Open the store, once no other daemon works on it; give to whom it has yet to be told that this one has started.
 
-    Who stands by has started as soon as he passes on. Raises what ``open_store`` raises, and ``ConfigurationError``
-    where this daemon could not take over from the other.
+    Who stands by has started as soon as he passes on. Raises what ``LmdbStore.open`` and ``open_in_turn`` raise, and
+    ``ConfigurationError`` where this daemon could not take over from the other.
     """
-    directory = configuration.path(configuration.hospital.directory)
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not configuration.hospital.only_reads:
-        try:
-            return await trio.to_thread.run_sync(open_store, configuration), task_status
-        except ConfigurationError as error:
-            if not isinstance(error.__cause__, TakenError):
-                raise
-    takes_over = not configuration.hospital.only_reads
-    url = configuration.hospital.store
-    following = Following(store_path(configuration), store_layout(), url, waiting, takes_over=takes_over)
-    try:
-        return await _StandBy(configuration, following).wait(task_status), trio.TASK_STATUS_IGNORED
-    except BaseException:
-        following.close()
-        raise
+    settings, path = configuration.hospital, store_path(configuration)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not settings.store:
+        return await trio.to_thread.run_sync(LmdbStore.open, path), task_status
+    async with open_plain_nursery() as nursery:
+        meanwhile = _Meanwhile(configuration, nursery, task_status)
+        args = path, store_layout(), settings.store, waiting
+        engine = await open_in_turn(*args, takes_over=not settings.only_reads, meanwhile=meanwhile)
+        nursery.cancel_scope.cancel()
+    return RowStore(engine), trio.TASK_STATUS_IGNORED if meanwhile.is_listening else task_status
 
 
-class _StandBy:
-    def __init__(self, configuration: HospitalConfiguration, following: Following) -> None:
+class _Meanwhile:
+    """What a hospitald does that follows: it passes on who calls, and answers readers."""
+
+    def __init__(
+        self, configuration: HospitalConfiguration, nursery: trio.Nursery, task_status: trio.TaskStatus[Address]
+    ) -> None:
         self._configuration = configuration
-        self._following = following
+        self._nursery = nursery
+        self._task_status = task_status
         self._leader: Address | None = None
         self._heeded = ""
         self._news = Bell()
+        self.is_listening = self._is_answering = False
 
-    async def wait(self, task_status: trio.TaskStatus[Address]) -> RowStore:
-        """Follow, and pass on, until it is this daemon's turn."""
-        name = self._configuration.hospital.name
-        engine: Copied | None = None
-        is_listening = is_answering = False
-        log.info("hospital stands by: another daemon works on its database", name=name)
-        async with open_plain_nursery() as nursery:
-            while engine is None:
-                self._heed(await trio.to_thread.run_sync(self._following.announced))
-                if self._heeded and not is_listening:
-                    task_status.started(await self._pass_on(nursery))
-                    is_listening = True
-                has_gone = await trio.to_thread.run_sync(self._following.step)
-                self._news.ring()
-                if is_listening and not is_answering and self._following.version() >= 0:
-                    await self._answer_readers(nursery)
-                    is_answering = True
-                if has_gone and not self._configuration.hospital.only_reads:
-                    self._leader, self._heeded = None, ""
-                    log.warning("the daemon that worked on the database is gone: taking over", name=name)
-                    engine = await trio.to_thread.run_sync(self._following.take_over)
-            nursery.cancel_scope.cancel()
-        return RowStore(engine)
+    async def __call__(self, following: Following, *, has_gone: bool) -> None:
+        """See ``Meanwhile``."""
+        self._news.ring()
+        if has_gone:
+            self._leader, self._heeded = None, ""
+            return
+        self._heed(await trio.to_thread.run_sync(following.announced))
+        if self._heeded and not self.is_listening:
+            self._task_status.started(await self._pass_on())
+            self.is_listening = True
+        if self.is_listening and not self._is_answering and following.version() >= 0:
+            await self._answer_readers(following)
+            self._is_answering = True
 
-    async def _pass_on(self, nursery: trio.Nursery) -> Address:
+    async def _pass_on(self) -> Address:
         listen = functools.partial(relay, self._configuration.listen, lambda: self._leader)
-        bound: Address = await nursery.start(listen, relay_key_of(self._configuration))
+        bound: Address = await self._nursery.start(listen, relay_key_of(self._configuration))
         return bound
 
-    async def _answer_readers(self, nursery: trio.Nursery) -> None:
+    async def _answer_readers(self, following: Following) -> None:
         address = self._configuration.reads
         if address is not None:
-            args = self._configuration, self._following, self._news.next, lambda: self._leader, address
-            await nursery.start(answer_beside, *args)
+            args = self._configuration, following, self._news.next, lambda: self._leader, address
+            await self._nursery.start(answer_beside, *args)
 
     def _heed(self, told: str) -> None:
         """Note where the other one is; raises ``ConfigurationError`` where its keys are others."""

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import lmdb
 import structlog
@@ -73,6 +73,7 @@ class Following:
         Who never ``takes_over`` may follow a server that takes no writes, such as PostgreSQL's hot standby.
         """
         self._path, self._layout, self._waiting, self._map_size = path, layout, waiting, map_size
+        self._takes_over = takes_over
         self._database = Database(DatabaseUrl(url, needs_writes=takes_over), layout.what, waiting.patience)
         self._env: lmdb.Environment | None = None
         self._tables: dict[int, lmdb._Database] = {}
@@ -89,7 +90,7 @@ class Following:
         self._hold()
 
     def step(self, seconds: float = LOOK_SECONDS) -> bool:
-        """Wait so long for a commit, and apply what there is; tells whether the other one seems gone.
+        """Wait so long for a commit, and apply what there is; tells whether it is to be taken over.
 
         Blocks. Raises ``ConfigurationError`` where the directory or the database holds something else, ``StoreError``
         and ``OutOfSpaceError`` where the copy cannot be written.
@@ -99,7 +100,7 @@ class Following:
                 self._database.hear(seconds)
             self._watch()
             self._apply()
-            return self._has_gone()
+            return self._takes_over and self._has_gone()
         except LostError as error:
             if self._is_watching:
                 log.warning("the database is being waited for", store=self._layout.what, reason=str(error))
@@ -218,27 +219,56 @@ class Following:
                 env.close()
 
 
-async def open_in_turn(path: Path, layout: Layout, url: str, waiting: Waiting = USUAL) -> Copied:
+class Meanwhile(Protocol):
+    """What somebody does who follows."""
+
+    async def __call__(self, following: Following, *, has_gone: bool) -> None:
+        """Do it, before each step, and before he takes over from one that ``has_gone``."""
+
+
+async def no_more(following: Following, *, has_gone: bool) -> None:
+    """Follow, and do no more."""
+
+
+async def open_in_turn(
+    path: Path,
+    layout: Layout,
+    url: str,
+    waiting: Waiting = USUAL,
+    *,
+    takes_over: bool = True,
+    meanwhile: Meanwhile = no_more,
+) -> Copied:
     """Open a store in a database once no other daemon works on it, and follow it until then.
 
-    Raises what ``Copied.open_url`` and ``Following.step`` raise.
+    It is never the turn of who does not take over. Raises what ``Copied.open_url``, ``Following.step`` and
+    ``meanwhile`` raise.
     """
-    try:
-        return await trio.to_thread.run_sync(lambda: Copied.open_url(path, layout, url, waiting=waiting))
-    except ConfigurationError as error:
-        if not isinstance(error.__cause__, TakenError):
-            raise
+    if takes_over:
+        try:
+            return await trio.to_thread.run_sync(lambda: Copied.open_url(path, layout, url, waiting=waiting))
+        except ConfigurationError as error:
+            if not isinstance(error.__cause__, TakenError):
+                raise
     log.info("standing by: another daemon works on the database", store=layout.what)
-    following, engine = Following(path, layout, url, waiting), None
+    following = Following(path, layout, url, waiting, takes_over=takes_over)
     try:
-        while engine is None:
-            if await trio.to_thread.run_sync(following.step):
-                log.warning("the daemon that worked on the database is gone: taking over", store=layout.what)
-                engine = await trio.to_thread.run_sync(following.take_over)
+        return await _own_turn(following, layout, meanwhile)
     except BaseException:
         following.close()
         raise
-    return engine
+
+
+async def _own_turn(following: Following, layout: Layout, meanwhile: Meanwhile) -> Copied:
+    has_gone = False
+    while True:
+        await meanwhile(following, has_gone=has_gone)
+        if has_gone:
+            log.warning("the daemon that worked on the database is gone: taking over", store=layout.what)
+            engine = await trio.to_thread.run_sync(following.take_over)
+            if engine is not None:
+                return engine
+        has_gone = await trio.to_thread.run_sync(following.step)
 
 
 class Followed:

@@ -22,6 +22,7 @@ from mdmfs.rows.embedded import Embedded
 from mdmfs.rows.following import GRACE, LOOK_SECONDS, Following, open_in_turn
 from mdmfs.rows.migrate import bring_back
 from mdmfs.rows.port import Rows
+from mdmfs.wire.stream import Address
 
 LAYOUT = shelf_layout()
 PUT = b"k"
@@ -216,16 +217,16 @@ async def test_a_database_in_which_nothing_was_begun_is_waited_for(tmp_path: Pat
         await first.aclose()
 
 
-async def test_a_hospital_with_other_keys_does_not_stand_by(tmp_path: Path, database_url: str) -> None:
-    """It could not open the shares that are under way when it takes over: it is told which keys to copy."""
-    (tmp_path / "hospital.toml").write_text(f"""
+def hospital_over(url: str, folder: Path) -> HospitalConfiguration:
+    """Configure a hospital over a database; its keys are there."""
+    (folder / "hospital.toml").write_text(f"""
 pacs = []
 [hospital]
 name = "amc"
 listen = "127.0.0.1:0"
 directory = "data"
 projects = "projects"
-store = "{database_url}"
+store = "{url}"
 [tls]
 certificate = "a"
 key = "b"
@@ -237,10 +238,15 @@ dn = "/CN=one"
 [keys]
 threshold = 1
 """)
-    configuration = HospitalConfiguration.read(tmp_path / "hospital.toml")
-    (tmp_path / "data").mkdir(mode=0o700)
+    (folder / "data").mkdir(mode=0o700)
     for name in ("outbox.key", "signing.key"):
-        (tmp_path / "data" / name).write_bytes(name.encode())
+        (folder / "data" / name).write_bytes(name.encode())
+    return HospitalConfiguration.read(folder / "hospital.toml")
+
+
+async def test_a_hospital_with_other_keys_does_not_stand_by(tmp_path: Path, database_url: str) -> None:
+    """It could not open the shares that are under way when it takes over: it is told which keys to copy."""
+    configuration = hospital_over(database_url, tmp_path)
     first = Copied.open_url(tmp_path / "first", store_layout(), database_url, map_size=ROOM)
     await first.announce(presence(configuration).replace(":0", ":8443"))
     (tmp_path / "data" / "signing.key").write_bytes(b"another")
@@ -248,6 +254,33 @@ threshold = 1
         await open_or_stand_by(configuration, trio.TASK_STATUS_IGNORED)
     assert caught.value.what_to_do == f"copy its signing.key to {tmp_path / 'data'}, mode 0600"
     await first.aclose()
+
+
+async def test_who_could_pass_nothing_on_has_yet_to_start(tmp_path: Path, database_url: str) -> None:
+    """The daemon that worked was gone before it said where it listens: the start is told of when this one works."""
+    soon = AT_ONCE._replace(clock=lambda: 1000 * time.monotonic())
+    configuration = hospital_over(database_url, tmp_path)
+    first = Copied.open_url(tmp_path / "first", store_layout(), database_url, map_size=ROOM)
+
+    async def leave() -> None:
+        while not (tmp_path / "data" / "store" / "data.mdb").exists():  # noqa: ASYNC110 nobody tells
+            await trio.sleep(MOMENT)
+        await first.aclose()
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leave)
+            store, still_to_tell = await open_or_stand_by(configuration, status := Unheard(), soon)
+    assert still_to_tell is status
+    await store.aclose()
+
+
+class Unheard(trio.TaskStatus[Address]):
+    """Of who is not told."""
+
+    def started(self, value: object = None) -> None:
+        """Must not be called."""
+        raise AssertionError(value)
 
 
 async def test_a_second_keystored_opens_its_shelf_when_the_first_has_gone(tmp_path: Path, database_url: str) -> None:
