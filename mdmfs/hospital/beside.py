@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import msgspec
 import structlog
 import trio
 
@@ -21,6 +22,8 @@ from mdmfs.hospital.assembly import assemble, open_known_pacs, read_choices
 from mdmfs.hospital.audit.witnesses import deposit_checkpoints
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.dicom.move import Moves
+from mdmfs.hospital.gauges import keep_gauges
+from mdmfs.hospital.health import health_of, health_routes
 from mdmfs.hospital.hospital import Hospital, KnownPacs
 from mdmfs.hospital.outward import current
 from mdmfs.hospital.registration.harvest import Harvests
@@ -34,6 +37,7 @@ from mdmfs.pki.tls import ServerContexts
 from mdmfs.rows.following import Followed, Following
 from mdmfs.wire.client import Client
 from mdmfs.wire.currency import uptime
+from mdmfs.wire.messages.administration import CopyHealth, Health
 from mdmfs.wire.messages.files import CHANGES_PATH, SINCE_HEADER, AskChanges, Changes
 from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.wire.peers import open_client
@@ -63,11 +67,18 @@ class Term:
     def __init__(self, clock: Callable[[], float] = uptime) -> None:
         """Begin with none; ``clock`` goes on while the machine sleeps."""
         self.clock: Final = clock
-        self._until = float("-inf")
+        self._heard = self._until = clock()
+        self._version = 0
 
-    def renew(self, asked: float, seconds: float) -> None:
-        """Know that it holds for so long from when it was asked for."""
+    def renew(self, asked: float, seconds: float, version: int) -> None:
+        """Know that it holds for so long from when it was asked for, and which version the one that works is at."""
+        self._heard, self._version = asked, version
         self._until = max(self._until, asked + seconds)
+
+    def health(self, applied: int) -> CopyHealth:
+        """Say how a copy does that is at the version ``applied``."""
+        now = self.clock()
+        return CopyHealth(max(0, self._version - applied), now - self._heard, max(0.0, self._until - now))
 
     def refuse_stale(self) -> None:
         """Raise ``PeerUnreachableError`` where it has ended."""
@@ -130,8 +141,12 @@ class _Beside:
                 nursery.start_soon(task)
             nursery.start_soon(deposit_checkpoints, hospital)
             nursery.start_soon(keep_term, hospital, other.client, self._term, self._news)
+            look = functools.partial(health_beside, hospital, self._term)
+            if configuration.hospital.metrics:
+                nursery.start_soon(keep_gauges, hospital, look)
             face = HospitalFace(hospital, recalls, Harvests(hospital, nursery), configuration.public)
-            service = Service("hospital", {it: self._guarded(respond) for it, respond in face.reading().items()})
+            reading = {it: self._guarded(respond) for it, respond in face.reading().items()}
+            service = Service("hospital", {**reading, **health_routes(hospital, look)})
             limits = Limits(requests_a_second=configuration.hospital.requests_per_second)
             bound = await nursery.start(functools.partial(serve, service, contexts, address, limits=limits))
             log.info("hospital answers readers beside the daemon that works", name=hospital.name)
@@ -167,6 +182,11 @@ class TheOther:
             await self._client.aclose()
 
 
+def health_beside(hospital: Hospital, term: Term) -> Health:
+    """Look now, also without a lease; raises ``PeerUnreachableError`` while the copy is made anew."""
+    return msgspec.structs.replace(health_of(hospital), copy=term.health(_version(hospital.store)))
+
+
 async def keep_term(
     hospital: Hospital, other: Callable[[], Client], term: Term, news: Callable[[], trio.Event]
 ) -> None:
@@ -184,7 +204,7 @@ async def keep_term(
             changes = await other().call(CHANGES_PATH, question, Changes, deadline=deadline)
             # whoever takes over reckons with the projects' leases, whatever this principal may see
             lease = min([changes.lease, *(project.lease for project in hospital.projects.values())])
-            term.renew(asked, lease)
+            term.renew(asked, lease, changes.version)
             wait, is_heard = min(LONGEST_WAIT, lease / 3), True
             has_news = bool(changes.files or changes.is_reset)
             with trio.move_on_after(max(wait, PAUSE)):

@@ -19,7 +19,7 @@ from mdmfs.hospital.dicom.move import Moves
 from mdmfs.hospital.dicom.receive import Receiver
 from mdmfs.hospital.dicom.senders import Senders
 from mdmfs.hospital.gauges import keep_gauges
-from mdmfs.hospital.health import health_routes
+from mdmfs.hospital.health import health_of, health_routes
 from mdmfs.hospital.hospital import Hospital, KnownPacs
 from mdmfs.hospital.keys.currency import keep_current
 from mdmfs.hospital.keys.face import key_routes
@@ -115,7 +115,7 @@ async def _run(
         own = {
             **key_routes(hospital, tasks),
             **renewal_routes(hospital, Rerenderings(hospital, nursery), tasks),
-            **health_routes(hospital),
+            **health_routes(hospital, functools.partial(health_of, hospital)),
             **replica_routes(hospital),
             **record_routes(hospital, configuration.hospital.identify_from),
             **quarantine_routes(hospital),
@@ -164,7 +164,7 @@ def _begin(hospital: Hospital, recalls: Recalls, configuration: HospitalConfigur
     nursery.start_soon(end_what_has_ended, hospital)
     nursery.start_soon(keep_replicas, hospital)
     if configuration.hospital.metrics:
-        nursery.start_soon(keep_gauges, hospital)
+        nursery.start_soon(keep_gauges, hospital, functools.partial(health_of, hospital))
 
 
 def _open_metadata(peer: MetadataPeer, configuration: HospitalConfiguration, nursery: trio.Nursery) -> MetadataService:

@@ -40,6 +40,7 @@ from mdmfs.wire.diagnosis import (
 from mdmfs.wire.messages.administration import HEALTH_PATH, AskHealth, Health
 from mdmfs.wire.messages.keystores import EPOCH_PATH, AskEpoch, EpochHeld
 from mdmfs.wire.peers import open_client
+from mdmfs.wire.stream import Address
 
 DEADLINE: Final = 10.0
 """Seconds for an answer of a keystore or the daemon."""
@@ -48,7 +49,7 @@ SOON_OVER: Final = 30 * DAY
 
 def checks_of(configuration: HospitalConfiguration) -> list[Check]:
     """Give everything that is looked at."""
-    settings = configuration.hospital
+    settings, reads = configuration.hospital, configuration.reads
     tls = [("[tls]", configuration.tls)]
     if configuration.dicom is not None and configuration.dicom.tls is not None:
         tls.append(("[dicom.tls]", configuration.dicom.tls))
@@ -63,6 +64,7 @@ def checks_of(configuration: HospitalConfiguration) -> list[Check]:
         *(Check("pacs", entry.name, about(_look_at_pacs, configuration, entry)) for entry in configuration.pacs),
         *(Check("keystore", it.name, about(_look_at_keystore, configuration, it)) for it in configuration.keystores),
         Check("daemon", str(configuration.public), about(_look_at_daemon, configuration)),
+        *([Check("reads", str(reads), about(_look_at_reads, configuration, reads))] if reads else []),
     ]
 
 
@@ -185,13 +187,41 @@ async def _look_at_keystore(configuration: HospitalConfiguration, peer: Keystore
 
 
 async def _look_at_daemon(configuration: HospitalConfiguration, check: Check) -> list[Finding]:
+    health, _ = await _ask_health(configuration, configuration.public, check)
+    return list(judge_health(health, check))
+
+
+async def _look_at_reads(configuration: HospitalConfiguration, reads: Address, check: Check) -> list[Finding]:
+    health, clock = await _ask_health(configuration, reads, check)
+    return [*judge_reads(health, check), clock]
+
+
+async def _ask_health(configuration: HospitalConfiguration, address: Address, check: Check) -> tuple[Health, Finding]:
+    """Ask a daemon of this hospital, which must show its certificate; tell of its clock, too."""
     credential = configuration.credential
-    client = open_client(str(configuration.public), str(credential.subject()), credential, configuration.anchors)
+    client = open_client(str(address), str(credential.subject()), credential, configuration.anchors)
     try:
         health = await client.call(HEALTH_PATH, AskHealth(), Health, deadline=trio.current_time() + DEADLINE)
+        return health, judge_clock(check.subject, client)
     finally:
         await client.aclose()
-    return list(judge_health(health, check))
+
+
+def judge_reads(health: Health, check: Check) -> Iterator[Finding]:
+    """Say in which role a daemon answers readers, and how far its copy is behind."""
+    yield check.ok("answers readers, with the hospital's certificate")
+    if health.copy is None:
+        yield check.ok("works on the store itself: nothing is behind")
+        return
+    copy = health.copy
+    yield check.ok("follows the daemon that works, and answers from its copy")
+    heard = f"{copy.behind} changes are not in its copy; it heard of the daemon that works {copy.silence:.0f} s ago"
+    if not copy.lease:
+        yield check.fault(f"{heard}: it has no lease and refuses readers, see its log for why")
+    elif copy.behind:
+        yield check.warning(f"{heard}: if that stays so, see whether its database answers")
+    else:
+        yield check.ok(f"{heard}, and may answer for {copy.lease:.0f} s more")
 
 
 def judge_health(health: Health, check: Check) -> Iterator[Finding]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.own_people import for_own_people
 from mdmfs.hospital.store import Transaction
@@ -9,12 +11,12 @@ from mdmfs.wire.messages.administration import HEALTH_PATH, AskHealth, Health, P
 from mdmfs.wire.service import Reply, Request, Respond
 
 
-def health_routes(hospital: Hospital) -> dict[tuple[str, str], Respond]:
+def health_routes(hospital: Hospital, look: Callable[[], Health]) -> dict[tuple[str, str], Respond]:
     """Give the route; the hospital's own certificate is let in, and nobody else."""
 
     async def respond(request: Request) -> Reply:
         await request.read(AskHealth)
-        return Reply(health_of(hospital))
+        return Reply(look())
 
     return {("POST", HEALTH_PATH): for_own_people(hospital, respond)}
 

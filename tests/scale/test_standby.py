@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,11 +50,12 @@ class Second:
         first = site.hospital_file.parent
         shutil.copytree(first / "projects", self.folder / "projects")
         with contextlib.ExitStack() as stack:
-            self.port, dicom, self.reads = (
-                stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(3)
+            self.port, dicom, self.reads, self.metrics = (
+                stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(4)
             )
         text = site.hospital_file.read_text().replace(f":{site.ports.hospital}", f":{self.port}")
-        text = text.replace("directory = ", f'reads = "127.0.0.1:{self.reads}"\ndirectory = ', 1)
+        told = f'reads = "127.0.0.1:{self.reads}"\nmetrics = "127.0.0.1:{self.metrics}"\n'
+        text = text.replace("directory = ", f"{told}directory = ", 1)
         self.file.write_text(text.replace(f":{site.ports.dicom}", f":{dicom}"))
         (self.folder / "data").mkdir(mode=0o700)
 
@@ -127,6 +129,22 @@ def read_beside(staged: Path, cold: Path, second: Second) -> None:
         assert os.getxattr(path, "user.guid").decode() in second.let_out()
 
 
+def doctored(file: Path) -> list[tuple[str, str]]:
+    """Let the doctor look at a configuration; give severity and text of what it says of where readers are answered."""
+    command = [sys.executable, "-m", "mdmfs.cli", "--json", "doctor", str(file)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    told = [msgspec.json.decode(line) for line in done.stdout.splitlines()]
+    found = [it for one in told for it in one.get("findings", [one])]
+    return [(it["severity"], it["text"]) for it in found if it.get("check") == "reads"]
+
+
+def metric(port: int, name: str) -> float:
+    """Ask a daemon as Prometheus does."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+
 def _listens(port: int) -> bool:
     with contextlib.suppress(OSError):
         socket.create_connection(("127.0.0.1", port), 1).close()
@@ -161,6 +179,12 @@ def test_of_two_hospitalds_one_works_and_the_other_takes_over(tmp_path: Path) ->
             mountpoint = mountpoint_of(site.state, READER)
             processes.start_mount(READER, mountpoint)
             opened, *others = sorted(mountpoint.rglob("*.dcm"))
+            assert metric(second.metrics, 'mdmfs_role{role="beside"}') == 1
+            assert metric(second.metrics, "mdmfs_copy_behind_changes") == 0
+            (answers, role, behind) = doctored(second.file)
+            assert {answers[0], role[0], behind[0]} == {"ok"}
+            assert "follows the daemon that works" in role[1]
+            assert behind[1].startswith("0 changes are not in its copy")
             before = sent.total()
             came = trio.run(opened_on_both, site, second.port, os.getxattr(opened, "user.guid").decode())
             assert list(came.values()) == [OPENERS]

@@ -307,6 +307,17 @@ class PacsHealth(Message, frozen=True):
     """Whether it failed so often that it is not asked at the moment."""
 
 
+class CopyHealth(Message, frozen=True):
+    """How a daemon does that answers readers beside the one that works."""
+
+    behind: int
+    """Changes that it has heard of, and that its copy does not hold yet."""
+    silence: float
+    """Seconds since it asked the question that the one that works answered last, or since it began."""
+    lease: float
+    """Seconds for which it may answer without another one; 0: it answers nothing."""
+
+
 class Health(Message, frozen=True):
     """How the site does, as the hospital's daemon knows it."""
 
@@ -319,3 +330,5 @@ class Health(Message, frozen=True):
     """Series that PACSs have told of and that are not dealt with."""
     files: int
     """Visible ones."""
+    copy: CopyHealth | None = None
+    """Of a daemon that follows; None of the one that works."""

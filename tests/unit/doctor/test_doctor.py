@@ -18,14 +18,14 @@ from mdmfs.cli.main import cli
 from mdmfs.demo.pki import Authority, Validity, name_of
 from mdmfs.hospital.dicom.pacs import PacsAddress, Politeness
 from mdmfs.hospital.dicom.probe import visit
-from mdmfs.hospital.doctor import judge_health
+from mdmfs.hospital.doctor import judge_health, judge_reads
 from mdmfs.model.errors import ConfigurationError, PacsUnreachableError
 from mdmfs.model.finding import Finding, Severity, worst
 from mdmfs.pki.health import RENEW_CERTIFICATE, RENEW_LIST, examine_authorities, examine_credential
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import Crls, TrustAnchors
 from mdmfs.wire.diagnosis import Check, examine, judge_clock
-from mdmfs.wire.messages.administration import Health, PacsHealth
+from mdmfs.wire.messages.administration import CopyHealth, Health, PacsHealth
 from mdmfs.wire.messages.files import TOTALS_PATH, AskTotals, Totals
 from mdmfs.wire.service import Reply, Request, Service
 from mdmfs.worker.doctor import look_at_fuse
@@ -123,6 +123,26 @@ def test_what_the_daemon_alone_knows_is_judged() -> None:
     assert [finding.severity.value for finding in found] == ["ok", "ok", "fault", "fault"]
     assert "images come by C-GET" in found[1].text
     assert "3 wrong shares" in found[3].text
+
+
+@pytest.mark.parametrize(
+    ("copy", "severity", "text"),
+    [
+        (None, "ok", "works on the store itself"),
+        (CopyHealth(behind=0, silence=3.0, lease=40.0), "ok", "may answer for 40 s more"),
+        (CopyHealth(behind=7, silence=3.0, lease=40.0), "warning", "7 changes are not in its copy"),
+        (CopyHealth(behind=0, silence=90.0, lease=0.0), "fault", "has no lease and refuses readers"),
+    ],
+)
+def test_who_answers_readers_is_told_by_role_and_how_far_it_is_behind(
+    copy: CopyHealth | None, severity: str, text: str
+) -> None:
+    """Without a lease it is of no use, and behind it may be for a moment."""
+    health = Health([], {}, outbox=0, notices=0, files=7, copy=copy)
+    first, *_, last = judge_reads(health, Check("reads", "here", all_well))
+    assert first.severity.value == "ok"
+    assert last.severity.value == severity
+    assert text in last.text
 
 
 async def test_a_visit_to_a_pacs_that_is_not_there_says_so() -> None:

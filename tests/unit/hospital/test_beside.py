@@ -9,10 +9,13 @@ import msgspec
 import pytest
 import trio
 import trio.testing
+from prometheus_client import REGISTRY
 
 from mdmfs.access.acl import Right
-from mdmfs.hospital.beside import CATCH_UP_SECONDS, Term, caught_up, keep_term
+from mdmfs.hospital.beside import CATCH_UP_SECONDS, Term, caught_up, health_beside, keep_term
 from mdmfs.hospital.catalogue.records import FileRecord
+from mdmfs.hospital.gauges import tell as tell_gauges
+from mdmfs.hospital.health import health_of
 from mdmfs.hospital.release.decision import Standing, stand
 from mdmfs.hospital.release.elsewhere import BUNDLES
 from mdmfs.hospital.release.release import release_all
@@ -159,6 +162,9 @@ async def test_a_change_is_effective_once_the_second_daemon_has_applied_it(
         assert after > before
         await trio.sleep(30)
         assert {one.applied for one in hospital.hospital.leases.behind(after)} == {before}
+        told = health_beside(copy.hospital, term).copy
+        assert told is not None
+        assert (told.behind, told.lease > 0) == (after - before, True)
         copy.version = after
         await trio.sleep(30)
         assert hospital.hospital.leases.behind(after) == []
@@ -173,6 +179,25 @@ async def test_a_change_is_effective_once_the_second_daemon_has_applied_it(
         await trio.sleep(100)
         with pytest.raises(PeerUnreachableError, match="not heard lately"):
             term.refuse_stale()
+        told = health_beside(copy.hospital, term).copy
+        assert told is not None
+        assert (told.behind, told.lease, told.silence >= 100) == (0, 0, True)
+        tell_gauges(health_beside(copy.hospital, term))
+        assert roles() == {"works": 0, "beside": 1}
+        assert gauges("copy_lease_seconds", "copy_behind_changes") == [0, 0]
+        tell_gauges(health_of(hospital.hospital))
+        assert roles() == {"works": 1, "beside": 0}
+        assert gauges("copy_silence_seconds") == [0]
+
+
+def roles() -> dict[str, float | None]:
+    """Read what Prometheus is told of who this is."""
+    return {role: REGISTRY.get_sample_value("mdmfs_role", {"role": role}) for role in ("works", "beside")}
+
+
+def gauges(*names: str) -> list[float | None]:
+    """Read what Prometheus is told."""
+    return [REGISTRY.get_sample_value(f"mdmfs_{name}") for name in names]
 
 
 class LateCopy:
