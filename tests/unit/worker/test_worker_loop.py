@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import trio
 import trio.testing
 
-from mdmfs.worker.fuse.loop import Baton, EagerTrio
+from mdmfs.worker.fuse.loop import MOST_CREDIT, SPIN_SECONDS, Baton, EagerTrio, Spin
 
 
 @pytest.fixture
@@ -94,3 +94,87 @@ async def test_where_nothing_is_there_it_is_waited_for(device: tuple[int, int]) 
     with trio.move_on_after(0.01) as scope:
         await lowlevel.wait_readable(reading)
     assert scope.cancelled_caught
+
+
+def test_nobody_looks_longer_at_a_device_before_that_has_paid_once() -> None:
+    """So an idle mount and one that is asked seldom never do."""
+    spin = Spin()
+    assert not spin.pays
+    spin.note(was_soon=False)
+    assert not spin.pays
+    spin.note(was_soon=True)
+    assert spin.pays
+
+
+def test_looking_goes_on_while_it_pays_and_ends_after_a_few_times_in_vain() -> None:
+    """However long it has paid; and it goes on where more requests come soon than do not."""
+    spin = Spin()
+    for _ in range(1000):
+        spin.note(was_soon=True)
+    for _ in range(MOST_CREDIT):
+        assert spin.pays
+        spin.note(was_soon=False)
+    assert not spin.pays
+    for was_soon in (True, True, False) * MOST_CREDIT:
+        spin.note(was_soon=was_soon)
+    assert spin.pays
+
+
+class Ticking:
+    """A clock that goes on by a microsecond with each look at it, at one of which something happens."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.at: dict[int, Callable[[], object]] = {}
+
+    def __call__(self) -> float:
+        """Tell the time."""
+        self.looks += 1
+        self.at.pop(self.looks, lambda: None)()
+        return self.looks * 1e-6
+
+
+async def test_a_request_that_comes_while_the_device_is_looked_at_is_taken_in_the_same_step(
+    device: tuple[int, int],
+) -> None:
+    """Since the one before came soon: nobody else has had a turn meanwhile."""
+    reading, writing = device
+    clock, turns = Ticking(), []
+    lowlevel = EagerTrio(clock).lowlevel
+
+    async def other() -> None:
+        turns.append(clock.looks)
+
+    os.write(writing, b"1")
+    await lowlevel.wait_readable(reading)
+    os.read(reading, 1)
+    clock.at[clock.looks + 5] = lambda: os.write(writing, b"2")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        await lowlevel.wait_readable(reading)
+        assert not turns
+        assert os.read(reading, 1) == b"2"
+    assert turns
+
+
+async def test_where_nothing_comes_soon_the_others_have_their_turn(device: tuple[int, int]) -> None:
+    """After some microseconds of looking, and at once where that has been in vain a few times."""
+    reading, writing = device
+    clock, looked = Ticking(), []
+    lowlevel = EagerTrio(clock).lowlevel
+
+    async def ask_late() -> None:
+        looked.append(clock.looks - begun)
+        clock.looks += 1000
+        os.write(writing, b"1")
+
+    os.write(writing, b"1")
+    await lowlevel.wait_readable(reading)
+    for _ in range(2):
+        os.read(reading, 1)
+        begun = clock.looks
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask_late)
+            await lowlevel.wait_readable(reading)
+    assert looked[0] >= SPIN_SECONDS / 1e-6
+    assert looked[1] == 1
