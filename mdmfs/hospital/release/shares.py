@@ -54,14 +54,18 @@ class Shares:
         held = {file.guid: answers for file in files if (answers := self._take(file)) is not None}
         guids = [file.guid for file in files if file.guid not in held]
         along = self._along(files[0], is_held=bool(held)) if is_alone else []
-        if not guids:
-            yield Gathered(self._keystores, held, None, deadline)
-            return
-        enough = max(file.threshold for file in files)
-        collecting = self._keystores.collecting(guids, along=along, deadline=deadline, enough=enough)
-        async with collecting as gathering:
-            self._hold({guid: gathering.answers[guid] for guid in along})
-            yield Gathered(self._keystores, held, gathering, deadline)
+        try:
+            if not guids:
+                yield Gathered(self._keystores, held, None, deadline)
+                return
+            enough = max(file.threshold for file in files)
+            collecting = self._keystores.collecting(guids, along=along, deadline=deadline, enough=enough)
+            async with collecting as gathering:
+                self._hold({guid: gathering.answers[guid] for guid in along})
+                yield Gathered(self._keystores, held, gathering, deadline)
+        finally:
+            for answers in held.values():
+                answers.forget()  # whoever has asked for them may hold them longer
 
     def drop(self, guid: Guid) -> None:
         """Hold nothing of a file that is gone or has another key, nor what is on its way."""
@@ -85,9 +89,12 @@ class Shares:
 
     def _take(self, file: FileRecord) -> Answers | None:
         """Give what is held of a file, which is held no longer; None where it does not suffice."""
-        held = self._held.pop(file.guid, None)
-        is_enough = held is not None and trio.current_time() < held.until and held.answers.has(file.threshold)
-        return held.answers if held is not None and is_enough else None
+        held = self._held.get(file.guid)
+        if held is None or trio.current_time() >= held.until or not held.answers.has(file.threshold):
+            self.drop(file.guid)
+            return None
+        del self._held[file.guid]
+        return held.answers
 
     def _along(self, file: FileRecord, *, is_held: bool) -> list[Guid]:
         return [guid for guid in self._strides.step(file, is_expected=is_held) if guid not in self._held]

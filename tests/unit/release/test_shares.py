@@ -383,6 +383,26 @@ async def test_nothing_is_held_of_a_file_whose_key_is_renewed_or_destroyed(tmp_p
             assert await cold(opened, guids[2]) >= THRESHOLD
 
 
+async def test_what_was_used_or_did_not_suffice_does_not_outlive_that_where_it_was_asked_for(site: Site) -> None:
+    """Though that recall goes on; who lacked some asks for his own file alone, and gets its key."""
+    files = site.files
+    await site.open(files[0])
+    del site.twins["k2"].shelf.page.keys[files[2].guid]
+    async with site.shares.collecting([files[1]], deadline=trio.current_time() + 600, is_alone=True) as asking:
+        (await asking.key(files[1])).close()
+        await wait_all_tasks_blocked()
+        gathering = asking._gathering  # noqa: SLF001 what is in memory, and nobody gives out
+        assert gathering is not None
+        answers = [gathering.answers[files[place].guid] for place in (2, 3, 4)]
+        assert [len(it.shares) for it in answers] == [1, THRESHOLD, THRESHOLD]
+        assert await site.open(files[2]) == THRESHOLD
+        assert await site.open(files[3]) == 0
+        assert [bool(it.shares) for it in answers] == [False, False, True]
+        site.shares.drop(files[4].guid)
+        assert await site.open(files[4]) == THRESHOLD
+        assert not answers[2].shares
+
+
 async def test_what_is_held_no_longer_is_forgotten_by_whoever_has_asked_for_it_too(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
