@@ -35,11 +35,11 @@ async def release_transfers(
     found = hospital.store.read(functools.partial(_replicas, hospital=hospital, standing=standing, avoid=asked.avoid))
     transfers, records = [Transfer()] * len(guids), []
     for place, decision in standing.items():
-        replica, is_lacking = found[place]
+        replica, known = found[place]
         transfer = _transfer(replica, decision, hospital)
         if transfer is None:
             if (
-                is_lacking
+                lacking(decision.project.replicas, known)
                 and not hospital.is_beside
                 and hospital.staging.find(guids[place], decision.source.file.generation)
             ):
@@ -64,9 +64,9 @@ async def release_transfers(
 
 def _replicas(
     tx: Transaction, *, hospital: Hospital, standing: dict[int, Standing], avoid: list[str]
-) -> dict[int, tuple[Replica | None, bool]]:
-    """Find for each file the first replica that is whole, of its key and not to be avoided; and whether one lacks."""
-    now, found = hospital.clock(), dict[int, tuple[Replica | None, bool]]()
+) -> dict[int, tuple[Replica | None, list[Replica]]]:
+    """Find for each file the first replica that is whole, of its key and not to be avoided; and all that are known."""
+    now, found = hospital.clock(), dict[int, tuple[Replica | None, list[Replica]]]()
     for place, decision in standing.items():
         file, placement = decision.source.file, decision.project.replicas
         known = tx.replicas.of(file.guid)
@@ -78,7 +78,7 @@ def _replicas(
             if it.element not in avoid and it.element in preferred and it.element in hospital.replicas.elements
         ]
         first = min(usable, key=lambda it: preferred.index(it.element), default=None)
-        found[place] = first, bool(lacking(placement, known))
+        found[place] = first, known
     return found
 
 
