@@ -24,6 +24,7 @@ from mdmfs.worker.callers.seat import Callers, OwnerOnly
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.fuse.kernel import KernelCaches
 from mdmfs.worker.fuse.mount import mounted, raise_limits, serve, unmount
+from mdmfs.worker.fuse.mountinfo import entry_of
 from mdmfs.worker.fuse.operations import MdmfsOperations
 from mdmfs.worker.fuse.patience import SignalWatch
 from mdmfs.worker.lease import Lease
@@ -108,7 +109,9 @@ def _measure(room: Room, memory: Memory) -> None:
 
 def umount(mountpoint: Path) -> None:
     """Unmount and wait until the daemon has gone; raises ``ConfigurationError``. Blocks: not for a task."""
-    unmount(mountpoint.absolute())
+    named = mountpoint.absolute()
+    is_there = entry_of(named) is not None  # then nothing is asked of a daemon that may hang
+    unmount(named if is_there else Path(os.path.realpath(named)))
 
 
 async def hear_nothing() -> None:

@@ -557,6 +557,19 @@ def test_a_live_mount_is_not_taken_for_a_stale_one(own: Mount) -> None:
     assert own.file(1).read_bytes() == plaintext(1)
 
 
+@pytest.mark.parametrize("way", ["a link to it", "a link above it"])
+def test_what_a_link_leads_to_is_unmounted(own: Mount, way: str) -> None:
+    """By whatever name somebody knows his mount."""
+    link = own.point.parent / "link"
+    link.symlink_to(own.point if way == "a link to it" else own.point.parent)
+    try:
+        umount(link if way == "a link to it" else link / own.point.name)
+        assert own.process.wait(SECONDS) == 0, own.log.read_text()
+        assert not own.point.is_mount()
+    finally:
+        link.unlink()
+
+
 def test_sigterm_frees_a_reader_who_waits_for_bytes(own: Mount) -> None:
     """And threads that push, so that the process ends."""
     own.tell("stop_after 3000000")
