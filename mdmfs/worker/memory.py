@@ -1,7 +1,7 @@
 """One budget of memory for all that a mount keeps, of whichever principal and hospital: what was used longest ago goes.
 
 Kept are headers, listings of directories, and files at hand after their last close. Windows, into which what is on its
-way to the disk is received, come before all that.
+way to the disk is received or what is read ahead from it comes, go before all that.
 """
 
 from __future__ import annotations
@@ -86,6 +86,18 @@ class Memory:
             yield given
         finally:
             self._windows -= given
+
+    def take(self, octets: int) -> bool:
+        """Count a window that is held for long, until ``give``; False where half of the budget has no room for it."""
+        if self._windows + octets > self.limit // 2:
+            return False
+        self._windows += octets
+        self._make_room()
+        return True
+
+    def give(self, octets: int) -> None:
+        """Know that such a window has gone."""
+        self._windows -= octets
 
     def _make_room(self) -> None:
         """Drop what was used longest ago; what was used last stays."""

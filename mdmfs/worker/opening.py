@@ -17,7 +17,6 @@ from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.worker import headers
 from mdmfs.worker.bringing import AT_ONCE, Bringer
 from mdmfs.worker.cache.ciphertext import Ciphertext
-from mdmfs.worker.cache.extents import Extents
 from mdmfs.worker.cache.store import CiphertextCache, Seal
 from mdmfs.worker.hospital import Hospital
 from mdmfs.worker.kept import KeptFiles
@@ -77,8 +76,7 @@ class Opener:
 
         Who still waits for an open has none."""
         self._kept = KeptFiles(self._files.leave, memory)
-        cache.ahead = Extents(memory)
-        self._disk = SlowDisk(cache, cache.ahead, nursery)
+        self._disk = SlowDisk(cache, memory, nursery)
         self.opens = Opens()
         """Those that the hospital did not see."""
         self._stories = Stories()
@@ -385,8 +383,8 @@ class Opener:
         octets = None if file.beginning is None else file.beginning.read(offset, length)
         if octets is not None:
             return memoryview(octets)
-        if file.size > LARGEST:
-            self._disk.note_read(file.guid, file.size, offset, length)
+        if file.size > LARGEST and file.ciphertext is not None:
+            self._disk.note_read(file.ciphertext, offset, length)
         with contextlib.suppress(IntegrityError):  # `read` meets it again, and mends it
             return file.read_at_once(offset, length)
         return None
@@ -402,9 +400,11 @@ class Opener:
         file.is_demanded = True
         await self._wait_for_body(file)
         begun_with, is_on_disk = file.ciphertext, file.is_at_rest
-        if is_on_disk:
+        if is_on_disk and begun_with is not None:
             self._disk.note_slow()
-            await self._disk.wait_for(file.guid, file.size, offset, length)
+            if file.size > LARGEST:
+                self._disk.note_missed(begun_with, file.size, offset, length)
+            await self._disk.wait_for(file.guid, file.size, offset, length, begun_with)
         try:
             return await file.read(offset, length, may_hold_up=is_on_disk or file.size <= AT_ONCE)
         except IntegrityError as error:

@@ -30,7 +30,13 @@ class Ciphertext:
         self.is_from_cache = arrived == length
         """Whether it was complete when it was opened: damage is the disk's then, and another fetch may help."""
         self.ahead: Extents | None = None
-        """What was read of it from the disk before it was wanted; for the loop alone."""
+        """What is read of it from the disk before it is wanted; for the loop alone."""
+        self.read_to = 0
+        """Where the last READ ended, by its plaintext."""
+        self.is_read_in_order = False
+        """Whether it began where one before it ended, or nearly."""
+        self.may_read_ahead = True
+        """Whether nothing has shown that this cannot be, or is of no use."""
         self._descriptor = descriptor
         self._arrived = arrived
         self._failure: MdmfsError | None = None
@@ -71,7 +77,7 @@ class Ciphertext:
 
     def read(self, offset: int, length: int) -> bytes:
         """Read bytes that have arrived, from the loop; ``IntegrityError`` where the disk no longer gives them."""
-        extent = None if self.ahead is None else self.ahead.at(self.guid, offset)
+        extent = None if self.ahead is None else self.ahead.at(offset)
         if extent is not None and offset + length <= extent.end:
             return bytes(extent.view(offset, offset + length))
         buffer = bytearray(length)
@@ -96,7 +102,7 @@ class Ciphertext:
         buffer, or of what was read ahead: good until the next step of the loop.
         """
         pieces, end = [], offset + len(buffer)
-        while self.ahead is not None and offset < end and (extent := self.ahead.at(self.guid, offset)) is not None:
+        while self.ahead is not None and offset < end and (extent := self.ahead.at(offset)) is not None:
             upto = min(end, extent.end)
             pieces.append(extent.view(offset, upto))
             offset = upto
@@ -144,8 +150,21 @@ class Ciphertext:
         """Know that it lies in the cache: damage is the disk's from now on."""
         self.is_from_cache = True
 
+    def read_ahead(self, extents: Extents) -> None:
+        """Take what is read ahead of who reads it; the kernel reads nothing ahead meanwhile."""
+        self.ahead = extents
+        os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+
+    def end_ahead(self) -> None:
+        """Let go what was read ahead, and leave it to the kernel; a second time changes nothing."""
+        if self.ahead is not None:
+            self.ahead.close()
+            self.ahead = None
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_NORMAL)
+
     def close(self) -> None:
         """Close the file; a second time changes nothing."""
+        self.end_ahead()
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -158,11 +177,3 @@ class Ciphertext:
     def _tell(self) -> None:
         news, self._news = self._news, trio.Event()
         news.set()
-
-
-def is_cached(descriptor: int, offset: int) -> bool:
-    """Ask whether a byte of a file is in the page cache; False for a file system that cannot tell."""
-    try:
-        return os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
-    except OSError:
-        return False

@@ -30,8 +30,7 @@ from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, StoreError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import SALT_SIZE, sealed_size
 from mdmfs.wire.formats import Format, bring_up_folder
-from mdmfs.worker.cache.ciphertext import Ciphertext, is_cached
-from mdmfs.worker.cache.extents import PLAIN, Extents
+from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.room import ARRIVING, COMPLETE, READ_FLAGS, Room, drop_unlocked
 
 CACHE_FORMAT: Final[Format[Path]] = Format("cache of a mount", remedy=", or delete it: what it holds is fetched again")
@@ -87,8 +86,6 @@ class CiphertextCache:
         """Of what is in ``_kept``."""
         self.on_full: Callable[[], bool] = _give_up_nothing
         """Gives up what is held for nobody who waits, where the disk is full; tells whether there was any."""
-        self.ahead: Extents | None = None
-        """What was read of its objects before they were wanted."""
         self._is_removed = False
         """Whether somebody took the folders away under us."""
         self._making_anew = trio.Lock()
@@ -137,38 +134,13 @@ class CiphertextCache:
             return None
         with contextlib.suppress(OSError):  # then it leaves a little earlier
             os.utime(descriptor, ns=(time.time_ns(), time.time_ns()))
-        if size > PLAIN:  # within it we read ahead ourselves, see ``mdmfs.worker.slow_disk``
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
         self._kept.move_to_end(guid)
-        found = Ciphertext(guid, path, descriptor, length=length, arrived=length)
-        found.ahead = self.ahead
-        return found, kept.seal
+        return Ciphertext(guid, path, descriptor, length=length, arrived=length), kept.seal
 
     def read_ahead(self, guids: Sequence[Guid]) -> None:
         """Have objects read from the disk into memory, as ciphertext; in a worker thread."""
         for guid in guids:
             self._see(guid, lambda descriptor: os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED))
-
-    def open_direct(self, guid: Guid, offset: int) -> int:
-        """Open an object to read it past the page cache, where its file system can.
-
-        -1 where there is none, or its byte at an offset is in the page cache.
-        """
-        kept = self._kept.get(guid)
-        if kept is None:
-            return -1
-        descriptor = -1
-        try:
-            descriptor = os.open(self._path(kept), READ_FLAGS)
-            if not is_cached(descriptor, offset):
-                with contextlib.suppress(OSError):  # a file system that has no such thing
-                    fcntl.fcntl(descriptor, fcntl.F_SETFL, READ_FLAGS | os.O_DIRECT)
-                return descriptor
-            os.close(descriptor)
-        except OSError:
-            if descriptor >= 0:
-                os.close(descriptor)
-        return -1
 
     def read_in(self, guid: Guid, offset: int, length: int) -> None:
         """Have a part of an object read and wait until its last byte is there, in a worker thread."""
@@ -362,8 +334,6 @@ class CiphertextCache:
 
     def _pop(self, guid: Guid) -> _Kept:
         kept = self._kept.pop(guid)
-        if self.ahead is not None:
-            self.ahead.let_go(guid)
         self._names.discard(kept.name)
         return kept
 

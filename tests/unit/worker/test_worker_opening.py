@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import os
 import re
 import threading
@@ -33,7 +32,8 @@ from mdmfs.wire.messages.keystores import Collected
 from mdmfs.worker.cache.extents import PLAIN
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.keys.ring import HOLD_SECONDS, KeyRing
-from mdmfs.worker.memory import PUSHED
+from mdmfs.worker.memory import PUSHED, Memory
+from mdmfs.worker.open_file import OpenFile
 from mdmfs.worker.opening import Opener
 from tests.twins.hospital import KEYSTORES, REGISTERED, TwinFile, TwinHospital, unreachable
 from tests.twins.octets import octets
@@ -80,6 +80,7 @@ class Site:
     kernel: KernelTwin
     opener: Opener
     folder: Path
+    memory: Memory
 
     def node(self, file: TwinFile) -> Node:
         """Give a file as a directory lists it."""
@@ -140,8 +141,9 @@ async def _make_site(tmp_path: Path, nursery: trio.Nursery, long: bytes = b"") -
     cache = CiphertextCache(tmp_path, 2**30)
     await cache.load()
     ring, kernel = KeyRing(lambda: keystores, deadline=DEADLINE), KernelTwin()
-    opener = Opener(hospital, cache, ring, kernel, nursery, deadline=DEADLINE)
-    return Site(hospital, cache, ring, kernel, opener, tmp_path)
+    memory = Memory()
+    opener = Opener(hospital, cache, ring, kernel, nursery, deadline=DEADLINE, memory=memory)
+    return Site(hospital, cache, ring, kernel, opener, tmp_path, memory)
 
 
 def file_of(site: Site, name: str) -> TwinFile:
@@ -287,57 +289,46 @@ def _drop_pages(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-async def _read_in_order(site: Site, file: TwinFile) -> bytes:
+async def _read_in_order(site: Site, opened: OpenFile) -> bytes:
     """Read all as the kernel's READs do: at once what can be, else in their turn."""
-    opened = await site.opener.open(site.node(file))
     found = b""
-    while len(found) < len(file.plaintext):
+    while len(found) < opened.size:
         at_once = site.opener.read_at_once(opened, len(found), 2**20)
         found += await site.opener.read(opened, len(found), 2**20) if at_once is None else bytes(at_once)
-    site.opener.close(opened)
     return found
 
 
-@pytest.mark.parametrize("is_direct", [True, False])
-async def test_a_long_file_on_a_slow_disk_is_read_ahead_past_the_page_cache(
-    site_with_long: Site, monkeypatch: pytest.MonkeyPatch, *, is_direct: bool
-) -> None:
-    """Each byte right, in whatever pieces; where a file system has no O_DIRECT, through it."""
-    if not is_direct:
-        monkeypatch.setattr("mdmfs.worker.cache.store.fcntl.fcntl", _refuse)
+async def test_a_long_file_on_a_slow_disk_is_read_ahead_past_the_page_cache(site_with_long: Site) -> None:
+    """Each byte right, in whatever pieces, also when the cache has let the object go; nothing stays after the close."""
     site, file = site_with_long, file_of(site_with_long, "long.dcm")
     plain = file.plaintext
     await site.read_all(file)
     _drop_pages(site.cached())
-    assert await _read_in_order(site, file) == plain
-    ahead = site.cache.ahead
-    assert ahead is not None
-    found = ahead.at(file.guid, len(plain))
-    assert found is not None
-    async with site.opened(file) as read:
-        for offset, length in ((len(plain) - 9, 100), (2 * PLAIN - 5, 10), (9 * 2**20 - 1, 2**21)):
-            assert await read(offset, length) == plain[offset : offset + length]
+    opened = await site.opener.open(site.node(file))
+    found = await _read_in_order(site, opened)
+    assert found == plain
+    assert opened.ciphertext is not None
+    assert opened.ciphertext.ahead is not None
     site.cache.discard(file.guid)
-    assert ahead.at(file.guid, len(plain)) is None
+    for offset, length in ((len(plain) - 9, 100), (2 * PLAIN - 5, 10), (9 * 2**20 - 1, 2**21)):
+        assert await site.opener.read(opened, offset, length) == plain[offset : offset + length]
+    site.opener.close(opened)
+    assert site.memory.used == 0
 
 
 async def test_a_long_file_that_the_disk_spoiled_is_mended_though_it_was_read_ahead(site_with_long: Site) -> None:
     """By one fetch, and what was read ahead of the spoiled one is not used again."""
     site, file = site_with_long, file_of(site_with_long, "long.dcm")
-    plain = file.plaintext
     await site.read_all(file)
     with site.cached().open("r+b") as cached:
         cached.seek(9 * 2**20)
         cached.write(b"spoiled")
     _drop_pages(site.cached())
-    assert await _read_in_order(site, file) == plain
-    assert site.hospital.fetches == 2
-    assert await _read_in_order(site, file) == plain
-    assert site.hospital.fetches == 2
-
-
-def _refuse(*_: object) -> None:
-    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    for _ in range(2):
+        opened = await site.opener.open(site.node(file))
+        assert await _read_in_order(site, opened) == file.plaintext
+        assert site.hospital.fetches == 2
+        site.opener.close(opened)
 
 
 async def test_the_loop_pushes_nothing_while_a_broken_handle_may_have_reads_pending(site: Site) -> None:
