@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -31,8 +30,10 @@ async def keep_gauges(hospital: Hospital, look: Callable[[], Health]) -> None:
     """Look every quarter of a minute, until cancelled: what is asked from another thread must not look itself."""
     STAGING_LIMIT.set(hospital.staging.limit)
     while True:
-        with contextlib.suppress(PeerUnreachableError):  # a copy that is made anew: what was seen last stays
+        try:
             tell(look())
+        except PeerUnreachableError:  # a copy that is made anew: nobody is answered, and what else was seen last stays
+            COPY_LEASE.set(0.0)
         STAGING.set(hospital.staging.octets)
         await trio.sleep(INTERVAL)
 

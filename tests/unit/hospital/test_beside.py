@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY
 from mdmfs.access.acl import Right
 from mdmfs.hospital.beside import CATCH_UP_SECONDS, Term, caught_up, health_beside, keep_term
 from mdmfs.hospital.catalogue.records import FileRecord
+from mdmfs.hospital.gauges import keep_gauges
 from mdmfs.hospital.gauges import tell as tell_gauges
 from mdmfs.hospital.health import health_of
 from mdmfs.hospital.release.decision import Standing, stand
@@ -21,6 +22,7 @@ from mdmfs.hospital.release.elsewhere import BUNDLES
 from mdmfs.hospital.release.release import release_all
 from mdmfs.model.errors import AccessDeniedError, MdmfsError, NoSuchFileError, PeerUnreachableError
 from mdmfs.model.names import Guid
+from mdmfs.wire.messages.administration import CopyHealth, Health
 from mdmfs.wire.messages.files import SINCE_HEADER, STAGED_PATH, AskBundle
 from mdmfs.wire.service import Document, Request
 from mdmfs.wire.stream import Address
@@ -188,6 +190,26 @@ async def test_a_change_is_effective_once_the_second_daemon_has_applied_it(
         tell_gauges(health_of(hospital.hospital))
         assert roles() == {"works": 1, "beside": 0}
         assert gauges("copy_silence_seconds") == [0]
+
+
+async def test_a_copy_that_is_made_anew_is_told_to_answer_nobody(tmp_path: Path) -> None:
+    """What else was seen of it last stays."""
+    clinic = Clinic(tmp_path, slices((1,)))
+    async with clinic.open() as hospital, beside(hospital, tmp_path / "second") as second:
+        copied = CopyHealth(behind=3, silence=1.0, lease=30.0)
+        tell_gauges(msgspec.structs.replace(health_of(hospital.hospital), copy=copied))
+        assert gauges("copy_lease_seconds", "copy_behind_changes") == [30, 3]
+
+        def look() -> Health:
+            message = "made anew"
+            raise PeerUnreachableError(message)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_gauges, second.hospital, look)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert gauges("copy_lease_seconds", "copy_behind_changes") == [0, 3]
+        tell_gauges(health_of(hospital.hospital))
 
 
 def roles() -> dict[str, float | None]:
