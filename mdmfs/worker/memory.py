@@ -87,9 +87,13 @@ class Memory:
         finally:
             self._windows -= given
 
+    def has_room(self, octets: int) -> bool:
+        """Ask whether half of the budget has room for windows that are held for long."""
+        return self._windows + octets <= self.limit // 2
+
     def take(self, octets: int) -> bool:
-        """Count a window that is held for long, until ``give``; False where half of the budget has no room for it."""
-        if self._windows + octets > self.limit // 2:
+        """Count a window that is held for long, until ``give``; False where there is no room for it."""
+        if not self.has_room(octets):
             return False
         self._windows += octets
         self._make_room()

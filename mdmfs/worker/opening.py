@@ -366,8 +366,9 @@ class Opener:
         self._kept.keep(file, until)
 
     def expire(self) -> None:
-        """Let go what was kept at hand long enough."""
+        """Let go what was kept at hand, or read ahead, long enough."""
         self._kept.expire()
+        self._disk.expire()
 
     def let_go(self) -> None:
         """Let go all that nobody has open."""

@@ -14,7 +14,7 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import sealed_range
 from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.worker.cache.ciphertext import Ciphertext
-from mdmfs.worker.cache.extents import PLAIN, Extents
+from mdmfs.worker.cache.extents import LEAST, PLAIN, Extents
 from mdmfs.worker.memory import Memory
 
 SLOW_SECONDS: Final = 5.0
@@ -30,6 +30,14 @@ LARGEST: Final = PLAIN
 """Larger files are long enough to be read ahead within, where they are read in order."""
 NEARLY_BYTES: Final = 2 * 2**20
 """So far from where the last read ended the next may begin, and the order is still that of the file."""
+RUN_BYTES: Final = 4 * 2**20
+"""After so many in order more are read ahead."""
+IDLE_SECONDS: Final = 5.0
+"""Who pauses for so long has nothing read ahead any more."""
+SHUN_SECONDS: Final = 60.0
+"""For so long nothing is read ahead from a disk that was stuck: what it holds is not to be had back."""
+THREADS: Final = 6
+"""With fewer than three a disk rests while the next extent is asked for."""
 WAITERS: Final = 4
 """A thread that a stuck disk holds is not to be had back."""
 
@@ -56,6 +64,10 @@ class SlowDisk:
         self._asked: set[bytes] = set()
         """The GUIDs of what was asked for last."""
         self._turn = trio.CapacityLimiter(1)
+        self._threads = trio.CapacityLimiter(THREADS)
+        self._ahead: set[Ciphertext] = set()
+        """Of what there may be something that was read ahead."""
+        self._stuck_until = float("-inf")
         self._waiters = trio.CapacityLimiter(WAITERS)
 
     def note_slow(self) -> None:
@@ -77,33 +89,44 @@ class SlowDisk:
     def note_read(self, ciphertext: Ciphertext, offset: int, length: int) -> None:
         """Hear of a READ of a long file: what follows is asked for, where that has begun."""
         end, last = offset + length, ciphertext.read_to
-        ciphertext.is_read_in_order = abs(offset - last) <= NEARLY_BYTES
-        if not ciphertext.is_read_in_order:
+        if abs(offset - last) > NEARLY_BYTES:
             ciphertext.end_ahead()
-            ciphertext.read_to = end
+            ciphertext.read_to, ciphertext.run = end, 0
             return
         ciphertext.read_to = max(last, end)
+        ciphertext.run += ciphertext.read_to - last
         if ciphertext.ahead is not None:
-            ciphertext.ahead.advance(offset, ciphertext.read_to)
+            ciphertext.ahead.advance(offset, ciphertext.read_to, ciphertext.run)
 
     def note_missed(self, ciphertext: Ciphertext, size: int, offset: int, length: int) -> None:
         """Hear that a READ of a long file of ``size`` bytes has to wait: where it is read in order, we read ahead.
 
-        Not at its begin: who wants but the header reads that.
+        That it is, is known after some bytes: who wants the header or single frames wants no more than that.
         """
-        is_wanted = offset > 0 and ciphertext.is_read_in_order and ciphertext.may_read_ahead
-        if not is_wanted or ciphertext.ahead is not None:
+        is_wanted = ciphertext.run >= RUN_BYTES and ciphertext.may_read_ahead and ciphertext.ahead is None
+        if not is_wanted or trio.current_time() < self._stuck_until:
             return
+        if not self._memory.has_room(LEAST * PLAIN):
+            self.expire()
+            if not self._memory.has_room(LEAST * PLAIN):
+                return
         try:
-            extents = Extents(ciphertext.descriptor, size, self._memory, self._nursery)
+            extents = Extents(ciphertext.descriptor, size, self._memory, self._nursery, self._threads)
         except OSError:  # a file system that is not read past the page cache
             ciphertext.may_read_ahead = False
             return
-        extents.advance(offset, offset + length)
-        if extents.is_worth_it:
-            ciphertext.read_ahead(extents)
-        else:
-            extents.close()
+        ciphertext.read_ahead(extents)
+        self._ahead.add(ciphertext)
+        extents.advance(offset, offset + length, ciphertext.run)
+
+    def expire(self) -> None:
+        """Let go what was read ahead of who has paused."""
+        oldest = trio.current_time() - IDLE_SECONDS
+        for ciphertext in tuple(self._ahead):
+            if ciphertext.ahead is not None and ciphertext.ahead.advanced <= oldest:
+                ciphertext.end_ahead()
+            if ciphertext.ahead is None:
+                self._ahead.discard(ciphertext)
 
     async def wait_for(
         self, guid: Guid, size: int, offset: int, length: int, ciphertext: Ciphertext | None = None
@@ -123,9 +146,12 @@ class SlowDisk:
                 await trio.to_thread.run_sync(
                     self._disk.read_in, guid, piece.offset, piece.length, abandon_on_cancel=True, limiter=self._waiters
                 )
-        if ahead is not None and ciphertext is not None and (scope.cancelled_caught or ahead.is_closed):
-            ciphertext.end_ahead()
-            ciphertext.may_read_ahead = False
+        if scope.cancelled_caught:
+            self._stuck_until = trio.current_time() + SHUN_SECONDS
+        if ciphertext is not None and ahead is not None and (scope.cancelled_caught or ahead.has_failed):
+            ciphertext.may_read_ahead = ciphertext.may_read_ahead and not ahead.has_failed
+            if ciphertext.ahead is ahead:
+                ciphertext.end_ahead()
 
     async def _ask(self, guids: Sequence[Guid]) -> None:
         await trio.to_thread.run_sync(self._disk.read_ahead, guids, limiter=self._turn)

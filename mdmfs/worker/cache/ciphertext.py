@@ -33,8 +33,8 @@ class Ciphertext:
         """What is read of it from the disk before it is wanted; for the loop alone."""
         self.read_to = 0
         """Where the last READ ended, by its plaintext."""
-        self.is_read_in_order = False
-        """Whether it began where one before it ended, or nearly."""
+        self.run = 0
+        """How many bytes were read in order until there."""
         self.may_read_ahead = True
         """Whether nothing has shown that this cannot be, or is of no use."""
         self._descriptor = descriptor
@@ -139,11 +139,13 @@ class Ciphertext:
     def fail(self, error: MdmfsError) -> None:
         """Say that no more bytes come, and why; the first reason stays."""
         self._failure = self._failure or error
+        self.end_ahead()
         self._tell()
 
     def supersede(self) -> None:
         """Say that no more bytes come, because they come to another object."""
         self._is_superseded = True
+        self.end_ahead()
         self._tell()
 
     def note_kept(self) -> None:

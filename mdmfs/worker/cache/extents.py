@@ -10,6 +10,7 @@ import mmap
 import os
 from typing import Final
 
+import structlog
 import trio
 
 from mdmfs.sealing.layout import CHUNK_SIZE, HEADER_SIZE, SEALED_CHUNK_SIZE, sealed_offset, sealed_size
@@ -19,17 +20,17 @@ PLAIN: Final = 4 * 2**20
 """Bytes of plaintext in an extent: after each system call a thread waits for the interpreter, so few long ones."""
 WITHIN: Final = 6
 """So many extents ahead: the kernel's own window is 128 KiB on many hosts, and keeps no disk busy."""
-LEAST: Final = 2
-"""With fewer the kernel's is better."""
+LEAST: Final = 3
+"""So many at first: one behind, one that is read, one ahead. With fewer the kernel's window is better."""
 BEHIND: Final = 1
 """So many behind the reader are kept: READs come out of order."""
-THREADS: Final = 3
-"""With fewer the disk rests while the next extent is asked for. Of one object: a disk may be stuck at one alone."""
 _CHUNKS: Final = PLAIN // CHUNK_SIZE
 _ALIGNMENT: Final = 4096
 """Of offsets and lengths that a disk is asked for: the largest sector of one."""
 _BUFFER: Final = HEADER_SIZE + _CHUNKS * SEALED_CHUNK_SIZE + 2 * _ALIGNMENT
 """With what is read at both ends because a sector is there."""
+
+log = structlog.get_logger(__name__)
 
 
 class _Direct:
@@ -47,7 +48,7 @@ class _Direct:
 class Extent:
     """Some whole chunks, the first ones with the header: filled by a thread, read by the loop."""
 
-    __slots__ = ("_buffer", "begin", "done", "end", "is_there")
+    __slots__ = ("begin", "buffer", "done", "end", "is_dropped", "is_filling", "is_there")
 
     def __init__(self, buffer: memoryview, begin: int, end: int) -> None:
         """Bytes ``begin`` to ``end`` of the object."""
@@ -55,21 +56,22 @@ class Extent:
         self.end = end
         self.is_there = False
         """Whether its bytes are; the loop says so."""
+        self.is_filling = True
+        """Whether the buffer is a thread's."""
+        self.is_dropped = False
+        """Whether nobody wants it any more; the thread looks at it, too."""
         self.done = trio.Event()
-        """Set when they are, or do not come."""
-        self._buffer = buffer
-
-    @property
-    def buffer(self) -> memoryview:
-        """What others may have once this is done and dropped."""
-        return self._buffer
+        """Set when its bytes are there, or are not waited for any more."""
+        self.buffer = buffer
 
     def fill(self, direct: _Direct) -> bool:
-        """Read it, in a worker thread; False where the disk gives nothing, or only a part."""
+        """Read it, in a worker thread; False where the disk gives nothing, or only a part, or nobody wants it."""
+        if self.is_dropped:
+            return False
         skip = self.begin % _ALIGNMENT
         length = -(-(skip + self.end - self.begin) // _ALIGNMENT) * _ALIGNMENT
         try:
-            count = os.preadv(direct.descriptor, [self._buffer[:length]], self.begin - skip)
+            count = os.preadv(direct.descriptor, [self.buffer[:length]], self.begin - skip)
         except OSError:
             return False
         return count >= skip + self.end - self.begin
@@ -77,42 +79,44 @@ class Extent:
     def view(self, begin: int, end: int) -> memoryview:
         """Give bytes by their places in the object; good until the next step of the loop."""
         first = self.begin - self.begin % _ALIGNMENT
-        return self._buffer[begin - first : end - first]
+        return self.buffer[begin - first : end - first]
 
 
 class Extents:
     """Those of one object; used from the loop alone. Who closes it lets go of all."""
 
-    def __init__(self, descriptor: int, size: int, memory: Memory, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, descriptor: int, size: int, memory: Memory, nursery: trio.Nursery, threads: trio.CapacityLimiter
+    ) -> None:
         """Read an object that is open, of a file of ``size`` bytes, in tasks of a nursery that outlives it.
 
-        Raises ``OSError`` where its file system cannot be read so. Each extent counts as a window of the memory.
+        Raises ``OSError`` where its file system cannot be read so. Each extent counts as a window of the memory, until
+        no thread has it any more. ``threads`` are those of a mount.
         """
         self._direct: _Direct | None = _Direct(descriptor)
         self._size = size
         self._memory = memory
         self._nursery = nursery
-        self._threads = trio.CapacityLimiter(THREADS)
+        self._threads = threads
+        self.has_failed = False
+        """Whether the disk did not give what it was asked for; then nothing more comes."""
+        self.advanced = trio.current_time()
+        """When it was last heard of a READ."""
         self._extents: dict[int, Extent] = {}
         self._spare: list[memoryview] = []
         """Buffers to use again: fresh ones are cleared page by page."""
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether nothing comes any more: the disk did not give what it was asked for, or nobody wants it."""
-        return self._direct is None
+    def advance(self, begin: int, end: int, run: int) -> None:
+        """Hear what is read now, by its plaintext: let go what lies behind, and ask for what comes.
 
-    @property
-    def is_worth_it(self) -> bool:
-        """Whether there are enough of them, or all that are left of the file."""
-        return len(self._extents) >= LEAST or self._size // PLAIN in self._extents
-
-    def advance(self, begin: int, end: int) -> None:
-        """Hear what is read now, by its plaintext: let go what lies behind, and ask for what comes."""
+        ``run`` is how many bytes were read in order until now: with it grows how much that is.
+        """
+        self.advanced = trio.current_time()
+        within = min(WITHIN, LEAST + run // (4 * PLAIN))
         first, behind = begin // PLAIN, end // PLAIN - BEHIND
         for number in [it for it in self._extents if it < min(first, behind)]:
             self._drop(number)
-        for number in range(first, min(self._size // PLAIN, end // PLAIN + WITHIN - 1) + 1):
+        for number in range(first, min(self._size // PLAIN, end // PLAIN + within - 1) + 1):
             if self._direct is not None and number not in self._extents and not self._ask(self._direct, number):
                 return
 
@@ -150,33 +154,39 @@ class Extents:
         begin = sealed_offset(number * _CHUNKS) if number else 0
         end = min(sealed_size(self._size), sealed_offset((number + 1) * _CHUNKS))
         extent = self._extents[number] = Extent(buffer, begin, end)
-        self._nursery.start_soon(self._fill, direct, number, extent)
+        self._nursery.start_soon(self._fill, direct, extent)
         return True
 
-    async def _fill(self, direct: _Direct, number: int, extent: Extent) -> None:
+    async def _fill(self, direct: _Direct, extent: Extent) -> None:
+        is_there = is_over = False
         try:
             is_there = await trio.to_thread.run_sync(extent.fill, direct, abandon_on_cancel=True, limiter=self._threads)
-        except trio.Cancelled:
-            self.close()
-            raise
+            is_over = True
+        except Exception:  # such as no thread to be had
+            log.exception("reading ahead failed unexpectedly")
+            is_over = True
         finally:
+            extent.is_filling = False
+            if extent.is_dropped:
+                self._give(extent if is_over else None)
+            else:
+                extent.is_there = is_there
             extent.done.set()
-        if self._extents.get(number) is not extent:
-            self._recycle(extent)
-        elif is_there:
-            extent.is_there = True
-        else:
+        if not is_there and not extent.is_dropped:
+            self.has_failed = True
             self.close()
 
     def _drop(self, number: int) -> None:
         extent = self._extents.pop(number)
-        self._memory.give(PLAIN)
-        if extent.is_there:
-            extent.is_there = False
-            self._recycle(extent)
+        extent.is_dropped, extent.is_there = True, False
+        extent.done.set()
+        if not extent.is_filling:
+            self._give(extent)
 
-    def _recycle(self, extent: Extent) -> None:
-        if self._direct is not None and len(self._spare) < WITHIN:
+    def _give(self, extent: Extent | None) -> None:
+        """Count one less, and have its buffer used again, unless a thread still has it."""
+        self._memory.give(PLAIN)
+        if extent is not None and self._direct is not None and len(self._spare) < WITHIN:
             self._spare.append(extent.buffer)
 
 

@@ -13,14 +13,24 @@ import pytest
 import trio
 import trio.testing
 
+from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import sealed_range, sealed_size
 from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.worker.cache.ciphertext import Ciphertext
-from mdmfs.worker.cache.extents import BEHIND, PLAIN, WITHIN, Extent, Extents
+from mdmfs.worker.cache.extents import BEHIND, LEAST, PLAIN, WITHIN, Extent, Extents
 from mdmfs.worker.cache.store import CiphertextCache, Seal
 from mdmfs.worker.memory import Memory
-from mdmfs.worker.slow_disk import AHEAD, AHEAD_BYTES, LARGEST, SLOW_SECONDS, STUCK_SECONDS, SlowDisk
+from mdmfs.worker.slow_disk import (
+    AHEAD,
+    AHEAD_BYTES,
+    IDLE_SECONDS,
+    LARGEST,
+    RUN_BYTES,
+    SLOW_SECONDS,
+    STUCK_SECONDS,
+    SlowDisk,
+)
 from tests.twins.hospital import REGISTERED
 from tests.twins.octets import octets
 
@@ -176,15 +186,11 @@ async def test_a_long_file_that_is_read_in_order_is_read_ahead_to_its_end(
 ) -> None:
     """What the reader has behind him goes, and all with the last close."""
     slow = SlowDisk(disk, memory, nursery)
-    first, *others = _reads_of(SIZE)
-    assert not await _read(slow, long, *first)
-    assert len(disk.waited) == 1
     most = 0
-    for offset, length in others:
-        assert await _read(slow, long, offset, length)
+    for offset, length in _reads_of(SIZE):
+        assert await _read(slow, long, offset, length) == (offset + length >= RUN_BYTES)
         most = max(most, memory.used)
-    assert len(disk.waited) == 1
-    assert 0 < most <= (WITHIN + BEHIND + 1) * PLAIN
+    assert (LEAST + 1) * PLAIN < most <= (WITHIN + BEHIND + 1) * PLAIN
     long.close()
     await _settled(nursery)
     assert memory.used == 0
@@ -195,10 +201,10 @@ async def test_the_bytes_of_an_extent_are_those_of_the_object(
 ) -> None:
     """From its first byte to its last one, whatever lies under the name of the object by now."""
     await trio.Path(long.path).unlink()
-    extents = Extents(long.descriptor, SIZE, memory, nursery)
+    extents = Extents(long.descriptor, SIZE, memory, nursery, trio.CapacityLimiter(2))
     begin = 0
     for number in range(SIZE // PLAIN + 1):
-        extents.advance(number * PLAIN, number * PLAIN + 1)
+        extents.advance(number * PLAIN, number * PLAIN + 1, 0)
         assert await extents.wait(begin, begin + 1)
         extent = extents.at(begin)
         assert extent is not None
@@ -215,45 +221,70 @@ async def test_who_reads_here_and_there_has_nothing_read_ahead(
 ) -> None:
     """Nor who reads but the begin, or two who read one file at two places, or who has it all in memory."""
     slow = SlowDisk(disk, memory, nursery)
-    for place in (0, 20, 7, 30, 0, 20, 1, 21, 2, 22, 3):
+    for place in (0, 20, 7, 30, 0, 20, 1, 21, 2, 22, 3, 23, 4, 24, 5, 25, 6):
         assert not await _read(slow, long, place * MEBIBYTE, MEBIBYTE)
-    for place in range(4, 30):
+    for place in (9, 2, 30, 17):  # frames
+        for part in range(4):
+            assert not await _read(slow, long, place * MEBIBYTE + part * 2**17, 2**17)
+    for place in range(20, 0, -1):
+        assert not await _read(slow, long, place * MEBIBYTE, MEBIBYTE)
+    for place in range(1, 30):
         assert await _read(slow, long, place * MEBIBYTE, MEBIBYTE, is_cached=True)
     assert memory.used == 0
     assert await _read(slow, long, 30 * MEBIBYTE, MEBIBYTE)
     assert memory.used > 0
     assert not await _read(slow, long, 0, MEBIBYTE)
+    await _settled(nursery)
     assert memory.used == 0
-    assert await _read(slow, long, MEBIBYTE, MEBIBYTE)
+    assert long.may_read_ahead
+
+
+async def test_who_pauses_has_nothing_read_ahead_any_more(
+    disk: Disk, memory: Memory, long: Ciphertext, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """And goes on when he reads on."""
+    autojump_clock.autojump_threshold = 0.05
+    slow = SlowDisk(disk, memory, nursery)
+    for place in range(1, 9):
+        await _read(slow, long, place * MEBIBYTE, MEBIBYTE)
+    await _settled(nursery)
+    slow.expire()
+    assert long.ahead is not None
+    await trio.sleep(IDLE_SECONDS)
+    slow.expire()
+    assert memory.used == 0
+    assert await _read(slow, long, 9 * MEBIBYTE, MEBIBYTE)
+    long.fail(MdmfsError("gone"))
+    await _settled(nursery)
+    assert memory.used == 0
 
 
 async def test_extents_take_no_more_than_half_of_the_budget(
     disk: Disk, long: Ciphertext, nursery: trio.Nursery
 ) -> None:
     """Where there is room for too few, the kernel reads ahead, and what is kept goes first."""
-    memory = Memory(4 * PLAIN)
+    memory = Memory(6 * PLAIN)
     slow, dropped = SlowDisk(disk, memory, nursery), list[int]()
-    for number in range(4):
+    for number in range(6):
         memory.hold(PLAIN, lambda number=number: dropped.append(number))  # type: ignore[misc]
-    slow.note_read(long, MEBIBYTE, MEBIBYTE)
-    for place in range(2, 37):
-        assert await _read(slow, long, place * MEBIBYTE, MEBIBYTE)
-        assert memory.used <= 4 * PLAIN
-    assert dropped == [0, 1]
+    for place in range(37):
+        assert await _read(slow, long, place * MEBIBYTE, MEBIBYTE) == (place >= RUN_BYTES // MEBIBYTE - 1)
+        assert memory.used <= 6 * PLAIN
+    assert dropped == [0, 1, 2]
     long.end_ahead()
-    memory.resize(2 * PLAIN)
-    for place in (19, 20, 21):
+    memory.resize(5 * PLAIN)
+    for place in range(1, 12):
         assert not await _read(slow, long, place * MEBIBYTE, MEBIBYTE)
-        assert memory.used <= 2 * PLAIN
+    assert long.ahead is None
 
 
 async def test_a_disk_that_does_not_give_what_it_had_is_asked_no_more(
     disk: Disk, memory: Memory, long: Ciphertext, nursery: trio.Nursery
 ) -> None:
     """Who reads meets the error himself."""
-    os.truncate(long.path, PLAIN)
+    os.truncate(long.path, 2 * PLAIN)
     slow = SlowDisk(disk, memory, nursery)
-    for place in range(3, 9):
+    for place in range(1, 12):
         await _read(slow, long, place * MEBIBYTE, MEBIBYTE)
     assert long.ahead is None
     assert not long.may_read_ahead
@@ -275,11 +306,13 @@ async def test_a_stuck_disk_holds_up_neither_who_reads_nor_who_ends(
     begun = time.monotonic()
     async with trio.open_nursery() as nursery:
         slow = SlowDisk(disk, memory, nursery)
-        for place in range(1, 6):
-            await _read(slow, long, place * MEBIBYTE, MEBIBYTE)
-        assert trio.current_time() <= 2 * STUCK_SECONDS
-        assert len(disk.waited) == 5 - 1
+        begun_at = trio.current_time()
+        for _ in range(3):
+            for place in range(1, 12):
+                await _read(slow, long, place * MEBIBYTE, MEBIBYTE)
+        assert trio.current_time() <= begun_at + 2 * STUCK_SECONDS
         assert long.ahead is None
+        assert memory.used > 0, "threads still have them"
         nursery.cancel_scope.cancel()
     released.set()
     assert time.monotonic() < begun + 60
@@ -300,7 +333,7 @@ async def test_a_file_system_without_direct_reads_is_left_to_the_kernel(
 
     monkeypatch.setattr(os, "open", refuse)
     slow = SlowDisk(disk, memory, nursery)
-    for place in range(1, 6):
+    for place in range(1, 9):
         assert not await _read(slow, long, place * MEBIBYTE, MEBIBYTE)
     assert len(opened) == 1
     assert memory.used == 0
@@ -312,7 +345,7 @@ async def test_descriptors_are_closed_with_the_object(
     """Those of all extents together are one."""
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 no file system is in the way
     slow = SlowDisk(disk, memory, nursery)
-    for place in range(1, 6):
+    for place in range(1, 9):
         await _read(slow, long, place * MEBIBYTE, MEBIBYTE)
     assert len(os.listdir("/proc/self/fd")) == before + 1  # noqa: PTH208 as above
     long.close()
