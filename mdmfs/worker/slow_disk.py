@@ -1,6 +1,7 @@
-"""Have the ciphertext of the next files of a directory read from the disk before they are opened, where it is slow.
+"""Have ciphertext read from a slow disk before it is wanted: of the next files of a directory, and within long ones.
 
-The kernel reads ahead within a file, and knows nothing of the next one; who opens file by file would wait for each.
+The kernel reads ahead within a file, and knows nothing of the next one: who opens file by file would wait for each. And
+what it reads of a long one costs more than to read past its page cache (``mdmfs.worker.cache.extents``).
 """
 
 from __future__ import annotations
@@ -148,10 +149,12 @@ class SlowDisk:
                 )
         if scope.cancelled_caught:
             self._stuck_until = trio.current_time() + SHUN_SECONDS
-        if ciphertext is not None and ahead is not None and (scope.cancelled_caught or ahead.has_failed):
-            ciphertext.may_read_ahead = ciphertext.may_read_ahead and not ahead.has_failed
-            if ciphertext.ahead is ahead:
-                ciphertext.end_ahead()
+        if ciphertext is None or ahead is None:
+            return
+        if ahead.has_failed:
+            ciphertext.may_read_ahead = False
+        if ciphertext.ahead is ahead and (ahead.has_failed or scope.cancelled_caught):
+            ciphertext.end_ahead()
 
     async def _ask(self, guids: Sequence[Guid]) -> None:
         await trio.to_thread.run_sync(self._disk.read_ahead, guids, limiter=self._turn)

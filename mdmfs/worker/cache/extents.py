@@ -158,17 +158,15 @@ class Extents:
         return True
 
     async def _fill(self, direct: _Direct, extent: Extent) -> None:
-        is_there = is_over = False
+        is_there = False
         try:
             is_there = await trio.to_thread.run_sync(extent.fill, direct, abandon_on_cancel=True, limiter=self._threads)
-            is_over = True
         except Exception:  # such as no thread to be had
             log.exception("reading ahead failed unexpectedly")
-            is_over = True
         finally:
             extent.is_filling = False
             if extent.is_dropped:
-                self._give(extent if is_over else None)
+                self._give(extent)
             else:
                 extent.is_there = is_there
             extent.done.set()
@@ -183,10 +181,10 @@ class Extents:
         if not extent.is_filling:
             self._give(extent)
 
-    def _give(self, extent: Extent | None) -> None:
-        """Count one less, and have its buffer used again, unless a thread still has it."""
+    def _give(self, extent: Extent) -> None:
+        """Count one less, and have its buffer used again; where a thread was abandoned, nothing is asked any more."""
         self._memory.give(PLAIN)
-        if extent is not None and self._direct is not None and len(self._spare) < WITHIN:
+        if self._direct is not None and len(self._spare) < WITHIN:
             self._spare.append(extent.buffer)
 
 

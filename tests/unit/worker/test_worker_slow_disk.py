@@ -78,6 +78,20 @@ def memory() -> Memory:
     return Memory()
 
 
+@pytest.fixture
+def filled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Give where the extents begin that were read from the disk."""
+    begun, fill = list[int](), Extent.fill
+
+    def note(extent: Extent, direct: object) -> bool:
+        is_there = fill(extent, direct)  # type: ignore[arg-type]
+        begun.append(extent.begin)
+        return is_there
+
+    monkeypatch.setattr(Extent, "fill", note)
+    return begun
+
+
 def _files(count: int, size: int = 1000) -> list[Node]:
     return [
         Node(f"{n}", n + 2, NodeKind.FILE, size, REGISTERED, Guid.from_random(bytes([n]) * 16).octets)
@@ -182,14 +196,15 @@ async def _read(slow: SlowDisk, long: Ciphertext, offset: int, length: int, *, i
 
 
 async def test_a_long_file_that_is_read_in_order_is_read_ahead_to_its_end(
-    disk: Disk, memory: Memory, long: Ciphertext, nursery: trio.Nursery
+    disk: Disk, memory: Memory, long: Ciphertext, nursery: trio.Nursery, filled: list[int]
 ) -> None:
-    """What the reader has behind him goes, and all with the last close."""
+    """Each byte once; what the reader has behind him goes, and all with the last close."""
     slow = SlowDisk(disk, memory, nursery)
     most = 0
     for offset, length in _reads_of(SIZE):
         assert await _read(slow, long, offset, length) == (offset + length >= RUN_BYTES)
         most = max(most, memory.used)
+    assert len(set(filled)) == len(filled)
     assert (LEAST + 1) * PLAIN < most <= (WITHIN + BEHIND + 1) * PLAIN
     long.close()
     await _settled(nursery)
@@ -217,7 +232,7 @@ async def test_the_bytes_of_an_extent_are_those_of_the_object(
 
 
 async def test_who_reads_here_and_there_has_nothing_read_ahead(
-    disk: Disk, memory: Memory, long: Ciphertext, nursery: trio.Nursery
+    disk: Disk, memory: Memory, long: Ciphertext, nursery: trio.Nursery, filled: list[int]
 ) -> None:
     """Nor who reads but the begin, or two who read one file at two places, or who has it all in memory."""
     slow = SlowDisk(disk, memory, nursery)
@@ -230,7 +245,7 @@ async def test_who_reads_here_and_there_has_nothing_read_ahead(
         assert not await _read(slow, long, place * MEBIBYTE, MEBIBYTE)
     for place in range(1, 30):
         assert await _read(slow, long, place * MEBIBYTE, MEBIBYTE, is_cached=True)
-    assert memory.used == 0
+    assert not filled
     assert await _read(slow, long, 30 * MEBIBYTE, MEBIBYTE)
     assert memory.used > 0
     assert not await _read(slow, long, 0, MEBIBYTE)
@@ -260,7 +275,7 @@ async def test_who_pauses_has_nothing_read_ahead_any_more(
 
 
 async def test_extents_take_no_more_than_half_of_the_budget(
-    disk: Disk, long: Ciphertext, nursery: trio.Nursery
+    disk: Disk, long: Ciphertext, nursery: trio.Nursery, filled: list[int]
 ) -> None:
     """Where there is room for too few, the kernel reads ahead, and what is kept goes first."""
     memory = Memory(6 * PLAIN)
@@ -271,11 +286,14 @@ async def test_extents_take_no_more_than_half_of_the_budget(
         assert await _read(slow, long, place * MEBIBYTE, MEBIBYTE) == (place >= RUN_BYTES // MEBIBYTE - 1)
         assert memory.used <= 6 * PLAIN
     assert dropped == [0, 1, 2]
+    assert len(set(filled)) == len(filled)
+    filled.clear()
     long.end_ahead()
     memory.resize(5 * PLAIN)
     for place in range(1, 12):
         assert not await _read(slow, long, place * MEBIBYTE, MEBIBYTE)
     assert long.ahead is None
+    assert not filled
 
 
 async def test_a_disk_that_does_not_give_what_it_had_is_asked_no_more(
