@@ -59,6 +59,7 @@ def test_any_text_is_a_dn_or_refused(text: str) -> None:
         "/0.9.2342.19200300.100.1.25=org/DC=grid/2.5.4.3=Jane Doe/1.2.840.113549.1.9.1=jane@grid.org",
         "EMAILADDRESS=jane@grid.org,CN=Jane Doe,DC=grid,DC=org",
         "emailAddress=jane@grid.org, CN=Jane Doe, DC=grid, DC=org",
+        " emailAddress = jane@grid.org ,CN= Jane Doe  , DC=grid , DC=org ",
         "1.2.840.113549.1.9.1=#160d6a616e6540677269642e6f7267,CN=Jane\\20Doe,DC=grid,DC=org",
     ],
 )
