@@ -20,8 +20,8 @@ from mdmfs.wire.configuration import KeystorePeer
 from mdmfs.wire.messages.acls import WHY_PATH, AskWhy, Why, WhyStep
 from mdmfs.wire.messages.keystores import COLLECT_PATH, Collect, Collected, Outcome
 from mdmfs.wire.peers import open_client
+from mdmfs.worker.attributes import WHY_ATTRIBUTE
 from mdmfs.worker.callers.credential import own_credential
-from mdmfs.worker.filesystem import WHY_ATTRIBUTE
 
 DEADLINE: Final = 10.0
 _OUTCOMES: Final = {

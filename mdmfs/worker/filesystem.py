@@ -5,25 +5,23 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import functools
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 import trio
 
 from mdmfs.model.errors import (
     IsADirectoryFileError,
     MdmfsError,
-    NoSuchAttributeError,
-    NoSuchFileError,
     NotADirectoryFileError,
 )
 from mdmfs.model.names import MAX_NAME_BYTES, Guid, Lfn
-from mdmfs.wire.messages.files import FileDescription, Node, NodeKind, Totals
+from mdmfs.wire.messages.files import Node, NodeKind, Totals
+from mdmfs.worker.attributes import Attributes, no_attribute
 from mdmfs.worker.changing import Change, Changing
 from mdmfs.worker.descriptions import Descriptions
 from mdmfs.worker.finding.virtual import NAME_SECONDS, PlacedNode, placed_lfn
@@ -34,37 +32,11 @@ from mdmfs.worker.namespace.names import Namespace
 from mdmfs.worker.open_file import OpenFile
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.outage import OUTAGES
+from mdmfs.worker.prefetch.order import ReadingOrder
 from mdmfs.worker.prefetch.siblings import SiblingPrefetch
 from mdmfs.worker.staging import files_below
 
-GUID_ATTRIBUTE: Final = b"user.guid"
-REPLICAS_ATTRIBUTE: Final = b"user.replicas"
-STATUS_ATTRIBUTE: Final = b"user.status"
-SHA256_ATTRIBUTE: Final = b"user.mdmfs.sha256"
-WHY_ATTRIBUTE: Final = b"user.mdmfs.why"
-"""Where the bytes of a file are and how its last open went. Not listed: nobody shall copy it."""
-ACL_ATTRIBUTE: Final = b"user.mdmfs.acl"
-LOCALITY_ATTRIBUTE: Final = b"user.mdmfs.locality"
-COMMENT_ATTRIBUTE: Final = b"user.comment"
-"""What users say of a file or directory; kept by the hospital in the clear."""
-STAGE_ATTRIBUTE: Final = b"user.mdmfs.stage"
-"""Is set, never read: whatever it is set to, the file, or all below the directory, is brought online."""
-ATTRIBUTES: Final = (
-    GUID_ATTRIBUTE,
-    REPLICAS_ATTRIBUTE,
-    STATUS_ATTRIBUTE,
-    SHA256_ATTRIBUTE,
-    ACL_ATTRIBUTE,
-    LOCALITY_ATTRIBUTE,
-)
-STATUS_SECONDS: Final = 1.0
-"""How old a locality may be."""
 TOTALS_SECONDS: Final = 10.0
-BURST_SECONDS: Final = 1.0
-"""Two opens in one directory within this time make a burst: the shares of what comes next are fetched along."""
-NEARLY: Final = 3
-"""So many places further the next open may be, and the order is still that of the directory."""
-SIBLINGS: Final = 32
 TREES: Final = 128
 """That a mount may have: so many handles lie between two of one tree."""
 
@@ -88,18 +60,6 @@ class _DirectoryHandle:
     opened: float
 
 
-class _LastOpen(NamedTuple):
-    inode: int
-    parent: int
-    position: int
-    """In its directory."""
-    at: float
-    is_burst: bool
-    """Whether it followed the open of another file of its directory closely."""
-    is_in_order: bool
-    """Whether that was the one before it, or nearly."""
-
-
 class FileSystem:
     """One hospital's files and directories. Every error is an ``MdmfsError``."""
 
@@ -120,7 +80,7 @@ class FileSystem:
         self._lease = lease
         self._hospital = hospital
         self._namespace = namespace
-        self._descriptions = descriptions
+        self._attributes = Attributes(hospital, namespace.inodes, descriptions, opener.story)
         self._opener = opener
         self._prefetch = prefetch
         self._kernel = kernel
@@ -131,7 +91,7 @@ class FileSystem:
         self._reads: defaultdict[int, list[range]] = defaultdict(list)
         """What is being read, or waits, by inode."""
         self._totals: tuple[Totals, float] | None = None
-        self._last_open = _LastOpen(0, 0, 0, float("-inf"), is_burst=False, is_in_order=False)
+        self._order = ReadingOrder()
 
     # Names and attributes
 
@@ -184,7 +144,7 @@ class FileSystem:
 
     def lfn_of(self, inode: int) -> Lfn:
         """Tell under which name an inode of the catalogue was last seen; raises ``NoSuchFileError``."""
-        return self._lfn(inode)
+        return self._namespace.inodes.lfn_of(inode)
 
     def seconds_held(self, node: Node) -> float:
         """Tell for how long the name and attributes of an entry that are told now may be remembered."""
@@ -222,8 +182,8 @@ class FileSystem:
     async def set_comment(self, inode: int, text: bytes) -> None:
         """Say something of a file or directory; an empty text takes back what was said."""
         if not text and not self._node(inode).is_commented:
-            raise _no_attribute(inode)
-        await self._changing.comment(inode, self._lfn(inode), text)
+            raise no_attribute(inode)
+        await self._changing.comment(inode, self.lfn_of(inode), text)
 
     # Directories
 
@@ -286,9 +246,9 @@ class FileSystem:
         node = self._file(inode)
         if not self._lease.is_held:
             return None
-        file = self._opener.open_again(node) if inode == self._last_open.inode else None
+        file = self._opener.open_again(node) if self._order.is_last(inode) else None
         if file is not None:
-            self._last_open = self._last_open._replace(at=trio.current_time())
+            self._order.note_again()
         else:
             siblings, note, is_in_order = self._siblings(inode, node)
             file = self._opener.open_at_once(node, siblings, on_body=note, is_in_order=is_in_order)
@@ -326,57 +286,28 @@ class FileSystem:
         return node
 
     def _siblings(self, inode: int, node: Node) -> tuple[Sequence[Node], Callable[[], None] | None, bool]:
-        """Name the files that a program which opens one after the other opens next.
+        """Name the files that are probably opened next, and tell whether the first of them is next.
 
-        With them comes what is to be called when more than the header of this one is wanted: then theirs are fetched
-        ahead whole; and whether the first of them is probably next.
+        Between the two comes what is to be called when more than the header of this one is wanted: then theirs are
+        fetched ahead whole.
         """
         parent = self._namespace.inodes.of(inode).parent
-        last, now = self._last_open, trio.current_time()
-        is_again = last.inode == inode
-        is_burst = last.is_burst if is_again else last.parent == parent and now <= last.at + BURST_SECONDS
         listing = self._namespace.held(parent)
-        if listing is None:
-            self._last_open = _LastOpen(inode, parent, 0, now, is_burst, is_in_order=False)
+        place = self._order.note(node, parent, listing)
+        if listing is None or place is None:
             return (), None, False
-        position = bisect.bisect_left(listing.names, node.name.encode("utf-8", "surrogatepass"))
-        is_in_order = last.is_in_order if is_again else is_burst and last.position < position <= last.position + NEARLY
-        self._last_open = _LastOpen(inode, parent, position, now, is_burst, is_in_order)
-        note = functools.partial(self._prefetch.note_open, parent, listing.in_order, position)
-        following = listing.in_order[position + 1 : position + 1 + SIBLINGS] if is_burst else ()
-        return following, note, is_in_order
+        note = functools.partial(self._prefetch.note_open, parent, listing.in_order, place.position)
+        return place.siblings, note, place.is_in_order
 
     # Extended attributes and totals
 
     def attribute_names(self, inode: int) -> Sequence[bytes]:
-        """Name the extended attributes; a directory has its ACL, and both a comment where there is one."""
-        node = self._node(inode)
-        if node.kind is NodeKind.LINK:
-            return ()
-        names = ATTRIBUTES if node.kind is NodeKind.FILE else (ACL_ATTRIBUTE,)
-        return (*names, COMMENT_ATTRIBUTE) if node.is_commented else names
+        """Name the extended attributes."""
+        return self._attributes.names(inode)
 
     async def attribute(self, inode: int, name: bytes) -> bytes:
-        """Give an extended attribute; what is not ours is refused without asking anybody."""
-        return await self._lease.held(lambda: self._attribute(inode, name))
-
-    async def _attribute(self, inode: int, name: bytes) -> bytes:
-        if name == WHY_ATTRIBUTE:
-            return self._opener.story(self._file(inode)).encode()
-        if name not in self.attribute_names(inode):
-            raise _no_attribute(inode)
-        if name == COMMENT_ATTRIBUTE:
-            text = await self._hospital.comment(self._lfn(inode))
-            if not text:
-                raise _no_attribute(inode)
-            return text.encode()
-        if name == ACL_ATTRIBUTE:
-            return "\n".join(await self._hospital.acl(self._lfn(inode))).encode()
-        guid = Guid(self._node(inode).guid)
-        if name == GUID_ATTRIBUTE:
-            return str(guid).encode()
-        max_age = STATUS_SECONDS if name in {STATUS_ATTRIBUTE, LOCALITY_ATTRIBUTE} else float("inf")
-        return _written(name, await self._descriptions.of(guid, max_age=max_age))
+        """Give an extended attribute."""
+        return await self._lease.held(lambda: self._attributes.of(inode, name))
 
     async def stage(self, inode: int) -> None:
         """Have a file, or all files below a directory, brought online; returns when that is asked for."""
@@ -387,19 +318,8 @@ class FileSystem:
         if node.kind is NodeKind.FILE:
             guids = [Guid(node.guid)]
         else:
-            guids = [Guid(found.node.guid) for found in await files_below(self._hospital, self._lfn(inode))]
+            guids = [Guid(found.node.guid) for found in await files_below(self._hospital, self.lfn_of(inode))]
         await self._hospital.stage(guids)
-
-    def _lfn(self, inode: int) -> Lfn:
-        """Give the LFN under which an inode was last seen."""
-        known = self._namespace.inodes.of(inode)
-        if known.lfn is not None:
-            return known.lfn
-        above = self._namespace.inodes.of(known.parent).lfn
-        if above is None:
-            message = f"inode {inode} has no directory any more"
-            raise NoSuchFileError(message)
-        return above / known.node.name
 
     @property
     def known_totals(self) -> Totals:
@@ -446,7 +366,7 @@ class FileSystem:
             octets = b""
         guid = Guid(octets) if octets else None
         if guid is not None:
-            self._descriptions.forget(guid)
+            self._attributes.forget(guid)
         return guid
 
     async def revoke_all(self) -> None:
@@ -474,15 +394,3 @@ class FileSystem:
         await self.forget_pages()
         for inode, listing in self._namespace.all_held():
             await self._kernel.forget_names(inode, list(listing.names))
-
-
-def _no_attribute(inode: int) -> NoSuchAttributeError:
-    return NoSuchAttributeError(f"inode {inode} has no such extended attribute")
-
-
-def _written(name: bytes, description: FileDescription) -> bytes:
-    if name in {STATUS_ATTRIBUTE, LOCALITY_ATTRIBUTE}:
-        return description.locality.encode()
-    if name == REPLICAS_ATTRIBUTE:
-        return "\n".join(description.replicas).encode()
-    return description.sha256.hex().encode()

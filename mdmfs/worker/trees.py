@@ -19,9 +19,10 @@ from mdmfs.model.errors import (
 from mdmfs.model.names import MAX_NAME_BYTES, Lfn
 from mdmfs.wire.messages.files import Node, NodeKind, Totals
 from mdmfs.wire.nursery import open_plain_nursery
+from mdmfs.worker.attributes import WHY_ATTRIBUTE
 from mdmfs.worker.callers.seat import Tree
 from mdmfs.worker.changing import Change
-from mdmfs.worker.filesystem import TREES, WHY_ATTRIBUTE, FileSystem, handles_of
+from mdmfs.worker.filesystem import TREES, FileSystem, handles_of
 from mdmfs.worker.finding.files import VirtualFiles
 from mdmfs.worker.namespace.names import ROOT
 from mdmfs.worker.numbered import tree_of

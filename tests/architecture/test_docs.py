@@ -32,8 +32,8 @@ from mdmfs.metadata.configuration import MetadataFile
 from mdmfs.metadata.query import parse
 from mdmfs.metadata.schema import IMAGE_ATTRIBUTES
 from mdmfs.wire.configuration import read_configuration
+from mdmfs.worker.attributes import ATTRIBUTES, COMMENT_ATTRIBUTE, WHY_ATTRIBUTE
 from mdmfs.worker.configuration import CONFIGURATION_ATTRIBUTE, MountConfiguration
-from mdmfs.worker.filesystem import ATTRIBUTES, COMMENT_ATTRIBUTE, WHY_ATTRIBUTE
 from mdmfs.worker.fuse import operations
 from mdmfs.worker.fuse.errnos import ERRNOS
 

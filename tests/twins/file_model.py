@@ -25,10 +25,11 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import CHUNK_SIZE, PAGE_SIZE
 from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.messages.files import NodeKind
+from mdmfs.worker.attributes import GUID_ATTRIBUTE
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.changing import Changing
 from mdmfs.worker.descriptions import Descriptions
-from mdmfs.worker.filesystem import GUID_ATTRIBUTE, FileSystem
+from mdmfs.worker.filesystem import FileSystem
 from mdmfs.worker.keys.ring import KeyRing
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.feed import Feed

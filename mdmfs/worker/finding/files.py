@@ -18,9 +18,10 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages.files import Node, Totals
+from mdmfs.worker.attributes import WHY_ATTRIBUTE
 from mdmfs.worker.callers.seat import Tree
 from mdmfs.worker.changing import Change
-from mdmfs.worker.filesystem import WHY_ATTRIBUTE, handles_of
+from mdmfs.worker.filesystem import handles_of
 from mdmfs.worker.finding.virtual import (
     NAME_SECONDS,
     Gone,

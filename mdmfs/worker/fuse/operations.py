@@ -43,10 +43,10 @@ from mdmfs.model.errors import (
 from mdmfs.model.names import MAX_NAME_BYTES
 from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.wire.messages.names import NameChange
+from mdmfs.worker.attributes import COMMENT_ATTRIBUTE, STAGE_ATTRIBUTE
 from mdmfs.worker.callers.seat import Callers, Seat
 from mdmfs.worker.changing import Change
 from mdmfs.worker.configuration import CONFIGURATION_ATTRIBUTE
-from mdmfs.worker.filesystem import COMMENT_ATTRIBUTE, STAGE_ATTRIBUTE
 from mdmfs.worker.fuse.errnos import replying_errno
 from mdmfs.worker.fuse.patience import SignalWatch
 from mdmfs.worker.numbered import are_of_one_tree

@@ -44,6 +44,17 @@ class Inodes:
             raise NoSuchFileError(message)
         return known
 
+    def lfn_of(self, inode: int) -> Lfn:
+        """Tell under which name an inode was last seen; raises ``NoSuchFileError``."""
+        known = self.of(inode)
+        if known.lfn is not None:
+            return known.lfn
+        above = self.of(known.parent).lfn
+        if above is None:
+            message = f"inode {inode} has no directory any more"
+            raise NoSuchFileError(message)
+        return above / known.node.name
+
     def is_called(self, inode: int, lfn: Lfn) -> bool:
         """Ask whether a directory was last seen under this name; yes for one that is not in use."""
         known = self._known.get(inode)

@@ -39,7 +39,7 @@ from mdmfs.wire.messages.names import (
     RemovedNames,
     RemoveNames,
 )
-from mdmfs.worker.filesystem import COMMENT_ATTRIBUTE
+from mdmfs.worker.attributes import COMMENT_ATTRIBUTE
 from mdmfs.worker.finding.virtual import PlacedNode
 from tests.twins.clinic import OWNER as HOSPITAL_ITSELF
 from tests.twins.clinic import PROJECT_LFN, READER, STRANGER

@@ -16,13 +16,13 @@ import trio.testing
 from mdmfs.model.errors import ConfigurationError, MalformedMessageError, MdmfsError, NoSuchFileError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages.files import DirectoryPage
+from mdmfs.worker.attributes import GUID_ATTRIBUTE, WHY_ATTRIBUTE
 from mdmfs.worker.cache.room import Room
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.callers.numbers import own_number, parse_number
 from mdmfs.worker.callers.own_files import Directories, OwnFiles, OwnPages
 from mdmfs.worker.callers.seat import Files, OwnerOnly
 from mdmfs.worker.configuration import MountConfiguration
-from mdmfs.worker.filesystem import GUID_ATTRIBUTE, WHY_ATTRIBUTE
 from mdmfs.worker.fuse.operations import MdmfsOperations
 from mdmfs.worker.fuse.patience import SignalWatch
 from mdmfs.worker.lease import Lease
