@@ -15,15 +15,15 @@ from mdmfs.model.errors import IntegrityError, MdmfsError, RecallTimedOutError
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.worker import headers
+from mdmfs.worker.at_hand import AtHand
 from mdmfs.worker.bringing import AT_ONCE, Bringer
-from mdmfs.worker.cache.ciphertext import Ciphertext
-from mdmfs.worker.cache.store import CiphertextCache, Seal
+from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.hospital import Hospital
 from mdmfs.worker.kept import KeptFiles
 from mdmfs.worker.kernel_pages import KernelPages
-from mdmfs.worker.keys.ring import KeyRing, unlock_with
+from mdmfs.worker.keys.ring import KeyRing
 from mdmfs.worker.memory import Memory
-from mdmfs.worker.open_file import OpenFile, OpenFiles, lock_of
+from mdmfs.worker.open_file import OpenFile, OpenFiles
 from mdmfs.worker.opens import ASKED, Opens
 from mdmfs.worker.pages import Pages
 from mdmfs.worker.slow_disk import LARGEST, SlowDisk
@@ -60,9 +60,6 @@ class Opener:
         ``memory`` is that of the mount; its own without one.
         ``is_known``: whether the kernel knows an inode, and takes pages of it.
         """
-        self._is_known = is_known
-        self._next: Node | None = None
-        """What is probably opened next."""
         self._cache = cache
         self._keys = keys
         self._memory = memory = memory or Memory()
@@ -77,6 +74,19 @@ class Opener:
         Who still waits for an open has none."""
         self._kept = KeptFiles(self._files.leave, memory)
         self._disk = SlowDisk(cache, memory, nursery)
+        self._at_hand = AtHand(
+            cache,
+            keys,
+            nursery,
+            known=self._headers,
+            pages=self._pages,
+            files=self._files,
+            handles=self._handles,
+            kept=self._kept,
+            disk=self._disk,
+            memory=memory,
+            is_known=is_known,
+        )
         self.opens = Opens()
         """Those that the hospital did not see."""
         self._stories = Stories()
@@ -116,7 +126,7 @@ class Opener:
         may be now or at a read. ``is_in_order``: see ``open_at_once``. Each call is ended with ``close``.
         """
         file = self.open_at_once(node, siblings, on_body=on_body, is_in_order=is_in_order)
-        if file is None and self._lies_on_disk(node):
+        if file is None and self._at_hand.lies_on_disk(node):
             await self._disk.wait_for(Guid(node.guid), node.size, 0, node.size)
             file = self.open_at_once(node, siblings, on_body=on_body, is_in_order=is_in_order)
         if file is not None:
@@ -158,7 +168,7 @@ class Opener:
         self._kept.drop_outlived(node.inode)
         file = self._files.get(node.inode)
         if file is None and node.inode not in self._handles:
-            file = self._open_pushing(node) or self._open_header(node)
+            file = self._at_hand.open(node)
         if file is None or not file.ready.is_set() or file.is_broken or file.guid.octets != node.guid:
             return None
         self._enter(file)
@@ -172,8 +182,7 @@ class Opener:
 
     def _look_ahead(self, siblings: Sequence[Node], soon: Guid, *, is_header_only: bool) -> None:
         """Get ready for who goes through files in order: push the next one, and ask for headers that come soon."""
-        self._next = siblings[0]
-        self._nursery.start_soon(self._open_ahead, siblings[0])
+        self._at_hand.open_ahead(siblings[0])
         if is_header_only and self._headers.lacks(soon) and soon not in self._cache:
             self._nursery.start_soon(self._ask_ahead, self._headers.find_ahead, _guids(siblings))
 
@@ -186,92 +195,6 @@ class Opener:
         self._enter(file)
         self.opens.note(file.guid)
         return file
-
-    async def _open_ahead(self, node: Node) -> None:
-        """Open a file that is probably opened next, where it or its header is at hand: while this one is read.
-
-        The loop does it between two requests: who reads what is in the page cache meanwhile has a processor of his own.
-        """
-        is_here = node.inode in self._files or node.inode in self._handles
-        if self._next is not node or node.kind is not NodeKind.FILE or is_here or not self._is_known(node.inode):
-            return  # among others, it was opened and closed before its turn came
-        until = self._keys.held_until(Guid(node.guid))
-        if until <= trio.current_time():
-            return
-        try:
-            file = self._open_pushing(node) or self._open_header(node)
-        except Exception:
-            log.exception("opening ahead failed unexpectedly")
-            return
-        if file is not None:
-            file.readers += 1
-            self._kept.keep(file, until)
-
-    def _open_pushing(self, node: Node) -> OpenFile | None:
-        """Open a small file here and now, none of whose pages is there: None where something is not at hand, or right.
-
-        Pushing holds up nobody: with no other handle of the file no READ of its pages is pending. With one, the loop
-        would wait for ever for the READ that it is to answer itself.
-        """
-        guid = Guid(node.guid)
-        if node.size > self._largest_at_once or not self._keys.holds(guid):
-            return None
-        found = self._cache.open(guid, node.size)
-        if found is None:
-            return None
-        file = OpenFile(node)
-        file.adopt(found[0])
-        if not found[0].is_in_memory():
-            self._disk.note_slow()
-            file.close_if_unused()
-            return None
-        with contextlib.suppress(IntegrityError):
-            if self._push_at_once(file, *found):
-                self._files[node.inode] = file
-                return file
-        file.close_if_unused()
-        return None
-
-    def _lies_on_disk(self, node: Node) -> bool:
-        """Ask whether a small file that nobody has open needs nothing but its object from the disk."""
-        is_open, guid = node.inode in self._files or node.inode in self._handles, Guid(node.guid)
-        return not is_open and node.size <= self._largest_at_once and self._keys.holds(guid) and guid in self._cache
-
-    @property
-    def _largest_at_once(self) -> int:
-        """Up to which size files are pushed by the loop."""
-        return min(AT_ONCE, self._memory.pushed)
-
-    def _push_at_once(self, file: OpenFile, ciphertext: Ciphertext, seal: Seal) -> bool:
-        unsealer = unlock_with(self._keys.fresh(file.guid, seal.threshold), lock_of(file, ciphertext, seal))
-        if unsealer is None:
-            return False
-        file.sealed = ciphertext, seal
-        file.take(ciphertext, unsealer)
-        self._pages.note_some(file.inode)
-        if not file.push_at_once(self._pages.port, is_resident=self._pages.has_whole(file.inode)):
-            return False
-        self._pages.note_whole(file.inode)
-        return True
-
-    def _open_header(self, node: Node) -> OpenFile | None:
-        """Open a file by its header here and now, where that and its shares are at hand, and its body is not."""
-        guid = Guid(node.guid)
-        header = None if guid in self._cache else self._headers.held(guid)
-        answers = None if header is None else self._keys.fresh(guid, header.threshold)
-        if header is None or answers is None:
-            return None
-        with contextlib.suppress(IntegrityError, ValueError):
-            unsealer = unlock_with(answers, headers.lock_of(guid, header))
-            if unsealer is not None:
-                file = self._files[node.inode] = OpenFile(node)
-                file.is_wanted = True
-                self._pages.note_some(node.inode)
-                file.begin_with(headers.unseal(unsealer, header, node.size), self._pages.port)
-                file.ready.set()
-                return file
-        self._files.pop(node.inode, None)
-        return None
 
     def _open(self, node: Node, siblings: Sequence[Node], on_body: Callable[[], None] | None) -> OpenFile:
         """Have a file brought, by whatever it takes; ``ready`` tells when it is there."""
