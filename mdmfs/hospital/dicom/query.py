@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from mdmfs.hospital.dicom import identifier as tags
@@ -25,6 +26,9 @@ _MATCH_OVERHEAD_BYTES: Final = 100
 _SUCCESS: Final = 0x0000
 _UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(?:\.[0-9]+)*")
 _NOT_IN_PATIENT_IDS = re.compile(r"[*?\\\x00-\x1f\x7f]")
+
+Note = Callable[[Match], None]
+"""Takes a match as soon as it has come."""
 
 
 async def find_series(pool: Pool, patient_id: str | None, study_uid: str | None) -> list[SeriesFound]:
@@ -50,7 +54,7 @@ async def find_series(pool: Pool, patient_id: str | None, study_uid: str | None)
 async def _find_studies(pool: Pool, asked: Mapping[int, str], *, is_of_patient: bool) -> list[Match]:
     if not is_of_patient:
         return await _find(pool, asked)
-    return await find_studies(functools.partial(_ask, pool), asked, pool.address, pool.today())
+    return await find_studies(functools.partial(_answer, pool), asked, pool.address, pool.today())
 
 
 async def _find_series_of(pool: Pool, study: Match) -> list[SeriesFound]:
@@ -99,21 +103,26 @@ async def find_instances(
         return []
     described = await _found(pool, asked | _DESCRIPTION | {tags.SOP_INSTANCE_UID: found[0].instance_uid}, series_uid)
     if any(it.transfer_syntax is not None for it in described):
+        del found  # they may be many, and come once more
         return await _found(pool, asked | _DESCRIPTION, series_uid)  # it knows more than may be passed over
-    first = next((it for it in described if it.instance_uid == found[0].instance_uid), found[0])
-    return [first, *found[1:]]
+    found[0] = next((it for it in described if it.instance_uid == found[0].instance_uid), found[0])
+    return found
 
 
 async def _found(pool: Pool, asked: dict[int, str], series_uid: str) -> list[InstanceFound]:
+    """List instances: of each match its UID stays and nothing else, since a series may have tens of thousands."""
     found: dict[str, InstanceFound] = {}
-    for match in await _find(pool, asked):
+
+    def note(match: Match) -> None:
         if match.get(tags.SERIES_INSTANCE_UID, series_uid) != series_uid:
-            continue
+            return
         uid = _uid(pool, match, tags.SOP_INSTANCE_UID)
-        syntaxes = match.get(tags.AVAILABLE_TRANSFER_SYNTAX_UID, "")
-        found[uid] = InstanceFound(
-            uid, match.get(tags.SOP_CLASS_UID, ""), syntaxes if _UID.fullmatch(syntaxes) else None
+        class_uid, syntaxes = (
+            sys.intern(match.get(tag, "")) for tag in (tags.SOP_CLASS_UID, tags.AVAILABLE_TRANSFER_SYNTAX_UID)
         )
+        found[uid] = InstanceFound(uid, class_uid, syntaxes if _UID.fullmatch(syntaxes) else None)
+
+    await _go_through(pool, asked, note)
     return list(found.values())
 
 
@@ -173,33 +182,46 @@ def _count(text: str) -> int | None:
 
 
 async def _find(pool: Pool, asked: Mapping[int, str]) -> list[Match]:
-    """Ask one question; all its matches, or an error: half a list would look like a stable count."""
-    answer = await _ask(pool, asked)
-    if answer.status == _SUCCESS:
-        return answer.matches
+    """Ask one question; all its matches, or an error as ``_go_through``."""
+    matches: list[Match] = []
+    await _go_through(pool, asked, matches.append)
+    return matches
+
+
+async def _go_through(pool: Pool, asked: Mapping[int, str], note: Note) -> None:
+    """Ask one question and note its matches; an error where they are not all: half a list looks like a stable count."""
+    status, count = await _ask(pool, asked, note)
+    if status == _SUCCESS:
+        return
     why = ""
-    if answer.status in TRUNCATED and answer.matches:
-        why = f"; it may limit its answers, and gave {len(answer.matches)}: raise that limit above the largest series"
-    message = f"{pool.address}: a query failed with status 0x{answer.status:04X}{why}"
+    if status in TRUNCATED and count:
+        why = f"; it may limit its answers, and gave {count}: raise that limit above the largest series"
+    message = f"{pool.address}: a query failed with status 0x{status:04X}{why}"
     raise RecallFailedError(message)
 
 
-async def _ask(pool: Pool, asked: Mapping[int, str]) -> Answer:
+async def _answer(pool: Pool, asked: Mapping[int, str]) -> Answer:
     """Ask one question; its matches, and what the PACS said behind them."""
+    matches: list[Match] = []
+    status, _ = await _ask(pool, asked, matches.append)
+    return Answer(matches, status)
+
+
+async def _ask(pool: Pool, asked: Mapping[int, str], note: Note) -> tuple[int, int]:
+    """Ask one question and note each match as it comes; gives the status behind them, and their number."""
     while True:
         connection = await pool.take({})
         try:
-            return await _matches(pool, connection, asked)
+            return await _matches(pool, connection, asked, note)
         except StaleAssociationError:
-            continue  # at most once for each association that was kept
+            continue  # nothing had come; at most once for each association that was kept
         finally:
             pool.give_back(connection)
 
 
-async def _matches(pool: Pool, connection: Connection, asked: Mapping[int, str]) -> Answer:
+async def _matches(pool: Pool, connection: Connection, asked: Mapping[int, str], note: Note) -> tuple[int, int]:
     message_id = await connection.request(CommandField.FIND_RQ, STUDY_ROOT_FIND, encode_identifier(asked))
-    matches: list[Match] = []
-    size = 0
+    count = size = 0
     while True:
         response = await connection.next_event()
         if not isinstance(response, Command) or (response.field, response.message_id) != (
@@ -211,14 +233,14 @@ async def _matches(pool: Pool, connection: Connection, asked: Mapping[int, str])
         encoded = await read_identifier(connection) if response.has_data_set else b""
         if not is_pending(response.status):
             connection.finished()
-            break
-        matches.append(_parsed(pool, encoded))
+            return response.status, count
+        note(_parsed(pool, encoded))
+        count += 1
         connection.progressed()
         size += len(encoded) + _MATCH_OVERHEAD_BYTES
         if size > MAX_ANSWER_BYTES:
             message = f"{pool.address}: it answered a query with more than {MAX_ANSWER_BYTES} bytes"
             raise RecallFailedError(message)
-    return Answer(matches, response.status)
 
 
 def _parsed(pool: Pool, encoded: bytes) -> Match:

@@ -34,11 +34,9 @@ def is_half_anew(tx: Transaction, key: SeriesKey, rules: bytes) -> bool:
     series = tx.series.get(key)
     if series is None or series.state is not SeriesState.REGISTERING:
         return False
-    files = [file for guid, _ in tx.uidmap.of_series(key) if (file := tx.catalogue.file(guid)) is not None]
-    has_new = any(file.state is FileState.PENDING and is_made_under(rules, file.rendition) for file in files)
-    return has_new and any(
-        file.state is FileState.VISIBLE and not is_made_under(rules, file.rendition) for file in files
-    )
+    found = (tx.catalogue.file(guid) for guid, _ in tx.uidmap.of_series(key))
+    kinds = {(file.state, is_made_under(rules, file.rendition)) for file in found if file is not None}
+    return kinds >= {(FileState.PENDING, True), (FileState.VISIBLE, False)}
 
 
 async def missing_of(
