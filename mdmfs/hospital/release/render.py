@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import mmap
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final, NamedTuple
 
@@ -31,7 +32,7 @@ LARGE_HEADER_BYTES: Final = 256 * 2**10
 """From here on de-identification takes so long that it must not hold up everyone else."""
 _LARGE: Final = trio.CapacityLimiter(1)
 MAX_SPARE: Final = 4
-_SPARE: Final[list[bytearray]] = []
+_SPARE: Final[list[memoryview]] = []
 """Buffers of a segment that serve again: fresh ones would be cleared by the kernel page by page each time."""
 
 
@@ -97,8 +98,7 @@ class Rendering:
 
         Raises ``RefusedError`` and what the PACS raises.
         """
-        buffer = _SPARE.pop() if _SPARE else bytearray(SEGMENT_SIZE)
-        room, filled = memoryview(buffer), 0
+        room, filled = _SPARE.pop() if _SPARE else _room(), 0
         try:
             async with contextlib.aclosing(self._batches()) as batches:
                 async for pieces in batches:
@@ -116,7 +116,7 @@ class Rendering:
                 yield room[:filled]
         finally:
             if len(_SPARE) < MAX_SPARE:
-                _SPARE.append(buffer)
+                _SPARE.append(room)
 
     async def _batches(self) -> AsyncGenerator[list[Buffer]]:
         """Give what may be published, as it comes."""
@@ -162,6 +162,11 @@ class Rendering:
         else:
             self._deidentification = work()
         return ResidueGate(self._deidentification)
+
+
+def _room() -> memoryview:
+    """Make a buffer of a segment; a page of it becomes memory when it is used first, and most images are short."""
+    return memoryview(mmap.mmap(-1, SEGMENT_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 async def _fed(gate: ResidueGate, octets: Buffer) -> list[Buffer]:
