@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pathlib
-from collections.abc import Callable
+import queue
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import structlog
@@ -53,8 +55,8 @@ class Journal:
         """
         self._path = path
         self._file_bytes = file_bytes
-        self._waiting: list[Pending] = []
-        self._arrival = trio.Event()
+        self._waiting: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
+        """None ends ``run``'s thread."""
         try:
             self._head, self._whole = end_of(path)
             self._file = _open(path)
@@ -74,21 +76,21 @@ class Journal:
     def write(self, *bodies: bytes) -> Pending:
         """Have JSON objects written, with the next ones; ``Pending.durable`` waits for them."""
         pending = Pending(bodies)
-        self._waiting.append(pending)
-        self._arrival.set()
+        self._waiting.put(pending)
         return pending
 
     async def run(self) -> None:
-        """Write what is waiting, again and again, until cancelled."""
-        while True:
-            await self._arrival.wait()
-            self._arrival = trio.Event()
-            batch, self._waiting = self._waiting, []
-            failure = await trio.to_thread.run_sync(
-                self._append, [body for pending in batch for body in pending.bodies]
-            )
-            for pending in batch:
-                pending.settle(failure)
+        """Write what is waiting, again and again, until cancelled, and then what still is.
+
+        One thread does nothing else: to find one for each write took the loop half as long again as it now takes all.
+        """
+        loop, alone = trio.lowlevel.current_trio_token(), trio.CapacityLimiter(1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(functools.partial(trio.to_thread.run_sync, self._write_all, loop, limiter=alone))
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._waiting.put(None)
 
     def begin_file(self, body: bytes) -> None:
         """Write a line that begins a new file, before ``run`` runs; raises ``StoreError``, and then it is not there."""
@@ -104,6 +106,20 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
+
+    def _write_all(self, loop: trio.lowlevel.TrioToken) -> None:
+        for batch in self._batches():
+            failure = self._append([body for pending in batch for body in pending.bodies])
+            loop.run_sync_soon(_settle, batch, failure)
+
+    def _batches(self) -> Iterator[Sequence[Pending]]:
+        """Wait for what is to be written, each time for all that there is by then."""
+        is_over = False
+        while not is_over:
+            found = [self._waiting.get(), *(self._waiting.get() for _ in range(self._waiting.qsize()))]
+            is_over = None in found
+            if batch := [pending for pending in found if pending is not None]:
+                yield batch
 
     def _append(self, bodies: list[bytes]) -> StoreError | None:
         """Write all or nothing; give what went wrong."""
@@ -158,6 +174,11 @@ class Journal:
         failure = StoreError(message, what_to_do="make room on its disk, or see to the file")
         failure.place = str(self._path)
         return failure
+
+
+def _settle(batch: Sequence[Pending], failure: StoreError | None) -> None:
+    for pending in batch:
+        pending.settle(failure)
 
 
 def _open(path: pathlib.Path) -> int:

@@ -233,13 +233,16 @@ class LmdbRows:
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Go through the keys that begin with ``prefix``, from ``prefix + start`` on."""
         cut, within = len(prefix) - 1, prefix[1:]
-        with naming_errors(self._layout), self._txn.cursor(self._databases[prefix[0]]) as cursor:
-            if not cursor.set_range(within + start):
-                return
-            for key, value in cast("Iterator[tuple[bytes, bytes]]", cursor.iternext()):
-                if not key.startswith(within):
+        try:  # a context for it would take as long as a look
+            with self._txn.cursor(self._databases[prefix[0]]) as cursor:
+                if not cursor.set_range(within + start):
                     return
-                yield key[cut:], value
+                for key, value in cast("Iterator[tuple[bytes, bytes]]", cursor.iternext()):
+                    if not key.startswith(within):
+                        return
+                    yield key[cut:], value
+        except lmdb.Error as error:
+            raise _named(error, self._layout) from error
 
     def scan_back(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Go through them from the last to the first."""

@@ -70,7 +70,7 @@ class FileTable:
         """Give a file, or None."""
         inode = self._rows.get(tables.INODES_OF_GUIDS + guid.octets)
         value = None if inode is None else self._rows.get(tables.FILES + inode)
-        return None if value is None or inode is None else self._record(inode, _ROWS.decode(value))
+        return None if value is None or inode is None else self._record(inode, _ROWS.decode(value), guid)
 
     def get(self, guid: Guid) -> FileRecord:
         """Give a file; raises ``NoSuchFileError``."""
@@ -128,7 +128,7 @@ class FileTable:
             b"" if rendition.segment_sha256 == rendition.sha256 else rendition.segment_sha256,
         )
 
-    def _record(self, inode: bytes, stored: _StoredFile) -> FileRecord:
+    def _record(self, inode: bytes, stored: _StoredFile, guid: Guid | None = None) -> FileRecord:
         kind = self._kinds.get(stored.kind)
         if kind is None:
             kind = self._kinds[stored.kind] = _KINDS.decode(self._interned.value_of(stored.kind))
@@ -149,7 +149,7 @@ class FileTable:
             kind.transfer_syntax,
         )
         return FileRecord(
-            Guid(stored.guid),
+            guid or Guid(stored.guid),
             number,
             kind.project,
             acl,

@@ -77,12 +77,15 @@ def deciding(answer: Granted | Refused | None) -> str:
 
 def decide(principal: Principal, guids: Sequence[Guid], hospital: Hospital) -> list[Standing | Denial]:
     """Decide by ACLs, projects, patients and rules, about all files as they are at one moment."""
+    return hospital.store.read(lambda tx: decide_in(tx, principal, guids, hospital))
 
-    def read(tx: Transaction) -> list[Standing | Denial]:
-        moment = _Moment(tx, principal, hospital)
-        return [moment.decide(guid) for guid in guids]
 
-    return hospital.store.read(read)
+def decide_in(
+    tx: Transaction, principal: Principal, guids: Sequence[Guid], hospital: Hospital
+) -> list[Standing | Denial]:
+    """Decide as ``decide``, in a view that shows what else is asked for."""
+    moment = _Moment(tx, principal, hospital)
+    return [moment.decide(guid) for guid in guids]
 
 
 def stand(guids: Sequence[Guid], hospital: Hospital) -> list[Standing | Denial]:
@@ -100,6 +103,15 @@ def hold_still(standing: Iterable[Standing], hospital: Hospital) -> bool:
     """Tell whether deciding again would come to the same: nothing was committed and nothing has ended since."""
     now, version = hospital.clock(), hospital.store.version()
     return all(now < it.until and not it.project.is_over(now) and it.version == version for it in standing)
+
+
+class _Way(NamedTuple):
+    """What files have in common whose names are in the same directories, and that share an ACL."""
+
+    aliases: list[tuple[bytes, ...]]
+    """For each of the names the ids of the ACLs above it, and last the file's own."""
+    until: float
+    """When the first of what may have decided by them ends."""
 
 
 class _Origin(NamedTuple):
@@ -120,7 +132,8 @@ class _Moment:
         self._now = hospital.clock()
         self._not_after = principal.not_after
         self._grants = Grants(principal, self._acl, self._now)
-        self._ends: dict[tuple[bytes, ...], float] = {}
+        self._ways: dict[tuple[object, ...], _Way] = {}
+        self._origins: dict[tuple[object, ...], _Origin | Bar] = {}
         self._read = hospital.read
 
     def decide(self, guid: Guid) -> Standing | Denial:
@@ -129,13 +142,13 @@ class _Moment:
         file = tx.catalogue.file(guid)
         if file is None or file.state not in _OPENABLE:
             return Denial("", NoSuchFileError(_no_such_file(guid)))
-        aliases = [(*self._ids_above(place.parent), file.acl) for place in file.places]
-        granted = self._grants.grant(guid, aliases)
+        way = self._way_to(file)
+        granted = self._grants.grant(guid, way.aliases)
         if isinstance(granted, Refused):
             by = f" ({named})" if (named := deciding(granted)) else ""
             error = _refused(guid, granted.refusal)
             return Denial(f"{granted.refusal.value}{by}", error, pseudonymous_uid_of(tx, guid), file.project)
-        return self._admit(file, granted, min([self._not_after, *map(self._end_of, aliases)]))
+        return self._admit(file, granted, way.until)
 
     def stand(self, guid: Guid) -> Standing | Denial:
         """Decide about one file by all but its ACLs."""
@@ -158,31 +171,41 @@ class _Moment:
     def _ids_above(self, directory: int) -> list[bytes]:
         return self._read.of(self._version, directory, lambda: self._tx.catalogue.acl_ids_above(directory))
 
+    def _way_to(self, file: FileRecord) -> _Way:
+        shared = file.acl, *[place.parent for place in file.places]
+        way = self._ways.get(shared)
+        if way is None:
+            aliases = [(*self._ids_above(place.parent), file.acl) for place in file.places]
+            way = self._ways[shared] = _Way(aliases, min([self._not_after, *map(self._end_of, aliases)]))
+        return way
+
     def _end_of(self, ids: tuple[bytes, ...]) -> float:
         """Give when the first entry ends that may have decided."""
-        end = self._ends.get(ids)
-        if end is None:
-            acls = [found for found in map(self._acl, ids) if found is not None]
-            ends = [entry.not_after for found in acls for entry in found.entries if entry.not_after is not None]
-            end = self._ends[ids] = min(ends, default=float("inf"))
-        return end
+        acls = [found for found in map(self._acl, ids) if found is not None]
+        ends = [entry.not_after for found in acls for entry in found.entries if entry.not_after is not None]
+        return min(ends, default=float("inf"))
 
     def _source_of(self, file: FileRecord) -> Source | Bar:
         """Find where a file comes from, unless its project or its patient no longer allow it."""
         instance = self._tx.uidmap.resolve(file.guid)
         if instance is None:
             return Bar.GONE
-        project = self._hospital.projects.get(file.project)
-        if project is None or project.is_over(self._now):
-            return Bar.PROJECT_OVER
-        rules = file.rendition.policy, file.rendition.engine_generation
-        shared = file.project, *rules, instance.subject, instance.study_uid, instance.pacs, instance.transfer_syntax
-        origin = self._read.of(self._version, shared, lambda: self._find_origin(file, instance, project))
+        rules = file.project, file.rendition.policy, file.rendition.engine_generation
+        shared = *rules, instance.subject.text, instance.study_uid, instance.pacs, instance.transfer_syntax
+        origin = self._origins.get(shared)
+        if origin is None:
+            origin = self._origins[shared] = self._origin_of(shared, file, instance)
         if isinstance(origin, Bar):
             return origin
         uid = origin.subject.pseudonymous_uid(instance.instance_uid.encode()).decode()
         currency = _Currency(self._hospital, file, self._version)
         return Source(file, instance, origin.admit, currency.holds, uid, origin.claim)
+
+    def _origin_of(self, shared: tuple[object, ...], file: FileRecord, instance: InstanceRecord) -> _Origin | Bar:
+        project = self._hospital.projects.get(file.project)
+        if project is None or project.is_over(self._now):
+            return Bar.PROJECT_OVER
+        return self._read.of(self._version, shared, lambda: self._find_origin(file, instance, project))
 
     def _find_origin(self, file: FileRecord, instance: InstanceRecord, project: Project) -> _Origin | Bar:
         hospital, row = self._hospital, self._tx.subjects.by_id(instance.subject)

@@ -167,16 +167,9 @@ async def release_headers(
     standing = {place: decision for place, decision in enumerate(decisions) if isinstance(decision, Standing)}
     wanted = [(guids[place], decision.source.file.generation) for place, decision in standing.items()]
     found = dict(zip(standing, await hospital.headers.find(wanted), strict=True))
+    begun = record_of(principal, hospital, address, Event.HEADER, purpose=purpose)
     records = [
-        msgspec.structs.replace(
-            record_of(principal, guids[place], hospital, address, Event.HEADER, deciding(standing[place].granted)),
-            uid=standing[place].source.uid,
-            project=standing[place].project.name,
-            purpose=purpose,
-            ahead=place > 0,
-        )
-        for place, sealed in found.items()
-        if sealed
+        about(begun, guids[place], standing[place], ahead=place > 0) for place, sealed in found.items() if sealed
     ]
     if records:
         await hospital.audit.record(*records)
@@ -276,10 +269,10 @@ def _records(
     arrivals: Arrivals,
 ) -> Iterator[AuditRecord]:
     """Make the records of what was decided; where the PACS is spared, nothing was let out."""
+    begun = record_of(principal, hospital, address, Event.RELEASE)
     for place, (guid, decision) in enumerate(zip(guids, decisions, strict=True)):
         if isinstance(decision, Standing) and not isinstance(arrivals.expected[place], BusyError):
-            record = record_of(principal, guid, hospital, address, Event.RELEASE, deciding(decision.granted))
-            yield msgspec.structs.replace(record, uid=decision.source.uid, project=decision.project.name)
+            yield about(begun, guid, decision)
         elif isinstance(decision, Denial) and decision.outcome:
             yield record_of_refusal(principal, guid, hospital, address, decision)
 
@@ -292,20 +285,33 @@ def record_of_refusal(
     principal: Principal, guid: Guid, hospital: Hospital, address: str, denial: Denial
 ) -> AuditRecord:
     """Make the record of a decision against somebody."""
-    record = record_of(principal, guid, hospital, address, Event.REFUSAL, denial.outcome)
-    return msgspec.structs.replace(record, uid=denial.uid, project=denial.project)
+    begun = record_of(principal, hospital, address, Event.REFUSAL)
+    return msgspec.structs.replace(
+        begun, guid=str(guid), uid=denial.uid, project=denial.project, outcome=denial.outcome
+    )
 
 
 def record_of(
-    principal: Principal, guid: Guid, hospital: Hospital, address: str, event: Event, outcome: str
+    principal: Principal, hospital: Hospital, address: str, event: Event, *, purpose: str = ""
 ) -> AuditRecord:
-    """Make the record of a decision about one file."""
+    """Begin the records of what is decided for somebody in one question: all but the files."""
     return AuditRecord(
         time=hospital.clock(),
         event=event,
         dn=str(principal.dn),
         fqans=tuple(map(str, principal.fqans)),
-        guid=str(guid),
         address=address,
-        outcome=outcome,
+        purpose=purpose,
+    )
+
+
+def about(begun: AuditRecord, guid: Guid, decision: Standing, *, ahead: bool = False) -> AuditRecord:
+    """Make the record of a file that is let out."""
+    return msgspec.structs.replace(
+        begun,
+        guid=str(guid),
+        uid=decision.source.uid,
+        project=decision.project.name,
+        outcome=deciding(decision.granted),
+        ahead=ahead,
     )

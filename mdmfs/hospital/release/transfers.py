@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-
-import msgspec
+from collections.abc import Collection, Iterable
 
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.release.audit import Event
-from mdmfs.hospital.release.decision import Standing, decide, deciding, hold_still
-from mdmfs.hospital.release.release import record_of
+from mdmfs.hospital.release.decision import Standing, decide, decide_in, hold_still
+from mdmfs.hospital.release.release import about, record_of
 from mdmfs.hospital.replicas.port import StorageError
 from mdmfs.hospital.replicas.publish import lacking
 from mdmfs.hospital.replicas.records import Replica, ReplicaState
@@ -30,13 +28,18 @@ async def release_transfers(
     if not hospital.replicas.elements:
         return [Transfer()] * len(asked.guids)
     guids = [Guid(octets) for octets in asked.guids]
-    decisions = decide(principal, guids, hospital)
-    standing = {place: it for place, it in enumerate(decisions) if isinstance(it, Standing) and not it.is_lost}
-    found = hospital.store.read(functools.partial(_replicas, hospital=hospital, standing=standing, avoid=asked.avoid))
+
+    def read(tx: Transaction) -> dict[int, tuple[Standing, list[Replica]]]:
+        decided = enumerate(decide_in(tx, principal, guids, hospital))
+        standing = {place: it for place, it in decided if isinstance(it, Standing) and not it.is_lost}
+        return {place: (it, tx.replicas.of(guids[place])) for place, it in standing.items()}
+
+    found = hospital.store.read(read)
+    usable = _Usable(hospital, asked.avoid)
+    begun = record_of(principal, hospital, address, Event.RELEASE, purpose=asked.purpose)
     transfers, records = [Transfer()] * len(guids), []
-    for place, decision in standing.items():
-        replica, known = found[place]
-        transfer = _transfer(replica, decision, hospital)
+    for place, (decision, known) in found.items():
+        transfer = usable.transfer_of(decision, known)
         if transfer is None:
             if (
                 lacking(decision.project.replicas, known)
@@ -46,12 +49,10 @@ async def release_transfers(
                 hospital.replicas.want(guids[place])
             continue
         transfers[place] = transfer
-        record = record_of(principal, guids[place], hospital, address, Event.RELEASE, deciding(decision.granted))
-        told = {"uid": decision.source.uid, "project": decision.project.name, "purpose": asked.purpose}
-        records.append(msgspec.structs.replace(record, ahead=asked.ahead, **told))
+        records.append(about(begun, guids[place], decision, ahead=asked.ahead))
     if records:
         await hospital.audit.record(*records)
-    if hold_still(standing.values(), hospital):
+    if hold_still([decision for decision, _ in found.values()], hospital):
         return transfers
     now = decide(principal, guids, hospital)
     return [
@@ -62,32 +63,29 @@ async def release_transfers(
     ]
 
 
-def _replicas(
-    tx: Transaction, *, hospital: Hospital, standing: dict[int, Standing], avoid: list[str]
-) -> dict[int, tuple[Replica | None, list[Replica]]]:
-    """Find for each file the first replica that is whole, of its key and not to be avoided; and all that are known."""
-    now, found = hospital.clock(), dict[int, tuple[Replica | None, list[Replica]]]()
-    for place, decision in standing.items():
+class _Usable:
+    """Which replicas may be named now."""
+
+    def __init__(self, hospital: Hospital, avoid: Collection[str]) -> None:
+        self._replicas = hospital.replicas
+        self._avoid = avoid
+        self._now = hospital.clock()
+
+    def transfer_of(self, decision: Standing, known: Iterable[Replica]) -> Transfer | None:
+        """Name the first replica that is whole, of its key and not to be avoided; None where there is none."""
         file, placement = decision.source.file, decision.project.replicas
-        known = tx.replicas.of(file.guid)
-        preferred = () if placement is None else placement.at
-        usable = [
-            it
-            for it in known
-            if it.state is ReplicaState.THERE and it.generation == file.generation and it.until > now
-            if it.element not in avoid and it.element in preferred and it.element in hospital.replicas.elements
-        ]
-        first = min(usable, key=lambda it: preferred.index(it.element), default=None)
-        found[place] = first, known
-    return found
-
-
-def _transfer(replica: Replica | None, decision: Standing, hospital: Hospital) -> Transfer | None:
-    if replica is None:
+        for element in () if placement is None else placement.at:
+            if element in self._avoid or element not in self._replicas.elements:
+                continue
+            for it in known:
+                is_whole = it.element == element and it.state is ReplicaState.THERE
+                if is_whole and it.generation == file.generation and it.until > self._now:
+                    return self._named(it, file.threshold)
         return None
-    try:
-        turl = hospital.replicas.turl(replica.element, replica.name, hospital.clock())
-    except StorageError:
-        return None
-    threshold = decision.source.file.threshold
-    return Transfer(turl, replica.element, replica.size, replica.generation, threshold, replica.header)
+
+    def _named(self, replica: Replica, threshold: int) -> Transfer | None:
+        try:
+            turl = self._replicas.turl(replica.element, replica.name, self._now)
+        except StorageError:
+            return None
+        return Transfer(turl, replica.element, replica.size, replica.generation, threshold, replica.header)
