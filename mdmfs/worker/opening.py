@@ -294,8 +294,9 @@ class Opener:
         self._disk.expire()
 
     def let_go(self) -> None:
-        """Let go all that nobody has open."""
+        """Let go all that takes of the mount's memory: nobody is served here any more."""
         self._kept.clear()
+        self._disk.let_go()
         self._headers.forget_all()
 
     def read_at_once(self, file: OpenFile, offset: int, length: int) -> memoryview | None:

@@ -32,7 +32,8 @@ LARGEST: Final = PLAIN
 NEARLY_BYTES: Final = 2 * 2**20
 """So far from where the last read ended the next may begin, and the order is still that of the file."""
 RUN_BYTES: Final = 4 * 2**20
-"""After so many in order more are read ahead."""
+"""After so many in order more are read ahead, and after twice as many each time that it was in vain: two who read one
+file at two places have nothing of it."""
 IDLE_SECONDS: Final = 5.0
 """Who pauses for so long has nothing read ahead any more."""
 SHUN_SECONDS: Final = 60.0
@@ -90,21 +91,23 @@ class SlowDisk:
     def note_read(self, ciphertext: Ciphertext, offset: int, length: int) -> None:
         """Hear of a READ of a long file: what follows is asked for, where that has begun."""
         end, last = offset + length, ciphertext.read_to
-        if abs(offset - last) > NEARLY_BYTES:
+        ciphertext.run += length - max(0, offset - last)
+        if abs(offset - last) > NEARLY_BYTES or ciphertext.run < 0:
+            ciphertext.breaks += ciphertext.ahead is not None
             ciphertext.end_ahead()
             ciphertext.read_to, ciphertext.run = end, 0
             return
         ciphertext.read_to = max(last, end)
-        ciphertext.run += ciphertext.read_to - last
-        if ciphertext.ahead is not None:
-            ciphertext.ahead.advance(offset, ciphertext.read_to, ciphertext.run)
+        if ciphertext.ahead is not None and not ciphertext.ahead.advance(offset, ciphertext.read_to, ciphertext.run):
+            ciphertext.end_ahead()
 
     def note_missed(self, ciphertext: Ciphertext, size: int, offset: int, length: int) -> None:
         """Hear that a READ of a long file of ``size`` bytes has to wait: where it is read in order, we read ahead.
 
         That it is, is known after some bytes: who wants the header or single frames wants no more than that.
         """
-        is_wanted = ciphertext.run >= RUN_BYTES and ciphertext.may_read_ahead and ciphertext.ahead is None
+        is_in_order = ciphertext.run >= RUN_BYTES << ciphertext.breaks
+        is_wanted = is_in_order and ciphertext.may_read_ahead and ciphertext.ahead is None
         if not is_wanted or trio.current_time() < self._stuck_until:
             return
         if not self._memory.has_room(LEAST * PLAIN):
@@ -118,7 +121,8 @@ class SlowDisk:
             return
         ciphertext.read_ahead(extents)
         self._ahead.add(ciphertext)
-        extents.advance(offset, offset + length, ciphertext.run)
+        if not extents.advance(offset, offset + length, ciphertext.run):
+            ciphertext.end_ahead()
 
     def expire(self) -> None:
         """Let go what was read ahead of who has paused."""
@@ -128,6 +132,11 @@ class SlowDisk:
                 ciphertext.end_ahead()
             if ciphertext.ahead is None:
                 self._ahead.discard(ciphertext)
+
+    def let_go(self) -> None:
+        """Let go all that was read ahead: nobody reads it any more."""
+        while self._ahead:
+            self._ahead.pop().end_ahead()
 
     async def wait_for(
         self, guid: Guid, size: int, offset: int, length: int, ciphertext: Ciphertext | None = None

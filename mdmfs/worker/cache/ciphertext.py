@@ -34,7 +34,9 @@ class Ciphertext:
         self.read_to = 0
         """Where the last READ ended, by its plaintext."""
         self.run = 0
-        """How many bytes were read in order until there."""
+        """How many bytes were read in order until there, less those that were passed over."""
+        self.breaks = 0
+        """How often something was read ahead of it, and then somebody read elsewhere."""
         self.may_read_ahead = True
         """Whether nothing has shown that this cannot be, or is of no use."""
         self._descriptor = descriptor

@@ -91,7 +91,7 @@ class Extents:
         """Read an object that is open, of a file of ``size`` bytes, in tasks of a nursery that outlives it.
 
         Raises ``OSError`` where its file system cannot be read so. Each extent counts as a window of the memory, until
-        no thread has it any more. ``threads`` are those of a mount.
+        no thread has it any more. ``threads`` are shared with other objects.
         """
         self._direct: _Direct | None = _Direct(descriptor)
         self._size = size
@@ -104,21 +104,26 @@ class Extents:
         """When it was last heard of a READ."""
         self._extents: dict[int, Extent] = {}
         self._spare: list[memoryview] = []
-        """Buffers to use again: fresh ones are cleared page by page."""
+        """Buffers to use again: fresh ones are cleared page by page. Nobody counts them, so they stay for a moment."""
 
-    def advance(self, begin: int, end: int, run: int) -> None:
+    def advance(self, begin: int, end: int, run: int) -> bool:
         """Hear what is read now, by its plaintext: let go what lies behind, and ask for what comes.
 
-        ``run`` is how many bytes were read in order until now: with it grows how much that is.
+        ``run`` is how many bytes were read in order until now: with it grows how much that is. False where the budget
+        leaves less than is of use.
         """
         self.advanced = trio.current_time()
         within = min(WITHIN, LEAST + run // (4 * PLAIN))
         first, behind = begin // PLAIN, end // PLAIN - BEHIND
         for number in [it for it in self._extents if it < min(first, behind)]:
             self._drop(number)
-        for number in range(first, min(self._size // PLAIN, end // PLAIN + within - 1) + 1):
-            if self._direct is not None and number not in self._extents and not self._ask(self._direct, number):
-                return
+        wanted = range(first, min(self._size // PLAIN, end // PLAIN + within - 1) + 1)
+        direct = self._direct
+        if direct is None:
+            return True
+        has_room = all(self._ask(direct, number) for number in wanted if number not in self._extents)
+        self._spare.clear()
+        return has_room or len(self._extents) >= LEAST
 
     def at(self, offset: int) -> Extent | None:
         """Find the extent that has the byte of the object at an offset."""
@@ -184,7 +189,7 @@ class Extents:
     def _give(self, extent: Extent) -> None:
         """Count one less, and have its buffer used again; where a thread was abandoned, nothing is asked any more."""
         self._memory.give(PLAIN)
-        if self._direct is not None and len(self._spare) < WITHIN:
+        if self._direct is not None:
             self._spare.append(extent.buffer)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import gc
+import mmap
 import os
 import threading
 import time
@@ -26,6 +28,7 @@ from mdmfs.worker.slow_disk import (
     AHEAD_BYTES,
     IDLE_SECONDS,
     LARGEST,
+    NEARLY_BYTES,
     RUN_BYTES,
     SLOW_SECONDS,
     STUCK_SECONDS,
@@ -252,6 +255,87 @@ async def test_who_reads_here_and_there_has_nothing_read_ahead(
     await _settled(nursery)
     assert memory.used == 0
     assert long.may_read_ahead
+
+
+@pytest.mark.parametrize("step", [2**18, 2**19, MEBIBYTE, NEARLY_BYTES])
+async def test_who_passes_over_most_has_nothing_read_ahead(
+    disk: Disk, memory: Memory, long: Ciphertext, nursery: trio.Nursery, filled: list[int], step: int
+) -> None:
+    """However regular his steps are, also behind a part that he has read in order."""
+    slow, places = SlowDisk(disk, memory, nursery), range(0, SIZE, step)
+    for offset in places:
+        assert not await _read(slow, long, offset, step // 4)
+    assert not filled
+    for offset, length in _reads_of(9 * MEBIBYTE):
+        await _read(slow, long, offset, length)
+    assert long.ahead is not None
+    for offset in (*places[9 * MEBIBYTE // step :], *places):
+        await _read(slow, long, offset, step // 4)
+    assert long.ahead is None
+
+
+async def test_who_reads_a_file_that_another_one_looks_into_has_it_read_ahead_less_and_less_often(
+    disk: Disk, memory: Memory, long: Ciphertext, nursery: trio.Nursery, filled: list[int]
+) -> None:
+    """Each look ends it, and what was read ahead was read in vain."""
+    slow = SlowDisk(disk, memory, nursery)
+    for _ in range(4):
+        for place in range(6):
+            await _read(slow, long, place * MEBIBYTE, MEBIBYTE)
+        await _settled(nursery)
+        await _read(slow, long, 30 * MEBIBYTE, 2**17)
+    assert len(filled) <= WITHIN, "once"
+    for place in range(9):
+        is_ahead = await _read(slow, long, place * MEBIBYTE, MEBIBYTE)
+    assert is_ahead, "after twice as many"
+
+
+async def test_who_is_left_too_little_of_the_budget_is_left_to_the_kernel(
+    disk: Disk, memory: Memory, long: Ciphertext, nursery: trio.Nursery
+) -> None:
+    """One extent at a time would be slower."""
+    slow = SlowDisk(disk, memory, nursery)
+    for place in range(9):
+        await _read(slow, long, place * MEBIBYTE, MEBIBYTE)
+    assert long.ahead is not None
+    memory.resize(2 * (LEAST - 1) * PLAIN)
+    for place in range(9, 30):
+        await _read(slow, long, place * MEBIBYTE, MEBIBYTE)
+    assert long.ahead is None
+    await _settled(nursery)
+    assert memory.used == 0
+
+
+async def test_no_buffer_is_kept_that_the_budget_does_not_know_of(
+    disk: Disk, memory: Memory, long: Ciphertext, nursery: trio.Nursery
+) -> None:
+    """At the end of a file, where what is behind goes and nothing follows."""
+    slow = SlowDisk(disk, memory, nursery)
+    for place in range(SIZE // MEBIBYTE + 1):
+        await _read(slow, long, place * MEBIBYTE, MEBIBYTE)
+        buffers = {id(one.obj) for one in gc.get_objects() if isinstance(one, memoryview) and _is_buffer(one)}
+        assert len(buffers) * PLAIN <= memory.used
+    assert memory.used > 0
+
+
+def _is_buffer(view: memoryview) -> bool:
+    try:
+        return isinstance(view.obj, mmap.mmap)
+    except ValueError:  # it was released
+        return False
+
+
+async def test_what_was_read_ahead_goes_when_nobody_is_served_any_more(
+    disk: Disk, memory: Memory, long: Ciphertext, nursery: trio.Nursery
+) -> None:
+    """Whatever is still open: the budget is that of others, too."""
+    slow = SlowDisk(disk, memory, nursery)
+    for place in range(9):
+        await _read(slow, long, place * MEBIBYTE, MEBIBYTE)
+    assert memory.used > 0
+    slow.let_go()
+    await _settled(nursery)
+    assert memory.used == 0
 
 
 async def test_who_pauses_has_nothing_read_ahead_any_more(
