@@ -225,7 +225,8 @@ class OpenFile:
         with self.in_use():
             last = last_chunk_range(self.size)
             ciphertext, unsealer = await self._arrived(last.offset + last.length)
-            await trio.to_thread.run_sync(_unseal_range, ciphertext, unsealer, last, limiter=_reading)
+            if _unseal_at_once(ciphertext, unsealer, last) is None:  # a disk that is stuck may have all threads
+                await trio.to_thread.run_sync(_unseal_range, ciphertext, unsealer, last, limiter=_reading)
 
     def push_at_once(self, pages: Pages, *, is_resident: bool) -> bool:
         """Push a small file whole, from the loop, where its ciphertext is in memory; False where it is not.

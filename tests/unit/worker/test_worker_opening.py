@@ -29,6 +29,7 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import CHUNK_SIZE, HEADER_SIZE, SEALED_CHUNK_SIZE
 from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.wire.messages.keystores import Collected
+from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.extents import PLAIN
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.keys.ring import HOLD_SECONDS, KeyRing
@@ -342,6 +343,25 @@ async def test_a_long_file_that_the_disk_spoiled_is_mended_though_it_was_read_ah
         assert await _read_in_order(site, opened) == file.plaintext
         assert site.hospital.fetches == 2
         site.opener.close(opened)
+
+
+@pytest.mark.parametrize("name", ["small.dcm", "big.dcm"])
+async def test_what_is_in_memory_opens_without_a_thread(site: Site, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is stuck under other files may have all that read."""
+    file = file_of(site, name)
+    await site.read_all(file)
+    site.opener.close(await site.opener.open(site.node(file)))
+    site.opener.forget_shares()
+    threads = set[int]()
+    read_into = Ciphertext.read_into
+
+    def note(ciphertext: Ciphertext, offset: int, buffer: memoryview) -> None:
+        threads.add(threading.get_ident())
+        read_into(ciphertext, offset, buffer)
+
+    monkeypatch.setattr(Ciphertext, "read_into", note)
+    site.opener.close(await site.opener.open(site.node(file)))
+    assert threads <= {threading.get_ident()}
 
 
 async def test_the_loop_pushes_nothing_while_a_broken_handle_may_have_reads_pending(site: Site) -> None:
