@@ -6,6 +6,7 @@ taken away is gone wherever one asks. Who follows may answer readers meanwhile (
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 from pathlib import Path
@@ -73,11 +74,14 @@ async def open_or_stand_by(
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not settings.store:
         return await trio.to_thread.run_sync(LmdbStore.open, path), task_status
-    async with open_plain_nursery() as nursery:
-        meanwhile = _Meanwhile(configuration, nursery, task_status)
-        args = path, store_layout(), settings.store, waiting
-        engine = await open_in_turn(*args, takes_over=not settings.only_reads, meanwhile=meanwhile)
-        nursery.cancel_scope.cancel()
+    async with contextlib.AsyncExitStack() as unless_taken:
+        async with open_plain_nursery() as nursery:
+            meanwhile = _Meanwhile(configuration, nursery, task_status)
+            args = path, store_layout(), settings.store, waiting
+            engine = await open_in_turn(*args, takes_over=not settings.only_reads, meanwhile=meanwhile)
+            unless_taken.push_async_callback(engine.aclose)
+            nursery.cancel_scope.cancel()
+        unless_taken.pop_all()
     return RowStore(engine), trio.TASK_STATUS_IGNORED if meanwhile.is_listening else task_status
 
 

@@ -18,10 +18,12 @@ from mdmfs.hospital.transaction import store_layout
 from mdmfs.keystore.row_shelf import shelf_layout
 from mdmfs.model.errors import ConfigurationError, StoreError
 from mdmfs.rows.copied import Copied, Waiting
+from mdmfs.rows.database import Database
 from mdmfs.rows.embedded import Embedded
 from mdmfs.rows.following import GRACE, LOOK_SECONDS, Following, open_in_turn
 from mdmfs.rows.migrate import bring_back
 from mdmfs.rows.port import Rows
+from mdmfs.rows.url import DatabaseUrl
 from mdmfs.wire.stream import Address
 
 LAYOUT = shelf_layout()
@@ -273,6 +275,49 @@ async def test_who_could_pass_nothing_on_has_yet_to_start(tmp_path: Path, databa
             store, still_to_tell = await open_or_stand_by(configuration, status := Unheard(), soon)
     assert still_to_tell is status
     await store.aclose()
+
+
+async def test_who_is_told_to_end_while_taking_over_lets_go_of_the_database(tmp_path: Path, database_url: str) -> None:
+    """The next one works at once."""
+    configuration, listening = hospital_over(database_url, tmp_path), Listening()
+    first = Copied.open_url(tmp_path / "first", store_layout(), database_url, map_size=ROOM)
+    await first.announce(presence(configuration).replace(":0", ":8443"))
+    observer = Database(DatabaseUrl(database_url), "store", AT_ONCE.patience)
+    observer.watch()
+
+    def look() -> float:
+        if not first_works and observer.is_taken():
+            trio.from_thread.run_sync(scope.cancel)
+        return 1000 * time.monotonic()
+
+    first_works = True
+
+    async def leave() -> None:
+        nonlocal first_works
+        await listening.heard.wait()
+        await first.aclose()
+        first_works = False
+
+    with trio.fail_after(30), trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leave)
+            await open_or_stand_by(configuration, listening, AT_ONCE._replace(clock=look))
+    assert scope.cancelled_caught
+    observer.close()
+    second = Copied.open_url(tmp_path / "data" / "store", store_layout(), database_url, map_size=ROOM)
+    await second.aclose()
+
+
+class Listening(trio.TaskStatus[Address]):
+    """Of who is told that another one listens."""
+
+    def __init__(self) -> None:
+        self.heard = trio.Event()
+
+    def started(self, value: object = None) -> None:
+        """Know it."""
+        del value
+        self.heard.set()
 
 
 class Unheard(trio.TaskStatus[Address]):
