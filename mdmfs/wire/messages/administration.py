@@ -297,7 +297,7 @@ class AskHealth(Message, frozen=True):
     """Ask what the daemon alone knows of how the site does."""
 
 
-class PacsHealth(Message, frozen=True):
+class PacsHealth(Message, frozen=True, forbid_unknown_fields=False):
     """What the daemon knows of one PACS."""
 
     name: str
@@ -307,7 +307,7 @@ class PacsHealth(Message, frozen=True):
     """Whether it failed so often that it is not asked at the moment."""
 
 
-class CopyHealth(Message, frozen=True):
+class CopyHealth(Message, frozen=True, forbid_unknown_fields=False):
     """How a daemon does that answers readers beside the one that works."""
 
     behind: int
@@ -318,8 +318,12 @@ class CopyHealth(Message, frozen=True):
     """Seconds for which it may answer without another one; 0: it answers nothing."""
 
 
-class Health(Message, frozen=True):
-    """How the site does, as the hospital's daemon knows it."""
+class Health(Message, frozen=True, forbid_unknown_fields=False):
+    """How the site does, as the hospital's daemon knows it.
+
+    What a newer one tells beside that is passed over: nothing is decided by it, and an older ``mdmfs doctor`` says more
+    by the rest than by an error.
+    """
 
     pacs: list[PacsHealth]
     lies: dict[str, int]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -25,7 +26,7 @@ from mdmfs.pki.health import RENEW_CERTIFICATE, RENEW_LIST, examine_authorities,
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import Crls, TrustAnchors
 from mdmfs.wire.diagnosis import Check, examine, judge_clock
-from mdmfs.wire.messages.administration import CopyHealth, Health, PacsHealth
+from mdmfs.wire.messages.administration import AskHealth, CopyHealth, Health, PacsHealth
 from mdmfs.wire.messages.files import TOTALS_PATH, AskTotals, Totals
 from mdmfs.wire.service import Reply, Request, Service
 from mdmfs.worker.doctor import look_at_fuse
@@ -211,6 +212,24 @@ def test_checks_are_listed_in_the_documentation() -> None:
         "hospital",
     ):
         assert f"| `{name}` |" in text
+
+
+def test_what_a_newer_daemon_tells_of_itself_is_passed_over() -> None:
+    """At any depth: the rest is told. No other message is read so."""
+    known = Health(
+        [PacsHealth("main", "get", is_left_alone=False)],
+        {},
+        outbox=0,
+        notices=1,
+        files=7,
+        copy=CopyHealth(behind=0, silence=3.0, lease=40.0),
+    )
+    told = msgspec.to_builtins(known)
+    for part in (told, told["pacs"][0], told["copy"]):
+        part["new"] = 1
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(told), type=Health) == known
+    with pytest.raises(msgspec.ValidationError, match="unknown field"):
+        msgspec.msgpack.decode(msgspec.msgpack.encode({"new": 1}), type=AskHealth)
 
 
 def test_a_credential_that_is_none_raises_its_reason(tmp_path: Path) -> None:
