@@ -78,7 +78,7 @@ class Answers:
                 self._empty.add(keystore)
 
     def forget(self) -> None:
-        """Let the shares go, and take no more, whoever goes on holding this."""
+        """Let the shares go, and take no more: whoever has asked for them may hold this longer."""
         self._is_forgotten, self._counted = True, None
         self._shares.clear()
 

@@ -65,13 +65,13 @@ class Shares:
                 yield Gathered(self._keystores, held, gathering, deadline)
         finally:
             for answers in held.values():
-                answers.forget()  # whoever has asked for them may hold them longer
+                answers.forget()
 
     def drop(self, guid: Guid) -> None:
         """Hold nothing of a file that is gone or has another key, nor what is on its way."""
         held = self._held.pop(guid, None)
         if held is not None:
-            held.answers.forget()  # whoever has asked for them may hold them longer
+            held.answers.forget()
 
     def holds(self, guid: Guid) -> bool:
         """Ask whether shares of a file are held, or on their way."""
