@@ -29,7 +29,7 @@ from mdmfs.model.names import Guid
 from mdmfs.wire.keystores import Keystores
 
 MAX_READ: Final = 4096
-"""Of what decisions read alike for many files, by the entries of ACLs: some MiB, with the longest DNs 24."""
+"""Of what decisions read, by files and by the entries of ACLs: some 10 MiB, with the longest DNs 24."""
 
 
 def _weight(read: object) -> int:
@@ -81,7 +81,7 @@ class Hospital:
     told: Answers = dataclasses.field(default_factory=Answers)
     """What mounts were told of changes in this second."""
     read: Answers = dataclasses.field(default_factory=lambda: Answers(MAX_READ, _weight))
-    """What decisions have read since the last commit: ACLs, and where series come from."""
+    """What decisions have read since the last commit: files, ACLs, and where series come from."""
     replicas: Replicas = dataclasses.field(default_factory=Replicas)
     turns: Turns = dataclasses.field(default_factory=Turns)
     """Who registers a series: harvest and trigger may come upon the same one."""

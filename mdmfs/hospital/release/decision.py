@@ -114,6 +114,23 @@ class _Way(NamedTuple):
     """When the first of what may have decided by them ends."""
 
 
+class _Whence(NamedTuple):
+    """Where a file comes from."""
+
+    project: Project
+    instance: InstanceRecord
+    origin: _Origin
+    uid: str
+    is_lost: bool
+
+
+class _Known(NamedTuple):
+    """What the store says of a file, whoever asks and whenever."""
+
+    file: FileRecord
+    whence: _Whence | Bar
+
+
 class _Origin(NamedTuple):
     """What the files of a series have in common of where they come from, when nothing keeps them in."""
 
@@ -123,7 +140,10 @@ class _Origin(NamedTuple):
 
 
 class _Moment:
-    """One view of the store for one principal; what siblings share is decided once, and looked up once a commit."""
+    """One view of the store for one principal; what siblings share is decided once.
+
+    What the store says, whoever asks and whenever, is looked up once a commit.
+    """
 
     def __init__(self, tx: Transaction, principal: Principal, hospital: Hospital) -> None:
         self._tx = tx
@@ -133,37 +153,40 @@ class _Moment:
         self._not_after = principal.not_after
         self._grants = Grants(principal, self._acl, self._now)
         self._ways: dict[tuple[object, ...], _Way] = {}
-        self._origins: dict[tuple[object, ...], _Origin | Bar] = {}
         self._read = hospital.read
 
     def decide(self, guid: Guid) -> Standing | Denial:
         """Decide about one file."""
-        tx = self._tx
-        file = tx.catalogue.file(guid)
-        if file is None or file.state not in _OPENABLE:
+        known = self._known_of(guid)
+        if known is None or known.file.state not in _OPENABLE:
             return Denial("", NoSuchFileError(_no_such_file(guid)))
-        way = self._way_to(file)
+        way = self._way_to(known.file)
         granted = self._grants.grant(guid, way.aliases)
         if isinstance(granted, Refused):
             by = f" ({named})" if (named := deciding(granted)) else ""
             error = _refused(guid, granted.refusal)
-            return Denial(f"{granted.refusal.value}{by}", error, pseudonymous_uid_of(tx, guid), file.project)
-        return self._admit(file, granted, way.until)
+            uid = pseudonymous_uid_of(self._tx, guid)
+            return Denial(f"{granted.refusal.value}{by}", error, uid, known.file.project)
+        return self._admit(known, granted, way.until)
 
     def stand(self, guid: Guid) -> Standing | Denial:
         """Decide about one file by all but its ACLs."""
-        file = self._tx.catalogue.file(guid)
-        if file is None or file.state not in _OPENABLE:
+        known = self._known_of(guid)
+        if known is None or known.file.state not in _OPENABLE:
             return Denial("", NoSuchFileError(_no_such_file(guid)))
-        return self._admit(file, None, self._not_after)
+        return self._admit(known, None, self._not_after)
 
-    def _admit(self, file: FileRecord, granted: Granted | None, until: float) -> Standing | Denial:
-        source = self._source_of(file)
-        if isinstance(source, Bar):
+    def _admit(self, known: _Known, granted: Granted | None, until: float) -> Standing | Denial:
+        file, whence = known
+        project = self._hospital.projects.get(file.project)
+        if whence is not Bar.GONE and (project is None or project.is_over(self._now)):
+            whence = Bar.PROJECT_OVER
+        if isinstance(whence, Bar):
             uid = pseudonymous_uid_of(self._tx, file.guid)
-            return Denial(source.value, _barred(file.guid, source), uid, file.project)
-        is_lost = self._tx.losses.get(file.guid) is not None
-        return Standing(granted, source, self._hospital.projects[file.project], self._version, is_lost, until)
+            return Denial(whence.value, _barred(file.guid, whence), uid, file.project)
+        origin, currency = whence.origin, _Currency(self._hospital, file, self._version)
+        source = Source(file, whence.instance, origin.admit, currency.holds, whence.uid, origin.claim)
+        return Standing(granted, source, whence.project, self._version, whence.is_lost, until)
 
     def _acl(self, acl_id: bytes) -> Acl | None:
         return self._read.of(self._version, acl_id, lambda: acl_of(self._tx, acl_id))
@@ -185,27 +208,27 @@ class _Moment:
         ends = [entry.not_after for found in acls for entry in found.entries if entry.not_after is not None]
         return min(ends, default=float("inf"))
 
-    def _source_of(self, file: FileRecord) -> Source | Bar:
-        """Find where a file comes from, unless its project or its patient no longer allow it."""
-        instance = self._tx.uidmap.resolve(file.guid)
+    def _known_of(self, guid: Guid) -> _Known | None:
+        """Give what the store says of a file; its GUID alone may name its ACL."""
+        return self._read.of(self._version, ("file", guid.octets), lambda: self._look_up(guid))
+
+    def _look_up(self, guid: Guid) -> _Known | None:
+        tx = self._tx
+        file = tx.catalogue.file(guid)
+        if file is None:
+            return None
+        instance, project = tx.uidmap.resolve(guid), self._hospital.projects.get(file.project)
         if instance is None:
-            return Bar.GONE
+            return _Known(file, Bar.GONE)
+        if project is None:
+            return _Known(file, Bar.PROJECT_OVER)
         rules = file.project, file.rendition.policy, file.rendition.engine_generation
         shared = *rules, instance.subject.text, instance.study_uid, instance.pacs, instance.transfer_syntax
-        origin = self._origins.get(shared)
-        if origin is None:
-            origin = self._origins[shared] = self._origin_of(shared, file, instance)
+        origin = self._read.of(self._version, shared, lambda: self._find_origin(file, instance, project))
         if isinstance(origin, Bar):
-            return origin
+            return _Known(file, origin)
         uid = origin.subject.pseudonymous_uid(instance.instance_uid.encode()).decode()
-        currency = _Currency(self._hospital, file, self._version)
-        return Source(file, instance, origin.admit, currency.holds, uid, origin.claim)
-
-    def _origin_of(self, shared: tuple[object, ...], file: FileRecord, instance: InstanceRecord) -> _Origin | Bar:
-        project = self._hospital.projects.get(file.project)
-        if project is None or project.is_over(self._now):
-            return Bar.PROJECT_OVER
-        return self._read.of(self._version, shared, lambda: self._find_origin(file, instance, project))
+        return _Known(file, _Whence(project, instance, origin, uid, tx.losses.get(guid) is not None))
 
     def _find_origin(self, file: FileRecord, instance: InstanceRecord, project: Project) -> _Origin | Bar:
         hospital, row = self._hospital, self._tx.subjects.by_id(instance.subject)

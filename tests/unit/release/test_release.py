@@ -298,6 +298,26 @@ async def test_a_commit_between_question_and_view_makes_what_was_read_before_of_
         assert isinstance(decided(hospital, guid), Denial)
 
 
+async def test_a_file_is_looked_up_once_a_commit_whoever_asks(tmp_path: Path) -> None:
+    """What the store says of it is the same for everybody; whether he may have it is decided each time."""
+    clinic = Clinic(tmp_path, slices((1,)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        (guid,) = hospital.files().values()
+
+        def looked_up() -> FileRecord:
+            standing = decided(hospital, guid)
+            assert isinstance(standing, Standing)
+            return standing.source.file
+
+        (denial,) = decide(STRANGER, [guid], hospital.hospital)
+        assert isinstance(denial, Denial)
+        first = looked_up()
+        assert looked_up() is first
+        await hospital.hospital.store.write(lambda tx: tx.epochs.latest())
+        assert looked_up() is not first
+
+
 async def test_a_project_that_ends_without_a_commit_has_ended(tmp_path: Path) -> None:
     """What is remembered of a series does not say whether its project is over."""
     clinic = Clinic(tmp_path, slices((1,)))
