@@ -75,6 +75,7 @@ PATIENCE: Final = 1.0
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 4.0
 """Seconds for which a keystore that did not answer is left alone, doubled with each failure."""
+MAX_DOUBLINGS: Final = 10
 
 WRONG_SHARES: Final = Counter("mdmfs_wrong_shares", "Shares that contradicted the right key.", ["keystore"])
 OUTAGES: Final = Counter("mdmfs_keystore_outages", "Times that a keystore ceased to answer.", ["keystore"])
@@ -428,7 +429,7 @@ class _Peer:
         OUTAGES.labels(self.name).inc()
         self._paused_at = now
         self._paused_until = now + min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)
-        self._failures += 1
+        self._failures = min(self._failures + 1, MAX_DOUBLINGS)
 
     def _note_life(self) -> None:
         self._failures = 0

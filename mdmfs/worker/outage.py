@@ -11,6 +11,7 @@ from mdmfs.model.errors import MdmfsError, PeerTimedOutError, PeerUnreachableErr
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
 """Seconds before the hospital is asked again, doubled each time; the first time it is asked at once."""
+MAX_DOUBLINGS: Final = 10
 
 OUTAGES: Final = (PeerUnreachableError, PeerTimedOutError)
 """What a hospital that is started again looks like."""
@@ -32,4 +33,4 @@ class Outage:
         if now >= self._begun + patience:
             raise error
         await trio.sleep(min(FIRST_PAUSE * 2**self._questions, LONGEST_PAUSE) if self._questions else 0)
-        self._questions += 1
+        self._questions = min(self._questions + 1, MAX_DOUBLINGS)
