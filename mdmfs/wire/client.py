@@ -12,7 +12,9 @@ import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from email.utils import parsedate_to_datetime
+from types import TracebackType
 from typing import Final, TypeVar
 
 import msgspec
@@ -57,11 +59,13 @@ class _Connection:
     not_after: float
     """When the peer's certificate ends, in seconds since the epoch."""
     idle_since: float
+    is_new: bool = True
+    """Whether nothing was asked over it: the peer may have sent tickets of its session (RFC 8446 section 4.6.1)."""
 
     def is_usable(self) -> bool:
         """Ask whether an idle connection can serve again; a byte that nobody asked for ends it."""
         is_young = trio.current_time() < self.idle_since + IDLE_SECONDS and time.time() < self.not_after
-        return is_young and not self.stream.is_readable()
+        return is_young and (self.is_new or not self.stream.is_readable())
 
 
 class Client:
@@ -99,6 +103,8 @@ class Client:
         self._judge = judge
         self._vouch = vouch
         self._idle: list[_Connection] = []
+        self._open = 0
+        """Connections, in use or not."""
         self._transfers = trio.Semaphore(max_connections)
         self._calls = trio.Semaphore(max_connections)
         """Apart, so that transfers which wait for a slow PACS hold up no listing and no feed."""
@@ -151,19 +157,32 @@ class Client:
         question = Question(method, path, (("content-type", "application/json"),), body, is_idempotent=True)
         return bytes(await self._read(question, deadline))
 
-    @contextlib.asynccontextmanager
-    async def get(
-        self, path: str, *, headers: Mapping[str, str] | None = None, deadline: float
-    ) -> AsyncIterator[Download]:
+    def get(
+        self,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        deadline: float,
+        host: str = "",
+        room: memoryview | None = None,
+        hoped: int = 1,
+    ) -> AbstractAsyncContextManager[Download]:
         """GET something long; ``deadline`` is for the head, after it the body must only not stall.
 
-        Errors are those of ``call``. Leaving the block before the body's end closes the connection.
+        With a ``room`` (``HEAD_BYTES`` more than what is gathered of the body) the answer is received there, ``hoped``
+        bytes in one go. ``host`` is another one than the peer. Errors are those of ``call``. Leaving the block before
+        the body's end closes the connection.
         """
-        question = Question("GET", path, tuple((headers or {}).items()), b"", is_idempotent=True)
-        async with contextlib.AsyncExitStack() as stack:
+        told = tuple((headers or {}).items())
+        return _Asked(
+            self, Question("GET", path, told, b"", is_idempotent=True, host=host, room=room, hoped=hoped), deadline
+        )
+
+    async def prepare(self, connections: int, *, deadline: float) -> None:
+        """Have so many connections, in use or not: so many then ask without shaking hands first. Errors as ``call``."""
+        if self._open < connections:
             with until(deadline, self.address):
-                download = await stack.enter_async_context(self._asked(question))
-            yield download
+                self._put_back(await self._connect(), is_reusable=True)
 
     @contextlib.asynccontextmanager
     async def ask_bundle(
@@ -172,9 +191,7 @@ class Client:
         """Ask for the sealed objects of several files; deadline and errors as those of ``get``."""
         told = (("content-type", MEDIA_TYPE), *(headers or {}).items())
         question = Question("POST", path, told, msgspec.msgpack.encode(asked), is_idempotent=True)
-        async with contextlib.AsyncExitStack() as stack:
-            with until(deadline, self.address):
-                download = await stack.enter_async_context(self._asked(question))
+        async with _Asked(self, question, deadline) as download:
             yield Bundle(download, len(asked.guids))
 
     async def aclose(self) -> None:
@@ -202,25 +219,33 @@ class Client:
             return body
         raise late(self.address)
 
-    @contextlib.asynccontextmanager
-    async def _asked(self, question: Question) -> AsyncIterator[Download]:
+    async def _begin(self, question: Question, deadline: float) -> tuple[_Connection, Download]:
+        """Ask, and give what is answered: its connection goes back with ``_end``."""
         places = self._places_of(question)
-        await _take_place(places)
-        try:
-            connection, download = await self._ask(question)
-            is_reusable = False
+        with trio.move_on_at(deadline):
+            await _take_place(places)
             try:
-                if download.status >= _NOT_SUCCESS:
-                    raise _failure(download.status, bytes(await download.read()), self.address)
-                yield download
-                is_reusable = download.is_reusable
-            except MdmfsError:
-                is_reusable = download.is_reusable
+                connection, download = await self._ask(question)
+            except BaseException:
+                places.release()
                 raise
-            finally:
-                self._put_back(connection, is_reusable=is_reusable)
-        finally:
-            places.release()
+            if download.status < _NOT_SUCCESS:
+                return connection, download
+            try:
+                failure = _failure(download.status, bytes(await download.read()), self.address)
+            except BaseException as error:
+                self._end(question, connection, download, error)
+                raise
+            self._end(question, connection, download, failure)
+            raise failure
+        raise late(self.address)
+
+    def _end(
+        self, question: Question, connection: _Connection, download: Download, error: BaseException | None
+    ) -> None:
+        is_known = error is None or isinstance(error, MdmfsError)
+        self._put_back(connection, is_reusable=is_known and download.is_reusable)
+        self._places_of(question).release()
 
     def _places_of(self, question: Question) -> trio.Semaphore:
         is_transfer = question.method == "GET" or question.path in _BUNDLES
@@ -262,6 +287,7 @@ class Client:
             connection = self._idle.pop()
             if connection.is_usable():
                 return connection
+            self._open -= 1
             connection.stream.close()
         return None
 
@@ -270,9 +296,18 @@ class Client:
             connection.idle_since = trio.current_time()
             self._idle.append(connection)
         else:
-            connection.stream.abort()
+            self._abort(connection)
+
+    def _abort(self, connection: _Connection) -> None:
+        self._open -= 1
+        connection.stream.abort()
 
     async def _connect(self) -> _Connection:
+        connection = await self._connected()
+        self._open += 1
+        return connection
+
+    async def _connected(self) -> _Connection:
         if self._is_closed:
             message = f"the client of {self.address} has been closed"
             raise PeerUnreachableError(message)
@@ -306,11 +341,31 @@ class Client:
         try:
             download = await self._exchanges.ask(connection.stream, question)
         except BaseException:
-            connection.stream.abort()
+            self._abort(connection)
             raise
+        connection.is_new = False
         if "date" in download.headers:
             self._told_time = download.headers["date"], time.time()
         return connection, download
+
+
+class _Asked:
+    """A question whose answer is taken piece by piece, in a block."""
+
+    def __init__(self, client: Client, question: Question, deadline: float) -> None:
+        self._client = client
+        self._question = question
+        self._deadline = deadline
+        self._asked: tuple[_Connection, Download]
+
+    async def __aenter__(self) -> Download:
+        self._asked = await self._client._begin(self._question, self._deadline)  # noqa: SLF001 a part of it
+        return self._asked[1]
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._client._end(self._question, *self._asked, error)  # noqa: SLF001 a part of it
 
 
 async def _take_place(places: trio.Semaphore) -> None:

@@ -24,9 +24,15 @@ class Download:
     """An answer whose body is taken piece by piece, straight into the caller's memory."""
 
     def __init__(
-        self, stream: Stream, status: int, headers: Mapping[str, str], beginning: bytes, peer: Address
+        self,
+        stream: Stream,
+        status: int,
+        headers: Mapping[str, str],
+        beginning: bytes | memoryview,
+        peer: Address,
+        room: memoryview = _NOTHING,
     ) -> None:
-        """``beginning`` is what has come of the body already."""
+        """``beginning`` is what has come of the body already; of one that is gathered it lies where ``room`` begins."""
         self.status = status
         self.headers = headers
         self.is_chunked = self.headers.get("transfer-encoding") == "chunked"
@@ -36,6 +42,9 @@ class Download:
         self.etag = self.headers.get("etag", "").strip('"')
         self._stream = stream
         self._beginning = memoryview(beginning)
+        self._room = room
+        self._at = 0
+        """Where in the room the beginning lies."""
         self._left = self.length
         self._peer = peer
         self._is_finished = False
@@ -56,12 +65,43 @@ class Download:
             count = min(len(room), len(self._beginning))
             room[:count] = self._beginning[:count]
             self._beginning = self._beginning[count:]
+            self._at += count
         elif self._left:
             count = await self._receive_into(room)
         else:
             return 0
         self._left -= count
         return count
+
+    async def gather(self, count: int) -> None:
+        """Have so many of the next bytes in one piece, for ``take``; no more than are left, or than the room has.
+
+        Raises as ``receive_into``.
+        """
+        if self.is_chunked:
+            raise MalformedMessageError(_NO_LENGTH)
+        have = len(self._beginning)
+        if have >= count:
+            return
+        if self._at + count > len(self._room):
+            self._room[:have] = self._beginning
+            self._at = 0
+        body = self._room[self._at : self._at + self._left]
+        while have < count:
+            have += await self._receive_into(body[have:], count - have)
+        self._beginning = body[:have]
+
+    @property
+    def gathered(self) -> int:
+        """How many bytes of it are here and were not taken."""
+        return len(self._beginning)
+
+    def take(self, count: int) -> memoryview:
+        """Give so many bytes that were gathered: good until the next call of any method."""
+        taken, self._beginning = self._beginning[:count], self._beginning[count:]
+        self._at += count
+        self._left -= count
+        return taken
 
     async def receive_raw(self, buffer: memoryview, hoped: int = 1) -> int:
         """Receive some of a chunked body as it stands on the wire; raises as ``receive_into``, also at its end.

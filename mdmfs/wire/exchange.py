@@ -7,6 +7,7 @@ import ssl
 from typing import Final, NamedTuple
 
 import h11
+import trio
 
 from mdmfs.model.errors import (
     CredentialExpiredError,
@@ -15,7 +16,8 @@ from mdmfs.model.errors import (
     MdmfsError,
     PeerUnreachableError,
 )
-from mdmfs.wire.download import Download
+from mdmfs.wire.download import HOPE_SECONDS, Download
+from mdmfs.wire.glance import read_head, write_get
 from mdmfs.wire.plain import read_answer, write_request
 from mdmfs.wire.stream import Address, Stream
 
@@ -38,6 +40,12 @@ class Question(NamedTuple):
     headers: tuple[tuple[str, str], ...]
     body: bytes
     is_idempotent: bool
+    host: str = ""
+    """Whom to ask for it, where that is not the peer."""
+    room: memoryview | None = None
+    """Where the answer is received, so that its body is gathered there, if it is to be; at least ``HEAD_BYTES``."""
+    hoped: int = 1
+    """So many bytes the answer has, unless it is a refusal: they are waited for, for a moment."""
 
 
 class Exchange:
@@ -62,18 +70,44 @@ class Exchange:
             # A peer that refuses a request or its sender may close while we send: its answer still says why.
             if not stream.send_at_once(octets):
                 await stream.send_all(octets)
+        if question.method == "GET":
+            return await self._take_long(stream, question)
         first = await self._receive(stream, has_begun=False)
         if protocol is None:
             plain = read_answer(first)
             if plain is not None:
                 return Download(stream, 200, plain.headers, plain.body, self._peer)
             protocol, _ = self._begin(question)
+        return await self._take_any(stream, protocol, first)
+
+    async def _take_long(self, stream: Stream, question: Question) -> Download:
+        """Take the head of an answer to a GET, and of its body what comes with it."""
+        room = self._buffer if question.room is None else question.room
+        count = await self._receive_into(stream, room, question.hoped)
+        head = read_head(room[:count])
+        if head is None:
+            protocol, _ = self._begin(question)
+            return await self._take_any(stream, protocol, bytes(room[:count]), question.room)
+        if question.room is None:
+            return Download(stream, head.status, head.headers, bytes(room[head.end : count]), self._peer)
+        return Download(stream, head.status, head.headers, room[head.end : count], self._peer, room[head.end :])
+
+    async def _take_any(
+        self, stream: Stream, protocol: h11.Connection, first: bytes, room: memoryview | None = None
+    ) -> Download:
+        """Take the head of any answer, of which some is here."""
         protocol.receive_data(first)
         response = await self._receive_head(stream, protocol)
         headers = {name.decode("ascii"): value.decode("latin-1") for name, value in response.headers}
-        return Download(stream, response.status_code, headers, protocol.trailing_data[0], self._peer)
+        body = protocol.trailing_data[0]
+        if room is None:
+            return Download(stream, response.status_code, headers, body, self._peer)
+        room[: len(body)] = body
+        return Download(stream, response.status_code, headers, room[: len(body)], self._peer, room)
 
     def _write_plain(self, question: Question) -> bytes | None:
+        if question.method == "GET":
+            return write_get(question.path, question.host or self._host, question.headers)
         if question.method != "POST":
             return None
         return write_request(question.path, self._host, question.headers, question.body)
@@ -81,9 +115,7 @@ class Exchange:
     def _begin(self, question: Question) -> tuple[h11.Connection, bytes]:
         """Give a protocol that has sent the question, and what it sent."""
         protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES)
-        headers = list(question.headers)
-        if not any(name == "host" for name, _ in headers):
-            headers.insert(0, ("host", self._host))
+        headers = [("host", question.host or self._host), *question.headers]
         if question.method == "POST":
             headers.append(("content-length", str(len(question.body))))
         request = h11.Request(method=question.method, target=question.path, headers=headers)
@@ -104,10 +136,22 @@ class Exchange:
 
     async def _receive(self, stream: Stream, *, has_begun: bool) -> bytes:
         """Receive some bytes, never none."""
+        count = await self._receive_into(stream, self._buffer, has_begun=has_begun)
+        octets = bytes(self._buffer[:count])
+        self._buffer[:count] = _ZEROS[:count]
+        return octets
+
+    async def _receive_into(
+        self, stream: Stream, buffer: memoryview, hoped: int = 1, *, has_begun: bool = False
+    ) -> int:
+        """Receive at least one byte; for a moment it waits for as many as are hoped for."""
         count = 0
         cause: OSError | None = None
         try:
-            count = await stream.receive_into(self._buffer)
+            with trio.move_on_after(HOPE_SECONDS) if hoped > 1 else contextlib.nullcontext():
+                count = await stream.receive_into(buffer, hoped)
+            if not count and hoped > 1:
+                count = await stream.receive_into(buffer)
         except ssl.SSLError as error:
             if not isinstance(error, ssl.SSLEOFError):
                 raise refusal(self._peer, error) from error
@@ -115,9 +159,7 @@ class Exchange:
         except OSError as error:  # reset, or given up by the kernel
             cause = error
         if count:
-            octets = bytes(self._buffer[:count])
-            self._buffer[:count] = _ZEROS[:count]
-            return octets
+            return count
         if not has_begun:
             raise NoAnswerError from cause
         message = f"{self._peer} closed the connection in the middle of an answer"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import select
 import socket
 import ssl
 import struct
@@ -93,6 +92,21 @@ class Stream(Protocol):
         """End so that the peer sees an error."""
 
 
+class Waking:
+    """From how many bytes on the kernel tells that a socket is readable (socket(7), SO_RCVLOWAT)."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._count = 1
+
+    def at(self, count: int) -> None:
+        """Have the socket be readable when so many bytes are there, or no more come."""
+        count = max(count, 1)
+        if count != self._count:
+            self._count = count
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+
+
 class PlainStream:
     """A connected socket without TLS, for what needs none: sealed objects, from a cache or by a URL that lets in."""
 
@@ -101,16 +115,15 @@ class PlainStream:
         connected.settimeout(0)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = connected
+        self._waking = Waking(connected)
 
     async def receive_into(self, buffer: memoryview, hoped: int = 1) -> int:
-        """Wait for bytes and take as many as are there and fit; 0 when the peer has ended. Nothing is hoped for."""
-        del hoped
-        await trio.lowlevel.checkpoint()
+        """Wait for bytes and take as many as are there and fit; 0 when the peer has ended. See ``TlsStream``."""
+        self._waking.at(hoped)
         while True:
-            try:
+            await trio.lowlevel.wait_readable(self._socket)
+            with contextlib.suppress(BlockingIOError):
                 return self._socket.recv_into(buffer)
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._socket)
 
     async def send_all(self, octets: bytes | bytearray | memoryview) -> None:
         """Send everything; with a slow peer this waits."""
@@ -126,9 +139,7 @@ class PlainStream:
 
     def is_readable(self) -> bool:
         """Ask whether something has arrived; on an idle connection that is its end, or a breach of protocol."""
-        poll = select.poll()
-        poll.register(self._socket.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+        return _has_arrived(self._socket)
 
     def close(self) -> None:
         """Close."""
@@ -145,7 +156,7 @@ class TlsStream:
     def __init__(self, tls: ssl.SSLSocket) -> None:
         self.tls = tls
         self._failure: OSError | None = None
-        self._waking_at = 1
+        self._waking = Waking(tls)
         self._read_into = cast("Callable[[int, memoryview], int]", tls.read)
         """``recv_into``, which is this with a second look at everything."""
 
@@ -225,7 +236,7 @@ class TlsStream:
             await trio.lowlevel.checkpoint()
         else:
             # mostly nothing is there yet: a look that finds nothing would cost as much as one that does
-            self._wake_at(hoped - _RECORDS)
+            self._waking.at(hoped - _RECORDS)
             await trio.lowlevel.wait_readable(self.tls)
         if self._failure is not None:
             raise self._failure
@@ -233,19 +244,13 @@ class TlsStream:
             try:
                 count = self._read_into(len(buffer), buffer)
             except ssl.SSLWantReadError:
-                self._wake_at(1)
+                self._waking.at(1)
                 await trio.lowlevel.wait_readable(self.tls)
             except ssl.SSLWantWriteError:
                 await trio.lowlevel.wait_writable(self.tls)
             else:
-                return count if count < _LAST_RECORD else count + self._receive_more(buffer[count:])
-
-    def _wake_at(self, count: int) -> None:
-        """Have the socket be readable when so many bytes are there, or no more come (socket(7), SO_RCVLOWAT)."""
-        count = max(count, 1)
-        if count != self._waking_at:
-            self._waking_at = count
-            self.tls.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+                is_all = hoped <= count < _LAST_RECORD
+                return count if is_all else count + self._receive_more(buffer[count:])
 
     def _receive_more(self, buffer: memoryview) -> int:
         """Take what has arrived already: OpenSSL hands out one record of 16 KiB at a time."""
@@ -296,10 +301,7 @@ class TlsStream:
 
     def is_readable(self) -> bool:
         """Ask whether something has arrived; on an idle connection that is its end, or a breach of protocol."""
-        poll = select.poll()
-        poll.register(self.tls.fileno(), select.POLLIN)
-        self._wake_at(1)
-        return self.tls.pending() > 0 or bool(poll.poll(0))
+        return self.tls.pending() > 0 or _has_arrived(self.tls)
 
     def close(self) -> None:
         """End in order, as far as that needs no waiting."""
@@ -331,6 +333,17 @@ class TlsStream:
         if self.tls.fileno() >= 0:
             trio.lowlevel.notify_closing(self.tls)
         self.tls.close()
+
+
+def _has_arrived(connected: socket.socket) -> bool:
+    """Look whether there is a byte, or the peer's end."""
+    try:
+        socket.socket.recv(connected, 1, socket.MSG_PEEK)  # a socket with TLS on it lends no bytes
+    except BlockingIOError:
+        return False
+    except OSError:  # it was reset
+        return True
+    return True
 
 
 def _wrap(connected: socket.socket, context: ssl.SSLContext, host: str | None) -> ssl.SSLSocket:

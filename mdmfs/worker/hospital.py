@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import re
 import urllib.parse
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol, TypeVar
 
@@ -114,14 +114,11 @@ class SealedDownload(Protocol):
         """Fill some of a buffer and give the number of bytes; 0 at the true end only, a cut one raises."""
 
 
-class SealedBundle(Protocol):
-    """Several sealed objects on their way."""
+Hear = Callable[[int, Event], Awaitable[None]]
+"""Hears of several sealed objects on their way: the place of a file in the question, and what is said of it.
 
-    async def next(self) -> tuple[int, Event] | None:
-        """Wait for what is said next: the place of a file in the question, and what of it; None at the end.
-
-        A failure is told in its place; raises where the whole answer is cut.
-        """
+Of one file it hears in order, and of several at once where it waits. A failure is told in its place.
+"""
 
 
 class Hospital(Protocol):
@@ -166,8 +163,8 @@ class Hospital(Protocol):
     def fetch(self, guid: Guid, *, beginning: Beginning | None = None) -> AbstractAsyncContextManager[SealedDownload]:
         """Ask for a file's sealed object, or for what follows a beginning: the hospital decides, recalls and seals."""
 
-    def fetch_all(self, guids: Sequence[Guid]) -> AbstractAsyncContextManager[SealedBundle]:
-        """Ask for files that nobody has opened yet, ``MAX_BUNDLE`` at most, in one answer."""
+    async def fetch_all(self, guids: Sequence[Guid], hear: Hear) -> None:
+        """Ask for files that nobody has opened yet, ``MAX_BUNDLE`` at most; raises where the whole answer is cut."""
 
     def doubt(self, guid: Guid) -> bool:
         """Say that what came of a file is not what was sealed; True where the next fetch comes from somewhere else."""
@@ -286,8 +283,7 @@ class RemoteHospital:
             raise MalformedMessageError(message)
         return answer
 
-    @contextlib.asynccontextmanager
-    async def fetch_all(self, guids: Sequence[Guid]) -> AsyncIterator[SealedBundle]:
+    async def fetch_all(self, guids: Sequence[Guid], hear: Hear) -> None:
         """Ask for the sealed objects; deadline as that of ``fetch``."""
         asked = AskBundle([guid.octets for guid in guids])
         async with contextlib.AsyncExitStack() as stack:
@@ -295,7 +291,10 @@ class RemoteHospital:
             def ask(client: Client, told: dict[str, str], until: float) -> AbstractAsyncContextManager[Bundle]:
                 return client.ask_bundle(asked, headers=self._reason | told, deadline=until)
 
-            yield await self._entered(stack, ask)
+            bundle = await self._entered(stack, ask)
+            while (said := await bundle.next()) is not None:
+                await trio.lowlevel.checkpoint()  # much of it may be here already
+                await hear(*said)
 
     @contextlib.asynccontextmanager
     async def fetch(self, guid: Guid, *, beginning: Beginning | None = None) -> AsyncIterator[SealedDownload]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import Final, TypeVar
 
 import structlog
@@ -22,7 +21,7 @@ from mdmfs.wire.bundle import Event, Piece
 from mdmfs.wire.client import Client
 from mdmfs.wire.messages.files import SealedBeginning, Transfer
 from mdmfs.wire.nursery import open_plain_nursery
-from mdmfs.worker.hospital import Beginning, RemoteHospital, SealedBundle, SealedDownload, nobody
+from mdmfs.worker.hospital import Beginning, Hear, RemoteHospital, SealedDownload, nobody
 from mdmfs.worker.outage import OUTAGES
 from mdmfs.worker.storage import ReplicaDownload, Storage
 
@@ -31,9 +30,6 @@ DOUBT_SECONDS: Final = 600.0
 REST_SECONDS: Final = 300.0
 """So long a hospital without storage elements, or one that does not know the question, is not asked for replicas."""
 MAX_REMEMBERED: Final = 100_000
-AT_ONCE: Final = 4
-"""Transfers of one bundle side by side."""
-PIECE: Final = 2**20
 
 T = TypeVar("T")
 
@@ -85,23 +81,19 @@ class ReplicatedHospital(RemoteHospital):
             self._came.pop(guid, None)
             yield await stack.enter_async_context(super().fetch(guid, beginning=beginning))
 
-    @contextlib.asynccontextmanager
-    async def fetch_all(self, guids: Sequence[Guid]) -> AsyncIterator[SealedBundle]:
+    async def fetch_all(self, guids: Sequence[Guid], hear: Hear) -> None:
         """Fetch what has replicas from there, side by side, and the others in one answer of the hospital."""
         found = await self._find(guids, are_ahead=True)
         if not found:
-            async with super().fetch_all(guids) as bundle:
-                yield bundle
+            await super().fetch_all(guids, hear)
             return
-        async with open_plain_nursery() as nursery:
-            yield _Mixed(self, self._storage, guids, found, nursery)
-            nursery.cancel_scope.cancel()
+        await _Mixed(self, self._storage, guids, found, hear).run()
 
-    def fetch_from_hospital(self, guids: Sequence[Guid]) -> AbstractAsyncContextManager[SealedBundle]:
+    async def fetch_from_hospital(self, guids: Sequence[Guid], hear: Hear) -> None:
         """Fetch files that nobody has opened yet from the hospital itself."""
         for guid in guids:
             self._came.pop(guid, None)
-        return super().fetch_all(guids)
+        await super().fetch_all(guids, hear)
 
     def note_replica(self, guid: Guid) -> None:
         """Know that a file comes from a replica."""
@@ -156,7 +148,7 @@ class _Mixed:
         storage: Storage,
         guids: Sequence[Guid],
         found: dict[int, Transfer],
-        nursery: trio.Nursery,
+        hear: Hear,
     ) -> None:
         self._hospital = hospital
         self._storage = storage
@@ -164,58 +156,47 @@ class _Mixed:
         self._left = [place for place in range(len(guids)) if place not in found]
         """What is to come from the hospital."""
         self._waiting = collections.deque(found.items())
-        self._send, self._said = trio.open_memory_channel[tuple[int, Event]](0)
-        self._taken = trio.Event()
-        """Set when what was said last has been used: its octets are in a buffer that is filled again."""
-        self._turn = trio.Lock()
-        nursery.start_soon(self._run)
+        self._hear = hear
 
-    async def next(self) -> tuple[int, Event] | None:
-        """Wait for what is said next."""
-        self._taken.set()
-        try:
-            return await self._said.receive()
-        except trio.EndOfChannel:
-            return None
-
-    async def _run(self) -> None:
-        async with self._send:
-            async with open_plain_nursery() as nursery:
-                nursery.start_soon(self._fetch_left)
-                for _ in range(min(AT_ONCE, len(self._waiting))):
-                    nursery.start_soon(self._fetch_waiting)
-            await self._fetch_left()
-
-    async def _say(self, place: int, event: Event) -> None:
-        async with self._turn:
-            self._taken = trio.Event()
-            await self._send.send((place, event))
-            await self._taken.wait()
+    async def run(self) -> None:
+        """Fetch all, in the order of the question as far as it is not side by side."""
+        async with open_plain_nursery() as nursery:
+            nursery.start_soon(self._fetch_left)
+            for _ in range(min(self._storage.lanes, len(self._waiting))):
+                nursery.start_soon(self._fetch_waiting)
+        await self._fetch_left()
 
     async def _fetch_waiting(self) -> None:
-        room = memoryview(bytearray(PIECE))
-        while self._waiting:
-            place, transfer = self._waiting.popleft()
-            if transfer.element in self._storage.avoided:
-                self._left.append(place)
-                continue
-            begun: ReplicaDownload | None = None
-            try:
-                async with self._storage.fetch(transfer, 0) as replica:
-                    self._hospital.note_replica(self._guids[place])
-                    told = SealedBeginning(
-                        transfer.size, transfer.generation, transfer.threshold, transfer.header[:SALT_SIZE]
-                    )
-                    await self._say(place, told)
-                    begun = replica
-                    while octets := await _filled(replica, room):
-                        await self._say(place, Piece(octets))
-            except MdmfsError as error:
-                self._storage.distrust(transfer, error, begun)
-                if begun is not None:
-                    await self._say(place, error)
-                else:
+        """Fetch what waits, one after the other."""
+        if not self._waiting:
+            return
+        async with self._storage.lane(self._waiting[0][1]) as room:
+            while self._waiting:
+                place, transfer = self._waiting.popleft()
+                if transfer.element in self._storage.avoided:
                     self._left.append(place)
+                else:
+                    await self._fetch(place, transfer, room)
+
+    async def _fetch(self, place: int, transfer: Transfer, room: memoryview) -> None:
+        """Fetch one, in pieces: until the first of them is here nothing is said, and the hospital may be asked."""
+        replica: ReplicaDownload | None = None
+        begun, has_begun = trio.current_time(), False
+        try:
+            async with self._storage.fetch(transfer, 0, room) as replica:
+                while piece := await replica.take_piece():
+                    if not has_begun:
+                        has_begun = True
+                        self._hospital.note_replica(self._guids[place])
+                        await self._hear(place, _beginning_of(transfer))
+                    await self._hear(place, Piece(piece))
+            self._storage.note_fetched(begun)
+        except MdmfsError as error:
+            self._storage.distrust(transfer, error, replica)
+            if has_begun:
+                await self._hear(place, error)
+            else:
+                self._left.append(place)
 
     async def _fetch_left(self) -> None:
         """Ask the hospital for the others; a failure of the whole answer is told of each that has not ended."""
@@ -223,15 +204,21 @@ class _Mixed:
         if not places:
             return
         unended = set(places)
+
+        async def hear(asked: int, event: Event) -> None:
+            await self._hear(places[asked], event)
+            if isinstance(event, MdmfsError):
+                unended.discard(places[asked])
+
         try:
-            async with self._hospital.fetch_from_hospital([self._guids[place] for place in places]) as bundle:
-                while (said := await bundle.next()) is not None:
-                    await self._say(places[said[0]], said[1])
-                    if isinstance(said[1], MdmfsError):
-                        unended.discard(places[said[0]])
+            await self._hospital.fetch_from_hospital([self._guids[place] for place in places], hear)
         except MdmfsError as error:
             for place in sorted(unended):
-                await self._say(place, error)
+                await self._hear(place, error)
+
+
+def _beginning_of(transfer: Transfer) -> SealedBeginning:
+    return SealedBeginning(transfer.size, transfer.generation, transfer.threshold, transfer.header[:SALT_SIZE])
 
 
 def _remember(files: collections.OrderedDict[Guid, T], guid: Guid, what: T) -> None:
@@ -240,11 +227,3 @@ def _remember(files: collections.OrderedDict[Guid, T], guid: Guid, what: T) -> N
     files.move_to_end(guid)
     if len(files) > MAX_REMEMBERED:
         files.popitem(last=False)
-
-
-async def _filled(replica: ReplicaDownload, room: memoryview) -> memoryview:
-    """Fill a buffer as far as the object goes; what is given is empty at its end."""
-    filled = 0
-    while filled < len(room) and (count := await replica.receive_into(room[filled:])):
-        filled += count
-    return room[:filled]

@@ -6,10 +6,13 @@ Nothing is believed of any of them: what they give is a sealed object or does no
 from __future__ import annotations
 
 import contextlib
+import functools
+import re
 import ssl
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final
+from contextlib import AbstractAsyncContextManager
+from typing import Final, NamedTuple
 
 import structlog
 import trio
@@ -17,6 +20,7 @@ import trio
 from mdmfs.model.errors import MalformedMessageError, MdmfsError, PeerTimedOutError, PeerUnreachableError
 from mdmfs.sealing.layout import HEADER_SIZE, SALT_SIZE
 from mdmfs.wire.client import Client, Download
+from mdmfs.wire.exchange import HEAD_BYTES
 from mdmfs.wire.messages.files import Transfer
 from mdmfs.wire.stream import Address
 
@@ -30,7 +34,16 @@ PADDING_SECONDS: Final = 1.0
 DISTRUST_SECONDS: Final = 60.0
 """So long a storage element that failed is not asked."""
 MAX_PASSED_OVER: Final = 256 * 2**10
+AT_ONCE: Final = 4
+"""Objects that are fetched ahead side by side: that keeps a near storage element busy, and each costs a handshake."""
+FAR_SECONDS: Final = 0.05
+"""Where one takes longer than that, more come side by side."""
+MOST_AT_ONCE: Final = 16
+PIECE: Final = 2**20
+ROOM: Final = PIECE + HEAD_BYTES
+"""What it takes to have that much in one piece."""
 _OK, _PARTIAL = 200, 206
+_URL: Final = re.compile(r"(https?)://([!-.0-~]+)(/[!-~]*)?")
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +65,9 @@ class Storage:
         self._clients: dict[tuple[ssl.SSLContext | None, Address], Client] = {}
         self._distrusted: dict[str, float] = {}
         """Until when, by the hospital's name of the storage element."""
+        self._lanes = trio.CapacityLimiter(AT_ONCE)
+        self._rooms: list[memoryview] = []
+        """Of lanes that have ended, as long as others have not: the kernel clears fresh ones page by page."""
 
     @property
     def avoided(self) -> list[str]:
@@ -67,30 +83,81 @@ class Storage:
         log.warning("a storage element failed: the hospital is asked", storage=transfer.element, reason=str(reason))
         self._distrusted[transfer.element] = trio.current_time() + DISTRUST_SECONDS
 
+    @property
+    def lanes(self) -> int:
+        """How many objects are fetched ahead side by side."""
+        return int(self._lanes.total_tokens)
+
     @contextlib.asynccontextmanager
-    async def fetch(self, transfer: Transfer, begin: int) -> AsyncIterator[ReplicaDownload]:
+    async def lane(self, first: Transfer) -> AsyncIterator[memoryview]:
+        """Be one of those that fetch ahead, as soon as there is a place; gives a room to receive in.
+
+        There is a connection then for what comes first, so that nothing waits for a handshake that another lane could
+        fetch meanwhile; or else the storage element is avoided.
+        """
+        async with self._lanes:
+            await self._prepare(first)
+            room = self._rooms.pop() if self._rooms else memoryview(bytearray(ROOM))
+            try:
+                yield room
+            finally:
+                self._rooms.append(room)
+                if self._lanes.borrowed_tokens == 1:
+                    self._rooms.clear()
+
+    async def _prepare(self, first: Transfer) -> None:
+        """Have a connection for each lane; a cache of the site needs no handshake."""
+        if self._is_cached(first.turl):
+            return
+        try:
+            client, _, _ = await self._way_to(first.turl, is_from_cache=False)
+            await client.prepare(self._lanes.borrowed_tokens, deadline=trio.current_time() + HEAD_SECONDS)
+        except MdmfsError as error:
+            self.distrust(first, error)
+
+    def note_fetched(self, begun: float) -> None:
+        """Know when something was begun that has been fetched: where that takes long, more come side by side."""
+        if trio.current_time() > begun + FAR_SECONDS and self.lanes < MOST_AT_ONCE:
+            self._lanes.total_tokens += 1
+
+    def fetch(
+        self, transfer: Transfer, begin: int, room: memoryview | None = None
+    ) -> AbstractAsyncContextManager[ReplicaDownload]:
         """GET what follows ``begin``; raises ``MdmfsError`` also for an answer of other bytes than were asked for.
 
-        Where the site's cache does not begin to answer, the storage element is asked itself.
+        With a ``room`` of ``ROOM`` bytes it comes there, and is taken in pieces. Where the site's cache does not begin
+        to answer, the storage element is asked itself.
         """
+        is_from_cache = self._is_cached(transfer.turl)
+        return (self._fetch_by_cache if is_from_cache else self._fetch)(transfer, begin, room)
+
+    @contextlib.asynccontextmanager
+    async def _fetch_by_cache(
+        self, transfer: Transfer, begin: int, room: memoryview | None
+    ) -> AsyncIterator[ReplicaDownload]:
         async with contextlib.AsyncExitStack() as stack:
-            replica: ReplicaDownload | None = None
-            if self._is_cached(transfer.turl):
-                try:
-                    replica = await stack.enter_async_context(self._fetch(transfer, begin, is_from_cache=True))
-                except MdmfsError as error:
-                    self._let_cache_rest(error)
-            if replica is None:
-                replica = await stack.enter_async_context(self._fetch(transfer, begin, is_from_cache=False))
+            try:
+                asked = self._fetch(transfer, begin, room, is_from_cache=True)
+                replica = await stack.enter_async_context(asked)
+            except MdmfsError as error:
+                self._let_cache_rest(error)
+                replica = await stack.enter_async_context(self._fetch(transfer, begin, room))
             yield replica
 
     @contextlib.asynccontextmanager
-    async def _fetch(self, transfer: Transfer, begin: int, *, is_from_cache: bool) -> AsyncIterator[ReplicaDownload]:
+    async def _fetch(
+        self, transfer: Transfer, begin: int, room: memoryview | None, *, is_from_cache: bool = False
+    ) -> AsyncIterator[ReplicaDownload]:
         client, target, host = await self._way_to(transfer.turl, is_from_cache=is_from_cache)
-        headers = {"host": host}
-        if begin:
-            headers["range"] = f"bytes={begin}-{transfer.size - 1}"
-        async with client.get(target, headers=headers, deadline=trio.current_time() + HEAD_SECONDS) as download:
+        left = transfer.size - begin
+        async with client.get(
+            target,
+            headers={"range": f"bytes={begin}-{transfer.size - 1}"} if begin else {},
+            deadline=trio.current_time() + HEAD_SECONDS,
+            host=host,
+            room=room,
+            hoped=1 if room is None else min(left, PIECE),
+        ) as download:
             replica = ReplicaDownload(download, transfer, begin, is_from_cache=is_from_cache)
             yield replica
             await replica.pass_over_padding()
@@ -103,16 +170,16 @@ class Storage:
 
     async def _way_to(self, turl: str, *, is_from_cache: bool) -> tuple[Client, str, str]:
         """Give whom to ask, for what, and whose host that is."""
-        parts = urllib.parse.urlsplit(turl)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        found = _URL.fullmatch(turl)
+        place = None if found is None else _place(found[1], found[2])
+        if found is None or place is None:
             message = "the hospital names a replica by a URL that is none of HTTP"
             raise MalformedMessageError(message)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        target = (found[3] or "/").partition("#")[0]
         if self._cache is not None and is_from_cache:
-            return await self._client(self._cache, None), f"{parts.scheme}://{parts.netloc}{target}", parts.netloc
-        is_tls = parts.scheme == "https"
-        address = Address(parts.hostname, parts.port or (443 if is_tls else 80))
-        return await self._client(address, self._context() if is_tls else None), target, parts.netloc
+            return await self._client(self._cache, None), f"{found[1]}://{found[2]}{target}", found[2]
+        context = self._context() if place.is_tls else None
+        return await self._client(place.address, context), target, found[2]
 
     def _is_cached(self, turl: str) -> bool:
         """Ask whether a URL goes through the site's cache now."""
@@ -133,6 +200,22 @@ class Storage:
             for each in ended:
                 await each.aclose()
         return client
+
+
+class _Place(NamedTuple):
+    address: Address
+    is_tls: bool
+
+
+@functools.lru_cache(maxsize=64)
+def _place(scheme: str, authority: str) -> _Place | None:
+    """Tell where that is; None for what is no host with a port."""
+    try:
+        parts = urllib.parse.urlsplit(f"{scheme}://{authority}/")
+        address = Address(parts.hostname or "", parts.port or (443 if scheme == "https" else 80))
+    except ValueError:
+        return None
+    return _Place(address, scheme == "https") if address.host and parts.netloc == authority else None
 
 
 class ReplicaDownload:
@@ -177,20 +260,41 @@ class ReplicaDownload:
         self._pace += count
         if self._pace >= PACE_BYTES:
             self._waited, self._pace = 0.0, 0
+        self._count(room[:count])
+        return count
+
+    async def take_piece(self) -> memoryview:
+        """Give what follows in one piece, up to ``PIECE`` bytes, from where it was received to; empty at the end.
+
+        Raises as ``receive_into``; the piece is good until the next call.
+        """
+        wanted, have = min(self._left, PIECE), 0
+        while have < wanted:
+            have = min(wanted, have + PACE_BYTES)
+            if have > self._download.gathered:
+                with trio.move_on_after(PACE_SECONDS) as patience:
+                    await self._download.gather(have)
+                if patience.cancelled_caught:
+                    message = f"storage {self._element} is too slow"
+                    raise PeerTimedOutError(message)
+        piece = self._download.take(wanted)
+        self._count(piece)
+        return piece
+
+    def _count(self, octets: memoryview) -> None:
         if not self.begin and len(self._head) < HEADER_SIZE:
-            self._head += bytes(room[: min(count, HEADER_SIZE - len(self._head))])
+            self._head += bytes(octets[: HEADER_SIZE - len(self._head)])
             if not self._header.startswith(self._head):
                 message = f"storage {self._element} has another object under this name"
                 raise PeerUnreachableError(message)
-        self._left -= count
-        return count
+        self._left -= len(octets)
 
     async def pass_over_padding(self) -> None:
         """Take in what fills up an object that was read whole, where that is less than another connection costs.
 
         That its last reader has left meanwhile does not end it.
         """
-        if self._left or self._padding > MAX_PASSED_OVER:
+        if self._left or not self._padding or self._padding > MAX_PASSED_OVER:
             return
         room = memoryview(bytearray(self._padding))
         moment = trio.CancelScope(deadline=trio.current_time() + PADDING_SECONDS, shield=True)

@@ -69,14 +69,14 @@ class FetchingTogether:
         return bool(places)
 
     async def _transfer(self) -> None:
-        async with self._hospital.fetch_all([file.guid for file in self._files]) as bundle:
-            while (said := await bundle.next()) is not None:
-                place, event = said
-                if place in self._left:
-                    await self._hear(place, event)
-                    self.stop_unless_wanted()
+        await self._hospital.fetch_all([file.guid for file in self._files], self._hear)
 
     async def _hear(self, place: int, event: Event) -> None:
+        if place in self._left:
+            await self._hear_of_left(place, event)
+            self.stop_unless_wanted()
+
+    async def _hear_of_left(self, place: int, event: Event) -> None:
         file = self._left[place]
         if not file.readers:
             self._end(place, PeerUnreachableError(f"nobody waits for {file.guid} any more"))
@@ -107,7 +107,6 @@ class FetchingTogether:
     async def _take(self, place: int, octets: memoryview) -> None:
         file, (ciphertext, seal) = self._left[place], self._arriving[place]
         with file.in_use():  # so that it stays open until it is kept, should its last reader leave meanwhile
-            await trio.lowlevel.checkpoint()  # much of a bundle may be here already
             await write_through(ciphertext, octets, self._cache)
             if not ciphertext.is_complete or place not in self._left:
                 return

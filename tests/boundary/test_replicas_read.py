@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from mdmfs.model.errors import (
     BusyError,
@@ -21,9 +22,10 @@ from mdmfs.model.errors import (
 )
 from mdmfs.wire.messages.files import Transfer
 from mdmfs.wire.stream import Address
-from mdmfs.worker import replicas, storage
+from mdmfs.worker import storage
 from mdmfs.worker.storage import Storage
 from tests.twins.farm import SIZE, Farm, name_of, open_farm
+from tests.twins.octets import octets
 from tests.twins.storage import Served
 from tests.twins.wire import context_of
 
@@ -69,7 +71,7 @@ async def test_a_storage_element_that_fails_fails_no_reader(
             await farm.opener.prefetch([farm.node(file) for file in farm.files])
     assert [await farm.read(file) for file in farm.files] == [file.plaintext for file in farm.files]
     assert farm.twin.fetches > 0
-    assert len(farm.served.asked) <= replicas.AT_ONCE
+    assert len(farm.served.asked) <= storage.AT_ONCE
 
 
 @pytest.mark.parametrize("where", [0, 30, 60, 20_000, SIZE])
@@ -122,6 +124,60 @@ async def test_what_fills_up_an_object_costs_no_connection(farm: Farm) -> None:
         farm.replicate(file, padding=50_000)
         assert await farm.read(file) == file.plaintext
     assert (len(farm.served.asked), farm.served.connections) == (len(farm.files), 1)
+
+
+async def test_bundles_at_once_share_what_fetches_side_by_side(farm: Farm) -> None:
+    """Each connection costs a handshake, and what was asked for first is wanted first."""
+    files = [farm.twin.add_file(f"/grid/medical/b/{number}.dcm", octets(SIZE, str(number))) for number in range(24)]
+    for file in files:
+        farm.replicate(file)
+    async with trio.open_nursery() as nursery:
+        for begin in range(0, 24, 8):
+            nursery.start_soon(farm.opener.prefetch, [farm.node(file) for file in files[begin : begin + 8]])
+            await trio.testing.wait_all_tasks_blocked()
+    asked = [[name_of(file).encode() in line for line in farm.served.asked].index(True) for file in files]
+    assert max(asked[:8]) < min(asked[8:16]) + storage.AT_ONCE
+    assert max(asked[8:16]) < min(asked[16:]) + storage.AT_ONCE
+    assert all(file.guid in farm.cache for file in files)
+    assert (farm.served.connections, farm.hospital._storage.lanes) == (storage.AT_ONCE, storage.AT_ONCE)  # noqa: SLF001
+    assert not farm.hospital._storage._rooms  # noqa: SLF001 memory that nobody uses
+
+
+async def test_of_a_storage_element_that_is_far_away_more_comes_side_by_side(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to a bound."""
+    monkeypatch.setattr(storage, "FAR_SECONDS", 0.0)
+    for _ in range(5):
+        for file in farm.files:
+            farm.forget(file)
+        await farm.opener.prefetch([farm.node(file) for file in farm.files])
+    assert farm.hospital._storage.lanes == storage.MOST_AT_ONCE  # noqa: SLF001 a number of no other effect here
+
+
+@pytest.mark.parametrize("padding", [0, 100, storage.MAX_PASSED_OVER + 1])
+async def test_what_is_longer_than_a_piece_comes_in_pieces(farm: Farm, padding: int) -> None:
+    """Each of them where it was received."""
+    long = farm.twin.add_file("/grid/medical/b/long.dcm", octets(2 * storage.PIECE + 12_345, "long"))
+    farm.replicate(long, padding=padding)
+    await farm.opener.prefetch([farm.node(long), *(farm.node(file) for file in farm.files)])
+    found = farm.cache.open(long.guid, len(long.plaintext))
+    assert found is not None
+    assert found[0].read(0, found[0].length) == farm.served.kept[name_of(long)][: found[0].length]
+    found[0].close()
+    assert (farm.twin.fetches, len(farm.served.asked)) == (0, 1 + len(farm.files))
+
+
+@pytest.mark.parametrize(
+    "turl", ["ftp://127.0.0.1/x", "http://", "http:///x", "http://127.0.0.1:x/y", "http://a b/", "/x"]
+)
+async def test_a_replica_at_no_url_comes_from_the_hospital(farm: Farm, turl: str) -> None:
+    """Whatever it is."""
+    file = farm.files[0]
+    farm.on_wire.replicas[file.guid] = msgspec.structs.replace(farm.on_wire.replicas[file.guid], turl=turl)
+    await farm.opener.prefetch([farm.node(file)])
+    assert await farm.read(file) == file.plaintext
+    assert (farm.twin.fetches, farm.served.asked) == (1, [])
 
 
 async def test_a_renewed_credential_ends_the_connections_of_the_old_one_whoever_comes_first(farm: Farm) -> None:

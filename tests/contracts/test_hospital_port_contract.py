@@ -20,7 +20,7 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.sealing.layout import HEADER_SIZE, SEALED_CHUNK_SIZE, sealed_size
-from mdmfs.wire.bundle import Piece
+from mdmfs.wire.bundle import Event, Piece
 from mdmfs.wire.messages.files import NodeKind, SealedBeginning
 from mdmfs.worker.hospital import Beginning, Hospital, RemoteHospital, SealedDownload
 from tests.twins import certificates as make
@@ -194,15 +194,17 @@ async def take_bundle(scene: Scene, guids: Sequence[Guid]) -> tuple[Said, list[b
     """Take a bundle to its end: how each file begins or why it does not come, and what came of it."""
     said: Said = {}
     found = [b""] * len(guids)
-    async with scene.port.fetch_all(guids) as bundle:
-        while (event := await bundle.next()) is not None:
-            place, what = event
-            if isinstance(what, Piece):
-                assert isinstance(said[place], SealedBeginning)
-                found[place] += bytes(what.octets)
-            else:
-                assert place not in said or isinstance(what, MdmfsError)
-                said[place] = what
+
+    async def hear(place: int, what: Event) -> None:
+        await trio.lowlevel.checkpoint()
+        if isinstance(what, Piece):
+            assert isinstance(said[place], SealedBeginning)
+            found[place] += bytes(what.octets)
+        else:
+            assert place not in said or isinstance(what, MdmfsError)
+            said[place] = what
+
+    await scene.port.fetch_all(guids, hear)
     return said, found
 
 
@@ -238,8 +240,14 @@ async def test_who_leaves_a_bundle_early_leaves_a_port_that_works(scene: Scene) 
     """A mount whose reader has stopped leaves them all the time."""
     with structlog.testing.capture_logs():
         for _ in range(3):
-            async with scene.port.fetch_all(list(scene.twin.files)) as bundle:
-                assert await bundle.next() is not None
+            with trio.CancelScope() as scope:
+
+                async def leave(_: int, __: Event, scope: trio.CancelScope = scope) -> None:
+                    scope.cancel()
+                    await trio.lowlevel.checkpoint()
+
+                await scene.port.fetch_all(list(scene.twin.files), leave)
+            assert scope.cancelled_caught
         _, sealed = await scene.fetch()
     assert len(sealed) == sealed_size(SIZE)
 

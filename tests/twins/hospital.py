@@ -34,7 +34,7 @@ from mdmfs.wire.messages.files import (
 )
 from mdmfs.wire.messages.keystores import KeyEntry
 from mdmfs.wire.messages.names import ChangedName, ChangeName
-from mdmfs.worker.hospital import Beginning
+from mdmfs.worker.hospital import Beginning, Hear
 from tests.twins.keystores import HOSPITAL, TwinKeystore, principal, shares_of
 from tests.twins.octets import octets
 
@@ -411,9 +411,15 @@ class TwinHospital:
         yield TwinDownload(self, file, sealed, beginning.length if beginning is not None and is_same else 0)
         await trio.sleep(self.padding_seconds)
 
-    @contextlib.asynccontextmanager
-    async def fetch_all(self, guids: Sequence[Guid]) -> AsyncIterator[TwinBundle]:
+    async def fetch_all(self, guids: Sequence[Guid], hear: Hear) -> None:
         """See ``Hospital``."""
+        async with self.bundle(guids) as bundle:
+            while (said := await bundle.next()) is not None:
+                await hear(*said)
+
+    @contextlib.asynccontextmanager
+    async def bundle(self, guids: Sequence[Guid]) -> AsyncIterator[TwinBundle]:
+        """Give what it says of several files."""
         self.fetches += 1
         self.prefetched += guids
         await self._answer()

@@ -129,7 +129,7 @@ class HospitalOnTheWire:
 
 
 async def _frames(twin: TwinHospital, guids: Sequence[Guid]) -> AsyncIterator[bytes]:
-    async with twin.fetch_all(guids) as bundle:
+    async with twin.bundle(guids) as bundle:
         while (said := await bundle.next()) is not None:
             place, event = said
             match event:

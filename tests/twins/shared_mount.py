@@ -8,7 +8,6 @@ import json
 import logging
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import structlog
@@ -27,11 +26,11 @@ from mdmfs.wire.messages.files import (
 )
 from mdmfs.worker.cache.room import Room
 from mdmfs.worker.callers.principals import Arrival
-from mdmfs.worker.hospital import Beginning
+from mdmfs.worker.hospital import Beginning, Hear
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.service import serve_for_all
 from mdmfs.worker.serving import Ports
-from tests.twins.hospital import ROOT, TwinBundle, TwinDownload, TwinHospital
+from tests.twins.hospital import ROOT, TwinDownload, TwinHospital
 
 
 class SeenHospital:
@@ -99,11 +98,11 @@ class SeenHospital:
         del guid
         return False
 
-    def fetch_all(self, guids: Sequence[Guid]) -> AbstractAsyncContextManager[TwinBundle]:
+    async def fetch_all(self, guids: Sequence[Guid], hear: Hear) -> None:
         """See ``Hospital``."""
         for guid in guids:
             self._refuse_file(guid)
-        return self._twin.fetch_all(guids)
+        await self._twin.fetch_all(guids, hear)
 
     def _may(self, guid: Guid) -> bool:
         return any(self._twin.holds(self._root / folder, guid) for folder in self._folders)
