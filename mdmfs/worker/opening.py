@@ -62,7 +62,7 @@ class Opener:
         """
         self._cache = cache
         self._keys = keys
-        self._memory = memory = memory or Memory()
+        memory = memory or Memory()
         self._headers = headers.Headers(hospital, memory)
         self._pages = KernelPages(pages)
         self._nursery = nursery
