@@ -1,4 +1,4 @@
-"""A file system of pyfuse3 that does nothing: what names, attributes and opens cost when nobody decides anything."""
+"""File systems of pyfuse3 that do nothing: what names, attributes and opens cost when nobody decides anything."""
 
 # ruff: noqa: ARG002 the signatures are those of pyfuse3.Operations
 
@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import stat
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import pyfuse3
@@ -28,6 +30,7 @@ from pyfuse3 import (
 )
 
 FOREVER = 3600.0
+COPIES = "copies"
 
 
 class Empty(pyfuse3.Operations):
@@ -95,9 +98,37 @@ class Empty(pyfuse3.Operations):
         return entry
 
 
-def main(mountpoint: str, folders: str) -> None:
-    """Mount, say so, and serve until it is unmounted."""
-    pyfuse3.init(Empty(json.loads(folders)), mountpoint, {"fsname=floor", "subtype=floor"})
+class Copies(Empty):
+    """One folder with the files of a folder of this machine, in the order of their names."""
+
+    def __init__(self, folder: Path) -> None:
+        paths = sorted(folder.iterdir())
+        super().__init__([(COPIES, len(paths), 0)])
+        self._files = {pyfuse3.ROOT_INODE + 2 + at: (path, path.stat().st_size) for at, path in enumerate(paths)}
+
+    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
+        """Open a file, whose pages the kernel keeps."""
+        return FileInfo(fh=FileHandleT(os.open(self._files[inode][0], os.O_RDONLY)), keep_cache=True)
+
+    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        """Read a file."""
+        return os.pread(fh, size, off)
+
+    async def release(self, fh: FileHandleT) -> None:
+        """Close a file."""
+        os.close(fh)
+
+    def _entry(self, inode: int) -> EntryAttributes:
+        entry = super()._entry(inode)
+        if inode in self._files:
+            entry.st_size = self._files[inode][1]
+        return entry
+
+
+def main(mountpoint: str, shown: str) -> None:
+    """Mount what is shown, folders of empty files or the files of a folder; say so, and serve until it is unmounted."""
+    empty = json.loads(shown) if shown.startswith("[") else None
+    pyfuse3.init(Copies(Path(shown)) if empty is None else Empty(empty), mountpoint, {"fsname=floor", "subtype=floor"})
     try:
         print("ready", flush=True)  # noqa: T201 for who waits for it
         trio.run(pyfuse3.main)

@@ -103,16 +103,17 @@ class Gocryptfs:
 
 
 class Floor:
-    """A mount of pyfuse3 that decides nothing and has nothing: what names and opens cost at least."""
+    """A mount of pyfuse3 that decides nothing: what names and opens cost at least."""
 
-    def __init__(self, root: Path, folders: Sequence[Folder]) -> None:
+    def __init__(self, root: Path, shown: Sequence[Folder] | Path) -> None:
+        """``shown`` are folders of empty files, or the files of a folder, then below ``COPIES``."""
         self.root = root
-        self._folders = folders
+        self._shown = str(shown) if isinstance(shown, Path) else json.dumps(shown)
         self._process: subprocess.Popen[str] | None = None
 
     def mount(self) -> None:
         """See ``MountOfBytes``."""
-        command = [sys.executable, "-m", "tests.bench._floor", str(self.root), json.dumps(self._folders)]
+        command = [sys.executable, "-m", "tests.bench._floor", str(self.root), self._shown]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"
