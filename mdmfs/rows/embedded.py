@@ -86,8 +86,8 @@ class Embedded:
     def read(self, act: Callable[[LmdbRows], T]) -> T:
         """See ``Engine.read``."""
         self._refuse_closed()
-        with naming_errors(self._layout, self._path), self._env.begin() as txn:
-            return read_rows(LmdbRows(txn, self._tables, self._layout), act)
+        with naming_errors(self._layout, self._path):
+            return read_rows(LmdbRows(self._env.begin(), self._tables, self._layout), act)
 
     def refuse_stale(self) -> None:
         """See ``Engine.refuse_stale``: this is the truth."""
@@ -196,6 +196,7 @@ class LmdbRows:
 
     def end(self) -> None:
         """Let the transaction go: LMDB has 126 places for readers, and one that something still holds keeps its own."""
+        self._txn.abort()  # and with it what goes through it
         self._txn = cast("lmdb.Transaction", _Ended())
 
     def get(self, key: bytes) -> bytes | None:
@@ -259,7 +260,10 @@ class LmdbRows:
 
 
 def read_rows(rows: LmdbRows, act: Callable[[LmdbRows], T]) -> T:
-    """Run what reads, and let go of the transaction, whatever goes on holding the rows."""
+    """Run what reads, and let go of the transaction, whatever goes on holding the rows.
+
+    Nothing but ``rows`` may hold it: an exception that is kept keeps all that it came through.
+    """
     try:
         return act(rows)
     finally:

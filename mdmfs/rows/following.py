@@ -117,8 +117,8 @@ class Following:
             return self._read(self._env, act)
 
     def _read(self, env: lmdb.Environment, act: Callable[[LmdbRows], T]) -> T:
-        with naming_errors(self._layout, self._path), env.begin() as txn:
-            rows = LmdbRows(txn, self._tables, self._layout, counted_from=self._copies * _COMMITS)
+        with naming_errors(self._layout, self._path):
+            rows = LmdbRows(env.begin(), self._tables, self._layout, counted_from=self._copies * _COMMITS)
             return read_rows(rows, act)
 
     def version(self) -> int:

@@ -94,6 +94,21 @@ async def test_who_follows_has_what_was_committed(tmp_path: Path, database_url: 
     await first.aclose()
 
 
+async def test_an_error_that_is_kept_keeps_no_place_of_a_reader(tmp_path: Path, database_url: str) -> None:
+    """LMDB has 126 of them for a copy, too."""
+    first, held = worked(tmp_path / "first", database_url), list[KeyError]()
+    await first.write(put(b"before", b"1"))
+    with following(tmp_path / "second", database_url) as second:
+        assert not second.step(MOMENT)
+        for _ in range(200):
+            try:
+                second.read(lambda rows: {}[rows.version])
+            except KeyError as error:
+                held.append(error)
+    assert len(held) == 200
+    await first.aclose()
+
+
 async def test_who_follows_ends_where_a_newer_program_works(tmp_path: Path, database_url: str) -> None:
     """It would misread what that one writes; its copy stays as it was."""
     first = worked(tmp_path / "first", database_url)

@@ -315,6 +315,18 @@ async def test_what_goes_on_holding_a_view_that_has_ended_keeps_no_place_of_a_re
     await store.aclose()
 
 
+async def test_an_error_that_is_kept_keeps_no_place_of_a_reader(tmp_path: Path) -> None:
+    """It keeps all that it came through, and that is the reading itself."""
+    store, held = LmdbStore.open(tmp_path / "store", map_size=2**24), list[KeyError]()
+    for _ in range(200):
+        try:
+            store.read(lambda tx: {}[tx.version])
+        except KeyError as error:
+            held.append(error)
+    assert len(held) == 200
+    await store.aclose()
+
+
 async def test_a_version_is_that_of_what_is_seen_while_others_commit(tmp_path: Path) -> None:
     """LMDB counts a commit before anybody can see it: what was read then would bear a number too high."""
 

@@ -272,8 +272,10 @@ class _Currency:
         version = self._hospital.store.version()
         if version == self._version:
             return True
-        self._version = version
-        return is_current(self._hospital, self._file.guid, self._file.generation)
+        does_hold = is_current(self._hospital, self._file.guid, self._file.generation)
+        if does_hold:  # else, or where the store could not be read, whoever asks again would hear yes
+            self._version = version
+        return does_hold
 
 
 def is_current(hospital: Hospital, guid: Guid, generation: int) -> bool:

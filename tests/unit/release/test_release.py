@@ -318,6 +318,18 @@ async def test_a_file_is_looked_up_once_a_commit_whoever_asks(tmp_path: Path) ->
         assert looked_up() is not first
 
 
+async def test_a_file_that_is_gone_is_gone_whenever_it_is_asked_again(tmp_path: Path) -> None:
+    """That no was said once does not make it yes while nothing more is committed."""
+    async with Clinic(tmp_path, slices((1,))).open() as hospital:
+        await hospital.harvest()
+        (guid,) = hospital.files().values()
+        standing = decided(hospital, guid)
+        assert isinstance(standing, Standing)
+        assert standing.source.is_current()
+        await hospital.hospital.store.write(lambda tx: tx.catalogue.withdraw([guid], now=NOW))
+        assert [standing.source.is_current() for _ in range(2)] == [False, False]
+
+
 async def test_a_project_that_ends_without_a_commit_has_ended(tmp_path: Path) -> None:
     """What is remembered of a series does not say whether its project is over."""
     clinic = Clinic(tmp_path, slices((1,)))
