@@ -251,7 +251,7 @@ class ReplicaDownload:
         if not room:
             return 0
         began = trio.current_time()
-        with trio.move_on_after(PACE_SECONDS - self._waited) as patience:
+        with trio.move_on_at(began + PACE_SECONDS - self._waited) as patience:
             count = await self._download.receive_into(room)
         if patience.cancelled_caught:
             message = f"storage {self._element} is too slow"

@@ -56,7 +56,7 @@ class Link:
             rest = self._not_given(rest)
             if not rest:
                 return  # mostly: a response is short
-            with trio.move_on_after(self._patience - self._waited):
+            with trio.move_on_at(start + self._patience - self._waited):
                 while rest:
                     await self._ready()
                     rest = self._not_given(rest)
