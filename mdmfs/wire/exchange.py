@@ -22,6 +22,8 @@ from mdmfs.wire.plain import read_answer, write_request
 from mdmfs.wire.stream import Address, Stream
 
 HEAD_BYTES: Final = 32 * 2**10
+MAX_INTERIM: Final = 8
+"""So many answers of status 1xx may come before the one that counts: nobody asks for any (RFC 9110 section 15.2)."""
 _ZEROS: Final = memoryview(bytes(HEAD_BYTES))
 """An answer may be shares: where it came in, they are not to stay."""
 _REFUSALS: Final = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "DECRYPT_ERROR")
@@ -84,7 +86,7 @@ class Exchange:
         """Take the head of an answer to a GET, and of its body what comes with it."""
         room = self._buffer if question.room is None else question.room
         count = await self._receive_into(stream, room, question.hoped)
-        head = read_head(room[:count])
+        head = read_head(room[: min(count, HEAD_BYTES)])
         if head is None:
             protocol, _ = self._begin(question)
             return await self._take_any(stream, protocol, bytes(room[:count]), question.room)
@@ -123,7 +125,8 @@ class Exchange:
         return protocol, b"".join(part for part in body if part)
 
     async def _receive_head(self, stream: Stream, protocol: h11.Connection) -> h11.Response:
-        while True:
+        interim = 0
+        while interim <= MAX_INTERIM:
             try:
                 event = protocol.next_event()
             except h11.RemoteProtocolError as error:
@@ -133,6 +136,10 @@ class Exchange:
                 return event
             if event is h11.NEED_DATA:
                 protocol.receive_data(await self._receive(stream, has_begun=True))
+            else:
+                interim += 1
+        message = f"{self._peer} says again and again that it is about to answer"
+        raise MalformedMessageError(message)
 
     async def _receive(self, stream: Stream, *, has_begun: bool) -> bytes:
         """Receive some bytes, never none."""

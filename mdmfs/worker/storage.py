@@ -106,8 +106,8 @@ class Storage:
                     self._rooms.clear()
 
     async def _prepare(self, first: Transfer) -> None:
-        """Have a connection for each lane; a cache of the site needs no handshake."""
-        if self._is_cached(first.turl):
+        """Have a connection for each lane; a cache of the site needs no handshake, and what failed meanwhile none."""
+        if self._is_cached(first.turl) or first.element in self.avoided:
             return
         try:
             client, _, _ = await self._way_to(first.turl, is_from_cache=False)

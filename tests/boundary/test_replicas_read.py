@@ -143,6 +143,25 @@ async def test_bundles_at_once_share_what_fetches_side_by_side(farm: Farm) -> No
     assert not farm.hospital._storage._rooms  # noqa: SLF001 memory that nobody uses
 
 
+async def test_one_that_does_not_shake_hands_is_waited_for_once_whoever_waits_behind(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bundles that waited for a place know by then that it failed: each would wait as long, and say so again."""
+    monkeypatch.setattr(storage, "HEAD_SECONDS", 0.3)
+    files = [farm.twin.add_file(f"/grid/medical/b/{number}.dcm", octets(SIZE, str(number))) for number in range(24)]
+    for file in files:
+        farm.replicate(file)
+    farm.place(f"https://{farm.served.address}/")
+    context = context_of(None)
+    farm.context = lambda: context
+    farm.go_through(None)
+    async with trio.open_nursery() as nursery:
+        for begin in range(0, 24, 8):
+            nursery.start_soon(farm.opener.prefetch, [farm.node(file) for file in files[begin : begin + 8]])
+    assert all(file.guid in farm.cache for file in files)
+    assert farm.served.connections == storage.AT_ONCE
+
+
 async def test_of_a_storage_element_that_is_far_away_more_comes_side_by_side(
     farm: Farm, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdmfs.model.errors import MalformedMessageError, MdmfsError, PeerUnreachableError
-from mdmfs.wire.exchange import HEAD_BYTES, Exchange, NoAnswerError, Question
+from mdmfs.wire.exchange import HEAD_BYTES, MAX_INTERIM, Exchange, NoAnswerError, Question
 from mdmfs.wire.glance import read_head, write_get
 from mdmfs.wire.stream import Address
 from tests.unit.wire.test_exchange import Script
@@ -163,6 +163,20 @@ async def test_a_body_is_gathered_piece_by_piece_where_it_was_asked_into(cut: in
 async def test_an_answer_cut_anywhere_is_an_error(cut: int) -> None:
     """The buffer says nothing of where it was cut."""
     assert await gathered(WHOLE[:cut]) is (PeerUnreachableError if cut else NoAnswerError)
+
+
+async def test_a_head_that_leaves_no_room_for_a_piece_takes_none_of_it() -> None:
+    """h11 reads it, however long: where a body is gathered there is place for all that is gathered."""
+    padding = b"x: " + b" x" * HEAD_BYTES + b"\r\n"
+    assert await gathered(HEAD[:-2] + padding + b"\r\n", BODY) == BODY
+    assert await gathered(HEAD[:-2] + padding + b"\r\n" + BODY) == BODY
+
+
+@pytest.mark.parametrize("times", [0, 1, MAX_INTERIM, MAX_INTERIM + 1, 10_000])
+async def test_answers_before_the_answer_are_passed_over_but_not_without_end(times: int) -> None:
+    """Each takes the loop some time, and a small object's room has place for fifty thousand."""
+    outcome = await gathered(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" * times, WHOLE)
+    assert outcome == (BODY if times <= MAX_INTERIM else MalformedMessageError)
 
 
 async def test_more_than_was_announced_and_a_length_that_nobody_knows_are_errors() -> None:
