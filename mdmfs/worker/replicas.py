@@ -32,6 +32,7 @@ REST_SECONDS: Final = 300.0
 MAX_REMEMBERED: Final = 100_000
 
 T = TypeVar("T")
+_Waiting = collections.deque[tuple[int, Transfer]]
 
 log = structlog.get_logger(__name__)
 
@@ -155,24 +156,28 @@ class _Mixed:
         self._guids = guids
         self._left = [place for place in range(len(guids)) if place not in found]
         """What is to come from the hospital."""
-        self._waiting = collections.deque(found.items())
+        self._waiting: dict[str, _Waiting] = {}
+        """By the storage element."""
+        for place, transfer in found.items():
+            self._waiting.setdefault(transfer.element, collections.deque()).append((place, transfer))
         self._hear = hear
 
     async def run(self) -> None:
         """Fetch all, in the order of the question as far as it is not side by side."""
         async with open_plain_nursery() as nursery:
             nursery.start_soon(self._fetch_left)
-            for _ in range(min(self._storage.lanes, len(self._waiting))):
-                nursery.start_soon(self._fetch_waiting)
+            for element, waiting in self._waiting.items():
+                for _ in range(min(self._storage.lanes(element), len(waiting))):
+                    nursery.start_soon(self._fetch_waiting, waiting)
         await self._fetch_left()
 
-    async def _fetch_waiting(self) -> None:
-        """Fetch what waits, one after the other."""
-        if not self._waiting:
+    async def _fetch_waiting(self, waiting: _Waiting) -> None:
+        """Fetch what waits for one storage element, one after the other."""
+        if not waiting:
             return
-        async with self._storage.lane(self._waiting[0][1]) as room:
-            while self._waiting:
-                place, transfer = self._waiting.popleft()
+        async with self._storage.lane(waiting[0][1]) as room:
+            while waiting:
+                place, transfer = waiting.popleft()
                 if transfer.element in self._storage.avoided:
                     self._left.append(place)
                 else:
@@ -190,7 +195,7 @@ class _Mixed:
                         self._hospital.note_replica(self._guids[place])
                         await self._hear(place, _beginning_of(transfer))
                     await self._hear(place, Piece(piece))
-            self._storage.note_fetched(begun)
+            self._storage.note_fetched(transfer.element, begun)
         except MdmfsError as error:
             self._storage.distrust(transfer, error, replica)
             if has_begun:

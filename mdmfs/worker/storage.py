@@ -10,6 +10,7 @@ import functools
 import re
 import ssl
 import urllib.parse
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, NamedTuple
@@ -65,7 +66,9 @@ class Storage:
         self._clients: dict[tuple[ssl.SSLContext | None, Address], Client] = {}
         self._distrusted: dict[str, float] = {}
         """Until when, by the hospital's name of the storage element."""
-        self._lanes = trio.CapacityLimiter(AT_ONCE)
+        self._lanes: defaultdict[str, trio.CapacityLimiter]
+        self._lanes = defaultdict(lambda: trio.CapacityLimiter(AT_ONCE))
+        """By the hospital's name of the storage element: what waits for a slow one holds up no other."""
         self._rooms: list[memoryview] = []
         """Of lanes that have ended, as long as others have not: the kernel clears fresh ones page by page."""
 
@@ -83,10 +86,9 @@ class Storage:
         log.warning("a storage element failed: the hospital is asked", storage=transfer.element, reason=str(reason))
         self._distrusted[transfer.element] = trio.current_time() + DISTRUST_SECONDS
 
-    @property
-    def lanes(self) -> int:
-        """How many objects are fetched ahead side by side."""
-        return int(self._lanes.total_tokens)
+    def lanes(self, element: str) -> int:
+        """Tell how many objects are fetched ahead side by side from a storage element."""
+        return int(self._lanes[element].total_tokens)
 
     @contextlib.asynccontextmanager
     async def lane(self, first: Transfer) -> AsyncIterator[memoryview]:
@@ -95,30 +97,31 @@ class Storage:
         There is a connection then for what comes first, so that nothing waits for a handshake that another lane could
         fetch meanwhile; or else the storage element is avoided.
         """
-        async with self._lanes:
-            await self._prepare(first)
+        lanes = self._lanes[first.element]
+        async with lanes:
+            await self._prepare(first, int(lanes.borrowed_tokens))
             room = self._rooms.pop() if self._rooms else memoryview(bytearray(ROOM))
             try:
                 yield room
             finally:
                 self._rooms.append(room)
-                if self._lanes.borrowed_tokens == 1:
+                if sum(each.borrowed_tokens for each in self._lanes.values()) == 1:
                     self._rooms.clear()
 
-    async def _prepare(self, first: Transfer) -> None:
+    async def _prepare(self, first: Transfer, connections: int) -> None:
         """Have a connection for each lane; a cache of the site needs no handshake, and what failed meanwhile none."""
         if self._is_cached(first.turl) or first.element in self.avoided:
             return
         try:
             client, _, _ = await self._way_to(first.turl, is_from_cache=False)
-            await client.prepare(self._lanes.borrowed_tokens, deadline=trio.current_time() + HEAD_SECONDS)
+            await client.prepare(connections, deadline=trio.current_time() + HEAD_SECONDS)
         except MdmfsError as error:
             self.distrust(first, error)
 
-    def note_fetched(self, begun: float) -> None:
+    def note_fetched(self, element: str, begun: float) -> None:
         """Know when something was begun that has been fetched: where that takes long, more come side by side."""
-        if trio.current_time() > begun + FAR_SECONDS and self.lanes < MOST_AT_ONCE:
-            self._lanes.total_tokens += 1
+        if trio.current_time() > begun + FAR_SECONDS and self.lanes(element) < MOST_AT_ONCE:
+            self._lanes[element].total_tokens += 1
 
     def fetch(
         self, transfer: Transfer, begin: int, room: memoryview | None = None

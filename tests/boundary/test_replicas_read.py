@@ -139,7 +139,7 @@ async def test_bundles_at_once_share_what_fetches_side_by_side(farm: Farm) -> No
     assert max(asked[:8]) < min(asked[8:16]) + storage.AT_ONCE
     assert max(asked[8:16]) < min(asked[16:]) + storage.AT_ONCE
     assert all(file.guid in farm.cache for file in files)
-    assert (farm.served.connections, farm.hospital._storage.lanes) == (storage.AT_ONCE, storage.AT_ONCE)  # noqa: SLF001
+    assert (farm.served.connections, farm.hospital._storage.lanes("tier1")) == (storage.AT_ONCE, storage.AT_ONCE)  # noqa: SLF001
     assert not farm.hospital._storage._rooms  # noqa: SLF001 memory that nobody uses
 
 
@@ -162,6 +162,30 @@ async def test_one_that_does_not_shake_hands_is_waited_for_once_whoever_waits_be
     assert farm.served.connections == storage.AT_ONCE
 
 
+async def test_a_storage_element_that_is_slow_holds_up_no_other(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was asked of it before goes on, and what lies elsewhere does not wait behind it."""
+    monkeypatch.setattr(storage, "PACE_SECONDS", 600.0)
+    slow = Served()
+    slow.fault = "stalls"
+    await farm.nursery.start(slow.serve)
+    files = [farm.twin.add_file(f"/grid/medical/b/{number}.dcm", octets(SIZE, str(number))) for number in range(8)]
+    for file in files:
+        farm.replicate(file)
+        slow.kept[name_of(file)] = farm.served.kept[name_of(file)]
+        told = farm.on_wire.replicas[file.guid]
+        there = msgspec.structs.replace(told, turl=slow.url(name_of(file)), element="tier2")
+        farm.on_wire.replicas[file.guid] = there
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(farm.opener.prefetch, [farm.node(file) for file in files])
+        with trio.fail_after(20):
+            while len(slow.asked) < storage.AT_ONCE:
+                await trio.testing.wait_all_tasks_blocked()
+            await farm.opener.prefetch([farm.node(file) for file in farm.files])
+        nursery.cancel_scope.cancel()
+    assert all(file.guid in farm.cache for file in farm.files)
+    assert (farm.twin.fetches, len(slow.asked)) == (0, storage.AT_ONCE)
+
+
 async def test_of_a_storage_element_that_is_far_away_more_comes_side_by_side(
     farm: Farm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +195,7 @@ async def test_of_a_storage_element_that_is_far_away_more_comes_side_by_side(
         for file in farm.files:
             farm.forget(file)
         await farm.opener.prefetch([farm.node(file) for file in farm.files])
-    assert farm.hospital._storage.lanes == storage.MOST_AT_ONCE  # noqa: SLF001 a number of no other effect here
+    assert farm.hospital._storage.lanes("tier1") == storage.MOST_AT_ONCE  # noqa: SLF001 a number of no other effect here
 
 
 @pytest.mark.parametrize("padding", [0, 100, storage.MAX_PASSED_OVER + 1])
