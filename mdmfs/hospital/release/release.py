@@ -178,10 +178,12 @@ async def release_headers(
     headers = []
     for place, decision in enumerate(decisions):
         sealed, before = found.get(place, b""), standing.get(place)
+        header = SealedHeader()
         if sealed and before and isinstance(decision, Standing):
-            headers.append(SealedHeader(sealed, before.source.file.generation, before.source.file.threshold))
-        else:
-            headers.append(SealedHeader())
+            file = before.source.file
+            if decision.source.file.generation == file.generation:
+                header = SealedHeader(sealed, file.generation, file.threshold)
+        headers.append(header)
     return headers
 
 

@@ -14,7 +14,7 @@ from mdmfs.hospital.keys import amends
 from mdmfs.hospital.registration.ending import end_some
 from mdmfs.hospital.release.escrow import verifier
 from mdmfs.hospital.release.headers import Beginning, Headers, KeptHeader
-from mdmfs.model.errors import MalformedMessageError
+from mdmfs.model.errors import MalformedMessageError, StoreError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
 from mdmfs.sealing.header import ObjectContext, Role
@@ -23,6 +23,7 @@ from mdmfs.sealing.unseal import unseal
 from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.messages.files import HEADERS_PATH, MAX_HEADERS, AskHeaders, SealedHeader, SealedHeaders
 from tests.twins.clinic import PROJECT_LFN, READER, SECONDS, STRANGER, Clinic, OpenClinic, add_entry, slices
+from tests.twins.disk import no_room_behind
 from tests.twins.keystores import principal
 from tests.twins.octets import octets
 from tests.twins.records import guid_of
@@ -70,6 +71,17 @@ async def test_a_header_is_what_the_file_begins_and_ends_with_and_costs_no_recal
             pieces = prefix_pieces(len(whole), file.rendition.header_length)
             expected = b"".join(whole[piece.offset : piece.offset + piece.length] for piece in pieces)
             assert await opened(hospital, guid, header) == expected
+
+
+async def test_without_a_record_no_header_is_let_out(tmp_path: Path) -> None:
+    """An audit log on a full disk stops these, too."""
+    async with Clinic(tmp_path, slices((1,))).open() as hospital:
+        await hospital.harvest()
+        guids = list(hospital.files().values())
+        with no_room_behind(tmp_path / "audit.jsonl"), pytest.raises(StoreError, match="nothing is released"):
+            await asked(hospital, guids)
+        (header,) = await asked(hospital, guids)
+        assert header.sealed
 
 
 async def test_who_may_not_read_a_file_gets_no_header_of_it(tmp_path: Path) -> None:

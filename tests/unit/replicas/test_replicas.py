@@ -28,7 +28,7 @@ from mdmfs.hospital.replicas.records import Replica, ReplicaState, RowsOfReplica
 from mdmfs.hospital.replicas.replicas import Replicas
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.transaction import STORE_FORMAT
-from mdmfs.model.errors import AccessDeniedError, NoSuchFileError
+from mdmfs.model.errors import AccessDeniedError, NoSuchFileError, StoreError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.administration import REPLICAS_PATH, AskReplicas, ReplicaUse
@@ -154,6 +154,14 @@ async def test_each_transfer_is_on_record_before_it_is_told_and_no_other(hospita
     (record,) = [it for it in hospital.audited()[before:] if it["event"] != "replica"]
     assert (record["event"], record["guid"], record["dn"]) == ("release", str(guid), str(READER.dn))
     assert (record["purpose"], record["ahead"], record["address"]) == ("a study", True, "192.0.2.7")
+
+
+async def test_without_a_record_no_replica_is_told(clinic: Clinic, hospital: OpenClinic) -> None:
+    """An audit log on a full disk stops these, too."""
+    guid = await put_first(hospital)
+    with no_room_behind(clinic.folder / "audit.jsonl"), pytest.raises(StoreError, match="nothing is released"):
+        await transfer_of(hospital, guid)
+    assert (await transfer_of(hospital, guid)).turl
 
 
 async def test_whoever_may_not_read_a_file_is_told_of_no_replica(hospital: OpenClinic) -> None:
