@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from mdmfs.model.errors import NoSuchAttributeError
+from mdmfs.model.errors import IsADirectoryFileError, NoSuchAttributeError
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.files import FileDescription, Node, NodeKind
 from mdmfs.worker.descriptions import Descriptions
@@ -59,7 +59,10 @@ class Attributes:
     async def of(self, inode: int, name: bytes) -> bytes:
         """Give one; what is not ours is refused without asking anybody."""
         node = self._inodes.of(inode).node
-        if name == WHY_ATTRIBUTE and node.kind is NodeKind.FILE:
+        if name == WHY_ATTRIBUTE:
+            if node.kind is not NodeKind.FILE:
+                message = f"inode {inode} is no file"
+                raise IsADirectoryFileError(message)
             return self._tell_story(node).encode()
         if name not in self.names(inode):
             raise no_attribute(inode)

@@ -123,6 +123,7 @@ def test_who_has_waited_long_enough_is_timed_out_and_not_refused(tmp_path: Path)
 def test_restarts_of_the_hospital_under_readers_fail_none_of_them(tmp_path: Path) -> None:
     """Cold and warm opens, names and reads, while it goes and comes; in full it is a bench."""
     with mounted(tmp_path, lease=LEASE, patience=30.0) as mount, concurrent.futures.ThreadPoolExecutor(6) as threads:
+        assert mount.file().stat()  # a mount that never had a lease tells an outage at once
         stop = time.monotonic() + 6
 
         def read(number: int) -> int:
