@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import pathlib
 import queue
@@ -84,9 +83,8 @@ class Journal:
 
         One thread does nothing else: to find one for each write took the loop half as long again as it now takes all.
         """
-        loop, alone = trio.lowlevel.current_trio_token(), trio.CapacityLimiter(1)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(functools.partial(trio.to_thread.run_sync, self._write_all, loop, limiter=alone))
+            nursery.start_soon(self._write_apart)
             try:
                 await trio.sleep_forever()
             finally:
@@ -106,6 +104,11 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
+
+    async def _write_apart(self) -> None:
+        loop, alone = trio.lowlevel.current_trio_token(), trio.CapacityLimiter(1)
+        with trio.CancelScope(shield=True):  # or the thread would not begin at all, where the end comes before it
+            await trio.to_thread.run_sync(self._write_all, loop, limiter=alone)
 
     def _write_all(self, loop: trio.lowlevel.TrioToken) -> None:
         for batch in self._batches():

@@ -87,6 +87,26 @@ async def test_nothing_is_said_before_it_is_written(tmp_path: Path) -> None:
     assert sorted(one.count for one in lines(tmp_path / "audit.jsonl")) == list(range(500))
 
 
+@pytest.mark.parametrize("has_begun", [False, True])
+async def test_what_waits_when_the_daemon_ends_is_written(tmp_path: Path, *, has_begun: bool) -> None:
+    """What nobody waited for is on record all the same, also where the end comes before the writer has begun."""
+    path = tmp_path / "audit.jsonl"
+    async with writing(path) as audit:
+        if has_begun:
+            await audit.record(record(0))
+        for count in range(1, 50):
+            audit.note(record(count))
+    assert lines(path) == [record(count) for count in range(0 if has_begun else 1, 50)]
+
+
+async def test_a_writer_that_fails_as_nobody_foresaw_ends_the_daemon(tmp_path: Path) -> None:
+    """Nobody waits for ever for a thread that is gone."""
+    with pytest.RaisesGroup(TypeError, flatten_subgroups=True):
+        async with writing(tmp_path / "audit.jsonl") as audit:
+            audit._journal.write("no bytes")  # type: ignore[arg-type] # noqa: SLF001 a fault of ours
+            await trio.sleep_forever()
+
+
 @pytest.mark.parametrize("before", [0, 1, 2])
 async def test_a_torn_line_was_never_durable_and_goes(before: int, tmp_path: Path) -> None:
     """What a crash has cut off let nothing out; the next record follows the last whole one."""

@@ -19,7 +19,7 @@ from mdmfs.hospital.deid.deidentify import ENGINE_GENERATION
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.projects import PatientList
 from mdmfs.hospital.release.decision import Bar, Denial, Standing, decide
-from mdmfs.hospital.release.release import release
+from mdmfs.hospital.release.release import release, stage_all
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.model.errors import (
     AccessDeniedError,
@@ -108,6 +108,16 @@ async def test_without_a_record_nothing_is_released(tmp_path: Path) -> None:
                 with pytest.raises(StoreError, match="nothing is released"):
                     await hospital.release(guid)
         await hospital.release(guid)
+
+
+async def test_without_a_record_nothing_is_staged_for_another_daemon(tmp_path: Path) -> None:
+    """It lets out by a record of its own; that it was given the file stands in ours."""
+    clinic = Clinic(tmp_path, slices((1,)))
+    guid = await register(clinic)
+    async with clinic.open() as hospital:
+        staged = stage_all([guid], hospital.hospital, hospital.recalls, address="192.0.2.8", are_ahead=False)
+        with no_room_behind(tmp_path / "audit.jsonl"), pytest.raises(StoreError, match="nothing is released"):
+            await anext(staged)
 
 
 async def test_who_has_no_right_is_refused_on_record(tmp_path: Path) -> None:
