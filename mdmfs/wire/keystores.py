@@ -25,6 +25,7 @@ from mdmfs.model.errors import (
     PeerUnreachableError,
 )
 from mdmfs.model.names import Guid
+from mdmfs.model.pauses import pause_after
 from mdmfs.sealing.header import FileKey
 from mdmfs.wire.answers import Answers, OnLie, Verify
 from mdmfs.wire.messages.base import MAX_BATCH, Message
@@ -75,7 +76,6 @@ PATIENCE: Final = 1.0
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 4.0
 """Seconds for which a keystore that did not answer is left alone, doubled with each failure."""
-MAX_DOUBLINGS: Final = 10
 
 WRONG_SHARES: Final = Counter("mdmfs_wrong_shares", "Shares that contradicted the right key.", ["keystore"])
 OUTAGES: Final = Counter("mdmfs_keystore_outages", "Times that a keystore ceased to answer.", ["keystore"])
@@ -428,8 +428,8 @@ class _Peer:
             return
         OUTAGES.labels(self.name).inc()
         self._paused_at = now
-        self._paused_until = now + min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)
-        self._failures = min(self._failures + 1, MAX_DOUBLINGS)
+        self._paused_until = now + pause_after(self._failures, FIRST_PAUSE, LONGEST_PAUSE)
+        self._failures += 1
 
     def _note_life(self) -> None:
         self._failures = 0

@@ -7,11 +7,11 @@ from typing import Final
 import trio
 
 from mdmfs.model.errors import MdmfsError, PeerTimedOutError, PeerUnreachableError
+from mdmfs.model.pauses import pause_after
 
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
 """Seconds before the hospital is asked again, doubled each time; the first time it is asked at once."""
-MAX_DOUBLINGS: Final = 10
 
 OUTAGES: Final = (PeerUnreachableError, PeerTimedOutError)
 """What a hospital that is started again looks like."""
@@ -32,5 +32,5 @@ class Outage:
             self._begun = now
         if now >= self._begun + patience:
             raise error
-        await trio.sleep(min(FIRST_PAUSE * 2**self._questions, LONGEST_PAUSE) if self._questions else 0)
-        self._questions = min(self._questions + 1, MAX_DOUBLINGS)
+        await trio.sleep(pause_after(self._questions, FIRST_PAUSE, LONGEST_PAUSE) if self._questions else 0)
+        self._questions += 1

@@ -7,11 +7,12 @@ from typing import Final
 
 import trio
 
+from mdmfs.model.pauses import pause_after
+
 TOLERATED: Final = 3
 """Failures in a row before the breaker opens."""
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 300.0
-_MAX_DOUBLINGS: Final = 16
 
 
 class Breaker:
@@ -52,7 +53,6 @@ class Breaker:
         """Say that the PACS did not answer, or refused."""
         self._failures += 1
         self._is_trying = False
-        doublings = min(self._failures - TOLERATED, _MAX_DOUBLINGS)
-        if doublings >= 0:
-            pause = min(FIRST_PAUSE * 2**doublings, LONGEST_PAUSE)
+        if self._failures >= TOLERATED:
+            pause = pause_after(self._failures - TOLERATED, FIRST_PAUSE, LONGEST_PAUSE)
             self._until = trio.current_time() + pause * (1 + self._random()) / 2

@@ -20,6 +20,7 @@ from mdmfs.hospital.ledger.records import METADATA, Epoch, KeyChange, KeyChangeK
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.model.errors import MdmfsError, PeerTimedOutError
 from mdmfs.model.names import Guid
+from mdmfs.model.pauses import pause_after
 from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.messages.keystores import Outcome, VersionedAcl
 from mdmfs.wire.nursery import open_plain_nursery
@@ -94,8 +95,8 @@ async def _serve(keystore: str, hospital: Hospital, peers: Keystores) -> None:
         except MdmfsError as error:
             if not failures:
                 log.warning("a keystore cannot be kept current", keystore=keystore, reason=str(error))
-            pause = min(FIRST_PAUSE * 2**failures, LONGEST_PAUSE) * (0.5 + secrets.randbelow(1000) / 1000)
-            failures = min(failures + 1, 10)
+            pause = pause_after(failures, FIRST_PAUSE, LONGEST_PAUSE) * (0.5 + secrets.randbelow(1000) / 1000)
+            failures += 1
             await trio.sleep(pause)
 
 

@@ -17,6 +17,7 @@ from mdmfs.hospital.metadata.outgoing import send_shown
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import MdmfsError
+from mdmfs.model.pauses import pause_after
 from mdmfs.wire.messages.keystores import Outcome
 
 log = structlog.get_logger()
@@ -72,11 +73,11 @@ async def serve_queue(
                 await deliver(items)
             failures = 0
         except MdmfsError as error:
-            pause = min(FIRST_PAUSE * 2**failures, LONGEST_PAUSE) * (0.5 + secrets.randbelow(1000) / 2000)
+            pause = pause_after(failures, FIRST_PAUSE, LONGEST_PAUSE) * (0.5 + secrets.randbelow(1000) / 2000)
             log.warning(
                 "a peer does not take what is for it", peer=destination, reason=str(error), pause=round(pause, 1)
             )
-            failures = min(failures + 1, 10)
+            failures += 1
             await trio.sleep(pause)
             continue
         if not items:

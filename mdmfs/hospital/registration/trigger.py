@@ -24,6 +24,7 @@ from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import MdmfsError, RecallFailedError
+from mdmfs.model.pauses import pause_after
 
 log = structlog.get_logger()
 
@@ -34,7 +35,6 @@ LONGEST_PAUSE: Final = 3600.0
 GIVEN_UP_AFTER: Final = 30 * 86_400.0
 """Seconds after which a series that the PACS does not name any more is forgotten."""
 _LONGEST_SLEEP: Final = 60.0
-_MAX_DOUBLINGS: Final = 16
 
 
 class Trigger:
@@ -89,7 +89,7 @@ class Trigger:
     def _postpone(self, series: NoticedSeries, reason: str) -> None:
         key = _key(series)
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        pause = min(FIRST_PAUSE * 2 ** min(failures - 1, _MAX_DOUBLINGS), LONGEST_PAUSE)
+        pause = pause_after(failures - 1, FIRST_PAUSE, LONGEST_PAUSE)
         self._not_before[key] = self._hospital.clock() + pause
         log.warning("a series that a PACS told of is not registered yet", pacs=series.pacs, reason=reason, pause=pause)
 
