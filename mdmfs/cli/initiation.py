@@ -22,6 +22,10 @@ from mdmfs.wire.diagnosis import examine
 
 MODE: Final = 0o640
 """Readable by the daemon's group; the key is a file of its own."""
+_ISSUER: Final = """\
+# Who gave the Patient IDs of images that do not say so; inclusion lists name patients by ID^^^ISSUER.
+# issuer = "AMC"
+"""
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -110,16 +114,13 @@ def hospital(
     keystores: Sequence[tuple[str, str, str]],
     **values: str | int,
 ) -> None:
-    """Write the configuration of a hospital's daemon.
-
-    Example: mdmfs init hospital /etc/mdmfs/hospital/hospital.toml
-    """
+    """Write the configuration of a hospital's daemon."""
     pacs = pacs or [(one, address) for one, address in _ask_rows("PACS", ("name", "AET@HOST:PORT"))]
     keystores = keystores or _ask_keystores()
     if not pacs:
         message = "a hospital has at least one PACS: give --pacs NAME AET@HOST:PORT"
         raise click.UsageError(message)
-    tables = [_table("pacs", {"name": name, "address": address}) for name, address in pacs]
+    tables = [_table("pacs", {"name": name, "address": address}) + _ISSUER for name, address in pacs]
     (configuration.parent / str(values["projects"])).mkdir(mode=0o750, parents=True, exist_ok=True)
     _write(configuration, "hospital", values, [*tables, *_keystore_tables(keystores)], no_check=no_check)
 
@@ -134,25 +135,19 @@ def hospital(
 def keystore(
     configuration: pathlib.Path, *, no_check: bool, hospitals: Sequence[str], **values: str | Sequence[str]
 ) -> None:
-    """Write the configuration of a keystore's daemon.
-
-    Example: mdmfs init keystore /etc/mdmfs/keystore/site.toml
-    """
+    """Write the configuration of a keystore's daemon."""
     hospitals = hospitals or [row[0] for row in _ask_rows("hospital", ("DN of its certificate",))]
     _write(configuration, "keystore", {**values, "hospitals": list(hospitals)}, [], no_check=no_check)
 
 
 @init.command()
 @_OUTPUT
-@_option("--listen", "HOST:PORT to listen on", "0.0.0.0:8443")
+@_option("--listen", "HOST:PORT to listen on", "0.0.0.0:8444")
 @_option("--database", "Path of its database, or postgresql://...", "/var/lib/mdmfs-metadata/metadata.sqlite")
 @_option("--hospital", "DN of the one hospital that writes here")
 @_IDENTITY
 def metadata(configuration: pathlib.Path, *, no_check: bool, **values: str) -> None:
-    """Write the configuration of a metadata service's daemon.
-
-    Example: mdmfs init metadata /etc/mdmfs/metadata/metadata.toml
-    """
+    """Write the configuration of a metadata service's daemon."""
     _write(configuration, "metadata", values, [], no_check=no_check)
 
 
@@ -166,10 +161,7 @@ def metadata(configuration: pathlib.Path, *, no_check: bool, **values: str) -> N
 def worker(
     configuration: pathlib.Path, *, no_check: bool, keystores: Sequence[tuple[str, str, str]], **values: str
 ) -> None:
-    """Write the configuration of a mount.
-
-    Example: mdmfs init worker ~/.config/mdmfs/amc.toml
-    """
+    """Write the configuration of a mount."""
     keystores = keystores or _ask_keystores()
     _write(configuration, "worker", values, _keystore_tables(keystores), no_check=no_check)
 

@@ -17,7 +17,7 @@ from typing import Final
 import trio
 
 from mdmfs.hospital.assembly import read_choices, read_policy
-from mdmfs.hospital.configuration import HospitalConfiguration, PacsEntry
+from mdmfs.hospital.configuration import HospitalConfiguration, MetadataPeer, PacsEntry
 from mdmfs.hospital.dicom.choices import FILE, Choice
 from mdmfs.hospital.dicom.pacs import RetrievalService
 from mdmfs.hospital.dicom.probe import Visit, visit
@@ -43,13 +43,13 @@ from mdmfs.wire.peers import open_client
 from mdmfs.wire.stream import Address
 
 DEADLINE: Final = 10.0
-"""Seconds for an answer of a keystore or the daemon."""
+"""Seconds for an answer of a keystore, the metadata service or the daemon."""
 SOON_OVER: Final = 30 * DAY
 
 
 def checks_of(configuration: HospitalConfiguration) -> list[Check]:
     """Give everything that is looked at."""
-    settings, reads = configuration.hospital, configuration.reads
+    settings, reads, metadata = configuration.hospital, configuration.reads, configuration.metadata
     tls = [("[tls]", configuration.tls)]
     if configuration.dicom is not None and configuration.dicom.tls is not None:
         tls.append(("[dicom.tls]", configuration.dicom.tls))
@@ -62,7 +62,8 @@ def checks_of(configuration: HospitalConfiguration) -> list[Check]:
         *database_checks(settings.store, store_layout()),
         Check("room", settings.directory, about(_look_at_room, configuration)),
         *(Check("pacs", entry.name, about(_look_at_pacs, configuration, entry)) for entry in configuration.pacs),
-        *(Check("keystore", it.name, about(_look_at_keystore, configuration, it)) for it in configuration.keystores),
+        *(Check("keystore", it.name, about(_look_at_hearer, configuration, it)) for it in configuration.keystores),
+        *([Check("metadata", metadata.address, about(_look_at_hearer, configuration, metadata))] if metadata else []),
         Check("daemon", str(configuration.public), about(_look_at_daemon, configuration)),
         *([Check("reads", str(reads), about(_look_at_reads, configuration, reads))] if reads else []),
     ]
@@ -174,16 +175,19 @@ def _judge_contexts(service: RetrievalService | None, seen: Visit, check: Check)
     return check.ok(text)
 
 
-async def _look_at_keystore(configuration: HospitalConfiguration, peer: KeystorePeer, check: Check) -> list[Finding]:
+async def _look_at_hearer(
+    configuration: HospitalConfiguration, peer: KeystorePeer | MetadataPeer, check: Check
+) -> list[Finding]:
+    """Look at a keystore or the metadata service: both answer nobody before they have heard what was decided."""
     client = open_client(peer.address, peer.dn, configuration.credential, configuration.anchors)
     try:
         held = await client.call(EPOCH_PATH, AskEpoch(), EpochHeld, deadline=trio.current_time() + DEADLINE)
-        clock = judge_clock(peer.name, client)
+        clock = judge_clock(check.subject, client)
     finally:
         await client.aclose()
     if held.is_current:
         return [check.ok("answers, and has heard what the hospital decided"), clock]
-    return [check.warning("answers, but gives no share until hospitald has told it what was decided: is it up?"), clock]
+    return [check.warning("answers, but nobody else, until hospitald has told it what was decided: is it up?"), clock]
 
 
 async def _look_at_daemon(configuration: HospitalConfiguration, check: Check) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""What ``mdmfs doctor`` looks at on a worker node: credential, CAs, FUSE, the cache's room, hospital and keystores."""
+"""What ``mdmfs doctor`` looks at on a worker node: credential, CAs, FUSE, the cache's room, and who is asked."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from mdmfs.wire.diagnosis import (
 from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.files import TOTALS_PATH, AskTotals, Totals
 from mdmfs.wire.messages.keystores import COLLECT_PATH, Collect, Collected
+from mdmfs.wire.messages.metadata import SCHEMA_PATH, AskSchema, SchemaTold
 from mdmfs.wire.peers import open_client
 from mdmfs.worker.callers.credential import own_credential
-from mdmfs.worker.configuration import HospitalPeer, MountConfiguration
+from mdmfs.worker.configuration import HospitalPeer, MetadataPeer, MountConfiguration
 from mdmfs.worker.fuse.control import CONNECTIONS, are_reached
 
 DEADLINE: Final = 10.0
-"""Seconds for an answer of the hospital or a keystore."""
+"""Seconds for an answer of a peer."""
 _DEVICE: Final = Path("/dev/fuse")
 _HELPER: Final = "fusermount3"
 
@@ -64,6 +65,10 @@ def _of_hospital(name: str, told: MountConfiguration, credential: Credential) ->
         *(
             Check("keystore", f"{peer.name}{of}", functools.partial(_look_at_keystore, peer, credential, anchors))
             for peer in told.keystores
+        ),
+        *(
+            Check("metadata", peer.name, functools.partial(_look_at_metadata, peer, credential, anchors))
+            for peer in told.metadata
         ),
     ]
 
@@ -109,8 +114,16 @@ async def _look_at_keystore(
     return [check.ok("answers"), clock]
 
 
+async def _look_at_metadata(
+    peer: MetadataPeer, credential: Credential, anchors: TrustAnchors, check: Check
+) -> Sequence[Finding]:
+    """Ask what there is to ask for, which looks at no image."""
+    _, clock = await _ask(peer, SCHEMA_PATH, AskSchema(), SchemaTold, credential, anchors)
+    return [check.ok("answers"), clock]
+
+
 async def _ask(
-    peer: HospitalPeer | KeystorePeer,
+    peer: HospitalPeer | KeystorePeer | MetadataPeer,
     path: str,
     message: Message,
     kind: type[M],

@@ -15,6 +15,7 @@ from mdmfs.cli.reference import commands, reference, write
 
 SCREEN = 40
 CONTEXTS = {context.command_path: context for context in commands(cli)}
+HEADING = re.compile(r"^ *Examples?:", re.MULTILINE)
 EXAMPLE = re.compile(r"Examples?: +(mdmfs [^\n]*(?:\n +[^\n]+)*)")
 
 
@@ -31,6 +32,7 @@ def test_the_help_of_a_command_fits_a_screen_and_shows_an_example(path: str) -> 
     assert len(told.splitlines()) <= SCREEN
     assert context.command.help
     assert examples_of(context), f"{path} has no example: see mdmfs/cli/examples.py"
+    assert len(HEADING.findall(told)) == 1, f"{path} shows its examples twice: see mdmfs/cli/examples.py"
 
 
 @pytest.mark.parametrize("typed", sorted(typed for typed in EXAMPLES if f"mdmfs {typed}" in CONTEXTS))

@@ -99,6 +99,7 @@ def chain(tmp_path: Path) -> Iterator[Chain]:
     with running(site) as processes:
         processes.start_pacs()
         processes.start_keystores()
+        processes.start_metadata()
         processes.start_hospital()
         yield Chain(site, processes, planted)
 
@@ -185,6 +186,6 @@ def test_a_hospital_restarted_under_its_readers_gives_no_wrong_byte(chain: Chain
 def faults(site: Site) -> list[Finding]:
     """Look at a site as ``mdmfs doctor`` does, from each of its configurations."""
     keystores = [site.keystore_file(number) for number in range(1, KEYSTORES + 1)]
-    files = [site.hospital_file, *keystores, site.mount_file(READER)]
+    files = [site.hospital_file, *keystores, site.metadata_file, site.mount_file(READER)]
     found = [finding for file in files for finding in trio.run(examine, checks_for(file))]
     return [finding for finding in found if finding.severity is Severity.FAULT]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+CLONE = Path(__file__).parents[2]
+
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command."""
@@ -35,6 +37,20 @@ def test_the_digest_of_a_policy_is_what_an_approver_signs(tmp_path: Path) -> Non
     assert run("policy", "digest", str(tmp_path / "copy.toml")).stdout == shipped.stdout
     assert len(bytes.fromhex(shipped.stdout.strip())) == 32
     assert run("policy", "digest", "nothing").returncode == 1
+
+
+def test_a_clone_runs_the_command_where_the_caller_is(tmp_path: Path) -> None:
+    """A path counts from the caller's folder, wherever the clone lies."""
+    (tmp_path / "own.toml").write_text('heads = "refuse"\nname = "strict"\n')
+    done = subprocess.run(
+        [CLONE / "run", "mdmfs", "policy", "digest", "./own.toml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == run("policy", "digest", "strict").stdout, done.stderr
 
 
 def test_a_demonstration_touches_no_folder_that_it_did_not_make(tmp_path: Path) -> None:

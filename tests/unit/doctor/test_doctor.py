@@ -181,6 +181,9 @@ address = "NOBODY@127.0.0.1:1"
 name = "k1"
 address = "127.0.0.1:1"
 dn = "/DC=org/CN=k1"
+[metadata]
+address = "127.0.0.1:1"
+dn = "/DC=org/CN=metadata"
 [keys]
 threshold = 1
 """,
@@ -191,9 +194,15 @@ threshold = 1
     report = json.loads(outcome.stdout)
     assert report["severity"] == "fault"
     by_check = {finding["check"]: finding["severity"] for finding in report["findings"]}
-    assert by_check.keys() == {"projects", "certificate", "authorities", "room", "pacs", "keystore", "daemon"}
+    assert by_check.keys() == {"projects", "certificate", "authorities", "room", "pacs", "keystore", "metadata", "daemon"}
     assert by_check["projects"] == "warning"
-    assert by_check["pacs"] == by_check["keystore"] == by_check["certificate"] == by_check["daemon"] == "fault"
+    assert {name for name, severity in by_check.items() if severity == "fault"} >= {
+        "pacs",
+        "keystore",
+        "metadata",
+        "certificate",
+        "daemon",
+    }
 
 
 def test_checks_are_listed_in_the_documentation() -> None:
@@ -206,6 +215,7 @@ def test_checks_are_listed_in_the_documentation() -> None:
         "room",
         "pacs",
         "keystore",
+        "metadata",
         "clock",
         "daemon",
         "fuse",
