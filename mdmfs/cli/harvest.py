@@ -53,10 +53,8 @@ def harvest(configuration: pathlib.Path, project: str, pacs: str, *, is_dry: boo
 
 def _notes(outcome: HarvestProgress, is_dry: bool) -> Iterator[str]:  # noqa: FBT001 as typed
     if outcome.foreign:
-        yield (
-            f"  {outcome.foreign} series were left out: opted out, or of another Issuer of Patient ID than the list says"
-            " (that of the image, else pacs.issuer)"
-        )
+        why = "opted out, or of another issuer than the list says (Issuer of Patient ID, else pacs.issuer)"
+        yield f"  {outcome.foreign} series were left out: {why}"
     yield from (f"  not {'counted' if is_dry else 'registered'}: {failure}" for failure in outcome.failures)
     if outcome.depositing:
         yield f"  {outcome.depositing} series appear when enough keystores have their shares"
