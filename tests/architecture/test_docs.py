@@ -9,6 +9,7 @@ import importlib
 import inspect
 import json
 import pathlib
+import pkgutil
 import re
 import tomllib
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from mdmfs.keystore import configuration as keystore_configuration
 from mdmfs.metadata.configuration import MetadataFile
 from mdmfs.metadata.query import parse
 from mdmfs.metadata.schema import IMAGE_ATTRIBUTES
+from mdmfs.wire import messages
 from mdmfs.wire.configuration import read_configuration
 from mdmfs.worker.attributes import ATTRIBUTES, COMMENT_ATTRIBUTE, WHY_ATTRIBUTE
 from mdmfs.worker.configuration import CONFIGURATION_ATTRIBUTE, MountConfiguration
@@ -60,7 +62,8 @@ FILES: Final = {
 }
 
 _CODE = re.compile(r"`([^`]+)`")
-_LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+_LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
+_DECISION = re.compile(r"\[ADR ([0-9]+)\]\((?:adr/)?([0-9]+)")
 _OPTION = re.compile(r"`(--[a-z-]+)")
 _NAME_OF_REQUIREMENT = re.compile(r"[A-Za-z0-9_-]+")
 _ERRNO = re.compile(r"errno\.(E[A-Z0-9]+)")
@@ -268,9 +271,30 @@ def test_every_table_of_the_hospitals_store_is_described_and_no_other() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: pathlib.Path) -> None:
-    """A link to a file of ours names one that is there."""
-    targets = [target for target in _LINK.findall(page.read_text(encoding="utf-8")) if "://" not in target]
-    assert [target for target in targets if not (page.parent / target).exists()] == []
+    """A link to a file of ours names one that is there, with a heading that is in it; a decision goes by its number."""
+    text = page.read_text(encoding="utf-8")
+    links = [(target, heading) for target, heading in _LINK.findall(text) if "://" not in target]
+    pages = [(page.parent / target if target else page, heading) for target, heading in links]
+    assert [target for target, _ in pages if not target.exists()] == []
+    assert [(target.name, heading) for target, heading in pages if heading and heading not in anchors(target)] == []
+    assert [(told, number) for told, number in _DECISION.findall(text) if int(told) != int(number)] == []
+
+
+def anchors(page: pathlib.Path) -> set[str]:
+    """Give what headings are called in a link, as GitHub makes it of them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings]
+    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in plain}
+
+
+def test_every_path_that_is_asked_for_is_told_and_no_other() -> None:
+    """Whoever stands between the zones, a firewall or an auditor, looks there for what goes over the wire."""
+    told = set(re.findall(r"`(/v1/[a-z/-]+?)(?:GUID)?`", section("architecture.md", "Who talks to whom")))
+    made = set[str]()
+    for module in pkgutil.iter_modules(messages.__path__, f"{messages.__name__}."):
+        values = vars(importlib.import_module(module.name)).items()
+        made |= {value for name, value in values if name.endswith("_PATH") and str(value).startswith("/v1/")}
+    assert told == made
 
 
 def test_decisions_are_numbered_dated_and_short() -> None:
