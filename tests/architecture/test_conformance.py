@@ -1,4 +1,4 @@
-"""The conformance statement claims what the engine does: codes, editions, generation and every number in it."""
+"""The conformance statements claim what the code does: codes, editions, generation, limits and every number in them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,16 @@ from mdmfs.hospital.deid.pseudonyms import MAX_WEEKS_BACK, MIN_WEEKS_BACK
 from mdmfs.hospital.deid.tables import profile as profile_table
 from mdmfs.hospital.deid.tables import safe_private
 from mdmfs.hospital.deid.terms import DESCRIPTORS
+from mdmfs.hospital.dicom import breaker, negotiation, receive, remote
+from mdmfs.hospital.dicom.link import MIN_PROGRESS_BYTES
+from mdmfs.hospital.dicom.pacs import Politeness
+from mdmfs.hospital.dicom.pdu import MAX_PDU_BYTES
+from mdmfs.hospital.dicom.receive import ReceiverLimits
 
-STATEMENT: Final = (pathlib.Path(__file__).parents[2] / "docs" / "conformance.md").read_text(encoding="utf-8")
+DOCS: Final = pathlib.Path(__file__).parents[2] / "docs"
+STATEMENT: Final = (DOCS / "conformance.md").read_text(encoding="utf-8")
 FLAT: Final = " ".join(STATEMENT.split())
+PACS_PAGE: Final = (DOCS / "pacs.md").read_text(encoding="utf-8")
 NUMBERS: Final = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -61,3 +68,34 @@ def test_every_number_of_the_statement_is_the_engines() -> None:
     floats = f"0 or from {untold.MIN_FLOAT:.0e} to {untold.MAX_FLOAT:.0f}".replace("e-0", "e-")
     assert floats in FLAT
     assert f"a single integer below 2^{untold.MAX_INTEGER.bit_length() - 1}" in FLAT
+
+
+def test_a_pacs_bears_what_its_page_says() -> None:
+    """Its people have agreed to that, and to no more."""
+    ours, its = Politeness(), ReceiverLimits()
+    told = (
+        f"`pacs.associations` ({ours.max_associations})",
+        f"{ours.idle_seconds:.0f} s, then released",
+        f"aborted: {remote._CLOSE_SECONDS:.0f} s at most",  # noqa: SLF001 no other place has a use for it
+        f"negotiating | {ours.connect_timeout:.0f} s",
+        f"less than {MIN_PROGRESS_BYTES // 2**10} KiB of an image | {ours.progress_timeout:.0f} s",
+        f"{NUMBERS[breaker.TOLERATED]} failures in a row",
+        f"for {breaker.FIRST_PAUSE:.0f} s, then twice as long each time, {breaker.LONGEST_PAUSE / 60:.0f} min at most",
+        f"up to {ours.list_size} instances",
+        f"{NUMBERS[len(negotiation.SERVICES)]} for the services",
+        f"up to {negotiation.MAX_STORAGE_CONTEXTS} for storage",
+        f"{MAX_PDU_BYTES // 2**10} KiB are announced",
+        f"class {negotiation.IMPLEMENTATION_CLASS_UID}, version {negotiation.IMPLEMENTATION_VERSION}",
+        f"more than {its.associations} of one PACS",
+        f"{its.connections} at once; {its.negotiation_timeout:.0f} s to negotiate",
+        f"{its.progress_timeout:.0f} s without 64 KiB",
+        f"{its.idle_timeout:.0f} s between two requests",
+    )
+    flat = " ".join(PACS_PAGE.lower().split())
+    assert [one for one in told if one.lower() not in flat] == []
+
+
+def test_every_status_that_our_scp_answers_is_told() -> None:
+    """Whoever sees one in the PACS's log looks there."""
+    codes = (receive._SUCCESS, receive._NOT_KEPT, receive._NOBODY_WAITS, receive._NOT_UNDERSTOOD)  # noqa: SLF001
+    assert {f"{code:04X}" for code in codes} == set(re.findall(r"^\| ([0-9A-F]{4}) \|", PACS_PAGE, re.MULTILINE))
