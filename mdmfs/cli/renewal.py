@@ -71,8 +71,8 @@ def rerender(configuration: pathlib.Path, project: str) -> None:
 def withdraw(configuration: pathlib.Path, lfn: str | None, guids: tuple[str, ...]) -> None:
     """Take the names, keys and staged copies of files away at once and for ever, and print who had them.
 
-    LFN is a file, or a directory with all that is visible below it. What is withdrawn is not registered again; what a
-    reader has copied is not recalled. 1 while a keystore has not acknowledged.
+    LFN is a file, or a directory with all that is registered below it, shown or not. What is withdrawn is not
+    registered again; what a reader has copied is not recalled. 1 while a keystore has not acknowledged.
     """
     if bool(lfn) == bool(guids) or len(guids) > MAX_BATCH:
         message = f"give either the name of a file or directory, or up to {MAX_BATCH} times --guid"

@@ -171,3 +171,24 @@ def destroy(tx: Transaction, guids: Iterable[Guid], now: float) -> int:
         tx.epochs.bury(guid)
     withdraw_records_of(tx, gone)
     return tx.epochs.latest().number
+
+
+def withdraw(tx: Transaction, files: Sequence[FileRecord], now: float) -> tuple[int, list[FileRecord]]:
+    """Destroy files because their images are to go; gives the epoch, and what is left to destroy of the same images.
+
+    What is left was made under other rules, and would take the name over. Refusals of the images are forgotten: what
+    was refused is looked at again under other rules, and what was withdrawn is not. A file that had gone before names
+    no image: its successor is another one's to take away.
+    """
+    epoch = destroy(tx, [file.guid for file in files], now)
+    others: dict[Guid, FileRecord] = {}
+    for file in files:
+        instance = None if file.state is FileState.WITHDRAWN else tx.uidmap.resolve(file.guid)
+        if instance is None:
+            continue
+        tx.quarantine.remove(instance.series, instance.instance_uid)
+        for guid in tx.uidmap.guids_of(instance.project, instance.instance_uid):
+            other = tx.catalogue.file(guid)
+            if other is not None and other.state is not FileState.WITHDRAWN:
+                others[guid] = other
+    return epoch, list(others.values())

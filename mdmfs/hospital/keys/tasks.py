@@ -113,9 +113,12 @@ class Task:
             case KeyTask.DESTROY:
                 await self._record(Event.DESTRUCTION, page)
                 now = self._hospital.clock()
-                self._epoch = await self._hospital.store.write(lambda tx: amends.destroy(tx, guids, now))
+                withdraw = functools.partial(amends.withdraw, files=page, now=now)
+                self._epoch, others = await self._hospital.store.write(withdraw)
                 self.destroyed += guids
                 self._note_change(guids)
+                if others:
+                    await self._do(others)
 
     async def _forget_removed(self) -> None:
         """Let what waits for removed keystores go, unless a key is left of which a share may be among it."""

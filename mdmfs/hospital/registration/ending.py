@@ -61,12 +61,12 @@ def _over(tx: Transaction, hospital: Hospital) -> list[Guid]:
     now = hospital.clock()
     for project in hospital.projects.values():
         if project.is_over(now):
-            found += _left(tx, (file.guid for file in _all_files(tx, project.name)))
+            found += left_of(tx, (file.guid for file in _all_files(tx, project.name)))
     if hospital.opted_out.patients or hospital.opted_out.studies:
         for series in tx.series.all():
             row = tx.subjects.by_id(series.subject)
             if row and hospital.opted_out.holds(PatientKey(row.issuer, row.patient_id), series.study_uid):
-                found += _left(tx, (guid for guid, _ in tx.uidmap.of_series(series.key)))
+                found += left_of(tx, (guid for guid, _ in tx.uidmap.of_series(series.key)))
     return list(dict.fromkeys(found))[:BATCH]
 
 
@@ -77,7 +77,7 @@ def _all_files(tx: Transaction, project: str) -> Iterable[FileRecord]:
         after = page[-1].inode
 
 
-def _left(tx: Transaction, guids: Iterable[Guid]) -> list[Guid]:
+def left_of(tx: Transaction, guids: Iterable[Guid]) -> list[Guid]:
     """Give those that have not been taken away yet."""
     files = (tx.catalogue.file(guid) for guid in guids)
     return [file.guid for file in files if file is not None and file.state is not FileState.WITHDRAWN]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import trio
 
+from mdmfs.hospital.audit.questions import files_below
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.keys.tasks import Tasks
 from mdmfs.hospital.own_people import for_own_people
+from mdmfs.hospital.registration.ending import left_of
 from mdmfs.hospital.registration.rerender import Rerenderings, old_files
 from mdmfs.hospital.release.readers import readers_of
 from mdmfs.hospital.store import Transaction
@@ -29,7 +31,6 @@ from mdmfs.wire.messages.administration import (
     StartRerender,
     StartWithdraw,
 )
-from mdmfs.wire.messages.files import NodeKind
 from mdmfs.wire.messages.key_tasks import KeyTask
 from mdmfs.wire.service import Reply, Request, Respond
 
@@ -47,7 +48,7 @@ def renewal_routes(hospital: Hospital, runs: Rerenderings, tasks: Tasks) -> dict
 
     async def withdraw(request: Request) -> Reply:
         asked = await request.read(StartWithdraw)
-        guids = _parse_guids(asked.guids) or hospital.store.read(lambda tx: _visible_below(tx, Lfn.parse(asked.lfn)))
+        guids = _parse_guids(asked.guids) or hospital.store.read(lambda tx: _left_below(tx, asked.lfn))
         return Reply(tasks.start(KeyTask.DESTROY, Selection(tuple(dict.fromkeys(guids)))))
 
     async def readers(request: Request) -> Reply:
@@ -76,24 +77,12 @@ def _asked_about(asked: AskReaders, hospital: Hospital, tasks: Tasks) -> list[Gu
     return hospital.store.read(lambda tx: old_files(tx, project))
 
 
-def _visible_below(tx: Transaction, lfn: Lfn) -> list[Guid]:
-    """List the visible file of this name, or those below it; raises ``NoSuchFileError`` where there is none."""
-    node = tx.catalogue.look_up(lfn)
-    if node is None:
-        message = f"there is no {lfn}; nothing was withdrawn"
+def _left_below(tx: Transaction, lfn: str) -> list[Guid]:
+    """List the files of this name or below it, shown or not; raises ``NoSuchFileError`` where there is none."""
+    guids = left_of(tx, files_below(tx, str(Lfn.parse(lfn))))
+    if not guids:
+        message = f"nothing is left of {lfn}; nothing was withdrawn"
         raise NoSuchFileError(message)
-    guids, waiting = [], [node]
-    while waiting:
-        node = waiting.pop()
-        if node.kind is NodeKind.FILE:
-            guids.append(Guid(node.guid))
-        if node.kind is not NodeKind.DIRECTORY:
-            continue
-        after, is_last = "", False
-        while not is_last:
-            page = tx.catalogue.list_page(node.inode, after=after)
-            waiting += page.nodes
-            after, is_last = page.nodes[-1].name if page.nodes else "", page.is_last
     return guids
 
 

@@ -37,7 +37,7 @@ from mdmfs.hospital.projects import Partial, Project
 from mdmfs.hospital.registration.deposit import DEPOSIT, show_deposited
 from mdmfs.hospital.registration.naming import SeriesNames, harmless, instance_lfn, names_of, series_lfn
 from mdmfs.hospital.registration.series import arriving, is_stable
-from mdmfs.hospital.registration.settled import is_half_anew, missing_of, rules_of
+from mdmfs.hospital.registration.settled import is_half_anew, is_withdrawn, missing_of, rules_of
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.release.escrow import FIRST_GENERATION, Deposit, NewKey, key_entries, make_key, random_guid
 from mdmfs.hospital.release.headers import Beginning, KeptHeader
@@ -199,7 +199,9 @@ class Registration:
                 await self._commit(batch)
 
     async def _commit(self, batch: list[Measured]) -> None:
-        lfn = await self._hospital.store.write(lambda tx: self._remember(tx, batch))
+        lfn, batch = await self._hospital.store.write(lambda tx: self._remember(tx, batch))
+        if not batch:
+            return
         await self._hospital.headers.put(
             [KeptHeader(item.guid, item.key.generation, item.key.sealed_beginning, item.origin) for item in batch]
         )
@@ -294,10 +296,14 @@ class Registration:
     def _attributes(self, published: bytes) -> Attributes:
         return attributes_of(published) if self._hospital.has_metadata else NO_ATTRIBUTES
 
-    def _remember(self, tx: Transaction, batch: list[Measured]) -> Lfn:
+    def _remember(self, tx: Transaction, batch: list[Measured]) -> tuple[Lfn, list[Measured]]:
+        """Remember a batch, but for what was withdrawn while it was on its way; gives the directory and the rest."""
+        batch = [item for item in batch if not is_withdrawn(tx, self.key, item.instance.instance_uid)]
         now = self._hospital.clock()
         series = self._series(tx, now)
         tx.series.put(series)
+        if not batch:
+            return series.lfn, batch
         tx.catalogue.make_directories(series.lfn, now=now)
         aliases = {item.guid: self._remember_one(tx, series.lfn, item, now) for item in batch}
         known = {acl_id for chains in aliases.values() for chain in chains for acl_id in chain}
@@ -309,7 +315,7 @@ class Registration:
             tx.outbox.push(keystore, DEPOSIT, self.key.octets(), sealed)
         if self._hospital.has_metadata:
             send_images(tx, series.lfn, {item.guid: item.attributes for item in batch})
-        return series.lfn
+        return series.lfn, batch
 
     def _series(self, tx: Transaction, now: float) -> SeriesRecord:
         """Give the series as it is to be kept: at the first time with the name that it has from then on."""

@@ -70,3 +70,12 @@ def is_settled(tx: Transaction, key: SeriesKey, instance_uid: str, rules: bytes 
         return newest is not None
     file = tx.catalogue.file(newest)
     return file is not None and (file.state is FileState.WITHDRAWN or is_made_under(rules, file.rendition))
+
+
+def is_withdrawn(tx: Transaction, key: SeriesKey, instance_uid: str) -> bool:
+    """Tell whether an instance was taken away for ever, and not because it is refused under some rules."""
+    if tx.quarantine.get(key, instance_uid) is not None:
+        return False
+    newest = next(iter(tx.uidmap.guids_of(key.project, instance_uid)), None)
+    file = None if newest is None else tx.catalogue.file(newest)
+    return file is not None and file.state is FileState.WITHDRAWN

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
 import msgspec
 import pytest
 import trio
+from pydicom import Dataset
 
 from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.catalogue.records import FileState
+from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.keys.currency import keep_current
 from mdmfs.hospital.keys.tasks import Tasks
 from mdmfs.hospital.ledger.records import SeriesState
@@ -19,6 +22,7 @@ from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.registration.face import renewal_routes
 from mdmfs.hospital.registration.rerender import Rerendering, Rerenderings
 from mdmfs.hospital.release.readers import readers_of
+from mdmfs.hospital.release.release import quarantine
 from mdmfs.model.errors import AccessDeniedError, BusyError, NoSuchFileError, UnknownNameError
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.administration import (
@@ -39,6 +43,8 @@ from mdmfs.wire.service import Reply, Request
 from mdmfs.wire.stream import Address
 from tests.twins.clinic import OWNER, PROJECT, PROJECT_LFN, READER, Clinic, OpenClinic, including, slices, until
 from tests.twins.keystores import unreachable
+from tests.twins.pacs import TwinInstance, TwinPacs
+from tests.twins.shelf import MemoryShelf
 from tests.unit.registration.test_register import CuttingStore, PowerCutError
 
 STRICT: Final = read_policy("strict")
@@ -300,3 +306,102 @@ async def test_what_is_withdrawn_is_gone_at_once_and_for_ever(tmp_path: Path) ->
     async with clinic.open() as opened:
         assert (await rerendered(opened)).rendered == 0
         assert opened.names() == []
+
+
+async def withdrawn(opened: OpenClinic, asked: StartWithdraw) -> KeyProgress:
+    """Withdraw, to the end."""
+    face = Face(opened)
+    await face.ask(WITHDRAW_PATH, asked)
+    await until(lambda: face.tasks.progress().is_over)
+    return face.tasks.progress()
+
+
+@pytest.mark.parametrize("by", ["name", "guid", "directory"])
+async def test_what_is_withdrawn_does_not_come_back_as_what_was_to_take_its_name_over(tmp_path: Path, by: str) -> None:
+    """While its new rendition waits for keystores, an image goes whole: both files of it, and both keys."""
+    clinic, before = await registered(tmp_path)
+    name, guid = next(iter(before.items()))
+    whole = PROJECT_LFN.parent / PROJECT
+    asked = {
+        "name": StartWithdraw(f"{whole}/{name}"),
+        "guid": StartWithdraw(guids=[guid.octets]),
+        "directory": StartWithdraw(str(whole)),
+    }
+    for twin in clinic.keystores.values():
+        twin.failure = unreachable
+    async with clinic.open() as opened:
+        assert (await rerendered(opened)).rendered == 3
+        found = await withdrawn(opened, asked[by])
+        gone = set(before) if by == "directory" else {name}
+        assert found.changed == 2 * len(gone)
+        assert opened.names() == sorted(before.keys() - gone)
+    for twin in clinic.keystores.values():
+        twin.failure = None
+    async with clinic.open() as opened:
+        await opened.deliver()
+        await opened.harvest()
+        await rerendered(opened)
+        assert opened.names() == sorted(before.keys() - gone)
+        left = set(opened.files().values())
+        await until(lambda: all(keys_of(clinic, twin.shelf) == left for twin in clinic.keystores.values()))
+
+
+def keys_of(clinic: Clinic, shelf: MemoryShelf) -> set[Guid]:
+    """Give the files of which a keystore has a share."""
+    return {guid for guid in states(clinic) if shelf.page.key(guid)}
+
+
+async def test_a_directory_is_withdrawn_with_what_does_not_show_yet(tmp_path: Path) -> None:
+    """A series whose keys wait for keystores would else appear afterwards, in a directory that was taken away."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with clinic.open() as opened:
+        await opened.harvest()
+    clinic.pacs.held.extend(slices((3, 4), series=2))
+    for twin in clinic.keystores.values():
+        twin.failure = unreachable
+    async with clinic.open() as opened:
+        await opened.harvest()
+        assert (len(opened.names()), (await withdrawn(opened, StartWithdraw(str(PROJECT_LFN)))).changed) == (2, 4)
+        with pytest.raises(NoSuchFileError, match="nothing is left"):
+            await Face(opened).ask(WITHDRAW_PATH, StartWithdraw(str(PROJECT_LFN)))
+    for twin in clinic.keystores.values():
+        twin.failure = None
+    async with clinic.open() as opened:
+        await opened.deliver()
+        await opened.harvest()
+        assert opened.names() == []
+
+
+class HookedPacs(TwinPacs):
+    """A PACS that lets something happen before its last instance."""
+
+    before_last: Callable[[], Awaitable[object]] | None = None
+
+    async def _begin(self, held: Dataset) -> TwinInstance:
+        if held is self.held[-1] and self.before_last is not None:
+            await self.before_last()
+        return await super()._begin(held)
+
+
+async def test_what_is_withdrawn_while_it_arrives_anew_is_not_remembered(tmp_path: Path) -> None:
+    """A run that has asked the PACS already drops what it brings."""
+    clinic, before = await registered(tmp_path)
+    pacs = clinic.pacs = HookedPacs(clinic.pacs.held)
+    async with clinic.open() as opened:
+        pacs.before_last = lambda: withdrawn(opened, StartWithdraw(str(PROJECT_LFN)))
+        assert (await rerendered(opened)).rendered == 0
+        assert (opened.names(), states(clinic)) == ([], dict.fromkeys(before.values(), FileState.WITHDRAWN))
+
+
+async def test_what_was_put_away_and_then_withdrawn_is_not_looked_at_under_other_rules(tmp_path: Path) -> None:
+    """A refusal is looked at again when the policy changes; who has withdrawn the image has said more."""
+    clinic, before = await registered(tmp_path)
+    clinic.policy, clinic.partial = read_policy("research"), Partial.SHOW
+    name, guid = next(iter(before.items()))
+    async with clinic.open() as opened:
+        await quarantine(opened.hospital, guid, RefusedError(Reason.RESIDUE))
+        assert (await withdrawn(opened, StartWithdraw(guids=[guid.octets]))).changed == 1
+    clinic.policy = STRICT
+    async with clinic.open() as opened:
+        assert (await rerendered(opened)).rendered == 2
+        assert opened.names() == sorted(before.keys() - {name})
