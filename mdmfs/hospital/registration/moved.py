@@ -113,7 +113,7 @@ async def merge_subjects(
             message = f"project {project.name} knows no subject of the first patient: nothing to merge"
             raise UnknownNameError(message)
         keys = [series.key for series in tx.series.all() if series.subject == row.id]
-        _refuse_uninvited(hospital, project, into, keys)
+        _refuse_uninvited(hospital, project, patient, into, keys)
         other = tx.subjects.find(project.name, into.issuer, into.patient_id)
         if not is_dry:
             tx.subjects.hand_over(row.id, into.issuer, into.patient_id)
@@ -136,9 +136,11 @@ async def merge_subjects(
     return merged
 
 
-def _refuse_uninvited(hospital: Hospital, project: Project, into: PatientKey, keys: Collection[SeriesKey]) -> None:
-    if any(hospital.opted_out.may_mean(into, key.study_uid) for key in keys):
-        message = "the patient to merge into has opted out: his images are not shown again"
+def _refuse_uninvited(
+    hospital: Hospital, project: Project, patient: PatientKey, into: PatientKey, keys: Collection[SeriesKey]
+) -> None:
+    if any(hospital.opted_out.may_mean(one, key.study_uid) for one in (patient, into) for key in keys):
+        message = "one of the two patients has opted out: his images are not shown again"
         raise AccessDeniedError(message, what_to_do="leave this merge out of the list")
     if not all(project.inclusion.holds(into, key.study_uid) for key in keys):
         message = (

@@ -179,7 +179,7 @@ async def test_a_series_of_another_patient_is_put_away_until_it_is_back(tmp_path
 
 
 async def test_a_merge_shows_the_images_again_under_their_pseudonym(tmp_path: Path) -> None:
-    """The hospital says that both are one: the same names, GUIDs and bytes; nobody is included by that."""
+    """The hospital says that both are one: the same names, GUIDs and bytes; that includes nobody, and lets nobody out."""
     clinic = Clinic(tmp_path, slices((1, 2)))
     async with clinic.open() as hospital:
         await hospital.harvest()
@@ -192,10 +192,11 @@ async def test_a_merge_shows_the_images_again_under_their_pseudonym(tmp_path: Pa
         with pytest.raises(UnknownNameError, match="nothing to merge"):
             await merged(hospital, OTHER, PATIENT)
     clinic.inclusion = including(PATIENT, OTHER)
-    clinic.opted_out = including(OTHER)
-    async with clinic.open() as hospital:
-        with pytest.raises(AccessDeniedError, match="opted out"):
-            await merged(hospital, PATIENT, OTHER)
+    for listed in (OTHER, PatientKey("", PATIENT.patient_id)):
+        clinic.opted_out = including(listed)
+        async with clinic.open() as hospital:
+            with pytest.raises(AccessDeniedError, match="opted out"):
+                await merged(hospital, PATIENT, OTHER)
     clinic.opted_out = including()
     async with clinic.open() as hospital:
         assert (await merged(hospital, PATIENT, OTHER, is_dry=True)).series == 1
