@@ -140,13 +140,17 @@ def nothing_identifying(ground: Ground) -> str:
         (seen / "names").write_text("\n".join(attributes), encoding="utf-8", errors="surrogateescape")
         (seen / "wire").write_bytes(_heard(ground, READER))
         copy_logs(site, seen)
+        for log in site.hospital_directory.glob("audit*.jsonl"):  # inside, and yet it names no patient
+            shutil.copy(log, seen / log.name)
         zones = [seen, ground.mountpoint, site.state / "worker"]
         zones += [site.state / "metadata"]
         zones += [site.state / f"keystore-{number}" for number in range(1, len(site.ports.keystores) + 1)]
         planted = planted_octets()
         found = files_with(planted, zones)
     expect(not found, f"planted values in {found[:3]}")
-    return f"{len(planted)} values in none of files, names, attributes, caches, logs, wire, keystores, metadata"
+    return (
+        f"{len(planted)} values in none of files, names, attributes, caches, logs, audit log, wire, keystores, metadata"
+    )
 
 
 def files_with(planted: Collection[bytes], zones: Sequence[pathlib.Path]) -> list[str]:

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -25,17 +26,24 @@ from mdmfs.demo.people import CHEST, KNEE
 from mdmfs.demo.processes import Processes, running
 from mdmfs.demo.site import KEYSTORES, PROJECT, READER, Site, make_site, mountpoint_of
 from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.model.errors import AccessDeniedError
 from mdmfs.model.finding import Finding, Severity
 from mdmfs.wire.diagnosis import examine
 from mdmfs.wire.messages.administration import (
     HARVEST_PATH,
     HARVEST_PROGRESS_PATH,
+    HEALTH_PATH,
     AskHarvest,
+    AskHealth,
     HarvestProgress,
+    Health,
     StartHarvest,
     StartReconciliation,
 )
 from mdmfs.wire.peers import open_client
+from mdmfs.worker.callers.credential import own_credential
+from mdmfs.worker.configuration import MountConfiguration
+from tests.architecture.test_docs import rows, section
 
 OUTAGE = {errno.EHOSTUNREACH, errno.ETIMEDOUT}
 SECONDS = 20.0
@@ -181,6 +189,30 @@ def test_a_hospital_restarted_under_its_readers_gives_no_wrong_byte(chain: Chain
     assert seen["cold"] == 3 * len(cold)
     assert all(map(is_whole, files))
     assert faults(chain.site) == []
+
+
+def test_no_process_leaves_a_core_file_and_a_reader_may_ask_nothing_of_the_hospitals_own_people(chain: Chain) -> None:
+    """As they run, and for every path that the documentation says is for the hospital's own certificate."""
+    chain.mount()
+    named = ["hospital", "metadata", f"mount-{READER}", *(f"keystore-{number}" for number in range(1, KEYSTORES + 1))]
+    for name in named:
+        limits = Path(f"/proc/{chain.processes.pid(name)}/limits").read_text()
+        assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE), name
+    table = rows(section("architecture.md", "Who talks to whom"))
+    (row,) = (row for row in table if row[1:2] == ["the hospital's own certificate"])
+    paths = re.findall(r"`(/v1/[a-z-]+)`", row[0])
+    mount = MountConfiguration.read(chain.site.mount_file(READER))
+    told = chain.configuration
+
+    async def ask() -> None:
+        client = open_client(str(told.public), str(told.credential.subject()), own_credential(mount), told.anchors)
+        for path in paths:
+            with pytest.raises(AccessDeniedError):
+                await client.call(path, AskHealth(), Health, deadline=trio.current_time() + SECONDS)
+        await client.aclose()
+
+    trio.run(ask)
+    assert HEALTH_PATH in paths
 
 
 def faults(site: Site) -> list[Finding]:

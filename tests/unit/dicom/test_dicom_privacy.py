@@ -38,7 +38,9 @@ def test_no_repr_shows_an_identifier() -> None:
 
 
 @pytest.mark.parametrize("answer", [b"\xff" * 7, b"garbage " + HIDDEN.encode(), encode_identifier({0x0020_000D: "*"})])
-async def test_an_error_about_an_answer_does_not_quote_it(answer: bytes, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_about_an_answer_does_not_quote_it(
+    answer: bytes, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Neither in its text nor in the log, and a UID that would be a wildcard is none."""
 
     async def answering(peer: ScriptedPeer) -> None:
@@ -53,7 +55,7 @@ async def test_an_error_about_an_answer_does_not_quote_it(answer: bytes, caplog:
             with pytest.raises(RecallFailedError) as caught:
                 await pacs.find_instances(study_uid=HIDDEN, series_uid=HIDDEN)
     assert HIDDEN not in str(caught.value)
-    assert HIDDEN not in caplog.text
+    assert HIDDEN not in caplog.text + "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize("patient_id", ["HIDDEN*", "HIDDEN\\x", ""])

@@ -271,7 +271,7 @@ async def test_text_is_given_sealed_and_opens_with_what_the_keystores_give(scene
 
 
 async def test_no_planted_identifier_comes_out_of_an_import(
-    scene: Scene, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    scene: Scene, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Neither in the database nor in pages, plans, snapshots, errors or logs; the search finds what is there."""
     said: list[str] = []
@@ -293,7 +293,10 @@ async def test_no_planted_identifier_comes_out_of_an_import(
             (series,) = opened.series()
     scene.metadata.database.close()
     kept = b"".join(path.read_bytes() for path in (tmp_path / "private").iterdir())
-    told = "\n".join([*said, caplog.text]).encode() + kept
+    logs = caplog.text + capsys.readouterr().out  # of the libraries, and our own
+    assert f"dn='{READER.dn}' found=3" in logs  # who asked and how much was found, not for what
+    assert "glioma" not in logs
+    told = "\n".join([*said, logs]).encode() + kept
     for there in (b"glioma", b"looks like a date", series.subject.text.encode()):
         assert there in told
     for planted in ("TEST-1 ", "TEST-1\0", "of TEST-1", "1961-02-03", "19610203", "0123456789", "m@x.example", NOTE):
