@@ -13,7 +13,7 @@ import trio
 
 from mdmfs.access.edit import Edit, EditKind
 from mdmfs.access.text import AclText, parse_acl, parse_names
-from mdmfs.cli.mounted import Place, find_place, open_hospital
+from mdmfs.cli.mounted import CONFIGURATION_OF_MOUNT, Place, find_place, open_hospital
 from mdmfs.cli.output import parsed, tell
 from mdmfs.model.errors import NoSuchFileError
 from mdmfs.wire.client import Client
@@ -36,11 +36,6 @@ TIMEOUT: Final = 90.0
 PENDING: Final = 3
 """The exit code while a change does not hold everywhere yet."""
 _VERSION: Final = re.compile(r"^# version: ([0-9]{1,18})$", re.MULTILINE)
-_CONFIGURATION: Final = click.option(
-    "--configuration",
-    type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
-    help="A mount's; PATH is an LFN then, and nothing need be mounted.",
-)
 
 
 class Begun(NamedTuple):
@@ -53,7 +48,7 @@ class Begun(NamedTuple):
 @click.command()
 @click.argument("path", nargs=-1, required=True)
 @click.option("--files", is_flag=True, help="Of a directory, the ACL that the files directly in it share.")
-@_CONFIGURATION
+@CONFIGURATION_OF_MOUNT
 def getfacl(path: tuple[str, ...], configuration: pathlib.Path | None, *, files: bool) -> None:
     """Print the ACL of PATH, on a mount; a file without its own has the one that the files of its directory share."""
     for place in (find_place(one, configuration) for one in path):
@@ -78,7 +73,7 @@ def getfacl(path: tuple[str, ...], configuration: pathlib.Path | None, *, files:
 @click.option("--files", is_flag=True, help="The ACL that the files directly in the directory share, not its own.")
 @click.option("--test", "is_test", is_flag=True, help="Change nothing; print what the ACLs would be.")
 @click.option("--timeout", type=float, default=TIMEOUT, show_default=True, help="Seconds to wait for its effect.")
-@_CONFIGURATION
+@CONFIGURATION_OF_MOUNT
 def setfacl(path: tuple[str, ...], configuration: pathlib.Path | None, timeout: float, **options: Any) -> None:  # noqa: ANN401 as click gives them
     """Change the ACLs of PATH, directories and files on a mount, and wait until the change holds everywhere.
 

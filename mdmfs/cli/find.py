@@ -14,7 +14,7 @@ import trio
 from rich.console import Console
 from rich.table import Table
 
-from mdmfs.cli.mounted import Place, find_place
+from mdmfs.cli.mounted import AT, CONFIGURATION_OF_MOUNT, Place, find_mount
 from mdmfs.cli.output import encoded, is_json, note_silence, tell
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
@@ -54,18 +54,14 @@ _SHIFTED: Final = "dates are shifted, by whole weeks and each subject by its own
 @click.option("--explain", "is_explain", is_flag=True, help="Only tell what the query is understood as.")
 @click.option("--schema", "is_schema", is_flag=True, help="Only list the attributes that you may ask for.")
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=DEADLINE, show_default=True, help="Seconds.")
-@click.option("--at", "path", default=".", help="A path on the mount whose configuration counts. Default: here.")
-@click.option(
-    "--configuration",
-    type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
-    help="A mount's; nothing need be mounted then.",
-)
-def find(query: str, path: str, configuration: pathlib.Path | None, timeout: float, **options: object) -> None:
+@AT
+@CONFIGURATION_OF_MOUNT
+def find(query: str, at: str, configuration: pathlib.Path | None, timeout: float, **options: object) -> None:
     """Find series by QUERY, at every hospital that the mount's configuration names.
 
     Example: mdmfs find 'Modality == "MR" and Age >= 60 order by StudyDate'. All dates are shifted ones.
     """
-    place = find_place("/grid/medical" if configuration else path, configuration)
+    place = find_mount(at, configuration)
     level = FoundLevel.IMAGE if options["images"] else FoundLevel.SERIES
     if options["is_schema"]:
         silent = trio.run(with_federation, place, timeout, _list_schema)

@@ -15,44 +15,49 @@ from mdmfs.cli.output import is_json, json_option, run, speak_json, usual_level
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
-MODULES: Final = {
-    "audit": "audit",
-    "backup": "backup",
-    "deidentify": "deidentify",
-    "demo": "demonstration",
-    "doctor": "doctor",
-    "find": "find",
-    "getfacl": "facl",
-    "harvest": "harvest",
-    "hospitald": "hospitald",
-    "init": "initiation",
-    "inspect": "unseal",
-    "keys": "keys",
-    "keystored": "keystored",
-    "metadatad": "metadatad",
-    "migrate": "migrate",
-    "mount": "mount",
-    "names": "names",
-    "policy": "policy",
-    "quarantine": "quarantine",
-    "reconcile": "reconcile",
-    "record": "record",
-    "replicas": "replicas",
-    "rerender": "renewal",
-    "restore": "backup",
-    "setfacl": "facl",
-    "shelf": "shelf",
-    "snapshot": "snapshot",
-    "stage": "stage",
-    "subject": "subject",
-    "top": "top",
-    "umount": "mount",
-    "unseal": "unseal",
-    "view": "view",
-    "why": "why",
-    "withdraw": "renewal",
+SECTIONS: Final = {
+    "To read and share images": {
+        "mount": "mount",
+        "umount": "mount",
+        "find": "find",
+        "stage": "stage",
+        "snapshot": "snapshot",
+        "view": "view",
+        "why": "why",
+        "getfacl": "facl",
+        "setfacl": "facl",
+        "inspect": "unseal",
+        "unseal": "unseal",
+    },
+    "A hospital": {
+        "hospitald": "hospitald",
+        "harvest": "harvest",
+        "reconcile": "reconcile",
+        "rerender": "renewal",
+        "withdraw": "renewal",
+        "quarantine": "quarantine",
+        "names": "names",
+        "subject": "subject",
+        "record": "record",
+        "replicas": "replicas",
+        "keys": "keys",
+        "audit": "audit",
+        "policy": "policy",
+        "deidentify": "deidentify",
+    },
+    "Keystores and metadata services": {"keystored": "keystored", "metadatad": "metadatad", "shelf": "shelf"},
+    "Every site": {
+        "init": "initiation",
+        "doctor": "doctor",
+        "top": "top",
+        "backup": "backup",
+        "restore": "backup",
+        "migrate": "migrate",
+        "demo": "demonstration",
+    },
 }
-"""The module of each command."""
+"""For whom commands are, and the module of each; docs/commands.md has the same sections."""
+MODULES: Final = {name: module for section in SECTIONS.values() for name, module in section.items()}
 
 
 class _Commands(click.Group):
@@ -61,6 +66,14 @@ class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name all commands."""
         return sorted({*MODULES, *super().list_commands(ctx)})
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List them under those whom they are for."""
+        width = formatter.width - 6 - max(map(len, MODULES))
+        for title, names in SECTIONS.items():
+            found = [(name, self.get_command(ctx, name)) for name in names]
+            with formatter.section(title):
+                formatter.write_dl([(name, one.get_short_help_str(width)) for name, one in found if one])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Give a command; None where there is none of that name."""

@@ -5,15 +5,26 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+from typing import Final
+
+import click
 
 from mdmfs.cli.output import parsed
 from mdmfs.model.errors import ConfigurationError
-from mdmfs.model.names import Lfn
+from mdmfs.model.names import ROOT_PREFIX, Lfn
 from mdmfs.pki.trust import TrustAnchors
 from mdmfs.wire.client import Client
 from mdmfs.wire.peers import open_client
 from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.configuration import CONFIGURATION_ATTRIBUTE, MountConfiguration
+
+AT: Final = click.option("--at", default=".", help="A path on the mount whose configuration counts. Default: here.")
+CONFIGURATION_OF_MOUNT: Final = click.option(
+    "--configuration",
+    type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
+    help="A mount's; a PATH is an LFN then, and nothing need be mounted.",
+)
+OF_HOSPITAL: Final = click.option("--hospital", default="", help="Its name, where the mount joins several.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,6 +61,11 @@ def find_place(path: str, configuration: pathlib.Path | None) -> Place:
         return Place(Lfn((*found.root.parts, *absolute.relative_to(above).parts)), found, above)
     message = f"{path} is not on a mount of mdmfs"
     raise ConfigurationError(message, what_to_do="name a path on one, or an LFN with --configuration")
+
+
+def find_mount(at: str, configuration: pathlib.Path | None) -> Place:
+    """Find the mount whose configuration counts where no path is named: the one at ``at``, or that of a file."""
+    return find_place(ROOT_PREFIX if configuration else at, configuration)
 
 
 def read_alone(file: pathlib.Path, hospital: str) -> MountConfiguration:

@@ -19,7 +19,7 @@ import trio
 
 from mdmfs.cli.find import metadata_clients
 from mdmfs.cli.hospital import CONFIGURATION, INTERVAL, ask, asking
-from mdmfs.cli.mounted import Place, find_place
+from mdmfs.cli.mounted import AT, CONFIGURATION_OF_MOUNT, Place, find_mount
 from mdmfs.cli.output import encoded, note, note_silence, open_bar, parsed, tell
 from mdmfs.cli.rows import Row, batches, read_rows
 from mdmfs.hospital.configuration import HospitalConfiguration
@@ -144,18 +144,18 @@ def import_file(
 
 @record.command()
 @click.argument("subject_id", metavar="SUBJECT")
-@click.option("--at", "path", default=".", help="A path on the mount whose configuration counts. Default: here.")
-@click.option("--configuration", type=CONFIGURATION, help="A mount's; nothing need be mounted then.")
+@AT
+@CONFIGURATION_OF_MOUNT
 @click.option(
     "--attachments", type=click.Path(file_okay=False, path_type=pathlib.Path), help="A folder to put them in."
 )
-def show(subject_id: str, path: str, configuration: pathlib.Path | None, attachments: pathlib.Path | None) -> None:
+def show(subject_id: str, at: str, configuration: pathlib.Path | None, attachments: pathlib.Path | None) -> None:
     """Print the records of SUBJECT that the caller may read, one JSON object on each line, with their notes.
 
     Notes are sealed: their keys come from the keystores, which decide by themselves. Dates are shifted ones.
     """
     forbid_core_dumps()
-    place = find_place("/grid/medical" if configuration else path, configuration)
+    place = find_mount(at, configuration)
     sys.exit(trio.run(_show, place, parsed(SubjectId.parse, subject_id), attachments))
 
 

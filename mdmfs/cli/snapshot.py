@@ -13,7 +13,7 @@ import click
 import trio
 
 from mdmfs.cli.find import PARTIAL, metadata_clients
-from mdmfs.cli.mounted import Place, find_place
+from mdmfs.cli.mounted import AT, CONFIGURATION_OF_MOUNT, Place, find_mount
 from mdmfs.cli.output import note_silence, tell
 from mdmfs.model.errors import MalformedMessageError, NoSuchFileError, PeerTimedOutError, again
 from mdmfs.wire.messages.metadata import (
@@ -33,13 +33,6 @@ NONCE_SIZE: Final = 16
 DEADLINE: Final = 90.0
 """Seconds: a service may freeze for 60."""
 
-_AT = click.option("--at", "path", default=".", help="A path on the mount whose configuration counts. Default: here.")
-_CONFIGURATION = click.option(
-    "--configuration",
-    type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
-    help="A mount's; nothing need be mounted then.",
-)
-
 
 @click.group()
 def snapshot() -> None:
@@ -50,31 +43,31 @@ def snapshot() -> None:
 @click.argument("name")
 @click.argument("query")
 @click.option("--partial", "is_partial", is_flag=True, help="Also where a hospital does not answer.")
-@_AT
-@_CONFIGURATION
-def create(name: str, query: str, path: str, configuration: pathlib.Path | None, *, is_partial: bool) -> None:
+@AT
+@CONFIGURATION_OF_MOUNT
+def create(name: str, query: str, at: str, configuration: pathlib.Path | None, *, is_partial: bool) -> None:
     """Freeze all images of the series that QUERY finds, at every hospital, as the snapshot NAME."""
-    place = find_place("/grid/medical" if configuration else path, configuration)
+    place = find_mount(at, configuration)
     silent = trio.run(_with_federation, place, lambda everyone: _create(everyone, name, query, is_partial=is_partial))
     _end(silent)
 
 
 @snapshot.command(name="list")
-@_AT
-@_CONFIGURATION
-def list_all(path: str, configuration: pathlib.Path | None) -> None:
+@AT
+@CONFIGURATION_OF_MOUNT
+def list_all(at: str, configuration: pathlib.Path | None) -> None:
     """List the caller's own snapshots: time, files, files that cannot be read any more, name, hospital, query."""
-    place = find_place("/grid/medical" if configuration else path, configuration)
+    place = find_mount(at, configuration)
     _end(trio.run(_with_federation, place, _list))
 
 
 @snapshot.command()
 @click.argument("name")
-@_AT
-@_CONFIGURATION
-def drop(name: str, path: str, configuration: pathlib.Path | None) -> None:
+@AT
+@CONFIGURATION_OF_MOUNT
+def drop(name: str, at: str, configuration: pathlib.Path | None) -> None:
     """Forget the snapshot NAME at every hospital; no image is touched."""
-    place = find_place("/grid/medical" if configuration else path, configuration)
+    place = find_mount(at, configuration)
     _end(trio.run(_with_federation, place, lambda everyone: _drop(everyone, name)))
 
 

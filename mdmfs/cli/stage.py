@@ -24,7 +24,7 @@ from rich.progress import (
 )
 
 from mdmfs.cli.find import PARTIAL, with_federation
-from mdmfs.cli.mounted import Place, find_place, read_alone
+from mdmfs.cli.mounted import AT, OF_HOSPITAL, Place, find_mount, find_place, read_alone
 from mdmfs.cli.output import note, note_silence, open_bar, tell
 from mdmfs.model.errors import (
     CredentialExpiredError,
@@ -61,8 +61,6 @@ _CONFIGURATION: Final = click.option(
     envvar="MDMFS_MOUNT_CONFIGURATION",
     help="A mount's; PATH is an LFN then, and nothing need be mounted.",
 )
-_AT: Final = click.option("--at", default=".", help="A path on the mount whose configuration counts. Default: here.")
-_HOSPITAL: Final = click.option("--hospital", default="", help="Its name, where the mount joins several.")
 
 
 class _Commands(click.Group):
@@ -87,7 +85,7 @@ def stage() -> None:
 @click.option("--lifetime", default="", help="How long it stays, as P2D or PT12H. Default: a day; at most a week.")
 @click.option("--to", default="", metavar="SE", help="Put replicas at this storage element of the hospital.")
 @click.option("--images", is_flag=True, help="A QUERY means images, not whole series.")
-@_AT
+@AT
 @_CONFIGURATION
 def start(  # noqa: PLR0913 the options of a command
     wanted: tuple[str, ...],
@@ -117,7 +115,7 @@ def start(  # noqa: PLR0913 the options of a command
     places = [find_place(text, configuration) for text in wanted if text not in queries]
     asked: Asked | None = None
     if queries:
-        place = find_place("/grid/medical" if configuration else at, configuration)
+        place = find_mount(at, configuration)
         asked = Asked(place, tuple(queries), FoundLevel.IMAGE if images else FoundLevel.SERIES)
     sys.exit(trio.run(_start, places, asked, Staying(lifetime, to), not detach))
 
@@ -126,8 +124,8 @@ def start(  # noqa: PLR0913 the options of a command
 @click.argument("request", required=False)
 @click.option("--wait", is_flag=True, help="Watch until all is staged.")
 @_CONFIGURATION
-@_AT
-@_HOSPITAL
+@AT
+@OF_HOSPITAL
 def status(request: str | None, configuration: pathlib.Path | None, at: str, hospital: str, *, wait: bool) -> None:
     """Tell how far REQUEST is, or list all requests. 1 if a file of REQUEST failed."""
     sys.exit(trio.run(_status, _alone(configuration, at, hospital), request, wait))
@@ -136,8 +134,8 @@ def status(request: str | None, configuration: pathlib.Path | None, at: str, hos
 @stage.command()
 @click.argument("request")
 @_CONFIGURATION
-@_AT
-@_HOSPITAL
+@AT
+@OF_HOSPITAL
 def cancel(request: str, configuration: pathlib.Path | None, at: str, hospital: str) -> None:
     """Give up what is not staged yet of REQUEST."""
     trio.run(_wish, _alone(configuration, at, hospital), request, "cancel")
@@ -146,8 +144,8 @@ def cancel(request: str, configuration: pathlib.Path | None, at: str, hospital: 
 @stage.command()
 @click.argument("request")
 @_CONFIGURATION
-@_AT
-@_HOSPITAL
+@AT
+@OF_HOSPITAL
 def release(request: str, configuration: pathlib.Path | None, at: str, hospital: str) -> None:
     """Let what REQUEST has staged make room for others again."""
     trio.run(_wish, _alone(configuration, at, hospital), request, "release")

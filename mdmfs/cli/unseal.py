@@ -14,7 +14,7 @@ from typing import BinaryIO, Final
 import click
 import trio
 
-from mdmfs.cli.mounted import read_alone
+from mdmfs.cli.mounted import OF_HOSPITAL, read_alone
 from mdmfs.cli.output import parsed, tell
 from mdmfs.model.errors import ConfigurationError, IntegrityError, MalformedNameError, unusable
 from mdmfs.model.names import Guid
@@ -72,7 +72,7 @@ def inspect(file: pathlib.Path) -> None:
 @click.command()
 @click.argument("file", type=_SEALED)
 @click.option("--mount-config", type=_SEALED, required=True, help="Whose proxy, which hospital and keystores.")
-@click.option("--hospital", default="", help="Its name, where the mount joins several.")
+@OF_HOSPITAL
 @click.option("-o", "--output", type=click.Path(path_type=pathlib.Path), required=True, help="A new file.")
 @click.option("--guid", default="", help="Default: the one that FILE's name begins with.")
 @click.option("--generation", type=int, help="Of the key. Default: what the hospital says.")

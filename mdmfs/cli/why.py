@@ -11,7 +11,7 @@ import click
 import trio
 
 from mdmfs.access.text import format_time
-from mdmfs.cli.mounted import Place, find_place, open_hospital
+from mdmfs.cli.mounted import CONFIGURATION_OF_MOUNT, Place, find_place, open_hospital
 from mdmfs.cli.output import tell
 from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid
@@ -37,11 +37,7 @@ _OUTCOMES: Final = {
 @click.argument("path")
 @click.option("--as", "dn", default="", metavar="DN", help="For somebody else; takes the right a on what PATH names.")
 @click.option("--fqan", multiple=True, help="With --as: an FQAN that he has; may be given again and again.")
-@click.option(
-    "--configuration",
-    type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
-    help="A mount's; PATH is an LFN then, and nothing need be mounted.",
-)
+@CONFIGURATION_OF_MOUNT
 def why(path: str, dn: str, fqan: tuple[str, ...], configuration: pathlib.Path | None) -> None:
     """Tell why PATH can be read, or cannot, and where time goes."""
     place = find_place(path, configuration)

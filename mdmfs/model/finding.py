@@ -21,7 +21,7 @@ class Finding(NamedTuple):
     """One result of a check."""
 
     check: str
-    """The check's name, as docs/operations.md lists it."""
+    """The check's name, as docs/commands.md lists it."""
     subject: str
     """What was looked at: a PACS, a keystore, a file, by the name that the configuration gives it."""
     severity: Severity

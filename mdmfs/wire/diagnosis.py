@@ -38,7 +38,7 @@ class Check:
     """One thing to look at: ``look`` is given this check, and raises ``MdmfsError`` where that tells what is wrong."""
 
     name: str
-    """As docs/operations.md lists it."""
+    """As docs/commands.md lists it."""
     subject: str
     look: Look
 

@@ -20,7 +20,7 @@ import msgspec
 import prometheus_client
 import pytest
 
-from mdmfs.cli.main import cli
+from mdmfs.cli.main import SECTIONS, cli
 from mdmfs.cli.record import CollectionFile
 from mdmfs.hospital import tables
 from mdmfs.hospital.configuration import HospitalConfiguration
@@ -44,6 +44,7 @@ DOCS: Final = ROOT / "docs"
 PAGES: Final = (ROOT / "README.md", *sorted(DOCS.rglob("*.md")))
 MAX_ADR_LINES: Final = 60
 REQUIRED: Final = "required"
+SHARED: Final = "Options of many commands"
 EVERYWHERE: Final = "--json"
 """An option of every command: it has a section of its own."""
 HAVE_A_THIRD_CODE: Final = (
@@ -193,20 +194,25 @@ def test_every_extended_attribute_is_described_and_no_other() -> None:
 
 
 def test_every_command_has_its_section() -> None:
-    """The heading is how it is typed; a command that has gone leaves no heading behind."""
-    told = set(re.findall(r"^### (mdmfs .*)$", section("operations.md", "Commands"), re.MULTILINE))
-    assert told == COMMANDS.keys()
+    """The heading is how it is typed, under those whom it is for; a command that has gone leaves no heading behind."""
+    told = {title: re.findall(r"^### (mdmfs .*)$", section("commands.md", title), re.MULTILINE) for title in SECTIONS}
+    assert sorted(typed for typeds in told.values() for typed in typeds) == sorted(COMMANDS)
+    for title, typeds in told.items():
+        of_others = {typed for typed in typeds if typed.split()[1] not in SECTIONS[title]}
+        assert of_others <= {"mdmfs record show SUBJECT"}, title
 
 
 @pytest.mark.parametrize(("typed", "command"), COMMANDS.items(), ids=COMMANDS)
 def test_every_option_of_a_command_is_described_and_no_other(typed: str, command: click.Command) -> None:
-    """Options stand in the command's own section."""
-    assert set(_OPTION.findall(section("operations.md", typed))) == options(command)
+    """Options stand in the command's own section, or where those of many are."""
+    own, shared = set(_OPTION.findall(section("commands.md", typed))), names(section("commands.md", SHARED))
+    assert own <= options(command)
+    assert options(command) - own <= {_OPTION.findall(f"`{name}")[0] for name in shared if name.startswith("--")}
 
 
 def test_the_options_of_all_commands_are_described() -> None:
     """They stand before the sections of the commands."""
-    before = section("operations.md", "Commands").partition("### ")[0]
+    before = (DOCS / "commands.md").read_text(encoding="utf-8").partition("\n## ")[0]
     assert options(cli) <= set(_OPTION.findall(before))
 
 
@@ -214,7 +220,7 @@ def test_the_options_of_all_commands_are_described() -> None:
 def test_a_code_of_its_own_stands_in_the_section_of_a_command(typed: str) -> None:
     """0, 1, 2 and 70 mean the same everywhere; 3 is some commands' own: a part is missing, or is waited for."""
     (heading,) = (name for name in COMMANDS if f"{name} ".startswith(f"mdmfs {typed} "))
-    assert re.search(r"\b3\b", section("operations.md", heading))
+    assert re.search(r"\b3\b", section("commands.md", heading))
 
 
 def test_every_command_has_its_json_described_and_takes_the_option() -> None:
@@ -222,28 +228,28 @@ def test_every_command_has_its_json_described_and_takes_the_option() -> None:
     words = {command: len(typed.split()) for typed, command in COMMANDS.items()}
     arguments = {command: sum(isinstance(one, click.Argument) for one in command.params) for command in words}
     typed = {" ".join(name.split()[1 : words[it] - arguments[it]]) for name, it in COMMANDS.items()}
-    assert names(section("operations.md", "JSON")) == typed
+    assert names(section("commands.md", "JSON")) == typed
     assert all(any(EVERYWHERE in one.opts for one in command.params) for command in COMMANDS.values())
 
 
 @pytest.mark.parametrize(("title", "kind"), FILES.items(), ids=FILES)
 def test_every_key_of_a_file_is_described_with_its_default(title: str, kind: type[msgspec.Struct]) -> None:
     """A key without a line would be a secret, a line without a key a lie."""
-    assert told_defaults(section("operations.md", title)) == dict(keys(kind))
+    assert told_defaults(section("configuration.md", title)) == dict(keys(kind))
 
 
 @pytest.mark.parametrize(("title", "kind"), FILES.items(), ids=FILES)
 def test_the_example_of_a_file_is_one(title: str, kind: type[msgspec.Struct], tmp_path: pathlib.Path) -> None:
     """It reads as it stands, and the reader knows no silent misspellings."""
     path = tmp_path / "example.toml"
-    path.write_text(example(section("operations.md", title)), encoding="utf-8")
+    path.write_text(example(section("configuration.md", title)), encoding="utf-8")
     assert read_configuration(path, kind)
 
 
 def test_every_key_of_a_policy_is_described_with_its_default() -> None:
     """As for the other files; a policy has a reader of its own."""
     fields = {field.name: written(field.default) for field in dataclasses.fields(Policy)}
-    text = section("operations.md", "A policy")
+    text = section("configuration.md", "A policy")
     assert told_defaults(text) == fields
     assert Policy.parse(example(text))
 

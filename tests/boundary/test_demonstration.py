@@ -179,9 +179,9 @@ def ask_why(path: Path) -> list[str]:
 
 
 def told_keys() -> dict[str, set[str]]:
-    """Read from docs/operations.md what each command says; "as `X`" means what X says too."""
+    """Read from docs/commands.md what each command says; "as `X`" means what X says too."""
     told: dict[str, set[str]] = {}
-    for names, _, keys in rows(section("operations.md", "JSON")):
+    for names, _, keys in rows(section("commands.md", "JSON")):
         told |= {name: set(re.findall("`([^`]+)`", keys)) for name in re.findall("`([^`]+)`", names)}
     return {name: keys.union(*(told.get(key, ()) for key in keys)) for name, keys in told.items()}
 

@@ -90,7 +90,7 @@ def audit_is_asked(site: Site, guid: Guid) -> None:
 
 
 def is_signed(folder: Path, certificate: dict[str, Any]) -> bool:
-    """Check a certificate of destruction with OpenSSL alone, as docs/operations.md says."""
+    """Check a certificate of destruction with OpenSSL alone, as docs/commands.md says."""
     (folder / "document").write_text(certificate["document"])
     (folder / "signature").write_bytes(base64.b64decode(certificate["signature"]))
     (folder / "signer.pem").write_text(certificate["chain"][0])

@@ -86,7 +86,7 @@ def project_of_records(hospital: Hospital, name: str) -> Lfn:
     """Give the directory of a project; raises ``ConfigurationError`` and ``UnknownNameError``."""
     if not hospital.has_metadata:
         message = "this hospital keeps no records: its configuration has no [metadata]"
-        raise ConfigurationError(message, what_to_do="add the table, and restart hospitald: docs/operations.md")
+        raise ConfigurationError(message, what_to_do="add the table, and restart hospitald: docs/configuration.md")
     project = hospital.projects.get(name)
     if project is None or project.is_over(hospital.clock()):
         message = f"there is no project {name}, or its last day is past"

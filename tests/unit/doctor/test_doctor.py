@@ -203,7 +203,7 @@ threshold = 1
 
 def test_checks_are_listed_in_the_documentation() -> None:
     """What a line begins with can be looked up; see tests/architecture for the rest."""
-    text = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "commands.md").read_text(encoding="utf-8")
     for name in (
         "projects",
         "certificate",
