@@ -179,7 +179,7 @@ async def test_a_series_of_another_patient_is_put_away_until_it_is_back(tmp_path
 
 
 async def test_a_merge_shows_the_images_again_under_their_pseudonym(tmp_path: Path) -> None:
-    """The hospital says that both are one: the same names, GUIDs and bytes; that includes nobody, and lets nobody out."""
+    """Both are one: the same names, GUIDs and bytes; nobody is included by that, and nobody let out."""
     clinic = Clinic(tmp_path, slices((1, 2)))
     async with clinic.open() as hospital:
         await hospital.harvest()
