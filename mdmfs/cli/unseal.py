@@ -16,6 +16,7 @@ import trio
 
 from mdmfs.cli.mounted import OF_HOSPITAL, read_alone
 from mdmfs.cli.output import parsed, tell
+from mdmfs.journal.durable import sync_directory
 from mdmfs.model.errors import ConfigurationError, IntegrityError, MalformedNameError, unusable
 from mdmfs.model.names import Guid
 from mdmfs.pki.trust import TrustAnchors
@@ -153,6 +154,7 @@ def _appearing(output: pathlib.Path) -> Iterator[BinaryIO]:
             out.flush()
             os.fsync(out.fileno())
             output.hardlink_to(out.name)
+        sync_directory(folder)
     except OSError as error:
         raise unusable(output, error) from error
 

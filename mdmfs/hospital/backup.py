@@ -18,10 +18,11 @@ from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.opening import KEYS, STORE, store_path
 from mdmfs.hospital.transaction import store_layout
+from mdmfs.journal.durable import sync_directory
 from mdmfs.model.errors import ConfigurationError, NameTakenError, StoreError
 from mdmfs.pki.recovery import PrivateKey
 from mdmfs.rows.embedded import STORE_FILE, forget_copied, open_environment, pack
-from mdmfs.wire.backup import MOVE_AWAY, NOTHING_THERE, Header, Part, copying, restore, sync_directory
+from mdmfs.wire.backup import MOVE_AWAY, NOTHING_THERE, Header, Part, copying, restore
 
 ZONE: Final = "hospital"
 AUDIT: Final = "audit*.jsonl"

@@ -9,7 +9,7 @@ import pathlib
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from mdmfs.hospital.durable import own_secret
+from mdmfs.hospital.secret import own_secret
 from mdmfs.journal.checkpoint import Checkpoint
 
 

@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from mdmfs.journal.chain import BEGINNING, Head, append
+from mdmfs.journal.durable import sync_directory
 from mdmfs.journal.files import end_of, first_line, full_name
 from mdmfs.model.errors import StoreError, again
 
@@ -188,11 +189,7 @@ def _open(path: pathlib.Path) -> int:
     """Open for appending, and make the name durable; raises ``OSError``."""
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(path.parent)
     except OSError:
         os.close(file)
         raise

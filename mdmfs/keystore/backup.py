@@ -20,6 +20,7 @@ from cryptography import x509
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
 
+from mdmfs.journal.durable import make_directory, sync_directory
 from mdmfs.keystore.row_shelf import shelf_layout
 from mdmfs.model.errors import ConfigurationError, IntegrityError, NameTakenError, WrongKeyError, unusable
 from mdmfs.pki.recovery import PrivateKey, WrappedKey
@@ -33,7 +34,6 @@ from mdmfs.wire.backup import (
     begin,
     copying,
     read_head,
-    sync_directory,
 )
 
 MAGIC: Final = b"mdmfs shelf backup 1\n"
@@ -103,7 +103,7 @@ def restore(source: Path, directory: Path, private: PrivateKey, *, now: float, i
 
 def _unseal(file: IO[bytes], decryptor: Cobblestone256Decryptor, directory: Path) -> None:
     arriving = directory / _ARRIVING
-    arriving.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(arriving)
     directory.chmod(0o700)
     try:
         with appearing(arriving / STORE_FILE, may_replace=True) as shelf:

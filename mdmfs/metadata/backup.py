@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
 
+from mdmfs.journal.durable import make_directory, sync_directory
 from mdmfs.metadata.configuration import MetadataConfiguration
 from mdmfs.metadata.store.database import open_database
 from mdmfs.model.errors import ConfigurationError, NameTakenError, StoreError
 from mdmfs.pki.recovery import PrivateKey
-from mdmfs.wire.backup import MOVE_AWAY, NOTHING_THERE, Header, Part, restore, sync_directory
+from mdmfs.wire.backup import MOVE_AWAY, NOTHING_THERE, Header, Part, restore
 
 ZONE: Final = "metadata"
 DATABASE: Final = "metadata.sqlite"
@@ -40,6 +41,7 @@ def restore_metadata(configuration: MetadataConfiguration, source: Path, private
         raise NameTakenError(message, what_to_do=MOVE_AWAY)
     arriving = path.with_name(path.name + ".restoring")
     shutil.rmtree(arriving, ignore_errors=True)
+    make_directory(path.parent)
     try:
         header = restore(source, ZONE, arriving, private)
         open_database(str(arriving / DATABASE)).close()  # raises for one that this program cannot read

@@ -22,6 +22,7 @@ import outcome
 import structlog
 import trio
 
+from mdmfs.journal.durable import sync_directory
 from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, PeerUnreachableError, StoreError
 from mdmfs.rows.database import PATIENCE, TOKEN_SIZE, UNREACHED, Database, LostError, Position, State
 from mdmfs.rows.embedded import (
@@ -41,7 +42,6 @@ from mdmfs.rows.embedded import (
 from mdmfs.rows.port import Layout, Rows
 from mdmfs.rows.turns import Act
 from mdmfs.rows.url import DatabaseUrl
-from mdmfs.wire.backup import sync_directory
 
 log = structlog.get_logger()
 

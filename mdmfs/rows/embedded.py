@@ -16,10 +16,10 @@ import lmdb
 import outcome
 import trio
 
+from mdmfs.journal.durable import make_directory, sync_directory
 from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, StoreError
 from mdmfs.rows.port import Layout
 from mdmfs.rows.turns import Act, Turns
-from mdmfs.wire.backup import sync_directory
 
 MAP_SIZE: Final = 2**38
 """256 GiB of address space, not of disk: some 500 million files. Resizing a live map is where LMDB can go wrong."""
@@ -424,7 +424,7 @@ def _full(layout: Layout) -> str:
 def make_private(path: Path, layout: Layout) -> None:
     """Make the directory where there is none; raises ``ConfigurationError`` where others may enter it."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(path)
         found = path.stat()
     except OSError as error:
         message = f"the directory {path} cannot be used for the {layout.what}: {error.strerror}"

@@ -25,6 +25,7 @@ from cryptography import x509
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
 
+from mdmfs.journal.durable import make_directory, sync_directory
 from mdmfs.model.errors import ConfigurationError, IntegrityError, StoreError, WrongKeyError, unusable
 from mdmfs.pki.recovery import PrivateKey, WrappedKey
 
@@ -126,7 +127,7 @@ def restore(source: Path, zone: str, arriving: Path, private: PrivateKey) -> Hea
                 message = f"{source} is a backup of a {header.zone}, not of a {zone}"
                 raise ConfigurationError(message, what_to_do="name the configuration of the service that it is of")
             secret = header.key.unwrap(private)
-            arriving.mkdir(mode=0o700, parents=True)
+            make_directory(arriving)
             _unpack(_Unsealing(file, Cobblestone256Decryptor(secret, context)), arriving)
     except InvalidTag as error:
         message = f"{source} is damaged or was cut: nothing of it is restored"
@@ -189,15 +190,6 @@ def appearing(path: Path, *, may_replace: bool = False) -> Iterator[IO[bytes]]:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _add(tar: tarfile.TarFile, part: Part) -> None:

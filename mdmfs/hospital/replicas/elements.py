@@ -8,12 +8,12 @@ import urllib.parse
 from collections.abc import Callable
 
 from mdmfs.hospital.configuration import HospitalConfiguration, StorageEntry
-from mdmfs.hospital.durable import own_secret
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.replicas.dav import DavElement
 from mdmfs.hospital.replicas.port import StorageElement
 from mdmfs.hospital.replicas.replicas import Replicas
 from mdmfs.hospital.replicas.s3 import S3Element
+from mdmfs.hospital.secret import own_secret
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.pki.tls import ClientContexts
 

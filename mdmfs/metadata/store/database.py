@@ -17,6 +17,7 @@ import trio
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from mdmfs.journal.durable import make_directory
 from mdmfs.metadata.store.collections import record_tables
 from mdmfs.metadata.store.indexes import fix_statistics, index_by_class
 from mdmfs.metadata.store.tables import ABOUT, IMAGES, METADATA, SERIES
@@ -129,7 +130,7 @@ def open_database(where: str, store_format: Format[sa.Connection] = STORE_FORMAT
 
 def _open_sqlite(path: pathlib.Path) -> sa.Engine:
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(path.parent)
         if stat.S_IMODE(path.parent.stat().st_mode) & 0o077:
             message = f"others may enter {path.parent}, where records are kept: chmod 700 it"
             raise ConfigurationError(message)

@@ -1,4 +1,4 @@
-"""Names and keys that outlive a power cut: whoever writes a file syncs its content, and its directory for its name."""
+"""A key that a hospital makes for itself, and that outlives a power cut: its content is synced, then its name."""
 
 from __future__ import annotations
 
@@ -7,18 +7,10 @@ import pathlib
 import secrets
 from typing import Final
 
+from mdmfs.journal.durable import sync_directory
 from mdmfs.model.errors import StoreError
 
 SECRET_SIZE: Final = 32
-
-
-def sync_directory(directory: pathlib.Path) -> None:
-    """Make the names in a directory durable; raises ``OSError``."""
-    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def own_secret(path: pathlib.Path) -> bytes:
