@@ -1,7 +1,7 @@
 """A disk on which nothing outlives a power cut but what was synced; mounted in a process of its own, over FUSE.
 
-Contents are kept as they were when their file was last synced, names as they were when their directory was. A real disk
-may keep more, such as names that nobody synced, of files whose contents are lost: so does this one with ``keeps_names``.
+Contents are kept as they were when their file was last synced, names as they were when their directory was. A real
+disk may keep more, such as names that nobody synced, of files whose contents are lost; ``keeps_names`` is such a one.
 """
 
 from __future__ import annotations
