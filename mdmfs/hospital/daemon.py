@@ -30,7 +30,7 @@ from mdmfs.hospital.names.face import name_routes
 from mdmfs.hospital.outward import current
 from mdmfs.hospital.quarantined import quarantine_routes
 from mdmfs.hospital.registration.deposit import deposit
-from mdmfs.hospital.registration.ending import end_what_is_over
+from mdmfs.hospital.registration.ending import Ending
 from mdmfs.hospital.registration.face import renewal_routes
 from mdmfs.hospital.registration.harvest import Harvests
 from mdmfs.hospital.registration.reconcile import Reconciliations
@@ -160,7 +160,7 @@ def _begin(hospital: Hospital, recalls: Recalls, configuration: HospitalConfigur
         nursery.start_soon(keep_current, hospital, told.peer)
         nursery.start_soon(deliver_metadata, hospital, told)
     nursery.start_soon(deposit_checkpoints, hospital)
-    nursery.start_soon(end_what_is_over, hospital)
+    nursery.start_soon(Ending(hospital).run)
     nursery.start_soon(end_what_has_ended, hospital)
     nursery.start_soon(keep_replicas, hospital)
     if configuration.hospital.metrics:

@@ -1,4 +1,8 @@
-"""Ending: what a project's last day and a patient's opt-out take away, names, keys and copies (design decision 7)."""
+"""Ending: what a project's last day and a patient's opt-out take away, names, keys and copies (design decision 7).
+
+Nothing is ended by a clock that is wrong for a moment: a project must be past its last day in two looks. A hospital may
+have millions of files, and none is looked at twice.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
+from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid
 
@@ -24,57 +29,83 @@ INTERVAL: Final = 600.0
 """Seconds between two looks: a last day ends at midnight, UTC."""
 
 
-async def end_what_is_over(hospital: Hospital) -> None:
-    """Look now and every ten minutes, until cancelled."""
-    while True:
-        try:
-            while await end_some(hospital):
-                pass
-        except MdmfsError as error:
-            log.error("what is over cannot be ended", reason=str(error))  # noqa: TRY400 the reason says it
-        await trio.sleep(INTERVAL)
+class Ending:
+    """What a hospital ends by itself."""
 
+    def __init__(self, hospital: Hospital, *, batch: int = BATCH) -> None:
+        """Know of nothing that is over; look at ``batch`` files in one go."""
+        self._hospital = hospital
+        self._batch = batch
+        self._over: frozenset[str] = frozenset()
+        """The projects that were past their last day when it was looked last."""
+        self._ended: frozenset[str] = frozenset()
+        """Those of which all files up to one are ended, and its inode number; later ones have higher numbers."""
+        self._up_to = 0
 
-async def end_some(hospital: Hospital) -> int:
-    """End some of the files that are over, and tell how many they were.
+    async def run(self) -> None:
+        """Look now and every ten minutes, until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except MdmfsError as error:
+                log.error("what is over cannot be ended", reason=str(error))  # noqa: TRY400 the reason says it
+            await trio.sleep(INTERVAL)
 
-    Each is in the audit log before it goes. A line of the opt-out list that does not name the issuer withholds files
-    and destroys none: it may mean another patient.
-    """
-    guids = hospital.store.read(lambda tx: _over(tx, hospital))
-    if not guids:
-        return 0
-    now = hospital.clock()
-    for guid in guids:
-        await hospital.audit.record(AuditRecord(time=now, event=Event.DESTRUCTION, guid=str(guid)))
-    await hospital.store.write(lambda tx: amends.destroy(tx, guids, now))
-    for guid in guids:
-        hospital.discard(guid)
-    hospital.outbox.ring()
-    hospital.feed.bell.ring()
-    log.info("ended", files=len(guids))
-    return len(guids)
+    async def look(self) -> int:
+        """End what is over by now, and tell how many files that was.
 
+        Each is in the audit log before it goes. A line of the opt-out list that does not name the issuer withholds
+        files and destroys none: it may mean another patient.
+        """
+        return await self._end_projects() + await self._end_opted_out()
 
-def _over(tx: Transaction, hospital: Hospital) -> list[Guid]:
-    found: list[Guid] = []
-    now = hospital.clock()
-    for project in hospital.projects.values():
-        if project.is_over(now):
-            found += left_of(tx, (file.guid for file in _all_files(tx, project.name)))
-    if hospital.opted_out.patients or hospital.opted_out.studies:
-        for series in tx.series.all():
+    async def _end_projects(self) -> int:
+        hospital, now = self._hospital, self._hospital.clock()
+        over = frozenset(name for name, project in hospital.projects.items() if project.is_over(now))
+        ended, self._over = over & self._over, over
+        if ended != self._ended:
+            self._ended, self._up_to = ended, 0
+        count = 0
+        while ended and (page := hospital.store.read(self._next_files)):
+            count += await self._end([file.guid for file in page if file.project in ended])
+            self._up_to = page[-1].inode
+            await trio.lowlevel.checkpoint()
+        return count
+
+    def _next_files(self, tx: Transaction) -> list[FileRecord]:
+        return tx.catalogue.files(after=self._up_to, limit=self._batch)
+
+    async def _end_opted_out(self) -> int:
+        count = 0
+        for key in self._hospital.store.read(self._opted_out):
+            guids = self._hospital.store.read(lambda tx, key=key: [guid for guid, _ in tx.uidmap.of_series(key)])  # type: ignore[misc]
+            for start in range(0, len(guids), self._batch):
+                count += await self._end(guids[start : start + self._batch])
+            await trio.lowlevel.checkpoint()
+        return count
+
+    def _opted_out(self, tx: Transaction) -> list[SeriesKey]:
+        listed, found = self._hospital.opted_out, []
+        for series in tx.series.all() if listed.patients or listed.studies else ():
             row = tx.subjects.by_id(series.subject)
-            if row and hospital.opted_out.holds(PatientKey(row.issuer, row.patient_id), series.study_uid):
-                found += left_of(tx, (guid for guid, _ in tx.uidmap.of_series(series.key)))
-    return list(dict.fromkeys(found))[:BATCH]
+            if row is not None and listed.holds(PatientKey(row.issuer, row.patient_id), series.study_uid):
+                found.append(series.key)
+        return found
 
-
-def _all_files(tx: Transaction, project: str) -> Iterable[FileRecord]:
-    after = 0
-    while page := tx.catalogue.project_files(project, after=after):
-        yield from page
-        after = page[-1].inode
+    async def _end(self, guids: Iterable[Guid]) -> int:
+        hospital, now = self._hospital, self._hospital.clock()
+        left = hospital.store.read(lambda tx: left_of(tx, guids))
+        if not left:
+            return 0
+        records = [AuditRecord(time=now, event=Event.DESTRUCTION, guid=str(guid)) for guid in left]
+        await hospital.audit.record(*records)
+        await hospital.store.write(lambda tx: amends.destroy(tx, left, now))
+        for guid in left:
+            hospital.discard(guid)
+        hospital.outbox.ring()
+        hospital.feed.bell.ring()
+        log.info("ended", files=len(left))
+        return len(left)
 
 
 def left_of(tx: Transaction, guids: Iterable[Guid]) -> list[Guid]:

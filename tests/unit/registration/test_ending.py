@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.projects import PatientList
-from mdmfs.hospital.registration.ending import end_some
+from mdmfs.hospital.registration.ending import Ending
+from mdmfs.hospital.store import Store, Transaction
 from tests.twins.clinic import PATIENT, Clinic, including, slices
 from tests.twins.images import ROOT
+from tests.unit.registration.test_register import CuttingStore
 
 DAY = 86_400.0
+T = TypeVar("T")
 
 
 async def states_after(clinic: Clinic) -> tuple[int, set[FileState], list[str]]:
     """Open the hospital again, let it end what is over, and give how many, all states, and the last audit events."""
     before = epoch_of(clinic)
     async with clinic.open() as hospital:
-        ended = await end_some(hospital.hospital)
-        assert await end_some(hospital.hospital) == 0
+        ending = Ending(hospital.hospital)
+        ended = await ending.look() + await ending.look()
+        assert await ending.look() == 0
         assert (epoch_of(clinic) > before) == bool(ended)
         states = {file.state for file in clinic.store.read(lambda tx: tx.catalogue.files())}
         return ended, states, [line["event"] for line in hospital.audited()[-ended:]]
@@ -67,3 +75,47 @@ async def test_a_doubt_destroys_nothing(tmp_path: Path, listed: PatientKey) -> N
     clinic = await registered(tmp_path)
     clinic.opted_out = including(listed)
     assert (await states_after(clinic))[:2] == (0, {FileState.VISIBLE})
+
+
+async def test_a_clock_that_is_wrong_for_a_moment_destroys_nothing(tmp_path: Path) -> None:
+    """A machine that comes up in another year is put right by NTP before the second look, and keys never come back."""
+    clinic = await registered(tmp_path)
+    async with clinic.open() as hospital:
+        ending = Ending(hospital.hospital)
+        for _ in range(2):
+            clinic.now += 1000 * DAY
+            assert await ending.look() == 0
+            clinic.now -= 1000 * DAY
+            assert await ending.look() == 0
+        assert len(hospital.files()) == 2
+
+
+class CountingStore(CuttingStore):
+    """A store that notes each time that it is looked into."""
+
+    def __init__(self, store: Store, reads: list[int]) -> None:
+        super().__init__(store, sys.maxsize, is_kept=True)
+        self._reads = reads
+
+    def read(self, act: Callable[[Transaction], T]) -> T:
+        """Read."""
+        self._reads.append(1)
+        return super().read(act)
+
+
+async def test_what_comes_after_the_end_is_ended_too_and_what_is_ended_is_not_looked_at_again(tmp_path: Path) -> None:
+    """A registration that was under way at midnight adds files; a hospital has millions of those that are gone."""
+    clinic = await registered(tmp_path)
+    clinic.pacs.held += slices((3,), series=2)
+    clinic.now += 2 * DAY
+    async with clinic.open() as hospital:
+        reads: list[int] = []
+        ending = Ending(dataclasses.replace(hospital.hospital, store=CountingStore(clinic.store, reads)), batch=1)
+        assert [await ending.look() for _ in range(2)] == [0, 2]
+        assert len(reads) > 2 * 2
+        await hospital.harvest()
+        assert await ending.look() == 1
+        assert {file.state for file in clinic.store.read(lambda tx: tx.catalogue.files())} == {FileState.WITHDRAWN}
+        reads.clear()
+        assert await ending.look() == 0
+        assert len(reads) <= 2

@@ -11,7 +11,7 @@ import trio
 
 from mdmfs.access.acl import Right
 from mdmfs.hospital.keys import amends
-from mdmfs.hospital.registration.ending import end_some
+from mdmfs.hospital.registration.ending import Ending
 from mdmfs.hospital.release.escrow import verifier
 from mdmfs.hospital.release.headers import Beginning, Headers, KeptHeader
 from mdmfs.model.errors import MalformedMessageError, StoreError
@@ -106,7 +106,8 @@ async def test_a_header_goes_with_its_file(tmp_path: Path) -> None:
         guids = list(hospital.files().values())
         assert all(header.sealed for header in await asked(hospital, guids))
         clinic.now += 2 * DAY
-        assert await end_some(hospital.hospital) == 2
+        ending = Ending(hospital.hospital)
+        assert [await ending.look() for _ in range(2)] == [0, 2]
         assert not any(header.sealed for header in await asked(hospital, guids))
         kept = [(guid, 1) for guid in guids]
         assert not any(await hospital.hospital.headers.find(kept))
