@@ -39,6 +39,8 @@ class OtherDaemon:
         self.heard: list[int] = []
         """Which versions of the feed it was told to be applied."""
         self.failure: MdmfsError | None = None
+        self.breaks: dict[Guid, tuple[int, MdmfsError]] = {}
+        """What is said of a file after so many bytes, in place of the rest."""
         self.asked: list[bool] = []
         """Of each bundle, whether it is looked ahead for."""
         self.is_held: trio.Event | None = None
@@ -85,11 +87,15 @@ class OtherDaemon:
                     yield place, one
                     continue
                 told = one.staged
-                yield place, SealedBeginning(told.size, told.generation, one.threshold, told.salt)
+                count, failure = self.breaks.get(told.guid, (self.cut_after, None))
                 octets = memoryview(await sealed_octets(told))
-                for begin in range(0, min(len(octets), self.cut_after), PIECE):
+                if count:
+                    yield place, SealedBeginning(told.size, told.generation, one.threshold, told.salt)
+                for begin in range(0, min(len(octets), count), PIECE):
                     yield place, Piece(octets[begin : begin + PIECE])
-                if self.cut_after < len(octets):
+                if failure:
+                    yield place, failure
+                elif count < len(octets):
                     return
 
 

@@ -20,14 +20,32 @@ from mdmfs.hospital.health import health_of
 from mdmfs.hospital.release.decision import Standing, stand
 from mdmfs.hospital.release.elsewhere import BUNDLES
 from mdmfs.hospital.release.release import release_all
-from mdmfs.model.errors import AccessDeniedError, MdmfsError, NoSuchFileError, PeerUnreachableError
+from mdmfs.model.errors import (
+    AccessDeniedError,
+    BusyError,
+    InstanceLostError,
+    MdmfsError,
+    NoSuchFileError,
+    PeerUnreachableError,
+)
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.administration import CopyHealth, Health
 from mdmfs.wire.messages.files import SINCE_HEADER, STAGED_PATH, AskBundle
 from mdmfs.wire.service import Document, Request
 from mdmfs.wire.stream import Address
 from tests.twins.beside import Beside, beside
-from tests.twins.clinic import OWNER, READER, STRANGER, Clinic, OpenClinic, add_entry, sealed_octets, slices, until
+from tests.twins.clinic import (
+    OWNER,
+    READER,
+    SECONDS,
+    STRANGER,
+    Clinic,
+    OpenClinic,
+    add_entry,
+    sealed_octets,
+    slices,
+    until,
+)
 from tests.twins.store import MemoryStore
 
 
@@ -90,6 +108,91 @@ async def test_what_does_not_come_whole_is_not_let_out(tmp_path: Path) -> None:
         assert await second.release(guid) == await sealed_octets(await hospital.release(guid))
 
 
+@pytest.mark.parametrize("count", [0, 1000])
+async def test_a_file_that_fails_fails_alone(tmp_path: Path, count: int) -> None:
+    """By what was said of it; the others of the same answer come, and a second open asks for it anew."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with clinic.open() as hospital, beside(hospital, tmp_path / "second") as second:
+        bad, good = await harvested(hospital)
+        second.other.breaks[bad] = count, InstanceLostError("so it was said")
+        outcomes: dict[Guid, object] = {}
+
+        async def open_one(guid: Guid) -> None:
+            try:
+                outcomes[guid] = await second.release(guid)
+            except MdmfsError as error:
+                outcomes[guid] = str(error)
+
+        async with trio.open_nursery() as nursery:
+            for guid in (bad, good):
+                nursery.start_soon(open_one, guid)
+        assert second.other.asked == [False]
+        whole = {guid: await sealed_octets(await hospital.release(guid)) for guid in (bad, good)}
+        assert outcomes == {bad: "so it was said", good: whole[good]}
+        assert second.hospital.staging.known() == [(good, 1)]
+        second.other.breaks.clear()
+        assert await second.release(bad) == whole[bad]
+
+
+async def test_a_question_that_fails_takes_no_place(tmp_path: Path) -> None:
+    """However often; and who is told that the PACS is busy is not asked for again by himself."""
+    clinic = Clinic(tmp_path, slices((1,)))
+    async with clinic.open() as hospital, beside(hospital, tmp_path / "second") as second:
+        (guid,) = await harvested(hospital)
+        second.other.failure = BusyError("no room")
+        for _ in range(2 * BUNDLES):
+            with pytest.raises(BusyError):
+                await second.release(guid)
+        second.other.failure = None
+        assert await second.release(guid) == await sealed_octets(await hospital.release(guid))
+        assert second.other.asked == [False]
+
+
+async def test_what_may_not_be_looked_ahead_for_is_asked_for_once(tmp_path: Path) -> None:
+    """Where nobody has opened it."""
+    clinic = Clinic(tmp_path, slices((1,)))
+    async with clinic.open() as hospital, beside(hospital, tmp_path / "second") as second:
+        guids = await harvested(hospital)
+        second.other.is_impolite = True
+        releasing = release_all(READER, guids, second.hospital, second.recalls, address="192.0.2.9", are_ahead=True)
+        with trio.fail_after(SECONDS):
+            told = [outcome[1] async for outcome in releasing if outcome is not None]
+        assert [type(one) for one in told] == [BusyError]
+        assert second.other.asked == [True]
+
+
+@pytest.mark.parametrize(
+    ("begun", "left", "asked"),
+    [
+        ([True, True], 2, []),
+        ([True, True], 1, [True]),
+        ([True, False], 2, [False]),
+        ([False, True], 2, [False]),
+        ([False], 1, [False]),
+    ],
+)
+async def test_a_look_ahead_that_nobody_waits_for_any_more_is_not_asked_for(
+    tmp_path: Path, begun: list[bool], left: int, asked: list[bool]
+) -> None:
+    """What somebody has opened is, also when he has given up: a second open succeeds."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with clinic.open() as hospital, beside(hospital, tmp_path / "second") as second:
+        standing = stand(await harvested(hospital), hospital.hospital)
+        first, last = [one.source for one in standing if isinstance(one, Standing)]
+        second.other.is_held = trio.Event()
+        for number in range(BUNDLES - 1):
+            file = msgspec.structs.replace(first.file, guid=Guid(number.to_bytes(16)))
+            second.recalls.begin(first._replace(file=file), is_ahead=True)
+            await trio.testing.wait_all_tasks_blocked()
+        recalls = [second.recalls.begin(last, is_ahead=is_ahead) for is_ahead in begun]
+        for recall in recalls[:left]:
+            second.recalls.leave(recall)
+        second.other.is_held.set()
+        await until(lambda: len(second.other.asked) == BUNDLES - 1 + len(asked))
+        await trio.testing.wait_all_tasks_blocked()
+        assert second.other.asked == [True] * (BUNDLES - 1) + asked
+
+
 async def test_who_opens_what_may_not_be_looked_ahead_for_gets_it(tmp_path: Path) -> None:
     """Though others look ahead for it: the refusal of that is none of his."""
     clinic = Clinic(tmp_path, slices((1,)))
@@ -131,6 +234,7 @@ async def test_look_aheads_leave_a_place_for_who_waits(tmp_path: Path) -> None:
         assert second.other.asked == [True] * (BUNDLES - 1)
         assert await second.release(last) == await sealed_octets(await hospital.release(last))
         second.other.is_held.set()
+        await until(lambda: second.other.asked == [*[True] * (BUNDLES - 1), False, True])
 
 
 async def test_a_loss_is_remembered_by_the_one_that_works(tmp_path: Path) -> None:

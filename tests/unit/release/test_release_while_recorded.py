@@ -1,12 +1,17 @@
-"""What changes while a decision is on its way to the disk: nothing is let out by a decision that no longer holds."""
+"""What changes while a decision is on its way to the disk: nothing is let out by a decision that no longer holds.
+
+Nor is anything answered before it is there.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -16,14 +21,18 @@ from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.ledger.records import LossCause, LossRecord
 from mdmfs.hospital.projects import Placement
-from mdmfs.hospital.release.audit import Audit
-from mdmfs.hospital.release.release import release_headers
+from mdmfs.hospital.release.arrivals import Bringing
+from mdmfs.hospital.release.audit import Audit, Event, records_of
+from mdmfs.hospital.release.elsewhere import FromAnother
+from mdmfs.hospital.release.release import release_headers, stage_all
+from mdmfs.hospital.release.reported import write_down
 from mdmfs.hospital.release.transfers import release_transfers
 from mdmfs.hospital.replicas.records import ReplicaState
 from mdmfs.hospital.signing import SigningKey
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages.files import AskTransfers, SealedHeader, Transfer
+from mdmfs.wire.client import Client
+from mdmfs.wire.messages.files import AskChanges, AskTransfers, CachedOpens, OpensReport, SealedHeader, Transfer
 from tests.twins.clinic import NOW, READER, STRANGER, Clinic, OpenClinic, slices, until
 from tests.twins.storage import TwinElement
 
@@ -45,6 +54,11 @@ def destroy(tx: Transaction, guid: Guid, _: Hospital) -> None:
 def lose(tx: Transaction, guid: Guid, _: Hospital) -> None:
     """Find that the PACS has it no more."""
     tx.losses.put(guid, LossRecord(LossCause.GONE, NOW))
+
+
+def touch(tx: Transaction, _: Guid, hospital: Hospital) -> None:
+    """Change what has nothing to do with it."""
+    tx.losses.note_reconciled("another", hospital.clock())
 
 
 def rotate(tx: Transaction, guid: Guid, hospital: Hospital) -> None:
@@ -110,6 +124,86 @@ async def header(hospital: Hospital, guid: Guid) -> SealedHeader:
     """Ask for the header."""
     (told,) = await release_headers(READER, [guid], hospital, address=ADDRESS)
     return told
+
+
+async def report(hospital: Hospital, guid: Guid) -> int:
+    """Tell of opens, and give how many are on record when that has been heard."""
+    told = OpensReport(1, [CachedOpens(guid.octets, 1)])
+    await write_down(READER, ADDRESS, AskChanges(0, 0.0, mount=bytes(16), report=told), hospital)
+    return sum(it.event is Event.CACHED_OPENS for it in records_of(hospital.audit.path))
+
+
+def nobody() -> Client:
+    """Give no other daemon: what is staged already is not asked for."""
+    raise AssertionError
+
+
+async def staged(hospital: Hospital, guid: Guid) -> object:
+    """Have it brought online for another daemon."""
+    recalls: Bringing = FromAnother(hospital.staging, nobody, 60.0)
+    staging = stage_all([guid], hospital, recalls, address=ADDRESS, are_ahead=False)
+    async with contextlib.aclosing(staging) as arriving:
+        return await anext(arriving)
+
+
+@pytest.mark.parametrize("question", [report, staged])
+async def test_nothing_is_answered_before_it_is_on_record(
+    hospital: OpenClinic, question: Callable[[Hospital, Guid], Awaitable[object]]
+) -> None:
+    """Neither a mount that tells of its opens nor another daemon."""
+    assert await answered(hospital, question)
+
+
+async def test_a_replica_of_a_lost_file_is_not_named_and_not_on_record(hospital: OpenClinic) -> None:
+    """An open asks the PACS again, and finds out whether it is back."""
+    await hospital.hospital.store.write(lambda tx: lose(tx, file_of(hospital), hospital.hospital))
+    before = len(hospital.audited())
+    assert await transfer(hospital.hospital, file_of(hospital)) == Transfer()
+    assert len(hospital.audited()) == before
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"generation": 2},
+        {"until": NOW},
+        {"element": "tier2"},
+        {"state": ReplicaState.COMING},
+        {"state": ReplicaState.LEAVING},
+    ],
+    ids=str,
+)
+async def test_no_replica_is_named_that_is_not_whole_of_this_key_and_there(
+    hospital: OpenClinic, other: dict[str, object]
+) -> None:
+    """Of another generation, past its time, at an element that is not the project's, under way or on its way out."""
+
+    def change(tx: Transaction) -> None:
+        (replica,) = tx.replicas.of(file_of(hospital))
+        tx.replicas.remove(replica)
+        tx.replicas.put(msgspec.structs.replace(replica, **other))
+
+    assert (await transfer(hospital.hospital, file_of(hospital))).turl
+    await hospital.hospital.store.write(change)
+    assert await transfer(hospital.hospital, file_of(hospital)) == Transfer()
+
+
+@pytest.mark.parametrize("placement", [None, Placement(("tier2",))], ids=["nowhere", "at an element that is no more"])
+async def test_no_replica_is_named_where_the_project_has_none(
+    hospital: OpenClinic, placement: Placement | None
+) -> None:
+    """Whatever is left of it."""
+    projects = {name: dataclasses.replace(it, replicas=placement) for name, it in hospital.hospital.projects.items()}
+    there = dataclasses.replace(hospital.hospital, projects=projects)
+    (replica,) = there.store.read(lambda tx: tx.replicas.of(file_of(hospital)))
+    await there.store.write(lambda tx: tx.replicas.put(msgspec.structs.replace(replica, element="tier2")))
+    assert await transfer(there, file_of(hospital)) == Transfer()
+
+
+async def test_what_changes_elsewhere_takes_nothing_away(hospital: OpenClinic) -> None:
+    """It is decided again, and comes to the same."""
+    assert (await answered(hospital, transfer, touch)).turl
+    assert (await answered(hospital, header, touch)).sealed
 
 
 @pytest.mark.parametrize("act", [close, destroy, rotate, lose])
