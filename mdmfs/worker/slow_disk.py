@@ -16,6 +16,7 @@ from mdmfs.sealing.layout import sealed_range
 from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.extents import LEAST, PLAIN, Extents
+from mdmfs.worker.cache.room import Turns
 from mdmfs.worker.memory import Memory
 
 SLOW_SECONDS: Final = 5.0
@@ -38,14 +39,13 @@ IDLE_SECONDS: Final = 5.0
 """Who pauses for so long has nothing read ahead any more."""
 SHUN_SECONDS: Final = 60.0
 """For so long nothing is read ahead from a disk that was stuck: what it holds is not to be had back."""
-THREADS: Final = 6
-"""With fewer than three a disk rests while the next extent is asked for."""
-WAITERS: Final = 4
-"""A thread that a stuck disk holds is not to be had back."""
 
 
 class Disk(Protocol):
     """What is needed of ``mdmfs.worker.cache.store.CiphertextCache``."""
+
+    turns: Turns
+    """Of all principals of a mount: each of them reading ahead as if he were alone would be too much."""
 
     def read_ahead(self, guids: Sequence[Guid]) -> None:
         """Have objects read into memory, where they are on the disk; in a worker thread."""
@@ -65,12 +65,9 @@ class SlowDisk:
         self._slow_until = float("-inf")
         self._asked: set[bytes] = set()
         """The GUIDs of what was asked for last."""
-        self._turn = trio.CapacityLimiter(1)
-        self._threads = trio.CapacityLimiter(THREADS)
         self._ahead: set[Ciphertext] = set()
         """Of what there may be something that was read ahead."""
         self._stuck_until = float("-inf")
-        self._waiters = trio.CapacityLimiter(WAITERS)
 
     def note_slow(self) -> None:
         """Know that an object was not in memory."""
@@ -78,7 +75,7 @@ class SlowDisk:
 
     def note_open(self, following: Sequence[Node]) -> None:
         """Hear of an open, and what is probably opened next: some of it is asked for, and more when that is opened."""
-        if not following or trio.current_time() >= self._slow_until or self._turn.borrowed_tokens:
+        if not following or trio.current_time() >= self._slow_until or self._disk.turns.files.borrowed_tokens:
             return
         if following[: AHEAD - STEP][-1].guid in self._asked:
             return
@@ -115,7 +112,7 @@ class SlowDisk:
             if not self._memory.has_room(LEAST * PLAIN):
                 return
         try:
-            extents = Extents(ciphertext.descriptor, size, self._memory, self._nursery, self._threads)
+            extents = Extents(ciphertext.descriptor, size, self._memory, self._nursery, self._disk.turns.extents)
         except OSError:  # a file system that is not read past the page cache
             ciphertext.may_read_ahead = False
             return
@@ -152,9 +149,10 @@ class SlowDisk:
         with trio.move_on_after(STUCK_SECONDS) as scope:
             if ahead is not None and await ahead.wait(piece.offset, piece.offset + piece.length):
                 return
-            if self._waiters.available_tokens:
+            turns = self._disk.turns.readers
+            if turns.available_tokens:
                 await trio.to_thread.run_sync(
-                    self._disk.read_in, guid, piece.offset, piece.length, abandon_on_cancel=True, limiter=self._waiters
+                    self._disk.read_in, guid, piece.offset, piece.length, abandon_on_cancel=True, limiter=turns
                 )
         if scope.cancelled_caught:
             self._stuck_until = trio.current_time() + SHUN_SECONDS
@@ -166,7 +164,7 @@ class SlowDisk:
             ciphertext.end_ahead()
 
     async def _ask(self, guids: Sequence[Guid]) -> None:
-        await trio.to_thread.run_sync(self._disk.read_ahead, guids, limiter=self._turn)
+        await trio.to_thread.run_sync(self._disk.read_ahead, guids, limiter=self._disk.turns.files)
 
 
 def _within_bounds(nodes: Sequence[Node]) -> list[bytes]:

@@ -25,6 +25,10 @@ BESIDE: Final = "hospitals"
 READ_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """The last one since nobody knows what has been put there: a FIFO would be waited for."""
 
+EXTENT_THREADS: Final = 6
+"""With fewer than three a disk rests while the next extent is asked for."""
+READER_THREADS: Final = 4
+
 log = structlog.get_logger(__name__)
 
 
@@ -55,6 +59,17 @@ class Cache(Protocol):
         """Learn that a folder has been removed, if it is one of this cache."""
 
 
+class Turns:
+    """Who may have a thread wait for the disk, whichever of the caches wants it: what a stuck disk holds is lost."""
+
+    def __init__(self) -> None:
+        self.files = trio.CapacityLimiter(1)
+        """Asking for what follows in a directory."""
+        self.extents = trio.CapacityLimiter(EXTENT_THREADS)
+        self.readers = trio.CapacityLimiter(READER_THREADS)
+        """Waiting for what somebody reads."""
+
+
 class Room:
     """Room for the caches of one process: where one needs more, the fullest one lets go."""
 
@@ -63,6 +78,7 @@ class Room:
         self.limit = limit
         self._floor = floor
         self.caches: set[Cache] = set()
+        self.turns = Turns()
 
     @property
     def used(self) -> int:

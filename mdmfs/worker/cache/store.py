@@ -31,7 +31,7 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import SALT_SIZE, sealed_size
 from mdmfs.wire.formats import Format, bring_up_folder
 from mdmfs.worker.cache.ciphertext import Ciphertext
-from mdmfs.worker.cache.room import ARRIVING, COMPLETE, READ_FLAGS, Room, drop_unlocked
+from mdmfs.worker.cache.room import ARRIVING, COMPLETE, READ_FLAGS, Room, Turns, drop_unlocked
 
 CACHE_FORMAT: Final[Format[Path]] = Format("cache of a mount", remedy=", or delete it: what it holds is fetched again")
 SMALL: Final = 2**20
@@ -76,6 +76,7 @@ class CiphertextCache:
         self._room = room
         if room is not None:
             room.caches.add(self)
+        self.turns = Turns() if room is None else room.turns
         self._complete = folder / COMPLETE
         self._arriving = folder / ARRIVING
         self._folder = folder

@@ -21,6 +21,7 @@ from mdmfs.sealing.layout import sealed_range, sealed_size
 from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.extents import BEHIND, LEAST, PLAIN, WITHIN, Extent, Extents
+from mdmfs.worker.cache.room import EXTENT_THREADS, READER_THREADS, Room, Turns
 from mdmfs.worker.cache.store import CiphertextCache, Seal
 from mdmfs.worker.memory import Memory
 from mdmfs.worker.slow_disk import (
@@ -45,7 +46,8 @@ MEBIBYTE = 2**20
 class Disk:
     """Remembers what it was asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, turns: Turns | None = None) -> None:
+        self.turns = turns or Turns()
         self.asked: list[Guid] = []
         self.waited: list[int] = []
 
@@ -58,6 +60,24 @@ class Disk:
         assert guid == LONG
         assert length
         self.waited.append(offset)
+
+
+class Stuck(Disk):
+    """Answers when it is let."""
+
+    def __init__(self, turns: Turns) -> None:
+        super().__init__(turns)
+        self.is_let = threading.Event()
+
+    def read_ahead(self, guids: Sequence[Guid]) -> None:
+        """See ``slow_disk.Disk``."""
+        self.is_let.wait()
+        super().read_ahead(guids)
+
+    def read_in(self, guid: Guid, offset: int, length: int) -> None:
+        """See ``slow_disk.Disk``."""
+        self.is_let.wait()
+        super().read_in(guid, offset, length)
 
 
 @pytest.fixture
@@ -73,6 +93,10 @@ def long(tmp_path: Path) -> Iterator[Ciphertext]:
     ciphertext = Ciphertext(LONG, str(path), descriptor, length=sealed_size(SIZE), arrived=sealed_size(SIZE))
     yield ciphertext
     ciphertext.close()
+
+
+def _opened_again(long: Ciphertext) -> Ciphertext:
+    return Ciphertext(LONG, long.path, os.open(long.path, os.O_RDONLY), length=long.length, arrived=long.length)
 
 
 @pytest.fixture
@@ -424,6 +448,65 @@ async def test_a_stuck_disk_holds_up_neither_who_reads_nor_who_ends(
     released.set()
     assert time.monotonic() < begun + 60
     assert memory.used == 0
+
+
+async def test_all_principals_of_a_mount_have_as_many_threads_for_extents_as_one(
+    tmp_path: Path, memory: Memory, long: Ciphertext, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk is one: what each of two hundred had read ahead as if he were alone would come to nobody in time."""
+    is_let, filled, room = threading.Event(), Extent.fill, Room(2**30)
+    monkeypatch.setattr(Extent, "fill", lambda *parts: is_let.wait() and filled(*parts))
+    readers = [long, *(_opened_again(long) for _ in range(EXTENT_THREADS))]
+    try:
+        for number, reader in enumerate(readers):
+            slow = SlowDisk(CiphertextCache(tmp_path / f"{number}", 2**30, room), memory, nursery)
+            for place in range(RUN_BYTES // MEBIBYTE):
+                slow.note_read(reader, place * MEBIBYTE, MEBIBYTE)
+            slow.note_missed(reader, SIZE, RUN_BYTES - MEBIBYTE, MEBIBYTE)
+        await trio.testing.wait_all_tasks_blocked()
+        waiting = room.turns.extents.statistics()
+        assert waiting.borrowed_tokens == EXTENT_THREADS
+        assert waiting.tasks_waiting == memory.used // PLAIN - EXTENT_THREADS > 0
+    finally:
+        is_let.set()
+        for reader in readers:
+            reader.close()
+    await _settled(nursery)
+    assert memory.used == 0
+
+
+async def test_all_principals_of_a_mount_wait_in_as_many_threads_as_one(memory: Memory, nursery: trio.Nursery) -> None:
+    """Who finds none left reads without: a disk that is stuck holds no more of them the more users there are."""
+    turns = Turns()
+    disks = [Stuck(turns) for _ in range(READER_THREADS + 2)]
+    async with trio.open_nursery() as readers:
+        for disk in disks:
+            readers.start_soon(SlowDisk(disk, memory, nursery).wait_for, LONG, SIZE, 0, MEBIBYTE)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(readers.child_tasks) == turns.readers.borrowed_tokens == READER_THREADS
+        for disk in disks:
+            disk.is_let.set()
+    assert sum(len(disk.waited) for disk in disks) == READER_THREADS
+
+
+async def test_of_all_principals_of_a_mount_one_at_a_time_has_the_next_files_read_ahead(
+    memory: Memory, nursery: trio.Nursery
+) -> None:
+    """The others ask when they open the next file."""
+    turns, files = Turns(), _files(4)
+    disks = [Stuck(turns) for _ in range(2)]
+    slow = [SlowDisk(disk, memory, nursery) for disk in disks]
+    for each in slow:
+        each.note_slow()
+        each.note_open(files[1:])
+        await trio.testing.wait_all_tasks_blocked()
+    for disk in disks:
+        disk.is_let.set()
+    await _settled(nursery)
+    assert [len(disk.asked) for disk in disks] == [3, 0]
+    slow[1].note_open(files[2:])
+    await _settled(nursery)
+    assert [len(disk.asked) for disk in disks] == [3, 2]
 
 
 async def test_a_file_system_without_direct_reads_is_left_to_the_kernel(
