@@ -27,7 +27,7 @@ from mdmfs.wire.messages.base import Failure, Message
 from mdmfs.wire.messages.files import SealedBeginning
 
 BUFFER_BYTES: Final = 2**20
-"""What is received at once, and the longest piece."""
+"""What is received at once, and the longest piece, unless there is less room."""
 MAX_MESSAGE: Final = 64 * 2**10
 _HEAD: Final = struct.Struct(">BHI")
 _BEGINNING, _OCTETS, _FAILED, _END = 1, 2, 3, 4
@@ -88,12 +88,16 @@ class Bundle:
     It waits in ``next`` alone. All else works on what is here, and where that is too little, says how much must be.
     """
 
-    def __init__(self, download: Download, files: int) -> None:
-        """Take over the body of an answer about that many files; raises ``MalformedMessageError`` for another."""
+    def __init__(self, download: Download, files: int, room: int = BUFFER_BYTES) -> None:
+        """Take over the body of an answer about that many files, with a buffer of ``room`` bytes.
+
+        Raises ``MalformedMessageError`` for another body.
+        """
         if not download.is_chunked:
             raise MalformedMessageError(_NO_BUNDLE)
         self._download = download
-        self._octets = bytearray(BUFFER_BYTES + _MAX_LINE)
+        self._longest = room - _MAX_LINE
+        self._octets = bytearray(room)
         self._buffer = memoryview(self._octets)
         self._at = self._end = 0
         """What was received and not understood yet."""
@@ -179,7 +183,7 @@ class Bundle:
         """Take what is here of the octets of a frame: all that the chunk has of them, as far as the buffer holds it."""
         self._enter_chunk()
         most = min(self._piece_left, self._chunk)
-        octets = self._take(most, at_least=min(most, BUFFER_BYTES))
+        octets = self._take(most, at_least=min(most, self._longest))
         self._piece_left -= len(octets)
         return Piece(octets)
 

@@ -31,7 +31,7 @@ from mdmfs.model.errors import (
 from mdmfs.model.identity import Dn, Principal
 from mdmfs.pki.proxy import principal_of
 from mdmfs.pki.tls import verified_chain
-from mdmfs.wire.bundle import Bundle
+from mdmfs.wire.bundle import BUFFER_BYTES, Bundle
 from mdmfs.wire.connecting import Places
 from mdmfs.wire.download import Download, late, until
 from mdmfs.wire.exchange import Exchange, NoAnswerError, Question, refusal
@@ -186,13 +186,22 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def ask_bundle(
-        self, asked: AskBundle, *, path: str = BUNDLE_PATH, headers: Mapping[str, str] | None = None, deadline: float
+        self,
+        asked: AskBundle,
+        *,
+        path: str = BUNDLE_PATH,
+        headers: Mapping[str, str] | None = None,
+        deadline: float,
+        room: int = BUFFER_BYTES,
     ) -> AsyncIterator[Bundle]:
-        """Ask for the sealed objects of several files; deadline and errors as those of ``get``."""
+        """Ask for the sealed objects of several files, which are received into ``room`` bytes.
+
+        Deadline and errors are those of ``get``.
+        """
         told = (("content-type", MEDIA_TYPE), *(headers or {}).items())
         question = Question("POST", path, told, msgspec.msgpack.encode(asked), is_idempotent=True)
         async with _Asked(self, question, deadline) as download:
-            yield Bundle(download, len(asked.guids))
+            yield Bundle(download, len(asked.guids), room)
 
     async def aclose(self) -> None:
         """Close the idle connections now, and those in use when their call ends."""

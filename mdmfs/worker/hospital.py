@@ -60,6 +60,7 @@ from mdmfs.wire.messages.names import (
     Comment,
     ReadComment,
 )
+from mdmfs.worker.memory import WINDOW, Memory
 from mdmfs.worker.outage import OUTAGES
 from mdmfs.worker.staging import MAX_FILES, Stages, path_of_guid
 
@@ -177,7 +178,7 @@ def nobody() -> None:
 class RemoteHospital:
     """A hospital over mutual TLS."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 what its user has configured, and whom he speaks with
         self,
         client: Callable[[], Client],
         *,
@@ -186,14 +187,17 @@ class RemoteHospital:
         mount: bytes = b"",
         root: Lfn | None = None,
         readers: Callable[[], Client | None] = nobody,
+        memory: Memory | None = None,
     ) -> None:
         """``client`` gives the client of the moment: a renewed proxy makes a new one. ``deadline`` is in seconds.
 
         ``purpose`` is what the user says he reads for; the hospital records it. ``mount`` are 16 bytes that name the
         mount to whom leases are granted, ``root`` is what it shows. ``readers`` gives the client of daemons of this
         hospital that follow the one that works: they are asked first for what is only read. They must know of what has
-        been heard from that one, and where they refuse or fail, it is asked itself.
+        been heard from that one, and where they refuse or fail, it is asked itself. ``memory`` is that of the mount,
+        its own without one: what bundles are received into counts there.
         """
+        self._memory = memory or Memory()
         self._readers = readers
         self._known = 0
         """The latest version of the feed that is known here."""
@@ -287,9 +291,10 @@ class RemoteHospital:
         """Ask for the sealed objects; deadline as that of ``fetch``."""
         asked = AskBundle([guid.octets for guid in guids])
         async with contextlib.AsyncExitStack() as stack:
+            room = stack.enter_context(self._memory.window(WINDOW))
 
             def ask(client: Client, told: dict[str, str], until: float) -> AbstractAsyncContextManager[Bundle]:
-                return client.ask_bundle(asked, headers=self._reason | told, deadline=until)
+                return client.ask_bundle(asked, headers=self._reason | told, deadline=until, room=room)
 
             bundle = await self._entered(stack, ask)
             while (said := await bundle.next()) is not None:

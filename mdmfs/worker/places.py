@@ -18,6 +18,7 @@ from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.callers.peers import Peers
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.lease import Lease
+from mdmfs.worker.memory import Memory
 from mdmfs.worker.replicas import ReplicatedHospital
 from mdmfs.worker.serving import Ports
 from mdmfs.worker.storage import Storage
@@ -30,8 +31,10 @@ CLOSE_SECONDS: Final = 2.0
 class Places:
     """Whom a mount speaks with, as its configuration says."""
 
-    def __init__(self, configuration: MountConfiguration) -> None:
+    def __init__(self, configuration: MountConfiguration, memory: Memory) -> None:
+        """``memory`` is that of the mount: what its transfers receive into counts there."""
         self._configuration = configuration
+        self._memory = memory
         self._each = configuration.each
         self._peers: dict[str, weakref.WeakSet[Peers]] = {name: weakref.WeakSet() for name in self._each}
         self._leases: dict[str, weakref.WeakSet[Lease]] = {name: weakref.WeakSet() for name in self._each}
@@ -83,12 +86,13 @@ class Places:
         )
         self._peers[name].add(peers)
         nursery.start_soon(_close_at_end, peers)
-        storage = Storage(peers.storage_context, told.site_cache, told.mount.cache_of)
+        storage = Storage(peers.storage_context, told.site_cache, told.mount.cache_of, self._memory)
         nursery.start_soon(_close_at_end, storage)
         hospital = ReplicatedHospital(
             peers.hospital,
             storage,
             deadline=told.mount.deadline,
+            memory=self._memory,
             purpose=told.mount.purpose,
             mount=secrets.token_bytes(MOUNT_ID_SIZE),
             root=told.root,

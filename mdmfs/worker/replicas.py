@@ -22,6 +22,7 @@ from mdmfs.wire.client import Client
 from mdmfs.wire.messages.files import SealedBeginning, Transfer
 from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.worker.hospital import Beginning, Hear, RemoteHospital, SealedDownload, nobody
+from mdmfs.worker.memory import Memory
 from mdmfs.worker.outage import OUTAGES
 from mdmfs.worker.storage import ReplicaDownload, Storage
 
@@ -50,9 +51,12 @@ class ReplicatedHospital(RemoteHospital):
         mount: bytes = b"",
         root: Lfn | None = None,
         readers: Callable[[], Client | None] = nobody,
+        memory: Memory | None = None,
     ) -> None:
         """As ``RemoteHospital``; replicas are fetched by ``storage``."""
-        super().__init__(client, deadline=deadline, purpose=purpose, mount=mount, root=root, readers=readers)
+        super().__init__(
+            client, deadline=deadline, purpose=purpose, mount=mount, root=root, readers=readers, memory=memory
+        )
         self._storage = storage
         self._came: collections.OrderedDict[Guid, None] = collections.OrderedDict()
         """Files that came from a replica last."""
@@ -167,21 +171,22 @@ class _Mixed:
         async with open_plain_nursery() as nursery:
             nursery.start_soon(self._fetch_left)
             for element, waiting in self._waiting.items():
-                for _ in range(min(self._storage.lanes(element), len(waiting))):
-                    nursery.start_soon(self._fetch_waiting, waiting)
+                for _ in range(min(int(self._storage.lanes(element).total_tokens), len(waiting))):
+                    nursery.start_soon(self._fetch_waiting, element, waiting)
         await self._fetch_left()
 
-    async def _fetch_waiting(self, waiting: _Waiting) -> None:
+    async def _fetch_waiting(self, element: str, waiting: _Waiting) -> None:
         """Fetch what waits for one storage element, one after the other."""
-        if not waiting:
-            return
-        async with self._storage.lane(waiting[0][1]) as room:
-            while waiting:
-                place, transfer = waiting.popleft()
-                if transfer.element in self._storage.avoided:
-                    self._left.append(place)
-                else:
-                    await self._fetch(place, transfer, room)
+        async with self._storage.lanes(element):
+            if not waiting:
+                return
+            async with self._storage.room([transfer for _, transfer in waiting]) as room:
+                while waiting:
+                    place, transfer = waiting.popleft()
+                    if transfer.element in self._storage.avoided:
+                        self._left.append(place)
+                    else:
+                        await self._fetch(place, transfer, room)
 
     async def _fetch(self, place: int, transfer: Transfer, room: memoryview) -> None:
         """Fetch one, in pieces: until the first of them is here nothing is said, and the hospital may be asked."""

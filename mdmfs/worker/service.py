@@ -56,11 +56,11 @@ async def run_mount(
     forbid_core_dumps()
     allow_many_connections()  # each file that is open is one descriptor, too
     collect_seldom()
-    places, limits = Places(configuration), (configuration.cache_size, configuration.cache_floor)
+    memory = Memory(configuration.memory, pushed=configuration.pushed)
+    places, limits = Places(configuration, memory), (configuration.cache_size, configuration.cache_floor)
     is_for_all = configuration.mount.multi_user
     # a mount for many users empties its directory: it shares it with none
     room = Room(*limits) if is_for_all else SharedRoom(configuration.cache_folder, *limits)
-    memory = Memory(configuration.memory, pushed=configuration.pushed)
     _measure(room, memory)
     reloading = Reloading(configuration, mountpoint, places, room, memory, log_as)
     if is_for_all:

@@ -24,6 +24,7 @@ from mdmfs.wire.client import Client, Download
 from mdmfs.wire.exchange import HEAD_BYTES
 from mdmfs.wire.messages.files import Transfer
 from mdmfs.wire.stream import Address
+from mdmfs.worker.memory import WINDOW, Memory
 
 HEAD_SECONDS: Final = 10.0
 """So long a storage element may take for the head of an answer."""
@@ -38,11 +39,8 @@ MAX_PASSED_OVER: Final = 256 * 2**10
 AT_ONCE: Final = 4
 """Objects that are fetched ahead side by side: that keeps a near storage element busy, and each costs a handshake."""
 FAR_SECONDS: Final = 0.05
-"""Where one takes longer than that, more come side by side."""
+"""Where one takes longer than that, more come side by side, and fewer again where it does not."""
 MOST_AT_ONCE: Final = 16
-PIECE: Final = 2**20
-ROOM: Final = PIECE + HEAD_BYTES
-"""What it takes to have that much in one piece."""
 _OK, _PARTIAL = 200, 206
 _URL: Final = re.compile(r"(https?)://([!-.0-~]+)(/[!-~]*)?")
 
@@ -53,12 +51,17 @@ class Storage:
     """Connections to storage elements, kept while they are used, and which of them failed lately."""
 
     def __init__(
-        self, context: Callable[[], ssl.SSLContext], cache: Address | None = None, cache_of: Sequence[str] = ()
+        self,
+        context: Callable[[], ssl.SSLContext],
+        cache: Address | None = None,
+        cache_of: Sequence[str] = (),
+        memory: Memory | None = None,
     ) -> None:
-        """``context`` is asked for HTTPS only.
+        """``context`` is asked for HTTPS only. ``memory`` is that of the mount; its own without one.
 
         With a ``cache``, an HTTP proxy, what needs no TLS goes through it, and URLs that begin as one of ``cache_of``.
         """
+        self._memory = memory or Memory()
         self._context = context
         self._cache = cache
         self._cache_of = ("http://", *cache_of)
@@ -69,8 +72,6 @@ class Storage:
         self._lanes: defaultdict[str, trio.CapacityLimiter]
         self._lanes = defaultdict(lambda: trio.CapacityLimiter(AT_ONCE))
         """By the hospital's name of the storage element: what waits for a slow one holds up no other."""
-        self._rooms: list[memoryview] = []
-        """Of lanes that have ended, as long as others have not: the kernel clears fresh ones page by page."""
 
     @property
     def avoided(self) -> list[str]:
@@ -86,27 +87,20 @@ class Storage:
         log.warning("a storage element failed: the hospital is asked", storage=transfer.element, reason=str(reason))
         self._distrusted[transfer.element] = trio.current_time() + DISTRUST_SECONDS
 
-    def lanes(self, element: str) -> int:
-        """Tell how many objects are fetched ahead side by side from a storage element."""
-        return int(self._lanes[element].total_tokens)
+    def lanes(self, element: str) -> trio.CapacityLimiter:
+        """Give the places of those that fetch ahead side by side from a storage element, as many as are of use."""
+        return self._lanes[element]
 
     @contextlib.asynccontextmanager
-    async def lane(self, first: Transfer) -> AsyncIterator[memoryview]:
-        """Be one of those that fetch ahead, as soon as there is a place; gives a room to receive in.
+    async def room(self, transfers: Sequence[Transfer]) -> AsyncIterator[memoryview]:
+        """Give who has such a place a room to receive these in, one after the other.
 
-        There is a connection then for what comes first, so that nothing waits for a handshake that another lane could
-        fetch meanwhile; or else the storage element is avoided.
+        Each comes in one piece, unless it is long or memory is short. There is a connection then for the first, so that
+        nothing waits for a handshake that another lane could fetch meanwhile; or else the storage element is avoided.
         """
-        lanes = self._lanes[first.element]
-        async with lanes:
-            await self._prepare(first, int(lanes.borrowed_tokens))
-            room = self._rooms.pop() if self._rooms else memoryview(bytearray(ROOM))
-            try:
-                yield room
-            finally:
-                self._rooms.append(room)
-                if sum(each.borrowed_tokens for each in self._lanes.values()) == 1:
-                    self._rooms.clear()
+        await self._prepare(transfers[0], int(self._lanes[transfers[0].element].borrowed_tokens))
+        with self._memory.window(HEAD_BYTES + max(transfer.size for transfer in transfers)) as given:
+            yield memoryview(bytearray(given))
 
     async def _prepare(self, first: Transfer, connections: int) -> None:
         """Have a connection for each lane; a cache of the site needs no handshake, and what failed meanwhile none."""
@@ -119,17 +113,23 @@ class Storage:
             self.distrust(first, error)
 
     def note_fetched(self, element: str, begun: float) -> None:
-        """Know when something was begun that has been fetched: where that takes long, more come side by side."""
-        if trio.current_time() > begun + FAR_SECONDS and self.lanes(element) < MOST_AT_ONCE:
-            self._lanes[element].total_tokens += 1
+        """Know when something was begun that has been fetched: where that takes long, more come side by side.
+
+        As long as there is memory for them; each of them costs a task and a room, also where it has nothing to do.
+        """
+        is_far = trio.current_time() > begun + FAR_SECONDS and self._memory.has_room(WINDOW)
+        lanes = self._lanes[element]
+        wanted = min(max(AT_ONCE, lanes.total_tokens + (1 if is_far else -1)), MOST_AT_ONCE)
+        if wanted != lanes.total_tokens:
+            lanes.total_tokens = wanted
 
     def fetch(
         self, transfer: Transfer, begin: int, room: memoryview | None = None
     ) -> AbstractAsyncContextManager[ReplicaDownload]:
         """GET what follows ``begin``; raises ``MdmfsError`` also for an answer of other bytes than were asked for.
 
-        With a ``room`` of ``ROOM`` bytes it comes there, and is taken in pieces. Where the site's cache does not begin
-        to answer, the storage element is asked itself.
+        With a ``room`` it comes there, and is taken in pieces. Where the site's cache does not
+        begin to answer, the storage element is asked itself.
         """
         is_from_cache = self._is_cached(transfer.turl)
         return (self._fetch_by_cache if is_from_cache else self._fetch)(transfer, begin, room)
@@ -152,16 +152,16 @@ class Storage:
         self, transfer: Transfer, begin: int, room: memoryview | None, *, is_from_cache: bool = False
     ) -> AsyncIterator[ReplicaDownload]:
         client, target, host = await self._way_to(transfer.turl, is_from_cache=is_from_cache)
-        left = transfer.size - begin
+        piece = 0 if room is None else min(transfer.size - begin, len(room) - HEAD_BYTES)
         async with client.get(
             target,
             headers={"range": f"bytes={begin}-{transfer.size - 1}"} if begin else {},
             deadline=trio.current_time() + HEAD_SECONDS,
             host=host,
             room=room,
-            hoped=1 if room is None else min(left, PIECE),
+            hoped=max(piece, 1),
         ) as download:
-            replica = ReplicaDownload(download, transfer, begin, is_from_cache=is_from_cache)
+            replica = ReplicaDownload(download, transfer, begin, piece, is_from_cache=is_from_cache)
             yield replica
             await replica.pass_over_padding()
 
@@ -224,7 +224,10 @@ def _place(scheme: str, authority: str) -> _Place | None:
 class ReplicaDownload:
     """A sealed object on its way from a storage element, held to a pace."""
 
-    def __init__(self, download: Download, transfer: Transfer, begin: int, *, is_from_cache: bool) -> None:
+    def __init__(
+        self, download: Download, transfer: Transfer, begin: int, piece: int = 0, *, is_from_cache: bool
+    ) -> None:
+        """``piece`` is how many bytes are taken in one, if they are."""
         there = begin + download.length
         told = download.headers.get("content-range", "")
         is_right = download.status == (_PARTIAL if begin else _OK) and not download.is_chunked
@@ -241,6 +244,7 @@ class ReplicaDownload:
         self._download = download
         self._element = transfer.element
         self._left = transfer.size - begin
+        self._piece = piece
         self._padding = there - transfer.size
         self._header = transfer.header
         self._head = b""
@@ -267,11 +271,11 @@ class ReplicaDownload:
         return count
 
     async def take_piece(self) -> memoryview:
-        """Give what follows in one piece, up to ``PIECE`` bytes, from where it was received to; empty at the end.
+        """Give what follows in one piece, from where it was received to; empty at the end.
 
         Raises as ``receive_into``; the piece is good until the next call.
         """
-        wanted, have = min(self._left, PIECE), 0
+        wanted, have = min(self._left, self._piece), 0
         while have < wanted:
             have = min(wanted, have + PACE_BYTES)
             if have > self._download.gathered:

@@ -20,9 +20,12 @@ from mdmfs.model.errors import (
     PeerUnreachableError,
     StoreError,
 )
+from mdmfs.wire.bundle import Event, Piece
+from mdmfs.wire.exchange import HEAD_BYTES
 from mdmfs.wire.messages.files import Transfer
 from mdmfs.wire.stream import Address
 from mdmfs.worker import storage
+from mdmfs.worker.memory import SMALLEST_WINDOW, WINDOW, Memory
 from mdmfs.worker.storage import Storage
 from tests.twins.farm import SIZE, Farm, name_of, open_farm
 from tests.twins.octets import octets
@@ -139,8 +142,8 @@ async def test_bundles_at_once_share_what_fetches_side_by_side(farm: Farm) -> No
     assert max(asked[:8]) < min(asked[8:16]) + storage.AT_ONCE
     assert max(asked[8:16]) < min(asked[16:]) + storage.AT_ONCE
     assert all(file.guid in farm.cache for file in files)
-    assert (farm.served.connections, farm.hospital._storage.lanes("tier1")) == (storage.AT_ONCE, storage.AT_ONCE)  # noqa: SLF001
-    assert not farm.hospital._storage._rooms  # noqa: SLF001 memory that nobody uses
+    assert farm.served.connections == farm.hospital._storage.lanes("tier1").total_tokens == storage.AT_ONCE  # noqa: SLF001
+    assert farm.memory.used == 0
 
 
 async def test_one_that_does_not_shake_hands_is_waited_for_once_whoever_waits_behind(
@@ -189,19 +192,78 @@ async def test_a_storage_element_that_is_slow_holds_up_no_other(farm: Farm, monk
 async def test_of_a_storage_element_that_is_far_away_more_comes_side_by_side(
     farm: Farm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Up to a bound."""
+    """Up to a bound, and as long as the budget has room for what they receive into."""
     monkeypatch.setattr(storage, "FAR_SECONDS", 0.0)
-    for _ in range(5):
-        for file in farm.files:
-            farm.forget(file)
-        await farm.opener.prefetch([farm.node(file) for file in farm.files])
-    assert farm.hospital._storage.lanes("tier1") == storage.MOST_AT_ONCE  # noqa: SLF001 a number of no other effect here
+
+    async def lanes_after_five() -> float:
+        for _ in range(5):
+            for file in farm.files:
+                farm.forget(file)
+            await farm.opener.prefetch([farm.node(file) for file in farm.files])
+        return farm.hospital._storage.lanes("tier1").total_tokens  # noqa: SLF001 a number of no other effect here
+
+    assert await lanes_after_five() == storage.MOST_AT_ONCE
+    farm.memory.take(farm.memory.limit // 2)
+    assert await lanes_after_five() == storage.AT_ONCE
+    farm.memory.give(farm.memory.limit // 2)
+    assert await lanes_after_five() == storage.MOST_AT_ONCE
+    assert farm.memory.used == 0
+
+
+async def test_what_lanes_and_bundles_receive_into_counts_in_the_budget_of_the_mount(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For as long as it is there."""
+    monkeypatch.setattr(storage, "PACE_SECONDS", 600.0)
+    sealed, received = farm.on_wire.replicas[farm.files[0].guid].size, list[int]()
+    guids = [file.guid for file in farm.files]
+
+    async def hear(_: int, __: Event) -> None:
+        await trio.lowlevel.checkpoint()
+        received.append(farm.memory.used)
+
+    farm.served.fault = "stalls"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(farm.hospital.fetch_all, guids, hear)
+        with trio.fail_after(20):
+            while len(farm.served.asked) < storage.AT_ONCE:
+                await trio.testing.wait_all_tasks_blocked()
+        assert farm.memory.used == storage.AT_ONCE * (sealed + HEAD_BYTES)
+        nursery.cancel_scope.cancel()
+    assert farm.memory.used == 0
+    await farm.hospital.fetch_from_hospital(guids, hear)
+    assert set(received) == {WINDOW}
+    assert farm.memory.used == 0
+
+
+@pytest.mark.parametrize("is_replicated", [True, False])
+async def test_where_the_budget_is_small_objects_come_in_small_pieces(
+    tmp_path: Path, nursery: trio.Nursery, *, is_replicated: bool
+) -> None:
+    """From storage elements and from the hospital, and they are the same."""
+    async with open_farm(tmp_path, nursery, memory=Memory(0)) as farm:
+        told = [farm.on_wire.replicas[file.guid] for file in farm.files]
+        sealed = [farm.served.kept[name_of(file)][: it.size] for file, it in zip(farm.files, told, strict=True)]
+        farm.twin.staged = {file.guid: each for file, each in zip(farm.files, sealed, strict=True)}
+        if not is_replicated:
+            farm.on_wire.replicas.clear()
+        came = [b""] * len(sealed)
+
+        async def hear(place: int, event: Event) -> None:
+            await trio.lowlevel.checkpoint()
+            if isinstance(event, Piece):
+                assert len(event.octets) <= SMALLEST_WINDOW
+                came[place] += event.octets
+
+        await farm.hospital.fetch_all([file.guid for file in farm.files], hear)
+    assert came == sealed
+    assert (farm.twin.fetches > 0, bool(farm.served.asked)) == (not is_replicated, is_replicated)
 
 
 @pytest.mark.parametrize("padding", [0, 100, storage.MAX_PASSED_OVER + 1])
 async def test_what_is_longer_than_a_piece_comes_in_pieces(farm: Farm, padding: int) -> None:
     """Each of them where it was received."""
-    long = farm.twin.add_file("/grid/medical/b/long.dcm", octets(2 * storage.PIECE + 12_345, "long"))
+    long = farm.twin.add_file("/grid/medical/b/long.dcm", octets(2 * WINDOW + 12_345, "long"))
     farm.replicate(long, padding=padding)
     await farm.opener.prefetch([farm.node(long), *(farm.node(file) for file in farm.files)])
     found = farm.cache.open(long.guid, len(long.plaintext))

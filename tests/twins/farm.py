@@ -19,6 +19,7 @@ from mdmfs.wire.messages.files import Node, NodeKind, Transfer
 from mdmfs.wire.stream import Address
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.keys.ring import KeyRing
+from mdmfs.worker.memory import Memory
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.pages import NoPages
 from mdmfs.worker.replicas import ReplicatedHospital
@@ -49,6 +50,8 @@ class Farm:
     hospital: ReplicatedHospital
     nursery: trio.Nursery
     context: Callable[[], ssl.SSLContext]
+    memory: Memory
+    """Of the mount, for what is received."""
 
     async def read(self, file: TwinFile) -> bytes:
         """Read a file whole."""
@@ -92,7 +95,7 @@ class Farm:
     def go_through(self, cache: Address | None, cache_of: Sequence[str] = ()) -> None:
         """Begin anew behind a site's cache, knowing nothing of any storage element."""
         self.nursery.start_soon(self.hospital._storage.aclose)  # noqa: SLF001 as configured
-        self.hospital._storage = Storage(self.context, cache, cache_of)  # noqa: SLF001 as configured
+        self.hospital._storage = Storage(self.context, cache, cache_of, self.memory)  # noqa: SLF001 as configured
 
 
 def name_of(file: TwinFile) -> str:
@@ -102,7 +105,10 @@ def name_of(file: TwinFile) -> str:
 
 @contextlib.asynccontextmanager
 async def open_farm(
-    folder: Path, nursery: trio.Nursery, context: Callable[[], ssl.SSLContext] = lambda: context_of(None)
+    folder: Path,
+    nursery: trio.Nursery,
+    context: Callable[[], ssl.SSLContext] = lambda: context_of(None),
+    memory: Memory | None = None,
 ) -> AsyncIterator[Farm]:
     """Give a worker that has read nothing yet; ``context`` is for storage elements with TLS."""
     twin, served, shown = TwinHospital(), Served(), make.host("hospital")
@@ -115,9 +121,11 @@ async def open_farm(
     ):
         cache = CiphertextCache(folder / "cache", 2**30)
         await cache.load()
-        hospital = ReplicatedHospital(lambda: client, Storage(context), deadline=20)
+        memory = memory or Memory()
+        storage = Storage(context, memory=memory)
+        hospital = ReplicatedHospital(lambda: client, storage, deadline=20, memory=memory)
         opener = Opener(hospital, cache, KeyRing(lambda: keystores, deadline=20), NoPages(), nursery, deadline=20)
-        farm = Farm(twin, on_wire, served, opener, cache, files, hospital, nursery, context)
+        farm = Farm(twin, on_wire, served, opener, cache, files, hospital, nursery, context, memory)
         for file in files:
             farm.replicate(file, padding=file.inode % 2 * 1000)
         yield farm

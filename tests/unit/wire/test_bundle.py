@@ -54,12 +54,18 @@ class Drips(Receives):
 
 
 def bundle_of(
-    sent: bytes, files: int = 3, *, seed: int = 0, ahead: int = 0, stream: type[Receives] = Receives
+    sent: bytes,
+    files: int = 3,
+    *,
+    seed: int = 0,
+    ahead: int = 0,
+    stream: type[Receives] = Receives,
+    room: int = BUFFER_BYTES,
 ) -> tuple[Bundle, Download]:
     """Read an answer of which ``ahead`` bytes came with its head."""
     headers = {"transfer-encoding": "chunked"}
     download = Download(stream(sent[ahead:], seed), 200, headers, sent[:ahead], PEER)  # type: ignore[arg-type]
-    return Bundle(download, files), download
+    return Bundle(download, files, room), download
 
 
 def chunked(frames: Iterable[bytes], seed: int = 0) -> bytes:
@@ -84,7 +90,7 @@ def file_of(place: int, size: int) -> list[bytes]:
     return [begun(place, size), octets_head(place, half), body[:half], octets_head(place, size - half), body[half:]]
 
 
-async def read(bundle: Bundle) -> tuple[dict[int, bytes], dict[int, MdmfsError]]:
+async def read(bundle: Bundle, room: int = BUFFER_BYTES) -> tuple[dict[int, bytes], dict[int, MdmfsError]]:
     """Read to the end: what came of each file, and which failed."""
     came: dict[int, bytes] = {}
     errors: dict[int, MdmfsError] = {}
@@ -95,19 +101,20 @@ async def read(bundle: Bundle) -> tuple[dict[int, bytes], dict[int, MdmfsError]]
                 assert event.salt == SALT
                 came[place] = b""
             case Piece():
-                assert len(event.octets) <= BUFFER_BYTES + 100
+                assert len(event.octets) <= room
                 came[place] += event.octets
             case MdmfsError():
                 errors[place] = event
     return came, errors
 
 
+@pytest.mark.parametrize("room", [64 * 2**10, BUFFER_BYTES])
 @pytest.mark.parametrize("seed", range(6))
-async def test_what_was_sent_is_read_whatever_the_edges(seed: int) -> None:
+async def test_what_was_sent_is_read_whatever_the_edges(seed: int, room: int) -> None:
     """Files of a few bytes and of more than the buffer, one after the other; the connection serves again."""
     frames = [frame for place, size in enumerate(SIZES) for frame in file_of(place, size)]
     sent = chunked([*frames, end()], seed)
-    bundle, download = bundle_of(sent, seed=seed, ahead=min(seed * 9, len(sent)))
+    bundle, download = bundle_of(sent, seed=seed, ahead=min(seed * 9, len(sent)), room=room)
     assert await read(bundle) == ({place: octets(size, str(place)) for place, size in enumerate(SIZES)}, {})
     assert download.is_reusable
 

@@ -55,8 +55,8 @@ class Scene:
         anchors_in(folder).path.rename(folder / "ca")
         self.write()
         told = MountConfiguration.read(folder / "mount.toml")
-        self.places, self.room = Places(told), Room(told.cache_size, told.cache_floor)
         self.memory, self.levels = Memory(told.memory, pushed=told.pushed), list[str]()
+        self.places, self.room = Places(told, self.memory), Room(told.cache_size, told.cache_floor)
         self.reloading = Reloading(
             told, folder / "mnt", self.places, self.room, self.memory, lambda it: self.levels.append(it.mount.log_level)
         )
