@@ -16,7 +16,7 @@ from mdmfs.model.errors import (
     MdmfsError,
     PeerUnreachableError,
 )
-from mdmfs.wire.download import HOPE_SECONDS, Download
+from mdmfs.wire.download import Download
 from mdmfs.wire.glance import read_head, write_get
 from mdmfs.wire.plain import read_answer, write_request
 from mdmfs.wire.stream import Address, Stream
@@ -24,6 +24,8 @@ from mdmfs.wire.stream import Address, Stream
 HEAD_BYTES: Final = 32 * 2**10
 MAX_INTERIM: Final = 8
 """So many answers of status 1xx may come before the one that counts: nobody asks for any (RFC 9110 section 15.2)."""
+ONE_PIECE_SECONDS: Final = 0.1
+"""How long an answer is waited for in one piece: a refusal is shorter, and comes no sooner."""
 _ZEROS: Final = memoryview(bytes(HEAD_BYTES))
 """An answer may be shares: where it came in, they are not to stay."""
 _REFUSALS: Final = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "DECRYPT_ERROR")
@@ -155,7 +157,7 @@ class Exchange:
         count = 0
         cause: OSError | None = None
         try:
-            with trio.move_on_after(HOPE_SECONDS) if hoped > 1 else contextlib.nullcontext():
+            with trio.move_on_after(ONE_PIECE_SECONDS) if hoped > 1 else contextlib.nullcontext():
                 count = await stream.receive_into(buffer, hoped)
             if not count and hoped > 1:
                 count = await stream.receive_into(buffer)

@@ -69,6 +69,8 @@ class Storage:
         self._clients: dict[tuple[ssl.SSLContext | None, Address], Client] = {}
         self._distrusted: dict[str, float] = {}
         """Until when, by the hospital's name of the storage element."""
+        self._proven: set[str] = set()
+        """What gave what it was asked for last: its answers are waited for in one piece, in which no refusal comes."""
         self._lanes: defaultdict[str, trio.CapacityLimiter]
         self._lanes = defaultdict(lambda: trio.CapacityLimiter(AT_ONCE))
         """By the hospital's name of the storage element: what waits for a slow one holds up no other."""
@@ -85,6 +87,7 @@ class Storage:
             self._let_cache_rest(reason)
             return
         log.warning("a storage element failed: the hospital is asked", storage=transfer.element, reason=str(reason))
+        self._proven.discard(transfer.element)
         self._distrusted[transfer.element] = trio.current_time() + DISTRUST_SECONDS
 
     def lanes(self, element: str) -> trio.CapacityLimiter:
@@ -117,6 +120,7 @@ class Storage:
 
         As long as there is memory for them; each of them costs a task and a room, also where it has nothing to do.
         """
+        self._proven.add(element)
         is_far = trio.current_time() > begun + FAR_SECONDS and self._memory.has_room(WINDOW)
         lanes = self._lanes[element]
         wanted = min(max(AT_ONCE, lanes.total_tokens + (1 if is_far else -1)), MOST_AT_ONCE)
@@ -159,7 +163,7 @@ class Storage:
             deadline=trio.current_time() + HEAD_SECONDS,
             host=host,
             room=room,
-            hoped=max(piece, 1),
+            hoped=piece if piece and transfer.element in self._proven else 1,
         ) as download:
             replica = ReplicaDownload(download, transfer, begin, piece, is_from_cache=is_from_cache)
             yield replica
@@ -191,6 +195,7 @@ class Storage:
 
     def _let_cache_rest(self, reason: object) -> None:
         log.warning("the site's cache failed: storage elements are asked themselves", reason=str(reason))
+        self._proven.clear()
         self._cache_rests_until = trio.current_time() + DISTRUST_SECONDS
 
     async def _client(self, address: Address, context: ssl.SSLContext | None) -> Client:

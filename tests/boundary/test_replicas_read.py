@@ -21,7 +21,7 @@ from mdmfs.model.errors import (
     StoreError,
 )
 from mdmfs.wire.bundle import Event, Piece
-from mdmfs.wire.exchange import HEAD_BYTES
+from mdmfs.wire.exchange import HEAD_BYTES, ONE_PIECE_SECONDS
 from mdmfs.wire.messages.files import Transfer
 from mdmfs.wire.stream import Address
 from mdmfs.worker import storage
@@ -57,7 +57,7 @@ async def test_what_is_fetched_ahead_comes_from_replicas_too_and_the_rest_from_t
     assert [await farm.read(file) for file in farm.files] == [file.plaintext for file in farm.files]
 
 
-@pytest.mark.parametrize("fault", ["cut", "short", "stalls", "silent", "forbidden", "rubbish", "dead"])
+@pytest.mark.parametrize("fault", ["cut", "short", "tiny", "stalls", "silent", "forbidden", "rubbish", "dead"])
 @pytest.mark.parametrize("is_ahead", [False, True])
 async def test_a_storage_element_that_fails_fails_no_reader(
     farm: Farm, fault: str, monkeypatch: pytest.MonkeyPatch, *, is_ahead: bool
@@ -75,6 +75,30 @@ async def test_a_storage_element_that_fails_fails_no_reader(
     assert [await farm.read(file) for file in farm.files] == [file.plaintext for file in farm.files]
     assert farm.twin.fetches > 0
     assert len(farm.served.asked) <= storage.AT_ONCE
+
+
+@pytest.mark.parametrize("fault", ["forbidden", "tiny"])
+async def test_who_refuses_or_lies_is_heard_at_once_and_who_does_so_suddenly_after_a_moment(
+    farm: Farm, fault: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """That is less than is waited for in one piece, of a storage element that has given what it was asked for."""
+    autojump_clock.autojump_threshold = 0.5  # what goes over the wire takes no time
+    guids = [file.guid for file in farm.files]
+
+    async def hear(_: int, event: Event) -> None:
+        await trio.lowlevel.checkpoint()
+        assert not isinstance(event, MdmfsError)
+
+    farm.served.fault, begun = fault, trio.current_time()
+    await farm.hospital.fetch_all(guids, hear)
+    assert trio.current_time() == begun
+    assert (farm.twin.fetches, len(farm.served.asked)) == (1, storage.AT_ONCE)
+    await trio.sleep(storage.DISTRUST_SECONDS)
+    for farm.served.fault, moments in {"": 0, fault: 1}.items():
+        begun = trio.current_time()
+        await farm.hospital.fetch_all(guids, hear)
+        assert trio.current_time() == pytest.approx(begun + moments * ONE_PIECE_SECONDS)
+    assert (farm.twin.fetches, len(farm.served.asked)) == (2, 3 * storage.AT_ONCE)
 
 
 @pytest.mark.parametrize("where", [0, 30, 60, 20_000, SIZE])

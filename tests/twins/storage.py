@@ -72,7 +72,7 @@ class Served:
         self.ranges: list[bytes] = []
         self.connections = 0
         self.fault = ""
-        """``cut``, ``short``, ``stalls``, ``silent``, ``forbidden``, ``rubbish``, or nothing."""
+        """``cut``, ``short``, ``stalls``, ``silent``, ``forbidden``, ``tiny``, ``rubbish``, or nothing."""
         self.address = Address("127.0.0.1", 0)
 
     def url(self, name: str) -> str:
@@ -121,6 +121,8 @@ class Served:
             status, begin, end = b"206 Partial Content", int(asked[1]), int(asked[2]) + 1
             octets = octets[begin:end]
             more = b"content-range: bytes %d-%d/%d\r\n" % (begin, end - 1, total)
+        if self.fault == "tiny":
+            octets = octets[:10]
         if self.fault == "short":
             octets = octets[:-1]
         await stream.send_all(b"HTTP/1.1 %s\r\ncontent-length: %d\r\n%s\r\n" % (status, len(octets), more))
