@@ -17,6 +17,7 @@ from mdmfs.model.errors import ConfigurationError
 from mdmfs.wire.metrics import serving_metrics
 from mdmfs.wire.supervision import Supervisor, this_supervisor
 from mdmfs.worker.configuration import MountConfiguration
+from mdmfs.worker.fuse.leaving import leave_in_time
 from mdmfs.worker.fuse.mount import clean_up_stale
 from mdmfs.worker.service import run_mount
 from mdmfs.worker.service import umount as umount_and_wait
@@ -73,7 +74,7 @@ async def _mount(
             os.write(ready, b"1")
             os.close(ready)
 
-    await supervisor.supervise(run_mount, configuration, mountpoint, _log_as, ready=tell_ready)
+    await supervisor.supervise(run_mount, configuration, mountpoint, _log_as, leave_in_time, ready=tell_ready)
 
 
 def _log_as(settings: MountConfiguration) -> None:

@@ -56,8 +56,8 @@ def telling_stalls(
 
 def _tell(seconds: float, loop: int, root: trio.lowlevel.Task | None) -> None:
     frame = sys._current_frames().get(loop)  # noqa: SLF001 what the standard library offers for this
-    log.error("the event loop hangs", seconds=round(seconds, 1), at=_told(traceback.walk_stack(frame)))
-    waiting = collections.Counter(_told(_awaited(task)) for task in _tasks(root))
+    log.error("the event loop hangs", seconds=round(seconds, 1), at=where(traceback.walk_stack(frame)))
+    waiting = collections.Counter(where(_awaited(task)) for task in _tasks(root))
     for at, count in waiting.most_common(_MOST_GROUPS):
         log.error("tasks of the loop that hangs", count=count, at=at)
 
@@ -78,6 +78,7 @@ def _awaited(task: trio.lowlevel.Task) -> Iterable[tuple[FrameType, int]]:
         return []
 
 
-def _told(frames: Iterable[tuple[FrameType, int]]) -> str:
+def where(frames: Iterable[tuple[FrameType, int]]) -> str:
+    """Name functions and lines, the innermost first."""
     names = [f"{frame.f_code.co_name} ({PurePath(frame.f_code.co_filename).name}:{line})" for frame, line in frames]
     return " < ".join(names[:_MOST_FRAMES])

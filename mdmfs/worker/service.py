@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -38,6 +39,8 @@ CACHE_LIMIT: Final = Gauge("mdmfs_cache_limit_bytes", "What the cache may hold."
 MEMORY_BYTES: Final = Gauge("mdmfs_memory_bytes", "What is kept in memory, and windows of transfers.")
 MEMORY_LIMIT: Final = Gauge("mdmfs_memory_limit_bytes", "What may be kept in memory.")
 
+Ending = Callable[[Callable[[], None]], None]
+
 log = structlog.get_logger(__name__)
 
 
@@ -45,13 +48,14 @@ async def run_mount(
     configuration: MountConfiguration,
     mountpoint: Path,
     log_as: Callable[[MountConfiguration], None] = lambda _: None,
+    on_ending: Ending = lambda _: None,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Mount a hospital and serve until unmounted, SIGTERM, SIGINT or cancellation; started when the mount is usable.
 
     Raises ``ConfigurationError``. A mount that a killed daemon left behind is cleaned up first. ``log_as`` is called
-    with a configuration that is read again.
+    with a configuration that is read again, ``on_ending`` when the end begins, with what takes the mount away.
     """
     forbid_core_dumps()
     allow_many_connections()  # each file that is open is one descriptor, too
@@ -75,6 +79,7 @@ async def run_mount(
             memory=memory,
             configuration=configuration.file,
             on_hangup=reloading.reload,
+            on_ending=on_ending,
             task_status=task_status,
         )
         return
@@ -95,6 +100,7 @@ async def run_mount(
                 memory=memory,
                 configuration=configuration.file,
                 on_hangup=reloading.reload,
+                on_ending=on_ending,
                 task_status=task_status,
             )
         nursery.cancel_scope.cancel()
@@ -128,12 +134,13 @@ async def serve_mount(  # noqa: PLR0913 the parts that a mount is made of
     memory: Memory | None = None,
     configuration: str = "",
     on_hangup: Callable[[], Awaitable[None]] = hear_nothing,
+    on_ending: Ending = lambda _: None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Mount these for their user and serve, as ``run_mount``; ``configuration`` is the file of commands.
 
     One site is the whole mount; several, each with a name, are joined below its root. ``on_hangup`` is called at each
-    SIGHUP.
+    SIGHUP; ``on_ending`` as that of ``run_mount``.
     """
     for site in sites:
         await site.cache.load()
@@ -141,12 +148,12 @@ async def serve_mount(  # noqa: PLR0913 the parts that a mount is made of
         kernel = KernelCaches()
         serving = Serving(sites, root, kernel, nursery, deadline=deadline, memory=memory)
         callers = OwnerOnly(serving.files, os.getuid(), os.getgid())
-        async with _mounted(callers, kernel, mountpoint, nursery, configuration, on_hangup):
+        async with _mounted(callers, kernel, mountpoint, nursery, configuration, on_hangup) as leave:
             serving.start()
             log.info("mounted", mountpoint=str(mountpoint), root=str(root))
             task_status.started()
             try:
-                await serve(kernel)
+                await serve(kernel, functools.partial(on_ending, leave))
             finally:
                 await serving.tell_last()
             nursery.cancel_scope.cancel()
@@ -165,6 +172,7 @@ async def serve_for_all(  # noqa: PLR0913 the parts that a mount is made of
     memory: Memory | None = None,
     configuration: str = "",
     on_hangup: Callable[[], Awaitable[None]] = hear_nothing,
+    on_ending: Ending = lambda _: None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Mount for everybody on this machine and serve, as ``run_mount``; each caller is connected when he comes first."""
@@ -188,11 +196,11 @@ async def serve_for_all(  # noqa: PLR0913 the parts that a mount is made of
         try:
             async with (
                 _open_nursery() as nursery,
-                _mounted(principals, kernel, mountpoint, nursery, configuration, on_hangup, is_for_all=True),
+                _mounted(principals, kernel, mountpoint, nursery, configuration, on_hangup, is_for_all=True) as leave,
             ):
                 log.info("mounted for all users", mountpoint=str(mountpoint), root=str(root))
                 task_status.started()
-                await serve(kernel)
+                await serve(kernel, functools.partial(on_ending, leave))
                 nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
@@ -211,16 +219,16 @@ async def _mounted(  # noqa: PLR0913 the parts that a mount is made of
     on_hangup: Callable[[], Awaitable[None]],
     *,
     is_for_all: bool = False,
-) -> AsyncIterator[None]:
-    """Mount for a block, watching callers that are killed and signals to ourselves."""
+) -> AsyncIterator[Callable[[], None]]:
+    """Mount for a block, watching callers that are killed and signals to ourselves; gives what takes it away sooner."""
     mountpoint, watch = Path(os.path.abspath(mountpoint)), SignalWatch()  # noqa: PTH100, ASYNC240 nothing is touched
     called = sorted({str(mountpoint), os.path.join(os.path.realpath(mountpoint.parent), mountpoint.name)})  # noqa: PTH118, ASYNC240 the point itself is not touched
     operations = MdmfsOperations(callers, watch, configuration, called)
-    with mounted(operations, kernel, mountpoint, is_for_all=is_for_all):
+    with mounted(operations, kernel, mountpoint, is_for_all=is_for_all) as take_away:
         nursery.start_soon(raise_limits, operations, mountpoint)
         nursery.start_soon(watch.run)
         nursery.start_soon(_obey_signals, nursery, on_hangup)
-        yield
+        yield take_away
 
 
 @contextlib.asynccontextmanager

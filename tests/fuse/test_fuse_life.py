@@ -33,6 +33,7 @@ from tests.fuse.test_fuse_mount import (
     plaintext,
     run,
 )
+from tests.twins.waiting import start_reader, until
 
 LEASE = 1.0
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="umount -l and open_by_handle_at are root's")
@@ -77,6 +78,35 @@ def test_a_mount_that_ends_late_leaves_the_next_one_at_its_place_alone(tmp_path:
             os.close(descriptor)
             assert old.process.wait(SECONDS) == 0, old.log.read_text()
             assert new.file(2).read_bytes() == plaintext(2)
+
+
+# A disk that does not answer
+
+
+@needs_root
+@pytest.mark.parametrize("end", ["umount -l", "SIGTERM"])
+def test_a_daemon_whose_disk_does_not_answer_leaves_and_says_what_it_leaves(tmp_path: Path, end: str) -> None:
+    """Python would wait for the thread that reads; neither the mount nor its readers stay."""
+    with mounted(tmp_path, leave=0.5) as mount:
+        big = mount.file(folder=BIG_FOLDER)
+        assert big.read_bytes()[:1000] == plaintext(1, BIG_FOLDER, BIG_SIZE)[:1000]
+        mount.forget_pages(big)
+        mount.tell("stuck")
+        reader = start_reader(big)
+        try:
+            until(lambda: "stuck" in mount.log.read_text())
+            if end == "SIGTERM":
+                mount.process.send_signal(signal.SIGTERM)
+                assert reader.wait(SECONDS) != 0
+            else:
+                run("umount", "-l", mount.point)
+                reader.kill()
+            assert mount.process.wait(SECONDS) == 0, mount.log.read_text()
+        finally:
+            reader.kill()
+            reader.wait(SECONDS)
+        assert "wait_for_ever (disk.py:" in mount.log.read_text()
+        assert entry_of(mount.point) is None
 
 
 # Several mounts of one user

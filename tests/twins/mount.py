@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import random
@@ -20,9 +21,11 @@ from mdmfs.model.errors import AccessDeniedError, MdmfsError
 from mdmfs.model.names import Lfn
 from mdmfs.worker.cache.room import SharedRoom
 from mdmfs.worker.cache.store import CiphertextCache
+from mdmfs.worker.fuse.leaving import LEAVE_SECONDS, leave_in_time
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.service import serve_mount
 from mdmfs.worker.serving import Ports, Site
+from tests.twins.disk import let_stick
 from tests.twins.hospital import ROOT, TwinHospital, unreachable
 from tests.twins.metadata_filled import FilledMetadata, callers
 
@@ -121,6 +124,10 @@ class Stage:
         """Register another file."""
         self.hospital.add_file(lfn, b"new")
 
+    def on_stuck(self, _: str) -> None:
+        """Let the disk answer nobody any more."""
+        let_stick()
+
     def on_year(self, _: str) -> str:
         """Tell the year by this process's wall clock."""
         return time.strftime("%Y")
@@ -177,6 +184,7 @@ async def main() -> None:
                 ROOT,
                 Path(scene["mountpoint"]),
                 deadline=scene.get("deadline", 5.0),
+                on_ending=functools.partial(leave_in_time, seconds=scene.get("leave", LEAVE_SECONDS)),
                 task_status=task_status,
             )
             nursery.cancel_scope.cancel()

@@ -10,7 +10,7 @@ import select
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -46,9 +46,10 @@ log = structlog.get_logger(__name__)
 @contextlib.contextmanager
 def mounted(
     operations: MdmfsOperations, kernel: KernelCaches, mountpoint: Path, *, is_for_all: bool = False
-) -> Iterator[None]:
+) -> Iterator[Callable[[], None]]:
     """Mount for the length of a block; at its end the mount is gone, whoever still uses it.
 
+    Gives what takes it away sooner, from any thread.
     ``is_for_all``: the kernel lets every user through, and who may see what is decided here alone.
     """
     clean_up_stale(mountpoint)
@@ -64,14 +65,17 @@ def mounted(
         what_to_do = "take an empty directory of yours; fuse3 has to be installed, and /dev/fuse there: mdmfs doctor"
         raise UnusableFileError(message, what_to_do=what_to_do) from error
     own = entry_of(mountpoint)
-    try:
-        with taken_away_when_killed(mountpoint):
-            yield
-    finally:
-        # The kernel first: whatever thread still waits for it is freed, before the session it uses is. What stands
-        # there may be the next mount already, where somebody unmounted this one lazily and kept a file open.
+
+    def take_away() -> None:
+        # what stands there may be the next mount already, where somebody unmounted this one lazily and kept a file open
         if entry_of(mountpoint) == own:
             detach(mountpoint)
+
+    try:
+        with taken_away_when_killed(mountpoint):
+            yield take_away
+    finally:
+        take_away()  # the kernel first: whatever thread still waits for it is freed, before the session it uses is
         kernel.shut()
         pyfuse3.close(unmount=False)
 
@@ -88,13 +92,24 @@ def _refuse_what_is_no_directory(mountpoint: Path) -> None:
         raise UnusableFileError(message, what_to_do="name an empty directory")
 
 
-async def serve(kernel: KernelCaches) -> None:
-    """Answer the kernel until it is unmounted; what is still waited for then, nobody waits for any more."""
+async def serve(kernel: KernelCaches, on_ending: Callable[[], None]) -> None:
+    """Answer the kernel until it is unmounted; what is still waited for then, nobody waits for any more.
+
+    ``on_ending`` is called when that begins to end: threads may still wait for a disk.
+    """
     wait_eagerly()
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(_tell_of_end, on_ending)
         nursery.start_soon(_end_when_gone, kernel, nursery.cancel_scope)
         await pyfuse3.main(max_tasks=MAX_TASKS)
         nursery.cancel_scope.cancel()
+
+
+async def _tell_of_end(on_ending: Callable[[], None]) -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        on_ending()
 
 
 async def _end_when_gone(kernel: KernelCaches, scope: trio.CancelScope) -> None:
