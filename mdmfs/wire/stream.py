@@ -157,8 +157,9 @@ class TlsStream:
         self.tls = tls
         self._failure: OSError | None = None
         self._waking = Waking(tls)
-        self._read_into = cast("Callable[[int, memoryview], int]", tls.read)
-        """``recv_into``, which is this with a second look at everything."""
+        opened = tls._sslobj  # type: ignore[attr-defined] # noqa: SLF001 None where the peer has gone already
+        self._read_into = cast("Callable[[int, memoryview], int]", tls.read if opened is None else opened.read)
+        """``recv_into``, which is this with a second look at everything, once for each record of 16 KiB."""
 
     @classmethod
     async def handshake(cls, connected: socket.socket, context: ssl.SSLContext, host: str) -> Self:
