@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import trio
+import trio.testing
 
 from mdmfs.demo.pki import delegate
 from mdmfs.sealing.header import FileKey, ObjectContext, Role
@@ -54,11 +55,14 @@ class Farm:
     """Of the mount, for what is received."""
 
     async def read(self, file: TwinFile) -> bytes:
-        """Read a file whole."""
+        """Read a file whole; what came of it is in the cache then."""
         node = self.node(file)
         opened = await self.opener.open(node)
         try:
-            return await self.opener.read(opened, 0, len(file.plaintext))
+            plaintext = await self.opener.read(opened, 0, len(file.plaintext))
+            while file.guid not in self.cache:
+                await trio.testing.wait_all_tasks_blocked()
+            return plaintext
         finally:
             self.opener.close(opened)
 
