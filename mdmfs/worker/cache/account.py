@@ -3,10 +3,8 @@
 ``account`` has ``SLOTS`` signed 64-bit numbers, little-endian. A process holds one of them by a lock on its bytes that
 ends with it (fcntl(2), open file description locks), and alone writes it: what it has added, less what it has taken
 away, be it another's. What a killed one leaves stays in the sum, and the next one to count what is really there
-puts its own number so that the sum is right. No lock is waited for, so the sum may be off: who counts does not see
-what another has taken and not made a file of yet. It stays off, by so much, until a mount starts that finds nobody at
-that. To count whenever room is looked for would be worse: then the folder is full, and all are just taking.
-``cache.free`` holds all the same, since it looks at the disk.
+puts its own number so that the sum is right. As many numbers follow: what of each is taken and no file yet, so that who
+counts takes it for no file that is gone. Nobody waits for a lock but who counts, for a moment, for another who does.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ import errno
 import fcntl
 import os
 import struct
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -23,7 +22,7 @@ from mdmfs.model.errors import ConfigurationError
 
 SLOTS: Final = 256
 NAME: Final = "account"
-_NUMBERS: Final = struct.Struct(f"<{SLOTS}q")
+_NUMBERS: Final = struct.Struct(f"<{2 * SLOTS}q")
 _NUMBER: Final = struct.Struct("<q")
 _FLOCK: Final = struct.Struct("@hhqqi")
 """``struct flock``: kind, whence, begin, length, process."""
@@ -40,8 +39,11 @@ class Account:
         try:
             if os.fstat(self._descriptor).st_size < _NUMBERS.size:
                 os.posix_fallocate(self._descriptor, 0, _NUMBERS.size)
+            self._writing = threading.Lock()
             self._begin = self._hold_one() * _NUMBER.size
-            self._number = _NUMBER.unpack(os.pread(self._descriptor, _NUMBER.size, self._begin))[0]
+            self._number = self._numbers()[self._begin // _NUMBER.size]
+            self._promised = 0
+            self.promise(0)  # who had this number was killed
         except BaseException:
             self.close()
             raise
@@ -62,36 +64,52 @@ class Account:
     @property
     def total(self) -> int:
         """The sum, in bytes."""
-        return max(0, sum(self._numbers()))
+        return max(0, sum(self._numbers()[:SLOTS]))
 
     def add(self, count: int) -> None:
         """Count bytes that are taken from now on, or, below 0, are free again."""
-        self._number += count
-        os.pwrite(self._descriptor, _NUMBER.pack(self._number), self._begin)
+        with self._writing:
+            self._number += count
+            os.pwrite(self._descriptor, _NUMBER.pack(self._number), self._begin)
 
-    def correct(self, count: Callable[[], int]) -> None:
-        """Count what is there, and make the sum right."""
-        for _ in range(TRIES):
-            before = self._numbers()
-            excess = sum(before) - count()
-            if self._numbers() == before:
-                break
-        else:
-            excess = sum(self._numbers()) - count()
-        self.add(-excess)
+    def promise(self, count: int) -> None:
+        """Say that so much of what is taken is no file yet, or, below 0, that it is one or has been given back."""
+        self._promised += count
+        os.pwrite(self._descriptor, _NUMBER.pack(self._promised), self._begin + SLOTS * _NUMBER.size)
+
+    def correct(self, count: Callable[[], int]) -> bool:
+        """Count what is there, and make the sum right, in a worker thread; False where another does just that."""
+        if not self._lock(_NUMBERS.size, 1):
+            return False
+        try:
+            excess = 0
+            for _ in range(TRIES):
+                before = self._numbers()
+                excess = sum(before[:SLOTS]) - sum(before[SLOTS:]) - count()
+                if self._numbers() == before:
+                    break
+            self.add(-excess)
+        finally:
+            self._lock(_NUMBERS.size, 1, fcntl.F_UNLCK)
+        return True
 
     def _numbers(self) -> tuple[int, ...]:
-        return _NUMBERS.unpack(os.pread(self._descriptor, _NUMBERS.size, 0))
+        # what is missing where somebody has cut the file is written again by whoever it is of
+        return _NUMBERS.unpack(os.pread(self._descriptor, _NUMBERS.size, 0).ljust(_NUMBERS.size, b"\0"))
 
     def _hold_one(self) -> int:
         for slot in range(SLOTS):
-            wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, slot * _NUMBER.size, _NUMBER.size, 0)
-            try:
-                fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, wanted)
-            except OSError as error:
-                if error.errno not in {errno.EAGAIN, errno.EACCES}:
-                    raise
-            else:
+            if self._lock(slot * _NUMBER.size, _NUMBER.size):
                 return slot
         message = f"{SLOTS} mounts use this cache directory, more cannot: give this one a cache.directory of its own"
         raise ConfigurationError(message)
+
+    def _lock(self, begin: int, length: int, kind: int = fcntl.F_WRLCK) -> bool:
+        """Lock some bytes, be they there or not; tells whether nobody else has."""
+        try:
+            fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, begin, length, 0))
+        except OSError as error:
+            if error.errno not in {errno.EAGAIN, errno.EACCES}:
+                raise
+            return False
+        return True

@@ -28,6 +28,9 @@ READ_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 EXTENT_THREADS: Final = 6
 """With fewer than three a disk rests while the next extent is asked for."""
 READER_THREADS: Final = 4
+LOOKS: Final = 20
+LOOK_SECONDS: Final = 0.05
+"""Between two looks whether another mount has counted."""
 
 log = structlog.get_logger(__name__)
 
@@ -162,12 +165,15 @@ class SharedRoom(Room):
 
     async def take(self, length: int, folder: Path) -> None:
         """See ``Room``; it is taken first, so that two mounts do not both count on the same room."""
+        self._promise(length)
         self.give(-length)
         try:
             await self._make(length, folder, is_taken=True)
         except BaseException:
             self.give(length)
             raise
+        finally:
+            self._promise(-length)
 
     def give(self, length: int) -> None:
         """See ``Room``."""
@@ -175,12 +181,16 @@ class SharedRoom(Room):
             self._account.add(-length)
 
     async def let_go(self) -> bool:
-        """See ``Room``."""
+        """See ``Room``; what somebody has removed by hand is counted when nothing is left of what is known."""
+        before = self.used
         async with self._looking:
             if self._drop_oldest():
                 return True
-            self._oldest = await trio.to_thread.run_sync(self._find)
-            return self._drop_oldest()
+            for _ in range(LOOKS):
+                if await trio.to_thread.run_sync(self._look):
+                    break
+                await trio.sleep(LOOK_SECONDS)
+            return self._drop_oldest() or self.used < before
 
     def count(self) -> None:
         """See ``Room``: sums up what lies below the folder, and drops what nobody is writing any more."""
@@ -189,7 +199,7 @@ class SharedRoom(Room):
             before, self._account = self._account, Account(self._folder)
             if before is not None:
                 before.close()
-        self._account.correct(self._sum)
+        self._look()
 
     def watch(self, folder: Path) -> None:
         """See ``Room``; where the kernel refuses, what others fetch is fetched again."""
@@ -222,9 +232,18 @@ class SharedRoom(Room):
             self._account.close()
             self._account = None
 
+    def _promise(self, length: int) -> None:
+        if self._account is not None:
+            self._account.promise(length)
+
+    def _look(self) -> bool:
+        """Look what may be let go, and count; False where another mount is just counting."""
+        return self._account is None or self._account.correct(self._sum)
+
     def _sum(self) -> int:
-        arriving = (length for cache in self._all_caches() for length in _drop_unlocked(cache / ARRIVING))
-        return sum(old.length for old in self._find()) + sum(arriving)
+        arriving = sum(length for cache in self._all_caches() for length in _drop_unlocked(cache / ARRIVING))
+        self._oldest = found = self._find()
+        return sum(old.length for old in found) + arriving
 
     def _find(self) -> list[_Old]:
         found = [old for cache in self._all_caches() for old in _objects(cache / COMPLETE)]
@@ -233,19 +252,20 @@ class SharedRoom(Room):
 
     def _drop_oldest(self) -> bool:
         """Drop what was opened before all else; False where nothing is left of what is known."""
-        while self._oldest:
-            old = self._oldest[0]
+        oldest = self._oldest
+        while oldest:
+            old = oldest[0]
             try:
                 opened = os.stat(old.path).st_mtime_ns  # noqa: PTH116 once for each object that goes
                 if opened != old.opened:
-                    heapq.heapreplace(self._oldest, old._replace(opened=opened))
+                    heapq.heapreplace(oldest, old._replace(opened=opened))
                     continue
                 os.unlink(old.path)  # noqa: PTH108 as above
             except OSError:
                 # another mount has let it go
-                heapq.heappop(self._oldest)
+                heapq.heappop(oldest)
                 continue
-            heapq.heappop(self._oldest)
+            heapq.heappop(oldest)
             self.give(old.length)
             gone = Path(old.path)
             for cache in self.caches:

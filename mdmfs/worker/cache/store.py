@@ -176,10 +176,7 @@ class CiphertextCache:
         if length > self.limit:
             message = f"the cache has room for {self.limit} bytes in all, the sealed object of {guid} needs {length}"
             raise OutOfSpaceError(message)
-        if self._room is None:
-            self._make_alone(length)
-        else:
-            await self._room.take(length, self._arriving)
+        await self._take(length)
         self._used += length
         path = f"{self._arriving}/{secrets.token_hex(16)}"
         descriptor = -1
@@ -189,9 +186,9 @@ class CiphertextCache:
             except FileNotFoundError:
                 await self._make_anew()
                 descriptor = _create_locked(path)
+            os.ftruncate(descriptor, length)  # so that others who count see what it will take
             if length > SMALL:
                 await self._allocate(descriptor, length, guid)
-            os.ftruncate(descriptor, length)  # so that others who count see what it will take
         except BaseException as error:
             self._give(length)
             if descriptor >= 0:
@@ -216,6 +213,7 @@ class CiphertextCache:
         try:
             os.rename(ciphertext.path, path)  # noqa: PTH104 as above, once for each slice that arrives
         except FileNotFoundError:
+            self._is_removed = self._is_removed or not self._complete.is_dir()
             self._give(ciphertext.length)
             return
         except OSError as error:
@@ -304,6 +302,16 @@ class CiphertextCache:
         self._used -= length
         if self._room is not None:
             self._room.give(length)
+
+    async def _take(self, length: int) -> None:
+        if self._room is None:
+            self._make_alone(length)
+            return
+        try:
+            await self._room.take(length, self._arriving)
+        except FileNotFoundError:  # it was looked how much of the disk is free
+            await self._make_anew()
+            await self._room.take(length, self._arriving)
 
     def _make_alone(self, length: int) -> None:
         self._evict_down_to(self.limit - length)

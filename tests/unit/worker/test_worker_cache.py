@@ -399,6 +399,79 @@ async def test_a_cache_that_somebody_removes_under_its_mounts_is_made_anew(tmp_p
     assert {str(log["event"]) for log in logs} == {"cache opened", "the cache was removed, and is made anew"}
 
 
+async def test_objects_that_somebody_removes_by_hand_take_no_room(tmp_path: Path) -> None:
+    """``rm complete/*``, or what tidies up old files: nobody gives their room back, and none of it may be lost."""
+    first, second = [await mount_of(tmp_path, 4 * LENGTH) for _ in range(2)]
+    for _ in range(3):
+        for cache in (first, second):
+            await put(cache)
+            await put(cache)
+        for path in (tmp_path / "complete").iterdir():
+            path.unlink()
+        arriving: list[Ciphertext] = []
+
+        async def receive(number: int, arriving: list[Ciphertext] = arriving) -> None:
+            arriving.append(await (first, second)[number % 2].receive(Guid(bytes([number] * 16)), LENGTH))
+
+        async with trio.open_nursery() as nursery:
+            for number in range(4):
+                nursery.start_soon(receive, number)
+        with pytest.raises(OutOfSpaceError):
+            await second.receive(Guid(bytes(16)), LENGTH)
+        for one in arriving:
+            first.abandon(one)
+            one.close()
+    await put(first)
+    assert second.used + first.used <= on_disk(tmp_path) == LENGTH
+
+
+async def test_room_that_another_has_just_taken_is_no_room_that_is_lost(tmp_path: Path) -> None:
+    """Who counts because nothing is left to let go sees that it is no file that is gone, and has none yet."""
+    rooms = [SharedRoom(tmp_path, 4 * LENGTH) for _ in range(2)]
+    caches = [CiphertextCache(tmp_path, room.limit, room) for room in rooms]
+    for cache in caches:
+        await cache.load()
+    arriving = [await cache.receive(Guid(bytes(16)), 2 * LENGTH) for cache in caches]
+
+    async def find_none(cache: CiphertextCache) -> None:
+        with pytest.raises(OutOfSpaceError):
+            await cache.receive(Guid(bytes(16)), 3 * LENGTH)
+
+    async with trio.open_nursery() as nursery:
+        for cache in caches * 3:
+            nursery.start_soon(find_none, cache)
+    assert [room.used for room in rooms] == [4 * LENGTH] * 2
+    for one in arriving:
+        one.close()
+
+
+async def test_an_account_that_somebody_has_cut_serves_on(tmp_path: Path) -> None:
+    """Each mount writes its number again when it takes or gives; the next to start counts."""
+    first, second = [await mount_of(tmp_path, 4 * LENGTH) for _ in range(2)]
+    for _ in range(3):
+        os.truncate(tmp_path / "account", 5)
+        for cache in (first, second):
+            assert read(cache, await put(cache))
+    room = SharedRoom(tmp_path, 4 * LENGTH)
+    await CiphertextCache(tmp_path, room.limit, room).load()
+    assert room.used == on_disk(tmp_path)
+
+
+@pytest.mark.parametrize("gone", ["", "complete", "arriving"])
+async def test_a_cache_of_its_own_is_made_anew_too_also_where_some_of_the_disk_stays_free(
+    tmp_path: Path, gone: str
+) -> None:
+    """As of one principal among many: it hears of nobody, and asks the folder how much is free."""
+    folder = tmp_path / "principals" / "1"
+    cache = CiphertextCache(folder, 4 * LENGTH, Room(4 * LENGTH, 1))
+    await cache.load()
+    await put(cache)
+    shutil.rmtree(folder / gone)
+    guids = [await put(cache) for _ in range(2)]
+    assert read(cache, guids[-1])
+    assert cache.used == on_disk(folder)
+
+
 async def test_many_who_find_a_folder_gone_lose_nothing_that_is_there(tmp_path: Path) -> None:
     """What tidies up empty folders takes that away; all who fetch find out at once, and each counts once."""
     room = SharedRoom(tmp_path, 40 * LENGTH)
