@@ -197,7 +197,7 @@ class Principals:
                 await trio.sleep(SWEEP_SECONDS)
                 for known in list(self._served.values()):
                     if known.is_idle(IDLE_SECONDS):
-                        known.scope.cancel()
+                        self._let_go(known)
                 self._looks = {uid: limiter for uid, limiter in self._looks.items() if limiter.borrowed_tokens}
 
     async def end(self) -> None:
@@ -246,8 +246,7 @@ class Principals:
             if not idle:
                 message = f"{limit} proxies are in use at once; close something, or use fewer"
                 raise BusyError(message)
-            self._part(idle[0])
-            idle[0].scope.cancel()
+            self._let_go(idle[0])
         if self._count + 1 >= MAX_PRINCIPALS:
             message = "this mount has numbered as many principals as it can: mount it anew"
             raise BusyError(message)
@@ -296,6 +295,7 @@ class Principals:
                         try:
                             await trio.sleep_forever()
                         finally:
+                            self._part(known)  # the end takes seconds, and whoever comes meanwhile begins anew
                             await serving.tell_last()
                             with trio.CancelScope(shield=True), trio.move_on_after(LOOK_SECONDS):
                                 await serving.forget_pages()
@@ -309,7 +309,6 @@ class Principals:
                 raise MdmfsError(message) from error
         finally:
             if is_begun:
-                self._part(known)
                 self._by_number.pop(known.number, None)
                 self._tell_gone()
                 self._directories.leave(known.number)
@@ -322,6 +321,11 @@ class Principals:
     def _tell_gone(self) -> None:
         gone, self._gone = self._gone, trio.Event()
         gone.set()
+
+    def _let_go(self, known: _Principal) -> None:
+        """End his part; from now on he begins anew."""
+        self._part(known)
+        known.scope.cancel()
 
     def _part(self, known: _Principal) -> None:
         """Let nobody find him any more."""

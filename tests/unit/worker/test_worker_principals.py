@@ -86,6 +86,7 @@ class Scene:
     hanging: set[int] = dataclasses.field(default_factory=set)
     release: threading.Event = dataclasses.field(default_factory=threading.Event)
     failure: Exception | None = None
+    may_close: trio.Event = dataclasses.field(default_factory=trio.Event)
     principals: Principals = dataclasses.field(init=False)
 
     def look(self, uid: int, tid: int, is_known: Callable[[ProxyFile], bool]) -> Found:
@@ -102,7 +103,15 @@ class Scene:
         self.arrived.append(arrival)
         if self.failure is not None:
             nursery.start_soon(self._fail)
+        nursery.start_soon(self._close)
         return [Ports(self.hospital, _no_keys)]
+
+    async def _close(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self.may_close.wait()
 
     async def _fail(self) -> None:
         await trio.sleep(5)
@@ -120,6 +129,7 @@ async def scene(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Scene]:
     hospital = TwinHospital()
     hospital.add_file(str(FILE), bytes(1000))
     made = Scene(hospital)
+    made.may_close.set()
     made.principals = Principals(
         made.connect,
         NoKernel(),
@@ -135,6 +145,7 @@ async def scene(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Scene]:
         await nursery.start(made.principals.run)
         yield made
         made.release.set()
+        made.may_close.set()
 
 
 @pytest.fixture
@@ -291,6 +302,26 @@ async def test_who_has_nothing_open_for_long_is_served_no_more(
     assert again is not seat
     with pytest.raises(StaleNumberError):
         await again.files.attributes(file.inode)
+
+
+async def test_who_comes_while_his_part_ends_begins_anew(
+    scene: Scene, proxy: Proxy, mock_clock: trio.testing.MockClock
+) -> None:
+    """To end takes seconds: connections are closed, the hospital hears a last word. Nobody is led to what ends."""
+    scene.proxies[1] = "/p", proxy(make.person("jane"))
+    scene.may_close = trio.Event()
+    seat = await scene.principals.find(7, 7, 1)
+    await trio.testing.wait_all_tasks_blocked()
+    mock_clock.jump(IDLE_SECONDS)
+    await trio.testing.wait_all_tasks_blocked()
+    mock_clock.jump(SWEEP_SECONDS)
+    await trio.testing.wait_all_tasks_blocked()
+    again = await scene.principals.find(7, 7, 1)
+    assert again is not seat
+    assert (await again.files.lookup(1, b"a")).name == "a"
+    scene.may_close.set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert await scene.principals.find(7, 7, 1) is again
 
 
 async def test_what_fails_for_one_ends_his_part_alone(
