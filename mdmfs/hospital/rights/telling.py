@@ -23,15 +23,19 @@ USUAL_LEASE: Final = 60.0
 LEAST_LEASE: Final = 1.0
 """Seconds, of one whose credential is about to end: it asks again until then, and not without a pause."""
 
+_DN: Final = "dn:"
+"""With which no FQAN begins."""
+
 
 async def tell(principal: Principal, address: str, asked: AskChanges, hospital: Hospital) -> Changes:
     """Note what a mount has applied, wait for something new, and tell its part with a new lease.
 
     Question and lease end with the credential. Where an attribute certificate has ended and the proxy around it has
     not, its user comes back without his groups: then the mount begins anew, as if nothing were known of what has gone.
-    The mount itself says with which groups it asked before, so a start of hospitald changes nothing.
+    The mount itself says who asked before, and with which groups, so a start of hospitald changes nothing.
     """
-    has_lost = not principal.memberships.issuperset(asked.groups)
+    identity = [_DN + str(principal.dn), *sorted(principal.memberships)]
+    has_lost = not set(identity).issuperset(asked.groups)
     if asked.mount:
         hospital.leases.hear(asked.mount, principal, address, asked.since)
         await write_down(principal, address, asked, hospital)
@@ -40,7 +44,7 @@ async def tell(principal: Principal, address: str, asked: AskChanges, hospital: 
     if has_lost:
         changes = msgspec.structs.replace(changes, is_reset=True)
     told, lease = _of_this_second(principal, asked.since, changes, asked.root, hospital)
-    told = msgspec.structs.replace(told, groups=sorted(principal.memberships))
+    told = msgspec.structs.replace(told, groups=identity)
     if not asked.mount:
         return told
     left = max(LEAST_LEASE, principal.not_after - hospital.clock())

@@ -150,7 +150,7 @@ class AskChanges(Message, frozen=True):
     purpose: str = ""
     """What the opens that are reported were for."""
     groups: list[str] = []
-    """Those of the answer that was applied last: where the caller has lost one of them, all is to be forgotten."""
+    """Those of the answer that was applied last: where the caller is not in one of them, all is to be forgotten."""
 
 
 class Changes(Message, frozen=True):
@@ -168,9 +168,9 @@ class Changes(Message, frozen=True):
     lease: float = 0.0
     """Seconds for which what is held may be served, counted from when the question was sent; 0: no lease."""
     is_reset: bool = False
-    """The feed no longer reaches back to ``since``, or the caller has lost a group: forget everything."""
+    """The feed no longer reaches back to ``since``, the caller has lost a group, or is another: forget everything."""
     groups: list[str] = []
-    """That the caller is in, as FQANs: the next question brings them back."""
+    """That the caller is in, as FQANs, and first himself, ``dn:`` before his DN: the next question brings them back."""
 
 
 class AskTotals(Message, frozen=True):

@@ -381,7 +381,8 @@ async def test_who_does_not_want_to_wait_is_answered_at_once(tmp_path: Path, wai
     async with open_registered(tmp_path) as (hospital, _):
         version = hospital.hospital.store.read(lambda tx: tx.catalogue.version())
         with trio.fail_after(1):
-            assert await hospital.told(CHANGES_PATH, AskChanges(version, wait)) == Changes(version, [], [])
+            told = await hospital.told(CHANGES_PATH, AskChanges(version, wait))
+    assert told == Changes(version, [], [], groups=[f"dn:{READER.dn}"])
 
 
 async def test_an_endless_wait_has_an_end(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:

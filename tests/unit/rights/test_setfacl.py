@@ -456,16 +456,27 @@ async def test_a_group_that_ends_before_its_holder_is_taken_from_his_mount(
     told = await scene.told(CHANGES_PATH, asked, member, Changes)
     assert trio.current_time() - begun == pytest.approx(20)
     assert not told.is_reset
-    assert told.groups == ["/neuro"]
+    assert told.groups == [f"dn:{JO.dn}", "/neuro"]
     asked = msgspec.structs.replace(asked, groups=told.groups, mount=b"unknown to hospitald started again"[:16])
     found = [await scene.told(CHANGES_PATH, asked, JO, Changes) for _ in range(2)]
-    assert [(one.is_reset, one.groups) for one in found] == [(True, []), (True, [])]
+    assert [(one.is_reset, one.groups) for one in found] == [(True, [f"dn:{JO.dn}"])] * 2
     assert trio.current_time() - begun == pytest.approx(20)
     assert not (await scene.changes(JO, version, MOUNT)).is_reset
     more = Principal(JO.dn, (Fqan.parse("/neuro"), Fqan.parse("/other")), NOW + 60)
     assert not (await scene.told(CHANGES_PATH, msgspec.structs.replace(asked, wait=0.0), more, Changes)).is_reset
     late = Principal(JO.dn, (), NOW + 0.25)
     assert (await scene.changes(late, version, MOUNT)).lease == 1.0
+
+
+async def test_a_mount_whose_proxy_is_replaced_by_anothers_begins_anew(scene: Scene) -> None:
+    """What the first was shown is not for the second: no change of the feed would tell of that."""
+    first = await scene.changes(READER, 0, MOUNT)
+    asked = AskChanges(first.version, 0.0, MOUNT, groups=first.groups)
+    assert not (await scene.told(CHANGES_PATH, asked, READER, Changes)).is_reset
+    second = await scene.told(CHANGES_PATH, asked, STRANGER, Changes)
+    assert second.is_reset
+    asked = msgspec.structs.replace(asked, groups=second.groups)
+    assert not (await scene.told(CHANGES_PATH, asked, STRANGER, Changes)).is_reset
 
 
 async def test_who_may_not_see_an_acl_does_not_read_it(scene: Scene) -> None:
