@@ -12,7 +12,7 @@ from mdmfs.access.acl import ACL_ID_SIZE, Acl
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.records import VersionOfAcl
 from mdmfs.hospital.ledger.epochs import RowsOfEpochs
-from mdmfs.hospital.rows import Interned, Stored
+from mdmfs.hospital.rows import Interned, Stored, counted, number_key
 from mdmfs.model.errors import MalformedNameError, StoreError
 from mdmfs.model.names import Guid
 from mdmfs.rows.port import Rows
@@ -27,6 +27,8 @@ class _StoredAcl(msgspec.Struct, frozen=True, array_like=True):
 
 
 _ROWS: Final = Stored(_StoredAcl, version=2)
+_OUTRUN: Final = tables.COUNTERS + b"outrun"
+"""A version that keystores may know of any ACL, by a history that a backup has parted from ours."""
 
 
 class AclTable:
@@ -57,7 +59,7 @@ class AclTable:
             message = f"GUID {guid} cannot get an ACL of its own: restore the store from its backup"
             raise StoreError(message)
         before = _ROWS.decode(value)
-        row = _StoredAcl(before.version + 1, self._values.number_of(acl.encode()), before.acl)
+        row = _StoredAcl(self._after(before), self._values.number_of(acl.encode()), before.acl)
         self._rows.put(tables.ACLS + guid.octets, _ROWS.encode(row))
         self._epochs.note_acl(guid.octets)
         return VersionOfAcl(guid.octets, row.version, acl)
@@ -77,11 +79,19 @@ class AclTable:
             message = "a directory refers to an ACL that is not in the store: restore the store from its backup"
             raise StoreError(message)
         before = _ROWS.decode(value)
-        version = before.version + 1
+        version = self._after(before)
         row = _StoredAcl(version, self._values.number_of(acl.encode()), before.first)
         self._rows.put(tables.ACLS + acl_id, _ROWS.encode(row))
         self._epochs.note_acl(acl_id)
         return VersionOfAcl(acl_id, version, acl)
+
+    def outrun(self, version: int) -> None:
+        """Let each change from now on be of a later version than this, so that keystores take it."""
+        if version > counted(self._rows, _OUTRUN):
+            self._rows.put(_OUTRUN, number_key(version))
+
+    def _after(self, before: _StoredAcl) -> int:
+        return max(before.version, counted(self._rows, _OUTRUN)) + 1
 
     def drop(self, acl_id: bytes) -> None:
         """Forget an ACL that nothing goes by any more; one that was set stays: keystores are told of it by its id."""

@@ -139,18 +139,22 @@ def drop_for_removed(tx: Transaction, hospital: Hospital) -> int:
     return 0
 
 
-def rotate(tx: Transaction, hospital: Hospital, guids: Iterable[Guid]) -> list[Guid]:
-    """Make new keys, of the next generation; gives the files that have one now. The old ones open nothing new."""
+def rotate(
+    tx: Transaction, hospital: Hospital, guids: Iterable[Guid], latest: Mapping[Guid, int] | None = None
+) -> list[Guid]:
+    """Make new keys, of the next generation; gives the files that have one now. The old ones open nothing new.
+
+    ``latest`` are the generations that keystores hold: later ones than ours, where our store was restored.
+    """
     files = [file for guid in guids if (file := tx.catalogue.file(guid)) and file.state is not FileState.WITHDRAWN]
-    ship(tx, hospital, [_new_key(tx, hospital, file) for file in files])
+    after = {file.guid: max(file.generation, (latest or {}).get(file.guid, 0)) for file in files}
+    ship(tx, hospital, [_new_key(tx, hospital, file, after[file.guid] + 1) for file in files])
     return [file.guid for file in files]
 
 
-def _new_key(tx: Transaction, hospital: Hospital, file: FileRecord) -> Shipment:
-    key = make_key(file.guid, hospital.keystores.names, hospital.threshold, file.generation + 1)
-    renewed = msgspec.structs.replace(
-        file, generation=file.generation + 1, threshold=hospital.threshold, key_check=key.check
-    )
+def _new_key(tx: Transaction, hospital: Hospital, file: FileRecord, generation: int) -> Shipment:
+    key = make_key(file.guid, hospital.keystores.names, hospital.threshold, generation)
+    renewed = msgspec.structs.replace(file, generation=generation, threshold=hospital.threshold, key_check=key.check)
     tx.catalogue.replace(renewed)
     return Shipment(file.guid, key.shares)
 

@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import hmac
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mdmfs.hospital.catalogue.records import FileRecord, FileState
@@ -51,6 +51,12 @@ class Held(NamedTuple):
         except MalformedMessageError:
             return cls(outcome, None)
         return cls(outcome, share if share.guid == guid else None)
+
+
+def latest_held(guids: Sequence[Guid], answers: Mapping[str, Sequence[Held]]) -> dict[Guid, int]:
+    """Give the latest generation of each file that a keystore holds a share of; ``answers`` are in their order."""
+    each = zip(guids, *answers.values(), strict=True)
+    return {guid: max((one.share.generation for one in held if one.share), default=0) for guid, *held in each}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

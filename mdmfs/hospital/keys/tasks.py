@@ -16,7 +16,7 @@ from mdmfs.hospital.incident import note_incident
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.keys.currency import behind, is_effective
 from mdmfs.hospital.keys.introduction import introduce
-from mdmfs.hospital.keys.judge import Fault, Held, Verdict, judge
+from mdmfs.hospital.keys.judge import Fault, Held, Verdict, judge, latest_held
 from mdmfs.hospital.keys.recount import show_held
 from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.release.audit import AuditRecord, Event
@@ -108,7 +108,8 @@ class Task:
                 await self._judge(page)
             case KeyTask.ROTATE:
                 await self._record(Event.ROTATION, page)
-                renewed = await self._hospital.store.write(lambda tx: amends.rotate(tx, self._hospital, guids))
+                latest = latest_held(guids, await self._ask(guids))
+                renewed = await self._hospital.store.write(lambda tx: amends.rotate(tx, self._hospital, guids, latest))
                 self._note_change(renewed)
             case KeyTask.DESTROY:
                 await self._record(Event.DESTRUCTION, page)

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
@@ -179,6 +180,29 @@ async def test_a_history_that_a_backup_has_parted_is_told_from_its_beginning(tmp
         assert len(twin.shelf.page.graves) == 8
         held = twin.shelf.page.epochs[str(HOSPITAL)]
         assert again.hospital.store.read(lambda tx: tx.epochs.holds(Epoch(held.epoch, held.mark)))
+
+
+async def test_a_right_that_is_taken_away_after_a_restore_goes_at_keystores_that_know_later_versions(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    """They keep what they were told before, and yet take what is decided now; else the change would be told as held."""
+    assert autojump_clock is not None
+    async with running(tmp_path) as opened:
+        guid = next(iter(opened.files().values()))
+        for twin in opened.clinic.keystores.values():
+            page = twin.shelf.page
+            page.acls.update(
+                {key: msgspec.structs.replace(one, version=one.version + 5) for key, one in page.acls.items()}
+            )
+            known = page.epochs[str(HOSPITAL)]
+            page.epochs[str(HOSPITAL)] = msgspec.structs.replace(known, epoch=known.epoch + 9, mark=bytes(16))
+            twin.restart()
+        await trio.sleep(BEAT + 5)
+        assert (await asked(opened, guid))[0] == set(KEYSTORES)
+        epoch = await revoke(opened, guid)
+        await settled()
+        assert opened.hospital.store.read(lambda tx: is_effective(tx, opened.hospital, epoch))
+        assert (await asked(opened, guid))[0] == set()
 
 
 async def test_a_keystore_that_says_for_ever_that_it_is_not_current_is_left_alone_for_a_while(tmp_path: Path) -> None:

@@ -261,6 +261,21 @@ async def test_rotated_keys_open_what_is_sealed_from_then_on(tmp_path: Path) -> 
         assert await opened.read(guid) == plaintext
 
 
+async def test_keys_are_new_also_where_keystores_hold_later_ones_than_a_restored_hospital(tmp_path: Path) -> None:
+    """A generation that they know would be refused by them, and the file be lost."""
+    async with clinic_with(tmp_path, 1) as opened:
+        (guid,) = opened.files().values()
+        for name, share in zip(KEYSTORES, shares_of(guid, bytes(32), generation=4), strict=True):
+            put(opened, name, guid, share)
+        assert (await done(opened, KeyTask.VERIFY)).lost == 1
+        assert (await done(opened, KeyTask.ROTATE)).changed == 1
+        assert await is_clean(opened)
+        file = opened.hospital.store.read(lambda tx: tx.catalogue.file(guid))
+        assert file is not None
+        assert file.generation == 5
+        assert await opened.read(guid)
+
+
 @pytest.mark.parametrize(
     ("added", "removed"), [(("k4", "k5"), ()), (("k4",), (THIRD,))], ids=["three to five", "one replaced"]
 )
