@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -18,6 +19,13 @@ def test_the_import_contracts_hold() -> None:
     command = [pathlib.Path(sys.executable).parent / "lint-imports", "--no-cache"]
     done = subprocess.run(command, cwd=PACKAGE.parent, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_fuse_is_spoken_in_one_package() -> None:
+    """Whatever module comes: the contracts would have to name each of the worker's others."""
+    imports = re.compile(r"^\s*(?:import|from) pyfuse3\b", re.MULTILINE)
+    speakers = {path.parent.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if imports.search(path.read_text())}
+    assert speakers == {pathlib.Path("worker/fuse")}
 
 
 @pytest.mark.parametrize(
