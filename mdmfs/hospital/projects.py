@@ -25,6 +25,7 @@ NAME_PARTS: Final = 2
 """Of the name of a project's directory: its hospital's and its own."""
 _PATIENT_ID: Final = re.compile(r"[^*?\\\x00-\x1f\x7f]{1,64}")
 """What can be asked for: ``*`` and ``?`` are wildcards (PS3.4 C.2.2.2.4), and a backslash begins another value."""
+_SLIP: Final = re.compile(r"\^|\s#")
 _UID: Final = re.compile(r"(?=.{1,64}\Z)[0-9]+(?:\.[0-9]+)*")
 
 Text = Annotated[str, msgspec.Meta(pattern=r"\S")]
@@ -192,7 +193,7 @@ def read_patient_list(path: pathlib.Path) -> PatientList:
     Raises ``ConfigurationError`` that names file and line, never what stands there.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         message = f"the list {path} cannot be read"
         raise ConfigurationError(message) from error
@@ -216,10 +217,15 @@ def _parse_list(path: pathlib.Path, lines: Iterable[str]) -> PatientList:
 
 
 def parse_patient(text: str) -> PatientKey | None:
-    """Read ``ID^^^ISSUER``, the issuer being optional; None for what is no Patient ID that could be asked for."""
-    identifier, _, issuer = text.strip().partition("^^^")
-    is_one = _PATIENT_ID.fullmatch(identifier.strip())
-    return PatientKey(issuer=issuer.strip(), patient_id=identifier.strip()) if is_one else None
+    """Read ``ID^^^ISSUER``, the issuer being optional; None for what is no Patient ID that could be asked for.
+
+    So are a caret too few, a remark behind the patient, and characters that nobody sees: they would make him another
+    one, who is never found, and an opt-out that holds for nobody.
+    """
+    identifier, _, issuer = (part.strip() for part in text.partition("^^^"))
+    is_one = _PATIENT_ID.fullmatch(identifier) and not _SLIP.search(f"{identifier} {issuer}")
+    is_seen = identifier.isprintable() and issuer.isprintable()
+    return PatientKey(issuer=issuer, patient_id=identifier) if is_one and is_seen else None
 
 
 def _acl_of(access: ProjectAccess) -> Acl:

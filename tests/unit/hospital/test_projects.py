@@ -201,6 +201,15 @@ def test_a_list_holds_patients_and_studies(tmp_path: Path) -> None:
         "patient 47\\11^^^AMC",
         f"patient {'4711' * 17}^^^AMC",
         "patient 47\x0011^^^AMC",
+        "patient 4711^^AMC",
+        "patient 4711^AMC",
+        "patient 4711^^^^AMC",
+        "patient 4711^^^AMC^PI",
+        "patient 4711 # Meyer",
+        "patient 4711^^^AMC # Meyer",
+        "patient 4711\u200b^^^AMC",
+        "patient 4711^^^AMC\u200b",
+        "patient 47\u00a011^^^AMC",
     ],
 )
 def test_a_line_that_is_none_is_told_by_its_number_alone(tmp_path: Path, line: str) -> None:
@@ -222,6 +231,12 @@ def test_a_list_that_cannot_be_read_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as raised:
         read_patient_list(tmp_path / "a.list")
     assert "ller" not in str(raised.value)
+
+
+def test_a_mark_of_byte_order_is_no_line(tmp_path: Path) -> None:
+    """Editors of some systems begin every file with one."""
+    (tmp_path / "a.list").write_bytes(b"\xef\xbb\xbfpatient 4711^^^AMC\r\n")
+    assert read_patient_list(tmp_path / "a.list").holds(PatientKey("AMC", "4711"), "1.2")
 
 
 def test_a_list_shows_nobody(tmp_path: Path) -> None:
