@@ -328,7 +328,9 @@ class Reconciliations:
             return False
         begun = 0.0 if latest is None else latest.begun
         last = self._hospital.store.read(lambda tx: tx.losses.last_reconciled(project))
-        return max(last, begun) + self._interval <= self._hospital.clock()
+        now = self._hospital.clock()
+        # What a clock wrote that was ahead counts for nothing: it would put off all runs until then.
+        return max((when for when in (last, begun) if when <= now), default=0.0) + self._interval <= now
 
     def _may_ask(self, pacs: str) -> bool:
         known = self._hospital.pacs.get(pacs)

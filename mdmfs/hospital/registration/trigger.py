@@ -47,6 +47,9 @@ class Trigger:
         self._arrival = Bell()
         self._failures: dict[SeriesKey, int] = {}
         self._not_before: dict[SeriesKey, float] = {}
+        """By trio's clock, which nobody sets."""
+        self._disbelieved: dict[SeriesKey, float] = {}
+        """Series whose latest notice was written by a clock that was ahead, and since when that is known."""
 
     async def note(self, instance: StoredInstance) -> None:
         """Remember an instance; returns when it is on disk. Raises ``StoreError`` or ``OutOfSpaceError``."""
@@ -59,38 +62,38 @@ class Trigger:
         while True:
             ring = self._arrival.next()
             waiting = self._hospital.store.read(lambda tx: tx.notices.all())
-            now = self._hospital.clock()
-            due = [series for series in waiting if self._due_at(series) <= now]
+            due = [series for series in waiting if self._wait_of(series) <= 0]
             for series in due:
                 await self._work_on(series)
             if not due:
-                wait = min((self._due_at(series) - now for series in waiting), default=_LONGEST_SLEEP)
+                wait = min((self._wait_of(series) for series in waiting), default=_LONGEST_SLEEP)
                 # Never longer than a minute: the clock on the wall may be set.
                 with trio.move_on_after(min(max(wait, 0.0), _LONGEST_SLEEP)):
                     await ring.wait()
 
-    def _due_at(self, series: NoticedSeries) -> float:
-        return max(series.latest + self._settle, self._not_before.get(_key(series), 0.0))
+    def _wait_of(self, series: NoticedSeries) -> float:
+        """Give the seconds until a series is looked at; a notice from the future is as old as we have known of it."""
+        key, now = _key(series), self._hospital.clock()
+        latest = series.latest if series.latest <= now else min(now, self._disbelieved.setdefault(key, now))
+        return max(latest + self._settle - now, self._not_before.get(key, 0.0) - trio.current_time())
 
     async def _work_on(self, series: NoticedSeries) -> None:
         """Deal with one series; what fails is tried again later, ever less often."""
         try:
-            is_done = await self._register(series)
+            if await self._register(series):
+                await self._hospital.store.write(lambda tx: tx.notices.remove(series))
+                for known in (self._failures, self._not_before, self._disbelieved):
+                    known.pop(_key(series), None)
         except MdmfsError as error:
             self._postpone(series, str(error))
         except Exception as error:  # noqa: BLE001 the service loop: one series must not end the trigger
             self._postpone(series, note_incident("a series that a PACS told of", error))
-        else:
-            if is_done:
-                self._failures.pop(_key(series), None)
-                self._not_before.pop(_key(series), None)
-                await self._hospital.store.write(lambda tx: tx.notices.remove(series))
 
     def _postpone(self, series: NoticedSeries, reason: str) -> None:
         key = _key(series)
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         pause = pause_after(failures - 1, FIRST_PAUSE, LONGEST_PAUSE)
-        self._not_before[key] = self._hospital.clock() + pause
+        self._not_before[key] = trio.current_time() + pause
         log.warning("a series that a PACS told of is not registered yet", pacs=series.pacs, reason=reason, pause=pause)
 
     async def _register(self, series: NoticedSeries) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 import pytest
@@ -265,6 +266,21 @@ async def test_it_runs_once_a_day_and_not_in_clinical_hours(tmp_path: Path) -> N
         assert lost(clinic) == 1
         clinic.now += 90_000
         await until(lambda: lost(clinic) == 2)
+
+
+async def test_a_run_by_a_clock_that_was_ahead_does_not_put_off_the_next_ones(tmp_path: Path) -> None:
+    """Once the clock is right again, the next run is due: else none would be until that day."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    clinic.until = dt.date.max
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        clinic.now += 1000 * 86_400
+        await reconcile(hospital)
+        clinic.now -= 1000 * 86_400
+        clinic.pacs.held.pop()
+        daily = Reconciliations(hospital.hospital, hospital.nursery, 86_400.0, look=0.001)
+        hospital.nursery.start_soon(daily.run_daily)
+        await until(lambda: lost(clinic) == 1)
 
 
 def lost(clinic: Clinic) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Iterable
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 import trio.testing
@@ -16,7 +18,12 @@ from mdmfs.hospital.dicom.receive import StoredInstance
 from mdmfs.hospital.ledger.records import NoticedSeries, QuarantineRecord
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.registration.trigger import GIVEN_UP_AFTER, Trigger
+from mdmfs.hospital.store import Store, Transaction
+from mdmfs.model.errors import OutOfSpaceError
 from tests.twins.clinic import NOW, Clinic, OpenClinic, including, slice_of, slices
+from tests.unit.registration.test_register import CuttingStore
+
+T = TypeVar("T")
 
 DAY = 86_400.0
 HOUR = 3600.0
@@ -196,6 +203,75 @@ async def test_a_series_that_the_pacs_never_names_is_forgotten_in_the_end(
         clinic.now = NOW + GIVEN_UP_AFTER + DAY
         await trio.sleep(2 * HOUR)
         assert waiting(opened) == []
+
+
+async def test_a_notice_from_a_clock_that_was_ahead_is_heeded(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A machine came up in another year, was told of a series, and was put right: it does not wait for that year."""
+    assert autojump_clock.rate == 0
+    clinic = TickingClinic(tmp_path, slices((1, 2)))
+    clinic.until = dt.date.max
+    async with triggered(clinic, settle=HOUR) as (opened, trigger):
+        clinic.now += 1000 * DAY
+        await tell(trigger, clinic.pacs.held)
+        await trio.sleep(1)
+        clinic.now -= 1000 * DAY
+        await trio.sleep(HOUR / 2)
+        assert opened.names() == []
+        await until_nothing_waits(opened, seconds=HOUR)
+        assert len(opened.names()) == 2
+
+
+async def test_a_pause_does_not_grow_by_a_clock_that_is_set_back(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A PACS that was down is asked again as soon as it would have been."""
+    assert autojump_clock.rate == 0
+    clinic = TickingClinic(tmp_path, slices((1,)))
+    clinic.pacs.is_stopped = True
+    async with triggered(clinic) as (opened, trigger):
+        await tell(trigger, clinic.pacs.held)
+        await trio.sleep(2)
+        clinic.now -= DAY
+        clinic.pacs.is_stopped = False
+        await until_nothing_waits(opened, seconds=HOUR)
+
+
+class FullStore(CuttingStore):
+    """A store whose disk is full whenever notices are to go, until it is given room."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store, sys.maxsize, is_kept=True)
+        self.is_full = True
+
+    async def write(self, act: Callable[[Transaction], T]) -> T:
+        """Write, but for that."""
+        before = len(self.read(lambda tx: tx.notices.all()))
+
+        def look(tx: Transaction) -> T:
+            result = act(tx)
+            if self.is_full and len(tx.notices.all()) < before:
+                message = "the disk is full"
+                raise OutOfSpaceError(message)
+            return result
+
+        return await super().write(look)
+
+
+async def test_a_full_disk_does_not_end_the_trigger(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    """Where a notice cannot be forgotten, its series is looked at again later."""
+    assert autojump_clock.rate == 0
+    clinic = TickingClinic(tmp_path, slices((1, 2)))
+    clinic.until = dt.date.max
+    store = clinic.store = FullStore(clinic.store)
+    async with triggered(clinic) as (opened, trigger):
+        await tell(trigger, clinic.pacs.held)
+        await until_visible(opened, 2, HOUR)
+        await trio.sleep(HOUR)
+        assert len(waiting(opened)) == 1
+        store.is_full = False
+        await until_nothing_waits(opened, seconds=2 * HOUR)
 
 
 async def test_a_series_that_grows_is_looked_at_again(tmp_path: Path) -> None:
