@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from mdmfs.keystore.row_shelf import RowShelf, open_lmdb_shelf, shelf_layout
-from mdmfs.keystore.shelf import AclRecord, Draft, EpochRecord, KeyRecord, Shelf, Tombstone
+from mdmfs.keystore.shelf import AclRecord, Draft, EpochRecord, KeyRecord, Shelf, Tombstone, WitnessRecord
 from mdmfs.model.names import Guid
 from mdmfs.rows.copied import Copied
 from tests.twins.shelf import MemoryShelf
@@ -21,6 +21,7 @@ B = "/DC=org/CN=hospital b"
 GUID = Guid(bytes(range(16)))
 NEXT_GUID = Guid(bytes([*range(15), 16]))
 ACL_ID = b"i" * 16
+LOGS = (b"j" * 16, b"k" * 16)
 
 
 @pytest.fixture(params=["twin", "lmdb", "postgresql"])
@@ -41,6 +42,11 @@ async def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 def key_of(owner: str, share: bytes = b"share") -> KeyRecord:
     """Make a record; the shelf does not look into shares."""
     return KeyRecord(owner=owner, share=share, aliases=((ACL_ID,), (ACL_ID, ACL_ID)))
+
+
+def checkpoint(journal: bytes, number: int) -> WitnessRecord:
+    """Make a checkpoint."""
+    return WitnessRecord(journal=journal, number=number, link=bytes(32), when=1.0, signature=bytes(64))
 
 
 class RefusedChangeError(Exception):
@@ -85,6 +91,33 @@ async def test_each_owner_has_an_epoch_of_his_own(shelf: Shelf) -> None:
         await shelf.write(lambda draft, record=record: draft.put_epoch(A, record))
         assert await shelf.read(lambda page: page.epoch(A)) == record
     assert await shelf.read(lambda page: page.epoch(B)) is None
+
+
+async def test_each_owner_has_a_signer_of_his_own(shelf: Shelf) -> None:
+    """None at first; empty forgets him."""
+    await shelf.write(lambda draft: draft.put_signer(A, b"public"))
+    assert await shelf.read(lambda page: (page.signer(A), page.signer(B))) == (b"public", b"")
+    await shelf.write(lambda draft: draft.put_signer(A, b""))
+    assert await shelf.read(lambda page: page.signer(A)) == b""
+
+
+async def test_checkpoints_are_kept_by_owner_log_and_number(shelf: Shelf) -> None:
+    """In order, from the one after a number on, the newest of a log by itself; one that is dropped is gone alone."""
+
+    def keep(draft: Draft) -> None:
+        for owner, journal, number in [(A, LOGS[0], 256), (A, LOGS[1], 1), (A, LOGS[0], 2), (B, LOGS[0], 3)]:
+            draft.put_witness(owner, checkpoint(journal, number))
+
+    await shelf.write(keep)
+    of_a = [checkpoint(LOGS[0], 2), checkpoint(LOGS[0], 256), checkpoint(LOGS[1], 1)]
+    assert await shelf.read(lambda page: page.witnesses(A, b"", 0, 9)) == of_a
+    assert await shelf.read(lambda page: page.witnesses(A, LOGS[0], 2, 1)) == of_a[1:2]
+    assert await shelf.read(lambda page: page.witnesses(A, LOGS[0], 256, 9)) == of_a[2:]
+    assert await shelf.read(lambda page: page.latest_witnesses(A, LOGS[0], 9)) == of_a[1::-1]
+    assert await shelf.read(lambda page: page.latest_witnesses(A, LOGS[0], 1)) == of_a[1:2]
+    await shelf.write(lambda draft: draft.drop_witness(A, of_a[1]))
+    assert await shelf.read(lambda page: page.witnesses(A, b"", 0, 9)) == [of_a[0], of_a[2]]
+    assert await shelf.read(lambda page: page.latest_witnesses(B, LOGS[0], 9)) == [checkpoint(LOGS[0], 3)]
 
 
 async def test_acls_of_two_owners_under_one_id_never_meet(shelf: Shelf) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import structlog.testing
 import trio
 
 from mdmfs.hospital.audit.verify import Log, Report, ask_witnesses, verify
@@ -121,7 +122,10 @@ async def test_a_keystore_refuses_to_go_back_and_keeps_what_it_has(tmp_path: Pat
             (Witness(latest.journal, latest.number, bytes(32), 1.0, bytes(64)), "conflict"),
             (Witness(latest.journal, latest.number - 1, latest.link, 1.0, bytes(64)), "conflict"),
         ):
-            assert await told(keystore.as_seen_by(OWNER), changed) == Outcomes([outcome])  # type: ignore[list-item]
+            with structlog.testing.capture_logs() as logs:
+                assert await told(keystore.as_seen_by(OWNER), changed) == Outcomes([outcome])  # type: ignore[list-item]
+            alarms = [(it["log_level"], it["dn"]) for it in logs if it["event"] == "an audit log goes back"]
+            assert alarms == [("error", str(OWNER.dn))] * (outcome == "conflict")
         assert await told(keystore.as_seen_by(OWNER), AskWitnessed()) == kept
 
 

@@ -234,10 +234,10 @@ async def test_each_keystore_certifies_what_it_destroyed_and_when_its_backups_ex
             assert "not recalled" in told["says"]
         keystore = opened.clinic.keystores[FIRST].as_seen_by(OWNER)
         held = await keystore.call(
-            CERTIFY_PATH, Certify([second.octets]), Certificate, deadline=trio.current_time() + 5
+            CERTIFY_PATH, Certify([first.octets, second.octets]), Certificate, deadline=trio.current_time() + 5
         )
         told = json.loads(held.document)
-        assert (told["destroyed"], told["not destroyed"]) == ({}, [str(second)])
+        assert (list(told["destroyed"]), told["not destroyed"]) == ([str(first)], [str(second)])
         reader = opened.clinic.keystores[FIRST].as_seen_by(READER)
         with pytest.raises(AccessDeniedError):
             await reader.call(CERTIFY_PATH, Certify([first.octets]), Certificate, deadline=trio.current_time() + 5)

@@ -336,6 +336,17 @@ async def test_what_was_destroyed_stays_destroyed(keystore: Keystore) -> None:
     assert (await keystore.status(hospital, AskStatus([guid.octets]))).statuses == [KeyStatus(DESTROYED)]
 
 
+async def test_what_is_destroyed_twice_was_destroyed_the_first_time(shelf: MemoryShelf) -> None:
+    """So says the certificate, and until then backups may hold it."""
+    now, guid = [NOW], random_guid()
+    keystore = Keystore(shelf, [HOSPITAL], lambda: now[0], always_current(HOSPITAL))
+    await register(keystore, guid)
+    for _ in range(2):
+        await keystore.unregister(principal(HOSPITAL), Unregister([guid.octets]))
+        now[0] += 1
+    assert [stone.destroyed_at for stone in shelf.page.tombstones(guid)] == [NOW]
+
+
 async def test_a_batch_meets_itself_in_order(keystore: Keystore) -> None:
     """Two entries about one GUID in one batch are judged one after the other."""
     guid = random_guid()
