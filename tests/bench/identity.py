@@ -105,7 +105,7 @@ async def _record(site: Site, syntax: str) -> None:
     """Have the hospital believe that the PACS holds the images in this transfer syntax."""
 
     def act(tx: Transaction) -> None:
-        files = tx.catalogue.project_files(PROJECT, after=0)
+        files = tx.catalogue.files(after=0)
         for guid in (file.guid for file in files):
             record = tx.uidmap.resolve(guid)
             assert record is not None

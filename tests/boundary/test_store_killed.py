@@ -74,7 +74,7 @@ def registered(tx: Transaction) -> set[int]:
     assert listed == waiting
     assert tied == {guid_of(part) for part in waiting}
     assert tx.catalogue.totals() == (len(waiting), 1000 * len(waiting))
-    assert {file.state for file in tx.catalogue.project_files("neuro", limit=10**6)} <= {FileState.VISIBLE}
+    assert {file.state for file in tx.catalogue.files(limit=10**6)} <= {FileState.VISIBLE}
     numbers = {part // 2 for part in waiting}
     assert waiting == {part for number in numbers for part in (2 * number, 2 * number + 1)}
     return numbers

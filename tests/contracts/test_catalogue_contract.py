@@ -9,8 +9,15 @@ import msgspec
 import pytest
 
 from mdmfs.hospital.catalogue.records import ROOT_INODE, FileState, Totals
+from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.store import Store, Transaction
-from mdmfs.model.errors import IsADirectoryFileError, NoSuchFileError, NotADirectoryFileError, StoreError
+from mdmfs.model.errors import (
+    IsADirectoryFileError,
+    NoSuchFileError,
+    NotADirectoryFileError,
+    StoreError,
+    UnknownNameError,
+)
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages.files import Changes, NodeKind
 from tests.twins.records import NOBODY, NOW, OWNER_ONLY, SERIES_LFN, guid_of, new_file
@@ -420,13 +427,17 @@ async def test_only_generation_and_threshold_of_a_file_are_replaced(store: Store
             await store.write(lambda tx, change=change: tx.catalogue.replace(msgspec.structs.replace(record, **change)))
 
 
-async def test_the_files_of_a_project_come_in_pages(store: Store) -> None:
-    """In the order of their registration, in all states, its own only."""
+async def test_files_come_in_pages(store: Store) -> None:
+    """In the order of their registration, in all states, and of one project page by page, some of them empty."""
     await store.write(lambda tx: add(tx, 5, 3, 4))
     await store.write(lambda tx: tx.catalogue.add_file(SERIES_LFN / "other", new_file(6, project="cardio")))
-    first = store.read(lambda tx: tx.catalogue.project_files("neuro", limit=2))
-    rest = store.read(lambda tx: tx.catalogue.project_files("neuro", after=first[-1].inode, limit=2))
-    assert [file.guid for file in first + rest] == [guid_of(5), guid_of(3), guid_of(4)]
+    first = store.read(lambda tx: tx.catalogue.files(limit=2))
+    rest = store.read(lambda tx: tx.catalogue.files(after=first[-1].inode, limit=2))
+    assert [file.guid for file in first + rest] == [guid_of(5), guid_of(3), guid_of(4), guid_of(6)]
+    assert [len(page) for page in Selection(project="neuro").pages(store, 1)] == [1, 1, 1, 0]
+    assert [len(page) for page in Selection(project="cardio").pages(store, 3)] == [0, 1]
+    with pytest.raises(UnknownNameError):
+        list(Selection(project="other").pages(store, 3))
 
 
 async def test_totals_are_kept_per_project(store: Store) -> None:

@@ -98,7 +98,7 @@ OPERATIONS = st.one_of(
 
 def show_pending(tx: Transaction) -> int:
     """Show whatever is pending."""
-    pending = [file.guid for file in tx.catalogue.project_files("neuro") if file.state is FileState.PENDING]
+    pending = [file.guid for file in tx.catalogue.files() if file.state is FileState.PENDING]
     return tx.catalogue.show(pending, now=NOW)
 
 
@@ -112,8 +112,8 @@ def everything(tx: Transaction) -> list[object]:
         [catalogue.files_apart(lfn) for lfn in DIRECTORIES],
         [catalogue.acl(acl_id) for inode in inodes for acl_id in catalogue.acl_ids_above(inode)],
         [catalogue.list_page(inode) for inode in inodes if inode == 1 or catalogue.directory(inode).visible],
-        catalogue.project_files("neuro"),
-        [catalogue.aliases_of(file.guid) for file in catalogue.project_files("neuro")],
+        catalogue.files(),
+        [catalogue.aliases_of(file.guid) for file in catalogue.files()],
         catalogue.totals(),
         [catalogue.changes(since) for since in range(catalogue.version() + 2)],
         [tx.uidmap.resolve(guid_of(n)) for n in range(8)],
@@ -131,7 +131,7 @@ def everything(tx: Transaction) -> list[object]:
 
 def refuse_contradictions(tx: Transaction) -> None:
     """Check what must hold after any sequence: counters count, and only directories with visible files are seen."""
-    visible = [file for file in tx.catalogue.project_files("neuro") if file.state is FileState.VISIBLE]
+    visible = [file for file in tx.catalogue.files() if file.state is FileState.VISIBLE]
     assert tx.catalogue.totals() == (len(visible), sum(file.rendition.size for file in visible))
     listed: dict[int, bytes] = {}
     waiting = [1]

@@ -207,11 +207,6 @@ class RowsOfCatalogue:
             raise NoSuchFileError(message)
         return self._directories.page(inode, after, max(1, limit))
 
-    def project_files(self, project: str, *, after: int = 0, limit: int = MAX_BATCH) -> list[FileRecord]:
-        """Give files of a project, in all states, by ascending inode number."""
-        found = (file for file in self._files.from_inode(after) if file.project == project)
-        return list(itertools.islice(found, limit))
-
     def files(self, *, after: int = 0, limit: int = MAX_BATCH) -> list[FileRecord]:
         """Give files of all projects, in all states, by ascending inode number."""
         return list(itertools.islice(self._files.from_inode(after), limit))

@@ -113,11 +113,8 @@ class Catalogue(Protocol):
         Raises ``NoSuchFileError`` if there is no such directory or it is hidden. ``limit`` is at least 1.
         """
 
-    def project_files(self, project: str, *, after: int = 0, limit: int = MAX_BATCH) -> list[FileRecord]:
-        """Give the files of a project with inode numbers above ``after``, in all states and in that order."""
-
     def files(self, *, after: int = 0, limit: int = MAX_BATCH) -> list[FileRecord]:
-        """Give the files of all projects, as ``project_files``."""
+        """Give the files of all projects with inode numbers above ``after``, in all states and in that order."""
 
     def totals(self, project: str | None = None) -> Totals:
         """Count the visible files of a project, or of all."""

@@ -26,24 +26,23 @@ class Selection(NamedTuple):
         return not (self.guids or self.subject or self.project)
 
     def pages(self, store: Store, size: int) -> Iterator[list[FileRecord]]:
-        """Give the records, some at a time; raises ``UnknownNameError`` for what there is not."""
+        """Give the records, some or none at a time, so that others can have a turn in between.
+
+        Raises ``UnknownNameError`` for what there is not.
+        """
         guids = store.read(self._of_subject) if self.subject else list(self.guids)
         if guids:
             for start in range(0, len(guids), size):
                 yield store.read(functools.partial(_records, guids=guids[start : start + size]))
             return
         after, found = 0, 0
-        while page := store.read(functools.partial(self._page, after=after, limit=size)):
-            yield page
-            after, found = page[-1].inode, found + len(page)
+        while page := store.read(functools.partial(page_of, after=after, limit=size)):
+            mine = [file for file in page if self.project in {"", file.project}]
+            yield mine
+            after, found = page[-1].inode, found + len(mine)
         if self.project and not found:
             message = f"no file was ever registered in a project {self.project}"
             raise UnknownNameError(message)
-
-    def _page(self, tx: Transaction, *, after: int, limit: int) -> list[FileRecord]:
-        if self.project:
-            return tx.catalogue.project_files(self.project, after=after, limit=limit)
-        return tx.catalogue.files(after=after, limit=limit)
 
     def _of_subject(self, tx: Transaction) -> list[Guid]:
         mine = [series.key for series in tx.series.all() if series.subject == self.subject]
@@ -52,6 +51,11 @@ class Selection(NamedTuple):
             message = f"no file was ever registered of the subject {self.subject and self.subject.text}"
             raise UnknownNameError(message)
         return guids
+
+
+def page_of(tx: Transaction, *, after: int, limit: int) -> list[FileRecord]:
+    """Give some of all files, those with inode numbers above ``after``."""
+    return tx.catalogue.files(after=after, limit=limit)
 
 
 def _records(tx: Transaction, *, guids: Sequence[Guid]) -> list[FileRecord]:

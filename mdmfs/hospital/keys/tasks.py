@@ -83,10 +83,14 @@ class Task:
     async def run(self) -> None:
         """Do it."""
         try:
-            self._files = sum(map(len, self._pages()))
             for page in self._pages():
-                await self._do(page)
+                self._files += len(page)
+                await trio.lowlevel.checkpoint()
+            for page in self._pages():
+                if page:
+                    await self._do(page)
                 self._done += len(page)
+                await trio.lowlevel.checkpoint()
             if self._task is KeyTask.RESPLIT:
                 await self._forget_removed()
             if self._holders and self._task in {KeyTask.VERIFY, KeyTask.REPAIR}:

@@ -53,7 +53,7 @@ def renewal_routes(hospital: Hospital, runs: Rerenderings, tasks: Tasks) -> dict
 
     async def readers(request: Request) -> Reply:
         asked = await request.read(AskReaders)
-        guids = {str(guid) for guid in _asked_about(asked, hospital, tasks)}
+        guids = {str(guid) for guid in await _asked_about(asked, hospital, tasks)}
         found = await trio.to_thread.run_sync(readers_of, hospital.audit.path, guids)
         return Reply(Readers(len(guids), found))
 
@@ -65,7 +65,7 @@ def renewal_routes(hospital: Hospital, runs: Rerenderings, tasks: Tasks) -> dict
     }
 
 
-def _asked_about(asked: AskReaders, hospital: Hospital, tasks: Tasks) -> list[Guid]:
+async def _asked_about(asked: AskReaders, hospital: Hospital, tasks: Tasks) -> list[Guid]:
     if asked.guids:
         return _parse_guids(asked.guids)
     if not asked.project:
@@ -74,7 +74,7 @@ def _asked_about(asked: AskReaders, hospital: Hospital, tasks: Tasks) -> list[Gu
     if project is None:
         message = f"there is no project {asked.project}"
         raise UnknownNameError(message)
-    return hospital.store.read(lambda tx: old_files(tx, project))
+    return await old_files(hospital, project)
 
 
 def _left_below(tx: Transaction, lfn: str) -> list[Guid]:

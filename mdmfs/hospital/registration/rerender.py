@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import Final
 
 import structlog
@@ -20,6 +20,7 @@ from mdmfs.hospital.dicom.pacs import SeriesFound
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.incident import note_incident
 from mdmfs.hospital.keys import amends
+from mdmfs.hospital.keys.selection import page_of
 from mdmfs.hospital.ledger.records import SeriesState
 from mdmfs.hospital.projects import Project
 from mdmfs.hospital.registration.register import register_series
@@ -37,6 +38,8 @@ DEPOSIT_SECONDS: Final = 60.0
 """What is not deposited by then is ended by the next run."""
 INTERVAL: Final = 0.2
 MAX_FAILURES: Final = 20
+PAGE: Final = 500
+"""Files that are looked at in one go."""
 _ENDED: Final = {SeriesState.VISIBLE, SeriesState.HIDDEN}
 
 
@@ -52,19 +55,20 @@ class Rerendering:
     rendered: int = 0
     refused: int = 0
     destroyed: int = 0
+    left: int = 0
+    """Files of other rules that are there yet: as many as were counted last, at the beginning and at the end."""
     failures: list[str] = dataclasses.field(default_factory=list)
     is_over: bool = False
 
-    def progress(self, hospital: Hospital) -> RerenderProgress:
+    def progress(self) -> RerenderProgress:
         """Tell how far it is."""
-        left = hospital.store.read(lambda tx: sum(1 for _ in _stale_files(tx, self.project)))
         return RerenderProgress(
             series_found=self.series_found,
             series_done=self.series_done,
             rendered=self.rendered,
             refused=self.refused,
             destroyed=self.destroyed,
-            left=left,
+            left=self.left,
             failures=self.failures[:MAX_FAILURES],
             is_over=self.is_over,
         )
@@ -72,7 +76,8 @@ class Rerendering:
     async def run(self, hospital: Hospital) -> None:
         """Do it. What fails is told and does not stop the rest; the next run goes on from there."""
         try:
-            stale = hospital.store.read(lambda tx: _stale_series(tx, self.project))
+            self.left = await self._count_left(hospital)
+            stale = await _stale_series(hospital, self.project)
             self.series_found = len(stale)
             whole = []
             for key, pacs in stale.items():
@@ -80,9 +85,14 @@ class Rerendering:
                     whole.append(key)
                 self.series_done += 1
             await self._retire_deposited(whole, hospital)
+            self.left = await self._count_left(hospital)
         finally:
             self.is_over = True
             log.info("rendered anew", project=self.project.name, files=self.rendered, destroyed=self.destroyed)
+
+    async def _count_left(self, hospital: Hospital) -> int:
+        rules = rules_of(self.project)
+        return sum([_is_left(file, rules) async for file in _files(hospital, self.project)])
 
     async def _render(self, key: SeriesKey, pacs: tuple[str, ...], hospital: Hospital) -> bool:
         """Register a series again; tell whether that went through."""
@@ -160,14 +170,14 @@ class Rerenderings:
         if latest is None or latest.is_over:
             latest = self._latest = Rerendering(found)
             self._nursery.start_soon(self._run, latest)
-        return latest.progress(self._hospital)
+        return latest.progress()
 
     def progress(self) -> RerenderProgress:
         """Tell how far the latest run is; raises ``UnknownNameError`` where there was none."""
         if self._latest is None:
             message = "nothing has been rendered anew since the hospital's daemon was started"
             raise UnknownNameError(message, what_to_do="start it again: what is done is not done again")
-        return self._latest.progress(self._hospital)
+        return self._latest.progress()
 
     async def _run(self, run: Rerendering) -> None:
         try:
@@ -178,19 +188,23 @@ class Rerenderings:
             run.failures.append(note_incident("rendering anew", error))
 
 
-def old_files(tx: Transaction, project: Project) -> list[Guid]:
+async def old_files(hospital: Hospital, project: Project) -> list[Guid]:
     """List the files of a project that were made under other rules than its present ones, whatever became of them."""
     rules = rules_of(project)
-    return [file.guid for file in _files(tx, project) if not is_made_under(rules, file.rendition)]
+    return [file.guid async for file in _files(hospital, project) if not is_made_under(rules, file.rendition)]
 
 
-def _stale_series(tx: Transaction, project: Project) -> dict[SeriesKey, tuple[str, ...]]:
+async def _stale_series(hospital: Hospital, project: Project) -> dict[SeriesKey, tuple[str, ...]]:
     """Find the series with files or refusals of other rules, and for each the PACSs that may hold it."""
     rules = rules_of(project)
-    mine = [series for series in tx.series.all() if series.project == project.name]
-    known: dict[SeriesKey, tuple[str, ...]] = {series.key: (series.pacs,) for series in mine}
-    stale = {key: pacs for key, pacs in known.items() if _is_stale(tx, key, rules)}
-    for refusal in tx.quarantine.all(project.name):
+    mine, refusals = hospital.store.read(lambda tx: (tx.series.all(), tx.quarantine.all(project.name)))
+    known: dict[SeriesKey, tuple[str, ...]] = {it.key: (it.pacs,) for it in mine if it.project == project.name}
+    stale: dict[SeriesKey, tuple[str, ...]] = {}
+    for key, pacs in known.items():
+        if hospital.store.read(functools.partial(_is_stale, key=key, rules=rules)):
+            stale[key] = pacs
+        await trio.lowlevel.checkpoint()
+    for refusal in refusals:
         if refusal.rules != rules:
             stale.setdefault(refusal.series, known.get(refusal.series, project.pacs))
     return stale
@@ -205,16 +219,15 @@ def _is_left(file: FileRecord, rules: bytes) -> bool:
     return file.state is not FileState.WITHDRAWN and not is_made_under(rules, file.rendition)
 
 
-def _stale_files(tx: Transaction, project: Project) -> Iterator[Guid]:
-    rules = rules_of(project)
-    return (file.guid for file in _files(tx, project) if _is_left(file, rules))
-
-
-def _files(tx: Transaction, project: Project) -> Iterator[FileRecord]:
+async def _files(hospital: Hospital, project: Project) -> AsyncIterator[FileRecord]:
+    """Go through the files of a project, some at a time: there may be millions, and readers do not wait for all."""
     after = 0
-    while page := tx.catalogue.project_files(project.name, after=after):
-        yield from page
+    while page := hospital.store.read(functools.partial(page_of, after=after, limit=PAGE)):
         after = page[-1].inode
+        for file in page:
+            if file.project == project.name:
+                yield file
+        await trio.lowlevel.checkpoint()
 
 
 def _state(tx: Transaction, key: SeriesKey) -> SeriesState | None:

@@ -149,7 +149,7 @@ class RerenderProgress(Message, frozen=True):
     destroyed: int
     """Old files whose names and keys were taken away."""
     left: int
-    """Files made under another policy or engine that are still there."""
+    """Files made under another policy or engine that are still there, as they were counted last."""
     failures: list[str]
     """The first ones; without anything identifying."""
     is_over: bool
@@ -159,7 +159,7 @@ class StartWithdraw(Message, frozen=True):
     """Start to take files away for ever, a key task of its own; ``AskKeyTask`` tells how far it is."""
 
     lfn: str = ""
-    """A file, or a directory with all that is visible below it."""
+    """A file, or a directory with all that is registered below it."""
     guids: list[bytes] = []
     """Or these files."""
 

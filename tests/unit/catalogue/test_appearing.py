@@ -63,7 +63,7 @@ def test_what_is_written_when_a_series_appears_does_not_grow_with_it(rows: Memor
 
 def as_before(rows: Rows) -> None:
     """Write the rows as a program of format 3 would have: names of pending files reserved, ACL ids with each file."""
-    shared = {record.inode: record.acl for record in seen_in(rows).catalogue.project_files("neuro")}
+    shared = {record.inode: record.acl for record in seen_in(rows).catalogue.files()}
     changed: dict[bytes, bytes | None] = {}
     for key, value in rows.scan(tables.ENTRIES):
         entry = msgspec.msgpack.decode(value[1:])
@@ -90,12 +90,12 @@ def test_what_was_pending_before_appears_with_what_is_registered_after(rows: Mem
     register(rows, 1, 2)
     act(rows, lambda tx: tx.catalogue.show([guid_of(1), guid_of(2)], now=NOW))
     register(rows, 3, 4)
-    before = seen_in(rows).catalogue.project_files("neuro")
+    before = seen_in(rows).catalogue.files()
     as_before(rows)
     assert list(rows.scan(tables.RESERVATIONS + bytes(7)))
     assert not list(rows.scan(tables.PENDING))
     assert STORE_FORMAT.advance(b"3", rows, "a store") == STORE_FORMAT.mark
-    assert seen_in(rows).catalogue.project_files("neuro") == before
+    assert seen_in(rows).catalogue.files() == before
     register(rows, 5)
     act(rows, lambda tx: tx.catalogue.quarantine([guid_of(4)], now=NOW))
     act(rows, lambda tx: tx.catalogue.show_all(SERIES_LFN, now=NOW))
@@ -103,8 +103,8 @@ def test_what_was_pending_before_appears_with_what_is_registered_after(rows: Mem
     node = catalogue.look_up(SERIES_LFN)
     assert node is not None
     assert [int(it.name[:5]) for it in catalogue.list_page(node.inode).nodes] == [1, 2, 3, 5]
-    assert [file.state for file in catalogue.project_files("neuro")] == [
+    assert [file.state for file in catalogue.files()] == [
         FileState.VISIBLE, FileState.VISIBLE, FileState.VISIBLE, FileState.QUARANTINED, FileState.VISIBLE
     ]  # fmt: skip
-    assert {file.acl for file in catalogue.project_files("neuro")} == {before[0].acl}
+    assert {file.acl for file in catalogue.files()} == {before[0].acl}
     assert catalogue.totals() == Totals(4, 4000)

@@ -213,7 +213,7 @@ async def test_a_power_cut_at_any_write_loses_nothing_and_doubles_nothing(tmp_pa
                 assert await hospital.read(guid)
             (series,) = hospital.series()
             assert set(series.acknowledged.values()) == {2}, at
-            assert len(store.read(lambda tx: tx.catalogue.project_files(PROJECT))) == 2
+            assert len(store.read(lambda tx: tx.catalogue.files())) == 2
         at += 1
     assert at > 6
 
@@ -299,7 +299,7 @@ async def test_the_outbox_on_disk_holds_no_share(tmp_path: Path) -> None:
     async with clinic.open(deposits=False) as hospital:
         await hospital.harvest()
         shares = [Share.parse(entry.share) for entries in deposits_of(hospital).values() for entry in entries]
-        files = hospital.hospital.store.read(lambda tx: tx.catalogue.project_files(PROJECT))
+        files = hospital.hospital.store.read(lambda tx: tx.catalogue.files())
     await clinic.store.aclose()
     disk = b"".join(path.read_bytes() for path in (tmp_path / "store").iterdir())
     assert len(shares) == 6

@@ -260,7 +260,7 @@ async def test_what_is_pending_or_withdrawn_is_not_there(tmp_path: Path) -> None
     clinic = Clinic(tmp_path, slices((1,)))
     async with clinic.open(deposits=False) as hospital:
         await hospital.harvest()
-        (file,) = clinic.store.read(lambda tx: tx.catalogue.project_files("neuro"))
+        (file,) = clinic.store.read(lambda tx: tx.catalogue.files())
         with pytest.raises(NoSuchFileError):
             await hospital.release(file.guid)
     async with clinic.open() as hospital:
