@@ -173,9 +173,8 @@ class Lease:
         """Make the tenant let go when the lease ends, and go on when it is held again; for ever."""
         is_warned = False
         while True:
-            await trio.sleep(LOOK_SECONDS)
-            left = self._until - self.clock()
-            is_over = self._was_held and (left <= 0 or self._refusal is not None)
+            change, now = self._change, self.clock()
+            is_over = self._was_held and (now >= self._until or self._refusal is not None)
             if self._is_lapsed and self._was_held and not is_over:
                 log.info("the hospital is heard again")
                 tenant.resume()
@@ -188,19 +187,38 @@ class Lease:
                 tenant.suspend()
                 self._tell()
                 nursery.start_soon(_forget, tenant, self._refusal is not None)
-            elif not is_warned and not self._is_lapsed and left < MARGIN * self._seconds:
+            elif not is_warned and not self._is_lapsed and now >= self._ends_soon_at:
                 is_warned = True
                 nursery.start_soon(tenant.forget_pages)
-            elif left >= MARGIN * self._seconds:
+            elif now < self._ends_soon_at:
                 is_warned = False
-            if self._is_lapsed and self._is_given_up:
+            if self._is_lapsed and self._is_given_up_at(now):
                 for asking in self._asking:
                     asking.cancel()
+            with trio.move_on_after(self._seconds_to_rest(now, is_warned=is_warned)):
+                await change.wait()
+
+    def look_again(self) -> None:
+        """Look at the clock now: it went on while the machine slept, and nothing that waits has seen that."""
+        self._tell()
+
+    def _seconds_to_rest(self, now: float, *, is_warned: bool) -> float:
+        """Tell for how long nothing is to be done, unless something changes; what was due ``now`` has been done."""
+        ends = self._until if is_warned else self._ends_soon_at
+        due = self._until + self._wait if self._is_lapsed else ends
+        return due - now if due > now else float("inf")
+
+    @property
+    def _ends_soon_at(self) -> float:
+        return self._until - MARGIN * self._seconds
 
     @property
     def _is_given_up(self) -> bool:
         """Whether nobody waits any more who has waited since the lease lapsed."""
-        return self._refusal is not None or self.clock() >= self._until + self._wait
+        return self._is_given_up_at(self.clock())
+
+    def _is_given_up_at(self, now: float) -> bool:
+        return self._refusal is not None or now >= self._until + self._wait
 
     def _refuse(self) -> None:
         """Raise what is decided, or, where there never was a lease, why there is none."""

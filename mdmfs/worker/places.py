@@ -17,7 +17,7 @@ from mdmfs.pki.trust import TrustAnchors
 from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.callers.peers import Peers
 from mdmfs.worker.configuration import MountConfiguration
-from mdmfs.worker.lease import Lease
+from mdmfs.worker.lease import LOOK_SECONDS, Lease, boottime
 from mdmfs.worker.memory import Memory
 from mdmfs.worker.replicas import ReplicatedHospital
 from mdmfs.worker.serving import Ports
@@ -62,6 +62,17 @@ class Places:
         lease = Lease(wait=self._each[name].mount.lease_wait)
         self._leases[name].add(lease)
         return lease
+
+    async def watch_clock(self) -> None:
+        """Tell all leases when the machine has slept, for ever: so that each of them need not look for itself."""
+        ahead = boottime() - trio.current_time()
+        while True:
+            await trio.sleep(LOOK_SECONDS)
+            before, ahead = ahead, boottime() - trio.current_time()
+            if ahead - before > LOOK_SECONDS:
+                for leases in self._leases.values():
+                    for lease in leases:
+                        lease.look_again()
 
     def ports(
         self, credential: Credential | Callable[[], Credential], nursery: trio.Nursery, *, called: str = ""

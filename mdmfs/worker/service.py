@@ -67,42 +67,43 @@ async def run_mount(
     room = Room(*limits) if is_for_all else SharedRoom(configuration.cache_folder, *limits)
     _measure(room, memory)
     reloading = Reloading(configuration, mountpoint, places, room, memory, log_as)
-    if is_for_all:
-        await serve_for_all(
-            lambda arrival, nursery: places.ports(arrival.credential, nursery, called=arrival.identity.path),
-            configuration.cache_folder / "principals",
-            room,
-            configuration.root,
-            mountpoint,
-            deadline=configuration.mount.deadline,
-            make_lease=places.lease,
-            memory=memory,
-            configuration=configuration.file,
-            on_hangup=reloading.reload,
-            on_ending=on_ending,
-            task_status=task_status,
-        )
-        return
     async with _open_nursery() as nursery:
+        nursery.start_soon(places.watch_clock)
         with contextlib.closing(room):
-            await serve_mount(
-                [
-                    Site(
-                        ports,
-                        CiphertextCache(configuration.each[ports.name].cache_folder, room.limit, room),
-                        places.lease(ports.name),
-                    )
-                    for ports in places.ports(places.own_credential, nursery)
-                ],
-                configuration.root,
-                mountpoint,
-                deadline=configuration.mount.deadline,
-                memory=memory,
-                configuration=configuration.file,
-                on_hangup=reloading.reload,
-                on_ending=on_ending,
-                task_status=task_status,
-            )
+            if is_for_all:
+                await serve_for_all(
+                    lambda arrival, nursery: places.ports(arrival.credential, nursery, called=arrival.identity.path),
+                    configuration.cache_folder / "principals",
+                    room,
+                    configuration.root,
+                    mountpoint,
+                    deadline=configuration.mount.deadline,
+                    make_lease=places.lease,
+                    memory=memory,
+                    configuration=configuration.file,
+                    on_hangup=reloading.reload,
+                    on_ending=on_ending,
+                    task_status=task_status,
+                )
+            else:
+                await serve_mount(
+                    [
+                        Site(
+                            ports,
+                            CiphertextCache(configuration.each[ports.name].cache_folder, room.limit, room),
+                            places.lease(ports.name),
+                        )
+                        for ports in places.ports(places.own_credential, nursery)
+                    ],
+                    configuration.root,
+                    mountpoint,
+                    deadline=configuration.mount.deadline,
+                    memory=memory,
+                    configuration=configuration.file,
+                    on_hangup=reloading.reload,
+                    on_ending=on_ending,
+                    task_status=task_status,
+                )
         nursery.cancel_scope.cancel()
 
 

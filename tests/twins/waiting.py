@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
+
+import trio
 
 OPEN: Final = "open"
 READ: Final = "read"
@@ -39,3 +42,26 @@ def until(holds: Callable[[], bool], seconds: float = PATIENCE) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(PAUSE)
+
+
+class Turns(trio.abc.Instrument):
+    """Counts the steps of all tasks."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Count one."""
+        del task
+        self.count += 1
+
+
+@contextlib.contextmanager
+def counting_turns() -> Iterator[Turns]:
+    """Count the steps of all tasks of this loop during a block."""
+    turns = Turns()
+    trio.lowlevel.add_instrument(turns)
+    try:
+        yield turns
+    finally:
+        trio.lowlevel.remove_instrument(turns)

@@ -29,6 +29,7 @@ class SignalWatch:
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = proc
         self._waiting: dict[trio.CancelScope, int] = {}
+        self._arrival = trio.Event()
 
     @contextlib.contextmanager
     def interruptible(self, pid: int) -> Iterator[None]:
@@ -41,6 +42,7 @@ class SignalWatch:
         """
         with trio.CancelScope() as scope:
             self._waiting[scope] = pid
+            self._arrival.set()
             try:
                 yield
             finally:
@@ -50,8 +52,11 @@ class SignalWatch:
             raise InterruptedCallError(message)
 
     async def run(self) -> None:
-        """Look at all who wait, for ever."""
+        """Look at all who wait, for ever; while nobody does, do nothing."""
         while True:
+            if not self._waiting:
+                self._arrival = trio.Event()
+                await self._arrival.wait()
             await trio.sleep(POLL_SECONDS)
             for scope, pid in list(self._waiting.items()):
                 if self._is_to_end(pid):

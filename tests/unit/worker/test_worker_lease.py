@@ -7,7 +7,8 @@ import trio
 import trio.testing
 
 from mdmfs.model.errors import AccessDeniedError, CredentialExpiredError, PeerTimedOutError, PeerUnreachableError
-from mdmfs.worker.lease import LONGEST_POLL, LOOK_SECONDS, Lease
+from mdmfs.worker.lease import LONGEST_POLL, LOOK_SECONDS, MARGIN, Lease
+from tests.twins.waiting import counting_turns
 
 LEASE, WAIT = 10.0, 120.0
 Clock = trio.testing.MockClock
@@ -256,3 +257,29 @@ async def test_who_was_let_through_before_a_refusal_hears_it_at_once(scene: Scen
     with pytest.raises(CredentialExpiredError):
         await scene.lease.held(trio.sleep_forever)
     assert trio.current_time() - begun == pytest.approx(5, abs=1)
+
+
+async def test_a_lease_that_runs_takes_no_turn_of_the_loop(scene: Scene, autojump_clock: Clock) -> None:
+    """A mount has one for each user and hospital, and most of them do nothing."""
+    autojump_clock.autojump_threshold = 0
+    scene.grant()
+    await trio.testing.wait_all_tasks_blocked()
+    with counting_turns() as turns:
+        await trio.sleep((1 - 2 * MARGIN) * LEASE)
+    assert turns.count <= 2  # of this test, to sleep and to wake up
+
+
+async def test_the_pages_go_at_once_when_the_machine_wakes_up(nursery: trio.Nursery, autojump_clock: Clock) -> None:
+    """Trio's clock stood still while the lease ran out."""
+    autojump_clock.autojump_threshold = 0
+    slept = 0.0
+    lease, tenant = Lease(lambda: trio.current_time() + slept, wait=WAIT), Tenant()
+    nursery.start_soon(lease.keep, tenant, nursery)
+    lease.grant(trio.current_time(), LEASE)
+    await trio.sleep(LEASE / 2)
+    slept = 10 * LEASE
+    await trio.testing.wait_all_tasks_blocked()
+    assert not tenant.told
+    lease.look_again()
+    await trio.testing.wait_all_tasks_blocked()
+    assert tenant.told[:2] == ["suspend", "pages"]

@@ -35,6 +35,7 @@ from mdmfs.worker.fuse.patience import POLL_SECONDS, SignalWatch
 from mdmfs.worker.hospital import salt_of
 from mdmfs.worker.keys.ring import HOLD_SECONDS, KeyRing, Lock
 from tests.twins.hospital import TwinHospital
+from tests.twins.waiting import counting_turns
 
 TEXT = """
 trust = "ca.pem"
@@ -232,6 +233,21 @@ async def test_a_caller_who_is_to_end_is_freed_and_no_other(
             await trio.sleep(3 * POLL_SECONDS)
     with watch.interruptible(2):
         await trio.sleep(2 * POLL_SECONDS)
+
+
+async def test_while_nobody_waits_nobody_is_looked_at(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Most mounts do nothing most of the time."""
+    autojump_clock.autojump_threshold = 0
+    watch = SignalWatch()
+    nursery.start_soon(watch.run)
+    with watch.interruptible(os.getpid()):
+        await trio.sleep(3 * POLL_SECONDS)
+    await trio.sleep(POLL_SECONDS)
+    with counting_turns() as turns:
+        await trio.sleep(100 * POLL_SECONDS)
+    assert turns.count <= 2  # of this test, to sleep and to wake up
 
 
 async def test_the_kernel_shows_a_fatal_signal_as_the_watch_expects(nursery: trio.Nursery) -> None:

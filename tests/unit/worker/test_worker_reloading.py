@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import structlog.testing
 import trio
+import trio.testing
 
 from mdmfs.demo.pki import delegate
 from mdmfs.model.names import Guid
 from mdmfs.worker.cache.room import Room
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.configuration import MountConfiguration
+from mdmfs.worker.lease import LOOK_SECONDS
 from mdmfs.worker.memory import Memory
 from mdmfs.worker.places import Places
 from mdmfs.worker.reloading import Reloading
@@ -136,3 +138,23 @@ async def test_what_only_a_new_mount_takes_over_is_named_each_time(scene: Scene)
             "mount.deadline, mount.metrics",
         ]
     assert await scene.hang_up() == ["the configuration was read again"]
+
+
+async def test_all_leases_hear_that_the_machine_has_slept(
+    scene: Scene, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One task looks at the clock for all of them; they look again when the machine wakes up, and at no other time."""
+    autojump_clock.autojump_threshold = 0
+    slept, heard = 0.0, list[str]()
+    monkeypatch.setattr("mdmfs.worker.places.boottime", lambda: trio.current_time() + slept)
+    leases = [scene.places.lease("") for _ in range(3)]
+    for lease in leases:
+        monkeypatch.setattr(lease, "look_again", lambda: heard.append("slept"))
+    nursery.start_soon(scene.places.watch_clock)
+    await trio.sleep(60)
+    assert not heard
+    slept = 3600.0
+    await trio.sleep(2 * LOOK_SECONDS)
+    assert len(heard) == len(leases)
+    await trio.sleep(60)
+    assert len(heard) == len(leases)
