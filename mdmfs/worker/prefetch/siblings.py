@@ -14,14 +14,17 @@ import structlog
 import trio
 
 from mdmfs.model.errors import BusyError, MdmfsError, OutOfSpaceError
-from mdmfs.wire.messages.files import Node, NodeKind
+from mdmfs.wire.messages.files import MAX_BUNDLE, Node, NodeKind
 
 FIRST_WINDOW: Final = 4
 """Files ahead of the second open of a burst; twice as many with each one that follows."""
-LARGEST_WINDOW: Final = 64
+UNPROVEN_WINDOW: Final = 64
+"""As far as this for who has not opened so many in order yet."""
+LARGEST_WINDOW: Final = 128
+"""Half of it is asked for in one question, as many files as one may name."""
 BUNDLES: Final = 4
 """Asked of the hospital at once."""
-AHEAD_BYTES: Final = 32 * 2**20
+AHEAD_BYTES: Final = 64 * 2**20
 """Of plaintext, of all bursts together: what may be under way or waiting to be opened."""
 LARGEST_FILE: Final = 8 * 2**20
 """A larger file is long enough to be fetched while it is read."""
@@ -57,6 +60,8 @@ class Burst:
         """Where the next open is."""
         self.window = 0
         """Files."""
+        self.opened = 0
+        """In order."""
         self.frontier = position + 1
         """What lies before it has been opened or asked for."""
         self.sizes: dict[int, int] = {}
@@ -73,7 +78,9 @@ class Burst:
         """Note an open in order."""
         self.last_open = now
         if position >= self.expected:
-            self.window = min(max(2 * self.window, FIRST_WINDOW), LARGEST_WINDOW)
+            self.opened += 1
+            largest = LARGEST_WINDOW if self.opened > UNPROVEN_WINDOW else UNPROVEN_WINDOW
+            self.window = min(max(2 * self.window, FIRST_WINDOW), largest)
             self.expected = position + 1
             self.frontier = max(self.frontier, self.expected)
         for behind in [other for other in self.sizes if other < self.expected]:
@@ -133,8 +140,9 @@ class SiblingPrefetch:
         """Ask for what lies within the window and the budget, many at once: the PACS then sends them in one go."""
         if burst.frontier > burst.expected + burst.window // 2:
             return
-        end, wanted = min(burst.expected + burst.window, len(nodes)), []
-        while burst.frontier < end:
+        end = min(burst.expected + burst.window, len(nodes))
+        wanted: list[Node] = []
+        while burst.frontier < end and len(wanted) < MAX_BUNDLE:
             node = nodes[burst.frontier]
             is_wanted = node.kind is NodeKind.FILE and node.size <= LARGEST_FILE and not self._fetcher.has(node)
             if is_wanted and self._ahead() + node.size > self._budget():

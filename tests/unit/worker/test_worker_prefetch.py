@@ -12,7 +12,7 @@ import trio.testing
 
 from mdmfs.model.errors import AccessDeniedError, MdmfsError, OutOfSpaceError
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages.files import Node, NodeKind
+from mdmfs.wire.messages.files import MAX_BUNDLE, Node, NodeKind
 from mdmfs.wire.messages.keystores import COLLECT_PATH
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.fetching import QUESTION_SECONDS
@@ -25,7 +25,7 @@ from mdmfs.worker.prefetch.siblings import (
     FIRST_WINDOW,
     IDLE_SECONDS,
     LARGEST_FILE,
-    LARGEST_WINDOW,
+    UNPROVEN_WINDOW,
     SiblingPrefetch,
 )
 from tests.twins.hospital import REGISTERED, TwinHospital
@@ -92,22 +92,23 @@ async def test_the_second_open_in_order_begins_and_each_further_one_reaches_fart
         prefetch.note_open(DIRECTORY, nodes, position)
         await settle()
     ahead = max(fetches.begun) - 39
-    assert LARGEST_WINDOW // 2 <= ahead <= LARGEST_WINDOW
+    assert UNPROVEN_WINDOW // 2 <= ahead <= UNPROVEN_WINDOW
     assert sorted(fetches.begun) == list(range(12, 40 + ahead))
 
 
 async def test_files_are_asked_for_many_at_once(nursery: trio.Nursery) -> None:
-    """So that the hospital brings them in one C-GET: not one more with each open."""
-    fetches, nodes = Fetches(), nodes_of(300)
+    """So that the hospital brings them in one C-GET: not one more with each open, and no more than one may ask for."""
+    fetches, nodes = Fetches(), nodes_of(600)
     prefetch = SiblingPrefetch(fetches, nursery)
     rounds = []
-    for position in range(120):
+    for position in range(300):
         before = len(fetches.begun)
         prefetch.note_open(DIRECTORY, nodes, position)
         await settle()
         rounds.append(len(fetches.begun) - before)
-    steady = [count for count in rounds[40:] if count]
-    assert min(steady) >= LARGEST_WINDOW // 2
+    assert min(count for count in rounds[20:60] if count) >= UNPROVEN_WINDOW // 2
+    assert {count for count in rounds[100:] if count} == {MAX_BUNDLE}
+    assert max(rounds) <= MAX_BUNDLE
 
 
 async def test_opening_at_random_or_backwards_fetches_nothing(nursery: trio.Nursery) -> None:
