@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import trio
 import trio.lowlevel
+import trio.testing
 from pydicom import Dataset
 
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceKey
+from mdmfs.hospital.ledger.records import LossCause, LossRecord
 from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.release.arrivals import Released
 from mdmfs.hospital.release.queue import MAX_BATCH, PendingRecall, RecallQueue, Source
@@ -34,7 +36,7 @@ from mdmfs.model.names import Guid
 from mdmfs.wire.formats import MARK
 from mdmfs.wire.messages.files import SEALED_PATH
 from mdmfs.wire.service import StreamReply
-from tests.twins.clinic import PROJECT, READER, Clinic, OpenClinic, sealed_octets, slice_of, slices, until
+from tests.twins.clinic import NOW, PROJECT, READER, Clinic, OpenClinic, sealed_octets, slice_of, slices, until
 from tests.twins.images import ROOT
 from tests.twins.keystores import unreachable
 from tests.twins.pacs import TwinInstance, TwinPacs
@@ -58,6 +60,12 @@ async def registered(clinic: Clinic) -> AsyncGenerator[tuple[OpenClinic, list[Gu
 def held(clinic: Clinic, number: int) -> Dataset:
     """Find a slice in the PACS."""
     return next(it for it in clinic.pacs.held if it.InstanceNumber == number)
+
+
+def loss_of(hospital: OpenClinic, guid: Guid) -> LossCause | None:
+    """Tell why a file is lost, if it is."""
+    record = hospital.hospital.store.read(lambda tx: tx.losses.get(guid))
+    return None if record is None else record.cause
 
 
 def staged_names(clinic: Clinic) -> list[str]:
@@ -303,12 +311,22 @@ async def test_a_change_in_a_later_segment_cuts_the_stream(tmp_path: Path) -> No
 
 
 async def test_another_patient_in_the_header_takes_the_file_away(tmp_path: Path) -> None:
-    """The recall is refused, the names go, its own and those of its series; the reason stays."""
+    """The recall is refused, its name goes with those of its series, as mounts hear at once; the reason stays."""
     clinic = Clinic(tmp_path, slices((1, 2)))
     async with registered(clinic) as (hospital, guids):
         held(clinic, 1).PatientID = "TEST-2"
+        feed, heard = hospital.hospital.feed, trio.Event()
+        version = hospital.hospital.store.read(lambda tx: tx.catalogue.version())
+
+        async def listen() -> None:
+            await feed.changes(version, wait=3600)
+            heard.set()
+
+        hospital.nursery.start_soon(listen)
+        await trio.testing.wait_all_tasks_blocked()
         assert await outcomes(hospital, guids[:1]) == [InstanceRefusedError.__name__]
         await until(lambda: not hospital.files())
+        await until(heard.is_set)
         assert await outcomes(hospital, guids[1:]) == [NoSuchFileError.__name__]
         (record,) = hospital.hospital.store.read(lambda tx: tx.quarantine.all(PROJECT))
         assert record.reason == "other-patient"
@@ -326,7 +344,7 @@ async def test_a_project_that_shows_parts_loses_one_name(tmp_path: Path) -> None
 
 
 async def test_a_faulty_answer_takes_no_name_away(tmp_path: Path) -> None:
-    """What the PACS breaks it may mend: the file is refused, and opens when its bytes are right again."""
+    """What the PACS breaks it may mend: the file is refused, and counts as lost until it comes as it was."""
     clinic = Clinic(tmp_path, slices((1, 2)))
     async with registered(clinic) as (hospital, guids):
         rows = held(clinic, 1).Rows
@@ -334,6 +352,16 @@ async def test_a_faulty_answer_takes_no_name_away(tmp_path: Path) -> None:
         assert await outcomes(hospital, guids) == [InstanceChangedError.__name__, ""]
         assert list(hospital.files().values()) == guids
         assert not hospital.hospital.store.read(lambda tx: tx.quarantine.all(PROJECT))
+        assert loss_of(hospital, guids[0]) is LossCause.CHANGED
+
+
+async def test_what_a_pacs_gives_again_is_lost_no_more(tmp_path: Path) -> None:
+    """Whoever opens it finds that out."""
+    clinic = Clinic(tmp_path, slices((1,)))
+    async with registered(clinic) as (hospital, [guid]):
+        await hospital.hospital.store.write(lambda tx: tx.losses.put(guid, LossRecord(LossCause.CHANGED, NOW)))
+        assert await outcomes(hospital, [guid]) == [""]
+        assert loss_of(hospital, guid) is None
 
 
 async def test_a_file_withdrawn_during_its_recall_is_not_released(tmp_path: Path) -> None:

@@ -147,6 +147,37 @@ async def test_a_decision_is_told_at_once_to_all_who_wait_and_who_come(scene: Sc
     assert scene.tenant.told[-3:] == ["suspend", "everything", "pages"]
 
 
+async def test_a_refusal_ends_the_lease_at_once(scene: Scene, autojump_clock: Clock) -> None:
+    """Not when the tenant is told of it, and however long it would run."""
+    autojump_clock.autojump_threshold = 0
+    scene.grant()
+    assert scene.lease.is_held
+    scene.lease.refuse(AccessDeniedError("no longer"))
+    assert not scene.lease.is_held
+    assert scene.lease.seconds_left() == 0
+
+
+async def test_nothing_is_served_again_before_the_tenant_goes_on(scene: Scene, autojump_clock: Clock) -> None:
+    """What was held before the lapse goes first."""
+    autojump_clock.autojump_threshold = 0
+    scene.grant()
+    await trio.sleep(LEASE + 1)
+    scene.grant()
+    assert not scene.lease.is_held
+    await trio.sleep(2 * LOOK_SECONDS)
+    assert scene.lease.is_held
+    assert scene.tenant.told[-1] == "resume"
+
+
+async def test_pages_go_before_each_end_that_comes_near(scene: Scene, autojump_clock: Clock) -> None:
+    """Also where the lease was renewed since they went the last time."""
+    autojump_clock.autojump_threshold = 0
+    for _ in range(3):
+        scene.grant()
+        await trio.sleep(LEASE - 2 * LOOK_SECONDS)
+    assert scene.tenant.told == ["pages"] * 3
+
+
 async def test_an_answer_that_came_too_late_is_asked_for_again(scene: Scene, autojump_clock: Clock) -> None:
     """What was found under a lease that lapsed meanwhile is not given out."""
     autojump_clock.autojump_threshold = 0
