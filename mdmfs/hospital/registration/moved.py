@@ -27,30 +27,29 @@ _HELD: Final = frozenset({Reason.MOVED_PATIENT, Reason.OTHER_PATIENT})
 
 
 async def put_away_moved(hospital: Hospital, key: SeriesKey) -> int:
-    """Take the names of a series away whose patient is another in the PACS; gives how many files had one."""
+    """Take the names of a series away whose patient is another in the PACS; gives how many files have or had one.
+
+    What does not show yet is held back: its keys may be on their way.
+    """
     now = hospital.clock()
 
     def act(tx: Transaction) -> list[Guid]:
-        files = [(guid, it) for guid, it in tx.uidmap.of_series(key) if _state(tx, guid) is FileState.VISIBLE]
-        for _, instance in files:
-            if tx.quarantine.get(key, instance.instance_uid) is None:
-                tx.quarantine.put(
-                    QuarantineRecord(
-                        project=key.project,
-                        study_uid=key.study_uid,
-                        series_uid=key.series_uid,
-                        instance_uid=instance.instance_uid,
-                        reason=Reason.MOVED_PATIENT.value,
-                        tag="",
-                        when=now,
-                    )
-                )
-        guids = [guid for guid, _ in files]
+        visible, held_back = [], []
+        for guid, instance in list(tx.uidmap.of_series(key)):
+            state, is_held = _state(tx, guid), tx.quarantine.get(key, instance.instance_uid) is not None
+            if state is FileState.VISIBLE:
+                visible.append(guid)
+            elif state is FileState.PENDING and not is_held:
+                held_back.append(guid)
+            else:
+                continue
+            if not is_held:
+                tx.quarantine.put(_moved(key, instance.instance_uid, now))
         series = tx.series.get(key)
-        if guids and series is not None:
-            tx.catalogue.quarantine(guids, now=now)
+        if (visible or held_back) and series is not None:
+            tx.catalogue.quarantine(visible, now=now)
             tx.series.put(msgspec.structs.replace(series, state=SeriesState.HIDDEN))
-        return guids
+        return visible + held_back
 
     guids = await hospital.store.write(act)
     if guids:
@@ -62,6 +61,18 @@ async def put_away_moved(hospital: Hospital, key: SeriesKey) -> int:
             AuditRecord(time=now, event=Event.QUARANTINE, project=key.project, outcome=outcome, count=len(guids))
         )
     return len(guids)
+
+
+def _moved(key: SeriesKey, instance_uid: str, now: float) -> QuarantineRecord:
+    return QuarantineRecord(
+        project=key.project,
+        study_uid=key.study_uid,
+        series_uid=key.series_uid,
+        instance_uid=instance_uid,
+        reason=Reason.MOVED_PATIENT.value,
+        tag="",
+        when=now,
+    )
 
 
 async def restore(hospital: Hospital, key: SeriesKey, project: Project, reasons: Collection[Reason]) -> int:
@@ -76,7 +87,10 @@ async def restore(hospital: Hospital, key: SeriesKey, project: Project, reasons:
 
 
 def restore_series(tx: Transaction, key: SeriesKey, project: Project, reasons: Collection[Reason], now: float) -> int:
-    """Forget why a series was put away, and show it unless it hides for another reason."""
+    """Forget why a series was put away, and show it unless it hides for another reason.
+
+    What was held back before it had been shown waits for the next harvest, which counts it and looks at its keys.
+    """
     for record in tx.quarantine.of_series(key):
         if record.reason in reasons and tx.uidmap.guids_of(key.project, record.instance_uid):
             tx.quarantine.remove(key, record.instance_uid)
@@ -90,7 +104,10 @@ def restore_series(tx: Transaction, key: SeriesKey, project: Project, reasons: C
         if _state(tx, guid) is FileState.QUARANTINED and instance.instance_uid not in left
     ]
     tx.catalogue.show(shown, now=now)
-    if shown:
+    is_pending = any(_state(tx, guid) is FileState.PENDING for guid, _ in tx.uidmap.of_series(key))
+    if is_pending and series.state is SeriesState.HIDDEN:
+        tx.series.put(msgspec.structs.replace(series, state=SeriesState.REGISTERING))
+    elif shown:
         tx.series.put(msgspec.structs.replace(series, state=SeriesState.VISIBLE))
     return len(shown)
 

@@ -415,7 +415,8 @@ def complete_series(tx: Transaction, key: SeriesKey, project: Project, hospital:
     series = tx.series.get(key)
     if series is None:
         return
-    hides = project.partial is Partial.HIDE and tx.quarantine.of_series(key)
+    refused = tx.quarantine.of_series(key)
+    hides = refused if project.partial is Partial.HIDE else any(it.reason == Reason.MOVED_PATIENT for it in refused)
     tx.series.put(msgspec.structs.replace(series, state=SeriesState.HIDDEN if hides else SeriesState.DEPOSITING))
     show_deposited(tx, key, hospital)
 

@@ -10,6 +10,7 @@ import trio
 from pydicom import Dataset
 
 from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.registration.moved import merge_subjects
 from mdmfs.hospital.registration.reconcile import FRUITLESS, Reconciliation, Reconciliations
 from mdmfs.model.errors import (
@@ -23,6 +24,7 @@ from mdmfs.model.names import Guid
 from mdmfs.wire.messages.administration import Merged, ReconciliationProgress
 from mdmfs.wire.messages.files import DESCRIBE_PATH, Describe, FileDescription
 from tests.twins.clinic import PATIENT, PROJECT, Clinic, OpenClinic, including, slice_of, slices, until
+from tests.twins.keystores import unreachable
 
 OTHER = PatientKey(issuer="AMC", patient_id="TEST-2")
 
@@ -215,6 +217,29 @@ async def test_a_merge_shows_the_images_again_under_their_pseudonym(tmp_path: Pa
         assert len({name.split("/")[0] for name in hospital.names()}) == 1
         assert len(hospital.names()) == 3
         assert [it["event"] for it in hospital.audited()].count("merge") == 1
+
+
+@pytest.mark.parametrize("partial", list(Partial))
+async def test_a_series_that_moves_while_its_keys_are_on_their_way_stays_away(tmp_path: Path, partial: Partial) -> None:
+    """Most images of a wrong patient are mended within hours: none shows under him when its key arrives."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    clinic.partial, clinic.inclusion = partial, including(PATIENT, OTHER)
+    for twin in clinic.keystores.values():
+        twin.failure = unreachable
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        rename(clinic.pacs.held, OTHER)
+        assert [(await reconcile(hospital)).moved for _ in range(2)] == [1, 0]
+    for twin in clinic.keystores.values():
+        twin.failure = None
+    async with clinic.open() as hospital:
+        await hospital.deliver()
+        await hospital.harvest()
+        assert hospital.names() == []
+        rename(clinic.pacs.held, PATIENT)
+        assert (await reconcile(hospital)).moved == 0
+        await hospital.harvest()
+        assert len(hospital.names()) == 2
 
 
 async def test_a_merge_into_a_known_patient_leaves_both_pseudonyms(tmp_path: Path) -> None:
