@@ -191,7 +191,7 @@ class Stager:
 
         wanted = []
         for job in await self._start(batch):
-            if not job.element or not await is_kept_on(self._hospital, job.guid, job.element):
+            if not await self._is_kept(job):
                 wanted.append(job)
             elif not await self._finish(job, StageState.COMPLETED):
                 again.append(job)
@@ -204,6 +204,14 @@ class Stager:
                 async for job, outcome in brought:
                     nursery.start_soon(end, job, outcome)
         return again
+
+    async def _is_kept(self, job: Job) -> bool:
+        """Ask whether a file is where it was asked for; where that cannot be written down, it is brought there anew."""
+        try:
+            return bool(job.element) and await is_kept_on(self._hospital, job.guid, job.element)
+        except MdmfsError as error:
+            log.error("how long a replica stays cannot be written down", reason=str(error))  # noqa: TRY400 the reason says it
+            return False
 
     async def _bring(self, jobs: Sequence[Job]) -> AsyncGenerator[tuple[Job, Released | MdmfsError]]:
         """Have files of one caller brought online, each given as soon as it begins to be there, or why it will not."""

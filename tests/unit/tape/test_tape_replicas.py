@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import trio
@@ -12,12 +14,17 @@ import trio.testing
 from mdmfs.hospital.dav.target import Target
 from mdmfs.hospital.projects import Placement
 from mdmfs.hospital.rights.why import explain
+from mdmfs.hospital.store import Store, Transaction
+from mdmfs.model.errors import OutOfSpaceError
 from mdmfs.model.identity import Principal
 from mdmfs.wire.messages.acls import AskWhy
 from mdmfs.wire.messages.files import DESCRIBE_PATH, Describe, FileDescription
 from tests.twins.clinic import READER, STRANGER, Clinic, slices
 from tests.twins.storage import TwinElement
+from tests.unit.registration.test_register import CuttingStore
 from tests.unit.tape.test_tape_face import Tape, open_tape, wait_until
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -129,6 +136,40 @@ async def test_a_dead_storage_element_delays_a_request_and_fails_no_file(clinic:
     async with open_tape(clinic) as tape:
         assert await tape.until_over(request_id) == {"COMPLETED": 4}
         assert len(clinic.elements[0].kept) == 4
+
+
+class FullStore(CuttingStore):
+    """A store whose disk has no room for how long a replica stays."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store, sys.maxsize, is_kept=True)
+        self.is_full = False
+        self.refused = 0
+
+    async def write(self, act: Callable[[Transaction], T]) -> T:
+        """Write, but for that."""
+
+        def look(tx: Transaction) -> T:
+            before = {it.name: it.until for it in tx.replicas.page(100)}
+            result = act(tx)
+            if self.is_full and any(before.get(it.name, it.until) != it.until for it in tx.replicas.page(100)):
+                self.refused += 1
+                message = "the disk is full"
+                raise OutOfSpaceError(message)
+            return result
+
+        return await super().write(look)
+
+
+async def test_a_full_disk_does_not_end_what_stages(clinic: Clinic) -> None:
+    """A replica that is there already is there, also where its new end cannot be written down; the daemon goes on."""
+    store = clinic.store = FullStore(clinic.store)
+    async with open_tape(clinic) as tape:
+        await tape.until_over(await stage_to(tape, "tier2"))
+        clinic.now += 1000
+        store.is_full = True
+        assert await tape.until_over(await stage_to(tape, "tier2")) == {"COMPLETED": 4}
+        assert store.refused >= 4
 
 
 @pytest.mark.parametrize("placement", [Placement(("tier1",), on_release=False), None])
