@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from mdmfs.model.errors import NameTakenError, PeerTimedOutError
+from mdmfs.worker.fuse.mount import clean_up_stale, unmount
 from mdmfs.worker.fuse.mountinfo import entry_of
 from tests.fuse.test_fuse_mount import (
     BIG_FOLDER,
@@ -78,6 +80,22 @@ def test_a_mount_that_ends_late_leaves_the_next_one_at_its_place_alone(tmp_path:
             os.close(descriptor)
             assert old.process.wait(SECONDS) == 0, old.log.read_text()
             assert new.file(2).read_bytes() == plaintext(2)
+
+
+@needs_root
+def test_a_daemon_that_hangs_holds_up_neither_umount_nor_who_would_mount_there(tmp_path: Path) -> None:
+    """Its mount is taken away, and who does that is told that something stays."""
+    with mounted(tmp_path) as mount:
+        mount.process.send_signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(NameTakenError, match="mounted already"):
+                clean_up_stale(mount.point, patience=1.0)
+            with pytest.raises(PeerTimedOutError, match="is unmounted, but"):
+                unmount(mount.point, patience=1.0)
+            assert entry_of(mount.point) is None
+        finally:
+            mount.process.send_signal(signal.SIGCONT)
+        assert mount.process.wait(SECONDS) == 0, mount.log.read_text()
 
 
 # A disk that does not answer

@@ -10,6 +10,7 @@ import select
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,15 @@ from mdmfs.worker.fuse.mountinfo import FILE_SYSTEM, KIND, entry_of
 from mdmfs.worker.fuse.operations import PID_ATTRIBUTE, MdmfsOperations
 
 COMMAND_SECONDS: Final = 10.0
+KILLED_SECONDS: Final = 1.0
+_GETXATTR: Final = "import os, sys; sys.stdout.buffer.write(os.getxattr(*sys.argv[1:]))"
+_STATVFS: Final = """
+import os, sys
+try:
+    os.statvfs(sys.argv[1])
+except OSError as error:
+    sys.exit(error.errno)
+"""
 MAX_BACKGROUND: Final = 512
 """Waiting READs that the kernel hands to us at once; libfuse's 12 would let a slow PACS delay everyone's reads."""
 MAX_TASKS: Final = 1200
@@ -124,12 +134,12 @@ async def raise_limits(operations: MdmfsOperations, mountpoint: Path) -> None:
     await trio.to_thread.run_sync(_raise_limits, mountpoint)
 
 
-def clean_up_stale(mountpoint: Path) -> None:
+def clean_up_stale(mountpoint: Path, *, patience: float = COMMAND_SECONDS) -> None:
     """Unmount what a killed daemon left there; raises ``NameTakenError`` where a live one serves."""
     entry = entry_of(mountpoint)
     if entry is None or entry.kind != KIND:
         return
-    if _is_served(mountpoint):
+    if _is_served(mountpoint, patience):
         message = f"{mountpoint} is mounted already"
         raise NameTakenError(message, what_to_do=f"mdmfs umount {mountpoint}, or take another directory")
     log.warning("cleaning up a mount that nobody serves any more", mountpoint=str(mountpoint))
@@ -154,11 +164,16 @@ def unmount(mountpoint: Path, *, patience: float = 30.0) -> None:
     if entry is None or entry.kind != KIND:
         message = f"no mdmfs is mounted at {mountpoint}"
         raise UnusableFileError(message, what_to_do="name its mount point: findmnt -t fuse.mdmfs lists them")
-    daemon = _open_daemon(mountpoint)
+    told = _ask_apart(_GETXATTR, mountpoint, os.fsdecode(PID_ATTRIBUTE), patience=min(patience, COMMAND_SECONDS))
+    daemon = None if told is None else _open_daemon(told)
     try:
         if not _umount(mountpoint, 0) and not _run(mountpoint, ["fusermount3", "-u", "-q"], ["umount"]):
             message = f"{mountpoint} cannot be unmounted: somebody still uses it"
             raise BusyError(message, what_to_do=f"fuser -vm {mountpoint} tells who; end that, and try again")
+        if told is None:
+            message = f"{mountpoint} is unmounted, but its daemon did not answer, and is probably still there"
+            what_to_do = "pgrep -af 'mdmfs.* mount' finds it; kill -9 of it loses nothing"
+            raise PeerTimedOutError(message, what_to_do=what_to_do)
         if daemon is not None and not select.select([daemon], [], [], patience)[0]:
             message = f"the daemon of {mountpoint} has not gone within {patience:g} s"
             raise PeerTimedOutError(message, what_to_do="see to its log; kill -9 of that daemon loses nothing")
@@ -167,10 +182,31 @@ def unmount(mountpoint: Path, *, patience: float = 30.0) -> None:
             os.close(daemon)
 
 
-def _open_daemon(mountpoint: Path) -> int | None:
+def _ask_apart(program: str, mountpoint: Path, *arguments: str, patience: float) -> tuple[int, bytes] | None:
+    """Ask a daemon by a program of one line: its exit code and what it wrote; None where there is no answer.
+
+    A process of its own, since whoever asks one that hangs waits as long, and may be out of reach of every signal.
+    """
+    asking = subprocess.Popen(  # noqa: S603 our own program
+        [sys.executable, "-ISc", program, str(mountpoint), *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        told, _ = asking.communicate(timeout=patience)
+    except subprocess.TimeoutExpired:
+        asking.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            asking.communicate(timeout=KILLED_SECONDS)
+        return None
+    return asking.returncode, told
+
+
+def _open_daemon(told: tuple[int, bytes]) -> int | None:
     """Get hold of the process that serves a mount, which tells its number; None where it is dead already."""
     try:
-        return os.pidfd_open(int(os.getxattr(mountpoint, PID_ATTRIBUTE)))
+        return os.pidfd_open(int(told[1]))
     except (OSError, ValueError):
         return None
 
@@ -198,17 +234,14 @@ def _run(mountpoint: Path, *commands: list[str]) -> bool:
     return False
 
 
-def _is_served(mountpoint: Path) -> bool:
+def _is_served(mountpoint: Path, patience: float) -> bool:
     """Ask whether a daemon holds the other end: ``statfs`` always goes to it, ``stat`` may be answered from a cache."""
     entry = entry_of(mountpoint)
     if entry is None:
         return False
-    try:
-        os.statvfs(mountpoint)
-    except OSError as error:
-        # any other error is an answer of a daemon whose hospital is away
-        return error.errno not in {errno.ENOTCONN, errno.ECONNABORTED}
-    return True
+    told = _ask_apart(_STATVFS, mountpoint, patience=patience)
+    # any other error is an answer of a daemon whose hospital is away, and one that does not answer is there
+    return told is None or told[0] not in {errno.ENOTCONN, errno.ECONNABORTED}
 
 
 def _raise_limits(mountpoint: Path) -> None:
