@@ -23,7 +23,7 @@ from mdmfs.wire.messages.files import CHANGES_PATH, AskChanges, Changes, Node, N
 from mdmfs.wire.server import Address, serve
 from mdmfs.wire.service import Reply, Request, Service
 from mdmfs.worker.cache.store import CiphertextCache
-from mdmfs.worker.callers.peers import LOOK_SECONDS, Peers
+from mdmfs.worker.callers.peers import LOOK_SECONDS, WRITING_SECONDS, Peers
 from mdmfs.worker.configuration import HospitalPeer, MountConfiguration
 from mdmfs.worker.fuse.errnos import errno_of
 from mdmfs.worker.hospital import RemoteHospital
@@ -93,6 +93,17 @@ async def test_an_expired_proxy_is_ekeyexpired_until_it_is_renewed(
     assert await desk.errno_of_asking(mock_clock, CredentialExpiredError) == errno.EKEYEXPIRED
     delegate(JANE, make.seconds_from_now(12 * HOUR)).save_proxy(desk.proxy)
     assert await desk.ask(mock_clock) == str(JANE.dn)
+
+
+async def test_a_proxy_that_is_written_over_takes_nothing_away(desk: Desk, mock_clock: trio.testing.MockClock) -> None:
+    """Many renew it so, and whoever looks meanwhile sees half of one."""
+    assert await desk.ask(mock_clock) == str(JANE.dn)
+    for _ in range(3):
+        for half in (b"", desk.proxy.read_bytes()[:700]):
+            desk.proxy.write_bytes(half)
+            assert await desk.ask(mock_clock) == str(JANE.dn)
+            delegate(JANE, make.seconds_from_now(HOUR)).save_proxy(desk.proxy)
+            assert await desk.ask(mock_clock) == str(JANE.dn)
 
 
 async def test_an_hour_before_a_proxy_ends_the_log_says_so_once(
@@ -175,6 +186,8 @@ async def test_a_proxy_that_is_gone_or_none_is_eacces_until_there_is_one(
     if octets_ is not None:
         desk.proxy.write_bytes(octets_)
         desk.proxy.chmod(0o600)
+        assert await desk.ask(mock_clock) == str(JANE.dn)  # it may just be being written
+        mock_clock.jump(WRITING_SECONDS)
     assert await desk.errno_of_asking(mock_clock, CredentialRefusedError) == errno.EACCES
     with pytest.raises(CredentialRefusedError):
         desk.peers.keystores()

@@ -57,6 +57,10 @@ class ProxyFile:
     size: int
 
 
+class UnfinishedProxyError(CredentialRefusedError):
+    """A file that may just be being written, as where a proxy is renewed in its place."""
+
+
 class Found(NamedTuple):
     """A caller's proxy."""
 
@@ -68,7 +72,8 @@ class Found(NamedTuple):
 def find_proxy(uid: int, tid: int, is_known: Callable[[ProxyFile], bool], *, proc: Path = Path("/proc")) -> Found:
     """Find the proxy that a thread's process would use; for a worker thread, since a foreign root may be slow.
 
-    ``uid`` is whom the kernel says the request is made as. Raises ``CredentialRefusedError``, which says why.
+    ``uid`` is whom the kernel says the request is made as. Raises ``CredentialRefusedError``, which says why, and
+    ``UnfinishedProxyError`` where a moment later there may be one.
     """
     if tid == 0:
         _refuse("the caller is in another PID namespace, so nobody knows who it is: mount inside the container")
@@ -167,8 +172,11 @@ def _refuse_foreign(status: os.stat_result, uid: int, path: str) -> None:
         _refuse(f"{path!r} is not a file of uid {uid}, who asks")
     if status.st_mode & _OTHERS:
         _refuse(f"{path!r} can be read by others: chmod 600 it")
-    if not 0 < status.st_size <= MAX_PROXY:
-        _refuse(f"{path!r} is empty, or too large for a proxy")
+    if status.st_size > MAX_PROXY:
+        _refuse(f"{path!r} is too large for a proxy")
+    if not status.st_size:
+        message = f"{path!r} is empty: make a proxy"
+        raise UnfinishedProxyError(message)
 
 
 def _state(status: os.stat_result, uid: int, path: str) -> ProxyFile:
@@ -185,7 +193,8 @@ def _read_unchanged(there: int, file: ProxyFile) -> bytes:
         octets = proxy.read(MAX_PROXY + 1)
         status = os.fstat(opened)
     if _state(status, file.uid, file.path) != file or len(octets) != file.size:
-        _refuse(f"the proxy {file.path!r} is being written: try again")
+        message = f"the proxy {file.path!r} is being written: try again"
+        raise UnfinishedProxyError(message)
     return octets
 
 

@@ -31,6 +31,9 @@ from mdmfs.worker.configuration import HospitalPeer, MetadataPeer, MountConfigur
 
 LOOK_SECONDS: Final = 1.0
 """How often the files are looked at."""
+WRITING_SECONDS: Final = 2.0
+"""So long a credential may be unusable before it is: many renew a proxy by writing over it."""
+WRITING_LOOK_SECONDS: Final = 0.05
 WARN_SECONDS: Final = 3600.0
 """So long before a credential ends the log says so: jobs that run longer need a new one."""
 
@@ -77,6 +80,7 @@ class Peers:
         """When the first certificate of the credential ends; infinity once that is told."""
         self._stamp: Stamp = ()
         self._look_again = float("-inf")
+        self._unusable_since = float("inf")
         self._hospital: Client | None = None
         self._readers: Client | None = None
         self._keystores: Keystores | None = None
@@ -165,10 +169,17 @@ class Peers:
             if stamp != self._stamp:
                 self._connect_with(stamp)
         except ConfigurationError as error:
+            now = trio.current_time()
+            self._unusable_since = min(self._unusable_since, now)
+            is_there = self._credential.certificate_file.exists()  # who destroys a proxy means it
+            if self._hospital is not None and is_there and now < self._unusable_since + WRITING_SECONDS:
+                self._look_again = now + WRITING_LOOK_SECONDS
+                return
             self._disconnect()
             log.warning("no usable credential", reason=str(error))
             message = f"no usable proxy or certificate: {error}"
             raise CredentialRefusedError(message) from error
+        self._unusable_since = float("inf")
         self._look_again = trio.current_time() + LOOK_SECONDS
         if self._clock() >= self._ends - WARN_SECONDS:
             minutes = max(0, round((self._ends - self._clock()) / 60))

@@ -18,7 +18,6 @@ import trio
 from mdmfs.model.errors import (
     BusyError,
     ConfigurationError,
-    CredentialRefusedError,
     MdmfsError,
     PeerTimedOutError,
     StaleNumberError,
@@ -31,7 +30,7 @@ from mdmfs.pki.voms import claims_of
 from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.worker.cache.room import Room
 from mdmfs.worker.cache.store import CiphertextCache
-from mdmfs.worker.callers.finder import Found, ProxyFile, find_proxy
+from mdmfs.worker.callers.finder import Found, ProxyFile, UnfinishedProxyError, find_proxy
 from mdmfs.worker.callers.numbers import MAX_PRINCIPALS, parse_number
 from mdmfs.worker.callers.own_files import Directories, OwnFiles, OwnPages, RootOnly, principal_of_handle
 from mdmfs.worker.callers.seat import Files, Seat
@@ -42,6 +41,9 @@ from mdmfs.worker.serving import KernelCache, Ports, Serving, Site
 MAX_LOOKS: Final = 4
 """Of one uid at once: a process may have a root that never answers, and that must not hold up anybody else."""
 LOOK_SECONDS: Final = 5.0
+WRITING_SECONDS: Final = 2.0
+"""For somebody to write a proxy."""
+WRITING_LOOKS: Final = 40
 MAX_OF_UID: Final = 16
 MAX_IN_ALL: Final = 512
 IDLE_SECONDS: Final = 1800.0
@@ -154,7 +156,20 @@ class Principals:
         return None
 
     async def find(self, uid: int, gid: int, tid: int) -> Seat:
-        """Find the seat of whoever asks, by his process's proxy; raises ``CredentialRefusedError``."""
+        """Find the seat of whoever asks, by his process's proxy; raises ``CredentialRefusedError``.
+
+        Many renew a proxy by writing over it: for who asks meanwhile it is looked at again.
+        """
+        give_up_at = trio.current_time() + WRITING_SECONDS
+        while True:
+            try:
+                return await self._find(uid, gid, tid)
+            except UnfinishedProxyError:
+                if trio.current_time() >= give_up_at:
+                    raise
+            await trio.sleep(WRITING_SECONDS / WRITING_LOOKS)
+
+    async def _find(self, uid: int, gid: int, tid: int) -> Seat:
         found = await self._look(uid, tid)
         known = self._by_file.get(found.file)
         if known is None:
@@ -222,7 +237,7 @@ class Principals:
         """Serve a proxy that was not seen in this state: one that was renewed, or a new principal."""
         if found.octets is None:
             message = f"the proxy {found.file.path!r} has just been replaced: try again"
-            raise CredentialRefusedError(message)
+            raise UnfinishedProxyError(message)
         identity = await trio.to_thread.run_sync(_identify, found)
         known = self._served.get(identity)
         if known is not None:
@@ -352,4 +367,4 @@ def _identify(found: Found) -> Identity:
         return Identity(found.file.uid, found.file.path, str(end_entity.subject), claims_of(certificates))
     except (MdmfsError, StopIteration, *UNREADABLE) as error:
         message = f"{found.file.path!r} is no proxy: make one anew"
-        raise CredentialRefusedError(message) from error
+        raise UnfinishedProxyError(message) from error

@@ -39,9 +39,11 @@ from mdmfs.worker.callers.principals import (
     MAX_OF_UID,
     SHORTEST_SECONDS,
     SWEEP_SECONDS,
+    WRITING_SECONDS,
     Arrival,
     Principals,
 )
+from mdmfs.worker.callers.seat import Seat
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.finding.virtual import FIRST_INODE
 from mdmfs.worker.lease import Lease
@@ -196,12 +198,46 @@ async def test_uid_path_dn_and_claims_make_a_principal(scene: Scene, proxy: Prox
 @pytest.mark.parametrize(
     "octets", [b"", b"nonsense", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
 )
-async def test_what_is_no_proxy_is_refused(scene: Scene, octets: bytes) -> None:
+async def test_what_is_no_proxy_is_refused(scene: Scene, octets: bytes, mock_clock: trio.testing.MockClock) -> None:
     """And nobody is connected."""
     scene.proxies[1] = "/p", octets
-    with pytest.raises(CredentialRefusedError):
-        await scene.principals.find(7, 7, 1)
+    assert isinstance(await found_later(scene, mock_clock), CredentialRefusedError)
     assert scene.arrived == []
+
+
+@pytest.mark.parametrize("written", [0, 100, 1000])
+async def test_a_proxy_that_is_written_over_is_waited_for(
+    scene: Scene, proxy: Proxy, written: int, mock_clock: trio.testing.MockClock
+) -> None:
+    """Many renew it so: who asks while there is half of one is no stranger."""
+    whole = proxy(make.person("jane"))
+    scene.proxies[1] = "/p", whole
+    seat = await scene.principals.find(7, 7, 1)
+    renewed = proxy(make.person("jane"))
+    scene.proxies[1] = "/p", renewed[:written]
+    assert await found_later(scene, mock_clock, lambda: scene.proxies.update({1: ("/p", whole)})) is seat
+
+
+async def found_later(
+    scene: Scene, clock: trio.testing.MockClock, act: Callable[[], object] = lambda: None
+) -> Seat | CredentialRefusedError:
+    """Find who asks while the clock goes on; something is done meanwhile."""
+    found: list[Seat | CredentialRefusedError] = []
+
+    async def find() -> None:
+        try:
+            found.append(await scene.principals.find(7, 7, 1))
+        except CredentialRefusedError as error:
+            found.append(error)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(find)
+        while not found:
+            await trio.to_thread.run_sync(time.sleep, 0.01)  # it is looked in threads
+            clock.jump(WRITING_SECONDS / 10)
+            if clock.current_time() > WRITING_SECONDS / 2:
+                act()
+    return found[0]
 
 
 async def test_a_number_of_another_leads_nowhere(scene: Scene, proxy: Proxy) -> None:
