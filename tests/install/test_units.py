@@ -55,6 +55,16 @@ def test_backoff_is_placed_where_systemd_knows_it(version: int, tmp_path: Path) 
     assert placed == (services if version >= 254 else set())
 
 
+def test_mount_8_mounts_and_where_it_only_pretends_nothing_is_mounted(tmp_path: Path) -> None:
+    """``mount -f``, as with ``-a``, asks its helper to leave that out."""
+    helper = tmp_path / "mount.fuse.mdmfs"
+    helper.write_text((UNITS / helper.name).read_text().replace("/opt/mdmfs/bin/mdmfs", "/bin/echo"))
+    asked = "mount --daemon --log /var/log/mdmfs-mount.log /a /b\n"
+    for flags, expected in (([], asked), (["-s", "-v", "-o", "rw,nofail"], asked), (["-f", "-v"], "")):
+        done = subprocess.run(["sh", helper, "/a", "/b", *flags], check=True, capture_output=True, text=True)
+        assert done.stdout == expected
+
+
 @pytest.mark.parametrize("name", DAEMONS)
 def test_a_daemon_may_do_little(name: str, tmp_path: Path) -> None:
     """The exposure that systemd computes is 2.0 at most."""
