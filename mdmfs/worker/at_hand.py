@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Container
+from collections.abc import Callable
 
 import structlog
 import trio
@@ -14,13 +14,10 @@ from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.worker import headers
 from mdmfs.worker.bringing import AT_ONCE
 from mdmfs.worker.cache.ciphertext import Ciphertext
-from mdmfs.worker.cache.store import CiphertextCache, Seal
-from mdmfs.worker.kept import KeptFiles
-from mdmfs.worker.kernel_pages import KernelPages
-from mdmfs.worker.keys.ring import KeyRing, unlock_with
-from mdmfs.worker.memory import Memory
-from mdmfs.worker.open_file import OpenFile, OpenFiles, lock_of
-from mdmfs.worker.slow_disk import SlowDisk
+from mdmfs.worker.cache.store import Seal
+from mdmfs.worker.keys.ring import unlock_with
+from mdmfs.worker.open_file import OpenFile, lock_of
+from mdmfs.worker.parts import Parts
 
 log = structlog.get_logger(__name__)
 
@@ -28,32 +25,9 @@ log = structlog.get_logger(__name__)
 class AtHand:
     """Opens small files whose ciphertext, and others whose header, is here with the shares of its key."""
 
-    def __init__(  # noqa: PLR0913 the parts that it works with
-        self,
-        cache: CiphertextCache,
-        keys: KeyRing,
-        nursery: trio.Nursery,
-        *,
-        known: headers.Headers,
-        pages: KernelPages,
-        files: OpenFiles,
-        handles: Container[int],
-        kept: KeptFiles,
-        disk: SlowDisk,
-        memory: Memory,
-        is_known: Callable[[int], bool],
-    ) -> None:
+    def __init__(self, parts: Parts, *, is_known: Callable[[int], bool]) -> None:
         """See ``Opener``, which shares all of it."""
-        self._cache = cache
-        self._keys = keys
-        self._nursery = nursery
-        self._headers = known
-        self._pages = pages
-        self._files = files
-        self._handles = handles
-        self._kept = kept
-        self._disk = disk
-        self._memory = memory
+        self._parts = parts
         self._is_known = is_known
         self._next: Node | None = None
         """What is probably opened next."""
@@ -68,13 +42,13 @@ class AtHand:
         The loop does it between two requests: who reads what is in the page cache meanwhile has a processor of his own.
         """
         self._next = node
-        self._nursery.start_soon(self._open_next, node)
+        self._parts.nursery.start_soon(self._open_next, node)
 
     async def _open_next(self, node: Node) -> None:
-        is_here = node.inode in self._files or node.inode in self._handles
+        is_here = node.inode in self._parts.files or node.inode in self._parts.handles
         if self._next is not node or node.kind is not NodeKind.FILE or is_here or not self._is_known(node.inode):
             return  # among others, it was opened and closed before its turn came
-        until = self._keys.held_until(Guid(node.guid))
+        until = self._parts.keys.held_until(Guid(node.guid))
         if until <= trio.current_time():
             return
         try:
@@ -84,7 +58,7 @@ class AtHand:
             return
         if file is not None:
             file.readers += 1
-            self._kept.keep(file, until)
+            self._parts.kept.keep(file, until)
 
     def _open_pushing(self, node: Node) -> OpenFile | None:
         """Open a small file here and now, none of whose pages is there: None where something is not at hand, or right.
@@ -93,61 +67,66 @@ class AtHand:
         would wait for ever for the READ that it is to answer itself.
         """
         guid = Guid(node.guid)
-        if node.size > self._largest_at_once or not self._keys.holds(guid):
+        if node.size > self._largest_at_once or not self._parts.keys.holds(guid):
             return None
-        found = self._cache.open(guid, node.size)
+        found = self._parts.cache.open(guid, node.size)
         if found is None:
             return None
         file = OpenFile(node)
         file.adopt(found[0])
         if not found[0].is_in_memory():
-            self._disk.note_slow()
+            self._parts.disk.note_slow()
             file.close_if_unused()
             return None
         with contextlib.suppress(IntegrityError):
             if self._push_at_once(file, *found):
-                self._files[node.inode] = file
+                self._parts.files[node.inode] = file
                 return file
         file.close_if_unused()
         return None
 
     def lies_on_disk(self, node: Node) -> bool:
         """Ask whether a small file that nobody has open needs nothing but its object from the disk."""
-        is_open, guid = node.inode in self._files or node.inode in self._handles, Guid(node.guid)
-        return not is_open and node.size <= self._largest_at_once and self._keys.holds(guid) and guid in self._cache
+        is_open, guid = node.inode in self._parts.files or node.inode in self._parts.handles, Guid(node.guid)
+        return (
+            not is_open
+            and node.size <= self._largest_at_once
+            and self._parts.keys.holds(guid)
+            and guid in self._parts.cache
+        )
 
     @property
     def _largest_at_once(self) -> int:
         """Up to which size files are pushed by the loop."""
-        return min(AT_ONCE, self._memory.pushed)
+        return min(AT_ONCE, self._parts.memory.pushed)
 
     def _push_at_once(self, file: OpenFile, ciphertext: Ciphertext, seal: Seal) -> bool:
-        unsealer = unlock_with(self._keys.fresh(file.guid, seal.threshold), lock_of(file, ciphertext, seal))
+        unsealer = unlock_with(self._parts.keys.fresh(file.guid, seal.threshold), lock_of(file, ciphertext, seal))
         if unsealer is None:
             return False
         file.sealed = ciphertext, seal
         file.take(ciphertext, unsealer)
-        self._pages.note_some(file.inode)
-        if not file.push_at_once(self._pages.port, is_resident=self._pages.has_whole(file.inode)):
+        self._parts.pages.note_some(file.inode)
+        if not file.push_at_once(self._parts.pages.port, is_resident=self._parts.pages.has_whole(file.inode)):
             return False
-        self._pages.note_whole(file.inode)
+        self._parts.pages.note_whole(file.inode)
         return True
 
     def _open_header(self, node: Node) -> OpenFile | None:
         """Open a file by its header here and now, where that and its shares are at hand, and its body is not."""
         guid = Guid(node.guid)
-        header = None if guid in self._cache else self._headers.held(guid)
-        answers = None if header is None else self._keys.fresh(guid, header.threshold)
+        header = None if guid in self._parts.cache else self._parts.headers.held(guid)
+        answers = None if header is None else self._parts.keys.fresh(guid, header.threshold)
         if header is None or answers is None:
             return None
         with contextlib.suppress(IntegrityError, ValueError):
             unsealer = unlock_with(answers, headers.lock_of(guid, header))
             if unsealer is not None:
-                file = self._files[node.inode] = OpenFile(node)
+                file = self._parts.files[node.inode] = OpenFile(node)
                 file.is_wanted = True
-                self._pages.note_some(node.inode)
-                file.begin_with(headers.unseal(unsealer, header, node.size), self._pages.port)
+                self._parts.pages.note_some(node.inode)
+                file.begin_with(headers.unseal(unsealer, header, node.size), self._parts.pages.port)
                 file.ready.set()
                 return file
-        self._files.pop(node.inode, None)
+        self._parts.files.pop(node.inode, None)
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import secrets
-from collections.abc import Awaitable, Callable, Container, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVarTuple
 
 import structlog
@@ -20,15 +20,11 @@ from mdmfs.sealing.layout import HEADER_SIZE
 from mdmfs.wire.messages.files import Node, SealedHeader
 from mdmfs.worker import headers
 from mdmfs.worker.cache.ciphertext import Ciphertext, SupersededError
-from mdmfs.worker.cache.store import CiphertextCache, Seal
+from mdmfs.worker.cache.store import Seal
 from mdmfs.worker.fetching import Fetching
-from mdmfs.worker.hospital import Hospital
-from mdmfs.worker.kernel_pages import KernelPages
-from mdmfs.worker.keys.ring import KeyRing
-from mdmfs.worker.memory import Memory
-from mdmfs.worker.open_file import OpenFile, OpenFiles, lock_of
+from mdmfs.worker.open_file import OpenFile, lock_of
 from mdmfs.worker.outage import OUTAGES, Outage
-from mdmfs.worker.story import Stories
+from mdmfs.worker.parts import Parts
 from mdmfs.worker.together import FetchingTogether
 
 AT_ONCE: Final = 2**20
@@ -49,53 +45,29 @@ log = structlog.get_logger(__name__)
 class Bringer:
     """Brings what files need, in the background; readers wait for it, and are told when it fails."""
 
-    def __init__(  # noqa: PLR0913 the parts that it works with
-        self,
-        hospital: Hospital,
-        cache: CiphertextCache,
-        keys: KeyRing,
-        nursery: trio.Nursery,
-        *,
-        known: headers.Headers,
-        pages: KernelPages,
-        files: OpenFiles,
-        handles: Container[int],
-        stories: Stories,
-        memory: Memory,
-        deadline: float,
-        patience: float,
-    ) -> None:
-        """See ``Opener``, which shares all of it; ``handles`` are the inodes of which the kernel has one."""
-        self._hospital = hospital
-        self._cache = cache
-        self._keys = keys
-        self._headers = known
-        self._pages = pages
-        self._files = files
-        self._handles = handles
-        self._stories = stories
-        self._memory = memory
-        self._nursery = nursery
+    def __init__(self, parts: Parts, *, deadline: float, patience: float) -> None:
+        """See ``Opener``, which shares all of it."""
+        self._parts = parts
         self._deadline = deadline
         self._patience = patience
         self._ahead: set[FetchingTogether] = set()
 
     def bring(self, file: OpenFile, siblings: Sequence[Guid]) -> None:
         """Have a file brought, by whatever it takes; ``ready`` tells when it is there."""
-        self._nursery.start_soon(self._guard, file, self._bring, file, siblings)
+        self._parts.nursery.start_soon(self._guard, file, self._bring, file, siblings)
 
     def bring_body(self, file: OpenFile) -> None:
         """Have the rest brought of a file that was opened by its header."""
-        self._nursery.start_soon(self._guard, file, self._bring_body, file, (), None)
+        self._parts.nursery.start_soon(self._guard, file, self._bring_body, file, (), None)
 
     def unlock_again(self, file: OpenFile) -> None:
         """Have the key of a file collected anew, if its object is here."""
         if file.is_wanted and file.sealed is not None:
-            self._nursery.start_soon(self._guard, file, self._unlock_again, file, *file.sealed)
+            self._parts.nursery.start_soon(self._guard, file, self._unlock_again, file, *file.sealed)
 
     def is_on_its_way(self, inode: int) -> bool:
         """Tell whether the ciphertext of a file is being brought, or was."""
-        file = self._files.get(inode)
+        file = self._parts.files.get(inode)
         return file is not None and not file.is_header_only
 
     async def prefetch(self, nodes: Sequence[Node]) -> None:
@@ -106,8 +78,8 @@ class Bringer:
         await trio.lowlevel.checkpoint_if_cancelled()
         held: dict[OpenFile, None] = {}
         for node in nodes:
-            if Guid(node.guid) not in self._cache and not self.is_on_its_way(node.inode):
-                file = self._files.get(node.inode) or self._files.setdefault(node.inode, OpenFile(node))
+            if Guid(node.guid) not in self._parts.cache and not self.is_on_its_way(node.inode):
+                file = self._parts.files.get(node.inode) or self._parts.files.setdefault(node.inode, OpenFile(node))
                 file.readers += 1
                 file.fetching = trio.Event()
                 held[file] = None
@@ -118,10 +90,13 @@ class Bringer:
             self._end_together(file, error)
             if file in held:
                 del held[file]
-                self._files.leave(file)
+                self._parts.files.leave(file)
 
-        fetching, ended = FetchingTogether(self._hospital, self._cache, [*held], self._begin, end), trio.Event()
-        self._nursery.start_soon(self._run_together, fetching, ended)
+        fetching, ended = (
+            FetchingTogether(self._parts.hospital, self._parts.cache, [*held], self._begin, end),
+            trio.Event(),
+        )
+        self._parts.nursery.start_soon(self._run_together, fetching, ended)
         try:
             await ended.wait()
             if fetching.failure is not None:
@@ -129,7 +104,7 @@ class Bringer:
         finally:
             for file in [*held]:
                 del held[file]
-                self._files.leave(file)
+                self._parts.files.leave(file)
             fetching.stop_unless_wanted()
 
     async def mend(self, file: OpenFile, damaged: Ciphertext | None, error: IntegrityError) -> None:
@@ -140,8 +115,8 @@ class Bringer:
         async with file.repairing:
             if file.ciphertext is not damaged and file.ciphertext is not None:
                 return
-            self._cache.discard(file.guid)
-            if damaged is not None and not damaged.is_from_cache and not self._hospital.doubt(file.guid):
+            self._parts.cache.discard(file.guid)
+            if damaged is not None and not damaged.is_from_cache and not self._parts.hospital.doubt(file.guid):
                 self.fail(file, error)
                 raise error
             log.warning("what is in the cache is not sound and is fetched anew", guid=str(file.guid), reason=str(error))
@@ -155,12 +130,12 @@ class Bringer:
         Its pages go in the background: that waits for reads that are pending, and one of them may have called this.
         """
         file.fail(error)
-        self._files.drop(file)
-        self._pages.note_asked(file.inode)
+        self._parts.files.drop(file)
+        self._parts.pages.note_asked(file.inode)
         if file.is_spoiled:
-            self._cache.discard(file.guid)
+            self._parts.cache.discard(file.guid)
         if file.has_pushed:
-            self._nursery.start_soon(self._pages.take_back, file.inode)
+            self._parts.nursery.start_soon(self._parts.pages.take_back, file.inode)
 
     def give_up_ahead(self) -> bool:
         """Let no look-ahead take the room of what somebody reads; tells whether there was one."""
@@ -188,14 +163,18 @@ class Bringer:
             self._fetch(file)
         elif error is not None:
             file.fail(error)
-            self._files.drop(file)
+            self._parts.files.drop(file)
 
     async def _bring(self, file: OpenFile, siblings: Sequence[Guid]) -> None:
         """Bring one file to its readers: from the cache, or else its header, or else all of it."""
-        if file.guid not in self._cache and not await _is_arriving(file) and await self._bring_header(file, siblings):
+        if (
+            file.guid not in self._parts.cache
+            and not await _is_arriving(file)
+            and await self._bring_header(file, siblings)
+        ):
             return
         await self._bring_body(file, siblings, self._push_first)
-        self._stories.note(file.inode, "pushed to the kernel", trio.current_time())
+        self._parts.stories.note(file.inode, "pushed to the kernel", trio.current_time())
         file.ready.set()
 
     async def _bring_header(self, file: OpenFile, siblings: Sequence[Guid]) -> bool:
@@ -203,21 +182,21 @@ class Bringer:
 
         Whatever goes wrong here goes wrong there, too, and is told then.
         """
-        self._nursery.start_soon(self._guard, file, self._prepare, file, siblings)
+        self._parts.nursery.start_soon(self._guard, file, self._prepare, file, siblings)
         try:
             header = await self._find_header(file, siblings)
             if header is None or file.arriving is not None:
                 return False
-            unsealer = await self._keys.unlock(headers.lock_of(file.guid, header), siblings)
+            unsealer = await self._parts.keys.unlock(headers.lock_of(file.guid, header), siblings)
             beginning = headers.unseal(unsealer, header, file.size)
         except PeerUnreachableError:
             raise  # there was no patience left, and the body is asked for at the same place
         except (MdmfsError, ValueError) as error:
             log.info("a header is not to be had by itself", guid=str(file.guid), reason=str(error))
-            self._headers.forget(file.guid)
+            self._parts.headers.forget(file.guid)
             return False
-        await trio.to_thread.run_sync(file.begin_with, beginning, self._pages.port, limiter=_beginning)
-        self._stories.note(file.inode, "header pushed to the kernel", trio.current_time())
+        await trio.to_thread.run_sync(file.begin_with, beginning, self._parts.pages.port, limiter=_beginning)
+        self._parts.stories.note(file.inode, "header pushed to the kernel", trio.current_time())
         file.ready.set()
         return True
 
@@ -225,9 +204,9 @@ class Bringer:
         """Ask for a header until the hospital answers: that it is away is no reason to have a whole file recalled."""
         outage = Outage()
         while True:
-            file.is_asked_for = self._headers.held(file.guid) is None
+            file.is_asked_for = self._parts.headers.held(file.guid) is None
             try:
-                return await self._headers.find(file.guid, siblings)
+                return await self._parts.headers.find(file.guid, siblings)
             except OUTAGES as error:
                 if isinstance(error, PeerUnreachableError):
                     file.note_hindrance()
@@ -244,7 +223,7 @@ class Bringer:
         Who reads beyond a header has READs pending already, and nothing is pushed.
         """
         file.note_body()
-        found = self._cache.open(file.guid, file.size) if file.fetching is None else None
+        found = self._parts.cache.open(file.guid, file.size) if file.fetching is None else None
         if found is None:
             await self._bring_anew(file, siblings)
         else:
@@ -267,8 +246,8 @@ class Bringer:
 
     async def _bring_anew(self, file: OpenFile, siblings: Sequence[Guid] = ()) -> None:
         """Fetch; what arrives goes to disk while the shares are collected and the first readers read."""
-        if self._keys.held_until(file.guid) <= trio.current_time():
-            self._nursery.start_soon(self._guard, file, self._prepare, file, siblings)
+        if self._parts.keys.held_until(file.guid) <= trio.current_time():
+            self._parts.nursery.start_soon(self._guard, file, self._prepare, file, siblings)
         if file.fetching is None:
             self._fetch(file)
         elif file.arriving is not None:
@@ -280,17 +259,17 @@ class Bringer:
         file.is_asked_for = not file.ready.is_set()
         begin = functools.partial(self._begin, file)
         fetching = Fetching(
-            self._hospital,
-            self._cache,
+            self._parts.hospital,
+            self._parts.cache,
             file,
             begin,
-            memory=self._memory,
+            memory=self._parts.memory,
             patience=self._patience,
             patience_once_begun=max(self._patience, self._deadline),
         )
         file.fetching, file.arriving = trio.Event(), None
-        self._nursery.start_soon(self._run, file, fetching, file.fetching)
-        self._nursery.start_soon(fetching.make_place)
+        self._parts.nursery.start_soon(self._run, file, fetching, file.fetching)
+        self._parts.nursery.start_soon(fetching.make_place)
         return file.fetching
 
     async def _run(self, file: OpenFile, fetching: Fetching, ended: trio.Event) -> None:
@@ -302,15 +281,15 @@ class Bringer:
 
     async def _prepare(self, file: OpenFile, siblings: Sequence[Guid]) -> None:
         with contextlib.suppress(MdmfsError):  # whoever unlocks the file is told
-            await self._keys.prepare(file.guid, siblings=siblings)
+            await self._parts.keys.prepare(file.guid, siblings=siblings)
 
     def _begin(self, file: OpenFile, ciphertext: Ciphertext, seal: Seal) -> None:
         """Unlock an object as soon as its header is here, if somebody has opened it."""
-        self._stories.note(file.inode, "decided, recalled and begun to arrive", trio.current_time())
+        self._parts.stories.note(file.inode, "decided, recalled and begun to arrive", trio.current_time())
         file.arriving = ciphertext, seal
         file.begun.set()
         if file.is_wanted:
-            self._nursery.start_soon(self._guard, file, self._unlock, file, ciphertext, seal, ())
+            self._parts.nursery.start_soon(self._guard, file, self._unlock, file, ciphertext, seal, ())
 
     async def _unlock(self, file: OpenFile, ciphertext: Ciphertext, seal: Seal, siblings: Sequence[Guid] = ()) -> None:
         """Open the object with its key, before anybody sees one of its bytes; one that was superseded is let be."""
@@ -322,8 +301,8 @@ class Bringer:
         except SupersededError:
             return
         lock = lock_of(file, ciphertext, seal)
-        file.take(ciphertext, await self._keys.unlock(lock, siblings))
-        self._stories.note(file.inode, "key made of shares", trio.current_time())
+        file.take(ciphertext, await self._parts.keys.unlock(lock, siblings))
+        self._parts.stories.note(file.inode, "key made of shares", trio.current_time())
 
     async def _unlock_again(self, file: OpenFile, ciphertext: Ciphertext, seal: Seal) -> None:
         """Unlock what was open when the lease lapsed; keystores may come back later than the hospital."""
@@ -347,12 +326,12 @@ class Bringer:
         That spares its readers all READs. For larger ones pushing takes as long as answering, and cannot go on while
         their readers copy.
         """
-        if file.size <= self._memory.pushed and not self._pages.has_whole(file.inode):
+        if file.size <= self._parts.memory.pushed and not self._parts.pages.has_whole(file.inode):
             if file.size > AT_ONCE or not await file.push_when_whole(
-                self._pages.port, may_hold_up=lambda: file.inode not in self._handles
+                self._parts.pages.port, may_hold_up=lambda: file.inode not in self._parts.handles
             ):
-                await file.push(self._pages.port)
-            self._pages.note_whole(file.inode)
+                await file.push(self._parts.pages.port)
+            self._parts.pages.note_whole(file.inode)
         elif file.is_complete:
             await file.check_end()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final
 
@@ -14,20 +13,17 @@ from prometheus_client import Gauge
 from mdmfs.model.errors import IntegrityError, MdmfsError, RecallTimedOutError
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.files import Node, NodeKind
-from mdmfs.worker import headers
 from mdmfs.worker.at_hand import AtHand
 from mdmfs.worker.bringing import AT_ONCE, Bringer
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.hospital import Hospital
-from mdmfs.worker.kept import KeptFiles
-from mdmfs.worker.kernel_pages import KernelPages
 from mdmfs.worker.keys.ring import KeyRing
 from mdmfs.worker.memory import Memory
-from mdmfs.worker.open_file import OpenFile, OpenFiles
+from mdmfs.worker.open_file import OpenFile
 from mdmfs.worker.opens import ASKED, Opens
 from mdmfs.worker.pages import Pages
-from mdmfs.worker.slow_disk import LARGEST, SlowDisk
-from mdmfs.worker.story import Stories
+from mdmfs.worker.parts import Parts
+from mdmfs.worker.slow_disk import LARGEST
 
 WAITING: Final = Gauge("mdmfs_waiting_calls", "Calls of programs that wait for bytes or a key.", ["call"])
 GIVE_WAY: Final = 0.002
@@ -60,56 +56,18 @@ class Opener:
         ``memory`` is that of the mount; its own without one.
         ``is_known``: whether the kernel knows an inode, and takes pages of it.
         """
-        self._cache = cache
-        self._keys = keys
-        memory = memory or Memory()
-        self._headers = headers.Headers(hospital, memory)
-        self._pages = KernelPages(pages)
-        self._nursery = nursery
+        self._parts = Parts.around(hospital, cache, keys, pages, nursery, memory or Memory())
         self._deadline = deadline
-        self._files = OpenFiles()
-        self._handles: Counter[int] = Counter()
-        """How many the kernel has of each inode, of what is in ``_files`` or of what broke: it may be reading it.
-
-        Who still waits for an open has none."""
-        self._kept = KeptFiles(self._files.leave, memory)
-        self._disk = SlowDisk(cache, memory, nursery)
-        self._at_hand = AtHand(
-            cache,
-            keys,
-            nursery,
-            known=self._headers,
-            pages=self._pages,
-            files=self._files,
-            handles=self._handles,
-            kept=self._kept,
-            disk=self._disk,
-            memory=memory,
-            is_known=is_known,
-        )
+        self._at_hand = AtHand(self._parts, is_known=is_known)
+        self._bringer = Bringer(self._parts, deadline=deadline, patience=patience)
         self.opens = Opens()
         """Those that the hospital did not see."""
-        self._stories = Stories()
-        self._bringer = Bringer(
-            hospital,
-            cache,
-            keys,
-            nursery,
-            known=self._headers,
-            pages=self._pages,
-            files=self._files,
-            handles=self._handles,
-            stories=self._stories,
-            memory=memory,
-            deadline=deadline,
-            patience=patience,
-        )
         cache.on_full = self._make_room
 
     def _make_room(self) -> bool:
         """Let go what takes room on the disk and nobody has open: what is kept has descriptors, too."""
-        were_kept = len(self._kept)
-        self._kept.clear()
+        were_kept = len(self._parts.kept)
+        self._parts.kept.clear()
         return self._bringer.give_up_ahead() or were_kept > 0
 
     async def open(
@@ -127,19 +85,19 @@ class Opener:
         """
         file = self.open_at_once(node, siblings, on_body=on_body, is_in_order=is_in_order)
         if file is None and self._at_hand.lies_on_disk(node):
-            await self._disk.wait_for(Guid(node.guid), node.size, 0, node.size)
+            await self._parts.disk.wait_for(Guid(node.guid), node.size, 0, node.size)
             file = self.open_at_once(node, siblings, on_body=on_body, is_in_order=is_in_order)
         if file is not None:
             return file
-        self._stories.begin(node.inode, trio.current_time())
+        self._parts.stories.begin(node.inode, trio.current_time())
         file = self._open(node, siblings, on_body)
         self._count_in(file)
         try:
             await self._wait(file)
         except BaseException:
-            self._files.leave(file)
+            self._parts.files.leave(file)
             raise
-        self._handles[file.inode] += 1
+        self._parts.handles[file.inode] += 1
         if file.is_asked_for:
             ASKED.inc()
         else:
@@ -160,14 +118,14 @@ class Opener:
         ``is_in_order``: the first of the siblings is probably opened next, and gets ready while this one is read.
         """
         soon = _last_file(siblings[:AHEAD])
-        if soon is not None and not self._keys.holds(soon):
+        if soon is not None and not self._parts.keys.holds(soon):
             after = 0.0 if is_in_order else GIVE_WAY
-            self._nursery.start_soon(self._ask_ahead, self._keys.collect_ahead, _guids(siblings), after)
-        self._disk.note_open(siblings)
-        self._pages.note_some(node.inode)
-        self._kept.drop_outlived(node.inode)
-        file = self._files.get(node.inode)
-        if file is None and node.inode not in self._handles:
+            self._parts.nursery.start_soon(self._ask_ahead, self._parts.keys.collect_ahead, _guids(siblings), after)
+        self._parts.disk.note_open(siblings)
+        self._parts.pages.note_some(node.inode)
+        self._parts.kept.drop_outlived(node.inode)
+        file = self._parts.files.get(node.inode)
+        if file is None and node.inode not in self._parts.handles:
             file = self._at_hand.open(node)
         if file is None or not file.ready.is_set() or file.is_broken or file.guid.octets != node.guid:
             return None
@@ -183,13 +141,13 @@ class Opener:
     def _look_ahead(self, siblings: Sequence[Node], soon: Guid, *, is_header_only: bool) -> None:
         """Get ready for who goes through files in order: push the next one, and ask for headers that come soon."""
         self._at_hand.open_ahead(siblings[0])
-        if is_header_only and self._headers.lacks(soon) and soon not in self._cache:
-            self._nursery.start_soon(self._ask_ahead, self._headers.find_ahead, _guids(siblings))
+        if is_header_only and self._parts.headers.lacks(soon) and soon not in self._parts.cache:
+            self._parts.nursery.start_soon(self._ask_ahead, self._parts.headers.find_ahead, _guids(siblings))
 
     def open_again(self, node: Node) -> OpenFile | None:
         """Open a file that is open and at hand whole, or was a moment ago; else None, and nothing is done."""
-        self._kept.drop_outlived(node.inode)
-        file = self._files.get(node.inode)
+        self._parts.kept.drop_outlived(node.inode)
+        file = self._parts.files.get(node.inode)
         if file is None or not file.is_at_rest or not file.ready.is_set() or file.guid.octets != node.guid:
             return None
         self._enter(file)
@@ -198,10 +156,10 @@ class Opener:
 
     def _open(self, node: Node, siblings: Sequence[Node], on_body: Callable[[], None] | None) -> OpenFile:
         """Have a file brought, by whatever it takes; ``ready`` tells when it is there."""
-        file = self._files.get(node.inode)
+        file = self._parts.files.get(node.inode)
         if file is None or file.is_broken or file.guid.octets != node.guid:
-            self._kept.drop(node.inode)
-            file = self._files[node.inode] = OpenFile(node)
+            self._parts.kept.drop(node.inode)
+            file = self._parts.files[node.inode] = OpenFile(node)
         file.on_body = file.on_body or on_body
         if not file.is_wanted:
             file.is_wanted = True
@@ -224,21 +182,21 @@ class Opener:
     def story(self, node: Node) -> str:
         """Tell where the bytes of a file are, as the mount knows it, and how its last open went that had to wait."""
         places = []
-        if self._pages.has_whole(node.inode):
+        if self._parts.pages.has_whole(node.inode):
             places.append("page cache")
-        if Guid(node.guid) in self._cache:
+        if Guid(node.guid) in self._parts.cache:
             places.append("cache of the mount, sealed")
         elif self.has(node):
             places.append("on its way to the cache")
-        elif self._headers.held(Guid(node.guid)):
+        elif self._parts.headers.held(Guid(node.guid)):
             places.append("its header in memory, sealed")
         where = ", ".join(places) or "not on this node"
-        steps = self._stories.told(node.inode) or "all was at hand, or there was none"
+        steps = self._parts.stories.told(node.inode) or "all was at hand, or there was none"
         return f"bytes     {where}\nlast open {steps}"
 
     def has(self, node: Node) -> bool:
         """Ask whether the ciphertext of a file is here, or on its way."""
-        return Guid(node.guid) in self._cache or self._bringer.is_on_its_way(node.inode)
+        return Guid(node.guid) in self._parts.cache or self._bringer.is_on_its_way(node.inode)
 
     async def prefetch(self, nodes: Sequence[Node]) -> None:
         """Fetch the ciphertext of files that nobody has opened, see ``Bringer.prefetch``."""
@@ -263,60 +221,60 @@ class Opener:
 
     def _enter(self, file: OpenFile) -> None:
         self._count_in(file)
-        self._handles[file.inode] += 1
+        self._parts.handles[file.inode] += 1
 
     def _count_in(self, file: OpenFile) -> None:
-        if not self._kept.take(file):
+        if not self._parts.kept.take(file):
             file.readers += 1
 
     def close(self, file: OpenFile) -> None:
         """End one open; with the last one everything ends that worked for the file, or it is kept for a moment."""
-        self._handles[file.inode] -= 1
-        if not self._handles[file.inode]:
-            del self._handles[file.inode]
-        if file.readers == 1 and file.is_at_rest and file.size <= AT_ONCE and self._files.get(file.inode) is file:
+        self._parts.handles[file.inode] -= 1
+        if not self._parts.handles[file.inode]:
+            del self._parts.handles[file.inode]
+        if file.readers == 1 and file.is_at_rest and file.size <= AT_ONCE and self._parts.files.get(file.inode) is file:
             self._keep(file)
         else:
-            self._files.leave(file)
+            self._parts.files.leave(file)
 
     def _keep(self, file: OpenFile) -> None:
         """Keep a file at hand after its last close: no longer than its shares, of which none may be here any more."""
-        until = self._keys.held_until(file.guid)
+        until = self._parts.keys.held_until(file.guid)
         if until <= trio.current_time() or file.ciphertext is None:
-            self._files.leave(file)
+            self._parts.files.leave(file)
             return
         file.ciphertext.note_kept()
-        self._kept.keep(file, until)
+        self._parts.kept.keep(file, until)
 
     def expire(self) -> None:
         """Let go what was kept at hand, or read ahead, long enough."""
-        self._kept.expire()
-        self._disk.expire()
+        self._parts.kept.expire()
+        self._parts.disk.expire()
 
     def let_go(self) -> None:
         """Let go all that takes of the mount's memory: nobody is served here any more."""
-        self._kept.clear()
-        self._disk.let_go()
-        self._headers.forget_all()
+        self._parts.kept.clear()
+        self._parts.disk.let_go()
+        self._parts.headers.forget_all()
 
     def read_at_once(self, file: OpenFile, offset: int, length: int) -> memoryview | None:
         """Read as ``read``, where neither bytes nor disk have to be waited for; else None.
 
         The view is good until the next step of the loop.
         """
-        self._pages.note_asked(file.inode)
+        self._parts.pages.note_asked(file.inode)
         octets = None if file.beginning is None else file.beginning.read(offset, length)
         if octets is not None:
             return memoryview(octets)
         if file.size > LARGEST and file.ciphertext is not None:
-            self._disk.note_read(file.ciphertext, offset, length)
+            self._parts.disk.note_read(file.ciphertext, offset, length)
         with contextlib.suppress(IntegrityError):  # `read` meets it again, and mends it
             return file.read_at_once(offset, length)
         return None
 
     async def read(self, file: OpenFile, offset: int, length: int) -> bytes:
         """Give plaintext, short at the end of the file only; a damaged cache is mended by one fresh fetch."""
-        self._pages.note_asked(file.inode)
+        self._parts.pages.note_asked(file.inode)
         octets = None if file.beginning is None else file.beginning.read(offset, length)
         if octets is not None:
             return octets
@@ -326,10 +284,10 @@ class Opener:
         await self._wait_for_body(file)
         begun_with, is_on_disk = file.ciphertext, file.is_at_rest
         if is_on_disk and begun_with is not None:
-            self._disk.note_slow()
+            self._parts.disk.note_slow()
             if file.size > LARGEST:
-                self._disk.note_missed(begun_with, file.size, offset, length)
-            await self._disk.wait_for(file.guid, file.size, offset, length, begun_with)
+                self._parts.disk.note_missed(begun_with, file.size, offset, length)
+            await self._parts.disk.wait_for(file.guid, file.size, offset, length, begun_with)
         try:
             return await file.read(offset, length, may_hold_up=is_on_disk or file.size <= AT_ONCE)
         except IntegrityError as error:
@@ -355,48 +313,48 @@ class Opener:
         """Stop everyone who reads a file; who opens it next asks the hospital."""
         self.bar(inode, guid)
         # also where nobody has it open: its pages may still be there
-        await self._pages.take_back(inode)
+        await self._parts.pages.take_back(inode)
 
     def bar(self, inode: int, guid: Guid | None) -> None:
         """Mark a file as one that nobody may read on."""
-        self._pages.note_asked(inode)
-        file = self._files.pop(inode, None)
+        self._parts.pages.note_asked(inode)
+        file = self._parts.files.pop(inode, None)
         if file is not None:
             file.revoke()
-        self._kept.drop(inode)
+        self._parts.kept.drop(inode)
         if guid is not None:
-            self._keys.forget(guid)
-            self._cache.discard(guid)
-            self._headers.forget(guid)
+            self._parts.keys.forget(guid)
+            self._parts.cache.discard(guid)
+            self._parts.headers.forget(guid)
 
     def forget_shares(self) -> None:
         """Drop the shares that are held for what may be opened next, and what they have opened."""
-        self._keys.forget_all()
-        self._kept.clear()
+        self._parts.keys.forget_all()
+        self._parts.kept.clear()
 
     def forget(self, inode: int) -> None:
         """Know that the kernel has dropped an inode and its pages."""
-        self._kept.drop(inode)
-        self._pages.forget(inode)
+        self._parts.kept.drop(inode)
+        self._parts.pages.forget(inode)
 
     def suspend(self) -> None:
         """Let all keys go, and no page come, until ``resume``; ciphertext stays, and what is fetched goes on."""
-        self._keys.forget_all()
-        self._pages.forget_whole()
-        for file in self._files.values():
+        self._parts.keys.forget_all()
+        self._parts.pages.forget_whole()
+        for file in self._parts.files.values():
             file.suspend()
-        self._kept.clear()
+        self._parts.kept.clear()
 
     def resume(self) -> None:
         """Collect keys again for what is open: the keystores decide anew."""
-        for file in list(self._files.values()):
+        for file in list(self._parts.files.values()):
             if file.is_suspended:
                 file.resume()
                 self._bringer.unlock_again(file)
 
     async def forget_pages(self, reads: Mapping[int, Collection[range]]) -> None:
         """Take back the pages of every file that was opened, around the reads of each that wait."""
-        await self._pages.take_all_back(reads)
+        await self._parts.pages.take_all_back(reads)
 
 
 def _last_file(nodes: Sequence[Node]) -> Guid | None:

@@ -282,7 +282,7 @@ async def _restarted(hospital: Restarting, opener: Opener, file: TwinFile) -> As
     """Restart it once some of the file has arrived, however long that takes."""
 
     def has_begun() -> bool:
-        opened = opener._files.get(file.inode)  # noqa: SLF001 what has arrived so far
+        opened = opener._parts.files.get(file.inode)  # noqa: SLF001 what has arrived so far
         return opened is not None and opened.arriving is not None and opened.arriving[0].arrived > 0
 
     async def restart() -> None:
