@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import uuid
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from mdmfs.model.errors import MalformedNameError
 
@@ -19,17 +19,24 @@ _GUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-
 _SURL_TEXT = re.compile(r"srm://(?P<host>[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})/mdm/(?P<guid>.+)")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, order=True)
-class Guid:
-    """Names one rendition of one image for ever: 16 random bytes, written as a UUID in lower case."""
-
+class _Octets(NamedTuple):
     octets: bytes
 
-    def __post_init__(self) -> None:
+
+class Guid(_Octets):
+    """Names one rendition of one image for ever: 16 random bytes, written as a UUID in lower case.
+
+    A tuple, since each open hashes and compares some forty of them.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, octets: bytes) -> Self:
         """Refuse anything but 16 bytes."""
-        if len(self.octets) != GUID_SIZE:
-            message = f"a GUID has {GUID_SIZE} bytes, not {len(self.octets)}"
+        if len(octets) != GUID_SIZE:
+            message = f"a GUID has {GUID_SIZE} bytes, not {len(octets)}"
             raise MalformedNameError(message)
+        return tuple.__new__(cls, (octets,))
 
     @classmethod
     def parse(cls, text: str) -> Self:
