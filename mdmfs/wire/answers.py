@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Final
 
@@ -38,7 +37,7 @@ class Answers:
         self._keystores = tuple(keystores)
         self._on_lie = on_lie
         self._shares: dict[str, Share] = {}
-        self._counted: Counter[Split] | None = None
+        self._counted: dict[Split, int] | None = None
         self._reasons: dict[str, str] = {}
         """Why a keystore gave no share that could be used."""
         self._refusals: dict[str, MdmfsError] = {}
@@ -181,10 +180,13 @@ class Answers:
         self._reasons[keystore] = reason
         self._on_lie(keystore, self.guid, reason)
 
-    def _splits(self) -> Counter[Split]:
+    def _splits(self) -> dict[Split, int]:
         """Count the shares of each split: it is asked for several times between two answers."""
         if self._counted is None:
-            self._counted = Counter(split_of(share) for share in self.shares)
+            self._counted = {}
+            for share in self._shares.values():
+                split = split_of(share)
+                self._counted[split] = self._counted.get(split, 0) + 1
         return self._counted
 
     def _refusal(self) -> MdmfsError:

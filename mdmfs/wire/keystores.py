@@ -461,11 +461,12 @@ def _batches(items: Iterable[T], size: Callable[[T], int] = lambda _: 0) -> Iter
     batch: list[T] = []
     filled = 0
     for item in items:
-        if batch and (len(batch) == MAX_BATCH or filled + size(item) > MAX_BATCH_BYTES):
+        octets = size(item)
+        if batch and (len(batch) == MAX_BATCH or filled + octets > MAX_BATCH_BYTES):
             yield batch
             batch, filled = [], 0
         batch.append(item)
-        filled += size(item)
+        filled += octets
     if batch:
         yield batch
 
