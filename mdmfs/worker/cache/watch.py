@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import struct
@@ -51,10 +50,13 @@ class FolderWatch:
 
         Of very much it is the oldest part, some 600 of them, so that nobody waits for it; the rest is given next time.
         """
-        with contextlib.suppress(BlockingIOError):
-            if self._descriptor >= 0:
-                return list(self._parse(os.read(self._descriptor, _BUFFER)))
-        return []
+        if self._descriptor < 0:
+            return []
+        try:  # not `suppress`: each open asks, and mostly there is nothing
+            events = os.read(self._descriptor, _BUFFER)
+        except BlockingIOError:
+            return []
+        return list(self._parse(events))
 
     def _parse(self, events: bytes) -> Iterator[tuple[Path, str, bool]]:
         begin = 0

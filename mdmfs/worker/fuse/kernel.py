@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import struct
 import threading
-from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Final, cast
 
 import pyfuse3
@@ -34,21 +33,19 @@ class KernelCaches:
     """
 
     def __init__(self) -> None:
-        self._idle = threading.Condition()
-        self._calls = 0
-        self._is_shut = False
+        self._calls = _Calls()
         self._device: int | None = None
 
     def store(self, inode: int, offset: int, octets: memoryview) -> None:
         """Push plaintext; waits behind a pending READ of the same pages."""
-        with contextlib.suppress(OSError), self._calling() as is_open:
+        with self._calls as is_open:
             if is_open:
                 pyfuse3.notify_store(InodeT(inode), offset, cast("bytes", octets))  # any buffer will do
                 PUSHED.inc(len(octets))
 
     def invalidate(self, inode: int, begin: int = 0, end: int | None = None) -> None:
         """Take back the pages and attributes of an inode; waits behind the pending READs of what is taken back."""
-        with contextlib.suppress(OSError), self._calling() as is_open:
+        with self._calls as is_open:
             if is_open and begin == 0 and end is None:
                 pyfuse3.invalidate_inode(InodeT(inode))
             elif is_open and (end is None or end > begin):
@@ -79,32 +76,52 @@ class KernelCaches:
 
     def shut(self, patience: float = 5.0) -> None:
         """Let no call begin any more and wait for those under way: they use the session that is freed next."""
-        with self._idle:
-            self._is_shut = True
-            self._idle.wait_for(lambda: not self._calls, patience)
-
-    @contextlib.contextmanager
-    def _calling(self) -> Iterator[bool]:
-        with self._idle:
-            is_open = not self._is_shut
-            self._calls += 1
-        try:
-            yield is_open
-        finally:
-            with self._idle:
-                self._calls -= 1
-                self._idle.notify_all()
+        self._calls.shut(patience)
 
     def _forget_names(self, directory: int, names: list[bytes]) -> None:
         for name in names:
-            with contextlib.suppress(OSError), self._calling() as is_open:
+            with self._calls as is_open:
                 if is_open:
                     pyfuse3.invalidate_entry(InodeT(directory), FileNameT(name))
 
     def _forget_attributes(self, inode: int) -> None:
-        with contextlib.suppress(OSError), self._calling() as is_open:
+        with self._calls as is_open:
             if is_open:
                 pyfuse3.invalidate_inode(InodeT(inode), attr_only=True)
+
+
+class _Calls:
+    """Calls of the kernel that are under way, each one such block, out of which no ``OSError`` comes.
+
+    Not a generator, since each header that is opened is two of them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ended = threading.Condition(self._lock)
+        self._count = 0
+        self._is_shut = False
+
+    def __enter__(self) -> bool:
+        """Tell whether the call may be made."""
+        with self._lock:
+            self._count += 1
+            return not self._is_shut
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        with self._lock:
+            self._count -= 1
+            if self._is_shut:
+                self._ended.notify_all()
+        return isinstance(error, OSError)
+
+    def shut(self, patience: float) -> None:
+        """Let none begin any more, and wait for those under way."""
+        with self._lock:
+            self._is_shut = True
+            self._ended.wait_for(lambda: not self._count, patience)
 
 
 def _leads_to_fuse(name: str) -> bool:
