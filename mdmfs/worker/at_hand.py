@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 
 import structlog
@@ -29,25 +30,23 @@ class AtHand:
         """See ``Opener``, which shares all of it."""
         self._parts = parts
         self._is_known = is_known
-        self._next: Node | None = None
-        """What is probably opened next."""
 
     def open(self, node: Node) -> OpenFile | None:
         """Open a file of which the kernel has no handle; None where something is not at hand, or not right."""
-        return self._open_pushing(node) or self._open_header(node)
+        guid = Guid(node.guid)
+        return self._open_pushing(node, guid) if guid in self._parts.cache else self._open_header(node, guid)
 
     def open_ahead(self, node: Node) -> None:
         """Open a file that is probably opened next, where it or its header is at hand: while this one is read.
 
-        The loop does it between two requests: who reads what is in the page cache meanwhile has a processor of his own.
+        Who reads what is in the page cache meanwhile has a processor of his own.
         """
-        self._next = node
-        self._parts.nursery.start_soon(self._open_next, node)
+        self._parts.pages.port.meanwhile(functools.partial(self._open_next, node))
 
-    async def _open_next(self, node: Node) -> None:
+    def _open_next(self, node: Node) -> None:
         is_here = node.inode in self._parts.files or node.inode in self._parts.handles
-        if self._next is not node or node.kind is not NodeKind.FILE or is_here or not self._is_known(node.inode):
-            return  # among others, it was opened and closed before its turn came
+        if node.kind is not NodeKind.FILE or is_here or not self._is_known(node.inode):
+            return  # among others, it was opened before its turn came
         until = self._parts.keys.held_until(Guid(node.guid))
         if until <= trio.current_time():
             return
@@ -60,13 +59,12 @@ class AtHand:
             file.readers += 1
             self._parts.kept.keep(file, until)
 
-    def _open_pushing(self, node: Node) -> OpenFile | None:
+    def _open_pushing(self, node: Node, guid: Guid) -> OpenFile | None:
         """Open a small file here and now, none of whose pages is there: None where something is not at hand, or right.
 
         Pushing holds up nobody: with no other handle of the file no READ of its pages is pending. With one, the loop
         would wait for ever for the READ that it is to answer itself.
         """
-        guid = Guid(node.guid)
         if node.size > self._largest_at_once or not self._parts.keys.holds(guid):
             return None
         found = self._parts.cache.open(guid, node.size)
@@ -112,10 +110,9 @@ class AtHand:
         self._parts.pages.note_whole(file.inode)
         return True
 
-    def _open_header(self, node: Node) -> OpenFile | None:
+    def _open_header(self, node: Node, guid: Guid) -> OpenFile | None:
         """Open a file by its header here and now, where that and its shares are at hand, and its body is not."""
-        guid = Guid(node.guid)
-        header = None if guid in self._parts.cache else self._parts.headers.held(guid)
+        header = self._parts.headers.held(guid)
         answers = None if header is None else self._parts.keys.fresh(guid, header.threshold)
         if header is None or answers is None:
             return None

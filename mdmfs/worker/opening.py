@@ -118,9 +118,10 @@ class Opener:
         ``is_in_order``: the first of the siblings is probably opened next, and gets ready while this one is read.
         """
         soon = _last_file(siblings[:AHEAD])
-        if soon is not None and not self._parts.keys.holds(soon):
+        keys = self._parts.keys
+        if soon is not None and not keys.holds(soon) and not (is_in_order and keys.is_asking):
             after = 0.0 if is_in_order else GIVE_WAY
-            self._parts.nursery.start_soon(self._ask_ahead, self._parts.keys.collect_ahead, _guids(siblings), after)
+            self._parts.nursery.start_soon(self._ask_ahead, keys.collect_ahead, _guids(siblings), after)
         self._parts.disk.note_open(siblings)
         self._parts.pages.note_some(node.inode)
         self._parts.kept.drop_outlived(node.inode)
@@ -252,7 +253,8 @@ class Opener:
         self._parts.disk.expire()
 
     def let_go(self) -> None:
-        """Let go all that takes of the mount's memory: nobody is served here any more."""
+        """Let go all that takes of the mount's memory, and the shares: nobody is served here any more."""
+        self._parts.keys.forget_all()
         self._parts.kept.clear()
         self._parts.disk.let_go()
         self._parts.headers.forget_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -18,6 +19,12 @@ class Pages(Protocol):
     def invalidate(self, inode: int, begin: int = 0, end: int | None = None) -> None:
         """Take back what is there of an inode, all of it or a range of bytes at the edges of pages."""
 
+    def meanwhile(self, work: Callable[[], None]) -> None:
+        """Do this in the loop as soon as no request waits for it; something else that waits for that is forgotten.
+
+        It raises nothing, and is done never where nobody knows of requests.
+        """
+
 
 class NoPages:
     """No page cache: every read comes to us."""
@@ -27,3 +34,6 @@ class NoPages:
 
     def invalidate(self, inode: int, begin: int = 0, end: int | None = None) -> None:
         """Nothing is there."""
+
+    def meanwhile(self, work: Callable[[], None]) -> None:
+        """Nobody knows."""

@@ -70,6 +70,9 @@ class PageCache:
     def invalidate(self, inode: int, begin: int = 0, end: int | None = None) -> None:
         """See ``Pages``."""
 
+    def meanwhile(self, work: Callable[[], None]) -> None:
+        """See ``Pages``."""
+
     async def forget_names(self, directory: int, names: list[bytes]) -> None:
         """See ``Kernel``."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -197,6 +197,9 @@ class Forgetful:
         """See ``Pages``."""
 
     def invalidate(self, inode: int, begin: int = 0, end: int | None = None) -> None:
+        """See ``Pages``."""
+
+    def meanwhile(self, work: Callable[[], None]) -> None:
         """See ``Pages``."""
 
     async def forget_names(self, directory: int, names: list[bytes]) -> None:

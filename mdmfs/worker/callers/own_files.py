@@ -308,6 +308,10 @@ class OwnPages:
         """See ``Pages``."""
         self._kernel.invalidate(own_number(self._principal, inode), begin, end)
 
+    def meanwhile(self, work: Callable[[], None]) -> None:
+        """See ``Pages``."""
+        self._kernel.meanwhile(work)
+
     async def forget_names(self, directory: int, names: list[bytes]) -> None:
         """Take nothing back: the kernel asks for each name each time."""
 

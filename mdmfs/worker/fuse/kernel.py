@@ -6,6 +6,7 @@ import os
 import select
 import struct
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, cast
@@ -35,6 +36,7 @@ class KernelCaches:
     def __init__(self) -> None:
         self._calls = _Calls()
         self._device: int | None = None
+        self._work: Callable[[], None] | None = None
 
     def store(self, inode: int, offset: int, octets: memoryview) -> None:
         """Push plaintext; waits behind a pending READ of the same pages."""
@@ -52,6 +54,18 @@ class KernelCaches:
                 # pyfuse3 knows no ranges; the notice is one write of 40 bytes (fuse_notify_inval_inode_out)
                 length = 0 if end is None else end - begin
                 os.write(self._descriptor(), _NOTICE.pack(_NOTICE.size, _INVALIDATE, 0, inode, begin, length))
+
+    def meanwhile(self, work: Callable[[], None]) -> None:
+        """See ``Pages``."""
+        self._work = work
+
+    def do_meanwhile(self) -> bool:
+        """Do what waits for a moment without requests; tells whether there was something."""
+        work, self._work = self._work, None
+        if work is None:
+            return False
+        work()
+        return True
 
     async def forget_names(self, directory: int, names: list[bytes]) -> None:
         """Let the kernel look these names up again, and the directory's own attributes."""

@@ -26,9 +26,9 @@ MOST_CREDIT: Final = 8
 """So many spins in vain end the spinning."""
 
 
-def wait_eagerly() -> None:
+def wait_eagerly(do_meanwhile: Callable[[], bool]) -> None:
     """Have the tasks of the next mount wait by ``EagerTrio``."""
-    pyfuse3.trio = EagerTrio()  # type: ignore[attr-defined] # the stubs do not tell of it
+    pyfuse3.trio = EagerTrio(do_meanwhile)  # type: ignore[attr-defined] # the stubs do not tell of it
 
 
 class Baton:
@@ -50,7 +50,8 @@ class Baton:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._is_held = False
-        self._waiting.unpark()
+        if self._waiting:
+            self._waiting.unpark()
 
 
 class EagerTrio:
@@ -58,8 +59,11 @@ class EagerTrio:
 
     Lock = Baton
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.lowlevel = _EagerLowlevel(clock)
+    def __init__(
+        self, do_meanwhile: Callable[[], bool] = lambda: False, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        """``do_meanwhile`` does something for which it was time when no request is there, and tells whether it did."""
+        self.lowlevel = _EagerLowlevel(do_meanwhile, clock)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 all of trio
         return getattr(trio, name)
@@ -90,7 +94,8 @@ class Spin:
 class _EagerLowlevel:
     """``trio.lowlevel``, but for a device that is looked at before the loop is asked."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, do_meanwhile: Callable[[], bool], clock: Callable[[], float]) -> None:
+        self._do_meanwhile = do_meanwhile
         self._clock = clock
         self._polled: tuple[int, select.poll] | None = None
         self._until = float("-inf")
@@ -106,6 +111,8 @@ class _EagerLowlevel:
             self._polled[1].register(descriptor, select.POLLIN)
         begun = self._clock()
         if begun < self._until and self._is_there(self._polled[1], begun):
+            return
+        if self._do_meanwhile() and self._clock() < self._until and self._polled[1].poll(0):
             return
         await trio.lowlevel.wait_readable(descriptor)
         now = self._clock()

@@ -107,7 +107,7 @@ async def serve(kernel: KernelCaches, on_ending: Callable[[], None]) -> None:
 
     ``on_ending`` is called when that begins to end: threads may still wait for a disk.
     """
-    wait_eagerly()
+    wait_eagerly(kernel.do_meanwhile)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_tell_of_end, on_ending)
         nursery.start_soon(_end_when_gone, kernel, nursery.cancel_scope)

@@ -128,10 +128,17 @@ class KeyRing:
         """Ask whether shares of a file are held."""
         return guid in self._held
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether the keystores are asked just now: nothing is asked ahead meanwhile."""
+        return self._turn.locked()
+
     async def collect_ahead(self, guids: Sequence[Guid]) -> None:
         """Ask for the shares of files that may be opened next, unless somebody is asking for others just now."""
+        if self.is_asking:
+            return
         wanted = [guid for guid in guids if guid not in self._held]
-        if not wanted or self._turn.locked():
+        if not wanted:
             return
         async with self._turn:
             await self._collect(wanted[0], self._usual, wanted[1:])

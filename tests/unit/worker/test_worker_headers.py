@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from mdmfs.model.errors import AccessDeniedError, PeerUnreachableError, RecallTimedOutError
+from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import CHUNK_SIZE, PAGE_SIZE
 from mdmfs.wire.messages.files import MAX_HEADERS, Node, NodeKind
 from mdmfs.worker.cache.store import CiphertextCache
@@ -82,7 +83,7 @@ async def test_the_header_of_the_next_file_in_order_is_pushed_while_this_one_is_
     for is_in_order in (False, True):
         opened = site.opener.open_at_once(nodes[0], nodes[1:], is_in_order=is_in_order)
         assert opened is not None
-        await trio.testing.wait_all_tasks_blocked()
+        site.kernel.rest()
         site.opener.close(opened)
         assert (nodes[1].inode in site.kernel.pages) == is_in_order
     following = site.opener.open_at_once(nodes[1])
@@ -91,7 +92,7 @@ async def test_the_header_of_the_next_file_in_order_is_pushed_while_this_one_is_
     site.opener.forget_shares()
     site.kernel.pages.clear()
     assert site.opener.open_at_once(nodes[0], nodes[1:], is_in_order=True) is None
-    await trio.testing.wait_all_tasks_blocked()
+    site.kernel.rest()
     assert not site.kernel.pages
 
 
@@ -116,8 +117,39 @@ async def test_the_next_file_is_not_opened_once_more_after_it_was_closed(site: S
         assert opened is not None
         site.opener.close(opened)
         site.kernel.pages.clear()
-    await trio.testing.wait_all_tasks_blocked()
+    site.kernel.rest()
     assert site.kernel.pages.keys() == {nodes[2].inode}
+
+
+@pytest.mark.parametrize("lapse", ["forget_shares", "suspend", "let_go"])
+async def test_the_next_file_is_not_opened_once_its_shares_have_gone(site: Site, lapse: str) -> None:
+    """Whatever took them away between the open before it and the moment in which it would have been opened."""
+    nodes = site.nodes()
+    for node in nodes[:2]:
+        site.opener.close(await site.opener.open(node))
+        site.opener.forget(node.inode)
+    opened = site.opener.open_at_once(nodes[0], nodes[1:], is_in_order=True)
+    assert opened is not None
+    getattr(site.opener, lapse)()
+    site.kernel.pages.clear()
+    site.kernel.rest()
+    assert not site.kernel.pages
+    site.opener.close(opened)
+
+
+async def test_the_next_file_is_not_opened_once_it_has_been_revoked(site: Site) -> None:
+    """Nor if the kernel is told of that later."""
+    nodes = site.nodes()
+    for node in nodes[:2]:
+        site.opener.close(await site.opener.open(node))
+        site.opener.forget(node.inode)
+    opened = site.opener.open_at_once(nodes[0], nodes[1:], is_in_order=True)
+    assert opened is not None
+    site.opener.bar(nodes[1].inode, Guid(nodes[1].guid))
+    site.kernel.pages.clear()
+    site.kernel.rest()
+    assert not site.kernel.pages
+    site.opener.close(opened)
 
 
 @pytest.mark.parametrize("kind", [NodeKind.DIRECTORY, NodeKind.LINK])
@@ -129,7 +161,7 @@ async def test_a_link_or_a_directory_among_the_files_is_passed_over(site: Site, 
     for following in ([between], [between, nodes[2]]):
         opened = site.opener.open_at_once(nodes[0], following, is_in_order=True)
         assert opened is not None
-        await trio.testing.wait_all_tasks_blocked()
+        site.kernel.rest()
         site.opener.close(opened)
     assert 1000 not in site.kernel.pages
 

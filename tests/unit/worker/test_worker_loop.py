@@ -140,7 +140,7 @@ async def test_a_request_that_comes_while_the_device_is_looked_at_is_taken_in_th
     """Since the one before came soon: nobody else has had a turn meanwhile."""
     reading, writing = device
     clock, turns = Ticking(), []
-    lowlevel = EagerTrio(clock).lowlevel
+    lowlevel = EagerTrio(clock=clock).lowlevel
 
     async def other() -> None:
         turns.append(clock.looks)
@@ -157,11 +157,43 @@ async def test_a_request_that_comes_while_the_device_is_looked_at_is_taken_in_th
     assert turns
 
 
+async def test_what_there_is_to_do_is_done_when_no_request_is_there(device: tuple[int, int]) -> None:
+    """A request goes before it; one that comes meanwhile is taken in the same step, before others have their turn."""
+    reading, writing = device
+    done, turns = [], []
+
+    def work() -> bool:
+        done.append(len(turns))
+        os.write(writing, b"2")
+        return True
+
+    lowlevel = EagerTrio(work, Ticking()).lowlevel
+    os.write(writing, b"1")
+    done.clear()
+    await lowlevel.wait_readable(reading)
+    os.read(reading, 2)
+    os.write(writing, b"1")
+    done.clear()
+    await lowlevel.wait_readable(reading)
+    assert not done
+    os.read(reading, 1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_note_turn, turns)
+        await lowlevel.wait_readable(reading)
+        assert done == [0]
+        assert not turns
+        assert os.read(reading, 1) == b"2"
+
+
+async def _note_turn(turns: list[None]) -> None:
+    turns.append(None)
+
+
 async def test_where_nothing_comes_soon_the_others_have_their_turn(device: tuple[int, int]) -> None:
     """After some microseconds of looking, and at once where that has been in vain a few times."""
     reading, writing = device
     clock, looked = Ticking(), []
-    lowlevel = EagerTrio(clock).lowlevel
+    lowlevel = EagerTrio(clock=clock).lowlevel
 
     async def ask_late() -> None:
         looked.append(clock.looks - begun)

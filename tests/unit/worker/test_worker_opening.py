@@ -46,12 +46,17 @@ THREAD_SECONDS = 0.03
 """The clock jumps when nothing has happened for so long, since it cannot see the threads at work."""
 
 
+def _do_nothing() -> None:
+    pass
+
+
 class KernelTwin:
     """The page cache of a kernel, by inode; its calls come from threads."""
 
     def __init__(self) -> None:
         self.pages: dict[int, dict[int, bytes]] = {}
         self.threads: set[int] = set()
+        self.work: Callable[[], None] = _do_nothing
 
     def store(self, inode: int, offset: int, octets_: memoryview) -> None:
         """See ``Pages``."""
@@ -61,6 +66,15 @@ class KernelTwin:
     def invalidate(self, inode: int) -> None:
         """See ``Pages``."""
         self.pages.pop(inode, None)
+
+    def meanwhile(self, work: Callable[[], None]) -> None:
+        """See ``Pages``."""
+        self.work = work
+
+    def rest(self) -> None:
+        """Ask for nothing for a moment."""
+        work, self.work = self.work, _do_nothing
+        work()
 
     def bytes_of(self, inode: int) -> bytes:
         """Give what is there, from the begin on without a gap."""
@@ -260,7 +274,7 @@ async def test_the_next_small_file_in_order_is_pushed_while_this_one_is_read(
     )
     opened = opener.open_at_once(edge, [small], is_in_order=is_in_order)
     assert opened is not None
-    await trio.testing.wait_all_tasks_blocked()
+    site.kernel.rest()
     assert (small.inode in site.kernel.pages) == (is_in_order and is_known)
     site.kernel.pages.pop(edge.inode)
     if is_in_order and is_known:
