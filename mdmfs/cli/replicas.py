@@ -17,12 +17,13 @@ from mdmfs.wire.messages.administration import REPLICAS_PATH, AskReplicas, Repli
 
 @click.command()
 @click.argument("configuration", type=CONFIGURATION)
-def replicas(configuration: pathlib.Path) -> None:
+@click.option("--forget", default="", metavar="ELEMENT", help="One that is no longer configured, and has nothing left.")
+def replicas(configuration: pathlib.Path, forget: str) -> None:
     """Tell what storage elements keep of this hospital; exit code 1 where something is to go and has not gone.
 
     CONFIGURATION is the hospital's; its daemon must run, and tries again by itself.
     """
-    found = trio.run(_ask, HospitalConfiguration.read(configuration))
+    found = trio.run(_ask, HospitalConfiguration.read(configuration), forget)
     for one in found.storage:
         told = {"element": one.element, "replicas": one.replicas, "size": one.size, "leaving": one.leaving}
         tell(told, f"{one.element}: {one.replicas} replicas, {one.size} bytes; {one.leaving} to be taken away")
@@ -34,6 +35,6 @@ def replicas(configuration: pathlib.Path) -> None:
     sys.exit(1 if any(one.leaving for one in found.storage) else 0)
 
 
-async def _ask(configuration: HospitalConfiguration) -> ReplicaUse:
+async def _ask(configuration: HospitalConfiguration, forget: str) -> ReplicaUse:
     async with asking(configuration) as client:
-        return await ask(client, REPLICAS_PATH, AskReplicas(), ReplicaUse)
+        return await ask(client, REPLICAS_PATH, AskReplicas(forget), ReplicaUse)

@@ -41,7 +41,7 @@ class Event(enum.StrEnum):
     REPLICA = "replica"
     """A sealed object was put on a storage element, which the outcome names."""
     REPLICA_GONE = "replica-gone"
-    """It was taken away there, and looked for in vain."""
+    """It was taken away there, and looked for in vain, or forgotten by hand, as the outcome says."""
     REGISTRATION = "registration"
     QUARANTINE = "quarantine"
     DESTRUCTION = "destruction"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 
 import trio
@@ -10,8 +11,10 @@ from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.own_people import for_own_people
 from mdmfs.hospital.release.loss import locality_of
+from mdmfs.hospital.replicas.publish import forget
 from mdmfs.hospital.replicas.records import PAGE, Replica, ReplicaState
 from mdmfs.hospital.store import Transaction
+from mdmfs.model.errors import UnknownNameError
 from mdmfs.model.locality import Locality
 from mdmfs.wire.messages.administration import REPLICAS_PATH, AskReplicas, ReplicaLeft, ReplicaUse, StorageUse
 from mdmfs.wire.messages.base import MAX_BATCH
@@ -22,7 +25,9 @@ def replica_routes(hospital: Hospital) -> dict[tuple[str, str], Respond]:
     """Give the route; the hospital's own certificate is let in, and nobody else."""
 
     async def use(request: Request) -> Reply:
-        await request.read(AskReplicas)
+        asked = await request.read(AskReplicas)
+        if asked.forget:
+            await forget_element(hospital, asked.forget)
         return Reply(await use_of(hospital))
 
     return {("POST", REPLICAS_PATH): for_own_people(hospital, use)}
@@ -59,6 +64,29 @@ async def use_of(hospital: Hospital) -> ReplicaUse:
         await trio.lowlevel.checkpoint()
     names = sorted({*hospital.replicas.elements, *there, *leaving})
     return ReplicaUse([StorageUse(name, there[name], octets[name], leaving[name]) for name in names], left)
+
+
+async def forget_element(hospital: Hospital, element: str) -> None:
+    """Forget what a storage element keeps that is no longer configured: it is gone, or was emptied by hand.
+
+    Raises ``UnknownNameError`` for one that is configured, or of which nothing is known.
+    """
+    if element in hospital.replicas.elements:
+        message = f"the storage element {element} is configured, and what is to go there is deleted there"
+        raise UnknownNameError(message, what_to_do="take its [[storage]] out of the configuration, restart hospitald")
+    count, last = 0, None
+    while page := hospital.store.read(functools.partial(_page_after, last=last)):
+        gone = [it for it in page if it.element == element]
+        await forget(hospital, gone, f"{element}, forgotten by hand")
+        count, last = count + len(gone), page[-1]
+        await trio.lowlevel.checkpoint()
+    if not count:
+        message = f"nothing is known of a storage element {element}"
+        raise UnknownNameError(message, what_to_do="mdmfs replicas names those of which something is known")
+
+
+def _page_after(tx: Transaction, *, last: Replica | None) -> list[Replica]:
+    return tx.replicas.page(PAGE, last)
 
 
 def _surl(hospital: Hospital, replica: Replica) -> str:

@@ -329,7 +329,7 @@ async def _remove_some(hospital: Hospital) -> int:
     last: Replica | None = None
     while page := hospital.store.read(lambda tx, last=last: tx.replicas.leaving(BATCH, last)):  # type: ignore[misc]
         gone = [it for it in page if await _is_gone(hospital, it, failures)]
-        await _forget(hospital, gone)
+        await forget(hospital, gone)
         left += len(page) - len(gone)
         last = page[-1]
         await trio.lowlevel.checkpoint()
@@ -355,13 +355,14 @@ async def _is_gone(hospital: Hospital, replica: Replica, failures: collections.C
     return False
 
 
-async def _forget(hospital: Hospital, gone: list[Replica]) -> None:
-    """Write down what was looked for in vain, then forget it."""
+async def forget(hospital: Hospital, gone: list[Replica], outcome: str = "") -> None:
+    """Write down what was looked for in vain, or else what came of it, then forget it."""
     if not gone:
         return
     now = hospital.clock()
     records = [
-        AuditRecord(time=now, event=Event.REPLICA_GONE, guid=str(Guid(it.guid)), outcome=it.element) for it in gone
+        AuditRecord(time=now, event=Event.REPLICA_GONE, guid=str(Guid(it.guid)), outcome=outcome or it.element)
+        for it in gone
     ]
     await hospital.audit.record(*records)
 
@@ -384,7 +385,7 @@ def _put_whole(element: StorageElement, name: str, content: Content, length: int
 def _delete_wholly(element: StorageElement | None, replica: Replica) -> None:
     """Delete, and look whether it is gone."""
     if element is None:
-        message = f"storage {replica.element} is no longer in the configuration: put it back, or delete by hand"
+        message = f"storage {replica.element} is not configured: put it back, or delete and mdmfs replicas --forget"
         raise StorageError(message)
     element.delete(replica.name)
     if element.size(replica.name) is not None:

@@ -266,6 +266,9 @@ class Retried(Message, frozen=True):
 class AskReplicas(Message, frozen=True):
     """Ask the hospital what is on storage elements."""
 
+    forget: str = ""
+    """A storage element that is no longer configured, and of which nothing is to be known any more."""
+
 
 class StorageUse(Message, frozen=True):
     """What one storage element keeps."""

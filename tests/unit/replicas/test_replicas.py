@@ -22,13 +22,13 @@ from mdmfs.hospital.projects import Placement
 from mdmfs.hospital.registration.ending import Ending
 from mdmfs.hospital.registration.rerender import Rerendering
 from mdmfs.hospital.release.loss import note_lost
-from mdmfs.hospital.replicas.face import replica_routes, use_of
+from mdmfs.hospital.replicas.face import forget_element, replica_routes, use_of
 from mdmfs.hospital.replicas.publish import padded
 from mdmfs.hospital.replicas.records import Replica, ReplicaState, RowsOfReplicas
 from mdmfs.hospital.replicas.replicas import Replicas
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.transaction import STORE_FORMAT
-from mdmfs.model.errors import AccessDeniedError, NoSuchFileError, StoreError
+from mdmfs.model.errors import AccessDeniedError, NoSuchFileError, StoreError, UnknownNameError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.administration import REPLICAS_PATH, AskReplicas, ReplicaUse
@@ -286,6 +286,22 @@ async def test_what_could_not_be_taken_away_is_listed_and_tried_again(
     await until(lambda: not states_of(hospital, guid))
     assert not clinic.elements[0].kept
     assert not (await use_of(hospital.hospital)).left
+
+
+async def test_what_a_storage_element_kept_that_is_gone_for_good_is_forgotten(hospital: OpenClinic) -> None:
+    """Nobody can delete there any more; one that is configured is not forgotten, nor one that nobody knows."""
+    guid = await put_first(hospital)
+    for element, why in (("tier1", "is configured"), ("tier2", "nothing is known")):
+        with pytest.raises(UnknownNameError, match=why):
+            await forget_element(hospital.hospital, element)
+    hospital.hospital.replicas.elements = {}
+    ask = replica_routes(hospital.hospital)["POST", REPLICAS_PATH]
+    told = await ask(asking(REPLICAS_PATH, AskReplicas("tier1"), OWNER))
+    assert isinstance(told, Reply)
+    assert told.message == ReplicaUse([], [])
+    assert states_of(hospital, guid) == []
+    (gone,) = (line for line in hospital.audited() if line["event"] == "replica-gone")
+    assert gone["outcome"] == "tier1, forgotten by hand"
 
 
 async def test_a_storage_element_that_fails_as_nobody_foresaw_ends_nothing(
