@@ -26,7 +26,7 @@ class LscChain:
     def matches(self, certificates: Sequence[Certificate]) -> bool:
         """Ask whether these are the server's certificates: every one that came must stand here, in order."""
         shown = tuple((one.subject, one.issuer) for one in certificates)
-        return 0 < len(shown) <= len(self.pairs) and self.pairs[: len(shown)] == shown
+        return bool(shown) and self.pairs[: len(shown)] == shown
 
 
 def read_lsc(file: Path) -> tuple[LscChain, ...]:

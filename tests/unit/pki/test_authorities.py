@@ -123,6 +123,16 @@ def test_a_ca_whose_policy_is_broken_signs_nothing(grid: Grid, text: str, caplog
     assert Judge(grid.anchors).judge(make.chain_of(make.person("jane", other), other)).dn == JANE.dn
 
 
+def test_a_verdict_is_of_one_chain_alone(grid: Grid) -> None:
+    """It is kept, and nobody gets another's: not a second person, a stranger, nor a chain whose bytes run on alike."""
+    judge, joe, unknown = Judge(grid.anchors), make.person("joe", CA), make.authority("unknown CA")
+    for person in (JANE, joe, JANE, joe):
+        assert judge.judge(make.chain_of(person, CA)).dn == person.dn
+    for chain in (make.chain_of(make.person("jane", unknown), unknown), [b"".join(make.chain_of(JANE, CA))]):
+        with pytest.raises(CredentialRefusedError):
+            judge.judge(chain)
+
+
 def test_a_ca_that_is_unreadable_is_logged_and_the_others_count(grid: Grid, caplog: pytest.LogCaptureFixture) -> None:
     """Also a link that leads nowhere, as packages leave them behind."""
     (grid.certificates / "01234567.0").write_bytes(b"-----BEGIN CERTIFICATE-----\nxx\n-----END CERTIFICATE-----\n")

@@ -6,10 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 
+from mdmfs.demo.pki import Authority
 from mdmfs.model.errors import ConfigurationError, MalformedNameError
 from mdmfs.pki.authorities import Authorities
+from mdmfs.pki.certificate import Certificate
 from mdmfs.pki.lsc import parse_lsc, read_lsc
 from mdmfs.pki.proxy import prove
 from mdmfs.pki.voms import VomsDirectory
@@ -120,6 +122,28 @@ def test_an_lsc_file_is_read_with_quotes_comments_and_several_chains(grid: Grid)
     assert [chain.pairs[0][0] for chain in chains] == [VOMS.dn, web.dn]
     grid.write_lsc(text)
     assert fqans(grid, Ac(JANE.leaf, web).der()) == [f"/{VO}"]
+
+
+def test_an_lsc_file_means_the_servers_that_it_names_and_no_others(grid: Grid) -> None:
+    """Every certificate that came stands there, in order, from the server's own on; and one has come."""
+    web, ca = make.host("web"), make.authority()
+    (chain,) = parse_lsc(lsc_of(VOMS.leaf, ca.certificate))
+    voms, above, other = (
+        Certificate(it.public_bytes(serialization.Encoding.DER)) for it in (VOMS.leaf, ca.certificate, web.leaf)
+    )
+    assert chain.matches([voms])
+    assert chain.matches([voms, above])
+    for certificates in ([], [other], [above], [above, voms], [voms, other], [voms, above, above]):
+        assert not chain.matches(certificates)
+    grid.write_lsc(lsc_of(web.leaf))
+    assert fqans(grid, Ac(JANE.leaf, VOMS).der()) == []
+
+
+def test_the_names_of_a_server_and_its_ca_are_not_enough(grid: Grid) -> None:
+    """Whoever takes both has other keys."""
+    false = Authority.make(make.authority().certificate.subject, make.VALID)
+    assert fqans(grid, Ac(JANE.leaf, make.host("voms", false)).der()) == []
+    assert fqans(grid, Ac(JANE.leaf, make.host("voms", make.authority())).der()) == [f"/{VO}"]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from mdmfs.sealing.layout import CHUNK_SIZE, PAGE_SIZE, SEGMENT_SIZE, plain_size
 from mdmfs.sealing.unseal import unseal
 from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.messages.files import HEADERS_PATH, MAX_HEADERS, AskHeaders, SealedHeader, SealedHeaders
-from tests.twins.clinic import PROJECT_LFN, READER, SECONDS, STRANGER, Clinic, OpenClinic, add_entry, slices
+from tests.twins.clinic import PROJECT_LFN, READER, SECONDS, STRANGER, Clinic, OpenClinic, add_entry, slices, until
 from tests.twins.disk import no_room_behind
 from tests.twins.keystores import principal
 from tests.twins.octets import octets
@@ -161,6 +161,22 @@ async def test_the_first_recall_under_a_new_key_makes_the_header_anew(tmp_path: 
         hospital.hospital.discard(guid)
         await headers.flush()
         assert [headers.lacks(guid, 2), headers.lacks(other, 1)] == [True, False]
+
+
+async def test_what_is_discarded_is_deleted_while_the_daemon_runs(tmp_path: Path) -> None:
+    """Each time, and not at its next start."""
+    headers, guids = Headers(tmp_path, 2**24), [guid_of(1), guid_of(2)]
+    await headers.put([KeptHeader(guid, 1, octets(100, str(guid))) for guid in guids])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(headers.run)
+        for guid in guids:
+            headers.discard(guid)
+            await until(lambda guid=guid: headers.lacks(guid, 1))  # type: ignore[misc]
+        nursery.cancel_scope.cancel()
+    headers.close()
+    again = Headers(tmp_path, 2**24)
+    assert not any(await again.find([(guid, 1) for guid in guids]))
+    again.close()
 
 
 async def test_headers_outlive_the_daemon_and_the_oldest_make_room(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ import trio.lowlevel
 import trio.testing
 from pydicom import Dataset
 
+from mdmfs.access.acl import Acl
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceKey
-from mdmfs.hospital.ledger.records import LossCause, LossRecord
+from mdmfs.hospital.ledger.records import LossCause, LossRecord, SeriesState
 from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.release.arrivals import Released
 from mdmfs.hospital.release.queue import MAX_BATCH, PendingRecall, RecallQueue, Source
@@ -36,7 +37,18 @@ from mdmfs.model.names import Guid
 from mdmfs.wire.formats import MARK
 from mdmfs.wire.messages.files import SEALED_PATH
 from mdmfs.wire.service import StreamReply
-from tests.twins.clinic import NOW, PROJECT, READER, Clinic, OpenClinic, sealed_octets, slice_of, slices, until
+from tests.twins.clinic import (
+    NOW,
+    PROJECT,
+    READER,
+    STRANGER,
+    Clinic,
+    OpenClinic,
+    sealed_octets,
+    slice_of,
+    slices,
+    until,
+)
 from tests.twins.images import ROOT
 from tests.twins.keystores import unreachable
 from tests.twins.pacs import TwinInstance, TwinPacs
@@ -327,6 +339,7 @@ async def test_another_patient_in_the_header_takes_the_file_away(tmp_path: Path)
         assert await outcomes(hospital, guids[:1]) == [InstanceRefusedError.__name__]
         await until(lambda: not hospital.files())
         await until(heard.is_set)
+        assert [series.state for series in hospital.series()] == [SeriesState.HIDDEN]
         assert await outcomes(hospital, guids[1:]) == [NoSuchFileError.__name__]
         (record,) = hospital.hospital.store.read(lambda tx: tx.quarantine.all(PROJECT))
         assert record.reason == "other-patient"
@@ -380,6 +393,20 @@ async def test_a_file_withdrawn_during_its_recall_is_not_released(tmp_path: Path
             await hospital.hospital.store.write(lambda tx: tx.catalogue.withdraw([guid], now=1.0))
         assert heard == [NoSuchFileError.__name__]
         assert staged_names(clinic) == []
+
+
+async def test_who_loses_a_file_during_its_recall_is_refused_on_record(tmp_path: Path) -> None:
+    """After the release that was on record before."""
+    clinic = Clinic(tmp_path, slices((1,)))
+    async with registered(clinic) as (hospital, [guid]):
+        clinic.pacs.delay = 0.3
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outcomes, hospital, [guid])
+            await until(lambda: hospital.audited()[-1]["event"] == "release")
+            nobodys = Acl(str(STRANGER.dn), ())
+            await hospital.hospital.store.write(lambda tx: tx.catalogue.set_file_acl(guid, nobodys))
+        last = hospital.audited()[-1]
+        assert (last["event"], last["guid"], last["dn"]) == ("refusal", str(guid), str(READER.dn))
 
 
 async def test_a_pacs_that_breaks_off_costs_the_rest_of_the_batch_one_try(tmp_path: Path) -> None:

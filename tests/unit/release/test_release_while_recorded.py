@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime as dt
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +24,7 @@ from mdmfs.hospital.ledger.records import LossCause, LossRecord
 from mdmfs.hospital.projects import Placement
 from mdmfs.hospital.release.arrivals import Bringing
 from mdmfs.hospital.release.audit import Audit, Event, records_of
+from mdmfs.hospital.release.decision import Denial, Standing, decide, hold_still, stand
 from mdmfs.hospital.release.elsewhere import FromAnother
 from mdmfs.hospital.release.release import release_headers, stage_all
 from mdmfs.hospital.release.reported import write_down
@@ -198,6 +200,37 @@ async def test_no_replica_is_named_where_the_project_has_none(
     (replica,) = there.store.read(lambda tx: tx.replicas.of(file_of(hospital)))
     await there.store.write(lambda tx: tx.replicas.put(msgspec.structs.replace(replica, element="tier2")))
     assert await transfer(there, file_of(hospital)) == Transfer()
+
+
+async def test_a_header_that_is_not_at_hand_is_not_on_record(hospital: OpenClinic) -> None:
+    """Nothing was let out; who opens the file is told why."""
+    hospital.hospital.headers.discard(file_of(hospital))
+    before = len(hospital.audited())
+    assert await header(hospital.hospital, file_of(hospital)) == SealedHeader()
+    assert len(hospital.audited()) == before
+
+
+async def test_a_decision_holds_until_what_it_rests_on_ends(hospital: OpenClinic) -> None:
+    """The first credential or entry, and the project; nobody commits anything for that."""
+    (decision,) = decide(READER, [file_of(hospital)], hospital.hospital)
+    assert isinstance(decision, Standing)
+    midnight = dt.datetime.combine(decision.project.until + dt.timedelta(days=1), dt.time(), dt.UTC).timestamp()
+    for standing, ends_at in [
+        (decision._replace(until=NOW + 10), NOW + 10),
+        (decision._replace(until=float("inf")), midnight),
+    ]:
+        hospital.clinic.now = ends_at - 1
+        assert hold_still([standing], hospital.hospital)
+        hospital.clinic.now = ends_at
+        assert not hold_still([decision._replace(until=float("inf")), standing], hospital.hospital)
+
+
+async def test_what_was_withdrawn_is_brought_online_for_no_other_daemon(hospital: OpenClinic) -> None:
+    """Whatever that one knows."""
+    guid = file_of(hospital)
+    await hospital.hospital.store.write(lambda tx: tx.catalogue.withdraw([guid], now=NOW))
+    unknown = Guid(bytes(16))
+    assert [type(it) for it in stand([guid, unknown], hospital.hospital)] == [Denial, Denial]
 
 
 async def test_what_changes_elsewhere_takes_nothing_away(hospital: OpenClinic) -> None:
