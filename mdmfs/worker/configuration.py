@@ -136,6 +136,14 @@ class MountConfiguration(Settings, frozen=True):
             raise ConfigurationError(message) from error
         return configuration
 
+    @classmethod
+    def read_again(cls, path: pathlib.Path) -> MountConfiguration:
+        """Read the file of a mount that runs, as ``read``; a named pipe would be waited for."""
+        if path.exists() and not path.is_file():
+            message = f"{path} is no plain file"
+            raise ConfigurationError(message)
+        return cls.read(path)
+
     def refuse_nonsense(self) -> None:
         """Raise ``ConfigurationError`` for what no mount could run with."""
         if self.hospitals:

@@ -68,7 +68,7 @@ class Reloading:
                 log.warning("some of it is only taken over by a new mount", keys=left)
 
     def _read(self) -> MountConfiguration:
-        told = MountConfiguration.read(pathlib.Path(self._begun.file))
+        told = MountConfiguration.read_again(pathlib.Path(self._begun.file))
         told.refuse_hiding(self._mountpoint)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if told.credential != self._told.credential:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import logging
+import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -144,14 +145,16 @@ async def test_keystores_that_the_configuration_names_anew_are_asked_without_a_r
         mock_clock.jump(10)
         assert peers.keystores().names == ("k1", "k2", "k3", "k4")
         before = peers.keystores()
-        for spoil in (lambda: file.write_text("trust ="), lambda: naming(file, "k5", dn="nobody"), file.unlink):
+        wrong = lambda: file.write_text("trust ="), lambda: naming(file, "k5", dn="nobody"), file.unlink
+        for spoil in (*wrong, lambda: os.mkfifo(file)):
             spoil()
             mock_clock.jump(10)
             assert peers.keystores().names == before.names
+        file.unlink()
         naming(file, "k1", "k4")
         mock_clock.jump(10)
         assert peers.keystores().names == ("k1", "k4")
-    assert sum(str(log["event"]).startswith("the keystores stay as they were") for log in logs) == 3
+    assert sum(str(log["event"]).startswith("the keystores stay as they were") for log in logs) == 4
     await peers.aclose()
 
 

@@ -223,7 +223,7 @@ class Peers:
         """Look who the keystores are now; a file that is just being written, or wrong, changes nothing."""
         for file in self._configured_by:
             try:
-                peers = tuple(MountConfiguration.read(file).of(self._root).keystores)
+                peers = tuple(MountConfiguration.read_again(file).of(self._root).keystores)
                 for peer in peers:
                     Address.parse(peer.address)
                     Dn.parse(peer.dn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,18 @@ async def test_a_wrong_file_changes_nothing_and_the_log_says_why(
     assert (scene.room.limit, scene.levels) == (10 * 2**20, [])
     assert await scene.hang_up(size="3000") == ["the configuration was read again"]
     assert scene.room.limit == 3000
+
+
+async def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(scene: Scene) -> None:
+    """Nobody writes to it any more: all that hangs up later would wait, too."""
+    file = scene.folder / "mount.toml"
+    file.unlink()
+    os.mkfifo(file)
+    with structlog.testing.capture_logs() as logs:
+        await scene.reloading.reload()
+    assert [str(log["reason"]) for log in logs] == [f"{file} is no plain file"]
+    file.unlink()
+    assert await scene.hang_up(size="3000") == ["the configuration was read again"]
 
 
 async def test_what_only_a_new_mount_takes_over_is_named_each_time(scene: Scene) -> None:
