@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from mdmfs.access.acl import Acl
 from mdmfs.hospital.bell import Bell
+from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.pseudonyms import PatientKey, Subject
 from mdmfs.hospital.dicom.pacs import Pacs
@@ -32,8 +33,19 @@ MAX_READ: Final = 4096
 """Of what decisions read, by files and by the entries of ACLs: some 10 MiB, with the longest DNs 24."""
 
 
-def _weight(read: object) -> int:
-    return 1 + len(read.entries) + len(read.defaults) if isinstance(read, Acl) else 1
+_WEIGHED: Final = 2560
+"""Bytes of one."""
+
+
+def weight_of(read: object) -> int:
+    """Count an ACL by its entries, and a file by the digests of its segments: those of 2 GiB take 16 KiB."""
+    match read:
+        case Acl():
+            return 1 + len(read.entries) + len(read.defaults)
+        case (FileRecord(rendition=rendition), *_):
+            return 1 + len(rendition.segment_sha256) // _WEIGHED
+        case _:
+            return 1
 
 
 class KnownPacs(NamedTuple):
@@ -80,7 +92,7 @@ class Hospital:
     leases: Leases = dataclasses.field(default_factory=Leases)
     told: Answers = dataclasses.field(default_factory=Answers)
     """What mounts were told of changes in this second."""
-    read: Answers = dataclasses.field(default_factory=lambda: Answers(MAX_READ, _weight))
+    read: Answers = dataclasses.field(default_factory=lambda: Answers(MAX_READ, weight_of))
     """What decisions have read since the last commit: files, ACLs, and where series come from."""
     replicas: Replicas = dataclasses.field(default_factory=Replicas)
     turns: Turns = dataclasses.field(default_factory=Turns)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
 from mdmfs.hospital.bell import LONGEST, PAUSE, TOGETHER, PacedBell
+from mdmfs.hospital.hospital import MAX_READ, weight_of
 from mdmfs.hospital.moment import MAX_KNOWN, Answers
+from mdmfs.hospital.release.decision import Bar, _Known
+from tests.twins.records import file_record, rendition_of
 
 MANY = 100
 
@@ -131,3 +135,17 @@ def test_long_answers_count_for_more() -> None:
     for number in range(100):
         assert answers.of(0, number, lambda: "four") == "four"
         assert len(answers._known) <= 3  # noqa: SLF001 what it is about
+
+
+def test_what_is_read_of_long_files_counts_for_their_digests() -> None:
+    """Those of 2 GiB are 16 KiB each, so a few hundred of them are remembered where 4096 slices are."""
+    held: list[int] = []
+    for segments in (1, 512):
+        file = msgspec.structs.replace(file_record(1), rendition=rendition_of(1, segments=segments))
+        answers = Answers(MAX_READ, weight_of)
+        for number in range(MAX_READ):
+            answers.of(0, number, lambda file=file: _Known(file, Bar.GONE))  # type: ignore[misc]
+        known = answers._known.values()  # noqa: SLF001 what it is about
+        held.append(sum(len(one.file.rendition.segment_sha256) for one in known))
+    assert held[0] == 32 * MAX_READ
+    assert held[1] < 12 * 2**20
