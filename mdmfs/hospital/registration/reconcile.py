@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 import trio
 
-from mdmfs.hospital.catalogue.records import FileRecord, FileState
+from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.deid.deidentify import ENGINE_GENERATION
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.pseudonyms import PatientKey
@@ -53,7 +53,8 @@ _COMPARED: Final = {FileState.PENDING, FileState.VISIBLE, FileState.QUARANTINED,
 
 COUNTS: Final = ("lost", "found", "changed", "moved", "restored", "new")
 
-Registered = dict[Guid, tuple[FileRecord, InstanceRecord]]
+Registered = dict[Guid, InstanceRecord]
+"""The files of a series, of which there may be tens of thousands: what is large of them is read when it is needed."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -170,8 +171,8 @@ class _Comparison:
         for guid, instance in tx.uidmap.of_series(key):
             file = tx.catalogue.file(guid)
             if file is not None and file.state in _COMPARED:
-                registered[guid] = file, instance
-        instances = {instance.instance_uid for _, instance in registered.values()}
+                registered[guid] = instance
+        instances = {instance.instance_uid for instance in registered.values()}
         instances |= {record.instance_uid for record in tx.quarantine.of_series(key)}
         is_lossy = any(tx.losses.get(guid) for guid in registered)
         return tx.subjects.by_id(self._series.subject), registered, len(instances), is_lossy
@@ -191,7 +192,7 @@ class _Comparison:
             study_uid=series.study_uid, series_uid=series.series_uid, are_described=False
         )
         there = {it.instance_uid for it in listed}
-        here = {guid: both for guid, both in registered.items() if both[1].instance_uid in there}
+        here = {guid: instance for guid, instance in registered.items() if instance.instance_uid in there}
         gone = [guid for guid in registered if guid not in here]
         self._run.lost += await note_lost(self._hospital, gone, LossCause.GONE)
         self._run.found += await self._note_found(here)
@@ -217,12 +218,9 @@ class _Comparison:
         """Fetch what was registered under today's rules, and compare it with what it was."""
         policy = self._run.project.policy
         rules = policy.digest, ENGINE_GENERATION
-        compared = {
-            both[1].instance_uid: guid
-            for guid, both in registered.items()
-            if (both[0].rendition.policy, both[0].rendition.engine_generation) == rules
-        }
-        wanted = [_key_of(registered[guid][1]) for guid in compared.values()]
+        under_rules = self._hospital.store.read(lambda tx: [guid for guid in registered if _rules(tx, guid) == rules])
+        compared = {registered[guid].instance_uid: guid for guid in under_rules}
+        wanted = [_key_of(registered[guid]) for guid in under_rules]
         if not wanted:
             return
         admission = Admission(policy, subject_of(row))
@@ -235,11 +233,14 @@ class _Comparison:
         async with self._known.pacs.retrieve(wanted) as arriving:
             async for incoming in arriving:
                 guid = compared[incoming.instance_uid]
-                if not await self._compare_one(guid, Rendering(incoming, admit), registered[guid][0]):
+                if not await self._compare_one(guid, Rendering(incoming, admit)):
                     return
 
-    async def _compare_one(self, guid: Guid, rendering: Rendering, file: FileRecord) -> bool:
+    async def _compare_one(self, guid: Guid, rendering: Rendering) -> bool:
         """Compare one image; False when its header names another patient: then the whole series has been put away."""
+        file = self._hospital.store.read(lambda tx: tx.catalogue.file(guid))
+        if file is None or file.state not in _COMPARED:
+            return True  # withdrawn since
         try:
             verification = Verification(guid, file.rendition)
             async with contextlib.aclosing(rendering.segments()) as segments:
@@ -262,6 +263,11 @@ class _Comparison:
 def _is_of(found: SeriesFound, row: SubjectRow) -> bool:
     """Tell whether the PACS has a series under its patient; an issuer counts where the PACS names one."""
     return found.patient_id == row.patient_id and found.issuer in {"", row.issuer}
+
+
+def _rules(tx: Transaction, guid: Guid) -> tuple[bytes, int] | None:
+    file = tx.catalogue.file(guid)
+    return None if file is None else (file.rendition.policy, file.rendition.engine_generation)
 
 
 def _key_of(instance: InstanceRecord) -> InstanceKey:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import trio
 from pydicom import Dataset
 
 from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.hospital.keys import amends
 from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.registration.moved import merge_subjects
 from mdmfs.hospital.registration.reconcile import FRUITLESS, Reconciliation, Reconciliations
@@ -25,6 +27,7 @@ from mdmfs.wire.messages.administration import Merged, ReconciliationProgress
 from mdmfs.wire.messages.files import DESCRIBE_PATH, Describe, FileDescription
 from tests.twins.clinic import PATIENT, PROJECT, Clinic, OpenClinic, including, slice_of, slices, until
 from tests.twins.keystores import unreachable
+from tests.twins.pacs import TwinInstance, TwinPacs
 
 OTHER = PatientKey(issuer="AMC", patient_id="TEST-2")
 
@@ -265,6 +268,31 @@ async def test_a_merge_into_a_known_patient_leaves_both_pseudonyms(tmp_path: Pat
 async def merged(hospital: OpenClinic, patient: PatientKey, into: PatientKey, *, is_dry: bool = False) -> Merged:
     """Merge two patients of the project."""
     return await merge_subjects(hospital.hospital, hospital.hospital.projects[PROJECT], patient, into, is_dry=is_dry)
+
+
+class HookedPacs(TwinPacs):
+    """A PACS that lets something happen before its first instance."""
+
+    before_first: Callable[[], Awaitable[object]] | None = None
+
+    async def _begin(self, held: Dataset) -> TwinInstance:
+        if held is self.held[0] and self.before_first is not None:
+            await self.before_first()
+        return await super()._begin(held)
+
+
+async def test_what_is_withdrawn_while_its_bytes_are_compared_is_not_compared(tmp_path: Path) -> None:
+    """It is neither changed nor found, whatever the PACS makes of it."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    pacs = clinic.pacs = HookedPacs(clinic.pacs.held)
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        first = next(iter(hospital.files().values()))
+        pacs.before_first = lambda: hospital.hospital.store.write(lambda tx: amends.destroy(tx, [first], clinic.now))
+        for instance in pacs.held:
+            instance.Rows, instance.PixelData = 32, instance.PixelData[: len(instance.PixelData) // 2]
+        found = await reconcile(hospital, is_deep=True)
+        assert (found.changed, found.failures, lost(clinic)) == (1, [], 1)
 
 
 # By itself
