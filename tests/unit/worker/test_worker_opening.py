@@ -288,6 +288,17 @@ async def test_the_next_small_file_in_order_is_pushed_while_this_one_is_read(
     opener.close(opened)
 
 
+async def test_nothing_is_opened_ahead_for_who_is_served_no_more(site: Site) -> None:
+    """What would be kept then, nobody would let go: a descriptor, and pages."""
+    edge, small = await _read_and_forgotten(site, "edge.dcm", "small.dcm")
+    opened = site.opener.open_at_once(edge, [small], is_in_order=True)
+    assert opened is not None
+    site.opener.let_go()
+    site.kernel.rest()
+    assert small.inode not in site.kernel.pages
+    site.opener.close(opened)
+
+
 async def test_a_small_file_on_a_slow_disk_is_waited_for_and_opens_as_if_it_had_been_in_memory(site: Site) -> None:
     """The thread only reads; the loop unseals and pushes."""
     (node,) = await _read_and_forgotten(site, "small.dcm")
