@@ -105,7 +105,7 @@ def _start_in_background(configuration: pathlib.Path, mountpoint: pathlib.Path, 
         str(write_end),
     ]
     with contextlib.ExitStack() as stack:
-        output = stack.enter_context(log.open("ab"))
+        output = stack.enter_context(open(log, "ab", opener=_for_us_alone))
         begin = output.tell()
         subprocess.Popen(  # noqa: S603 our own program
             command,
@@ -126,6 +126,11 @@ def _start_in_background(configuration: pathlib.Path, mountpoint: pathlib.Path, 
             advice = next((line.removeprefix(ADVICE) for line in last if line.startswith(ADVICE)), "mend what it says")
             message = f"{mountpoint} could not be mounted: {last[0].removeprefix(ERROR)}"
             raise ConfigurationError(message, what_to_do=f"{advice}; {log} tells more")
+
+
+def _for_us_alone(path: str, flags: int) -> int:
+    """Make a log that nobody else reads: it names users and files."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _default_log() -> pathlib.Path:

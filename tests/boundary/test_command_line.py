@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -60,3 +61,15 @@ def test_a_demonstration_touches_no_folder_that_it_did_not_make(tmp_path: Path) 
     assert done.returncode == 1
     assert "choose another --state" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_the_log_of_a_mount_in_the_background_is_for_its_owner_alone(tmp_path: Path) -> None:
+    """It names users and files, whatever may be read of what else they make."""
+    (tmp_path / "mount.toml").write_text("")
+    log = tmp_path / "log"
+    told = ["mount", "--daemon", "--log", str(log), str(tmp_path / "mount.toml"), str(tmp_path)]
+    failed = subprocess.run(
+        [sys.executable, "-m", "mdmfs.cli", *told], capture_output=True, text=True, umask=0, timeout=60, check=False
+    )
+    assert failed.returncode == 1
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600

@@ -44,7 +44,8 @@ LOOK_SECONDS: Final = 5.0
 WRITING_SECONDS: Final = 2.0
 """For somebody to write a proxy."""
 WRITING_LOOKS: Final = 40
-MAX_OF_UID: Final = 16
+MAX_OF_UID: Final = 64
+"""A job of a pool account has a proxy file of its own, and a node runs many of them."""
 MAX_IN_ALL: Final = 512
 IDLE_SECONDS: Final = 1800.0
 """After which a principal without anything open is served no more; he begins anew when he asks."""
