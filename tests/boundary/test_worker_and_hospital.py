@@ -199,6 +199,21 @@ async def test_a_proxy_that_is_gone_or_none_is_eacces_until_there_is_one(
     assert await desk.ask(mock_clock) == str(JANE.dn)
 
 
+async def test_a_proxy_that_cannot_be_looked_at_is_eacces_in_a_moment_and_ends_nothing(
+    desk: Desk, mock_clock: trio.testing.MockClock
+) -> None:
+    """As where the server of a home directory has gone: any error but ours would end who follows the feed."""
+    assert await desk.ask(mock_clock) == str(JANE.dn)
+    desk.proxy.unlink()
+    desk.proxy.symlink_to("x" * 300)  # ENAMETOOLONG stands for ESTALE, EIO and EACCES
+    assert await desk.ask(mock_clock) == str(JANE.dn)
+    mock_clock.jump(WRITING_SECONDS)
+    assert await desk.errno_of_asking(mock_clock, CredentialRefusedError) == errno.EACCES
+    desk.proxy.unlink()
+    delegate(JANE, make.VALID).save_proxy(desk.proxy)
+    assert await desk.ask(mock_clock) == str(JANE.dn)
+
+
 async def test_a_proxy_that_others_may_read_is_not_used(desk: Desk, mock_clock: trio.testing.MockClock) -> None:
     """As grid programs have it."""
     desk.proxy.chmod(0o644)

@@ -171,8 +171,8 @@ class Peers:
         except ConfigurationError as error:
             now = trio.current_time()
             self._unusable_since = min(self._unusable_since, now)
-            is_there = self._credential.certificate_file.exists()  # who destroys a proxy means it
-            if self._hospital is not None and is_there and now < self._unusable_since + WRITING_SECONDS:
+            may_come = self._hospital is not None and now < self._unusable_since + WRITING_SECONDS
+            if may_come and not self._is_destroyed():
                 self._look_again = now + WRITING_LOOK_SECONDS
                 return
             self._disconnect()
@@ -185,6 +185,16 @@ class Peers:
             minutes = max(0, round((self._ends - self._clock()) / 60))
             log.warning("the credential ends soon", minutes=minutes, file=self._file)
             self._ends = float("inf")
+
+    def _is_destroyed(self) -> bool:
+        """Ask whether the credential is gone: whoever destroys a proxy means it. One out of reach may come back."""
+        try:
+            self._credential.certificate_file.stat()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def _connect_with(self, stamp: Stamp) -> None:
         self._read_keystores()
