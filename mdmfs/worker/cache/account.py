@@ -42,7 +42,8 @@ class Account:
             self._writing = threading.Lock()
             self._begin = self._hold_one() * _NUMBER.size
             self._number = self._numbers()[self._begin // _NUMBER.size]
-            self._promised = 0
+            self.promised = 0
+            """Bytes that are taken by this process and no file yet."""
             self.promise(0)  # who had this number was killed
         except BaseException:
             self.close()
@@ -74,8 +75,8 @@ class Account:
 
     def promise(self, count: int) -> None:
         """Say that so much of what is taken is no file yet, or, below 0, that it is one or has been given back."""
-        self._promised += count
-        os.pwrite(self._descriptor, _NUMBER.pack(self._promised), self._begin + SLOTS * _NUMBER.size)
+        self.promised += count
+        os.pwrite(self._descriptor, _NUMBER.pack(self.promised), self._begin + SLOTS * _NUMBER.size)
 
     def correct(self, count: Callable[[], int]) -> bool:
         """Count what is there, and make the sum right, in a worker thread; False where another does just that."""

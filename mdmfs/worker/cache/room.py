@@ -198,6 +198,7 @@ class SharedRoom(Room):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             before, self._account = self._account, Account(self._folder)
             if before is not None:
+                self._account.promise(before.promised)  # who takes just now takes it of this one
                 before.close()
         self._look()
 

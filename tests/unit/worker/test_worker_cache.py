@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import structlog.testing
 import trio
+import trio.testing
 
 from mdmfs.model.errors import ConfigurationError, IntegrityError, OutOfSpaceError, PeerUnreachableError
 from mdmfs.model.names import Guid
@@ -443,6 +444,35 @@ async def test_room_that_another_has_just_taken_is_no_room_that_is_lost(tmp_path
     assert [room.used for room in rooms] == [4 * LENGTH] * 2
     for one in arriving:
         one.close()
+
+
+async def test_room_that_is_taken_while_the_cache_is_made_anew_is_counted_to_the_end(tmp_path: Path) -> None:
+    """What is taken and no file yet is so in the new account, too: else that counts less for as long as it serves."""
+    is_counted = trio.Event()
+
+    class SlowRoom(SharedRoom):
+        async def let_go(self) -> bool:
+            await is_counted.wait()
+            return await super().let_go()
+
+    room = SlowRoom(tmp_path, 4 * LENGTH)
+    cache = CiphertextCache(tmp_path, room.limit, room)
+    await cache.load()
+    arriving = await cache.receive(Guid(bytes(16)), 4 * LENGTH)
+
+    async def find_none() -> None:
+        with pytest.raises(OutOfSpaceError):
+            await room.take(3 * LENGTH, tmp_path)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(find_none)
+        await trio.testing.wait_all_tasks_blocked()
+        (tmp_path / "account").unlink()
+        room.count()
+        is_counted.set()
+    room.count()
+    assert room.used == 4 * LENGTH
+    arriving.close()
 
 
 async def test_an_account_that_somebody_has_cut_serves_on(tmp_path: Path) -> None:
