@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import sys
 import threading
@@ -35,13 +36,18 @@ def leave_in_time(take_away: Callable[[], None], *, seconds: float = LEAVE_SECON
 
 def _leave(take_away: Callable[[], None], seconds: float) -> None:
     time.sleep(seconds)
+    with contextlib.ExitStack() as whatever_fails:  # a log that nobody reads any more, descriptors all in use
+        whatever_fails.callback(os._exit, 0)
+        whatever_fails.callback(take_away)
+        _tell_who_waits()
+
+
+def _tell_who_waits() -> None:
     frames = sys._current_frames()  # noqa: SLF001 what the standard library offers for this
     frames.pop(threading.get_ident())
     waiting = collections.Counter(where(traceback.walk_stack(it)) for it in frames.values() if _is_ours(it))
     for at, count in waiting.items():
         log.error("the end is not waited for any longer", threads=count, at=at)
-    take_away()
-    os._exit(0)
 
 
 def _is_ours(frame: FrameType) -> bool:

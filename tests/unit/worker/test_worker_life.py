@@ -266,6 +266,24 @@ async def test_the_kernel_shows_a_fatal_signal_as_the_watch_expects(nursery: tri
         sleeper.wait()
 
 
+def test_a_process_leaves_in_time_whatever_fails_meanwhile() -> None:
+    """Nothing else would end it: its log has nobody who reads it, and its mount cannot be taken away."""
+    program = """
+import os, sys, threading
+from mdmfs.worker.fuse.leaving import leave_in_time
+def take_away():
+    os.write(2, b"taken away")
+    raise OSError
+sys.stdout.close()
+leave_in_time(take_away, seconds=0)
+def wait_within_mdmfs():
+    threading.Event().wait()
+exec(compile("wait_within_mdmfs()", "/mdmfs/it.py", "exec"))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
+    assert ended.stderr.startswith(b"taken away")
+
+
 @pytest.mark.parametrize(("name", "reason"), [("nothing", "No such file"), ("file", "is no directory")])
 def test_what_is_no_directory_is_not_mounted_on(tmp_path: Path, name: str, reason: str) -> None:
     """The error says what to do; libfuse would mount on a file."""
