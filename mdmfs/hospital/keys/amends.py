@@ -29,6 +29,8 @@ from mdmfs.sharing.shamir import SECRET_SIZE, SPLIT_ID_SIZE, Share, another_shar
 from mdmfs.wire.messages.keystores import KeyEntry, VersionedAcl
 
 DROPPED_AT_ONCE: Final = 100
+MOST_LOST: Final = 2**16
+"""Rotations of a key that a restored store may have lost; who claims more would use up all generations there are."""
 REPAIRABLE = frozenset({Fault.MISSING, Fault.STALE, Fault.WRONG})
 
 
@@ -144,12 +146,16 @@ def rotate(
 ) -> list[Guid]:
     """Make new keys, of the next generation; gives the files that have one now. The old ones open nothing new.
 
-    ``latest`` are the generations that keystores hold: later ones than ours, where our store was restored.
+    ``latest`` are the generations that keystores hold: later ones than ours, where our store was restored, or one lies.
     """
     files = [file for guid in guids if (file := tx.catalogue.file(guid)) and file.state is not FileState.WITHDRAWN]
-    after = {file.guid: max(file.generation, (latest or {}).get(file.guid, 0)) for file in files}
-    ship(tx, hospital, [_new_key(tx, hospital, file, after[file.guid] + 1) for file in files])
+    ship(tx, hospital, [_new_key(tx, hospital, file, _after(file, latest or {})) for file in files])
     return [file.guid for file in files]
+
+
+def _after(file: FileRecord, latest: Mapping[Guid, int]) -> int:
+    held = latest.get(file.guid, 0)
+    return 1 + (held if file.generation < held <= file.generation + MOST_LOST else file.generation)
 
 
 def _new_key(tx: Transaction, hospital: Hospital, file: FileRecord, generation: int) -> Shipment:

@@ -24,7 +24,7 @@ from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
 from mdmfs.model.subject import SubjectId
 from mdmfs.pki.signature import refuse_other_signature
-from mdmfs.sharing.shamir import Share
+from mdmfs.sharing.shamir import MAX_GENERATION, Share
 from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.key_tasks import (
@@ -273,6 +273,21 @@ async def test_keys_are_new_also_where_keystores_hold_later_ones_than_a_restored
         file = opened.hospital.store.read(lambda tx: tx.catalogue.file(guid))
         assert file is not None
         assert file.generation == 5
+        assert await opened.read(guid)
+
+
+@pytest.mark.parametrize("claimed", [MAX_GENERATION - 1, MAX_GENERATION])
+async def test_a_keystore_that_lies_about_its_generation_keeps_no_key_from_being_rotated(
+    claimed: int, tmp_path: Path
+) -> None:
+    """Against it keys are rotated: there must be a next generation, now and ever after."""
+    async with clinic_with(tmp_path, 1) as opened:
+        (guid,) = opened.files().values()
+        put(opened, FIRST, guid, shares_of(guid, bytes(32), generation=claimed)[0])
+        assert [(await done(opened, KeyTask.ROTATE)).changed for _ in range(2)] == [1, 1]
+        file = opened.hospital.store.read(lambda tx: tx.catalogue.file(guid))
+        assert file is not None
+        assert file.generation == 3
         assert await opened.read(guid)
 
 
