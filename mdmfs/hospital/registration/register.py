@@ -384,10 +384,15 @@ class Registration:
             when=now,
             rules=rules_of(self.project),
         )
-        await self._hospital.store.write(lambda tx: tx.quarantine.put(record))
+        await self._hospital.store.write(lambda tx: self._keep_refusal(tx, record))
         await self._hospital.audit.record(
             AuditRecord(time=now, event=Event.QUARANTINE, project=self.project.name, outcome=refused.reason.value)
         )
+
+    def _keep_refusal(self, tx: Transaction, record: QuarantineRecord) -> None:
+        """Keep why an instance is refused, unless it was withdrawn while it was on its way."""
+        if not is_withdrawn(tx, self.key, record.instance_uid):
+            tx.quarantine.put(record)
 
 
 class _Admission:

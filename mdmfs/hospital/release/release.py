@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Seque
 import msgspec
 import trio
 
+from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.deid.refusal import RefusedError
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.ledger.records import LossCause, QuarantineRecord, SeriesState
@@ -225,12 +226,13 @@ async def _decide_again(
 async def quarantine(hospital: Hospital, guid: Guid, refused: RefusedError) -> None:
     """Take the name of a file away that was refused when it was recalled; the reason is kept, and no value.
 
-    With it go those of its whole series, unless the project shows parts: half a volume is worse than none.
+    With it go those of its whole series, unless the project shows parts: half a volume is worse than none. Nothing
+    goes with one that was taken away for ever while it was recalled.
     """
 
     def act(tx: Transaction) -> None:
-        instance = tx.uidmap.resolve(guid)
-        if instance is not None:
+        instance, file = tx.uidmap.resolve(guid), tx.catalogue.file(guid)
+        if instance is not None and file is not None and file.state is not FileState.WITHDRAWN:
             tx.quarantine.put(
                 QuarantineRecord(
                     project=instance.project,

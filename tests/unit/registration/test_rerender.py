@@ -405,3 +405,38 @@ async def test_what_was_put_away_and_then_withdrawn_is_not_looked_at_under_other
     async with clinic.open() as opened:
         assert (await rerendered(opened)).rendered == 2
         assert opened.names() == sorted(before.keys() - {name})
+
+
+async def test_what_is_withdrawn_while_it_is_recalled_leaves_no_refusal(tmp_path: Path) -> None:
+    """Its siblings stay where a part is worse than none; and under other rules it does not come back."""
+    clinic, before = await registered(tmp_path)
+    clinic.policy = read_policy("research")
+    name, guid = next(iter(before.items()))
+    async with clinic.open() as opened:
+        await withdrawn(opened, StartWithdraw(guids=[guid.octets]))
+        await quarantine(opened.hospital, guid, RefusedError(Reason.RESIDUE))
+        assert opened.names() == sorted(before.keys() - {name})
+    clinic.policy = STRICT
+    async with clinic.open() as opened:
+        assert (await rerendered(opened)).rendered == 2
+        assert opened.names() == sorted(before.keys() - {name})
+
+
+async def test_what_is_withdrawn_while_it_arrives_anew_and_is_refused_does_not_come_back(tmp_path: Path) -> None:
+    """A refusal that comes afterwards would have it looked at again under the next rules."""
+    clinic = Clinic(tmp_path, slices((1,)))
+    async with clinic.open() as opened:
+        await opened.harvest()
+        (guid,) = opened.files().values()
+    (held,) = clinic.pacs.held
+    held.BurnedInAnnotation = "YES"
+    clinic.policy = STRICT
+    pacs = clinic.pacs = HookedPacs(clinic.pacs.held)
+    async with clinic.open() as opened:
+        pacs.before_last = lambda: withdrawn(opened, StartWithdraw(guids=[guid.octets]))
+        await rerendered(opened)
+    held.BurnedInAnnotation = "NO"
+    pacs.before_last, clinic.policy = None, read_policy("research")
+    async with clinic.open() as opened:
+        assert (await rerendered(opened)).rendered == 0
+        assert (opened.names(), states(clinic)) == ([], {guid: FileState.WITHDRAWN})
