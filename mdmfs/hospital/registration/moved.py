@@ -89,10 +89,16 @@ async def restore(hospital: Hospital, key: SeriesKey, project: Project, reasons:
 def restore_series(tx: Transaction, key: SeriesKey, project: Project, reasons: Collection[Reason], now: float) -> int:
     """Forget why a series was put away, and show it unless it hides for another reason.
 
-    What was held back before it had been shown waits for the next harvest, which counts it and looks at its keys.
+    What was held back before it had been shown waits for the next harvest, which counts it and looks at its keys. What
+    is gone because a run that renders anew met another patient is for the next such run.
     """
     for record in tx.quarantine.of_series(key):
-        if record.reason in reasons and tx.uidmap.guids_of(key.project, record.instance_uid):
+        guids = tx.uidmap.guids_of(key.project, record.instance_uid)
+        if record.reason not in reasons or not guids:
+            continue
+        if _state(tx, guids[0]) is FileState.WITHDRAWN:
+            tx.quarantine.put(msgspec.structs.replace(record, rules=b""))
+        else:
             tx.quarantine.remove(key, record.instance_uid)
     left = {record.instance_uid for record in tx.quarantine.of_series(key)}
     series = tx.series.get(key)

@@ -390,7 +390,10 @@ class Registration:
         )
 
     def _keep_refusal(self, tx: Transaction, record: QuarantineRecord) -> None:
-        """Keep why an instance is refused, unless it was withdrawn while it was on its way."""
+        """Keep why an instance is refused; what is another patient's now stays held back until he is the one again."""
+        before = tx.quarantine.get(self.key, record.instance_uid)
+        if before is not None and before.reason == Reason.MOVED_PATIENT and record.reason == Reason.OTHER_PATIENT:
+            record = msgspec.structs.replace(record, reason=before.reason)
         if not is_withdrawn(tx, self.key, record.instance_uid):
             tx.quarantine.put(record)
 

@@ -10,11 +10,13 @@ import pytest
 import trio
 from pydicom import Dataset
 
+from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.registration.moved import merge_subjects
 from mdmfs.hospital.registration.reconcile import FRUITLESS, Reconciliation, Reconciliations
+from mdmfs.hospital.registration.rerender import Rerendering
 from mdmfs.model.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -243,6 +245,49 @@ async def test_a_series_that_moves_while_its_keys_are_on_their_way_stays_away(tm
         assert (await reconcile(hospital)).moved == 0
         await hospital.harvest()
         assert len(hospital.names()) == 2
+
+
+async def test_a_series_that_is_held_back_stays_away_when_it_is_looked_at_again(tmp_path: Path) -> None:
+    """A run that renders anew finds by each header that it is another patient's: none may show under the first one."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    clinic.partial, clinic.inclusion = Partial.SHOW, including(PATIENT, OTHER)
+    for twin in clinic.keystores.values():
+        twin.failure = unreachable
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        rename(clinic.pacs.held, OTHER)
+        assert (await reconcile(hospital)).moved == 1
+    for twin in clinic.keystores.values():
+        twin.failure = None
+    async with clinic.open() as hospital:
+        await hospital.deliver()
+        await Rerendering(hospital.hospital.projects[PROJECT], patience=1.0).run(hospital.hospital)
+        await hospital.harvest()
+        assert hospital.names() == []
+        rename(clinic.pacs.held, PATIENT)
+        assert (await reconcile(hospital)).moved == 0
+        await hospital.harvest()
+        assert len(hospital.names()) == 2
+
+
+async def test_what_was_destroyed_before_a_merge_was_told_is_registered_anew(tmp_path: Path) -> None:
+    """Under new rules a merged patient's images are refused, and the old ones destroyed; nobody has withdrawn them."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    clinic.inclusion = including(PATIENT, OTHER)
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        names = hospital.names()
+    rename(clinic.pacs.held, OTHER)
+    clinic.policy = read_policy("strict")
+    async with clinic.open() as hospital:
+        project = hospital.hospital.projects[PROJECT]
+        run = Rerendering(project, patience=1.0)
+        await run.run(hospital.hospital)
+        assert (run.refused, run.destroyed, hospital.names()) == (2, 2, [])
+        await merge_subjects(hospital.hospital, project, PATIENT, OTHER)
+        await Rerendering(project, patience=1.0).run(hospital.hospital)
+        await hospital.deliver()
+        assert hospital.names() == names
 
 
 async def test_a_merge_into_a_known_patient_leaves_both_pseudonyms(tmp_path: Path) -> None:
