@@ -42,9 +42,10 @@ Answers = Mapping[str, Sequence[Held]]
 class Task:
     """One task and what it found."""
 
-    def __init__(self, task: KeyTask, selection: Selection, hospital: Hospital) -> None:
-        """Know what is to be done; no file is looked at yet."""
+    def __init__(self, task: KeyTask, selection: Selection, hospital: Hospital, *, page: int = PAGE) -> None:
+        """Know what is to be done, to so many files together; none is looked at yet."""
         self._task = task
+        self._page = page
         self._selection = selection
         self.destroyed: list[Guid] = []
         """Files whose keys this task has destroyed."""
@@ -190,8 +191,13 @@ class Task:
             amends.adopt_threshold(tx, self._hospital, [shipment.guid for shipment in shipments])
 
     async def _ask(self, guids: Sequence[Guid]) -> Answers:
-        """Ask every keystore for what it holds of each; one that does not answer is noted."""
+        """Ask every keystore for what it holds of each; one that does not answer is noted.
+
+        Rotation asks it no more: keys that are suspected are not to wait for it at each page.
+        """
         found: dict[str, list[Held]] = {}
+        passed = self._silent.keys() if self._task is KeyTask.ROTATE else ()
+        names = [name for name in self._hospital.keystores.names if name not in passed]
 
         async def ask(name: str) -> None:
             deadline = trio.current_time() + DEADLINE
@@ -203,7 +209,7 @@ class Task:
                 found[name] = [Held.parse(guid, *one) for guid, one in zip(guids, answer, strict=True)]
 
         async with open_plain_nursery() as nursery:
-            for name in self._hospital.keystores.names:
+            for name in names:
                 nursery.start_soon(ask, name)
         return found
 
@@ -219,7 +225,7 @@ class Task:
         self._lines += told[: MAX_LINES - len(self._lines)]
 
     def _pages(self) -> Iterator[list[FileRecord]]:
-        return self._selection.pages(self._hospital.store, PAGE)
+        return self._selection.pages(self._hospital.store, self._page)
 
 
 def _waiting(tx: Transaction, hospital: Hospital) -> int:

@@ -15,7 +15,7 @@ from mdmfs.hospital.keys import face
 from mdmfs.hospital.keys.amends import adopt_threshold
 from mdmfs.hospital.keys.currency import keep_current
 from mdmfs.hospital.keys.selection import Selection
-from mdmfs.hospital.keys.tasks import Tasks
+from mdmfs.hospital.keys.tasks import Task, Tasks
 from mdmfs.hospital.registration.deposit import deposit
 from mdmfs.keystore.notary import Notary
 from mdmfs.keystore.shelf import KeyRecord
@@ -39,7 +39,7 @@ from mdmfs.wire.messages.key_tasks import (
     KeyTask,
     StartKeyTask,
 )
-from mdmfs.wire.messages.keystores import CERTIFY_PATH, Certify, Outcome
+from mdmfs.wire.messages.keystores import CERTIFY_PATH, COLLECT_PATH, Certify, Outcome
 from mdmfs.wire.service import Reply, Request, Service
 from mdmfs.wire.stream import Address
 from tests.twins.certificates import host
@@ -289,6 +289,19 @@ async def test_a_keystore_that_lies_about_its_generation_keeps_no_key_from_being
         assert file is not None
         assert file.generation == 3
         assert await opened.read(guid)
+
+
+async def test_a_rotation_waits_once_for_a_keystore_that_does_not_answer(tmp_path: Path) -> None:
+    """A hospital has thousands of pages, and 20 s for each would take half a day."""
+    async with clinic_with(tmp_path, 3) as opened:
+        twin = opened.clinic.keystores[FIRST]
+        twin.failure = unreachable
+        asked = twin.paths.count(COLLECT_PATH)
+        task = Task(KeyTask.ROTATE, Selection(), opened.hospital, page=1)
+        await task.run()
+        found = task.progress()
+        assert (found.changed, list(found.silent)) == (3, [FIRST])
+        assert twin.paths.count(COLLECT_PATH) == asked + 1
 
 
 @pytest.mark.parametrize(
