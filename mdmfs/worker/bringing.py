@@ -81,6 +81,7 @@ class Bringer:
             if Guid(node.guid) not in self._parts.cache and not self.is_on_its_way(node.inode):
                 file = self._parts.files.get(node.inode) or self._parts.files.setdefault(node.inode, OpenFile(node))
                 file.readers += 1
+                file.ahead += 1
                 file.fetching = trio.Event()
                 held[file] = None
         if not held:
@@ -90,6 +91,7 @@ class Bringer:
             self._end_together(file, error)
             if file in held:
                 del held[file]
+                file.ahead -= 1
                 self._parts.files.leave(file)
 
         fetching, ended = (
@@ -104,6 +106,7 @@ class Bringer:
         finally:
             for file in [*held]:
                 del held[file]
+                file.ahead -= 1
                 self._parts.files.leave(file)
             fetching.stop_unless_wanted()
 
@@ -175,6 +178,7 @@ class Bringer:
             return
         await self._bring_body(file, siblings, self._push_first)
         self._parts.stories.note(file.inode, "pushed to the kernel", trio.current_time())
+        await trio.lowlevel.checkpoint_if_cancelled()
         file.ready.set()
 
     async def _bring_header(self, file: OpenFile, siblings: Sequence[Guid]) -> bool:
@@ -197,6 +201,7 @@ class Bringer:
             return False
         await trio.to_thread.run_sync(file.begin_with, beginning, self._parts.pages.port, limiter=_beginning)
         self._parts.stories.note(file.inode, "header pushed to the kernel", trio.current_time())
+        await trio.lowlevel.checkpoint_if_cancelled()
         file.ready.set()
         return True
 
@@ -301,7 +306,9 @@ class Bringer:
         except SupersededError:
             return
         lock = lock_of(file, ciphertext, seal)
-        file.take(ciphertext, await self._parts.keys.unlock(lock, siblings))
+        unsealer = await self._parts.keys.unlock(lock, siblings)
+        if file.is_wanted:
+            file.take(ciphertext, unsealer)
         self._parts.stories.note(file.inode, "key made of shares", trio.current_time())
 
     async def _unlock_again(self, file: OpenFile, ciphertext: Ciphertext, seal: Seal) -> None:

@@ -49,6 +49,8 @@ class OpenFile:
         self.inode = node.inode
         self.size = node.size
         self.readers = 0
+        self.ahead = 0
+        """How many of them only have it fetched ahead."""
         self.ready = trio.Event()
         """Set when it can be read, or has failed."""
         self.is_wanted = False
@@ -165,6 +167,15 @@ class OpenFile:
         """Take a key again."""
         self.note_hindrance()
         self.is_suspended = False
+
+    def lock(self) -> None:
+        """Let the key go, and all that it opened: who had it open has left, and it is only fetched ahead any more."""
+        for scope in self._works:
+            scope.cancel()
+        self.is_wanted = self.is_demanded = False
+        self._ciphertext = self._unsealer = self.beginning = self.sealed = None
+        if self._failure is None:
+            self.ready, self._taken = trio.Event(), trio.Event()
 
     async def wait_until_taken(self) -> None:
         """Wait until it can be read; raises what made it unreadable."""
@@ -412,3 +423,5 @@ class OpenFiles(dict[int, OpenFile]):
         """Count a reader out; with the last one everything ends that worked for the file."""
         if file.leave():
             self.drop(file)
+        elif file.readers == file.ahead:
+            file.lock()

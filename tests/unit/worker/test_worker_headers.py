@@ -16,7 +16,7 @@ from mdmfs.sealing.layout import CHUNK_SIZE, PAGE_SIZE
 from mdmfs.wire.messages.files import MAX_HEADERS, Node, NodeKind
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.headers import Headers
-from mdmfs.worker.keys.ring import KeyRing
+from mdmfs.worker.keys.ring import HOLD_SECONDS, KeyRing
 from mdmfs.worker.memory import Memory
 from mdmfs.worker.opening import Opener
 from tests.twins.hospital import REGISTERED, TwinFile, TwinHospital, unreachable
@@ -254,6 +254,31 @@ async def test_a_slow_pacs_does_not_hold_up_the_header_of_what_is_fetched_ahead(
     assert trio.current_time() >= begun + 10
     assert site.hospital.fetches == 1
     site.opener.close(opened)
+
+
+@pytest.mark.parametrize("offset", [0, 200_000])
+async def test_what_is_only_fetched_ahead_any_more_is_opened_by_nobody_without_the_keystores(
+    site: Site, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, offset: int
+) -> None:
+    """Not by what a reader has left unlocked, however long a slow PACS takes; and not kept unlocked meanwhile."""
+    autojump_clock.autojump_threshold = THREAD_SECONDS
+    site.hospital.recall_seconds = 15.0
+    node = site.nodes()[0]
+    nursery.start_soon(site.opener.prefetch, [node])
+    await trio.testing.wait_all_tasks_blocked()
+    opened = await site.opener.open(node)
+    with trio.move_on_after(5.0):
+        await site.opener.read(opened, offset, 10)
+    site.opener.close(opened)
+    await trio.sleep(3 * HOLD_SECONDS)
+    for twin in site.hospital.keystores.values():
+        twin.failure = lambda: AccessDeniedError("decided: no")
+    with pytest.raises(AccessDeniedError):
+        await site.read(0, 0, 10)
+    for twin in site.hospital.keystores.values():
+        twin.failure = None
+    site.hospital.recall_seconds = 0.0
+    assert await site.read(0, 200_000, 10) == site.file(0).plaintext[200_000:200_010]
 
 
 async def test_a_prefetch_of_a_file_that_is_open_by_its_header_serves_its_reader(site: Site) -> None:
