@@ -46,6 +46,7 @@ def measure() -> Measured:
     """Read from the hospital, then from each storage element, every time with a mount that has nothing yet."""
     with tempfile.TemporaryDirectory() as folder, chain() as running, contextlib.ExitStack() as stack:
         Path(folder).chmod(0o755)  # xrootd is not root
+        running.processes.start_metadata()  # hospitald tries every 2 s to reach one that is away
         trio.run(harvest_project, HospitalConfiguration.read(running.site.hospital_file), PROJECT)
         _read(running)  # from the PACS
         own = _several(lambda: _read(running))
