@@ -52,12 +52,11 @@ class AtHand:
             return
         try:
             file = self.open(node)
-        except Exception:
+            if file is not None:
+                file.readers += 1
+                self._parts.kept.keep(file, until)
+        except Exception:  # of this file, or of another one that is let go for it: nobody waits for either
             log.exception("opening ahead failed unexpectedly")
-            return
-        if file is not None:
-            file.readers += 1
-            self._parts.kept.keep(file, until)
 
     def _open_pushing(self, node: Node, guid: Guid) -> OpenFile | None:
         """Open a small file here and now, none of whose pages is there: None where something is not at hand, or right.
