@@ -91,9 +91,12 @@ class Room:
     async def take(self, length: int, folder: Path) -> None:
         """Let objects go until there is room for so many bytes more, here and on the disk of a folder.
 
-        Raises ``OutOfSpaceError`` where nothing is left to let go. Whoever takes room gives it back.
+        Raises ``OutOfSpaceError`` where nothing is left to let go. Whoever takes room settles it, and gives it back.
         """
         await self._make(length, folder)
+
+    def settle(self, length: int) -> None:
+        """Know that so many bytes that were taken are a file now, which who counts sees, or will be none."""
 
     def give(self, length: int) -> None:
         """Take back so many bytes."""
@@ -170,10 +173,13 @@ class SharedRoom(Room):
         try:
             await self._make(length, folder, is_taken=True)
         except BaseException:
+            self.settle(length)
             self.give(length)
             raise
-        finally:
-            self._promise(-length)
+
+    def settle(self, length: int) -> None:
+        """See ``Room``."""
+        self._promise(-length)
 
     def give(self, length: int) -> None:
         """See ``Room``."""

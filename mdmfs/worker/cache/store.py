@@ -177,16 +177,18 @@ class CiphertextCache:
             message = f"the cache has room for {self.limit} bytes in all, the sealed object of {guid} needs {length}"
             raise OutOfSpaceError(message)
         await self._take(length)
-        self._used += length
         path = f"{self._arriving}/{secrets.token_hex(16)}"
         descriptor = -1
         try:
             try:
-                descriptor = _create_locked(path)
-            except FileNotFoundError:
-                await self._make_anew()
-                descriptor = _create_locked(path)
-            os.ftruncate(descriptor, length)  # so that others who count see what it will take
+                try:
+                    descriptor = _create_locked(path)
+                except FileNotFoundError:
+                    await self._make_anew()
+                    descriptor = _create_locked(path)
+                os.ftruncate(descriptor, length)  # so that others who count see what it will take
+            finally:
+                self._settle(length)
             if length > SMALL:
                 await self._allocate(descriptor, length, guid)
         except BaseException as error:
@@ -302,6 +304,12 @@ class CiphertextCache:
         self._used -= length
         if self._room is not None:
             self._room.give(length)
+
+    def _settle(self, length: int) -> None:
+        """Count what was taken as an object of this cache: not before, or a cache that is made anew counts it twice."""
+        self._used += length
+        if self._room is not None:
+            self._room.settle(length)
 
     async def _take(self, length: int) -> None:
         if self._room is None:

@@ -446,6 +446,31 @@ async def test_room_that_another_has_just_taken_is_no_room_that_is_lost(tmp_path
         one.close()
 
 
+async def test_who_counts_while_an_object_has_room_and_no_file_yet_counts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file is made after its room is taken, and somebody else may count in between."""
+    rooms = [SharedRoom(tmp_path, 4 * LENGTH) for _ in range(2)]
+    cache = CiphertextCache(tmp_path, rooms[0].limit, rooms[0])
+    await cache.load()
+    lengthen, counted = os.ftruncate, list[int]()
+
+    def lengthen_late(descriptor: int, length: int) -> None:
+        rooms[1].count()
+        counted.append(rooms[1].used)
+        lengthen(descriptor, length)
+
+    monkeypatch.setattr(os, "ftruncate", lengthen_late)
+    arriving = await cache.receive(Guid(bytes(16)), 3 * LENGTH)
+    assert counted == [3 * LENGTH]
+    rooms[1].count()
+    assert rooms[1].used == 3 * LENGTH
+    cache.abandon(arriving)
+    arriving.close()
+    rooms[1].count()
+    assert rooms[1].used == 0
+
+
 async def test_room_that_is_taken_while_the_cache_is_made_anew_is_counted_to_the_end(tmp_path: Path) -> None:
     """What is taken and no file yet is so in the new account, too: else that counts less for as long as it serves."""
     is_counted = trio.Event()
