@@ -87,17 +87,18 @@ class Bringer:
         if not held:
             return
 
-        def end(file: OpenFile, error: MdmfsError | None) -> None:
-            self._end_together(file, error)
+        def let_go(file: OpenFile) -> None:
             if file in held:
                 del held[file]
                 file.ahead -= 1
                 self._parts.files.leave(file)
 
-        fetching, ended = (
-            FetchingTogether(self._parts.hospital, self._parts.cache, [*held], self._begin, end),
-            trio.Event(),
-        )
+        def end(file: OpenFile, error: MdmfsError | None) -> None:
+            self._end_together(file, error)
+            let_go(file)
+
+        fetching = FetchingTogether(self._parts.hospital, self._parts.cache, [*held], self._begin, end)
+        ended = trio.Event()
         self._parts.nursery.start_soon(self._run_together, fetching, ended)
         try:
             await ended.wait()
@@ -105,9 +106,7 @@ class Bringer:
                 raise fetching.failure
         finally:
             for file in [*held]:
-                del held[file]
-                file.ahead -= 1
-                self._parts.files.leave(file)
+                let_go(file)
             fetching.stop_unless_wanted()
 
     async def mend(self, file: OpenFile, damaged: Ciphertext | None, error: IntegrityError) -> None:

@@ -6,7 +6,8 @@ have millions of files, and none is looked at twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -16,6 +17,7 @@ from mdmfs.hospital.catalogue.records import FileRecord, FileState
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.keys import amends
+from mdmfs.hospital.keys.selection import page_of
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
@@ -66,14 +68,14 @@ class Ending:
         if ended != self._ended:
             self._ended, self._up_to = ended, 0
         count = 0
-        while ended and (page := hospital.store.read(self._next_files)):
+        while ended and (page := self._next_page()):
             count += await self._end([file.guid for file in page if file.project in ended])
             self._up_to = page[-1].inode
             await trio.lowlevel.checkpoint()
         return count
 
-    def _next_files(self, tx: Transaction) -> list[FileRecord]:
-        return tx.catalogue.files(after=self._up_to, limit=self._batch)
+    def _next_page(self) -> list[FileRecord]:
+        return self._hospital.store.read(functools.partial(page_of, after=self._up_to, limit=self._batch))
 
     async def _end_opted_out(self) -> int:
         count = 0
@@ -93,19 +95,23 @@ class Ending:
         return found
 
     async def _end(self, guids: Iterable[Guid]) -> int:
-        hospital, now = self._hospital, self._hospital.clock()
-        left = hospital.store.read(lambda tx: left_of(tx, guids))
-        if not left:
-            return 0
-        records = [AuditRecord(time=now, event=Event.DESTRUCTION, guid=str(guid)) for guid in left]
-        await hospital.audit.record(*records)
-        await hospital.store.write(lambda tx: amends.destroy(tx, left, now))
-        for guid in left:
-            hospital.discard(guid)
-        hospital.outbox.ring()
-        hospital.feed.bell.ring()
-        log.info("ended", files=len(left))
+        left = self._hospital.store.read(lambda tx: left_of(tx, guids))
+        if left:
+            await take_away(self._hospital, left)
+            log.info("ended", files=len(left))
         return len(left)
+
+
+async def take_away(hospital: Hospital, guids: Sequence[Guid], *, project: str = "") -> None:
+    """Take files away for ever, names, keys and copies; each is in the audit log before it goes."""
+    now = hospital.clock()
+    records = [AuditRecord(time=now, event=Event.DESTRUCTION, guid=str(guid), project=project) for guid in guids]
+    await hospital.audit.record(*records)
+    await hospital.store.write(lambda tx: amends.destroy(tx, guids, now))
+    for guid in guids:
+        hospital.discard(guid)
+    hospital.outbox.ring()
+    hospital.feed.bell.ring()
 
 
 def left_of(tx: Transaction, guids: Iterable[Guid]) -> list[Guid]:

@@ -19,13 +19,12 @@ from mdmfs.hospital.catalogue.records import FileRecord, FileState
 from mdmfs.hospital.dicom.pacs import SeriesFound
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.incident import note_incident
-from mdmfs.hospital.keys import amends
 from mdmfs.hospital.keys.selection import page_of
 from mdmfs.hospital.ledger.records import SeriesState
 from mdmfs.hospital.projects import Project
+from mdmfs.hospital.registration.ending import take_away
 from mdmfs.hospital.registration.register import register_series
 from mdmfs.hospital.registration.settled import is_made_under, rules_of
-from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import BusyError, MdmfsError, UnknownNameError
@@ -130,16 +129,7 @@ class Rerendering:
         if state not in _ENDED:
             return state is None
         if old:
-            now = hospital.clock()
-            records = [
-                AuditRecord(time=now, event=Event.DESTRUCTION, guid=str(guid), project=key.project) for guid in old
-            ]
-            await hospital.audit.record(*records)
-            await hospital.store.write(lambda tx: amends.destroy(tx, old, now))
-            for guid in old:
-                hospital.discard(guid)
-            hospital.outbox.ring()
-            hospital.feed.bell.ring()
+            await take_away(hospital, old, project=key.project)
             self.destroyed += len(old)
         return True
 

@@ -181,12 +181,7 @@ class CiphertextCache:
         descriptor = -1
         try:
             try:
-                try:
-                    descriptor = _create_locked(path)
-                except FileNotFoundError:
-                    await self._make_anew()
-                    descriptor = _create_locked(path)
-                os.ftruncate(descriptor, length)  # so that others who count see what it will take
+                descriptor = await self._create(path, length)
             finally:
                 self._settle(length)
             if length > SMALL:
@@ -305,6 +300,13 @@ class CiphertextCache:
         if self._room is not None:
             self._room.give(length)
 
+    async def _create(self, path: str, length: int) -> int:
+        try:
+            return _create_locked(path, length)
+        except FileNotFoundError:
+            await self._make_anew()
+            return _create_locked(path, length)
+
     def _settle(self, length: int) -> None:
         """Count what was taken as an object of this cache: not before, or a cache that is made anew counts it twice."""
         self._used += length
@@ -417,13 +419,17 @@ def _statuses(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
             yield path, path.lstat()
 
 
-def _create_locked(path: str) -> int:
-    """Make a file, and lock it; raises ``OSError``, and the file may be there then."""
+def _create_locked(path: str, length: int) -> int:
+    """Make a file of so many bytes, and lock it; raises ``OSError``, and the file may be there then.
+
+    Others who count see what it will take.
+    """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if os.fstat(descriptor).st_nlink:
+                os.ftruncate(descriptor, length)
                 return descriptor
         except BaseException:
             os.close(descriptor)

@@ -224,6 +224,15 @@ async def test_a_merge_shows_the_images_again_under_their_pseudonym(tmp_path: Pa
         assert [it["event"] for it in hospital.audited()].count("merge") == 1
 
 
+async def shows_when_it_is_put_right(clinic: Clinic, hospital: OpenClinic) -> None:
+    """Nothing of two images shows before their PACS has the first patient again, and both do then."""
+    assert hospital.names() == []
+    rename(clinic.pacs.held, PATIENT)
+    assert (await reconcile(hospital)).moved == 0
+    await hospital.harvest()
+    assert len(hospital.names()) == 2
+
+
 @pytest.mark.parametrize("partial", list(Partial))
 async def test_a_series_that_moves_while_its_keys_are_on_their_way_stays_away(tmp_path: Path, partial: Partial) -> None:
     """Most images of a wrong patient are mended within hours: none shows under him when its key arrives."""
@@ -240,11 +249,7 @@ async def test_a_series_that_moves_while_its_keys_are_on_their_way_stays_away(tm
     async with clinic.open() as hospital:
         await hospital.deliver()
         await hospital.harvest()
-        assert hospital.names() == []
-        rename(clinic.pacs.held, PATIENT)
-        assert (await reconcile(hospital)).moved == 0
-        await hospital.harvest()
-        assert len(hospital.names()) == 2
+        await shows_when_it_is_put_right(clinic, hospital)
 
 
 async def test_a_series_that_is_held_back_stays_away_when_it_is_looked_at_again(tmp_path: Path) -> None:
@@ -263,11 +268,7 @@ async def test_a_series_that_is_held_back_stays_away_when_it_is_looked_at_again(
         await hospital.deliver()
         await Rerendering(hospital.hospital.projects[PROJECT], patience=1.0).run(hospital.hospital)
         await hospital.harvest()
-        assert hospital.names() == []
-        rename(clinic.pacs.held, PATIENT)
-        assert (await reconcile(hospital)).moved == 0
-        await hospital.harvest()
-        assert len(hospital.names()) == 2
+        await shows_when_it_is_put_right(clinic, hospital)
 
 
 async def test_what_was_destroyed_before_a_merge_was_told_is_registered_anew(tmp_path: Path) -> None:

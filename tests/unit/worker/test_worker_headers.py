@@ -18,6 +18,7 @@ from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.headers import Headers
 from mdmfs.worker.keys.ring import HOLD_SECONDS, KeyRing
 from mdmfs.worker.memory import Memory
+from mdmfs.worker.open_file import OpenFile
 from mdmfs.worker.opening import Opener
 from tests.twins.hospital import REGISTERED, TwinFile, TwinHospital, unreachable
 from tests.twins.octets import octets
@@ -121,15 +122,21 @@ async def test_the_next_file_is_not_opened_once_more_after_it_was_closed(site: S
     assert site.kernel.pages.keys() == {nodes[2].inode}
 
 
-@pytest.mark.parametrize("lapse", ["forget_shares", "suspend", "let_go"])
-async def test_the_next_file_is_not_opened_once_its_shares_have_gone(site: Site, lapse: str) -> None:
-    """Whatever took them away between the open before it and the moment in which it would have been opened."""
+async def first_in_order(site: Site) -> OpenFile:
+    """Open the first of two files that were opened before, and have the second one wait to be opened ahead."""
     nodes = site.nodes()
     for node in nodes[:2]:
         site.opener.close(await site.opener.open(node))
         site.opener.forget(node.inode)
     opened = site.opener.open_at_once(nodes[0], nodes[1:], is_in_order=True)
     assert opened is not None
+    return opened
+
+
+@pytest.mark.parametrize("lapse", ["forget_shares", "suspend", "let_go"])
+async def test_the_next_file_is_not_opened_once_its_shares_have_gone(site: Site, lapse: str) -> None:
+    """Whatever took them away between the open before it and the moment in which it would have been opened."""
+    opened = await first_in_order(site)
     getattr(site.opener, lapse)()
     site.kernel.pages.clear()
     site.kernel.rest()
@@ -139,12 +146,7 @@ async def test_the_next_file_is_not_opened_once_its_shares_have_gone(site: Site,
 
 async def test_the_next_file_is_not_opened_once_it_has_been_revoked(site: Site) -> None:
     """Nor if the kernel is told of that later."""
-    nodes = site.nodes()
-    for node in nodes[:2]:
-        site.opener.close(await site.opener.open(node))
-        site.opener.forget(node.inode)
-    opened = site.opener.open_at_once(nodes[0], nodes[1:], is_in_order=True)
-    assert opened is not None
+    nodes, opened = site.nodes(), await first_in_order(site)
     site.opener.bar(nodes[1].inode, Guid(nodes[1].guid))
     site.kernel.pages.clear()
     site.kernel.rest()
