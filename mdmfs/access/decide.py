@@ -109,12 +109,12 @@ class Grants:
 
 
 def _answer(principal: Principal, guid: Guid, verdicts: Iterable[Verdict]) -> Granted | Refused:
-    refused = Refused(Refusal.NO_ACL)
+    refused = None
     for verdict in verdicts:
         if verdict.allowed:
             return Granted(principal, guid, Right.READ, verdict.entry)
         refused = refused if verdict.refusal is None else Refused(verdict.refusal, verdict.entry)
-    return refused
+    return refused or Refused(Refusal.NO_ACL)
 
 
 def _walk(principal: Principal, chain: Sequence[Acl | None], now: float) -> Verdict:

@@ -32,7 +32,7 @@ async def release_transfers(
     def read(tx: Transaction) -> dict[int, tuple[Standing, list[Replica]]]:
         decided = enumerate(decide_in(tx, principal, guids, hospital))
         standing = {place: it for place, it in decided if isinstance(it, Standing) and not it.is_lost}
-        return {place: (it, tx.replicas.of(guids[place])) for place, it in standing.items()}
+        return {place: (it, _replicas_of(tx, guids[place], hospital)) for place, it in standing.items()}
 
     found = hospital.store.read(read)
     usable = _Usable(hospital, asked.avoid)
@@ -61,6 +61,11 @@ async def release_transfers(
         else Transfer()
         for one, it in zip(transfers, now, strict=True)
     ]
+
+
+def _replicas_of(tx: Transaction, guid: Guid, hospital: Hospital) -> list[Replica]:
+    """Give the replicas of a file, looked up once a commit."""
+    return hospital.read.of(tx.version, ("replicas", guid.octets), lambda: tx.replicas.of(guid))
 
 
 class _Usable:
