@@ -11,9 +11,11 @@ from mdmfs.hospital.deid.deidentify import ENGINE_GENERATION
 from mdmfs.hospital.deid.marks import _BASIC, _OPTIONS, _PIXELS
 from mdmfs.hospital.deid.policy import APPROVED_BY_NAME, Option
 from mdmfs.hospital.deid.pseudonyms import MAX_WEEKS_BACK, MIN_WEEKS_BACK
+from mdmfs.hospital.deid.residue import MIN_NUMBER_DIGITS
 from mdmfs.hospital.deid.tables import profile as profile_table
 from mdmfs.hospital.deid.tables import safe_private
 from mdmfs.hospital.deid.terms import DESCRIPTORS
+from mdmfs.hospital.deid.tokens import MIN_DIGITS, MIN_LETTERS
 from mdmfs.hospital.dicom import breaker, negotiation, receive, remote
 from mdmfs.hospital.dicom.link import MIN_PROGRESS_BYTES
 from mdmfs.hospital.dicom.pacs import Politeness
@@ -67,6 +69,8 @@ def test_every_number_of_the_statement_is_the_engines() -> None:
     assert f"written anew from {NUMBERS[len(csa._ALLOWED)]} names" in FLAT  # noqa: SLF001
     floats = f"0 or from {untold.MIN_FLOAT:.0e} to {untold.MAX_FLOAT:.0f}".replace("e-0", "e-")
     assert floats in FLAT
+    limits = (MIN_LETTERS, MIN_DIGITS, MIN_NUMBER_DIGITS)
+    assert "less than {} letters, numbers of less than {} digits ({} in".format(*(NUMBERS[it] for it in limits)) in FLAT
     assert f"a single integer below 2^{untold.MAX_INTEGER.bit_length() - 1}" in FLAT
 
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import unicodedata
 from typing import Final
 
-from mdmfs.hospital.deid.charsets import decode
+from mdmfs.hospital.deid.charsets import decode, without_accents
 from mdmfs.hospital.deid.codes import known_scheme
 from mdmfs.hospital.deid.content import is_personal
 from mdmfs.hospital.deid.elements import PRIVATE_BIT, Element, read_implicit_head, read_sequence
@@ -35,6 +34,9 @@ _UIDS: Final = re.compile(rb"[0-9.]{1,64}(?:\\[0-9.]{1,64})*")
 _PLAIN: Final = re.compile(r"[\x20-\x7e\r\n]+")
 _LETTERS: Final = re.compile(r"[a-z]+")
 _RUNS: Final = re.compile(r"[a-z0-9]+")
+_LIKE_A_UID: Final = re.compile(r"(?:\d+\.){4}\d")
+MIN_JOINED: Final = 6
+"""Letters or digits of a name or number from which on it is found in others, and however it is parted."""
 _MEASURE: Final = re.compile(rb"(?:\d{1,3}(?:\.\d{1,4})?)?")
 _ZONE: Final = re.compile(rb"[+-](?:0\d|1[0-4])[0-5]\d")
 _KNOWN_UIDS: Final = frozenset(uid.encode() for uid in KNOWN_UIDS)
@@ -196,13 +198,18 @@ def retain_uids(walk: Walk, element: Element, rule: Rule) -> bytes:
 
 def retain_text(walk: Walk, element: Element, rule: Rule) -> bytes:
     """K: keep a text that names a device or an institution, written in ASCII; not one that also names a person."""
-    text = unicodedata.normalize("NFKD", decode(walk.value(element), walk.traces.codec) or "")
-    plain = "".join(letter for letter in text if not unicodedata.combining(letter))
-    words = {word.encode() for pattern in (_LETTERS, _RUNS) for word in pattern.findall(plain.lower())}
-    if not _PLAIN.fullmatch(plain) or not walk.forbidden.isdisjoint(words):
+    plain = without_accents(decode(walk.value(element), walk.traces.codec) or "")
+    if not _PLAIN.fullmatch(plain) or _LIKE_A_UID.search(plain) or _names(walk.forbidden, plain.lower()):
         return drop(walk, element, rule)
     walk.traces.add(Trace.RETAINED, plain.encode())
     return encode(rule.head, plain.encode())
+
+
+def _names(forbidden: frozenset[bytes], text: str) -> bool:
+    """Tell whether a text in lower case holds a word that is forbidden, a longer one in whatever way."""
+    words = {word.encode() for pattern in (_LETTERS, _RUNS) for word in pattern.findall(text)}
+    joined = "".join(_RUNS.findall(text)).encode()
+    return not forbidden.isdisjoint(words) or any(len(word) >= MIN_JOINED and word in joined for word in forbidden)
 
 
 def keep_dates(walk: Walk, element: Element, rule: Rule) -> bytes:

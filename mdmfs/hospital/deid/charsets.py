@@ -6,6 +6,7 @@ PS3.3 section C.12.1.1.2 defines the terms, PS3.5 section 6.1 how code extension
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Final
 
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
@@ -55,6 +56,12 @@ _ESCAPES: Final = {
 }
 _ESCAPE: Final = re.compile(rb"(\x1b[\x20-\x2f]+[\x30-\x7e])")
 _KEEPS_ESCAPE: Final = frozenset({"iso2022_jp", "iso2022_jp_2"})
+_ONE_LETTER: Final = str.maketrans(
+    {"ß": "ss", "ø": "o", "æ": "ae", "œ": "oe", "đ": "d", "ð": "d", "ł": "l", "þ": "th", "\u0131": "i"}
+)
+"""Letters that are no others with an accent."""
+_TWO_LETTERS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe"})
+"""How they are written where there are none, such as in code strings and names of devices."""
 
 
 def codec_of(value: bytes) -> str:
@@ -77,6 +84,28 @@ def decode(value: bytes, codec: str) -> str | None:
         return "".join(_decode_parts(value, codec))
     except UnicodeDecodeError:
         return None
+
+
+def read(value: bytes, codec: str) -> str:
+    """Decode a value whatever it is in: many senders write names in UTF-8 or Latin 1 and declare neither."""
+    declared = decode(value, codec)
+    if declared is not None:
+        return declared
+    return decode(value, "utf_8") or value.decode("latin_1")
+
+
+def without_accents(text: str) -> str:
+    """Leave out what stands above and below letters."""
+    return "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+
+
+def spellings(text: str) -> str:
+    """Give a text in lower case, each way in which it may be spelled where only ASCII can be written a line."""
+    lower = text.lower()
+    if lower.isascii():
+        return lower
+    replaced = unicodedata.normalize("NFKC", lower).translate(_TWO_LETTERS)
+    return "\n".join([lower, *(without_accents(each).translate(_ONE_LETTER) for each in (lower, replaced))])
 
 
 def _decode_parts(value: bytes, codec: str) -> list[str]:

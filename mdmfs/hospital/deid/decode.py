@@ -31,7 +31,6 @@ _COLUMNS: Final = 0x00280011
 _BITS_ALLOCATED: Final = 0x00280100
 _SIGNED: Final = 0x00280103
 _INTEGER_PIXELS: Final = 0x7FE00010
-_OFFSET_TABLES: Final = (0x7FE00001, 0x7FE00002)
 _BYTE: Final = 8
 _COLOURS: Final = 3
 _LOSSLESS_JPEG: Final = frozenset({"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"})
@@ -115,12 +114,12 @@ def native_length(header: IdentifiedHeader) -> int:
 
 
 def native_form(header: IdentifiedHeader) -> list[tuple[int, bytes]]:
-    """Write the elements that say how decoded frames lie, each with its tag; those of offset tables are empty."""
+    """Write the elements that say how decoded frames lie, each with its tag."""
     frame, _ = open_decoder(header)
     elements = [(_PHOTOMETRIC, encode(head(_PHOTOMETRIC, b"CS"), frame.native_photometric.encode()))]
     if frame.samples > 1:
         elements.append((_PLANAR, encode(head(_PLANAR, b"US"), b"\0\0")))
-    return [*elements, *((tag, b"") for tag in _OFFSET_TABLES)]
+    return elements
 
 
 def decoded(octets: bytes, frame: Frame, decode: Decode) -> bytes:

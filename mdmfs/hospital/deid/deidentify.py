@@ -5,27 +5,29 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import enum
+import functools
 import re
 from collections.abc import Iterable
 from typing import Final
 
 from mdmfs.hospital.deid.acceptance import accept
-from mdmfs.hospital.deid.charsets import decode
+from mdmfs.hospital.deid.charsets import read, spellings
 from mdmfs.hospital.deid.decode import native_form, native_length
-from mdmfs.hospital.deid.elements import Elements, read_elements
+from mdmfs.hospital.deid.elements import OFFSET_TABLES, Elements, read_elements
 from mdmfs.hospital.deid.encode import SHORT_HEAD, head
 from mdmfs.hospital.deid.header import EXPLICIT_LITTLE, NATIVE_SYNTAXES, Buffer, IdentifiedHeader
 from mdmfs.hospital.deid.marks import file_meta, marks
 from mdmfs.hospital.deid.pixels import open_pixels
-from mdmfs.hospital.deid.policy import Policy
+from mdmfs.hospital.deid.policy import Option, Policy
 from mdmfs.hospital.deid.pseudonyms import PatientKey, Subject
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.deid.regions import region_rule
 from mdmfs.hospital.deid.rules import compile_rules
 from mdmfs.hospital.deid.tables.dictionary import VRS
+from mdmfs.hospital.deid.tokens import BETWEEN
 from mdmfs.hospital.deid.walk import Memory, Traces, Walk
 
-ENGINE_GENERATION: Final = 6
+ENGINE_GENERATION: Final = 7
 """Part of every rendition (design decision 2): raised whenever the same input gives other bytes than before."""
 MAX_REST_BYTES: Final = 16 * 2**20
 """Bytes after Pixel Data: padding and signatures, all of which are removed."""
@@ -35,10 +37,13 @@ _STUDY_DATE: Final = 0x00080020
 _NAMES: Final = frozenset(tag for tag, choice in VRS.items() if choice == (b"PN",))
 _PIXEL_REPRESENTATION: Final = 0x00280103
 _SIGNED: Final = b"\1\0"
+_DAY: Final = re.compile(rb"\d{8}")
 _WORD: Final = re.compile(r"[a-z]+")
 _RUN: Final = re.compile(r"[a-z0-9]{4,}")
-_NUMBERS: Final = (0x00100020, 0x00080050, 0x00101000, 0x00380010)
+_NUMBERS: Final = frozenset({0x00100020, 0x00080050, 0x00101000, 0x00380010})
 """Patient ID, Accession Number, Other Patient IDs, Admission ID."""
+_RETAINING: Final = frozenset({Option.DEVICE, Option.INSTITUTION})
+"""Under these, texts stay as they are."""
 
 
 class Part(enum.Enum):
@@ -117,7 +122,7 @@ class Deidentification:
         self.is_head: Final = is_head
         """Whether the pixels may show a face: (0028,0302) is YES."""
         self.study_date = ""
-        """Study Date as the output has it, ``YYYYMMDD``; empty where the policy keeps none or there was none."""
+        """Study Date as the output has it, ``YYYYMMDD``; empty where it has none, or not just one."""
         pixel_head = self._pixel_head()
         self.pixel_head_length: Final = len(pixel_head)
         """How many bytes at the end of the header are the head of Pixel Data."""
@@ -170,10 +175,13 @@ class Deidentification:
         out = self._walk.dataset(elements, self._rules.top, by_tag=self._header.by_tag)
         tags = list(self._header.by_tag)
         if _STUDY_DATE in tags:
-            self.study_date = out[tags.index(_STUDY_DATE)][SHORT_HEAD:].decode()
+            written_date = out[tags.index(_STUDY_DATE)][SHORT_HEAD:]
+            self.study_date = written_date.decode() if _DAY.fullmatch(written_date) else ""
         written = [*self.marks]
         if self.is_decoded:
             written += native_form(self._header)
+        if self.transfer_syntax == EXPLICIT_LITTLE:
+            written += [(tag, b"") for tag in OFFSET_TABLES if tag in self._header.by_tag]
         for tag, mark in sorted(written, reverse=True):
             place = bisect.bisect(tags, tag)
             if place and tags[place - 1] == tag:
@@ -206,11 +214,37 @@ def open_walk(header: IdentifiedHeader, policy: Policy, subject: Subject, traces
     """Make ready to go through the elements of a header that was accepted."""
     walk = Walk(header.whole, header.read_head, compile_rules(policy, header.sop_class), policy, subject, traces)
     walk.is_signed = header.octets(_PIXEL_REPRESENTATION) == _SIGNED
-    names = _lower_text(header, sorted(_NAMES & header.by_tag.keys()))
-    numbers = _lower_text(header, _NUMBERS)
-    walk.forbid(frozenset(word.encode() for word in [*_WORD.findall(names), *_RUN.findall(numbers)]))
+    is_retaining = not policy.options.isdisjoint(_RETAINING)
+    names, numbers = (_values(header, tags, is_everywhere=is_retaining) for tags in (_NAMES, _NUMBERS))
+    walk.forbid(_forbidden(names, numbers, header.codec))
     return walk
 
 
-def _lower_text(header: IdentifiedHeader, tags: Iterable[int]) -> str:
-    return "^".join(decode(header.value(tag), header.codec) or "" for tag in tags).lower()
+@functools.lru_cache(maxsize=8)
+def _forbidden(names: tuple[bytes, ...], numbers: tuple[bytes, ...], codec: str) -> frozenset[bytes]:
+    """List the words of names and numbers in lower case, however they are spelled: once for a series."""
+    words = _words(names, codec, _WORD)
+    runs = _words(numbers, codec, _RUN)
+    bare = [number for number in (run.lstrip("0") for run in runs) if _RUN.fullmatch(number)]
+    return frozenset(word.encode() for word in [*words, *runs, *bare])
+
+
+def _words(values: tuple[bytes, ...], codec: str, pattern: re.Pattern[str]) -> list[str]:
+    """Give the words of names or numbers, also as they are when nothing parts them."""
+    text = spellings("^".join(read(value, codec) for value in values))
+    return pattern.findall(text) + pattern.findall(BETWEEN.sub("", text))
+
+
+def _values(header: IdentifiedHeader, tags: frozenset[int], *, is_everywhere: bool) -> tuple[bytes, ...]:
+    """Give the values of some elements of the top level, or at every depth."""
+    found = [header.by_tag[tag] for tag in tags if tag in header.by_tag]
+    if is_everywhere:
+        found += _nested(header.sequences, tags)
+    return tuple([header.whole[start:stop].strip(b" \0") for _, _, start, stop, _ in found])
+
+
+def _nested(sequences: Elements, tags: frozenset[int]) -> Elements:
+    """List some elements of what is in sequences, at every depth."""
+    inner = [element for sequence in sequences for item in sequence[4] or () for element in item]
+    nested = [element for element in inner if element[4]]
+    return [element for element in inner if element[0] in tags] + (_nested(nested, tags) if nested else [])

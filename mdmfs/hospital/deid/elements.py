@@ -31,6 +31,8 @@ ITEM_END: Final = 0xFFFEE00D
 SEQUENCE_END: Final = 0xFFFEE0DD
 DELIMITERS: Final = frozenset({ITEM, ITEM_END, SEQUENCE_END})
 PIXELS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+OFFSET_TABLES: Final = (0x7FE00001, 0x7FE00002)
+"""Extended Offset Table and its lengths: octets that only compressed frames can be compared with."""
 
 SHORT_VRS: Final = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 """VRs whose length has 16 bits (PS3.5 Table 7.1-2)."""

@@ -14,12 +14,16 @@ from mdmfs.hospital.deid.elements import LONG_VRS
 from mdmfs.hospital.deid.header import Buffer
 from mdmfs.hospital.deid.marks import METHOD, METHOD_CODES, PREAMBLE
 from mdmfs.hospital.deid.refusal import NO_TAG, Reason, RefusedError
+from mdmfs.hospital.deid.tables.dictionary import VRS
 from mdmfs.hospital.deid.tokens import ORDINARY, description_tokens, identity_tokens, tokens
 from mdmfs.hospital.deid.walk import TEXT_VRS, Trace
 
 MIN_NUMBER_DIGITS: Final = 7
 """A number in a numeric element is as long as this before it counts as somebody's record number."""
 
+_DATE_DIGITS: Final = 8
+_MOMENT_DIGITS: Final = (10, 12, 14)
+"""With hours, minutes, seconds."""
 _ENGINES_OWN: Final = frozenset({METHOD, METHOD_CODES})
 _HEAD: Final = struct.Struct("<HH2sH").unpack_from
 _LENGTH: Final = struct.Struct("<I").unpack_from
@@ -117,13 +121,29 @@ class _Suspects:
         if not both.isascii() or b"\0" in both:
             return False
         words = tokens(texts.decode("ascii")) - self._ordinary - self._retained
-        numbers = {value.strip() for value in others if len(value) >= MIN_NUMBER_DIGITS and value.strip().isdigit()}
-        suspicious = words | (tokens(codes.decode("ascii")) - self._ordinary) | {value.decode() for value in numbers}
+        written = words | (tokens(codes.decode("ascii")) - self._ordinary) | _long_numbers(others)
+        suspicious = written.union(*map(_within, written))
         return (
             self._uids.isdisjoint([value.rstrip(b"\0") for value in others])
             and (not words or words.isdisjoint(description_tokens(self._traces)))
             and (not suspicious or suspicious.isdisjoint(identity_tokens(self._traces)))
         )
+
+
+def _long_numbers(values: list[bytes]) -> set[str]:
+    """Give the whole numbers that are long enough to be somebody's, however they are written."""
+    likely = {value for value in values if len(value) >= MIN_NUMBER_DIGITS and value[1:MIN_NUMBER_DIGITS].isdigit()}
+    whole = (value.split(b".")[0].strip(b" +-") for value in likely)
+    return {number.decode("ascii") for number in whole if number.isdigit() and len(number) >= MIN_NUMBER_DIGITS}
+
+
+def _within(token: str) -> list[str]:
+    """Give a number without the zeros before it, and the date that one begins with that may be a date and time."""
+    if not token.isdigit():
+        return []
+    bare = token.lstrip("0")
+    dates = [token[:_DATE_DIGITS]] if len(token) in _MOMENT_DIGITS else []
+    return [bare, *dates] if len(bare) >= MIN_NUMBER_DIGITS else dates
 
 
 def _searchable(octets: bytes, position: int, stop: int) -> list[_Found]:
@@ -141,7 +161,15 @@ def _searchable(octets: bytes, position: int, stop: int) -> list[_Found]:
             continue
         if vr in _SEARCHED:
             found.append((group << 16 | number, vr, octets[position : position + length]))
+        elif vr == b"UN":
+            found += _long(group << 16 | number, octets[position : position + length])
         position += length
     if position != stop:
         raise RefusedError(Reason.MALFORMED)
     return found
+
+
+def _long(tag: int, value: bytes) -> list[_Found]:
+    """Give a value that is too long for its own VR, if it has one that is searched (PS3.5 section 6.2.2)."""
+    vr = VRS.get(tag, (b"CS",))[0]
+    return [(tag, vr, value)] if vr in _SEARCHED and value.isascii() and b"\0" not in value else []

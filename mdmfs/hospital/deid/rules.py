@@ -9,7 +9,7 @@ from typing import Final
 
 from mdmfs.hospital.deid import actions
 from mdmfs.hospital.deid.classes import MODALITIES
-from mdmfs.hospital.deid.elements import PIXELS
+from mdmfs.hospital.deid.elements import OFFSET_TABLES, PIXELS
 from mdmfs.hospital.deid.encode import encode, head
 from mdmfs.hospital.deid.policy import Option, Policy
 from mdmfs.hospital.deid.private import unruled
@@ -70,8 +70,7 @@ _TABLES: Final = frozenset(
         0x00281222,
         0x00281223,
         0x00283006,  # LUT Data
-        0x7FE00001,  # Extended Offset Table and its lengths
-        0x7FE00002,
+        *OFFSET_TABLES,
     }
 )
 """Binary elements that images cannot be shown without; all other octets outside Pixel Data go."""
@@ -130,6 +129,8 @@ def compile_rules(policy: Policy, sop_class: str) -> RuleSet:
         top[tag] = Rule(actions.name_subject, VRS[tag][0], head(tag, VRS[tag][0]), trace=_trace(tag, VRS[tag][0]))
     for tag in PIXELS:
         top[tag] = Rule(actions.refuse_pixels, b"", b"", choice=(b"OB", b"OW", b"OF", b"OD"))
+    for tag in OFFSET_TABLES:
+        nested[tag] = _dropping(tag, "X")
     repeatable = frozenset(tag for tag, rule in top.items() if rule.apply in actions.SELF_CONTAINED)
     return RuleSet(top, nested, unruled, repeatable)
 

@@ -134,6 +134,29 @@ DESCRIPTORS: Final = frozenset(
 )
 """Attributes that Clean Descriptors keeps the listed words of; in all others a text goes as the Basic Profile says."""
 
+CODE_STRINGS: Final = frozenset(
+    b"""
+    original derived primary secondary axial localizer localiser other none normal linear nonlinear yes no mixed
+    true false volume distorted sampled resampled monochrome identity density thickness quantity static dynamic
+    gated whole body head neck chest brain spine skull recumbent standing prone supine decubitus feet first
+    sagittal coronal transverse oblique magnitude phase real imaginary single multi multiple uniform stress rest
+    reprojection emission transmission simulation attenuation decay count rate image frame series gradient
+    recovery inversion spin echo echoplanar research segmented spoiled steady state partial fourier half full both
+    pure free direct isotropic diffusion direction bmatrix velocity angio temporal spectral spatial spectrum water
+    fat product standard clinical service experimental commercial approved unapproved rejected beam field block
+    wedge multileaf gantry treatment manual automatic semiautomatic binary fractional probability occupancy closed
+    planar point open helical spiral sequence stationary modulated filter flat bowtie copper aluminum aluminium
+    lead iodine barium tungsten rounded truncated calculated measured physical effective relative photon electron
+    proton neutron carbon helium patient table couch plan planned recorded verified dose error gray percent
+    cumulative organ target cavity external internal control irrad contour support avoidance bolus contrast agent
+    marker registration isocenter axes frontal lateral left right medial unpaired male female adult child unknown
+    lossy lossless unspecified native filtered smooth sharp soft bone lung kernel venous arterial delayed flow
+    motion compensated breath hold respiratory cardiac trigger prospective retrospective realtime time corrected
+    navigator
+    """.split()
+)
+"""Words of defined terms in code strings (PS3.3), as far as they have four letters or more."""
+
 TECHNICAL: Final = {
     0x00080070: EQUIPMENT,  # Manufacturer: every converter's first question
     0x00081090: EQUIPMENT,  # Manufacturer's Model Name: harmonisation of scanners
@@ -157,28 +180,6 @@ TECHNICAL: Final = {
     0x00541101: TECHNIQUE,  # Attenuation Correction Method
     0x00620005: TECHNIQUE,  # Segment Label
     0x00620009: TECHNIQUE,  # Segment Algorithm Name
+    0x00700080: TECHNIQUE | CODE_STRINGS,  # Content Label: a code string by its VR, but people type it
 }
 """Text attributes outside Table E.1-1 that pipelines need, and the words that may stay in them."""
-
-CODE_STRINGS: Final = frozenset(
-    b"""
-    original derived primary secondary axial localizer localiser other none normal linear nonlinear yes no mixed
-    true false volume distorted sampled resampled monochrome identity density thickness quantity static dynamic
-    gated whole body head neck chest brain spine skull recumbent standing prone supine decubitus feet first
-    sagittal coronal transverse oblique magnitude phase real imaginary single multi multiple uniform stress rest
-    reprojection emission transmission simulation attenuation decay count rate image frame series gradient
-    recovery inversion spin echo echoplanar research segmented spoiled steady state partial fourier half full both
-    pure free direct isotropic diffusion direction bmatrix velocity angio temporal spectral spatial spectrum water
-    fat product standard clinical service experimental commercial approved unapproved rejected beam field block
-    wedge multileaf gantry treatment manual automatic semiautomatic binary fractional probability occupancy closed
-    planar point open helical spiral sequence stationary modulated filter flat bowtie copper aluminum aluminium
-    lead iodine barium tungsten rounded truncated calculated measured physical effective relative photon electron
-    proton neutron carbon helium patient table couch plan planned recorded verified dose error gray percent
-    cumulative organ target cavity external internal control irrad contour support avoidance bolus contrast agent
-    marker registration isocenter axes frontal lateral left right medial unpaired male female adult child unknown
-    lossy lossless unspecified native filtered smooth sharp soft bone lung kernel venous arterial delayed flow
-    motion compensated breath hold respiratory cardiac trigger prospective retrospective realtime time corrected
-    navigator
-    """.split()
-)
-"""Words of defined terms in code strings (PS3.3), as far as they have four letters or more."""

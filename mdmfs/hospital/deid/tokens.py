@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from typing import Final
 
-from mdmfs.hospital.deid.charsets import decode
+from mdmfs.hospital.deid.charsets import read, spellings
 from mdmfs.hospital.deid.codes import CODE_TEXTS, UNKNOWN_CODE
 from mdmfs.hospital.deid.profile import SAFE_CREATORS
 from mdmfs.hospital.deid.terms import CODE_STRINGS, EQUIPMENT, TECHNIQUE, UNITS
 from mdmfs.hospital.deid.walk import Trace, Traces
 
-_RUNS: Final = re.compile(r"[^\W_]{4,}")
+MIN_LETTERS: Final = 4
+_RUNS: Final = re.compile(rf"[^\W_]{{{MIN_LETTERS},}}")
+BETWEEN: Final = re.compile(r"[ '\u2019.,/_-]+")
+"""What may part a name or a number, or not."""
 _PARTS: Final = re.compile(r"[^\W\d_]{4,}|\d{5,}")
 MIN_DIGITS: Final = 5
 MIN_MIXED: Final = 6
 MIN_MIXED_DIGITS: Final = 3
+_GROUPS: Final = re.compile(rb"[=\\]")
+"""What parts the groups of a name, and several names."""
 _NAME_PARTS: Final = 3
 """Family, given and middle name; prefix and suffix follow (PS3.5 section 6.2.1.1)."""
 
@@ -37,27 +43,37 @@ def tokens(text: str) -> set[str]:
     return found
 
 
-def identity_tokens(traces: Traces) -> set[str]:
-    """Give the tokens of names, numbers, addresses and dates that were taken away."""
-    names = (_bare_name(name) for name in traces.values(Trace.NAME))
-    return _tokens_of([*names, *traces.values(Trace.IDENTITY)], traces.codec)
+def identity_tokens(traces: Traces) -> frozenset[str]:
+    """Give the tokens of names, numbers, addresses and dates that were taken away, however they are parted.
+
+    Of numbers also those without the zeros before them.
+    """
+    return _identity_tokens(tuple(traces.values(Trace.NAME)), tuple(traces.values(Trace.IDENTITY)), traces.codec)
+
+
+@functools.lru_cache(maxsize=8)
+def _identity_tokens(names: tuple[bytes, ...], others: tuple[bytes, ...], codec: str) -> frozenset[str]:
+    """Take them apart, once for a series."""
+    text = _text_of([*map(_bare_name, names), *others], codec)
+    found = tokens(text) | tokens(BETWEEN.sub("", text))
+    return frozenset(found | {bare for bare in (token.lstrip("0") for token in found) if len(bare) >= MIN_DIGITS})
 
 
 def description_tokens(traces: Traces) -> set[str]:
     """Give the tokens of free text that was taken away."""
-    return _tokens_of(traces.values(Trace.DESCRIPTION), traces.codec)
+    return tokens(_text_of(traces.values(Trace.DESCRIPTION), traces.codec))
 
 
 def _bare_name(name: bytes) -> bytes:
-    return b"=".join(b"^".join(group.split(b"^")[:_NAME_PARTS]) for group in name.split(b"="))
+    return b"\\".join(b"^".join(group.split(b"^")[:_NAME_PARTS]) for group in _GROUPS.split(name))
 
 
-def _tokens_of(values: Iterable[bytes], codec: str) -> set[str]:
+def _text_of(values: Iterable[bytes], codec: str) -> str:
+    """Join values, each as it may be spelled where only ASCII can be written."""
     joined = b"\0".join(values)
     if joined.isascii() and b"\x1b" not in joined:
-        return tokens(joined.decode("ascii"))
-    texts = [decode(value, codec) or value.decode("latin_1") for value in joined.split(b"\0")]
-    return tokens("\0".join(texts))
+        return joined.decode("ascii")
+    return spellings("\0".join(read(value, codec) for value in joined.split(b"\0")))
 
 
 ORDINARY: Final = frozenset(

@@ -8,10 +8,10 @@ from typing import Final
 import pytest
 
 from mdmfs.hospital.deid.codestream import FORMS
-from mdmfs.hospital.deid.encode import encode, head
+from mdmfs.hospital.deid.encode import encode, encode_items, head
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.deid.tables.uids import ENCAPSULATED_SYNTAXES
-from tests.twins.deidentified import deidentification_of, deidentified, elements_of_example, part10
+from tests.twins.deidentified import deidentification_of, deidentified, elements_of_example, part10, with_elements
 from tests.twins.frames import (
     CODED,
     CODED_LS,
@@ -201,6 +201,16 @@ def test_extended_offset_tables_are_checked_too() -> None:
         (right[0] + b"Jane Doe", right[1]),
     ):
         assert reason_of(extended(*wrong)) in {Reason.CODESTREAM, Reason.PIXEL_LENGTH}
+
+
+@pytest.mark.parametrize("tag", [0x7FE00001, 0x7FE00002])
+def test_an_offset_table_that_no_frames_can_be_compared_with_goes(tag: int) -> None:
+    """Beside native pixels, and within a sequence, it could be any text."""
+    table = encode(head(tag, b"OV"), b"Jane Doe" * 2)
+    assert b"Jane" not in deidentified(with_elements(table))
+    nested = encode_items(head(0x00081115, b"SQ"), [table])
+    assert b"Jane" not in deidentified(with_elements(nested))
+    assert b"Jane" not in deidentified(encapsulated(JPEG, item(jpeg() + END), extra={0x00081115: nested}))
 
 
 def test_every_syntax_that_is_let_through_has_a_form() -> None:

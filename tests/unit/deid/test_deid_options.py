@@ -132,6 +132,50 @@ def test_a_device_called_like_a_patient_is_not_retained(name: bytes) -> None:
     assert "StationName" not in parsed(deidentified(with_elements(station, patient), DEVICE))
 
 
+LATIN: Final = encode(head(0x00080005, b"CS"), b"ISO_IR 100")
+NO_SET: Final = encode(head(0x00080005, b"CS"), b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "station"),
+    [
+        (b"M\xfcller^Erika", b"CT MULLER"),
+        (b"M\xfcller^Erika", b"CT MUELLER"),
+        (b"M\xfcller^Erika", b"erika"),
+        (b"O'Hannigan^Jo", b"OHANNIGAN-PC"),
+        (b"Vandermeulen^Jo", b"CTVANDERMEULEN"),
+        (b"Doe^Jane^M^^\\Lee^Jane", b"Lee"),
+    ],
+)
+@pytest.mark.parametrize("declared", [LATIN, NO_SET])
+def test_a_device_called_like_a_patient_in_another_spelling_is_not_retained(
+    name: bytes, station: bytes, declared: bytes
+) -> None:
+    """Accents go from the text, so they go from the name as well; who sends Latin 1 often does not say so."""
+    named = encode(head(0x00100010, b"PN"), name), encode(head(0x00081010, b"SH"), station)
+    assert "StationName" not in parsed(deidentified(with_elements(declared, *named), DEVICE))
+
+
+@pytest.mark.parametrize("station", [b"CT 12-34-567", b"CT1234567", b"0001234567", b"1.2.840.113619.2.55.3.1"])
+@pytest.mark.parametrize("patient_id", [b"12-34-567", b"1234567", b"0001234567"])
+def test_a_device_called_like_a_number_or_an_instance_is_not_retained(station: bytes, patient_id: bytes) -> None:
+    """Whatever parts the number, and whatever stands before it; what looks like a UID may be that of the image."""
+    patient, name = encode(head(0x00100020, b"LO"), patient_id), encode(head(0x00081010, b"SH"), station)
+    assert "StationName" not in parsed(deidentified(with_elements(patient, name), DEVICE))
+    assert "StationName" in parsed(deidentified(with_elements(name[:8] + b"CT7 EAST".ljust(len(name) - 8)), DEVICE))
+
+
+def test_a_device_called_like_somebody_deep_inside_is_not_retained() -> None:
+    """Other numbers of the patient stand in a sequence, and so do names."""
+    other = encode(head(0x00100020, b"LO"), b"K-4471902"), encode(head(0x00101001, b"PN"), b"Vandermeulen^Jo")
+    inner = encode_items(head(0x00081140, b"SQ"), [other[1], b""])
+    outer = encode_items(head(0x00101002, b"SQ"), [other[0] + encode_items(head(0x00101100, b"SQ"), [inner])])
+    for station in (b"CT K4471902", b"Vandermeulen"):
+        name = encode(head(0x00081010, b"SH"), station)
+        assert "StationName" not in parsed(deidentified(with_elements(outer, name), DEVICE))
+        assert "StationName" in parsed(deidentified(with_elements(name), DEVICE))
+
+
 def test_a_device_uid_that_is_none_is_not_retained() -> None:
     """It may be anything."""
     assert "DeviceUID" not in parsed(deidentified(with_elements(encode(head(0x00181002, b"UI"), b"Jane Doe")), DEVICE))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Final
 
 import pytest
 
@@ -73,6 +74,83 @@ def test_a_value_that_was_removed_elsewhere_is_found(leak: bytes) -> None:
     """Codes and numbers are kept by type; the patient's own name or number in one refuses the instance."""
     with pytest.raises(RefusedError, match=r"residue at \([0-9a-f]{4},[0-9a-f]{4}\)$"):
         deidentified(with_elements(NAMED, NUMBERED, leak))
+
+
+LATIN: Final = encode(head(0x00080005, b"CS"), b"ISO_IR 100")
+NAMES: Final = [
+    ("Müller^Jürgen".encode("latin_1"), b"MULLER"),
+    ("Müller^Jürgen".encode("latin_1"), b"ORIGINAL\\JUERGEN"),
+    ("Sørensen^Åse".encode("latin_1"), b"SORENSEN"),
+    ("Sørensen^Åse".encode("latin_1"), b"SOERENSEN"),
+    ("Weiß^Jo".encode("latin_1"), b"WEISS"),
+    (b"O'Hannigan^Jo", b"OHANNIGAN"),
+    (b"Meyer-Landrut^Jo", b"MEYERLANDRUT"),
+    (b"von der Aue^Jo", b"VONDERAUE"),
+    (b"Doe^Jo^M^^\\Vandermeulen^Jo", b"VANDERMEULEN"),
+]
+
+
+@pytest.mark.parametrize(("name", "code"), NAMES)
+@pytest.mark.parametrize("declared", [LATIN, encode(head(0x00080005, b"CS"), b"")])
+def test_a_name_is_found_as_it_is_spelled_in_a_code(name: bytes, code: bytes, declared: bytes) -> None:
+    """Code strings have neither accents nor apostrophes, and many senders do not say in what their names are."""
+    named, coded = encode(head(0x00101001, b"PN"), name), encode(head(0x00185100, b"CS"), code)
+    assert deidentified(with_elements(declared, named))
+    with pytest.raises(RefusedError, match="residue"):
+        deidentified(with_elements(declared, named, coded))
+
+
+def test_a_name_in_utf_8_that_nobody_declared_is_found() -> None:
+    """It is no ASCII, which is what an object without a character set is in."""
+    named, coded = "Müller^Jo".encode(), encode(head(0x00185100, b"CS"), b"MUELLER")
+    with pytest.raises(RefusedError, match="residue"):
+        deidentified(with_elements(encode(head(0x00100010, b"PN"), named), coded))
+
+
+@pytest.mark.parametrize(
+    ("patient_id", "vr", "number"),
+    [
+        (b"1234567", b"IS", b"0001234567"),
+        (b"0001234567", b"IS", b"1234567"),
+        (b"1234567", b"IS", b"+1234567"),
+        (b"1234567", b"IS", b"-1234567"),
+        (b"1234567", b"DS", b"1.5\\1234567.0"),
+        (b"12-34-567", b"IS", b"1234567"),
+        (b"12 34 567", b"CS", b"NO 1234567"),
+        (b"1234567", b"CS", b"0001234567"),
+        (b"H 12-345", b"CS", b"H12345"),
+    ],
+)
+def test_a_number_is_found_however_it_is_written(patient_id: bytes, vr: bytes, number: bytes) -> None:
+    """With zeros before it, a sign, a point, or without what parts it."""
+    tag = {b"IS": 0x00200012, b"DS": 0x00181060, b"CS": 0x00185100}[vr]
+    with pytest.raises(RefusedError, match="residue"):
+        deidentified(with_elements(encode(head(0x00100020, b"LO"), patient_id), encode(head(tag, vr), number)))
+
+
+@pytest.mark.parametrize("moment", [b"1950123118", b"195012311830", b"19501231183000", b"19501231183000.25"])
+def test_a_date_is_found_that_a_moment_begins_with(moment: bytes) -> None:
+    """A birth date with the hour is one."""
+    birth = encode(head(0x00100030, b"DA"), b"19501231")
+    with pytest.raises(RefusedError, match="residue"):
+        deidentified(with_elements(birth, encode(head(0x00181060, b"DS"), moment)))
+
+
+def test_a_number_with_zeros_before_it_is_no_short_one() -> None:
+    """Instance numbers are written that way."""
+    numbered = encode(head(0x00100020, b"LO"), b"00012"), encode(head(0x00080050, b"SH"), b"12345")
+    assert deidentified(with_elements(*numbered, encode(head(0x00200012, b"IS"), b"0012345")))
+
+
+def test_a_value_that_is_too_long_for_its_vr_is_searched_too() -> None:
+    """It is written as UN (PS3.5 section 6.2.2), under which its own VR still counts."""
+    long = b"\\".join([b"AXIAL"] * 11_000)
+    private = encode(head(0x20010010, b"LO"), b"Philips Imaging DD 001")
+    for tag in (0x00181048, 0x20011004):
+        elements = [NAMED, private, encode(head(tag, b"CS"), long)]
+        assert deidentified(with_elements(*elements))
+        with pytest.raises(RefusedError, match=f"residue at .{tag >> 16:04x},{tag & 0xFFFF:04x}"):
+            deidentified(with_elements(*elements[:2], encode(head(tag, b"CS"), long + b"\\VANDERMEULEN")))
 
 
 def test_prefixes_and_suffixes_of_names_are_words() -> None:
