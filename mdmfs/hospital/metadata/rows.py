@@ -7,6 +7,7 @@ import binascii
 import datetime as dt
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Final, NamedTuple, NoReturn
 
@@ -24,6 +25,7 @@ MIN_IDENTIFIER: Final = 4
 _DIGITS: Final = re.compile(rf"(?:\d[\W_]{{0,3}}){{{MIN_NUMBER - 1},}}\d")
 """Whatever stands between them: telephones are written with blanks and hyphens."""
 _BETWEEN: Final = re.compile(r"[\W_]+")
+_NO_DIGITS: Final = re.compile(r"\D+")
 _LIKE_A_DATE: Final = re.compile(r"(?<!\d)\d{1,4}[./-]\d{1,2}[./-]\d{1,4}(?!\d)")
 _DATE: Final = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
 _TRUTH: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -48,7 +50,7 @@ def translate(
     """Make of a patient's row what may be known of the subject; raises ``RefusedRowError``.
 
     A text in which the patient's number stands, or what looks like a date, an address or somebody's number, refuses
-    the row: dates belong into date attributes, which are shifted.
+    the row, and so does his number as one: dates belong into date attributes, which are shifted.
     """
     kinds = {attribute.name: attribute.type for attribute in collection.attributes}
     found = Translated({}, {})
@@ -78,12 +80,12 @@ def _plain(name: str, kind: str, value: AttributeValue, patient: PatientKey, sub
             truth = value if isinstance(value, bool) else _TRUTH.get(str(value).lower())
             return truth if truth is not None else _misfit(name, "true or false")
         case "integer":
-            number = _number(name, value)
+            number = _number(name, value, patient)
             return (
                 int(number) if number == int(number) and abs(number) < _MAX_WHOLE else _misfit(name, "a whole number")
             )
         case _:
-            return _number(name, value)
+            return _number(name, value, patient)
 
 
 def _text(name: str, value: AttributeValue, patient: PatientKey) -> str:
@@ -106,11 +108,20 @@ def _note(name: str, value: AttributeValue, patient: PatientKey) -> str:
 
 
 def _refuse_number_of(patient: PatientKey, name: str, text: str) -> None:
-    own, said = patient.patient_id.lower(), text.lower()
-    bare = _BETWEEN.sub("", own)
+    own, said = _bare(patient.patient_id), _bare(text)
+    bare = _BETWEEN.sub("", own).lstrip("0")
     if own in said or (len(bare) >= MIN_IDENTIFIER and bare in _BETWEEN.sub("", said)):
-        message = f"{name}: the patient's own number stands in it"
-        raise RefusedRowError(message)
+        _refuse_own(name)
+
+
+def _bare(text: str) -> str:
+    """Give a text in lower case, with digits and letters of full width as others."""
+    return unicodedata.normalize("NFKC", text).lower()
+
+
+def _refuse_own(name: str) -> NoReturn:
+    message = f"{name}: the patient's own number stands in it"
+    raise RefusedRowError(message)
 
 
 def _attachment(name: str, value: AttributeValue) -> bytes:
@@ -129,13 +140,16 @@ def _shifted(name: str, value: AttributeValue, subject: Subject) -> str:
     return dt.datetime.strptime(moved.decode(), "%Y%m%d").date().isoformat()  # noqa: DTZ007 a day has no zone
 
 
-def _number(name: str, value: AttributeValue) -> float:
+def _number(name: str, value: AttributeValue, patient: PatientKey) -> float:
     if isinstance(value, bool):
         return _misfit(name, "a number")
     try:
         number = float(value)
     except ValueError:
         return _misfit(name, "a number")
+    own = _NO_DIGITS.sub("", _bare(patient.patient_id)).lstrip("0")
+    if len(own) >= MIN_NUMBER and number == float(own):
+        _refuse_own(name)
     return number if math.isfinite(number) else _misfit(name, "a number")
 
 
