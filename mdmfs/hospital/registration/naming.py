@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -18,6 +19,7 @@ _UNKNOWN_MODALITY: Final = "OT"
 
 _POINTING: Final = (0x00080050, 0x00100020, 0x00101000, 0x00200010, 0x00380010)
 """Accession Number, Patient ID, Other Patient IDs, Study ID, Admission ID."""
+_NO_DIGITS: Final = re.compile(r"[^0-9]+")
 _POINTING_DIGITS: Final = 4
 """A shorter number points to nobody: patients, studies and series all have a 1."""
 
@@ -49,11 +51,8 @@ def names_of(header: IdentifiedHeader, subject: Subject, shifted_study_date: str
 def harmless(number: str, header: IdentifiedHeader) -> str:
     """Give a number for a name; empty where its digits are those of a number that points to the patient."""
     digits = number.lstrip("0")
-    return (
-        ""
-        if len(digits) >= _POINTING_DIGITS and digits in {header.raw(tag).lstrip("0") for tag in _POINTING}
-        else number
-    )
+    pointing = {_NO_DIGITS.sub("", header.raw(tag)).lstrip("0") for tag in _POINTING}
+    return "" if len(digits) >= _POINTING_DIGITS and digits in pointing else number
 
 
 def series_lfn(project: Lfn, subject: SubjectId, names: SeriesNames, *, is_taken: IsTaken) -> Lfn:

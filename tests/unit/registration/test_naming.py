@@ -76,6 +76,28 @@ async def test_a_number_that_is_none_never_becomes_a_name(tmp_path: Path, tag: i
     assert await names_for(tmp_path, held) == []
 
 
+@pytest.mark.parametrize("accession", ["12345", "0012345", "H12345", "CT-12.345"])
+@pytest.mark.parametrize("keyword", ["SeriesNumber", "InstanceNumber"])
+async def test_a_number_that_points_to_the_patient_never_becomes_a_name(
+    tmp_path: Path, accession: str, keyword: str
+) -> None:
+    """Some programs number their objects by the order that they belong to, without what parts or begins it."""
+    held = slices((1,))
+    held[0].AccessionNumber = accession
+    setattr(held[0], keyword, 12345)
+    (name,) = await names_for(tmp_path, held)
+    assert "12345" not in name
+
+
+@pytest.mark.parametrize("date", ["20180312\\20180313", "\\20180312", "20180312-20180313", "yesterday"])
+async def test_a_study_date_that_is_not_one_day_never_becomes_a_name(tmp_path: Path, date: str) -> None:
+    """Several dates have a backslash between them, and a blank behind."""
+    held = slices((1,))
+    held[0].add_new(0x00080020, "LO", date)
+    (name,) = await names_for(tmp_path, held)
+    assert re.fullmatch(r"ses-[a-z2-7]{8}", name.split("/")[1])
+
+
 async def test_without_dates_a_session_has_letters(tmp_path: Path) -> None:
     """The strict policy keeps no date; the studies stay apart all the same, and each is one."""
     held = [*slices((1, 2)), slice_of(1, study=2)]
