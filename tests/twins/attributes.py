@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from asn1crypto import cms, core
 from asn1crypto import x509 as asn1_x509
@@ -79,31 +80,36 @@ class Ac:
     """Whom the AC names as its issuer, where it is not him."""
     digest: hashes.HashAlgorithm = dataclasses.field(default_factory=hashes.SHA256)
     value_kind: type[core.Asn1Value] = core.OctetString
+    bend: Callable[[dict[str, Any]], object] = lambda _: None
+    """Change anything else of what is signed."""
+    signed_as: str | None = None
+    """The algorithm that the signature names, where it is not the one that the AC names."""
 
     def der(self) -> bytes:
         """Make it and sign it."""
         key = self.by.key
         algorithm = {"algorithm": f"{self.digest.name}_{'rsa' if isinstance(key, rsa.RSAPrivateKey) else 'ecdsa'}"}
-        told = cms.AttributeCertificateInfoV2(
-            {
-                "version": "v2",
-                "holder": self._holder(),
-                "issuer": cms.AttCertIssuer("v2_form", cms.V2Form({"issuer_name": [_dn(_subject(self._named))]})),
-                "signature": algorithm,
-                "serial_number": x509.random_serial_number(),
-                "att_cert_validity_period": {
-                    "not_before_time": self.validity.begin.replace(microsecond=0),
-                    "not_after_time": self.validity.end.replace(microsecond=0),
-                },
-                "attributes": [{"type": FQANS, "values": [self._attribute()]}],
-                "extensions": self._extensions(),
-            }
-        )
+        fields = {
+            "version": "v2",
+            "holder": self._holder(),
+            "issuer": cms.AttCertIssuer("v2_form", cms.V2Form({"issuer_name": [dn_of(self._named)]})),
+            "signature": algorithm,
+            "serial_number": x509.random_serial_number(),
+            "att_cert_validity_period": {
+                "not_before_time": self.validity.begin.replace(microsecond=0),
+                "not_after_time": self.validity.end.replace(microsecond=0),
+            },
+            "attributes": [{"type": FQANS, "values": [self._attribute()]}],
+            "extensions": self._extensions(),
+        }
+        self.bend(fields)
+        told = cms.AttributeCertificateInfoV2(fields)
         if isinstance(key, rsa.RSAPrivateKey):
             signature = key.sign(told.dump(), padding.PKCS1v15(), self.digest)
         else:
             signature = key.sign(told.dump(), ec.ECDSA(self.digest))
-        whole = {"ac_info": told, "signature_algorithm": algorithm, "signature": signature}
+        named = algorithm if self.signed_as is None else {"algorithm": self.signed_as}
+        whole = {"ac_info": told, "signature_algorithm": named, "signature": signature}
         return bytes(cms.AttributeCertificateV2(whole).dump())
 
     @property
@@ -112,7 +118,7 @@ class Ac:
 
     def _holder(self) -> cms.Holder:
         if self.holder_name == "entity":
-            return cms.Holder({"entity_name": [_dn(_subject(self.holder))]})
+            return cms.Holder({"entity_name": [dn_of(self.holder)]})
         name = self.holder.issuer if self.holder_name == "issuer" else self.holder.subject
         base = {"issuer": [_dn(_name(name))], "serial": self.serial or self.holder.serial_number}
         return cms.Holder({"base_certificate_id": base})
@@ -165,6 +171,11 @@ def oneline(name: x509.Name) -> str:
     return "".join(f"/{short[one.oid.dotted_string]}={one.value}" for one in name)
 
 
+def dn_of(certificate: x509.Certificate) -> asn1_x509.GeneralName:
+    """Name somebody as ACs do."""
+    return _dn(_name(certificate.subject))
+
+
 def _value_of(fqan: str, kind: type[core.Asn1Value]) -> str | bytes:
     return fqan.encode() if kind is core.OctetString else fqan
 
@@ -181,10 +192,6 @@ def _uri(text: str) -> asn1_x509.GeneralName:
 
 def _dn(name: asn1_x509.Name) -> asn1_x509.GeneralName:
     return asn1_x509.GeneralName("directory_name", name)
-
-
-def _subject(certificate: x509.Certificate) -> asn1_x509.Name:
-    return _name(certificate.subject)
 
 
 def _name(name: x509.Name) -> asn1_x509.Name:
