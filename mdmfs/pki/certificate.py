@@ -82,8 +82,7 @@ class Certificate:
 
     def signed(self, algorithm: algos.SignedDigestAlgorithm, signature: bytes, octets: bytes) -> bool:
         """Ask whether this one's key made a signature; MD5, SHA-1 and RSA below 2048 bits made none."""
-        digest = None if algorithm["algorithm"].native in {"ed25519", "ed448"} else _HASHES.get(algorithm.hash_algo)
-        key, scheme = self.key, algorithm.signature_algo
+        digest, key, scheme = _HASHES.get(algorithm.hash_algo), self.key, algorithm.signature_algo
         try:
             if (
                 isinstance(key, rsa.RSAPublicKey)

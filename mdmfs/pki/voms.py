@@ -148,7 +148,7 @@ class VomsDirectory:
             yield self._verify(ac, holder, authorities, now)
         except (_NotVerifiedError, MdmfsError) as error:
             log.warning("an attribute certificate of %s does not count: %s", holder.subject, error)
-        except (OSError, *UNREADABLE) as error:
+        except UNREADABLE as error:
             log.warning("an attribute certificate of %s cannot be read: %s", holder.subject, type(error).__name__)
 
     def _verify(
@@ -244,7 +244,7 @@ def _attributes(listed: core.SequenceOf) -> tuple[str, str, tuple[Fqan, ...]]:
     told = IetfAttrSyntax.load(value.dump(), strict=True)
     [authority] = told["policy_authority"]
     match = _AUTHORITY.fullmatch(_as_sent(authority)) if authority.name == "uniform_resource_identifier" else None
-    if match is None or not all(map(_NAME.fullmatch, match.groups())) or ".." in match[0]:
+    if match is None or not all(map(_NAME.fullmatch, match.groups())):
         _refuse("it does not name its VO and server as VO://HOST:PORT")
     if len(told["values"]) > MAX_FQANS:
         _refuse(f"it has more than {MAX_FQANS} FQANs")

@@ -136,6 +136,20 @@ def test_a_key_of_an_unknown_kind_is_refused_when_it_is_needed() -> None:
         _ = unknown.key
 
 
+def test_a_key_that_is_no_point_of_its_curve_is_refused_when_it_is_needed() -> None:
+    """As one of an unknown kind is."""
+    told = asn1_x509.Certificate.load(certificate(key_of("ec")).public_bytes(serialization.Encoding.DER))
+    told["tbs_certificate"]["subject_public_key_info"]["public_key"] = b"\x04" + bytes(64)
+    with pytest.raises(CredentialRefusedError, match="CN=jane is of no kind"):
+        _ = Certificate(told.dump(force=True)).key
+
+
+def test_a_certificate_with_octets_behind_it_is_not_read() -> None:
+    """Two programs might read two things."""
+    with pytest.raises(ValueError, match="trailing"):
+        Certificate(certificate(key_of("ec")).public_bytes(serialization.Encoding.DER) + b"\x05\x00")
+
+
 def test_a_certificate_with_an_extension_twice_is_refused() -> None:
     """Two programs might each take another of them."""
     made = certificate(key_of("ec")).public_bytes(serialization.Encoding.DER)

@@ -16,10 +16,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from mdmfs.demo.pki import Issued, delegate, name_of
 from mdmfs.pki.authorities import Authorities
+from mdmfs.pki.certificate import Certificate
 from mdmfs.pki.proxy import prove
-from mdmfs.pki.voms import AC_CERTIFICATES, AUTHORITY_KEY, NO_REVOCATION, VomsDirectory
+from mdmfs.pki.voms import (
+    AC_CERTIFICATES,
+    AUTHORITY_KEY,
+    NO_REVOCATION,
+    TARGETS,
+    AcSequence,
+    AttributeCertificates,
+    VomsDirectory,
+    claims_of,
+)
 from tests.twins import certificates as make
-from tests.twins.attributes import VO, Ac, carrying, dn_of
+from tests.twins.attributes import HOST, VO, Ac, carrying, carrying_octets, dn_of
 from tests.twins.grid import Grid, make_grid
 
 Bend = Callable[[dict[str, Any]], object]
@@ -45,17 +55,34 @@ DIGEST = {"digested_object_type": "public_key", "digest_algorithm": {"algorithm"
 DNS = asn1_x509.GeneralName("dns_name", "jane")
 
 
+KEY_TOLD = asn1_x509.AuthorityKeyIdentifier({"key_identifier": b"as the CA chose it"}).dump()
+SEQUENCE, SET, NAME, GROUP = 0x30, 0x31, 0xA0, 0xA1
+
+
+def tlv(tag: int, contents: bytes) -> bytes:
+    """Write DER."""
+    return bytes([tag, len(contents)]) + contents
+
+
+ME = tlv(0x86, b"hospital.example.org")
+US, ELSEWHERE = tlv(NAME, ME), tlv(NAME, tlv(0x82, b"elsewhere.example.org"))
+
+
 @pytest.fixture
 def grid(tmp_path: Path) -> Grid:
     """Know one VOMS server."""
     return make_grid(tmp_path, VOMS)
 
 
-def fqans(grid: Grid, ac: bytes) -> list[str]:
+def fqans(grid: Grid, ac: bytes, *, now: float = make.NOW.timestamp()) -> list[str]:
     """Give the FQANs that a proxy with this AC brings."""
-    chain = prove(make.chain_of(carrying([ac]).of(JANE)))
+    return fqans_of(grid, carrying([ac]).of(JANE), now=now)
+
+
+def fqans_of(grid: Grid, shown: Issued, *, now: float = make.NOW.timestamp()) -> list[str]:
+    """Give the FQANs that a proxy brings."""
     directory = VomsDirectory(grid.vomsdir, frozenset({"hospital.example.org"}))
-    grants = directory.grants_of(chain, Authorities.read(grid.anchors), make.NOW.timestamp())
+    grants = directory.grants_of(prove(make.chain_of(shown)), Authorities.read(grid.anchors), now)
     return [str(fqan) for grant in grants for fqan in grant.fqans]
 
 
@@ -112,7 +139,9 @@ def key_told(**fields: object) -> dict[str, tuple[bool, bytes]]:
         ({"without": frozenset({AC_CERTIFICATES})}, "came without its issuer's certificate$"),
         ({"shown": ()}, "came without its issuer's certificate, or with too many"),
         ({"shown": (VOMS.leaf,) * 17}, "came without its issuer's certificate, or with too many"),
+        ({"shown": (VOMS.leaf,) * 16}, "lsc does not name its issuer"),
         ({"shown": (ROOT,)}, "may not sign it"),
+        ({"shown": (server(x509.BasicConstraints(ca=True, path_length=None)).leaf,)}, "may not sign it"),
         ({"shown": (PROXY.leaf,)}, "may not sign it"),
         ({"shown": (AGREES.leaf,)}, "may not sign it"),
         ({"bend": lambda told: told.update(issuer=cms.AttCertIssuer("v1_form", [dn_of(VOMS.leaf)]))}, "by a DN"),
@@ -129,6 +158,7 @@ def key_told(**fields: object) -> dict[str, tuple[bool, bytes]]:
             },
             "another key",
         ),
+        ({"more": {AUTHORITY_KEY: (False, KEY_TOLD + b"\x05\x00")}}, "cannot be read"),
         ({"signed_as": "sha384_ecdsa"}, "two signature algorithms"),
         ({"by": Issued(VOMS.certificates, JANE.key)}, "signature is not its issuer's"),
     ],
@@ -150,9 +180,85 @@ def test_an_ac_with_one_thing_wrong_does_not_count(
         {"bend": lambda told: told["attributes"].append({"type": "2.5.4.72", "values": []})},
         {"more": key_told(key_identifier=b"as the CA chose it")},
         {"more": key_told(authority_cert_issuer=[dn_of(ROOT)], authority_cert_serial_number=VOMS.leaf.serial_number)},
+        {"more": {AUTHORITY_KEY: (False, KEY_TOLD)}},
         {"more": {"1.2.3.4": (False, b"\x05\x00")}},
+        {"more": {TARGETS: (True, tlv(SEQUENCE, tlv(SEQUENCE, tlv(SEQUENCE, US))))}},
+        {"more": {TARGETS: (True, tlv(SEQUENCE, ELSEWHERE + US))}},
     ],
 )
 def test_an_ac_may_be_made_otherwise_where_rfc_5755_lets_it(grid: Grid, bent: Mapping[str, Any]) -> None:
-    """Serial numbers of twenty octets, both names of the holder, attributes of other kinds, each way to name a key."""
+    """Long serial numbers, both names of the holder, other attributes, each way to name a key, RFC 5755's targets."""
     assert fqans(grid, Ac(JANE.leaf, VOMS, **bent).der()) == [f"/{VO}"]
+
+
+def test_the_acs_of_the_outermost_proxy_that_has_any_count(grid: Grid, caplog: pytest.LogCaptureFixture) -> None:
+    """So attributes are renewed; and who has none lacks nothing that a log would have to tell of."""
+    older = carrying([Ac(JANE.leaf, VOMS).der()]).of(JANE)
+    newer = carrying([Ac(JANE.leaf, VOMS, [f"/{VO}/new"]).der()]).of(older)
+    assert fqans_of(grid, older) == fqans_of(grid, delegate(older, make.VALID)) == [f"/{VO}"]
+    assert fqans_of(grid, newer) == fqans_of(grid, delegate(newer, make.VALID)) == [f"/{VO}/new"]
+    assert fqans_of(grid, JANE) == fqans_of(grid, delegate(JANE, make.VALID)) == []
+    assert not caplog.records
+
+
+def test_an_ac_ends_at_its_last_instant(grid: Grid) -> None:
+    """As certificates and entries of ACLs do."""
+    ac = Ac(JANE.leaf, VOMS).der()
+    end = make.VALID.end.replace(microsecond=0).timestamp()
+    assert fqans(grid, ac, now=end - 1) == [f"/{VO}"]
+    assert fqans(grid, ac, now=end) == []
+
+
+def test_acs_with_octets_behind_them_are_not_read(grid: Grid, caplog: pytest.LogCaptureFixture) -> None:
+    """Two programs might read two things."""
+    told = bytes(
+        AcSequence([AttributeCertificates([cms.AttributeCertificateV2.load(Ac(JANE.leaf, VOMS).der())])]).dump()
+    )
+    assert fqans_of(grid, carrying_octets(told).of(JANE)) == [f"/{VO}"]
+    assert fqans_of(grid, carrying_octets(told + b"\x05\x00").of(JANE)) == []
+    assert "cannot be read" in caplog.messages[0]
+
+
+def test_a_server_whose_file_cannot_be_read_brings_nothing(grid: Grid, caplog: pytest.LogCaptureFixture) -> None:
+    """One that is not there names nobody; a directory in its place is no file; and neither keeps the DN out."""
+    file = grid.vomsdir / VO / f"{HOST}.lsc"
+    file.unlink()
+    assert fqans(grid, Ac(JANE.leaf, VOMS).der()) == []
+    file.mkdir()
+    assert fqans(grid, Ac(JANE.leaf, VOMS).der()) == []
+    assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        tlv(SET, US),
+        tlv(SEQUENCE, tlv(GROUP, ME)),
+        tlv(SEQUENCE, tlv(SEQUENCE, tlv(SEQUENCE, tlv(SEQUENCE, US)))),
+        tlv(SEQUENCE, tlv(NAME, ME + b"\x05\x00")),
+        tlv(SEQUENCE, tlv(NAME, tlv(0x81, b"hospital.example.org"))),
+    ],
+)
+def test_a_host_that_stands_where_no_target_does_is_none(grid: Grid, targets: bytes) -> None:
+    """In a set, as a group, too deep, with something behind it, as an address of mail."""
+    assert fqans(grid, Ac(JANE.leaf, VOMS, more={TARGETS: (True, targets)}).der()) == []
+
+
+def test_proxies_are_told_apart_by_what_they_claim() -> None:
+    """Unverified, and by all the octets of what cannot be read."""
+
+    def claims(*octets: bytes) -> frozenset[str]:
+        issued = JANE
+        for one in octets:
+            issued = carrying_octets(one).of(issued)
+        return claims_of([Certificate(der) for der in make.chain_of(delegate(issued, make.VALID))])
+
+    def told(**bent: Any) -> bytes:  # noqa: ANN401 as Ac
+        ac = cms.AttributeCertificateV2.load(Ac(JANE.leaf, JANE, **bent).der())
+        return bytes(AcSequence([AttributeCertificates([ac])]).dump())
+
+    assert claims() == frozenset()
+    assert claims(told(fqans=[f"/{VO}", f"/{VO}/a"])) == {f"/{VO}", f"/{VO}/a"}
+    assert claims(told(), told(fqans=[f"/{VO}/a"])) == {f"/{VO}/a"}
+    odd = [told(authority="?"), told(fqans=["?"]), b"0\x01", b"0\x02"]
+    assert len({claims(one) for one in odd} - {frozenset()}) == len(odd)
