@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lmdb
 import pytest
 import trio
 from cryptography import x509
@@ -17,7 +18,15 @@ from cryptography.x509.oid import NameOID
 from mdmfs.keystore.backup import MAGIC, Header, back_up, restore
 from mdmfs.keystore.row_shelf import open_lmdb_shelf
 from mdmfs.keystore.shelf import KeyRecord, Tombstone
-from mdmfs.model.errors import ConfigurationError, IntegrityError, NameTakenError, OutOfSpaceError, WrongKeyError
+from mdmfs.model.errors import (
+    ConfigurationError,
+    IntegrityError,
+    NameTakenError,
+    OutOfSpaceError,
+    StoreError,
+    UnusableFileError,
+    WrongKeyError,
+)
 from mdmfs.model.names import Guid
 from mdmfs.pki.recovery import PrivateKey
 from tests.twins.certificates import rsa_key
@@ -171,6 +180,26 @@ async def test_what_could_do_harm_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "o").exists()
     restore(tmp_path / "backup", tmp_path / "new", P256, now=expired, is_expired_ok=True)
     assert sum(await held(tmp_path / "new")) == len(GUIDS) - 1
+
+
+async def test_a_shelf_that_this_program_cannot_read_is_not_put_in_place(tmp_path: Path) -> None:
+    """Of a newer format: its people would learn of it when the keystore starts, and the old one is gone by then."""
+    await fill(tmp_path / "shelf")
+    with (
+        lmdb.open(str(tmp_path / "shelf"), max_dbs=4) as environment,
+        environment.begin(write=True, db=environment.open_db(b"about")) as transaction,
+    ):
+        transaction.put(b"format", b"2")
+    make(tmp_path / "shelf", tmp_path / "backup")
+    with pytest.raises(StoreError, match="format 2"):
+        restore(tmp_path / "backup", tmp_path / "new", P256, now=NOW)
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_a_backup_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """With what the system says of it."""
+    with pytest.raises(UnusableFileError, match="nowhere cannot be used: No such file"):
+        restore(tmp_path / "nowhere", tmp_path / "new", P256, now=NOW)
 
 
 async def test_a_full_disk_leaves_no_half_backup(tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
+import prometheus_client
 import pytest
 import structlog.testing
 import trio
@@ -14,14 +17,25 @@ from hypothesis import strategies as st
 
 from mdmfs.access.acl import Acl, Entry, EntryKind, Right
 from mdmfs.keystore.keystore import Keystore
-from mdmfs.model.errors import AccessDeniedError, CredentialExpiredError, MalformedMessageError
+from mdmfs.keystore.notary import Notary
+from mdmfs.model.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    CredentialExpiredError,
+    MalformedMessageError,
+    StoreError,
+)
 from mdmfs.model.identity import Dn, Fqan, Principal
 from mdmfs.model.names import Guid
 from mdmfs.sharing.shamir import Share
 from mdmfs.wire.messages.base import MAX_BATCH
 from mdmfs.wire.messages.keystores import (
+    AskEpoch,
     AskStatus,
+    AskWitnessed,
+    Certify,
     Collect,
+    ConfirmEpoch,
     KeyEntry,
     KeyStatus,
     Outcome,
@@ -29,7 +43,9 @@ from mdmfs.wire.messages.keystores import (
     SetAcls,
     Unregister,
     VersionedAcl,
+    Witness,
 )
+from tests.twins import certificates as make
 from tests.twins.keystores import HOSPITAL, always_current, principal, random_guid, shares_of
 from tests.twins.shelf import MemoryShelf
 
@@ -230,7 +246,7 @@ async def test_an_entry_of_an_acl_ends_when_it_says(shelf: MemoryShelf, keystore
 
 @pytest.mark.parametrize("dn", [READER, STRANGER, Dn.parse("/DC=org/DC=demo/CN=hospital/CN=proxy")])
 async def test_nobody_but_a_listed_hospital_writes_or_asks_for_status(keystore: Keystore, dn: Dn) -> None:
-    """A user who registers, destroys, sets ACLs or looks around is refused whole."""
+    """A user who registers, destroys, sets ACLs or looks around is refused whole, and that is on record."""
     guid = random_guid()
     _, share = await register(keystore, guid)
     entry, rights = KeyEntry(share, [[OPEN_ID]]), acl(user(dn, Right.READ), owner=dn)
@@ -239,9 +255,15 @@ async def test_nobody_but_a_listed_hospital_writes_or_asks_for_status(keystore: 
         lambda: keystore.unregister(principal(dn), Unregister([guid.octets])),
         lambda: keystore.set_acls(principal(dn), SetAcls([VersionedAcl(OPEN_ID, 9, rights)])),
         lambda: keystore.status(principal(dn), AskStatus([guid.octets])),
+        lambda: keystore.certify(principal(dn), Certify([guid.octets])),
+        lambda: keystore.witness(principal(dn), Witness(bytes(16), 1, bytes(32), 1, bytes(64))),
+        lambda: keystore.witnessed(principal(dn), AskWitnessed()),
+        lambda: keystore.epoch(principal(dn), AskEpoch()),
+        lambda: keystore.confirm(principal(dn), ConfirmEpoch(1, bytes(16), bytes(16))),
     ):
-        with pytest.raises(AccessDeniedError):
+        with structlog.testing.capture_logs() as lines, pytest.raises(AccessDeniedError):
             await refused()
+        assert [(line["event"], line["dn"]) for line in lines] == [("refused", str(dn))]
     assert await collect(keystore, guid) == [(DONE, share)]
 
 
@@ -431,6 +453,17 @@ async def test_a_malformed_acl_changes_nothing(keystore: Keystore, bad: tuple[by
     assert [outcome for outcome, _ in await collect(keystore, guid)] == [DONE]
 
 
+async def test_what_is_just_within_bounds_is_taken(keystore: Keystore) -> None:
+    """64 names of 256 ACLs, versions from 0 to the largest that a store of SQL holds, 10,000 GUIDs."""
+    guid = random_guid()
+    share = shares_of(guid, bytes(32))[0].encode()
+    entry = KeyEntry(share, [[OPEN_ID] * 256] * 64)
+    assert (await keystore.register(principal(HOSPITAL), Register([entry]))).outcomes == [DONE]
+    versions = [(b"0" * 16, 0, acl()), (b"1" * 16, 2**63 - 1, acl())]
+    assert await set_acls(keystore, *versions) == [DONE, DONE]
+    assert len(await collect(keystore, *[guid] * MAX_BATCH)) == MAX_BATCH
+
+
 async def test_a_batch_too_large_is_refused_before_anything(keystore: Keystore) -> None:
     """One more than MAX_BATCH."""
     with pytest.raises(MalformedMessageError, match="10000"):
@@ -459,14 +492,15 @@ async def test_every_guid_is_logged_with_dn_and_reason_and_no_share(keystore: Ke
 async def test_what_a_hospital_asks_and_orders_is_logged_with_its_outcome(keystore: Keystore) -> None:
     """Also the versions of ACLs, by their opaque ids."""
     kept, unknown = random_guid(), random_guid()
-    await register(keystore, kept)
     with structlog.testing.capture_logs() as lines:
+        await register(keystore, kept)
         await keystore.status(principal(HOSPITAL), AskStatus([kept.octets, unknown.octets]))
         await set_acls(keystore, (OPEN_ID, 9, acl()), (OPEN_ID, 8, acl()))
         await keystore.unregister(principal(HOSPITAL), Unregister([kept.octets]))
     assert {line["dn"] for line in lines} == {str(HOSPITAL)}
     told = [(line["event"], line["result"], line.get("guids") or line["acls"]) for line in lines]
     assert told == [
+        ("register", "done", [str(kept)]),
         ("status", "done", [str(kept)]),
         ("status", "unknown", [str(unknown)]),
         ("set-acls", "done", {OPEN_ID.hex(): 9}),
@@ -482,6 +516,39 @@ async def test_a_large_batch_is_logged_in_lines_of_a_hundred(keystore: Keystore)
         await collect(keystore, *guids)
     assert [len(line["guids"]) for line in lines] == [100, 100, 50]
     assert [guid for line in lines for guid in line["guids"]] == [str(guid) for guid in guids]
+
+
+async def test_shares_that_are_asked_for_are_counted_by_outcome(keystore: Keystore) -> None:
+    """So that a rise of refusals is seen."""
+
+    def counted(outcome: Outcome) -> float:
+        return prometheus_client.REGISTRY.get_sample_value("mdmfs_asked_shares_total", {"outcome": outcome}) or 0
+
+    closed = random_guid()
+    await register(keystore, closed, chain=[CLOSED_ID])
+    before = [counted(outcome) for outcome in (DONE, DENIED, UNKNOWN)]
+    await collect(keystore, closed, closed, random_guid())
+    assert [counted(outcome) for outcome in (DONE, DENIED, UNKNOWN)] == [before[0], before[1] + 2, before[2] + 1]
+
+
+async def test_what_is_destroyed_is_certified_and_what_is_not_is_named(shelf: MemoryShelf, tmp_path: Path) -> None:
+    """Both are on record; and who cannot sign certifies nothing."""
+    notary = Notary("k", make.host("keystore").save(tmp_path, "keystore"), 30)
+    keystore = Keystore(shelf, [HOSPITAL], lambda: NOW, always_current(HOSPITAL), notary)
+    kept, gone = random_guid(), random_guid()
+    await register(keystore, kept)
+    await keystore.unregister(principal(HOSPITAL), Unregister([gone.octets]))
+    with structlog.testing.capture_logs() as lines:
+        certificate = await keystore.certify(principal(HOSPITAL), Certify([kept.octets, gone.octets]))
+    told = json.loads(certificate.document)
+    assert (list(told["destroyed"]), told["not destroyed"]) == ([str(gone)], [str(kept)])
+    assert [(line["result"], line["guids"]) for line in lines] == [
+        ("not destroyed", [str(kept)]),
+        ("destroyed", [str(gone)]),
+    ]
+    unable = Keystore(shelf, [HOSPITAL], lambda: NOW, always_current(HOSPITAL))
+    with pytest.raises(ConfigurationError, match="no key to sign"):
+        await unable.certify(principal(HOSPITAL), Certify([gone.octets]))
 
 
 def test_no_message_shows_a_share() -> None:
@@ -512,6 +579,20 @@ async def test_a_share_takes_the_place_of_the_one_it_names_and_of_no_other(
     assert [await replace(new, old.split_id) for _ in range(2)] == [DONE, DONE]
     assert await replace(other, old.split_id) is CONFLICT
     assert shelf.page.keys[guid].share == new.encode()
+
+
+async def test_a_damaged_share_is_told_to_its_hospital_and_replaced_by_none(
+    keystore: Keystore, shelf: MemoryShelf
+) -> None:
+    """Whoever restores the shelf loses less than whoever takes what comes next."""
+    guid = random_guid()
+    await register(keystore, guid)
+    damaged = shelf.page.keys[guid] = msgspec.structs.replace(shelf.page.keys[guid], share=b"damaged")
+    with pytest.raises(StoreError, match="damaged"):
+        await keystore.status(principal(HOSPITAL), AskStatus([guid.octets]))
+    with pytest.raises(StoreError, match="damaged"):
+        await register(keystore, guid)
+    assert shelf.page.keys[guid] == damaged
 
 
 async def test_what_is_another_files_share_gives_way(keystore: Keystore, shelf: MemoryShelf) -> None:
