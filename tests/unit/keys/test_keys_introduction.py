@@ -94,6 +94,32 @@ async def test_a_share_that_is_destroyed_for_ever_holds_up_no_others(tmp_path: P
         assert all([await is_readable(grown, guid) for guid in (buried, other)])
 
 
+async def test_a_new_keystore_lets_readers_have_its_shares(tmp_path: Path) -> None:
+    """The ACLs come with them: of the two that are there one is new."""
+    async with clinic_with(tmp_path, 1) as opened:
+        (guid,) = opened.files().values()
+        opened.clinic.keystores[THIRD].failure = unreachable
+        assert (await done(replacing(opened), KeyTask.RESPLIT)).changed == 1
+        opened.clinic.keystores[FIRST].failure = unreachable
+        assert await is_readable(opened, guid)
+
+
+async def test_a_file_of_which_a_new_keystore_takes_no_share_stays_as_it_is(tmp_path: Path) -> None:
+    """Another hospital's GUID lies in its way; its siblings change over, and the keystore is named."""
+    async with clinic_with(tmp_path, 2) as opened:
+        stays, changes = opened.files().values()
+        before = held(opened, FIRST, stays)
+        grown = replacing(opened)
+        foreign = KeyRecord(owner="/CN=another hospital", share=b"its share", aliases=())
+        opened.clinic.keystores["k4"].shelf.page.keys[stays] = foreign
+        found = await done(grown, KeyTask.RESPLIT)
+        assert (found.changed, found.silent) == (1, {"k4": "it refused 1 of 2 new shares"})
+        assert held(opened, FIRST, stays) == before
+        assert opened.clinic.keystores["k4"].shelf.page.keys[stays] == foreign
+        assert held(opened, "k4", changes) is not None
+        assert all([await is_readable(grown, guid) for guid in (stays, changes)])
+
+
 @pytest.mark.parametrize(
     ("given", "torn"),
     [((0, 1), False), ((0, None), True), ((None, None), False)],

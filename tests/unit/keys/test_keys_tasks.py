@@ -12,14 +12,14 @@ import pytest
 import trio
 
 from mdmfs.hospital.keys import face
-from mdmfs.hospital.keys.amends import adopt_threshold
+from mdmfs.hospital.keys.amends import Shipment, adopt_threshold, deposits
 from mdmfs.hospital.keys.currency import keep_current
 from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.keys.tasks import Task, Tasks
 from mdmfs.hospital.registration.deposit import deposit
 from mdmfs.keystore.notary import Notary
 from mdmfs.keystore.shelf import KeyRecord
-from mdmfs.model.errors import AccessDeniedError, BusyError, IntegrityError, UnknownNameError
+from mdmfs.model.errors import AccessDeniedError, BusyError, IntegrityError, MalformedMessageError, UnknownNameError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
 from mdmfs.model.subject import SubjectId
@@ -48,6 +48,7 @@ from tests.twins.key_tasks import clinic_with, done, held, is_clean, is_readable
 from tests.twins.keystores import TwinKeystore, always_current, random_guid, shares_of, unreachable
 
 FIRST, SECOND, THIRD = KEYSTORES
+SUBJECT = SubjectId.from_random(bytes(10)).text
 
 
 def put(opened: OpenClinic, keystore: str, guid: Guid, share: Share | bytes) -> None:
@@ -444,6 +445,50 @@ async def test_only_the_hospitals_own_certificate_starts_a_task(tmp_path: Path) 
         reply = await service.answer(asking(KEYS_PATH, start, OWNER))
         assert isinstance(reply, Reply)
         assert isinstance(reply.message, KeyProgress)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (StartKeyTask(KeyTask.VERIFY, guids=[b"short"]), "GUID"),
+        (StartKeyTask(KeyTask.VERIFY, subject="somebody"), "subject"),
+        (StartKeyTask(KeyTask.VERIFY, guids=[bytes(16)], project="p"), "name one of these"),
+        (StartKeyTask(KeyTask.VERIFY, subject=SUBJECT, project="p"), "name one of these"),
+        (StartKeyTask(KeyTask.VERIFY, guids=[bytes(16)], subject=SUBJECT), "name one of these"),
+    ],
+)
+async def test_a_task_is_about_one_thing_that_can_be_read(tmp_path: Path, asked: StartKeyTask, told: str) -> None:
+    """Of two things that are named, one would not be looked at."""
+    async with clinic_with(tmp_path, 1) as opened:
+        tasks = Tasks(opened.hospital, opened.nursery)
+        service = Service("hospital", face.key_routes(opened.hospital, tasks))
+        with pytest.raises(MalformedMessageError, match=told):
+            await service.answer(asking(KEYS_PATH, asked, OWNER))
+        with pytest.raises(UnknownNameError, match="no task"):
+            tasks.progress()
+
+
+async def test_shares_travel_with_the_acls_that_they_go_by(tmp_path: Path) -> None:
+    """A keystore that lost both would keep everybody out."""
+    async with clinic_with(tmp_path, 1) as opened:
+        (guid,) = opened.files().values()
+        shipment = Shipment(guid, {FIRST: b"a share"})
+        given = opened.hospital.store.read(lambda tx: deposits(tx, [shipment]))
+        (entry,) = given[FIRST].entries
+        assert {acl.id for acl in given[FIRST].acls} == {acl_id for chain in entry.aliases for acl_id in chain}
+        assert given[FIRST].acls
+
+
+async def test_no_key_is_made_anew_of_a_file_that_is_gone(tmp_path: Path) -> None:
+    """It would be sent to keystores that have destroyed the one before, and to those that had not heard of that."""
+    async with clinic_with(tmp_path, 2) as opened:
+        gone, stays = opened.files().values()
+        await done(opened, KeyTask.DESTROY, [gone])
+        assert (await done(opened, KeyTask.ROTATE)).changed == 1
+        assert [held(opened, name, gone) for name in KEYSTORES] == [None] * 3
+        share = held(opened, FIRST, stays)
+        assert share is not None
+        assert share.generation == 2
 
 
 def test_an_outcome_for_every_answer() -> None:
