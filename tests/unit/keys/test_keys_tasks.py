@@ -369,6 +369,18 @@ async def test_what_waits_for_a_removed_keystore_goes_once_all_keys_are_split_an
         await done(left, KeyTask.RESPLIT)
         assert waiting() == 1
         opened.clinic.keystores[SECOND].failure = None
+        lost = opened.clinic.keystores[SECOND].shelf.page.keys.pop(first)
+        found = await done(left, KeyTask.RESPLIT)
+        assert (found.lost, found.silent, waiting()) == (1, {}, 1)
+        opened.clinic.keystores[SECOND].shelf.page.keys[first] = lost
+        opened.clinic.keystores["k4"] = TwinKeystore(OWNER.dn)
+        opened.clinic.keystores["k4"].failure = unreachable
+        with_newcomer = clients | {"k4": opened.clinic.keystores["k4"].as_seen_by(OWNER)}
+        grown = dataclasses.replace(opened.hospital, keystores=Keystores(with_newcomer, opened.nursery))
+        found = await done(
+            OpenClinic(opened.clinic, grown, opened.recalls, opened.nursery, delivers=True), KeyTask.RESPLIT
+        )
+        assert (found.lost, list(found.silent), waiting()) == (0, ["k4"], 1)
         assert (await done(left, KeyTask.RESPLIT)).changed == 2
         assert waiting() == 0
         assert await is_clean(left)
