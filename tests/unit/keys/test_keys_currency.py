@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import pytest
@@ -18,12 +19,14 @@ from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.answers import Answers
 from mdmfs.wire.currency import Currency
 from mdmfs.wire.keystores import Keystores
-from mdmfs.wire.messages.keystores import Outcome
-from tests.twins.clinic import KEYSTORES, PROJECT_LFN, READER, Clinic, OpenClinic, slices
-from tests.twins.keystores import HOSPITAL, unreachable
+from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.keystores import SET_ACLS_PATH, Outcome
+from tests.twins.clinic import KEYSTORES, OWNER, PROJECT_LFN, READER, Clinic, OpenClinic, slices
+from tests.twins.keystores import HOSPITAL, TwinKeystore, unreachable
 from tests.twins.store import MemoryStore
 
 NOBODY_AT_ALL = Acl(str(HOSPITAL), ())
+M = TypeVar("M", bound=Message)
 
 
 @contextlib.asynccontextmanager
@@ -223,11 +226,44 @@ async def test_a_hospital_that_may_not_know_the_latest_tells_nobody(tmp_path: Pa
         store = opened.hospital.store
         assert isinstance(store, MemoryStore)
         store.is_stale = True
+        before = dict(opened.clinic.keystores[KEYSTORES[0]].shelf.page.acls)
         epoch = await revoke(opened, next(iter(opened.files().values())))
         await trio.sleep(2 * BEAT)
+        assert opened.clinic.keystores[KEYSTORES[0]].shelf.page.acls == before
         assert store.read(lambda tx: behind(tx, opened.hospital, epoch)) == list(KEYSTORES)
         with pytest.raises(PeerUnreachableError):
             await catch_up(KEYSTORES[0], opened.hospital)
         store.is_stale = False
         await trio.sleep(BEAT)
         assert store.read(lambda tx: behind(tx, opened.hospital, epoch)) == []
+
+
+class LosingTouch:
+    """A keystore that hears of ACLs in the instant in which the hospital's store is no longer heard of."""
+
+    def __init__(self, twin: TwinKeystore, store: MemoryStore) -> None:
+        self._keystore = twin.as_seen_by(OWNER)
+        self._store = store
+
+    async def call(self, path: str, message: Message, reply: type[M], *, deadline: float) -> M:
+        """See ``Caller``."""
+        self._store.is_stale = self._store.is_stale or path == SET_ACLS_PATH
+        return await self._keystore.call(path, message, reply, deadline=deadline)
+
+
+async def test_what_was_told_while_the_store_was_lost_is_not_confirmed(tmp_path: Path) -> None:
+    """Another daemon may have decided more by then, and the keystore would take itself for current."""
+    async with Clinic(tmp_path, slices([1])).open() as opened:
+        await opened.harvest()
+        await catch_up(KEYSTORES[0], opened.hospital)
+        twin, store = opened.clinic.keystores[KEYSTORES[0]], opened.hospital.store
+        assert isinstance(store, MemoryStore)
+        before = dict(twin.shelf.page.epochs)
+        await revoke(opened, next(iter(opened.files().values())))
+        peers = Keystores({KEYSTORES[0]: LosingTouch(twin, store)}, opened.nursery)
+        with pytest.raises(PeerUnreachableError):
+            await catch_up(KEYSTORES[0], opened.hospital, peers)
+        assert twin.shelf.page.epochs == before
+        store.is_stale = False
+        await catch_up(KEYSTORES[0], opened.hospital)
+        assert twin.shelf.page.epochs != before
