@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from mdmfs.model.errors import CredentialRefusedError
+from mdmfs.model.errors import MdmfsError
 from mdmfs.model.identity import Dn, Principal
 from mdmfs.pki.judge import Judge, Verdict
 from mdmfs.wire.stream import HANDSHAKES
@@ -51,9 +51,9 @@ class Caller:
 
 
 class Stranger:
-    """Somebody whose chain proves no principal, and the reason that his first request is answered with."""
+    """Somebody who is not let in, and the reason that his first request is answered with."""
 
-    def __init__(self, reason: CredentialRefusedError) -> None:
+    def __init__(self, reason: MdmfsError) -> None:
         """Take the reason."""
         self._reason = reason
 

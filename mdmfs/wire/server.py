@@ -15,7 +15,7 @@ from typing import Final
 import trio
 from prometheus_client import Counter, Gauge
 
-from mdmfs.model.errors import ConfigurationError, CredentialRefusedError
+from mdmfs.model.errors import BusyError, ConfigurationError, CredentialRefusedError
 from mdmfs.pki.tls import ServerContexts, verified_chain
 from mdmfs.wire.allowances import Allowances
 from mdmfs.wire.caller import Caller, Stranger
@@ -34,6 +34,8 @@ CONNECTIONS: Final = Gauge("mdmfs_connections", "Connections of peers whose cert
 REFUSALS: Final = Counter("mdmfs_refused_connections", "Connections that came to no request.")
 _QUIET_SECONDS: Final = 60.0
 _MAX_NOTED: Final = 1000
+_FAREWELLS: Final = 256
+"""Peers who are told at once that there is no place for them; others hear nothing."""
 
 
 async def serve(  # noqa: PLR0913 what a server is made of
@@ -77,6 +79,7 @@ class _Server:
         self._relay_key = relay_key
         self._clock = clock
         self._slots = trio.Semaphore(limits.connections)
+        self._farewells = trio.CapacityLimiter(_FAREWELLS)
         self._allowances = Allowances(
             limits.requests_a_second, limits.burst, limits.patience_seconds, limits.connections_of_a_principal
         )
@@ -123,8 +126,7 @@ class _Server:
         """Answer a peer whose certificate we know; the places are for those alone."""
         dn = caller.dn
         if dn is not None and not self._allowances.enter(dn):
-            stream.abort()
-            self._note_refusal(peer, f"{dn} has as many connections as one may have")
+            await self._turn_away(stream, f"{dn} has as many connections as one may have", peer)
             return
         with trio.CancelScope() as scope, CONNECTIONS.track_inprogress():
             self._inside[scope] = peer, caller
@@ -136,6 +138,21 @@ class _Server:
                 stream.abort()
                 if dn is not None:
                     self._allowances.leave(dn)
+
+    async def _turn_away(self, stream: TlsStream, reason: str, peer: Address) -> None:
+        """Tell somebody that there is no place for him: without a word he would take his certificate for refused."""
+        self._note_refusal(peer, reason)
+        try:
+            self._farewells.acquire_nowait()
+        except trio.WouldBlock:
+            stream.abort()
+            return
+        try:
+            with trio.move_on_after(self._limits.head_seconds):
+                await Conversation(stream, peer, Stranger(BusyError(reason)), self._terms).run()
+        finally:
+            self._farewells.release()
+            stream.abort()
 
     async def _from_where(self, connected: socket.socket, peer: Address) -> Address:
         """Find out for whom a relay speaks, where one does; raises ``ConnectionError``."""
