@@ -464,6 +464,39 @@ async def test_what_is_just_within_bounds_is_taken(keystore: Keystore) -> None:
     assert len(await collect(keystore, *[guid] * MAX_BATCH)) == MAX_BATCH
 
 
+@pytest.mark.parametrize(
+    ("number", "when", "is_taken"),
+    [
+        (1, 0, True),
+        (2**63 - 1, 2**63 - 1, True),
+        (0, 0, False),
+        (2**63, 0, False),
+        (1, -1, False),
+        (1, 2**63, False),
+    ],
+)
+async def test_a_checkpoint_has_a_number_and_a_time_that_a_shelf_can_hold(
+    shelf: MemoryShelf,
+    keystore: Keystore,
+    number: int,
+    when: int,
+    is_taken: bool,  # noqa: FBT001 a column
+) -> None:
+    """Records count from 1; and so does who asks for those behind one."""
+    message = Witness(bytes(16), number, bytes(32), when, bytes(64))
+    if is_taken:
+        assert (await keystore.witness(principal(HOSPITAL), message)).outcomes == [DONE]
+        found = await keystore.witnessed(principal(HOSPITAL), AskWitnessed(bytes(16), number - 1))
+        assert found.checkpoints == [message]
+    else:
+        with pytest.raises(MalformedMessageError):
+            await keystore.witness(principal(HOSPITAL), message)
+        assert not shelf.page.checkpoints
+    for after in (-1, 2**63 - 1):
+        with pytest.raises(MalformedMessageError):
+            await keystore.witnessed(principal(HOSPITAL), AskWitnessed(bytes(16), after))
+
+
 async def test_a_batch_too_large_is_refused_before_anything(keystore: Keystore) -> None:
     """One more than MAX_BATCH."""
     with pytest.raises(MalformedMessageError, match="10000"):

@@ -169,7 +169,16 @@ async def test_a_shelf_of_a_newer_format_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "octets", [b"", b"\xc1", b"\x94\x02\xa1x\xc4\x01y\x90", b"\x94\x01\xa1x\xc4\x01y", b"\x91\x01"]
+    "octets",
+    [
+        b"",
+        b"\xc1",
+        b"\x94\x02\xa1x\xc4\x01y\x90",
+        b"\x94\x01\xa1x\xc4\x01y",
+        b"\x91\x01",
+        pytest.param(b"\x94\x01\xa1\xff\xc4\x01y\x90", id="no UTF-8"),
+        pytest.param(b"\x94\x01\xa1x\xc4\x01y" + b"\x91" * 10_000, id="very deep"),
+    ],
 )
 async def test_a_damaged_or_newer_record_is_an_error_and_never_a_guess(tmp_path: Path, octets: bytes) -> None:
     """Neither bytes that are cut nor a record of format 2 pass for a share."""
