@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import structlog.testing
 import trio
 
 from mdmfs.hospital.keys import face
@@ -48,6 +49,7 @@ from tests.twins.key_tasks import clinic_with, done, held, is_clean, is_readable
 from tests.twins.keystores import TwinKeystore, always_current, random_guid, shares_of, unreachable
 
 FIRST, SECOND, THIRD = KEYSTORES
+PATIENT_NAME = "Doe^Jane"
 SUBJECT = SubjectId.from_random(bytes(10)).text
 
 
@@ -457,6 +459,26 @@ async def test_only_the_hospitals_own_certificate_starts_a_task(tmp_path: Path) 
         reply = await service.answer(asking(KEYS_PATH, start, OWNER))
         assert isinstance(reply, Reply)
         assert isinstance(reply.message, KeyProgress)
+
+
+async def test_the_unforeseen_ends_a_task_and_nothing_else(tmp_path: Path) -> None:
+    """It is told by a number, under which the log has more; what it says itself might name somebody."""
+    async with clinic_with(tmp_path, 1) as opened:
+
+        class Odd(Keystores):
+            async def collect_from(
+                self, keystore: str, guids: object, *, deadline: float
+            ) -> list[tuple[Outcome, bytes]]:
+                raise ValueError(keystore, guids, deadline, PATIENT_NAME)
+
+        clients = {name: twin.as_seen_by(OWNER) for name, twin in opened.clinic.keystores.items()}
+        hospital = dataclasses.replace(opened.hospital, keystores=Odd(clients, opened.nursery))
+        tasks = Tasks(hospital, opened.nursery)
+        with structlog.testing.capture_logs() as lines:
+            tasks.start(KeyTask.VERIFY, Selection())
+            await until(lambda: tasks.progress().is_over)
+        assert "incident" in tasks.progress().failure
+        assert PATIENT_NAME not in tasks.progress().failure + repr(lines)
 
 
 @pytest.mark.parametrize(
