@@ -172,14 +172,19 @@ def own_chain(guid: bytes, acl_ids: AclIds) -> AclIds:
 
 
 def _part(connection: sa.Connection, changed: Sequence[bytes]) -> None:
-    """Let images go by ACLs of their own, known under their GUIDs, in place of those that their siblings share."""
-    images = sa.select(IMAGES.c.guid, CHAINS.c.acl_ids).join(CHAINS, CHAINS.c.id == IMAGES.c.chain)
-    for start in range(0, len(changed), _CHUNK):
-        found = connection.execute(images.where(IMAGES.c.guid.in_(changed[start : start + _CHUNK]))).all()
-        for guid, acl_ids in found:
-            chain = chain_of(connection, own_chain(guid, _decode(acl_ids)))
-            values = {"chain": chain.number, "class": chain.its_class}
-            connection.execute(IMAGES.update().where(IMAGES.c.guid == guid).values(values))
+    """Let images go by ACLs of their own, known under their GUIDs, in place of those that their siblings share.
+
+    And so do snapshots that hold them, also when they are gone.
+    """
+    for table in (IMAGES, FROZEN):
+        named = sa.select(table.c.guid, CHAINS.c.id, CHAINS.c.acl_ids).join(CHAINS, CHAINS.c.id == table.c.chain)
+        for start in range(0, len(changed), _CHUNK):
+            some = named.where(table.c.guid.in_(changed[start : start + _CHUNK])).distinct()
+            for guid, shared, acl_ids in connection.execute(some).all():
+                chain = chain_of(connection, own_chain(guid, _decode(acl_ids)))
+                values = {"chain": chain.number, "class": chain.its_class}
+                mine = (table.c.guid == guid) & (table.c.chain == shared)
+                connection.execute(table.update().where(mine).values(values))
 
 
 class _Held(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from mdmfs.access.acl import Acl
+from mdmfs.access.acl import Acl, Entry, EntryKind, Right
 from mdmfs.cli.snapshot import create_everywhere, drop_everywhere
 from mdmfs.model.errors import (
     InstanceLostError,
@@ -24,12 +24,15 @@ from mdmfs.model.names import Guid
 from mdmfs.wire.messages.keystores import SET_ACLS_PATH, UNREGISTER_PATH, Outcomes, SetAcls, Unregister, VersionedAcl
 from mdmfs.wire.messages.metadata import (
     DROP_SNAPSHOT_PATH,
+    FROZEN_PATH,
     SNAPSHOT_PATH,
     SNAPSHOTS_PATH,
+    AskFrozen,
     AskSnapshots,
     CreateSnapshot,
     Dropped,
     DropSnapshot,
+    FrozenPage,
     Snapshot,
     Snapshots,
 )
@@ -167,6 +170,30 @@ async def test_a_file_that_has_gone_stays_in_the_directory_and_says_why(scene: S
     await scene.tell("amc", SET_ACLS_PATH, SetAcls([VersionedAcl(ROOT, 2, Acl(str(HOSPITAL), ()).encode())]), Outcomes)
     files = await scene.listed("trial", "series", ALIAS)
     assert {str(file.why).split(": ")[1] for file in files.values()} == {"it is no longer for this identity"}
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+async def test_a_file_with_an_acl_of_its_own_is_no_longer_told_of(scene: Scene, is_gone: bool) -> None:  # noqa: FBT001 a case
+    """Nor what has become of it; its sibling is, and it is again when the ACL says so."""
+    await scene.create()
+    await scene.create("another", "")
+    first = scene.files[0].guid.octets
+    if is_gone:
+        await scene.tell("amc", UNREGISTER_PATH, Unregister([first]), Outcomes)
+
+    async def told(name: str) -> list[str]:
+        asked = AskFrozen(name, series=SERIES)
+        page = await scene.hospitals["amc"].reader.call(
+            FROZEN_PATH, asked, FrozenPage, deadline=trio.current_time() + 5
+        )
+        return [file.state.value for file in page.files]
+
+    before = await told("trial")
+    readable = Acl(str(HOSPITAL), (Entry(EntryKind.USER, "/DC=org/DC=demo/CN=reader", Right.READ.value),))
+    for version, acl, expected in ((2, Acl(str(HOSPITAL), ()), "denied"), (3, readable, before[0])):
+        await scene.tell("amc", SET_ACLS_PATH, SetAcls([VersionedAcl(first, version, acl.encode())]), Outcomes)
+        for name in ("trial", "another"):
+            assert await told(name) == [expected, "there"]
 
 
 async def test_a_hidden_series_comes_back(scene: Scene) -> None:
