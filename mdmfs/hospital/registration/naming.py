@@ -49,10 +49,18 @@ def names_of(header: IdentifiedHeader, subject: Subject, shifted_study_date: str
 
 
 def harmless(number: str, header: IdentifiedHeader) -> str:
-    """Give a number for a name; empty where its digits are those of a number that points to the patient."""
+    """Give a number for a name; empty where its digits are those of a number that points to the patient, or part of it.
+
+    One of several values, what stands between other characters, or all of it without those.
+    """
     digits = number.lstrip("0")
-    pointing = {_NO_DIGITS.sub("", header.raw(tag)).lstrip("0") for tag in _POINTING}
-    return "" if len(digits) >= _POINTING_DIGITS and digits in pointing else number
+    if len(digits) < _POINTING_DIGITS:
+        return number
+    values = [value for tag in _POINTING for value in header.raw(tag).split("\\")]
+    pointing = {
+        found.lstrip("0") for value in values for found in (_NO_DIGITS.sub("", value), *_NO_DIGITS.split(value))
+    }
+    return "" if digits in pointing else number
 
 
 def series_lfn(project: Lfn, subject: SubjectId, names: SeriesNames, *, is_taken: IsTaken) -> Lfn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import re
 import uuid
@@ -13,15 +14,17 @@ from pydicom import Dataset
 
 from mdmfs.hospital.assembly import read_policy
 from mdmfs.model.names import Lfn
-from tests.twins.clinic import Clinic, slice_of, slices
+from tests.twins.clinic import PATIENT, Clinic, including, slice_of, slices
 
 NAME = re.compile(r"sub-[a-z2-7]{16}/ses-\d{8}/[a-z2-7]{8}-CT/[a-z2-7]{8}\.dcm")
 """Where neither series nor instances have numbers."""
 
 
-async def names_for(folder: Path, held: list[Dataset]) -> list[str]:
-    """Register and list."""
-    async with Clinic(folder, held).open() as hospital:
+async def names_for(folder: Path, held: list[Dataset], *patients: str) -> list[str]:
+    """Register and list; ``patients`` are included beside the usual one."""
+    clinic = Clinic(folder, held)
+    clinic.inclusion = including(PATIENT, *(dataclasses.replace(PATIENT, patient_id=each) for each in patients))
+    async with clinic.open() as hospital:
         await hospital.harvest()
         return hospital.names()
 
@@ -96,6 +99,36 @@ async def test_a_study_date_that_is_not_one_day_never_becomes_a_name(tmp_path: P
     held[0].add_new(0x00080020, "LO", date)
     (name,) = await names_for(tmp_path, held)
     assert re.fullmatch(r"ses-[a-z2-7]{8}", name.split("/")[1])
+
+
+POINTING = {
+    "AccessionNumber": "4711",
+    "PatientID": "MRN-0004711",
+    "OtherPatientIDs": ["12", "0004711"],
+    "StudyID": "2017/4711",
+    "AdmissionID": " 4711 ",
+}
+
+
+@pytest.mark.parametrize("keyword", list(POINTING))
+async def test_a_number_that_stands_in_what_points_to_the_patient_never_becomes_a_name(
+    tmp_path: Path, keyword: str
+) -> None:
+    """Some scanners number series by the order or the patient: where the digits are those, letters take their place."""
+    (held,) = slices((1,))
+    held.SeriesNumber, held.InstanceNumber = 4711, "00004711"
+    setattr(held, keyword, POINTING[keyword])
+    (name,) = await names_for(tmp_path, [held], "MRN-0004711")
+    assert NAME.fullmatch(name)
+
+
+@pytest.mark.parametrize("number", [999, 1234, 47110])
+async def test_a_number_that_points_to_nobody_stays_in_the_name(tmp_path: Path, number: int) -> None:
+    """Short ones all studies have; others differ from all that the header says of the patient."""
+    (held,) = slices((1,))
+    held.AccessionNumber, held.StudyID, held.SeriesNumber = "4711", "999", number
+    (name,) = await names_for(tmp_path, [held])
+    assert name.split("/")[2] == f"{number}-CT"
 
 
 async def test_without_dates_a_session_has_letters(tmp_path: Path) -> None:
