@@ -318,6 +318,65 @@ def test_an_acl_under_the_guid_of_an_image_counts_in_place_of_the_shared_one(dat
     assert found(database, "", level=FoundLevel.IMAGE) == [f"{PATH}/0001.dcm"]
 
 
+def test_a_series_goes_by_the_acls_that_it_was_told_with_last(database: Database) -> None:
+    """Another directory's, where it has moved: who could read it there, does so no more."""
+    registered(database, images(count=1))
+    assert found(database, "") == [PATH]
+    narrow = [[ROOT, NARROW]]
+    registered(database, images(count=1, chain=narrow))
+    assert found(database, "") == found(database, "", level=FoundLevel.IMAGE) == []
+    assert found(database, "", Principal(Dn.parse("/O=x/CN=nobody"), (), 2e9)) == []
+    database.write_now(lambda c: set_acls(c, [acl(NARROW, version=2)]))
+    assert found(database, "") == [PATH]
+
+
+@pytest.mark.parametrize(
+    "chain", [[], [[]], [[ROOT], []], [[ROOT]] * 65, [[ROOT] * 257], [[ROOT[:-1]]], [[ROOT, b""]], [[ROOT + b"x"]]]
+)
+def test_what_stands_below_no_acl_is_not_taken(database: Database, chain: list[list[bytes]]) -> None:
+    """No names, a name below nothing, too many of both, ids of another length: each would be decided by guessing."""
+    with pytest.raises(MalformedMessageError):
+        database.write_now(lambda c: put_images(c, images(chain=chain)))
+    assert found(database, "") == []
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        VersionedAcl(ROOT[:-1], 2, acl(ROOT).acl),
+        VersionedAcl(ROOT + b"x", 2, acl(ROOT).acl),
+        VersionedAcl(OPEN, -1, acl(ROOT).acl),
+        VersionedAcl(OPEN, 2**63, acl(ROOT).acl),
+        VersionedAcl(OPEN, 2, b"no ACL"),
+    ],
+)
+def test_an_acl_that_is_none_changes_nothing(database: Database, bad: VersionedAcl) -> None:
+    """Nor does the good one beside it."""
+    registered(database, images(count=1))
+    closing = VersionedAcl(ROOT, 2, Acl("/O=x/CN=hospital", ()).encode())
+    with pytest.raises(MalformedMessageError):
+        database.write_now(lambda c: set_acls(c, [closing, bad]))
+    assert found(database, "") == [PATH]
+
+
+@pytest.mark.parametrize(
+    ("level", "after"),
+    [
+        (FoundLevel.SERIES, ("a", "b")),
+        (FoundLevel.SERIES, (7,)),
+        (FoundLevel.SERIES, (None,)),
+        (FoundLevel.IMAGE, ("a",)),
+        (FoundLevel.IMAGE, ("a", None)),
+        (FoundLevel.IMAGE, ("a", 1.5)),
+    ],
+)
+def test_a_page_follows_a_key_of_its_own_kind(database: Database, level: FoundLevel, after: tuple[Scalar, ...]) -> None:
+    """As many values, of the same types, and a path at the end: else pages would be left out or given twice."""
+    registered(database, images())
+    with pytest.raises(MalformedMessageError, match="a page follows the key"):
+        database.read_now(lambda c: KNOWN.reader(c, READER, NOW).page(Find("", level, after=after)))
+
+
 def test_a_schema_changes_while_records_are_there(database: Database) -> None:
     """What is added is missing in what was there, what is dropped is gone, what has a type keeps it."""
     registered(database, images())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from mdmfs.demo.pki import Issued, delegate, name_of
+from mdmfs.demo.pki import Authority, Issued, delegate, name_of
 from mdmfs.pki.authorities import Authorities
 from mdmfs.pki.certificate import Certificate
 from mdmfs.pki.proxy import prove
@@ -29,7 +30,7 @@ from mdmfs.pki.voms import (
     claims_of,
 )
 from tests.twins import certificates as make
-from tests.twins.attributes import HOST, VO, Ac, carrying, carrying_octets, dn_of
+from tests.twins.attributes import HOST, VO, Ac, carrying, carrying_octets, dn_of, lsc_of
 from tests.twins.grid import Grid, make_grid
 
 Bend = Callable[[dict[str, Any]], object]
@@ -262,3 +263,69 @@ def test_proxies_are_told_apart_by_what_they_claim() -> None:
     assert claims(told(), told(fqans=[f"/{VO}/a"])) == {f"/{VO}/a"}
     odd = [told(authority="?"), told(fqans=["?"]), b"0\x01", b"0\x02"]
     assert len({claims(one) for one in odd} - {frozenset()}) == len(odd)
+
+
+def certified(
+    by: Issued, subject: x509.Name, *extensions: tuple[x509.ExtensionType, bool], end: dt.datetime = make.VALID.end
+) -> Issued:
+    """Certify a key under anybody's name."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateBuilder(
+        by.leaf.subject, subject, key.public_key(), x509.random_serial_number(), make.VALID.begin, end
+    )
+    for extension, is_critical in extensions:
+        builder = builder.add_extension(extension, critical=is_critical)
+    return Issued((builder.sign(by.key, hashes.SHA256()), *by.certificates), key)
+
+
+def is_ca(path_length: int | None = None) -> tuple[x509.ExtensionType, bool]:
+    """Let a certificate be a CA's."""
+    return x509.BasicConstraints(ca=True, path_length=path_length), True
+
+
+def may_only(usage: str) -> tuple[x509.ExtensionType, bool]:
+    """Let a key be used so and not otherwise."""
+    return x509.KeyUsage(**{each: each == usage for each in USAGES}), True
+
+
+AUTHORITY = Issued((ROOT,), make.authority().key)
+MIDDLE, LOWER, SERVER = name_of("authorities", "middle"), name_of("authorities", "lower"), name_of("hosts", "voms")
+UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00"), True
+GOOD = certified(AUTHORITY, MIDDLE, is_ca())
+
+
+@pytest.mark.parametrize(
+    ("server", "reason"),
+    [
+        (certified(GOOD, SERVER), ""),
+        (certified(certified(GOOD, LOWER, is_ca()), SERVER), ""),
+        (certified(certified(AUTHORITY, MIDDLE, is_ca(0)), SERVER), ""),
+        (certified(AUTHORITY, SERVER, UNKNOWN), "critical extension that is not known"),
+        (certified(certified(AUTHORITY, MIDDLE, is_ca(), UNKNOWN), SERVER), "critical extension that is not known"),
+        (certified(certified(AUTHORITY, MIDDLE), SERVER), "is no CA"),
+        (certified(certified(AUTHORITY, MIDDLE, is_ca(), may_only("crl_sign")), SERVER), "is no CA"),
+        (certified(certified(certified(AUTHORITY, MIDDLE, is_ca(0)), LOWER, is_ca()), SERVER), "longer than it allows"),
+        (certified(certified(AUTHORITY, MIDDLE, is_ca(), end=make.NOW), SERVER), "not valid now"),
+        (certified(AUTHORITY, SERVER, end=make.NOW), "not valid now"),
+        (
+            Issued((certified(certified(AUTHORITY, MIDDLE, is_ca()), SERVER).leaf, *GOOD.certificates), VOMS.key),
+            "was not signed by the one that came with it",
+        ),
+    ],
+)
+def test_the_cas_that_came_with_an_ac_are_judged_as_in_a_handshake(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, server: Issued, reason: str
+) -> None:
+    """Nobody else does: what they sign is believed because of them, once the LSC file names them."""
+    grid = Grid(tmp_path)
+    grid.trust(make.authority())
+    for above in server.certificates[1:-1]:
+        grid.trust(Authority(above, VOMS.key))
+    grid.write_lsc(lsc_of(*server.certificates[:-1]))
+    shown = Issued(server.certificates[:-1], server.key)
+    told = fqans(grid, Ac(JANE.leaf, shown).der())
+    if reason:
+        assert told == []
+        assert re.search(reason, caplog.messages[-1])
+    else:
+        assert told == [f"/{VO}"]
