@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -184,6 +185,49 @@ async def test_a_series_of_another_patient_is_put_away_until_it_is_back(tmp_path
         assert hospital.files() == files
         for guid in files.values():
             await hospital.read(guid)
+
+
+async def test_one_image_of_another_patient_takes_its_series_away(tmp_path: Path) -> None:
+    """The PACS names the series under both patients, so only its header tells, in a deep run; none is let out then."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        names, files = hospital.names(), hospital.files()
+        rename(clinic.pacs.held[1:], OTHER)
+        assert (await reconcile(hospital)).moved == 0
+        assert hospital.names() == names
+        found = await reconcile(hospital, is_deep=True)
+        assert (found.moved, found.changed, found.failures) == (1, 0, [])
+        assert hospital.names() == []
+        for guid in files.values():
+            with pytest.raises(NoSuchFileError):
+                await hospital.read(guid)
+
+
+async def test_what_would_be_refused_today_is_another_image_and_keeps_its_name(tmp_path: Path) -> None:
+    """Somebody has written into it; that is the PACS's fault, and may be mended there."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        names, (first, second) = hospital.names(), hospital.files().values()
+        clinic.pacs.held[0].BurnedInAnnotation = "YES"
+        found = await reconcile(hospital, is_deep=True)
+        assert (found.moved, found.changed, found.failures) == (0, 1, [])
+        assert hospital.names() == names
+        assert (await locality(hospital, first), await locality(hospital, second)) == ("LOST", "NEARLINE")
+
+
+async def test_a_pacs_that_is_not_configured_any_more_is_told_and_loses_nothing(tmp_path: Path) -> None:
+    """Its silence says nothing of its images."""
+    clinic = Clinic(tmp_path, slices((1,)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        names = hospital.names()
+        run = Reconciliation(hospital.hospital.projects[PROJECT])
+        await run.run(dataclasses.replace(hospital.hospital, pacs={}))
+        (failure,) = run.progress().failures
+        assert "not configured any more" in failure
+        assert (run.progress().lost, hospital.names()) == (0, names)
 
 
 async def test_a_merge_shows_the_images_again_under_their_pseudonym(tmp_path: Path) -> None:

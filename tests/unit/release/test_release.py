@@ -245,6 +245,17 @@ async def test_a_pacs_that_is_no_longer_configured_is_named(tmp_path: Path) -> N
             await release(READER, guid, without, hospital.recalls, address="")
 
 
+async def test_a_project_that_is_no_longer_configured_has_ended(tmp_path: Path) -> None:
+    """Nobody says any more that its files may be let out, nor by which rules."""
+    clinic = Clinic(tmp_path, slices((1,)))
+    guid = await register(clinic)
+    async with clinic.open() as hospital:
+        assert isinstance(decided(hospital, guid), Standing)
+        without = dataclasses.replace(hospital.hospital, projects={})
+        with pytest.raises(AccessDeniedError, match="has ended"):
+            await release(READER, guid, without, hospital.recalls, address="")
+
+
 async def test_a_subject_that_was_forgotten_releases_nothing(tmp_path: Path) -> None:
     """Deleting the row ends linkability, so there is nothing that the file could be made with."""
     clinic = Clinic(tmp_path, slices((1,)))
