@@ -237,6 +237,34 @@ async def test_a_restart_takes_over_whole_objects_and_nothing_else(tmp_path: Pat
     assert await read(staged) == HEADER + BODY
 
 
+async def test_what_was_withdrawn_while_nobody_ran_is_dropped_at_the_start(tmp_path: Path) -> None:
+    """And what has another key by now: a file that was destroyed leaves no copy, in memory or on disk."""
+    staging = Staging(tmp_path / "staging", 10**6)
+    for number, generation in ((1, 1), (2, 1), (3, 2)):
+        await stage(staging, number, generation=generation)
+    again = Staging(tmp_path / "staging", 10**6)
+    wanted = {(guid_of(1), 1), (guid_of(3), 1)}
+    again.retain(lambda guid, generation: (guid, generation) in wanted)
+    assert again.known() == [(guid_of(1), 1)]
+    assert names(tmp_path / "staging") == {f"{guid_of(1)}.1"}
+    assert again.octets == SIZE
+
+
+async def test_what_is_pinned_makes_no_room(tmp_path: Path) -> None:
+    """Who has staged it counts on it; what is not goes, though it was used since."""
+    staging = Staging(tmp_path / "staging", 2 * SIZE)
+    for number in (1, 2):
+        await stage(staging, number)
+    pinned = {guid_of(1)}
+    staging.is_pinned = pinned.__contains__
+    await stage(staging, 3)
+    assert found(staging, 1, 2, 3) == [1, 3]
+    pinned.add(guid_of(3))
+    with pytest.raises(OutOfSpaceError, match="pinned"):
+        await stage(staging, 4)
+    assert found(staging, 1, 3, 4) == [1, 3]
+
+
 async def test_after_a_restart_of_the_machine_staging_begins_empty(tmp_path: Path) -> None:
     """Nothing is synced: what looks whole may be full of zeros. A restart of the program alone loses nothing."""
     await stage(Staging(tmp_path / "staging", 10**6, boot="one"), 1)
