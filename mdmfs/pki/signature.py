@@ -9,7 +9,7 @@ from pathlib import Path
 
 from asn1crypto import pem
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
@@ -56,7 +56,7 @@ def refuse_other_signature(certificate: bytes, octets: bytes, signature: bytes) 
         if isinstance(public, ec.EllipticCurvePublicKey):
             public.verify(signature, octets, ec.ECDSA(hashes.SHA256()))
             return
-    except (InvalidSignature, ValueError) as error:
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError) as error:
         message = "the signature is not that of these octets by this certificate"
         raise IntegrityError(message) from error
     message = "a key of that kind signs nothing here"
