@@ -169,6 +169,38 @@ async def test_what_is_larger_than_the_cache_is_refused_by_name(tmp_path: Path) 
     await put(cache)
 
 
+async def test_what_arrives_is_not_let_go_for_what_arrives_next(tmp_path: Path) -> None:
+    """Room that is taken counts from its first byte: else two large objects would fill the disk beside each other."""
+    cache = await cache_of(tmp_path, limit=2 * LENGTH)
+    await put(cache)
+    arriving = [await cache.receive(Guid(bytes([number] * 16)), LENGTH) for number in range(2)]
+    assert not cache.has_any
+    with pytest.raises(OutOfSpaceError, match="what arrives takes it"):
+        await cache.receive(Guid(bytes([2] * 16)), LENGTH)
+    assert cache.used == 2 * LENGTH
+    for ciphertext in arriving:
+        cache.abandon(ciphertext)
+        ciphertext.close()
+    assert cache.used == 0
+    await put(cache)
+
+
+async def test_an_object_that_cannot_be_put_in_its_place_says_so_and_takes_no_room(tmp_path: Path) -> None:
+    """Something of another kind lies there."""
+    cache = await cache_of(tmp_path)
+    guid, seal = Guid(bytes(16)), Seal(3, 2, bytes(24))
+    in_its_way = tmp_path / "complete" / f"{guid}.{seal}"
+    in_its_way.mkdir()
+    arriving = await cache.receive(guid, LENGTH)
+    arriving.write(memoryview(bytes(LENGTH)))
+    arriving.note(LENGTH)
+    with pytest.raises(OutOfSpaceError, match="cannot be put"):
+        cache.keep(arriving, seal)
+    cache.abandon(arriving)
+    arriving.close()
+    assert (cache.used, guid in cache, list((tmp_path / "arriving").iterdir())) == (0, False, [])
+
+
 async def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     """An error of the disk is ENOSPC for the reader, and leaves the account right."""
     cache = await cache_of(tmp_path)
