@@ -118,3 +118,21 @@ async def test_waiting_ends_at_its_deadline_and_when_nobody_waits(tmp_path: Path
     assert (list(arrivals.expected), bringing.left) == ([], bringing.begun)
     assert await arrivals.next(begun + 100, lambda: False) is None
     assert autojump_clock.current_time() == begun + 7 + LOOK_SECONDS
+
+
+async def test_who_waits_is_woken_by_what_arrives(
+    tmp_path: Path, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """And not by the next look whether he waits yet."""
+    bringing = Bringing()
+    arrivals = Arrivals(bringing, Staging(tmp_path / "staging", 10**6), are_ahead=False)
+    arrivals.expect_all([STANDING])
+
+    async def arrive() -> None:
+        await trio.sleep(LOOK_SECONDS / 4)
+        bringing.begun[0].begin()
+
+    begun = autojump_clock.current_time()
+    nursery.start_soon(arrive)
+    assert await soon(arrivals) == 0
+    assert autojump_clock.current_time() == begun + LOOK_SECONDS / 4
