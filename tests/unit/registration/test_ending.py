@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+import structlog.testing
+import trio
+from trio.testing import MockClock
 
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.projects import PatientList
-from mdmfs.hospital.registration.ending import Ending
+from mdmfs.hospital.registration.ending import INTERVAL, Ending
 from mdmfs.hospital.store import Store, Transaction
-from tests.twins.clinic import PATIENT, Clinic, including, slices
+from mdmfs.model.errors import StoreError
+from tests.twins.clinic import PATIENT, Clinic, including, slices, until
 from tests.twins.images import ROOT
 from tests.unit.registration.test_register import CuttingStore
 
@@ -119,3 +123,36 @@ async def test_what_comes_after_the_end_is_ended_too_and_what_is_ended_is_not_lo
         reads.clear()
         assert await ending.look() == 0
         assert len(reads) <= 2
+
+
+class Failing(Ending):
+    """An ending whose store does not work at first."""
+
+    looks = 0
+
+    async def look(self) -> int:
+        """Look, but not the first time."""
+        self.looks += 1
+        if self.looks == 1:
+            message = "the disk is away"
+            raise StoreError(message)
+        return await super().look()
+
+
+async def test_what_cannot_be_ended_now_is_ended_at_a_later_look(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A project that is over, and a patient who has opted out, do not stay for a moment in which a disk was away."""
+    clinic = await registered(tmp_path)
+    clinic.opted_out = including(PATIENT)
+    async with clinic.open() as hospital:
+        begun, ending = autojump_clock.current_time(), Failing(hospital.hospital)
+
+        def is_ended() -> bool:
+            return {file.state for file in clinic.store.read(lambda tx: tx.catalogue.files())} == {FileState.WITHDRAWN}
+
+        with structlog.testing.capture_logs() as lines:
+            hospital.nursery.start_soon(ending.run)
+            await trio.sleep(INTERVAL + 1)
+            await until(is_ended)
+        assert [line["reason"] for line in lines if line["log_level"] == "error"] == ["the disk is away"]
+        assert ending.looks == 2
+        assert autojump_clock.current_time() - begun < 2 * INTERVAL

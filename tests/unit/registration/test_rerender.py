@@ -23,7 +23,7 @@ from mdmfs.hospital.registration.face import renewal_routes
 from mdmfs.hospital.registration.rerender import Rerendering, Rerenderings
 from mdmfs.hospital.release.readers import readers_of
 from mdmfs.hospital.release.release import quarantine
-from mdmfs.model.errors import AccessDeniedError, BusyError, NoSuchFileError, UnknownNameError
+from mdmfs.model.errors import AccessDeniedError, BusyError, InstanceRefusedError, NoSuchFileError, UnknownNameError
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.administration import (
     READERS_PATH,
@@ -104,6 +104,20 @@ async def test_files_are_made_anew_under_their_names_and_the_old_keys_destroyed(
         again = await rerendered(opened)
         assert (again.series_found, again.rendered, again.destroyed) == (0, 0, 0)
         assert again.progress().left == 0
+
+
+async def test_images_of_a_patient_who_is_included_no_more_are_not_made_anew(tmp_path: Path) -> None:
+    """It is told, and what is there is not let out: it was made under other rules. To take it away is for people."""
+    clinic, before = await registered(tmp_path)
+    clinic.inclusion = including()
+    async with clinic.open() as opened:
+        run = await rerendered(opened)
+        (failure,) = run.failures
+        assert "no longer included; withdraw it" in failure
+        assert (run.rendered, run.destroyed, opened.files()) == (0, 0, before)
+        for guid in before.values():
+            with pytest.raises(InstanceRefusedError):
+                await opened.read(guid)
 
 
 async def test_what_the_new_policy_refuses_goes_and_what_it_allows_comes(tmp_path: Path) -> None:
