@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 import structlog.testing
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from mdmfs.hospital.release.arrivals import Released
 from mdmfs.hospital.release.bundles import frames
@@ -54,6 +56,11 @@ def read(bundle: bytes) -> Iterator[tuple[int, int, bytes]]:
         kind, place, length = HEAD.unpack_from(bundle)
         yield kind, place, bundle[HEAD.size : HEAD.size + length]
         bundle = bundle[HEAD.size + length :]
+
+
+def descriptors() -> int:
+    """Count what this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def staged(folder: Path, number: int) -> Released:
@@ -103,3 +110,45 @@ async def test_a_copy_that_is_gone_or_breaks_off_ends_its_file_as_a_failure(tmp_
     failures = [msgspec.msgpack.decode(told, type=Failure).code for kind, _, told in read(bundle) if kind == 3]
     assert failures == [StoreError.code, IntegrityError.code]
     assert str(tmp_path).encode() not in bundle
+
+
+async def test_what_is_still_written_comes_as_it_is_there(tmp_path: Path, nursery: trio.Nursery) -> None:
+    """That it may take a while is told by an empty piece, which is no frame."""
+    staging, pieces = Staging(tmp_path / "staging", 10**6), list[bytes]()
+
+    async def released() -> AsyncGenerator[LetOut]:
+        await trio.lowlevel.checkpoint()
+        yield 0, Released(writer.staged, 2)
+
+    async def collect() -> None:
+        pieces.extend([bytes(piece) async for piece in frames(released(), [guid_of(0)])])
+
+    async with staging.writing(guid_of(0), 3, SIZE) as writer:
+        await writer.write(lambda: SEALED[:-500])
+        nursery.start_soon(collect)
+        await wait_all_tasks_blocked()
+        await writer.write(lambda: SEALED[-500:])
+    await wait_all_tasks_blocked()
+    assert b"" in pieces
+    frames_read = list(read(b"".join(pieces)))
+    assert [kind for kind, *_ in frames_read] == [1, 2, 2, 4]
+    assert b"".join(contents for kind, _, contents in frames_read if kind == 2) == SEALED
+
+
+async def test_who_stops_reading_leaves_nothing_open(tmp_path: Path) -> None:
+    """Neither the copy, nor what brings the next ones."""
+    ended, whole = [], await staged(tmp_path, 0)
+    whole.staged.hot = None
+
+    async def released() -> AsyncGenerator[LetOut]:
+        try:
+            await trio.lowlevel.checkpoint()
+            yield 0, whole
+        finally:
+            ended.append(True)
+
+    before = descriptors()
+    async with contextlib.aclosing(frames(released(), [guid_of(0)])) as begun:
+        assert await anext(begun)
+        assert descriptors() == before + 1
+    assert (ended, descriptors()) == ([True], before)

@@ -250,10 +250,12 @@ async def test_a_project_that_is_no_longer_configured_has_ended(tmp_path: Path) 
     clinic = Clinic(tmp_path, slices((1,)))
     guid = await register(clinic)
     async with clinic.open() as hospital:
-        assert isinstance(decided(hospital, guid), Standing)
         without = dataclasses.replace(hospital.hospital, projects={})
-        with pytest.raises(AccessDeniedError, match="has ended"):
-            await release(READER, guid, without, hospital.recalls, address="")
+        for _ in range(2):  # also when it is known of the file already what it was while the project was there
+            with pytest.raises(AccessDeniedError, match="has ended"):
+                await release(READER, guid, without, hospital.recalls, address="")
+            await hospital.hospital.store.write(lambda tx: tx.epochs.latest())
+            assert isinstance(decided(hospital, guid), Standing)
 
 
 async def test_a_subject_that_was_forgotten_releases_nothing(tmp_path: Path) -> None:
