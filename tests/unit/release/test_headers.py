@@ -179,6 +179,17 @@ async def test_what_is_discarded_is_deleted_while_the_daemon_runs(tmp_path: Path
     again.close()
 
 
+def test_headers_are_the_hospitals_alone(tmp_path: Path) -> None:
+    """Also where somebody has made their directory before; what is no directory is named."""
+    (tmp_path / "headers").mkdir(mode=0o755)
+    Headers(tmp_path / "headers", 2**20).close()
+    assert (tmp_path / "headers").stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o077 for path in (tmp_path / "headers").glob("*.mdb")} == {0}
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="file cannot be opened"):
+        Headers(tmp_path / "file", 2**20)
+
+
 async def test_headers_outlive_the_daemon_and_the_oldest_make_room(tmp_path: Path) -> None:
     """By order of registration; what was discarded does not come back."""
     headers = Headers(tmp_path, 600 * 20_480)

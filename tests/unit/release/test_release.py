@@ -14,11 +14,11 @@ import trio
 
 from mdmfs.access.acl import Acl
 from mdmfs.hospital.assembly import read_policy
-from mdmfs.hospital.catalogue.records import FileRecord
+from mdmfs.hospital.catalogue.records import FileRecord, FileState
 from mdmfs.hospital.deid.deidentify import ENGINE_GENERATION
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.projects import PatientList
-from mdmfs.hospital.release.decision import Bar, Denial, Standing, decide
+from mdmfs.hospital.release.decision import Bar, Denial, Standing, decide, is_open_under
 from mdmfs.hospital.release.release import release, stage_all
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.model.errors import (
@@ -35,7 +35,7 @@ from tests.twins.clinic import NOW, PATIENT, PROJECT_LFN, READER, STRANGER, Clin
 from tests.twins.disk import no_room_behind
 from tests.twins.images import ROOT
 from tests.twins.keystores import principal
-from tests.twins.records import guid_of
+from tests.twins.records import file_record, guid_of
 from tests.twins.store import MemoryStore
 
 T = TypeVar("T")
@@ -282,6 +282,14 @@ async def test_what_is_pending_or_withdrawn_is_not_there(tmp_path: Path) -> None
         await clinic.store.write(lambda tx: tx.catalogue.withdraw([file.guid], now=NOW))
         with pytest.raises(NoSuchFileError):
             await hospital.release(file.guid)
+
+
+@pytest.mark.parametrize("state", list(FileState))
+def test_a_file_opens_under_its_present_key_alone_and_while_it_shows(state: FileState) -> None:
+    """Or while a newer one has its name; a copy under an older key, or a newer one, is of no use."""
+    file = msgspec.structs.replace(file_record(1), state=state, generation=7)
+    opens = state in {FileState.VISIBLE, FileState.SUPERSEDED}
+    assert [is_open_under(file, generation) for generation in (6, 7, 8)] == [False, opens, False]
 
 
 # What was read before and holds still
