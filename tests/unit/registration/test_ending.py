@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from mdmfs.hospital.projects import PatientList
 from mdmfs.hospital.registration.ending import INTERVAL, Ending
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.model.errors import StoreError
-from tests.twins.clinic import PATIENT, Clinic, including, slices, until
+from tests.twins.clinic import PATIENT, PROJECT, Clinic, including, slices, until
 from tests.twins.images import ROOT
 from tests.unit.registration.test_register import CuttingStore
 
@@ -92,6 +93,21 @@ async def test_a_clock_that_is_wrong_for_a_moment_destroys_nothing(tmp_path: Pat
             clinic.now -= 1000 * DAY
             assert await ending.look() == 0
         assert len(hospital.files()) == 2
+
+
+async def test_a_project_that_is_over_takes_no_other_one_along(tmp_path: Path) -> None:
+    """Their files have inode numbers of one row; keys never come back. The other is ended when it is over, too."""
+    clinic = await registered(tmp_path)
+    async with clinic.open() as hospital:
+        lasting = hospital.hospital.projects[PROJECT]
+        over = dataclasses.replace(lasting, name="over", until=lasting.until - dt.timedelta(days=30))
+        projects = {PROJECT: lasting, "over": over}
+        ending = Ending(dataclasses.replace(hospital.hospital, projects=projects))
+        assert [await ending.look() for _ in range(3)] == [0, 0, 0]
+        assert len(hospital.files()) == 2
+        clinic.now += 2 * DAY
+        assert [await ending.look() for _ in range(2)] == [0, 2]
+        assert hospital.files() == {}
 
 
 class CountingStore(CuttingStore):
