@@ -13,11 +13,13 @@ from pydicom import Dataset
 
 from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.registration.moved import merge_subjects
 from mdmfs.hospital.registration.reconcile import FRUITLESS, Reconciliation, Reconciliations
 from mdmfs.hospital.registration.rerender import Rerendering
+from mdmfs.hospital.release.release import quarantine
 from mdmfs.model.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -185,6 +187,49 @@ async def test_a_series_of_another_patient_is_put_away_until_it_is_back(tmp_path
         assert hospital.files() == files
         for guid in files.values():
             await hospital.read(guid)
+
+
+async def test_what_is_put_away_leaves_no_copy_and_is_on_record(tmp_path: Path) -> None:
+    """Staged objects go with the names, and mounts are told at once."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        guids = list(hospital.files().values())
+        for guid in guids:
+            await hospital.read(guid)
+        rename(clinic.pacs.held, OTHER)
+        news = hospital.hospital.feed.bell.next()
+        assert (await reconcile(hospital)).moved == 1
+        with trio.fail_after(5):
+            await news.wait()
+        assert [hospital.hospital.staging.find(guid, 1) for guid in guids] == [None, None]
+        last = hospital.audited()[-1]
+        assert (last["event"], last["outcome"], last["count"]) == ("quarantine", Reason.MOVED_PATIENT.value, 2)
+        rename(clinic.pacs.held, PATIENT)
+        news = hospital.hospital.feed.bell.next()
+        assert (await reconcile(hospital)).restored == 1
+        with trio.fail_after(5):
+            await news.wait()
+
+
+async def test_what_was_put_away_for_another_reason_does_not_come_back_with_its_series(tmp_path: Path) -> None:
+    """A patient who is the one again makes no image harmless in which something was found."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    clinic.partial = Partial.SHOW
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        (_, first), (name, second) = hospital.files().items()
+        await quarantine(hospital.hospital, first, RefusedError(Reason.RESIDUE))
+        assert hospital.files() == {name: second}
+        rename(clinic.pacs.held, OTHER)
+        await reconcile(hospital)
+        assert hospital.files() == {}
+        rename(clinic.pacs.held, PATIENT)
+        await reconcile(hospital)
+        assert hospital.files() == {name: second}
+        (series,) = hospital.series()
+        left = hospital.hospital.store.read(lambda tx: tx.quarantine.of_series(series.key))
+        assert [record.reason for record in left] == [Reason.RESIDUE.value]
 
 
 async def test_one_image_of_another_patient_takes_its_series_away(tmp_path: Path) -> None:
