@@ -60,6 +60,11 @@ class ProxyFile:
 class UnfinishedProxyError(CredentialRefusedError):
     """A file that may just be being written, as where a proxy is renewed in its place."""
 
+    def __init__(self, message: str, file: ProxyFile | None = None) -> None:
+        """``file`` is the state in which it was no proxy; None where it changed meanwhile."""
+        super().__init__(message)
+        self.file = file
+
 
 class Found(NamedTuple):
     """A caller's proxy."""
@@ -85,6 +90,9 @@ def find_proxy(uid: int, tid: int, is_known: Callable[[ProxyFile], bool], *, pro
             status = os.fstat(there)
             _refuse_foreign(status, uid, path)
             file = _state(status, uid, path)
+            if not file.size:
+                message = f"{path!r} is empty: make a proxy"
+                raise UnfinishedProxyError(message, file)
             if is_known(file):
                 return Found(file, None)
             return Found(file, _read_unchanged(there, file))
@@ -174,9 +182,6 @@ def _refuse_foreign(status: os.stat_result, uid: int, path: str) -> None:
         _refuse(f"{path!r} can be read by others: chmod 600 it")
     if status.st_size > MAX_PROXY:
         _refuse(f"{path!r} is too large for a proxy")
-    if not status.st_size:
-        message = f"{path!r} is empty: make a proxy"
-        raise UnfinishedProxyError(message)
 
 
 def _state(status: os.stat_result, uid: int, path: str) -> ProxyFile:

@@ -44,6 +44,7 @@ LOOK_SECONDS: Final = 5.0
 WRITING_SECONDS: Final = 2.0
 """For somebody to write a proxy."""
 WRITING_LOOKS: Final = 40
+MAX_HOPELESS: Final = 4096
 MAX_OF_UID: Final = 64
 """A job of a pool account has a proxy file of its own, and a node runs many of them."""
 MAX_IN_ALL: Final = 512
@@ -146,6 +147,8 @@ class Principals:
         self._by_file: dict[ProxyFile, _Principal] = {}
         self._gone = trio.Event()
         self._count = 0
+        self._hopeless: dict[ProxyFile, None] = {}
+        """States of files that were waited for in vain: nobody waits for them again."""
         self._looks: dict[int, trio.CapacityLimiter] = {}
         self._arriving: dict[int, trio.Lock] = {}
         self.doorman = Seat(cast("Files", RootOnly(root)), 0, 0)  # who asks for no more than the mount point
@@ -162,13 +165,25 @@ class Principals:
         Many renew a proxy by writing over it: for who asks meanwhile it is looked at again.
         """
         give_up_at = trio.current_time() + WRITING_SECONDS
+        first: UnfinishedProxyError | None = None
         while True:
             try:
                 return await self._find(uid, gid, tid)
-            except UnfinishedProxyError:
+            except UnfinishedProxyError as error:
+                first = first or error
+                if error.file in self._hopeless:
+                    raise
                 if trio.current_time() >= give_up_at:
+                    if error.file is not None and error.file == first.file:
+                        self._give_up(error.file)
                     raise
             await trio.sleep(WRITING_SECONDS / WRITING_LOOKS)
+
+    def _give_up(self, file: ProxyFile) -> None:
+        """Wait for nobody who would write this file, until it has changed."""
+        if len(self._hopeless) >= MAX_HOPELESS:
+            del self._hopeless[next(iter(self._hopeless))]
+        self._hopeless[file] = None
 
     async def _find(self, uid: int, gid: int, tid: int) -> Seat:
         found = await self._look(uid, tid)
@@ -368,4 +383,4 @@ def _identify(found: Found) -> Identity:
         return Identity(found.file.uid, found.file.path, str(end_entity.subject), claims_of(certificates))
     except (MdmfsError, StopIteration, *UNREADABLE) as error:
         message = f"{found.file.path!r} is no proxy: make one anew"
-        raise UnfinishedProxyError(message) from error
+        raise UnfinishedProxyError(message, found.file) from error

@@ -116,8 +116,11 @@ def test_what_is_empty_or_huge_is_no_proxy(proxy: Path) -> None:
     refusals = (0, UnfinishedProxyError, "empty"), (MAX_PROXY + 1, CredentialRefusedError, "too large")
     for size, kind, reason in refusals:
         os.truncate(proxy, size)
-        with pytest.raises(kind, match=reason):
+        with pytest.raises(kind, match=reason) as refused:
             look(str(proxy))
+        if isinstance(refused.value, UnfinishedProxyError):
+            assert refused.value.file is not None
+            assert refused.value.file.inode == proxy.stat().st_ino
 
 
 def test_links_are_followed_to_what_is_his_own_and_links_of_proc_are_not(proxy: Path) -> None:

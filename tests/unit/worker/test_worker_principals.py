@@ -87,12 +87,14 @@ class Scene:
     arrived: list[Arrival] = dataclasses.field(default_factory=list)
     hanging: set[int] = dataclasses.field(default_factory=set)
     release: threading.Event = dataclasses.field(default_factory=threading.Event)
+    looks: int = 0
     failure: Exception | None = None
     may_close: trio.Event = dataclasses.field(default_factory=trio.Event)
     principals: Principals = dataclasses.field(init=False)
 
     def look(self, uid: int, tid: int, is_known: Callable[[ProxyFile], bool]) -> Found:
         """Be the finder."""
+        self.looks += 1
         if uid in self.hanging:
             self.release.wait(30)
         path, octets = self.proxies[tid]
@@ -203,6 +205,21 @@ async def test_what_is_no_proxy_is_refused(scene: Scene, octets: bytes, mock_clo
     scene.proxies[1] = "/p", octets
     assert isinstance(await found_later(scene, mock_clock), CredentialRefusedError)
     assert scene.arrived == []
+
+
+async def test_what_was_waited_for_in_vain_is_refused_at_once_until_it_changes(
+    scene: Scene, proxy: Proxy, mock_clock: trio.testing.MockClock
+) -> None:
+    """Each request of such a user would hold a task of the mount for as long."""
+    scene.proxies[1] = "/p", b"nonsense"
+    assert isinstance(await found_later(scene, mock_clock), CredentialRefusedError)
+    looks = scene.looks
+    assert isinstance(await found_later(scene, mock_clock), CredentialRefusedError)
+    assert scene.looks == looks + 1
+    scene.proxies[1] = "/p", b"other nonsense"
+    whole = proxy(make.person("jane"))
+    seat = await found_later(scene, mock_clock, lambda: scene.proxies.update({1: ("/p", whole)}))
+    assert isinstance(seat, Seat)
 
 
 @pytest.mark.parametrize("written", [0, 100, 1000])
