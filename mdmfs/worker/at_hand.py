@@ -26,10 +26,10 @@ log = structlog.get_logger(__name__)
 class AtHand:
     """Opens small files whose ciphertext, and others whose header, is here with the shares of its key."""
 
-    def __init__(self, parts: Parts, *, is_known: Callable[[int], bool]) -> None:
+    def __init__(self, parts: Parts, *, may_push: Callable[[int], bool]) -> None:
         """See ``Opener``, which shares all of it."""
         self._parts = parts
-        self._is_known = is_known
+        self._may_push = may_push
 
     def open(self, node: Node) -> OpenFile | None:
         """Open a file of which the kernel has no handle; None where something is not at hand, or not right."""
@@ -45,7 +45,7 @@ class AtHand:
 
     def _open_next(self, node: Node) -> None:
         is_here = node.inode in self._parts.files or node.inode in self._parts.handles
-        if node.kind is not NodeKind.FILE or is_here or not self._is_known(node.inode):
+        if node.kind is not NodeKind.FILE or is_here or not self._may_push(node.inode):
             return  # among others, it was opened before its turn came
         until = self._parts.keys.held_until(Guid(node.guid))
         if until <= trio.current_time():

@@ -15,13 +15,8 @@ from mdmfs.model.names import Guid
 from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.worker.at_hand import AtHand
 from mdmfs.worker.bringing import AT_ONCE, Bringer
-from mdmfs.worker.cache.store import CiphertextCache
-from mdmfs.worker.hospital import Hospital
-from mdmfs.worker.keys.ring import KeyRing
-from mdmfs.worker.memory import Memory
 from mdmfs.worker.open_file import OpenFile
 from mdmfs.worker.opens import ASKED, Opens
-from mdmfs.worker.pages import Pages
 from mdmfs.worker.parts import Parts
 from mdmfs.worker.slow_disk import LARGEST
 
@@ -37,32 +32,26 @@ log = structlog.get_logger(__name__)
 class Opener:
     """Opens files and reads them, for one caller's credential."""
 
-    def __init__(  # noqa: PLR0913 the parts that it works with
+    def __init__(
         self,
-        hospital: Hospital,
-        cache: CiphertextCache,
-        keys: KeyRing,
-        pages: Pages,
-        nursery: trio.Nursery,
+        parts: Parts,
         *,
         deadline: float,
         patience: float = 0.0,
-        memory: Memory | None = None,
-        is_known: Callable[[int], bool] = lambda _: True,
+        may_push: Callable[[int], bool] = lambda _: True,
     ) -> None:
-        """``deadline``: seconds that an open waits for its first bytes. The nursery outlives all open files.
+        """``deadline``: seconds that an open waits for its first bytes.
 
         ``patience``: seconds for which a hospital that is away is asked again; the deadline does not run meanwhile.
-        ``memory`` is that of the mount; its own without one.
-        ``is_known``: whether the kernel knows an inode, and takes pages of it.
+        ``may_push``: whether pages of an inode may be put to the kernel before anybody opens it.
         """
-        self._parts = Parts.around(hospital, cache, keys, pages, nursery, memory or Memory())
+        self._parts = parts
         self._deadline = deadline
-        self._at_hand = AtHand(self._parts, is_known=is_known)
+        self._at_hand = AtHand(self._parts, may_push=may_push)
         self._bringer = Bringer(self._parts, deadline=deadline, patience=patience)
         self.opens = Opens()
         """Those that the hospital did not see."""
-        cache.on_full = self._make_room
+        parts.cache.on_full = self._make_room
 
     def _make_room(self) -> bool:
         """Let go what takes room on the disk and nobody has open: what is kept has descriptors, too."""

@@ -48,10 +48,10 @@ class Parts:
         keys: KeyRing,
         pages: Pages,
         nursery: trio.Nursery,
-        memory: Memory,
+        memory: Memory | None = None,
     ) -> Parts:
-        """Make what is an opener's own beside what it is given."""
-        files = OpenFiles()
+        """Make what is an opener's own beside what it is given; without ``memory``, that too."""
+        files, memory = OpenFiles(), memory or Memory()
         return cls(
             hospital,
             cache,

@@ -30,6 +30,7 @@ from mdmfs.worker.namespace.names import ROOT, Namespace
 from mdmfs.worker.numbered import Numbered, first_of
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.pages import Pages
+from mdmfs.worker.parts import Parts
 from mdmfs.worker.prefetch.siblings import AHEAD_BYTES, SiblingPrefetch
 from mdmfs.worker.trees import VIRTUAL, Hospitals, Trees
 
@@ -90,15 +91,10 @@ class Branch:
         namespace = Namespace(counting, root, top=first_of(tree) + ROOT, shown=shown, memory=memory)
         self._namespace = namespace
         self._opener = opener = Opener(
-            ports.hospital,
-            cache,
-            self._ring,
-            kernel,
-            nursery,
+            Parts.around(ports.hospital, cache, self._ring, kernel, nursery, memory),
             deadline=deadline,
             patience=lease.patience,
-            memory=memory,
-            is_known=namespace.inodes.__contains__,
+            may_push=lambda inode: lease.is_held and inode in namespace.inodes,
         )
         self.files = FileSystem(
             ports.hospital,

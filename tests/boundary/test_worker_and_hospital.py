@@ -31,6 +31,7 @@ from mdmfs.worker.hospital import RemoteHospital
 from mdmfs.worker.keys.ring import KeyRing
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.pages import NoPages
+from mdmfs.worker.parts import Parts
 from tests.twins import certificates as make
 from tests.twins.hospital import REGISTERED, ROOT, TwinFile, TwinHospital
 from tests.twins.hospital_service import HospitalOnTheWire
@@ -265,7 +266,7 @@ async def test_a_hospital_that_restarts_in_the_middle_of_a_transfer_fails_no_rea
             cache = CiphertextCache(tmp_path / "cache", 2**30)
             await cache.load()
             port, ring = RemoteHospital(lambda: client, deadline=20), KeyRing(lambda: keystores, deadline=20)
-            opener = Opener(port, cache, ring, NoPages(), nursery, deadline=20)
+            opener = Opener(Parts.around(port, cache, ring, NoPages(), nursery), deadline=20)
             async with _restarted(hospital, opener, file):
                 assert await _read(opener, file) == file.plaintext
     hospital.stop()
@@ -285,7 +286,7 @@ async def test_siblings_fetched_ahead_come_in_one_answer_over_a_connection_that_
         cache = CiphertextCache(tmp_path / "cache", 2**30)
         await cache.load()
         port, ring = RemoteHospital(lambda: client, deadline=20), KeyRing(lambda: keystores, deadline=20)
-        opener = Opener(port, cache, ring, NoPages(), nursery, deadline=20)
+        opener = Opener(Parts.around(port, cache, ring, NoPages(), nursery), deadline=20)
         await opener.prefetch([_node(file) for file in files[:3]])
         del twin.files[files[3].guid]
         with pytest.raises(NoSuchFileError):

@@ -23,6 +23,7 @@ from mdmfs.worker.keys.ring import KeyRing
 from mdmfs.worker.memory import Memory
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.pages import NoPages
+from mdmfs.worker.parts import Parts
 from mdmfs.worker.replicas import ReplicatedHospital
 from mdmfs.worker.storage import Storage
 from tests.twins import certificates as make
@@ -128,7 +129,9 @@ async def open_farm(
         memory = memory or Memory()
         storage = Storage(context, memory=memory)
         hospital = ReplicatedHospital(lambda: client, storage, deadline=20, memory=memory)
-        opener = Opener(hospital, cache, KeyRing(lambda: keystores, deadline=20), NoPages(), nursery, deadline=20)
+        opener = Opener(
+            Parts.around(hospital, cache, KeyRing(lambda: keystores, deadline=20), NoPages(), nursery), deadline=20
+        )
         farm = Farm(twin, on_wire, served, opener, cache, files, hospital, nursery, context, memory)
         for file in files:
             farm.replicate(file, padding=file.inode % 2 * 1000)

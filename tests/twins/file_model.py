@@ -35,6 +35,7 @@ from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.feed import Feed
 from mdmfs.worker.namespace.names import ROOT, Namespace
 from mdmfs.worker.opening import AT_ONCE, Opener
+from mdmfs.worker.parts import Parts
 from mdmfs.worker.prefetch.siblings import SiblingPrefetch
 from tests.twins.hospital import ROOT as TOP
 from tests.twins.hospital import TwinFile, TwinHospital, unreachable
@@ -151,7 +152,7 @@ class World:
             await self.cache.load()
             self.ring, lease = KeyRing(lambda: self._keystores, deadline=DEADLINE), Lease(patience=0)
             namespace = Namespace(self.hospital, TOP)
-            opener = Opener(self.hospital, self.cache, self.ring, self.pages, nursery, deadline=DEADLINE)
+            opener = Opener(Parts.around(self.hospital, self.cache, self.ring, self.pages, nursery), deadline=DEADLINE)
             prefetch = SiblingPrefetch(opener, nursery)
             descriptions = Descriptions(self.hospital)
             changing = Changing(self.hospital, namespace, lease)

@@ -27,6 +27,7 @@ from mdmfs.worker.keys.ring import KeyRing
 from mdmfs.worker.memory import PUSHED
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.pages import NoPages
+from mdmfs.worker.parts import Parts
 from tests.twins.hospital import REGISTERED, TwinFile, TwinHospital, unreachable
 from tests.twins.octets import octets
 
@@ -91,7 +92,7 @@ async def site(tmp_path: Path, nursery: trio.Nursery) -> Site:
     keystores = await site.hospital.open_keystores(nursery)
     await site.cache.load()
     ring = KeyRing(lambda: keystores, deadline=DEADLINE)
-    site.opener = Opener(site.hospital, site.cache, ring, NoPages(), nursery, deadline=DEADLINE)
+    site.opener = Opener(Parts.around(site.hospital, site.cache, ring, NoPages(), nursery), deadline=DEADLINE)
     return site
 
 
@@ -229,7 +230,9 @@ async def patient(site: Site, nursery: trio.Nursery) -> Site:
     """Make the worker one that outlasts a hospital that is away."""
     keystores = await site.hospital.open_keystores(nursery)
     ring = KeyRing(lambda: keystores, deadline=DEADLINE)
-    site.opener = Opener(site.hospital, site.cache, ring, NoPages(), nursery, deadline=DEADLINE, patience=PATIENCE)
+    site.opener = Opener(
+        Parts.around(site.hospital, site.cache, ring, NoPages(), nursery), deadline=DEADLINE, patience=PATIENCE
+    )
     return site
 
 

@@ -20,6 +20,7 @@ from mdmfs.worker.keys.ring import HOLD_SECONDS, KeyRing
 from mdmfs.worker.memory import Memory
 from mdmfs.worker.open_file import OpenFile
 from mdmfs.worker.opening import Opener
+from mdmfs.worker.parts import Parts
 from tests.twins.hospital import REGISTERED, TwinFile, TwinHospital, unreachable
 from tests.twins.octets import octets
 from tests.unit.worker.test_worker_opening import KernelTwin
@@ -71,7 +72,9 @@ async def site(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Site]:
         await cache.load()
         kernel = KernelTwin()
         ring = KeyRing(lambda: keystores, deadline=DEADLINE)
-        yield Site(hospital, cache, Opener(hospital, cache, ring, kernel, nursery, deadline=DEADLINE), kernel)
+        yield Site(
+            hospital, cache, Opener(Parts.around(hospital, cache, ring, kernel, nursery), deadline=DEADLINE), kernel
+        )
 
 
 async def test_the_header_of_the_next_file_in_order_is_pushed_while_this_one_is_read(site: Site) -> None:

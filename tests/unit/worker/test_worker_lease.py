@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
+import structlog.testing
 import trio
 import trio.testing
 
 from mdmfs.model.errors import AccessDeniedError, CredentialExpiredError, PeerTimedOutError, PeerUnreachableError
+from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.lease import LONGEST_POLL, LOOK_SECONDS, MARGIN, Lease
+from mdmfs.worker.memory import Memory
+from mdmfs.worker.pages import NoPages
+from mdmfs.worker.serving import Branch, Ports
+from tests.twins.hospital import ROOT, TwinHospital
 from tests.twins.waiting import counting_turns
 
 LEASE, WAIT = 10.0, 120.0
@@ -314,3 +323,67 @@ async def test_the_pages_go_at_once_when_the_machine_wakes_up(nursery: trio.Nurs
     lease.look_again()
     await trio.testing.wait_all_tasks_blocked()
     assert tenant.told[:2] == ["suspend", "pages"]
+
+
+class ForgetfulKernel(NoPages):
+    """Notes of which inodes pages are pushed, and what shall be done meanwhile."""
+
+    def __init__(self) -> None:
+        self.pushed: set[int] = set()
+        self.rest: Callable[[], None] = lambda: None
+
+    def store(self, inode: int, offset: int, octets: memoryview) -> None:
+        """See ``Pages``."""
+        del offset, octets
+        self.pushed.add(inode)
+
+    def meanwhile(self, work: Callable[[], None]) -> None:
+        """See ``Pages``."""
+        self.rest = work
+
+    async def forget_names(self, directory: int, names: list[bytes]) -> None:
+        """See ``Kernel``."""
+
+
+@pytest.mark.parametrize("slept", [0.0, LEASE + 1])
+async def test_nothing_is_opened_ahead_once_the_lease_is_over(
+    tmp_path: Path, nursery: trio.Nursery, mock_clock: Clock, slept: float
+) -> None:
+    """Also where nobody has noticed yet: the machine has just slept, and by the clock of the shares no time went by."""
+    del mock_clock
+    since_start = 0.0
+    lease = Lease(lambda: since_start, wait=WAIT)
+    lease.grant(0.0, LEASE)
+    hospital, kernel, cache = TwinHospital(), ForgetfulKernel(), CiphertextCache(tmp_path, 2**30)
+    hospital.add_sibling_files("/grid/medical/a", 4, 5000)
+    keystores = await hospital.open_keystores(nursery)
+    with structlog.testing.capture_logs():
+        await cache.load()
+    branch = Branch(
+        Ports(hospital, lambda: keystores),
+        cache,
+        ROOT,
+        kernel,
+        nursery,
+        deadline=5,
+        lease=lease,
+        tree=0,
+        shown=ROOT,
+        memory=Memory(),
+    )
+    files = branch.files
+    directory = (await files.lookup(1, b"a")).inode
+    files.close_directory(await files.open_directory(directory))
+    inodes = [(await files.lookup(directory, f"{number:04}.dcm".encode())).inode for number in range(1, 5)]
+    for inode in inodes:
+        files.close_file(await files.open_file(inode))
+    files.forget(inodes[-1], 1)
+    await files.lookup(directory, b"0004.dcm")
+    kernel.pushed.clear()
+    for inode in inodes[1:3]:
+        handle = files.open_file_at_once(inode)
+        assert handle is not None
+        files.close_file(handle)
+    since_start = slept
+    kernel.rest()
+    assert kernel.pushed == (set() if slept else {inodes[-1]})

@@ -36,6 +36,7 @@ from mdmfs.worker.keys.ring import HOLD_SECONDS, KeyRing
 from mdmfs.worker.memory import PUSHED, Memory
 from mdmfs.worker.open_file import OpenFile
 from mdmfs.worker.opening import Opener
+from mdmfs.worker.parts import Parts
 from tests.twins.hospital import KEYSTORES, REGISTERED, TwinFile, TwinHospital, unreachable
 from tests.twins.octets import octets
 
@@ -157,7 +158,7 @@ async def _make_site(tmp_path: Path, nursery: trio.Nursery, long: bytes = b"") -
     await cache.load()
     ring, kernel = KeyRing(lambda: keystores, deadline=DEADLINE), KernelTwin()
     memory = Memory()
-    opener = Opener(hospital, cache, ring, kernel, nursery, deadline=DEADLINE, memory=memory)
+    opener = Opener(Parts.around(hospital, cache, ring, kernel, nursery, memory), deadline=DEADLINE)
     return Site(hospital, cache, ring, kernel, opener, tmp_path, memory)
 
 
@@ -270,7 +271,9 @@ async def test_the_next_small_file_in_order_is_pushed_while_this_one_is_read(
     nodes = await _read_and_forgotten(site, "edge.dcm", "small.dcm")
     edge, small = nodes
     opener = Opener(
-        site.hospital, site.cache, site.ring, site.kernel, nursery, deadline=DEADLINE, is_known=lambda _: is_known
+        Parts.around(site.hospital, site.cache, site.ring, site.kernel, nursery),
+        deadline=DEADLINE,
+        may_push=lambda _: is_known,
     )
     opened = opener.open_at_once(edge, [small], is_in_order=is_in_order)
     assert opened is not None

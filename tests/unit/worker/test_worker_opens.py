@@ -18,6 +18,7 @@ from mdmfs.worker.namespace.names import Namespace
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.opens import Opens
 from mdmfs.worker.pages import NoPages
+from mdmfs.worker.parts import Parts
 from tests.twins.hospital import REGISTERED, ROOT, TwinFile, TwinHospital, unreachable
 from tests.twins.keystores import random_guid
 
@@ -46,7 +47,7 @@ async def opener(hospital: TwinHospital, folder: Path, nursery: trio.Nursery) ->
     keystores = await hospital.open_keystores(nursery)
     cache = CiphertextCache(folder, 2**30)
     await cache.load()
-    return Opener(hospital, cache, KeyRing(lambda: keystores, deadline=5), NoPages(), nursery, deadline=5)
+    return Opener(Parts.around(hospital, cache, KeyRing(lambda: keystores, deadline=5), NoPages(), nursery), deadline=5)
 
 
 def node(file: TwinFile) -> Node:

@@ -19,6 +19,7 @@ from mdmfs.worker.fetching import QUESTION_SECONDS
 from mdmfs.worker.keys.ring import KeyRing
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.pages import NoPages
+from mdmfs.worker.parts import Parts
 from mdmfs.worker.prefetch.siblings import (
     AHEAD_BYTES,
     BUNDLES,
@@ -265,7 +266,7 @@ async def site(tmp_path: Path, nursery: trio.Nursery) -> Site:
     keystores = await site.hospital.open_keystores(nursery)
     await site.cache.load()
     ring = KeyRing(lambda: keystores, deadline=5)
-    site.opener = Opener(site.hospital, site.cache, ring, NoPages(), nursery, deadline=5)
+    site.opener = Opener(Parts.around(site.hospital, site.cache, ring, NoPages(), nursery), deadline=5)
     return site
 
 
