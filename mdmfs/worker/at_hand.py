@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable
 
 import structlog
@@ -30,6 +29,8 @@ class AtHand:
         """See ``Opener``, which shares all of it."""
         self._parts = parts
         self._may_push = may_push
+        self._next: Node | None = None
+        """What is probably opened next."""
 
     def open(self, node: Node) -> OpenFile | None:
         """Open a file of which the kernel has no handle; None where something is not at hand, or not right."""
@@ -41,9 +42,13 @@ class AtHand:
 
         Who reads what is in the page cache meanwhile has a processor of his own.
         """
-        self._parts.pages.port.meanwhile(functools.partial(self._open_next, node))
+        self._next = node
+        self._parts.pages.port.meanwhile(self._open_next)
 
-    def _open_next(self, node: Node) -> None:
+    def _open_next(self) -> None:
+        node, self._next = self._next, None
+        if node is None:
+            return
         is_here = node.inode in self._parts.files or node.inode in self._parts.handles
         if node.kind is not NodeKind.FILE or is_here or not self._may_push(node.inode):
             return  # among others, it was opened before its turn came

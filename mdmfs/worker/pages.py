@@ -20,7 +20,7 @@ class Pages(Protocol):
         """Take back what is there of an inode, all of it or a range of bytes at the edges of pages."""
 
     def meanwhile(self, work: Callable[[], None]) -> None:
-        """Do this in the loop as soon as no request waits for it; something else that waits for that is forgotten.
+        """Do this in the loop as soon as no request waits for it, once, however often it is asked for until then.
 
         It raises nothing, and is done never where nobody knows of requests.
         """

@@ -36,7 +36,8 @@ class KernelCaches:
     def __init__(self) -> None:
         self._calls = _Calls()
         self._device: int | None = None
-        self._work: Callable[[], None] | None = None
+        self._work: dict[Callable[[], None], None] = {}
+        """Of each who asks for some, in order."""
 
     def store(self, inode: int, offset: int, octets: memoryview) -> None:
         """Push plaintext; waits behind a pending READ of the same pages."""
@@ -57,13 +58,14 @@ class KernelCaches:
 
     def meanwhile(self, work: Callable[[], None]) -> None:
         """See ``Pages``."""
-        self._work = work
+        self._work[work] = None
 
     def do_meanwhile(self) -> bool:
-        """Do what waits for a moment without requests; tells whether there was something."""
-        work, self._work = self._work, None
+        """Do one thing that waits for a moment without requests; tells whether there was something."""
+        work = next(iter(self._work), None)
         if work is None:
             return False
+        del self._work[work]
         work()
         return True
 

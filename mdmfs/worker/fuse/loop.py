@@ -112,8 +112,9 @@ class _EagerLowlevel:
         begun = self._clock()
         if begun < self._until and self._is_there(self._polled[1], begun):
             return
-        if self._do_meanwhile() and self._clock() < self._until and self._polled[1].poll(0):
-            return
+        while self._do_meanwhile() and self._clock() < self._until:
+            if self._polled[1].poll(0):
+                return
         await trio.lowlevel.wait_readable(descriptor)
         now = self._clock()
         if not self._spin.pays:

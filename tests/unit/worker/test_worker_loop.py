@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 
@@ -9,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from mdmfs.worker.fuse.kernel import KernelCaches
 from mdmfs.worker.fuse.loop import MOST_CREDIT, SPIN_SECONDS, Baton, EagerTrio, Spin
 
 
@@ -94,6 +96,37 @@ async def test_where_nothing_is_there_it_is_waited_for(device: tuple[int, int]) 
     with trio.move_on_after(0.01) as scope:
         await lowlevel.wait_readable(reading)
     assert scope.cancelled_caught
+
+
+async def test_what_each_user_wants_done_between_two_requests_is_done_once_and_a_request_goes_first(
+    device: tuple[int, int],
+) -> None:
+    """Who asked first is not forgotten for who asked last."""
+    reading, writing = device
+    kernel, done, ticks = KernelCaches(), list[str](), itertools.count()
+
+    def first() -> None:
+        done.append("first")
+
+    def busy() -> None:
+        done.append("busy")
+        os.write(writing, b"a request")
+
+    def last() -> None:
+        done.append("last")
+
+    lowlevel = EagerTrio(kernel.do_meanwhile, lambda: next(ticks) * 1e-5).lowlevel
+    os.write(writing, b"a request")
+    await lowlevel.wait_readable(reading)
+    os.read(reading, 100)
+    for work in (first, busy, last, first):
+        kernel.meanwhile(work)
+    await lowlevel.wait_readable(reading)
+    assert done == ["first", "busy"]
+    os.read(reading, 100)
+    with trio.move_on_after(0.01):
+        await lowlevel.wait_readable(reading)
+    assert done == ["first", "busy", "last"]
 
 
 def test_nobody_looks_longer_at_a_device_before_that_has_paid_once() -> None:
