@@ -23,7 +23,7 @@ from mdmfs.model.errors import (
 )
 from mdmfs.sealing.layout import sealed_size
 from mdmfs.worker.cache.ciphertext import Ciphertext
-from mdmfs.worker.cache.store import SMALL, CiphertextCache, Seal
+from mdmfs.worker.cache.store import FULL, SMALL, CiphertextCache, Seal
 from mdmfs.worker.hospital import Beginning, Hospital, SealedDownload
 from mdmfs.worker.memory import Memory
 from mdmfs.worker.open_file import OpenFile
@@ -232,7 +232,7 @@ async def write_through(ciphertext: Ciphertext, octets: memoryview, cache: Ciphe
             else:
                 await trio.to_thread.run_sync(ciphertext.write, octets)
         except OSError as error:
-            if not await cache.let_go():
+            if error.errno not in FULL or not await cache.let_go():
                 message = f"the sealed object of {ciphertext.guid} cannot be written to the cache: {error.strerror}"
                 raise OutOfSpaceError(message) from error
             if ciphertext.has_failed:

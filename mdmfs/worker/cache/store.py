@@ -36,7 +36,8 @@ from mdmfs.worker.cache.room import ARRIVING, COMPLETE, READ_FLAGS, Room, Turns,
 CACHE_FORMAT: Final[Format[Path]] = Format("cache of a mount", remedy=", or delete it: what it holds is fetched again")
 SMALL: Final = 2**20
 """An object up to this size takes its space when it is written, all at once."""
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+"""What says that older objects should make room: of bytes, or of the number of files."""
 _NO_FALLOCATE: Final = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 log = structlog.get_logger(__name__)
@@ -301,11 +302,15 @@ class CiphertextCache:
             self._room.give(length)
 
     async def _create(self, path: str, length: int) -> int:
-        try:
-            return _create_locked(path, length)
-        except FileNotFoundError:
-            await self._make_anew()
-            return _create_locked(path, length)
+        while True:
+            try:
+                return _create_locked(path, length)
+            except FileNotFoundError:
+                await self._make_anew()
+                return _create_locked(path, length)
+            except OSError as error:  # a quota may be one of files
+                if error.errno not in FULL or not await self.let_go():
+                    raise
 
     def _settle(self, length: int) -> None:
         """Count what was taken as an object of this cache: not before, or a cache that is made anew counts it twice."""
@@ -364,7 +369,7 @@ class CiphertextCache:
             except OSError as error:
                 if error.errno in _NO_FALLOCATE:
                     return
-                if error.errno not in _FULL or not await self.let_go():
+                if error.errno not in FULL or not await self.let_go():
                     message = f"there is no space for the sealed object of {guid} in {self._folder}: {error.strerror}"
                     raise OutOfSpaceError(message) from error
             else:

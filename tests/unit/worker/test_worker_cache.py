@@ -6,7 +6,10 @@ import fcntl
 import os
 import secrets
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Final
 
 import pytest
 import structlog.testing
@@ -20,6 +23,7 @@ from mdmfs.worker.cache.account import SLOTS, Account
 from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.room import Room, SharedRoom
 from mdmfs.worker.cache.store import CiphertextCache, Seal
+from mdmfs.worker.fetching import write_through
 from tests.twins.disk import no_locks
 
 SIZE = 1000
@@ -713,3 +717,51 @@ def test_an_account_has_a_number_for_each_of_many_mounts_and_then_says_what_to_d
     assert accounts[-1].total == 3 * SLOTS
     for account in accounts:
         account.close()
+
+
+_FILES: Final = """
+import secrets, subprocess, sys
+from pathlib import Path
+import trio
+from mdmfs.model.names import Guid
+from mdmfs.worker.cache.store import CiphertextCache, Seal
+
+folder = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=12", "none", str(folder)], check=True)
+
+async def main():
+    cache = CiphertextCache(folder, 2**30)
+    await cache.load()
+    for number in range(30):
+        arriving = await cache.receive(Guid(number.to_bytes(16)), 100)
+        cache.keep(arriving, Seal(0, 2, secrets.token_bytes(24)))
+        arriving.close()
+    print(Guid((29).to_bytes(16)) in cache, Guid((0).to_bytes(16)) in cache)
+
+trio.run(main)
+"""
+
+
+def test_where_no_more_files_may_be_made_older_objects_leave_too(tmp_path: Path) -> None:
+    """Quotas count files as well as bytes: who read anything new had ENOSPC from then on."""
+    unshare = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("nobody may mount anything here")
+    done = subprocess.run(
+        [*unshare, sys.executable, "-c", _FILES, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines()[-1:] == ["True False"], done.stderr
+
+
+async def test_a_disk_that_fails_and_is_not_full_costs_the_cache_nothing(tmp_path: Path) -> None:
+    """To let everything go would not help."""
+    cache = CiphertextCache(tmp_path, 2**30)
+    await cache.load()
+    kept, arriving = await put(cache), Guid(bytes(16))
+    place = await cache.receive(arriving, LENGTH)
+    failing = Ciphertext(arriving, place.path, os.open(place.path, os.O_RDONLY), length=LENGTH, arrived=0)
+    with pytest.raises(OutOfSpaceError):
+        await write_through(failing, memoryview(bytes(LENGTH)), cache)
+    assert kept in cache
+    for one in (failing, place):
+        one.close()
