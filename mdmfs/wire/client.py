@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -48,8 +47,6 @@ MAX_CONNECTIONS: Final = 32
 IDLE_SECONDS: Final = 45.0
 """Less than the server's, so that it is seldom the server who ends a connection."""
 _BUNDLES: Final = frozenset({BUNDLE_PATH, STAGED_PATH})
-_MAX_TOLD: Final = 1000
-_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _NOT_SUCCESS: Final = 300
 
 
@@ -403,12 +400,8 @@ def _told(body: bytes) -> Failure | None:
 
 
 def _failure(status: int, body: bytes, peer: Address) -> MdmfsError:
-    """Make the error again that the peer told of, its text fit for a log."""
+    """Make the error again that the peer told of."""
     told = _told(body)
     if told is None:
         return MalformedMessageError(f"{peer} answered with status {status} and no reason")
-    text, what_to_do, number = (
-        _UNPRINTABLE.sub("?", one[:_MAX_TOLD]) for one in (told.message, told.what_to_do, told.incident)
-    )
-    incident = f" (incident {number[:32]})" if number else ""
-    return Failure(told.code, text + incident, what_to_do=what_to_do).error()
+    return told.error()

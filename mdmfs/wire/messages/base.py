@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, Self
+import re
+from typing import Annotated, Final, Self
 
 import msgspec
 
@@ -11,6 +12,16 @@ from mdmfs.model.errors import ERRORS_BY_CODE, MdmfsError
 MEDIA_TYPE: Final = "application/msgpack"
 MAX_MESSAGE_BYTES: Final = 16 * 2**20
 MAX_BATCH: Final = 10_000
+_MAX_TOLD: Final = 1000
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+Size = Annotated[int, msgspec.Meta(ge=0, le=2**60)]
+"""In bytes. What is told of one hospital is shown beside others, and a number that cannot be shown would hide all."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Inode = Annotated[int, msgspec.Meta(ge=1, lt=2**62)]
+"""The catalogue's number of a file or directory; the others are a mount's own."""
+Instant = Annotated[float, msgspec.Meta(ge=0.0, le=253_402_300_799.0)]
+"""In seconds since 1970, to the end of the year 9999."""
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,5 +45,9 @@ class Failure(Message, frozen=True, omit_defaults=True):
         return cls(error.code, str(error), what_to_do=own)
 
     def error(self) -> MdmfsError:
-        """Make the error again that a peer told of."""
-        return ERRORS_BY_CODE.get(self.code, MdmfsError)(self.message, what_to_do=self.what_to_do)
+        """Make the error again that a peer told of, its text fit for a log."""
+        text, what_to_do, number = (
+            _UNPRINTABLE.sub("?", one[:_MAX_TOLD]) for one in (self.message, self.what_to_do, self.incident)
+        )
+        incident = f" (incident {number[:32]})" if number else ""
+        return ERRORS_BY_CODE.get(self.code, MdmfsError)(text + incident, what_to_do=what_to_do)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import Annotated, Final
 
-from mdmfs.wire.messages.base import MAX_BATCH, Message
+import msgspec
+
+from mdmfs.wire.messages.base import MAX_BATCH, Count, Inode, Instant, Message, Size
 
 LIST_PATH: Final = "/v1/list"
 DESCRIBE_PATH: Final = "/v1/describe"
@@ -82,12 +84,12 @@ class Node(Message, frozen=True, omit_defaults=True):
     """A name in a directory, with the attributes that ``ls -l`` shows; the same whoever asks."""
 
     name: str
-    inode: int
+    inode: Inode
     """The catalogue's number of the file or directory: never given twice; 1 is the root."""
     kind: NodeKind
-    size: int
+    size: Size
     """Of the plaintext, exact; 0 for a directory."""
-    modified: float
+    modified: Instant
     """When it was registered, or the directory last changed."""
     guid: bytes = b""
     """Empty for a directory and a link."""
@@ -157,15 +159,15 @@ class Changes(Message, frozen=True):
     """Directories whose listings and files whose bytes are no longer what they were."""
 
     version: int
-    directories: list[int]
+    directories: list[Inode]
     """Inode numbers."""
-    files: list[int]
+    files: list[Inode]
     """Inode numbers of files whose name or rendition has gone."""
-    lost: list[int] = []
+    lost: list[Inode] = []
     """Directories that the caller may no longer traverse: nothing at or below them is for him."""
-    unreadable: list[int] = []
+    unreadable: list[Inode] = []
     """Directories whose files the caller may no longer read."""
-    lease: float = 0.0
+    lease: Annotated[float, msgspec.Meta(ge=0.0, le=2.0**31)] = 0.0
     """Seconds for which what is held may be served, counted from when the question was sent; 0: no lease."""
     is_reset: bool = False
     """The feed no longer reaches back to ``since``, the caller has lost a group, or is another: forget everything."""
@@ -182,8 +184,8 @@ class AskTotals(Message, frozen=True):
 class Totals(Message, frozen=True):
     """How much there is, of what the caller may traverse to."""
 
-    files: int
-    size: int
+    files: Count
+    size: Size
     """Bytes of plaintext."""
 
 
@@ -283,7 +285,7 @@ class FilePlace(Message, frozen=True):
 
     node: Node
     lfn: str
-    above: list[int]
+    above: list[Inode]
     """The numbers of the directories above, from the root down."""
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.base import Count, Instant, Message, Size
 from mdmfs.wire.messages.keystores import VersionedAcl
 
 TELL_PATH: Final = "/v1/tell"
@@ -278,11 +278,11 @@ class Snapshot(Message, frozen=True):
     author: str
     """A DN."""
     query: str
-    created: float
+    created: Instant
     policies: list[bytes]
     """Digests of the policies by which its images were de-identified."""
-    files: int
-    gone: int
+    files: Count
+    gone: Count
     """Files of it that the caller cannot read any more."""
 
 
@@ -345,11 +345,11 @@ class FrozenFile(Message, frozen=True):
     """The LFN of its series."""
     name: str
     guid: bytes
-    size: int
+    size: Size
     sha256: bytes
     policy: bytes
     """The digest of the policy that it was de-identified by."""
-    registered: float
+    registered: Instant
     state: FrozenState
 
 

@@ -112,6 +112,10 @@ class SnapshotsDirectory:
 
     async def _parts(self) -> tuple[dict[str, list[Snapshot]], dict[str, str]]:
         answers, silent = await self._federation.ask_all(SNAPSHOTS_PATH, AskSnapshots(), Snapshots)
+        for name, answer in list(answers.items()):
+            if not all(_is_name(one.name) for one in answer.snapshots):  # listed with the others, it would hide them
+                silent[name] = "it tells of a snapshot with a name that no directory can hold"
+                del answers[name]
         if not answers:
             raise told_silence(silent)
         return {name: answer.snapshots for name, answer in answers.items()}, silent

@@ -26,6 +26,8 @@ from mdmfs.worker.opens import Opens
 
 JITTER: Final = (0.7, 1.0)
 """Of the time that a question may wait: mounts that began together must not ask together for ever."""
+SHORTEST_STEP: Final = 0.05
+"""Seconds between two questions: one hospital may always have news, and the loop is that of others, too."""
 RETRY_SECONDS: Final = (1.0, 5.0)
 """Between two tries, at random: the mounts of a cluster must not come back all at once."""
 FIRST_RETRY: Final = 0.2
@@ -94,6 +96,7 @@ class Feed:
             version: int | None = None
             part = FIRST_RETRY
             while True:
+                next_at = trio.current_time() + (0.0 if version is None else SHORTEST_STEP)
                 try:
                     version = await self._step(version)
                     self._version, part = version, FIRST_RETRY
@@ -107,6 +110,7 @@ class Feed:
                     part = min(2 * part, 1.0)
                 else:
                     self._note(is_followed=True, reason="")
+                    await trio.sleep_until(next_at)
 
     async def _step(self, version: int | None) -> int:
         """Wait for changes after a version and apply them; gives the version that is now applied."""

@@ -96,6 +96,7 @@ class Inodes:
             path = []
             while inode not in is_below:
                 path.append(inode)
+                is_below[inode] = False  # a hospital may tell of a directory that lies below itself
                 known = self._known.get(inode)
                 if known is None and inode not in self._above:
                     break

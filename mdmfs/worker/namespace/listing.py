@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from mdmfs.model.errors import MalformedMessageError
-from mdmfs.model.names import MAX_NAME_BYTES, Lfn
-from mdmfs.wire.messages.files import Node
+from mdmfs.model.names import GUID_SIZE, MAX_LFN_BYTES, MAX_NAME_BYTES, Lfn
+from mdmfs.wire.messages.files import Node, NodeKind
 
 _IMPOSSIBLE: Final = frozenset({b"", b".", b".."})
+_FORBIDDEN: Final = re.compile(rb"[/\x00-\x1f\x7f]")
+"""As in the names of an LFN (``mdmfs.model.names``)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,16 +31,20 @@ class Listing:
     """When, on trio's clock."""
 
 
-def nodes_by_name(nodes: Iterable[Node]) -> dict[bytes, Node]:
-    """Put entries under their names as the kernel wants them, in the order given.
+def nodes_by_name(nodes: Iterable[Node], directory: Lfn) -> dict[bytes, Node]:
+    """Put entries of a directory under their names as the kernel wants them, in the order given.
 
-    ``MalformedMessageError`` for a name that no directory can hold. They are looked at together: there may be many.
+    ``MalformedMessageError`` for a name that no LFN can have, and for a file that has no GUID: later on either would
+    look as if nothing were there. They are looked at together: there may be many.
     """
     found = {node.name.encode("utf-8", "surrogatepass"): node for node in nodes}
-    together = b"\n".join(found)
     longest = max(map(len, found), default=0)
-    if longest > MAX_NAME_BYTES or b"/" in together or b"\0" in together or not _IMPOSSIBLE.isdisjoint(found):
-        message = "the hospital lists a name that no directory can hold"
+    room = min(MAX_NAME_BYTES, MAX_LFN_BYTES - len(str(directory).encode()) - 1)
+    if longest > room or _FORBIDDEN.search(b" ".join(found)) or not _IMPOSSIBLE.isdisjoint(found):
+        message = f"the hospital lists a name in {directory} that no LFN can have"
+        raise MalformedMessageError(message)
+    if not {len(node.guid) for node in found.values() if node.kind is NodeKind.FILE} <= {GUID_SIZE}:
+        message = f"the hospital lists a file in {directory} that has no GUID"
         raise MalformedMessageError(message)
     return found
 

@@ -300,6 +300,9 @@ class Namespace:
         path = known.lfn
         page = await self._hospital.list_directory(path, "")
         directory, version, nodes = page.directory, page.version, self._nodes_of(page, path)
+        if directory.kind is not NodeKind.DIRECTORY:
+            message = f"the hospital lists {path} as what is no directory"
+            raise MalformedMessageError(message)
         while not page.is_last:
             page = await self._hospital.list_directory(path, _last_name(page, path))
             before = len(nodes)
@@ -314,7 +317,7 @@ class Namespace:
         return Listing(path, directory, tuple(nodes), tuple(nodes.values()), nodes, version, self._clock())
 
     def _nodes_of(self, page: DirectoryPage, path: Lfn) -> dict[bytes, Node]:
-        return nodes_by_name(self._shown_in(node, path) for node in page.entries)
+        return nodes_by_name((self._shown_in(node, path) for node in page.entries), path)
 
     def _keep(self, inode: int, listing: Listing) -> None:
         self._fresh.pop(inode, None)

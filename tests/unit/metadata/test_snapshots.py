@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import trio
@@ -21,6 +21,7 @@ from mdmfs.model.errors import (
     PeerTimedOutError,
 )
 from mdmfs.model.names import Guid
+from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.keystores import SET_ACLS_PATH, UNREGISTER_PATH, Outcomes, SetAcls, Unregister, VersionedAcl
 from mdmfs.wire.messages.metadata import (
     DROP_SNAPSHOT_PATH,
@@ -44,6 +45,7 @@ from tests.twins.hospital import TwinHospital
 from tests.twins.keystores import HOSPITAL, principal
 from tests.twins.metadata_filled import ROOT, FilledMetadata, callers
 
+M = TypeVar("M", bound=Message)
 SERIES = "/grid/medical/amc/003-MR"
 ALIAS = "amc+003-MR"
 OTHER = "/grid/medical/umc/004-MR"
@@ -233,6 +235,26 @@ async def test_a_name_stands_for_one_question_and_a_lost_answer_costs_nothing(sc
     for name in ("", ".", "..", "a/b", "x" * 65, "-x"):
         with pytest.raises(MalformedMessageError):
             await scene.create(name)
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "x" * 256])
+async def test_a_hospital_that_tells_of_an_impossible_name_hides_the_snapshots_of_no_other(
+    scene: Scene, name: str
+) -> None:
+    """The kernel refuses a listing with such a name, whole."""
+    await scene.create()
+
+    class Hostile:
+        async def call(self, path: str, message: Message, reply: type[M], *, deadline: float) -> M:
+            del path, message, deadline
+            await trio.lowlevel.checkpoint()
+            told = Snapshots([Snapshot(name, "/CN=x", "", 0.0, [], 0, 0)])
+            assert isinstance(told, reply)
+            return told
+
+    federation = Federation(lambda: {**callers(scene.hospitals), "evil": Hostile()}, deadline=3)
+    scene.tree = VirtualTree({SNAPSHOTS: SnapshotsDirectory(federation, lambda _: scene.hospital)}, 1)
+    assert sorted(await scene.listed()) == ["INCOMPLETE", "trial"]
 
 
 async def test_no_snapshot_is_made_where_a_hospital_is_silent(scene: Scene) -> None:

@@ -14,8 +14,8 @@ import trio
 import trio.testing
 
 from mdmfs.model.errors import ConfigurationError, MalformedMessageError, MdmfsError, NoSuchFileError
-from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages.files import DirectoryPage
+from mdmfs.model.names import MAX_LFN_BYTES, Guid, Lfn
+from mdmfs.wire.messages.files import DirectoryPage, Node, NodeKind
 from mdmfs.worker.attributes import GUID_ATTRIBUTE, WHY_ATTRIBUTE
 from mdmfs.worker.cache.room import Room
 from mdmfs.worker.cache.store import CiphertextCache
@@ -26,6 +26,7 @@ from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.fuse.operations import MdmfsOperations
 from mdmfs.worker.fuse.patience import SignalWatch
 from mdmfs.worker.lease import Lease
+from mdmfs.worker.namespace.listing import nodes_by_name
 from mdmfs.worker.namespace.names import ROOT
 from mdmfs.worker.pages import NoPages
 from mdmfs.worker.serving import Ports, Serving, Site
@@ -190,13 +191,46 @@ async def test_a_number_that_is_anothers_is_refused(joined: Joined, number: int)
     assert await joined.read("a/p/0001.dcm") == b"a" * 3000
 
 
-@pytest.mark.parametrize("name", ["..", "x/y", "", "../../a"])
-async def test_a_name_with_a_slash_is_refused(joined: Joined, name: str) -> None:
-    """It would lead out of the hospital's directory."""
+@pytest.mark.parametrize("name", ["..", "x/y", "", "../../a", "a\nb", "\x1b[2J", "\x7f", "x" * 256])
+async def test_a_name_that_no_lfn_can_have_is_refused(joined: Joined, name: str) -> None:
+    """It would lead out of the hospital's directory, say something to a terminal, or look as if it were not there."""
     list_entries_with(joined.hospitals["b"], name=name)
     with pytest.raises(MalformedMessageError):
         await joined.names(await joined.find("b"))
     assert await joined.names(await joined.find("a")) == [b"p"]
+
+
+def test_a_path_that_is_longer_than_any_lfn_is_an_error_and_not_missing() -> None:
+    """However deep the directories are that a hospital makes up."""
+    deep = Lfn(("x" * 250,) * 15)
+    room = MAX_LFN_BYTES - len(str(deep)) - 1
+    node = Node("x" * room, 77, NodeKind.DIRECTORY, 0, 0.0)
+    assert list(nodes_by_name([node], deep)) == [node.name.encode()]
+    with pytest.raises(MalformedMessageError):
+        nodes_by_name([msgspec.structs.replace(node, name="x" * (room + 1))], deep)
+
+
+@pytest.mark.parametrize("lie", [{"guid": b""}, {"guid": bytes(17)}])
+async def test_a_file_without_a_guid_is_refused(joined: Joined, lie: dict[str, object]) -> None:
+    """Who opened it would hear that nothing is there."""
+    list_entries_with(joined.hospitals["b"], kind=NodeKind.FILE, **lie)
+    with pytest.raises(MalformedMessageError):
+        await joined.names(await joined.find("b"))
+
+
+async def test_a_directory_that_says_to_be_a_file_is_refused_and_the_root_shows_it_as_ever(joined: Joined) -> None:
+    """It stands there beside those of others."""
+    hostile = joined.hospitals["b"]
+    listed = hostile.list_directory
+
+    async def list_directory(lfn: Lfn, after: str) -> DirectoryPage:
+        page = await listed(lfn, after)
+        return msgspec.structs.replace(page, directory=msgspec.structs.replace(page.directory, kind=NodeKind.FILE))
+
+    hostile.list_directory = list_directory  # type: ignore[method-assign]
+    with pytest.raises(MalformedMessageError):
+        await joined.names(await joined.find("b"))
+    assert (await joined.files.lookup(ROOT, b"b")).kind is NodeKind.DIRECTORY
 
 
 async def test_a_revocation_at_one_takes_nothing_of_another(joined: Joined) -> None:

@@ -13,7 +13,8 @@ from mdmfs.model.errors import MalformedMessageError, NoSuchFileError, NotADirec
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages.files import Changes, DirectoryPage, Node, NodeKind, OpensReport
 from mdmfs.worker.lease import Lease
-from mdmfs.worker.namespace.feed import Feed
+from mdmfs.worker.namespace.feed import SHORTEST_STEP, Feed
+from mdmfs.worker.namespace.inodes import Inodes
 from mdmfs.worker.namespace.names import ROOT, TTL, Namespace
 from mdmfs.worker.numbered import Numbered
 from tests.twins.hospital import ROOT as ROOT_LFN
@@ -328,6 +329,31 @@ async def test_a_feed_that_cannot_reach_back_makes_everyone_ask_again(
     assert witness.resets == 1
 
 
+async def test_a_hospital_that_always_has_news_is_not_asked_without_a_pause(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Others are served by the same loop."""
+    autojump_clock.autojump_threshold = 0
+
+    class Hasty(TwinHospital):
+        asked = 0
+
+        async def changes(
+            self, since: int, wait: float, report: OpensReport | None = None, groups: Sequence[str] = ()
+        ) -> Changes:
+            del wait, report, groups
+            await trio.lowlevel.checkpoint()
+            self.asked += 1
+            assert self.asked < 1000
+            return Changes(since + 1, [], [], lease=10.0)
+
+    hasty = Hasty()
+    feed = Feed(hasty, Namespace(hasty, ROOT_LFN), Witness(), Lease(trio.current_time))
+    nursery.start_soon(feed.follow)
+    await trio.sleep(10)
+    assert 10 / SHORTEST_STEP - 2 <= hasty.asked <= 10 / SHORTEST_STEP + 2
+
+
 async def test_a_hospital_that_is_started_again_is_heard_soon(
     hospital: TwinHospital, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -391,3 +417,27 @@ async def test_the_groups_of_an_answer_are_told_back_once_it_is_applied(
     nursery.start_soon(feed.follow)
     await trio.sleep(20)
     assert asked[:4] == [[], ["/neuro/1"], ["/neuro/1"], ["/neuro/3"]]
+
+
+class Walked(dict[int, int]):
+    """Which directory is above which; nobody may ask for ever."""
+
+    steps = 0
+
+    def __getitem__(self, inode: int) -> int:
+        """Count a step up."""
+        self.steps += 1
+        assert self.steps < 100
+        return super().__getitem__(inode)
+
+
+def test_a_directory_that_lies_below_itself_is_an_end_and_nobody_waits_for_ever() -> None:
+    """The loop of a mount serves other hospitals, too, than the one that says so."""
+    file = Node("x.dcm", 9, NodeKind.FILE, 1, 0.0, bytes(16))
+    inodes = Inodes(Node("", 1, NodeKind.DIRECTORY, 0, 0.0), ROOT_LFN)
+    inodes._above = Walked()  # noqa: SLF001 to see that the walk ends
+    inodes.retain_placed(file, ROOT_LFN / "x.dcm", [5, 6, 7, 5, 6])
+    inodes.retain(Node("y.dcm", 10, NodeKind.FILE, 1, 0.0, bytes(16)), 1, ROOT_LFN)
+    assert inodes.below(8) == []
+    assert inodes.below(7) == [9]
+    assert inodes.below(1) == [1, 10]

@@ -17,8 +17,9 @@ pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
 def _open(order: ReadingOrder, at: int, folder: int = FOLDER) -> Place:
-    names = nodes_by_name(FILES)
-    listing = Listing(Lfn(("study",)), Node("study", folder, NodeKind.DIRECTORY, 0, 0.0), (*names,), FILES, names, 1, 0)
+    lfn = Lfn(("study",))
+    names = nodes_by_name(FILES, lfn)
+    listing = Listing(lfn, Node("study", folder, NodeKind.DIRECTORY, 0, 0.0), (*names,), FILES, names, 1, 0)
     place = order.note(FILES[at], folder, listing)
     assert place is not None
     assert place.position == at
