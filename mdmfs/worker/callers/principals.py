@@ -40,6 +40,8 @@ from mdmfs.worker.serving import KernelCache, Ports, Serving, Site
 
 MAX_LOOKS: Final = 4
 """Of one uid at once: a process may have a root that never answers, and that must not hold up anybody else."""
+MAX_WAITING: Final = 600
+"""Requests of one uid that wait for such a look: the rest of ``mount.MAX_TASKS`` is for everyone else."""
 LOOK_SECONDS: Final = 5.0
 WRITING_SECONDS: Final = 2.0
 """For somebody to write a proxy."""
@@ -230,6 +232,7 @@ class Principals:
                     if known.is_idle(IDLE_SECONDS):
                         self._let_go(known)
                 self._looks = {uid: limiter for uid, limiter in self._looks.items() if limiter.borrowed_tokens}
+                self._arriving = {uid: lock for uid, lock in self._arriving.items() if lock.locked()}
 
     async def end(self) -> None:
         """Serve nobody any more, each having had his last word."""
@@ -242,6 +245,9 @@ class Principals:
     async def _look(self, uid: int, tid: int) -> Found:
         """Find the caller's proxy, in a thread that may be left alone."""
         limiter = self._looks.setdefault(uid, trio.CapacityLimiter(MAX_LOOKS))
+        if not limiter.available_tokens and limiter.statistics().tasks_waiting >= MAX_WAITING:
+            message = f"{MAX_WAITING} requests of uid {uid} wait already until their proxies have been looked at"
+            raise BusyError(message)
         with trio.move_on_after(LOOK_SECONDS):
             return await trio.to_thread.run_sync(
                 self._finder, uid, tid, self._by_file.__contains__, limiter=limiter, abandon_on_cancel=True

@@ -37,6 +37,7 @@ from mdmfs.worker.callers.principals import (
     LOOK_SECONDS,
     MAX_LOOKS,
     MAX_OF_UID,
+    MAX_WAITING,
     SHORTEST_SECONDS,
     SWEEP_SECONDS,
     WRITING_SECONDS,
@@ -46,6 +47,7 @@ from mdmfs.worker.callers.principals import (
 from mdmfs.worker.callers.seat import Seat
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.finding.virtual import FIRST_INODE
+from mdmfs.worker.fuse.mount import MAX_TASKS
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.memory import Memory
 from mdmfs.worker.pages import NoPages
@@ -311,6 +313,27 @@ async def test_a_user_with_a_root_that_hangs_holds_up_himself_alone(
         assert failures == []
         mock_clock.jump(LOOK_SECONDS)
     assert len(failures) == 2 * MAX_LOOKS
+
+
+async def test_a_user_with_a_root_that_hangs_takes_not_all_tasks_of_the_mount(
+    scene: Scene, proxy: Proxy, nursery: trio.Nursery
+) -> None:
+    """Whoever else comes finds one."""
+    scene.hanging.add(7)
+    scene.proxies[1] = "/p", proxy(make.person("jane"))
+    assert MAX_WAITING + MAX_LOOKS < MAX_TASKS
+
+    async def ask() -> None:
+        with pytest.raises(PeerTimedOutError):
+            await scene.principals.find(7, 7, 1)
+
+    for _ in range(MAX_WAITING + MAX_LOOKS):
+        nursery.start_soon(ask)
+    await trio.testing.wait_all_tasks_blocked()
+    with pytest.raises(BusyError):
+        await scene.principals.find(7, 7, 1)
+    await scene.principals.find(8, 8, 1)
+    nursery.cancel_scope.cancel()
 
 
 async def test_one_user_takes_no_more_than_his_share(
