@@ -9,6 +9,7 @@ counts takes it for no file that is gone. Nobody waits for a lock but who counts
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -40,6 +41,7 @@ class Account:
             if os.fstat(self._descriptor).st_size < _NUMBERS.size:
                 os.posix_fallocate(self._descriptor, 0, _NUMBERS.size)
             self._writing = threading.Lock()
+            self._seen: tuple[int, ...] = (0,) * 2 * SLOTS
             self._begin = self._hold_one() * _NUMBER.size
             self._number = self._numbers()[self._begin // _NUMBER.size]
             self.promised = 0
@@ -71,12 +73,12 @@ class Account:
         """Count bytes that are taken from now on, or, below 0, are free again."""
         with self._writing:
             self._number += count
-            os.pwrite(self._descriptor, _NUMBER.pack(self._number), self._begin)
+            self._write(self._number, self._begin)
 
     def promise(self, count: int) -> None:
         """Say that so much of what is taken is no file yet, or, below 0, that it is one or has been given back."""
         self.promised += count
-        os.pwrite(self._descriptor, _NUMBER.pack(self.promised), self._begin + SLOTS * _NUMBER.size)
+        self._write(self.promised, self._begin + SLOTS * _NUMBER.size)
 
     def correct(self, count: Callable[[], int]) -> bool:
         """Count what is there, and make the sum right, in a worker thread; False where another does just that."""
@@ -94,9 +96,16 @@ class Account:
             self._lock(_NUMBERS.size, 1, fcntl.F_UNLCK)
         return True
 
+    def _write(self, number: int, begin: int) -> None:
+        with contextlib.suppress(OSError):  # a disk that fails; the next write says all that this one would have
+            os.pwrite(self._descriptor, _NUMBER.pack(number), begin)
+
     def _numbers(self) -> tuple[int, ...]:
-        # what is missing where somebody has cut the file is written again by whoever it is of
-        return _NUMBERS.unpack(os.pread(self._descriptor, _NUMBERS.size, 0).ljust(_NUMBERS.size, b"\0"))
+        with contextlib.suppress(OSError):  # as above: what was read last is near enough
+            # what is missing where somebody has cut the file is written again by whoever it is of
+            octets = os.pread(self._descriptor, _NUMBERS.size, 0).ljust(_NUMBERS.size, b"\0")
+            self._seen = _NUMBERS.unpack(octets)
+        return self._seen
 
     def _hold_one(self) -> int:
         for slot in range(SLOTS):

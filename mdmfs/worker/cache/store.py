@@ -38,6 +38,7 @@ SMALL: Final = 2**20
 """An object up to this size takes its space when it is written, all at once."""
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 """What says that older objects should make room: of bytes, or of the number of files."""
+_NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 _NO_FALLOCATE: Final = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 log = structlog.get_logger(__name__)
@@ -126,8 +127,9 @@ class CiphertextCache:
         path = self._path(kept)
         try:
             descriptor = os.open(path, READ_FLAGS)
-        except OSError:
-            self.discard(guid)
+        except OSError as error:
+            if error.errno not in _NO_DESCRIPTOR:
+                self.discard(guid)
             return None
         length = os.fstat(descriptor).st_size
         if length != sealed_size(size):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import secrets
 import shutil
 import subprocess
@@ -765,3 +766,39 @@ async def test_a_disk_that_fails_and_is_not_full_costs_the_cache_nothing(tmp_pat
     assert kept in cache
     for one in (failing, place):
         one.close()
+
+
+async def test_an_object_that_cannot_be_opened_for_want_of_a_descriptor_stays(tmp_path: Path) -> None:
+    """A mount that has many files open would otherwise lose what it is asked for, and fetch it anew."""
+    cache = await cache_of(tmp_path)
+    guid = await put(cache)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    next_one = os.dup(0)
+    os.close(next_one)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next_one, limits[1]))
+    try:
+        assert cache.open(guid, SIZE) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    found = cache.open(guid, SIZE)
+    assert found is not None
+    found[0].close()
+
+
+def test_an_account_on_a_disk_that_fails_ends_nothing_and_is_right_when_it_works_again(tmp_path: Path) -> None:
+    """What counts is in the feed and in transfers, and an error nobody expects there ends the mount."""
+    account = Account(tmp_path)
+    account.add(100)
+    assert account.total == 100
+    descriptor = account._descriptor  # noqa: SLF001 to put a full disk in its place
+    kept, full = os.dup(descriptor), os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, descriptor)
+    account.add(20)
+    account.promise(7)
+    assert account.total == 100
+    os.dup2(kept, descriptor)
+    account.add(3)
+    assert account.total == 123
+    for one in (kept, full):
+        os.close(one)
+    account.close()
