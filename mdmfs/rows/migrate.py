@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from mdmfs.model.errors import ConfigurationError, StoreError
 from mdmfs.rows.copied import PATIENCE_AT_START, Copied, connect_patiently
-from mdmfs.rows.database import TOKEN_SIZE, UNREACHED, Database, LostError, Position
+from mdmfs.rows.database import TOKEN_SIZE, UNREACHED, Database, LostError, Position, State
 from mdmfs.rows.embedded import Embedded, copied_of, forget_copied, locked, set_copied
 from mdmfs.rows.port import MAX_KEY_BYTES, Layout, Rows
 from mdmfs.rows.url import DatabaseUrl
@@ -50,8 +50,7 @@ def bring_in(path: Path, layout: Layout, url: str, told: Told) -> Moved:
         connect_patiently(database, PATIENCE_AT_START)
         state, mine = database.state(), copied_of(path, layout)
         if mine is None or (mine and state is not None):
-            message = f"{path} holds no {layout.what} of its own: there is nothing to move"
-            raise ConfigurationError(message)
+            raise ConfigurationError(_nothing_to_move(path, layout, state if mine else None))
         if state is not None and state.position.number and not state.is_left:
             message = f"{database} holds a {layout.what} that a daemon has worked on: give an empty database"
             raise ConfigurationError(message)
@@ -67,13 +66,22 @@ def bring_in(path: Path, layout: Layout, url: str, told: Told) -> Moved:
                 message = f"{different} rows of {database} are not what was written: does somebody else write there?"
                 raise StoreError(message)
             start = Position(0, secrets.token_bytes(TOKEN_SIZE))
+            set_copied(path, layout, start.encode())  # first: who is killed in between leaves one that works, or none
             database.begin(start)
-            set_copied(path, layout, start.encode())
             return Moved(rows, written, is_over=True)
     except LostError as error:
         raise database.placed(ConfigurationError(str(error), what_to_do=UNREACHED)) from error
     finally:
         database.close()
+
+
+def _nothing_to_move(path: Path, layout: Layout, state: State | None) -> str:
+    """Say why, also to who begins a move again that was over when it was cut; ``state`` is what a copy is of."""
+    if state is None:
+        return f"{path} holds no {layout.what}: there is nothing to move"
+    if state.is_left:
+        return f"{path} is a copy of what was being brought back: mdmfs migrate --back goes on, or says where it is"
+    return f"{path} is the copy of a database that has been begun: there is nothing to move, start the daemon"
 
 
 def bring_back(path: Path, layout: Layout, url: str, told: Told) -> Moved:
@@ -86,7 +94,8 @@ def bring_back(path: Path, layout: Layout, url: str, told: Told) -> Moved:
         connect_patiently(database, PATIENCE_AT_START)
         state = database.state()
         if state is None or (state.is_left and not copied_of(path, layout)):
-            message = f"{database} holds no {layout.what} that could be brought back"
+            why = ": it was brought back, and is in LMDB since" if state is not None else ""
+            message = f"{database} holds no {layout.what} that could be brought back{why}"
             raise ConfigurationError(message)
         rows = _finish(database, path, layout, told) if state.is_left else _leave(database, path, layout, told)
         forget_copied(path, layout)

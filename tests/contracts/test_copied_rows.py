@@ -518,6 +518,48 @@ async def test_a_move_that_was_cut_goes_on_and_mends_what_is_not_right(tmp_path:
     await engine.aclose()
 
 
+async def test_a_move_that_was_cut_at_its_end_leaves_no_two_stores(tmp_path: Path, database_url: str) -> None:
+    """Nobody works on the database yet, nor on LMDB any more; who tries is told how to go on."""
+    path = tmp_path / "shelf"
+    expected = await filled(path, 10)
+    bring_in(path, LAYOUT, database_url, nothing)
+    bring_back(path, LAYOUT, database_url, nothing)
+    with at_server(database_url) as server:
+        server.execute("delete from state")
+        server.execute("alter table state add constraint cut check (number < 0)")
+    with pytest.raises(StoreError):
+        bring_in(path, LAYOUT, database_url, nothing)
+    with pytest.raises(ConfigurationError, match="copy of a database"):
+        Embedded.open(path, LAYOUT, map_size=2**25)
+    for directory in (path, tmp_path / "other"):
+        with pytest.raises(ConfigurationError, match="mdmfs migrate"):
+            Copied.open_url(directory, LAYOUT, database_url)
+    with at_server(database_url) as server:
+        server.execute("alter table state drop constraint cut")
+    assert bring_in(path, LAYOUT, database_url, nothing) == (len(expected), 0, True)
+    engine = taken_over(path, database_url)
+    assert contents(engine) == expected
+    await engine.aclose()
+
+
+async def test_who_begins_a_move_again_is_told_whether_it_is_over(tmp_path: Path, database_url: str) -> None:
+    """It may have been cut when all was done but for the word about it, or just before."""
+    path = tmp_path / "shelf"
+    await filled(path, 10)
+    with pytest.raises(ConfigurationError, match=r"holds no .*: there is nothing to move"):
+        bring_in(tmp_path / "other", LAYOUT, database_url, nothing)
+    bring_in(path, LAYOUT, database_url, nothing)
+    with pytest.raises(ConfigurationError, match=r"has been begun: .* start the daemon"):
+        bring_in(path, LAYOUT, database_url, nothing)
+    with at_server(database_url) as server:
+        server.execute("update state set is_left = true")
+    with pytest.raises(ConfigurationError, match="migrate --back goes on"):
+        bring_in(path, LAYOUT, database_url, nothing)
+    bring_back(path, LAYOUT, database_url, nothing)
+    with pytest.raises(ConfigurationError, match="is in LMDB since"):
+        bring_back(path, LAYOUT, database_url, nothing)
+
+
 async def test_a_store_that_is_in_use_is_copied_but_not_moved(tmp_path: Path, database_url: str) -> None:
     """What is written meanwhile follows, once the daemon has been stopped."""
     path = tmp_path / "shelf"
