@@ -112,7 +112,7 @@ class Following:
         """Run ``act`` on the copy as it is, from any thread; raises ``PeerUnreachableError`` where it is being made."""
         with self._swapping:
             if self._env is None:
-                message = f"the {self._layout.what} is being copied"
+                message = f"the {self._layout.what} is being copied or taken over: ask again"
                 raise PeerUnreachableError(message)
             return self._read(self._env, act)
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from mdmfs.demo.pki import ThrowAwayPki, make_pki
-from mdmfs.hospital.replicas.dav import DavElement
-from mdmfs.hospital.replicas.port import StorageError
+from mdmfs.hospital.replicas.dav import TIMEOUT, DavElement
+from mdmfs.hospital.replicas.port import BrokenOffError, StorageError
 from mdmfs.pki.tls import client_context, server_context
 from tests.twins.servers import free_port
 
@@ -54,10 +54,10 @@ def server(tmp_path: Path, pki: ThrowAwayPki) -> Iterator[tuple[str, Path]]:
         process.wait()
 
 
-def element(pki: ThrowAwayPki, url: str, *, shows: bool = True) -> DavElement:
+def element(pki: ThrowAwayPki, url: str, *, shows: bool = True, timeout: float = TIMEOUT) -> DavElement:
     """Open it as the hospital, or as somebody without a certificate."""
-    credential = pki.hospital if shows else None
-    return DavElement("tier1", url, functools.partial(client_context, credential, pki.anchors), padding=0)
+    context = functools.partial(client_context, pki.hospital if shows else None, pki.anchors)
+    return DavElement("tier1", url, context, padding=0, timeout=timeout)
 
 
 def test_an_object_is_put_found_read_and_deleted(pki: ThrowAwayPki, server: tuple[str, Path]) -> None:
@@ -117,9 +117,29 @@ def test_an_object_whose_length_is_not_told_is_not_taken_for_gone(pki: ThrowAway
         element(pki, url).size(NAME)
 
 
+@pytest.mark.parametrize(("answer", "more"), [("HTTP/1.1 200 OK\r\nX: ", "x"), ("", "HTTP/1.1 100 Continue\r\n\r\n")])
+def test_who_answers_for_ever_is_broken_off_in_the_end(pki: ThrowAwayPki, answer: str, more: str) -> None:
+    """Byte after byte of a head, or one interim answer after the other, each in time."""
+    with answering(pki, answer, more) as url, pytest.raises(StorageError, match="tier1"):
+        element(pki, url, timeout=0.5).size(NAME)
+
+
+def test_an_object_that_is_taken_and_not_answered_may_yet_be_kept(pki: ThrowAwayPki, server: tuple[str, Path]) -> None:
+    """A refusal is none of that, nor a server that is not there."""
+    with answering(pki, "") as url, pytest.raises(BrokenOffError):
+        element(pki, url, timeout=0.5).put(NAME, lambda: iter([OBJECT]), len(OBJECT))
+    for refusing in (f"{server[0]}/not/there", f"https://127.0.0.1:{free_port()}"):
+        with pytest.raises(StorageError) as refused:
+            element(pki, refusing).put(NAME, lambda: iter([OBJECT]), len(OBJECT))
+        assert type(refused.value) is StorageError
+
+
 @contextlib.contextmanager
-def answering(pki: ThrowAwayPki, answer: str) -> Iterator[str]:
-    """Answer every request with the same, over TLS, and leave the connection open; gives a URL."""
+def answering(pki: ThrowAwayPki, answer: str, more: str = "") -> Iterator[str]:
+    """Answer every request with the same, over TLS, and leave the connection open; gives a URL.
+
+    ``more`` follows again and again, until nobody listens.
+    """
     context = server_context(pki.keystores[0], pki.anchors)
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
 
@@ -129,6 +149,10 @@ def answering(pki: ThrowAwayPki, answer: str) -> Iterator[str]:
                     tls = stack.enter_context(context.wrap_socket(listener.accept()[0], server_side=True))
                     tls.recv(65_536)
                     tls.sendall(answer.encode("latin-1"))
+                    with contextlib.suppress(OSError):
+                        while more:
+                            tls.sendall(more.encode())
+                            time.sleep(0.01)
 
         thread = threading.Thread(target=serve)
         thread.start()

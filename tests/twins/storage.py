@@ -7,7 +7,7 @@ import re
 
 import trio
 
-from mdmfs.hospital.replicas.port import Content, StorageError
+from mdmfs.hospital.replicas.port import BrokenOffError, Content, StorageError
 from mdmfs.wire.stream import Address
 
 
@@ -23,16 +23,31 @@ class TwinElement:
         """Says yes to a deletion, and keeps the object."""
         self.is_odd = False
         """Fails as nobody foresaw."""
+        self.is_late = False
+        """Has what it is given, says nothing, and keeps it only when it ``wakes``."""
+        self.coming: dict[str, bytes] = {}
+        self.puts = 0
         self.cut = 0
         """So many bytes of each object are lost when it is put."""
         self.signed = 0
 
     def put(self, name: str, content: Content, length: int) -> None:
         """Keep it."""
+        self.puts += 1
         self._refuse()
         octets = b"".join(content())
         assert len(octets) == length
+        if self.is_late:
+            self.coming[name] = octets
+            message = f"storage {self.name} does not answer in time"
+            raise BrokenOffError(message)
         self.kept[name] = octets[: length - self.cut]
+
+    def wake(self) -> None:
+        """Keep what came long ago."""
+        self.is_late = False
+        self.kept |= self.coming
+        self.coming = {}
 
     def size(self, name: str) -> int | None:
         """Tell its size."""

@@ -8,9 +8,9 @@ from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.release.audit import Event
 from mdmfs.hospital.release.decision import Standing, decide, decide_in, hold_still
 from mdmfs.hospital.release.release import about, record_of
+from mdmfs.hospital.replicas.placement import lacking
 from mdmfs.hospital.replicas.port import StorageError
-from mdmfs.hospital.replicas.publish import lacking
-from mdmfs.hospital.replicas.records import Replica, ReplicaState
+from mdmfs.hospital.replicas.records import Replica, is_usable
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
@@ -83,8 +83,7 @@ class _Usable:
             if element in self._avoid or element not in self._replicas.elements:
                 continue
             for it in known:
-                is_whole = it.element == element and it.state is ReplicaState.THERE
-                if is_whole and it.generation == file.generation and it.until > self._now:
+                if it.element == element and is_usable(it, file, self._now):
                     return self._named(it, file.threshold)
         return None
 

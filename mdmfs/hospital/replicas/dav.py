@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import socket
 import ssl
+import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Final
 
 import structlog
 
-from mdmfs.hospital.replicas.port import Content, StorageError
+from mdmfs.hospital.replicas.port import BrokenOffError, Content, StorageError
 from mdmfs.model.errors import ConfigurationError
 
 TIMEOUT: Final = 60.0
+"""Seconds for an exchange, beside what its body takes."""
+PACE: Final = 256 * 2**10 / 5
+"""Bytes a second that a storage element takes at least: readers ask no more of it."""
 MAX_REDIRECTS: Final = 3
 """A door of a storage element sends its clients on to the node that has the disk."""
 _REDIRECTS: Final = {301, 302, 307, 308}
@@ -27,9 +32,12 @@ log = structlog.get_logger()
 class DavElement:
     """``StorageElement`` below one URL (RFC 9110 PUT, HEAD and DELETE; no other method is needed)."""
 
-    def __init__(self, name: str, url: str, context: Callable[[], ssl.SSLContext], *, padding: int) -> None:
+    def __init__(
+        self, name: str, url: str, context: Callable[[], ssl.SSLContext], *, padding: int, timeout: float = TIMEOUT
+    ) -> None:
         """Name a collection by ``https://HOST:PORT/PATH``, where the hospital may write and readers may read."""
         self.name = name
+        self._timeout = timeout
         self.padding = padding
         self._url = url.rstrip("/")
         self._context = context
@@ -85,10 +93,8 @@ class DavElement:
     ) -> tuple[int, str | None, int | None]:
         parts = urllib.parse.urlsplit(url)
         target = parts.path + (f"?{parts.query}" if parts.query else "")
-        connection = http.client.HTTPSConnection(
-            parts.hostname or "", parts.port or 443, timeout=TIMEOUT, context=self._context()
-        )
-        with contextlib.closing(connection):
+        connection = http.client.HTTPSConnection(parts.hostname or "", parts.port or 443)
+        with contextlib.closing(connection), self._connected(connection, length), self._telling_of_broken(method):
             connection.putrequest(method, target)
             if content is not None:
                 connection.putheader("Content-Length", str(length))
@@ -100,6 +106,18 @@ class DavElement:
             response = connection.getresponse()  # its head tells all: of a body, which may have no end, nothing is read
             told = response.headers.get("Content-Length", "")
             return response.status, response.headers.get("Location"), int(told) if told.isdecimal() else None
+
+    @contextlib.contextmanager
+    def _connected(self, connection: http.client.HTTPSConnection, length: int) -> Iterator[None]:
+        """Connect; who gives or takes byte after byte, and each of them in time, is broken off in the end."""
+        context = self._context()
+        with (
+            socket.create_connection((connection.host, connection.port), self._timeout) as plain,
+            plain.dup() as whole,  # by which it is broken off, whatever TLS is at
+            _broken_off(whole, self._timeout + length / PACE),
+        ):
+            connection.sock = context.wrap_socket(plain, server_hostname=connection.host)
+            yield
 
     def _refusal(self, status: int) -> StorageError:
         return StorageError(f"storage {self.name} answers with status {status}")
@@ -117,5 +135,32 @@ class DavElement:
             log.warning(message, reason=error.told_here)
             raise StorageError(message) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            message = f"storage {self.name} does not answer {what}: {type(error).__name__}"
-            raise StorageError(message) from error
+            raise StorageError(self._silence(what, error)) from error
+
+    @contextlib.contextmanager
+    def _telling_of_broken(self, what: str) -> Iterator[None]:
+        """Turn what an exchange raises after it was begun."""
+        try:
+            yield
+        except (OSError, http.client.HTTPException) as error:
+            raise BrokenOffError(self._silence(what, error)) from error
+
+    def _silence(self, what: str, error: Exception) -> str:
+        return f"storage {self.name} does not answer {what}: {type(error).__name__}"
+
+
+@contextlib.contextmanager
+def _broken_off(connection: socket.socket, seconds: float) -> Iterator[None]:
+    """Break a connection off after so long, whoever waits for what on it."""
+
+    def end() -> None:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

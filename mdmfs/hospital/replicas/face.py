@@ -11,8 +11,9 @@ from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.own_people import for_own_people
 from mdmfs.hospital.release.loss import locality_of
-from mdmfs.hospital.replicas.publish import forget
-from mdmfs.hospital.replicas.records import PAGE, Replica, ReplicaState
+from mdmfs.hospital.replicas.placement import misplaced
+from mdmfs.hospital.replicas.records import PAGE, Replica, ReplicaState, is_usable
+from mdmfs.hospital.replicas.removal import forget
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import UnknownNameError
 from mdmfs.model.locality import Locality
@@ -34,9 +35,10 @@ def replica_routes(hospital: Hospital) -> dict[tuple[str, str], Respond]:
 
 
 def surls_of(tx: Transaction, hospital: Hospital, file: FileRecord) -> list[str]:
-    """Give the SURLs of a file's replicas, of this generation of its key."""
-    replicas = [it for it in tx.replicas.of(file.guid) if it.generation == file.generation]
-    return [_surl(hospital, it) for it in replicas if it.state is ReplicaState.THERE]
+    """Give the SURLs of a file's replicas, of those that may be named to readers."""
+    project, now = hospital.projects.get(file.project), hospital.clock()
+    named = [it for it in tx.replicas.of(file.guid) if is_usable(it, file, now)]
+    return [_surl(hospital, it) for it in named if project is not None and misplaced(project, it.element) is None]
 
 
 def locality_anywhere(tx: Transaction, hospital: Hospital, file: FileRecord) -> Locality:

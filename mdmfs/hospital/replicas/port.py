@@ -15,10 +15,15 @@ class StorageError(Exception):
     """A storage element does not do what it was asked; readers are told nothing of it, they get the bytes from us."""
 
 
+class BrokenOffError(StorageError):
+    """It has not answered to the end: what it was asked may be done, or will yet be."""
+
+
 class StorageElement(Protocol):
     """One storage element. Every method but ``turl`` and ``surl`` blocks and runs in a thread.
 
-    All raise ``StorageError``. Names are opaque: 64 hexadecimal digits.
+    All raise ``StorageError``; ``BrokenOffError`` where nobody knows whether it was done. Names are opaque: 64
+    hexadecimal digits.
     """
 
     @property

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import enum
 import itertools
+import math
 from typing import Final, Protocol
 
 import msgspec
 
 from mdmfs.hospital import tables
+from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.rows import Stored, digest_key
 from mdmfs.model.names import Guid
 from mdmfs.rows.port import Rows
@@ -41,8 +43,22 @@ class Replica(msgspec.Struct, frozen=True, array_like=True):
     size: int
     """Of the sealed object; what fills it up is not counted."""
     until: float
-    """When it is to go by itself, in seconds since the epoch."""
+    """When it is to go by itself, in seconds since the epoch; of a LEAVING one, until when it may yet appear."""
     state: ReplicaState
+
+
+def is_usable(replica: Replica, file: FileRecord, now: float) -> bool:
+    """Ask whether a file can be fetched there: it is whole, of the file's key, and its time is not over."""
+    is_of_key = replica.generation == file.generation
+    return is_of_key and replica.state is ReplicaState.THERE and replica.until > now
+
+
+def leaving(replica: Replica) -> Replica:
+    """Have it go; what is perhaps still on its way there is not taken for gone at the first look."""
+    if replica.state is ReplicaState.LEAVING:
+        return replica
+    until = math.inf if replica.state is ReplicaState.COMING else 0.0
+    return msgspec.structs.replace(replica, state=ReplicaState.LEAVING, until=until)
 
 
 class ReplicaRows(Protocol):

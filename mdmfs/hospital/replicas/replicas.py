@@ -7,10 +7,11 @@ is queued here is in memory only. What has been put is in the store before it is
 from __future__ import annotations
 
 import collections
+import contextlib
 import hashlib
 import hmac
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, TypeVar
 
 import trio
 
@@ -23,7 +24,11 @@ PUTTERS: Final = 4
 MAX_QUEUE: Final = 100_000
 MAX_TURLS: Final = 10_000
 TURL_SECONDS: Final = 3600.0
+REST_SECONDS: Final = 60.0
+"""So long nothing is put at a storage element that failed: what waits behind it is for others, too."""
 _LABEL: Final = b"mdmfs replica name 1\0"
+
+T = TypeVar("T")
 
 
 class Replicas:
@@ -38,16 +43,15 @@ class Replicas:
         self.doubtful: set[Guid] = set()
         """Files whose replicas are to go."""
         self.under_way: dict[tuple[str, str], trio.Event] = {}
-        """What is just being put, by storage element and name, and what is set when that has ended.
-
-        It cannot be taken away before.
-        """
+        """What is just being put or taken away, by storage element and name, and what is set when that has ended."""
         self.reasons: dict[tuple[str, str], str] = {}
         """Why a replica could not be taken away last time, by storage element and name."""
         self.threads = trio.CapacityLimiter(PUTTERS + 1)
         """Of all that blocks: storage elements are not asked more at once."""
         self.arrivals, self.departures = Bell(), Bell()
         """Ring when something is to be put, and when something is to go."""
+        self._rests: dict[str, float] = {}
+        """Until when nothing is put at a storage element that failed."""
         self._turls: collections.OrderedDict[tuple[str, str], tuple[str, float]] = collections.OrderedDict()
 
     def name_of(self, guid: Guid, generation: int, salt: bytes) -> str:
@@ -66,6 +70,32 @@ class Replicas:
         if self.elements:
             self.doubtful.add(guid)
             self.departures.ring()
+
+    async def in_thread(self, act: Callable[[], T]) -> T:
+        """Run what blocks; it has deadlines of its own, and is not waited for when we end."""
+        return await trio.to_thread.run_sync(act, limiter=self.threads, abandon_on_cancel=True)
+
+    @contextlib.contextmanager
+    def alone(self, element: str, name: str) -> Iterator[None]:
+        """Work on an object that nobody else works on: it is either put or taken away."""
+        ended = self.under_way[element, name] = trio.Event()
+        try:
+            yield
+        finally:
+            del self.under_way[element, name]
+            ended.set()
+
+    def let_rest(self, element: str) -> None:
+        """Put nothing at a storage element for a while; what is lacking there is wanted again when it is asked for."""
+        self._rests[element] = trio.current_time() + REST_SECONDS
+
+    def let_work(self, element: str) -> None:
+        """Put there again what is wanted: it answers."""
+        self._rests.pop(element, None)
+
+    def is_resting(self, element: str) -> bool:
+        """Tell whether it failed lately."""
+        return trio.current_time() < self._rests.get(element, float("-inf"))
 
     def turl(self, element: str, name: str, now: float) -> str:
         """Give a URL to fetch a replica by; the same one for a while, so that caches know it again."""

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from mdmfs.hospital.replicas.port import Content, StorageError
+from mdmfs.hospital.replicas.port import BrokenOffError, Content, StorageError
 from mdmfs.model.errors import ConfigurationError
 
 SINGLE_PUT: Final = 32 * 2**20
@@ -94,7 +94,8 @@ class S3Element:
             yield
         except (OSError, self._obstore.exceptions.BaseError) as error:
             message = f"storage {self.name} does not {what}: {type(error).__name__}"
-            raise StorageError(message) from error
+            is_broken = isinstance(error, self._obstore.exceptions.GenericError)  # as nobody has refused it
+            raise (BrokenOffError if is_broken else StorageError)(message) from error
 
 
 def _read_credentials(file: pathlib.Path) -> tuple[str, str]:

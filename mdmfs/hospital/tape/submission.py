@@ -11,7 +11,7 @@ from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.release.audit import AuditRecord
 from mdmfs.hospital.release.decision import Denial, Standing, decide
 from mdmfs.hospital.release.release import record_of_refusal
-from mdmfs.hospital.replicas.publish import misplaced
+from mdmfs.hospital.replicas.placement import misplaced
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.tape.bodies import AskedFile
 from mdmfs.hospital.tape.records import StageFile, StageState

@@ -25,6 +25,7 @@ from mdmfs.hospital.release.loss import note_lost
 from mdmfs.hospital.replicas.face import forget_element, replica_routes, use_of
 from mdmfs.hospital.replicas.publish import padded
 from mdmfs.hospital.replicas.records import Replica, ReplicaState, RowsOfReplicas
+from mdmfs.hospital.replicas.removal import LATE
 from mdmfs.hospital.replicas.replicas import Replicas
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.transaction import STORE_FORMAT
@@ -321,7 +322,7 @@ async def test_a_storage_element_that_fails_as_nobody_foresaw_ends_nothing(
 async def test_many_are_taken_away_with_few_commits(clinic: Clinic) -> None:
     """Each is on record by itself; they are written down and forgotten 64 at a time."""
     leaving = [
-        Replica(guid_of(number).octets, "tier1", f"{number:064x}", 1, bytes(56), 9, 4e9, ReplicaState.LEAVING)
+        Replica(guid_of(number).octets, "tier1", f"{number:064x}", 1, bytes(56), 9, 0.0, ReplicaState.LEAVING)
         for number in range(130)
     ]
     async with clinic.open() as hospital:
@@ -378,6 +379,23 @@ async def test_an_object_that_does_not_arrive_whole_is_no_replica(clinic: Clinic
     assert await transfer_of(hospital, guid) == Transfer()
 
 
+async def test_what_cannot_be_read_here_is_told_of_no_storage_element(clinic: Clinic, hospital: OpenClinic) -> None:
+    """The disk of staging is ours: the log says so, and the storage element is put at what comes next."""
+    guid = await read_while_away(clinic, hospital)
+    staged = hospital.hospital.staging.find(guid, 1)
+    assert staged is not None
+    await staged.settled.wait()
+    staged.path.unlink()
+    with structlog.testing.capture_logs() as logs:
+        hospital.hospital.replicas.want(guid)
+        await until(lambda: "replicas are not put" in {it["event"] for it in logs})
+    assert {it["reason"] for it in logs if "reason" in it} == {
+        f"{guid}.1 cannot be read in staging, to be put elsewhere: No such file or directory"
+    }
+    assert not hospital.hospital.replicas.is_resting("tier1")
+    await until(lambda: not states_of(hospital, guid))
+
+
 async def test_what_was_put_and_cannot_be_recorded_is_no_replica(clinic: Clinic, hospital: OpenClinic) -> None:
     """A full disk after the last byte has arrived: the object is told to nobody, and goes once there is room."""
     guid = await read_while_away(clinic, hospital)
@@ -402,6 +420,77 @@ async def test_what_was_being_put_when_we_were_killed_is_taken_away(clinic: Clin
         assert await transfer_of(hospital, guid) == Transfer()
 
 
+async def test_what_arrives_after_its_put_broke_off_is_taken_away_too(clinic: Clinic, hospital: OpenClinic) -> None:
+    """A slow storage element had all of it, and keeps it when it was looked for in vain: it is looked for again."""
+    clinic.elements[0].is_late = True
+    guid = first_of(hospital)
+    await hospital.read(guid)
+    await until(lambda: bool(hospital.hospital.replicas.reasons))
+    clinic.elements[0].wake()
+    assert clinic.elements[0].kept
+    (left,) = (await use_of(hospital.hospital)).left
+    assert (left.guid, "looked for again" in left.reason) == (guid.octets, True)
+    hospital.hospital.replicas.departures.ring()  # as time does
+    await until(lambda: not clinic.elements[0].kept)
+    clinic.now += LATE
+    hospital.hospital.replicas.departures.ring()
+    await until(lambda: not states_of(hospital, guid))
+    assert [line["outcome"] for line in hospital.audited() if line["event"] == "replica-gone"] == ["tier1"]
+
+
+async def test_what_may_yet_arrive_can_be_put_anew(clinic: Clinic, hospital: OpenClinic) -> None:
+    """Both are the same bytes; that the first one arrives then takes nothing away."""
+    clinic.elements[0].is_late = True
+    guid = first_of(hospital)
+    await hospital.read(guid)
+    await until(lambda: bool(hospital.hospital.replicas.reasons))
+    clinic.elements[0].is_late = False
+    hospital.hospital.replicas.want(guid)
+    await until(lambda: states_of(hospital, guid) == [ReplicaState.THERE])
+    kept = dict(clinic.elements[0].kept)
+    clinic.elements[0].wake()
+    clinic.now += LATE
+    hospital.hospital.replicas.departures.ring()
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert clinic.elements[0].kept == kept
+    assert (await transfer_of(hospital, guid)).element == "tier1"
+    assert not (await use_of(hospital.hospital)).left
+
+
+async def test_what_arrives_after_we_were_killed_while_putting_is_taken_away_too(clinic: Clinic) -> None:
+    """Its connection has gone with us, and the storage element had all of it: the next start looks more than once."""
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        guid = await put_first(hospital)
+        (known,) = hospital.hospital.store.read(lambda tx: tx.replicas.of(guid))
+        coming = msgspec.structs.replace(known, state=ReplicaState.COMING)
+        await hospital.hospital.store.write(lambda tx: tx.replicas.put(coming))
+    clinic.elements[0].coming, clinic.elements[0].kept = clinic.elements[0].kept, {}
+    async with clinic.open() as hospital:
+        await until(lambda: bool(hospital.hospital.replicas.reasons))
+        clinic.elements[0].wake()
+        hospital.hospital.replicas.departures.ring()  # as time does
+        await until(lambda: not clinic.elements[0].kept)
+        clinic.now += LATE
+        hospital.hospital.replicas.departures.ring()
+        await until(lambda: not states_of(hospital, guid))
+
+
+async def test_what_a_project_no_longer_keeps_somewhere_goes_from_there(clinic: Clinic) -> None:
+    """The storage element is configured for others still: nothing of this project is shown there, or left."""
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        guid = await put_first(hospital)
+    clinic.elements.append(TwinElement("tier2"))
+    clinic.placement = Placement(("tier2",))
+    async with clinic.open() as hospital:
+        told = await hospital.told(DESCRIBE_PATH, Describe(guid.octets))
+        assert isinstance(told, FileDescription)
+        assert len(told.replicas) == 1
+        await until(lambda: not states_of(hospital, guid))
+        assert not clinic.elements[0].kept
+
+
 async def test_a_replica_goes_when_its_time_is_over(clinic: Clinic) -> None:
     """It is not named from that moment on, and the next look takes it away."""
     async with clinic.open() as hospital:
@@ -410,6 +499,9 @@ async def test_a_replica_goes_when_its_time_is_over(clinic: Clinic) -> None:
         clinic.now += 31 * 86_400
         clinic.until = clinic.until.replace(year=clinic.until.year + 1)
         assert await transfer_of(hospital, guid) == Transfer()
+        told = await hospital.told(DESCRIBE_PATH, Describe(guid.octets))
+        assert isinstance(told, FileDescription)
+        assert len(told.replicas) == 1
     async with clinic.open() as hospital:
         await until(lambda: not clinic.elements[0].kept)
 
@@ -448,6 +540,25 @@ async def test_a_dead_storage_element_hinders_no_reader(clinic: Clinic, hospital
     guid = first_of(hospital)
     assert await hospital.read(guid)
     assert await transfer_of(hospital, guid) == Transfer()
+
+
+async def test_a_storage_element_that_failed_is_left_alone_for_a_while(clinic: Clinic) -> None:
+    """Whoever waits for one that does not answer puts nothing at the others meanwhile."""
+    failing, other = TwinElement(), TwinElement("tier2")
+    clinic.elements, clinic.placement = [failing, other], Placement(("tier1", "tier2"), copies=2)
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        failing.is_dead = True
+        for count, guid in enumerate(hospital.files().values(), 1):
+            await hospital.read(guid)
+            await until(lambda count=count: len(other.kept) == count)  # type: ignore[misc]
+        assert failing.puts == 1
+        failing.is_dead = False
+        hospital.hospital.replicas.departures.ring()  # as time does
+        await until(lambda: not hospital.hospital.replicas.is_resting("tier1"))
+        assert await transfer_of(hospital, guid)
+        hospital.hospital.replicas.want(guid)
+        await until(lambda: len(failing.kept) == 1)
 
 
 async def test_what_is_lacking_of_a_staged_file_is_put_when_it_is_asked_for(

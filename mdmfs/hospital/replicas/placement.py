@@ -1,0 +1,39 @@
+"""Where replicas of a file are to be and may be, and which of them are to stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.projects import Placement, Project
+from mdmfs.hospital.release.decision import is_open_under
+from mdmfs.hospital.replicas.records import Replica, ReplicaState
+from mdmfs.hospital.store import Transaction
+from mdmfs.model.errors import AccessDeniedError
+from mdmfs.model.names import Guid
+
+
+def lacking(placement: Placement | None, known: Iterable[Replica]) -> list[str]:
+    """Name the storage elements at which a project wants a replica of what is let out, and none is, or is coming."""
+    there = {it.element for it in known if it.state is not ReplicaState.LEAVING}
+    wanted = () if placement is None or not placement.on_release else placement.at[: placement.copies]
+    return [it for it in wanted if it not in there]
+
+
+def misplaced(project: Project, element: str) -> AccessDeniedError | None:
+    """Say why no replica of a project's files may be put somewhere: only where the project lets them be kept."""
+    allowed = () if project.replicas is None else project.replicas.at
+    if element in allowed:
+        return None
+    known = f"they may be at {', '.join(allowed)}" if allowed else "the hospital has to say where they may be"
+    return AccessDeniedError(f"the project {project.name} keeps no replicas at {element!r}: {known}")
+
+
+def is_wanted(tx: Transaction, hospital: Hospital, replica: Replica) -> bool:
+    """Tell whether a replica may stay: file and key are, the project keeps it there, and its time is not over."""
+    guid = Guid(replica.guid)
+    file = tx.catalogue.file(guid)
+    if file is None or not is_open_under(file, replica.generation) or tx.losses.get(guid) is not None:
+        return False
+    project = hospital.projects.get(file.project)
+    return project is not None and misplaced(project, replica.element) is None and replica.until > hospital.clock()
