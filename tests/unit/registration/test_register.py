@@ -17,6 +17,7 @@ from mdmfs.hospital.ledger.records import SeriesState
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.registration.deposit import DEPOSIT
+from mdmfs.hospital.registration.harvest import Harvest
 from mdmfs.hospital.registration.register import Registration
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.model.errors import OutOfSpaceError
@@ -203,6 +204,21 @@ async def test_a_series_appears_whole_once_enough_keystores_have_acknowledged(tm
         await hospital.deliver()
         assert [name[-8:] for name in hospital.names()] == ["0001.dcm", "0002.dcm", "0003.dcm"]
         assert clinic.store.read(lambda tx: tx.catalogue.version()) == before + 1
+        assert await read_all(hospital) == 3
+
+
+async def test_a_series_that_two_register_at_once_is_registered_once(tmp_path: Path) -> None:
+    """A harvest while a PACS tells of it: the second finds what the first has done, and asks for no image."""
+    clinic = Clinic(tmp_path, slices(range(1, 4)))
+    async with clinic.open() as hospital:
+        runs = [Harvest(hospital.hospital.projects[PROJECT], ("main",)) for _ in range(2)]
+        async with trio.open_nursery() as nursery:
+            for run in runs:
+                nursery.start_soon(run.run, hospital.hospital)
+        await hospital.deliver()
+        assert sorted((run.registered, run.known) for run in runs) == [(0, 3), (3, 0)]
+        assert len(clinic.store.read(lambda tx: tx.catalogue.files())) == len(hospital.names()) == 3
+        assert clinic.pacs.recalls == 1
         assert await read_all(hospital) == 3
 
 
