@@ -102,6 +102,20 @@ class GrowingPacs(TwinPacs):
         return await super().find_series(patient_id=patient_id, study_uid=study_uid)
 
 
+class ForgetfulPacs(TwinPacs):
+    """A PACS that counts an instance which it does not deliver the first time, and says nothing of it."""
+
+    async def _retrieve(
+        self, keys: Sequence[InstanceKey], series_uid: str = ""
+    ) -> AsyncGenerator[IncomingInstance, None]:
+        is_left_out = not self.recalls
+        async with contextlib.aclosing(super()._retrieve(keys, series_uid)) as arriving:
+            async for incoming in arriving:
+                if not is_left_out:
+                    yield incoming
+                is_left_out = False
+
+
 class AnnouncingPacs(TwinPacs):
     """A PACS that says when it has come to its last instance."""
 
@@ -205,6 +219,17 @@ async def test_a_series_appears_whole_once_enough_keystores_have_acknowledged(tm
         assert [name[-8:] for name in hospital.names()] == ["0001.dcm", "0002.dcm", "0003.dcm"]
         assert clinic.store.read(lambda tx: tx.catalogue.version()) == before + 1
         assert await read_all(hospital) == 3
+
+
+async def test_a_series_of_which_an_instance_did_not_come_waits_for_it(tmp_path: Path) -> None:
+    """Although the PACS counts as many as before: half a volume is worse than none."""
+    clinic = Clinic(tmp_path, slices(range(1, 4)))
+    clinic.pacs = ForgetfulPacs(clinic.pacs.held)
+    async with clinic.open() as hospital:
+        assert (await hospital.harvest()).registered == 2
+        assert (hospital.names(), only_series(hospital)) == ([], SeriesState.REGISTERING)
+        assert (await hospital.harvest()).registered == 1
+        assert len(hospital.names()) == 3
 
 
 async def test_a_series_that_two_register_at_once_is_registered_once(tmp_path: Path) -> None:
