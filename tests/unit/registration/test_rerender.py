@@ -106,6 +106,26 @@ async def test_files_are_made_anew_under_their_names_and_the_old_keys_destroyed(
         assert again.progress().left == 0
 
 
+async def test_what_was_never_shown_is_made_anew_and_leaves_no_key(tmp_path: Path) -> None:
+    """Its shares are on their way under the old rules: keystores keep none of them, whichever comes first."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    for twin in clinic.keystores.values():
+        twin.failure = unreachable
+    async with clinic.open() as opened:
+        await opened.harvest()
+        before = set(states(clinic))
+    clinic.policy = STRICT
+    async with clinic.open() as opened:
+        assert (await rerendered(opened)).rendered == 2
+        assert opened.names() == []
+        for twin in clinic.keystores.values():
+            twin.failure = None
+        await until(lambda: len(opened.names()) == 2)
+        after = set(opened.files().values())
+        assert not before & after
+        await until(lambda: all(keys_of(clinic, twin.shelf) == after for twin in clinic.keystores.values()))
+
+
 async def test_images_of_a_patient_who_is_included_no_more_are_not_made_anew(tmp_path: Path) -> None:
     """It is told, and what is there is not let out: it was made under other rules. To take it away is for people."""
     clinic, before = await registered(tmp_path)
