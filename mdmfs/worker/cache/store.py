@@ -26,7 +26,7 @@ from typing import Final
 import structlog
 import trio
 
-from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, StoreError
+from mdmfs.model.errors import BusyError, ConfigurationError, OutOfSpaceError, StoreError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import SALT_SIZE, sealed_size
 from mdmfs.wire.formats import Format, bring_up_folder
@@ -169,7 +169,7 @@ class CiphertextCache:
                 os.close(descriptor)
 
     async def receive(self, guid: Guid, length: int) -> Ciphertext:
-        """Make room and an empty file for an object on its way; raises ``OutOfSpaceError``.
+        """Make room and an empty file for an object on its way; raises ``OutOfSpaceError``, and ``BusyError``.
 
         It ends with ``keep`` or ``abandon``.
         """
@@ -197,7 +197,7 @@ class CiphertextCache:
                 os.unlink(path)  # noqa: PTH108 as in `abandon`
             if isinstance(error, OSError):
                 message = f"the cache {self._folder} cannot be written to: {error.strerror}"
-                raise OutOfSpaceError(message) from error
+                raise (BusyError if error.errno in _NO_DESCRIPTOR else OutOfSpaceError)(message) from error
             raise
         return Ciphertext(guid, path, descriptor, length=length, arrived=0)
 

@@ -17,7 +17,7 @@ import structlog.testing
 import trio
 import trio.testing
 
-from mdmfs.model.errors import ConfigurationError, IntegrityError, OutOfSpaceError, PeerUnreachableError
+from mdmfs.model.errors import BusyError, ConfigurationError, IntegrityError, OutOfSpaceError, PeerUnreachableError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import sealed_size
 from mdmfs.worker.cache.account import SLOTS, Account
@@ -769,7 +769,7 @@ async def test_a_disk_that_fails_and_is_not_full_costs_the_cache_nothing(tmp_pat
 
 
 async def test_an_object_that_cannot_be_opened_for_want_of_a_descriptor_stays(tmp_path: Path) -> None:
-    """A mount that has many files open would otherwise lose what it is asked for, and fetch it anew."""
+    """A mount that has many files open would otherwise lose what it is asked for; and who opens more hears why."""
     cache = await cache_of(tmp_path)
     guid = await put(cache)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -778,6 +778,8 @@ async def test_an_object_that_cannot_be_opened_for_want_of_a_descriptor_stays(tm
     resource.setrlimit(resource.RLIMIT_NOFILE, (next_one, limits[1]))
     try:
         assert cache.open(guid, SIZE) is None
+        with pytest.raises(BusyError):  # the disk is not full
+            await cache.receive(Guid(bytes(16)), LENGTH)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     found = cache.open(guid, SIZE)
