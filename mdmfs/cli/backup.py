@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pathlib
 import time
-import tomllib
 from typing import Final
 
 import click
@@ -24,7 +23,9 @@ from mdmfs.metadata.configuration import MetadataConfiguration
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.pki.recovery import PrivateKey, read_certificate, read_private_key
 from mdmfs.wire.backup import back_up
+from mdmfs.wire.configuration import read_tables
 from mdmfs.wire.process import forbid_core_dumps
+from mdmfs.wire.slips import kind_of
 
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
 
@@ -90,14 +91,8 @@ def restore(configuration: pathlib.Path, file: pathlib.Path, key: pathlib.Path, 
 
 def zone_of(configuration: pathlib.Path) -> str:
     """Tell by its tables whose configuration it is; raises ``ConfigurationError``."""
-    try:
-        tables = tomllib.loads(configuration.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        message = f"{configuration} cannot be read as TOML: {error}"
-        raise ConfigurationError(message) from error
-    zones = {"pacs": "hospital", "keystore": "keystore", "metadata": "metadata"}
-    zone = next((zone for table, zone in zones.items() if table in tables and "trust" not in tables), "")
-    if not zone:
+    zone = kind_of(read_tables(configuration))
+    if zone not in {"hospital", "keystore", "metadata"}:
         message = f"{configuration} is of no hospital, keystore or metadata service"
         raise ConfigurationError(message, what_to_do="name theirs; a mount keeps nothing to back up")
     return zone

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
+import importlib
 import pathlib
 import sys
-import tomllib
-from collections.abc import Callable
 from typing import Final
 
 import click
 import trio
 
 from mdmfs.cli.output import tell
-from mdmfs.hospital.configuration import HospitalConfiguration
-from mdmfs.hospital.doctor import checks_of as of_hospital
-from mdmfs.keystore.configuration import KeystoreConfiguration
-from mdmfs.keystore.doctor import checks_of as of_keystore
-from mdmfs.metadata.configuration import MetadataConfiguration
-from mdmfs.metadata.doctor import checks_of as of_metadata
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.finding import Finding, Severity, worst
+from mdmfs.wire.configuration import read_tables
 from mdmfs.wire.diagnosis import Check, examine
-from mdmfs.worker.configuration import MountConfiguration
-from mdmfs.worker.doctor import checks_of as of_mount
+from mdmfs.wire.slips import kind_of
 
 EXIT: Final = {Severity.OK: 0, Severity.FAULT: 1, Severity.WARNING: 3}
 COLOURS: Final = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.FAULT: "red"}
 
-Checks = Callable[[pathlib.Path], list[Check]]
-
-
-KINDS: Final[dict[str, Checks]] = {
-    "pacs": lambda path: of_hospital(HospitalConfiguration.read(path)),
-    "keystore": lambda path: of_keystore(KeystoreConfiguration.read(path)),
-    "trust": lambda path: of_mount(MountConfiguration.read(path)),
-    "metadata": lambda path: of_metadata(MetadataConfiguration.read(path)),
+DOCTORS: Final = {
+    "hospital": ("mdmfs.hospital", "HospitalConfiguration"),
+    "keystore": ("mdmfs.keystore", "KeystoreConfiguration"),
+    "mount": ("mdmfs.worker", "MountConfiguration"),
+    "metadata": ("mdmfs.metadata", "MetadataConfiguration"),
 }
-"""A key that only this kind of configuration has, or none before it, and what is looked at then."""
+"""The package that looks at a kind of configuration, imported when it is asked for, and what it reads one as."""
+_ELSEWHERE: Final = "name the configuration of a hospital, a keystore, a metadata service or a mount; \
+a hospital's names its projects, collections are looked at by mdmfs record define, policies by mdmfs policy digest"
 
 
 @click.command()
@@ -59,16 +51,14 @@ def report(found: list[Finding]) -> int:
 
 def checks_for(path: pathlib.Path) -> list[Check]:
     """Tell by its tables whose configuration it is, and give the checks; raises ``ConfigurationError``."""
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        message = f"{path} cannot be read as TOML: {error}"
-        raise ConfigurationError(message) from error
-    checks = next((checks for table, checks in KINDS.items() if table in tables), None)
-    if checks is None:
-        message = f"{path} is no configuration of a zone: it has none of {sorted(KINDS)}"
-        raise ConfigurationError(message)
-    return checks(path)
+    kind = kind_of(read_tables(path))
+    if kind not in DOCTORS:
+        message = f"{path} is no configuration of a zone" + (f" but that of a {kind}" if kind else "")
+        raise ConfigurationError(message, what_to_do=_ELSEWHERE)
+    package, name = DOCTORS[kind]
+    configuration = getattr(importlib.import_module(f"{package}.configuration"), name).read(path)
+    checks: list[Check] = importlib.import_module(f"{package}.doctor").checks_of(configuration)
+    return checks
 
 
 def _line(finding: Finding) -> str:

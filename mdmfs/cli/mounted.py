@@ -24,6 +24,7 @@ CONFIGURATION_OF_MOUNT: Final = click.option(
     type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
     help="A mount's; a PATH is an LFN then, and nothing need be mounted.",
 )
+_NAME_ONE: Final = "name a path on one, or an LFN with --configuration"
 OF_HOSPITAL: Final = click.option("--hospital", default="", help="Its name, where the mount joins several.")
 
 
@@ -42,10 +43,11 @@ class Place:
         return self.whole.of(self.lfn)
 
 
-def find_place(path: str, configuration: pathlib.Path | None) -> Place:
+def find_place(path: str, configuration: pathlib.Path | None, *, otherwise: str = _NAME_ONE) -> Place:
     """Find what a path on a mount names, or, with a configuration, an LFN; raises ``ConfigurationError``.
 
-    Nothing below the mount point is touched, so that a path works that may not be seen.
+    ``otherwise`` says what to do where it names nothing. Nothing below the mount point is touched, so that a path works
+    that may not be seen.
     """
     if configuration is not None:
         return Place(parsed(Lfn.parse, path), MountConfiguration.read(configuration), None)
@@ -59,13 +61,14 @@ def find_place(path: str, configuration: pathlib.Path | None) -> Place:
             break
         found = MountConfiguration.read(pathlib.Path(os.fsdecode(file)))
         return Place(Lfn((*found.root.parts, *absolute.relative_to(above).parts)), found, above)
-    message = f"{path} is not on a mount of mdmfs"
-    raise ConfigurationError(message, what_to_do="name a path on one, or an LFN with --configuration")
+    message = f"{'the current directory' if path == '.' else path} is not on a mount of mdmfs"
+    raise ConfigurationError(message, what_to_do=otherwise)
 
 
 def find_mount(at: str, configuration: pathlib.Path | None) -> Place:
     """Find the mount whose configuration counts where no path is named: the one at ``at``, or that of a file."""
-    return find_place(ROOT_PREFIX if configuration else at, configuration)
+    otherwise = "name a path on one with --at, or the configuration of a mount with --configuration"
+    return find_place(ROOT_PREFIX if configuration else at, configuration, otherwise=otherwise)
 
 
 def read_alone(file: pathlib.Path, hospital: str) -> MountConfiguration:

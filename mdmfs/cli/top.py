@@ -7,7 +7,6 @@ import http.client
 import itertools
 import pathlib
 import time
-import tomllib
 import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
@@ -21,6 +20,7 @@ from rich.table import Table
 from mdmfs.cli.mounted import find_place
 from mdmfs.cli.output import is_json, tell
 from mdmfs.model.errors import ConfigurationError, PeerUnreachableError
+from mdmfs.wire.configuration import read_tables
 from mdmfs.wire.stream import Address
 
 TIMEOUT: Final = 5.0
@@ -80,7 +80,7 @@ def find_metrics(place: str) -> Address:
     if path.is_file() and path.suffix == ".toml":
         file, told = path, _metrics_of(path)
     else:
-        mount = find_place(place, None).whole
+        mount = find_place(place, None, otherwise="name a path on one, a configuration (*.toml) or HOST:PORT").whole
         file, told = pathlib.Path(mount.file), mount.mount.metrics
     if not told:
         message = f"{file} says nothing of metrics"
@@ -89,11 +89,7 @@ def find_metrics(place: str) -> Address:
 
 
 def _metrics_of(file: pathlib.Path) -> str:
-    try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8")).values()
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        message = f"{file} cannot be read as a configuration: {error}"
-        raise ConfigurationError(message) from error
+    tables = read_tables(file).values()
     return next((str(table["metrics"]) for table in tables if isinstance(table, dict) and table.get("metrics")), "")
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pathlib
 import tomllib
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import Crls, TrustAnchors
+from mdmfs.wire.slips import told
 
 T = TypeVar("T")
 
@@ -56,15 +57,26 @@ class KeystorePeer(Settings, frozen=True):
     """Of its certificate; no other is accepted."""
 
 
-def read_configuration(path: pathlib.Path, kind: type[T]) -> T:
-    """Read a TOML file into ``kind``; raises ``ConfigurationError`` that names file, line or field."""
+def read_tables(path: pathlib.Path) -> dict[str, Any]:
+    """Read a TOML file; raises ``ConfigurationError`` that names file and line."""
     try:
-        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), kind)
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror}"
         raise ConfigurationError(message) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, ConfigurationError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         message = f"{path} is not a valid configuration: {error}"
+        raise ConfigurationError(message) from error
+
+
+def read_configuration(path: pathlib.Path, kind: type[T]) -> T:
+    """Read a TOML file into ``kind``; raises ``ConfigurationError`` that names file, line or key."""
+    tables = read_tables(path)
+    try:
+        return msgspec.convert(tables, kind)
+    except (msgspec.ValidationError, ConfigurationError) as error:
+        reason = told(error, kind, tables) if isinstance(error, msgspec.ValidationError) else str(error)
+        message = f"{path} is not a valid configuration: {reason}"
         raise ConfigurationError(message) from error
 
 
