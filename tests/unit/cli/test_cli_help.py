@@ -1,0 +1,74 @@
+"""Help says in whole sentences what there is, and loads no zone to say it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from mdmfs.cli.main import COMMANDS, cli
+
+LOADED = """
+import json, sys
+from mdmfs.cli.main import cli
+from mdmfs.cli.output import run
+from mdmfs.cli.main import main
+status = run(cli, sys.argv[1:])
+zones = ("mdmfs.hospital", "mdmfs.keystore", "mdmfs.metadata", "mdmfs.worker", "pydicom")
+print(json.dumps([status, sorted(name for name in sys.modules if name in zones)]))
+"""
+
+
+def loaded(*typed: str, **variables: str) -> list[str]:
+    """Run a command, and tell which zones were loaded for it."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *typed], capture_output=True, text=True, check=True, env=variables
+    )
+    return list(json.loads(done.stdout.splitlines()[-1])[1])
+
+
+def groups(command: click.Command, parent: click.Context | None = None) -> Iterator[click.Context]:
+    """Give the context of every group."""
+    if isinstance(command, click.Group):
+        context = click.Context(command, parent=parent, info_name=command.name, terminal_width=78)
+        yield context
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from groups(below, context)
+
+
+def test_what_each_command_does_is_told_in_a_whole_sentence() -> None:
+    """None is cut off; of the first page each has one line of a narrow terminal."""
+    for context in groups(cli):
+        lines = context.get_help().splitlines()[1:]
+        assert [line for line in lines if line.endswith("...")] == []
+    lines = cli.get_help(click.Context(cli, terminal_width=78)).splitlines()
+    assert {line.split()[0] for line in lines if line.startswith("  ") and line.endswith(".")} >= COMMANDS.keys()
+
+
+def test_help_loads_no_zone() -> None:
+    """The first thing that is typed takes no time."""
+    assert loaded("-h") == []
+
+
+def test_a_name_is_completed_without_loading_what_it_names() -> None:
+    """A shell asks at each Tab."""
+    found = cli.shell_complete(click.Context(cli), "s")
+    assert [one.value for one in found] == ["stage", "snapshot", "setfacl", "subject", "shelf"]
+    assert [one.value for one in cli.shell_complete(click.Context(cli), "--j")] == ["--json"]
+
+
+@pytest.mark.parametrize(("table", "zones"), [("trust = 1", ["mdmfs.worker"]), ("[keystore]", ["mdmfs.keystore"])])
+def test_a_doctor_loads_the_zone_that_he_looks_at(
+    tmp_path: pytest.TempPathFactory, table: str, zones: list[str]
+) -> None:
+    """A worker node's has nothing of a hospital."""
+    file = f"{tmp_path}/x.toml"
+    with open(file, "w") as output:  # noqa: PTH123 a plain file
+        output.write(table)
+    assert loaded("doctor", file) == zones
