@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import ssl
 import subprocess
 import sys
+import time
 
 import click
 import trio
 
 from mdmfs.cli.logs import log_to_standard_error
-from mdmfs.cli.output import ADVICE, ERROR, is_json, tell, usual_level
-from mdmfs.model.errors import ConfigurationError
+from mdmfs.cli.output import ADVICE, ERROR, is_json, note, tell, usual_level
+from mdmfs.model.errors import ConfigurationError, CredentialExpiredError, MdmfsError
+from mdmfs.model.finding import Severity
+from mdmfs.pki.health import examine_credential
 from mdmfs.wire.metrics import serving_metrics
 from mdmfs.wire.supervision import Supervisor, this_supervisor
+from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.fuse.leaving import leave_in_time
 from mdmfs.worker.fuse.mount import clean_up_stale
@@ -44,10 +49,12 @@ def mount(
     if daemon:
         log = log or _default_log()
         _start_in_background(configuration, mountpoint, log)
+        tell_of_credential(MountConfiguration.read(configuration))
         tell({"mountpoint": mountpoint, "state": "mounted", "log": log})
         return
     settings = MountConfiguration.read(configuration)
     settings.refuse_hiding(mountpoint)
+    settings.refuse_missing_authorities()
     clean_up_stale(mountpoint.absolute())
     _log_as(settings)
     supervisor = this_supervisor()
@@ -75,6 +82,22 @@ async def _mount(
             os.close(ready)
 
     await supervisor.supervise(run_mount, configuration, mountpoint, _log_as, leave_in_time, ready=tell_ready)
+
+
+def tell_of_credential(settings: MountConfiguration) -> None:
+    """Say where the mount has nobody to ask as: it is mounted, and a new proxy is found by itself."""
+    if settings.mount.multi_user:
+        return
+    credential = own_credential(settings)
+    try:
+        found = examine_credential("", credential, time.time())
+        credential.show_in(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        reason = next((one.text for one in found if one.severity is Severity.FAULT), "")
+    except MdmfsError as error:
+        reason = str(error)
+    if reason:
+        advice = CredentialExpiredError.what_to_do
+        note(f"mdmfs: mounted, but nobody can read there yet: {reason}\n{ADVICE}{advice}", what_to_do=advice)
 
 
 def _log_as(settings: MountConfiguration) -> None:

@@ -158,7 +158,7 @@ class CredentialExpiredError(MdmfsError):
     """The caller's proxy or certificate is past its end."""
 
     code = "credential-expired"
-    what_to_do = "make a new proxy; it is found by itself"
+    what_to_do = "make a new proxy, or renew the certificate; it is found by itself"
 
 
 class PeerUnreachableError(MdmfsError):

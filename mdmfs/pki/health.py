@@ -29,7 +29,10 @@ def examine_credential(subject: str, credential: Credential, now: float) -> list
     """Look at each certificate of a chain that we show; raises ``ConfigurationError`` where none can be read."""
     try:
         chain = list(certificates_of(credential.certificate_file))
-    except (OSError, MdmfsError, *UNREADABLE) as error:
+    except OSError as error:
+        message = f"{credential.certificate_file} cannot be read: {error.strerror}"
+        raise ConfigurationError(message) from error
+    except (MdmfsError, *UNREADABLE) as error:
         message = f"{credential.certificate_file} cannot be read as certificates in PEM"
         raise ConfigurationError(message) from error
     if not chain:

@@ -24,7 +24,7 @@ from mdmfs.model.errors import ConfigurationError, CredentialRefusedError
 from mdmfs.model.identity import Dn
 from mdmfs.pki.dn import dn_of
 from mdmfs.pki.judge import Judge
-from mdmfs.pki.trust import Stamp, TrustAnchors
+from mdmfs.pki.trust import Stamp, TrustAnchors, stamp_of
 from mdmfs.pki.voms import VomsDirectory
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
@@ -77,8 +77,15 @@ class Credential:
         return ConfigurationError(f"{self.certificate_file} does not begin with a certificate in PEM")
 
     def stamp(self) -> Stamp:
-        """Say in which state the files are: a context made under another stamp shows an old certificate."""
-        return TrustAnchors(self.certificate_file).stamp() + TrustAnchors(self.key_file).stamp()
+        """Say in which state the files are: a context made under another stamp shows an old certificate.
+
+        Raises ``ConfigurationError``.
+        """
+        try:
+            return stamp_of(self.certificate_file), stamp_of(self.key_file)
+        except OSError as error:
+            message = f"{error.filename} cannot be read: {error.strerror}"
+            raise ConfigurationError(message) from error
 
 
 def server_context(credential: Credential, anchors: TrustAnchors) -> ssl.SSLContext:
@@ -117,7 +124,7 @@ class ServerContexts:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Read credential, trust anchors and, for FQANs, the ``vomsdir``; raises ``ConfigurationError``."""
-        self._credential = credential
+        self.credential: Final = credential
         self._anchors = anchors
         voms = None if vomsdir is None else VomsDirectory(vomsdir, credential.hosts())
         self.judge = Judge(anchors, voms, clock=clock)
@@ -130,12 +137,12 @@ class ServerContexts:
         state = self._state_now()
         if state != self._state:
             # The stamp is older than what is then read: a change in between is seen at the next handshake.
-            self._context = server_context(self._credential, self._anchors)
+            self._context = server_context(self.credential, self._anchors)
             self._state = state
         return self._context
 
     def _state_now(self) -> tuple[int, Stamp]:
-        return self.judge.generation, self._credential.stamp()
+        return self.judge.generation, self.credential.stamp()
 
 
 class ClientContexts:

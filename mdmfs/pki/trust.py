@@ -63,7 +63,7 @@ class TrustAnchors:
     def stamp(self) -> Stamp:
         """Say in which state the files are: a context made under another stamp is no longer right."""
         try:
-            return stamps_within(self.hash_named()) if self.path.is_dir() else (_stamp_of(self.path),)
+            return stamps_within(self.hash_named()) if self.path.is_dir() else (stamp_of(self.path),)
         except OSError as error:
             message = f"the CA certificates under {self.path} cannot be read"
             raise ConfigurationError(message) from error
@@ -85,11 +85,12 @@ def stamps_within(files: Iterable[Path]) -> Stamp:
 
 def _stamp_or_gone(file: Path) -> tuple[str, int, int, int]:
     try:
-        return _stamp_of(file)
+        return stamp_of(file)
     except FileNotFoundError:
         return file.name, 0, 0, 0
 
 
-def _stamp_of(file: Path) -> tuple[str, int, int, int]:
+def stamp_of(file: Path) -> tuple[str, int, int, int]:
+    """Say in which state a file is; raises ``OSError``."""
     status = file.stat()
     return file.name, status.st_ino, status.st_size, status.st_mtime_ns

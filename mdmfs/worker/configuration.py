@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import ssl
 import urllib.parse
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from mdmfs.model.errors import ConfigurationError, UnusableFileError
+from mdmfs.model.errors import ConfigurationError, MalformedNameError, UnusableFileError
+from mdmfs.model.identity import Dn
 from mdmfs.model.names import ROOT_PREFIX, Lfn
+from mdmfs.pki.trust import TrustAnchors
 from mdmfs.wire.configuration import KeystorePeer, Settings, beside, read_configuration
 from mdmfs.wire.stream import Address
 from mdmfs.worker.cache.room import BESIDE
@@ -158,6 +162,7 @@ class MountConfiguration(Settings, frozen=True):
         if len({peer.name for peer in self.metadata}) != len(self.metadata):
             message = "[[metadata]] names every service once"
             raise ConfigurationError(message)
+        self._refuse_wrong_peers()
         self._refuse_wrong_limits()
         if bool(self.credential.certificate) != bool(self.credential.key) or (
             self.credential.proxy and self.credential.certificate
@@ -172,6 +177,25 @@ class MountConfiguration(Settings, frozen=True):
             if parts.scheme not in {"http", "https"} or not parts.hostname or not parts.path or not self.site_cache:
                 message = f"[mount] cache_of names URLs https://HOST:PORT/ of what site_cache keeps, not {begin!r}"
                 raise ConfigurationError(message)
+
+    def _refuse_wrong_peers(self) -> None:
+        peers: Sequence[HospitalPeer | KeystorePeer | MetadataPeer]
+        peers = [self.hospital, *self.keystores, *self.metadata]
+        for peer in peers:
+            try:
+                Address.parse_all(peer.address)
+                Dn.parse(peer.dn)
+            except (ConfigurationError, MalformedNameError) as error:
+                message = f"{getattr(peer, 'name', '[hospital]')}: {error}"
+                raise ConfigurationError(message) from error
+        if self.hospital.reads:
+            Address.parse_all(self.hospital.reads)
+
+    def refuse_missing_authorities(self) -> None:
+        """Raise ``ConfigurationError`` where the CAs of a hospital cannot be read: nobody could be asked."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        for told in self.each.values():
+            TrustAnchors(told.path(told.trust)).trust_in(context)
 
     def _refuse_wrong_limits(self) -> None:
         if self.mount.deadline <= 0 or self.mount.lease_wait <= 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import structlog
@@ -12,13 +12,9 @@ import trio
 from msgspec.structs import replace
 
 from mdmfs.model.errors import MdmfsError
-from mdmfs.model.identity import Dn
-from mdmfs.pki.trust import TrustAnchors
-from mdmfs.wire.configuration import KeystorePeer
-from mdmfs.wire.stream import Address
 from mdmfs.worker.cache.room import Room
 from mdmfs.worker.callers.credential import own_credential
-from mdmfs.worker.configuration import HospitalPeer, MetadataPeer, MountConfiguration
+from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.memory import Memory
 from mdmfs.worker.places import Places
 
@@ -70,18 +66,9 @@ class Reloading:
     def _read(self) -> MountConfiguration:
         told = MountConfiguration.read_again(pathlib.Path(self._begun.file))
         told.refuse_hiding(self._mountpoint)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        told.refuse_missing_authorities()
         if told.credential != self._told.credential:
-            own_credential(told).show_in(context)
-        for settings in told.each.values():
-            TrustAnchors(settings.path(settings.trust)).trust_in(context)
-            peers: Sequence[HospitalPeer | KeystorePeer | MetadataPeer]
-            peers = [settings.hospital, *settings.keystores, *settings.metadata]
-            for peer in peers:
-                Address.parse_all(peer.address)
-                Dn.parse(peer.dn)
-            if settings.hospital.reads:
-                Address.parse_all(settings.hospital.reads)
+            own_credential(told).show_in(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
         return told
 
 

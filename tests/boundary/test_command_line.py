@@ -9,6 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from mdmfs.cli.mount import tell_of_credential
+from mdmfs.demo.pki import delegate
+from mdmfs.worker.configuration import MountConfiguration
+from tests.twins import certificates as make
+from tests.twins.wire import anchors_in
+
 CLONE = Path(__file__).parents[2]
 
 
@@ -73,3 +79,50 @@ def test_the_log_of_a_mount_in_the_background_is_for_its_owner_alone(tmp_path: P
     )
     assert failed.returncode == 1
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
+
+
+MOUNT = """trust = "{trust}"
+[hospital]
+address = "{address}"
+dn = "/CN=hospital"
+[credential]
+proxy = "proxy.pem"
+[[keystores]]
+name = "one"
+address = "127.0.0.1:2"
+dn = "/CN=one"
+"""
+
+
+@pytest.mark.parametrize(
+    ("address", "trust", "reason"),
+    [
+        ("127.0.0.1:99999", "ca.pem", "[hospital]: an address is written HOST:PORT, not '127.0.0.1:99999'"),
+        ("127.0.0.1:1", "nothing.pem", "no CA certificates can be read from"),
+    ],
+)
+def test_a_mount_that_could_ask_nobody_is_not_made(tmp_path: Path, address: str, trust: str, reason: str) -> None:
+    """Whoever mounts is told then, and not by EACCES of everything."""
+    anchors_in(tmp_path).path.rename(tmp_path / "ca.pem")
+    (tmp_path / "mount.toml").write_text(MOUNT.format(address=address, trust=trust))
+    point = tmp_path / "grid"
+    point.mkdir()
+    done = run("mount", "--daemon", "--log", str(tmp_path / "log"), str(tmp_path / "mount.toml"), str(point))
+    assert done.returncode == 1
+    assert reason in done.stderr
+
+
+def test_who_mounts_without_a_proxy_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The mount stays: a proxy that is made later is found."""
+    (tmp_path / "mount.toml").write_text(MOUNT.format(address="127.0.0.1:1", trust="ca.pem"))
+    configuration = MountConfiguration.read(tmp_path / "mount.toml")
+    tell_of_credential(configuration)
+    line, advice = capsys.readouterr().err.splitlines()
+    assert line == (
+        f"mdmfs: mounted, but nobody can read there yet: {tmp_path / 'proxy.pem'} cannot be read: "
+        "No such file or directory"
+    )
+    assert advice.startswith("  what to do: make a new proxy")
+    delegate(make.person("jane"), make.VALID).save_proxy(tmp_path / "proxy.pem")
+    tell_of_credential(configuration)
+    assert capsys.readouterr().err == ""

@@ -16,8 +16,7 @@ from typing import Final
 import structlog
 import trio
 
-from mdmfs.model.errors import ConfigurationError, CredentialRefusedError, MalformedNameError
-from mdmfs.model.identity import Dn
+from mdmfs.model.errors import ConfigurationError, CredentialRefusedError
 from mdmfs.model.names import Lfn
 from mdmfs.pki.health import certificates_of
 from mdmfs.pki.tls import Credential, client_context
@@ -26,7 +25,6 @@ from mdmfs.wire.client import Client
 from mdmfs.wire.configuration import KeystorePeer
 from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.peers import PeerJudge, open_client
-from mdmfs.wire.stream import Address
 from mdmfs.worker.configuration import HospitalPeer, MetadataPeer, MountConfiguration
 
 LOOK_SECONDS: Final = 1.0
@@ -81,6 +79,8 @@ class Peers:
         self._stamp: Stamp = ()
         self._look_again = float("-inf")
         self._unusable_since = float("inf")
+        self._told = ""
+        """Why there is no usable credential, as the log says already."""
         self._hospital: Client | None = None
         self._readers: Client | None = None
         self._keystores: Keystores | None = None
@@ -176,10 +176,12 @@ class Peers:
                 self._look_again = now + WRITING_LOOK_SECONDS
                 return
             self._disconnect()
-            log.warning("no usable credential", reason=str(error))
+            if str(error) != self._told:
+                self._told = str(error)
+                log.warning("no usable credential", reason=self._told)
             message = f"no usable proxy or certificate: {error}"
             raise CredentialRefusedError(message) from error
-        self._unusable_since = float("inf")
+        self._unusable_since, self._told = float("inf"), ""
         self._look_again = trio.current_time() + LOOK_SECONDS
         if self._clock() >= self._ends - WARN_SECONDS:
             minutes = max(0, round((self._ends - self._clock()) / 60))
@@ -234,10 +236,7 @@ class Peers:
         for file in self._configured_by:
             try:
                 peers = tuple(MountConfiguration.read_again(file).of(self._root).keystores)
-                for peer in peers:
-                    Address.parse(peer.address)
-                    Dn.parse(peer.dn)
-            except (ConfigurationError, MalformedNameError) as error:
+            except ConfigurationError as error:
                 log.warning("the keystores stay as they were: the configuration is wrong", reason=str(error))
             else:
                 self._keystore_peers = peers

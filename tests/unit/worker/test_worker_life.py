@@ -108,7 +108,7 @@ def test_the_credential_is_looked_for_where_grid_programs_keep_it(tmp_path: Path
 async def test_a_missing_proxy_is_a_refused_credential_with_a_line_in_the_log(
     tmp_path: Path, nursery: trio.Nursery
 ) -> None:
-    """EACCES, and the reader of the log knows what to do."""
+    """EACCES, and the reader of the log knows what to do; however often somebody asks, it stands there once."""
     configuration = read(tmp_path, TEXT + "[credential]\nproxy = 'p.pem'\n")
     credential = find_credential(configuration, {}, 1)
     peers = Peers(HospitalPeer("h:1", "/CN=h"), configuration.keystores, credential, TrustAnchors(tmp_path), nursery)
@@ -116,7 +116,11 @@ async def test_a_missing_proxy_is_a_refused_credential_with_a_line_in_the_log(
         for ask in (peers.hospital, peers.keystores):
             with pytest.raises(CredentialRefusedError):
                 ask()
-    assert logs[0]["log_level"] == "warning"
+    (told,) = logs
+    assert (told["log_level"], told["reason"]) == (
+        "warning",
+        f"{tmp_path / 'p.pem'} cannot be read: No such file or directory",
+    )
 
 
 @pytest.mark.parametrize("etag", ["", "zz" * 24, "ab" * 23, "ab" * 25, "W/xyz"])
