@@ -12,7 +12,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import IO, TypeVar
+from typing import TypeVar
 
 import click
 import trio
@@ -31,6 +31,7 @@ from mdmfs.journal.files import lines_of
 from mdmfs.model.errors import ConfigurationError, PeerUnreachableError
 from mdmfs.model.identity import Dn
 from mdmfs.pki.tls import client_context
+from mdmfs.wire.backup import appearing
 from mdmfs.wire.peers import open_keystores
 from mdmfs.wire.process import forbid_core_dumps
 from mdmfs.wire.stream import Address
@@ -111,8 +112,8 @@ def what_read(configuration: pathlib.Path, dn: str) -> None:
 @click.option("--format", "kind", type=click.Choice(["jsonl", "dicom"]), default="jsonl", show_default=True)
 @click.option("--after", type=int, default=0, help="Only records after this one.")
 @click.option("--syslog", default="", help="HOST:PORT of a repository: send over TLS (RFC 5425); dicom only.")
-@click.option("-o", "--output", type=click.File("xb"), help="A new file, in place of standard output.")
-def export(configuration: pathlib.Path, kind: str, after: int, syslog: str, output: IO[bytes] | None) -> None:
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=pathlib.Path), help="A new file.")
+def export(configuration: pathlib.Path, kind: str, after: int, syslog: str, output: pathlib.Path | None) -> None:
     """Export records as JSON lines, as they stand, or as DICOM audit messages (PS3.15 A.5), which name patients.
 
     The last line on standard error tells up to which record; give it as --after the next time.
@@ -166,13 +167,13 @@ def _look(settings: HospitalConfiguration, question: Callable[[Transaction], T])
 
 @contextlib.contextmanager
 def _sink(
-    settings: HospitalConfiguration, syslog: str, output: IO[bytes] | None
+    settings: HospitalConfiguration, syslog: str, output: pathlib.Path | None
 ) -> Iterator[Callable[[bytes], object]]:
     """Give where messages go: a repository over mutual TLS, a file, or standard output, one a line."""
     if not syslog:
-        stream = output or sys.stdout.buffer
-        yield lambda message: stream.write(message + b"\n")
-        stream.flush()
+        with contextlib.nullcontext(sys.stdout.buffer) if output is None else appearing(output) as stream:
+            yield lambda message: stream.write(message + b"\n")
+            stream.flush()
         return
     address = Address.parse(syslog)
     context = client_context(settings.credential, settings.anchors)

@@ -204,8 +204,12 @@ def _write(path: pathlib.Path, template: str, values: dict[str, Any], tables: Se
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE)
     except OSError as error:
         raise unusable(path, error) from error
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text + "".join(tables))
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text + "".join(tables))
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise unusable(path, error) from error
     try:
         checks = checks_for(path)
     except ConfigurationError:

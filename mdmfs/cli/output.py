@@ -5,6 +5,7 @@ This is the one place where that is decided. A command gives every result twice:
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +16,13 @@ from rich.console import Console
 from rich.progress import Progress, ProgressColumn
 
 from mdmfs.cli.logs import log_to_standard_error
-from mdmfs.model.errors import ConfigurationError, InterruptedCallError, MalformedNameError, MdmfsError
+from mdmfs.model.errors import (
+    ConfigurationError,
+    InterruptedCallError,
+    MalformedNameError,
+    MdmfsError,
+    OutOfSpaceError,
+)
 from mdmfs.wire.outline import outline
 
 FAILED: Final = 1
@@ -128,9 +135,24 @@ def run(command: click.Command, words: Sequence[str]) -> int:
         _complain(error.told_here, error.code, FAILED, what_to_do=error.what_to_do, is_json=wants)
         return FAILED
     except Exception as error:  # noqa: BLE001 the command line: a traceback's last line may quote a patient
-        message = f"this should not happen, please report it: {outline(error)}"
-        _complain(message, "unexpected", OUR_MISTAKE, what_to_do=_REPORT, is_json=wants)
-        return OUR_MISTAKE
+        return _tell_unforeseen(error, is_json=wants)
+
+
+def _tell_unforeseen(error: Exception, *, is_json: bool) -> int:
+    """Tell by where it arose what nobody foresaw; a disk that is full where output goes is no mistake of ours."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        what_to_do = "make room where its output goes"
+        _complain(
+            "there is no room left for what it writes",
+            OutOfSpaceError.code,
+            FAILED,
+            what_to_do=what_to_do,
+            is_json=is_json,
+        )
+        return FAILED
+    message = f"this should not happen, please report it: {outline(error)}"
+    _complain(message, "unexpected", OUR_MISTAKE, what_to_do=_REPORT, is_json=is_json)
+    return OUR_MISTAKE
 
 
 def open_bar(*columns: str | ProgressColumn) -> Progress:

@@ -35,6 +35,7 @@ from mdmfs.rows.embedded import (
     begun,
     copied_of,
     make_private,
+    make_table_of_readers,
     naming_errors,
     open_environment,
     opening,
@@ -339,6 +340,7 @@ def load(database: Database, path: Path, layout: Layout, copied: bytes) -> None:
     arriving = path / "arriving"
     shutil.rmtree(arriving, ignore_errors=True)
     arriving.mkdir(mode=0o700)
+    make_table_of_readers(arriving)
     with (
         naming_errors(layout),
         lmdb.open(str(arriving), map_size=MAP_SIZE, max_dbs=MAX_TABLES, mode=0o600, sync=False) as env,

@@ -17,7 +17,7 @@ import outcome
 import trio
 
 from mdmfs.journal.durable import make_directory, sync_directory
-from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, StoreError
+from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, StoreError, unusable
 from mdmfs.rows.port import Layout
 from mdmfs.rows.turns import Act, Turns
 
@@ -26,6 +26,8 @@ MAP_SIZE: Final = 2**38
 MAX_TABLES: Final = 64
 STORE_FILE: Final = "data.mdb"
 LOCK_FILE: Final = "lock.mdb"
+_READERS_BYTES: Final = 2**13
+"""Of 126 readers, as LMDB has them by default, with its head."""
 _PACKED_AT_ONCE: Final = 100_000
 """Rows of one transaction, whose changed pages are in memory: some 30 MiB."""
 _TO_DO: Final = "see to its disk, or restore it from its backup: mdmfs restore"
@@ -279,10 +281,12 @@ def key_after(prefix: bytes) -> bytes:
 def open_environment(
     path: Path, map_size: int = MAP_SIZE, *, is_read_only: bool = False, is_copy: bool = False
 ) -> lmdb.Environment:
-    """Open LMDB in a directory; raises ``lmdb.Error``.
+    """Open LMDB in a directory; raises ``lmdb.Error``, and as ``make_table_of_readers``.
 
     A copy's last commit may be undone by a power cut: it is made again.
     """
+    if not is_read_only:
+        make_table_of_readers(path)
     return lmdb.open(
         str(path),
         map_size=map_size,
@@ -292,6 +296,22 @@ def open_environment(
         create=not is_read_only,
         metasync=not is_copy,
     )
+
+
+def make_table_of_readers(path: Path) -> None:
+    """Give LMDB's table its room on disk: a hole that cannot be filled would end the process by SIGBUS.
+
+    Raises ``OutOfSpaceError`` and ``UnusableFileError``.
+    """
+    file = path / LOCK_FILE
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, _READERS_BYTES)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise unusable(file, error) from error
 
 
 def copied_of(path: Path, layout: Layout) -> bytes | None:
@@ -340,6 +360,7 @@ def pack(source: Path, target: Path, layout: Layout) -> None:
     target.mkdir(mode=0o700)
     with naming_errors(layout, source), contextlib.ExitStack() as stack:
         old = stack.enter_context(open_environment(source, is_read_only=True))
+        make_table_of_readers(target)
         new = stack.enter_context(lmdb.open(str(target), map_size=MAP_SIZE, max_dbs=MAX_TABLES, mode=0o600, sync=False))
         with old.begin() as txn:
             for name in txn.cursor().iternext(keys=True, values=False):

@@ -81,6 +81,23 @@ def test_the_log_of_a_mount_in_the_background_is_for_its_owner_alone(tmp_path: P
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
 
 
+def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
+    """Where results go, and where a configuration was to be: nothing of that is left in the way of the next try."""
+    command = [sys.executable, "-m", "mdmfs.cli"]
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [*command, "policy", "digest", "strict"], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, done.stderr.splitlines()[0]) == (1, b"mdmfs: there is no room left for what it writes")
+    file = tmp_path / "keystore.toml"
+    options = ["--name", "k", "--listen", "127.0.0.1:1", "--directory", "shelf", "--hospital", "/CN=h", "--no-check"]
+    tls = ["--certificate", "c.pem", "--key", "k.pem", "--trust", "ca.pem"]
+    grown = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *command, "init", "keystore", str(file), *options, *tls]
+    done = subprocess.run(grown, capture_output=True, check=False)
+    assert (done.returncode, f"mdmfs: {file} cannot be used".encode() in done.stderr) == (1, True)
+    assert not file.exists()
+
+
 MOUNT = """trust = "{trust}"
 [hospital]
 address = "{address}"

@@ -191,6 +191,32 @@ def test_a_full_disk_keeps_nothing_of_the_write_and_all_before_it(tmp_path: Path
     assert int(done.stdout) > 3
 
 
+FULL = """
+import pathlib, sys, trio
+from mdmfs.hospital.lmdb_store import LmdbStore
+from mdmfs.model.errors import OutOfSpaceError
+folder = pathlib.Path(sys.argv[1])
+for filled in (True, False):
+    try:
+        trio.run(LmdbStore.open(folder / "store").aclose)
+        print("opened")
+    except OutOfSpaceError:
+        print("full")
+        (folder / "filled").unlink()
+"""
+
+
+def test_a_store_that_is_begun_on_a_full_disk_is_refused(tmp_path: Path) -> None:
+    """LMDB maps a table of readers with holes, and who writes into one without room is ended by SIGBUS."""
+    unshare = ["unshare", "--map-root-user", "--mount"]
+    if subprocess.run([*unshare, "mount", "-t", "tmpfs", "t", tmp_path], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody make a mount namespace")
+    filled = f"mount -t tmpfs -o size=1m t {tmp_path} && ! head -c 2M /dev/zero 2>/dev/null >{tmp_path}/filled && exec "
+    command = [*unshare, "sh", "-c", filled + '"$@"', "sh", sys.executable, "-c", FULL, str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["full", "opened"]), done.stderr
+
+
 def test_a_file_that_may_not_grow_keeps_nothing_of_the_write_and_all_before_it(tmp_path: Path) -> None:
     """The operating system refuses, as a quota does; with room again the store goes on."""
     done = subprocess.run(

@@ -22,6 +22,7 @@ from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.release.known import Origin
 from mdmfs.model.errors import StoreError
 from mdmfs.model.names import Guid
+from mdmfs.rows.embedded import make_table_of_readers
 from mdmfs.sealing.header import FileKey, ObjectContext, Role
 from mdmfs.sealing.layout import PAGE_SIZE, SALT_SIZE, SEGMENT_SIZE, Buffer, prefix_pieces
 from mdmfs.sealing.seal import Sealer, seal
@@ -118,6 +119,7 @@ class Headers:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.chmod(0o700)
             bring_up_folder(headers_format, directory)
+            make_table_of_readers(directory)
             self._environment = lmdb.open(
                 str(directory), map_size=limit + limit // 4 + SPARE_BYTES, max_dbs=3, mode=0o600, metasync=False
             )
