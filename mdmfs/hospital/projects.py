@@ -152,6 +152,9 @@ def _end_of(day: dt.date) -> float:
 
 def read_projects(folder: pathlib.Path, hospital: str, policy: PolicyReader) -> Mapping[str, Project]:
     """Read every ``*.toml`` of a folder; raises ``ConfigurationError`` that names the file."""
+    if not folder.is_dir():
+        message = f"the folder of projects {folder} is not there"
+        raise ConfigurationError(message, what_to_do="make it, or mend hospital.projects")
     projects: dict[str, Project] = {}
     for path in sorted(folder.glob("*.toml")):
         project = read_project(path, hospital, policy)
@@ -165,6 +168,9 @@ def read_projects(folder: pathlib.Path, hospital: str, policy: PolicyReader) -> 
 def read_project(path: pathlib.Path, hospital: str, policy: PolicyReader) -> Project:
     """Read one project and check that what was approved is what would be done; raises ``ConfigurationError``."""
     file = read_configuration(path, ProjectFile)
+    if file.name.startswith("."):
+        message = f"{path}: name is that of a directory, and none begins with a dot: mounts keep those for themselves"
+        raise ConfigurationError(message)
     try:
         chosen = policy(file.policy if "/" not in file.policy else str(beside(path, file.policy)))
     except ConfigurationError as error:
@@ -195,7 +201,8 @@ def read_patient_list(path: pathlib.Path) -> PatientList:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        message = f"the list {path} cannot be read"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        message = f"the list {path} cannot be read: {reason}"
         raise ConfigurationError(message) from error
     return _parse_list(path, lines)
 

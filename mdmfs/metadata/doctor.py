@@ -47,11 +47,11 @@ async def _look_at_file(path: Path, check: Check) -> Sequence[Finding]:
 
 
 def _judge_file(path: Path, check: Check) -> Sequence[Finding]:
-    if not path.exists():
-        return [check.warning("is not there yet: the daemon makes it when it starts")]
-    open_to = [one for one in (path, path.parent) if stat.S_IMODE(one.stat().st_mode) & 0o077]
+    open_to = [one for one in (path, path.parent) if one.exists() and stat.S_IMODE(one.stat().st_mode) & 0o077]
     if open_to:
         return [check.fault(f"others may look at {open_to[0]}: chmod go= it")]
+    if not path.exists():
+        return [check.warning("is not there yet: the daemon makes it when it starts")]
     return [check.ok("is there, and for its owner only")]
 
 

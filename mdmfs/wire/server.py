@@ -16,6 +16,8 @@ import trio
 from prometheus_client import Counter, Gauge
 
 from mdmfs.model.errors import BusyError, ConfigurationError, CredentialRefusedError
+from mdmfs.model.finding import Severity
+from mdmfs.pki.health import examine_credential
 from mdmfs.pki.tls import ServerContexts, verified_chain
 from mdmfs.wire.allowances import Allowances
 from mdmfs.wire.caller import Caller, Stranger
@@ -60,6 +62,9 @@ async def serve(  # noqa: PLR0913 what a server is made of
     with listening:
         bound = Address(address.host, listening.getsockname()[1])
         log.info("%s: listening on %s", service.name, bound)
+        for finding in examine_credential(service.name, contexts.credential, clock()):
+            if finding.severity is Severity.FAULT:
+                log.warning("%s: nobody will speak with us: %s", service.name, finding.text)
         task_status.started(bound)
         await server.accept_from(listening)
 

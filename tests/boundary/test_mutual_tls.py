@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import socket
 import ssl
@@ -465,6 +466,15 @@ async def test_a_port_that_is_taken_is_a_mistake_of_configuration(tmp_path: Path
         address = Address(*taken.getsockname())
         with pytest.raises(ConfigurationError, match=str(address.port)):
             await serve(SERVICE, contexts_of(HOSPITAL, tmp_path), address)
+
+
+async def test_a_server_says_that_its_certificate_has_expired(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It listens, and every peer refuses it: its own log is where somebody looks."""
+    late = functools.partial(serve, clock=lambda: time.time() + 1e9)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(late, SERVICE, contexts_of(HOSPITAL, tmp_path), Address("127.0.0.1", 0))
+        nursery.cancel_scope.cancel()
+    assert "nobody will speak with us" in caplog.text
 
 
 async def test_a_server_whose_files_are_broken_later_goes_on_when_they_are_mended(tmp_path: Path) -> None:

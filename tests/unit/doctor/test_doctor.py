@@ -189,6 +189,7 @@ threshold = 1
 """,
         encoding="utf-8",
     )
+    (tmp_path / "projects").mkdir()
     outcome = CliRunner().invoke(cli, ["doctor", "--json", str(path)])
     assert outcome.exit_code == 1
     report = json.loads(outcome.stdout)

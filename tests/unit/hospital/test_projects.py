@@ -164,6 +164,18 @@ def test_two_projects_have_two_names(tmp_path: Path) -> None:
         read_projects(tmp_path, "amc", read_policy)
 
 
+def test_a_project_takes_no_name_that_a_mount_keeps_for_itself(tmp_path: Path) -> None:
+    """``.find`` and ``.snapshots`` are directories of every mount, also of one that shows a hospital alone."""
+    with pytest.raises(ConfigurationError, match="begins with a dot"):
+        read(project_file(tmp_path, ('name = "neuro"', 'name = ".find"')))
+
+
+def test_a_folder_that_is_not_there_is_no_empty_one(tmp_path: Path) -> None:
+    """A slip in its name would be a hospital without projects, and nobody would know why nothing opens."""
+    with pytest.raises(ConfigurationError, match="is not there"):
+        read_projects(tmp_path / "projetcs", "amc", read_policy)
+
+
 # Lists
 
 

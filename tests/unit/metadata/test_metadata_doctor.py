@@ -80,8 +80,11 @@ async def test_what_init_writes_is_read_by_the_daemon_and_by_the_doctor(tmp_path
 
 
 async def test_a_database_that_others_may_look_at_is_a_fault(tmp_path: Path) -> None:
-    """And its password is told to nobody."""
+    """Also before there is one: the daemon would not start. And its password is told to nobody."""
     (tmp_path / "private").mkdir(mode=0o755)
+    before = await examine(checks_for(write(tmp_path, "private/metadata.sqlite")), deadline=5)
+    assert Severity.FAULT in {one.severity for one in before if one.check == "database"}
+    (tmp_path / "metadata.toml").unlink()
     (tmp_path / "private" / "metadata.sqlite").touch(mode=0o600)
     found = {
         one.check: one for one in await examine(checks_for(write(tmp_path, "private/metadata.sqlite")), deadline=5)
