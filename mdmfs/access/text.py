@@ -72,7 +72,8 @@ def parse_acl(text: str) -> AclText:
     for piece in _pieces(text):
         match = _ENTRY.fullmatch(piece)
         if match is None:
-            message = f"an entry is [default:]user|group|mask|other:NAME:RIGHTS[@END], not {piece[:200]!r}"
+            form = "[default:]user|group|mask|other:NAME:RIGHTS[@END], RIGHTS of r, w, x, a, i and -"
+            message = f"an entry is {form}, not {piece[:200]!r}"
             raise MalformedNameError(message)
         entry = Entry(*_subject(match["kind"], match["name"]), parse_rights(match["rights"]).value, _end(match["end"]))
         (defaults if match["default"] else entries).append(entry)

@@ -73,7 +73,8 @@ def verify(configuration: pathlib.Path, selected: _Selected, *, is_repair: bool)
     """Compare what every keystore holds with the catalogue; 1 if anything is missing, stale, wrong or surplus."""
     found = _run(configuration, KeyTask.REPAIR if is_repair else KeyTask.VERIFY, selected)
     faults = ", ".join(f"{count} {kind}" for kind, count in sorted(found.faults.items())) or "no fault"
-    lines = [f"{found.files_done} files: {faults}, {found.lost} without a key"]
+    unsure = ", while a keystore that may have the rest does not answer" if found.lost and found.silent else ""
+    lines = [f"{found.files_done} files: {faults}, {found.lost} without a key{unsure}"]
     if is_repair:
         lines.append(f"sent anew for {found.changed} files; {found.waiting} messages are still on their way")
     _tell(found, *lines)

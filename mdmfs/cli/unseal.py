@@ -17,7 +17,7 @@ import trio
 from mdmfs.cli.mounted import OF_HOSPITAL, read_alone
 from mdmfs.cli.output import parsed, tell
 from mdmfs.journal.durable import sync_directory
-from mdmfs.model.errors import ConfigurationError, IntegrityError, MalformedNameError, unusable
+from mdmfs.model.errors import ConfigurationError, IntegrityError, MalformedNameError, UnusableFileError, unusable
 from mdmfs.model.names import Guid
 from mdmfs.pki.trust import TrustAnchors
 from mdmfs.sealing.header import Header, ObjectContext, Role
@@ -44,12 +44,21 @@ _GUID_LENGTH: Final = 36
 """Of its text: caches name a sealed object by its GUID, a full stop and more."""
 
 
+_DICOM: Final = b"DICM"
+_LOOKED_AT: Final = 132
+"""Behind the preamble of a file of PS3.10 stands ``DICM``."""
+
+
 @click.command()
 @click.argument("file", type=_SEALED)
 def inspect(file: pathlib.Path) -> None:
     """Print what can be told of a sealed object without its key; 1 if no sealed object has its length."""
     with file.open("rb") as stream:
-        length, octets = os.fstat(stream.fileno()).st_size, stream.read(HEADER_SIZE)
+        length, octets = os.fstat(stream.fileno()).st_size, stream.read(_LOOKED_AT)
+    if octets.endswith(_DICOM):
+        message = f"{file} is a DICOM file, and not sealed"
+        raise UnusableFileError(message, what_to_do="name an object of a cache, or a copy: *.dcm.sealed")
+    octets = octets[:HEADER_SIZE]
     told: dict[str, object] = {"length": length}
     lines = [f"length:     {length} bytes"]
     if len(octets) == HEADER_SIZE:

@@ -164,11 +164,11 @@ class Harvests:
         """
         found = self._hospital.projects.get(project)
         if found is None or found.is_over(self._hospital.clock()):
-            known = sorted(self._hospital.projects)
+            known = ", ".join(sorted(self._hospital.projects))
             message = f"there is no project {project}, or its last day is past; this hospital has {known}"
             raise UnknownNameError(message)
         if pacs and pacs not in found.pacs:
-            message = f"the project {project} does not look in a PACS {pacs}; it names {sorted(found.pacs)}"
+            message = f"the project {project} does not look in a PACS {pacs}; it names {', '.join(sorted(found.pacs))}"
             raise UnknownNameError(message)
         wanted = (pacs,) if pacs else found.pacs
         latest = self._latest.get(project)

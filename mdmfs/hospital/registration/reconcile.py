@@ -300,7 +300,7 @@ class Reconciliations:
         """Start a run, or find the one under way; raises ``UnknownNameError`` for an unknown project."""
         found = self._hospital.projects.get(project)
         if found is None:
-            message = f"there is no project {project}; this hospital has {sorted(self._hospital.projects)}"
+            message = f"there is no project {project}; this hospital has {', '.join(sorted(self._hospital.projects))}"
             raise UnknownNameError(message)
         latest = self._latest.get(project)
         if latest is None or latest.is_over:

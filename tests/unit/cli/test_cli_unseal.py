@@ -144,6 +144,15 @@ def test_inspect_tells_what_needs_no_key(tmp_path: Path) -> None:
         assert "cut off" in told.output
 
 
+def test_inspect_takes_no_image_for_a_sealed_object(tmp_path: Path) -> None:
+    """What a mount shows is plaintext: a salt of zeros would be told of it, and a size that it has not."""
+    path = tmp_path / "0001.dcm"
+    path.write_bytes(bytes(128) + b"DICM" + bytes(SEALED_CHUNK_SIZE))
+    told = CliRunner().invoke(cli, ["inspect", str(path)])
+    assert isinstance(told.exception, UnusableFileError)
+    assert "not sealed" in str(told.exception)
+
+
 def test_a_file_that_no_name_identifies_is_refused(tmp_path: Path) -> None:
     """Nobody guesses which file it is."""
     path = tmp_path / "object"
