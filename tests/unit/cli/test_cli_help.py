@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from mdmfs.cli.main import COMMANDS, cli
 
@@ -61,6 +62,12 @@ def test_a_name_is_completed_without_loading_what_it_names() -> None:
     found = cli.shell_complete(click.Context(cli), "s")
     assert [one.value for one in found] == ["stage", "snapshot", "setfacl", "subject", "shelf"]
     assert [one.value for one in cli.shell_complete(click.Context(cli), "--j")] == ["--json"]
+
+
+def test_a_slip_in_a_command_names_the_one_that_was_meant() -> None:
+    """And nothing where none is like it."""
+    assert "Did you mean stage?" in CliRunner().invoke(cli, ["statge"]).output
+    assert "Did you mean" not in CliRunner().invoke(cli, ["xyzzy"]).output
 
 
 @pytest.mark.parametrize(("table", "zones"), [("trust = 1", ["mdmfs.worker"]), ("[keystore]", ["mdmfs.keystore"])])
