@@ -68,8 +68,20 @@ def _options(*decorators: Decorator) -> Decorator:
     return decorate
 
 
+def _refuse_taken(_: click.Context, __: click.Parameter, path: pathlib.Path) -> pathlib.Path:
+    """Refuse a file that is there before anything is asked."""
+    if path.exists():
+        raise unusable(path, FileExistsError())
+    return path
+
+
 _OUTPUT = _options(
-    click.argument("configuration", type=click.Path(dir_okay=False, path_type=pathlib.Path)),
+    click.argument(
+        "configuration",
+        type=click.Path(dir_okay=False, path_type=pathlib.Path),
+        is_eager=True,
+        callback=_refuse_taken,
+    ),
     click.option("--no-check", is_flag=True, help="Do not look at what it names."),
 )
 _TRUST = _option("--trust", "CA directory, or a PEM bundle of CAs", "/etc/grid-security/certificates")

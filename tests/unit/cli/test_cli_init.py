@@ -78,9 +78,10 @@ def test_what_is_written_is_looked_at(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
-    """Somebody has written it."""
+    """Somebody has written it; nobody is asked for what would not be written."""
     path = tmp_path / "keystore.toml"
     path.write_text("mine")
+    assert isinstance(init("keystore", path).exception, NameTakenError)
     done = init("keystore", path, "--name", "k1", "--listen", "x", "--directory", "d", "--hospital", DN, *TLS)
     assert isinstance(done.exception, NameTakenError)
     assert "there already" in str(done.exception)
