@@ -34,9 +34,10 @@ from mdmfs.wire.bundle import BUFFER_BYTES, Bundle
 from mdmfs.wire.connecting import Places
 from mdmfs.wire.download import Download, late, until
 from mdmfs.wire.exchange import Exchange, NoAnswerError, Question, refusal
-from mdmfs.wire.messages.base import MEDIA_TYPE, Failure, Message
+from mdmfs.wire.messages.base import MEDIA_TYPE, Message
 from mdmfs.wire.messages.files import BUNDLE_PATH, STAGED_PATH, AskBundle
 from mdmfs.wire.orders import Vouch
+from mdmfs.wire.problems import failure_told
 from mdmfs.wire.stream import HANDSHAKES, Address, PlainStream, Stream, TlsStream
 
 __all__ = ["Address", "Client", "Download"]
@@ -221,7 +222,7 @@ class Client:
             finally:
                 places.release()
             if download.status >= _NOT_SUCCESS:
-                raise _failure(download.status, bytes(body), self.address)
+                raise failure_told(download.status, bytes(body), self.address)
             return body
         raise late(self.address)
 
@@ -238,7 +239,7 @@ class Client:
             if download.status < _NOT_SUCCESS:
                 return connection, download
             try:
-                failure = _failure(download.status, bytes(await download.read()), self.address)
+                failure = failure_told(download.status, bytes(await download.read()), self.address)
             except BaseException as error:
                 self._end(question, connection, download, error)
                 raise
@@ -380,28 +381,3 @@ async def _take_place(places: trio.Semaphore) -> None:
         places.acquire_nowait()
     except trio.WouldBlock:
         await places.acquire()
-
-
-class _Problem(msgspec.Struct, frozen=True):
-    """A problem document (RFC 9457) with our code in it."""
-
-    code: str
-    detail: str
-
-
-def _told(body: bytes) -> Failure | None:
-    """Read a failure, whether it is told to us or to programs that are not ours."""
-    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return msgspec.msgpack.decode(body, type=Failure)
-    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        problem = msgspec.json.decode(body, type=_Problem)
-        return Failure(problem.code, problem.detail)
-    return None
-
-
-def _failure(status: int, body: bytes, peer: Address) -> MdmfsError:
-    """Make the error again that the peer told of."""
-    told = _told(body)
-    if told is None:
-        return MalformedMessageError(f"{peer} answered with status {status} and no reason")
-    return told.error()

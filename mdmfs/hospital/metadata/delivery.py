@@ -13,10 +13,11 @@ from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.ledger.records import METADATA, OutboxItem
 from mdmfs.hospital.metadata.outgoing import Wrapped
 from mdmfs.hospital.registration.deposit import serve_queue
-from mdmfs.wire.keystores import Caller, Keystores
+from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.messages.base import MAX_BATCH
 from mdmfs.wire.messages.keystores import VersionedAcl
 from mdmfs.wire.messages.metadata import TELL_PATH, Done, Parcel, Tell
+from mdmfs.wire.peer import Peer
 
 DEADLINE: Final = 60.0
 """Seconds for one message."""
@@ -30,12 +31,12 @@ MOST_OCTETS: Final = 2 * 2**20
 class MetadataService:
     """The hospital's way to its metadata service."""
 
-    client: Caller
+    client: Peer
     peer: Keystores
     """The same service as one that must hear of ACLs and tombstones: it alone, under ``METADATA``."""
 
     @classmethod
-    def of(cls, client: Caller, nursery: trio.Nursery) -> MetadataService:
+    def of(cls, client: Peer, nursery: trio.Nursery) -> MetadataService:
         """Reach it by one client; its calls run in ``nursery``."""
         return cls(client, Keystores({METADATA: client}, nursery))
 

@@ -25,7 +25,7 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.header import FileKey, ObjectContext
 from mdmfs.sealing.unseal import Unsealer
 from mdmfs.wire.answers import Answers
-from mdmfs.wire.keystores import Gathering
+from mdmfs.wire.gathering import Gathering
 
 HOLD_SECONDS: Final = 1.0
 MAX_HELD: Final = 1024

@@ -15,10 +15,11 @@ from mdmfs.model.errors import TooFewSharesError, WrongKeyError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.header import FileKey
 from mdmfs.wire.answers import Answers
-from mdmfs.wire.keystores import Caller, Keystores
+from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.key_tasks import KeyTask
 from mdmfs.wire.messages.keystores import Outcome
+from mdmfs.wire.peer import Peer
 from tests.twins.clinic import KEYSTORES, OWNER, READER, OpenClinic
 from tests.twins.key_tasks import clinic_with, done, held, is_readable
 from tests.twins.keystores import TwinKeystore, random_guid, shares_of, unreachable
@@ -32,12 +33,12 @@ class ChangingOver:
 
     def __init__(self, twin: TwinKeystore, guid: Guid, record: KeyRecord) -> None:
         self._twin = twin
-        self._asked: Caller = twin.as_seen_by(READER)
+        self._asked: Peer = twin.as_seen_by(READER)
         self._change = (guid, record)
         self.questions = 0
 
     async def call(self, path: str, message: Message, reply: type[M], *, deadline: float) -> M:
-        """See ``Caller``."""
+        """See ``Peer``."""
         self.questions += 1
         answer = await self._asked.call(path, message, reply, deadline=deadline)
         guid, record = self._change
@@ -163,7 +164,7 @@ async def test_who_asks_across_a_change_asks_once_more_and_has_the_key(tmp_path:
         late = twins["k4"].shelf.page.keys.pop(guid)
         twins[SECOND].shelf.page.keys.update(old)
         changing = ChangingOver(twins["k4"], guid, late)
-        clients: dict[str, Caller] = {name: twins[name].as_seen_by(READER) for name in (FIRST, SECOND)}
+        clients: dict[str, Peer] = {name: twins[name].as_seen_by(READER) for name in (FIRST, SECOND)}
         keystores = Keystores({**clients, "k4": changing}, opened.nursery)
 
         def verify(key: FileKey) -> None:

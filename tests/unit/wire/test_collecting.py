@@ -28,7 +28,9 @@ from mdmfs.model.errors import (
 from mdmfs.model.names import Guid
 from mdmfs.sealing.header import FileKey
 from mdmfs.sharing.shamir import SECRET_SIZE, Share
-from mdmfs.wire.keystores import FIRST_PAUSE, LONGEST_PAUSE, MAX_LAGGARDS, SECOND_THOUGHT, Keystores
+from mdmfs.wire.gathering import SECOND_THOUGHT
+from mdmfs.wire.keystore import FIRST_PAUSE, LONGEST_PAUSE, MAX_LAGGARDS
+from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.messages.base import MAX_BATCH, Message
 from mdmfs.wire.messages.keystores import Collected, KeyEntry, Outcome, SetAcls, VersionedAcl
 from tests.twins.keystores import HOSPITAL, TwinKeystore, principal, random_guid, shares_of, unreachable
@@ -195,7 +197,7 @@ class Punctual:
     delay: float
 
     async def call(self, _: str, __: Message, ___: type[Any], *, deadline: float) -> Any:  # noqa: ANN401, ARG002 what is asked for
-        """See ``Caller``."""
+        """See ``Peer``."""
         await trio.sleep(self.delay)
         return self.answer
 

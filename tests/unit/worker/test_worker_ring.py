@@ -15,7 +15,7 @@ from mdmfs.sealing.layout import HEADER_SIZE
 from mdmfs.sealing.seal import seal
 from mdmfs.sharing.shamir import Share
 from mdmfs.wire.answers import Answers, Verify
-from mdmfs.wire.keystores import Gathering
+from mdmfs.wire.gathering import Gathering
 from mdmfs.wire.messages.keystores import Outcome
 from mdmfs.worker.keys.ring import KeyRing, Lock, unlock_with
 from tests.twins.hospital import KEYSTORES
