@@ -34,7 +34,7 @@ from mdmfs.wire.peers import open_client
 
 DEADLINE = 10.0
 READING_DEADLINE = 600.0
-"""An audit log may be long."""
+"""An audit log may be long, and so may what is left below a directory."""
 INTERVAL = 0.2
 
 _CONFIGURATION = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
@@ -112,7 +112,7 @@ async def rerender_project(configuration: HospitalConfiguration, project: str) -
 async def withdraw_files(configuration: HospitalConfiguration, asked: StartWithdraw) -> tuple[KeyProgress, Readers]:
     """Withdraw, wait a while for the keystores, and give the end and who had the files."""
     client = _client(configuration)
-    started = await client.call(WITHDRAW_PATH, asked, KeyProgress, deadline=trio.current_time() + DEADLINE)
+    started = await client.call(WITHDRAW_PATH, asked, KeyProgress, deadline=trio.current_time() + READING_DEADLINE)
     found = await watch_task(client, started)
     had = await _readers(client, AskReaders())
     await client.aclose()

@@ -273,7 +273,10 @@ async def test_a_series_is_found_by_key_and_by_state(store: Store) -> None:
     assert store.read(lambda tx: tx.series.all(SeriesState.VISIBLE)) == [shown]
     waiting = store.read(lambda tx: tx.series.all(SeriesState.REGISTERING))
     assert {record.study_uid for record in waiting} == {"1.2.3.0", "1.2.3.2"}
-    assert len(store.read(lambda tx: tx.series.all())) == 3
+    every = store.read(lambda tx: tx.series.all())
+    assert len(every) == 3
+    pages = [store.read(lambda tx, last=last: tx.series.page(2, last)) for last in (None, every[1], every[2])]
+    assert pages == [every[:2], every[2:], []]
     assert await store.write(lambda tx: tx.series.remove(shown.key))
     assert not await store.write(lambda tx: tx.series.remove(shown.key))
     assert store.read(lambda tx: tx.series.all(SeriesState.VISIBLE)) == []

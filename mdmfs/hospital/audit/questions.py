@@ -79,7 +79,8 @@ def files_below(tx: Transaction, path: str) -> list[Guid]:
     try:
         guid = Guid.parse(path)
     except MalformedNameError:
-        found = list(_below(tx, Lfn.parse(path)))
+        lfn = Lfn.parse(path)
+        found = files_named(tx, lfn) or _of_series(tx, lambda series: is_below(series, lfn))
     else:
         found = [guid] if tx.catalogue.file(guid) else []
     if not found:
@@ -108,14 +109,18 @@ def names_of(tx: Transaction, guids: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def _below(tx: Transaction, lfn: Lfn) -> Iterator[Guid]:
+def files_named(tx: Transaction, lfn: Lfn) -> list[Guid]:
+    """Name the files that were ever made of the image that shows under a name; none where no image does."""
     node = tx.catalogue.look_up(lfn)
-    if node is not None and node.guid:
-        guid = Guid(node.guid)
-        instance = tx.uidmap.resolve(guid)
-        yield from tx.uidmap.guids_of(instance.project, instance.instance_uid) if instance else [guid]
-        return
-    yield from _of_series(tx, lambda series: series.lfn.parts[: len(lfn.parts)] == lfn.parts)
+    if node is None or not node.guid:
+        return []
+    instance = tx.uidmap.resolve(Guid(node.guid))
+    return tx.uidmap.guids_of(instance.project, instance.instance_uid) if instance else [Guid(node.guid)]
+
+
+def is_below(series: SeriesRecord, lfn: Lfn) -> bool:
+    """Tell whether a series is registered at or below a name."""
+    return series.lfn.parts[: len(lfn.parts)] == lfn.parts
 
 
 def _of_series(tx: Transaction, is_meant: Callable[[SeriesRecord], bool]) -> list[Guid]:

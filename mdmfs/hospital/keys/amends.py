@@ -184,21 +184,20 @@ def destroy(tx: Transaction, guids: Iterable[Guid], now: float) -> int:
 
 
 def withdraw(tx: Transaction, files: Sequence[FileRecord], now: float) -> tuple[int, list[FileRecord]]:
-    """Destroy files because their images are to go; gives the epoch, and what is left to destroy of the same images.
+    """Destroy files because their images are to go, and give the epoch, unless more files are of the same images.
 
-    What is left was made under other rules, and would take the name over. Refusals of the images are forgotten: what
-    was refused is looked at again under other rules, and what was withdrawn is not. A file that had gone before names
-    no image: its successor is another one's to take away.
+    Those are given then, and nothing is done: they were made under other rules and would take the names over, so all of
+    them go at once or none. Refusals of the images are forgotten: what was refused is looked at again under other
+    rules, and what was withdrawn is not. A file that had gone before names no image: its successor is another one's to
+    take away.
     """
-    epoch = destroy(tx, [file.guid for file in files], now)
-    others: dict[Guid, FileRecord] = {}
-    for file in files:
-        instance = None if file.state is FileState.WITHDRAWN else tx.uidmap.resolve(file.guid)
-        if instance is None:
-            continue
+    alive = {file.guid for file in files if file.state is not FileState.WITHDRAWN}
+    instances = [instance for guid in alive if (instance := tx.uidmap.resolve(guid))]
+    of_images = {guid for it in instances for guid in tx.uidmap.guids_of(it.project, it.instance_uid)}
+    others = [file for guid in of_images - alive if (file := tx.catalogue.file(guid))]
+    left = [file for file in others if file.state is not FileState.WITHDRAWN]
+    if left:
+        return 0, left
+    for instance in instances:
         tx.quarantine.remove(instance.series, instance.instance_uid)
-        for guid in tx.uidmap.guids_of(instance.project, instance.instance_uid):
-            other = tx.catalogue.file(guid)
-            if other is not None and other.state is not FileState.WITHDRAWN:
-                others[guid] = other
-    return epoch, list(others.values())
+    return destroy(tx, [file.guid for file in files], now), []

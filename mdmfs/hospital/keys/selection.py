@@ -1,61 +1,78 @@
-"""Which files a task on keys is about: some, a subject's, a project's, or all."""
+"""Which files a task on keys is about: some, a subject's, a project's, what is left below a name, or all."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from mdmfs.hospital.catalogue.records import FileRecord
+from mdmfs.hospital.audit.questions import files_named, is_below
+from mdmfs.hospital.catalogue.records import FileRecord, FileState
+from mdmfs.hospital.ledger.records import SeriesRecord
+from mdmfs.hospital.pages import pages_of_files, pages_of_series
 from mdmfs.hospital.store import Store, Transaction
+from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import UnknownNameError
-from mdmfs.model.names import Guid
+from mdmfs.model.names import Guid, Lfn
 from mdmfs.model.subject import SubjectId
 
 
 class Selection(NamedTuple):
-    """At most one of the three is given; with none it is every file."""
+    """At most one of the four is given; with none it is every file."""
 
     guids: tuple[Guid, ...] = ()
     subject: SubjectId | None = None
     project: str = ""
+    below: Lfn | None = None
+    """A file or a directory: what is left of it, shown or not."""
 
     @property
     def is_everything(self) -> bool:
         """Whether no file is left out."""
-        return not (self.guids or self.subject or self.project)
+        return not (self.guids or self.subject or self.project or self.below is not None)
 
     def pages(self, store: Store, size: int) -> Iterator[list[FileRecord]]:
         """Give the records, some or none at a time, so that others can have a turn in between.
 
-        Raises ``UnknownNameError`` for what there is not.
+        Raises ``UnknownNameError`` for what there is not, but not where nothing is left below a name.
         """
-        guids = store.read(self._of_subject) if self.subject else list(self.guids)
-        if guids:
-            for start in range(0, len(guids), size):
-                yield store.read(functools.partial(_records, guids=guids[start : start + size]))
-            return
-        after, found = 0, 0
-        while page := store.read(functools.partial(page_of, after=after, limit=size)):
-            mine = [file for file in page if self.project in {"", file.project}]
-            yield mine
-            after, found = page[-1].inode, found + len(mine)
-        if self.project and not found:
-            message = f"no file was ever registered in a project {self.project}"
-            raise UnknownNameError(message)
-
-    def _of_subject(self, tx: Transaction) -> list[Guid]:
-        mine = [series.key for series in tx.series.all() if series.subject == self.subject]
-        guids = [guid for key in mine for guid, _ in tx.uidmap.of_series(key)]
-        if not guids:
-            message = f"no file was ever registered of the subject {self.subject and self.subject.text}"
-            raise UnknownNameError(message)
-        return guids
+        if self.guids:
+            yield from _records_of(store, self.guids, size)
+        elif self.subject:
+            pages = _of_series(store, lambda series: series.subject == self.subject, size)
+            yield from _refuse_none(pages, f"of the subject {self.subject.text}")
+        elif self.below is not None:
+            yield from _left_below(store, self.below, size)
+        elif self.project:
+            of_all = pages_of_files(store, size)
+            pages = ([file for file in page if file.project == self.project] for page in of_all)
+            yield from _refuse_none(pages, f"in a project {self.project}")
+        else:
+            yield from pages_of_files(store, size)
 
 
-def page_of(tx: Transaction, *, after: int, limit: int) -> list[FileRecord]:
-    """Give some of all files, those with inode numbers above ``after``."""
-    return tx.catalogue.files(after=after, limit=limit)
+def _left_below(store: Store, lfn: Lfn, size: int) -> Iterator[list[FileRecord]]:
+    named = store.read(lambda tx: files_named(tx, lfn))
+    pages = _records_of(store, named, size) if named else _of_series(store, lambda it: is_below(it, lfn), size)
+    for page in pages:
+        yield [file for file in page if file.state is not FileState.WITHDRAWN]
+
+
+def _of_series(store: Store, is_meant: Callable[[SeriesRecord], bool], size: int) -> Iterator[list[FileRecord]]:
+    for page in pages_of_series(store, size):
+        yield []
+        for series in filter(is_meant, page):
+            guids = store.read(functools.partial(_guids_of, key=series.key))
+            yield from _records_of(store, guids, size)
+
+
+def _guids_of(tx: Transaction, *, key: SeriesKey) -> list[Guid]:
+    return [guid for guid, _ in tx.uidmap.of_series(key)]
+
+
+def _records_of(store: Store, guids: Sequence[Guid], size: int) -> Iterator[list[FileRecord]]:
+    for start in range(0, len(guids), size):
+        yield store.read(functools.partial(_records, guids=guids[start : start + size]))
 
 
 def _records(tx: Transaction, *, guids: Sequence[Guid]) -> list[FileRecord]:
@@ -65,3 +82,13 @@ def _records(tx: Transaction, *, guids: Sequence[Guid]) -> list[FileRecord]:
         message = f"there is no file {unknown[0]}; nothing was done"
         raise UnknownNameError(message)
     return [file for file in found if file is not None]
+
+
+def _refuse_none(pages: Iterator[list[FileRecord]], whose: str) -> Iterator[list[FileRecord]]:
+    is_any = False
+    for page in pages:
+        is_any = is_any or bool(page)
+        yield page
+    if not is_any:
+        message = f"no file was ever registered {whose}"
+        raise UnknownNameError(message)

@@ -19,18 +19,17 @@ from mdmfs.hospital.keys.introduction import introduce
 from mdmfs.hospital.keys.judge import Fault, Held, Verdict, judge, latest_held
 from mdmfs.hospital.keys.recount import show_held
 from mdmfs.hospital.keys.selection import Selection
+from mdmfs.hospital.pages import PAGE
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import BusyError, MdmfsError, UnknownNameError
-from mdmfs.model.names import Guid
+from mdmfs.model.names import GUID_SIZE, Guid
 from mdmfs.wire.messages.base import MAX_BATCH
 from mdmfs.wire.messages.key_tasks import Certificate, Certificates, KeyProgress, KeyTask
 from mdmfs.wire.nursery import open_plain_nursery
 
 log = structlog.get_logger()
 
-PAGE: Final = 500
-"""Files that are looked at together."""
 DEADLINE: Final = 20.0
 MAX_LINES: Final = 100
 MAX_WAITING: Final = 100
@@ -47,8 +46,8 @@ class Task:
         self._task = task
         self._page = page
         self._selection = selection
-        self.destroyed: list[Guid] = []
-        """Files whose keys this task has destroyed."""
+        self.destroyed = bytearray()
+        """The octets of the files whose keys this task has destroyed, of which there may be a million."""
         self._hospital = hospital
         self._files = self._done = self._lost = self._changed = self._epoch = 0
         self._faults: Counter[str] = Counter()
@@ -117,14 +116,19 @@ class Task:
                 renewed = await self._hospital.store.write(lambda tx: amends.rotate(tx, self._hospital, guids, latest))
                 self._note_change(renewed)
             case KeyTask.DESTROY:
-                await self._record(Event.DESTRUCTION, page)
-                now = self._hospital.clock()
-                withdraw = functools.partial(amends.withdraw, files=page, now=now)
-                self._epoch, others = await self._hospital.store.write(withdraw)
-                self.destroyed += guids
-                self._note_change(guids)
-                if others:
-                    await self._do(others)
+                await self._destroy(page)
+
+    async def _destroy(self, page: Sequence[FileRecord]) -> None:
+        """Destroy what is on record as to go, and in the same transaction what else there is of the same images."""
+        files, unrecorded = list(page), list(page)
+        while unrecorded:
+            await self._record(Event.DESTRUCTION, unrecorded)
+            withdraw = functools.partial(amends.withdraw, files=files, now=self._hospital.clock())
+            self._epoch, unrecorded = await self._hospital.store.write(withdraw)
+            files += unrecorded
+        guids = [file.guid for file in files]
+        self.destroyed += b"".join(guid.octets for guid in guids)
+        self._note_change(guids)
 
     async def _forget_removed(self) -> None:
         """Let what waits for removed keystores go, unless a key is left of which a share may be among it."""
@@ -233,6 +237,10 @@ def _waiting(tx: Transaction, hospital: Hospital) -> int:
     return sum(len(tx.outbox.peek(name, limit=MAX_WAITING)) for name in hospital.keystores.names)
 
 
+def _guids(octets: bytes | bytearray) -> list[Guid]:
+    return [Guid(bytes(octets[start : start + GUID_SIZE])) for start in range(0, len(octets), GUID_SIZE)]
+
+
 class Tasks:
     """The tasks of a hospital: one at a time."""
 
@@ -257,11 +265,12 @@ class Tasks:
     @property
     def destroyed(self) -> list[Guid]:
         """Give the files whose keys the latest task has destroyed."""
-        return [] if self._latest is None else self._latest.destroyed
+        return [] if self._latest is None else _guids(self._latest.destroyed)
 
     async def certificates(self, after: int) -> Certificates:
         """Ask every keystore to certify some of what the latest task destroyed."""
-        destroyed = self.destroyed[after : after + MAX_BATCH]
+        octets = b"" if self._latest is None else self._latest.destroyed
+        destroyed = _guids(octets[GUID_SIZE * after : GUID_SIZE * (after + MAX_BATCH)])
         found: dict[str, Certificate] = {}
         silent: dict[str, str] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from typing import Final
 
 from mdmfs.hospital import tables
@@ -57,6 +58,12 @@ class RowsOfSeries:
             return [_ROWS.decode(value) for _, value in self._rows.scan(tables.SERIES)]
         found = (self.by_octets(octets) for octets, _ in self._rows.scan(_state_key(state)))
         return [record for record in found if record is not None]
+
+    def page(self, limit: int, after: SeriesRecord | None = None) -> list[SeriesRecord]:
+        """Give some of all series."""
+        begin = b"" if after is None else after.key.octets() + b"\0"
+        rows = itertools.islice(self._rows.scan(tables.SERIES, begin), limit)
+        return [_ROWS.decode(value) for _, value in rows]
 
     def remove(self, key: SeriesKey) -> bool:
         """Forget a series."""

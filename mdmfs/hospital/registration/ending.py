@@ -13,11 +13,13 @@ from typing import Final
 import structlog
 import trio
 
-from mdmfs.hospital.catalogue.records import FileRecord, FileState
+from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.keys import amends
-from mdmfs.hospital.keys.selection import page_of
+from mdmfs.hospital.ledger.records import SeriesRecord
+from mdmfs.hospital.pages import PAGE, pages_of_files, pages_of_series
+from mdmfs.hospital.projects import PatientList
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
@@ -26,7 +28,6 @@ from mdmfs.model.names import Guid
 
 log = structlog.get_logger()
 
-BATCH: Final = 500
 INTERVAL: Final = 600.0
 """Seconds between two looks: a last day ends at midnight, UTC."""
 
@@ -34,7 +35,7 @@ INTERVAL: Final = 600.0
 class Ending:
     """What a hospital ends by itself."""
 
-    def __init__(self, hospital: Hospital, *, batch: int = BATCH) -> None:
+    def __init__(self, hospital: Hospital, *, batch: int = PAGE) -> None:
         """Know of nothing that is over; look at ``batch`` files in one go."""
         self._hospital = hospital
         self._batch = batch
@@ -68,31 +69,22 @@ class Ending:
         if ended != self._ended:
             self._ended, self._up_to = ended, 0
         count = 0
-        while ended and (page := self._next_page()):
+        for page in pages_of_files(hospital.store, self._batch, after=self._up_to) if ended else ():
             count += await self._end([file.guid for file in page if file.project in ended])
             self._up_to = page[-1].inode
             await trio.lowlevel.checkpoint()
         return count
 
-    def _next_page(self) -> list[FileRecord]:
-        return self._hospital.store.read(functools.partial(page_of, after=self._up_to, limit=self._batch))
-
     async def _end_opted_out(self) -> int:
-        count = 0
-        for key in self._hospital.store.read(self._opted_out):
-            guids = self._hospital.store.read(lambda tx, key=key: [guid for guid, _ in tx.uidmap.of_series(key)])  # type: ignore[misc]
-            for start in range(0, len(guids), self._batch):
-                count += await self._end(guids[start : start + self._batch])
+        store, listed, count = self._hospital.store, self._hospital.opted_out, 0
+        for page in pages_of_series(store, self._batch) if listed.patients or listed.studies else ():
+            for key in store.read(functools.partial(_opted_out, page=page, listed=listed)):
+                guids = store.read(lambda tx, key=key: [guid for guid, _ in tx.uidmap.of_series(key)])  # type: ignore[misc]
+                for start in range(0, len(guids), self._batch):
+                    count += await self._end(guids[start : start + self._batch])
+                    await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
         return count
-
-    def _opted_out(self, tx: Transaction) -> list[SeriesKey]:
-        listed, found = self._hospital.opted_out, []
-        for series in tx.series.all() if listed.patients or listed.studies else ():
-            row = tx.subjects.by_id(series.subject)
-            if row is not None and listed.holds(PatientKey(row.issuer, row.patient_id), series.study_uid):
-                found.append(series.key)
-        return found
 
     async def _end(self, guids: Iterable[Guid]) -> int:
         left = self._hospital.store.read(lambda tx: left_of(tx, guids))
@@ -112,6 +104,15 @@ async def take_away(hospital: Hospital, guids: Sequence[Guid], *, project: str =
         hospital.discard(guid)
     hospital.outbox.ring()
     hospital.feed.bell.ring()
+
+
+def _opted_out(tx: Transaction, *, page: Sequence[SeriesRecord], listed: PatientList) -> list[SeriesKey]:
+    rows = ((series, tx.subjects.by_id(series.subject)) for series in page)
+    return [
+        series.key
+        for series, row in rows
+        if row is not None and listed.holds(PatientKey(row.issuer, row.patient_id), series.study_uid)
+    ]
 
 
 def left_of(tx: Transaction, guids: Iterable[Guid]) -> list[Guid]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import trio
 
-from mdmfs.hospital.audit.questions import files_below
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.keys.tasks import Tasks
 from mdmfs.hospital.own_people import for_own_people
-from mdmfs.hospital.registration.ending import left_of
+from mdmfs.hospital.pages import PAGE
 from mdmfs.hospital.registration.rerender import Rerenderings, old_files
 from mdmfs.hospital.release.readers import readers_of
-from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import (
     MalformedMessageError,
     MalformedNameError,
@@ -48,8 +46,10 @@ def renewal_routes(hospital: Hospital, runs: Rerenderings, tasks: Tasks) -> dict
 
     async def withdraw(request: Request) -> Reply:
         asked = await request.read(StartWithdraw)
-        guids = _parse_guids(asked.guids) or hospital.store.read(lambda tx: _left_below(tx, asked.lfn))
-        return Reply(tasks.start(KeyTask.DESTROY, Selection(tuple(dict.fromkeys(guids)))))
+        guids = tuple(dict.fromkeys(_parse_guids(asked.guids)))
+        selection = Selection(guids) if guids else Selection(below=Lfn.parse(asked.lfn))
+        await _refuse_nothing(selection, hospital)
+        return Reply(tasks.start(KeyTask.DESTROY, selection))
 
     async def readers(request: Request) -> Reply:
         asked = await request.read(AskReaders)
@@ -77,13 +77,14 @@ async def _asked_about(asked: AskReaders, hospital: Hospital, tasks: Tasks) -> l
     return await old_files(hospital, project)
 
 
-def _left_below(tx: Transaction, lfn: str) -> list[Guid]:
-    """List the files of this name or below it, shown or not; raises ``NoSuchFileError`` where there is none."""
-    guids = left_of(tx, files_below(tx, str(Lfn.parse(lfn))))
-    if not guids:
-        message = f"nothing is left of {lfn}; nothing was withdrawn"
-        raise NoSuchFileError(message)
-    return guids
+async def _refuse_nothing(selection: Selection, hospital: Hospital) -> None:
+    """Raise ``NoSuchFileError`` where there is nothing to withdraw."""
+    for page in selection.pages(hospital.store, PAGE):
+        if page:
+            return
+        await trio.lowlevel.checkpoint()
+    message = f"nothing is left of {selection.below}; nothing was withdrawn"
+    raise NoSuchFileError(message)
 
 
 def _parse_guids(octets: list[bytes]) -> list[Guid]:

@@ -25,6 +25,7 @@ from mdmfs.hospital.dicom.pacs import InstanceKey, SeriesFound
 from mdmfs.hospital.hospital import Hospital, KnownPacs, subject_of
 from mdmfs.hospital.incident import note_incident
 from mdmfs.hospital.ledger.records import LossCause, SeriesRecord
+from mdmfs.hospital.pages import pages_of_series
 from mdmfs.hospital.projects import Project
 from mdmfs.hospital.registration.moved import put_away_moved, restore
 from mdmfs.hospital.release.loss import note_found, note_lost
@@ -104,11 +105,13 @@ class Reconciliation:
 
     async def _run(self, hospital: Hospital) -> None:
         name = self.project.name
-        all_series = hospital.store.read(lambda tx: [it for it in tx.series.all() if it.project == name])
-        self.series = len(all_series)
         by_study: dict[tuple[str, str], list[SeriesRecord]] = collections.defaultdict(list)
-        for series in all_series:
-            by_study[series.pacs, series.study_uid].append(series)
+        for page in pages_of_series(hospital.store):
+            for series in page:
+                if series.project == name:
+                    by_study[series.pacs, series.study_uid].append(series)
+                    self.series += 1
+            await trio.lowlevel.checkpoint()
         fruitless: collections.Counter[str] = collections.Counter()
         for (pacs, _), of_study in by_study.items():
             if fruitless[pacs] < FRUITLESS:

@@ -19,8 +19,8 @@ from mdmfs.hospital.catalogue.records import FileRecord, FileState
 from mdmfs.hospital.dicom.pacs import SeriesFound
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.incident import note_incident
-from mdmfs.hospital.keys.selection import page_of
 from mdmfs.hospital.ledger.records import SeriesState
+from mdmfs.hospital.pages import pages_of_files, pages_of_series
 from mdmfs.hospital.projects import Project
 from mdmfs.hospital.registration.ending import take_away
 from mdmfs.hospital.registration.register import register_series
@@ -37,8 +37,6 @@ DEPOSIT_SECONDS: Final = 60.0
 """What is not deposited by then is ended by the next run."""
 INTERVAL: Final = 0.2
 MAX_FAILURES: Final = 20
-PAGE: Final = 500
-"""Files that are looked at in one go."""
 _ENDED: Final = {SeriesState.VISIBLE, SeriesState.HIDDEN}
 
 
@@ -187,8 +185,11 @@ async def old_files(hospital: Hospital, project: Project) -> list[Guid]:
 async def _stale_series(hospital: Hospital, project: Project) -> dict[SeriesKey, tuple[str, ...]]:
     """Find the series with files or refusals of other rules, and for each the PACSs that may hold it."""
     rules = rules_of(project)
-    mine, refusals = hospital.store.read(lambda tx: (tx.series.all(), tx.quarantine.all(project.name)))
-    known: dict[SeriesKey, tuple[str, ...]] = {it.key: (it.pacs,) for it in mine if it.project == project.name}
+    known: dict[SeriesKey, tuple[str, ...]] = {}
+    for page in pages_of_series(hospital.store):
+        known |= {it.key: (it.pacs,) for it in page if it.project == project.name}
+        await trio.lowlevel.checkpoint()
+    refusals = hospital.store.read(lambda tx: tx.quarantine.all(project.name))
     stale: dict[SeriesKey, tuple[str, ...]] = {}
     for key, pacs in known.items():
         if hospital.store.read(functools.partial(_is_stale, key=key, rules=rules)):
@@ -211,9 +212,7 @@ def _is_left(file: FileRecord, rules: bytes) -> bool:
 
 async def _files(hospital: Hospital, project: Project) -> AsyncIterator[FileRecord]:
     """Go through the files of a project, some at a time: there may be millions, and readers do not wait for all."""
-    after = 0
-    while page := hospital.store.read(functools.partial(page_of, after=after, limit=PAGE)):
-        after = page[-1].inode
+    for page in pages_of_files(hospital.store):
         for file in page:
             if file.project == project.name:
                 yield file

@@ -16,7 +16,8 @@ from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.keys.currency import keep_current
-from mdmfs.hospital.keys.tasks import Tasks
+from mdmfs.hospital.keys.selection import Selection
+from mdmfs.hospital.keys.tasks import Task, Tasks
 from mdmfs.hospital.ledger.records import SeriesState
 from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.registration.face import renewal_routes
@@ -24,7 +25,7 @@ from mdmfs.hospital.registration.rerender import Rerendering, Rerenderings
 from mdmfs.hospital.release.readers import readers_of
 from mdmfs.hospital.release.release import quarantine
 from mdmfs.model.errors import AccessDeniedError, BusyError, InstanceRefusedError, NoSuchFileError, UnknownNameError
-from mdmfs.model.names import Guid
+from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages.administration import (
     READERS_PATH,
     RERENDER_PATH,
@@ -38,7 +39,7 @@ from mdmfs.wire.messages.administration import (
     StartWithdraw,
 )
 from mdmfs.wire.messages.base import Message
-from mdmfs.wire.messages.key_tasks import KeyProgress
+from mdmfs.wire.messages.key_tasks import KeyProgress, KeyTask
 from mdmfs.wire.service import Reply, Request
 from mdmfs.wire.stream import Address
 from tests.twins.clinic import OWNER, PROJECT, PROJECT_LFN, READER, Clinic, OpenClinic, including, slices, until
@@ -383,6 +384,45 @@ async def test_what_is_withdrawn_does_not_come_back_as_what_was_to_take_its_name
 def keys_of(clinic: Clinic, shelf: MemoryShelf) -> set[Guid]:
     """Give the files of which a keystore has a share."""
     return {guid for guid in states(clinic) if shelf.page.key(guid)}
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+async def test_of_an_image_all_files_go_at_once_or_none(tmp_path: Path, at: int, *, is_kept: bool) -> None:
+    """At whichever write the power goes: what was to take its name over would else stay alive, and appear."""
+    clinic, before = await registered(tmp_path)
+    guid = next(iter(before.values()))
+    for twin in clinic.keystores.values():
+        twin.failure = unreachable
+    async with clinic.open() as opened:
+        await rerendered(opened)
+    whole = clinic.store
+    clinic.store = CuttingStore(whole, at, is_kept=is_kept)
+    with contextlib.suppress(BaseExceptionGroup, PowerCutError):
+        async with clinic.open() as opened:
+            await withdrawn(opened, StartWithdraw(guids=[guid.octets]))
+    clinic.store = whole
+    gone = [state for state in states(clinic).values() if state is FileState.WITHDRAWN]
+    assert len(gone) in {0, 2}
+
+
+async def test_a_directory_is_withdrawn_in_pages(tmp_path: Path) -> None:
+    """A project may have a million files: no look is longer than a page, whatever of them is left."""
+    clinic = Clinic(tmp_path, slices(range(1, 6)) + slices(range(6, 9), series=2))
+    async with clinic.open() as opened:
+        await opened.harvest()
+        files = opened.files()
+        gone = next(iter(files.values()))
+        await withdrawn(opened, StartWithdraw(guids=[gone.octets]))
+        for whole, left in ((PROJECT_LFN, set(files.values()) - {gone}), (Lfn.parse(f"{PROJECT_LFN}/{next(reversed(files))}"), 1)):
+            pages = list(Selection(below=whole).pages(clinic.store, 2))
+            found = [file.guid for page in pages for file in page]
+            assert max(map(len, pages)) <= 2
+            assert left in (set(found), len(found))
+        task = Task(KeyTask.DESTROY, Selection(below=PROJECT_LFN), opened.hospital, page=2)
+        await task.run()
+        assert (task.progress().changed, opened.names()) == (7, [])
+        assert list(Selection(below=PROJECT_LFN).pages(clinic.store, 2)).count([]) > 1
 
 
 async def test_a_directory_is_withdrawn_with_what_does_not_show_yet(tmp_path: Path) -> None:

@@ -1,0 +1,37 @@
+"""Pages of what a store may have millions of: each is a look of its own, so that others have a turn in between."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Final
+
+from mdmfs.hospital.catalogue.records import FileRecord
+from mdmfs.hospital.ledger.records import SeriesRecord
+from mdmfs.hospital.store import Store, Transaction
+
+PAGE: Final = 500
+"""Looked at in one go: a few milliseconds."""
+
+
+def pages_of_files(store: Store, size: int = PAGE, *, after: int = 0) -> Iterator[list[FileRecord]]:
+    """Give all files in the order of their inode numbers, those with higher ones than ``after``."""
+    while page := store.read(functools.partial(_files, after=after, limit=size)):
+        yield page
+        after = page[-1].inode
+
+
+def pages_of_series(store: Store, size: int = PAGE) -> Iterator[list[SeriesRecord]]:
+    """Give all series."""
+    last: SeriesRecord | None = None
+    while page := store.read(functools.partial(_series, after=last, limit=size)):
+        yield page
+        last = page[-1]
+
+
+def _files(tx: Transaction, *, after: int, limit: int) -> list[FileRecord]:
+    return tx.catalogue.files(after=after, limit=limit)
+
+
+def _series(tx: Transaction, *, after: SeriesRecord | None, limit: int) -> list[SeriesRecord]:
+    return tx.series.page(limit, after)
