@@ -22,9 +22,9 @@ from mdmfs.hospital.audit.export import audit_message, framed, subject_of, syslo
 from mdmfs.hospital.audit.questions import Reader, files_below, files_of_patient, names_of, what, who
 from mdmfs.hospital.audit.verify import Log, Report, ask_witnesses, verify
 from mdmfs.hospital.configuration import HospitalConfiguration
-from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.opening import store_path
+from mdmfs.hospital.projects import unescaped_patient
 from mdmfs.hospital.release.audit import parse_record
 from mdmfs.hospital.store import Transaction
 from mdmfs.journal.files import lines_of
@@ -84,11 +84,11 @@ def who_read(configuration: pathlib.Path, path: str) -> None:
 def who_read_patient(configuration: pathlib.Path) -> None:
     """List who read a patient's images. The number (``ID`` or ``ID^^^ISSUER``) is read from standard input."""
     settings = HospitalConfiguration.read(configuration)
-    patient_id, _, issuer = sys.stdin.readline().strip().partition("^^^")
-    if not patient_id:
+    patient = unescaped_patient(sys.stdin.readline())
+    if not patient.patient_id:
         message = "standard input has no patient's number"
         raise ConfigurationError(message, what_to_do="write ID or ID^^^ISSUER there, on one line")
-    guids = _look(settings, lambda tx: files_of_patient(tx, PatientKey(issuer, patient_id)))
+    guids = _look(settings, lambda tx: files_of_patient(tx, patient))
     note(f"{len(guids)} files", files=len(guids))
     _print(who(_log_of(settings), guids))
 

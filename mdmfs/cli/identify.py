@@ -11,6 +11,8 @@ import trio
 from mdmfs.cli.hospital import CONFIGURATION, ask
 from mdmfs.cli.mounted import open_hospital
 from mdmfs.cli.output import parsed, tell
+from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.hospital.projects import escaped_patient
 from mdmfs.model.subject import SubjectId
 from mdmfs.wire.messages.records import IDENTIFY_PATH, Identified, Identify
 from mdmfs.wire.process import forbid_core_dumps
@@ -38,7 +40,7 @@ def identify(configuration: pathlib.Path, subject_id: str, purpose: str) -> None
         sys.exit(PENDING)
     tell(
         {"patient_id": told.patient_id, "issuer": told.issuer, "date_offset_days": told.date_offset_days},
-        f"patient {told.patient_id}^^^{told.issuer}",
+        f"patient {escaped_patient(PatientKey(told.issuer, told.patient_id))}",
         notes=[f"dates were moved by {told.date_offset_days} days"],
     )
 

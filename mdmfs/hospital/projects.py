@@ -23,9 +23,16 @@ from mdmfs.wire.configuration import Settings, beside, read_configuration
 
 NAME_PARTS: Final = 2
 """Of the name of a project's directory: its hospital's and its own."""
-_PATIENT_ID: Final = re.compile(r"[^*?\\\x00-\x1f\x7f]{1,64}")
-"""What can be asked for: ``*`` and ``?`` are wildcards (PS3.4 C.2.2.2.4), and a backslash begins another value."""
+_PATIENT_ID: Final = re.compile(r"[^\\\x00-\x1f\x7f]{1,64}")
+"""What VR LO holds: a backslash begins another value."""
+_WILDCARD: Final = re.compile(r"[*?]")
+"""In what a PACS is asked for (PS3.4 C.2.2.2.4)."""
 _SLIP: Final = re.compile(r"\^|\s#")
+_ESCAPE: Final = re.compile(r"\\(?:S|X(?P<octet>[2-7][0-9A-F]))\\")
+_ESCAPED: Final = re.compile(r"[\\^*?]|(?:^|(?<=\s))#")
+HOW_TO_WRITE: Final = (
+    r"escape as HL7 v2 does what belongs to a Patient ID: \S\ for ^, \X2A\ for *, \X3F\ for ?, \X23\ for #"
+)
 _UID: Final = re.compile(r"(?=.{1,64}\Z)[0-9]+(?:\.[0-9]+)*")
 
 Text = Annotated[str, msgspec.Meta(pattern=r"\S")]
@@ -188,6 +195,9 @@ def read_project(path: pathlib.Path, hospital: str, policy: PolicyReader) -> Pro
         message = f"{path}: {error}"
         raise ConfigurationError(message) from error
     inclusion = read_patient_list(beside(path, file.inclusion))
+    if any(_WILDCARD.search(patient.patient_id) for patient in inclusion.patients):
+        message = f"{path}: its inclusion list names a patient by a number with * or ?, wildcards to every PACS"
+        raise ConfigurationError(message, what_to_do="name his studies instead, each as 'study UID'")
     return Project(
         file.name, lfn, chosen, acl, file.pacs, inclusion, file.until, file.partial, file.lease, file.replicas
     )
@@ -219,20 +229,42 @@ def _parse_list(path: pathlib.Path, lines: Iterable[str]) -> PatientList:
             studies.add(value.strip())
         elif kind and not kind.startswith("#"):
             message = f"{path} line {number}: a line is 'patient ID^^^ISSUER', 'study UID' or a # comment"
-            raise ConfigurationError(message)
+            raise ConfigurationError(message, what_to_do=HOW_TO_WRITE)
     return PatientList(frozenset(patients), frozenset(studies))
 
 
 def parse_patient(text: str) -> PatientKey | None:
-    """Read ``ID^^^ISSUER``, the issuer being optional; None for what is no Patient ID that could be asked for.
+    """Read ``ID^^^ISSUER``, the issuer being optional; None for what is no patient, or may be a slip.
 
-    So are a caret too few, a remark behind the patient, and characters that nobody sees: they would make him another
-    one, who is never found, and an opt-out that holds for nobody.
+    So are a caret too few, a wildcard, a remark behind the patient, and characters that nobody sees: they would make
+    him another one, who is never found, and an opt-out that holds for nobody. Who means them escapes them.
     """
     identifier, _, issuer = (part.strip() for part in text.partition("^^^"))
-    is_one = _PATIENT_ID.fullmatch(identifier) and not _SLIP.search(f"{identifier} {issuer}")
-    is_seen = identifier.isprintable() and issuer.isprintable()
-    return PatientKey(issuer=issuer, patient_id=identifier) if is_one and is_seen else None
+    patient = unescaped_patient(text)
+    is_slip = _SLIP.search(f"{identifier} {issuer}") or _WILDCARD.search(identifier)
+    is_seen = patient.patient_id.isprintable() and patient.issuer.isprintable()
+    return patient if _PATIENT_ID.fullmatch(patient.patient_id) and is_seen and not is_slip else None
+
+
+def unescaped_patient(text: str) -> PatientKey:
+    """Read ``ID^^^ISSUER`` with the escapes of HL7 v2 (section 2.7), whoever that may be."""
+    identifier, _, issuer = (_ESCAPE.sub(_character, part).strip() for part in text.partition("^^^"))
+    return PatientKey(issuer=issuer, patient_id=identifier)
+
+
+def escaped_patient(patient: PatientKey) -> str:
+    """Write ``ID^^^ISSUER`` as a list takes it."""
+    identifier, issuer = (_ESCAPED.sub(_escape, part) for part in (patient.patient_id, patient.issuer))
+    return f"{identifier}^^^{issuer}" if issuer else identifier
+
+
+def _character(escape: re.Match[str]) -> str:
+    octet = escape["octet"]
+    return "^" if octet is None else chr(int(octet, 16))
+
+
+def _escape(character: re.Match[str]) -> str:
+    return "\\S\\" if character[0] == "^" else f"\\X{ord(character[0]):02X}\\"
 
 
 def _acl_of(access: ProjectAccess) -> Acl:

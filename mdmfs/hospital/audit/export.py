@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 from xml.etree import ElementTree as ET
 
+from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.hospital.projects import escaped_patient
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.names import Guid
@@ -161,7 +163,7 @@ def _study(message: ET.Element, subject: Subject, record: AuditRecord) -> None:
 
 
 def _patient(message: ET.Element, subject: Subject) -> None:
-    patient = f"{subject.patient_id}^^^{subject.issuer}" if subject.issuer else subject.patient_id
+    patient = escaped_patient(PatientKey(subject.issuer, subject.patient_id))
     _object(message, patient, ("1", "1"), ("2", "RFC-3881", "Patient Number"), subject.patient_id)
 
 

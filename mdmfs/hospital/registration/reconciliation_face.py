@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.own_people import for_own_people
-from mdmfs.hospital.projects import parse_patient
+from mdmfs.hospital.projects import HOW_TO_WRITE, parse_patient
 from mdmfs.hospital.registration.moved import merge_subjects
 from mdmfs.hospital.registration.reconcile import Reconciliations
 from mdmfs.model.errors import UnknownNameError
@@ -35,7 +35,7 @@ def reconciliation_routes(hospital: Hospital, reconciliations: Reconciliations) 
         patient, into = parse_patient(asked.patient), parse_patient(asked.into)
         if project is None or patient is None or into is None or patient == into:
             message = f"there is no project {asked.project}, or the patients are not two of the form ID^^^ISSUER"
-            raise UnknownNameError(message)
+            raise UnknownNameError(message, what_to_do=f"list the projects with mdmfs doctor; {HOW_TO_WRITE}")
         return Reply(await merge_subjects(hospital, project, patient, into, is_dry=asked.is_dry))
 
     return {

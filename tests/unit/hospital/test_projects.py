@@ -10,7 +10,16 @@ import pytest
 from mdmfs.access.acl import EntryKind
 from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.deid.pseudonyms import PatientKey
-from mdmfs.hospital.projects import Partial, PatientList, Project, read_patient_list, read_project, read_projects
+from mdmfs.hospital.projects import (
+    Partial,
+    PatientList,
+    Project,
+    escaped_patient,
+    read_patient_list,
+    read_project,
+    read_projects,
+    unescaped_patient,
+)
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
 
@@ -197,6 +206,41 @@ def test_a_list_holds_patients_and_studies(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "patient"),
+    [
+        (r"47\S\11^^^AMC", PatientKey("AMC", "47^11")),
+        (r"47\S\\S\\S\AMC", PatientKey("", "47^^^AMC")),
+        (r"\X2A\47\X3F\^^^A\S\MC", PatientKey("A^MC", "*47?")),
+        (r"47 \X23\1 #a", None),
+        (r"47 \X23\1", PatientKey("", "47 #1")),
+        ("47#1&2~3|4^^^AMC", PatientKey("AMC", "47#1&2~3|4")),
+    ],
+)
+def test_a_patient_whose_number_has_such_characters_is_named_by_escapes(
+    tmp_path: Path, written: str, patient: PatientKey | None
+) -> None:
+    """As HL7 v2 writes them; a number that has them holds nothing that could be taken for an escape (PS3.5, VR LO)."""
+    if patient is None:
+        with pytest.raises(ConfigurationError) as raised:
+            patient_list(tmp_path, f"patient {written}")
+        assert "47" not in str(raised.value)
+        assert r"\S\ for ^" in raised.value.what_to_do
+        return
+    assert patient_list(tmp_path, f"patient {written}").patients == {patient}
+    assert escaped_patient(patient) == written
+    assert unescaped_patient(f" {written}\n") == patient
+
+
+def test_no_pacs_is_asked_for_a_number_with_wildcards(tmp_path: Path) -> None:
+    """It would name other patients; an opt-out asks nobody, and for the images there are lines of studies."""
+    path = project_file(tmp_path)
+    (tmp_path / "neuro.list").write_text("patient 4\\X2A\\7^^^AMC\n")
+    with pytest.raises(ConfigurationError, match="wildcards to every PACS") as raised:
+        read(path)
+    assert "study UID" in raised.value.what_to_do
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "Meyer^Anna",
@@ -222,6 +266,9 @@ def test_a_list_holds_patients_and_studies(tmp_path: Path) -> None:
         "patient 4711\u200b^^^AMC",
         "patient 4711^^^AMC\u200b",
         "patient 47\u00a011^^^AMC",
+        r"patient 47\X5C\11^^^AMC",
+        r"patient 47\T\11^^^AMC",
+        r"patient 47\X00\11^^^AMC",
     ],
 )
 def test_a_line_that_is_none_is_told_by_its_number_alone(tmp_path: Path, line: str) -> None:
