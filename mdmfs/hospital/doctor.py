@@ -1,4 +1,4 @@
-"""What ``mdmfs doctor`` looks at in a hospital: files, certificates, PACSs, keystores, room, and the daemon's own word.
+"""What ``mdmfs doctor`` looks at in a hospital: files, certificates, all it asks, room, and the daemon's own word.
 
 It reads the configuration and asks from outside, so it is of use where the daemon does not start. The store is the
 daemon's alone: nothing here opens it.
@@ -17,15 +17,19 @@ from typing import Final
 import trio
 
 from mdmfs.hospital.assembly import read_choices, read_policy
-from mdmfs.hospital.configuration import HospitalConfiguration, MetadataPeer, PacsEntry
+from mdmfs.hospital.configuration import HospitalConfiguration, MetadataPeer, PacsEntry, StorageEntry
 from mdmfs.hospital.dicom.choices import FILE, Choice
 from mdmfs.hospital.dicom.pacs import RetrievalService
 from mdmfs.hospital.dicom.probe import Visit, visit
 from mdmfs.hospital.projects import Project, read_patient_list, read_projects
+from mdmfs.hospital.replicas.elements import open_element
+from mdmfs.hospital.replicas.port import StorageError
+from mdmfs.hospital.replicas.probe import probe
 from mdmfs.hospital.transaction import store_layout
 from mdmfs.model.errors import StoreError
 from mdmfs.model.finding import Finding
 from mdmfs.pki.health import DAY
+from mdmfs.pki.tls import ClientContexts
 from mdmfs.rows.diagnosis import database_checks
 from mdmfs.wire.configuration import KeystorePeer
 from mdmfs.wire.diagnosis import (
@@ -63,6 +67,7 @@ def checks_of(configuration: HospitalConfiguration) -> list[Check]:
         Check("room", settings.directory, about(_look_at_room, configuration)),
         *(Check("pacs", entry.name, about(_look_at_pacs, configuration, entry)) for entry in configuration.pacs),
         *(Check("keystore", it.name, about(_look_at_hearer, configuration, it)) for it in configuration.keystores),
+        *(Check("storage", it.name, about(_look_at_storage, configuration, it)) for it in configuration.storage),
         *([Check("metadata", metadata.address, about(_look_at_hearer, configuration, metadata))] if metadata else []),
         Check("daemon", str(configuration.public), about(_look_at_daemon, configuration)),
         *([Check("reads", str(reads), about(_look_at_reads, configuration, reads))] if reads else []),
@@ -188,6 +193,17 @@ async def _look_at_hearer(
     if held.is_current:
         return [check.ok("answers, and has heard what the hospital decided"), clock]
     return [check.warning("answers, but nobody else, until hospitald has told it what was decided: is it up?"), clock]
+
+
+async def _look_at_storage(configuration: HospitalConfiguration, entry: StorageEntry, check: Check) -> list[Finding]:
+    context = ClientContexts(configuration.credential, configuration.anchors)
+    element, begun = open_element(entry, configuration, context), trio.current_time()
+    try:
+        await trio.to_thread.run_sync(probe, element, abandon_on_cancel=True)
+    except StorageError as error:
+        return [check.fault(str(error))]
+    taken = 1000 * (trio.current_time() - begun)
+    return [check.ok(f"takes a probe object, finds it and deletes it, in {taken:.0f} ms")]
 
 
 async def _look_at_daemon(configuration: HospitalConfiguration, check: Check) -> list[Finding]:

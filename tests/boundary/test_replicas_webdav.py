@@ -21,6 +21,7 @@ import pytest
 from mdmfs.demo.pki import ThrowAwayPki, make_pki
 from mdmfs.hospital.replicas.dav import TIMEOUT, DavElement
 from mdmfs.hospital.replicas.port import BrokenOffError, StorageError
+from mdmfs.hospital.replicas.probe import probe
 from mdmfs.pki.tls import client_context, server_context
 from tests.twins.servers import free_port
 
@@ -73,6 +74,15 @@ def test_an_object_is_put_found_read_and_deleted(pki: ThrowAwayPki, server: tupl
     storage.delete(NAME)
     assert storage.size(NAME) is None
     assert not list(folder.iterdir())
+
+
+def test_the_probe_of_the_doctor_goes_through_and_leaves_nothing(pki: ThrowAwayPki, server: tuple[str, Path]) -> None:
+    """It says what fails where something does."""
+    url, folder = server
+    probe(element(pki, url))
+    assert not list(folder.iterdir())
+    with pytest.raises(StorageError, match="a probe object cannot be put: storage tier1 does not answer PUT"):
+        probe(element(pki, url, shows=False))
 
 
 def test_who_shows_no_certificate_neither_writes_nor_deletes(pki: ThrowAwayPki, server: tuple[str, Path]) -> None:

@@ -23,13 +23,14 @@ def open_replicas(configuration: HospitalConfiguration, directory: pathlib.Path)
     if not configuration.storage:
         return Replicas()
     context = ClientContexts(configuration.credential, configuration.anchors)
-    elements = {entry.name: _open(entry, configuration, context) for entry in configuration.storage}
+    elements = {entry.name: open_element(entry, configuration, context) for entry in configuration.storage}
     return Replicas(elements, own_secret(directory / "replicas.key"))
 
 
-def _open(
+def open_element(
     entry: StorageEntry, configuration: HospitalConfiguration, context: Callable[[], ssl.SSLContext]
 ) -> StorageElement:
+    """Be ready to ask a storage element; raises ``ConfigurationError``."""
     scheme, host = urllib.parse.urlsplit(entry.url)[:2]
     if scheme not in {"https", "http"} or not host or (scheme == "http" and entry.kind != "s3"):
         message = f"storage {entry.name}: url is https://HOST:PORT/PATH, not {entry.url!r}"

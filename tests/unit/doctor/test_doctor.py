@@ -184,6 +184,10 @@ dn = "/DC=org/CN=k1"
 [metadata]
 address = "127.0.0.1:1"
 dn = "/DC=org/CN=metadata"
+[[storage]]
+name = "tier1"
+kind = "webdav"
+url = "https://127.0.0.1:1/sealed"
 [keys]
 threshold = 1
 """,
@@ -195,11 +199,11 @@ threshold = 1
     report = json.loads(outcome.stdout)
     assert report["severity"] == "fault"
     by_check = {finding["check"]: finding["severity"] for finding in report["findings"]}
-    asked = {"pacs", "keystore", "metadata", "daemon"}
+    asked = {"pacs", "keystore", "storage", "metadata", "daemon"}
     assert by_check.keys() == {"projects", "certificate", "authorities", "room", *asked}
     assert by_check["projects"] == "warning"
     faults = {name for name, severity in by_check.items() if severity == "fault"}
-    assert faults >= {"pacs", "keystore", "metadata", "certificate", "daemon"}
+    assert faults >= {"pacs", "keystore", "storage", "metadata", "certificate", "daemon"}
 
 
 def test_checks_are_listed_in_the_documentation() -> None:
@@ -212,6 +216,7 @@ def test_checks_are_listed_in_the_documentation() -> None:
         "room",
         "pacs",
         "keystore",
+        "storage",
         "metadata",
         "clock",
         "daemon",
