@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
@@ -16,7 +15,6 @@ from typing import IO, Final
 import lmdb
 
 from mdmfs.hospital.configuration import HospitalConfiguration
-from mdmfs.hospital.keys.currency import MINUTE
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.opening import KEYS, STORE, store_path
 from mdmfs.hospital.transaction import store_layout
@@ -59,11 +57,7 @@ async def restore_hospital(configuration: HospitalConfiguration, source: Path, p
     try:
         header = restore(source, ZONE, arriving, private)
         forget_copied(arriving / STORE, store_layout())
-        store = LmdbStore.open(arriving / STORE)  # raises for one that this program cannot read
-        try:
-            await store.write(lambda tx: tx.catalogue.outrun(int(time.time() // MINUTE)))
-        finally:
-            await store.aclose()
+        await LmdbStore.open(arriving / STORE).aclose()  # raises for one that this program cannot read
         pack(arriving / STORE, arriving / "packed", store_layout())
         _refuse_other_keys(arriving, directory)
         for path in sorted(arriving.glob("*")):

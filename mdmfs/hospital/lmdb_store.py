@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
@@ -25,10 +26,12 @@ class LmdbStore(RowStore):
         map_size: int = MAP_SIZE,
         random: Callable[[int], bytes] = secrets.token_bytes,
         feed_length: int = FEED_LENGTH,
+        clock: Callable[[], float] = time.time,
         store_format: Format[Rows] = STORE_FORMAT,
     ) -> Self:
         """Open the store in a directory, see ``Embedded.open``."""
-        return cls(Embedded.open(path, store_layout(random, store_format), map_size=map_size), random, feed_length)
+        engine = Embedded.open(path, store_layout(random, store_format), map_size=map_size)
+        return cls(engine, random, feed_length, clock)
 
     @classmethod
     @contextlib.contextmanager

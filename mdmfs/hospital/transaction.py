@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import secrets
+import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -55,12 +56,19 @@ T = TypeVar("T")
 class RowsTransaction:
     """``Transaction`` over ordered rows; it remembers what it read, so each serves one act only."""
 
-    def __init__(self, rows: Rows, *, random: Callable[[int], bytes], feed_length: int = FEED_LENGTH) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        random: Callable[[int], bytes],
+        feed_length: int = FEED_LENGTH,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._rows = rows
         self.subjects: Final = RowsOfSubjects(rows)
         self.uidmap: Final = RowsOfInstances(rows)
         directories = DirectoryTable(rows)
-        shared = directories, AclTable(rows, random), CatalogueFeed(rows, feed_length)
+        shared = directories, AclTable(rows, random, clock), CatalogueFeed(rows, feed_length)
         self.catalogue: Final = RowsOfCatalogue(rows, *shared)
         self.names: Final = RowsOfNames(rows, *shared)
         self.epochs: Final = RowsOfEpochs(rows, random)
@@ -109,10 +117,14 @@ class RowStore:
     """``Store`` over rows, whatever engine keeps them."""
 
     def __init__(
-        self, engine: Engine, random: Callable[[int], bytes] = secrets.token_bytes, feed_length: int = FEED_LENGTH
+        self,
+        engine: Engine,
+        random: Callable[[int], bytes] = secrets.token_bytes,
+        feed_length: int = FEED_LENGTH,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._engine = engine
-        self._view = functools.partial(RowsTransaction, random=random, feed_length=feed_length)
+        self._view = functools.partial(RowsTransaction, random=random, feed_length=feed_length, clock=clock)
 
     async def write(self, act: Callable[[Transaction], T]) -> T:
         """See ``Store.write``."""

@@ -20,7 +20,8 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages.files import Changes, NodeKind
-from tests.twins.records import NOBODY, NOW, OWNER_ONLY, SERIES_LFN, guid_of, new_file
+from tests.twins.records import NOBODY, NOW, OWNER_ONLY, SERIES_LFN, counting_random, guid_of, new_file
+from tests.twins.store import MemoryStore
 
 ROOT = Lfn(())
 LATER = NOW + 100
@@ -518,6 +519,22 @@ async def test_a_new_acl_changes_what_it_names_and_nothing_else(store: Store) ->
     assert (before.directory, before.is_of_files) == (session.inode, False)
     assert before.acl == store.read(lambda tx: tx.catalogue.first_acl(ids[-3])) != NOBODY
     assert store.read(lambda tx: tx.catalogue.aliases_of(guid_of(1)))[0] == ids
+
+
+async def test_an_acl_is_set_as_a_later_version_than_any_of_a_history_that_was_lost() -> None:
+    """Keystores know of that what an older copy of the store does not; nor does it matter that a clock is set back."""
+    now = [1000.0]
+    store, put_back = (MemoryStore(random=counting_random(), clock=lambda: now[0]) for _ in range(2))
+    for each in (store, put_back):
+        await each.write(lambda tx: tx.catalogue.make_directories(SERIES_LFN, now=NOW, acl=OWNER_ONLY))
+
+    async def set_at(moment: float, where: Store) -> int:
+        now[0] = moment
+        return (await where.write(lambda tx: tx.catalogue.set_acl(SERIES_LFN, NOBODY))).version
+
+    lost = [await set_at(moment, store) for moment in (1000.0, 1000.0, 5.0)]
+    assert lost == [1_000_000, 1_000_001, 1_000_002]
+    assert await set_at(1000.5, put_back) > lost[-1]
 
 
 async def test_the_acl_of_the_files_changes_for_all_of_them_at_once(store: Store) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -20,10 +22,15 @@ T = TypeVar("T")
 class MemoryStore:
     """``Store`` without a disk."""
 
-    def __init__(self, *, random: Callable[[int], bytes] = secrets.token_bytes, feed_length: int = FEED_LENGTH) -> None:
+    def __init__(
+        self,
+        *,
+        random: Callable[[int], bytes] = secrets.token_bytes,
+        feed_length: int = FEED_LENGTH,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._table = Table()
-        self._random = random
-        self._feed_length = feed_length
+        self._view = functools.partial(RowsTransaction, random=random, feed_length=feed_length, clock=clock)
         self._is_closed = False
         self.is_stale = False
         """As if it were the copy of a database that is not heard of."""
@@ -88,7 +95,7 @@ class MemoryStore:
             rows.end()
 
     def _open(self, rows: MemoryRows) -> RowsTransaction:
-        return RowsTransaction(rows, random=self._random, feed_length=self._feed_length)
+        return self._view(rows)
 
 
 class Table:

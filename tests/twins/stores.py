@@ -14,21 +14,27 @@ from tests.twins.records import counting_random
 from tests.twins.store import MemoryStore
 
 
+def beginning() -> float:
+    """Tell of a clock that stands still: versions of ACLs are counted then."""
+    return 0.0
+
+
 def memory_store(_: Path, *, feed_length: int = FEED_LENGTH) -> Store:
     """Open the twin."""
-    return MemoryStore(random=counting_random(), feed_length=feed_length)
+    return MemoryStore(random=counting_random(), feed_length=feed_length, clock=beginning)
 
 
 def lmdb_store(path: Path, *, feed_length: int = FEED_LENGTH) -> Store:
     """Open LMDB, in a map that is small enough for every address space."""
-    return LmdbStore.open(path / "store", map_size=2**28, random=counting_random(), feed_length=feed_length)
+    options = {"map_size": 2**28, "feed_length": feed_length}
+    return LmdbStore.open(path / "store", random=counting_random(), clock=beginning, **options)
 
 
 def copied_store(path: Path, url: str, *, feed_length: int = FEED_LENGTH) -> Store:
     """Open PostgreSQL, with its copy in as small a map."""
     random = counting_random()
     engine = Copied.open_url(path / "store", store_layout(random), url, map_size=2**28)
-    return RowStore(engine, random, feed_length)
+    return RowStore(engine, random, feed_length, beginning)
 
 
 STORES: Final[dict[str, Callable[..., Store]]] = {"twin": memory_store, "lmdb": lmdb_store}

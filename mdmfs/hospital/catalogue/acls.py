@@ -12,7 +12,7 @@ from mdmfs.access.acl import ACL_ID_SIZE, Acl
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.records import VersionOfAcl
 from mdmfs.hospital.ledger.epochs import RowsOfEpochs
-from mdmfs.hospital.rows import Interned, Stored, counted, number_key
+from mdmfs.hospital.rows import Interned, Stored
 from mdmfs.model.errors import MalformedNameError, StoreError
 from mdmfs.model.names import Guid
 from mdmfs.rows.port import Rows
@@ -27,16 +27,19 @@ class _StoredAcl(msgspec.Struct, frozen=True, array_like=True):
 
 
 _ROWS: Final = Stored(_StoredAcl, version=2)
-_OUTRUN: Final = tables.COUNTERS + b"outrun"
-"""A version that keystores may know of any ACL, by a history that a backup has parted from ours."""
 
 
 class AclTable:
-    """``a`` + id: version, and the number of the ACL, which ``A`` + number holds and ``B`` + digest finds."""
+    """``a`` + id: version, and the number of the ACL, which ``A`` + number holds and ``B`` + digest finds.
 
-    def __init__(self, rows: Rows, random: Callable[[int], bytes]) -> None:
+    The first version is 1. One that is set is the milliseconds since 1970, or where that is not later one more than
+    before: keystores take it, whatever they heard of a history that was lost when an older store was put back.
+    """
+
+    def __init__(self, rows: Rows, random: Callable[[int], bytes], clock: Callable[[], float]) -> None:
         self._rows = rows
         self._random = random
+        self._clock = clock
         self._epochs = RowsOfEpochs(rows, random)
         self._values = Interned(
             rows, numbers=tables.ACL_NUMBERS, values=tables.ACL_VALUES, counter=tables.COUNTERS + b"acl"
@@ -85,13 +88,8 @@ class AclTable:
         self._epochs.note_acl(acl_id)
         return VersionOfAcl(acl_id, version, acl)
 
-    def outrun(self, version: int) -> None:
-        """Let each change from now on be of a later version than this, so that keystores take it."""
-        if version > counted(self._rows, _OUTRUN):
-            self._rows.put(_OUTRUN, number_key(version))
-
     def _after(self, before: _StoredAcl) -> int:
-        return max(before.version, counted(self._rows, _OUTRUN)) + 1
+        return max(before.version + 1, int(1000 * self._clock()))
 
     def drop(self, acl_id: bytes) -> None:
         """Forget an ACL that nothing goes by any more; one that was set stays: keystores are told of it by its id."""

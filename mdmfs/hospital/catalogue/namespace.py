@@ -234,10 +234,6 @@ class RowsOfCatalogue:
         """Give what an ACL says now."""
         return self._acls.find(acl_id)
 
-    def outrun(self, version: int) -> None:
-        """Let each change of an ACL from now on be of a later version than this."""
-        self._acls.outrun(version)
-
     def set_acl(self, lfn: Lfn, acl: Acl, *, files: bool = False) -> VersionOfAcl:
         """Set the ACL of a directory, or of the files directly in it, as its next version."""
         inode = self._directories.inode_of(lfn)

@@ -139,9 +139,6 @@ class Catalogue(Protocol):
     def acl(self, acl_id: bytes) -> VersionOfAcl | None:
         """Give what an ACL says now; None for an id that is not known."""
 
-    def outrun(self, version: int) -> None:
-        """Let each change of an ACL from now on be of a later version than this, and than told before."""
-
     def set_acl(self, lfn: Lfn, acl: Acl, *, files: bool = False) -> VersionOfAcl:
         """Set the next version of a directory's ACL, or with ``files`` of the one that the files directly in it share.
 

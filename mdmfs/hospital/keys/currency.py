@@ -31,8 +31,6 @@ BEAT: Final = 60.0
 """Seconds between two confirmations; a keystore without one holds its shares back after 300."""
 DEADLINE: Final = 20.0
 PAGE: Final = 2000
-MINUTE: Final = 60.0
-"""In which no ACL changes more than once on average: the minutes since 1970 outrun all versions of another history."""
 MAX_ROUNDS: Final = 3
 FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 2.0
@@ -128,8 +126,6 @@ async def _tell_after(known: Epoch, latest: Epoch, keystore: str, hospital: Hosp
     is_ours = hospital.store.read(lambda tx: tx.epochs.holds(known))
     if not is_ours:
         log.error("the hospital's store or the shelf was restored: all is told again", keystore=keystore)
-        minutes = int(hospital.clock() // MINUTE)
-        await hospital.store.write(lambda tx: tx.catalogue.outrun(minutes))
     since = known.number if is_ours else 0
     await _tell_tombstones(keystore, hospital, peers, since, latest.number)
     await _tell_acls(keystore, hospital, peers, since, latest.number)

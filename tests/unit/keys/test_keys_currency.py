@@ -208,6 +208,25 @@ async def test_a_right_that_is_taken_away_after_a_restore_goes_at_keystores_that
         assert (await asked(opened, guid))[0] == set()
 
 
+async def test_what_is_decided_after_a_start_is_later_than_all_that_keystores_know(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    """Whoever put an older store back, and however: here nothing tells that keystores know more."""
+    assert autojump_clock is not None
+    async with running(tmp_path) as opened:
+        for twin in opened.clinic.keystores.values():
+            page = twin.shelf.page
+            page.acls.update(
+                {key: msgspec.structs.replace(one, version=one.version + 5) for key, one in page.acls.items()}
+            )
+    async with opened.clinic.open() as again:
+        again.nursery.start_soon(keep_current, again.hospital)
+        guid = next(iter(again.files().values()))
+        await revoke(again, guid)
+        await settled()
+        assert (await asked(again, guid))[0] == set()
+
+
 async def test_a_keystore_that_says_for_ever_that_it_is_not_current_is_left_alone_for_a_while(tmp_path: Path) -> None:
     """It keeps nobody busy; and what it has acknowledged counts."""
     async with Clinic(tmp_path).open() as opened:

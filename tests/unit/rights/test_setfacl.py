@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TypeVar
@@ -181,12 +182,19 @@ async def test_images_that_may_show_faces_are_never_opened_to_everybody(scene: S
     assert without_heads.store.read(lambda tx: len(targets(tx, OWNER, without_heads, wish))) == 1
 
 
+def version_in(text: str) -> int:
+    """Find which version of an ACL a text shows."""
+    found = re.search(r"^# version: (\d+)$", text, re.MULTILINE)
+    assert found is not None
+    return int(found[1])
+
+
 async def test_what_was_read_long_ago_overwrites_nothing(scene: Scene) -> None:
     """The version that was read goes along."""
     await scene.change(OWNER, PROJECT_LFN, user(JO, "x"), expected_version=1)
     with pytest.raises(BusyError, match="getfacl"):
         await scene.change(OWNER, PROJECT_LFN, user(DEPUTY, "x"), expected_version=1)
-    assert "# version: 2" in await scene.text(OWNER, PROJECT_LFN)
+    assert version_in(await scene.text(OWNER, PROJECT_LFN)) > 1
 
 
 async def test_a_test_changes_nothing(scene: Scene) -> None:
@@ -289,8 +297,8 @@ async def test_what_is_said_of_one_file_is_said_of_a_file(scene: Scene) -> None:
     assert before != after
     with pytest.raises(BusyError):
         await scene.change(OWNER, file, user(JO, "r"), expected_version=1)
-    await scene.change(OWNER, file, user(JO, "r"), expected_version=2)
-    assert "# version: 3" in await scene.text(OWNER, file)
+    await scene.change(OWNER, file, user(JO, "r"), expected_version=version_in(after))
+    assert version_in(await scene.text(OWNER, file)) > version_in(after)
 
 
 async def test_a_file_registered_anew_stays_with_its_own_acl(scene: Scene) -> None:
