@@ -9,7 +9,7 @@ import trio
 from prometheus_client import Gauge
 
 from mdmfs.hospital.hospital import Hospital
-from mdmfs.model.errors import PeerUnreachableError
+from mdmfs.model.errors import MdmfsError
 from mdmfs.wire.messages.administration import CopyHealth, Health
 
 INTERVAL: Final = 15.0
@@ -32,7 +32,7 @@ async def keep_gauges(hospital: Hospital, look: Callable[[], Health]) -> None:
     while True:
         try:
             tell(look())
-        except PeerUnreachableError:  # a copy that is made anew: nobody is answered, and what else was seen last stays
+        except MdmfsError:  # a copy that is made anew or cannot go on: what else was seen last stays
             COPY_LEASE.set(0.0)
         STAGING.set(hospital.staging.octets)
         await trio.sleep(INTERVAL)

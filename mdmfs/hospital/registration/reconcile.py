@@ -325,9 +325,12 @@ class Reconciliations:
     async def run_daily(self) -> None:
         """Start what is due, outside of clinical hours, until cancelled."""
         while self._interval:
-            for name, project in self._hospital.projects.items():
-                if self._is_due(name) and all(self._may_ask(pacs) for pacs in project.pacs):
-                    self.start(name)
+            try:
+                for name, project in self._hospital.projects.items():
+                    if self._is_due(name) and all(self._may_ask(pacs) for pacs in project.pacs):
+                        self.start(name)
+            except MdmfsError as error:
+                log.error("whether a reconciliation is due cannot be told", reason=str(error))  # noqa: TRY400 as it says
             await trio.sleep(self._look)
         await trio.sleep_forever()
 

@@ -11,7 +11,6 @@ from typing import Final
 import structlog
 import trio
 
-from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.deid.refusal import Reason
 from mdmfs.hospital.dicom.pacs import SeriesFound
 from mdmfs.hospital.dicom.receive import StoredInstance
@@ -44,7 +43,6 @@ class Trigger:
         """Wait ``settle`` seconds after the latest notice of a series."""
         self._hospital = hospital
         self._settle = max(settle, QUIET_SECONDS)
-        self._arrival = Bell()
         self._failures: dict[SeriesKey, int] = {}
         self._not_before: dict[SeriesKey, float] = {}
         """By trio's clock, which nobody sets."""
@@ -55,21 +53,28 @@ class Trigger:
         """Remember an instance; returns when it is on disk. Raises ``StoreError`` or ``OutOfSpaceError``."""
         notice = Notice(*instance, self._hospital.clock())
         await self._hospital.store.write(lambda tx: tx.notices.put(notice))
-        self._arrival.ring()
 
     async def run(self) -> None:
         """Work on what has settled, until cancelled; what an earlier run has left too."""
         while True:
-            ring = self._arrival.next()
-            waiting = self._hospital.store.read(lambda tx: tx.notices.all())
-            due = [series for series in waiting if self._wait_of(series) <= 0]
-            for series in due:
-                await self._work_on(series)
-            if not due:
-                wait = min((self._wait_of(series) for series in waiting), default=_LONGEST_SLEEP)
-                # Never longer than a minute: the clock on the wall may be set.
-                with trio.move_on_after(min(max(wait, 0.0), _LONGEST_SLEEP)):
-                    await ring.wait()
+            try:
+                wait = await self._look()
+            except MdmfsError as error:
+                log.error("what PACSs told of cannot be read", reason=str(error))  # noqa: TRY400 the reason says it
+                wait = FIRST_PAUSE
+            # what comes meanwhile is not due before that; and the clock on the wall may be set
+            await trio.sleep(min(max(wait, 0.0), self._settle, _LONGEST_SLEEP))
+
+    async def _look(self) -> float:
+        """Work on what is due, and give the seconds until something will be.
+
+        All that waits is looked through, a day's series; so nobody looks at each instance that a PACS tells of.
+        """
+        waiting = self._hospital.store.read(lambda tx: tx.notices.all())
+        due = [series for series in waiting if self._wait_of(series) <= 0]
+        for series in due:
+            await self._work_on(series)
+        return 0.0 if due else min((self._wait_of(series) for series in waiting), default=_LONGEST_SLEEP)
 
     def _wait_of(self, series: NoticedSeries) -> float:
         """Give the seconds until a series is looked at; a notice from the future is as old as we have known of it."""

@@ -18,7 +18,7 @@ from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.replicas.placement import is_wanted, lacking, misplaced
 from mdmfs.hospital.replicas.port import BrokenOffError, Content, StorageElement, StorageError
 from mdmfs.hospital.replicas.records import Replica, ReplicaState, leaving
-from mdmfs.hospital.replicas.removal import condemn, remove_leaving
+from mdmfs.hospital.replicas.removal import remove_leaving
 from mdmfs.hospital.replicas.replicas import PUTTERS
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import AccessDeniedError, BusyError, MdmfsError, PeerUnreachableError, StoreError
@@ -32,10 +32,7 @@ log = structlog.get_logger()
 
 async def keep_replicas(hospital: Hospital) -> None:
     """Put what is wanted and take away what is to go, until cancelled."""
-    if not hospital.replicas.elements and not hospital.store.read(lambda tx: tx.replicas.page(1)):
-        return
     hospital.staging.on_whole = hospital.replicas.want
-    await condemn(hospital)
     async with trio.open_nursery() as nursery:
         for _ in range(PUTTERS):
             nursery.start_soon(_put_wanted, hospital)

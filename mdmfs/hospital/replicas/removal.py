@@ -70,11 +70,16 @@ def _condemn_of(tx: Transaction, guids: list[Guid]) -> None:
 
 
 async def remove_leaving(hospital: Hospital) -> None:
-    """Take away what is to go; where a storage element does not let us, again and again, ever more seldom."""
-    replicas, pause, look_at = hospital.replicas, PAUSE, trio.current_time() + INTERVAL
+    """Take away what is to go; where a storage element does not let us, again and again, ever more seldom.
+
+    The first look is for what was left when we ended last. It ends where nothing is kept, and nothing will be.
+    """
+    replicas, pause, look_at = hospital.replicas, PAUSE, trio.current_time()
     while True:
         heard, left = replicas.departures.next(), 0
         try:
+            if not replicas.elements and not hospital.store.read(lambda tx: tx.replicas.page(1)):
+                return
             if replicas.doubtful:
                 guids = list(replicas.doubtful)
                 await hospital.store.write(lambda tx, guids=guids: _condemn_of(tx, guids))  # type: ignore[misc]

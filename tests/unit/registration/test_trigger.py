@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -21,6 +22,7 @@ from mdmfs.hospital.registration.trigger import GIVEN_UP_AFTER, Trigger
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.model.errors import OutOfSpaceError
 from tests.twins.clinic import NOW, Clinic, OpenClinic, including, slice_of, slices
+from tests.unit.registration.test_ending import CountingStore
 from tests.unit.registration.test_register import CuttingStore
 
 T = TypeVar("T")
@@ -116,6 +118,23 @@ async def test_nothing_is_asked_before_it_has_settled(tmp_path: Path, autojump_c
         await trio.sleep(HOUR * 0.2)
         await until_nothing_waits(opened, HOUR)
         assert [series.expected for series in opened.series()] == [3]
+
+
+async def test_not_all_that_waits_is_looked_through_at_each_instance(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """In a day a large hospital tells of thousands of series, of each image by itself."""
+    assert autojump_clock.rate == 0
+    clinic = TickingClinic(tmp_path, slices((1,)))
+    reads: list[int] = []
+    async with clinic.open() as opened:
+        hospital = dataclasses.replace(opened.hospital, store=CountingStore(clinic.store, reads))
+        trigger = Trigger(hospital, DAY)
+        opened.nursery.start_soon(trigger.run)
+        for _ in range(100):
+            await tell(trigger, clinic.pacs.held)
+            await trio.sleep(0.01)
+        assert len(reads) <= 2
 
 
 async def test_what_no_project_includes_is_quarantined_by_name(tmp_path: Path) -> None:
