@@ -123,10 +123,11 @@ class Rerendering:
 
     async def _retire(self, key: SeriesKey, hospital: Hospital) -> bool:
         """Destroy what has a successor, or was refused; tell whether the series needs no further look."""
-        state, old = hospital.store.read(lambda tx: (_state(tx, key), _succeeded(tx, key, rules_of(self.project))))
+        await trio.lowlevel.checkpoint()
+        state = hospital.store.read(lambda tx: _state(tx, key))
         if state not in _ENDED:
             return state is None
-        if old:
+        if old := hospital.store.read(lambda tx: _succeeded(tx, key, rules_of(self.project))):
             await take_away(hospital, old, project=key.project)
             self.destroyed += len(old)
         return True

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 
 import msgspec
+import structlog
 import trio
 
 from mdmfs.hospital.catalogue.records import FileState
@@ -22,10 +23,19 @@ from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.release.decision import Denial, Standing, decide, deciding, hold_still, stand
 from mdmfs.hospital.release.loss import note_found, note_lost
 from mdmfs.hospital.store import Transaction
-from mdmfs.model.errors import BusyError, InstanceChangedError, InstanceLostError, MdmfsError, RecallTimedOutError
+from mdmfs.model.errors import (
+    BusyError,
+    InstanceChangedError,
+    InstanceLostError,
+    MdmfsError,
+    OutOfSpaceError,
+    RecallTimedOutError,
+)
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.files import SealedHeader
+
+log = structlog.get_logger()
 
 
 async def release(  # noqa: PLR0913 what is known of the one who asks
@@ -200,15 +210,21 @@ async def admit(principal: Principal, guid: Guid, hospital: Hospital, *, address
 async def _note_loss(
     guid: Guid, decision: Standing | Denial, outcome: Released | MdmfsError | None, hospital: Hospital
 ) -> None:
-    """Remember what a recall has shown: that the PACS no longer has a file as it was registered, or has it again."""
+    """Remember what a recall has shown: that the PACS no longer has a file as it was registered, or has it again.
+
+    Where there is no room for that, the next recall shows it again; its siblings come all the same.
+    """
     if hospital.is_beside:
         return  # whoever has recalled it remembers
-    if isinstance(outcome, InstanceLostError):
-        await note_lost(hospital, [guid], LossCause.GONE)
-    elif isinstance(outcome, InstanceChangedError):
-        await note_lost(hospital, [guid], LossCause.CHANGED)
-    elif isinstance(outcome, Released) and isinstance(decision, Standing) and decision.is_lost:
-        await note_found(hospital, [guid])
+    try:
+        if isinstance(outcome, InstanceLostError):
+            await note_lost(hospital, [guid], LossCause.GONE)
+        elif isinstance(outcome, InstanceChangedError):
+            await note_lost(hospital, [guid], LossCause.CHANGED)
+        elif isinstance(outcome, Released) and isinstance(decision, Standing) and decision.is_lost:
+            await note_found(hospital, [guid])
+    except OutOfSpaceError as error:
+        log.error("whether a file is lost cannot be kept", guid=str(guid), reason=str(error))  # noqa: TRY400 as it says
 
 
 async def _decide_again(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import pytest
@@ -24,6 +24,7 @@ from mdmfs.hospital.registration.face import renewal_routes
 from mdmfs.hospital.registration.rerender import Rerendering, Rerenderings
 from mdmfs.hospital.release.readers import readers_of
 from mdmfs.hospital.release.release import quarantine
+from mdmfs.hospital.store import Store, Transaction
 from mdmfs.model.errors import AccessDeniedError, BusyError, InstanceRefusedError, NoSuchFileError, UnknownNameError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages.administration import (
@@ -47,6 +48,8 @@ from tests.twins.keystores import unreachable
 from tests.twins.pacs import TwinInstance, TwinPacs
 from tests.twins.shelf import MemoryShelf
 from tests.unit.registration.test_register import CuttingStore, PowerCutError
+
+T = TypeVar("T")
 
 STRICT: Final = read_policy("strict")
 
@@ -285,6 +288,43 @@ class Face:
         return answer.message
 
 
+class HoldingStore(CuttingStore):
+    """A store that notes how often it was read at most before anybody else had a turn."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store, 10**6, is_kept=True)
+        self.most = self._in_a_row = 0
+
+    def read(self, act: Callable[[Transaction], T]) -> T:
+        """Read."""
+        self._in_a_row += 1
+        self.most = max(self.most, self._in_a_row)
+        return super().read(act)
+
+    async def give_turns(self) -> None:
+        """Be somebody else."""
+        while True:
+            self._in_a_row = 0
+            await trio.lowlevel.checkpoint()
+
+
+async def test_who_waits_for_keystores_for_many_series_lets_others_have_their_turn(tmp_path: Path) -> None:
+    """A project has thousands, and each look at what is deposited by now goes through all of them."""
+    clinic = Clinic(tmp_path, [it for number in range(1, 13) for it in slices((number,), series=number)])
+    async with clinic.open() as opened:
+        await opened.harvest()
+    clinic.policy = STRICT
+    for twin in clinic.keystores.values():
+        twin.failure = unreachable
+    store = clinic.store = HoldingStore(clinic.store)
+    async with clinic.open() as opened:
+        opened.nursery.start_soon(store.give_turns)
+        run = Rerendering(opened.hospital.projects[PROJECT], patience=0.1)
+        await run.run(opened.hospital)
+        assert run.rendered == 12
+        assert store.most < 12
+
+
 async def test_a_run_is_started_and_watched_over_the_wire(tmp_path: Path) -> None:
     """By the hospital's own certificate; another project's run waits."""
     clinic, before = await registered(tmp_path)
@@ -414,7 +454,10 @@ async def test_a_directory_is_withdrawn_in_pages(tmp_path: Path) -> None:
         files = opened.files()
         gone = next(iter(files.values()))
         await withdrawn(opened, StartWithdraw(guids=[gone.octets]))
-        for whole, left in ((PROJECT_LFN, set(files.values()) - {gone}), (Lfn.parse(f"{PROJECT_LFN}/{next(reversed(files))}"), 1)):
+        for whole, left in (
+            (PROJECT_LFN, set(files.values()) - {gone}),
+            (Lfn.parse(f"{PROJECT_LFN}/{next(reversed(files))}"), 1),
+        ):
             pages = list(Selection(below=whole).pages(clinic.store, 2))
             found = [file.guid for page in pages for file in page]
             assert max(map(len, pages)) <= 2

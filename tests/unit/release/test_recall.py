@@ -53,6 +53,7 @@ from tests.twins.images import ROOT
 from tests.twins.keystores import unreachable
 from tests.twins.pacs import TwinInstance, TwinPacs
 from tests.twins.records import file_record, guid_of, instance_of
+from tests.unit.hospital.test_store_away import AwayStore
 
 BIG = 2112
 """Rows of an image whose pixels fill more than two segments."""
@@ -375,6 +376,25 @@ async def test_what_a_pacs_gives_again_is_lost_no_more(tmp_path: Path) -> None:
         await hospital.hospital.store.write(lambda tx: tx.losses.put(guid, LossRecord(LossCause.CHANGED, NOW)))
         assert await outcomes(hospital, [guid]) == [""]
         assert loss_of(hospital, guid) is None
+
+
+async def test_what_a_recall_shows_and_cannot_be_kept_holds_up_no_sibling(tmp_path: Path) -> None:
+    """On a full disk; the next recall shows it again."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    store = clinic.store = AwayStore(clinic.store)
+    store.refuses_reads = store.refuses_writes = False
+    async with registered(clinic) as (hospital, guids):
+        await store.write(lambda tx: tx.losses.put(guids[1], LossRecord(LossCause.GONE, NOW)))
+        rows, held(clinic, 1).Rows = held(clinic, 1).Rows, 1
+        store.refuses_writes = True
+        released = release_all(READER, guids, hospital.hospital, hospital.recalls, address="192.0.2.7")
+        async with contextlib.aclosing(released):
+            outcomes_by_place = dict([one async for one in released if one is not None])
+        assert isinstance(outcomes_by_place[0], InstanceChangedError)
+        assert isinstance(outcomes_by_place[1], Released)
+        assert store.refused == 2
+        assert [loss_of(hospital, guid) for guid in guids] == [None, LossCause.GONE]
+        store.refuses_writes, held(clinic, 1).Rows = False, rows
 
 
 async def test_a_file_withdrawn_during_its_recall_is_not_released(tmp_path: Path) -> None:
