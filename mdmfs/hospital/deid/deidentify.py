@@ -40,8 +40,8 @@ _SIGNED: Final = b"\1\0"
 _DAY: Final = re.compile(rb"\d{8}")
 _WORD: Final = re.compile(r"[a-z]+")
 _RUN: Final = re.compile(r"[a-z0-9]{4,}")
-_NUMBERS: Final = frozenset({0x00100020, 0x00080050, 0x00101000, 0x00380010})
-"""Patient ID, Accession Number, Other Patient IDs, Admission ID."""
+_NUMBERS: Final = frozenset({0x00100020, 0x00080050, 0x00100030, 0x00101000, 0x00380010})
+"""Patient ID, Accession Number, Birth Date, Other Patient IDs, Admission ID."""
 _RETAINING: Final = frozenset({Option.DEVICE, Option.INSTITUTION})
 """Under these, texts stay as they are."""
 

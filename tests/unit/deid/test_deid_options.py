@@ -165,6 +165,13 @@ def test_a_device_called_like_a_number_or_an_instance_is_not_retained(station: b
     assert "StationName" in parsed(deidentified(with_elements(name[:8] + b"CT7 EAST".ljust(len(name) - 8)), DEVICE))
 
 
+@pytest.mark.parametrize("station", [b"19501231", b"CT 1950.12.31", b"19501231083000"])
+def test_a_device_called_by_the_birth_date_is_not_retained(station: bytes) -> None:
+    """No option keeps that date, so none keeps it in another place."""
+    birth, name = encode(head(0x00100030, b"DA"), b"19501231"), encode(head(0x00081010, b"SH"), station)
+    assert "StationName" not in parsed(deidentified(with_elements(birth, name), DEVICE))
+
+
 def test_a_device_called_like_somebody_deep_inside_is_not_retained() -> None:
     """Other numbers of the patient stand in a sequence, and so do names."""
     other = encode(head(0x00100020, b"LO"), b"K-4471902"), encode(head(0x00101001, b"PN"), b"Vandermeulen^Jo")
