@@ -10,6 +10,7 @@ import secrets
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 import urllib.parse
@@ -74,6 +75,20 @@ def test_an_object_is_put_found_read_and_deleted(pki: ThrowAwayPki, server: tupl
     storage.delete(NAME)
     assert storage.size(NAME) is None
     assert not list(folder.iterdir())
+
+
+def test_the_cas_of_the_system_are_read_for_no_exchange(pki: ThrowAwayPki, server: tuple[str, Path]) -> None:
+    """There are a hundred or more, and nobody here trusts them."""
+    own = client_context(pki.hospital, pki.anchors)
+    storage = DavElement("tier1", server[0], lambda: own, padding=0)
+    called: set[str] = set()
+    sys.setprofile(lambda frame, event, _: called.add(frame.f_code.co_name) if event == "call" else None)
+    try:
+        storage.size(NAME)
+    finally:
+        sys.setprofile(None)
+    assert "putrequest" in called
+    assert "create_default_context" not in called
 
 
 def test_the_probe_of_the_doctor_goes_through_and_leaves_nothing(pki: ThrowAwayPki, server: tuple[str, Path]) -> None:

@@ -93,8 +93,10 @@ class DavElement:
     ) -> tuple[int, str | None, int | None]:
         parts = urllib.parse.urlsplit(url)
         target = parts.path + (f"?{parts.query}" if parts.query else "")
-        connection = http.client.HTTPSConnection(parts.hostname or "", parts.port or 443)
-        with contextlib.closing(connection), self._connected(connection, length), self._telling_of_broken(method):
+        context = self._context()
+        connection = http.client.HTTPSConnection(parts.hostname or "", parts.port or 443, context=context)
+        connected = self._connected(connection, context, length)
+        with contextlib.closing(connection), connected, self._telling_of_broken(method):
             connection.putrequest(method, target)
             if content is not None:
                 connection.putheader("Content-Length", str(length))
@@ -108,9 +110,10 @@ class DavElement:
             return response.status, response.headers.get("Location"), int(told) if told.isdecimal() else None
 
     @contextlib.contextmanager
-    def _connected(self, connection: http.client.HTTPSConnection, length: int) -> Iterator[None]:
+    def _connected(
+        self, connection: http.client.HTTPSConnection, context: ssl.SSLContext, length: int
+    ) -> Iterator[None]:
         """Connect; who gives or takes byte after byte, and each of them in time, is broken off in the end."""
-        context = self._context()
         with (
             socket.create_connection((connection.host, connection.port), self._timeout) as plain,
             plain.dup() as whole,  # by which it is broken off, whatever TLS is at
