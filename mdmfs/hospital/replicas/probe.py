@@ -19,10 +19,11 @@ def probe(element: StorageElement, random: Callable[[int], bytes] = secrets.toke
     Raises ``StorageError`` that says which of that fails, why, what may be the reason, and whether the object stays.
     """
     name, octets = random(32).hex(), random(SIZE)
-    with _telling("put", "is the bucket or collection there, and may the hospital write to it?"):
-        element.put(name, lambda: iter((octets,)), len(octets))
+    may_stay = f"{element.surl(name)} may stay"
     try:
-        with _telling("found", f"may the hospital look (HEAD) at what it has put? {element.surl(name)} may stay"):
+        with _telling("put", f"is the bucket or collection there, and may the hospital write to it? {may_stay}"):
+            element.put(name, lambda: iter((octets,)), len(octets))
+        with _telling("found", f"may the hospital look (HEAD) at what it has put? {may_stay}"):
             _find(element, name, len(octets))
     except StorageError:
         with contextlib.suppress(StorageError):

@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from mdmfs.hospital.replicas.port import StorageError
+from mdmfs.hospital.replicas.port import BrokenOffError, StorageError
 from mdmfs.hospital.replicas.probe import probe
 from tests.twins.storage import TwinElement
 
@@ -22,12 +22,16 @@ class NotedElement(TwinElement):
         super().__init__()
         self._refused = refused
         self.names: list[str] = []
+        self.breaks_after = False
 
     def put(self, name: str, content: Callable[..., object], length: int) -> None:
         """Keep it."""
         self._refuse_if("put")
         super().put(name, content, length)  # type: ignore[arg-type]
         self.names.append(name)
+        if self.breaks_after:
+            message = f"storage {self.name} does not answer PUT: TimeoutError"
+            raise BrokenOffError(message)
 
     def size(self, name: str) -> int | None:
         """Tell its size."""
@@ -70,6 +74,16 @@ def test_what_is_refused_is_told_by_name(refused: str, told: str, left: int) -> 
         probe(element)
     assert len(element.kept) == left
     assert all(f"Delete s3://tier1/{name} by hand" in str(raised.value) for name in element.kept)
+
+
+def test_what_was_kept_although_its_put_broke_off_is_deleted() -> None:
+    """And it is named, for it may yet appear."""
+    element = NotedElement()
+    element.breaks_after = True
+    with pytest.raises(StorageError, match=r"cannot be put: .* may stay") as raised:
+        probe(element)
+    assert not element.kept
+    assert element.names[0] in str(raised.value)
 
 
 def test_what_arrives_cut_or_is_not_deleted_is_told() -> None:
