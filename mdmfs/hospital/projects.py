@@ -236,12 +236,13 @@ def _parse_list(path: pathlib.Path, lines: Iterable[str]) -> PatientList:
 def parse_patient(text: str) -> PatientKey | None:
     """Read ``ID^^^ISSUER``, the issuer being optional; None for what is no patient, or may be a slip.
 
-    So are a caret too few, a wildcard, a remark behind the patient, and characters that nobody sees: they would make
-    him another one, who is never found, and an opt-out that holds for nobody. Who means them escapes them.
+    So are a caret too few, a wildcard, a remark behind the patient, an escape that is none of ours, and characters that
+    nobody sees: they would make him another one, who is never found, and an opt-out that holds for nobody. Who means
+    them escapes them.
     """
     identifier, _, issuer = (part.strip() for part in text.partition("^^^"))
     patient = unescaped_patient(text)
-    is_slip = _SLIP.search(f"{identifier} {issuer}") or _WILDCARD.search(identifier)
+    is_slip = _SLIP.search(f"{identifier} {issuer}") or _WILDCARD.search(identifier) or "\\" in _ESCAPE.sub("", text)
     is_seen = patient.patient_id.isprintable() and patient.issuer.isprintable()
     return patient if _PATIENT_ID.fullmatch(patient.patient_id) and is_seen and not is_slip else None
 

@@ -269,6 +269,9 @@ def test_no_pacs_is_asked_for_a_number_with_wildcards(tmp_path: Path) -> None:
         r"patient 47\X5C\11^^^AMC",
         r"patient 47\T\11^^^AMC",
         r"patient 47\X00\11^^^AMC",
+        r"patient 4711^^^A\T\MC",
+        r"patient 4711^^^A\X2a\MC",
+        r"patient 4711^^^AMC\S",
     ],
 )
 def test_a_line_that_is_none_is_told_by_its_number_alone(tmp_path: Path, line: str) -> None:
