@@ -113,6 +113,13 @@ class _Operations(pyfuse3.Operations):  # type: ignore[misc] # it has no types
     async def lookup(self, parent: int, name: bytes, _: object) -> pyfuse3.EntryAttributes:
         return await self.getattr(self._number_of(parent, name))
 
+    async def statfs(self, _: object) -> pyfuse3.StatvfsData:
+        told = pyfuse3.StatvfsData()
+        told.f_bsize = told.f_frsize = 4096
+        told.f_blocks = told.f_bfree = told.f_bavail = told.f_files = told.f_ffree = told.f_favail = 2**20
+        told.f_namemax = 255
+        return told
+
     async def opendir(self, inode: int, _: object) -> int:
         return inode
 

@@ -11,6 +11,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,7 @@ from mdmfs.worker.fuse.operations import PID_ATTRIBUTE, MdmfsOperations
 
 COMMAND_SECONDS: Final = 10.0
 KILLED_SECONDS: Final = 1.0
+_BUSY_SECONDS: Final = 1.0
 _GETXATTR: Final = "import os, sys; sys.stdout.buffer.write(os.getxattr(*sys.argv[1:]))"
 _STATVFS: Final = """
 import os, sys
@@ -158,6 +160,16 @@ def detach(mountpoint: Path) -> None:
         log.error("cannot unmount", mountpoint=str(mountpoint))
 
 
+def _is_let_go(mountpoint: Path) -> bool:
+    """Unmount in order; who has just ended, or only looked in, holds it for a moment longer."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while not _umount(mountpoint, 0) and not _run(mountpoint, ["fusermount3", "-u", "-q"], ["umount"]):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_BUSY_SECONDS / 10)
+    return True
+
+
 def unmount(mountpoint: Path, *, patience: float = 30.0) -> None:
     """Unmount in order and wait until the daemon has gone; raises ``ConfigurationError`` where that fails."""
     entry = entry_of(mountpoint)
@@ -167,7 +179,7 @@ def unmount(mountpoint: Path, *, patience: float = 30.0) -> None:
     told = _ask_apart(_GETXATTR, mountpoint, os.fsdecode(PID_ATTRIBUTE), patience=min(patience, COMMAND_SECONDS))
     daemon = None if told is None else _open_daemon(told)
     try:
-        if not _umount(mountpoint, 0) and not _run(mountpoint, ["fusermount3", "-u", "-q"], ["umount"]):
+        if not _is_let_go(mountpoint):
             message = f"{mountpoint} cannot be unmounted: somebody still uses it"
             raise BusyError(message, what_to_do=f"fuser -vm {mountpoint} tells who; end that, and try again")
         if told is None:

@@ -101,13 +101,11 @@ class Feed:
                     version = await self._step(version)
                     self._version, part = version, FIRST_RETRY
                 except MdmfsError as error:
-                    if isinstance(error, _DECIDED):
-                        self._lease.refuse(error)
-                    else:
-                        self._lease.fail(error)
-                    self._note(is_followed=False, reason=str(error))
-                    await _pause(part)
-                    part = min(2 * part, 1.0)
+                    part = await self._wait_out(error, part)
+                except Exception:  # the loop of all readers: what was not foreseen costs the lease, not the mount
+                    log.exception("following the hospital's feed failed unexpectedly")
+                    message = "following the hospital's feed failed unexpectedly, see the log of the mount"
+                    part = await self._wait_out(MdmfsError(message), part)
                 else:
                     self._note(is_followed=True, reason="")
                     await trio.sleep_until(next_at)
@@ -132,6 +130,16 @@ class Feed:
             self._lease.fail(BusyError("the hospital cannot remember one mount more, and grants this one no lease"))
             await _pause()
         return changes.version
+
+    async def _wait_out(self, failure: MdmfsError, part: float) -> float:
+        """Wait for that part of a pause before the hospital is asked again; gives the next part."""
+        if isinstance(failure, _DECIDED):
+            self._lease.refuse(failure)
+        else:
+            self._lease.fail(failure)
+        self._note(is_followed=False, reason=str(failure))
+        await _pause(part)
+        return min(2 * part, 1.0)
 
     def _note(self, *, is_followed: bool, reason: str) -> None:
         if self._namespace.is_followed and not is_followed:

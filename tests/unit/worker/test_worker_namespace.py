@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
 import trio
 import trio.testing
 
-from mdmfs.model.errors import MalformedMessageError, NoSuchFileError, NotADirectoryFileError, PeerUnreachableError
+from mdmfs.model.errors import (
+    MalformedMessageError,
+    MdmfsError,
+    NoSuchFileError,
+    NotADirectoryFileError,
+    PeerUnreachableError,
+)
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages.files import Changes, DirectoryPage, Node, NodeKind, OpensReport
 from mdmfs.worker.lease import Lease
@@ -243,17 +249,27 @@ async def test_the_feed_takes_back_names_and_files_that_have_gone(
     assert witness.shares_forgotten
 
 
+def unforeseen() -> MdmfsError:
+    """Fail as no program should."""
+    message = "a fault of the program"
+    raise ZeroDivisionError(message)
+
+
+@pytest.mark.parametrize("failure", [unreachable, unforeseen])
 async def test_the_feed_resumes_after_an_outage_without_losing_a_change(
-    hospital: TwinHospital, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+    hospital: TwinHospital,
+    nursery: trio.Nursery,
+    autojump_clock: trio.testing.MockClock,
+    failure: Callable[[], MdmfsError],
 ) -> None:
-    """What happened meanwhile is told afterwards."""
+    """What happened meanwhile is told afterwards; a fault of the program is no more than an outage."""
     autojump_clock.autojump_threshold = 0
     names, witness = Namespace(hospital, ROOT_LFN), Witness()
     inode = await folder_of(names)
     await names.listing(inode)
     nursery.start_soon(Feed(hospital, names, witness, Lease(trio.current_time)).follow)
     await trio.sleep(1)
-    hospital.failure = unreachable
+    hospital.failure = failure
     hospital.remove(f"{FOLDER}/0002.dcm")
     await trio.sleep(20)
     assert not names.is_followed
