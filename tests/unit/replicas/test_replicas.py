@@ -402,9 +402,9 @@ async def test_what_was_put_and_cannot_be_recorded_is_no_replica(clinic: Clinic,
     with no_room_behind(clinic.folder / "audit.jsonl"):
         hospital.hospital.replicas.want(guid)
         await until(lambda: states_of(hospital, guid) == [ReplicaState.LEAVING])
-    assert await transfer_of(hospital, guid) == Transfer()
     hospital.hospital.replicas.departures.ring()
     await until(lambda: not clinic.elements[0].kept)
+    assert await transfer_of(hospital, guid) == Transfer()  # and so it is wanted again
 
 
 async def test_what_was_being_put_when_we_were_killed_is_taken_away(clinic: Clinic) -> None:
