@@ -120,12 +120,13 @@ class Task:
 
     async def _destroy(self, page: Sequence[FileRecord]) -> None:
         """Destroy what is on record as to go, and in the same transaction what else there is of the same images."""
-        files, unrecorded = list(page), list(page)
+        epoch, files, unrecorded = self._epoch, list(page), list(page)
         while unrecorded:
             await self._record(Event.DESTRUCTION, unrecorded)
             withdraw = functools.partial(amends.withdraw, files=files, now=self._hospital.clock())
-            self._epoch, unrecorded = await self._hospital.store.write(withdraw)
+            epoch, unrecorded = await self._hospital.store.write(withdraw)
             files += unrecorded
+        self._epoch = epoch
         guids = [file.guid for file in files]
         self.destroyed += b"".join(guid.octets for guid in guids)
         self._note_change(guids)

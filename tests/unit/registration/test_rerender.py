@@ -446,6 +446,25 @@ async def test_of_an_image_all_files_go_at_once_or_none(tmp_path: Path, at: int,
     assert len(gone) in {0, 2}
 
 
+async def test_a_withdrawal_that_no_keystore_has_heard_of_is_never_told_as_effective(tmp_path: Path) -> None:
+    """Nor while it writes down what else there is of an image, where it may yet fail."""
+    clinic, before = await registered(tmp_path)
+    for twin in clinic.keystores.values():
+        twin.failure = unreachable
+    async with clinic.open() as opened:
+        await rerendered(opened)
+        task = Task(KeyTask.DESTROY, Selection(tuple(before.values())), opened.hospital, page=1)
+        opened.nursery.start_soon(task.run)
+        told: list[bool] = []
+        while not task.is_over:
+            if task.progress().changed:
+                told.append(task.progress().is_effective)
+            await trio.lowlevel.checkpoint()
+        assert (task.failure, task.progress().changed) == ("", 2 * len(before))
+        assert told
+        assert not any(told)
+
+
 async def test_a_directory_is_withdrawn_in_pages(tmp_path: Path) -> None:
     """A project may have a million files: no look is longer than a page, whatever of them is left."""
     clinic = Clinic(tmp_path, slices(range(1, 6)) + slices(range(6, 9), series=2))
