@@ -135,7 +135,7 @@ class MountConfiguration(Settings, frozen=True):
         configuration = msgspec.structs.replace(read_configuration(path, cls), file=str(path.absolute()))
         try:
             configuration.refuse_nonsense()
-        except ConfigurationError as error:
+        except (ConfigurationError, MalformedNameError) as error:
             message = f"{path}: {error}"
             raise ConfigurationError(message) from error
         return configuration

@@ -125,6 +125,16 @@ async def test_an_hour_before_a_proxy_ends_the_log_says_so_once(
     await peers.aclose()
 
 
+JOINED_WRONGLY = """
+trust = "ca"
+[[hospitals]]
+name = "no/name"
+address = "127.0.0.1:1"
+dn = "/CN=h"
+keystores = [{name = "k5", address = "127.0.0.1:1", dn = "/CN=k"}]
+"""
+
+
 def naming(file: Path, *keystores: str, dn: str = "/CN=k") -> None:
     """Write the configuration of a mount."""
     peers = "".join(f'[[keystores]]\nname = "{name}"\naddress = "127.0.0.1:1"\ndn = "{dn}"\n' for name in keystores)
@@ -146,7 +156,12 @@ async def test_keystores_that_the_configuration_names_anew_are_asked_without_a_r
         mock_clock.jump(10)
         assert peers.keystores().names == ("k1", "k2", "k3", "k4")
         before = peers.keystores()
-        wrong = lambda: file.write_text("trust ="), lambda: naming(file, "k5", dn="nobody"), file.unlink
+        wrong = (
+            lambda: file.write_text("trust ="),
+            lambda: naming(file, "k5", dn="nobody"),
+            lambda: file.write_text(JOINED_WRONGLY),
+            file.unlink,
+        )
         for spoil in (*wrong, lambda: os.mkfifo(file)):
             spoil()
             mock_clock.jump(10)
@@ -155,7 +170,7 @@ async def test_keystores_that_the_configuration_names_anew_are_asked_without_a_r
         naming(file, "k1", "k4")
         mock_clock.jump(10)
         assert peers.keystores().names == ("k1", "k4")
-    assert sum(str(log["event"]).startswith("the keystores stay as they were") for log in logs) == 4
+    assert sum(str(log["event"]).startswith("the keystores stay as they were") for log in logs) == 5
     await peers.aclose()
 
 

@@ -40,8 +40,8 @@ from mdmfs.worker.serving import KernelCache, Ports, Serving, Site
 
 MAX_LOOKS: Final = 4
 """Of one uid at once: a process may have a root that never answers, and that must not hold up anybody else."""
-MAX_WAITING: Final = 600
-"""Requests of one uid that wait for such a look: the rest of ``mount.MAX_TASKS`` is for everyone else."""
+MAX_WAITING: Final = 400
+"""Requests of one uid that wait for such a look: with as many opens as may wait, they leave tasks for everyone else."""
 LOOK_SECONDS: Final = 5.0
 WRITING_SECONDS: Final = 2.0
 """For somebody to write a proxy."""

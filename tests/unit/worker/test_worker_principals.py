@@ -48,6 +48,7 @@ from mdmfs.worker.callers.seat import Seat
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.finding.virtual import FIRST_INODE
 from mdmfs.worker.fuse.mount import MAX_TASKS
+from mdmfs.worker.fuse.operations import MAX_WAITING_OPENS
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.memory import Memory
 from mdmfs.worker.pages import NoPages
@@ -321,7 +322,7 @@ async def test_a_user_with_a_root_that_hangs_takes_not_all_tasks_of_the_mount(
     """Whoever else comes finds one."""
     scene.hanging.add(7)
     scene.proxies[1] = "/p", proxy(make.person("jane"))
-    assert MAX_WAITING + MAX_LOOKS < MAX_TASKS
+    assert MAX_WAITING + MAX_LOOKS + MAX_WAITING_OPENS < MAX_TASKS
 
     async def ask() -> None:
         with pytest.raises(PeerTimedOutError):
