@@ -17,6 +17,7 @@ import trio
 from mdmfs.model.errors import (
     AccessDeniedError,
     InstanceLostError,
+    MalformedMessageError,
     MalformedNameError,
     MdmfsError,
     NoSuchFileError,
@@ -233,9 +234,7 @@ class FrozenSeriesDirectory:
 
     async def _entries(self, paths: Sequence[str]) -> list[tuple[bytes, Entry]]:
         await trio.lowlevel.checkpoint()
-        return [
-            (alias_of(Lfn.parse(path)).encode(), SeriesDirectory(self._cohort, path, self.modified)) for path in paths
-        ]
+        return [(_alias_told(path).encode(), SeriesDirectory(self._cohort, path, self.modified)) for path in paths]
 
 
 class ManifestDirectory:
@@ -261,9 +260,7 @@ class ManifestDirectory:
     async def _entries(self, paths: Sequence[str]) -> list[tuple[bytes, Entry]]:
         files = await self._cohort.files_between(paths[0], paths[-1])
         return [
-            (f"{alias_of(Lfn.parse(path))}{_SUFFIX}".encode(), told_manifest(files[path]))
-            for path in paths
-            if path in files
+            (f"{_alias_told(path)}{_SUFFIX}".encode(), told_manifest(files[path])) for path in paths if path in files
         ]
 
 
@@ -404,6 +401,14 @@ def _why(file: FrozenFile) -> MdmfsError:
 
 def _is_name(name: str) -> bool:
     return name not in {"", ".", ".."} and "/" not in name and "\0" not in name and len(name.encode()) <= MAX_NAME_BYTES
+
+
+def _alias_told(path: str) -> str:
+    try:
+        return alias_of(Lfn.parse(path))
+    except MalformedNameError as error:
+        message = "a metadata service tells of a series that no directory can hold"
+        raise MalformedMessageError(message) from error
 
 
 def _lfn_of(name: bytes) -> Lfn:

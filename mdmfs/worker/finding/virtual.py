@@ -7,7 +7,13 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
-from mdmfs.model.errors import MdmfsError, NoSuchFileError, NotADirectoryFileError
+from mdmfs.model.errors import (
+    MalformedMessageError,
+    MalformedNameError,
+    MdmfsError,
+    NoSuchFileError,
+    NotADirectoryFileError,
+)
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages.files import Node, NodeKind
 
@@ -209,8 +215,12 @@ async def begun(tree: VirtualTree, inode: int) -> Reading:
 
 
 def placed_lfn(node: PlacedNode) -> Lfn:
-    """Give what the catalogue calls a file."""
-    return Lfn.parse(node.lfn)
+    """Give what the catalogue calls a file; raises ``MalformedMessageError`` for what is no name there."""
+    try:
+        return Lfn.parse(node.lfn)
+    except MalformedNameError as error:
+        message = "the hospital tells of a file that no LFN can name"
+        raise MalformedMessageError(message) from error
 
 
 def _key(parent: int, name: bytes, entry: Entry) -> tuple[int, bytes, bytes]:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 import trio
 
@@ -34,13 +35,14 @@ from mdmfs.wire.messages.metadata import (
     Dropped,
     DropSnapshot,
     FrozenPage,
+    FrozenSeries,
     Snapshot,
     Snapshots,
 )
 from mdmfs.worker.finding.federation import Federation
 from mdmfs.worker.finding.names import alias_of, lfn_of_alias
-from mdmfs.worker.finding.snapshots import SNAPSHOTS, SnapshotsDirectory
-from mdmfs.worker.finding.virtual import Gone, PlacedNode, Reading, Text, VirtualNode, VirtualTree, begun
+from mdmfs.worker.finding.snapshots import SNAPSHOTS, Cohort, FrozenSeriesDirectory, SnapshotsDirectory
+from mdmfs.worker.finding.virtual import Gone, PlacedNode, Reading, Text, VirtualNode, VirtualTree, begun, placed_lfn
 from tests.twins.hospital import TwinHospital
 from tests.twins.keystores import HOSPITAL, principal
 from tests.twins.metadata_filled import ROOT, FilledMetadata, callers
@@ -255,6 +257,28 @@ async def test_a_hospital_that_tells_of_an_impossible_name_hides_the_snapshots_o
     federation = Federation(lambda: {**callers(scene.hospitals), "evil": Hostile()}, deadline=3)
     scene.tree = VirtualTree({SNAPSHOTS: SnapshotsDirectory(federation, lambda _: scene.hospital)}, 1)
     assert sorted(await scene.listed()) == ["INCOMPLETE", "trial"]
+
+
+async def test_a_series_and_a_file_whose_hospital_makes_up_their_names_are_errors_and_not_missing(scene: Scene) -> None:
+    """Who copies a snapshot with ``rsync --delete`` would believe it."""
+    await scene.create()
+
+    class Hostile:
+        async def call(self, path: str, message: Message, reply: type[M], *, deadline: float) -> M:
+            del path, message, deadline
+            await trio.lowlevel.checkpoint()
+            told = FrozenSeries(["no/lfn"], is_last=True)
+            assert isinstance(told, reply)
+            return told
+
+    cohort = Cohort(Federation(lambda: {"evil": Hostile()}, deadline=3), "trial", lambda _: None)
+    with pytest.raises(MalformedMessageError):
+        await FrozenSeriesDirectory(cohort, 0.0).open().more()
+    placed = (await scene.listed("trial", "series", ALIAS))["0001.dcm"]
+    assert isinstance(placed, PlacedNode)
+    assert str(placed_lfn(placed)) == f"{SERIES}/0001.dcm"
+    with pytest.raises(MalformedMessageError):
+        placed_lfn(msgspec.structs.replace(placed, lfn="no/lfn"))
 
 
 async def test_no_snapshot_is_made_where_a_hospital_is_silent(scene: Scene) -> None:
