@@ -21,7 +21,7 @@ from mdmfs.hospital.transaction import store_layout
 from mdmfs.journal.durable import sync_directory
 from mdmfs.model.errors import ConfigurationError, NameTakenError, StoreError
 from mdmfs.pki.recovery import PrivateKey
-from mdmfs.rows.embedded import STORE_FILE, forget_copied, open_environment, pack
+from mdmfs.rows.environment import STORE_FILE, forget_copied, open_environment, pack
 from mdmfs.wire.backup import MOVE_AWAY, NOTHING_THERE, Header, Part, copying, restore
 
 ZONE: Final = "hospital"

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Self
 
 from mdmfs.hospital.transaction import FEED_LENGTH, STORE_FORMAT, RowStore, store_layout
-from mdmfs.rows.embedded import MAP_SIZE, Embedded
+from mdmfs.rows.embedded import Embedded
+from mdmfs.rows.environment import MAP_SIZE
 from mdmfs.rows.port import Rows
 from mdmfs.wire.formats import Format
 

@@ -24,7 +24,8 @@ from mdmfs.journal.durable import make_directory, sync_directory
 from mdmfs.keystore.row_shelf import shelf_layout
 from mdmfs.model.errors import ConfigurationError, IntegrityError, NameTakenError, WrongKeyError, unusable
 from mdmfs.pki.recovery import PrivateKey, WrappedKey
-from mdmfs.rows.embedded import STORE_FILE, Embedded, forget_copied, open_environment
+from mdmfs.rows.embedded import Embedded
+from mdmfs.rows.environment import STORE_FILE, forget_copied, open_environment
 from mdmfs.wire.backup import (
     ANOTHER,
     MOVE_AWAY,

@@ -25,14 +25,12 @@ import trio
 from mdmfs.journal.durable import sync_directory
 from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, PeerUnreachableError, StoreError
 from mdmfs.rows.database import PATIENCE, TOKEN_SIZE, UNREACHED, Database, LostError, Position, State
-from mdmfs.rows.embedded import (
+from mdmfs.rows.embedded import Embedded, LmdbRows, begun
+from mdmfs.rows.environment import (
     LOCK_FILE,
     MAP_SIZE,
     MAX_TABLES,
     STORE_FILE,
-    Embedded,
-    LmdbRows,
-    begun,
     copied_of,
     make_private,
     make_table_of_readers,

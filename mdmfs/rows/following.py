@@ -29,17 +29,8 @@ from mdmfs.rows.copied import (
     refuse_to_copy,
 )
 from mdmfs.rows.database import Database, LostError, Position, TakenError
-from mdmfs.rows.embedded import (
-    MAP_SIZE,
-    LmdbRows,
-    copied_of,
-    locked,
-    make_private,
-    naming_errors,
-    open_environment,
-    opening,
-    read_rows,
-)
+from mdmfs.rows.embedded import LmdbRows, read_rows
+from mdmfs.rows.environment import MAP_SIZE, copied_of, locked, make_private, naming_errors, open_environment, opening
 from mdmfs.rows.port import Layout, Rows
 from mdmfs.rows.url import DatabaseUrl
 

@@ -15,7 +15,8 @@ from typing import Final, NamedTuple
 from mdmfs.model.errors import ConfigurationError, StoreError
 from mdmfs.rows.copied import PATIENCE_AT_START, Copied, connect_patiently
 from mdmfs.rows.database import TOKEN_SIZE, UNREACHED, Database, LostError, Position, State
-from mdmfs.rows.embedded import Embedded, copied_of, forget_copied, locked, set_copied
+from mdmfs.rows.embedded import Embedded
+from mdmfs.rows.environment import copied_of, forget_copied, locked, set_copied
 from mdmfs.rows.port import MAX_KEY_BYTES, Layout, Rows
 from mdmfs.rows.url import DatabaseUrl
 

@@ -26,7 +26,8 @@ from mdmfs.hospital.uidmap.instances import pack_uid
 from mdmfs.hospital.uidmap.records import InstanceRecord
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.model.subject import SubjectId
-from mdmfs.rows.embedded import MAP_SIZE, MAX_TABLES, LmdbRows
+from mdmfs.rows.embedded import LmdbRows
+from mdmfs.rows.environment import MAP_SIZE, MAX_TABLES
 
 SERIES: Final = 200
 """Slices of a series."""

@@ -26,7 +26,7 @@ from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.transaction import RowStore, store_layout
 from mdmfs.model.names import Guid
-from mdmfs.rows.embedded import MAP_SIZE, MAX_TABLES, pack
+from mdmfs.rows.environment import MAP_SIZE, MAX_TABLES, pack
 from tests.bench._catalogue import BATCH, PER_SUBJECT, SERIES, TOP, fill, lay, lfn_of, rows_of
 from tests.bench._frame import Bench, Measured
 

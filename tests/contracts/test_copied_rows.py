@@ -22,7 +22,8 @@ from mdmfs.model.errors import ConfigurationError, PeerUnreachableError, StoreEr
 from mdmfs.rows.copied import LONGEST_SILENCE, Copied, Waiting
 from mdmfs.rows.database import _COMMIT, LOG_KEYS, Database, LostError, Position
 from mdmfs.rows.diagnosis import database_checks
-from mdmfs.rows.embedded import Embedded, copied_of, locked, set_copied
+from mdmfs.rows.embedded import Embedded
+from mdmfs.rows.environment import copied_of, locked, set_copied
 from mdmfs.rows.migrate import PAGE, bring_back, bring_in
 from mdmfs.rows.port import Rows
 from mdmfs.rows.url import DatabaseUrl

@@ -31,7 +31,8 @@ from mdmfs.metadata.store.about import know_epoch, known_epoch
 from mdmfs.metadata.store.database import open_database
 from mdmfs.rows.copied import load
 from mdmfs.rows.database import Database
-from mdmfs.rows.embedded import Embedded, copied_of
+from mdmfs.rows.embedded import Embedded
+from mdmfs.rows.environment import copied_of
 from mdmfs.wire.backup import back_up
 from mdmfs.wire.currency import KnownEpoch
 from tests.twins.deidentified import example

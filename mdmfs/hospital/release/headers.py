@@ -22,7 +22,7 @@ from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.release.known import Origin
 from mdmfs.model.errors import StoreError
 from mdmfs.model.names import Guid
-from mdmfs.rows.embedded import make_table_of_readers
+from mdmfs.rows.environment import make_table_of_readers
 from mdmfs.sealing.header import FileKey, ObjectContext, Role
 from mdmfs.sealing.layout import PAGE_SIZE, SALT_SIZE, SEGMENT_SIZE, Buffer, prefix_pieces
 from mdmfs.sealing.seal import Sealer, seal

@@ -12,7 +12,7 @@ from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.transaction import store_layout
 from mdmfs.model.errors import StoreError
 from mdmfs.model.names import Guid
-from mdmfs.rows.embedded import pack
+from mdmfs.rows.environment import pack
 from tests.bench._catalogue import PER_SUBJECT, SERIES, fill, lay, lfn_of, rows_of
 
 FILES = PER_SUBJECT * SERIES
