@@ -6,6 +6,7 @@ The gate reads the output by itself and knows nothing of rules. Only here does a
 from __future__ import annotations
 
 import dataclasses
+import re
 import struct
 from typing import Final, TypeAlias
 
@@ -24,6 +25,7 @@ MIN_NUMBER_DIGITS: Final = 7
 _DATE_DIGITS: Final = 8
 _MOMENT_DIGITS: Final = (10, 12, 14)
 """With hours, minutes, seconds."""
+_WITH_EXPONENT: Final = re.compile(rb"[+-]?(?:\d+\.?\d*|\.\d+)[Ee][+-]?\d{1,2} *")
 _ENGINES_OWN: Final = frozenset({METHOD, METHOD_CODES})
 _HEAD: Final = struct.Struct("<HH2sH").unpack_from
 _LENGTH: Final = struct.Struct("<I").unpack_from
@@ -133,8 +135,13 @@ class _Suspects:
 def _long_numbers(values: list[bytes]) -> set[str]:
     """Give the whole numbers that are long enough to be somebody's, however they are written."""
     likely = {value for value in values if len(value) >= MIN_NUMBER_DIGITS and value[1:MIN_NUMBER_DIGITS].isdigit()}
-    whole = (value.split(b".")[0].strip(b" +-") for value in likely)
+    scaled = [b"%.0f" % float(value) for value in values if _has_exponent(value)]
+    whole = (value.split(b".")[0].strip(b" +-") for value in [*likely, *scaled])
     return {number.decode("ascii") for number in whole if number.isdigit() and len(number) >= MIN_NUMBER_DIGITS}
+
+
+def _has_exponent(value: bytes) -> bool:
+    return (b"E" in value or b"e" in value) and _WITH_EXPONENT.fullmatch(value) is not None
 
 
 def _within(token: str) -> list[str]:

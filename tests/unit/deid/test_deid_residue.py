@@ -115,6 +115,10 @@ def test_a_name_in_utf_8_that_nobody_declared_is_found() -> None:
         (b"1234567", b"IS", b"+1234567"),
         (b"1234567", b"IS", b"-1234567"),
         (b"1234567", b"DS", b"1.5\\1234567.0"),
+        (b"1234567", b"DS", b"1.5\\1234567E0"),
+        (b"1234567", b"DS", b"+1.234567e+06"),
+        (b"1234567", b"DS", b"123456.7E1"),
+        (b"1234567", b"DS", b"123456700E-2"),
         (b"12-34-567", b"IS", b"1234567"),
         (b"12 34 567", b"CS", b"NO 1234567"),
         (b"1234567", b"CS", b"0001234567"),
@@ -122,7 +126,7 @@ def test_a_name_in_utf_8_that_nobody_declared_is_found() -> None:
     ],
 )
 def test_a_number_is_found_however_it_is_written(patient_id: bytes, vr: bytes, number: bytes) -> None:
-    """With zeros before it, a sign, a point, or without what parts it."""
+    """With zeros before it, a sign, a point, an exponent, or without what parts it."""
     tag = {b"IS": 0x00200012, b"DS": 0x00181060, b"CS": 0x00185100}[vr]
     with pytest.raises(RefusedError, match="residue"):
         deidentified(with_elements(encode(head(0x00100020, b"LO"), patient_id), encode(head(tag, vr), number)))
