@@ -23,7 +23,7 @@ from mdmfs.model.errors import (
     NoSuchFileError,
     PeerUnreachableError,
 )
-from mdmfs.model.names import MAX_NAME_BYTES, Guid, Lfn
+from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages.base import MAX_BATCH, Message
 from mdmfs.wire.messages.files import FilePlace
 from mdmfs.wire.messages.metadata import (
@@ -400,7 +400,11 @@ def _why(file: FrozenFile) -> MdmfsError:
 
 
 def _is_name(name: str) -> bool:
-    return name not in {"", ".", ".."} and "/" not in name and "\0" not in name and len(name.encode()) <= MAX_NAME_BYTES
+    try:
+        Lfn((name,))
+    except MalformedNameError:
+        return False
+    return True
 
 
 def _alias_told(path: str) -> str:

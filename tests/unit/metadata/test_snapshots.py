@@ -239,11 +239,11 @@ async def test_a_name_stands_for_one_question_and_a_lost_answer_costs_nothing(sc
             await scene.create(name)
 
 
-@pytest.mark.parametrize("name", ["", "..", "a/b", "x" * 256])
+@pytest.mark.parametrize("name", ["", "..", "a/b", "x" * 256, "\x1b[2J"])
 async def test_a_hospital_that_tells_of_an_impossible_name_hides_the_snapshots_of_no_other(
     scene: Scene, name: str
 ) -> None:
-    """The kernel refuses a listing with such a name, whole."""
+    """The kernel refuses a listing with such a name, whole, or a terminal obeys it."""
     await scene.create()
 
     class Hostile:
