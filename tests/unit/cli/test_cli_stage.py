@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio.testing
 
 from mdmfs.cli.stage import Name, Watched, is_query, paths_below, watch
 from mdmfs.model.errors import CredentialExpiredError, MdmfsError, NoSuchFileError, PeerUnreachableError
@@ -54,9 +55,11 @@ class ScriptedStages(Stages):
         return RequestProgress(request_id, files)
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_hospitals_are_watched_side_by_side_through_what_hinders_them(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_hospitals_are_watched_side_by_side_through_what_hinders_them(
+    capsys: pytest.CaptureFixture[str], autojump_clock: trio.testing.MockClock
+) -> None:
     """A lost network and an ended proxy are sat out; a request that is over is not asked for again."""
+    autojump_clock.autojump_threshold = 0
     first = ScriptedStages([["STARTED"], PeerUnreachableError("away"), CredentialExpiredError("ended"), [OF_ALL]])
     second = ScriptedStages([[OF_ALL, OF_ALL]])
     assert await watch([Watched("one", first, ["a"]), Watched("two", second, ["b", "c"])]) == 0
@@ -67,9 +70,9 @@ async def test_hospitals_are_watched_side_by_side_through_what_hinders_them(caps
     assert "two" in told.err
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_a_file_that_failed_is_told_at_its_hospital() -> None:
+async def test_a_file_that_failed_is_told_at_its_hospital(autojump_clock: trio.testing.MockClock) -> None:
     """And the command says 1."""
+    autojump_clock.autojump_threshold = 0
     stages = ScriptedStages([["STARTED", "FAILED"], [OF_ALL, "FAILED"]])
     assert await watch([Watched("one", stages, ["a"]), Watched("two", ScriptedStages([[OF_ALL]]), ["b"])]) == 1
 

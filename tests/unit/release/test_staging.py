@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.lowlevel
+import trio.testing
 
 from mdmfs.hospital.release.staging import HOT_BYTES, StagedObject, Staging
 from mdmfs.model.errors import IntegrityError, OutOfSpaceError, RecallFailedError, StoreError
@@ -353,9 +354,11 @@ async def test_what_somebody_waits_for_is_read_before_it_is_on_disk(tmp_path: Pa
     assert (tmp_path / f"{guid_of(1)}.1").read_bytes() == HEADER + BODY
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_what_somebody_waits_for_is_sent_before_it_is_written(tmp_path: Path) -> None:
+async def test_what_somebody_waits_for_is_sent_before_it_is_written(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
     """To write it first would keep him waiting for nothing."""
+    autojump_clock.autojump_threshold = 0
     staging = Staging(tmp_path, 10**6)
     seen: list[bytes] = []
 

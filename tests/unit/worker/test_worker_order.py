@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
 import trio
+import trio.testing
 
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages.files import Node, NodeKind
@@ -12,8 +12,6 @@ from mdmfs.worker.prefetch.order import BURST_SECONDS, NEARLY, SIBLINGS, Place, 
 
 FOLDER, OTHER = 7, 8
 FILES = tuple(Node(f"{at:03}.dcm", 100 + at, NodeKind.FILE, 1, 0.0, bytes([at]) * 16) for at in range(3 * SIBLINGS))
-
-pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
 def _open(order: ReadingOrder, at: int, folder: int = FOLDER) -> Place:
@@ -26,8 +24,9 @@ def _open(order: ReadingOrder, at: int, folder: int = FOLDER) -> Place:
     return place
 
 
-async def test_the_second_open_of_a_directory_tells_what_comes_next() -> None:
+async def test_the_second_open_of_a_directory_tells_what_comes_next(autojump_clock: trio.testing.MockClock) -> None:
     """As many as may be asked for along with it; at the end of the directory those that are left."""
+    autojump_clock.autojump_threshold = 0
     order = ReadingOrder()
     assert _open(order, 0) == Place(0, (), is_in_order=False)
     assert _open(order, 1) == Place(1, FILES[2 : 2 + SIBLINGS], is_in_order=True)
@@ -36,16 +35,18 @@ async def test_the_second_open_of_a_directory_tells_what_comes_next() -> None:
     assert _open(order, last) == Place(last, (), is_in_order=False)
 
 
-async def test_who_opens_here_and_there_is_in_no_order() -> None:
+async def test_who_opens_here_and_there_is_in_no_order(autojump_clock: trio.testing.MockClock) -> None:
     """A step back or far ahead is none, though what follows may be opened next."""
+    autojump_clock.autojump_threshold = 0
     order = ReadingOrder()
     _open(order, 4)
     for at in (20, 10, 10 + NEARLY + 1):
         assert _open(order, at) == Place(at, FILES[at + 1 : at + 1 + SIBLINGS], is_in_order=False)
 
 
-async def test_the_same_file_again_changes_nothing() -> None:
+async def test_the_same_file_again_changes_nothing(autojump_clock: trio.testing.MockClock) -> None:
     """Programs open a file several times."""
+    autojump_clock.autojump_threshold = 0
     order = ReadingOrder()
     first = [_open(order, 5), _open(order, 5)]
     second = [_open(order, 6), _open(order, 6), _open(order, 6)]
@@ -53,8 +54,9 @@ async def test_the_same_file_again_changes_nothing() -> None:
     assert all(place.is_in_order for place in second)
 
 
-async def test_another_directory_and_a_pause_begin_anew() -> None:
+async def test_another_directory_and_a_pause_begin_anew(autojump_clock: trio.testing.MockClock) -> None:
     """What comes next is not known then; an open of the same file keeps the time."""
+    autojump_clock.autojump_threshold = 0
     order = ReadingOrder()
     _open(order, 0)
     assert not _open(order, 1, OTHER).siblings
@@ -68,8 +70,9 @@ async def test_another_directory_and_a_pause_begin_anew() -> None:
     assert _open(order, 4).siblings
 
 
-async def test_without_a_listing_nothing_is_known_of_what_comes_next() -> None:
+async def test_without_a_listing_nothing_is_known_of_what_comes_next(autojump_clock: trio.testing.MockClock) -> None:
     """Though the open counts, and the next one is a burst."""
+    autojump_clock.autojump_threshold = 0
     order = ReadingOrder()
     assert order.note(FILES[0], FOLDER, None) is None
     assert _open(order, 1).siblings
