@@ -373,7 +373,7 @@ async def test_a_hospital_that_always_has_news_is_not_asked_without_a_pause(
 async def test_a_hospital_that_is_started_again_is_heard_soon(
     hospital: TwinHospital, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """The first new tries come quickly; whatever the dice say, the one after them is the first that may take its time."""
+    """The first new tries come quickly, whatever the dice say; after a long outage they do not."""
     autojump_clock.autojump_threshold = 0
     hospital.lease = 9.0
     names = Namespace(hospital, ROOT_LFN)
