@@ -112,13 +112,14 @@ def what_read(configuration: pathlib.Path, dn: str) -> None:
 @click.option("--format", "kind", type=click.Choice(["jsonl", "dicom"]), default="jsonl", show_default=True)
 @click.option("--after", type=int, default=0, help="Only records after this one.")
 @click.option("--syslog", default="", help="HOST:PORT of a repository: send over TLS (RFC 5425); dicom only.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=pathlib.Path), help="A new file.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=pathlib.Path), help="A new file, or -.")
 def export(configuration: pathlib.Path, kind: str, after: int, syslog: str, output: pathlib.Path | None) -> None:
     """Export records as JSON lines, as they stand, or as DICOM audit messages (PS3.15 A.5), which name patients.
 
     The last line on standard error tells up to which record; give it as --after the next time.
     """
     settings = HospitalConfiguration.read(configuration)
+    output = None if output == pathlib.Path("-") else output
     if syslog and kind != "dicom":
         message = "--syslog sends DICOM audit messages: add --format dicom"
         raise click.UsageError(message)

@@ -14,7 +14,7 @@ MAX_NAME_BYTES: Final = 255
 MAX_LFN_BYTES: Final = 4000
 GUID_SIZE: Final = 16
 
-_FORBIDDEN_IN_NAMES = re.compile(r"[/\x00-\x1f\x7f]")
+FORBIDDEN_IN_NAMES = re.compile(r"[/\x00-\x1f\x7f]")
 _GUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SURL_TEXT = re.compile(r"srm://(?P<host>[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})/mdm/(?P<guid>.+)")
 
@@ -127,7 +127,7 @@ class Surl:
 
 
 def _refuse_bad_name(part: str) -> None:
-    if part in {"", ".", ".."} or _FORBIDDEN_IN_NAMES.search(part):
+    if part in {"", ".", ".."} or FORBIDDEN_IN_NAMES.search(part):
         message = "a name in an LFN is not empty, not . or .., and has no slash and no control character"
         raise MalformedNameError(message)
     try:

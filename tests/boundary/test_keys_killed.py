@@ -78,6 +78,7 @@ def audit_is_asked(site: Site, guid: Guid) -> None:
     assert audit(site, "who", str(guid)) == (0, "")
     assert audit(site, "patient", standard_input="nobody\n") == (0, "")
     code, told = audit(site, "export")
+    assert audit(site, "export", "--output", "-") == (code, told), "and no file is named -"
     assert code == 0
     assert told.splitlines() == log.read_text().splitlines()
     code, told = audit(site, "export", "--format", "dicom", "--after", "1")

@@ -8,12 +8,11 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from mdmfs.model.errors import MalformedMessageError
-from mdmfs.model.names import GUID_SIZE, MAX_LFN_BYTES, MAX_NAME_BYTES, Lfn
+from mdmfs.model.names import FORBIDDEN_IN_NAMES, GUID_SIZE, MAX_LFN_BYTES, MAX_NAME_BYTES, Lfn
 from mdmfs.wire.messages.files import Node, NodeKind
 
 _IMPOSSIBLE: Final = frozenset({b"", b".", b".."})
-_FORBIDDEN: Final = re.compile(rb"[/\x00-\x1f\x7f]")
-"""As in the names of an LFN (``mdmfs.model.names``)."""
+_FORBIDDEN: Final = re.compile(FORBIDDEN_IN_NAMES.pattern.encode())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
