@@ -31,7 +31,8 @@ from mdmfs.hospital.release.headers import Headers
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import quarantine, release
 from mdmfs.hospital.release.shares import Shares
-from mdmfs.hospital.release.staging import StagedObject, Staging
+from mdmfs.hospital.release.staged import StagedObject
+from mdmfs.hospital.release.staging import Staging
 from mdmfs.hospital.release.strides import Strides
 from mdmfs.hospital.replicas.publish import keep_replicas
 from mdmfs.hospital.replicas.replicas import Replicas

@@ -19,7 +19,7 @@ from mdmfs.hospital.outward import speaking_for_the_inside
 from mdmfs.hospital.release.octets import StagedOctets
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import admit, release
-from mdmfs.hospital.release.staging import StagedObject
+from mdmfs.hospital.release.staged import StagedObject
 from mdmfs.hospital.sight import Sight
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import NoSuchFileError

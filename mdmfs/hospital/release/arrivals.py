@@ -13,7 +13,8 @@ import trio
 from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.release.decision import Denial, Standing
 from mdmfs.hospital.release.queue import PendingRecall, Source
-from mdmfs.hospital.release.staging import StagedObject, Staging
+from mdmfs.hospital.release.staged import StagedObject
+from mdmfs.hospital.release.staging import Staging
 from mdmfs.model.errors import BusyError, MdmfsError, OutOfSpaceError, StoreError
 
 LOOK_SECONDS: Final = 1.0

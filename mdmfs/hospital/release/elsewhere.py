@@ -12,7 +12,8 @@ import trio
 from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.incident import note_incident
 from mdmfs.hospital.release.queue import PendingRecall, Source
-from mdmfs.hospital.release.staging import Staging, StagingWriter
+from mdmfs.hospital.release.staged import StagingWriter
+from mdmfs.hospital.release.staging import Staging
 from mdmfs.model.errors import BusyError, MdmfsError, PeerUnreachableError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import HEADER_SIZE

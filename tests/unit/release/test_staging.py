@@ -12,7 +12,8 @@ import trio
 import trio.lowlevel
 import trio.testing
 
-from mdmfs.hospital.release.staging import HOT_BYTES, StagedObject, Staging
+from mdmfs.hospital.release.staged import StagedObject
+from mdmfs.hospital.release.staging import HOT_BYTES, Staging
 from mdmfs.model.errors import IntegrityError, OutOfSpaceError, RecallFailedError, StoreError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import HEADER_SIZE
