@@ -206,6 +206,25 @@ def test_a_wall_clock_that_is_set_changes_nothing_for_readers(tmp_path: Path) ->
             assert mount.file(number).stat().st_size == SIZE
 
 
+@needs_root
+def test_umount_says_which_process_keeps_a_mount_that_a_container_or_job_was_started_under(tmp_path: Path) -> None:
+    """It has mounts of its own, and still sees it; its end is the daemon's."""
+    with mounted(tmp_path) as mount:
+        keeper = subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", "echo begun; read -r line"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        with keeper:
+            assert keeper.stdout is not None
+            keeper.stdout.readline()
+            with pytest.raises(PeerTimedOutError, match=f"process {keeper.pid} ") as refused:
+                unmount(mount.point, patience=1.0)
+            assert f"kill {mount.process.pid} " in refused.value.what_to_do
+            assert entry_of(mount.point) is None
+        assert mount.process.wait(SECONDS) == 0
+
+
 # Listing
 
 MANY, MANY_COUNT = "/grid/medical/amc/many", 3000

@@ -25,7 +25,7 @@ from mdmfs.worker.fuse.automounted import taken_away_when_killed
 from mdmfs.worker.fuse.control import connections
 from mdmfs.worker.fuse.kernel import KernelCaches
 from mdmfs.worker.fuse.loop import wait_eagerly
-from mdmfs.worker.fuse.mountinfo import FILE_SYSTEM, KIND, entry_of
+from mdmfs.worker.fuse.mountinfo import FILE_SYSTEM, KIND, MountEntry, entry_of, still_seen_by
 from mdmfs.worker.fuse.operations import PID_ATTRIBUTE, MdmfsOperations
 
 COMMAND_SECONDS: Final = 10.0
@@ -187,11 +187,21 @@ def unmount(mountpoint: Path, *, patience: float = 30.0) -> None:
             what_to_do = "pgrep -af 'mdmfs.* mount' finds it; kill -9 of it loses nothing"
             raise PeerTimedOutError(message, what_to_do=what_to_do)
         if daemon is not None and not select.select([daemon], [], [], patience)[0]:
-            message = f"the daemon of {mountpoint} has not gone within {patience:g} s"
-            raise PeerTimedOutError(message, what_to_do="see to its log; kill -9 of that daemon loses nothing")
+            raise _has_not_gone(entry, told, patience)
     finally:
         if daemon is not None:
             os.close(daemon)
+
+
+def _has_not_gone(entry: MountEntry, daemon: tuple[int, bytes], patience: float) -> PeerTimedOutError:
+    """Say why a daemon is still there although nothing is mounted here any more."""
+    keeper = still_seen_by(entry)
+    if keeper is None:
+        message = f"the daemon of {entry.mountpoint} has not gone within {patience:g} s"
+        return PeerTimedOutError(message, what_to_do="see to its log; kill -9 of that daemon loses nothing")
+    message = f"{entry.mountpoint} is unmounted here, but process {keeper} has mounts of its own and still sees it"
+    what_to_do = f"end that container or job; kill {daemon[1].decode()} ends the daemon, and what they see with it"
+    return PeerTimedOutError(message, what_to_do=what_to_do)
 
 
 def _ask_apart(program: str, mountpoint: Path, *arguments: str, patience: float) -> tuple[int, bytes] | None:

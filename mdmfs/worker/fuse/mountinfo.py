@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Final
 
 FILE_SYSTEM: Final = "mdmfs"
 KIND: Final = f"fuse.{FILE_SYSTEM}"
+_PROC: Final = Path("/proc")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -22,10 +24,10 @@ class MountEntry:
     kind: str
 
 
-def entries() -> Iterator[MountEntry]:
-    """Give all mounts, in the order in which they were made."""
+def entries(process: str = "self") -> Iterator[MountEntry]:
+    """Give all mounts that a process sees, in the order in which they were made; raises ``OSError`` for others'."""
     # the kernel writes any other sign than those four as it is, also what Python takes for the end of a line
-    for line in os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).removesuffix("\n").split("\n"):
+    for line in os.fsdecode((_PROC / process / "mountinfo").read_bytes()).removesuffix("\n").split("\n"):
         fields = line.split(" ")
         minor = int(fields[2].partition(":")[2])
         yield MountEntry(Path(_unescaped(fields[4])), minor, fields[fields.index("-") + 1])
@@ -42,6 +44,19 @@ def escaped(mountpoint: Path) -> str:
 def entry_of(mountpoint: Path) -> MountEntry | None:
     """Find what is mounted there, the last of several; None where nothing is."""
     return next((entry for entry in reversed([*entries()]) if entry.mountpoint == mountpoint), None)
+
+
+def still_seen_by(mount: MountEntry) -> int | None:
+    """Name a process for which a mount is still there after it was unmounted here: it has mounts of its own.
+
+    Containers and jobs with a mount namespace keep what was mounted before them (mount_namespaces(7)). Only processes
+    that the caller may look at are found.
+    """
+    for process in _PROC.glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # gone meanwhile, or somebody else's
+            if any(it.kind == KIND and it.device == mount.device for it in entries(process.name)):
+                return int(process.name)
+    return None
 
 
 def _unescaped(text: str) -> str:
