@@ -68,7 +68,7 @@ async def _look_at_server(url: str, check: Check) -> Sequence[Finding]:
     try:
         version = await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
     except ModuleNotFoundError:
-        return [check.fault('the extra is missing: pip install "mdmfs[postgresql]"')]
+        return [check.fault('the extra is missing: pip install "mdmfs[postgresql]", or ./run install postgresql')]
     except sa.exc.SQLAlchemyError as error:
         return [check.fault(f"cannot be used ({type(error).__name__}): does it run, and is there a role for us?")]
     return [check.ok(f"PostgreSQL {version} answers")]

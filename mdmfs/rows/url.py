@@ -40,8 +40,8 @@ class DatabaseUrl:
         Where nothing is to be written, of several hosts a standby is taken first.
         """
         if psycopg is None:
-            message = 'for PostgreSQL the extra is missing: pip install "mdmfs[postgresql]"'
-            raise ConfigurationError(message)
+            message = "for PostgreSQL the extra is missing"
+            raise ConfigurationError(message, what_to_do="pip install 'mdmfs[postgresql]', or ./run install postgresql")
         try:
             parts = conninfo.conninfo_to_dict(text) if text.startswith("postgresql://") else {}
         except psycopg.Error:

@@ -25,9 +25,10 @@ bare/bin/mdmfs policy digest strict
 bare/bin/mdmfs init keystore one.toml --no-check --name one --hospital /DC=org/CN=hospital --listen 127.0.0.1:8443 \
     --directory shelf --certificate c.pem --key k.pem --trust ca
 if bare/bin/python -c 'import psycopg' 2>/dev/null; then say "an extra came unasked"; exit 1; fi
-opened='from mdmfs.metadata.store.database import open_database; open_database("postgresql://nowhere/x")'
-told=$(bare/bin/python -c "$opened" 2>&1 || true)
-[[ "$told" == *'pip install "mdmfs[postgresql]"'* ]] || { say "a missing extra is not told: $told"; exit 1; }
+printf '%s\n' '[metadata]' 'listen = "127.0.0.1:8444"' 'database = "postgresql://nowhere/x"' 'hospital = "/DC=org/CN=hospital"' \
+    '[tls]' 'certificate = "c.pem"' 'key = "k.pem"' 'trust = "ca"' >metadata.toml
+told=$(bare/bin/mdmfs doctor metadata.toml || true)
+[[ "$told" == *'the extra is missing: pip install "mdmfs[postgresql]"'* ]] || { say "a missing extra is not told: $told"; exit 1; }
 
 say "with pixels, postgresql, s3, test and view"
 python3 -m venv full

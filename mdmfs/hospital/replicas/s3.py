@@ -37,8 +37,8 @@ class S3Element:
             import obstore  # noqa: PLC0415 an extra: hospitals without S3 do not have it
             from obstore.store import S3Store  # noqa: PLC0415
         except ImportError as error:
-            message = f"storage {name}: for S3, install the extra: pip install 'mdmfs[s3]'"
-            raise ConfigurationError(message) from error
+            message = f"storage {name}: for S3 the extra is missing"
+            raise ConfigurationError(message, what_to_do="pip install 'mdmfs[s3]', or ./run install s3") from error
         key, secret = _read_credentials(credentials)
         options: ClientConfig = {"allow_http": url.startswith("http://")}
         if ca is not None:

@@ -111,7 +111,8 @@ def open_database(where: str, store_format: Format[sa.Connection] = STORE_FORMAT
             )
         except ModuleNotFoundError as error:
             message = "for PostgreSQL the extra is missing"
-            raise ConfigurationError(message, what_to_do="pip install 'mdmfs[postgresql]'") from error
+            what_to_do = "pip install 'mdmfs[postgresql]', or ./run install postgresql"
+            raise ConfigurationError(message, what_to_do=what_to_do) from error
     elif "://" in where:
         message = "a database is the path of a file (SQLite) or an URL that begins with postgresql://"
         raise ConfigurationError(message)
