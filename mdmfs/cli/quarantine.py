@@ -21,6 +21,7 @@ from mdmfs.wire.messages.administration import (
     QuarantineExplanation,
     QuarantineGroup,
     QuarantineGroups,
+    RealUids,
     Retried,
     RetryQuarantined,
 )
@@ -56,8 +57,10 @@ def explain(configuration: pathlib.Path, handles: tuple[str, ...], *, identify: 
         lines = [_line(group), f"  why: {found.what}", f"  what to do: {found.advice}"]
         if group.is_registered:
             lines.append("  it was registered, and its name was taken away; its keys are kept")
-        lines += [f"  study {uids.study} series {uids.series} instance {uids.instance}" for uids in found.uids]
-        more = [f"  and {group.images - len(found.uids)} more"] if found.uids and len(found.uids) < group.images else []
+        lines += [_known_by(uids) for uids in found.uids]
+        is_series = any(not uids.instance for uids in found.uids)
+        left = 0 if is_series or not found.uids else group.images - len(found.uids)
+        more = [f"  and {left} more"] if left else []
         uids = [{"study": one.study, "series": one.series, "instance": one.instance} for one in found.uids]
         tell(_object(group) | {"why": found.what, "what_to_do": found.advice, "uids": uids}, *lines, notes=more)
 
@@ -73,6 +76,11 @@ def retry(configuration: pathlib.Path, handles: tuple[str, ...]) -> None:
 
 def _object(group: QuarantineGroup) -> dict[str, object]:
     return {name: getattr(group, name) for name in group.__struct_fields__}
+
+
+def _known_by(uids: RealUids) -> str:
+    instance = f" instance {uids.instance}" if uids.instance else ""
+    return f"  study {uids.study} series {uids.series}{instance}"
 
 
 def _line(group: QuarantineGroup) -> str:

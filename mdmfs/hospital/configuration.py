@@ -101,6 +101,8 @@ class HospitalSettings(Settings, frozen=True):
     """``HOST:PORT`` in SURLs; the address of ``listen`` where it is empty."""
     reconcile: Annotated[float, msgspec.Meta(ge=0)] = 86_400.0
     """Seconds between two reconciliations of a project with its PACSs; 0 for never by itself."""
+    keep_not_included: Annotated[float, msgspec.Meta(ge=0)] = 30 * 86_400.0
+    """Seconds for which it is known of a series that a PACS told of that no project includes it; 0 for not at all."""
     staging_bytes: Annotated[int, msgspec.Meta(gt=0)] = 20 * 2**30
     headers_bytes: Annotated[int, msgspec.Meta(gt=0)] = 20 * 2**30
     """Of prefix objects, some 20 KiB a file: those registered longest ago make room."""

@@ -33,6 +33,7 @@ from mdmfs.hospital.registration.deposit import deposit
 from mdmfs.hospital.registration.ending import Ending
 from mdmfs.hospital.registration.face import renewal_routes
 from mdmfs.hospital.registration.harvest import Harvests
+from mdmfs.hospital.registration.not_included import forget_old
 from mdmfs.hospital.registration.reconcile import Reconciliations
 from mdmfs.hospital.registration.reconciliation_face import reconciliation_routes
 from mdmfs.hospital.registration.rerender import Rerenderings
@@ -161,6 +162,7 @@ def _begin(hospital: Hospital, recalls: Recalls, configuration: HospitalConfigur
         nursery.start_soon(deliver_metadata, hospital, told)
     nursery.start_soon(deposit_checkpoints, hospital)
     nursery.start_soon(Ending(hospital).run)
+    nursery.start_soon(forget_old, hospital, configuration.hospital.keep_not_included)
     nursery.start_soon(end_what_has_ended, hospital)
     nursery.start_soon(keep_replicas, hospital)
     if configuration.hospital.metrics:
@@ -179,7 +181,8 @@ async def _receive(
     settings = configuration.dicom
     if settings is None:
         return
-    trigger = Trigger(hospital, settings.settle)
+    is_kept = configuration.hospital.keep_not_included > 0
+    trigger = Trigger(hospital, settings.settle, keep_not_included=is_kept)
     receiver = Receiver(moves, Senders(entry.sender for entry in configuration.pacs), trigger.note)
     listen, tls = Address.parse(settings.listen), configuration.dicom_tls(settings.tls)
     port = await nursery.start(receiver.serve, listen.host, listen.port, tls)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from mdmfs.hospital.catalogue.records import FileRecord
-from mdmfs.hospital.ledger.records import SeriesRecord
+from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesRecord
 from mdmfs.hospital.store import Store, Transaction
 
 PAGE: Final = 500
@@ -29,9 +29,25 @@ def pages_of_series(store: Store, size: int = PAGE) -> Iterator[list[SeriesRecor
         last = page[-1]
 
 
+def pages_of_quarantine(
+    store: Store, size: int = PAGE, *, project: str | None = None
+) -> Iterator[list[QuarantineRecord]]:
+    """Give all that is refused, or what of a project is; those of a series come one after the other."""
+    last: QuarantineRecord | None = None
+    while page := store.read(functools.partial(_refused, after=last, limit=size, project=project)):
+        yield page
+        last = page[-1]
+
+
 def _files(tx: Transaction, *, after: int, limit: int) -> list[FileRecord]:
     return tx.catalogue.files(after=after, limit=limit)
 
 
 def _series(tx: Transaction, *, after: SeriesRecord | None, limit: int) -> list[SeriesRecord]:
     return tx.series.page(limit, after)
+
+
+def _refused(
+    tx: Transaction, *, after: QuarantineRecord | None, limit: int, project: str | None
+) -> list[QuarantineRecord]:
+    return tx.quarantine.page(limit, after, project)

@@ -7,13 +7,17 @@ images is a second question, and whoever asks it is in the audit log.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import secrets
 from typing import Final, NamedTuple
+
+import trio
 
 from mdmfs.hospital.deid.refusal import Reason
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.ledger.records import QuarantineRecord
 from mdmfs.hospital.own_people import for_own_people
+from mdmfs.hospital.pages import pages_of_quarantine
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
@@ -110,26 +114,33 @@ class Quarantined:
         self._hospital = hospital
         self._key = secrets.token_bytes(32)
 
-    def groups(self, project: str) -> QuarantineGroups:
-        """List groups, the latest first."""
-        found = self._hospital.store.read(lambda tx: self._collect(tx, project))
-        ordered = sorted(found, key=lambda group: group.latest, reverse=True)
-        return QuarantineGroups(ordered[:MAX_GROUPS], max(len(ordered) - MAX_GROUPS, 0))
+    async def groups(self, project: str) -> QuarantineGroups:
+        """List groups, the latest first; raises ``UnknownNameError`` for a project of which nothing is known."""
+        latest: list[QuarantineGroup] = []
+        count = 0
+        pages = pages_of_quarantine(self._hospital.store, project=project or None)
+        for _, records in itertools.groupby(itertools.chain.from_iterable(pages), lambda record: record.series):
+            groups = self._groups_of_series(list(records))
+            count += len(groups)
+            latest += groups
+            latest = _latest(latest) if len(latest) > 2 * MAX_GROUPS else latest
+            await trio.lowlevel.checkpoint()
+        if project and not count and project not in self._hospital.projects:
+            known = ", ".join(sorted(self._hospital.projects))
+            message = f"there is no project {project}; this hospital has {known}"
+            raise UnknownNameError(message)
+        return QuarantineGroups(_latest(latest), max(count - MAX_GROUPS, 0))
 
     async def explain(self, handle: str, dn: str, *, is_identified: bool) -> QuarantineExplanation:
         """Explain a group; raises ``UnknownNameError`` for a handle that names none."""
-        records = self._hospital.store.read(
-            lambda tx: [record for record in tx.quarantine.everything() if self._handle(record) == handle]
-        )
-        if not records:
-            raise _unknown(handle)
+        records = await self._find(handle)
         group = self._hospital.store.read(lambda tx: self._group(tx, records))
         explanation = EXPLANATIONS[Reason(group.reason)]
         uids: list[RealUids] = []
         if is_identified:
             now = self._hospital.clock()
             await self._hospital.audit.record(
-                AuditRecord(time=now, event=Event.IDENTIFICATION, dn=dn, project=group.project, count=len(records))
+                AuditRecord(time=now, event=Event.IDENTIFICATION, dn=dn, project=group.project, count=group.images)
             )
             uids = [RealUids(it.study_uid, it.series_uid, it.instance_uid) for it in records[:MAX_UIDS]]
         return QuarantineExplanation(group, explanation.what, explanation.advice, uids)
@@ -140,21 +151,30 @@ class Quarantined:
         Those that had been registered stay put away: a merge or a new rendition shows them again. Raises
         ``UnknownNameError`` for a handle that names none.
         """
+        records = await self._find(handle)
 
         def forget(tx: Transaction) -> int:
-            records = [record for record in tx.quarantine.everything() if self._handle(record) == handle]
-            if not records:
-                raise _unknown(handle)
-            new = [it for it in records if not tx.uidmap.guids_of(it.project, it.instance_uid)]
-            return sum(tx.quarantine.remove(record.series, record.instance_uid) for record in new)
+            left = [it for it in records if tx.quarantine.get(it.series, it.instance_uid) == it]
+            new = [it for it in left if not tx.uidmap.guids_of(it.project, it.instance_uid)]
+            return sum(it.images for it in new if tx.quarantine.remove(it.series, it.instance_uid))
 
         return await self._hospital.store.write(forget)
 
-    def _collect(self, tx: Transaction, project: str) -> list[QuarantineGroup]:
+    async def _find(self, handle: str) -> list[QuarantineRecord]:
+        """Find what a handle names; raises ``UnknownNameError``."""
+        found: list[QuarantineRecord] = []
+        for page in pages_of_quarantine(self._hospital.store):
+            found += [record for record in page if self._handle(record) == handle]
+            await trio.lowlevel.checkpoint()
+        if not found:
+            raise _unknown(handle)
+        return found
+
+    def _groups_of_series(self, records: list[QuarantineRecord]) -> list[QuarantineGroup]:
         by_handle: dict[str, list[QuarantineRecord]] = {}
-        for record in tx.quarantine.all(project) if project else tx.quarantine.everything():
+        for record in records:
             by_handle.setdefault(self._handle(record), []).append(record)
-        return [self._group(tx, records) for records in by_handle.values()]
+        return self._hospital.store.read(lambda tx: [self._group(tx, it) for it in by_handle.values()])
 
     def _group(self, tx: Transaction, records: list[QuarantineRecord]) -> QuarantineGroup:
         first = records[0]
@@ -164,7 +184,7 @@ class Quarantined:
             project=first.project,
             reason=first.reason,
             tag=first.tag,
-            images=len(records),
+            images=sum(record.images for record in records),
             first=min(record.when for record in records),
             latest=max(record.when for record in records),
             directory="" if series is None else str(series.lfn),
@@ -182,7 +202,7 @@ def quarantine_routes(hospital: Hospital) -> dict[tuple[str, str], Respond]:
     quarantined = Quarantined(hospital)
 
     async def show(request: Request) -> Reply:
-        return Reply(quarantined.groups((await request.read(ListQuarantine)).project))
+        return Reply(await quarantined.groups((await request.read(ListQuarantine)).project))
 
     async def explain(request: Request) -> Reply:
         asked = await request.read(ExplainQuarantine)
@@ -198,6 +218,10 @@ def quarantine_routes(hospital: Hospital) -> dict[tuple[str, str], Respond]:
         ("POST", QUARANTINE_PATH): for_own_people(hospital, show),
         ("POST", QUARANTINE_EXPLAIN_PATH): for_own_people(hospital, explain),
     }
+
+
+def _latest(groups: list[QuarantineGroup]) -> list[QuarantineGroup]:
+    return sorted(groups, key=lambda group: group.latest, reverse=True)[:MAX_GROUPS]
 
 
 def _unknown(handle: str) -> UnknownNameError:

@@ -16,8 +16,10 @@ from mdmfs.hospital.ledger.records import (
     LossRecord,
     Notice,
     OutboxSize,
+    QuarantineRecord,
     SeriesState,
 )
+from mdmfs.hospital.pages import pages_of_quarantine
 from mdmfs.hospital.replicas.records import Replica, ReplicaState
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
@@ -327,6 +329,13 @@ async def test_a_large_payload_comes_back_whole(store: Store) -> None:
     assert payloads(store) == [payload]
 
 
+def refused_in_pages(store: Store, project: str | None = None) -> list[QuarantineRecord]:
+    """Go through refusals two at a time."""
+    pages = list(pages_of_quarantine(store, 2, project=project))
+    assert all(len(page) <= 2 for page in pages)
+    return [record for page in pages for record in page]
+
+
 async def test_refusals_are_found_by_instance_series_and_project(store: Store) -> None:
     """And replaced and removed; an instance of no project is kept under the empty name."""
     records = [quarantined(1), quarantined(2), quarantined(1, series=2), quarantined(1, project="")]
@@ -338,6 +347,11 @@ async def test_refusals_are_found_by_instance_series_and_project(store: Store) -
     assert {record.instance_uid for record in in_series} == {"1.2.3.9.1", "1.2.3.9.2"}
     assert len(store.read(lambda tx: tx.quarantine.all("neuro"))) == 3
     assert store.read(lambda tx: tx.quarantine.all("")) == [records[3]]
+    everything = refused_in_pages(store)
+    assert sorted(it.series_uid for it in everything) == sorted(it.series_uid for it in records)
+    assert [it for it in everything if it.project] == refused_in_pages(store, "neuro")
+    assert refused_in_pages(store, "neuro") == store.read(lambda tx: tx.quarantine.all("neuro"))
+    assert refused_in_pages(store, "") == [records[3]]
     assert await store.write(lambda tx: tx.quarantine.remove(changed.series, changed.instance_uid))
     assert not await store.write(lambda tx: tx.quarantine.remove(changed.series, changed.instance_uid))
     assert store.read(lambda tx: tx.quarantine.get(changed.series, changed.instance_uid)) is None

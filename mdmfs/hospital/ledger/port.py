@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Protocol
 
 from mdmfs.hospital.ledger.records import (
@@ -83,8 +83,13 @@ class Quarantine(Protocol):
     def all(self, project: str) -> list[QuarantineRecord]:
         """Give the instances of a project that are refused."""
 
-    def everything(self) -> Iterator[QuarantineRecord]:
-        """Go through all instances that are refused, those of a series one after the other; nothing is written then."""
+    def page(
+        self, limit: int, after: QuarantineRecord | None = None, project: str | None = None
+    ) -> list[QuarantineRecord]:
+        """Give some of all that is refused, or of a project's, from the one after another on.
+
+        The order does not change, and those of a series come one after the other.
+        """
 
     def of_series(self, series: SeriesKey) -> list[QuarantineRecord]:
         """Give the instances of a series that are refused."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
 from typing import Final
 
 from mdmfs.hospital import tables
@@ -33,10 +33,13 @@ class RowsOfQuarantine:
         """Give the instances of a project that are refused."""
         return self._from(tables.QUARANTINE + digest_key(project))
 
-    def everything(self) -> Iterator[QuarantineRecord]:
-        """Go through all instances that are refused."""
-        for _, value in self._rows.scan(tables.QUARANTINE):
-            yield _ROWS.decode(value)
+    def page(
+        self, limit: int, after: QuarantineRecord | None = None, project: str | None = None
+    ) -> list[QuarantineRecord]:
+        """Give some of all, or of a project's."""
+        prefix = tables.QUARANTINE + (b"" if project is None else digest_key(project))
+        start = b"" if after is None else _key(after.series, after.instance_uid)[len(prefix) :] + b"\0"
+        return [_ROWS.decode(value) for _, value in itertools.islice(self._rows.scan(prefix, start), limit)]
 
     def of_series(self, series: SeriesKey) -> list[QuarantineRecord]:
         """Give the instances of a series that are refused."""

@@ -64,13 +64,14 @@ class OutboxItem(Veiled, frozen=True, array_like=True):
 
 
 class QuarantineRecord(Veiled, frozen=True, array_like=True):
-    """An instance that was refused, and why."""
+    """An instance that was refused, and why; or a whole series, where no project includes it."""
 
     project: str
-    """Empty for an instance that no project includes."""
+    """Empty where no project includes it."""
     study_uid: str
     series_uid: str
     instance_uid: str
+    """Empty for a series that no project includes."""
     reason: str
     """The refusal's name."""
     tag: str
@@ -78,6 +79,8 @@ class QuarantineRecord(Veiled, frozen=True, array_like=True):
     when: float
     rules: bytes = b""
     """Under which it was refused, ``Project.rules``; empty where it was refused at a recall, or by an older version."""
+    images: int = 1
+    """More for a series that no project includes: of its images nothing is kept."""
 
     @property
     def series(self) -> SeriesKey:

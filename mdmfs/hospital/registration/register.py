@@ -36,6 +36,7 @@ from mdmfs.hospital.metadata.outgoing import send_images
 from mdmfs.hospital.projects import Partial, Project
 from mdmfs.hospital.registration.deposit import DEPOSIT, show_deposited
 from mdmfs.hospital.registration.naming import SeriesNames, harmless, instance_lfn, names_of, series_lfn
+from mdmfs.hospital.registration.not_included import forget_not_included
 from mdmfs.hospital.registration.series import arriving, is_stable
 from mdmfs.hospital.registration.settled import is_half_anew, is_withdrawn, missing_of, rules_of
 from mdmfs.hospital.release.audit import AuditRecord, Event
@@ -420,6 +421,7 @@ class _Admission:
 
 def complete_series(tx: Transaction, key: SeriesKey, project: Project, hospital: Hospital) -> None:
     """Say that all instances of a series are registered or refused; it appears as soon as its keys are deposited."""
+    forget_not_included(tx, key.study_uid, key.series_uid)
     series = tx.series.get(key)
     if series is None:
         return

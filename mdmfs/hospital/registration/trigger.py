@@ -16,11 +16,11 @@ from mdmfs.hospital.dicom.pacs import SeriesFound
 from mdmfs.hospital.dicom.receive import StoredInstance
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.incident import note_incident
-from mdmfs.hospital.ledger.records import Notice, NoticedSeries, QuarantineRecord, SeriesState
+from mdmfs.hospital.ledger.records import Notice, NoticedSeries, SeriesState
 from mdmfs.hospital.projects import Project
+from mdmfs.hospital.registration.not_included import NO_PROJECT, remember_not_included
 from mdmfs.hospital.registration.register import register_series
 from mdmfs.hospital.release.audit import AuditRecord, Event
-from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import MdmfsError, RecallFailedError
 from mdmfs.model.pauses import pause_after
@@ -39,9 +39,10 @@ _LONGEST_SLEEP: Final = 60.0
 class Trigger:
     """Takes notices and works on them; ``run`` is its task."""
 
-    def __init__(self, hospital: Hospital, settle: float) -> None:
-        """Wait ``settle`` seconds after the latest notice of a series."""
+    def __init__(self, hospital: Hospital, settle: float, *, keep_not_included: bool = True) -> None:
+        """Wait ``settle`` seconds after the latest notice of a series; keep which no project includes, or do not."""
         self._hospital = hospital
+        self._keep_not_included = keep_not_included
         self._settle = max(settle, QUIET_SECONDS)
         self._failures: dict[SeriesKey, int] = {}
         self._not_before: dict[SeriesKey, float] = {}
@@ -118,7 +119,8 @@ class Trigger:
             if outcome is not None and self._is_unfinished(project, series):
                 message = f"PACS {series.pacs} still adds to the series"
                 raise RecallFailedError(message)
-        await self._settle_quarantine(series, was_taken=was_taken)
+        if not was_taken:
+            await self._remember_not_included(series)
         return True
 
     async def _find(self, series: NoticedSeries) -> SeriesFound | None:
@@ -145,42 +147,19 @@ class Trigger:
         record = self._hospital.store.read(lambda tx: tx.series.get(key))
         return record is not None and record.state is SeriesState.REGISTERING
 
-    async def _settle_quarantine(self, series: NoticedSeries, *, was_taken: bool) -> None:
-        """Remember that no project includes what was told of, or forget that none did."""
-        now = self._hospital.clock()
-
-        def act(tx: Transaction) -> int:
-            notices = tx.notices.of_series(series)
-            for notice in notices:
-                if was_taken:
-                    tx.quarantine.remove(_key(series), notice.instance_uid)
-                else:
-                    tx.quarantine.put(_not_included(notice, now))
-            return len(notices)
-
-        count = await self._hospital.store.write(act)
-        if not was_taken:
-            outcome = Reason.NOT_INCLUDED.value
-            await self._hospital.audit.record(
-                AuditRecord(time=now, event=Event.QUARANTINE, outcome=outcome, count=count)
-            )
+    async def _remember_not_included(self, series: NoticedSeries) -> None:
+        """Remember for a while that no project includes what was told of."""
+        now, study, it = self._hospital.clock(), series.study_uid, series.series_uid
+        images = len(self._hospital.store.read(lambda tx: tx.notices.of_series(series)))
+        if self._keep_not_included:
+            await self._hospital.store.write(lambda tx: remember_not_included(tx, study, it, images=images, now=now))
+        outcome = Reason.NOT_INCLUDED.value
+        await self._hospital.audit.record(AuditRecord(time=now, event=Event.QUARANTINE, outcome=outcome, count=images))
 
 
 def _key(series: NoticedSeries) -> SeriesKey:
     """Name a series outside all projects."""
-    return SeriesKey("", series.study_uid, series.series_uid)
-
-
-def _not_included(notice: Notice, now: float) -> QuarantineRecord:
-    return QuarantineRecord(
-        project="",
-        study_uid=notice.study_uid,
-        series_uid=notice.series_uid,
-        instance_uid=notice.instance_uid,
-        reason=Reason.NOT_INCLUDED.value,
-        tag="",
-        when=now,
-    )
+    return SeriesKey(NO_PROJECT, series.study_uid, series.series_uid)
 
 
 def _ignore(_octets: int) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import trio
 import trio.testing
 from pydicom import Dataset
@@ -18,10 +19,13 @@ from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.dicom.receive import StoredInstance
 from mdmfs.hospital.ledger.records import NoticedSeries, QuarantineRecord
 from mdmfs.hospital.lmdb_store import LmdbStore
+from mdmfs.hospital.pages import PAGE
+from mdmfs.hospital.registration.not_included import forget_old, remember_not_included
 from mdmfs.hospital.registration.trigger import GIVEN_UP_AFTER, Trigger
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.model.errors import OutOfSpaceError
 from tests.twins.clinic import NOW, Clinic, OpenClinic, including, slice_of, slices
+from tests.twins.records import quarantined
 from tests.unit.registration.test_ending import CountingStore
 from tests.unit.registration.test_register import CuttingStore
 
@@ -137,15 +141,16 @@ async def test_not_all_that_waits_is_looked_through_at_each_instance(
         assert len(reads) <= 2
 
 
-async def test_what_no_project_includes_is_quarantined_by_name(tmp_path: Path) -> None:
-    """Without having been retrieved, and without a word of it in the audit log."""
+async def test_what_no_project_includes_is_quarantined_as_a_series(tmp_path: Path) -> None:
+    """Without having been retrieved, without a word of it in the audit log, and without a row for each image."""
     clinic = TickingClinic(tmp_path, [slice_of(number, patient_id="TEST-2") for number in (1, 2)])
     async with triggered(clinic) as (opened, trigger):
         await tell(trigger, clinic.pacs.held)
         await until_nothing_waits(opened)
         assert opened.names() == []
-        assert {it.reason for it in not_included(opened)} == {"not-included"}
-        assert {it.instance_uid for it in not_included(opened)} == {it.SOPInstanceUID for it in clinic.pacs.held}
+        (row,) = not_included(opened)
+        assert (row.reason, row.images, row.instance_uid) == ("not-included", 2, "")
+        assert row.series_uid == clinic.pacs.held[0].SeriesInstanceUID
         assert clinic.pacs.recalls == 0
         (record,) = [it for it in opened.audited() if it["event"] == "quarantine"]
         assert (record["outcome"], record["count"]) == ("not-included", 2)
@@ -165,6 +170,77 @@ async def test_a_study_on_the_list_is_included_whoever_it_is_of(tmp_path: Path) 
         await until_nothing_waits(opened)
         assert len(opened.names()) == 2
         assert not_included(opened) == []
+
+
+async def test_what_a_harvest_registers_is_not_told_as_not_included(tmp_path: Path) -> None:
+    """Its line came later than its notice; with the rows that an older version kept of each image."""
+    clinic = TickingClinic(tmp_path, [slice_of(number, patient_id="TEST-2") for number in (1, 2)])
+    async with triggered(clinic) as (opened, trigger):
+        await tell(trigger, clinic.pacs.held)
+        await until_nothing_waits(opened)
+        (row,) = not_included(opened)
+        older = [msgspec.structs.replace(row, instance_uid=str(it.SOPInstanceUID), images=1) for it in clinic.pacs.held]
+        await opened.hospital.store.write(lambda tx: [tx.quarantine.put(one) for one in older])
+    clinic.inclusion = including(PatientKey(issuer="AMC", patient_id="TEST-2"))
+    async with clinic.open() as opened:
+        assert len(not_included(opened)) == 3
+        await opened.harvest()
+        await opened.deliver()
+        assert len(opened.names()) == 2
+        assert not_included(opened) == []
+
+
+async def test_a_series_told_of_in_parts_stays_one_row(tmp_path: Path) -> None:
+    """Its images are counted once: which ones they were is not kept."""
+    clinic = TickingClinic(tmp_path, [slice_of(number, patient_id="TEST-2") for number in (1, 2, 3)])
+    async with triggered(clinic) as (opened, trigger):
+        await tell(trigger, clinic.pacs.held)
+        await until_nothing_waits(opened)
+        before = not_included(opened)
+        await tell(trigger, clinic.pacs.held[2:])
+        await until_nothing_waits(opened)
+        (row,) = not_included(opened)
+        assert row.images == 3
+        assert row.when > before[0].when
+
+
+async def test_nothing_is_kept_of_what_no_project_includes_where_so_it_is_configured(tmp_path: Path) -> None:
+    """But that there was something stands in the audit log, as ever."""
+    clinic = TickingClinic(tmp_path, [slice_of(1, patient_id="TEST-2")])
+    async with clinic.open() as opened:
+        trigger = Trigger(opened.hospital, 0, keep_not_included=False)
+        opened.nursery.start_soon(trigger.run)
+        await tell(trigger, clinic.pacs.held)
+        await until_nothing_waits(opened)
+        assert not_included(opened) == []
+        assert [it["outcome"] for it in opened.audited() if it["event"] == "quarantine"] == ["not-included"]
+
+
+async def test_what_no_project_includes_is_forgotten_in_the_end(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """All of it page by page, also what a clock that was years ahead has dated; nothing of a project is touched."""
+    assert autojump_clock.rate == 0
+    clinic = TickingClinic(tmp_path)
+    async with clinic.open() as opened:
+        store, days = opened.hospital.store, [*range(10), 3000]
+        refused = quarantined(1)
+
+        def fill(tx: Transaction) -> None:
+            tx.quarantine.put(refused)
+            for number in range(len(days) * PAGE):
+                when = NOW + DAY * days[number % len(days)]
+                remember_not_included(tx, "1.2", f"1.2.{number}", images=1, now=when)
+
+        await store.write(fill)
+        clinic.now = NOW + 9 * DAY + HOUR / 2
+        opened.nursery.start_soon(forget_old, opened.hospital, 4 * DAY)
+        await trio.sleep(1)
+        assert {round((it.when - NOW) / DAY) for it in not_included(opened)} == {6, 7, 8, 9}
+        assert len(not_included(opened)) == 4 * PAGE
+        await trio.sleep(2 * DAY)
+        assert {round((it.when - NOW) / DAY) for it in not_included(opened)} == {8, 9}
+        assert store.read(lambda tx: tx.quarantine.all(refused.project)) == [refused]
 
 
 async def test_the_header_decides_where_the_list_names_another_issuer(tmp_path: Path) -> None:
