@@ -46,7 +46,16 @@ def _show_by_directory(_: Rows) -> None:
     """To 4: new files appear by their directory's row, which a program before would not see; what is there stays."""
 
 
-STORE_FORMAT: Final[Format[Rows]] = Format("hospital's store", _keep_rows, _list_leaving, _show_by_directory)
+def _list_leaving_by_element(rows: Rows) -> None:
+    """To 5: the replicas that are to be taken away are listed by storage element."""
+    for key, _ in list(rows.scan(tables.REPLICAS_LEAVING)):
+        rows.delete(tables.REPLICAS_LEAVING + key)
+    _list_leaving(rows)
+
+
+STORE_FORMAT: Final[Format[Rows]] = Format(
+    "hospital's store", _keep_rows, _list_leaving, _show_by_directory, _list_leaving_by_element
+)
 STORE_MARK: Final = tables.FORMAT + b"store"
 FEED_LENGTH: Final = 100_000
 

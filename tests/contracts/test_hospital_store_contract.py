@@ -532,5 +532,6 @@ async def test_replicas_are_given_page_by_page_and_those_to_be_taken_away_by_the
     ordered = sorted(kept[:3], key=lambda it: it.guid)
     pages = store.read(lambda tx: (tx.replicas.page(2), tx.replicas.page(2, tx.replicas.page(2)[1])))
     assert [[it.guid for it in page] for page in pages] == [[it.guid for it in ordered[:2]], [ordered[2].guid]]
-    assert store.read(lambda tx: tx.replicas.leaving(9)) == kept[:1]
-    assert store.read(lambda tx: tx.replicas.leaving(9, kept[0])) == []
+    assert store.read(lambda tx: tx.replicas.leaving("tier1", 9)) == kept[:1]
+    assert store.read(lambda tx: tx.replicas.leaving("tier1", 9, kept[0])) == []
+    assert store.read(lambda tx: tx.replicas.leaving("tier2", 9)) == []

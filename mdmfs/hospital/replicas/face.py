@@ -59,9 +59,8 @@ async def use_of(hospital: Hospital) -> ReplicaUse:
                 octets[replica.element] += replica.size
             elif replica.state is ReplicaState.LEAVING:
                 leaving[replica.element] += 1
-                reason = hospital.replicas.reasons.get((replica.element, replica.name), "its turn has not come")
                 if len(left) < MAX_BATCH:
-                    left.append(ReplicaLeft(replica.guid, _surl(hospital, replica), reason))
+                    left.append(ReplicaLeft(replica.guid, _surl(hospital, replica), _reason(hospital, replica)))
         last = page[-1]
         await trio.lowlevel.checkpoint()
     names = sorted({*hospital.replicas.elements, *there, *leaving})
@@ -85,6 +84,12 @@ async def forget_element(hospital: Hospital, element: str) -> None:
     if not count:
         message = f"nothing is known of a storage element {element}"
         raise UnknownNameError(message, what_to_do="mdmfs replicas names those of which something is known")
+
+
+def _reason(hospital: Hospital, replica: Replica) -> str:
+    if replica.element not in hospital.replicas.elements:
+        return f"storage {replica.element} is not configured: put it back, or delete and mdmfs replicas --forget"
+    return hospital.replicas.reasons.get((replica.element, replica.name), "its turn has not come")
 
 
 def _page_after(tx: Transaction, *, last: Replica | None) -> list[Replica]:

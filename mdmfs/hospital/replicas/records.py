@@ -73,8 +73,8 @@ class ReplicaRows(Protocol):
     def page(self, limit: int, after: Replica | None = None) -> list[Replica]:
         """Give some of all, in an order that does not change, from the one after another on."""
 
-    def leaving(self, limit: int, after: Replica | None = None) -> list[Replica]:
-        """Give some of those that are to be taken away, in the same way; the others cost nothing."""
+    def leaving(self, element: str, limit: int, after: Replica | None = None) -> list[Replica]:
+        """Give some of those that are to be taken away from a storage element, as ``page``; all others cost nothing."""
 
     def remove(self, replica: Replica) -> None:
         """Forget a replica."""
@@ -86,7 +86,8 @@ _ROWS: Final = Stored(Replica)
 class RowsOfReplicas:
     """``ReplicaRows`` over ordered rows.
 
-    ``z`` + GUID + digest of storage element and name: the replica. ``Z`` + the same: that it is to be taken away.
+    ``z`` + GUID + digest of storage element and name: the replica. ``Z`` + digest of the storage element + the same:
+    that it is to be taken away.
     """
 
     def __init__(self, rows: Rows) -> None:
@@ -94,12 +95,11 @@ class RowsOfReplicas:
 
     def put(self, replica: Replica) -> None:
         """Keep a replica."""
-        key = _key(replica)
-        self._rows.put(tables.REPLICAS + key, _ROWS.encode(replica))
+        self._rows.put(tables.REPLICAS + _key(replica), _ROWS.encode(replica))
         if replica.state is ReplicaState.LEAVING:
-            self._rows.put(tables.REPLICAS_LEAVING + key, b"")
+            self._rows.put(_leaving(replica.element) + _key(replica), b"")
         else:
-            self._rows.delete(tables.REPLICAS_LEAVING + key)
+            self._rows.delete(_leaving(replica.element) + _key(replica))
 
     def of(self, guid: Guid) -> list[Replica]:
         """Give the replicas of a file."""
@@ -110,21 +110,24 @@ class RowsOfReplicas:
         rows = itertools.islice(self._rows.scan(tables.REPLICAS, _behind(after)), limit)
         return [_ROWS.decode(value) for _, value in rows]
 
-    def leaving(self, limit: int, after: Replica | None = None) -> list[Replica]:
-        """Give some of those that are to be taken away."""
-        keys = [key for key, _ in itertools.islice(self._rows.scan(tables.REPLICAS_LEAVING, _behind(after)), limit)]
+    def leaving(self, element: str, limit: int, after: Replica | None = None) -> list[Replica]:
+        """Give some of those that are to be taken away from a storage element."""
+        keys = [key for key, _ in itertools.islice(self._rows.scan(_leaving(element), _behind(after)), limit)]
         values = [self._rows.get(tables.REPLICAS + key) for key in keys]
         return [_ROWS.decode(value) for value in values if value is not None]
 
     def remove(self, replica: Replica) -> None:
         """Forget a replica."""
-        key = _key(replica)
-        self._rows.delete(tables.REPLICAS + key)
-        self._rows.delete(tables.REPLICAS_LEAVING + key)
+        self._rows.delete(tables.REPLICAS + _key(replica))
+        self._rows.delete(_leaving(replica.element) + _key(replica))
 
 
 def _key(replica: Replica) -> bytes:
     return replica.guid + digest_key(replica.element, replica.name)
+
+
+def _leaving(element: str) -> bytes:
+    return tables.REPLICAS_LEAVING + digest_key(element)
 
 
 def _behind(replica: Replica | None) -> bytes:

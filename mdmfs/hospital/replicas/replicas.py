@@ -46,8 +46,8 @@ class Replicas:
         """What is just being put or taken away, by storage element and name, and what is set when that has ended."""
         self.reasons: dict[tuple[str, str], str] = {}
         """Why a replica could not be taken away last time, by storage element and name."""
-        self.threads = trio.CapacityLimiter(PUTTERS + 1)
-        """Of all that blocks: storage elements are not asked more at once."""
+        self._putting = trio.CapacityLimiter(PUTTERS)
+        """Storage elements are not given more at once."""
         self.arrivals, self.departures = Bell(), Bell()
         """Ring when something is to be put, and when something is to go."""
         self._rests: dict[str, float] = {}
@@ -71,9 +71,9 @@ class Replicas:
             self.doubtful.add(guid)
             self.departures.ring()
 
-    async def in_thread(self, act: Callable[[], T]) -> T:
+    async def in_thread(self, act: Callable[[], T], limiter: trio.CapacityLimiter | None = None) -> T:
         """Run what blocks; it has deadlines of its own, and is not waited for when we end."""
-        return await trio.to_thread.run_sync(act, limiter=self.threads, abandon_on_cancel=True)
+        return await trio.to_thread.run_sync(act, limiter=limiter or self._putting, abandon_on_cancel=True)
 
     @contextlib.contextmanager
     def alone(self, element: str, name: str) -> Iterator[None]:

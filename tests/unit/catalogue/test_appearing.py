@@ -94,7 +94,7 @@ def test_what_was_pending_before_appears_with_what_is_registered_after(rows: Mem
     as_before(rows)
     assert list(rows.scan(tables.RESERVATIONS + bytes(7)))
     assert not list(rows.scan(tables.PENDING))
-    assert STORE_FORMAT.advance(b"3", rows, "a store") == STORE_FORMAT.mark
+    assert STORE_FORMAT.advance(b"3", rows, "a store") == b"4"
     assert seen_in(rows).catalogue.files() == before
     register(rows, 5)
     act(rows, lambda tx: tx.catalogue.quarantine([guid_of(4)], now=NOW))

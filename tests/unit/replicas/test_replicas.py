@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import msgspec
@@ -23,9 +24,10 @@ from mdmfs.hospital.registration.ending import Ending
 from mdmfs.hospital.registration.rerender import Rerendering
 from mdmfs.hospital.release.loss import note_lost
 from mdmfs.hospital.replicas.face import forget_element, replica_routes, use_of
+from mdmfs.hospital.replicas.port import StorageError
 from mdmfs.hospital.replicas.publish import padded
 from mdmfs.hospital.replicas.records import Replica, ReplicaState, RowsOfReplicas
-from mdmfs.hospital.replicas.removal import LATE
+from mdmfs.hospital.replicas.removal import DELETERS, LATE
 from mdmfs.hospital.replicas.replicas import Replicas
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.transaction import STORE_FORMAT
@@ -50,6 +52,7 @@ from tests.twins.clinic import (
     OWNER,
     PROJECT,
     READER,
+    SECONDS,
     STRANGER,
     Clinic,
     OpenClinic,
@@ -341,6 +344,100 @@ async def test_many_are_taken_away_with_few_commits(clinic: Clinic) -> None:
         assert sorted(map(str, gone)) == sorted(str(Guid(it.guid)) for it in leaving)
 
 
+async def mark_leaving(hospital: OpenClinic, element: str, numbers: Iterable[int]) -> None:
+    """Have replicas go from a storage element, in this order."""
+    leaving = [
+        Replica(number.to_bytes(16, "big"), element, f"{number:064x}", 1, bytes(56), 9, 0.0, ReplicaState.LEAVING)
+        for number in numbers
+    ]
+    await hospital.hospital.store.write(lambda tx: [tx.replicas.put(replica) for replica in leaving])
+    hospital.hospital.replicas.departures.ring()
+
+
+def left_at(hospital: OpenClinic, element: str) -> list[int]:
+    """Say which are still to go from there."""
+    found = hospital.hospital.store.read(lambda tx: tx.replicas.leaving(element, 1000))
+    return [int(replica.name, 16) for replica in found]
+
+
+class CrowdedElement(TwinElement):
+    """Ends a deletion when so many are under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._crowd = threading.Barrier(DELETERS)
+
+    def delete(self, name: str) -> None:
+        """Wait for the others."""
+        self._crowd.wait(SECONDS)
+        super().delete(name)
+
+
+async def test_replicas_are_taken_away_side_by_side(clinic: Clinic) -> None:
+    """A project's end is not over in days where each deletion takes a second."""
+    clinic.elements = [CrowdedElement()]
+    async with clinic.open() as hospital:
+        await mark_leaving(hospital, "tier1", range(3 * DELETERS))
+        await until(lambda: not left_at(hospital, "tier1"))
+
+
+class HangingElement(TwinElement):
+    """Answers no deletion until it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_let = threading.Event()
+
+    def delete(self, name: str) -> None:
+        """Wait."""
+        self.is_let.wait(SECONDS)
+        super().delete(name)
+
+
+async def test_a_slow_storage_element_holds_up_no_deletion_at_another(clinic: Clinic) -> None:
+    """Neither what was to go before, nor what is to go while it does not answer."""
+    hanging = HangingElement()
+    clinic.elements = [hanging, TwinElement("tier2")]
+    async with clinic.open() as hospital:
+        try:
+            await mark_leaving(hospital, "tier1", range(100))
+            await mark_leaving(hospital, "tier2", range(100, 200))
+            await until(lambda: not left_at(hospital, "tier2"))
+            await mark_leaving(hospital, "tier2", range(200, 300))
+            await until(lambda: not left_at(hospital, "tier2"))
+            assert len(left_at(hospital, "tier1")) == 100
+        finally:
+            hanging.is_let.set()
+        await until(lambda: not left_at(hospital, "tier1"))
+
+
+class RetainingElement(TwinElement):
+    """Lets the first objects go never, as under a legal hold."""
+
+    def delete(self, name: str) -> None:
+        """Refuse."""
+        if int(name, 16) < 2 * DELETERS:
+            message = f"storage {self.name} answers with status 403"
+            raise StorageError(message)
+        super().delete(name)
+
+
+async def test_what_is_refused_for_ever_holds_up_nothing_behind_it(clinic: Clinic) -> None:
+    """It is listed; the next round goes on behind it."""
+    clinic.elements = [RetainingElement()]
+    async with clinic.open() as hospital:
+        await mark_leaving(hospital, "tier1", range(4 * DELETERS))
+
+        def is_all_else_gone() -> bool:
+            hospital.hospital.replicas.departures.ring()  # as time does
+            return left_at(hospital, "tier1") == list(range(2 * DELETERS))
+
+        await until(is_all_else_gone)
+        left = (await use_of(hospital.hospital)).left
+        assert len(left) == 2 * DELETERS
+        assert {it.reason for it in left} == {"storage tier1 answers with status 403"}
+
+
 def test_a_store_of_format_2_lists_what_is_to_be_taken_away() -> None:
     """A program before kept no list: what it left behind goes too."""
     rows = MemoryRows(Table(), is_writing=True)
@@ -351,10 +448,30 @@ def test_a_store_of_format_2_lists_what_is_to_be_taken_away() -> None:
         replicas.put(replica)
     for key, _ in list(rows.scan(tables.REPLICAS_LEAVING)):
         rows.delete(tables.REPLICAS_LEAVING + key)
-    assert replicas.leaving(9) == []
+    assert replicas.leaving("tier1", 9) == []
     assert STORE_FORMAT.advance(b"2", rows, "a store") == b"3"
-    assert replicas.leaving(9) == [leaving]
+    assert replicas.leaving("tier1", 9) == [leaving]
     assert coming in replicas.page(9)
+
+
+def test_a_store_of_format_4_lists_what_is_to_be_taken_away_by_storage_element() -> None:
+    """A program before listed all of it in one."""
+    rows = MemoryRows(Table(), is_writing=True)
+    replicas = RowsOfReplicas(rows)
+    leaving = [
+        Replica(guid_of(number).octets, f"tier{number}", "a" * 64, 1, bytes(56), 9, 0.0, ReplicaState.LEAVING)
+        for number in (1, 2)
+    ]
+    for replica in leaving:
+        replicas.put(replica)
+    for key, _ in list(rows.scan(tables.REPLICAS_LEAVING)):
+        rows.delete(tables.REPLICAS_LEAVING + key)
+        rows.put(tables.REPLICAS_LEAVING + key[16:], b"")
+    assert STORE_FORMAT.advance(b"4", rows, "a store") == STORE_FORMAT.mark
+    for replica in leaving:
+        assert replicas.leaving(replica.element, 9) == [replica]
+        replicas.remove(replica)
+    assert list(rows.scan(tables.REPLICAS_LEAVING)) == []
 
 
 async def test_only_the_hospitals_own_people_are_told_what_is_where(hospital: OpenClinic) -> None:
