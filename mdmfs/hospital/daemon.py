@@ -113,6 +113,7 @@ async def _run(
         reconciliations = Reconciliations(hospital, nursery, configuration.hospital.reconcile)
         nursery.start_soon(reconciliations.run_daily)
         tasks = Tasks(hospital, nursery)
+        nursery.start_soon(tasks.take_up)
         own = {
             **key_routes(hospital, tasks),
             **renewal_routes(hospital, Rerenderings(hospital, nursery), tasks),

@@ -6,7 +6,16 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from mdmfs.hospital.catalogue.port import Catalogue, Names
-from mdmfs.hospital.ledger.port import Epochs, Losses, Notices, Outbox, Quarantine, Records, SeriesLedger
+from mdmfs.hospital.ledger.port import (
+    Destructions,
+    Epochs,
+    Losses,
+    Notices,
+    Outbox,
+    Quarantine,
+    Records,
+    SeriesLedger,
+)
 from mdmfs.hospital.replicas.records import ReplicaRows
 from mdmfs.hospital.tape.port import Stages
 from mdmfs.hospital.uidmap.port import Subjects, UidMap
@@ -56,6 +65,10 @@ class Transaction(Protocol):
     @property
     def records(self) -> Records:
         """Which collections of records there are, and the keys of their sealed text."""
+
+    @property
+    def destructions(self) -> Destructions:
+        """Which files are to go and have not all gone."""
 
     @property
     def notices(self) -> Notices:

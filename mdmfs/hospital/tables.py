@@ -50,6 +50,7 @@ LOSSES: Final = b"L"
 RECONCILIATIONS: Final = b"R"
 CHANGES_OF_KEYS: Final = b"j"
 ACKNOWLEDGED: Final = b"J"
+DESTRUCTIONS: Final = b"T"
 STAGES: Final = b"w"
 REPLICAS: Final = b"z"
 REPLICAS_LEAVING: Final = b"Z"
@@ -97,6 +98,7 @@ ALL: Final = (
     RECONCILIATIONS,
     CHANGES_OF_KEYS,
     ACKNOWLEDGED,
+    DESTRUCTIONS,
     STAGES,
     REPLICAS,
     REPLICAS_LEAVING,

@@ -15,6 +15,7 @@ from mdmfs.hospital.catalogue.feed import Feed as CatalogueFeed
 from mdmfs.hospital.catalogue.made import RowsOfNames
 from mdmfs.hospital.catalogue.namespace import RowsOfCatalogue
 from mdmfs.hospital.ledger.collections import RowsOfRecords
+from mdmfs.hospital.ledger.destructions import RowsOfDestructions
 from mdmfs.hospital.ledger.epochs import RowsOfEpochs
 from mdmfs.hospital.ledger.losses import RowsOfLosses
 from mdmfs.hospital.ledger.notices import RowsOfNotices
@@ -84,6 +85,7 @@ class RowsTransaction:
         self.series: Final = RowsOfSeries(rows)
         self.outbox: Final = RowsOfOutbox(rows)
         self.quarantine: Final = RowsOfQuarantine(rows)
+        self.destructions: Final = RowsOfDestructions(rows)
         self.notices: Final = RowsOfNotices(rows)
         self.records: Final = RowsOfRecords(rows)
         self.losses: Final = RowsOfLosses(rows)

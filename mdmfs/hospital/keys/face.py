@@ -25,7 +25,7 @@ def key_routes(hospital: Hospital, tasks: Tasks) -> dict[tuple[str, str], Respon
 
     async def start(request: Request) -> Reply:
         asked = await request.read(StartKeyTask)
-        return Reply(tasks.start(asked.task, _parse_selection(asked)))
+        return Reply(await tasks.start(asked.task, _parse_selection(asked)))
 
     async def progress(request: Request) -> Reply:
         await request.read(AskKeyTask)

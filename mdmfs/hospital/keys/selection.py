@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from mdmfs.hospital.audit.questions import files_named, is_below
 from mdmfs.hospital.catalogue.records import FileRecord, FileState
-from mdmfs.hospital.ledger.records import SeriesRecord
+from mdmfs.hospital.ledger.records import DestructionRecord, SeriesRecord
 from mdmfs.hospital.pages import pages_of_files, pages_of_series
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
@@ -30,6 +30,19 @@ class Selection(NamedTuple):
     def is_everything(self) -> bool:
         """Whether no file is left out."""
         return not (self.guids or self.subject or self.project or self.below is not None)
+
+    @classmethod
+    def of_record(cls, record: DestructionRecord) -> Self:
+        """Read what is kept of it."""
+        subject = SubjectId.parse(record.subject) if record.subject else None
+        below = Lfn.parse(record.below) if record.below else None
+        return cls(tuple(map(Guid, record.guids)), subject, record.project, below)
+
+    @property
+    def record(self) -> DestructionRecord:
+        """Write it."""
+        guids, below = [guid.octets for guid in self.guids], "" if self.below is None else str(self.below)
+        return DestructionRecord(guids, self.subject.text if self.subject else "", self.project, below)
 
     def pages(self, store: Store, size: int) -> Iterator[list[FileRecord]]:
         """Give the records, some or none at a time, so that others can have a turn in between.

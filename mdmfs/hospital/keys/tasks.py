@@ -31,6 +31,8 @@ from mdmfs.wire.nursery import open_plain_nursery
 log = structlog.get_logger()
 
 DEADLINE: Final = 20.0
+INTERVAL: Final = 600.0
+"""Seconds between two looks for destructions that were broken off."""
 MAX_LINES: Final = 100
 MAX_WAITING: Final = 100
 """Items of the outbox that are counted for each keystore."""
@@ -83,20 +85,12 @@ class Task:
     async def run(self) -> None:
         """Do it."""
         try:
-            for page in self._pages():
-                self._files += len(page)
-                await trio.lowlevel.checkpoint()
-            for page in self._pages():
-                if page:
-                    await self._do(page)
-                self._done += len(page)
-                await trio.lowlevel.checkpoint()
-            if self._task is KeyTask.RESPLIT:
-                await self._forget_removed()
-            if self._holders and self._task in {KeyTask.VERIFY, KeyTask.REPAIR}:
-                await self._hospital.store.write(lambda tx: show_held(tx, self._hospital, self._holders))
-                self._hospital.feed.bell.ring()
-                self._hospital.outbox.ring()
+            try:
+                await self._do_all()
+            except UnknownNameError as error:
+                self.failure = str(error)  # and nothing is left to be done
+            if self._task is KeyTask.DESTROY:
+                await self._hospital.store.write(lambda tx: tx.destructions.remove(self._selection.record))
         except MdmfsError as error:
             self.failure = str(error)
         except Exception as error:  # noqa: BLE001 the service loop: one task must not end the daemon
@@ -104,6 +98,22 @@ class Task:
         finally:
             self.is_over = True
             log.info("keys", task=self._task.value, files=self._done, faults=dict(self._faults), lost=self._lost)
+
+    async def _do_all(self) -> None:
+        for page in self._pages():
+            self._files += len(page)
+            await trio.lowlevel.checkpoint()
+        for page in self._pages():
+            if page:
+                await self._do(page)
+            self._done += len(page)
+            await trio.lowlevel.checkpoint()
+        if self._task is KeyTask.RESPLIT:
+            await self._forget_removed()
+        if self._holders and self._task in {KeyTask.VERIFY, KeyTask.REPAIR}:
+            await self._hospital.store.write(lambda tx: show_held(tx, self._hospital, self._holders))
+            self._hospital.feed.bell.ring()
+            self._hospital.outbox.ring()
 
     async def _do(self, page: Sequence[FileRecord]) -> None:
         guids = [file.guid for file in page]
@@ -251,17 +261,39 @@ class Tasks:
         self._nursery = nursery
         self._latest: Task | None = None
 
-    def start(self, task: KeyTask, selection: Selection) -> KeyProgress:
-        """Start a task; raises ``BusyError`` while another runs, ``UnknownNameError`` for destroying everything."""
+    async def start(self, task: KeyTask, selection: Selection) -> KeyProgress:
+        """Start a task; one that destroys goes on after a kill, by ``take_up``.
+
+        Raises ``BusyError`` while another runs, ``UnknownNameError`` for destroying everything, and ``StoreError``.
+        """
         if self._latest is not None and not self._latest.is_over:
             message = f"{self._latest.progress().task.value} is under way"
             raise BusyError(message, what_to_do="wait for its end")
         if task is KeyTask.DESTROY and selection.is_everything:
             message = "no file, subject or project is named, and nothing destroys all keys at once"
             raise UnknownNameError(message, what_to_do="say which: --guid, --subject or --project")
-        self._latest = Task(task, selection, self._hospital)
-        self._nursery.start_soon(self._latest.run)
-        return self._latest.progress()
+        started = self._latest = Task(task, selection, self._hospital)
+        try:
+            if task is KeyTask.DESTROY:
+                await self._hospital.store.write(lambda tx: tx.destructions.put(selection.record))
+            self._nursery.start_soon(started.run)
+        except BaseException:
+            started.is_over = True
+            raise
+        return started.progress()
+
+    async def take_up(self) -> None:
+        """Go on with what was to be destroyed and is not, after a kill or on a full disk; now and every ten minutes."""
+        while True:
+            try:
+                for record in self._hospital.store.read(lambda tx: tx.destructions.all()):
+                    if self._latest is None or self._latest.is_over:
+                        log.warning("a destruction that was broken off goes on", files=len(record.guids) or "many")
+                        self._latest = Task(KeyTask.DESTROY, Selection.of_record(record), self._hospital)
+                        await self._latest.run()
+            except MdmfsError as error:
+                log.error("what is to be destroyed cannot be read", reason=str(error))  # noqa: TRY400 the reason says it
+            await trio.sleep(INTERVAL)
 
     @property
     def destroyed(self) -> list[Guid]:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from mdmfs.hospital.ledger.records import (
     CollectionRecord,
+    DestructionRecord,
     Epoch,
     KeyChange,
     LossRecord,
@@ -168,6 +169,19 @@ class Records(Protocol):
 
     def keys_of(self, subject: SubjectId) -> list[TextKeyRecord]:
         """Give the keys of a subject's text in all collections."""
+
+
+class Destructions(Protocol):
+    """Destructions that have begun and not ended."""
+
+    def put(self, record: DestructionRecord) -> None:
+        """Keep that files are to go."""
+
+    def all(self) -> list[DestructionRecord]:
+        """Give what has not ended."""
+
+    def remove(self, record: DestructionRecord) -> bool:
+        """Say that they are gone; False where nobody has said that they should."""
 
 
 class Notices(Protocol):

@@ -167,6 +167,16 @@ class OutboxSize(msgspec.Struct, frozen=True):
     """Of the payloads."""
 
 
+class DestructionRecord(msgspec.Struct, frozen=True, array_like=True):
+    """Which files are to be destroyed: one of the four says it."""
+
+    guids: list[bytes]
+    subject: str
+    project: str
+    below: str
+    """An LFN."""
+
+
 class AttributeOfRecords(msgspec.Struct, frozen=True, array_like=True):
     """One attribute of a collection of records."""
 

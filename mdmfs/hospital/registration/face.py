@@ -49,7 +49,7 @@ def renewal_routes(hospital: Hospital, runs: Rerenderings, tasks: Tasks) -> dict
         guids = tuple(dict.fromkeys(_parse_guids(asked.guids)))
         selection = Selection(guids) if guids else Selection(below=Lfn.parse(asked.lfn))
         await _refuse_nothing(selection, hospital)
-        return Reply(tasks.start(KeyTask.DESTROY, selection))
+        return Reply(await tasks.start(KeyTask.DESTROY, selection))
 
     async def readers(request: Request) -> Reply:
         asked = await request.read(AskReaders)

@@ -11,12 +11,13 @@ import msgspec
 import pytest
 import structlog.testing
 import trio
+import trio.testing
 
 from mdmfs.hospital.keys import face
 from mdmfs.hospital.keys.amends import Shipment, adopt_threshold, deposits
 from mdmfs.hospital.keys.currency import keep_current
 from mdmfs.hospital.keys.selection import Selection
-from mdmfs.hospital.keys.tasks import Task, Tasks
+from mdmfs.hospital.keys.tasks import INTERVAL, Task, Tasks
 from mdmfs.hospital.registration.deposit import deposit
 from mdmfs.keystore.notary import Notary
 from mdmfs.keystore.shelf import KeyRecord
@@ -44,7 +45,8 @@ from mdmfs.wire.messages.keystores import CERTIFY_PATH, COLLECT_PATH, Certify, O
 from mdmfs.wire.service import Reply, Request, Service
 from mdmfs.wire.stream import Address
 from tests.twins.certificates import host
-from tests.twins.clinic import KEYSTORES, OWNER, READER, Clinic, OpenClinic, slices, until
+from tests.twins.clinic import KEYSTORES, OWNER, PROJECT, READER, Clinic, OpenClinic, slices, until
+from tests.twins.disk import no_room_behind
 from tests.twins.key_tasks import clinic_with, done, held, is_clean, is_readable
 from tests.twins.keystores import TwinKeystore, always_current, random_guid, shares_of, unreachable
 
@@ -219,7 +221,7 @@ async def test_each_keystore_certifies_what_it_destroyed_and_when_its_backups_ex
             twin.restart(currency=always_current(OWNER.dn), notary=Notary("k", credential, 30))
         opened.clinic.keystores[THIRD].failure = unreachable
         tasks = Tasks(opened.hospital, opened.nursery)
-        tasks.start(KeyTask.DESTROY, Selection((first,)))
+        await tasks.start(KeyTask.DESTROY, Selection((first,)))
         await until(lambda: tasks.progress().is_over and tasks.progress().behind == [THIRD])
         found = await tasks.certificates(0)
         assert (found.count, sorted(found.certificates), list(found.silent)) == (1, sorted([FIRST, SECOND]), [THIRD])
@@ -432,15 +434,68 @@ async def test_one_task_at_a_time_and_none_that_destroys_everything(tmp_path: Pa
         with pytest.raises(UnknownNameError, match="no task"):
             tasks.progress()
         with pytest.raises(UnknownNameError, match="no file, subject or project"):
-            tasks.start(KeyTask.DESTROY, Selection())
-        tasks.start(KeyTask.VERIFY, Selection())
+            await tasks.start(KeyTask.DESTROY, Selection())
+        await tasks.start(KeyTask.VERIFY, Selection())
         with pytest.raises(BusyError, match="verify is under way"):
-            tasks.start(KeyTask.ROTATE, Selection())
+            await tasks.start(KeyTask.ROTATE, Selection())
         await trio.sleep(0.5)
         assert tasks.progress().is_over
         found = await done(opened, KeyTask.DESTROY, [random_guid()])
         assert "there is no file" in found.failure
         assert (found.changed, found.files_done) == (0, 0)
+
+
+@pytest.mark.parametrize("what", ["guids", "subject", "project", "below"])
+async def test_a_destruction_that_was_killed_goes_on_by_itself(tmp_path: Path, what: str) -> None:
+    """Of any kind: whoever called for it may have gone, and must not find half of it years later."""
+    async with clinic_with(tmp_path, 3) as opened:
+        (series,), guids = opened.series(), tuple(opened.files().values())
+        selection = {
+            "guids": Selection(guids),
+            "subject": Selection(subject=series.subject),
+            "project": Selection(project=series.project),
+            "below": Selection(below=series.lfn),
+        }[what]
+        async with trio.open_nursery() as killed:
+            tasks = Tasks(opened.hospital, killed)
+            await tasks.start(KeyTask.DESTROY, selection)
+            killed.cancel_scope.cancel()
+        assert len(opened.files()) == 3
+        again = Tasks(opened.hospital, opened.nursery)
+        opened.nursery.start_soon(again.take_up)
+        await until(lambda: not opened.files() and again.progress().is_over)
+        assert again.destroyed == list(guids)
+        assert opened.hospital.store.read(lambda tx: tx.destructions.all()) == []
+
+
+async def test_a_destruction_that_a_full_disk_broke_off_goes_on_when_there_is_room(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """What cannot be put on record is not done; and it is tried again."""
+    assert autojump_clock.rate == 0
+    async with clinic_with(tmp_path, 2) as opened:
+        tasks = Tasks(opened.hospital, opened.nursery)
+        opened.nursery.start_soon(tasks.take_up)
+        with no_room_behind(opened.clinic.folder / "audit.jsonl"):
+            await tasks.start(KeyTask.DESTROY, Selection(project=PROJECT))
+            await until(lambda: tasks.progress().is_over)
+            assert tasks.progress().failure
+            assert len(opened.files()) == 2
+        with trio.fail_after(3 * INTERVAL):
+            while opened.files():  # noqa: ASYNC110 nothing tells
+                await trio.sleep(1)
+            while opened.hospital.store.read(lambda tx: tx.destructions.all()):  # noqa: ASYNC110 as above
+                await trio.sleep(1)
+
+
+async def test_a_destruction_of_what_there_is_not_is_not_tried_again(tmp_path: Path) -> None:
+    """Its caller is told; nothing is left to be done."""
+    async with clinic_with(tmp_path, 1) as opened:
+        tasks = Tasks(opened.hospital, opened.nursery)
+        await tasks.start(KeyTask.DESTROY, Selection((random_guid(),)))
+        await until(lambda: tasks.progress().is_over)
+        assert "there is no file" in tasks.progress().failure
+        assert opened.hospital.store.read(lambda tx: tx.destructions.all()) == []
 
 
 async def test_only_the_hospitals_own_certificate_starts_a_task(tmp_path: Path) -> None:
@@ -475,7 +530,7 @@ async def test_the_unforeseen_ends_a_task_and_nothing_else(tmp_path: Path) -> No
         hospital = dataclasses.replace(opened.hospital, keystores=Odd(clients, opened.nursery))
         tasks = Tasks(hospital, opened.nursery)
         with structlog.testing.capture_logs() as lines:
-            tasks.start(KeyTask.VERIFY, Selection())
+            await tasks.start(KeyTask.VERIFY, Selection())
             await until(lambda: tasks.progress().is_over)
         assert "incident" in tasks.progress().failure
         assert PATIENT_NAME not in tasks.progress().failure + repr(lines)
