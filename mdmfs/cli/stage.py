@@ -42,7 +42,7 @@ from mdmfs.worker.callers.peers import Peers
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.finding.federation import Federation
 from mdmfs.worker.hospital import RemoteHospital
-from mdmfs.worker.staging import MAX_FILES, Lists, RequestProgress, Stages, files_below
+from mdmfs.worker.staging import MAX_FILES, Lists, RequestProgress, Stages, Submitted, files_below
 
 DEADLINE: Final = 30.0
 INTERVAL: Final = 0.5
@@ -246,9 +246,18 @@ async def _submit(stages: Stages, hospital: RemoteHospital, names: Sequence[Name
     """Ask one hospital for all files below names; gives the ids of the requests."""
     every, requests = await paths_below(hospital, names), []
     for begin in range(0, len(every), MAX_FILES):
-        requests.append(await stages.submit(every[begin : begin + MAX_FILES], *staying))
-        tell({"request": requests[-1]}, requests[-1])
+        submitted = await stages.submit(every[begin : begin + MAX_FILES], *staying)
+        requests.append(submitted.request_id)
+        tell_submitted(submitted, staying.lifetime)
     return requests
+
+
+def tell_submitted(submitted: Submitted, lifetime: str) -> None:
+    """Tell of a request that was made, and where it stays less long than was asked for."""
+    granted = submitted.disk_lifetime
+    is_cut = bool(lifetime and granted) and granted != lifetime
+    notes = [f"  stays for {granted}, the longest that the hospital grants, not {lifetime}"] if is_cut else []
+    tell({"request": submitted.request_id, "lifetime": granted}, submitted.request_id, notes=notes)
 
 
 async def paths_below(hospital: Lists, names: Sequence[Name]) -> list[str]:

@@ -79,8 +79,12 @@ class _Requests(msgspec.Struct, frozen=True):
     requests: list[RequestSummary]
 
 
-class _Submitted(msgspec.Struct, frozen=True, rename="camel"):
+class Submitted(msgspec.Struct, frozen=True, rename="camel"):
+    """A request that was made."""
+
     request_id: str
+    disk_lifetime: str = ""
+    """For how long it stays at most, a duration of ISO 8601; a hospital may grant less than it was asked for."""
 
 
 class FoundFile(NamedTuple):
@@ -103,8 +107,8 @@ class Stages:
         self._client = client
         self._deadline = deadline
 
-    async def submit(self, paths: Sequence[str], lifetime: str = "", element: str = "") -> str:
-        """Ask for at most ``MAX_FILES`` files; gives the request's id. ``lifetime`` is a duration of ISO 8601.
+    async def submit(self, paths: Sequence[str], lifetime: str = "", element: str = "") -> Submitted:
+        """Ask for at most ``MAX_FILES`` files; gives the request. ``lifetime`` is a duration of ISO 8601.
 
         With an ``element``, replicas are wanted at that storage element of the hospital.
         """
@@ -113,7 +117,7 @@ class Stages:
             site = (await self._ask("GET", DISCOVERY_PATH, None, _Discovery)).sitename
             besides["targetedMetadata"] = {site: {"replica": element}}
         files = [{"path": path, **besides} for path in paths]
-        return (await self._ask("POST", STAGE_PATH, {"files": files}, _Submitted)).request_id
+        return await self._ask("POST", STAGE_PATH, {"files": files}, Submitted)
 
     async def progress(self, request_id: str) -> RequestProgress:
         """Ask how far a request is."""

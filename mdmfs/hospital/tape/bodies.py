@@ -17,6 +17,8 @@ MAX_PATH: Final = 4096
 DAY: Final = 86_400.0
 DEFAULT_LIFETIME: Final = DAY
 MAX_LIFETIME: Final = 7 * DAY
+_DEFAULT: Final = "P1D"
+_LONGEST: Final = "P7D"
 _DURATION: Final = re.compile(
     r"P(?:(?P<weeks>\d{1,4})W)?(?:(?P<days>\d{1,6})D)?"
     r"(?:T(?:(?P<hours>\d{1,8})H)?(?:(?P<minutes>\d{1,8})M)?(?:(?P<seconds>\d{1,10})(?:\.\d+)?S)?)?"
@@ -60,14 +62,22 @@ class AskedFile(msgspec.Struct, frozen=True, rename="camel"):
     @property
     def lifetime(self) -> float:
         """For how many seconds it is to stay, at most a week; raises ``MalformedMessageError``."""
+        return min(self._asked, MAX_LIFETIME)
+
+    @property
+    def granted(self) -> str:
+        """Write that: as it was asked, where that is no more; raises as ``lifetime``."""
+        return _LONGEST if self._asked > MAX_LIFETIME else self.disk_lifetime or _DEFAULT
+
+    @property
+    def _asked(self) -> float:
         if not self.disk_lifetime:
             return DEFAULT_LIFETIME
         match = _DURATION.fullmatch(self.disk_lifetime)
         if match is None or not any(match.groupdict().values()):
             message = "diskLifetime is a duration of ISO 8601 in weeks, days, hours, minutes and seconds, such as P1D"
             raise MalformedMessageError(message)
-        asked = sum(_SECONDS[unit] * int(count) for unit, count in match.groupdict().items() if count)
-        return min(asked, MAX_LIFETIME)
+        return sum(_SECONDS[unit] * int(count) for unit, count in match.groupdict().items() if count)
 
 
 class AskStage(msgspec.Struct, frozen=True):
@@ -113,6 +123,13 @@ def discovery(site: str, base: str) -> Mapping[str, Any]:
         "description": "mdmfs: images of hospital PACSs, as sealed objects",
         "endpoints": [{"uri": base, "version": "v1", "metadata": {}}],
     }
+
+
+def submitted(request_id: str, site: str, asked: Iterable[AskedFile]) -> Mapping[str, Any]:
+    """Tell what a request is called, and besides, for how long what stays longest of it in staging is to stay."""
+    staying = [file for file in asked if not file.wish_to(site).replica]
+    granted = {"diskLifetime": max(staying, key=lambda file: file.lifetime).granted} if staying else {}
+    return {"requestId": request_id, **granted}
 
 
 def progress(request: StageRequest, files: Iterable[StageFile], on_disk: set[int], reason: str) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.release.loss import locality_of
 from mdmfs.hospital.sight import Sight
 from mdmfs.hospital.store import Transaction
-from mdmfs.hospital.tape.bodies import AskPaths, AskStage, discovery, locality, overview, parsed, progress
+from mdmfs.hospital.tape.bodies import AskPaths, AskStage, discovery, locality, overview, parsed, progress, submitted
 from mdmfs.hospital.tape.records import REQUEST_ID_SIZE, StageRequest
 from mdmfs.hospital.tape.stager import Stager
 from mdmfs.model.errors import AccessDeniedError, MdmfsError, NoSuchFileError
@@ -73,7 +73,7 @@ class TapeFace:
             lambda tx, path: self._find(tx, request.principal, path),
         )
         told = {"location": f"{STAGE}/{request_id.hex()}"}
-        return _json({"requestId": request_id.hex()}, _CREATED, told)
+        return _json(submitted(request_id.hex(), self._hospital.name, asked.files), _CREATED, told)
 
     async def _stage_or_cancel(self, request: Request) -> Answer:
         match _rest(request.path, STAGE):

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import trio.testing
 
-from mdmfs.cli.stage import Name, Watched, is_query, paths_below, watch
+from mdmfs.cli.stage import Name, Watched, is_query, paths_below, tell_submitted, watch
 from mdmfs.model.errors import CredentialExpiredError, MdmfsError, NoSuchFileError, PeerUnreachableError
 from mdmfs.model.names import Lfn
-from mdmfs.worker.staging import FileProgress, RequestProgress, Stages
+from mdmfs.worker.staging import FileProgress, RequestProgress, Stages, Submitted
 from tests.twins.hospital import TwinHospital
 
 OF_ALL = "COMPLETED"
@@ -36,6 +36,17 @@ def test_what_is_there_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     assert not is_query("Age >= 60")
     assert is_query("Age >= 61")
+
+
+def test_who_asks_for_more_than_is_granted_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """On standard error; what is granted as it was asked for, and a hospital that does not say, need no word."""
+    for granted, asked in (("P2D", "P2D"), ("", "P30D"), ("P1D", "")):
+        tell_submitted(Submitted("1f", granted), asked)
+        assert capsys.readouterr() == ("1f\n", "")
+    tell_submitted(Submitted("1f", "P7D"), "P30D")
+    told = capsys.readouterr()
+    assert told.out == "1f\n"
+    assert told.err == "  stays for P7D, the longest that the hospital grants, not P30D\n"
 
 
 class ScriptedStages(Stages):

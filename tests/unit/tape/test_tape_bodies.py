@@ -19,6 +19,7 @@ from mdmfs.hospital.tape.bodies import (
     Wish,
     parsed,
     progress,
+    submitted,
 )
 from mdmfs.hospital.tape.records import StageFile, StageRequest, StageState
 from mdmfs.model.errors import MalformedMessageError
@@ -40,6 +41,25 @@ from mdmfs.model.errors import MalformedMessageError
 def test_a_lifetime_is_a_duration_of_iso_8601(text: str | None, seconds: float) -> None:
     """A week is the longest."""
     assert AskedFile("/a", text).lifetime == seconds
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ([None], "P1D"),
+        (["PT36H"], "PT36H"),
+        (["P1W"], "P1W"),
+        (["P8D"], "P7D"),
+        (["P2D", "P30D", None], "P7D"),
+        (["P2D", None, "PT1S"], "P2D"),
+    ],
+)
+def test_what_is_granted_of_a_lifetime_is_told(asked: list[str | None], told: str) -> None:
+    """That of the file that stays longest, as it was asked for; a week, where that was more."""
+    replica = AskedFile("/a", "P6D", {"amc": msgspec.Raw(b'{"replica": "tier1"}')})
+    body = submitted("1f", "amc", [replica, *(AskedFile("/a", text) for text in asked)])
+    assert body == {"requestId": "1f", "diskLifetime": told}
+    assert submitted("1f", "amc", [replica]) == {"requestId": "1f"}
 
 
 @pytest.mark.parametrize("text", ["P", "PT", "1D", "P-1D", "P1Y", "86400", "P1D ", "PT" + "9" * 50 + "S"])
