@@ -60,10 +60,15 @@ class Headers:
         """Ask whether a file's prefix object is not here and may be had."""
         return guid not in self._kept and not self._is_absent(guid)
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether a question is under way, or waits."""
+        return self._turn.locked()
+
     async def find_ahead(self, guids: Sequence[Guid]) -> None:
         """Have those of files that may be opened next, unless somebody asks for others just now."""
         wanted = [guid for guid in guids if self.lacks(guid)]
-        if wanted and not self._turn.locked():
+        if wanted and not self.is_asking:
             async with self._turn:
                 await self._ask(wanted[:MAX_HEADERS])
 

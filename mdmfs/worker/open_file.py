@@ -269,13 +269,12 @@ class OpenFile:
         """Have its header read, with what is read along with it, and push it; from a thread, or before it is open.
 
         Each time: the kernel drops pages without a word, and its READ of one goes beyond the header, into the pixels.
+        That of the last page ends with it: the few who read it ask.
         """
         self.has_pushed = True
         if not self._is_barred:
             self.beginning = beginning
             pages.store(self.inode, 0, beginning.front)
-            if beginning.last:
-                pages.store(self.inode, self.size - len(beginning.last), beginning.last)
         if self._is_barred:
             self.beginning = None
             pages.invalidate(self.inode)

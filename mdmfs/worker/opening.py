@@ -131,8 +131,9 @@ class Opener:
     def _look_ahead(self, siblings: Sequence[Node], soon: Guid, *, is_header_only: bool) -> None:
         """Get ready for who goes through files in order: push the next one, and ask for headers that come soon."""
         self._at_hand.open_ahead(siblings[0])
-        if is_header_only and self._parts.headers.lacks(soon) and soon not in self._parts.cache:
-            self._parts.nursery.start_soon(self._ask_ahead, self._parts.headers.find_ahead, _guids(siblings))
+        headers = self._parts.headers
+        if is_header_only and not headers.is_asking and headers.lacks(soon) and soon not in self._parts.cache:
+            self._parts.nursery.start_soon(self._ask_ahead, headers.find_ahead, _guids(siblings))
 
     def open_again(self, node: Node) -> OpenFile | None:
         """Open a file that is open and at hand whole, or was a moment ago; else None, and nothing is done."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,8 @@ class FolderWatch:
     def __init__(self) -> None:
         """Watch nothing yet; raises ``OSError``, as where this user has too many already."""
         self._descriptor = _told(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        self._news = select.poll()
+        self._news.register(self._descriptor, select.POLLIN)
         self._folders: dict[int, Path] = {}
         self.lost: set[Path] = set()
         """Folders that are watched no more, until somebody takes them out of here."""
@@ -50,13 +53,9 @@ class FolderWatch:
 
         Of very much it is the oldest part, some 600 of them, so that nobody waits for it; the rest is given next time.
         """
-        if self._descriptor < 0:
+        if self._descriptor < 0 or not self._news.poll(0):  # each open asks, and mostly there is nothing
             return []
-        try:  # not `suppress`: each open asks, and mostly there is nothing
-            events = os.read(self._descriptor, _BUFFER)
-        except BlockingIOError:
-            return []
-        return list(self._parse(events))
+        return list(self._parse(os.read(self._descriptor, _BUFFER)))
 
     def _parse(self, events: bytes) -> Iterator[tuple[Path, str, bool]]:
         begin = 0
