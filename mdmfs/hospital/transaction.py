@@ -78,7 +78,7 @@ class RowsTransaction:
         self.subjects: Final = RowsOfSubjects(rows)
         self.uidmap: Final = RowsOfInstances(rows)
         directories = DirectoryTable(rows)
-        shared = directories, AclTable(rows, random, clock), CatalogueFeed(rows, feed_length)
+        shared = directories, AclTable(rows, random, clock), CatalogueFeed(rows, feed_length, random)
         self.catalogue: Final = RowsOfCatalogue(rows, *shared)
         self.names: Final = RowsOfNames(rows, *shared)
         self.epochs: Final = RowsOfEpochs(rows, random)

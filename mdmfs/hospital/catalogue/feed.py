@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -16,6 +16,7 @@ from mdmfs.wire.messages.files import Changes
 
 _LOOKED_AT: Final = 1000
 """Changes in one look."""
+_MARK_SIZE: Final = 8
 _VERSION: Final = tables.COUNTERS + b"feed"
 
 
@@ -26,6 +27,8 @@ class _Change(msgspec.Struct, frozen=True, array_like=True):
     """Directories whose ACL, or whose files' ACL, was set, and what it said before."""
     own_acls: list[tuple[int, int, bytes, bytes]] = []
     """Directory and inode number of files whose own ACL was set, the ACL's id, and what held before."""
+    mark: bytes = b""
+    """Random: two histories that a restored backup has parted have other marks under the same version."""
 
 
 _ROWS: Final = Stored(_Change)
@@ -34,8 +37,9 @@ _ROWS: Final = Stored(_Change)
 class Feed:
     """``v`` + version (8 bytes): directories and files; the newest ``length`` of them are kept."""
 
-    def __init__(self, rows: Rows, length: int) -> None:
+    def __init__(self, rows: Rows, length: int, random: Callable[[int], bytes]) -> None:
         self._rows = rows
+        self._random = random
         self._length = length
 
     def append(self, directories: Iterable[int], files: Iterable[int], acls: Iterable[AclBefore] = ()) -> int:
@@ -43,7 +47,7 @@ class Feed:
         all_acls = list(acls)
         told = [(one.directory, one.is_of_files, one.acl.encode()) for one in all_acls if not one.file]
         own = [(one.directory, one.file, one.acl_id, one.acl.encode()) for one in all_acls if one.file]
-        change = _Change(sorted(set(directories)), sorted(set(files)), told, own)
+        change = _Change(sorted(set(directories)), sorted(set(files)), told, own, self._random(_MARK_SIZE))
         if not change.directories and not change.files and not own:
             return self.version()
         version = add_to(self._rows, _VERSION)
@@ -55,6 +59,11 @@ class Feed:
     def version(self) -> int:
         """Give the version of the last change."""
         return counted(self._rows, _VERSION)
+
+    def mark(self, version: int) -> bytes:
+        """Give the mark of a change; empty where it is not known, or was made before changes had one."""
+        value = self._rows.get(tables.FEED + number_key(version)) if 0 <= version <= self.version() else None
+        return b"" if value is None else _ROWS.decode(value).mark
 
     def since(self, version: int, limit: int) -> Changes:
         """Give the changes after a version, as far as ``limit`` inodes carry."""

@@ -313,6 +313,10 @@ class RowsOfCatalogue:
         """Give the version of the feed."""
         return self._feed.version()
 
+    def mark(self, version: int) -> bytes:
+        """Give the mark of a version of the feed."""
+        return self._feed.mark(version)
+
     def changes(self, since: int, *, limit: int = MAX_BATCH) -> Changes:
         """Give what changed after version ``since``."""
         return self._feed.since(since, limit)

@@ -183,6 +183,9 @@ class Catalogue(Protocol):
     def version(self) -> int:
         """Give the version of the feed; 0 before the first change."""
 
+    def mark(self, version: int) -> bytes:
+        """Give what tells a version of the feed from that of another history; empty where the feed has none of it."""
+
     def changes(self, since: int, *, limit: int = MAX_BATCH) -> Changes:
         """Give what changed after version ``since``, up to the version that the answer names.
 

@@ -24,7 +24,8 @@ LEAST_LEASE: Final = 1.0
 """Seconds, of one whose credential is about to end: it asks again until then, and not without a pause."""
 
 _DN: Final = "dn:"
-"""With which no FQAN begins."""
+_FEED: Final = "feed:"
+"""With both of which no FQAN begins."""
 
 
 async def tell(principal: Principal, address: str, asked: AskChanges, hospital: Hospital) -> Changes:
@@ -32,10 +33,12 @@ async def tell(principal: Principal, address: str, asked: AskChanges, hospital: 
 
     Question and lease end with the credential. Where an attribute certificate has ended and the proxy around it has
     not, its user comes back without his groups: then the mount begins anew, as if nothing were known of what has gone.
-    The mount itself says who asked before, and with which groups, so a start of hospitald changes nothing.
+    So it does where an older store was put back meanwhile: its feed may count further by now than the mount has heard.
+    The mount itself says who asked before, with which groups, and of which history, so a start of hospitald changes
+    nothing.
     """
     identity = [_DN + str(principal.dn), *sorted(principal.memberships)]
-    has_lost = not set(identity).issuperset(asked.groups)
+    has_lost = not {*identity, _history(hospital, asked.since)}.issuperset(asked.groups)
     if asked.mount:
         hospital.leases.hear(asked.mount, principal, address, asked.since)
         await write_down(principal, address, asked, hospital)
@@ -44,12 +47,16 @@ async def tell(principal: Principal, address: str, asked: AskChanges, hospital: 
     if has_lost:
         changes = msgspec.structs.replace(changes, is_reset=True)
     told, lease = _of_this_second(principal, asked.since, changes, asked.root, hospital)
-    told = msgspec.structs.replace(told, groups=identity)
+    told = msgspec.structs.replace(told, groups=[*identity, _history(hospital, told.version)])
     if not asked.mount:
         return told
     left = max(LEAST_LEASE, principal.not_after - hospital.clock())
     granted = hospital.leases.grant(asked.mount, principal, min(lease, left))
     return msgspec.structs.replace(told, lease=granted)
+
+
+def _history(hospital: Hospital, version: int) -> str:
+    return _FEED + hospital.store.read(lambda tx: tx.catalogue.mark(version)).hex()
 
 
 def is_within(project: Lfn, lfn: Lfn) -> bool:

@@ -170,9 +170,11 @@ class Changes(Message, frozen=True):
     lease: Annotated[float, msgspec.Meta(ge=0.0, le=2.0**31)] = 0.0
     """Seconds for which what is held may be served, counted from when the question was sent; 0: no lease."""
     is_reset: bool = False
-    """The feed no longer reaches back to ``since``, the caller has lost a group, or is another: forget everything."""
+    """The feed no longer reaches back to ``since`` or has another history, the caller has lost a group, or is another:
+    forget everything."""
     groups: list[str] = []
-    """That the caller is in, as FQANs, and first himself, ``dn:`` before his DN: the next question brings them back."""
+    """That the caller is in, as FQANs; first himself, ``dn:`` before his DN, and last the feed's history, ``feed:``
+    before a mark of ``version``. The next question brings them back."""
 
 
 class AskTotals(Message, frozen=True):

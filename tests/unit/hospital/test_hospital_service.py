@@ -382,7 +382,8 @@ async def test_who_does_not_want_to_wait_is_answered_at_once(tmp_path: Path, wai
         version = hospital.hospital.store.read(lambda tx: tx.catalogue.version())
         with trio.fail_after(1):
             told = await hospital.told(CHANGES_PATH, AskChanges(version, wait))
-    assert told == Changes(version, [], [], groups=[f"dn:{READER.dn}"])
+        mark = hospital.hospital.store.read(lambda tx: tx.catalogue.mark(version))
+    assert told == Changes(version, [], [], groups=[f"dn:{READER.dn}", f"feed:{mark.hex()}"])
 
 
 async def test_an_endless_wait_has_an_end(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
@@ -403,6 +404,34 @@ async def test_a_version_that_never_was_means_forget_everything(tmp_path: Path, 
             changes = await hospital.told(CHANGES_PATH, AskChanges(since, 20.0))
         assert isinstance(changes, Changes)
         assert changes.is_reset
+
+
+async def test_a_mount_that_was_away_while_an_older_store_was_put_back_begins_anew(tmp_path: Path) -> None:
+    """Also where the feed has outgrown the version that the mount has heard of: that was of a lost history."""
+    for folder in ("lost", "restored"):
+        (tmp_path / folder).mkdir()
+    async with open_registered(tmp_path / "lost") as (hospital, [guid, *_]):
+        await hospital.hospital.store.write(lambda tx: tx.catalogue.quarantine([guid], now=NOW))
+        heard = await hospital.told(CHANGES_PATH, AskChanges(0, 0.0))
+        assert isinstance(heard, Changes)
+        back = AskChanges(heard.version, 0.0, groups=heard.groups)
+        told = await hospital.told(CHANGES_PATH, back)
+        assert isinstance(told, Changes)
+        assert not told.is_reset
+        assert told.groups == heard.groups
+    async with open_registered(tmp_path / "restored") as (hospital, guids):
+        for guid in guids:
+            told = await hospital.told(CHANGES_PATH, back)
+            assert isinstance(told, Changes)
+            assert told.is_reset, told.version
+            await hospital.hospital.store.write(lambda tx, guid=guid: tx.catalogue.quarantine([guid], now=NOW))  # type: ignore[misc]
+        told = await hospital.told(CHANGES_PATH, back)
+        assert isinstance(told, Changes)
+        assert told.is_reset
+        assert told.version > heard.version
+        again = await hospital.told(CHANGES_PATH, AskChanges(told.version, 0.0, groups=told.groups))
+        assert isinstance(again, Changes)
+        assert not again.is_reset
 
 
 # The hospital's own people
