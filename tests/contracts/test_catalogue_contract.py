@@ -537,6 +537,28 @@ async def test_an_acl_is_set_as_a_later_version_than_any_of_a_history_that_was_l
     assert await set_at(1000.5, put_back) > lost[-1]
 
 
+async def test_an_acl_gets_a_version_that_no_clock_has_made_once_a_year() -> None:
+    """For keystores that know one of a clock that was ahead; of one that lies no more is used up."""
+    now = [1000.0]
+    store = MemoryStore(random=counting_random(), clock=lambda: now[0])
+    await store.write(lambda tx: tx.catalogue.make_directories(SERIES_LFN, now=NOW, acl=OWNER_ONLY))
+    first = await store.write(lambda tx: tx.catalogue.set_acl(SERIES_LFN, NOBODY))
+    epoch = store.read(lambda tx: tx.epochs.latest()).number
+    assert await store.write(lambda tx: tx.catalogue.outdo_acl(first))
+    second = store.read(lambda tx: tx.catalogue.acl(first.id))
+    assert second is not None
+    assert second.acl == NOBODY
+    assert second.version > first.version + 1000 * 99 * 365 * 86_400
+    assert store.read(lambda tx: tx.epochs.latest()).number == epoch + 1
+    assert await store.write(lambda tx: tx.catalogue.outdo_acl(first))
+    assert not await store.write(lambda tx: tx.catalogue.outdo_acl(second))
+    assert store.read(lambda tx: tx.catalogue.acl(first.id)) == second
+    unknown = first._replace(id=bytes(16))
+    assert not await store.write(lambda tx: tx.catalogue.outdo_acl(unknown))
+    now[0] += 2 * 366 * 86_400
+    assert await store.write(lambda tx: tx.catalogue.outdo_acl(second))
+
+
 async def test_the_acl_of_the_files_changes_for_all_of_them_at_once(store: Store) -> None:
     """The feed says what it was, so that each mount can be told what that means for it."""
     await shown(store, 1, 2)

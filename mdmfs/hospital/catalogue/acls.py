@@ -27,13 +27,16 @@ class _StoredAcl(msgspec.Struct, frozen=True, array_like=True):
 
 
 _ROWS: Final = Stored(_StoredAcl, version=2)
+_YEAR: Final = 366 * 86_400.0
+_CENTURY: Final = 100 * _YEAR
 
 
 class AclTable:
     """``a`` + id: version, and the number of the ACL, which ``A`` + number holds and ``B`` + digest finds.
 
     The first version is 1. One that is set is the milliseconds since 1970, or where that is not later one more than
-    before: keystores take it, whatever they heard of a history that was lost when an older store was put back.
+    before: keystores take it, whatever they heard of a history that was lost when an older store was put back. If the
+    clock was ahead then, or is behind now, they do not, and ``outdo`` is for that.
     """
 
     def __init__(self, rows: Rows, random: Callable[[int], bytes], clock: Callable[[], float]) -> None:
@@ -87,6 +90,24 @@ class AclTable:
         self._rows.put(tables.ACLS + acl_id, _ROWS.encode(row))
         self._epochs.note_acl(acl_id)
         return VersionOfAcl(acl_id, version, acl)
+
+    def outdo(self, known: VersionOfAcl) -> bool:
+        """Give an ACL that says what it said a version of a hundred years hence, for keystores that know a later one.
+
+        Once in a year at most, so that one that lies does not use up all that there are. True where it has a later
+        version now, whoever gave it that.
+        """
+        value = self._rows.get(tables.ACLS + known.id)
+        before = None if value is None else _ROWS.decode(value)
+        hence = int(1000 * (self._clock() + _CENTURY))
+        if before is None or before.version != known.version:
+            return before is not None and before.version > known.version
+        if before.version > hence - 1000 * _YEAR:
+            return False
+        row = msgspec.structs.replace(before, version=hence)
+        self._rows.put(tables.ACLS + known.id, _ROWS.encode(row))
+        self._epochs.note_acl(known.id)
+        return True
 
     def _after(self, before: _StoredAcl) -> int:
         return max(before.version + 1, int(1000 * self._clock()))

@@ -234,6 +234,10 @@ class RowsOfCatalogue:
         """Give what an ACL says now."""
         return self._acls.find(acl_id)
 
+    def outdo_acl(self, known: VersionOfAcl) -> bool:
+        """Let an ACL of this version say the same as a much later one."""
+        return self._acls.outdo(known)
+
     def set_acl(self, lfn: Lfn, acl: Acl, *, files: bool = False) -> VersionOfAcl:
         """Set the ACL of a directory, or of the files directly in it, as its next version."""
         inode = self._directories.inode_of(lfn)

@@ -139,6 +139,12 @@ class Catalogue(Protocol):
     def acl(self, acl_id: bytes) -> VersionOfAcl | None:
         """Give what an ACL says now; None for an id that is not known."""
 
+    def outdo_acl(self, known: VersionOfAcl) -> bool:
+        """Let an ACL say the same as a version later than any of a clock, where a keystore knows a later one.
+
+        True where it has a later version now; False where it had one so late already.
+        """
+
     def set_acl(self, lfn: Lfn, acl: Acl, *, files: bool = False) -> VersionOfAcl:
         """Set the next version of a directory's ACL, or with ``files`` of the one that the files directly in it share.
 

@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 import trio
 
+from mdmfs.hospital.catalogue.records import VersionOfAcl
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.ledger.records import METADATA, Epoch, KeyChange, KeyChangeKind
 from mdmfs.hospital.store import Store, Transaction
@@ -55,7 +56,8 @@ async def catch_up(keystore: str, hospital: Hospital, peers: Keystores | None = 
     for _ in range(MAX_ROUNDS):
         hospital.store.refuse_stale()
         latest = hospital.store.read(lambda tx: tx.epochs.latest())
-        await _tell_after(Epoch(held.epoch, held.mark), latest, keystore, hospital, peers)
+        if await _tell_after(Epoch(held.epoch, held.mark), latest, keystore, hospital, peers):
+            continue  # what it refused is told again as a later version, before it is said to hold
         hospital.store.refuse_stale()  # another daemon may have decided more: what it told is not to be taken back
         held = await peers.confirm(keystore, *latest, held.nonce, deadline=_soon())
         await _acknowledge(keystore, latest.number, hospital)
@@ -121,14 +123,24 @@ async def _acknowledge(keystore: str, number: int, hospital: Hospital) -> None:
         await hospital.store.write(lambda tx: tx.epochs.acknowledge(keystore, number))
 
 
-async def _tell_after(known: Epoch, latest: Epoch, keystore: str, hospital: Hospital, peers: Keystores) -> None:
-    """Tell what a keystore does not know; all there is, where what it knows is not of this history."""
+async def _tell_after(known: Epoch, latest: Epoch, keystore: str, hospital: Hospital, peers: Keystores) -> bool:
+    """Tell what a keystore does not know; all there is, where what it knows is not of this history.
+
+    True where it refused what was decided since, of which there is a later version now. What was decided before is not
+    let outdo what it knows of a history that was lost: that may have shut somebody out.
+    """
     is_ours = hospital.store.read(lambda tx: tx.epochs.holds(known))
     if not is_ours:
         log.error("the hospital's store or the shelf was restored: all is told again", keystore=keystore)
     since = known.number if is_ours else 0
     await _tell_tombstones(keystore, hospital, peers, since, latest.number)
-    await _tell_acls(keystore, hospital, peers, since, latest.number)
+    refused = await _tell_acls(keystore, hospital, peers, since, latest.number)
+    is_outdone = is_ours and bool(refused) and await hospital.store.write(functools.partial(_outdo, refused=refused))
+    if is_outdone:
+        log.warning("a keystore knew later versions of ACLs; they are set again", keystore=keystore, acls=len(refused))
+    elif refused:
+        log.error("a keystore goes by other ACLs than ours", keystore=keystore, refused=len(refused))
+    return is_outdone
 
 
 async def _tell_tombstones(keystore: str, hospital: Hospital, peers: Keystores, since: int, until: int) -> None:
@@ -139,13 +151,21 @@ async def _tell_tombstones(keystore: str, hospital: Hospital, peers: Keystores, 
             _tell_refusals(keystore, outcomes, "a keystore does not destroy keys of ours")
 
 
-async def _tell_acls(keystore: str, hospital: Hospital, peers: Keystores, since: int, until: int) -> None:
+async def _tell_acls(keystore: str, hospital: Hospital, peers: Keystores, since: int, until: int) -> list[VersionOfAcl]:
+    """Tell ACLs, and give those that were refused."""
+    refused: list[VersionOfAcl] = []
     for page in _pages(hospital.store, since, until):
         ids = dict.fromkeys(change.what for change in page if change.kind is KeyChangeKind.ACL)
-        acls = [acl for acl_id in ids if (acl := hospital.store.read(functools.partial(_versioned, acl_id=acl_id)))]
+        acls = [acl for acl_id in ids if (acl := hospital.store.read(functools.partial(_acl, acl_id=acl_id)))]
         if acls:
-            outcomes = await peers.set_acls(keystore, acls, deadline=_soon())
-            _tell_refusals(keystore, outcomes, "a keystore goes by other ACLs than ours")
+            versioned = [VersionedAcl(one.id, one.version, one.acl.encode()) for one in acls]
+            outcomes = await peers.set_acls(keystore, versioned, deadline=_soon())
+            refused += [acl for acl, outcome in zip(acls, outcomes, strict=True) if outcome is not Outcome.DONE]
+    return refused
+
+
+def _outdo(tx: Transaction, *, refused: list[VersionOfAcl]) -> bool:
+    return sum(tx.catalogue.outdo_acl(acl) for acl in refused) > 0
 
 
 def _pages(store: Store, since: int, until: int) -> Iterator[list[KeyChange]]:
@@ -157,9 +177,8 @@ def _pages(store: Store, since: int, until: int) -> Iterator[list[KeyChange]]:
         since = page[-1][0]
 
 
-def _versioned(tx: Transaction, acl_id: bytes) -> VersionedAcl | None:
-    found = tx.catalogue.acl(acl_id)
-    return None if found is None else VersionedAcl(found.id, found.version, found.acl.encode())
+def _acl(tx: Transaction, acl_id: bytes) -> VersionOfAcl | None:
+    return tx.catalogue.acl(acl_id)
 
 
 def _soon() -> float:

@@ -21,7 +21,7 @@ from mdmfs.wire.currency import Currency
 from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.keystores import SET_ACLS_PATH, Outcome
-from tests.twins.clinic import KEYSTORES, OWNER, PROJECT_LFN, READER, Clinic, OpenClinic, slices
+from tests.twins.clinic import KEYSTORES, OWNER, PROJECT_LFN, READER, Clinic, OpenClinic, project_acl, slices
 from tests.twins.keystores import HOSPITAL, TwinKeystore, unreachable
 from tests.twins.store import MemoryStore
 
@@ -225,6 +225,90 @@ async def test_what_is_decided_after_a_start_is_later_than_all_that_keystores_kn
         await revoke(again, guid)
         await settled()
         assert (await asked(again, guid))[0] == set()
+
+
+def know_later(twin: TwinKeystore, version: int, acl: Acl | None = None) -> None:
+    """Have a keystore know later versions of all ACLs, which say the same, or ``acl``."""
+    acls = twin.shelf.page.acls
+    for key, one in list(acls.items()):
+        acls[key] = msgspec.structs.replace(one, version=version, acl=acl.encode() if acl else one.acl)
+
+
+def forget_history(twin: TwinKeystore) -> None:
+    """Have a keystore know more of a history than the hospital does, whose store an older one replaced."""
+    epochs = twin.shelf.page.epochs
+    epochs[str(HOSPITAL)] = msgspec.structs.replace(epochs[str(HOSPITAL)], epoch=99, mark=bytes(16))
+    twin.restart()
+
+
+IN_2060 = 1000 * 90 * 365 * 86_400
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_a_right_goes_at_keystores_that_know_versions_of_a_clock_that_was_years_ahead(
+    tmp_path: Path, autojump_clock: object, *, is_away: bool
+) -> None:
+    """It was set under that clock, and an older store was put back: what is decided then holds at once, not in 2060."""
+    assert autojump_clock is not None
+    async with running(tmp_path) as opened:
+        guid = next(iter(opened.files().values()))
+        for twin in opened.clinic.keystores.values():
+            know_later(twin, IN_2060)
+            forget_history(twin)
+        await trio.sleep(BEAT + 5)
+        assert (await asked(opened, guid))[0] == set(KEYSTORES)
+        away = opened.clinic.keystores[KEYSTORES[0]]
+        away.failure = unreachable if is_away else None
+        epoch = await revoke(opened, guid)
+        await settled()
+        assert opened.hospital.store.read(lambda tx: is_effective(tx, opened.hospital, epoch))
+        away.failure = None
+        await trio.sleep(BEAT + 5)
+        assert (await asked(opened, guid))[0] == set()
+        assert all(
+            acl.version < 2 * IN_2060
+            for twin in opened.clinic.keystores.values()
+            for acl in twin.shelf.page.acls.values()
+        )
+
+
+async def test_an_older_store_that_was_put_back_lets_nobody_in_whom_keystores_have_heard_of_since(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    """What it says of before is no decision of now."""
+    assert autojump_clock is not None
+    async with running(tmp_path) as opened:
+        guid = next(iter(opened.files().values()))
+        await opened.hospital.store.write(lambda tx: tx.catalogue.set_acl(PROJECT_LFN, project_acl()))
+        opened.hospital.outbox.ring()
+        await settled()
+        assert (await asked(opened, guid))[0] == set(KEYSTORES)
+        for twin in opened.clinic.keystores.values():
+            know_later(twin, IN_2060, NOBODY_AT_ALL)
+            forget_history(twin)
+        await trio.sleep(2 * BEAT)
+        given, answers = await asked(opened, guid)
+        assert given == set()
+        assert str(answers.failure(2)).count(Outcome.DENIED.value) == len(KEYSTORES)
+
+
+async def test_a_keystore_that_always_knows_later_acls_uses_up_no_versions(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    """It lies; a change gets a later version once, and holds by the others."""
+    assert autojump_clock is not None
+    async with running(tmp_path) as opened:
+        guid = next(iter(opened.files().values()))
+        know_later(opened.clinic.keystores[KEYSTORES[0]], 2**63 - 1)
+        epoch = await revoke(opened, guid)
+        await settled()
+        assert opened.hospital.store.read(lambda tx: is_effective(tx, opened.hospital, epoch))
+        latest = opened.hospital.store.read(lambda tx: tx.epochs.latest())
+        assert latest.number == epoch + 1
+        opened.clinic.keystores[KEYSTORES[0]].restart()
+        await trio.sleep(10 * BEAT)
+        assert opened.hospital.store.read(lambda tx: tx.epochs.latest()) == latest
+        assert KEYSTORES[1] not in (await asked(opened, guid))[0]
 
 
 async def test_a_keystore_that_says_for_ever_that_it_is_not_current_is_left_alone_for_a_while(tmp_path: Path) -> None:
