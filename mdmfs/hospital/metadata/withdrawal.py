@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.store import Transaction
@@ -14,21 +14,21 @@ from mdmfs.model.subject import SubjectId
 def withdraw_records_of(tx: Transaction, guids: Iterable[Guid]) -> None:
     """Destroy the record keys of subjects of whom no file is left: keystores and metadata service hear of it."""
     instances = (tx.uidmap.resolve(guid) for guid in guids)
-    subjects = {instance.subject for instance in instances if instance is not None}
-    keys = {subject: found for subject in subjects if (found := tx.records.keys_of(subject))}
-    for subject in keys.keys() - _with_files(tx, keys.keys()):
-        for key in keys[subject]:
-            tx.epochs.bury(Guid(key.guid))
-            tx.records.drop_key(key)
+    series_of = {instance.subject: instance.series for instance in instances if instance is not None}
+    for subject, series in series_of.items():
+        keys = tx.records.keys_of(subject)
+        if keys and not _is_any_left(tx, subject, series):
+            for key in keys:
+                tx.epochs.bury(Guid(key.guid))
+                tx.records.drop_key(key)
 
 
-def _with_files(tx: Transaction, subjects: Collection[SubjectId]) -> set[SubjectId]:
-    """Find those of whom a file is left, in one look through all series."""
-    found: set[SubjectId] = set()
-    for series in tx.series.all() if subjects else ():
-        if series.subject in subjects and series.subject not in found and _has_files(tx, series.key):
-            found.add(series.subject)
-    return found
+def _is_any_left(tx: Transaction, subject: SubjectId, one: SeriesKey) -> bool:
+    """Ask whether a file is left of a subject, one of whose series this is: all are below the subject's directory."""
+    known = tx.series.get(one)
+    directories = tx.catalogue.directories_below(known.lfn.parent.parent) if known else ()
+    found = (tx.series.by_lfn(directory) for directory in directories)
+    return any(it.subject == subject and _has_files(tx, it.key) for it in found if it is not None)
 
 
 def _has_files(tx: Transaction, key: SeriesKey) -> bool:
