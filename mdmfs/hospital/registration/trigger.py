@@ -6,11 +6,13 @@ the PACS then says, never what was stored to us (design decision 13).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
 import trio
 
+from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.deid.refusal import Reason
 from mdmfs.hospital.dicom.pacs import SeriesFound
 from mdmfs.hospital.dicom.receive import StoredInstance
@@ -24,6 +26,7 @@ from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import MdmfsError, RecallFailedError
 from mdmfs.model.pauses import pause_after
+from mdmfs.wire.nursery import open_plain_nursery
 
 log = structlog.get_logger()
 
@@ -49,6 +52,9 @@ class Trigger:
         """By trio's clock, which nobody sets."""
         self._disbelieved: dict[SeriesKey, float] = {}
         """Series whose latest notice was written by a clock that was ahead, and since when that is known."""
+        self._busy: set[str] = set()
+        """PACSs whose series are worked on: one that is slow or does not answer holds up no other."""
+        self._ended = Bell()
 
     async def note(self, instance: StoredInstance) -> None:
         """Remember an instance; returns when it is on disk. Raises ``StoreError`` or ``OutOfSpaceError``."""
@@ -57,25 +63,41 @@ class Trigger:
 
     async def run(self) -> None:
         """Work on what has settled, until cancelled; what an earlier run has left too."""
-        while True:
-            try:
-                wait = await self._look()
-            except MdmfsError as error:
-                log.error("what PACSs told of cannot be read", reason=str(error))  # noqa: TRY400 the reason says it
-                wait = FIRST_PAUSE
-            # what comes meanwhile is not due before that; and the clock on the wall may be set
-            await trio.sleep(min(max(wait, 0.0), self._settle, _LONGEST_SLEEP))
+        async with open_plain_nursery() as nursery:
+            while True:
+                ended = self._ended.next()
+                try:
+                    wait = self._look(nursery)
+                except MdmfsError as error:
+                    log.error("what PACSs told of cannot be read", reason=str(error))  # noqa: TRY400 the reason says it
+                    wait = FIRST_PAUSE
+                # what comes meanwhile is not due before that; and the clock on the wall may be set
+                with trio.move_on_after(min(max(wait, 0.0), self._settle, _LONGEST_SLEEP)):
+                    await ended.wait()
 
-    async def _look(self) -> float:
-        """Work on what is due, and give the seconds until something will be.
+    def _look(self, nursery: trio.Nursery) -> float:
+        """Begin to work on what is due, and give the seconds until something will be, of PACSs that nobody works on.
 
         All that waits is looked through, a day's series; so nobody looks at each instance that a PACS tells of.
         """
-        waiting = self._hospital.store.read(lambda tx: tx.notices.all())
-        due = [series for series in waiting if self._wait_of(series) <= 0]
-        for series in due:
+        due: dict[str, list[NoticedSeries]] = {}
+        wait = _LONGEST_SLEEP
+        for series in self._hospital.store.read(lambda tx: tx.notices.all()):
+            left = _LONGEST_SLEEP if series.pacs in self._busy else self._wait_of(series)
+            if left <= 0:
+                due.setdefault(series.pacs, []).append(series)
+            else:
+                wait = min(wait, left)
+        for pacs, of_pacs in due.items():
+            self._busy.add(pacs)
+            nursery.start_soon(self._work_through, pacs, of_pacs)
+        return wait
+
+    async def _work_through(self, pacs: str, of_pacs: Sequence[NoticedSeries]) -> None:
+        for series in of_pacs:
             await self._work_on(series)
-        return 0.0 if due else min((self._wait_of(series) for series in waiting), default=_LONGEST_SLEEP)
+        self._busy.discard(pacs)
+        self._ended.ring()
 
     def _wait_of(self, series: NoticedSeries) -> float:
         """Give the seconds until a series is looked at; a notice from the future is as old as we have known of it."""

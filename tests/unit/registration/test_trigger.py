@@ -16,7 +16,9 @@ import trio.testing
 from pydicom import Dataset
 
 from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.hospital.dicom.pacs import SeriesFound
 from mdmfs.hospital.dicom.receive import StoredInstance
+from mdmfs.hospital.hospital import KnownPacs
 from mdmfs.hospital.ledger.records import NoticedSeries, QuarantineRecord
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.pages import PAGE
@@ -25,6 +27,7 @@ from mdmfs.hospital.registration.trigger import GIVEN_UP_AFTER, Trigger
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.model.errors import OutOfSpaceError
 from tests.twins.clinic import NOW, Clinic, OpenClinic, including, slice_of, slices
+from tests.twins.pacs import TwinPacs
 from tests.twins.records import quarantined
 from tests.unit.registration.test_ending import CountingStore
 from tests.unit.registration.test_register import CuttingStore
@@ -106,6 +109,32 @@ async def test_a_series_told_of_appears_whole_within_two_seconds(tmp_path: Path)
     async with triggered(clinic) as (opened, trigger):
         await tell(trigger, clinic.pacs.held[:2])  # whatever of it was stored, the series is what the PACS names
         await until_visible(opened, 5, seconds=2)
+
+
+class HangingPacs(TwinPacs):
+    """Takes a question and never answers it."""
+
+    async def find_series(self, *, patient_id: str | None = None, study_uid: str | None = None) -> list[SeriesFound]:
+        """Wait for ever."""
+        del patient_id, study_uid
+        await trio.sleep_forever()
+        raise AssertionError
+
+
+async def test_a_pacs_that_does_not_answer_holds_up_no_series_of_another(tmp_path: Path) -> None:
+    """Neither what had settled with its own, nor what comes while it is waited for."""
+    clinic = TickingClinic(tmp_path, [*slices(range(1, 4)), *slices((1, 2), series=2)])
+    async with clinic.open() as opened:
+        hanging = KnownPacs(HangingPacs([]), "AMC")
+        hospital = dataclasses.replace(opened.hospital, pacs={"hanging": hanging, **opened.hospital.pacs})
+        trigger = Trigger(hospital, 0)
+        for pacs, instance in (("hanging", clinic.pacs.held[-1]), ("main", clinic.pacs.held[0])):
+            await trigger.note(stored(instance, pacs))
+        opened.nursery.start_soon(trigger.run)
+        await until_visible(opened, 3)
+        await tell(trigger, clinic.pacs.held[3:])
+        await until_visible(opened, 5)
+        assert [series.pacs for series in waiting(opened)] == ["hanging"]
 
 
 async def test_nothing_is_asked_before_it_has_settled(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
