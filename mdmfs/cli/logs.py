@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
@@ -23,12 +24,15 @@ class _StandardError(io.TextIOBase):
     """Whatever is standard error when something is logged: loggers keep what they were given, and it may be closed."""
 
     def write(self, text: str, /) -> int:
-        """Write to it."""
-        return sys.stderr.write(text)
+        """Write to it; what takes none just now (a full disk, a reader that has gone) loses it, and no daemon fails."""
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
 
     def flush(self) -> None:
         """Flush it."""
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
 
 
 def log_to_standard_error(level: str, *, is_json: bool = False) -> None:

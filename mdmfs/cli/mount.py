@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 import time
+from typing import Final
 
 import click
 import trio
@@ -27,6 +28,8 @@ from mdmfs.worker.fuse.mount import clean_up_stale
 from mdmfs.worker.service import run_mount
 from mdmfs.worker.service import umount as umount_and_wait
 
+MAX_TOLD: Final = 2**20
+"""What is read of a log at most: it may be a device without an end."""
 _MOUNTPOINT = click.Path(path_type=pathlib.Path, readable=False)
 """Nothing is asked of it here: after a kill it is a directory that nobody can even look at."""
 
@@ -74,7 +77,8 @@ async def _mount(
     supervisor: Supervisor, configuration: MountConfiguration, mountpoint: pathlib.Path, ready: int | None
 ) -> None:
     def tell_ready() -> None:
-        tell({"mountpoint": mountpoint, "state": "mounted"})
+        with contextlib.suppress(OSError):  # the log that it goes to may be full
+            tell({"mountpoint": mountpoint, "state": "mounted"})
         if ready is not None:
             with contextlib.suppress(PermissionError):  # we lead a group already
                 os.setsid()
@@ -143,7 +147,7 @@ def _start_in_background(configuration: pathlib.Path, mountpoint: pathlib.Path, 
         if os.read(read_end, 1) != b"1":
             with log.open("rb") as told:
                 told.seek(begin)
-                lines = told.read().decode(errors="replace").splitlines()
+                lines = told.read(MAX_TOLD).decode(errors="replace").splitlines()
             errors = [place for place, line in enumerate(lines) if line.startswith(ERROR)]
             last = lines[errors[-1] :] if errors else ["it gave no reason"]
             advice = next((line.removeprefix(ADVICE) for line in last if line.startswith(ADVICE)), "mend what it says")
