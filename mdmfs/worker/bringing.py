@@ -17,11 +17,13 @@ import trio
 from mdmfs.model.errors import IntegrityError, MdmfsError, PeerUnreachableError, TooFewSharesError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import HEADER_SIZE
+from mdmfs.sealing.unseal import Unsealer
 from mdmfs.wire.messages.files import Node, SealedHeader
 from mdmfs.worker import headers
 from mdmfs.worker.cache.ciphertext import Ciphertext, SupersededError
 from mdmfs.worker.cache.store import Seal
 from mdmfs.worker.fetching import Fetching
+from mdmfs.worker.keys.ring import Lock
 from mdmfs.worker.open_file import OpenFile, lock_of
 from mdmfs.worker.outage import OUTAGES, Outage
 from mdmfs.worker.parts import Parts
@@ -190,7 +192,7 @@ class Bringer:
             header = await self._find_header(file, siblings)
             if header is None or file.arriving is not None:
                 return False
-            unsealer = await self._parts.keys.unlock(headers.lock_of(file.guid, header), siblings)
+            unsealer = await self._key(file, headers.lock_of(file.guid, header), siblings)
             beginning = headers.unseal(unsealer, header, file.size)
         except PeerUnreachableError:
             raise  # there was no patience left, and the body is asked for at the same place
@@ -304,11 +306,17 @@ class Bringer:
             await ciphertext.wait_for(HEADER_SIZE)
         except SupersededError:
             return
-        lock = lock_of(file, ciphertext, seal)
-        unsealer = await self._parts.keys.unlock(lock, siblings)
+        unsealer = await self._key(file, lock_of(file, ciphertext, seal), siblings)
         if file.is_wanted:
             file.take(ciphertext, unsealer)
         self._parts.stories.note(file.inode, "key made of shares", trio.current_time())
+
+    async def _key(self, file: OpenFile, lock: Lock, siblings: Sequence[Guid]) -> Unsealer:
+        file.lacks_key = True
+        try:
+            return await self._parts.keys.unlock(lock, siblings)
+        finally:
+            file.lacks_key = False
 
     async def _unlock_again(self, file: OpenFile, ciphertext: Ciphertext, seal: Seal) -> None:
         """Unlock what was open when the lease lapsed; keystores may come back later than the hospital."""

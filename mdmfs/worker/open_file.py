@@ -82,6 +82,8 @@ class OpenFile:
         self._adopted: list[Ciphertext] = []
         self.sealed: tuple[Ciphertext, Seal] | None = None
         """What was unlocked last, or is being."""
+        self.lacks_key = False
+        """Whether the keystores are what is waited for: the header of its sealed object is here."""
         self.is_suspended = False
         """Whether the lease has lapsed: there is no key, and no page comes."""
         self.has_pushed = False

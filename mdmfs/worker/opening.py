@@ -10,7 +10,13 @@ import structlog
 import trio
 from prometheus_client import Gauge
 
-from mdmfs.model.errors import IntegrityError, MdmfsError, RecallTimedOutError
+from mdmfs.model.errors import (
+    IntegrityError,
+    MdmfsError,
+    PeerTimedOutError,
+    RecallTimedOutError,
+    TooFewSharesError,
+)
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.worker.at_hand import AtHand
@@ -197,9 +203,15 @@ class Opener:
         with WAITING.labels("open").track_inprogress():
             is_there = await self._is_in_time(file, file.ready.wait)
         if not is_there:
-            message = f"{file.guid} did not arrive within {self._deadline:g} s; the recall goes on, try again"
-            raise RecallTimedOutError(message)
+            raise self._too_late(file)
         file.refuse_failed()
+
+    def _too_late(self, file: OpenFile) -> MdmfsError:
+        if file.lacks_key:
+            message = f"the keystores did not answer for the key of {file.guid} within {self._deadline:g} s"
+            return PeerTimedOutError(message, what_to_do=TooFewSharesError.what_to_do)
+        message = f"{file.guid} did not arrive within {self._deadline:g} s; the recall goes on, open it again"
+        return RecallTimedOutError(message)
 
     async def _is_in_time(self, file: OpenFile, wait: Callable[[], Awaitable[None]]) -> bool:
         """Wait for something of a file; False at the deadline, which begins anew when the hospital was away."""
@@ -297,8 +309,7 @@ class Opener:
         with WAITING.labels("read").track_inprogress():
             is_there = await self._is_in_time(file, file.wait_until_taken)
         if not is_there:
-            message = f"{file.guid} did not arrive within {self._deadline:g} s; the recall goes on, open it again"
-            self._bringer.fail(file, RecallTimedOutError(message))
+            self._bringer.fail(file, self._too_late(file))
             file.refuse_failed()
 
     async def revoke(self, inode: int, guid: Guid | None) -> None:

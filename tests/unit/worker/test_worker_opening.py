@@ -21,6 +21,7 @@ from mdmfs.model.errors import (
     IntegrityError,
     MdmfsError,
     OutOfSpaceError,
+    PeerTimedOutError,
     PeerUnreachableError,
     RecallTimedOutError,
     TooFewSharesError,
@@ -457,6 +458,19 @@ async def test_open_waits_no_longer_than_its_deadline_and_a_second_open_may_succ
     assert trio.current_time() - begun <= DEADLINE + 1
     site.hospital.recall_seconds = 0
     assert await site.read_all(file) == file.plaintext
+
+
+@pytest.mark.parametrize("has_headers", [True, False])
+async def test_who_waits_in_vain_for_keystores_is_not_told_of_a_recall(
+    site: Site, autojump_clock: trio.testing.MockClock, *, has_headers: bool
+) -> None:
+    """They hang, and do not refuse: the hospital has sent what it was asked for long ago."""
+    autojump_clock.autojump_threshold = THREAD_SECONDS
+    site.hospital.has_headers, site.hospital.pause = has_headers, 0.1
+    for twin in site.hospital.keystores.values():
+        twin.delay = 2 * DEADLINE
+    with pytest.raises(PeerTimedOutError, match="the keystores did not answer for the key of"):
+        await site.read_all(file_of(site, "small.dcm"))
 
 
 async def test_ciphertext_at_hand_opens_without_the_hospital_but_not_without_the_keystores(
