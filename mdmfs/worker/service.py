@@ -52,10 +52,11 @@ async def run_mount(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Mount a hospital and serve until unmounted, SIGTERM, SIGINT or cancellation; started when the mount is usable.
+    """Mount a hospital and serve until unmounted, SIGTERM or SIGINT; started when the mount is usable.
 
-    Raises ``ConfigurationError``. A mount that a killed daemon left behind is cleaned up first. ``log_as`` is called
-    with a configuration that is read again, ``on_ending`` when the end begins, with what takes the mount away.
+    Raises ``ConfigurationError``. What fails, or is cancelled, leaves a mount that answers nothing, as if killed. One
+    that was left is cleaned up first. ``log_as`` is called with a configuration that is read again, ``on_ending`` when
+    the end begins, with what takes the mount away.
     """
     forbid_core_dumps()
     allow_many_connections()  # each file that is open is one descriptor, too
@@ -228,7 +229,7 @@ async def _mounted(  # noqa: PLR0913 the parts that a mount is made of
     with mounted(operations, kernel, mountpoint, is_for_all=is_for_all) as take_away:
         nursery.start_soon(raise_limits, operations, mountpoint)
         nursery.start_soon(watch.run)
-        nursery.start_soon(_obey_signals, nursery, on_hangup)
+        nursery.start_soon(_obey_signals, nursery, on_hangup, take_away)
         yield take_away
 
 
@@ -249,11 +250,14 @@ def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _only(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-async def _obey_signals(nursery: trio.Nursery, on_hangup: Callable[[], Awaitable[None]]) -> None:
+async def _obey_signals(
+    nursery: trio.Nursery, on_hangup: Callable[[], Awaitable[None]], take_away: Callable[[], None]
+) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
             if number == signal.SIGHUP:
                 nursery.start_soon(on_hangup)
                 continue
             log.info("ending", signal=signal.Signals(number).name)
+            take_away()
             nursery.cancel_scope.cancel()

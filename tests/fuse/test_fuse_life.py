@@ -98,6 +98,33 @@ def test_a_daemon_that_hangs_holds_up_neither_umount_nor_who_would_mount_there(t
         assert mount.process.wait(SECONDS) == 0, mount.log.read_text()
 
 
+def test_a_daemon_that_fails_leaves_what_answers_nothing_and_no_empty_directory(tmp_path: Path) -> None:
+    """Somebody's ``rsync --delete`` would take that for images that are gone; the next mount takes its place."""
+    with mounted(tmp_path) as mount:
+        mount.tell("fault")
+        assert mount.process.wait(SECONDS) != 0
+        assert error_of(mount.file()) == errno.ENOTCONN
+        with pytest.raises(OSError, match="not connected"):
+            list(mount.point.iterdir())
+        mount.kill()
+        mount.start()
+        assert mount.file().read_bytes() == plaintext()
+
+
+def test_the_unit_of_a_mount_starts_over_what_a_killed_daemon_left(tmp_path: Path) -> None:
+    """What it does first may fail on a mount that answers nothing, and nothing else may."""
+    unit = (Path(__file__).parents[2] / "systemd" / "mdmfs-mount@.service").read_text()
+    first = [line.partition("=")[2] for line in unit.splitlines() if line.startswith("ExecStartPre=")]
+    with mounted(tmp_path) as mount:
+        mount.kill()
+        for command in first:
+            words = [str(mount.point) if "%t" in word else word for word in command.removeprefix("-").split()]
+            done = subprocess.run(words, check=False, capture_output=True)
+            assert done.returncode == 0 or command.startswith("-"), done.stderr
+        mount.start()
+        assert mount.file().read_bytes() == plaintext()
+
+
 # A disk that does not answer
 
 

@@ -128,6 +128,10 @@ class Stage:
         """Let the disk answer nobody any more."""
         let_stick()
 
+    def on_fault(self, _: str) -> None:
+        """End by a fault of the program."""
+        raise _break()
+
     def on_year(self, _: str) -> str:
         """Tell the year by this process's wall clock."""
         return time.strftime("%Y")

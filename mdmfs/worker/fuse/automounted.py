@@ -1,4 +1,4 @@
-"""A mount below an automounter: where its daemon is killed it goes, so that the next look makes it anew.
+"""A mount below an automounter: where its daemon is killed, or fails, it goes, so that the next look makes it anew.
 
 An automounter waits for looks at an empty place, and takes a mount that answers nothing for one. Elsewhere such a mount
 stays: programs would take what is below it for an empty directory, and an outage for files that are gone.
@@ -33,7 +33,10 @@ log = structlog.get_logger(__name__)
 
 @contextlib.contextmanager
 def taken_away_when_killed(mountpoint: Path) -> Iterator[None]:
-    """In the block a process stands by which takes the mount away if this one does not live to leave it."""
+    """In the block a process stands by which takes the mount away if this one does not live to leave it.
+
+    Nor if it leaves it with the mount still there.
+    """
     own = entry_of(mountpoint)
     if own is None or own.kind != KIND or not _has_automounter(mountpoint):
         yield
@@ -55,7 +58,7 @@ def taken_away_when_killed(mountpoint: Path) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(BrokenPipeError, subprocess.TimeoutExpired):
-            process.communicate(b"\n", timeout=SECONDS)
+            process.communicate(b"" if entry_of(mountpoint) == own else b"\n", timeout=SECONDS)
 
 
 def _has_automounter(mountpoint: Path) -> bool:

@@ -59,9 +59,10 @@ log = structlog.get_logger(__name__)
 def mounted(
     operations: MdmfsOperations, kernel: KernelCaches, mountpoint: Path, *, is_for_all: bool = False
 ) -> Iterator[Callable[[], None]]:
-    """Mount for the length of a block; at its end the mount is gone, whoever still uses it.
+    """Mount for the length of a block. Gives what takes the mount away, whoever still uses it, from any thread.
 
-    Gives what takes it away sooner, from any thread.
+    What was not taken away by the end stays, and answers nothing: programs would take an empty directory in its place
+    for images that are gone.
     ``is_for_all``: the kernel lets every user through, and who may see what is decided here alone.
     """
     clean_up_stale(mountpoint)
@@ -83,13 +84,15 @@ def mounted(
         if entry_of(mountpoint) == own:
             detach(mountpoint)
 
-    try:
-        with taken_away_when_killed(mountpoint):
+    with taken_away_when_killed(mountpoint):
+        try:
             yield take_away
-    finally:
-        take_away()  # the kernel first: whatever thread still waits for it is freed, before the session it uses is
-        kernel.shut()
-        pyfuse3.close(unmount=False)
+        finally:
+            # the kernel first: whatever thread still waits for it is freed, before the session it uses is
+            if entry_of(mountpoint) == own and not _is_cut(own):
+                take_away()
+            kernel.shut()
+            pyfuse3.close(unmount=False)
 
 
 def _refuse_what_is_no_directory(mountpoint: Path) -> None:
@@ -153,11 +156,22 @@ def detach(mountpoint: Path) -> None:
     entry = entry_of(mountpoint)
     if entry is None or entry.kind != KIND:
         return
-    with contextlib.suppress(OSError), connections() as folder:
-        (folder / str(entry.device) / "abort").write_text("1")
+    _is_cut(entry)
     # the force cuts the connection also where the kernel's control files are not mounted
     if not _umount(mountpoint, _MNT_FORCE | _MNT_DETACH) and not _run(mountpoint, ["fusermount3", "-u", "-z", "-q"]):
         log.error("cannot unmount", mountpoint=str(mountpoint))
+
+
+def _is_cut(entry: MountEntry | None) -> bool:
+    """Cut a connection, so that nobody waits for us; False where this user may not, or there is none."""
+    if entry is None:
+        return False
+    try:
+        with connections() as folder:
+            (folder / str(entry.device) / "abort").write_text("1")
+    except OSError:
+        return False
+    return True
 
 
 def _is_let_go(mountpoint: Path) -> bool:
