@@ -9,7 +9,8 @@ from typing import Final
 
 import trio
 
-from mdmfs.model.errors import PeerUnreachableError
+from mdmfs.model.errors import BusyError, PeerUnreachableError
+from mdmfs.wire.process import MORE_DESCRIPTORS
 from mdmfs.wire.silence import notice_silence
 from mdmfs.wire.stream import Address
 
@@ -44,7 +45,11 @@ async def _connect(address: Address) -> socket.socket:
         message = f"the host of {address} has no address: {error.strerror}"
         raise PeerUnreachableError(message) from error
     for family, kind, protocol, _, where in found:
-        candidate = trio.socket.socket(family, kind, protocol)
+        try:
+            candidate = trio.socket.socket(family, kind, protocol)
+        except OSError as error:
+            message = f"{address} cannot be connected to: {error.strerror}"
+            raise BusyError(message, what_to_do=MORE_DESCRIPTORS) from error
         try:
             notice_silence(candidate)
             await candidate.connect(where)

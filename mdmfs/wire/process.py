@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import os
 import resource
@@ -12,6 +13,9 @@ from mdmfs.model.errors import ConfigurationError
 
 COLLECT: Final = (10_000, 20, 50)
 """Objects made, and collections of the generation before, between two collections of each generation."""
+NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
+"""What says that a process, or its machine, may open nothing more just now."""
+MORE_DESCRIPTORS: Final = "let it open more files: LimitNOFILE of its unit, or ulimit -n where it is started"
 _PR_SET_DUMPABLE: Final = 4
 """prctl(2)."""
 

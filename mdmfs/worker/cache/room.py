@@ -13,7 +13,8 @@ from typing import Final, NamedTuple, Protocol
 import structlog
 import trio
 
-from mdmfs.model.errors import OutOfSpaceError
+from mdmfs.model.errors import BusyError, MdmfsError, OutOfSpaceError
+from mdmfs.wire.process import MORE_DESCRIPTORS, NO_DESCRIPTOR
 from mdmfs.worker.cache.account import Account
 from mdmfs.worker.cache.watch import FolderWatch
 
@@ -193,8 +194,11 @@ class SharedRoom(Room):
             if self._drop_oldest():
                 return True
             for _ in range(LOOKS):
-                if await trio.to_thread.run_sync(self._look):
-                    break
+                try:
+                    if await trio.to_thread.run_sync(self._look):
+                        break
+                except OSError as error:
+                    raise refused(self._folder, "counted", error) from error
                 await trio.sleep(LOOK_SECONDS)
             return self._drop_oldest() or self.used < before
 
@@ -284,6 +288,14 @@ class SharedRoom(Room):
         yield self._folder
         with contextlib.suppress(FileNotFoundError):
             yield from (self._folder / BESIDE).iterdir()
+
+
+def refused(cache: Path, what: str, error: OSError) -> MdmfsError:
+    """Tell what a disk refused a cache, and whether that passes by itself."""
+    message = f"the cache {cache} cannot be {what}: {error.strerror}"
+    if error.errno in NO_DESCRIPTOR:
+        return BusyError(message, what_to_do=MORE_DESCRIPTORS)
+    return OutOfSpaceError(message)
 
 
 def _objects(folder: Path) -> Iterator[_Old]:

@@ -26,19 +26,19 @@ from typing import Final
 import structlog
 import trio
 
-from mdmfs.model.errors import BusyError, ConfigurationError, OutOfSpaceError, StoreError
+from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, StoreError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import SALT_SIZE, sealed_size
 from mdmfs.wire.formats import Format, bring_up_folder
+from mdmfs.wire.process import NO_DESCRIPTOR
 from mdmfs.worker.cache.ciphertext import Ciphertext
-from mdmfs.worker.cache.room import ARRIVING, COMPLETE, READ_FLAGS, Room, Turns, drop_unlocked
+from mdmfs.worker.cache.room import ARRIVING, COMPLETE, READ_FLAGS, Room, Turns, drop_unlocked, refused
 
 CACHE_FORMAT: Final[Format[Path]] = Format("cache of a mount", remedy=", or delete it: what it holds is fetched again")
 SMALL: Final = 2**20
 """An object up to this size takes its space when it is written, all at once."""
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 """What says that older objects should make room: of bytes, or of the number of files."""
-_NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 _NO_FALLOCATE: Final = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 log = structlog.get_logger(__name__)
@@ -128,7 +128,7 @@ class CiphertextCache:
         try:
             descriptor = os.open(path, READ_FLAGS)
         except OSError as error:
-            if error.errno not in _NO_DESCRIPTOR:
+            if error.errno not in NO_DESCRIPTOR:
                 self.discard(guid)
             return None
         length = os.fstat(descriptor).st_size
@@ -196,8 +196,7 @@ class CiphertextCache:
             with contextlib.suppress(OSError):
                 os.unlink(path)  # noqa: PTH108 as in `abandon`
             if isinstance(error, OSError):
-                message = f"the cache {self._folder} cannot be written to: {error.strerror}"
-                raise (BusyError if error.errno in _NO_DESCRIPTOR else OutOfSpaceError)(message) from error
+                raise refused(self._folder, "written to", error) from error
             raise
         return Ciphertext(guid, path, descriptor, length=length, arrived=0)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import resource
 import secrets
 import shutil
 import subprocess
@@ -25,6 +24,7 @@ from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.room import Room, SharedRoom
 from mdmfs.worker.cache.store import CiphertextCache, Seal
 from mdmfs.worker.fetching import write_through
+from tests.twins.descriptors import no_descriptors
 from tests.twins.disk import no_locks
 
 SIZE = 1000
@@ -772,19 +772,25 @@ async def test_an_object_that_cannot_be_opened_for_want_of_a_descriptor_stays(tm
     """A mount that has many files open would otherwise lose what it is asked for; and who opens more hears why."""
     cache = await cache_of(tmp_path)
     guid = await put(cache)
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    next_one = os.dup(0)
-    os.close(next_one)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (next_one, limits[1]))
-    try:
+    with no_descriptors():
         assert cache.open(guid, SIZE) is None
         with pytest.raises(BusyError):  # the disk is not full
             await cache.receive(Guid(bytes(16)), LENGTH)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     found = cache.open(guid, SIZE)
     assert found is not None
     found[0].close()
+
+
+async def test_a_cache_that_cannot_be_counted_for_want_of_a_descriptor_says_so(tmp_path: Path) -> None:
+    """It is not the disk that is full, and nothing that nobody foresaw."""
+    room = SharedRoom(tmp_path, LENGTH)
+    cache = CiphertextCache(tmp_path, room.limit, room)
+    await cache.load()
+    arriving = await cache.receive(Guid(bytes(16)), LENGTH)
+    with no_descriptors(), pytest.raises(BusyError, match="cannot be counted: Too many open files") as told:
+        await cache.receive(Guid(bytes(16)), LENGTH)
+    assert "LimitNOFILE" in told.value.what_to_do
+    arriving.close()
 
 
 def test_an_account_on_a_disk_that_fails_ends_nothing_and_is_right_when_it_works_again(tmp_path: Path) -> None:
