@@ -17,6 +17,7 @@ from mdmfs.model.errors import ConfigurationError
 
 _HASH_NAME: Final = re.compile(r"[0-9a-f]{8}\.(?:r?[0-9]+|signing_policy)")
 """Certificates (``.0``), CRLs (``.r0``) and signing policies as grids lay them out."""
+_ANCHORS: Final = "name a PEM bundle or a CA directory that whoever runs this may read"
 
 Stamp = tuple[tuple[str, int, int, int], ...]
 """Name, inode, size and modification time of every file that counts."""
@@ -57,16 +58,17 @@ class TrustAnchors:
             else:
                 context.load_verify_locations(cafile=str(self.path))
         except OSError as error:
-            message = f"no CA certificates can be read from {self.path}: give a PEM bundle or a CA directory"
-            raise ConfigurationError(message) from error
+            reason = "there is none in it" if isinstance(error, ssl.SSLError) else error.strerror
+            message = f"no CA certificates can be read from {self.path}: {reason}"
+            raise ConfigurationError(message, what_to_do=_ANCHORS) from error
 
     def stamp(self) -> Stamp:
         """Say in which state the files are: a context made under another stamp is no longer right."""
         try:
             return stamps_within(self.hash_named()) if self.path.is_dir() else (stamp_of(self.path),)
         except OSError as error:
-            message = f"the CA certificates under {self.path} cannot be read"
-            raise ConfigurationError(message) from error
+            message = f"the CA certificates under {self.path} cannot be read: {error.strerror}"
+            raise ConfigurationError(message, what_to_do=_ANCHORS) from error
 
     def hash_named(self) -> list[Path]:
         """List the files of a CA directory that count by their names; raises ``OSError``."""
