@@ -86,12 +86,10 @@ def decode(value: bytes, codec: str) -> str | None:
         return None
 
 
-def read(value: bytes, codec: str) -> str:
-    """Decode a value whatever it is in: many senders write names in UTF-8 or Latin 1 and declare neither."""
-    declared = decode(value, codec)
-    if declared is not None:
-        return declared
-    return decode(value, "utf_8") or value.decode("latin_1")
+def readings(value: bytes, codec: str) -> list[str]:
+    """Decode a value whatever it is in: many senders write names in UTF-8 or Latin 1 and declare another, or none."""
+    found = dict.fromkeys(decode(value, each) for each in (codec, "utf_8"))
+    return [text for text in found if text is not None] or [value.decode("latin_1")]
 
 
 def without_accents(text: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from mdmfs.hospital.deid.acceptance import accept
-from mdmfs.hospital.deid.charsets import read, spellings
+from mdmfs.hospital.deid.charsets import readings, spellings
 from mdmfs.hospital.deid.decode import native_form, native_length
 from mdmfs.hospital.deid.elements import OFFSET_TABLES, Elements, read_elements
 from mdmfs.hospital.deid.encode import SHORT_HEAD, head
@@ -40,6 +40,7 @@ _SIGNED: Final = b"\1\0"
 _DAY: Final = re.compile(rb"\d{8}")
 _WORD: Final = re.compile(r"[a-z]+")
 _RUN: Final = re.compile(r"[a-z0-9]{4,}")
+_SHORT_NUMBER: Final = re.compile(r"[1-9][0-9]{4,5}")
 _NUMBERS: Final = frozenset({0x00100020, 0x00080050, 0x00100030, 0x00101000, 0x00380010})
 """Patient ID, Accession Number, Birth Date, Other Patient IDs, Admission ID."""
 _RETAINING: Final = frozenset({Option.DEVICE, Option.INSTITUTION})
@@ -103,6 +104,8 @@ class Deidentification:
         self.policy: Final = policy
         self.label: Final = subject.label
         """What stands for the patient in the output."""
+        self.short_number: Final = _short_number(header.patient.patient_id)
+        """The Patient ID as a number of five or six digits; 0 if it is none. Hospital zone only."""
         self._header = header
         self._rules = compile_rules(policy, header.sop_class)
         self._walk = open_walk(header, policy, subject, self.traces)
@@ -210,6 +213,11 @@ class Deidentification:
         return b"".join(walk.dataset(elements, self._rules.top))
 
 
+def _short_number(patient_id: str) -> int:
+    digits = BETWEEN.sub("", patient_id).lstrip("0")
+    return int(digits) if _SHORT_NUMBER.fullmatch(digits) else 0
+
+
 def open_walk(header: IdentifiedHeader, policy: Policy, subject: Subject, traces: Traces) -> Walk:
     """Make ready to go through the elements of a header that was accepted."""
     walk = Walk(header.whole, header.read_head, compile_rules(policy, header.sop_class), policy, subject, traces)
@@ -231,7 +239,7 @@ def _forbidden(names: tuple[bytes, ...], numbers: tuple[bytes, ...], codec: str)
 
 def _words(values: tuple[bytes, ...], codec: str, pattern: re.Pattern[str]) -> list[str]:
     """Give the words of names or numbers, also as they are when nothing parts them."""
-    text = spellings("^".join(read(value, codec) for value in values))
+    text = spellings("^".join(reading for value in values for reading in readings(value, codec)))
     return pattern.findall(text) + pattern.findall(BETWEEN.sub("", text))
 
 

@@ -6,6 +6,7 @@ The gate reads the output by itself and knows nothing of rules. Only here does a
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import struct
 from typing import Final, TypeAlias
@@ -16,7 +17,16 @@ from mdmfs.hospital.deid.header import Buffer
 from mdmfs.hospital.deid.marks import METHOD, METHOD_CODES, PREAMBLE
 from mdmfs.hospital.deid.refusal import NO_TAG, Reason, RefusedError
 from mdmfs.hospital.deid.tables.dictionary import VRS
-from mdmfs.hospital.deid.tokens import ORDINARY, description_tokens, identity_tokens, tokens
+from mdmfs.hospital.deid.tokens import (
+    BETWEEN,
+    IN_CODES,
+    MIN_LETTERS,
+    ORDINARY,
+    description_tokens,
+    identity_tokens,
+    long_names,
+    tokens,
+)
 from mdmfs.hospital.deid.walk import TEXT_VRS, Trace
 
 MIN_NUMBER_DIGITS: Final = 7
@@ -25,7 +35,7 @@ MIN_NUMBER_DIGITS: Final = 7
 _DATE_DIGITS: Final = 8
 _MOMENT_DIGITS: Final = (10, 12, 14)
 """With hours, minutes, seconds."""
-_WITH_EXPONENT: Final = re.compile(rb"[+-]?(?:\d+\.?\d*|\.\d+)[Ee][+-]?\d{1,2} *")
+_WITH_EXPONENT: Final = re.compile(rb"[+-]?(?:\d+\.?\d*|\.\d+)[Ee][+-]?\d+ *")
 _ENGINES_OWN: Final = frozenset({METHOD, METHOD_CODES})
 _HEAD: Final = struct.Struct("<HH2sH").unpack_from
 _LENGTH: Final = struct.Struct("<I").unpack_from
@@ -34,6 +44,12 @@ _HEAD_SIZE: Final = 8
 _LENGTH_SIZE: Final = 4
 _SEARCHED: Final = TEXT_VRS | {b"CS", b"UI", b"IS", b"DS"}
 _LISTED: Final = _SEARCHED - TEXT_VRS - {b"CS"}
+_OCTETS: Final = frozenset({b"OB", b"OW", b"UN", b"US", b"SS", b"UL", b"SL"})
+"""In tables of these a text can stand, from four letters on."""
+_WRITTEN_NUMBERS: Final = frozenset({b"IS", b"DS"})
+_COUNTED: Final = frozenset({0x00081160, 0x00200013})
+"""Referenced Frame Number and Instance Number: those of a long series come by every number of five digits."""
+_TEXT_IN_OCTETS: Final = re.compile(rb"[0-9A-Za-z]{4,}")
 _Found: TypeAlias = tuple[int, bytes, bytes]
 """Tag, VR and value."""
 
@@ -102,19 +118,23 @@ class _Suspects:
 
     def __init__(self, deidentification: Deidentification) -> None:
         self._traces = deidentification.traces
-        self._ordinary = ORDINARY | deidentification.policy.terms if deidentification.policy.terms else ORDINARY
+        self._terms = deidentification.policy.terms
+        self._ordinary = ORDINARY | self._terms if self._terms else ORDINARY
         self._retained = tokens(b"\n".join(self._traces.values(Trace.RETAINED)).decode("ascii"))
         self._label = deidentification.label
+        self._number = deidentification.short_number
         self._uids = frozenset(self._traces.values(Trace.UID))
 
     def is_clean(self, elements: list[_Found]) -> bool:
         """Tell whether nothing of it stands in these elements, all of which must be ASCII as the engine writes it."""
-        found_texts, found_codes, found_others = [], [], []
+        found_texts, found_codes, found_others, octets = [], [], [], []
         for _, vr, value in elements:
             if vr in _LISTED:
                 found_others.append(value)
             elif vr == b"CS":
                 found_codes.append(value)
+            elif vr in _OCTETS:
+                octets.append(value)
             elif value != self._label:
                 found_texts.append(value)
         texts, codes = b"\n".join(found_texts), b"\n".join(found_codes)
@@ -123,13 +143,36 @@ class _Suspects:
         if not both.isascii() or b"\0" in both:
             return False
         words = tokens(texts.decode("ascii")) - self._ordinary - self._retained
-        written = words | (tokens(codes.decode("ascii")) - self._ordinary) | _long_numbers(others)
+        in_codes = _tokens_of_codes(codes) - self._terms
+        written = words | in_codes | _long_numbers(others) | (_tokens_in(octets) if octets else set())
         suspicious = written.union(*map(_within, written))
         return (
             self._uids.isdisjoint([value.rstrip(b"\0") for value in others])
             and (not words or words.isdisjoint(description_tokens(self._traces)))
             and (not suspicious or suspicious.isdisjoint(identity_tokens(self._traces)))
+            and (not in_codes or not any(name in code for name in long_names(self._traces) for code in in_codes))
+            and not (self._number and self._is_written(elements))
         )
+
+    def _is_written(self, elements: list[_Found]) -> bool:
+        """Tell whether the patient's number stands in the place of a number, though it is a short one."""
+        numbers = [value for tag, vr, value in elements if vr in _WRITTEN_NUMBERS and tag not in _COUNTED]
+        return any(abs(float(number)) == self._number for number in b"\\".join(numbers).split(b"\\") if number.strip())
+
+
+@functools.lru_cache(maxsize=64)
+def _tokens_of_codes(codes: bytes) -> frozenset[str]:
+    """Give what is no word of defined terms in codes, also as they are when nothing parts them: once for a series."""
+    text = codes.decode("ascii")
+    return frozenset(tokens(text) | tokens(BETWEEN.sub("", text))) - IN_CODES
+
+
+def _tokens_in(values: list[bytes]) -> set[str]:
+    """Give the words and long numbers in octets, also with a zero behind each letter."""
+    octets = b"\1".join(values)
+    runs = _TEXT_IN_OCTETS.findall(octets) + _TEXT_IN_OCTETS.findall(octets.replace(b"\0", b""))
+    found = tokens(b" ".join(runs).decode("ascii")) - IN_CODES
+    return {token for token in found if not token.isdigit() or len(token) >= MIN_NUMBER_DIGITS}
 
 
 def _long_numbers(values: list[bytes]) -> set[str]:
@@ -166,17 +209,18 @@ def _searchable(octets: bytes, position: int, stop: int) -> list[_Found]:
             position += _LENGTH_SIZE
         if vr == b"SQ":
             continue
-        if vr in _SEARCHED:
+        if vr == b"UN":
+            found.append(_long(group << 16 | number, octets[position : position + length]))
+        elif vr in _SEARCHED or (length >= MIN_LETTERS and vr in _OCTETS):
             found.append((group << 16 | number, vr, octets[position : position + length]))
-        elif vr == b"UN":
-            found += _long(group << 16 | number, octets[position : position + length])
         position += length
     if position != stop:
         raise RefusedError(Reason.MALFORMED)
     return found
 
 
-def _long(tag: int, value: bytes) -> list[_Found]:
-    """Give a value that is too long for its own VR, if it has one that is searched (PS3.5 section 6.2.2)."""
+def _long(tag: int, value: bytes) -> _Found:
+    """Give a value that is too long for its own VR under that one, if it is searched (PS3.5 section 6.2.2)."""
     vr = VRS.get(tag, (b"CS",))[0]
-    return [(tag, vr, value)] if vr in _SEARCHED and value.isascii() and b"\0" not in value else []
+    is_text = vr in _SEARCHED and value.isascii() and b"\0" not in value
+    return tag, vr if is_text else b"UN", value

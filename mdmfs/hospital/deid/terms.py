@@ -157,6 +157,15 @@ CODE_STRINGS: Final = frozenset(
 )
 """Words of defined terms in code strings (PS3.3), as far as they have four letters or more."""
 
+FURTHER_CODE_STRINGS: Final = frozenset(
+    b"""
+    modified unmodified removed color blue iron projection plane curved mode level study read created operator
+    rtdose rtimage waveform cardiology presentation composite selected complete completed container context code concept
+    properties coordinates date datetime predecessor circle rectangular longitudinal risk
+    """.split()
+)
+"""Such words that no label keeps: of what the engine writes, of palettes, and of reports."""
+
 TECHNICAL: Final = {
     0x00080070: EQUIPMENT,  # Manufacturer: every converter's first question
     0x00081090: EQUIPMENT,  # Manufacturer's Model Name: harmonisation of scanners

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import re
 from collections.abc import Iterable
 from typing import Final
 
-from mdmfs.hospital.deid.charsets import read, spellings
-from mdmfs.hospital.deid.codes import CODE_TEXTS, UNKNOWN_CODE
+from mdmfs.hospital.deid.charsets import readings, spellings
+from mdmfs.hospital.deid.codes import CODE_TEXTS
 from mdmfs.hospital.deid.profile import SAFE_CREATORS
-from mdmfs.hospital.deid.terms import CODE_STRINGS, EQUIPMENT, TECHNIQUE, UNITS
+from mdmfs.hospital.deid.terms import CODE_STRINGS, EQUIPMENT, FURTHER_CODE_STRINGS, TECHNIQUE, UNITS
 from mdmfs.hospital.deid.walk import Trace, Traces
 
 MIN_LETTERS: Final = 4
 _RUNS: Final = re.compile(rf"[^\W_]{{{MIN_LETTERS},}}")
-BETWEEN: Final = re.compile(r"[ '\u2019.,/_-]+")
-"""What may part a name or a number, or not."""
+BETWEEN: Final = re.compile(r"(?:[^\w^=\\\0\n]|_)+")
+"""What may part a name or a number, or not: any punctuation but that between the parts of a name, and values."""
 _PARTS: Final = re.compile(r"[^\W\d_]{4,}|\d{5,}")
 MIN_DIGITS: Final = 5
 MIN_MIXED: Final = 6
 MIN_MIXED_DIGITS: Final = 3
+MIN_WITHIN: Final = 7
+"""Letters of a name from which on it is found within a longer word."""
+MIN_JOINED: Final = 6
+"""Letters of a family and a given name, or of its initial, from which on they are found as one word."""
 _GROUPS: Final = re.compile(rb"[=\\]")
 """What parts the groups of a name, and several names."""
+_NAMES: Final = re.compile(r"[\0\n=\\]")
+"""The same in a text of several values."""
 _NAME_PARTS: Final = 3
 """Family, given and middle name; prefix and suffix follow (PS3.5 section 6.2.1.1)."""
+_DATE: Final = re.compile(r"\d{8}")
+_MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 
 def tokens(text: str) -> set[str]:
@@ -44,9 +53,9 @@ def tokens(text: str) -> set[str]:
 
 
 def identity_tokens(traces: Traces) -> frozenset[str]:
-    """Give the tokens of names, numbers, addresses and dates that were taken away, however they are parted.
+    """Give the tokens of names, numbers, addresses and dates that were taken away, however they are parted or joined.
 
-    Of numbers also those without the zeros before them.
+    Of numbers also those without the zeros before them, of dates those in another order.
     """
     return _identity_tokens(tuple(traces.values(Trace.NAME)), tuple(traces.values(Trace.IDENTITY)), traces.codec)
 
@@ -54,9 +63,47 @@ def identity_tokens(traces: Traces) -> frozenset[str]:
 @functools.lru_cache(maxsize=8)
 def _identity_tokens(names: tuple[bytes, ...], others: tuple[bytes, ...], codec: str) -> frozenset[str]:
     """Take them apart, once for a series."""
-    text = _text_of([*map(_bare_name, names), *others], codec)
-    found = tokens(text) | tokens(BETWEEN.sub("", text))
+    named, told = _text_of(map(_bare_name, names), codec), _text_of(others, codec)
+    text = f"{named}\0{told}"
+    found = tokens(text) | tokens(BETWEEN.sub("", text)) | _joined(named)
+    found.update(order for token in [*found] for order in orders_of(token))
     return frozenset(found | {bare for bare in (token.lstrip("0") for token in found) if len(bare) >= MIN_DIGITS})
+
+
+def long_names(traces: Traces) -> frozenset[str]:
+    """Give the names that are long enough to be found in the middle of a word."""
+    return _long_names(tuple(traces.values(Trace.NAME)), traces.codec)
+
+
+@functools.lru_cache(maxsize=8)
+def _long_names(names: tuple[bytes, ...], codec: str) -> frozenset[str]:
+    text = _text_of(map(_bare_name, names), codec)
+    found = tokens(text) | tokens(BETWEEN.sub("", text))
+    return frozenset(token for token in found - IN_CODES if token.isalpha() and len(token) >= MIN_WITHIN)
+
+
+def orders_of(date: str) -> list[str]:
+    """Give the other ways to write a date ``YYYYMMDD`` in letters and digits; none of what is no date."""
+    if not _DATE.fullmatch(date):
+        return []
+    year, month, day = date[:4], date[4:6], date[6:]
+    try:
+        dt.date(int(year), int(month), int(day))
+    except ValueError:
+        return []
+    orders = [day + month + year, month + day + year, date[2:], day + month + date[2:4], month + day + date[2:4]]
+    name = _MONTHS[int(month) - 1]
+    return [*orders, day + name + year, day.lstrip("0") + name + year, name + day + year]
+
+
+def _joined(names: str) -> set[str]:
+    """Give family and given names as one word, in either order, the given ones also as initials."""
+    found = set()
+    for name in _NAMES.split(names.lower()):
+        family, *given = (BETWEEN.sub("", part) for part in name.split("^"))
+        firsts = {"".join(part[:size] for part in given[:count]) for size in (None, 1) for count in (1, 2)} - {""}
+        found |= {joined for first in firsts for joined in (family + first, first + family)}
+    return {joined for joined in found if len(joined) >= MIN_JOINED}
 
 
 def description_tokens(traces: Traces) -> set[str]:
@@ -65,7 +112,9 @@ def description_tokens(traces: Traces) -> set[str]:
 
 
 def _bare_name(name: bytes) -> bytes:
-    return b"\\".join(b"^".join(group.split(b"^")[:_NAME_PARTS]) for group in _GROUPS.split(name))
+    """Leave prefixes and suffixes out, where a name is not all that there is."""
+    groups = [group.split(b"^") for group in _GROUPS.split(name)]
+    return b"\\".join(b"^".join(parts[:_NAME_PARTS] if any(parts[:_NAME_PARTS]) else parts) for parts in groups)
 
 
 def _text_of(values: Iterable[bytes], codec: str) -> str:
@@ -73,15 +122,15 @@ def _text_of(values: Iterable[bytes], codec: str) -> str:
     joined = b"\0".join(values)
     if joined.isascii() and b"\x1b" not in joined:
         return joined.decode("ascii")
-    return spellings("\0".join(read(value, codec) for value in joined.split(b"\0")))
+    return spellings("\0".join(reading for value in joined.split(b"\0") for reading in readings(value, codec)))
 
 
-ORDINARY: Final = frozenset(
+IN_CODES: Final = frozenset(
     {
-        *(word.decode() for word in TECHNIQUE | EQUIPMENT | UNITS | CODE_STRINGS),
+        *(word.decode() for word in TECHNIQUE | EQUIPMENT | UNITS | CODE_STRINGS | FURTHER_CODE_STRINGS),
         *(token for creator in SAFE_CREATORS for token in tokens(creator)),
-        *(token for text in CODE_TEXTS for token in tokens(text)),
-        *tokens(UNKNOWN_CODE.value.decode()),
     }
 )
 """Defined terms and reviewed words: that they stand in an output says nothing, even if somebody has such a name."""
+ORDINARY: Final = IN_CODES | {token for text in CODE_TEXTS for token in tokens(text)}
+"""What may stand in texts beside: values and meanings of PS3.16, which hold surnames and numbers of any kind."""

@@ -385,6 +385,7 @@ class Trailing:
     def __init__(self, rest: bytes) -> None:
         run = deidentification_of(with_elements(encode(head(0x00100010, b"PN"), b"Vandermeulen^Jan")))
         self.traces, self.policy, self.label = run.traces, run.policy, run.label
+        self.short_number = 0
         self.rest = rest
 
     def finish(self) -> list[DeidentifiedPiece]:

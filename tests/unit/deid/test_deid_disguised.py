@@ -1,0 +1,154 @@
+"""The gate against disguises: names and numbers that are joined, parted, turned round, or written into tables."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from mdmfs.hospital.deid.encode import encode, head
+from mdmfs.hospital.deid.refusal import RefusedError
+from mdmfs.hospital.deid.tokens import orders_of
+from tests.twins.deidentified import deidentified, with_elements
+
+POSITION: Final = 0x00185100
+"""Patient Position, a code string that stays."""
+LATIN: Final = encode(head(0x00080005, b"CS"), b"ISO_IR 100")
+
+
+def coded(code: bytes) -> bytes:
+    """Write a code string."""
+    return encode(head(POSITION, b"CS"), code)
+
+
+def named(name: bytes) -> bytes:
+    """Write a patient's name."""
+    return encode(head(0x00100010, b"PN"), name)
+
+
+def numbered(number: bytes) -> bytes:
+    """Write a Patient ID."""
+    return encode(head(0x00100020, b"LO"), number)
+
+
+def refuses(*elements: bytes) -> None:
+    """Make sure that an instance is refused for the last of its elements, and is none without it."""
+    assert deidentified(with_elements(*elements[:-1]))
+    with pytest.raises(RefusedError, match="residue"):
+        deidentified(with_elements(*elements))
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        (b"Doe^Jane", b"DOEJANE"),
+        (b"Doe^Jane", b"JANEDOE"),
+        (b"Doe^Jane^Mary", b"DOEJANEMARY"),
+        (b"Doe^Jane^Mary", b"JANEMARYDOE1969"),
+        (b"Smith^Jane", b"JSMITH"),
+        (b"Smith^Jane", b"SMITHJ"),
+        (b"Smith^Jane^Mary", b"JMSMITH"),
+        (b"Kim^Min Ho", b"KIM MIN HO"),
+        (b"Mc Adam^Jo", b"MCADAMJO"),
+        (b"Vandermeulen^Jo", b"FRVANDERMEULENJO"),
+        (b"Vandermeulen^Josephina", b"VANDERMEULENJOSE"),
+    ],
+)
+def test_a_name_is_found_joined_with_another(name: bytes, code: bytes) -> None:
+    """In either order, with initials, cut at the sixteen letters of a code, or behind a title."""
+    refuses(named(name), coded(code))
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        (b"McDonald^Jo", b"MC DONALD"),
+        (b"Delacroix^Jo", b"DE_LA_CROIX"),
+        (b"O`Hannigan^Jo", b"OHANNIGAN"),
+        (b'D"Angelo^Jo', b"DANGELO"),
+        (b"Smith (Jones)^Jo", b"SMITHJONES"),
+        (b"^^^Vandermeulen Jo", b"VANDERMEULEN"),
+    ],
+)
+def test_a_name_is_found_whatever_parts_it(name: bytes, code: bytes) -> None:
+    """In the name, where people type any apostrophe that there is, or in the code; and where it stands as a prefix."""
+    refuses(named(name), coded(code))
+
+
+@pytest.mark.parametrize("code", [b"8472 9103", b"847_291_03", b"ID 84 72 91 03", b"NO_84_729103"])
+def test_a_number_is_found_whatever_parts_it(code: bytes) -> None:
+    """A code string has spaces and underscores for what was a hyphen or nothing."""
+    refuses(numbered(b"84729103"), coded(code))
+    refuses(numbered(b"84:729#103"), coded(code))
+
+
+@pytest.mark.parametrize("name", [b"Schwartz^Jo", b"Chang^Jo", b"Wood^Jo"])
+def test_that_a_code_of_the_standard_means_a_surname_lets_none_out_in_a_code_string(name: bytes) -> None:
+    """PS3.16 names formulas and diseases after people; a defined term of PS3.3 is not."""
+    refuses(named(name), coded(name[:-3].upper()))
+
+
+def test_a_number_that_is_also_a_code_of_the_standard_is_found() -> None:
+    """113100 is the Basic Profile's, and somebody's."""
+    refuses(numbered(b"113100"), coded(b"NO 113100"))
+
+
+@pytest.mark.parametrize("number", [b"84729103E000", b"84729103e+0000", b"0.84729103E008"])
+def test_a_number_is_found_with_any_exponent(number: bytes) -> None:
+    """Four digits of one are let through."""
+    refuses(numbered(b"84729103"), encode(head(0x00181060, b"DS"), number))
+
+
+@pytest.mark.parametrize("tag", [0x00200011, 0x00200012])
+@pytest.mark.parametrize("number", [b"471103", b"+471103", b"000471103"])
+def test_a_short_patient_id_is_found_where_it_is_the_whole_number(tag: int, number: bytes) -> None:
+    """One of five or six digits; not where images are counted, which come by any such number."""
+    refuses(numbered(b"47-1103"), encode(head(tag, b"IS"), number))
+    refuses(numbered(b"471103"), encode(head(0x00181060, b"DS"), b"1.5\\ \\471103.0"))
+    assert deidentified(with_elements(numbered(b"471103"), encode(head(0x00200013, b"IS"), b"471103")))
+    assert deidentified(with_elements(numbered(b"471103"), encode(head(0x00181060, b"DS"), b"4711.03\\1471103")))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [b"04031969", b"03041969", b"BORN 04 03 1969", b"690304", b"DOB_04_03_69", b"030469", b"04MAR1969", b"4 MAR 1969"],
+)
+def test_a_birth_date_is_found_in_another_order(code: bytes) -> None:
+    """As it is written by hand nearly everywhere."""
+    refuses(encode(head(0x00100030, b"DA"), b"19690304"), coded(code))
+
+
+def test_a_birth_date_is_found_in_another_order_as_a_number() -> None:
+    """With or without the zero before it."""
+    for number in (b"04031969", b"4031969", b"3041969"):
+        refuses(encode(head(0x00100030, b"DA"), b"1969.03.04"), encode(head(0x00200011, b"IS"), number))
+
+
+def test_what_is_no_date_has_no_other_orders() -> None:
+    """Eight digits may be a number."""
+    assert orders_of("84729103") == orders_of("1234567") == []
+
+
+def test_a_name_in_utf_8_is_found_where_latin_1_is_declared() -> None:
+    """The commonest of wrong declarations: every byte is a letter of Latin 1."""
+    for code in (b"MULLER", b"MUELLER"):
+        refuses(LATIN, named("Müller^Jo".encode()), coded(code))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [b"\0\1\2VANDERMEULEN\0\1\2", "Vandermeulen".encode("utf_16_le"), b"\xff\0H84729103\0\0", b"DoeJane\0"],
+)
+@pytest.mark.parametrize(("tag", "vr"), [(0x00281201, b"OW"), (0x00283006, b"OW"), (0x00283002, b"US")])
+def test_a_text_in_a_table_is_found(tag: int, vr: bytes, table: bytes) -> None:
+    """Palettes and lookup tables stay as they are; their numbers are no words."""
+    others = encode(head(0x00101001, b"PN"), b"Vandermeulen^Jo")
+    refuses(named(b"Doe^Jane"), others, numbered(b"H84729103"), encode(head(tag, vr), table + b"\0" * (len(table) % 2)))
+
+
+def test_ramps_in_a_palette_are_no_residue() -> None:
+    """They hold all digits and letters in order."""
+    ramp = encode(head(0x00281201, b"OW"), bytes(range(256)) + b"".join(bytes([grey, 0]) for grey in range(256)))
+    assert deidentified(with_elements(named(b"Hijk^Lmno"), numbered(b"1234567"), ramp))
+    long = encode(head(0x00283002, b"US"), b"\1\0" * 40_000)
+    assert deidentified(with_elements(named(b"Doe^Jane"), long))
