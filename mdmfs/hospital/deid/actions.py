@@ -31,12 +31,15 @@ _MAY_BE_CODES: Final = frozenset({b"CS", b"UN", b""})
 _CODE_WORDS: Final = re.compile(rb"[a-z]+")
 _AGE: Final = re.compile(rb"(\d{3})([DWMY])")
 _UIDS: Final = re.compile(rb"[0-9.]{1,64}(?:\\[0-9.]{1,64})*")
+_COMPONENTS: Final = re.compile(rb"\d+")
 _PLAIN: Final = re.compile(r"[\x20-\x7e\r\n]+")
 _LETTERS: Final = re.compile(r"[a-z]+")
 _RUNS: Final = re.compile(r"[a-z0-9]+")
 _LIKE_A_UID: Final = re.compile(r"(?:\d+\.){4}\d")
 MIN_JOINED: Final = 6
 """Letters or digits of a name or number from which on it is found in others, and however it is parted."""
+MIN_TYPED: Final = 4
+"""Letters of a name from which on it goes from the words of a technique: shorter ones are how machines name those."""
 _MEASURE: Final = re.compile(rb"(?:\d{1,3}(?:\.\d{1,4})?)?")
 _ZONE: Final = re.compile(rb"[+-](?:0\d|1[0-4])[0-5]\d")
 _KNOWN_UIDS: Final = frozenset(uid.encode() for uid in KNOWN_UIDS)
@@ -158,6 +161,8 @@ def keep_words(walk: Walk, element: Element, rule: Rule) -> bytes:
     words = rule.words
     if element[0] in DESCRIPTORS:
         words = walk.descriptor_words
+    elif words is not EQUIPMENT and not words.isdisjoint(walk.forbidden):
+        words -= {word for word in walk.forbidden if len(word) >= MIN_TYPED}
     texts = []
     for text in walk.value(element).split(b"\\"):
         kept, removed = clean(text, words)
@@ -189,9 +194,9 @@ def keep_registered_uids(walk: Walk, element: Element, rule: Rule) -> bytes:
 
 
 def retain_uids(walk: Walk, element: Element, rule: Rule) -> bytes:
-    """K: keep UIDs that name a device, not an instance; what is none goes."""
+    """K: keep UIDs that name a device, not an instance; what is none goes, and one with a number of the patient."""
     value = walk.value(element)
-    if not _UIDS.fullmatch(value):
+    if not _UIDS.fullmatch(value) or not walk.forbidden.isdisjoint(_COMPONENTS.findall(value)):
         return drop(walk, element, rule)
     return encode(rule.head, value, b"\0")
 

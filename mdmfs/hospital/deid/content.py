@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from mdmfs.hospital.deid.codes import UNKNOWN_CODE, known_code
+from mdmfs.hospital.deid.codes import LEGACY_SCHEMES, UNKNOWN_CODE, known_code
 from mdmfs.hospital.deid.elements import Elements
 from mdmfs.hospital.deid.policy import Option
 
@@ -19,8 +19,10 @@ _UNITS: Final = 0x004008EA
 _NUMBER: Final = re.compile(rb"\d{1,6}(?:\.\d{0,6})?")
 _DATES: Final = frozenset({0x0040A120, 0x0040A121})
 """DateTime and Date."""
+_NUMBERS: Final = frozenset({_MEASURED, _NUMERIC})
 _CODE_VALUE: Final = 0x00080100
 _SCHEME: Final = 0x00080102
+_OLD_SCHEMES: Final = frozenset(scheme.encode() for scheme in LEGACY_SCHEMES)
 _IN_A_YEAR: Final = {b"a": 1.0, b"mo": 12.0, b"wk": 365.25 / 7, b"d": 365.25}
 """UCUM."""
 _TOO_OLD: Final = 90
@@ -57,18 +59,21 @@ _CHARACTERISTICS: Final = _AGE | {
 
 
 def is_personal(walk: Walk, item: Elements) -> bool:
-    """Tell whether a content item goes as a whole."""
+    """Tell whether a content item goes as a whole.
+
+    Under a concept that nobody knows a date may be the one of a birth, and a number an age, a weight, or the patient's.
+    """
     concept = _code(walk, item, _CONCEPT_NAME)
-    if concept in _IDENTITY or (known_code(concept[1], concept[0]) is UNKNOWN_CODE and _holds_date(item)):
+    is_unknown = known_code(concept[1], concept[0]) is UNKNOWN_CODE
+    if concept in _IDENTITY or (is_unknown and _holds(item, _DATES)):
         return True
-    if concept not in _CHARACTERISTICS:
-        return False
-    return Option.PATIENT_CHARACTERISTICS not in walk.policy or (concept in _AGE and not _is_below_90(walk, item))
+    if concept in _CHARACTERISTICS:
+        return Option.PATIENT_CHARACTERISTICS not in walk.policy or (concept in _AGE and not _is_below_90(walk, item))
+    return is_unknown and _holds(item, _NUMBERS)
 
 
-def _holds_date(item: Elements) -> bool:
-    """Tell whether an item holds a date, which under a concept that nobody knows may be the one of a birth."""
-    return any(element[0] in _DATES for element in item)
+def _holds(item: Elements, tags: frozenset[int]) -> bool:
+    return any(element[0] in tags for element in item)
 
 
 def _is_below_90(walk: Walk, item: Elements) -> bool:
@@ -84,7 +89,8 @@ def _code(walk: Walk, item: Elements, tag: int) -> tuple[bytes, bytes]:
     """Give value and scheme of the code in a sequence of one item; empty ones where there is none."""
     for inner in _items(item, tag)[:1]:
         values = {element[0]: walk.value(element) for element in inner}
-        return values.get(_CODE_VALUE, b""), values.get(_SCHEME, b"")
+        scheme = values.get(_SCHEME, b"")
+        return values.get(_CODE_VALUE, b""), b"SRT" if scheme in _OLD_SCHEMES else scheme
     return b"", b""
 
 

@@ -15,7 +15,7 @@ from mdmfs.hospital.deid.charsets import readings, spellings
 from mdmfs.hospital.deid.decode import native_form, native_length
 from mdmfs.hospital.deid.elements import OFFSET_TABLES, Elements, read_elements
 from mdmfs.hospital.deid.encode import SHORT_HEAD, head
-from mdmfs.hospital.deid.header import EXPLICIT_LITTLE, NATIVE_SYNTAXES, Buffer, IdentifiedHeader
+from mdmfs.hospital.deid.header import EXPLICIT_LITTLE, NATIVE_SYNTAXES, POINTING, Buffer, IdentifiedHeader
 from mdmfs.hospital.deid.marks import file_meta, marks
 from mdmfs.hospital.deid.pixels import open_pixels
 from mdmfs.hospital.deid.policy import Option, Policy
@@ -24,10 +24,10 @@ from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.deid.regions import region_rule
 from mdmfs.hospital.deid.rules import compile_rules
 from mdmfs.hospital.deid.tables.dictionary import VRS
-from mdmfs.hospital.deid.tokens import BETWEEN
+from mdmfs.hospital.deid.tokens import BETWEEN, joined_names, orders_of
 from mdmfs.hospital.deid.walk import Memory, Traces, Walk
 
-ENGINE_GENERATION: Final = 7
+ENGINE_GENERATION: Final = 8
 """Part of every rendition (design decision 2): raised whenever the same input gives other bytes than before."""
 MAX_REST_BYTES: Final = 16 * 2**20
 """Bytes after Pixel Data: padding and signatures, all of which are removed."""
@@ -43,6 +43,8 @@ _RUN: Final = re.compile(r"[a-z0-9]{4,}")
 _SHORT_NUMBER: Final = re.compile(r"[1-9][0-9]{4,5}")
 _NUMBERS: Final = frozenset({0x00100020, 0x00080050, 0x00100030, 0x00101000, 0x00380010})
 """Patient ID, Accession Number, Birth Date, Other Patient IDs, Admission ID."""
+_OTHER_NUMBERS: Final = POINTING.union({_STUDY_DATE, 0x00080021, 0x00080022, 0x00080023}) - _NUMBERS
+"""What else leads to the patient, and when he was there; step numbers are words at times, which do not count."""
 _RETAINING: Final = frozenset({Option.DEVICE, Option.INSTITUTION})
 """Under these, texts stay as they are."""
 
@@ -223,36 +225,31 @@ def open_walk(header: IdentifiedHeader, policy: Policy, subject: Subject, traces
     walk = Walk(header.whole, header.read_head, compile_rules(policy, header.sop_class), policy, subject, traces)
     walk.is_signed = header.octets(_PIXEL_REPRESENTATION) == _SIGNED
     is_retaining = not policy.options.isdisjoint(_RETAINING)
-    names, numbers = (_values(header, tags, is_everywhere=is_retaining) for tags in (_NAMES, _NUMBERS))
-    walk.forbid(_forbidden(names, numbers, header.codec))
+    names, numbers = (header.values(tags, is_everywhere=is_retaining) for tags in (_NAMES, _NUMBERS))
+    others = header.values(_OTHER_NUMBERS, is_everywhere=True) if is_retaining else ()
+    walk.forbid(_forbidden(names, numbers, others, header.codec))
     return walk
 
 
 @functools.lru_cache(maxsize=8)
-def _forbidden(names: tuple[bytes, ...], numbers: tuple[bytes, ...], codec: str) -> frozenset[bytes]:
+def _forbidden(
+    names: tuple[bytes, ...], numbers: tuple[bytes, ...], others: tuple[bytes, ...], codec: str
+) -> frozenset[bytes]:
     """List the words of names and numbers in lower case, however they are spelled: once for a series."""
     words = _words(names, codec, _WORD)
     runs = _words(numbers, codec, _RUN)
+    runs += [run for run in _words(others, codec, _RUN) if not run.isalpha()]
+    orders = [order for run in runs for order in orders_of(run)]
     bare = [number for number in (run.lstrip("0") for run in runs) if _RUN.fullmatch(number)]
-    return frozenset(word.encode() for word in [*words, *runs, *bare])
+    joined = joined_names(_text(names, codec))
+    return frozenset(word.encode() for word in [*words, *runs, *orders, *bare, *joined])
 
 
 def _words(values: tuple[bytes, ...], codec: str, pattern: re.Pattern[str]) -> list[str]:
     """Give the words of names or numbers, also as they are when nothing parts them."""
-    text = spellings("^".join(reading for value in values for reading in readings(value, codec)))
+    text = _text(values, codec)
     return pattern.findall(text) + pattern.findall(BETWEEN.sub("", text))
 
 
-def _values(header: IdentifiedHeader, tags: frozenset[int], *, is_everywhere: bool) -> tuple[bytes, ...]:
-    """Give the values of some elements of the top level, or at every depth."""
-    found = [header.by_tag[tag] for tag in tags if tag in header.by_tag]
-    if is_everywhere:
-        found += _nested(header.sequences, tags)
-    return tuple([header.whole[start:stop].strip(b" \0") for _, _, start, stop, _ in found])
-
-
-def _nested(sequences: Elements, tags: frozenset[int]) -> Elements:
-    """List some elements of what is in sequences, at every depth."""
-    inner = [element for sequence in sequences for item in sequence[4] or () for element in item]
-    nested = [element for element in inner if element[4]]
-    return [element for element in inner if element[0] in tags] + (_nested(nested, tags) if nested else [])
+def _text(values: tuple[bytes, ...], codec: str) -> str:
+    return spellings("\0".join(reading for value in values for reading in readings(value, codec)))

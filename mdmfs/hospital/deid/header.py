@@ -44,6 +44,25 @@ _PATIENT_ID: Final = 0x00100020
 _ISSUER: Final = 0x00100021
 
 
+POINTING: Final = frozenset(
+    {
+        0x00080050,  # Accession Number
+        0x00100020,  # Patient ID
+        0x00101000,  # Other Patient IDs
+        0x00101090,  # Medical Record Locator
+        0x00200010,  # Study ID
+        0x00380010,  # Admission ID
+        0x00380060,  # Service Episode ID
+        0x00400009,  # Scheduled Procedure Step ID
+        0x00400253,  # Performed Procedure Step ID
+        0x00401001,  # Requested Procedure ID
+        0x00402016,  # Placer Order Number
+        0x00402017,  # Filler Order Number
+    }
+)
+"""The numbers that lead from an object to its patient."""
+
+
 class IdentifiedHeader:
     """A whole header that still says who the patient is; it never leaves the hospital zone and has no telling repr.
 
@@ -127,6 +146,13 @@ class IdentifiedHeader:
         element = self.by_tag.get(tag)
         return b"" if element is None else self.whole[element[2] : element[3]]
 
+    def values(self, tags: frozenset[int], *, is_everywhere: bool) -> tuple[bytes, ...]:
+        """Give the values of some elements of the top level, or at every depth, without their padding."""
+        found = [self.by_tag[tag] for tag in tags if tag in self.by_tag]
+        if is_everywhere:
+            found += _nested(self.sequences, tags)
+        return tuple([self.whole[start:stop].strip(b" \0") for _, _, start, stop, _ in found])
+
     def raw(self, tag: int) -> str:
         """Give the text of an element of the top level, each byte a character."""
         return self.value(tag).decode("latin_1")
@@ -149,6 +175,13 @@ class IdentifiedHeader:
         if not patient_id.strip():
             raise RefusedError(Reason.NO_PATIENT, _PATIENT_ID)
         return PatientKey(issuer.strip(), patient_id.strip())
+
+
+def _nested(sequences: Elements, tags: frozenset[int]) -> Elements:
+    """List some elements of what is in sequences, at every depth."""
+    inner = [element for sequence in sequences for item in sequence[4] or () for element in item]
+    nested = [element for element in inner if element[4]]
+    return [element for element in inner if element[0] in tags] + (_nested(nested, tags) if nested else [])
 
 
 class _Source:

@@ -33,12 +33,17 @@ DUMMIES: Final = {
 
 _MODALITY: Final = 0x00080060
 _CONTENT: Final = 0x0040A730
+_BODY_MASS_INDEX: Final = 0x00101022
+"""Not in Table E.1-1, but made of size and weight, which are."""
 _DROPPED: Final = frozenset(
     {
         0x00700001,  # Graphic Annotation Sequence: text, and lines that may write
         0x00700060,  # Graphic Layer Sequence: names of the layers of these
         0x00080005,  # Specific Character Set: what comes out is ASCII
         0x00080103,  # Coding Scheme Version: free text beside a code that the table already knows
+        0x00100035,  # Patient's Alternative Calendar: tells a faith
+        0x002000AA,  # Report Number and Other Study Numbers (retired): the hospital's, of which nothing else may tell
+        0x00201070,
         0x00120062,  # Patient Identity Removed, and the others: the engine writes its own
         0x00120063,
         0x00120064,
@@ -152,7 +157,7 @@ def _undemanded(policy: Policy) -> dict[int, Rule]:
 
 
 def _rule(tag: int, policy: Policy, required: str | None) -> Rule:
-    if tag in _DROPPED:
+    if tag in _DROPPED or (tag == _BODY_MASS_INDEX and Option.PATIENT_CHARACTERISTICS not in policy):
         return _dropping(tag, "X")
     if tag == _MODALITY:
         other = encode(head(tag, b"CS"), b"OT")

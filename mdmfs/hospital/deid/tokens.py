@@ -65,7 +65,7 @@ def _identity_tokens(names: tuple[bytes, ...], others: tuple[bytes, ...], codec:
     """Take them apart, once for a series."""
     named, told = _text_of(map(_bare_name, names), codec), _text_of(others, codec)
     text = f"{named}\0{told}"
-    found = tokens(text) | tokens(BETWEEN.sub("", text)) | _joined(named)
+    found = tokens(text) | tokens(BETWEEN.sub("", text)) | joined_names(named)
     found.update(order for token in [*found] for order in orders_of(token))
     return frozenset(found | {bare for bare in (token.lstrip("0") for token in found) if len(bare) >= MIN_DIGITS})
 
@@ -96,8 +96,8 @@ def orders_of(date: str) -> list[str]:
     return [*orders, day + name + year, day.lstrip("0") + name + year, name + day + year]
 
 
-def _joined(names: str) -> set[str]:
-    """Give family and given names as one word, in either order, the given ones also as initials."""
+def joined_names(names: str) -> set[str]:
+    """Give family and given names of a text as one word, in either order, the given ones also as initials."""
     found = set()
     for name in _NAMES.split(names.lower()):
         family, *given = (BETWEEN.sub("", part) for part in name.split("^"))

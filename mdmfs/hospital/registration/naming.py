@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from mdmfs.hospital.deid.header import IdentifiedHeader
+from mdmfs.hospital.deid.header import POINTING, IdentifiedHeader
 from mdmfs.hospital.deid.pseudonyms import Subject
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.model.subject import SubjectId
@@ -17,9 +17,7 @@ _LETTERS_OCTETS: Final = 5
 _UNKNOWN_MODALITY: Final = "OT"
 """Other (PS3.3 C.7.3.1.1.1)."""
 
-_POINTING: Final = (0x00080050, 0x00100020, 0x00101000, 0x00200010, 0x00380010)
-"""Accession Number, Patient ID, Other Patient IDs, Study ID, Admission ID."""
-_NO_DIGITS: Final = re.compile(r"[^0-9]+")
+_NO_DIGITS: Final = re.compile(rb"[^0-9]+")
 _POINTING_DIGITS: Final = 4
 """A shorter number points to nobody: patients, studies and series all have a 1."""
 
@@ -53,12 +51,12 @@ def harmless(number: str, header: IdentifiedHeader) -> str:
 
     One of several values, what stands between other characters, or all of it without those.
     """
-    digits = number.lstrip("0")
+    digits = number.lstrip("0").encode()
     if len(digits) < _POINTING_DIGITS:
         return number
-    values = [value for tag in _POINTING for value in header.raw(tag).split("\\")]
+    values = [value for found in header.values(POINTING, is_everywhere=True) for value in found.split(b"\\")]
     pointing = {
-        found.lstrip("0") for value in values for found in (_NO_DIGITS.sub("", value), *_NO_DIGITS.split(value))
+        found.lstrip(b"0") for value in values for found in (_NO_DIGITS.sub(b"", value), *_NO_DIGITS.split(value))
     }
     return "" if digits in pointing else number
 

@@ -238,3 +238,69 @@ def test_a_review_is_part_of_what_is_signed() -> None:
     text = 'name = "a"\nheads = "refuse"\noptions = ["retain-full-dates"]\n' + APPROVED
     texts = [text, text.replace("12 May", "13 May"), text + '[[reviews]]\nsop_class = "1.2"\nreview = "two readers"\n']
     assert len({Policy.parse(each).digest for each in texts}) == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "number", "unit"),
+    [
+        (("27113001", "SNM3"), "81", "kg"),
+        (("F-008EC", "99SDM"), "81", "kg"),
+        (("AGE", "99SITE"), "93", "a"),
+        (("PAT-NO", "99SITE"), "4711", "1"),
+    ],
+)
+def test_a_number_that_tells_of_the_patient_goes_whatever_its_concept_is_called(
+    code: tuple[str, str], number: str, unit: str
+) -> None:
+    """Old names of SNOMED are the same concepts; of one that nobody knows the number says more than the rest."""
+    report, _ = planted(OtherKind.SR, depth=0, outside=False)
+    report.ContentSequence = Sequence([measured(code, number, unit)])
+    without = Policy.parse(
+        'name = "a"\nheads = "refuse"\noptions = ["clean-structured-content"]\n'
+        f'[[reviews]]\nsop_class = "{OtherKind.SR.value}"\nreview = "two readers, 200 objects"'
+    )
+    assert not parsed(deidentified(written(report), without)).ContentSequence
+
+
+def test_what_is_no_row_of_the_table_but_tells_of_the_patient_goes() -> None:
+    """A faith, the hospital's numbers of studies, and what is made of size and weight, which needs their option."""
+    others = [
+        encode(head(0x00100035, b"CS"), b"HEBREW"),
+        encode(head(0x002000AA, b"IS"), b"4711"),
+        encode(head(0x00201070, b"IS"), b"4711"),
+    ]
+    index = encode(head(0x00101022, b"DS"), b"31.5")
+    plain = Policy.parse('name = "p"\nheads = "agreement"')
+    kept = [parsed(deidentified(with_elements(*others, index), policy)) for policy in (RESEARCH, plain)]
+    assert [out.get("PatientBodyMassIndex") for out in kept] == [31.5, None]
+    assert not any(tag in out for out in kept for tag in (0x00100035, 0x002000AA, 0x00201070))
+
+
+@pytest.mark.parametrize(
+    "text", ["CT 20180312", "SN 12.03.2018", "built 12 MAR 2018", "SN R-556677", "SN P8812", "DOEJANE", "JANEDOE 1"]
+)
+def test_a_retained_device_holds_no_date_of_the_study_and_no_number_that_leads_to_it(text: str) -> None:
+    """Dates would tell how far all others moved; numbers of orders lead to the patient as his own does."""
+    order = encode(head(0x00401001, b"SH"), b"R556677") + encode(head(0x00402016, b"LO"), b"P8812")
+    file = with_elements(
+        encode(head(0x00181000, b"LO"), text.encode()),
+        encode_items(head(0x00400275, b"SQ"), [order]),
+    )
+    assert "DeviceSerialNumber" not in parsed(deidentified(file, DEVICE))
+
+
+def test_a_retained_uid_holds_no_number_of_the_patient() -> None:
+    """Some are made of a root and the number."""
+    uid = encode(head(0x00181002, b"UI"), b"1.2.3.84729103", b"\0")
+    numbered = encode(head(0x00100020, b"LO"), b"84729103")
+    assert "DeviceUID" in parsed(deidentified(with_elements(uid), DEVICE))
+    assert "DeviceUID" not in parsed(deidentified(with_elements(uid, numbered), DEVICE))
+
+
+def test_a_name_is_no_word_of_a_technique_that_somebody_typed() -> None:
+    """Content Label and the like; what machines write of their maker stays, though somebody is called Philips."""
+    named = encode(head(0x00100010, b"PN"), b"Gray^Philips")
+    label = encode(head(0x00700080, b"CS"), b"GRAY HEART")
+    maker = encode(head(0x00080070, b"LO"), b"Philips")
+    out = parsed(deidentified(with_elements(named, label, maker)))
+    assert (out.ContentLabel, out.Manufacturer) == ("HEART", "Philips")

@@ -101,12 +101,23 @@ async def test_a_study_date_that_is_not_one_day_never_becomes_a_name(tmp_path: P
     assert re.fullmatch(r"ses-[a-z2-7]{8}", name.split("/")[1])
 
 
+def requested(**values: str) -> Dataset:
+    """Make an item of a sequence."""
+    item = Dataset()
+    for keyword, value in values.items():
+        setattr(item, keyword, value)
+    return item
+
+
 POINTING = {
     "AccessionNumber": "4711",
     "PatientID": "MRN-0004711",
     "OtherPatientIDs": ["12", "0004711"],
     "StudyID": "2017/4711",
     "AdmissionID": " 4711 ",
+    "ServiceEpisodeID": "4711",
+    "RequestAttributesSequence": [requested(RequestedProcedureID="MR-4711")],
+    "OtherPatientIDsSequence": [requested(PatientID="4711")],
 }
 
 
