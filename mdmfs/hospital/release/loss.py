@@ -20,24 +20,29 @@ async def note_lost(hospital: Hospital, guids: Sequence[Guid], cause: LossCause)
     """Remember that files are lost, and let go what is staged of them; gives how many were not known to be.
 
     An image that was taken out of a PACS may have been one that never should have been there: no copy of it is given.
+    So they go before it is remembered, after which nobody looks again, and once more what came meanwhile.
     """
     known = hospital.store.read(lambda tx: [tx.losses.get(guid) for guid in guids])
     news = [guid for guid, record in zip(guids, known, strict=True) if record is None or record.cause is not cause]
     if not news:
         return 0
     record = LossRecord(cause, hospital.clock())
+    _discard(hospital, news)
 
     def put(tx: Transaction) -> None:
         for guid in news:
             tx.losses.put(guid, record)
 
     await hospital.store.write(put)
-    for guid in news:
-        hospital.discard(guid)
-        await hospital.audit.record(
-            AuditRecord(time=record.when, event=Event.LOSS, guid=str(guid), outcome=cause.value)
-        )
+    _discard(hospital, news)
+    told = (AuditRecord(time=record.when, event=Event.LOSS, guid=str(guid), outcome=cause.value) for guid in news)
+    await hospital.audit.record(*told)
     return len(news)
+
+
+def _discard(hospital: Hospital, guids: Sequence[Guid]) -> None:
+    for guid in guids:
+        hospital.discard(guid)
 
 
 async def note_found(hospital: Hospital, guids: Sequence[Guid]) -> int:
