@@ -18,7 +18,7 @@ from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import MdmfsError
 from mdmfs.model.pauses import pause_after
-from mdmfs.wire.messages.keystores import Outcome
+from mdmfs.wire.messages.keystores import Outcome, VersionedAcl
 
 log = structlog.get_logger()
 
@@ -95,10 +95,9 @@ async def _deposit(keystore: str, hospital: Hospital, item: OutboxItem) -> None:
     deadline = trio.current_time() + DEADLINE
     known = await hospital.keystores.set_acls(keystore, deposit.acls, deadline=deadline)
     outcomes = await hospital.keystores.register(keystore, deposit.entries, deadline=deadline)
-    if set(known) - {Outcome.DONE}:
-        log.error(
-            "a keystore goes by other ACLs than ours", keystore=keystore, refused=len(known) - known.count(Outcome.DONE)
-        )
+    refused = [acl for acl, outcome in zip(deposit.acls, known, strict=True) if outcome is not Outcome.DONE]
+    if others := hospital.store.read(lambda tx: sum(_is_as_it_was(tx, acl) for acl in refused)):
+        log.error("a keystore goes by other ACLs than ours", keystore=keystore, refused=others)
     kept = outcomes.count(Outcome.DONE) + outcomes.count(Outcome.DESTROYED)  # what is destroyed needs no share
     if kept != len(outcomes):
         log.error("a keystore refused shares", keystore=keystore, refused=len(outcomes) - kept, of=len(outcomes))
@@ -115,3 +114,9 @@ async def _deposit(keystore: str, hospital: Hospital, item: OutboxItem) -> None:
     hospital.feed.bell.ring()
     if hospital.has_metadata:
         hospital.outbox.ring()
+
+
+def _is_as_it_was(tx: Transaction, sent: VersionedAcl) -> bool:
+    """Ask whether an ACL says still what was sent: a keystore that was away hears of later ones before."""
+    known = tx.catalogue.acl(sent.id)
+    return known is not None and known.version == sent.version

@@ -9,11 +9,13 @@ from typing import TypeVar
 
 import msgspec
 import pytest
+import structlog.testing
 import trio
 
 from mdmfs.access.acl import Acl
 from mdmfs.hospital.keys.currency import BEAT, behind, catch_up, is_effective, keep_current
 from mdmfs.hospital.ledger.records import Epoch
+from mdmfs.hospital.registration.deposit import deposit
 from mdmfs.model.errors import PeerTimedOutError, PeerUnreachableError, TooFewSharesError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.answers import Answers
@@ -21,7 +23,7 @@ from mdmfs.wire.currency import Currency
 from mdmfs.wire.keystores import Keystores
 from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.keystores import SET_ACLS_PATH, Outcome
-from tests.twins.clinic import KEYSTORES, OWNER, PROJECT_LFN, READER, Clinic, OpenClinic, project_acl, slices
+from tests.twins.clinic import KEYSTORES, OWNER, PROJECT_LFN, READER, Clinic, OpenClinic, project_acl, slices, until
 from tests.twins.keystores import HOSPITAL, TwinKeystore, unreachable
 from tests.twins.store import MemoryStore
 
@@ -225,6 +227,27 @@ async def test_what_is_decided_after_a_start_is_later_than_all_that_keystores_kn
         await revoke(again, guid)
         await settled()
         assert (await asked(again, guid))[0] == set()
+
+
+async def test_an_acl_that_was_set_while_shares_waited_is_no_error(tmp_path: Path) -> None:
+    """A keystore that was away hears of it before it gets the shares, and of the older one with these."""
+    async with Clinic(tmp_path, slices([1, 2])).open(deposits=False) as opened:
+        await opened.harvest()
+        await opened.hospital.store.write(lambda tx: tx.catalogue.set_acl(PROJECT_LFN, project_acl()))
+        for name in KEYSTORES:
+            await catch_up(name, opened.hospital)
+        with structlog.testing.capture_logs() as lines:
+            opened.nursery.start_soon(deposit, opened.hospital)
+            await until(lambda: len(opened.names()) == 2)
+        assert [line["event"] for line in lines if line["log_level"] == "error"] == []
+        opened.clinic.pacs.held += slices([3, 4], series=2)
+        know_later(opened.clinic.keystores[KEYSTORES[0]], IN_2060)
+        with structlog.testing.capture_logs() as lines:
+            await opened.harvest()
+            await until(lambda: len(opened.names()) == 4)
+            await until(lambda: not opened.hospital.store.read(lambda tx: tx.outbox.destinations()))
+        told = {(line["event"], line["keystore"]) for line in lines if line["log_level"] == "error"}
+        assert told == {("a keystore goes by other ACLs than ours", KEYSTORES[0])}
 
 
 def know_later(twin: TwinKeystore, version: int, acl: Acl | None = None) -> None:
