@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from mdmfs.hospital.catalogue.records import FileRecord
-from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesRecord
+from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesRecord, SeriesState
 from mdmfs.hospital.store import Store, Transaction
 
 PAGE: Final = 500
@@ -21,10 +21,12 @@ def pages_of_files(store: Store, size: int = PAGE, *, after: int = 0) -> Iterato
         after = page[-1].inode
 
 
-def pages_of_series(store: Store, size: int = PAGE) -> Iterator[list[SeriesRecord]]:
-    """Give all series."""
+def pages_of_series(
+    store: Store, size: int = PAGE, *, state: SeriesState | None = None
+) -> Iterator[list[SeriesRecord]]:
+    """Give all series, or those in a state."""
     last: SeriesRecord | None = None
-    while page := store.read(functools.partial(_series, after=last, limit=size)):
+    while page := store.read(functools.partial(_series, after=last, limit=size, state=state)):
         yield page
         last = page[-1]
 
@@ -43,8 +45,10 @@ def _files(tx: Transaction, *, after: int, limit: int) -> list[FileRecord]:
     return tx.catalogue.files(after=after, limit=limit)
 
 
-def _series(tx: Transaction, *, after: SeriesRecord | None, limit: int) -> list[SeriesRecord]:
-    return tx.series.page(limit, after)
+def _series(
+    tx: Transaction, *, after: SeriesRecord | None, limit: int, state: SeriesState | None
+) -> list[SeriesRecord]:
+    return tx.series.page(limit, after, state)
 
 
 def _refused(

@@ -276,7 +276,7 @@ class HospitalFace:
 
     async def _start_harvest(self, request: Request) -> Reply:
         asked = await request.read(StartHarvest)
-        return Reply(self._harvests.start(asked.project, pacs=asked.pacs, is_dry=asked.is_dry))
+        return Reply(await self._harvests.start(asked.project, pacs=asked.pacs, is_dry=asked.is_dry))
 
     async def _harvest_progress(self, request: Request) -> Reply:
         asked = await request.read(AskHarvest)

@@ -19,7 +19,7 @@ from mdmfs.hospital.ledger.records import (
     QuarantineRecord,
     SeriesState,
 )
-from mdmfs.hospital.pages import pages_of_quarantine
+from mdmfs.hospital.pages import pages_of_quarantine, pages_of_series
 from mdmfs.hospital.replicas.records import Replica, ReplicaState
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
@@ -282,6 +282,9 @@ async def test_a_series_is_found_by_key_and_by_state(store: Store) -> None:
     assert await store.write(lambda tx: tx.series.remove(shown.key))
     assert not await store.write(lambda tx: tx.series.remove(shown.key))
     assert store.read(lambda tx: tx.series.all(SeriesState.VISIBLE)) == []
+    in_state = [series for page in pages_of_series(store, 1, state=SeriesState.REGISTERING) for series in page]
+    assert in_state == store.read(lambda tx: tx.series.all(SeriesState.REGISTERING))
+    assert list(pages_of_series(store, 2, state=SeriesState.VISIBLE)) == []
 
 
 async def test_the_outbox_keeps_each_destination_in_order(store: Store) -> None:

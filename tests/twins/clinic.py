@@ -204,7 +204,7 @@ class OpenClinic:
         harvest = Harvest(self.hospital.projects[PROJECT], ("main",))
         await harvest.run(self.hospital)
         await self.deliver()
-        return harvest.progress(self.hospital.store)
+        return await harvest.progress(self.hospital.store)
 
     async def deliver(self) -> None:
         """Wait until the outbox holds nothing for a keystore that answers."""

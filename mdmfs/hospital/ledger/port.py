@@ -43,8 +43,10 @@ class SeriesLedger(Protocol):
     def all(self, state: SeriesState | None = None) -> list[SeriesRecord]:
         """Give the series in a state, or all."""
 
-    def page(self, limit: int, after: SeriesRecord | None = None) -> list[SeriesRecord]:
-        """Give some of all, in an order that does not change, from the one after another on."""
+    def page(
+        self, limit: int, after: SeriesRecord | None = None, state: SeriesState | None = None
+    ) -> list[SeriesRecord]:
+        """Give some of all, or of those in a state, in an order that does not change, from the one after another on."""
 
     def remove(self, key: SeriesKey) -> bool:
         """Forget a series; False where it was not known."""

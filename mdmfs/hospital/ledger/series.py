@@ -59,11 +59,17 @@ class RowsOfSeries:
         found = (self.by_octets(octets) for octets, _ in self._rows.scan(_state_key(state)))
         return [record for record in found if record is not None]
 
-    def page(self, limit: int, after: SeriesRecord | None = None) -> list[SeriesRecord]:
-        """Give some of all series."""
+    def page(
+        self, limit: int, after: SeriesRecord | None = None, state: SeriesState | None = None
+    ) -> list[SeriesRecord]:
+        """Give some of all series, or of those in a state."""
         begin = b"" if after is None else after.key.octets() + b"\0"
-        rows = itertools.islice(self._rows.scan(tables.SERIES, begin), limit)
-        return [_ROWS.decode(value) for _, value in rows]
+        if state is None:
+            rows = itertools.islice(self._rows.scan(tables.SERIES, begin), limit)
+            return [_ROWS.decode(value) for _, value in rows]
+        keys = itertools.islice(self._rows.scan(_state_key(state), begin), limit)
+        found = [self.by_octets(octets) for octets, _ in keys]
+        return [record for record in found if record is not None]
 
     def remove(self, key: SeriesKey) -> bool:
         """Forget a series."""

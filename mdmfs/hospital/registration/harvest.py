@@ -13,6 +13,7 @@ from mdmfs.hospital.dicom.pacs import Pacs, SeriesFound
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.incident import note_incident
 from mdmfs.hospital.ledger.records import SeriesState
+from mdmfs.hospital.pages import pages_of_series
 from mdmfs.hospital.projects import Project
 from mdmfs.hospital.registration.register import register_series
 from mdmfs.hospital.store import Store
@@ -22,6 +23,8 @@ from mdmfs.wire.messages.administration import HarvestProgress
 
 LONGEST_WAIT: Final = 10.0
 LOOK_SECONDS: Final = 0.25
+COUNTED_A_SECOND: Final = 10_000
+"""How many series that wait for keystores are counted in a second, on average, to see whether there are any left."""
 
 log = structlog.get_logger()
 
@@ -47,9 +50,12 @@ class Harvest:
     failures: list[str] = dataclasses.field(default_factory=list)
     is_over: bool = False
 
-    def progress(self, store: Store) -> HarvestProgress:
-        """Tell how far it is."""
-        waiting = store.read(lambda tx: tx.series.all(SeriesState.DEPOSITING))
+    async def progress(self, store: Store) -> HarvestProgress:
+        """Tell how far it is; others have their turn while the series that wait for keystores are counted."""
+        depositing = 0
+        for page in pages_of_series(store, state=SeriesState.DEPOSITING):
+            depositing += sum(series.project == self.project.name for series in page)
+            await trio.lowlevel.checkpoint()
         return HarvestProgress(
             series_found=self.series_found,
             series_done=self.series_done,
@@ -59,7 +65,7 @@ class Harvest:
             known=self.known,
             refused=self.refused,
             octets=self.octets,
-            depositing=sum(series.project == self.project.name for series in waiting),
+            depositing=depositing,
             failures=self.failures[:20],
             is_over=self.is_over,
             new=self.new,
@@ -156,7 +162,7 @@ class Harvests:
         self._nursery = nursery
         self._latest: dict[str, Harvest] = {}
 
-    def start(self, project: str, *, pacs: str = "", is_dry: bool = False) -> HarvestProgress:
+    async def start(self, project: str, *, pacs: str = "", is_dry: bool = False) -> HarvestProgress:
         """Start a harvest, or find the one that runs.
 
         Raises ``UnknownNameError`` for an unknown or ended project and for a PACS that is none of its own, and
@@ -178,11 +184,11 @@ class Harvests:
         elif (latest.pacs, latest.is_dry) != (wanted, is_dry):
             message = f"another harvest of {project} is under way, over other PACSs or dry"
             raise BusyError(message, what_to_do="wait for its end")
-        return latest.progress(self._hospital.store)
+        return await latest.progress(self._hospital.store)
 
-    def progress(self, project: str) -> HarvestProgress:
+    async def progress(self, project: str) -> HarvestProgress:
         """Tell how far the latest harvest of a project is; raises ``UnknownNameError`` where there was none."""
-        return self._latest_of(project).progress(self._hospital.store)
+        return await self._latest_of(project).progress(self._hospital.store)
 
     async def end(self, project: str, *, within: float) -> HarvestProgress:
         """Wait so many seconds until the latest harvest has ended and all it registered is deposited.
@@ -193,11 +199,13 @@ class Harvests:
             while True:
                 news = self._hospital.feed.bell.next()
                 if self._latest_of(project).is_over:
-                    if not self.progress(project).depositing:
+                    depositing = (await self.progress(project)).depositing
+                    if not depositing:
                         break
-                    await trio.sleep(LOOK_SECONDS)  # it rings for each series and keystore, and a look counts all
+                    # it rings for each series and keystore, and a look counts all
+                    await trio.sleep(max(LOOK_SECONDS, depositing / COUNTED_A_SECOND))
                 await news.wait()
-        return self.progress(project)
+        return await self.progress(project)
 
     def _latest_of(self, project: str) -> Harvest:
         latest = self._latest.get(project)

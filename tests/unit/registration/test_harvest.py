@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
 from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.hospital.ledger.records import SeriesState
+from mdmfs.hospital.pages import PAGE
 from mdmfs.hospital.registration.harvest import Harvest
 from mdmfs.model.errors import BusyError, UnknownNameError
 from mdmfs.wire.messages.administration import (
@@ -17,14 +20,15 @@ from mdmfs.wire.messages.administration import (
     HarvestProgress,
     StartHarvest,
 )
-from tests.twins.clinic import OWNER, PROJECT, Clinic, OpenClinic, including, slice_of, slices
+from tests.twins.clinic import OWNER, PROJECT, PROJECT_LFN, Clinic, OpenClinic, including, slice_of, slices
+from tests.twins.records import series_record
 
 
 async def dry(hospital: OpenClinic) -> HarvestProgress:
     """Count only."""
     harvest = Harvest(hospital.hospital.projects[PROJECT], ("main",), is_dry=True)
     await harvest.run(hospital.hospital)
-    return harvest.progress(hospital.hospital.store)
+    return await harvest.progress(hospital.hospital.store)
 
 
 async def test_a_dry_run_counts_and_changes_nothing(tmp_path: Path) -> None:
@@ -81,6 +85,34 @@ async def test_who_asks_how_far_it_is_may_wait_for_the_end(tmp_path: Path) -> No
         assert (late.is_over, late.depositing, late.registered) == (True, 0, 1)
         again = await hospital.told(HARVEST_PROGRESS_PATH, AskHarvest(PROJECT, wait=float("nan")), OWNER)
         assert again == late
+
+
+async def test_others_have_their_turn_while_the_series_that_wait_for_keystores_are_counted(tmp_path: Path) -> None:
+    """With too few keystores there may be as many as a project has; of another project none is counted."""
+    async with Clinic(tmp_path).open() as hospital:
+        store, pages, turns = hospital.hospital.store, 4, 0
+        waiting = [
+            msgspec.structs.replace(
+                series_record(number, SeriesState.DEPOSITING),
+                project="other" if number % 2 else PROJECT,
+                lfn=PROJECT_LFN / f"series-{number}",
+            )
+            for number in range(pages * PAGE)
+        ]
+        await store.write(lambda tx: [tx.series.put(series) for series in waiting])
+        harvest = Harvest(hospital.hospital.projects[PROJECT], ("main",))
+        async with trio.open_nursery() as nursery:
+
+            async def take_turns() -> None:
+                nonlocal turns
+                while True:
+                    await trio.lowlevel.checkpoint()
+                    turns += 1
+
+            nursery.start_soon(take_turns)
+            assert (await harvest.progress(store)).depositing == len(waiting) // 2
+            assert turns >= pages - 1
+            nursery.cancel_scope.cancel()
 
 
 async def test_one_pacs_of_a_project_can_be_harvested(tmp_path: Path) -> None:
