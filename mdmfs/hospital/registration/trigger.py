@@ -54,26 +54,31 @@ class Trigger:
         """Series whose latest notice was written by a clock that was ahead, and since when that is known."""
         self._busy: set[str] = set()
         """PACSs whose series are worked on: one that is slow or does not answer holds up no other."""
-        self._ended = Bell()
+        self._bell = Bell()
+        """Rings when there is something to look at before it is time."""
+        self._looks_at = float("-inf")
+        """When it is time, by trio's clock."""
 
     async def note(self, instance: StoredInstance) -> None:
         """Remember an instance; returns when it is on disk. Raises ``StoreError`` or ``OutOfSpaceError``."""
         notice = Notice(*instance, self._hospital.clock())
         await self._hospital.store.write(lambda tx: tx.notices.put(notice))
+        if trio.current_time() + self._settle < self._looks_at:
+            self._bell.ring()
 
     async def run(self) -> None:
         """Work on what has settled, until cancelled; what an earlier run has left too."""
         async with open_plain_nursery() as nursery:
             while True:
-                ended = self._ended.next()
+                rung = self._bell.next()
                 try:
                     wait = self._look(nursery)
                 except MdmfsError as error:
                     log.error("what PACSs told of cannot be read", reason=str(error))  # noqa: TRY400 the reason says it
                     wait = FIRST_PAUSE
-                # what comes meanwhile is not due before that; and the clock on the wall may be set
-                with trio.move_on_after(min(max(wait, 0.0), self._settle, _LONGEST_SLEEP)):
-                    await ended.wait()
+                self._looks_at = trio.current_time() + min(max(wait, 0.0), _LONGEST_SLEEP)  # clocks on walls are set
+                with trio.move_on_at(self._looks_at):
+                    await rung.wait()
 
     def _look(self, nursery: trio.Nursery) -> float:
         """Begin to work on what is due, and give the seconds until something will be, of PACSs that nobody works on.
@@ -82,7 +87,8 @@ class Trigger:
         """
         due: dict[str, list[NoticedSeries]] = {}
         wait = _LONGEST_SLEEP
-        for series in self._hospital.store.read(lambda tx: tx.notices.all()):
+        told_of = self._hospital.store.read(lambda tx: tx.notices.all())
+        for series in told_of:
             left = _LONGEST_SLEEP if series.pacs in self._busy else self._wait_of(series)
             if left <= 0:
                 due.setdefault(series.pacs, []).append(series)
@@ -91,13 +97,14 @@ class Trigger:
         for pacs, of_pacs in due.items():
             self._busy.add(pacs)
             nursery.start_soon(self._work_through, pacs, of_pacs)
-        return wait
+        # where something waits a look comes soon enough, and what comes meanwhile asks for none
+        return min(wait, self._settle) if told_of else wait
 
     async def _work_through(self, pacs: str, of_pacs: Sequence[NoticedSeries]) -> None:
         for series in of_pacs:
             await self._work_on(series)
         self._busy.discard(pacs)
-        self._ended.ring()
+        self._bell.ring()
 
     def _wait_of(self, series: NoticedSeries) -> float:
         """Give the seconds until a series is looked at; a notice from the future is as old as we have known of it."""

@@ -23,7 +23,7 @@ from mdmfs.hospital.ledger.records import NoticedSeries, QuarantineRecord
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.pages import PAGE
 from mdmfs.hospital.registration.not_included import forget_old, remember_not_included
-from mdmfs.hospital.registration.trigger import GIVEN_UP_AFTER, Trigger
+from mdmfs.hospital.registration.trigger import GIVEN_UP_AFTER, QUIET_SECONDS, Trigger
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.model.errors import OutOfSpaceError
 from tests.twins.clinic import NOW, Clinic, OpenClinic, including, slice_of, slices
@@ -168,6 +168,26 @@ async def test_not_all_that_waits_is_looked_through_at_each_instance(
             await tell(trigger, clinic.pacs.held)
             await trio.sleep(0.01)
         assert len(reads) <= 2
+
+
+async def test_a_trigger_that_is_told_nothing_sleeps_and_hears_of_what_comes_in_time(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A hospital that does nothing takes no time, however short ``settle`` is."""
+    assert autojump_clock.rate == 0
+    clinic = TickingClinic(tmp_path, slices((1,)))
+    reads: list[int] = []
+    async with clinic.open() as opened:
+        hospital = dataclasses.replace(opened.hospital, store=CountingStore(clinic.store, reads))
+        trigger = Trigger(hospital, 0.0)
+        opened.nursery.start_soon(trigger.run)
+        await trio.sleep(HOUR + 1)
+        assert len(reads) <= HOUR / 60 + 1
+        reads.clear()
+        await tell(trigger, clinic.pacs.held)
+        await trio.sleep(QUIET_SECONDS + 0.1)
+        assert reads
+        await until_nothing_waits(opened, HOUR)
 
 
 async def test_what_no_project_includes_is_quarantined_as_a_series(tmp_path: Path) -> None:
