@@ -56,10 +56,18 @@ _ESCAPES: Final = {
 }
 _ESCAPE: Final = re.compile(rb"(\x1b[\x20-\x2f]+[\x30-\x7e])")
 _KEEPS_ESCAPE: Final = frozenset({"iso2022_jp", "iso2022_jp_2"})
+_SCRIPTS: Final = (
+    (0x430, "a b v g d e zh z i i k l m n o p r s t u f kh ts ch sh shch - y - e iu ia"),
+    (0x450, "e e dj g e dz i i j lj nj c k i u dz"),
+    (0x3B1, "a v g d e z i th i k l m n x o p r s s t u f ch ps o"),
+)
+"""Cyrillic and Greek from a letter on, as passports transliterate them (ICAO 9303, ISO 843), each letter by itself."""
 _ONE_LETTER: Final = str.maketrans(
     {"ß": "ss", "ø": "o", "æ": "ae", "œ": "oe", "đ": "d", "ð": "d", "ł": "l", "þ": "th", "\u0131": "i"}
+    | {"ħ": "h", "ŧ": "t", "ŋ": "n", "ə": "e", "\u02bb": "", "\u02bc": ""}
+    | {chr(at): latin.strip("-") for first, each in _SCRIPTS for at, latin in enumerate(each.split(), first)}
 )
-"""Letters that are no others with an accent."""
+"""Letters that are no others with an accent, apostrophes that are letters, and two other scripts."""
 _TWO_LETTERS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe"})
 """How they are written where there are none, such as in code strings and names of devices."""
 

@@ -136,6 +136,22 @@ def test_a_name_in_utf_8_is_found_where_latin_1_is_declared() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("Иванов^Юрий", b"IVANOV"),
+        ("Кузнецов^Ян", b"KUZNETSOV_Y"),
+        ("Παπαδόπουλος^Νίκος", b"PAPADOPOULOS"),
+        ("Παπαδόπουλος^Νίκος", b"NIKOS"),
+        ("Ka\u02bbanana^Jo", b"KAANANA"),
+        ("Għarb^Jo", b"GHARB"),
+    ],
+)
+def test_a_name_in_another_script_is_found_as_passports_have_it(name: str, code: bytes) -> None:
+    """A code string is in Latin letters, whatever the name is in."""
+    refuses(encode(head(0x00080005, b"CS"), b"ISO_IR 192"), named(name.encode()), coded(code))
+
+
+@pytest.mark.parametrize(
     "table",
     [b"\0\1\2VANDERMEULEN\0\1\2", "Vandermeulen".encode("utf_16_le"), b"\xff\0H84729103\0\0", b"DoeJane\0"],
 )
