@@ -198,11 +198,11 @@ def make_project_directories(tx: Transaction, hospital: Hospital) -> None:
     nobody else learns even its name. A project's directory begins with what its file says; from then on ``setfacl``
     decides, and the file is compared with what it began with.
     """
-    now, owner = hospital.clock(), str(hospital.dn)
-    tx.catalogue.make_directories(Lfn(()), now=now, acl=Acl(owner, (*OWNERS, _EVERYBODY)))
-    tx.catalogue.make_directories(Lfn((hospital.name,)), now=now, acl=Acl(owner, OWNERS))
+    owner = str(hospital.dn)
+    tx.catalogue.make_directories(Lfn(()), acl=Acl(owner, (*OWNERS, _EVERYBODY)))
+    tx.catalogue.make_directories(Lfn((hospital.name,)), acl=Acl(owner, OWNERS))
     for project in hospital.projects.values():
-        inode = tx.catalogue.make_directories(project.lfn, now=now, acl=project.acl)
+        inode = tx.catalogue.make_directories(project.lfn, acl=project.acl)
         first = tx.catalogue.first_acl(tx.catalogue.acl_ids_above(inode)[-1])
         if first is None or first.encode() != project.acl.encode():
             message = (

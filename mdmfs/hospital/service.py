@@ -161,7 +161,6 @@ class HospitalFace:
                 threshold=file.threshold,
                 locality=locality_anywhere(tx, self._hospital, file).value,
                 replicas=[str(Surl(self._public.host, self._public.port, guid)), *surls_of(tx, self._hospital, file)],
-                registered=file.registered,
             )
 
         sight_in = self._sight(request)

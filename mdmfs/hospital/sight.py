@@ -87,7 +87,7 @@ class Sight:
             if self.may_pass(where.parent):
                 above = catalogue.directories_above(where.parent)
                 lfn = Lfn((*(record.name for record in above[1:]), where.name))
-                node = Node(where.name, file.inode, NodeKind.FILE, file.rendition.size, file.registered, guid.octets)
+                node = Node(where.name, file.inode, NodeKind.FILE, file.rendition.size, file.modified, guid.octets)
                 return FilePlace(node, str(lfn), [record.inode for record in above])
         return None
 

@@ -14,6 +14,7 @@ from mdmfs.hospital.catalogue.directories import DirectoryTable
 from mdmfs.hospital.catalogue.feed import Feed as CatalogueFeed
 from mdmfs.hospital.catalogue.made import RowsOfNames
 from mdmfs.hospital.catalogue.namespace import RowsOfCatalogue
+from mdmfs.hospital.catalogue.retiming import tell_times_of_images
 from mdmfs.hospital.ledger.collections import RowsOfRecords
 from mdmfs.hospital.ledger.destructions import RowsOfDestructions
 from mdmfs.hospital.ledger.epochs import RowsOfEpochs
@@ -55,7 +56,7 @@ def _list_leaving_by_element(rows: Rows) -> None:
 
 
 STORE_FORMAT: Final[Format[Rows]] = Format(
-    "hospital's store", _keep_rows, _list_leaving, _show_by_directory, _list_leaving_by_element
+    "hospital's store", _keep_rows, _list_leaving, _show_by_directory, _list_leaving_by_element, tell_times_of_images
 )
 STORE_MARK: Final = tables.FORMAT + b"store"
 FEED_LENGTH: Final = 100_000

@@ -1,7 +1,8 @@
 """Formats of stores: each carries the number of its own; an older one is brought up step by step, a newer one refused.
 
 A step and the mark of the format that it leads to become durable in one transaction; where a store has none, as a
-folder of files, the mark follows, and a step takes no offence at what it did before. So a kill in the middle leaves a
+folder of files, the mark follows, and a step takes no offence at what it did before. A step that changes more rows than
+one transaction should hold is taken in parts, and keeps in the store how far it is. So a kill in the middle leaves a
 store that says truly how far it is, and the next start goes on from there.
 """
 
@@ -25,10 +26,11 @@ _MAX_MARK: Final = 20
 class Format(Generic[S]):
     """The format of one kind of store, as this program writes it, and how to come to it from each before."""
 
-    def __init__(self, what: str, *steps: Callable[[S], None], oldest: int = 1, remedy: str = "") -> None:
+    def __init__(self, what: str, *steps: Callable[[S], bool | None], oldest: int = 1, remedy: str = "") -> None:
         """Name the kind of store; the first step leads from ``oldest`` to the number after it, the next one on.
 
-        ``remedy`` says what else can be done about a store that is newer.
+        A step gives True where only a part of it is done. ``remedy`` says what else can be done about a store that is
+        newer.
         """
         self._what = what
         self._steps = steps
@@ -53,14 +55,15 @@ class Format(Generic[S]):
     def advance(self, mark: bytes, store: S, where: object) -> bytes | None:
         """Take the next step of a store with this mark, and give the mark to write with it; None where there is none.
 
+        After a part of a step it is the same mark.
         ``where`` names the store in messages. Raises ``StoreError`` for a store that this program cannot read, which is
         left as it is.
         """
         number = self.number_of(mark, where)
         if number == self.number:
             return None
-        self._steps[number - self._oldest](store)
-        return b"%d" % (number + 1)
+        is_partial = self._steps[number - self._oldest](store)
+        return mark if is_partial else b"%d" % (number + 1)
 
     def refuse_other(self, mark: bytes, where: object) -> None:
         """Raise ``StoreError`` unless a store can be read as it is, by a program that may not change it."""

@@ -64,7 +64,7 @@ class Series(NamedTuple):
 
     lfn: Lfn
     files: list[tuple[Lfn, NewFile, InstanceRecord]]
-    registered: float
+    modified: float
 
 
 def series(number: int, files: int = SERIES) -> Series:
@@ -109,7 +109,7 @@ def _uid(number: int) -> str:
 def register(tx: Transaction, batch: list[Series]) -> None:
     """Register series as PENDING, as registration does."""
     for one in batch:
-        tx.catalogue.make_directories(one.lfn, now=one.registered, acl=ACL)
+        tx.catalogue.make_directories(one.lfn, acl=ACL)
         for lfn, file, instance in one.files:
             tx.catalogue.add_file(lfn, file)
             tx.uidmap.tie(file.guid, instance)
@@ -118,7 +118,7 @@ def register(tx: Transaction, batch: list[Series]) -> None:
 def show(tx: Transaction, batch: list[Series]) -> None:
     """Let them be seen: each a change of its own."""
     for one in batch:
-        tx.catalogue.show_all(one.lfn, now=one.registered + 1)
+        tx.catalogue.show_all(one.lfn)
 
 
 async def fill(store: LmdbStore, numbers: range) -> float:
@@ -176,7 +176,7 @@ def _lay_series(tx: RowsTransaction, rows: LmdbRows, one: Series, laid: dict[byt
         drawn = octets[96 * nth - 96 : 96 * nth]
         guid, name, uid = drawn[:16], b"%04d.dcm" % (nth + 1), _uid(int.from_bytes(drawn[:16]))
         here = place[:4] + number_key(number + nth)
-        entry = Entry.of_file(inode + nth, file.rendition.size, one.registered, guid, is_new=True)
+        entry = Entry.of_file(inode + nth, file.rendition.size, one.modified, guid, is_new=True)
         laid[tables.FILES].append(
             (number_key(inode + nth), _filled(record, (guid, drawn[16:32], name, drawn[32:64], drawn[64:])))
         )
@@ -187,7 +187,7 @@ def _lay_series(tx: RowsTransaction, rows: LmdbRows, one: Series, laid: dict[byt
         laid[tables.GUIDS_OF_INSTANCE].append((digest_key("neuro", uid), guid))
     directories = DirectoryTable(rows)
     directories.show_all(parent.inode)  # after the inode numbers of the others were given
-    directories.settle(parent.inode, more, one.registered + 1)
+    directories.settle(parent.inode, more, latest=one.modified)
     change = TotalsChange()
     change.files["neuro"], change.octets["neuro"] = more, more * file.rendition.size
     TotalsTable(rows).add(change)

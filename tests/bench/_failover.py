@@ -14,7 +14,7 @@ from mdmfs.hospital.transaction import RowStore, store_layout
 from mdmfs.model.errors import PeerUnreachableError
 from mdmfs.rows.copied import Copied, Waiting
 from tests.twins.postgresql import Pair
-from tests.twins.records import NOW, OWNER_ONLY, SERIES_LFN, guid_of, instance_of, new_file
+from tests.twins.records import OWNER_ONLY, SERIES_LFN, guid_of, instance_of, new_file
 
 WRITERS = 20
 PART = 0.3
@@ -45,7 +45,7 @@ def fail_over(pair: Pair, count: int) -> FailedOver:
 async def _fail_over(pair: Pair, count: int, folder: Path) -> FailedOver:
     engine = await trio.to_thread.run_sync(Copied.open_url, folder / "first", store_layout(), pair.url)
     store, run = RowStore(engine), _Run(count)
-    await store.write(lambda tx: tx.catalogue.make_directories(SERIES_LFN, now=NOW, acl=OWNER_ONLY))
+    await store.write(lambda tx: tx.catalogue.make_directories(SERIES_LFN, acl=OWNER_ONLY))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.run)
         nursery.start_soon(run.ask, store)
@@ -105,7 +105,7 @@ def _register(tx: Transaction, number: int) -> None:
     tx.uidmap.tie(guid_of(number), instance_of(number))
     tx.catalogue.add_file(SERIES_LFN / f"{number}", new_file(number))
     tx.outbox.push("key1", "shares", instance_of(number).series.octets(), b"%d" % number)
-    tx.catalogue.show([guid_of(number)], now=NOW)
+    tx.catalogue.show([guid_of(number)])
 
 
 def engine_count(store: RowStore, count: int) -> int:

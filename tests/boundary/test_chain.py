@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import datetime as dt
 import errno
 import hashlib
 import os
 import random
 import re
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -142,6 +144,25 @@ def test_a_registration_killed_at_any_moment_is_finished_by_the_next(chain: Chai
     again = chain.harvest()
     assert (again.registered, again.failures) == (0, [])
     assert sorted(path.name for path in (chain.site.hospital_directory / "staging").glob("*.part")) == []
+
+
+def test_what_a_mount_shows_has_the_day_of_its_image_and_never_that_of_its_registration(chain: Chain) -> None:
+    """As ``stat`` and ``ls -l`` tell it, of files, and of directories the latest below; nothing came today."""
+    assert chain.harvest().failures == []
+    assert chain.mount()
+    files, top = chain.shown(), mountpoint_of(chain.site.state, READER)
+    for path in files:
+        (session,) = [part for part in path.parts if part.startswith("ses-")]
+        day = dt.datetime.strptime(session, "ses-%Y%m%d").replace(tzinfo=dt.UTC)
+        told = path.stat()
+        assert {told.st_mtime, told.st_ctime, told.st_atime} == {day.timestamp()}
+        line = subprocess.check_output(
+            ["ls", "-l", "--time-style=full-iso", str(path)], env={**os.environ, "TZ": "UTC"}, text=True
+        )
+        assert f" {day:%Y-%m-%d} 00:00:00.000000000 +0000 " in line
+    for directory in {above for path in files for above in path.parents if above.is_relative_to(top)}:
+        latest = max(path.stat().st_mtime for path in files if path.is_relative_to(directory))
+        assert directory.stat().st_mtime == latest, directory
 
 
 def test_a_hospital_restarted_under_its_readers_gives_no_wrong_byte(chain: Chain) -> None:

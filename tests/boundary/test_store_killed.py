@@ -25,12 +25,12 @@ REGISTERING = textwrap.dedent("""
     from tests.twins.records import NOW, OWNER_ONLY, SERIES_LFN, guid_of, instance_of, new_file
 
     def register(tx, number):
-        tx.catalogue.make_directories(SERIES_LFN, now=NOW, acl=OWNER_ONLY)
+        tx.catalogue.make_directories(SERIES_LFN, acl=OWNER_ONLY)
         for part in (2 * number, 2 * number + 1):
             tx.uidmap.tie(guid_of(part), instance_of(part))
             tx.catalogue.add_file(SERIES_LFN / str(part), new_file(part))
             tx.outbox.push("key1", "shares", instance_of(part).series.octets(), b"%d" % part)
-        tx.catalogue.show([guid_of(2 * number), guid_of(2 * number + 1)], now=NOW)
+        tx.catalogue.show([guid_of(2 * number), guid_of(2 * number + 1)])
 
     async def call(store, number):
         await store.write(lambda tx: register(tx, number))
@@ -68,7 +68,7 @@ def run_and_kill(path: Path, seconds: float) -> list[int]:
 def registered(tx: Transaction) -> set[int]:
     """Give the numbers that are registered, each whole in four views."""
     waiting = {int(item.payload) for item in tx.outbox.peek("key1", limit=10**6)}
-    inode = tx.catalogue.make_directories(SERIES_LFN, now=0.0) if waiting else 1
+    inode = tx.catalogue.make_directories(SERIES_LFN) if waiting else 1
     listed = {int(node.name) for node in tx.catalogue.list_page(inode, limit=10**6).nodes}
     tied = {guid for guid, _ in tx.uidmap.of_series(instance_of(0).series)}
     assert listed == waiting

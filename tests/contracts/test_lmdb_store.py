@@ -16,11 +16,12 @@ import trio
 import trio.testing
 
 from mdmfs.hospital import tables
+from mdmfs.hospital.catalogue.times import time_within
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.transaction import STORE_FORMAT
 from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, StoreError
-from tests.twins.records import NOW, OWNER_ONLY, SERIES_LFN, guid_of, instance_of, new_file
+from tests.twins.records import OWNER_ONLY, SERIES_LFN, guid_of, instance_of, new_file
 
 SERIES = 50
 FILES = 500
@@ -64,12 +65,12 @@ async def test_one_default_costs_one_acl_however_many_files_are_under_it(tmp_pat
     series, files = [SERIES_LFN / f"{number:03}-MR" for number in range(SERIES)], FILES // SERIES
 
     def register(tx: Transaction, number: int) -> None:
-        tx.catalogue.make_directories(series[number], now=NOW)
+        tx.catalogue.make_directories(series[number])
         for file in range(number * files, (number + 1) * files):
             tx.catalogue.add_file(series[number] / f"{file:06}.dcm", new_file(file))
 
     store = LmdbStore.open(tmp_path / "store", map_size=2**30)
-    await store.write(lambda tx: tx.catalogue.make_directories(SERIES_LFN, now=NOW, acl=OWNER_ONLY))
+    await store.write(lambda tx: tx.catalogue.make_directories(SERIES_LFN, acl=OWNER_ONLY))
     for number in range(SERIES):
         await store.write(functools.partial(register, number=number))
     await store.aclose()
@@ -97,6 +98,23 @@ async def test_a_store_of_a_newer_format_is_not_opened(tmp_path: Path) -> None:
         LmdbStore.open(tmp_path / "store", map_size=2**24)
     rewrite(tmp_path / "store", b"!", {b"store": STORE_FORMAT.mark})
     await LmdbStore.open(tmp_path / "store", map_size=2**24).aclose()
+
+
+async def test_a_store_whose_files_told_when_they_were_registered_is_brought_up_when_it_is_opened(
+    tmp_path: Path,
+) -> None:
+    """In transactions of its own, one after the other; then it goes on as any other."""
+    store = LmdbStore.open(tmp_path / "store")
+    await store.write(lambda tx: tx.catalogue.make_directories(SERIES_LFN, acl=OWNER_ONLY))
+    await store.write(lambda tx: tx.catalogue.add_file(SERIES_LFN / "1", new_file(1)))
+    await store.write(lambda tx: tx.catalogue.show([guid_of(1)]))
+    await store.aclose()
+    rewrite(tmp_path / "store", b"!", {b"store": b"5"})
+    for _ in range(2):
+        store = LmdbStore.open(tmp_path / "store")
+        nodes = [store.read(lambda tx, lfn=lfn: tx.catalogue.look_up(lfn)) for lfn in (SERIES_LFN / "1", SERIES_LFN)]
+        assert [node and node.modified for node in nodes] == [time_within(SERIES_LFN)] * 2
+        await store.aclose()
 
 
 async def test_a_record_of_a_newer_version_is_refused(tmp_path: Path) -> None:

@@ -120,7 +120,6 @@ def images(
             9,
             bytes(32),
             bytes(32),
-            NOW,
             chain,
             {"InstanceNumber": one},
         )
@@ -231,7 +230,9 @@ def test_images_rendered_anew_take_the_places_of_the_old_ones_all_at_once(databa
     """As on the mounts: nobody finds the new ones before they are shown, and no old one afterwards."""
     registered(database, images())
     fresh = [
-        msgspec.structs.replace(one, guid=bytes([99, *one.guid[1:]]), registered=NOW + 1, attributes={"EchoTime": 3.0})
+        msgspec.structs.replace(
+            one, guid=bytes([99, *one.guid[1:]]), inode=one.inode + 99, attributes={"EchoTime": 3.0}
+        )
         for one in images().images
     ]
     message = PutImages(images().series, fresh)
@@ -290,10 +291,7 @@ def test_one_image_with_an_acl_of_its_own_is_found_by_nobody_else(database: Data
     """Not by itself, and not through its series."""
     message = images()
     narrow = ImageEntry(
-        *(
-            getattr(message.images[1], name)
-            for name in ("guid", "name", "inode", "size", "sha256", "policy", "registered")
-        ),
+        *(getattr(message.images[1], name) for name in ("guid", "name", "inode", "size", "sha256", "policy")),
         [[ROOT, NARROW]],
         {"InstanceNumber": 99},
     )
@@ -831,7 +829,7 @@ def test_the_class_of_a_row_is_looked_at_first(database: Database) -> None:
 
 
 def test_a_database_of_the_first_format_gets_the_indexes_of_this_one(database: Database) -> None:
-    """Those that began with the attribute go, and all is found as before."""
+    """Those that began with the attribute go, and when images were registered; all is found as before."""
     registered(database, images())
     defined(database, {"Outcome": "text"})
     recorded(database, 1, Outcome="well")
@@ -843,6 +841,8 @@ def test_a_database_of_the_first_format_gets_the_indexes_of_this_one(database: D
                 sa.text(f'CREATE INDEX "ix_{table.name}_{column.name}" ON {table.name} ("{column.name}")')
             )
             connection.execute(sa.text(f'DROP INDEX "{table.name}_by_{column.name}"'))
+        for table in ("images", "cohort_files"):
+            connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN registered DOUBLE PRECISION DEFAULT {NOW}"))
         connection.execute(ABOUT.update().where(ABOUT.c.key == "format").values(value=b"1"))
 
     database.write_now(age)
@@ -853,6 +853,10 @@ def test_a_database_of_the_first_format_gets_the_indexes_of_this_one(database: D
     assert "series_by_Modality" in names
     assert not names & {"ix_series_Modality", "ix_records_1_subject"}
     assert found(database, 'Modality == "MR" and Outcome == "well"') == [PATH]
+    for table in ("images", "cohort_files"):
+        columns = {column["name"] for column in sa.inspect(database.engine).get_columns(table)}
+        assert "registered" not in columns
+        assert "inode" in columns
 
 
 def test_two_that_stand_in_each_others_way_both_come_through(server: str) -> None:

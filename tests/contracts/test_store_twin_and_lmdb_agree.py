@@ -18,7 +18,6 @@ from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Lfn
 from tests.twins.records import (
     NOBODY,
-    NOW,
     OWNER_ONLY,
     guid_of,
     instance_of,
@@ -47,10 +46,8 @@ def act_of(name: str, *parts: st.SearchStrategy[Any], run: Callable[..., Act]) -
 
 
 OPERATIONS = st.one_of(
-    act_of(
-        "mkdir", directories, run=lambda lfn: lambda tx: tx.catalogue.make_directories(lfn, now=NOW, acl=OWNER_ONLY)
-    ),
-    act_of("mkdir-inherit", directories, run=lambda lfn: lambda tx: tx.catalogue.make_directories(lfn, now=NOW)),
+    act_of("mkdir", directories, run=lambda lfn: lambda tx: tx.catalogue.make_directories(lfn, acl=OWNER_ONLY)),
+    act_of("mkdir-inherit", directories, run=lambda lfn: lambda tx: tx.catalogue.make_directories(lfn)),
     act_of("add", files, numbers, run=lambda lfn, n: lambda tx: tx.catalogue.add_file(lfn, new_file(n))),
     act_of(
         "take-over",
@@ -59,11 +56,11 @@ OPERATIONS = st.one_of(
         numbers,
         run=lambda lfn, n, old: lambda tx: tx.catalogue.add_file(lfn, new_file(n), takes_over=guid_of(old)),
     ),
-    act_of("show", guids, run=lambda chosen: lambda tx: tx.catalogue.show(chosen, now=NOW)),
+    act_of("show", guids, run=lambda chosen: lambda tx: tx.catalogue.show(chosen)),
     act_of("show-pending", run=lambda: show_pending),
-    act_of("show-all", directories, run=lambda lfn: lambda tx: tx.catalogue.show_all(lfn, now=NOW)),
-    act_of("quarantine", guids, run=lambda chosen: lambda tx: tx.catalogue.quarantine(chosen, now=NOW)),
-    act_of("withdraw", guids, run=lambda chosen: lambda tx: tx.catalogue.withdraw(chosen, now=NOW)),
+    act_of("show-all", directories, run=lambda lfn: lambda tx: tx.catalogue.show_all(lfn)),
+    act_of("quarantine", guids, run=lambda chosen: lambda tx: tx.catalogue.quarantine(chosen)),
+    act_of("withdraw", guids, run=lambda chosen: lambda tx: tx.catalogue.withdraw(chosen)),
     act_of(
         "set-acl",
         directories,
@@ -99,7 +96,7 @@ OPERATIONS = st.one_of(
 def show_pending(tx: Transaction) -> int:
     """Show whatever is pending."""
     pending = [file.guid for file in tx.catalogue.files() if file.state is FileState.PENDING]
-    return tx.catalogue.show(pending, now=NOW)
+    return tx.catalogue.show(pending)
 
 
 def everything(tx: Transaction) -> list[object]:
@@ -176,4 +173,4 @@ def test_the_twin_and_lmdb_agree(operations: list[tuple[str, Act]]) -> None:
 
 def first_directories(tx: Transaction) -> list[int]:
     """Begin with directories, so that files find a place."""
-    return [tx.catalogue.make_directories(lfn, now=NOW, acl=OWNER_ONLY) for lfn in DIRECTORIES]
+    return [tx.catalogue.make_directories(lfn, acl=OWNER_ONLY) for lfn in DIRECTORIES]

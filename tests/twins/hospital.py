@@ -302,7 +302,6 @@ class TwinHospital:
             threshold=2,
             locality=Locality.NEARLINE,
             replicas=[f"srm://hospital.example.org:8443/mdm/{guid}"],
-            registered=REGISTERED,
         )
 
     async def changes(

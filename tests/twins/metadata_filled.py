@@ -151,10 +151,7 @@ def _images(
     path: str, attributes: Mapping[str, str | float | bool], guids: Mapping[str, Guid] | None = None, size: int = 9
 ) -> PutImages:
     files = guids or {"0001.dcm": Guid(hashlib.sha256(path.encode()).digest()[:16])}
-    images = [
-        ImageEntry(guid.octets, name, 1, size, bytes(32), bytes(32), time.time(), CHAIN, {})
-        for name, guid in files.items()
-    ]
+    images = [ImageEntry(guid.octets, name, 1, size, bytes(32), bytes(32), CHAIN, {}) for name, guid in files.items()]
     return PutImages(SeriesEntry(path, CHAIN, dict(attributes)), images)
 
 

@@ -274,10 +274,10 @@ async def named_clinic(folder: Path, store: Store | None = None) -> AsyncIterato
             if tx.catalogue.look_up(PROJECT_LFN) is not None:
                 return
             tx.catalogue.set_acl(PROJECT_LFN, acl_with_writers(WRITER))
-            tx.catalogue.make_directories(SERIES, now=opened.hospital.clock())
+            tx.catalogue.make_directories(SERIES)
             for number in range(1, IMAGES + 1):
                 tx.catalogue.add_file(SERIES / f"{number:04}.dcm", new_file(number))
-            tx.catalogue.show([guid_of(number) for number in range(1, IMAGES + 1)], now=opened.hospital.clock())
+            tx.catalogue.show([guid_of(number) for number in range(1, IMAGES + 1)])
             top = Acl(str(HOSPITAL), (Entry(EntryKind.OTHER, "", Right.TRAVERSE.value),))
             tx.catalogue.set_acl(PROJECT_LFN.parent, top)
 

@@ -216,7 +216,6 @@ def images_message(series: TwinSeries, named: object) -> PutImages:
             1,
             bytes(32),
             bytes(32),
-            0.0,
             named(chain),  # type: ignore[operator]
             on_wire(values),
         )

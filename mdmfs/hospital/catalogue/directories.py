@@ -10,6 +10,7 @@ import msgspec
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.comments import Ahead, CommentTable
 from mdmfs.hospital.catalogue.records import ROOT_INODE, DirectoryRecord, Page
+from mdmfs.hospital.catalogue.times import BEGINNING
 from mdmfs.hospital.rows import Numbers, Stored, number_key
 from mdmfs.model.errors import NoSuchFileError, NotADirectoryFileError, StoreError
 from mdmfs.model.names import MAX_NAME_BYTES, Lfn
@@ -60,9 +61,9 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
         return cls(_ALIAS, inode, 0, made, str(target).encode(), maker)
 
     @classmethod
-    def of_file(cls, inode: int, size: int, registered: float, guid: bytes, *, is_new: bool = False) -> Entry:
+    def of_file(cls, inode: int, size: int, modified: float, guid: bytes, *, is_new: bool = False) -> Entry:
         """Make a file's; a new one is seen from when its directory is shown up to its inode number."""
-        return cls(_NEW_FILE if is_new else _FILE, inode, size, registered, guid)
+        return cls(_NEW_FILE if is_new else _FILE, inode, size, modified, guid)
 
     @classmethod
     def of_directory(cls, record: DirectoryRecord) -> Entry:
@@ -122,7 +123,7 @@ class DirectoryTable:
     def make_root(self) -> None:
         """Begin an empty namespace: the root, without an ACL."""
         root = self.inodes.next()  # ROOT_INODE, as the first one
-        self.put(DirectoryRecord(root, root, "", b"", b"", 0.0, 0))
+        self.put(DirectoryRecord(root, root, "", b"", b"", BEGINNING, 0))
 
     def new_inode(self) -> int:
         """Give a number that was never given."""
@@ -169,9 +170,9 @@ class DirectoryTable:
         """Give the inode number of the directory that a name is in, as ``inode_of``; the root is in itself."""
         return self._inode_of(lfn.parts[:-1])
 
-    def make(self, parent: int, name: str, acl: bytes, now: float, *, maker: int = 0) -> int:
+    def make(self, parent: int, name: str, acl: bytes, *, modified: float = BEGINNING, maker: int = 0) -> int:
         """Make a hidden directory under a name that is free; give its inode number."""
-        record = DirectoryRecord(self.new_inode(), parent, name, acl, b"", now, 0, maker)
+        record = DirectoryRecord(self.new_inode(), parent, name, acl, b"", modified, 0, maker)
         self.put(record)
         self.reserve(parent, name, Entry.of_directory(record))
         return record.inode
@@ -241,28 +242,43 @@ class DirectoryTable:
         """Take a visible name away; the directory itself is told by ``settle``."""
         self._rows.delete(_entry_key(parent, name))
 
-    def settle(self, inode: int, change: int, now: float) -> list[int]:
-        """Note that a listing changed by so many entries, and let the directory appear or vanish; give all touched."""
+    def settle(self, inode: int, change: int, *, latest: float = BEGINNING, now: float | None = None) -> list[int]:
+        """Note that a listing changed by so many entries, and let the directory appear or vanish; give all touched.
+
+        It has the time ``now`` if a user did it. What was registered makes it and those above as late as ``latest``,
+        and what is taken away changes no time.
+        """
         before = self.get(inode)
-        after = msgspec.structs.replace(before, visible=before.visible + change, modified=now)
+        modified = max(before.modified, latest) if now is None else now
+        after = msgspec.structs.replace(before, visible=before.visible + change, modified=modified)
         if after.visible < 0:
             message = f"the directory with inode number {inode} counts fewer entries than it lost: restore the store"
             raise StoreError(message)
-        self.put(after)
+        self.renew(after)
         if inode == ROOT_INODE:
             return [inode]
-        entry = Entry.of_directory(after)
-        if after.visible:
-            self.list_entry(after.parent, after.name, entry)
         if bool(before.visible) == bool(after.visible):
-            return [inode]
+            return [inode, *self.advance(after.parent, latest)]
         if after.visible:
             self.release(after.parent, after.name)
         else:
             self.unlist(after.parent, after.name)
             self.comments.drop(after.parent, after.name)
-            self.reserve(after.parent, after.name, entry)
-        return [inode, *self.settle(after.parent, 1 if after.visible else -1, now)]
+        return [inode, *self.settle(after.parent, 1 if after.visible else -1, latest=latest, now=now)]
+
+    def advance(self, inode: int, latest: float) -> list[int]:
+        """Let a directory and those above it be as late as what was registered below; give those that were not."""
+        touched = [record for record in self.above(inode) if record.modified < latest]
+        for record in touched:
+            self.renew(msgspec.structs.replace(record, modified=latest))
+        return [record.inode for record in touched]
+
+    def renew(self, record: DirectoryRecord) -> None:
+        """Keep a directory, and what stands of it in the one above: the name, or its reservation while it is hidden."""
+        self.put(record)
+        if record.inode != ROOT_INODE:
+            place = self.list_entry if record.visible else self.reserve
+            place(record.parent, record.name, Entry.of_directory(record))
 
     def page(self, inode: int, after: str, limit: int) -> Page:
         """Give a page of the visible entries."""

@@ -33,7 +33,7 @@ class _StoredFile(msgspec.Struct, frozen=True, array_like=True):
     key_check: bytes
     state: FileState
     """PENDING becomes VISIBLE once its directory is shown up to the file's inode number."""
-    registered: float
+    modified: float
     places: tuple[Place, ...]
     size: int
     header_length: int
@@ -119,7 +119,7 @@ class FileTable:
             record.threshold,
             record.key_check,
             record.state,
-            record.registered,
+            record.modified,
             record.places,
             rendition.size,
             rendition.header_length,
@@ -157,7 +157,7 @@ class FileTable:
             stored.threshold,
             stored.key_check,
             state,
-            stored.registered,
+            stored.modified,
             stored.places,
             rendition,
         )

@@ -72,9 +72,9 @@ class RowsOfNames:
         """Make a directory that shows at once; give the feed's version."""
         parent = self._parent_for(lfn)
         number = self._makers.number_of(maker.encode())
-        inode = self._directories.make(parent, lfn.name, self._acls.make(acl), now, maker=number)
+        inode = self._directories.make(parent, lfn.name, self._acls.make(acl), modified=now, maker=number)
         self._count(number, 1)
-        return self._tell(self._directories.settle(inode, 1, now))
+        return self._tell(self._directories.settle(inode, 1, now=now))
 
     def make_alias(self, lfn: Lfn, target: Lfn, maker: str, *, now: float) -> int:
         """Make an alias; give the feed's version."""
@@ -83,7 +83,7 @@ class RowsOfNames:
         entry = Entry.of_alias(self._directories.new_inode(), target, now, number)
         self._directories.list_entry(parent, lfn.name, entry)
         self._count(number, 1)
-        return self._tell(self._directories.settle(parent, 1, now))
+        return self._tell(self._directories.settle(parent, 1, now=now))
 
     def rename(self, old: Lfn, new: Lfn, *, may_replace: bool, now: float) -> int:
         """Give a collection or an alias another name, where an alias or an empty collection makes room for its like."""
@@ -96,7 +96,7 @@ class RowsOfNames:
         parent, (into, before) = self._inode_of(old.parent), self._directory_and_entry(new)
         _refuse_long(new, *(self._longest_below(source.inode) if source.is_directory else ()))
         # what comes is counted before what goes, so that no directory vanishes in between
-        touched = self._directories.settle(into, 1, now)
+        touched = self._directories.settle(into, 1, now=now)
         if before is not None:
             touched += self._make_room(source, new, before, may_replace=may_replace, now=now)
         elif self._directories.reservation(into, new.name) is not None:
@@ -107,7 +107,7 @@ class RowsOfNames:
             self._directories.unlist(parent, old.name)
             self._directories.list_entry(into, new.name, source)
             self._directories.comments.move((parent, old.name), (into, new.name))
-        return self._tell([*touched, *self._directories.settle(parent, -1, now)])
+        return self._tell([*touched, *self._directories.settle(parent, -1, now=now)])
 
     def remove(self, lfn: Lfn, *, is_directory: bool, now: float) -> int:
         """Take an alias away, or an empty collection; give the feed's version."""
@@ -269,7 +269,7 @@ class RowsOfNames:
         if not entry.is_directory:
             self._directories.unlist(parent, lfn.name)
             self._directories.comments.drop(parent, lfn.name)
-            return self._directories.settle(parent, -1, now)
+            return self._directories.settle(parent, -1, now=now)
         if self._directories.get(entry.inode).visible > 1:
             message = f"{lfn} is not empty"
             raise NotEmptyError(message)
@@ -277,7 +277,7 @@ class RowsOfNames:
 
     def _remove_empty(self, inode: int, now: float) -> list[int]:
         """Forget a collection in which nothing is; gives the directories touched."""
-        touched = self._directories.settle(inode, -1, now)
+        touched = self._directories.settle(inode, -1, now=now)
         record = self._directories.get(inode)
         self._directories.drop(record)
         self._acls.drop(record.acl)
@@ -298,7 +298,7 @@ class RowsOfNames:
                 self._directories.unlist(inode, name)
                 self._directories.comments.drop(inode, name)
                 aliases += 1
-        return [*touched, *self._directories.settle(inode, -aliases, now)] if aliases else touched
+        return [*touched, *self._directories.settle(inode, -aliases, now=now)] if aliases else touched
 
     def _longest_below(self, inode: int) -> tuple[int, int]:
         """Give by how many parts, and how many bytes, names go on below a collection."""

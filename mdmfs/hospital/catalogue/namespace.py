@@ -26,6 +26,7 @@ from mdmfs.hospital.catalogue.records import (
     Totals,
     VersionOfAcl,
 )
+from mdmfs.hospital.catalogue.times import BEGINNING, another
 from mdmfs.hospital.catalogue.totals import PendingTable, TotalsChange, TotalsTable
 from mdmfs.model.errors import IsADirectoryFileError, NoSuchFileError, StoreError
 from mdmfs.model.names import Guid, Lfn
@@ -52,13 +53,13 @@ class RowsOfCatalogue:
 
     # Registration
 
-    def make_directories(self, lfn: Lfn, *, now: float, acl: Acl | None = None) -> int:
+    def make_directories(self, lfn: Lfn, *, acl: Acl | None = None) -> int:
         """Make a directory and those missing above it, hidden for now."""
         inode = self._directories.inode_of(lfn)
         if inode is None:
-            parent = self.make_directories(lfn.parent, now=now, acl=acl)
+            parent = self.make_directories(lfn.parent, acl=acl)
             acl_id = self._acls.make(acl or self._inherited(parent, lfn))
-            return self._directories.make(parent, lfn.name, acl_id, now)
+            return self._directories.make(parent, lfn.name, acl_id)
         if inode == ROOT_INODE and acl is not None:
             root = self._directories.get(ROOT_INODE)
             if not root.acl:
@@ -86,18 +87,19 @@ class RowsOfCatalogue:
             message = f"there is no directory {lfn.parent} for a new file: make it first"
             raise NoSuchFileError(message)
         self._refuse_taken(lfn, parent, takes_over)
+        before = self._before(takes_over or like)
         inode = self._directories.new_inode()
         self._files.admit(file.guid, inode)
         record = FileRecord(
             file.guid,
             inode,
             file.project,
-            self._file_acl(parent, lfn, takes_over or like),
+            self._file_acl(parent, lfn) if before is None else before.acl,
             file.generation,
             file.threshold,
             file.key_check,
             FileState.PENDING,
-            file.registered,
+            file.modified if before is None else another(file.modified, before.modified),
             (Place(parent, lfn.name),),
             file.rendition,
         )
@@ -110,7 +112,7 @@ class RowsOfCatalogue:
             self._directories.reserve(parent, lfn.name, _entry_of(record))
         return record
 
-    def show(self, guids: Iterable[Guid], *, now: float) -> int:
+    def show(self, guids: Iterable[Guid]) -> int:
         """Make PENDING or QUARANTINED files VISIBLE, all at once."""
         change = _NamespaceChange()
         for guid in guids:
@@ -123,9 +125,9 @@ class RowsOfCatalogue:
                     self._show_at(place, file, change)
                 self._files.put(msgspec.structs.replace(file, state=FileState.VISIBLE))
                 change.totals.count(file, 1)
-        return self._apply(change, now)
+        return self._apply(change)
 
-    def show_all(self, lfn: Lfn, *, now: float) -> int:
+    def show_all(self, lfn: Lfn) -> int:
         """Make all PENDING files directly in a directory VISIBLE, by as few rows as there are directories above it."""
         parent = self._directories.inode_of(lfn)
         if parent is None:
@@ -136,14 +138,15 @@ class RowsOfCatalogue:
             file = self._files.get(Guid(entry.reference))
             self._show_at(Place(parent, name), file, change)
             change.totals.count(file, 1)
-        for project, (files, octets) in self.pending.take(parent).items():
-            change.listings[parent] += files
+        pending = self.pending.take(parent)
+        for project, (files, octets) in pending.totals.items():
+            change.list(parent, files, pending.latest)
             change.totals.add(project, files, octets)
         if change.listings:
             self._directories.show_all(parent)
-        return self._apply(change, now)
+        return self._apply(change)
 
-    def quarantine(self, guids: Iterable[Guid], *, now: float) -> int:
+    def quarantine(self, guids: Iterable[Guid]) -> int:
         """Take files and their names away until they are shown again."""
         change = _NamespaceChange()
         for guid in guids:
@@ -151,9 +154,9 @@ class RowsOfCatalogue:
             if file.state not in {FileState.QUARANTINED, FileState.WITHDRAWN}:
                 self._hide(file, change)
                 self._files.put(msgspec.structs.replace(file, state=FileState.QUARANTINED))
-        return self._apply(change, now)
+        return self._apply(change)
 
-    def withdraw(self, guids: Iterable[Guid], *, now: float) -> int:
+    def withdraw(self, guids: Iterable[Guid]) -> int:
         """Take files away for ever."""
         change = _NamespaceChange()
         for guid in guids:
@@ -163,7 +166,7 @@ class RowsOfCatalogue:
                 for place in () if file.state is FileState.SUPERSEDED else file.places:  # or the name is another's
                     self._directories.comments.drop(place.parent, place.name)
                 self._files.put(msgspec.structs.replace(file, state=FileState.WITHDRAWN, places=()))
-        return self._apply(change, now)
+        return self._apply(change)
 
     def replace(self, record: FileRecord) -> None:
         """Change what belongs to a file's key."""
@@ -341,12 +344,13 @@ class RowsOfCatalogue:
         """Give the files that go by the same ACL of their own: those that had the name before, and after."""
         return [one for one in self._apart(parent) if one.acl == file.acl]
 
-    def _file_acl(self, parent: int, lfn: Lfn, like: Guid | None) -> bytes:
-        """Give the id of the ACL of a new file: that of the file whose name it takes, else the one that is shared."""
+    def _before(self, guid: Guid | None) -> FileRecord | None:
+        """Give the file whose name a new one takes, if there was one: it goes by the same ACL, and has another time."""
+        return None if guid is None else self._files.find(guid)
+
+    def _file_acl(self, parent: int, lfn: Lfn) -> bytes:
+        """Give the id of the ACL that the files of a directory share."""
         directory = self._directories.get(parent)
-        earlier = None if like is None else self._files.find(like)
-        if earlier is not None:
-            return earlier.acl
         if not directory.file_acl:
             directory = msgspec.structs.replace(directory, file_acl=self._acls.make(self._inherited(parent, lfn)))
             self._directories.put(directory)
@@ -374,7 +378,7 @@ class RowsOfCatalogue:
         if held is not None:
             self._supersede(self._files.get(Guid(held.reference)), change)
         directories.list_entry(place.parent, place.name, _entry_of(file))
-        change.listings[place.parent] += 0 if held else 1
+        change.list(place.parent, 0 if held else 1, file.modified)
 
     def _supersede(self, file: FileRecord, change: _NamespaceChange) -> None:
         self._files.put(msgspec.structs.replace(file, state=FileState.SUPERSEDED))
@@ -395,10 +399,10 @@ class RowsOfCatalogue:
         if file.state is not FileState.PENDING:
             change.files.append(file.inode)
 
-    def _apply(self, change: _NamespaceChange, now: float) -> int:
+    def _apply(self, change: _NamespaceChange) -> int:
         touched: list[int] = []
         for inode, amount in change.listings.items():
-            touched += self._directories.settle(inode, amount, now)
+            touched += self._directories.settle(inode, amount, latest=change.latest.get(inode, BEGINNING))
         self._totals.add(change.totals)
         return self._feed.append(touched, change.files)
 
@@ -409,12 +413,19 @@ class _NamespaceChange:
     def __init__(self) -> None:
         self.listings: Counter[int] = Counter()
         """By how many entries the listing of each directory touched grows or shrinks."""
+        self.latest: dict[int, float] = {}
+        """The latest time of what each directory shows now and did not before."""
         self.files: list[int] = []
         self.totals = TotalsChange()
 
+    def list(self, directory: int, amount: int, modified: float) -> None:
+        """Note that a directory shows so many entries more, none of them later than a time."""
+        self.listings[directory] += amount
+        self.latest[directory] = max(modified, self.latest.get(directory, BEGINNING))
+
 
 def _entry_of(file: FileRecord, *, is_new: bool = False) -> Entry:
-    return Entry.of_file(file.inode, file.rendition.size, file.registered, file.guid.octets, is_new=is_new)
+    return Entry.of_file(file.inode, file.rendition.size, file.modified, file.guid.octets, is_new=is_new)
 
 
 def _refuse_directory(lfn: Lfn, entry: Entry) -> None:

@@ -36,8 +36,10 @@ class Catalogue(Protocol):
 
     # Registration
 
-    def make_directories(self, lfn: Lfn, *, now: float, acl: Acl | None = None) -> int:
+    def make_directories(self, lfn: Lfn, *, acl: Acl | None = None) -> int:
         """Make a directory and those missing above it, hidden for now; give its inode number.
+
+        Their time is the latest of what is shown in or below them, 1980 at first, until a user changes them.
 
         Each missing one (the root counts as missing until it has an ACL) gets ``acl``, or without one what its parent's
         ACL passes on (``Acl.inherited``). What exists stays as it is. Raises ``NotADirectoryFileError`` if a file
@@ -55,34 +57,35 @@ class Catalogue(Protocol):
     ) -> FileRecord:
         """Register a file as PENDING: its name is reserved and its ACL is the one that its directory's files share.
 
-        Where ``takes_over``, or ``like``, which had the name before, has an ACL of its own, it goes by that one.
+        Where ``takes_over``, or ``like``, which had the name before, has an ACL of its own, it goes by that one. It has
+        another time than that one, too (``catalogue.times``).
 
         The directory must exist (``make_directories``), else ``NoSuchFileError``. ``takes_over`` names the visible file
         whose LFN this one will have when it is shown. Raises ``StoreError`` if the GUID is known, if another GUID
         reserved the name, or if one holds it that is not the one to take over; ``IsADirectoryFileError`` as it says.
         """
 
-    def show(self, guids: Iterable[Guid], *, now: float) -> int:
+    def show(self, guids: Iterable[Guid]) -> int:
         """Make PENDING or QUARANTINED files VISIBLE, all at once, as one version of the feed; give that version.
 
         A file taken over becomes SUPERSEDED. Files already visible stay so. Raises ``NoSuchFileError`` for an unknown
         GUID and ``StoreError`` for a withdrawn or superseded one, or if a quarantined one's name has been given away.
         """
 
-    def show_all(self, lfn: Lfn, *, now: float) -> int:
+    def show_all(self, lfn: Lfn) -> int:
         """Make all files VISIBLE that are PENDING directly in a directory, as ``show`` does; give the feed's version.
 
         What it writes does not grow with them, but for those that take over names. Raises ``NoSuchFileError``.
         """
 
-    def quarantine(self, guids: Iterable[Guid], *, now: float) -> int:
-        """Take files and their names away until they are shown again; give the feed's version.
+    def quarantine(self, guids: Iterable[Guid]) -> int:
+        """Take files and their names away until they are shown again; give the feed's version. No time changes.
 
         Withdrawn files stay so. Raises ``NoSuchFileError`` for an unknown GUID.
         """
 
-    def withdraw(self, guids: Iterable[Guid], *, now: float) -> int:
-        """Take files away for ever, whatever state they are in; give the feed's version.
+    def withdraw(self, guids: Iterable[Guid]) -> int:
+        """Take files away for ever, whatever state they are in; give the feed's version. No time changes.
 
         Raises ``NoSuchFileError`` for an unknown GUID.
         """

@@ -62,7 +62,8 @@ class NewFile(msgspec.Struct, frozen=True):
     project: str
     rendition: Rendition
     threshold: int
-    registered: float
+    modified: float
+    """Of its image (``catalogue.times``), never of the clock."""
     key_check: bytes
     """By which the hospital knows the right key again (``mdmfs.hospital.release.escrow``); not the key."""
     generation: int = 1
@@ -82,7 +83,7 @@ class FileRecord(msgspec.Struct, frozen=True):
     """How many shares make the key."""
     key_check: bytes
     state: FileState
-    registered: float
+    modified: float
     places: tuple[Place, ...]
     """Its names, the first one of the LFN it was registered under; none once it is withdrawn."""
     rendition: Rendition
@@ -99,6 +100,7 @@ class DirectoryRecord(msgspec.Struct, frozen=True, array_like=True):
     file_acl: bytes
     """The id of the ACL that its files share; empty before the first file."""
     modified: float
+    """The latest of what was registered in or below it; or when a user last changed it."""
     visible: int
     """How many entries show in its listing; a collection counts one more, so that it shows while it is empty."""
     maker: int = 0

@@ -9,6 +9,7 @@ import msgspec
 
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.records import FileRecord, Totals
+from mdmfs.hospital.catalogue.times import BEGINNING
 from mdmfs.hospital.rows import Stored, digest_key, number_key
 from mdmfs.rows.port import Rows
 
@@ -21,12 +22,16 @@ class _StoredTotals(msgspec.Struct, frozen=True, array_like=True):
 _ROWS: Final = Stored(_StoredTotals)
 
 
-class _Pending(msgspec.Struct, frozen=True, array_like=True):
+class Pending(msgspec.Struct, frozen=True, array_like=True):
+    """The new files of a directory that are not seen yet."""
+
     totals: dict[str, tuple[int, int]]
     """By project: files and bytes."""
+    latest: float = BEGINNING
+    """No file of them has a later time."""
 
 
-_PENDING: Final = Stored(_Pending)
+_PENDING: Final = Stored(Pending)
 
 
 class TotalsTable:
@@ -72,41 +77,42 @@ class TotalsChange:
 
 
 class PendingTable:
-    """``P`` + directory (8 bytes): how many new files it has that are not seen yet, and their bytes.
+    """``P`` + directory (8 bytes): how many new files it has that are not seen yet, their bytes and their latest time.
 
     Each row is read once in a transaction, and written at its end.
     """
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
-        self._known: dict[int, dict[str, tuple[int, int]]] = {}
+        self._known: dict[int, Pending] = {}
 
     def count(self, directory: int, file: FileRecord, sign: int) -> None:
         """Count a file in (1) or out (-1)."""
-        totals = self._of(directory)
-        files, octets = totals.get(file.project, (0, 0))
-        totals[file.project] = files + sign, octets + sign * file.rendition.size
+        before = self._of(directory)
+        files, octets = before.totals.get(file.project, (0, 0))
+        totals = before.totals | {file.project: (files + sign, octets + sign * file.rendition.size)}
         if not totals[file.project][0]:
             del totals[file.project]
+        self._known[directory] = Pending(totals, max(before.latest, file.modified))
 
-    def take(self, directory: int) -> dict[str, tuple[int, int]]:
-        """Give files and bytes of each project, and count none any more."""
-        totals = self._of(directory)
-        self._known[directory] = {}
-        return totals
+    def take(self, directory: int) -> Pending:
+        """Give what there is, and count none any more."""
+        pending = self._of(directory)
+        self._known[directory] = Pending({})
+        return pending
 
     def write(self) -> None:
         """Write what was counted."""
-        for directory, totals in self._known.items():
-            if totals:
-                self._rows.put(tables.PENDING + number_key(directory), _PENDING.encode(_Pending(totals)))
+        for directory, pending in self._known.items():
+            if pending.totals:
+                self._rows.put(tables.PENDING + number_key(directory), _PENDING.encode(pending))
             else:
                 self._rows.delete(tables.PENDING + number_key(directory))
 
-    def _of(self, directory: int) -> dict[str, tuple[int, int]]:
+    def _of(self, directory: int) -> Pending:
         if directory not in self._known:
             value = self._rows.get(tables.PENDING + number_key(directory))
-            self._known[directory] = {} if value is None else _PENDING.decode(value).totals
+            self._known[directory] = Pending({}) if value is None else _PENDING.decode(value)
         return self._known[directory]
 
 

@@ -173,17 +173,17 @@ def adopt_threshold(tx: Transaction, hospital: Hospital, guids: Iterable[Guid]) 
             tx.catalogue.replace(msgspec.structs.replace(file, threshold=hospital.threshold))
 
 
-def destroy(tx: Transaction, guids: Iterable[Guid], now: float) -> int:
+def destroy(tx: Transaction, guids: Iterable[Guid]) -> int:
     """Take files away, and tell every keystore to destroy its share, for ever; gives the epoch."""
     gone = list(guids)
-    tx.catalogue.withdraw(gone, now=now)
+    tx.catalogue.withdraw(gone)
     for guid in gone:
         tx.epochs.bury(guid)
     withdraw_records_of(tx, gone)
     return tx.epochs.latest().number
 
 
-def withdraw(tx: Transaction, files: Sequence[FileRecord], now: float) -> tuple[int, list[FileRecord]]:
+def withdraw(tx: Transaction, files: Sequence[FileRecord]) -> tuple[int, list[FileRecord]]:
     """Destroy files because their images are to go, and give the epoch, unless more files are of the same images.
 
     Those are given then, and nothing is done: they were made under other rules and would take the names over, so all of
@@ -200,4 +200,4 @@ def withdraw(tx: Transaction, files: Sequence[FileRecord], now: float) -> tuple[
         return 0, left
     for instance in instances:
         tx.quarantine.remove(instance.series, instance.instance_uid)
-    return destroy(tx, [file.guid for file in files], now), []
+    return destroy(tx, [file.guid for file in files]), []

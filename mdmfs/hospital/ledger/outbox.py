@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Iterable
 from typing import Final
 
+import msgspec
+
 from mdmfs.hospital import tables
 from mdmfs.hospital.ledger.records import MAX_DESTINATION_BYTES, OutboxItem, OutboxSize
 from mdmfs.hospital.rows import Stored, add_to, counted, number_key
@@ -39,10 +41,16 @@ class RowsOfOutbox:
         self._count(item, 1)
         return number
 
-    def peek(self, destination: str, *, limit: int) -> list[OutboxItem]:
-        """Give the first items of a destination."""
-        found = itertools.islice(self._rows.scan(tables.OUTBOX + _queue(destination)), limit)
+    def peek(self, destination: str, *, limit: int, after: int = 0) -> list[OutboxItem]:
+        """Give the first items of a destination whose numbers come after ``after``."""
+        found = itertools.islice(self._rows.scan(tables.OUTBOX + _queue(destination), number_key(after + 1)), limit)
         return [_ROWS.decode(value) for _, value in found]
+
+    def replace(self, item: OutboxItem, payload: bytes) -> None:
+        """Give an item that is there another payload."""
+        replaced = msgspec.structs.replace(item, payload=payload)
+        self._rows.put(tables.OUTBOX + _queue(item.destination) + number_key(item.number), _ROWS.encode(replaced))
+        add_to(self._rows, _OCTETS, len(payload) - len(item.payload))
 
     def drop(self, destination: str, numbers: Iterable[int]) -> int:
         """Forget items that have arrived."""

@@ -44,15 +44,15 @@ async def define_records(hospital: Hospital, asked: DefineRecords) -> DefinedRec
 
     def act(tx: Transaction) -> list[Barred]:
         _refuse(tx, wanted, asked.key)
-        now, lfn = hospital.clock(), _place(project, asked.name)
+        lfn = _place(project, asked.name)
         if tx.records.collection(asked.project, asked.name) is None:
             _refuse_new(tx, lfn)
-        tx.catalogue.make_directories(project / COLLECTIONS, now=now, acl=Acl(str(hospital.dn), _PASSES))
+        tx.catalogue.make_directories(project / COLLECTIONS, acl=Acl(str(hospital.dn), _PASSES))
         readers = _acl(hospital, asked.readers, asked.groups)
         is_given = bool(asked.readers or asked.groups or not above(asked.name))
-        inode = tx.catalogue.make_directories(lfn, now=now, acl=readers if is_given else None)
+        inode = tx.catalogue.make_directories(lfn, acl=readers if is_given else None)
         groups = {
-            name: tx.catalogue.make_directories(lfn / name, now=now, acl=_acl(hospital, dns, []))
+            name: tx.catalogue.make_directories(lfn / name, acl=_acl(hospital, dns, []))
             for name, dns in asked.narrow.items()
         }
         tx.records.define(CollectionRecord(asked.project, asked.name, str(lfn), own, asked.key))
@@ -62,7 +62,7 @@ async def define_records(hospital: Hospital, asked: DefineRecords) -> DefinedRec
             groups={name: [tx.catalogue.acl_ids_above(one)] for name, one in groups.items()},
         )
         send_collection(tx, message)
-        return list(_barred(tx, lfn, project, asked, now))
+        return list(_barred(tx, lfn, project, asked, hospital.clock()))
 
     barred = await hospital.store.write(act)
     hospital.outbox.ring()

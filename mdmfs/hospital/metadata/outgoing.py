@@ -77,7 +77,6 @@ def _entry(file: FileRecord, chains: list[list[bytes]], attributes: Attributes) 
         size=file.rendition.size,
         sha256=file.rendition.sha256,
         policy=file.rendition.policy,
-        registered=file.registered,
         acl_ids=chains,
         attributes=dict(attributes.image),
     )

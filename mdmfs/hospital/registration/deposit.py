@@ -45,7 +45,7 @@ def show_deposited(tx: Transaction, key: SeriesKey, hospital: Hospital) -> None:
     count = tx.uidmap.count_of_series(key)
     kept = [series.acknowledged.get(keystore, 0) for keystore in hospital.keystores.names]
     if sum(shares >= count for shares in kept) >= hospital.required:
-        tx.catalogue.show_all(series.lfn, now=hospital.clock())
+        tx.catalogue.show_all(series.lfn)
         tx.series.put(msgspec.structs.replace(series, state=SeriesState.VISIBLE))
         if hospital.has_metadata:
             send_shown(tx, series.lfn)

@@ -47,7 +47,7 @@ async def put_away_moved(hospital: Hospital, key: SeriesKey) -> int:
                 tx.quarantine.put(_moved(key, instance.instance_uid, now))
         series = tx.series.get(key)
         if (visible or held_back) and series is not None:
-            tx.catalogue.quarantine(visible, now=now)
+            tx.catalogue.quarantine(visible)
             tx.series.put(msgspec.structs.replace(series, state=SeriesState.HIDDEN))
         return visible + held_back
 
@@ -80,13 +80,13 @@ async def restore(hospital: Hospital, key: SeriesKey, project: Project, reasons:
     is_held = hospital.store.read(lambda tx: any(it.reason in reasons for it in tx.quarantine.of_series(key)))
     if not is_held:
         return 0
-    shown = await hospital.store.write(lambda tx: restore_series(tx, key, project, reasons, hospital.clock()))
+    shown = await hospital.store.write(lambda tx: restore_series(tx, key, project, reasons))
     if shown:
         hospital.feed.bell.ring()
     return shown
 
 
-def restore_series(tx: Transaction, key: SeriesKey, project: Project, reasons: Collection[Reason], now: float) -> int:
+def restore_series(tx: Transaction, key: SeriesKey, project: Project, reasons: Collection[Reason]) -> int:
     """Forget why a series was put away, and show it unless it hides for another reason.
 
     What was held back before it had been shown waits for the next harvest, which counts it and looks at its keys. What
@@ -109,7 +109,7 @@ def restore_series(tx: Transaction, key: SeriesKey, project: Project, reasons: C
         for guid, instance in tx.uidmap.of_series(key)
         if _state(tx, guid) is FileState.QUARANTINED and instance.instance_uid not in left
     ]
-    tx.catalogue.show(shown, now=now)
+    tx.catalogue.show(shown)
     is_pending = any(_state(tx, guid) is FileState.PENDING for guid, _ in tx.uidmap.of_series(key))
     if is_pending and series.state is SeriesState.HIDDEN:
         tx.series.put(msgspec.structs.replace(series, state=SeriesState.REGISTERING))
@@ -145,7 +145,7 @@ async def merge_subjects(
             if is_dry:
                 shown += any(it.reason in _HELD for it in tx.quarantine.of_series(key))
             else:
-                shown += bool(restore_series(tx, key, project, _HELD, hospital.clock()))
+                shown += bool(restore_series(tx, key, project, _HELD))
         return Merged(row.id.text, (other or row).id.text, shown)
 
     if is_dry:

@@ -16,6 +16,7 @@ import msgspec
 import trio
 
 from mdmfs.hospital.catalogue.records import FileState, NewFile, Rendition
+from mdmfs.hospital.catalogue.times import time_of
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.pseudonyms import (
     DAYS_IN_WEEK,
@@ -77,6 +78,8 @@ class Measured(NamedTuple):
     """Instance Number."""
     instance: InstanceRecord
     rendition: Rendition
+    modified: float
+    """By the Study Date that the rendition has."""
     key: NewKey
     attributes: Attributes
     """Of its published header."""
@@ -289,6 +292,7 @@ class Registration:
             number=harmless(header.instance_number, header),
             instance=instance,
             rendition=rendition,
+            modified=time_of(rendering.deidentification.study_date),
             key=key,
             attributes=self._attributes(rendering.published_header),
             origin=rendering.origin(claim, rendition.size),
@@ -300,13 +304,12 @@ class Registration:
     def _remember(self, tx: Transaction, batch: list[Measured]) -> tuple[Lfn, list[Measured]]:
         """Remember a batch, but for what was withdrawn while it was on its way; gives the directory and the rest."""
         batch = [item for item in batch if not is_withdrawn(tx, self.key, item.instance.instance_uid)]
-        now = self._hospital.clock()
-        series = self._series(tx, now)
+        series = self._series(tx)
         tx.series.put(series)
         if not batch:
             return series.lfn, batch
-        tx.catalogue.make_directories(series.lfn, now=now)
-        aliases = {item.guid: self._remember_one(tx, series.lfn, item, now) for item in batch}
+        tx.catalogue.make_directories(series.lfn)
+        aliases = {item.guid: self._remember_one(tx, series.lfn, item) for item in batch}
         known = {acl_id for chains in aliases.values() for chain in chains for acl_id in chain}
         acls = [versioned for acl_id in sorted(known) if (versioned := _versioned(tx, acl_id))]
         keys = [item.key for item in batch]
@@ -318,7 +321,7 @@ class Registration:
             send_images(tx, series.lfn, {item.guid: item.attributes for item in batch})
         return series.lfn, batch
 
-    def _series(self, tx: Transaction, now: float) -> SeriesRecord:
+    def _series(self, tx: Transaction) -> SeriesRecord:
         """Give the series as it is to be kept: at the first time with the name that it has from then on."""
         series = tx.series.get(self.key)
         if series is not None:
@@ -337,17 +340,17 @@ class Registration:
             state=SeriesState.REGISTERING,
             expected=self.expected,
             acknowledged={},
-            created=now,
+            created=self._hospital.clock(),
         )
 
-    def _remember_one(self, tx: Transaction, series: Lfn, item: Measured, now: float) -> list[list[bytes]]:
-        lfn, takes_over, before = self._name(tx, series, item, now)
+    def _remember_one(self, tx: Transaction, series: Lfn, item: Measured) -> list[list[bytes]]:
+        lfn, takes_over, before = self._name(tx, series, item)
         file = NewFile(
             guid=item.guid,
             project=self.project.name,
             rendition=item.rendition,
             threshold=self._hospital.threshold,
-            registered=now,
+            modified=item.modified,
             generation=FIRST_GENERATION,
             key_check=item.key.check,
         )
@@ -356,7 +359,7 @@ class Registration:
         tx.quarantine.remove(self.key, item.instance.instance_uid)
         return tx.catalogue.aliases_of(item.guid)
 
-    def _name(self, tx: Transaction, series: Lfn, item: Measured, now: float) -> tuple[Lfn, Guid | None, Guid | None]:
+    def _name(self, tx: Transaction, series: Lfn, item: Measured) -> tuple[Lfn, Guid | None, Guid | None]:
         """Find the name of an instance: the one that it had, or a new one; whom to take it over from; whose it was."""
         for guid in tx.uidmap.guids_of(self.project.name, item.instance.instance_uid):
             file = tx.catalogue.file(guid)
@@ -366,7 +369,7 @@ class Registration:
             if file.state is FileState.VISIBLE:
                 return lfn, guid, guid
             if file.state in {FileState.PENDING, FileState.QUARANTINED}:  # nobody sees it, and nobody shall
-                tx.catalogue.withdraw([guid], now=now)
+                tx.catalogue.withdraw([guid])
                 tx.epochs.bury(guid)
                 if tx.catalogue.holder(lfn) is None:
                     return lfn, None, guid

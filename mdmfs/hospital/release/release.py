@@ -265,7 +265,7 @@ async def quarantine(hospital: Hospital, guid: Guid, refused: RefusedError) -> N
             if series is not None and (project is None or project.partial is Partial.HIDE):
                 hidden = [sibling for sibling, _ in tx.uidmap.of_series(instance.series)]
                 tx.series.put(msgspec.structs.replace(series, state=SeriesState.HIDDEN))
-            tx.catalogue.quarantine(hidden, now=now)
+            tx.catalogue.quarantine(hidden)
 
     now = hospital.clock()
     await hospital.store.write(act)

@@ -20,7 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from mdmfs.journal.durable import make_directory
 from mdmfs.metadata.store.collections import record_tables
 from mdmfs.metadata.store.indexes import fix_statistics, index_by_class
-from mdmfs.metadata.store.tables import ABOUT, IMAGES, METADATA, SERIES
+from mdmfs.metadata.store.tables import ABOUT, FROZEN, IMAGES, METADATA, SERIES
 from mdmfs.model.errors import BusyError, ConfigurationError, MdmfsError, OutOfSpaceError, StoreError
 from mdmfs.wire.formats import Format
 
@@ -55,7 +55,16 @@ def _let_collections_nest(_: sa.Connection) -> None:
     """To 3: a collection may lie in another, which an older program would not know; those that are there do not."""
 
 
-STORE_FORMAT: Final[Format[sa.Connection]] = Format("database of metadata", _index_all_by_class, _let_collections_nest)
+def _forget_when_registered(connection: sa.Connection) -> None:
+    """To 4: when an image was registered is told nobody, and so not kept."""
+    for table in (IMAGES.name, FROZEN.name):
+        if sa.inspect(connection).has_table(table):  # snapshots are younger than the first format
+            connection.exec_driver_sql(f"alter table {table} drop column registered")
+
+
+STORE_FORMAT: Final[Format[sa.Connection]] = Format(
+    "database of metadata", _index_all_by_class, _let_collections_nest, _forget_when_registered
+)
 
 
 class Database:

@@ -106,7 +106,6 @@ def _image_row(entry: ImageEntry, series: _Series, chain: Chain) -> dict[str, An
         "inode": entry.inode,
         "sha256": entry.sha256,
         "policy": entry.policy,
-        "registered": entry.registered,
         "chain": chain.number,
         "class": chain.its_class,
         "Size": entry.size,
@@ -152,7 +151,7 @@ _DROP_REPLACED: Final = IMAGES.delete().where(
     sa.exists().where(
         _LATER.c.series == IMAGES.c.series,
         _LATER.c.name == IMAGES.c.name,
-        _LATER.c.registered > IMAGES.c.registered,
+        _LATER.c.inode > IMAGES.c.inode,
     ),
 )
 _SHOW_IMAGES: Final = (

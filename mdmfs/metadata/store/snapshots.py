@@ -30,7 +30,7 @@ MAX_SNAPSHOTS: Final = 1000
 MAX_FROZEN: Final = 1_000_000
 """Files of one snapshot."""
 NONCE_SIZE: Final = 16
-_KEPT: Final = ("name", "guid", "inode", "sha256", "policy", "registered", "chain", "class")
+_KEPT: Final = ("name", "guid", "inode", "sha256", "policy", "chain", "class")
 """Columns of an image that are kept as they are."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -170,6 +170,5 @@ def _file(row: Any) -> FrozenFile:  # noqa: ANN401 a row of a table of ours
         size=row["size"],
         sha256=bytes(row["sha256"]),
         policy=bytes(row["policy"]),
-        registered=row["registered"],
         state=FrozenState(row["state"]),
     )

@@ -98,7 +98,6 @@ IMAGES: Final = sa.Table(
     sa.Column("inode", sa.BigInteger(), nullable=False),
     sa.Column("sha256", _BYTES, nullable=False),
     sa.Column("policy", _BYTES, nullable=False),
-    sa.Column("registered", sa.Double(), nullable=False),
     sa.Column("visible", sa.Boolean(), nullable=False),
     sa.Column("chain", _ID, nullable=False, index=True),
     sa.Column("class", _ID, nullable=False),
@@ -161,7 +160,6 @@ FROZEN: Final = sa.Table(
     sa.Column("size", sa.BigInteger(), nullable=False),
     sa.Column("sha256", _BYTES, nullable=False),
     sa.Column("policy", _BYTES, nullable=False),
-    sa.Column("registered", sa.Double(), nullable=False),
     sa.Column("chain", _ID, nullable=False, index=True),
     sa.Column("class", _ID, nullable=False),
 )

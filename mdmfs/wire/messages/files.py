@@ -90,7 +90,7 @@ class Node(Message, frozen=True, omit_defaults=True):
     size: Size
     """Of the plaintext, exact; 0 for a directory."""
     modified: Instant
-    """When it was registered, or the directory last changed."""
+    """Midnight of the day that the image tells, of a directory the latest of those; or when a user changed it."""
     guid: bytes = b""
     """Empty for a directory and a link."""
     target: str = ""
@@ -273,7 +273,6 @@ class FileDescription(Message, frozen=True):
     locality: str
     replicas: list[str]
     """SURLs."""
-    registered: float
 
 
 class Locate(Message, frozen=True):

@@ -53,7 +53,6 @@ class ImageEntry(Message, frozen=True):
     sha256: bytes
     policy: bytes
     """The digest of the policy that it was de-identified by."""
-    registered: float
     acl_ids: list[list[bytes]]
     attributes: dict[str, str | int | float | bool]
 
@@ -349,7 +348,6 @@ class FrozenFile(Message, frozen=True):
     sha256: bytes
     policy: bytes
     """The digest of the policy that it was de-identified by."""
-    registered: Instant
     state: FrozenState
 
 

@@ -408,7 +408,7 @@ def _limit(entry: EntryAttributes, node: Node, seat: Seat) -> None:
 def _fill(entry: EntryAttributes, node: Node, before: Node | None = None) -> None:
     """Say what is another for each entry; a directory may have a hundred thousand.
 
-    ``before`` is what it was filled with last: the files of a series are registered together.
+    ``before`` is what it was filled with last: the files of a series have one day.
     """
     entry.st_ino = node.inode
     entry.st_size = node.size

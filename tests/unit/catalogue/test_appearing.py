@@ -12,7 +12,7 @@ from mdmfs.hospital.catalogue.records import FileState, Totals
 from mdmfs.hospital.transaction import STORE_FORMAT, RowsTransaction
 from mdmfs.rows.copied import RecordedRows
 from mdmfs.rows.port import Rows
-from tests.twins.records import NOW, OWNER_ONLY, SERIES_LFN, counting_random, guid_of, new_file
+from tests.twins.records import OWNER_ONLY, SERIES_LFN, counting_random, guid_of, new_file
 from tests.twins.store import MemoryRows, Table
 
 FILE, NEW_FILE = 2, 4
@@ -43,7 +43,7 @@ def register(rows: Rows, *numbers: int) -> None:
     """Register files of one series."""
 
     def add(tx: RowsTransaction) -> None:
-        tx.catalogue.make_directories(SERIES_LFN, now=NOW, acl=OWNER_ONLY)
+        tx.catalogue.make_directories(SERIES_LFN, acl=OWNER_ONLY)
         for number in numbers:
             tx.catalogue.add_file(SERIES_LFN / f"{number:05}.dcm", new_file(number))
 
@@ -55,7 +55,7 @@ def test_what_is_written_when_a_series_appears_does_not_grow_with_it(rows: Memor
     """The directories, their names, the feed and the totals."""
     register(rows, *range(count))
     changes: dict[bytes, bytes | None] = {}
-    act(RecordedRows(rows, changes), lambda tx: tx.catalogue.show_all(SERIES_LFN, now=NOW))
+    act(RecordedRows(rows, changes), lambda tx: tx.catalogue.show_all(SERIES_LFN))
     assert seen_in(rows).catalogue.totals() == Totals(count, 1000 * count)
     assert len(changes) == 21
     assert sum(len(key) + len(value or b"") for key, value in changes.items()) < 1100
@@ -88,7 +88,7 @@ def as_before(rows: Rows) -> None:
 def test_what_was_pending_before_appears_with_what_is_registered_after(rows: MemoryRows) -> None:
     """A series that was under way when the program was replaced; what was seen before is, and each has its ACL."""
     register(rows, 1, 2)
-    act(rows, lambda tx: tx.catalogue.show([guid_of(1), guid_of(2)], now=NOW))
+    act(rows, lambda tx: tx.catalogue.show([guid_of(1), guid_of(2)]))
     register(rows, 3, 4)
     before = seen_in(rows).catalogue.files()
     as_before(rows)
@@ -97,8 +97,8 @@ def test_what_was_pending_before_appears_with_what_is_registered_after(rows: Mem
     assert STORE_FORMAT.advance(b"3", rows, "a store") == b"4"
     assert seen_in(rows).catalogue.files() == before
     register(rows, 5)
-    act(rows, lambda tx: tx.catalogue.quarantine([guid_of(4)], now=NOW))
-    act(rows, lambda tx: tx.catalogue.show_all(SERIES_LFN, now=NOW))
+    act(rows, lambda tx: tx.catalogue.quarantine([guid_of(4)]))
+    act(rows, lambda tx: tx.catalogue.show_all(SERIES_LFN))
     catalogue = seen_in(rows).catalogue
     node = catalogue.look_up(SERIES_LFN)
     assert node is not None

@@ -284,7 +284,7 @@ async def test_a_change_is_effective_once_the_second_daemon_has_applied_it(
         copy.version = after
         await trio.sleep(30)
         assert hospital.hospital.leases.behind(after) == []
-        await hospital.hospital.store.write(lambda tx: tx.catalogue.withdraw([guid], now=clinic.now))
+        await hospital.hospital.store.write(lambda tx: tx.catalogue.withdraw([guid]))
         hospital.hospital.feed.bell.ring()
         await trio.sleep(30)
         assert second.hospital.staging.known() == [(guid, 1)], "the copy does not know yet"

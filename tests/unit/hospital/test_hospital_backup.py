@@ -68,7 +68,7 @@ async def _fill(path: Path) -> None:
     for start in range(0, MANY, 500):
         await store.write(
             lambda tx, start=start: [
-                tx.catalogue.make_directories(Lfn((f"{PLAIN.decode()}-{n}",)), now=1.0, acl=ACL)
+                tx.catalogue.make_directories(Lfn((f"{PLAIN.decode()}-{n}",)), acl=ACL)
                 for n in range(start, start + 500)
             ]
         )
@@ -96,7 +96,7 @@ def files(directory: Path) -> dict[str, bytes]:
 
 
 async def _write_on(store: LmdbStore) -> None:
-    await store.write(lambda tx: tx.catalogue.make_directories(Lfn(("later",)), now=2.0, acl=ACL))
+    await store.write(lambda tx: tx.catalogue.make_directories(Lfn(("later",)), acl=ACL))
 
 
 def test_what_was_there_comes_back_and_nothing_of_it_is_in_the_clear(

@@ -12,6 +12,7 @@ import trio
 
 from mdmfs.access.acl import Right
 from mdmfs.hospital.catalogue.records import FileState
+from mdmfs.hospital.catalogue.times import time_within
 from mdmfs.hospital.feed import LONGEST_WAIT, Feed
 from mdmfs.model.errors import (
     AccessDeniedError,
@@ -108,7 +109,7 @@ async def listed(hospital: OpenClinic, lfn: Lfn, who: Principal = READER) -> lis
 
 
 async def test_the_reader_walks_from_the_root_to_the_files(tmp_path: Path) -> None:
-    """Every name leads on; sizes and times are those that were registered."""
+    """Every name leads on; sizes are those that were registered, times those of the session's day."""
     async with open_registered(tmp_path) as (hospital, guids):
         lfn, found = ROOT, []
         while not found:
@@ -120,7 +121,7 @@ async def test_the_reader_walks_from_the_root_to_the_files(tmp_path: Path) -> No
         for node in found:
             file = hospital.hospital.store.read(lambda tx, node=node: tx.catalogue.file(Guid(node.guid)))
             assert file is not None
-            assert (node.size, node.modified, node.inode) == (file.rendition.size, NOW, file.inode)
+            assert (node.size, node.modified, node.inode) == (file.rendition.size, time_within(lfn), file.inode)
 
 
 async def test_a_stranger_finds_an_empty_root_and_nothing_below(tmp_path: Path) -> None:
@@ -328,7 +329,7 @@ async def test_a_place_is_told_to_whom_the_name_is_listed(tmp_path: Path) -> Non
 async def test_a_quarantined_file_is_neither_listed_nor_described(tmp_path: Path) -> None:
     """Its name is gone for the owner too; a superseded one still opens by its GUID."""
     async with open_registered(tmp_path) as (hospital, [guid, other, _]):
-        await hospital.hospital.store.write(lambda tx: tx.catalogue.quarantine([guid], now=NOW))
+        await hospital.hospital.store.write(lambda tx: tx.catalogue.quarantine([guid]))
         assert await listed(hospital, hospital.series()[0].lfn) == ["0002.dcm", "0003.dcm"]
         with pytest.raises(NoSuchFileError):
             await hospital.ask(DESCRIBE_PATH, Describe(guid.octets), OWNER)
@@ -367,7 +368,7 @@ async def test_a_question_about_changes_waits_for_one(tmp_path: Path) -> None:
             nursery.start_soon(ask)
             await trio.sleep(0.02)
             assert not answers
-            await hospital.hospital.store.write(lambda tx: tx.catalogue.quarantine([guid], now=NOW))
+            await hospital.hospital.store.write(lambda tx: tx.catalogue.quarantine([guid]))
             hospital.hospital.feed.bell.ring()
             await until(lambda: bool(answers))
         (changes,) = answers
@@ -411,7 +412,7 @@ async def test_a_mount_that_was_away_while_an_older_store_was_put_back_begins_an
     for folder in ("lost", "restored"):
         (tmp_path / folder).mkdir()
     async with open_registered(tmp_path / "lost") as (hospital, [guid, *_]):
-        await hospital.hospital.store.write(lambda tx: tx.catalogue.quarantine([guid], now=NOW))
+        await hospital.hospital.store.write(lambda tx: tx.catalogue.quarantine([guid]))
         heard = await hospital.told(CHANGES_PATH, AskChanges(0, 0.0))
         assert isinstance(heard, Changes)
         back = AskChanges(heard.version, 0.0, groups=heard.groups)
@@ -424,7 +425,7 @@ async def test_a_mount_that_was_away_while_an_older_store_was_put_back_begins_an
             told = await hospital.told(CHANGES_PATH, back)
             assert isinstance(told, Changes)
             assert told.is_reset, told.version
-            await hospital.hospital.store.write(lambda tx, guid=guid: tx.catalogue.quarantine([guid], now=NOW))  # type: ignore[misc]
+            await hospital.hospital.store.write(lambda tx, guid=guid: tx.catalogue.quarantine([guid]))  # type: ignore[misc]
         told = await hospital.told(CHANGES_PATH, back)
         assert isinstance(told, Changes)
         assert told.is_reset

@@ -29,7 +29,7 @@ FILE = FileRecord(
     threshold=2,
     key_check=key_check(SECRET, GUID, GENERATION),
     state=FileState.VISIBLE,
-    registered=0.0,
+    modified=0.0,
     places=(),
     rendition=Rendition(0, 0, b"", b"", b"", bytes(32), 1, ""),
 )

@@ -184,7 +184,7 @@ async def test_a_destroyed_file_is_gone_and_its_series_with_the_last(scene: Scen
         await scene.told(opened)
         guids = list(opened.files().values())
         for gone in (guids[:1], guids[1:]):
-            await opened.hospital.store.write(lambda tx, gone=gone: destroy(tx, gone, opened.hospital.clock()))  # type: ignore[misc]
+            await opened.hospital.store.write(lambda tx, gone=gone: destroy(tx, gone))  # type: ignore[misc]
             opened.hospital.outbox.ring()
             await scene.told(opened)
             assert len(await scene.reader.find("", FoundLevel.IMAGE)) == len(opened.names())

@@ -392,7 +392,7 @@ async def test_with_the_last_file_of_a_subject_go_records_and_key(scene: Scene) 
         await scene.told(opened)
         (found,) = await records(scene, opened)
         guids = list(opened.files().values())
-        await opened.hospital.store.write(lambda tx: destroy(tx, guids, opened.hospital.clock()))
+        await opened.hospital.store.write(lambda tx: destroy(tx, guids))
         opened.hospital.outbox.ring()
         await scene.told(opened)
         assert await records(scene, opened) == []

@@ -122,7 +122,7 @@ async def test_an_image_that_is_withdrawn_ends_all_its_names(named: NamedClinic)
     """The alias leads nowhere then, and the hospital's people are told so; the comment is gone at once."""
     await named.change(ALIAS, PROJECT_LFN / "x", IMAGE)
     await named.change(COMMENT, IMAGE, text="good contrast")
-    await named.hospital.store.write(lambda tx: tx.catalogue.withdraw([guid_of(1)], now=1.0))
+    await named.hospital.store.write(lambda tx: tx.catalogue.withdraw([guid_of(1)]))
     assert named.node(IMAGE) is None
     told = cast("MadeNames", await named.told(LIST_NAMES_PATH, ListNames(str(PROJECT_LFN)), HOSPITAL_ITSELF))
     assert [(one.lfn, one.leads, one.comment) for one in told.names] == [(str(PROJECT_LFN / "x"), False, "")]
@@ -302,7 +302,7 @@ async def test_comments_are_said_and_taken_back(named: NamedClinic) -> None:
     await named.hospital.store.write(
         lambda tx: (
             tx.catalogue.add_file(IMAGE, new_file(9), takes_over=guid_of(1)),
-            tx.catalogue.show([guid_of(9)], now=2.0),
+            tx.catalogue.show([guid_of(9)]),
         )
     )
     assert named.hospital.store.read(lambda tx: tx.names.comment(IMAGE)) == "motion artefacts\nin slice 3"

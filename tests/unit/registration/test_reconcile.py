@@ -423,7 +423,7 @@ async def test_what_is_withdrawn_while_its_bytes_are_compared_is_not_compared(tm
     async with clinic.open() as hospital:
         await hospital.harvest()
         first = next(iter(hospital.files().values()))
-        pacs.before_first = lambda: hospital.hospital.store.write(lambda tx: amends.destroy(tx, [first], clinic.now))
+        pacs.before_first = lambda: hospital.hospital.store.write(lambda tx: amends.destroy(tx, [first]))
         for instance in pacs.held:
             instance.Rows, instance.PixelData = 32, instance.PixelData[: len(instance.PixelData) // 2]
         found = await reconcile(hospital, is_deep=True)

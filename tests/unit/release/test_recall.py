@@ -410,7 +410,7 @@ async def test_a_file_withdrawn_during_its_recall_is_not_released(tmp_path: Path
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
             await trio.sleep(0.1)
-            await hospital.hospital.store.write(lambda tx: tx.catalogue.withdraw([guid], now=1.0))
+            await hospital.hospital.store.write(lambda tx: tx.catalogue.withdraw([guid]))
         assert heard == [NoSuchFileError.__name__]
         assert staged_names(clinic) == []
 

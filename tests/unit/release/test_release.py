@@ -279,7 +279,7 @@ async def test_what_is_pending_or_withdrawn_is_not_there(tmp_path: Path) -> None
     async with clinic.open() as hospital:
         await hospital.deliver()
         assert await hospital.read(file.guid)
-        await clinic.store.write(lambda tx: tx.catalogue.withdraw([file.guid], now=NOW))
+        await clinic.store.write(lambda tx: tx.catalogue.withdraw([file.guid]))
         with pytest.raises(NoSuchFileError):
             await hospital.release(file.guid)
 
@@ -357,7 +357,7 @@ async def test_a_file_that_is_gone_is_gone_whenever_it_is_asked_again(tmp_path: 
         standing = decided(hospital, guid)
         assert isinstance(standing, Standing)
         assert standing.source.is_current()
-        await hospital.hospital.store.write(lambda tx: tx.catalogue.withdraw([guid], now=NOW))
+        await hospital.hospital.store.write(lambda tx: tx.catalogue.withdraw([guid]))
         assert [standing.source.is_current() for _ in range(2)] == [False, False]
 
 

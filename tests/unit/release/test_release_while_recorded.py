@@ -50,7 +50,7 @@ def close(tx: Transaction, guid: Guid, _: Hospital) -> None:
 
 def destroy(tx: Transaction, guid: Guid, _: Hospital) -> None:
     """Destroy its key."""
-    amends.destroy(tx, [guid], NOW)
+    amends.destroy(tx, [guid])
 
 
 def lose(tx: Transaction, guid: Guid, _: Hospital) -> None:
@@ -228,7 +228,7 @@ async def test_a_decision_holds_until_what_it_rests_on_ends(hospital: OpenClinic
 async def test_what_was_withdrawn_is_brought_online_for_no_other_daemon(hospital: OpenClinic) -> None:
     """Whatever that one knows."""
     guid = file_of(hospital)
-    await hospital.hospital.store.write(lambda tx: tx.catalogue.withdraw([guid], now=NOW))
+    await hospital.hospital.store.write(lambda tx: tx.catalogue.withdraw([guid]))
     unknown = Guid(bytes(16))
     assert [type(it) for it in stand([guid, unknown], hospital.hospital)] == [Denial, Denial]
 

@@ -28,7 +28,7 @@ from mdmfs.wire.messages.keystores import COLLECT_PATH, Collected, KeyEntry, Out
 from tests.twins.clinic import READER, OpenClinic
 from tests.twins.key_tasks import clinic_with, done
 from tests.twins.keystores import HOSPITAL, TwinKeystore, principal, unreachable
-from tests.twins.records import NOW, OWNER_ONLY, SERIES_LFN, guid_of, new_file
+from tests.twins.records import OWNER_ONLY, SERIES_LFN, guid_of, new_file
 from tests.twins.store import MemoryStore
 
 NAMES = ("k1", "k2", "k3")
@@ -102,11 +102,11 @@ async def site(nursery: trio.Nursery, autojump_clock: MockClock) -> Site:
     keys = [make_key(guid_of(number), NAMES, THRESHOLD) for number in range(FILES)]
 
     def register(tx: Transaction) -> None:
-        tx.catalogue.make_directories(SERIES_LFN, now=NOW, acl=OWNER_ONLY)
+        tx.catalogue.make_directories(SERIES_LFN, acl=OWNER_ONLY)
         for number, key in enumerate(keys):
             file = msgspec.structs.replace(new_file(number), key_check=key.check, threshold=THRESHOLD)
             tx.catalogue.add_file(SERIES_LFN / f"{number:04}.dcm", file)
-        tx.catalogue.show([key.guid for key in keys], now=NOW)
+        tx.catalogue.show([key.guid for key in keys])
 
     await store.write(register)
     opened = Site(store, twins, keystores, shares)
@@ -186,7 +186,7 @@ async def test_many_directories_are_gone_through_at_once_and_those_left_first_ar
 async def test_a_directory_that_was_hidden_meanwhile_and_a_file_without_a_name_have_nothing_next(site: Site) -> None:
     """And what was asked for is collected."""
     files = site.files
-    await site.store.write(lambda tx: tx.catalogue.quarantine([file.guid for file in files], now=NOW))
+    await site.store.write(lambda tx: tx.catalogue.quarantine([file.guid for file in files]))
     nameless = msgspec.structs.replace(files[2], places=())
     assert [await site.open(file) for file in (files[0], files[1], nameless)] == [THRESHOLD] * 3
     assert site.held(files) == []

@@ -209,7 +209,7 @@ async def test_default_entries_are_what_new_directories_begin_with(scene: Scene)
     """Registration inherits them; what exists stays as it is."""
     await scene.change(OWNER, PROJECT_LFN, modify(f"d:u:{JO.dn}:rx,u:{JO.dn}:x"))
     store, below = scene.clinic.hospital.store, PROJECT_LFN / "sub-new"
-    await store.write(lambda tx: tx.catalogue.make_directories(below / "ses-new", now=NOW))
+    await store.write(lambda tx: tx.catalogue.make_directories(below / "ses-new"))
     for lfn in (below, below / "ses-new"):
         own, _ = store.read(lambda tx, lfn=lfn: tx.catalogue.acl_ids_of(lfn))
         found = store.read(lambda tx, own=own: tx.catalogue.acl(own))
@@ -326,14 +326,14 @@ async def test_a_file_registered_anew_stays_with_its_own_acl(scene: Scene) -> No
 
     second, third = (Guid.parse(f"00000000-0000-4000-8000-00000000000{number}") for number in (1, 2))
     guids = [old, second]
-    await hospital.store.write(lambda tx: (register(tx, second), tx.catalogue.show([second], now=NOW)))
+    await hospital.store.write(lambda tx: (register(tx, second), tx.catalogue.show([second])))
     assert verdicts() == [True, True]
     await scene.change(OWNER, file, modify(f"u:{READER.dn}:-"))
     assert verdicts() == [False, False]
     guids.append(third)
     await hospital.store.write(lambda tx: register(tx, third))
     assert verdicts() == [False, False, False]
-    await hospital.store.write(lambda tx: tx.catalogue.show([third], now=NOW))
+    await hospital.store.write(lambda tx: tx.catalogue.show([third]))
     version = (await scene.changes(READER, 0)).version
     await scene.change(OWNER, file, modify(f"u:{READER.dn}:r"))
     assert verdicts() == [True, True, True]

@@ -225,9 +225,7 @@ async def test_a_right_that_goes_while_a_file_waits_counts(tmp_path: Path) -> No
     clinic = Clinic(tmp_path, slices(range(1, 3)))
     async with open_tape(clinic, works=False) as tape:
         request_id = await tape.stage(tape.paths)
-        await tape.hospital.hospital.store.write(
-            lambda tx: tx.catalogue.withdraw([tape.files[tape.paths[0]]], now=clinic.now)
-        )
+        await tape.hospital.hospital.store.write(lambda tx: tx.catalogue.withdraw([tape.files[tape.paths[0]]]))
         tape.hospital.nursery.start_soon(tape.stager.run)
         assert await tape.until_over(request_id) == {"COMPLETED": 1, "FAILED": 1}
 
