@@ -24,7 +24,7 @@ from mdmfs.wire.supervision import Supervisor, this_supervisor
 from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.fuse.leaving import leave_in_time
-from mdmfs.worker.fuse.mount import clean_up_stale
+from mdmfs.worker.fuse.mount import is_stale
 from mdmfs.worker.service import run_mount
 from mdmfs.worker.service import umount as umount_and_wait
 
@@ -58,7 +58,8 @@ def mount(
     settings = MountConfiguration.read(configuration)
     settings.refuse_hiding(mountpoint)
     settings.refuse_missing_authorities()
-    clean_up_stale(mountpoint.absolute())
+    # a live one is refused now; what a killed one left stays until there is something in its place
+    is_stale(mountpoint.absolute())
     _log_as(settings)
     supervisor = this_supervisor()
     with serving_metrics(settings.mount.metrics, supervisor.pulse):

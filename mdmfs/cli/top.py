@@ -24,6 +24,8 @@ from mdmfs.wire.configuration import read_tables
 from mdmfs.wire.stream import Address
 
 TIMEOUT: Final = 5.0
+WIDE: Final = 200
+"""Columns where no terminal says how many it has: whoever looks for a line in a pipe wants it whole."""
 OURS: Final = "mdmfs_"
 PROCESS: Final = {"process_cpu_seconds_total": "cpu_seconds", "process_resident_memory_bytes": "resident_bytes"}
 
@@ -60,6 +62,7 @@ def top(place: str, every: float, count: int | None) -> None:
             return
         console = Console()
         if not console.is_terminal:
+            console.width = WIDE
             for (before, then), (after, now) in looks:
                 console.print(table(str(address), before, after, now - then))
             return

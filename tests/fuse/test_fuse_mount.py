@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import datetime as dt
 import errno
 import hashlib
 import json
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from mdmfs.demo.pki import make_pki
 from mdmfs.model.errors import NameTakenError
 from mdmfs.sealing.layout import HEADER_SIZE, SEALED_CHUNK_SIZE
 from mdmfs.worker.fuse.control import CONNECTIONS
@@ -545,6 +547,33 @@ def test_the_cache_holds_no_plaintext_and_belongs_to_its_owner_alone(own: Mount)
         assert plaintext(number)[-64:] not in stored
     assert {oct(path.stat().st_mode & 0o777) for path in own.cache.rglob("*") if path.is_file()} == {"0o600"}
     assert {oct(path.stat().st_mode & 0o777) for path in (own.cache, *own.cache.glob("*/"))} == {"0o700"}
+
+
+def test_a_start_that_fails_leaves_what_a_killed_daemon_left(own: Mount, tmp_path: Path) -> None:
+    """An empty directory in its place would look as if the images were gone."""
+    own.kill()
+    make_pki(tmp_path / "pki", keystores=1, now=dt.datetime.now(dt.UTC))
+    file = tmp_path / "mount.toml"
+    file.write_text(
+        f"""trust = "{tmp_path / "pki" / "ca.pem"}"
+[hospital]
+address = "127.0.0.1:1"
+dn = "/O=x/CN=hospital"
+[credential]
+proxy = "{tmp_path / "pki" / "reader.proxy"}"
+[cache]
+directory = "/proc/nothing"
+[[keystores]]
+name = "k1"
+address = "127.0.0.1:1"
+dn = "/O=x/CN=k1"
+"""
+    )
+    started = subprocess.run(
+        [sys.executable, "-m", "mdmfs.cli", "mount", file, own.point], check=False, capture_output=True, text=True
+    )
+    assert "the cache /proc/nothing cannot be used" in started.stderr
+    assert error_of(own.file(1)) == errno.ENOTCONN
 
 
 def test_a_live_mount_is_not_taken_for_a_stale_one(own: Mount) -> None:

@@ -141,14 +141,21 @@ async def raise_limits(operations: MdmfsOperations, mountpoint: Path) -> None:
 
 def clean_up_stale(mountpoint: Path, *, patience: float = COMMAND_SECONDS) -> None:
     """Unmount what a killed daemon left there; raises ``NameTakenError`` where a live one serves."""
+    if not is_stale(mountpoint, patience=patience):
+        return
+    log.warning("cleaning up a mount that nobody serves any more", mountpoint=str(mountpoint))
+    detach(mountpoint)
+
+
+def is_stale(mountpoint: Path, *, patience: float = COMMAND_SECONDS) -> bool:
+    """Ask whether a killed daemon left a mount there; raises ``NameTakenError`` where a live one serves."""
     entry = entry_of(mountpoint)
     if entry is None or entry.kind != KIND:
-        return
+        return False
     if _is_served(mountpoint, patience):
         message = f"{mountpoint} is mounted already"
         raise NameTakenError(message, what_to_do=f"mdmfs umount {mountpoint}, or take another directory")
-    log.warning("cleaning up a mount that nobody serves any more", mountpoint=str(mountpoint))
-    detach(mountpoint)
+    return True
 
 
 def detach(mountpoint: Path) -> None:

@@ -22,6 +22,8 @@ from tests.twins.servers import free_port
 LOOK = """\
 # TYPE mdmfs_opens_total counter
 mdmfs_opens_total{{way="asked"}} {opens}
+# TYPE mdmfs_failed_calls_total counter
+mdmfs_failed_calls_total{{errno="EHOSTUNREACH",operation="open a file of a hospital that is away"}} 7
 # TYPE mdmfs_opens_created gauge
 mdmfs_opens_created{{way="asked"}} 1.7e9
 # TYPE mdmfs_waiting_calls gauge
@@ -64,19 +66,28 @@ def test_each_look_tells_what_is_and_what_it_grew_by(daemon: str, capsys: pytest
     """One object for each look; a gauge has no rate, and what is not ours is left out."""
     assert run(cli, ["top", daemon, "--every", "0.1", "--count", "2", "--json"]) == 0
     first, second = (json.loads(line)["figures"] for line in capsys.readouterr().out.splitlines())
-    assert [one["name"] for one in first] == ["opens", "waiting_calls", "cache_bytes", "never", "cpu_seconds"]
+    assert [one["name"] for one in first] == [
+        "opens",
+        "failed_calls",
+        "waiting_calls",
+        "cache_bytes",
+        "never",
+        "cpu_seconds",
+    ]
     assert (first[0]["labels"], first[0]["value"], second[0]["value"]) == ("way=asked", 10, 20)
     assert first[0]["per_second"] > 0
-    assert "per_second" not in first[1]
+    assert "per_second" not in first[2]
 
 
 def test_without_a_terminal_each_look_is_printed(daemon: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """One below the other, in a file or a pipe."""
+    """One below the other, in a file or a pipe, and each figure in one line: somebody looks for it with grep."""
     assert run(cli, ["top", daemon, "--every", "0.1", "--count", "2"]) == 0
     told = capsys.readouterr().out
     assert told.count("per second") == 2
     assert told.endswith("\n")
     assert "\x1b" not in told
+    labels = "errno=EHOSTUNREACH operation=open a file of a hospital that is away"
+    assert sum("failed calls" in line and labels in line for line in told.splitlines()) == 2
 
 
 def test_a_proxy_is_not_asked_for_what_is_on_loopback(daemon: str, monkeypatch: pytest.MonkeyPatch) -> None:
