@@ -23,8 +23,7 @@ from mdmfs.hospital.deid.tokens import (
     MIN_LETTERS,
     ORDINARY,
     description_tokens,
-    identity_tokens,
-    long_names,
+    identity_of,
     tokens,
 )
 from mdmfs.hospital.deid.walk import TEXT_VRS, Trace
@@ -149,10 +148,16 @@ class _Suspects:
         return (
             self._uids.isdisjoint([value.rstrip(b"\0") for value in others])
             and (not words or words.isdisjoint(description_tokens(self._traces)))
-            and (not suspicious or suspicious.isdisjoint(identity_tokens(self._traces)))
-            and (not in_codes or not any(name in code for name in long_names(self._traces) for code in in_codes))
+            and not (suspicious and self._identifies(suspicious, in_codes))
             and not (self._number and self._is_written(elements))
         )
+
+    def _identifies(self, suspicious: set[str], in_codes: frozenset[str]) -> bool:
+        """Tell whether one of some tokens names the patient, or one in a code has such a name in its middle."""
+        identity = identity_of(self._traces)
+        if not suspicious.isdisjoint(identity.tokens):
+            return True
+        return any(name in code for name in identity.long_names for code in in_codes)
 
     def _is_written(self, elements: list[_Found]) -> bool:
         """Tell whether the patient's number stands in the place of a number, though it is a short one."""
@@ -209,18 +214,18 @@ def _searchable(octets: bytes, position: int, stop: int) -> list[_Found]:
             position += _LENGTH_SIZE
         if vr == b"SQ":
             continue
-        if vr == b"UN":
-            found.append(_long(group << 16 | number, octets[position : position + length]))
-        elif vr in _SEARCHED or (length >= MIN_LETTERS and vr in _OCTETS):
+        if vr in _SEARCHED:
             found.append((group << 16 | number, vr, octets[position : position + length]))
+        elif length >= MIN_LETTERS and vr in _OCTETS:
+            found.append(_octets(group << 16 | number, vr, octets[position : position + length]))
         position += length
     if position != stop:
         raise RefusedError(Reason.MALFORMED)
     return found
 
 
-def _long(tag: int, value: bytes) -> _Found:
-    """Give a value that is too long for its own VR under that one, if it is searched (PS3.5 section 6.2.2)."""
-    vr = VRS.get(tag, (b"CS",))[0]
-    is_text = vr in _SEARCHED and value.isascii() and b"\0" not in value
-    return tag, vr if is_text else b"UN", value
+def _octets(tag: int, vr: bytes, value: bytes) -> _Found:
+    """Give octets; text that is UN because it is too long for its own VR under that one (PS3.5 section 6.2.2)."""
+    own = VRS.get(tag, (b"CS",))[0] if vr == b"UN" else vr
+    is_text = own in _SEARCHED and value.isascii() and b"\0" not in value
+    return tag, own if is_text else vr, value

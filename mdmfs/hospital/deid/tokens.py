@@ -6,7 +6,7 @@ import datetime as dt
 import functools
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from mdmfs.hospital.deid.charsets import readings, spellings
 from mdmfs.hospital.deid.codes import CODE_TEXTS
@@ -52,34 +52,35 @@ def tokens(text: str) -> set[str]:
     return found
 
 
-def identity_tokens(traces: Traces) -> frozenset[str]:
-    """Give the tokens of names, numbers, addresses and dates that were taken away, however they are parted or joined.
+class Identity(NamedTuple):
+    """What would tell whose an instance is."""
 
-    Of numbers also those without the zeros before them, of dates those in another order.
-    """
-    return _identity_tokens(tuple(traces.values(Trace.NAME)), tuple(traces.values(Trace.IDENTITY)), traces.codec)
+    tokens: frozenset[str]
+    """Of names, numbers, addresses and dates that were taken away, however they are parted, joined or turned round."""
+    long_names: frozenset[str]
+    """Those names that are long enough to be found in the middle of a word."""
+
+
+def identity_of(traces: Traces) -> Identity:
+    """Take apart what was taken away: once for a series."""
+    return _identity_of(tuple(traces.values(Trace.NAME)), tuple(traces.values(Trace.IDENTITY)), traces.codec)
 
 
 @functools.lru_cache(maxsize=8)
-def _identity_tokens(names: tuple[bytes, ...], others: tuple[bytes, ...], codec: str) -> frozenset[str]:
-    """Take them apart, once for a series."""
+def _identity_of(names: tuple[bytes, ...], others: tuple[bytes, ...], codec: str) -> Identity:
     named, told = _text_of(map(_bare_name, names), codec), _text_of(others, codec)
-    text = f"{named}\0{told}"
-    found = tokens(text) | tokens(BETWEEN.sub("", text)) | joined_names(named)
+    words, found = _parted(named), _parted(f"{named}\0{told}") | joined_names(named)
     found.update(order for token in [*found] for order in orders_of(token))
-    return frozenset(found | {bare for bare in (token.lstrip("0") for token in found) if len(bare) >= MIN_DIGITS})
+    bare = {token.lstrip("0") for token in found}
+    return Identity(
+        frozenset(found | {token for token in bare if len(token) >= MIN_DIGITS}),
+        frozenset(word for word in words - IN_CODES if word.isalpha() and len(word) >= MIN_WITHIN),
+    )
 
 
-def long_names(traces: Traces) -> frozenset[str]:
-    """Give the names that are long enough to be found in the middle of a word."""
-    return _long_names(tuple(traces.values(Trace.NAME)), traces.codec)
-
-
-@functools.lru_cache(maxsize=8)
-def _long_names(names: tuple[bytes, ...], codec: str) -> frozenset[str]:
-    text = _text_of(map(_bare_name, names), codec)
-    found = tokens(text) | tokens(BETWEEN.sub("", text))
-    return frozenset(token for token in found - IN_CODES if token.isalpha() and len(token) >= MIN_WITHIN)
+def _parted(text: str) -> set[str]:
+    """Give the tokens of a text, also as they are when nothing parts them."""
+    return tokens(text) | tokens(BETWEEN.sub("", text))
 
 
 def orders_of(date: str) -> list[str]:
