@@ -24,7 +24,7 @@ class Caller:
         self._verdict = judge.judge(chain)
 
     @property
-    def dn(self) -> Dn | None:
+    def dn(self) -> Dn:
         """Whose connection it is, whatever else has ended."""
         return self._verdict.dn
 
@@ -55,21 +55,12 @@ class Stranger:
 
     def __init__(self, reason: MdmfsError) -> None:
         """Take the reason."""
-        self._reason = reason
-
-    @property
-    def dn(self) -> Dn | None:
-        """Nobody's."""
-        return None
+        self.reason = reason
 
     async def principal(self) -> Principal:
         """Raise the reason."""
         await trio.lowlevel.checkpoint()
-        raise self._reason
-
-    async def judge_again(self) -> None:
-        """Leave it at that: the connection ends with its first answer."""
-        await trio.lowlevel.checkpoint()
+        raise self.reason
 
     def is_over(self) -> bool:
         """Ask whether no request can follow: so it is."""

@@ -32,8 +32,8 @@ __all__ = ["Address", "Answer", "Limits", "Reply", "Request", "Respond", "Servic
 
 log = logging.getLogger(__name__)
 
-CONNECTIONS: Final = Gauge("mdmfs_connections", "Connections of peers whose certificate is known.")
-REFUSALS: Final = Counter("mdmfs_refused_connections", "Connections that came to no request.")
+CONNECTIONS: Final = Gauge("mdmfs_connections", "Connections of peers who are let in.")
+REFUSALS: Final = Counter("mdmfs_refused_connections", "Connections of peers who are not let in.")
 _QUIET_SECONDS: Final = 60.0
 _MAX_NOTED: Final = 1000
 _FAREWELLS: Final = 256
@@ -91,7 +91,7 @@ class _Server:
         self._newcomers = Newcomers(limits.newcomers, limits.newcomers_of_a_host, limits.handshakes_of_a_host)
         self._terms = Terms(service, limits, self._allowances)
         self._noted: dict[str, float] = {}
-        self._inside: dict[trio.CancelScope, tuple[Address, Caller | Stranger]] = {}
+        self._inside: dict[trio.CancelScope, tuple[Address, Caller]] = {}
 
     async def accept_from(self, listening: trio.socket.SocketType) -> None:
         async with trio.open_nursery() as nursery:
@@ -128,10 +128,13 @@ class _Server:
             log.exception("%s: the connection of %s failed", self._service.name, peer)
 
     async def _talk(self, stream: TlsStream, caller: Caller | Stranger, peer: Address) -> None:
-        """Answer a peer whose certificate we know; the places are for those alone."""
+        """Answer a peer who is let in; the places are for those alone."""
+        if isinstance(caller, Stranger):
+            await self._turn_away(stream, caller, peer)
+            return
         dn = caller.dn
-        if dn is not None and not self._allowances.enter(dn):
-            await self._turn_away(stream, f"{dn} has as many connections as one may have", peer)
+        if not self._allowances.enter(dn):
+            await self._turn_away(stream, Stranger(BusyError(f"{dn} has as many connections as one may have")), peer)
             return
         with trio.CancelScope() as scope, CONNECTIONS.track_inprogress():
             self._inside[scope] = peer, caller
@@ -141,12 +144,11 @@ class _Server:
             finally:
                 del self._inside[scope]
                 stream.abort()
-                if dn is not None:
-                    self._allowances.leave(dn)
+                self._allowances.leave(dn)
 
-    async def _turn_away(self, stream: TlsStream, reason: str, peer: Address) -> None:
-        """Tell somebody that there is no place for him: without a word he would take his certificate for refused."""
-        self._note_refusal(peer, reason)
+    async def _turn_away(self, stream: TlsStream, stranger: Stranger, peer: Address) -> None:
+        """Tell somebody why there is no place for him: without a word he would take his certificate for refused."""
+        self._note_refusal(peer, str(stranger.reason))
         try:
             self._farewells.acquire_nowait()
         except trio.WouldBlock:
@@ -154,7 +156,7 @@ class _Server:
             return
         try:
             with trio.move_on_after(self._limits.head_seconds):
-                await Conversation(stream, peer, Stranger(BusyError(reason)), self._terms).run()
+                await Conversation(stream, peer, stranger, self._terms).run()
         finally:
             self._farewells.release()
             stream.abort()

@@ -13,7 +13,7 @@ import pytest
 import trio
 from prometheus_client import REGISTRY
 
-from mdmfs.demo.pki import Issued
+from mdmfs.demo.pki import Issued, delegate
 from mdmfs.model.errors import BusyError
 from mdmfs.wire.messages.keystores import Collect, Collected, Outcome
 from mdmfs.wire.server import Address, Answer, Limits, Reply, Request, Service
@@ -22,6 +22,8 @@ from tests.twins.clinic import until
 from tests.twins.wire import calling, context_of, serving
 
 HOSPITAL, JANE, JOE = make.host("hospital"), make.person("jane"), make.person("joe")
+REFUSED = delegate(JANE, make.VALID, policy=make.INDEPENDENT)
+"""Our CA's certificate stands behind it, and it proves no principal."""
 PATH = "/v1/ask"
 MUCH = 2**24
 
@@ -69,7 +71,7 @@ def known() -> float:
 
 
 def refused() -> float:
-    """Count the connections that came to no request."""
+    """Count the connections of peers who were not let in."""
     return REGISTRY.get_sample_value("mdmfs_refused_connections_total") or 0.0
 
 
@@ -85,6 +87,67 @@ async def test_one_principal_has_so_many_connections_and_no_more() -> None:
             await ask(address, JOE)
         await until(lambda: not known())
         await ask(address, JANE)
+
+
+async def test_who_is_not_let_in_takes_no_place() -> None:
+    """However many connections somebody opens whose certificate has been refused; each of them is told why."""
+    limits = Limits(connections=1, connections_of_a_principal=1)
+    async with serving(SERVICE, shown=HOSPITAL, limits=limits) as address:
+        with contextlib.ExitStack() as stack:
+            strangers = [
+                await trio.to_thread.run_sync(stack.enter_context, connected(address, REFUSED)) for _ in range(3)
+            ]
+            await ask(address, JANE)
+            for tls in strangers:
+                assert (await trio.to_thread.run_sync(said, tls, question())).startswith(b"HTTP/1.1 401")
+
+
+@pytest.mark.parametrize("issued", [JANE, REFUSED])
+async def test_who_is_turned_away_and_asks_nothing_is_let_go(issued: Issued) -> None:
+    """Not after the time for which a connection may be idle."""
+    limits = Limits(connections_of_a_principal=1, head_seconds=0.2)
+    async with serving(SERVICE, shown=HOSPITAL, limits=limits) as address:
+        with contextlib.ExitStack() as stack:
+            first = await trio.to_thread.run_sync(stack.enter_context, connected(address, JANE))
+            assert (await trio.to_thread.run_sync(said, first, question())).startswith(b"HTTP/1.1 200")
+            second = await trio.to_thread.run_sync(stack.enter_context, connected(address, issued))
+            with contextlib.suppress(ConnectionError, ssl.SSLEOFError):
+                assert await trio.to_thread.run_sync(second.recv, 1) == b""
+            assert (await trio.to_thread.run_sync(said, first, question())).startswith(b"HTTP/1.1 200")
+
+
+async def test_all_together_have_so_many_connections_and_who_comes_later_waits() -> None:
+    """Until one of the others has ended."""
+    async with serving(SERVICE, shown=HOSPITAL, limits=Limits(connections=1)) as address:
+        with contextlib.ExitStack() as later:
+            with contextlib.ExitStack() as sooner:
+                jane = await trio.to_thread.run_sync(sooner.enter_context, connected(address, JANE))
+                joe = await trio.to_thread.run_sync(later.enter_context, connected(address, JOE))
+                joe.sendall(question())
+                assert (await trio.to_thread.run_sync(said, jane, question())).startswith(b"HTTP/1.1 200")
+                joe.settimeout(0)
+                with pytest.raises(ssl.SSLWantReadError):
+                    joe.recv(1)
+            joe.settimeout(5)
+            assert (await trio.to_thread.run_sync(joe.recv, 4096)).startswith(b"HTTP/1.1 200")
+
+
+async def test_so_many_of_a_host_shake_hands_at_once_and_the_others_wait_for_them() -> None:
+    """Those of other hosts do not."""
+    async with serving(SERVICE, shown=HOSPITAL, limits=Limits(handshakes_of_a_host=1)) as address:
+        before = refused()
+        with contextlib.ExitStack() as stack:
+            silent, wrong = [
+                stack.enter_context(
+                    socket.create_connection((address.host, address.port), 5, source_address=("127.0.0.2", 0))
+                )
+                for _ in range(2)
+            ]
+            wrong.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            await ask(address, JANE)
+            assert refused() == before
+            silent.close()
+            await until(lambda: refused() == before + 2)
 
 
 async def test_who_asks_too_fast_is_told_when_to_come_again() -> None:

@@ -15,13 +15,15 @@ import msgspec
 import pytest
 import trio
 import trio.testing
+from prometheus_client import REGISTRY
 
 from mdmfs.model.errors import PeerUnreachableError
 from mdmfs.wire.messages.base import MEDIA_TYPE, Failure
 from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.wire.relay import MAX_LINE, come_from, relay, relay_key
-from mdmfs.wire.server import Address, Reply, Request, Service, serve
+from mdmfs.wire.server import Address, Limits, Reply, Request, Service, serve
 from tests.twins import certificates as make
+from tests.twins.clinic import until
 from tests.twins.wire import LOOPBACK, calling, context_of, contexts_of
 
 KEY, OTHER_KEY = relay_key(bytes(32)), relay_key(bytes(31) + b"x")
@@ -116,6 +118,74 @@ async def test_a_relay_with_another_key_is_not_believed() -> None:
     async with both(OTHER_KEY) as (_, listened, _):
         with pytest.raises(OSError):  # noqa: PT011 whichever end is faster
             await trio.to_thread.run_sync(ask_from, "127.0.0.2", listened)
+
+
+SILENT = b"\x16\x03\x01\x00\x04\x01\x00\x02\x00"
+"""The begin of a handshake of which the rest does not come."""
+
+
+@contextlib.asynccontextmanager
+async def believing(key: bytes, limits: Limits) -> AsyncIterator[Address]:
+    """Serve, and believe who proves to be a relay with the key."""
+    with tempfile.TemporaryDirectory() as name:
+        contexts = contexts_of(make.host("hospital"), Path(name))
+        async with trio.open_nursery() as nursery:
+
+            async def serve_as_told(task_status: trio.TaskStatus[Address]) -> None:
+                await serve(SERVICE, contexts, LOOPBACK, limits=limits, relay_key=key, task_status=task_status)
+
+            yield await nursery.start(serve_as_told)
+            nursery.cancel_scope.cancel()
+
+
+def relayed(address: Address, octets: bytes) -> socket.socket:
+    """Connect as a relay does, and say something."""
+    connected = socket.create_connection((address.host, address.port), 10)
+    connected.sendall(octets)
+    return connected
+
+
+def refused() -> float:
+    """Count the connections of peers who were not let in."""
+    return REGISTRY.get_sample_value("mdmfs_refused_connections_total") or 0.0
+
+
+async def heard(connected: socket.socket) -> bytes:
+    """Give what comes on a connection, of which nothing is left where the other end has refused it."""
+    with contextlib.suppress(ConnectionResetError):
+        return await trio.to_thread.run_sync(connected.recv, 1)
+    return b""
+
+
+async def test_whom_a_relay_names_waits_in_the_row_of_his_own_host() -> None:
+    """A crowd behind a relay keeps neither the relay's other callers out nor itself, once it has gone."""
+    async with believing(KEY, Limits(newcomers_of_a_host=2, handshake_seconds=30.0)) as address:
+        before = refused()
+        with contextlib.ExitStack() as stack:
+            told = line(b"127.0.0.2", SILENT) + SILENT
+            crowd = [stack.enter_context(relayed(address, told)) for _ in range(2)]
+            assert await trio.to_thread.run_sync(ask_from, "127.0.0.1", address) == "127.0.0.1"
+            assert await heard(stack.enter_context(relayed(address, told))) == b""
+            for one in crowd:
+                one.close()
+            await until(lambda: refused() == before + 3)
+        assert await trio.to_thread.run_sync(ask_from, "127.0.0.2", address) == "127.0.0.2"
+
+
+async def test_a_server_without_a_key_believes_no_relay() -> None:
+    """Neither one that has no key, nor any other: what it says is no handshake."""
+    async with believing(b"", Limits(handshake_seconds=30.0)) as address:
+        for key in (b"", KEY):
+            with relayed(address, line(b"127.0.0.2", SILENT, key) + SILENT) as connected:
+                assert await heard(connected) in {b"", b"\x15"}  # an alert of TLS
+
+
+async def test_who_says_nothing_to_a_server_behind_a_relay_is_let_go() -> None:
+    """As who does not shake hands."""
+    async with believing(KEY, Limits(handshake_seconds=0.1)) as address:
+        for octets in (b"", b"MDMFS1 127.0.0.2"):
+            with relayed(address, octets) as connected:
+                assert await heard(connected) == b""
 
 
 async def test_what_a_relay_says_is_taken_away_and_what_follows_is_not() -> None:
