@@ -272,7 +272,9 @@ async def test_an_error_crosses_the_wire_with_its_class_and_keeps_the_connection
         assert len(client._idle) == 1  # noqa: SLF001 nothing public tells it
 
 
-async def test_an_unexpected_failure_tells_its_number_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unexpected_failure_tells_its_number_and_nothing_else(
+    caplog: pytest.LogCaptureFixture, faults: list[str]
+) -> None:
     """Its message might quote a data set: it is neither in the answer nor in the log."""
     async with serving(SERVICE, shown=HOSPITAL) as address, calling(address, JANE, expected=HOSPITAL.dn) as client:
         with pytest.raises(MdmfsError, match=r"incident [0-9a-f]{8}") as caught:
@@ -281,6 +283,7 @@ async def test_an_unexpected_failure_tells_its_number_and_nothing_else(caplog: p
     assert SECRET.decode() not in str(caught.value) + caplog.text
     assert "incident" in caplog.text
     assert "ValueError at" in caplog.text
+    faults.clear()
 
 
 async def test_a_stream_arrives_whole() -> None:

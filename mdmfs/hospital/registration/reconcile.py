@@ -352,5 +352,7 @@ class Reconciliations:
         run.begun = self._hospital.clock()
         try:
             await run.run(self._hospital)
+        except MdmfsError as error:
+            run.failures.append(str(error))
         except Exception as error:  # noqa: BLE001 the service loop: one run must not end the daemon
             run.failures.append(note_incident("the reconciliation", error))

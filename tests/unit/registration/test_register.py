@@ -470,7 +470,7 @@ async def test_a_batch_that_cannot_be_remembered_ends_the_series_and_is_told(tmp
 
 
 async def test_the_unforeseen_in_one_series_spares_the_others_and_is_not_quoted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], faults: list[str]
 ) -> None:
     """An incident number is told; neither progress nor log repeats what the failing library said."""
     clinic = Clinic(tmp_path)
@@ -483,6 +483,7 @@ async def test_the_unforeseen_in_one_series_spares_the_others_and_is_not_quoted(
         assert [name.split("/")[2] for name in hospital.names()] == ["002-CT"]
     printed = capsys.readouterr()
     assert "Smith" not in printed.out + printed.err
+    faults.clear()
 
 
 async def test_a_pacs_that_is_down_is_told_and_the_next_harvest_goes_on(tmp_path: Path) -> None:

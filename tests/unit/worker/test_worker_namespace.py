@@ -261,6 +261,7 @@ async def test_the_feed_resumes_after_an_outage_without_losing_a_change(
     nursery: trio.Nursery,
     autojump_clock: trio.testing.MockClock,
     failure: Callable[[], MdmfsError],
+    faults: list[str],
 ) -> None:
     """What happened meanwhile is told afterwards; a fault of the program is no more than an outage."""
     autojump_clock.autojump_threshold = 0
@@ -279,6 +280,8 @@ async def test_the_feed_resumes_after_an_outage_without_losing_a_change(
     assert names.is_followed
     assert witness.revoked
     assert b"0002.dcm" not in (await names.listing(inode)).nodes
+    assert bool(faults) is (failure is unforeseen)
+    faults.clear()
 
 
 async def test_names_that_went_in_an_outage_are_taken_back_though_somebody_listed_anew_before_the_feed(
