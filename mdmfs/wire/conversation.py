@@ -167,8 +167,6 @@ class Conversation:
                     return _Asked("POST", _path(plain.target), plain.headers, plain)
                 self._protocol.receive_data(octets)
                 scope.deadline = trio.current_time() + self._limits.head_seconds
-                if not octets:
-                    return None
             while True:
                 event = self._protocol.next_event()
                 if isinstance(event, h11.Request):

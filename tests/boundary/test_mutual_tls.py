@@ -78,11 +78,19 @@ async def wait(_: Request) -> Answer:
 
 async def stream(request: Request) -> Answer:
     """Stream some pieces; what the path ends with goes wrong."""
+    kind = request.path.rpartition("/")[2]
 
     async def pieces() -> AsyncIterator[bytes]:
+        if kind == "uneven":
+            for begin, end in ((0, 3), (3, 1_000_000), (1_000_000, 1_000_001), (1_000_001, 5 * len(PIECE))):
+                yield (PIECE * 5)[begin:end]
+            return
+        if kind == "early":
+            yield b"begun"
+            raise ValueError(SECRET)
         for _ in range(4):
             yield PIECE
-        match request.path.rpartition("/")[2]:
+        match kind:
             case "cut":
                 raise ValueError(SECRET)
             case "short":
@@ -286,12 +294,13 @@ async def test_an_unexpected_failure_tells_its_number_and_nothing_else(
     faults.clear()
 
 
-async def test_a_stream_arrives_whole() -> None:
-    """Into buffers of any size, with its length and its ETag known before."""
+@pytest.mark.parametrize("kind", ["", "uneven"])
+async def test_a_stream_arrives_whole(kind: str) -> None:
+    """Into buffers of any size, in pieces of any, with its length and its ETag known before."""
     async with serving(SERVICE, shown=HOSPITAL) as address, calling(address, JANE, expected=HOSPITAL.dn) as client:
         for size in (1000, 2**20, 7 * 2**20):
             buffer, whole = memoryview(bytearray(size)), b""
-            async with client.get("/v1/stream/", deadline=soon()) as download:
+            async with client.get(f"/v1/stream/{kind}", deadline=soon()) as download:
                 assert (download.length, download.etag) == (5 * len(PIECE), "salt")
                 while count := await download.receive_into(buffer):
                     whole += buffer[:count]
@@ -311,6 +320,32 @@ async def test_a_stream_that_fails_midway_never_looks_whole(fault: str, caplog: 
         assert await ask(client)
     assert "cut short" in caplog.text
     assert SECRET.decode() not in caplog.text
+
+
+def heard_until_cut(address: Address, octets: bytes) -> tuple[bytes, bool]:
+    """Send something over TLS; give what comes back, and whether the other end said that this was all."""
+    heard = b""
+    with (
+        socket.create_connection((address.host, address.port), timeout=5) as plain,
+        context_of(JANE).wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False) as tls,
+    ):
+        tls.sendall(octets)
+        try:
+            while octets := tls.recv(4096):
+                heard += octets
+        except (ConnectionResetError, ssl.SSLEOFError):
+            return heard, False
+    return heard, True
+
+
+async def test_what_there_is_of_a_stream_that_fails_is_sent_before_the_cut() -> None:
+    """An answer of which nothing comes would look like a refused connection; TLS does not say that it was all."""
+    octets = b"GET /v1/stream/early HTTP/1.1\r\nhost: x\r\n\r\n"
+    async with serving(SERVICE, shown=HOSPITAL) as address:
+        heard, is_ended = await trio.to_thread.run_sync(heard_until_cut, address, octets)
+    assert heard.startswith(b"HTTP/1.1 200 ")
+    assert heard.endswith(b"\r\n\r\nbegun")
+    assert not is_ended
 
 
 async def test_a_cancelled_download_does_not_poison_the_next_call() -> None:
@@ -532,6 +567,58 @@ async def test_an_answer_larger_than_what_the_peer_takes_at_once_arrives_whole()
         for _ in range(3):
             answer = await client.call("/v1/much", Collect([b"x"]), Collected, deadline=soon(20))
             assert answer.shares == [16 * PIECE]
+
+
+async def test_a_head_is_read_however_it_arrives() -> None:
+    """A byte at a time, too."""
+
+    def say_slowly(address: Address) -> bytes:
+        with (
+            socket.create_connection((address.host, address.port), timeout=5) as plain,
+            context_of(JANE).wrap_socket(plain, server_hostname="localhost") as tls,
+        ):
+            tls.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for octet in WHOAMI:
+                tls.send(bytes([octet]))
+            return tls.recv(4096)
+
+    async with serving(SERVICE, shown=HOSPITAL) as address:
+        assert (await trio.to_thread.run_sync(say_slowly, address)).startswith(b"HTTP/1.1 200 ")
+
+
+WHOAMI = b"POST /v1/whoami HTTP/1.1\r\nhost: x\r\ncontent-length: 8\r\n\r\n\x81\xa5guids\x90"
+
+
+@pytest.mark.parametrize(
+    ("framing", "rest"),
+    [
+        (b"transfer-encoding: chunked", b"8\r\n\x81\xa5guids\x90\r\nzz\r\n"),
+        (b"transfer-encoding: chunked", b"8\r\n\x81\xa5guids\x90\r\n"),
+        (b"content-length: 9", b"\x81\xa5guids\x90"),
+    ],
+)
+async def test_a_body_that_is_spoilt_or_cut_is_not_taken_for_what_came_of_it(framing: bytes, rest: bytes) -> None:
+    """Though that would be a message."""
+    taken: list[Collect] = []
+
+    async def take(request: Request) -> Answer:
+        taken.append(await request.read(Collect))
+        return Reply(Collected([], []))
+
+    def say_and_hang_up(address: Address) -> None:
+        with (
+            socket.create_connection((address.host, address.port), timeout=5) as plain,
+            context_of(JANE).wrap_socket(plain, server_hostname="localhost") as tls,
+        ):
+            tls.sendall(b"POST /v1/take HTTP/1.1\r\nhost: x\r\n%s\r\n\r\n%s" % (framing, rest))
+            tls.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionResetError):
+                while tls.recv(4096):  # until the server has done with it
+                    pass
+
+    async with serving(Service("hospital", {("POST", "/v1/take"): take}), shown=HOSPITAL) as address:
+        await trio.to_thread.run_sync(say_and_hang_up, address)
+    assert not taken
 
 
 async def test_a_chunked_body_is_read_as_one() -> None:

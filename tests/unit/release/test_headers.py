@@ -14,6 +14,7 @@ from mdmfs.hospital.keys import amends
 from mdmfs.hospital.registration.ending import Ending
 from mdmfs.hospital.release.escrow import verifier
 from mdmfs.hospital.release.headers import Beginning, Headers, KeptHeader
+from mdmfs.hospital.release.known import Origin
 from mdmfs.model.errors import MalformedMessageError, StoreError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
@@ -233,3 +234,16 @@ def test_a_header_longer_than_a_segment_is_not_kept() -> None:
     for begin in (0, SEGMENT_SIZE):
         beginning.feed(memoryview(plain)[begin : begin + SEGMENT_SIZE], SEGMENT_SIZE)
     assert beginning.octets(len(plain), SEGMENT_SIZE) == b""
+
+
+async def test_what_is_kept_without_an_origin_is_known_by_none(tmp_path: Path) -> None:
+    """It is served all the same; one of another key says nothing about it."""
+    headers = Headers(tmp_path, 10**6)
+    await headers.put([KeptHeader(guid_of(1), 1, b"sealed"), KeptHeader(guid_of(2), 1, b"two", Origin(9, bytes(32)))])
+    assert await headers.find([(guid_of(1), 1)]) == [b"sealed"]
+    assert headers.origin(guid_of(1), 1) is None
+    assert headers.origin(guid_of(2), 1) == (Origin(9, bytes(32)), b"two")
+    assert headers.origin(guid_of(2), 2) is None
+    await headers.put([KeptHeader(guid_of(2), 2, b"anew")])
+    assert headers.origin(guid_of(2), 2) is None
+    headers.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,12 +86,13 @@ async def test_what_was_staged_is_read_again(tmp_path: Path) -> None:
 async def test_a_reader_follows_the_writer_and_is_given_nothing_before_its_time(tmp_path: Path) -> None:
     """Bytes come as they are written, the last with the end."""
     staging = Staging(tmp_path, 10**6)
-    got = bytearray()
+    got, pieces = bytearray(), []
 
     async def follow(staged: StagedObject) -> None:
         reader = staged.open()
         async for piece in reader.octets(0, staged.size):
             got.extend(piece)
+            pieces.append(len(piece))
         reader.close()
 
     async with trio.open_nursery() as nursery, staging.writing(guid_of(1), 1, SIZE) as writer:
@@ -101,6 +103,8 @@ async def test_a_reader_follows_the_writer_and_is_given_nothing_before_its_time(
         await until(lambda: len(got) == HEADER_SIZE + 400)
         await writer.write(lambda: BODY[400:])
     assert bytes(got) == HEADER + BODY
+    assert pieces == [HEADER_SIZE + 400, 0, 600]  # an empty one says that the next may take a while
+    assert writer.staged.salt == SALT
 
 
 async def test_an_object_of_which_nothing_is_verified_is_not_found(tmp_path: Path) -> None:
@@ -265,6 +269,34 @@ async def test_what_is_pinned_makes_no_room(tmp_path: Path) -> None:
     with pytest.raises(OutOfSpaceError, match="pinned"):
         await stage(staging, 4)
     assert found(staging, 1, 3, 4) == [1, 3]
+    await stage(staging, 3, generation=2)  # in its own place
+    assert found(staging, 1) == [1]
+
+
+def open_files() -> int:
+    """Count what this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_no_file_stays_open(tmp_path: Path) -> None:
+    """Of what was staged, read, broken off or discarded."""
+    staging = Staging(tmp_path, 10**6)
+    before = open_files()
+    for number in range(1, 4):
+        await read(await stage(staging, number))
+    with pytest.raises(IntegrityError):
+        async with staging.writing(guid_of(4), 1, SIZE) as writer:
+            await writer.write(lambda: HEADER)
+    staging.discard(guid_of(1))
+    assert open_files() == before
+
+
+async def test_a_directory_that_is_gone_is_told_as_such(tmp_path: Path) -> None:
+    """Not as a fault of the program."""
+    staging = Staging(tmp_path / "staging", 10**6)
+    shutil.rmtree(tmp_path / "staging")
+    with pytest.raises(StoreError, match="No such file"):
+        await stage(staging, 1)
 
 
 async def test_after_a_restart_of_the_machine_staging_begins_empty(tmp_path: Path) -> None:

@@ -94,3 +94,14 @@ async def test_connections_are_counted_for_each_principal(autojump_clock: trio.t
     assert allowances.enter(JOHN)
     allowances.leave(JANE)
     assert allowances.enter(JANE)
+
+
+async def test_who_asks_most_is_not_forgotten_for_others(autojump_clock: trio.testing.MockClock) -> None:
+    """Where all are busy, the one whose turn is next goes: else many DNs would give him his burst anew."""
+    assert autojump_clock.rate == 0
+    allowances = of()
+    await seconds_for(allowances, JANE, 30)
+    for number in range(MAX_REMEMBERED):
+        await allowances.wait(Dn.parse(f"/O=grid/CN={number}"))
+    assert allowances.remembered == MAX_REMEMBERED
+    assert await seconds_for(allowances, JANE, 10) > 1
