@@ -400,6 +400,22 @@ async def test_a_merge_into_a_known_patient_leaves_both_pseudonyms(tmp_path: Pat
         assert new.startswith(f"sub-{done.continues}/")
 
 
+async def test_a_merge_shows_nothing_of_anybody_else(tmp_path: Path) -> None:
+    """A third patient's series was put away, too, and nobody has said why."""
+    clinic = Clinic(tmp_path, [*slices((1,)), slice_of(1, patient_id="TEST-3", study=3, series=3)])
+    clinic.inclusion = including(PATIENT, OTHER, PatientKey(PATIENT.issuer, "TEST-3"))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        names = hospital.names()
+        rename(clinic.pacs.held[:1], OTHER)
+        rename(clinic.pacs.held[1:], PatientKey(PATIENT.issuer, "TEST-9"))
+        assert (await reconcile(hospital)).moved == 2
+        for is_dry in (True, False):
+            assert (await merged(hospital, PATIENT, OTHER, is_dry=is_dry)).series == 1
+        (name,) = hospital.names()
+        assert name in names
+
+
 async def merged(hospital: OpenClinic, patient: PatientKey, into: PatientKey, *, is_dry: bool = False) -> Merged:
     """Merge two patients of the project."""
     return await merge_subjects(hospital.hospital, hospital.hospital.projects[PROJECT], patient, into, is_dry=is_dry)
