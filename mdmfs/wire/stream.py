@@ -197,7 +197,7 @@ class TlsStream:
             self.tls.do_handshake()
             return recognise(self)
 
-        if self._failure is None:
+        if self._failure is None and self.tls.version() is None:  # else the second flight came as soon, and was read
             await trio.lowlevel.wait_readable(self.tls)
         return await self._shake_hands(finish)
 
