@@ -18,6 +18,8 @@ import click
 import trio
 
 from mdmfs.cli.output import is_json, note, parsed, tell
+from mdmfs.daemon.backup import appearing
+from mdmfs.daemon.process import forbid_core_dumps
 from mdmfs.hospital.audit.export import audit_message, framed, subject_of, syslog_message
 from mdmfs.hospital.audit.questions import Reader, files_below, files_of_patient, names_of, what, who
 from mdmfs.hospital.audit.verify import Log, Report, ask_witnesses, verify
@@ -31,9 +33,7 @@ from mdmfs.journal.files import lines_of
 from mdmfs.model.errors import ConfigurationError, PeerUnreachableError
 from mdmfs.model.identity import Dn
 from mdmfs.pki.tls import client_context
-from mdmfs.wire.backup import appearing
 from mdmfs.wire.peers import open_keystores
-from mdmfs.wire.process import forbid_core_dumps
 from mdmfs.wire.stream import Address
 
 T = TypeVar("T")

@@ -11,6 +11,10 @@ import trio
 from cryptography import x509
 
 from mdmfs.cli.output import tell
+from mdmfs.daemon.backup import back_up
+from mdmfs.daemon.configuration import read_tables
+from mdmfs.daemon.process import forbid_core_dumps
+from mdmfs.daemon.slips import kind_of
 from mdmfs.hospital.backup import parts_of as parts_of_hospital
 from mdmfs.hospital.backup import restore_hospital
 from mdmfs.hospital.configuration import HospitalConfiguration
@@ -22,10 +26,6 @@ from mdmfs.metadata.backup import restore_metadata
 from mdmfs.metadata.configuration import MetadataConfiguration
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.pki.recovery import PrivateKey, read_certificate, read_private_key
-from mdmfs.wire.backup import back_up
-from mdmfs.wire.configuration import read_tables
-from mdmfs.wire.process import forbid_core_dumps
-from mdmfs.wire.slips import kind_of
 
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import trio
 
+from mdmfs.daemon.nursery import open_plain_nursery
+from mdmfs.daemon.process import allow_many_connections, collect_seldom, forbid_core_dumps
+from mdmfs.daemon.supervision import STOPPING, Supervisor, this_supervisor
 from mdmfs.wire.metrics import serving_metrics
-from mdmfs.wire.nursery import open_plain_nursery
-from mdmfs.wire.process import allow_many_connections, collect_seldom, forbid_core_dumps
-from mdmfs.wire.supervision import STOPPING, Supervisor, this_supervisor
 
 
 def run_until_told(metrics: str, run: Callable[..., Awaitable[None]], *arguments: Any) -> None:  # noqa: ANN401 - passed on

@@ -17,6 +17,7 @@ from typing import BinaryIO, Final
 import click
 
 from mdmfs.cli.output import open_bar, tell
+from mdmfs.daemon.process import forbid_core_dumps
 from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.deid.deidentify import ENGINE_GENERATION, Deidentification, deidentify
 from mdmfs.hospital.deid.header import IdentifiedHeader
@@ -35,7 +36,6 @@ from mdmfs.hospital.deid.refusal import RefusedError
 from mdmfs.hospital.deid.residue import Publishable, ResidueGate
 from mdmfs.model.errors import ConfigurationError, unusable
 from mdmfs.model.subject import SUBJECT_ID_OCTETS, SubjectId
-from mdmfs.wire.process import forbid_core_dumps
 
 PIECE: Final = 2**20
 NOT_DICOM: Final = "not-dicom"

@@ -11,11 +11,11 @@ import click
 import trio
 
 from mdmfs.cli.output import tell
+from mdmfs.daemon.configuration import read_tables
+from mdmfs.daemon.diagnosis import Check, examine
+from mdmfs.daemon.slips import kind_of
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.finding import Finding, Severity, worst
-from mdmfs.wire.configuration import read_tables
-from mdmfs.wire.diagnosis import Check, examine
-from mdmfs.wire.slips import kind_of
 
 EXIT: Final = {Severity.OK: 0, Severity.FAULT: 1, Severity.WARNING: 3}
 COLOURS: Final = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.FAULT: "red"}

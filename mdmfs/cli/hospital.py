@@ -12,7 +12,7 @@ import trio
 
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.wire.client import Client
-from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.peers import open_client
 
 CONFIGURATION: Final = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)

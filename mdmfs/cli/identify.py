@@ -11,11 +11,11 @@ import trio
 from mdmfs.cli.hospital import CONFIGURATION, ask
 from mdmfs.cli.mounted import open_hospital
 from mdmfs.cli.output import parsed, tell
+from mdmfs.daemon.process import forbid_core_dumps
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.projects import escaped_patient
 from mdmfs.model.subject import SubjectId
 from mdmfs.wire.messages.records import IDENTIFY_PATH, Identified, Identify
-from mdmfs.wire.process import forbid_core_dumps
 from mdmfs.worker.configuration import MountConfiguration
 
 PENDING = 3

@@ -17,8 +17,8 @@ import trio
 
 from mdmfs.cli.doctor import checks_for, report
 from mdmfs.cli.output import is_json, tell
+from mdmfs.daemon.diagnosis import examine
 from mdmfs.model.errors import ConfigurationError, unusable
-from mdmfs.wire.diagnosis import examine
 
 MODE: Final = 0o640
 """Readable by the daemon's group; the key is a file of its own."""

@@ -20,8 +20,8 @@ from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Guid
 from mdmfs.model.subject import SubjectId
 from mdmfs.wire.client import Client
-from mdmfs.wire.messages.base import MAX_BATCH
 from mdmfs.wire.messages.key_tasks import KEYS_PATH, KEYS_PROGRESS_PATH, AskKeyTask, KeyProgress, KeyTask, StartKeyTask
+from mdmfs.wire.messages.message import MAX_BATCH
 from mdmfs.wire.peers import open_client
 
 DEADLINE = 10.0

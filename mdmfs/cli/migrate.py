@@ -9,6 +9,7 @@ import click
 
 from mdmfs.cli.backup import zone_of
 from mdmfs.cli.output import note, tell
+from mdmfs.daemon.process import forbid_core_dumps
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.opening import store_path
 from mdmfs.hospital.transaction import store_layout
@@ -17,7 +18,6 @@ from mdmfs.keystore.row_shelf import shelf_layout
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.rows.migrate import PAGE, bring_back, bring_in
 from mdmfs.rows.port import Layout
-from mdmfs.wire.process import forbid_core_dumps
 
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
 _TOLD: Final = 50 * PAGE

@@ -16,11 +16,11 @@ import trio
 
 from mdmfs.cli.logs import log_to_standard_error
 from mdmfs.cli.output import ADVICE, ERROR, is_json, note, tell, usual_level
+from mdmfs.daemon.supervision import Supervisor, this_supervisor
 from mdmfs.model.errors import ConfigurationError, CredentialExpiredError, MdmfsError
 from mdmfs.model.finding import Severity
 from mdmfs.pki.health import examine_credential
 from mdmfs.wire.metrics import serving_metrics
-from mdmfs.wire.supervision import Supervisor, this_supervisor
 from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.fuse.leaving import leave_in_time

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import Progress, ProgressColumn
 
 from mdmfs.cli.logs import log_to_standard_error
+from mdmfs.daemon.outline import outline
 from mdmfs.model.errors import (
     ConfigurationError,
     InterruptedCallError,
@@ -23,7 +24,6 @@ from mdmfs.model.errors import (
     MdmfsError,
     OutOfSpaceError,
 )
-from mdmfs.wire.outline import outline
 
 FAILED: Final = 1
 WRONGLY_CALLED: Final = 2

@@ -10,12 +10,12 @@ import click
 
 from mdmfs.cli.deidentify import read_header, throw_away_subject
 from mdmfs.cli.output import tell
+from mdmfs.daemon.process import forbid_core_dumps
 from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.deid.acceptance import accept
 from mdmfs.hospital.deid.explain import Explained, explain
 from mdmfs.hospital.deid.policy import Policy
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
-from mdmfs.wire.process import forbid_core_dumps
 
 
 @click.group(name="policy")

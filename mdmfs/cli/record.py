@@ -22,6 +22,9 @@ from mdmfs.cli.hospital import CONFIGURATION, INTERVAL, ask, asking
 from mdmfs.cli.mounted import AT, CONFIGURATION_OF_MOUNT, Place, find_mount
 from mdmfs.cli.output import encoded, note, note_silence, open_bar, parsed, tell
 from mdmfs.cli.rows import Row, batches, read_rows
+from mdmfs.daemon.configuration import Settings, read_configuration
+from mdmfs.daemon.nursery import open_plain_nursery
+from mdmfs.daemon.process import forbid_core_dumps
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.errors import MdmfsError, unusable
 from mdmfs.model.names import Guid
@@ -30,7 +33,6 @@ from mdmfs.pki.trust import TrustAnchors
 from mdmfs.sealing.header import ObjectContext, Role
 from mdmfs.sealing.layout import HEADER_SIZE, plain_size, whole_range
 from mdmfs.wire.client import Client
-from mdmfs.wire.configuration import Settings, read_configuration
 from mdmfs.wire.messages.metadata import RECORDS_PATH, AskRecords, Record, RecordPage
 from mdmfs.wire.messages.records import (
     COLLECTION_PATH,
@@ -48,9 +50,7 @@ from mdmfs.wire.messages.records import (
     RecordAttribute,
     RecordsWaiting,
 )
-from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.wire.peers import open_keystores
-from mdmfs.wire.process import forbid_core_dumps
 from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.keys.ring import KeyRing, Lock
 

@@ -28,8 +28,8 @@ from mdmfs.wire.messages.administration import (
     StartRerender,
     StartWithdraw,
 )
-from mdmfs.wire.messages.base import MAX_BATCH
 from mdmfs.wire.messages.key_tasks import KeyProgress
+from mdmfs.wire.messages.message import MAX_BATCH
 from mdmfs.wire.peers import open_client
 
 DEADLINE = 10.0

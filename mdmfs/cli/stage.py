@@ -26,6 +26,7 @@ from rich.progress import (
 from mdmfs.cli.find import PARTIAL, with_federation
 from mdmfs.cli.mounted import AT, OF_HOSPITAL, Place, find_mount, find_place, read_alone
 from mdmfs.cli.output import note, note_silence, open_bar, tell
+from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.model.errors import (
     CredentialExpiredError,
     CredentialRefusedError,
@@ -36,13 +37,12 @@ from mdmfs.model.errors import (
 from mdmfs.model.names import Lfn
 from mdmfs.pki.trust import TrustAnchors
 from mdmfs.wire.messages.metadata import FoundLevel
-from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.callers.peers import Peers
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.finding.federation import Federation
-from mdmfs.worker.hospital import RemoteHospital
-from mdmfs.worker.staging import MAX_FILES, Lists, RequestProgress, Stages, Submitted, files_below
+from mdmfs.worker.hospital.remote import RemoteHospital
+from mdmfs.worker.hospital.staging import MAX_FILES, Lists, RequestProgress, Stages, Submitted, files_below
 
 DEADLINE: Final = 30.0
 INTERVAL: Final = 0.5

@@ -19,8 +19,8 @@ from rich.table import Table
 
 from mdmfs.cli.mounted import find_place
 from mdmfs.cli.output import is_json, tell
+from mdmfs.daemon.configuration import read_tables
 from mdmfs.model.errors import ConfigurationError, PeerUnreachableError
-from mdmfs.wire.configuration import read_tables
 from mdmfs.wire.stream import Address
 
 TIMEOUT: Final = 5.0

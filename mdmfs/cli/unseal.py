@@ -16,6 +16,8 @@ import trio
 
 from mdmfs.cli.mounted import OF_HOSPITAL, read_alone
 from mdmfs.cli.output import parsed, tell
+from mdmfs.daemon.nursery import open_plain_nursery
+from mdmfs.daemon.process import forbid_core_dumps
 from mdmfs.journal.durable import sync_directory
 from mdmfs.model.errors import ConfigurationError, IntegrityError, MalformedNameError, UnusableFileError, unusable
 from mdmfs.model.names import Guid
@@ -31,12 +33,11 @@ from mdmfs.sealing.layout import (
     segment_ranges,
 )
 from mdmfs.sealing.unseal import Unsealer
-from mdmfs.wire.nursery import open_plain_nursery
-from mdmfs.wire.process import forbid_core_dumps
 from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.callers.peers import Peers
 from mdmfs.worker.configuration import MountConfiguration
-from mdmfs.worker.hospital import Hospital, RemoteHospital
+from mdmfs.worker.hospital.port import Hospital
+from mdmfs.worker.hospital.remote import RemoteHospital
 from mdmfs.worker.keys.ring import KeyRing, Lock
 
 _SEALED: Final = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)

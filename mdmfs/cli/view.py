@@ -8,8 +8,8 @@ import sys
 import click
 
 from mdmfs.cli.output import is_json, tell
+from mdmfs.daemon.backup import appearing
 from mdmfs.demo.view import COLUMNS, MOST, TILE, Window, in_text, sheet, tiles_below
-from mdmfs.wire.backup import appearing
 
 
 @click.command()

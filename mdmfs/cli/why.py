@@ -13,10 +13,10 @@ import trio
 from mdmfs.access.text import format_time
 from mdmfs.cli.mounted import CONFIGURATION_OF_MOUNT, Place, find_place, open_hospital
 from mdmfs.cli.output import tell
+from mdmfs.daemon.configuration import KeystorePeer
 from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid
 from mdmfs.pki.trust import TrustAnchors
-from mdmfs.wire.configuration import KeystorePeer
 from mdmfs.wire.messages.acls import WHY_PATH, AskWhy, Why, WhyStep
 from mdmfs.wire.messages.keystores import COLLECT_PATH, Collect, Collected, Outcome
 from mdmfs.wire.peers import open_client

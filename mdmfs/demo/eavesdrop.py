@@ -10,7 +10,6 @@ import trio
 from mdmfs.demo.site import Site
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.client import Client
-from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.files import (
     CHANGES_PATH,
     DESCRIBE_PATH,
@@ -27,6 +26,7 @@ from mdmfs.wire.messages.files import (
     NodeKind,
     Totals,
 )
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.peers import open_client
 
 DEADLINE: Final = 30.0

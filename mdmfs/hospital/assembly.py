@@ -37,7 +37,7 @@ from mdmfs.hospital.replicas.elements import open_replicas, refuse_unknown_stora
 from mdmfs.hospital.signing import SigningKey
 from mdmfs.hospital.transaction import RowStore
 from mdmfs.model.errors import ConfigurationError
-from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.peers import open_keystores
 
 SHIPPED_POLICIES: Final = "mdmfs.hospital.deid"

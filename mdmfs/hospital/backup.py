@@ -14,6 +14,7 @@ from typing import IO, Final
 
 import lmdb
 
+from mdmfs.daemon.backup import MOVE_AWAY, NOTHING_THERE, Header, Part, copying, restore
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.opening import KEYS, STORE, store_path
@@ -22,7 +23,6 @@ from mdmfs.journal.durable import sync_directory
 from mdmfs.model.errors import ConfigurationError, NameTakenError, StoreError
 from mdmfs.pki.recovery import PrivateKey
 from mdmfs.rows.environment import STORE_FILE, forget_copied, open_environment, pack
-from mdmfs.wire.backup import MOVE_AWAY, NOTHING_THERE, Header, Part, copying, restore
 
 ZONE: Final = "hospital"
 AUDIT: Final = "audit*.jsonl"
@@ -46,7 +46,7 @@ async def restore_hospital(configuration: HospitalConfiguration, source: Path, p
     The store is written anew, each page full: that is what compacts it.
 
     Records of the audit log that are there already stay: they are the later ones. Raises ``ConfigurationError`` and
-    what ``mdmfs.wire.backup.restore`` raises; ``StoreError`` for a store of a newer format.
+    what ``mdmfs.daemon.backup.restore`` raises; ``StoreError`` for a store of a newer format.
     """
     directory, there = configuration.path(configuration.hospital.directory), store_path(configuration)
     if (there / STORE_FILE).exists():

@@ -18,6 +18,7 @@ import msgspec
 import structlog
 import trio
 
+from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.hospital.assembly import assemble, open_known_pacs, read_choices
 from mdmfs.hospital.audit.witnesses import deposit_checkpoints
 from mdmfs.hospital.configuration import HospitalConfiguration
@@ -39,7 +40,6 @@ from mdmfs.wire.client import Client
 from mdmfs.wire.currency import uptime
 from mdmfs.wire.messages.administration import CopyHealth, Health
 from mdmfs.wire.messages.files import CHANGES_PATH, SINCE_HEADER, AskChanges, Changes
-from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.wire.peers import open_client
 from mdmfs.wire.server import Limits, serve
 from mdmfs.wire.service import Answer, Request, Respond, Service

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from mdmfs.daemon.configuration import KeystorePeer, Settings, TlsFiles, beside, read_configuration
 from mdmfs.hospital.dicom.pacs import ClinicalHours, PacsAddress, Politeness, RetrievalService
 from mdmfs.hospital.dicom.security import DicomTls
 from mdmfs.hospital.dicom.senders import Sender
@@ -16,7 +17,6 @@ from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import TrustAnchors
-from mdmfs.wire.configuration import KeystorePeer, Settings, TlsFiles, beside, read_configuration
 from mdmfs.wire.stream import Address
 
 

@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from mdmfs.access.acl import Acl, Entry, EntryKind, Right
+from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.hospital.assembly import assemble, open_known_pacs, read_choices
 from mdmfs.hospital.audit.witnesses import deposit_checkpoints
 from mdmfs.hospital.configuration import HospitalConfiguration, MetadataPeer
@@ -54,7 +55,6 @@ from mdmfs.hospital.transaction import RowStore
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
 from mdmfs.pki.tls import ServerContexts
-from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.wire.peers import open_client
 from mdmfs.wire.server import Limits, serve
 from mdmfs.wire.service import Service
@@ -71,7 +71,7 @@ async def run_hospital(
     """Serve until cancelled; ``started`` gives the address that is listened on.
 
     Raises ``ConfigurationError`` and ``StoreError`` when it cannot start. The process is the caller's: a daemon calls
-    ``mdmfs.wire.process.forbid_core_dumps`` first.
+    ``mdmfs.daemon.process.forbid_core_dumps`` first.
     """
     contexts = await trio.to_thread.run_sync(
         ServerContexts, configuration.credential, configuration.anchors, configuration.vomsdir

@@ -16,6 +16,16 @@ from typing import Final
 
 import trio
 
+from mdmfs.daemon.configuration import KeystorePeer
+from mdmfs.daemon.diagnosis import (
+    GIB,
+    LEAST_ROOM,
+    Check,
+    authorities_check,
+    credential_check,
+    free_bytes,
+    judge_clock,
+)
 from mdmfs.hospital.assembly import read_choices, read_policy
 from mdmfs.hospital.configuration import HospitalConfiguration, MetadataPeer, PacsEntry, StorageEntry
 from mdmfs.hospital.dicom.choices import FILE, Choice
@@ -31,16 +41,6 @@ from mdmfs.model.finding import Finding
 from mdmfs.pki.health import DAY
 from mdmfs.pki.tls import ClientContexts
 from mdmfs.rows.diagnosis import database_checks
-from mdmfs.wire.configuration import KeystorePeer
-from mdmfs.wire.diagnosis import (
-    GIB,
-    LEAST_ROOM,
-    Check,
-    authorities_check,
-    credential_check,
-    free_bytes,
-    judge_clock,
-)
 from mdmfs.wire.messages.administration import HEALTH_PATH, AskHealth, Health
 from mdmfs.wire.messages.keystores import EPOCH_PATH, AskEpoch, EpochHeld
 from mdmfs.wire.peers import open_client

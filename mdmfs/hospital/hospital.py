@@ -27,7 +27,7 @@ from mdmfs.hospital.turns import Turns
 from mdmfs.hospital.uidmap.records import SubjectRow
 from mdmfs.model.identity import Dn
 from mdmfs.model.names import Guid
-from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.keystores.keystores import Keystores
 
 MAX_READ: Final = 4096
 """Of what decisions read, by files and by the entries of ACLs: some 10 MiB, with the longest DNs 24."""

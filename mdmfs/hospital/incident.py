@@ -6,7 +6,7 @@ import secrets
 
 import structlog
 
-from mdmfs.wire.outline import outline
+from mdmfs.daemon.outline import outline
 
 log = structlog.get_logger()
 

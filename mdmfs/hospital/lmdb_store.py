@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
+from mdmfs.daemon.formats import Format
 from mdmfs.hospital.transaction import FEED_LENGTH, STORE_FORMAT, RowStore, store_layout
 from mdmfs.rows.embedded import Embedded
 from mdmfs.rows.environment import MAP_SIZE
 from mdmfs.rows.port import Rows
-from mdmfs.wire.formats import Format
 
 
 class LmdbStore(RowStore):

@@ -14,12 +14,12 @@ from typing import Annotated, Final
 import msgspec
 
 from mdmfs.access.acl import Acl, Entry, EntryKind, parse_rights
+from mdmfs.daemon.configuration import Settings, beside, read_configuration
 from mdmfs.hospital.deid.policy import Policy
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.model.errors import ConfigurationError, MalformedNameError
 from mdmfs.model.names import Lfn
 from mdmfs.pki.health import DAY
-from mdmfs.wire.configuration import Settings, beside, read_configuration
 
 NAME_PARTS: Final = 2
 """Of the name of a project's directory: its hospital's and its own."""

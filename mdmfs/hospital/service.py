@@ -33,7 +33,6 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.names import Guid, Lfn, Surl
 from mdmfs.wire.messages.administration import HARVEST_PATH, HARVEST_PROGRESS_PATH, AskHarvest, StartHarvest
-from mdmfs.wire.messages.base import MAX_BATCH
 from mdmfs.wire.messages.files import (
     BUNDLE_PATH,
     CHANGES_PATH,
@@ -66,6 +65,7 @@ from mdmfs.wire.messages.files import (
     Totals,
     Transfers,
 )
+from mdmfs.wire.messages.message import MAX_BATCH
 from mdmfs.wire.service import Reply, Request, Respond, Service, StreamReply
 from mdmfs.wire.stream import Address
 

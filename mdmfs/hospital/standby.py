@@ -16,6 +16,7 @@ import msgspec
 import structlog
 import trio
 
+from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.beside import answer_beside
 from mdmfs.hospital.configuration import HospitalConfiguration
@@ -25,7 +26,6 @@ from mdmfs.hospital.transaction import RowStore, store_layout
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.rows.copied import USUAL, Waiting
 from mdmfs.rows.following import Following, open_in_turn
-from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.wire.relay import relay, relay_key
 from mdmfs.wire.stream import Address
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from mdmfs.daemon.formats import Format
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.acls import AclTable
 from mdmfs.hospital.catalogue.directories import DirectoryTable
@@ -29,7 +30,6 @@ from mdmfs.hospital.tape.rows import RowsOfStages
 from mdmfs.hospital.uidmap.instances import RowsOfInstances
 from mdmfs.hospital.uidmap.subjects import RowsOfSubjects
 from mdmfs.rows.port import Engine, Layout, Rows
-from mdmfs.wire.formats import Format
 
 
 def _keep_rows(_: Rows) -> None:

@@ -20,13 +20,7 @@ from cryptography import x509
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
 
-from mdmfs.journal.durable import make_directory, sync_directory
-from mdmfs.keystore.row_shelf import shelf_layout
-from mdmfs.model.errors import ConfigurationError, IntegrityError, NameTakenError, WrongKeyError, unusable
-from mdmfs.pki.recovery import PrivateKey, WrappedKey
-from mdmfs.rows.embedded import Embedded
-from mdmfs.rows.environment import STORE_FILE, forget_copied, open_environment
-from mdmfs.wire.backup import (
+from mdmfs.daemon.backup import (
     ANOTHER,
     MOVE_AWAY,
     NOTHING_THERE,
@@ -36,6 +30,12 @@ from mdmfs.wire.backup import (
     copying,
     read_head,
 )
+from mdmfs.journal.durable import make_directory, sync_directory
+from mdmfs.keystore.row_shelf import shelf_layout
+from mdmfs.model.errors import ConfigurationError, IntegrityError, NameTakenError, WrongKeyError, unusable
+from mdmfs.pki.recovery import PrivateKey, WrappedKey
+from mdmfs.rows.embedded import Embedded
+from mdmfs.rows.environment import STORE_FILE, forget_copied, open_environment
 
 MAGIC: Final = b"mdmfs shelf backup 1\n"
 SECONDS_A_DAY: Final = 86_400

@@ -8,11 +8,11 @@ from typing import Annotated, Final
 
 import msgspec
 
+from mdmfs.daemon.configuration import Settings, TlsFiles, beside, read_configuration
 from mdmfs.model.errors import ConfigurationError, MalformedNameError
 from mdmfs.model.identity import Dn
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import TrustAnchors
-from mdmfs.wire.configuration import Settings, TlsFiles, beside, read_configuration
 from mdmfs.wire.stream import Address
 
 DEFAULT_BACKUP_DAYS: Final = 90

@@ -8,11 +8,11 @@ from typing import Final
 
 import trio
 
+from mdmfs.daemon.diagnosis import GIB, LEAST_ROOM, Check, authorities_check, credential_check, free_bytes
 from mdmfs.keystore.configuration import KeystoreConfiguration
 from mdmfs.keystore.row_shelf import shelf_layout
 from mdmfs.model.finding import Finding
 from mdmfs.rows.diagnosis import database_checks
-from mdmfs.wire.diagnosis import GIB, LEAST_ROOM, Check, authorities_check, credential_check, free_bytes
 from mdmfs.wire.messages.keystores import COLLECT_PATH, Collect, Collected
 from mdmfs.wire.peers import open_client
 

@@ -32,7 +32,6 @@ from mdmfs.model.identity import Dn, Principal
 from mdmfs.model.names import Guid
 from mdmfs.sharing.shamir import Share
 from mdmfs.wire.currency import NOTHING_KNOWN, Currency, Hearing, KnownEpoch
-from mdmfs.wire.messages.base import MAX_BATCH
 from mdmfs.wire.messages.key_tasks import Certificate
 from mdmfs.wire.messages.keystores import (
     AskEpoch,
@@ -55,6 +54,7 @@ from mdmfs.wire.messages.keystores import (
     Witness,
     Witnessed,
 )
+from mdmfs.wire.messages.message import MAX_BATCH
 
 MAX_ALIASES: Final = 64
 MAX_CHAIN: Final = 256

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 import msgspec
 import trio
 
+from mdmfs.daemon.formats import Format
 from mdmfs.keystore.configuration import KeystoreConfiguration
 from mdmfs.keystore.shelf import (
     RECORD_FORMAT,
@@ -31,7 +32,6 @@ from mdmfs.rows.copied import Copied
 from mdmfs.rows.embedded import Embedded
 from mdmfs.rows.following import open_in_turn
 from mdmfs.rows.port import Engine, Layout, Rows
-from mdmfs.wire.formats import Format
 
 READING_THREADS: Final = 4
 _KEYS: Final = b"k"

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import trio
 
+from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.keystore.configuration import KeystoreConfiguration
 from mdmfs.keystore.keystore import Keystore
 from mdmfs.keystore.notary import Notary
@@ -14,7 +15,6 @@ from mdmfs.keystore.orders import Orders
 from mdmfs.keystore.row_shelf import open_shelf
 from mdmfs.model.identity import Principal
 from mdmfs.pki.tls import ServerContexts
-from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.keystores import (
     CERTIFY_PATH,
     COLLECT_PATH,
@@ -37,7 +37,7 @@ from mdmfs.wire.messages.keystores import (
     Unregister,
     Witness,
 )
-from mdmfs.wire.nursery import open_plain_nursery
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.server import serve
 from mdmfs.wire.service import Reply, Request, Respond, Service, responding
 from mdmfs.wire.stream import Address
@@ -51,7 +51,7 @@ async def run_keystore(
     """Serve until cancelled; ``started`` gives the address that was bound.
 
     Raises ``ConfigurationError`` or ``StoreError`` when it cannot start. The process is the caller's: a daemon calls
-    ``mdmfs.wire.process.forbid_core_dumps`` first.
+    ``mdmfs.daemon.process.forbid_core_dumps`` first.
     """
     contexts = await trio.to_thread.run_sync(
         ServerContexts, configuration.credential, configuration.anchors, configuration.vomsdir

@@ -9,8 +9,8 @@ from typing import Final
 
 from mdmfs.keystore.shelf import Draft, Page, WitnessRecord
 from mdmfs.model.errors import MalformedMessageError
-from mdmfs.wire.messages.base import MAX_BATCH
 from mdmfs.wire.messages.keystores import AskWitnessed, Outcome, Witness, Witnessed
+from mdmfs.wire.messages.message import MAX_BATCH
 
 SECONDS_BETWEEN: Final = 60
 MAX_NUMBER: Final = 2**63 - 1

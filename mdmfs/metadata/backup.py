@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
 
+from mdmfs.daemon.backup import MOVE_AWAY, NOTHING_THERE, Header, Part, restore
 from mdmfs.journal.durable import make_directory, sync_directory
 from mdmfs.metadata.configuration import MetadataConfiguration
 from mdmfs.metadata.store.database import open_database
 from mdmfs.model.errors import ConfigurationError, NameTakenError, StoreError
 from mdmfs.pki.recovery import PrivateKey
-from mdmfs.wire.backup import MOVE_AWAY, NOTHING_THERE, Header, Part, restore
 
 ZONE: Final = "metadata"
 DATABASE: Final = "metadata.sqlite"
@@ -33,7 +33,7 @@ def parts_of(configuration: MetadataConfiguration) -> list[Part]:
 def restore_metadata(configuration: MetadataConfiguration, source: Path, private: PrivateKey) -> Header:
     """Put a backup where the configuration says, where there is no database; it is there whole or not at all.
 
-    Raises ``ConfigurationError`` and what ``mdmfs.wire.backup.restore`` raises; ``StoreError`` for a newer format.
+    Raises ``ConfigurationError`` and what ``mdmfs.daemon.backup.restore`` raises; ``StoreError`` for a newer format.
     """
     path = _path(configuration)
     if path.exists():

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from mdmfs.daemon.configuration import Settings, TlsFiles, beside, read_configuration
 from mdmfs.model.errors import ConfigurationError, MalformedNameError
 from mdmfs.model.identity import Dn
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import TrustAnchors
-from mdmfs.wire.configuration import Settings, TlsFiles, beside, read_configuration
 from mdmfs.wire.stream import Address
 
 

@@ -11,11 +11,11 @@ from typing import Final
 import sqlalchemy as sa
 import trio
 
+from mdmfs.daemon.diagnosis import GIB, LEAST_ROOM, Check, authorities_check, credential_check, free_bytes
 from mdmfs.metadata.configuration import MetadataConfiguration
 from mdmfs.metadata.volume import is_encrypted
 from mdmfs.model.errors import BusyError
 from mdmfs.model.finding import Finding
-from mdmfs.wire.diagnosis import GIB, LEAST_ROOM, Check, authorities_check, credential_check, free_bytes
 from mdmfs.wire.messages.metadata import SCHEMA_PATH, AskSchema, SchemaTold
 from mdmfs.wire.peers import open_client
 

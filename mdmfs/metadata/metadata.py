@@ -26,8 +26,8 @@ from mdmfs.metadata.store.snapshots import create, drop, frozen_page, frozen_ser
 from mdmfs.model.errors import AccessDeniedError, BusyError, CredentialExpiredError, MalformedMessageError
 from mdmfs.model.identity import Dn, Principal
 from mdmfs.wire.currency import Currency, Hearing, KnownEpoch
-from mdmfs.wire.messages.base import MAX_BATCH
 from mdmfs.wire.messages.keystores import AskEpoch, ConfirmEpoch, EpochHeld, Outcome, Outcomes, SetAcls, Unregister
+from mdmfs.wire.messages.message import MAX_BATCH
 from mdmfs.wire.messages.metadata import (
     AskFrozen,
     AskFrozenSeries,

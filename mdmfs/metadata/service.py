@@ -53,7 +53,7 @@ async def run_metadata(
     """Serve until cancelled; ``started`` gives the address that was bound.
 
     Raises ``ConfigurationError`` or ``StoreError`` when it cannot start. The process is the caller's: a daemon calls
-    ``mdmfs.wire.process.forbid_core_dumps`` first.
+    ``mdmfs.daemon.process.forbid_core_dumps`` first.
     """
     contexts = await trio.to_thread.run_sync(
         ServerContexts, configuration.credential, configuration.anchors, configuration.vomsdir

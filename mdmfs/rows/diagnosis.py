@@ -8,11 +8,11 @@ from typing import Final
 
 import trio
 
+from mdmfs.daemon.diagnosis import Check
 from mdmfs.model.finding import Finding
 from mdmfs.rows.database import Database, LostError
 from mdmfs.rows.port import Layout
 from mdmfs.rows.url import DatabaseUrl
-from mdmfs.wire.diagnosis import Check
 
 DATABASE: Final = "database"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple, Protocol, TypeVar
 
-from mdmfs.wire.formats import Format
+from mdmfs.daemon.formats import Format
 
 MAX_KEY_BYTES: Final = 511
 

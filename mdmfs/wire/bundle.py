@@ -23,8 +23,8 @@ import msgspec
 
 from mdmfs.model.errors import MalformedMessageError, MdmfsError, PeerUnreachableError
 from mdmfs.wire.download import Download
-from mdmfs.wire.messages.base import Failure, Message
 from mdmfs.wire.messages.files import SealedBeginning
+from mdmfs.wire.messages.message import Failure, Message
 
 BUFFER_BYTES: Final = 2**20
 """What is received at once, and the longest piece, unless there is less room."""

@@ -34,8 +34,8 @@ from mdmfs.wire.bundle import BUFFER_BYTES, Bundle
 from mdmfs.wire.connecting import Places
 from mdmfs.wire.download import Download, late, until
 from mdmfs.wire.exchange import Exchange, NoAnswerError, Question, refusal
-from mdmfs.wire.messages.base import MEDIA_TYPE, Message
 from mdmfs.wire.messages.files import BUNDLE_PATH, STAGED_PATH, AskBundle
+from mdmfs.wire.messages.message import MEDIA_TYPE, Message
 from mdmfs.wire.orders import Vouch
 from mdmfs.wire.problems import failure_told
 from mdmfs.wire.stream import HANDSHAKES, Address, PlainStream, Stream, TlsStream

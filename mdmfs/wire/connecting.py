@@ -9,8 +9,8 @@ from typing import Final
 
 import trio
 
+from mdmfs.daemon.process import MORE_DESCRIPTORS
 from mdmfs.model.errors import BusyError, PeerUnreachableError
-from mdmfs.wire.process import MORE_DESCRIPTORS
 from mdmfs.wire.silence import notice_silence
 from mdmfs.wire.stream import Address
 

@@ -18,11 +18,11 @@ import msgspec
 import trio
 from prometheus_client import Counter, Histogram
 
+from mdmfs.daemon.outline import outline
 from mdmfs.model.errors import BusyError, MalformedMessageError, MdmfsError
 from mdmfs.wire.allowances import Allowances
 from mdmfs.wire.caller import Caller, Stranger
-from mdmfs.wire.messages.base import MAX_MESSAGE_BYTES, MEDIA_TYPE, Failure
-from mdmfs.wire.outline import outline
+from mdmfs.wire.messages.message import MAX_MESSAGE_BYTES, MEDIA_TYPE, Failure
 from mdmfs.wire.plain import PlainRequest, read_request, write_answer
 from mdmfs.wire.service import STATUS_BY_CODE, Document, Octets, Reply, Request, Service, StreamReply
 from mdmfs.wire.stream import SEND_BYTES, Address, TlsStream

@@ -9,7 +9,7 @@ from typing import Final
 import trio
 
 from mdmfs.model.errors import MalformedMessageError, PeerTimedOutError, PeerUnreachableError
-from mdmfs.wire.messages.base import MAX_MESSAGE_BYTES
+from mdmfs.wire.messages.message import MAX_MESSAGE_BYTES
 from mdmfs.wire.stream import Address, Stream
 
 STALL_SECONDS: Final = 60.0

@@ -18,9 +18,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import make_wsgi_app
 
+from mdmfs.daemon.supervision import Pulse
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.wire.stream import Address
-from mdmfs.wire.supervision import Pulse
 
 _TEXT: Final = [("Content-Type", "text/plain; charset=utf-8")]
 _WORDS: Final = {True: ("200 OK", b"ok\n"), False: ("503 Service Unavailable", b"no\n")}

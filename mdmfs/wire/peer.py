@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, TypeVar
 
-from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.message import Message
 
 M = TypeVar("M", bound=Message)
 

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 
 import trio
 
+from mdmfs.daemon.configuration import KeystorePeer
 from mdmfs.model.errors import ConfigurationError, MalformedNameError
 from mdmfs.model.identity import Dn, Principal
 from mdmfs.pki.judge import Judge
 from mdmfs.pki.tls import Credential, client_context
 from mdmfs.pki.trust import TrustAnchors
-from mdmfs.wire.answers import OnLie
 from mdmfs.wire.client import Client
-from mdmfs.wire.configuration import KeystorePeer
-from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.keystores.answers import OnLie
+from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.orders import Signer, vouching
 from mdmfs.wire.stream import Address
 

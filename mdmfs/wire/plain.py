@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from mdmfs.wire.messages.base import MEDIA_TYPE, Message
+from mdmfs.wire.messages.message import MEDIA_TYPE, Message
 from mdmfs.wire.orders import SIGNATURE_HEADER, SIGNER_HEADER
 
 _TYPE: Final = re.escape(MEDIA_TYPE)

@@ -7,7 +7,7 @@ import contextlib
 import msgspec
 
 from mdmfs.model.errors import MalformedMessageError, MdmfsError
-from mdmfs.wire.messages.base import Failure
+from mdmfs.wire.messages.message import Failure
 from mdmfs.wire.stream import Address
 
 

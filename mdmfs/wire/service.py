@@ -10,7 +10,7 @@ import msgspec
 
 from mdmfs.model.errors import MalformedMessageError
 from mdmfs.model.identity import Principal
-from mdmfs.wire.messages.base import Failure, Message
+from mdmfs.wire.messages.message import Failure, Message
 from mdmfs.wire.stream import Address
 
 T = TypeVar("T", bound=Message)

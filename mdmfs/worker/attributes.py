@@ -9,7 +9,7 @@ from mdmfs.model.errors import IsADirectoryFileError, NoSuchAttributeError
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.files import FileDescription, Node, NodeKind
 from mdmfs.worker.descriptions import Descriptions
-from mdmfs.worker.hospital import Hospital
+from mdmfs.worker.hospital.port import Hospital
 from mdmfs.worker.namespace.inodes import Inodes
 
 GUID_ATTRIBUTE: Final = b"user.guid"

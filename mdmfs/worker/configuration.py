@@ -12,11 +12,11 @@ from typing import Final
 
 import msgspec
 
+from mdmfs.daemon.configuration import KeystorePeer, Settings, beside, read_configuration
 from mdmfs.model.errors import ConfigurationError, MalformedNameError, UnusableFileError
 from mdmfs.model.identity import Dn
 from mdmfs.model.names import ROOT_PREFIX, Lfn
 from mdmfs.pki.trust import TrustAnchors
-from mdmfs.wire.configuration import KeystorePeer, Settings, beside, read_configuration
 from mdmfs.wire.stream import Address
 from mdmfs.worker.cache.room import BESIDE
 from mdmfs.worker.numbered import MAX_HOSPITALS

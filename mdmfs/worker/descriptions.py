@@ -9,7 +9,7 @@ import trio
 
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.files import FileDescription
-from mdmfs.worker.hospital import Hospital
+from mdmfs.worker.hospital.port import Hospital
 
 MAX_KEPT: Final = 10_000
 

@@ -11,11 +11,8 @@ from typing import Final, TypeVar
 
 import trio
 
-from mdmfs.model.finding import Finding
-from mdmfs.pki.tls import Credential
-from mdmfs.pki.trust import TrustAnchors
-from mdmfs.wire.configuration import KeystorePeer
-from mdmfs.wire.diagnosis import (
+from mdmfs.daemon.configuration import KeystorePeer
+from mdmfs.daemon.diagnosis import (
     GIB,
     LEAST_ROOM,
     Check,
@@ -24,9 +21,12 @@ from mdmfs.wire.diagnosis import (
     free_bytes,
     judge_clock,
 )
-from mdmfs.wire.messages.base import Message
+from mdmfs.model.finding import Finding
+from mdmfs.pki.tls import Credential
+from mdmfs.pki.trust import TrustAnchors
 from mdmfs.wire.messages.files import TOTALS_PATH, AskTotals, Totals
 from mdmfs.wire.messages.keystores import COLLECT_PATH, Collect, Collected
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.messages.metadata import SCHEMA_PATH, AskSchema, SchemaTold
 from mdmfs.wire.peers import open_client
 from mdmfs.worker.callers.credential import own_credential

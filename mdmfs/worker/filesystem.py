@@ -25,16 +25,16 @@ from mdmfs.worker.attributes import Attributes, no_attribute
 from mdmfs.worker.changing import Change, Changing
 from mdmfs.worker.descriptions import Descriptions
 from mdmfs.worker.finding.virtual import NAME_SECONDS, PlacedNode, placed_lfn
-from mdmfs.worker.hospital import Hospital
+from mdmfs.worker.hospital.outage import OUTAGES
+from mdmfs.worker.hospital.port import Hospital
+from mdmfs.worker.hospital.staging import files_below
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.listing import Listing
 from mdmfs.worker.namespace.names import Namespace
-from mdmfs.worker.open_file import OpenFile
 from mdmfs.worker.opening import Opener
-from mdmfs.worker.outage import OUTAGES
 from mdmfs.worker.prefetch.order import ReadingOrder
 from mdmfs.worker.prefetch.siblings import SiblingPrefetch
-from mdmfs.worker.staging import files_below
+from mdmfs.worker.reading.open_file import OpenFile
 
 TOTALS_SECONDS: Final = 10.0
 TREES: Final = 128

@@ -19,12 +19,12 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.files import Node, NodeKind
-from mdmfs.worker.at_hand import AtHand
-from mdmfs.worker.bringing import AT_ONCE, Bringer
-from mdmfs.worker.open_file import OpenFile
-from mdmfs.worker.opens import ASKED, Opens
-from mdmfs.worker.parts import Parts
-from mdmfs.worker.slow_disk import LARGEST
+from mdmfs.worker.reading.at_hand import AtHand
+from mdmfs.worker.reading.bringing import AT_ONCE, Bringer
+from mdmfs.worker.reading.open_file import OpenFile
+from mdmfs.worker.reading.opens import ASKED, Opens
+from mdmfs.worker.reading.parts import Parts
+from mdmfs.worker.reading.slow_disk import LARGEST
 
 WAITING: Final = Gauge("mdmfs_waiting_calls", "Calls of programs that wait for bytes or a key.", ["call"])
 GIVE_WAY: Final = 0.002

@@ -17,11 +17,11 @@ from mdmfs.pki.trust import TrustAnchors
 from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.callers.peers import Peers
 from mdmfs.worker.configuration import MountConfiguration
+from mdmfs.worker.hospital.replicas import ReplicatedHospital
+from mdmfs.worker.hospital.storage import Storage
 from mdmfs.worker.lease import LOOK_SECONDS, Lease, boottime
 from mdmfs.worker.memory import Memory
-from mdmfs.worker.replicas import ReplicatedHospital
 from mdmfs.worker.serving import Ports
-from mdmfs.worker.storage import Storage
 
 LEASE_HELD: Final = Gauge("mdmfs_lease_held", "1 while the hospital is heard and files may be served.", ["hospital"])
 MOUNT_ID_SIZE: Final = 16

@@ -14,9 +14,9 @@ import structlog
 import trio
 from prometheus_client import Gauge
 
+from mdmfs.daemon.process import allow_many_connections, collect_seldom, forbid_core_dumps
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
-from mdmfs.wire.process import allow_many_connections, collect_seldom, forbid_core_dumps
 from mdmfs.worker.cache.room import Room, SharedRoom
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.callers.finder import refuse_old_kernel

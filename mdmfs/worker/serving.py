@@ -8,9 +8,9 @@ from typing import Final, NamedTuple, Protocol
 
 import trio
 
+from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.model.errors import CredentialRefusedError
 from mdmfs.model.names import Lfn
-from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.callers.seat import Tree
 from mdmfs.worker.changing import Changing
@@ -21,7 +21,7 @@ from mdmfs.worker.finding.files import VirtualFiles
 from mdmfs.worker.finding.queries import FIND, FindDirectory
 from mdmfs.worker.finding.snapshots import SNAPSHOTS, Places, SnapshotsDirectory
 from mdmfs.worker.finding.virtual import Directory, VirtualTree
-from mdmfs.worker.hospital import Hospital
+from mdmfs.worker.hospital.port import Hospital
 from mdmfs.worker.keys.ring import KeyRing, KeySource
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.memory import Memory
@@ -29,9 +29,9 @@ from mdmfs.worker.namespace.feed import Feed
 from mdmfs.worker.namespace.names import ROOT, Namespace
 from mdmfs.worker.numbered import Numbered, first_of
 from mdmfs.worker.opening import Opener
-from mdmfs.worker.pages import Pages
-from mdmfs.worker.parts import Parts
 from mdmfs.worker.prefetch.siblings import AHEAD_BYTES, SiblingPrefetch
+from mdmfs.worker.reading.pages import Pages
+from mdmfs.worker.reading.parts import Parts
 from mdmfs.worker.trees import VIRTUAL, Hospitals, Trees
 
 EXPIRY_SECONDS: Final = 0.5

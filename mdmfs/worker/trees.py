@@ -8,6 +8,7 @@ from typing import Final, NoReturn
 
 import trio
 
+from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.model.errors import (
     IsADirectoryFileError,
     MdmfsError,
@@ -18,7 +19,6 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.names import MAX_NAME_BYTES, Lfn
 from mdmfs.wire.messages.files import Node, NodeKind, Totals
-from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.worker.attributes import WHY_ATTRIBUTE
 from mdmfs.worker.callers.seat import Tree
 from mdmfs.worker.changing import Change

@@ -22,6 +22,7 @@ import pytest
 
 from mdmfs.cli.main import SECTIONS, cli
 from mdmfs.cli.record import CollectionFile
+from mdmfs.daemon.configuration import read_configuration
 from mdmfs.hospital import tables
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.deid.policy import Policy
@@ -33,7 +34,6 @@ from mdmfs.metadata.configuration import MetadataFile
 from mdmfs.metadata.query import parse
 from mdmfs.metadata.schema import IMAGE_ATTRIBUTES
 from mdmfs.wire import messages
-from mdmfs.wire.configuration import read_configuration
 from mdmfs.worker.attributes import ATTRIBUTES, COMMENT_ATTRIBUTE, WHY_ATTRIBUTE
 from mdmfs.worker.configuration import CONFIGURATION_ATTRIBUTE, MountConfiguration
 from mdmfs.worker.fuse import operations

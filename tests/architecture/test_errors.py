@@ -15,7 +15,7 @@ from mdmfs.cli.output import run
 from mdmfs.hospital.deid.refusal import Reason
 from mdmfs.hospital.quarantined import EXPLANATIONS
 from mdmfs.model import errors
-from mdmfs.wire.messages.base import Failure
+from mdmfs.wire.messages.message import Failure
 
 SOURCES: Final = Path(errors.__file__).parents[1]
 FEWEST_WORDS: Final = 3

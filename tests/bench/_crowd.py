@@ -25,7 +25,6 @@ import msgspec
 
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages.acls import CHANGE_ACL_PATH, ChangedAcls
-from mdmfs.wire.messages.base import MEDIA_TYPE, Failure, Message
 from mdmfs.wire.messages.files import (
     CHANGES_PATH,
     DESCRIBE_PATH,
@@ -38,8 +37,9 @@ from mdmfs.wire.messages.files import (
     ListDirectory,
     NodeKind,
 )
+from mdmfs.wire.messages.message import MEDIA_TYPE, Failure, Message
 from mdmfs.wire.stream import Address
-from mdmfs.worker.hospital import LATE
+from mdmfs.worker.hospital.remote import LATE
 from mdmfs.worker.namespace.feed import JITTER, RETRY_SECONDS
 from tests.twins.load import POLL_SECONDS, Load
 

@@ -34,7 +34,7 @@ from mdmfs.pki.trust import TrustAnchors
 from mdmfs.sealing.header import FileKey
 from mdmfs.sharing.shamir import Share
 from mdmfs.wire.client import Client
-from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.key_tasks import KeyProgress, KeyTask, StartKeyTask
 from mdmfs.wire.messages.keystores import Outcome
 from mdmfs.wire.peers import open_client

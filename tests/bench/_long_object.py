@@ -15,12 +15,12 @@ import trio
 from pydicom import Dataset
 
 from mdmfs.cli.harvest import harvest_project
+from mdmfs.daemon.formats import MARK
 from mdmfs.demo.iods import ct_slice
 from mdmfs.demo.people import CHEST
 from mdmfs.demo.processes import Processes, running
 from mdmfs.demo.site import PACS_TITLE, PROJECT, READER, Site, make_site, mountpoint_of
 from mdmfs.hospital.configuration import HospitalConfiguration
-from mdmfs.wire.formats import MARK
 from tests.bench._chain import finished
 from tests.twins.wire_cutter import WireCutter, wire_cutter
 

@@ -18,10 +18,10 @@ from typing import IO, Protocol
 import structlog
 import trio
 
+from mdmfs.daemon.process import collect_seldom
 from mdmfs.demo.pki import delegate
-from mdmfs.wire.process import collect_seldom
 from mdmfs.worker.cache.store import CiphertextCache
-from mdmfs.worker.hospital import RemoteHospital
+from mdmfs.worker.hospital.remote import RemoteHospital
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.service import serve_mount
 from mdmfs.worker.serving import Ports, Site

@@ -21,13 +21,13 @@ from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from mdmfs.cli.harvest import harvest_project
+from mdmfs.daemon.formats import MARK
 from mdmfs.demo.processes import Processes, running
 from mdmfs.demo.site import PROJECT, READER, Site, make_site, mountpoint_of
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.dicom.pacs import PacsAddress, RetrievalService
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.store import Transaction
-from mdmfs.wire.formats import MARK
 from tests.bench._frame import Bench, Measured
 from tests.twins.clinic import slice_of
 from tests.twins.servers import dcmqrscp, orthanc, store

@@ -31,7 +31,7 @@ from mdmfs.sealing.seal import Sealer
 from mdmfs.sealing.unseal import Unsealer
 from mdmfs.sharing.shamir import combine
 from mdmfs.wire.client import Client
-from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.keystores import COLLECT_PATH, Collect, Collected, Outcome, Outcomes, VersionedAcl
 from mdmfs.wire.orders import Signer, vouching
 from mdmfs.wire.stream import Address

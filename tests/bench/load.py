@@ -32,6 +32,7 @@ import trio
 from cryptography.hazmat.primitives import serialization
 
 from mdmfs.cli.harvest import harvest_project
+from mdmfs.daemon.process import allow_many_connections, collect_seldom
 from mdmfs.demo.patients import write_patients
 from mdmfs.demo.people import SAMPLES
 from mdmfs.demo.pki import delegate
@@ -43,10 +44,9 @@ from mdmfs.pki.tls import Credential, client_context
 from mdmfs.pki.trust import TrustAnchors
 from mdmfs.wire.messages.acls import ChangeAcl
 from mdmfs.wire.peers import open_client
-from mdmfs.wire.process import allow_many_connections, collect_seldom
 from mdmfs.wire.stream import Address
-from mdmfs.worker.hospital import RemoteHospital
-from mdmfs.worker.staging import files_below
+from mdmfs.worker.hospital.remote import RemoteHospital
+from mdmfs.worker.hospital.staging import files_below
 from tests.bench._cores import pin, used_by
 from tests.bench._crowd import Crowd, Names, Shared
 from tests.bench._frame import Bench, Measured

@@ -27,7 +27,7 @@ from mdmfs.pki.trust import TrustAnchors
 from mdmfs.wire.messages.files import MAX_BUNDLE
 from mdmfs.wire.peers import PeerJudge, open_client
 from mdmfs.worker.configuration import MountConfiguration
-from mdmfs.worker.hospital import RemoteHospital
+from mdmfs.worker.hospital.remote import RemoteHospital
 from tests.bench._chain import SLICE_BYTES, SLICES, Chain, chain, timed
 from tests.bench._frame import Bench, Measured
 from tests.twins.storage_elements import KEY, SECRET, swift, xrootd

@@ -22,7 +22,7 @@ from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import TrustAnchors
 from mdmfs.wire.peers import PeerJudge, open_client
 from mdmfs.worker.configuration import MountConfiguration
-from mdmfs.worker.hospital import RemoteHospital
+from mdmfs.worker.hospital.remote import RemoteHospital
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.feed import Feed
 from mdmfs.worker.namespace.names import Namespace

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import trio
 
+from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.demo.site import READER
 from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import TrustAnchors
 from mdmfs.wire.client import Client
-from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.keystores import Outcome
-from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.wire.peers import PeerJudge, open_client
 from mdmfs.worker.configuration import MountConfiguration
 from tests.bench._frame import Bench, Measured

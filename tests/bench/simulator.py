@@ -23,6 +23,7 @@ from typing import Final, NamedTuple
 import trio
 
 from mdmfs.cli.harvest import harvest_project
+from mdmfs.daemon.process import allow_many_connections
 from mdmfs.demo.processes import Processes
 from mdmfs.demo.site import PROJECT, READER
 from mdmfs.hospital.configuration import HospitalConfiguration
@@ -31,8 +32,7 @@ from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import TrustAnchors
 from mdmfs.wire.client import Client
 from mdmfs.wire.peers import PeerJudge, open_client
-from mdmfs.wire.process import allow_many_connections
-from mdmfs.worker.hospital import RemoteHospital
+from mdmfs.worker.hospital.remote import RemoteHospital
 from tests.bench._chain import Chain, Peer, chain, timed
 from tests.bench._cores import pin, used_by
 from tests.bench._frame import Bench, Measured

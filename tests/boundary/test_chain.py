@@ -23,6 +23,7 @@ import trio
 from mdmfs.cli.doctor import checks_for
 from mdmfs.cli.harvest import harvest_project
 from mdmfs.cli.reconcile import reconcile_project
+from mdmfs.daemon.diagnosis import examine
 from mdmfs.demo.patients import Fate, PlantedFile, write_patients
 from mdmfs.demo.people import CHEST, KNEE
 from mdmfs.demo.processes import Processes, running
@@ -30,7 +31,6 @@ from mdmfs.demo.site import KEYSTORES, PROJECT, READER, Site, make_site, mountpo
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.errors import AccessDeniedError
 from mdmfs.model.finding import Finding, Severity
-from mdmfs.wire.diagnosis import examine
 from mdmfs.wire.messages.administration import (
     HARVEST_PATH,
     HARVEST_PROGRESS_PATH,

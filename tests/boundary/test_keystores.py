@@ -29,9 +29,9 @@ from mdmfs.model.errors import (
 from mdmfs.model.names import Guid
 from mdmfs.pki.tls import Credential, client_context
 from mdmfs.sealing.header import FileKey
-from mdmfs.wire.answers import Verify
 from mdmfs.wire.client import Client
-from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.keystores.answers import Verify
+from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.keystores import KeyEntry, Outcome, VersionedAcl
 from mdmfs.wire.stream import Address
 from tests.twins.keystores import random_guid, shares_of
@@ -47,7 +47,7 @@ import sys, trio
 from pathlib import Path
 from mdmfs.keystore.configuration import KeystoreConfiguration
 from mdmfs.keystore.service import run_keystore
-from mdmfs.wire.process import forbid_core_dumps
+from mdmfs.daemon.process import forbid_core_dumps
 
 async def main():
     async with trio.open_nursery() as nursery:

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from mdmfs.demo.pki import delegate
 from mdmfs.wire.client import Client
 from mdmfs.wire.server import Address, Limits
-from mdmfs.worker.hospital import RemoteHospital
+from mdmfs.worker.hospital.remote import RemoteHospital
 from tests.twins import certificates as make
 from tests.twins.hospital import ROOT, TwinHospital
 from tests.twins.hospital_service import HospitalOnTheWire

@@ -30,8 +30,8 @@ from mdmfs.model.errors import (
     PeerUnreachableError,
 )
 from mdmfs.wire.client import Client
-from mdmfs.wire.messages.base import MAX_MESSAGE_BYTES, MEDIA_TYPE
 from mdmfs.wire.messages.keystores import Collect, Collected, Outcome
+from mdmfs.wire.messages.message import MAX_MESSAGE_BYTES, MEDIA_TYPE
 from mdmfs.wire.server import Address, Answer, Limits, Reply, Request, Service, StreamReply, serve
 from tests.twins import certificates as make
 from tests.twins.wire import calling, context_of, contexts_of, serving

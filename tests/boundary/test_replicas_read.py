@@ -24,9 +24,9 @@ from mdmfs.wire.bundle import Event, Piece
 from mdmfs.wire.exchange import HEAD_BYTES, ONE_PIECE_SECONDS
 from mdmfs.wire.messages.files import Transfer
 from mdmfs.wire.stream import Address
-from mdmfs.worker import storage
+from mdmfs.worker.hospital import storage
+from mdmfs.worker.hospital.storage import Storage
 from mdmfs.worker.memory import SMALLEST_WINDOW, WINDOW, Memory
-from mdmfs.worker.storage import Storage
 from tests.twins.farm import SIZE, Farm, name_of, open_farm
 from tests.twins.octets import octets
 from tests.twins.storage import Served

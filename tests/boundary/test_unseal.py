@@ -18,7 +18,7 @@ from mdmfs.pki.trust import TrustAnchors
 from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.callers.peers import Peers
 from mdmfs.worker.configuration import MountConfiguration
-from mdmfs.worker.hospital import RemoteHospital
+from mdmfs.worker.hospital.remote import RemoteHospital
 
 
 async def fetch_first(site: Site) -> tuple[Guid, bytes, bytes]:

@@ -16,10 +16,10 @@ import structlog.testing
 import trio
 import trio.testing
 
+from mdmfs.daemon.configuration import KeystorePeer
 from mdmfs.demo.pki import Issued, delegate
 from mdmfs.model.errors import CredentialExpiredError, CredentialRefusedError, MdmfsError, NoSuchFileError
 from mdmfs.pki.tls import Credential
-from mdmfs.wire.configuration import KeystorePeer
 from mdmfs.wire.messages.files import CHANGES_PATH, AskChanges, Changes, Node, NodeKind
 from mdmfs.wire.server import Address, serve
 from mdmfs.wire.service import Reply, Request, Service
@@ -27,11 +27,11 @@ from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.callers.peers import LOOK_SECONDS, WRITING_SECONDS, Peers
 from mdmfs.worker.configuration import HospitalPeer, MountConfiguration
 from mdmfs.worker.fuse.errnos import errno_of
-from mdmfs.worker.hospital import RemoteHospital
+from mdmfs.worker.hospital.remote import RemoteHospital
 from mdmfs.worker.keys.ring import KeyRing
 from mdmfs.worker.opening import Opener
-from mdmfs.worker.pages import NoPages
-from mdmfs.worker.parts import Parts
+from mdmfs.worker.reading.pages import NoPages
+from mdmfs.worker.reading.parts import Parts
 from tests.twins import certificates as make
 from tests.twins.hospital import REGISTERED, ROOT, TwinFile, TwinHospital
 from tests.twins.hospital_service import HospitalOnTheWire

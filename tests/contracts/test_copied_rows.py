@@ -16,6 +16,7 @@ import psycopg
 import pytest
 import trio
 
+from mdmfs.daemon.diagnosis import examine
 from mdmfs.hospital.transaction import store_layout
 from mdmfs.keystore.row_shelf import shelf_layout
 from mdmfs.model.errors import ConfigurationError, PeerUnreachableError, StoreError
@@ -27,7 +28,6 @@ from mdmfs.rows.environment import copied_of, locked, set_copied
 from mdmfs.rows.migrate import PAGE, bring_back, bring_in
 from mdmfs.rows.port import Rows
 from mdmfs.rows.url import DatabaseUrl
-from mdmfs.wire.diagnosis import examine
 
 LAYOUT = shelf_layout()
 SECRET = "fish-and-chips"  # noqa: S105 of nobody

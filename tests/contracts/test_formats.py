@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
+from mdmfs.daemon.formats import Format
 from mdmfs.hospital.release.audit import records_of
 from mdmfs.journal.chain import Verifier
 from mdmfs.journal.files import lines_of
 from mdmfs.model.errors import StoreError
-from mdmfs.wire.formats import Format
 from tests.twins.formats import KEPT, Kept
 
 REPOSITORY = pathlib.Path(__file__).parents[2]

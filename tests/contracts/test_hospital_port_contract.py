@@ -22,7 +22,8 @@ from mdmfs.model.names import Guid, Lfn
 from mdmfs.sealing.layout import HEADER_SIZE, SEALED_CHUNK_SIZE, sealed_size
 from mdmfs.wire.bundle import Event, Piece
 from mdmfs.wire.messages.files import NodeKind, SealedBeginning
-from mdmfs.worker.hospital import Beginning, Hospital, RemoteHospital, SealedDownload
+from mdmfs.worker.hospital.port import Beginning, Hospital, SealedDownload
+from mdmfs.worker.hospital.remote import RemoteHospital
 from tests.twins import certificates as make
 from tests.twins.hospital import ROOT, TwinFile, TwinHospital, unreachable
 from tests.twins.hospital_service import HospitalOnTheWire

@@ -14,6 +14,7 @@ from typing import Final, cast
 import msgspec
 import pytest
 
+from mdmfs.daemon.backup import back_up
 from mdmfs.demo.site import Site, make_site
 from mdmfs.hospital import backup as hospital_backup
 from mdmfs.hospital.configuration import HospitalConfiguration
@@ -33,7 +34,6 @@ from mdmfs.rows.copied import load
 from mdmfs.rows.database import Database
 from mdmfs.rows.embedded import Embedded
 from mdmfs.rows.environment import copied_of
-from mdmfs.wire.backup import back_up
 from mdmfs.wire.currency import KnownEpoch
 from tests.twins.deidentified import example
 from tests.twins.hospital import TwinHospital

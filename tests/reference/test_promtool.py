@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import pytest
 
+from mdmfs.daemon.supervision import Pulse
 from mdmfs.wire.metrics import serving_metrics
-from mdmfs.wire.supervision import Pulse
 
 ROOT: Final = Path(__file__).parents[2]
 PROMTOOL: Final = ROOT / ".cache" / "promtool" / "promtool"

@@ -43,9 +43,9 @@ from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.sealing.header import ObjectContext, Role
 from mdmfs.sealing.unseal import unseal
-from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.administration import HarvestProgress
-from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.service import Answer, Reply, Request
 from mdmfs.wire.stream import Address
 from tests.twins.images import ct_slice

@@ -19,13 +19,13 @@ from mdmfs.sealing.seal import seal
 from mdmfs.wire.messages.files import Node, NodeKind, Transfer
 from mdmfs.wire.stream import Address
 from mdmfs.worker.cache.store import CiphertextCache
+from mdmfs.worker.hospital.replicas import ReplicatedHospital
+from mdmfs.worker.hospital.storage import Storage
 from mdmfs.worker.keys.ring import KeyRing
 from mdmfs.worker.memory import Memory
 from mdmfs.worker.opening import Opener
-from mdmfs.worker.pages import NoPages
-from mdmfs.worker.parts import Parts
-from mdmfs.worker.replicas import ReplicatedHospital
-from mdmfs.worker.storage import Storage
+from mdmfs.worker.reading.pages import NoPages
+from mdmfs.worker.reading.parts import Parts
 from tests.twins import certificates as make
 from tests.twins.hospital import REGISTERED, TwinFile, TwinHospital
 from tests.twins.hospital_service import HospitalOnTheWire

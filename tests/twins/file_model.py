@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from mdmfs.model.errors import AccessDeniedError, IntegrityError, MdmfsError, NoSuchFileError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import CHUNK_SIZE, PAGE_SIZE
-from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.files import NodeKind
 from mdmfs.worker.attributes import GUID_ATTRIBUTE
 from mdmfs.worker.cache.store import CiphertextCache
@@ -35,8 +35,8 @@ from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.feed import Feed
 from mdmfs.worker.namespace.names import ROOT, Namespace
 from mdmfs.worker.opening import AT_ONCE, Opener
-from mdmfs.worker.parts import Parts
 from mdmfs.worker.prefetch.siblings import SiblingPrefetch
+from mdmfs.worker.reading.parts import Parts
 from tests.twins.hospital import ROOT as TOP
 from tests.twins.hospital import TwinFile, TwinHospital, unreachable
 from tests.twins.octets import octets

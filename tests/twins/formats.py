@@ -16,6 +16,7 @@ import lmdb
 import sqlalchemy as sa
 import trio
 
+from mdmfs.daemon.formats import MARK, Format
 from mdmfs.hospital import tables
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.release.audit import Audit, records_of
@@ -27,7 +28,6 @@ from mdmfs.metadata.store.database import open_database
 from mdmfs.metadata.store.tables import ABOUT
 from mdmfs.rows.embedded import Embedded
 from mdmfs.rows.port import Rows
-from mdmfs.wire.formats import MARK, Format
 from mdmfs.worker.cache.store import CiphertextCache
 
 TRACE: Final = "trace"

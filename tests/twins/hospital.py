@@ -19,7 +19,7 @@ from mdmfs.sealing.header import FileKey, ObjectContext, Role
 from mdmfs.sealing.layout import prefix_pieces
 from mdmfs.sealing.seal import seal
 from mdmfs.wire.bundle import Event, Piece
-from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.files import (
     Changes,
     DirectoryPage,
@@ -34,7 +34,7 @@ from mdmfs.wire.messages.files import (
 )
 from mdmfs.wire.messages.keystores import KeyEntry
 from mdmfs.wire.messages.names import ChangedName, ChangeName
-from mdmfs.worker.hospital import Beginning, Hear
+from mdmfs.worker.hospital.port import Beginning, Hear
 from tests.twins.keystores import HOSPITAL, TwinKeystore, principal, shares_of
 from tests.twins.octets import octets
 

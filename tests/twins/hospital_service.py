@@ -37,7 +37,7 @@ from mdmfs.wire.messages.files import (
     Transfers,
 )
 from mdmfs.wire.service import Reply, Request, Service, StreamReply
-from mdmfs.worker.hospital import Beginning
+from mdmfs.worker.hospital.port import Beginning
 from tests.twins.hospital import TwinDownload, TwinHospital
 
 PIECE = 64 * 1024

@@ -14,7 +14,7 @@ from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.keys.tasks import Task
 from mdmfs.model.names import Guid
 from mdmfs.sharing.shamir import Share
-from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.key_tasks import KeyProgress, KeyTask
 from tests.twins.clinic import READER, SECONDS, Clinic, OpenClinic, slices
 

@@ -16,7 +16,6 @@ from mdmfs.model.identity import Dn, Principal
 from mdmfs.model.names import Guid
 from mdmfs.sharing.shamir import Share, split
 from mdmfs.wire.currency import Currency
-from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.keystores import (
     CERTIFY_PATH,
     COLLECT_PATH,
@@ -40,6 +39,7 @@ from mdmfs.wire.messages.keystores import (
     Unregister,
     Witness,
 )
+from mdmfs.wire.messages.message import Message
 from tests.twins.shelf import MemoryShelf
 
 M = TypeVar("M", bound=Message)
@@ -112,7 +112,7 @@ class TwinKeystore:
 
 
 class TwinClient:
-    """``mdmfs.wire.keystores.Caller`` to a twin: messages travel encoded, deadlines hold."""
+    """``mdmfs.wire.keystores.keystores.Caller`` to a twin: messages travel encoded, deadlines hold."""
 
     def __init__(self, twin: TwinKeystore, caller: Principal) -> None:
         self._twin = twin

@@ -15,9 +15,9 @@ import trio
 from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages.files import Changes, DirectoryPage, NodeKind
-from mdmfs.worker.hospital import RemoteHospital
+from mdmfs.worker.hospital.remote import RemoteHospital
+from mdmfs.worker.hospital.staging import files_below
 from mdmfs.worker.namespace.feed import JITTER, RETRY_SECONDS
-from mdmfs.worker.staging import files_below
 
 LOOK_SECONDS = 0.1
 POLL_SECONDS = 10.0

@@ -19,7 +19,6 @@ from mdmfs.metadata.store.snapshots import create
 from mdmfs.model.errors import PeerUnreachableError
 from mdmfs.model.identity import Dn, Principal
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.keystores import (
     CONFIRM_PATH,
     EPOCH_PATH,
@@ -31,6 +30,7 @@ from mdmfs.wire.messages.keystores import (
     SetAcls,
     VersionedAcl,
 )
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.messages.metadata import (
     TELL_PATH,
     CreateSnapshot,

@@ -15,7 +15,7 @@ from mdmfs.metadata.store.database import Database, open_database
 from mdmfs.model.errors import MdmfsError, PeerUnreachableError
 from mdmfs.model.identity import Dn, Principal
 from mdmfs.wire.currency import Currency
-from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.messages.metadata import FIND_PATH, Find, FoundLevel, FoundPage
 from mdmfs.wire.service import Reply, Request
 from mdmfs.wire.stream import Address

@@ -20,7 +20,6 @@ from mdmfs.model.errors import PeerUnreachableError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages.acls import READ_ACL_PATH, AclTexts, ReadAcl
-from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.files import (
     CHANGES_PATH,
     LIST_PATH,
@@ -32,6 +31,7 @@ from mdmfs.wire.messages.files import (
     NodeKind,
     OpensReport,
 )
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.messages.names import (
     CHANGE_NAME_PATH,
     READ_COMMENT_PATH,
@@ -46,7 +46,7 @@ from mdmfs.wire.stream import Address
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.callers.seat import Tree
 from mdmfs.worker.changing import Change
-from mdmfs.worker.hospital import Hospital as Port
+from mdmfs.worker.hospital.port import Hospital as Port
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.serving import Ports, Serving, Site
 from tests.twins.clinic import PROJECT_LFN, Clinic, OpenClinic, project_acl

@@ -26,7 +26,7 @@ from mdmfs.wire.messages.files import (
 )
 from mdmfs.worker.cache.room import Room
 from mdmfs.worker.callers.principals import Arrival
-from mdmfs.worker.hospital import Beginning, Hear
+from mdmfs.worker.hospital.port import Beginning, Hear
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.service import serve_for_all
 from mdmfs.worker.serving import Ports

@@ -14,7 +14,7 @@ from mdmfs.journal.chain import Fault, Head, Verifier
 from mdmfs.journal.checkpoint import Checkpoint
 from mdmfs.journal.files import lines_of
 from mdmfs.model.errors import MdmfsError, StoreError
-from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.keystores import Witness
 
 DEADLINE = 60.0

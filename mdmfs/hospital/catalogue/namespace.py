@@ -31,8 +31,8 @@ from mdmfs.hospital.catalogue.totals import PendingTable, TotalsChange, TotalsTa
 from mdmfs.model.errors import IsADirectoryFileError, NoSuchFileError, StoreError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.rows.port import Rows
-from mdmfs.wire.messages.base import MAX_BATCH
 from mdmfs.wire.messages.files import Changes, Node, NodeKind
+from mdmfs.wire.messages.message import MAX_BATCH
 
 
 class RowsOfCatalogue:

@@ -27,8 +27,8 @@ from mdmfs.hospital.catalogue.records import (
     VersionOfAcl,
 )
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages.base import MAX_BATCH
 from mdmfs.wire.messages.files import Changes, Node
+from mdmfs.wire.messages.message import MAX_BATCH
 
 
 class Catalogue(Protocol):

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 import structlog
 import trio
 
+from mdmfs.daemon.outline import outline
 from mdmfs.hospital.deid.header import EXPLICIT_BIG, NATIVE_SYNTAXES
 from mdmfs.hospital.deid.tables.uids import ENCAPSULATED_SYNTAXES
 from mdmfs.hospital.dicom.acceptor import ContextResult, InvitedAssociation, Rejection
@@ -29,7 +30,6 @@ from mdmfs.hospital.dicom.recall import LOSSLESS
 from mdmfs.hospital.dicom.security import DicomTls, shake_hands
 from mdmfs.hospital.dicom.senders import Sender, Senders
 from mdmfs.model.errors import MdmfsError, PacsUnreachableError, RecallFailedError
-from mdmfs.wire.outline import outline
 
 log = structlog.get_logger()
 

@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 import trio
 
+from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.hospital.catalogue.records import VersionOfAcl
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.ledger.records import METADATA, Epoch, KeyChange, KeyChangeKind
@@ -22,9 +23,8 @@ from mdmfs.hospital.store import Store, Transaction
 from mdmfs.model.errors import MdmfsError, PeerTimedOutError
 from mdmfs.model.names import Guid
 from mdmfs.model.pauses import pause_after
-from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.keystores import Outcome, VersionedAcl
-from mdmfs.wire.nursery import open_plain_nursery
 
 log = structlog.get_logger()
 

@@ -7,13 +7,13 @@ from typing import Final, NamedTuple
 
 import trio
 
+from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.keys.amends import Shipment, deposits
 from mdmfs.hospital.release.escrow import Deposit
 from mdmfs.model.errors import MdmfsError, PeerTimedOutError
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.keystores import Outcome
-from mdmfs.wire.nursery import open_plain_nursery
 
 DEADLINE: Final = 20.0
 _POLL_SECONDS: Final = 0.05

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from mdmfs.hospital.release.audit import Audit, AuditRecord, Event
 from mdmfs.model.names import Guid
-from mdmfs.wire.answers import OnLie
+from mdmfs.wire.keystores.answers import OnLie
 
 
 def recording_lies(audit: Audit, clock: Callable[[], float]) -> OnLie:

@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 import trio
 
+from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.hospital.catalogue.records import FileRecord, FileState
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.incident import note_incident
@@ -24,9 +25,8 @@ from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import BusyError, MdmfsError, UnknownNameError
 from mdmfs.model.names import GUID_SIZE, Guid
-from mdmfs.wire.messages.base import MAX_BATCH
 from mdmfs.wire.messages.key_tasks import Certificate, Certificates, KeyProgress, KeyTask
-from mdmfs.wire.nursery import open_plain_nursery
+from mdmfs.wire.messages.message import MAX_BATCH
 
 log = structlog.get_logger()
 

@@ -13,9 +13,9 @@ from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.ledger.records import METADATA, OutboxItem
 from mdmfs.hospital.metadata.outgoing import Wrapped
 from mdmfs.hospital.registration.deposit import serve_queue
-from mdmfs.wire.keystores import Keystores
-from mdmfs.wire.messages.base import MAX_BATCH
+from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.keystores import VersionedAcl
+from mdmfs.wire.messages.message import MAX_BATCH
 from mdmfs.wire.messages.metadata import TELL_PATH, Done, Parcel, Tell
 from mdmfs.wire.peer import Peer
 

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 import trio
 
+from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.hospital.catalogue.records import FileState, NewFile, Rendition
 from mdmfs.hospital.catalogue.times import time_of
 from mdmfs.hospital.deid.header import IdentifiedHeader
@@ -50,7 +51,6 @@ from mdmfs.hospital.uidmap.records import InstanceRecord, SeriesKey, SubjectRow
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.model.subject import SUBJECT_ID_OCTETS, SubjectId
 from mdmfs.wire.messages.keystores import VersionedAcl
-from mdmfs.wire.nursery import open_plain_nursery
 
 BATCH: Final = 64
 """Instances in one transaction: what a crash can cost."""

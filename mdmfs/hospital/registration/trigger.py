@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 import trio
 
+from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.deid.refusal import Reason
 from mdmfs.hospital.dicom.pacs import SeriesFound
@@ -26,7 +27,6 @@ from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import MdmfsError, RecallFailedError
 from mdmfs.model.pauses import pause_after
-from mdmfs.wire.nursery import open_plain_nursery
 
 log = structlog.get_logger()
 

@@ -11,13 +11,13 @@ from typing import Final
 
 import msgspec
 
+from mdmfs.daemon.formats import Format
 from mdmfs.hospital.signing import SigningKey
 from mdmfs.journal.chain import Head, Line
 from mdmfs.journal.checkpoint import JOURNAL_ID_SIZE, Checkpoint
 from mdmfs.journal.files import files_of, first_line, lines_of
 from mdmfs.journal.journal import FILE_BYTES, Journal, Pending
 from mdmfs.model.errors import StoreError
-from mdmfs.wire.formats import Format
 
 AUDIT_FORMAT: Final[Format[None]] = Format("audit log", oldest=2)
 """What is recorded is never written anew: a step changes nothing of it, and what follows is of the next format."""

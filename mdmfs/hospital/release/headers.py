@@ -18,6 +18,7 @@ import lmdb
 import structlog
 import trio
 
+from mdmfs.daemon.formats import Format, bring_up_folder
 from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.release.known import Origin
 from mdmfs.model.errors import StoreError
@@ -26,7 +27,6 @@ from mdmfs.rows.environment import make_table_of_readers
 from mdmfs.sealing.header import FileKey, ObjectContext, Role
 from mdmfs.sealing.layout import PAGE_SIZE, SALT_SIZE, SEGMENT_SIZE, Buffer, prefix_pieces
 from mdmfs.sealing.seal import Sealer, seal
-from mdmfs.wire.formats import Format, bring_up_folder
 
 HEADERS_FORMAT: Final[Format[pathlib.Path]] = Format(
     "store of headers", remedy=", or delete it: headers are made again"

@@ -17,9 +17,9 @@ from mdmfs.hospital.release.escrow import verifier
 from mdmfs.hospital.release.strides import Strides
 from mdmfs.model.names import Guid
 from mdmfs.sealing.header import FileKey
-from mdmfs.wire.answers import Answers
-from mdmfs.wire.gathering import Gathering
-from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.keystores.answers import Answers
+from mdmfs.wire.keystores.gathering import Gathering
+from mdmfs.wire.keystores.keystores import Keystores
 
 HOLD_SECONDS: Final = 5.0
 MAX_HELD: Final = 1024

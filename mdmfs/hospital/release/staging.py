@@ -14,11 +14,11 @@ import re
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
+from mdmfs.daemon.formats import MARK, Format, bring_up_folder
 from mdmfs.hospital.release.staged import PART, StagedObject, StagingWriter
 from mdmfs.model.errors import IntegrityError, MdmfsError, OutOfSpaceError, StoreError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import HEADER_SIZE
-from mdmfs.wire.formats import MARK, Format, bring_up_folder
 
 STAGING_FORMAT: Final[Format[pathlib.Path]] = Format(
     "staging directory", remedy=", or delete it: what it holds is recalled again"

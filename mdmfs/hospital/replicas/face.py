@@ -18,7 +18,7 @@ from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import UnknownNameError
 from mdmfs.model.locality import Locality
 from mdmfs.wire.messages.administration import REPLICAS_PATH, AskReplicas, ReplicaLeft, ReplicaUse, StorageUse
-from mdmfs.wire.messages.base import MAX_BATCH
+from mdmfs.wire.messages.message import MAX_BATCH
 from mdmfs.wire.service import Reply, Request, Respond
 
 

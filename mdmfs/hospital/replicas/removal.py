@@ -9,6 +9,7 @@ import msgspec
 import structlog
 import trio
 
+from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.incident import note_incident
 from mdmfs.hospital.release.audit import AuditRecord, Event
@@ -18,7 +19,6 @@ from mdmfs.hospital.replicas.records import PAGE, Replica, ReplicaState, leaving
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid
-from mdmfs.wire.nursery import open_plain_nursery
 
 INTERVAL: Final = 600.0
 """Seconds between two looks for replicas whose time is over."""

@@ -17,12 +17,12 @@ import trio
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from mdmfs.daemon.formats import Format
 from mdmfs.journal.durable import make_directory
 from mdmfs.metadata.store.collections import record_tables
 from mdmfs.metadata.store.indexes import fix_statistics, index_by_class
 from mdmfs.metadata.store.tables import ABOUT, FROZEN, IMAGES, METADATA, SERIES
 from mdmfs.model.errors import BusyError, ConfigurationError, MdmfsError, OutOfSpaceError, StoreError
-from mdmfs.wire.formats import Format
 
 READERS: Final = 4
 QUESTION_SECONDS: Final = 10.0

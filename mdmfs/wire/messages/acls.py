@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from mdmfs.access.edit import Edit
-from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.message import Message
 
 READ_ACL_PATH: Final = "/v1/read-acl"
 CHANGE_ACL_PATH: Final = "/v1/change-acl"

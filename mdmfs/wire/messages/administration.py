@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.message import Message
 
 HARVEST_PATH: Final = "/v1/harvest"
 HARVEST_PROGRESS_PATH: Final = "/v1/harvest-progress"

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from mdmfs.wire.messages.base import MAX_BATCH, Count, Inode, Instant, Message, Size
+from mdmfs.wire.messages.message import MAX_BATCH, Count, Inode, Instant, Message, Size
 
 LIST_PATH: Final = "/v1/list"
 DESCRIBE_PATH: Final = "/v1/describe"

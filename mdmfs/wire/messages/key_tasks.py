@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.message import Message
 
 KEYS_PATH: Final = "/v1/keys"
 KEYS_PROGRESS_PATH: Final = "/v1/keys-progress"

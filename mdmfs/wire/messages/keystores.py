@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.message import Message
 
 REGISTER_PATH: Final = "/v1/register"
 COLLECT_PATH: Final = "/v1/collect"

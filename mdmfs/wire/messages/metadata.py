@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from mdmfs.wire.messages.base import Count, Instant, Message, Size
 from mdmfs.wire.messages.keystores import VersionedAcl
+from mdmfs.wire.messages.message import Count, Instant, Message, Size
 
 TELL_PATH: Final = "/v1/tell"
 

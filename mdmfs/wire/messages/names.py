@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.files import Node
+from mdmfs.wire.messages.message import Message
 
 CHANGE_NAME_PATH: Final = "/v1/change-name"
 READ_COMMENT_PATH: Final = "/v1/read-comment"

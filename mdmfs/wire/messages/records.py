@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.message import Message
 
 DEFINE_RECORDS_PATH: Final = "/v1/define-records"
 COLLECTION_PATH: Final = "/v1/collection"

@@ -13,8 +13,8 @@ from typing import Final, NamedTuple, Protocol
 import structlog
 import trio
 
+from mdmfs.daemon.process import MORE_DESCRIPTORS, NO_DESCRIPTOR
 from mdmfs.model.errors import BusyError, MdmfsError, OutOfSpaceError
-from mdmfs.wire.process import MORE_DESCRIPTORS, NO_DESCRIPTOR
 from mdmfs.worker.cache.account import Account
 from mdmfs.worker.cache.watch import FolderWatch
 

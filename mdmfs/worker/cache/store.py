@@ -26,11 +26,11 @@ from typing import Final
 import structlog
 import trio
 
+from mdmfs.daemon.formats import Format, bring_up_folder
+from mdmfs.daemon.process import NO_DESCRIPTOR
 from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, StoreError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import SALT_SIZE, sealed_size
-from mdmfs.wire.formats import Format, bring_up_folder
-from mdmfs.wire.process import NO_DESCRIPTOR
 from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.room import ARRIVING, COMPLETE, READ_FLAGS, Room, Turns, drop_unlocked, refused
 

@@ -16,14 +16,14 @@ from typing import Final
 import structlog
 import trio
 
+from mdmfs.daemon.configuration import KeystorePeer
 from mdmfs.model.errors import ConfigurationError, CredentialRefusedError
 from mdmfs.model.names import Lfn
 from mdmfs.pki.health import certificates_of
 from mdmfs.pki.tls import Credential, client_context
 from mdmfs.pki.trust import Stamp, TrustAnchors, stamps_within
 from mdmfs.wire.client import Client
-from mdmfs.wire.configuration import KeystorePeer
-from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.peers import PeerJudge, open_client
 from mdmfs.worker.configuration import HospitalPeer, MetadataPeer, MountConfiguration
 

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, cast
 import structlog
 import trio
 
+from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.model.errors import (
     BusyError,
     ConfigurationError,
@@ -27,7 +28,6 @@ from mdmfs.pki.certificate import UNREADABLE, Certificate
 from mdmfs.pki.health import certificates_in
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.voms import claims_of
-from mdmfs.wire.nursery import open_plain_nursery
 from mdmfs.worker.cache.room import Room
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.callers.finder import Found, ProxyFile, UnfinishedProxyError, find_proxy

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 import msgspec
 import trio
 
+from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.model.errors import (
     MalformedMessageError,
     MalformedNameError,
@@ -23,7 +24,7 @@ from mdmfs.model.errors import (
     again,
 )
 from mdmfs.model.names import Lfn
-from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.messages.metadata import (
     COUNT_PATH,
     FIND_PATH,
@@ -34,7 +35,6 @@ from mdmfs.wire.messages.metadata import (
     FoundPage,
     Scalar,
 )
-from mdmfs.wire.nursery import open_plain_nursery
 
 PAGE: Final = 1000
 DEADLINE: Final = 10.0

@@ -24,8 +24,8 @@ from mdmfs.model.errors import (
     PeerUnreachableError,
 )
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.messages.base import MAX_BATCH, Message
 from mdmfs.wire.messages.files import FilePlace
+from mdmfs.wire.messages.message import MAX_BATCH, Message
 from mdmfs.wire.messages.metadata import (
     FROZEN_PATH,
     FROZEN_SERIES_PATH,

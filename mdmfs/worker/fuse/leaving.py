@@ -16,7 +16,7 @@ from typing import Final
 
 import structlog
 
-from mdmfs.wire.stalls import where
+from mdmfs.daemon.stalls import where
 
 LEAVE_SECONDS: Final = 25.0
 """Longer than all that ends in order takes, and less than ``mdmfs umount`` waits."""

@@ -1,8 +1,8 @@
 """The key ring: asks the keystores for whole bursts at once and holds what it got for a second, no longer.
 
-An unsealer lives as long as a file is open, or the shares that made it (``worker/kept.py``). What the ring holds are
-shares: of files just opened, because programs open a file several times, and of their siblings, because programs read
-directories.
+An unsealer lives as long as a file is open, or the shares that made it (``worker/reading/kept.py``). What the ring
+holds are shares: of files just opened, because programs open a file several times, and of their siblings, because
+programs read directories.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from mdmfs.model.errors import (
 from mdmfs.model.names import Guid
 from mdmfs.sealing.header import FileKey, ObjectContext
 from mdmfs.sealing.unseal import Unsealer
-from mdmfs.wire.answers import Answers
-from mdmfs.wire.gathering import Gathering
+from mdmfs.wire.keystores.answers import Answers
+from mdmfs.wire.keystores.gathering import Gathering
 
 HOLD_SECONDS: Final = 1.0
 MAX_HELD: Final = 1024
@@ -33,7 +33,7 @@ _DECIDED: Final = (AccessDeniedError, CredentialRefusedError, CredentialExpiredE
 
 
 class KeySource(Protocol):
-    """What is needed of ``mdmfs.wire.keystores.Keystores``."""
+    """What is needed of ``mdmfs.wire.keystores.keystores.Keystores``."""
 
     async def collect(self, guids: Iterable[Guid], *, enough: int, deadline: float) -> dict[Guid, Answers]:
         """Ask for shares; gives what came as soon as there is enough, by ``deadline`` on trio's clock at the latest."""

@@ -22,7 +22,7 @@ from mdmfs.wire.messages.files import Changes, Node, NodeKind, OpensReport
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.listing import gone_or_changed
 from mdmfs.worker.namespace.names import Namespace
-from mdmfs.worker.opens import Opens
+from mdmfs.worker.reading.opens import Opens
 
 JITTER: Final = (0.7, 1.0)
 """Of the time that a question may wait: mounts that began together must not ask together for ever."""

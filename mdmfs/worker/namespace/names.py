@@ -20,10 +20,10 @@ from mdmfs.model.errors import (
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages.files import Changes, DirectoryPage, Node, NodeKind
 from mdmfs.worker.aliases import path_to
+from mdmfs.worker.hospital.outage import OUTAGES
 from mdmfs.worker.memory import Held, Memory
 from mdmfs.worker.namespace.inodes import Inodes
 from mdmfs.worker.namespace.listing import Listing, nodes_by_name
-from mdmfs.worker.outage import OUTAGES
 
 ROOT: Final = 1
 """What FUSE calls the root of a mount, whatever the catalogue's number of that directory is."""

@@ -17,8 +17,8 @@ from mdmfs.hospital.release.audit import Audit, AuditRecord, Event
 from mdmfs.hospital.signing import SigningKey
 from mdmfs.journal.chain import Kind
 from mdmfs.model.errors import AccessDeniedError, MalformedMessageError, StoreError
-from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.keystores import WITNESS_PATH, WITNESSED_PATH, AskWitnessed, Outcomes, Witness, Witnessed
+from mdmfs.wire.messages.message import Message
 from tests.twins.clinic import KEYSTORES, OWNER, READER, Clinic, OpenClinic, slices, until
 from tests.twins.keystores import unreachable
 

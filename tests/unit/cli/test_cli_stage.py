@@ -10,7 +10,7 @@ import trio.testing
 from mdmfs.cli.stage import Name, Watched, is_query, paths_below, tell_submitted, watch
 from mdmfs.model.errors import CredentialExpiredError, MdmfsError, NoSuchFileError, PeerUnreachableError
 from mdmfs.model.names import Lfn
-from mdmfs.worker.staging import FileProgress, RequestProgress, Stages, Submitted
+from mdmfs.worker.hospital.staging import FileProgress, RequestProgress, Stages, Submitted
 from tests.twins.hospital import TwinHospital
 
 OF_ALL = "COMPLETED"

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import structlog.testing
 
+from mdmfs.daemon.diagnosis import Check
 from mdmfs.hospital.dicom.choices import FILE, Choice, Choices
 from mdmfs.hospital.dicom.pacs import PacsAddress, Politeness, RetrievalService
 from mdmfs.hospital.dicom.pool import Pool, Surroundings
 from mdmfs.hospital.dicom.probe import Visit
 from mdmfs.hospital.doctor import judge_choice
 from mdmfs.model.finding import Finding
-from mdmfs.wire.diagnosis import Check
 
 NOW = 1_800_000_000.0
 HERE = PacsAddress("ARCHIVE", "pacs.example.org", 104)

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
 
 from mdmfs.cli.main import cli
+from mdmfs.daemon.diagnosis import Check, examine, judge_clock
 from mdmfs.demo.pki import Authority, Validity, name_of
 from mdmfs.hospital.dicom.pacs import PacsAddress, Politeness
 from mdmfs.hospital.dicom.probe import visit
@@ -25,7 +26,6 @@ from mdmfs.model.finding import Finding, Severity, worst
 from mdmfs.pki.health import RENEW_CERTIFICATE, RENEW_LIST, examine_authorities, examine_credential
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import Crls, TrustAnchors
-from mdmfs.wire.diagnosis import Check, examine, judge_clock
 from mdmfs.wire.messages.administration import AskHealth, CopyHealth, Health, PacsHealth
 from mdmfs.wire.messages.files import TOTALS_PATH, AskTotals, Totals
 from mdmfs.wire.service import Reply, Request, Service

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from mdmfs.access.acl import Acl
+from mdmfs.daemon.backup import Part, back_up
 from mdmfs.demo.site import Site, make_site
 from mdmfs.hospital.backup import KEYS, ZONE, parts_of, restore_hospital
 from mdmfs.hospital.configuration import HospitalConfiguration
@@ -31,7 +32,6 @@ from mdmfs.metadata.configuration import MetadataConfiguration
 from mdmfs.metadata.store.database import open_database
 from mdmfs.model.errors import ConfigurationError, IntegrityError, NameTakenError, StoreError, WrongKeyError
 from mdmfs.model.names import Lfn
-from mdmfs.wire.backup import Part, back_up
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "recovery")])

@@ -33,7 +33,6 @@ from mdmfs.wire.messages.administration import (
     HarvestProgress,
     StartHarvest,
 )
-from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.files import (
     BUNDLE_PATH,
     CHANGES_PATH,
@@ -60,6 +59,7 @@ from mdmfs.wire.messages.files import (
     Located,
     Totals,
 )
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.service import Reply, StreamReply
 from tests.twins.clinic import (
     HOSPITAL,

@@ -14,7 +14,6 @@ from mdmfs.access.acl import Acl, Right
 from mdmfs.hospital.outward import current
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import NoSuchFileError, PeerUnreachableError
-from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.files import (
     BUNDLE_PATH,
     DESCRIBE_PATH,
@@ -26,6 +25,7 @@ from mdmfs.wire.messages.files import (
     FileDescription,
     ListDirectory,
 )
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.service import Answer, Request, Service, StreamReply
 from tests.twins.clinic import READER, Clinic, OpenClinic, add_entry, slices
 from tests.twins.store import MemoryRows, MemoryStore

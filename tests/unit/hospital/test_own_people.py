@@ -31,7 +31,7 @@ from mdmfs.wire.messages.administration import (
     ReconciliationProgress,
     StartReconciliation,
 )
-from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.messages.names import CHANGE_NAME_PATH, READ_COMMENT_PATH
 from mdmfs.wire.messages.records import IDENTIFY_PATH
 from mdmfs.wire.service import Reply, Request, Respond

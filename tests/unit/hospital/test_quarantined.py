@@ -21,7 +21,7 @@ from mdmfs.wire.messages.administration import (
     ExplainQuarantine,
     ListQuarantine,
 )
-from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.service import Request
 from mdmfs.wire.stream import Address
 from tests.twins.clinic import OWNER, PROJECT, READER, Clinic, slice_of, slices

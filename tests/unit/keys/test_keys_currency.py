@@ -18,11 +18,11 @@ from mdmfs.hospital.ledger.records import Epoch
 from mdmfs.hospital.registration.deposit import deposit
 from mdmfs.model.errors import PeerTimedOutError, PeerUnreachableError, TooFewSharesError
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.answers import Answers
 from mdmfs.wire.currency import Currency
-from mdmfs.wire.keystores import Keystores
-from mdmfs.wire.messages.base import Message
+from mdmfs.wire.keystores.answers import Answers
+from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.keystores import SET_ACLS_PATH, Outcome
+from mdmfs.wire.messages.message import Message
 from tests.twins.clinic import KEYSTORES, OWNER, PROJECT_LFN, READER, Clinic, OpenClinic, project_acl, slices, until
 from tests.twins.keystores import HOSPITAL, TwinKeystore, unreachable
 from tests.twins.store import MemoryStore

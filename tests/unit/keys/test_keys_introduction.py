@@ -14,11 +14,11 @@ from mdmfs.keystore.shelf import KeyRecord, Tombstone
 from mdmfs.model.errors import TooFewSharesError, WrongKeyError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.header import FileKey
-from mdmfs.wire.answers import Answers
-from mdmfs.wire.keystores import Keystores
-from mdmfs.wire.messages.base import Message
+from mdmfs.wire.keystores.answers import Answers
+from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.key_tasks import KeyTask
 from mdmfs.wire.messages.keystores import Outcome
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.peer import Peer
 from tests.twins.clinic import KEYSTORES, OWNER, READER, OpenClinic
 from tests.twins.key_tasks import clinic_with, done, held, is_readable

@@ -27,8 +27,7 @@ from mdmfs.model.names import Guid
 from mdmfs.model.subject import SubjectId
 from mdmfs.pki.signature import refuse_other_signature
 from mdmfs.sharing.shamir import MAX_GENERATION, Share
-from mdmfs.wire.keystores import Keystores
-from mdmfs.wire.messages.base import Message
+from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.key_tasks import (
     KEYS_CERTIFY_PATH,
     KEYS_PATH,
@@ -42,6 +41,7 @@ from mdmfs.wire.messages.key_tasks import (
     StartKeyTask,
 )
 from mdmfs.wire.messages.keystores import CERTIFY_PATH, COLLECT_PATH, Certify, Outcome
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.service import Reply, Request, Service
 from mdmfs.wire.stream import Address
 from tests.twins.certificates import host

@@ -28,7 +28,6 @@ from mdmfs.model.errors import (
 from mdmfs.model.identity import Dn, Fqan, Principal
 from mdmfs.model.names import Guid
 from mdmfs.sharing.shamir import Share
-from mdmfs.wire.messages.base import MAX_BATCH
 from mdmfs.wire.messages.keystores import (
     AskEpoch,
     AskStatus,
@@ -45,6 +44,7 @@ from mdmfs.wire.messages.keystores import (
     VersionedAcl,
     Witness,
 )
+from mdmfs.wire.messages.message import MAX_BATCH
 from tests.twins import certificates as make
 from tests.twins.keystores import HOSPITAL, always_current, principal, random_guid, shares_of
 from tests.twins.shelf import MemoryShelf

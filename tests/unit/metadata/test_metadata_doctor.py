@@ -10,10 +10,10 @@ from click.testing import CliRunner
 
 from mdmfs.cli.doctor import checks_for
 from mdmfs.cli.main import cli
+from mdmfs.daemon.diagnosis import examine
 from mdmfs.metadata.configuration import MetadataConfiguration
 from mdmfs.metadata.volume import is_encrypted
 from mdmfs.model.finding import Severity
-from mdmfs.wire.diagnosis import examine
 
 TLS = ["--certificate", "host.pem", "--key", "host.key", "--trust", "trust"]
 DN = "/DC=org/DC=example/CN=hospital"

@@ -16,7 +16,6 @@ from mdmfs.metadata.store.database import Database, open_database
 from mdmfs.model.errors import AccessDeniedError, BusyError, CredentialExpiredError, MalformedMessageError
 from mdmfs.model.identity import Principal
 from mdmfs.wire.currency import Currency
-from mdmfs.wire.messages.base import MAX_BATCH, Message
 from mdmfs.wire.messages.keystores import (
     CONFIRM_PATH,
     EPOCH_PATH,
@@ -28,6 +27,7 @@ from mdmfs.wire.messages.keystores import (
     Unregister,
     VersionedAcl,
 )
+from mdmfs.wire.messages.message import MAX_BATCH, Message
 from mdmfs.wire.messages.metadata import (
     COUNT_PATH,
     DROP_SNAPSHOT_PATH,

@@ -30,8 +30,8 @@ from mdmfs.model.errors import (
     MalformedQueryError,
     MdmfsError,
 )
-from mdmfs.wire.keystores import Keystores
-from mdmfs.wire.messages.base import Message
+from mdmfs.wire.keystores.keystores import Keystores
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.messages.metadata import (
     EXPLAIN_PATH,
     FIND_PATH,

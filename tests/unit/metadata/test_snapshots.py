@@ -22,8 +22,8 @@ from mdmfs.model.errors import (
     PeerTimedOutError,
 )
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.keystores import SET_ACLS_PATH, UNREGISTER_PATH, Outcomes, SetAcls, Unregister, VersionedAcl
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.messages.metadata import (
     DROP_SNAPSHOT_PATH,
     FROZEN_PATH,

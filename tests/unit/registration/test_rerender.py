@@ -39,8 +39,8 @@ from mdmfs.wire.messages.administration import (
     StartRerender,
     StartWithdraw,
 )
-from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.key_tasks import KeyProgress, KeyTask
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.service import Reply, Request
 from mdmfs.wire.stream import Address
 from tests.twins.clinic import OWNER, PROJECT, PROJECT_LFN, READER, Clinic, OpenClinic, including, slices, until

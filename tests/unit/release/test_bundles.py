@@ -26,8 +26,8 @@ from mdmfs.model.errors import (
     StoreError,
 )
 from mdmfs.sealing.layout import HEADER_SIZE
-from mdmfs.wire.messages.base import Failure
 from mdmfs.wire.messages.files import SealedBeginning
+from mdmfs.wire.messages.message import Failure
 from tests.twins.octets import octets
 from tests.twins.records import guid_of
 

@@ -21,7 +21,7 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.header import ObjectContext, Role
 from mdmfs.sealing.layout import CHUNK_SIZE, PAGE_SIZE, SEGMENT_SIZE, plain_size, prefix_pieces
 from mdmfs.sealing.unseal import unseal
-from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.files import HEADERS_PATH, MAX_HEADERS, AskHeaders, SealedHeader, SealedHeaders
 from tests.twins.clinic import PROJECT_LFN, READER, SECONDS, STRANGER, Clinic, OpenClinic, add_entry, slices, until
 from tests.twins.disk import no_room_behind

@@ -13,6 +13,7 @@ import trio.testing
 from pydicom import Dataset
 
 from mdmfs.access.acl import Acl
+from mdmfs.daemon.formats import MARK
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceKey
 from mdmfs.hospital.ledger.records import LossCause, LossRecord, SeriesState
@@ -34,7 +35,6 @@ from mdmfs.model.errors import (
     TooFewSharesError,
 )
 from mdmfs.model.names import Guid
-from mdmfs.wire.formats import MARK
 from mdmfs.wire.messages.files import SEALED_PATH
 from mdmfs.wire.service import StreamReply
 from tests.twins.clinic import (

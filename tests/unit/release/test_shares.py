@@ -21,8 +21,8 @@ from mdmfs.hospital.release.strides import FEWEST, IDLE_SECONDS, LONGEST_STRIDE,
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import TooFewSharesError
 from mdmfs.model.names import Guid
-from mdmfs.wire.answers import Answers
-from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.keystores.answers import Answers
+from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.key_tasks import KeyTask
 from mdmfs.wire.messages.keystores import COLLECT_PATH, Collected, KeyEntry, Outcome
 from tests.twins.clinic import READER, OpenClinic

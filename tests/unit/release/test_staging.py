@@ -13,12 +13,12 @@ import trio
 import trio.lowlevel
 import trio.testing
 
+from mdmfs.daemon.formats import MARK
 from mdmfs.hospital.release.staged import StagedObject
 from mdmfs.hospital.release.staging import HOT_BYTES, Staging
 from mdmfs.model.errors import IntegrityError, OutOfSpaceError, RecallFailedError, StoreError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import HEADER_SIZE
-from mdmfs.wire.formats import MARK
 from tests.twins.clinic import until
 from tests.twins.octets import octets
 from tests.twins.records import guid_of

@@ -35,7 +35,6 @@ from mdmfs.model.errors import AccessDeniedError, NoSuchFileError, StoreError, U
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.administration import REPLICAS_PATH, AskReplicas, ReplicaUse
-from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.files import (
     DESCRIBE_PATH,
     TRANSFERS_PATH,
@@ -46,6 +45,7 @@ from mdmfs.wire.messages.files import (
     Transfers,
 )
 from mdmfs.wire.messages.key_tasks import KeyTask
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.service import Reply, Request
 from mdmfs.wire.stream import Address
 from tests.twins.clinic import (

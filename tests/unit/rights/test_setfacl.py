@@ -36,9 +36,9 @@ from mdmfs.wire.messages.acls import (
     ChangedAcls,
     ReadAcl,
 )
-from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.files import CHANGES_PATH, LIST_PATH, AskChanges, Changes, DirectoryPage, ListDirectory
 from mdmfs.wire.messages.keystores import COLLECT_PATH, Collect, Collected, Outcome
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.service import Reply, Service
 from tests.twins.clinic import NOW, OWNER, PROJECT_LFN, READER, STRANGER, Clinic, OpenClinic, slices
 from tests.twins.keystores import principal

@@ -16,9 +16,9 @@ from mdmfs.model.errors import MalformedMessageError, MdmfsError, PeerUnreachabl
 from mdmfs.wire.client import Client
 from mdmfs.wire.download import Download
 from mdmfs.wire.exchange import HEAD_BYTES, Exchange, NoAnswerError, Question
-from mdmfs.wire.messages.base import MEDIA_TYPE
 from mdmfs.wire.messages.files import Totals
 from mdmfs.wire.messages.keystores import Collect, Collected
+from mdmfs.wire.messages.message import MEDIA_TYPE
 from mdmfs.wire.orders import SIGNATURE_HEADER, SIGNER_HEADER
 from mdmfs.wire.plain import read_answer, read_request, write_answer
 from mdmfs.wire.stream import Address

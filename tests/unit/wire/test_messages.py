@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from mdmfs.model.errors import AccessDeniedError
-from mdmfs.wire.messages.base import Failure
 from mdmfs.wire.messages.files import Changes, DirectoryPage, Node, NodeKind, Totals
+from mdmfs.wire.messages.message import Failure
 from mdmfs.wire.messages.metadata import Snapshot
 
 NODE = Node("p", 7, NodeKind.DIRECTORY, 0, 0.0)

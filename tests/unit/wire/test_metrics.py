@@ -7,10 +7,10 @@ import urllib.request
 
 import pytest
 
+from mdmfs.daemon.supervision import STALLED_SECONDS, Pulse
 from mdmfs.model.errors import ConfigurationError
-from mdmfs.wire.keystores import WRONG_SHARES
+from mdmfs.wire.keystores.keystores import WRONG_SHARES
 from mdmfs.wire.metrics import serving_metrics
-from mdmfs.wire.supervision import STALLED_SECONDS, Pulse
 from tests.twins.servers import free_port
 
 

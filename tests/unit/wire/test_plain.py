@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdmfs.wire.messages.base import MEDIA_TYPE
 from mdmfs.wire.messages.files import Describe, Totals
+from mdmfs.wire.messages.message import MEDIA_TYPE
 from mdmfs.wire.orders import SIGNATURE_HEADER, SIGNER_HEADER
 from mdmfs.wire.plain import read_answer, read_request, write_answer, write_request
 

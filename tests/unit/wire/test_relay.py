@@ -17,9 +17,9 @@ import trio
 import trio.testing
 from prometheus_client import REGISTRY
 
+from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.model.errors import PeerUnreachableError
-from mdmfs.wire.messages.base import MEDIA_TYPE, Failure
-from mdmfs.wire.nursery import open_plain_nursery
+from mdmfs.wire.messages.message import MEDIA_TYPE, Failure
 from mdmfs.wire.relay import MAX_LINE, come_from, relay, relay_key
 from mdmfs.wire.server import Address, Limits, Reply, Request, Service, serve
 from tests.twins import certificates as make

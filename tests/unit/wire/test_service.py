@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from mdmfs.model.errors import ERRORS_BY_CODE, ConfigurationError, MalformedMessageError
 from mdmfs.model.identity import Dn, Principal
-from mdmfs.wire.messages.base import Failure
 from mdmfs.wire.messages.files import AskChanges, DirectoryPage
 from mdmfs.wire.messages.keystores import Collect, KeyStatus, Outcome, SetAcls
+from mdmfs.wire.messages.message import Failure
 from mdmfs.wire.service import STATUS_BY_CODE, Answer, Reply, Request, Service
 from mdmfs.wire.stream import Address
 

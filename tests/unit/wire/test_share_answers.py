@@ -21,7 +21,7 @@ from mdmfs.model.errors import (
 )
 from mdmfs.sealing.header import FileKey
 from mdmfs.sharing.shamir import Share
-from mdmfs.wire.answers import Answers
+from mdmfs.wire.keystores.answers import Answers
 from mdmfs.wire.messages.keystores import Outcome
 from tests.twins.keystores import random_guid, shares_of
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from mdmfs.model.errors import MalformedMessageError, MalformedQueryError, PeerTimedOutError, PeerUnreachableError
-from mdmfs.wire.messages.base import Message
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.messages.metadata import Counted, Find, FoundPage, Scalar
 from mdmfs.worker.finding.federation import Federation
 

@@ -23,7 +23,7 @@ from mdmfs.worker.cache.account import SLOTS, Account
 from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.room import Room, SharedRoom
 from mdmfs.worker.cache.store import CiphertextCache, Seal
-from mdmfs.worker.fetching import write_through
+from mdmfs.worker.reading.fetching import write_through
 from tests.twins.descriptors import no_descriptors
 from tests.twins.disk import no_locks
 

@@ -21,7 +21,7 @@ from mdmfs.worker.fuse.errnos import ERRNOS, errno_of, replying_errno
 from mdmfs.worker.fuse.operations import MdmfsOperations
 from mdmfs.worker.fuse.patience import SignalWatch
 from mdmfs.worker.lease import Lease
-from mdmfs.worker.open_file import OpenFile
+from mdmfs.worker.reading.open_file import OpenFile
 
 ALL_ERRORS = [kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, errors.MdmfsError)]
 WRITES = {"mknod", "create", "write", "setxattr", "removexattr"}

@@ -22,12 +22,12 @@ from mdmfs.model.errors import (
 from mdmfs.sealing.layout import CHUNK_SIZE, HEADER_SIZE, SEALED_CHUNK_SIZE, sealed_size
 from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.worker.cache.store import CiphertextCache
-from mdmfs.worker.fetching import MAX_FRUITLESS
 from mdmfs.worker.keys.ring import KeyRing
 from mdmfs.worker.memory import PUSHED
 from mdmfs.worker.opening import Opener
-from mdmfs.worker.pages import NoPages
-from mdmfs.worker.parts import Parts
+from mdmfs.worker.reading.fetching import MAX_FRUITLESS
+from mdmfs.worker.reading.pages import NoPages
+from mdmfs.worker.reading.parts import Parts
 from tests.twins.hospital import REGISTERED, TwinFile, TwinHospital, unreachable
 from tests.twins.octets import octets
 

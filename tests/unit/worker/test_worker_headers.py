@@ -15,12 +15,12 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import CHUNK_SIZE, PAGE_SIZE
 from mdmfs.wire.messages.files import MAX_HEADERS, Node, NodeKind
 from mdmfs.worker.cache.store import CiphertextCache
-from mdmfs.worker.headers import Headers
 from mdmfs.worker.keys.ring import HOLD_SECONDS, KeyRing
 from mdmfs.worker.memory import Memory
-from mdmfs.worker.open_file import OpenFile
 from mdmfs.worker.opening import Opener
-from mdmfs.worker.parts import Parts
+from mdmfs.worker.reading.headers import Headers
+from mdmfs.worker.reading.open_file import OpenFile
+from mdmfs.worker.reading.parts import Parts
 from tests.twins.hospital import REGISTERED, TwinFile, TwinHospital, unreachable
 from tests.twins.octets import octets
 from tests.unit.worker.test_worker_opening import KernelTwin

@@ -17,9 +17,9 @@ from mdmfs.sealing.header import FileKey, ObjectContext, Role
 from mdmfs.sealing.layout import SALT_SIZE
 from mdmfs.sealing.seal import Sealer
 from mdmfs.sharing.shamir import Share
-from mdmfs.wire.answers import Answers
-from mdmfs.wire.gathering import Gathering
-from mdmfs.wire.keystores import Keystores
+from mdmfs.wire.keystores.answers import Answers
+from mdmfs.wire.keystores.gathering import Gathering
+from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.keystores import Collected, KeyEntry, Outcome
 from mdmfs.worker.keys.ring import HOLD_SECONDS, MAX_HELD, KeyRing, Lock, unlock_with
 from tests.twins.keystores import HOSPITAL, TwinKeystore, principal, random_guid, shares_of, unreachable

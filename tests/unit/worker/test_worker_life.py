@@ -32,7 +32,7 @@ from mdmfs.worker.fuse.kernel import KernelCaches
 from mdmfs.worker.fuse.mount import mounted
 from mdmfs.worker.fuse.operations import MdmfsOperations
 from mdmfs.worker.fuse.patience import POLL_SECONDS, SignalWatch
-from mdmfs.worker.hospital import salt_of
+from mdmfs.worker.hospital.remote import salt_of
 from mdmfs.worker.keys.ring import HOLD_SECONDS, KeyRing, Lock
 from tests.twins.hospital import TwinHospital
 from tests.twins.waiting import counting_turns

@@ -35,9 +35,9 @@ from mdmfs.worker.cache.extents import PLAIN
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.keys.ring import HOLD_SECONDS, KeyRing
 from mdmfs.worker.memory import PUSHED, Memory
-from mdmfs.worker.open_file import OpenFile
 from mdmfs.worker.opening import Opener
-from mdmfs.worker.parts import Parts
+from mdmfs.worker.reading.open_file import OpenFile
+from mdmfs.worker.reading.parts import Parts
 from tests.twins.hospital import KEYSTORES, REGISTERED, TwinFile, TwinHospital, unreachable
 from tests.twins.octets import octets
 

@@ -16,9 +16,9 @@ from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.feed import Feed
 from mdmfs.worker.namespace.names import Namespace
 from mdmfs.worker.opening import Opener
-from mdmfs.worker.opens import Opens
-from mdmfs.worker.pages import NoPages
-from mdmfs.worker.parts import Parts
+from mdmfs.worker.reading.opens import Opens
+from mdmfs.worker.reading.pages import NoPages
+from mdmfs.worker.reading.parts import Parts
 from tests.twins.hospital import REGISTERED, ROOT, TwinFile, TwinHospital, unreachable
 from tests.twins.keystores import random_guid
 

@@ -6,7 +6,7 @@ import pytest
 from trio.testing import MockClock
 
 from mdmfs.model.errors import PeerUnreachableError
-from mdmfs.worker.outage import LONGEST_PAUSE, Outage
+from mdmfs.worker.hospital.outage import LONGEST_PAUSE, Outage
 
 DAYS = 86_400.0
 

@@ -15,11 +15,8 @@ from mdmfs.model.names import Guid
 from mdmfs.wire.messages.files import MAX_BUNDLE, Node, NodeKind
 from mdmfs.wire.messages.keystores import COLLECT_PATH
 from mdmfs.worker.cache.store import CiphertextCache
-from mdmfs.worker.fetching import QUESTION_SECONDS
 from mdmfs.worker.keys.ring import KeyRing
 from mdmfs.worker.opening import Opener
-from mdmfs.worker.pages import NoPages
-from mdmfs.worker.parts import Parts
 from mdmfs.worker.prefetch.siblings import (
     AHEAD_BYTES,
     BUNDLES,
@@ -29,6 +26,9 @@ from mdmfs.worker.prefetch.siblings import (
     UNPROVEN_WINDOW,
     SiblingPrefetch,
 )
+from mdmfs.worker.reading.fetching import QUESTION_SECONDS
+from mdmfs.worker.reading.pages import NoPages
+from mdmfs.worker.reading.parts import Parts
 from tests.twins.hospital import REGISTERED, TwinHospital
 
 DIRECTORY = 7

@@ -51,7 +51,7 @@ from mdmfs.worker.fuse.mount import MAX_TASKS
 from mdmfs.worker.fuse.operations import MAX_WAITING_OPENS
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.memory import Memory
-from mdmfs.worker.pages import NoPages
+from mdmfs.worker.reading.pages import NoPages
 from mdmfs.worker.serving import Ports
 from tests.twins import certificates as make
 from tests.twins.attributes import Ac, carrying

@@ -22,7 +22,7 @@ from mdmfs.wire.messages.files import (
     Node,
     NodeKind,
 )
-from mdmfs.worker.hospital import READERS_REST_SECONDS, RemoteHospital
+from mdmfs.worker.hospital.remote import READERS_REST_SECONDS, RemoteHospital
 
 GUID = Guid(bytes(16))
 ROOT = Lfn(())

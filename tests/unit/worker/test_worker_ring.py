@@ -14,8 +14,8 @@ from mdmfs.sealing.header import FileKey, ObjectContext, Role
 from mdmfs.sealing.layout import HEADER_SIZE
 from mdmfs.sealing.seal import seal
 from mdmfs.sharing.shamir import Share
-from mdmfs.wire.answers import Answers, Verify
-from mdmfs.wire.gathering import Gathering
+from mdmfs.wire.keystores.answers import Answers, Verify
+from mdmfs.wire.keystores.gathering import Gathering
 from mdmfs.wire.messages.keystores import Outcome
 from mdmfs.worker.keys.ring import KeyRing, Lock, unlock_with
 from tests.twins.hospital import KEYSTORES

@@ -24,7 +24,7 @@ from mdmfs.worker.cache.extents import BEHIND, LEAST, PLAIN, WITHIN, Extent, Ext
 from mdmfs.worker.cache.room import EXTENT_THREADS, READER_THREADS, Room, Turns
 from mdmfs.worker.cache.store import CiphertextCache, Seal
 from mdmfs.worker.memory import Memory
-from mdmfs.worker.slow_disk import (
+from mdmfs.worker.reading.slow_disk import (
     AHEAD,
     AHEAD_BYTES,
     IDLE_SECONDS,

@@ -15,7 +15,7 @@ from mdmfs.worker.callers.seat import OwnerOnly
 from mdmfs.worker.filesystem import FileSystem
 from mdmfs.worker.fuse.operations import MdmfsOperations
 from mdmfs.worker.fuse.patience import SignalWatch
-from mdmfs.worker.staging import files_below
+from mdmfs.worker.hospital.staging import files_below
 
 ROOT = Lfn(("amc",))
 

@@ -13,8 +13,8 @@ from mdmfs.sealing.layout import HEADER_SIZE
 from mdmfs.wire.download import Download
 from mdmfs.wire.messages.files import Transfer
 from mdmfs.wire.stream import Address
+from mdmfs.worker.hospital.storage import AT_ONCE, PACE_SECONDS, ReplicaDownload, Storage
 from mdmfs.worker.memory import SMALLEST_WINDOW, WINDOW, Memory
-from mdmfs.worker.storage import AT_ONCE, PACE_SECONDS, ReplicaDownload, Storage
 from tests.twins.wire import context_of
 from tests.unit.wire.test_exchange import Script
 

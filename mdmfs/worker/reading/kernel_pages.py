@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from mdmfs.worker.pages import Pages
+from mdmfs.worker.reading.pages import Pages
 
 PAGE: Final = mmap.PAGESIZE
 

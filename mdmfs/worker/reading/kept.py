@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import trio
 
 from mdmfs.worker.memory import Held, Memory
-from mdmfs.worker.open_file import OpenFile
+from mdmfs.worker.reading.open_file import OpenFile
 
 MAX_KEPT: Final = 64
 """Each is an open descriptor."""

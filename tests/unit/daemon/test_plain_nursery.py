@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 
+from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.model.errors import MdmfsError, StoreError
-from mdmfs.wire.nursery import open_plain_nursery
 
 
 async def fail(error: BaseException, cause: Exception | None = None) -> None:

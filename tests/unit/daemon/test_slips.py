@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from mdmfs.daemon.configuration import read_tables
+from mdmfs.daemon.slips import kind_of
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.keystore.configuration import KeystoreConfiguration
 from mdmfs.model.errors import ConfigurationError
-from mdmfs.wire.configuration import read_tables
-from mdmfs.wire.slips import kind_of
 from mdmfs.worker.configuration import MountConfiguration
 
 MOUNT = """

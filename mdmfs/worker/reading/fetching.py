@@ -24,10 +24,10 @@ from mdmfs.model.errors import (
 from mdmfs.sealing.layout import sealed_size
 from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.store import FULL, SMALL, CiphertextCache, Seal
-from mdmfs.worker.hospital import Beginning, Hospital, SealedDownload
+from mdmfs.worker.hospital.outage import OUTAGES, Outage
+from mdmfs.worker.hospital.port import Beginning, Hospital, SealedDownload
 from mdmfs.worker.memory import Memory
-from mdmfs.worker.open_file import OpenFile
-from mdmfs.worker.outage import OUTAGES, Outage
+from mdmfs.worker.reading.open_file import OpenFile
 
 QUESTION_SECONDS: Final = 0.001
 """After which a question has been sent."""

@@ -28,11 +28,11 @@ from mdmfs.model.errors import (
 from mdmfs.model.names import Guid
 from mdmfs.sealing.header import FileKey
 from mdmfs.sharing.shamir import SECRET_SIZE, Share
-from mdmfs.wire.gathering import SECOND_THOUGHT
-from mdmfs.wire.keystore import FIRST_PAUSE, LONGEST_PAUSE, MAX_LAGGARDS
-from mdmfs.wire.keystores import Keystores
-from mdmfs.wire.messages.base import MAX_BATCH, Message
+from mdmfs.wire.keystores.gathering import SECOND_THOUGHT
+from mdmfs.wire.keystores.keystore import FIRST_PAUSE, LONGEST_PAUSE, MAX_LAGGARDS
+from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.keystores import Collected, KeyEntry, Outcome, SetAcls, VersionedAcl
+from mdmfs.wire.messages.message import MAX_BATCH, Message
 from tests.twins.keystores import HOSPITAL, TwinKeystore, principal, random_guid, shares_of, unreachable
 
 NAMES = ("k1", "k2", "k3")

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
+from mdmfs.daemon.backup import appearing
 from mdmfs.model.errors import OutOfSpaceError, StoreError
-from mdmfs.wire.backup import appearing
 
 S = TypeVar("S")
 MARK: Final = "format"

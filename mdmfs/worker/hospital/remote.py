@@ -1,14 +1,13 @@
-"""The port to the hospital: what a worker may ask of it; and the port's implementation on the wire."""
+"""The hospital on the wire: one client of it, and readers' daemons beside it that are asked first."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 import urllib.parse
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 import structlog
 import trio
@@ -16,10 +15,9 @@ import trio
 from mdmfs.model.errors import MalformedMessageError, MdmfsError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.sealing.layout import SALT_SIZE
-from mdmfs.wire.bundle import Bundle, Event
+from mdmfs.wire.bundle import Bundle
 from mdmfs.wire.client import Client, Download
 from mdmfs.wire.messages.acls import READ_ACL_PATH, AclTexts, ReadAcl
-from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.files import (
     CHANGES_PATH,
     DESCRIBE_PATH,
@@ -52,6 +50,7 @@ from mdmfs.wire.messages.files import (
     Totals,
     Transfers,
 )
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.messages.names import (
     CHANGE_NAME_PATH,
     READ_COMMENT_PATH,
@@ -60,9 +59,10 @@ from mdmfs.wire.messages.names import (
     Comment,
     ReadComment,
 )
+from mdmfs.worker.hospital.outage import OUTAGES
+from mdmfs.worker.hospital.port import Beginning, Hear, SealedDownload
+from mdmfs.worker.hospital.staging import MAX_FILES, Stages, path_of_guid
 from mdmfs.worker.memory import WINDOW, Memory
-from mdmfs.worker.outage import OUTAGES
-from mdmfs.worker.staging import MAX_FILES, Stages, path_of_guid
 
 M = TypeVar("M", bound=Message)
 D = TypeVar("D")
@@ -78,97 +78,6 @@ READERS_REST_SECONDS: Final = 15.0
 """So long they are not asked where one has failed."""
 STATFS_SECONDS: Final = 5.0
 """``df`` looks at every mount of a node and must not hang at ours."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Beginning:
-    """What a transfer that was cut has brought: the salt of the sealing, and how many bytes of it."""
-
-    salt: bytes
-    length: int
-
-
-class SealedDownload(Protocol):
-    """A sealed object on its way."""
-
-    @property
-    def length(self) -> int:
-        """Of the whole sealed object, in bytes, exact."""
-
-    @property
-    def begin(self) -> int:
-        """Where the bytes begin: at 0, or where the beginning ends that was told of, if it is the same sealing."""
-
-    @property
-    def salt(self) -> bytes:
-        """Of this sealing: the first 24 bytes of the object must be the same."""
-
-    @property
-    def generation(self) -> int:
-        """Of the file key."""
-
-    @property
-    def threshold(self) -> int:
-        """How many shares make the key."""
-
-    async def receive_into(self, buffer: memoryview) -> int:
-        """Fill some of a buffer and give the number of bytes; 0 at the true end only, a cut one raises."""
-
-
-Hear = Callable[[int, Event], Awaitable[None]]
-"""Hears of several sealed objects on their way: the place of a file in the question, and what is said of it.
-
-Of one file it hears in order, and of several at once where it waits. A failure is told in its place.
-"""
-
-
-class Hospital(Protocol):
-    """What a worker asks of a hospital; every error is an ``MdmfsError``."""
-
-    async def list_directory(self, lfn: Lfn, after: str) -> DirectoryPage:
-        """Give the page of a directory that follows the name ``after``; the first follows the empty one."""
-
-    async def describe(self, guid: Guid) -> FileDescription:
-        """Give all that may be known of a file."""
-
-    async def changes(
-        self, since: int, wait: float, report: OpensReport | None = None, groups: Sequence[str] = ()
-    ) -> Changes:
-        """Say that version ``since`` is applied, and wait up to ``wait`` seconds for something newer and a lease.
-
-        A ``report`` of opens that the hospital did not see is on record when there is an answer. ``groups`` are those
-        of the answer that was applied last: where the caller has lost one of them, all is to be forgotten.
-        """
-
-    async def totals(self, lfn: Lfn) -> Totals:
-        """Count what lies below a directory."""
-
-    async def locate(self, guids: Sequence[Guid]) -> list[FilePlace | None]:
-        """Say under which name each of up to ``MAX_BATCH`` files is; None where it is not there for the caller."""
-
-    async def headers(self, guids: Sequence[Guid]) -> list[SealedHeader]:
-        """Give the prefix objects of up to ``MAX_HEADERS`` files; an empty one where there is none for the caller."""
-
-    async def acl(self, lfn: Lfn) -> list[str]:
-        """Give the ACL of a name as text; of a directory also the one that its files share."""
-
-    async def change_name(self, change: ChangeName) -> ChangedName:
-        """Change a name; asked again under the same token, it is done once."""
-
-    async def comment(self, lfn: Lfn) -> str:
-        """Give the comment on a name; empty where there is none."""
-
-    async def stage(self, guids: Sequence[Guid]) -> None:
-        """Have files brought online and kept there for a while; returns when that is asked for, not when it is done."""
-
-    def fetch(self, guid: Guid, *, beginning: Beginning | None = None) -> AbstractAsyncContextManager[SealedDownload]:
-        """Ask for a file's sealed object, or for what follows a beginning: the hospital decides, recalls and seals."""
-
-    async def fetch_all(self, guids: Sequence[Guid], hear: Hear) -> None:
-        """Ask for files that nobody has opened yet, ``MAX_BUNDLE`` at most; raises where the whole answer is cut."""
-
-    def doubt(self, guid: Guid) -> bool:
-        """Say that what came of a file is not what was sealed; True where the next fetch comes from somewhere else."""
 
 
 def nobody() -> None:

@@ -8,15 +8,15 @@ from collections import Counter
 import trio
 
 from mdmfs.worker.cache.store import CiphertextCache
-from mdmfs.worker.headers import Headers
-from mdmfs.worker.hospital import Hospital
-from mdmfs.worker.kept import KeptFiles
-from mdmfs.worker.kernel_pages import KernelPages
+from mdmfs.worker.hospital.port import Hospital
 from mdmfs.worker.keys.ring import KeyRing
 from mdmfs.worker.memory import Memory
-from mdmfs.worker.open_file import OpenFiles
-from mdmfs.worker.pages import Pages
-from mdmfs.worker.slow_disk import SlowDisk
+from mdmfs.worker.reading.headers import Headers
+from mdmfs.worker.reading.kept import KeptFiles
+from mdmfs.worker.reading.kernel_pages import KernelPages
+from mdmfs.worker.reading.open_file import OpenFiles
+from mdmfs.worker.reading.pages import Pages
+from mdmfs.worker.reading.slow_disk import SlowDisk
 from mdmfs.worker.story import Stories
 
 

@@ -15,9 +15,9 @@ from mdmfs.wire.bundle import Event, Piece
 from mdmfs.wire.messages.files import SealedBeginning
 from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.store import CiphertextCache, Seal
-from mdmfs.worker.fetching import write_through
-from mdmfs.worker.hospital import Hospital
-from mdmfs.worker.open_file import OpenFile
+from mdmfs.worker.hospital.port import Hospital
+from mdmfs.worker.reading.fetching import write_through
+from mdmfs.worker.reading.open_file import OpenFile
 
 
 class FetchingTogether:

@@ -18,10 +18,9 @@ from prometheus_client import Counter
 
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Guid
-from mdmfs.wire.answers import Answers, OnLie
-from mdmfs.wire.gathering import Gathering
-from mdmfs.wire.keystore import OUTAGES, RemoteKeystore, refuse_other_number
-from mdmfs.wire.messages.base import MAX_BATCH, Message
+from mdmfs.wire.keystores.answers import Answers, OnLie
+from mdmfs.wire.keystores.gathering import Gathering
+from mdmfs.wire.keystores.keystore import OUTAGES, RemoteKeystore, refuse_other_number
 from mdmfs.wire.messages.key_tasks import Certificate
 from mdmfs.wire.messages.keystores import (
     CERTIFY_PATH,
@@ -51,6 +50,7 @@ from mdmfs.wire.messages.keystores import (
     Witness,
     Witnessed,
 )
+from mdmfs.wire.messages.message import MAX_BATCH, Message
 from mdmfs.wire.peer import Peer
 
 MAX_BATCH_BYTES: Final = 8 * 2**20

@@ -11,13 +11,13 @@ import trio
 from mdmfs.model.errors import IntegrityError
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.files import Node, NodeKind
-from mdmfs.worker import headers
-from mdmfs.worker.bringing import AT_ONCE
 from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.store import Seal
 from mdmfs.worker.keys.ring import unlock_with
-from mdmfs.worker.open_file import OpenFile, lock_of
-from mdmfs.worker.parts import Parts
+from mdmfs.worker.reading import headers
+from mdmfs.worker.reading.bringing import AT_ONCE
+from mdmfs.worker.reading.open_file import OpenFile, lock_of
+from mdmfs.worker.reading.parts import Parts
 
 log = structlog.get_logger(__name__)
 

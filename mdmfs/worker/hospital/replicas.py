@@ -14,17 +14,18 @@ from typing import Final, TypeVar
 import structlog
 import trio
 
+from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.model.errors import MalformedMessageError, MdmfsError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.sealing.layout import SALT_SIZE
 from mdmfs.wire.bundle import Event, Piece
 from mdmfs.wire.client import Client
 from mdmfs.wire.messages.files import SealedBeginning, Transfer
-from mdmfs.wire.nursery import open_plain_nursery
-from mdmfs.worker.hospital import Beginning, Hear, RemoteHospital, SealedDownload, nobody
+from mdmfs.worker.hospital.outage import OUTAGES
+from mdmfs.worker.hospital.port import Beginning, Hear, SealedDownload
+from mdmfs.worker.hospital.remote import RemoteHospital, nobody
+from mdmfs.worker.hospital.storage import ReplicaDownload, Storage
 from mdmfs.worker.memory import Memory
-from mdmfs.worker.outage import OUTAGES
-from mdmfs.worker.storage import ReplicaDownload, Storage
 
 DOUBT_SECONDS: Final = 600.0
 """So long a file whose replica did not open comes from the hospital."""

@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).parents[3]
 
 FORBID = """
 import ctypes, resource
-from mdmfs.wire.process import forbid_core_dumps
+from mdmfs.daemon.process import forbid_core_dumps
 _, hard = resource.getrlimit(resource.RLIMIT_CORE)
 resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
 forbid_core_dumps()

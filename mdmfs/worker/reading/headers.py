@@ -13,7 +13,7 @@ from mdmfs.sealing.header import ObjectContext, Role
 from mdmfs.sealing.layout import HEADER_SIZE, PAGE_SIZE, plain_size
 from mdmfs.sealing.unseal import Unsealer
 from mdmfs.wire.messages.files import MAX_HEADERS, SealedHeader
-from mdmfs.worker.hospital import Hospital
+from mdmfs.worker.hospital.port import Hospital
 from mdmfs.worker.keys.ring import Lock
 from mdmfs.worker.memory import Held, Memory
 

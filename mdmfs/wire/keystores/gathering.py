@@ -10,8 +10,8 @@ import trio
 from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.header import FileKey
-from mdmfs.wire.answers import Answers, Verify
-from mdmfs.wire.keystore import RemoteKeystore
+from mdmfs.wire.keystores.answers import Answers, Verify
+from mdmfs.wire.keystores.keystore import RemoteKeystore
 from mdmfs.wire.messages.keystores import Collected, Outcome
 
 SECOND_THOUGHT: Final = 0.05

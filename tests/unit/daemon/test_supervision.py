@@ -11,8 +11,8 @@ import pytest
 import trio
 import trio.testing
 
+from mdmfs.daemon.supervision import STOPPING, Supervisor
 from mdmfs.model.errors import ConfigurationError
-from mdmfs.wire.supervision import STOPPING, Supervisor
 
 ME = 4711
 

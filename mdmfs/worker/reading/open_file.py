@@ -27,9 +27,9 @@ from mdmfs.sealing.unseal import Unsealer
 from mdmfs.wire.messages.files import Node
 from mdmfs.worker.cache.ciphertext import Ciphertext, SupersededError
 from mdmfs.worker.cache.store import Seal
-from mdmfs.worker.headers import Beginning
 from mdmfs.worker.keys.ring import Lock
-from mdmfs.worker.pages import Pages
+from mdmfs.worker.reading.headers import Beginning
+from mdmfs.worker.reading.pages import Pages
 
 PIECE: Final = 256 * 2**10
 """Plaintext bytes pushed at once: they are still in the processor's cache when the kernel copies them. Between two

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import trio
 
-from mdmfs.wire.nursery import open_plain_nursery
-from mdmfs.wire.stalls import telling_stalls
+from mdmfs.daemon.nursery import open_plain_nursery
+from mdmfs.daemon.stalls import telling_stalls
 
 READY: Final = "READY=1"
 STOPPING: Final = "STOPPING=1"

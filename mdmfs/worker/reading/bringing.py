@@ -19,15 +19,15 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import HEADER_SIZE
 from mdmfs.sealing.unseal import Unsealer
 from mdmfs.wire.messages.files import Node, SealedHeader
-from mdmfs.worker import headers
 from mdmfs.worker.cache.ciphertext import Ciphertext, SupersededError
 from mdmfs.worker.cache.store import Seal
-from mdmfs.worker.fetching import Fetching
+from mdmfs.worker.hospital.outage import OUTAGES, Outage
 from mdmfs.worker.keys.ring import Lock
-from mdmfs.worker.open_file import OpenFile, lock_of
-from mdmfs.worker.outage import OUTAGES, Outage
-from mdmfs.worker.parts import Parts
-from mdmfs.worker.together import FetchingTogether
+from mdmfs.worker.reading import headers
+from mdmfs.worker.reading.fetching import Fetching
+from mdmfs.worker.reading.open_file import OpenFile, lock_of
+from mdmfs.worker.reading.parts import Parts
+from mdmfs.worker.reading.together import FetchingTogether
 
 AT_ONCE: Final = 2**20
 """Files up to this size are opened without a task or a thread where all that is needed is at hand: it takes less time

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdmfs.wire.outline import outline
+from mdmfs.daemon.outline import outline
 
 
 def test_kinds_and_places_are_told_and_no_message() -> None:

@@ -15,13 +15,13 @@ from typing import Final, Protocol
 
 import trio
 
+from mdmfs.daemon.nursery import open_plain_nursery
+from mdmfs.daemon.outline import outline
 from mdmfs.model.errors import MdmfsError, StoreError
 from mdmfs.model.finding import Finding, Severity
 from mdmfs.pki.health import AUTHORITIES, CERTIFICATE, examine_authorities, examine_credential
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import TrustAnchors
-from mdmfs.wire.nursery import open_plain_nursery
-from mdmfs.wire.outline import outline
 
 DEADLINE: Final = 20.0
 """Seconds for one check."""

@@ -15,8 +15,8 @@ from prometheus_client import Counter
 from mdmfs.model.errors import MalformedMessageError, MdmfsError, PeerTimedOutError, PeerUnreachableError
 from mdmfs.model.names import Guid
 from mdmfs.model.pauses import pause_after
-from mdmfs.wire.messages.base import Message
 from mdmfs.wire.messages.keystores import COLLECT_PATH, Collect, Collected
+from mdmfs.wire.messages.message import Message
 from mdmfs.wire.peer import Peer
 
 MAX_LAGGARDS: Final = 3

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from mdmfs.daemon.slips import told
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import Crls, TrustAnchors
-from mdmfs.wire.slips import told
 
 T = TypeVar("T")
 

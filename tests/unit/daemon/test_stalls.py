@@ -8,8 +8,8 @@ import trio
 import trio.testing
 from structlog.testing import capture_logs
 
-from mdmfs.wire.stalls import telling_stalls
-from mdmfs.wire.supervision import Pulse
+from mdmfs.daemon.stalls import telling_stalls
+from mdmfs.daemon.supervision import Pulse
 
 SECONDS = 20.0
 PATIENCE, LOOK = 0.2, 0.02
