@@ -13,6 +13,7 @@ import structlog
 from prometheus_client import Counter
 
 from mdmfs.model import errors
+from mdmfs.worker.fuse.telling import Telling
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +77,7 @@ _EXPECTED: Final = (
     errors.InterruptedCallError,
 )
 """What programs do all day; not worth a line in the log."""
+_telling: Final = Telling()
 
 
 def errno_of(error: errors.MdmfsError) -> int:
@@ -105,13 +107,15 @@ class replying_errno:  # noqa: N801 it reads like a function
         if isinstance(error, errors.MdmfsError):
             number = errno_of(error)
             FAILURES.labels(self._operation, errno.errorcode[number]).inc()
-            if not isinstance(error, _EXPECTED):
+            untold = None if isinstance(error, _EXPECTED) else _telling.untold(error.code)
+            if untold is not None:
                 log.warning(
                     "failed",
                     operation=self._operation,
                     errno=errno.errorcode[number],
                     code=error.code,
                     reason=str(error),
+                    **({"untold": untold} if untold else {}),
                 )
             raise pyfuse3.FUSEError(number) from error
         incident = secrets.token_hex(4)

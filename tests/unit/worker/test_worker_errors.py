@@ -11,6 +11,7 @@ from typing import Any, cast
 import pyfuse3
 import pytest
 import structlog.testing
+from prometheus_client import REGISTRY
 
 from mdmfs.model import errors
 from mdmfs.wire.messages.files import Node, NodeKind
@@ -20,6 +21,7 @@ from mdmfs.worker.filesystem import FileSystem
 from mdmfs.worker.fuse.errnos import ERRNOS, errno_of, replying_errno
 from mdmfs.worker.fuse.operations import MdmfsOperations
 from mdmfs.worker.fuse.patience import SignalWatch
+from mdmfs.worker.fuse.telling import MOST, PERIOD_SECONDS, Telling
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.reading.open_file import OpenFile
 
@@ -74,6 +76,40 @@ def test_every_error_has_its_errno() -> None:
     assert set(ERRNOS) == set(ALL_ERRORS)
     assert len(ALL_ERRORS) > 20
     assert all(number in errno.errorcode for number in ERRNOS.values())
+
+
+def test_a_program_that_fails_all_day_does_not_fill_the_log() -> None:
+    """A hundred lines of a kind in a minute; the next one says how many there were besides. Others have their own."""
+    now = [0.0]
+    telling = Telling(lambda: now[0])
+    assert [telling.untold("busy") for _ in range(MOST + 5)] == [0] * MOST + [None] * 5
+    assert telling.untold("access-denied") == 0
+    now[0] = PERIOD_SECONDS
+    assert [telling.untold("busy"), telling.untold("busy"), telling.untold("access-denied")] == [5, 0, 0]
+    now[0] += PERIOD_SECONDS
+    assert telling.untold("busy") == 0
+
+
+class RepeatedError(errors.QuotaError):
+    """One that no other test has told of."""
+
+    code = "repeated"
+
+
+def test_what_fails_all_day_is_counted_all_the_same() -> None:
+    """The metrics miss nothing."""
+    labels = {"operation": "statfs", "errno": "EDQUOT"}
+
+    def counted() -> float:
+        return REGISTRY.get_sample_value("mdmfs_failed_calls_total", labels) or 0.0
+
+    before = counted()
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(MOST + 5):
+            with pytest.raises(pyfuse3.FUSEError), replying_errno("statfs"):
+                raise RepeatedError
+    assert len(lines) == MOST
+    assert counted() == before + MOST + 5
 
 
 def test_only_what_is_not_there_is_enoent() -> None:
