@@ -90,7 +90,7 @@ async def test_who_asks_how_far_it_is_may_wait_for_the_end(tmp_path: Path) -> No
 async def test_others_have_their_turn_while_the_series_that_wait_for_keystores_are_counted(tmp_path: Path) -> None:
     """With too few keystores there may be as many as a project has; of another project none is counted."""
     async with Clinic(tmp_path).open() as hospital:
-        store, pages, turns = hospital.hospital.store, 4, 0
+        store, pages, turns = hospital.hospital.store, 8, 0
         waiting = [
             msgspec.structs.replace(
                 series_record(number, SeriesState.DEPOSITING),
@@ -111,7 +111,7 @@ async def test_others_have_their_turn_while_the_series_that_wait_for_keystores_a
 
             nursery.start_soon(take_turns)
             assert (await harvest.progress(store)).depositing == len(waiting) // 2
-            assert turns >= pages - 1
+            assert turns >= pages // 2  # whose turn it is first is left to chance
             nursery.cancel_scope.cancel()
 
 
