@@ -122,13 +122,13 @@ class Feed:
         changes = await self._hospital.changes(version, wait, report, self._groups)
         self._opens.heard(report)
         outdated = await self._apply(changes)
-        self._groups = changes.groups
         self._lease.grant(sent, changes.lease)
         for inode in outdated:
             await self._renew(inode)
         if not changes.lease:
             self._lease.fail(BusyError("the hospital cannot remember one mount more, and grants this one no lease"))
             await _pause()
+        self._groups = changes.groups  # not before: until then the version stays, of which they tell the history
         return changes.version
 
     async def _wait_out(self, failure: MdmfsError, part: float) -> float:

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from mdmfs.model.errors import (
+    CredentialExpiredError,
     MalformedMessageError,
     MdmfsError,
     NoSuchFileError,
@@ -436,6 +437,45 @@ async def test_the_groups_of_an_answer_are_told_back_once_it_is_applied(
     nursery.start_soon(feed.follow)
     await trio.sleep(20)
     assert asked[:4] == [[], ["/neuro/1"], ["/neuro/1"], ["/neuro/3"]]
+
+
+async def test_of_which_history_a_mount_has_heard_is_said_of_the_version_that_it_asks_from(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Whose credential ends while he lists anew asks from the version before; with the later one's mark he lost all."""
+    autojump_clock.autojump_threshold = 0
+    asked: list[tuple[int, list[str]]] = []
+
+    class Marking(TwinHospital):
+        failures = 0
+
+        async def list_directory(self, lfn: Lfn, after: str) -> DirectoryPage:
+            if self.failures:
+                self.failures -= 1
+                message = "the credential has ended"
+                raise CredentialExpiredError(message)
+            return await super().list_directory(lfn, after)
+
+        async def changes(
+            self, since: int, wait: float, report: OpensReport | None = None, groups: Sequence[str] = ()
+        ) -> Changes:
+            asked.append((since, [*groups]))
+            told = await super().changes(since, wait, report, groups)
+            return msgspec.structs.replace(told, groups=[f"feed:{told.version}"])
+
+    hospital = Marking()
+    hospital.add_sibling_files(FOLDER, 7, 10)
+    names = Namespace(hospital, ROOT_LFN)
+    await names.listing(await folder_of(names))
+    nursery.start_soon(Feed(hospital, names, Witness(), Lease(trio.current_time)).follow)
+    for failures in (0, 1):
+        await trio.sleep(1)
+        hospital.failures = failures
+        hospital.remove(f"{FOLDER}/000{2 + failures}.dcm")
+    await trio.sleep(30)
+    assert len({since for since, _ in asked}) < len(asked)
+    assert {(since, *groups) for since, groups in asked[1:]} == {(since, f"feed:{since}") for since, _ in asked[1:]}
+    assert names.is_followed
 
 
 class Walked(dict[int, int]):
