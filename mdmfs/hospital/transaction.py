@@ -24,7 +24,7 @@ from mdmfs.hospital.ledger.notices import RowsOfNotices
 from mdmfs.hospital.ledger.outbox import RowsOfOutbox
 from mdmfs.hospital.ledger.quarantine import RowsOfQuarantine
 from mdmfs.hospital.ledger.series import RowsOfSeries
-from mdmfs.hospital.replicas.records import PAGE, RowsOfReplicas
+from mdmfs.hospital.replicas.records import PAGE, ReplicaState, RowsOfReplicas
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.tape.rows import RowsOfStages
 from mdmfs.hospital.uidmap.instances import RowsOfInstances
@@ -37,11 +37,13 @@ def _keep_rows(_: Rows) -> None:
 
 
 def _list_leaving(rows: Rows) -> None:
-    """To 3: the replicas that are to be taken away are listed besides."""
+    """To 3: the replicas that are to be taken away are listed besides; of all others nothing is written."""
     replicas, last = RowsOfReplicas(rows), None
     while page := replicas.page(PAGE, last):
-        for last in page:
-            replicas.put(last)
+        last = page[-1]
+        for replica in page:
+            if replica.state is ReplicaState.LEAVING:
+                replicas.put(replica)
 
 
 def _show_by_directory(_: Rows) -> None:

@@ -455,19 +455,29 @@ def test_a_store_of_format_2_lists_what_is_to_be_taken_away() -> None:
 
 
 def test_a_store_of_format_4_lists_what_is_to_be_taken_away_by_storage_element() -> None:
-    """A program before listed all of it in one."""
-    rows = MemoryRows(Table(), is_writing=True)
+    """A program before listed all of it in one; a million others that stay are not written in one transaction."""
+    written: list[bytes] = []
+
+    class Listening(MemoryRows):
+        def put(self, key: bytes, value: bytes) -> None:
+            super().put(key, value)
+            written.append(key)
+
+    rows = Listening(Table(), is_writing=True)
     replicas = RowsOfReplicas(rows)
     leaving = [
         Replica(guid_of(number).octets, f"tier{number}", "a" * 64, 1, bytes(56), 9, 0.0, ReplicaState.LEAVING)
         for number in (1, 2)
     ]
-    for replica in leaving:
+    staying = msgspec.structs.replace(leaving[0], guid=guid_of(3).octets, state=ReplicaState.THERE)
+    for replica in (*leaving, staying):
         replicas.put(replica)
     for key, _ in list(rows.scan(tables.REPLICAS_LEAVING)):
         rows.delete(tables.REPLICAS_LEAVING + key)
         rows.put(tables.REPLICAS_LEAVING + key[16:], b"")
+    written.clear()
     assert STORE_FORMAT.advance(b"4", rows, "a store") == b"5"
+    assert not [key for key in written if staying.guid in key]
     for replica in leaving:
         assert replicas.leaving(replica.element, 9) == [replica]
         replicas.remove(replica)
