@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from mdmfs.worker.fuse.automounted import taken_away_when_killed
 from mdmfs.worker.fuse.mountinfo import entry_of
 from mdmfs.worker.service import umount
 from tests.twins.automounter import automounter
@@ -94,3 +95,12 @@ def test_where_a_daemon_is_killed_the_next_look_mounts_anew(point: Path) -> None
     while entry_of(point) is not None and time.monotonic() < deadline:
         time.sleep(0.05)
     assert look(point) != daemon
+
+
+def test_who_has_taken_his_mount_away_leaves_the_next_one_alone(point: Path) -> None:
+    """It may have the number that his had."""
+    daemon = look(point)
+    with taken_away_when_killed(point) as dismiss:
+        dismiss()
+        dismiss()
+    assert look(point) == daemon

@@ -154,6 +154,29 @@ def test_a_daemon_whose_disk_does_not_answer_leaves_and_says_what_it_leaves(tmp_
         assert entry_of(mount.point) is None
 
 
+@needs_root
+def test_a_daemon_that_ends_late_leaves_alone_what_is_mounted_meanwhile(tmp_path: Path) -> None:
+    """The kernel may give the next mount the same number: what was taken away at SIGTERM is not looked for again."""
+    with mounted(tmp_path, leave=5.0) as old:
+        big = old.file(folder=BIG_FOLDER)
+        assert big.read_bytes()[:1000] == plaintext(1, BIG_FOLDER, BIG_SIZE)[:1000]
+        old.forget_pages(big)
+        old.tell("stuck")
+        reader = start_reader(big)
+        try:
+            until(lambda: "stuck" in old.log.read_text())
+            old.process.send_signal(signal.SIGTERM)
+            assert reader.wait(SECONDS) != 0
+            until(lambda: entry_of(old.point) is None)
+            with mounted(tmp_path) as new:
+                assert old.process.poll() is None
+                assert old.process.wait(SECONDS) == 0
+                assert new.file(2).read_bytes() == plaintext(2)
+        finally:
+            reader.kill()
+            reader.wait(SECONDS)
+
+
 # Several mounts of one user
 
 

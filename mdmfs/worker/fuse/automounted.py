@@ -7,10 +7,11 @@ stays: programs would take what is below it for an empty directory, and an outag
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import IO, Final, cast
 
 import structlog
 
@@ -32,14 +33,15 @@ log = structlog.get_logger(__name__)
 
 
 @contextlib.contextmanager
-def taken_away_when_killed(mountpoint: Path) -> Iterator[None]:
+def taken_away_when_killed(mountpoint: Path) -> Iterator[Callable[[], None]]:
     """In the block a process stands by which takes the mount away if this one does not live to leave it.
 
-    Nor if it leaves it with the mount still there.
+    Nor if it leaves it with the mount still there. Gives what sends it home once the mount has been taken away: the
+    next one in its place may have the same number.
     """
     own = entry_of(mountpoint)
     if own is None or own.kind != KIND or not _has_automounter(mountpoint):
-        yield
+        yield _nobody
         return
     try:
         process = subprocess.Popen(  # noqa: S603 fixed programs
@@ -52,13 +54,22 @@ def taken_away_when_killed(mountpoint: Path) -> Iterator[None]:
         )
     except OSError as error:
         log.warning("if this daemon is killed, its mount stays until umount --lazy", reason=error.strerror)
-        yield
+        yield _nobody
         return
+
+    def dismiss() -> None:
+        with contextlib.suppress(OSError, ValueError):  # it has gone, or was sent home
+            os.write(cast("IO[bytes]", process.stdin).fileno(), b"\n")
+
     try:
-        yield
+        yield dismiss
     finally:
         with contextlib.suppress(BrokenPipeError, subprocess.TimeoutExpired):
             process.communicate(b"" if entry_of(mountpoint) == own else b"\n", timeout=SECONDS)
+
+
+def _nobody() -> None:
+    """Send nobody home."""
 
 
 def _has_automounter(mountpoint: Path) -> bool:

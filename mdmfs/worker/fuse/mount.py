@@ -79,17 +79,22 @@ def mounted(
         raise UnusableFileError(message, what_to_do=what_to_do) from error
     own = entry_of(mountpoint)
 
-    def take_away() -> None:
-        # what stands there may be the next mount already, where somebody unmounted this one lazily and kept a file open
-        if entry_of(mountpoint) == own:
-            detach(mountpoint)
+    def is_there() -> bool:
+        # what stands there may be the next mount already, even with the number of this one, which is free when it ends
+        return entry_of(mountpoint) == own and not kernel.is_gone()
 
-    with taken_away_when_killed(mountpoint):
+    with taken_away_when_killed(mountpoint) as dismiss:
+
+        def take_away() -> None:
+            if is_there():
+                detach(mountpoint)
+                dismiss()
+
         try:
             yield take_away
         finally:
             # the kernel first: whatever thread still waits for it is freed, before the session it uses is
-            if entry_of(mountpoint) == own and not _is_cut(own):
+            if is_there() and not _is_cut(own):
                 take_away()
             kernel.shut()
             pyfuse3.close(unmount=False)
