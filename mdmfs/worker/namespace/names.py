@@ -224,6 +224,7 @@ class Namespace:
         self._quiet_until = float("-inf")  # that was an answer
         if changes.is_reset:
             self._reset_version = changes.version
+            self._outdated.clear()  # by versions that may be of a history that was lost, and higher than any to come
             for inode, listing in self._listings.items():  # also of this very version: who asks may be another now
                 self._listings[inode] = dataclasses.replace(listing, version=-1)
             return list(self._listings)

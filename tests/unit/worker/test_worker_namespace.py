@@ -320,6 +320,20 @@ async def test_after_a_reset_nothing_is_told_from_before_though_no_version_has_p
     assert names.lookup_at_once(inode, b"0001.dcm")
 
 
+async def test_what_a_lost_history_called_outdated_is_believed_once_it_is_listed_anew(hospital: TwinHospital) -> None:
+    """An older store that was put back counts from where it was: its listings have lower versions for a while."""
+    names = Namespace(hospital, ROOT_LFN)
+    names.is_followed = True
+    inode = await folder_of(names)
+    await names.listing(inode)
+    names.apply(Changes(hospital.version + 1000, [inode], []))
+    names.apply(Changes(hospital.version, [], [], is_reset=True))
+    await names.listing(inode)
+    asked = hospital.listings
+    await names.listing(inode)
+    assert hospital.listings == asked
+
+
 async def test_a_hospital_that_never_comes_to_an_end_is_found_out() -> None:
     """A page that brings nothing new would be asked for for ever."""
 
