@@ -7,6 +7,7 @@ import errno
 import fcntl
 import mmap
 import os
+import shlex
 import shutil
 import signal
 import struct
@@ -112,17 +113,29 @@ def test_a_daemon_that_fails_leaves_what_answers_nothing_and_no_empty_directory(
 
 
 def test_the_unit_of_a_mount_starts_over_what_a_killed_daemon_left(tmp_path: Path) -> None:
-    """What it does first may fail on a mount that answers nothing, and nothing else may."""
-    unit = (Path(__file__).parents[2] / "systemd" / "mdmfs-mount@.service").read_text()
-    first = [line.partition("=")[2] for line in unit.splitlines() if line.startswith("ExecStartPre=")]
+    """What it does last leaves that; only what it does first may fail on a mount that answers nothing."""
     with mounted(tmp_path) as mount:
         mount.kill()
-        for command in first:
-            words = [str(mount.point) if "%t" in word else word for word in command.removeprefix("-").split()]
-            done = subprocess.run(words, check=False, capture_output=True)
-            assert done.returncode == 0 or command.startswith("-"), done.stderr
+        for command in commands_of_unit("ExecStop", mount.point):
+            assert subprocess.run(command, check=False, env={}).returncode == 0
+        assert error_of(mount.file()) == errno.ENOTCONN
+        for command in commands_of_unit("ExecStartPre", mount.point):
+            done = subprocess.run([command[0].removeprefix("-"), *command[1:]], check=False, capture_output=True)
+            assert done.returncode == 0 or command[0].startswith("-"), done.stderr
         mount.start()
         assert mount.file().read_bytes() == plaintext()
+        for command in commands_of_unit("ExecStop", mount.point):
+            assert subprocess.run(command, check=False, env={"MAINPID": str(mount.process.pid)}).returncode == 0
+        assert entry_of(mount.point) is None
+
+
+def commands_of_unit(kind: str, point: Path) -> list[list[str]]:
+    """Read the commands of a mount's unit as systemd does, with the program that is tested."""
+    unit = (Path(__file__).parents[2] / "systemd" / "mdmfs-mount@.service").read_text()
+    told = [line.partition("=")[2] for line in unit.splitlines() if line.startswith(f"{kind}=")]
+    program = f"{sys.executable} -m mdmfs.cli"
+    spelled = [it.replace("/opt/mdmfs/bin/mdmfs", program).replace("%t/mdmfs/%i", str(point)) for it in told]
+    return [shlex.split(command.replace("$$", "$")) for command in spelled]
 
 
 # A disk that does not answer
