@@ -46,8 +46,18 @@ _LISTED: Final = _SEARCHED - TEXT_VRS - {b"CS"}
 _OCTETS: Final = frozenset({b"OB", b"OW", b"UN", b"US", b"SS", b"UL", b"SL"})
 """In tables of these a text can stand, from four letters on."""
 _WRITTEN_NUMBERS: Final = frozenset({b"IS", b"DS"})
-_COUNTED: Final = frozenset({0x00081160, 0x00200013})
-"""Referenced Frame Number and Instance Number: those of a long series come by every number of five digits."""
+_COUNTED: Final = frozenset(
+    {
+        0x00081160,  # Referenced Frame Number
+        0x00181153,  # Exposure in uAs
+        0x00181242,  # Actual Frame Duration
+        0x00188150,  # Exposure Time in us
+        0x00188151,  # X-Ray Tube Current in uA
+        0x00200013,  # Instance Number
+        0x00541300,  # Frame Reference Time
+    }
+)
+"""What machines count and measure from image to image: a long series comes by every number of five digits."""
 _TEXT_IN_OCTETS: Final = re.compile(rb"[0-9A-Za-z]{4,}")
 _Found: TypeAlias = tuple[int, bytes, bytes]
 """Tag, VR and value."""

@@ -102,11 +102,27 @@ def test_a_number_is_found_with_any_exponent(number: bytes) -> None:
 @pytest.mark.parametrize("tag", [0x00200011, 0x00200012])
 @pytest.mark.parametrize("number", [b"471103", b"+471103", b"000471103"])
 def test_a_short_patient_id_is_found_where_it_is_the_whole_number(tag: int, number: bytes) -> None:
-    """One of five or six digits; not where images are counted, which come by any such number."""
+    """One of five or six digits, whatever parts them."""
     refuses(numbered(b"47-1103"), encode(head(tag, b"IS"), number))
     refuses(numbered(b"471103"), encode(head(0x00181060, b"DS"), b"1.5\\ \\471103.0"))
-    assert deidentified(with_elements(numbered(b"471103"), encode(head(0x00200013, b"IS"), b"471103")))
     assert deidentified(with_elements(numbered(b"471103"), encode(head(0x00181060, b"DS"), b"4711.03\\1471103")))
+
+
+@pytest.mark.parametrize(
+    ("tag", "vr"),
+    [
+        (0x00181153, b"IS"),
+        (0x00181242, b"IS"),
+        (0x00188150, b"DS"),
+        (0x00188151, b"DS"),
+        (0x00200013, b"IS"),
+        (0x00541300, b"DS"),
+    ],
+)
+def test_what_a_machine_counts_or_measures_from_image_to_image_is_no_short_patient_id(tag: int, vr: bytes) -> None:
+    """The exposures of a CT alone would be three hundred such numbers."""
+    assert deidentified(with_elements(numbered(b"471103"), encode(head(tag, vr), b"471103")))
+    refuses(numbered(b"4711030"), encode(head(tag, vr), b"4711030 "))
 
 
 @pytest.mark.parametrize(
