@@ -46,6 +46,8 @@ T = TypeVar("T", bound=Message)
 
 MAX_CONNECTIONS: Final = 32
 IDLE_SECONDS: Final = 45.0
+REFUSED_WITHIN: Final = 0.75
+"""Seconds within which a peer ends the connection of whom it does not let in."""
 """Less than the server's, so that it is seldom the server who ends a connection."""
 _BUNDLES: Final = frozenset({BUNDLE_PATH, STAGED_PATH})
 _NOT_SUCCESS: Final = 300
@@ -262,7 +264,8 @@ class Client:
         """Send a request over an idle connection, else over a new one, and wait for the head of the answer.
 
         A peer that ends two new connections without a word refuses the caller: that is how TLS 1.3 shows it where the
-        alert was lost. (A peer that has died accepts no second one.)
+        alert was lost. (A peer that has died accepts no second one.) It does so at once: a long question whose
+        connections are reset, one after the other, has met an outage.
         """
         connection = self._take_idle()
         if connection is not None:
@@ -274,10 +277,15 @@ class Client:
             return await self._exchange(await self._connect(), question)
         except NoAnswerError as error:
             self._refuse_to_repeat(question, error)
+        connection = await self._connect()
+        begun = trio.current_time()
         try:
-            return await self._exchange(await self._connect(), question)
+            return await self._exchange(connection, question)
         except NoAnswerError as error:
             cause = error.__cause__
+            if trio.current_time() - begun > REFUSED_WITHIN:
+                message = f"{self.address} broke the connection off"
+                raise PeerUnreachableError(message) from error
             if isinstance(cause, OSError) and not isinstance(cause, ConnectionError | ssl.SSLError):
                 message = f"{self.address} is not heard of any more: {cause.strerror}"
                 raise PeerUnreachableError(message) from error
