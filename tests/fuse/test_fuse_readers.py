@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import signal
 import subprocess
 import sys
@@ -37,7 +38,7 @@ NEVER_READ = "/grid/medical/amc/wait"
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
     """One mount for all of them; it ends in order, whoever waited."""
     files = [[FOLDER, COUNT, SIZE], [BIG_FOLDER, 1, BIG_SIZE], [EDGE_FOLDER, 1, 32 * 1024], [NEVER_READ, 6, BIG_SIZE]]
-    files.append([HEADERS, 1, SIZE])
+    files.append([HEADERS, 2, SIZE])
     with mounted(tmp_path_factory.mktemp("readers"), folders=files) as mount:
         yield mount
 
@@ -90,6 +91,19 @@ def test_a_header_read_by_python_in_its_usual_pieces_recalls_no_pixels(shared: M
     before = shared.tell("fetches")
     with shared.file(1, HEADERS).open("rb") as opened:
         assert opened.read(900) == plaintext(1, HEADERS)[:900]
+    assert shared.tell("fetches") == before
+    shared.tell("headers no")
+
+
+def test_who_reads_the_end_of_a_file_that_is_open_by_its_header_recalls_no_pixels(shared: Mount) -> None:
+    """The last page is not pushed, since few read it; the kernel asks for it alone."""
+    shared.tell("headers yes")
+    before = shared.tell("fetches")
+    wanted = plaintext(2, HEADERS)
+    with shared.file(2, HEADERS).open("rb", buffering=0) as opened:
+        assert opened.read(900) == wanted[:900]
+        assert opened.seek(-500, os.SEEK_END) == len(wanted) - 500
+        assert opened.read() == wanted[-500:]
     assert shared.tell("fetches") == before
     shared.tell("headers no")
 

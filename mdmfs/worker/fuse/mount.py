@@ -94,7 +94,7 @@ def mounted(
             yield take_away
         finally:
             # the kernel first: whatever thread still waits for it is freed, before the session it uses is
-            if is_there() and not _is_cut(own):
+            if is_there() and not _cut(own):
                 take_away()
             kernel.shut()
             pyfuse3.close(unmount=False)
@@ -168,13 +168,13 @@ def detach(mountpoint: Path) -> None:
     entry = entry_of(mountpoint)
     if entry is None or entry.kind != KIND:
         return
-    _is_cut(entry)
+    _cut(entry)
     # the force cuts the connection also where the kernel's control files are not mounted
     if not _umount(mountpoint, _MNT_FORCE | _MNT_DETACH) and not _run(mountpoint, ["fusermount3", "-u", "-z", "-q"]):
         log.error("cannot unmount", mountpoint=str(mountpoint))
 
 
-def _is_cut(entry: MountEntry | None) -> bool:
+def _cut(entry: MountEntry | None) -> bool:
     """Cut a connection, so that nobody waits for us; False where this user may not, or there is none."""
     if entry is None:
         return False

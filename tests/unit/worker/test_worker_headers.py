@@ -187,7 +187,7 @@ async def test_headers_are_asked_for_before_a_scan_comes_to_them(site: Site) -> 
 
 @pytest.mark.parametrize("place", range(len(SIZES)))
 async def test_the_header_and_the_last_page_are_there_without_a_recall(site: Site, place: int) -> None:
-    """In the page cache when open returns, and given again where the kernel has dropped them."""
+    """The header is in the page cache when open returns; both are given where the kernel asks for them."""
     file = site.file(place)
     opened = await site.opener.open(site.nodes()[place])
     for offset, pushed in site.kernel.pages[file.inode].items():
