@@ -54,7 +54,7 @@ def test_whatever_way_a_program_reads_it_gets_the_same_bytes(shared: Mount) -> N
 def test_what_people_do_all_day_works(shared: Mount, tmp_path: Path) -> None:
     """``df``, ``du``, ``find -size``, ``rsync``, ``tar``, ``cp --reflink=auto``, ``getfattr -d``, ``flock``."""
     folder, file, wanted = shared.file().parent, shared.file(), plaintext()
-    assert run("df", "--output=fstype,itotal,iavail", shared.point).split()[3:] == ["fuse.mdmfs", "15", "0"]
+    assert run("df", "--output=fstype,itotal,iavail", shared.point).split()[3:] == ["fuse.mdmfs", "16", "0"]
     assert run("du", "--apparent-size", "-b", "-s", file).split()[0] == str(SIZE)
     found = run("find", folder, "-type", "f", "-size", f"{SIZE}c").splitlines()
     assert len(found) == COUNT
