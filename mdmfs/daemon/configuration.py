@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import tomllib
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import msgspec
 
 from mdmfs.daemon.slips import told
-from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.errors import ConfigurationError, MalformedNameError
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import Crls, TrustAnchors
 
@@ -77,6 +79,16 @@ def read_configuration(path: pathlib.Path, kind: type[T]) -> T:
     except (msgspec.ValidationError, ConfigurationError) as error:
         reason = told(error, kind, tables) if isinstance(error, msgspec.ValidationError) else str(error)
         message = f"{path} is not a valid configuration: {reason}"
+        raise ConfigurationError(message) from error
+
+
+@contextlib.contextmanager
+def at_key(key: str) -> Iterator[None]:
+    """Let what is found wrong in the block begin with the key that says it; raises ``ConfigurationError``."""
+    try:
+        yield
+    except (ConfigurationError, MalformedNameError) as error:
+        message = f"{key}: {error}"
         raise ConfigurationError(message) from error
 
 

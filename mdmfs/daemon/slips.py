@@ -55,7 +55,8 @@ def told(error: msgspec.ValidationError, kind: type, tables: Mapping[str, object
     if match := _MISSING.fullmatch(text):
         return f"{_path(match[2] or '', match[1])} is missing{_other_kind(kind, tables)}"
     if match := _ELSEWHERE.fullmatch(text):
-        return f"{match[2]}: {re.sub(r'`(.*?)`', lambda word: _WORDS.get(word[1], word[1]), match[1])}"
+        what = re.sub(r"`(.*?)`", lambda word: _WORDS.get(word[1], word[1]), match[1])
+        return f"{match[2]}: {what}{_choice(_type_at(kind, match[2]))}"
     return text
 
 
@@ -76,8 +77,24 @@ def _tables_with(key: str, kind: type) -> list[str]:
     return [_path(at, key) for at in _keys_at(kind, "") if key in _keys_at(kind, at)]
 
 
+def _choice(found: inspect.Type) -> str:
+    """Name the values that a key may have, where these are counted."""
+    if isinstance(found, inspect.EnumType):
+        values = [one.value for one in found.cls]
+    elif isinstance(found, inspect.LiteralType):
+        values = list(found.values)
+    else:
+        return ""
+    return f"; it is one of {', '.join(map(repr, values))}"
+
+
 def _keys_at(kind: type, at: str) -> list[str]:
-    """Name the keys of a table, such as ``pacs[0].tls``, in a configuration of this kind."""
+    """Name the keys of a table."""
+    return [field.encode_name for field in _table(_type_at(kind, at))]
+
+
+def _type_at(kind: type, at: str) -> inspect.Type:
+    """Tell what stands at a place, such as ``pacs[0].tls``, in a configuration of this kind."""
     found: inspect.Type = inspect.type_info(kind)
     for step in _STEP.findall(at):
         if step == "[":
@@ -86,7 +103,7 @@ def _keys_at(kind: type, at: str) -> list[str]:
             continue
         else:
             found = next((field.type for field in _table(found) if field.encode_name == step), inspect.AnyType())
-    return [field.encode_name for field in _table(found)]
+    return found
 
 
 def _item_of(found: inspect.Type) -> inspect.Type:

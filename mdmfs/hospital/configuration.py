@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from mdmfs.daemon.configuration import KeystorePeer, Settings, TlsFiles, beside, read_configuration
+from mdmfs.daemon.configuration import KeystorePeer, Settings, TlsFiles, at_key, beside, read_configuration
 from mdmfs.hospital.dicom.pacs import ClinicalHours, PacsAddress, Politeness, RetrievalService
 from mdmfs.hospital.dicom.security import DicomTls
 from mdmfs.hospital.dicom.senders import Sender
@@ -17,6 +17,7 @@ from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import TrustAnchors
+from mdmfs.wire.peers import refuse_wrong_peer
 from mdmfs.wire.stream import Address
 
 
@@ -74,8 +75,10 @@ class DicomSettings(Settings, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse what could never work."""
-        Address.parse(self.listen)
-        PacsAddress(self.ae_title, "localhost", 1)
+        with at_key("dicom.listen"):
+            Address.parse(self.listen)
+        with at_key("dicom.ae_title"):
+            PacsAddress(self.ae_title, "localhost", 1)
 
 
 class HospitalSettings(Settings, frozen=True):
@@ -240,21 +243,29 @@ class HospitalConfiguration(Settings, frozen=True):
                 f"keys: threshold {threshold} <= required {self.required_keystores} <= {total} keystores does not hold"
             )
             raise ConfigurationError(message)
-        if self.hospital.reads:
-            Address.parse(self.hospital.reads)
         if self.hospital.only_reads and not (self.hospital.store and self.hospital.reads):
             message = "hospital.only_reads needs hospital.store, which another daemon works on, and hospital.reads"
             raise ConfigurationError(message)
         for network in self.hospital.identify_from:
             _refuse_no_network(network)
-        Lfn((self.hospital.name,))
-        Address.parse(self.hospital.listen)
-        Address.parse(self.hospital.public_address or self.hospital.listen)
-        for entry in self.pacs:
-            entry.location  # noqa: B018 an address that cannot be parsed raises here
-            if entry.politeness.retrieval is RetrievalService.MOVE and self.dicom is None:
-                message = f"PACS {entry.name} is to be retrieved from by C-MOVE, and there is no [dicom] to move to"
-                raise ConfigurationError(message)
+        self._refuse_wrong_addresses()
+
+    def _refuse_wrong_addresses(self) -> None:
+        with at_key("hospital.name"):
+            Lfn((self.hospital.name,))
+        for key in ("listen", "public_address", "reads"):
+            with at_key(f"hospital.{key}"):
+                Address.parse(getattr(self.hospital, key) or self.hospital.listen)
+        for place, entry in enumerate(self.pacs):
+            with at_key(f"pacs[{place}]"):
+                entry.location  # noqa: B018 an address that cannot be parsed raises here
+                if entry.politeness.retrieval is RetrievalService.MOVE and self.dicom is None:
+                    message = f"{entry.name} is to be retrieved from by C-MOVE, and there is no [dicom] to move to"
+                    raise ConfigurationError(message)
+        for place, keystore in enumerate(self.keystores):
+            refuse_wrong_peer(f"keystores[{place}]", keystore)
+        if self.metadata:
+            refuse_wrong_peer("metadata", self.metadata)
 
     @property
     def required_keystores(self) -> int:

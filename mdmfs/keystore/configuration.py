@@ -8,8 +8,8 @@ from typing import Annotated, Final
 
 import msgspec
 
-from mdmfs.daemon.configuration import Settings, TlsFiles, beside, read_configuration
-from mdmfs.model.errors import ConfigurationError, MalformedNameError
+from mdmfs.daemon.configuration import Settings, TlsFiles, at_key, beside, read_configuration
+from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.identity import Dn
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import TrustAnchors
@@ -49,11 +49,8 @@ class KeystoreConfiguration:
         if not file.keystore.hospitals:
             message = f"{path}: keystore.hospitals is empty, so nobody could register a key"
             raise ConfigurationError(message)
-        try:
+        with at_key(f"{path}: keystore.listen"):
             listen = Address.parse(file.keystore.listen)
-        except ConfigurationError as error:
-            message = f"{path}: keystore.listen: {error}"
-            raise ConfigurationError(message) from error
         return cls(
             name=file.keystore.name,
             listen=listen,
@@ -86,8 +83,5 @@ class _File(Settings, frozen=True):
 
 
 def _parse_dn(path: Path, text: str) -> Dn:
-    try:
+    with at_key(f"{path}: keystore.hospitals: {text!r}"):
         return Dn.parse(text)
-    except MalformedNameError as error:
-        message = f"{path}: keystore.hospitals: {text!r} is no DN: {error}"
-        raise ConfigurationError(message) from error

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from mdmfs.daemon.configuration import Settings, TlsFiles, beside, read_configuration
-from mdmfs.model.errors import ConfigurationError, MalformedNameError
+from mdmfs.daemon.configuration import Settings, TlsFiles, at_key, beside, read_configuration
 from mdmfs.model.identity import Dn
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import TrustAnchors
@@ -51,11 +50,10 @@ class MetadataConfiguration:
         """Read the file; raises ``ConfigurationError`` that names file and field."""
         file = read_configuration(path, MetadataFile)
         table = file.metadata
-        try:
-            listen, hospital = Address.parse(table.listen), Dn.parse(table.hospital)
-        except (ConfigurationError, MalformedNameError) as error:
-            message = f"{path}: metadata.listen or metadata.hospital: {error}"
-            raise ConfigurationError(message) from error
+        with at_key(f"{path}: metadata.listen"):
+            listen = Address.parse(table.listen)
+        with at_key(f"{path}: metadata.hospital: {table.hospital!r}"):
+            hospital = Dn.parse(table.hospital)
         return cls(
             listen=listen,
             database=table.database if "://" in table.database else str(beside(path, table.database)),

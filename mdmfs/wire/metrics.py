@@ -18,6 +18,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import make_wsgi_app
 
+from mdmfs.daemon.configuration import at_key
 from mdmfs.daemon.supervision import Pulse
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.wire.stream import Address
@@ -51,7 +52,8 @@ def serving_metrics(address: str, pulse: Pulse) -> Iterator[None]:
 
 
 def _open(text: str, pulse: Pulse) -> WSGIServer:
-    address = Address.parse(text)
+    with at_key("metrics"):
+        address = Address.parse(text)
     try:
         is_loopback = ipaddress.ip_address(address.host).is_loopback
     except ValueError:

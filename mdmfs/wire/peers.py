@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 import trio
 
-from mdmfs.daemon.configuration import KeystorePeer
+from mdmfs.daemon.configuration import KeystorePeer, at_key
 from mdmfs.model.errors import ConfigurationError, MalformedNameError
 from mdmfs.model.identity import Dn, Principal
 from mdmfs.pki.judge import Judge
@@ -19,6 +20,26 @@ from mdmfs.wire.keystores.answers import OnLie
 from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.orders import Signer, vouching
 from mdmfs.wire.stream import Address
+
+
+class NamedPeer(Protocol):
+    """A peer as configurations have it."""
+
+    @property
+    def address(self) -> str:
+        """``HOST:PORT``, of a peer that may be at several places with commas between them."""
+
+    @property
+    def dn(self) -> str:
+        """Of its certificate."""
+
+
+def refuse_wrong_peer(key: str, peer: NamedPeer) -> None:
+    """Raise ``ConfigurationError``, by its key, for an address or a DN that is none."""
+    with at_key(f"{key}.address"):
+        Address.parse_all(peer.address)
+    with at_key(f"{key}.dn: {peer.dn!r}"):
+        Dn.parse(peer.dn)
 
 
 class PeerJudge:

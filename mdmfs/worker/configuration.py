@@ -7,16 +7,15 @@ import pathlib
 import re
 import ssl
 import urllib.parse
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from mdmfs.daemon.configuration import KeystorePeer, Settings, beside, read_configuration
+from mdmfs.daemon.configuration import KeystorePeer, Settings, at_key, beside, read_configuration
 from mdmfs.model.errors import ConfigurationError, MalformedNameError, UnusableFileError
-from mdmfs.model.identity import Dn
 from mdmfs.model.names import ROOT_PREFIX, Lfn
 from mdmfs.pki.trust import TrustAnchors
+from mdmfs.wire.peers import refuse_wrong_peer
 from mdmfs.wire.stream import Address
 from mdmfs.worker.cache.room import BESIDE
 from mdmfs.worker.numbered import MAX_HOSPITALS
@@ -179,17 +178,14 @@ class MountConfiguration(Settings, frozen=True):
                 raise ConfigurationError(message)
 
     def _refuse_wrong_peers(self) -> None:
-        peers: Sequence[HospitalPeer | KeystorePeer | MetadataPeer]
-        peers = [self.hospital, *self.keystores, *self.metadata]
-        for peer in peers:
-            try:
-                Address.parse_all(peer.address)
-                Dn.parse(peer.dn)
-            except (ConfigurationError, MalformedNameError) as error:
-                message = f"{getattr(peer, 'name', '[hospital]')}: {error}"
-                raise ConfigurationError(message) from error
+        refuse_wrong_peer("hospital", self.hospital)
+        for place, keystore in enumerate(self.keystores):
+            refuse_wrong_peer(f"keystores[{place}]", keystore)
+        for place, service in enumerate(self.metadata):
+            refuse_wrong_peer(f"metadata[{place}]", service)
         if self.hospital.reads:
-            Address.parse_all(self.hospital.reads)
+            with at_key("hospital.reads"):
+                Address.parse_all(self.hospital.reads)
 
     def refuse_missing_authorities(self) -> None:
         """Raise ``ConfigurationError`` where the CAs of a hospital cannot be read: nobody could be asked."""
@@ -201,6 +197,8 @@ class MountConfiguration(Settings, frozen=True):
         if self.mount.deadline <= 0 or self.mount.lease_wait <= 0:
             message = "[mount] deadline and lease_wait are numbers of seconds above 0"
             raise ConfigurationError(message)
+        with at_key("mount.root"):
+            self.root  # noqa: B018 raises
         self.cache_size, self.cache_floor, self.site_cache, self.pushed  # noqa: B018 raise
         if self.memory < LEAST_MEMORY:
             message = f"[mount] memory is {LEAST_MEMORY // 2**20} MiB or more, not {self.mount.memory!r}"
@@ -228,7 +226,8 @@ class MountConfiguration(Settings, frozen=True):
             if one.name.startswith("."):
                 message = f"[[hospitals]] name is that of a directory, and none begins with a dot: {one.name!r}"
                 raise ConfigurationError(message)
-            self.of(self.root / one.name).refuse_nonsense()
+            with at_key(f"[[hospitals]] {one.name}"):
+                self.of(self.root / one.name).refuse_nonsense()
 
     def of(self, lfn: Lfn) -> MountConfiguration:
         """Give the configuration by which the hospital alone would be mounted that has a name; raises as ``read``."""

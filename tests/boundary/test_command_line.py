@@ -16,6 +16,18 @@ from tests.twins import certificates as make
 from tests.twins.wire import anchors_in
 
 CLONE = Path(__file__).parents[2]
+KEYSTORE = """
+[keystore]
+name = "one"
+listen = "127.0.0.1:1"
+directory = "shelf"
+hospitals = ["/CN=hospital"]
+recovery = "recovery.pem"
+[tls]
+certificate = "c.pem"
+key = "k.pem"
+trust = "ca.pem"
+"""
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -81,6 +93,27 @@ def test_the_log_of_a_mount_in_the_background_is_for_its_owner_alone(tmp_path: P
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["mount", "--daemon", "--log", "file/log", "file", "grid"], "file is there already"),
+        (["mount", "--daemon", "--log", "file/x/log", "file", "grid"], "file/x cannot be used: Not a directory"),
+        (["backup", "keystore.toml", "file/backup"], "file/backup cannot be used: Not a directory"),
+    ],
+)
+def test_where_nothing_can_be_written_the_path_is_named(tmp_path: Path, typed: list[str], told: str) -> None:
+    """It is a slip of who typed it, and no mistake to be reported."""
+    (tmp_path / "file").touch()
+    (tmp_path / "grid").mkdir()
+    (tmp_path / "keystore.toml").write_text(KEYSTORE)
+    (tmp_path / "shelf").mkdir()
+    (tmp_path / "shelf" / "data.mdb").touch()
+    make.host("recovery").save(tmp_path, "recovery")
+    command = [sys.executable, "-m", "mdmfs.cli", *typed]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (1, f"mdmfs: {told}")
+
+
 def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
     """Where results go, and where a configuration was to be: nothing of that is left in the way of the next try."""
     command = [sys.executable, "-m", "mdmfs.cli"]
@@ -114,7 +147,7 @@ dn = "/CN=one"
 @pytest.mark.parametrize(
     ("address", "trust", "reason"),
     [
-        ("127.0.0.1:99999", "ca.pem", "[hospital]: an address is written HOST:PORT, not '127.0.0.1:99999'"),
+        ("127.0.0.1:99999", "ca.pem", "hospital.address: an address is written HOST:PORT, not '127.0.0.1:99999'"),
         ("127.0.0.1:1", "nothing.pem", "no CA certificates can be read from"),
     ],
 )

@@ -106,6 +106,19 @@ def test_whose_a_file_is_its_tables_tell(tmp_path: Path) -> None:
     assert told == ["mount", "hospital", "keystore", "metadata", ""]
 
 
+@pytest.mark.parametrize(
+    ("was", "made", "said"),
+    [
+        ('key = "k.pem"', 'crls = "required"\nkey = "k.pem"', "tls.crls: Invalid enum value 'required'; it is one"),
+        ('address = "AET', 'retrieval = "c-get"\naddress = "AET', "pacs[0].retrieval: Invalid enum value 'c-get'; it"),
+    ],
+)
+def test_where_values_are_counted_they_are_named(tmp_path: Path, was: str, made: str, said: str) -> None:
+    """Whoever has a word wrong hears which there are."""
+    assert was in HOSPITAL
+    assert read(tmp_path, HOSPITAL.replace(was, made, 1), HospitalConfiguration).startswith(said)
+
+
 @pytest.mark.parametrize(("octets", "said"), [(b"x = ", "is not a valid configuration"), (b"\xff", "is not a valid")])
 def test_what_is_no_toml_is_said_to_be_none(tmp_path: Path, octets: bytes, said: str) -> None:
     """With the line, where there is one."""

@@ -9,7 +9,8 @@ import trio
 
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.dicom.senders import Sender
-from mdmfs.model.errors import ConfigurationError
+from mdmfs.hospital.standby import open_or_stand_by
+from mdmfs.model.errors import ConfigurationError, UnusableFileError
 from mdmfs.pki.tls import Credential
 from mdmfs.wire.peers import open_client, open_keystores
 from mdmfs.wire.stream import Address
@@ -70,23 +71,28 @@ def test_the_number_of_acknowledgements_has_a_sound_default(
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ('name = "amc"', 'name = "a/b"', "name in an LFN"),
+        ('name = "amc"', 'name = "a/b"', "hospital.name: a name in an LFN"),
         ('name = "amc"', 'name = ""', "name in an LFN"),
-        ("127.0.0.1:8443", "127.0.0.1", "HOST:PORT"),
-        ("127.0.0.1:8443", "127.0.0.1:99999", "HOST:PORT"),
-        ('projects = "', 'public_address = "nowhere"\nprojects = "', "HOST:PORT"),
+        ("127.0.0.1:8443", "127.0.0.1", "hospital.listen: an address is written HOST:PORT"),
+        ("127.0.0.1:8443", "127.0.0.1:99999", "hospital.listen: an address is written HOST:PORT"),
+        ('projects = "', 'public_address = "nowhere"\nprojects = "', "hospital.public_address: an address"),
+        ('projects = "', 'reads = "nowhere"\nprojects = "', "hospital.reads: an address"),
         ('projects = "', 'recall_deadline = 0\nprojects = "', "recall_deadline"),
         ('projects = "', 'recall_deadline = nan\nprojects = "', "recall_deadline"),
         ('projects = "', 'recall_deadline = inf\nprojects = "', "recall_deadline"),
         ('projects = "', 'staging_bytes = -1\nprojects = "', "staging_bytes"),
         ('projects = "', 'projekte = "x"\nprojects = "', "projekte"),
-        ("PACS@pacs.example.org:4242", "pacs.example.org:4242", "AET@HOST:PORT"),
+        ("PACS@pacs.example.org:4242", "pacs.example.org:4242", "pacs[0]: a PACS is written AET@HOST:PORT"),
         ('name = "main"', 'name = ""', "name of its own"),
         ('name = "main"', 'name = "main"\nassociations = 0', "at least one association"),
         ('name = "main"', 'name = "main"\ncalling = "much too long an AE title"', "AE title"),
         ('name = "k2"', 'name = "k1"', "name of its own"),
         ('name = "k2"', 'name = "k\\u0000"', "name of its own"),
         ('name = "k2"', f'name = "{"k" * 129}"', "name of its own"),
+        ("[[pacs]]", '[dicom]\nlisten = "nowhere"\n\n[[pacs]]', "dicom.listen: an address"),
+        ("[[pacs]]", '[metadata]\naddress = "x:1"\ndn = "mdm"\n\n[[pacs]]', "metadata.dn: 'mdm': each part of a DN"),
+        ("127.0.0.1:2", "127.0.0.1", "keystores[1].address: an address"),
+        ('dn = "/CN=k2"', 'dn = "k2"', "keystores[1].dn: 'k2': each part of a DN"),
         ("[[pacs]]", "[keys]\nthreshold = 4\n\n[[pacs]]", "threshold 4"),
         ("[[pacs]]", "[keys]\nthreshold = 0\n\n[[pacs]]", "threshold 0"),
         ("[[pacs]]", "[keys]\nthreshold = 2\nrequired = 1\n\n[[pacs]]", "required 1"),
@@ -100,6 +106,14 @@ def test_what_is_wrong_is_told_with_the_file(tmp_path: Path, old: str, new: str,
         read(tmp_path, (old, new))
     assert told in str(raised.value)
     assert str(tmp_path / "hospital.toml") in str(raised.value)
+
+
+async def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """Of the store and all else of the hospital: a path below a file, or where this user may make nothing."""
+    (tmp_path / "file").touch()
+    configuration = read(tmp_path, ('directory = "data"', 'directory = "file/data"'))
+    with pytest.raises(UnusableFileError, match=f"{tmp_path}/file/data cannot be used: Not a directory"):
+        await open_or_stand_by(configuration, trio.TASK_STATUS_IGNORED)
 
 
 async def test_a_peer_without_a_proper_name_or_address_is_told(tmp_path: Path) -> None:
