@@ -17,6 +17,7 @@ from typing import BinaryIO, Final
 import click
 
 from mdmfs.cli.output import open_bar, tell
+from mdmfs.daemon.backup import appearing
 from mdmfs.daemon.process import forbid_core_dumps
 from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.deid.deidentify import ENGINE_GENERATION, Deidentification, deidentify
@@ -72,11 +73,14 @@ def deidentify_files(source: pathlib.Path, output: pathlib.Path, policy_name: st
     """
     forbid_core_dumps()
     policy = read_policy(str(pathlib.Path(policy_name).absolute()) if "/" in policy_name else policy_name)
-    run = Run(policy, output)
+    run, files = Run(policy, output), sources(source, output)
     outcomes = []
-    with open_bar() as bar:
-        for path in bar.track(sources(source, output), description="de-identifying"):
-            outcomes.append(run.take(path))  # noqa: PERF401 - it draws
+    with appearing(report) if report else contextlib.nullcontext() as out:
+        with open_bar() as bar:
+            for path in bar.track(files, description="de-identifying"):
+                outcomes.append(run.take(path))  # noqa: PERF401 - it draws
+        if out is not None:
+            out.write(written_report(policy, outcomes))
     tell(
         {
             "written": sum(1 for outcome in outcomes if outcome.output),
@@ -87,8 +91,6 @@ def deidentify_files(source: pathlib.Path, output: pathlib.Path, policy_name: st
         },
         told(policy, outcomes),
     )
-    if report is not None:
-        write_report(report, policy, outcomes)
 
 
 class Run:
@@ -196,8 +198,8 @@ def told(policy: Policy, outcomes: list[Outcome]) -> str:
     return "\n".join([*lines, f"subjects: {SUBJECTS}", "The output is pseudonymised, not anonymous."])
 
 
-def write_report(path: pathlib.Path, policy: Policy, outcomes: list[Outcome]) -> None:
-    """Write a report as JSON, readable by its owner only: it leads from each output back to its source."""
+def written_report(policy: Policy, outcomes: list[Outcome]) -> bytes:
+    """Write a report as JSON, for its owner only: it leads from each output back to its source."""
     report = {
         "policy": policy.name,
         "policy_digest": policy.digest.hex(),
@@ -207,8 +209,4 @@ def write_report(path: pathlib.Path, policy: Policy, outcomes: list[Outcome]) ->
             {key: str(value) for key, value in dataclasses.asdict(outcome).items() if value} for outcome in outcomes
         ],
     }
-    try:
-        with contextlib.closing(os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w")) as out:
-            json.dump(report, out, indent=1)
-    except OSError as error:
-        raise unusable(path, error) from error
+    return json.dumps(report, indent=1).encode()

@@ -17,8 +17,9 @@ import trio
 
 from mdmfs.cli.doctor import checks_for, report
 from mdmfs.cli.output import is_json, tell
+from mdmfs.daemon.configuration import beside
 from mdmfs.daemon.diagnosis import examine
-from mdmfs.model.errors import ConfigurationError, unusable
+from mdmfs.model.errors import MdmfsError, unusable, using
 
 MODE: Final = 0o640
 """Readable by the daemon's group; the key is a file of its own."""
@@ -133,8 +134,8 @@ def hospital(
         message = "a hospital has at least one PACS: give --pacs NAME AET@HOST:PORT"
         raise click.UsageError(message)
     tables = [_table("pacs", {"name": name, "address": address}) + _ISSUER for name, address in pacs]
-    (configuration.parent / str(values["projects"])).mkdir(mode=0o750, parents=True, exist_ok=True)
-    _write(configuration, "hospital", values, [*tables, *_keystore_tables(keystores)], no_check=no_check)
+    tables += _keystore_tables(keystores)
+    _write(configuration, "hospital", values, tables, no_check=no_check, folder=str(values["projects"]))
 
 
 @init.command()
@@ -206,28 +207,38 @@ def _toml(value: object) -> str:
     return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")
 
 
-def _write(path: pathlib.Path, template: str, values: dict[str, Any], tables: Sequence[str], *, no_check: bool) -> None:
+def _write(
+    path: pathlib.Path,
+    template: str,
+    values: dict[str, Any],
+    tables: Sequence[str],
+    *,
+    no_check: bool,
+    folder: str = "",
+) -> None:
+    """Write a file that its daemon can read, or none; make the folder that it names; and look at what else it names."""
     source = importlib.resources.files("mdmfs.cli") / "templates" / f"{template}.toml"
     text = string.Template(source.read_text(encoding="utf-8")).substitute(
         {name: _toml(value) for name, value in values.items()}
     )
-    try:
+    with using(path):
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE)
-    except OSError as error:
-        raise unusable(path, error) from error
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with using(path), os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text + "".join(tables))
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise unusable(path, error) from error
-    try:
         checks = checks_for(path)
-    except ConfigurationError:
+        if folder:
+            _make(beside(path, folder))
+    except MdmfsError:
         with contextlib.suppress(OSError):
             path.unlink()
         raise
     tell({"wrote": path}, f"wrote {path}")
     if not no_check:
         sys.exit(report(trio.run(examine, checks)))
+
+
+def _make(folder: pathlib.Path) -> None:
+    with using(folder):
+        folder.mkdir(mode=0o750, parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ import trio
 from mdmfs.cli.logs import log_to_standard_error
 from mdmfs.cli.output import ADVICE, ERROR, is_json, note, tell, usual_level
 from mdmfs.daemon.supervision import Supervisor, this_supervisor
-from mdmfs.model.errors import ConfigurationError, CredentialExpiredError, MdmfsError
+from mdmfs.model.errors import ConfigurationError, CredentialExpiredError, MdmfsError, using
 from mdmfs.model.finding import Severity
 from mdmfs.pki.health import examine_credential
 from mdmfs.wire.metrics import serving_metrics
@@ -118,9 +118,12 @@ def _start_in_background(configuration: pathlib.Path, mountpoint: pathlib.Path, 
     Not before: an automounter (autofs, or systemd) lets its own process group alone pass below its directory, and
     whoever has left it waits there for the mount that he is to make himself.
     """
-    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    read_end, write_end = os.pipe()
     level = click.get_current_context().find_root().params.get("log_level")
+    with using(log.parent):
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with using(log):
+        output = open(log, "ab", opener=_for_us_alone)  # noqa: SIM115 closed below
+    read_end, write_end = os.pipe()
     command = [
         sys.executable,
         "-m",
@@ -133,7 +136,7 @@ def _start_in_background(configuration: pathlib.Path, mountpoint: pathlib.Path, 
         str(write_end),
     ]
     with contextlib.ExitStack() as stack:
-        output = stack.enter_context(open(log, "ab", opener=_for_us_alone))
+        stack.enter_context(output)
         begin = output.tell()
         subprocess.Popen(  # noqa: S603 our own program
             command,

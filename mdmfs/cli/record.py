@@ -26,7 +26,7 @@ from mdmfs.daemon.configuration import Settings, read_configuration
 from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.daemon.process import forbid_core_dumps
 from mdmfs.hospital.configuration import HospitalConfiguration
-from mdmfs.model.errors import MdmfsError, unusable
+from mdmfs.model.errors import MdmfsError, using
 from mdmfs.model.names import Guid
 from mdmfs.model.subject import SubjectId
 from mdmfs.pki.trust import TrustAnchors
@@ -202,10 +202,8 @@ class Report:
     def __enter__(self) -> Self:
         """Make the file, before any row is taken; raises ``ConfigurationError``."""
         if self._path is not None:
-            try:
+            with using(self._path):
                 made = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            except OSError as error:
-                raise unusable(self._path, error) from error
             self._out = os.fdopen(made, "w", encoding="utf-8")
         return self
 
@@ -313,7 +311,8 @@ async def open_text(one: Record, ring: KeyRing) -> dict[str, str | bytes]:
 def _saved(one: Record, key: str, octets: bytes, attachments: pathlib.Path | None) -> str:
     if attachments is None:
         return f"({len(octets)} bytes: give --attachments)"
-    attachments.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = attachments / f"{uuid.UUID(bytes=one.guid)}-{key}"
-    path.write_bytes(octets)
+    with using(path):
+        attachments.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.write_bytes(octets)
     return str(path)

@@ -19,7 +19,7 @@ from mdmfs.cli.output import parsed, tell
 from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.daemon.process import forbid_core_dumps
 from mdmfs.journal.durable import sync_directory
-from mdmfs.model.errors import ConfigurationError, IntegrityError, MalformedNameError, UnusableFileError, unusable
+from mdmfs.model.errors import ConfigurationError, IntegrityError, MalformedNameError, UnusableFileError, using
 from mdmfs.model.names import Guid
 from mdmfs.pki.trust import TrustAnchors
 from mdmfs.sealing.header import Header, ObjectContext, Role
@@ -43,8 +43,6 @@ from mdmfs.worker.keys.ring import KeyRing, Lock
 _SEALED: Final = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
 _GUID_LENGTH: Final = 36
 """Of its text: caches name a sealed object by its GUID, a full stop and more."""
-
-
 _DICOM: Final = b"DICM"
 _LOOKED_AT: Final = 132
 """Behind the preamble of a file of PS3.10 stands ``DICM``."""
@@ -158,15 +156,13 @@ def _write_plaintext(file: BinaryIO, out: BinaryIO, unsealer: Unsealer) -> None:
 def _appearing(output: pathlib.Path) -> Iterator[BinaryIO]:
     """Write beside the final name, and give the name at the end only; never to what is there already."""
     folder = output.parent
-    try:
+    with using(output):
         with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{output.name[:100]}.", suffix=".part") as out:
             yield out  # type: ignore[misc] # it is a binary file
             out.flush()
             os.fsync(out.fileno())
             output.hardlink_to(out.name)
         sync_directory(folder)
-    except OSError as error:
-        raise unusable(output, error) from error
 
 
 async def _unseal(

@@ -26,7 +26,7 @@ from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encr
 from cryptography.exceptions import InvalidTag
 
 from mdmfs.journal.durable import make_directory, sync_directory
-from mdmfs.model.errors import ConfigurationError, IntegrityError, StoreError, WrongKeyError, unusable
+from mdmfs.model.errors import ConfigurationError, IntegrityError, StoreError, WrongKeyError, unusable, using
 from mdmfs.pki.recovery import PrivateKey, WrappedKey
 
 MOVE_AWAY: Final = "move it away first: it may know what the backup does not"
@@ -173,23 +173,21 @@ def copying(environment: lmdb.Environment, what: str) -> Iterator[IO[bytes]]:
 @contextlib.contextmanager
 def appearing(path: Path, *, may_replace: bool = False) -> Iterator[IO[bytes]]:
     """Write a file, mode 0600, that has its name only once it is whole and durable."""
-    if path.exists() and not may_replace:
-        raise unusable(path, FileExistsError())
     draft = path.with_name(path.name + ".part")
-    try:
+    with using(path):
+        if path.exists() and not may_replace:
+            raise FileExistsError
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(path)
-        sync_directory(path.parent)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise unusable(path, error) from error
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            draft.rename(path)
+            sync_directory(path.parent)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
 
 
 def _add(tar: tarfile.TarFile, part: Part) -> None:

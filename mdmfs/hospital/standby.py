@@ -23,7 +23,8 @@ from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.opening import store_path
 from mdmfs.hospital.transaction import RowStore, store_layout
-from mdmfs.model.errors import ConfigurationError
+from mdmfs.journal.durable import make_directory
+from mdmfs.model.errors import ConfigurationError, using
 from mdmfs.rows.copied import USUAL, Waiting
 from mdmfs.rows.following import Following, open_in_turn
 from mdmfs.wire.relay import relay, relay_key
@@ -67,11 +68,13 @@ async def open_or_stand_by(
 ) -> tuple[RowStore, trio.TaskStatus[Address]]:
     """Open the store, once no other daemon works on it; give to whom it has yet to be told that this one has started.
 
-    Who stands by has started as soon as he passes on. Raises what ``LmdbStore.open`` and ``open_in_turn`` raise, and
-    ``ConfigurationError`` where this daemon could not take over from the other.
+    Who stands by has started as soon as he passes on. Raises what ``LmdbStore.open`` and ``open_in_turn`` raise,
+    ``UnusableFileError`` where the directory cannot be made, and ``ConfigurationError`` where this daemon could not
+    take over from the other.
     """
     settings, path = configuration.hospital, store_path(configuration)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with using(path.parent):
+        make_directory(path.parent)
     if not settings.store:
         return await trio.to_thread.run_sync(LmdbStore.open, path), task_status
     async with contextlib.AsyncExitStack() as unless_taken:

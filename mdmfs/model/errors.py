@@ -6,7 +6,9 @@ knows better. Neither holds a patient's data, a real DICOM UID or a key: both cr
 
 from __future__ import annotations
 
+import contextlib
 import errno
+from collections.abc import Iterator
 from typing import ClassVar, Final, Self
 
 
@@ -302,3 +304,12 @@ def unusable(path: object, error: OSError) -> NameTakenError | OutOfSpaceError |
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return OutOfSpaceError(f"there is no room left for {path}")
     return UnusableFileError(f"{path} cannot be used: {error.strerror}")
+
+
+@contextlib.contextmanager
+def using(path: object) -> Iterator[None]:
+    """Tell what the system says in the block with the path that it is about, as ``unusable`` does."""
+    try:
+        yield
+    except OSError as error:
+        raise unusable(path, error) from error

@@ -14,7 +14,7 @@ from typing import Final
 import lmdb
 
 from mdmfs.journal.durable import make_directory
-from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, StoreError, unusable
+from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, StoreError, using
 from mdmfs.rows.port import Layout
 
 MAP_SIZE: Final = 2**38
@@ -55,14 +55,12 @@ def make_table_of_readers(path: Path) -> None:
     Raises ``OutOfSpaceError`` and ``UnusableFileError``.
     """
     file = path / LOCK_FILE
-    try:
+    with using(file):
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(descriptor, 0, _READERS_BYTES)
         finally:
             os.close(descriptor)
-    except OSError as error:
-        raise unusable(file, error) from error
 
 
 def copied_of(path: Path, layout: Layout) -> bytes | None:

@@ -15,7 +15,7 @@ from mdmfs.cli.initiation import _toml
 from mdmfs.cli.main import cli
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.keystore.configuration import KeystoreConfiguration
-from mdmfs.model.errors import ConfigurationError, NameTakenError
+from mdmfs.model.errors import ConfigurationError, NameTakenError, UnusableFileError
 from mdmfs.worker.configuration import MountConfiguration
 
 DN = "/DC=org/DC=example/OU=hosts/CN=mdm.hospital.example"
@@ -24,9 +24,10 @@ TLS = ["--certificate", "host.pem", "--key", "host.key", "--trust", "trust"]
 KEYSTORES = ["--keystore", "k1", "127.0.0.1:2", "/CN=k1", "--keystore", "k2", "127.0.0.1:3", "/CN=k2"]
 
 
-def init(*arguments: str | Path, answers: str | None = None) -> Result:
+def init(*arguments: str | Path, answers: str | None = None, home: Path | None = None) -> Result:
     """Run the command."""
-    return CliRunner().invoke(cli, ["init", *map(str, arguments)], input=answers, catch_exceptions=True)
+    told = ["init", *map(str, arguments)]
+    return CliRunner(env={"HOME": str(home)} if home else {}).invoke(cli, told, input=answers, catch_exceptions=True)
 
 
 def test_a_hospital_from_options_alone(tmp_path: Path) -> None:
@@ -104,6 +105,30 @@ def test_what_no_daemon_could_read_is_not_left_behind(tmp_path: Path) -> None:
     assert isinstance(done.exception, ConfigurationError)
     assert "listen" in str(done.exception)
     assert not path.exists()
+
+
+PACS = ["--pacs", "main", "ORTHANC@127.0.0.1:4"]
+
+
+def test_the_folder_of_projects_is_made_where_the_configuration_says(
+    tmp_path: Path,
+) -> None:
+    """The tilde is the home; and where nothing can be made, that is told, and the next try finds no file in its way."""
+    path = tmp_path / "hospital.toml"
+    (tmp_path / "file").touch()
+    rest = ["--no-check", "--name", "amc", "--listen", "127.0.0.1:1", "--directory", "store", *TLS, *PACS, *KEYSTORES]
+    done = init("hospital", path, "--projects", tmp_path / "file" / "projects", *rest)
+    assert isinstance(done.exception, UnusableFileError)
+    assert not path.exists()
+    assert init("hospital", path, "--projects", "~/projects", *rest, home=tmp_path / "home").exit_code == 0
+    assert (tmp_path / "home" / "projects").is_dir()
+
+
+def test_of_a_wrong_answer_no_folder_is_left(tmp_path: Path) -> None:
+    """Nor a file."""
+    wrong = ["--name", "a/b", *HOSPITAL[2:], *TLS, *PACS, *KEYSTORES]
+    assert isinstance(init("hospital", tmp_path / "hospital.toml", "--no-check", *wrong).exception, ConfigurationError)
+    assert not list(tmp_path.iterdir())
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))

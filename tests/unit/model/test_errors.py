@@ -15,6 +15,7 @@ from mdmfs.model.errors import (
     UnusableFileError,
     again,
     unusable,
+    using,
 )
 
 
@@ -46,3 +47,13 @@ def test_what_the_system_says_about_a_path_has_its_name(number: int, named: type
     told = unusable("/srv/file", OSError(number, os.strerror(number)))
     assert type(told) is named
     assert "/srv/file" in str(told)
+    with pytest.raises(named, match="/srv/file"), using("/srv/file"):
+        raise OSError(number, os.strerror(number))
+
+
+def test_a_path_that_works_is_not_spoken_of() -> None:
+    """Nor is what goes wrong there and is no affair of the system's."""
+    with using("/srv/file"):
+        pass
+    with pytest.raises(KeyError), using("/srv/file"):
+        raise KeyError
