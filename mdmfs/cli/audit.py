@@ -17,7 +17,7 @@ from typing import TypeVar
 import click
 import trio
 
-from mdmfs.cli.output import is_json, note, parsed, tell
+from mdmfs.cli.output import invite, is_json, note, parsed, tell
 from mdmfs.daemon.backup import appearing
 from mdmfs.daemon.process import forbid_core_dumps
 from mdmfs.hospital.audit.export import audit_message, framed, subject_of, syslog_message
@@ -82,8 +82,9 @@ def who_read(configuration: pathlib.Path, path: str) -> None:
 @audit.command("patient")
 @click.argument("configuration", type=_FILE)
 def who_read_patient(configuration: pathlib.Path) -> None:
-    """List who read a patient's images. The number (``ID`` or ``ID^^^ISSUER``) is read from standard input."""
+    """List who read a patient's images. The number, ID or ID^^^ISSUER, is read from standard input."""
     settings = HospitalConfiguration.read(configuration)
+    invite(sys.stdin, "the patient, ID or ID^^^ISSUER, on a line:")
     patient = unescaped_patient(sys.stdin.readline())
     if not patient.patient_id:
         message = "standard input has no patient's number"

@@ -52,7 +52,7 @@ EXAMPLES: Final = {
     "subject identify": "subject identify mount.toml sub-6pyajauo6lm6cwpl --purpose 'incidental finding'",
     "subject merge": "subject merge hospital.toml neuro --dry-run",
     "umount": "umount ~/grid",
-    "unseal": "unseal 0001.dcm.sealed --mount-config mount.toml -o 0001.dcm",
+    "unseal": "unseal x.sealed --mount-config mount.toml --guid 3f2a9c5e-0d8b-4b7e-9a51-6a3c2f1e0b7d -o x.dcm",
     "why": "why ~/grid/amc/neuro",
     "withdraw": "withdraw hospital.toml /grid/medical/amc/neuro/sub-6pyajauo6lm6cwpl",
 }

@@ -14,6 +14,9 @@ from mdmfs.hospital.daemon import run_hospital
 @click.command()
 @click.argument("configuration", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
 def hospitald(configuration: pathlib.Path) -> None:
-    """Serve a hospital's images to the grid."""
+    """Serve a hospital's images to the grid, in the foreground, until SIGTERM or Ctrl-C.
+
+    CONFIGURATION, its projects, lists and policies are read at the start: restart it after a change.
+    """
     settings = HospitalConfiguration.read(configuration)
     run_until_told(settings.hospital.metrics, run_hospital, settings)

@@ -14,6 +14,9 @@ from mdmfs.keystore.service import run_keystore
 @click.command()
 @click.argument("configuration", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
 def keystored(configuration: pathlib.Path) -> None:
-    """Keep one share of each key."""
+    """Keep one share of each key, in the foreground, until SIGTERM or Ctrl-C.
+
+    CONFIGURATION is read at the start: restart it after a change.
+    """
     settings = KeystoreConfiguration.read(configuration)
     run_until_told(settings.metrics, run_keystore, settings)

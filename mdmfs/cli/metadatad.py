@@ -14,6 +14,9 @@ from mdmfs.metadata.service import run_metadata
 @click.command()
 @click.argument("configuration", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
 def metadatad(configuration: pathlib.Path) -> None:
-    """Let a hospital's images be found by their attributes."""
+    """Let a hospital's images be found by their attributes, in the foreground, until SIGTERM or Ctrl-C.
+
+    CONFIGURATION is read at the start: restart it after a change.
+    """
     settings = MetadataConfiguration.read(configuration)
     run_until_told(settings.metrics, run_metadata, settings)

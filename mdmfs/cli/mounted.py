@@ -22,7 +22,7 @@ AT: Final = click.option("--at", default=".", help="A path on the mount whose co
 CONFIGURATION_OF_MOUNT: Final = click.option(
     "--configuration",
     type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
-    help="A mount's; a PATH is an LFN then, and nothing need be mounted.",
+    help="A mount's: nothing need be mounted then, and a PATH is an LFN.",
 )
 _NAME_ONE: Final = "name a path on one, or an LFN with --configuration"
 OF_HOSPITAL: Final = click.option("--hospital", default="", help="Its name, where the mount joins several.")

@@ -9,7 +9,7 @@ import errno
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, NoReturn, TypeVar
+from typing import Final, NoReturn, TextIO, TypeVar
 
 import click
 from rich.console import Console
@@ -94,6 +94,12 @@ def tell(told: Mapping[str, object], *lines: str, notes: Iterable[str] = ()) -> 
 def note(text: str, **values: object) -> None:
     """Say something on standard error that is no result; ``values`` are what an object says beside the text."""
     click.echo(encoded({"note": text.strip(), **values}) if is_json() else text, err=True)
+
+
+def invite(source: TextIO, text: str) -> None:
+    """Tell whoever sits at a terminal what is read from it; a file or a pipe knows."""
+    if source.isatty() and not is_json():
+        click.echo(text, err=True)
 
 
 def note_silence(silent: Mapping[str, str]) -> None:

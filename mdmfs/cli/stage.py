@@ -59,7 +59,7 @@ _CONFIGURATION: Final = click.option(
     "--configuration",
     type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
     envvar="MDMFS_MOUNT_CONFIGURATION",
-    help="A mount's; PATH is an LFN then, and nothing need be mounted.",
+    help="A mount's: nothing need be mounted then, and a PATH is an LFN.",
 )
 
 
@@ -79,7 +79,7 @@ def stage() -> None:
 
 
 @stage.command()
-@click.argument("wanted", nargs=-1, required=True, metavar="PATH|QUERY")
+@click.argument("wanted", nargs=-1, required=True, metavar="PATH|QUERY...")
 @click.option("--wait", is_flag=True, help="Watch until all is staged: the default.")
 @click.option("--detach", is_flag=True, help="Return at once; the request goes on.")
 @click.option("--lifetime", default="", help="How long it stays, as P2D or PT12H. Default: a day; at most a week.")

@@ -11,7 +11,7 @@ import trio
 
 from mdmfs.cli.hospital import CONFIGURATION, ask, asking
 from mdmfs.cli.identify import identify
-from mdmfs.cli.output import tell
+from mdmfs.cli.output import invite, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.wire.messages.administration import MERGE_PATH, Merged, MergeSubjects
@@ -41,8 +41,9 @@ def merge(configuration: pathlib.Path, project: str, source: TextIO, *, is_dry: 
     Each merge is two lines: 'patient ID^^^ISSUER', and below it 'into ID^^^ISSUER'. Patients are never arguments:
     those are seen by everybody on the machine.
     """
-    merges = read_merges(source.read().splitlines())
-    done = trio.run(_merge, HospitalConfiguration.read(configuration), project, merges, is_dry)
+    settings = HospitalConfiguration.read(configuration)
+    invite(source, "'patient ID^^^ISSUER' on a line, 'into ID^^^ISSUER' on the next, again for more; then Ctrl-D:")
+    done = trio.run(_merge, settings, project, read_merges(source.read().splitlines()), is_dry)
     for one in done:
         kept = "" if one.subject == one.continues else f"; new images come as sub-{one.continues}"
         would = "would be shown" if is_dry else "shown"

@@ -85,7 +85,8 @@ async def _look(check: Check) -> Sequence[Finding]:
     try:
         return await check.look(check)
     except MdmfsError as error:
-        return [check.fault(str(error))]
+        knows = error.what_to_do != type(error).what_to_do  # what a kind of error advises is mostly to ask the doctor
+        return [check.fault(f"{error.told_here}: {error.what_to_do}" if knows else error.told_here)]
     except Exception as error:  # noqa: BLE001 the service loop: one check must not end the others
         return [check.fault(f"the check itself failed, please report it: {outline(error)}")]
 

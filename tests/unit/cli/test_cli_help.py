@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import TextIO
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from mdmfs.cli.main import COMMANDS, cli
+from mdmfs.cli.output import invite
 
 LOADED = """
 import json, sys
@@ -50,6 +53,23 @@ def test_what_each_command_does_is_told_in_a_whole_sentence() -> None:
         assert [line for line in lines if line.endswith("...")] == []
     lines = cli.get_help(click.Context(cli, terminal_width=78)).splitlines()
     assert {line.split()[0] for line in lines if line.startswith("  ") and line.endswith(".")} >= COMMANDS.keys()
+
+
+class Terminal(io.StringIO):
+    """Where somebody sits."""
+
+    def isatty(self) -> bool:
+        """Say so."""
+        return True
+
+
+@pytest.mark.parametrize(("source", "told"), [(Terminal(), "the patient:\n"), (io.StringIO(), "")])
+def test_who_sits_at_a_terminal_is_told_what_is_read_from_it(
+    source: TextIO, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A command that waits in silence looks as if it hung; a pipe needs no word."""
+    invite(source, "the patient:")
+    assert capsys.readouterr() == ("", told)
 
 
 def test_help_loads_no_zone() -> None:

@@ -47,6 +47,12 @@ async def unreachable(check: Check) -> Sequence[Finding]:
     raise PacsUnreachableError(message)
 
 
+async def unwilling(check: Check) -> Sequence[Finding]:
+    """Fail, and know better than others what to do."""
+    message = f"{check.subject} is no certificate"
+    raise ConfigurationError(message, what_to_do="run openssl rehash on it")
+
+
 async def broken(check: Check) -> Sequence[Finding]:
     """Fail as a mistake of ours does."""
     message = f"{check.subject} SECRET"
@@ -74,6 +80,12 @@ async def test_a_check_that_fails_or_hangs_is_one_fault_and_spoils_no_other(
     assert worst(found) is Severity.FAULT
     assert worst([]) is worst(found[:1]) is Severity.OK
     assert autojump_clock.current_time() >= 20
+
+
+async def test_an_error_that_knows_what_to_do_says_it_to_the_doctor() -> None:
+    """What its kind advises is not repeated: that is mostly to ask the doctor."""
+    (found,) = await examine([Check("x", "a", unwilling)])
+    assert found.text == "a is no certificate: run openssl rehash on it"
 
 
 def severities(found: Sequence[Finding]) -> set[str]:
