@@ -135,7 +135,7 @@ def restore(source: Path, zone: str, arriving: Path, private: PrivateKey) -> Hea
     except WrongKeyError as error:
         raise error.about(source) from error
     except OSError as error:
-        raise unusable(source, error) from error
+        raise unusable(error.filename or source, error) from error
     return header
 
 

@@ -96,7 +96,7 @@ def restore(source: Path, directory: Path, private: PrivateKey, *, now: float, i
     except WrongKeyError as error:
         raise error.about(source) from error
     except OSError as error:
-        raise unusable(source, error) from error
+        raise unusable(error.filename or source, error) from error
     finally:
         shutil.rmtree(directory / _ARRIVING, ignore_errors=True)
     return header

@@ -19,7 +19,7 @@ from mdmfs.model.identity import Dn
 from mdmfs.pki.certificate import BASIC_CONSTRAINTS, KEY_USAGE, UNREADABLE, Certificate
 from mdmfs.pki.revocation import RevocationList, refuse_revoked
 from mdmfs.pki.signing_policy import SigningPolicy
-from mdmfs.pki.trust import Crls, TrustAnchors
+from mdmfs.pki.trust import Crls, TrustAnchors, unreadable_anchors
 
 T = TypeVar("T")
 
@@ -59,8 +59,7 @@ class Authorities:
                 for certificate in _certificates(_octets(anchors.path)):
                     self._add(certificate)
         except (OSError, CredentialRefusedError, *UNREADABLE) as error:
-            message = f"the CA certificates under {anchors.path} cannot be read"
-            raise ConfigurationError(message) from error
+            raise unreadable_anchors(anchors.path, error) from error
         if not self._roots:
             message = f"no root CA is among the certificates under {anchors.path}: nobody could be believed"
             raise ConfigurationError(message)

@@ -14,13 +14,15 @@ from mdmfs.model.finding import Finding, Severity
 from mdmfs.pki.certificate import UNREADABLE, Certificate
 from mdmfs.pki.revocation import RevocationList
 from mdmfs.pki.tls import Credential
-from mdmfs.pki.trust import Crls, TrustAnchors
+from mdmfs.pki.trust import Crls, TrustAnchors, unreadable_anchors
 
 CERTIFICATE: Final = "certificate"
 AUTHORITIES: Final = "authorities"
 DAY: Final = 86_400.0
 RENEW_CERTIFICATE: Final = 21 * DAY
 """So long before its end a certificate is told of."""
+RENEW_PROXY: Final = 3600.0
+"""And a proxy, which lasts half a day as it is made."""
 RENEW_LIST: Final = DAY
 """And a revocation list: fetch-crl runs every few hours, and lists last a week or more."""
 
@@ -51,8 +53,7 @@ def examine_authorities(subject: str, anchors: TrustAnchors, now: float) -> list
         files = sorted(anchors.hash_named()) if is_directory else [anchors.path]
         found = [finding for file in files for finding in _examine_file(subject, anchors, file, now)]
     except OSError as error:
-        message = f"the CA certificates under {anchors.path} cannot be read"
-        raise ConfigurationError(message) from error
+        raise unreadable_anchors(anchors.path, error) from error
     bad = [finding for finding in found if finding.severity is not Severity.OK]
     well = len(found) - len(bad)
     return bad + [Finding(AUTHORITIES, subject, Severity.OK, f"{well} certificates and lists are well")] * bool(well)
@@ -90,14 +91,15 @@ def _examine_file(subject: str, anchors: TrustAnchors, file: Path, now: float) -
 
 
 def _judge_certificate(check: str, subject: str, certificate: Certificate, now: float) -> Finding:
-    whose = f"the certificate of {certificate.subject}"
+    whose, anew, soon = f"the certificate of {certificate.subject}", "renew it", RENEW_CERTIFICATE
+    if certificate.is_proxy:
+        whose, anew, soon = f"the proxy {certificate.subject}", "make a new one", RENEW_PROXY
     if now < certificate.begins:
         return Finding(check, subject, Severity.FAULT, f"{whose} counts only from {_day(certificate.begins)} on")
     if now >= certificate.ends:
-        return Finding(check, subject, Severity.FAULT, f"{whose} has expired on {_day(certificate.ends)}: renew it")
-    left = certificate.ends - now
-    if left < RENEW_CERTIFICATE:
-        return Finding(check, subject, Severity.WARNING, f"{whose} ends on {_day(certificate.ends)}: renew it soon")
+        return Finding(check, subject, Severity.FAULT, f"{whose} has expired on {_day(certificate.ends)}: {anew}")
+    if certificate.ends - now < soon:
+        return Finding(check, subject, Severity.WARNING, f"{whose} ends on {_day(certificate.ends)}: {anew} soon")
     return Finding(check, subject, Severity.OK, f"{whose} counts until {_day(certificate.ends)}")
 
 

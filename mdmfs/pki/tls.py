@@ -28,6 +28,7 @@ from mdmfs.pki.trust import Stamp, TrustAnchors, stamp_of
 from mdmfs.pki.voms import VomsDirectory
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+_NO_PROXY: Final = "make a proxy, or name the file it is in: credential.proxy of the mount, or X509_USER_PROXY"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,22 +45,26 @@ class Credential:
 
     def show_in(self, context: ssl.SSLContext) -> None:
         """Load chain and key; raises ``ConfigurationError``, also when others than the owner may read the key."""
-        with open_private(self.key_file) as key:
+        is_one = self.certificate_file == self.key_file
+        with open_private(self.key_file, otherwise=_NO_PROXY if is_one else "") as key:
             try:
-                chain = key if self.certificate_file == self.key_file else self.certificate_file
-                context.load_cert_chain(chain, key, _no_passphrase)
+                context.load_cert_chain(key if is_one else self.certificate_file, key, _no_passphrase)
             except ConfigurationError as error:
                 raise error.about(self.key_file) from error
-            except OSError as error:
+            except ssl.SSLError as error:
                 message = f"{self.certificate_file} with {self.key_file} is no certificate chain in PEM with its key"
+                if error.reason == "KEY_VALUES_MISMATCH":
+                    message = f"{self.key_file} is not the key of {self.certificate_file}"
                 raise ConfigurationError(message) from error
+            except OSError as error:
+                raise self._unreadable(error) from error
 
     def subject(self) -> Dn:
         """Read whose certificate it is; raises ``ConfigurationError``."""
         try:
             return dn_of(self._certificate().subject)
         except (OSError, ValueError, TypeError) as error:
-            raise self._unreadable() from error
+            raise self._unreadable(error) from error
 
     def hosts(self) -> frozenset[str]:
         """Read the host names of the certificate, in lower case; raises ``ConfigurationError``."""
@@ -67,14 +72,15 @@ class Credential:
             names = self._certificate().subject_alt_name_value or ()
             return frozenset(name.native.lower() for name in names if name.name == "dns_name")
         except (OSError, ValueError, TypeError) as error:
-            raise self._unreadable() from error
+            raise self._unreadable(error) from error
 
     def _certificate(self) -> x509.Certificate:
         _, _, der = pem.unarmor(self.certificate_file.read_bytes())
         return x509.Certificate.load(der)
 
-    def _unreadable(self) -> ConfigurationError:
-        return ConfigurationError(f"{self.certificate_file} does not begin with a certificate in PEM")
+    def _unreadable(self, error: Exception) -> ConfigurationError:
+        reason = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else "does not begin with one in PEM"
+        return ConfigurationError(f"the certificate {self.certificate_file} {reason}")
 
     def stamp(self) -> Stamp:
         """Say in which state the files are: a context made under another stamp shows an old certificate.
@@ -203,13 +209,16 @@ def _context(protocol: ssl._SSLMethod, credential: Credential | None, anchors: T
 
 
 @contextlib.contextmanager
-def open_private(file: Path) -> Iterator[str]:
-    """Open a key and give a path to that very file, once it is certain that nobody else may read it."""
+def open_private(file: Path, *, otherwise: str = "") -> Iterator[str]:
+    """Open a key and give a path to that very file, once it is certain that nobody else may read it.
+
+    ``otherwise`` says what to do where it cannot be opened.
+    """
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         message = f"the private key {file} cannot be opened: {error.strerror}"
-        raise ConfigurationError(message) from error
+        raise ConfigurationError(message, what_to_do=otherwise) from error
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or (status.st_mode & _OTHERS and not _is_credential_of_unit(file)):

@@ -67,8 +67,7 @@ class TrustAnchors:
         try:
             return stamps_within(self.hash_named()) if self.path.is_dir() else (stamp_of(self.path),)
         except OSError as error:
-            message = f"the CA certificates under {self.path} cannot be read: {error.strerror}"
-            raise ConfigurationError(message, what_to_do=_ANCHORS) from error
+            raise unreadable_anchors(self.path, error) from error
 
     def hash_named(self) -> list[Path]:
         """List the files of a CA directory that count by their names; raises ``OSError``."""
@@ -96,3 +95,9 @@ def stamp_of(file: Path) -> tuple[str, int, int, int]:
     """Say in which state a file is; raises ``OSError``."""
     status = file.stat()
     return file.name, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def unreadable_anchors(path: Path, error: Exception) -> ConfigurationError:
+    """Say that CAs cannot be read, and why where the system says it."""
+    reason = f": {error.strerror}" if isinstance(error, OSError) else ""
+    return ConfigurationError(f"the CA certificates under {path} cannot be read{reason}", what_to_do=_ANCHORS)

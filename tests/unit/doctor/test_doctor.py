@@ -16,12 +16,12 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
 
 from mdmfs.cli.main import cli
-from mdmfs.daemon.diagnosis import Check, examine, judge_clock
-from mdmfs.demo.pki import Authority, Validity, name_of
+from mdmfs.daemon.diagnosis import Check, examine, free_bytes, judge_clock
+from mdmfs.demo.pki import Authority, Validity, delegate, name_of
 from mdmfs.hospital.dicom.pacs import PacsAddress, Politeness
 from mdmfs.hospital.dicom.probe import visit
 from mdmfs.hospital.doctor import judge_health, judge_reads
-from mdmfs.model.errors import ConfigurationError, PacsUnreachableError
+from mdmfs.model.errors import ConfigurationError, PacsUnreachableError, StoreError
 from mdmfs.model.finding import Finding, Severity, worst
 from mdmfs.pki.health import RENEW_CERTIFICATE, RENEW_LIST, examine_authorities, examine_credential
 from mdmfs.pki.tls import Credential
@@ -107,6 +107,28 @@ def test_a_certificate_is_told_of_three_weeks_before_its_end(tmp_path: Path) -> 
     assert "has expired on" in expired.text
     (early,) = examine_credential("[tls]", credential, certificate.not_valid_before_utc.timestamp() - 5)[:1]
     assert "counts only from" in early.text
+
+
+def test_a_proxy_is_told_of_an_hour_before_its_end(tmp_path: Path) -> None:
+    """It lasts half a day as it is made: three weeks before its end it was always; what signed it is another affair."""
+    day, hour, today = dt.timedelta(days=1), dt.timedelta(hours=1), dt.datetime.now(dt.UTC)
+    jane = make.authority().issue(name_of("people", "jane"), Validity(today - day, today + 100 * day))
+    proxy = delegate(jane, Validity(today - hour, today + 12 * hour))
+    credential = proxy.save_proxy(tmp_path / "proxy")
+    assert severities(examine_credential("proxy", credential, time.time())) == {"ok"}
+    end = proxy.leaf.not_valid_after_utc.timestamp()
+    soon = examine_credential("proxy", credential, end - 3600 + 5)
+    assert [finding.severity.value for finding in soon] == ["warning", "ok"]
+    assert "make a new one" in soon[0].text
+    assert "has expired on" in examine_credential("proxy", credential, end + 1)[0].text
+
+
+async def test_a_place_that_is_none_is_found_before_a_daemon_looks_for_it(tmp_path: Path) -> None:
+    """A directory that is to be made below a file never will be."""
+    (tmp_path / "file").touch()
+    assert free_bytes(tmp_path / "a" / "b") > 0
+    with pytest.raises(StoreError, match=f"{tmp_path}/file/a cannot be made: {tmp_path}/file is no directory"):
+        free_bytes(tmp_path / "file" / "a")
 
 
 def test_a_crl_that_ends_or_is_missing_is_found(tmp_path: Path) -> None:

@@ -115,6 +115,22 @@ def test_a_ca_directory_is_read_by_hash_names(tmp_path: Path, anchors: TrustAnch
     assert TrustAnchors(directory).stamp() != before
 
 
+def test_a_credential_that_is_missing_or_does_not_fit_is_told_as_that(
+    anchors: TrustAnchors, credential: Credential, tmp_path: Path
+) -> None:
+    """Which file is not there, whose key it is not, and of a proxy what to do."""
+    other = make.person("other").save(tmp_path, "other")
+    with pytest.raises(ConfigurationError, match=r"other\.key is not the key of .*hospital\.pem"):
+        server_context(Credential(credential.certificate_file, other.key_file), anchors)
+    nothing = Credential(tmp_path / "none.pem", credential.key_file)
+    for look in (nothing.subject, nothing.hosts, lambda: server_context(nothing, anchors)):
+        with pytest.raises(ConfigurationError, match=r"none\.pem cannot be read: No such file"):
+            look()
+    with pytest.raises(ConfigurationError, match=r"none\.pem cannot be opened: No such file") as raised:
+        client_context(Credential.of_proxy(tmp_path / "none.pem"), anchors)
+    assert raised.value.what_to_do.startswith("make a proxy")
+
+
 def test_missing_anchors_are_named(tmp_path: Path, credential: Credential) -> None:
     """Trusting nobody is not a default to start with."""
     with pytest.raises(ConfigurationError, match=r"none\.pem"):
