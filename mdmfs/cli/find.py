@@ -11,8 +11,9 @@ from typing import Final
 
 import click
 import trio
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from mdmfs.cli.mounted import AT, CONFIGURATION_OF_MOUNT, Place, find_mount
 from mdmfs.cli.output import encoded, is_json, note_silence, tell
@@ -40,7 +41,7 @@ _SHIFTED: Final = "dates are shifted, by whole weeks and each subject by its own
 
 
 @click.command()
-@click.argument("query")
+@click.argument("query", required=False)
 @click.option(
     "--format",
     "form",
@@ -56,22 +57,28 @@ _SHIFTED: Final = "dates are shifted, by whole weeks and each subject by its own
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=DEADLINE, show_default=True, help="Seconds.")
 @AT
 @CONFIGURATION_OF_MOUNT
-def find(query: str, at: str, configuration: pathlib.Path | None, timeout: float, **options: object) -> None:
+def find(query: str | None, at: str, configuration: pathlib.Path | None, timeout: float, **options: object) -> None:
     """Find series by QUERY, at every hospital that the mount's configuration names.
 
-    Example: mdmfs find 'Modality == "MR" and Age >= 60 order by StudyDate'. All dates are shifted ones.
+    An empty QUERY finds everything; with --schema none is needed. All dates are shifted ones.
+
+    Example: mdmfs find 'Modality == "MR" and Age >= 60 order by StudyDate' --at ~/grid
     """
+    if query is None and not options["is_schema"]:
+        message = "Missing argument 'QUERY': '' finds everything, --schema lists what can be asked for."
+        raise click.UsageError(message)
+    asked = query or ""
     place = find_mount(at, configuration)
     level = FoundLevel.IMAGE if options["images"] else FoundLevel.SERIES
     if options["is_schema"]:
         silent = trio.run(with_federation, place, timeout, _list_schema)
     elif options["is_explain"]:
-        silent = trio.run(with_federation, place, timeout, lambda all_: _explain(all_, query, level))
+        silent = trio.run(with_federation, place, timeout, lambda all_: _explain(all_, asked, level))
     elif options["is_count"]:
-        silent = trio.run(with_federation, place, timeout, lambda all_: _count(all_, query, level))
+        silent = trio.run(with_federation, place, timeout, lambda all_: _count(all_, asked, level))
     else:
         printer = _PRINTERS["json" if is_json() else str(options["form"])](place)
-        silent = trio.run(with_federation, place, timeout, lambda all_: _print(all_, query, level, printer))
+        silent = trio.run(with_federation, place, timeout, lambda all_: _print(all_, asked, level, printer))
     note_silence(silent)
     sys.exit(PARTIAL if silent else 0)
 
@@ -127,7 +134,8 @@ class _Table:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._table = Table("path", *_TABLE, caption=_SHIFTED)
+        columns = [Column(name, overflow="fold") for name in ("path", *_TABLE)]
+        self._table = Table(*columns, caption=_SHIFTED, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
 
     def __call__(self, row: Row) -> None:
         values = (row.values.get(name) for name in _TABLE)

@@ -48,7 +48,7 @@ class MalformedQueryError(MdmfsError, ValueError):
     """A text is no query, or asks for what the schema does not have; the message begins with the column."""
 
     code = "malformed-query"
-    what_to_do = "mend it at that column; mdmfs find --schema '' lists the attributes, docs/query.md the grammar"
+    what_to_do = "mend it at that column; mdmfs find --schema lists the attributes, docs/query.md the grammar"
 
 
 class MalformedMessageError(MdmfsError):

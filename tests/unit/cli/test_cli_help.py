@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from mdmfs.cli.main import COMMANDS, cli
 from mdmfs.cli.output import invite
+from mdmfs.model.errors import ConfigurationError
 
 LOADED = """
 import json, sys
@@ -53,6 +54,16 @@ def test_what_each_command_does_is_told_in_a_whole_sentence() -> None:
         assert [line for line in lines if line.endswith("...")] == []
     lines = cli.get_help(click.Context(cli, terminal_width=78)).splitlines()
     assert {line.split()[0] for line in lines if line.startswith("  ") and line.endswith(".")} >= COMMANDS.keys()
+
+
+def test_a_query_may_be_left_out_only_where_attributes_are_listed() -> None:
+    """The one that finds everything is written: by a slip nobody lists a country."""
+    done = CliRunner().invoke(cli, ["find"])
+    assert done.exit_code == 2
+    assert "'' finds everything" in done.output
+    done = CliRunner().invoke(cli, ["find", "--schema", "--at", "/"])
+    assert isinstance(done.exception, ConfigurationError)
+    assert "/ is not on a mount" in str(done.exception)
 
 
 class Terminal(io.StringIO):
