@@ -268,6 +268,8 @@ class DirectoryTable:
 
     def advance(self, inode: int, latest: float) -> list[int]:
         """Let a directory and those above it be as late as what was registered below; give those that were not."""
+        if latest <= BEGINNING:  # nothing was registered, and no directory is earlier
+            return []
         touched = [record for record in self.above(inode) if record.modified < latest]
         for record in touched:
             self.renew(msgspec.structs.replace(record, modified=latest))
@@ -314,6 +316,23 @@ class DirectoryTable:
             directory, number = waiting.pop()
             yield directory
             waiting += [(directory / name, below) for name, below in self.subdirectories(number)]
+
+    def has_files(self, inode: int) -> bool:
+        """Ask whether a file has a name in a directory or below it, seen or not; where one is seen, few rows tell."""
+        waiting = [inode]
+        while waiting:
+            parent = waiting.pop()
+            for table in (
+                tables.RESERVATIONS,
+                tables.ENTRIES,
+            ):  # the directories that are seen last, and looked at first
+                for _, value in self._rows.scan(table + number_key(parent)):
+                    entry = _ENTRIES.decode(value)
+                    if entry.is_file:
+                        return True
+                    if entry.is_directory:
+                        waiting.append(entry.inode)
+        return False
 
     def subdirectories(self, inode: int) -> list[tuple[str, int]]:
         """Give the names and inode numbers of the directories directly in a directory, seen or hidden."""

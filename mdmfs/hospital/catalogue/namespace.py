@@ -310,6 +310,11 @@ class RowsOfCatalogue:
             raise NoSuchFileError(message)
         return list(self._directories.below(lfn))
 
+    def has_files_below(self, lfn: Lfn) -> bool:
+        """Ask whether a file has a name in a directory or below it, seen or not."""
+        inode = self._directories.inode_of(lfn)
+        return inode is not None and self._directories.has_files(inode)
+
     def acls_before(self, since: int, until: int) -> list[AclBefore]:
         """Give what ACLs said before they were set by the changes after ``since``, up to ``until``."""
         return self._feed.acls_before(since, until)

@@ -184,6 +184,12 @@ class Catalogue(Protocol):
     def directories_below(self, lfn: Lfn) -> list[Lfn]:
         """Give a directory and all below it, seen or hidden, each before what is in it; raises ``NoSuchFileError``."""
 
+    def has_files_below(self, lfn: Lfn) -> bool:
+        """Ask whether a file has a name in a directory or below it, seen or not; where one is seen, few rows tell.
+
+        What is QUARANTINED has none.
+        """
+
     def acls_before(self, since: int, until: int) -> list[AclBefore]:
         """Give what ACLs said before they were set by the changes after ``since``, up to ``until``, oldest first."""
 

@@ -26,8 +26,12 @@ def withdraw_records_of(tx: Transaction, guids: Iterable[Guid]) -> None:
 def _is_any_left(tx: Transaction, subject: SubjectId, one: SeriesKey) -> bool:
     """Ask whether a file is left of a subject, one of whose series this is: all are below the subject's directory."""
     known = tx.series.get(one)
-    directories = tx.catalogue.directories_below(known.lfn.parent.parent) if known else ()
-    found = (tx.series.by_lfn(directory) for directory in directories)
+    if known is None:
+        return False
+    his = known.lfn.parent.parent
+    if tx.catalogue.has_files_below(his):
+        return True
+    found = (tx.series.by_lfn(directory) for directory in tx.catalogue.directories_below(his))
     return any(it.subject == subject and _has_files(tx, it.key) for it in found if it is not None)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.records import FileState, Totals
+from mdmfs.hospital.rows import number_key
 from mdmfs.hospital.transaction import STORE_FORMAT, RowsTransaction
 from mdmfs.rows.copied import RecordedRows
 from mdmfs.rows.port import Rows
@@ -59,6 +60,18 @@ def test_what_is_written_when_a_series_appears_does_not_grow_with_it(rows: Memor
     assert seen_in(rows).catalogue.totals() == Totals(count, 1000 * count)
     assert len(changes) == 21
     assert sum(len(key) + len(value or b"") for key, value in changes.items()) < 1100
+
+
+def test_what_is_taken_away_reads_nothing_above_the_directory_before_the_one_that_stays(rows: MemoryRows) -> None:
+    """No time changes, so there is nothing to tell further up."""
+    register(rows, 1, 2)
+    act(rows, lambda tx: tx.catalogue.show_all(SERIES_LFN))
+    series = seen_in(rows).catalogue.look_up(SERIES_LFN)
+    assert series is not None
+    for record in seen_in(rows).catalogue.directories_above(series.inode)[:-1]:
+        rows.put(tables.DIRECTORIES + number_key(record.inode), b"damaged")
+    act(rows, lambda tx: tx.catalogue.withdraw([guid_of(1)]))
+    assert seen_in(rows).catalogue.totals() == Totals(1, 1000)
 
 
 def as_before(rows: Rows) -> None:
