@@ -186,6 +186,10 @@ class RowsOfCatalogue:
         """Give a file's record."""
         return self._files.find(guid)
 
+    def latest_inode(self) -> int:
+        """Give the highest inode number that was given yet."""
+        return self._directories.inodes.last()
+
     def directory(self, inode: int) -> DirectoryRecord | None:
         """Give a directory's record."""
         return self._directories.find(inode)

@@ -101,6 +101,9 @@ class Catalogue(Protocol):
     def file(self, guid: Guid) -> FileRecord | None:
         """Give a file's record, in whatever state it is."""
 
+    def latest_inode(self) -> int:
+        """Give the highest inode number that was given yet: whatever is made later has a higher one."""
+
     def directory(self, inode: int) -> DirectoryRecord | None:
         """Give a directory's record, seen or hidden."""
 

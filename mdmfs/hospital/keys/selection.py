@@ -18,13 +18,15 @@ from mdmfs.model.subject import SubjectId
 
 
 class Selection(NamedTuple):
-    """At most one of the four is given; with none it is every file."""
+    """At most one of the first four is given; with none it is every file."""
 
     guids: tuple[Guid, ...] = ()
     subject: SubjectId | None = None
     project: str = ""
     below: Lfn | None = None
     """A file or a directory: what is left of it, shown or not."""
+    up_to: int = 0
+    """The highest inode number when this was decided: later images are not meant. 0 where that does not matter."""
 
     @property
     def is_everything(self) -> bool:
@@ -36,19 +38,32 @@ class Selection(NamedTuple):
         """Read what is kept of it."""
         subject = SubjectId.parse(record.subject) if record.subject else None
         below = Lfn.parse(record.below) if record.below else None
-        return cls(tuple(map(Guid, record.guids)), subject, record.project, below)
+        return cls(tuple(map(Guid, record.guids)), subject, record.project, below, record.up_to)
 
     @property
     def record(self) -> DestructionRecord:
         """Write it."""
         guids, below = [guid.octets for guid in self.guids], "" if self.below is None else str(self.below)
-        return DestructionRecord(guids, self.subject.text if self.subject else "", self.project, below)
+        return DestructionRecord(guids, self.subject.text if self.subject else "", self.project, below, self.up_to)
 
     def pages(self, store: Store, size: int) -> Iterator[list[FileRecord]]:
         """Give the records, some or none at a time, so that others can have a turn in between.
 
         Raises ``UnknownNameError`` for what there is not, but not where nothing is left below a name.
         """
+        for page in self._pages(store, size):
+            yield store.read(functools.partial(self._decided_on, page=page)) if self.up_to else page
+
+    def _decided_on(self, tx: Transaction, *, page: Sequence[FileRecord]) -> list[FileRecord]:
+        return [file for file in page if file.inode <= self.up_to or self._is_made_anew(tx, file)]
+
+    def _is_made_anew(self, tx: Transaction, file: FileRecord) -> bool:
+        """Tell whether the image of a later file had one already when this was decided."""
+        instance = tx.uidmap.resolve(file.guid)
+        guids = tx.uidmap.guids_of(instance.project, instance.instance_uid) if instance else []
+        return any(one.inode <= self.up_to for guid in guids if (one := tx.catalogue.file(guid)))
+
+    def _pages(self, store: Store, size: int) -> Iterator[list[FileRecord]]:
         if self.guids:
             yield from _records_of(store, self.guids, size)
         elif self.subject:

@@ -272,6 +272,8 @@ class Tasks:
         if task is KeyTask.DESTROY and selection.is_everything:
             message = "no file, subject or project is named, and nothing destroys all keys at once"
             raise UnknownNameError(message, what_to_do="say which: --guid, --subject or --project")
+        if task is KeyTask.DESTROY:  # what is registered meanwhile nobody has decided on, however late it ends
+            selection = selection._replace(up_to=self._hospital.store.read(lambda tx: tx.catalogue.latest_inode()))
         started = self._latest = Task(task, selection, self._hospital)
         try:
             if task is KeyTask.DESTROY:

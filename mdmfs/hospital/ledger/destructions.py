@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
+import msgspec
+
 from mdmfs.hospital import tables
 from mdmfs.hospital.ledger.records import DestructionRecord
 from mdmfs.hospital.rows import DIGEST_KEY_SIZE, Stored
@@ -14,7 +16,7 @@ _ROWS: Final = Stored(DestructionRecord)
 
 
 class RowsOfDestructions:
-    """``Destructions`` over ordered rows: ``T`` + digest of the record: the record."""
+    """``Destructions`` over ordered rows: ``T`` + digest of what says which files: the record."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -33,4 +35,5 @@ class RowsOfDestructions:
 
 
 def _key(record: DestructionRecord) -> bytes:
-    return tables.DESTRUCTIONS + hashlib.sha256(_ROWS.encode(record)).digest()[:DIGEST_KEY_SIZE]
+    said = b"\x01" + msgspec.msgpack.encode((record.guids, record.subject, record.project, record.below))
+    return tables.DESTRUCTIONS + hashlib.sha256(said).digest()[:DIGEST_KEY_SIZE]

@@ -175,6 +175,8 @@ class DestructionRecord(msgspec.Struct, frozen=True, array_like=True):
     project: str
     below: str
     """An LFN."""
+    up_to: int = 0
+    """The highest inode number when it was decided: later images are not meant. 0 where an older program kept none."""
 
 
 class AttributeOfRecords(msgspec.Struct, frozen=True, array_like=True):

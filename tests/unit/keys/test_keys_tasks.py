@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import hashlib
 import json
 from pathlib import Path
 
@@ -13,12 +14,17 @@ import structlog.testing
 import trio
 import trio.testing
 
+from mdmfs.hospital import tables
+from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.keys import face
 from mdmfs.hospital.keys.amends import Shipment, adopt_threshold, deposits
 from mdmfs.hospital.keys.currency import keep_current
 from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.keys.tasks import INTERVAL, Task, Tasks
+from mdmfs.hospital.ledger.destructions import RowsOfDestructions
 from mdmfs.hospital.registration.deposit import deposit
+from mdmfs.hospital.registration.rerender import Rerendering
+from mdmfs.hospital.rows import DIGEST_KEY_SIZE
 from mdmfs.keystore.notary import Notary
 from mdmfs.keystore.shelf import KeyRecord
 from mdmfs.model.errors import AccessDeniedError, BusyError, IntegrityError, MalformedMessageError, UnknownNameError
@@ -45,10 +51,11 @@ from mdmfs.wire.messages.message import Message
 from mdmfs.wire.service import Reply, Request, Service
 from mdmfs.wire.stream import Address
 from tests.twins.certificates import host
-from tests.twins.clinic import KEYSTORES, OWNER, PROJECT, READER, Clinic, OpenClinic, slices, until
+from tests.twins.clinic import KEYSTORES, OWNER, PROJECT, READER, SECONDS, Clinic, OpenClinic, slices, until
 from tests.twins.disk import no_room_behind
 from tests.twins.key_tasks import clinic_with, done, held, is_clean, is_readable
 from tests.twins.keystores import TwinKeystore, always_current, random_guid, shares_of, unreachable
+from tests.twins.store import MemoryRows, Table
 
 FIRST, SECOND, THIRD = KEYSTORES
 PATIENT_NAME = "Doe^Jane"
@@ -466,6 +473,57 @@ async def test_a_destruction_that_was_killed_goes_on_by_itself(tmp_path: Path, w
         await until(lambda: not opened.files() and again.progress().is_over)
         assert again.destroyed == list(guids)
         assert opened.hospital.store.read(lambda tx: tx.destructions.all()) == []
+
+
+@pytest.mark.parametrize("what", ["subject", "project", "below"])
+async def test_a_destruction_that_goes_on_takes_nothing_that_came_meanwhile(tmp_path: Path, what: str) -> None:
+    """On images that were registered after it was called for nobody has decided."""
+    async with clinic_with(tmp_path, 2) as opened:
+        (series,), guids = opened.series(), tuple(opened.files().values())
+        selection = {
+            "subject": Selection(subject=series.subject),
+            "project": Selection(project=series.project),
+            "below": Selection(below=series.lfn),
+        }[what]
+        async with trio.open_nursery() as killed:
+            await Tasks(opened.hospital, killed).start(KeyTask.DESTROY, selection)
+            killed.cancel_scope.cancel()
+        opened.clinic.pacs.held += slices((3, 4))
+        assert (await opened.harvest()).registered == 2
+        later = set(opened.files().values()) - set(guids)
+        again = Tasks(opened.hospital, opened.nursery)
+        opened.nursery.start_soon(again.take_up)
+        await until(lambda: not opened.hospital.store.read(lambda tx: tx.destructions.all()))
+        assert (tuple(again.destroyed), set(opened.files().values())) == (guids, later)
+
+
+async def test_a_destruction_that_goes_on_takes_what_was_made_anew_meanwhile(tmp_path: Path) -> None:
+    """It was called for images, and these are the same ones under other rules."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with clinic.open() as opened:
+        await opened.harvest()
+        async with trio.open_nursery() as killed:
+            await Tasks(opened.hospital, killed).start(KeyTask.DESTROY, Selection(project=PROJECT))
+            killed.cancel_scope.cancel()
+    clinic.policy = read_policy("strict")
+    async with clinic.open() as opened:
+        run = Rerendering(opened.hospital.projects[PROJECT], patience=SECONDS)
+        await run.run(opened.hospital)
+        assert (run.rendered, run.destroyed, len(opened.files())) == (2, 2, 2)
+        opened.nursery.start_soon(Tasks(opened.hospital, opened.nursery).take_up)
+        await until(lambda: not opened.hospital.store.read(lambda tx: tx.destructions.all()))
+        assert opened.files() == {}
+
+
+def test_a_destruction_that_an_older_program_began_is_known_and_forgotten() -> None:
+    """Its row has no number up to which files are meant, and lies under the same key."""
+    rows = MemoryRows(Table(), is_writing=True)
+    destructions = RowsOfDestructions(rows)
+    old = b"\x01" + msgspec.msgpack.encode(([], "", PROJECT, ""))
+    rows.put(tables.DESTRUCTIONS + hashlib.sha256(old).digest()[:DIGEST_KEY_SIZE], old)
+    (record,) = destructions.all()
+    assert Selection.of_record(record) == Selection(project=PROJECT)
+    assert destructions.remove(record)
 
 
 async def test_a_destruction_that_a_full_disk_broke_off_goes_on_when_there_is_room(
