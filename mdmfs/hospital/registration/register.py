@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -158,6 +159,7 @@ class Registration:
         self._memory: Final = Memory()
         self._policy: Final = project.policy.digest
         self._batch: list[Measured] = []
+        self._refusals: list[QuarantineRecord] = []
         self._turn: Final = trio.Lock()
         self._registered = self._refused = self._octets = 0
         self.is_foreign = False
@@ -176,46 +178,56 @@ class Registration:
         except RefusedError as refused:
             if not self.is_foreign:
                 self._refused += 1
-                await self._remember_refusal(incoming.instance_uid, refused)
+                self._refusals.append(self._refusal(incoming.instance_uid, refused))
+                await self._flush_full(beside)
             return 0
         header, subject = admission.admitted
         self._names = self._names or names_of(header, subject, rendering.deidentification.study_date)
         self._batch.append(self._measured(header, subject.id, rendering, rendition, beginning))
+        await self._flush_full(beside)
+        return rendition.size
+
+    async def _flush_full(self, beside: trio.Nursery) -> None:
         if self._is_batch_full():
             await beside.start(self.flush)
-        return rendition.size
 
     def _is_batch_full(self) -> bool:
         """Ask whether to remember what has come: all that fits, or some towards the end if that need not wait."""
-        count, is_long = len(self._batch), self._registered > 0
+        count, is_long = len(self._batch) + len(self._refusals), self._registered > 0
         is_enough = count >= max(LEAST_BATCH, self.awaited // 2) and not self._turn.locked()
         return count >= BATCH or (is_long and is_enough)
 
     async def flush(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Remember what was measured: names, ACLs, UIDs and shares, in one transaction; one batch after the other.
+        """Remember what was measured, names, ACLs, UIDs and shares, and what was refused: a batch in one transaction.
 
-        It has started when the batch before is remembered, and this one taken.
+        One batch comes after the other: it has started when the one before is remembered, and this one taken.
         """
         async with self._turn:
             batch, self._batch = self._batch, []
+            refusals, self._refusals = self._refusals, []
             task_status.started()
-            if batch:
-                await self._commit(batch)
+            if batch or refusals:
+                await self._commit(batch, refusals)
 
-    async def _commit(self, batch: list[Measured]) -> None:
-        lfn, batch = await self._hospital.store.write(lambda tx: self._remember(tx, batch))
-        if not batch:
-            return
-        await self._hospital.headers.put(
-            [KeptHeader(item.guid, item.key.generation, item.key.sealed_beginning, item.origin) for item in batch]
-        )
-        self._registered += len(batch)
-        self._octets += sum(item.rendition.size for item in batch)
-        self._hospital.outbox.ring()
+    async def _commit(self, batch: list[Measured], refusals: list[QuarantineRecord]) -> None:
         now, project = self._hospital.clock(), self.project.name
-        await self._hospital.audit.record(
-            AuditRecord(time=now, event=Event.REGISTRATION, project=project, outcome=str(lfn), count=len(batch))
-        )
+        reasons = Counter(refusal.reason for refusal in refusals)
+        records = [
+            AuditRecord(time=now, event=Event.QUARANTINE, project=project, outcome=reason, count=count)
+            for reason, count in reasons.items()
+        ]
+        lfn, batch = await self._hospital.store.write(lambda tx: self._remember(tx, batch, refusals))
+        if batch:
+            await self._hospital.headers.put(
+                [KeptHeader(item.guid, item.key.generation, item.key.sealed_beginning, item.origin) for item in batch]
+            )
+            self._registered += len(batch)
+            self._octets += sum(item.rendition.size for item in batch)
+            self._hospital.outbox.ring()
+            records.append(
+                AuditRecord(time=now, event=Event.REGISTRATION, project=project, outcome=str(lfn), count=len(batch))
+            )
+        await self._hospital.audit.record(*records)
 
     def outcome(self, known: int) -> SeriesOutcome:
         """Tell what came of it."""
@@ -301,8 +313,14 @@ class Registration:
     def _attributes(self, published: bytes) -> Attributes:
         return attributes_of(published) if self._hospital.has_metadata else NO_ATTRIBUTES
 
-    def _remember(self, tx: Transaction, batch: list[Measured]) -> tuple[Lfn, list[Measured]]:
+    def _remember(
+        self, tx: Transaction, batch: list[Measured], refusals: list[QuarantineRecord]
+    ) -> tuple[Lfn | None, list[Measured]]:
         """Remember a batch, but for what was withdrawn while it was on its way; gives the directory and the rest."""
+        for refusal in refusals:
+            self._keep_refusal(tx, refusal)
+        if not batch:
+            return None, batch
         batch = [item for item in batch if not is_withdrawn(tx, self.key, item.instance.instance_uid)]
         series = self._series(tx)
         tx.series.put(series)
@@ -376,21 +394,16 @@ class Registration:
         is_taken = functools.partial(_is_taken, tx)
         return instance_lfn(series, item.number, item.guid, is_taken=is_taken), None, None
 
-    async def _remember_refusal(self, instance_uid: str, refused: RefusedError) -> None:
-        now = self._hospital.clock()
-        record = QuarantineRecord(
+    def _refusal(self, instance_uid: str, refused: RefusedError) -> QuarantineRecord:
+        return QuarantineRecord(
             project=self.project.name,
             study_uid=self.key.study_uid,
             series_uid=self.key.series_uid,
             instance_uid=instance_uid,
             reason=refused.reason.value,
             tag=refused.where,
-            when=now,
+            when=self._hospital.clock(),
             rules=rules_of(self.project),
-        )
-        await self._hospital.store.write(lambda tx: self._keep_refusal(tx, record))
-        await self._hospital.audit.record(
-            AuditRecord(time=now, event=Event.QUARANTINE, project=self.project.name, outcome=refused.reason.value)
         )
 
     def _keep_refusal(self, tx: Transaction, record: QuarantineRecord) -> None:

@@ -24,52 +24,13 @@ from mdmfs.model.errors import OutOfSpaceError
 from mdmfs.sharing.shamir import Share, combine
 from mdmfs.wire.messages.keystores import KeyEntry, Outcome
 from tests.twins.clinic import KEYSTORES, OWNER, PATIENT, PROJECT, Clinic, OpenClinic, including, slice_of, slices
+from tests.twins.cutting import CuttingStore, PowerCutError
 from tests.twins.images import ROOT
 from tests.twins.keystores import shares_of, unreachable
 from tests.twins.pacs import TwinInstance, TwinPacs
 from tests.twins.store import MemoryStore
 
 T = TypeVar("T")
-
-
-class PowerCutError(BaseException):
-    """The machine is off: nothing after this runs."""
-
-
-class CuttingStore:
-    """A store whose power is cut at its n-th write, before or after it is on disk."""
-
-    def __init__(self, store: Store, at: int, *, is_kept: bool) -> None:
-        self._store = store
-        self._left = at
-        self._is_kept = is_kept
-        self.refuse_stale = store.refuse_stale
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether the power has gone."""
-        return self._left <= 0
-
-    async def write(self, act: Callable[[Transaction], T]) -> T:
-        """Write, or not."""
-        self._left -= 1
-        if not self.is_cut:
-            return await self._store.write(act)
-        if self._left == 0 and self._is_kept:
-            await self._store.write(act)
-        raise PowerCutError
-
-    def read(self, act: Callable[[Transaction], T]) -> T:
-        """Read."""
-        return self._store.read(act)
-
-    def version(self) -> int:
-        """Give the number of the last commit."""
-        return self._store.version()
-
-    async def aclose(self) -> None:
-        """Close."""
-        await self._store.aclose()
 
 
 class HookedStore(CuttingStore):
@@ -521,6 +482,19 @@ async def test_a_refused_instance_hides_its_series_unless_the_project_says_other
         assert set(clinic.pacs.sent.values()) == {1}
         (quarantined,) = [record for record in hospital.audited() if record["event"] == "quarantine"]
         assert quarantined["outcome"] == "image-type"
+
+
+async def test_refused_images_are_remembered_in_batches_too(tmp_path: Path) -> None:
+    """Each would else cost a commit and a line of the log, each of them synced: a whole archive may be refused."""
+    clinic = Clinic(tmp_path, [refused_slice(number) for number in range(1, 71)])
+    store = clinic.store = CuttingStore(clinic.store, sys.maxsize, is_kept=True)
+    async with clinic.open() as hospital:
+        before = store.writes
+        assert (await hospital.harvest()).refused == 70
+        assert store.writes - before == 4  # the patient, two batches, the end of the series
+        assert reasons(hospital) == ["image-type"] * 70
+        told = [record["count"] for record in hospital.audited() if record["event"] == "quarantine"]
+        assert told == [64, 6]
 
 
 async def test_a_patient_who_is_on_no_list_is_not_registered(tmp_path: Path) -> None:

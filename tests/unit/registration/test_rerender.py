@@ -44,10 +44,10 @@ from mdmfs.wire.messages.message import Message
 from mdmfs.wire.service import Reply, Request
 from mdmfs.wire.stream import Address
 from tests.twins.clinic import OWNER, PROJECT, PROJECT_LFN, READER, Clinic, OpenClinic, including, slices, until
+from tests.twins.cutting import CuttingStore, PowerCutError
 from tests.twins.keystores import unreachable
 from tests.twins.pacs import TwinInstance, TwinPacs
 from tests.twins.shelf import MemoryShelf
-from tests.unit.registration.test_register import CuttingStore, PowerCutError
 
 T = TypeVar("T")
 
