@@ -18,10 +18,12 @@ from mdmfs.hospital.projects import Project
 from mdmfs.hospital.registration.register import register_series
 from mdmfs.hospital.store import Store
 from mdmfs.hospital.uidmap.records import SeriesKey
-from mdmfs.model.errors import BusyError, MdmfsError, UnknownNameError
+from mdmfs.model.errors import BusyError, MdmfsError, PacsUnreachableError, UnknownNameError
 from mdmfs.wire.messages.administration import HarvestProgress
 
 LONGEST_WAIT: Final = 10.0
+FRUITLESS: Final = 3
+"""Series in a row for which a PACS is out of reach before all that is left of it is left for another run."""
 LOOK_SECONDS: Final = 0.25
 COUNTED_A_SECOND: Final = 10_000
 """How many series that wait for keystores are counted in a second, on average, to see whether there are any left."""
@@ -89,16 +91,39 @@ class Harvest:
             return
         self.series_found += len(found)
         self.instances_found += sum(series.instance_count or 0 for series in found)
-        for series in found:
-            before = self.instances_done
+        unreached: list[str] = []
+        for place, series in enumerate(found):
+            before, which = self.instances_done, f"a series of PACS {name} ({series.modality or 'no modality'})"
             try:
                 await self._register(series, name, hospital)
+            except PacsUnreachableError as error:
+                unreached.append(f"{which}: {error}")
+                if len(unreached) == FRUITLESS:
+                    self._give_up(name, place + 1 - FRUITLESS, len(found), error)
+                    return
+                continue
             except MdmfsError as error:
-                self._note(f"a series of PACS {name} ({series.modality or 'no modality'}): {error}")
+                self._note(f"{which}: {error}")
             except Exception as error:  # noqa: BLE001 the service loop: one series must not end the harvest
-                self._note(note_incident(f"a series of PACS {name} ({series.modality or 'no modality'})", error))
+                self._note(note_incident(which, error))
+            self._pass_by(unreached)
             self.series_done += 1
             self.instances_done = max(self.instances_done, before + (series.instance_count or 0))
+        self._pass_by(unreached)
+
+    def _pass_by(self, unreached: list[str]) -> None:
+        """Tell which series were left out while the PACS was out of reach for a moment only."""
+        for failure in unreached:
+            self._note(failure)
+            self.series_done += 1
+        unreached.clear()
+
+    def _give_up(self, name: str, done: int, found: int, error: PacsUnreachableError) -> None:
+        """Tell once what is left of a PACS that is down, not once for each series."""
+        self._note(
+            f"PACS {name}: {error}; {done} of its {found} series were gone through, {found - done} are left: "
+            "run the harvest again once it answers, it goes on from there"
+        )
 
     async def _register(self, series: SeriesFound, name: str, hospital: Hospital) -> None:
         if self.is_dry:

@@ -12,7 +12,7 @@ import pytest
 import trio
 from pydicom import Dataset
 
-from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceKey, SeriesFound
+from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceFound, InstanceKey, SeriesFound
 from mdmfs.hospital.ledger.records import SeriesState
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.projects import Partial
@@ -61,6 +61,25 @@ class GrowingPacs(TwinPacs):
         if self.recalls and self._coming:
             self.held.append(self._coming.pop(0))
         return await super().find_series(patient_id=patient_id, study_uid=study_uid)
+
+
+class DyingPacs(TwinPacs):
+    """A PACS that cannot be reached when the instances of its n-th series are asked for, and of some after it."""
+
+    def __init__(self, held: list[Dataset], fails_at: int, fails: int) -> None:
+        super().__init__(held)
+        self.fails_at = fails_at
+        self._fails = fails
+
+    async def find_instances(
+        self, *, study_uid: str, series_uid: str, are_described: bool = True
+    ) -> list[InstanceFound]:
+        """List, or fail."""
+        self.is_stopped = self.fails_at <= self.listings + 1 < self.fails_at + self._fails
+        try:
+            return await super().find_instances(study_uid=study_uid, series_uid=series_uid, are_described=are_described)
+        finally:
+            self.is_stopped = False
 
 
 class ForgetfulPacs(TwinPacs):
@@ -455,6 +474,33 @@ async def test_a_pacs_that_is_down_is_told_and_the_next_harvest_goes_on(tmp_path
         assert len((await hospital.harvest()).failures) == 1
         clinic.pacs.is_stopped = False
         assert (await hospital.harvest()).registered == 1
+
+
+@pytest.mark.parametrize("fails_at", [1, 5])
+async def test_a_pacs_that_dies_ends_the_harvest_with_one_error_that_tells_what_is_left(
+    tmp_path: Path, fails_at: int
+) -> None:
+    """Not with one for each of thousands of series; and the next harvest goes on."""
+    clinic = Clinic(tmp_path, [it for series in range(1, 9) for it in slices((1,), series=series)])
+    pacs = clinic.pacs = DyingPacs(clinic.pacs.held, fails_at, sys.maxsize)
+    async with clinic.open() as hospital:
+        progress = await hospital.harvest()
+        (failure,) = progress.failures
+        done = fails_at - 1
+        assert f"{done} of its 8 series were gone through, {8 - done} are left: run the harvest again" in failure
+        assert (progress.series_done, progress.registered, len(hospital.names())) == (done, done, done)
+        pacs.fails_at = sys.maxsize
+        again = await hospital.harvest()
+        assert (again.series_done, again.registered, again.known, again.failures) == (8, 8 - done, done, [])
+
+
+async def test_a_pacs_that_is_away_for_a_moment_costs_the_series_of_that_moment(tmp_path: Path) -> None:
+    """It may have been restarted: the rest of the harvest is registered."""
+    clinic = Clinic(tmp_path, [it for series in range(1, 9) for it in slices((1,), series=series)])
+    clinic.pacs = DyingPacs(clinic.pacs.held, 3, 2)
+    async with clinic.open() as hospital:
+        progress = await hospital.harvest()
+        assert (progress.series_done, progress.registered, len(progress.failures)) == (8, 6, 2)
 
 
 # Refusals
