@@ -500,6 +500,20 @@ async def test_a_subject_can_become_another_patient(store: Store) -> None:
         await store.write(lambda tx: tx.subjects.hand_over(subject_of(9), "AMC", "2"))
 
 
+async def test_a_merge_that_has_begun_is_known_by_the_first_patient_until_it_ends(store: Store) -> None:
+    """Whoever is registered under him meanwhile is another subject."""
+    await store.write(lambda tx: tx.subjects.admit("neuro", "AMC", "1", lambda: subject_row(1, "1")))
+    assert store.read(lambda tx: tx.subjects.merging("neuro", "AMC", "1")) is None
+    await store.write(lambda tx: tx.subjects.begin_merge("neuro", "AMC", "1", subject_of(1)))
+    row = await store.write(lambda tx: tx.subjects.hand_over(subject_of(1), "AMC", "2"))
+    await store.write(lambda tx: tx.subjects.admit("neuro", "AMC", "1", lambda: subject_row(2, "1")))
+    assert store.read(lambda tx: tx.subjects.merging("neuro", "AMC", "1")) == row
+    assert store.read(lambda tx: tx.subjects.merging("cardio", "AMC", "1")) is None
+    await store.write(lambda tx: tx.subjects.end_merge("neuro", "AMC", "1"))
+    assert store.read(lambda tx: tx.subjects.merging("neuro", "AMC", "1")) is None
+    assert store.read(lambda tx: tx.subjects.find("neuro", "AMC", "1")) == subject_row(2, "1")
+
+
 async def test_two_subjects_of_one_patient_stay_two(store: Store) -> None:
     """The one who was there goes on; both are found by their ids, and deleting one leaves the other findable."""
     for row in (subject_row(1, "1"), subject_row(2, "2")):

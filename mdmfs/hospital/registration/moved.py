@@ -5,22 +5,26 @@ A merge or a correction; from outside they look alike. What is put away keeps it
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection
 from typing import Final
 
 import msgspec
+import trio
 
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.deid.refusal import Reason
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesState
+from mdmfs.hospital.pages import pages_of_series
 from mdmfs.hospital.projects import Partial, Project
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
-from mdmfs.hospital.uidmap.records import SeriesKey
+from mdmfs.hospital.uidmap.records import SeriesKey, SubjectRow
 from mdmfs.model.errors import AccessDeniedError, ConfigurationError, UnknownNameError
 from mdmfs.model.names import Guid
+from mdmfs.model.subject import SubjectId
 from mdmfs.wire.messages.administration import Merged
 
 _HELD: Final = frozenset({Reason.MOVED_PATIENT, Reason.OTHER_PATIENT})
@@ -128,35 +132,56 @@ async def merge_subjects(
     this project, else under this. Raises ``UnknownNameError`` for a patient that the project does not know,
     ``ConfigurationError`` for one that its inclusion list does not name, and ``AccessDeniedError`` for one that has
     opted out: a merge includes nobody.
+
+    First the subject is the other patient, then its series are shown, each in a transaction of its own: a patient may
+    have 100,000 images, and none shows under the wrong one. A call that was cut off is ended by the same one again.
     """
+    name = project.name
 
-    def act(tx: Transaction) -> Merged:
-        row = tx.subjects.find(project.name, patient.issuer, patient.patient_id)
-        if row is None:
-            message = f"project {project.name} knows no subject of the first patient: nothing to merge"
-            raise UnknownNameError(message)
-        keys = [series.key for series in tx.series.all() if series.subject == row.id]
-        _refuse_uninvited(hospital, project, patient, into, keys)
-        other = tx.subjects.find(project.name, into.issuer, into.patient_id)
-        if not is_dry:
-            tx.subjects.hand_over(row.id, into.issuer, into.patient_id)
-        shown = 0
-        for key in keys:
-            if is_dry:
-                shown += any(it.reason in _HELD for it in tx.quarantine.of_series(key))
-            else:
-                shown += bool(restore_series(tx, key, project, _HELD))
-        return Merged(row.id.text, (other or row).id.text, shown)
+    def find(tx: Transaction) -> tuple[SubjectRow, SubjectRow]:
+        row = _subject_to_merge(tx, name, patient)
+        return row, tx.subjects.find(name, into.issuer, into.patient_id) or row
 
+    row, other = hospital.store.read(find)
+    keys = await _series_of(hospital, row.id)
+    _refuse_uninvited(hospital, project, patient, into, keys)
     if is_dry:
-        return hospital.store.read(act)
-    merged = await hospital.store.write(act)
-    hospital.feed.bell.ring()
-    outcome = f"{merged.subject} continues as {merged.continues}"
-    await hospital.audit.record(
-        AuditRecord(time=hospital.clock(), event=Event.MERGE, project=project.name, outcome=outcome)
-    )
-    return merged
+        held = [key for key in keys if hospital.store.read(functools.partial(_is_held, key=key))]
+        return Merged(row.id.text, other.id.text, len(held))
+    outcome = f"{row.id.text} continues as {other.id.text}"
+    await hospital.audit.record(AuditRecord(time=hospital.clock(), event=Event.MERGE, project=name, outcome=outcome))
+
+    def hand_over(tx: Transaction) -> None:
+        subject = _subject_to_merge(tx, name, patient).id
+        tx.subjects.begin_merge(name, patient.issuer, patient.patient_id, subject)
+        tx.subjects.hand_over(subject, into.issuer, into.patient_id)
+
+    await hospital.store.write(hand_over)
+    shown = sum([bool(await restore(hospital, key, project, _HELD)) for key in keys])
+    await hospital.store.write(lambda tx: tx.subjects.end_merge(name, patient.issuer, patient.patient_id))
+    return Merged(row.id.text, other.id.text, shown)
+
+
+def _subject_to_merge(tx: Transaction, project: str, patient: PatientKey) -> SubjectRow:
+    """Find whose series are to be shown again; first the one that an earlier call has handed over and not ended."""
+    asked = project, patient.issuer, patient.patient_id
+    row = tx.subjects.merging(*asked) or tx.subjects.find(*asked)
+    if row is None:
+        message = f"project {project} knows no subject of the first patient: nothing to merge"
+        raise UnknownNameError(message)
+    return row
+
+
+async def _series_of(hospital: Hospital, subject: SubjectId) -> list[SeriesKey]:
+    keys: list[SeriesKey] = []
+    for page in pages_of_series(hospital.store):
+        keys += [series.key for series in page if series.subject == subject]
+        await trio.lowlevel.checkpoint()
+    return keys
+
+
+def _is_held(tx: Transaction, *, key: SeriesKey) -> bool:
+    return any(it.reason in _HELD for it in tx.quarantine.of_series(key))
 
 
 def _refuse_uninvited(

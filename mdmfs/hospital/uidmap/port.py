@@ -37,6 +37,15 @@ class Subjects(Protocol):
         ``find`` of the patient before gives nothing any more. Raises ``StoreError`` for an id that is not known.
         """
 
+    def begin_merge(self, project: str, issuer: str, patient_id: str, subject: SubjectId) -> None:
+        """Keep in mind whose subject is being handed over: ``find`` does not give it any more, ``merging`` does."""
+
+    def merging(self, project: str, issuer: str, patient_id: str) -> SubjectRow | None:
+        """Give the subject that was this patient's when a merge began that has not ended, or None."""
+
+    def end_merge(self, project: str, issuer: str, patient_id: str) -> None:
+        """Say that the merge has ended."""
+
     def delete(self, subject: SubjectId) -> bool:
         """Forget who this subject is, for ever; False where there was no row."""
 

@@ -21,7 +21,8 @@ _ROWS: Final = Stored(SubjectRow)
 class RowsOfSubjects:
     """``Subjects`` over ordered rows.
 
-    ``s`` + the id's 10 bytes: the row. ``S`` + digest of (project, issuer, Patient ID): the id's 10 bytes.
+    ``s`` + the id's 10 bytes: the row. ``S`` + digest of (project, issuer, Patient ID): the id's 10 bytes. ``S`` +
+    digest of (``merging``, project, issuer, Patient ID): the id's 10 bytes, until that patient's merge has ended.
     """
 
     def __init__(self, rows: Rows) -> None:
@@ -70,6 +71,19 @@ class RowsOfSubjects:
             self._rows.put(tables.PATIENTS + digest_key(row.project, issuer, patient_id), _octets(subject))
         return row
 
+    def begin_merge(self, project: str, issuer: str, patient_id: str, subject: SubjectId) -> None:
+        """Keep in mind that this patient's subject is being handed over."""
+        self._rows.put(_merging_key(project, issuer, patient_id), _octets(subject))
+
+    def merging(self, project: str, issuer: str, patient_id: str) -> SubjectRow | None:
+        """Give the subject that was this patient's when a merge began that has not ended, or None."""
+        octets = self._rows.get(_merging_key(project, issuer, patient_id))
+        return None if octets is None else self._row(octets)
+
+    def end_merge(self, project: str, issuer: str, patient_id: str) -> None:
+        """Say that the merge has ended."""
+        self._rows.delete(_merging_key(project, issuer, patient_id))
+
     def delete(self, subject: SubjectId) -> bool:
         """Forget who this subject is, for ever."""
         row = self.by_id(subject)
@@ -87,6 +101,10 @@ class RowsOfSubjects:
     def _row(self, octets: bytes) -> SubjectRow | None:
         value = self._rows.get(tables.SUBJECTS + octets)
         return None if value is None else _ROWS.decode(value)
+
+
+def _merging_key(project: str, issuer: str, patient_id: str) -> bytes:
+    return tables.PATIENTS + digest_key("merging", project, issuer, patient_id)
 
 
 def _octets(subject: SubjectId) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 from collections.abc import Awaitable, Callable
@@ -31,6 +32,7 @@ from mdmfs.model.names import Guid
 from mdmfs.wire.messages.administration import Merged, ReconciliationProgress
 from mdmfs.wire.messages.files import DESCRIBE_PATH, Describe, FileDescription
 from tests.twins.clinic import PATIENT, PROJECT, Clinic, OpenClinic, including, slice_of, slices, until
+from tests.twins.cutting import CuttingStore, PowerCutError
 from tests.twins.keystores import unreachable
 from tests.twins.pacs import TwinInstance, TwinPacs
 
@@ -414,6 +416,43 @@ async def test_a_merge_shows_nothing_of_anybody_else(tmp_path: Path) -> None:
             assert (await merged(hospital, PATIENT, OTHER, is_dry=is_dry)).series == 1
         (name,) = hospital.names()
         assert name in names
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+async def test_a_merge_that_is_cut_off_anywhere_is_ended_by_the_next_call(tmp_path: Path, *, is_kept: bool) -> None:
+    """Series by series; and at no instant does an image show under a subject who is another patient than its own."""
+    at, is_cut = 1, True
+    while is_cut:
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        clinic = Clinic(folder, [slice_of(1, study=number, series=number) for number in (1, 2, 3)])
+        clinic.inclusion = including(PATIENT, OTHER)
+        async with clinic.open() as hospital:
+            await hospital.harvest()
+            names = hospital.names()
+            rename(clinic.pacs.held, OTHER)
+            assert (await reconcile(hospital)).moved == 3
+            store = hospital.hospital.store
+            cutting = CuttingStore(store, at, is_kept=is_kept)
+            half = OpenClinic(
+                clinic,
+                dataclasses.replace(hospital.hospital, store=cutting),
+                hospital.recalls,
+                hospital.nursery,
+                delivers=True,
+            )
+            with contextlib.suppress(PowerCutError):
+                await merged(half, PATIENT, OTHER)
+            is_cut = cutting.is_cut
+            (row,) = store.read(lambda tx: tx.subjects.of_project(PROJECT))
+            assert not hospital.names() or row.patient_id == OTHER.patient_id
+            with contextlib.suppress(UnknownNameError):  # where the cut came behind its last write
+                assert (await merged(hospital, PATIENT, OTHER)).subject == row.id.text
+            assert hospital.names() == names
+            with pytest.raises(UnknownNameError):
+                await merged(hospital, PATIENT, OTHER)
+        at += 1
+    assert at == 7  # handed over, three series, ended; and uncut
 
 
 async def merged(hospital: OpenClinic, patient: PatientKey, into: PatientKey, *, is_dry: bool = False) -> Merged:
