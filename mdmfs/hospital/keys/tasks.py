@@ -133,6 +133,7 @@ class Task:
         epoch, files, unrecorded = self._epoch, list(page), list(page)
         while unrecorded:
             await self._record(Event.DESTRUCTION, unrecorded)
+            await self._hospital.headers.forget(file.guid for file in unrecorded)
             withdraw = functools.partial(amends.withdraw, files=files)
             epoch, unrecorded = await self._hospital.store.write(withdraw)
             files += unrecorded

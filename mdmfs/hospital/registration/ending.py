@@ -99,6 +99,7 @@ async def take_away(hospital: Hospital, guids: Sequence[Guid], *, project: str =
     now = hospital.clock()
     records = [AuditRecord(time=now, event=Event.DESTRUCTION, guid=str(guid), project=project) for guid in guids]
     await hospital.audit.record(*records)
+    await hospital.headers.forget(guids)
     await hospital.store.write(lambda tx: amends.destroy(tx, guids))
     for guid in guids:
         hospital.discard(guid)

@@ -164,6 +164,11 @@ class Headers:
         self._gone.add(guid)
         self._news.set()
 
+    async def forget(self, guids: Iterable[Guid]) -> None:
+        """Delete the objects of files that are about to be destroyed: a kill afterwards would leave them for ever."""
+        self._gone.update(guids)
+        await self.flush()
+
     async def run(self) -> None:
         """Delete what was discarded, for ever."""
         while True:

@@ -23,7 +23,9 @@ from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.keys.tasks import INTERVAL, Task, Tasks
 from mdmfs.hospital.ledger.destructions import RowsOfDestructions
 from mdmfs.hospital.registration.deposit import deposit
+from mdmfs.hospital.registration.ending import take_away
 from mdmfs.hospital.registration.rerender import Rerendering
+from mdmfs.hospital.release.escrow import FIRST_GENERATION
 from mdmfs.hospital.rows import DIGEST_KEY_SIZE
 from mdmfs.keystore.notary import Notary
 from mdmfs.keystore.shelf import KeyRecord
@@ -473,6 +475,26 @@ async def test_a_destruction_that_was_killed_goes_on_by_itself(tmp_path: Path, w
         await until(lambda: not opened.files() and again.progress().is_over)
         assert again.destroyed == list(guids)
         assert opened.hospital.store.read(lambda tx: tx.destructions.all()) == []
+
+
+@pytest.mark.parametrize("way", ["task", "end"])
+async def test_what_is_destroyed_leaves_no_header_where_hospitald_is_killed_right_after(
+    tmp_path: Path, way: str
+) -> None:
+    """Its key is gone, but beside it lies a digest of the header as the PACS has it."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with clinic.open() as opened:
+        await opened.harvest()
+        guids = list(opened.files().values())
+        assert all(await opened.hospital.headers.find([(guid, FIRST_GENERATION) for guid in guids]))
+        if way == "task":
+            await done(opened, KeyTask.DESTROY, guids)
+        else:
+            await take_away(opened.hospital, guids)
+    async with clinic.open() as opened:
+        headers = opened.hospital.headers
+        assert await headers.find([(guid, FIRST_GENERATION) for guid in guids]) == [b"", b""]
+        assert [headers.origin(guid, FIRST_GENERATION) for guid in guids] == [None, None]
 
 
 @pytest.mark.parametrize("what", ["subject", "project", "below"])
