@@ -18,15 +18,25 @@ from mdmfs.hospital.projects import Project
 from mdmfs.hospital.registration.register import register_series
 from mdmfs.hospital.store import Store
 from mdmfs.hospital.uidmap.records import SeriesKey
-from mdmfs.model.errors import BusyError, MdmfsError, PacsUnreachableError, UnknownNameError
+from mdmfs.model.errors import (
+    BusyError,
+    MdmfsError,
+    OutOfSpaceError,
+    PacsUnreachableError,
+    StoreError,
+    UnknownNameError,
+)
 from mdmfs.wire.messages.administration import HarvestProgress
 
 LONGEST_WAIT: Final = 10.0
 FRUITLESS: Final = 3
-"""Series in a row for which a PACS is out of reach before all that is left of it is left for another run."""
+"""Series in a row that fail through no fault of theirs before all that are left of a PACS are left for another run."""
 LOOK_SECONDS: Final = 0.25
 COUNTED_A_SECOND: Final = 10_000
 """How many series that wait for keystores are counted in a second, on average, to see whether there are any left."""
+
+_NO_FAULT_OF_THEIRS: Final = (PacsUnreachableError, OutOfSpaceError, StoreError)
+"""The PACS is down, or a disk is full: without a line in the log nothing more should be fetched and registered."""
 
 log = structlog.get_logger()
 
@@ -91,14 +101,14 @@ class Harvest:
             return
         self.series_found += len(found)
         self.instances_found += sum(series.instance_count or 0 for series in found)
-        unreached: list[str] = []
+        in_a_row: list[str] = []
         for place, series in enumerate(found):
             before, which = self.instances_done, f"a series of PACS {name} ({series.modality or 'no modality'})"
             try:
                 await self._register(series, name, hospital)
-            except PacsUnreachableError as error:
-                unreached.append(f"{which}: {error}")
-                if len(unreached) == FRUITLESS:
+            except _NO_FAULT_OF_THEIRS as error:
+                in_a_row.append(f"{which}: {error}")
+                if len(in_a_row) == FRUITLESS:
                     self._give_up(name, place + 1 - FRUITLESS, len(found), error)
                     return
                 continue
@@ -106,23 +116,23 @@ class Harvest:
                 self._note(f"{which}: {error}")
             except Exception as error:  # noqa: BLE001 the service loop: one series must not end the harvest
                 self._note(note_incident(which, error))
-            self._pass_by(unreached)
+            self._pass_by(in_a_row)
             self.series_done += 1
             self.instances_done = max(self.instances_done, before + (series.instance_count or 0))
-        self._pass_by(unreached)
+        self._pass_by(in_a_row)
 
-    def _pass_by(self, unreached: list[str]) -> None:
-        """Tell which series were left out while the PACS was out of reach for a moment only."""
-        for failure in unreached:
+    def _pass_by(self, failures: list[str]) -> None:
+        """Tell of the series that were left out while what failed did so for a moment only."""
+        for failure in failures:
             self._note(failure)
             self.series_done += 1
-        unreached.clear()
+        failures.clear()
 
-    def _give_up(self, name: str, done: int, found: int, error: PacsUnreachableError) -> None:
-        """Tell once what is left of a PACS that is down, not once for each series."""
+    def _give_up(self, name: str, done: int, found: int, error: MdmfsError) -> None:
+        """Tell once what is left where a PACS is down or a disk is full, not once for each series."""
         self._note(
             f"PACS {name}: {error}; {done} of its {found} series were gone through, {found - done} are left: "
-            "run the harvest again once it answers, it goes on from there"
+            "run the harvest again when that is mended, it goes on from there"
         )
 
     async def _register(self, series: SeriesFound, name: str, hospital: Hospital) -> None:

@@ -25,6 +25,7 @@ from mdmfs.sharing.shamir import Share, combine
 from mdmfs.wire.messages.keystores import KeyEntry, Outcome
 from tests.twins.clinic import KEYSTORES, OWNER, PATIENT, PROJECT, Clinic, OpenClinic, including, slice_of, slices
 from tests.twins.cutting import CuttingStore, PowerCutError
+from tests.twins.disk import no_room_behind
 from tests.twins.images import ROOT
 from tests.twins.keystores import shares_of, unreachable
 from tests.twins.pacs import TwinInstance, TwinPacs
@@ -492,6 +493,41 @@ async def test_a_pacs_that_dies_ends_the_harvest_with_one_error_that_tells_what_
         pacs.fails_at = sys.maxsize
         again = await hospital.harvest()
         assert (again.series_done, again.registered, again.known, again.failures) == (8, 8 - done, done, [])
+
+
+class FullStore(CuttingStore):
+    """A store on a disk that is full while it is told so."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store, sys.maxsize, is_kept=True)
+        self.is_full = False
+
+    async def write(self, act: Callable[[Transaction], T]) -> T:
+        """Write, or not."""
+        if self.is_full:
+            message = "no room is left"
+            raise OutOfSpaceError(message)
+        return await super().write(act)
+
+
+@pytest.mark.parametrize("what", ["store", "audit log"])
+async def test_a_harvest_on_a_full_disk_is_given_up_and_fetches_no_more(tmp_path: Path, what: str) -> None:
+    """It would fetch a whole archive in vain, or register it without a line in the log."""
+    clinic = Clinic(tmp_path, [it for series in range(1, 9) for it in slices((1,), series=series)])
+    store = clinic.store = FullStore(clinic.store)
+    async with clinic.open() as hospital:
+        with contextlib.ExitStack() as full:
+            if what == "store":
+                store.is_full = True
+            else:
+                full.enter_context(no_room_behind(tmp_path / "audit.jsonl"))
+            progress = await hospital.harvest()
+        store.is_full = False
+        (failure,) = progress.failures
+        assert "0 of its 8 series were gone through, 8 are left" in failure
+        assert (progress.series_done, clinic.pacs.recalls, hospital.names()) == (0, 3, [])
+        assert (await hospital.harvest()).failures == []
+        assert len(hospital.names()) == 8
 
 
 async def test_a_pacs_that_is_away_for_a_moment_costs_the_series_of_that_moment(tmp_path: Path) -> None:
