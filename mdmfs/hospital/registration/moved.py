@@ -17,6 +17,7 @@ from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.deid.refusal import Reason
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesState
+from mdmfs.hospital.metadata.outgoing import send_shown
 from mdmfs.hospital.pages import pages_of_series
 from mdmfs.hospital.projects import Partial, Project
 from mdmfs.hospital.release.audit import AuditRecord, Event
@@ -53,11 +54,14 @@ async def put_away_moved(hospital: Hospital, key: SeriesKey) -> int:
         if (visible or held_back) and series is not None:
             tx.catalogue.quarantine(visible)
             tx.series.put(msgspec.structs.replace(series, state=SeriesState.HIDDEN))
+            if hospital.has_metadata:
+                send_shown(tx, series.lfn, is_visible=False)
         return visible + held_back
 
     guids = await hospital.store.write(act)
     if guids:
         hospital.feed.bell.ring()
+        hospital.outbox.ring()
         for guid in guids:
             hospital.discard(guid)
         outcome = Reason.MOVED_PATIENT.value
@@ -84,13 +88,14 @@ async def restore(hospital: Hospital, key: SeriesKey, project: Project, reasons:
     is_held = hospital.store.read(lambda tx: any(it.reason in reasons for it in tx.quarantine.of_series(key)))
     if not is_held:
         return 0
-    shown = await hospital.store.write(lambda tx: restore_series(tx, key, project, reasons))
+    shown = await hospital.store.write(lambda tx: _restore(tx, key, project, reasons, hospital))
     if shown:
         hospital.feed.bell.ring()
+        hospital.outbox.ring()
     return shown
 
 
-def restore_series(tx: Transaction, key: SeriesKey, project: Project, reasons: Collection[Reason]) -> int:
+def _restore(tx: Transaction, key: SeriesKey, project: Project, reasons: Collection[Reason], hospital: Hospital) -> int:
     """Forget why a series was put away, and show it unless it hides for another reason.
 
     What was held back before it had been shown waits for the next harvest, which counts it and looks at its keys. What
@@ -119,6 +124,8 @@ def restore_series(tx: Transaction, key: SeriesKey, project: Project, reasons: C
         tx.series.put(msgspec.structs.replace(series, state=SeriesState.REGISTERING))
     elif shown:
         tx.series.put(msgspec.structs.replace(series, state=SeriesState.VISIBLE))
+        if hospital.has_metadata:
+            send_shown(tx, series.lfn)
     return len(shown)
 
 

@@ -17,6 +17,7 @@ from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.deid.refusal import RefusedError
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.ledger.records import LossCause, QuarantineRecord, SeriesState
+from mdmfs.hospital.metadata.outgoing import send_shown
 from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.release.arrivals import Arrivals, Bringing, Released
 from mdmfs.hospital.release.audit import AuditRecord, Event
@@ -265,11 +266,14 @@ async def quarantine(hospital: Hospital, guid: Guid, refused: RefusedError) -> N
             if series is not None and (project is None or project.partial is Partial.HIDE):
                 hidden = [sibling for sibling, _ in tx.uidmap.of_series(instance.series)]
                 tx.series.put(msgspec.structs.replace(series, state=SeriesState.HIDDEN))
+                if hospital.has_metadata:
+                    send_shown(tx, series.lfn, is_visible=False)
             tx.catalogue.quarantine(hidden)
 
     now = hospital.clock()
     await hospital.store.write(act)
     hospital.feed.bell.ring()
+    hospital.outbox.ring()
     await hospital.audit.record(
         AuditRecord(time=now, event=Event.QUARANTINE, guid=str(guid), outcome=refused.reason.value)
     )

@@ -12,11 +12,14 @@ import sqlalchemy as sa
 import trio
 
 from mdmfs.access.acl import Acl
+from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.keys.amends import destroy
 from mdmfs.hospital.keys.currency import is_effective, keep_current
 from mdmfs.hospital.ledger.records import OutboxItem
 from mdmfs.hospital.metadata.attributes import attributes_of
 from mdmfs.hospital.metadata.delivery import MOST_OCTETS, MetadataService, deliver_metadata, parted
+from mdmfs.hospital.registration.moved import put_away_moved, restore
+from mdmfs.hospital.release.release import quarantine
 from mdmfs.metadata.store.tables import COLLECTIONS
 from mdmfs.model.errors import (
     AccessDeniedError,
@@ -189,6 +192,32 @@ async def test_a_destroyed_file_is_gone_and_its_series_with_the_last(scene: Scen
             await scene.told(opened)
             assert len(await scene.reader.find("", FoundLevel.IMAGE)) == len(opened.names())
         assert await scene.reader.find("") == []
+
+
+async def test_a_series_that_is_put_away_is_found_by_nobody_until_it_is_there_again(scene: Scene) -> None:
+    """It may be another patient's: neither its name nor what its headers say."""
+    async with scene.open() as opened:
+        await opened.harvest()
+        await scene.told(opened)
+        found = await scene.reader.find("", FoundLevel.IMAGE)
+        (series,) = opened.series()
+        project = opened.hospital.projects[series.project]
+        assert await put_away_moved(opened.hospital, series.key) == 3
+        await scene.told(opened)
+        assert await scene.reader.find("", FoundLevel.IMAGE) == await scene.reader.find("") == []
+        assert await restore(opened.hospital, series.key, project, {Reason.MOVED_PATIENT}) == 3
+        await scene.told(opened)
+        assert await scene.reader.find("", FoundLevel.IMAGE) == found
+
+
+async def test_a_series_that_hides_since_an_image_was_refused_at_a_recall_is_found_by_nobody(scene: Scene) -> None:
+    """As on the mounts."""
+    async with scene.open() as opened:
+        await opened.harvest()
+        await scene.told(opened)
+        await quarantine(opened.hospital, next(iter(opened.files().values())), RefusedError(Reason.OTHER_INSTANCE))
+        await scene.told(opened)
+        assert (opened.names(), await scene.reader.find("")) == ([], [])
 
 
 async def test_only_the_hospital_may_write_and_nobody_with_an_expired_proxy_may_ask(scene: Scene) -> None:
