@@ -35,7 +35,7 @@ LOOK_SECONDS: Final = 0.25
 COUNTED_A_SECOND: Final = 10_000
 """How many series that wait for keystores are counted in a second, on average, to see whether there are any left."""
 
-_NO_FAULT_OF_THEIRS: Final = (PacsUnreachableError, OutOfSpaceError, StoreError)
+NO_FAULT_OF_THEIRS: Final = (PacsUnreachableError, OutOfSpaceError, StoreError)
 """The PACS is down, or a disk is full: without a line in the log nothing more should be fetched and registered."""
 
 log = structlog.get_logger()
@@ -106,7 +106,7 @@ class Harvest:
             before, which = self.instances_done, f"a series of PACS {name} ({series.modality or 'no modality'})"
             try:
                 await self._register(series, name, hospital)
-            except _NO_FAULT_OF_THEIRS as error:
+            except NO_FAULT_OF_THEIRS as error:
                 in_a_row.append(f"{which}: {error}")
                 if len(in_a_row) == FRUITLESS:
                     self._give_up(name, place + 1 - FRUITLESS, len(found), error)

@@ -23,6 +23,7 @@ from mdmfs.hospital.ledger.records import SeriesState
 from mdmfs.hospital.pages import pages_of_files, pages_of_series
 from mdmfs.hospital.projects import Project
 from mdmfs.hospital.registration.ending import take_away
+from mdmfs.hospital.registration.harvest import FRUITLESS, NO_FAULT_OF_THEIRS
 from mdmfs.hospital.registration.register import register_series
 from mdmfs.hospital.registration.settled import is_made_under, rules_of
 from mdmfs.hospital.store import Transaction
@@ -56,6 +57,8 @@ class Rerendering:
     """Files of other rules that are there yet: as many as were counted last, at the beginning and at the end."""
     failures: list[str] = dataclasses.field(default_factory=list)
     is_over: bool = False
+    _fruitless: int = 0
+    """Failures in a row that are no series' own."""
 
     def progress(self) -> RerenderProgress:
         """Tell how far it is."""
@@ -81,6 +84,10 @@ class Rerendering:
                 if await self._render(key, pacs, hospital):
                     whole.append(key)
                 self.series_done += 1
+                if self._fruitless >= FRUITLESS:
+                    left = len(stale) - self.series_done
+                    self._note(f"{left} series were not tried: run it again when that is mended, it goes on from there")
+                    break
             await self._retire_deposited(whole, hospital)
             self.left = await self._count_left(hospital)
         finally:
@@ -97,9 +104,11 @@ class Rerendering:
         for name in pacs:
             found = SeriesFound("", "", key.study_uid, key.series_uid, "", "", "", None)
             register = functools.partial(register_series, on_instance=lambda _octets: None, is_anew=True)
+            before, self._fruitless = self._fruitless, 0
             try:
                 outcome = await register(found, name, self.project, hospital)
             except MdmfsError as error:
+                self._fruitless = before + 1 if isinstance(error, NO_FAULT_OF_THEIRS) else 0
                 self._note(f"a series of PACS {name}: {error}")
             except Exception as error:  # noqa: BLE001 the service loop: one series must not end the run
                 self._note(note_incident(f"a series of PACS {name}", error))

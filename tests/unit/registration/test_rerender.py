@@ -383,6 +383,21 @@ async def test_what_is_withdrawn_is_gone_at_once_and_for_ever(tmp_path: Path) ->
         assert opened.names() == []
 
 
+async def test_a_pacs_that_is_down_is_not_asked_for_each_series(tmp_path: Path) -> None:
+    """Of thousands three fail, one error says how many are left, and the next run makes all of them."""
+    clinic = Clinic(tmp_path, [it for series in range(1, 7) for it in slices((1,), series=series)])
+    async with clinic.open() as opened:
+        await opened.harvest()
+    clinic.policy = STRICT
+    clinic.pacs.is_stopped = True
+    async with clinic.open() as opened:
+        run = await rerendered(opened)
+        assert (len(run.failures), run.series_done, run.left) == (4, 3, 6)
+        assert "3 series were not tried: run it again" in run.failures[-1]
+        clinic.pacs.is_stopped = False
+        assert (await rerendered(opened)).left == 0
+
+
 async def withdrawn(opened: OpenClinic, asked: StartWithdraw) -> KeyProgress:
     """Withdraw, to the end."""
     face = Face(opened)
