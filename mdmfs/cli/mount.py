@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import signal
 import ssl
 import subprocess
 import sys
@@ -83,10 +84,19 @@ async def _mount(
         if ready is not None:
             with contextlib.suppress(PermissionError):  # we lead a group already
                 os.setsid()
-            os.write(ready, b"1")
-            os.close(ready)
+            _tell_who_waits(ready)
 
     await supervisor.supervise(run_mount, configuration, mountpoint, _log_as, leave_in_time, ready=tell_ready)
+
+
+def _tell_who_waits(ready: int) -> None:
+    """Say that the mount is usable; where nobody waits for it, nobody knows of it: then it ends as by SIGTERM."""
+    try:
+        os.write(ready, b"1")
+    except BrokenPipeError:
+        note("mdmfs: the mount is taken away: nobody waits for it any more")
+        os.kill(os.getpid(), signal.SIGTERM)
+    os.close(ready)
 
 
 def tell_of_credential(settings: MountConfiguration) -> None:

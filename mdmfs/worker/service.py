@@ -229,7 +229,7 @@ async def _mounted(  # noqa: PLR0913 the parts that a mount is made of
     with mounted(operations, kernel, mountpoint, is_for_all=is_for_all) as take_away:
         nursery.start_soon(raise_limits, operations, mountpoint)
         nursery.start_soon(watch.run)
-        nursery.start_soon(_obey_signals, nursery, on_hangup, take_away)
+        await nursery.start(_obey_signals, nursery, on_hangup, take_away)
         yield take_away
 
 
@@ -251,9 +251,14 @@ def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 async def _obey_signals(
-    nursery: trio.Nursery, on_hangup: Callable[[], Awaitable[None]], take_away: Callable[[], None]
+    nursery: trio.Nursery,
+    on_hangup: Callable[[], Awaitable[None]],
+    take_away: Callable[[], None],
+    *,
+    task_status: trio.TaskStatus[None],
 ) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        task_status.started()
         async for number in signals:
             if number == signal.SIGHUP:
                 nursery.start_soon(on_hangup)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import stat
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import pytest
 from mdmfs.cli.mount import tell_of_credential
 from mdmfs.demo.pki import delegate
 from mdmfs.worker.configuration import MountConfiguration
+from mdmfs.worker.fuse.mountinfo import entry_of
 from tests.twins import certificates as make
+from tests.twins.waiting import until
 from tests.twins.wire import anchors_in
 
 CLONE = Path(__file__).parents[2]
@@ -160,6 +163,24 @@ def test_a_mount_that_could_ask_nobody_is_not_made(tmp_path: Path, address: str,
     done = run("mount", "--daemon", "--log", str(tmp_path / "log"), str(tmp_path / "mount.toml"), str(point))
     assert done.returncode == 1
     assert reason in done.stderr
+
+
+def test_a_mount_in_the_background_for_which_nobody_waits_any_more_is_taken_away(tmp_path: Path) -> None:
+    """Who began it was killed before it was usable: nobody knows of it, and nothing stays in its place."""
+    anchors_in(tmp_path).path.rename(tmp_path / "ca.pem")
+    (tmp_path / "mount.toml").write_text(MOUNT.format(address="127.0.0.1:1", trust="ca.pem"))
+    point, log = tmp_path / "grid", tmp_path / "log"
+    point.mkdir()
+    told = ["mount", "--daemon", "--log", str(log), str(tmp_path / "mount.toml"), str(point)]
+    began = subprocess.Popen([sys.executable, "-m", "mdmfs.cli", *told], start_new_session=True)
+    children = Path(f"/proc/{began.pid}/task/{began.pid}/children")
+    until(lambda: children.read_text() != "")
+    daemon = Path("/proc", children.read_text().split()[0])
+    began.send_signal(signal.SIGKILL)
+    began.wait()
+    until(lambda: not daemon.exists())
+    assert entry_of(point) is None, log.read_text()
+    assert "nobody waits for it any more" in log.read_text()
 
 
 def test_who_mounts_without_a_proxy_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
