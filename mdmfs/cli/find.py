@@ -158,10 +158,10 @@ _PRINTERS: Final[Mapping[str, Callable[[Place], _Paths | _Json | _Csv | _Table]]
 
 def shown_path(path: str, place: Place) -> str:
     """Give the path on the mount; the LFN where nothing is mounted, or where the mount shows another part."""
-    lfn, root = Lfn.parse(path), place.whole.root
-    if place.mountpoint is None or not lfn.is_below(root):
+    lfn = Lfn.parse(path)
+    if place.mountpoint is None or not lfn.is_below(place.shown):
         return path
-    return str(place.mountpoint.joinpath(*lfn.parts[len(root.parts) :]))
+    return str(place.mountpoint.joinpath(*lfn.parts[len(place.shown.parts) :]))
 
 
 def metadata_clients(place: Place) -> dict[str, Client]:

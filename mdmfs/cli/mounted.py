@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -17,6 +18,7 @@ from mdmfs.wire.client import Client
 from mdmfs.wire.peers import open_client
 from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.configuration import CONFIGURATION_ATTRIBUTE, MountConfiguration
+from mdmfs.worker.fuse.mountinfo import KIND, MountEntry, entry_of
 
 AT: Final = click.option("--at", default=".", help="A path on the mount whose configuration counts. Default: here.")
 CONFIGURATION_OF_MOUNT: Final = click.option(
@@ -24,6 +26,8 @@ CONFIGURATION_OF_MOUNT: Final = click.option(
     type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
     help="A mount's: nothing need be mounted then, and a PATH is an LFN.",
 )
+MAX_LINKS: Final = 40
+"""As many as the kernel follows."""
 _NAME_ONE: Final = "name a path on one, or an LFN with --configuration"
 OF_HOSPITAL: Final = click.option("--hospital", default="", help="Its name, where the mount joins several.")
 
@@ -36,6 +40,8 @@ class Place:
     whole: MountConfiguration
     """Of the mount, with all hospitals that it joins."""
     mountpoint: pathlib.Path | None
+    shown: Lfn
+    """What the mount point shows: that of a bind mount less than the configuration says."""
 
     @property
     def configuration(self) -> MountConfiguration:
@@ -50,19 +56,34 @@ def find_place(path: str, configuration: pathlib.Path | None, *, otherwise: str 
     that may not be seen.
     """
     if configuration is not None:
-        return Place(parsed(Lfn.parse, path), MountConfiguration.read(configuration), None)
-    absolute = pathlib.Path(os.path.abspath(path))  # noqa: PTH100 a link on the mount would have to be read
-    for above in (absolute, *absolute.parents):
-        if not os.path.ismount(above):
-            continue
-        try:
-            file = os.getxattr(above, CONFIGURATION_ATTRIBUTE)
-        except OSError:
-            break
-        found = MountConfiguration.read(pathlib.Path(os.fsdecode(file)))
-        return Place(Lfn((*found.root.parts, *absolute.relative_to(above).parts)), found, above)
+        whole = MountConfiguration.read(configuration)
+        return Place(parsed(Lfn.parse, path), whole, None, whole.root)
+    absolute, mount = _led_to(path)
+    with contextlib.suppress(OSError):  # whoever serves it has gone
+        if mount is not None:
+            file = os.getxattr(mount.mountpoint, CONFIGURATION_ATTRIBUTE)
+            found = MountConfiguration.read(pathlib.Path(os.fsdecode(file)))
+            top, below = Lfn((*found.root.parts, *mount.root.parts[1:])), absolute.relative_to(mount.mountpoint)
+            return Place(Lfn((*top.parts, *below.parts)), found, mount.mountpoint, top)
     message = f"{'the current directory' if path == '.' else path} is not on a mount of mdmfs"
     raise ConfigurationError(message, what_to_do=otherwise)
+
+
+def _led_to(path: str) -> tuple[pathlib.Path, MountEntry | None]:
+    """Follow the links above a mount, and none on it: there they are names, too; gives the mount, if there is one."""
+    absolute = pathlib.Path(os.path.abspath(path))  # noqa: PTH100 a link on the mount would have to be read
+    for _ in range(MAX_LINKS):
+        for above in (*reversed(absolute.parents), absolute):
+            mount = entry_of(above)
+            if mount is not None and mount.kind == KIND:
+                return absolute, mount
+            if os.path.islink(above):  # noqa: PTH114 a directory that may not be passed has none
+                led = above.parent / os.readlink(above) / absolute.relative_to(above)  # noqa: PTH115 as above
+                absolute = pathlib.Path(os.path.abspath(led))  # noqa: PTH100 as above
+                break
+        else:
+            break
+    return absolute, None
 
 
 def find_mount(at: str, configuration: pathlib.Path | None) -> Place:

@@ -20,7 +20,10 @@ from pathlib import Path
 
 import pytest
 
-from mdmfs.model.errors import NameTakenError, PeerTimedOutError
+from mdmfs.cli.find import shown_path
+from mdmfs.cli.mounted import find_place
+from mdmfs.model.errors import ConfigurationError, NameTakenError, PeerTimedOutError
+from mdmfs.model.names import Lfn
 from mdmfs.worker.fuse.mount import clean_up_stale, unmount
 from mdmfs.worker.fuse.mountinfo import entry_of
 from tests.fuse.test_fuse_mount import (
@@ -286,6 +289,45 @@ def test_umount_says_which_process_keeps_a_mount_that_a_container_or_job_was_sta
             assert f"kill {mount.process.pid} " in refused.value.what_to_do
             assert entry_of(mount.point) is None
         assert mount.process.wait(SECONDS) == 0
+
+
+# Other ways to it
+
+CONFIGURATION = """trust = "ca.pem"
+[hospital]
+address = "127.0.0.1:1"
+dn = "/CN=hospital"
+[[keystores]]
+name = "one"
+address = "127.0.0.1:2"
+dn = "/CN=one"
+"""
+
+
+@needs_root
+def test_a_path_on_a_bind_mount_or_through_a_link_names_what_it_shows(tmp_path: Path) -> None:
+    """A link on the mount is a name like others; whoever takes the bind mount away waits for no daemon."""
+    (tmp_path / "mount.toml").write_text(CONFIGURATION)
+    bound, link = tmp_path / "bound", tmp_path / "link"
+    with mounted(tmp_path, configuration=str(tmp_path / "mount.toml")) as mount:
+        below = mount.file().relative_to(mount.point)
+        bound.mkdir()
+        link.symlink_to("mnt/amc")
+        (tmp_path / "round").symlink_to("round")
+        run("mount", "--bind", mount.point / "amc", bound)
+        try:
+            lfn = Lfn.parse(f"/grid/medical/{below}")
+            for path in (mount.file(), bound / below.relative_to("amc"), link / below.relative_to("amc")):
+                place = find_place(str(path), None)
+                assert place.lfn == lfn
+                assert Path(shown_path(str(lfn), place)).samefile(path)
+            for path in (tmp_path, tmp_path / "round" / "amc"):
+                with pytest.raises(ConfigurationError, match="is not on a mount"):
+                    find_place(str(path), None)
+        finally:
+            unmount(bound)
+        assert entry_of(bound) is None
+        assert mount.file().read_bytes() == plaintext()
 
 
 # Listing

@@ -188,6 +188,7 @@ async def main() -> None:
                 ROOT,
                 Path(scene["mountpoint"]),
                 deadline=scene.get("deadline", 5.0),
+                configuration=scene.get("configuration", ""),
                 on_ending=functools.partial(leave_in_time, seconds=scene.get("leave", LEAVE_SECONDS)),
                 task_status=task_status,
             )

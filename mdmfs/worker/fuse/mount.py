@@ -25,7 +25,7 @@ from mdmfs.worker.fuse.automounted import taken_away_when_killed
 from mdmfs.worker.fuse.control import connections
 from mdmfs.worker.fuse.kernel import KernelCaches
 from mdmfs.worker.fuse.loop import wait_eagerly
-from mdmfs.worker.fuse.mountinfo import FILE_SYSTEM, KIND, MountEntry, entry_of, still_seen_by
+from mdmfs.worker.fuse.mountinfo import FILE_SYSTEM, KIND, MountEntry, entries, entry_of, still_seen_by
 from mdmfs.worker.fuse.operations import PID_ATTRIBUTE, MdmfsOperations
 
 COMMAND_SECONDS: Final = 10.0
@@ -208,6 +208,8 @@ def unmount(mountpoint: Path, *, patience: float = 30.0) -> None:
         if not _is_let_go(mountpoint):
             message = f"{mountpoint} cannot be unmounted: somebody still uses it"
             raise BusyError(message, what_to_do=f"fuser -vm {mountpoint} tells who; end that, and try again")
+        if any(it.kind == KIND and it.device == entry.device for it in entries()):
+            return  # a bind mount was unmounted, or the one that it was made of
         if told is None:
             message = f"{mountpoint} is unmounted, but its daemon did not answer, and is probably still there"
             what_to_do = "pgrep -af 'mdmfs.* mount' finds it; kill -9 of it loses nothing"

@@ -22,6 +22,8 @@ class MountEntry:
     device: int
     """Its minor number, under which the kernel keeps the FUSE connection."""
     kind: str
+    root: Path = Path("/")
+    """Which directory of the file system it shows: of a bind mount, one below the root."""
 
 
 def entries(process: str = "self") -> Iterator[MountEntry]:
@@ -30,7 +32,8 @@ def entries(process: str = "self") -> Iterator[MountEntry]:
     for line in os.fsdecode((_PROC / process / "mountinfo").read_bytes()).removesuffix("\n").split("\n"):
         fields = line.split(" ")
         minor = int(fields[2].partition(":")[2])
-        yield MountEntry(Path(_unescaped(fields[4])), minor, fields[fields.index("-") + 1])
+        root, mountpoint = (Path(_unescaped(field)) for field in fields[3:5])
+        yield MountEntry(mountpoint, minor, fields[fields.index("-") + 1], root)
 
 
 def escaped(mountpoint: Path) -> str:

@@ -215,7 +215,7 @@ class MdmfsOperations(pyfuse3.Operations):
                 raise FUSEError(errno.EOPNOTSUPP)
             if inode == pyfuse3.ROOT_INODE and name == PID_ATTRIBUTE:
                 return str(os.getpid()).encode()
-            if inode == pyfuse3.ROOT_INODE and name == os.fsencode(CONFIGURATION_ATTRIBUTE) and self._configuration:
+            if name == os.fsencode(CONFIGURATION_ATTRIBUTE) and self._configuration:
                 return os.fsencode(self._configuration)
             seat = seat or await self._callers.find(ctx.uid, ctx.gid, ctx.pid)
             return await seat.files.attribute(inode, name)
