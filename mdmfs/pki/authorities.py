@@ -60,10 +60,13 @@ class Authorities:
                     self._add(certificate)
         except (OSError, CredentialRefusedError, *UNREADABLE) as error:
             raise unreadable_anchors(anchors.path, error) from error
-        if not self._roots:
-            message = f"no root CA is among the certificates under {anchors.path}: nobody could be believed"
-            raise ConfigurationError(message)
         return self
+
+    def refuse_none(self) -> None:
+        """Raise ``ConfigurationError`` where there is no root: a mistake to begin with, and later what was meant."""
+        if not self._roots:
+            message = f"no root CA is among the certificates under {self._path}: nobody could be believed"
+            raise ConfigurationError(message)
 
     def vet(self, chain: Sequence[Certificate], now: float) -> float:
         """Judge what OpenSSL does not of a verified chain without its proxies: end entity first, root last.

@@ -71,6 +71,7 @@ class Judge:
         self._lock = threading.Lock()
         self._stamp = self._stamp_now()
         self._authorities = Authorities.read(anchors)
+        self._authorities.refuse_none()
         self._verdicts: OrderedDict[bytes, Verdict] = OrderedDict()
         self.generation = 0
         """Counts how often the files have changed: a verdict of another generation is asked for again."""

@@ -146,6 +146,7 @@ async def test_a_user_revoked_on_a_kept_connection_is_refused_behind_his_proxy(g
         pytest.param(lambda grid: grid.write_crl(CA, crl_of(CA, validity=make.PAST)), id="an expired CRL"),
         pytest.param(lambda grid: grid.write_policy(CA, policy_of(CA, "/O=other/*")), id="a narrower policy"),
         pytest.param(lambda grid: (grid.certificates / f"{hash_of(CA)}.0").unlink(), id="a CA less"),
+        pytest.param(lambda grid: grid.distrust(), id="no CA any more"),
     ],
 )
 async def test_a_download_is_cut_when_its_reader_would_no_longer_be_let_in(

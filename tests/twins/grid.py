@@ -51,6 +51,11 @@ class Grid:
         (self.certificates / f"{hash_of(authority)}.{place}").write_bytes(pem)
         self.write_policy(authority, policy_of(authority, *allowed) if policy is None else policy)
 
+    def distrust(self) -> None:
+        """Take all CAs away, and leave what stands beside them."""
+        for file in self.certificates.glob("*.[0-9]"):
+            file.unlink()
+
     def write_policy(self, authority: Authority, text: str) -> None:
         """Replace a signing policy."""
         _replace(self.certificates / f"{hash_of(authority)}.signing_policy", text.encode())

@@ -210,6 +210,7 @@ def test_a_directory_without_a_ca_is_a_mistake_of_configuration(tmp_path: Path) 
         pytest.param(lambda grid: grid.write_crl(CA, crl_of(CA, [JANE.leaf])), id="a list comes"),
         pytest.param(lambda grid: grid.write_policy(CA, policy_of(CA, "/O=other/*")), id="a policy narrows"),
         pytest.param(lambda grid: (grid.certificates / f"{hash_of(CA)}.0").unlink(), id="a CA goes"),
+        pytest.param(lambda grid: grid.distrust(), id="the last CA goes"),
     ],
 )
 def test_a_judge_forgets_what_he_thought_when_a_file_changes(grid: Grid, change: Callable[[Grid], None]) -> None:
