@@ -40,7 +40,7 @@ from mdmfs.wire.client import Client
 from mdmfs.wire.currency import uptime
 from mdmfs.wire.messages.administration import CopyHealth, Health
 from mdmfs.wire.messages.files import CHANGES_PATH, SINCE_HEADER, AskChanges, Changes
-from mdmfs.wire.peers import open_client
+from mdmfs.wire.peers import open_lasting_client
 from mdmfs.wire.server import Limits, serve
 from mdmfs.wire.service import Answer, Request, Respond, Service
 from mdmfs.wire.stream import Address
@@ -173,7 +173,7 @@ class TheOther:
         if self._client is None or str(self._client.address) != str(address):
             credential = self._configuration.credential
             own = str(credential.subject())
-            self._client = open_client(str(address), own, credential, self._configuration.anchors)
+            self._client = open_lasting_client(str(address), own, credential, self._configuration.anchors)
         return self._client
 
     async def aclose(self) -> None:

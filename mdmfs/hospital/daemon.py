@@ -55,7 +55,7 @@ from mdmfs.hospital.transaction import RowStore
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
 from mdmfs.pki.tls import ServerContexts
-from mdmfs.wire.peers import open_client
+from mdmfs.wire.peers import open_lasting_client
 from mdmfs.wire.server import Limits, serve
 from mdmfs.wire.service import Service
 from mdmfs.wire.stream import Address
@@ -171,7 +171,7 @@ def _begin(hospital: Hospital, recalls: Recalls, configuration: HospitalConfigur
 
 
 def _open_metadata(peer: MetadataPeer, configuration: HospitalConfiguration, nursery: trio.Nursery) -> MetadataService:
-    client = open_client(peer.address, peer.dn, configuration.credential, configuration.anchors)
+    client = open_lasting_client(peer.address, peer.dn, configuration.credential, configuration.anchors)
     return MetadataService.of(client, nursery)
 
 

@@ -152,19 +152,23 @@ class ServerContexts:
 
 
 class ClientContexts:
-    """The client context of a moment, host names checked; it is made when asked for, and again when files change."""
+    """The client context of a moment; it is made when asked for, and again when files change.
 
-    def __init__(self, credential: Credential, anchors: TrustAnchors) -> None:
-        """Name credential and trust anchors; nothing is read yet."""
+    A context knows a CA as it met it first: that its key was rolled over, only another one sees.
+    """
+
+    def __init__(self, credential: Credential, anchors: TrustAnchors, *, check_hostname: bool = True) -> None:
+        """Name credential and trust anchors; nothing is read yet. ``check_hostname`` as of ``client_context``."""
         self._credential = credential
         self._anchors = anchors
+        self._check_hostname = check_hostname
         self._made: tuple[Stamp, ssl.SSLContext] | None = None
 
     def __call__(self) -> ssl.SSLContext:
         """Give the context for the next handshake, in any thread. Raises ``ConfigurationError``."""
         stamp, made = self._credential.stamp() + self._anchors.stamp(), self._made
         if made is None or made[0] != stamp:
-            made = stamp, client_context(self._credential, self._anchors)
+            made = stamp, client_context(self._credential, self._anchors, check_hostname=self._check_hostname)
             self._made = made
         return made[1]
 

@@ -77,7 +77,7 @@ class Client:
     def __init__(
         self,
         address: Address,
-        context: ssl.SSLContext | None,
+        context: ssl.SSLContext | Callable[[], ssl.SSLContext] | None,
         *,
         expected: Dn | None,
         judge: Callable[[Sequence[bytes]], Principal] = principal_of,
@@ -86,13 +86,14 @@ class Client:
     ) -> None:
         """Name the peer by its DN; None is allowed only with a context that checks the host's name, or without one.
 
-        Without a context there is no TLS: that is for bytes which are sealed, and proved by that alone.
+        Without a context there is no TLS: that is for bytes which are sealed, and proved by that alone. One that is
+        called, in a thread, gives that of the moment; it checks no host's name.
 
         ``judge`` says whom a verified chain proves; it runs in threads and raises ``CredentialRefusedError``. The
         default asks no signing policy and no revocation list: ``mdmfs.wire.peers`` gives one that does. ``vouch`` signs
         messages, where the peer wants that.
         """
-        if context is not None and expected is None and not context.check_hostname:
+        if isinstance(context, ssl.SSLContext) and expected is None and not context.check_hostname:
             message = f"nothing says who {address} must be: give its DN, or check its host name"
             raise ConfigurationError(message)
         self.address = address
@@ -326,11 +327,18 @@ class Client:
         if self._is_closed:
             message = f"the client of {self.address} has been closed"
             raise PeerUnreachableError(message)
+        context = self._context
+        if context is not None and not isinstance(context, ssl.SSLContext):
+            try:
+                context = await trio.to_thread.run_sync(context, limiter=HANDSHAKES)
+            except ConfigurationError as error:
+                message = f"{self.address} cannot be asked: {error}"
+                raise PeerUnreachableError(message) from error
         connected = await self._places.connect()
-        if self._context is None:
+        if context is None:
             return _Connection(PlainStream(connected), float("inf"), trio.current_time())
         try:
-            stream = await TlsStream.handshake(connected, self._context, self.address.host)
+            stream = await TlsStream.handshake(connected, context, self.address.host)
         except OSError as error:
             raise refusal(self.address, error) from error
         try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import trio
@@ -13,7 +14,7 @@ from mdmfs.daemon.configuration import KeystorePeer, at_key
 from mdmfs.model.errors import ConfigurationError, MalformedNameError
 from mdmfs.model.identity import Dn, Principal
 from mdmfs.pki.judge import Judge
-from mdmfs.pki.tls import Credential, client_context
+from mdmfs.pki.tls import ClientContexts, Credential, client_context
 from mdmfs.pki.trust import TrustAnchors
 from mdmfs.wire.client import Client
 from mdmfs.wire.keystores.answers import OnLie
@@ -78,17 +79,41 @@ def open_client(
     """Make a client of the peer at ``HOST:PORT`` whose certificate has this DN; raises ``ConfigurationError``.
 
     A peer that may be at several places, one after the other, has commas between them.
-    Clients with the same trust anchors may share a ``judge``. A ``signer`` signs orders to a keystore.
+    Clients with the same trust anchors may share a ``judge``. A ``signer`` signs orders to a keystore. Credential and
+    anchors are those of now: whoever outlives them takes ``open_lasting_client``.
     """
+    context = client_context(credential, anchors, check_hostname=False)
+    return _client(address, dn, context, judge or PeerJudge(anchors), signer)
+
+
+def open_lasting_client(
+    address: str,
+    dn: str,
+    credential: Credential,
+    anchors: TrustAnchors,
+    judge: PeerJudge | None = None,
+    signer: Signer | None = None,
+) -> Client:
+    """Make a client as ``open_client`` whose every connection goes by the files of that moment."""
+    contexts = ClientContexts(credential, anchors, check_hostname=False)
+    contexts()
+    return _client(address, dn, contexts, judge or PeerJudge(anchors), signer)
+
+
+def _client(
+    address: str,
+    dn: str,
+    context: ssl.SSLContext | Callable[[], ssl.SSLContext],
+    judge: PeerJudge,
+    signer: Signer | None,
+) -> Client:
     try:
         expected = Dn.parse(dn)
     except MalformedNameError as error:
         message = f"the DN of the peer at {address} is none: {error}"
         raise ConfigurationError(message) from error
-    context = client_context(credential, anchors, check_hostname=False)
     vouch = None if signer is None else vouching(signer, expected)
-    places = Address.parse_all(address)
-    return Client(places, context, expected=expected, judge=judge or PeerJudge(anchors), vouch=vouch)
+    return Client(Address.parse_all(address), context, expected=expected, judge=judge, vouch=vouch)
 
 
 def open_keystores(
@@ -99,7 +124,9 @@ def open_keystores(
     on_lie: OnLie | None = None,
     signer: Signer | None = None,
 ) -> Keystores:
-    """Make the clients of all keystores, as ``Keystores``; raises ``ConfigurationError``."""
+    """Make lasting clients of all keystores, as ``Keystores``; raises ``ConfigurationError``."""
     judge = PeerJudge(anchors)
-    clients = {peer.name: open_client(peer.address, peer.dn, credential, anchors, judge, signer) for peer in peers}
+    clients = {
+        peer.name: open_lasting_client(peer.address, peer.dn, credential, anchors, judge, signer) for peer in peers
+    }
     return Keystores(clients, nursery, on_lie)

@@ -18,7 +18,7 @@ import msgspec
 import pytest
 import trio
 
-from mdmfs.demo.pki import Authority, Issued, delegate
+from mdmfs.demo.pki import LOOPBACK, Authority, Issued, delegate
 from mdmfs.model.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -29,12 +29,14 @@ from mdmfs.model.errors import (
     PeerTimedOutError,
     PeerUnreachableError,
 )
+from mdmfs.pki.tls import ServerContexts
 from mdmfs.wire.client import REFUSED_WITHIN, Client
 from mdmfs.wire.messages.keystores import Collect, Collected, Outcome
 from mdmfs.wire.messages.message import MAX_MESSAGE_BYTES, MEDIA_TYPE
+from mdmfs.wire.peers import open_lasting_client
 from mdmfs.wire.server import Address, Answer, Limits, Reply, Request, Service, StreamReply, serve
 from tests.twins import certificates as make
-from tests.twins.wire import calling, context_of, contexts_of, serving
+from tests.twins.wire import anchors_in, calling, context_of, contexts_of, serving
 
 HOSPITAL = make.host("hospital")
 JANE = make.person("jane")
@@ -248,6 +250,24 @@ async def test_nobody_else_is_taken_for_the_hospital(impostor: Issued, check_hos
     ):
         with pytest.raises(PeerUnreachableError):
             await ask(client)
+
+
+async def test_a_client_that_lasts_goes_by_the_cas_of_the_moment(tmp_path: Path) -> None:
+    """A server has its certificate by a new key: before that is trusted, while files are broken, and then."""
+    rolled = Authority.make(make.authority().certificate.subject, make.VALID)
+    anchors, credential = anchors_in(tmp_path), JANE.save(tmp_path, "jane")
+    (beside := tmp_path / "server").mkdir()
+    shown = rolled.issue(HOSPITAL.leaf.subject, make.VALID, LOOPBACK).save(beside, "server")
+    async with serving(SERVICE, contexts=ServerContexts(shown, anchors_in(beside))) as address:
+        client = open_lasting_client(str(address), str(HOSPITAL.dn), credential, anchors)
+        with pytest.raises(PeerUnreachableError, match="is not accepted"):
+            await ask(client)
+        anchors.path.write_bytes(b"half a CA")
+        with pytest.raises(PeerUnreachableError, match="cannot be asked: no CA certificates"):
+            await ask(client)
+        anchors_in(tmp_path, rolled)
+        assert await ask(client)
+        await client.aclose()
 
 
 async def test_a_client_that_would_believe_anyone_cannot_be_made() -> None:
