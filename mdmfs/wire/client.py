@@ -109,7 +109,8 @@ class Client:
         self._transfers = trio.Semaphore(max_connections)
         self._calls = trio.Semaphore(max_connections)
         """Apart, so that transfers which wait for a slow PACS hold up no listing and no feed."""
-        self._is_closed = False
+        self.closed = trio.Event()
+        """Calls go on to their end; who waits for long ends his own, and asks over another client."""
         self._told_time: tuple[str, float] | None = None  # a Date, and when it came
 
     @property
@@ -206,7 +207,7 @@ class Client:
 
     async def aclose(self) -> None:
         """Close the idle connections now, and those in use when their call ends."""
-        self._is_closed = True
+        self.closed.set()
         while self._idle:
             self._idle.pop().stream.close()
         await trio.lowlevel.checkpoint()
@@ -308,7 +309,7 @@ class Client:
         return None
 
     def _put_back(self, connection: _Connection, *, is_reusable: bool) -> None:
-        if is_reusable and not self._is_closed:
+        if is_reusable and not self.closed.is_set():
             connection.idle_since = trio.current_time()
             self._idle.append(connection)
         else:
@@ -324,7 +325,7 @@ class Client:
         return connection
 
     async def _connected(self) -> _Connection:
-        if self._is_closed:
+        if self.closed.is_set():
             message = f"the client of {self.address} has been closed"
             raise PeerUnreachableError(message)
         context = self._context

@@ -195,6 +195,39 @@ async def test_a_proxy_of_somebody_else_speaks_for_him_from_then_on(
     assert desk.peers.keystores() is not before
 
 
+async def test_a_question_that_waits_for_news_is_asked_anew_for_somebody_else(
+    tmp_path: Path, nursery: trio.Nursery, mock_clock: trio.testing.MockClock
+) -> None:
+    """As soon as somebody looks at the file: until it is answered, all that the first one has seen stays."""
+    asking, told = trio.Event(), []
+
+    async def answer(request: Request) -> Reply:
+        question = await request.read(AskChanges)
+        if request.principal.dn == JANE.dn:
+            asking.set()
+            await trio.sleep_forever()
+        return Reply(Changes(question.since + 1, [], [], groups=[str(request.principal.dn)]))
+
+    async def follow() -> None:
+        told.append(await RemoteHospital(peers.hospital, deadline=10).changes(7, 30.0))
+
+    credential = delegate(JANE, make.VALID).save_proxy(tmp_path / "x509up")
+    async with serving(Service("hospital", {("POST", CHANGES_PATH): answer}), shown=HOSPITAL) as address:
+        peer = HospitalPeer(str(address), str(HOSPITAL.dn))
+        peers = Peers(peer, [KeystorePeer("k1", peer.address, peer.dn)], credential, anchors_in(tmp_path), nursery)
+        with structlog.testing.capture_logs():
+            async with trio.open_nursery() as following:
+                following.start_soon(follow)
+                await asking.wait()
+                delegate(BOB, make.VALID).save_proxy(credential.key_file)
+                mock_clock.jump(LOOK_SECONDS + 0.1)
+                mock_clock.rate = 1.0
+                following.cancel_scope.deadline = trio.current_time() + 10
+                peers.hospital()
+        await peers.aclose()
+    assert told == [Changes(8, [], [], groups=[str(BOB.dn)])]
+
+
 @pytest.mark.parametrize("octets_", [None, b"", b"no proxy"])
 async def test_a_proxy_that_is_gone_or_none_is_eacces_until_there_is_one(
     desk: Desk, mock_clock: trio.testing.MockClock, octets_: bytes | None

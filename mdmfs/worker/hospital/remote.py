@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 import structlog
 import trio
 
+from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.model.errors import MalformedMessageError, MdmfsError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.sealing.layout import SALT_SIZE
@@ -80,6 +81,11 @@ STATFS_SECONDS: Final = 5.0
 """``df`` looks at every mount of a node and must not hang at ours."""
 
 
+async def _end_when_closed(client: Client, nursery: trio.Nursery) -> None:
+    await client.closed.wait()
+    nursery.cancel_scope.cancel()
+
+
 def nobody() -> None:
     """Give no client: there is only the daemon that works."""
 
@@ -137,13 +143,21 @@ class RemoteHospital:
     async def changes(
         self, since: int, wait: float, report: OpensReport | None = None, groups: Sequence[str] = ()
     ) -> Changes:
-        """Ask for changes; an answer that is late is taken for an outage, the sooner the shorter the lease is."""
-        deadline = trio.current_time() + wait + min(max(wait, LATE[0]), LATE[1])
+        """Ask for changes; an answer that is late is taken for an outage, the sooner the shorter the lease is.
+
+        With another credential it is asked anew: news for one person are none for another.
+        """
         purpose = self._purpose if report else ""
         question = AskChanges(since, wait, self._mount, self._root, report, purpose, list(groups))
-        changes = await self._client().call(CHANGES_PATH, question, Changes, deadline=deadline)
-        self._known = changes.version
-        return changes
+        while True:
+            client, deadline = self._client(), trio.current_time() + wait + min(max(wait, LATE[0]), LATE[1])
+            async with open_plain_nursery() as nursery:
+                if not client.closed.is_set():  # else the call says so
+                    nursery.start_soon(_end_when_closed, client, nursery)
+                changes = await client.call(CHANGES_PATH, question, Changes, deadline=deadline)
+                nursery.cancel_scope.cancel()
+                self._known = changes.version
+                return changes
 
     async def totals(self, lfn: Lfn) -> Totals:
         """Ask for the totals, with little patience."""

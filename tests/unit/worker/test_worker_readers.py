@@ -38,6 +38,7 @@ class Answering:
         """Paths, and what an answer had to know of."""
         self.etag, self.status, self.length = "00" * 24, 200, 4
         self.headers = {GENERATION_HEADER: "1", THRESHOLD_HEADER: "2"}
+        self.closed = trio.Event()
 
     async def call(
         self, path: str, message: object, reply: type, *, deadline: float, headers: Mapping[str, str] | None = None
