@@ -120,6 +120,23 @@ def test_who_has_waited_long_enough_is_timed_out_and_not_refused(tmp_path: Path)
         os.close(descriptor)
 
 
+def test_a_read_that_failed_while_the_lease_lapsed_waits_for_no_other_one(tmp_path: Path) -> None:
+    """The kernel repeats a READ that failed: whoever reads hears of the outage, and not twice as late."""
+    with (
+        mounted(tmp_path, lease=LEASE, patience=2 * LEASE, deadline=60.0) as mount,
+        concurrent.futures.ThreadPoolExecutor(1) as threads,
+    ):
+        mount.tell("headers yes")
+        descriptor = os.open(mount.file(), os.O_RDONLY)
+        try:
+            mount.tell("dead yes")
+            with pytest.raises(OSError, match="No route to host"):
+                threads.submit(os.pread, descriptor, SIZE, SIZE // 2).result(15)
+        finally:
+            mount.tell("dead no")
+            os.close(descriptor)
+
+
 def test_restarts_of_the_hospital_under_readers_fail_none_of_them(tmp_path: Path) -> None:
     """Cold and warm opens, names and reads, while it goes and comes; in full it is a bench."""
     with mounted(tmp_path, lease=LEASE, patience=30.0) as mount, concurrent.futures.ThreadPoolExecutor(6) as threads:
