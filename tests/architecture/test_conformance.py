@@ -11,11 +11,10 @@ from mdmfs.hospital.deid.deidentify import ENGINE_GENERATION
 from mdmfs.hospital.deid.marks import _BASIC, _OPTIONS, _PIXELS
 from mdmfs.hospital.deid.policy import APPROVED_BY_NAME, Option
 from mdmfs.hospital.deid.pseudonyms import MAX_WEEKS_BACK, MIN_WEEKS_BACK
-from mdmfs.hospital.deid.residue import MIN_NUMBER_DIGITS
 from mdmfs.hospital.deid.tables import profile as profile_table
 from mdmfs.hospital.deid.tables import safe_private
 from mdmfs.hospital.deid.terms import DESCRIPTORS
-from mdmfs.hospital.deid.tokens import MIN_DIGITS, MIN_LETTERS
+from mdmfs.hospital.deid.tokens import MIN_DIGITS, MIN_LETTERS, MIN_NUMBER_DIGITS
 from mdmfs.hospital.dicom import breaker, negotiation, receive, remote
 from mdmfs.hospital.dicom.link import MIN_PROGRESS_BYTES
 from mdmfs.hospital.dicom.pacs import Politeness

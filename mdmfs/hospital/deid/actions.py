@@ -11,8 +11,15 @@ from typing import Final
 
 from mdmfs.hospital.deid.charsets import decode, without_accents
 from mdmfs.hospital.deid.codes import known_scheme
-from mdmfs.hospital.deid.content import is_personal
-from mdmfs.hospital.deid.elements import PRIVATE_BIT, Element, read_implicit_head, read_sequence
+from mdmfs.hospital.deid.content import is_content, is_personal
+from mdmfs.hospital.deid.elements import (
+    OFFSET_TABLES,
+    PRIVATE_BIT,
+    Element,
+    Elements,
+    read_implicit_head,
+    read_sequence,
+)
 from mdmfs.hospital.deid.encode import encode, encode_items, head
 from mdmfs.hospital.deid.pseudonyms import is_temporal, shift_date_time
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
@@ -20,7 +27,7 @@ from mdmfs.hospital.deid.tables.dictionary import TIME_OF_DATE
 from mdmfs.hospital.deid.tables.uids import KNOWN_UIDS
 from mdmfs.hospital.deid.terms import DESCRIPTORS, EQUIPMENT, TECHNIQUE, clean
 from mdmfs.hospital.deid.untold import may_be_descriptor, may_be_numbers
-from mdmfs.hospital.deid.walk import CODE_VALUES, NUMBER_SIZES, Rule, Trace, Walk, trace_of
+from mdmfs.hospital.deid.walk import CODE_VALUES, MIN_JOINED, NUMBER_SIZES, Rule, Trace, Walk, trace_of
 
 _NUMBER: Final = rb" *(?:[+-]?(?:\d{1,24}(?:\.\d{0,24})?|\.\d{1,24})(?:[eE][+-]?\d{1,4})? *)?"
 _NUMBERS: Final = re.compile(_NUMBER + rb"(?:\\" + _NUMBER + rb")*")
@@ -31,13 +38,10 @@ _MAY_BE_CODES: Final = frozenset({b"CS", b"UN", b""})
 _CODE_WORDS: Final = re.compile(rb"[a-z]+")
 _AGE: Final = re.compile(rb"(\d{3})([DWMY])")
 _UIDS: Final = re.compile(rb"[0-9.]{1,64}(?:\\[0-9.]{1,64})*")
-_COMPONENTS: Final = re.compile(rb"\d+")
 _PLAIN: Final = re.compile(r"[\x20-\x7e\r\n]+")
 _LETTERS: Final = re.compile(r"[a-z]+")
 _RUNS: Final = re.compile(r"[a-z0-9]+")
 _LIKE_A_UID: Final = re.compile(r"(?:\d+\.){4}\d")
-MIN_JOINED: Final = 6
-"""Letters or digits of a name or number from which on it is found in others, and however it is parted."""
 MIN_TYPED: Final = 4
 """Letters of a name from which on it goes from the words of a technique: shorter ones are how machines name those."""
 _MEASURE: Final = re.compile(rb"(?:\d{1,3}(?:\.\d{1,4})?)?")
@@ -45,6 +49,8 @@ _ZONE: Final = re.compile(rb"[+-](?:0\d|1[0-4])[0-5]\d")
 _KNOWN_UIDS: Final = frozenset(uid.encode() for uid in KNOWN_UIDS)
 _DATE_OF_TIME: Final = {time: date for date, time in TIME_OF_DATE.items()}
 
+MAX_TABLE: Final = 2**18
+"""Bytes: a lookup table has 2^16 entries of two at most (PS3.3 C.11.1.1.1), and its segments hardly need more."""
 OLDEST_YEARS: Final = 89
 OLDEST: Final = b"090Y"
 """Stands for all ages of 90 and more (45 CFR 164.514(b)(2)(i)(C))."""
@@ -83,8 +89,8 @@ def keep_binary(walk: Walk, element: Element, rule: Rule) -> bytes:
 
 
 def keep_octets(walk: Walk, element: Element, rule: Rule) -> bytes:
-    """K: keep a table of numbers as it is, unless it came as UN."""
-    if element[1] == b"UN":
+    """K: keep a table of numbers as it is, unless it came as UN or is longer than any."""
+    if element[1] == b"UN" or (element[3] - element[2] > MAX_TABLE and element[0] not in OFFSET_TABLES):
         return rule.fallback
     return encode(rule.head, walk.octets[element[2] : element[3]])
 
@@ -93,7 +99,7 @@ def keep_chosen(walk: Walk, element: Element, rule: Rule) -> bytes:
     """K: keep numbers whose VR depends on other elements (PS3.5 section A.1 and Annex A notes)."""
     vr = element[1]
     value = walk.octets[element[2] : element[3]]
-    if vr == b"UN" and not may_be_descriptor(value):
+    if (vr == b"UN" and not may_be_descriptor(value)) or len(value) > MAX_TABLE:
         return rule.fallback
     if vr not in rule.choice:
         vr = b"SS" if walk.is_signed and b"SS" in rule.choice else b"US"
@@ -166,6 +172,8 @@ def keep_words(walk: Walk, element: Element, rule: Rule) -> bytes:
     texts = []
     for text in walk.value(element).split(b"\\"):
         kept, removed = clean(text, words)
+        if walk.holds_number(kept):
+            kept, removed = b"", text
         walk.traces.add(rule.trace, removed)
         texts.append(kept)
     kept = b"\\".join(filter(None, texts))
@@ -196,7 +204,7 @@ def keep_registered_uids(walk: Walk, element: Element, rule: Rule) -> bytes:
 def retain_uids(walk: Walk, element: Element, rule: Rule) -> bytes:
     """K: keep UIDs that name a device, not an instance; what is none goes, and one with a number of the patient."""
     value = walk.value(element)
-    if not _UIDS.fullmatch(value) or not walk.forbidden.isdisjoint(_COMPONENTS.findall(value)):
+    if not _UIDS.fullmatch(value) or _names(walk.forbidden, value.decode("ascii")):
         return drop(walk, element, rule)
     return encode(rule.head, value, b"\0")
 
@@ -288,28 +296,27 @@ def name_subject(walk: Walk, element: Element, rule: Rule) -> bytes:
 
 
 def recurse(walk: Walk, element: Element, rule: Rule) -> bytes:
-    """Keep a sequence, and apply the rules to what is in it."""
+    """Keep a sequence, and apply the rules to what is in it; of content items those go that tell who the subject is."""
     items = element[4]
     if items is None:
         sequence = element[0], b"SQ", element[2], element[3], None
         read_head = read_implicit_head if element[1] == b"UN" else walk.read_head
         items = read_sequence(sequence, walk.octets, read_head, walk.scope.depth)[4] or []
+    if items and is_content(items[0]):
+        items = _impersonal(walk, element, items)
     depth = walk.scope.depth + 1
     return encode_items(rule.head, [b"".join(walk.dataset(item, walk.rules.nested, depth)) for item in items])
 
 
-def clean_content(walk: Walk, element: Element, rule: Rule) -> bytes:
-    """C: keep the content items of a report but those that tell who the subject is (PS3.15 E.3.4).
-
-    Texts and names in the others become dummies, codes stay if PS3.16 lists them, dates move.
-    """
+def _impersonal(walk: Walk, element: Element, items: list[Elements]) -> list[Elements]:
+    """Leave out content items, of reports or elsewhere, as PS3.15 E.3.4 has it."""
     kept = []
-    for item in element[4] or ():
+    for item in items:
         if is_personal(walk, item):
             walk.note((element[0], b"SQ", element[2], element[2], [item]), Trace.NONE)
         else:
             kept.append(item)
-    return recurse(walk, (*element[:4], kept), rule)
+    return kept
 
 
 def refuse_pixels(_walk: Walk, element: Element, _rule: Rule) -> bytes:

@@ -19,7 +19,8 @@ _UNITS: Final = 0x004008EA
 _NUMBER: Final = re.compile(rb"\d{1,6}(?:\.\d{0,6})?")
 _DATES: Final = frozenset({0x0040A120, 0x0040A121})
 """DateTime and Date."""
-_NUMBERS: Final = frozenset({_MEASURED, _NUMERIC})
+_TELLING: Final = frozenset({_MEASURED, _NUMERIC, 0x0040A168})
+"""Numbers, and codes that are values: of an age, a weight, a sex under a name that the table has not."""
 _CODE_VALUE: Final = 0x00080100
 _SCHEME: Final = 0x00080102
 _OLD_SCHEMES: Final = frozenset(scheme.encode() for scheme in LEGACY_SCHEMES)
@@ -61,28 +62,40 @@ _CHARACTERISTICS: Final = _AGE | {
 def is_personal(walk: Walk, item: Elements) -> bool:
     """Tell whether a content item goes as a whole.
 
-    Under a concept that nobody knows a date may be the one of a birth, and a number an age, a weight, or the patient's.
+    Under a concept that nobody knows a date may be the one of a birth, a number an age, a weight, or the patient's, and
+    a code a sex. Under any concept, 90 years and more are somebody's.
     """
     concept = _code(walk, item, _CONCEPT_NAME)
     is_unknown = known_code(concept[1], concept[0]) is UNKNOWN_CODE
     if concept in _IDENTITY or (is_unknown and _holds(item, _DATES)):
         return True
+    ages = [_is_below_90(walk, measured) for measured in _measured(item)]
     if concept in _CHARACTERISTICS:
-        return Option.PATIENT_CHARACTERISTICS not in walk.policy or (concept in _AGE and not _is_below_90(walk, item))
-    return is_unknown and _holds(item, _NUMBERS)
+        return Option.PATIENT_CHARACTERISTICS not in walk.policy or (concept in _AGE and not all(ages))
+    return (is_unknown and _holds(item, _TELLING)) or False in ages
+
+
+def is_content(item: Elements) -> bool:
+    """Tell whether an item is a content item: it names a concept."""
+    return any(element[0] == _CONCEPT_NAME for element in item)
 
 
 def _holds(item: Elements, tags: frozenset[int]) -> bool:
     return any(element[0] in tags for element in item)
 
 
-def _is_below_90(walk: Walk, item: Elements) -> bool:
-    measured = _items(item, _MEASURED)
-    if len(measured) != 1:
-        return False
-    number = next((walk.value(element) for element in measured[0] if element[0] == _NUMERIC), b"")
-    per_year = _IN_A_YEAR.get(_code(walk, measured[0], _UNITS)[0])
-    return per_year is not None and _NUMBER.fullmatch(number) is not None and float(number) / per_year < _TOO_OLD
+def _is_below_90(walk: Walk, measured: Elements) -> bool | None:
+    """Tell whether a span of time is one of less than 90 years; None of what is none."""
+    per_year = _IN_A_YEAR.get(_code(walk, measured, _UNITS)[0])
+    if per_year is None:
+        return None
+    number = next((walk.value(element) for element in measured if element[0] == _NUMERIC), b"")
+    return _NUMBER.fullmatch(number) is not None and float(number) / per_year < _TOO_OLD
+
+
+def _measured(item: Elements) -> list[Elements]:
+    """Give what holds number and unit: an item of its own in reports, elsewhere the content item itself."""
+    return _items(item, _MEASURED) or [item]
 
 
 def _code(walk: Walk, item: Elements, tag: int) -> tuple[bytes, bytes]:

@@ -23,6 +23,15 @@ _VERSION_4: Final = 0x4000_8000_0000_0000_0000
 """Version and variant of a random UUID (RFC 9562 section 5.4), and beside them the bits that are drawn."""
 _RANDOM_BITS: Final = (1 << 128) - 1 ^ 0xF000_C000_0000_0000_0000
 _DATE_SIZE: Final = 8
+_FIRST_DAY: Final = dt.date(1905, 1, 1).toordinal()
+_LAST_DAY: Final = dt.date(2089, 12, 31).toordinal()
+_NO_DAYS: Final = frozenset(
+    dt.date(*day).toordinal() for day in ((1969, 12, 31), (1970, 1, 1), (1980, 1, 1), (2000, 1, 1))
+)
+"""With what is before and behind, such as 1 January 1900, dates that machines write where they know none.
+
+Everybody knows these: if they moved, they would tell by how much.
+"""
 _DATE: Final = re.compile(rb"(\d{4})\.(\d{2})\.(\d{2})")
 _TIME: Final = re.compile(rb"([01]\d|2[0-3])(?:(:?)([0-5]\d)(?:\2([0-5]\d|60)(\.\d{1,6})?)?)?")
 _DATE_TIME: Final = re.compile(
@@ -89,7 +98,10 @@ def is_temporal(value: bytes, vr: bytes) -> bool:
 
 
 def shift_date(date: bytes, subject: Subject) -> bytes | None:
-    """Move a DA by the subject's days; None if it is no date. ``YYYY.MM.DD`` of ACR-NEMA becomes ``YYYYMMDD``."""
+    """Move a DA by the subject's days; None if it is no date, or stands for none.
+
+    ``YYYY.MM.DD`` of ACR-NEMA becomes ``YYYYMMDD``.
+    """
     moved = _shift(_read_date(date), 0, subject, 0)
     return None if moved is None else moved[0]
 
@@ -100,7 +112,7 @@ def shift_date_and_time(date: bytes, time: bytes, subject: Subject, times: Times
     if clock is None:
         return None
     minutes, width, rest = clock
-    moved = _shift(_read_date(date), minutes, subject, 0 if times is Times.KEEP else subject.extra_minutes)
+    moved = _shift(_read_date(date), minutes, subject, _extra(minutes, rest, subject, times))
     return None if moved is None else (moved[0], _write_time(moved[1], width, rest))
 
 
@@ -110,8 +122,8 @@ def shift_time(time: bytes, subject: Subject, times: Times) -> bytes | None:
     if clock is None:
         return None
     minutes, width, rest = clock
-    extra = 0 if times is Times.KEEP else subject.extra_minutes
-    return _write_time((minutes + extra) % MINUTES_IN_DAY, width, rest)
+    moved = minutes + _extra(minutes, rest, subject, times)
+    return _write_time(moved % MINUTES_IN_DAY, width, rest)
 
 
 def shift_date_time(value: bytes, subject: Subject, times: Times) -> bytes | None:
@@ -122,7 +134,7 @@ def shift_date_time(value: bytes, subject: Subject, times: Times) -> bytes | Non
     year, month, day, hour, minute, second, fraction, zone = match.groups(default=b"")
     clock = int(hour or 0) * 60 + int(minute or 0)
     start = _ordinal(int(year), int(month or 1), int(day or 1))
-    extra = subject.extra_minutes if hour and times is Times.SHIFT else 0
+    extra = _extra(clock, second + fraction, subject, times) if hour else 0
     moved = _shift(start, clock, subject, extra)
     if moved is None:
         return None
@@ -155,14 +167,17 @@ def _read_time(time: bytes) -> tuple[int, int, bytes] | None:
     return int(hour) * 60 + int(minute or 0), len(hour + minute), second + fraction
 
 
+def _extra(minutes: int, rest: bytes, subject: Subject, times: Times) -> int:
+    """Tell by how many minutes a time moves: 00:00:00, which machines write where they know none, stays."""
+    is_known = minutes or rest.strip(b"0.")
+    return subject.extra_minutes if is_known and times is Times.SHIFT else 0
+
+
 def _shift(day: int | None, minutes: int, subject: Subject, extra: int) -> tuple[bytes, int] | None:
-    if day is None:
+    if day is None or day in _NO_DAYS or not _FIRST_DAY <= day <= _LAST_DAY:
         return None
     days, minutes = divmod(minutes + extra, MINUTES_IN_DAY)
-    moved = day + days + subject.date_offset_days
-    if moved < 1:
-        return None
-    date = dt.date.fromordinal(moved)
+    date = dt.date.fromordinal(day + days + subject.date_offset_days)
     return b"%04d%02d%02d" % (date.year, date.month, date.day), minutes
 
 

@@ -9,7 +9,8 @@ import dataclasses
 import functools
 import re
 import struct
-from typing import Final, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from mdmfs.hospital.deid.deidentify import Deidentification, DeidentifiedPiece, Part
 from mdmfs.hospital.deid.elements import LONG_VRS
@@ -21,6 +22,7 @@ from mdmfs.hospital.deid.tokens import (
     BETWEEN,
     IN_CODES,
     MIN_LETTERS,
+    MIN_NUMBER_DIGITS,
     ORDINARY,
     description_tokens,
     identity_of,
@@ -28,10 +30,7 @@ from mdmfs.hospital.deid.tokens import (
 )
 from mdmfs.hospital.deid.walk import TEXT_VRS, Trace
 
-MIN_NUMBER_DIGITS: Final = 7
-"""A number in a numeric element is as long as this before it counts as somebody's record number."""
-
-_DATE_DIGITS: Final = 8
+_DATE_DIGITS: Final = (6, 8)
 _MOMENT_DIGITS: Final = (10, 12, 14)
 """With hours, minutes, seconds."""
 _WITH_EXPONENT: Final = re.compile(rb"[+-]?(?:\d+\.?\d*|\.\d+)[Ee][+-]?\d+ *")
@@ -58,7 +57,17 @@ _COUNTED: Final = frozenset(
     }
 )
 """What machines count and measure from image to image: a long series comes by every number of five digits."""
-_TEXT_IN_OCTETS: Final = re.compile(rb"[0-9A-Za-z]{4,}")
+_SLICE: Final = 2**20
+"""Bytes of a table that are taken apart at once: what that takes of memory does not grow with the table."""
+_LETTERS: Final = b"abcdefghijklmnopqrstuvwxyz"
+_DIGITS: Final = b"0123456789"
+_ONLY: Final = [
+    bytes(byte if byte in kept else ord(" ") for byte in bytes(range(256)).lower())
+    for kept in (_LETTERS + _DIGITS, _LETTERS, _DIGITS)
+]
+"""Tables that leave letters and digits, or one of both, in lower case, and blanks."""
+_MAX_REMEMBERED: Final = 2**14
+_T = TypeVar("_T")
 _Found: TypeAlias = tuple[int, bytes, bytes]
 """Tag, VR and value."""
 
@@ -146,20 +155,22 @@ class _Suspects:
                 octets.append(value)
             elif value != self._label:
                 found_texts.append(value)
-        texts, codes = b"\n".join(found_texts), b"\n".join(found_codes)
+        texts, codes = (b"\n".join(dict.fromkeys(found)) for found in (found_texts, found_codes))
         others = b"\\".join(found_others).split(b"\\")
         both = texts + b"\n" + codes
         if not both.isascii() or b"\0" in both:
             return False
         words = tokens(texts.decode("ascii")) - self._ordinary - self._retained
         in_codes = _tokens_of_codes(codes) - self._terms
-        written = words | in_codes | _long_numbers(others) | (_tokens_in(octets) if octets else set())
+        written = words | in_codes | _long_numbers(others)
         suspicious = written.union(*map(_within, written))
         return (
             self._uids.isdisjoint([value.rstrip(b"\0") for value in others])
             and (not words or words.isdisjoint(description_tokens(self._traces)))
             and not (suspicious and self._identifies(suspicious, in_codes))
             and not (self._number and self._is_written(elements))
+            and not self._is_parted(texts)
+            and not (octets and self._stands_in(octets))
         )
 
     def _identifies(self, suspicious: set[str], in_codes: frozenset[str]) -> bool:
@@ -169,25 +180,62 @@ class _Suspects:
             return True
         return any(name in code for name in identity.long_names for code in in_codes)
 
+    def _is_parted(self, texts: bytes) -> bool:
+        """Tell whether a number of the patient stands in a text, in parts that are too short to tell anything."""
+        lines = _joined(texts)
+        return any(number in lines for number in identity_of(self._traces).long_numbers)
+
+    def _stands_in(self, octets: list[bytes]) -> bool:
+        """Tell whether a name or a long number of the patient stands in octets."""
+        identity = identity_of(self._traces).octets
+        return any(not identity.isdisjoint(words) for words in _words_in(octets))
+
     def _is_written(self, elements: list[_Found]) -> bool:
         """Tell whether the patient's number stands in the place of a number, though it is a short one."""
         numbers = [value for tag, vr, value in elements if vr in _WRITTEN_NUMBERS and tag not in _COUNTED]
         return any(abs(float(number)) == self._number for number in b"\\".join(numbers).split(b"\\") if number.strip())
 
 
-@functools.lru_cache(maxsize=64)
+class _OfSeries(Generic[_T]):
+    """Remembers what becomes of texts that the images of a series have in common, but of no long ones."""
+
+    def __init__(self, function: Callable[[bytes], _T]) -> None:
+        self._function: Final = function
+        self._remembered: Final = functools.lru_cache(maxsize=64)(function)
+
+    def __call__(self, text: bytes) -> _T:
+        return self._remembered(text) if len(text) <= _MAX_REMEMBERED else self._function(text)
+
+
+@_OfSeries
 def _tokens_of_codes(codes: bytes) -> frozenset[str]:
-    """Give what is no word of defined terms in codes, also as they are when nothing parts them: once for a series."""
+    """Give what is no word of defined terms in codes, also as they are when nothing parts them."""
     text = codes.decode("ascii")
     return frozenset(tokens(text) | tokens(BETWEEN.sub("", text))) - IN_CODES
 
 
-def _tokens_in(values: list[bytes]) -> set[str]:
+@_OfSeries
+def _joined(texts: bytes) -> str:
+    """Give texts, each a line, as they are when nothing parts them."""
+    return BETWEEN.sub("", texts.decode("ascii")).lower()
+
+
+def _words_in(values: list[bytes]) -> Iterator[list[bytes]]:
     """Give the words and long numbers in octets, also with a zero behind each letter."""
     octets = b"\1".join(values)
-    runs = _TEXT_IN_OCTETS.findall(octets) + _TEXT_IN_OCTETS.findall(octets.replace(b"\0", b""))
-    found = tokens(b" ".join(runs).decode("ascii")) - IN_CODES
-    return {token for token in found if not token.isdigit() or len(token) >= MIN_NUMBER_DIGITS}
+    for reading in [octets, octets.replace(b"\0", b"")] if b"\0" in octets else [octets]:
+        for only in _ONLY:
+            plain, start = reading.translate(only), 0
+            while start < len(plain):
+                stop = plain.find(b" ", start + _SLICE)
+                words = plain[start : None if stop < 0 else stop].split()
+                yield words
+                yield [each for word in words if word.isdigit() for each in _numbers_in(word)]
+                start = len(plain) if stop < 0 else stop
+
+
+def _numbers_in(digits: bytes) -> list[bytes]:
+    return [each.encode() for each in _within(digits.decode())] if len(digits) >= MIN_NUMBER_DIGITS else []
 
 
 def _long_numbers(values: list[bytes]) -> set[str]:
@@ -203,11 +251,11 @@ def _has_exponent(value: bytes) -> bool:
 
 
 def _within(token: str) -> list[str]:
-    """Give a number without the zeros before it, and the date that one begins with that may be a date and time."""
+    """Give a number without the zeros before it, and the dates that one begins with that may be a date and time."""
     if not token.isdigit():
         return []
     bare = token.lstrip("0")
-    dates = [token[:_DATE_DIGITS]] if len(token) in _MOMENT_DIGITS else []
+    dates = [token[:digits] for digits in _DATE_DIGITS] if len(token) in _MOMENT_DIGITS else []
     return [bare, *dates] if len(bare) >= MIN_NUMBER_DIGITS else dates
 
 

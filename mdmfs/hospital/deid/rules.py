@@ -32,7 +32,6 @@ DUMMIES: Final = {
 """What stands where a value was that an object must have: valid for the VR, the same for everybody."""
 
 _MODALITY: Final = 0x00080060
-_CONTENT: Final = 0x0040A730
 _BODY_MASS_INDEX: Final = 0x00101022
 """Not in Table E.1-1, but made of size and weight, which are."""
 _DROPPED: Final = frozenset(
@@ -41,6 +40,10 @@ _DROPPED: Final = frozenset(
         0x00700060,  # Graphic Layer Sequence: names of the layers of these
         0x00080005,  # Specific Character Set: what comes out is ASCII
         0x00080103,  # Coding Scheme Version: free text beside a code that the table already knows
+        0x00080416,  # Expiration DateTime
+        0x00141020,  # Expiry Date, and Date and Time of Gain Calibration
+        0x00143076,
+        0x00143077,
         0x00100035,  # Patient's Alternative Calendar: tells a faith
         0x002000AA,  # Report Number and Other Study Numbers (retired): the hospital's, of which nothing else may tell
         0x00201070,
@@ -51,6 +54,37 @@ _DROPPED: Final = frozenset(
         0x00280303,
     }
 )
+_SHARED_DATES: Final = frozenset(
+    {
+        0x00080015,  # Instance Coercion DateTime: what archives do with an image, on days known from elsewhere
+        0x00080106,  # Context Group Version, and local version: dates of the standard's own tables
+        0x00080107,
+        0x00120086,  # Ethics Committee Approval Effectiveness Start and End Date
+        0x00120087,
+        0x0014407C,  # Calibration Time and Date
+        0x0014407E,
+        0x00181200,  # Date, time, and date and time of last calibration
+        0x00181201,
+        0x00181202,
+        0x00181203,  # Calibration DateTime
+        0x00181204,  # Date of Manufacture
+        0x00181205,  # Date of Installation
+        0x0018A002,  # Contribution DateTime
+        0x00203403,  # Modified Image Date and Time
+        0x00203405,
+        0x0018700C,  # Date and Time of Last Detector Calibration
+        0x0018700E,
+        0x0040DB06,  # Template Version, and local version
+        0x0040DB07,
+        0x0044000B,  # Product Expiration DateTime
+        0x00686226,  # Effective DateTime and Information Issue DateTime of an implant
+        0x00686270,
+        0x0072000A,  # Hanging Protocol Creation DateTime
+        0x300A022C,  # Source Strength Reference Date and Time
+        0x300A022E,
+    }
+)
+"""Dates of no subject: others have them too, or they are known from elsewhere, so one that moved would tell how far."""
 _SUBJECT: Final = frozenset(
     {
         0x00100010,  # Patient's Name
@@ -168,6 +202,8 @@ def _rule(tag: int, policy: Policy, required: str | None) -> Rule:
     row = PROFILE.get(tag)
     if row is None:
         return _outside(tag, policy, required)
+    if tag in _SHARED_DATES and Option.MODIFIED_DATES in policy:
+        return _basic(tag, row, required)
     return _optional(tag, row, policy, required) or _basic(tag, row, required)
 
 
@@ -192,7 +228,7 @@ def _of_option(tag: int, option: Option, action: str, fallback: bytes) -> Rule |
         case ((Option.DEVICE | Option.INSTITUTION), "K"):
             apply = _RETAINERS.get(vr)
         case Option.STRUCTURED_CONTENT, _:
-            apply = actions.clean_content if tag == _CONTENT else actions.recurse
+            apply = actions.recurse
         case Option.CLEAN_DESCRIPTORS, _ if tag in DESCRIPTORS:
             apply, words = actions.keep_words, TECHNIQUE
         case Option.PATIENT_CHARACTERISTICS, "K":

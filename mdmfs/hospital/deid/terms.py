@@ -17,6 +17,10 @@ _MAX_DIGITS: Final = 3
 _LONG_NUMBERS: Final = frozenset({b"b", b"te", b"tr", b"ti"})
 _MAX_LONG_DIGITS: Final = 4
 _LETTERS_BEFORE_NUMBERS: Final = frozenset(b"t b h i d v f r s u q e g x y z".split())
+_NUMBERED: Final = re.compile(rb"\d\.\d+\.\d")
+"""More than one point: a date, a UID or a record number, but in versions."""
+_AGED: Final = re.compile(rb".*\dy(?![a-z]).*|[dfw]0?(?:9\d|1[0-3]\d)|0?(?:9\d|1[0-3]\d)[dfw]")
+"""45Y, and F92 or 103W, above 89 with a letter for a sex. Yttrium is Y90."""
 
 TECHNIQUE: Final = frozenset(
     b"""
@@ -99,6 +103,8 @@ def clean(text: bytes, words: frozenset[bytes]) -> tuple[bytes, bytes]:
 def _is_listed(part: bytes, words: frozenset[bytes]) -> bool:
     if part.isalpha():
         return part in words
+    if words is not EQUIPMENT and (_NUMBERED.search(part) or _AGED.fullmatch(part)):
+        return False
     pieces = _PIECE.findall(part)
     if not any(piece.isalpha() for piece in pieces):
         return False

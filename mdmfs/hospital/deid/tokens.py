@@ -22,6 +22,8 @@ _PARTS: Final = re.compile(r"[^\W\d_]{4,}|\d{5,}")
 MIN_DIGITS: Final = 5
 MIN_MIXED: Final = 6
 MIN_MIXED_DIGITS: Final = 3
+MIN_NUMBER_DIGITS: Final = 7
+"""A number in a numeric element, or in octets, is as long as this before it counts as somebody's record number."""
 MIN_WITHIN: Final = 7
 """Letters of a name from which on it is found within a longer word."""
 MIN_JOINED: Final = 6
@@ -33,6 +35,7 @@ _NAMES: Final = re.compile(r"[\0\n=\\]")
 _NAME_PARTS: Final = 3
 """Family, given and middle name; prefix and suffix follow (PS3.5 section 6.2.1.1)."""
 _DATE: Final = re.compile(r"\d{8}")
+_DIGIT: Final = re.compile(rb"\d")
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 
@@ -59,6 +62,10 @@ class Identity(NamedTuple):
     """Of names, numbers, addresses and dates that were taken away, however they are parted, joined or turned round."""
     long_names: frozenset[str]
     """Those names that are long enough to be found in the middle of a word."""
+    long_numbers: frozenset[str]
+    """Those numbers, also of letters and digits, that are long enough to be found in parts."""
+    octets: frozenset[bytes]
+    """What is looked for where octets may be text: the names, and numbers that are no coincidence there."""
 
 
 def identity_of(traces: Traces) -> Identity:
@@ -72,9 +79,12 @@ def _identity_of(names: tuple[bytes, ...], others: tuple[bytes, ...], codec: str
     words, found = _parted(named), _parted(f"{named}\0{told}") | joined_names(named)
     found.update(order for token in [*found] for order in orders_of(token))
     bare = {token.lstrip("0") for token in found}
+    found |= {token for token in bare if len(token) >= MIN_DIGITS}
     return Identity(
-        frozenset(found | {token for token in bare if len(token) >= MIN_DIGITS}),
+        frozenset(found),
         frozenset(word for word in words - IN_CODES if word.isalpha() and len(word) >= MIN_WITHIN),
+        frozenset(token for token in found - ORDINARY if len(token) >= MIN_MIXED and not token.isalpha()),
+        frozenset(each.encode() for each in found - IN_CODES if not each.isdigit() or len(each) >= MIN_NUMBER_DIGITS),
     )
 
 
@@ -98,13 +108,24 @@ def orders_of(date: str) -> list[str]:
 
 
 def joined_names(names: str) -> set[str]:
-    """Give family and given names of a text as one word, in either order, the given ones also as initials."""
+    """Give family and given names of a text as one word, in either order, the given ones also as initials.
+
+    Of a name without carets, ``Doe, Jane`` or ``Jane Doe``, the first or the last word is that of the family.
+    """
     found = set()
     for name in _NAMES.split(names.lower()):
-        family, *given = (BETWEEN.sub("", part) for part in name.split("^"))
-        firsts = {"".join(part[:size] for part in given[:count]) for size in (None, 1) for count in (1, 2)} - {""}
-        found |= {joined for first in firsts for joined in (family + first, first + family)}
+        if "^" in name:
+            found |= _joined(*name.split("^"))
+        else:
+            words = BETWEEN.split(name.strip())
+            found |= _joined(*words) | _joined(words[-1], *words[:-1])
     return {joined for joined in found if len(joined) >= MIN_JOINED}
+
+
+def _joined(family: str, *given: str) -> set[str]:
+    family, *bare = (BETWEEN.sub("", part) for part in (family, *given))
+    firsts = {"".join(part[:size] for part in bare[:count]) for size in (None, 1) for count in (1, 2)} - {""}
+    return {joined for first in firsts for joined in (family + first, first + family)}
 
 
 def description_tokens(traces: Traces) -> set[str]:
@@ -113,9 +134,13 @@ def description_tokens(traces: Traces) -> set[str]:
 
 
 def _bare_name(name: bytes) -> bytes:
-    """Leave prefixes and suffixes out, where a name is not all that there is."""
+    """Leave prefixes and suffixes out, where a name is not all that there is and no number stands in them."""
     groups = [group.split(b"^") for group in _GROUPS.split(name)]
-    return b"\\".join(b"^".join(parts[:_NAME_PARTS] if any(parts[:_NAME_PARTS]) else parts) for parts in groups)
+    return b"\\".join(b"^".join(parts if _is_more(parts) else parts[:_NAME_PARTS]) for parts in groups)
+
+
+def _is_more(parts: list[bytes]) -> bool:
+    return not any(parts[:_NAME_PARTS]) or any(_DIGIT.search(part) for part in parts[_NAME_PARTS:])
 
 
 def _text_of(values: Iterable[bytes], codec: str) -> str:

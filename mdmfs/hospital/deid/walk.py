@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import re
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, TypeAlias
 
@@ -34,6 +35,9 @@ SCHEME: Final = 0x00080102
 CODE_VALUES: Final = (0x00080100, 0x00080119, 0x00080120)
 
 
+MIN_JOINED: Final = 6
+"""Letters or digits of a name or number from which on it is found in others, and however it is parted."""
+_LETTERS_AND_DIGITS: Final = re.compile(rb"[a-z0-9]+")
 MAX_REMEMBERED: Final = 8 * 2**10
 """Bytes of a value that is remembered at most."""
 
@@ -207,6 +211,7 @@ class Walk:
         self.descriptor_words = descriptor_words(policy.terms)
         """What may stay in free text."""
         self.forbidden: frozenset[bytes] = frozenset()
+        self._numbers: list[bytes] = []
         self._written: dict[int, Written] | None = None
         """What is remembered of elements of the top level; None where nothing is."""
         self._moved: dict[tuple[bytes, bytes], tuple[bytes | None, bytes | None]] = {}
@@ -219,8 +224,14 @@ class Walk:
     def forbid(self, words: frozenset[bytes]) -> None:
         """Let words of names and numbers in this object, in lower case, go from text even where they could stay."""
         self.forbidden = words
+        self._numbers = [word for word in words if len(word) >= MIN_JOINED and not word.isalpha()]
         if not self.descriptor_words.isdisjoint(words):
             self.descriptor_words -= words
+
+    def holds_number(self, text: bytes) -> bool:
+        """Tell whether a number of the patient stands in a text of words that may stay, whatever parts it there."""
+        joined = b"".join(_LETTERS_AND_DIGITS.findall(text.lower()))
+        return any(number in joined for number in self._numbers)
 
     def remember(self, memory: Memory) -> None:
         """Do nothing twice that was done for the header before; everything else about this walk is settled already."""

@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from mdmfs.hospital.deid.encode import encode, head
+from mdmfs.hospital.deid.encode import encode, encode_items, head
 from mdmfs.hospital.deid.refusal import RefusedError
 from mdmfs.hospital.deid.tokens import orders_of
 from tests.twins.deidentified import deidentified, with_elements
@@ -52,10 +52,15 @@ def refuses(*elements: bytes) -> None:
         (b"Mc Adam^Jo", b"MCADAMJO"),
         (b"Vandermeulen^Jo", b"FRVANDERMEULENJO"),
         (b"Vandermeulen^Josephina", b"VANDERMEULENJOSE"),
+        (b"Smith, Jane", b"JSMITH"),
+        (b"Smith, Jane", b"JANESMITH"),
+        (b"Smith Jane", b"SMITHJ"),
+        (b"Jane Smith", b"JSMITH"),
+        (b"Jane Mary Smith", b"JMSMITH"),
     ],
 )
 def test_a_name_is_found_joined_with_another(name: bytes, code: bytes) -> None:
-    """In either order, with initials, cut at the sixteen letters of a code, or behind a title."""
+    """In either order, with initials, cut at the sixteen letters of a code, or behind a title; also without carets."""
     refuses(named(name), coded(code))
 
 
@@ -73,6 +78,26 @@ def test_a_name_is_found_joined_with_another(name: bytes, code: bytes) -> None:
 def test_a_name_is_found_whatever_parts_it(name: bytes, code: bytes) -> None:
     """In the name, where people type any apostrophe that there is, or in the code; and where it stands as a prefix."""
     refuses(named(name), coded(code))
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [(b"Doe^Jane^^^84729103", b"ID84729103"), (b"Doe^Jane^^* 04.03.1969", b"04031969")]
+)
+def test_a_number_is_found_that_stands_in_a_name(name: bytes, code: bytes) -> None:
+    """As a suffix or a prefix, which otherwise tell nothing."""
+    refuses(named(name), coded(code))
+
+
+@pytest.mark.parametrize("moment", [b"1803121015", b"2018031210", b"180312101530", b"18031210153000"])
+def test_a_date_is_found_that_a_number_of_a_series_begins_with(moment: bytes) -> None:
+    """Some machines number by the clock; the date did not move there."""
+    refuses(encode(head(0x00080021, b"DA"), b"20180312"), encode(head(0x00181060, b"DS"), moment))
+
+
+def test_a_number_is_found_in_a_text_in_parts_that_may_stay() -> None:
+    """Each of them looks like a measure."""
+    order = encode(head(0x00402016, b"LO"), b"H12-V345-B678")
+    refuses(order, encode(head(0x0008103E, b"LO"), b"sag H12 V345 B678 t1"))
 
 
 @pytest.mark.parametrize("code", [b"8472 9103", b"847_291_03", b"ID 84 72 91 03", b"NO_84_729103"])
@@ -184,3 +209,30 @@ def test_ramps_in_a_palette_are_no_residue() -> None:
     assert deidentified(with_elements(named(b"Hijk^Lmno"), numbered(b"1234567"), ramp))
     long = encode(head(0x00283002, b"US"), b"\1\0" * 40_000)
     assert deidentified(with_elements(named(b"Doe^Jane"), long))
+
+
+def test_a_text_is_found_in_long_tables_wherever_they_are_cut() -> None:
+    """What is more than 1 MiB in all is taken apart piece by piece, never within a word."""
+    empty = b"\xff" * 2**18
+
+    def lookup(table: bytes) -> bytes:
+        return encode(head(0x00283006, b"OW"), table)
+
+    for behind in range(0, 16, 3):
+        told = empty[: 2**18 - 12 - behind] + b"Vandermeulen" + b"\xff" * behind
+        tables = encode_items(head(0x00283010, b"SQ"), [*map(lookup, [empty, empty, empty, told, empty])])
+        refuses(named(b"Vandermeulen^Jo"), tables)
+
+
+@pytest.mark.parametrize("tag", [0x00281201, 0x00283006])
+def test_a_lookup_table_is_no_longer_than_one_can_be(tag: int) -> None:
+    """With 65,536 entries it stays; what is much longer is something else, and goes."""
+    for length, stays in [(2**17, True), (2**18 + 2, False)]:
+        table = encode(head(tag, b"OW"), b"\1\0" * (length // 2))
+        assert (len(deidentified(with_elements(table))) > length) is stays
+
+
+def test_many_distinct_codes_are_searched_as_few_are() -> None:
+    """What so many say is not remembered for the series."""
+    codes = b"\\".join(b"A%07d" % number for number in range(6000))
+    refuses(named(b"Doe^Jane"), numbered(b"A0005999"), coded(codes))

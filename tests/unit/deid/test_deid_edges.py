@@ -235,8 +235,8 @@ def test_pixels_that_come_after_the_last_one_are_no_pixels() -> None:
     assert {piece.part for piece in pieces} == {Part.HEAD}
 
 
-def test_a_moment_before_the_first_year_is_not_moved() -> None:
-    """There is no date that it could be moved to."""
+def test_a_year_that_stands_for_none_is_not_moved() -> None:
+    """Nor is there a date that it could be moved to."""
     assert shift_date_time(b"00010101", SUBJECT, Times.SHIFT) is None
 
 
@@ -262,6 +262,48 @@ def test_long_numbers_in_descriptions_go(text: bytes, kept: bytes) -> None:
     """A b-value has four digits; a record number has more."""
     out = pydicom.dcmread(io.BytesIO(deidentified(with_elements(encode(head(0x0008103E, b"LO"), text)))))
     assert out.SeriesDescription == kept.decode()
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (b"CT12.03.18 axial", b"axial"),
+        (b"t1 v12.03.69", b"t1"),
+        (b"t1.2.840.113.45.6 sag", b"sag"),
+        (b"H12.345.678 t2", b"t2"),
+        (b"t1 5.0mm 3.0x3.0x3.0 t1.5", b"t1 5.0mm 3.0x3.0x3.0 t1.5"),
+    ],
+)
+def test_dates_uids_and_numbers_with_points_in_descriptions_go(text: bytes, kept: bytes) -> None:
+    """With a letter or a word before them, too, which makes a measure of a number."""
+    out = pydicom.dcmread(io.BytesIO(deidentified(with_elements(encode(head(0x0008103E, b"LO"), text)))))
+    assert out.SeriesDescription == kept.decode()
+    version = encode(head(0x00181020, b"LO"), b"syngo R1.2.5")
+    assert pydicom.dcmread(io.BytesIO(deidentified(with_elements(version)))).SoftwareVersions == "syngo R1.2.5"
+
+
+@pytest.mark.parametrize("age", [b"45Y", b"f45y", b"092Y", b"F92", b"92F", b"W103", b"101w", b"D099"])
+def test_ages_in_descriptions_go(age: bytes) -> None:
+    """Above 89 years also one that only the letter for a sex beside it gives away."""
+    out = pydicom.dcmread(io.BytesIO(deidentified(with_elements(encode(head(0x0008103E, b"LO"), b"CT chest " + age)))))
+    assert out.SeriesDescription == "CT chest"
+
+
+def test_what_is_no_age_in_a_description_stays() -> None:
+    """Isotopes, kernels, flip angles, b-values."""
+    for text in (b"PET F18 Y90", b"B70f", b"fa90", b"b92", b"t1 3d f45"):
+        out = deidentified(with_elements(encode(head(0x0008103E, b"LO"), text)))
+        assert pydicom.dcmread(io.BytesIO(out)).SeriesDescription == text.decode()
+
+
+@pytest.mark.parametrize("number", [b"H12-V345-B678", b"H12 V345 B678", b"T69.B304", b"V12S345"])
+def test_a_number_of_the_patient_in_a_description_goes_whatever_parts_it(number: bytes) -> None:
+    """Each part alone would be a measure."""
+    numbered = encode(head(0x00100020, b"LO"), number)
+    for text in (number, number.replace(b" ", b"-") + b" sag", b"ax " + number.lower()):
+        description = encode(head(0x0008103E, b"LO"), text)
+        out = pydicom.dcmread(io.BytesIO(deidentified(with_elements(numbered, description))))
+        assert "SeriesDescription" not in out
 
 
 def test_pixels_cut_into_single_bytes_are_looked_at_whole() -> None:

@@ -85,6 +85,51 @@ def test_the_age_in_a_report_is_one_of_below_90(number: str, unit: str, *, stays
     assert [item.ValueType for item in out.ContentSequence] == ["NUM"] * stays
 
 
+@pytest.mark.parametrize("tag", [0x00400440, 0x00400612, 0x0040A730])
+def test_a_content_item_tells_no_more_elsewhere_than_in_a_report(tag: int) -> None:
+    """Images have such items too, with number and unit beside the name: protocols, specimens, what was injected."""
+
+    def item(value: bytes, number: bytes, unit: bytes) -> bytes:
+        name = encode(head(0x00080100, b"SH"), value) + encode(head(0x00080102, b"SH"), b"DCM")
+        units = encode(head(0x00080100, b"SH"), unit) + encode(head(0x00080102, b"SH"), b"UCUM")
+        parts = [encode_items(head(0x004008EA, b"SQ"), [units]), encode_items(head(0x0040A043, b"SQ"), [name])]
+        return b"".join(parts) + encode(head(0x0040A30A, b"DS"), number)
+
+    items = [item(*each) for each in ITEMS]
+    file = with_elements(encode_items(head(tag, b"SQ"), items))
+    for policy, left in [(RESEARCH, [b"51", b"12.5"]), (PLACE, [b"12.5"])]:
+        out = parsed(deidentified(file, policy))[tag]
+        assert [str(kept.NumericValue).encode() for kept in out] == left
+
+
+ITEMS: Final = [
+    (b"121033", b"51", b"a"),  # Subject Age
+    (b"121033", b"93", b"a"),
+    (b"111538", b"92", b"a"),  # Age at Occurrence
+    (b"111524", b"none", b"a"),
+    (b"999999", b"70", b"kg"),  # of nobody's
+    (b"121207", b"12.5", b"mm"),  # Height
+]
+
+
+def test_a_code_in_a_report_under_a_concept_that_nobody_knows_goes() -> None:
+    """It may be the subject's sex."""
+    report, _ = planted(OtherKind.SR, depth=0, outside=False)
+    report.ContentSequence = Sequence([coded("263495000"), coded("121071")])
+    out = parsed(deidentified(written(report), reviewed(OtherKind.SR.value)))
+    assert [item.ConceptNameCodeSequence[0].CodeValue for item in out.ContentSequence] == ["121071"]
+
+
+def coded(concept: str) -> Dataset:
+    """Make a content item whose value is the code for a man."""
+    item, name, value = Dataset(), Dataset(), Dataset()
+    name.CodeValue, name.CodingSchemeDesignator, name.CodeMeaning = concept, "DCM", "what it is"
+    value.CodeValue, value.CodingSchemeDesignator, value.CodeMeaning = "M", "DCM", "Male"
+    item.RelationshipType, item.ValueType = "CONTAINS", "CODE"
+    item.ConceptNameCodeSequence, item.ConceptCodeSequence = Sequence([name]), Sequence([value])
+    return item
+
+
 def test_characteristics_in_a_report_need_their_option() -> None:
     """A weight stays under it, and a measured length always does; dates under concepts that nobody knows go."""
     report, _ = planted(OtherKind.SR, depth=0, outside=False)
@@ -107,14 +152,31 @@ def test_characteristics_in_a_report_need_their_option() -> None:
     assert "113104" in marks_of(parsed(deidentified(file, without)))
 
 
-def test_a_retained_device_keeps_its_names_and_uid_and_its_dates_move() -> None:
-    """Of calibration dates the shift decides: one that stayed would tell the shift."""
+def test_a_retained_device_keeps_its_names_and_uid_and_its_dates_go() -> None:
+    """One that stayed would tell the shift; one that moved, to whoever knows another patient of the machine."""
     uid = encode(head(0x00181002, b"UI"), b"1.2.3.99", b"\0")
     names = [(0x00081010, b"SH", b"CT07 East"), (0x00181000, b"LO", b"SN 4711-889"), (0x00181200, b"DA", b"20180101")]
     out = parsed(deidentified(with_elements(uid, *(encode(head(tag, vr), value) for tag, vr, value in names)), DEVICE))
     assert (out.StationName, out.DeviceSerialNumber, out.DeviceUID) == ("CT07 East", "SN 4711-889", "1.2.3.99")
-    assert out.DateOfLastCalibration == "20160104"
+    assert "DateOfLastCalibration" not in out
     assert "113109" in marks_of(out)
+
+
+def test_dates_that_stand_in_books_do_not_move() -> None:
+    """From which day a table of PS3.16 is, everybody can look up; of a source, everybody who was treated with it."""
+    version = encode(head(0x00080106, b"DT"), b"20020904000000")
+    coded = encode(head(0x00080100, b"SH"), b"818981001") + encode(head(0x00080102, b"SH"), b"SCT") + version
+    source = encode(head(0x300A022C, b"DA"), b"20180301") + encode(head(0x300A022E, b"TM"), b"101500")
+    file = with_elements(
+        encode_items(head(0x00082218, b"SQ"), [coded]), encode_items(head(0x300A0210, b"SQ"), [source])
+    )
+    for policy, version_left, source_left in [(RESEARCH, DUMMY, "19000101"), (DATES, "20020904000000", "20180301")]:
+        out = parsed(deidentified(file, policy))
+        assert out.AnatomicRegionSequence[0].ContextGroupVersion == version_left
+        assert out.SourceSequence[0].SourceStrengthReferenceDate == source_left
+
+
+DUMMY: Final = "19000101000000"
 
 
 def test_what_a_device_is_called_may_stand_in_what_was_removed() -> None:
@@ -122,6 +184,13 @@ def test_what_a_device_is_called_may_stand_in_what_was_removed() -> None:
     serial = encode(head(0x00181000, b"LO"), b"SN4711889")
     private = encode(head(0x00090010, b"LO"), b"ACME") + encode(head(0x00091001, b"LO"), b"SN4711889 in room 7")
     assert parsed(deidentified(with_elements(serial, private[:0] + private), DEVICE)).DeviceSerialNumber == "SN4711889"
+
+
+@pytest.mark.parametrize("uid", [b"1.2.3.84729103", b"1.2.3.84729103001", b"1.2.847.29103.1"])
+def test_a_device_uid_with_a_number_of_the_patient_in_it_is_not_retained(uid: bytes) -> None:
+    """As an arc of it, within one, or over several."""
+    numbered = encode(head(0x00100020, b"LO"), b"84729103"), encode(head(0x00181002, b"UI"), uid, b"\0")
+    assert "DeviceUID" not in parsed(deidentified(with_elements(*numbered), DEVICE))
 
 
 @pytest.mark.parametrize("name", [b"Doe's scanner", b"jane", b"H1234567", b"1234567", b"CT \xff"])

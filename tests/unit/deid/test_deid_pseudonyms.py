@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ID = SubjectId("k7qf3x2mzt5wd4ha")
+NO_DATES = (b"19691231", b"19700101", b"19800101", b"20000101")
 
 
 @given(st.binary(max_size=64))
@@ -31,7 +32,10 @@ def test_a_pseudonymous_uid_is_a_uid(uid: bytes) -> None:
     assert mapped != OTHER_SUBJECT.pseudonymous_uid(uid)
 
 
-@given(st.dates(dt.date(1900, 1, 1)), st.dates(dt.date(1900, 1, 1)))
+DAYS = st.dates(dt.date(1905, 1, 2), dt.date(2089, 12, 31)).filter(lambda day: f"{day:%Y%m%d}".encode() not in NO_DATES)
+
+
+@given(DAYS, DAYS)
 def test_intervals_and_weekdays_survive(first: dt.date, second: dt.date) -> None:
     """Dates move by whole weeks, all by the same."""
     moved = [
@@ -57,6 +61,23 @@ def test_intervals_and_weekdays_survive(first: dt.date, second: dt.date) -> None
 def test_what_is_no_date_is_not_moved(value: bytes, moved: bytes | None) -> None:
     """ACR-NEMA's points are read; nothing else is guessed."""
     assert shift_date(value, SUBJECT) == moved
+
+
+@pytest.mark.parametrize("value", [*NO_DATES, b"18581117", b"19000101", b"19041231", b"20900101", b"99991231"])
+def test_a_date_that_stands_for_none_does_not_tell_the_shift(value: bytes) -> None:
+    """Machines write these where they know no date, and everybody knows them: moved, they would tell by how much."""
+    assert shift_date(value, SUBJECT) is None
+    assert shift_date_and_time(value, b"1015", SUBJECT, Times.SHIFT) is None
+    assert shift_date_time(value + b"1015", SUBJECT, Times.SHIFT) is None
+
+
+@pytest.mark.parametrize("time", [b"00", b"0000", b"000000", b"000000.000000"])
+def test_a_time_that_stands_for_none_does_not_tell_the_minutes(time: bytes) -> None:
+    """Exactly midnight stays, and its date moves by days alone; a second later it is a time."""
+    assert shift_time(time, SUBJECT, Times.SHIFT) == time
+    assert shift_date_and_time(b"20180312", time, SUBJECT, Times.SHIFT) == (b"20160314", time)
+    assert shift_date_time(b"20180312" + time, SUBJECT, Times.SHIFT) == b"20160314" + time
+    assert shift_time(b"000000.01", SUBJECT, Times.SHIFT) == b"021700.01"
 
 
 @pytest.mark.parametrize(

@@ -94,14 +94,19 @@ async def changed(instance: Dataset, registered: Rendition) -> tuple[str, int]:
 
 
 def with_long_header(fill: int = 0) -> Dataset:
-    """Make a slice with 5 MiB of lookup table in front of its pixels."""
+    """Make a slice with 5 MiB of lookup tables in front of its pixels."""
     instance = slice_of(1)
+    instance.ModalityLUTSequence = Sequence([lookup_table(fill) for _ in range(40)])
+    return instance
+
+
+def lookup_table(fill: int) -> Dataset:
+    """Make the longest one that there is."""
     table = Dataset()
     table.LUTDescriptor = [0, 0, 16]
-    table.add_new(0x00283006, "OW", bytes([fill]) * (5 * 2**20))
+    table.add_new(0x00283006, "OW", bytes([fill]) * 2**17)
     table.ModalityLUTType = "US"
-    instance.ModalityLUTSequence = Sequence([table])
-    return instance
+    return table
 
 
 @pytest.mark.parametrize("make", [lambda: slice_of(1), lambda: slice_of(1, size=BIG), with_long_header])
@@ -148,9 +153,9 @@ async def test_a_long_header_is_told_from_pixels_in_every_segment() -> None:
     pixels.PixelData = bytes(len(pixels.PixelData))
     assert await changed(pixels, measured) == ("pixels", SEGMENT_SIZE)
     end = with_long_header()
-    table = bytearray(end.ModalityLUTSequence[0][0x00283006].value)
+    table = bytearray(2**17)
     table[-1] ^= 1
-    end.ModalityLUTSequence[0].add_new(0x00283006, "OW", bytes(table))
+    end.ModalityLUTSequence[-1].add_new(0x00283006, "OW", bytes(table))
     assert await changed(end, measured) == ("header", SEGMENT_SIZE)
 
 
