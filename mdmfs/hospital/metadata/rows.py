@@ -11,7 +11,8 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Final, NamedTuple, NoReturn
 
-from mdmfs.hospital.deid.pseudonyms import PatientKey, Subject, shift_date
+from mdmfs.hospital.deid.charsets import without_accents
+from mdmfs.hospital.deid.pseudonyms import PatientKey, Subject, is_temporal, shift_date
 from mdmfs.hospital.ledger.records import CollectionRecord
 from mdmfs.hospital.metadata.attributes import AttributeValue
 
@@ -26,7 +27,19 @@ _DIGITS: Final = re.compile(rf"(?:\d[\W_]{{0,3}}){{{MIN_NUMBER - 1},}}\d")
 """Whatever stands between them: telephones are written with blanks and hyphens."""
 _BETWEEN: Final = re.compile(r"[\W_]+")
 _NO_DIGITS: Final = re.compile(r"\D+")
-_LIKE_A_DATE: Final = re.compile(r"(?<!\d)\d{1,4}[./-]\d{1,2}[./-]\d{1,4}(?!\d)")
+_PARTING: Final = r" ?[./\-\u2010-\u2015\u2212] ?"
+_MONTH: Final = (
+    r"(?:jan|gen|ene|feb|fev|mar|maa|mrt|apr|avr|abr|may|mai|mag|mei|maj|jun|jui|giu|jul|lug"
+    r"|aug|aou|ago|sep|set|oct|okt|ott|out|nov|dec|dez|dic)[a-z]{0,7}"
+)
+"""As it begins in languages of Western Europe."""
+_LIKE_A_DATE: Final = re.compile(
+    rf"(?<!\d)\d{{1,4}}{_PARTING}\d{{1,2}}{_PARTING}\d{{1,4}}(?!\d)"
+    rf"|(?<!\d)\d{{4}}\W{{0,3}}{_MONTH}\W{{0,3}}\d{{1,2}}(?!\d)"
+    rf"|(?<!\d)\d{{1,2}}\W{{0,3}}(?:de )?{_MONTH}\W{{0,3}}(?:de )?\d{{2,4}}(?!\d)"
+    rf"|(?<![a-z]){_MONTH}\W{{0,3}}\d{{1,2}}\W{{1,3}}\d{{2,4}}(?!\d)"
+)
+_WRITTEN_DATE: Final = re.compile(r"(?:19|20)\d{6}")
 _DATE: Final = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
 _TRUTH: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _MAX_WHOLE: Final = 2**53
@@ -50,7 +63,7 @@ def translate(
     """Make of a patient's row what may be known of the subject; raises ``RefusedRowError``.
 
     A text in which the patient's number stands, or what looks like a date, an address or somebody's number, refuses
-    the row, and so does his number as one: dates belong into date attributes, which are shifted.
+    the row, and so does his number, or a day, as a number: dates belong into date attributes, which are shifted.
     """
     kinds = {attribute.name: attribute.type for attribute in collection.attributes}
     found = Translated({}, {})
@@ -93,7 +106,8 @@ def _text(name: str, value: AttributeValue, patient: PatientKey) -> str:
     if len(text) > MAX_TEXT or not text.isprintable():
         _misfit(name, f"printable, and at most {MAX_TEXT} characters")
     _refuse_number_of(patient, name, text)
-    if _DIGITS.search(text) or _LIKE_A_DATE.search(text) or "@" in text:
+    plain = without_accents(_bare(text))
+    if _DIGITS.search(plain) or _LIKE_A_DATE.search(plain) or "@" in plain:
         message = f"{name}: it holds what looks like a date, an address or somebody's number"
         raise RefusedRowError(message)
     return text
@@ -136,7 +150,7 @@ def _shifted(name: str, value: AttributeValue, subject: Subject) -> str:
     match = _DATE.fullmatch(str(value))
     moved = None if match is None else shift_date("".join(match.groups()).encode(), subject)
     if moved is None:
-        return _misfit(name, "a date, written YYYY-MM-DD or YYYYMMDD")
+        return _misfit(name, "a date, written YYYY-MM-DD or YYYYMMDD, and none that stands for a missing one")
     return dt.datetime.strptime(moved.decode(), "%Y%m%d").date().isoformat()  # noqa: DTZ007 a day has no zone
 
 
@@ -150,7 +164,15 @@ def _number(name: str, value: AttributeValue, patient: PatientKey) -> float:
     own = _NO_DIGITS.sub("", _bare(patient.patient_id)).lstrip("0")
     if len(own) >= MIN_NUMBER and number == float(own):
         _refuse_own(name)
+    if _reads_as_a_date(number):
+        message = f"{name}: the number reads as a date, and those belong into attributes of dates"
+        raise RefusedRowError(message)
     return number if math.isfinite(number) else _misfit(name, "a number")
+
+
+def _reads_as_a_date(number: float) -> bool:
+    text = f"{number:.0f}" if math.isfinite(number) else ""
+    return _WRITTEN_DATE.fullmatch(text) is not None and number == int(text) and is_temporal(text.encode(), b"DA")
 
 
 def _misfit(name: str, wanted: str) -> NoReturn:
