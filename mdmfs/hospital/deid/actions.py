@@ -9,7 +9,7 @@ import dataclasses
 import re
 from typing import Final
 
-from mdmfs.hospital.deid.charsets import decode, without_accents
+from mdmfs.hospital.deid.charsets import decode, readings, without_accents
 from mdmfs.hospital.deid.codes import known_scheme
 from mdmfs.hospital.deid.content import is_content, is_personal
 from mdmfs.hospital.deid.elements import (
@@ -39,6 +39,7 @@ _CODE_WORDS: Final = re.compile(rb"[a-z]+")
 _AGE: Final = re.compile(rb"(\d{3})([DWMY])")
 _UIDS: Final = re.compile(rb"[0-9.]{1,64}(?:\\[0-9.]{1,64})*")
 _PLAIN: Final = re.compile(r"[\x20-\x7e\r\n]+")
+_FOREIGN: Final = re.compile(r"\w*[^\x00-\x7f]\w*|\x1b")
 _LETTERS: Final = re.compile(r"[a-z]+")
 _RUNS: Final = re.compile(r"[a-z0-9]+")
 _LIKE_A_UID: Final = re.compile(r"(?:\d+\.){4}\d")
@@ -170,7 +171,7 @@ def keep_words(walk: Walk, element: Element, rule: Rule) -> bytes:
     elif words is not EQUIPMENT and not words.isdisjoint(walk.forbidden):
         words -= {word for word in walk.forbidden if len(word) >= MIN_TYPED}
     texts = []
-    for text in walk.value(element).split(b"\\"):
+    for text in _readable(walk, walk.value(element)).split(b"\\"):
         kept, removed = clean(text, words)
         if walk.holds_number(kept):
             kept, removed = b"", text
@@ -178,6 +179,14 @@ def keep_words(walk: Walk, element: Element, rule: Rule) -> bytes:
         texts.append(kept)
     kept = b"\\".join(filter(None, texts))
     return encode(rule.head, kept) if kept else rule.fallback
+
+
+def _readable(walk: Walk, value: bytes) -> bytes:
+    """Give a text without words that are not in ASCII: bytes of other scripts would pass for letters."""
+    if value.isascii() and b"\x1b" not in value:
+        return value
+    walk.traces.add(Trace.DESCRIPTION, value)
+    return _FOREIGN.sub("\x80", readings(value, walk.traces.codec)[0]).encode("latin_1")
 
 
 def map_uids(walk: Walk, element: Element, rule: Rule) -> bytes:

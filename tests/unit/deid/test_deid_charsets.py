@@ -7,7 +7,8 @@ import pytest
 from mdmfs.hospital.deid.charsets import codec_of, decode
 from mdmfs.hospital.deid.encode import encode, head
 from mdmfs.hospital.deid.refusal import RefusedError
-from tests.twins.deidentified import header_of, with_elements
+from mdmfs.hospital.deid.tokens import description_tokens
+from tests.twins.deidentified import deidentification_of, deidentified, header_of, with_elements
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,26 @@ def test_one_patient_has_one_key_in_every_character_set() -> None:
         encode(head(0x00080005, b"CS"), b"ISO_IR 192"), encode(head(0x00100020, b"LO"), "Ä-17".encode())
     )
     assert header_of(latin).patient == header_of(utf8).patient
+
+
+@pytest.mark.parametrize(
+    ("declared", "text"),
+    [
+        (b"\\ISO 2022 IR 87", "小林".encode("iso2022_jp")),  # two octets of it are NS, those of a word
+        (b"", "小林".encode("iso2022_jp")),
+        (b"GB18030", "晄 俽".encode("gb18030")),
+        (b"", "晄 俽".encode("gb18030")),
+        (b"ISO_IR 100", "für".encode("latin_1")),
+        (b"", "für".encode()),
+    ],
+)
+def test_octets_of_another_script_in_a_description_are_no_words(declared: bytes, text: bytes) -> None:
+    """Some are those of letters and digits; a name would stay in them."""
+    elements = encode(head(0x00080005, b"CS"), declared), encode(head(0x0008103E, b"LO"), b"t1 " + text + b" sag")
+    assert encode(head(0x0008103E, b"LO"), b"t1 sag") in deidentified(with_elements(*elements))
+
+
+def test_what_goes_of_another_script_is_remembered() -> None:
+    """In letters of ASCII it may stand elsewhere."""
+    described = encode(head(0x0008103E, b"LO"), "t1 Müllermann".encode())
+    assert "mullermann" in description_tokens(deidentification_of(with_elements(described)).traces)
