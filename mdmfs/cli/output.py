@@ -26,7 +26,6 @@ from mdmfs.model.errors import (
 )
 
 FAILED: Final = 1
-WRONGLY_CALLED: Final = 2
 OUR_MISTAKE: Final = 70
 T = TypeVar("T")
 ERROR: Final = "mdmfs: "

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 LABEL: Final = b"mdmfs journal 1"
-LINK_SIZE: Final = 32
 _LINE: Final = re.compile(rb'(\{"n":([1-9][0-9]{0,18}),.*),"link":"([0-9a-f]{64})"\}', re.DOTALL)
 
 

@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from mdmfs.journal.chain import Head
 
 JOURNAL_ID_SIZE: Final = 16
-SIGNATURE_SIZE: Final = 64
 _LABEL: Final = b"mdmfs checkpoint 1\0"
 _STATEMENT: Final = struct.Struct(">16sQQ32s")
 

@@ -18,7 +18,6 @@ from mdmfs.wire.messages.keystores import Outcome
 class Denial(enum.StrEnum):
     """Why a keystore says no, beyond what ``mdmfs.access.decide.Refusal`` names."""
 
-    OTHER_OWNER = "the entry is another hospital's"
     OWNER_NOT_LISTED = "the hospital that registered it is not listed any more"
 
 

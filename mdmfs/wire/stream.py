@@ -30,9 +30,6 @@ _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 T = TypeVar("T")
 
-STREAM_ERRORS: Final = (OSError, trio.ClosedResourceError, trio.BrokenResourceError)
-"""All that a broken connection raises here; ``ssl.SSLError`` is an ``OSError``."""
-
 HANDSHAKES: Final = trio.CapacityLimiter(1)
 """Public-key arithmetic and the judge hold processor and interpreter: a second thread would only delay the requests."""
 

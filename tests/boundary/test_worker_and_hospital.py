@@ -30,12 +30,12 @@ from mdmfs.worker.fuse.errnos import errno_of
 from mdmfs.worker.hospital.remote import RemoteHospital
 from mdmfs.worker.keys.ring import KeyRing
 from mdmfs.worker.opening import Opener
-from mdmfs.worker.reading.pages import NoPages
 from mdmfs.worker.reading.parts import Parts
 from tests.twins import certificates as make
 from tests.twins.hospital import REGISTERED, ROOT, TwinFile, TwinHospital
 from tests.twins.hospital_service import HospitalOnTheWire
 from tests.twins.octets import octets
+from tests.twins.pages import NoPages
 from tests.twins.wire import LOOPBACK, anchors_in, calling, contexts_of, serving
 
 HOSPITAL = make.host("hospital")

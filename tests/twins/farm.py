@@ -24,12 +24,12 @@ from mdmfs.worker.hospital.storage import Storage
 from mdmfs.worker.keys.ring import KeyRing
 from mdmfs.worker.memory import Memory
 from mdmfs.worker.opening import Opener
-from mdmfs.worker.reading.pages import NoPages
 from mdmfs.worker.reading.parts import Parts
 from tests.twins import certificates as make
 from tests.twins.hospital import REGISTERED, TwinFile, TwinHospital
 from tests.twins.hospital_service import HospitalOnTheWire
 from tests.twins.octets import octets
+from tests.twins.pages import NoPages
 from tests.twins.storage import Served
 from tests.twins.wire import calling, context_of, serving
 

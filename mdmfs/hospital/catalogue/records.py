@@ -13,7 +13,6 @@ from mdmfs.wire.messages.files import Node
 
 ROOT_INODE: Final = 1
 SEGMENT_SIZE: Final = 4 * 2**20
-DIGEST_SIZE: Final = 32
 
 
 class FileState(enum.IntEnum):

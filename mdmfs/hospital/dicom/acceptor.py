@@ -40,7 +40,6 @@ _ABSTRACT_SYNTAX_ITEM: Final = 0x30
 _IMPLEMENTATION_CLASS_ITEM: Final = 0x52
 _IMPLEMENTATION_VERSION_ITEM: Final = 0x55
 _MAX_NAME_BYTES: Final = 64
-_MAX_CONTEXT_ID: Final = 255
 
 
 class ContextResult(enum.IntEnum):

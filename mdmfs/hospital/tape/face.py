@@ -30,7 +30,6 @@ BASE: Final = "/api/v1"
 STAGE: Final = BASE + "/stage"
 RELEASE: Final = BASE + "/release/"
 ARCHIVE: Final = BASE + "/archiveinfo"
-CANCEL: Final = "cancel"
 _QUOTED: Final = 80
 _ID: Final = re.compile(rf"[0-9a-f]{{{2 * REQUEST_ID_SIZE}}}")
 _CREATED, _BAD = 201, 400

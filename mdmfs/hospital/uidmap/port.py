@@ -28,9 +28,6 @@ class Subjects(Protocol):
     def by_id(self, subject: SubjectId) -> SubjectRow | None:
         """Give the row of this subject, or None."""
 
-    def of_project(self, project: str) -> list[SubjectRow]:
-        """Give the rows of a project."""
-
     def hand_over(self, subject: SubjectId, issuer: str, patient_id: str) -> SubjectRow:
         """Say that a subject is another patient by now, because the hospital merged the two; give the row.
 

@@ -53,11 +53,6 @@ class RowsOfSubjects:
         """Give the row of this subject, or None."""
         return self._row(_octets(subject))
 
-    def of_project(self, project: str) -> list[SubjectRow]:
-        """Give the rows of a project."""
-        rows = (_ROWS.decode(value) for _, value in self._rows.scan(tables.SUBJECTS))
-        return [row for row in rows if row.project == project]
-
     def hand_over(self, subject: SubjectId, issuer: str, patient_id: str) -> SubjectRow:
         """Say that a subject is another patient by now."""
         row = self.by_id(subject)

@@ -24,16 +24,3 @@ class Pages(Protocol):
 
         It raises nothing, and is done never where nobody knows of requests.
         """
-
-
-class NoPages:
-    """No page cache: every read comes to us."""
-
-    def store(self, inode: int, offset: int, octets: memoryview) -> None:
-        """Throw the bytes away."""
-
-    def invalidate(self, inode: int, begin: int = 0, end: int | None = None) -> None:
-        """Nothing is there."""
-
-    def meanwhile(self, work: Callable[[], None]) -> None:
-        """Nobody knows."""

@@ -237,7 +237,7 @@ async def test_whatever_takes_a_file_or_its_key_away_takes_its_replicas_away(cli
     if act == "rerender":
         clinic.policy = read_policy("strict")
     if act == "opt-out":
-        (row,) = clinic.store.read(lambda tx: tx.subjects.of_project(PROJECT))
+        row = clinic.store.read(lambda tx: tx.subjects.by_id(tx.uidmap.resolve(guid).subject))
         clinic.opted_out = including(PatientKey(row.issuer, row.patient_id))
     async with clinic.open() as hospital:
         hospital.nursery.start_soon(keep_current, hospital.hospital)

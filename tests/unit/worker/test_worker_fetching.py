@@ -26,10 +26,10 @@ from mdmfs.worker.keys.ring import KeyRing
 from mdmfs.worker.memory import PUSHED
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.reading.fetching import MAX_FRUITLESS
-from mdmfs.worker.reading.pages import NoPages
 from mdmfs.worker.reading.parts import Parts
 from tests.twins.hospital import REGISTERED, TwinFile, TwinHospital, unreachable
 from tests.twins.octets import octets
+from tests.twins.pages import NoPages
 
 BIG = PUSHED + 5 * CHUNK_SIZE + 17
 DEADLINE = 30.0

@@ -28,10 +28,10 @@ from mdmfs.worker.fuse.patience import SignalWatch
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.listing import nodes_by_name
 from mdmfs.worker.namespace.names import ROOT
-from mdmfs.worker.reading.pages import NoPages
 from mdmfs.worker.serving import Ports, Serving, Site
 from tests.twins.hospital import ROOT as TOP
 from tests.twins.hospital import TwinHospital, unreachable
+from tests.twins.pages import NoPages
 
 TEXT: Final = """
 trust = "ca.pem"

@@ -14,9 +14,9 @@ from mdmfs.model.errors import AccessDeniedError, CredentialExpiredError, PeerTi
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.lease import LONGEST_POLL, LOOK_SECONDS, MARGIN, Lease
 from mdmfs.worker.memory import Memory
-from mdmfs.worker.reading.pages import NoPages
 from mdmfs.worker.serving import Branch, Ports
 from tests.twins.hospital import ROOT, TwinHospital
+from tests.twins.pages import NoPages
 from tests.twins.waiting import counting_turns
 
 LEASE, WAIT = 10.0, 120.0

@@ -17,10 +17,10 @@ from mdmfs.worker.namespace.feed import Feed
 from mdmfs.worker.namespace.names import Namespace
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.reading.opens import Opens
-from mdmfs.worker.reading.pages import NoPages
 from mdmfs.worker.reading.parts import Parts
 from tests.twins.hospital import REGISTERED, ROOT, TwinFile, TwinHospital, unreachable
 from tests.twins.keystores import random_guid
+from tests.twins.pages import NoPages
 
 
 class NoWitness:

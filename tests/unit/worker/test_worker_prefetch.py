@@ -27,9 +27,9 @@ from mdmfs.worker.prefetch.siblings import (
     SiblingPrefetch,
 )
 from mdmfs.worker.reading.fetching import QUESTION_SECONDS
-from mdmfs.worker.reading.pages import NoPages
 from mdmfs.worker.reading.parts import Parts
 from tests.twins.hospital import REGISTERED, TwinHospital
+from tests.twins.pages import NoPages
 
 DIRECTORY = 7
 COUNT = 100

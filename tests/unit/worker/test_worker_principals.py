@@ -51,12 +51,12 @@ from mdmfs.worker.fuse.mount import MAX_TASKS
 from mdmfs.worker.fuse.operations import MAX_WAITING_OPENS
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.memory import Memory
-from mdmfs.worker.reading.pages import NoPages
 from mdmfs.worker.serving import Ports
 from tests.twins import certificates as make
 from tests.twins.attributes import Ac, carrying
 from tests.twins.hospital import ROOT, TwinHospital
 from tests.twins.keystores import random_guid
+from tests.twins.pages import NoPages
 
 TEXT = """
 trust = "ca.pem"

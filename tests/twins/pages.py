@@ -1,0 +1,18 @@
+"""The page cache of a kernel that keeps nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class NoPages:
+    """No page cache: every read comes to us."""
+
+    def store(self, inode: int, offset: int, octets: memoryview) -> None:
+        """Throw the bytes away."""
+
+    def invalidate(self, inode: int, begin: int = 0, end: int | None = None) -> None:
+        """Nothing is there."""
+
+    def meanwhile(self, work: Callable[[], None]) -> None:
+        """Nobody knows."""
