@@ -16,10 +16,11 @@ from mdmfs.worker.callers.seat import Tree
 from mdmfs.worker.changing import Changing
 from mdmfs.worker.descriptions import Descriptions
 from mdmfs.worker.filesystem import FileSystem, Kernel
+from mdmfs.worker.finding.cohort import Places
 from mdmfs.worker.finding.federation import Caller, Federation
 from mdmfs.worker.finding.files import VirtualFiles
 from mdmfs.worker.finding.queries import FIND, FindDirectory
-from mdmfs.worker.finding.snapshots import SNAPSHOTS, Places, SnapshotsDirectory
+from mdmfs.worker.finding.snapshots import SNAPSHOTS, SnapshotsDirectory
 from mdmfs.worker.finding.virtual import Directory, VirtualTree
 from mdmfs.worker.hospital.port import Hospital
 from mdmfs.worker.keys.ring import KeyRing, KeySource

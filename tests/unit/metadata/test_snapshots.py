@@ -39,9 +39,10 @@ from mdmfs.wire.messages.metadata import (
     Snapshot,
     Snapshots,
 )
+from mdmfs.worker.finding.cohort import Cohort
 from mdmfs.worker.finding.federation import Federation
 from mdmfs.worker.finding.names import alias_of, lfn_of_alias
-from mdmfs.worker.finding.snapshots import SNAPSHOTS, Cohort, FrozenSeriesDirectory, SnapshotsDirectory
+from mdmfs.worker.finding.snapshots import SNAPSHOTS, FrozenSeriesDirectory, SnapshotsDirectory
 from mdmfs.worker.finding.virtual import Gone, PlacedNode, Reading, Text, VirtualNode, VirtualTree, begun, placed_lfn
 from tests.twins.hospital import TwinHospital
 from tests.twins.keystores import HOSPITAL, principal
