@@ -7,7 +7,6 @@ keystores have acknowledged and the PACS counted the same instances twice.
 
 from __future__ import annotations
 
-import functools
 import secrets
 from collections import Counter
 from collections.abc import Callable
@@ -17,7 +16,7 @@ import msgspec
 import trio
 
 from mdmfs.daemon.nursery import open_plain_nursery
-from mdmfs.hospital.catalogue.records import FileState, NewFile, Rendition
+from mdmfs.hospital.catalogue.records import Rendition
 from mdmfs.hospital.catalogue.times import time_of
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.pseudonyms import (
@@ -35,23 +34,22 @@ from mdmfs.hospital.dicom.pacs import IncomingInstance, SeriesFound
 from mdmfs.hospital.hospital import Hospital, subject_of
 from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesRecord, SeriesState
 from mdmfs.hospital.metadata.attributes import NO_ATTRIBUTES, Attributes, attributes_of
-from mdmfs.hospital.metadata.outgoing import send_images
 from mdmfs.hospital.projects import Partial, Project
-from mdmfs.hospital.registration.deposit import DEPOSIT, show_deposited
-from mdmfs.hospital.registration.naming import SeriesNames, harmless, instance_lfn, names_of, series_lfn
+from mdmfs.hospital.registration.deposit import show_deposited
+from mdmfs.hospital.registration.naming import SeriesNames, harmless, names_of, series_lfn
 from mdmfs.hospital.registration.not_included import forget_not_included
+from mdmfs.hospital.registration.remember import Measured, remember, remember_refusal
 from mdmfs.hospital.registration.series import arriving, is_stable
-from mdmfs.hospital.registration.settled import is_half_anew, is_withdrawn, missing_of, rules_of
+from mdmfs.hospital.registration.settled import is_half_anew, missing_of, rules_of
 from mdmfs.hospital.release.audit import AuditRecord, Event
-from mdmfs.hospital.release.escrow import FIRST_GENERATION, Deposit, NewKey, key_entries, make_key, random_guid
+from mdmfs.hospital.release.escrow import make_key, random_guid
 from mdmfs.hospital.release.headers import Beginning, KeptHeader
-from mdmfs.hospital.release.known import Origin, claim_of
+from mdmfs.hospital.release.known import claim_of
 from mdmfs.hospital.release.render import Admission, Admit, Rendering, measure
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import InstanceRecord, SeriesKey, SubjectRow
-from mdmfs.model.names import Guid, Lfn
+from mdmfs.model.names import Lfn
 from mdmfs.model.subject import SUBJECT_ID_OCTETS, SubjectId
-from mdmfs.wire.messages.keystores import VersionedAcl
 
 BATCH: Final = 64
 """Instances in one transaction: what a crash can cost."""
@@ -69,23 +67,6 @@ class SeriesOutcome(NamedTuple):
     refused: int
     octets: int
     """Of plaintext, registered now."""
-
-
-class Measured(NamedTuple):
-    """One instance, measured, with its key split; not yet remembered."""
-
-    guid: Guid
-    number: str
-    """Instance Number."""
-    instance: InstanceRecord
-    rendition: Rendition
-    modified: float
-    """By the Study Date that the rendition has."""
-    key: NewKey
-    attributes: Attributes
-    """Of its published header."""
-    origin: Origin | None
-    """By what its header is known when it arrives again."""
 
 
 async def register_series(
@@ -316,28 +297,10 @@ class Registration:
     def _remember(
         self, tx: Transaction, batch: list[Measured], refusals: list[QuarantineRecord]
     ) -> tuple[Lfn | None, list[Measured]]:
-        """Remember a batch, but for what was withdrawn while it was on its way; gives the directory and the rest."""
+        """Remember refusals and a batch; gives the directory, and what was not withdrawn on its way."""
         for refusal in refusals:
-            self._keep_refusal(tx, refusal)
-        if not batch:
-            return None, batch
-        batch = [item for item in batch if not is_withdrawn(tx, self.key, item.instance.instance_uid)]
-        series = self._series(tx)
-        tx.series.put(series)
-        if not batch:
-            return series.lfn, batch
-        tx.catalogue.make_directories(series.lfn)
-        aliases = {item.guid: self._remember_one(tx, series.lfn, item) for item in batch}
-        known = {acl_id for chains in aliases.values() for chain in chains for acl_id in chain}
-        acls = [versioned for acl_id in sorted(known) if (versioned := _versioned(tx, acl_id))]
-        keys = [item.key for item in batch]
-        for keystore in self._hospital.keystores.names:
-            deposit = Deposit(acls, key_entries(keys, keystore, aliases))
-            sealed = self._hospital.seal.seal(keystore, deposit)
-            tx.outbox.push(keystore, DEPOSIT, self.key.octets(), sealed)
-        if self._hospital.has_metadata:
-            send_images(tx, series.lfn, {item.guid: item.attributes for item in batch})
-        return series.lfn, batch
+            remember_refusal(tx, refusal)
+        return remember(tx, self._series(tx), batch, self._hospital) if batch else (None, batch)
 
     def _series(self, tx: Transaction) -> SeriesRecord:
         """Give the series as it is to be kept: at the first time with the name that it has from then on."""
@@ -361,39 +324,6 @@ class Registration:
             created=self._hospital.clock(),
         )
 
-    def _remember_one(self, tx: Transaction, series: Lfn, item: Measured) -> list[list[bytes]]:
-        lfn, takes_over, before = self._name(tx, series, item)
-        file = NewFile(
-            guid=item.guid,
-            project=self.project.name,
-            rendition=item.rendition,
-            threshold=self._hospital.threshold,
-            modified=item.modified,
-            generation=FIRST_GENERATION,
-            key_check=item.key.check,
-        )
-        tx.catalogue.add_file(lfn, file, takes_over=takes_over, like=before)
-        tx.uidmap.tie(item.guid, item.instance)
-        tx.quarantine.remove(self.key, item.instance.instance_uid)
-        return tx.catalogue.aliases_of(item.guid)
-
-    def _name(self, tx: Transaction, series: Lfn, item: Measured) -> tuple[Lfn, Guid | None, Guid | None]:
-        """Find the name of an instance: the one that it had, or a new one; whom to take it over from; whose it was."""
-        for guid in tx.uidmap.guids_of(self.project.name, item.instance.instance_uid):
-            file = tx.catalogue.file(guid)
-            if file is None or not file.places:
-                continue
-            lfn = series / file.places[0].name
-            if file.state is FileState.VISIBLE:
-                return lfn, guid, guid
-            if file.state in {FileState.PENDING, FileState.QUARANTINED}:  # nobody sees it, and nobody shall
-                tx.catalogue.withdraw([guid])
-                tx.epochs.bury(guid)
-                if tx.catalogue.holder(lfn) is None:
-                    return lfn, None, guid
-        is_taken = functools.partial(_is_taken, tx)
-        return instance_lfn(series, item.number, item.guid, is_taken=is_taken), None, None
-
     def _refusal(self, instance_uid: str, refused: RefusedError) -> QuarantineRecord:
         return QuarantineRecord(
             project=self.project.name,
@@ -405,14 +335,6 @@ class Registration:
             when=self._hospital.clock(),
             rules=rules_of(self.project),
         )
-
-    def _keep_refusal(self, tx: Transaction, record: QuarantineRecord) -> None:
-        """Keep why an instance is refused; what is another patient's now stays held back until he is the one again."""
-        before = tx.quarantine.get(self.key, record.instance_uid)
-        if before is not None and before.reason == Reason.MOVED_PATIENT and record.reason == Reason.OTHER_PATIENT:
-            record = msgspec.structs.replace(record, reason=before.reason)
-        if not is_withdrawn(tx, self.key, record.instance_uid):
-            tx.quarantine.put(record)
 
 
 class _Admission:
@@ -445,12 +367,3 @@ def complete_series(tx: Transaction, key: SeriesKey, project: Project, hospital:
     hides = refused if project.partial is Partial.HIDE else any(it.reason == Reason.MOVED_PATIENT for it in refused)
     tx.series.put(msgspec.structs.replace(series, state=SeriesState.HIDDEN if hides else SeriesState.DEPOSITING))
     show_deposited(tx, key, hospital)
-
-
-def _is_taken(tx: Transaction, lfn: Lfn) -> bool:
-    return tx.catalogue.holder(lfn) is not None
-
-
-def _versioned(tx: Transaction, acl_id: bytes) -> VersionedAcl | None:
-    found = tx.catalogue.acl(acl_id)
-    return None if found is None else VersionedAcl(found.id, found.version, found.acl.encode())
