@@ -1,8 +1,7 @@
 """The cache: one folder of ciphertext under a limit, the files not opened for longest leave first. No fsck, ever.
 
-``complete/GUID.GENERATION.THRESHOLD.SALT`` is a whole sealed object. Its name holds what must be known to open it
-without the hospital: the key's generation, and how many shares make the key. Its time of modification says when it was
-last opened. ``arriving/`` holds what is being fetched, each file locked by who writes it; what is not locked at the
+``complete/GUID.GENERATION.THRESHOLD.SALT`` is a whole sealed object (``Kept``). Its time of modification says when it
+was last opened. ``arriving/`` holds what is being fetched, each file locked by who writes it; what is not locked at the
 start was left by a crash and goes. ``format`` tells the number of this format, ``account`` what all mounts take. None
 of the objects is synced: what a power cut spoils fails its tags and is fetched anew.
 """
@@ -10,7 +9,6 @@ of the objects is synced: what a power cut spoils fails its tags and is fetched 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import fcntl
 import os
@@ -18,7 +16,6 @@ import secrets
 import shutil
 import stat
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -30,8 +27,9 @@ from mdmfs.daemon.formats import Format, bring_up_folder
 from mdmfs.daemon.process import NO_DESCRIPTOR
 from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, StoreError
 from mdmfs.model.names import Guid
-from mdmfs.sealing.layout import SALT_SIZE, sealed_size
+from mdmfs.sealing.layout import sealed_size
 from mdmfs.worker.cache.ciphertext import Ciphertext
+from mdmfs.worker.cache.kept import Kept, KeptObjects, Seal
 from mdmfs.worker.cache.room import ARRIVING, COMPLETE, READ_FLAGS, Room, Turns, drop_unlocked, refused
 
 CACHE_FORMAT: Final[Format[Path]] = Format("cache of a mount", remedy=", or delete it: what it holds is fetched again")
@@ -42,29 +40,6 @@ FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _NO_FALLOCATE: Final = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 log = structlog.get_logger(__name__)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Seal:
-    """What is known of a sealing beside its bytes."""
-
-    generation: int
-    """Of the file key."""
-    threshold: int
-    """How many shares make the key."""
-    salt: bytes
-
-    def __str__(self) -> str:
-        return f"{self.generation}.{self.threshold}.{self.salt.hex()}"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Kept:
-    """One complete object."""
-
-    name: str
-    length: int
-    seal: Seal
 
 
 class CiphertextCache:
@@ -84,9 +59,7 @@ class CiphertextCache:
         self._folder = folder
         self.limit = limit
         self._used = 0
-        self._kept: OrderedDict[Guid, _Kept] = OrderedDict()
-        self._names: set[str] = set()
-        """Of what is in ``_kept``."""
+        self._kept = KeptObjects()
         self.on_full: Callable[[], bool] = _give_up_nothing
         """Gives up what is held for nobody who waits, where the disk is full; tells whether there was any."""
         self._is_removed = False
@@ -101,7 +74,7 @@ class CiphertextCache:
     @property
     def has_any(self) -> bool:
         """Whether there is a complete object."""
-        return bool(self._kept)
+        return len(self._kept) > 0
 
     async def destroy(self) -> None:
         """Take the folder away, with all that is in it; nobody uses it any more."""
@@ -138,7 +111,7 @@ class CiphertextCache:
             return None
         with contextlib.suppress(OSError):  # then it leaves a little earlier
             os.utime(descriptor, ns=(time.time_ns(), time.time_ns()))
-        self._kept.move_to_end(guid)
+        self._kept.note_opened(kept)
         return Ciphertext(guid, path, descriptor, length=length, arrived=length), kept.seal
 
     def read_ahead(self, guids: Sequence[Guid]) -> None:
@@ -206,7 +179,7 @@ class CiphertextCache:
         Where two mounts keep the same sealing in the same moment, both count it, see ``Account``.
         """
         self._remove(ciphertext.guid)
-        kept = _Kept(f"{ciphertext.guid}.{seal}", ciphertext.length, seal)
+        kept = Kept.sealed(ciphertext.guid, seal, ciphertext.length)
         path = self._path(kept)
         is_there = os.path.exists(path)  # noqa: PTH110 another mount was sooner, with the same sealing
         try:
@@ -222,7 +195,7 @@ class CiphertextCache:
         if is_there and self._room is not None:
             self._room.give(ciphertext.length)
         ciphertext.path = path
-        self._put(ciphertext.guid, kept)
+        self._kept.put(kept)
 
     def abandon(self, ciphertext: Ciphertext) -> None:
         """Drop an object that did not arrive whole, or not as it was sealed."""
@@ -236,9 +209,10 @@ class CiphertextCache:
 
     def evict_one(self) -> bool:
         """Drop the object not opened for longest; False where none is left."""
-        if not self._kept:
+        oldest = self._kept.oldest()
+        if oldest is None:
             return False
-        self._remove(next(iter(self._kept)))
+        self._remove(oldest.guid)
         return True
 
     async def let_go(self) -> bool:
@@ -250,16 +224,17 @@ class CiphertextCache:
 
     def forget(self, folder: Path, name: str) -> None:
         """Learn that an object is gone from the disk, if it is one of this cache."""
-        parsed = _parse(name) if name in self._names and folder == self._complete else None
-        if parsed is not None:
-            self._used -= self._pop(parsed[0]).length
+        kept = self._kept.named(name) if folder == self._complete else None
+        if kept is not None:
+            self._kept.drop(kept)
+            self._used -= kept.length
 
     def learn(self, folder: Path, name: str) -> None:
         """Learn that there is an object, if it is one of this cache and there was none of its GUID."""
-        if name in self._names or folder != self._complete:
+        if self._kept.named(name) is not None or folder != self._complete:
             return  # mostly it was put there by this one
-        parsed = _parse(name)
-        if parsed is not None and parsed[0] not in self._kept:
+        told = Kept.named(name, 0)
+        if told is not None and self._kept.get(told.guid) is None:
             with contextlib.suppress(OSError):
                 self._learn(folder / name)
 
@@ -280,9 +255,7 @@ class CiphertextCache:
                 return  # another has done it meanwhile
             log.warning("the cache was removed, and is made anew", folder=str(self._folder))
             self._is_removed = False
-            self._used -= sum(kept.length for kept in self._kept.values())
-            self._kept.clear()
-            self._names.clear()
+            self._used -= self._kept.clear()
             arriving_nowhere = 0 if is_there else self._used
             try:
                 await self.load()
@@ -291,11 +264,13 @@ class CiphertextCache:
             if self._room is not None:
                 self._room.give(-arriving_nowhere)  # it is given back when it ends, and is on no disk to be counted
 
-    def _find(self, guid: Guid) -> _Kept | None:
+    def _find(self, guid: Guid) -> Kept | None:
         """Look for an object: one that another mount has put here since, too."""
-        if guid not in self._kept:
+        kept = self._kept.get(guid)
+        if kept is None:
             self.hear()
-        return self._kept.get(guid)
+            kept = self._kept.get(guid)
+        return kept
 
     def _give(self, length: int) -> None:
         self._used -= length
@@ -340,9 +315,10 @@ class CiphertextCache:
             pass
 
     def _remove(self, guid: Guid) -> None:
-        if guid not in self._kept:
+        kept = self._kept.get(guid)
+        if kept is None:
             return
-        kept = self._pop(guid)
+        self._kept.drop(kept)
         try:
             os.unlink(self._path(kept))  # noqa: PTH108 as in `abandon`
         except OSError:
@@ -350,17 +326,8 @@ class CiphertextCache:
         else:
             self._give(kept.length)
 
-    def _path(self, kept: _Kept) -> str:
+    def _path(self, kept: Kept) -> str:
         return f"{self._complete}/{kept.name}"
-
-    def _put(self, guid: Guid, kept: _Kept) -> None:
-        self._kept[guid] = kept
-        self._names.add(kept.name)
-
-    def _pop(self, guid: Guid) -> _Kept:
-        kept = self._kept.pop(guid)
-        self._names.discard(kept.name)
-        return kept
 
     async def _allocate(self, descriptor: int, length: int, guid: Guid) -> None:
         """Take the space before the first byte comes: a disk that is full says so now."""
@@ -403,16 +370,15 @@ class CiphertextCache:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
             return  # nothing of ours
-        parsed = _parse(path.name)
-        if parsed is None:
+        kept = Kept.named(path.name, status.st_size)
+        if kept is None:
             path.unlink()
             return
-        if path.name in self._names:
+        if self._kept.named(kept.name) is not None:
             return  # it was put there meanwhile
-        guid, seal = parsed
-        self._remove(guid)
-        self._put(guid, _Kept(path.name, status.st_size, seal))
-        self._used += status.st_size
+        self._remove(kept.guid)
+        self._kept.put(kept)
+        self._used += kept.length
 
 
 def _give_up_nothing() -> bool:
@@ -441,13 +407,3 @@ def _create_locked(path: str, length: int) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)  # another mount that starts has found it before it was locked
-
-
-def _parse(name: str) -> tuple[Guid, Seal] | None:
-    try:
-        guid, generation, threshold, salt = name.split(".")
-        seal = Seal(int(generation), int(threshold), bytes.fromhex(salt))
-        return (Guid.parse(guid), seal) if len(seal.salt) == SALT_SIZE else None
-    except ValueError:
-        # MalformedNameError is one, too
-        return None

@@ -12,7 +12,7 @@ from mdmfs.model.errors import IntegrityError
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.worker.cache.ciphertext import Ciphertext
-from mdmfs.worker.cache.store import Seal
+from mdmfs.worker.cache.kept import Seal
 from mdmfs.worker.keys.ring import unlock_with
 from mdmfs.worker.reading import headers
 from mdmfs.worker.reading.bringing import AT_ONCE

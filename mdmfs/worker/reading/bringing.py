@@ -20,7 +20,7 @@ from mdmfs.sealing.layout import HEADER_SIZE
 from mdmfs.sealing.unseal import Unsealer
 from mdmfs.wire.messages.files import Node, SealedHeader
 from mdmfs.worker.cache.ciphertext import Ciphertext, SupersededError
-from mdmfs.worker.cache.store import Seal
+from mdmfs.worker.cache.kept import Seal
 from mdmfs.worker.hospital.outage import OUTAGES, Outage
 from mdmfs.worker.keys.ring import Lock
 from mdmfs.worker.reading import headers

@@ -23,7 +23,8 @@ from mdmfs.model.errors import (
 )
 from mdmfs.sealing.layout import sealed_size
 from mdmfs.worker.cache.ciphertext import Ciphertext
-from mdmfs.worker.cache.store import FULL, SMALL, CiphertextCache, Seal
+from mdmfs.worker.cache.kept import Seal
+from mdmfs.worker.cache.store import FULL, SMALL, CiphertextCache
 from mdmfs.worker.hospital.outage import OUTAGES, Outage
 from mdmfs.worker.hospital.port import Beginning, Hospital, SealedDownload
 from mdmfs.worker.memory import Memory

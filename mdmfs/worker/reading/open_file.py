@@ -26,7 +26,7 @@ from mdmfs.sealing.layout import (
 from mdmfs.sealing.unseal import Unsealer
 from mdmfs.wire.messages.files import Node
 from mdmfs.worker.cache.ciphertext import Ciphertext, SupersededError
-from mdmfs.worker.cache.store import Seal
+from mdmfs.worker.cache.kept import Seal
 from mdmfs.worker.keys.ring import Lock
 from mdmfs.worker.reading.headers import Beginning
 from mdmfs.worker.reading.pages import Pages

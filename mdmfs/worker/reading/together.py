@@ -14,7 +14,8 @@ from mdmfs.sealing.layout import sealed_size
 from mdmfs.wire.bundle import Event, Piece
 from mdmfs.wire.messages.files import SealedBeginning
 from mdmfs.worker.cache.ciphertext import Ciphertext
-from mdmfs.worker.cache.store import CiphertextCache, Seal
+from mdmfs.worker.cache.kept import Seal
+from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.hospital.port import Hospital
 from mdmfs.worker.reading.fetching import write_through
 from mdmfs.worker.reading.open_file import OpenFile

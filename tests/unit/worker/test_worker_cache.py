@@ -21,8 +21,9 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import sealed_size
 from mdmfs.worker.cache.account import SLOTS, Account
 from mdmfs.worker.cache.ciphertext import Ciphertext
+from mdmfs.worker.cache.kept import Seal
 from mdmfs.worker.cache.room import Room, SharedRoom
-from mdmfs.worker.cache.store import CiphertextCache, Seal
+from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.reading.fetching import write_through
 from tests.twins.descriptors import no_descriptors
 from tests.twins.disk import no_locks
@@ -726,7 +727,8 @@ import secrets, subprocess, sys
 from pathlib import Path
 import trio
 from mdmfs.model.names import Guid
-from mdmfs.worker.cache.store import CiphertextCache, Seal
+from mdmfs.worker.cache.kept import Seal
+from mdmfs.worker.cache.store import CiphertextCache
 
 folder = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=12", "none", str(folder)], check=True)

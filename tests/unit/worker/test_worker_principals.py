@@ -27,8 +27,9 @@ from mdmfs.model.errors import (
     StaleNumberError,
 )
 from mdmfs.model.names import Lfn
+from mdmfs.worker.cache.kept import Seal
 from mdmfs.worker.cache.room import Room
-from mdmfs.worker.cache.store import CiphertextCache, Seal
+from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.callers.finder import Found, ProxyFile
 from mdmfs.worker.callers.numbers import MAX_PRINCIPALS, own_number, parse_number
 from mdmfs.worker.callers.own_files import Directories

@@ -21,8 +21,9 @@ from mdmfs.sealing.layout import sealed_range, sealed_size
 from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.extents import BEHIND, LEAST, PLAIN, WITHIN, Extent, Extents
+from mdmfs.worker.cache.kept import Seal
 from mdmfs.worker.cache.room import EXTENT_THREADS, READER_THREADS, Room, Turns
-from mdmfs.worker.cache.store import CiphertextCache, Seal
+from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.memory import Memory
 from mdmfs.worker.reading.slow_disk import (
     AHEAD,
