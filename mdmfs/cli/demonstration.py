@@ -24,6 +24,7 @@ from mdmfs.demo.processes import Processes, running
 from mdmfs.demo.site import PROJECT, READER, Site, fill_pacs, make_site, mountpoint_of
 from mdmfs.demo.view import in_text, sheet, tiles_below
 from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.model.errors import using
 
 WIDE = 160
 """Columns of the table of promises where no terminal says how many there are."""
@@ -62,7 +63,8 @@ def demo(
         signal.signal(number, _interrupt)
     mountpoint = (mount or mountpoint_of(state, READER)).absolute()
     seconds = CHECK_DEADLINE if is_check else DEADLINE
-    site = make_site(state.absolute(), pacs=pacs, inclusion=inclusion, deadline=seconds)
+    with using(state):
+        site = make_site(state.absolute(), pacs=pacs, inclusion=inclusion, deadline=seconds)
     status = 0
     with contextlib.suppress(KeyboardInterrupt), running(site) as processes, contextlib.ExitStack() as stack:
         _start(site, processes, has_own_pacs=not pacs)

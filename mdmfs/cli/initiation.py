@@ -19,7 +19,7 @@ from mdmfs.cli.doctor import checks_for, report
 from mdmfs.cli.output import is_json, tell
 from mdmfs.daemon.configuration import beside
 from mdmfs.daemon.diagnosis import examine
-from mdmfs.model.errors import MdmfsError, unusable, using
+from mdmfs.model.errors import MdmfsError, using
 
 MODE: Final = 0o640
 """Readable by the daemon's group; the key is a file of its own."""
@@ -71,8 +71,9 @@ def _options(*decorators: Decorator) -> Decorator:
 
 def _refuse_taken(_: click.Context, __: click.Parameter, path: pathlib.Path) -> pathlib.Path:
     """Refuse a file that is there before anything is asked."""
-    if path.exists():
-        raise unusable(path, FileExistsError())
+    with using(path):
+        if path.exists():
+            raise FileExistsError
     return path
 
 

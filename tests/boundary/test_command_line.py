@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import stat
 import subprocess
@@ -9,9 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from mdmfs.cli.main import cli
 from mdmfs.cli.mount import tell_of_credential
 from mdmfs.demo.pki import delegate
+from mdmfs.model.errors import UnusableFileError
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.fuse.mountinfo import entry_of
 from tests.twins import certificates as make
@@ -101,6 +105,7 @@ def test_the_log_of_a_mount_in_the_background_is_for_its_owner_alone(tmp_path: P
     [
         (["mount", "--daemon", "--log", "file/log", "file", "grid"], "file is there already"),
         (["mount", "--daemon", "--log", "file/x/log", "file", "grid"], "file/x cannot be used: Not a directory"),
+        (["demo", "--state", "file/demo"], "file/demo cannot be used: Not a directory"),
         (["backup", "keystore.toml", "file/backup"], "file/backup cannot be used: Not a directory"),
     ],
 )
@@ -115,6 +120,18 @@ def test_where_nothing_can_be_written_the_path_is_named(tmp_path: Path, typed: l
     command = [sys.executable, "-m", "mdmfs.cli", *typed]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stderr.splitlines()[0]) == (1, f"mdmfs: {told}")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+def test_where_a_user_may_not_look_the_path_is_named(tmp_path: Path) -> None:
+    """Not as a mistake of ours."""
+    os.setresuid(65534, 65534, 0)
+    try:
+        done = CliRunner().invoke(cli, ["init", "keystore", str(tmp_path / "keystore.toml")])
+    finally:
+        os.setresuid(0, 0, 0)
+    assert isinstance(done.exception, UnusableFileError)
+    assert "cannot be used: Permission denied" in str(done.exception)
 
 
 def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import pytest
 
 from mdmfs.cli.find import shown_path
 from mdmfs.cli.mounted import find_place
-from mdmfs.model.errors import ConfigurationError, NameTakenError, PeerTimedOutError
+from mdmfs.model.errors import ConfigurationError, NameTakenError, PeerTimedOutError, UnusableFileError
 from mdmfs.model.names import Lfn
 from mdmfs.worker.fuse.mount import clean_up_stale, unmount
 from mdmfs.worker.fuse.mountinfo import entry_of
@@ -291,6 +291,17 @@ def test_umount_says_which_process_keeps_a_mount_that_a_container_or_job_was_sta
         assert mount.process.wait(SECONDS) == 0
 
 
+@needs_root
+def test_umount_of_another_users_mount_says_whose_it_is(tmp_path: Path) -> None:
+    """Nobody need look for programs that use it."""
+    with mounted(tmp_path) as mount:
+        os.setresuid(65534, 65534, 0)
+        try:
+            with pytest.raises(UnusableFileError, match="is the mount of user 0"):
+                unmount(mount.point, patience=1.0)
+        finally:
+            os.setresuid(0, 0, 0)
+        assert mount.file(1).exists()
 # Other ways to it
 
 CONFIGURATION = """trust = "ca.pem"

@@ -206,6 +206,9 @@ def unmount(mountpoint: Path, *, patience: float = 30.0) -> None:
     daemon = None if told is None else _open_daemon(told)
     try:
         if not _is_let_go(mountpoint):
+            if os.geteuid() not in {0, entry.owner}:
+                message = f"{mountpoint} is the mount of user {entry.owner}, and cannot be unmounted by another one"
+                raise UnusableFileError(message, what_to_do="ask that user, or root; yours are told by findmnt")
             message = f"{mountpoint} cannot be unmounted: somebody still uses it"
             raise BusyError(message, what_to_do=f"fuser -vm {mountpoint} tells who; end that, and try again")
         if any(it.kind == KIND and it.device == entry.device for it in entries()):

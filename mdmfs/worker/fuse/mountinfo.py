@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ from typing import Final
 FILE_SYSTEM: Final = "mdmfs"
 KIND: Final = f"fuse.{FILE_SYSTEM}"
 _PROC: Final = Path("/proc")
+_OWNER: Final = re.compile(r"\buser_id=([0-9]+)")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class MountEntry:
     kind: str
     root: Path = Path("/")
     """Which directory of the file system it shows: of a bind mount, one below the root."""
+    owner: int | None = None
+    """Who mounted it, where that is FUSE: nobody else but root takes it away."""
 
 
 def entries(process: str = "self") -> Iterator[MountEntry]:
@@ -33,7 +37,9 @@ def entries(process: str = "self") -> Iterator[MountEntry]:
         fields = line.split(" ")
         minor = int(fields[2].partition(":")[2])
         root, mountpoint = (Path(_unescaped(field)) for field in fields[3:5])
-        yield MountEntry(mountpoint, minor, fields[fields.index("-") + 1], root)
+        kind, _, options, *_ = fields[fields.index("-") + 1 :]
+        owner = _OWNER.search(options)
+        yield MountEntry(mountpoint, minor, kind, root, int(owner[1]) if owner else None)
 
 
 def escaped(mountpoint: Path) -> str:
