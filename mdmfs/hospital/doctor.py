@@ -11,7 +11,7 @@ import datetime as dt
 import functools
 import pathlib
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import trio
@@ -83,15 +83,18 @@ async def _look_at_projects(configuration: HospitalConfiguration, check: Check) 
     if settings.opt_out:
         read_patient_list(configuration.path(settings.opt_out))
     await trio.lowlevel.checkpoint()
-    known = {entry.name for entry in configuration.pacs}
-    found = [_judge_project(check, project, known, time.time()) for project in projects.values()]
+    found = [judge_project(check, project, configuration, time.time()) for project in projects.values()]
     return found or [check.warning("there is no project (*.toml) in it")]
 
 
-def _judge_project(check: Check, project: Project, pacs: Collection[str], now: float) -> Finding:
+def judge_project(check: Check, project: Project, configuration: HospitalConfiguration, now: float) -> Finding:
+    """Look whether all that a project names is configured, and how long it lasts."""
     check = dataclasses.replace(check, subject=project.name)
-    if unknown := sorted(set(project.pacs) - set(pacs)):
+    if unknown := sorted(set(project.pacs) - {entry.name for entry in configuration.pacs}):
         return check.fault(f"names PACSs that are not configured: {', '.join(unknown)}")
+    wanted = set(project.replicas.at) if project.replicas else set()
+    if unknown := sorted(wanted - {entry.name for entry in configuration.storage}):
+        return check.fault(f"wants replicas at what no [[storage]] names: {', '.join(unknown)}")
     if project.is_over(now):
         return check.warning(f"its last day was {project.until}: nothing of it is released any more")
     if project.is_over(now + SOON_OVER):

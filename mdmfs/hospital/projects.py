@@ -14,10 +14,11 @@ from typing import Annotated, Final
 import msgspec
 
 from mdmfs.access.acl import Acl, Entry, EntryKind, parse_rights
-from mdmfs.daemon.configuration import Settings, beside, read_configuration
+from mdmfs.daemon.configuration import Settings, at_key, beside, read_configuration
 from mdmfs.hospital.deid.policy import Policy
 from mdmfs.hospital.deid.pseudonyms import PatientKey
-from mdmfs.model.errors import ConfigurationError, MalformedNameError
+from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.identity import Dn
 from mdmfs.model.names import Lfn
 from mdmfs.pki.health import DAY
 
@@ -189,11 +190,8 @@ def read_project(path: pathlib.Path, hospital: str, policy: PolicyReader) -> Pro
             f"{chosen.digest.hex()}; have the change approved, then write the new digest into [approval]"
         )
         raise ConfigurationError(message)
-    try:
+    with at_key(str(path)):
         lfn, acl = Lfn((hospital, file.name)), _acl_of(file.access)
-    except MalformedNameError as error:
-        message = f"{path}: {error}"
-        raise ConfigurationError(message) from error
     inclusion = read_patient_list(beside(path, file.inclusion))
     if any(_WILDCARD.search(patient.patient_id) for patient in inclusion.patients):
         message = f"{path}: its inclusion list names a patient by a number with * or ?, wildcards to every PACS"
@@ -269,10 +267,17 @@ def _escape(character: re.Match[str]) -> str:
 
 
 def _acl_of(access: ProjectAccess) -> Acl:
+    with at_key(f"access.owner: {access.owner!r}"):
+        Dn.parse(access.owner)
     entries = (
         Entry(EntryKind.OWNER, "", parse_rights("rwxa").value),
-        *(Entry(EntryKind.USER, reader, parse_rights("rx").value) for reader in access.readers),
-        *(Entry(EntryKind.GROUP, group, parse_rights("rx").value) for group in access.groups),
+        *(_reading(EntryKind.USER, "readers", reader) for reader in access.readers),
+        *(_reading(EntryKind.GROUP, "groups", group) for group in access.groups),
         Entry(EntryKind.MASK, "", parse_rights("rx").value),
     )
     return Acl(access.owner, entries, entries)
+
+
+def _reading(kind: EntryKind, key: str, who: str) -> Entry:
+    with at_key(f"access.{key}: {who!r}"):
+        return Entry(kind, who, parse_rights("rx").value)

@@ -302,6 +302,8 @@ def test_umount_of_another_users_mount_says_whose_it_is(tmp_path: Path) -> None:
         finally:
             os.setresuid(0, 0, 0)
         assert mount.file(1).exists()
+
+
 # Other ways to it
 
 CONFIGURATION = """trust = "ca.pem"

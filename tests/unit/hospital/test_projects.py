@@ -9,7 +9,9 @@ import pytest
 
 from mdmfs.access.acl import EntryKind
 from mdmfs.hospital.assembly import read_policy
+from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.hospital.doctor import checks_of, judge_project
 from mdmfs.hospital.projects import (
     Partial,
     PatientList,
@@ -97,10 +99,10 @@ def test_the_last_day_counts_whole(tmp_path: Path) -> None:
         ('policy = "research"', 'policy = "unheard-of"', "unheard-of"),
         ('policy = "research"', 'policy = "./missing.toml"', "missing.toml"),
         ('inclusion = "neuro.list"', 'inclusion = "other.list"', "other.list"),
-        ('"/DC=org/CN=owner"', '"owner"', "DN"),
-        ('"/DC=org/CN=reader"', '"reader"', "DN"),
+        ('"/DC=org/CN=owner"', '"owner"', "access.owner: 'owner': each part of a DN"),
+        ('"/DC=org/CN=reader"', '"reader"', "access.readers: 'reader': each part of a DN"),
         ('["/DC=org/CN=reader"]', '["/DC=org/CN=reader", "/DC=org/CN=reader"]', "once"),
-        ('"/vo/neuro"', '"vo"', "FQAN"),
+        ('"/vo/neuro"', '"vo"', "access.groups: 'vo': an FQAN"),
         ("[access]", 'partail = "show"\n[access]', "partail"),
         ("until =", 'partial = "sometimes"\nuntil =', "partial"),
         ("[approval]", "[approvals]", "approval"),
@@ -114,6 +116,34 @@ def test_what_is_wrong_is_told_with_the_file_and_where(tmp_path: Path, old: str,
         read(path)
     assert told in str(raised.value)
     assert str(tmp_path) in str(raised.value)
+
+
+HOSPITAL = """
+pacs = [{name = "main", address = "AET@127.0.0.1:104"}]
+keystores = [{name = "one", address = "127.0.0.1:1", dn = "/CN=one"}]
+keys = {threshold = 1}
+tls = {certificate = "c.pem", key = "k.pem", trust = "ca.pem"}
+hospital = {name = "amc", listen = "127.0.0.1:8443", directory = "data", projects = "projects"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('["main"]', '["main", "old"]', "names PACSs that are not configured: old"),
+        ("until =", 'replicas = {at = ["tier1"]}\nuntil =', "wants replicas at what no [[storage]] names: tier1"),
+        ("until =", "until =", "until 2030-12-31"),
+    ],
+)
+def test_the_doctor_finds_what_a_project_names_and_nobody_configured(
+    tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    """By that hospitald would not start."""
+    (tmp_path / "hospital.toml").write_text(HOSPITAL)
+    configuration = HospitalConfiguration.read(tmp_path / "hospital.toml")
+    check = checks_of(configuration)[0]
+    project = read(project_file(tmp_path, (old, new)))
+    assert judge_project(check, project, configuration, 0.0).text == told
 
 
 def test_a_file_that_is_no_text_is_told_so(tmp_path: Path) -> None:
