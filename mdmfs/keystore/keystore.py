@@ -23,7 +23,6 @@ from mdmfs.keystore.shelf import AclRecord, Draft, EpochRecord, KeyRecord, Page,
 from mdmfs.model.errors import (
     AccessDeniedError,
     ConfigurationError,
-    CredentialExpiredError,
     MalformedMessageError,
     MalformedNameError,
     StoreError,
@@ -115,7 +114,8 @@ class Keystore:
         DENIED: this keystore decided so. UNKNOWN: it holds nothing. DESTROYED: whoever owned the GUID destroyed it.
         STALE: it has yet to hear what the hospital decided lately, and gives its shares to the hospital alone.
         """
-        now = self._refuse_expired(principal)
+        now = self._clock()
+        principal.refuse_expired(now)
         guids = _parse_guids(message.guids)
         is_brief = len(guids) <= BRIEF_BATCH
         answers = await self._shelf.read(
@@ -216,19 +216,12 @@ class Keystore:
         await self._shelf.write(lambda draft: draft.put_epoch(owner, record))
 
     def _owner(self, principal: Principal) -> str:
-        self._refuse_expired(principal)
+        principal.refuse_expired(self._clock())
         if principal.dn not in self._hospitals:
             self._log.warning("refused", dn=str(principal.dn), reason="not a listed hospital")
             message = "only the hospitals that this keystore lists may do that; its configuration names them by DN"
             raise AccessDeniedError(message)
         return str(principal.dn)
-
-    def _refuse_expired(self, principal: Principal) -> float:
-        now = self._clock()
-        if now >= principal.not_after:
-            message = "the certificate or proxy has expired; get a new one"
-            raise CredentialExpiredError(message)
-        return now
 
     def _tell(self, event: str, principal: Principal, guids: Sequence[Guid], results: Sequence[str]) -> None:
         """Log what became of every GUID, some hundred GUIDs a line."""

@@ -23,7 +23,7 @@ from mdmfs.metadata.store.images import put_images, show_series
 from mdmfs.metadata.store.records import records_of
 from mdmfs.metadata.store.rights import set_acls
 from mdmfs.metadata.store.snapshots import create, drop, frozen_page, frozen_series, snapshots_of
-from mdmfs.model.errors import AccessDeniedError, BusyError, CredentialExpiredError, MalformedMessageError
+from mdmfs.model.errors import AccessDeniedError, BusyError, MalformedMessageError
 from mdmfs.model.identity import Dn, Principal
 from mdmfs.wire.currency import Currency, Hearing, KnownEpoch
 from mdmfs.wire.messages.keystores import AskEpoch, ConfirmEpoch, EpochHeld, Outcome, Outcomes, SetAcls, Unregister
@@ -179,7 +179,7 @@ class Metadata:
 
     async def drop_snapshot(self, principal: Principal, message: DropSnapshot) -> Dropped:
         """Forget a snapshot of the caller's own."""
-        self._refuse_expired(principal)
+        principal.refuse_expired(self._clock())
         return Dropped(await self._database.write(lambda c: drop(c, str(principal.dn), message.name)))
 
     async def snapshots(self, principal: Principal, _: AskSnapshots) -> Snapshots:
@@ -203,26 +203,20 @@ class Metadata:
         return await self._database.read(lambda c: question(self._known.reader(c, principal, now)))
 
     def _refuse_outdated(self, principal: Principal) -> float:
-        now = self._refuse_expired(principal)
+        now = self._clock()
+        principal.refuse_expired(now)
         if not self._currency.is_current(str(self._hospital)):
             message = "the metadata service has yet to hear from its hospital what was decided lately: ask again soon"
             raise BusyError(message)
         return now
 
     def _owner(self, principal: Principal) -> str:
-        self._refuse_expired(principal)
+        principal.refuse_expired(self._clock())
         if principal.dn != self._hospital:
             self._log.warning("refused", dn=str(principal.dn), reason="not the hospital")
             message = "only the hospital that this service is configured for may do that"
             raise AccessDeniedError(message)
         return str(principal.dn)
-
-    def _refuse_expired(self, principal: Principal) -> float:
-        now = self._clock()
-        if now >= principal.not_after:
-            message = "the certificate or proxy has expired; get a new one"
-            raise CredentialExpiredError(message)
-        return now
 
     async def _known_epoch(self, _: str) -> KnownEpoch:
         return await self._database.read(known_epoch)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Self
 
-from mdmfs.model.errors import MalformedNameError
+from mdmfs.model.errors import CredentialExpiredError, MalformedNameError
 
 MAX_DN_BYTES: Final = 4096
 MAX_FQAN_BYTES: Final = 1024
@@ -193,6 +193,12 @@ class Principal:
         """Work the memberships out once: decisions are many."""
         names = frozenset(str(wider) for fqan in self.fqans for wider in fqan.memberships())
         object.__setattr__(self, "memberships", names)
+
+    def refuse_expired(self, now: float) -> None:
+        """Raise ``CredentialExpiredError`` where the chain has ended."""
+        if now >= self.not_after:
+            message = "the certificate or proxy has expired; get a new one"
+            raise CredentialExpiredError(message)
 
 
 def _canonical_rdn(rdn: Sequence[Ava]) -> Rdn:

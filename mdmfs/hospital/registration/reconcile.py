@@ -21,7 +21,7 @@ from mdmfs.hospital.deid.deidentify import ENGINE_GENERATION
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
-from mdmfs.hospital.dicom.pacs import InstanceKey, SeriesFound
+from mdmfs.hospital.dicom.pacs import SeriesFound
 from mdmfs.hospital.hospital import Hospital, KnownPacs, subject_of
 from mdmfs.hospital.incident import note_incident
 from mdmfs.hospital.ledger.records import LossCause, SeriesRecord
@@ -29,7 +29,7 @@ from mdmfs.hospital.pages import pages_of_series
 from mdmfs.hospital.projects import Project
 from mdmfs.hospital.registration.moved import put_away_moved, restore
 from mdmfs.hospital.release.loss import note_found, note_lost
-from mdmfs.hospital.release.recall import PUT_AWAY
+from mdmfs.hospital.release.recall import PUT_AWAY, key_of
 from mdmfs.hospital.release.release import quarantine
 from mdmfs.hospital.release.render import Admission, Rendering, Verification
 from mdmfs.hospital.store import Transaction
@@ -223,7 +223,7 @@ class _Comparison:
         rules = policy.digest, ENGINE_GENERATION
         under_rules = self._hospital.store.read(lambda tx: [guid for guid in registered if _rules(tx, guid) == rules])
         compared = {registered[guid].instance_uid: guid for guid in under_rules}
-        wanted = [_key_of(registered[guid]) for guid in under_rules]
+        wanted = [key_of(registered[guid]) for guid in under_rules]
         if not wanted:
             return
         admission = Admission(policy, subject_of(row))
@@ -271,16 +271,6 @@ def _is_of(found: SeriesFound, row: SubjectRow) -> bool:
 def _rules(tx: Transaction, guid: Guid) -> tuple[bytes, int] | None:
     file = tx.catalogue.file(guid)
     return None if file is None else (file.rendition.policy, file.rendition.engine_generation)
-
-
-def _key_of(instance: InstanceRecord) -> InstanceKey:
-    return InstanceKey(
-        study_uid=instance.study_uid,
-        series_uid=instance.series_uid,
-        instance_uid=instance.instance_uid,
-        class_uid=instance.class_uid,
-        transfer_syntax=instance.transfer_syntax,
-    )
 
 
 class Reconciliations:

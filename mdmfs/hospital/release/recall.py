@@ -167,7 +167,7 @@ class Recalls:
         files = [recall.source.file for recall in batch]
         async with (
             self._shares.collecting(files, deadline=deadline, is_alone=is_alone) as shares,
-            pacs.retrieve([_key_of(recall.source.instance) for recall in batch]) as arriving,
+            pacs.retrieve([key_of(recall.source.instance) for recall in batch]) as arriving,
         ):
             async for incoming in arriving:
                 recall = wanted.pop(incoming.instance_uid)
@@ -300,7 +300,8 @@ def _changed(guid: Guid, refused: RefusedError) -> InstanceChangedError:
     return InstanceChangedError(message)
 
 
-def _key_of(instance: InstanceRecord) -> InstanceKey:
+def key_of(instance: InstanceRecord) -> InstanceKey:
+    """Say how a PACS is asked for an instance."""
     return InstanceKey(
         study_uid=instance.study_uid,
         series_uid=instance.series_uid,

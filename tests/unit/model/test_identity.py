@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdmfs.model.errors import MalformedNameError
+from mdmfs.model.errors import CredentialExpiredError, MalformedNameError
 from mdmfs.model.identity import Dn, Fqan, Principal
 
 TYPES = ["CN", "O", "OU", "DC", "C", "EMAILADDRESS", "UID", "1.2.3.4"]
@@ -206,3 +206,11 @@ def test_what_is_no_fqan_is_refused(text: str) -> None:
     """Among it paths that would climb out of a directory."""
     with pytest.raises(MalformedNameError):
         Fqan.parse(text)
+
+
+def test_who_has_expired_is_refused_from_that_instant_on() -> None:
+    """Not a moment before, and not one after."""
+    principal = Principal(Dn.parse("/CN=a"), (), 100.0)
+    principal.refuse_expired(99.999)
+    with pytest.raises(CredentialExpiredError, match="has expired"):
+        principal.refuse_expired(100.0)
