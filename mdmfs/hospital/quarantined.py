@@ -81,7 +81,9 @@ EXPLANATIONS: Final = {
     Reason.TRANSFER_SYNTAX: Explanation("its transfer syntax is not read", _NOTHING),
     Reason.MALFORMED: Explanation("it does not parse as PS3.5 says", _PACS),
     Reason.TRUNCATED: Explanation("it ends inside an element", _PACS),
-    Reason.TOO_LARGE: Explanation("its header, or what follows its pixels, is larger than the engine holds", _SENDER),
+    Reason.TOO_LARGE: Explanation(
+        "its header, or what follows its pixels, is larger than the engine holds, or of more words", _SENDER
+    ),
     Reason.TOO_DEEP: Explanation("its sequences are nested deeper than in any object of DICOM", _SENDER),
     Reason.CHARACTER_SET: Explanation(
         "its character set is none of DICOM, or its Patient ID is not written in it", _PACS

@@ -41,6 +41,8 @@ _IDENTITY: Final = frozenset(
     }
 )
 """What goes under every policy."""
+_SHARED_DATE: Final = (b"113723", b"DCM")
+"""Calibration DateTime: the machine's, and that of all its patients (``rules``)."""
 _AGE: Final = frozenset({(b"121033", b"DCM"), (b"30525-0", b"LN"), (b"397669002", b"SCT")})
 _CHARACTERISTICS: Final = _AGE | {
     (b"121032", b"DCM"),  # Subject Sex
@@ -68,6 +70,8 @@ def is_personal(walk: Walk, item: Elements) -> bool:
     concept = _code(walk, item, _CONCEPT_NAME)
     is_unknown = known_code(concept[1], concept[0]) is UNKNOWN_CODE
     if concept in _IDENTITY or (is_unknown and _holds(item, _DATES)):
+        return True
+    if concept == _SHARED_DATE and Option.MODIFIED_DATES in walk.policy:
         return True
     ages = [_is_below_90(walk, measured) for measured in _measured(item)]
     if concept in _CHARACTERISTICS:

@@ -21,7 +21,7 @@ class Reason(enum.StrEnum):
     TRUNCATED = "truncated"
     """The object ends inside an element."""
     TOO_LARGE = "too-large"
-    """The header or the part after Pixel Data is larger than the engine holds in memory."""
+    """The header or the part after Pixel Data is larger than the engine holds in memory, or has too many words."""
     TOO_DEEP = "too-deep"
     """Sequences are nested deeper than any IOD does."""
     CHARACTER_SET = "character-set"

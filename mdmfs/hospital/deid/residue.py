@@ -23,7 +23,9 @@ from mdmfs.hospital.deid.tokens import (
     IN_CODES,
     MIN_LETTERS,
     MIN_NUMBER_DIGITS,
+    MIN_WITHIN,
     ORDINARY,
+    Identity,
     description_tokens,
     identity_of,
     tokens,
@@ -67,6 +69,8 @@ _ONLY: Final = [
 ]
 """Tables that leave letters and digits, or one of both, in lower case, and blanks."""
 _MAX_REMEMBERED: Final = 2**14
+MAX_SEARCHED: Final = 2**20
+"""Bytes of different texts and codes that are searched, and of what for: no object has as many, and each costs 60."""
 _T = TypeVar("_T")
 _Found: TypeAlias = tuple[int, bytes, bytes]
 """Tag, VR and value."""
@@ -158,6 +162,7 @@ class _Suspects:
         texts, codes = (b"\n".join(dict.fromkeys(found)) for found in (found_texts, found_codes))
         others = b"\\".join(found_others).split(b"\\")
         both = texts + b"\n" + codes
+        _check_length(both)
         if not both.isascii() or b"\0" in both:
             return False
         words = tokens(texts.decode("ascii")) - self._ordinary - self._retained
@@ -175,25 +180,40 @@ class _Suspects:
 
     def _identifies(self, suspicious: set[str], in_codes: frozenset[str]) -> bool:
         """Tell whether one of some tokens names the patient, or one in a code has such a name in its middle."""
-        identity = identity_of(self._traces)
+        identity = self._identity
         if not suspicious.isdisjoint(identity.tokens):
             return True
-        return any(name in code for name in identity.long_names for code in in_codes)
+        return any(name in code or _begins(name, code) for name in identity.long_names for code in in_codes)
 
     def _is_parted(self, texts: bytes) -> bool:
         """Tell whether a number of the patient stands in a text, in parts that are too short to tell anything."""
         lines = _joined(texts)
-        return any(number in lines for number in identity_of(self._traces).long_numbers)
+        return any(number in lines for number in self._identity.long_numbers)
 
     def _stands_in(self, octets: list[bytes]) -> bool:
         """Tell whether a name or a long number of the patient stands in octets."""
-        identity = identity_of(self._traces).octets
-        return any(not identity.isdisjoint(words) for words in _words_in(octets))
+        return any(not self._identity.octets.isdisjoint(words) for words in _words_in(octets))
+
+    @functools.cached_property
+    def _identity(self) -> Identity:
+        names, others = (dict.fromkeys(self._traces.values(kind)) for kind in (Trace.NAME, Trace.IDENTITY))
+        _check_length(b"".join([*names, *others]))
+        return identity_of(tuple(names), tuple(others), self._traces.codec)
 
     def _is_written(self, elements: list[_Found]) -> bool:
         """Tell whether the patient's number stands in the place of a number, though it is a short one."""
         numbers = [value for tag, vr, value in elements if vr in _WRITTEN_NUMBERS and tag not in _COUNTED]
         return any(abs(float(number)) == self._number for number in b"\\".join(numbers).split(b"\\") if number.strip())
+
+
+def _begins(name: str, code: str) -> bool:
+    """Tell whether a code is the begin of a name: it has room for 16 letters, and some systems give it less."""
+    return len(code) >= MIN_WITHIN and name.startswith(code)
+
+
+def _check_length(octets: bytes) -> None:
+    if len(octets) > MAX_SEARCHED:
+        raise RefusedError(Reason.TOO_LARGE)
 
 
 class _OfSeries(Generic[_T]):

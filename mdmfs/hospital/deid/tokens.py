@@ -68,13 +68,9 @@ class Identity(NamedTuple):
     """What is looked for where octets may be text: the names, and numbers that are no coincidence there."""
 
 
-def identity_of(traces: Traces) -> Identity:
-    """Take apart what was taken away: once for a series."""
-    return _identity_of(tuple(traces.values(Trace.NAME)), tuple(traces.values(Trace.IDENTITY)), traces.codec)
-
-
 @functools.lru_cache(maxsize=8)
-def _identity_of(names: tuple[bytes, ...], others: tuple[bytes, ...], codec: str) -> Identity:
+def identity_of(names: tuple[bytes, ...], others: tuple[bytes, ...], codec: str) -> Identity:
+    """Take apart what was taken away: once for a series."""
     named, told = _text_of(map(_bare_name, names), codec), _text_of(others, codec)
     words, found = _parted(named), _parted(f"{named}\0{told}") | joined_names(named)
     found.update(order for token in [*found] for order in orders_of(token))

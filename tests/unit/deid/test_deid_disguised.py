@@ -52,6 +52,8 @@ def refuses(*elements: bytes) -> None:
         (b"Mc Adam^Jo", b"MCADAMJO"),
         (b"Vandermeulen^Jo", b"FRVANDERMEULENJO"),
         (b"Vandermeulen^Josephina", b"VANDERMEULENJOSE"),
+        (b"Schwarzeneggerhuber^Jo", b"SCHWARZENEGGERHU"),
+        (b"Schwarzeneggerhuber^Jo", b"SCHWARZE"),
         (b"Smith, Jane", b"JSMITH"),
         (b"Smith, Jane", b"JANESMITH"),
         (b"Smith Jane", b"SMITHJ"),
@@ -230,6 +232,16 @@ def test_a_lookup_table_is_no_longer_than_one_can_be(tag: int) -> None:
     for length, stays in [(2**17, True), (2**18 + 2, False)]:
         table = encode(head(tag, b"OW"), b"\1\0" * (length // 2))
         assert (len(deidentified(with_elements(table))) > length) is stays
+
+
+@pytest.mark.parametrize(("tag", "vr"), [(POSITION, b"CS"), (0x00101040, b"LO")])
+def test_more_than_can_be_searched_is_refused(tag: int, vr: bytes) -> None:
+    """As many different codes, or as long an address, as no object has; the same code often is one code."""
+    words = b"\\".join(b"A%07d" % number for number in range(2**20 // 9 + 1))
+    with pytest.raises(RefusedError, match="too-large"):
+        deidentified(with_elements(encode(head(tag, vr), words)))
+    often = [encode(head(tag, vr), words[: 2**15 - 1])] * 40
+    assert deidentified(with_elements(encode_items(head(0x00081115, b"SQ"), often)))
 
 
 def test_many_distinct_codes_are_searched_as_few_are() -> None:

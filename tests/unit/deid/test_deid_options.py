@@ -120,6 +120,23 @@ def test_a_code_in_a_report_under_a_concept_that_nobody_knows_goes() -> None:
     assert [item.ConceptNameCodeSequence[0].CodeValue for item in out.ContentSequence] == ["121071"]
 
 
+def test_when_a_machine_was_calibrated_does_not_move_in_a_report() -> None:
+    """Reports of dose have it, of each patient the same."""
+    report, _ = planted(OtherKind.SR, depth=0, outside=False)
+    report.ContentSequence = Sequence([dated("113723"), dated("111526")])
+    out = parsed(deidentified(written(report), reviewed(OtherKind.SR.value)))
+    assert [item.DateTime for item in out.ContentSequence] == ["20160314123230"]
+
+
+def dated(concept: str) -> Dataset:
+    """Make a content item with a moment."""
+    item, name = Dataset(), Dataset()
+    name.CodeValue, name.CodingSchemeDesignator, name.CodeMeaning = concept, "DCM", "what it is"
+    item.RelationshipType, item.ValueType, item.DateTime = "CONTAINS", "DATETIME", "20180312101530"
+    item.ConceptNameCodeSequence = Sequence([name])
+    return item
+
+
 def coded(concept: str) -> Dataset:
     """Make a content item whose value is the code for a man."""
     item, name, value = Dataset(), Dataset(), Dataset()
