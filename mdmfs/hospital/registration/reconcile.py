@@ -28,6 +28,7 @@ from mdmfs.hospital.ledger.records import LossCause, SeriesRecord
 from mdmfs.hospital.pages import pages_of_series
 from mdmfs.hospital.projects import Project
 from mdmfs.hospital.registration.moved import put_away_moved, restore
+from mdmfs.hospital.registration.series import is_of
 from mdmfs.hospital.release.loss import note_found, note_lost
 from mdmfs.hospital.release.recall import PUT_AWAY, key_of
 from mdmfs.hospital.release.release import quarantine
@@ -158,7 +159,7 @@ class _Comparison:
         if not here:
             self._run.lost += await note_lost(self._hospital, list(registered), LossCause.GONE)
             return
-        if not any(_is_of(it, row) for it in here):
+        if not any(is_of(it, row) for it in here):
             await self._put_away()
             return
         await self._restore()
@@ -261,11 +262,6 @@ class _Comparison:
         else:
             self._run.found += await note_found(self._hospital, [guid])
         return True
-
-
-def _is_of(found: SeriesFound, row: SubjectRow) -> bool:
-    """Tell whether the PACS has a series under its patient; an issuer counts where the PACS names one."""
-    return found.patient_id == row.patient_id and found.issuer in {"", row.issuer}
 
 
 def _rules(tx: Transaction, guid: Guid) -> tuple[bytes, int] | None:

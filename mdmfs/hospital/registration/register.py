@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -30,16 +30,17 @@ from mdmfs.hospital.deid.pseudonyms import (
 )
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.deid.walk import Memory
-from mdmfs.hospital.dicom.pacs import IncomingInstance, SeriesFound
+from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceFound, SeriesFound
 from mdmfs.hospital.hospital import Hospital, subject_of
 from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesRecord, SeriesState
 from mdmfs.hospital.metadata.attributes import NO_ATTRIBUTES, Attributes, attributes_of
 from mdmfs.hospital.projects import Partial, Project
 from mdmfs.hospital.registration.deposit import show_deposited
+from mdmfs.hospital.registration.moved import put_away_moved
 from mdmfs.hospital.registration.naming import SeriesNames, harmless, names_of, series_lfn
 from mdmfs.hospital.registration.not_included import forget_not_included
 from mdmfs.hospital.registration.remember import Measured, remember, remember_refusal
-from mdmfs.hospital.registration.series import arriving, is_stable
+from mdmfs.hospital.registration.series import arriving, is_of, is_stable
 from mdmfs.hospital.registration.settled import is_half_anew, missing_of, rules_of
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.release.escrow import make_key, random_guid
@@ -112,12 +113,24 @@ async def _register_missing(
             finally:
                 await registration.flush()  # what came whole before the PACS failed is good, too
     left = await missing_of(hospital.store, key, instances, registration.rules)
-    if left or not await is_stable(known, found, instances):
-        return registration.outcome(len(instances) - len(missing))
-    await hospital.store.write(lambda tx: complete_series(tx, key, registration.project, hospital))
-    hospital.feed.bell.ring()
-    hospital.outbox.ring()
+    if not left:
+        await _end(found, instances, registration, hospital)
     return registration.outcome(len(instances) - len(missing))
+
+
+async def _end(
+    found: SeriesFound, instances: Sequence[InstanceFound], registration: Registration, hospital: Hospital
+) -> None:
+    """Let a series appear, unless it still grows, or is another patient's in the PACS since its headers were read."""
+    known, key, row = hospital.pacs[registration.pacs_name], registration.key, registration.row_of_series()
+    of_study = await known.pacs.find_series(study_uid=found.study_uid)
+    here = [it for it in of_study if it.series_uid == found.series_uid]
+    if row is not None and here and not any(is_of(it, row) for it in here):
+        await put_away_moved(hospital, key)
+    elif await is_stable(known, found, instances, here):
+        await hospital.store.write(lambda tx: complete_series(tx, key, registration.project, hospital))
+        hospital.feed.bell.ring()
+        hospital.outbox.ring()
 
 
 class Registration:
@@ -220,7 +233,7 @@ class Registration:
         study = self.key.study_uid
         if (header.study_instance, header.series_instance) != (study, self.key.series_uid):
             raise RefusedError(Reason.OTHER_INSTANCE)
-        row = self._row or self._row_of_series()
+        row = self._row or self.row_of_series()
         if row is not None and patient != PatientKey(row.issuer, row.patient_id):
             raise RefusedError(Reason.OTHER_PATIENT)
         if self._row is None:
@@ -236,7 +249,7 @@ class Registration:
             lambda tx: tx.subjects.admit(name, patient.issuer, patient.patient_id, lambda: self._new_row(patient))
         )
 
-    def _row_of_series(self) -> SubjectRow | None:
+    def row_of_series(self) -> SubjectRow | None:
         """Give the patient with whom an earlier run has begun the series; later instances must be his too."""
 
         def read(tx: Transaction) -> SubjectRow | None:

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceFound, InstanceKey, SeriesFound
 from mdmfs.hospital.dicom.paging import LEAST_LIMIT
 from mdmfs.hospital.hospital import KnownPacs
+from mdmfs.hospital.uidmap.records import SubjectRow
 from mdmfs.model.errors import RecallFailedError
 
 
@@ -23,14 +24,20 @@ def arriving(
     )
 
 
-async def is_stable(known: KnownPacs, found: SeriesFound, instances: Sequence[InstanceFound]) -> bool:
-    """Count again: a series that still grows waits for the next harvest.
+def is_of(found: SeriesFound, row: SubjectRow) -> bool:
+    """Tell whether the PACS has a series under this patient; an issuer counts where the PACS names one."""
+    return found.patient_id == row.patient_id and found.issuer in {"", row.issuer}
 
-    Where the PACS keeps the count itself (0020,1209) and it agrees, one short answer tells; else all are listed again.
+
+async def is_stable(
+    known: KnownPacs, found: SeriesFound, instances: Sequence[InstanceFound], here: Sequence[SeriesFound]
+) -> bool:
+    """Count again: a series that still grows waits for the next harvest; ``here`` is how the PACS has it by now.
+
+    Where the PACS keeps the count itself (0020,1209) and it agrees, that short answer tells; else all are listed again.
     Raises ``RecallFailedError`` for a list that stays shorter than the PACS's own count: its answers are limited.
     """
-    counts = {it.series_uid: it.instance_count for it in await known.pacs.find_series(study_uid=found.study_uid)}
-    counted = counts.get(found.series_uid)
+    counted = here[-1].instance_count if here else None
     if counted == len(instances):
         return True
     again = await known.pacs.find_instances(study_uid=found.study_uid, series_uid=found.series_uid, are_described=False)

@@ -15,6 +15,7 @@ from pydicom import Dataset
 from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
+from mdmfs.hospital.dicom.pacs import SeriesFound
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.registration.moved import merge_subjects
@@ -340,6 +341,32 @@ async def test_a_series_that_moves_while_its_keys_are_on_their_way_stays_away(tm
     async with clinic.open() as hospital:
         await hospital.deliver()
         await hospital.harvest()
+        await shows_when_it_is_put_right(clinic, hospital)
+
+
+class CorrectingPacs(TwinPacs):
+    """A PACS in which the patient of an image is corrected once it was fetched, before it is counted again."""
+
+    async def find_series(self, *, patient_id: str | None = None, study_uid: str | None = None) -> list[SeriesFound]:
+        """List, behind the correction."""
+        if self.recalls:
+            rename(self.held, OTHER)
+        return await super().find_series(patient_id=patient_id, study_uid=study_uid)
+
+
+@pytest.mark.parametrize("partial", list(Partial))
+async def test_a_series_that_moves_while_it_is_registered_never_shows_under_the_first_patient(
+    tmp_path: Path, partial: Partial
+) -> None:
+    """Not even until the next reconciliation; it shows when it is put right."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    clinic.pacs = CorrectingPacs(clinic.pacs.held)
+    clinic.partial, clinic.inclusion = partial, including(PATIENT, OTHER)
+    async with clinic.open() as hospital:
+        progress = await hospital.harvest()
+        assert (progress.registered, progress.failures, hospital.names()) == (2, [], [])
+        clinic.pacs = TwinPacs(clinic.pacs.held)
+    async with clinic.open() as hospital:
         await shows_when_it_is_put_right(clinic, hospital)
 
 
