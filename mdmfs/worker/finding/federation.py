@@ -16,6 +16,8 @@ import trio
 
 from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.model.errors import (
+    CredentialExpiredError,
+    CredentialRefusedError,
     MalformedMessageError,
     MalformedNameError,
     MalformedQueryError,
@@ -99,7 +101,7 @@ class Found:
                     nursery.start_soon(stream.pump)
 
     def __aiter__(self) -> Found:
-        """Give the rows; raises ``MalformedQueryError`` where nobody understands the question."""
+        """Give the rows; raises what ``refuse_own_affair`` does where nobody answers."""
         return self
 
     async def __anext__(self) -> Row:
@@ -126,9 +128,8 @@ class Found:
             await stream.advance()
         self._has_begun = True
         self._note_failures()
-        refusals = [one.failure for one in self._streams if isinstance(one.failure, MalformedQueryError)]
-        if refusals and not self.has_answers:
-            raise again(refusals[0])
+        if not self.has_answers:
+            refuse_own_affair([one.failure for one in self._streams if one.failure is not None])
 
     def _note_failures(self) -> None:
         for stream in self._streams:
@@ -169,14 +170,19 @@ class Federation:
         return found
 
     async def count(self, query: str, level: FoundLevel = FoundLevel.SERIES) -> tuple[int, dict[str, str]]:
-        """Count over all hospitals; gives the sum of those that answered, and who did not and why."""
+        """Count over all hospitals; gives the sum of those that answered, and who did not and why.
+
+        Raises as ``ask_all``, and ``PeerTimedOutError`` where nobody answers.
+        """
         counts, silent = await self.ask_all(COUNT_PATH, CountFound(query, level), Counted)
+        if not counts:
+            raise told_silence(silent)
         return sum(answer.count for answer in counts.values()), silent
 
     async def ask_all(self, path: str, question: Message, reply: type[M]) -> tuple[dict[str, M], dict[str, str]]:
         """Ask everyone one thing; gives the answers, and who did not answer and why.
 
-        Raises ``MalformedQueryError`` where nobody understands the question.
+        Raises what ``refuse_own_affair`` does where nobody answers.
         """
         answers, failures = await self.ask(path, question, reply)
         return answers, {name: str(error) for name, error in failures.items()}
@@ -199,9 +205,8 @@ class Federation:
             for name, client in self._clients().items():
                 if only is None or name in only:
                     nursery.start_soon(ask, name, client)
-        refusals = [error for error in failures.values() if isinstance(error, MalformedQueryError)]
-        if refusals and not answers:
-            raise again(refusals[0])
+        if not answers:
+            refuse_own_affair(list(failures.values()))
         return answers, failures
 
 
@@ -321,6 +326,20 @@ def _lfns(paths: Iterable[str]) -> list[Lfn]:
         for path in paths:
             found.append(Lfn.parse(path))  # noqa: PERF401 those before it count
     return found
+
+
+def refuse_own_affair(failures: Sequence[MdmfsError]) -> None:
+    """Of a question that nobody answered, raise what is the asker's own affair, and no outage.
+
+    ``MalformedQueryError`` where somebody does not understand it; ``CredentialExpiredError`` or
+    ``CredentialRefusedError`` where nobody lets the asker in.
+    """
+    refusals = [error for error in failures if isinstance(error, MalformedQueryError)]
+    strangers = [error for error in failures if isinstance(error, (CredentialExpiredError, CredentialRefusedError))]
+    if refusals:
+        raise again(refusals[0])
+    if strangers and len(strangers) == len(failures):
+        raise again(strangers[0])
 
 
 def told_silence(silent: Mapping[str, str]) -> PeerTimedOutError:

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 import trio
 
-from mdmfs.model.errors import MalformedMessageError, MalformedQueryError, PeerTimedOutError, PeerUnreachableError
+from mdmfs.model.errors import (
+    CredentialExpiredError,
+    CredentialRefusedError,
+    MalformedMessageError,
+    MalformedQueryError,
+    MdmfsError,
+    PeerTimedOutError,
+    PeerUnreachableError,
+)
 from mdmfs.wire.messages.message import Message
 from mdmfs.wire.messages.metadata import Counted, Find, FoundPage, Scalar
 from mdmfs.worker.finding.federation import Federation
@@ -134,6 +142,32 @@ async def test_a_question_that_nobody_understands_is_an_error_with_its_column() 
         await scene.found()
     with pytest.raises(MalformedQueryError, match="column 5"):
         await scene.federation.count("Age = 1")
+
+
+@pytest.mark.parametrize("kind", [CredentialExpiredError, CredentialRefusedError])
+async def test_a_credential_that_nobody_takes_is_no_outage(kind: type[MdmfsError]) -> None:
+    """Who asks hears what to do; where one has answered, or one is away, the others are named as silent."""
+    scene = Scene()
+    for hospital in scene.hospitals.values():
+        hospital.refusal = kind("the proxy has expired")
+    with pytest.raises(kind, match="the proxy has expired"):
+        await scene.found()
+    with pytest.raises(kind, match="the proxy has expired"):
+        await scene.federation.count("")
+    scene.hospitals["a"].refusal = PeerUnreachableError("nobody listens there")
+    assert (await scene.found())[1].keys() == {"a", "b", "c"}
+    scene.hospitals["a"].refusal = None
+    paths, silent = await scene.found()
+    assert (len(paths), silent.keys()) == (len(A), {"b", "c"})
+
+
+async def test_where_nobody_answers_nothing_is_counted() -> None:
+    """A 0 would be believed."""
+    scene = Scene()
+    for hospital in scene.hospitals.values():
+        hospital.refusal = PeerUnreachableError("nobody listens there")
+    with pytest.raises(PeerTimedOutError, match="no metadata service answered"):
+        await scene.federation.count("")
 
 
 async def test_counts_are_added_and_the_silent_named(autojump_clock: trio.abc.Clock) -> None:
