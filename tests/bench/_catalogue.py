@@ -15,7 +15,8 @@ import lmdb
 
 from mdmfs.access import acl
 from mdmfs.hospital import tables
-from mdmfs.hospital.catalogue.directories import DirectoryTable, Entry
+from mdmfs.hospital.catalogue.directories import DirectoryTable
+from mdmfs.hospital.catalogue.entries import Entry
 from mdmfs.hospital.catalogue.records import NewFile, Rendition
 from mdmfs.hospital.catalogue.totals import TotalsChange, TotalsTable
 from mdmfs.hospital.lmdb_store import LmdbStore

@@ -3,104 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.comments import Ahead, CommentTable
+from mdmfs.hospital.catalogue.entries import DIRECTORY, NEW_FILE, Entry, Held
 from mdmfs.hospital.catalogue.records import ROOT_INODE, DirectoryRecord, Page
 from mdmfs.hospital.catalogue.times import BEGINNING
 from mdmfs.hospital.rows import Numbers, Stored, number_key
 from mdmfs.model.errors import NoSuchFileError, NotADirectoryFileError, StoreError
 from mdmfs.model.names import MAX_NAME_BYTES, Lfn
 from mdmfs.rows.port import Rows
-from mdmfs.wire.messages.files import Node, NodeKind
+from mdmfs.wire.messages.files import Node
 
-_DIRECTORY: Final = 1
-_FILE: Final = 2
-_ALIAS: Final = 3
-_NEW_FILE: Final = 4
-"""A file that is seen from when its directory is shown up to its inode number."""
-_FILES: Final = frozenset({_FILE, _NEW_FILE})
 _REMEMBERED: Final = 1000
 """Directories of which a transaction remembers what it read."""
-
-
-class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """What stands under a name: enough for a listing."""
-
-    kind: int
-    inode: int
-    size: int
-    """Of a directory: up to which inode number it is shown."""
-    modified: float
-    reference: bytes
-    """A file's GUID, a directory's ACL id, the LFN that an alias leads to."""
-    maker: int = 0
-    """Who made an alias or a collection, by number."""
-
-    @property
-    def is_directory(self) -> bool:
-        """Whether it is one."""
-        return self.kind == _DIRECTORY
-
-    @property
-    def is_file(self) -> bool:
-        """Whether it is one."""
-        return self.kind in _FILES
-
-    @property
-    def is_alias(self) -> bool:
-        """Whether it is one."""
-        return self.kind == _ALIAS
-
-    @classmethod
-    def of_alias(cls, inode: int, target: Lfn, made: float, maker: int) -> Entry:
-        """Make an alias's."""
-        return cls(_ALIAS, inode, 0, made, str(target).encode(), maker)
-
-    @classmethod
-    def of_file(cls, inode: int, size: int, modified: float, guid: bytes, *, is_new: bool = False) -> Entry:
-        """Make a file's; a new one is seen from when its directory is shown up to its inode number."""
-        return cls(_NEW_FILE if is_new else _FILE, inode, size, modified, guid)
-
-    @classmethod
-    def of_directory(cls, record: DirectoryRecord) -> Entry:
-        """Make a directory's."""
-        return cls(_DIRECTORY, record.inode, record.shown, record.modified, record.acl, record.maker)
-
-    def is_seen(self, shown: int) -> bool:
-        """Ask whether it is seen in a directory that is shown up to an inode number."""
-        return self.kind != _NEW_FILE or self.inode <= shown
-
-    def node(self, name: str, *, is_commented: bool = False) -> Node:
-        """Give what a listing shows."""
-        if self.kind in _FILES:
-            return Node(
-                name, self.inode, NodeKind.FILE, self.size, self.modified, self.reference, is_commented=is_commented
-            )
-        target = self.reference.decode() if self.is_alias else ""
-        kind = NodeKind.LINK if self.is_alias else NodeKind.DIRECTORY
-        return Node(
-            name,
-            self.inode,
-            kind,
-            len(self.reference) if self.is_alias else 0,
-            self.modified,
-            target=target,
-            is_made=bool(self.maker),
-            is_commented=is_commented,
-        )
-
-
-class Held(NamedTuple):
-    """What is under a name."""
-
-    visible: Entry | None
-    hidden: Entry | None
-
-
 _RECORDS: Final = Stored(DirectoryRecord)
 _ENTRIES: Final = Stored(Entry)
 
@@ -293,12 +212,12 @@ class DirectoryTable:
         rows = self._rows.scan(tables.ENTRIES + number_key(inode), start)
         for name, value in rows:
             entry = _ENTRIES.decode(value)
-            if entry.kind == _NEW_FILE and entry.inode > shown:
+            if entry.kind == NEW_FILE and entry.inode > shown:
                 continue
             if len(nodes) == limit:
                 return Page(nodes, acls, is_last=False)
             nodes.append(entry.node(name.decode(), is_commented=commented.holds(name)))
-            if entry.kind == _DIRECTORY:
+            if entry.kind == DIRECTORY:
                 acls[entry.inode] = entry.reference
         return Page(nodes, acls, is_last=True)
 
@@ -359,7 +278,7 @@ class DirectoryTable:
         return entry.inode
 
     def _is_seen(self, parent: int, entry: Entry, shown: int | None = None) -> bool:
-        if entry.kind != _NEW_FILE:
+        if entry.kind != NEW_FILE:
             return True
         return entry.is_seen(self.get(parent).shown if shown is None else shown)
 

@@ -11,7 +11,8 @@ import msgspec
 
 from mdmfs.access.acl import Acl
 from mdmfs.hospital.catalogue.acls import AclTable
-from mdmfs.hospital.catalogue.directories import DirectoryTable, Entry
+from mdmfs.hospital.catalogue.directories import DirectoryTable
+from mdmfs.hospital.catalogue.entries import Entry
 from mdmfs.hospital.catalogue.feed import Feed
 from mdmfs.hospital.catalogue.files import FileTable, OwnAclTable
 from mdmfs.hospital.catalogue.records import (

@@ -9,7 +9,8 @@ from typing import Final
 import msgspec
 
 from mdmfs.hospital import tables
-from mdmfs.hospital.catalogue.directories import DirectoryTable, Entry
+from mdmfs.hospital.catalogue.directories import DirectoryTable
+from mdmfs.hospital.catalogue.entries import Entry
 from mdmfs.hospital.catalogue.feed import begin_anew
 from mdmfs.hospital.catalogue.files import FileTable
 from mdmfs.hospital.catalogue.records import FileRecord, Place
