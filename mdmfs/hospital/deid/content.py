@@ -19,8 +19,10 @@ _UNITS: Final = 0x004008EA
 _NUMBER: Final = re.compile(rb"\d{1,6}(?:\.\d{0,6})?")
 _DATES: Final = frozenset({0x0040A120, 0x0040A121})
 """DateTime and Date."""
-_TELLING: Final = frozenset({_MEASURED, _NUMERIC, 0x0040A168})
-"""Numbers, and codes that are values: of an age, a weight, a sex under a name that the table has not."""
+_NUMBERS: Final = frozenset({_MEASURED, _NUMERIC})
+_CODED_VALUE: Final = 0x0040A168
+_SEXES: Final = frozenset(b"F FC FP H M MC MP U 121102 121103 121104".split())
+"""In DCM (PS3.16 CID 7455)."""
 _CODE_VALUE: Final = 0x00080100
 _SCHEME: Final = 0x00080102
 _OLD_SCHEMES: Final = frozenset(scheme.encode() for scheme in LEGACY_SCHEMES)
@@ -64,8 +66,8 @@ _CHARACTERISTICS: Final = _AGE | {
 def is_personal(walk: Walk, item: Elements) -> bool:
     """Tell whether a content item goes as a whole.
 
-    Under a concept that nobody knows a date may be the one of a birth, a number an age, a weight, or the patient's, and
-    a code a sex. Under any concept, 90 years and more are somebody's.
+    Under a concept that nobody knows a date may be the one of a birth, and a number an age, a weight, or the patient's.
+    Under any concept, the code of a sex and 90 years and more are somebody's.
     """
     concept = _code(walk, item, _CONCEPT_NAME)
     is_unknown = known_code(concept[1], concept[0]) is UNKNOWN_CODE
@@ -74,9 +76,10 @@ def is_personal(walk: Walk, item: Elements) -> bool:
     if concept == _SHARED_DATE and Option.MODIFIED_DATES in walk.policy:
         return True
     ages = [_is_below_90(walk, measured) for measured in _measured(item)]
-    if concept in _CHARACTERISTICS:
+    value, scheme = _code(walk, item, _CODED_VALUE)
+    if concept in _CHARACTERISTICS or (scheme == b"DCM" and value in _SEXES):
         return Option.PATIENT_CHARACTERISTICS not in walk.policy or (concept in _AGE and not all(ages))
-    return (is_unknown and _holds(item, _TELLING)) or False in ages
+    return (is_unknown and _holds(item, _NUMBERS)) or False in ages
 
 
 def is_content(item: Elements) -> bool:

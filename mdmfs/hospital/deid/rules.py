@@ -38,6 +38,8 @@ _DROPPED: Final = frozenset(
     {
         0x00700001,  # Graphic Annotation Sequence: text, and lines that may write
         0x00700060,  # Graphic Layer Sequence: names of the layers of these
+        0x00700002,  # Graphic Layer: one of these names
+        0x00203402,  # Modified Image ID (retired)
         0x00080005,  # Specific Character Set: what comes out is ASCII
         0x00080103,  # Coding Scheme Version: free text beside a code that the table already knows
         0x00080416,  # Expiration DateTime

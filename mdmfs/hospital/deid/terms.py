@@ -195,6 +195,7 @@ TECHNICAL: Final = {
     0x00541101: TECHNIQUE,  # Attenuation Correction Method
     0x00620005: TECHNIQUE,  # Segment Label
     0x00620009: TECHNIQUE,  # Segment Algorithm Name
+    0x00180039: TECHNIQUE | CODE_STRINGS,  # Therapy Description, and Content Label: code strings by their VR
     0x00700080: TECHNIQUE | CODE_STRINGS,  # Content Label: a code string by its VR, but people type it
 }
 """Text attributes outside Table E.1-1 that pipelines need, and the words that may stay in them."""

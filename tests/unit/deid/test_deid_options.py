@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from typing import Final
 
@@ -10,7 +11,7 @@ import pytest
 from pydicom import Dataset, Sequence
 
 from mdmfs.hospital.deid.encode import encode, encode_items, head
-from mdmfs.hospital.deid.policy import Policy
+from mdmfs.hospital.deid.policy import Option, Policy
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from tests.twins.deidentified import RESEARCH, deidentified, reviewed, with_elements
 from tests.twins.planted import OtherKind, find_planted, planted, planted_file, written
@@ -112,12 +113,24 @@ ITEMS: Final = [
 ]
 
 
-def test_a_code_in_a_report_under_a_concept_that_nobody_knows_goes() -> None:
-    """It may be the subject's sex."""
+def test_a_sex_in_a_report_needs_the_option_whatever_it_is_called() -> None:
+    """Under a concept that nobody knows, too; other codes there are findings, and stay."""
     report, _ = planted(OtherKind.SR, depth=0, outside=False)
-    report.ContentSequence = Sequence([coded("263495000"), coded("121071")])
-    out = parsed(deidentified(written(report), reviewed(OtherKind.SR.value)))
-    assert [item.ConceptNameCodeSequence[0].CodeValue for item in out.ContentSequence] == ["121071"]
+    report.ContentSequence = Sequence([coded("263495000", "M"), coded("263495000", "111040"), coded("121071", "F")])
+    file, with_option = written(report), reviewed(OtherKind.SR.value)
+    without = dataclasses.replace(with_option, options=with_option.options - {Option.PATIENT_CHARACTERISTICS})
+    left = [
+        [item.ConceptCodeSequence[0].CodeValue for item in parsed(deidentified(file, policy)).ContentSequence]
+        for policy in (with_option, without)
+    ]
+    assert left == [["M", "111040", "F"], ["111040"]]
+
+
+def test_what_people_type_in_place_of_a_code_keeps_reviewed_words() -> None:
+    """A therapy has words, a graphic layer and a retired number of an image none."""
+    typed = (0x00180039, b"BONE FOR JOSEPHA"), (0x00203402, b"A4711"), (0x00700002, b"FOR JOSEPHA")
+    out = parsed(deidentified(with_elements(*(encode(head(tag, b"CS"), value) for tag, value in typed))))
+    assert [out.get(tag) and out[tag].value for tag, _ in typed] == ["BONE", None, None]
 
 
 def test_when_a_machine_was_calibrated_does_not_move_in_a_report() -> None:
@@ -137,11 +150,11 @@ def dated(concept: str) -> Dataset:
     return item
 
 
-def coded(concept: str) -> Dataset:
-    """Make a content item whose value is the code for a man."""
+def coded(concept: str, code: str) -> Dataset:
+    """Make a content item whose value is a code."""
     item, name, value = Dataset(), Dataset(), Dataset()
     name.CodeValue, name.CodingSchemeDesignator, name.CodeMeaning = concept, "DCM", "what it is"
-    value.CodeValue, value.CodingSchemeDesignator, value.CodeMeaning = "M", "DCM", "Male"
+    value.CodeValue, value.CodingSchemeDesignator, value.CodeMeaning = code, "DCM", "value"
     item.RelationshipType, item.ValueType = "CONTAINS", "CODE"
     item.ConceptNameCodeSequence, item.ConceptCodeSequence = Sequence([name]), Sequence([value])
     return item
