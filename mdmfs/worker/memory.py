@@ -1,7 +1,7 @@
 """One budget of memory for all that a mount keeps, of whichever principal and hospital: what was used longest ago goes.
 
-Kept are headers, listings of directories, and files at hand after their last close. Windows, into which what is on its
-way to the disk is received or what is read ahead from it comes, go before all that.
+Kept are headers, shares, listings of directories, and files at hand after their last close. Windows, into which what is
+on its way to the disk is received or what is read ahead from it comes, go before all that.
 """
 
 from __future__ import annotations

@@ -123,6 +123,8 @@ class Opener:
         file = self._parts.files.get(node.inode)
         if file is None and node.inode not in self._parts.handles:
             file = self._at_hand.open(node)
+        elif file is not None and file in self._parts.kept:
+            self._at_hand.show(file)
         if file is None or not file.ready.is_set() or file.is_broken or file.guid.octets != node.guid:
             return None
         self._enter(file)
@@ -235,7 +237,8 @@ class Opener:
         self._parts.handles[file.inode] -= 1
         if not self._parts.handles[file.inode]:
             del self._parts.handles[file.inode]
-        if file.readers == 1 and file.is_at_rest and file.size <= AT_ONCE and self._parts.files.get(file.inode) is file:
+        is_small = (file.is_at_rest and file.size <= AT_ONCE) or file.rests_on_header
+        if file.readers == 1 and is_small and self._parts.files.get(file.inode) is file:
             self._keep(file)
         else:
             self._parts.files.leave(file)
@@ -243,10 +246,10 @@ class Opener:
     def _keep(self, file: OpenFile) -> None:
         """Keep a file at hand after its last close: no longer than its shares, of which none may be here any more."""
         until = self._parts.keys.held_until(file.guid)
-        if until <= trio.current_time() or file.ciphertext is None:
+        if until <= trio.current_time():
             self._parts.files.leave(file)
             return
-        file.ciphertext.note_kept()
+        file.note_kept()
         self._parts.kept.keep(file, until)
 
     def expire(self) -> None:

@@ -86,7 +86,7 @@ class Branch:
         self._nursery = nursery
         self._cache = cache
         self._lease = lease
-        self._ring = KeyRing(ports.keys, deadline=deadline)
+        self._ring = KeyRing(ports.keys, deadline=deadline, memory=memory)
         counting = Numbered(ports.hospital, tree) if tree else ports.hospital
         self.places: Places = counting
         namespace = Namespace(counting, root, top=first_of(tree) + ROOT, shown=shown, memory=memory)

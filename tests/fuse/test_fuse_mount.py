@@ -25,8 +25,8 @@ from mdmfs.model.errors import NameTakenError
 from mdmfs.sealing.layout import HEADER_SIZE, SEALED_CHUNK_SIZE
 from mdmfs.worker.fuse.control import CONNECTIONS
 from mdmfs.worker.fuse.mount import MAX_BACKGROUND, clean_up_stale
-from mdmfs.worker.keys.ring import HOLD_SECONDS
 from mdmfs.worker.service import umount
+from tests.twins.mount import HOLD_SECONDS
 from tests.twins.octets import octets
 
 FOLDER = "/grid/medical/amc/003-MR"

@@ -22,12 +22,16 @@ from mdmfs.model.names import Lfn
 from mdmfs.worker.cache.room import SharedRoom
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.fuse.leaving import LEAVE_SECONDS, leave_in_time
+from mdmfs.worker.keys import ring
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.service import serve_mount
 from mdmfs.worker.serving import Ports, Site
 from tests.twins.disk import let_stick
 from tests.twins.hospital import ROOT, TwinHospital, unreachable
 from tests.twins.metadata_filled import FilledMetadata, callers
+
+HOLD_SECONDS = 1.0
+"""For so long shares are held here: nobody wants to wait for what users get."""
 
 
 class Stage:
@@ -161,6 +165,7 @@ def _say(line: str) -> None:
 
 async def main() -> None:
     """Mount what the first line of stdin describes, say that it is ready, obey the other lines."""
+    ring.HOLD_SECONDS = HOLD_SECONDS  # type: ignore[misc] # a constant for all others
     scene = json.loads(sys.stdin.readline())
     stage = Stage(scene)
     room = SharedRoom(Path(scene["cache"]), scene.get("cache_size", 2**32))

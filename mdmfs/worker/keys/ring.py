@@ -1,13 +1,14 @@
-"""The key ring: asks the keystores for whole bursts at once and holds what it got for a second, no longer.
+"""The key ring: asks the keystores for whole bursts at once and holds what it got for a minute, no longer.
 
 An unsealer lives as long as a file is open, or the shares that made it (``worker/reading/kept.py``). What the ring
-holds are shares: of files just opened, because programs open a file several times, and of their siblings, because
-programs read directories.
+holds are shares: of files just opened, because programs go through a directory several times, and of their siblings,
+because they read it in order. They go sooner with a right that is lost, and with the lease.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
@@ -26,9 +27,12 @@ from mdmfs.sealing.header import FileKey, ObjectContext
 from mdmfs.sealing.unseal import Unsealer
 from mdmfs.wire.keystores.answers import Answers
 from mdmfs.wire.keystores.gathering import Gathering
+from mdmfs.worker.memory import Held, Memory
 
-HOLD_SECONDS: Final = 1.0
-MAX_HELD: Final = 1024
+HOLD_SECONDS: Final = 60.0
+"""So that a second pass over a directory of thousands asks for nothing."""
+ITEM_BYTES: Final = 2 * 2**10
+"""What the shares of one file take."""
 _DECIDED: Final = (AccessDeniedError, CredentialRefusedError, CredentialExpiredError)
 
 
@@ -57,16 +61,22 @@ class _Held:
     enough: int
     """So many shares were waited for."""
     until: float
+    held: Held
 
 
 class KeyRing:
     """Makes unsealers out of shares; one question to the keystores at a time, for all who wait."""
 
-    def __init__(self, source: Callable[[], KeySource], *, deadline: float) -> None:
-        """``source`` gives the keystores of the moment: a renewed proxy makes new ones. ``deadline`` is in seconds."""
+    def __init__(self, source: Callable[[], KeySource], *, deadline: float, memory: Memory | None = None) -> None:
+        """``source`` gives the keystores of the moment: a renewed proxy makes new ones. ``deadline`` is in seconds.
+
+        ``memory`` is that of the mount; its own without one.
+        """
         self._source = source
         self._deadline = deadline
+        self._memory = memory or Memory()
         self._held: dict[Guid, _Held] = {}
+        """What was held first ends first."""
         self._queue: dict[Guid, int] = {}
         """What waits for its turn, and how many shares are enough."""
         self._usual = 1
@@ -145,20 +155,21 @@ class KeyRing:
 
     def forget(self, guid: Guid) -> None:
         """Drop what is held of a file, and what is on its way."""
-        self._held.pop(guid, None)
+        self._drop(guid)
         if self._turn.locked():
             self._withheld.add(guid)
 
     def forget_all(self) -> None:
         """Drop everything, and what is on its way."""
-        self._held.clear()
+        for guid in list(self._held):
+            self._drop(guid)
         self._era += 1
 
     def expire(self) -> None:
         """Drop what was held long enough."""
         now = trio.current_time()
-        for guid in [guid for guid, held in self._held.items() if held.until <= now]:
-            del self._held[guid]
+        while self._held and self._held[guid := next(iter(self._held))].until <= now:
+            self._drop(guid)
 
     async def _collect(self, guid: Guid, threshold: int, siblings: Sequence[Guid]) -> Answers:
         """Ask for everything that waits for its turn now, and hold it."""
@@ -168,13 +179,18 @@ class KeyRing:
         until, era = trio.current_time() + self._deadline, self._era
         self._withheld.clear()
         answers = await self._source().collect(wanted, enough=threshold, deadline=until)
-        if len(self._held) + len(answers) > MAX_HELD:
-            self._held.clear()
         until = trio.current_time() + HOLD_SECONDS
         for other, found in answers.items() if era == self._era else ():
             if other not in self._withheld and (found.has(threshold) or other in self._queue):
-                self._held[other] = _Held(found, threshold, until)
+                self._drop(other)
+                held = self._memory.hold(ITEM_BYTES, functools.partial(self._drop, other))
+                self._held[other] = _Held(found, threshold, until, held)
         return answers[guid]
+
+    def _drop(self, guid: Guid) -> None:
+        held = self._held.pop(guid, None)
+        if held is not None:
+            self._memory.release(held.held)
 
 
 def unlock_with(answers: Answers | None, lock: Lock) -> Unsealer | None:

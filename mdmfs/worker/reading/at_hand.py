@@ -37,6 +37,11 @@ class AtHand:
         guid = Guid(node.guid)
         return self._open_pushing(node, guid) if guid in self._parts.cache else self._open_header(node, guid)
 
+    def show(self, file: OpenFile) -> None:
+        """Push the header of a file that is kept, see ``OpenFile.begin_with``; once until it is closed again."""
+        if file.beginning is not None and file.rests_on_header and not file.is_shown:
+            file.begin_with(file.beginning, self._parts.pages.port)
+
     def open_ahead(self, node: Node) -> None:
         """Open a file that is probably opened next, where it or its header is at hand: while this one is read.
 
@@ -49,8 +54,12 @@ class AtHand:
         node, self._next = self._next, None
         if node is None:
             return
-        is_here = node.inode in self._parts.files or node.inode in self._parts.handles
-        if node.kind is not NodeKind.FILE or is_here or not self._may_push(node.inode):
+        if node.kind is not NodeKind.FILE or not self._may_push(node.inode):
+            return
+        file = self._parts.files.get(node.inode)
+        if file is not None and file in self._parts.kept:
+            self.show(file)
+        if file is not None or node.inode in self._parts.handles:
             return  # among others, it was opened before its turn came
         until = self._parts.keys.held_until(Guid(node.guid))
         if until <= trio.current_time():

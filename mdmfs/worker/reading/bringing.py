@@ -81,6 +81,7 @@ class Bringer:
         held: dict[OpenFile, None] = {}
         for node in nodes:
             if Guid(node.guid) not in self._parts.cache and not self.is_on_its_way(node.inode):
+                self._parts.kept.drop(node.inode)  # it would hold a descriptor for as long as its shares
                 file = self._parts.files.get(node.inode) or self._parts.files.setdefault(node.inode, OpenFile(node))
                 file.readers += 1
                 file.ahead += 1

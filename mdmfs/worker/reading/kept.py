@@ -8,7 +8,6 @@ does; and it is held no longer than the shares that opened it.
 from __future__ import annotations
 
 import functools
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -17,9 +16,11 @@ import trio
 from mdmfs.worker.memory import Held, Memory
 from mdmfs.worker.reading.open_file import OpenFile
 
-MAX_KEPT: Final = 64
+MAX_WHOLE: Final = 64
 """Each is an open descriptor."""
-ITEM_BYTES: Final = 8 * 2**10
+MAX_HEADERS: Final = 4096
+"""Of files open by their header; of more, those first kept go, so that they leave room for what is still sealed."""
+ITEM_BYTES: Final = 4 * 2**10
 """What keeping one takes beside the plaintext of its header."""
 
 
@@ -27,6 +28,8 @@ class _Kept(NamedTuple):
     file: OpenFile
     until: float
     held: Held
+    kind: dict[int, None]
+    """All of its kind, the one kept first first."""
 
 
 class KeptFiles:
@@ -36,7 +39,9 @@ class KeptFiles:
         """``leave`` counts a reader out."""
         self._leave = leave
         self._memory = memory
-        self._kept: OrderedDict[int, _Kept] = OrderedDict()
+        self._kept: dict[int, _Kept] = {}
+        self._whole: dict[int, None] = {}
+        self._headers: dict[int, None] = {}
 
     def __contains__(self, file: OpenFile) -> bool:
         kept = self._kept.get(file.inode)
@@ -49,22 +54,25 @@ class KeptFiles:
         """Take over one reader's count of a file, until a time on trio's clock."""
         self.drop(file.inode)
         octets = ITEM_BYTES + (0 if file.beginning is None else file.beginning.octets)
-        self._kept[file.inode] = _Kept(file, until, self._memory.hold(octets, functools.partial(self.drop, file.inode)))
-        if len(self._kept) > MAX_KEPT:
-            self.drop(next(iter(self._kept)))
+        kind, most = (self._headers, MAX_HEADERS) if file.is_header_only else (self._whole, MAX_WHOLE)
+        held = self._memory.hold(octets, functools.partial(self.drop, file.inode))
+        self._kept[file.inode] = _Kept(file, until, held, kind)
+        kind[file.inode] = None
+        if len(kind) > most:
+            self.drop(next(iter(kind)))
 
     def take(self, file: OpenFile) -> bool:
         """Give the reader's count of a file back, where it is kept."""
         if file not in self:
             return False
-        self._memory.release(self._kept.pop(file.inode).held)
+        self._release(self._kept.pop(file.inode))
         return True
 
     def drop(self, inode: int) -> None:
         """Let a file go, where it is kept."""
         kept = self._kept.pop(inode, None)
         if kept is not None:
-            self._memory.release(kept.held)
+            self._release(kept)
             self._leave(kept.file)
 
     def drop_outlived(self, inode: int) -> None:
@@ -83,3 +91,7 @@ class KeptFiles:
         """Let everything go."""
         for inode in list(self._kept):
             self.drop(inode)
+
+    def _release(self, kept: _Kept) -> None:
+        del kept.kind[kept.file.inode]
+        self._memory.release(kept.held)

@@ -88,6 +88,8 @@ class OpenFile:
         """Whether the lease has lapsed: there is no key, and no page comes."""
         self.has_pushed = False
         """Whether there may be pages of it."""
+        self.is_shown = False
+        """Whether its header was pushed since it was closed last."""
 
     @property
     def ciphertext(self) -> Ciphertext | None:
@@ -98,6 +100,17 @@ class OpenFile:
     def is_header_only(self) -> bool:
         """Whether it is open and nothing but its header was asked for."""
         return self.ready.is_set() and self.fetching is None and self.sealed is None and not self.is_broken
+
+    @property
+    def rests_on_header(self) -> bool:
+        """Whether its header can be read, nothing but that was asked for, and nothing works on it."""
+        return self.is_header_only and self.beginning is not None and not self._is_barred and not self._works
+
+    def note_kept(self) -> None:
+        """Know that nobody has it open: damage is the disk's from now on, and a header is pushed anew."""
+        self.is_shown = False
+        if self._ciphertext is not None:
+            self._ciphertext.note_kept()
 
     def note_body(self) -> None:
         """Know that its body is wanted."""
@@ -273,7 +286,7 @@ class OpenFile:
         Each time: the kernel drops pages without a word, and its READ of one goes beyond the header, into the pixels.
         That of the last page ends with it: the few who read it ask.
         """
-        self.has_pushed = True
+        self.has_pushed = self.is_shown = True
         if not self._is_barred:
             self.beginning = beginning
             pages.store(self.inode, 0, beginning.front)

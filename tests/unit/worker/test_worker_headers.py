@@ -18,6 +18,7 @@ from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.keys.ring import HOLD_SECONDS, KeyRing
 from mdmfs.worker.memory import Memory
 from mdmfs.worker.opening import Opener
+from mdmfs.worker.reading import kept
 from mdmfs.worker.reading.headers import Headers
 from mdmfs.worker.reading.open_file import OpenFile
 from mdmfs.worker.reading.parts import Parts
@@ -33,11 +34,19 @@ SIZES = [300_000, CHUNK_SIZE, CHUNK_SIZE + 1, 2 * CHUNK_SIZE, 100 * PAGE_SIZE, 3
 class Site:
     """A worker without FUSE, whose hospital made headers at registration."""
 
-    def __init__(self, hospital: TwinHospital, cache: CiphertextCache, opener: Opener, kernel: KernelTwin) -> None:
+    def __init__(
+        self, hospital: TwinHospital, cache: CiphertextCache, opener: Opener, kernel: KernelTwin, parts: Parts
+    ) -> None:
         self.hospital = hospital
         self.cache = cache
         self.opener = opener
         self.kernel = kernel
+        self.parts = parts
+
+    @property
+    def open_files(self) -> int:
+        """Count what is open, or kept."""
+        return len(self.parts.files)
 
     def nodes(self) -> list[Node]:
         """Give all files in order."""
@@ -72,9 +81,8 @@ async def site(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Site]:
         await cache.load()
         kernel = KernelTwin()
         ring = KeyRing(lambda: keystores, deadline=DEADLINE)
-        yield Site(
-            hospital, cache, Opener(Parts.around(hospital, cache, ring, kernel, nursery), deadline=DEADLINE), kernel
-        )
+        parts = Parts.around(hospital, cache, ring, kernel, nursery)
+        yield Site(hospital, cache, Opener(parts, deadline=DEADLINE), kernel, parts)
 
 
 async def test_the_header_of_the_next_file_in_order_is_pushed_while_this_one_is_read(site: Site) -> None:
@@ -101,13 +109,80 @@ async def test_the_header_of_the_next_file_in_order_is_pushed_while_this_one_is_
 
 
 async def test_a_header_is_pushed_by_each_open(site: Site) -> None:
-    """The kernel may have dropped its pages, and would read beyond it: the pixels would be recalled for a header."""
+    """The kernel may have dropped its pages, and would read beyond it: the pixels would be recalled for a header.
+
+    Whether it was kept, or only what it is opened with.
+    """
     node = site.nodes()[0]
-    for _ in range(3):
+    for is_kept in (False, False, True, True):
         site.kernel.pages.clear()
         site.opener.close(await site.opener.open(node))
         assert site.kernel.pages
+        if not is_kept:
+            site.opener.forget(node.inode)
     assert site.hospital.fetches == 0
+
+
+async def test_a_header_that_was_closed_is_opened_again_without_key_or_hospital(
+    site: Site, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It is pushed each time, once; and no longer than its shares are held, after which the keystores decide."""
+    autojump_clock.autojump_threshold = THREAD_SECONDS
+    node = site.nodes()[0]
+    site.opener.close(await site.opener.open(node))
+    for twin in site.hospital.keystores.values():
+        twin.failure = lambda: AccessDeniedError("decided: no")
+    for _ in range(3):
+        site.kernel.pages.clear()
+        opened = site.opener.open_at_once(node)
+        assert opened is not None
+        assert await site.opener.read(opened, 0, 100) == site.file(0).plaintext[:100]
+        assert site.kernel.pages[node.inode]
+        site.kernel.pages.clear()
+        assert site.opener.open_at_once(node) is opened  # a READ of its pages may be pending
+        assert not site.kernel.pages
+        site.opener.close(opened)
+        site.opener.close(opened)
+    await trio.sleep(HOLD_SECONDS)
+    with pytest.raises(AccessDeniedError):
+        await site.opener.open(node)
+    assert not site.kernel.pages
+
+
+async def test_a_header_that_was_closed_is_pushed_before_it_is_opened_next(site: Site) -> None:
+    """And not once more by that open."""
+    nodes = site.nodes()
+    for node in nodes[:2]:
+        site.opener.close(await site.opener.open(node))
+    site.kernel.pages.clear()
+    opened = site.opener.open_at_once(nodes[0], nodes[1:], is_in_order=True)
+    assert opened is not None
+    site.kernel.rest()
+    assert nodes[1].inode in site.kernel.pages
+    site.kernel.pages.clear()
+    following = site.opener.open_at_once(nodes[1])
+    assert following is not None
+    assert not site.kernel.pages
+    site.opener.close(opened)
+    site.opener.close(following)
+
+
+async def test_a_header_that_was_closed_is_not_kept_once_its_body_is_fetched_ahead(site: Site) -> None:
+    """It would hold an open descriptor, of as many files as there are headers; who opens it gets all of it."""
+    node = site.nodes()[0]
+    site.opener.close(await site.opener.open(node))
+    await site.opener.prefetch([node])
+    assert site.open_files == 0
+    assert await site.read(0, 200_000, 10) == site.file(0).plaintext[200_000:200_010]
+    assert site.hospital.fetches == 1
+
+
+async def test_as_many_headers_are_kept_as_there_is_room_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those closed first are opened anew."""
+    monkeypatch.setattr(kept, "MAX_HEADERS", 2)
+    for node in site.nodes()[:3]:
+        site.opener.close(await site.opener.open(node))
+    assert site.open_files == 2
 
 
 async def test_the_next_file_is_not_opened_once_more_after_it_was_closed(site: Site) -> None:

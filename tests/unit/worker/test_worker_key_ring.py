@@ -21,7 +21,8 @@ from mdmfs.wire.keystores.answers import Answers
 from mdmfs.wire.keystores.gathering import Gathering
 from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.keystores import Collected, KeyEntry, Outcome
-from mdmfs.worker.keys.ring import HOLD_SECONDS, MAX_HELD, KeyRing, Lock, unlock_with
+from mdmfs.worker.keys.ring import HOLD_SECONDS, ITEM_BYTES, KeyRing, Lock, unlock_with
+from mdmfs.worker.memory import Memory
 from tests.twins.keystores import HOSPITAL, TwinKeystore, principal, random_guid, shares_of, unreachable
 
 NAMES = ("k1", "k2", "k3")
@@ -97,7 +98,7 @@ def wrong(share: Share) -> bytes:
     return dataclasses.replace(share, y=bytes([share.y[0] ^ 1]) + share.y[1:]).encode()
 
 
-async def test_shares_are_held_for_a_second_and_no_longer(site: Site, autojump_clock: MockClock) -> None:
+async def test_shares_are_held_for_a_minute_and_no_longer(site: Site, autojump_clock: MockClock) -> None:
     """Who opens a file several times costs one question, who comes later another."""
     del autojump_clock
     lock = await site.sealed()
@@ -274,15 +275,21 @@ async def test_what_is_dropped_while_it_is_asked_for_is_not_held(
     assert not site.ring.holds(guid_of(lock))
 
 
-async def test_no_more_is_held_than_may_be(site: Site) -> None:
-    """What was held before makes room at once, all of it."""
+async def test_no_more_is_held_than_memory_allows(site: Site) -> None:
+    """What was held first makes room, and what goes is given back."""
+    memory = Memory(10 * ITEM_BYTES)
+    ring = KeyRing(lambda: site.asked, deadline=DEADLINE, memory=memory)
     first, last = await site.sealed(), await site.sealed()
-    guids = [guid_of(await site.sealed()) for _ in range(MAX_HELD - 1)]
-    await site.ring.unlock(first, guids)
-    assert all(map(site.ring.holds, [guid_of(first), *guids]))
-    await site.ring.unlock(last)
-    assert site.ring.holds(guid_of(last))
-    assert not any(map(site.ring.holds, [guid_of(first), *guids]))
+    guids = [guid_of(await site.sealed()) for _ in range(9)]
+    await ring.unlock(first, guids)
+    assert all(map(ring.holds, [guid_of(first), *guids]))
+    assert memory.used == 10 * ITEM_BYTES
+    await ring.unlock(last)
+    assert [ring.holds(guid) for guid in [guid_of(first), *guids, guid_of(last)]] == [False, *[True] * 10]
+    ring.forget(guids[0])
+    assert memory.used == 9 * ITEM_BYTES
+    ring.forget_all()
+    assert memory.used == 0
 
 
 async def test_shares_open_what_they_fit_and_nothing_else(site: Site) -> None:

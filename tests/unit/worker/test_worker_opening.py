@@ -716,7 +716,7 @@ async def test_what_was_closed_goes_with_the_shares_and_the_lease(site: Site, en
 async def test_what_was_closed_is_kept_no_longer_than_its_shares_however_often_it_is_opened(
     site: Site, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """A keystore that refuses is heard within a second, also by who opens one file all the time."""
+    """A keystore that refuses is heard within a minute, also by who opens one file all the time."""
     autojump_clock.autojump_threshold = THREAD_SECONDS
     file = file_of(site, "small.dcm")
     await site.read_all(file)
