@@ -54,6 +54,8 @@ class Limits:
     """A cluster may stand behind one address, and come back all at once."""
     handshakes_of_a_host: int = 256
     """That are under way at once; the others of the host wait for them."""
+    farewells: int = 256
+    """Peers who are told that there is no place for them, at once; of more, those go who came first."""
     handshake_seconds: float = 10.0
     idle_seconds: float = 75.0
     head_seconds: float = 10.0

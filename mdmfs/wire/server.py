@@ -36,8 +36,6 @@ CONNECTIONS: Final = Gauge("mdmfs_connections", "Connections of peers who are le
 REFUSALS: Final = Counter("mdmfs_refused_connections", "Connections of peers who are not let in.")
 _QUIET_SECONDS: Final = 60.0
 _MAX_NOTED: Final = 1000
-_FAREWELLS: Final = 256
-"""Peers who are told at once that there is no place for them; others hear nothing."""
 
 
 async def serve(  # noqa: PLR0913 what a server is made of
@@ -84,7 +82,8 @@ class _Server:
         self._relay_key = relay_key
         self._clock = clock
         self._slots = trio.Semaphore(limits.connections)
-        self._farewells = trio.CapacityLimiter(_FAREWELLS)
+        self._farewells: dict[trio.CancelScope, None] = {}
+        """Of who is just told that there is no place for him, in the order in which they came."""
         self._allowances = Allowances(
             limits.requests_a_second, limits.burst, limits.patience_seconds, limits.connections_of_a_principal
         )
@@ -149,17 +148,17 @@ class _Server:
     async def _turn_away(self, stream: TlsStream, stranger: Stranger, peer: Address) -> None:
         """Tell somebody why there is no place for him: without a word he would take his certificate for refused."""
         self._note_refusal(peer, str(stranger.reason))
-        try:
-            self._farewells.acquire_nowait()
-        except trio.WouldBlock:
-            stream.abort()
-            return
-        try:
-            with trio.move_on_after(self._limits.head_seconds):
+        if len(self._farewells) >= self._limits.farewells:  # who asks at once has been told long since
+            first = next(iter(self._farewells))
+            del self._farewells[first]
+            first.cancel()
+        with trio.move_on_after(self._limits.head_seconds) as scope:
+            self._farewells[scope] = None
+            try:
                 await Conversation(stream, peer, stranger, self._terms).run()
-        finally:
-            self._farewells.release()
-            stream.abort()
+            finally:
+                self._farewells.pop(scope, None)
+                stream.abort()
 
     async def _from_where(self, connected: socket.socket, peer: Address) -> Address:
         """Find out for whom a relay speaks, where one does; raises ``ConnectionError``."""

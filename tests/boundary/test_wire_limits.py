@@ -116,6 +116,20 @@ async def test_who_is_turned_away_and_asks_nothing_is_let_go(issued: Issued) -> 
             assert (await trio.to_thread.run_sync(said, first, question())).startswith(b"HTTP/1.1 200")
 
 
+async def test_who_is_turned_away_is_told_why_however_many_others_ask_nothing() -> None:
+    """Strangers who wait for nothing would else have him take his own certificate for refused, for ten seconds each."""
+    async with serving(SERVICE, shown=HOSPITAL, limits=Limits(farewells=2, connections_of_a_principal=0)) as address:
+        with contextlib.ExitStack() as stack:
+            strangers = [
+                await trio.to_thread.run_sync(stack.enter_context, connected(address, REFUSED)) for _ in range(4)
+            ]
+            with pytest.raises(BusyError, match="as many connections as one may have"):
+                await ask(address, JANE)
+            with contextlib.suppress(ConnectionError, ssl.SSLEOFError):
+                assert await trio.to_thread.run_sync(strangers[0].recv, 1) == b""
+            assert (await trio.to_thread.run_sync(said, strangers[-1], question())).startswith(b"HTTP/1.1 401")
+
+
 async def test_all_together_have_so_many_connections_and_who_comes_later_waits() -> None:
     """Until one of the others has ended."""
     async with serving(SERVICE, shown=HOSPITAL, limits=Limits(connections=1)) as address:
