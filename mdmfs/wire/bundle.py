@@ -109,6 +109,8 @@ class Bundle:
         """What was understood of a frame that is not here whole."""
         self._left: list[int | None] = [None] * files
         """For each file how many octets are to come; None before its beginning and after its failure."""
+        self._failed: set[int] = set()
+        """Places of which nothing more may be said: or a peer could begin and fail without end."""
         self._place = self._piece_left = 0
         """The file whose octets are being read, and how many of the frame are left."""
 
@@ -166,12 +168,16 @@ class Bundle:
 
     def _told(self, kind: int, place: int, octets: bytes) -> Event:
         try:
+            if place in self._failed:
+                message = "the peer goes on about a file that has failed"
+                raise MalformedMessageError(message)
             if kind == _BEGINNING and self._left[place] is None:
                 sealed = msgspec.msgpack.decode(octets, type=SealedBeginning)
                 self._left[place] = sealed.size
                 return sealed
             if kind == _FAILED:
                 self._left[place] = None
+                self._failed.add(place)
                 return msgspec.msgpack.decode(octets, type=Failure).error()
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             message = "a frame of a bundle holds no message"

@@ -35,9 +35,9 @@ from mdmfs.wire.connecting import Places
 from mdmfs.wire.download import Download, late, until
 from mdmfs.wire.exchange import Exchange, NoAnswerError, Question, refusal
 from mdmfs.wire.messages.files import BUNDLE_PATH, STAGED_PATH, AskBundle
-from mdmfs.wire.messages.message import MEDIA_TYPE, Message
+from mdmfs.wire.messages.message import MAX_MESSAGE_BYTES, MEDIA_TYPE, Message
 from mdmfs.wire.orders import Vouch
-from mdmfs.wire.problems import failure_told
+from mdmfs.wire.problems import MAX_FAILURE_BYTES, failure_told
 from mdmfs.wire.stream import HANDSHAKES, Address, PlainStream, Stream, TlsStream
 
 __all__ = ["Address", "Client", "Download"]
@@ -124,7 +124,7 @@ class Client:
         date, came = self._told_time
         try:
             return parsedate_to_datetime(date).timestamp() - came
-        except (TypeError, ValueError):
+        except (OverflowError, TypeError, ValueError):
             return None
 
     async def call(
@@ -220,7 +220,7 @@ class Client:
             try:
                 connection, download = await self._ask(question)
                 try:
-                    body = await download.read()
+                    body = await download.read(_limit_of(download))
                 finally:
                     self._put_back(connection, is_reusable=download.is_reusable)
             finally:
@@ -243,7 +243,7 @@ class Client:
             if download.status < _NOT_SUCCESS:
                 return connection, download
             try:
-                failure = failure_told(download.status, bytes(await download.read()), self.address)
+                failure = failure_told(download.status, bytes(await download.read(_limit_of(download))), self.address)
             except BaseException as error:
                 self._end(question, connection, download, error)
                 raise
@@ -390,6 +390,10 @@ class _Asked:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._client._end(self._question, *self._asked, error)  # noqa: SLF001 a part of it
+
+
+def _limit_of(download: Download) -> int:
+    return MAX_MESSAGE_BYTES if download.status < _NOT_SUCCESS else MAX_FAILURE_BYTES
 
 
 async def _take_place(places: trio.Semaphore) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Final
 
 import msgspec
 
 from mdmfs.model.errors import MalformedMessageError, MdmfsError
 from mdmfs.wire.messages.message import Failure
 from mdmfs.wire.stream import Address
+
+MAX_FAILURE_BYTES: Final = 64 * 2**10
+"""No reason is longer: a storage element that refuses must not fill the memory of whom it refuses."""
 
 
 class _Problem(msgspec.Struct, frozen=True):

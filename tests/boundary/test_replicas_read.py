@@ -101,6 +101,17 @@ async def test_who_refuses_or_lies_is_heard_at_once_and_who_does_so_suddenly_aft
     assert (farm.twin.fetches, len(farm.served.asked)) == (2, 3 * storage.AT_ONCE)
 
 
+@pytest.mark.parametrize("size", [-1, -HEAD_BYTES - WINDOW, 0, 1, 2**62])
+async def test_a_hospital_that_names_a_replica_of_no_such_size_fails_no_reader(farm: Farm, size: int) -> None:
+    """What it names is not there, and the mount goes on."""
+    for guid, told in farm.on_wire.replicas.items():
+        farm.on_wire.replicas[guid] = msgspec.structs.replace(told, size=size)
+    with contextlib.suppress(MdmfsError):
+        await farm.opener.prefetch([farm.node(file) for file in farm.files])
+    farm.on_wire.replicas.clear()
+    assert [await farm.read(file) for file in farm.files] == [file.plaintext for file in farm.files]
+
+
 @pytest.mark.parametrize("where", [0, 30, 60, 20_000, SIZE])
 async def test_flipped_bytes_are_found_out_and_fetched_from_the_hospital(farm: Farm, where: int) -> None:
     """In the salt, the commitment, the first chunk, one in the middle and the last."""

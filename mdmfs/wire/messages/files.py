@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from mdmfs.wire.messages.message import MAX_BATCH, Count, Inode, Instant, Message, Size
+from mdmfs.wire.messages.message import MAX_BATCH, Count, Generation, Inode, Instant, Message, Size, Threshold
 
 LIST_PATH: Final = "/v1/list"
 DESCRIBE_PATH: Final = "/v1/describe"
@@ -58,11 +58,11 @@ class AskBundle(Message, frozen=True):
 class SealedBeginning(Message, frozen=True):
     """What stands before the octets of a sealed object."""
 
-    size: int
+    size: Size
     """Of the sealed object, exact."""
-    generation: int
+    generation: Generation
     """Of its key."""
-    threshold: int
+    threshold: Threshold
     """How many shares make its key."""
     salt: bytes
     """Of this sealing."""
@@ -203,9 +203,9 @@ class SealedHeader(Message, frozen=True):
     """A file's prefix object (docs/sealed-object.md); empty where there is none, or not for this caller."""
 
     sealed: bytes = b""
-    generation: int = 0
+    generation: Generation = 0
     """Of the key."""
-    threshold: int = 0
+    threshold: Threshold = 0
     """How many shares make it."""
 
 
@@ -234,10 +234,10 @@ class Transfer(Message, frozen=True):
     """By which anybody may fetch the bytes for a while, or whoever shows a proxy that the storage element accepts."""
     element: str = ""
     """The storage element, as the hospital calls it."""
-    size: int = 0
+    size: Size = 0
     """Of the sealed object, exact; more may follow it, and means nothing."""
-    generation: int = 0
-    threshold: int = 0
+    generation: Generation = 0
+    threshold: Threshold = 0
     header: bytes = b""
     """The first 56 bytes: salt and commitment; another object under this name is told from it by them."""
 
@@ -260,15 +260,15 @@ class FileDescription(Message, frozen=True):
     """One file, to one who may at least list its directory."""
 
     guid: bytes
-    inode: int
-    size: int
-    header_length: int
+    inode: Inode
+    size: Size
+    header_length: Size
     """Bytes before the value of Pixel Data; the size where there is none."""
     sha256: bytes
     """Of the whole plaintext."""
-    generation: int
+    generation: Generation
     """Of the key; part of the sealed object's context."""
-    threshold: int
+    threshold: Threshold
     """How many shares make the key."""
     locality: str
     replicas: list[str]

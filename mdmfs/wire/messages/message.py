@@ -18,6 +18,10 @@ _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**60)]
 """In bytes. What is told of one hospital is shown beside others, and a number that cannot be shown would hide all."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Generation = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+"""Of a key."""
+Threshold = Annotated[int, msgspec.Meta(ge=0, le=255)]
+"""How many shares make a key; 0 where that is not told."""
 Inode = Annotated[int, msgspec.Meta(ge=1, lt=2**62)]
 """The catalogue's number of a file or directory; the others are a mount's own."""
 Instant = Annotated[float, msgspec.Meta(ge=0.0, le=253_402_300_799.0)]

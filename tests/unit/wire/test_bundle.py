@@ -164,13 +164,16 @@ async def test_a_body_that_ends_without_the_end_of_the_bundle_is_cut() -> None:
         [begun(0, 10), octets_head(0, 11), bytes(11)],
         [begun(0, 10), octets_head(0, 0)],
         [failed(0, AccessDeniedError("no")), octets_head(0, 5), bytes(5)],
+        [failed(0, AccessDeniedError("no")), failed(0, AccessDeniedError("no"))],
+        [begun(0, 10), failed(0, AccessDeniedError("no")), begun(0, 10)],
+        [*file_of(0, 10), failed(0, AccessDeniedError("no")), *file_of(0, 10)],
         [b"\x01\x00\x00\x00\x00\x00\x03abc"],
         [b"\x01\x00\x00\xff\xff\xff\xff"],
         [b"\x09\x00\x00\x00\x00\x00\x01x"],
     ],
 )
 async def test_what_nobody_asked_for_is_refused(frames: Sequence[bytes]) -> None:
-    """Places beyond the question, octets without a beginning or beyond it, no message, lengths without end."""
+    """Places beyond the question, octets without a beginning or beyond it, no message, lengths or tales without end."""
     with pytest.raises(MalformedMessageError):
         await read(bundle_of(chunked([*frames, end()]))[0])
 

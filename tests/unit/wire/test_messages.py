@@ -8,11 +8,21 @@ import msgspec
 import pytest
 
 from mdmfs.model.errors import AccessDeniedError
-from mdmfs.wire.messages.files import Changes, DirectoryPage, Node, NodeKind, Totals
+from mdmfs.wire.messages.files import (
+    Changes,
+    DirectoryPage,
+    Node,
+    NodeKind,
+    SealedBeginning,
+    SealedHeader,
+    Totals,
+    Transfer,
+)
 from mdmfs.wire.messages.message import Failure
 from mdmfs.wire.messages.metadata import Snapshot
 
 NODE = Node("p", 7, NodeKind.DIRECTORY, 0, 0.0)
+SEALED = Transfer(), SealedBeginning(1, 0, 2, b""), SealedHeader()
 SNAPSHOT = Snapshot("trial", "/CN=jane", "", 0.0, [], 0, 0)
 
 
@@ -25,6 +35,9 @@ SNAPSHOT = Snapshot("trial", "/CN=jane", "", 0.0, [], 0, 0)
         *((Changes(1, [], []), "lease", value) for value in (math.nan, math.inf, -1.0)),
         *((Totals(1, 1), field, value) for field in ("files", "size") for value in (-1, 2**64 - 1)),
         *((SNAPSHOT, "created", value) for value in (math.nan, math.inf, -1.0, 1e300)),
+        *((message, "size", value) for message in (Transfer(), SealedBeginning(1, 0, 2, b"")) for value in (-1, 2**63)),
+        *((message, "generation", value) for message in SEALED for value in (-1, 2**32)),
+        *((message, "threshold", value) for message in SEALED for value in (-1, 256)),
     ],
 )
 def test_a_number_that_nobody_can_show_is_no_message(message: msgspec.Struct, field: str, value: float) -> None:
