@@ -7,12 +7,17 @@ Strangers who never shake hands fill their own row, and keep nobody else out.
 from __future__ import annotations
 
 import contextlib
+import functools
+import ipaddress
 import select
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Final
 
 import trio
+
+NETWORK_BITS: Final = 64
 
 
 class Newcomers:
@@ -28,24 +33,37 @@ class Newcomers:
 
     def has_room_for(self, host: str) -> bool:
         """Tell whether one more of a host may queue."""
-        return self._here[host] < self._of_a_host and self._here.total() < self._most
+        return self._here[_row_of(host)] < self._of_a_host and self._here.total() < self._most
 
     def come(self, host: str) -> None:
         """Count one who has connected, until he leaves."""
-        self._here[host] += 1
-        self._places.setdefault(host, trio.Semaphore(self._at_once))
+        row = _row_of(host)
+        self._here[row] += 1
+        self._places.setdefault(row, trio.Semaphore(self._at_once))
 
     def leave(self, host: str) -> None:
         """Count him no longer, and forget his host with the last."""
-        self._here[host] -= 1
-        if not self._here[host]:
-            del self._here[host], self._places[host]
+        row = _row_of(host)
+        self._here[row] -= 1
+        if not self._here[row]:
+            del self._here[row], self._places[row]
 
     @contextlib.asynccontextmanager
     async def turn(self, host: str) -> AsyncIterator[None]:
         """Wait for the turn of one who has come."""
-        async with self._places[host]:
+        async with self._places[_row_of(host)]:
             yield
+
+
+@functools.lru_cache(maxsize=1024)
+def _row_of(host: str) -> str:
+    """Name the row of a host: whoever has an IPv6 address mostly has a network of 2**64 of them (RFC 7421)."""
+    if ":" not in host:
+        return host
+    address = ipaddress.IPv6Address(host)
+    if address.ipv4_mapped is not None or address.is_link_local:
+        return host
+    return str(ipaddress.IPv6Network((int(address), NETWORK_BITS), strict=False))
 
 
 def has_hung_up(connected: socket.socket) -> bool:

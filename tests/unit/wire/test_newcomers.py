@@ -35,6 +35,20 @@ async def test_a_crowd_of_one_host_waits_and_delays_no_other_host() -> None:
     assert newcomers.has_room_for("crowd")
 
 
+def test_the_addresses_of_one_network_are_one_host() -> None:
+    """Whoever has one IPv6 address mostly has 2**64 of them; an IPv4 address that is written as one is one."""
+    newcomers = Newcomers(most=10, of_a_host=2, at_once=1)
+    for host in ("2001:db8::1", "2001:db8::ffff:1", "::ffff:192.0.2.1"):
+        newcomers.come(host)
+    assert not newcomers.has_room_for("2001:db8::2")
+    for host in ("2001:db8:0:1::1", "::ffff:192.0.2.2", "192.0.2.1", "fe80::1%eth0"):
+        assert newcomers.has_room_for(host)
+    newcomers.come("::ffff:192.0.2.1")
+    assert not newcomers.has_room_for("::ffff:192.0.2.1")
+    newcomers.leave("2001:db8::ffff:1")
+    assert newcomers.has_room_for("2001:db8::2")
+
+
 def test_there_is_an_end_to_all_that_wait() -> None:
     """However many hosts they come from."""
     newcomers = Newcomers(most=2, of_a_host=2, at_once=1)
