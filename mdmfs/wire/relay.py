@@ -31,6 +31,8 @@ _HANDSHAKE: Final = b"\x16"
 _LINE: Final = re.compile(rb"MDMFS1 ([0-9a-zA-Z.:%_-]{1,64}) ([0-9a-f]{64}) ([0-9a-f]{64})\n")
 PIECE: Final = 64 * 2**10
 FIRST_SECONDS: Final = 10.0
+STALL_SECONDS: Final = 75.0
+"""For either end to take a piece; who answers waits for less, but while nothing is taken nobody hears of his end."""
 PAUSE: Final = 0.005
 """Seconds between two looks at what has arrived, where some of it has; the next is twice as long."""
 LONGEST_PAUSE: Final = 0.25
@@ -118,8 +120,11 @@ async def _first_record(near: trio.SocketStream) -> bytes:
 
 
 async def _pump(source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope) -> None:
-    while octets := await source.receive_some(PIECE):
-        await sink.send_all(octets)
+    is_over = False
+    while not is_over and (octets := await source.receive_some(PIECE)):
+        with trio.move_on_after(STALL_SECONDS) as patience:
+            await sink.send_all(octets)
+        is_over = patience.cancelled_caught
     scope.cancel()  # neither side of HTTP/1.1 over TLS goes on when the other has ended
 
 

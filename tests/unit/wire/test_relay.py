@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import hmac
 import http.client
@@ -217,6 +218,26 @@ async def test_who_cannot_prove_it_is_let_go(octets: bytes) -> None:
     """Another host, another record, as of somebody who listened, or no proof at all."""
     with pytest.raises(ConnectionError, match="does not prove it"):
         await shown(octets)
+
+
+async def test_who_takes_nothing_keeps_no_place_of_a_relay(autojump_clock: trio.testing.MockClock) -> None:
+    """The one that answers has cut him off long since, and the relay, which waits for him, does not see that."""
+    autojump_clock.autojump_threshold = 0.5  # what goes over sockets takes no time
+    is_cut = trio.Event()
+
+    async def answer_without_end(stream: trio.SocketStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            while True:
+                await stream.send_all(bytes(2**20))
+        is_cut.set()
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(functools.partial(trio.serve_tcp, answer_without_end, 0, host="127.0.0.1"))
+        where = Address(*listener.socket.getsockname()[:2])
+        listened = await nursery.start(relay, LOOPBACK, lambda: where, KEY)
+        with relayed(listened, HELLO), trio.fail_after(600):
+            await is_cut.wait()
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_client_finds_its_peer_wherever_it_is() -> None:
