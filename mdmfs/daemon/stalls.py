@@ -17,7 +17,7 @@ import structlog
 import trio
 
 STALL_SECONDS: Final = 5.0
-LOOK_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 2.0
 _MOST_GROUPS: Final = 20
 _MOST_FRAMES: Final = 12
 

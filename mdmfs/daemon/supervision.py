@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import trio
 
+from mdmfs.daemon.looks import next_look
 from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.daemon.stalls import telling_stalls
 
@@ -22,7 +23,7 @@ ALIVE: Final = "WATCHDOG=1"
 MICROSECONDS: Final = 1_000_000
 
 
-BEAT_SECONDS: Final = 1.0
+BEAT_SECONDS: Final = 2.0
 STALLED_SECONDS: Final = 15.0
 """Without a beat for so long, the event loop hangs."""
 
@@ -119,7 +120,7 @@ class Supervisor:
         with telling_stalls(lambda: self.pulse.silence):
             while True:
                 self.pulse.beat()
-                await trio.sleep(BEAT_SECONDS)
+                await next_look(BEAT_SECONDS)
 
     async def _keep_telling(self) -> None:
         """Give a sign of life from the event loop, twice as often as it must be: a loop that stalls gives none."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -26,7 +27,7 @@ from mdmfs.wire.listening import accept, listen
 from mdmfs.wire.newcomers import Newcomers, has_hung_up
 from mdmfs.wire.relay import come_from
 from mdmfs.wire.service import Answer, Reply, Request, Respond, Service, StreamReply
-from mdmfs.wire.stream import HANDSHAKES, Address, TlsStream
+from mdmfs.wire.stream import Address, TlsStream
 
 __all__ = ["Address", "Answer", "Limits", "Reply", "Request", "Respond", "Service", "StreamReply", "serve"]
 
@@ -195,13 +196,22 @@ class _Server:
             return Stranger(error)
 
     async def _watch_files(self) -> None:
-        """Look at the files of trust now and then, and judge everyone again when they have changed."""
+        """Have the files of trust looked at now and then, and judge everyone again when they have changed.
+
+        A thread does nothing else, and wakes the loop only then: to find one for each look woke it twice.
+        """
+        ended = threading.Event()
+        try:
+            await trio.to_thread.run_sync(self._look_on, ended, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1))
+        finally:
+            ended.set()
+
+    def _look_on(self, ended: threading.Event) -> None:
         judge = self._contexts.judge
         generation, is_broken = judge.generation, False
-        while True:
-            await trio.sleep(self._limits.look_seconds)
+        while not ended.wait(self._limits.look_seconds):
             try:
-                await trio.to_thread.run_sync(judge.look, limiter=HANDSHAKES)
+                judge.look()
             except ConfigurationError as error:
                 if not is_broken:
                     log.error("%s: who is inside stays, until this can be read: %s", self._service.name, error)  # noqa: TRY400
@@ -210,7 +220,7 @@ class _Server:
             is_broken = False
             if judge.generation != generation:
                 generation = judge.generation
-                await self._judge_everyone_again()
+                trio.from_thread.run(self._judge_everyone_again)
 
     async def _judge_everyone_again(self) -> None:
         for scope, (peer, caller) in list(self._inside.items()):

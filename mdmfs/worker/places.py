@@ -12,6 +12,7 @@ from typing import Final
 import trio
 from prometheus_client import Gauge
 
+from mdmfs.daemon.looks import next_look
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.trust import TrustAnchors
 from mdmfs.worker.callers.credential import own_credential
@@ -25,6 +26,8 @@ from mdmfs.worker.serving import Ports
 
 LEASE_HELD: Final = Gauge("mdmfs_lease_held", "1 while the hospital is heard and files may be served.", ["hospital"])
 MOUNT_ID_SIZE: Final = 16
+AWAKE_SECONDS: Final = 0.5
+"""Between two looks whether the machine has slept."""
 CLOSE_SECONDS: Final = 2.0
 
 
@@ -65,11 +68,12 @@ class Places:
 
     async def watch_clock(self) -> None:
         """Tell all leases when the machine has slept, for ever: so that each of them need not look for itself."""
-        ahead = boottime() - trio.current_time()
+        told = boottime() - trio.current_time()
         while True:
-            await trio.sleep(LOOK_SECONDS)
-            before, ahead = ahead, boottime() - trio.current_time()
-            if ahead - before > LOOK_SECONDS:
+            await next_look(AWAKE_SECONDS)
+            ahead = boottime() - trio.current_time()
+            if ahead - told > LOOK_SECONDS:  # also by many short sleeps
+                told = ahead
                 for leases in self._leases.values():
                     for lease in leases:
                         lease.look_again()

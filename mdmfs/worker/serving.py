@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, Protocol
 
 import trio
 
+from mdmfs.daemon.looks import next_look
 from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.model.errors import CredentialRefusedError
 from mdmfs.model.names import Lfn
@@ -123,7 +124,7 @@ class Branch:
     async def _expire(self) -> None:
         try:
             while True:
-                await trio.sleep(EXPIRY_SECONDS)
+                await next_look(EXPIRY_SECONDS)
                 self._ring.expire()
                 self._opener.expire()
                 self._cache.hear()

@@ -20,6 +20,7 @@ import pyfuse3
 import structlog
 import trio
 
+from mdmfs.daemon.looks import next_look
 from mdmfs.model.errors import BusyError, NameTakenError, PeerTimedOutError, UnusableFileError
 from mdmfs.worker.fuse.automounted import taken_away_when_killed
 from mdmfs.worker.fuse.control import connections
@@ -133,8 +134,8 @@ async def _tell_of_end(on_ending: Callable[[], None]) -> None:
 
 
 async def _end_when_gone(kernel: KernelCaches, scope: trio.CancelScope) -> None:
-    while not kernel.is_gone():  # noqa: ASYNC110 the kernel sets no event
-        await trio.sleep(LOOK_SECONDS)
+    while not kernel.is_gone():  # the kernel sets no event
+        await next_look(LOOK_SECONDS)
     scope.cancel()
 
 
