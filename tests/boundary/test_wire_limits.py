@@ -130,6 +130,30 @@ async def test_who_is_turned_away_is_told_why_however_many_others_ask_nothing() 
             assert (await trio.to_thread.run_sync(said, strangers[-1], question())).startswith(b"HTTP/1.1 401")
 
 
+def chunked(body: bytes, size: int) -> bytes:
+    """Write what follows a head, in chunks of so many bytes."""
+    pieces = [body[begin : begin + size] for begin in range(0, len(body), size)]
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("path", [PATH, "/nowhere"])
+async def test_a_body_in_crumbs_is_refused_before_they_are_counted(path: str) -> None:
+    """Each of them takes longer to read than to send, and everybody else waits meanwhile; other chunks are read."""
+    body = msgspec.msgpack.encode(Collect([(1).to_bytes(4), bytes(2**15)]))
+    head = b"POST %s HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" % path.encode()
+    async with serving(SERVICE, shown=HOSPITAL) as address:
+        with contextlib.ExitStack() as stack:
+            tls = await trio.to_thread.run_sync(stack.enter_context, connected(address, JANE))
+            answered = await trio.to_thread.run_sync(said, tls, head + chunked(body, 2**10))
+            assert answered.startswith(b"HTTP/1.1 200" if path == PATH else b"HTTP/1.1 404")
+        with contextlib.ExitStack() as stack:
+            tls = await trio.to_thread.run_sync(stack.enter_context, connected(address, JANE))
+            crumbs = chunked(msgspec.msgpack.encode(Collect([(1).to_bytes(4), bytes(1000)])), 1)
+            answered = await trio.to_thread.run_sync(said, tls, head + crumbs)
+            assert answered.startswith(b"HTTP/1.1 400" if path == PATH else b"HTTP/1.1 404")
+            assert await trio.to_thread.run_sync(tls.recv, 1) == b""
+
+
 async def test_all_together_have_so_many_connections_and_who_comes_later_waits() -> None:
     """Until one of the others has ended."""
     async with serving(SERVICE, shown=HOSPITAL, limits=Limits(connections=1)) as address:
