@@ -39,7 +39,7 @@ CACHE_LIMIT: Final = Gauge("mdmfs_cache_limit_bytes", "What the cache may hold."
 MEMORY_BYTES: Final = Gauge("mdmfs_memory_bytes", "What is kept in memory, and windows of transfers.")
 MEMORY_LIMIT: Final = Gauge("mdmfs_memory_limit_bytes", "What may be kept in memory.")
 
-Ending = Callable[[Callable[[], None]], None]
+Ending = Callable[[Callable[[], bool]], None]
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +56,7 @@ async def run_mount(
 
     Raises ``ConfigurationError``. What fails, or is cancelled, leaves a mount that answers nothing, as if killed. One
     that was left is cleaned up first. ``log_as`` is called with a configuration that is read again, ``on_ending`` when
-    the end begins, with what takes the mount away.
+    the end begins, with what lets go of the mount, see ``mounted``.
     """
     forbid_core_dumps()
     allow_many_connections()  # each file that is open is one descriptor, too
@@ -150,12 +150,12 @@ async def serve_mount(  # noqa: PLR0913 the parts that a mount is made of
         kernel = KernelCaches()
         serving = Serving(sites, root, kernel, nursery, deadline=deadline, memory=memory)
         callers = OwnerOnly(serving.files, os.getuid(), os.getgid())
-        async with _mounted(callers, kernel, mountpoint, nursery, configuration, on_hangup) as leave:
+        async with _mounted(callers, kernel, mountpoint, nursery, configuration, on_hangup) as let_go:
             serving.start()
             log.info("mounted", mountpoint=str(mountpoint), root=str(root))
             task_status.started()
             try:
-                await serve(kernel, functools.partial(on_ending, leave))
+                await serve(kernel, functools.partial(on_ending, let_go))
             finally:
                 await serving.tell_last()
             nursery.cancel_scope.cancel()
@@ -198,11 +198,11 @@ async def serve_for_all(  # noqa: PLR0913 the parts that a mount is made of
         try:
             async with (
                 _open_nursery() as nursery,
-                _mounted(principals, kernel, mountpoint, nursery, configuration, on_hangup, is_for_all=True) as leave,
+                _mounted(principals, kernel, mountpoint, nursery, configuration, on_hangup, is_for_all=True) as let_go,
             ):
                 log.info("mounted for all users", mountpoint=str(mountpoint), root=str(root))
                 task_status.started()
-                await serve(kernel, functools.partial(on_ending, leave))
+                await serve(kernel, functools.partial(on_ending, let_go))
                 nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
@@ -221,16 +221,16 @@ async def _mounted(  # noqa: PLR0913 the parts that a mount is made of
     on_hangup: Callable[[], Awaitable[None]],
     *,
     is_for_all: bool = False,
-) -> AsyncIterator[Callable[[], None]]:
-    """Mount for a block, watching callers that are killed and signals to ourselves; gives what takes it away sooner."""
+) -> AsyncIterator[Callable[[], bool]]:
+    """Mount for a block, watching callers that are killed and signals to ourselves; gives what lets go of it sooner."""
     mountpoint, watch = Path(os.path.abspath(mountpoint)), SignalWatch()  # noqa: PTH100, ASYNC240 nothing is touched
     called = sorted({str(mountpoint), os.path.join(os.path.realpath(mountpoint.parent), mountpoint.name)})  # noqa: PTH118, ASYNC240 the point itself is not touched
     operations = MdmfsOperations(callers, watch, configuration, called)
-    with mounted(operations, kernel, mountpoint, is_for_all=is_for_all) as take_away:
+    with mounted(operations, kernel, mountpoint, is_for_all=is_for_all) as (take_away, let_go):
         nursery.start_soon(raise_limits, operations, mountpoint)
         nursery.start_soon(watch.run)
         await nursery.start(_obey_signals, nursery, on_hangup, take_away)
-        yield take_away
+        yield let_go
 
 
 @contextlib.asynccontextmanager

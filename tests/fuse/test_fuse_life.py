@@ -171,6 +171,29 @@ def test_a_daemon_whose_disk_does_not_answer_leaves_and_says_what_it_leaves(tmp_
 
 
 @needs_root
+def test_a_daemon_that_fails_while_its_disk_does_not_answer_leaves_as_one_that_failed(tmp_path: Path) -> None:
+    """Readers are freed, its mount stays and answers nothing, and its exit code lets systemd start it again."""
+    with mounted(tmp_path, leave=0.5) as mount:
+        big = mount.file(folder=BIG_FOLDER)
+        assert big.read_bytes()[:1000] == plaintext(1, BIG_FOLDER, BIG_SIZE)[:1000]
+        mount.forget_pages(big)
+        mount.tell("stuck")
+        reader = start_reader(big)
+        try:
+            until(lambda: "stuck" in mount.log.read_text())
+            mount.tell("fault")
+            assert mount.process.wait(SECONDS) != 0
+            assert reader.wait(SECONDS) != 0
+        finally:
+            reader.kill()
+            reader.wait(SECONDS)
+        assert error_of(mount.file()) == errno.ENOTCONN
+        mount.kill()
+        mount.start()
+        assert mount.file().read_bytes() == plaintext()
+
+
+@needs_root
 def test_a_daemon_that_ends_late_leaves_alone_what_is_mounted_meanwhile(tmp_path: Path) -> None:
     """The kernel may give the next mount the same number: what was taken away at SIGTERM is not looked for again."""
     with mounted(tmp_path, leave=5.0) as old:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import os
 import sys
 import threading
@@ -25,21 +24,27 @@ _PACKAGE: Final = "mdmfs"
 log = structlog.get_logger(__name__)
 
 
-def leave_in_time(take_away: Callable[[], None], *, seconds: float = LEAVE_SECONDS) -> None:
-    """Let this process end after so many seconds at the latest, its mount taken away; returns at once.
+def leave_in_time(let_go: Callable[[], bool], *, seconds: float = LEAVE_SECONDS) -> None:
+    """Let this process end after so many seconds at the latest; returns at once.
+
+    ``let_go`` frees who waits for the mount, and tells whether that was there still: then this one has failed.
 
     A thread cannot be made to let go of a disk, and Python waits for it. The kernel does not, where the disk's driver
     lets a process be killed; elsewhere what is left of this one goes when the disk answers.
     """
-    threading.Thread(target=_leave, args=(take_away, seconds), name="leaving", daemon=True).start()
+    threading.Thread(target=_leave, args=(let_go, seconds), name="leaving", daemon=True).start()
 
 
-def _leave(take_away: Callable[[], None], seconds: float) -> None:
+def _leave(let_go: Callable[[], bool], seconds: float) -> None:
     time.sleep(seconds)
-    with contextlib.ExitStack() as whatever_fails:  # a log that nobody reads any more, descriptors all in use
-        whatever_fails.callback(os._exit, 0)
-        whatever_fails.callback(take_away)
-        _tell_who_waits()
+    has_failed = True
+    try:  # whatever fails: a log that nobody reads any more, descriptors all in use
+        try:
+            _tell_who_waits()
+        finally:
+            has_failed = let_go()
+    finally:
+        os._exit(int(has_failed))
 
 
 def _tell_who_waits() -> None:

@@ -59,9 +59,10 @@ log = structlog.get_logger(__name__)
 @contextlib.contextmanager
 def mounted(
     operations: MdmfsOperations, kernel: KernelCaches, mountpoint: Path, *, is_for_all: bool = False
-) -> Iterator[Callable[[], None]]:
-    """Mount for the length of a block. Gives what takes the mount away, whoever still uses it, from any thread.
+) -> Iterator[tuple[Callable[[], None], Callable[[], bool]]]:
+    """Mount for the length of a block. Gives what takes the mount away, whoever still uses it, and what lets go of it.
 
+    Both are for any thread; the second is what the end of the block does, and tells whether the mount was there then.
     What was not taken away by the end stays, and answers nothing: programs would take an empty directory in its place
     for images that are gone.
     ``is_for_all``: the kernel lets every user through, and who may see what is decided here alone.
@@ -91,12 +92,20 @@ def mounted(
                 detach(mountpoint)
                 dismiss()
 
+        is_left = False
+
+        def let_go() -> bool:
+            nonlocal is_left
+            if is_there():
+                is_left = True
+                if not _cut(own):
+                    take_away()
+            return is_left
+
         try:
-            yield take_away
+            yield take_away, let_go
         finally:
-            # the kernel first: whatever thread still waits for it is freed, before the session it uses is
-            if is_there() and not _cut(own):
-                take_away()
+            let_go()  # the kernel first: whatever thread still waits for it is freed, before the session it uses is
             kernel.shut()
             pyfuse3.close(unmount=False)
 
