@@ -60,7 +60,7 @@ def mount(
     settings.refuse_hiding(mountpoint)
     settings.refuse_missing_authorities()
     # a live one is refused now; what a killed one left stays until there is something in its place
-    is_stale(mountpoint.absolute())
+    is_stale(mountpoint)
     _log_as(settings)
     supervisor = this_supervisor()
     with serving_metrics(settings.mount.metrics, supervisor.pulse):

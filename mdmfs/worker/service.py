@@ -25,7 +25,7 @@ from mdmfs.worker.callers.seat import Callers, OwnerOnly
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.fuse.kernel import KernelCaches
 from mdmfs.worker.fuse.mount import mounted, raise_limits, serve, unmount
-from mdmfs.worker.fuse.mountinfo import entry_of
+from mdmfs.worker.fuse.mountinfo import place_of
 from mdmfs.worker.fuse.operations import MdmfsOperations
 from mdmfs.worker.fuse.patience import SignalWatch
 from mdmfs.worker.lease import Lease
@@ -117,9 +117,7 @@ def _measure(room: Room, memory: Memory) -> None:
 
 def umount(mountpoint: Path) -> None:
     """Unmount and wait until the daemon has gone; raises ``ConfigurationError``. Blocks: not for a task."""
-    named = mountpoint.absolute()
-    is_there = entry_of(named) is not None  # then nothing is asked of a daemon that may hang
-    unmount(named if is_there else Path(os.path.realpath(named)))
+    unmount(place_of(mountpoint))
 
 
 async def hear_nothing() -> None:
@@ -223,8 +221,8 @@ async def _mounted(  # noqa: PLR0913 the parts that a mount is made of
     is_for_all: bool = False,
 ) -> AsyncIterator[Callable[[], bool]]:
     """Mount for a block, watching callers that are killed and signals to ourselves; gives what lets go of it sooner."""
-    mountpoint, watch = Path(os.path.abspath(mountpoint)), SignalWatch()  # noqa: PTH100, ASYNC240 nothing is touched
-    called = sorted({str(mountpoint), os.path.join(os.path.realpath(mountpoint.parent), mountpoint.name)})  # noqa: PTH118, ASYNC240 the point itself is not touched
+    named, mountpoint, watch = os.path.abspath(mountpoint), place_of(mountpoint), SignalWatch()  # noqa: PTH100, ASYNC240 nothing is touched
+    called = sorted({named, str(mountpoint)})
     operations = MdmfsOperations(callers, watch, configuration, called)
     with mounted(operations, kernel, mountpoint, is_for_all=is_for_all) as (take_away, let_go):
         nursery.start_soon(raise_limits, operations, mountpoint)

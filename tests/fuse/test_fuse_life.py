@@ -25,7 +25,7 @@ from mdmfs.cli.mounted import find_place
 from mdmfs.model.errors import ConfigurationError, NameTakenError, PeerTimedOutError, UnusableFileError
 from mdmfs.model.names import Lfn
 from mdmfs.worker.fuse.mount import clean_up_stale, unmount
-from mdmfs.worker.fuse.mountinfo import entry_of
+from mdmfs.worker.fuse.mountinfo import entries, entry_of
 from tests.fuse.test_fuse_mount import (
     BIG_FOLDER,
     BIG_SIZE,
@@ -113,6 +113,33 @@ def test_a_daemon_that_fails_leaves_what_answers_nothing_and_no_empty_directory(
         mount.kill()
         mount.start()
         assert mount.file().read_bytes() == plaintext()
+
+
+def test_a_mount_below_a_link_is_found_where_the_kernel_has_it(tmp_path: Path) -> None:
+    """A second one is refused, what a killed one left goes before the next, and SIGTERM takes it away."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    place = tmp_path / "real" / "mnt"
+    with mounted(tmp_path / "link") as mount:
+        with pytest.raises(NameTakenError, match="mounted already"):
+            clean_up_stale(mount.point)
+        mount.kill()
+        mount.start()
+        assert [entry.mountpoint for entry in entries()].count(place) == 1
+        mount.process.send_signal(signal.SIGTERM)
+        assert mount.process.wait(SECONDS) == 0, mount.log.read_text()
+        assert entry_of(place) is None
+
+
+def test_a_mount_whose_directory_got_another_name_is_taken_away_where_it_is(tmp_path: Path) -> None:
+    """The kernel moves it along: what was left in the old place is not looked for."""
+    (tmp_path / "before").mkdir()
+    with mounted(tmp_path / "before") as mount:
+        (tmp_path / "before").rename(tmp_path / "after")
+        assert (tmp_path / "after" / "mnt" / "amc").is_dir()
+        mount.process.send_signal(signal.SIGTERM)
+        assert mount.process.wait(SECONDS) == 0
+        assert entry_of(tmp_path / "after" / "mnt") is None
 
 
 def test_the_unit_of_a_mount_starts_over_what_a_killed_daemon_left(tmp_path: Path) -> None:

@@ -26,7 +26,16 @@ from mdmfs.worker.fuse.automounted import taken_away_when_killed
 from mdmfs.worker.fuse.control import connections
 from mdmfs.worker.fuse.kernel import KernelCaches
 from mdmfs.worker.fuse.loop import wait_eagerly
-from mdmfs.worker.fuse.mountinfo import FILE_SYSTEM, KIND, MountEntry, entries, entry_of, still_seen_by
+from mdmfs.worker.fuse.mountinfo import (
+    FILE_SYSTEM,
+    KIND,
+    MountEntry,
+    entries,
+    entry_of,
+    now_at,
+    place_of,
+    still_seen_by,
+)
 from mdmfs.worker.fuse.operations import PID_ATTRIBUTE, MdmfsOperations
 
 COMMAND_SECONDS: Final = 10.0
@@ -81,22 +90,23 @@ def mounted(
         raise UnusableFileError(message, what_to_do=what_to_do) from error
     own = entry_of(mountpoint)
 
-    def is_there() -> bool:
-        # what stands there may be the next mount already, even with the number of this one, which is free when it ends
-        return entry_of(mountpoint) == own and not kernel.is_gone()
+    def found() -> MountEntry | None:
+        # what stands there may be the next mount, even with the numbers of this one: they are free when it ends
+        return None if own is None or kernel.is_gone() else now_at(own)
 
     with taken_away_when_killed(mountpoint) as dismiss:
 
         def take_away() -> None:
-            if is_there():
-                detach(mountpoint)
+            mount = found()
+            if mount is not None:
+                detach(mount.mountpoint)
                 dismiss()
 
         is_left = False
 
         def let_go() -> bool:
             nonlocal is_left
-            if is_there():
+            if found() is not None:
                 is_left = True
                 if not _cut(own):
                     take_away()
@@ -159,11 +169,12 @@ def clean_up_stale(mountpoint: Path, *, patience: float = COMMAND_SECONDS) -> No
     if not is_stale(mountpoint, patience=patience):
         return
     log.warning("cleaning up a mount that nobody serves any more", mountpoint=str(mountpoint))
-    detach(mountpoint)
+    detach(place_of(mountpoint))
 
 
 def is_stale(mountpoint: Path, *, patience: float = COMMAND_SECONDS) -> bool:
     """Ask whether a killed daemon left a mount there; raises ``NameTakenError`` where a live one serves."""
+    mountpoint = place_of(mountpoint)
     entry = entry_of(mountpoint)
     if entry is None or entry.kind != KIND:
         return False

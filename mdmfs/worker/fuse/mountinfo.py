@@ -24,8 +24,10 @@ class MountEntry:
     device: int
     """Its minor number, under which the kernel keeps the FUSE connection."""
     kind: str
-    root: Path = Path("/")
+    root: Path
     """Which directory of the file system it shows: of a bind mount, one below the root."""
+    number: int
+    """Of the mount itself, which it keeps wherever it is moved."""
     owner: int | None = None
     """Who mounted it, where that is FUSE: nobody else but root takes it away."""
 
@@ -39,7 +41,7 @@ def entries(process: str = "self") -> Iterator[MountEntry]:
         root, mountpoint = (Path(_unescaped(field)) for field in fields[3:5])
         kind, _, options, *_ = fields[fields.index("-") + 1 :]
         owner = _OWNER.search(options)
-        yield MountEntry(mountpoint, minor, kind, root, int(owner[1]) if owner else None)
+        yield MountEntry(mountpoint, minor, kind, root, int(fields[0]), int(owner[1]) if owner else None)
 
 
 def escaped(mountpoint: Path) -> str:
@@ -53,6 +55,18 @@ def escaped(mountpoint: Path) -> str:
 def entry_of(mountpoint: Path) -> MountEntry | None:
     """Find what is mounted there, the last of several; None where nothing is."""
     return next((entry for entry in reversed([*entries()]) if entry.mountpoint == mountpoint), None)
+
+
+def now_at(mount: MountEntry) -> MountEntry | None:
+    """Find a mount again: it may have been moved since, or a directory above it may have got another name."""
+    return next((it for it in entries() if (it.number, it.device) == (mount.number, mount.device)), None)
+
+
+def place_of(mountpoint: Path) -> Path:
+    """Say what the kernel calls a mount point; nothing is asked of what is mounted there, which may hang."""
+    named = Path(os.path.abspath(mountpoint))  # noqa: PTH100 as told
+    above = Path(os.path.realpath(named.parent), named.name)
+    return next((it for it in (named, above) if entry_of(it) is not None), None) or Path(os.path.realpath(above))
 
 
 def still_seen_by(mount: MountEntry) -> int | None:
