@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# systemd's automount, by a line of fstab and by the units of systemd/, under a systemd of its own: in a container of Debian's
-# systemd-nspawn, which is unpacked and not installed, over this machine's files, of which nothing changes. As root:
+# systemd's automount, by a line of fstab and by the units of systemd/, and the unit of a mount that is killed, reloaded and
+# stopped, under a systemd of its own: in a container of Debian's systemd-nspawn, which is unpacked and not installed, over this
+# machine's files, of which nothing changes. As root:
 # tests/install/systemd.sh STATE, the folder of `./run demo --state STATE`.
 set -euo pipefail
 clone=$(cd "$(dirname "$(readlink -f "$0")")/../.." && pwd)
@@ -84,4 +85,32 @@ inside systemctl start grid-medical.automount
 reads "grid-medical.automount, started again"
 gone "grid-medical.automount, after nobody had looked for 4 s"
 reads "grid-medical.automount, after that"
+
+sed "s#/opt/mdmfs/bin/mdmfs#$clone/.venv/bin/mdmfs#" "$clone/systemd/mdmfs-mount@.service" >"$system/mdmfs-mount@.service"
+sed "s#\"\.\./pki/#\"$state/pki/#; s#\"reader-cache\"#\"/var/cache/unit\"#" "$state/worker/reader.toml" >/mnt/root/etc/mdmfs/tried.toml
+unit=mdmfs-mount@tried point=/run/mdmfs/tried # of the manager of all, where %t is /run and %E is /etc
+own() { inside getfattr --absolute-names --only-values -n "$1" "$2" 2>/dev/null; }
+serves() {
+    local file pid
+    for _ in $(seq 200); do
+        pid=$(own user.mdmfs.pid "$point") && [ "$pid" != "${killed:-}" ] && break
+        sleep 0.1
+    done
+    [ "$pid" != "${killed:-}" ] || die "$1: nobody serves it: $(inside journalctl --quiet --unit "$unit")"
+    file=$(inside find "$point" -name '*.dcm' -print -quit)
+    [ "$file" ] || die "$1: there is no file"
+    [ "$(inside sha256sum "$file" | cut -c -64)" = "$(own user.mdmfs.sha256 "$file")" ] || die "$1: other bytes than were registered"
+    say "$1: reads"
+}
+inside systemctl daemon-reload
+inside systemctl start "$unit"
+serves "$unit"
+killed=$(own user.mdmfs.pid "$point")
+inside kill -9 "$killed"
+serves "$unit, after its daemon was killed"
+inside systemctl reload "$unit"
+serves "$unit, reloaded"
+inside systemctl stop "$unit"
+if inside grep -q " $point " /proc/self/mountinfo; then die "$unit: still mounted"; fi
+[ "$(inside systemctl show --property ActiveState --value "$unit")" = inactive ] || die "$unit did not end in order: $(inside systemctl status "$unit")"
 say "all of it works"
