@@ -85,8 +85,9 @@ async def _look(check: Check) -> Sequence[Finding]:
     try:
         return await check.look(check)
     except MdmfsError as error:
+        told = error.told_here.removeprefix(f"{check.subject} ")  # a line begins with it
         knows = error.what_to_do != type(error).what_to_do  # what a kind of error advises is mostly to ask the doctor
-        return [check.fault(f"{error.told_here}: {error.what_to_do}" if knows else error.told_here)]
+        return [check.fault(f"{told}: {error.what_to_do}" if knows else told)]
     except Exception as error:  # noqa: BLE001 the service loop: one check must not end the others
         return [check.fault(f"the check itself failed, please report it: {outline(error)}")]
 

@@ -33,7 +33,7 @@ def examine_credential(subject: str, credential: Credential, now: float) -> list
         chain = list(certificates_of(credential.certificate_file))
     except OSError as error:
         message = f"{credential.certificate_file} cannot be read: {error.strerror}"
-        raise ConfigurationError(message) from error
+        raise ConfigurationError(message, what_to_do=credential.otherwise) from error
     except (MdmfsError, *UNREADABLE) as error:
         message = f"{credential.certificate_file} cannot be read as certificates in PEM"
         raise ConfigurationError(message) from error

@@ -43,10 +43,15 @@ class Credential:
         """Take a proxy file as ``grid-proxy-init`` writes it: proxy, key, chain, all in one."""
         return cls(file, file)
 
+    @property
+    def otherwise(self) -> str:
+        """What to do where it is not there, if that is told; only of what may be a proxy."""
+        return _NO_PROXY if self.certificate_file == self.key_file else ""
+
     def show_in(self, context: ssl.SSLContext) -> None:
         """Load chain and key; raises ``ConfigurationError``, also when others than the owner may read the key."""
         is_one = self.certificate_file == self.key_file
-        with open_private(self.key_file, otherwise=_NO_PROXY if is_one else "") as key:
+        with open_private(self.key_file, otherwise=self.otherwise) as key:
             try:
                 context.load_cert_chain(key if is_one else self.certificate_file, key, _no_passphrase)
             except ConfigurationError as error:

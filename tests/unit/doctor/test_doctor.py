@@ -73,7 +73,7 @@ async def test_a_check_that_fails_or_hangs_is_one_fault_and_spoils_no_other(
     found = await examine([Check("x", name, look) for name, look in looks.items()])
     assert [finding.subject for finding in found] == list(looks)
     assert [finding.severity.value for finding in found] == ["ok", "fault", "fault", "fault", "ok"]
-    assert found[1].text == "b is down"
+    assert found[1].text == "is down"
     assert "report it" in found[2].text
     assert "SECRET" not in found[2].text
     assert "within 20 s" in found[3].text
@@ -85,7 +85,7 @@ async def test_a_check_that_fails_or_hangs_is_one_fault_and_spoils_no_other(
 async def test_an_error_that_knows_what_to_do_says_it_to_the_doctor() -> None:
     """What its kind advises is not repeated: that is mostly to ask the doctor."""
     (found,) = await examine([Check("x", "a", unwilling)])
-    assert found.text == "a is no certificate: run openssl rehash on it"
+    assert found.text == "is no certificate: run openssl rehash on it"  # behind the subject, which a line begins with
 
 
 def severities(found: Sequence[Finding]) -> set[str]:
@@ -283,6 +283,9 @@ def test_a_credential_that_is_none_raises_its_reason(tmp_path: Path) -> None:
     (tmp_path / "x.pem").write_text("nothing", encoding="ascii")
     with pytest.raises(ConfigurationError, match="certificate"):
         examine_credential("[tls]", Credential(tmp_path / "x.pem", tmp_path / "x.pem"), 0.0)
+    with pytest.raises(ConfigurationError, match="No such file") as raised:
+        examine_credential("proxy", Credential.of_proxy(tmp_path / "none"), 0.0)
+    assert raised.value.what_to_do.startswith("make a proxy")
 
 
 async def test_limits_of_the_kernel_that_cannot_be_raised_are_told() -> None:
