@@ -19,7 +19,8 @@ from mdmfs.worker.reading.open_file import OpenFile
 MAX_WHOLE: Final = 64
 """Each is an open descriptor."""
 MAX_HEADERS: Final = 4096
-"""Of files open by their header; of more, those first kept go, so that they leave room for what is still sealed."""
+"""Of files open by their header: more would take the room of what is still sealed. Those kept first stay, for a scan of
+more that begins again would find none of the others."""
 ITEM_BYTES: Final = 4 * 2**10
 """What keeping one takes beside the plaintext of its header."""
 
@@ -51,15 +52,18 @@ class KeptFiles:
         return len(self._kept)
 
     def keep(self, file: OpenFile, until: float) -> None:
-        """Take over one reader's count of a file, until a time on trio's clock."""
+        """Take over one reader's count of a file, until a time on trio's clock; or count him out."""
         self.drop(file.inode)
         octets = ITEM_BYTES + (0 if file.beginning is None else file.beginning.octets)
-        kind, most = (self._headers, MAX_HEADERS) if file.is_header_only else (self._whole, MAX_WHOLE)
+        kind = self._headers if file.is_header_only else self._whole
+        if len(self._headers) >= MAX_HEADERS and kind is self._headers:
+            self._leave(file)
+            return
         held = self._memory.hold(octets, functools.partial(self.drop, file.inode))
         self._kept[file.inode] = _Kept(file, until, held, kind)
         kind[file.inode] = None
-        if len(kind) > most:
-            self.drop(next(iter(kind)))
+        if len(self._whole) > MAX_WHOLE:
+            self.drop(next(iter(self._whole)))
 
     def take(self, file: OpenFile) -> bool:
         """Give the reader's count of a file back, where it is kept."""
