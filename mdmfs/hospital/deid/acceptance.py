@@ -7,6 +7,7 @@ may carry text in its pixels (PS3.15 E.3.1) or a face, unless the policy has an 
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Final
 
 from mdmfs.hospital.deid.classes import CLASSES, Content
@@ -59,6 +60,14 @@ _FACELESS: Final = frozenset(
     """.split()
 )
 """Body parts, without spaces, whose images show no face; whatever is not among them counts as a head."""
+_CALLED: Final = (0x0008103E, 0x00181030)
+"""Series Description and Protocol Name: the body part is often that of the image before."""
+_HEADS: Final = re.compile(
+    rb"(?<![a-z])(?:head|brain|skull|face|facial|crani(?:um|al|o)|cerebr(?:al|um|o)|kopf|g?e?hirn|gesicht|cerveau|cabeza"
+    rb"|encefalo|hoofd|hersenen|(?:sch(?:ae?|[\x80-\xff]+)del)|(?:cr(?:a|[\x80-\xff]+)ne)|(?:t(?:e|[\x80-\xff]+)te))(?![a-z])"
+)
+_OTHER_HEADS: Final = re.compile(rb"(?:femoral|humeral|radial|fibular|metatarsal|metacarpal)[ _]*head|head[ _-]*first")
+"""Bones have heads, and patients lie head first."""
 
 
 def accept(header: IdentifiedHeader, policy: Policy) -> bool:
@@ -147,11 +156,15 @@ def _check_overlays(header: IdentifiedHeader) -> None:
 
 
 def _is_head(header: IdentifiedHeader) -> bool:
-    if header.value(_RECOGNIZABLE) == b"YES":
+    if header.value(_RECOGNIZABLE) == b"YES" or any(_is_called_head(header.value(tag)) for tag in _CALLED):
         return True
     named = header.by_tag.get(_BODY_PART)
     regions = list(_regions([*([named] if named else []), *header.sequences], header.whole))
     return not regions or not _FACELESS.issuperset(regions)
+
+
+def _is_called_head(text: bytes) -> bool:
+    return _HEADS.search(_OTHER_HEADS.sub(b"", text.lower())) is not None
 
 
 def _regions(elements: Elements, octets: bytes) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -367,6 +368,29 @@ def test_an_image_that_says_that_it_shows_a_face_is_one() -> None:
     """Whatever body part it names."""
     with pytest.raises(RefusedError, match="head"):
         deidentified(with_elements(encode(head(0x00280302, b"CS"), b"YES")), STRICT)
+
+
+@pytest.mark.parametrize("tag", [0x0008103E, 0x00181030])
+@pytest.mark.parametrize(
+    ("text", "is_head"),
+    [
+        ("CT HEAD 5.0 H31s", True),
+        ("t1_brain_sag", True),
+        ("Sch\u00e4del nativ", True),
+        ("SCHAEDEL", True),
+        ("cr\u00e2ne", True),
+        ("femoral head, head first", False),
+        ("overhead, surface", False),
+        ("Thorax", False),
+    ],
+)
+def test_an_image_that_is_called_one_of_a_head_is_one(tag: int, text: str, *, is_head: bool) -> None:
+    """Whatever body part it names: that is often the one of the image before."""
+    for encoded in (text.encode(), text.encode("latin_1")):
+        file = with_elements(encode(head(tag, b"LO"), encoded))
+        assert deidentification_of(file).is_head is is_head
+        with pytest.raises(RefusedError, match="head") if is_head else contextlib.nullcontext():
+            deidentified(file, STRICT)
 
 
 def floats(*more: bytes) -> bytes:
