@@ -6,6 +6,7 @@ may carry text in its pixels (PS3.15 E.3.1) or a face, unless the policy has an 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from typing import Final
@@ -163,7 +164,9 @@ def _is_head(header: IdentifiedHeader) -> bool:
     return not regions or not _FACELESS.issuperset(regions)
 
 
+@functools.lru_cache(maxsize=64)
 def _is_called_head(text: bytes) -> bool:
+    """Tell whether a text calls an image one of a head: once for a series."""
     return _HEADS.search(_OTHER_HEADS.sub(b"", text.lower())) is not None
 
 
