@@ -124,12 +124,13 @@ def authorities_check(subject: str, anchors: TrustAnchors) -> Check:
 
 def free_bytes(directory: Path) -> int:
     """Tell how much room there is for a directory that may not have been made yet; raises ``StoreError``."""
-    there = next(it for it in (directory, *directory.parents) if it.exists())
-    if not there.is_dir():
-        message = f"{directory} cannot be made: {there} is no directory"
-        raise StoreError(message, what_to_do="name another one")
     try:
-        return shutil.disk_usage(there).free
+        there = next(it for it in (directory, *directory.parents) if it.exists())
+        free = shutil.disk_usage(there).free
     except OSError as error:
         message = f"{directory} cannot be looked into: {error.strerror}"
         raise StoreError(message) from error
+    if not there.is_dir():
+        message = f"{directory} cannot be made: {there} is no directory"
+        raise StoreError(message, what_to_do="name another one")
+    return free

@@ -129,6 +129,8 @@ async def test_a_place_that_is_none_is_found_before_a_daemon_looks_for_it(tmp_pa
     assert free_bytes(tmp_path / "a" / "b") > 0
     with pytest.raises(StoreError, match=f"{tmp_path}/file/a cannot be made: {tmp_path}/file is no directory"):
         free_bytes(tmp_path / "file" / "a")
+    with pytest.raises(StoreError, match="cannot be looked into: File name too long"):
+        free_bytes(tmp_path / ("a" * 300))
 
 
 def test_a_crl_that_ends_or_is_missing_is_found(tmp_path: Path) -> None:
