@@ -146,7 +146,7 @@ async def merge_subjects(
     name = project.name
 
     def find(tx: Transaction) -> tuple[SubjectRow, SubjectRow]:
-        row = _subject_to_merge(tx, name, patient)
+        row = _subject_to_merge(tx, name, patient, into)
         return row, tx.subjects.find(name, into.issuer, into.patient_id) or row
 
     row, other = hospital.store.read(find)
@@ -159,7 +159,7 @@ async def merge_subjects(
     await hospital.audit.record(AuditRecord(time=hospital.clock(), event=Event.MERGE, project=name, outcome=outcome))
 
     def hand_over(tx: Transaction) -> None:
-        subject = _subject_to_merge(tx, name, patient).id
+        subject = _subject_to_merge(tx, name, patient, into).id
         tx.subjects.begin_merge(name, patient.issuer, patient.patient_id, subject)
         tx.subjects.hand_over(subject, into.issuer, into.patient_id)
 
@@ -169,10 +169,13 @@ async def merge_subjects(
     return Merged(row.id.text, other.id.text, shown)
 
 
-def _subject_to_merge(tx: Transaction, project: str, patient: PatientKey) -> SubjectRow:
-    """Find whose series are to be shown again; first the one that an earlier call has handed over and not ended."""
+def _subject_to_merge(tx: Transaction, project: str, patient: PatientKey, into: PatientKey) -> SubjectRow:
+    """Find whose series are to be shown again; first the one that the same call has handed over and not ended."""
     asked = project, patient.issuer, patient.patient_id
-    row = tx.subjects.merging(*asked) or tx.subjects.find(*asked)
+    begun = tx.subjects.merging(*asked)
+    if begun is not None and PatientKey(begun.issuer, begun.patient_id) == into:
+        return begun
+    row = tx.subjects.find(*asked)
     if row is None:
         message = f"project {project} knows no subject of the first patient: nothing to merge"
         raise UnknownNameError(message)

@@ -485,6 +485,33 @@ async def test_a_merge_that_is_cut_off_anywhere_is_ended_by_the_next_call(tmp_pa
     assert at == 7  # handed over, three series, ended; and uncut
 
 
+async def test_a_merge_that_was_cut_off_is_ended_by_no_other_one(tmp_path: Path) -> None:
+    """The patient is one with the second by then: who is told to be one with a third has no images here any more."""
+    clinic = Clinic(tmp_path, slices((1,)))
+    third = PatientKey(PATIENT.issuer, "TEST-3")
+    clinic.inclusion = including(PATIENT, OTHER, third)
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        names = hospital.names()
+        rename(clinic.pacs.held, OTHER)
+        assert (await reconcile(hospital)).moved == 1
+        cutting = CuttingStore(hospital.hospital.store, 2, is_kept=False)  # handed over, and not shown
+        half = OpenClinic(
+            clinic,
+            dataclasses.replace(hospital.hospital, store=cutting),
+            hospital.recalls,
+            hospital.nursery,
+            delivers=True,
+        )
+        with pytest.raises(PowerCutError):
+            await merged(half, PATIENT, OTHER)
+        with pytest.raises(UnknownNameError, match="nothing to merge"):
+            await merged(hospital, PATIENT, third)
+        assert hospital.names() == []
+        await merged(hospital, PATIENT, OTHER)
+        assert hospital.names() == names
+
+
 async def merged(hospital: OpenClinic, patient: PatientKey, into: PatientKey, *, is_dry: bool = False) -> Merged:
     """Merge two patients of the project."""
     return await merge_subjects(hospital.hospital, hospital.hospital.projects[PROJECT], patient, into, is_dry=is_dry)
