@@ -7,9 +7,10 @@ crash costs at most the instances under way: the next run goes on from what the 
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import structlog
@@ -57,8 +58,8 @@ class Rerendering:
     """Files of other rules that are there yet: as many as were counted last, at the beginning and at the end."""
     failures: list[str] = dataclasses.field(default_factory=list)
     is_over: bool = False
-    _fruitless: int = 0
-    """Failures in a row that are no series' own."""
+    _fruitless: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    """Failures in a row of each PACS that are no series' own."""
 
     def progress(self) -> RerenderProgress:
         """Tell how far it is."""
@@ -81,13 +82,12 @@ class Rerendering:
             self.series_found = len(stale)
             whole = []
             for key, pacs in stale.items():
-                if await self._render(key, pacs, hospital):
+                tried = [name for name in pacs if self._fruitless[name] < FRUITLESS]
+                if await self._render(key, tried, hospital) and len(tried) == len(pacs):
                     whole.append(key)
-                self.series_done += 1
-                if self._fruitless >= FRUITLESS:
-                    left = len(stale) - self.series_done
-                    self._note(f"{left} series were not tried: run it again when that is mended, it goes on from there")
-                    break
+                self.series_done += len(tried) == len(pacs)
+            if left := len(stale) - self.series_done:
+                self._note(f"{left} series were not tried: run it again when that is mended, it goes on from there")
             await self._retire_deposited(whole, hospital)
             self.left = await self._count_left(hospital)
         finally:
@@ -98,17 +98,17 @@ class Rerendering:
         rules = rules_of(self.project)
         return sum([_is_left(file, rules) async for file in _files(hospital, self.project)])
 
-    async def _render(self, key: SeriesKey, pacs: tuple[str, ...], hospital: Hospital) -> bool:
+    async def _render(self, key: SeriesKey, pacs: Sequence[str], hospital: Hospital) -> bool:
         """Register a series again; tell whether that went through."""
         failures = len(self.failures)
         for name in pacs:
             found = SeriesFound("", "", key.study_uid, key.series_uid, "", "", "", None)
             register = functools.partial(register_series, on_instance=lambda _octets: None, is_anew=True)
-            before, self._fruitless = self._fruitless, 0
+            before = self._fruitless.pop(name, 0)
             try:
                 outcome = await register(found, name, self.project, hospital)
             except MdmfsError as error:
-                self._fruitless = before + 1 if isinstance(error, NO_FAULT_OF_THEIRS) else 0
+                self._fruitless[name] = before + 1 if isinstance(error, NO_FAULT_OF_THEIRS) else 0
                 self._note(f"a series of PACS {name}: {error}")
             except Exception as error:  # noqa: BLE001 the service loop: one series must not end the run
                 self._note(note_incident(f"a series of PACS {name}", error))

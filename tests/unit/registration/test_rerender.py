@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, TypeVar
@@ -15,12 +16,14 @@ from pydicom import Dataset
 from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
+from mdmfs.hospital.hospital import KnownPacs
 from mdmfs.hospital.keys.currency import keep_current
 from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.keys.tasks import Task, Tasks
 from mdmfs.hospital.ledger.records import SeriesState
 from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.registration.face import renewal_routes
+from mdmfs.hospital.registration.harvest import Harvest
 from mdmfs.hospital.registration.rerender import Rerendering, Rerenderings
 from mdmfs.hospital.release.readers import readers_of
 from mdmfs.hospital.release.release import quarantine
@@ -396,6 +399,25 @@ async def test_a_pacs_that_is_down_is_not_asked_for_each_series(tmp_path: Path) 
         assert "3 series were not tried: run it again" in run.failures[-1]
         clinic.pacs.is_stopped = False
         assert (await rerendered(opened)).left == 0
+
+
+async def test_a_pacs_that_is_down_keeps_no_other_one_from_being_asked(tmp_path: Path) -> None:
+    """All series of the one that answers are made anew in the same run; only those of the other are left."""
+    clinic = Clinic(tmp_path, [it for series in range(1, 13) for it in slices((1,), series=series)])
+    other = TwinPacs([it for series in range(13, 25) for it in slices((1,), series=series)])
+    pacs = {"main": KnownPacs(clinic.pacs, "AMC"), "other": KnownPacs(other, "AMC")}
+    async with clinic.open() as opened:
+        both = dataclasses.replace(opened.hospital, pacs=pacs)
+        await Harvest(both.projects[PROJECT], ("main", "other")).run(both)
+        await opened.deliver()
+        assert len(opened.names()) == 24
+    clinic.policy = STRICT
+    for down, left in ((clinic.pacs, 12), (other, 0)):
+        clinic.pacs.is_stopped, other.is_stopped = down is clinic.pacs, down is other
+        async with clinic.open() as opened:
+            run = Rerendering(opened.hospital.projects[PROJECT], patience=1.0)
+            await run.run(dataclasses.replace(opened.hospital, pacs=pacs))
+            assert run.left == left
 
 
 async def withdrawn(opened: OpenClinic, asked: StartWithdraw) -> KeyProgress:
