@@ -123,8 +123,8 @@ class Opener:
         file = self._parts.files.get(node.inode)
         if file is None and node.inode not in self._parts.handles:
             file = self._at_hand.open(node)
-        elif file is not None and file in self._parts.kept:
-            self._at_hand.show(file)
+        else:
+            self._at_hand.show(node)
         if file is None or not file.ready.is_set() or file.is_broken or file.guid.octets != node.guid:
             return None
         self._enter(file)

@@ -37,9 +37,16 @@ class AtHand:
         guid = Guid(node.guid)
         return self._open_pushing(node, guid) if guid in self._parts.cache else self._open_header(node, guid)
 
-    def show(self, file: OpenFile) -> None:
-        """Push the header of a file that is kept, see ``OpenFile.begin_with``; once until it is closed again."""
-        if file.beginning is not None and file.rests_on_header and not file.is_shown:
+    def show(self, node: Node) -> None:
+        """Push the header of a file that is kept, see ``OpenFile.begin_with``; once until it is closed again.
+
+        Not while the kernel has a handle of one that broke, see ``_open_pushing``.
+        """
+        file = self._parts.files.get(node.inode)
+        if file is None or file not in self._parts.kept or node.inode in self._parts.handles:
+            return
+        is_same = file.guid.octets == node.guid
+        if is_same and file.beginning is not None and file.rests_on_header and not file.is_shown:
             file.begin_with(file.beginning, self._parts.pages.port)
 
     def open_ahead(self, node: Node) -> None:
@@ -56,10 +63,8 @@ class AtHand:
             return
         if node.kind is not NodeKind.FILE or not self._may_push(node.inode):
             return
-        file = self._parts.files.get(node.inode)
-        if file is not None and file in self._parts.kept:
-            self.show(file)
-        if file is not None or node.inode in self._parts.handles:
+        self.show(node)
+        if node.inode in self._parts.files or node.inode in self._parts.handles:
             return  # among others, it was opened before its turn came
         until = self._parts.keys.held_until(Guid(node.guid))
         if until <= trio.current_time():
@@ -68,7 +73,7 @@ class AtHand:
             file = self.open(node)
             if file is not None:
                 file.readers += 1
-                self._parts.kept.keep(file, until)
+                self._parts.kept.keep(file, until, is_next=True)
         except Exception:  # of this file, or of another one that is let go for it: nobody waits for either
             log.exception("opening ahead failed unexpectedly")
 

@@ -51,14 +51,19 @@ class KeptFiles:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def keep(self, file: OpenFile, until: float) -> None:
-        """Take over one reader's count of a file, until a time on trio's clock; or count him out."""
+    def keep(self, file: OpenFile, until: float, *, is_next: bool = False) -> None:
+        """Take over one reader's count of a file, until a time on trio's clock; or count him out.
+
+        For one that is probably opened next there is always room: what was kept last makes it.
+        """
         self.drop(file.inode)
         octets = ITEM_BYTES + (0 if file.beginning is None else file.beginning.octets)
         kind = self._headers if file.is_header_only else self._whole
         if len(self._headers) >= MAX_HEADERS and kind is self._headers:
-            self._leave(file)
-            return
+            if not is_next:
+                self._leave(file)
+                return
+            self.drop(next(reversed(self._headers)))
         held = self._memory.hold(octets, functools.partial(self.drop, file.inode))
         self._kept[file.inode] = _Kept(file, until, held, kind)
         kind[file.inode] = None

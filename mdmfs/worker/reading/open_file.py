@@ -103,12 +103,16 @@ class OpenFile:
 
     @property
     def rests_on_header(self) -> bool:
-        """Whether its header can be read, nothing but that was asked for, and nothing works on it."""
-        return self.is_header_only and self.beginning is not None and not self._is_barred and not self._works
+        """Whether its header can be read, nothing but that was asked for, nothing works on it, and it holds no file."""
+        is_idle = not self._is_barred and not self._works and not self._adopted
+        return self.is_header_only and self.beginning is not None and is_idle
 
     def note_kept(self) -> None:
-        """Know that nobody has it open: damage is the disk's from now on, and a header is pushed anew."""
-        self.is_shown = False
+        """Know that nobody has it open: damage is the disk's from now on, and a header is pushed anew.
+
+        Who opens it next says what hears of its body: what heard until now knows a whole directory.
+        """
+        self.is_shown, self.on_body = False, None
         if self._ciphertext is not None:
             self._ciphertext.note_kept()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import structlog.testing
 import trio
@@ -170,6 +171,85 @@ async def test_a_header_that_was_closed_is_not_kept_once_its_body_is_fetched_ahe
     assert not site.parts.files
     assert await site.read(0, 200_000, 10) == site.file(0).plaintext[200_000:200_010]
     assert site.hospital.fetches == 1
+
+
+@pytest.mark.parametrize("is_ahead", [False, True])
+async def test_a_header_that_was_closed_is_not_pushed_while_a_broken_handle_may_have_reads_pending(
+    site: Site, *, is_ahead: bool
+) -> None:
+    """The kernel keeps pages locked that it reads: the loop would wait for a READ that it is to answer itself."""
+    nodes = site.nodes()
+    broken = await site.opener.open(nodes[1])
+    site.opener.bar(nodes[1].inode, Guid(nodes[1].guid))
+    for node in nodes[:2]:
+        site.opener.close(await site.opener.open(node))
+    site.kernel.pages.clear()
+    opened = site.opener.open_at_once(nodes[1 - is_ahead], nodes[2 - is_ahead :], is_in_order=is_ahead)
+    assert opened is not None
+    site.kernel.rest()
+    assert nodes[1].inode not in site.kernel.pages
+    site.opener.close(opened)
+    site.opener.close(broken)
+
+
+@pytest.mark.parametrize("is_ahead", [False, True])
+async def test_a_header_that_was_closed_is_not_pushed_for_another_file_under_its_number(
+    site: Site, *, is_ahead: bool
+) -> None:
+    """What the longer of two has beyond the other would stay in the page cache."""
+    nodes = site.nodes()
+    for node in nodes[:3]:
+        site.opener.close(await site.opener.open(node))
+    site.kernel.pages.clear()
+    other = msgspec.structs.replace(nodes[2], inode=nodes[1].inode)
+    if is_ahead:
+        opened = site.opener.open_at_once(nodes[0], [other], is_in_order=True)
+        assert opened is not None
+        site.kernel.rest()
+        site.opener.close(opened)
+    else:
+        assert site.opener.open_at_once(other) is None
+    assert nodes[1].inode not in site.kernel.pages
+
+
+async def test_the_next_header_is_kept_until_it_is_opened_where_there_is_room_for_no_more(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be unsealed and pushed twice."""
+    monkeypatch.setattr(kept, "MAX_HEADERS", 2)
+    nodes = site.nodes()
+    for node in nodes[:6]:
+        site.opener.close(await site.opener.open(node))
+    for place in range(2, 5):
+        opened = site.opener.open_at_once(nodes[place], nodes[place + 1 :], is_in_order=True)
+        assert opened is not None
+        site.kernel.rest()
+        site.opener.close(opened)
+        assert site.parts.files.keys() == {nodes[0].inode, nodes[place + 1].inode}
+        site.kernel.pages.clear()
+
+
+async def test_a_header_is_not_kept_while_there_is_a_part_of_its_body(site: Site) -> None:
+    """It holds an open descriptor, of what came before fetching ahead was given up."""
+    node, cuts = site.nodes()[0], [100_000]
+    opened = await site.opener.open(node)
+    site.hospital.damage = lambda sealed: sealed[: cuts.pop()] if cuts else sealed
+    with structlog.testing.capture_logs(), pytest.raises(PeerUnreachableError):
+        await site.opener.prefetch([node])
+    await trio.testing.wait_all_tasks_blocked()
+    site.opener.close(opened)
+    assert not site.parts.files
+
+
+async def test_the_body_is_heard_of_by_who_has_it_open_and_not_by_who_has_closed_it(site: Site) -> None:
+    """What the first one was told of the directory is old by now, and would stay in memory as long as the header."""
+    heard: list[int] = []
+    node = site.nodes()[0]
+    site.opener.close(await site.opener.open(node, on_body=lambda: heard.append(1)))
+    opened = await site.opener.open(node, on_body=lambda: heard.append(2))
+    await site.opener.read(opened, 200_000, 100)
+    assert heard == [2]
+    site.opener.close(opened)
 
 
 async def test_as_many_headers_are_kept_as_there_is_room_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
