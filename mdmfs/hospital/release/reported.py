@@ -37,7 +37,7 @@ async def write_down(principal: Principal, address: str, asked: AskChanges, hosp
         if records:
             await hospital.audit.record(*records)
     except BaseException:
-        hospital.leases.unreport(asked.mount, principal, before)
+        hospital.leases.unreport(asked.mount, before)
         raise
 
 

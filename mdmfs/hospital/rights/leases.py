@@ -28,8 +28,6 @@ class Lease:
     """When it asked last, on trio's clock."""
     until: float = float("-inf")
     """On trio's clock; the mount itself counts from when it asked, which is earlier."""
-    reported: int = 0
-    """The number of its last report of opens."""
 
 
 class Leases:
@@ -39,6 +37,9 @@ class Leases:
         """Know of no mount; of ``room`` at most."""
         self._room = room
         self._leases: dict[tuple[str, bytes], Lease] = {}
+        self._reported: dict[bytes, int] = {}
+        """The number of each mount's last report of opens, whoever it speaks for by now: what one has opened is no
+        other's."""
         self._look_again = float("-inf")
         self._unknown_until = float("-inf")
 
@@ -67,19 +68,18 @@ class Leases:
 
     def reported(self, mount: bytes, principal: Principal, number: int) -> int | None:
         """Note that a mount's report is being written down, and give the one before; None where it has been."""
-        lease = self._leases.get((str(principal.dn), mount))
-        if lease is None:
+        if (str(principal.dn), mount) not in self._leases:
             return 0
-        if number <= lease.reported:
+        before = self._reported.get(mount, 0)
+        if number <= before:
             return None
-        before, lease.reported = lease.reported, number
+        self._reported[mount] = number
         return before
 
-    def unreport(self, mount: bytes, principal: Principal, before: int) -> None:
+    def unreport(self, mount: bytes, before: int) -> None:
         """Know that it could not be written down."""
-        lease = self._leases.get((str(principal.dn), mount))
-        if lease is not None:
-            lease.reported = before
+        if mount in self._reported:
+            self._reported[mount] = before
 
     def behind(self, version: int) -> list[Lease]:
         """Give the mounts that hold a lease and have not applied a version of the feed."""
@@ -97,3 +97,5 @@ class Leases:
         self._look_again = now + LOOK_SECONDS
         for key in [key for key, one in self._leases.items() if max(one.until, one.heard + SILENCE) < now]:
             del self._leases[key]
+        mounts = {mount for _, mount in self._leases}
+        self._reported = {mount: number for mount, number in self._reported.items() if mount in mounts}

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import pytest
 
 from mdmfs.hospital.audit.questions import who
@@ -19,7 +20,7 @@ from mdmfs.model.names import Guid
 from mdmfs.wire.messages.files import CHANGES_PATH, MAX_REPORTED, AskChanges, CachedOpens, Changes, OpensReport
 from mdmfs.wire.service import Reply
 from tests.twins.clinic import READER, Clinic, OpenClinic, slices
-from tests.twins.keystores import random_guid
+from tests.twins.keystores import principal, random_guid
 
 MOUNT = bytes(16)
 
@@ -60,6 +61,20 @@ async def test_a_report_is_on_record_once_and_renews_the_lease(clinic: OpenClini
     await report(clinic, 2, opens[:1])
     [reader] = who(clinic.hospital.audit.path, {one})
     assert reader.cached == 8
+
+
+async def test_a_report_that_is_made_again_with_another_credential_is_not_on_record_for_that_one(
+    clinic: OpenClinic,
+) -> None:
+    """A mount whose proxy was replaced by another person's asks again what it has asked with the first."""
+    guid, other = next(iter(clinic.files().values())), principal("/CN=other")
+    first, second = (OpensReport(number, [CachedOpens(guid.octets, 4)]) for number in (1, 2))
+    asked = AskChanges(0, 0, MOUNT, report=first)
+    for one in (READER, other):
+        await clinic.ask(CHANGES_PATH, asked, one)
+    assert [record["dn"] for record in reported(clinic)] == [str(READER.dn)]
+    await clinic.ask(CHANGES_PATH, msgspec.structs.replace(asked, report=second), other)
+    assert [record["dn"] for record in reported(clinic)] == [str(READER.dn), str(other.dn)]
 
 
 async def test_what_was_never_registered_fills_no_log(clinic: OpenClinic) -> None:
