@@ -60,10 +60,9 @@ class Opener:
         parts.cache.on_full = self._make_room
 
     def _make_room(self) -> bool:
-        """Let go what takes room on the disk and nobody has open: what is kept has descriptors, too."""
-        were_kept = len(self._parts.kept)
-        self._parts.kept.clear()
-        return self._bringer.give_up_ahead() or were_kept > 0
+        """Let go what takes room on the disk and nobody has open: what is kept whole has descriptors, too."""
+        were_kept = self._parts.kept.clear_whole()
+        return self._bringer.give_up_ahead() or were_kept
 
     async def open(
         self,

@@ -101,6 +101,13 @@ class KeptFiles:
         for inode in list(self._kept):
             self.drop(inode)
 
+    def clear_whole(self) -> bool:
+        """Let everything go that has a descriptor; tells whether there was anything."""
+        inodes = list(self._whole)
+        for inode in inodes:
+            self.drop(inode)
+        return bool(inodes)
+
     def _release(self, kept: _Kept) -> None:
         del kept.kind[kept.file.inode]
         self._memory.release(kept.held)

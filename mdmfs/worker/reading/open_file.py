@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -34,6 +35,10 @@ from mdmfs.worker.reading.pages import Pages
 PIECE: Final = 256 * 2**10
 """Plaintext bytes pushed at once: they are still in the processor's cache when the kernel copies them. Between two
 pieces a revocation is looked for."""
+
+SHOWN_SECONDS: Final = 1.0
+"""So long pages that were pushed for who opens a file next are taken to be there; a READ for one that went goes on into
+the pixels."""
 
 _reading = trio.CapacityLimiter(4)
 _pushing = trio.CapacityLimiter(4)
@@ -88,8 +93,8 @@ class OpenFile:
         """Whether the lease has lapsed: there is no key, and no page comes."""
         self.has_pushed = False
         """Whether there may be pages of it."""
-        self.is_shown = False
-        """Whether its header was pushed since it was closed last."""
+        self._shown_at = float("-inf")
+        """When its header was pushed since it was closed last, on the system's monotonic clock: by a thread, maybe."""
 
     @property
     def ciphertext(self) -> Ciphertext | None:
@@ -107,12 +112,17 @@ class OpenFile:
         is_idle = not self._is_barred and not self._works and not self._adopted
         return self.is_header_only and self.beginning is not None and is_idle
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether its header was pushed since it was closed last, and so lately that its pages are probably there."""
+        return time.monotonic() < self._shown_at + SHOWN_SECONDS
+
     def note_kept(self) -> None:
         """Know that nobody has it open: damage is the disk's from now on, and a header is pushed anew.
 
         Who opens it next says what hears of its body: what heard until now knows a whole directory.
         """
-        self.is_shown, self.on_body = False, None
+        self._shown_at, self.on_body = float("-inf"), None
         if self._ciphertext is not None:
             self._ciphertext.note_kept()
 
@@ -290,7 +300,7 @@ class OpenFile:
         Each time: the kernel drops pages without a word, and its READ of one goes beyond the header, into the pixels.
         That of the last page ends with it: the few who read it ask.
         """
-        self.has_pushed = self.is_shown = True
+        self.has_pushed, self._shown_at = True, time.monotonic()
         if not self._is_barred:
             self.beginning = beginning
             pages.store(self.inode, 0, beginning.front)

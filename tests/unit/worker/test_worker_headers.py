@@ -19,7 +19,7 @@ from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.keys.ring import HOLD_SECONDS, KeyRing
 from mdmfs.worker.memory import Memory
 from mdmfs.worker.opening import Opener
-from mdmfs.worker.reading import kept
+from mdmfs.worker.reading import kept, open_file
 from mdmfs.worker.reading.headers import Headers
 from mdmfs.worker.reading.open_file import OpenFile
 from mdmfs.worker.reading.parts import Parts
@@ -161,6 +161,38 @@ async def test_a_header_that_was_closed_is_pushed_before_it_is_opened_next(site:
     assert not site.kernel.pages
     site.opener.close(opened)
     site.opener.close(following)
+
+
+async def test_a_header_that_was_pushed_long_ago_is_pushed_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who opens the next file late: the kernel may have dropped its pages meanwhile, and would read into the pixels."""
+    nodes = site.nodes()
+    for node in nodes[:2]:
+        site.opener.close(await site.opener.open(node))
+    opened = site.opener.open_at_once(nodes[0], nodes[1:], is_in_order=True)
+    assert opened is not None
+    site.kernel.rest()
+    site.kernel.pages.clear()
+    monkeypatch.setattr(open_file, "SHOWN_SECONDS", 0.0)
+    following = site.opener.open_at_once(nodes[1])
+    assert following is not None
+    assert nodes[1].inode in site.kernel.pages
+    site.opener.close(opened)
+    site.opener.close(following)
+
+
+async def test_headers_that_are_kept_stay_where_the_disk_is_full(site: Site) -> None:
+    """They take no room of it; one that is kept whole does."""
+    node = site.nodes()[0]
+    site.opener.close(await site.opener.open(node))
+    assert not site.cache.on_full()
+    assert node.inode in site.parts.files
+    opened = await site.opener.open(node)
+    await site.opener.read(opened, 200_000, 10)
+    await trio.testing.wait_all_tasks_blocked()
+    site.opener.close(opened)
+    assert node.inode in site.parts.files
+    assert site.cache.on_full()
+    assert not site.parts.files
 
 
 async def test_a_header_that_was_closed_is_not_kept_once_its_body_is_fetched_ahead(site: Site) -> None:
