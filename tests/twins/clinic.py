@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 import functools
 import hashlib
@@ -198,6 +199,11 @@ class OpenClinic:
         self.nursery = nursery
         self.harvests = Harvests(hospital, nursery)
         self.face = HospitalFace(hospital, recalls, self.harvests, Address("hospital.example.org", 8443)).service()
+
+    def over(self, store: Store) -> OpenClinic:
+        """Give the same hospital over another store."""
+        hospital = dataclasses.replace(self.hospital, store=store)
+        return OpenClinic(self.clinic, hospital, self.recalls, self.nursery, delivers=self.delivers)
 
     async def harvest(self) -> HarvestProgress:
         """Harvest the project to its end, and wait until the keystores that can have got their shares."""

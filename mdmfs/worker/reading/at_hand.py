@@ -59,23 +59,22 @@ class AtHand:
 
     def _open_next(self) -> None:
         node, self._next = self._next, None
-        if node is None:
+        if node is None or node.kind is not NodeKind.FILE or not self._may_push(node.inode):
             return
-        if node.kind is not NodeKind.FILE or not self._may_push(node.inode):
-            return
+        try:
+            self._get_ready(node)
+        except Exception:  # of this file, or of another one that is let go for it: nobody waits for either
+            log.exception("opening ahead failed unexpectedly")
+
+    def _get_ready(self, node: Node) -> None:
         self.show(node)
         if node.inode in self._parts.files or node.inode in self._parts.handles:
             return  # among others, it was opened before its turn came
         until = self._parts.keys.held_until(Guid(node.guid))
-        if until <= trio.current_time():
-            return
-        try:
-            file = self.open(node)
-            if file is not None:
-                file.readers += 1
-                self._parts.kept.keep(file, until, is_next=True)
-        except Exception:  # of this file, or of another one that is let go for it: nobody waits for either
-            log.exception("opening ahead failed unexpectedly")
+        file = self.open(node) if until > trio.current_time() else None
+        if file is not None:
+            file.readers += 1
+            self._parts.kept.keep(file, until, is_next=True)
 
     def _open_pushing(self, node: Node, guid: Guid) -> OpenFile | None:
         """Open a small file here and now, none of whose pages is there: None where something is not at hand, or right.

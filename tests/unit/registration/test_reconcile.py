@@ -461,13 +461,7 @@ async def test_a_merge_that_is_cut_off_anywhere_is_ended_by_the_next_call(tmp_pa
             assert (await reconcile(hospital)).moved == 3
             store = hospital.hospital.store
             cutting = CuttingStore(store, at, is_kept=is_kept)
-            half = OpenClinic(
-                clinic,
-                dataclasses.replace(hospital.hospital, store=cutting),
-                hospital.recalls,
-                hospital.nursery,
-                delivers=True,
-            )
+            half = hospital.over(cutting)
             with contextlib.suppress(PowerCutError):
                 await merged(half, PATIENT, OTHER)
             is_cut = cutting.is_cut
@@ -496,13 +490,7 @@ async def test_a_merge_that_was_cut_off_is_ended_by_no_other_one(tmp_path: Path)
         rename(clinic.pacs.held, OTHER)
         assert (await reconcile(hospital)).moved == 1
         cutting = CuttingStore(hospital.hospital.store, 2, is_kept=False)  # handed over, and not shown
-        half = OpenClinic(
-            clinic,
-            dataclasses.replace(hospital.hospital, store=cutting),
-            hospital.recalls,
-            hospital.nursery,
-            delivers=True,
-        )
+        half = hospital.over(cutting)
         with pytest.raises(PowerCutError):
             await merged(half, PATIENT, OTHER)
         with pytest.raises(UnknownNameError, match="nothing to merge"):
