@@ -58,7 +58,7 @@ class Kind(NamedTuple):
 def kind_of(event: Event) -> Kind:  # noqa: C901, PLR0911 a table that the type checker completes
     """Say which DICOM event an event is; the type checker asks for a line for each new one."""
     match event:
-        case Event.BEGIN | Event.FORMAT:
+        case Event.BEGIN | Event.FORMAT | Event.SIGNER:
             return Kind("110100", "E", "110120")
         case Event.RELEASE | Event.HEADER:
             return Kind("110106", "R")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import trio
 
-from mdmfs.hospital.release.audit import id_of, parse_record
+from mdmfs.hospital.release.audit import SignerOf, id_of, signers_of
 from mdmfs.journal.chain import Fault, Head, Verifier
 from mdmfs.journal.checkpoint import Checkpoint
 from mdmfs.journal.files import lines_of
@@ -41,16 +41,21 @@ class Log(NamedTuple):
 
     path: pathlib.Path
     id: bytes
-    signer: bytes
+    signers: list[SignerOf]
 
     @classmethod
     def at(cls, path: pathlib.Path) -> Log:
         """Read what a log begins with; raises ``StoreError``."""
-        first = parse_record(next(iter(lines_of(path)), b""))
-        if first is None or not first.signer:
+        log = cls(path, id_of(path), signers_of(path))
+        if not log.signers or log.signers[0].first != 1:
             message = f"the audit log {path} does not begin as one does"
             raise StoreError(message)
-        return cls(path, id_of(path), bytes.fromhex(first.signer))
+        return log
+
+    def has_signed(self, checkpoint: Checkpoint) -> bool:
+        """Ask whether the key signed it that the log names for this record."""
+        keys = [signer.public for signer in self.signers if signer.first <= checkpoint.head.number]
+        return bool(keys) and checkpoint.is_signed_by(keys[-1])
 
 
 async def ask_witnesses(keystores: Keystores) -> tuple[dict[str, list[Checkpoint]], list[str]]:
@@ -75,18 +80,19 @@ async def ask_witnesses(keystores: Keystores) -> tuple[dict[str, list[Checkpoint
 def verify(logs: Sequence[Log], witnessed: Mapping[str, Sequence[Checkpoint]]) -> Report:
     """Verify logs, the current one first; ``witnessed`` was asked for before, since a log grows.
 
-    A checkpoint that the log's own key did not sign is no evidence but a problem of the keystore that shows it.
+    A checkpoint that is not signed by the key that the log names for its record is no evidence but a problem of the
+    keystore that shows it.
     """
-    signers = {log.id: log.signer for log in logs}
+    by_id = {log.id: log for log in logs}
     links: dict[bytes, dict[int, bytes]] = defaultdict(dict)
     problems: list[str] = []
     vouched = dict.fromkeys(witnessed, 0)
     for keystore, checkpoints in witnessed.items():
         elsewhere: dict[bytes, Checkpoint] = {}
         for one in checkpoints:
-            if one.journal not in signers:
+            if one.journal not in by_id:
                 elsewhere[one.journal] = one
-            elif not one.is_signed_by(signers[one.journal]):
+            elif not by_id[one.journal].has_signed(one):
                 problems.append(f"{keystore} shows a checkpoint of record {one.head.number} that is not signed")
             elif links[one.journal].setdefault(one.head.number, one.head.link) != one.head.link:
                 problems.append(

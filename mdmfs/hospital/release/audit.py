@@ -7,7 +7,7 @@ import pathlib
 import secrets
 import time
 from collections.abc import Iterator
-from typing import Final
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
@@ -31,6 +31,8 @@ class Event(enum.StrEnum):
     """The log was begun."""
     FORMAT = "format"
     """What follows is of another format than what stands before."""
+    SIGNER = "signer"
+    """Another key signs the checkpoints of what follows."""
     RELEASE = "release"
     HEADER = "header"
     """The header of a file was let out, with what is read along with it, and no pixels to speak of."""
@@ -81,7 +83,8 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     count: int = 1
     """Of the instances that a record speaks of, or of opens."""
     signer: str = ""
-    """Of the first record: the public key (Ed25519, hexadecimal digits) that signs the log's checkpoints."""
+    """Of the first record, and of one that says that it changes: the public key (Ed25519, hexadecimal digits) that
+    signs the checkpoints of all that follow."""
     n: int = 0
     """The record's number; as it is read only, given when it is written."""
     format: int = 0
@@ -92,9 +95,17 @@ class _Told(msgspec.Struct):
     """What is read of a record of which the format is not known yet."""
 
     format: int = 0
+    signer: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")] = ""
 
 
 _TOLD: Final = msgspec.json.Decoder(_Told)
+
+
+class SignerOf(NamedTuple):
+    """Whose signature checkpoints have, from a record on."""
+
+    first: int
+    public: bytes
 
 
 class Audit:
@@ -115,9 +126,14 @@ class Audit:
         mark = _mark_of(path) or audit_format.mark
         audit_format.number_of(mark, path)  # or it is refused
         self._journal = Journal(path, lambda: _encode(_beginning(key, audit_format.number)), file_bytes=file_bytes)
-        self._bring_up(mark, audit_format)
-        self.id = id_of(path)
-        """The journal's id."""
+        try:
+            self._bring_up(mark, audit_format)
+            self._name_signer()
+            self.id = id_of(path)
+            """The journal's id."""
+        except StoreError:
+            self.close()
+            raise
 
     @property
     def head(self) -> Head:
@@ -153,11 +169,14 @@ class Audit:
         while (reached := audit_format.advance(mark, None, self.path)) is not None:
             mark = reached
             changed = AuditRecord(time=time.time(), event=Event.FORMAT, format=int(mark))
-            try:
-                self._journal.begin_file(_encode(changed))
-            except StoreError:
-                self.close()
-                raise
+            self._journal.begin_file(_encode(changed))
+
+    def _name_signer(self) -> None:
+        """Begin a new file, whose first record says so, where another key than before signs what follows."""
+        known, public = signers_of(self.path), self._key.public
+        if not known or known[-1].public != public:
+            changed = AuditRecord(time=time.time(), event=Event.SIGNER, signer=public.hex())
+            self._journal.begin_file(_encode(changed))
 
 
 def id_of(path: pathlib.Path) -> bytes:
@@ -171,6 +190,21 @@ def id_of(path: pathlib.Path) -> bytes:
         message = f"the audit log {path} does not begin with a record"
         raise StoreError(message)
     return first.link[:JOURNAL_ID_SIZE]
+
+
+def signers_of(path: pathlib.Path) -> list[SignerOf]:
+    """Tell by whom checkpoints of the log there are signed, from the first one on; raises ``StoreError``."""
+    found = []
+    try:
+        for file in files_of(path):
+            first = first_line(file)
+            told = _told(first).signer
+            if first and told:
+                found.append(SignerOf(first.number, bytes.fromhex(told)))
+    except OSError as error:
+        message = f"the audit log {path} cannot be read: {error.strerror}"
+        raise StoreError(message) from error
+    return found
 
 
 def records_of(path: pathlib.Path) -> Iterator[AuditRecord]:
@@ -195,13 +229,20 @@ def _mark_of(path: pathlib.Path) -> bytes:
     """Find of which format the end of a log is, by the first record of its last file that tells; empty without one."""
     try:
         for file in reversed(files_of(path) if path.parent.exists() else []):
-            first = first_line(file)
-            told = 0 if first is None else _TOLD.decode(first.hashed + b"}").format
+            told = _told(first_line(file)).format
             if told:
                 return b"%d" % told
-    except (OSError, msgspec.DecodeError):
+    except OSError:
         pass  # opening the journal tells of what cannot be read
     return b""
+
+
+def _told(line: Line | None) -> _Told:
+    """Read what the first record of a file tells of all that follow; of one that is none, nothing."""
+    try:
+        return _Told() if line is None else _TOLD.decode(line.hashed + b"}")
+    except msgspec.DecodeError:
+        return _Told()
 
 
 def _beginning(key: SigningKey, number: int) -> AuditRecord:

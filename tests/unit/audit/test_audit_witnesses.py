@@ -13,9 +13,10 @@ import trio
 
 from mdmfs.hospital.audit.verify import Log, Report, ask_witnesses, verify
 from mdmfs.hospital.audit.witnesses import deposit_checkpoints, deposit_one
-from mdmfs.hospital.release.audit import Audit, AuditRecord, Event
+from mdmfs.hospital.release.audit import Audit, AuditRecord, Event, records_of
 from mdmfs.hospital.signing import SigningKey
-from mdmfs.journal.chain import Kind
+from mdmfs.journal.chain import Head, Kind
+from mdmfs.journal.checkpoint import Checkpoint
 from mdmfs.model.errors import AccessDeniedError, MalformedMessageError, StoreError
 from mdmfs.wire.messages.keystores import WITNESS_PATH, WITNESSED_PATH, AskWitnessed, Outcomes, Witness, Witnessed
 from mdmfs.wire.messages.message import Message
@@ -142,6 +143,27 @@ async def test_a_keystore_that_shows_what_the_hospital_never_signed_is_named(tmp
         assert report.problems == [f"{KEYSTORES[1]} shows a checkpoint of record 6 that is not signed"]
         clinic.clinic.keystores[KEYSTORES[0]].failure = unreachable
         assert any("cannot be asked" in problem for problem in (await verified(clinic)).problems)
+
+
+async def test_the_log_names_a_new_signing_key_and_keystores_go_on_vouching(tmp_path: Path) -> None:
+    """What the new key signs counts from there on; what the old one, which was lost or seen, signs then does not."""
+    place, lost = Clinic(tmp_path, slices((1,))), tmp_path / "lost.key"
+    for is_another in (False, True, False):
+        if is_another:
+            (tmp_path / "signing.key").rename(lost)
+        async with place.open() as clinic:
+            await note(clinic, 1)
+            for name in KEYSTORES:
+                await deposit_one(name, clinic.hospital)
+            report = await verified(clinic)
+            assert report.is_clean, report
+            assert report.vouched == dict.fromkeys(KEYSTORES, clinic.hospital.audit.head.number)
+    path = tmp_path / "audit.jsonl"
+    assert [record.event for record in records_of(path)] == ["begin", "release", "signer", "release", "release"]
+    by_the_old = SigningKey(lost).sign_checkpoint(Checkpoint(Log.at(path).id, Head(5, bytes(32)), 1.0))
+    told = verify([Log.at(path)], {KEYSTORES[0]: [by_the_old]})
+    assert not told.faults
+    assert told.problems[0] == f"{KEYSTORES[0]} shows a checkpoint of record 5 that is not signed"
 
 
 async def test_of_old_checkpoints_one_a_minute_is_kept(tmp_path: Path) -> None:
