@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Mapping
 from email.utils import formatdate
 from typing import Final
 
+import trio
+
 from mdmfs.hospital.dav.conditions import Unsatisfiable, fails_match, is_known, part_of
 from mdmfs.hospital.dav.digests import Algorithm, Digests, wanted
 from mdmfs.hospital.dav.failures import problem, telling_failures
@@ -22,13 +24,15 @@ from mdmfs.hospital.release.release import admit, release
 from mdmfs.hospital.release.staged import StagedObject
 from mdmfs.hospital.sight import Sight
 from mdmfs.hospital.store import Transaction
-from mdmfs.model.errors import NoSuchFileError
+from mdmfs.model.errors import NoSuchFileError, ReadOnlyError
 from mdmfs.model.names import ROOT_PREFIX, Guid, Lfn
 from mdmfs.sealing.layout import sealed_size
 from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.wire.service import Answer, Document, Request, Respond, StreamReply
 
 ALLOWED: Final = "GET, HEAD, OPTIONS, PROPFIND"
+WRITING: Final = ("PUT", "PATCH", "DELETE", "MKCOL", "MOVE", "COPY", "PROPPATCH", "LOCK", "UNLOCK")
+"""403, not 405: of that gfal2 says that the file exists."""
 PAGE: Final = 500
 """Entries of a listing that are read and written at once: nobody else waits longer for it."""
 _XML: Final = 'application/xml; charset="utf-8"'
@@ -46,12 +50,14 @@ class DavFace:
         self._page_size = page
 
     def routes(self) -> dict[tuple[str, str], Respond]:
-        """Give the routes; every other method on these paths is answered with 405."""
+        """Give the routes; every method that is none of these is answered with 405."""
         respond = {
             "GET": telling_failures(self._get),
             "HEAD": telling_failures(self._head),
             "OPTIONS": telling_failures(self._options),
             "PROPFIND": telling_failures(self._propfind),
+            "POST": telling_failures(_refuse_macaroon),
+            **dict.fromkeys(WRITING, telling_failures(_refuse_to_write)),
         }
         return {(method, path): it for method, it in respond.items() for path in (ROOT_PREFIX, ROOT_PREFIX + "/")}
 
@@ -173,6 +179,18 @@ def _resource(lfn: Lfn, node: Node) -> Resource:
 
 def _headers_of(node: Node) -> Mapping[str, str]:
     return {"accept-ranges": "bytes", "last-modified": formatdate(node.modified, usegmt=True)}
+
+
+async def _refuse_macaroon(_: Request) -> Answer:
+    await trio.lowlevel.checkpoint()
+    message = "no macaroon is made here: the certificate of each request decides"
+    return problem(_NOT_ALLOWED, message, "malformed-message", allow=ALLOWED)
+
+
+async def _refuse_to_write(request: Request) -> Answer:
+    await trio.lowlevel.checkpoint()
+    message = f"{request.method}: nothing can be written this way"
+    raise ReadOnlyError(message)
 
 
 def _sealed_anew(lfn: Lfn) -> Document:

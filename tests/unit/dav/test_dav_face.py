@@ -21,7 +21,7 @@ from mdmfs.model.identity import Principal
 from mdmfs.model.names import Lfn
 from mdmfs.sealing.layout import plain_size
 from mdmfs.wire.messages.files import NodeKind
-from mdmfs.wire.service import Answer, Document, Reply, Request, Service, StreamReply
+from mdmfs.wire.service import Answer, Document, Request, Service, StreamReply
 from mdmfs.wire.stream import Address
 from tests.twins.clinic import PROJECT_LFN, READER, STRANGER, Clinic, OpenClinic, let_list, slices
 from tests.twins.keystores import principal
@@ -172,12 +172,22 @@ async def test_who_may_not_read_is_denied_everywhere_and_finds_nothing_that_a_li
 
 
 async def test_nothing_can_be_written(tmp_path: Path) -> None:
-    """Also the macaroon that gfal2 asks for first is 405, and tells what there is instead."""
+    """403 and why: of 405 gfal2 says that the file exists. What is under the name makes no difference."""
     async with open_web(tmp_path, 1) as web:
-        for method in ("PUT", "POST", "DELETE", "MKCOL", "MOVE", "COPY", "PROPPATCH", "LOCK", "PATCH"):
-            answer = await web.ask(method, web.paths[0])
-            assert isinstance(answer, Reply)
-            assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS, PROPFIND")
+        for method in ("PUT", "DELETE", "MKCOL", "MOVE", "COPY", "PROPPATCH", "LOCK", "PATCH"):
+            for path in (web.paths[0], web.folder, web.folder + "/new", "/grid/medical/nowhere/new"):
+                answer = await web.ask(method, path)
+                assert isinstance(answer, Document)
+                told = msgspec.json.decode(answer.body)
+                assert (answer.status, told["detail"]) == (DENIED, f"{method}: nothing can be written this way")
+
+
+async def test_the_macaroon_that_gfal2_asks_for_first_is_told_what_there_is_instead(tmp_path: Path) -> None:
+    """405: with another status it would give up."""
+    async with open_web(tmp_path, 1) as web:
+        answer = await web.ask("POST", web.paths[0])
+        assert isinstance(answer, Document)
+        assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS, PROPFIND")
 
 
 # Bytes
