@@ -194,7 +194,7 @@ async def _look_at_hearer(
     finally:
         await client.aclose()
     if held.is_current:
-        return [check.ok("answers, and has heard what the hospital decided"), clock]
+        return [check.ok("answers, also others than the hospital"), clock]
     return [check.warning("answers, but nobody else, until hospitald has told it what was decided: is it up?"), clock]
 
 
@@ -262,3 +262,6 @@ def judge_health(health: Health, check: Check) -> Iterator[Finding]:
     for keystore, count in sorted(health.lies.items()):
         about = dataclasses.replace(check, subject=f"{check.subject}, keystore {keystore}")
         yield about.fault(f"gave {count} wrong shares since hospitald was started: ask its owner, verify the keys")
+    for name in health.untold:
+        about = dataclasses.replace(check, subject=f"{check.subject}, {name}")
+        yield about.warning("has yet to acknowledge what was decided last: if that stays so, the log says why")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.keys.currency import behind
 from mdmfs.hospital.own_people import for_own_people
 from mdmfs.hospital.store import Transaction
 from mdmfs.wire.messages.administration import HEALTH_PATH, AskHealth, Health, PacsHealth
@@ -23,12 +24,13 @@ def health_routes(hospital: Hospital, look: Callable[[], Health]) -> dict[tuple[
 
 def health_of(hospital: Hospital) -> Health:
     """Look now."""
-
-    def read(tx: Transaction) -> tuple[int, int, int]:
-        return tx.outbox.size().items, len(tx.notices.all()), tx.catalogue.totals().files
-
-    outbox, notices, files = hospital.store.read(read)
     pacs = [
         PacsHealth(name, known.pacs.retrieval or "", known.pacs.is_left_alone) for name, known in hospital.pacs.items()
     ]
-    return Health(pacs, dict(hospital.keystores.lies), outbox, notices, files)
+
+    def read(tx: Transaction) -> Health:
+        outbox, notices, files = tx.outbox.size().items, len(tx.notices.all()), tx.catalogue.totals().files
+        untold = behind(tx, hospital, tx.epochs.latest().number)
+        return Health(pacs, dict(hospital.keystores.lies), outbox, notices, files, untold)
+
+    return hospital.store.read(read)

@@ -118,4 +118,6 @@ def _pacs(tx: Transaction, guid: Guid, hospital: Hospital) -> str:
     known = None if instance is None else hospital.pacs.get(instance.pacs)
     if known is None:
         return "its PACS is not configured any more"
-    return "does not answer and is left alone for a while" if known.pacs.is_left_alone else "reachable when last asked"
+    if known.pacs.is_left_alone:
+        return "does not answer and is left alone for a while"
+    return "is asked: it has not failed several times in a row"

@@ -337,5 +337,7 @@ class Health(Message, frozen=True, forbid_unknown_fields=False):
     """Series that PACSs have told of and that are not dealt with."""
     files: int
     """Visible ones."""
+    untold: list[str] = []
+    """Keystores, and the metadata service, that have not acknowledged what was decided last."""
     copy: CopyHealth | None = None
     """Of a daemon that follows; None of the one that works."""

@@ -15,12 +15,15 @@ import trio.testing
 from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
 
+from mdmfs.access.acl import Acl
 from mdmfs.cli.main import cli
 from mdmfs.daemon.diagnosis import Check, examine, free_bytes, judge_clock
 from mdmfs.demo.pki import Authority, Validity, delegate, name_of
 from mdmfs.hospital.dicom.pacs import PacsAddress, Politeness
 from mdmfs.hospital.dicom.probe import visit
 from mdmfs.hospital.doctor import judge_health, judge_reads
+from mdmfs.hospital.health import health_of
+from mdmfs.hospital.keys.currency import catch_up
 from mdmfs.model.errors import ConfigurationError, PacsUnreachableError, StoreError
 from mdmfs.model.finding import Finding, Severity, worst
 from mdmfs.pki.health import RENEW_CERTIFICATE, RENEW_LIST, examine_authorities, examine_credential
@@ -31,6 +34,7 @@ from mdmfs.wire.messages.files import TOTALS_PATH, AskTotals, Totals
 from mdmfs.wire.service import Reply, Request, Service
 from mdmfs.worker.doctor import look_at_fuse
 from tests.twins import certificates as make
+from tests.twins.clinic import KEYSTORES, OWNER, PROJECT_LFN, Clinic
 from tests.twins.grid import crl_of
 from tests.twins.servers import free_port
 from tests.twins.wire import calling, serving
@@ -154,12 +158,27 @@ def test_a_crl_that_ends_or_is_missing_is_found(tmp_path: Path) -> None:
 
 
 def test_what_the_daemon_alone_knows_is_judged() -> None:
-    """A PACS that is left alone and a keystore that lies are faults; the way of retrieval is told."""
+    """A PACS that is left alone and a keystore that lies are faults; ways of retrieval are told, and who hears late."""
     pacs = [PacsHealth("main", "get", is_left_alone=False), PacsHealth("old", "", is_left_alone=True)]
-    found = list(judge_health(Health(pacs, {"k2": 3}, outbox=0, notices=1, files=7), Check("daemon", "here", all_well)))
-    assert [finding.severity.value for finding in found] == ["ok", "ok", "fault", "fault"]
+    health = Health(pacs, {"k2": 3}, outbox=0, notices=1, files=7, untold=["k1"])
+    found = list(judge_health(health, Check("daemon", "here", all_well)))
+    assert [finding.severity.value for finding in found] == ["ok", "ok", "fault", "fault", "warning"]
     assert "images come by C-GET" in found[1].text
     assert "3 wrong shares" in found[3].text
+    assert (found[4].subject, "has yet to acknowledge" in found[4].text) == ("here, k1", True)
+
+
+async def test_who_has_not_acknowledged_what_was_decided_is_named(tmp_path: Path) -> None:
+    """By the daemon, which alone knows: a keystore that refuses an order goes on answering others for minutes."""
+    async with Clinic(tmp_path).open() as clinic:
+        hospital, nobody = clinic.hospital, Acl(str(OWNER.dn), ())
+        for name in KEYSTORES:
+            await catch_up(name, hospital)
+        assert not health_of(hospital).untold
+        await hospital.store.write(lambda tx: tx.catalogue.set_acl(PROJECT_LFN, nobody, files=False))
+        assert health_of(hospital).untold == list(KEYSTORES)
+        await catch_up(KEYSTORES[1], hospital)
+        assert health_of(hospital).untold == [KEYSTORES[0], KEYSTORES[2]]
 
 
 @pytest.mark.parametrize(

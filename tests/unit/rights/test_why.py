@@ -49,7 +49,7 @@ async def test_a_reader_sees_the_entry_that_decides_at_each_step(hospital: OpenC
     assert told.steps[0].reason == "other::--x--"
     assert told.steps[-1].reason == f"user:{READER.dn}:r-x--"
     assert told.guid == hospital.files()[hospital.names()[0]].octets
-    assert (told.locality, told.pacs) == ("NEARLINE", "reachable when last asked")
+    assert (told.locality, told.pacs) == ("NEARLINE", "is asked: it has not failed several times in a row")
     lost = LossRecord(LossCause.GONE, 0.0)
     await hospital.hospital.store.write(lambda tx: tx.losses.put(Guid(told.guid), lost))
     assert (await ask(hospital, lfn, READER)).locality == "LOST"
