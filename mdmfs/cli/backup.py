@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 import time
 from typing import Final
 
@@ -103,8 +104,18 @@ def _private_key(path: pathlib.Path) -> PrivateKey:
     try:
         return read_private_key(path)
     except TypeError:
+        return read_private_key(path, _passphrase(path).encode())
+
+
+def _passphrase(path: pathlib.Path) -> str:
+    try:
         passphrase: str = click.prompt(f"Passphrase of {path}", hide_input=True, err=True)
-        return read_private_key(path, passphrase.encode())
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        message = f"{path} has a passphrase, and nobody types it"
+        raise ConfigurationError(message, what_to_do="start it in a terminal, or pipe the passphrase in") from None
+    return passphrase
 
 
 def _certificate(path: pathlib.Path | None) -> x509.Certificate:

@@ -10,11 +10,13 @@ from pathlib import Path
 import lmdb
 import pytest
 import trio
+from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
+from mdmfs.cli.main import cli
 from mdmfs.keystore.backup import MAGIC, Header, back_up, restore
 from mdmfs.keystore.row_shelf import open_lmdb_shelf
 from mdmfs.keystore.shelf import KeyRecord, Tombstone
@@ -100,6 +102,18 @@ async def test_a_shelf_comes_back_as_it_was(key: PrivateKey, tmp_path: Path) -> 
     assert await held(tmp_path / "new") == [False] + [True] * (len(GUIDS) - 1)
     async with open_lmdb_shelf(tmp_path / "new") as opened:
         assert await opened.read(lambda page: page.tombstones(GUIDS[0])) == [Tombstone(owner=OWNER, destroyed_at=1.0)]
+
+
+def test_a_recovery_key_whose_passphrase_nobody_types_is_told(tmp_path: Path) -> None:
+    """As from cron: what is missing is the passphrase, and nothing was begun."""
+    (tmp_path / "keystore.toml").write_text(CONFIGURATION)
+    (tmp_path / "backup").touch()
+    pkcs8 = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x"))
+    (tmp_path / "recovery.key").write_bytes(P256.private_bytes(*pkcs8))
+    configuration, backup, key = (str(tmp_path / name) for name in ("keystore.toml", "backup", "recovery.key"))
+    ran = CliRunner().invoke(cli, ["restore", configuration, backup, "--key", key], input="")
+    assert isinstance(ran.exception, ConfigurationError)
+    assert "recovery.key has a passphrase, and nobody types it" in str(ran.exception)
 
 
 async def test_a_backup_is_taken_while_the_keystore_writes(tmp_path: Path) -> None:
