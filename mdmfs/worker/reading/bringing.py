@@ -124,7 +124,11 @@ class Bringer:
             if damaged is not None and not damaged.is_from_cache and not self._parts.hospital.doubt(file.guid):
                 self.fail(file, error)
                 raise error
-            log.warning("what is in the cache is not sound and is fetched anew", guid=str(file.guid), reason=str(error))
+            log.warning(
+                "what is in the cache does not open, as after a rotation, and is fetched anew",
+                guid=str(file.guid),
+                reason=str(error),
+            )
             file.set_aside()
             file.fetching = None
             await self._bring_anew(file)
