@@ -63,10 +63,12 @@ class Holding:
     path: Path
     transfer_syntax: str
     header: Dataset
+    keys: Mapping[str, str]
+    """Of each level by keyword; looked at of every instance for every question."""
 
     def key(self, level: str) -> str:
         """Give the unique key of the entity that holds this instance at a level."""
-        return str(self.header.get(UNIQUE_KEYS[level], ""))
+        return self.keys[UNIQUE_KEYS[level]]
 
 
 class Archive:
@@ -143,7 +145,7 @@ class Archive:
         return [
             holding
             for holding in holdings
-            if all(str(holding.header.get(keyword, "")) in values for keyword, values in wanted.items())
+            if all(holding.keys[keyword] in values for keyword, values in wanted.items())
         ]
 
 
@@ -155,7 +157,8 @@ def read_holding(path: Path) -> Holding | None:
         return None
     if not dataset.get("SOPInstanceUID") or "TransferSyntaxUID" not in dataset.file_meta:
         return None
-    return Holding(path, str(dataset.file_meta.TransferSyntaxUID), dataset)
+    keys = {keyword: str(dataset.get(keyword, "")) for keyword in UNIQUE_KEYS.values()}
+    return Holding(path, str(dataset.file_meta.TransferSyntaxUID), dataset, keys)
 
 
 def checked_level(root: Root, identifier: Dataset) -> str:
