@@ -8,6 +8,7 @@ from mdmfs.access.acl import Entry, EntryKind, Right
 from mdmfs.access.decide import Verdict
 from mdmfs.access.text import format_entry
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.release.decision import Denial, decide_in
 from mdmfs.hospital.replicas.face import locality_anywhere
 from mdmfs.hospital.sight import Sight
 from mdmfs.hospital.store import Transaction
@@ -36,6 +37,10 @@ def explain(tx: Transaction, principal: Principal, asked: AskWhy, hospital: Hosp
     node = tx.catalogue.look_up(lfn)
     is_known = node is not None and all(step.is_allowed for step in steps if step.right == "x")
     guid = Guid(node.guid) if node is not None and is_known and node.kind is NodeKind.FILE else None
+    if guid is not None and steps[-1].is_allowed:
+        [decision] = decide_in(tx, who, [guid], hospital)
+        if isinstance(decision, Denial):
+            steps[-1] = WhyStep(str(lfn), "r", is_allowed=False, reason=str(decision.error))
     return Why(
         dn=str(who.dn),
         fqans=[str(fqan) for fqan in who.fqans],

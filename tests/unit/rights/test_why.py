@@ -55,6 +55,15 @@ async def test_a_reader_sees_the_entry_that_decides_at_each_step(hospital: OpenC
     assert (await ask(hospital, lfn, READER)).locality == "LOST"
 
 
+async def test_what_keeps_a_file_in_that_its_acls_would_let_out_is_told(hospital: OpenClinic) -> None:
+    """Here the project's end, with the words that an open gets; a policy that was changed is told likewise."""
+    hospital.clinic.now += 2 * 86400
+    *above, last = (await ask(hospital, file_of(hospital), READER)).steps
+    assert all(step.is_allowed for step in above)
+    assert (last.right, last.is_allowed) == ("r", False)
+    assert "has ended; its files are no longer released" in last.reason
+
+
 async def test_a_stranger_is_told_the_same_of_what_is_there_and_what_is_not(hospital: OpenClinic) -> None:
     """No name, no GUID, no entry: the way ends at the same step with the same words."""
     there = await ask(hospital, file_of(hospital), STRANGER)
