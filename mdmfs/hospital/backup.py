@@ -19,7 +19,7 @@ from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.opening import KEYS, STORE, store_path
 from mdmfs.hospital.transaction import store_layout
-from mdmfs.journal.durable import sync_directory
+from mdmfs.journal.durable import make_directory, sync_directory
 from mdmfs.model.errors import ConfigurationError, NameTakenError, StoreError
 from mdmfs.pki.recovery import PrivateKey
 from mdmfs.rows.environment import STORE_FILE, forget_copied, open_environment, pack
@@ -54,6 +54,7 @@ async def restore_hospital(configuration: HospitalConfiguration, source: Path, p
         raise NameTakenError(message, what_to_do=MOVE_AWAY)
     arriving = directory / "restoring"
     shutil.rmtree(arriving, ignore_errors=True)
+    make_directory(directory)
     try:
         header = restore(source, ZONE, arriving, private)
         forget_copied(arriving / STORE, store_layout())
