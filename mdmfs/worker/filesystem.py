@@ -58,6 +58,7 @@ class _DirectoryHandle:
     inode: int
     listing: Listing
     opened: float
+    is_begun: bool = False
 
 
 class FileSystem:
@@ -202,8 +203,9 @@ class FileSystem:
         opened = self._directories[handle]
         self._namespace.note_shown(opened.inode)
         await self._lease.wait()
-        if position == 0:
+        if position == 0 and (opened.is_begun or not self._namespace.has_just_come(opened.inode, opened.listing)):
             opened.listing = await self._lease.held(lambda: self._namespace.listing(opened.inode))
+        opened.is_begun = True
         return self._entries(opened, position)
 
     def directory_of(self, handle: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -83,6 +83,9 @@ class Feed:
         """That was applied last."""
         self._groups: Sequence[str] = ()
         """Of the answer that was applied last."""
+        self._outdated: dict[int, bool] = {}
+        """Directories that are listed anew, or rest after it, and whether they have changed since that began."""
+        self._turn = trio.Lock()
         self._nursery: trio.Nursery
         self._hospital = hospital
         self._namespace = namespace
@@ -123,8 +126,7 @@ class Feed:
         self._opens.heard(report)
         outdated = await self._apply(changes)
         self._lease.grant(sent, changes.lease)
-        for inode in outdated:
-            await self._renew(inode)
+        self._list_anew(outdated)
         if not changes.lease:
             self._lease.fail(BusyError("the hospital cannot remember one mount more, and grants this one no lease"))
             await _pause()
@@ -174,10 +176,44 @@ class Feed:
             self._nursery.start_soon(self._witness.revoke_all)
         return outdated
 
+    def _list_anew(self, directories: Iterable[int]) -> None:
+        """Have directories listed anew, so that what has gone from them is taken back."""
+        for inode in directories:
+            if inode not in self._outdated:
+                self._nursery.start_soon(self._renew, inode)
+            self._outdated[inode] = True
+
     async def _renew(self, inode: int) -> None:
-        """List a directory anew, so that what has gone from it is taken back; after an outage the next look does."""
-        with contextlib.suppress(NoSuchFileError, AccessDeniedError):
+        """List a directory anew until it has not changed meanwhile; after an outage the next look does.
+
+        Nothing that is told waits for that. One is listed at a time, and rests as long as that took: it may change
+        faster than it is listed, and those who look at it are not to wait for this.
+        """
+        while self._outdated[inode]:
+            self._outdated[inode] = False
+            async with self._turn:
+                begun = trio.current_time()
+                is_done = await self._is_renewed(inode)
+                took = trio.current_time() - begun
+            if is_done:
+                await trio.sleep(took)
+            else:
+                self._outdated[inode] = True
+                await _pause()
+        del self._outdated[inode]
+
+    async def _is_renewed(self, inode: int) -> bool:
+        try:
             await self._namespace.refresh(inode)
+        except (NoSuchFileError, AccessDeniedError):
+            return True
+        except MdmfsError as error:
+            log.warning("a directory that has changed cannot be listed", reason=str(error))
+            return False
+        except Exception:  # as in ``follow``
+            log.exception("listing a directory anew failed unexpectedly")
+            return False
+        return True
 
     async def _take_back(self) -> None:
         """Let the kernel forget what is not in a newer listing, whoever asked for that one."""

@@ -22,6 +22,7 @@ from mdmfs.wire.messages.files import Changes, DirectoryPage, Node, NodeKind
 from mdmfs.worker.aliases import path_to
 from mdmfs.worker.hospital.outage import OUTAGES
 from mdmfs.worker.memory import Held, Memory
+from mdmfs.worker.namespace.fetches import Fetches
 from mdmfs.worker.namespace.inodes import Inodes
 from mdmfs.worker.namespace.listing import Listing, nodes_by_name
 
@@ -31,6 +32,8 @@ TTL: Final = 60.0
 """Seconds for which a listing is believed while no feed is followed."""
 RETRY_SECONDS: Final = 5.0
 """How long a hospital that did not answer is not asked again for what is still here, if outdated."""
+MOMENT: Final = 1.0
+"""Seconds between opening a directory and beginning to read it for which one copy serves both."""
 MAX_ENTRIES: Final = 1_000_000
 """In one listing."""
 ENTRY_BYTES: Final = 500
@@ -38,6 +41,8 @@ ENTRY_BYTES: Final = 500
 MAX_FRESH: Final = 10_000
 """Changes of our own that are kept beside a listing: putting them in copies all of it."""
 
+_WRONG: Final = -2
+"""The version of a copy that nobody believes any more."""
 _DECIDED: Final = (NoSuchFileError, NotADirectoryFileError, AccessDeniedError)
 """Answers that take a directory away. An expired proxy or a fault of the hospital does not: nobody's job ends by it."""
 
@@ -93,7 +98,7 @@ class Namespace:
         """What changes of our own made of entries since a listing was taken, by directory; None: they went."""
         self._outdated: dict[int, int] = {}
         self._reset_version = -1
-        self._fetching: dict[int, trio.Lock] = {}
+        self._fetches: dict[int, Fetches] = {}
         self._root_number = top
         self._quiet_until = float("-inf")
         self._tell_replaced, self.replaced = trio.open_memory_channel[Replaced](float("inf"))
@@ -114,17 +119,36 @@ class Namespace:
         return None if listing is None else self._entry(parent, listing, name)
 
     async def listing(self, inode: int) -> Listing:
-        """Give a directory whole. With the hospital out of reach an outdated copy serves, where there is one."""
-        if self._valid(inode) is None:
-            async with self._fetching.setdefault(inode, trio.Lock()):
-                if self._valid(inode) is None:
-                    return await self._renew(inode)
-        return self._merged(inode, self._listings[inode])
+        """Give a directory whole, as it was at the call or later.
+
+        With the hospital out of reach an outdated copy serves, where there is one.
+        """
+        if self._valid(inode) is not None:
+            return self._merged(inode, self._listings[inode])
+        fetches = self._fetches.setdefault(inode, Fetches())
+        begun = fetches.begun
+        fetches.asking += 1
+        try:
+            async with fetches.turn:
+                if fetches.is_answered(begun) or self._valid(inode) is not None:
+                    copy = self.held(inode)
+                    if copy is not None:
+                        return copy
+                with fetches.fetch() as number:
+                    return await self._renew(inode, lambda: fetches.begun == number)
+        finally:
+            fetches.asking -= 1
+            if not fetches.asking:
+                del self._fetches[inode]
 
     async def refresh(self, inode: int) -> None:
-        """Fetch a directory anew, unless its copy is right; our own changes stay beside that, without a copy of all."""
-        if self._valid(inode) is None:
+        """Fetch a copy anew that is not right any more; our own changes stay beside that, without a copy of all."""
+        if inode in self._listings and self._valid(inode) is None:
             await self.listing(inode)
+
+    def has_just_come(self, inode: int, listing: Listing) -> bool:
+        """Ask whether a copy is still the one that is here, and came a moment ago; what changed since, it may lack."""
+        return self._listings.get(inode) is listing and self._clock() < listing.taken + MOMENT
 
     def let_go(self) -> None:
         """Let all copies go."""
@@ -162,7 +186,7 @@ class Namespace:
         for node in entries.values():
             if node is not None and above is not None:
                 self.inodes.renew(node, inode, above)
-        if inode in self._listings or inode in self._fetching:
+        if inode in self._listings or inode in self._fetches:
             self._outdated[inode] = max(version, self._outdated.get(inode, -1))
         listing = self._listings.get(inode)
         if listing is None or listing.version != shown:
@@ -226,12 +250,14 @@ class Namespace:
             self._reset_version = changes.version
             self._outdated.clear()  # by versions that may be of a history that was lost, and higher than any to come
             for inode, listing in self._listings.items():  # also of this very version: who asks may be another now
-                self._listings[inode] = dataclasses.replace(listing, version=-1)
+                self._listings[inode] = dataclasses.replace(listing, version=_WRONG)
+            for fetches in self._fetches.values():
+                fetches.disown()
             return list(self._listings)
         inodes = [self._seen(number) for number in changes.directories]
         for inode in inodes:
             # a directory that is neither here nor on its way needs no note
-            if inode in self._listings or inode in self._fetching:
+            if inode in self._listings or inode in self._fetches:
                 self._outdated[inode] = changes.version
         return [inode for inode in inodes if inode in self._listings]
 
@@ -240,9 +266,11 @@ class Namespace:
         top = self._seen(number)
         below = [inode for inode in self.inodes.below(top) if inode != self.top or top == self.top]
         for inode in below:
+            if inode in self._fetches:
+                self._fetches[inode].disown()
             listing = self.held(inode)
             if listing is not None:
-                self._drop(inode)
+                self._let_go(inode)
                 self._tell_replaced.send_nowait(Replaced(inode, listing, None))
         return [inode for inode in below if self.inodes.of(inode).node.kind is NodeKind.FILE]
 
@@ -258,7 +286,7 @@ class Namespace:
         """Take lookups back; a directory's listing goes with its inode. True where the inode is no longer in use."""
         is_gone = self.inodes.forget(inode, lookups)
         if is_gone:
-            self._drop(inode)
+            self._let_go(inode)
         return is_gone
 
     def _valid(self, inode: int) -> Listing | None:
@@ -272,7 +300,8 @@ class Namespace:
         self._memory.touch(self._held[inode])
         return listing
 
-    async def _renew(self, inode: int) -> Listing:
+    async def _renew(self, inode: int, is_ours: Callable[[], bool]) -> Listing:
+        """Fetch a copy and keep it; what is not ``is_ours`` by then serves him alone who asked for it."""
         outdated = self.held(inode)
         if outdated is not None and self._clock() < self._quiet_until:
             return outdated
@@ -284,11 +313,11 @@ class Namespace:
                 raise
             return outdated
         except _DECIDED:
-            self._drop(inode)
+            self._let_go(inode)
             if outdated is not None:
                 self._tell_replaced.send_nowait(Replaced(inode, outdated, None))
             raise
-        self._keep(inode, listing)
+        self._keep(inode, listing if is_ours() else dataclasses.replace(listing, version=_WRONG))
         if outdated is not None:
             self._tell_replaced.send_nowait(Replaced(inode, outdated, listing))
         return listing
@@ -346,12 +375,6 @@ class Namespace:
         held = self._held.pop(inode, None)
         if held is not None:
             self._memory.release(held)
-
-    def _drop(self, inode: int) -> None:
-        self._let_go(inode)
-        lock = self._fetching.get(inode)
-        if lock is not None and not lock.statistics().tasks_waiting:
-            del self._fetching[inode]
 
     def _seen(self, number: int) -> int:
         return self.top if number == self._root_number else number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -10,6 +11,7 @@ import trio
 import trio.testing
 
 from mdmfs.model.errors import (
+    AccessDeniedError,
     CredentialExpiredError,
     MalformedMessageError,
     MdmfsError,
@@ -19,13 +21,17 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages.files import Changes, DirectoryPage, Node, NodeKind, OpensReport
+from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.lease import Lease
+from mdmfs.worker.memory import Memory
 from mdmfs.worker.namespace.feed import SHORTEST_STEP, Feed
 from mdmfs.worker.namespace.inodes import Inodes
-from mdmfs.worker.namespace.names import ROOT, TTL, Namespace
+from mdmfs.worker.namespace.names import MOMENT, ROOT, TTL, Namespace
 from mdmfs.worker.numbered import Numbered
+from mdmfs.worker.serving import Branch, Ports
 from tests.twins.hospital import ROOT as ROOT_LFN
 from tests.twins.hospital import TwinHospital, unreachable
+from tests.twins.pages import NoPages
 
 FOLDER = "/grid/medical/amc"
 
@@ -63,6 +69,167 @@ async def test_all_who_wait_for_a_directory_share_one_question(hospital: TwinHos
         for _ in range(100):
             nursery.start_soon(names.lookup, inode, b"0003.dcm")
     assert hospital.listings == before + 1
+
+
+class Slow(TwinHospital):
+    """One whose answers wait until they are let go, each as of when it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_slow = False
+        self.waiting: list[trio.Event] = []
+
+    async def list_directory(self, lfn: Lfn, after: str) -> DirectoryPage:
+        """Ask, and wait."""
+        page = await super().list_directory(lfn, after)
+        if self.is_slow:
+            self.waiting.append(trio.Event())
+            await self.waiting[-1].wait()
+        return page
+
+    async def let_go(self) -> None:
+        """Let all answers go that wait now."""
+        await trio.testing.wait_all_tasks_blocked()
+        waiting, self.waiting = self.waiting, []
+        for event in waiting:
+            event.set()
+        await trio.testing.wait_all_tasks_blocked()
+
+
+def refusing() -> MdmfsError:
+    """Refuse."""
+    return AccessDeniedError("not for you")
+
+
+@pytest.fixture
+async def slow() -> Slow:
+    """Make a hospital with one directory of seven files that answers slowly."""
+    hospital = Slow()
+    hospital.add_sibling_files(FOLDER, 7, 10)
+    return hospital
+
+
+async def test_one_listing_serves_all_who_asked_before_it_began_whatever_changes_meanwhile(slow: Slow) -> None:
+    """A directory that changes all the time would else be listed by each of them, one after the other."""
+    names = Namespace(slow, ROOT_LFN)
+    names.is_followed = True
+    inode, seen = await folder_of(names), list[int]()
+    slow.is_slow, before = True, slow.listings
+
+    async def list_it() -> None:
+        seen.append(len((await names.listing(inode)).names))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(list_it)
+        await trio.testing.wait_all_tasks_blocked()
+        for number in range(20):
+            slow.add_file(f"{FOLDER}/{number}.new", b"x")
+            names.apply(Changes(slow.version, [inode], []))
+            nursery.start_soon(list_it)
+            await trio.testing.wait_all_tasks_blocked()
+        await slow.let_go()
+        assert seen == [7]
+        slow.add_file(f"{FOLDER}/last.new", b"x")
+        names.apply(Changes(slow.version, [inode], []))
+        await slow.let_go()
+        nursery.cancel_scope.cancel()
+    assert seen == [7, *[7 + 20] * 20]
+    assert slow.listings == before + 2
+    slow.is_slow = False
+    assert b"last.new" in (await names.listing(inode)).nodes
+
+
+async def test_a_refusal_is_that_of_all_who_asked_before_it(slow: Slow) -> None:
+    """Each would else wait for his own, behind all others."""
+    names = Namespace(slow, ROOT_LFN)
+    inode, refused = await folder_of(names), list[MdmfsError]()
+    slow.is_slow, before = True, slow.listings
+
+    async def list_it() -> None:
+        try:
+            await names.listing(inode)
+        except MdmfsError as error:
+            refused.append(error)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(list_it)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(10):
+            nursery.start_soon(list_it)
+        await trio.testing.wait_all_tasks_blocked()
+        names.apply(Changes(slow.version + 1, [inode], []))
+        slow.failure = refusing
+        await slow.let_go()
+        nursery.cancel_scope.cancel()
+    assert slow.listings == before + 2
+    assert len({id(error) for error in refused}) == 10
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["reset", "lost"])
+async def test_a_listing_under_way_at_a_reset_or_a_loss_is_believed_by_nobody_else(
+    slow: Slow, *, is_lost: bool
+) -> None:
+    """It may have been asked for as somebody else, or show what is no longer for the one who asked."""
+    names = Namespace(slow, ROOT_LFN)
+    names.is_followed = True
+    inode = await folder_of(names)
+    slow.is_slow, before = True, slow.listings
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(names.listing, inode)
+        await trio.testing.wait_all_tasks_blocked()
+        if is_lost:
+            names.lose(inode)
+        else:
+            names.apply(Changes(slow.version, [], [], is_reset=True))
+        await slow.let_go()
+        assert slow.listings == before + 2
+        await slow.let_go()
+        nursery.cancel_scope.cancel()
+    slow.is_slow = False
+    await names.listing(inode)
+    assert slow.listings == before + 2
+
+
+async def test_one_listing_serves_who_opens_a_directory_and_reads_it_at_once(
+    hospital: TwinHospital, tmp_path: Path, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Else a directory that changes all the time is listed twice for each look; who reads again sees it anew."""
+    autojump_clock.autojump_threshold = 0
+    lease, cache = Lease(trio.current_time), CiphertextCache(tmp_path, 2**20)
+    lease.grant(0.0, 3600.0)
+    branch = Branch(
+        Ports(hospital, dict),  # type: ignore[arg-type] nobody asks for a key
+        cache,
+        ROOT_LFN,
+        NoPages(),  # type: ignore[arg-type] nobody tells it of names
+        nursery,
+        deadline=5,
+        lease=lease,
+        tree=0,
+        shown=ROOT_LFN,
+        memory=Memory(),
+    )
+    inode = (await branch.files.lookup(ROOT, b"amc")).inode
+
+    async def read(handle: int, position: int = 0) -> int:
+        return len([*await branch.files.read_directory(handle, position)])
+
+    def change() -> None:
+        hospital.add_file(f"{FOLDER}/{hospital.version}.new", b"x")
+        branch._namespace.apply(Changes(hospital.version, [inode], []))  # noqa: SLF001 in the feed's place
+
+    first, late = [await branch.files.open_directory(inode) for _ in range(2)]
+    change()
+    before = hospital.listings
+    assert (await read(first), await read(first, 3), hospital.listings) == (7, 4, before)
+    assert (await read(first), hospital.listings) == (8, before + 1)
+    change()
+    assert (await read(late), hospital.listings) == (9, before + 2)
+    idle = await branch.files.open_directory(inode)
+    await trio.sleep(MOMENT)
+    change()
+    assert await read(idle) == 10
 
 
 async def test_what_is_not_listed_is_not_there_and_asks_nobody_again(hospital: TwinHospital) -> None:
@@ -490,6 +657,56 @@ async def test_of_which_history_a_mount_has_heard_is_said_of_the_version_that_it
     assert len({since for since, _ in asked}) < len(asked)
     assert {(since, *groups) for since, groups in asked[1:]} == {(since, f"feed:{since}") for since, _ in asked[1:]}
     assert names.is_followed
+
+
+async def test_a_long_listing_holds_up_neither_the_lease_nor_what_the_feed_tells(
+    slow: Slow, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A right that is lost is lost at once, whatever is listed meanwhile; and what changed since is listed once."""
+    autojump_clock.autojump_threshold = 0
+    names, witness, slow.lease = Namespace(slow, ROOT_LFN), Witness(), 30.0
+    inode = await folder_of(names)
+    await names.listing(inode)
+    lease = Lease(trio.current_time)
+    nursery.start_soon(Feed(slow, names, witness, lease).follow)
+    await trio.sleep(1)
+    slow.is_slow, before = True, slow.listings
+    for number in range(1, 5):
+        slow.remove(f"{FOLDER}/000{number}.dcm")
+        await trio.sleep(10)
+        assert len(witness.barred) == number
+    assert lease.is_held
+    assert slow.listings == before + 1
+    await slow.let_go()
+    await trio.sleep(60)
+    await slow.let_go()
+    assert slow.listings == before + 2
+    assert len((await names.listing(inode)).names) == 3
+
+
+async def test_a_directory_that_could_not_be_listed_anew_is_listed_later(
+    hospital: TwinHospital, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The kernel would show for as long as the lease lasts what has gone."""
+    autojump_clock.autojump_threshold = 0
+    names, witness = Namespace(hospital, ROOT_LFN), Witness()
+    inode = await folder_of(names)
+    await names.listing(inode)
+    nursery.start_soon(Feed(hospital, names, witness, Lease(trio.current_time)).follow)
+    await trio.sleep(1)
+    listed, nameless = hospital.list_directory, [Node("", 99, NodeKind.FILE, 1, 0.0, bytes(16))]
+
+    async def list_wrongly(lfn: Lfn, after: str) -> DirectoryPage:
+        return msgspec.structs.replace(await listed(lfn, after), entries=nameless)
+
+    hospital.list_directory = list_wrongly  # type: ignore[method-assign]
+    hospital.remove(f"{FOLDER}/0002.dcm")
+    await trio.sleep(20)
+    assert not witness.names
+    assert names.is_followed
+    hospital.list_directory = listed  # type: ignore[method-assign]
+    await trio.sleep(20)
+    assert (inode, [b"0002.dcm"]) in witness.names
 
 
 class Walked(dict[int, int]):
