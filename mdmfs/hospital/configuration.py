@@ -256,6 +256,8 @@ class HospitalConfiguration(Settings, frozen=True):
         for key in ("listen", "public_address", "reads"):
             with at_key(f"hospital.{key}"):
                 Address.parse(getattr(self.hospital, key) or self.hospital.listen)
+        with at_key("hospital.metrics"):
+            Address.parse_loopback(self.hospital.metrics)
         for place, entry in enumerate(self.pacs):
             with at_key(f"pacs[{place}]"):
                 entry.location  # noqa: B018 an address that cannot be parsed raises here

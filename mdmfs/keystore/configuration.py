@@ -51,6 +51,8 @@ class KeystoreConfiguration:
             raise ConfigurationError(message)
         with at_key(f"{path}: keystore.listen"):
             listen = Address.parse(file.keystore.listen)
+        with at_key(f"{path}: keystore.metrics"):
+            Address.parse_loopback(file.keystore.metrics)
         return cls(
             name=file.keystore.name,
             listen=listen,

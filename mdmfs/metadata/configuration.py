@@ -52,6 +52,8 @@ class MetadataConfiguration:
         table = file.metadata
         with at_key(f"{path}: metadata.listen"):
             listen = Address.parse(table.listen)
+        with at_key(f"{path}: metadata.metrics"):
+            Address.parse_loopback(table.metrics)
         with at_key(f"{path}: metadata.hospital: {table.hospital!r}"):
             hospital = Dn.parse(table.hospital)
         return cls(

@@ -8,7 +8,6 @@ names of keystores and PACSs, routes, outcomes and kinds are.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import socket
 import socketserver
 import threading
@@ -37,10 +36,12 @@ def serving_metrics(address: str, pulse: Pulse) -> Iterator[None]:
     ``/metrics`` is for Prometheus; ``/healthz`` is 200 while the event loop turns, ``/readyz`` while it serves, and
     both are 503 else. Does nothing where ``address`` is empty. Raises ``ConfigurationError``.
     """
-    if not address:
+    with at_key("metrics"):
+        place = Address.parse_loopback(address)
+    if place is None:
         yield
         return
-    server = _open(address, pulse)
+    server = _open(place, pulse)
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
     thread.start()
     try:
@@ -51,23 +52,12 @@ def serving_metrics(address: str, pulse: Pulse) -> Iterator[None]:
         thread.join()
 
 
-def _open(text: str, pulse: Pulse) -> WSGIServer:
-    with at_key("metrics"):
-        address = Address.parse(text)
-    try:
-        is_loopback = ipaddress.ip_address(address.host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
-        message = (
-            f"metrics are served on a loopback address such as 127.0.0.1:9464, not on {text}: they ask nobody's name"
-        )
-        raise ConfigurationError(message)
+def _open(address: Address, pulse: Pulse) -> WSGIServer:
     kind = _Server6 if ":" in address.host else _Server
     try:
         return make_server(address.host, address.port, _pages(pulse), server_class=kind, handler_class=_Quiet)
     except OSError as error:
-        message = f"metrics cannot be served on {text}: {error.strerror}"
+        message = f"metrics cannot be served on {address}: {error.strerror}"
         raise ConfigurationError(message) from error
 
 

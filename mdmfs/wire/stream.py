@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import ipaddress
 import socket
 import ssl
 import struct
@@ -58,6 +59,21 @@ class Address:
         """Read one with its others, with commas between them; raises ``ConfigurationError``."""
         first, *others = [cls.parse(one.strip()) for one in text.split(",")]
         return dataclasses.replace(first, others=tuple(others))
+
+    @classmethod
+    def parse_loopback(cls, text: str) -> Self | None:
+        """Read one that only this machine reaches, None where there is none; raises ``ConfigurationError``."""
+        if not text:
+            return None
+        address = cls.parse(text)
+        try:
+            is_loopback = ipaddress.ip_address(address.host).is_loopback
+        except ValueError:
+            is_loopback = False
+        if not is_loopback:
+            message = f"a loopback address such as 127.0.0.1:9464, not {text}: nobody is asked there who he is"
+            raise ConfigurationError(message)
+        return address
 
     def __str__(self) -> str:
         """Write ``HOST:PORT``, an IPv6 address in brackets."""

@@ -199,6 +199,8 @@ class MountConfiguration(Settings, frozen=True):
             raise ConfigurationError(message)
         with at_key("mount.root"):
             self.root  # noqa: B018 raises
+        with at_key("mount.metrics"):
+            Address.parse_loopback(self.mount.metrics)
         self.cache_size, self.cache_floor, self.site_cache, self.pushed  # noqa: B018 raise
         if self.memory < LEAST_MEMORY:
             message = f"[mount] memory is {LEAST_MEMORY // 2**20} MiB or more, not {self.mount.memory!r}"

@@ -77,6 +77,7 @@ def test_the_number_of_acknowledgements_has_a_sound_default(
         ("127.0.0.1:8443", "127.0.0.1:99999", "hospital.listen: an address is written HOST:PORT"),
         ('projects = "', 'public_address = "nowhere"\nprojects = "', "hospital.public_address: an address"),
         ('projects = "', 'reads = "nowhere"\nprojects = "', "hospital.reads: an address"),
+        ('projects = "', 'metrics = "0.0.0.0:9464"\nprojects = "', "hospital.metrics: a loopback address"),
         ('projects = "', 'recall_deadline = 0\nprojects = "', "recall_deadline"),
         ('projects = "', 'recall_deadline = nan\nprojects = "', "recall_deadline"),
         ('projects = "', 'recall_deadline = inf\nprojects = "', "recall_deadline"),

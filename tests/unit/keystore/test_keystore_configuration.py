@@ -50,6 +50,7 @@ def test_paths_count_from_the_files_folder_and_dns_are_parsed(tmp_path: Path) ->
         ('name = "north"', "", "name"),
         ('name = "north"', 'name = "north"\nhospital = "x"', "hospital"),
         ('name = "north"', "name = 7", r"keystore\.name"),
+        ('name = "north"', 'name = "north"\nmetrics = "[::]:9464"', r"keystore\.metrics: a loopback"),
         ('"127.0.0.1:0"', '"127.0.0.1"', r"keystore\.listen"),
         ('"127.0.0.1:0"', '"127.0.0.1:99999"', r"keystore\.listen"),
         ('"/DC=org/CN=hospital a"', '"hospital a"', r"keystore\.hospitals.*hospital a"),

@@ -13,6 +13,7 @@ from mdmfs.cli.main import cli
 from mdmfs.daemon.diagnosis import examine
 from mdmfs.metadata.configuration import MetadataConfiguration
 from mdmfs.metadata.volume import is_encrypted
+from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.finding import Severity
 
 TLS = ["--certificate", "host.pem", "--key", "host.key", "--trust", "trust"]
@@ -66,6 +67,14 @@ def write(folder: Path, database: str) -> Path:
     done = CliRunner().invoke(cli, ["init", "metadata", str(path), "--no-check", *options, *TLS])
     assert done.exit_code == 0, done.output
     return path
+
+
+def test_metrics_that_others_would_reach_are_refused_with_the_file(tmp_path: Path) -> None:
+    """Nobody is asked there who he is."""
+    path = write(tmp_path, "metadata.sqlite")
+    path.write_text(path.read_text().replace("[metadata]", '[metadata]\nmetrics = "192.0.2.1:9464"'))
+    with pytest.raises(ConfigurationError, match=r"metadata\.toml: metadata\.metrics: a loopback address"):
+        MetadataConfiguration.read(path)
 
 
 async def test_what_init_writes_is_read_by_the_daemon_and_by_the_doctor(tmp_path: Path) -> None:

@@ -94,6 +94,12 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, addition: str) -> None:
         read(tmp_path, TEXT + addition)
 
 
+def test_metrics_that_others_would_reach_are_refused_before_anything_begins(tmp_path: Path) -> None:
+    """So the doctor tells it, and ``mount --daemon`` before its daemon starts."""
+    with pytest.raises(ConfigurationError, match=r"mount\.toml: mount\.metrics: a loopback address"):
+        read(tmp_path, TEXT.replace("[mount]", '[mount]\nmetrics = "example.org:9464"'))
+
+
 def test_the_credential_is_looked_for_where_grid_programs_keep_it(tmp_path: Path) -> None:
     """Configured, else X509_USER_PROXY, else /tmp/x509up_uUID."""
     plain = read(tmp_path, TEXT)
