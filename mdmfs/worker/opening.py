@@ -244,12 +244,11 @@ class Opener:
 
     def _keep(self, file: OpenFile) -> None:
         """Keep a file at hand after its last close: no longer than its shares, of which none may be here any more."""
-        until = self._parts.keys.held_until(file.guid)
-        if until <= trio.current_time():
+        if not self._parts.keys.holds(file.guid):
             self._parts.files.leave(file)
             return
         file.note_kept()
-        self._parts.kept.keep(file, until)
+        self._parts.kept.keep(file, self._parts.keys.held_until(file.guid))
 
     def expire(self) -> None:
         """Let go what was kept at hand, or read ahead, long enough."""

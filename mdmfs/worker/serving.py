@@ -87,7 +87,7 @@ class Branch:
         self._nursery = nursery
         self._cache = cache
         self._lease = lease
-        self._ring = KeyRing(ports.keys, deadline=deadline, memory=memory)
+        self._ring = KeyRing(ports.keys, deadline=deadline, memory=memory, clock=lease.clock)
         counting = Numbered(ports.hospital, tree) if tree else ports.hospital
         self.places: Places = counting
         namespace = Namespace(counting, root, top=first_of(tree) + ROOT, shown=shown, memory=memory)

@@ -67,11 +67,20 @@ class _Held:
 class KeyRing:
     """Makes unsealers out of shares; one question to the keystores at a time, for all who wait."""
 
-    def __init__(self, source: Callable[[], KeySource], *, deadline: float, memory: Memory | None = None) -> None:
+    def __init__(
+        self,
+        source: Callable[[], KeySource],
+        *,
+        deadline: float,
+        memory: Memory | None = None,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
         """``source`` gives the keystores of the moment: a renewed proxy makes new ones. ``deadline`` is in seconds.
 
-        ``memory`` is that of the mount; its own without one.
+        ``memory`` is that of the mount; its own without one. ``clock`` says for how long shares are held; that of a
+        lease counts on while the machine sleeps.
         """
+        self.clock: Final = clock
         self._source = source
         self._deadline = deadline
         self._memory = memory or Memory()
@@ -126,17 +135,17 @@ class KeyRing:
     def fresh(self, guid: Guid, enough: int) -> Answers | None:
         """Give the shares of a file that are held, where they are as many as are wanted; None: ask the keystores."""
         held = self._held.get(guid)
-        is_fresh = held is not None and held.enough >= enough and trio.current_time() < held.until
+        is_fresh = held is not None and held.enough >= enough and self.clock() < held.until
         return held.answers if held is not None and is_fresh else None
 
     def held_until(self, guid: Guid) -> float:
-        """Tell until when, on trio's clock, shares of a file are held; an instant long ago where they are not."""
+        """Tell until when, by ``clock``, shares of a file are held; an instant long ago where they are not."""
         held = self._held.get(guid)
         return float("-inf") if held is None else held.until
 
     def holds(self, guid: Guid) -> bool:
         """Ask whether shares of a file are held."""
-        return guid in self._held
+        return self.held_until(guid) > self.clock()
 
     @property
     def is_asking(self) -> bool:
@@ -147,6 +156,7 @@ class KeyRing:
         """Ask for the shares of files that may be opened next, unless somebody is asking for others just now."""
         if self.is_asking:
             return
+        self.expire()
         wanted = [guid for guid in guids if guid not in self._held]
         if not wanted:
             return
@@ -167,7 +177,7 @@ class KeyRing:
 
     def expire(self) -> None:
         """Drop what was held long enough."""
-        now = trio.current_time()
+        now = self.clock()
         while self._held and self._held[guid := next(iter(self._held))].until <= now:
             self._drop(guid)
 
@@ -179,7 +189,7 @@ class KeyRing:
         until, era = trio.current_time() + self._deadline, self._era
         self._withheld.clear()
         answers = await self._source().collect(wanted, enough=threshold, deadline=until)
-        until = trio.current_time() + HOLD_SECONDS
+        until = self.clock() + HOLD_SECONDS
         for other, found in answers.items() if era == self._era else ():
             if other not in self._withheld and (found.has(threshold) or other in self._queue):
                 self._drop(other)

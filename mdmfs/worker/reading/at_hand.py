@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable
 
 import structlog
-import trio
 
 from mdmfs.model.errors import IntegrityError
 from mdmfs.model.names import Guid
@@ -70,11 +69,11 @@ class AtHand:
         self.show(node)
         if node.inode in self._parts.files or node.inode in self._parts.handles:
             return  # among others, it was opened before its turn came
-        until = self._parts.keys.held_until(Guid(node.guid))
-        file = self.open(node) if until > trio.current_time() else None
+        guid = Guid(node.guid)
+        file = self.open(node) if self._parts.keys.holds(guid) else None
         if file is not None:
             file.readers += 1
-            self._parts.kept.keep(file, until, is_next=True)
+            self._parts.kept.keep(file, self._parts.keys.held_until(guid), is_next=True)
 
     def _open_pushing(self, node: Node, guid: Guid) -> OpenFile | None:
         """Open a small file here and now, none of whose pages is there: None where something is not at hand, or right.

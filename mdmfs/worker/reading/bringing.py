@@ -257,7 +257,7 @@ class Bringer:
 
     async def _bring_anew(self, file: OpenFile, siblings: Sequence[Guid] = ()) -> None:
         """Fetch; what arrives goes to disk while the shares are collected and the first readers read."""
-        if self._parts.keys.held_until(file.guid) <= trio.current_time():
+        if not self._parts.keys.holds(file.guid):
             self._parts.nursery.start_soon(self._guard, file, self._prepare, file, siblings)
         if file.fetching is None:
             self._fetch(file)

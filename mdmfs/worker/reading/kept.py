@@ -11,8 +11,6 @@ import functools
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-import trio
-
 from mdmfs.worker.memory import Held, Memory
 from mdmfs.worker.reading.open_file import OpenFile
 
@@ -36,9 +34,12 @@ class _Kept(NamedTuple):
 class KeptFiles:
     """By inode, the one kept first leaving first."""
 
-    def __init__(self, leave: Callable[[OpenFile], None], memory: Memory) -> None:
-        """``leave`` counts a reader out."""
+    def __init__(self, leave: Callable[[OpenFile], None], memory: Memory, clock: Callable[[], float]) -> None:
+        """``leave`` counts a reader out; ``clock`` is that of the shares."""
         self._leave = leave
+        self._clock = clock
+        self._first_end = float("inf")
+        """Nothing that is kept ends before."""
         self._memory = memory
         self._kept: dict[int, _Kept] = {}
         self._whole: dict[int, None] = {}
@@ -52,7 +53,7 @@ class KeptFiles:
         return len(self._kept)
 
     def keep(self, file: OpenFile, until: float, *, is_next: bool = False) -> None:
-        """Take over one reader's count of a file, until a time on trio's clock; or count him out.
+        """Take over one reader's count of a file, until a time by the clock; or count him out.
 
         For one that is probably opened next there is always room: what was kept last makes it.
         """
@@ -67,6 +68,7 @@ class KeptFiles:
         held = self._memory.hold(octets, functools.partial(self.drop, file.inode))
         self._kept[file.inode] = _Kept(file, until, held, kind)
         kind[file.inode] = None
+        self._first_end = min(self._first_end, until)
         if len(self._whole) > MAX_WHOLE:
             self.drop(next(iter(self._whole)))
 
@@ -87,14 +89,17 @@ class KeptFiles:
     def drop_outlived(self, inode: int) -> None:
         """Let a file go that was kept long enough."""
         kept = self._kept.get(inode)
-        if kept is not None and kept.until <= trio.current_time():
+        if kept is not None and kept.until <= self._clock():
             self.drop(inode)
 
     def expire(self) -> None:
         """Let go what was kept long enough."""
-        now = trio.current_time()
+        now = self._clock()
+        if now < self._first_end:
+            return
         for inode in [inode for inode, kept in self._kept.items() if kept.until <= now]:
             self.drop(inode)
+        self._first_end = min((kept.until for kept in self._kept.values()), default=float("inf"))
 
     def clear(self) -> None:
         """Let everything go."""

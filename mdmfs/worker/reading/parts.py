@@ -61,7 +61,7 @@ class Parts:
             Headers(hospital, memory),
             KernelPages(pages),
             files,
-            KeptFiles(files.leave, memory),
+            KeptFiles(files.leave, memory, keys.clock),
             SlowDisk(cache, memory, nursery),
             Stories(),
             Counter(),

@@ -12,6 +12,7 @@ import trio.testing
 
 from mdmfs.model.errors import AccessDeniedError, CredentialExpiredError, PeerTimedOutError, PeerUnreachableError
 from mdmfs.worker.cache.store import CiphertextCache
+from mdmfs.worker.keys.ring import HOLD_SECONDS
 from mdmfs.worker.lease import LONGEST_POLL, LOOK_SECONDS, MARGIN, Lease
 from mdmfs.worker.memory import Memory
 from mdmfs.worker.serving import Branch, Ports
@@ -345,15 +346,15 @@ class ForgetfulKernel(NoPages):
         """See ``Kernel``."""
 
 
-@pytest.mark.parametrize("slept", [0.0, LEASE + 1])
-async def test_nothing_is_opened_ahead_once_the_lease_is_over(
-    tmp_path: Path, nursery: trio.Nursery, mock_clock: Clock, slept: float
+@pytest.mark.parametrize(("slept", "seconds"), [(0.0, LEASE), (LEASE + 1, LEASE), (HOLD_SECONDS + 1, 3600.0)])
+async def test_nothing_is_opened_ahead_or_again_once_the_lease_or_the_shares_are_over(
+    tmp_path: Path, nursery: trio.Nursery, mock_clock: Clock, slept: float, seconds: float
 ) -> None:
     """Also where nobody has noticed yet: the machine has just slept, and by the clock of the shares no time went by."""
     del mock_clock
     since_start = 0.0
     lease = Lease(lambda: since_start, wait=WAIT)
-    lease.grant(0.0, LEASE)
+    lease.grant(0.0, seconds)
     hospital, kernel, cache = TwinHospital(), ForgetfulKernel(), CiphertextCache(tmp_path, 2**30)
     hospital.add_sibling_files("/grid/medical/a", 4, 5000)
     keystores = await hospital.open_keystores(nursery)
@@ -387,3 +388,4 @@ async def test_nothing_is_opened_ahead_once_the_lease_is_over(
     since_start = slept
     kernel.rest()
     assert kernel.pushed == (set() if slept else {inodes[-1]})
+    assert (files.open_file_at_once(inodes[1]) is None) == bool(slept)
