@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pathlib
 import signal
@@ -17,6 +18,7 @@ import trio
 
 from mdmfs.cli.logs import log_to_standard_error
 from mdmfs.cli.output import ADVICE, ERROR, is_json, note, tell, usual_level
+from mdmfs.daemon.diagnosis import examine
 from mdmfs.daemon.supervision import Supervisor, this_supervisor
 from mdmfs.model.errors import ConfigurationError, CredentialExpiredError, MdmfsError, using
 from mdmfs.model.finding import Severity
@@ -24,11 +26,15 @@ from mdmfs.pki.health import examine_credential
 from mdmfs.wire.metrics import serving_metrics
 from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.configuration import MountConfiguration
+from mdmfs.worker.doctor import HOSPITAL, checks_of
 from mdmfs.worker.fuse.leaving import leave_in_time
 from mdmfs.worker.fuse.mount import is_stale
+from mdmfs.worker.fuse.mountinfo import entry_of, place_of
 from mdmfs.worker.service import run_mount
 from mdmfs.worker.service import umount as umount_and_wait
 
+ANSWER_SECONDS: Final = 3.0
+"""For a hospital, before somebody is told that it does not answer."""
 MAX_TOLD: Final = 2**20
 """What is read of a log at most: it may be a device without an end."""
 _MOUNTPOINT = click.Path(path_type=pathlib.Path, readable=False)
@@ -52,8 +58,11 @@ def mount(
     """
     if daemon:
         log = log or _default_log()
+        tell_of_hidden(mountpoint)
         _start_in_background(configuration, mountpoint, log)
-        tell_of_credential(MountConfiguration.read(configuration))
+        settings = MountConfiguration.read(configuration)
+        if not settings.mount.multi_user and tell_of_credential(settings):
+            tell_of_hospitals(settings)
         tell({"mountpoint": mountpoint, "state": "mounted", "log": log})
         return
     settings = MountConfiguration.read(configuration)
@@ -61,6 +70,7 @@ def mount(
     settings.refuse_missing_authorities()
     # a live one is refused now; what a killed one left stays until there is something in its place
     is_stale(mountpoint)
+    tell_of_hidden(mountpoint)
     _log_as(settings)
     supervisor = this_supervisor()
     with serving_metrics(settings.mount.metrics, supervisor.pulse):
@@ -99,10 +109,27 @@ def _tell_who_waits(ready: int) -> None:
     os.close(ready)
 
 
-def tell_of_credential(settings: MountConfiguration) -> None:
-    """Say where the mount has nobody to ask as: it is mounted, and a new proxy is found by itself."""
-    if settings.mount.multi_user:
-        return
+def tell_of_hidden(mountpoint: pathlib.Path) -> None:
+    """Say that there is something in a directory that is mounted on: that is allowed, as with mount(8)."""
+    if entry_of(place_of(mountpoint)) is not None:
+        return  # what a killed mount left is not to be looked at
+    with contextlib.suppress(OSError), os.scandir(mountpoint) as found:
+        if any(found):
+            note(f"mdmfs: {mountpoint} is not empty: what is in it is hidden for as long as it is mounted")
+
+
+def tell_of_hospitals(settings: MountConfiguration) -> None:
+    """Say which hospitals do not answer: it is mounted, and shows what they have when they do."""
+    asked = [check for check in checks_of(settings) if check.name == HOSPITAL]
+    for one in trio.run(functools.partial(examine, asked, deadline=ANSWER_SECONDS)):
+        if one.severity is Severity.FAULT:
+            advice = f"nothing, if it comes back by itself; mdmfs doctor {settings.file} looks closer"
+            text = f"mdmfs: mounted, but nothing of this hospital is there yet: {one.subject}: {one.text}"
+            note(f"{text}\n{ADVICE}{advice}", hospital=one.subject, what_to_do=advice)
+
+
+def tell_of_credential(settings: MountConfiguration) -> bool:
+    """Say where the mount has nobody to ask as: it is mounted, and a new proxy is found by itself. False then."""
     credential = own_credential(settings)
     try:
         found = examine_credential("", credential, time.time())
@@ -113,6 +140,7 @@ def tell_of_credential(settings: MountConfiguration) -> None:
     if reason:
         advice = CredentialExpiredError.what_to_do
         note(f"mdmfs: mounted, but nobody can read there yet: {reason}\n{ADVICE}{advice}", what_to_do=advice)
+    return not reason
 
 
 def _log_as(settings: MountConfiguration) -> None:

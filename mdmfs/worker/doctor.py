@@ -33,6 +33,8 @@ from mdmfs.worker.callers.credential import own_credential
 from mdmfs.worker.configuration import HospitalPeer, MetadataPeer, MountConfiguration
 from mdmfs.worker.fuse.control import CONNECTIONS, are_reached
 
+HOSPITAL: Final = "hospital"
+"""The check that asks a hospital."""
 DEADLINE: Final = 10.0
 """Seconds for an answer of a peer."""
 _DEVICE: Final = Path("/dev/fuse")
@@ -58,7 +60,7 @@ def _of_hospital(name: str, told: MountConfiguration, credential: Credential) ->
     return [
         authorities_check(f"trust{of}", anchors),
         Check(
-            "hospital",
+            HOSPITAL,
             name or told.hospital.address,
             functools.partial(_look_at_hospital, told, credential, anchors),
         ),

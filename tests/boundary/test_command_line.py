@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from mdmfs.cli.main import cli
-from mdmfs.cli.mount import tell_of_credential
+from mdmfs.cli.mount import tell_of_credential, tell_of_hidden, tell_of_hospitals
 from mdmfs.demo.pki import delegate
 from mdmfs.model.errors import UnusableFileError
 from mdmfs.worker.configuration import MountConfiguration
@@ -204,7 +204,7 @@ def test_who_mounts_without_a_proxy_is_told(tmp_path: Path, capsys: pytest.Captu
     """The mount stays: a proxy that is made later is found."""
     (tmp_path / "mount.toml").write_text(MOUNT.format(address="127.0.0.1:1", trust="ca.pem"))
     configuration = MountConfiguration.read(tmp_path / "mount.toml")
-    tell_of_credential(configuration)
+    assert not tell_of_credential(configuration)
     line, advice = capsys.readouterr().err.splitlines()
     assert line == (
         f"mdmfs: mounted, but nobody can read there yet: {tmp_path / 'proxy.pem'} cannot be read: "
@@ -212,5 +212,26 @@ def test_who_mounts_without_a_proxy_is_told(tmp_path: Path, capsys: pytest.Captu
     )
     assert advice.startswith("  what to do: make a new proxy")
     delegate(make.person("jane"), make.VALID).save_proxy(tmp_path / "proxy.pem")
-    tell_of_credential(configuration)
+    assert tell_of_credential(configuration)
     assert capsys.readouterr().err == ""
+
+
+def test_who_mounts_a_hospital_that_does_not_answer_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The mount stays: it shows what the hospital has when that is back."""
+    anchors_in(tmp_path).path.rename(tmp_path / "ca.pem")
+    delegate(make.person("jane"), make.VALID).save_proxy(tmp_path / "proxy.pem")
+    (tmp_path / "mount.toml").write_text(MOUNT.format(address="127.0.0.1:1", trust="ca.pem"))
+    tell_of_hospitals(MountConfiguration.read(tmp_path / "mount.toml"))
+    line, advice = capsys.readouterr().err.splitlines()
+    assert line.startswith("mdmfs: mounted, but nothing of this hospital is there yet: 127.0.0.1:1: ")
+    assert str(tmp_path / "mount.toml") in advice
+
+
+def test_who_mounts_over_files_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are hidden; that is allowed, as with mount(8)."""
+    tell_of_hidden(tmp_path)
+    tell_of_hidden(tmp_path / "nothing")
+    assert capsys.readouterr().err == ""
+    (tmp_path / "result.csv").touch()
+    tell_of_hidden(tmp_path)
+    assert "is not empty" in capsys.readouterr().err

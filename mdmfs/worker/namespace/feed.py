@@ -83,6 +83,8 @@ class Feed:
         """That was applied last."""
         self._groups: Sequence[str] = ()
         """Of the answer that was applied last."""
+        self._is_noted = False
+        """Whether the log says if the hospital is heard."""
         self._outdated: dict[int, bool] = {}
         """Directories that are listed anew, or rest after it, and whether they have changed since that began."""
         self._turn = trio.Lock()
@@ -144,11 +146,11 @@ class Feed:
         return min(2 * part, 1.0)
 
     def _note(self, *, is_followed: bool, reason: str) -> None:
-        if self._namespace.is_followed and not is_followed:
+        if not is_followed and (self._namespace.is_followed or not self._is_noted):
             log.warning("the hospital's feed is interrupted, listings may be outdated", reason=reason)
         elif is_followed and not self._namespace.is_followed:
             log.info("following the hospital's feed")
-        self._namespace.is_followed = is_followed
+        self._namespace.is_followed, self._is_noted = is_followed, True
 
     async def tell_last(self) -> None:
         """Report what was opened since the last question; what the hospital does not hear of is lost."""
