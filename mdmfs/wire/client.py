@@ -205,6 +205,10 @@ class Client:
         async with _Asked(self, question, deadline) as download:
             yield Bundle(download, len(asked.guids), room)
 
+    def again(self) -> Client:
+        """Make another client of this peer, with this credential and connections of its own."""
+        return Client(self.address, self._context, expected=self.expected, judge=self._judge, vouch=self._vouch)
+
     async def aclose(self) -> None:
         """Close the idle connections now, and those in use when their call ends."""
         self.closed.set()

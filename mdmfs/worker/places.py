@@ -22,6 +22,7 @@ from mdmfs.worker.hospital.replicas import ReplicatedHospital
 from mdmfs.worker.hospital.storage import Storage
 from mdmfs.worker.lease import LOOK_SECONDS, Lease, boottime
 from mdmfs.worker.memory import Memory
+from mdmfs.worker.namespace.feed import Leaver
 from mdmfs.worker.serving import Ports
 
 LEASE_HELD: Final = Gauge("mdmfs_lease_held", "1 while the hospital is heard and files may be served.", ["hospital"])
@@ -113,7 +114,13 @@ class Places:
             root=told.root,
             readers=peers.readers,
         )
-        return Ports(hospital, peers.keystores, peers.metadata if told.metadata else None, name)
+
+        def when_another_follows(tell: Callable[[Leaver], None]) -> None:
+            peers.on_leaving = lambda client: tell(hospital.as_before(client))
+
+        metadata = peers.metadata if told.metadata else None
+        look = None if called else peers.look  # what is kept of one of many is renewed when he asks
+        return Ports(hospital, peers.keystores, metadata, name, look, when_another_follows)
 
 
 def _anchors_of(settings: MountConfiguration) -> TrustAnchors:

@@ -27,7 +27,7 @@ from mdmfs.worker.hospital.port import Hospital
 from mdmfs.worker.keys.ring import KeyRing, KeySource
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.memory import Memory
-from mdmfs.worker.namespace.feed import Feed
+from mdmfs.worker.namespace.feed import Feed, Leaver
 from mdmfs.worker.namespace.names import ROOT, Namespace
 from mdmfs.worker.numbered import Numbered, first_of
 from mdmfs.worker.opening import Opener
@@ -56,6 +56,10 @@ class Ports(NamedTuple):
     """The metadata services of the moment; without it there are no query directories."""
     name: str = ""
     """Of the hospital and its directory below the root; empty where a mount has but one."""
+    look: Callable[[], bool] | None = None
+    """Looks whether the credential has become another; where nobody asks for anything, nothing else does."""
+    when_another_follows: Callable[[Callable[[Leaver], None]], None] | None = None
+    """Says who is to be told when another's credential takes the place of this one."""
 
 
 class Site(NamedTuple):
@@ -109,7 +113,9 @@ class Branch:
             lease=lease,
             tree=tree,
         )
-        self._feed = Feed(counting, namespace, self.files, lease, opener.opens)
+        self._feed = Feed(counting, namespace, self.files, lease, opener.opens, ports.look)
+        if ports.when_another_follows is not None:
+            ports.when_another_follows(self._feed.note_leaving)
 
     def start(self) -> None:
         """Follow the feed, keep the lease, and let shares and files go that were held long enough."""

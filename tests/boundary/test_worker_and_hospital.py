@@ -20,6 +20,7 @@ from mdmfs.daemon.configuration import KeystorePeer
 from mdmfs.demo.pki import Issued, delegate
 from mdmfs.model.errors import CredentialExpiredError, CredentialRefusedError, MdmfsError, NoSuchFileError
 from mdmfs.pki.tls import Credential
+from mdmfs.wire.client import Client
 from mdmfs.wire.messages.files import CHANGES_PATH, AskChanges, Changes, Node, NodeKind
 from mdmfs.wire.server import Address, serve
 from mdmfs.wire.service import Reply, Request, Service
@@ -195,6 +196,21 @@ async def test_a_proxy_of_somebody_else_speaks_for_him_from_then_on(
     assert desk.peers.keystores() is not before
 
 
+async def test_who_leaves_has_a_last_word_of_his_own(desk: Desk, mock_clock: trio.testing.MockClock) -> None:
+    """Where another follows him or he destroys his proxy, and not where he renews it."""
+    left: list[Client] = []
+    desk.peers.on_leaving = left.append
+    for person in (JANE, JANE, BOB, JANE):
+        delegate(person, make.VALID).save_proxy(desk.proxy)
+        assert await desk.ask(mock_clock) == str(person.dn)
+    desk.proxy.unlink()
+    await desk.errno_of_asking(mock_clock, CredentialRefusedError)
+    for client, person in zip(left, (JANE, BOB, JANE), strict=True):
+        await RemoteHospital(lambda client=client: client, deadline=10).list_directory(ROOT, "")  # type: ignore[misc]
+        assert str(desk.on_wire.callers[-1]) == str(person.dn)
+        await client.aclose()
+
+
 async def test_a_question_that_waits_for_news_is_asked_anew_for_somebody_else(
     tmp_path: Path, nursery: trio.Nursery, mock_clock: trio.testing.MockClock
 ) -> None:
@@ -223,7 +239,8 @@ async def test_a_question_that_waits_for_news_is_asked_anew_for_somebody_else(
                 mock_clock.jump(LOOK_SECONDS + 0.1)
                 mock_clock.rate = 1.0
                 following.cancel_scope.deadline = trio.current_time() + 10
-                peers.hospital()
+                assert peers.look()
+                assert not peers.look()
         await peers.aclose()
     assert told == [Changes(8, [], [], groups=[str(BOB.dn)])]
 

@@ -6,6 +6,7 @@ keystores; calls under way end over the old ones.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import ssl
 import time
@@ -17,8 +18,9 @@ import structlog
 import trio
 
 from mdmfs.daemon.configuration import KeystorePeer
-from mdmfs.model.errors import ConfigurationError, CredentialRefusedError
+from mdmfs.model.errors import ConfigurationError, CredentialRefusedError, MdmfsError
 from mdmfs.model.names import Lfn
+from mdmfs.pki.certificate import UNREADABLE, Certificate
 from mdmfs.pki.health import certificates_of
 from mdmfs.pki.tls import Credential, client_context
 from mdmfs.pki.trust import Stamp, TrustAnchors, stamps_within
@@ -81,6 +83,11 @@ class Peers:
         self._unusable_since = float("inf")
         self._told = ""
         """Why there is no usable credential, as the log says already."""
+        self.on_leaving: Callable[[Client], None] | None = None
+        """Takes over a client of the hospital with the credential of him whom another follows, or who has destroyed it,
+        for his last words."""
+        self._owner = ""
+        """The DN of him whose credential it is."""
         self._hospital: Client | None = None
         self._readers: Client | None = None
         self._keystores: Keystores | None = None
@@ -126,6 +133,19 @@ class Peers:
         if self._storage_context is None:
             self._storage_context = client_context(self._credential, self._anchors)
         return self._storage_context
+
+    def look(self) -> bool:
+        """Look whether the credential is another by now, and take it over: who waits for news asks for nothing."""
+        try:
+            stamp: Stamp = self._credential.stamp()
+        except ConfigurationError:
+            stamp = ()
+        if stamp and stamp == self._stamp[: len(stamp)]:
+            return False
+        before, self._look_again = self._stamp, float("-inf")
+        with contextlib.suppress(CredentialRefusedError):
+            self._renew()
+        return self._stamp != before
 
     def change(
         self,
@@ -175,7 +195,7 @@ class Peers:
             if may_come and not self._is_destroyed():
                 self._look_again = now + WRITING_LOOK_SECONDS
                 return
-            self._disconnect()
+            self._disconnect(is_leaving=True)
             if str(error) != self._told:
                 self._told = str(error)
                 log.warning("no usable credential", reason=self._told)
@@ -216,12 +236,15 @@ class Peers:
             peer.name: open_client(peer.address, peer.dn, self._credential, self._anchors, judge)
             for peer in self._metadata_peers
         }
-        self._disconnect()
+        certificates = _certificates_in(self._credential.certificate_file)
+        owner = next((str(one.subject) for one in certificates if not one.is_proxy), "")
+        self._disconnect(is_leaving=owner != self._owner)
+        self._owner = owner
         self._hospital, self._keystores, self._metadata = hospital, Keystores(keystores, self._nursery), metadata
         self._readers = readers
         self._clients = [hospital, *([readers] if readers else []), *keystores.values(), *metadata.values()]
         self._stamp = stamp
-        self._ends = min((one.ends for one in certificates_of(self._credential.certificate_file)), default=float("inf"))
+        self._ends = min((one.ends for one in certificates), default=float("inf"))
         log.info("credential loaded", file=self._file)
 
     def _configuration_stamp(self) -> Stamp:
@@ -241,11 +264,21 @@ class Peers:
             else:
                 self._keystore_peers = peers
 
-    def _disconnect(self) -> None:
+    def _disconnect(self, *, is_leaving: bool) -> None:
         """Speak no more with the credential of before; calls under way end as they began."""
+        if is_leaving and self._hospital is not None and self.on_leaving is not None:
+            self.on_leaving(self._hospital.again())
         for client in self._clients:
             self._nursery.start_soon(client.aclose)
         self._clients = []
         self._hospital = self._readers = self._keystores = self._storage_context = None
         self._metadata = {}
         self._stamp = ()
+
+
+def _certificates_in(file: Path) -> list[Certificate]:
+    try:
+        return list(certificates_of(file))
+    except (OSError, MdmfsError, *UNREADABLE) as error:
+        message = f"{file} cannot be read as certificates in PEM"
+        raise ConfigurationError(message) from error

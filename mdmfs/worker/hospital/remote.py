@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, TypeVar
 
+import msgspec
 import structlog
 import trio
 
@@ -112,6 +113,8 @@ class RemoteHospital:
         been heard from that one, and where they refuse or fail, it is asked itself. ``memory`` is that of the mount,
         its own without one: what bundles are received into counts there.
         """
+        self._leaving = 0
+        """How many have left whom another has followed."""
         self._memory = memory or Memory()
         self._readers = readers
         self._known = 0
@@ -145,12 +148,16 @@ class RemoteHospital:
     ) -> Changes:
         """Ask for changes; an answer that is late is taken for an outage, the sooner the shorter the lease is.
 
-        With another credential it is asked anew: news for one person are none for another.
+        With another credential it is asked anew: news for one person are none for another. What one has opened, is not
+        reported by the next.
         """
         purpose = self._purpose if report else ""
         question = AskChanges(since, wait, self._mount, self._root, report, purpose, list(groups))
+        leaving = self._leaving
         while True:
             client, deadline = self._client(), trio.current_time() + wait + min(max(wait, LATE[0]), LATE[1])
+            if self._leaving != leaving:
+                question = msgspec.structs.replace(question, report=None, purpose="")
             async with open_plain_nursery() as nursery:
                 if not client.closed.is_set():  # else the call says so
                     nursery.start_soon(_end_when_closed, client, nursery)
@@ -158,6 +165,21 @@ class RemoteHospital:
                 nursery.cancel_scope.cancel()
                 self._known = changes.version
                 return changes
+
+    def as_before(self, client: Client) -> RemoteHospital:
+        """Give this hospital as he is known to it who leaves: by a client of his own, which is closed with this."""
+        self._leaving += 1
+        return RemoteHospital(
+            lambda: client,
+            deadline=self._deadline,
+            purpose=self._purpose,
+            mount=self._mount,
+            root=Lfn.parse(self._root) if self._root else None,
+        )
+
+    async def aclose(self) -> None:
+        """Close the client of the moment."""
+        await self._client().aclose()
 
     async def totals(self, lfn: Lfn) -> Totals:
         """Ask for the totals, with little patience."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 import structlog
 import trio
 
+from mdmfs.daemon.looks import next_look
 from mdmfs.model.errors import (
     AccessDeniedError,
     BusyError,
@@ -33,6 +35,8 @@ RETRY_SECONDS: Final = (1.0, 5.0)
 FIRST_RETRY: Final = 0.2
 """Of that, before the first new try, twice as much before each one that follows: hospitald starts within two seconds,
 its machine within minutes."""
+LOOK_SECONDS: Final = 1.0
+"""Between two looks at the credential."""
 
 _DECIDED: Final = (CredentialExpiredError, CredentialRefusedError, AccessDeniedError)
 
@@ -49,6 +53,13 @@ class Told(Protocol):
 
         ``groups`` are those of the answer that was applied last.
         """
+
+
+class Leaver(Told, Protocol):
+    """The hospital, as he is known to it whom another has followed."""
+
+    async def aclose(self) -> None:
+        """Speak with it no more."""
 
 
 class Witness(Protocol):
@@ -74,11 +85,25 @@ class Feed:
     """Follows the changes for as long as it is run."""
 
     def __init__(
-        self, hospital: Told, namespace: Namespace, witness: Witness, lease: Lease, opens: Opens | None = None
+        self,
+        hospital: Told,
+        namespace: Namespace,
+        witness: Witness,
+        lease: Lease,
+        opens: Opens | None = None,
+        look: Callable[[], bool] | None = None,
     ) -> None:
-        """Tell the hospital of ``opens`` along with each question."""
+        """Tell the hospital of ``opens`` along with each question.
+
+        ``look`` looks whether the credential has become another: who was refused asks again then.
+        """
+        self._look = look
+        self._is_another = trio.Event()
         self._lease = lease
         self._opens = opens or Opens()
+        self._leavers: collections.deque[tuple[Leaver, list[OpensReport]]] = collections.deque()
+        """Who had this mount before, and what is still to be reported of them."""
+        self._telling = trio.Lock()
         self._version = 0
         """That was applied last."""
         self._groups: Sequence[str] = ()
@@ -98,6 +123,8 @@ class Feed:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._take_back)
+            if self._look is not None:
+                nursery.start_soon(self._keep_looking, self._look)
             version: int | None = None
             part = FIRST_RETRY
             while True:
@@ -123,7 +150,8 @@ class Feed:
         # after an outage the lease may be about to end: then the answer shall not wait for news
         longest = self._lease.seconds_to_ask() if self._namespace.is_followed else 0.0
         wait = longest * random.uniform(*JITTER)  # noqa: S311 no secret
-        report = self._opens.report()
+        await self._tell_for_leavers()
+        report = None if self._leavers else self._opens.report()
         changes = await self._hospital.changes(version, wait, report, self._groups)
         self._opens.heard(report)
         outdated = await self._apply(changes)
@@ -131,7 +159,7 @@ class Feed:
         self._list_anew(outdated)
         if not changes.lease:
             self._lease.fail(BusyError("the hospital cannot remember one mount more, and grants this one no lease"))
-            await _pause()
+            await trio.sleep(_pause())
         self._groups = changes.groups  # not before: until then the version stays, of which they tell the history
         return changes.version
 
@@ -142,7 +170,8 @@ class Feed:
         else:
             self._lease.fail(failure)
         self._note(is_followed=False, reason=str(failure))
-        await _pause(part)
+        with trio.move_on_after(_pause(part)):
+            await self._is_another.wait()
         return min(2 * part, 1.0)
 
     def _note(self, *, is_followed: bool, reason: str) -> None:
@@ -155,9 +184,34 @@ class Feed:
     async def tell_last(self) -> None:
         """Report what was opened since the last question; what the hospital does not hear of is lost."""
         with contextlib.suppress(MdmfsError):
+            await self._tell_for_leavers()
             while (report := self._opens.report()) is not None:
                 await self._hospital.changes(self._version, 0.0, report, self._groups)
                 self._opens.heard(report)
+
+    def note_leaving(self, leaver: Leaver) -> None:
+        """Know that another's credential takes the place of this one: what was opened so far is not the other's."""
+        self._leavers.append((leaver, self._opens.set_apart()))
+
+    async def _tell_for_leavers(self) -> None:
+        """Report what those have opened who had this mount before, each by his own credential.
+
+        Until that is done nothing newer is reported: reports count by their numbers.
+        """
+        async with self._telling:
+            while self._leavers:
+                leaver, reports = self._leavers[0]
+                try:
+                    while reports:
+                        await leaver.changes(self._version, 0.0, reports[0], self._groups)
+                        del reports[0]
+                except _DECIDED as error:
+                    files = sum(len(report.opens) for report in reports)
+                    log.warning("what was opened before cannot be reported", files=files, reason=str(error))
+                except MdmfsError:
+                    return
+                self._leavers.popleft()
+                await leaver.aclose()
 
     async def _apply(self, changes: Changes) -> list[int]:
         """Stop the readers of what has gone; gives the directories to list anew, for which the hospital is asked."""
@@ -201,7 +255,7 @@ class Feed:
                 await trio.sleep(took)
             else:
                 self._outdated[inode] = True
-                await _pause()
+                await trio.sleep(_pause())
         del self._outdated[inode]
 
     async def _is_renewed(self, inode: int) -> bool:
@@ -217,6 +271,13 @@ class Feed:
             return False
         return True
 
+    async def _keep_looking(self, look: Callable[[], bool]) -> None:
+        while True:
+            await next_look(LOOK_SECONDS)
+            if look():
+                self._is_another.set()
+                self._is_another = trio.Event()
+
     async def _take_back(self) -> None:
         """Let the kernel forget what is not in a newer listing, whoever asked for that one."""
         async for inode, before, after in self._namespace.replaced:
@@ -228,9 +289,9 @@ class Feed:
                     await self._witness.revoke(node.inode)
 
 
-async def _pause(part: float = 1.0) -> None:
-    """Wait before the hospital is asked again."""
-    await trio.sleep(random.uniform(*RETRY_SECONDS) * part)  # noqa: S311 spreads load, guards nothing
+def _pause(part: float = 1.0) -> float:
+    """Give the seconds before the hospital is asked again."""
+    return random.uniform(*RETRY_SECONDS) * part  # noqa: S311 spreads load, guards nothing
 
 
 def _is_another_file(before: Node, after: Node | None) -> bool:

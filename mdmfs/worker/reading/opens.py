@@ -42,6 +42,14 @@ class Opens:
             self._told = OpensReport(self._number, [CachedOpens(guid.octets, self._counts.pop(guid)) for guid in told])
         return self._told
 
+    def set_apart(self) -> list[OpensReport]:
+        """Give all that was not heard, and begin anew: whoever opens from now on is another."""
+        apart = []
+        while (report := self.report()) is not None:
+            apart.append(report)
+            self._told = None
+        return apart
+
     def heard(self, report: OpensReport | None) -> None:
         """Know that the hospital has written a report down."""
         if report is not None and self._told is report:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
-from mdmfs.model.errors import PeerUnreachableError
-from mdmfs.wire.messages.files import MAX_REPORTED, Node, NodeKind
+from mdmfs.model.errors import CredentialExpiredError, MdmfsError, PeerUnreachableError
+from mdmfs.wire.messages.files import MAX_REPORTED, Changes, Node, NodeKind, OpensReport
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.keys.ring import KeyRing
 from mdmfs.worker.lease import Lease
-from mdmfs.worker.namespace.feed import Feed
+from mdmfs.worker.namespace.feed import LOOK_SECONDS, Feed
 from mdmfs.worker.namespace.names import Namespace
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.reading.opens import Opens
@@ -136,6 +137,85 @@ def test_a_report_is_the_same_until_it_was_heard_and_bounded() -> None:
     assert following is not None
     assert following.number > report.number
     assert {one.guid for one in following.opens} == {guids[-1].octets, guids[0].octets}
+
+
+class Leaver:
+    """The hospital as somebody knows it who has left."""
+
+    def __init__(self, hospital: TwinHospital) -> None:
+        self.hospital = hospital
+        self.refusal: MdmfsError | None = None
+        self.reports: list[OpensReport] = []
+        self.is_closed = False
+
+    async def changes(
+        self, since: int, wait: float, report: OpensReport | None = None, groups: Sequence[str] = ()
+    ) -> Changes:
+        """See ``Told``."""
+        if self.refusal is not None:
+            raise self.refusal
+        told = await self.hospital.changes(since, wait, None, groups)
+        self.reports += [] if report is None else [report]
+        return told
+
+    async def aclose(self) -> None:
+        """See ``Leaver``."""
+        self.is_closed = True
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+async def test_each_report_goes_under_who_opened(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, *, is_refused: bool
+) -> None:
+    """What one has opened is nobody else's, though the hospital was away as he left; and no number is told twice."""
+    autojump_clock.autojump_threshold = 0
+    hospital, opens, guids = TwinHospital(), Opens(), [random_guid() for _ in range(MAX_REPORTED + 1)]
+    hospital.lease = 30.0
+    feed = Feed(hospital, Namespace(hospital, ROOT), NoWitness(), Lease(trio.current_time), opens)
+    nursery.start_soon(feed.follow)
+    await trio.sleep(1)
+    hospital.failure = unreachable
+    for guid in guids:
+        opens.note(guid)
+    await trio.sleep(20)
+    leaver = Leaver(hospital)
+    feed.note_leaving(leaver)
+    opens.note(guids[0])
+    await trio.sleep(20)
+    assert not leaver.is_closed
+    hospital.failure = None
+    leaver.refusal = CredentialExpiredError("he is nobody any more") if is_refused else None
+    await trio.sleep(60)
+    assert leaver.is_closed
+    assert [len(report.opens) for report in leaver.reports] == ([] if is_refused else [MAX_REPORTED, 1])
+    assert [len(report.opens) for report in hospital.reports] == [1]
+    numbers = [report.number for report in (*leaver.reports, *hospital.reports)]
+    assert numbers == sorted(set(numbers))
+
+
+async def test_who_was_refused_asks_again_as_soon_as_he_has_another_credential(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Whoever reads there gets EACCES until then."""
+    autojump_clock.autojump_threshold = 0
+    hospital, lease, is_right = TwinHospital(), Lease(trio.current_time), False
+
+    def look() -> bool:
+        is_other = is_right and hospital.failure is not None
+        if is_other:
+            hospital.failure = None
+        return is_other
+
+    def refusing() -> MdmfsError:
+        return CredentialExpiredError("make a new proxy")
+
+    hospital.failure = refusing
+    feed = Feed(hospital, Namespace(hospital, ROOT), NoWitness(), lease, look=look)
+    nursery.start_soon(feed.follow)
+    await trio.sleep(30.5)
+    is_right = True
+    await trio.sleep(LOOK_SECONDS)
+    assert lease.is_held
 
 
 async def test_opens_go_with_the_next_renewal_and_again_after_an_outage(
