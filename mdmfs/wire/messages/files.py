@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from mdmfs.model.names import GUID_SIZE, MAX_LFN_BYTES, MAX_NAME_BYTES
 from mdmfs.wire.messages.message import MAX_BATCH, Count, Generation, Inode, Instant, Message, Size, Threshold
 
 LIST_PATH: Final = "/v1/list"
@@ -42,6 +43,9 @@ MAX_REPORTED: Final = 1000
 """Files of whose opens one report tells."""
 
 TRANSFERS_PATH: Final = "/v1/transfers"
+
+Replica = Annotated[str, msgspec.Meta(max_length=2000)]
+"""A SURL. Mounts keep what is told of thousands of files."""
 
 
 # Sealed objects
@@ -83,7 +87,7 @@ class NodeKind(enum.StrEnum):
 class Node(Message, frozen=True, omit_defaults=True):
     """A name in a directory, with the attributes that ``ls -l`` shows; the same whoever asks."""
 
-    name: str
+    name: Annotated[str, msgspec.Meta(max_length=MAX_NAME_BYTES)]
     inode: Inode
     """The catalogue's number of the file or directory: never given twice; 1 is the root."""
     kind: NodeKind
@@ -91,9 +95,9 @@ class Node(Message, frozen=True, omit_defaults=True):
     """Of the plaintext, exact; 0 for a directory."""
     modified: Instant
     """Midnight of the day that the image tells, of a directory the latest of those; or when a user changed it."""
-    guid: bytes = b""
+    guid: Annotated[bytes, msgspec.Meta(max_length=GUID_SIZE)] = b""
     """Empty for a directory and a link."""
-    target: str = ""
+    target: Annotated[str, msgspec.Meta(max_length=MAX_LFN_BYTES)] = ""
     """The LFN that an alias leads to; there may be nothing."""
     is_made: bool = False
     """Whether a user made it: an alias, or a directory that is a collection."""
@@ -259,19 +263,19 @@ class Describe(Message, frozen=True):
 class FileDescription(Message, frozen=True):
     """One file, to one who may at least list its directory."""
 
-    guid: bytes
+    guid: Annotated[bytes, msgspec.Meta(max_length=GUID_SIZE)]
     inode: Inode
     size: Size
     header_length: Size
     """Bytes before the value of Pixel Data; the size where there is none."""
-    sha256: bytes
+    sha256: Annotated[bytes, msgspec.Meta(max_length=32)]
     """Of the whole plaintext."""
     generation: Generation
     """Of the key; part of the sealed object's context."""
     threshold: Threshold
     """How many shares make the key."""
-    locality: str
-    replicas: list[str]
+    locality: Annotated[str, msgspec.Meta(max_length=64)]
+    replicas: Annotated[list[Replica], msgspec.Meta(max_length=100)]
     """SURLs."""
 
 
@@ -285,8 +289,8 @@ class FilePlace(Message, frozen=True):
     """A file, and one of its names that the caller may list."""
 
     node: Node
-    lfn: str
-    above: list[Inode]
+    lfn: Annotated[str, msgspec.Meta(max_length=MAX_LFN_BYTES)]
+    above: Annotated[list[Inode], msgspec.Meta(max_length=MAX_LFN_BYTES // 2)]
     """The numbers of the directories above, from the root down."""
 
 

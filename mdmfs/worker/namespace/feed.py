@@ -216,12 +216,11 @@ class Feed:
     async def _apply(self, changes: Changes) -> list[int]:
         """Stop the readers of what has gone; gives the directories to list anew, for which the hospital is asked."""
         outdated = self._namespace.apply(changes)
-        gone = {*changes.files}
-        for directory in changes.lost:
-            gone.update(self._namespace.lose(directory))
-        for directory in changes.unreadable:
-            gone.update(self._namespace.files_of(directory))
-        if gone or changes.lost or changes.unreadable:
+        # what is not in use has neither readers nor pages; and there may be many
+        gone = {inode for inode in changes.files if inode in self._namespace.inodes}
+        gone.update(self._namespace.lose(changes.lost))
+        gone.update(self._namespace.files_of(changes.unreadable))
+        if changes.files or changes.lost or changes.unreadable:
             self._witness.forget_shares()
         for inode in gone:
             self._witness.bar(inode)

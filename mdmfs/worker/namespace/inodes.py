@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from mdmfs.model.errors import NoSuchFileError
 from mdmfs.model.names import Lfn
@@ -83,14 +83,14 @@ class Inodes:
         """Name the inodes of all files in use."""
         return [inode for inode, known in self._known.items() if known.node.kind is NodeKind.FILE]
 
-    def files_in(self, parent: int) -> list[int]:
-        """Name the inodes of the files in use that were last seen in a directory."""
+    def files_in(self, parents: Collection[int]) -> list[int]:
+        """Name the inodes of the files in use that were last seen in some directories."""
         found = self._known.items()
-        return [inode for inode, known in found if known.parent == parent and known.node.kind is NodeKind.FILE]
+        return [inode for inode, known in found if known.parent in parents and known.node.kind is NodeKind.FILE]
 
-    def below(self, top: int) -> list[int]:
-        """Name the inodes in use at and below a directory, each below where it was last seen."""
-        is_below = {self._root: top == self._root, top: True}
+    def below(self, tops: Collection[int]) -> list[int]:
+        """Name the inodes in use at and below some directories, each below where it was last seen."""
+        is_below = {self._root: False} | dict.fromkeys(tops, True)
 
         def decide(inode: int) -> bool:
             path = []

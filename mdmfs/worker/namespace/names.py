@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -34,10 +34,10 @@ RETRY_SECONDS: Final = 5.0
 """How long a hospital that did not answer is not asked again for what is still here, if outdated."""
 MOMENT: Final = 1.0
 """Seconds between opening a directory and beginning to read it for which one copy serves both."""
-MAX_ENTRIES: Final = 1_000_000
-"""In one listing."""
 ENTRY_BYTES: Final = 500
-"""What one takes in memory, with its name."""
+"""What an entry takes in memory, with its name, and without what an alias leads to."""
+MAX_BYTES: Final = 1_000_000 * ENTRY_BYTES
+"""Of one listing."""
 MAX_FRESH: Final = 10_000
 """Changes of our own that are kept beside a listing: putting them in copies all of it."""
 
@@ -261,10 +261,9 @@ class Namespace:
                 self._outdated[inode] = changes.version
         return [inode for inode in inodes if inode in self._listings]
 
-    def lose(self, number: int) -> list[int]:
-        """Drop a directory and all below it, which the caller may no longer see; gives the files in use there."""
-        top = self._seen(number)
-        below = [inode for inode in self.inodes.below(top) if inode != self.top or top == self.top]
+    def lose(self, numbers: Iterable[int]) -> list[int]:
+        """Drop directories and all below them, which the caller may no longer see; gives the files in use there."""
+        below = self.inodes.below({self._seen(number) for number in numbers})
         for inode in below:
             if inode in self._fetches:
                 self._fetches[inode].disown()
@@ -274,9 +273,9 @@ class Namespace:
                 self._tell_replaced.send_nowait(Replaced(inode, listing, None))
         return [inode for inode in below if self.inodes.of(inode).node.kind is NodeKind.FILE]
 
-    def files_of(self, number: int) -> list[int]:
-        """Name the files in use directly in a directory."""
-        return self.inodes.files_in(self._seen(number))
+    def files_of(self, numbers: Iterable[int]) -> list[int]:
+        """Name the files in use directly in some directories."""
+        return self.inodes.files_in({self._seen(number) for number in numbers})
 
     def retain_placed(self, node: Node, lfn: Lfn, above: Sequence[int]) -> None:
         """Count a lookup of a file by a virtual name; ``above`` are the catalogue's numbers of its directories."""
@@ -333,11 +332,13 @@ class Namespace:
         if directory.kind is not NodeKind.DIRECTORY:
             message = f"the hospital lists {path} as what is no directory"
             raise MalformedMessageError(message)
+        octets = _octets_of(page)
         while not page.is_last:
             page = await self._hospital.list_directory(path, _last_name(page, path))
             before = len(nodes)
             nodes.update(self._nodes_of(page, path))
-            if not before < len(nodes) <= MAX_ENTRIES:
+            octets += _octets_of(page)
+            if before == len(nodes) or octets > MAX_BYTES:
                 message = f"the hospital lists {path} without an end"
                 raise MalformedMessageError(message)
             version = min(version, page.version)
@@ -386,6 +387,10 @@ def _target_of(node: Node) -> Lfn:
     except MalformedNameError as error:
         message = "the hospital tells of an alias that leads to no name"
         raise MalformedMessageError(message) from error
+
+
+def _octets_of(page: DirectoryPage) -> int:
+    return sum(ENTRY_BYTES + len(node.target) for node in page.entries)
 
 
 def _last_name(page: DirectoryPage, lfn: Lfn) -> str:

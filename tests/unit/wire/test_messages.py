@@ -11,6 +11,8 @@ from mdmfs.model.errors import AccessDeniedError
 from mdmfs.wire.messages.files import (
     Changes,
     DirectoryPage,
+    FileDescription,
+    FilePlace,
     Node,
     NodeKind,
     SealedBeginning,
@@ -22,6 +24,7 @@ from mdmfs.wire.messages.message import Failure
 from mdmfs.wire.messages.metadata import Snapshot
 
 NODE = Node("p", 7, NodeKind.DIRECTORY, 0, 0.0)
+DESCRIBED = FileDescription(bytes(16), 7, 1, 1, bytes(32), 0, 2, "ONLINE", [])
 SEALED = Transfer(), SealedBeginning(1, 0, 2, b""), SealedHeader()
 SNAPSHOT = Snapshot("trial", "/CN=jane", "", 0.0, [], 0, 0)
 
@@ -42,6 +45,29 @@ SNAPSHOT = Snapshot("trial", "/CN=jane", "", 0.0, [], 0, 0)
 )
 def test_a_number_that_nobody_can_show_is_no_message(message: msgspec.Struct, field: str, value: float) -> None:
     """``ls`` of the directory above all hospitals, and ``df``, would fail by the word of one of them."""
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=type(message)) == message
+    lie = msgspec.structs.replace(message, **{field: value})
+    with pytest.raises(msgspec.ValidationError, match=field):
+        msgspec.msgpack.decode(msgspec.msgpack.encode(lie), type=type(message))
+
+
+@pytest.mark.parametrize(
+    ("message", "field", "value"),
+    [
+        (NODE, "name", "n" * 256),
+        (NODE, "target", "/" * 4001),
+        (NODE, "guid", bytes(17)),
+        (DESCRIBED, "guid", bytes(17)),
+        (DESCRIBED, "sha256", bytes(33)),
+        (DESCRIBED, "locality", "x" * 65),
+        (DESCRIBED, "replicas", ["srm://x"] * 101),
+        (DESCRIBED, "replicas", ["x" * 2001]),
+        (FilePlace(NODE, "/p", [1]), "lfn", "/" * 4001),
+        (FilePlace(NODE, "/p", [1]), "above", [1] * 2001),
+    ],
+)
+def test_what_is_kept_of_many_files_is_not_long(message: msgspec.Struct, field: str, value: object) -> None:
+    """A mount keeps it of a million entries, and thousands of files: one hospital would take the memory of all."""
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=type(message)) == message
     lie = msgspec.structs.replace(message, **{field: value})
     with pytest.raises(msgspec.ValidationError, match=field):

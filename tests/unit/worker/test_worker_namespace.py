@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, ItemsView, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,7 +25,7 @@ from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.memory import Memory
 from mdmfs.worker.namespace.feed import SHORTEST_STEP, Feed
-from mdmfs.worker.namespace.inodes import Inodes
+from mdmfs.worker.namespace.inodes import Inodes, Known
 from mdmfs.worker.namespace.names import MOMENT, ROOT, TTL, Namespace
 from mdmfs.worker.numbered import Numbered
 from mdmfs.worker.serving import Branch, Ports
@@ -179,7 +179,7 @@ async def test_a_listing_under_way_at_a_reset_or_a_loss_is_believed_by_nobody_el
             nursery.start_soon(names.listing, inode)
         await trio.testing.wait_all_tasks_blocked()
         if is_lost:
-            names.lose(inode)
+            names.lose([inode])
         else:
             names.apply(Changes(slow.version, [], [], is_reset=True))
         await slow.let_go()
@@ -666,7 +666,8 @@ async def test_a_long_listing_holds_up_neither_the_lease_nor_what_the_feed_tells
     autojump_clock.autojump_threshold = 0
     names, witness, slow.lease = Namespace(slow, ROOT_LFN), Witness(), 30.0
     inode = await folder_of(names)
-    await names.listing(inode)
+    for node in (await names.listing(inode)).in_order:
+        names.inodes.retain(node, inode, Lfn.parse(FOLDER))
     lease = Lease(trio.current_time)
     nursery.start_soon(Feed(slow, names, witness, lease).follow)
     await trio.sleep(1)
@@ -682,6 +683,36 @@ async def test_a_long_listing_holds_up_neither_the_lease_nor_what_the_feed_tells
     await slow.let_go()
     assert slow.listings == before + 2
     assert len((await names.listing(inode)).names) == 3
+
+
+async def test_of_what_is_taken_away_only_what_is_in_use_costs_anything(
+    hospital: TwinHospital, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A hospital can name millions, and the loop and memory of a mount are other hospitals', too."""
+    autojump_clock.autojump_threshold = 0
+    names, witness = Namespace(hospital, ROOT_LFN), Witness()
+    inode = await folder_of(names)
+    node = await names.lookup(inode, b"0003.dcm")
+    names.inodes.retain(node, inode, Lfn.parse(FOLDER))
+    names.inodes._known = Counted(names.inodes._known)  # noqa: SLF001 to see how often it is gone through
+    feed = Feed(hospital, names, witness, Lease(trio.current_time))
+    nursery.start_soon(feed.follow)
+    await trio.sleep(1)
+    many = [*range(10**6, 10**6 + 1000)]
+    told = hospital.changes
+
+    async def changes(
+        since: int, wait: float, report: OpensReport | None = None, groups: Sequence[str] = ()
+    ) -> Changes:
+        return msgspec.structs.replace(await told(since, wait, report, groups), lost=many, unreadable=[inode, *many])
+
+    hospital.changes = changes  # type: ignore[method-assign]
+    hospital.note([], [*many, node.inode])
+    await trio.sleep(1)
+    hospital.note([], many)
+    await trio.sleep(1)
+    assert set(witness.barred) == {node.inode}
+    assert names.inodes._known.passes < 20  # type: ignore[attr-defined] # noqa: SLF001 as above
 
 
 async def test_a_directory_that_could_not_be_listed_anew_is_listed_later(
@@ -709,6 +740,22 @@ async def test_a_directory_that_could_not_be_listed_anew_is_listed_later(
     assert (inode, [b"0002.dcm"]) in witness.names
 
 
+class Counted(dict[int, Known]):
+    """What is known by number, and how often somebody went through all of it."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[int]:
+        """Count it."""
+        self.passes += 1
+        return super().__iter__()
+
+    def items(self) -> ItemsView[int, Known]:
+        """Count it."""
+        self.passes += 1
+        return super().items()
+
+
 class Walked(dict[int, int]):
     """Which directory is above which; nobody may ask for ever."""
 
@@ -728,6 +775,6 @@ def test_a_directory_that_lies_below_itself_is_an_end_and_nobody_waits_for_ever(
     inodes._above = Walked()  # noqa: SLF001 to see that the walk ends
     inodes.retain_placed(file, ROOT_LFN / "x.dcm", [5, 6, 7, 5, 6])
     inodes.retain(Node("y.dcm", 10, NodeKind.FILE, 1, 0.0, bytes(16)), 1, ROOT_LFN)
-    assert inodes.below(8) == []
-    assert inodes.below(7) == [9]
-    assert inodes.below(1) == [1, 10]
+    assert inodes.below({8}) == []
+    assert inodes.below({7}) == [9]
+    assert inodes.below({1, 7}) == [1, 9, 10]
