@@ -26,11 +26,11 @@ from mdmfs.hospital.deid.tokens import (
     MIN_WITHIN,
     ORDINARY,
     Identity,
-    description_tokens,
+    holds_token,
     identity_of,
     tokens,
 )
-from mdmfs.hospital.deid.walk import TEXT_VRS, Trace
+from mdmfs.hospital.deid.walk import NUMBER_SIZES, TEXT_VRS, Trace
 
 _DATE_DIGITS: Final = (6, 8)
 _MOMENT_DIGITS: Final = (10, 12, 14)
@@ -44,33 +44,40 @@ _HEAD_SIZE: Final = 8
 _LENGTH_SIZE: Final = 4
 _SEARCHED: Final = TEXT_VRS | {b"CS", b"UI", b"IS", b"DS"}
 _LISTED: Final = _SEARCHED - TEXT_VRS - {b"CS"}
-_OCTETS: Final = frozenset({b"OB", b"OW", b"UN", b"US", b"SS", b"UL", b"SL"})
-"""In tables of these a text can stand, from four letters on."""
+_OCTETS: Final = frozenset({b"OB", b"OW", b"UN", *NUMBER_SIZES})
+"""In tables and numbers of these a text can stand, from four letters on."""
 _WRITTEN_NUMBERS: Final = frozenset({b"IS", b"DS"})
 _COUNTED: Final = frozenset(
     {
         0x00081160,  # Referenced Frame Number
+        0x00181060,  # Trigger Time
         0x00181153,  # Exposure in uAs
+        0x00181170,  # Generator Power
         0x00181242,  # Actual Frame Duration
         0x00188150,  # Exposure Time in us
         0x00188151,  # X-Ray Tube Current in uA
         0x00200013,  # Instance Number
+        0x00200110,  # Temporal Resolution
         0x00541300,  # Frame Reference Time
+        0x00541310,  # Primary (Prompts) Counts Accumulated, and secondary ones
+        0x00541311,
     }
 )
-"""What machines count and measure from image to image: a long series comes by every number of five digits."""
+"""What machines count and measure, mostly from image to image: a long series comes by every number of five digits."""
 _SLICE: Final = 2**20
 """Bytes of a table that are taken apart at once: what that takes of memory does not grow with the table."""
 _LETTERS: Final = b"abcdefghijklmnopqrstuvwxyz"
 _DIGITS: Final = b"0123456789"
-_ONLY: Final = [
+_ONLY_BOTH, _ONLY_LETTERS, _ONLY_DIGITS = (
     bytes(byte if byte in kept else ord(" ") for byte in bytes(range(256)).lower())
     for kept in (_LETTERS + _DIGITS, _LETTERS, _DIGITS)
-]
+)
 """Tables that leave letters and digits, or one of both, in lower case, and blanks."""
 _MAX_REMEMBERED: Final = 2**14
 MAX_SEARCHED: Final = 2**20
 """Bytes of different texts and codes that are searched, and of what for: no object has as many, and each costs 60."""
+MAX_DESCRIBED: Final = 16 * MAX_SEARCHED
+"""Bytes of different free texts that are taken away: these are taken apart piece by piece."""
 _T = TypeVar("_T")
 _Found: TypeAlias = tuple[int, bytes, bytes]
 """Tag, VR and value."""
@@ -171,12 +178,18 @@ class _Suspects:
         suspicious = written.union(*map(_within, written))
         return (
             self._uids.isdisjoint([value.rstrip(b"\0") for value in others])
-            and (not words or words.isdisjoint(description_tokens(self._traces)))
+            and not (words and self._describes(words))
             and not (suspicious and self._identifies(suspicious, in_codes))
             and not (self._number and self._is_written(elements))
             and not self._is_parted(texts)
             and not (octets and self._stands_in(octets))
         )
+
+    def _describes(self, words: set[str]) -> bool:
+        """Tell whether one of some words stood in free text that was taken away."""
+        texts = dict.fromkeys(self._traces.values(Trace.DESCRIPTION))
+        _check_length(b"".join(texts), MAX_DESCRIBED)
+        return holds_token(texts, self._traces.codec, words)
 
     def _identifies(self, suspicious: set[str], in_codes: frozenset[str]) -> bool:
         """Tell whether one of some tokens names the patient, or one in a code has such a name in its middle."""
@@ -211,8 +224,8 @@ def _begins(name: str, code: str) -> bool:
     return len(code) >= MIN_WITHIN and name.startswith(code)
 
 
-def _check_length(octets: bytes) -> None:
-    if len(octets) > MAX_SEARCHED:
+def _check_length(octets: bytes, most: int = MAX_SEARCHED) -> None:
+    if len(octets) > most:
         raise RefusedError(Reason.TOO_LARGE)
 
 
@@ -244,14 +257,17 @@ def _words_in(values: list[bytes]) -> Iterator[list[bytes]]:
     """Give the words and long numbers in octets, also with a zero behind each letter."""
     octets = b"\1".join(values)
     for reading in [octets, octets.replace(b"\0", b"")] if b"\0" in octets else [octets]:
-        for only in _ONLY:
-            plain, start = reading.translate(only), 0
-            while start < len(plain):
-                stop = plain.find(b" ", start + _SLICE)
-                words = plain[start : None if stop < 0 else stop].split()
-                yield words
-                yield [each for word in words if word.isdigit() for each in _numbers_in(word)]
-                start = len(plain) if stop < 0 else stop
+        plain, start = reading.translate(_ONLY_BOTH), 0
+        while start < len(plain):
+            stop = plain.find(b" ", start + _SLICE)
+            runs = [run for run in plain[start : None if stop < 0 else stop].split() if len(run) >= MIN_LETTERS]
+            joined = b" ".join(runs)
+            numbers = joined.translate(_ONLY_DIGITS).split()
+            yield runs
+            yield joined.translate(_ONLY_LETTERS).split()
+            yield numbers
+            yield [each for number in numbers for each in _numbers_in(number)]
+            start = len(plain) if stop < 0 else stop
 
 
 def _numbers_in(digits: bytes) -> list[bytes]:
@@ -295,15 +311,16 @@ def _searchable(octets: bytes, position: int, stop: int) -> list[_Found]:
         if vr in _SEARCHED:
             found.append((group << 16 | number, vr, octets[position : position + length]))
         elif length >= MIN_LETTERS and vr in _OCTETS:
-            found.append(_octets(group << 16 | number, vr, octets[position : position + length]))
+            value = octets[position : position + length]
+            found.append(_untold(group << 16 | number, value) if vr == b"UN" else (group << 16 | number, vr, value))
         position += length
     if position != stop:
         raise RefusedError(Reason.MALFORMED)
     return found
 
 
-def _octets(tag: int, vr: bytes, value: bytes) -> _Found:
-    """Give octets; text that is UN because it is too long for its own VR under that one (PS3.5 section 6.2.2)."""
-    own = VRS.get(tag, (b"CS",))[0] if vr == b"UN" else vr
+def _untold(tag: int, value: bytes) -> _Found:
+    """Give what is UN; text that is, because it is too long for its own VR, under that one (PS3.5 section 6.2.2)."""
+    own = VRS.get(tag, (b"CS",))[0]
     is_text = own in _SEARCHED and value.isascii() and b"\0" not in value
-    return tag, own if is_text else vr, value
+    return tag, own if is_text else b"UN", value

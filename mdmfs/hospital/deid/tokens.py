@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 
 from mdmfs.hospital.deid.charsets import readings, spellings
 from mdmfs.hospital.deid.codes import CODE_TEXTS
+from mdmfs.hospital.deid.kana import romanized
 from mdmfs.hospital.deid.profile import SAFE_CREATORS
 from mdmfs.hospital.deid.terms import CODE_STRINGS, EQUIPMENT, FURTHER_CODE_STRINGS, TECHNIQUE, UNITS
-from mdmfs.hospital.deid.walk import Trace, Traces
 
 MIN_LETTERS: Final = 4
 _RUNS: Final = re.compile(rf"[^\W_]{{{MIN_LETTERS},}}")
@@ -28,14 +28,16 @@ MIN_WITHIN: Final = 7
 """Letters of a name from which on it is found within a longer word."""
 MIN_JOINED: Final = 6
 """Letters of a family and a given name, or of its initial, from which on they are found as one word."""
-_GROUPS: Final = re.compile(rb"[=\\]")
+_GROUPS: Final = re.compile(r"[=\\]")
 """What parts the groups of a name, and several names."""
 _NAMES: Final = re.compile(r"[\0\n=\\]")
 """The same in a text of several values."""
 _NAME_PARTS: Final = 3
 """Family, given and middle name; prefix and suffix follow (PS3.5 section 6.2.1.1)."""
 _DATE: Final = re.compile(r"\d{8}")
-_DIGIT: Final = re.compile(rb"\d")
+_DIGIT: Final = re.compile(r"\d")
+_STRETCH: Final = re.compile(r".{1,65536}[^\W_]*", re.DOTALL)
+"""What of a long text is taken apart at once, up to the end of a run: what that takes of memory has a bound."""
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 
@@ -71,7 +73,7 @@ class Identity(NamedTuple):
 @functools.lru_cache(maxsize=8)
 def identity_of(names: tuple[bytes, ...], others: tuple[bytes, ...], codec: str) -> Identity:
     """Take apart what was taken away: once for a series."""
-    named, told = _text_of(map(_bare_name, names), codec), _text_of(others, codec)
+    named, told = _named(names, codec), _text_of(others, codec)
     words, found = _parted(named), _parted(f"{named}\0{told}") | joined_names(named)
     found.update(order for token in [*found] for order in orders_of(token))
     bare = {token.lstrip("0") for token in found}
@@ -124,18 +126,27 @@ def _joined(family: str, *given: str) -> set[str]:
     return {joined for first in firsts for joined in (family + first, first + family)}
 
 
-def description_tokens(traces: Traces) -> set[str]:
-    """Give the tokens of free text that was taken away."""
-    return tokens(_text_of(traces.values(Trace.DESCRIPTION), traces.codec))
+def holds_token(texts: Iterable[bytes], codec: str, wanted: set[str]) -> bool:
+    """Tell whether one of some tokens stands in free texts."""
+    return any(not wanted.isdisjoint(tokens(stretch[0])) for stretch in _STRETCH.finditer(_text_of(texts, codec)))
 
 
-def _bare_name(name: bytes) -> bytes:
-    """Leave prefixes and suffixes out, where a name is not all that there is and no number stands in them."""
-    groups = [group.split(b"^") for group in _GROUPS.split(name)]
-    return b"\\".join(b"^".join(parts if _is_more(parts) else parts[:_NAME_PARTS]) for parts in groups)
+def _named(names: Iterable[bytes], codec: str) -> str:
+    """Join names without what tells nothing, also in Latin letters where they are in kana."""
+    bare = "\0".join(_bare_name(reading) for name in names for reading in readings(name, codec))
+    return spellings("\0".join([bare, *romanized(bare)]))
 
 
-def _is_more(parts: list[bytes]) -> bool:
+def _bare_name(name: str) -> str:
+    """Leave prefixes and suffixes out, where a name is not all that there is and no number stands in them.
+
+    The octets of a character may be those of a caret, so a name is parted when it has been read.
+    """
+    groups = [group.split("^") for group in _GROUPS.split(name)]
+    return "\\".join("^".join(parts if _is_more(parts) else parts[:_NAME_PARTS]) for parts in groups)
+
+
+def _is_more(parts: list[str]) -> bool:
     return not any(parts[:_NAME_PARTS]) or any(_DIGIT.search(part) for part in parts[_NAME_PARTS:])
 
 

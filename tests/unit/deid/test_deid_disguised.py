@@ -131,22 +131,27 @@ def test_a_number_is_found_with_any_exponent(number: bytes) -> None:
 def test_a_short_patient_id_is_found_where_it_is_the_whole_number(tag: int, number: bytes) -> None:
     """One of five or six digits, whatever parts them."""
     refuses(numbered(b"47-1103"), encode(head(tag, b"IS"), number))
-    refuses(numbered(b"471103"), encode(head(0x00181060, b"DS"), b"1.5\\ \\471103.0"))
-    assert deidentified(with_elements(numbered(b"471103"), encode(head(0x00181060, b"DS"), b"4711.03\\1471103")))
+    refuses(numbered(b"471103"), encode(head(0x00181041, b"DS"), b"1.5\\ \\471103.0"))
+    assert deidentified(with_elements(numbered(b"471103"), encode(head(0x00181041, b"DS"), b"4711.03\\1471103")))
 
 
 @pytest.mark.parametrize(
     ("tag", "vr"),
     [
+        (0x00181060, b"DS"),
         (0x00181153, b"IS"),
+        (0x00181170, b"IS"),
         (0x00181242, b"IS"),
         (0x00188150, b"DS"),
         (0x00188151, b"DS"),
         (0x00200013, b"IS"),
+        (0x00200110, b"DS"),
         (0x00541300, b"DS"),
+        (0x00541310, b"IS"),
+        (0x00541311, b"IS"),
     ],
 )
-def test_what_a_machine_counts_or_measures_from_image_to_image_is_no_short_patient_id(tag: int, vr: bytes) -> None:
+def test_what_a_machine_counts_or_measures_is_no_short_patient_id(tag: int, vr: bytes) -> None:
     """The exposures of a CT alone would be three hundred such numbers."""
     assert deidentified(with_elements(numbered(b"471103"), encode(head(tag, vr), b"471103")))
     refuses(numbered(b"4711030"), encode(head(tag, vr), b"4711030 "))
@@ -195,14 +200,57 @@ def test_a_name_in_another_script_is_found_as_passports_have_it(name: str, code:
 
 
 @pytest.mark.parametrize(
+    ("declared", "octets"),
+    [
+        (b"GB18030", "俕俕俕 Vandermeulen^Jo".encode("gb18030")),
+        (b"\\ISO 2022 IR 87", "五五五".encode("iso2022_jp") + b" Vandermeulen^Jo"),
+    ],
+)
+def test_a_name_is_found_behind_characters_whose_octets_are_those_of_what_parts_names(
+    declared: bytes, octets: bytes
+) -> None:
+    """Those of three characters were taken for family, given and middle name, and what came behind for a suffix."""
+    assert octets.count(b"^") > 2
+    refuses(encode(head(0x00080005, b"CS"), declared), named(octets), coded(b"VANDERMEULEN"))
+
+
+@pytest.mark.parametrize(
+    ("name", "codes"),
+    [
+        ("ﾔﾏﾀﾞ^ﾀﾛｳ", ["YAMADA", "TAROU", "TAROYAMADA"]),
+        ("ほんま^しゅんいち", ["HONMA", "HOMMA", "SHUNICHI"]),
+        ("ハットリ^ジョージ", ["HATTORI", "JOJI"]),
+        ("ｲｯﾁｮｳ^ﾂﾂﾞｷ", ["ITCHOU", "ITCHO", "TSUZUKI"]),
+        ("おおふじ^ゆうき", ["OOFUJI", "YUUKI", "OFUJIYUKI"]),
+    ],
+)
+def test_a_name_in_kana_is_found_in_latin_letters(name: str, codes: list[str]) -> None:
+    """As passports have it, without the lengths of vowels, and as it is typed."""
+    for code in codes:
+        refuses(encode(head(0x00080005, b"CS"), b"ISO_IR 192"), named(name.encode()), coded(code.encode()))
+
+
+@pytest.mark.parametrize(
     "table",
     [b"\0\1\2VANDERMEULEN\0\1\2", "Vandermeulen".encode("utf_16_le"), b"\xff\0H84729103\0\0", b"DoeJane\0"],
 )
-@pytest.mark.parametrize(("tag", "vr"), [(0x00281201, b"OW"), (0x00283006, b"OW"), (0x00283002, b"US")])
+@pytest.mark.parametrize(
+    ("tag", "vr"),
+    [
+        (0x00281201, b"OW"),
+        (0x00283006, b"OW"),
+        (0x00283002, b"US"),
+        (0x00186028, b"FD"),
+        (0x00189079, b"FL"),
+        (0x00280009, b"AT"),
+        (0x0008040C, b"UV"),
+    ],
+)
 def test_a_text_in_a_table_is_found(tag: int, vr: bytes, table: bytes) -> None:
-    """Palettes and lookup tables stay as they are; their numbers are no words."""
+    """Palettes, lookup tables and numbers stay as they are; those that they hold are no words."""
     others = encode(head(0x00101001, b"PN"), b"Vandermeulen^Jo")
-    refuses(named(b"Doe^Jane"), others, numbered(b"H84729103"), encode(head(tag, vr), table + b"\0" * (len(table) % 2)))
+    padded = table + b"\0" * (-len(table) % 8)
+    refuses(named(b"Doe^Jane"), others, numbered(b"H84729103"), encode(head(tag, vr), padded))
 
 
 def test_ramps_in_a_palette_are_no_residue() -> None:
@@ -232,6 +280,19 @@ def test_a_lookup_table_is_no_longer_than_one_can_be(tag: int) -> None:
     for length, stays in [(2**17, True), (2**18 + 2, False)]:
         table = encode(head(tag, b"OW"), b"\1\0" * (length // 2))
         assert (len(deidentified(with_elements(table))) > length) is stays
+
+
+@pytest.mark.parametrize("before", range(65536 - 8, 65536 + 2))
+def test_what_was_said_in_a_long_text_is_found_wherever_that_is_cut(before: int) -> None:
+    """It is taken apart stretch by stretch, never within a word."""
+    refuses(encode(head(0x0008103E, b"LO"), b"TE1000"), encode(head(0x00204000, b"UT"), b"-" * before + b"TE1000-"))
+
+
+def test_more_than_can_be_searched_for_is_refused() -> None:
+    """No object says as much in free text."""
+    told = encode(head(0x0008103E, b"LO"), b"TE1000"), encode(head(0x00204000, b"UT"), bytes([65]) * (2**24 + 2))
+    with pytest.raises(RefusedError, match="too-large"):
+        deidentified(with_elements(*told))
 
 
 @pytest.mark.parametrize(("tag", "vr"), [(POSITION, b"CS"), (0x00101040, b"LO")])
