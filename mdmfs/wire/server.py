@@ -16,6 +16,7 @@ from typing import Final
 import trio
 from prometheus_client import Counter, Gauge
 
+from mdmfs.daemon.outline import outline
 from mdmfs.model.errors import BusyError, ConfigurationError, CredentialRefusedError
 from mdmfs.model.finding import Severity
 from mdmfs.pki.health import examine_credential
@@ -123,9 +124,8 @@ class _Server:
                 self._newcomers.leave(host)
             if known is not None:
                 await self._talk(*known, peer)
-        except Exception:
-            # The service loop: one connection must not end the others.
-            log.exception("%s: the connection of %s failed", self._service.name, peer)
+        except Exception as error:  # noqa: BLE001 the service loop: one connection must not end the others
+            log.error("%s: the connection of %s failed: %s", self._service.name, peer, outline(error))  # noqa: TRY400
 
     async def _talk(self, stream: TlsStream, caller: Caller | Stranger, peer: Address) -> None:
         """Answer a peer who is let in; the places are for those alone."""

@@ -314,6 +314,25 @@ async def test_an_unexpected_failure_tells_its_number_and_nothing_else(
     faults.clear()
 
 
+async def test_a_connection_that_fails_unexpectedly_is_told_likewise(
+    caplog: pytest.LogCaptureFixture, faults: list[str]
+) -> None:
+    """The log has where, and not the message."""
+    times = iter([time.time()])
+
+    def clock() -> float:
+        for now in times:
+            return now
+        raise ValueError(SECRET.decode())
+
+    async with serving(SERVICE, shown=HOSPITAL, clock=clock) as address, calling(address, JANE) as client:
+        with pytest.raises(MdmfsError):
+            await ask(client)
+    assert "ValueError at" in caplog.text
+    assert SECRET.decode() not in caplog.text
+    faults.clear()
+
+
 @pytest.mark.parametrize("kind", ["", "uneven"])
 async def test_a_stream_arrives_whole(kind: str) -> None:
     """Into buffers of any size, in pieces of any, with its length and its ETag known before."""
