@@ -19,6 +19,7 @@ import trio.testing
 from mdmfs.daemon.configuration import KeystorePeer
 from mdmfs.demo.pki import Issued, delegate
 from mdmfs.model.errors import CredentialExpiredError, CredentialRefusedError, MdmfsError, NoSuchFileError
+from mdmfs.model.identity import Dn
 from mdmfs.pki.tls import Credential
 from mdmfs.wire.client import Client
 from mdmfs.wire.messages.files import CHANGES_PATH, AskChanges, Changes, Node, NodeKind
@@ -30,11 +31,16 @@ from mdmfs.worker.configuration import HospitalPeer, MountConfiguration
 from mdmfs.worker.fuse.errnos import errno_of
 from mdmfs.worker.hospital.remote import RemoteHospital
 from mdmfs.worker.keys.ring import KeyRing
+from mdmfs.worker.lease import Lease
+from mdmfs.worker.memory import Memory
 from mdmfs.worker.opening import Opener
+from mdmfs.worker.places import Places
 from mdmfs.worker.reading.parts import Parts
+from mdmfs.worker.serving import Branch
 from tests.twins import certificates as make
 from tests.twins.hospital import REGISTERED, ROOT, TwinFile, TwinHospital
 from tests.twins.hospital_service import HospitalOnTheWire
+from tests.twins.keystores import random_guid
 from tests.twins.octets import octets
 from tests.twins.pages import NoPages
 from tests.twins.wire import LOOPBACK, anchors_in, calling, contexts_of, serving
@@ -243,6 +249,67 @@ async def test_a_question_that_waits_for_news_is_asked_anew_for_somebody_else(
                 assert not peers.look()
         await peers.aclose()
     assert told == [Changes(8, [], [], groups=[str(BOB.dn)])]
+
+
+class Kernel(NoPages):
+    """Remembers nothing."""
+
+    async def forget_names(self, directory: int, names: list[bytes]) -> None:
+        """See ``Kernel``."""
+
+
+async def test_what_somebody_has_opened_is_reported_by_him_though_another_has_the_mount_by_then(
+    tmp_path: Path, nursery: trio.Nursery, mock_clock: trio.testing.MockClock
+) -> None:
+    """It is told with a question that waits for news; that is the next one's from then on, and tells nothing more."""
+    asking, reported = trio.Event(), set[tuple[Dn, int]]()
+
+    async def answer(request: Request) -> Reply:
+        nonlocal asking
+        question = await request.read(AskChanges)
+        if question.report is not None:
+            reported.add((request.principal.dn, question.report.number))
+        if question.wait:
+            asking.set()
+            await trio.sleep_forever()
+        if not reported:
+            branch._opener.opens.note(random_guid())  # noqa: SLF001 as if it had been at hand
+        return Reply(Changes(question.since, [], [], lease=3600.0))
+
+    service, proxy = HospitalOnTheWire(TwinHospital()).service(), tmp_path / "x509up"
+    credential = delegate(JANE, make.VALID).save_proxy(proxy)
+    async with serving(
+        Service("hospital", {**service.routes, ("POST", CHANGES_PATH): answer}), shown=HOSPITAL
+    ) as address:
+        peer = f'address = "{address}"\ndn = "{HOSPITAL.dn}"\n'
+        (tmp_path / "mount.toml").write_text(
+            f'trust = "{anchors_in(tmp_path).path}"\n[hospital]\n{peer}[[keystores]]\nname = "k1"\n{peer}'
+        )
+        memory = Memory()
+        (ports,) = Places(MountConfiguration.read(tmp_path / "mount.toml"), memory).ports(credential, nursery)
+        with structlog.testing.capture_logs():
+            branch = Branch(
+                ports,
+                CiphertextCache(tmp_path / "cache", 2**20),
+                ROOT,
+                Kernel(),
+                nursery,
+                deadline=5,
+                lease=Lease(trio.current_time),
+                tree=0,
+                shown=ROOT,
+                memory=memory,
+            )
+            branch.start()
+            for person in (JANE, BOB):
+                delegate(person, make.VALID).save_proxy(proxy)
+                asking = trio.Event()
+                mock_clock.rate = 10.0
+                await asking.wait()
+            branch._opener.opens.note(random_guid())  # noqa: SLF001 as above
+            await branch.tell_last()
+    assert reported == {(JANE.dn, 1), (BOB.dn, 2)}
+    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("octets_", [None, b"", b"no proxy"])

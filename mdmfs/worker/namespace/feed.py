@@ -273,7 +273,12 @@ class Feed:
     async def _keep_looking(self, look: Callable[[], bool]) -> None:
         while True:
             await next_look(LOOK_SECONDS)
-            if look():
+            try:
+                is_another = look()
+            except Exception:  # as in ``follow``
+                log.exception("looking for another credential failed unexpectedly")
+                continue
+            if is_another:
                 self._is_another.set()
                 self._is_another = trio.Event()
 

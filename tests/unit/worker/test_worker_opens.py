@@ -194,13 +194,16 @@ async def test_each_report_goes_under_who_opened(
 
 
 async def test_who_was_refused_asks_again_as_soon_as_he_has_another_credential(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, faults: list[str]
 ) -> None:
-    """Whoever reads there gets EACCES until then."""
+    """Whoever reads there gets EACCES until then. A look that fails as no program should ends no mount."""
     autojump_clock.autojump_threshold = 0
     hospital, lease, is_right = TwinHospital(), Lease(trio.current_time), False
 
     def look() -> bool:
+        if trio.current_time() < 2 * LOOK_SECONDS:
+            message = "a fault of the program"
+            raise ZeroDivisionError(message)
         is_other = is_right and hospital.failure is not None
         if is_other:
             hospital.failure = None
@@ -216,6 +219,8 @@ async def test_who_was_refused_asks_again_as_soon_as_he_has_another_credential(
     is_right = True
     await trio.sleep(LOOK_SECONDS)
     assert lease.is_held
+    assert faults
+    faults.clear()
 
 
 async def test_opens_go_with_the_next_renewal_and_again_after_an_outage(
