@@ -85,11 +85,15 @@ class Inodes:
 
     def files_in(self, parents: Collection[int]) -> list[int]:
         """Name the inodes of the files in use that were last seen in some directories."""
+        if not parents:
+            return []  # as in nearly every change, and there may be many
         found = self._known.items()
         return [inode for inode, known in found if known.parent in parents and known.node.kind is NodeKind.FILE]
 
     def below(self, tops: Collection[int]) -> list[int]:
         """Name the inodes in use at and below some directories, each below where it was last seen."""
+        if not tops:
+            return []
         is_below = {self._root: False} | dict.fromkeys(tops, True)
 
         def decide(inode: int) -> bool:

@@ -698,6 +698,9 @@ async def test_of_what_is_taken_away_only_what_is_in_use_costs_anything(
     feed = Feed(hospital, names, witness, Lease(trio.current_time))
     nursery.start_soon(feed.follow)
     await trio.sleep(1)
+    hospital.add_file(f"{FOLDER}/new.dcm", b"x")
+    await trio.sleep(1)
+    assert not names.inodes._known.passes  # type: ignore[attr-defined] # noqa: SLF001 as above
     many = [*range(10**6, 10**6 + 1000)]
     told = hospital.changes
 
