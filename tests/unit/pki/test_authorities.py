@@ -14,9 +14,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 
 from mdmfs.demo.pki import Authority, Validity, delegate
 from mdmfs.model.errors import ConfigurationError, CredentialExpiredError, CredentialRefusedError
-from mdmfs.pki.judge import Judge
+from mdmfs.model.identity import Fqan
+from mdmfs.pki.authorities import Authorities
+from mdmfs.pki.certificate import Certificate
+from mdmfs.pki.judge import Judge, Verdict
+from mdmfs.pki.revocation import RevocationList
 from mdmfs.pki.trust import Crls, TrustAnchors
-from mdmfs.pki.voms import VomsDirectory
+from mdmfs.pki.voms import Grant, VomsDirectory
 from tests.twins import certificates as make
 from tests.twins.attributes import Ac, carrying, lsc_of
 from tests.twins.grid import Grid, crl_of, hash_of, make_grid, policy_of
@@ -56,6 +60,15 @@ SCOPE = {
     "full_name": None, "relative_name": None, "only_contains_user_certs": False, "only_contains_ca_certs": False,
     "only_some_reasons": None, "indirect_crl": False, "only_contains_attribute_certs": False,
 }  # fmt: skip
+REASONS = frozenset({x509.ReasonFlags.key_compromise})
+ECDSA_WITH_SHA256, ECDSA_WITH_WHAT = bytes.fromhex("2a8648ce3d040302"), bytes.fromhex("2a8648ce3d040309")
+
+
+def der_of(crl: bytes) -> bytes:
+    """Give a list in its other form."""
+    return x509.load_pem_x509_crl(crl).public_bytes(serialization.Encoding.DER)
+
+
 URI = [x509.UniformResourceIdentifier("http://crl.example/1")]
 UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00")
 
@@ -76,6 +89,20 @@ UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x0
         pytest.param(crl_of(CA, more=[(UNKNOWN, True)]), False, id="unknown critical extension"),
         pytest.param(crl_of(CA, more=[(UNKNOWN, False)]), True, id="unknown extension"),
         pytest.param(crl_of(CA, more=[(x509.CRLNumber(7), False)]), True, id="numbered"),
+        pytest.param(crl_of(CA, more=[(x509.CRLNumber(7), True)]), True, id="critically numbered"),
+        pytest.param(crl_of(CA, more=[(x509.DeltaCRLIndicator(1), False)]), False, id="uncritically changes only"),
+        pytest.param(
+            crl_of(CA, more=[(x509.IssuingDistributionPoint(**SCOPE | {"only_some_reasons": REASONS}), True)]),
+            False,
+            id="of some reasons",
+        ),
+        pytest.param(
+            crl_of(CA, more=[(x509.IssuingDistributionPoint(**SCOPE | {"only_contains_attribute_certs": True}), True)]),
+            False,
+            id="of ACs",
+        ),
+        pytest.param(der_of(crl_of(CA)), True, id="DER"),
+        pytest.param(der_of(crl_of(CA)).replace(ECDSA_WITH_SHA256, ECDSA_WITH_WHAT), False, id="signed somehow"),
         pytest.param(
             crl_of(CA, more=[(x509.IssuingDistributionPoint(**SCOPE | {"full_name": URI}), True)]), True, id="one point"
         ),
@@ -110,6 +137,26 @@ def test_every_list_of_a_ca_counts(grid: Grid) -> None:
     assert is_let_in(grid)
     second.write_bytes(crl_of(CA, [JANE.leaf]))
     assert not is_let_in(grid)
+    grid.write_crl(CA, crl_of(CA))
+    assert not is_let_in(grid)
+
+
+def test_the_first_list_to_end_ends_a_verdict_at_that_second(grid: Grid) -> None:
+    """A list counts from its first second to the one before its last."""
+    short = RevocationList.parse(crl_of(CA, validity=make.seconds_from_now(60)))
+    assert [short.is_current(now) for now in (short.begins - 1, short.begins, short.ends - 1, short.ends)] == [
+        False, True, True, False,
+    ]  # fmt: skip
+    grid.write_crl(CA, crl_of(CA))
+    (grid.certificates / f"{hash_of(CA)}.r1").write_bytes(crl_of(CA, validity=make.seconds_from_now(60)))
+    assert Judge(grid.anchors).judge(CHAIN).holds_until == pytest.approx(short.ends, abs=2)
+
+
+def test_a_list_of_users_says_nothing_of_cas_and_the_other_way_round() -> None:
+    """Or the list that a CA keeps of its users would vouch for a CA below it that was revoked."""
+    for kind, expected in (("only_contains_user_certs", [True, False]), ("only_contains_ca_certs", [False, True])):
+        told = RevocationList.parse(crl_of(CA, more=[(x509.IssuingDistributionPoint(**SCOPE | {kind: True}), True)]))
+        assert [told.is_about(read(one)) for one in (JANE.leaf, CA.certificate)] == expected
 
 
 @pytest.mark.parametrize("text", ["", "access_id_CA", "\xff"])
@@ -173,15 +220,62 @@ def test_an_old_certificate_of_a_ca_does_not_hide_the_new_one(grid: Grid) -> Non
     assert judge.judge(make.chain_of(proxy)).grants
 
 
-def again(authority: Authority, validity: Validity) -> x509.Certificate:
-    """Certify a root's name and key once more."""
+def test_a_path_outside_a_handshake_takes_the_shortest_way_to_a_root_and_ends(tmp_path: Path) -> None:
+    """CAs certify one another: who goes round in their certificates without end would never judge again."""
+    other, server = make.authority("other CA"), make.host("voms", make.authority("another CA"))
+    round_trip = [crossed(make.authority("another CA"), other), crossed(other, make.authority("another CA"))]
+    believed = Authorities.read(bundle_of(tmp_path, *round_trip, CA.certificate))
+    now = make.NOW.timestamp()
+    with pytest.raises(CredentialRefusedError, match="leads to no CA"):
+        believed.path_of([read(server.leaf)], now)
+    with_root = Authorities.read(bundle_of(tmp_path, *round_trip, make.authority("another CA").certificate))
+    assert [str(one.subject) for one in with_root.path_of([read(server.leaf)], now)] == [
+        str(server.dn), "/O=mdmfs demonstration/OU=authorities/CN=another CA",
+    ]  # fmt: skip
+
+
+def test_a_path_counts_from_its_first_second_to_the_one_before_its_last(tmp_path: Path) -> None:
+    """Of the certificate itself, as of a CA's that is looked for."""
+    believed = Authorities.read(bundle_of(tmp_path, CA.certificate))
+    short = Validity(make.NOW.replace(microsecond=0), make.NOW.replace(microsecond=0) + dt.timedelta(minutes=1))
+    one = read(make.person("short", CA, short).leaf)
+    believed.path_of([one], one.begins)
+    for now in (one.begins - 1, one.ends):
+        with pytest.raises(CredentialRefusedError, match="not valid now"):
+            believed.path_of([one], now)
+    root = read(CA.certificate)
+    believed.path_of([read(make.person("long", CA, make.VALID).leaf)], root.begins)
+    with pytest.raises(CredentialRefusedError, match="leads to no CA"):
+        believed.path_of([one], root.ends)
+
+
+def read(made: x509.Certificate) -> Certificate:
+    """Read it as it is judged."""
+    return Certificate(made.public_bytes(serialization.Encoding.DER))
+
+
+def bundle_of(folder: Path, *certificates: x509.Certificate) -> TrustAnchors:
+    """Trust these, in this order."""
+    bundle = folder / "bundle.pem"
+    bundle.write_bytes(b"".join(one.public_bytes(serialization.Encoding.PEM) for one in certificates))
+    return TrustAnchors(bundle)
+
+
+def crossed(authority: Authority, by: Authority) -> x509.Certificate:
+    """Certify a CA's name and key by another one."""
+    return again(authority, make.VALID, by)
+
+
+def again(authority: Authority, validity: Validity, by: Authority | None = None) -> x509.Certificate:
+    """Certify a root's name and key once more, by itself or another."""
+    signer = by or authority
     builder = x509.CertificateBuilder(
-        authority.certificate.subject, authority.certificate.subject, authority.key.public_key(),
+        signer.certificate.subject, authority.certificate.subject, authority.key.public_key(),
         x509.random_serial_number(), validity.begin, validity.end,
     )  # fmt: skip
     for extension in authority.certificate.extensions:
         builder = builder.add_extension(extension.value, critical=extension.critical)
-    return builder.sign(authority.key, hashes.SHA256())
+    return builder.sign(signer.key, hashes.SHA256())
 
 
 def test_a_bundle_has_neither_policies_nor_lists(tmp_path: Path) -> None:
@@ -227,6 +321,34 @@ def test_a_judge_forgets_what_he_thought_when_a_file_changes(grid: Grid, change:
         judge.judge(CHAIN)
 
 
+def test_a_judge_hears_of_a_vo_that_is_no_longer_believed(grid: Grid) -> None:
+    """The vomsdir is looked at as the CA directory is, and one that is away is told, not taken for empty."""
+    judge = Judge(grid.anchors, VomsDirectory(grid.vomsdir))
+    chain = make.chain_of(carrying([Ac(JANE.leaf, VOMS).der()]).of(JANE))
+    assert judge.judge(chain).grants
+    grid.write_lsc(lsc_of(make.host("another").leaf))
+    assert judge.look()
+    assert not judge.judge(chain).grants
+    grid.vomsdir.rename(grid.folder / "away")
+    with pytest.raises(ConfigurationError, match="vomsdir"):
+        judge.look()
+
+
+def test_what_was_judged_by_files_that_have_changed_meanwhile_is_not_remembered(grid: Grid) -> None:
+    """One thread judges, another one reads the list that revokes: the first must not file what it found."""
+    changes = [lambda: (grid.write_crl(CA, crl_of(CA, [JANE.leaf])), judge.look())]
+
+    def clock() -> float:
+        if changes:
+            changes.pop()()
+        return time.time()
+
+    judge = Judge(grid.anchors, clock=clock)
+    judge.judge(CHAIN)
+    with pytest.raises(CredentialRefusedError):
+        judge.judge(CHAIN)
+
+
 def test_a_judge_keeps_what_he_read_while_the_files_are_broken(grid: Grid) -> None:
     """He says so, and goes on with what he knew."""
     judge = Judge(grid.anchors)
@@ -248,6 +370,33 @@ def test_a_verdict_is_asked_for_again_when_a_list_has_ended(grid: Grid) -> None:
     now[0] += 120
     with pytest.raises(CredentialRefusedError, match="CRL"):
         judge.judge(CHAIN)
+
+
+def test_fqans_hold_no_longer_than_the_list_of_the_ca_of_their_voms_server(grid: Grid) -> None:
+    """Else a VOMS server that was revoked would go on to give rights to all who are known already."""
+    now, other = [time.time()], make.authority("CA of VOMS")
+    grid.trust(other)
+    grid.write_crl(CA, crl_of(CA, validity=make.seconds_from_now(3600)))
+    grid.write_crl(other, crl_of(other, validity=make.seconds_from_now(60)))
+    server = make.host("voms", other)
+    grid.write_lsc(lsc_of(server.leaf))
+    judge = Judge(grid.anchors, VomsDirectory(grid.vomsdir), clock=lambda: now[0])
+    chain = make.chain_of(carrying([Ac(JANE.leaf, server).der()]).of(JANE))
+    assert judge.judge(chain).grants
+    now[0] += 120
+    assert not judge.judge(chain).grants
+
+
+@pytest.mark.parametrize("kind", ["chain", "AC"])
+def test_at_its_end_nothing_counts_any_more(kind: str) -> None:
+    """An end is the first moment at which there is nothing, a beginning the first at which there is something."""
+    grant = Grant((Fqan.parse("/vo.example"),), 100.0, 200.0, 1000.0)
+    verdict = Verdict(JANE.dn, 300.0, (grant,), 1000.0)
+    if kind == "AC":
+        assert [bool(verdict.principal(now).fqans) for now in (99.0, 100.0, 199.0, 200.0)] == [False, True, True, False]
+    else:
+        with pytest.raises(CredentialExpiredError):
+            verdict.principal(300.0)
 
 
 def test_fqans_end_with_their_ac_and_the_dn_with_the_chain(grid: Grid) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import functools
 
 import pytest
-from asn1crypto import algos
+from asn1crypto import algos, core
 from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 
 from mdmfs.demo.pki import name_of
-from mdmfs.model.errors import CredentialRefusedError
+from mdmfs.model.errors import CredentialRefusedError, MalformedNameError
 from mdmfs.pki.certificate import BASIC_CONSTRAINTS, Certificate
+from mdmfs.pki.dn import dn_of
 from mdmfs.pki.voms import SUBJECT_KEY
 from tests.twins import certificates as make
 
@@ -163,6 +164,22 @@ def test_a_certificate_with_an_extension_twice_is_refused() -> None:
         else:
             with pytest.raises(CredentialRefusedError, match="twice"):
                 Certificate(told.dump(force=True))
+
+
+@pytest.mark.parametrize("value", ["8c046a616e65", "4c046a616e65", "2c060c046a616e65", "04046a616e65", "0202006a"])
+def test_what_is_no_string_is_no_value_of_a_name(value: str) -> None:
+    """Its octets may spell a name all the same; so they do here, under a type that the reader of DER does not know."""
+    told = core.Any.load(bytes.fromhex(value))
+    with pytest.raises(MalformedNameError):
+        dn_of(named(told))
+    assert str(dn_of(named(core.Any.load(bytes.fromhex("0c046a616e65"))))) == "/1.2.3.4=jane"
+
+
+def named(value: core.Any) -> asn1_x509.Name:
+    """Make a name of one attribute, of a type of our own."""
+    attribute = asn1_x509.NameTypeAndValue({"type": "1.2.3.4", "value": value})
+    rdn = asn1_x509.RelativeDistinguishedName([attribute])
+    return asn1_x509.Name.load(asn1_x509.RDNSequence([rdn]).dump())
 
 
 def test_what_is_critical_and_what_a_key_may_do_is_read() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.errors import ConfigurationError, MalformedNameError
 from mdmfs.model.identity import Dn
 from mdmfs.pki.dn import dn_of_oneline
 from mdmfs.pki.signing_policy import SigningPolicy
@@ -44,6 +44,7 @@ def policy(*patterns: str, authority: str = "/C=NL/O=Grid/CN=CA") -> SigningPoli
         ("/O=?/CN=x", "/O=a/CN=x", False),
         ("/O=a/CN=host/*", "/O=a/CN=host\\/a.b", True),
         ("/O=a/CN=host/*", "/O=a/CN=host/CN=a.b", True),
+        ("/O=a/CN=host/*", "/O=a/CN=hostile", False),
         ("/O=a/CN=host/a.b", "/O=a/CN=host\\/a.b", True),
         ("/O=a/Email=x@y", "/O=a/emailAddress=x@y", True),
         ("/O=a/E=*", "/O=a/1.2.840.113549.1.9.1=x@y", True),
@@ -73,6 +74,13 @@ def test_one_of_several_patterns_suffices_and_every_condition_must_hold() -> Non
     both = SigningPolicy.parse(head + "cond_subjects globus '\"/O=a/*\"'\ncond_subjects globus '\"/*\"'\n")
     assert both.allows(CA, jane)
     assert not both.allows(CA, joe)
+
+
+def test_a_pattern_alone_needs_no_quotes() -> None:
+    """Between those of the value."""
+    lone = SigningPolicy.parse(HEAD + "cond_subjects globus ' /O=a/* '")
+    assert lone.allows(Dn.parse("/O=CA"), Dn.parse("/O=a/CN=x"))
+    assert not lone.allows(Dn.parse("/O=CA"), Dn.parse("/O=b/CN=x"))
 
 
 def test_two_cas_share_a_file() -> None:
@@ -110,6 +118,9 @@ HEAD = "access_id_CA X509 '/O=CA'\npos_rights globus CA:sign\n"
         HEAD.replace("'/O=CA'", "'CA'") + "cond_subjects globus '\"/O=a/*\"'",
         HEAD + "cond_subjects globus '\"/O=a/*\"'\naccess_id_CA X509 '/O=b'\n",
         HEAD + "cond_subjects globus '\"/O=a/*\"' more",
+        HEAD + "cond_subjects globus '\"/O=a/*\"'\ncond_time globus '9-17'",
+        HEAD + "cond_subjects globus '\"/O=a/*\"'\nneg_rights globus CA:sign",
+        HEAD + "cond_subjects globus '\"/O=a/*\"'\npos_rights globus CA:sign",
         "pos_rights globus CA:sign\ncond_subjects globus '\"/*\"'",
         HEAD + "cond_subjects globus '\"/O=\\\\xFF/*\"'",
         "x" * 300_000,
@@ -129,8 +140,17 @@ def test_a_file_that_is_not_understood_allows_nothing(text: str) -> None:
         ("/O=a/b=c/CN=x", "/O=a\\/b=c/CN=x"),
         ("/O=a/Email=x@y", "/O=a/EMAILADDRESS=x@y"),
         ("/O=J\\xC3\\xA4ne", "/O=J\xe4ne"),
+        ("/O=a/CN", "/O=a\\/CN"),
+        ("/O=/x/CN=y", "/O=\\/x/CN=y"),
     ],
 )
 def test_a_name_in_openssl_s_form_is_read_as_the_certificate_has_it(text: str, expected: str) -> None:
     """A slash divides before a known type only."""
     assert dn_of_oneline(text) == Dn.parse(expected)
+
+
+@pytest.mark.parametrize("text", ["", "jane", "CN=jane", "xCN=jane", "/jane", "/jane/CN=x", "/O=/CN=x", "/CN=j\\xFF"])
+def test_what_openssl_would_not_print_is_no_name(text: str) -> None:
+    """Nothing of it is passed over: a line less understood would be another person's name."""
+    with pytest.raises(MalformedNameError):
+        dn_of_oneline(text)

@@ -138,7 +138,7 @@ def test_missing_anchors_are_named(tmp_path: Path, credential: Credential) -> No
 
 
 @pytest.mark.parametrize("kind", [ServerContexts, ClientContexts])
-def test_a_renewed_certificate_is_shown_without_a_restart(
+def test_a_renewed_certificate_is_shown_and_another_ca_believed_without_a_restart(
     anchors: TrustAnchors, credential: Credential, tmp_path: Path, kind: type[ServerContexts | ClientContexts]
 ) -> None:
     """The context is made again when a file has changed, and only then."""
@@ -146,7 +146,10 @@ def test_a_renewed_certificate_is_shown_without_a_restart(
     first = contexts()
     assert contexts() is first
     make.host("hospital").save(tmp_path, "hospital")
-    assert contexts() is not first
+    second = contexts()
+    assert second is not first
+    anchors.path.write_bytes(make.authority("other CA").certificate.public_bytes(serialization.Encoding.PEM))
+    assert contexts() is not second
 
 
 def test_no_chain_is_no_peer(anchors: TrustAnchors, credential: Credential) -> None:

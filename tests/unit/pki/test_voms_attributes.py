@@ -154,6 +154,7 @@ def test_an_lsc_file_that_is_not_understood_names_nobody(tmp_path: Path, text: s
     with pytest.raises(MalformedNameError):
         parse_lsc(text)
     file = tmp_path / "x.lsc"
-    file.write_text(text)
-    with pytest.raises(ConfigurationError, match=r"x\.lsc"):
-        read_lsc(file)
+    for octets in (text.encode(), b"/O=a\n/O=\xff\n"):
+        file.write_bytes(octets)
+        with pytest.raises(ConfigurationError, match=r"x\.lsc"):
+            read_lsc(file)
