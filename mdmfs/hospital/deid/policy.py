@@ -38,7 +38,7 @@ class Heads(enum.StrEnum):
 
 
 class Times(enum.StrEnum):
-    """Whether the times of day move by the subject's extra minutes."""
+    """Whether the times of day move by the subject's extra seconds."""
 
     SHIFT = "shift"
     KEEP = "keep"

@@ -15,6 +15,8 @@ from mdmfs.model.subject import SubjectId
 UID_KEY_SIZE: Final = 32
 DAYS_IN_WEEK: Final = 7
 MINUTES_IN_DAY: Final = 1440
+SECONDS_IN_DAY: Final = 86400
+_SECONDS_IN_MINUTE: Final = 60
 MIN_WEEKS_BACK: Final = 52
 MAX_WEEKS_BACK: Final = 521
 
@@ -61,6 +63,8 @@ class Subject:
     """0 to 1439: how far times of day move, with their dates."""
     uid_key: bytes = dataclasses.field(repr=False)
     """32 random bytes."""
+    extra_seconds: int = dataclasses.field(init=False, repr=False)
+    """These minutes in seconds, and 0 to 59 that follow from the key: a second that stayed would be one of sixty."""
 
     def __post_init__(self) -> None:
         """Refuse values that would hide nothing."""
@@ -74,6 +78,9 @@ class Subject:
         if len(self.uid_key) != UID_KEY_SIZE:
             message = f"a subject's UID key has {UID_KEY_SIZE} bytes"
             raise MalformedNameError(message)
+        drawn = int.from_bytes(hmac.digest(self.uid_key, b"seconds", "sha256"), "big")
+        extra = self.extra_minutes * _SECONDS_IN_MINUTE + drawn % _SECONDS_IN_MINUTE
+        object.__setattr__(self, "extra_seconds", extra)
 
     @property
     def label(self) -> bytes:
@@ -111,9 +118,9 @@ def shift_date_and_time(date: bytes, time: bytes, subject: Subject, times: Times
     clock = _read_time(time)
     if clock is None:
         return None
-    minutes, width, rest = clock
-    moved = _shift(_read_date(date), minutes, subject, _extra(minutes, rest, subject, times))
-    return None if moved is None else (moved[0], _write_time(moved[1], width, rest))
+    seconds, width, fraction = clock
+    moved = _shift(_read_date(date), seconds, subject, _extra(seconds, fraction, subject, times))
+    return None if moved is None else (moved[0], _write_time(moved[1], width, fraction))
 
 
 def shift_time(time: bytes, subject: Subject, times: Times) -> bytes | None:
@@ -121,9 +128,9 @@ def shift_time(time: bytes, subject: Subject, times: Times) -> bytes | None:
     clock = _read_time(time)
     if clock is None:
         return None
-    minutes, width, rest = clock
-    moved = minutes + _extra(minutes, rest, subject, times)
-    return _write_time(moved % MINUTES_IN_DAY, width, rest)
+    seconds, width, fraction = clock
+    moved = seconds + _extra(seconds, fraction, subject, times)
+    return _write_time(moved % SECONDS_IN_DAY, width, fraction)
 
 
 def shift_date_time(value: bytes, subject: Subject, times: Times) -> bytes | None:
@@ -132,14 +139,13 @@ def shift_date_time(value: bytes, subject: Subject, times: Times) -> bytes | Non
     if match is None:
         return None
     year, month, day, hour, minute, second, fraction, zone = match.groups(default=b"")
-    clock = int(hour or 0) * 60 + int(minute or 0)
     start = _ordinal(int(year), int(month or 1), int(day or 1))
-    extra = _extra(clock, second + fraction, subject, times) if hour else 0
-    moved = _shift(start, clock, subject, extra)
+    seconds = _seconds(hour, minute, second)
+    extra = _extra(seconds, fraction, subject, times) if hour else 0
+    moved = _shift(start, seconds, subject, extra)
     if moved is None:
         return None
-    width = len(hour) + len(minute)
-    written = moved[0] + _write_time(moved[1], width, second + fraction)
+    written = moved[0] + _write_time(moved[1], len(hour + minute + second), fraction)
     precision = len(year) + len(month) + len(day)
     return (written if hour else moved[0][:precision]) + zone
 
@@ -159,28 +165,33 @@ def _ordinal(year: int, month: int, day: int) -> int | None:
 
 
 def _read_time(time: bytes) -> tuple[int, int, bytes] | None:
-    """Split into minutes of the day, digits that wrote them (2 or 4), and seconds with their fraction as they stand."""
+    """Split into seconds of the day, digits that wrote them (2, 4 or 6), and their fraction as it stands."""
     match = _TIME.fullmatch(time)
     if match is None:
         return None
     hour, _, minute, second, fraction = match.groups(default=b"")
-    return int(hour) * 60 + int(minute or 0), len(hour + minute), second + fraction
+    return _seconds(hour, minute, second), len(hour + minute + second), fraction
 
 
-def _extra(minutes: int, rest: bytes, subject: Subject, times: Times) -> int:
-    """Tell by how many minutes a time moves: 00:00:00, which machines write where they know none, stays."""
-    is_known = minutes or rest.strip(b"0.")
-    return subject.extra_minutes if is_known and times is Times.SHIFT else 0
+def _seconds(hour: bytes, minute: bytes, second: bytes) -> int:
+    return (int(hour or 0) * 60 + int(minute or 0)) * _SECONDS_IN_MINUTE + int(second or 0)
 
 
-def _shift(day: int | None, minutes: int, subject: Subject, extra: int) -> tuple[bytes, int] | None:
+def _extra(seconds: int, fraction: bytes, subject: Subject, times: Times) -> int:
+    """Tell by how many seconds a time moves: 00:00:00, which machines write where they know none, stays."""
+    is_known = seconds or fraction.strip(b"0.")
+    return subject.extra_seconds if is_known and times is Times.SHIFT else 0
+
+
+def _shift(day: int | None, seconds: int, subject: Subject, extra: int) -> tuple[bytes, int] | None:
     if day is None or day in _NO_DAYS or not _FIRST_DAY <= day <= _LAST_DAY:
         return None
-    days, minutes = divmod(minutes + extra, MINUTES_IN_DAY)
+    days, seconds = divmod(seconds + extra, SECONDS_IN_DAY)
     date = dt.date.fromordinal(day + days + subject.date_offset_days)
-    return b"%04d%02d%02d" % (date.year, date.month, date.day), minutes
+    return b"%04d%02d%02d" % (date.year, date.month, date.day), seconds
 
 
-def _write_time(minutes: int, width: int, rest: bytes) -> bytes:
+def _write_time(seconds: int, width: int, fraction: bytes) -> bytes:
+    minutes, second = divmod(seconds, _SECONDS_IN_MINUTE)
     hour, minute = divmod(minutes, 60)
-    return (b"%02d%02d" % (hour, minute))[:width] + rest
+    return (b"%02d%02d%02d" % (hour, minute, second))[:width] + fraction

@@ -138,7 +138,7 @@ def test_when_a_machine_was_calibrated_does_not_move_in_a_report() -> None:
     report, _ = planted(OtherKind.SR, depth=0, outside=False)
     report.ContentSequence = Sequence([dated("113723"), dated("111526")])
     out = parsed(deidentified(written(report), reviewed(OtherKind.SR.value)))
-    assert [item.DateTime for item in out.ContentSequence] == ["20160314123230"]
+    assert [item.DateTime for item in out.ContentSequence] == ["20160314123251"]
 
 
 def dated(concept: str) -> Dataset:

@@ -77,7 +77,7 @@ def test_a_time_that_stands_for_none_does_not_tell_the_minutes(time: bytes) -> N
     assert shift_time(time, SUBJECT, Times.SHIFT) == time
     assert shift_date_and_time(b"20180312", time, SUBJECT, Times.SHIFT) == (b"20160314", time)
     assert shift_date_time(b"20180312" + time, SUBJECT, Times.SHIFT) == b"20160314" + time
-    assert shift_time(b"000000.01", SUBJECT, Times.SHIFT) == b"021700.01"
+    assert shift_time(b"000000.01", SUBJECT, Times.SHIFT) == b"021721.01"
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_time_that_stands_for_none_does_not_tell_the_minutes(time: bytes) -> N
         (b"20180312", b"20160314"),
         (b"2018031223", b"2016031501"),
         (b"201803122355", b"201603150212"),
-        (b"20180312235530.000001-0500", b"20160315021230.000001-0500"),
+        (b"20180312235530.000001-0500", b"20160315021251.000001-0500"),
         (b"20181312", None),
         (b"2018031225", None),
         (b"Jane", None),
@@ -101,11 +101,19 @@ def test_date_times_keep_their_precision(value: bytes, moved: bytes | None) -> N
 
 @pytest.mark.parametrize(
     ("value", "moved"),
-    [(b"10", b"12"), (b"1015", b"1232"), (b"101560.5", b"123260.5"), (b"23:55:01", b"021201"), (b"2515", None)],
+    [(b"10", b"12"), (b"1015", b"1232"), (b"101560.5", b"123321.5"), (b"23:55:01", b"021222"), (b"2515", None)],
 )
 def test_a_time_alone_wraps_at_midnight(value: bytes, moved: bytes | None) -> None:
     """Without a date there is no next day."""
     assert shift_time(value, SUBJECT, Times.SHIFT) == moved
+
+
+def test_no_second_tells_which_one_it_was() -> None:
+    """Who knows to the second when somebody was scanned would find one image in sixty; intervals hold."""
+    moved = {shift_time(b"101530.25", Subject(ID, -7 * 104, 137, bytes([key]) * 32), Times.SHIFT) for key in range(256)}
+    assert len(moved) == 60
+    assert shift_time(b"101559.75", SUBJECT, Times.SHIFT) == b"123320.75"
+    assert shift_date_and_time(b"20180312", b"235959", SUBJECT, Times.SHIFT) == (b"20160315", b"021720")
 
 
 def test_kept_times_stay() -> None:
