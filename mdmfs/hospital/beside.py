@@ -250,4 +250,4 @@ async def _forget_outdated(hospital: Hospital) -> None:
 
 
 def _version(store: Store) -> int:
-    return store.read(lambda tx: tx.catalogue.version())
+    return store.read(lambda tx: tx.feed.version())

@@ -203,7 +203,7 @@ def make_project_directories(tx: Transaction, hospital: Hospital) -> None:
     tx.catalogue.make_directories(Lfn((hospital.name,)), acl=Acl(owner, OWNERS))
     for project in hospital.projects.values():
         inode = tx.catalogue.make_directories(project.lfn, acl=project.acl)
-        first = tx.catalogue.first_acl(tx.catalogue.acl_ids_above(inode)[-1])
+        first = tx.acls.first(tx.acls.ids_above(inode)[-1])
         if first is None or first.encode() != project.acl.encode():
             message = (
                 f"[access] of project {project.name} is not what its directory was made with, and a file cannot change "

@@ -38,4 +38,4 @@ class Feed:
     def _look(self, since: int) -> Changes:
         # only what was asked last is remembered: that is what all ask whom a ring wakes
         moment = self._store.version(), since
-        return self._answers.of(moment, None, lambda: self._store.read(lambda tx: tx.catalogue.changes(since)))
+        return self._answers.of(moment, None, lambda: self._store.read(lambda tx: tx.feed.since(since)))

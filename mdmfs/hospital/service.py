@@ -131,7 +131,7 @@ class HospitalFace:
                 return DirectoryPage(directory, entries, is_last, version)
 
             # before anything is decided: what the page shows at least, whatever is committed meanwhile
-            version = self._hospital.store.read(lambda tx: tx.catalogue.version())
+            version = self._hospital.store.read(lambda tx: tx.feed.version())
             sight_in = self._sight(request)
             return self._hospital.store.read(read)
 

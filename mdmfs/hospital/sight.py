@@ -101,7 +101,7 @@ class Sight:
         known = self._passed.directories.get(inode)
         if known is None:
             is_there = self._tx.catalogue.directory(inode) is not None
-            known = is_there and all(self.passes(acl_id) for acl_id in self._tx.catalogue.acl_ids_above(inode))
+            known = is_there and all(self.passes(acl_id) for acl_id in self._tx.acls.ids_above(inode))
             self._passed.directories[inode] = known
         return known
 

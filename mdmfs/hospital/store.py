@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from mdmfs.hospital.catalogue.port import Catalogue, Names
+from mdmfs.hospital.catalogue.port import Acls, Catalogue, Feed, Names
 from mdmfs.hospital.ledger.port import (
     Destructions,
     Epochs,
@@ -41,6 +41,14 @@ class Transaction(Protocol):
     @property
     def catalogue(self) -> Catalogue:
         """The namespace."""
+
+    @property
+    def acls(self) -> Acls:
+        """Who may use what is in the namespace."""
+
+    @property
+    def feed(self) -> Feed:
+        """What changed in the namespace."""
 
     @property
     def names(self) -> Names:

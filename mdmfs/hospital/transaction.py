@@ -12,10 +12,12 @@ from mdmfs.daemon.formats import Format
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.acls import AclTable
 from mdmfs.hospital.catalogue.directories import DirectoryTable
-from mdmfs.hospital.catalogue.feed import Feed as CatalogueFeed
+from mdmfs.hospital.catalogue.feed import RowsOfFeed
+from mdmfs.hospital.catalogue.files import FileTable
 from mdmfs.hospital.catalogue.made import RowsOfNames
 from mdmfs.hospital.catalogue.namespace import RowsOfCatalogue
 from mdmfs.hospital.catalogue.retiming import tell_times_of_images
+from mdmfs.hospital.catalogue.rights import RowsOfAcls
 from mdmfs.hospital.ledger.collections import RowsOfRecords
 from mdmfs.hospital.ledger.destructions import RowsOfDestructions
 from mdmfs.hospital.ledger.epochs import RowsOfEpochs
@@ -81,9 +83,11 @@ class RowsTransaction:
         self.subjects: Final = RowsOfSubjects(rows)
         self.uidmap: Final = RowsOfInstances(rows)
         directories = DirectoryTable(rows)
-        shared = directories, AclTable(rows, random, clock), CatalogueFeed(rows, feed_length, random)
-        self.catalogue: Final = RowsOfCatalogue(rows, *shared)
-        self.names: Final = RowsOfNames(rows, *shared)
+        files, acls = FileTable(rows, directories), AclTable(rows, random, clock)
+        self.feed: Final = RowsOfFeed(rows, feed_length, random)
+        self.catalogue: Final = RowsOfCatalogue(rows, directories, files, acls, self.feed)
+        self.acls: Final = RowsOfAcls(rows, directories, files, acls, self.feed)
+        self.names: Final = RowsOfNames(rows, directories, acls, self.feed)
         self.epochs: Final = RowsOfEpochs(rows, random)
         self.series: Final = RowsOfSeries(rows)
         self.outbox: Final = RowsOfOutbox(rows)

@@ -82,8 +82,8 @@ async def test_the_root_is_there_from_the_beginning(open_store: OpenStore) -> No
     """It is empty, and it has no ACL: closed."""
     store = open_store()
     assert names(store, ROOT) == []
-    assert store.read(lambda tx: tx.catalogue.acl_ids_above(ROOT_INODE)) == [b""]
-    assert store.read(lambda tx: tx.catalogue.version()) == 0
+    assert store.read(lambda tx: tx.acls.ids_above(ROOT_INODE)) == [b""]
+    assert store.read(lambda tx: tx.feed.version()) == 0
     await store.aclose()
 
 
@@ -97,7 +97,7 @@ async def test_a_pending_file_and_its_directories_have_no_name_for_anybody(store
     with pytest.raises(NoSuchFileError):
         store.read(lambda tx: tx.catalogue.list_page(directory))
     assert store.read(lambda tx: tx.catalogue.totals()) == Totals(0, 0)
-    assert store.read(lambda tx: tx.catalogue.version()) == 0
+    assert store.read(lambda tx: tx.feed.version()) == 0
     assert store.read(lambda tx: tx.catalogue.holder(SERIES_LFN / "0001.dcm")) == guid_of(1)
 
 
@@ -114,7 +114,7 @@ async def test_a_series_appears_at_once_with_all_directories_above(store: Store)
         assert node is not None
         assert (node.kind, node.modified, node.guid) == (NodeKind.DIRECTORY, NOW + 3, b"")
         inodes.append(node.inode)
-    assert store.read(lambda tx: tx.catalogue.changes(0)) == Changes(1, sorted(inodes), [])
+    assert store.read(lambda tx: tx.feed.since(0)) == Changes(1, sorted(inodes), [])
     assert store.read(lambda tx: tx.catalogue.totals()) == Totals(3, 3000)
 
 
@@ -153,7 +153,7 @@ async def test_an_earlier_series_leaves_the_directories_above_alone(store: Store
     assert times(store, other, other.parent, other.parent.parent, ROOT) == [NOW + 1, NOW + 2, NOW + 2, NOW + 2]
     touched = [store.read(lambda tx, lfn=lfn: tx.catalogue.look_up(lfn)) for lfn in (other, other.parent)]
     inodes = sorted(node.inode for node in touched if node is not None)
-    assert store.read(lambda tx: tx.catalogue.changes(1)) == Changes(2, inodes, [])
+    assert store.read(lambda tx: tx.feed.since(1)) == Changes(2, inodes, [])
     assert names(store, SERIES_LFN.parent) == ["003-MR", "004-MR"]
 
 
@@ -174,7 +174,7 @@ async def test_a_later_series_makes_all_directories_above_as_late(store: Store, 
     listed = store.read(lambda tx: tx.catalogue.list_page(ROOT_INODE)).nodes
     assert [node.modified for node in listed] == [NOW + 8]
     touched = [store.read(lambda tx, lfn=lfn: tx.catalogue.look_up(lfn)) for lfn in (other, *above)]
-    assert store.read(lambda tx: tx.catalogue.changes(2)).directories == sorted(one.inode for one in touched if one)
+    assert store.read(lambda tx: tx.feed.since(2)).directories == sorted(one.inode for one in touched if one)
 
 
 async def test_before_anything_shows_the_time_of_directories_is_1980(store: Store) -> None:
@@ -297,7 +297,7 @@ async def test_a_directory_shows_the_files_that_take_names_over_with_the_new_one
     await store.write(lambda tx: (tx.catalogue.add_file(lfn, new_file(9, size=50), takes_over=guid_of(1)), add(tx, 3)))
     assert await store.write(lambda tx: tx.catalogue.show_all(SERIES_LFN)) == 2
     assert names(store, SERIES_LFN) == ["0001.dcm", "0002.dcm", "0003.dcm"]
-    assert store.read(lambda tx: tx.catalogue.changes(1)).files == [old.inode]
+    assert store.read(lambda tx: tx.feed.since(1)).files == [old.inode]
     assert states(store, 1, 9, 3) == [FileState.SUPERSEDED, FileState.VISIBLE, FileState.VISIBLE]
     assert store.read(lambda tx: tx.catalogue.totals()) == Totals(3, 2050)
 
@@ -326,11 +326,11 @@ async def test_the_last_file_takes_its_directories_with_it(store: Store, leave: 
     assert first is not None
     await store.write(lambda tx: getattr(tx.catalogue, leave)([guid_of(1)]))
     assert names(store, SERIES_LFN) == ["0002.dcm"]
-    assert store.read(lambda tx: tx.catalogue.changes(1)) == Changes(2, [before.inode], [first.inode])
+    assert store.read(lambda tx: tx.feed.since(1)) == Changes(2, [before.inode], [first.inode])
     await store.write(lambda tx: getattr(tx.catalogue, leave)([guid_of(2)]))
     assert names(store, ROOT) == []
     assert names(store, SERIES_LFN) is None
-    assert len(store.read(lambda tx: tx.catalogue.changes(2)).directories) == len(SERIES_LFN.parts) + 1
+    assert len(store.read(lambda tx: tx.feed.since(2)).directories) == len(SERIES_LFN.parts) + 1
     assert store.read(lambda tx: tx.catalogue.totals("neuro")) == Totals(0, 0)
     await shown(store, 3)
     after = store.read(lambda tx: tx.catalogue.look_up(SERIES_LFN))
@@ -346,7 +346,7 @@ async def test_a_withdrawn_file_never_comes_back(store: Store) -> None:
     record = store.read(lambda tx: tx.catalogue.file(guid_of(1)))
     assert record is not None
     assert (record.state, record.places) == (FileState.WITHDRAWN, ())
-    assert store.read(lambda tx: tx.catalogue.aliases_of(guid_of(1))) == []
+    assert store.read(lambda tx: tx.acls.chains_of(guid_of(1))) == []
     assert store.read(lambda tx: tx.catalogue.holder(SERIES_LFN / "0001.dcm")) is None
     with pytest.raises(StoreError, match="withdrawn"):
         await store.write(lambda tx: show(tx, 1))
@@ -409,12 +409,12 @@ async def test_a_new_file_takes_over_the_name_when_it_is_shown(store: Store) -> 
     assert (new.guid, new.size) == (guid_of(9).octets, 50)
     assert new.inode > old.inode
     assert names(store, SERIES_LFN) == ["0001.dcm", "0002.dcm"]
-    assert store.read(lambda tx: tx.catalogue.changes(1)) == Changes(2, [directory.inode], [old.inode])
+    assert store.read(lambda tx: tx.feed.since(1)) == Changes(2, [directory.inode], [old.inode])
     assert store.read(lambda tx: tx.catalogue.totals()) == Totals(2, 1050)
     record = store.read(lambda tx: tx.catalogue.file(guid_of(1)))
     assert record is not None
     assert record.state is FileState.SUPERSEDED
-    aliases = store.read(lambda tx: (tx.catalogue.aliases_of(guid_of(1)), tx.catalogue.aliases_of(guid_of(9))))
+    aliases = store.read(lambda tx: (tx.acls.chains_of(guid_of(1)), tx.acls.chains_of(guid_of(9))))
     assert aliases[0] == aliases[1]
     with pytest.raises(StoreError, match="superseded"):
         await store.write(lambda tx: show(tx, 1))
@@ -430,7 +430,7 @@ async def test_a_superseded_file_goes_without_taking_the_new_one_along(store: St
     await store.write(lambda tx: tx.catalogue.add_file(lfn, new_file(9), takes_over=guid_of(1)))
     await store.write(lambda tx: show(tx, 9))
     await store.write(lambda tx: getattr(tx.catalogue, leave)([guid_of(1)]))
-    assert store.read(lambda tx: tx.catalogue.changes(2)) == Changes(3, [], [old.inode])
+    assert store.read(lambda tx: tx.feed.since(2)) == Changes(3, [], [old.inode])
     assert names(store, SERIES_LFN) == ["0001.dcm"]
     await store.write(lambda tx: tx.catalogue.withdraw([guid_of(9)]))
     assert names(store, SERIES_LFN) is None
@@ -494,7 +494,7 @@ async def test_only_generation_and_threshold_of_a_file_are_replaced(store: Store
     renewed = msgspec.structs.replace(record, generation=2, threshold=3)
     await store.write(lambda tx: tx.catalogue.replace(renewed))
     assert store.read(lambda tx: tx.catalogue.file(guid_of(1))) == renewed
-    assert store.read(lambda tx: tx.catalogue.changes(1)) == Changes(1, [], [])
+    assert store.read(lambda tx: tx.feed.since(1)) == Changes(1, [], [])
     for change in ({"state": FileState.WITHDRAWN}, {"inode": 99}, {"places": ()}, {"project": "cardio"}):
         with pytest.raises(StoreError):
             await store.write(lambda tx, change=change: tx.catalogue.replace(msgspec.structs.replace(record, **change)))
@@ -529,15 +529,15 @@ async def test_every_directory_has_its_own_acl_and_files_share_one(store: Store)
     """The chain of a file is the chain of its directory, and then the files' own."""
     await store.write(lambda tx: add(tx, 1, 2))
     directory = await store.write(lambda tx: tx.catalogue.make_directories(SERIES_LFN))
-    above = store.read(lambda tx: tx.catalogue.acl_ids_above(directory))
+    above = store.read(lambda tx: tx.acls.ids_above(directory))
     assert len(set(above)) == len(SERIES_LFN.parts) + 1
-    first, second = (store.read(lambda tx, n=n: tx.catalogue.aliases_of(guid_of(n))) for n in (1, 2))
+    first, second = (store.read(lambda tx, n=n: tx.acls.chains_of(guid_of(n))) for n in (1, 2))
     assert first == second == [[*above, first[0][-1]]]
-    acls = [store.read(lambda tx, acl_id=acl_id: tx.catalogue.acl(acl_id)) for acl_id in first[0]]
+    acls = [store.read(lambda tx, acl_id=acl_id: tx.acls.find(acl_id)) for acl_id in first[0]]
     assert [found and (found.version, found.acl) for found in acls] == [(1, OWNER_ONLY)] * len(above) + [
         (1, OWNER_ONLY.inherited())
     ]
-    assert store.read(lambda tx: tx.catalogue.acl(b"?" * 16)) is None
+    assert store.read(lambda tx: tx.acls.find(b"?" * 16)) is None
 
 
 async def test_a_listing_names_the_acl_of_each_directory_in_it(store: Store) -> None:
@@ -545,7 +545,7 @@ async def test_a_listing_names_the_acl_of_each_directory_in_it(store: Store) -> 
     await shown(store, 1)
     session, series = look(store, SERIES_LFN.parent), look(store, SERIES_LFN)
     page = store.read(lambda tx: tx.catalogue.list_page(session.inode))
-    assert page.directory_acls == {series.inode: store.read(lambda tx: tx.catalogue.acl_ids_above(series.inode))[-1]}
+    assert page.directory_acls == {series.inode: store.read(lambda tx: tx.acls.ids_above(series.inode))[-1]}
     assert store.read(lambda tx: tx.catalogue.list_page(series.inode)).directory_acls == {}
 
 
@@ -555,8 +555,8 @@ async def test_without_an_acl_a_directory_inherits(store: Store) -> None:
     inode = await store.write(lambda tx: tx.catalogue.make_directories(lfn))
     again = await store.write(lambda tx: tx.catalogue.make_directories(lfn, acl=NOBODY))
     assert again == inode
-    ids = store.read(lambda tx: tx.catalogue.acl_ids_above(inode))
-    found = store.read(lambda tx: [tx.catalogue.acl(acl_id) for acl_id in ids])
+    ids = store.read(lambda tx: tx.acls.ids_above(inode))
+    found = store.read(lambda tx: [tx.acls.find(acl_id) for acl_id in ids])
     assert [entry and entry.acl for entry in found] == [OWNER_ONLY] * 5 + [OWNER_ONLY.inherited()]
 
 
@@ -566,11 +566,11 @@ async def test_where_there_is_no_acl_to_inherit_nothing_is_made(open_store: Open
     with pytest.raises(StoreError, match="no ACL"):
         await store.write(lambda tx: tx.catalogue.make_directories(SERIES_LFN))
     with pytest.raises(NoSuchFileError):
-        await store.write(lambda tx: tx.catalogue.set_acl(ROOT, NOBODY))
+        await store.write(lambda tx: tx.acls.set(ROOT, NOBODY))
     await store.write(lambda tx: tx.catalogue.make_directories(ROOT, acl=NOBODY))
     await store.write(lambda tx: tx.catalogue.make_directories(ROOT, acl=OWNER_ONLY))
-    (root,) = store.read(lambda tx: tx.catalogue.acl_ids_above(ROOT_INODE))
-    found = store.read(lambda tx: tx.catalogue.acl(root))
+    (root,) = store.read(lambda tx: tx.acls.ids_above(ROOT_INODE))
+    found = store.read(lambda tx: tx.acls.find(root))
     assert found is not None
     assert found.acl == NOBODY
     await store.aclose()
@@ -579,18 +579,18 @@ async def test_where_there_is_no_acl_to_inherit_nothing_is_made(open_store: Open
 async def test_a_new_acl_changes_what_it_names_and_nothing_else(store: Store) -> None:
     """One id, one version more; its neighbours, its parent and its files keep theirs."""
     await shown(store, 1)
-    ids = store.read(lambda tx: tx.catalogue.aliases_of(guid_of(1)))[0]
+    ids = store.read(lambda tx: tx.acls.chains_of(guid_of(1)))[0]
     session = look(store, SERIES_LFN.parent)
-    answer = await store.write(lambda tx: tx.catalogue.set_acl(SERIES_LFN.parent, NOBODY))
+    answer = await store.write(lambda tx: tx.acls.set(SERIES_LFN.parent, NOBODY))
     assert (answer.id, answer.version, answer.acl) == (ids[-3], 2, NOBODY)
-    versions = [store.read(lambda tx, acl_id=acl_id: tx.catalogue.acl(acl_id)).version for acl_id in ids]
+    versions = [store.read(lambda tx, acl_id=acl_id: tx.acls.find(acl_id)).version for acl_id in ids]
     assert versions == [1, 1, 1, 1, 2, 1, 1]
     above = look(store, SERIES_LFN.parent.parent)
-    assert store.read(lambda tx: tx.catalogue.changes(1)) == Changes(2, [above.inode, session.inode], [])
-    [before] = store.read(lambda tx: tx.catalogue.acls_before(1, 2))
+    assert store.read(lambda tx: tx.feed.since(1)) == Changes(2, [above.inode, session.inode], [])
+    [before] = store.read(lambda tx: tx.feed.acls_before(1, 2))
     assert (before.directory, before.is_of_files) == (session.inode, False)
-    assert before.acl == store.read(lambda tx: tx.catalogue.first_acl(ids[-3])) != NOBODY
-    assert store.read(lambda tx: tx.catalogue.aliases_of(guid_of(1)))[0] == ids
+    assert before.acl == store.read(lambda tx: tx.acls.first(ids[-3])) != NOBODY
+    assert store.read(lambda tx: tx.acls.chains_of(guid_of(1)))[0] == ids
 
 
 async def test_an_acl_is_set_as_a_later_version_than_any_of_a_history_that_was_lost() -> None:
@@ -602,7 +602,7 @@ async def test_an_acl_is_set_as_a_later_version_than_any_of_a_history_that_was_l
 
     async def set_at(moment: float, where: Store) -> int:
         now[0] = moment
-        return (await where.write(lambda tx: tx.catalogue.set_acl(SERIES_LFN, NOBODY))).version
+        return (await where.write(lambda tx: tx.acls.set(SERIES_LFN, NOBODY))).version
 
     lost = [await set_at(moment, store) for moment in (1000.0, 1000.0, 5.0)]
     assert lost == [1_000_000, 1_000_001, 1_000_002]
@@ -614,61 +614,61 @@ async def test_an_acl_gets_a_version_that_no_clock_has_made_once_a_year() -> Non
     now = [1000.0]
     store = MemoryStore(random=counting_random(), clock=lambda: now[0])
     await store.write(lambda tx: tx.catalogue.make_directories(SERIES_LFN, acl=OWNER_ONLY))
-    first = await store.write(lambda tx: tx.catalogue.set_acl(SERIES_LFN, NOBODY))
+    first = await store.write(lambda tx: tx.acls.set(SERIES_LFN, NOBODY))
     epoch = store.read(lambda tx: tx.epochs.latest()).number
-    assert await store.write(lambda tx: tx.catalogue.outdo_acl(first))
-    second = store.read(lambda tx: tx.catalogue.acl(first.id))
+    assert await store.write(lambda tx: tx.acls.outdo(first))
+    second = store.read(lambda tx: tx.acls.find(first.id))
     assert second is not None
     assert second.acl == NOBODY
     assert second.version > first.version + 1000 * 99 * 365 * 86_400
     assert store.read(lambda tx: tx.epochs.latest()).number == epoch + 1
-    assert await store.write(lambda tx: tx.catalogue.outdo_acl(first))
-    assert not await store.write(lambda tx: tx.catalogue.outdo_acl(second))
-    assert store.read(lambda tx: tx.catalogue.acl(first.id)) == second
+    assert await store.write(lambda tx: tx.acls.outdo(first))
+    assert not await store.write(lambda tx: tx.acls.outdo(second))
+    assert store.read(lambda tx: tx.acls.find(first.id)) == second
     unknown = first._replace(id=bytes(16))
-    assert not await store.write(lambda tx: tx.catalogue.outdo_acl(unknown))
+    assert not await store.write(lambda tx: tx.acls.outdo(unknown))
     now[0] += 2 * 366 * 86_400
-    assert await store.write(lambda tx: tx.catalogue.outdo_acl(second))
+    assert await store.write(lambda tx: tx.acls.outdo(second))
 
 
 async def test_the_acl_of_the_files_changes_for_all_of_them_at_once(store: Store) -> None:
     """The feed says what it was, so that each mount can be told what that means for it."""
     await shown(store, 1, 2)
     await store.write(lambda tx: add(tx, 3))
-    own = store.read(lambda tx: tx.catalogue.aliases_of(guid_of(1)))[0][-1]
+    own = store.read(lambda tx: tx.acls.chains_of(guid_of(1)))[0][-1]
     series = look(store, SERIES_LFN)
-    answer = await store.write(lambda tx: tx.catalogue.set_acl(SERIES_LFN, NOBODY, files=True))
+    answer = await store.write(lambda tx: tx.acls.set(SERIES_LFN, NOBODY, files=True))
     assert (answer.id, answer.version) == (own, 2)
-    assert store.read(lambda tx: tx.catalogue.changes(1)).files == []
-    [before] = store.read(lambda tx: tx.catalogue.acls_before(1, 2))
+    assert store.read(lambda tx: tx.feed.since(1)).files == []
+    [before] = store.read(lambda tx: tx.feed.acls_before(1, 2))
     assert (before.directory, before.is_of_files) == (series.inode, True)
-    assert store.read(lambda tx: tx.catalogue.aliases_of(guid_of(3)))[0][-1] == own
+    assert store.read(lambda tx: tx.acls.chains_of(guid_of(3)))[0][-1] == own
 
 
 async def test_one_file_gets_an_acl_of_its_own_under_its_guid(store: Store) -> None:
     """Its siblings keep the one they share, whose next version comes; the feed keeps what it was, and lists nothing."""
     await shown(store, 1, 2)
-    shared = store.read(lambda tx: tx.catalogue.aliases_of(guid_of(2)))
-    assert store.read(lambda tx: tx.catalogue.files_apart(SERIES_LFN)) == []
-    answer = await store.write(lambda tx: tx.catalogue.set_file_acl(guid_of(1), NOBODY))
+    shared = store.read(lambda tx: tx.acls.chains_of(guid_of(2)))
+    assert store.read(lambda tx: tx.acls.files_apart(SERIES_LFN)) == []
+    answer = await store.write(lambda tx: tx.acls.set_of_file(guid_of(1), NOBODY))
     assert (answer.id, answer.version, answer.acl) == (guid_of(1).octets, 2, NOBODY)
-    own, others = (store.read(lambda tx, n=n: tx.catalogue.aliases_of(guid_of(n))) for n in (1, 2))
+    own, others = (store.read(lambda tx, n=n: tx.acls.chains_of(guid_of(n))) for n in (1, 2))
     assert (own, others) == ([[*shared[0][:-1], guid_of(1).octets]], shared)
-    assert store.read(lambda tx: tx.catalogue.changes(1)) == Changes(2, [], [])
-    [before] = store.read(lambda tx: tx.catalogue.acls_before(1, 2))
+    assert store.read(lambda tx: tx.feed.since(1)) == Changes(2, [], [])
+    [before] = store.read(lambda tx: tx.feed.acls_before(1, 2))
     assert (before.directory, before.file) == (
         look(store, SERIES_LFN).inode,
         look(store, SERIES_LFN / "0001.dcm").inode,
     )
     assert (before.acl, before.acl_id) == (OWNER_ONLY.inherited(), answer.id)
-    again = await store.write(lambda tx: tx.catalogue.set_file_acl(guid_of(1), OWNER_ONLY))
+    again = await store.write(lambda tx: tx.acls.set_of_file(guid_of(1), OWNER_ONLY))
     assert (again.id, again.version) == (answer.id, 3)
-    assert [file.guid for file in store.read(lambda tx: tx.catalogue.files_apart(SERIES_LFN))] == [guid_of(1)]
+    assert [file.guid for file in store.read(lambda tx: tx.acls.files_apart(SERIES_LFN))] == [guid_of(1)]
     assert [one.what for _, one in store.read(lambda tx: tx.epochs.after(0, limit=9))] == [answer.id] * 2
     await store.write(lambda tx: tx.catalogue.withdraw([guid_of(1)]))
-    assert store.read(lambda tx: tx.catalogue.files_apart(SERIES_LFN)) == []
+    assert store.read(lambda tx: tx.acls.files_apart(SERIES_LFN)) == []
     with pytest.raises(NoSuchFileError):
-        await store.write(lambda tx: tx.catalogue.set_file_acl(guid_of(1), OWNER_ONLY))
+        await store.write(lambda tx: tx.acls.set_of_file(guid_of(1), OWNER_ONLY))
 
 
 @pytest.mark.parametrize("files", [False, True])
@@ -676,10 +676,10 @@ async def test_an_acl_is_set_on_directories_only(store: Store, files: bool) -> N
     """Not on a name that is a file, or nothing."""
     await shown(store, 1)
     with pytest.raises(NotADirectoryFileError):
-        await store.write(lambda tx: tx.catalogue.set_acl(SERIES_LFN / "0001.dcm", NOBODY, files=files))
+        await store.write(lambda tx: tx.acls.set(SERIES_LFN / "0001.dcm", NOBODY, files=files))
     with pytest.raises(NoSuchFileError):
-        await store.write(lambda tx: tx.catalogue.set_acl(SERIES_LFN / "nothing", NOBODY, files=files))
-    assert store.read(lambda tx: tx.catalogue.version()) == 1
+        await store.write(lambda tx: tx.acls.set(SERIES_LFN / "nothing", NOBODY, files=files))
+    assert store.read(lambda tx: tx.feed.version()) == 1
 
 
 # Feed
@@ -690,9 +690,9 @@ async def test_the_feed_tells_what_changed_since_a_version(store: Store) -> None
     for number in range(4, 0, -1):  # a later one would change the times of directories above, too
         await shown(store, number)
     series = look(store, SERIES_LFN)
-    assert store.read(lambda tx: tx.catalogue.changes(4)) == Changes(4, [], [])
-    assert store.read(lambda tx: tx.catalogue.changes(2)) == Changes(4, [series.inode], [])
-    assert store.read(lambda tx: tx.catalogue.changes(1, limit=1)) == Changes(2, [series.inode], [])
+    assert store.read(lambda tx: tx.feed.since(4)) == Changes(4, [], [])
+    assert store.read(lambda tx: tx.feed.since(2)) == Changes(4, [series.inode], [])
+    assert store.read(lambda tx: tx.feed.since(1, limit=1)) == Changes(2, [series.inode], [])
 
 
 @pytest.mark.parametrize("since", [-1, 0, 1, 9, 2**63])
@@ -702,8 +702,8 @@ async def test_who_was_away_too_long_or_saw_another_store_starts_anew(open_store
     await store.write(lambda tx: tx.catalogue.make_directories(SERIES_LFN, acl=OWNER_ONLY))
     for number in range(1, 6):
         await shown(store, number)
-    assert store.read(lambda tx: tx.catalogue.changes(since)) == Changes(5, [], [], is_reset=True)
-    assert not store.read(lambda tx: tx.catalogue.changes(2)).is_reset
+    assert store.read(lambda tx: tx.feed.since(since)) == Changes(5, [], [], is_reset=True)
+    assert not store.read(lambda tx: tx.feed.since(2)).is_reset
     await store.aclose()
 
 
@@ -712,8 +712,8 @@ async def test_every_acl_that_is_set_is_told_to_keystores(store: Store) -> None:
     assert store.read(lambda tx: tx.epochs.latest().number) == 0
     await store.write(lambda tx: add(tx, 1))
     changed = [
-        await store.write(lambda tx: tx.catalogue.set_acl(SERIES_LFN, NOBODY)),
-        await store.write(lambda tx: tx.catalogue.set_acl(SERIES_LFN, NOBODY, files=True)),
+        await store.write(lambda tx: tx.acls.set(SERIES_LFN, NOBODY)),
+        await store.write(lambda tx: tx.acls.set(SERIES_LFN, NOBODY, files=True)),
     ]
     told = store.read(lambda tx: tx.epochs.after(0, limit=9))
     assert [change.what for _, change in told] == [version.id for version in changed]

@@ -355,7 +355,7 @@ async def test_what_goes_on_holding_a_view_that_has_ended_keeps_no_place_of_a_re
     store = LmdbStore.open(tmp_path / "store", map_size=2**24)
     held = [store.read(lambda tx: tx) for _ in range(200)]
     with pytest.raises(StoreError):
-        held[0].catalogue.version()
+        held[0].feed.version()
     await store.aclose()
 
 

@@ -305,12 +305,11 @@ async def add_entry(
     """Add a line to the ACL of a directory."""
 
     def act(tx: object) -> None:
-        catalogue = tx.catalogue  # type: ignore[attr-defined]
-        node = catalogue.look_up(directory)
-        acl = catalogue.acl(catalogue.acl_ids_above(node.inode)[-1]).acl
+        acls = tx.acls  # type: ignore[attr-defined]
+        acl = acls.find(acls.ids_of(directory)[0]).acl
         entry = Entry(EntryKind.USER, str(who.dn), rights.value, not_after)
         others = tuple(one for one in acl.entries if one.qualifier != entry.qualifier)
-        catalogue.set_acl(directory, Acl(acl.owner, (*others, entry), acl.defaults))
+        acls.set(directory, Acl(acl.owner, (*others, entry), acl.defaults))
 
     await hospital.hospital.store.write(act)
     hospital.hospital.feed.bell.ring()

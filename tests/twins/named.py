@@ -273,13 +273,13 @@ async def named_clinic(folder: Path, store: Store | None = None) -> AsyncIterato
         def register(tx: Transaction) -> None:
             if tx.catalogue.look_up(PROJECT_LFN) is not None:
                 return
-            tx.catalogue.set_acl(PROJECT_LFN, acl_with_writers(WRITER))
+            tx.acls.set(PROJECT_LFN, acl_with_writers(WRITER))
             tx.catalogue.make_directories(SERIES)
             for number in range(1, IMAGES + 1):
                 tx.catalogue.add_file(SERIES / f"{number:04}.dcm", new_file(number))
             tx.catalogue.show([guid_of(number) for number in range(1, IMAGES + 1)])
             top = Acl(str(HOSPITAL), (Entry(EntryKind.OTHER, "", Right.TRAVERSE.value),))
-            tx.catalogue.set_acl(PROJECT_LFN.parent, top)
+            tx.acls.set(PROJECT_LFN.parent, top)
 
         await opened.hospital.store.write(register)
         yield NamedClinic(opened)

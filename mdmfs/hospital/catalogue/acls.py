@@ -10,9 +10,9 @@ import msgspec
 
 from mdmfs.access.acl import ACL_ID_SIZE, Acl
 from mdmfs.hospital import tables
-from mdmfs.hospital.catalogue.records import VersionOfAcl
+from mdmfs.hospital.catalogue.records import FileRecord, VersionOfAcl
 from mdmfs.hospital.ledger.epochs import RowsOfEpochs
-from mdmfs.hospital.rows import Interned, Stored
+from mdmfs.hospital.rows import Interned, Stored, number_key
 from mdmfs.model.errors import MalformedNameError, StoreError
 from mdmfs.model.names import Guid
 from mdmfs.rows.port import Rows
@@ -130,6 +130,23 @@ class AclTable:
         """Give what an ACL said when it was made."""
         value = self._rows.get(tables.ACLS + acl_id) if len(acl_id) == ACL_ID_SIZE else None
         return None if value is None else _decode(self._values.value_of(_ROWS.decode(value).first))
+
+
+class OwnAclTable:
+    """``y`` + directory (8 bytes) + inode number: a file that has an ACL of its own; most directories have none."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def note(self, file: FileRecord, directory: int, shared: bytes) -> None:
+        """Note a file, if its ACL is another than the one that the files of its directory share."""
+        if file.acl != shared:
+            self._rows.put(tables.OWN_ACLS + number_key(directory) + number_key(file.inode), b"\x01")
+
+    def inodes_in(self, directory: int) -> list[int]:
+        """Give the inode numbers of those directly in a directory."""
+        found = self._rows.scan(tables.OWN_ACLS + number_key(directory))
+        return [int.from_bytes(inode, "big") for inode, _ in found]
 
 
 @functools.lru_cache(maxsize=4096)

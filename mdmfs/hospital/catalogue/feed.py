@@ -13,6 +13,7 @@ from mdmfs.hospital.catalogue.records import AclBefore
 from mdmfs.hospital.rows import Stored, add_to, counted, number_key
 from mdmfs.rows.port import Rows
 from mdmfs.wire.messages.files import Changes
+from mdmfs.wire.messages.message import MAX_BATCH
 
 _LOOKED_AT: Final = 1000
 """Changes in one look."""
@@ -34,8 +35,8 @@ class _Change(msgspec.Struct, frozen=True, array_like=True):
 _ROWS: Final = Stored(_Change)
 
 
-class Feed:
-    """``v`` + version (8 bytes): directories and files; the newest ``length`` of them are kept."""
+class RowsOfFeed:
+    """``Feed`` over ordered rows. ``v`` + version (8 bytes): directories and files; the newest ``length`` are kept."""
 
     def __init__(self, rows: Rows, length: int, random: Callable[[int], bytes]) -> None:
         self._rows = rows
@@ -65,7 +66,7 @@ class Feed:
         value = self._rows.get(tables.FEED + number_key(version)) if 0 <= version <= self.version() else None
         return b"" if value is None else _ROWS.decode(value).mark
 
-    def since(self, version: int, limit: int) -> Changes:
+    def since(self, version: int, *, limit: int = MAX_BATCH) -> Changes:
         """Give the changes after a version, as far as ``limit`` inodes carry."""
         current = self.version()
         if version == current:

@@ -161,20 +161,3 @@ class FileTable:
             stored.places,
             rendition,
         )
-
-
-class OwnAclTable:
-    """``y`` + directory (8 bytes) + inode number: a file that has an ACL of its own; most directories have none."""
-
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-
-    def note(self, file: FileRecord, directory: int, shared: bytes) -> None:
-        """Note a file, if its ACL is another than the one that the files of its directory share."""
-        if file.acl != shared:
-            self._rows.put(tables.OWN_ACLS + number_key(directory) + number_key(file.inode), b"\x01")
-
-    def inodes_in(self, directory: int) -> list[int]:
-        """Give the inode numbers of those directly in a directory."""
-        found = self._rows.scan(tables.OWN_ACLS + number_key(directory))
-        return [int.from_bytes(inode, "big") for inode, _ in found]

@@ -13,7 +13,7 @@ from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.acls import AclTable
 from mdmfs.hospital.catalogue.directories import DirectoryTable
 from mdmfs.hospital.catalogue.entries import Entry
-from mdmfs.hospital.catalogue.feed import Feed
+from mdmfs.hospital.catalogue.feed import RowsOfFeed
 from mdmfs.hospital.catalogue.records import ROOT_INODE, Commented, Done, Made
 from mdmfs.hospital.rows import Interned, Stored, add_to, counted, digest_key, interned_key, number_key
 from mdmfs.model.errors import (
@@ -58,7 +58,7 @@ class RowsOfNames:
     and of his token: what came of a change; ``E`` + number in order: which, and when.
     """
 
-    def __init__(self, rows: Rows, directories: DirectoryTable, acls: AclTable, feed: Feed) -> None:
+    def __init__(self, rows: Rows, directories: DirectoryTable, acls: AclTable, feed: RowsOfFeed) -> None:
         self._rows = rows
         self._directories = directories
         self._acls = acls

@@ -1,4 +1,4 @@
-"""The catalogue over ordered rows: files and directories under names, who may see them, and what changed."""
+"""The catalogue over ordered rows: files and directories under names, and how they come and go."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import Final
 import msgspec
 
 from mdmfs.access.acl import Acl
-from mdmfs.hospital.catalogue.acls import AclTable
+from mdmfs.hospital.catalogue.acls import AclTable, OwnAclTable
 from mdmfs.hospital.catalogue.directories import DirectoryTable
 from mdmfs.hospital.catalogue.entries import Entry
-from mdmfs.hospital.catalogue.feed import Feed
-from mdmfs.hospital.catalogue.files import FileTable, OwnAclTable
+from mdmfs.hospital.catalogue.feed import RowsOfFeed
+from mdmfs.hospital.catalogue.files import FileTable
 from mdmfs.hospital.catalogue.records import (
     ROOT_INODE,
-    AclBefore,
     DirectoryRecord,
     FileRecord,
     FileState,
@@ -25,23 +24,24 @@ from mdmfs.hospital.catalogue.records import (
     Page,
     Place,
     Totals,
-    VersionOfAcl,
 )
 from mdmfs.hospital.catalogue.times import BEGINNING, another
 from mdmfs.hospital.catalogue.totals import PendingTable, TotalsChange, TotalsTable
 from mdmfs.model.errors import IsADirectoryFileError, NoSuchFileError, StoreError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.rows.port import Rows
-from mdmfs.wire.messages.files import Changes, Node, NodeKind
+from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.wire.messages.message import MAX_BATCH
 
 
 class RowsOfCatalogue:
     """``Catalogue`` over ordered rows."""
 
-    def __init__(self, rows: Rows, directories: DirectoryTable, acls: AclTable, feed: Feed) -> None:
+    def __init__(
+        self, rows: Rows, directories: DirectoryTable, files: FileTable, acls: AclTable, feed: RowsOfFeed
+    ) -> None:
         self._directories = directories
-        self._files = FileTable(rows, directories)
+        self._files = files
         self._acls = acls
         self._feed = feed
         self._totals = TotalsTable(rows)
@@ -223,90 +223,9 @@ class RowsOfCatalogue:
         """Count the visible files of a project, or of all."""
         return self._totals.of(project)
 
-    # ACLs
-
-    def acl_ids_above(self, inode: int) -> list[bytes]:
-        """Give the ids of the ACLs of all directories above this one, and last its own."""
-        return [record.acl for record in self.directories_above(inode)]
-
     def directories_above(self, inode: int) -> list[DirectoryRecord]:
         """Give all directories above this one, from the root down, and last itself."""
         return self._directories.above(inode)
-
-    def aliases_of(self, guid: Guid) -> list[list[bytes]]:
-        """Give, for each name of a file, the ids of the ACLs above it, and last its own."""
-        file = self._files.get(guid)
-        return [[*self.acl_ids_above(place.parent), file.acl] for place in file.places]
-
-    def acl(self, acl_id: bytes) -> VersionOfAcl | None:
-        """Give what an ACL says now."""
-        return self._acls.find(acl_id)
-
-    def outdo_acl(self, known: VersionOfAcl) -> bool:
-        """Let an ACL of this version say the same as a much later one."""
-        return self._acls.outdo(known)
-
-    def set_acl(self, lfn: Lfn, acl: Acl, *, files: bool = False) -> VersionOfAcl:
-        """Set the ACL of a directory, or of the files directly in it, as its next version."""
-        inode = self._directories.inode_of(lfn)
-        if inode is None:
-            message = f"there is no directory {lfn}"
-            raise NoSuchFileError(message)
-        record = self._directories.get(inode)
-        acl_id = record.file_acl if files else record.acl
-        if not acl_id:
-            message = f"{lfn} has no {'files' if files else 'ACL'} yet: there is nothing to set"
-            raise NoSuchFileError(message)
-        before = self._acls.find(acl_id)
-        changed = self._acls.change(acl_id, acl)
-        if before is not None:
-            self._feed.append((inode, record.parent), (), (AclBefore(inode, files, before.acl),))
-        return changed
-
-    def set_file_acl(self, guid: Guid, acl: Acl) -> VersionOfAcl:
-        """Set the ACL of one file, which is its own from then on."""
-        file = self._files.get(guid)
-        if not file.places:
-            message = f"GUID {guid} is withdrawn and has no name: nobody can open it"
-            raise NoSuchFileError(message)
-        parent = file.places[0].parent
-        shared, before = self._directories.get(parent).file_acl, self._acls.find(file.acl)
-        if file.acl != shared:
-            changed = self._acls.change(file.acl, acl)
-        else:
-            changed = self._acls.part(shared, guid, acl)
-            file = msgspec.structs.replace(file, acl=changed.id)
-            self._files.put(file)
-            self._own_acls.note(file, parent, shared)
-        if before is not None:
-            told = (
-                AclBefore(parent, file=one.inode, is_of_files=False, acl=before.acl, acl_id=changed.id)
-                for one in self._like(file, parent)
-            )
-            self._feed.append((), (), told)
-        return changed
-
-    def files_apart(self, lfn: Lfn) -> list[FileRecord]:
-        """Give the files directly in a directory that have an ACL of their own, in all states but WITHDRAWN."""
-        inode = self._directories.inode_of(lfn)
-        return [] if inode is None else [file for file in self._apart(inode) if file.places]
-
-    def acl_ids_of(self, lfn: Lfn) -> tuple[bytes, bytes]:
-        """Give the ids of a directory's own ACL and of the one that its files share."""
-        inode = self._directories.inode_of(lfn)
-        if inode is None:
-            message = f"there is no directory {lfn}"
-            raise NoSuchFileError(message)
-        record = self._directories.get(inode)
-        return record.acl, record.file_acl
-
-    def first_acl(self, acl_id: bytes) -> Acl | None:
-        """Give what an ACL said when it was made."""
-        return self._acls.first(acl_id)
-
-    def next_end(self, after: float) -> float:
-        """Tell when the first entry of an ACL ends, of those that end after a time."""
-        return self._acls.next_end(after)
 
     def directories_below(self, lfn: Lfn) -> list[Lfn]:
         """Give a directory and all below it, each before what is in it."""
@@ -320,24 +239,6 @@ class RowsOfCatalogue:
         inode = self._directories.inode_of(lfn)
         return inode is not None and self._directories.has_files(inode)
 
-    def acls_before(self, since: int, until: int) -> list[AclBefore]:
-        """Give what ACLs said before they were set by the changes after ``since``, up to ``until``."""
-        return self._feed.acls_before(since, until)
-
-    # Feed
-
-    def version(self) -> int:
-        """Give the version of the feed."""
-        return self._feed.version()
-
-    def mark(self, version: int) -> bytes:
-        """Give the mark of a version of the feed."""
-        return self._feed.mark(version)
-
-    def changes(self, since: int, *, limit: int = MAX_BATCH) -> Changes:
-        """Give what changed after version ``since``."""
-        return self._feed.since(since, limit)
-
     # Steps
 
     def _inherited(self, parent: int, lfn: Lfn) -> Acl:
@@ -346,13 +247,6 @@ class RowsOfCatalogue:
             message = f"{lfn.parent} has no ACL that {lfn} could inherit: give one"
             raise StoreError(message)
         return above.acl.inherited()
-
-    def _apart(self, directory: int) -> list[FileRecord]:
-        return [self._files.at(inode) for inode in self._own_acls.inodes_in(directory)]
-
-    def _like(self, file: FileRecord, parent: int) -> list[FileRecord]:
-        """Give the files that go by the same ACL of their own: those that had the name before, and after."""
-        return [one for one in self._apart(parent) if one.acl == file.acl]
 
     def _before(self, guid: Guid | None) -> FileRecord | None:
         """Give the file whose name a new one takes, if there was one: it goes by the same ACL, and has another time."""

@@ -1,11 +1,11 @@
-"""The port of the catalogue: what a storage engine has to offer of the namespace, inside one transaction.
+"""The ports of the catalogue: what a storage engine has to offer of the namespace, inside one transaction.
 
 What is not visible has no name for anybody: ``look_up`` and ``list_page`` know visible files and the directories above
 them, nothing else. A directory appears with its first visible file below and vanishes with its last, but is never
 deleted: it keeps its inode number and its ACL. Inode numbers are never given twice.
 
-Each directory has an ACL id of its own, and the files directly in it share a second one: ``set_acl`` never changes more
-than it names, and a change is one message however many files there are. ACL ids are random.
+Each directory has an ACL id of its own, and the files directly in it share a second one: ``Acls.set`` never changes
+more than it names, and a change is one message however many files there are. ACL ids are random.
 """
 
 from __future__ import annotations
@@ -125,64 +125,8 @@ class Catalogue(Protocol):
     def totals(self, project: str | None = None) -> Totals:
         """Count the visible files of a project, or of all."""
 
-    # ACLs
-
     def directories_above(self, inode: int) -> list[DirectoryRecord]:
         """Give all directories above this one, from the root down, and last itself; raises ``NoSuchFileError``."""
-
-    def acl_ids_above(self, inode: int) -> list[bytes]:
-        """Give the ids of the ACLs of all directories above this one, the root's first, and last its own.
-
-        An id may be empty: no ACL, closed. Raises ``NoSuchFileError`` if there is no such directory.
-        """
-
-    def aliases_of(self, guid: Guid) -> list[list[bytes]]:
-        """Give, for each name of a file, the ids of the ACLs of all directories above it, root first, and last its own.
-
-        That of a withdrawn file is empty: nobody may open it. Raises ``NoSuchFileError`` for an unknown GUID.
-        """
-
-    def acl(self, acl_id: bytes) -> VersionOfAcl | None:
-        """Give what an ACL says now; None for an id that is not known."""
-
-    def outdo_acl(self, known: VersionOfAcl) -> bool:
-        """Let an ACL say the same as a version later than any of a clock, where a keystore knows a later one.
-
-        True where it has a later version now; False where it had one so late already.
-        """
-
-    def set_acl(self, lfn: Lfn, acl: Acl, *, files: bool = False) -> VersionOfAcl:
-        """Set the next version of a directory's ACL, or with ``files`` of the one that the files directly in it share.
-
-        Hidden directories count. The feed names the directory and the one above it, and keeps what the ACL said before
-        (``acls_before``): who has lost something can be told. Raises ``NoSuchFileError`` if there is no such directory,
-        or with ``files`` if it never had a file, and ``NotADirectoryFileError`` for the name of a file.
-        """
-
-    def set_file_acl(self, guid: Guid, acl: Acl) -> VersionOfAcl:
-        """Set the ACL of one file, in any state but WITHDRAWN: its own from then on, and its GUID is the id.
-
-        Files that took the name of this one over since then go by the same. Its first version follows that of the ACL
-        it shared before. The feed has no inode for it, but ``acls_before`` has. Raises ``NoSuchFileError``.
-        """
-
-    def files_apart(self, lfn: Lfn) -> list[FileRecord]:
-        """Give the files directly in a directory that have an ACL of their own, in all states but WITHDRAWN."""
-
-    def acl_ids_of(self, lfn: Lfn) -> tuple[bytes, bytes]:
-        """Give the ids of a directory's own ACL and of the one that its files share, empty where it never had a file.
-
-        Hidden directories count. Raises ``NoSuchFileError`` and ``NotADirectoryFileError``.
-        """
-
-    def first_acl(self, acl_id: bytes) -> Acl | None:
-        """Give what an ACL said when it was made; None for an id that is not known."""
-
-    def next_end(self, after: float) -> float:
-        """Tell when the first entry of an ACL ends, of those that end after a time; infinity where none does.
-
-        Counted are ACLs too that no longer are what some directory has.
-        """
 
     def directories_below(self, lfn: Lfn) -> list[Lfn]:
         """Give a directory and all below it, seen or hidden, each before what is in it; raises ``NoSuchFileError``."""
@@ -193,23 +137,87 @@ class Catalogue(Protocol):
         What is QUARANTINED has none.
         """
 
-    def acls_before(self, since: int, until: int) -> list[AclBefore]:
-        """Give what ACLs said before they were set by the changes after ``since``, up to ``until``, oldest first."""
 
-    # Feed
+class Acls(Protocol):
+    """Who may use what is in the namespace, as one transaction sees it."""
+
+    # Questions
+
+    def find(self, acl_id: bytes) -> VersionOfAcl | None:
+        """Give what an ACL says now; None for an id that is not known."""
+
+    def first(self, acl_id: bytes) -> Acl | None:
+        """Give what an ACL said when it was made; None for an id that is not known."""
+
+    def next_end(self, after: float) -> float:
+        """Tell when the first entry of an ACL ends, of those that end after a time; infinity where none does.
+
+        Counted are ACLs too that no longer are what some directory has.
+        """
+
+    def ids_of(self, lfn: Lfn) -> tuple[bytes, bytes]:
+        """Give the ids of a directory's own ACL and of the one that its files share, empty where it never had a file.
+
+        Hidden directories count. Raises ``NoSuchFileError`` and ``NotADirectoryFileError``.
+        """
+
+    def ids_above(self, inode: int) -> list[bytes]:
+        """Give the ids of the ACLs of all directories above this one, the root's first, and last its own.
+
+        An id may be empty: no ACL, closed. Raises ``NoSuchFileError`` if there is no such directory.
+        """
+
+    def chains_of(self, guid: Guid) -> list[list[bytes]]:
+        """Give the chain of each name of a file: the ids of the ACLs of all directories above it, and last its own.
+
+        That of a withdrawn file is empty: nobody may open it. Raises ``NoSuchFileError`` for an unknown GUID.
+        """
+
+    def files_apart(self, lfn: Lfn) -> list[FileRecord]:
+        """Give the files directly in a directory that have an ACL of their own, in all states but WITHDRAWN."""
+
+    # Changes
+
+    def set(self, lfn: Lfn, acl: Acl, *, files: bool = False) -> VersionOfAcl:
+        """Set the next version of a directory's ACL, or with ``files`` of the one that the files directly in it share.
+
+        Hidden directories count. The feed names the directory and the one above it, and keeps what the ACL said before
+        (``Feed.acls_before``): who has lost something can be told. Raises ``NoSuchFileError`` if there is no such
+        directory, or with ``files`` if it never had a file, and ``NotADirectoryFileError`` for the name of a file.
+        """
+
+    def set_of_file(self, guid: Guid, acl: Acl) -> VersionOfAcl:
+        """Set the ACL of one file, in any state but WITHDRAWN: its own from then on, and its GUID is the id.
+
+        Files that took the name of this one over since then go by the same. Its first version follows that of the ACL
+        it shared before. The feed has no inode for it, but its ``acls_before`` has. Raises ``NoSuchFileError``.
+        """
+
+    def outdo(self, known: VersionOfAcl) -> bool:
+        """Let an ACL say the same as a version later than any of a clock, where a keystore knows a later one.
+
+        True where it has a later version now; False where it had one so late already.
+        """
+
+
+class Feed(Protocol):
+    """What changed in the namespace, version by version: each change of the other ports is one."""
 
     def version(self) -> int:
-        """Give the version of the feed; 0 before the first change."""
+        """Give the version of the last change; 0 before the first."""
 
     def mark(self, version: int) -> bytes:
         """Give what tells a version of the feed from that of another history; empty where the feed has none of it."""
 
-    def changes(self, since: int, *, limit: int = MAX_BATCH) -> Changes:
-        """Give what changed after version ``since``, up to the version that the answer names.
+    def since(self, version: int, *, limit: int = MAX_BATCH) -> Changes:
+        """Give what changed after a version, up to the version that the answer names.
 
         The answer ends after the change with which it names ``limit`` inodes or more. ``is_reset`` if the feed no
         longer reaches back that far, or has never been there (the store was restored).
         """
+
+    def acls_before(self, since: int, until: int) -> list[AclBefore]:
+        """Give what ACLs said before they were set by the changes after ``since``, up to ``until``, oldest first."""
 
 
 class Names(Protocol):

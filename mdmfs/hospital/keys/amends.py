@@ -116,7 +116,7 @@ def deposits(tx: Transaction, shipments: Iterable[Shipment]) -> dict[str, Deposi
     entries: dict[str, list[KeyEntry]] = defaultdict(list)
     acls: dict[str, set[bytes]] = defaultdict(set)
     for shipment in shipments:
-        aliases = tx.catalogue.aliases_of(shipment.guid)
+        aliases = tx.acls.chains_of(shipment.guid)
         for keystore, share in shipment.shares.items():
             entries[keystore].append(KeyEntry(share, aliases, shipment.replaces.get(keystore, b"")))
             acls[keystore].update(acl_id for chain in aliases for acl_id in chain)
@@ -124,7 +124,7 @@ def deposits(tx: Transaction, shipments: Iterable[Shipment]) -> dict[str, Deposi
 
 
 def _versions(tx: Transaction, ids: Iterable[bytes]) -> list[VersionedAcl]:
-    known = [found for acl_id in sorted(ids) if (found := tx.catalogue.acl(acl_id))]
+    known = [found for acl_id in sorted(ids) if (found := tx.acls.find(acl_id))]
     return [VersionedAcl(found.id, found.version, found.acl.encode()) for found in known]
 
 

@@ -165,7 +165,7 @@ async def _tell_acls(keystore: str, hospital: Hospital, peers: Keystores, since:
 
 
 def _outdo(tx: Transaction, *, refused: list[VersionOfAcl]) -> bool:
-    return sum(tx.catalogue.outdo_acl(acl) for acl in refused) > 0
+    return sum(tx.acls.outdo(acl) for acl in refused) > 0
 
 
 def _pages(store: Store, since: int, until: int) -> Iterator[list[KeyChange]]:
@@ -178,7 +178,7 @@ def _pages(store: Store, since: int, until: int) -> Iterator[list[KeyChange]]:
 
 
 def _acl(tx: Transaction, acl_id: bytes) -> VersionOfAcl | None:
-    return tx.catalogue.acl(acl_id)
+    return tx.acls.find(acl_id)
 
 
 def _soon() -> float:

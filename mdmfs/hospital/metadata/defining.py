@@ -58,8 +58,8 @@ async def define_records(hospital: Hospital, asked: DefineRecords) -> DefinedRec
         tx.records.define(CollectionRecord(asked.project, asked.name, str(lfn), own, asked.key))
         message = msgspec.structs.replace(
             wanted,
-            acl_ids=[tx.catalogue.acl_ids_above(inode)],
-            groups={name: [tx.catalogue.acl_ids_above(one)] for name, one in groups.items()},
+            acl_ids=[tx.acls.ids_above(inode)],
+            groups={name: [tx.acls.ids_above(one)] for name, one in groups.items()},
         )
         send_collection(tx, message)
         return list(_barred(tx, lfn, project, asked, hospital.clock()))
@@ -117,7 +117,7 @@ def _refuse_new(tx: Transaction, lfn: Lfn) -> None:
         message = f"there are {MAX_COLLECTIONS} collections, as many as a metadata service may have"
         raise ConfigurationError(message)
     try:
-        tx.catalogue.acl_ids_of(lfn)
+        tx.acls.ids_of(lfn)
     except NoSuchFileError:
         return
     message = f"there is a directory {lfn} already: a group of attributes has that name, or somebody made it"
@@ -134,7 +134,7 @@ def _barred(tx: Transaction, lfn: Lfn, project: Lfn, asked: DefineRecords, now: 
     ]
     place = lfn.parent
     while place != project / COLLECTIONS:
-        found = tx.catalogue.acl(tx.catalogue.acl_ids_of(place)[0])
+        found = tx.acls.find(tx.acls.ids_of(place)[0])
         for entry, principal in named:
             if found is None or not decide(principal, found.acl, Right.TRAVERSE, now).allowed:
                 yield Barred(format_entry(entry), str(place))

@@ -84,10 +84,10 @@ class Identification:
         if project is None:
             return False
         try:
-            acl_ids = tx.catalogue.acl_ids_of(project.lfn)
+            acl_ids = tx.acls.ids_of(project.lfn)
         except NoSuchFileError:
             return False
-        found = tx.catalogue.acl(acl_ids[0])
+        found = tx.acls.find(acl_ids[0])
         return found is not None and decide(principal, found.acl, Right.IDENTIFY, now).allowed
 
     def _wait(self, subject: SubjectId, question: _Question, now: float) -> None:

@@ -134,7 +134,7 @@ class _Import:
             message = f"the collection {collection.name} of {collection.project} has been defined anew meanwhile"
             raise BusyError(message, what_to_do="import the file again: rows that were taken stay as they are")
         inode = tx.catalogue.make_directories(Lfn.parse(collection.lfn))
-        chain = tx.catalogue.acl_ids_above(inode)
+        chain = tx.acls.ids_above(inode)
         acls = versions(tx, chain)
         for key in self._keys.values():
             tx.records.put_key(key)

@@ -33,7 +33,7 @@ class Wrapped(msgspec.Struct, frozen=True, array_like=True):
 def send_images(tx: Transaction, series: Lfn, images: Mapping[Guid, Attributes]) -> None:
     """Send the attributes of images whose files are registered; nobody finds them before ``send_shown``."""
     files = {guid: file for guid in images if (file := tx.catalogue.file(guid)) is not None}
-    chains = {guid: tx.catalogue.aliases_of(guid) for guid in files}
+    chains = {guid: tx.acls.chains_of(guid) for guid in files}
     if not files:
         return
     first = next(iter(files))
@@ -59,7 +59,7 @@ def send_records(tx: Transaction, message: PutRecords) -> None:
 
 def versions(tx: Transaction, acl_ids: Iterable[bytes]) -> list[VersionedAcl]:
     """Give what ACLs say now."""
-    found = [tx.catalogue.acl(acl_id) for acl_id in sorted(set(acl_ids))]
+    found = [tx.acls.find(acl_id) for acl_id in sorted(set(acl_ids))]
     return [VersionedAcl(one.id, one.version, one.acl.encode()) for one in found if one is not None]
 
 

@@ -168,7 +168,7 @@ def _for_maker(above: Acl, maker: str) -> tuple[Entry, ...]:
 
 
 def _acl_of_new(tx: Transaction, lfn: Lfn, maker: str) -> Acl:
-    above = acl_of(tx, tx.catalogue.acl_ids_of(lfn.parent)[0])
+    above = acl_of(tx, tx.acls.ids_of(lfn.parent)[0])
     if above is None:
         raise _unknown(lfn)
     return acl_of_collection(above, maker)

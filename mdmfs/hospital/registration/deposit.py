@@ -118,5 +118,5 @@ async def _deposit(keystore: str, hospital: Hospital, item: OutboxItem) -> None:
 
 def _is_as_it_was(tx: Transaction, sent: VersionedAcl) -> bool:
     """Ask whether an ACL says still what was sent: a keystore that was away hears of later ones before."""
-    known = tx.catalogue.acl(sent.id)
+    known = tx.acls.find(sent.id)
     return known is not None and known.version == sent.version

@@ -86,7 +86,7 @@ def _remember_one(tx: Transaction, series: SeriesRecord, item: Measured, thresho
     tx.catalogue.add_file(lfn, file, takes_over=takes_over, like=before)
     tx.uidmap.tie(item.guid, item.instance)
     tx.quarantine.remove(series.key, item.instance.instance_uid)
-    return tx.catalogue.aliases_of(item.guid)
+    return tx.acls.chains_of(item.guid)
 
 
 def _name(tx: Transaction, series: SeriesRecord, item: Measured) -> tuple[Lfn, Guid | None, Guid | None]:
@@ -112,5 +112,5 @@ def _is_taken(tx: Transaction, lfn: Lfn) -> bool:
 
 
 def _versioned(tx: Transaction, acl_id: bytes) -> VersionedAcl | None:
-    found = tx.catalogue.acl(acl_id)
+    found = tx.acls.find(acl_id)
     return None if found is None else VersionedAcl(found.id, found.version, found.acl.encode())

@@ -192,7 +192,7 @@ class _Moment:
         return self._read.of(self._version, acl_id, lambda: acl_of(self._tx, acl_id))
 
     def _ids_above(self, directory: int) -> list[bytes]:
-        return self._read.of(self._version, directory, lambda: self._tx.catalogue.acl_ids_above(directory))
+        return self._read.of(self._version, directory, lambda: self._tx.acls.ids_above(directory))
 
     def _way_to(self, file: FileRecord) -> _Way:
         shared = file.acl, *[place.parent for place in file.places]
@@ -291,7 +291,7 @@ def is_open_under(file: FileRecord, generation: int) -> bool:
 
 def acl_of(tx: Transaction, acl_id: bytes) -> Acl | None:
     """Give what an ACL says now; None closes."""
-    found = tx.catalogue.acl(acl_id)
+    found = tx.acls.find(acl_id)
     return None if found is None else found.acl
 
 

@@ -117,10 +117,10 @@ def end_entries(tx: Transaction, hospital: Hospital, now: float) -> int:
     """
     count = 0
     for lfn in tx.catalogue.directories_below(Lfn(())):
-        for is_of_files, acl_id in enumerate(tx.catalogue.acl_ids_of(lfn)):
-            found = tx.catalogue.acl(acl_id)
+        for is_of_files, acl_id in enumerate(tx.acls.ids_of(lfn)):
+            found = tx.acls.find(acl_id)
             if found is not None and (left := without_ended(found.acl, now)) != found.acl:
-                tx.catalogue.set_acl(lfn, left, files=bool(is_of_files))
+                tx.acls.set(lfn, left, files=bool(is_of_files))
                 count += 1
         for target in _apart(tx, lfn):
             if (left := without_ended(target.acl, now)) != target.acl:
@@ -134,9 +134,9 @@ def settle_top(tx: Transaction, hospital: Hospital) -> None:
     """Let those pass the hospital's own directory who may enter one of its projects, so that nobody else learns it."""
     top = Lfn((hospital.name,))
     passable = Acl(str(hospital.dn), (*OWNERS, *_who_may_pass(tx, hospital)))
-    now = tx.catalogue.acl(tx.catalogue.acl_ids_of(top)[0])
+    now = tx.acls.find(tx.acls.ids_of(top)[0])
     if now is None or now.acl.encode() != passable.encode():
-        tx.catalogue.set_acl(top, passable)
+        tx.acls.set(top, passable)
 
 
 def before_by_id(tx: Transaction, since: int, until: int) -> dict[bytes, Acl]:
@@ -145,7 +145,7 @@ def before_by_id(tx: Transaction, since: int, until: int) -> dict[bytes, Acl]:
     Its entries have no ends: who had a right until one ended has lost it too.
     """
     found: dict[bytes, Acl] = {}
-    for one in tx.catalogue.acls_before(since, until):
+    for one in tx.feed.acls_before(since, until):
         record = tx.catalogue.directory(one.directory)
         if record is not None and not one.file:
             found.setdefault(record.file_acl if one.is_of_files else record.acl, endless(one.acl))
@@ -176,17 +176,17 @@ def _told(edit: Edit) -> str:
 
 
 def _set(tx: Transaction, target: Target) -> Target:
-    now = tx.catalogue.acl(target.acl_id)
+    now = tx.acls.find(target.acl_id)
     if now is not None and now.acl.encode() == target.acl.encode():
         return target
     if not target.guids:
-        changed = tx.catalogue.set_acl(target.lfn, target.acl, files=target.is_of_files)
+        changed = tx.acls.set(target.lfn, target.acl, files=target.is_of_files)
         return dataclasses.replace(target, version=changed.version)
     set_already: dict[bytes, int] = {}
     for guid in target.guids:  # those that share one ACL of their own are set once
         file = tx.catalogue.file(guid)
         if file is not None and file.acl not in set_already:
-            changed = tx.catalogue.set_file_acl(guid, target.acl)
+            changed = tx.acls.set_of_file(guid, target.acl)
             set_already[changed.id] = changed.version
     return dataclasses.replace(target, version=next(iter(set_already.values()), target.version))
 
@@ -240,9 +240,9 @@ def _administers(tx: Transaction, sight: Sight, lfn: Lfn, acl_id: bytes) -> bool
 
 def _of_directory(tx: Transaction, lfn: Lfn, wish: Wish) -> Iterator[Target]:
     """Give the ACLs of a directory, of its files, and of single files, as far as they are meant."""
-    own, files = tx.catalogue.acl_ids_of(lfn)
+    own, files = tx.acls.ids_of(lfn)
     for is_of_files, acl_id in enumerate((own, files)):
-        found = tx.catalogue.acl(acl_id)
+        found = tx.acls.find(acl_id)
         if found is not None and (wish.recursive or wish.files == bool(is_of_files)):
             yield Target(lfn, bool(is_of_files), acl_id, found.version, found.acl)
     if wish.recursive:
@@ -252,7 +252,7 @@ def _of_directory(tx: Transaction, lfn: Lfn, wish: Wish) -> Iterator[Target]:
 def target_of_file(tx: Transaction, lfn: Lfn, guid: Guid) -> Target | None:
     """Give the ACL that one file goes by: its own, or the one that it shares with its directory's files."""
     file = tx.catalogue.file(guid)
-    found = None if file is None else tx.catalogue.acl(file.acl)
+    found = None if file is None else tx.acls.find(file.acl)
     if file is None or found is None:
         return None
     instance = tx.uidmap.resolve(guid)
@@ -264,10 +264,10 @@ def target_of_file(tx: Transaction, lfn: Lfn, guid: Guid) -> Target | None:
 def _apart(tx: Transaction, directory: Lfn) -> Iterator[Target]:
     """Give each ACL that belongs to one file directly in a directory, once."""
     by_acl: dict[bytes, list[FileRecord]] = {}
-    for file in tx.catalogue.files_apart(directory):
+    for file in tx.acls.files_apart(directory):
         by_acl.setdefault(file.acl, []).append(file)
     for acl_id, files in by_acl.items():
-        found = tx.catalogue.acl(acl_id)
+        found = tx.acls.find(acl_id)
         if found is not None:
             lfn = directory / files[0].places[0].name
             yield Target(lfn, False, acl_id, found.version, found.acl, tuple(one.guid for one in files))  # noqa: FBT003
@@ -291,7 +291,7 @@ def _refuse_unseen(tx: Transaction, sight: Sight, lfn: Lfn, *, is_own: bool) -> 
         raise unknown
     if node is not None and node.kind is NodeKind.FILE:
         return
-    own = tx.catalogue.acl_ids_of(lfn)[0]
+    own = tx.acls.ids_of(lfn)[0]
     if not is_own and not sight.passes(own) and not _administers(tx, sight, lfn, own):
         raise unknown
 
@@ -310,7 +310,7 @@ def _who_may_pass(tx: Transaction, hospital: Hospital) -> tuple[Entry, ...]:
     """Let every user and group through that one of the projects lets in now, and no one else."""
     named: set[tuple[EntryKind, str]] = set()
     for project in hospital.projects.values():
-        found = tx.catalogue.acl(tx.catalogue.acl_ids_of(project.lfn)[0])
+        found = tx.acls.find(tx.acls.ids_of(project.lfn)[0])
         if found is not None:
             named |= {(one.kind, one.qualifier) for one in found.acl.entries if one.qualifier and one.rights}
             named.add((EntryKind.USER, found.acl.owner))

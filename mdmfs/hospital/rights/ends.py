@@ -42,4 +42,4 @@ async def end_what_has_ended(hospital: Hospital) -> None:
 
 
 def _next_end(hospital: Hospital, after: float) -> float:
-    return hospital.store.read(lambda tx: tx.catalogue.next_end(after))
+    return hospital.store.read(lambda tx: tx.acls.next_end(after))

@@ -78,7 +78,7 @@ async def _change(hospital: Hospital, request: Request, wish: Wish, *, is_test: 
     await record_change(principal, hospital, wish, address, "", len(would))
     # decided again inside: what was allowed a moment ago may not be now
     now, epoch, version = await hospital.store.write(
-        lambda tx: (change(tx, principal, hospital, wish), tx.epochs.latest().number, tx.catalogue.version())
+        lambda tx: (change(tx, principal, hospital, wish), tx.epochs.latest().number, tx.feed.version())
     )
     hospital.outbox.ring()
     hospital.feed.bell.ring()
@@ -95,10 +95,10 @@ def _visible(tx: Transaction, principal: Principal, hospital: Hospital, lfn: Lfn
     if node.kind is NodeKind.FILE:
         target = target_of_file(tx, lfn, Guid(node.guid))
         return [] if target is None else [target]
-    own, files = tx.catalogue.acl_ids_of(lfn)
+    own, files = tx.acls.ids_of(lfn)
     if not is_own and not sight.passes(own) and not sight.allows(own, Right.ADMINISTER):
         raise _unknown(lfn)
-    found = [(False, tx.catalogue.acl(own)), (True, tx.catalogue.acl(files))]
+    found = [(False, tx.acls.find(own)), (True, tx.acls.find(files))]
     return [Target(lfn, of_files, one.id, one.version, one.acl) for of_files, one in found if one is not None]
 
 

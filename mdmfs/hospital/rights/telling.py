@@ -56,7 +56,7 @@ async def tell(principal: Principal, address: str, asked: AskChanges, hospital: 
 
 
 def _history(hospital: Hospital, version: int) -> str:
-    return _FEED + hospital.store.read(lambda tx: tx.catalogue.mark(version)).hex()
+    return _FEED + hospital.store.read(lambda tx: tx.feed.mark(version)).hex()
 
 
 def is_within(project: Lfn, lfn: Lfn) -> bool:
@@ -94,7 +94,7 @@ def _told(
     barred: list[int] = []
     if not changes.is_reset:
         earlier = Sight(tx, principal, now, before_by_id(tx, since, changes.version))
-        before = tx.catalogue.acls_before(since, changes.version)
+        before = tx.feed.acls_before(since, changes.version)
         # whatever it said before: the one that it shared until then may have been set meanwhile too
         barred = [
             one.file

@@ -80,7 +80,7 @@ def _acl_id(tx: Transaction, lfn: Lfn, node: Node) -> bytes:
     if node.kind is NodeKind.FILE:
         file = tx.catalogue.file(Guid(node.guid))
         return b"" if file is None else file.acl
-    return tx.catalogue.acl_ids_of(lfn)[0]
+    return tx.acls.ids_of(lfn)[0]
 
 
 def _told(verdict: Verdict | None) -> str:

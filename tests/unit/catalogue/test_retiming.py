@@ -96,9 +96,9 @@ def test_what_waits_for_the_metadata_service_is_what_it_takes(rows: MemoryRows) 
 
 def test_who_follows_the_feed_begins_anew(rows: MemoryRows) -> None:
     """What it was told of times is no longer so."""
-    before = seen_in(rows).catalogue.version()
+    before = seen_in(rows).feed.version()
     bring_up(rows, 1000)
-    told = seen_in(rows).catalogue.changes(before)
+    told = seen_in(rows).feed.since(before)
     assert (told.version, told.is_reset) == (before + 1, True)
 
 

@@ -274,7 +274,7 @@ async def test_a_change_is_effective_once_the_second_daemon_has_applied_it(
         term.refuse_stale()
         before = copy.version
         await add_entry(hospital, hospital.series()[0].lfn, READER, Right.TRAVERSE)
-        after = hospital.hospital.store.read(lambda tx: tx.catalogue.version())
+        after = hospital.hospital.store.read(lambda tx: tx.feed.version())
         assert after > before
         await trio.sleep(30)
         assert {one.applied for one in hospital.hospital.leases.behind(after)} == {before}
@@ -288,7 +288,7 @@ async def test_a_change_is_effective_once_the_second_daemon_has_applied_it(
         hospital.hospital.feed.bell.ring()
         await trio.sleep(30)
         assert second.hospital.staging.known() == [(guid, 1)], "the copy does not know yet"
-        copy.version = hospital.hospital.store.read(lambda tx: tx.catalogue.version())
+        copy.version = hospital.hospital.store.read(lambda tx: tx.feed.version())
         await trio.sleep(30)
         assert second.hospital.staging.known() == []
         second.other.failure = PeerUnreachableError("gone")
@@ -341,7 +341,7 @@ class LateCopy:
 
     def __init__(self, second: Beside) -> None:
         store = second.hospital.store
-        self.version = store.read(lambda tx: tx.catalogue.version())
+        self.version = store.read(lambda tx: tx.feed.version())
         self._store = store
         self._file: FileRecord | None = None
         self.hospital = dataclasses.replace(second.hospital, store=self)  # type: ignore[arg-type]
@@ -351,7 +351,7 @@ class LateCopy:
         found = self._store.read(act)  # type: ignore[arg-type, var-annotated]
         if isinstance(found, int):
             return self.version
-        if isinstance(found, FileRecord) and self.version == self._store.read(lambda tx: tx.catalogue.version()):
+        if isinstance(found, FileRecord) and self.version == self._store.read(lambda tx: tx.feed.version()):
             self._file = found
         return self._file if isinstance(found, FileRecord) else found
 

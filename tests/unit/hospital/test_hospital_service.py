@@ -358,7 +358,7 @@ async def test_totals_count_what_the_caller_may_traverse_to(tmp_path: Path) -> N
 async def test_a_question_about_changes_waits_for_one(tmp_path: Path) -> None:
     """Nothing comes early; a change answers it at once, and names the directory."""
     async with open_registered(tmp_path) as (hospital, [guid, *_]):
-        version = hospital.hospital.store.read(lambda tx: tx.catalogue.version())
+        version = hospital.hospital.store.read(lambda tx: tx.feed.version())
         answers: list[Message] = []
 
         async def ask() -> None:
@@ -380,10 +380,10 @@ async def test_a_question_about_changes_waits_for_one(tmp_path: Path) -> None:
 async def test_who_does_not_want_to_wait_is_answered_at_once(tmp_path: Path, wait: float) -> None:
     """Whatever he calls not waiting."""
     async with open_registered(tmp_path) as (hospital, _):
-        version = hospital.hospital.store.read(lambda tx: tx.catalogue.version())
+        version = hospital.hospital.store.read(lambda tx: tx.feed.version())
         with trio.fail_after(1):
             told = await hospital.told(CHANGES_PATH, AskChanges(version, wait))
-        mark = hospital.hospital.store.read(lambda tx: tx.catalogue.mark(version))
+        mark = hospital.hospital.store.read(lambda tx: tx.feed.mark(version))
     assert told == Changes(version, [], [], groups=[f"dn:{READER.dn}", f"feed:{mark.hex()}"])
 
 

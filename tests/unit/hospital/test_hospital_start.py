@@ -53,7 +53,7 @@ async def test_only_who_may_enter_a_project_learns_the_hospitals_name(tmp_path: 
         for keystore in hospital.hospital.keystores.names:
             await catch_up(keystore, hospital.hospital)
         assert await top_names(hospital, SECOND) == ["amc"]
-        found = clinic.store.read(lambda tx: tx.catalogue.acl(tx.catalogue.acl_ids_above(1 + 1)[-1]))
+        found = clinic.store.read(lambda tx: tx.acls.find(tx.acls.ids_above(1 + 1)[-1]))
         assert found is not None
         assert found.version > 1
         for twin in clinic.keystores.values():

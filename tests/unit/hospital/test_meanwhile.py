@@ -87,9 +87,9 @@ async def test_a_right_that_is_taken_away_while_a_directory_is_listed_is_gone_in
         listing, describing = ListDirectory(str(series.lfn)), Describe(guid.octets)
 
         def revoke(tx: Transaction) -> None:
-            acl = tx.catalogue.acl(tx.catalogue.acl_ids_of(series.lfn)[0])
+            acl = tx.acls.find(tx.acls.ids_of(series.lfn)[0])
             assert acl is not None
-            tx.catalogue.set_acl(series.lfn, Acl(acl.acl.owner, (), acl.acl.defaults))
+            tx.acls.set(series.lfn, Acl(acl.acl.owner, (), acl.acl.defaults))
 
         for step in itertools.count(1):
             assert isinstance(await hospital.told(DESCRIBE_PATH, describing), FileDescription)
@@ -97,7 +97,7 @@ async def test_a_right_that_is_taken_away_while_a_directory_is_listed_is_gone_in
             page = await told_or_refused(hospital, LIST_PATH, listing)
             if not store.has_committed:
                 break
-            assert not isinstance(page, DirectoryPage) or page.version < store.read(lambda tx: tx.catalogue.version())
+            assert not isinstance(page, DirectoryPage) or page.version < store.read(lambda tx: tx.feed.version())
             assert await told_or_refused(hospital, LIST_PATH, listing) is None
             assert await told_or_refused(hospital, DESCRIBE_PATH, describing) is None
             await add_entry(hospital, series.lfn, READER, Right.TRAVERSE)

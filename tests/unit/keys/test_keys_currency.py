@@ -61,7 +61,7 @@ async def revoke(opened: OpenClinic, guid: Guid) -> int:
     lfn = next(Lfn((*PROJECT_LFN.parts, *name.split("/"))) for name, each in opened.files().items() if each == guid)
 
     def act(tx):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 short
-        tx.catalogue.set_acl(lfn.parent, NOBODY_AT_ALL, files=True)
+        tx.acls.set(lfn.parent, NOBODY_AT_ALL, files=True)
         return tx.epochs.latest().number
 
     epoch: int = await opened.hospital.store.write(act)
@@ -233,7 +233,7 @@ async def test_an_acl_that_was_set_while_shares_waited_is_no_error(tmp_path: Pat
     """A keystore that was away hears of it before it gets the shares, and of the older one with these."""
     async with Clinic(tmp_path, slices([1, 2])).open(deposits=False) as opened:
         await opened.harvest()
-        await opened.hospital.store.write(lambda tx: tx.catalogue.set_acl(PROJECT_LFN, project_acl()))
+        await opened.hospital.store.write(lambda tx: tx.acls.set(PROJECT_LFN, project_acl()))
         for name in KEYSTORES:
             await catch_up(name, opened.hospital)
         with structlog.testing.capture_logs() as lines:
@@ -302,7 +302,7 @@ async def test_an_older_store_that_was_put_back_lets_nobody_in_whom_keystores_ha
     assert autojump_clock is not None
     async with running(tmp_path) as opened:
         guid = next(iter(opened.files().values()))
-        await opened.hospital.store.write(lambda tx: tx.catalogue.set_acl(PROJECT_LFN, project_acl()))
+        await opened.hospital.store.write(lambda tx: tx.acls.set(PROJECT_LFN, project_acl()))
         opened.hospital.outbox.ring()
         await settled()
         assert (await asked(opened, guid))[0] == set(KEYSTORES)

@@ -174,7 +174,7 @@ async def test_a_revoked_reader_finds_nothing_any_more(scene: Scene) -> None:
     async with scene.open() as opened:
         await opened.harvest()
         await scene.told(opened)
-        await opened.hospital.store.write(lambda tx: tx.catalogue.set_acl(PROJECT_LFN, Acl(str(HOSPITAL), ())))
+        await opened.hospital.store.write(lambda tx: tx.acls.set(PROJECT_LFN, Acl(str(HOSPITAL), ())))
         opened.hospital.outbox.ring()
         await scene.told(opened)
         assert await scene.reader.find("") == []

@@ -207,7 +207,7 @@ async def test_readers_of_their_own_read_one_collection_and_no_other(scene: Scen
         assert [one.collection for one in await records(scene, opened)] == ["trials"]
         followup = PROJECT_LFN / ".records" / "followup"
         passing = Acl(str(HOSPITAL), (Entry(EntryKind.USER, str(READER.dn), Right.TRAVERSE.value),))
-        await opened.hospital.store.write(lambda tx: tx.catalogue.set_acl(followup, passing))
+        await opened.hospital.store.write(lambda tx: tx.acls.set(followup, passing))
         opened.hospital.outbox.ring()
         await scene.told(opened)
         assert sorted(one.collection for one in await records(scene, opened)) == ["followup.onco", "trials"]
@@ -425,7 +425,7 @@ async def test_a_service_killed_at_any_instant_of_an_import_has_every_record_onc
 async def let_identify(opened: OpenClinic) -> None:
     """Give two people the right i."""
     named = [Entry(EntryKind.USER, str(who.dn), (Right.IDENTIFY | Right.READ).value) for who in (READER, SECOND)]
-    await opened.hospital.store.write(lambda tx: tx.catalogue.set_acl(PROJECT_LFN, Acl(str(HOSPITAL), tuple(named))))
+    await opened.hospital.store.write(lambda tx: tx.acls.set(PROJECT_LFN, Acl(str(HOSPITAL), tuple(named))))
 
 
 async def test_who_a_subject_is_takes_two_people_one_purpose_and_the_hospitals_own_network(scene: Scene) -> None:

@@ -114,7 +114,7 @@ async def test_an_alias_leads_to_a_name_and_gives_no_right(named: NamedClinic) -
     assert store.read(lambda tx: Sight(tx, READER, 0.0).node(IMAGE)).guid
     with pytest.raises(NoSuchFileError):
         store.read(lambda tx: Sight(tx, READER, 0.0).node(COHORT / "first.dcm"))
-    [chain] = store.read(lambda tx: tx.catalogue.aliases_of(guid_of(1)))
+    [chain] = store.read(lambda tx: tx.acls.chains_of(guid_of(1)))
     assert len(chain) == len(IMAGE.parts) + 1
 
 

@@ -189,7 +189,7 @@ async def test_a_series_appears_whole_once_enough_keystores_have_acknowledged(tm
     async with clinic.open() as hospital:
         assert (await hospital.harvest()).depositing == 1
         assert (hospital.names(), only_series(hospital)) == ([], SeriesState.DEPOSITING)
-        before = clinic.store.read(lambda tx: tx.catalogue.version())
+        before = clinic.store.read(lambda tx: tx.feed.version())
     clinic.keystores["k3"].failure = None
     async with clinic.open() as hospital:
         await hospital.deliver()
@@ -198,7 +198,7 @@ async def test_a_series_appears_whole_once_enough_keystores_have_acknowledged(tm
     async with clinic.open() as hospital:
         await hospital.deliver()
         assert [name[-8:] for name in hospital.names()] == ["0001.dcm", "0002.dcm", "0003.dcm"]
-        assert clinic.store.read(lambda tx: tx.catalogue.version()) == before + 1
+        assert clinic.store.read(lambda tx: tx.feed.version()) == before + 1
         assert await read_all(hospital) == 3
 
 
@@ -678,4 +678,4 @@ async def test_only_the_owner_registers_at_the_keystores(tmp_path: Path) -> None
         record = await page.read(lambda page: page.key(guid))
         assert record is not None
         assert record.owner == str(OWNER.dn)
-        assert [list(chain) for chain in record.aliases] == clinic.store.read(lambda tx: tx.catalogue.aliases_of(guid))
+        assert [list(chain) for chain in record.aliases] == clinic.store.read(lambda tx: tx.acls.chains_of(guid))

@@ -329,7 +329,7 @@ async def test_another_patient_in_the_header_takes_the_file_away(tmp_path: Path)
     async with registered(clinic) as (hospital, guids):
         held(clinic, 1).PatientID = "TEST-2"
         feed, heard = hospital.hospital.feed, trio.Event()
-        version = hospital.hospital.store.read(lambda tx: tx.catalogue.version())
+        version = hospital.hospital.store.read(lambda tx: tx.feed.version())
 
         async def listen() -> None:
             await feed.changes(version, wait=3600)
@@ -424,7 +424,7 @@ async def test_who_loses_a_file_during_its_recall_is_refused_on_record(tmp_path:
             nursery.start_soon(outcomes, hospital, [guid])
             await until(lambda: hospital.audited()[-1]["event"] == "release")
             nobodys = Acl(str(STRANGER.dn), ())
-            await hospital.hospital.store.write(lambda tx: tx.catalogue.set_file_acl(guid, nobodys))
+            await hospital.hospital.store.write(lambda tx: tx.acls.set_of_file(guid, nobodys))
         last = hospital.audited()[-1]
         assert (last["event"], last["guid"], last["dn"]) == ("refusal", str(guid), str(READER.dn))
 

@@ -303,7 +303,7 @@ def decided(hospital: OpenClinic, guid: Guid) -> Standing | Denial:
 
 def closing(guid: Guid) -> Callable[[Transaction], object]:
     """Give what takes a file from everybody but its owner."""
-    return lambda tx: tx.catalogue.set_file_acl(guid, Acl(str(STRANGER.dn), ()))
+    return lambda tx: tx.acls.set_of_file(guid, Acl(str(STRANGER.dn), ()))
 
 
 async def test_between_two_commits_acls_are_read_once_and_after_one_they_are_read_again(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ async def test_a_commit_between_question_and_view_makes_what_was_read_before_of_
         await hospital.harvest()
         (guid,) = hospital.files().values()
         assert isinstance(decided(hospital, guid), Standing)
-        store.overtaking = lambda tx: tx.catalogue.set_acl(PROJECT_LFN, Acl(str(STRANGER.dn), ()))
+        store.overtaking = lambda tx: tx.acls.set(PROJECT_LFN, Acl(str(STRANGER.dn), ()))
         assert isinstance(decided(hospital, guid), Denial)
         assert isinstance(decided(hospital, guid), Denial)
 

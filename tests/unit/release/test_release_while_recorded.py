@@ -45,7 +45,7 @@ Act = Callable[[Transaction, Guid, Hospital], object]
 
 def close(tx: Transaction, guid: Guid, _: Hospital) -> None:
     """Take the file from everybody but its owner."""
-    tx.catalogue.set_file_acl(guid, Acl(str(STRANGER.dn), ()))
+    tx.acls.set_of_file(guid, Acl(str(STRANGER.dn), ()))
 
 
 def destroy(tx: Transaction, guid: Guid, _: Hospital) -> None:

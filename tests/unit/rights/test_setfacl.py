@@ -211,8 +211,8 @@ async def test_default_entries_are_what_new_directories_begin_with(scene: Scene)
     store, below = scene.clinic.hospital.store, PROJECT_LFN / "sub-new"
     await store.write(lambda tx: tx.catalogue.make_directories(below / "ses-new"))
     for lfn in (below, below / "ses-new"):
-        own, _ = store.read(lambda tx, lfn=lfn: tx.catalogue.acl_ids_of(lfn))
-        found = store.read(lambda tx, own=own: tx.catalogue.acl(own))
+        own, _ = store.read(lambda tx, lfn=lfn: tx.acls.ids_of(lfn))
+        found = store.read(lambda tx, own=own: tx.acls.find(own))
         assert found is not None
         for entries in (found.acl.entries, found.acl.defaults):
             assert str(JO.dn) in {one.qualifier for one in entries}
@@ -318,9 +318,7 @@ async def test_a_file_registered_anew_stays_with_its_own_acl(scene: Scene) -> No
 
     def verdicts() -> list[bool]:
         sight = hospital.store.read(
-            lambda tx: [
-                Sight(tx, READER, NOW).allows(tx.catalogue.aliases_of(guid)[0][-1], Right.READ) for guid in guids
-            ]
+            lambda tx: [Sight(tx, READER, NOW).allows(tx.acls.chains_of(guid)[0][-1], Right.READ) for guid in guids]
         )
         return list(sight)
 
@@ -405,7 +403,7 @@ async def test_an_entry_that_ends_is_told_of_like_one_that_was_removed(scene: Sc
     with pytest.raises(NoSuchFileError):
         await scene.names(READER, PROJECT_LFN)
     hospital = scene.clinic.hospital
-    assert hospital.store.read(lambda tx: tx.catalogue.next_end(NOW)) == NOW + 100
+    assert hospital.store.read(lambda tx: tx.acls.next_end(NOW)) == NOW + 100
     assert await hospital.store.write(lambda tx: end_entries(tx, hospital, hospital.clock())) == 1
     assert scene.inode(PROJECT_LFN) in (await scene.changes(READER, version)).lost
     assert await hospital.store.write(lambda tx: end_entries(tx, hospital, hospital.clock())) == 0
