@@ -11,13 +11,13 @@ from typing import Final, TypeVar
 from mdmfs.daemon.formats import Format
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.acls import AclTable
-from mdmfs.hospital.catalogue.directories import DirectoryTable
 from mdmfs.hospital.catalogue.feed import RowsOfFeed
 from mdmfs.hospital.catalogue.files import FileTable
 from mdmfs.hospital.catalogue.made import RowsOfNames
 from mdmfs.hospital.catalogue.namespace import RowsOfCatalogue
 from mdmfs.hospital.catalogue.retiming import tell_times_of_images
 from mdmfs.hospital.catalogue.rights import RowsOfAcls
+from mdmfs.hospital.catalogue.tree import DirectoryTree
 from mdmfs.hospital.ledger.collections import RowsOfRecords
 from mdmfs.hospital.ledger.destructions import RowsOfDestructions
 from mdmfs.hospital.ledger.epochs import RowsOfEpochs
@@ -82,12 +82,12 @@ class RowsTransaction:
         self._rows = rows
         self.subjects: Final = RowsOfSubjects(rows)
         self.uidmap: Final = RowsOfInstances(rows)
-        directories = DirectoryTable(rows)
-        files, acls = FileTable(rows, directories), AclTable(rows, random, clock)
+        tree = DirectoryTree(rows)
+        files, acls = FileTable(rows, tree.directories), AclTable(rows, random, clock)
         self.feed: Final = RowsOfFeed(rows, feed_length, random)
-        self.catalogue: Final = RowsOfCatalogue(rows, directories, files, acls, self.feed)
-        self.acls: Final = RowsOfAcls(rows, directories, files, acls, self.feed)
-        self.names: Final = RowsOfNames(rows, directories, acls, self.feed)
+        self.catalogue: Final = RowsOfCatalogue(rows, tree, files, acls, self.feed)
+        self.acls: Final = RowsOfAcls(rows, tree, files, acls, self.feed)
+        self.names: Final = RowsOfNames(rows, tree, acls, self.feed)
         self.epochs: Final = RowsOfEpochs(rows, random)
         self.series: Final = RowsOfSeries(rows)
         self.outbox: Final = RowsOfOutbox(rows)
@@ -98,7 +98,7 @@ class RowsTransaction:
         self.losses: Final = RowsOfLosses(rows)
         self.stages: Final = RowsOfStages(rows)
         self.replicas: Final = RowsOfReplicas(rows)
-        self._counts = directories.inodes, self.uidmap.places, self.catalogue.pending
+        self._counts = tree.directories.inodes, self.uidmap.places, self.catalogue.pending
 
     @property
     def version(self) -> int:

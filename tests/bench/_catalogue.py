@@ -15,10 +15,10 @@ import lmdb
 
 from mdmfs.access import acl
 from mdmfs.hospital import tables
-from mdmfs.hospital.catalogue.directories import DirectoryTable
 from mdmfs.hospital.catalogue.entries import Entry
 from mdmfs.hospital.catalogue.records import NewFile, Rendition
 from mdmfs.hospital.catalogue.totals import TotalsChange, TotalsTable
+from mdmfs.hospital.catalogue.tree import DirectoryTree
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.rows import Stored, add_to, digest_key, number_key
 from mdmfs.hospital.store import Transaction
@@ -186,9 +186,9 @@ def _lay_series(tx: RowsTransaction, rows: LmdbRows, one: Series, laid: dict[byt
         laid[tables.INSTANCES].append((here, _filled(tied, (guid, pack_uid(uid)))))
         laid[tables.PLACES_OF_GUIDS].append((guid, here))
         laid[tables.GUIDS_OF_INSTANCE].append((digest_key("neuro", uid), guid))
-    directories = DirectoryTable(rows)
-    directories.show_all(parent.inode)  # after the inode numbers of the others were given
-    directories.settle(parent.inode, more, latest=one.modified)
+    tree = DirectoryTree(rows)
+    tree.show_all(parent.inode)  # after the inode numbers of the others were given
+    tree.settle(parent.inode, more, latest=one.modified)
     change = TotalsChange()
     change.files["neuro"], change.octets["neuro"] = more, more * file.rendition.size
     TotalsTable(rows).add(change)

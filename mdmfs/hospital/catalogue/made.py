@@ -11,10 +11,10 @@ import msgspec
 from mdmfs.access.acl import Acl
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.acls import AclTable
-from mdmfs.hospital.catalogue.directories import DirectoryTable
 from mdmfs.hospital.catalogue.entries import Entry
 from mdmfs.hospital.catalogue.feed import RowsOfFeed
 from mdmfs.hospital.catalogue.records import ROOT_INODE, Commented, Done, Made
+from mdmfs.hospital.catalogue.tree import DirectoryTree
 from mdmfs.hospital.rows import Interned, Stored, add_to, counted, digest_key, interned_key, number_key
 from mdmfs.model.errors import (
     IsADirectoryFileError,
@@ -58,9 +58,11 @@ class RowsOfNames:
     and of his token: what came of a change; ``E`` + number in order: which, and when.
     """
 
-    def __init__(self, rows: Rows, directories: DirectoryTable, acls: AclTable, feed: RowsOfFeed) -> None:
+    def __init__(self, rows: Rows, tree: DirectoryTree, acls: AclTable, feed: RowsOfFeed) -> None:
         self._rows = rows
-        self._directories = directories
+        self._tree = tree
+        self._directories = tree.directories
+        self._entries = tree.entries
         self._acls = acls
         self._feed = feed
         self._makers = Interned(
@@ -73,18 +75,18 @@ class RowsOfNames:
         """Make a directory that shows at once; give the feed's version."""
         parent = self._parent_for(lfn)
         number = self._makers.number_of(maker.encode())
-        inode = self._directories.make(parent, lfn.name, self._acls.make(acl), modified=now, maker=number)
+        inode = self._tree.make(parent, lfn.name, self._acls.make(acl), modified=now, maker=number)
         self._count(number, 1)
-        return self._tell(self._directories.settle(inode, 1, now=now))
+        return self._tell(self._tree.settle(inode, 1, now=now))
 
     def make_alias(self, lfn: Lfn, target: Lfn, maker: str, *, now: float) -> int:
         """Make an alias; give the feed's version."""
         parent = self._parent_for(lfn)
         number = self._makers.number_of(maker.encode())
         entry = Entry.of_alias(self._directories.new_inode(), target, now, number)
-        self._directories.list_entry(parent, lfn.name, entry)
+        self._entries.list_entry(parent, lfn.name, entry)
         self._count(number, 1)
-        return self._tell(self._directories.settle(parent, 1, now=now))
+        return self._tell(self._tree.settle(parent, 1, now=now))
 
     def rename(self, old: Lfn, new: Lfn, *, may_replace: bool, now: float) -> int:
         """Give a collection or an alias another name, where an alias or an empty collection makes room for its like."""
@@ -97,18 +99,16 @@ class RowsOfNames:
         parent, (into, before) = self._inode_of(old.parent), self._directory_and_entry(new)
         _refuse_long(new, *(self._longest_below(source.inode) if source.is_directory else ()))
         # what comes is counted before what goes, so that no directory vanishes in between
-        touched = self._directories.settle(into, 1, now=now)
+        touched = self._tree.settle(into, 1, now=now)
         if before is not None:
             touched += self._make_room(source, new, before, may_replace=may_replace, now=now)
-        elif self._directories.reservation(into, new.name) is not None:
+        elif self._entries.hidden(into, new.name) is not None:
             raise _taken(new)
         if source.is_directory:
-            self._directories.move(self._directories.get(source.inode), into, new.name)
+            self._tree.move(self._directories.get(source.inode), into, new.name)
         else:
-            self._directories.unlist(parent, old.name)
-            self._directories.list_entry(into, new.name, source)
-            self._directories.comments.move((parent, old.name), (into, new.name))
-        return self._tell([*touched, *self._directories.settle(parent, -1, now=now)])
+            self._entries.move((parent, old.name), (into, new.name), source)
+        return self._tell([*touched, *self._tree.settle(parent, -1, now=now)])
 
     def remove(self, lfn: Lfn, *, is_directory: bool, now: float) -> int:
         """Take an alias away, or an empty collection; give the feed's version."""
@@ -139,14 +139,14 @@ class RowsOfNames:
         parent, entry = self._directory_and_entry(lfn)
         if entry is None:
             raise _missing(lfn)
-        self._directories.comments.set(parent, lfn.name, text)
+        self._entries.comments.set(parent, lfn.name, text)
         return self._tell([parent])
 
     def drop_comments(self, lfn: Lfn) -> int:
         """Forget all comments at and below a name, whether it shows or not; give how many."""
         gone = [one for one in self._comments() if one[2].is_below(lfn)]
         for parent, name, _ in gone:
-            self._directories.comments.drop(parent, name)
+            self._entries.comments.drop(parent, name)
         self._tell([parent for parent, _, _ in gone])
         return len(gone)
 
@@ -155,7 +155,7 @@ class RowsOfNames:
     def comment(self, lfn: Lfn) -> str:
         """Give the comment on a name; empty where there is none."""
         parent, entry = self._directory_and_entry(lfn)
-        return "" if entry is None else self._directories.comments.get(parent, lfn.name)
+        return "" if entry is None else self._entries.comments.get(parent, lfn.name)
 
     def made_by(self, maker: str) -> int:
         """Count the collections and aliases that a user has."""
@@ -175,7 +175,7 @@ class RowsOfNames:
         waiting = [(lfn, entry.inode)] if entry.is_directory else []
         while waiting:
             above, inode = waiting.pop()
-            for name, found in self._directories.visible_entries(inode):
+            for name, found in self._entries.visible_in(inode):
                 if found.maker:
                     yield self._told(above / name, found)
                 if found.maker and found.is_directory:
@@ -185,7 +185,7 @@ class RowsOfNames:
         """Go through the comments at and below a name."""
         for parent, name, commented in self._comments():
             if commented.is_below(lfn):
-                yield Commented(commented, self._directories.comments.get(parent, name))
+                yield Commented(commented, self._entries.comments.get(parent, name))
 
     def is_only_change(self, directories: list[int], since: int, version: int) -> bool:
         """Ask whether directories were as a version of the feed shows them until the change of another version."""
@@ -220,12 +220,12 @@ class RowsOfNames:
 
     def _comments(self) -> Iterator[tuple[int, str, Lfn]]:
         """Go through what has a comment: the directory's number, the name in it, all of the name."""
-        for parent, name in self._directories.comments.all():
+        for parent, name in self._entries.comments.all():
             above = [record.name for record in self._directories.above(parent)[1:]]
             yield parent, name, Lfn((*above, name))
 
     def _inode_of(self, lfn: Lfn) -> int:
-        inode = self._directories.inode_of(lfn)
+        inode = self._tree.inode_of(lfn)
         if inode is None or not (self._directories.get(inode).visible or inode == ROOT_INODE):
             raise _missing(lfn)
         return inode
@@ -233,13 +233,13 @@ class RowsOfNames:
     def _directory_and_entry(self, lfn: Lfn) -> tuple[int, Entry | None]:
         """Find the directory of a name, which is there, and what stands under it; raises ``NoSuchFileError``."""
         parent = self._inode_of(lfn.parent)
-        return parent, self._directories.visible_entry(parent, lfn.name) if lfn.parts else None
+        return parent, self._entries.visible(parent, lfn.name) if lfn.parts else None
 
     def _parent_for(self, lfn: Lfn) -> int:
         """Give the directory for a name that is free; a name that waits for an image is taken."""
         parent, entry = self._directory_and_entry(lfn)
         _refuse_long(lfn)
-        if entry is not None or not lfn.parts or self._directories.reservation(parent, lfn.name) is not None:
+        if entry is not None or not lfn.parts or self._entries.hidden(parent, lfn.name) is not None:
             raise _taken(lfn)
         return parent
 
@@ -268,9 +268,8 @@ class RowsOfNames:
         parent = self._inode_of(lfn.parent)
         self._count(entry.maker, -1)
         if not entry.is_directory:
-            self._directories.unlist(parent, lfn.name)
-            self._directories.comments.drop(parent, lfn.name)
-            return self._directories.settle(parent, -1, now=now)
+            self._entries.remove(parent, lfn.name)
+            return self._tree.settle(parent, -1, now=now)
         if self._directories.get(entry.inode).visible > 1:
             message = f"{lfn} is not empty"
             raise NotEmptyError(message)
@@ -278,9 +277,9 @@ class RowsOfNames:
 
     def _remove_empty(self, inode: int, now: float) -> list[int]:
         """Forget a collection in which nothing is; gives the directories touched."""
-        touched = self._directories.settle(inode, -1, now=now)
+        touched = self._tree.settle(inode, -1, now=now)
         record = self._directories.get(inode)
-        self._directories.drop(record)
+        self._tree.drop(record)
         self._acls.drop(record.acl)
         return [one for one in touched if one != inode]
 
@@ -288,7 +287,7 @@ class RowsOfNames:
         """Take away what users made below a directory, counting it by maker; gives the directories touched."""
         touched: list[int] = []
         aliases = 0
-        for name, entry in self._directories.visible_entries(inode):
+        for name, entry in self._entries.visible_in(inode):
             if not entry.maker:
                 continue
             gone[entry.maker] += 1
@@ -296,17 +295,16 @@ class RowsOfNames:
                 self._empty(entry.inode, gone, now)
                 touched += self._remove_empty(entry.inode, now)
             else:
-                self._directories.unlist(inode, name)
-                self._directories.comments.drop(inode, name)
+                self._entries.remove(inode, name)
                 aliases += 1
-        return [*touched, *self._directories.settle(inode, -aliases, now=now)] if aliases else touched
+        return [*touched, *self._tree.settle(inode, -aliases, now=now)] if aliases else touched
 
     def _longest_below(self, inode: int) -> tuple[int, int]:
         """Give by how many parts, and how many bytes, names go on below a collection."""
         depth, length, waiting = 0, 0, [(inode, 0, 0)]
         while waiting:
             directory, parts, octets = waiting.pop()
-            for name, entry in self._directories.visible_entries(directory):
+            for name, entry in self._entries.visible_in(directory):
                 further = octets + 1 + len(name.encode())
                 depth, length = max(depth, parts + 1), max(length, further)
                 if entry.is_directory:

@@ -11,7 +11,6 @@ import msgspec
 
 from mdmfs.access.acl import Acl
 from mdmfs.hospital.catalogue.acls import AclTable, OwnAclTable
-from mdmfs.hospital.catalogue.directories import DirectoryTable
 from mdmfs.hospital.catalogue.entries import Entry
 from mdmfs.hospital.catalogue.feed import RowsOfFeed
 from mdmfs.hospital.catalogue.files import FileTable
@@ -27,6 +26,7 @@ from mdmfs.hospital.catalogue.records import (
 )
 from mdmfs.hospital.catalogue.times import BEGINNING, another
 from mdmfs.hospital.catalogue.totals import PendingTable, TotalsChange, TotalsTable
+from mdmfs.hospital.catalogue.tree import DirectoryTree
 from mdmfs.model.errors import IsADirectoryFileError, NoSuchFileError, StoreError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.rows.port import Rows
@@ -37,10 +37,10 @@ from mdmfs.wire.messages.message import MAX_BATCH
 class RowsOfCatalogue:
     """``Catalogue`` over ordered rows."""
 
-    def __init__(
-        self, rows: Rows, directories: DirectoryTable, files: FileTable, acls: AclTable, feed: RowsOfFeed
-    ) -> None:
-        self._directories = directories
+    def __init__(self, rows: Rows, tree: DirectoryTree, files: FileTable, acls: AclTable, feed: RowsOfFeed) -> None:
+        self._tree = tree
+        self._directories = tree.directories
+        self._entries = tree.entries
         self._files = files
         self._acls = acls
         self._feed = feed
@@ -56,11 +56,11 @@ class RowsOfCatalogue:
 
     def make_directories(self, lfn: Lfn, *, acl: Acl | None = None) -> int:
         """Make a directory and those missing above it, hidden for now."""
-        inode = self._directories.inode_of(lfn)
+        inode = self._tree.inode_of(lfn)
         if inode is None:
             parent = self.make_directories(lfn.parent, acl=acl)
             acl_id = self._acls.make(acl or self._inherited(parent, lfn))
-            return self._directories.make(parent, lfn.name, acl_id)
+            return self._tree.make(parent, lfn.name, acl_id)
         if inode == ROOT_INODE and acl is not None:
             root = self._directories.get(ROOT_INODE)
             if not root.acl:
@@ -69,10 +69,10 @@ class RowsOfCatalogue:
 
     def holder(self, lfn: Lfn) -> Guid | None:
         """Give the GUID that holds or has reserved this name."""
-        parent = self._directories.inode_above(lfn)
+        parent = self._tree.inode_above(lfn)
         if parent is None:
             return None
-        held = self._directories.held(parent, lfn.name)
+        held = self._entries.held(parent, lfn.name)
         entry = held.hidden or held.visible
         if entry is None:
             return None
@@ -83,7 +83,7 @@ class RowsOfCatalogue:
         self, lfn: Lfn, file: NewFile, *, takes_over: Guid | None = None, like: Guid | None = None
     ) -> FileRecord:
         """Register a file as PENDING."""
-        parent = self._directories.inode_above(lfn)
+        parent = self._tree.inode_above(lfn)
         if parent is None or not lfn.parts:
             message = f"there is no directory {lfn.parent} for a new file: make it first"
             raise NoSuchFileError(message)
@@ -107,10 +107,10 @@ class RowsOfCatalogue:
         self._files.put(record)
         self._own_acls.note(record, parent, self._directories.get(parent).file_acl)
         if takes_over is None:
-            self._directories.list_entry(parent, lfn.name, _entry_of(record, is_new=True))
+            self._entries.list_entry(parent, lfn.name, _entry_of(record, is_new=True))
             self.pending.count(parent, record, 1)
         else:
-            self._directories.reserve(parent, lfn.name, _entry_of(record))
+            self._entries.reserve(parent, lfn.name, _entry_of(record))
         return record
 
     def show(self, guids: Iterable[Guid]) -> int:
@@ -130,12 +130,12 @@ class RowsOfCatalogue:
 
     def show_all(self, lfn: Lfn) -> int:
         """Make all PENDING files directly in a directory VISIBLE, by as few rows as there are directories above it."""
-        parent = self._directories.inode_of(lfn)
+        parent = self._tree.inode_of(lfn)
         if parent is None:
             message = f"there is no directory {lfn}"
             raise NoSuchFileError(message)
         change = _NamespaceChange()
-        for name, entry in self._directories.reserved_files(parent):
+        for name, entry in self._entries.reserved_files(parent):
             file = self._files.get(Guid(entry.reference))
             self._show_at(Place(parent, name), file, change)
             change.totals.count(file, 1)
@@ -144,7 +144,7 @@ class RowsOfCatalogue:
             change.list(parent, files, pending.latest)
             change.totals.add(project, files, octets)
         if change.listings:
-            self._directories.show_all(parent)
+            self._tree.show_all(parent)
         return self._apply(change)
 
     def quarantine(self, guids: Iterable[Guid]) -> int:
@@ -165,7 +165,7 @@ class RowsOfCatalogue:
             if file.state is not FileState.WITHDRAWN:
                 self._hide(file, change)
                 for place in () if file.state is FileState.SUPERSEDED else file.places:  # or the name is another's
-                    self._directories.comments.drop(place.parent, place.name)
+                    self._entries.comments.drop(place.parent, place.name)
                 self._files.put(msgspec.structs.replace(file, state=FileState.WITHDRAWN, places=()))
         return self._apply(change)
 
@@ -201,11 +201,11 @@ class RowsOfCatalogue:
             return Node("", ROOT_INODE, NodeKind.DIRECTORY, 0, self._directories.get(ROOT_INODE).modified)
         parent, shown = ROOT_INODE, None
         for name in lfn.parts[:-1]:
-            above = self._directories.visible_entry(parent, name, shown)
+            above = self._entries.visible(parent, name, shown)
             if above is None or not above.is_directory:
                 return None
             parent, shown = above.inode, above.size
-        found = self._directories.node(parent, lfn.name, shown)
+        found = self._entries.node(parent, lfn.name, shown)
         return None if found is None or (found.kind is NodeKind.LINK and not with_aliases) else found
 
     def list_page(self, inode: int, *, after: str = "", limit: int = MAX_BATCH) -> Page:
@@ -213,7 +213,7 @@ class RowsOfCatalogue:
         if not self._directories.get(inode).visible and inode != ROOT_INODE:
             message = f"there is no directory with inode number {inode}"
             raise NoSuchFileError(message)
-        return self._directories.page(inode, after, max(1, limit))
+        return self._entries.page(inode, after, max(1, limit))
 
     def files(self, *, after: int = 0, limit: int = MAX_BATCH) -> list[FileRecord]:
         """Give files of all projects, in all states, by ascending inode number."""
@@ -229,15 +229,15 @@ class RowsOfCatalogue:
 
     def directories_below(self, lfn: Lfn) -> list[Lfn]:
         """Give a directory and all below it, each before what is in it."""
-        if self._directories.inode_of(lfn) is None:
+        if self._tree.inode_of(lfn) is None:
             message = f"there is no directory {lfn}"
             raise NoSuchFileError(message)
-        return list(self._directories.below(lfn))
+        return list(self._tree.below(lfn))
 
     def has_files_below(self, lfn: Lfn) -> bool:
         """Ask whether a file has a name in a directory or below it, seen or not."""
-        inode = self._directories.inode_of(lfn)
-        return inode is not None and self._directories.has_files(inode)
+        inode = self._tree.inode_of(lfn)
+        return inode is not None and self._entries.has_files(inode)
 
     # Steps
 
@@ -261,7 +261,7 @@ class RowsOfCatalogue:
         return directory.file_acl
 
     def _refuse_taken(self, lfn: Lfn, parent: int, takes_over: Guid | None) -> None:
-        visible, hidden = self._directories.held(parent, lfn.name)
+        visible, hidden = self._entries.held(parent, lfn.name)
         for entry in (visible, hidden):
             if entry is not None:
                 _refuse_directory(lfn, entry)
@@ -271,17 +271,17 @@ class RowsOfCatalogue:
             raise StoreError(message)
 
     def _show_at(self, place: Place, file: FileRecord, change: _NamespaceChange) -> None:
-        directories = self._directories
-        held, hidden = directories.held(place.parent, place.name)
+        entries = self._entries
+        held, hidden = entries.held(place.parent, place.name)
         if file.state is FileState.PENDING:
-            if not directories.release(place.parent, place.name):
+            if not entries.release(place.parent, place.name):
                 self.pending.count(place.parent, file, -1)
         elif held is not None or hidden is not None:
             message = f"the name of GUID {file.guid} has been given away: withdraw it, or the file that has the name"
             raise StoreError(message)
         if held is not None:
             self._supersede(self._files.get(Guid(held.reference)), change)
-        directories.list_entry(place.parent, place.name, _entry_of(file))
+        entries.list_entry(place.parent, place.name, _entry_of(file))
         change.list(place.parent, 0 if held else 1, file.modified)
 
     def _supersede(self, file: FileRecord, change: _NamespaceChange) -> None:
@@ -292,11 +292,11 @@ class RowsOfCatalogue:
     def _hide(self, file: FileRecord, change: _NamespaceChange) -> None:
         for place in file.places:
             if file.state is FileState.PENDING:
-                if not self._directories.release(place.parent, place.name):
-                    self._directories.unlist(place.parent, place.name)
+                if not self._entries.release(place.parent, place.name):
+                    self._entries.unlist(place.parent, place.name)
                     self.pending.count(place.parent, file, -1)
             elif file.state is FileState.VISIBLE:
-                self._directories.unlist(place.parent, place.name)
+                self._entries.unlist(place.parent, place.name)
                 change.listings[place.parent] -= 1
         if file.state is FileState.VISIBLE:
             change.totals.count(file, -1)
@@ -306,7 +306,7 @@ class RowsOfCatalogue:
     def _apply(self, change: _NamespaceChange) -> int:
         touched: list[int] = []
         for inode, amount in change.listings.items():
-            touched += self._directories.settle(inode, amount, latest=change.latest.get(inode, BEGINNING))
+            touched += self._tree.settle(inode, amount, latest=change.latest.get(inode, BEGINNING))
         self._totals.add(change.totals)
         return self._feed.append(touched, change.files)
 

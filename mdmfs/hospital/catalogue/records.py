@@ -105,7 +105,7 @@ class DirectoryRecord(msgspec.Struct, frozen=True, array_like=True):
     maker: int = 0
     """The number of the user who made it (``catalogue.made``): then it is a collection; 0: registration did."""
     shown: int = 0
-    """Files registered in it are seen up to this inode number (``DirectoryTable``)."""
+    """Files registered in it are seen up to this inode number (``EntryTable``)."""
 
 
 class VersionOfAcl(NamedTuple):

@@ -15,6 +15,7 @@ from mdmfs.hospital.catalogue.feed import begin_anew
 from mdmfs.hospital.catalogue.files import FileTable
 from mdmfs.hospital.catalogue.records import FileRecord, Place
 from mdmfs.hospital.catalogue.times import BEGINNING, another, time_within
+from mdmfs.hospital.catalogue.tree import DirectoryTree
 from mdmfs.hospital.ledger.outbox import RowsOfOutbox
 from mdmfs.hospital.ledger.records import METADATA
 from mdmfs.hospital.rows import Stored, counted, number_key
@@ -75,14 +76,14 @@ def _retime_entry(rows: Rows, place: Place, file: FileRecord, modified: float) -
 
 
 def _retime_directories(rows: Rows, at_once: int) -> bool:
-    directories = DirectoryTable(rows)
+    tree = DirectoryTree(rows)
     page = list(itertools.islice(_directories_after(rows, counted(rows, _DIRECTORIES_DONE)), at_once))
     for inode in page:
-        record = directories.get(inode)
+        record = tree.directories.get(inode)
         if not record.maker:
-            modified = time_within(_lfn_of(directories, inode))
-            directories.renew(msgspec.structs.replace(record, modified=modified))
-            directories.advance(record.parent, modified)
+            modified = time_within(_lfn_of(tree.directories, inode))
+            tree.renew(msgspec.structs.replace(record, modified=modified))
+            tree.advance(record.parent, modified)
     if page:
         rows.put(_DIRECTORIES_DONE, number_key(page[-1]))
     return bool(page)

@@ -6,10 +6,10 @@ import msgspec
 
 from mdmfs.access.acl import Acl
 from mdmfs.hospital.catalogue.acls import AclTable, OwnAclTable
-from mdmfs.hospital.catalogue.directories import DirectoryTable
 from mdmfs.hospital.catalogue.feed import RowsOfFeed
 from mdmfs.hospital.catalogue.files import FileTable
 from mdmfs.hospital.catalogue.records import AclBefore, DirectoryRecord, FileRecord, VersionOfAcl
+from mdmfs.hospital.catalogue.tree import DirectoryTree
 from mdmfs.model.errors import NoSuchFileError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.rows.port import Rows
@@ -18,10 +18,9 @@ from mdmfs.rows.port import Rows
 class RowsOfAcls:
     """``Acls`` over ordered rows."""
 
-    def __init__(
-        self, rows: Rows, directories: DirectoryTable, files: FileTable, acls: AclTable, feed: RowsOfFeed
-    ) -> None:
-        self._directories = directories
+    def __init__(self, rows: Rows, tree: DirectoryTree, files: FileTable, acls: AclTable, feed: RowsOfFeed) -> None:
+        self._tree = tree
+        self._directories = tree.directories
         self._files = files
         self._acls = acls
         self._feed = feed
@@ -57,7 +56,7 @@ class RowsOfAcls:
 
     def files_apart(self, lfn: Lfn) -> list[FileRecord]:
         """Give the files directly in a directory that have an ACL of their own, in all states but WITHDRAWN."""
-        inode = self._directories.inode_of(lfn)
+        inode = self._tree.inode_of(lfn)
         return [] if inode is None else [file for file in self._apart(inode) if file.places]
 
     # Changes
@@ -106,7 +105,7 @@ class RowsOfAcls:
     # Steps
 
     def _directory(self, lfn: Lfn) -> DirectoryRecord:
-        inode = self._directories.inode_of(lfn)
+        inode = self._tree.inode_of(lfn)
         if inode is None:
             message = f"there is no directory {lfn}"
             raise NoSuchFileError(message)
