@@ -1,4 +1,4 @@
-"""The lease: for how long what is here may be served without a word from the hospital (design decision 16).
+"""The lease: for how long what is here may be served without a word from the hospital (docs/adr/0010).
 
 A lease that lapses is no revocation. Keys and pages go; who reads, opens or looks waits, and goes on when the hospital
 is heard again. EACCES comes only from a decision that was received.

@@ -28,7 +28,7 @@ from mdmfs.hospital.deid.tokens import BETWEEN, joined_names, orders_of
 from mdmfs.hospital.deid.walk import Memory, Traces, Walk
 
 ENGINE_GENERATION: Final = 13
-"""Part of every rendition (design decision 2): raised whenever the same input gives other bytes than before."""
+"""Part of every rendition: raised whenever the same input gives other bytes than before."""
 MAX_REST_BYTES: Final = 16 * 2**20
 """Bytes after Pixel Data: padding and signatures, all of which are removed."""
 

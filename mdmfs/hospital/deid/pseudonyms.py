@@ -54,7 +54,7 @@ class PatientKey:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Subject:
-    """The row of one pseudonymous patient in one project, handed in as a value (design decision 8)."""
+    """The row of one pseudonymous patient in one project, handed in as a value."""
 
     id: SubjectId
     date_offset_days: int = dataclasses.field(repr=False)

@@ -1,4 +1,4 @@
-"""Ending: what a project's last day and a patient's opt-out take away, names, keys and copies (design decision 7).
+"""Ending: what a project's last day and a patient's opt-out take away, names, keys and copies.
 
 Nothing is ended by a clock that is wrong for a moment: a project must be past its last day in two looks. A hospital may
 have millions of files, and none is looked at twice.

@@ -1,4 +1,4 @@
-"""The names that images get at registration, without a patient in them and fixed for ever (design decision 19)."""
+"""The names that images get at registration, without a patient in them and fixed for ever."""
 
 from __future__ import annotations
 

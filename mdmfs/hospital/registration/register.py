@@ -1,6 +1,6 @@
 """Register one series: retrieve its instances, measure what each becomes, and remember it, so that it can appear whole.
 
-Two commits (design decision 4). PENDING holds everything there is to know of an instance, the shares of its key among
+Two commits. PENDING holds everything there is to know of an instance, the shares of its key among
 it, in one transaction; a crash afterwards sends the same shares again. VISIBLE follows in ``deposit``, when enough
 keystores have acknowledged and the PACS counted the same instances twice.
 """

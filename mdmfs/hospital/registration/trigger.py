@@ -1,7 +1,7 @@
 """The trigger: a C-STORE from a listed PACS is a notice, kept durably; when it has settled, its series is registered.
 
 The wait is there for corrections: most wrong-patient errors are mended in the first hours. What is registered is what
-the PACS then says, never what was stored to us (design decision 13).
+the PACS then says, never what was stored to us.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Headers: of each file its prefix object (design decision 5), sealed at registration, served without a recall.
+"""Headers: of each file its prefix object, sealed at registration, served without a recall.
 
 They are a convenience, and bounded: what was registered longest ago makes room, and where there is none for a file, its
 opening causes a recall. They lie in an LMDB environment of their own, so that a full disk here costs the store nothing.

@@ -1,6 +1,6 @@
 """Known headers: what arrives with the header that it was registered with becomes what it became then.
 
-The engine gives the same bytes for the same bytes (design decision 2), so where a header has not changed, and the
+The engine gives the same bytes for the same bytes, so where a header has not changed, and the
 pixels were let through as they came, there is nothing to do twice: the published header is taken from the file's prefix
 object. A changed header, and whatever the engine did more to, goes through the engine again. Either way each segment is
 compared with the registered digest before a byte of it is sealed. See docs/adr/0013-hot-path.md.

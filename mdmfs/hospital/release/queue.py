@@ -20,7 +20,7 @@ from mdmfs.model.errors import BusyError, MdmfsError, again
 from mdmfs.model.names import Guid
 
 MAX_BATCH: Final = 32
-"""Instances in one C-GET (design decision 12)."""
+"""Instances in one C-GET."""
 MAX_AHEAD: Final = 128
 """Look-aheads that wait for one PACS: those of a few mounts."""
 

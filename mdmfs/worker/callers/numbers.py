@@ -1,7 +1,7 @@
 """Inode numbers of a principal's own: what is his alone to the kernel, so that no page of it is ever another's.
 
 Directories of the catalogue keep their number for everybody: a process stands in one whoever it is. Files, and all that
-is virtual, are numbered for each principal (design decision 14):
+is virtual, are numbered for each principal (docs/adr/0014):
 
 | bits | what |
 |---|---|

@@ -1,7 +1,7 @@
 """Fetch one sealed object to disk, over as many answers as it takes; whoever reads it follows behind.
 
 A stream that ends midway may have been cut by the hospital on purpose, because it found that the PACS holds something
-else (design decision 5), or by a restart, or by the network. Only asking once more tells.
+else, or by a restart, or by the network. Only asking once more tells.
 """
 
 from __future__ import annotations
