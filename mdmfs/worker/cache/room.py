@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import heapq
 import os
 from collections.abc import Iterator
@@ -16,15 +15,13 @@ import trio
 from mdmfs.daemon.process import MORE_DESCRIPTORS, NO_DESCRIPTOR
 from mdmfs.model.errors import BusyError, MdmfsError, OutOfSpaceError
 from mdmfs.worker.cache.account import Account
+from mdmfs.worker.cache.arriving import drop_all_unlocked
 from mdmfs.worker.cache.watch import FolderWatch
 
 COMPLETE: Final = "complete"
 ARRIVING: Final = "arriving"
 BESIDE: Final = "hospitals"
 """Below it the caches of a mount that joins several hospitals, each in a folder of its own."""
-
-READ_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-"""The last one since nobody knows what has been put there: a FIFO would be waited for."""
 
 EXTENT_THREADS: Final = 6
 """With fewer than three a disk rests while the next extent is asked for."""
@@ -252,7 +249,7 @@ class SharedRoom(Room):
         return self._account is None or self._account.correct(self._sum)
 
     def _sum(self) -> int:
-        arriving = sum(length for cache in self._all_caches() for length in _drop_unlocked(cache / ARRIVING))
+        arriving = sum(length for cache in self._all_caches() for length in drop_all_unlocked(cache / ARRIVING))
         self._oldest = found = self._find()
         return sum(old.length for old in found) + arriving
 
@@ -304,31 +301,6 @@ def _objects(folder: Path) -> Iterator[_Old]:
             with contextlib.suppress(FileNotFoundError):
                 status = entry.stat(follow_symlinks=False)
                 yield _Old(status.st_mtime_ns, entry.path, status.st_size)
-
-
-def _drop_unlocked(folder: Path) -> Iterator[int]:
-    """Remove files that nobody is writing any more, and give the lengths of the others."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        for path in folder.iterdir():
-            if not drop_unlocked(path):
-                with contextlib.suppress(FileNotFoundError):
-                    yield path.stat().st_size
-
-
-def drop_unlocked(path: Path) -> bool:
-    """Remove a file, unless somebody is writing it."""
-    try:
-        arriving = os.open(path, READ_FLAGS)
-    except FileNotFoundError:
-        return True  # it has arrived, or has been given up
-    try:
-        fcntl.flock(arriving, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(arriving)
-    return True
 
 
 def _free_bytes(folder: Path) -> int:

@@ -28,9 +28,10 @@ from mdmfs.daemon.process import NO_DESCRIPTOR
 from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, StoreError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import sealed_size
+from mdmfs.worker.cache.arriving import READ_FLAGS, create_locked, drop_unlocked
 from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.kept import Kept, KeptObjects, Seal
-from mdmfs.worker.cache.room import ARRIVING, COMPLETE, READ_FLAGS, Room, Turns, drop_unlocked, refused
+from mdmfs.worker.cache.room import ARRIVING, COMPLETE, Room, Turns, refused
 
 CACHE_FORMAT: Final[Format[Path]] = Format("cache of a mount", remedy=", or delete it: what it holds is fetched again")
 SMALL: Final = 2**20
@@ -280,10 +281,10 @@ class CiphertextCache:
     async def _create(self, path: str, length: int) -> int:
         while True:
             try:
-                return _create_locked(path, length)
+                return create_locked(path, length)
             except FileNotFoundError:
                 await self._make_anew()
-                return _create_locked(path, length)
+                return create_locked(path, length)
             except OSError as error:  # a quota may be one of files
                 if error.errno not in FULL or not await self.let_go():
                     raise
@@ -389,21 +390,3 @@ def _statuses(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
     for path in folder.iterdir():
         with contextlib.suppress(FileNotFoundError):
             yield path, path.lstat()
-
-
-def _create_locked(path: str, length: int) -> int:
-    """Make a file of so many bytes, and lock it; raises ``OSError``, and the file may be there then.
-
-    Others who count see what it will take.
-    """
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if os.fstat(descriptor).st_nlink:
-                os.ftruncate(descriptor, length)
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)  # another mount that starts has found it before it was locked

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from typing import Final, NoReturn, cast
 
@@ -49,19 +48,9 @@ from mdmfs.worker.changing import Change
 from mdmfs.worker.configuration import CONFIGURATION_ATTRIBUTE
 from mdmfs.worker.fuse.errnos import replying_errno
 from mdmfs.worker.fuse.patience import SignalWatch
+from mdmfs.worker.fuse.replies import blank, entry_of, fill, limit, nothing
 from mdmfs.worker.numbered import are_of_one_tree
 
-POSITIVE_SECONDS: Final = 300.0
-"""At most: no name and no attribute is remembered beyond the lease under which it was told."""
-DIRECTORY_MODE: Final = stat.S_IFDIR | 0o555
-COLLECTION_MODE: Final = stat.S_IFDIR | 0o755
-FILE_MODE: Final = stat.S_IFREG | 0o444
-LINK_MODE: Final = stat.S_IFLNK | 0o777
-_MODES: Final = {NodeKind.DIRECTORY: DIRECTORY_MODE, NodeKind.FILE: FILE_MODE, NodeKind.LINK: LINK_MODE}
-BLOCK: Final = 512
-PREFERRED_READ: Final = 8 * 2**10
-"""Python's files, and pydicom with them, read in pieces of this size, whatever they want: longer ones would go beyond
-what comes with a header (8 KiB, design decision 5), and recall the pixels. Programs that copy take 128 KiB anyway."""
 FRAGMENT: Final = 4096
 MAX_WAITING_OPENS: Final = 600
 """More are refused: the rest of ``mount.MAX_TASKS`` is for everyone else."""
@@ -112,15 +101,15 @@ class MdmfsOperations(pyfuse3.Operations):
                     with self._watch.interruptible(ctx.pid):
                         node = await files.lookup(parent_inode, name)
             except NoSuchFileError:
-                return _nothing(seat)
-            return _entry(node, seat)
+                return nothing(seat)
+            return entry_of(node, seat)
 
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         """Give attributes; the mount point's own to everyone, so that ``ls`` of its parent works."""
         with replying_errno("getattr"), self._watch.interruptible(ctx.pid):
             is_root = inode == pyfuse3.ROOT_INODE
             seat = self._callers.doorman if is_root else await self._seat_of(ctx, is_harmless=True)
-            return _entry(await seat.files.attributes(inode), seat)
+            return entry_of(await seat.files.attributes(inode), seat)
 
     async def access(self, inode: InodeT, mode: ModeT, ctx: RequestContext) -> bool:
         """Say what the mode bits say; who may read is decided by open, who may change names by the change."""
@@ -159,13 +148,13 @@ class MdmfsOperations(pyfuse3.Operations):
         with replying_errno("readdir"):
             seat = self._callers.of_handle(fh)
             parent = seat.files.directory_of(fh)
-            entry, reply, retain = _blank(seat), pyfuse3.readdir_reply, seat.files.retain
+            entry, reply, retain = blank(seat), pyfuse3.readdir_reply, seat.files.retain
             before: Node | None = None
             for name, node, position in await seat.files.read_directory(fh, start_id):
                 # all of one kind and hospital are told within microseconds
                 if before is None or type(before) is not type(node) or not are_of_one_tree(before.inode, node.inode):
-                    _limit(entry, node, seat)
-                _fill(entry, node, before)
+                    limit(entry, node, seat)
+                fill(entry, node, before)
                 before = node
                 if not reply(token, FileNameT(name), entry, position):
                     return
@@ -294,7 +283,7 @@ class MdmfsOperations(pyfuse3.Operations):
             node = await seat.files.attributes(inode)
             if not node.is_made or fields.update_size:
                 _refuse_write()
-            return _entry(node, seat)
+            return entry_of(node, seat)
 
     async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
         """EROFS, but for comments, and for the attribute that asks for staging and changes no byte."""
@@ -349,7 +338,7 @@ class MdmfsOperations(pyfuse3.Operations):
                 message = f"what was made in inode {change.directory} is gone already"
                 raise NoSuchFileError(message)
             seat.files.retain(change.directory, node)
-            return _entry(node, seat)
+            return entry_of(node, seat)
 
     async def _changed(self, operation: str, change: Change, ctx: RequestContext) -> None:
         with replying_errno(operation), self._watch.interruptible(ctx.pid):
@@ -381,51 +370,6 @@ class MdmfsOperations(pyfuse3.Operations):
             with self._watch.interruptible(ctx.pid):
                 seat = await self._callers.find(ctx.uid, ctx.gid, ctx.pid)
         return seat
-
-
-def _entry(node: Node, seat: Seat) -> EntryAttributes:
-    entry = _blank(seat)
-    _limit(entry, node, seat)
-    _fill(entry, node)
-    return entry
-
-
-def _blank(seat: Seat) -> EntryAttributes:
-    """Give what is the same for all entries of a seat; the rest is 0 (pyfuse3)."""
-    entry = EntryAttributes()
-    # A directory's subdirectories are not counted; 1 says so, 2 would tell `find` that there are none.
-    entry.st_nlink = 1
-    entry.st_uid, entry.st_gid = seat.uid, seat.gid
-    entry.st_blksize = PREFERRED_READ
-    return entry
-
-
-def _limit(entry: EntryAttributes, node: Node, seat: Seat) -> None:
-    """Say for how long it may be remembered."""
-    entry.entry_timeout = entry.attr_timeout = min(POSITIVE_SECONDS, seat.files.seconds_held(node))
-
-
-def _fill(entry: EntryAttributes, node: Node, before: Node | None = None) -> None:
-    """Say what is another for each entry; a directory may have a hundred thousand.
-
-    ``before`` is what it was filled with last: the files of a series have one day.
-    """
-    entry.st_ino = node.inode
-    entry.st_size = node.size
-    entry.st_blocks = -(-node.size // BLOCK)
-    if before is None or node.kind is not before.kind or node.is_made != before.is_made:
-        is_collection = node.is_made and node.kind is NodeKind.DIRECTORY
-        entry.st_mode = ModeT(COLLECTION_MODE if is_collection else _MODES[node.kind])
-    if before is None or node.modified != before.modified:
-        entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = round(node.modified * 1e6) * 1000
-
-
-def _nothing(seat: Seat) -> EntryAttributes:
-    """Say that there is no such name, in the form that the kernel remembers."""
-    entry = EntryAttributes()
-    entry.st_ino = InodeT(0)
-    entry.entry_timeout = seat.seconds_absent
-    return entry
 
 
 def _refuse_write() -> NoReturn:

@@ -14,8 +14,8 @@ from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.kept import Seal
 from mdmfs.worker.keys.ring import unlock_with
 from mdmfs.worker.reading import headers
-from mdmfs.worker.reading.bringing import AT_ONCE
-from mdmfs.worker.reading.open_file import OpenFile, lock_of
+from mdmfs.worker.reading.bringing import AT_ONCE, lock_of
+from mdmfs.worker.reading.open_file import OpenFile
 from mdmfs.worker.reading.parts import Parts
 
 log = structlog.get_logger(__name__)

@@ -16,7 +16,8 @@ import trio
 
 from mdmfs.model.errors import IntegrityError, MdmfsError, PeerUnreachableError, TooFewSharesError
 from mdmfs.model.names import Guid
-from mdmfs.sealing.layout import HEADER_SIZE
+from mdmfs.sealing.header import ObjectContext, Role
+from mdmfs.sealing.layout import HEADER_SIZE, SALT_SIZE
 from mdmfs.sealing.unseal import Unsealer
 from mdmfs.wire.messages.files import Node, SealedHeader
 from mdmfs.worker.cache.ciphertext import Ciphertext, SupersededError
@@ -25,7 +26,7 @@ from mdmfs.worker.hospital.outage import OUTAGES, Outage
 from mdmfs.worker.keys.ring import Lock
 from mdmfs.worker.reading import headers
 from mdmfs.worker.reading.fetching import Fetching
-from mdmfs.worker.reading.open_file import OpenFile, lock_of
+from mdmfs.worker.reading.open_file import OpenFile
 from mdmfs.worker.reading.parts import Parts
 from mdmfs.worker.reading.together import FetchingTogether
 
@@ -375,3 +376,12 @@ async def _is_arriving(file: OpenFile) -> bool:
         with trio.move_on_after(SOON):
             await file.begun.wait()
     return file.arriving is not None
+
+
+def lock_of(file: OpenFile, ciphertext: Ciphertext, seal: Seal) -> Lock:
+    """Say what a key of this object must fit; its header must be here. Raises ``IntegrityError`` for another one."""
+    header = ciphertext.read(0, HEADER_SIZE)
+    if header[:SALT_SIZE] != seal.salt:
+        message = f"the sealed object of {file.guid} does not begin with the salt that was announced"
+        raise IntegrityError(message)
+    return Lock(ObjectContext(Role.BODY, file.guid, seal.generation, file.size), header, seal.threshold)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -12,13 +11,7 @@ import trio
 
 from mdmfs.model.errors import AccessDeniedError, IntegrityError, MdmfsError, again
 from mdmfs.model.names import Guid
-from mdmfs.sealing.header import ObjectContext, Role
 from mdmfs.sealing.layout import (
-    CHUNK_SIZE,
-    HEADER_SIZE,
-    SALT_SIZE,
-    SEALED_CHUNK_SIZE,
-    SealedRange,
     last_chunk_range,
     sealed_range,
     sealed_size,
@@ -28,9 +21,15 @@ from mdmfs.sealing.unseal import Unsealer
 from mdmfs.wire.messages.files import Node
 from mdmfs.worker.cache.ciphertext import Ciphertext, SupersededError
 from mdmfs.worker.cache.kept import Seal
-from mdmfs.worker.keys.ring import Lock
 from mdmfs.worker.reading.headers import Beginning
 from mdmfs.worker.reading.pages import Pages
+from mdmfs.worker.reading.unsealing import (
+    plain_arrived,
+    sealed_end,
+    unseal_at_once,
+    unseal_into_buffer,
+    unseal_range,
+)
 
 PIECE: Final = 256 * 2**10
 """Plaintext bytes pushed at once: they are still in the processor's cache when the kernel copies them. Between two
@@ -43,7 +42,6 @@ the pixels."""
 _reading = trio.CapacityLimiter(4)
 _pushing = trio.CapacityLimiter(4)
 """Apart from the readers': a push may have to wait for a read of the same pages, so it must never hold its thread."""
-_buffers = threading.local()
 
 
 class OpenFile:
@@ -244,7 +242,7 @@ class OpenFile:
             at_hand = self.read_at_once(offset, length) if may_hold_up else None
             if at_hand is not None:
                 return bytes(at_hand)
-            plain = await trio.to_thread.run_sync(_unseal_range, ciphertext, unsealer, piece, limiter=_reading)
+            plain = await trio.to_thread.run_sync(unseal_range, ciphertext, unsealer, piece, limiter=_reading)
             self.refuse_failed()
             return plain
 
@@ -257,7 +255,7 @@ class OpenFile:
         piece = sealed_range(self.size, offset, length)
         if ciphertext is None or unsealer is None or ciphertext.arrived < piece.offset + piece.length:
             return None
-        octets = _unseal_at_once(ciphertext, unsealer, piece) if piece.chunks else None
+        octets = unseal_at_once(ciphertext, unsealer, piece) if piece.chunks else None
         return None if octets is None else octets[piece.skip : piece.skip + piece.plain_length]
 
     async def check_end(self) -> None:
@@ -265,8 +263,8 @@ class OpenFile:
         with self.in_use():
             last = last_chunk_range(self.size)
             ciphertext, unsealer = await self._arrived(last.offset + last.length)
-            if _unseal_at_once(ciphertext, unsealer, last) is None:  # a disk that is stuck may have all threads
-                await trio.to_thread.run_sync(_unseal_range, ciphertext, unsealer, last, limiter=_reading)
+            if unseal_at_once(ciphertext, unsealer, last) is None:  # a disk that is stuck may have all threads
+                await trio.to_thread.run_sync(unseal_range, ciphertext, unsealer, last, limiter=_reading)
 
     def push_at_once(self, pages: Pages, *, is_resident: bool) -> bool:
         """Push a small file whole, from the loop, where its ciphertext is in memory; False where it is not.
@@ -278,7 +276,7 @@ class OpenFile:
         piece = last_chunk_range(self.size) if is_resident else whole_range(self.size)
         if ciphertext is None or unsealer is None:
             return False
-        octets = _unseal_at_once(ciphertext, unsealer, piece)
+        octets = unseal_at_once(ciphertext, unsealer, piece)
         if octets is None:
             return False
         if octets and not is_resident:
@@ -314,9 +312,9 @@ class OpenFile:
         begin = 0
         with self.in_use():
             while begin < self.size and not self._failure:
-                wanted = _sealed_end(self.size, begin, min(PIECE, self.size - begin))
+                wanted = sealed_end(self.size, begin, min(PIECE, self.size - begin))
                 source = await self._arrived(wanted)
-                end = self.size if source[0].is_complete else min(self.size, _plain_arrived(source[0].arrived))
+                end = self.size if source[0].is_complete else min(self.size, plain_arrived(source[0].arrived))
                 begin = await trio.to_thread.run_sync(self._push_there, pages, source, begin, end, limiter=_pushing)
 
     def _push_there(self, pages: Pages, source: tuple[Ciphertext, Unsealer], begin: int, end: int) -> int:
@@ -324,7 +322,7 @@ class OpenFile:
         ciphertext, unsealer = source
         while begin < end and not self._is_barred:
             piece = sealed_range(self.size, begin, min(PIECE, end - begin))
-            plain = _unseal_into_buffer(ciphertext, unsealer, piece)
+            plain = unseal_into_buffer(ciphertext, unsealer, piece)
             if not self._is_barred:
                 pages.store(self.inode, begin, plain[: piece.plain_length])
             begin += piece.plain_length
@@ -384,59 +382,6 @@ class OpenFile:
                 await ciphertext.wait_for(end)
                 self.refuse_failed()
                 return ciphertext, unsealer
-
-
-def _unseal_range(ciphertext: Ciphertext, unsealer: Unsealer, piece: SealedRange) -> bytes:
-    plain = _unseal_into_buffer(ciphertext, unsealer, piece)
-    return bytes(plain[piece.skip : piece.skip + piece.plain_length])
-
-
-def _unseal_at_once(ciphertext: Ciphertext, unsealer: Unsealer, piece: SealedRange) -> memoryview | None:
-    """Unseal from the loop what is in memory; None where it is not. What was read ahead ends with whole chunks."""
-    sealed, plain = _thread_buffers(piece.chunks)
-    pieces = ciphertext.read_at_once(piece.offset, sealed[: piece.length])
-    if pieces is None:
-        return None
-    chunk, length = piece.first_chunk, 0
-    for octets in pieces:
-        length += len(unsealer.unseal(octets, chunk, plain[length:]))
-        chunk += -(-len(octets) // SEALED_CHUNK_SIZE)
-    return plain[:length]
-
-
-def _unseal_into_buffer(ciphertext: Ciphertext, unsealer: Unsealer, piece: SealedRange) -> memoryview:
-    """Unseal into this thread's own buffer; what it holds is good until the thread's next call."""
-    sealed, plain = _thread_buffers(piece.chunks)
-    ciphertext.read_into(piece.offset, sealed[: piece.length])
-    return unsealer.unseal(sealed[: piece.length], piece.first_chunk, plain)
-
-
-def _thread_buffers(chunks: int) -> tuple[memoryview, memoryview]:
-    """Give two buffers that this thread keeps: fresh ones would be cleared by the kernel page by page each time."""
-    kept: tuple[memoryview, memoryview] | None = getattr(_buffers, "kept", None)
-    if kept is None or len(kept[1]) < chunks * CHUNK_SIZE:
-        kept = (memoryview(bytearray(chunks * SEALED_CHUNK_SIZE)), memoryview(bytearray(chunks * CHUNK_SIZE)))
-        _buffers.kept = kept
-    return kept
-
-
-def _sealed_end(size: int, begin: int, length: int) -> int:
-    piece = sealed_range(size, begin, length)
-    return piece.offset + piece.length
-
-
-def _plain_arrived(arrived: int) -> int:
-    """Count the plaintext bytes of the whole chunks among the first ``arrived`` bytes of an object."""
-    return max(0, arrived - HEADER_SIZE) // SEALED_CHUNK_SIZE * CHUNK_SIZE
-
-
-def lock_of(file: OpenFile, ciphertext: Ciphertext, seal: Seal) -> Lock:
-    """Say what a key of this object must fit; its header must be here. Raises ``IntegrityError`` for another one."""
-    header = ciphertext.read(0, HEADER_SIZE)
-    if header[:SALT_SIZE] != seal.salt:
-        message = f"the sealed object of {file.guid} does not begin with the salt that was announced"
-        raise IntegrityError(message)
-    return Lock(ObjectContext(Role.BODY, file.guid, seal.generation, file.size), header, seal.threshold)
 
 
 class OpenFiles(dict[int, OpenFile]):
