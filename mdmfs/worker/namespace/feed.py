@@ -20,7 +20,7 @@ from mdmfs.model.errors import (
     MdmfsError,
     NoSuchFileError,
 )
-from mdmfs.wire.messages.files import Changes, Node, NodeKind, OpensReport
+from mdmfs.wire.messages.files import MAX_REPORTED, Changes, Node, NodeKind, OpensReport
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.listing import gone_or_changed
 from mdmfs.worker.namespace.names import Namespace
@@ -149,9 +149,10 @@ class Feed:
         sent = self._lease.clock()
         # after an outage the lease may be about to end: then the answer shall not wait for news
         longest = self._lease.seconds_to_ask() if self._namespace.is_followed else 0.0
-        wait = longest * random.uniform(*JITTER)  # noqa: S311 no secret
         await self._tell_for_leavers()
         report = None if self._leavers else self._opens.report()
+        is_full = report is not None and len(report.opens) == MAX_REPORTED  # then the next one shall go soon
+        wait = 0.0 if is_full else longest * random.uniform(*JITTER)  # noqa: S311 no secret
         changes = await self._hospital.changes(version, wait, report, self._groups)
         self._opens.heard(report)
         outdated = await self._apply(changes)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import structlog
 import trio
 import trio.testing
 
@@ -221,6 +222,35 @@ async def test_who_was_refused_asks_again_as_soon_as_he_has_another_credential(
     assert lease.is_held
     assert faults
     faults.clear()
+
+
+def test_opens_for_which_there_is_no_room_are_told_of_in_the_log() -> None:
+    """They stand in no audit log, and somebody has to know that."""
+    opens = Opens(room=2)
+    for _ in range(3):
+        opens.note(random_guid())
+    with structlog.testing.capture_logs() as logs:
+        report = opens.report()
+        assert report is not None
+        assert len(report.opens) == 2
+        opens.heard(report)
+        assert opens.report() is None
+    assert [one["opens"] for one in logs] == [1]
+
+
+async def test_more_opens_than_one_report_names_do_not_wait_for_a_renewal_each(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A scan of what is at hand goes faster than leases are renewed."""
+    autojump_clock.autojump_threshold = 0
+    hospital, opens = TwinHospital(), Opens()
+    hospital.lease = 30.0
+    feed = Feed(hospital, Namespace(hospital, ROOT), NoWitness(), Lease(trio.current_time), opens)
+    for _ in range(3 * MAX_REPORTED):
+        opens.note(random_guid())
+    nursery.start_soon(feed.follow)
+    await trio.sleep(1)
+    assert len(hospital.reports) == 3
 
 
 async def test_opens_go_with_the_next_renewal_and_again_after_an_outage(
