@@ -65,8 +65,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _BARRED_IN_RFC4514: Final = re.compile(r'\\.|(["<>;])', re.DOTALL)
 _INVISIBLE: Final = "\x00-\x1f\x7f-\xa0\xad\u061c\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff\ufff9-\ufffb"
 """Fixed, not asked of the Unicode tables: the canonical form must not change with the version of Python."""
-_ESCAPED_IN_SLASH_FORM: Final = re.compile(rf"([/+\\])|([{_INVISIBLE}]|^\x20|\x20\Z)")
-_ESCAPED_IN_RFC4514: Final = re.compile(rf'([,+"\\<>;]|^[#\x20]|\x20\Z)|([{_INVISIBLE}])')
+_TO_ESCAPE: Final = re.compile(rf"([/+\\])|([{_INVISIBLE}]|^\x20|\x20\Z)")
 _SHORT_STRING: Final = re.compile(r"(?P<tag>0[cC]|13|16)(?P<length>[0-7][0-9A-Fa-f])(?P<octets>(?:[0-9A-Fa-f]{2})+)")
 """Tag (UTF8String, PrintableString, IA5String), length and contents."""
 
@@ -90,7 +89,7 @@ class Dn:
             message = "a DN has at least one part"
             raise MalformedNameError(message)
         object.__setattr__(self, "rdns", tuple(_canonical_rdn(rdn) for rdn in self.rdns))
-        object.__setattr__(self, "_text", "".join("/" + _join(rdn, _escape_for_slash_form) for rdn in self.rdns))
+        object.__setattr__(self, "_text", "".join("/" + _join(rdn) for rdn in self.rdns))
         if len(self._text.encode()) > MAX_DN_BYTES:
             message = f"a DN has at most {MAX_DN_BYTES} bytes"
             raise MalformedNameError(message)
@@ -113,10 +112,6 @@ class Dn:
     def __str__(self) -> str:
         """Write the slash form, which ``parse`` reads back to the same name."""
         return self._text
-
-    def rfc4514(self) -> str:
-        """Write the form of RFC 4514, leaf first; unlike section 2.4 has it, values of dotted types are text too."""
-        return ",".join(_join(rdn, _escape_for_rfc4514) for rdn in reversed(self.rdns))
 
     def __truediv__(self, ava: Ava) -> Dn:
         """Name an entry below this one."""
@@ -310,16 +305,8 @@ def _decode_string(digits: str) -> str:
         raise refusal from error
 
 
-def _join(rdn: Rdn, escape: Callable[[str], str]) -> str:
-    return "+".join(f"{kind}={escape(value)}" for kind, value in rdn)
-
-
-def _escape_for_slash_form(value: str) -> str:
-    return _ESCAPED_IN_SLASH_FORM.sub(_escape, value)
-
-
-def _escape_for_rfc4514(value: str) -> str:
-    return _ESCAPED_IN_RFC4514.sub(_escape, value)
+def _join(rdn: Rdn) -> str:
+    return "+".join(f"{kind}={_TO_ESCAPE.sub(_escape, value)}" for kind, value in rdn)
 
 
 def _escape(match: re.Match[str]) -> str:

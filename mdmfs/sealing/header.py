@@ -27,7 +27,6 @@ from mdmfs.sealing.layout import (
 
 FILE_KEY_SIZE: Final = 32
 CONTEXT_FORMAT: Final = 1
-CONTEXT_SIZE: Final = 30
 MAX_GENERATION: Final = 2**32 - 1
 
 _CONTEXT: Final = struct.Struct(">BB16sIQ")

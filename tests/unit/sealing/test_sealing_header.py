@@ -9,7 +9,7 @@ import pytest
 
 from mdmfs.model.errors import IntegrityError, MalformedMessageError, WrongKeyError
 from mdmfs.model.names import Guid
-from mdmfs.sealing.header import CONTEXT_SIZE, FileKey, Header, ObjectContext, Role, derive, verify
+from mdmfs.sealing.header import FileKey, Header, ObjectContext, Role, derive, verify
 from mdmfs.sealing.layout import HEADER_SIZE, MAX_SIZE, SALT_SIZE
 from tests.twins.octets import octets
 
@@ -29,7 +29,7 @@ def test_a_context_has_a_fixed_width_and_no_two_share_their_bytes() -> None:
         ObjectContext(Role.BODY, GUID, 1, 100),
         ObjectContext(Role.BODY, GUID, 0, 101),
     ]
-    assert {len(other.encode()) for other in others} == {CONTEXT_SIZE}
+    assert {len(other.encode()) for other in others} == {30}
     assert len({other.encode() for other in others}) == len(others)
 
 
