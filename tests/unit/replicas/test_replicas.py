@@ -534,14 +534,20 @@ async def test_what_was_put_and_cannot_be_recorded_is_no_replica(clinic: Clinic,
     assert await transfer_of(hospital, guid) == Transfer()  # and so it is wanted again
 
 
-async def test_what_was_being_put_when_we_were_killed_is_taken_away(clinic: Clinic) -> None:
-    """Nobody knows how much of it is there: it is put anew when it is let out again."""
+async def killed_while_putting(clinic: Clinic) -> Guid:
+    """Have a hospital put its first file, and leave the store as it was before it heard that this was done."""
     async with clinic.open() as hospital:
         await hospital.harvest()
         guid = await put_first(hospital)
         (known,) = hospital.hospital.store.read(lambda tx: tx.replicas.of(guid))
-        cut = msgspec.structs.replace(known, state=ReplicaState.COMING)
-        await hospital.hospital.store.write(lambda tx: tx.replicas.put(cut))
+        coming = msgspec.structs.replace(known, state=ReplicaState.COMING)
+        await hospital.hospital.store.write(lambda tx: tx.replicas.put(coming))
+        return guid
+
+
+async def test_what_was_being_put_when_we_were_killed_is_taken_away(clinic: Clinic) -> None:
+    """Nobody knows how much of it is there: it is put anew when it is let out again."""
+    guid = await killed_while_putting(clinic)
     async with clinic.open() as hospital:
         await until(lambda: not clinic.elements[0].kept)
         assert await transfer_of(hospital, guid) == Transfer()
@@ -586,12 +592,7 @@ async def test_what_may_yet_arrive_can_be_put_anew(clinic: Clinic, hospital: Ope
 
 async def test_what_arrives_after_we_were_killed_while_putting_is_taken_away_too(clinic: Clinic) -> None:
     """Its connection has gone with us, and the storage element had all of it: the next start looks more than once."""
-    async with clinic.open() as hospital:
-        await hospital.harvest()
-        guid = await put_first(hospital)
-        (known,) = hospital.hospital.store.read(lambda tx: tx.replicas.of(guid))
-        coming = msgspec.structs.replace(known, state=ReplicaState.COMING)
-        await hospital.hospital.store.write(lambda tx: tx.replicas.put(coming))
+    guid = await killed_while_putting(clinic)
     clinic.elements[0].coming, clinic.elements[0].kept = clinic.elements[0].kept, {}
     async with clinic.open() as hospital:
         await until(lambda: bool(hospital.hospital.replicas.reasons))
