@@ -51,6 +51,7 @@ async def relay(
     target: Callable[[], Address | None],
     key: bytes,
     *,
+    of_a_host: int = OF_A_HOST,
     task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen, and pass on to wherever ``target`` says, until cancelled; who comes while it is nowhere is cut off.
@@ -64,7 +65,7 @@ async def relay(
             while True:
                 connected, peer = await accept(listening)
                 where = target()
-                if where is None or places.total() >= MAX_RELAYED or places[peer.host] >= OF_A_HOST:
+                if where is None or places.total() >= MAX_RELAYED or places[peer.host] >= of_a_host:
                     connected.close()
                     continue
                 places[peer.host] += 1

@@ -240,6 +240,58 @@ async def test_who_takes_nothing_keeps_no_place_of_a_relay(autojump_clock: trio.
         nursery.cancel_scope.cancel()
 
 
+@contextlib.asynccontextmanager
+async def taking(**limits: int) -> AsyncIterator[tuple[Address, list[bytes]]]:
+    """Relay to somebody who says nothing; gives where the relay listens, and what each connection began with."""
+    told: list[bytes] = []
+
+    async def take(stream: trio.SocketStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            told.append(await stream.receive_some())
+            while await stream.receive_some():
+                pass
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(functools.partial(trio.serve_tcp, take, 0, host="127.0.0.1"))
+        where = Address(*listener.socket.getsockname()[:2])
+        yield await nursery.start(functools.partial(relay, LOOPBACK, lambda: where, KEY, **limits)), told
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_host_has_so_many_places_of_a_relay_and_has_them_back_when_it_goes() -> None:
+    """Or one host would take those of all, or what has come and gone would keep it out for ever."""
+    async with taking(of_a_host=2) as (listened, told):
+        with relayed(listened, HELLO), relayed(listened, HELLO):
+            await until(lambda: len(told) == 2)
+            with relayed(listened, HELLO) as third:
+                assert await heard(third) == b""
+        with trio.fail_after(10):
+            while len(told) == 2:
+                with relayed(listened, HELLO) as again:
+                    await until(lambda again=again: len(told) == 3 or is_closed(again))
+
+
+def is_closed(connected: socket.socket) -> bool:
+    """Ask whether the other end has closed a connection on which it says nothing."""
+    connected.setblocking(False)  # noqa: FBT003 a socket's own argument
+    try:
+        return connected.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:  # it had not read what was said
+        return True
+
+
+async def test_who_says_no_handshake_to_a_relay_is_let_go(autojump_clock: trio.testing.MockClock) -> None:
+    """Who says something else at once, who says nothing or half of one in time; nobody else hears of them."""
+    autojump_clock.autojump_threshold = 0.1  # what goes over sockets takes no time
+    async with taking() as (listened, told):
+        for octets in (b"\x17" + HELLO[1:], b"GET / HTTP/1.1\r\n\r\n", b"", HELLO[:-1]):
+            with relayed(listened, octets) as connected:
+                assert await heard(connected) == b""
+        assert not told
+
+
 async def test_a_client_finds_its_peer_wherever_it_is() -> None:
     """Where nobody listens the next place is tried, and where it was found is looked first."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
