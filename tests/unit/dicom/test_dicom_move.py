@@ -8,14 +8,19 @@ import pytest
 import trio
 import trio.testing
 
-from mdmfs.hospital.dicom.pacs import InstanceKey, Politeness, RetrievalService
+from mdmfs.hospital.dicom.commands import Command, CommandField
+from mdmfs.hospital.dicom.move import Destination, Move, Moves
+from mdmfs.hospital.dicom.pacs import InstanceKey, PacsAddress, Politeness, RetrievalService
 from mdmfs.hospital.dicom.remote import RemotePacs, open_pacs
 from mdmfs.model.errors import RecallFailedError, RecallTimedOutError
 from tests.twins.receiver import AE_TITLE, receiving
 from tests.twins.scripted_pacs import CT, EXPLICIT, GET, MOVE, ScriptedPeer, Site, serving
 
 KEY = InstanceKey("1.2.3", "1.2.3.4", "1.2.3.4.5", CT, EXPLICIT)
+ANOTHER = dataclasses.replace(KEY, instance_uid="1.2.3.4.6")
 UNKNOWN_DESTINATION = 0xA801
+TITLES = {"ARCHIVE"}
+"""Of one PACS, called "here" by our SCP; the other one is "there"."""
 
 
 async def recall(pacs: RemotePacs) -> None:
@@ -110,3 +115,53 @@ async def test_a_response_to_another_request_is_refused() -> None:
     ):
         with pytest.raises(RecallFailedError, match="something else"):
             await recall(pacs)
+
+
+def begun(moves: Moves, pacs: str = "here") -> tuple[Move, int]:
+    """Have a move of one instance under way, and give its number; nothing is sent."""
+    address, wanted, offer = PacsAddress("ARCHIVE", "127.0.0.1", 104, "MDMFS"), [KEY], {CT: (EXPLICIT,)}
+    move = Move(None, address, wanted, offer, Destination(moves, pacs), Politeness())  # type: ignore[arg-type]
+    return move, moves.open(move)
+
+
+def stored(key: InstanceKey, number: int | None = None, title: str = "") -> Command:
+    """Store an instance, in consequence of a move or of something else."""
+    field = CommandField.STORE_RQ
+    return Command(1, field, 7, True, 0, CT, key.instance_uid, title, number)  # noqa: FBT003 it has a data set
+
+
+def test_an_instance_is_for_a_move_of_its_own_pacs_alone() -> None:
+    """By the number of the move, where the PACS repeats ours; else by being waited for."""
+    moves = Moves(AE_TITLE)
+    move, number = begun(moves)
+    for request in (stored(KEY, number, "ARCHIVE"), stored(KEY), stored(KEY, number + 1, "ARCHIVE"), stored(KEY, 0)):
+        assert moves.find("here", request, TITLES) is move
+        assert moves.find("there", request, TITLES) is None
+    assert moves.find("here", stored(ANOTHER, number, "ARCHIVE"), TITLES) is move  # which then refuses it
+    for request in (stored(ANOTHER, number, "OTHER"), stored(ANOTHER, number + 1, "ARCHIVE"), stored(ANOTHER)):
+        assert moves.find("here", request, TITLES) is None
+    assert (moves.offers("here", CT), moves.offers("there", CT), moves.offers("here", "1.2")) == ([(EXPLICIT,)], [], [])
+
+
+def test_what_comes_for_a_move_that_has_ended_is_for_no_other_one() -> None:
+    """Or half of what one recall gave up would be taken for what the next one waits for."""
+    moves = Moves(AE_TITLE)
+    _, first = begun(moves)
+    moves.close(first)
+    second, number = begun(moves)
+    assert moves.find("here", stored(KEY, first, "ARCHIVE"), TITLES) is None
+    assert moves.find("here", stored(KEY, number, "ARCHIVE"), TITLES) is second
+    past = [stored(KEY, first, "ARCHIVE"), stored(KEY, first, "OTHER"), stored(KEY, number, "ARCHIVE"), stored(KEY)]
+    assert [moves.is_of_the_past(request, TITLES) for request in past] == [True, False, False, False]
+
+
+def test_no_two_moves_have_one_number_and_there_are_not_more_than_numbers() -> None:
+    """Half of them are under way at most: the others are remembered, or free."""
+    moves = Moves(AE_TITLE)
+    move, first = begun(moves)
+    numbers = {first, *(moves.open(move) for _ in range(2**15 - 2))}
+    assert (len(numbers), min(numbers) > 0, max(numbers) < 2**16) == (2**15 - 1, True, True)
+    with pytest.raises(RecallFailedError, match="too many"):
+        moves.open(move)
+    moves.close(first)
+    assert moves.open(move) not in numbers

@@ -101,7 +101,7 @@ async def calling(reception: Reception) -> AsyncIterator[Caller]:
 
 
 def store_request(
-    instance: Dataset | None = None, *, uid: str = "", data_set: bytes | None = None, **more: int
+    instance: Dataset | None = None, *, uid: str = "", data_set: bytes | None = None, **more: int | str
 ) -> bytes:
     """Write a C-STORE request for a slice, or for other bytes."""
     held = instance or ct_slice(1, size=8)
@@ -343,6 +343,18 @@ async def test_a_notice_that_cannot_be_stored_is_answered_with_a700() -> None:
         reception.is_full = False
         await caller.stream.send_all(store_request())
         assert await caller.status() == 0
+
+
+async def test_what_comes_late_for_a_move_of_ours_is_no_notice() -> None:
+    """It says whose it was: the PACS hears that nobody waits, and nothing is registered for it."""
+    async with receiving(PACS) as reception, calling(reception) as caller:
+        number = reception.moves.open(object())  # type: ignore[arg-type] # it never takes anything
+        reception.moves.close(number)
+        await caller.associate()
+        for title, expected in ((PACS.calling_ae_title, 0xA701), (PACS.ae_title, 0xA701), ("MODALITY", 0)):
+            await caller.stream.send_all(store_request(_0x1030=title, _0x1031=number))
+            assert await caller.status() == expected
+        assert len(reception.noted) == 1
 
 
 async def test_a_truncated_instance_is_no_notice() -> None:
