@@ -170,6 +170,13 @@ def test_a_ca_whose_policy_is_broken_signs_nothing(grid: Grid, text: str, caplog
     assert Judge(grid.anchors).judge(make.chain_of(make.person("jane", other), other)).dn == JANE.dn
 
 
+def test_a_ca_of_a_directory_that_has_no_policy_signs_nothing(grid: Grid) -> None:
+    """Without its file it could sign for everybody of every other CA."""
+    assert is_let_in(grid)
+    (grid.certificates / f"{hash_of(CA)}.signing_policy").unlink()
+    assert not is_let_in(grid)
+
+
 def test_a_verdict_is_of_one_chain_alone(grid: Grid) -> None:
     """It is kept, and nobody gets another's: not a second person, a stranger, nor a chain whose bytes run on alike."""
     judge, joe, unknown = Judge(grid.anchors), make.person("joe", CA), make.authority("unknown CA")
@@ -222,13 +229,14 @@ def test_an_old_certificate_of_a_ca_does_not_hide_the_new_one(grid: Grid) -> Non
 
 def test_a_path_outside_a_handshake_takes_the_shortest_way_to_a_root_and_ends(tmp_path: Path) -> None:
     """CAs certify one another: who goes round in their certificates without end would never judge again."""
-    other, server = make.authority("other CA"), make.host("voms", make.authority("another CA"))
-    round_trip = [crossed(make.authority("another CA"), other), crossed(other, make.authority("another CA"))]
+    other, another = make.authority("other CA"), make.authority("another CA")
+    server = make.host("voms", another)
+    round_trip = [again(another, make.VALID, other), again(other, make.VALID, another)]
     believed = Authorities.read(bundle_of(tmp_path, *round_trip, CA.certificate))
     now = make.NOW.timestamp()
     with pytest.raises(CredentialRefusedError, match="leads to no CA"):
         believed.path_of([read(server.leaf)], now)
-    with_root = Authorities.read(bundle_of(tmp_path, *round_trip, make.authority("another CA").certificate))
+    with_root = Authorities.read(bundle_of(tmp_path, *round_trip, another.certificate))
     assert [str(one.subject) for one in with_root.path_of([read(server.leaf)], now)] == [
         str(server.dn), "/O=mdmfs demonstration/OU=authorities/CN=another CA",
     ]  # fmt: skip
@@ -261,13 +269,8 @@ def bundle_of(folder: Path, *certificates: x509.Certificate) -> TrustAnchors:
     return TrustAnchors(bundle)
 
 
-def crossed(authority: Authority, by: Authority) -> x509.Certificate:
-    """Certify a CA's name and key by another one."""
-    return again(authority, make.VALID, by)
-
-
 def again(authority: Authority, validity: Validity, by: Authority | None = None) -> x509.Certificate:
-    """Certify a root's name and key once more, by itself or another."""
+    """Certify a CA's name and key once more, by itself or another."""
     signer = by or authority
     builder = x509.CertificateBuilder(
         signer.certificate.subject, authority.certificate.subject, authority.key.public_key(),
@@ -367,7 +370,7 @@ def test_a_verdict_is_asked_for_again_when_a_list_has_ended(grid: Grid) -> None:
     judge = Judge(grid.anchors, clock=lambda: now[0])
     verdict = judge.judge(CHAIN)
     assert now[0] < verdict.holds_until < now[0] + 61
-    now[0] += 120
+    now[0] = verdict.holds_until
     with pytest.raises(CredentialRefusedError, match="CRL"):
         judge.judge(CHAIN)
 
