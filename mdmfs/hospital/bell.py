@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 import trio
-import trio.testing
 
 
 class Bell:
@@ -70,11 +69,13 @@ class Ring:
         self._woken += 1
         if self._woken % TOGETHER:
             return
+        from trio.testing import wait_all_tasks_blocked  # noqa: PLC0415 it brings all of pytest, where that is installed
+
         try:
             with trio.move_on_after(LONGEST):
                 await trio.sleep(PAUSE)
                 # trio's own word for a quiet moment: no task could run, and nothing has arrived that one waits for
-                await trio.testing.wait_all_tasks_blocked()
+                await wait_all_tasks_blocked()
         finally:
             self._lot.unpark(count=TOGETHER)
 

@@ -11,19 +11,15 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 from mdmfs.model.errors import ConfigurationError, MdmfsError, OutOfSpaceError, StoreError
 from mdmfs.rows.url import DatabaseUrl
 
-try:
-    import psycopg
-
+if TYPE_CHECKING:
     from mdmfs.rows.session import Session
-except ModuleNotFoundError:  # the extra postgresql: Database.open says so
-    psycopg = None  # type: ignore[assignment]
-else:
-    logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # it would quote what the server says, and that quotes rows
+
+logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # it would quote what the server says, and that quotes rows
 
 PATIENCE: Final = 60.0
 """Seconds for which a write waits for a database that does not answer: as long as a standby takes to be promoted."""
@@ -132,7 +128,10 @@ class Database:
     """One session with a database, which nobody else works on meanwhile. Not for two threads at once."""
 
     def __init__(self, url: DatabaseUrl, what: str, patience: float = PATIENCE) -> None:
+        import psycopg  # noqa: PLC0415 see DatabaseUrl
+
         self._url = url
+        self._driver: Any = psycopg
         self._what = what
         self._patience = patience
         self._connection: Any = None
@@ -237,7 +236,7 @@ class Database:
         """End the session, and the lock with it."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(psycopg.Error):
+            with contextlib.suppress(self._driver.Error):
                 connection.close()
 
     def state(self) -> State | None:
@@ -352,6 +351,8 @@ class Database:
             raise StoreError(message)
 
     def _begun(self) -> Session:
+        from mdmfs.rows.session import Session  # noqa: PLC0415 see DatabaseUrl
+
         session = Session.connect(**self._url.parts, autocommit=True)
         session.patience = self._patience
         return session
@@ -377,7 +378,7 @@ class Database:
         """Tell of the database's errors without statement, values or what the server says: it may quote both."""
         try:
             yield
-        except psycopg.Error as error:
+        except self._driver.Error as error:
             code = error.sqlstate or ""
             name = f"{type(error).__name__} {code}".strip()
             if code in _FULL:
@@ -386,7 +387,8 @@ class Database:
             if code.startswith(("28", "3D", "42501")) or any(told in str(error) for told in _NOT_LET_IN):
                 message = f"the database of the {self._what} does not let us in, or work ({name})"
                 raise self.placed(ConfigurationError(message, what_to_do=_RIGHTS)) from None
-            if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) or code.startswith(("57", "25")):
+            lost = self._driver.OperationalError, self._driver.InterfaceError
+            if isinstance(error, lost) or code.startswith(("57", "25")):
                 message = f"the database of the {self._what} does not answer ({name})"
                 raise LostError(message) from None
             message = f"the database of the {self._what} failed ({name}); nothing of this write was kept"

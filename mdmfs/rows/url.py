@@ -9,12 +9,6 @@ from typing import Any, Final
 
 from mdmfs.model.errors import ConfigurationError
 
-try:
-    import psycopg
-    from psycopg import conninfo
-except ModuleNotFoundError:  # the extra postgresql: DatabaseUrl says so
-    psycopg = None  # type: ignore[assignment]
-
 _ELSEWHERE: Final = frozenset({"service", "servicefile"})
 """What would let a file name the host."""
 _SAFE: Final = frozenset({"verify-ca", "verify-full"})
@@ -39,9 +33,13 @@ class DatabaseUrl:
 
         Where nothing is to be written, of several hosts a standby is taken first.
         """
-        if psycopg is None:
+        try:  # here, and not above: it takes a tenth of a second, which a daemon without a database can do without
+            import psycopg  # noqa: PLC0415
+            from psycopg import conninfo  # noqa: PLC0415
+        except ModuleNotFoundError:
             message = "for PostgreSQL the extra is missing"
-            raise ConfigurationError(message, what_to_do="pip install 'mdmfs[postgresql]', or ./run install postgresql")
+            what_to_do = "pip install 'mdmfs[postgresql]', or ./run install postgresql"
+            raise ConfigurationError(message, what_to_do=what_to_do) from None
         try:
             parts = conninfo.conninfo_to_dict(text) if text.startswith("postgresql://") else {}
         except psycopg.Error:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Final
+from typing import Final, NamedTuple
 
 from mdmfs.hospital.deid.tables import codes
 
@@ -11,8 +10,7 @@ LEGACY_SCHEMES: Final = ("SRT", "SNM3", "99SDM")
 """How objects named SNOMED-RT before SNOMED CT (PS3.16 section 8.1)."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Code:
+class Code(NamedTuple):
     """A coded concept: Code Value, Coding Scheme Designator, Code Meaning."""
 
     value: bytes
