@@ -191,7 +191,7 @@ def test_a_mount_in_the_background_for_which_nobody_waits_any_more_is_taken_away
     told = ["mount", "--daemon", "--log", str(log), str(tmp_path / "mount.toml"), str(point)]
     began = subprocess.Popen([sys.executable, "-m", "mdmfs.cli", *told], start_new_session=True)
     children = Path(f"/proc/{began.pid}/task/{began.pid}/children")
-    until(lambda: children.read_text() != "")
+    until(lambda: log.exists() and children.read_text() != "")  # before the log, trio looks for a library by a program
     daemon = Path("/proc", children.read_text().split()[0])
     began.send_signal(signal.SIGKILL)
     began.wait()
