@@ -1,12 +1,13 @@
-"""How pyfuse3's tasks wait for the kernel: several requests in one step of the loop, where several are there.
+"""How pyfuse3's tasks wait for the kernel: without trio's loop, as long as nobody but the kernel wants anything.
 
 pyfuse3 takes what it needs of trio by a name that can be set, as its own ``pyfuse3.asyncio`` does. Its tasks hand a
-lock on and go back to the loop for each request, which takes as long as answering two.
+lock on and go back to the loop for each request, which takes several times as long as answering it.
 """
 
 from __future__ import annotations
 
-import os
+import math
+import operator
 import select
 import time
 from collections.abc import Callable
@@ -18,12 +19,8 @@ import trio
 
 IN_A_ROW_SECONDS: Final = 1e-3
 """So long requests may be answered one after the other before every other task has its turn."""
-SPIN_SECONDS: Final = 80e-6
-"""Who has an answer sends his next request 45 to 70 us later, seen on two virtual processors: he wakes up first."""
-LOOP_SECONDS: Final = 150e-6
-"""A wait of the loop takes so much longer than a look at the device; one that was no longer ended within a spin."""
-MOST_CREDIT: Final = 8
-"""So many spins in vain end the spinning."""
+_EPOLL: Final = operator.attrgetter("_core._run.GLOBAL_RUN_CONTEXT.runner.io_manager._epoll")
+"""trio tells nobody officially."""
 
 
 def wait_eagerly(do_meanwhile: Callable[[], bool]) -> None:
@@ -31,10 +28,10 @@ def wait_eagerly(do_meanwhile: Callable[[], bool]) -> None:
     pyfuse3.trio = EagerTrio(do_meanwhile)  # type: ignore[attr-defined] # the stubs do not tell of it
 
 
-class Baton:
+class Baton(trio.abc.Instrument):
     """A lock for one task at a time that whoever let go of it may take again before those who wait.
 
-    Who waits is woken all the same: the other may come to wait for something else.
+    Who waits is woken when the step has ended in which it was let go of, and not taken again.
     """
 
     def __init__(self) -> None:
@@ -43,6 +40,7 @@ class Baton:
 
     async def __aenter__(self) -> None:
         while self._is_held:
+            trio.lowlevel.add_instrument(self)
             await self._waiting.park()
         self._is_held = True
 
@@ -50,7 +48,10 @@ class Baton:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._is_held = False
-        if self._waiting:
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 the signature is that of trio
+        """See trio: some task has gone as far as it can."""
+        if not self._is_held and self._waiting:
             self._waiting.unpark()
 
 
@@ -69,69 +70,85 @@ class EagerTrio:
         return getattr(trio, name)
 
 
-class Spin:
-    """Whether to look at the device for a moment more before the loop is asked: as long as that has paid lately.
-
-    Who sends request after request sends the next one sooner than a virtual processor falls asleep and wakes up again.
-    A wait of the loop that was as short as that says that looking would have paid; so this begins again by itself.
-    """
-
-    __slots__ = ("_credit",)
-
-    def __init__(self) -> None:
-        self._credit = 0
-
-    @property
-    def pays(self) -> bool:
-        """Whether to look now."""
-        return self._credit > 0
-
-    def note(self, *, was_soon: bool) -> None:
-        """Know whether a request came as soon as one looks for it."""
-        self._credit = min(self._credit + 1, MOST_CREDIT) if was_soon else max(self._credit - 1, 0)
-
-
 class _EagerLowlevel:
     """``trio.lowlevel``, but for a device that is looked at before the loop is asked."""
 
     def __init__(self, do_meanwhile: Callable[[], bool], clock: Callable[[], float]) -> None:
         self._do_meanwhile = do_meanwhile
         self._clock = clock
-        self._polled: tuple[int, select.poll] | None = None
+        self._descriptor: int | None = None
         self._until = float("-inf")
-        self._spin = Spin()
+        self._runnable = Runnable()
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 all of trio.lowlevel
         return getattr(trio.lowlevel, name)
 
     async def wait_readable(self, descriptor: int) -> None:
         """Wait for a request; where one is there already it is taken at once, for a while."""
-        if self._polled is None or self._polled[0] != descriptor:
-            self._polled = descriptor, select.poll()
-            self._polled[1].register(descriptor, select.POLLIN)
-        begun = self._clock()
-        if begun < self._until and self._is_there(self._polled[1], begun):
+        if descriptor != self._descriptor:
+            self._watch(descriptor)
+        if self._clock() < self._until and self._device.poll(0):
             return
         while self._do_meanwhile() and self._clock() < self._until:
-            if self._polled[1].poll(0):
+            if self._device.poll(0):
                 return
-        await trio.lowlevel.wait_readable(descriptor)
-        now = self._clock()
-        if not self._spin.pays:
-            self._spin.note(was_soon=now < begun + LOOP_SECONDS)
-        self._until = now + IN_A_ROW_SECONDS
+        if not await self._sleep():
+            await trio.lowlevel.wait_readable(descriptor)
+        self._until = self._clock() + IN_A_ROW_SECONDS
 
-    def _is_there(self, device: select.poll, begun: float) -> bool:
-        """Look whether there is a request, and for a moment more where that pays."""
-        if device.poll(0):
-            return True
-        if not self._spin.pays:
+    def _watch(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._device, self._all = select.poll(), select.poll()
+        loop = descriptor_of_loop()
+        self._device.register(descriptor, select.POLLIN)
+        self._all.register(descriptor, select.POLLIN)
+        if loop is not None:
+            self._all.register(loop, select.POLLIN)
+            trio.lowlevel.add_instrument(self._runnable)
+
+    async def _sleep(self) -> bool:
+        """Sleep in this step, where no other task could run in the next; tells whether a request alone ended it.
+
+        What wakes the loop ends it, too: a socket, a thread, a signal, the next deadline.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not self._runnable.is_one:
             return False
-        until = begun + SPIN_SECONDS
-        while self._clock() < until:
-            os.sched_yield()  # whoever sends the next one may have no other processor
-            if device.poll(0):
-                self._spin.note(was_soon=True)
-                return True
-        self._spin.note(was_soon=False)
-        return False
+        seconds = trio.lowlevel.current_statistics().seconds_to_next_deadline
+        if seconds <= 0:
+            return False
+        ready = self._all.poll(None if seconds == math.inf else seconds * 1000)
+        return len(ready) == 1 and ready[0][0] == self._descriptor
+
+
+class Runnable(trio.abc.Instrument):
+    """Knows of a task that runs whether it is the only one that can: none but it since the loop last had nothing to do.
+
+    What trio tells of its tasks leaves out those that have their turn in the same pass of the loop.
+    """
+
+    def __init__(self) -> None:
+        self._count = math.inf
+
+    @property
+    def is_one(self) -> bool:
+        """Tell."""
+        return self._count == 1
+
+    def before_io_wait(self, timeout: float) -> None:
+        """See trio: the loop is about to wait, for no time at all where tasks can run."""
+        if timeout > 0:
+            self._count = 0
+
+    def task_scheduled(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 the signature is that of trio
+        """See trio: one more can run."""
+        self._count += 1
+
+
+def descriptor_of_loop() -> int | None:
+    """Give what can be read from when trio's loop has something to do; None of a trio that keeps it elsewhere."""
+    try:
+        epoll: select.epoll = _EPOLL(trio)
+    except AttributeError:
+        return None
+    return epoll.fileno()

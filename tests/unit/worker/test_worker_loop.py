@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import os
-from collections.abc import Callable, Iterator
+import signal
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
+from mdmfs.worker.fuse import loop
 from mdmfs.worker.fuse.kernel import KernelCaches
-from mdmfs.worker.fuse.loop import MOST_CREDIT, SPIN_SECONDS, Baton, EagerTrio, Spin
+from mdmfs.worker.fuse.loop import Baton, EagerTrio
 
 
 @pytest.fixture
@@ -36,6 +42,7 @@ async def test_one_holds_the_baton_and_takes_it_again_before_those_who_wait() ->
             nursery.start_soon(wait, "second")
             await trio.testing.wait_all_tasks_blocked()
         async with baton:
+            assert trio.lowlevel.current_statistics().tasks_runnable == 0, "nobody is woken for nothing"
             order.append("first again")
             await trio.testing.wait_all_tasks_blocked()
             assert order == ["first again"]
@@ -130,30 +137,6 @@ async def test_what_each_user_wants_done_between_two_requests_is_done_once_and_a
     assert done == ["first", "busy", "last"]
 
 
-def test_nobody_looks_longer_at_a_device_before_that_has_paid_once() -> None:
-    """So an idle mount and one that is asked seldom never do."""
-    spin = Spin()
-    assert not spin.pays
-    spin.note(was_soon=False)
-    assert not spin.pays
-    spin.note(was_soon=True)
-    assert spin.pays
-
-
-def test_looking_goes_on_while_it_pays_and_ends_after_a_few_times_in_vain() -> None:
-    """However long it has paid; and it goes on where more requests come soon than do not."""
-    spin = Spin()
-    for _ in range(1000):
-        spin.note(was_soon=True)
-    for _ in range(MOST_CREDIT):
-        assert spin.pays
-        spin.note(was_soon=False)
-    assert not spin.pays
-    for was_soon in (True, True, False) * MOST_CREDIT:
-        spin.note(was_soon=was_soon)
-    assert spin.pays
-
-
 class Ticking:
     """A clock that goes on by a microsecond with each look at it, at one of which something happens."""
 
@@ -166,29 +149,6 @@ class Ticking:
         self.looks += 1
         self.at.pop(self.looks, lambda: None)()
         return self.looks * 1e-6
-
-
-async def test_a_request_that_comes_while_the_device_is_looked_at_is_taken_in_the_same_step(
-    device: tuple[int, int],
-) -> None:
-    """Since the one before came soon: nobody else has had a turn meanwhile."""
-    reading, writing = device
-    clock, turns = Ticking(), []
-    lowlevel = EagerTrio(clock=clock).lowlevel
-
-    async def other() -> None:
-        turns.append(clock.looks)
-
-    os.write(writing, b"1")
-    await lowlevel.wait_readable(reading)
-    os.read(reading, 1)
-    clock.at[clock.looks + 5] = lambda: os.write(writing, b"2")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(other)
-        await lowlevel.wait_readable(reading)
-        assert not turns
-        assert os.read(reading, 1) == b"2"
-    assert turns
 
 
 async def test_what_there_is_to_do_is_done_when_no_request_is_there(device: tuple[int, int]) -> None:
@@ -223,24 +183,136 @@ async def _note_turn(turns: list[None]) -> None:
     turns.append(None)
 
 
-async def test_where_nothing_comes_soon_the_others_have_their_turn(device: tuple[int, int]) -> None:
-    """After some microseconds of looking, and at once where that has been in vain a few times."""
-    reading, writing = device
-    clock, looked = Ticking(), []
-    lowlevel = EagerTrio(clock=clock).lowlevel
+class Turns(trio.abc.Instrument):
+    """Counts how often the loop turns."""
 
-    async def ask_late() -> None:
-        looked.append(clock.looks - begun)
-        clock.looks += 1000
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 the signature is that of trio.abc.Instrument
+        """Count; see trio."""
+        self.count += 1
+
+
+async def test_a_request_is_waited_for_without_the_loop_where_nobody_else_can_run(device: tuple[int, int]) -> None:
+    """However late it comes; for the first one the loop is asked, which tells that nobody can."""
+    reading, writing = device
+    lowlevel, turns = EagerTrio().lowlevel, Turns()
+    trio.lowlevel.add_instrument(turns)
+    for _ in range(2):
+        turns.count = 0
+        asking = threading.Timer(0.02, os.write, (writing, b"1"))
+        asking.start()
+        await lowlevel.wait_readable(reading)
+        assert os.read(reading, 1) == b"1"
+        asking.join()
+    assert turns.count == 0
+    trio.lowlevel.remove_instrument(turns)
+
+
+async def test_who_can_run_does_so_before_a_request_is_waited_for(device: tuple[int, int]) -> None:
+    """Else he would wait until somebody asks."""
+    reading, writing = device
+    lowlevel = await _alone(device)
+
+    async def ask() -> None:
         os.write(writing, b"1")
 
-    os.write(writing, b"1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await lowlevel.wait_readable(reading)
+    assert os.read(reading, 1) == b"1"
+
+
+async def _alone(device: tuple[int, int]) -> Any:  # noqa: ANN401 stands in for a module
+    """Give what waits for a device without the loop, since nobody else can run."""
+    reading, writing = device
+    lowlevel = EagerTrio().lowlevel
+    threading.Timer(0.01, os.write, (writing, b"1")).start()
     await lowlevel.wait_readable(reading)
-    for _ in range(2):
-        os.read(reading, 1)
-        begun = clock.looks
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask_late)
+    os.read(reading, 1)
+    return lowlevel
+
+
+async def _hear_of_a_thread() -> None:
+    await trio.to_thread.run_sync(time.sleep, 0.01)
+
+
+async def _hear_of_a_thread_that_nobody_waits_for() -> None:
+    heard, token = trio.Event(), trio.lowlevel.current_trio_token()
+    threading.Timer(0.01, token.run_sync_soon, (heard.set,)).start()
+    await heard.wait()
+
+
+async def _hear_of_a_socket() -> None:
+    ours, theirs = trio.socket.socketpair()
+    with ours, theirs:
+        threading.Timer(0.01, os.write, (theirs.fileno(), b"1")).start()
+        await ours.recv(1)
+
+
+async def _hear_of_a_signal() -> None:
+    with trio.open_signal_receiver(signal.SIGUSR1) as told:
+        threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        await anext(told)
+
+
+async def _hear_of_a_deadline() -> None:
+    await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "hear",
+    [
+        _hear_of_a_thread,
+        _hear_of_a_thread_that_nobody_waits_for,
+        _hear_of_a_socket,
+        _hear_of_a_signal,
+        _hear_of_a_deadline,
+    ],
+)
+async def test_what_wakes_the_loop_is_heard_while_a_request_is_waited_for(
+    device: tuple[int, int], hear: Callable[[], Awaitable[None]]
+) -> None:
+    """No request comes before it has been."""
+    reading, writing = device
+    lowlevel = EagerTrio().lowlevel
+    begin = trio.Event()
+
+    async def ask_then() -> None:
+        await begin.wait()
+        os.write(writing, b"1")
+        await hear()
+        os.write(writing, b"2")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask_then)
+        await trio.testing.wait_all_tasks_blocked()
+        begin.set()
+        for request in (b"1", b"2"):
             await lowlevel.wait_readable(reading)
-    assert looked[0] >= SPIN_SECONDS / 1e-6
-    assert looked[1] == 1
+            assert os.read(reading, 1) == request
+
+
+async def test_who_is_cancelled_waits_for_no_request(device: tuple[int, int]) -> None:
+    """The loop has told him before, and would not wake him again."""
+    reading, _ = device
+    lowlevel = await _alone(device)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await lowlevel.wait_readable(reading)
+    assert scope.cancelled_caught
+
+
+async def test_of_a_trio_that_hides_its_loop_requests_are_waited_for_by_the_loop(
+    device: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the one that is pinned they are not: so much the tests above say."""
+    reading, writing = device
+    monkeypatch.setattr(loop, "_EPOLL", operator.attrgetter("_core.elsewhere"))
+    lowlevel = await _alone(device)
+    asking = threading.Timer(0.01, os.write, (writing, b"1"))
+    asking.start()
+    await lowlevel.wait_readable(reading)
+    assert os.read(reading, 1) == b"1"
+    asking.join()
