@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from mdmfs.model.errors import NoSuchFileError
@@ -72,7 +73,17 @@ def test_an_inode_is_in_use_as_long_as_the_kernel_counts_on_it(inodes: Inodes) -
     assert [inodes.forget(inode, 1) for inode in (4, 4, 4, 1, 9)] == [False, True, True, False, True]
     with pytest.raises(NoSuchFileError):
         inodes.of(4)
-    assert 1 in inodes
+    for _ in range(2):
+        inodes.retain_placed(file(6, "d"), TOP / "a" / "d", (1, 2))
+    assert [inodes.forget(6, 1) for _ in range(2)] == [False, True]
+    assert [inode in inodes for inode in (1, 4, 6)] == [True, False, False]
+
+
+def test_new_attributes_are_for_what_is_in_use_alone(inodes: Inodes) -> None:
+    """A file keeps its place with them; what nobody counts on is not told of."""
+    inodes.renew(msgspec.structs.replace(file(4, "c"), size=2), 1, TOP)
+    inodes.renew(file(9, "d"), 1, TOP)
+    assert (inodes.of(4).node.size, inodes.of(4).parent, 9 in inodes) == (2, 3, False)
 
 
 def test_what_is_below_a_directory_that_has_become_a_file_has_no_name(inodes: Inodes) -> None:
