@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 from collections import defaultdict
@@ -29,7 +28,7 @@ from mdmfs.worker.hospital.outage import OUTAGES
 from mdmfs.worker.hospital.port import Hospital
 from mdmfs.worker.hospital.staging import files_below
 from mdmfs.worker.lease import Lease
-from mdmfs.worker.namespace.listing import Listing
+from mdmfs.worker.namespace.listing import OpenDirectory
 from mdmfs.worker.namespace.names import Namespace
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.prefetch.order import ReadingOrder
@@ -51,14 +50,6 @@ class Kernel(Protocol):
 
     async def forget_names(self, directory: int, names: list[bytes]) -> None:
         """Forget entries of a directory that are no longer what they were."""
-
-
-@dataclasses.dataclass(slots=True)
-class _DirectoryHandle:
-    inode: int
-    listing: Listing
-    opened: float
-    is_begun: bool = False
 
 
 class FileSystem:
@@ -87,7 +78,7 @@ class FileSystem:
         self._kernel = kernel
         self._changing = changing
         self._handles = handles_of(tree)
-        self._directories: dict[int, _DirectoryHandle] = {}
+        self._directories: dict[int, OpenDirectory] = {}
         self._files: dict[int, OpenFile] = {}
         self._reads: defaultdict[int, list[range]] = defaultdict(list)
         """What is being read, or waits, by inode."""
@@ -192,7 +183,7 @@ class FileSystem:
         """Open a directory and give a handle."""
         handle = next(self._handles)
         listing = await self._lease.held(lambda: self._namespace.listing(inode))
-        self._directories[handle] = _DirectoryHandle(inode, listing, trio.current_time())
+        self._directories[handle] = OpenDirectory(inode, trio.current_time(), listing)
         return handle
 
     async def read_directory(self, handle: int, position: int) -> Iterator[tuple[bytes, Node, int]]:
@@ -203,10 +194,12 @@ class FileSystem:
         opened = self._directories[handle]
         self._namespace.note_shown(opened.inode)
         await self._lease.wait()
-        if position == 0 and (opened.is_begun or not self._namespace.has_just_come(opened.inode, opened.listing)):
-            opened.listing = await self._lease.held(lambda: self._namespace.listing(opened.inode))
-        opened.is_begun = True
-        return self._entries(opened, position)
+        if position == 0 or opened.listing is not None:
+            listing, opened.listing = opened.listing, None
+            if listing is None or not self._namespace.has_just_come(opened.inode, listing):
+                listing = await self._lease.held(lambda: self._namespace.listing(opened.inode))
+            opened.nodes = listing.in_order
+        return opened.entries(position)
 
     def directory_of(self, handle: int) -> int:
         """Give the inode that a handle of a directory was opened for."""
@@ -216,11 +209,6 @@ class FileSystem:
         """End a handle."""
         closed = self._directories.pop(handle)
         self._prefetch.note_closed(closed.inode, closed.opened)
-
-    def _entries(self, opened: _DirectoryHandle, position: int) -> Iterator[tuple[bytes, Node, int]]:
-        names, nodes = opened.listing.names, opened.listing.in_order
-        for index in range(position, len(names)):
-            yield names[index], nodes[index], index + 1
 
     # Files
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from mdmfs.model.errors import MalformedMessageError
@@ -30,6 +30,23 @@ class Listing:
     """When, on trio's clock."""
 
 
+@dataclasses.dataclass(slots=True)
+class OpenDirectory:
+    """What one handle shows, however the directory changes meanwhile; of each there may be many."""
+
+    inode: int
+    opened: float
+    """When, on trio's clock."""
+    listing: Listing | None
+    """Until somebody begins to read; then its entries alone, of which a newer copy shares most."""
+    nodes: Sequence[Node] = ()
+
+    def entries(self, position: int) -> Iterator[tuple[bytes, Node, int]]:
+        """Give what comes behind a position: name, attributes and the position after it."""
+        for index in range(position, len(self.nodes)):
+            yield self.nodes[index].name.encode(), self.nodes[index], index + 1
+
+
 def nodes_by_name(nodes: Iterable[Node], directory: Lfn) -> dict[bytes, Node]:
     """Put entries of a directory under their names as the kernel wants them, in the order given.
 
@@ -46,6 +63,13 @@ def nodes_by_name(nodes: Iterable[Node], directory: Lfn) -> dict[bytes, Node]:
         message = f"the hospital lists a file in {directory} that has no GUID"
         raise MalformedMessageError(message)
     return found
+
+
+def shared(nodes: dict[bytes, Node], before: Mapping[bytes, Node]) -> dict[bytes, Node]:
+    """Take the very entries of a copy before that are the same: who still reads that one holds none of his own."""
+    return {
+        name: old if (old := before.get(name)) is not None and old == node else node for name, node in nodes.items()
+    }
 
 
 def gone_or_changed(before: Listing, after: Listing | None) -> list[bytes]:

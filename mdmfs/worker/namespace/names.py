@@ -24,7 +24,7 @@ from mdmfs.worker.hospital.outage import OUTAGES
 from mdmfs.worker.memory import Held, Memory
 from mdmfs.worker.namespace.fetches import Fetches
 from mdmfs.worker.namespace.inodes import Inodes
-from mdmfs.worker.namespace.listing import Listing, nodes_by_name
+from mdmfs.worker.namespace.listing import Listing, nodes_by_name, shared
 
 ROOT: Final = 1
 """What FUSE calls the root of a mount, whatever the catalogue's number of that directory is."""
@@ -305,7 +305,7 @@ class Namespace:
         if outdated is not None and self._clock() < self._quiet_until:
             return outdated
         try:
-            listing = await self._fetch(inode)
+            listing = await self._fetch(inode, {} if outdated is None else outdated.nodes)
         except OUTAGES:
             self._quiet_until = self._clock() + RETRY_SECONDS
             if outdated is None:
@@ -321,24 +321,24 @@ class Namespace:
             self._tell_replaced.send_nowait(Replaced(inode, outdated, listing))
         return listing
 
-    async def _fetch(self, inode: int) -> Listing:
+    async def _fetch(self, inode: int, before: Mapping[bytes, Node]) -> Listing:
         known = self.inodes.of(inode)
         if known.lfn is None:
             message = f"{known.node.name} is a file, not a directory"
             raise NotADirectoryFileError(message)
         path = known.lfn
         page = await self._hospital.list_directory(path, "")
-        directory, version, nodes = page.directory, page.version, self._nodes_of(page, path)
+        directory, version, nodes = page.directory, page.version, self._nodes_of(page, path, before)
         if directory.kind is not NodeKind.DIRECTORY:
             message = f"the hospital lists {path} as what is no directory"
             raise MalformedMessageError(message)
         octets = _octets_of(page)
         while not page.is_last:
             page = await self._hospital.list_directory(path, _last_name(page, path))
-            before = len(nodes)
-            nodes.update(self._nodes_of(page, path))
+            count = len(nodes)
+            nodes.update(self._nodes_of(page, path, before))
             octets += _octets_of(page)
-            if before == len(nodes) or octets > MAX_BYTES:
+            if count == len(nodes) or octets > MAX_BYTES:
                 message = f"the hospital lists {path} without an end"
                 raise MalformedMessageError(message)
             version = min(version, page.version)
@@ -347,8 +347,8 @@ class Namespace:
             directory = msgspec.structs.replace(directory, inode=inode)
         return Listing(path, directory, tuple(nodes), tuple(nodes.values()), nodes, version, self._clock())
 
-    def _nodes_of(self, page: DirectoryPage, path: Lfn) -> dict[bytes, Node]:
-        return nodes_by_name((self._shown_in(node, path) for node in page.entries), path)
+    def _nodes_of(self, page: DirectoryPage, path: Lfn, before: Mapping[bytes, Node]) -> dict[bytes, Node]:
+        return shared(nodes_by_name((self._shown_in(node, path) for node in page.entries), path), before)
 
     def _keep(self, inode: int, listing: Listing) -> None:
         self._fresh.pop(inode, None)

@@ -212,8 +212,11 @@ async def test_one_listing_serves_who_opens_a_directory_and_reads_it_at_once(
     )
     inode = (await branch.files.lookup(ROOT, b"amc")).inode
 
+    nodes: list[Node] = []
+
     async def read(handle: int, position: int = 0) -> int:
-        return len([*await branch.files.read_directory(handle, position)])
+        nodes[:] = [node for _, node, _ in await branch.files.read_directory(handle, position)]
+        return len(nodes)
 
     def change() -> None:
         hospital.add_file(f"{FOLDER}/{hospital.version}.new", b"x")
@@ -223,7 +226,9 @@ async def test_one_listing_serves_who_opens_a_directory_and_reads_it_at_once(
     change()
     before = hospital.listings
     assert (await read(first), await read(first, 3), hospital.listings) == (7, 4, before)
+    (old,) = [node for node in nodes if node.name == "0007.dcm"]
     assert (await read(first), hospital.listings) == (8, before + 1)
+    assert any(node is old for node in nodes)  # thousands may read copies of a large directory that changes
     change()
     assert (await read(late), hospital.listings) == (9, before + 2)
     idle = await branch.files.open_directory(inode)
