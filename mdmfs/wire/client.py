@@ -7,7 +7,6 @@ Deadlines are absolute times of ``trio.current_time()``, so that one serves seve
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -21,7 +20,6 @@ import trio
 
 from mdmfs.model.errors import (
     ConfigurationError,
-    CredentialExpiredError,
     CredentialRefusedError,
     MalformedMessageError,
     MdmfsError,
@@ -29,43 +27,25 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.identity import Dn, Principal
 from mdmfs.pki.proxy import principal_of
-from mdmfs.pki.tls import verified_chain
 from mdmfs.wire.bundle import BUFFER_BYTES, Bundle
-from mdmfs.wire.connecting import Places
+from mdmfs.wire.connections import Connection, Connections
 from mdmfs.wire.download import Download, late, until
-from mdmfs.wire.exchange import Exchange, NoAnswerError, Question, refusal
+from mdmfs.wire.exchange import Exchange, NoAnswerError, Question
 from mdmfs.wire.messages.files import BUNDLE_PATH, STAGED_PATH, AskBundle
 from mdmfs.wire.messages.message import MAX_MESSAGE_BYTES, MEDIA_TYPE, Message
 from mdmfs.wire.orders import Vouch
 from mdmfs.wire.problems import MAX_FAILURE_BYTES, failure_told
-from mdmfs.wire.stream import HANDSHAKES, Address, PlainStream, Stream, TlsStream
+from mdmfs.wire.stream import Address
 
 __all__ = ["Address", "Client", "Download"]
 
 T = TypeVar("T", bound=Message)
 
 MAX_CONNECTIONS: Final = 32
-IDLE_SECONDS: Final = 45.0
 REFUSED_WITHIN: Final = 0.75
 """Seconds within which a peer ends the connection of whom it does not let in."""
-"""Less than the server's, so that it is seldom the server who ends a connection."""
 _BUNDLES: Final = frozenset({BUNDLE_PATH, STAGED_PATH})
 _NOT_SUCCESS: Final = 300
-
-
-@dataclasses.dataclass(slots=True, eq=False)
-class _Connection:
-    stream: Stream
-    not_after: float
-    """When the peer's certificate ends, in seconds since the epoch."""
-    idle_since: float
-    is_new: bool = True
-    """Whether nothing was asked over it: the peer may have sent tickets of its session (RFC 8446 section 4.6.1)."""
-
-    def is_usable(self) -> bool:
-        """Ask whether an idle connection can serve again; a byte that nobody asked for ends it."""
-        is_young = trio.current_time() < self.idle_since + IDLE_SECONDS and time.time() < self.not_after
-        return is_young and (self.is_new or not self.stream.is_readable())
 
 
 class Client:
@@ -98,18 +78,15 @@ class Client:
             raise ConfigurationError(message)
         self.address = address
         self.expected = expected
-        self._places = Places(address)
-        self._exchanges = Exchange(address)
         self._context = context
         self._judge = judge
+        self._connections = Connections(address, context, expected, judge)
+        self._exchanges = Exchange(address)
         self._vouch = vouch
-        self._idle: list[_Connection] = []
-        self._open = 0
-        """Connections, in use or not."""
         self._transfers = trio.Semaphore(max_connections)
         self._calls = trio.Semaphore(max_connections)
         """Apart, so that transfers which wait for a slow PACS hold up no listing and no feed."""
-        self.closed = trio.Event()
+        self.closed = self._connections.closed
         """Calls go on to their end; who waits for long ends his own, and asks over another client."""
         self._told_time: tuple[str, float] | None = None  # a Date, and when it came
 
@@ -182,9 +159,9 @@ class Client:
 
     async def prepare(self, connections: int, *, deadline: float) -> None:
         """Have so many connections, in use or not: so many then ask without shaking hands first. Errors as ``call``."""
-        if self._open < connections:
+        if self._connections.open < connections:
             with until(deadline, self.address):
-                self._put_back(await self._connect(), is_reusable=True)
+                self._connections.put_back(await self._connections.connect(), is_reusable=True)
 
     @contextlib.asynccontextmanager
     async def ask_bundle(
@@ -211,9 +188,7 @@ class Client:
 
     async def aclose(self) -> None:
         """Close the idle connections now, and those in use when their call ends."""
-        self.closed.set()
-        while self._idle:
-            self._idle.pop().stream.close()
+        self._connections.close()
         await trio.lowlevel.checkpoint()
 
     async def _read(self, question: Question, deadline: float) -> bytearray:
@@ -226,7 +201,7 @@ class Client:
                 try:
                     body = await download.read(_limit_of(download))
                 finally:
-                    self._put_back(connection, is_reusable=download.is_reusable)
+                    self._connections.put_back(connection, is_reusable=download.is_reusable)
             finally:
                 places.release()
             if download.status >= _NOT_SUCCESS:
@@ -234,7 +209,7 @@ class Client:
             return body
         raise late(self.address)
 
-    async def _begin(self, question: Question, deadline: float) -> tuple[_Connection, Download]:
+    async def _begin(self, question: Question, deadline: float) -> tuple[Connection, Download]:
         """Ask, and give what is answered: its connection goes back with ``_end``."""
         places = self._places_of(question)
         with trio.move_on_at(deadline):
@@ -255,35 +230,33 @@ class Client:
             raise failure
         raise late(self.address)
 
-    def _end(
-        self, question: Question, connection: _Connection, download: Download, error: BaseException | None
-    ) -> None:
+    def _end(self, question: Question, connection: Connection, download: Download, error: BaseException | None) -> None:
         is_known = error is None or isinstance(error, MdmfsError)
-        self._put_back(connection, is_reusable=is_known and download.is_reusable)
+        self._connections.put_back(connection, is_reusable=is_known and download.is_reusable)
         self._places_of(question).release()
 
     def _places_of(self, question: Question) -> trio.Semaphore:
         is_transfer = question.method == "GET" or question.path in _BUNDLES
         return self._transfers if is_transfer else self._calls
 
-    async def _ask(self, question: Question) -> tuple[_Connection, Download]:
+    async def _ask(self, question: Question) -> tuple[Connection, Download]:
         """Send a request over an idle connection, else over a new one, and wait for the head of the answer.
 
         A peer that ends two new connections without a word refuses the caller: that is how TLS 1.3 shows it where the
         alert was lost. (A peer that has died accepts no second one.) It does so at once: a long question whose
         connections are reset, one after the other, has met an outage.
         """
-        connection = self._take_idle()
+        connection = self._connections.take_idle()
         if connection is not None:
             try:
                 return await self._exchange(connection, question)
             except NoAnswerError as error:
                 self._refuse_to_repeat(question, error)
         try:
-            return await self._exchange(await self._connect(), question)
+            return await self._exchange(await self._connections.connect(), question)
         except NoAnswerError as error:
             self._refuse_to_repeat(question, error)
-        connection = await self._connect()
+        connection = await self._connections.connect()
         begun = trio.current_time()
         try:
             return await self._exchange(connection, question)
@@ -303,73 +276,11 @@ class Client:
             message = f"{self.address} closed the connection before it answered {question.path}"
             raise PeerUnreachableError(message) from error
 
-    def _take_idle(self) -> _Connection | None:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_usable():
-                return connection
-            self._open -= 1
-            connection.stream.close()
-        return None
-
-    def _put_back(self, connection: _Connection, *, is_reusable: bool) -> None:
-        if is_reusable and not self.closed.is_set():
-            connection.idle_since = trio.current_time()
-            self._idle.append(connection)
-        else:
-            self._abort(connection)
-
-    def _abort(self, connection: _Connection) -> None:
-        self._open -= 1
-        connection.stream.abort()
-
-    async def _connect(self) -> _Connection:
-        connection = await self._connected()
-        self._open += 1
-        return connection
-
-    async def _connected(self) -> _Connection:
-        if self.closed.is_set():
-            message = f"the client of {self.address} has been closed"
-            raise PeerUnreachableError(message)
-        context = self._context
-        if context is not None and not isinstance(context, ssl.SSLContext):
-            try:
-                context = await trio.to_thread.run_sync(context, limiter=HANDSHAKES)
-            except ConfigurationError as error:
-                message = f"{self.address} cannot be asked: {error}"
-                raise PeerUnreachableError(message) from error
-        connected = await self._places.connect()
-        if context is None:
-            return _Connection(PlainStream(connected), float("inf"), trio.current_time())
-        try:
-            stream = await TlsStream.handshake(connected, context, self.address.host)
-        except OSError as error:
-            raise refusal(self.address, error) from error
-        try:
-            not_after = await trio.to_thread.run_sync(self._recognise, stream, limiter=HANDSHAKES)
-        except BaseException:
-            stream.abort()
-            raise
-        return _Connection(stream, not_after, trio.current_time())
-
-    def _recognise(self, stream: TlsStream) -> float:
-        """Make sure that the peer is who it must be, whatever its host name."""
-        try:
-            peer = self._judge(verified_chain(stream.tls))
-        except (CredentialRefusedError, CredentialExpiredError) as error:
-            message = f"{self.address} shows a certificate that is not accepted: {error}"
-            raise PeerUnreachableError(message) from error
-        if self.expected is not None and peer.dn != self.expected:
-            message = f"{self.address} is {peer.dn}, not {self.expected}: check the address, or who listens there"
-            raise PeerUnreachableError(message)
-        return peer.not_after
-
-    async def _exchange(self, connection: _Connection, question: Question) -> tuple[_Connection, Download]:
+    async def _exchange(self, connection: Connection, question: Question) -> tuple[Connection, Download]:
         try:
             download = await self._exchanges.ask(connection.stream, question)
         except BaseException:
-            self._abort(connection)
+            self._connections.abort(connection)
             raise
         connection.is_new = False
         if "date" in download.headers:
@@ -384,7 +295,7 @@ class _Asked:
         self._client = client
         self._question = question
         self._deadline = deadline
-        self._asked: tuple[_Connection, Download]
+        self._asked: tuple[Connection, Download]
 
     async def __aenter__(self) -> Download:
         self._asked = await self._client._begin(self._question, self._deadline)  # noqa: SLF001 a part of it

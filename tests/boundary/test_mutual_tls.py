@@ -297,7 +297,7 @@ async def test_an_error_crosses_the_wire_with_its_class_and_keeps_the_connection
             with pytest.raises(AccessDeniedError, match="/v1/refuse is not for you"):
                 await ask(client, "/v1/refuse")
         assert await ask(client)
-        assert len(client._idle) == 1  # noqa: SLF001 nothing public tells it
+        assert len(client._connections._idle) == 1  # noqa: SLF001 nothing public tells it
 
 
 async def test_an_unexpected_failure_tells_its_number_and_nothing_else(
@@ -345,7 +345,7 @@ async def test_a_stream_arrives_whole(kind: str) -> None:
                     whole += buffer[:count]
                 assert await download.receive_into(buffer) == 0
             assert whole == PIECE * 5
-        assert len(client._idle) == 1  # noqa: SLF001 nothing public tells it
+        assert len(client._connections._idle) == 1  # noqa: SLF001 nothing public tells it
 
 
 @pytest.mark.parametrize("fault", ["cut", "short", "long"])
@@ -355,7 +355,7 @@ async def test_a_stream_that_fails_midway_never_looks_whole(fault: str, caplog: 
         with pytest.raises(PeerUnreachableError, match="before its end"):
             async with client.get(f"/v1/stream/{fault}", deadline=soon()) as download:
                 await download.read()
-        assert not client._idle  # noqa: SLF001 nothing public tells it
+        assert not client._connections._idle  # noqa: SLF001 nothing public tells it
         assert await ask(client)
     assert "cut short" in caplog.text
     assert SECRET.decode() not in caplog.text
@@ -396,7 +396,7 @@ async def test_a_cancelled_download_does_not_poison_the_next_call() -> None:
         assert scope.cancelled_caught
         async with client.get("/v1/stream/", deadline=soon()) as download:
             await download.receive_into(memoryview(bytearray(10)))
-        assert not client._idle  # noqa: SLF001 nothing public tells it
+        assert not client._connections._idle  # noqa: SLF001 nothing public tells it
         assert await ask(client)
 
 

@@ -123,7 +123,7 @@ async def test_an_ac_that_ends_on_a_kept_connection_takes_its_fqans_along(grid: 
         assert await ask(client) == [f"/{VO}"]
         now[0] += 120
         assert await ask(client) == []
-        assert len(client._idle) == 1  # noqa: SLF001 nothing public tells it
+        assert len(client._connections._idle) == 1  # noqa: SLF001 nothing public tells it
 
 
 async def test_a_user_revoked_on_a_kept_connection_is_refused_behind_his_proxy(grid: Grid) -> None:
