@@ -34,6 +34,7 @@ from mdmfs.hospital.registration.deposit import deposit
 from mdmfs.hospital.registration.ending import Ending
 from mdmfs.hospital.registration.face import renewal_routes
 from mdmfs.hospital.registration.harvest import Harvests
+from mdmfs.hospital.registration.merge import take_up_merges
 from mdmfs.hospital.registration.not_included import forget_old
 from mdmfs.hospital.registration.reconcile import Reconciliations
 from mdmfs.hospital.registration.reconciliation_face import reconciliation_routes
@@ -163,6 +164,7 @@ def _begin(hospital: Hospital, recalls: Recalls, configuration: HospitalConfigur
         nursery.start_soon(deliver_metadata, hospital, told)
     nursery.start_soon(deposit_checkpoints, hospital)
     nursery.start_soon(Ending(hospital).run)
+    nursery.start_soon(take_up_merges, hospital)
     nursery.start_soon(forget_old, hospital, configuration.hospital.keep_not_included)
     nursery.start_soon(end_what_has_ended, hospital)
     nursery.start_soon(keep_replicas, hospital)

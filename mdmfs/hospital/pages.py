@@ -9,6 +9,8 @@ from typing import Final
 from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesRecord, SeriesState
 from mdmfs.hospital.store import Store, Transaction
+from mdmfs.hospital.uidmap.records import SubjectRow
+from mdmfs.model.subject import SubjectId
 
 PAGE: Final = 500
 """Looked at in one go: a few milliseconds."""
@@ -31,6 +33,13 @@ def pages_of_series(
         last = page[-1]
 
 
+def pages_of_subjects(store: Store, size: int = PAGE, *, after: SubjectId | None = None) -> Iterator[list[SubjectRow]]:
+    """Give all subjects, or those after one."""
+    while page := store.read(functools.partial(_subjects, after=after, limit=size)):
+        yield page
+        after = page[-1].id
+
+
 def pages_of_quarantine(
     store: Store, size: int = PAGE, *, project: str | None = None
 ) -> Iterator[list[QuarantineRecord]]:
@@ -49,6 +58,10 @@ def _series(
     tx: Transaction, *, after: SeriesRecord | None, limit: int, state: SeriesState | None
 ) -> list[SeriesRecord]:
     return tx.series.page(limit, after, state)
+
+
+def _subjects(tx: Transaction, *, after: SubjectId | None, limit: int) -> list[SubjectRow]:
+    return tx.subjects.page(limit, after)
 
 
 def _refused(

@@ -9,6 +9,7 @@ COUNTERS: Final = b"#"
 
 SUBJECTS: Final = b"s"
 PATIENTS: Final = b"S"
+MERGES: Final = b"Y"
 
 INSTANCES: Final = b"n"
 PLACES_OF_GUIDS: Final = b"g"
@@ -60,6 +61,7 @@ ALL: Final = (
     COUNTERS,
     SUBJECTS,
     PATIENTS,
+    MERGES,
     INSTANCES,
     PLACES_OF_GUIDS,
     GUIDS_OF_INSTANCE,

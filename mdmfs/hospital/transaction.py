@@ -30,7 +30,7 @@ from mdmfs.hospital.replicas.records import PAGE, ReplicaState, RowsOfReplicas
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.tape.rows import RowsOfStages
 from mdmfs.hospital.uidmap.instances import RowsOfInstances
-from mdmfs.hospital.uidmap.subjects import RowsOfSubjects
+from mdmfs.hospital.uidmap.subjects import RowsOfSubjects, keep_merges_by_subject
 from mdmfs.rows.port import Engine, Layout, Rows
 
 
@@ -60,7 +60,13 @@ def _list_leaving_by_element(rows: Rows) -> None:
 
 
 STORE_FORMAT: Final[Format[Rows]] = Format(
-    "hospital's store", _keep_rows, _list_leaving, _show_by_directory, _list_leaving_by_element, tell_times_of_images
+    "hospital's store",
+    _keep_rows,
+    _list_leaving,
+    _show_by_directory,
+    _list_leaving_by_element,
+    tell_times_of_images,
+    keep_merges_by_subject,
 )
 STORE_MARK: Final = tables.FORMAT + b"store"
 FEED_LENGTH: Final = 100_000

@@ -19,7 +19,7 @@ from mdmfs.hospital.ledger.records import (
     QuarantineRecord,
     SeriesState,
 )
-from mdmfs.hospital.pages import pages_of_quarantine, pages_of_series
+from mdmfs.hospital.pages import pages_of_quarantine, pages_of_series, pages_of_subjects
 from mdmfs.hospital.replicas.records import Replica, ReplicaState
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
@@ -499,18 +499,30 @@ async def test_a_subject_can_become_another_patient(store: Store) -> None:
         await store.write(lambda tx: tx.subjects.hand_over(subject_of(9), "AMC", "2"))
 
 
-async def test_a_merge_that_has_begun_is_known_by_the_first_patient_until_it_ends(store: Store) -> None:
-    """Whoever is registered under him meanwhile is another subject."""
-    await store.write(lambda tx: tx.subjects.admit("neuro", "AMC", "1", lambda: subject_row(1, "1")))
-    assert store.read(lambda tx: tx.subjects.merging("neuro", "AMC", "1")) is None
-    await store.write(lambda tx: tx.subjects.begin_merge("neuro", "AMC", "1", subject_of(1)))
-    row = await store.write(lambda tx: tx.subjects.hand_over(subject_of(1), "AMC", "2"))
-    await store.write(lambda tx: tx.subjects.admit("neuro", "AMC", "1", lambda: subject_row(2, "1")))
-    assert store.read(lambda tx: tx.subjects.merging("neuro", "AMC", "1")) == row
-    assert store.read(lambda tx: tx.subjects.merging("cardio", "AMC", "1")) is None
-    await store.write(lambda tx: tx.subjects.end_merge("neuro", "AMC", "1"))
-    assert store.read(lambda tx: tx.subjects.merging("neuro", "AMC", "1")) is None
-    assert store.read(lambda tx: tx.subjects.find("neuro", "AMC", "1")) == subject_row(2, "1")
+async def test_a_merge_that_has_begun_is_known_until_it_ends(store: Store) -> None:
+    """Or until its subject is forgotten."""
+    for number in (1, 2):
+        await store.write(
+            lambda tx, number=number: tx.subjects.admit(  # type: ignore[misc]
+                "neuro", "AMC", f"{number}", lambda: subject_row(number, f"{number}")
+            )
+        )
+        await store.write(lambda tx, number=number: tx.subjects.begin_merge(subject_of(number)))  # type: ignore[misc]
+    assert set(store.read(lambda tx: tx.subjects.merging())) == {subject_of(1), subject_of(2)}
+    assert await store.write(lambda tx: tx.subjects.end_merge(subject_of(1)))
+    assert not await store.write(lambda tx: tx.subjects.end_merge(subject_of(1)))
+    await store.write(lambda tx: tx.subjects.delete(subject_of(2)))
+    assert store.read(lambda tx: tx.subjects.merging()) == []
+
+
+async def test_subjects_come_in_pages(store: Store) -> None:
+    """Each once."""
+    for number in range(5):
+        row = subject_row(number, f"{number}")
+        await store.write(lambda tx, row=row: tx.subjects.admit("neuro", "AMC", row.patient_id, lambda: row))  # type: ignore[misc]
+    pages = list(pages_of_subjects(store, 2))
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert {row.id for page in pages for row in page} == set(map(subject_of, range(5)))
 
 
 async def test_two_subjects_of_one_patient_stay_two(store: Store) -> None:

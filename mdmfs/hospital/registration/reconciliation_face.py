@@ -5,7 +5,7 @@ from __future__ import annotations
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.own_people import for_own_people
 from mdmfs.hospital.projects import HOW_TO_WRITE, parse_patient
-from mdmfs.hospital.registration.moved import merge_subjects
+from mdmfs.hospital.registration.merge import merge_subjects
 from mdmfs.hospital.registration.reconcile import Reconciliations
 from mdmfs.model.errors import UnknownNameError
 from mdmfs.wire.messages.administration import (

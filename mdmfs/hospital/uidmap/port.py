@@ -34,17 +34,20 @@ class Subjects(Protocol):
         ``find`` of the patient before gives nothing any more. Raises ``StoreError`` for an id that is not known.
         """
 
-    def begin_merge(self, project: str, issuer: str, patient_id: str, subject: SubjectId) -> None:
-        """Keep in mind whose subject is being handed over: ``find`` does not give it any more, ``merging`` does."""
+    def page(self, limit: int, after: SubjectId | None = None) -> list[SubjectRow]:
+        """Give some of all rows, in one order."""
 
-    def merging(self, project: str, issuer: str, patient_id: str) -> SubjectRow | None:
-        """Give the subject that was this patient's when a merge began that has not ended, or None."""
+    def begin_merge(self, subject: SubjectId) -> None:
+        """Keep in mind that a subject has been handed over whose series are not all shown again."""
 
-    def end_merge(self, project: str, issuer: str, patient_id: str) -> None:
-        """Say that the merge has ended."""
+    def merging(self) -> list[SubjectId]:
+        """Give the subjects whose merges have begun and not ended."""
+
+    def end_merge(self, subject: SubjectId) -> bool:
+        """Say that a merge has ended; False where none had begun."""
 
     def delete(self, subject: SubjectId) -> bool:
-        """Forget who this subject is, for ever; False where there was no row."""
+        """Forget who this subject is, for ever, and that he is being merged; False where there was no row."""
 
 
 class UidMap(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from collections.abc import Callable
 from typing import Final
 
@@ -21,8 +22,8 @@ _ROWS: Final = Stored(SubjectRow)
 class RowsOfSubjects:
     """``Subjects`` over ordered rows.
 
-    ``s`` + the id's 10 bytes: the row. ``S`` + digest of (project, issuer, Patient ID): the id's 10 bytes. ``S`` +
-    digest of (``merging``, project, issuer, Patient ID): the id's 10 bytes, until that patient's merge has ended.
+    ``s`` + the id's 10 bytes: the row. ``S`` + digest of (project, issuer, Patient ID): the id's 10 bytes. ``Y`` + the
+    id's 10 bytes: nothing, until the subject's merge has ended.
     """
 
     def __init__(self, rows: Rows) -> None:
@@ -66,18 +67,22 @@ class RowsOfSubjects:
             self._rows.put(tables.PATIENTS + digest_key(row.project, issuer, patient_id), _octets(subject))
         return row
 
-    def begin_merge(self, project: str, issuer: str, patient_id: str, subject: SubjectId) -> None:
-        """Keep in mind that this patient's subject is being handed over."""
-        self._rows.put(_merging_key(project, issuer, patient_id), _octets(subject))
+    def page(self, limit: int, after: SubjectId | None = None) -> list[SubjectRow]:
+        """Give some of all rows, in the order of the ids' bytes."""
+        begin = b"" if after is None else _octets(after) + b"\0"
+        return [_ROWS.decode(value) for _, value in itertools.islice(self._rows.scan(tables.SUBJECTS, begin), limit)]
 
-    def merging(self, project: str, issuer: str, patient_id: str) -> SubjectRow | None:
-        """Give the subject that was this patient's when a merge began that has not ended, or None."""
-        octets = self._rows.get(_merging_key(project, issuer, patient_id))
-        return None if octets is None else self._row(octets)
+    def begin_merge(self, subject: SubjectId) -> None:
+        """Keep in mind that a subject has been handed over whose series are not all shown again."""
+        self._rows.put(tables.MERGES + _octets(subject), b"")
 
-    def end_merge(self, project: str, issuer: str, patient_id: str) -> None:
-        """Say that the merge has ended."""
-        self._rows.delete(_merging_key(project, issuer, patient_id))
+    def merging(self) -> list[SubjectId]:
+        """Give the subjects whose merges have begun and not ended."""
+        return [SubjectId.from_random(octets) for octets, _ in self._rows.scan(tables.MERGES)]
+
+    def end_merge(self, subject: SubjectId) -> bool:
+        """Say that a merge has ended."""
+        return self._rows.delete(tables.MERGES + _octets(subject))
 
     def delete(self, subject: SubjectId) -> bool:
         """Forget who this subject is, for ever."""
@@ -85,6 +90,7 @@ class RowsOfSubjects:
         if row is None:
             return False
         self._forget_patient(row)
+        self.end_merge(subject)
         return self._rows.delete(tables.SUBJECTS + _octets(subject))
 
     def _forget_patient(self, row: SubjectRow) -> None:
@@ -98,8 +104,14 @@ class RowsOfSubjects:
         return None if value is None else _ROWS.decode(value)
 
 
-def _merging_key(project: str, issuer: str, patient_id: str) -> bytes:
-    return tables.PATIENTS + digest_key("merging", project, issuer, patient_id)
+def keep_merges_by_subject(rows: Rows) -> None:
+    """To format 7: a merge that has not ended is kept by its subject, not by a digest of the patient that he was."""
+    subjects = RowsOfSubjects(rows)
+    for key, octets in list(rows.scan(tables.PATIENTS)):
+        row = subjects.by_id(SubjectId.from_random(octets))
+        if row is not None and digest_key(row.project, row.issuer, row.patient_id) != key:
+            subjects.begin_merge(row.id)
+            rows.delete(tables.PATIENTS + key)
 
 
 def _octets(subject: SubjectId) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime as dt
 from collections.abc import Awaitable, Callable
@@ -12,28 +11,19 @@ import pytest
 import trio
 from pydicom import Dataset
 
-from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.dicom.pacs import SeriesFound
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.projects import Partial
-from mdmfs.hospital.registration.moved import merge_subjects
 from mdmfs.hospital.registration.reconcile import FRUITLESS, Reconciliation, Reconciliations
 from mdmfs.hospital.registration.rerender import Rerendering
 from mdmfs.hospital.release.release import quarantine
-from mdmfs.model.errors import (
-    AccessDeniedError,
-    ConfigurationError,
-    InstanceLostError,
-    NoSuchFileError,
-    UnknownNameError,
-)
+from mdmfs.model.errors import InstanceLostError, NoSuchFileError, UnknownNameError
 from mdmfs.model.names import Guid
-from mdmfs.wire.messages.administration import Merged, ReconciliationProgress
+from mdmfs.wire.messages.administration import ReconciliationProgress
 from mdmfs.wire.messages.files import DESCRIBE_PATH, Describe, FileDescription
 from tests.twins.clinic import PATIENT, PROJECT, Clinic, OpenClinic, including, slice_of, slices, until
-from tests.twins.cutting import CuttingStore, PowerCutError
 from tests.twins.keystores import unreachable
 from tests.twins.pacs import TwinInstance, TwinPacs
 
@@ -278,44 +268,6 @@ async def test_a_pacs_that_is_not_configured_any_more_is_told_and_loses_nothing(
         assert (run.progress().lost, hospital.names()) == (0, names)
 
 
-async def test_a_merge_shows_the_images_again_under_their_pseudonym(tmp_path: Path) -> None:
-    """Both are one: the same names, GUIDs and bytes; nobody is included by that, and nobody let out."""
-    clinic = Clinic(tmp_path, slices((1, 2)))
-    async with clinic.open() as hospital:
-        await hospital.harvest()
-        files = hospital.files()
-        rename(clinic.pacs.held, OTHER)
-        await reconcile(hospital)
-        assert not hospital.names()
-        with pytest.raises(ConfigurationError, match="inclusion list"):
-            await merged(hospital, PATIENT, OTHER)
-        with pytest.raises(UnknownNameError, match="nothing to merge"):
-            await merged(hospital, OTHER, PATIENT)
-    clinic.inclusion = including(PATIENT, OTHER)
-    for listed in (OTHER, PatientKey("", PATIENT.patient_id)):
-        clinic.opted_out = including(listed)
-        async with clinic.open() as hospital:
-            with pytest.raises(AccessDeniedError, match="opted out"):
-                await merged(hospital, PATIENT, OTHER)
-    clinic.opted_out = including()
-    async with clinic.open() as hospital:
-        assert (await merged(hospital, PATIENT, OTHER, is_dry=True)).series == 1
-        assert not hospital.names()
-        done = await merged(hospital, PATIENT, OTHER)
-        assert (done.series, done.subject) == (1, done.continues)
-        assert hospital.files() == files
-        for guid in files.values():
-            await hospital.read(guid)
-        found = await reconcile(hospital)
-        assert (found.moved, found.restored) == (0, 0)
-        clinic.pacs.held += slices((3,))
-        rename(clinic.pacs.held, OTHER)
-        await hospital.harvest()
-        assert len({name.split("/")[0] for name in hospital.names()}) == 1
-        assert len(hospital.names()) == 3
-        assert [it["event"] for it in hospital.audited()].count("merge") == 1
-
-
 async def shows_when_it_is_put_right(clinic: Clinic, hospital: OpenClinic) -> None:
     """Nothing of two images shows before their PACS has the first patient again, and both do then."""
     assert hospital.names() == []
@@ -387,122 +339,6 @@ async def test_a_series_that_is_held_back_stays_away_when_it_is_looked_at_again(
         await Rerendering(hospital.hospital.projects[PROJECT], patience=1.0).run(hospital.hospital)
         await hospital.harvest()
         await shows_when_it_is_put_right(clinic, hospital)
-
-
-async def test_what_was_destroyed_before_a_merge_was_told_is_registered_anew(tmp_path: Path) -> None:
-    """Under new rules a merged patient's images are refused, and the old ones destroyed; nobody has withdrawn them."""
-    clinic = Clinic(tmp_path, slices((1, 2)))
-    clinic.inclusion = including(PATIENT, OTHER)
-    async with clinic.open() as hospital:
-        await hospital.harvest()
-        names = hospital.names()
-    rename(clinic.pacs.held, OTHER)
-    clinic.policy = read_policy("strict")
-    async with clinic.open() as hospital:
-        project = hospital.hospital.projects[PROJECT]
-        run = Rerendering(project, patience=1.0)
-        await run.run(hospital.hospital)
-        assert (run.refused, run.destroyed, hospital.names()) == (2, 2, [])
-        await merge_subjects(hospital.hospital, project, PATIENT, OTHER)
-        await Rerendering(project, patience=1.0).run(hospital.hospital)
-        await hospital.deliver()
-        assert hospital.names() == names
-
-
-async def test_a_merge_into_a_known_patient_leaves_both_pseudonyms(tmp_path: Path) -> None:
-    """What is registered keeps its names; new images come under the one who goes on."""
-    clinic = Clinic(tmp_path, [*slices((1,)), slice_of(1, patient_id="TEST-2", study=2, series=2)])
-    clinic.inclusion = including(PATIENT, OTHER)
-    async with clinic.open() as hospital:
-        await hospital.harvest()
-        names = hospital.names()
-        rename(clinic.pacs.held, OTHER)
-        assert (await reconcile(hospital)).moved == 1
-        done = await merged(hospital, PATIENT, OTHER)
-        assert done.subject != done.continues
-        assert hospital.names() == names
-        for guid in hospital.files().values():
-            await hospital.read(guid)
-        clinic.pacs.held.append(slice_of(1, patient_id="TEST-2", study=3, series=3))
-        await hospital.harvest()
-        (new,) = set(hospital.names()) - set(names)
-        assert new.startswith(f"sub-{done.continues}/")
-
-
-async def test_a_merge_shows_nothing_of_anybody_else(tmp_path: Path) -> None:
-    """A third patient's series was put away, too, and nobody has said why."""
-    clinic = Clinic(tmp_path, [*slices((1,)), slice_of(1, patient_id="TEST-3", study=3, series=3)])
-    clinic.inclusion = including(PATIENT, OTHER, PatientKey(PATIENT.issuer, "TEST-3"))
-    async with clinic.open() as hospital:
-        await hospital.harvest()
-        names = hospital.names()
-        rename(clinic.pacs.held[:1], OTHER)
-        rename(clinic.pacs.held[1:], PatientKey(PATIENT.issuer, "TEST-9"))
-        assert (await reconcile(hospital)).moved == 2
-        for is_dry in (True, False):
-            assert (await merged(hospital, PATIENT, OTHER, is_dry=is_dry)).series == 1
-        (name,) = hospital.names()
-        assert name in names
-
-
-@pytest.mark.parametrize("is_kept", [False, True])
-async def test_a_merge_that_is_cut_off_anywhere_is_ended_by_the_next_call(tmp_path: Path, *, is_kept: bool) -> None:
-    """Series by series; and at no instant does an image show under a subject who is another patient than its own."""
-    at, is_cut = 1, True
-    while is_cut:
-        folder = tmp_path / str(at)
-        folder.mkdir()
-        clinic = Clinic(folder, [slice_of(1, study=number, series=number) for number in (1, 2, 3)])
-        clinic.inclusion = including(PATIENT, OTHER)
-        async with clinic.open() as hospital:
-            await hospital.harvest()
-            names = hospital.names()
-            rename(clinic.pacs.held, OTHER)
-            assert (await reconcile(hospital)).moved == 3
-            store = hospital.hospital.store
-            cutting = CuttingStore(store, at, is_kept=is_kept)
-            half = hospital.over(cutting)
-            with contextlib.suppress(PowerCutError):
-                await merged(half, PATIENT, OTHER)
-            is_cut = cutting.is_cut
-            rows = store.read(
-                lambda tx: [tx.subjects.find(PROJECT, one.issuer, one.patient_id) for one in (PATIENT, OTHER)]
-            )
-            (row,) = filter(None, rows)
-            assert not hospital.names() or row.patient_id == OTHER.patient_id
-            with contextlib.suppress(UnknownNameError):  # where the cut came behind its last write
-                assert (await merged(hospital, PATIENT, OTHER)).subject == row.id.text
-            assert hospital.names() == names
-            with pytest.raises(UnknownNameError):
-                await merged(hospital, PATIENT, OTHER)
-        at += 1
-    assert at == 7  # handed over, three series, ended; and uncut
-
-
-async def test_a_merge_that_was_cut_off_is_ended_by_no_other_one(tmp_path: Path) -> None:
-    """The patient is one with the second by then: who is told to be one with a third has no images here any more."""
-    clinic = Clinic(tmp_path, slices((1,)))
-    third = PatientKey(PATIENT.issuer, "TEST-3")
-    clinic.inclusion = including(PATIENT, OTHER, third)
-    async with clinic.open() as hospital:
-        await hospital.harvest()
-        names = hospital.names()
-        rename(clinic.pacs.held, OTHER)
-        assert (await reconcile(hospital)).moved == 1
-        cutting = CuttingStore(hospital.hospital.store, 2, is_kept=False)  # handed over, and not shown
-        half = hospital.over(cutting)
-        with pytest.raises(PowerCutError):
-            await merged(half, PATIENT, OTHER)
-        with pytest.raises(UnknownNameError, match="nothing to merge"):
-            await merged(hospital, PATIENT, third)
-        assert hospital.names() == []
-        await merged(hospital, PATIENT, OTHER)
-        assert hospital.names() == names
-
-
-async def merged(hospital: OpenClinic, patient: PatientKey, into: PatientKey, *, is_dry: bool = False) -> Merged:
-    """Merge two patients of the project."""
-    return await merge_subjects(hospital.hospital, hospital.hospital.projects[PROJECT], patient, into, is_dry=is_dry)
 
 
 class HookedPacs(TwinPacs):
