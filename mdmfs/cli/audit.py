@@ -21,7 +21,15 @@ from mdmfs.cli.output import invite, is_json, note, parsed, tell
 from mdmfs.daemon.backup import appearing
 from mdmfs.daemon.process import forbid_core_dumps
 from mdmfs.hospital.audit.export import audit_message, framed, subject_of, syslog_message
-from mdmfs.hospital.audit.questions import Reader, files_below, files_of_patient, names_of, what, who
+from mdmfs.hospital.audit.questions import (
+    Reader,
+    files_below,
+    files_of_patient,
+    names_of,
+    subjects_of_patient,
+    what,
+    who,
+)
 from mdmfs.hospital.audit.verify import Log, Report, ask_witnesses, verify
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.lmdb_store import LmdbStore
@@ -82,7 +90,10 @@ def who_read(configuration: pathlib.Path, path: str) -> None:
 @audit.command("patient")
 @click.argument("configuration", type=_FILE)
 def who_read_patient(configuration: pathlib.Path) -> None:
-    """List who read a patient's images. The number, ID or ID^^^ISSUER, is read from standard input."""
+    """List who read a patient's images, and which subjects he is.
+
+    The number, ID or ID^^^ISSUER, is read from standard input.
+    """
     settings = HospitalConfiguration.read(configuration)
     invite(sys.stdin, "the patient, ID or ID^^^ISSUER, on a line:")
     patient = unescaped_patient(sys.stdin.readline())
@@ -90,7 +101,9 @@ def who_read_patient(configuration: pathlib.Path) -> None:
         message = "standard input has no patient's number"
         raise ConfigurationError(message, what_to_do="write ID or ID^^^ISSUER there, on one line")
     guids = _look(settings, lambda tx: files_of_patient(tx, patient))
-    note(f"{len(guids)} files", files=len(guids))
+    subjects = {f"sub-{row.id}": row.project for row in _look(settings, lambda tx: subjects_of_patient(tx, patient))}
+    known_as = ", ".join(f"{subject} in {project}" for subject, project in subjects.items()) or "nobody who is known"
+    note(f"{len(guids)} files of {known_as}", files=len(guids), subjects=subjects)
     _print(who(_log_of(settings), guids))
 
 

@@ -49,6 +49,7 @@ EXAMPLES: Final = {
     "stage cancel": "stage cancel 5f1c6b0e2d3a4958b7c60d1e2f3a4b5c --at ~/grid",
     "stage release": "stage release 5f1c6b0e2d3a4958b7c60d1e2f3a4b5c --at ~/grid",
     "stage status": "stage status 5f1c6b0e2d3a4958b7c60d1e2f3a4b5c --at ~/grid --wait",
+    "subject forget": "subject forget hospital.toml sub-6pyajauo6lm6cwpl",
     "subject identify": "subject identify mount.toml sub-6pyajauo6lm6cwpl --purpose 'incidental finding'",
     "subject merge": "subject merge hospital.toml neuro --dry-run",
     "umount": "umount ~/grid",

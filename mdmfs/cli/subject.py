@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import Final, TextIO
 
 import click
+import msgspec
 import trio
 
 from mdmfs.cli.hospital import CONFIGURATION, ask, asking
 from mdmfs.cli.identify import identify
-from mdmfs.cli.output import invite, tell
+from mdmfs.cli.output import invite, parsed, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.errors import ConfigurationError
-from mdmfs.wire.messages.administration import MERGE_PATH, Merged, MergeSubjects
+from mdmfs.model.subject import SubjectId
+from mdmfs.wire.messages.administration import (
+    FORGET_PATH,
+    MERGE_PATH,
+    ForgetSubjects,
+    Forgotten,
+    Merged,
+    MergeSubjects,
+)
 
 
 @click.group()
@@ -25,6 +35,8 @@ def subject() -> None:
 subject.add_command(identify)
 
 
+FORGET_SECONDS: Final = 300.0
+"""For an answer: the last subject that it is about may have had 100,000 files."""
 _FORM: Final = "write each merge as a line 'patient ID^^^ISSUER', and below it a line 'into ID^^^ISSUER'"
 
 
@@ -65,6 +77,43 @@ def read_merges(lines: Sequence[str]) -> list[tuple[str, str]]:
         message = "nothing to merge was given"
         raise ConfigurationError(message, what_to_do=_FORM)
     return merges
+
+
+@subject.command()
+@click.argument("configuration", type=CONFIGURATION)
+@click.argument("subjects", nargs=-1)
+@click.option("--project", default="", help="All subjects of this project.")
+@click.option("--dry-run", "is_dry", is_flag=True, help="Only say what would be done.")
+def forget(configuration: pathlib.Path, subjects: tuple[str, ...], project: str, *, is_dry: bool) -> None:
+    """Forget for ever who SUBJECTS (sub-...) are, of whom all files are destroyed; 1 if one has to be kept.
+
+    Nothing leads from a pseudonym, a file or the audit log to the patient then: ask before who had his images.
+    """
+    if bool(subjects) == bool(project):
+        message = "name subjects, or a --project"
+        raise click.UsageError(message)
+    named = [parsed(SubjectId.parse, one).text for one in subjects]
+    done = trio.run(_forget, HospitalConfiguration.read(configuration), ForgetSubjects(named, project, is_dry=is_dry))
+    for text, files in done.files.items():
+        state = "would be forgotten" if is_dry else "forgotten"
+        tell({"subject": text, "state": state, "files": files}, f"sub-{text}: {state}, {files} files")
+    for text, why in done.kept.items():
+        tell({"subject": text, "state": "kept", "why": why}, f"sub-{text}: kept, {why}")
+    sys.exit(1 if done.kept else 0)
+
+
+async def _forget(configuration: HospitalConfiguration, question: ForgetSubjects) -> Forgotten:
+    files: dict[str, int] = {}
+    kept: dict[str, str] = {}
+    async with asking(configuration) as client:
+        while True:
+            told = await client.call(FORGET_PATH, question, Forgotten, deadline=trio.current_time() + FORGET_SECONDS)
+            files |= told.files
+            kept |= told.kept
+            if not told.after:
+                return Forgotten(files, kept)
+            left = [one for one in question.subjects if one not in files and one not in kept]
+            question = msgspec.structs.replace(question, subjects=left, after=told.after)
 
 
 async def _merge(

@@ -144,6 +144,8 @@ def _mistake(caller: Caller, state: Path, mountpoint: Path, file: Path) -> None:
         caller.call(task, hospital, "--guid", UNKNOWN)
         caller.call(task, hospital, "--project", UNKNOWN)
         caller.call(task, hospital, "--subject", UNKNOWN)
+    caller.call("subject forget", hospital, UNKNOWN)
+    caller.call("subject forget", hospital, "--project", UNKNOWN)
     caller.call("audit what", hospital, UNKNOWN)
     caller.call("audit export", hospital, "--format", "dicom", "--syslog", UNKNOWN)
     caller.call("rerender", hospital, "--project", UNKNOWN)
@@ -220,6 +222,7 @@ def _change(caller: Caller, state: Path, work: Path, file: Path) -> None:
     hospital, guid = state / "hospital" / "hospital.toml", os.getxattr(file, "user.guid").decode()
     (work / "merges").write_text("patient A^^^AMC\ninto B^^^AMC\n")
     caller.call("subject merge", hospital, PROJECT, "--from", work / "merges", "--dry-run")
+    caller.call("subject forget", hospital, "--project", PROJECT, "--dry-run")
     caller.call("replicas", hospital)
     for command in ("harvest", "reconcile"):
         caller.call(command, hospital, PROJECT)

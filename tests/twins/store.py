@@ -29,14 +29,15 @@ class MemoryStore:
         feed_length: int = FEED_LENGTH,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._table = Table()
+        self.table = Table()
+        """What it holds, for who looks for what must not be there."""
         self._view = functools.partial(RowsTransaction, random=random, feed_length=feed_length, clock=clock)
         self._is_closed = False
         self.is_stale = False
         """As if it were the copy of a database that is not heard of."""
         self._version = 0
         self._is_reading = False
-        rows = MemoryRows(self._table, is_writing=True)
+        rows = MemoryRows(self.table, is_writing=True)
         store_layout(random).begin(rows, "a twin")
         rows.end()
 
@@ -81,7 +82,7 @@ class MemoryStore:
         if self._is_closed:
             message = "the store is closed"
             raise StoreError(message)
-        rows = MemoryRows(self._table, is_writing=is_writing, version=self._version)
+        rows = MemoryRows(self.table, is_writing=is_writing, version=self._version)
         try:
             tx = self._open(rows)
             result = act(tx)

@@ -76,7 +76,7 @@ def kind_of(event: Event) -> Kind:  # noqa: C901, PLR0911 a table that the type 
             return Kind("110113", "E", "110135")
         case Event.WRONG_SHARE:
             return Kind("110113", "E", "110135", MINOR_FAILURE)
-        case Event.IDENTIFICATION:
+        case Event.IDENTIFICATION | Event.FORGETTING:
             return Kind("110113", "E", "110132")
 
 

@@ -9,11 +9,14 @@ from typing import Final, Self
 
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.ledger.records import SeriesRecord
+from mdmfs.hospital.pages import PAGE
 from mdmfs.hospital.release.audit import AuditRecord, Event, records_of
 from mdmfs.hospital.store import Transaction
+from mdmfs.hospital.uidmap.records import SubjectRow
 from mdmfs.model.errors import MalformedNameError, NoSuchFileError
 from mdmfs.model.identity import Dn
 from mdmfs.model.names import Guid, Lfn
+from mdmfs.model.subject import SubjectId
 
 READINGS: Final = frozenset({Event.RELEASE, Event.HEADER, Event.CACHED_OPENS, Event.REFUSAL})
 
@@ -91,12 +94,18 @@ def files_below(tx: Transaction, path: str) -> list[Guid]:
 
 def files_of_patient(tx: Transaction, patient: PatientKey) -> list[Guid]:
     """Name all files of a patient, in all projects; without an issuer, of whoever has that number."""
+    his = {row.id for row in subjects_of_patient(tx, patient)}
+    return _of_series(tx, lambda series: series.subject in his)
 
-    def is_his(series: SeriesRecord) -> bool:
-        row = tx.subjects.by_id(series.subject)
-        return row is not None and row.patient_id == patient.patient_id and patient.issuer in {"", row.issuer}
 
-    return _of_series(tx, is_his)
+def subjects_of_patient(tx: Transaction, patient: PatientKey) -> list[SubjectRow]:
+    """List the subjects that are a patient, in all projects; without an issuer, whoever has that number."""
+    found: list[SubjectRow] = []
+    after: SubjectId | None = None
+    while page := tx.subjects.page(PAGE, after):
+        found += [it for it in page if it.patient_id == patient.patient_id and patient.issuer in {"", it.issuer}]
+        after = page[-1].id
+    return found
 
 
 def names_of(tx: Transaction, guids: Iterable[str]) -> dict[str, str]:

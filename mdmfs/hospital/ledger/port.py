@@ -64,6 +64,9 @@ class Outbox(Protocol):
     def drop(self, destination: str, numbers: Iterable[int]) -> int:
         """Forget items that have arrived; give how many there were."""
 
+    def drop_series(self, series: bytes) -> int:
+        """Forget the items of a series, of all destinations; give how many there were."""
+
     def remaining(self, series: bytes, destination: str) -> int:
         """Count a destination's items of a series."""
 

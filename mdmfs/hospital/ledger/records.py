@@ -81,6 +81,8 @@ class QuarantineRecord(Veiled, frozen=True, array_like=True):
     """Under which it was refused, ``Project.rules``; empty where it was refused at a recall, or by an older version."""
     images: int = 1
     """More for a series that no project includes: of its images nothing is kept."""
+    subject: str = ""
+    """Whose series it is, where that was known when it was refused: he may be forgotten."""
 
     @property
     def series(self) -> SeriesKey:

@@ -16,11 +16,15 @@ def withdraw_records_of(tx: Transaction, guids: Iterable[Guid]) -> None:
     instances = (tx.uidmap.resolve(guid) for guid in guids)
     series_of = {instance.subject: instance.series for instance in instances if instance is not None}
     for subject, series in series_of.items():
-        keys = tx.records.keys_of(subject)
-        if keys and not _is_any_left(tx, subject, series):
-            for key in keys:
-                tx.epochs.bury(Guid(key.guid))
-                tx.records.drop_key(key)
+        if tx.records.keys_of(subject) and not _is_any_left(tx, subject, series):
+            destroy_text_keys(tx, subject)
+
+
+def destroy_text_keys(tx: Transaction, subject: SubjectId) -> None:
+    """Destroy the keys that seal the text of a subject's records, and with them the records."""
+    for key in tx.records.keys_of(subject):
+        tx.epochs.bury(Guid(key.guid))
+        tx.records.drop_key(key)
 
 
 def _is_any_left(tx: Transaction, subject: SubjectId, one: SeriesKey) -> bool:
@@ -32,9 +36,10 @@ def _is_any_left(tx: Transaction, subject: SubjectId, one: SeriesKey) -> bool:
     if tx.catalogue.has_files_below(his):
         return True
     found = (tx.series.by_lfn(directory) for directory in tx.catalogue.directories_below(his))
-    return any(it.subject == subject and _has_files(tx, it.key) for it in found if it is not None)
+    return any(it.subject == subject and has_files(tx, it.key) for it in found if it is not None)
 
 
-def _has_files(tx: Transaction, key: SeriesKey) -> bool:
+def has_files(tx: Transaction, key: SeriesKey) -> bool:
+    """Tell whether a file of a series is left, whether it shows or not."""
     files = (tx.catalogue.file(guid) for guid, _ in tx.uidmap.of_series(key))
     return any(file is not None and file.state is not FileState.WITHDRAWN for file in files)

@@ -310,7 +310,12 @@ class Registration:
     def _remember(
         self, tx: Transaction, batch: list[Measured], refusals: list[QuarantineRecord]
     ) -> tuple[Lfn | None, list[Measured]]:
-        """Remember refusals and a batch; gives the directory, and what was not withdrawn on its way."""
+        """Remember refusals and a batch; gives the directory, and what was not withdrawn on its way.
+
+        Nothing where the patient was forgotten meanwhile: nobody could lead back to him, or forget this.
+        """
+        if self._row is not None and tx.subjects.by_id(self._row.id) is None:
+            return None, []
         for refusal in refusals:
             remember_refusal(tx, refusal)
         return remember(tx, self._series(tx), batch, self._hospital) if batch else (None, batch)
@@ -347,6 +352,7 @@ class Registration:
             tag=refused.where,
             when=self._hospital.clock(),
             rules=rules_of(self.project),
+            subject=self._row.id.text if self._row else "",
         )
 
 

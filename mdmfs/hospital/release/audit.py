@@ -55,6 +55,8 @@ class Event(enum.StrEnum):
     NAME = "name"
     """A user made, moved or removed a name, or said something of one."""
     MERGE = "merge"
+    FORGETTING = "forgetting"
+    """Who a subject was, is forgotten: the path names it."""
     LOSS = "loss"
     IDENTIFICATION = "identification"
 

@@ -16,6 +16,7 @@ READERS_PATH: Final = "/v1/readers"
 RECONCILE_PATH: Final = "/v1/reconcile"
 RECONCILE_PROGRESS_PATH: Final = "/v1/reconcile-progress"
 MERGE_PATH: Final = "/v1/merge"
+FORGET_PATH: Final = "/v1/forget"
 
 QUARANTINE_PATH: Final = "/v1/quarantine"
 QUARANTINE_RETRY_PATH: Final = "/v1/quarantine-retry"
@@ -126,6 +127,28 @@ class Merged(Message, frozen=True):
     """The pseudonym under which new images come."""
     series: int
     """Series that were quarantined and are shown again."""
+
+
+class ForgetSubjects(Message, frozen=True):
+    """Forget who some subjects are, or all of a project, of which no file is left; again until all are done."""
+
+    subjects: list[str] = []
+    project: str = ""
+    """Whose subjects, if none is named."""
+    after: str = ""
+    """Of a project: the last one that an answer spoke of."""
+    is_dry: bool = False
+
+
+class Forgotten(Message, frozen=True):
+    """What was forgotten, and what was not."""
+
+    files: dict[str, int]
+    """By subject how many files it had."""
+    kept: dict[str, str]
+    """By subject why not."""
+    after: str = ""
+    """The last of these where there are more; else empty."""
 
 
 class StartRerender(Message, frozen=True):

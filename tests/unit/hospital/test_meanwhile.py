@@ -60,7 +60,7 @@ class RacedStore(MemoryStore):
     def read(self, act: Callable[[Transaction], T]) -> T:
         """Read what is there at the beginning."""
         self._step()
-        rows = MemoryRows(copy.deepcopy(self._table), is_writing=False)
+        rows = MemoryRows(copy.deepcopy(self.table), is_writing=False)
         self._step()
         try:
             return act(self._open(rows))

@@ -1,0 +1,205 @@
+"""Forgetting: what leads to a patient is gone with his last row, and nobody is forgotten who could come back."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset
+
+from mdmfs.hospital import tables
+from mdmfs.hospital.audit.export import subject_of
+from mdmfs.hospital.audit.questions import files_of_patient, subjects_of_patient
+from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.hospital.ledger.records import TextKeyRecord
+from mdmfs.hospital.registration.ending import Ending
+from mdmfs.hospital.registration.forget import FILES_LEFT, MAY_COME_AGAIN, forget_subjects
+from mdmfs.hospital.release.audit import AuditRecord, Event
+from mdmfs.hospital.rows import digest_key
+from mdmfs.hospital.uidmap.instances import pack_uid
+from mdmfs.hospital.uidmap.records import SeriesKey, SubjectRow
+from mdmfs.model.errors import MalformedMessageError, UnknownNameError
+from mdmfs.wire.messages.administration import FORGET_PATH, ForgetSubjects, Forgotten
+from tests.twins.clinic import NOW, PATIENT, PROJECT, Clinic, including, slice_of, slices
+from tests.twins.cutting import CuttingStore, PowerCutError
+from tests.twins.keystores import unreachable
+from tests.twins.pacs import TwinInstance, TwinPacs
+from tests.twins.records import CHECK, guid_of, subject_row
+from tests.twins.store import MemoryStore
+from tests.unit.hospital.test_own_people import answer, routes_of
+from tests.unit.registration.test_reconcile import OTHER
+
+DAY = 86_400.0
+
+
+async def registered(tmp_path: Path) -> tuple[Clinic, SubjectRow]:
+    """Register a patient while a keystore is away; two of his images are refused, one of them all of a series."""
+    clinic = Clinic(tmp_path, [*slices((1, 2, 3)), *slices((1,), series=2), *slices((1,), series=3)])
+    clinic.keystores["k3"].failure = unreachable
+    for refused in (clinic.pacs.held[2], clinic.pacs.held[-1]):
+        refused.BurnedInAnnotation = "YES"
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+    (row,) = clinic.store.read(lambda tx: tx.subjects.page(2))
+    return clinic, row
+
+
+async def destroyed(tmp_path: Path) -> tuple[Clinic, SubjectRow]:
+    """Let him opt out, and destroy what there is of him."""
+    clinic, row = await registered(tmp_path)
+    clinic.opted_out = including(PATIENT)
+    async with clinic.open() as hospital:
+        assert await Ending(hospital.hospital).look() == 3
+        await hospital.deliver()
+    return clinic, row
+
+
+def made(folder: Path) -> Path:
+    """Make a folder."""
+    folder.mkdir()
+    return folder
+
+
+def traces(clinic: Clinic, row: SubjectRow) -> set[bytes]:
+    """Give the tables in which something leads to a patient: numbers, UIDs, digests of them, what made pseudonyms."""
+    assert isinstance(clinic.store, MemoryStore)
+    leading = {row.patient_id.encode(), row.uid_key, digest_key(PROJECT, row.issuer, row.patient_id)}
+    leading |= set(_of_images(clinic.pacs.held))
+    values = clinic.store.table.values.items()
+    return {key[:1] for key, value in values for octets in leading if octets in key + value}
+
+
+def _of_images(held: list[Dataset]) -> Iterator[bytes]:
+    for image in held:
+        study, series, uid = str(image.StudyInstanceUID), str(image.SeriesInstanceUID), str(image.SOPInstanceUID)
+        yield from (study.encode(), series.encode(), uid.encode(), pack_uid(uid))
+        yield from (SeriesKey(PROJECT, study, series).octets(), digest_key(PROJECT, uid))
+
+
+async def test_nothing_leads_from_a_forgotten_subject_to_its_patient(tmp_path: Path) -> None:
+    """Nor back; what was destroyed stays so, and nothing of him comes again."""
+    clinic, row = await destroyed(tmp_path)
+    text_key = TextKeyRecord(row.id, "notes", guid_of(1).octets, CHECK, 2)
+    await clinic.store.write(lambda tx: tx.records.put_key(text_key))
+    epoch = clinic.store.read(lambda tx: tx.epochs.latest().number)
+    assert traces(clinic, row) > {tables.SUBJECTS, tables.INSTANCES, tables.SERIES, tables.QUARANTINE, tables.OUTBOX}
+    files = clinic.store.read(lambda tx: tx.catalogue.files())
+    released = AuditRecord(time=NOW, event=Event.RELEASE, guid=str(files[0].guid))
+    assert clinic.store.read(lambda tx: subject_of(tx, released)) is not None
+    assert clinic.store.read(lambda tx: subjects_of_patient(tx, PATIENT)) == [row]
+    async with clinic.open() as hospital:
+        assert (await forget_subjects(hospital.hospital, [row.id], is_dry=True)).files == {row.id.text: 3}
+        assert clinic.store.read(lambda tx: tx.subjects.by_id(row.id)) == row
+        assert await forget_subjects(hospital.hospital, [row.id]) == Forgotten({row.id.text: 3}, {})
+        assert traces(clinic, row) == set()
+        assert clinic.store.read(lambda tx: tx.catalogue.files()) == files
+        assert clinic.store.read(lambda tx: subject_of(tx, released)) is None
+        assert clinic.store.read(lambda tx: files_of_patient(tx, PATIENT)) == []
+        assert clinic.store.read(lambda tx: tx.records.keys_of(row.id)) == []
+        assert clinic.store.read(lambda tx: tx.epochs.latest().number) == epoch + 1
+        assert hospital.audited()[-1] == {
+            "time": NOW,
+            "event": "forgetting",
+            "project": PROJECT,
+            "path": f"sub-{row.id}",
+            "count": 3,
+        }
+        await hospital.harvest()
+        with pytest.raises(UnknownNameError, match="is forgotten"):
+            await forget_subjects(hospital.hospital, [row.id])
+    assert clinic.store.read(lambda tx: tx.subjects.page(1)) == []
+
+
+async def test_nobody_is_forgotten_of_whom_a_file_is_left(tmp_path: Path) -> None:
+    """Nor who would be registered again, under another pseudonym: what was withdrawn would show once more."""
+    clinic, row = await registered(tmp_path)
+    async with clinic.open() as hospital:
+        assert (await forget_subjects(hospital.hospital, [row.id])).kept == {row.id.text: FILES_LEFT}
+    clinic, row = await destroyed(made(tmp_path / "destroyed"))
+    clinic.opted_out = including()
+    async with clinic.open() as hospital:
+        for is_dry in (True, False):
+            told = await forget_subjects(hospital.hospital, [row.id], is_dry=is_dry)
+            assert told == Forgotten({}, {row.id.text: MAY_COME_AGAIN})
+        assert clinic.store.read(lambda tx: tx.subjects.by_id(row.id)) == row
+    clinic.inclusion = including(OTHER)
+    async with clinic.open() as hospital:
+        assert (await forget_subjects(hospital.hospital, [row.id])).files == {row.id.text: 3}
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+async def test_what_is_cut_off_of_forgetting_the_same_call_ends(tmp_path: Path, *, is_kept: bool) -> None:
+    """At every instant the subject is known until nothing else leads to the patient."""
+    at, is_cut = 1, True
+    while is_cut:
+        clinic, row = await destroyed(made(tmp_path / str(at)))
+        async with clinic.open() as hospital:
+            cutting = CuttingStore(clinic.store, at, is_kept=is_kept)
+            with contextlib.suppress(PowerCutError):
+                await forget_subjects(hospital.over(cutting).hospital, [row.id])
+            is_cut = cutting.is_cut
+            is_known = clinic.store.read(lambda tx: bool(tx.subjects.page(1)))
+            assert bool(traces(clinic, row)) == is_known
+            with contextlib.suppress(UnknownNameError):  # where the cut came behind its last write
+                await forget_subjects(hospital.hospital, [row.id])
+            assert not traces(clinic, row)
+        at += 1
+    assert at == 5  # two series, the subject; and uncut
+
+
+async def test_a_project_that_has_ended_is_forgotten_with_all_its_subjects(tmp_path: Path) -> None:
+    """Some at a time, and whoever asks goes on; subjects of others stay."""
+    patients = [PatientKey(PATIENT.issuer, f"TEST-{number}") for number in range(3)]
+    held = [slice_of(1, study=it, series=it, patient_id=one.patient_id) for it, one in enumerate(patients)]
+    clinic = Clinic(tmp_path, held)
+    clinic.inclusion = including(*patients)
+    other = subject_row(1, "1", project="other")
+    await clinic.store.write(lambda tx: tx.subjects.admit("other", "AMC", "1", lambda: other))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+    clinic.now += 2 * DAY
+    async with clinic.open() as hospital:
+        ending = Ending(hospital.hospital)
+        assert [await ending.look() for _ in range(2)] == [0, 3]
+        told = await forget_subjects(hospital.hospital, project=PROJECT, at_once=1)
+        assert (len(told.files), told.kept, told.after) == (1, {}, *told.files)
+        assert len(clinic.store.read(lambda tx: tx.subjects.page(9))) == 3
+        for question in (ForgetSubjects(), ForgetSubjects([other.id.text], PROJECT), ForgetSubjects(["?"])):
+            with pytest.raises(MalformedMessageError):
+                await answer(routes_of(hospital), FORGET_PATH, question)
+        rest = await answer(routes_of(hospital), FORGET_PATH, ForgetSubjects(project=PROJECT, after=told.after))
+        assert isinstance(rest, Forgotten)
+        assert (len(rest.files), rest.kept, rest.after) == (2, {}, "")
+        with pytest.raises(UnknownNameError, match="no subject"):
+            await answer(routes_of(hospital), FORGET_PATH, ForgetSubjects(project=PROJECT))
+    assert clinic.store.read(lambda tx: tx.subjects.page(9)) == [other]
+
+
+async def test_what_is_on_its_way_when_its_patient_is_forgotten_is_not_registered(tmp_path: Path) -> None:
+    """A harvest may have begun before the last day of its project: no image is kept that leads to nobody."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    pacs = clinic.pacs = HookedPacs(clinic.pacs.held)
+    async with clinic.open() as hospital:
+
+        async def forget_him() -> None:
+            (row,) = clinic.store.read(lambda tx: tx.subjects.page(2))
+            clinic.now += 2 * DAY
+            assert (await forget_subjects(hospital.hospital, [row.id])).files == {row.id.text: 0}
+
+        pacs.before_second = forget_him
+        await hospital.harvest()
+        assert not clinic.store.read(lambda tx: tx.subjects.page(1))
+        assert not clinic.store.read(lambda tx: tx.catalogue.files() or tx.series.all())
+
+
+class HookedPacs(TwinPacs):
+    """A PACS that lets something happen before its second instance."""
+
+    before_second: Callable[[], Awaitable[object]] | None = None
+
+    async def _begin(self, held: Dataset) -> TwinInstance:
+        if held is self.held[1] and self.before_second is not None:
+            await self.before_second()
+        return await super()._begin(held)
