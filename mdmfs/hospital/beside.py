@@ -30,6 +30,7 @@ from mdmfs.hospital.outward import current
 from mdmfs.hospital.registration.harvest import Harvests
 from mdmfs.hospital.release.decision import is_current
 from mdmfs.hospital.release.elsewhere import FromAnother
+from mdmfs.hospital.release.outdated import forget_outdated_headers
 from mdmfs.hospital.service import HospitalFace
 from mdmfs.hospital.store import Store
 from mdmfs.hospital.transaction import RowStore
@@ -139,6 +140,7 @@ class _Beside:
             recalls = FromAnother(hospital.staging, other.client, configuration.hospital.recall_deadline)
             for task in (hospital.audit.run, hospital.headers.run, recalls.run):
                 nursery.start_soon(task)
+            nursery.start_soon(forget_outdated_headers, hospital)
             nursery.start_soon(deposit_checkpoints, hospital)
             nursery.start_soon(keep_term, hospital, other.client, self._term, self._news)
             look = functools.partial(health_beside, hospital, self._term)

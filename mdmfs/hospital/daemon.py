@@ -40,6 +40,7 @@ from mdmfs.hospital.registration.reconcile import Reconciliations
 from mdmfs.hospital.registration.reconciliation_face import reconciliation_routes
 from mdmfs.hospital.registration.rerender import Rerenderings
 from mdmfs.hospital.registration.trigger import Trigger
+from mdmfs.hospital.release.outdated import forget_outdated_headers
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import quarantine
 from mdmfs.hospital.replicas.face import replica_routes
@@ -165,6 +166,7 @@ def _begin(hospital: Hospital, recalls: Recalls, configuration: HospitalConfigur
     nursery.start_soon(deposit_checkpoints, hospital)
     nursery.start_soon(Ending(hospital).run)
     nursery.start_soon(take_up_merges, hospital)
+    nursery.start_soon(forget_outdated_headers, hospital)
     nursery.start_soon(forget_old, hospital, configuration.hospital.keep_not_included)
     nursery.start_soon(end_what_has_ended, hospital)
     nursery.start_soon(keep_replicas, hospital)

@@ -8,6 +8,7 @@ after. Ciphertext only.
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import secrets
 import struct
@@ -154,6 +155,17 @@ class Headers:
             return None
         of_generation, length, digest = _ORIGIN.unpack(row)
         return (Origin(length, digest), sealed[_GENERATION.size :]) if of_generation == generation else None
+
+    def page(self, limit: int, after: Guid | None = None) -> list[tuple[Guid, int]]:
+        """Give some of the files of which an object is kept, with the generations of their keys."""
+        try:
+            with self._environment.begin(db=self._objects, buffers=True) as rows, rows.cursor() as cursor:
+                is_any = cursor.first() if after is None else cursor.set_range(after.octets + b"\0")
+                found = itertools.islice(cursor, limit) if is_any else ()
+                return [(Guid(bytes(guid)), _GENERATION.unpack_from(value)[0]) for guid, value in found]
+        except lmdb.Error as error:
+            message = f"the headers cannot be read: {error}"
+            raise StoreError(message, what_to_do="delete them: they are made anew") from error
 
     def lacks(self, guid: Guid, generation: int) -> bool:
         """Ask whether nothing is kept under this generation of a file's key, and nothing is about to be deleted."""

@@ -15,6 +15,7 @@ from mdmfs.hospital.registration.ending import Ending
 from mdmfs.hospital.release.escrow import verifier
 from mdmfs.hospital.release.headers import Beginning, Headers, KeptHeader
 from mdmfs.hospital.release.known import Origin
+from mdmfs.hospital.release.outdated import forget_outdated_headers
 from mdmfs.model.errors import MalformedMessageError, StoreError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
@@ -234,6 +235,23 @@ def test_a_header_longer_than_a_segment_is_not_kept() -> None:
     for begin in (0, SEGMENT_SIZE):
         beginning.feed(memoryview(plain)[begin : begin + SEGMENT_SIZE], SEGMENT_SIZE)
     assert beginning.octets(len(plain), SEGMENT_SIZE) == b""
+
+
+async def test_what_another_daemon_has_taken_away_is_not_kept_here(tmp_path: Path) -> None:
+    """It worked on the store meanwhile: sealed headers go at the start, and digests of unsealed ones."""
+    clinic = Clinic(tmp_path, slices((1, 2, 3)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        gone, renewed, left = hospital.files().values()
+        await clinic.store.write(lambda tx: amends.destroy(tx, [gone]))
+        await clinic.store.write(lambda tx: amends.rotate(tx, hospital.hospital, [renewed]))
+        kept = hospital.hospital.headers
+        assert len(kept.page(9)) == 3
+        assert kept.origin(gone, 1) is not None
+        await forget_outdated_headers(hospital.hospital)
+        assert kept.page(1) == kept.page(9) == [(left, 1)]
+        assert kept.page(9, left) == []
+        assert [kept.origin(guid, 1) is None for guid in (gone, renewed, left)] == [True, True, False]
 
 
 async def test_what_is_kept_without_an_origin_is_known_by_none(tmp_path: Path) -> None:
