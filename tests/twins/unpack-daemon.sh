@@ -3,12 +3,9 @@
 # Afterwards TARGET/root/usr/sbin/PROGRAM runs with the LD_LIBRARY_PATH that stands in TARGET/library-path.
 
 packages_with_libraries() {
-    # these themselves, and those of the libraries they depend on that this machine does not have
+    # these themselves, and all libraries that apt would bring along to this machine
     printf '%s\n' "$@"
-    apt-cache depends "$@" | sed -n 's/^ *|\{0,1\}Depends: \(lib[^ <>]*\)$/\1/p' | sort -u |
-        while read -r package; do
-            dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed$' || echo "$package"
-        done
+    apt-get --simulate --no-install-recommends install "$@" | sed -n 's/^Inst \(lib[^ ]*\) .*/\1/p' | sort -u
 }
 
 unpack_daemon() (
