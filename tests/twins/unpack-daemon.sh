@@ -3,9 +3,9 @@
 # Afterwards TARGET/root/usr/sbin/PROGRAM runs with the LD_LIBRARY_PATH that stands in TARGET/library-path.
 
 packages_with_libraries() {
-    # these themselves, and all libraries that apt would bring along to this machine
+    # these themselves, and all libraries that apt would bring along to this machine anew
     printf '%s\n' "$@"
-    apt-get --simulate --no-install-recommends install "$@" | sed -n 's/^Inst \(lib[^ ]*\) .*/\1/p' | sort -u
+    apt-get --simulate --no-install-recommends install "$@" | sed -n 's/^Inst \(lib[^ ]*\) (.*/\1/p' | sort -u
 }
 
 unpack_daemon() (

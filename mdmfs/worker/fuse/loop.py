@@ -19,6 +19,8 @@ import trio
 
 IN_A_ROW_SECONDS: Final = 1e-3
 """So long requests may be answered one after the other before every other task has its turn."""
+LONGEST_SLEEP: Final = 3600.0
+"""Seconds; ``poll`` cannot count those of a month."""
 _EPOLL: Final = operator.attrgetter("_core._run.GLOBAL_RUN_CONTEXT.runner.io_manager._epoll")
 """trio tells nobody officially."""
 
@@ -117,7 +119,7 @@ class _EagerLowlevel:
         seconds = trio.lowlevel.current_statistics().seconds_to_next_deadline
         if seconds <= 0:
             return False
-        ready = self._all.poll(None if seconds == math.inf else seconds * 1000)
+        ready = self._all.poll(min(seconds, LONGEST_SLEEP) * 1000)
         return len(ready) == 1 and ready[0][0] == self._descriptor
 
 

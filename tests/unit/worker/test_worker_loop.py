@@ -294,6 +294,16 @@ async def test_what_wakes_the_loop_is_heard_while_a_request_is_waited_for(
             assert os.read(reading, 1) == request
 
 
+async def test_a_deadline_may_be_months_away(device: tuple[int, int]) -> None:
+    """The kernel's ``poll`` counts milliseconds in 32 bits."""
+    reading, writing = device
+    lowlevel = await _alone(device)
+    threading.Timer(0.01, os.write, (writing, b"1")).start()
+    with trio.move_on_after(1e7):
+        await lowlevel.wait_readable(reading)
+    assert os.read(reading, 1) == b"1"
+
+
 async def test_who_is_cancelled_waits_for_no_request(device: tuple[int, int]) -> None:
     """The loop has told him before, and would not wake him again."""
     reading, _ = device
