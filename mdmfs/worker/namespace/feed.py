@@ -184,11 +184,12 @@ class Feed:
 
     async def tell_last(self) -> None:
         """Report what was opened since the last question; what the hospital does not hear of is lost."""
+        await self._tell_for_leavers()
         with contextlib.suppress(MdmfsError):
-            await self._tell_for_leavers()
             while (report := self._opens.report()) is not None:
                 await self._hospital.changes(self._version, 0.0, report, self._groups)
                 self._opens.heard(report)
+        await self._tell_for_leavers()  # by that question it may have come out that the credential is gone or another
 
     def note_leaving(self, leaver: Leaver) -> None:
         """Know that another's credential takes the place of this one: what was opened so far is not the other's."""

@@ -10,7 +10,7 @@ import structlog
 import trio
 import trio.testing
 
-from mdmfs.model.errors import CredentialExpiredError, MdmfsError, PeerUnreachableError
+from mdmfs.model.errors import CredentialExpiredError, CredentialRefusedError, MdmfsError, PeerUnreachableError
 from mdmfs.wire.messages.files import MAX_REPORTED, Changes, Node, NodeKind, OpensReport
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.keys.ring import KeyRing
@@ -192,6 +192,30 @@ async def test_each_report_goes_under_who_opened(
     assert [len(report.opens) for report in hospital.reports] == [1]
     numbers = [report.number for report in (*leaver.reports, *hospital.reports)]
     assert numbers == sorted(set(numbers))
+
+
+@pytest.mark.parametrize("has_follower", [False, True])
+async def test_the_last_word_is_his_whose_credential_goes_just_before_it(*, has_follower: bool) -> None:
+    """A job ends with its proxy and then its mount, or somebody else's is there: nobody has looked at it in between."""
+    leaver = Leaver(TwinHospital())
+
+    class Leaving(TwinHospital):
+        async def changes(
+            self, since: int, wait: float, report: OpensReport | None = None, groups: Sequence[str] = ()
+        ) -> Changes:
+            del report  # is no longer told, whoever asks now
+            feed.note_leaving(leaver)
+            if has_follower:
+                return await super().changes(since, wait, None, groups)
+            message = "there is no proxy any more"
+            raise CredentialRefusedError(message)
+
+    hospital, opens = Leaving(), Opens()
+    feed = Feed(hospital, Namespace(hospital, ROOT), NoWitness(), Lease(trio.current_time), opens)
+    opens.note(random_guid())
+    await feed.tell_last()
+    assert [len(report.opens) for report in leaver.reports] == [1]
+    assert leaver.is_closed
 
 
 async def test_who_was_refused_asks_again_as_soon_as_he_has_another_credential(
