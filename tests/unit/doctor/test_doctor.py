@@ -175,7 +175,7 @@ async def test_who_has_not_acknowledged_what_was_decided_is_named(tmp_path: Path
         for name in KEYSTORES:
             await catch_up(name, hospital)
         assert not health_of(hospital).untold
-        await hospital.store.write(lambda tx: tx.catalogue.set_acl(PROJECT_LFN, nobody, files=False))
+        await hospital.store.write(lambda tx: tx.acls.set(PROJECT_LFN, nobody))
         assert health_of(hospital).untold == list(KEYSTORES)
         await catch_up(KEYSTORES[1], hospital)
         assert health_of(hospital).untold == [KEYSTORES[0], KEYSTORES[2]]
