@@ -37,6 +37,10 @@ FIRST_RETRY: Final = 0.2
 its machine within minutes."""
 LOOK_SECONDS: Final = 1.0
 """Between two looks at the credential."""
+LEAVERS_REST_SECONDS: Final = 10.0
+"""Between two tries to report what a leaver has opened: where nothing answers him, news for others wait meanwhile."""
+LEAVERS_SECONDS: Final = 600.0
+"""So long the hospital answers others and not a leaver before he is given up: what they open is not reported till then."""
 
 _DECIDED: Final = (CredentialExpiredError, CredentialRefusedError, AccessDeniedError)
 
@@ -104,6 +108,9 @@ class Feed:
         self._leavers: collections.deque[tuple[Leaver, list[OpensReport]]] = collections.deque()
         """Who had this mount before, and what is still to be reported of them."""
         self._telling = trio.Lock()
+        self._leavers_rest_until = float("-inf")
+        self._give_up_at = float("inf")
+        """When the first of them is given up, unless there is an outage for all."""
         self._version = 0
         """That was applied last."""
         self._groups: Sequence[str] = ()
@@ -146,15 +153,18 @@ class Feed:
         """Wait for changes after a version and apply them; gives the version that is now applied."""
         if version is None:
             return (await self._namespace.listing(self._namespace.top)).version
+        if trio.current_time() >= self._leavers_rest_until:
+            await self._tell_for_leavers()
         sent = self._lease.clock()
         # after an outage the lease may be about to end: then the answer shall not wait for news
         longest = self._lease.seconds_to_ask() if self._namespace.is_followed else 0.0
-        await self._tell_for_leavers()
         report = None if self._leavers else self._opens.report()
         is_full = report is not None and len(report.opens) == MAX_REPORTED  # then the next one shall go soon
         wait = 0.0 if is_full else longest * random.uniform(*JITTER)  # noqa: S311 no secret
         changes = await self._hospital.changes(version, wait, report, self._groups)
         self._opens.heard(report)
+        if self._leavers:
+            self._give_up_at = min(self._give_up_at, trio.current_time() + LEAVERS_SECONDS)
         outdated = await self._apply(changes)
         self._lease.grant(sent, changes.lease)
         self._list_anew(outdated)
@@ -166,6 +176,7 @@ class Feed:
 
     async def _wait_out(self, failure: MdmfsError, part: float) -> float:
         """Wait for that part of a pause before the hospital is asked again; gives the next part."""
+        self._give_up_at = float("inf")
         if isinstance(failure, _DECIDED):
             self._lease.refuse(failure)
         else:
@@ -198,7 +209,7 @@ class Feed:
     async def _tell_for_leavers(self) -> None:
         """Report what those have opened who had this mount before, each by his own credential.
 
-        Until that is done nothing newer is reported: reports count by their numbers.
+        Until that is done, or he is given up, nothing newer is reported: reports count by their numbers.
         """
         async with self._telling:
             while self._leavers:
@@ -207,11 +218,13 @@ class Feed:
                     while reports:
                         await leaver.changes(self._version, 0.0, reports[0], self._groups)
                         del reports[0]
-                except _DECIDED as error:
+                except MdmfsError as error:
+                    if not isinstance(error, _DECIDED) and trio.current_time() < self._give_up_at:
+                        self._leavers_rest_until = trio.current_time() + LEAVERS_REST_SECONDS
+                        return
                     files = sum(len(report.opens) for report in reports)
                     log.warning("what was opened before cannot be reported", files=files, reason=str(error))
-                except MdmfsError:
-                    return
+                self._give_up_at = float("inf")
                 self._leavers.popleft()
                 await leaver.aclose()
 

@@ -15,7 +15,7 @@ from mdmfs.wire.messages.files import MAX_REPORTED, Changes, Node, NodeKind, Ope
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.keys.ring import KeyRing
 from mdmfs.worker.lease import Lease
-from mdmfs.worker.namespace.feed import LOOK_SECONDS, Feed
+from mdmfs.worker.namespace.feed import LEAVERS_REST_SECONDS, LEAVERS_SECONDS, LOOK_SECONDS, Feed
 from mdmfs.worker.namespace.names import Namespace
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.reading.opens import Opens
@@ -146,6 +146,7 @@ class Leaver:
     def __init__(self, hospital: TwinHospital) -> None:
         self.hospital = hospital
         self.refusal: MdmfsError | None = None
+        self.asked = 0
         self.reports: list[OpensReport] = []
         self.is_closed = False
 
@@ -153,6 +154,7 @@ class Leaver:
         self, since: int, wait: float, report: OpensReport | None = None, groups: Sequence[str] = ()
     ) -> Changes:
         """See ``Told``."""
+        self.asked += 1
         if self.refusal is not None:
             raise self.refusal
         told = await self.hospital.changes(since, wait, None, groups)
@@ -192,6 +194,41 @@ async def test_each_report_goes_under_who_opened(
     assert [len(report.opens) for report in hospital.reports] == [1]
     numbers = [report.number for report in (*leaver.reports, *hospital.reports)]
     assert numbers == sorted(set(numbers))
+
+
+async def test_a_leaver_whom_nothing_answers_is_given_up_while_the_hospital_answers_others(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It has moved, and only those heard of it who came later: what they open would never be reported."""
+    autojump_clock.autojump_threshold = 0
+    hospital, opens, leaver = TwinHospital(), Opens(), Leaver(TwinHospital())
+    hospital.lease, leaver.refusal = 30.0, unreachable()
+    feed = Feed(hospital, Namespace(hospital, ROOT), NoWitness(), Lease(trio.current_time), opens)
+    nursery.start_soon(feed.follow)
+
+    async def have_news(seconds: float) -> None:
+        end = trio.current_time() + seconds
+        while trio.current_time() < end:
+            hospital.note([], [])
+            await trio.sleep(2)
+
+    for _ in range(2):
+        opens.note(random_guid())
+    feed.note_leaving(leaver)
+    opens.note(random_guid())
+    await have_news(LEAVERS_SECONDS / 2)
+    hospital.failure = unreachable
+    await trio.sleep(LEAVERS_SECONDS)
+    hospital.failure = None
+    await have_news(LEAVERS_SECONDS / 2)
+    assert not leaver.is_closed
+    assert not hospital.reports
+    with structlog.testing.capture_logs() as logs:
+        await have_news(LEAVERS_SECONDS)
+    assert leaver.is_closed
+    assert [len(report.opens) for report in hospital.reports] == [1]
+    assert [one["files"] for one in logs] == [2]
+    assert leaver.asked <= 3 * LEAVERS_SECONDS / LEAVERS_REST_SECONDS
 
 
 @pytest.mark.parametrize("has_follower", [False, True])
