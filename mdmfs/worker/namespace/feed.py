@@ -40,7 +40,7 @@ LOOK_SECONDS: Final = 1.0
 LEAVERS_REST_SECONDS: Final = 10.0
 """Between two tries to report what a leaver has opened: where nothing answers him, news for others wait meanwhile."""
 LEAVERS_SECONDS: Final = 600.0
-"""So long the hospital answers others and not a leaver before he is given up: what they open is not reported till then."""
+"""So long the hospital answers others and not a leaver before he is given up: what they open is not reported before."""
 
 _DECIDED: Final = (CredentialExpiredError, CredentialRefusedError, AccessDeniedError)
 
