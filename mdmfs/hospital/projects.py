@@ -17,7 +17,7 @@ from mdmfs.access.acl import Acl, Entry, EntryKind, parse_rights
 from mdmfs.daemon.configuration import Settings, at_key, beside, read_configuration
 from mdmfs.hospital.deid.policy import Policy
 from mdmfs.hospital.deid.pseudonyms import PatientKey
-from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.errors import AccessDeniedError, ConfigurationError
 from mdmfs.model.identity import Dn
 from mdmfs.model.names import Lfn
 from mdmfs.pki.health import DAY
@@ -150,6 +150,12 @@ class Project:
     def is_over(self, now: float) -> bool:
         """Whether its last day is past, in UTC."""
         return now >= _end_of(self.until)
+
+    def refuse_over(self, now: float) -> None:
+        """Raise ``AccessDeniedError`` where its last day is past: nothing more may be registered."""
+        if self.is_over(now):
+            message = f"the last day of project {self.name} is past: nothing more of it is registered"
+            raise AccessDeniedError(message, what_to_do="have it approved for longer, then change its last day")
 
 
 @functools.cache

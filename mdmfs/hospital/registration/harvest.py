@@ -19,6 +19,7 @@ from mdmfs.hospital.registration.register import register_series
 from mdmfs.hospital.store import Store
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import (
+    AccessDeniedError,
     BusyError,
     MdmfsError,
     OutOfSpaceError,
@@ -85,10 +86,15 @@ class Harvest:
         )
 
     async def run(self, hospital: Hospital) -> None:
-        """Find and register. What fails is told and does not stop the rest; the next run goes on from there."""
+        """Find and register, until the project's last day is past.
+
+        What else fails is told and does not stop the rest; the next run goes on from there.
+        """
         try:
             for name in self.pacs:
                 await self._harvest_pacs(name, hospital)
+        except AccessDeniedError as error:  # its last day is past
+            self._note(str(error))
         finally:
             self.is_over = True
             hospital.feed.bell.ring()
@@ -112,6 +118,8 @@ class Harvest:
                     self._give_up(name, place + 1 - FRUITLESS, len(found), error)
                     return
                 continue
+            except AccessDeniedError:
+                raise
             except MdmfsError as error:
                 self._note(f"{which}: {error}")
             except Exception as error:  # noqa: BLE001 the service loop: one series must not end the harvest

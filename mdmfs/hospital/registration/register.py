@@ -83,8 +83,10 @@ async def register_series(
 
     With ``is_anew`` what was registered or refused under another policy or engine is registered again, under its names.
     ``on_instance`` hears the size of each instance as it is done, 0 for one that was refused. Raises what the PACS and
-    the store raise; what was committed before stays, and a second call goes on from there.
+    the store raise, and ``AccessDeniedError`` once the project's last day is past; what was committed before stays, and
+    a second call goes on from there.
     """
+    project.refuse_over(hospital.clock())
     key = SeriesKey(project.name, found.study_uid, found.series_uid)
     async with hospital.turns.of(key.octets()):
         is_anew = is_anew or hospital.store.read(lambda tx: is_half_anew(tx, key, rules_of(project)))
@@ -229,6 +231,7 @@ class Registration:
 
     async def _admit(self, header: IdentifiedHeader) -> Admission:
         """Admit an instance by its header: included, not opted out, and of one patient in the whole series."""
+        self.project.refuse_over(self._hospital.clock())
         patient = self._hospital.pacs[self.pacs_name].patient_of(header)
         study = self.key.study_uid
         if (header.study_instance, header.series_instance) != (study, self.key.series_uid):
@@ -244,10 +247,12 @@ class Registration:
         return Admission(self.project.policy, subject_of(self._row))
 
     async def _admit_patient(self, patient: PatientKey) -> SubjectRow:
-        name = self.project.name
-        return await self._hospital.store.write(
-            lambda tx: tx.subjects.admit(name, patient.issuer, patient.patient_id, lambda: self._new_row(patient))
-        )
+        def admit(tx: Transaction) -> SubjectRow:
+            self.project.refuse_over(self._hospital.clock())
+            name = self.project.name
+            return tx.subjects.admit(name, patient.issuer, patient.patient_id, lambda: self._new_row(patient))
+
+        return await self._hospital.store.write(admit)
 
     def row_of_series(self) -> SubjectRow | None:
         """Give the patient with whom an earlier run has begun the series; later instances must be his too."""
@@ -312,8 +317,10 @@ class Registration:
     ) -> tuple[Lfn | None, list[Measured]]:
         """Remember refusals and a batch; gives the directory, and what was not withdrawn on its way.
 
-        Nothing where the patient was forgotten meanwhile: nobody could lead back to him, or forget this.
+        Nothing where the patient was forgotten meanwhile: nobody could lead back to him, or forget this. Nor once the
+        project is over, when he may be at any time.
         """
+        self.project.refuse_over(self._hospital.clock())
         if self._row is not None and tx.subjects.by_id(self._row.id) is None:
             return None, []
         for refusal in refusals:

@@ -29,7 +29,7 @@ from mdmfs.hospital.registration.register import register_series
 from mdmfs.hospital.registration.settled import is_made_under, rules_of
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
-from mdmfs.model.errors import BusyError, MdmfsError, UnknownNameError
+from mdmfs.model.errors import AccessDeniedError, BusyError, MdmfsError, UnknownNameError
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.administration import RerenderProgress
 
@@ -75,7 +75,10 @@ class Rerendering:
         )
 
     async def run(self, hospital: Hospital) -> None:
-        """Do it. What fails is told and does not stop the rest; the next run goes on from there."""
+        """Do it. What fails is told and does not stop the rest; the next run goes on from there.
+
+        Raises ``AccessDeniedError`` once the project's last day is past.
+        """
         try:
             self.left = await self._count_left(hospital)
             stale = await _stale_series(hospital, self.project)
@@ -107,6 +110,8 @@ class Rerendering:
             before = self._fruitless.pop(name, 0)
             try:
                 outcome = await register(found, name, self.project, hospital)
+            except AccessDeniedError:
+                raise
             except MdmfsError as error:
                 self._fruitless[name] = before + 1 if isinstance(error, NO_FAULT_OF_THEIRS) else 0
                 self._note(f"a series of PACS {name}: {error}")

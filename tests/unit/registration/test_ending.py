@@ -124,7 +124,7 @@ class CountingStore(CuttingStore):
 
 
 async def test_what_comes_after_the_end_is_ended_too_and_what_is_ended_is_not_looked_at_again(tmp_path: Path) -> None:
-    """A registration that was under way at midnight adds files; a hospital has millions of those that are gone."""
+    """A clock that is put back for a moment adds files; a hospital has millions of those that are gone."""
     clinic = await registered(tmp_path)
     clinic.pacs.held += slices((3,), series=2)
     clinic.now += 2 * DAY
@@ -133,7 +133,9 @@ async def test_what_comes_after_the_end_is_ended_too_and_what_is_ended_is_not_lo
         ending = Ending(dataclasses.replace(hospital.hospital, store=CountingStore(clinic.store, reads)), batch=1)
         assert [await ending.look() for _ in range(2)] == [0, 2]
         assert len(reads) > 2 * 2
+        clinic.now -= 2 * DAY
         await hospital.harvest()
+        clinic.now += 2 * DAY
         assert await ending.look() == 1
         assert {file.state for file in clinic.store.read(lambda tx: tx.catalogue.files())} == {FileState.WITHDRAWN}
         reads.clear()

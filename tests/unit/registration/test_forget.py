@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from pydicom import Dataset
@@ -16,21 +17,24 @@ from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.ledger.records import TextKeyRecord
 from mdmfs.hospital.registration.ending import Ending
 from mdmfs.hospital.registration.forget import FILES_LEFT, MAY_COME_AGAIN, forget_subjects
+from mdmfs.hospital.registration.rerender import Rerendering
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.rows import digest_key
+from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.instances import pack_uid
 from mdmfs.hospital.uidmap.records import SeriesKey, SubjectRow
-from mdmfs.model.errors import MalformedMessageError, UnknownNameError
+from mdmfs.model.errors import AccessDeniedError, MalformedMessageError, UnknownNameError
 from mdmfs.wire.messages.administration import FORGET_PATH, ForgetSubjects, Forgotten
 from tests.twins.clinic import NOW, PATIENT, PROJECT, Clinic, including, slice_of, slices
 from tests.twins.cutting import CuttingStore, PowerCutError
 from tests.twins.keystores import unreachable
 from tests.twins.pacs import TwinInstance, TwinPacs
-from tests.twins.records import CHECK, guid_of, subject_row
+from tests.twins.records import CHECK, guid_of, quarantined, subject_row
 from tests.twins.store import MemoryStore
 from tests.unit.hospital.test_own_people import answer, routes_of
 from tests.unit.registration.test_reconcile import OTHER
 
+T = TypeVar("T")
 DAY = 86_400.0
 
 
@@ -194,6 +198,45 @@ async def test_what_is_on_its_way_when_its_patient_is_forgotten_is_not_registere
         assert not clinic.store.read(lambda tx: tx.catalogue.files() or tx.series.all())
 
 
+async def test_a_harvest_under_way_ends_with_the_last_day_of_its_project(tmp_path: Path) -> None:
+    """It would take the forgotten patient for a new one, and register anew what was destroyed."""
+    clinic = Clinic(tmp_path, [slice_of(1, series=number) for number in (1, 2, 3)])
+    pacs = clinic.pacs = HookedPacs(clinic.pacs.held)
+    async with clinic.open() as hospital:
+
+        async def end_and_forget() -> None:
+            (row,) = clinic.store.read(lambda tx: tx.subjects.page(2))
+            clinic.now += 2 * DAY
+            ending = Ending(hospital.hospital)
+            assert [await ending.look() for _ in range(2)] == [0, 1]
+            assert (await forget_subjects(hospital.hospital, [row.id])).files == {row.id.text: 1}
+
+        pacs.before_second = end_and_forget
+        progress = await hospital.harvest()
+        assert (progress.registered, progress.series_done, progress.is_over) == (1, 1, True)
+        (failure,) = progress.failures
+        assert failure.startswith(f"the last day of project {PROJECT} is past")
+        run = Rerendering(hospital.hospital.projects[PROJECT])
+        await clinic.store.write(lambda tx: tx.quarantine.put(quarantined(1, project=PROJECT)))
+        with pytest.raises(AccessDeniedError, match="is past"):
+            await run.run(hospital.hospital)
+        assert run.is_over
+    assert clinic.store.read(lambda tx: tx.subjects.page(1)) == []
+
+
+@pytest.mark.parametrize("known", [0, 1])
+async def test_a_transaction_of_registration_keeps_nothing_past_the_last_day(tmp_path: Path, known: int) -> None:
+    """It may have waited for its turn since the day was looked at, with a patient who is new, or is known."""
+    clinic = Clinic(tmp_path, slices((1,))[:known])
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        before = clinic.store.read(lambda tx: (tx.subjects.page(2), tx.catalogue.files(), tx.series.all()))
+        clinic.pacs.held[:] = slices((1, 2))
+        late = hospital.over(LateStore(clinic))
+        assert (await late.harvest()).failures
+        assert clinic.store.read(lambda tx: (tx.subjects.page(2), tx.catalogue.files(), tx.series.all())) == before
+
+
 class HookedPacs(TwinPacs):
     """A PACS that lets something happen before its second instance."""
 
@@ -203,3 +246,16 @@ class HookedPacs(TwinPacs):
         if held is self.held[1] and self.before_second is not None:
             await self.before_second()
         return await super()._begin(held)
+
+
+class LateStore(CuttingStore):
+    """A store before each of whose writes the last day of the clinic's project ends."""
+
+    def __init__(self, clinic: Clinic) -> None:
+        super().__init__(clinic.store, 0, is_kept=True)
+        self._clinic = clinic
+
+    async def write(self, act: Callable[[Transaction], T]) -> T:
+        """Write, after the end."""
+        self._clinic.now += 2 * DAY
+        return await self._store.write(act)
