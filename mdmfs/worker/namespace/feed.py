@@ -21,6 +21,7 @@ from mdmfs.model.errors import (
     NoSuchFileError,
 )
 from mdmfs.wire.messages.files import MAX_REPORTED, Changes, Node, NodeKind, OpensReport
+from mdmfs.worker.hospital.outage import OUTAGES
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.listing import gone_or_changed
 from mdmfs.worker.namespace.names import Namespace
@@ -274,16 +275,17 @@ class Feed:
 
     async def _is_renewed(self, inode: int) -> bool:
         try:
-            await self._namespace.refresh(inode)
+            return await self._namespace.refresh(inode)
         except (NoSuchFileError, AccessDeniedError):
             return True
+        except OUTAGES:  # of which the log tells once
+            return False
         except MdmfsError as error:
             log.warning("a directory that has changed cannot be listed", reason=str(error))
             return False
         except Exception:  # as in ``follow``
             log.exception("listing a directory anew failed unexpectedly")
             return False
-        return True
 
     async def _keep_looking(self, look: Callable[[], bool]) -> None:
         while True:

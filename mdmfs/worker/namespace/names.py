@@ -141,10 +141,17 @@ class Namespace:
             if not fetches.asking:
                 del self._fetches[inode]
 
-    async def refresh(self, inode: int) -> None:
-        """Fetch a copy anew that is not right any more; our own changes stay beside that, without a copy of all."""
-        if inode in self._listings and self._valid(inode) is None:
-            await self.listing(inode)
+    async def refresh(self, inode: int) -> bool:
+        """Fetch a copy anew that is not right any more; False where the hospital was out of reach for that.
+
+        Our own changes stay beside one that is right, without a copy of all.
+        """
+        outdated = self._listings.get(inode)
+        if outdated is None or self._valid(inode) is not None:
+            return True
+        if self._clock() < self._quiet_until:
+            return False
+        return (await self.listing(inode)).taken > outdated.taken
 
     def has_just_come(self, inode: int, listing: Listing) -> bool:
         """Ask whether a copy is still the one that is here, and came a moment ago; what changed since, it may lack."""

@@ -723,8 +723,9 @@ async def test_of_what_is_taken_away_only_what_is_in_use_costs_anything(
     assert names.inodes._known.passes < 20  # type: ignore[attr-defined] # noqa: SLF001 as above
 
 
+@pytest.mark.parametrize("is_outage", [False, True])
 async def test_a_directory_that_could_not_be_listed_anew_is_listed_later(
-    hospital: TwinHospital, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+    hospital: TwinHospital, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, *, is_outage: bool
 ) -> None:
     """The kernel would show for as long as the lease lasts what has gone."""
     autojump_clock.autojump_threshold = 0
@@ -736,6 +737,8 @@ async def test_a_directory_that_could_not_be_listed_anew_is_listed_later(
     listed, nameless = hospital.list_directory, [Node("", 99, NodeKind.FILE, 1, 0.0, bytes(16))]
 
     async def list_wrongly(lfn: Lfn, after: str) -> DirectoryPage:
+        if is_outage:
+            raise unreachable()
         return msgspec.structs.replace(await listed(lfn, after), entries=nameless)
 
     hospital.list_directory = list_wrongly  # type: ignore[method-assign]
