@@ -55,6 +55,6 @@ class Fetches:
                 self._answered, self._failure = number, failure
 
     def disown(self) -> None:
-        """Know that what is under way or has just come answers nobody but him who fetched it."""
+        """Know that what is under way or has just come answers nobody."""
         self.begun += 1
         self._answered = 0

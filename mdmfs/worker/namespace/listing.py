@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-from mdmfs.model.errors import MalformedMessageError
+from mdmfs.model.errors import MalformedMessageError, MalformedNameError
 from mdmfs.model.names import FORBIDDEN_IN_NAMES, GUID_SIZE, MAX_LFN_BYTES, MAX_NAME_BYTES, Lfn
-from mdmfs.wire.messages.files import Node, NodeKind
+from mdmfs.wire.messages.files import DirectoryPage, Node, NodeKind
 
 _IMPOSSIBLE: Final = frozenset({b"", b".", b".."})
 _FORBIDDEN: Final = re.compile(FORBIDDEN_IN_NAMES.pattern.encode())
@@ -77,3 +77,20 @@ def gone_or_changed(before: Listing, after: Listing | None) -> list[bytes]:
     if after is None:
         return list(before.names)
     return [name for name, node in before.nodes.items() if after.nodes.get(name) != node]
+
+
+def last_name(page: DirectoryPage, lfn: Lfn) -> str:
+    """Give the name behind which the next page begins; raises ``MalformedMessageError``."""
+    if not page.entries:
+        message = f"the hospital sent an empty page of {lfn} that is not the last"
+        raise MalformedMessageError(message)
+    return page.entries[-1].name
+
+
+def target_of(node: Node) -> Lfn:
+    """Tell where an alias leads; raises ``MalformedMessageError``."""
+    try:
+        return Lfn.parse(node.target)
+    except MalformedNameError as error:
+        message = "the hospital tells of an alias that leads to no name"
+        raise MalformedMessageError(message) from error

@@ -13,7 +13,6 @@ import trio
 from mdmfs.model.errors import (
     AccessDeniedError,
     MalformedMessageError,
-    MalformedNameError,
     NoSuchFileError,
     NotADirectoryFileError,
 )
@@ -24,7 +23,7 @@ from mdmfs.worker.hospital.outage import OUTAGES
 from mdmfs.worker.memory import Held, Memory
 from mdmfs.worker.namespace.fetches import Fetches
 from mdmfs.worker.namespace.inodes import Inodes
-from mdmfs.worker.namespace.listing import Listing, nodes_by_name, shared
+from mdmfs.worker.namespace.listing import Listing, last_name, nodes_by_name, shared, target_of
 
 ROOT: Final = 1
 """What FUSE calls the root of a mount, whatever the catalogue's number of that directory is."""
@@ -42,7 +41,7 @@ MAX_FRESH: Final = 10_000
 """Changes of our own that are kept beside a listing: putting them in copies all of it."""
 
 _WRONG: Final = -2
-"""The version of a copy that nobody believes any more."""
+"""The version of a copy that nobody believes any more, not even in an outage."""
 _DECIDED: Final = (NoSuchFileError, NotADirectoryFileError, AccessDeniedError)
 """Answers that take a directory away. An expired proxy or a fault of the hospital does not: nobody's job ends by it."""
 
@@ -134,8 +133,11 @@ class Namespace:
                     copy = self.held(inode)
                     if copy is not None:
                         return copy
-                with fetches.fetch() as number:
-                    return await self._renew(inode, lambda: fetches.begun == number)
+                while True:
+                    with fetches.fetch() as number:
+                        listing = await self._renew(inode, lambda: fetches.begun == number)
+                    if listing is not None:
+                        return listing
         finally:
             fetches.asking -= 1
             if not fetches.asking:
@@ -228,12 +230,12 @@ class Namespace:
         above = self.inodes.of(known.parent).lfn
         if known.node.kind is not NodeKind.LINK or above is None:
             return None
-        return path_to(_target_of(known.node), above, self.shown)
+        return path_to(target_of(known.node), above, self.shown)
 
     def _shown_in(self, node: Node, directory: Lfn) -> Node:
         if node.kind is not NodeKind.LINK:
             return node
-        return msgspec.structs.replace(node, size=len(path_to(_target_of(node), directory, self.shown).encode()))
+        return msgspec.structs.replace(node, size=len(path_to(target_of(node), directory, self.shown).encode()))
 
     def _entry(self, inode: int, listing: Listing, name: bytes) -> Node | None:
         fresh = self._fresh.get(inode)
@@ -306,24 +308,27 @@ class Namespace:
         self._memory.touch(self._held[inode])
         return listing
 
-    async def _renew(self, inode: int, is_ours: Callable[[], bool]) -> Listing:
-        """Fetch a copy and keep it; what is not ``is_ours`` by then serves him alone who asked for it."""
+    async def _renew(self, inode: int, is_ours: Callable[[], bool]) -> Listing | None:
+        """Fetch a copy and keep it; None for one that is not ``is_ours`` by then: it may show what has been lost."""
         outdated = self.held(inode)
-        if outdated is not None and self._clock() < self._quiet_until:
-            return outdated
+        serving = None if outdated is None or outdated.version == _WRONG else outdated
+        if serving is not None and self._clock() < self._quiet_until:
+            return serving
         try:
             listing = await self._fetch(inode, {} if outdated is None else outdated.nodes)
         except OUTAGES:
             self._quiet_until = self._clock() + RETRY_SECONDS
-            if outdated is None:
+            if serving is None:
                 raise
-            return outdated
+            return serving if is_ours() else None
         except _DECIDED:
             self._let_go(inode)
             if outdated is not None:
                 self._tell_replaced.send_nowait(Replaced(inode, outdated, None))
             raise
-        self._keep(inode, listing if is_ours() else dataclasses.replace(listing, version=_WRONG))
+        if not is_ours():
+            return None
+        self._keep(inode, listing)
         if outdated is not None:
             self._tell_replaced.send_nowait(Replaced(inode, outdated, listing))
         return listing
@@ -341,7 +346,7 @@ class Namespace:
             raise MalformedMessageError(message)
         octets = _octets_of(page)
         while not page.is_last:
-            page = await self._hospital.list_directory(path, _last_name(page, path))
+            page = await self._hospital.list_directory(path, last_name(page, path))
             count = len(nodes)
             nodes.update(self._nodes_of(page, path, before))
             octets += _octets_of(page)
@@ -388,20 +393,5 @@ class Namespace:
         return self.top if number == self._root_number else number
 
 
-def _target_of(node: Node) -> Lfn:
-    try:
-        return Lfn.parse(node.target)
-    except MalformedNameError as error:
-        message = "the hospital tells of an alias that leads to no name"
-        raise MalformedMessageError(message) from error
-
-
 def _octets_of(page: DirectoryPage) -> int:
     return sum(ENTRY_BYTES + len(node.target) for node in page.entries)
-
-
-def _last_name(page: DirectoryPage, lfn: Lfn) -> str:
-    if not page.entries:
-        message = f"the hospital sent an empty page of {lfn} that is not the last"
-        raise MalformedMessageError(message)
-    return page.entries[-1].name

@@ -165,30 +165,65 @@ async def test_a_refusal_is_that_of_all_who_asked_before_it(slow: Slow) -> None:
     assert len({id(error) for error in refused}) == 10
 
 
+def lose_or_reset(names: Namespace, inode: int, version: int, *, is_lost: bool) -> None:
+    """Hear of a directory that it may no longer be seen, or that nobody knows what has changed."""
+    if is_lost:
+        names.lose([inode])
+    else:
+        names.apply(Changes(version, [], [], is_reset=True))
+
+
 @pytest.mark.parametrize("is_lost", [False, True], ids=["reset", "lost"])
-async def test_a_listing_under_way_at_a_reset_or_a_loss_is_believed_by_nobody_else(
-    slow: Slow, *, is_lost: bool
-) -> None:
+async def test_a_listing_under_way_at_a_reset_or_a_loss_is_believed_by_nobody(slow: Slow, *, is_lost: bool) -> None:
     """It may have been asked for as somebody else, or show what is no longer for the one who asked."""
     names = Namespace(slow, ROOT_LFN)
     names.is_followed = True
-    inode = await folder_of(names)
+    inode, seen = await folder_of(names), list[int]()
     slow.is_slow, before = True, slow.listings
+
+    async def list_it() -> None:
+        seen.append(len((await names.listing(inode)).names))
+
     async with trio.open_nursery() as nursery:
         for _ in range(2):
-            nursery.start_soon(names.listing, inode)
+            nursery.start_soon(list_it)
         await trio.testing.wait_all_tasks_blocked()
-        if is_lost:
-            names.lose([inode])
-        else:
-            names.apply(Changes(slow.version, [], [], is_reset=True))
+        slow.remove(f"{FOLDER}/0002.dcm")
+        lose_or_reset(names, inode, slow.version, is_lost=is_lost)
         await slow.let_go()
         assert slow.listings == before + 2
         await slow.let_go()
         nursery.cancel_scope.cancel()
+    assert seen == [6, 6]
     slow.is_slow = False
     await names.listing(inode)
     assert slow.listings == before + 2
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["reset", "lost"])
+async def test_nothing_from_before_a_reset_or_a_loss_serves_in_an_outage(slow: Slow, *, is_lost: bool) -> None:
+    """Neither what was here nor what was under way: who asks may be another now, or may no longer see it."""
+    names = Namespace(slow, ROOT_LFN)
+    names.is_followed = True
+    inode, refused = await folder_of(names), list[MdmfsError]()
+    await names.listing(inode)
+    names.apply(Changes(slow.version + 1, [inode], []))
+    slow.is_slow = True
+
+    async def list_it() -> None:
+        try:
+            await names.listing(inode)
+        except PeerUnreachableError as error:
+            refused.append(error)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(list_it)
+        await trio.testing.wait_all_tasks_blocked()
+        lose_or_reset(names, inode, slow.version, is_lost=is_lost)
+        slow.failure = unreachable
+        await slow.let_go()
+    await list_it()
+    assert len(refused) == 2
 
 
 async def test_one_listing_serves_who_opens_a_directory_and_reads_it_at_once(
