@@ -115,11 +115,14 @@ def shift_date(date: bytes, subject: Subject) -> bytes | None:
 
 def shift_date_and_time(date: bytes, time: bytes, subject: Subject, times: Times) -> tuple[bytes, bytes] | None:
     """Move a DA and its TM as one instant; None if either is not what it should be."""
+    if times is Times.KEEP:
+        day, kept = shift_date(date, subject), shift_time(time, subject, times)
+        return None if day is None or kept is None else (day, kept)
     clock = _read_time(time)
     if clock is None:
         return None
     seconds, width, fraction = clock
-    moved = _shift(_read_date(date), seconds, subject, _extra(seconds, fraction, subject, times))
+    moved = _shift(_read_date(date), seconds, subject, _extra(seconds, fraction, subject))
     return None if moved is None else (moved[0], _write_time(moved[1], width, fraction))
 
 
@@ -128,8 +131,10 @@ def shift_time(time: bytes, subject: Subject, times: Times) -> bytes | None:
     clock = _read_time(time)
     if clock is None:
         return None
+    if times is Times.KEEP:
+        return time.replace(b":", b"")
     seconds, width, fraction = clock
-    moved = seconds + _extra(seconds, fraction, subject, times)
+    moved = seconds + _extra(seconds, fraction, subject)
     return _write_time(moved % SECONDS_IN_DAY, width, fraction)
 
 
@@ -140,14 +145,13 @@ def shift_date_time(value: bytes, subject: Subject, times: Times) -> bytes | Non
         return None
     year, month, day, hour, minute, second, fraction, zone = match.groups(default=b"")
     start = _ordinal(int(year), int(month or 1), int(day or 1))
+    if not hour or times is Times.KEEP:
+        days = _shift(start, 0, subject, 0)
+        precision = len(year + month + day)
+        return None if days is None else days[0][:precision] + value[precision:]
     seconds = _seconds(hour, minute, second)
-    extra = _extra(seconds, fraction, subject, times) if hour else 0
-    moved = _shift(start, seconds, subject, extra)
-    if moved is None:
-        return None
-    written = moved[0] + _write_time(moved[1], len(hour + minute + second), fraction)
-    precision = len(year) + len(month) + len(day)
-    return (written if hour else moved[0][:precision]) + zone
+    moved = _shift(start, seconds, subject, _extra(seconds, fraction, subject))
+    return None if moved is None else moved[0] + _write_time(moved[1], len(hour + minute + second), fraction) + zone
 
 
 def _read_date(date: bytes) -> int | None:
@@ -174,13 +178,12 @@ def _read_time(time: bytes) -> tuple[int, int, bytes] | None:
 
 
 def _seconds(hour: bytes, minute: bytes, second: bytes) -> int:
-    return (int(hour or 0) * 60 + int(minute or 0)) * _SECONDS_IN_MINUTE + int(second or 0)
+    return (int(hour) * 60 + int(minute or 0)) * _SECONDS_IN_MINUTE + int(second or 0)
 
 
-def _extra(seconds: int, fraction: bytes, subject: Subject, times: Times) -> int:
+def _extra(seconds: int, fraction: bytes, subject: Subject) -> int:
     """Tell by how many seconds a time moves: 00:00:00, which machines write where they know none, stays."""
-    is_known = seconds or fraction.strip(b"0.")
-    return subject.extra_seconds if is_known and times is Times.SHIFT else 0
+    return subject.extra_seconds if seconds or fraction.strip(b"0.") else 0
 
 
 def _shift(day: int | None, seconds: int, subject: Subject, extra: int) -> tuple[bytes, int] | None:

@@ -123,6 +123,14 @@ def test_kept_times_stay() -> None:
     assert shift_date_time(b"201803122355", SUBJECT, Times.KEEP) == b"201603142355"
     assert shift_date_and_time(b"20180312", b"x", SUBJECT, Times.KEEP) is None
     assert shift_date_and_time(b"x", b"1015", SUBJECT, Times.KEEP) is None
+    assert shift_date_time(b"197001012355", SUBJECT, Times.KEEP) is None
+
+
+def test_a_kept_leap_second_is_none_of_the_next_day() -> None:
+    """There is one at the end of some days, and it stays where it is."""
+    assert shift_time(b"23:59:60.5", SUBJECT, Times.KEEP) == b"235960.5"
+    assert shift_date_and_time(b"20161231", b"235960", SUBJECT, Times.KEEP) == (b"20150103", b"235960")
+    assert shift_date_time(b"20161231235960.5+0100", SUBJECT, Times.KEEP) == b"20150103235960.5+0100"
 
 
 @pytest.mark.parametrize(
