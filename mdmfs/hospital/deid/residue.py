@@ -26,9 +26,9 @@ from mdmfs.hospital.deid.tokens import (
     MIN_WITHIN,
     ORDINARY,
     Identity,
-    holds_token,
     identity_of,
     tokens,
+    tokens_among,
 )
 from mdmfs.hospital.deid.walk import NUMBER_SIZES, TEXT_VRS, Trace
 
@@ -153,6 +153,8 @@ class _Suspects:
         self._label = deidentification.label
         self._number = deidentification.short_number
         self._uids = frozenset(self._traces.values(Trace.UID))
+        self._looked_up: set[str] = set()
+        self._described: set[str] = set()
 
     def is_clean(self, elements: list[_Found]) -> bool:
         """Tell whether nothing of it stands in these elements, all of which must be ASCII as the engine writes it."""
@@ -170,15 +172,14 @@ class _Suspects:
         others = b"\\".join(found_others).split(b"\\")
         both = texts + b"\n" + codes
         _check_length(both)
-        if not both.isascii() or b"\0" in both:
+        words = tokens(texts.decode("ascii", "replace")) - self._ordinary - self._retained
+        if self._describes(words) or not both.isascii() or b"\0" in both:
             return False
-        words = tokens(texts.decode("ascii")) - self._ordinary - self._retained
         in_codes = _tokens_of_codes(codes) - self._terms
         written = words | in_codes | _long_numbers(others)
         suspicious = written.union(*map(_within, written))
         return (
             self._uids.isdisjoint([value.rstrip(b"\0") for value in others])
-            and not (words and self._describes(words))
             and not (suspicious and self._identifies(suspicious, in_codes))
             and not (self._number and self._is_written(elements))
             and not self._is_parted(texts)
@@ -186,10 +187,17 @@ class _Suspects:
         )
 
     def _describes(self, words: set[str]) -> bool:
-        """Tell whether one of some words stood in free text that was taken away."""
-        texts = dict.fromkeys(self._traces.values(Trace.DESCRIPTION))
-        _check_length(b"".join(texts), MAX_DESCRIBED)
-        return holds_token(texts, self._traces.codec, words)
+        """Tell whether one of some words stood in free text that was taken away.
+
+        That is taken apart once, when the words of all elements are looked up; those of each are among them.
+        """
+        new = words - self._looked_up
+        if new:
+            texts = dict.fromkeys(self._traces.values(Trace.DESCRIPTION))
+            _check_length(b"".join(texts), MAX_DESCRIBED)
+            self._looked_up |= new
+            self._described |= tokens_among(new, texts, self._traces.codec)
+        return not self._described.isdisjoint(words)
 
     def _identifies(self, suspicious: set[str], in_codes: frozenset[str]) -> bool:
         """Tell whether one of some tokens names the patient, or one in a code has such a name in its middle."""

@@ -126,9 +126,9 @@ def _joined(family: str, *given: str) -> set[str]:
     return {joined for first in firsts for joined in (family + first, first + family)}
 
 
-def holds_token(texts: Iterable[bytes], codec: str, wanted: set[str]) -> bool:
-    """Tell whether one of some tokens stands in free texts."""
-    return any(not wanted.isdisjoint(tokens(stretch[0])) for stretch in _STRETCH.finditer(_text_of(texts, codec)))
+def tokens_among(wanted: set[str], texts: Iterable[bytes], codec: str) -> set[str]:
+    """Give those of some tokens that stand in free texts."""
+    return {token for stretch in _STRETCH.finditer(_text_of(texts, codec)) for token in wanted & tokens(stretch[0])}
 
 
 def _named(names: Iterable[bytes], codec: str) -> str:

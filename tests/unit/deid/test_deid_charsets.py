@@ -7,7 +7,7 @@ import pytest
 from mdmfs.hospital.deid.charsets import codec_of, decode
 from mdmfs.hospital.deid.encode import encode, head
 from mdmfs.hospital.deid.refusal import RefusedError
-from mdmfs.hospital.deid.tokens import holds_token
+from mdmfs.hospital.deid.tokens import tokens_among
 from mdmfs.hospital.deid.walk import Trace
 from tests.twins.deidentified import deidentification_of, deidentified, header_of, with_elements
 
@@ -72,5 +72,4 @@ def test_what_goes_of_another_script_is_remembered() -> None:
     """In letters of ASCII it may stand elsewhere."""
     described = encode(head(0x0008103E, b"LO"), "t1 Müllermann".encode())
     removed = deidentification_of(with_elements(described)).traces.values(Trace.DESCRIPTION)
-    assert holds_token(removed, "ascii", {"other", "mullermann"})
-    assert not holds_token(removed, "ascii", {"muller"})
+    assert tokens_among({"other", "muller", "mullermann"}, removed, "ascii") == {"mullermann"}

@@ -10,6 +10,7 @@ import pytest
 from mdmfs.hospital.deid.encode import encode, encode_items, head
 from mdmfs.hospital.deid.refusal import RefusedError
 from mdmfs.hospital.deid.residue import ResidueGate
+from mdmfs.hospital.deid.walk import Trace
 from tests.twins.deidentified import deidentification_of, deidentified, example, with_elements
 
 NAMED = encode(head(0x00100010, b"PN"), b"Vandermeulen^Josephina^^Prof^Junior")
@@ -177,6 +178,29 @@ def test_nothing_is_published_before_the_header_was_searched() -> None:
     gate = ResidueGate(deidentification_of(with_elements(NAMED, encode(head(0x00080068, b"CS"), b"VANDERMEULEN"))))
     with pytest.raises(RefusedError):
         gate.feed(bytes(16))
+
+
+class CountedText(bytes):
+    """A text that counts how often it is looked for among others, which is whenever they are taken apart."""
+
+    times = 0
+
+    def __hash__(self) -> int:
+        """Count."""
+        CountedText.times += 1
+        return super().__hash__()
+
+
+def test_free_text_is_taken_apart_once_however_many_elements_are_searched() -> None:
+    """It may be long, and where something is found each element is searched by itself to name it."""
+    code = encode(head(0x00080100, b"SH"), b"X1") + encode(head(0x00080102, b"SH"), b"99LOCAL")
+    codes = encode_items(head(0x00082218, b"SQ"), [code] * 20)
+    run = deidentification_of(with_elements(NAMED, codes, encode(head(0x00185100, b"CS"), b"VANDERMEULEN")))
+    run.traces.add(Trace.DESCRIPTION, CountedText(b"seen before"))
+    with pytest.raises(RefusedError) as refused:
+        ResidueGate(run).feed(b"")
+    assert refused.value.tag == 0x00185100
+    assert CountedText.times == 1
 
 
 def test_the_gate_gives_what_the_engine_gives() -> None:
