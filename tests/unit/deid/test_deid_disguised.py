@@ -7,6 +7,7 @@ from typing import Final
 import pytest
 
 from mdmfs.hospital.deid.encode import encode, encode_items, head
+from mdmfs.hospital.deid.kana import romanized
 from mdmfs.hospital.deid.refusal import RefusedError
 from mdmfs.hospital.deid.tokens import orders_of
 from tests.twins.deidentified import deidentified, with_elements
@@ -222,12 +223,29 @@ def test_a_name_is_found_behind_characters_whose_octets_are_those_of_what_parts_
         ("ハットリ^ジョージ", ["HATTORI", "JOJI"]),
         ("ｲｯﾁｮｳ^ﾂﾂﾞｷ", ["ITCHOU", "ITCHO", "TSUZUKI"]),
         ("おおふじ^ゆうき", ["OOFUJI", "YUUKI", "OFUJIYUKI"]),
+        ("おおの^たろう", ["OHNO", "OHNOTAROH", "OHNOTARO"]),
+        ("サトー^けんじ", ["SATOH"]),
+        ("おおおか^かをる", ["OOKA", "OHOKA", "KAORU", "KAWORU"]),
+        ("シェリー^ティナ", ["SHERI", "SHIERI", "TINA"]),
+        ("フェルナンデス^ジェフ", ["FERUNANDESU", "FUERUNANDESU", "JEFU"]),
+        ("チェン^ズィハン", ["CHEN", "ZIHAN"]),
+        ("ウィリアム^ウォン", ["WIRIAMU", "WIRIAMUWON"]),
+        ("デュポン^クァク", ["DYUPON", "KWAKU"]),
+        ("グヮンナン^イェン", ["GWANNAN", "YENGWANNAN"]),
+        ("ヴァネッサ^トゥイ", ["VANESSA", "VANESSATUI"]),
+        ("ヤマダ~タロウ", ["YAMADA"]),
     ],
 )
 def test_a_name_in_kana_is_found_in_latin_letters(name: str, codes: list[str]) -> None:
-    """As passports have it, without the lengths of vowels, and as it is typed."""
+    """As passports have it, without the lengths of vowels or with an h, as it is typed, and as a foreign one sounds."""
     for code in codes:
         refuses(encode(head(0x00080005, b"CS"), b"ISO_IR 192"), named(name.encode()), coded(code.encode()))
+
+
+def test_a_name_in_kana_has_few_spellings() -> None:
+    """However long it is: the search would take as many times as long."""
+    spelled = romanized("オオンバファ^オオンバファ" * 50)
+    assert len(spelled) == len(set(spelled)) == 16
 
 
 @pytest.mark.parametrize(
