@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from typing import Final
 
 from mdmfs.hospital.catalogue.records import FileRecord
-from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesRecord, SeriesState
+from mdmfs.hospital.ledger.records import OutboxItem, QuarantineRecord, SeriesRecord, SeriesState
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.hospital.uidmap.records import SubjectRow
 from mdmfs.model.subject import SubjectId
 
 PAGE: Final = 500
 """Looked at in one go: a few milliseconds."""
+ITEMS: Final = 64
+"""Of an outbox: each may hold the shares of a batch."""
 
 
 def pages_of_files(store: Store, size: int = PAGE, *, after: int = 0) -> Iterator[list[FileRecord]]:
@@ -50,6 +52,15 @@ def pages_of_quarantine(
         last = page[-1]
 
 
+def pages_of_outbox(store: Store, size: int = ITEMS) -> Iterator[list[OutboxItem]]:
+    """Give what is on its way, destination by destination."""
+    for destination in store.read(lambda tx: tx.outbox.destinations()):
+        after = 0
+        while page := store.read(functools.partial(_items, destination=destination, after=after, limit=size)):
+            yield page
+            after = page[-1].number
+
+
 def _files(tx: Transaction, *, after: int, limit: int) -> list[FileRecord]:
     return tx.catalogue.files(after=after, limit=limit)
 
@@ -68,3 +79,7 @@ def _refused(
     tx: Transaction, *, after: QuarantineRecord | None, limit: int, project: str | None
 ) -> list[QuarantineRecord]:
     return tx.quarantine.page(limit, after, project)
+
+
+def _items(tx: Transaction, *, destination: str, after: int, limit: int) -> list[OutboxItem]:
+    return tx.outbox.peek(destination, limit=limit, after=after)

@@ -63,15 +63,6 @@ class RowsOfOutbox:
                 dropped += self._rows.delete(key)
         return dropped
 
-    def drop_series(self, series: bytes) -> int:
-        """Forget the items of a series, of all destinations."""
-        dropped = 0
-        for destination in self.destinations():
-            if self.remaining(series, destination):
-                items = (_ROWS.decode(value) for _, value in self._rows.scan(tables.OUTBOX + _queue(destination)))
-                dropped += self.drop(destination, [item.number for item in items if item.series == series])
-        return dropped
-
     def remaining(self, series: bytes, destination: str) -> int:
         """Count a destination's items of a series."""
         return counted(self._rows, tables.OUTBOX_REMAINING + _queue(destination) + series)

@@ -58,14 +58,11 @@ class Outbox(Protocol):
     def push(self, destination: str, kind: str, series: bytes, payload: bytes) -> int:
         """Append an item; give its number. The payload is sealed by the caller. A destination has 1 to 128 bytes."""
 
-    def peek(self, destination: str, *, limit: int) -> list[OutboxItem]:
-        """Give the first items of a destination, lowest number first; they stay."""
+    def peek(self, destination: str, *, limit: int, after: int = 0) -> list[OutboxItem]:
+        """Give the first items of a destination whose numbers come after one, lowest number first; they stay."""
 
     def drop(self, destination: str, numbers: Iterable[int]) -> int:
         """Forget items that have arrived; give how many there were."""
-
-    def drop_series(self, series: bytes) -> int:
-        """Forget the items of a series, of all destinations; give how many there were."""
 
     def remaining(self, series: bytes, destination: str) -> int:
         """Count a destination's items of a series."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import pytest
+import trio
+import trio.testing
 from pydicom import Dataset
 
 from mdmfs.hospital import tables
@@ -16,11 +20,12 @@ from mdmfs.hospital.audit.questions import files_of_patient, subjects_of_patient
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.ledger.records import TextKeyRecord
 from mdmfs.hospital.registration.ending import Ending
-from mdmfs.hospital.registration.forget import FILES_LEFT, MAY_COME_AGAIN, forget_subjects
+from mdmfs.hospital.registration.forget import FILES_LEFT, MAY_COME_AGAIN, NOT_KNOWN, forget_subjects
+from mdmfs.hospital.registration.merge import who_is_who
 from mdmfs.hospital.registration.rerender import Rerendering
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.rows import digest_key
-from mdmfs.hospital.store import Transaction
+from mdmfs.hospital.store import Store, Transaction
 from mdmfs.hospital.uidmap.instances import pack_uid
 from mdmfs.hospital.uidmap.records import SeriesKey, SubjectRow
 from mdmfs.model.errors import AccessDeniedError, MalformedMessageError, UnknownNameError
@@ -111,8 +116,7 @@ async def test_nothing_leads_from_a_forgotten_subject_to_its_patient(tmp_path: P
             "count": 3,
         }
         await hospital.harvest()
-        with pytest.raises(UnknownNameError, match="is forgotten"):
-            await forget_subjects(hospital.hospital, [row.id])
+        assert await forget_subjects(hospital.hospital, [row.id]) == Forgotten({}, {row.id.text: NOT_KNOWN})
     assert clinic.store.read(lambda tx: tx.subjects.page(1)) == []
 
 
@@ -133,6 +137,70 @@ async def test_nobody_is_forgotten_of_whom_a_file_is_left(tmp_path: Path) -> Non
         assert (await forget_subjects(hospital.hospital, [row.id])).files == {row.id.text: 3}
 
 
+async def test_what_fails_with_one_subject_is_told_of_that_one(tmp_path: Path) -> None:
+    """One that is not known, or that somebody else forgets at the same time, keeps none of the others."""
+    clinic, row = await destroyed(tmp_path)
+    nobody = subject_row(9, "9")
+    asked, answers = [nobody.id, row.id], list[Forgotten]()
+    async with clinic.open() as hospital:
+
+        async def forget() -> None:
+            answers.append(await forget_subjects(hospital.hospital, asked))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(forget)
+            nursery.start_soon(forget)
+        assert [line["event"] for line in hospital.audited()].count("forgetting") == 1
+    first, second = sorted(answers, key=lambda told: len(told.kept))
+    assert first == Forgotten({row.id.text: 3}, {nobody.id.text: NOT_KNOWN})
+    assert second == Forgotten({}, dict.fromkeys([nobody.id.text, row.id.text], NOT_KNOWN))
+
+
+async def test_a_subject_is_kept_of_which_a_series_comes_while_it_is_forgotten(tmp_path: Path) -> None:
+    """Else the series would lead to a patient, and nobody to the series."""
+    clinic, row = await destroyed(tmp_path)
+    first = clinic.store.read(lambda tx: tx.series.all())[0]
+    other = msgspec.structs.replace(first, series_uid=first.series_uid + ".9", lfn=first.lfn.parent / "009-MR")
+
+    def come(tx: Transaction) -> None:
+        tx.catalogue.make_directories(other.lfn)
+        tx.series.put(other)
+
+    async with clinic.open() as hospital:
+        disturbed = hospital.over(DisturbedStore(clinic.store, lambda: clinic.store.write(come)))
+        (why,) = (await forget_subjects(disturbed.hospital, [row.id])).kept.values()
+        assert why.startswith("a series of it came")
+        assert clinic.store.read(lambda tx: tx.subjects.by_id(row.id)) == row
+        assert clinic.store.read(lambda tx: tx.series.all()) == [other]
+        assert (await forget_subjects(hospital.hospital, [row.id])).files == {row.id.text: 0}
+    assert traces(clinic, row) == set()
+
+
+async def test_a_refusal_that_does_not_tell_whose_it_is_goes_with_its_series(tmp_path: Path) -> None:
+    """The first image of a series may be refused before a header tells its patient."""
+    clinic, row = await destroyed(tmp_path)
+    refusals = clinic.store.read(lambda tx: tx.quarantine.all(PROJECT))
+    (alone,) = (it for it in refusals if it.series_uid == clinic.pacs.held[-1].SeriesInstanceUID)
+    unread = msgspec.structs.replace(alone, instance_uid=alone.instance_uid + ".9", subject="")
+    await clinic.store.write(lambda tx: tx.quarantine.put(unread))
+    async with clinic.open() as hospital:
+        await forget_subjects(hospital.hospital, [row.id])
+    assert clinic.store.read(lambda tx: tx.quarantine.all(PROJECT)) == []
+
+
+async def test_nobody_waits_for_who_waits_for_a_series(tmp_path: Path) -> None:
+    """A series may be registered for an hour: merges go on meanwhile."""
+    clinic, row = await destroyed(tmp_path)
+    key = clinic.store.read(lambda tx: tx.series.all())[0].key
+    async with clinic.open() as hospital, trio.open_nursery() as nursery, hospital.hospital.turns.of(key.octets()):
+        nursery.start_soon(forget_subjects, hospital.hospital, [row.id])
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(1):
+            async with hospital.hospital.turns.of(who_is_who(PROJECT)):
+                assert clinic.store.read(lambda tx: tx.subjects.by_id(row.id)) == row
+    assert traces(clinic, row) == set()
+
+
 @pytest.mark.parametrize("is_kept", [False, True])
 async def test_what_is_cut_off_of_forgetting_the_same_call_ends(tmp_path: Path, *, is_kept: bool) -> None:
     """At every instant the subject is known until nothing else leads to the patient."""
@@ -146,8 +214,8 @@ async def test_what_is_cut_off_of_forgetting_the_same_call_ends(tmp_path: Path, 
             is_cut = cutting.is_cut
             is_known = clinic.store.read(lambda tx: bool(tx.subjects.page(1)))
             assert bool(traces(clinic, row)) == is_known
-            with contextlib.suppress(UnknownNameError):  # where the cut came behind its last write
-                await forget_subjects(hospital.hospital, [row.id])
+            told = await forget_subjects(hospital.hospital, [row.id])
+            assert told.kept == ({} if is_known else {row.id.text: NOT_KNOWN})
             assert not traces(clinic, row)
         at += 1
     assert at == 5  # two series, the subject; and uncut
@@ -232,7 +300,11 @@ async def test_a_transaction_of_registration_keeps_nothing_past_the_last_day(tmp
         await hospital.harvest()
         before = clinic.store.read(lambda tx: (tx.subjects.page(2), tx.catalogue.files(), tx.series.all()))
         clinic.pacs.held[:] = slices((1, 2))
-        late = hospital.over(LateStore(clinic))
+
+        async def end() -> None:
+            clinic.now += 2 * DAY
+
+        late = hospital.over(DisturbedStore(clinic.store, end))
         assert (await late.harvest()).failures
         assert clinic.store.read(lambda tx: (tx.subjects.page(2), tx.catalogue.files(), tx.series.all())) == before
 
@@ -248,14 +320,14 @@ class HookedPacs(TwinPacs):
         return await super()._begin(held)
 
 
-class LateStore(CuttingStore):
-    """A store before each of whose writes the last day of the clinic's project ends."""
+class DisturbedStore(CuttingStore):
+    """A store before each of whose writes something happens."""
 
-    def __init__(self, clinic: Clinic) -> None:
-        super().__init__(clinic.store, 0, is_kept=True)
-        self._clinic = clinic
+    def __init__(self, store: Store, happen: Callable[[], Awaitable[object]]) -> None:
+        super().__init__(store, sys.maxsize, is_kept=True)
+        self._happen = happen
 
     async def write(self, act: Callable[[Transaction], T]) -> T:
-        """Write, after the end."""
-        self._clinic.now += 2 * DAY
-        return await self._store.write(act)
+        """Write, afterwards."""
+        await self._happen()
+        return await super().write(act)
