@@ -46,6 +46,7 @@ from mdmfs.wire.messages.records import ImportedRecords, ImportRecords, PatientR
 DEADLINE: Final = 20.0
 RETRY_SECONDS: Final = 0.2
 BATCH: Final = 500
+_AGAIN: Final = "import the file again: rows that were taken stay as they are"
 _LABEL: Final = b"mdmfs record 1"
 
 
@@ -53,7 +54,8 @@ async def import_records(hospital: Hospital, asked: ImportRecords) -> ImportedRe
     """Take rows, each by itself; what is taken is durable when this returns, and on its way.
 
     Raises ``UnknownNameError`` for a project or collection that there is not, ``ConfigurationError`` where the hospital
-    keeps no records, ``BusyError`` where the collection is defined anew meanwhile, and what collecting keys raises.
+    keeps no records, ``BusyError`` where the collection is defined anew or a subject goes meanwhile, and what
+    collecting keys raises.
     """
     project_of_records(hospital, asked.project)
     if len(asked.rows) > BATCH:
@@ -92,6 +94,8 @@ class _Import:
         self._collection = collection
         self._taken: list[_Taken] = []
         self._keys: dict[SubjectId, TextKeyRecord] = {}
+        self._found: dict[SubjectId, TextKeyRecord | None] = {}
+        """What there was of them before."""
         self._new: list[NewKey] = []
         self._sealed: dict[bytes, bytes] = {}
 
@@ -119,6 +123,7 @@ class _Import:
         name = self._collection.name
         for subject, taken in by_subject.items():
             found = self._hospital.store.read(lambda tx, subject=subject: tx.records.key(subject, name))  # type: ignore[misc]
+            self._found[subject] = found
             texts = [one for one in taken if one.translated.sealed]
             if found is None:
                 self._make_key(subject, texts)
@@ -132,7 +137,11 @@ class _Import:
         collection = self._collection
         if whole_collection(tx, collection.project, collection.name) != collection:
             message = f"the collection {collection.name} of {collection.project} has been defined anew meanwhile"
-            raise BusyError(message, what_to_do="import the file again: rows that were taken stay as they are")
+            raise BusyError(message, what_to_do=_AGAIN)
+        for subject, found in self._found.items():
+            if tx.subjects.by_id(subject) is None or tx.records.key(subject, collection.name) != found:
+                message = f"a subject of these rows has gone meanwhile from {collection.project}, or its files have"
+                raise BusyError(message, what_to_do=_AGAIN)
         inode = tx.catalogue.make_directories(Lfn.parse(collection.lfn))
         chain = tx.acls.ids_above(inode)
         acls = versions(tx, chain)

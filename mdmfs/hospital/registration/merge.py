@@ -6,8 +6,9 @@ First the subject is the other patient, then its series are shown, each in a tra
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Final
 
 import structlog
@@ -61,12 +62,19 @@ async def merge_subjects(
 async def take_up_merges(hospital: Hospital) -> None:
     """Go on with merges that were broken off, by a kill or a full disk; now and every ten minutes."""
     while True:
-        try:
+        with _logging_failure():
             for subject in hospital.store.read(lambda tx: tx.subjects.merging()):
-                await _take_up(hospital, subject)
-        except MdmfsError as error:
-            log.error("a merge cannot be ended", reason=str(error))  # noqa: TRY400 the reason says it
+                with _logging_failure():  # and try the others
+                    await _take_up(hospital, subject)
         await trio.sleep(INTERVAL)
+
+
+@contextlib.contextmanager
+def _logging_failure() -> Iterator[None]:
+    try:
+        yield
+    except MdmfsError as error:
+        log.error("a merge cannot be ended", reason=str(error))  # noqa: TRY400 the reason says it
 
 
 async def series_of(hospital: Hospital, subjects: Collection[SubjectId]) -> list[SeriesKey]:

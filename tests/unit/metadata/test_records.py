@@ -21,6 +21,7 @@ from mdmfs.hospital.metadata.attributes import NAMES_OF_IMAGES
 from mdmfs.hospital.metadata.defining import define_records
 from mdmfs.hospital.metadata.identify import WAIT_SECONDS, Identification
 from mdmfs.hospital.metadata.importing import import_records
+from mdmfs.hospital.metadata.withdrawal import destroy_text_keys
 from mdmfs.metadata.schema import IMAGE_ATTRIBUTES
 from mdmfs.model.errors import (
     AccessDeniedError,
@@ -56,6 +57,7 @@ from mdmfs.worker.keys.ring import KeyRing
 from tests.twins.clinic import PROJECT, PROJECT_LFN, READER, STRANGER, OpenClinic
 from tests.twins.keystores import HOSPITAL, principal
 from tests.unit.metadata.test_metadata_feed import Scene
+from tests.unit.registration.test_merge import HookedStore
 
 T = TypeVar("T", bound=Message)
 SECOND = principal("/DC=org/DC=demo/CN=second")
@@ -189,6 +191,35 @@ async def test_rows_for_a_collection_that_is_defined_anew_meanwhile_are_not_sent
     async with scene.open() as opened:
         assert await imported(opened, row(Seen="2020-03-01")) == [""]
         await scene.told(opened)
+
+
+@pytest.mark.parametrize("was_imported", [False, True])
+@pytest.mark.parametrize("is_forgotten", [False, True])
+async def test_rows_of_a_subject_that_goes_meanwhile_are_not_sent(
+    scene: Scene, *, was_imported: bool, is_forgotten: bool
+) -> None:
+    """Nobody could take such records away; a key that was destroyed would be known again."""
+    async with scene.open() as opened:
+        await ready(scene, opened)
+        if was_imported:
+            assert await imported(opened, row(Grade=1)) == [""]
+        (series,) = opened.series()
+        subject, store = series.subject, opened.hospital.store
+        before = store.read(lambda tx: tx.records.keys_of(subject))
+        assert len(before) == was_imported
+
+        async def withdraw() -> None:
+            await store.write(lambda tx: destroy_text_keys(tx, subject))
+            if is_forgotten:
+                await store.write(lambda tx: tx.subjects.delete(subject))
+
+        late = opened.over(HookedStore(store, withdraw))
+        if was_imported or is_forgotten:
+            with pytest.raises(BusyError, match="gone meanwhile"):
+                await imported(late, row(Grade=2))
+            assert store.read(lambda tx: tx.records.keys_of(subject)) == []
+        else:
+            assert await imported(late, row(Grade=2)) == [""]
 
 
 async def test_readers_of_their_own_read_one_collection_and_no_other(scene: Scene) -> None:

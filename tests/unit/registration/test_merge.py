@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -19,8 +20,9 @@ from mdmfs.hospital.registration.rerender import Rerendering
 from mdmfs.hospital.rows import digest_key
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.hospital.transaction import RowsTransaction
+from mdmfs.hospital.uidmap.records import SubjectRow
 from mdmfs.hospital.uidmap.subjects import keep_merges_by_subject
-from mdmfs.model.errors import AccessDeniedError, ConfigurationError, UnknownNameError
+from mdmfs.model.errors import AccessDeniedError, ConfigurationError, StoreError, UnknownNameError
 from mdmfs.wire.messages.administration import Merged
 from tests.twins.clinic import PATIENT, PROJECT, Clinic, OpenClinic, including, slice_of, slices, until
 from tests.twins.cutting import CuttingStore, PowerCutError
@@ -237,6 +239,32 @@ async def test_what_is_registered_while_a_merge_is_looked_at_is_included_like_al
 
         await merged(hospital.over(HookedStore(clinic.store, register)), PATIENT, OTHER)
         assert hospital.names() == names
+
+
+async def test_a_merge_that_cannot_be_ended_keeps_no_other_from_it(tmp_path: Path) -> None:
+    """They are tried one by one: the first one's fault may be for ever."""
+    clinic = Clinic(tmp_path, slices((1,)))
+    rows = [subject_row(number, str(number), project=PROJECT) for number in (1, 2)]
+    async with clinic.open() as hospital:
+        for row in rows:
+            await clinic.store.write(functools.partial(_begin_merge, row=row))
+
+        failures = ["the disk is full"]
+
+        async def fail_once() -> None:
+            if failures:
+                raise StoreError(failures.pop())
+
+        first, second = clinic.store.read(lambda tx: tx.subjects.merging())
+        failing = hospital.over(HookedStore(clinic.store, fail_once))
+        hospital.nursery.start_soon(take_up_merges, failing.hospital)
+        await until(lambda: clinic.store.read(lambda tx: tx.subjects.merging()) == [first])
+        assert second != first
+
+
+def _begin_merge(tx: Transaction, *, row: SubjectRow) -> None:
+    tx.subjects.admit(row.project, row.issuer, row.patient_id, lambda: row)
+    tx.subjects.begin_merge(row.id)
 
 
 class HookedStore(CuttingStore):
