@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from mdmfs.demo import metadata_trials, trials
+from mdmfs.demo.ground import BrokenPromiseError, Ground
 from mdmfs.demo.processes import Processes
 from mdmfs.demo.site import Site
 from mdmfs.model.errors import MdmfsError
@@ -24,8 +25,8 @@ class Result:
     seconds: float
 
 
-Trial = Callable[[trials.Ground], str]
-"""Tries one promise: gives what was seen, raises ``trials.BrokenPromiseError`` where it does not hold."""
+Trial = Callable[[Ground], str]
+"""Tries one promise: gives what was seen, raises ``BrokenPromiseError`` where it does not hold."""
 
 TRIALS: tuple[tuple[str, Trial], ...] = (
     ("every file opens; size and SHA-256 as told before; a second process reads the same", trials.everything_opens),
@@ -52,14 +53,14 @@ OWN_PACS_ONLY = frozenset({trials.nothing_identifying, metadata_trials.finding_t
 
 def check(site: Site, processes: Processes, mountpoint: pathlib.Path, *, has_own_pacs: bool) -> list[Result]:
     """Try everything, and tell how each promise held."""
-    ground = trials.Ground(site, processes, mountpoint)
+    ground = Ground(site, processes, mountpoint)
     return [_try(claim, trial, ground) for claim, trial in TRIALS if has_own_pacs or trial not in OWN_PACS_ONLY]
 
 
-def _try(claim: str, trial: Trial, ground: trials.Ground) -> Result:
+def _try(claim: str, trial: Trial, ground: Ground) -> Result:
     begun = time.monotonic()
     try:
         detail, is_met = trial(ground), True
-    except (trials.BrokenPromiseError, MdmfsError, OSError, subprocess.SubprocessError) as error:
+    except (BrokenPromiseError, MdmfsError, OSError, subprocess.SubprocessError) as error:
         detail, is_met = f"{type(error).__name__}: {error}", False
     return Result(claim, is_met, detail, time.monotonic() - begun)

@@ -17,10 +17,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from mdmfs.demo.ground import PROGRAM_SECONDS, RECOVERY_SECONDS, Ground, copy_logs, expect, files_with
 from mdmfs.demo.patients import included_patients, planted_octets
 from mdmfs.demo.people import PEOPLE, Person
 from mdmfs.demo.site import PROJECT, READER, STRANGER, Site
-from mdmfs.demo.trials import PROGRAM_SECONDS, RECOVERY_SECONDS, Ground, copy_logs, expect, files_with
 
 Commands = Mapping[str, Sequence[str]]
 """What is typed behind ``mdmfs``, each under a name."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import collections
-import contextlib
 import datetime as dt
 import errno
 import hashlib
@@ -17,23 +15,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import pydicom
 
 from mdmfs.demo.damage import DAMAGES
 from mdmfs.demo.eavesdrop import as_seen_by
+from mdmfs.demo.ground import LEEWAY, Ground, copy_logs, eventually, expect, expect_refusal, files_with, program, run
 from mdmfs.demo.patients import planted_octets
 from mdmfs.demo.pki import make_pki
-from mdmfs.demo.processes import Processes
 from mdmfs.demo.site import READER, STRANGER, Site, mountpoint_of
 from mdmfs.pki.tls import client_context
 
-LEEWAY: Final = 3.0
-"""Seconds beyond the deadline that an answer may take on a busy machine."""
-RECOVERY_SECONDS: Final = 15.0
-PROGRAM_SECONDS: Final = 120.0
 CT_SHAPE: Final = "(512, 512, 60)"
 OUTAGE: Final = frozenset({errno.EHOSTUNREACH, errno.ETIMEDOUT})
 
@@ -46,55 +40,6 @@ print(reader.Execute().GetSize())
 """
 
 
-class BrokenPromiseError(Exception):
-    """Something is not as promised."""
-
-
-class Ground:
-    """What the trials are made on."""
-
-    def __init__(self, site: Site, processes: Processes, mountpoint: pathlib.Path) -> None:
-        """Take a running site, mounted for the reader."""
-        self.site = site
-        self.processes = processes
-        self.mountpoint = mountpoint
-
-    def files(self) -> list[pathlib.Path]:
-        """List every file on the mount."""
-        found = [path for path in sorted(self.mountpoint.rglob("*")) if path.is_file()]
-        expect(bool(found), "there is no file on the mount")
-        return found
-
-    def series(self, modality: str) -> list[pathlib.Path]:
-        """List the files of the longest series of a modality."""
-        by_series = collections.defaultdict(list)
-        for path in self.files():
-            if path.parent.name.endswith(f"-{modality}"):
-                by_series[path.parent].append(path)
-        expect(bool(by_series), f"there is no series of modality {modality} on the mount")
-        return max(by_series.values(), key=len)
-
-    @contextlib.contextmanager
-    def unmounted(self) -> Iterator[None]:
-        """Have no mount during the block, and a new one after it, with nothing in the kernel's caches."""
-        self.processes.stop("mount-reader")
-        try:
-            yield
-        finally:
-            self.processes.start_mount(READER, self.mountpoint)
-
-    def remount(self) -> None:
-        """Forget everything that is not on disk."""
-        with self.unmounted():
-            pass
-
-
-def expect(is_so: bool, otherwise: str) -> None:  # noqa: FBT001 reads like an assertion
-    """Raise ``BrokenPromiseError`` if it is not so."""
-    if not is_so:
-        raise BrokenPromiseError(otherwise)
-
-
 def everything_opens(ground: Ground) -> str:
     """Read every file and compare with what was told before it was opened, and with what another process reads."""
     told = {path: (path.stat().st_size, _told_digest(path)) for path in ground.files()}
@@ -102,7 +47,7 @@ def everything_opens(ground: Ground) -> str:
         octets = path.read_bytes()
         expect(len(octets) == size, f"{path} has {len(octets)} bytes and stat said {size}")
         expect(hashlib.sha256(octets).hexdigest() == digest, f"{path} is not what its SHA-256 says")
-    listed = _run("sha256sum", *map(str, told))
+    listed = run("sha256sum", *map(str, told))
     expect(
         [line.split()[0] for line in listed.splitlines()] == [digest for _, digest in told.values()],
         "a second process reads something else",
@@ -113,16 +58,16 @@ def everything_opens(ground: Ground) -> str:
 def programs_work(ground: Ground) -> str:
     """Run programs that know nothing of mdmfs on the mount."""
     ct = ground.series("CT")
-    size = _run(sys.executable, "-c", _READ_SERIES, str(ct[0].parent)).strip()
+    size = run(sys.executable, "-c", _READ_SERIES, str(ct[0].parent)).strip()
     expect(size == CT_SHAPE, f"SimpleITK reads a volume of {size}")
     with tempfile.TemporaryDirectory() as folder:
-        _run("dcm2niix", "-o", folder, str(ct[0].parent))
+        run("dcm2niix", "-o", folder, str(ct[0].parent))
         expect(any(pathlib.Path(folder).glob("*.nii*")), "dcm2niix wrote no volume")
     originals = _originals(ground.site)
     one_of_each = {path.parent: path for path in reversed(ground.files())}.values()
     for path in one_of_each:
-        _run("dcmdump", "-q", str(path))
-        _run("gdcminfo", str(path))
+        run("dcmdump", "-q", str(path))
+        run("gdcminfo", str(path))
         with pydicom.dcmread(path, stop_before_pixels=True) as dataset:
             original = originals.get(_place_of(dataset))
         if original is not None:
@@ -153,27 +98,6 @@ def nothing_identifying(ground: Ground) -> str:
     )
 
 
-def files_with(planted: Collection[bytes], zones: Sequence[pathlib.Path]) -> list[str]:
-    """Name the files below some directories in which a planted value stands; what finds nothing was seen to find."""
-    with tempfile.TemporaryDirectory() as folder:
-        patterns, control = pathlib.Path(folder) / "patterns", pathlib.Path(folder) / "control"
-        patterns.write_bytes(b"\n".join(sorted(planted)))
-        control.write_bytes(b"\n".join(sorted(planted)) + b"\n")
-        found = int(_run("grep", "-c", "-a", "-F", "-f", str(patterns), str(control)))
-        expect(found == len(planted), f"the search finds {found} of {len(planted)} planted values where they are")
-        for zone in zones:
-            expect(any(path.is_file() for path in zone.rglob("*")), f"there is nothing to search in {zone}")
-        searched = subprocess.run(  # noqa: S603 grep
-            [_program("grep"), "-r", "-l", "-a", "-F", "-f", str(patterns), *map(str, zones)],
-            check=False,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-    expect(searched.returncode in {0, 1}, f"the search fails: {searched.stderr[:200]}")
-    return searched.stdout.splitlines()
-
-
 def stranger_gets_nothing(ground: Ground) -> str:
     """Mount as somebody without rights, who even knows the names."""
     known = [path.relative_to(ground.mountpoint) for path in ground.files()]
@@ -183,7 +107,7 @@ def stranger_gets_nothing(ground: Ground) -> str:
         seen = list(place.rglob("*"))
         expect(not seen, f"the stranger sees {seen[:3]}")
         for path in known:
-            _refused(lambda path=path: (place / path).read_bytes(), {errno.ENOENT}, within=LEEWAY)  # type: ignore[misc]
+            expect_refusal(lambda path=path: (place / path).read_bytes(), {errno.ENOENT}, within=LEEWAY)  # type: ignore[misc]
         expect(place.is_mount(), "the stranger's mount has gone, so that it shows nothing to anybody")
     finally:
         ground.processes.stop("mount-stranger")
@@ -247,10 +171,10 @@ def keystores_may_fail(ground: Ground) -> str:
         ground.processes.stop("keystore-2")
         try:
             ground.remount()
-            refused = _refused(path.read_bytes, OUTAGE, within=deadline)
+            refused = expect_refusal(path.read_bytes, OUTAGE, within=deadline)
         finally:
             ground.processes.start_keystore(2)
-        back = _eventually(path.read_bytes)
+        back = eventually(path.read_bytes)
     finally:
         ground.processes.start_keystore(1)
     return f"two stopped: {refused}; one back: read after {back:.1f} s"
@@ -271,12 +195,12 @@ def pacs_may_fail(ground: Ground) -> str:
     ground.processes.stop("pacs")
     try:
         cached.read_bytes()
-        refused = _refused(cold[0].read_bytes, OUTAGE, within=ground.site.deadline + LEEWAY)
-        listed = _run("ls", "-lR", str(ground.mountpoint)).count(".dcm")
+        refused = expect_refusal(cold[0].read_bytes, OUTAGE, within=ground.site.deadline + LEEWAY)
+        listed = run("ls", "-lR", str(ground.mountpoint)).count(".dcm")
         expect(listed == len(ground.files()), "ls -l does not list every file")
     finally:
         ground.processes.start_pacs()
-    back = _eventually(cold[-1].read_bytes)
+    back = eventually(cold[-1].read_bytes)
     return f"cold file: {refused}; {listed} names listed; read {back:.1f} s after the PACS was back"
 
 
@@ -285,42 +209,12 @@ def mount_may_be_killed(ground: Ground) -> str:
     path = ground.files()[0]
     digest = _told_digest(path)
     ground.processes.stop("mount-reader", signal.SIGKILL)
-    _refused(path.read_bytes, {errno.ENOTCONN, errno.ECONNABORTED}, within=LEEWAY)
+    expect_refusal(path.read_bytes, {errno.ENOTCONN, errno.ECONNABORTED}, within=LEEWAY)
     begun = time.monotonic()
     ground.processes.start_mount(READER, ground.mountpoint)
     took = time.monotonic() - begun
     expect(hashlib.sha256(path.read_bytes()).hexdigest() == digest, "another file after the new mount")
     return f"mounted again in {took:.1f} s, reads"
-
-
-def _refused(act: Callable[[], object], expected: frozenset[int] | set[int], *, within: float) -> str:
-    """Expect an act to fail with one of these errnos in time; tell which and when."""
-    begun = time.monotonic()
-    try:
-        act()
-    except OSError as error:
-        took = time.monotonic() - begun
-        name = errno.errorcode.get(error.errno or 0, "?")
-        expect(error.errno in expected, f"failed with {name}")
-        expect(took <= within, f"failed with {name} only after {took:.1f} s")
-        return f"{name} after {took:.1f} s"
-    message = "it was let in"
-    raise BrokenPromiseError(message)
-
-
-def _eventually(act: Callable[[], object]) -> float:
-    """Try again until it works; tell after how many seconds."""
-    begun = time.monotonic()
-    while True:
-        try:
-            act()
-        except OSError as error:
-            if time.monotonic() - begun > RECOVERY_SECONDS:
-                message = f"does not recover: {error}"
-                raise BrokenPromiseError(message) from error
-            time.sleep(0.1)
-        else:
-            return time.monotonic() - begun
 
 
 def _ask(port: int, context: ssl.SSLContext) -> bytes:
@@ -356,13 +250,6 @@ def _attributes(path: pathlib.Path) -> str:
     return "\n".join(f"{name}={os.getxattr(path, name).decode()}" for name in os.listxattr(path))
 
 
-def copy_logs(site: Site, to: pathlib.Path) -> None:
-    """Take the logs of everything but the PACS, which is no part of mdmfs."""
-    for log in site.logs.glob("*.log"):
-        if log.stem != "pacs":
-            shutil.copy(log, to / log.name)
-
-
 def _originals(site: Site) -> dict[Sequence[str], pathlib.Path]:
     """Find the synthetic files by modality, series and instance number; none with a PACS that is not ours."""
     found = {}
@@ -377,26 +264,6 @@ def _place_of(dataset: pydicom.Dataset) -> Sequence[str]:
 
 def _violations(path: pathlib.Path) -> set[str]:
     done = subprocess.run(  # noqa: S603 dciodvfy
-        [_program("dciodvfy"), str(path)], check=False, capture_output=True, text=True, errors="replace"
+        [program("dciodvfy"), str(path)], check=False, capture_output=True, text=True, errors="replace"
     )
     return {line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")}
-
-
-def _run(*command: str) -> str:
-    done = subprocess.run(  # noqa: S603 programs of Debian
-        [_program(command[0]), *command[1:]],
-        check=False,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=PROGRAM_SECONDS,
-        env={**os.environ, "LC_ALL": "C"},
-    )
-    expect(done.returncode == 0, f"{command[0]} ends with {done.returncode}: {done.stderr.strip()[:200]}")
-    return done.stdout
-
-
-def _program(name: str) -> str:
-    found = shutil.which(name)
-    expect(found is not None, f"{name} is not installed")
-    return str(found)

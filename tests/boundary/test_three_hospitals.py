@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import trio
 
+from mdmfs.demo.ground import files_with
 from mdmfs.demo.metadata_trials import look_at_everything, planted_in_records
 from mdmfs.demo.people import CHEST
 from mdmfs.demo.processes import Processes, running
 from mdmfs.demo.site import READER, Site, make_site, mountpoint_of
-from mdmfs.demo.trials import files_with
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.wire.client import Client
 from mdmfs.wire.peers import open_client
