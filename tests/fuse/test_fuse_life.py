@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -171,18 +172,28 @@ def commands_of_unit(kind: str, point: Path) -> list[list[str]]:
 # A disk that does not answer
 
 
+@contextlib.contextmanager
+def stuck(mount: Mount) -> Iterator[subprocess.Popen[bytes]]:
+    """Have the disk answer no more, and give who waits for it; he ends with the block at the latest."""
+    big = mount.file(folder=BIG_FOLDER)
+    assert big.read_bytes()[:1000] == plaintext(1, BIG_FOLDER, BIG_SIZE)[:1000]
+    mount.forget_pages(big)
+    mount.tell("stuck")
+    reader = start_reader(big)
+    try:
+        until(lambda: "stuck" in mount.log.read_text())
+        yield reader
+    finally:
+        reader.kill()
+        reader.wait(SECONDS)
+
+
 @needs_root
 @pytest.mark.parametrize("end", ["umount -l", "SIGTERM"])
 def test_a_daemon_whose_disk_does_not_answer_leaves_and_says_what_it_leaves(tmp_path: Path, end: str) -> None:
     """Python would wait for the thread that reads; neither the mount nor its readers stay."""
     with mounted(tmp_path, leave=0.5) as mount:
-        big = mount.file(folder=BIG_FOLDER)
-        assert big.read_bytes()[:1000] == plaintext(1, BIG_FOLDER, BIG_SIZE)[:1000]
-        mount.forget_pages(big)
-        mount.tell("stuck")
-        reader = start_reader(big)
-        try:
-            until(lambda: "stuck" in mount.log.read_text())
+        with stuck(mount) as reader:
             if end == "SIGTERM":
                 mount.process.send_signal(signal.SIGTERM)
                 assert reader.wait(SECONDS) != 0
@@ -190,9 +201,6 @@ def test_a_daemon_whose_disk_does_not_answer_leaves_and_says_what_it_leaves(tmp_
                 run("umount", "-l", mount.point)
                 reader.kill()
             assert mount.process.wait(SECONDS) == 0, mount.log.read_text()
-        finally:
-            reader.kill()
-            reader.wait(SECONDS)
         assert "wait_for_ever (disk.py:" in mount.log.read_text()
         assert entry_of(mount.point) is None
 
@@ -201,19 +209,10 @@ def test_a_daemon_whose_disk_does_not_answer_leaves_and_says_what_it_leaves(tmp_
 def test_a_daemon_that_fails_while_its_disk_does_not_answer_leaves_as_one_that_failed(tmp_path: Path) -> None:
     """Readers are freed, its mount stays and answers nothing, and its exit code lets systemd start it again."""
     with mounted(tmp_path, leave=0.5) as mount:
-        big = mount.file(folder=BIG_FOLDER)
-        assert big.read_bytes()[:1000] == plaintext(1, BIG_FOLDER, BIG_SIZE)[:1000]
-        mount.forget_pages(big)
-        mount.tell("stuck")
-        reader = start_reader(big)
-        try:
-            until(lambda: "stuck" in mount.log.read_text())
+        with stuck(mount) as reader:
             mount.tell("fault")
             assert mount.process.wait(SECONDS) != 0
             assert reader.wait(SECONDS) != 0
-        finally:
-            reader.kill()
-            reader.wait(SECONDS)
         assert error_of(mount.file()) == errno.ENOTCONN
         mount.kill()
         mount.start()
@@ -223,24 +222,14 @@ def test_a_daemon_that_fails_while_its_disk_does_not_answer_leaves_as_one_that_f
 @needs_root
 def test_a_daemon_that_ends_late_leaves_alone_what_is_mounted_meanwhile(tmp_path: Path) -> None:
     """The kernel may give the next mount the same number: what was taken away at SIGTERM is not looked for again."""
-    with mounted(tmp_path, leave=5.0) as old:
-        big = old.file(folder=BIG_FOLDER)
-        assert big.read_bytes()[:1000] == plaintext(1, BIG_FOLDER, BIG_SIZE)[:1000]
-        old.forget_pages(big)
-        old.tell("stuck")
-        reader = start_reader(big)
-        try:
-            until(lambda: "stuck" in old.log.read_text())
-            old.process.send_signal(signal.SIGTERM)
-            assert reader.wait(SECONDS) != 0
-            until(lambda: entry_of(old.point) is None)
-            with mounted(tmp_path) as new:
-                assert old.process.poll() is None
-                assert old.process.wait(SECONDS) == 0
-                assert new.file(2).read_bytes() == plaintext(2)
-        finally:
-            reader.kill()
-            reader.wait(SECONDS)
+    with mounted(tmp_path, leave=5.0) as old, stuck(old) as reader:
+        old.process.send_signal(signal.SIGTERM)
+        assert reader.wait(SECONDS) != 0
+        until(lambda: entry_of(old.point) is None)
+        with mounted(tmp_path) as new:
+            assert old.process.poll() is None
+            assert old.process.wait(SECONDS) == 0
+            assert new.file(2).read_bytes() == plaintext(2)
 
 
 # Several mounts of one user

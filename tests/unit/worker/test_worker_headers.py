@@ -63,6 +63,16 @@ class Site:
         finally:
             self.opener.close(opened)
 
+    async def open_with_part_of_the_body(self, place: int) -> int:
+        """Open a file by its header, and have fetching it ahead cut off; it comes whole when it is asked for again."""
+        node, cuts = self.nodes()[place], [100_000]
+        opened = await self.opener.open(node)
+        self.hospital.damage = lambda sealed: sealed[: cuts.pop()] if cuts else sealed
+        with structlog.testing.capture_logs(), pytest.raises(PeerUnreachableError):
+            await self.opener.prefetch([node])
+        await trio.testing.wait_all_tasks_blocked()
+        return opened
+
 
 @pytest.fixture
 async def site(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Site]:
@@ -263,12 +273,7 @@ async def test_the_next_header_is_kept_until_it_is_opened_where_there_is_room_fo
 
 async def test_a_header_is_not_kept_while_there_is_a_part_of_its_body(site: Site) -> None:
     """It holds an open descriptor, of what came before fetching ahead was given up."""
-    node, cuts = site.nodes()[0], [100_000]
-    opened = await site.opener.open(node)
-    site.hospital.damage = lambda sealed: sealed[: cuts.pop()] if cuts else sealed
-    with structlog.testing.capture_logs(), pytest.raises(PeerUnreachableError):
-        await site.opener.prefetch([node])
-    await trio.testing.wait_all_tasks_blocked()
+    opened = await site.open_with_part_of_the_body(0)
     site.opener.close(opened)
     assert not site.parts.files
 
@@ -584,12 +589,7 @@ async def test_headers_are_bounded_and_asked_for_some_at_a_time(site: Site) -> N
 
 async def test_a_body_that_was_fetched_ahead_in_part_is_fetched_anew_by_who_reads_on(site: Site) -> None:
     """He has it open by its header; what came, and was unlocked, is no more, and waits for nothing."""
-    node, cuts = site.nodes()[0], [100_000]
-    opened = await site.opener.open(node)
-    site.hospital.damage = lambda sealed: sealed[: cuts.pop()] if cuts else sealed
-    with structlog.testing.capture_logs(), pytest.raises(PeerUnreachableError):
-        await site.opener.prefetch([node])
-    await trio.testing.wait_all_tasks_blocked()
+    opened = await site.open_with_part_of_the_body(0)
     with trio.fail_after(5):
         assert await site.opener.read(opened, 200_000, 50) == site.file(0).plaintext[200_000:200_050]
     site.opener.close(opened)
