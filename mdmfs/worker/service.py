@@ -14,6 +14,7 @@ import structlog
 import trio
 from prometheus_client import Gauge
 
+from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.daemon.process import allow_many_connections, collect_seldom, forbid_core_dumps
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
@@ -68,7 +69,7 @@ async def run_mount(
     room = Room(*limits) if is_for_all else SharedRoom(configuration.cache_folder, *limits)
     _measure(room, memory)
     reloading = Reloading(configuration, mountpoint, places, room, memory, log_as)
-    async with _open_nursery() as nursery:
+    async with open_plain_nursery() as nursery:
         nursery.start_soon(places.watch_clock)
         with contextlib.closing(room):
             if is_for_all:
@@ -144,7 +145,7 @@ async def serve_mount(  # noqa: PLR0913 the parts that a mount is made of
     """
     for site in sites:
         await site.cache.load()
-    async with _open_nursery() as nursery:
+    async with open_plain_nursery() as nursery:
         kernel = KernelCaches()
         serving = Serving(sites, root, kernel, nursery, deadline=deadline, memory=memory)
         callers = OwnerOnly(serving.files, os.getuid(), os.getgid())
@@ -180,7 +181,7 @@ async def serve_for_all(  # noqa: PLR0913 the parts that a mount is made of
     if os.geteuid() != 0:
         message = "a mount for many users has to look at their processes and proxies: run it as root"
         raise ConfigurationError(message)
-    async with _open_nursery() as serving:
+    async with open_plain_nursery() as serving:
         kernel = KernelCaches()
         principals = Principals(
             connect,
@@ -195,7 +196,7 @@ async def serve_for_all(  # noqa: PLR0913 the parts that a mount is made of
         await serving.start(principals.run)
         try:
             async with (
-                _open_nursery() as nursery,
+                open_plain_nursery() as nursery,
                 _mounted(principals, kernel, mountpoint, nursery, configuration, on_hangup, is_for_all=True) as let_go,
             ):
                 log.info("mounted for all users", mountpoint=str(mountpoint), root=str(root))
@@ -229,23 +230,6 @@ async def _mounted(  # noqa: PLR0913 the parts that a mount is made of
         nursery.start_soon(watch.run)
         await nursery.start(_obey_signals, nursery, on_hangup, take_away)
         yield let_go
-
-
-@contextlib.asynccontextmanager
-async def _open_nursery() -> AsyncIterator[trio.Nursery]:
-    """Open a nursery that raises what went wrong in it, not a group of it."""
-    try:
-        async with trio.open_nursery() as nursery:
-            yield nursery
-    except BaseExceptionGroup as group:
-        raise _only(group) from None
-
-
-def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = group.exceptions[0]
-    if len(group.exceptions) > 1:
-        return group
-    return _only(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 async def _obey_signals(

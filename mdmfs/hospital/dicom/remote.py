@@ -9,6 +9,7 @@ from typing import Final
 
 import trio
 
+from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.hospital.dicom.connection import StaleAssociationError
 from mdmfs.hospital.dicom.echo import echo
 from mdmfs.hospital.dicom.pacs import (
@@ -94,17 +95,10 @@ async def open_pacs(
     pool = Pool(address, politeness or Politeness(), surroundings or Surroundings())
     pacs = RemotePacs(pool)
     try:
-        async with trio.open_nursery() as nursery:
+        async with open_plain_nursery() as nursery:
             nursery.start_soon(pool.release_idle)
             yield pacs
             nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        raise _only(group) from None
     finally:
         with trio.CancelScope(deadline=trio.current_time() + _CLOSE_SECONDS, shield=True):
             await pool.aclose()
-
-
-def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Unwrap what the body raised: the nursery puts it in a group, and the task in it raises nothing of its own."""
-    return group.exceptions[0] if len(group.exceptions) == 1 else group
