@@ -99,7 +99,7 @@ async def open_shelf(configuration: KeystoreConfiguration, *, stands_by: bool = 
 
 
 @contextlib.asynccontextmanager
-async def open_lmdb_shelf(directory: Path, shelf_format: Format[Rows] = SHELF_FORMAT) -> AsyncIterator[RowShelf]:
+async def open_lmdb_shelf(directory: Path) -> AsyncIterator[RowShelf]:
     """Open the shelf in a directory, which is made with mode 0700 if need be, and close it at the end.
 
     One of an older format is brought up to date; of a newer one nothing is changed.
@@ -107,7 +107,7 @@ async def open_lmdb_shelf(directory: Path, shelf_format: Format[Rows] = SHELF_FO
     Raises ``ConfigurationError`` for a directory that others can enter, ``StoreError`` for one that holds no shelf that
     this program can read.
     """
-    engine = await trio.to_thread.run_sync(Embedded.open, directory, shelf_layout(shelf_format))
+    engine = await trio.to_thread.run_sync(Embedded.open, directory, shelf_layout())
     try:
         yield RowShelf(engine)
     finally:

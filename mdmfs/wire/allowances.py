@@ -7,7 +7,6 @@ program that asks too fast becomes slow, and nobody else does; only who is far a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -24,9 +23,7 @@ MAX_REMEMBERED: Final = 10_000
 class Allowances:
     """The turns of all principals of one server (GCRA, the virtual scheduling algorithm of ITU-T I.371)."""
 
-    def __init__(
-        self, rate: float, burst: int, patience: float, connections: int, clock: Callable[[], float] = trio.current_time
-    ) -> None:
+    def __init__(self, rate: float, burst: int, patience: float, connections: int) -> None:
         """Allow ``rate`` requests a second after ``burst`` at once; a request waits ``patience`` seconds at most.
 
         A rate of 0 is no limit. ``connections`` may be open at once.
@@ -36,7 +33,6 @@ class Allowances:
         self._slack = burst * self._interval
         self._patience = patience
         self._connections = connections
-        self._clock = clock
         self._turns: dict[Dn, float] = {}
         """When the next request of a principal is due, if he asked evenly."""
         self._open: Counter[Dn] = Counter()
@@ -50,7 +46,7 @@ class Allowances:
         """Wait until it is a principal's turn; raises ``BusyError`` where that is too long."""
         if not self._interval:
             return
-        now = self._clock()
+        now = trio.current_time()
         turn = max(self._turns.get(dn, 0.0), now)
         ahead = turn - now - self._slack
         if ahead > self._patience:

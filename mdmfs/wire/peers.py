@@ -74,16 +74,15 @@ def open_client(
     credential: Credential,
     anchors: TrustAnchors,
     judge: PeerJudge | None = None,
-    signer: Signer | None = None,
 ) -> Client:
     """Make a client of the peer at ``HOST:PORT`` whose certificate has this DN; raises ``ConfigurationError``.
 
-    A peer that may be at several places, one after the other, has commas between them.
-    Clients with the same trust anchors may share a ``judge``. A ``signer`` signs orders to a keystore. Credential and
-    anchors are those of now: whoever outlives them takes ``open_lasting_client``.
+    A peer that may be at several places, one after the other, has commas between them. Clients with the same trust
+    anchors may share a ``judge``. Credential and anchors are those of now: whoever outlives them takes
+    ``open_lasting_client``.
     """
     context = client_context(credential, anchors, check_hostname=False)
-    return _client(address, dn, context, judge or PeerJudge(anchors), signer)
+    return _client(address, dn, context, judge or PeerJudge(anchors))
 
 
 def open_lasting_client(
@@ -94,7 +93,10 @@ def open_lasting_client(
     judge: PeerJudge | None = None,
     signer: Signer | None = None,
 ) -> Client:
-    """Make a client as ``open_client`` whose every connection goes by the files of that moment."""
+    """Make a client as ``open_client`` whose every connection goes by the files of that moment.
+
+    A ``signer`` signs orders to a keystore.
+    """
     contexts = ClientContexts(credential, anchors, check_hostname=False)
     contexts()
     return _client(address, dn, contexts, judge or PeerJudge(anchors), signer)
@@ -105,7 +107,7 @@ def _client(
     dn: str,
     context: ssl.SSLContext | Callable[[], ssl.SSLContext],
     judge: PeerJudge,
-    signer: Signer | None,
+    signer: Signer | None = None,
 ) -> Client:
     try:
         expected = Dn.parse(dn)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -42,17 +42,10 @@ class Changes(Protocol):
 class Changing:
     """Changes names at one hospital."""
 
-    def __init__(
-        self,
-        hospital: Changes,
-        namespace: Namespace,
-        lease: Lease,
-        random: Callable[[int], bytes] = secrets.token_bytes,
-    ) -> None:
+    def __init__(self, hospital: Changes, namespace: Namespace, lease: Lease) -> None:
         self._hospital = hospital
         self._namespace = namespace
         self._lease = lease
-        self._random = random
 
     async def change(self, change: Change) -> Node | None:
         """Make a change; gives what has the name afterwards, None where nothing has.
@@ -68,7 +61,8 @@ class Changing:
             new = _named(self._directory(change.new_directory), change.new_name)
             other = str(new)
             places.append((change.new_directory, change.new_name))
-        asked = ChangeName(self._random(TOKEN_SIZE), change.kind, str(lfn), other=other, may_replace=change.may_replace)
+        token = secrets.token_bytes(TOKEN_SIZE)
+        asked = ChangeName(token, change.kind, str(lfn), other=other, may_replace=change.may_replace)
         return await self._made(asked, places)
 
     async def comment(self, inode: int, lfn: Lfn, text: bytes) -> None:
@@ -78,7 +72,7 @@ class Changing:
         except UnicodeDecodeError as error:
             message = "a comment is UTF-8"
             raise RefusedNameError(message) from error
-        asked = ChangeName(self._random(TOKEN_SIZE), NameChange.COMMENT, str(lfn), text=said)
+        asked = ChangeName(secrets.token_bytes(TOKEN_SIZE), NameChange.COMMENT, str(lfn), text=said)
         await self._made(asked, self._namespace.places_of(inode))
         self._namespace.note_comment(inode, is_commented=bool(said))
 

@@ -39,23 +39,15 @@ from mdmfs.wire.messages.files import SealedHeader
 log = structlog.get_logger()
 
 
-async def release(  # noqa: PLR0913 what is known of the one who asks
-    principal: Principal,
-    guid: Guid,
-    hospital: Hospital,
-    recalls: Bringing,
-    *,
-    address: str,
-    purpose: str = "",
-    event: Event = Event.RELEASE,
+async def release(
+    principal: Principal, guid: Guid, hospital: Hospital, recalls: Bringing, *, address: str, purpose: str = ""
 ) -> Released:
     """Let one file out to a principal at an address; what he says it is for, ``purpose``, is recorded.
 
-    Whoever sends nothing of it names another ``event`` to be recorded: so files are staged on somebody's behalf.
     Raises ``NoSuchFileError`` and ``AccessDeniedError`` as decided, ``StoreError`` if the decision cannot be recorded,
     and what a recall raises.
     """
-    releasing = release_all(principal, [guid], hospital, recalls, address=address, purpose=purpose, event=event)
+    releasing = release_all(principal, [guid], hospital, recalls, address=address, purpose=purpose)
     async with contextlib.aclosing(releasing) as released:
         async for let_out in released:
             if let_out is None:
@@ -68,7 +60,7 @@ async def release(  # noqa: PLR0913 what is known of the one who asks
     raise RuntimeError(message)
 
 
-async def release_all(  # noqa: PLR0913 as release
+async def release_all(  # noqa: PLR0913 what is known of the one who asks
     principal: Principal,
     guids: Sequence[Guid],
     hospital: Hospital,
@@ -84,6 +76,7 @@ async def release_all(  # noqa: PLR0913 as release
 
     None says that the next may take a while. With ``are_ahead`` a mount asks for them before any program does: then the
     PACS is spared in its clinical hours. Nothing more is waited for once ``is_over`` says that nobody waits here.
+    Whoever sends nothing of them names another ``event`` to be recorded: so files are staged on somebody's behalf.
 
     The PACS is asked while the decisions go to the audit log; nothing is given before all of them are on disk. A recall
     may take a minute, and what was decided before it is decided again after it. Raises ``StoreError`` if the decisions

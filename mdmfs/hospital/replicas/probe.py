@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from mdmfs.hospital.replicas.port import StorageElement, StorageError
@@ -13,12 +13,12 @@ SIZE: Final = 4096
 """Bytes of the probe object, random ones under a random name: it looks like any other."""
 
 
-def probe(element: StorageElement, random: Callable[[int], bytes] = secrets.token_bytes) -> None:
+def probe(element: StorageElement) -> None:
     """Put an object, find it, delete it, and look whether it is gone.
 
     Raises ``StorageError`` that says which of that fails, why, what may be the reason, and whether the object stays.
     """
-    name, octets = random(32).hex(), random(SIZE)
+    name, octets = secrets.token_hex(32), secrets.token_bytes(SIZE)
     may_stay = f"{element.surl(name)} may stay"
     try:
         with _telling("put", f"is the bucket or collection there, and may the hospital write to it? {may_stay}"):

@@ -89,17 +89,17 @@ class Database:
         async with self._turn:
             return await trio.to_thread.run_sync(self.write_now, act, seconds)  # a thread is waited for, come what may
 
-    async def read(self, act: Callable[[sa.Connection], T], *, seconds: float = QUESTION_SECONDS) -> T:
-        """Run ``act`` on one state of the database; raises ``BusyError`` where it takes longer than ``seconds``."""
-        return await trio.to_thread.run_sync(self.read_now, act, seconds, limiter=self._readers)
+    async def read(self, act: Callable[[sa.Connection], T]) -> T:
+        """Run ``act`` on one state of the database; raises ``BusyError`` where it takes ``QUESTION_SECONDS``."""
+        return await trio.to_thread.run_sync(self.read_now, act, limiter=self._readers)
 
     def write_now(self, act: Callable[[sa.Connection], T], seconds: float | None = None) -> T:
         """Do as ``write``, on the calling thread and without waiting for others."""
         return _insist(self.engine.begin, act, seconds)
 
-    def read_now(self, act: Callable[[sa.Connection], T], seconds: float = QUESTION_SECONDS) -> T:
+    def read_now(self, act: Callable[[sa.Connection], T]) -> T:
         """Do as ``read``, on the calling thread."""
-        return _insist(self.engine.connect, act, seconds)
+        return _insist(self.engine.connect, act, QUESTION_SECONDS)
 
     def close(self) -> None:
         """Close every connection."""

@@ -16,7 +16,6 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
 
 from mdmfs.model.errors import ConfigurationError, CredentialRefusedError
@@ -74,7 +73,7 @@ class Found(NamedTuple):
     """What is in it; None where its state is known already."""
 
 
-def find_proxy(uid: int, tid: int, is_known: Callable[[ProxyFile], bool], *, proc: Path = Path("/proc")) -> Found:
+def find_proxy(uid: int, tid: int, is_known: Callable[[ProxyFile], bool]) -> Found:
     """Find the proxy that a thread's process would use; for a worker thread, since a foreign root may be slow.
 
     ``uid`` is whom the kernel says the request is made as. Raises ``CredentialRefusedError``, which says why, and
@@ -82,7 +81,7 @@ def find_proxy(uid: int, tid: int, is_known: Callable[[ProxyFile], bool], *, pro
     """
     if tid == 0:
         _refuse("the caller is in another PID namespace, so nobody knows who it is: mount inside the container")
-    with _task(proc, tid) as task:
+    with _task(tid) as task:
         if _acts_as(task) != uid:
             _refuse(f"the process that asked as uid {uid} is gone")
         path = _named(task, uid)
@@ -108,9 +107,9 @@ def refuse_old_kernel() -> None:
 
 
 @contextlib.contextmanager
-def _task(proc: Path, tid: int) -> Iterator[int]:
+def _task(tid: int) -> Iterator[int]:
     try:
-        task = os.open(proc / str(tid), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        task = os.open(f"/proc/{tid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         _refuse(f"the caller's process cannot be looked at: {error.strerror}", error)
     try:
