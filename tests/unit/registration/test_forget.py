@@ -201,6 +201,28 @@ async def test_nobody_waits_for_who_waits_for_a_series(tmp_path: Path) -> None:
     assert traces(clinic, row) == set()
 
 
+@pytest.mark.parametrize("is_merged", [False, True])
+async def test_what_changes_while_forgetting_waits_for_its_turn_counts(tmp_path: Path, *, is_merged: bool) -> None:
+    """A merge made him a patient who may come again; or the last day has passed, and what came since was not seen."""
+    clinic, row = await destroyed(tmp_path)
+    clinic.inclusion = including(PATIENT, OTHER)
+    clinic.opted_out = including(PATIENT) if is_merged else including()
+    answers: list[Forgotten] = []
+    async with clinic.open() as hospital, trio.open_nursery() as nursery:
+
+        async def forget() -> None:
+            answers.append(await forget_subjects(hospital.hospital, [row.id]))
+
+        async with hospital.hospital.turns.of(who_is_who(PROJECT)):
+            nursery.start_soon(forget)
+            await trio.testing.wait_all_tasks_blocked()
+            if is_merged:
+                await clinic.store.write(lambda tx: tx.subjects.hand_over(row.id, OTHER.issuer, OTHER.patient_id))
+            else:
+                clinic.now += 2 * DAY
+    assert answers == [Forgotten({}, {row.id.text: MAY_COME_AGAIN})]
+
+
 @pytest.mark.parametrize("is_kept", [False, True])
 async def test_what_is_cut_off_of_forgetting_the_same_call_ends(tmp_path: Path, *, is_kept: bool) -> None:
     """At every instant the subject is known until nothing else leads to the patient."""
