@@ -11,7 +11,7 @@ from mdmfs.hospital.deid.deidentify import ENGINE_GENERATION
 from mdmfs.hospital.deid.marks import _BASIC, _OPTIONS, _PIXELS
 from mdmfs.hospital.deid.policy import APPROVED_BY_NAME, Option
 from mdmfs.hospital.deid.pseudonyms import MAX_WEEKS_BACK, MIN_WEEKS_BACK
-from mdmfs.hospital.deid.residue import MAX_DESCRIBED, MAX_SEARCHED
+from mdmfs.hospital.deid.residue import MAX_DESCRIBED, MAX_NAMES, MAX_SEARCHED
 from mdmfs.hospital.deid.tables import profile as profile_table
 from mdmfs.hospital.deid.tables import safe_private
 from mdmfs.hospital.deid.terms import DESCRIPTORS
@@ -72,6 +72,7 @@ def test_every_number_of_the_statement_is_the_engines() -> None:
     limits = (MIN_LETTERS, MIN_DIGITS, MIN_NUMBER_DIGITS)
     assert "less than {} letters, numbers of less than {} digits ({} in".format(*(NUMBERS[it] for it in limits)) in FLAT
     assert f"more than {MAX_SEARCHED >> 20} MiB of different texts and codes" in FLAT
+    assert f"{MAX_NAMES >> 10} KiB of names alone" in FLAT
     assert f"or {MAX_DESCRIBED >> 20} MiB of free text" in FLAT
     assert f"a single integer below 2^{untold.MAX_INTEGER.bit_length() - 1}" in FLAT
 

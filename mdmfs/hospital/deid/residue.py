@@ -78,6 +78,8 @@ MAX_SEARCHED: Final = 2**20
 """Bytes of different texts and codes that are searched, and of what for: no object has as many, and each costs 60."""
 MAX_DESCRIBED: Final = 16 * MAX_SEARCHED
 """Bytes of different free texts that are taken away: these are taken apart piece by piece."""
+MAX_NAMES: Final = MAX_SEARCHED // 16
+"""Bytes of different names to search for: each is spelled in many ways."""
 _T = TypeVar("_T")
 _Found: TypeAlias = tuple[int, bytes, bytes]
 """Tag, VR and value."""
@@ -218,6 +220,7 @@ class _Suspects:
     @functools.cached_property
     def _identity(self) -> Identity:
         names, others = (dict.fromkeys(self._traces.values(kind)) for kind in (Trace.NAME, Trace.IDENTITY))
+        _check_length(b"".join(names), MAX_NAMES)
         _check_length(b"".join([*names, *others]))
         return identity_of(tuple(names), tuple(others), self._traces.codec)
 

@@ -323,6 +323,13 @@ def test_more_than_can_be_searched_is_refused(tag: int, vr: bytes) -> None:
     assert deidentified(with_elements(encode_items(head(0x00081115, b"SQ"), often)))
 
 
+def test_more_names_than_anybody_has_are_refused() -> None:
+    """Each is spelled in many ways, which takes its time."""
+    names = b"\\".join(b"Doe^%07d" % number for number in range(2**16 // 12 + 1))
+    with pytest.raises(RefusedError, match="too-large"):
+        deidentified(with_elements(encode(head(0x00101001, b"PN"), names)))
+
+
 def test_many_distinct_codes_are_searched_as_few_are() -> None:
     """What so many say is not remembered for the series."""
     codes = b"\\".join(b"A%07d" % number for number in range(6000))
