@@ -97,9 +97,9 @@ class Database:
         """Do as ``write``, on the calling thread and without waiting for others."""
         return _insist(self.engine.begin, act, seconds)
 
-    def read_now(self, act: Callable[[sa.Connection], T]) -> T:
-        """Do as ``read``, on the calling thread."""
-        return _insist(self.engine.connect, act, QUESTION_SECONDS)
+    def read_now(self, act: Callable[[sa.Connection], T], seconds: float = QUESTION_SECONDS) -> T:
+        """Do as ``read``, on the calling thread; ``BusyError`` where it takes so many seconds."""
+        return _insist(self.engine.connect, act, seconds)
 
     def close(self) -> None:
         """Close every connection."""

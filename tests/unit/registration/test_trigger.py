@@ -26,7 +26,7 @@ from mdmfs.hospital.registration.not_included import forget_old, remember_not_in
 from mdmfs.hospital.registration.trigger import GIVEN_UP_AFTER, QUIET_SECONDS, Trigger
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.model.errors import OutOfSpaceError
-from tests.twins.clinic import NOW, Clinic, OpenClinic, including, slice_of, slices
+from tests.twins.clinic import NOW, Clinic, OpenClinic, including, slice_of, slices, until
 from tests.twins.pacs import TwinPacs
 from tests.twins.records import quarantined
 from tests.unit.registration.test_ending import CountingStore
@@ -134,7 +134,7 @@ async def test_a_pacs_that_does_not_answer_holds_up_no_series_of_another(tmp_pat
         await until_visible(opened, 3)
         await tell(trigger, clinic.pacs.held[3:])
         await until_visible(opened, 5)
-        assert [series.pacs for series in waiting(opened)] == ["hanging"]
+        await until(lambda: [series.pacs for series in waiting(opened)] == ["hanging"])
 
 
 async def test_nothing_is_asked_before_it_has_settled(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
