@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 import signal
@@ -21,7 +22,7 @@ from mdmfs.model.names import Lfn
 from mdmfs.worker.cache.room import Room, SharedRoom
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.callers.finder import refuse_old_kernel
-from mdmfs.worker.callers.principals import Connect, Principals
+from mdmfs.worker.callers.principals import Arrival, Connect, Principals
 from mdmfs.worker.callers.seat import Callers, OwnerOnly
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.fuse.kernel import KernelCaches
@@ -29,11 +30,10 @@ from mdmfs.worker.fuse.mount import mounted, raise_limits, serve, unmount
 from mdmfs.worker.fuse.mountinfo import place_of
 from mdmfs.worker.fuse.operations import MdmfsOperations
 from mdmfs.worker.fuse.patience import SignalWatch
-from mdmfs.worker.lease import Lease
 from mdmfs.worker.memory import Memory
 from mdmfs.worker.places import Places
 from mdmfs.worker.reloading import Reloading
-from mdmfs.worker.serving import Serving, Site
+from mdmfs.worker.serving import Ports, Serving, Site
 
 CACHE_BYTES: Final = Gauge("mdmfs_cache_bytes", "Ciphertext on this node's disk.")
 CACHE_LIMIT: Final = Gauge("mdmfs_cache_limit_bytes", "What the cache may hold.")
@@ -43,6 +43,29 @@ MEMORY_LIMIT: Final = Gauge("mdmfs_memory_limit_bytes", "What may be kept in mem
 Ending = Callable[[Callable[[], bool]], None]
 
 log = structlog.get_logger(__name__)
+
+
+async def _hear_nothing() -> None:
+    """Let SIGHUP change nothing."""
+    await trio.lowlevel.checkpoint()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mounting:
+    """What a mount is told, whoever it is for."""
+
+    root: Lfn
+    """What of the catalogue it shows."""
+    mountpoint: Path
+    deadline: float
+    """Seconds that an open may wait for its key, and a reader for a byte."""
+    memory: Memory = dataclasses.field(default_factory=Memory)
+    configuration: str = ""
+    """The file of commands, which the mount tells whoever asks."""
+    on_hangup: Callable[[], Awaitable[None]] = _hear_nothing
+    """Called at each SIGHUP."""
+    on_ending: Ending = lambda _: None
+    """Called when the end begins, with what lets go of the mount, see ``mounted``."""
 
 
 async def run_mount(
@@ -56,8 +79,8 @@ async def run_mount(
     """Mount a hospital and serve until unmounted, SIGTERM or SIGINT; started when the mount is usable.
 
     Raises ``ConfigurationError``. What fails, or is cancelled, leaves a mount that answers nothing, as if killed. One
-    that was left is cleaned up first. ``log_as`` is called with a configuration that is read again, ``on_ending`` when
-    the end begins, with what lets go of the mount, see ``mounted``.
+    that was left is cleaned up first. ``log_as`` is called with a configuration that is read again, ``on_ending`` as
+    that of ``Mounting``.
     """
     forbid_core_dumps()
     allow_many_connections()  # each file that is open is one descriptor, too
@@ -68,44 +91,33 @@ async def run_mount(
     # a mount for many users empties its directory: it shares it with none
     room = Room(*limits) if is_for_all else SharedRoom(configuration.cache_folder, *limits)
     _measure(room, memory)
-    reloading = Reloading(configuration, mountpoint, places, room, memory, log_as)
+    mounting = Mounting(
+        root=configuration.root,
+        mountpoint=mountpoint,
+        deadline=configuration.mount.deadline,
+        memory=memory,
+        configuration=configuration.file,
+        on_hangup=Reloading(configuration, mountpoint, places, room, memory, log_as).reload,
+        on_ending=on_ending,
+    )
+
+    def site(ports: Ports, folder: Path) -> Site:
+        return Site(ports, CiphertextCache(folder, room.limit, room), places.lease(ports.name))
+
+    def connect(arrival: Arrival, nursery: trio.Nursery, folder: Path) -> list[Site]:
+        found = places.ports(arrival.credential, nursery, called=arrival.identity.path)
+        return [site(ports, folder / ports.name) for ports in found]
+
     async with open_plain_nursery() as nursery:
         nursery.start_soon(places.watch_clock)
         with contextlib.closing(room):
             if is_for_all:
-                await serve_for_all(
-                    lambda arrival, nursery: places.ports(arrival.credential, nursery, called=arrival.identity.path),
-                    configuration.cache_folder / "principals",
-                    room,
-                    configuration.root,
-                    mountpoint,
-                    deadline=configuration.mount.deadline,
-                    make_lease=places.lease,
-                    memory=memory,
-                    configuration=configuration.file,
-                    on_hangup=reloading.reload,
-                    on_ending=on_ending,
-                    task_status=task_status,
-                )
+                folder = configuration.cache_folder / "principals"
+                await serve_for_all(connect, folder, mounting, task_status=task_status)
             else:
-                await serve_mount(
-                    [
-                        Site(
-                            ports,
-                            CiphertextCache(configuration.each[ports.name].cache_folder, room.limit, room),
-                            places.lease(ports.name),
-                        )
-                        for ports in places.ports(places.own_credential, nursery)
-                    ],
-                    configuration.root,
-                    mountpoint,
-                    deadline=configuration.mount.deadline,
-                    memory=memory,
-                    configuration=configuration.file,
-                    on_hangup=reloading.reload,
-                    on_ending=on_ending,
-                    task_status=task_status,
-                )
+                own = places.ports(places.own_credential, nursery)
+                sites = [site(ports, configuration.each[ports.name].cache_folder) for ports in own]
+                await serve_mount(sites, mounting, task_status=task_status)
         nursery.cancel_scope.cancel()
 
 
@@ -121,62 +133,45 @@ def umount(mountpoint: Path) -> None:
     unmount(place_of(mountpoint))
 
 
-async def hear_nothing() -> None:
-    """Let SIGHUP change nothing."""
-    await trio.lowlevel.checkpoint()
-
-
-async def serve_mount(  # noqa: PLR0913 the parts that a mount is made of
+async def serve_mount(
     sites: Sequence[Site],
-    root: Lfn,
-    mountpoint: Path,
+    mounting: Mounting,
     *,
-    deadline: float,
-    memory: Memory | None = None,
-    configuration: str = "",
-    on_hangup: Callable[[], Awaitable[None]] = hear_nothing,
-    on_ending: Ending = lambda _: None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Mount these for their user and serve, as ``run_mount``; ``configuration`` is the file of commands.
+    """Mount these for their user and serve, as ``run_mount``.
 
-    One site is the whole mount; several, each with a name, are joined below its root. ``on_hangup`` is called at each
-    SIGHUP; ``on_ending`` as that of ``run_mount``.
+    One site is the whole mount; several, each with a name, are joined below its root.
     """
     for site in sites:
         await site.cache.load()
     async with open_plain_nursery() as nursery:
         kernel = KernelCaches()
-        serving = Serving(sites, root, kernel, nursery, deadline=deadline, memory=memory)
+        serving = Serving(sites, mounting.root, kernel, nursery, deadline=mounting.deadline, memory=mounting.memory)
         callers = OwnerOnly(serving.files, os.getuid(), os.getgid())
-        async with _mounted(callers, kernel, mountpoint, nursery, configuration, on_hangup) as let_go:
+        async with _mounted(callers, kernel, mounting, nursery) as let_go:
             serving.start()
-            log.info("mounted", mountpoint=str(mountpoint), root=str(root))
+            log.info("mounted", mountpoint=str(mounting.mountpoint), root=str(mounting.root))
             task_status.started()
             try:
-                await serve(kernel, functools.partial(on_ending, let_go))
+                await serve(kernel, functools.partial(mounting.on_ending, let_go))
             finally:
                 await serving.tell_last()
             nursery.cancel_scope.cancel()
-    log.info("unmounted", mountpoint=str(mountpoint))
+    log.info("unmounted", mountpoint=str(mounting.mountpoint))
 
 
-async def serve_for_all(  # noqa: PLR0913 the parts that a mount is made of
+async def serve_for_all(
     connect: Connect,
     folder: Path,
-    room: Room,
-    root: Lfn,
-    mountpoint: Path,
+    mounting: Mounting,
     *,
-    deadline: float,
-    make_lease: Callable[[str], Lease],
-    memory: Memory | None = None,
-    configuration: str = "",
-    on_hangup: Callable[[], Awaitable[None]] = hear_nothing,
-    on_ending: Ending = lambda _: None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Mount for everybody on this machine and serve, as ``run_mount``; each caller is connected when he comes first."""
+    """Mount for everybody on this machine and serve, as ``run_mount``; each caller is connected when he comes first.
+
+    ``folder`` is for ciphertext, what is in it goes.
+    """
     refuse_old_kernel()
     if os.geteuid() != 0:
         message = "a mount for many users has to look at their processes and proxies: run it as root"
@@ -184,51 +179,37 @@ async def serve_for_all(  # noqa: PLR0913 the parts that a mount is made of
     async with open_plain_nursery() as serving:
         kernel = KernelCaches()
         principals = Principals(
-            connect,
-            kernel,
-            root,
-            folder,
-            room,
-            deadline=deadline,
-            memory=memory or Memory(),
-            make_lease=make_lease,
+            connect, kernel, mounting.root, folder, deadline=mounting.deadline, memory=mounting.memory
         )
         await serving.start(principals.run)
         try:
             async with (
                 open_plain_nursery() as nursery,
-                _mounted(principals, kernel, mountpoint, nursery, configuration, on_hangup, is_for_all=True) as let_go,
+                _mounted(principals, kernel, mounting, nursery, is_for_all=True) as let_go,
             ):
-                log.info("mounted for all users", mountpoint=str(mountpoint), root=str(root))
+                log.info("mounted for all users", mountpoint=str(mounting.mountpoint), root=str(mounting.root))
                 task_status.started()
-                await serve(kernel, functools.partial(on_ending, let_go))
+                await serve(kernel, functools.partial(mounting.on_ending, let_go))
                 nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
                 await principals.end()
         serving.cancel_scope.cancel()
-    log.info("unmounted", mountpoint=str(mountpoint))
+    log.info("unmounted", mountpoint=str(mounting.mountpoint))
 
 
 @contextlib.asynccontextmanager
-async def _mounted(  # noqa: PLR0913 the parts that a mount is made of
-    callers: Callers,
-    kernel: KernelCaches,
-    mountpoint: Path,
-    nursery: trio.Nursery,
-    configuration: str,
-    on_hangup: Callable[[], Awaitable[None]],
-    *,
-    is_for_all: bool = False,
+async def _mounted(
+    callers: Callers, kernel: KernelCaches, mounting: Mounting, nursery: trio.Nursery, *, is_for_all: bool = False
 ) -> AsyncIterator[Callable[[], bool]]:
     """Mount for a block, watching callers that are killed and signals to ourselves; gives what lets go of it sooner."""
-    named, mountpoint, watch = os.path.abspath(mountpoint), place_of(mountpoint), SignalWatch()  # noqa: PTH100, ASYNC240 nothing is touched
-    called = sorted({named, str(mountpoint)})
-    operations = MdmfsOperations(callers, watch, configuration, called)
+    named = os.path.abspath(mounting.mountpoint)  # noqa: PTH100, ASYNC240 nothing is touched
+    mountpoint, watch = place_of(mounting.mountpoint), SignalWatch()
+    operations = MdmfsOperations(callers, watch, mounting.configuration, sorted({named, str(mountpoint)}))
     with mounted(operations, kernel, mountpoint, is_for_all=is_for_all) as (take_away, let_go):
         nursery.start_soon(raise_limits, operations, mountpoint)
         nursery.start_soon(watch.run)
-        await nursery.start(_obey_signals, nursery, on_hangup, take_away)
+        await nursery.start(_obey_signals, nursery, mounting.on_hangup, take_away)
         yield let_go
 
 

@@ -23,7 +23,7 @@ from mdmfs.demo.pki import delegate
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.hospital.remote import RemoteHospital
 from mdmfs.worker.lease import Lease
-from mdmfs.worker.service import serve_mount
+from mdmfs.worker.service import Mounting, serve_mount
 from mdmfs.worker.serving import Ports, Site
 from tests.twins import certificates as make
 from tests.twins.hospital import ROOT, TwinHospital
@@ -196,9 +196,7 @@ async def _serve(scene: dict[str, str], hospital: TwinHospital) -> None:
                 async def serve(task_status: trio.TaskStatus[None], cache: CiphertextCache = cache) -> None:
                     await serve_mount(
                         [Site(Ports(RemoteHospital(lambda: client, deadline=60), lambda: keystores), cache, Lease())],
-                        ROOT,
-                        mountpoint,  # noqa: B023 it is used before the next round
-                        deadline=60,
+                        Mounting(root=ROOT, mountpoint=mountpoint, deadline=60),  # noqa: B023 it is used before the next round
                         task_status=task_status,
                     )
 

@@ -24,7 +24,7 @@ from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.fuse.leaving import LEAVE_SECONDS, leave_in_time
 from mdmfs.worker.keys import ring
 from mdmfs.worker.lease import Lease
-from mdmfs.worker.service import serve_mount
+from mdmfs.worker.service import Mounting, serve_mount
 from mdmfs.worker.serving import Ports, Site
 from tests.twins.disk import let_stick
 from tests.twins.hospital import ROOT, TwinHospital, unreachable
@@ -190,11 +190,13 @@ async def main() -> None:
                     ),
                     *[await _beside(name, Path(scene["cache"]), room, nursery) for name in scene.get("beside", ())],
                 ],
-                ROOT,
-                Path(scene["mountpoint"]),
-                deadline=scene.get("deadline", 5.0),
-                configuration=scene.get("configuration", ""),
-                on_ending=functools.partial(leave_in_time, seconds=scene.get("leave", LEAVE_SECONDS)),
+                Mounting(
+                    root=ROOT,
+                    mountpoint=Path(scene["mountpoint"]),
+                    deadline=scene.get("deadline", 5.0),
+                    configuration=scene.get("configuration", ""),
+                    on_ending=functools.partial(leave_in_time, seconds=scene.get("leave", LEAVE_SECONDS)),
+                ),
                 task_status=task_status,
             )
             nursery.cancel_scope.cancel()

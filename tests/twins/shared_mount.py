@@ -25,11 +25,12 @@ from mdmfs.wire.messages.files import (
     Totals,
 )
 from mdmfs.worker.cache.room import Room
+from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.callers.principals import Arrival
 from mdmfs.worker.hospital.port import Beginning, Hear
 from mdmfs.worker.lease import Lease
-from mdmfs.worker.service import serve_for_all
-from mdmfs.worker.serving import Ports
+from mdmfs.worker.service import Mounting, serve_for_all
+from mdmfs.worker.serving import Ports, Site
 from tests.twins.hospital import ROOT, TwinDownload, TwinHospital
 
 
@@ -135,13 +136,19 @@ async def main() -> None:
     async with trio.open_nursery() as nursery:
         keystores = {name: await hospital.open_keystores(nursery) for name, hospital in hospitals.items()}
 
-        def connect(arrival: Arrival, _: trio.Nursery) -> list[Ports]:
+        room = Room(2**30)
+
+        def connect(arrival: Arrival, _: trio.Nursery, folder: Path) -> list[Site]:
             folders = set(scene["rights"].get(arrival.identity.dn, ()))
             return [
-                Ports(
-                    SeenHospital(hospital, folders, ROOT / name if name else ROOT),
-                    functools.partial(keystores.__getitem__, name),
-                    name=name,
+                Site(
+                    Ports(
+                        SeenHospital(hospital, folders, ROOT / name if name else ROOT),
+                        functools.partial(keystores.__getitem__, name),
+                        name=name,
+                    ),
+                    CiphertextCache(folder / name, room.limit, room),
+                    Lease(wait=5.0, patience=0.0),
                 )
                 for name, hospital in hospitals.items()
             ]
@@ -150,11 +157,7 @@ async def main() -> None:
             await serve_for_all(
                 connect,
                 Path(scene["cache"]),
-                Room(2**30),
-                ROOT,
-                Path(scene["mountpoint"]),
-                deadline=5.0,
-                make_lease=lambda _: Lease(wait=5.0, patience=0.0),
+                Mounting(root=ROOT, mountpoint=Path(scene["mountpoint"]), deadline=5.0),
                 task_status=task_status,
             )
             nursery.cancel_scope.cancel()

@@ -28,15 +28,13 @@ from mdmfs.pki.certificate import UNREADABLE, Certificate
 from mdmfs.pki.health import certificates_in
 from mdmfs.pki.tls import Credential
 from mdmfs.pki.voms import claims_of
-from mdmfs.worker.cache.room import Room
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.callers.finder import Found, ProxyFile, UnfinishedProxyError, find_proxy
 from mdmfs.worker.callers.numbers import MAX_PRINCIPALS, parse_number
 from mdmfs.worker.callers.own_files import Directories, OwnFiles, OwnPages, RootOnly, principal_of_handle
 from mdmfs.worker.callers.seat import Files, Seat
-from mdmfs.worker.lease import Lease
 from mdmfs.worker.memory import Memory
-from mdmfs.worker.serving import KernelCache, Ports, Serving, Site
+from mdmfs.worker.serving import KernelCache, Serving, Site
 
 MAX_LOOKS: Final = 4
 """Of one uid at once: a process may have a root that never answers, and that must not hold up anybody else."""
@@ -77,7 +75,8 @@ class Arrival(NamedTuple):
     """That of the moment: a renewed proxy is another file."""
 
 
-Connect = Callable[[Arrival, trio.Nursery], Sequence[Ports]]
+Connect = Callable[[Arrival, trio.Nursery, Path], Sequence[Site]]
+"""Connects a principal for as long as the nursery stands, with the directory that is his for ciphertext."""
 Finder = Callable[[int, int, Callable[[ProxyFile], bool]], Found]
 
 
@@ -92,6 +91,8 @@ class _Principal:
         self.scope = trio.CancelScope()
         self.seat: Seat
         self.files: OwnFiles
+        self.is_seated = False
+        """Whether he has been served: then the log tells of a failure, and not he who let him in."""
         self.asked = trio.current_time()
         self._kept = _keep(found.octets or b"")
 
@@ -122,25 +123,18 @@ class Principals:
         kernel: KernelCache,
         root: Lfn,
         folder: Path,
-        room: Room,
         *,
         deadline: float,
         memory: Memory,
-        make_lease: Callable[[str], Lease],
         finder: Finder = find_proxy,
     ) -> None:
-        """``folder`` is for ciphertext, what is in it goes.
-
-        ``room`` and ``memory`` are what all of them may take together of the disk and of memory.
-        """
+        """``folder`` is for ciphertext, what is in it goes; ``memory`` is what all of them may take together."""
         self._connect = connect
         self._kernel = kernel
         self._root = root
         self._folder = folder
-        self._room = room
         self._deadline = deadline
         self._memory = memory
-        self._make_lease = make_lease
         self._finder = finder
         self._nursery: trio.Nursery
         self._directories = Directories()
@@ -300,60 +294,52 @@ class Principals:
         return known
 
     async def _serve(self, known: _Principal, *, task_status: trio.TaskStatus[None]) -> None:
-        """Serve one principal until his scope is cancelled."""
-        pages = OwnPages(self._kernel, known.number)
+        """Serve one principal until his scope is cancelled; what goes wrong by then ends only his part."""
         folder = self._folder / str(known.number)
-        caches: list[CiphertextCache] = []
-        is_begun = False
+        sites: Sequence[Site] = ()
         try:
             async with open_plain_nursery() as connections:
-                sites = [
-                    Site(
-                        ports,
-                        CiphertextCache(folder / ports.name, self._room.limit, self._room),
-                        self._make_lease(ports.name),
-                    )
-                    for ports in self._connect(Arrival(known.identity, known.credential), connections)
-                ]
-                caches += [site.cache for site in sites]
+                sites = self._connect(Arrival(known.identity, known.credential), connections, folder)
                 with known.scope:
-                    for cache in caches:
-                        await cache.load()
-                    async with open_plain_nursery() as nursery:
-                        serving = Serving(
-                            sites, self._root, pages, nursery, deadline=self._deadline, memory=self._memory
-                        )
-                        known.files = OwnFiles(serving.files, known.number, self._directories)
-                        known.seat = Seat(known.files, known.identity.uid, known.gid)
-                        self._served[known.identity] = self._by_number[known.number] = known
-                        serving.start()
-                        is_begun = True
-                        task_status.started()
-                        try:
-                            await trio.sleep_forever()
-                        finally:
-                            self._part(known)  # the end takes seconds, and whoever comes meanwhile begins anew
-                            await serving.tell_last()
-                            with trio.CancelScope(shield=True), trio.move_on_after(LOOK_SECONDS):
-                                await serving.forget_pages()
+                    await self._serve_with(sites, known, task_status)
                 connections.cancel_scope.cancel()
         except Exception as error:
-            if not is_begun and isinstance(error, MdmfsError):
+            if not known.is_seated and isinstance(error, MdmfsError):
                 raise
             log.exception("serving a principal failed unexpectedly", principal=known.number)
-            if not is_begun:
+            if not known.is_seated:
                 message = "this proxy cannot be served, see the log of the mount"
                 raise MdmfsError(message) from error
         finally:
-            if is_begun:
+            if known.is_seated:
                 self._by_number.pop(known.number, None)
                 self._tell_gone()
                 self._directories.leave(known.number)
                 known.close()
             with trio.CancelScope(shield=True):
-                for cache in caches:
-                    await cache.destroy()
+                for site in sites:
+                    await site.cache.destroy()
                 await CiphertextCache(folder, 0).destroy()
+
+    async def _serve_with(self, sites: Sequence[Site], known: _Principal, task_status: trio.TaskStatus[None]) -> None:
+        for site in sites:
+            await site.cache.load()
+        async with open_plain_nursery() as nursery:
+            pages = OwnPages(self._kernel, known.number)
+            serving = Serving(sites, self._root, pages, nursery, deadline=self._deadline, memory=self._memory)
+            known.files = OwnFiles(serving.files, known.number, self._directories)
+            known.seat = Seat(known.files, known.identity.uid, known.gid)
+            self._served[known.identity] = self._by_number[known.number] = known
+            serving.start()
+            known.is_seated = True
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._part(known)  # the end takes seconds, and whoever comes meanwhile begins anew
+                await serving.tell_last()
+                with trio.CancelScope(shield=True), trio.move_on_after(LOOK_SECONDS):
+                    await serving.forget_pages()
 
     def _tell_gone(self) -> None:
         gone, self._gone = self._gone, trio.Event()

@@ -52,7 +52,7 @@ from mdmfs.worker.fuse.mount import MAX_TASKS
 from mdmfs.worker.fuse.operations import MAX_WAITING_OPENS
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.memory import Memory
-from mdmfs.worker.serving import Ports
+from mdmfs.worker.serving import Ports, Site
 from tests.twins import certificates as make
 from tests.twins.attributes import Ac, carrying
 from tests.twins.hospital import ROOT, TwinHospital
@@ -92,6 +92,7 @@ class Scene:
     hanging: set[int] = dataclasses.field(default_factory=set)
     release: threading.Event = dataclasses.field(default_factory=threading.Event)
     looks: int = 0
+    room: Room = dataclasses.field(default_factory=lambda: Room(2**20))
     failure: Exception | None = None
     may_close: trio.Event = dataclasses.field(default_factory=trio.Event)
     principals: Principals = dataclasses.field(init=False)
@@ -106,13 +107,14 @@ class Scene:
         file = ProxyFile(uid, path, 1, state, 0, 0, len(octets))
         return Found(file, None if is_known(file) else octets)
 
-    def connect(self, arrival: Arrival, nursery: trio.Nursery) -> list[Ports]:
+    def connect(self, arrival: Arrival, nursery: trio.Nursery, folder: Path) -> list[Site]:
         """Give the twins; or fail."""
         self.arrived.append(arrival)
         if self.failure is not None:
             nursery.start_soon(self._fail)
         nursery.start_soon(self._close)
-        return [Ports(self.hospital, _no_keys)]
+        cache = CiphertextCache(folder, self.room.limit, self.room)
+        return [Site(Ports(self.hospital, _no_keys), cache, Lease(trio.current_time))]
 
     async def _close(self) -> None:
         try:
@@ -143,10 +145,8 @@ async def scene(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Scene]:
         NoKernel(),
         ROOT,
         tmp_path / "principals",
-        Room(2**20),
         deadline=5,
         memory=Memory(),
-        make_lease=lambda _: Lease(trio.current_time),
         finder=made.look,
     )
     with structlog.testing.capture_logs():
