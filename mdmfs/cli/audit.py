@@ -17,7 +17,8 @@ from typing import TypeVar
 import click
 import trio
 
-from mdmfs.cli.output import invite, is_json, note, parsed, tell
+from mdmfs.cli.arguments import FILE, parsed
+from mdmfs.cli.output import invite, is_json, note, tell
 from mdmfs.daemon.backup import appearing
 from mdmfs.daemon.process import forbid_core_dumps
 from mdmfs.hospital.audit.export import audit_message, framed, subject_of, syslog_message
@@ -46,7 +47,6 @@ from mdmfs.wire.stream import Address
 
 T = TypeVar("T")
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
 CONNECT_SECONDS = 20.0
 
 
@@ -57,8 +57,8 @@ def audit() -> None:
 
 
 @audit.command("verify")
-@click.argument("configuration", type=_FILE)
-@click.option("--log", "older", type=_FILE, multiple=True, help="An older log that was put away; again for more.")
+@click.argument("configuration", type=FILE)
+@click.option("--log", "older", type=FILE, multiple=True, help="An older log that was put away; again for more.")
 def verify_log(configuration: pathlib.Path, older: tuple[pathlib.Path, ...]) -> None:
     """Verify that no record was changed, moved, left out or cut off, by the checkpoints that keystores hold."""
     settings = HospitalConfiguration.read(configuration)
@@ -78,7 +78,7 @@ def verify_log(configuration: pathlib.Path, older: tuple[pathlib.Path, ...]) -> 
 
 
 @audit.command("who")
-@click.argument("configuration", type=_FILE)
+@click.argument("configuration", type=FILE)
 @click.argument("path")
 def who_read(configuration: pathlib.Path, path: str) -> None:
     """List who read PATH, an LFN or a GUID, or anything below it, and who was refused it."""
@@ -88,7 +88,7 @@ def who_read(configuration: pathlib.Path, path: str) -> None:
 
 
 @audit.command("patient")
-@click.argument("configuration", type=_FILE)
+@click.argument("configuration", type=FILE)
 def who_read_patient(configuration: pathlib.Path) -> None:
     """List who read a patient's images, and which subjects he is.
 
@@ -108,7 +108,7 @@ def who_read_patient(configuration: pathlib.Path) -> None:
 
 
 @audit.command("what")
-@click.argument("configuration", type=_FILE)
+@click.argument("configuration", type=FILE)
 @click.argument("dn")
 def what_read(configuration: pathlib.Path, dn: str) -> None:
     """Print everything that is on record of DN, oldest first, one JSON object a line with the file's directory."""
@@ -122,7 +122,7 @@ def what_read(configuration: pathlib.Path, dn: str) -> None:
 
 
 @audit.command()
-@click.argument("configuration", type=_FILE)
+@click.argument("configuration", type=FILE)
 @click.option("--format", "kind", type=click.Choice(["jsonl", "dicom"]), default="jsonl", show_default=True)
 @click.option("--after", type=int, default=0, help="Only records after this one.")
 @click.option("--syslog", default="", help="HOST:PORT of a repository: send over TLS (RFC 5425); dicom only.")

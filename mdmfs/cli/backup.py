@@ -5,12 +5,12 @@ from __future__ import annotations
 import pathlib
 import sys
 import time
-from typing import Final
 
 import click
 import trio
 from cryptography import x509
 
+from mdmfs.cli.arguments import FILE
 from mdmfs.cli.output import tell
 from mdmfs.daemon.backup import back_up
 from mdmfs.daemon.configuration import read_tables
@@ -28,13 +28,11 @@ from mdmfs.metadata.configuration import MetadataConfiguration
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.pki.recovery import PrivateKey, read_certificate, read_private_key
 
-_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
-
 
 @click.command()
-@click.argument("configuration", type=_FILE)
+@click.argument("configuration", type=FILE)
 @click.argument("output", type=click.Path(dir_okay=False, path_type=pathlib.Path))
-@click.option("--recovery", type=_FILE, help="The certificate it is sealed for; a keystore has its own.")
+@click.option("--recovery", type=FILE, help="The certificate it is sealed for; a keystore has its own.")
 def backup(configuration: pathlib.Path, output: pathlib.Path, recovery: pathlib.Path | None) -> None:
     """Write the stores of CONFIGURATION's zone to a new file OUTPUT, sealed; the daemon may run meanwhile.
 
@@ -62,9 +60,9 @@ def backup(configuration: pathlib.Path, output: pathlib.Path, recovery: pathlib.
 
 
 @click.command()
-@click.argument("configuration", type=_FILE)
-@click.argument("file", type=_FILE)
-@click.option("--key", type=_FILE, required=True, help="The private key of the recovery certificate, in PEM.")
+@click.argument("configuration", type=FILE)
+@click.argument("file", type=FILE)
+@click.option("--key", type=FILE, required=True, help="The private key of the recovery certificate, in PEM.")
 @click.option("--expired", is_flag=True, help="Of a keystore: also a backup that should have been deleted.")
 def restore(configuration: pathlib.Path, file: pathlib.Path, key: pathlib.Path, *, expired: bool) -> None:
     """Put the stores of a backup FILE where CONFIGURATION says, where there are none; no daemon may run there.

@@ -6,32 +6,28 @@ import base64
 import ssl
 from typing import Any
 
-import trio
 from asn1crypto import x509
 
+from mdmfs.cli.hospital import ask, asking
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.errors import IntegrityError, MdmfsError
 from mdmfs.model.identity import Dn
 from mdmfs.pki.dn import dn_of
 from mdmfs.pki.signature import refuse_other_signature
 from mdmfs.wire.messages.key_tasks import KEYS_CERTIFY_PATH, AskCertificates, Certificate, Certificates
-from mdmfs.wire.peers import open_client
 
-DEADLINE = 60.0
+CERTIFYING_SECONDS = 60.0
 
 
 async def gather_certificates(configuration: HospitalConfiguration) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Give what keystores certify of what the latest task destroyed, and of those that do not, why."""
-    credential = configuration.credential
     expected = {peer.name: Dn.parse(peer.dn) for peer in configuration.keystores}
-    client = open_client(str(configuration.public), str(credential.subject()), credential, configuration.anchors)
     found: list[dict[str, Any]] = []
     silent: dict[str, str] = {}
     after = 0
-    try:
+    async with asking(configuration) as client:
         while True:
-            ask = AskCertificates(after)
-            page = await client.call(KEYS_CERTIFY_PATH, ask, Certificates, deadline=trio.current_time() + DEADLINE)
+            page = await ask(client, KEYS_CERTIFY_PATH, AskCertificates(after), Certificates, CERTIFYING_SECONDS)
             if not page.count:
                 return found, silent
             after += page.count
@@ -41,8 +37,6 @@ async def gather_certificates(configuration: HospitalConfiguration) -> tuple[lis
                     found.append(_told(name, certificate, expected[name]))
                 except MdmfsError as error:
                     silent[name] = str(error)
-    finally:
-        await client.aclose()
 
 
 def _told(name: str, certificate: Certificate, expected: Dn) -> dict[str, Any]:

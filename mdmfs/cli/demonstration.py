@@ -17,6 +17,7 @@ import trio
 from rich.console import Console
 from rich.table import Table
 
+from mdmfs.cli.arguments import FILE
 from mdmfs.cli.harvest import harvest_project
 from mdmfs.cli.output import is_json, note, tell
 from mdmfs.demo.checks import Result, check
@@ -45,7 +46,7 @@ CHECK_DEADLINE = 5.0
 @click.option("--pacs", default="", metavar="AET@HOST:PORT", help="A real PACS in place of ours.")
 @click.option(
     "--inclusion",
-    type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
+    type=FILE,
     help="With --pacs: whose images; lines 'patient ID^^^ISSUER' or 'study UID'.",
 )
 @click.option("--viewer", "has_viewer", is_flag=True, help="Open a series in a viewer; without one, or a screen, here.")

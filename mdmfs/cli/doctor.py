@@ -10,6 +10,7 @@ from typing import Final
 import click
 import trio
 
+from mdmfs.cli.arguments import FILE
 from mdmfs.cli.output import tell
 from mdmfs.daemon.configuration import read_tables
 from mdmfs.daemon.diagnosis import Check, examine
@@ -32,7 +33,7 @@ a hospital's names its projects, collections are looked at by mdmfs record defin
 
 
 @click.command()
-@click.argument("configuration", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
+@click.argument("configuration", type=FILE)
 def doctor(configuration: pathlib.Path) -> None:
     """Look at everything that CONFIGURATION names, and tell what is wrong and what soon will be.
 

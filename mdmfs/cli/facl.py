@@ -13,8 +13,9 @@ import trio
 
 from mdmfs.access.edit import Edit, EditKind
 from mdmfs.access.text import AclText, parse_acl, parse_names
+from mdmfs.cli.arguments import parsed
 from mdmfs.cli.mounted import CONFIGURATION_OF_MOUNT, Place, find_place, open_hospital
-from mdmfs.cli.output import parsed, tell
+from mdmfs.cli.output import tell
 from mdmfs.model.errors import NoSuchFileError
 from mdmfs.wire.client import Client
 from mdmfs.wire.messages.acls import (

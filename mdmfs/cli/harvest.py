@@ -11,7 +11,8 @@ import click
 import trio
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from mdmfs.cli.hospital import CONFIGURATION, INTERVAL, ask, asking
+from mdmfs.cli.arguments import FILE
+from mdmfs.cli.hospital import INTERVAL, ask, asking
 from mdmfs.cli.output import open_bar, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.wire.client import Client
@@ -29,7 +30,7 @@ _TOLD = ("series_done", "registered", "known", "refused", "new", "foreign", "fai
 
 
 @click.command()
-@click.argument("configuration", type=CONFIGURATION)
+@click.argument("configuration", type=FILE)
 @click.argument("project")
 @click.option("--pacs", default="", help="Only from this PACS of the project.")
 @click.option("--dry-run", "is_dry", is_flag=True, help="Only count what is new: nothing is fetched or changed.")

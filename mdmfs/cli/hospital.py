@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import pathlib
 from collections.abc import AsyncIterator
 from typing import Final, TypeVar
 
-import click
 import trio
 
 from mdmfs.hospital.configuration import HospitalConfiguration
@@ -15,9 +13,8 @@ from mdmfs.wire.client import Client
 from mdmfs.wire.messages.message import Message
 from mdmfs.wire.peers import open_client
 
-CONFIGURATION: Final = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
 DEADLINE: Final = 30.0
-"""Seconds for an answer."""
+"""Seconds for an answer that is at hand."""
 INTERVAL: Final = 0.2
 """Seconds between two questions how far something is."""
 
@@ -35,6 +32,6 @@ async def asking(configuration: HospitalConfiguration) -> AsyncIterator[Client]:
         await client.aclose()
 
 
-async def ask(client: Client, path: str, message: Message, reply: type[T]) -> T:
-    """Ask once."""
-    return await client.call(path, message, reply, deadline=trio.current_time() + DEADLINE)
+async def ask(client: Client, path: str, message: Message, reply: type[T], seconds: float = DEADLINE) -> T:
+    """Ask once, and wait so long for an answer."""
+    return await client.call(path, message, reply, deadline=trio.current_time() + seconds)

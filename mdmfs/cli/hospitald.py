@@ -6,13 +6,14 @@ import pathlib
 
 import click
 
+from mdmfs.cli.arguments import FILE
 from mdmfs.cli.daemons import run_until_told
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.daemon import run_hospital
 
 
 @click.command()
-@click.argument("configuration", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
+@click.argument("configuration", type=FILE)
 def hospitald(configuration: pathlib.Path) -> None:
     """Serve a hospital's images to the grid, in the foreground, until SIGTERM or Ctrl-C.
 

@@ -8,9 +8,10 @@ import sys
 import click
 import trio
 
-from mdmfs.cli.hospital import CONFIGURATION, ask
+from mdmfs.cli.arguments import FILE, parsed
+from mdmfs.cli.hospital import ask
 from mdmfs.cli.mounted import open_hospital
-from mdmfs.cli.output import parsed, tell
+from mdmfs.cli.output import tell
 from mdmfs.daemon.process import forbid_core_dumps
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.projects import escaped_patient
@@ -23,7 +24,7 @@ PENDING = 3
 
 
 @click.command()
-@click.argument("configuration", type=CONFIGURATION)
+@click.argument("configuration", type=FILE)
 @click.argument("subject_id", metavar="SUBJECT")
 @click.option("--purpose", required=True, help="What for: goes into the audit log; both must say the same.")
 def identify(configuration: pathlib.Path, subject_id: str, purpose: str) -> None:

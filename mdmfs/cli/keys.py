@@ -14,22 +14,20 @@ import click
 import trio
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
+from mdmfs.cli.arguments import FILE, parsed
 from mdmfs.cli.certificates import gather_certificates
-from mdmfs.cli.output import fail, note, open_bar, parsed, tell
+from mdmfs.cli.hospital import INTERVAL, ask, asking
+from mdmfs.cli.output import fail, note, open_bar, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Guid
 from mdmfs.model.subject import SubjectId
 from mdmfs.wire.client import Client
 from mdmfs.wire.messages.key_tasks import KEYS_PATH, KEYS_PROGRESS_PATH, AskKeyTask, KeyProgress, KeyTask, StartKeyTask
 from mdmfs.wire.messages.message import MAX_BATCH
-from mdmfs.wire.peers import open_client
 
-DEADLINE = 10.0
-INTERVAL = 0.2
 DELIVERY_SECONDS = 30.0
 """How long keystores are waited for at the end; the daemon itself goes on for ever."""
 
-_CONFIGURATION = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
 _SELECTION = (
     click.option("--guid", "guids", multiple=True, help="Only this file; may be given again and again."),
     click.option("--subject", default="", help="Only the files of this subject (sub-...)."),
@@ -66,7 +64,7 @@ def keys() -> None:
 
 
 @keys.command()
-@click.argument("configuration", type=_CONFIGURATION)
+@click.argument("configuration", type=FILE)
 @click.option("--repair", "is_repair", is_flag=True, help="Give each keystore what it misses or has wrong.")
 @_selecting
 def verify(configuration: pathlib.Path, selected: _Selected, *, is_repair: bool) -> None:
@@ -82,7 +80,7 @@ def verify(configuration: pathlib.Path, selected: _Selected, *, is_repair: bool)
 
 
 @keys.command()
-@click.argument("configuration", type=_CONFIGURATION)
+@click.argument("configuration", type=FILE)
 @_selecting
 def resplit(configuration: pathlib.Path, selected: _Selected) -> None:
     """Split keys anew among the keystores that are configured now, after one was added, removed or replaced."""
@@ -92,7 +90,7 @@ def resplit(configuration: pathlib.Path, selected: _Selected) -> None:
 
 
 @keys.command()
-@click.argument("configuration", type=_CONFIGURATION)
+@click.argument("configuration", type=FILE)
 @_selecting
 def rotate(configuration: pathlib.Path, selected: _Selected) -> None:
     """Make new keys, after a suspicion; what is sealed from now on opens with these alone."""
@@ -101,7 +99,7 @@ def rotate(configuration: pathlib.Path, selected: _Selected) -> None:
 
 
 @keys.command()
-@click.argument("configuration", type=_CONFIGURATION)
+@click.argument("configuration", type=FILE)
 @_selecting
 def destroy(configuration: pathlib.Path, selected: _Selected) -> None:
     """Take files and their keys away for ever, and print in JSON what each keystore certifies; 1 while it is pending.
@@ -157,12 +155,8 @@ def _tell(found: KeyProgress, *lines: str) -> None:
 
 async def run_task(configuration: HospitalConfiguration, start: StartKeyTask) -> KeyProgress:
     """Start a task, draw its progress, wait a while for the keystores, and give its end."""
-    credential = configuration.credential
-    client = open_client(str(configuration.public), str(credential.subject()), credential, configuration.anchors)
-    started = await client.call(KEYS_PATH, start, KeyProgress, deadline=trio.current_time() + DEADLINE)
-    found = await watch_task(client, started)
-    await client.aclose()
-    return found
+    async with asking(configuration) as client:
+        return await watch_task(client, await ask(client, KEYS_PATH, start, KeyProgress))
 
 
 async def watch_task(client: Client, found: KeyProgress) -> KeyProgress:
@@ -175,7 +169,6 @@ async def watch_task(client: Client, found: KeyProgress) -> KeyProgress:
                 patience = trio.current_time() + DELIVERY_SECONDS
             bar.update(drawn, completed=found.files_done, total=found.files or None)
             await trio.sleep(INTERVAL)
-            deadline = trio.current_time() + DEADLINE
-            found = await client.call(KEYS_PROGRESS_PATH, AskKeyTask(), KeyProgress, deadline=deadline)
+            found = await ask(client, KEYS_PROGRESS_PATH, AskKeyTask(), KeyProgress)
         bar.update(drawn, completed=found.files_done, total=found.files)
     return found

@@ -6,13 +6,14 @@ import pathlib
 
 import click
 
+from mdmfs.cli.arguments import FILE
 from mdmfs.cli.daemons import run_until_told
 from mdmfs.keystore.configuration import KeystoreConfiguration
 from mdmfs.keystore.service import run_keystore
 
 
 @click.command()
-@click.argument("configuration", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
+@click.argument("configuration", type=FILE)
 def keystored(configuration: pathlib.Path) -> None:
     """Keep one share of each key, in the foreground, until SIGTERM or Ctrl-C.
 

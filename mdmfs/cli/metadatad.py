@@ -6,13 +6,14 @@ import pathlib
 
 import click
 
+from mdmfs.cli.arguments import FILE
 from mdmfs.cli.daemons import run_until_told
 from mdmfs.metadata.configuration import MetadataConfiguration
 from mdmfs.metadata.service import run_metadata
 
 
 @click.command()
-@click.argument("configuration", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
+@click.argument("configuration", type=FILE)
 def metadatad(configuration: pathlib.Path) -> None:
     """Let a hospital's images be found by their attributes, in the foreground, until SIGTERM or Ctrl-C.
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import click
 
+from mdmfs.cli.arguments import FILE
 from mdmfs.cli.backup import zone_of
 from mdmfs.cli.output import note, tell
 from mdmfs.daemon.process import forbid_core_dumps
@@ -19,13 +20,12 @@ from mdmfs.model.errors import ConfigurationError
 from mdmfs.rows.migrate import PAGE, bring_back, bring_in
 from mdmfs.rows.port import Layout
 
-_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
 _TOLD: Final = 50 * PAGE
 """Rows between two words about progress."""
 
 
 @click.command()
-@click.argument("configuration", type=_FILE)
+@click.argument("configuration", type=FILE)
 @click.option("--back", is_flag=True, help="From the database into LMDB.")
 def migrate(configuration: pathlib.Path, *, back: bool) -> None:
     """Move the store of CONFIGURATION, a hospital's or a keystore's, into the database that its `store` names.

@@ -16,6 +16,7 @@ from typing import Final
 import click
 import trio
 
+from mdmfs.cli.arguments import FILE
 from mdmfs.cli.logs import log_to_standard_error
 from mdmfs.cli.output import ADVICE, ERROR, is_json, note, tell, usual_level
 from mdmfs.daemon.diagnosis import examine
@@ -42,7 +43,7 @@ _MOUNTPOINT = click.Path(path_type=pathlib.Path, readable=False)
 
 
 @click.command()
-@click.argument("configuration", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
+@click.argument("configuration", type=FILE)
 @click.argument("mountpoint", type=_MOUNTPOINT)
 @click.option("--daemon", is_flag=True, help="Go to the background; return when the mount is usable.")
 @click.option(

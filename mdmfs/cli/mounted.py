@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from mdmfs.cli.output import parsed
+from mdmfs.cli.arguments import FILE, parsed
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import ROOT_PREFIX, Lfn
 from mdmfs.pki.trust import TrustAnchors
@@ -23,7 +23,7 @@ from mdmfs.worker.fuse.mountinfo import KIND, MountEntry, entry_of
 AT: Final = click.option("--at", default=".", help="A path on the mount whose configuration counts. Default: here.")
 CONFIGURATION_OF_MOUNT: Final = click.option(
     "--configuration",
-    type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
+    type=FILE,
     help="A mount's: nothing need be mounted then, and a PATH is an LFN.",
 )
 MAX_LINKS: Final = 40

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator
 import click
 import trio
 
-from mdmfs.cli.hospital import CONFIGURATION, ask, asking
-from mdmfs.cli.output import parsed, tell
+from mdmfs.cli.arguments import FILE, parsed
+from mdmfs.cli.hospital import ask, asking
+from mdmfs.cli.output import tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages.names import (
@@ -31,7 +32,7 @@ def names() -> None:
 
 
 @names.command(name="list")
-@click.argument("configuration", type=CONFIGURATION)
+@click.argument("configuration", type=FILE)
 @click.argument("lfn")
 def list_(configuration: pathlib.Path, lfn: str) -> None:
     """List the collections, aliases and comments at and below LFN: when, by whom, and where an alias leads."""
@@ -39,7 +40,7 @@ def list_(configuration: pathlib.Path, lfn: str) -> None:
 
 
 @names.command()
-@click.argument("configuration", type=CONFIGURATION)
+@click.argument("configuration", type=FILE)
 @click.argument("lfn")
 @click.option("--comments-only", is_flag=True, help="Leave collections and aliases.")
 def remove(configuration: pathlib.Path, lfn: str, *, comments_only: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NoReturn, TextIO, TypeVar
 
 import click
@@ -18,9 +18,7 @@ from rich.progress import Progress, ProgressColumn
 from mdmfs.cli.logs import log_to_standard_error
 from mdmfs.daemon.outline import outline
 from mdmfs.model.errors import (
-    ConfigurationError,
     InterruptedCallError,
-    MalformedNameError,
     MdmfsError,
     OutOfSpaceError,
 )
@@ -35,7 +33,6 @@ _JSON: Final = "--json"
 _KEY: Final = "mdmfs.json"
 _GOES_ON: Final = "mend what it says, the hospital's log tells more; started again, it goes on where it stopped"
 _REPORT: Final = "report it, with the version that mdmfs --version tells"
-_QUOTED: Final = 200
 _DAEMONS: Final = {"hospitald", "keystored", "metadatad", "mount"}
 
 
@@ -163,14 +160,6 @@ def _tell_unforeseen(error: Exception, *, is_json: bool) -> int:
 def open_bar(*columns: str | ProgressColumn) -> Progress:
     """Make a bar on standard error; with JSON nothing is drawn."""
     return Progress(*columns, console=Console(stderr=True), disable=is_json())
-
-
-def parsed(parse: Callable[[str], T], text: str) -> T:
-    """Make a value of what was typed; an error says of what."""
-    try:
-        return parse(text)
-    except (MalformedNameError, ConfigurationError) as error:
-        raise error.about(repr(text[:_QUOTED])) from error
 
 
 def _complain(message: str, code: str, status: int, *, what_to_do: str = "", is_json: bool) -> None:

@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from mdmfs.cli.arguments import FILE
 from mdmfs.cli.deidentify import read_header, throw_away_subject
 from mdmfs.cli.output import tell
 from mdmfs.daemon.process import forbid_core_dumps
@@ -32,7 +33,7 @@ def digest(name: str) -> None:
 
 
 @policy.command(name="explain")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path))
+@click.argument("file", type=FILE)
 @click.option("--policy", "name", required=True, help="strict, research, or a file (with a / in it).")
 def explain_file(file: pathlib.Path, name: str) -> None:
     """Print what becomes of each element of FILE, and which clause of PS3.15 says so; never a value."""

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import click
 import trio
 
-from mdmfs.cli.hospital import CONFIGURATION, ask, asking
+from mdmfs.cli.arguments import FILE
+from mdmfs.cli.hospital import ask, asking
 from mdmfs.cli.output import note, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.wire.messages.administration import (
@@ -33,7 +34,7 @@ def quarantine() -> None:
 
 
 @quarantine.command(name="list")
-@click.argument("configuration", type=CONFIGURATION)
+@click.argument("configuration", type=FILE)
 @click.option("--project", default="", help="Only of this project.")
 def list_(configuration: pathlib.Path, project: str) -> None:
     """List quarantined images by series and reason, the latest first."""
@@ -47,7 +48,7 @@ def list_(configuration: pathlib.Path, project: str) -> None:
 
 
 @quarantine.command()
-@click.argument("configuration", type=CONFIGURATION)
+@click.argument("configuration", type=FILE)
 @click.argument("handles", nargs=-1, required=True)
 @click.option("--identify", is_flag=True, help="Print the real UIDs, too. They name a patient's images: it is audited.")
 def explain(configuration: pathlib.Path, handles: tuple[str, ...], *, identify: bool) -> None:
@@ -66,7 +67,7 @@ def explain(configuration: pathlib.Path, handles: tuple[str, ...], *, identify: 
 
 
 @quarantine.command()
-@click.argument("configuration", type=CONFIGURATION)
+@click.argument("configuration", type=FILE)
 @click.argument("handles", nargs=-1, required=True)
 def retry(configuration: pathlib.Path, handles: tuple[str, ...]) -> None:
     """Forget the refusals of HANDLES, after something was mended in the PACS: the next harvest asks again."""

@@ -9,7 +9,8 @@ import click
 import trio
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from mdmfs.cli.hospital import CONFIGURATION, INTERVAL, ask, asking
+from mdmfs.cli.arguments import FILE
+from mdmfs.cli.hospital import INTERVAL, ask, asking
 from mdmfs.cli.output import open_bar, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.wire.messages.administration import (
@@ -24,7 +25,7 @@ _TOLD = ("series_done", "lost", "found", "changed", "moved", "restored", "new", 
 
 
 @click.command()
-@click.argument("configuration", type=CONFIGURATION)
+@click.argument("configuration", type=FILE)
 @click.argument("project")
 @click.option("--deep", "is_deep", is_flag=True, help="Fetch every image again and compare its bytes.")
 def reconcile(configuration: pathlib.Path, project: str, *, is_deep: bool) -> None:

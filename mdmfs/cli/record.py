@@ -17,10 +17,11 @@ import click
 import msgspec
 import trio
 
+from mdmfs.cli.arguments import FILE, parsed
 from mdmfs.cli.find import metadata_clients
-from mdmfs.cli.hospital import CONFIGURATION, INTERVAL, ask, asking
+from mdmfs.cli.hospital import INTERVAL, ask, asking
 from mdmfs.cli.mounted import AT, CONFIGURATION_OF_MOUNT, Place, find_mount
-from mdmfs.cli.output import encoded, note, note_silence, open_bar, parsed, tell
+from mdmfs.cli.output import encoded, note, note_silence, open_bar, tell
 from mdmfs.cli.rows import Row, batches, read_rows
 from mdmfs.daemon.configuration import Settings, read_configuration
 from mdmfs.daemon.nursery import open_plain_nursery
@@ -89,7 +90,7 @@ class CollectionFile(Settings, frozen=True):
     """For each attribute group the DNs that may read it."""
 
 
-_COLLECTION = click.argument("collection", type=CONFIGURATION)
+_COLLECTION = click.argument("collection", type=FILE)
 
 
 @click.group()
@@ -98,7 +99,7 @@ def record() -> None:
 
 
 @record.command()
-@click.argument("configuration", type=CONFIGURATION)
+@click.argument("configuration", type=FILE)
 @_COLLECTION
 def define(configuration: pathlib.Path, collection: pathlib.Path) -> None:
     """Make the collection, or bring its schema to what COLLECTION says; attributes no longer named go, with values."""
@@ -111,7 +112,7 @@ def define(configuration: pathlib.Path, collection: pathlib.Path) -> None:
 
 
 @record.command(name="import")
-@click.argument("configuration", type=CONFIGURATION)
+@click.argument("configuration", type=FILE)
 @_COLLECTION
 @click.argument("source", type=click.File(encoding="utf-8-sig"))
 @click.option("--format", "form", type=click.Choice(["csv", "json"]), default="csv", show_default=True)

@@ -11,11 +11,12 @@ import click
 import trio
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
+from mdmfs.cli.arguments import FILE, parsed
+from mdmfs.cli.hospital import INTERVAL, ask, asking
 from mdmfs.cli.keys import watch_task
-from mdmfs.cli.output import fail, open_bar, parsed, tell
+from mdmfs.cli.output import fail, open_bar, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Guid, Lfn
-from mdmfs.wire.client import Client
 from mdmfs.wire.messages.administration import (
     READERS_PATH,
     RERENDER_PATH,
@@ -30,18 +31,13 @@ from mdmfs.wire.messages.administration import (
 )
 from mdmfs.wire.messages.key_tasks import KeyProgress
 from mdmfs.wire.messages.message import MAX_BATCH
-from mdmfs.wire.peers import open_client
 
-DEADLINE = 10.0
-READING_DEADLINE = 600.0
+READING_SECONDS = 600.0
 """An audit log may be long, and so may what is left below a directory."""
-INTERVAL = 0.2
-
-_CONFIGURATION = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
 
 
 @click.command()
-@click.argument("configuration", type=_CONFIGURATION)
+@click.argument("configuration", type=FILE)
 @click.option("--project", required=True, help="Whose files are made anew.")
 def rerender(configuration: pathlib.Path, project: str) -> None:
     """Make anew what was registered or refused under another policy or engine, under its names.
@@ -65,7 +61,7 @@ def rerender(configuration: pathlib.Path, project: str) -> None:
 
 
 @click.command()
-@click.argument("configuration", type=_CONFIGURATION)
+@click.argument("configuration", type=FILE)
 @click.argument("lfn", required=False)
 @click.option("--guid", "guids", multiple=True, help="A file; may be given again and again.")
 def withdraw(configuration: pathlib.Path, lfn: str | None, guids: tuple[str, ...]) -> None:
@@ -95,41 +91,23 @@ def withdraw(configuration: pathlib.Path, lfn: str | None, guids: tuple[str, ...
 
 async def rerender_project(configuration: HospitalConfiguration, project: str) -> tuple[RerenderProgress, Readers]:
     """Start a run or find the one under way, draw its progress, and give its end and who had the old files."""
-    client = _client(configuration)
-    with open_bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as bar:
-        drawn = bar.add_task(f"rendering {project} anew", total=None)
-        found = await _ask(client, RERENDER_PATH, StartRerender(project))
-        while not found.is_over:
-            bar.update(drawn, completed=found.series_done, total=found.series_found or None)
-            await trio.sleep(INTERVAL)
-            found = await _ask(client, RERENDER_PROGRESS_PATH, AskRerender())
-        bar.update(drawn, completed=found.series_done, total=found.series_found)
-    had = await _readers(client, AskReaders(project))
-    await client.aclose()
-    return found, had
+    async with asking(configuration) as client:
+        with open_bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as bar:
+            drawn = bar.add_task(f"rendering {project} anew", total=None)
+            found = await ask(client, RERENDER_PATH, StartRerender(project), RerenderProgress)
+            while not found.is_over:
+                bar.update(drawn, completed=found.series_done, total=found.series_found or None)
+                await trio.sleep(INTERVAL)
+                found = await ask(client, RERENDER_PROGRESS_PATH, AskRerender(), RerenderProgress)
+            bar.update(drawn, completed=found.series_done, total=found.series_found)
+        return found, await ask(client, READERS_PATH, AskReaders(project), Readers, READING_SECONDS)
 
 
 async def withdraw_files(configuration: HospitalConfiguration, asked: StartWithdraw) -> tuple[KeyProgress, Readers]:
     """Withdraw, wait a while for the keystores, and give the end and who had the files."""
-    client = _client(configuration)
-    started = await client.call(WITHDRAW_PATH, asked, KeyProgress, deadline=trio.current_time() + READING_DEADLINE)
-    found = await watch_task(client, started)
-    had = await _readers(client, AskReaders())
-    await client.aclose()
-    return found, had
-
-
-def _client(configuration: HospitalConfiguration) -> Client:
-    credential = configuration.credential
-    return open_client(str(configuration.public), str(credential.subject()), credential, configuration.anchors)
-
-
-async def _ask(client: Client, path: str, message: StartRerender | AskRerender) -> RerenderProgress:
-    return await client.call(path, message, RerenderProgress, deadline=trio.current_time() + DEADLINE)
-
-
-async def _readers(client: Client, message: AskReaders) -> Readers:
-    return await client.call(READERS_PATH, message, Readers, deadline=trio.current_time() + READING_DEADLINE)
+    async with asking(configuration) as client:
+        found = await watch_task(client, await ask(client, WITHDRAW_PATH, asked, KeyProgress, READING_SECONDS))
+        return found, await ask(client, READERS_PATH, AskReaders(), Readers, READING_SECONDS)
 
 
 def _told(had: Readers) -> list[dict[str, object]]:

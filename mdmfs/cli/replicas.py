@@ -8,7 +8,8 @@ import sys
 import click
 import trio
 
-from mdmfs.cli.hospital import CONFIGURATION, ask, asking
+from mdmfs.cli.arguments import FILE
+from mdmfs.cli.hospital import ask, asking
 from mdmfs.cli.output import note, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Guid
@@ -16,7 +17,7 @@ from mdmfs.wire.messages.administration import REPLICAS_PATH, AskReplicas, Repli
 
 
 @click.command()
-@click.argument("configuration", type=CONFIGURATION)
+@click.argument("configuration", type=FILE)
 @click.option("--forget", default="", metavar="ELEMENT", help="One that is no longer configured, and has nothing left.")
 def replicas(configuration: pathlib.Path, forget: str) -> None:
     """Tell what storage elements keep of this hospital; exit code 1 where something is to go and has not gone.

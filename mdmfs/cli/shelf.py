@@ -7,13 +7,12 @@ import pathlib
 import click
 import trio
 
-from mdmfs.cli.output import parsed, tell
+from mdmfs.cli.arguments import FILE, parsed
+from mdmfs.cli.output import tell
 from mdmfs.keystore.configuration import KeystoreConfiguration
 from mdmfs.keystore.row_shelf import open_shelf
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.identity import Dn
-
-_FILE = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
 
 
 @click.group()
@@ -22,7 +21,7 @@ def shelf() -> None:
 
 
 @shelf.command("forget-signer")
-@click.argument("configuration", type=_FILE)
+@click.argument("configuration", type=FILE)
 @click.argument("dn")
 def forget_signer(configuration: pathlib.Path, dn: str) -> None:
     """Let the hospital DN have a new signing key, when it lost the one that its orders were signed with.

@@ -23,6 +23,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from mdmfs.cli.arguments import FILE
 from mdmfs.cli.find import PARTIAL, with_federation
 from mdmfs.cli.mounted import AT, OF_HOSPITAL, Place, find_mount, find_place, read_alone
 from mdmfs.cli.output import note, note_silence, open_bar, tell
@@ -57,7 +58,7 @@ _PASSING: Final = (PeerUnreachableError, PeerTimedOutError, CredentialExpiredErr
 
 _CONFIGURATION: Final = click.option(
     "--configuration",
-    type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
+    type=FILE,
     envvar="MDMFS_MOUNT_CONFIGURATION",
     help="A mount's: nothing need be mounted then, and a PATH is an LFN.",
 )

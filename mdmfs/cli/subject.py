@@ -11,9 +11,10 @@ import click
 import msgspec
 import trio
 
-from mdmfs.cli.hospital import CONFIGURATION, ask, asking
+from mdmfs.cli.arguments import FILE, parsed
+from mdmfs.cli.hospital import ask, asking
 from mdmfs.cli.identify import identify
-from mdmfs.cli.output import invite, parsed, tell
+from mdmfs.cli.output import invite, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.subject import SubjectId
@@ -41,7 +42,7 @@ _FORM: Final = "write each merge as a line 'patient ID^^^ISSUER', and below it a
 
 
 @subject.command()
-@click.argument("configuration", type=CONFIGURATION)
+@click.argument("configuration", type=FILE)
 @click.argument("project")
 @click.option(
     "--from", "source", type=click.File(encoding="utf-8"), default="-", help="A file; default: standard input."
@@ -80,7 +81,7 @@ def read_merges(lines: Sequence[str]) -> list[tuple[str, str]]:
 
 
 @subject.command()
-@click.argument("configuration", type=CONFIGURATION)
+@click.argument("configuration", type=FILE)
 @click.argument("subjects", nargs=-1)
 @click.option("--project", default="", help="All subjects of this project.")
 @click.option("--dry-run", "is_dry", is_flag=True, help="Only say what would be done.")

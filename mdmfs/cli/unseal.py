@@ -14,8 +14,9 @@ from typing import BinaryIO, Final
 import click
 import trio
 
+from mdmfs.cli.arguments import FILE, parsed
 from mdmfs.cli.mounted import OF_HOSPITAL, read_alone
-from mdmfs.cli.output import parsed, tell
+from mdmfs.cli.output import tell
 from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.daemon.process import forbid_core_dumps
 from mdmfs.journal.durable import sync_directory
@@ -40,7 +41,6 @@ from mdmfs.worker.hospital.port import Hospital
 from mdmfs.worker.hospital.remote import RemoteHospital
 from mdmfs.worker.keys.ring import KeyRing, Lock
 
-_SEALED: Final = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
 _GUID_LENGTH: Final = 36
 """Of its text: caches name a sealed object by its GUID, a full stop and more."""
 _DICOM: Final = b"DICM"
@@ -49,7 +49,7 @@ _LOOKED_AT: Final = 132
 
 
 @click.command()
-@click.argument("file", type=_SEALED)
+@click.argument("file", type=FILE)
 def inspect(file: pathlib.Path) -> None:
     """Print what can be told of a sealed object without its key; 1 if no sealed object has its length."""
     with file.open("rb") as stream:
@@ -79,8 +79,8 @@ def inspect(file: pathlib.Path) -> None:
 
 
 @click.command()
-@click.argument("file", type=_SEALED)
-@click.option("--mount-config", type=_SEALED, required=True, help="Whose proxy, which hospital and keystores.")
+@click.argument("file", type=FILE)
+@click.option("--mount-config", type=FILE, required=True, help="Whose proxy, which hospital and keystores.")
 @OF_HOSPITAL
 @click.option("-o", "--output", type=click.Path(path_type=pathlib.Path), required=True, help="A new file.")
 @click.option("--guid", default="", help="Default: the one that FILE's name begins with.")
