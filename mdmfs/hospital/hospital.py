@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
@@ -27,6 +28,7 @@ from mdmfs.hospital.turns import Turns
 from mdmfs.hospital.uidmap.records import SubjectRow
 from mdmfs.model.identity import Dn
 from mdmfs.model.names import Guid
+from mdmfs.model.subject import SubjectId
 from mdmfs.wire.keystores.keystores import Keystores
 
 MAX_READ: Final = 4096
@@ -97,6 +99,8 @@ class Hospital:
     replicas: Replicas = dataclasses.field(default_factory=Replicas)
     turns: Turns = dataclasses.field(default_factory=Turns)
     """Who registers a series: harvest and trigger may come upon the same one."""
+    forgetting: Counter[SubjectId] = dataclasses.field(default_factory=Counter)
+    """Of which subjects nothing is registered just now, by how many forget them."""
 
     def discard(self, guid: Guid) -> None:
         """Drop what is here of a file that is gone, or has another key: the hospital serves none of it any more."""

@@ -21,6 +21,7 @@ from mdmfs.hospital.metadata.attributes import AttributeValue
 from mdmfs.hospital.metadata.defining import project_of_records, whole_collection
 from mdmfs.hospital.metadata.outgoing import send_records, versions
 from mdmfs.hospital.metadata.rows import RefusedRowError, Translated, translate
+from mdmfs.hospital.metadata.withdrawal import has_files_of
 from mdmfs.hospital.registration.deposit import DEPOSIT
 from mdmfs.hospital.release.escrow import (
     FIRST_GENERATION,
@@ -57,12 +58,12 @@ async def import_records(hospital: Hospital, asked: ImportRecords) -> ImportedRe
     keeps no records, ``BusyError`` where the collection is defined anew or a subject goes meanwhile, and what
     collecting keys raises.
     """
-    project_of_records(hospital, asked.project)
+    directory = project_of_records(hospital, asked.project)
     if len(asked.rows) > BATCH:
         message = f"at most {BATCH} rows at once"
         raise MalformedMessageError(message)
     collection = known_collection(hospital, asked.project, asked.collection)
-    run = _Import(hospital, collection)
+    run = _Import(hospital, collection, directory)
     reasons = [run.take(row) for row in asked.rows]
     async with hospital.turns.of(("records", collection.project, collection.name)):
         await run.bring_keys()
@@ -89,9 +90,11 @@ class _Taken(NamedTuple):
 class _Import:
     """One batch of rows of one collection."""
 
-    def __init__(self, hospital: Hospital, collection: CollectionRecord) -> None:
+    def __init__(self, hospital: Hospital, collection: CollectionRecord, directory: Lfn) -> None:
+        """``directory`` is that of the project."""
         self._hospital = hospital
         self._collection = collection
+        self._directory = directory
         self._taken: list[_Taken] = []
         self._keys: dict[SubjectId, TextKeyRecord] = {}
         self._found: dict[SubjectId, TextKeyRecord | None] = {}
@@ -106,7 +109,7 @@ class _Import:
             return "the patient has opted out"
         project = self._collection.project
         row = self._hospital.store.read(lambda tx: tx.subjects.find(project, key.issuer, key.patient_id))
-        if row is None:
+        if row is None or not self._hospital.store.read(lambda tx: self._has_files(tx, row.id)):
             return "no image of this patient is registered in the project"
         try:
             translated = translate(patient.values, self._collection, key, subject_of(row))
@@ -139,7 +142,8 @@ class _Import:
             message = f"the collection {collection.name} of {collection.project} has been defined anew meanwhile"
             raise BusyError(message, what_to_do=_AGAIN)
         for subject, found in self._found.items():
-            if tx.subjects.by_id(subject) is None or tx.records.key(subject, collection.name) != found:
+            is_there = tx.subjects.by_id(subject) is not None and self._has_files(tx, subject)
+            if not is_there or tx.records.key(subject, collection.name) != found:
                 message = f"a subject of these rows has gone meanwhile from {collection.project}, or its files have"
                 raise BusyError(message, what_to_do=_AGAIN)
         inode = tx.catalogue.make_directories(Lfn.parse(collection.lfn))
@@ -162,6 +166,10 @@ class _Import:
         ]
         if records:
             send_records(tx, PutRecords(collection.project, collection.name, records))
+
+    def _has_files(self, tx: Transaction, subject: SubjectId) -> bool:
+        """Ask whether a file is left of a subject: with the last one its records have gone, for ever."""
+        return has_files_of(tx, subject, self._directory / f"sub-{subject}")
 
     def _make_key(self, subject: SubjectId, texts: list[_Taken]) -> None:
         """Draw a key, seal what there is to seal, split the key, and forget it."""

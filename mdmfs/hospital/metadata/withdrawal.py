@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
-from mdmfs.model.names import Guid
+from mdmfs.model.errors import NoSuchFileError
+from mdmfs.model.names import Guid, Lfn
 from mdmfs.model.subject import SubjectId
 
 
@@ -32,10 +33,18 @@ def _is_any_left(tx: Transaction, subject: SubjectId, one: SeriesKey) -> bool:
     known = tx.series.get(one)
     if known is None:
         return False
-    his = known.lfn.parent.parent
+    return has_files_of(tx, subject, known.lfn.parent.parent)
+
+
+def has_files_of(tx: Transaction, subject: SubjectId, his: Lfn) -> bool:
+    """Tell whether a file is left of a subject whose directory this is, whether it shows or not."""
     if tx.catalogue.has_files_below(his):
         return True
-    found = (tx.series.by_lfn(directory) for directory in tx.catalogue.directories_below(his))
+    try:
+        directories = tx.catalogue.directories_below(his)
+    except NoSuchFileError:  # no image of it ever had a name
+        return False
+    found = (tx.series.by_lfn(directory) for directory in directories)
     return any(it.subject == subject and has_files(tx, it.key) for it in found if it is not None)
 
 

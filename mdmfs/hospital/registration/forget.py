@@ -9,7 +9,8 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -24,8 +25,7 @@ from mdmfs.hospital.registration.merge import who_is_who
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey, SubjectRow
-from mdmfs.model.errors import AccessDeniedError, BusyError, MdmfsError, NoSuchFileError, UnknownNameError
-from mdmfs.model.names import Lfn
+from mdmfs.model.errors import AccessDeniedError, BusyError, MdmfsError, UnknownNameError
 from mdmfs.model.subject import SubjectId
 from mdmfs.wire.messages.administration import Forgotten
 
@@ -40,8 +40,7 @@ NOT_KNOWN: Final = "it is not known, or was forgotten"
 class _Traces:
     """What leads to a patient beside the row of his subject."""
 
-    series: dict[SeriesKey, Lfn] = dataclasses.field(default_factory=dict)
-    """With their directories."""
+    series: set[SeriesKey] = dataclasses.field(default_factory=set)
     refused: set[SeriesKey] = dataclasses.field(default_factory=set)
     """Of which images were refused; there may be no others."""
     waiting: dict[bytes, list[OutboxItem]] = dataclasses.field(default_factory=dict)
@@ -67,22 +66,35 @@ async def forget_subjects(
     if not found and after is None:
         message = f"no subject is known of a project {project}"
         raise UnknownNameError(message)
-    now = hospital.clock()
-    traces = await _traces_of(hospital, found[:at_once])
-    told, until = Forgotten({}, {}), trio.current_time() + SECONDS
-    for number, subject in enumerate(found):
-        if number == at_once or (number and trio.current_time() >= until):
-            return msgspec.structs.replace(told, after=found[number - 1].text)
-        try:
-            files = await _Forgetting(hospital, subject, traces[subject], now, at_once).run(is_dry=is_dry)
-        except MdmfsError as error:
-            told.kept[subject.text] = str(error)
-            continue
-        if files is not None:
-            told.files[subject.text] = files
-        elif subjects:
-            told.kept[subject.text] = NOT_KNOWN
-    return told
+    async with contextlib.nullcontext() if is_dry else _holding_off(hospital, found[:at_once]):
+        now = hospital.clock()
+        traces = await _traces_of(hospital, found[:at_once])
+        told, until = Forgotten({}, {}), trio.current_time() + SECONDS
+        for number, subject in enumerate(found):
+            if number == at_once or (number and trio.current_time() >= until):
+                return msgspec.structs.replace(told, after=found[number - 1].text)
+            try:
+                files = await _Forgetting(hospital, subject, traces[subject], now, at_once).run(is_dry=is_dry)
+            except MdmfsError as error:
+                told.kept[subject.text] = str(error)
+                continue
+            if files is not None:
+                told.files[subject.text] = files
+            elif subjects:
+                told.kept[subject.text] = NOT_KNOWN
+        return told
+
+
+@contextlib.asynccontextmanager
+async def _holding_off(hospital: Hospital, subjects: Sequence[SubjectId]) -> AsyncIterator[None]:
+    """Let nothing of these subjects be registered for a block: it is looked for traces once."""
+    forgetting = hospital.forgetting
+    forgetting.update(subjects)
+    try:
+        await hospital.store.write(lambda _: None)  # behind that which did not know of it yet
+        yield
+    finally:
+        forgetting -= Counter(subjects)
 
 
 async def _subjects_of(hospital: Hospital, project: str, after: SubjectId | None, limit: int) -> list[SubjectId]:
@@ -102,7 +114,7 @@ async def _traces_of(hospital: Hospital, subjects: Sequence[SubjectId]) -> Mappi
     for page in pages_of_series(hospital.store):
         for series in page:
             if (found := traces.get(series.subject)) is not None:
-                found.series[series.key] = series.lfn
+                found.series.add(series.key)
                 by_series[series.key.octets()] = found
         await trio.lowlevel.checkpoint()
     for refusals in pages_of_quarantine(hospital.store):
@@ -167,7 +179,7 @@ class _Forgetting:
             raise AccessDeniedError(MAY_COME_AGAIN)
 
     async def _forget(self, row: SubjectRow, count: int) -> None:
-        hospital, project = self.hospital, self.hospital.projects.get(row.project)
+        hospital = self.hospital
         record = AuditRecord(
             time=hospital.clock(), event=Event.FORGETTING, project=row.project, path=f"sub-{row.id}", count=count
         )
@@ -176,10 +188,7 @@ class _Forgetting:
             forget_some = functools.partial(_forget_some, key=key, traces=self.traces, at_once=self.at_once)
             while await hospital.store.write(forget_some):
                 pass
-        homes = {lfn.parent.parent for lfn in self.traces.series.values()}
-        if project is not None:
-            homes.add(project.lfn / f"sub-{row.id}")
-        await hospital.store.write(lambda tx: _forget_who(tx, row.id, homes, self.traces.refused))
+        await hospital.store.write(lambda tx: _forget_who(tx, row.id, self.traces.refused))
         hospital.outbox.ring()
 
     def _row(self) -> SubjectRow | None:
@@ -201,25 +210,13 @@ def _forget_some(tx: Transaction, *, key: SeriesKey, traces: _Traces, at_once: i
     return False
 
 
-def _forget_who(tx: Transaction, subject: SubjectId, homes: Collection[Lfn], refused: Collection[SeriesKey]) -> None:
-    """Forget who a subject was; raises ``BusyError`` where a series of it has come since it was looked for them."""
-    known = (tx.series.by_lfn(lfn) for home in homes for lfn in _directories(tx, home))
-    if any(series is not None and series.subject == subject for series in known):
-        message = "a series of it came while it was being forgotten"
-        raise BusyError(message)
+def _forget_who(tx: Transaction, subject: SubjectId, refused: Collection[SeriesKey]) -> None:
     for key in refused:
         for refusal in tx.quarantine.of_series(key):
             if refusal.subject in {subject.text, ""}:  # some are refused before it is known whose they are
                 tx.quarantine.remove(key, refusal.instance_uid)
     destroy_text_keys(tx, subject)
     tx.subjects.delete(subject)
-
-
-def _directories(tx: Transaction, home: Lfn) -> list[Lfn]:
-    try:
-        return tx.catalogue.directories_below(home)
-    except NoSuchFileError:  # no image of it ever had a name
-        return []
 
 
 def _count(tx: Transaction, *, key: SeriesKey) -> int:

@@ -39,16 +39,18 @@ from mdmfs.hospital.registration.deposit import show_deposited
 from mdmfs.hospital.registration.moved import put_away_moved
 from mdmfs.hospital.registration.naming import SeriesNames, harmless, names_of, series_lfn
 from mdmfs.hospital.registration.not_included import forget_not_included
-from mdmfs.hospital.registration.remember import Measured, remember, remember_refusal
+from mdmfs.hospital.registration.remember import BEING_FORGOTTEN, Measured, remember, remember_refusal
 from mdmfs.hospital.registration.series import arriving, is_of, is_stable
 from mdmfs.hospital.registration.settled import is_half_anew, missing_of, rules_of
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.release.escrow import make_key, random_guid
 from mdmfs.hospital.release.headers import Beginning, KeptHeader
 from mdmfs.hospital.release.known import claim_of
+from mdmfs.hospital.release.outdated import keep_headers
 from mdmfs.hospital.release.render import Admission, Admit, Rendering, measure
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import InstanceRecord, SeriesKey, SubjectRow
+from mdmfs.model.errors import BusyError
 from mdmfs.model.names import Lfn
 from mdmfs.model.subject import SUBJECT_ID_OCTETS, SubjectId
 
@@ -83,8 +85,8 @@ async def register_series(
 
     With ``is_anew`` what was registered or refused under another policy or engine is registered again, under its names.
     ``on_instance`` hears the size of each instance as it is done, 0 for one that was refused. Raises what the PACS and
-    the store raise, and ``AccessDeniedError`` once the project's last day is past; what was committed before stays, and
-    a second call goes on from there.
+    the store raise, ``AccessDeniedError`` once the project's last day is past, and ``BusyError`` while its subject is
+    being forgotten; what was committed before stays, and a second call goes on from there.
     """
     project.refuse_over(hospital.clock())
     key = SeriesKey(project.name, found.study_uid, found.series_uid)
@@ -214,9 +216,8 @@ class Registration:
         ]
         lfn, batch = await self._hospital.store.write(lambda tx: self._remember(tx, batch, refusals))
         if batch:
-            await self._hospital.headers.put(
-                [KeptHeader(item.guid, item.key.generation, item.key.sealed_beginning, item.origin) for item in batch]
-            )
+            headers = [KeptHeader(it.guid, it.key.generation, it.key.sealed_beginning, it.origin) for it in batch]
+            await keep_headers(self._hospital, headers)
             self._registered += len(batch)
             self._octets += sum(item.rendition.size for item in batch)
             self._hospital.outbox.ring()
@@ -317,12 +318,15 @@ class Registration:
     ) -> tuple[Lfn | None, list[Measured]]:
         """Remember refusals and a batch; gives the directory, and what was not withdrawn on its way.
 
-        Nothing where the patient was forgotten meanwhile: nobody could lead back to him, or forget this. Nor once the
-        project is over, when he may be at any time.
+        Nothing where the patient was forgotten meanwhile: nobody could lead back to him, or forget this. Nor while he
+        is being forgotten, nor once the project is over, when he may be at any time.
         """
         self.project.refuse_over(self._hospital.clock())
-        if self._row is not None and tx.subjects.by_id(self._row.id) is None:
-            return None, []
+        if self._row is not None:
+            if self._hospital.forgetting[self._row.id]:
+                raise BusyError(BEING_FORGOTTEN)
+            if tx.subjects.by_id(self._row.id) is None:
+                return None, []
         for refusal in refusals:
             remember_refusal(tx, refusal)
         return remember(tx, self._series(tx), batch, self._hospital) if batch else (None, batch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -23,6 +23,8 @@ from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import InstanceRecord
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages.keystores import VersionedAcl
+
+BEING_FORGOTTEN: Final = "who its subject was is just being forgotten"
 
 
 class Measured(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import structlog
@@ -11,6 +10,7 @@ import trio
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.pages import PAGE
+from mdmfs.hospital.release.headers import KeptHeader
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid
@@ -23,7 +23,7 @@ async def forget_outdated_headers(hospital: Hospital) -> None:
     after: Guid | None = None
     try:
         while page := await trio.to_thread.run_sync(hospital.headers.page, PAGE, after):
-            if gone := hospital.store.read(functools.partial(_outdated, kept=page)):
+            if gone := _outdated(hospital, page):
                 await hospital.headers.forget(gone)
             after = page[-1][0]
             await trio.lowlevel.checkpoint()
@@ -31,8 +31,15 @@ async def forget_outdated_headers(hospital: Hospital) -> None:
         log.error("headers of files that are gone cannot be looked for", reason=str(error))  # noqa: TRY400 it says it
 
 
-def _outdated(tx: Transaction, *, kept: Sequence[tuple[Guid, int]]) -> list[Guid]:
-    return [guid for guid, generation in kept if not _is_of(tx, guid, generation)]
+async def keep_headers(hospital: Hospital, headers: Sequence[KeptHeader]) -> None:
+    """Keep headers of files, but for those that have gone before they were written, or have another key."""
+    await hospital.headers.put(headers)
+    for guid in _outdated(hospital, [(one.guid, one.generation) for one in headers]):
+        hospital.headers.discard(guid)
+
+
+def _outdated(hospital: Hospital, kept: Sequence[tuple[Guid, int]]) -> list[Guid]:
+    return hospital.store.read(lambda tx: [guid for guid, number in kept if not _is_of(tx, guid, number)])
 
 
 def _is_of(tx: Transaction, guid: Guid, generation: int) -> bool:

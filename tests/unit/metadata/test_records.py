@@ -194,9 +194,9 @@ async def test_rows_for_a_collection_that_is_defined_anew_meanwhile_are_not_sent
 
 
 @pytest.mark.parametrize("was_imported", [False, True])
-@pytest.mark.parametrize("is_forgotten", [False, True])
+@pytest.mark.parametrize("goes", ["keys", "files", "subject"])
 async def test_rows_of_a_subject_that_goes_meanwhile_are_not_sent(
-    scene: Scene, *, was_imported: bool, is_forgotten: bool
+    scene: Scene, *, was_imported: bool, goes: str
 ) -> None:
     """Nobody could take such records away; a key that was destroyed would be known again."""
     async with scene.open() as opened:
@@ -209,12 +209,14 @@ async def test_rows_of_a_subject_that_goes_meanwhile_are_not_sent(
         assert len(before) == was_imported
 
         async def withdraw() -> None:
+            if goes == "files":
+                await store.write(lambda tx: destroy(tx, list(opened.files().values())))
             await store.write(lambda tx: destroy_text_keys(tx, subject))
-            if is_forgotten:
+            if goes == "subject":
                 await store.write(lambda tx: tx.subjects.delete(subject))
 
         late = opened.over(HookedStore(store, withdraw))
-        if was_imported or is_forgotten:
+        if was_imported or goes != "keys":
             with pytest.raises(BusyError, match="gone meanwhile"):
                 await imported(late, row(Grade=2))
             assert store.read(lambda tx: tx.records.keys_of(subject)) == []
@@ -429,6 +431,9 @@ async def test_with_the_last_file_of_a_subject_go_records_and_key(scene: Scene) 
         assert await records(scene, opened) == []
         with pytest.raises(MdmfsError):
             await open_text(found, ring_of(opened, READER))
+        assert await imported(opened, row(Remark=NOTE)) == ["no image of this patient is registered in the project"]
+        await scene.told(opened)
+        assert await records(scene, opened) == []
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -22,6 +22,7 @@ from mdmfs.hospital.ledger.records import TextKeyRecord
 from mdmfs.hospital.registration.ending import Ending
 from mdmfs.hospital.registration.forget import FILES_LEFT, MAY_COME_AGAIN, NOT_KNOWN, forget_subjects
 from mdmfs.hospital.registration.merge import who_is_who
+from mdmfs.hospital.registration.remember import BEING_FORGOTTEN
 from mdmfs.hospital.registration.rerender import Rerendering
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.rows import digest_key
@@ -37,6 +38,7 @@ from tests.twins.pacs import TwinInstance, TwinPacs
 from tests.twins.records import CHECK, guid_of, quarantined, subject_row
 from tests.twins.store import MemoryStore
 from tests.unit.hospital.test_own_people import answer, routes_of
+from tests.unit.registration.test_merge import HookedStore
 from tests.unit.registration.test_reconcile import OTHER
 
 T = TypeVar("T")
@@ -156,24 +158,43 @@ async def test_what_fails_with_one_subject_is_told_of_that_one(tmp_path: Path) -
     assert second == Forgotten({}, dict.fromkeys([nobody.id.text, row.id.text], NOT_KNOWN))
 
 
-async def test_a_subject_is_kept_of_which_a_series_comes_while_it_is_forgotten(tmp_path: Path) -> None:
-    """Else the series would lead to a patient, and nobody to the series."""
+async def test_a_series_whose_transaction_was_under_way_is_forgotten_too(tmp_path: Path) -> None:
+    """It did not know that its subject is being forgotten: traces are looked for behind it."""
     clinic, row = await destroyed(tmp_path)
     first = clinic.store.read(lambda tx: tx.series.all())[0]
     other = msgspec.structs.replace(first, series_uid=first.series_uid + ".9", lfn=first.lfn.parent / "009-MR")
 
-    def come(tx: Transaction) -> None:
-        tx.catalogue.make_directories(other.lfn)
-        tx.series.put(other)
+    async def come() -> None:
+        await clinic.store.write(lambda tx: tx.series.put(other))
 
     async with clinic.open() as hospital:
-        disturbed = hospital.over(DisturbedStore(clinic.store, lambda: clinic.store.write(come)))
-        (why,) = (await forget_subjects(disturbed.hospital, [row.id])).kept.values()
-        assert why.startswith("a series of it came")
-        assert clinic.store.read(lambda tx: tx.subjects.by_id(row.id)) == row
-        assert clinic.store.read(lambda tx: tx.series.all()) == [other]
-        assert (await forget_subjects(hospital.hospital, [row.id])).files == {row.id.text: 0}
-    assert traces(clinic, row) == set()
+        late = hospital.over(HookedStore(clinic.store, come))
+        assert (await forget_subjects(late.hospital, [row.id])).files == {row.id.text: 3}
+    assert clinic.store.read(lambda tx: tx.series.all()) == []
+
+
+async def test_nothing_is_refused_of_a_subject_while_it_is_forgotten(tmp_path: Path) -> None:
+    """A study of his that is included comes under another subject afterwards; a refusal would stay with this one."""
+    clinic, row = await destroyed(tmp_path)
+    image = slice_of(1, study=2, series=9)
+    image.BurnedInAnnotation = "YES"
+    clinic.pacs.held.append(image)
+    clinic.inclusion, clinic.opted_out = including(studies=[str(image.StudyInstanceUID)]), including()
+    failures: list[str] = []
+    async with clinic.open() as hospital:
+
+        async def harvest() -> None:
+            failures.extend((await hospital.harvest()).failures)
+
+        disturbed = hospital.over(DisturbedStore(clinic.store, harvest))
+        assert (await forget_subjects(disturbed.hospital, [row.id])).files == {row.id.text: 3}
+        assert all(BEING_FORGOTTEN in failure for failure in failures)
+        assert failures
+        assert traces(clinic, row) == set()
+        assert (await hospital.harvest()).failures == []
+        (refusal,) = clinic.store.read(lambda tx: tx.quarantine.all(PROJECT))
+        (other,) = clinic.store.read(lambda tx: tx.subjects.page(2))
+        assert refusal.subject == other.id.text != row.id.text
 
 
 async def test_a_refusal_that_does_not_tell_whose_it_is_goes_with_its_series(tmp_path: Path) -> None:
@@ -240,7 +261,7 @@ async def test_what_is_cut_off_of_forgetting_the_same_call_ends(tmp_path: Path, 
             assert told.kept == ({} if is_known else {row.id.text: NOT_KNOWN})
             assert not traces(clinic, row)
         at += 1
-    assert at == 5  # two series, the subject; and uncut
+    assert at == 6  # that nothing is under way, two series, the subject; and uncut
 
 
 async def test_a_project_that_has_ended_is_forgotten_with_all_its_subjects(tmp_path: Path) -> None:

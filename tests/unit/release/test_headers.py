@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import sys
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import trio
 
 from mdmfs.access.acl import Right
 from mdmfs.hospital.keys import amends
-from mdmfs.hospital.registration.ending import Ending
+from mdmfs.hospital.registration.ending import Ending, take_away
 from mdmfs.hospital.release.escrow import verifier
 from mdmfs.hospital.release.headers import Beginning, Headers, KeptHeader
 from mdmfs.hospital.release.known import Origin
 from mdmfs.hospital.release.outdated import forget_outdated_headers
+from mdmfs.hospital.store import Store, Transaction
 from mdmfs.model.errors import MalformedMessageError, StoreError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
@@ -25,6 +28,7 @@ from mdmfs.sealing.unseal import unseal
 from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.files import HEADERS_PATH, MAX_HEADERS, AskHeaders, SealedHeader, SealedHeaders
 from tests.twins.clinic import PROJECT_LFN, READER, SECONDS, STRANGER, Clinic, OpenClinic, add_entry, slices, until
+from tests.twins.cutting import CuttingStore
 from tests.twins.disk import no_room_behind
 from tests.twins.keystores import principal
 from tests.twins.octets import octets
@@ -32,6 +36,23 @@ from tests.twins.records import guid_of
 
 LISTER = principal("/DC=org/DC=demo/CN=lister")
 DAY = 86_400.0
+T = TypeVar("T")
+
+
+class FollowedStore(CuttingStore):
+    """A store where something happens behind each write of a file, before the writer goes on."""
+
+    def __init__(self, store: Store, happen: Callable[[], Awaitable[object]]) -> None:
+        super().__init__(store, sys.maxsize, is_kept=True)
+        self._happen = happen
+
+    async def write(self, act: Callable[[Transaction], T]) -> T:
+        """Write, before."""
+        before = self.read(lambda tx: tx.catalogue.files())
+        written = await super().write(act)
+        if self.read(lambda tx: tx.catalogue.files()) != before:
+            await self._happen()
+        return written
 
 
 async def asked(hospital: OpenClinic, guids: Sequence[Guid], who: Principal = READER) -> list[SealedHeader]:
@@ -252,6 +273,27 @@ async def test_what_another_daemon_has_taken_away_is_not_kept_here(tmp_path: Pat
         assert kept.page(1) == kept.page(9) == [(left, 1)]
         assert kept.page(9, left) == []
         assert [kept.origin(guid, 1) is None for guid in (gone, renewed, left)] == [True, True, False]
+
+
+@pytest.mark.parametrize("is_rotated", [False, True])
+async def test_a_header_is_not_kept_whose_file_goes_before_it_is_written(tmp_path: Path, *, is_rotated: bool) -> None:
+    """It is written after the file is committed; nobody would delete it before the daemon starts again."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with clinic.open() as hospital:
+
+        async def end() -> None:
+            guids = [file.guid for file in clinic.store.read(lambda tx: tx.catalogue.files())]
+            if is_rotated:
+                await clinic.store.write(lambda tx: amends.rotate(tx, hospital.hospital, guids))
+            else:
+                await take_away(hospital.hospital, guids)
+            for guid in guids:
+                hospital.hospital.discard(guid)
+            await hospital.hospital.headers.flush()
+
+        await hospital.over(FollowedStore(clinic.store, end)).harvest()
+        await hospital.hospital.headers.flush()
+        assert hospital.hospital.headers.page(9) == []
 
 
 async def test_what_is_kept_without_an_origin_is_known_by_none(tmp_path: Path) -> None:
