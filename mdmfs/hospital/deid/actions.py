@@ -186,7 +186,7 @@ def _readable(walk: Walk, value: bytes) -> bytes:
     if value.isascii() and b"\x1b" not in value:
         return value
     walk.traces.add(Trace.DESCRIPTION, value)
-    return _FOREIGN.sub("\x80", readings(value, walk.traces.codec)[0]).encode("latin_1")
+    return _FOREIGN.sub("\x80", readings(value, walk.traces.codec_within)[0]).encode("latin_1")
 
 
 def map_uids(walk: Walk, element: Element, rule: Rule) -> bytes:
@@ -220,7 +220,7 @@ def retain_uids(walk: Walk, element: Element, rule: Rule) -> bytes:
 
 def retain_text(walk: Walk, element: Element, rule: Rule) -> bytes:
     """K: keep a text that names a device or an institution, written in ASCII; not one that also names a person."""
-    plain = without_accents(decode(walk.value(element), walk.traces.codec) or "")
+    plain = without_accents(decode(walk.value(element), walk.traces.codec_within) or "")
     if not _PLAIN.fullmatch(plain) or _LIKE_A_UID.search(plain) or _names(walk.forbidden, plain.lower()):
         return drop(walk, element, rule)
     walk.traces.add(Trace.RETAINED, plain.encode())

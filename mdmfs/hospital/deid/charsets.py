@@ -9,6 +9,7 @@ import re
 import unicodedata
 from typing import Final
 
+from mdmfs.hospital.deid.elements import Elements
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 
 CHARACTER_SET_TAG: Final = 0x00080005
@@ -84,6 +85,14 @@ def codec_of(value: bytes) -> str:
     return "ascii" if codec in _KEEPS_ESCAPE else codec
 
 
+def codec_within(elements: Elements, octets: bytes, codec: str) -> str:
+    """Name the codec of a data set or item: its own, or that of what it lies in (PS3.3 section C.12.1.1.2)."""
+    for tag, _, start, stop, _ in elements:
+        if tag >= CHARACTER_SET_TAG:
+            return codec_of(octets[start:stop]) if tag == CHARACTER_SET_TAG else codec
+    return codec
+
+
 def decode(value: bytes, codec: str) -> str | None:
     """Decode a value, following its escape sequences (PS3.5 section 6.1.2.5.3); None where it does not decode."""
     try:
@@ -98,6 +107,12 @@ def readings(value: bytes, codec: str) -> list[str]:
     """Decode a value whatever it is in: many senders write names in UTF-8 or Latin 1 and declare another, or none."""
     found = dict.fromkeys(decode(value, each) for each in (codec, "utf_8"))
     return [text for text in found if text is not None] or [value.decode("latin_1")]
+
+
+def in_utf_8(value: bytes, codec: str) -> list[bytes]:
+    """Give what a value says in UTF-8, as which every value is also read; nothing of one in ASCII."""
+    is_plain = value.isascii() and b"\x1b" not in value
+    return [] if is_plain else [text.encode() for text in readings(value, codec)]
 
 
 def without_accents(text: str) -> str:

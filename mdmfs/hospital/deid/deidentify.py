@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from mdmfs.hospital.deid.acceptance import accept
-from mdmfs.hospital.deid.charsets import readings, spellings
+from mdmfs.hospital.deid.charsets import readings
 from mdmfs.hospital.deid.decode import native_form, native_length
 from mdmfs.hospital.deid.elements import OFFSET_TABLES, Elements, read_elements
 from mdmfs.hospital.deid.encode import SHORT_HEAD, head
@@ -24,10 +24,10 @@ from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.deid.regions import region_rule
 from mdmfs.hospital.deid.rules import compile_rules
 from mdmfs.hospital.deid.tables.dictionary import VRS
-from mdmfs.hospital.deid.tokens import BETWEEN, joined_names, orders_of
+from mdmfs.hospital.deid.tokens import BETWEEN, ORDINARY, joined_names, orders_of, spelled, tokens
 from mdmfs.hospital.deid.walk import Memory, Traces, Walk
 
-ENGINE_GENERATION: Final = 13
+ENGINE_GENERATION: Final = 14
 """Part of every rendition: raised whenever the same input gives other bytes than before."""
 MAX_REST_BYTES: Final = 16 * 2**20
 """Bytes after Pixel Data: padding and signatures, all of which are removed."""
@@ -45,6 +45,8 @@ _NUMBERS: Final = frozenset({0x00100020, 0x00080050, 0x00100030, 0x00101000, 0x0
 """Patient ID, Accession Number, Birth Date, Other Patient IDs, Admission ID."""
 _OTHER_NUMBERS: Final = POINTING.union({_STUDY_DATE, 0x00080021, 0x00080022, 0x00080023}) - _NUMBERS
 """What else leads to the patient, and when he was there; step numbers are words at times, which do not count."""
+_PLACES: Final = frozenset({0x00080080, 0x00080081})
+"""Institution Name and Address."""
 _RETAINING: Final = frozenset({Option.DEVICE, Option.INSTITUTION})
 """Under these, texts stay as they are."""
 
@@ -227,22 +229,32 @@ def open_walk(header: IdentifiedHeader, policy: Policy, subject: Subject, traces
     is_retaining = not policy.options.isdisjoint(_RETAINING)
     names, numbers = (header.values(tags, is_everywhere=is_retaining) for tags in (_NAMES, _NUMBERS))
     others = header.values(_OTHER_NUMBERS, is_everywhere=True) if is_retaining else ()
-    walk.forbid(_forbidden(names, numbers, others, header.codec))
+    is_device_alone = is_retaining and Option.INSTITUTION not in policy
+    places = header.values(_PLACES, is_everywhere=True) if is_device_alone else ()
+    walk.forbid(_forbidden(names, numbers, others, places, header.codec))
     return walk
 
 
 @functools.lru_cache(maxsize=8)
 def _forbidden(
-    names: tuple[bytes, ...], numbers: tuple[bytes, ...], others: tuple[bytes, ...], codec: str
+    names: tuple[bytes, ...],
+    numbers: tuple[bytes, ...],
+    others: tuple[bytes, ...],
+    places: tuple[bytes, ...],
+    codec: str,
 ) -> frozenset[bytes]:
-    """List the words of names and numbers in lower case, however they are spelled: once for a series."""
+    """List the words of names, numbers and places in lower case, however they are spelled: once for a series.
+
+    Of places, which a machine may be called after, without such words as any has.
+    """
     words = _words(names, codec, _WORD)
     runs = _words(numbers, codec, _RUN)
     runs += [run for run in _words(others, codec, _RUN) if not run.isalpha()]
     orders = [order for run in runs for order in orders_of(run)]
     bare = [number for number in (run.lstrip("0") for run in runs) if _RUN.fullmatch(number)]
     joined = joined_names(_text(names, codec))
-    return frozenset(word.encode() for word in [*words, *runs, *orders, *bare, *joined])
+    places_own = [word for word in tokens(_text(places, codec)) - ORDINARY if word.isalpha()]
+    return frozenset(word.encode() for word in [*words, *runs, *orders, *bare, *joined, *places_own])
 
 
 def _words(values: tuple[bytes, ...], codec: str, pattern: re.Pattern[str]) -> list[str]:
@@ -252,4 +264,4 @@ def _words(values: tuple[bytes, ...], codec: str, pattern: re.Pattern[str]) -> l
 
 
 def _text(values: tuple[bytes, ...], codec: str) -> str:
-    return spellings("\0".join(reading for value in values for reading in readings(value, codec)))
+    return spelled("\0".join(reading for value in values for reading in readings(value, codec)))

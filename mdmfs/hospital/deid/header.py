@@ -6,7 +6,7 @@ import re
 from typing import Final, TypeAlias
 
 from mdmfs.hospital.deid.bigendian import BigEndianInstance
-from mdmfs.hospital.deid.charsets import CHARACTER_SET_TAG, codec_of, decode
+from mdmfs.hospital.deid.charsets import CHARACTER_SET_TAG, codec_of, codec_within, decode, in_utf_8
 from mdmfs.hospital.deid.classes import MODALITIES
 from mdmfs.hospital.deid.elements import (
     Element,
@@ -147,11 +147,14 @@ class IdentifiedHeader:
         return b"" if element is None else self.whole[element[2] : element[3]]
 
     def values(self, tags: frozenset[int], *, is_everywhere: bool) -> tuple[bytes, ...]:
-        """Give the values of some elements of the top level, or at every depth, without their padding."""
-        found = [self.by_tag[tag] for tag in tags if tag in self.by_tag]
+        """Give the values of some elements of the top level, or at every depth, without their padding.
+
+        Those of items that are not in ASCII are there in UTF-8 too: an item may have characters of its own.
+        """
+        found = [self.value(tag) for tag in tags if tag in self.by_tag]
         if is_everywhere:
-            found += _nested(self.sequences, tags)
-        return tuple([self.whole[start:stop].strip(b" \0") for _, _, start, stop, _ in found])
+            found += _nested(self.sequences, tags, self.whole, self.codec)
+        return tuple(found)
 
     def raw(self, tag: int) -> str:
         """Give the text of an element of the top level, each byte a character."""
@@ -177,11 +180,15 @@ class IdentifiedHeader:
         return PatientKey(issuer.strip(), patient_id.strip())
 
 
-def _nested(sequences: Elements, tags: frozenset[int]) -> Elements:
-    """List some elements of what is in sequences, at every depth."""
-    inner = [element for sequence in sequences for item in sequence[4] or () for element in item]
-    nested = [element for element in inner if element[4]]
-    return [element for element in inner if element[0] in tags] + (_nested(nested, tags) if nested else [])
+def _nested(sequences: Elements, tags: frozenset[int], octets: bytes, codec: str) -> list[bytes]:
+    """List the values of some elements of what is in sequences, at every depth."""
+    found: list[bytes] = []
+    for item in (item for sequence in sequences for item in sequence[4] or ()):
+        within = codec_within(item, octets, codec)
+        for value in (octets[start:stop].strip(b" \0") for tag, _, start, stop, _ in item if tag in tags):
+            found += [value, *in_utf_8(value, within)]
+        found += _nested([element for element in item if element[4]], tags, octets, within)
+    return found
 
 
 class _Source:

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from mdmfs.hospital.deid import hangul, hanzi, kana
 from mdmfs.hospital.deid.charsets import readings, spellings
-from mdmfs.hospital.deid.codes import CODE_TEXTS
-from mdmfs.hospital.deid.kana import romanized
+from mdmfs.hospital.deid.codes import CODE_TEXTS, UNKNOWN_CODE
 from mdmfs.hospital.deid.profile import SAFE_CREATORS
 from mdmfs.hospital.deid.terms import CODE_STRINGS, EQUIPMENT, FURTHER_CODE_STRINGS, TECHNIQUE, UNITS
 
@@ -38,7 +38,10 @@ _DATE: Final = re.compile(r"\d{8}")
 _DIGIT: Final = re.compile(r"\d")
 _STRETCH: Final = re.compile(r".{1,65536}[^\W_]*", re.DOTALL)
 """What of a long text is taken apart at once, up to the end of a run: what that takes of memory has a bound."""
-_MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTHS: Final = (
+    *("january", "february", "march", "april", "may", "june"),
+    *("july", "august", "september", "october", "november", "december"),
+)
 
 
 def tokens(text: str) -> set[str]:
@@ -91,18 +94,21 @@ def _parted(text: str) -> set[str]:
     return tokens(text) | tokens(BETWEEN.sub("", text))
 
 
-def orders_of(date: str) -> list[str]:
+def orders_of(date: str) -> set[str]:
     """Give the other ways to write a date ``YYYYMMDD`` in letters and digits; none of what is no date."""
     if not _DATE.fullmatch(date):
-        return []
+        return set()
     year, month, day = date[:4], date[4:6], date[6:]
     try:
         dt.date(int(year), int(month), int(day))
     except ValueError:
-        return []
-    orders = [day + month + year, month + day + year, date[2:], day + month + date[2:4], month + day + date[2:4]]
+        return set()
+    orders = {date[2:], day + month + date[2:4], month + day + date[2:4]}
     name = _MONTHS[int(month) - 1]
-    return [*orders, day + name + year, day.lstrip("0") + name + year, name + day + year]
+    for d, m in ((day, month), (day.lstrip("0"), month.lstrip("0"))):
+        orders |= {d + m + year, m + d + year, year + m + d}
+        orders |= {each for word in (name, name[:3]) for each in (d + word + year, word + d + year)}
+    return orders - {date}
 
 
 def joined_names(names: str) -> set[str]:
@@ -132,9 +138,13 @@ def tokens_among(wanted: set[str], texts: Iterable[bytes], codec: str) -> set[st
 
 
 def _named(names: Iterable[bytes], codec: str) -> str:
-    """Join names without what tells nothing, also in Latin letters where they are in kana."""
-    bare = "\0".join(_bare_name(reading) for name in names for reading in readings(name, codec))
-    return spellings("\0".join([bare, *romanized(bare)]))
+    """Join names without what tells nothing, in all their spellings."""
+    return spelled("\0".join(_bare_name(reading) for name in names for reading in readings(name, codec)))
+
+
+def spelled(names: str) -> str:
+    """Give names in lower case, a line for each way in which they are spelled in Latin letters."""
+    return spellings("\0".join([names, *kana.romanized(names), *hangul.romanized(names), *hanzi.romanized(names)]))
 
 
 def _bare_name(name: str) -> str:
@@ -165,5 +175,5 @@ IN_CODES: Final = frozenset(
     }
 )
 """Defined terms and reviewed words: that they stand in an output says nothing, even if somebody has such a name."""
-ORDINARY: Final = IN_CODES | {token for text in CODE_TEXTS for token in tokens(text)}
+ORDINARY: Final = IN_CODES | {token for text in (*CODE_TEXTS, UNKNOWN_CODE.scheme.decode()) for token in tokens(text)}
 """What may stand in texts beside: values and meanings of PS3.16, which hold surnames and numbers of any kind."""

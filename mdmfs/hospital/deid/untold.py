@@ -20,8 +20,8 @@ BITS: Final = range(8, 17)
 
 _TEXT: Final = re.compile(rb"[\t\n\f\r\x1b -=A-~\x80-\xbd\xc0-\xff]*\0?")
 """Any text but for ``>``, ``?``, ``@`` and their like, with one of which nearly every number ends."""
-_PLAIN: Final = re.compile(rb"[\t\n\f\r\x1b -~]*\0?")
-"""Any text in ASCII, with these in it too."""
+_PLAIN: Final = re.compile(rb"[\t\n\f\r\x1b -~]*\0*")
+"""Any text in ASCII, with these in it too, and as many zeros behind it as fill its field."""
 _WORD: Final = re.compile(rb"[0-9A-Za-z]{3}")
 """What such a text must hold to say anything. Of single numbers of 64 bits one in some hundreds looks like that, of
 vectors none; letters of other scripts beside ``?`` are not looked for, since of those numbers one in fifty does."""

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, TypeAlias
 
+from mdmfs.hospital.deid.charsets import codec_within, in_utf_8
 from mdmfs.hospital.deid.codes import Code, known_code
 from mdmfs.hospital.deid.elements import HEAD_SIZE, LONG_VRS, SHORT_VRS, Element, Elements, ReadHead
 from mdmfs.hospital.deid.encode import head
@@ -60,16 +61,21 @@ class Trace(enum.IntEnum):
 class Traces:
     """The values that were removed or replaced; hospital zone only, shows nothing of itself."""
 
-    __slots__ = ("_notes", "codec")
+    __slots__ = ("_notes", "codec", "codec_within")
 
     def __init__(self, codec: str) -> None:
         self.codec: Final = codec
+        """Of the object: that of all values here which do not read as UTF-8."""
+        self.codec_within = codec
+        """Of the data set or item that is gone through."""
         self._notes: Final[list[tuple[Trace, bytes]]] = []
 
     def add(self, kind: Trace, value: bytes) -> None:
         """Remember a value, if it says anything."""
         if value:
             self._notes.append((kind, value))
+            if self.codec_within != self.codec:
+                self._notes.extend((kind, text) for text in in_utf_8(value, self.codec_within))
 
     def values(self, kind: Trace) -> list[bytes]:
         """Give the values of one kind."""
@@ -270,6 +276,7 @@ class Walk:
     ) -> list[bytes]:
         """Give for each element what is written of it, in the same order; nothing is empty bytes."""
         outer, self.scope = self.scope, Scope(elements, depth, by_tag)
+        around = self._enter(elements)
         safe, octets = self.scope.safe, self.octets
         known = _NOTHING if depth or self._written is None else self._written
         out: list[bytes] = []
@@ -287,8 +294,14 @@ class Walk:
                 out.append(b"")
             else:
                 out.append(self.rules.unruled(self, element, out))
-        self.scope = outer
+        self.scope, self.traces.codec_within = outer, around
         return out
+
+    def _enter(self, elements: Elements) -> str:
+        """Read what follows in the characters of a data set or item; gives the codec of what it lies in."""
+        around = self.traces.codec_within
+        self.traces.codec_within = codec_within(elements, self.octets, around)
+        return around
 
     def _ruled(self, element: Element, rule: Rule) -> bytes:
         is_as_expected = element[1] == rule.vr or not element[1]
@@ -308,11 +321,13 @@ class Walk:
         if kind:
             self.traces.add(kind, self.value(element))
         for item in element[4] or ():
+            around = self._enter(item)
             for inner in item:
                 rule = self.rules.nested.get(inner[0])
                 inner_kind = trace_of(inner) if rule is None else rule.trace
                 if inner_kind or inner[4]:
                     self.note(inner, inner_kind)
+            self.traces.codec_within = around
 
     def _reconcile(self, element: Element, rule: Rule) -> bytes:
         """Apply a rule to an element that came with another VR than PS3.6 gives it."""

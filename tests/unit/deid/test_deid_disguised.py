@@ -6,8 +6,8 @@ from typing import Final
 
 import pytest
 
+from mdmfs.hospital.deid import hangul, kana
 from mdmfs.hospital.deid.encode import encode, encode_items, head
-from mdmfs.hospital.deid.kana import romanized
 from mdmfs.hospital.deid.refusal import RefusedError
 from mdmfs.hospital.deid.tokens import orders_of
 from tests.twins.deidentified import deidentified, with_elements
@@ -160,7 +160,11 @@ def test_what_a_machine_counts_or_measures_is_no_short_patient_id(tag: int, vr: 
 
 @pytest.mark.parametrize(
     "code",
-    [b"04031969", b"03041969", b"BORN 04 03 1969", b"690304", b"DOB_04_03_69", b"030469", b"04MAR1969", b"4 MAR 1969"],
+    [
+        *(b"04031969", b"03041969", b"BORN 04 03 1969", b"690304", b"DOB_04_03_69", b"030469"),
+        *(b"04MAR1969", b"4 MAR 1969", b"MARCH 04 1969", b"4_MARCH_1969", b"MAR 4 1969"),
+        *(b"4 3 1969", b"3_4_1969", b"1969 3 4"),
+    ],
 )
 def test_a_birth_date_is_found_in_another_order(code: bytes) -> None:
     """As it is written by hand nearly everywhere."""
@@ -175,7 +179,7 @@ def test_a_birth_date_is_found_in_another_order_as_a_number() -> None:
 
 def test_what_is_no_date_has_no_other_orders() -> None:
     """Eight digits may be a number."""
-    assert orders_of("84729103") == orders_of("1234567") == []
+    assert orders_of("84729103") == orders_of("1234567") == set()
 
 
 def test_a_name_in_utf_8_is_found_where_latin_1_is_declared() -> None:
@@ -198,6 +202,36 @@ def test_a_name_in_utf_8_is_found_where_latin_1_is_declared() -> None:
 def test_a_name_in_another_script_is_found_as_passports_have_it(name: str, code: bytes) -> None:
     """A code string is in Latin letters, whatever the name is in."""
     refuses(encode(head(0x00080005, b"CS"), b"ISO_IR 192"), named(name.encode()), coded(code))
+
+
+def declared(charset: bytes) -> bytes:
+    """Write a Specific Character Set."""
+    return encode(head(0x00080005, b"CS"), charset)
+
+
+@pytest.mark.parametrize("tag", [0x00081110, 0x00081115, 0x00101002])
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_a_name_is_found_that_an_item_has_in_characters_of_its_own(tag: int, depth: int) -> None:
+    """An item may declare others than the object, and what lies in it has these too (PS3.3 section C.12.1.1.2)."""
+    inner = encode(head(0x00101001, b"PN"), "Иванов^Ян".encode("iso8859_5"))
+    for _ in range(depth):
+        inner = encode_items(head(0x0040A073, b"SQ"), [inner])
+    other = encode(head(0x00081048, b"PN"), "Weiß^Jo".encode("latin_1"))
+    items = encode_items(head(tag, b"SQ"), [declared(b"ISO_IR 144") + inner, other])
+    for code in (b"IVANOV", b"WEISS"):
+        refuses(declared(b"ISO_IR 100"), items, coded(code))
+
+
+def test_a_name_is_found_whose_characters_an_item_does_not_have() -> None:
+    """What an item declares may be wrong, as may be what an object does."""
+    item = declared(b"ISO_IR 144") + encode(head(0x00101001, b"PN"), "Weiß^Jo".encode("latin_1"))
+    refuses(declared(b"ISO_IR 100"), encode_items(head(0x00081115, b"SQ"), [item]), coded(b"WEISS"))
+
+
+def test_characters_of_an_item_that_nobody_knows_are_refused() -> None:
+    """As are those of an object: nobody could read a name in them."""
+    with pytest.raises(RefusedError, match=r"character-set at \(0008,0005\)"):
+        deidentified(with_elements(encode_items(head(0x00081115, b"SQ"), [declared(b"ISO_IR 999")])))
 
 
 @pytest.mark.parametrize(
@@ -242,9 +276,52 @@ def test_a_name_in_kana_is_found_in_latin_letters(name: str, codes: list[str]) -
         refuses(encode(head(0x00080005, b"CS"), b"ISO_IR 192"), named(name.encode()), coded(code.encode()))
 
 
+@pytest.mark.parametrize(
+    ("name", "codes"),
+    [
+        ("홍^길동", ["GILDONG", "HONGGILDONG", "KILTONG"]),
+        ("홍길동", ["GILDONG", "HONG GIL DONG"]),
+        ("Xx^Yy=洪^吉洞=홍^길동", ["GILDONG", "JIDONG"]),
+        ("김^민준", ["KIM MINJUN", "GIM MINJUN", "MINJOON"]),
+        ("이^영희", ["YOUNGHEE", "LEEYEONGHUI", "YIYUNGHEE", "YONGHUI"]),
+        ("최^정우", ["CHOIJUNGWOO", "CHOE JEONGU", "JUNGWOO"]),
+        ("정\u1112\u1167\u11ab우", ["CHUNGHYUNWOO", "HYEONU"]),
+    ],
+)
+def test_a_name_in_hangul_is_found_in_latin_letters(name: str, codes: list[str]) -> None:
+    """By the rules, and as people spell theirs; most names there have no mark between their parts."""
+    for code in codes:
+        refuses(declared(b"ISO_IR 192"), named(name.encode()), coded(code.encode()))
+
+
+@pytest.mark.parametrize(
+    ("name", "codes"),
+    [
+        ("王^小东", ["XIAODONG", "WANG XIAODONG", "WANGXIAODONG", "HSIAOTUNG"]),
+        ("王小东", ["XIAODONG", "WANGXIAO DONG"]),
+        ("吕^秀莲", ["LVXIULIAN", "LU XIULIAN", "LYU_XIULIAN", "HSIULIEN"]),
+        ("謝^佩芬", ["HSIEH", "PEIFEN"]),
+        ("曾^国藩", ["ZENG", "TSENG KUOFAN", "GUOFAN"]),
+        ("司马^迁", ["SIMA", "SZUMA"]),
+        ("周^志", ["ZHOU", "CHOUCHIH"]),
+        ("郭^磊", ["GUOLEI", "KUO LEI"]),
+    ],
+)
+def test_a_name_in_chinese_characters_is_found_in_latin_letters(name: str, codes: list[str]) -> None:
+    """In pinyin, and as Taiwan has it; some characters are read in another way in family names."""
+    for code in codes:
+        refuses(declared(b"GB18030"), named(name.encode("gb18030")), coded(code.encode()))
+
+
+def test_a_name_in_hangul_has_few_spellings() -> None:
+    """However long it is: the search would take as many times as long."""
+    spelled = hangul.romanized("정^현우" * 50)
+    assert len(spelled) == len(set(spelled)) <= 48
+
+
 def test_a_name_in_kana_has_few_spellings() -> None:
     """However long it is: the search would take as many times as long."""
-    spelled = romanized("オオンバファ^オオンバファ" * 50)
+    spelled = kana.romanized("オオンバファ^オオンバファ" * 50)
     assert len(spelled) == len(set(spelled)) == 16
 
 

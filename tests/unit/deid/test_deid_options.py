@@ -255,6 +255,33 @@ def test_a_device_called_like_a_patient_in_another_spelling_is_not_retained(
     assert "StationName" not in parsed(deidentified(with_elements(declared, *named), DEVICE))
 
 
+@pytest.mark.parametrize(
+    ("name", "station"),
+    [("ヤマダ^タロウ", b"CT YAMADA"), ("홍길동", b"GILDONG-PC"), ("王^小东", b"XIAODONG"), ("Иванов^Ян", b"IVANOV")],
+)
+def test_a_device_called_like_a_patient_in_another_script_is_not_retained(name: str, station: bytes) -> None:
+    """The name of a machine is in Latin letters; also where the item of another patient has characters of its own."""
+    own, called = encode(head(0x00080005, b"CS"), b"ISO_IR 192"), encode(head(0x00081010, b"SH"), station)
+    named = encode(head(0x00100010, b"PN"), name.encode())
+    assert "StationName" not in parsed(deidentified(with_elements(own, named, called), DEVICE))
+    other = encode_items(head(0x00081115, b"SQ"), [own + encode(head(0x00101001, b"PN"), name.encode())])
+    assert "StationName" not in parsed(deidentified(with_elements(LATIN, other, called), DEVICE))
+    assert "StationName" in parsed(deidentified(with_elements(LATIN, called), DEVICE))
+
+
+def test_a_device_called_like_its_institution_is_retained_with_that_alone() -> None:
+    """Whose machine it is, only another option lets out; what any institution is called tells nothing."""
+    place = encode(head(0x00080080, b"LO"), b"Klinikum Rabenfeld CT")
+    street = encode(head(0x00080081, b"ST"), "Krähwinkel, Weg 7".encode())
+    both = dataclasses.replace(DEVICE, options=DEVICE.options | {Option.INSTITUTION})
+    for station in (b"RABENFELD-CT1", b"rabenfeldct", b"CT KRAEHWINKEL"):
+        called = with_elements(place, street, encode(head(0x00081010, b"SH"), station))
+        assert "StationName" not in parsed(deidentified(called, DEVICE))
+        assert parsed(deidentified(called, both)).StationName == station.decode()
+    called = with_elements(place, street, encode(head(0x00081010, b"SH"), b"CT07 Weg"))
+    assert parsed(deidentified(called, DEVICE)).StationName == "CT07 Weg"
+
+
 @pytest.mark.parametrize("station", [b"CT 12-34-567", b"CT1234567", b"0001234567", b"1.2.840.113619.2.55.3.1"])
 @pytest.mark.parametrize("patient_id", [b"12-34-567", b"1234567", b"0001234567"])
 def test_a_device_called_like_a_number_or_an_instance_is_not_retained(station: bytes, patient_id: bytes) -> None:

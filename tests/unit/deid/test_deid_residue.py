@@ -193,14 +193,24 @@ class CountedText(bytes):
 
 def test_free_text_is_taken_apart_once_however_many_elements_are_searched() -> None:
     """It may be long, and where something is found each element is searched by itself to name it."""
-    code = encode(head(0x00080100, b"SH"), b"X1") + encode(head(0x00080102, b"SH"), b"99LOCAL")
-    codes = encode_items(head(0x00082218, b"SQ"), [code] * 20)
-    run = deidentification_of(with_elements(NAMED, codes, encode(head(0x00185100, b"CS"), b"VANDERMEULEN")))
+    typed = [encode(head(tag, b"LO"), b"TE1000") for tag in (0x0008103E, 0x00181030)]
+    run = deidentification_of(with_elements(NAMED, *typed, encode(head(0x00185100, b"CS"), b"VANDERMEULEN")))
+    CountedText.times = 0
     run.traces.add(Trace.DESCRIPTION, CountedText(b"seen before"))
     with pytest.raises(RefusedError) as refused:
         ResidueGate(run).feed(b"")
     assert refused.value.tag == 0x00185100
     assert CountedText.times == 1
+
+
+def test_free_text_is_not_taken_apart_for_a_code_that_the_engine_has_removed() -> None:
+    """What stands in its place is the engine's own word, and many objects have such a code."""
+    code = encode(head(0x00080100, b"SH"), b"X1") + encode(head(0x00080102, b"SH"), b"99LOCAL")
+    run = deidentification_of(with_elements(NAMED, encode_items(head(0x00082218, b"SQ"), [code])))
+    CountedText.times = 0
+    run.traces.add(Trace.DESCRIPTION, CountedText(b"seen before"))
+    assert b"99MDMFS" in bytes(ResidueGate(run).feed(b"")[0].octets)
+    assert CountedText.times == 0
 
 
 def test_the_gate_gives_what_the_engine_gives() -> None:

@@ -83,6 +83,14 @@ def test_a_question_mark_makes_no_text_a_short_number() -> None:
     assert may_be_numbers(b"--+?", b"FL")
 
 
+@pytest.mark.parametrize("zeros", [4, 8, 24])
+def test_digits_with_zeros_behind_are_no_numbers(zeros: int) -> None:
+    """As programs write a text into a field of fixed length; zeros alone are numbers."""
+    assert not may_be_numbers(b"84729103" + bytes(zeros), b"FL")
+    assert may_be_numbers(struct.pack("<2f", 1000.0, 0.1) + bytes(zeros), b"FL")
+    assert may_be_numbers(bytes(zeros), b"FL")
+
+
 def test_of_integers_without_a_vr_a_single_one_stays() -> None:
     """Two letters fit into 16 bits, three into what is kept of 32; lists of them would spell a name."""
     assert may_be_numbers(b"Jo", b"US")
