@@ -167,10 +167,10 @@ FURTHER_CODE_STRINGS: Final = frozenset(
     b"""
     modified unmodified removed color blue iron projection plane curved mode level study read created operator
     rtdose rtimage waveform cardiology presentation composite selected complete completed container context code concept
-    properties coordinates date datetime predecessor circle rectangular longitudinal risk
+    properties coordinates date datetime predecessor circle rectangular longitudinal risk norm wall
     """.split()
 )
-"""Such words that no label keeps: of what the engine writes, of palettes, and of reports."""
+"""Such words that no label keeps: of what the engine writes, of palettes, of reports, and of types of images."""
 
 TECHNICAL: Final = {
     0x00080070: EQUIPMENT,  # Manufacturer: every converter's first question
