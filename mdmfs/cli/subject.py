@@ -15,6 +15,7 @@ from mdmfs.cli.arguments import FILE, parsed
 from mdmfs.cli.hospital import ask, asking
 from mdmfs.cli.identify import identify
 from mdmfs.cli.output import invite, tell
+from mdmfs.daemon.process import forbid_core_dumps
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.subject import SubjectId
@@ -54,6 +55,7 @@ def merge(configuration: pathlib.Path, project: str, source: TextIO, *, is_dry: 
     Each merge is two lines: 'patient ID^^^ISSUER', and below it 'into ID^^^ISSUER'. Patients are never arguments:
     those are seen by everybody on the machine.
     """
+    forbid_core_dumps()
     settings = HospitalConfiguration.read(configuration)
     invite(source, "'patient ID^^^ISSUER' on a line, 'into ID^^^ISSUER' on the next, again for more; then Ctrl-D:")
     done = trio.run(_merge, settings, project, read_merges(source.read().splitlines()), is_dry)
