@@ -29,15 +29,14 @@ async def write_down(principal: Principal, address: str, asked: AskChanges, hosp
     if len(report.opens) > MAX_REPORTED or any(not 0 < one.count < MAX_COUNT for one in report.opens):
         message = f"a report of opens names at most {MAX_REPORTED} files, each with a count above 0"
         raise MalformedMessageError(message)
-    before = hospital.leases.reported(asked.mount, principal, report.number)
-    if before is None:
+    if not hospital.leases.reported(asked.mount, principal, report.number):
         return
     try:
         records = hospital.store.read(lambda tx: list(_records(tx, principal, address, asked, report, hospital)))
         if records:
             await hospital.audit.record(*records)
     except BaseException:
-        hospital.leases.unreport(asked.mount, before)
+        hospital.leases.unreport(asked.mount, report.number)
         raise
 
 

@@ -12,6 +12,8 @@ from mdmfs.model.identity import Principal
 MAX_MOUNTS: Final = 100_000
 SILENCE: Final = 60.0
 """Seconds without a question after which a mount that holds no lease is forgotten: twice as long as one may wait."""
+REPORTS: Final = 1024
+"""Reports of a mount that are told apart: what was opened by those whom others followed may come after theirs."""
 LOOK_SECONDS: Final = 1.0
 """Between two searches for mounts to forget: a thousand that come back together cost one."""
 
@@ -30,6 +32,30 @@ class Lease:
     """On trio's clock; the mount itself counts from when it asked, which is earlier."""
 
 
+@dataclasses.dataclass(slots=True)
+class _Reports:
+    """Which reports of one mount are written down, whoever it spoke for: they may come in another order."""
+
+    latest: int = 0
+    seen: int = 0
+    """Bit k: that with the number ``latest - k``."""
+
+    def note(self, number: int) -> bool:
+        """Note a report; False where it was noted before, or may have been."""
+        if number > self.latest:
+            self.seen = self.seen << min(number - self.latest, REPORTS) & (1 << REPORTS) - 1
+            self.latest = number
+        age = self.latest - number
+        if age >= REPORTS or self.seen >> age & 1:
+            return False
+        self.seen |= 1 << age
+        return True
+
+    def take_back(self, number: int) -> None:
+        """Know that a report which was noted has not been written down."""
+        self.seen &= ~(1 << min(self.latest - number, REPORTS))
+
+
 class Leases:
     """The mounts that hold a lease. After a start there may be others, until the longest lease has passed."""
 
@@ -37,9 +63,8 @@ class Leases:
         """Know of no mount; of ``room`` at most."""
         self._room = room
         self._leases: dict[tuple[str, bytes], Lease] = {}
-        self._reported: dict[bytes, int] = {}
-        """The number of each mount's last report of opens, whoever it speaks for by now: what one has opened is no
-        other's."""
+        self._reported: dict[bytes, _Reports] = {}
+        """By mount, whoever it speaks for by now: what one has opened is no other's."""
         self._look_again = float("-inf")
         self._unknown_until = float("-inf")
 
@@ -66,20 +91,16 @@ class Leases:
         lease.until = max(lease.until, trio.current_time() + seconds)
         return seconds
 
-    def reported(self, mount: bytes, principal: Principal, number: int) -> int | None:
-        """Note that a mount's report is being written down, and give the one before; None where it has been."""
+    def reported(self, mount: bytes, principal: Principal, number: int) -> bool:
+        """Note that a mount's report is being written down; False where it has been."""
         if (str(principal.dn), mount) not in self._leases:
-            return 0
-        before = self._reported.get(mount, 0)
-        if number <= before:
-            return None
-        self._reported[mount] = number
-        return before
+            return True
+        return self._reported.setdefault(mount, _Reports()).note(number)
 
-    def unreport(self, mount: bytes, before: int) -> None:
+    def unreport(self, mount: bytes, number: int) -> None:
         """Know that it could not be written down."""
         if mount in self._reported:
-            self._reported[mount] = before
+            self._reported[mount].take_back(number)
 
     def behind(self, version: int) -> list[Lease]:
         """Give the mounts that hold a lease and have not applied a version of the feed."""
@@ -98,4 +119,4 @@ class Leases:
         for key in [key for key, one in self._leases.items() if max(one.until, one.heard + SILENCE) < now]:
             del self._leases[key]
         mounts = {mount for _, mount in self._leases}
-        self._reported = {mount: number for mount, number in self._reported.items() if mount in mounts}
+        self._reported = {mount: reports for mount, reports in self._reported.items() if mount in mounts}

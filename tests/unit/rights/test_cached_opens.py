@@ -77,6 +77,31 @@ async def test_a_report_that_is_made_again_with_another_credential_is_not_on_rec
     assert [record["dn"] for record in reported(clinic)] == [str(READER.dn), str(other.dn)]
 
 
+async def test_what_somebody_opened_counts_though_his_follower_has_reported_before_it_came(clinic: OpenClinic) -> None:
+    """The hospital did not answer him for a while; each number is on record once, in whatever order they come."""
+    guid, other = next(iter(clinic.files().values())), principal("/CN=other")
+    numbers = [
+        (3, other),
+        (1, READER),
+        (2, READER),
+        (1, READER),
+        (3, READER),
+        (2000, other),
+        (4, READER),
+        (1999, READER),
+    ]
+    for number, who_asks in numbers:
+        asked = AskChanges(0, 0, MOUNT, report=OpensReport(number, [CachedOpens(guid.octets, number)]))
+        await clinic.ask(CHANGES_PATH, asked, who_asks)
+    assert [(record["dn"], record.get("count", 1)) for record in reported(clinic)] == [
+        (str(other.dn), 3),
+        (str(READER.dn), 1),
+        (str(READER.dn), 2),
+        (str(other.dn), 2000),
+        (str(READER.dn), 1999),
+    ]
+
+
 async def test_what_was_never_registered_fills_no_log(clinic: OpenClinic) -> None:
     """And who reports it learns nothing."""
     assert (await report(clinic, 1, [CachedOpens(random_guid().octets, 1)])).lease > 0
