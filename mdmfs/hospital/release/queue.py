@@ -161,7 +161,7 @@ class RecallQueue:
     def put(self, recall: PendingRecall) -> None:
         """Queue a recall; raises ``BusyError`` for a look-ahead that would be impolite now."""
         if recall.is_ahead:
-            self.refuse_impolite()
+            self._refuse_impolite()
         (self._ahead if recall.is_ahead else self._waiters).put(recall)
         self._arrival.ring()
 
@@ -195,7 +195,7 @@ class RecallQueue:
             self._ahead_under_way -= 1
             self._arrival.ring()
 
-    def refuse_impolite(self) -> None:
+    def _refuse_impolite(self) -> None:
         """Raise ``BusyError`` where a look-ahead would not be taken now."""
         if not self._may_look_ahead():
             raise BusyError(_CLINICAL_HOURS)

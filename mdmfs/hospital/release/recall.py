@@ -131,11 +131,6 @@ class Recalls:
         if recall.failure is not None or (not recall.askers and queue.withdraw(recall)):
             self._end(recall)
 
-    def refuse_impolite(self, source: Source) -> None:
-        """Raise ``BusyError`` where a look-ahead for a file that is not on its way would not be taken now."""
-        if source.file.guid not in self._under_way:
-            self._queues[source.instance.pacs].refuse_impolite()
-
     async def run(self) -> None:
         """Serve every PACS, with as many batches at once as it allows associations, until cancelled."""
         async with trio.open_nursery() as nursery:

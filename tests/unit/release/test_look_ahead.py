@@ -174,3 +174,17 @@ async def test_a_look_ahead_that_nobody_wants_any_more_is_not_fetched(tmp_path: 
         assert clinic.pacs.sent.total() == 1
         clinic.pacs.delay = 0.0
         await hospital.read(files[2])
+
+
+async def test_who_opens_what_was_looked_ahead_for_waits_for_no_other_look_ahead(tmp_path: Path) -> None:
+    """The file goes to those who wait, while the mount's question for it stays as it was."""
+    clinic = Clinic(tmp_path, slices((1,)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        (guid,) = hospital.files().values()
+        queue = hospital.recalls._queues["main"]  # noqa: SLF001 as if others were under way
+        queue._places_ahead = 0  # noqa: SLF001 as above
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look, hospital, [guid])
+            await until(lambda: queue._ahead.count == 1)  # noqa: SLF001 as above
+            assert await hospital.read(guid)

@@ -480,6 +480,44 @@ async def test_the_unforeseen_in_one_instance_spares_its_siblings_and_is_not_quo
     faults.clear()
 
 
+class PassingPacs(TwinPacs):
+    """A PACS that passes over an instance without a word."""
+
+    async def _retrieve(
+        self, keys: Sequence[InstanceKey], series_uid: str = ""
+    ) -> AsyncGenerator[IncomingInstance, None]:
+        told = [key for key in keys if not key.instance_uid.endswith(".1.1.2")]
+        async with contextlib.aclosing(super()._retrieve(told, series_uid)) as instances:
+            async for instance in instances:
+                yield instance
+
+
+async def test_what_a_pacs_passes_over_without_a_word_is_lost_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    """Its siblings come; it is told with them, and not when all patience is over."""
+    clinic = Clinic(tmp_path, slices((1, 2, 3)))
+    async with registered(clinic) as (hospital, guids):
+        pass
+    clinic.pacs = PassingPacs(clinic.pacs.held)
+    async with clinic.open() as hospital:
+        assert await outcomes(hospital, guids) == ["", InstanceLostError.__name__, ""]
+
+
+async def test_a_refused_file_that_cannot_be_put_away_is_refused_all_the_same(tmp_path: Path) -> None:
+    """On a full disk: its name stays until a recall can put it away, and its siblings come."""
+    clinic = Clinic(tmp_path, slices((1, 2, 3)))
+    store = clinic.store = AwayStore(clinic.store)
+    store.refuses_reads = store.refuses_writes = False
+    async with registered(clinic) as (hospital, guids):
+        held(clinic, 1).PatientID = "TEST-2"
+        store.refuses_writes = True
+        released = release_all(READER, guids, hospital.hospital, hospital.recalls, address="192.0.2.7")
+        async with contextlib.aclosing(released):
+            told = dict([one async for one in released if one is not None])
+        assert [type(told[place]) for place in range(3)] == [InstanceRefusedError, Released, Released]
+        assert list(hospital.files().values()) == guids
+        store.refuses_writes = False
+
+
 # Keys and room
 
 
