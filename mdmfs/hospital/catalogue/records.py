@@ -12,7 +12,6 @@ from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages.files import Node
 
 ROOT_INODE: Final = 1
-SEGMENT_SIZE: Final = 4 * 2**20
 
 
 class FileState(enum.IntEnum):

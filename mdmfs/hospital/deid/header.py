@@ -126,16 +126,6 @@ class IdentifiedHeader:
         """Instance Number (0020,0013) as digits; empty where it is missing or no number from 0 on."""
         return self._integer(0x00200013)
 
-    @property
-    def study_date(self) -> str:
-        """Study Date (0008,0020) as it stands, not shifted; ``Deidentification.study_date`` is the one to show."""
-        return self.raw(0x00080020)
-
-    @property
-    def study_time(self) -> str:
-        """Study Time (0008,0030), not shifted, as it stands."""
-        return self.raw(0x00080030)
-
     def value(self, tag: int) -> bytes:
         """Give the value of an element of the top level without its padding; empty where there is none."""
         element = self.by_tag.get(tag)

@@ -103,11 +103,6 @@ class ResidueGate:
         self._deidentification = deidentification
 
     @property
-    def header_length(self) -> int:
-        """Bytes before the value of Pixel Data; of the whole file where there is none."""
-        return self._deidentification.header_length
-
-    @property
     def is_slow(self) -> bool:
         """Whether frames are decoded on the way, which takes a thread's time."""
         return self._deidentification.is_decoded

@@ -10,7 +10,6 @@ import msgspec
 from mdmfs.hospital.veil import Veiled
 from mdmfs.model.subject import SubjectId
 
-UID_KEY_SIZE: Final = 32
 SERIES_KEY_SIZE: Final = 16
 
 

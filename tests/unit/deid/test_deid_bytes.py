@@ -221,7 +221,7 @@ def test_the_header_tells_what_registration_needs() -> None:
     """Numbers are digits or empty, the modality is a defined term or empty; nothing of it is a name."""
     header = header_of(example())
     assert (header.modality, header.series_number, header.instance_number) == ("CT", "3", "12")
-    assert (header.study_date, header.study_time) == ("20180312", "101530.250")
+    assert (header.raw(0x00080020), header.raw(0x00080030)) == ("20180312", "101530.250")
     assert (header.study_instance, header.series_instance, header.sop_instance) == (
         "1.2.3.4.5.2",
         "1.2.3.4.5.3",
