@@ -60,8 +60,8 @@ MAX_CHAIN: Final = 256
 MAX_ACL_VERSION: Final = 2**63 - 1
 GUIDS_A_LINE: Final = 100
 ASKED_SHARES: Final = prometheus_client.Counter("mdmfs_asked_shares", "Shares asked for, by outcome.", ["outcome"])
-BRIEF_BATCH: Final = 32
-"""As many as are asked for at once by who reads in order: 0.7 ms of CPU for a call of 32, 1.1 ms with a thread.
+BRIEF_BATCH: Final = 64
+"""As many as are asked for at once by who reads in order, ``order.PROVEN``: 32 took 0.7 ms of CPU, 1.1 with a thread.
 
 What is not in memory holds up the loop while it is read from the disk.
 """

@@ -29,7 +29,7 @@ from mdmfs.worker.reading.slow_disk import LARGEST
 WAITING: Final = Gauge("mdmfs_waiting_calls", "Calls of programs that wait for bytes or a key.", ["call"])
 GIVE_WAY: Final = 0.002
 """Seconds in which who opens here and there asks for the bytes that he wants, before anything is asked for ahead."""
-AHEAD: Final = 8
+AHEAD: Final = 16
 """So many files before the last one of a burst whose shares are held, the next ones are asked for."""
 
 log = structlog.get_logger(__name__)

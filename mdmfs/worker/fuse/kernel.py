@@ -18,6 +18,10 @@ from pyfuse3 import FileNameT, InodeT
 
 PUSHED: Final = Counter("mdmfs_pushed_bytes", "Plaintext that was put into the page cache.")
 NAMES_AT_ONCE: Final = 1000
+AT_ONCE: Final = 100e-6
+"""Seconds. A program that has a file open looks for what is in it after 30 us; the next one it opens after 300."""
+_SELECTABLE: Final = 1024
+"""FD_SETSIZE. Only ``select`` counts less than a millisecond."""
 _DESCRIPTORS: Final = "/proc/self/fd"
 _NOTICE: Final = struct.Struct("=IiQQqq")
 """Length, code, 0; inode, offset, length (Linux include/uapi/linux/fuse.h)."""
@@ -33,9 +37,11 @@ class KernelCaches:
     The kernel throws pages away as it likes, and may not know an inode any more; no error of it matters here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: int | None = None) -> None:
+        """``device``: the descriptor that the mount is served over; None to look for the one of this process."""
         self._calls = _Calls()
-        self._device: int | None = None
+        self._device = device
+        self._is_new = False
         self._work: dict[Callable[[], None], None] = {}
         """Of each who asks for some, in order."""
 
@@ -59,15 +65,25 @@ class KernelCaches:
     def meanwhile(self, work: Callable[[], None]) -> None:
         """See ``Pages``."""
         self._work[work] = None
+        self._is_new = True
 
     def do_meanwhile(self) -> bool:
-        """Do one thing that waits for a moment without requests; tells whether there was something."""
+        """Do one thing that waits for a moment without requests; tells whether to look for requests again."""
         work = next(iter(self._work), None)
         if work is None:
             return False
+        if self._is_new:
+            self._is_new = False
+            if self._is_asked_again():
+                return True
         del self._work[work]
         work()
         return True
+
+    def _is_asked_again(self) -> bool:
+        """Wait for what a program asks as soon as it was answered: Python for a terminal, once it has opened a file."""
+        device = self._descriptor()
+        return device < _SELECTABLE and bool(select.select([device], [], [], AT_ONCE)[0])
 
     async def forget_names(self, directory: int, names: list[bytes]) -> None:
         """Let the kernel look these names up again, and the directory's own attributes."""

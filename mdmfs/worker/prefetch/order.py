@@ -16,6 +16,8 @@ BURST_SECONDS: Final = 1.0
 NEARLY: Final = 3
 """So many places further the next open may be, and the order is still that of the directory."""
 SIBLINGS: Final = 32
+PROVEN: Final = 32
+"""After so many opens in order, the next ones are expected so, too: then as many more siblings are given."""
 
 
 class _LastOpen(NamedTuple):
@@ -26,8 +28,8 @@ class _LastOpen(NamedTuple):
     at: float
     is_burst: bool
     """Whether it followed the open of another file of its directory closely."""
-    is_in_order: bool
-    """Whether that was the one before it, or nearly."""
+    in_order: int
+    """How many up to this one each followed the one before it, or nearly."""
 
 
 class Place(NamedTuple):
@@ -44,7 +46,7 @@ class ReadingOrder:
     """Follows the opens of one caller."""
 
     def __init__(self) -> None:
-        self._last = _LastOpen(0, 0, 0, float("-inf"), is_burst=False, is_in_order=False)
+        self._last = _LastOpen(0, 0, 0, float("-inf"), is_burst=False, in_order=0)
 
     def is_last(self, inode: int) -> bool:
         """Ask whether this file was opened last."""
@@ -60,10 +62,13 @@ class ReadingOrder:
         is_again = last.inode == node.inode
         is_burst = last.is_burst if is_again else last.parent == parent and now <= last.at + BURST_SECONDS
         if listing is None:
-            self._last = _LastOpen(node.inode, parent, 0, now, is_burst, is_in_order=False)
+            self._last = _LastOpen(node.inode, parent, 0, now, is_burst, in_order=0)
             return None
         position = bisect.bisect_left(listing.names, node.name.encode("utf-8", "surrogatepass"))
-        is_in_order = last.is_in_order if is_again else is_burst and last.position < position <= last.position + NEARLY
-        self._last = _LastOpen(node.inode, parent, position, now, is_burst, is_in_order)
-        following = listing.in_order[position + 1 : position + 1 + SIBLINGS] if is_burst else ()
-        return Place(position, following, is_in_order)
+        in_order = last.in_order
+        if not is_again:
+            in_order = in_order + 1 if is_burst and last.position < position <= last.position + NEARLY else 0
+        self._last = _LastOpen(node.inode, parent, position, now, is_burst, in_order)
+        many = SIBLINGS + PROVEN if in_order >= PROVEN else SIBLINGS
+        following = listing.in_order[position + 1 : position + 1 + many] if is_burst else ()
+        return Place(position, following, is_in_order=in_order > 0)

@@ -110,7 +110,7 @@ async def test_what_each_user_wants_done_between_two_requests_is_done_once_and_a
 ) -> None:
     """Who asked first is not forgotten for who asked last."""
     reading, writing = device
-    kernel, done, ticks = KernelCaches(), list[str](), itertools.count()
+    kernel, done, ticks = KernelCaches(reading), list[str](), itertools.count()
 
     def first() -> None:
         done.append("first")
@@ -135,6 +135,19 @@ async def test_what_each_user_wants_done_between_two_requests_is_done_once_and_a
     with trio.move_on_after(0.01):
         await lowlevel.wait_readable(reading)
     assert done == ["first", "busy", "last"]
+
+
+def test_what_has_time_gives_way_once_to_what_a_program_asks_at_once(device: tuple[int, int]) -> None:
+    """Who has opened a file asks something about it a moment later, and would wait for the next file to be pushed."""
+    reading, writing = device
+    kernel, done = KernelCaches(reading), list[str]()
+    kernel.meanwhile(lambda: done.append("next"))
+    os.write(writing, b"a request")
+    assert kernel.do_meanwhile()
+    assert not done
+    assert kernel.do_meanwhile()
+    assert done == ["next"]
+    assert not kernel.do_meanwhile()
 
 
 class Ticking:

@@ -8,10 +8,10 @@ import trio.testing
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.worker.namespace.listing import Listing, nodes_by_name
-from mdmfs.worker.prefetch.order import BURST_SECONDS, NEARLY, SIBLINGS, Place, ReadingOrder
+from mdmfs.worker.prefetch.order import BURST_SECONDS, NEARLY, PROVEN, SIBLINGS, Place, ReadingOrder
 
 FOLDER, OTHER = 7, 8
-FILES = tuple(Node(f"{at:03}.dcm", 100 + at, NodeKind.FILE, 1, 0.0, bytes([at]) * 16) for at in range(3 * SIBLINGS))
+FILES = tuple(Node(f"{at:03}.dcm", 100 + at, NodeKind.FILE, 1, 0.0, bytes([at]) * 16) for at in range(4 * SIBLINGS))
 
 
 def _open(order: ReadingOrder, at: int, folder: int = FOLDER) -> Place:
@@ -33,6 +33,17 @@ async def test_the_second_open_of_a_directory_tells_what_comes_next(autojump_clo
     assert _open(order, 2 + NEARLY - 1).is_in_order
     last = len(FILES) - 1
     assert _open(order, last) == Place(last, (), is_in_order=False)
+
+
+async def test_who_has_long_gone_on_in_order_hears_of_more(autojump_clock: trio.testing.MockClock) -> None:
+    """Fewer questions are asked for as many files; the first step out of order takes that back."""
+    autojump_clock.autojump_threshold = 0
+    order = ReadingOrder()
+    counts = [len(_open(order, at).siblings) for at in range(PROVEN + 2)]
+    assert counts == [0, *[SIBLINGS] * (PROVEN - 1), SIBLINGS + PROVEN, SIBLINGS + PROVEN]
+    assert len(_open(order, PROVEN + 1).siblings) == SIBLINGS + PROVEN, "the same file again is no step"
+    assert len(_open(order, 1).siblings) == SIBLINGS
+    assert len(_open(order, 2).siblings) == SIBLINGS
 
 
 async def test_who_opens_here_and_there_is_in_no_order(autojump_clock: trio.testing.MockClock) -> None:
