@@ -364,6 +364,7 @@ def _wrap(connected: socket.socket, context: ssl.SSLContext, host: str | None) -
     """Put TLS on a socket, as the client of a host or, without one, as the server; nothing is sent yet."""
     connected.settimeout(0)
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connected.getpeername()  # raises where it was reset; the library would, too, and leave a socket of its own open
     return context.wrap_socket(
         connected,
         server_side=host is None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import socket
 import ssl
 import struct
@@ -35,6 +36,7 @@ from mdmfs.wire.messages.keystores import Collect, Collected, Outcome
 from mdmfs.wire.messages.message import MAX_MESSAGE_BYTES, MEDIA_TYPE
 from mdmfs.wire.peers import open_lasting_client
 from mdmfs.wire.server import Address, Answer, Limits, Reply, Request, Service, StreamReply, serve
+from mdmfs.wire.stream import TlsStream
 from tests.twins import certificates as make
 from tests.twins.wire import anchors_in, calling, context_of, contexts_of, serving
 
@@ -760,6 +762,22 @@ async def test_a_peer_that_hangs_up_twice_at_once_refuses_and_one_that_is_gone_t
             except MdmfsError as raised:
                 caught = raised
     assert type(caught) is error
+
+
+async def test_a_peer_that_resets_before_the_handshake_leaves_no_descriptor_behind() -> None:
+    """Whoever looks for open ports does so; the library would keep a socket of its own open until it is collected."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        peer = socket.create_connection(listening.getsockname())
+        accepted, _ = listening.accept()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        descriptor = accepted.fileno()
+        with pytest.raises(OSError) as raised:  # noqa: PT011 which one is the library's affair
+            await TlsStream.accept(accepted, lambda: context, lambda stream: stream)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+    assert not isinstance(raised.value, ssl.SSLError)
 
 
 @contextlib.contextmanager
