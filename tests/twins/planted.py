@@ -30,6 +30,8 @@ DATES: Final = 350
 TEXT_VRS: Final = frozenset({"LO", "SH", "ST", "LT", "UT", "UC", "PN", "UR", "AE"})
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 _CANDIDATES: Final = re.compile(rb"zq[a-z]{4}xv|97\d{6}|20\d{6}|" + UID_ROOT.replace(".", r"\.").encode() + rb"[\d.]+")
+_DRAWN_UID: Final = re.compile(rb"\b2\.25\.\d{20,39}(?!\d)")
+"""A UID of random digits (PS3.5 section B.2), none of which is planted: of some hundred, one holds a date by chance."""
 _KEPT: Final = frozenset(
     {
         *(0x00080005, 0x00080008, 0x00080016, 0x00080018, 0x00080060, 0x00080064, 0x0020000D, 0x0020000E, 0x00180015),
@@ -219,7 +221,7 @@ def written(dataset: Dataset, transfer_syntax: str = ExplicitVRLittleEndian) -> 
 def find_planted(blob: bytes, tokens: Iterable[str]) -> list[str]:
     """List the tokens that stand in a blob, in any case, as UTF-8, as UTF-16, or each letter at its own even place."""
     wanted = {token.lower().encode() for token in tokens}
-    lower = blob.lower()
+    lower = _DRAWN_UID.sub(b"", blob.lower())
     found = {match for text in (lower, lower[::2], lower[1::2]) for match in _matches(text)}
     others = {token for token in wanted if not _CANDIDATES.fullmatch(token)}
     found |= {token for token in others if token in lower}
