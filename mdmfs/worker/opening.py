@@ -137,7 +137,7 @@ class Opener:
 
     def _look_ahead(self, siblings: Sequence[Node], soon: Guid, *, is_header_only: bool) -> None:
         """Get ready for who goes through files in order: push the next one, and ask for headers that come soon."""
-        self._at_hand.open_ahead(siblings[0])
+        self._at_hand.open_ahead(siblings[0], is_header_only=is_header_only)
         headers = self._parts.headers
         if is_header_only and not headers.is_asking and headers.lacks(soon) and soon not in self._parts.cache:
             self._parts.nursery.start_soon(self._ask_ahead, headers.find_ahead, _guids(siblings))

@@ -71,7 +71,7 @@ class PageCache:
     def invalidate(self, inode: int, begin: int = 0, end: int | None = None) -> None:
         """See ``Pages``."""
 
-    def meanwhile(self, work: Callable[[], None]) -> None:
+    def meanwhile(self, work: Callable[[], None], *, gives_way: bool = False) -> None:
         """See ``Pages``."""
 
     async def forget_names(self, directory: int, names: list[bytes]) -> None:

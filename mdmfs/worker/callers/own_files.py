@@ -308,9 +308,9 @@ class OwnPages:
         """See ``Pages``."""
         self._kernel.invalidate(own_number(self._principal, inode), begin, end)
 
-    def meanwhile(self, work: Callable[[], None]) -> None:
+    def meanwhile(self, work: Callable[[], None], *, gives_way: bool = False) -> None:
         """See ``Pages``."""
-        self._kernel.meanwhile(work)
+        self._kernel.meanwhile(work, gives_way=gives_way)
 
     async def forget_names(self, directory: int, names: list[bytes]) -> None:
         """Take nothing back: the kernel asks for each name each time."""

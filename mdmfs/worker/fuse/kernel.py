@@ -41,9 +41,8 @@ class KernelCaches:
         """``device``: the descriptor that the mount is served over; None to look for the one of this process."""
         self._calls = _Calls()
         self._device = device
-        self._is_new = False
-        self._work: dict[Callable[[], None], None] = {}
-        """Of each who asks for some, in order."""
+        self._work: dict[Callable[[], None], bool] = {}
+        """Of each who asks for some, in order; with whether it has still to give way."""
 
     def store(self, inode: int, offset: int, octets: memoryview) -> None:
         """Push plaintext; waits behind a pending READ of the same pages."""
@@ -62,20 +61,18 @@ class KernelCaches:
                 length = 0 if end is None else end - begin
                 os.write(self._descriptor(), _NOTICE.pack(_NOTICE.size, _INVALIDATE, 0, inode, begin, length))
 
-    def meanwhile(self, work: Callable[[], None]) -> None:
+    def meanwhile(self, work: Callable[[], None], *, gives_way: bool = False) -> None:
         """See ``Pages``."""
-        self._work[work] = None
-        self._is_new = True
+        self._work[work] = gives_way
 
     def do_meanwhile(self) -> bool:
         """Do one thing that waits for a moment without requests; tells whether to look for requests again."""
         work = next(iter(self._work), None)
         if work is None:
             return False
-        if self._is_new:
-            self._is_new = False
-            if self._is_asked_again():
-                return True
+        gives_way, self._work[work] = self._work[work], False
+        if gives_way and self._is_asked_again():
+            return True
         del self._work[work]
         work()
         return True

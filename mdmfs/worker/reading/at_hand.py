@@ -48,13 +48,14 @@ class AtHand:
         if is_same and file.beginning is not None and file.rests_on_header and not file.is_shown:
             file.begin_with(file.beginning, self._parts.pages.port)
 
-    def open_ahead(self, node: Node) -> None:
+    def open_ahead(self, node: Node, *, is_header_only: bool) -> None:
         """Open a file that is probably opened next, where it or its header is at hand: while this one is read.
 
-        Who reads what is in the page cache meanwhile has a processor of his own.
+        Who reads what is in the page cache meanwhile has a processor of his own. With ``is_header_only`` of this one,
+        its reader goes through headers: that is Python mostly, which asks for a terminal before it reads.
         """
         self._next = node
-        self._parts.pages.port.meanwhile(self._open_next)
+        self._parts.pages.port.meanwhile(self._open_next, gives_way=is_header_only)
 
     def _open_next(self) -> None:
         node, self._next = self._next, None

@@ -19,8 +19,9 @@ class Pages(Protocol):
     def invalidate(self, inode: int, begin: int = 0, end: int | None = None) -> None:
         """Take back what is there of an inode, all of it or a range of bytes at the edges of pages."""
 
-    def meanwhile(self, work: Callable[[], None]) -> None:
+    def meanwhile(self, work: Callable[[], None], *, gives_way: bool = False) -> None:
         """Do this in the loop as soon as no request waits for it, once, however often it is asked for until then.
 
-        It raises nothing, and is done never where nobody knows of requests.
+        ``gives_way``: what the program just answered asks at once comes before it. It raises nothing, and is done never
+        where nobody knows of requests.
         """

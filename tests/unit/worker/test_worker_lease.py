@@ -338,7 +338,7 @@ class ForgetfulKernel(NoPages):
         del offset, octets
         self.pushed.add(inode)
 
-    def meanwhile(self, work: Callable[[], None]) -> None:
+    def meanwhile(self, work: Callable[[], None], *, gives_way: bool = False) -> None:  # noqa: ARG002 nobody asks
         """See ``Pages``."""
         self.rest = work
 

@@ -141,12 +141,15 @@ def test_what_has_time_gives_way_once_to_what_a_program_asks_at_once(device: tup
     """Who has opened a file asks something about it a moment later, and would wait for the next file to be pushed."""
     reading, writing = device
     kernel, done = KernelCaches(reading), list[str]()
-    kernel.meanwhile(lambda: done.append("next"))
+    kernel.meanwhile(lambda: done.append("header"), gives_way=True)
+    kernel.meanwhile(lambda: done.append("file"))
     os.write(writing, b"a request")
     assert kernel.do_meanwhile()
     assert not done
     assert kernel.do_meanwhile()
-    assert done == ["next"]
+    assert done == ["header"]
+    assert kernel.do_meanwhile()
+    assert done == ["header", "file"]
     assert not kernel.do_meanwhile()
 
 

@@ -69,7 +69,7 @@ class KernelTwin:
         """See ``Pages``."""
         self.pages.pop(inode, None)
 
-    def meanwhile(self, work: Callable[[], None]) -> None:
+    def meanwhile(self, work: Callable[[], None], *, gives_way: bool = False) -> None:  # noqa: ARG002 nobody asks
         """See ``Pages``."""
         self.work = work
 
