@@ -12,6 +12,7 @@ import trio
 from mdmfs.cli.arguments import FILE
 from mdmfs.cli.hospital import ask, asking
 from mdmfs.cli.output import note, tell
+from mdmfs.daemon.process import forbid_core_dumps
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.wire.messages.administration import (
     QUARANTINE_EXPLAIN_PATH,
@@ -53,6 +54,8 @@ def list_(configuration: pathlib.Path, project: str) -> None:
 @click.option("--identify", is_flag=True, help="Print the real UIDs, too. They name a patient's images: it is audited.")
 def explain(configuration: pathlib.Path, handles: tuple[str, ...], *, identify: bool) -> None:
     """Explain what HANDLES of the list stand for, and what can be done."""
+    if identify:
+        forbid_core_dumps()
     for found in trio.run(_explain, HospitalConfiguration.read(configuration), handles, identify):
         group = found.group
         lines = [_line(group), f"  why: {found.what}", f"  what to do: {found.advice}"]

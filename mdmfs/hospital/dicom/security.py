@@ -59,6 +59,7 @@ async def shake_hands(connected: socket.socket, context: ssl.SSLContext, host: s
     threads, which never wait for the peer.
     """
     try:
+        connected.getpeername()  # raises where it was reset; the library would, too, and leave a socket of its own open
         tls = context.wrap_socket(
             connected, server_side=host is None, server_hostname=host, do_handshake_on_connect=False
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
+import struct
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from pydicom import Dataset
 from mdmfs.hospital.dicom.pacs import PacsAddress, Politeness
 from mdmfs.hospital.dicom.pool import Surroundings
 from mdmfs.hospital.dicom.remote import RemotePacs, open_pacs
-from mdmfs.hospital.dicom.security import DicomTls
+from mdmfs.hospital.dicom.security import DicomTls, shake_hands
 from mdmfs.model.errors import PacsUnreachableError
 from mdmfs.pki.trust import TrustAnchors
 from tests.twins import certificates as make
@@ -120,3 +123,19 @@ async def test_our_scp_over_tls_takes_who_is_certified(ours: DicomTls, strange: 
         async with open_pacs(address, surroundings=Surroundings(tls=ours)) as pacs:
             await pacs.echo()
     assert reception.noted == []
+
+
+async def test_a_peer_that_resets_before_the_handshake_leaves_no_descriptor_behind(ours: DicomTls) -> None:
+    """The library would keep a socket of its own open until it is collected."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        peer = socket.create_connection(listening.getsockname())
+        accepted, _ = listening.accept()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        accepted.setblocking(False)  # noqa: FBT003 of the library
+        descriptor = accepted.fileno()
+        with pytest.raises(OSError) as raised:  # noqa: PT011 which one is the library's affair
+            await shake_hands(accepted, ours.server())
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+    assert not isinstance(raised.value, ssl.SSLError)
