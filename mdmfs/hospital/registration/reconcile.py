@@ -48,7 +48,7 @@ from mdmfs.wire.messages.administration import ReconciliationProgress
 log = structlog.get_logger()
 
 FRUITLESS: Final = 3
-"""Times that a PACS is out of reach before the rest of its studies is left for another day."""
+"""Times in a row that a PACS is out of reach before the rest of its studies is left for another day."""
 LOOK_SECONDS: Final = 600.0
 """How often it is looked whether a run is due."""
 _COMPARED: Final = {FileState.PENDING, FileState.VISIBLE, FileState.QUARANTINED, FileState.SUPERSEDED}
@@ -131,6 +131,7 @@ class Reconciliation:
             for record in series:
                 here = [it for it in found if it.series_uid == record.series_uid]
                 await _Comparison(self, record, known, hospital).run(here)
+            fruitless[pacs] = 0
         except MdmfsError as error:
             fruitless[pacs] += isinstance(error, PacsUnreachableError)
             self._note(f"a study of PACS {pacs}: {error}")

@@ -124,6 +124,27 @@ async def test_silence_is_no_loss(tmp_path: Path) -> None:
         assert clinic.store.read(lambda tx: tx.losses.last_reconciled(PROJECT)) == clinic.now
 
 
+class FlickeringPacs(TwinPacs):
+    """A PACS that is out of reach every second time."""
+
+    async def find_series(self, *, patient_id: str | None = None, study_uid: str | None = None) -> list[SeriesFound]:
+        """List, or not."""
+        self.is_stopped = not self.is_stopped
+        return await super().find_series(patient_id=patient_id, study_uid=study_uid)
+
+
+async def test_a_pacs_that_is_away_now_and_then_is_asked_for_all_studies(tmp_path: Path) -> None:
+    """Each time it was there again: the others are compared on the same day."""
+    studies = range(1, 2 * FRUITLESS + 3)
+    clinic = Clinic(tmp_path, [slice_of(1, study=study, series=study) for study in studies])
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        clinic.pacs = FlickeringPacs(clinic.pacs.held)
+    async with clinic.open() as hospital:
+        found = await reconcile(hospital)
+        assert len(found.failures) == len(studies) // 2 > FRUITLESS
+
+
 async def test_new_images_are_told_and_left_to_the_harvest(tmp_path: Path) -> None:
     """Also where one has gone and the count is the same as before, as long as something is known to be lost."""
     clinic = Clinic(tmp_path, slices((1, 2)))
