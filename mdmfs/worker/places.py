@@ -22,7 +22,7 @@ from mdmfs.worker.hospital.replicas import ReplicatedHospital
 from mdmfs.worker.hospital.storage import Storage
 from mdmfs.worker.lease import LOOK_SECONDS, Lease, boottime
 from mdmfs.worker.memory import Memory
-from mdmfs.worker.namespace.feed import Leaver
+from mdmfs.worker.namespace.leavers import Leaver
 from mdmfs.worker.serving import Ports
 
 LEASE_HELD: Final = Gauge("mdmfs_lease_held", "1 while the hospital is heard and files may be served.", ["hospital"])

@@ -27,7 +27,8 @@ from mdmfs.worker.hospital.port import Hospital
 from mdmfs.worker.keys.ring import KeyRing, KeySource
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.memory import Memory
-from mdmfs.worker.namespace.feed import Feed, Leaver
+from mdmfs.worker.namespace.feed import Feed
+from mdmfs.worker.namespace.leavers import Leaver
 from mdmfs.worker.namespace.names import ROOT, Namespace
 from mdmfs.worker.numbered import Numbered, first_of
 from mdmfs.worker.opening import Opener

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -12,17 +11,12 @@ import structlog
 import trio
 
 from mdmfs.daemon.looks import next_look
-from mdmfs.model.errors import (
-    AccessDeniedError,
-    BusyError,
-    CredentialExpiredError,
-    CredentialRefusedError,
-    MdmfsError,
-    NoSuchFileError,
-)
+from mdmfs.daemon.nursery import open_plain_nursery
+from mdmfs.model.errors import AccessDeniedError, BusyError, MdmfsError, NoSuchFileError
 from mdmfs.wire.messages.files import MAX_REPORTED, Changes, Node, NodeKind, OpensReport
 from mdmfs.worker.hospital.outage import OUTAGES
 from mdmfs.worker.lease import Lease
+from mdmfs.worker.namespace.leavers import DECIDED, Leaver, Leavers
 from mdmfs.worker.namespace.listing import gone_or_changed
 from mdmfs.worker.namespace.names import Namespace
 from mdmfs.worker.reading.opens import Opens
@@ -38,12 +32,6 @@ FIRST_RETRY: Final = 0.2
 its machine within minutes."""
 LOOK_SECONDS: Final = 1.0
 """Between two looks at the credential."""
-LEAVERS_REST_SECONDS: Final = 10.0
-"""Between two tries to report what a leaver has opened: where nothing answers him, news for others wait meanwhile."""
-LEAVERS_SECONDS: Final = 600.0
-"""So long the hospital answers others and not a leaver before he is given up: what they open is not reported before."""
-
-_DECIDED: Final = (CredentialExpiredError, CredentialRefusedError, AccessDeniedError)
 
 log = structlog.get_logger(__name__)
 
@@ -58,13 +46,6 @@ class Told(Protocol):
 
         ``groups`` are those of the answer that was applied last.
         """
-
-
-class Leaver(Told, Protocol):
-    """The hospital, as he is known to it whom another has followed."""
-
-    async def aclose(self) -> None:
-        """Speak with it no more."""
 
 
 class Witness(Protocol):
@@ -106,12 +87,7 @@ class Feed:
         self._is_another = trio.Event()
         self._lease = lease
         self._opens = opens or Opens()
-        self._leavers: collections.deque[tuple[Leaver, list[OpensReport]]] = collections.deque()
-        """Who had this mount before, and what is still to be reported of them."""
-        self._telling = trio.Lock()
-        self._leavers_rest_until = float("-inf")
-        self._give_up_at = float("inf")
-        """When the first of them is given up, unless there is an outage for all."""
+        self._leavers = Leavers(lambda: (self._version, self._groups), lambda: self._namespace.is_followed)
         self._version = 0
         """That was applied last."""
         self._groups: Sequence[str] = ()
@@ -131,6 +107,7 @@ class Feed:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._take_back)
+            nursery.start_soon(self._leavers.keep_telling)
             if self._look is not None:
                 nursery.start_soon(self._keep_looking, self._look)
             version: int | None = None
@@ -154,18 +131,14 @@ class Feed:
         """Wait for changes after a version and apply them; gives the version that is now applied."""
         if version is None:
             return (await self._namespace.listing(self._namespace.top)).version
-        if trio.current_time() >= self._leavers_rest_until:
-            await self._tell_for_leavers()
         sent = self._lease.clock()
         # after an outage the lease may be about to end: then the answer shall not wait for news
         longest = self._lease.seconds_to_ask() if self._namespace.is_followed else 0.0
-        report = None if self._leavers else self._opens.report()
+        report = self._opens.report()
         is_full = report is not None and len(report.opens) == MAX_REPORTED  # then the next one shall go soon
         wait = 0.0 if is_full else longest * random.uniform(*JITTER)  # noqa: S311 no secret
         changes = await self._hospital.changes(version, wait, report, self._groups)
         self._opens.heard(report)
-        if self._leavers:
-            self._give_up_at = min(self._give_up_at, trio.current_time() + LEAVERS_SECONDS)
         outdated = await self._apply(changes)
         self._lease.grant(sent, changes.lease)
         self._list_anew(outdated)
@@ -177,8 +150,7 @@ class Feed:
 
     async def _wait_out(self, failure: MdmfsError, part: float) -> float:
         """Wait for that part of a pause before the hospital is asked again; gives the next part."""
-        self._give_up_at = float("inf")
-        if isinstance(failure, _DECIDED):
+        if isinstance(failure, DECIDED):
             self._lease.refuse(failure)
         else:
             self._lease.fail(failure)
@@ -196,38 +168,17 @@ class Feed:
 
     async def tell_last(self) -> None:
         """Report what was opened since the last question; what the hospital does not hear of is lost."""
-        await self._tell_for_leavers()
-        with contextlib.suppress(MdmfsError):
-            while (report := self._opens.report()) is not None:
-                await self._hospital.changes(self._version, 0.0, report, self._groups)
-                self._opens.heard(report)
-        await self._tell_for_leavers()  # by that question it may have come out that the credential is gone or another
+        async with open_plain_nursery() as nursery:
+            nursery.start_soon(self._leavers.tell)
+            with contextlib.suppress(MdmfsError):
+                while (report := self._opens.report()) is not None:
+                    await self._hospital.changes(self._version, 0.0, report, self._groups)
+                    self._opens.heard(report)
+        await self._leavers.tell()  # by that question it may have come out that the credential is gone or another
 
     def note_leaving(self, leaver: Leaver) -> None:
         """Know that another's credential takes the place of this one: what was opened so far is not the other's."""
-        self._leavers.append((leaver, self._opens.set_apart()))
-
-    async def _tell_for_leavers(self) -> None:
-        """Report what those have opened who had this mount before, each by his own credential.
-
-        Until that is done, or he is given up, nothing newer is reported: reports count by their numbers.
-        """
-        async with self._telling:
-            while self._leavers:
-                leaver, reports = self._leavers[0]
-                try:
-                    while reports:
-                        await leaver.changes(self._version, 0.0, reports[0], self._groups)
-                        del reports[0]
-                except MdmfsError as error:
-                    if not isinstance(error, _DECIDED) and trio.current_time() < self._give_up_at:
-                        self._leavers_rest_until = trio.current_time() + LEAVERS_REST_SECONDS
-                        return
-                    files = sum(len(report.opens) for report in reports)
-                    log.warning("what was opened before cannot be reported", files=files, reason=str(error))
-                self._give_up_at = float("inf")
-                self._leavers.popleft()
-                await leaver.aclose()
+        self._leavers.note(leaver, self._opens.set_apart())
 
     async def _apply(self, changes: Changes) -> list[int]:
         """Stop the readers of what has gone; gives the directories to list anew, for which the hospital is asked."""

@@ -15,7 +15,8 @@ from mdmfs.wire.messages.files import MAX_REPORTED, Changes, Node, NodeKind, Ope
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.keys.ring import KeyRing
 from mdmfs.worker.lease import Lease
-from mdmfs.worker.namespace.feed import LEAVERS_REST_SECONDS, LEAVERS_SECONDS, LOOK_SECONDS, Feed
+from mdmfs.worker.namespace.feed import LOOK_SECONDS, Feed
+from mdmfs.worker.namespace.leavers import REST_SECONDS, TRIES
 from mdmfs.worker.namespace.names import Namespace
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.reading.opens import Opens
@@ -199,7 +200,7 @@ async def test_each_report_goes_under_who_opened(
 async def test_a_leaver_whom_nothing_answers_is_given_up_while_the_hospital_answers_others(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """It has moved, and only those heard of it who came later: what they open would never be reported."""
+    """It has moved, and only those heard of it who came later: what they open is reported meanwhile."""
     autojump_clock.autojump_threshold = 0
     hospital, opens, leaver = TwinHospital(), Opens(), Leaver(TwinHospital())
     hospital.lease, leaver.refusal = 30.0, unreachable()
@@ -216,19 +217,60 @@ async def test_a_leaver_whom_nothing_answers_is_given_up_while_the_hospital_answ
         opens.note(random_guid())
     feed.note_leaving(leaver)
     opens.note(random_guid())
-    await have_news(LEAVERS_SECONDS / 2)
+    patience = TRIES * REST_SECONDS
+    await have_news(patience / 2)
     hospital.failure = unreachable
-    await trio.sleep(LEAVERS_SECONDS)
+    await trio.sleep(patience)
     hospital.failure = None
-    await have_news(LEAVERS_SECONDS / 2)
+    await have_news(patience / 4)
     assert not leaver.is_closed
-    assert not hospital.reports
-    with structlog.testing.capture_logs() as logs:
-        await have_news(LEAVERS_SECONDS)
-    assert leaver.is_closed
     assert [len(report.opens) for report in hospital.reports] == [1]
+    with structlog.testing.capture_logs() as logs:
+        await have_news(patience / 2)
+    assert leaver.is_closed
     assert [one["files"] for one in logs] == [2]
-    assert leaver.asked <= 3 * LEAVERS_SECONDS / LEAVERS_REST_SECONDS
+    assert leaver.asked <= 3 * TRIES
+
+
+async def test_a_leaver_whom_nothing_answers_keeps_up_nobody(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, faults: list[str]
+) -> None:
+    """Neither news nor the lease, nor those who left after him, nor the last word; nor does a fault end the mount."""
+    autojump_clock.autojump_threshold = 0
+
+    class Silent(Leaver):
+        async def changes(self, *told: object) -> Changes:
+            del told
+            await trio.sleep_forever()
+            raise AssertionError
+
+    class Faulty(Leaver):
+        async def changes(self, *told: object) -> Changes:
+            del told
+            message = "a fault of the program"
+            raise ZeroDivisionError(message)
+
+    hospital, opens, lease = TwinHospital(), Opens(), Lease(trio.current_time)
+    hospital.lease = 30.0
+    feed = Feed(hospital, Namespace(hospital, ROOT), NoWitness(), lease, opens)
+    nursery.start_soon(feed.follow)
+    silent, faulty, last = Silent(hospital), Faulty(hospital), Leaver(hospital)
+    for leaver in (silent, faulty):
+        opens.note(random_guid())
+        feed.note_leaving(leaver)
+    await trio.sleep(5 * hospital.lease)
+    assert lease.is_held
+    assert faulty.is_closed
+    opens.note(random_guid())
+    feed.note_leaving(last)
+    await trio.sleep(1)
+    assert last.is_closed
+    opens.note(random_guid())
+    with trio.move_on_after(1):
+        await feed.tell_last()
+    assert [len(report.opens) for report in hospital.reports] == [1]
+    assert not silent.is_closed
+    faults.clear()
 
 
 @pytest.mark.parametrize("has_follower", [False, True])
