@@ -29,8 +29,11 @@ from pyfuse3 import (
     XAttrNameT,
 )
 
+from mdmfs.worker.fuse.loop import wait_eagerly
+
 FOREVER = 3600.0
 COPIES = "copies"
+EAGER = "eager"
 
 
 class Empty(pyfuse3.Operations):
@@ -125,8 +128,13 @@ class Copies(Empty):
         return entry
 
 
-def main(mountpoint: str, shown: str) -> None:
-    """Mount what is shown, folders of empty files or the files of a folder; say so, and serve until it is unmounted."""
+def main(mountpoint: str, shown: str, loop: str = "") -> None:
+    """Mount what is shown, folders of empty files or the files of a folder; say so, and serve until it is unmounted.
+
+    ``loop``: ``EAGER`` to wait for requests as our mounts do.
+    """
+    if loop == EAGER:
+        wait_eagerly(lambda: False)
     empty = json.loads(shown) if shown.startswith("[") else None
     pyfuse3.init(Copies(Path(shown)) if empty is None else Empty(empty), mountpoint, {"fsname=floor", "subtype=floor"})
     try:
@@ -137,4 +145,4 @@ def main(mountpoint: str, shown: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])

@@ -25,6 +25,7 @@ from mdmfs.worker.hospital.remote import RemoteHospital
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.service import Mounting, serve_mount
 from mdmfs.worker.serving import Ports, Site
+from tests.bench._floor import EAGER
 from tests.twins import certificates as make
 from tests.twins.hospital import ROOT, TwinHospital
 from tests.twins.hospital_service import HospitalOnTheWire
@@ -105,15 +106,19 @@ class Gocryptfs:
 class Floor:
     """A mount of pyfuse3 that decides nothing: what names and opens cost at least."""
 
-    def __init__(self, root: Path, shown: Sequence[Folder] | Path) -> None:
-        """``shown`` are folders of empty files, or the files of a folder, then below ``COPIES``."""
+    def __init__(self, root: Path, shown: Sequence[Folder] | Path, *, is_eager: bool = False) -> None:
+        """``shown`` are folders of empty files, or the files of a folder, then below ``COPIES``.
+
+        ``is_eager``: it waits for requests as our mounts do.
+        """
         self.root = root
+        self._loop = [EAGER] if is_eager else []
         self._shown = str(shown) if isinstance(shown, Path) else json.dumps(shown)
         self._process: subprocess.Popen[str] | None = None
 
     def mount(self) -> None:
         """See ``MountOfBytes``."""
-        command = [sys.executable, "-m", "tests.bench._floor", str(self.root), self._shown]
+        command = [sys.executable, "-m", "tests.bench._floor", str(self.root), self._shown, *self._loop]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"
