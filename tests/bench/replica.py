@@ -11,6 +11,7 @@ import os
 import secrets
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.hospital.remote import RemoteHospital
 from tests.bench._chain import SLICE_BYTES, SLICES, Chain, chain, timed
 from tests.bench._frame import Bench, Measured
-from tests.twins.storage_elements import KEY, SECRET, swift, xrootd
+from tests.twins.storage_elements import KEY, SECRET, SWIFT, XROOTD, swift, told_missing, xrootd
 
 RATE = 0.7
 """Of curl's."""
@@ -43,6 +44,8 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 def measure() -> Measured:
     """Read from the hospital, then from each storage element, every time with a mount that has nothing yet."""
+    if missing := told_missing(*SWIFT, XROOTD):
+        sys.exit(missing)
     with tempfile.TemporaryDirectory() as folder, chain() as running:
         Path(folder).chmod(0o755)  # xrootd is not root
         running.processes.start_metadata()  # hospitald tries every 2 s to reach one that is away

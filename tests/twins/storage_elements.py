@@ -98,6 +98,18 @@ access_log {folder}/access.log cached;
 }}
 """
 OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
+SWIFT = ("swift-ring-builder", *(f"swift-{kind}-server" for kind in ("account", "container", "object", "proxy")))
+XROOTD = "xrootd"
+_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
+_PACKAGES = {
+    "swift-ring-builder": "swift",
+    "swift-account-server": "swift-account",
+    "swift-container-server": "swift-container",
+    "swift-object-server": "swift-object",
+    "swift-proxy-server": "swift-proxy",
+    "xrootd": "xrootd-server xrootd-plugins",
+    "nginx": "nginx",
+}
 
 
 class Engine(NamedTuple):
@@ -111,9 +123,19 @@ class Engine(NamedTuple):
     """Below which it keeps what it was given."""
 
 
+def told_missing(*programs: str) -> str:
+    """Say in one line which of these programs are not installed and what brings them; nothing where all are."""
+    lacking = [program for program in programs if _find(program) is None]
+    if not lacking:
+        return ""
+    packages = " ".join(_PACKAGES[program] for program in lacking)
+    return f"{', '.join(lacking)}: not installed; apt-get install --no-install-recommends {packages}"
+
+
 @contextlib.contextmanager
 def swift(folder: Path) -> Iterator[Engine]:
     """Run one server of each kind, one copy of each object; with an empty bucket."""
+    assert not (missing := told_missing(*SWIFT)), missing
     folder.mkdir()
     (folder / "devices/disk").mkdir(parents=True)
     (folder / "swift.conf").write_text(_SWIFT)
@@ -135,8 +157,7 @@ def swift(folder: Path) -> Iterator[Engine]:
 @contextlib.contextmanager
 def xrootd(folder: Path, pki: ThrowAwayPki) -> Iterator[Engine]:
     """Run xrootd with a keystore's certificate, which names this host; with an empty collection."""
-    program = shutil.which("xrootd")
-    assert program is not None, "xrootd is missing: apt-get install xrootd-server xrootd-plugins"
+    program = _installed(XROOTD)
     port, host = free_port(), pki.keystores[0]
     (folder / "served/sealed").mkdir(parents=True)
     (folder / "admin").mkdir()
@@ -157,8 +178,7 @@ def xrootd(folder: Path, pki: ThrowAwayPki) -> Iterator[Engine]:
 @contextlib.contextmanager
 def nginx(folder: Path, url: str, pki: ThrowAwayPki) -> Iterator[Engine]:
     """Run the site's cache of docs/operations.md before the storage element of a URL; its log tells HIT and MISS."""
-    program = shutil.which("nginx", path="/usr/sbin:/usr/bin")
-    assert program is not None, "nginx is missing: apt-get install nginx"
+    program = _installed("nginx")
     (folder / "kept").mkdir(parents=True)
     port, parts = free_port(), urllib.parse.urlsplit(url)
     recipe = OPERATIONS.read_text().partition("```nginx\n")[2].partition("```")[0]
@@ -188,11 +208,7 @@ def nginx(folder: Path, url: str, pki: ThrowAwayPki) -> Iterator[Engine]:
 def _swift_server(
     folder: Path, kind: str, port: int, pipeline: str, more: str = ""
 ) -> Iterator[subprocess.Popen[bytes]]:
-    program = shutil.which(f"swift-{kind}-server")
-    assert program is not None, (
-        "swift is missing: apt-get install swift-proxy swift-account swift-container swift-object"
-    )
-    user = pwd.getpwuid(os.geteuid()).pw_name
+    program, user = _installed(f"swift-{kind}-server"), pwd.getpwuid(os.geteuid()).pw_name
     file = folder / f"{kind}-server.conf"
     file.write_text(_SERVER.format(port=port, user=user, folder=folder, kind=kind, pipeline=pipeline) + more)
     with running_server([program, str(file)], folder / f"{kind}.log", port, {}) as process:
@@ -215,8 +231,18 @@ def _make_bucket(endpoint: str) -> None:
         assert answer.status == 200
 
 
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+def _run(program: str, *arguments: str) -> None:
+    subprocess.run([_installed(program), *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+def _find(program: str) -> str | None:
+    return shutil.which(program, path=_PATH)
+
+
+def _installed(program: str) -> str:
+    found = _find(program)
+    assert found is not None, told_missing(program)
+    return found
 
 
 def _give_away(folder: Path, user: str) -> None:
