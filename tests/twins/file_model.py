@@ -167,7 +167,7 @@ class World:
 
 
 class Handle:
-    """A file that the kernel has open."""
+    """A file or a directory that the kernel has open."""
 
     def __init__(self, number: int, inode: int) -> None:
         self.number = number
@@ -187,8 +187,8 @@ class FileModel(RuleBasedStateMachine):
         self._named: dict[Path_, TwinFile] = {}
         self._handles: list[Handle] = []
         self._lookups: dict[int, int] = {}
-        self._directory: tuple[int, list[tuple[bytes, int]]] | None = None
-        """An open directory, and what is still to be read from it: names with sizes."""
+        self._directory: tuple[Handle, list[tuple[bytes, int]]] | None = None
+        """An open directory, and what it held when reading it began: names with sizes."""
         self._spoiled: set[int] = set()
         """Inodes that were open when an object of theirs was damaged: what had just come is not asked for again."""
 
@@ -283,14 +283,16 @@ class FileModel(RuleBasedStateMachine):
 
     @rule(folder=st.sampled_from(FOLDERS))
     def begin_to_list(self, folder: str) -> None:
-        """Open a directory; it shows what it held now, whatever changes until it is closed."""
+        """Open a directory and begin to read it; it shows what it held now, whatever changes until it is closed."""
 
-        async def step() -> int:
+        async def step() -> Handle:
             directory = await self._world.files.lookup(ROOT, folder.encode())
             self._count(directory.inode)
             if self._directory is not None:
-                self._world.files.close_directory(self._directory[0])
-            return await self._world.files.open_directory(directory.inode)
+                self._world.files.close_directory(self._directory[0].number)
+            handle = Handle(await self._world.files.open_directory(directory.inode), directory.inode)
+            await self._world.files.read_directory(handle.number, 0)
+            return handle
 
         held = [(name, file) for (where, name), file in self._named.items() if where == folder]
         self._directory = self._world.do(step), sorted((name.encode(), len(file.plaintext)) for name, file in held)
@@ -303,7 +305,7 @@ class FileModel(RuleBasedStateMachine):
         handle, expected = self._directory
 
         async def step() -> list[tuple[bytes, int]]:
-            found = await self._world.files.read_directory(handle, position)
+            found = await self._world.files.read_directory(handle.number, position)
             return [(name, node.size) for _, (name, node, _) in zip(range(count), found, strict=False)]
 
         assert self._world.do(step) == expected[position : position + count]
@@ -365,7 +367,7 @@ class FileModel(RuleBasedStateMachine):
         """Let the kernel forget every inode that is not open."""
 
         async def step() -> None:
-            kept = {handle.inode for handle in self._handles}
+            kept = self._open_inodes() | ({self._directory[0].inode} if self._directory is not None else set())
             for inode in [inode for inode in self._lookups if inode not in kept]:
                 self._world.files.forget(inode, self._lookups.pop(inode))
 
