@@ -2,8 +2,8 @@
 
 Lookups and listings run as hospitald runs them, each in a reading transaction of its own. Bytes are those of the file
 after ``pack``, as a restored backup has them. Registration stands beside bare ``put`` of the rows that it leaves, in as
-many commits of as many files. The ratio is the worst of all bars, as a part of its bar. Ten million files take more
-than ten minutes and 14 GB; ``CATALOGUE_FILES`` names other numbers.
+many commits of as many files. The ratio is the worst of all bars, as a part of its bar. Ten million files take seven
+to fifteen minutes and 14 GB; ``CATALOGUE_FILES`` names other numbers.
 """
 
 from __future__ import annotations
