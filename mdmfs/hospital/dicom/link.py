@@ -102,6 +102,7 @@ class Link:
         # (Nagle) until our delayed acknowledgement comes, 40 ms later.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         self._association.received(count)
+        self._association.received(self._taken_since())
 
     def _taken(self) -> int | None:
         """Take in what is there; None where that is nothing."""
@@ -110,6 +111,15 @@ class Link:
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
             self._waits_to_write = isinstance(error, ssl.SSLWantWriteError)
             return None
+
+    def _taken_since(self) -> int:
+        """Take in what an acknowledgement has let come at once: of a PACS nearby the last segment of an image.
+
+        So the image is one fragment, and costs the loop one pass. Who waits for more meets what went wrong.
+        """
+        with contextlib.suppress(OSError):
+            return self._taken() or 0
+        return 0
 
     def _not_given(self, octets: memoryview) -> memoryview:
         """Send what can be sent now, and give what is left."""

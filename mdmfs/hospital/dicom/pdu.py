@@ -32,7 +32,7 @@ class PduType(enum.IntEnum):
     ABORT = 7
 
 
-_KNOWN_TYPES: Final = frozenset(PduType)
+_KNOWN_TYPES: Final = {int(kind): kind for kind in PduType}
 _FIXED_LENGTHS: Final = {PduType.ASSOCIATE_RJ: 4, PduType.RELEASE_RQ: 4, PduType.RELEASE_RP: 4, PduType.ABORT: 4}
 
 
@@ -79,13 +79,14 @@ class PduBuffer:
         if self._end - self._at < PDU_HEADER.size:
             return None
         number, length = PDU_HEADER.unpack_from(self.view, self._at)
-        if number not in _KNOWN_TYPES:
+        kind = _KNOWN_TYPES.get(number)
+        if kind is None:
             message = f"it sent a PDU of the unknown type {number}"
             raise RecallFailedError(message)
         if length > MAX_PDU_BYTES or length != _FIXED_LENGTHS.get(number, length):
             message = f"it sent a PDU of {length} bytes; at most {MAX_PDU_BYTES} are allowed, 4 for those of fixed size"
             raise RecallFailedError(message)
-        return PduType(number) if self._end - self._at >= PDU_HEADER.size + length else None
+        return kind if self._end - self._at >= PDU_HEADER.size + length else None
 
     def take(self) -> bytes:
         """Take the whole PDU that ``peek`` saw, without its header; for all but P-DATA-TF."""
