@@ -213,7 +213,7 @@ async def keep_term(
                 await _reach(hospital.store, changes.version, news)
         except MdmfsError as error:  # also of the copy, which is closed while this daemon takes over
             if is_heard:
-                log.warning("the daemon that works is not heard", reason=str(error))
+                log.warning("the daemon that works is not heard", reason=error.told_here)
             is_heard = False
             await trio.sleep(PAUSE)
 

@@ -298,7 +298,8 @@ class Conversation:
         except (_CutError, OSError):
             raise
         except Exception as error:
-            log.error("%s: an answer was cut short: %s", self._service.name, outline(error))  # noqa: TRY400
+            told = error.told_here if isinstance(error, MdmfsError) else outline(error)
+            log.error("%s: an answer was cut short: %s", self._service.name, told)  # noqa: TRY400 see outline
             await self._send_octets(pending)
             raise _CutError from error
 

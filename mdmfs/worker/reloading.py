@@ -50,7 +50,7 @@ class Reloading:
             try:
                 told = await trio.to_thread.run_sync(self._read, abandon_on_cancel=True)
             except MdmfsError as error:
-                log.warning("the configuration is wrong, and all stays as it was", reason=str(error))
+                log.warning("the configuration is wrong, and all stays as it was", reason=error.told_here)
                 return
             left = ", ".join(_built_upon(self._begun, told))
             self._told = told = _with_what_stays(self._begun, told)

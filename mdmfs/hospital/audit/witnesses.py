@@ -48,6 +48,8 @@ async def _deposit(keystore: str, hospital: Hospital) -> None:
             is_silent = False
         except MdmfsError as error:
             if not is_silent:
-                log.warning("a keystore takes no checkpoint of the audit log", keystore=keystore, reason=str(error))
+                log.warning(
+                    "a keystore takes no checkpoint of the audit log", keystore=keystore, reason=error.told_here
+                )
             is_silent = True
         await trio.sleep(INTERVAL)

@@ -251,7 +251,7 @@ class Receiver:
         try:
             await self._note(StoredInstance(sender.pacs, *series, request.instance_uid, request.class_uid))
         except MdmfsError as error:
-            log.error("a notice could not be stored", pacs=sender.pacs, reason=str(error))  # noqa: TRY400 the reason says it
+            log.error("a notice could not be stored", pacs=sender.pacs, reason=error.told_here)  # noqa: TRY400 the reason says it
             return _NOT_KEPT
         return _SUCCESS
 

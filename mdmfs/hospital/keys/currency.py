@@ -96,7 +96,7 @@ async def _serve(keystore: str, hospital: Hospital, peers: Keystores) -> None:
                 await _wait_until_due(keystore, hospital, peers, change, told)
         except MdmfsError as error:
             if not failures:
-                log.warning("a keystore cannot be kept current", keystore=keystore, reason=str(error))
+                log.warning("a keystore cannot be kept current", keystore=keystore, reason=error.told_here)
             pause = pause_after(failures, FIRST_PAUSE, LONGEST_PAUSE) * (0.5 + secrets.randbelow(1000) / 1000)
             failures += 1
             await trio.sleep(pause)

@@ -93,6 +93,7 @@ class Task:
                 await self._hospital.store.write(lambda tx: tx.destructions.remove(self._selection.record))
         except MdmfsError as error:
             self.failure = str(error)
+            log.warning("a task on keys failed", task=self._task.value, reason=error.told_here)
         except Exception as error:  # noqa: BLE001 the service loop: one task must not end the daemon
             self.failure = note_incident("the task", error)
         finally:
@@ -295,7 +296,7 @@ class Tasks:
                         self._latest = Task(KeyTask.DESTROY, Selection.of_record(record), self._hospital)
                         await self._latest.run()
             except MdmfsError as error:
-                log.error("what is to be destroyed cannot be read", reason=str(error))  # noqa: TRY400 the reason says it
+                log.error("what is to be destroyed cannot be read", reason=error.told_here)  # noqa: TRY400 the reason says it
             await trio.sleep(INTERVAL)
 
     @property

@@ -75,7 +75,7 @@ async def serve_queue(
         except MdmfsError as error:
             pause = pause_after(failures, FIRST_PAUSE, LONGEST_PAUSE) * (0.5 + secrets.randbelow(1000) / 2000)
             log.warning(
-                "a peer does not take what is for it", peer=destination, reason=str(error), pause=round(pause, 1)
+                "a peer does not take what is for it", peer=destination, reason=error.told_here, pause=round(pause, 1)
             )
             failures += 1
             await trio.sleep(pause)

@@ -51,7 +51,7 @@ class Ending:
             try:
                 await self.look()
             except MdmfsError as error:
-                log.error("what is over cannot be ended", reason=str(error))  # noqa: TRY400 the reason says it
+                log.error("what is over cannot be ended", reason=error.told_here)  # noqa: TRY400 the reason says it
             await trio.sleep(INTERVAL)
 
     async def look(self) -> int:

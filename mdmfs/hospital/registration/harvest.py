@@ -94,7 +94,7 @@ class Harvest:
             for name in self.pacs:
                 await self._harvest_pacs(name, hospital)
         except AccessDeniedError as error:  # its last day is past
-            self._note(str(error))
+            self._note(str(error), error.place)
         finally:
             self.is_over = True
             hospital.feed.bell.ring()
@@ -103,7 +103,7 @@ class Harvest:
         try:
             found = await self._find(hospital.pacs[name].pacs)
         except MdmfsError as error:
-            self._note(f"PACS {name}: {error}")
+            self._note(f"PACS {name}: {error}", error.place)
             return
         self.series_found += len(found)
         self.instances_found += sum(series.instance_count or 0 for series in found)
@@ -121,7 +121,7 @@ class Harvest:
             except AccessDeniedError:
                 raise
             except MdmfsError as error:
-                self._note(f"{which}: {error}")
+                self._note(f"{which}: {error}", error.place)
             except Exception as error:  # noqa: BLE001 the service loop: one series must not end the harvest
                 self._note(note_incident(which, error))
             self._pass_by(in_a_row)
@@ -191,8 +191,8 @@ class Harvest:
                 found[series.study_uid, series.series_uid] = series
         return list(found.values())
 
-    def _note(self, failure: str) -> None:
-        log.warning("harvest", project=self.project.name, failure=failure)
+    def _note(self, failure: str, place: str = "") -> None:
+        log.warning("harvest", project=self.project.name, failure=failure, place=place or None)
         self.failures.append(failure)
 
 

@@ -74,7 +74,7 @@ def _logging_failure() -> Iterator[None]:
     try:
         yield
     except MdmfsError as error:
-        log.error("a merge cannot be ended", reason=str(error))  # noqa: TRY400 the reason says it
+        log.error("a merge cannot be ended", reason=error.told_here)  # noqa: TRY400 the reason says it
 
 
 async def series_of(hospital: Hospital, subjects: Collection[SubjectId]) -> list[SeriesKey]:

@@ -58,7 +58,7 @@ async def forget_old(hospital: Hospital, age: float) -> None:
         try:
             await sweep(hospital, age)
         except MdmfsError as error:
-            log.error("what no project includes cannot be forgotten", reason=str(error))  # noqa: TRY400 the reason says it
+            log.error("what no project includes cannot be forgotten", reason=error.told_here)  # noqa: TRY400 the reason says it
         await trio.sleep(INTERVAL)
 
 

@@ -134,12 +134,12 @@ class Reconciliation:
             fruitless[pacs] = 0
         except MdmfsError as error:
             fruitless[pacs] += isinstance(error, PacsUnreachableError)
-            self._note(f"a study of PACS {pacs}: {error}")
+            self._note(f"a study of PACS {pacs}: {error}", error.place)
         except Exception as error:  # noqa: BLE001 the service loop: one study must not end the run
             self._note(note_incident(f"a study of PACS {pacs}", error))
 
-    def _note(self, failure: str) -> None:
-        log.warning("reconcile", project=self.project.name, failure=failure)
+    def _note(self, failure: str, place: str = "") -> None:
+        log.warning("reconcile", project=self.project.name, failure=failure, place=place or None)
         self.failures.append(failure)
 
 
@@ -317,7 +317,7 @@ class Reconciliations:
                     if self._is_due(name) and all(self._may_ask(pacs) for pacs in project.pacs):
                         self.start(name)
             except MdmfsError as error:
-                log.error("whether a reconciliation is due cannot be told", reason=str(error))  # noqa: TRY400 as it says
+                log.error("whether a reconciliation is due cannot be told", reason=error.told_here)  # noqa: TRY400 as it says
             await trio.sleep(self._look)
         await trio.sleep_forever()
 
@@ -341,5 +341,6 @@ class Reconciliations:
             await run.run(self._hospital)
         except MdmfsError as error:
             run.failures.append(str(error))
+            log.warning("a reconciliation failed", reason=error.told_here)
         except Exception as error:  # noqa: BLE001 the service loop: one run must not end the daemon
             run.failures.append(note_incident("the reconciliation", error))

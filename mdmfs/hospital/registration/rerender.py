@@ -114,7 +114,7 @@ class Rerendering:
                 raise
             except MdmfsError as error:
                 self._fruitless[name] = before + 1 if isinstance(error, NO_FAULT_OF_THEIRS) else 0
-                self._note(f"a series of PACS {name}: {error}")
+                self._note(f"a series of PACS {name}: {error}", error.place)
             except Exception as error:  # noqa: BLE001 the service loop: one series must not end the run
                 self._note(note_incident(f"a series of PACS {name}", error))
             else:
@@ -146,8 +146,8 @@ class Rerendering:
             self.destroyed += len(old)
         return True
 
-    def _note(self, failure: str) -> None:
-        log.warning("rendering anew", project=self.project.name, failure=failure)
+    def _note(self, failure: str, place: str = "") -> None:
+        log.warning("rendering anew", project=self.project.name, failure=failure, place=place or None)
         self.failures.append(failure)
 
 
@@ -187,6 +187,7 @@ class Rerenderings:
             await run.run(self._hospital)
         except MdmfsError as error:
             run.failures.append(str(error))
+            log.warning("a rendering anew failed", reason=error.told_here)
         except Exception as error:  # noqa: BLE001 the service loop: one run must not end the daemon
             run.failures.append(note_incident("rendering anew", error))
 

@@ -74,7 +74,7 @@ class Trigger:
                 try:
                     wait = self._look(nursery)
                 except MdmfsError as error:
-                    log.error("what PACSs told of cannot be read", reason=str(error))  # noqa: TRY400 the reason says it
+                    log.error("what PACSs told of cannot be read", reason=error.told_here)  # noqa: TRY400 the reason says it
                     wait = FIRST_PAUSE
                 self._looks_at = trio.current_time() + min(max(wait, 0.0), _LONGEST_SLEEP)  # clocks on walls are set
                 with trio.move_on_at(self._looks_at):

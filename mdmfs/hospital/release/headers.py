@@ -202,7 +202,7 @@ class Headers:
         try:
             await trio.to_thread.run_sync(self._change, headers, gone, limiter=self._threads)
         except lmdb.Error as error:
-            log.warning("headers cannot be kept or deleted", reason=str(error))
+            log.warning("headers cannot be kept or deleted", path=self._environment.path(), reason=str(error))
             return False
         return True
 

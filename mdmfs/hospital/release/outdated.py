@@ -28,7 +28,7 @@ async def forget_outdated_headers(hospital: Hospital) -> None:
             after = page[-1][0]
             await trio.lowlevel.checkpoint()
     except MdmfsError as error:
-        log.error("headers of files that are gone cannot be looked for", reason=str(error))  # noqa: TRY400 it says it
+        log.error("headers of files that are gone cannot be looked for", reason=error.told_here)  # noqa: TRY400 it says it
 
 
 async def keep_headers(hospital: Hospital, headers: Sequence[KeptHeader]) -> None:

@@ -200,6 +200,8 @@ class Recalls:
             if error.reason in PUT_AWAY:
                 await self._put_away(recall.guid, error)
         except MdmfsError as error:
+            if error.place:  # a small file was sent before, and nobody else will tell
+                log.warning("a file is not staged", guid=str(recall.guid), code=error.code, reason=error.told_here)
             RECALLED.labels(error.code).inc()
             self._refusals.note(recall.guid, error)
             recall.fail(error)
@@ -213,7 +215,7 @@ class Recalls:
         try:
             await self._quarantine(guid, refused)
         except MdmfsError as error:
-            log.error("a refused file keeps its name", guid=str(guid), reason=str(error))  # noqa: TRY400 the reason says it
+            log.error("a refused file keeps its name", guid=str(guid), reason=error.told_here)  # noqa: TRY400 the reason says it
 
     async def _stage(
         self, incoming: IncomingInstance, recall: PendingRecall, shares: Gathered, *, is_last: bool
@@ -273,7 +275,7 @@ class Recalls:
 
     def _fail(self, batch: list[PendingRecall], error: MdmfsError) -> None:
         RECALLED.labels(error.code).inc(len(batch))
-        log.warning("recall failed", reason=str(error), code=error.code, files=len(batch))
+        log.warning("recall failed", reason=error.told_here, code=error.code, files=len(batch))
         for recall in batch:
             recall.fail(error)
 

@@ -218,7 +218,7 @@ async def _note_loss(
         elif isinstance(outcome, Released) and isinstance(decision, Standing) and decision.is_lost:
             await note_found(hospital, [guid])
     except OutOfSpaceError as error:
-        log.error("whether a file is lost cannot be kept", guid=str(guid), reason=str(error))  # noqa: TRY400 as it says
+        log.error("whether a file is lost cannot be kept", guid=str(guid), reason=error.told_here)  # noqa: TRY400 as it says
 
 
 async def _decide_again(

@@ -43,7 +43,6 @@ class StagedObject:
         self.unwritten: memoryview | None = None
         """All of a small object, until it is on disk."""
         self._written = 0
-        self.is_being_written = False
         self.is_discarded = False
         self.taken = trio.Event()
         """Set when somebody who follows it has been sent a piece."""
@@ -66,6 +65,11 @@ class StagedObject:
     def is_complete(self) -> bool:
         """Whether every byte is there."""
         return self._failure is None and self._written == self.size
+
+    @property
+    def written(self) -> int:
+        """How many bytes are there."""
+        return self._written
 
     @property
     def has_begun(self) -> bool:
@@ -231,7 +235,7 @@ class StagingWriter:
         if self.staged.unwritten is not None:
             self._append(self.staged.unwritten)
         whole = self.staged.place.removesuffix(PART)
-        with _telling_full_disks(self.staged.guid):
+        with _telling_full_disks(self.staged):
             os.rename(self.staged.place, whole)  # noqa: PTH104 once for each file, with no time for a path's parts
         self.staged.place = whole
         self.staged.unwritten = None
@@ -243,7 +247,7 @@ class StagingWriter:
 
     def _open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        with _telling_full_disks(self.staged.guid):
+        with _telling_full_disks(self.staged):
             self._file = os.open(self.staged.place, flags, 0o600)
 
     def _sealed(self, seal: Callable[[], Buffer]) -> Buffer:
@@ -254,16 +258,17 @@ class StagingWriter:
     def _append(self, octets: memoryview) -> None:
         if self._file < 0:
             self._open()
-        with _telling_full_disks(self.staged.guid):
+        with _telling_full_disks(self.staged):
             while octets:
                 octets = octets[os.write(self._file, octets) :]
 
 
 @contextlib.contextmanager
-def _telling_full_disks(guid: Guid) -> Iterator[None]:
+def _telling_full_disks(staged: StagedObject) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         kind = OutOfSpaceError if error.errno in {errno.ENOSPC, errno.EDQUOT} else StoreError
-        message = f"staging {guid}: {error.strerror}"
-        raise kind(message) from error
+        failure = kind(f"staging {staged.guid}: {error.strerror}")
+        failure.place = staged.place
+        raise failure from error

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import os
 import pathlib
 import re
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from mdmfs.daemon.formats import MARK, Format, bring_up_folder
-from mdmfs.hospital.release.staged import PART, StagedObject, StagingWriter
+from mdmfs.hospital.release.staged import PART, SMALL_BYTES, StagedObject, StagingWriter
 from mdmfs.model.errors import IntegrityError, MdmfsError, OutOfSpaceError, StoreError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import HEADER_SIZE
@@ -25,6 +26,8 @@ STAGING_FORMAT: Final[Format[pathlib.Path]] = Format(
 )
 HOT_BYTES: Final = 16 * 2**20
 """Of what was sealed last, in memory, of all objects together."""
+LEFT_FREE: Final = 2**28
+"""Of the disk, for the audit log and the stores beside it: what is staged can be recalled, and they stop everything."""
 _BOOT: Final = ".boot"
 """Ends the name of the file beside the directory which tells in which run of the machine the objects were written."""
 _BOOT_ID: Final = pathlib.Path("/proc/sys/kernel/random/boot_id")
@@ -40,19 +43,22 @@ class Staging:
         limit: int,
         *,
         boot: str | None = None,
+        left_free: int = LEFT_FREE,
         staging_format: Format[pathlib.Path] = STAGING_FORMAT,
     ) -> None:
         """Open a directory, mode 0700, bounded to ``limit`` bytes; takes over what an earlier run completed.
 
-        ``boot`` names the run of the machine; None asks Linux. Raises ``StoreError``, also for one of a newer format.
+        ``boot`` names the run of the machine; None asks Linux. For ``left_free`` bytes on its disk old objects make
+        room. Raises ``StoreError``, also for one of a newer format.
         """
+        self._left_free = left_free
         self._directory = directory
         self._limit = limit
         self._objects: collections.OrderedDict[Guid, StagedObject] = collections.OrderedDict()
         self._octets = 0
         """Of all objects."""
-        self._in_use = 0
-        """Of those that are being written."""
+        self._arriving: set[StagedObject] = set()
+        """Those that are being written."""
         self._hot: collections.OrderedDict[StagedObject, int] = collections.OrderedDict()
         """Objects of which something is in memory, those sealed last behind, and how many bytes."""
         self._hot_octets = 0
@@ -98,12 +104,16 @@ class Staging:
         It takes the place of an older one of the same file. Raises ``OutOfSpaceError`` where there is no room for it.
         """
         self.discard(guid)
+        is_sent_before = is_awaited and size <= SMALL_BYTES
+        if not is_sent_before:
+            self._refuse_full_disk(size - self._octets)
         self._make_room(size)
+        if not is_sent_before:
+            self._refuse_full_disk(size)
         staged = StagedObject(f"{self._directory}/{guid}.{generation}{PART}", guid, generation, size)
         writer = StagingWriter(staged, self._heat, is_awaited=is_awaited)
         self._keep(staged)
-        self._in_use += size
-        staged.is_being_written = True
+        self._arriving.add(staged)
         try:
             yield writer
             writer.complete()
@@ -113,8 +123,7 @@ class Staging:
             staged.fail(reason)
             raise
         finally:
-            self._in_use -= size
-            staged.is_being_written = False
+            self._arriving.discard(staged)
             staged.settled.set()
             writer.close()
         self.on_whole(guid)
@@ -162,19 +171,38 @@ class Staging:
                 self._drop(staged)
 
     def _make_room(self, size: int) -> None:
-        if self._octets + size <= self._limit:
+        if self._fits(size):
             return
-        if self._in_use + size > self._limit:
+        if sum(staged.size for staged in self._arriving) + size > self._limit:
             message = f"staging holds at most {self._limit} bytes and all of it is in use; allow it more or try again"
             raise OutOfSpaceError(message)
         for staged in list(self._objects.values()):
-            if self._octets + size <= self._limit:
+            if self._fits(size):
                 return
-            if not staged.is_being_written and not self.is_pinned(staged.guid):
+            if staged not in self._arriving and not self.is_pinned(staged.guid):
                 self._drop(staged)
         if self._octets + size > self._limit:
             message = f"staging holds at most {self._limit} bytes and all of it is in use or pinned; allow it more"
             raise OutOfSpaceError(message)
+
+    def _refuse_full_disk(self, size: int) -> None:
+        """Raise ``OutOfSpaceError`` before the first byte is sent, where the last would find no room."""
+        if self._free() < size:
+            full = OutOfSpaceError("the disk of staging has no room for it, whatever is let go")
+            full.place = str(self._directory)
+            raise full
+
+    def _fits(self, size: int) -> bool:
+        return self._octets + size <= self._limit and self._free() >= size + self._left_free
+
+    def _free(self) -> int:
+        """Tell how many bytes the disk has left for others than those that are on their way already."""
+        try:
+            disk = os.statvfs(self._directory)
+        except OSError as error:
+            message = f"the staging directory {self._directory} cannot be used: {error.strerror}"
+            raise StoreError(message) from error
+        return disk.f_bavail * disk.f_frsize - sum(staged.size - staged.written for staged in self._arriving)
 
     def _take_over(self, boot: str) -> None:
         """Find whole objects of this run of the machine, oldest first; drop everything else."""

@@ -104,7 +104,7 @@ async def _put_wanted(hospital: Hospital) -> None:
         try:
             await _put_lacking(hospital, guid)
         except MdmfsError as error:
-            log.warning("replicas are not put", guid=str(guid), reason=str(error))
+            log.warning("replicas are not put", guid=str(guid), reason=error.told_here)
         except Exception as error:  # noqa: BLE001 the service loop: one file must not end it
             note_incident("putting replicas", error)
         await trio.lowlevel.checkpoint()

@@ -101,7 +101,7 @@ async def _find_leaving(hospital: Hospital) -> None:
                 replicas.departures.ring()
             pause = PAUSE
         except MdmfsError as error:
-            log.error("what is to be taken away cannot be marked", reason=str(error))  # noqa: TRY400 the reason says it
+            log.error("what is to be taken away cannot be marked", reason=error.told_here)  # noqa: TRY400 the reason says it
             wait, pause = pause, min(2 * pause, LONGEST_PAUSE)
         except Exception as error:  # noqa: BLE001 the service loop: one replica must not end it
             note_incident("looking for replicas that are to go", error)
@@ -130,7 +130,7 @@ class _Removal:
             try:
                 is_left = await self._remove_some()
             except MdmfsError as error:
-                log.error("replicas cannot be taken away", reason=str(error))  # noqa: TRY400 the reason says it
+                log.error("replicas cannot be taken away", reason=error.told_here)  # noqa: TRY400 the reason says it
             except Exception as error:  # noqa: BLE001 the service loop: one replica must not end it
                 note_incident("taking replicas away", error)
             pause = min(2 * pause, LONGEST_PAUSE) if is_left else PAUSE

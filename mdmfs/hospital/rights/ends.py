@@ -35,7 +35,7 @@ async def end_what_has_ended(hospital: Hospital) -> None:
             since = now
             seconds = min(LONGEST_SLEEP, max(_next_end(hospital, now) - now, 0.01))
         except MdmfsError as error:
-            log.error("entries that have ended cannot be taken out", reason=str(error))  # noqa: TRY400 the reason says it
+            log.error("entries that have ended cannot be taken out", reason=error.told_here)  # noqa: TRY400 the reason says it
             seconds = RETRY_SECONDS
         with trio.move_on_after(seconds):
             await ring.wait()

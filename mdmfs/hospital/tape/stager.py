@@ -210,7 +210,7 @@ class Stager:
         try:
             return bool(job.element) and await is_kept_on(self._hospital, job.guid, job.element)
         except MdmfsError as error:
-            log.error("how long a replica stays cannot be written down", reason=str(error))  # noqa: TRY400 the reason says it
+            log.error("how long a replica stays cannot be written down", reason=error.told_here)  # noqa: TRY400 the reason says it
             return False
 
     async def _bring(self, jobs: Sequence[Job]) -> AsyncGenerator[tuple[Job, Released | MdmfsError]]:
@@ -258,7 +258,7 @@ class Stager:
         try:
             return await self._hospital.store.write(act)
         except MdmfsError as error:
-            log.error("what is being staged cannot be written down", reason=str(error))  # noqa: TRY400 the reason says it
+            log.error("what is being staged cannot be written down", reason=error.told_here)  # noqa: TRY400 the reason says it
             return list(batch)
 
     async def _end(self, job: Job, outcome: Released | MdmfsError) -> bool:
@@ -369,7 +369,7 @@ class Stager:
                     if not request.left and now > REMEMBERED + max(file.finished for file in files):
                         await self.forget(request.id)
             except MdmfsError as error:
-                log.error("old requests cannot be forgotten", reason=str(error))  # noqa: TRY400 the reason says it
+                log.error("old requests cannot be forgotten", reason=error.told_here)  # noqa: TRY400 the reason says it
 
 
 def change(tx: Transaction, request_id: bytes, file: StageFile) -> StageFile:

@@ -72,6 +72,7 @@ class Database:
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine: Final = engine
+        self._place: Final = engine.url.render_as_string().removeprefix("sqlite:///")
         self._turn = trio.Lock()
         self._readers = trio.CapacityLimiter(READERS)
 
@@ -95,11 +96,13 @@ class Database:
 
     def write_now(self, act: Callable[[sa.Connection], T], seconds: float | None = None) -> T:
         """Do as ``write``, on the calling thread and without waiting for others."""
-        return _insist(self.engine.begin, act, seconds)
+        with _placing(self._place):
+            return _insist(self.engine.begin, act, seconds)
 
     def read_now(self, act: Callable[[sa.Connection], T], seconds: float = QUESTION_SECONDS) -> T:
         """Do as ``read``, on the calling thread; ``BusyError`` where it takes so many seconds."""
-        return _insist(self.engine.connect, act, seconds)
+        with _placing(self._place):
+            return _insist(self.engine.connect, act, seconds)
 
     def close(self) -> None:
         """Close every connection."""
@@ -210,6 +213,16 @@ def _insist(
             return act(connection)
     message = "unreachable: the last try gives or raises"
     raise AssertionError(message)
+
+
+@contextlib.contextmanager
+def _placing(place: str) -> Iterator[None]:
+    """Tell this machine's own people which database it is that fails, or is full."""
+    try:
+        yield
+    except (StoreError, OutOfSpaceError) as error:
+        error.place = place
+        raise
 
 
 @contextlib.contextmanager

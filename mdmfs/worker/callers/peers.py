@@ -260,7 +260,7 @@ class Peers:
             try:
                 peers = tuple(MountConfiguration.read_again(file).of(self._root).keystores)
             except ConfigurationError as error:
-                log.warning("the keystores stay as they were: the configuration is wrong", reason=str(error))
+                log.warning("the keystores stay as they were: the configuration is wrong", reason=error.told_here)
             else:
                 self._keystore_peers = peers
 

@@ -114,7 +114,7 @@ class replying_errno:  # noqa: N801 it reads like a function
                     operation=self._operation,
                     errno=errno.errorcode[number],
                     code=error.code,
-                    reason=str(error),
+                    reason=error.told_here,
                     **({"untold": untold} if untold else {}),
                 )
             raise pyfuse3.FUSEError(number) from error

@@ -301,7 +301,7 @@ class RemoteHospital:
         """Leave readers alone for a while that do not answer; what they refuse, the one that works decides."""
         if isinstance(error, OUTAGES):
             self._rest_readers_until = trio.current_time() + READERS_REST_SECONDS
-            log.warning("the hospital itself is asked, a daemon beside it fails", reason=str(error))
+            log.warning("the hospital itself is asked, a daemon beside it fails", reason=error.told_here)
 
     def _soon(self) -> float:
         return min(self._until(), trio.current_time() + READER_SECONDS)

@@ -136,7 +136,7 @@ class ReplicatedHospital(RemoteHospital):
         except OUTAGES:
             raise  # it would be waited for twice
         except MdmfsError as error:  # the hospital tells why when it is asked for the bytes
-            log.debug("no replicas", reason=str(error))
+            log.debug("no replicas", reason=error.told_here)
             if isinstance(error, MalformedMessageError):  # it is older than replicas
                 self._rest_until = now + REST_SECONDS
             return {}

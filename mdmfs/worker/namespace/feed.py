@@ -232,7 +232,7 @@ class Feed:
         except OUTAGES:  # of which the log tells once
             return False
         except MdmfsError as error:
-            log.warning("a directory that has changed cannot be listed", reason=str(error))
+            log.warning("a directory that has changed cannot be listed", reason=error.told_here)
             return False
         except Exception:  # as in ``follow``
             log.exception("listing a directory anew failed unexpectedly")

@@ -108,7 +108,7 @@ class Leavers:
             if not isinstance(error, DECIDED) and one.tries > 0:
                 return False
             files = sum(len(report.opens) for report in one.reports)
-            log.warning("what was opened before cannot be reported", files=files, reason=str(error))
+            log.warning("what was opened before cannot be reported", files=files, reason=error.told_here)
         except Exception:  # the loop of all readers: what was not foreseen costs this report, not the mount
             log.exception("reporting what was opened before failed unexpectedly")
         return True

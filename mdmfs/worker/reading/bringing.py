@@ -128,7 +128,7 @@ class Bringer:
             log.warning(
                 "what is in the cache does not open, as after a rotation, and is fetched anew",
                 guid=str(file.guid),
-                reason=str(error),
+                reason=error.told_here,
             )
             file.set_aside()
             file.fetching = None

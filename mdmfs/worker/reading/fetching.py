@@ -89,7 +89,7 @@ class Fetching:
             try:
                 self._made = await self._cache.receive(self._file.guid, length)
             except MdmfsError as error:
-                log.info("no place is made", guid=str(self._file.guid), reason=str(error))
+                log.info("no place is made", guid=str(self._file.guid), reason=error.told_here)
             except Exception:
                 log.exception("making a place failed unexpectedly", guid=str(self._file.guid))
             if self._making.cancel_called:
@@ -235,7 +235,9 @@ async def write_through(ciphertext: Ciphertext, octets: memoryview, cache: Ciphe
         except OSError as error:
             if error.errno not in FULL or not await cache.let_go():
                 message = f"the sealed object of {ciphertext.guid} cannot be written to the cache: {error.strerror}"
-                raise OutOfSpaceError(message) from error
+                full = OutOfSpaceError(message)
+                full.place = ciphertext.path
+                raise full from error
             if ciphertext.has_failed:
                 return  # it has been given up itself
         else:

@@ -377,6 +377,57 @@ async def test_a_full_disk_is_told_as_what_it_is(tmp_path: Path) -> None:
     assert names(tmp_path) == set()
 
 
+_SMALL_DISK = """
+import pathlib, subprocess, sys, trio
+from mdmfs.hospital.release.staging import Staging
+from mdmfs.model.errors import OutOfSpaceError
+from mdmfs.model.names import Guid
+folder, size, written = pathlib.Path(sys.argv[1]), 2**21, []
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(folder)], check=True)
+staging = Staging(folder / "staging", 10**9, left_free=3 * 2**20)
+async def stage(number, size, is_awaited=False):
+    try:
+        async with staging.writing(Guid(bytes([number] * 16)), 1, size, is_awaited=is_awaited) as writer:
+            written.append(number)
+            await writer.write(lambda: b"h" * 56 + bytes(size - 56))
+        print("whole")
+    except OutOfSpaceError as error:
+        print("sent" if number in written else error.place == str(folder / "staging"))
+def left():
+    print([number for number in range(9) if staging.find(Guid(bytes([number] * 16)), 1)])
+async def main():
+    for number in range(3):
+        await stage(number, size)
+    left()
+    await stage(3, 10 * size)
+    left()
+    (folder / "filled").write_bytes(bytes(3 * 2**20))
+    await stage(4, size)
+    left()
+    staging.discard(Guid(bytes([4] * 16)))
+    subprocess.run(["dd", "if=/dev/zero", f"of={folder}/more", "bs=64k"], capture_output=True)
+    await stage(5, 2**16 + 56)
+    await stage(6, 2**16 + 56, is_awaited=True)
+trio.run(main)
+"""
+
+
+def test_old_objects_make_room_for_who_shares_the_disk_and_one_that_does_not_fit_is_refused_at_once(
+    tmp_path: Path,
+) -> None:
+    """Else a full staging would stop the audit log, and all with it; and a reader was told of it in the middle.
+
+    What goes to the disk after it was sent is sent even so.
+    """
+    unshare = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("nobody may mount anything here")
+    command = [*unshare, sys.executable, "-c", _SMALL_DISK, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    told = ["whole"] * 3 + ["[1, 2]", "True", "[1, 2]", "whole", "[4]", "True", "sent"]
+    assert done.stdout.splitlines() == told, done.stderr
+
+
 async def test_what_somebody_waits_for_is_read_before_it_is_on_disk(tmp_path: Path) -> None:
     """The disk comes behind the answer, and has it all the same."""
     staging = Staging(tmp_path, 10**6)
