@@ -45,6 +45,8 @@ class Answers:
         self._silent: set[str] = set()
         self._empty: set[str] = set()
         """Who holds no share."""
+        self._stale: set[str] = set()
+        """Who has yet to hear from the hospital."""
         self._liars: set[str] = set()
         self._is_forgotten = False
 
@@ -72,6 +74,7 @@ class Answers:
             case Outcome.STALE:
                 self._reasons[keystore] = "has yet to hear from the hospital what it decided lately"
                 self._silent.add(keystore)
+                self._stale.add(keystore)
             case Outcome.UNKNOWN | Outcome.CONFLICT:
                 self._reasons[keystore] = "holds no share"
                 self._empty.add(keystore)
@@ -103,6 +106,10 @@ class Answers:
             return True
         needed = [split.threshold - count for split, count in self._splits().items()]
         return waiting < min([threshold, *needed])
+
+    def await_hospital(self, threshold: int) -> bool:
+        """Ask whether it needs nothing but that keystores hear from the hospital, as they do when it is back."""
+        return not self.has(threshold) and len(self._shares) + len(self._stale) >= threshold
 
     @property
     def are_torn(self) -> bool:

@@ -31,6 +31,9 @@ from mdmfs.worker.memory import Held, Memory
 
 HOLD_SECONDS: Final = 60.0
 """So that a second pass over a directory of thousands asks for nothing."""
+HEARD_SECONDS: Final = 5.0
+"""In which keystores hear from a hospital that is back, at the latest: the mount may have heard it before them."""
+AGAIN_SECONDS: Final = 0.5
 ITEM_BYTES: Final = 2 * 2**10
 """What the shares of one file take."""
 _DECIDED: Final = (AccessDeniedError, CredentialRefusedError, CredentialExpiredError)
@@ -119,7 +122,12 @@ class KeyRing:
         where all the shares there are make no key that fits.
         """
         guid, self._usual = lock.context.guid, lock.threshold
+        give_up_at = trio.current_time() + HEARD_SECONDS
         answers = await self.prepare(guid, lock.threshold, siblings)
+        while answers.await_hospital(lock.threshold) and trio.current_time() < give_up_at:
+            self.forget(guid)
+            await trio.sleep(AGAIN_SECONDS)
+            answers = await self.prepare(guid, lock.threshold, siblings)
         attempt = _Attempt(lock)
         try:
             answers.key(attempt.verify, threshold=lock.threshold).close()

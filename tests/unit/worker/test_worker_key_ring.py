@@ -21,7 +21,7 @@ from mdmfs.wire.keystores.answers import Answers
 from mdmfs.wire.keystores.gathering import Gathering
 from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.keystores import Collected, KeyEntry, Outcome
-from mdmfs.worker.keys.ring import HOLD_SECONDS, ITEM_BYTES, KeyRing, Lock, unlock_with
+from mdmfs.worker.keys.ring import HEARD_SECONDS, HOLD_SECONDS, ITEM_BYTES, KeyRing, Lock, unlock_with
 from mdmfs.worker.memory import Memory
 from tests.twins.keystores import HOSPITAL, TwinKeystore, principal, random_guid, shares_of, unreachable
 
@@ -173,6 +173,52 @@ async def test_an_outage_is_not_asked_about_twice(site: Site) -> None:
     with pytest.raises(TooFewSharesError):
         await site.ring.unlock(lock)
     assert site.asked.again == []
+
+
+def stale(told: Collected) -> Collected:
+    """Have yet to hear from the hospital."""
+    return Collected([Outcome.STALE] * len(told.outcomes), [b""] * len(told.shares))
+
+
+async def test_keystores_that_hear_from_the_hospital_a_moment_after_the_mount_are_waited_for(
+    site: Site, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """As after a hospital was away for long; who waited for it in an open would get an error when it is back."""
+    autojump_clock.autojump_threshold = 0
+    lock = await site.sealed()
+    for name in NAMES[1:]:
+        site.twins[name].lie = stale
+    opened: list[object] = []
+
+    async def unlock() -> None:
+        opened.append(await site.ring.unlock(lock))
+
+    nursery.start_soon(unlock)
+    await trio.sleep(HEARD_SECONDS / 2)
+    assert not opened
+    site.twins[NAMES[1]].lie = None
+    await trio.sleep(HEARD_SECONDS / 2)
+    assert opened
+
+
+async def test_keystores_that_do_not_hear_from_the_hospital_are_not_waited_for_long(
+    site: Site, autojump_clock: MockClock
+) -> None:
+    """Nor at all where they could not help: too few others answer."""
+    autojump_clock.autojump_threshold = 0
+    lock = await site.sealed()
+    for name in NAMES[1:]:
+        site.twins[name].lie = stale
+    begun = trio.current_time()
+    with pytest.raises(TooFewSharesError, match="has yet to hear"):
+        await site.ring.unlock(lock)
+    assert HEARD_SECONDS <= trio.current_time() - begun < 2 * HEARD_SECONDS
+    for name in NAMES[:2]:
+        site.twins[name].failure = unreachable
+    asked = len(site.asked.files)
+    with pytest.raises(TooFewSharesError):
+        await site.ring.unlock(lock)
+    assert len(site.asked.files) == asked + 1
 
 
 async def test_shares_of_a_key_that_is_split_anew_meanwhile_are_asked_for_once_more(site: Site) -> None:
