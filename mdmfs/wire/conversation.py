@@ -317,6 +317,8 @@ class Conversation:
         A small write costs as much as a large one, here and where it is received: more than to copy what fills it.
         """
         view = memoryview(octets)
+        if len(pending) + len(view) >= SEND_BYTES:
+            await trio.lowlevel.checkpoint()  # not behind the write: the peer waits for the rest, which may follow now
         if pending:
             missing = SEND_BYTES - len(pending)
             pending += view[:missing]
@@ -343,8 +345,9 @@ class Conversation:
         view = memoryview(octets).cast("B")
         for start in range(0, len(view), SEND_BYTES):
             piece = view[start : start + SEND_BYTES]
-            if self._stream.send_at_once(piece):  # mostly: to watch the time would cost more than that
+            if start:
                 await trio.lowlevel.checkpoint()
+            if self._stream.send_at_once(piece):  # mostly: to watch the time would cost more than that
                 continue
             with trio.move_on_after(self._limits.stall_seconds) as scope:
                 await self._stream.send_all(piece)
