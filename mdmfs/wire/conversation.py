@@ -172,6 +172,8 @@ class Conversation:
                     return _Asked("POST", _path(plain.target), plain.headers, plain)
                 self._protocol.receive_data(octets)
                 scope.deadline = trio.current_time() + self._limits.head_seconds
+            else:
+                await trio.lowlevel.checkpoint()  # who sends many requests at once holds up nobody
             while True:
                 event = self._protocol.next_event()
                 if isinstance(event, h11.Request):

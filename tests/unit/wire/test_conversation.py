@@ -1,4 +1,4 @@
-"""How a long answer leaves: in large writes, and the rest of an object behind the last of them at once."""
+"""How a long answer leaves, in large writes, the rest of an object behind the last of them at once; who has a turn."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ TURN: Final = 0
 
 
 class Heard:
-    """A stream over which one request comes, and how much is written at once."""
+    """A stream over which this comes at once, and how much is written at once."""
 
-    def __init__(self, told: list[int]) -> None:
-        self._request = REQUEST
+    def __init__(self, told: list[int], request: bytes = REQUEST) -> None:
+        self._request = request
         self._told = told
 
     async def receive_into(self, buffer: memoryview, hoped: int = 1) -> int:
-        """Give the request, and then the end."""
+        """Give it, and then the end."""
         del hoped
         await trio.lowlevel.checkpoint()
         request, self._request = self._request, b""
@@ -60,6 +60,14 @@ class Somebody:
     def is_over(self) -> bool:
         """Ask whether it has ended."""
         return False
+
+
+class Known(Somebody):
+    """One of whom nothing has to be asked."""
+
+    async def principal(self) -> Principal:
+        """Give him."""
+        return Principal(Dn.parse("/DC=org/DC=example/CN=somebody"), (), float("inf"))
 
 
 async def test_the_end_of_an_object_leaves_behind_its_other_writes_before_anybody_else_has_a_turn() -> None:
@@ -95,3 +103,24 @@ async def test_the_end_of_an_object_leaves_behind_its_other_writes_before_anybod
     second = told.index(SEND_BYTES, first + 2)
     assert TURN in told[first:second]
     assert TURN not in told[second : second + 3]
+
+
+async def test_who_sends_many_requests_at_once_has_others_served_between_them() -> None:
+    """Else all that fit into what is received at once would be answered before anybody else is."""
+    told: list[int] = []
+    requests = 20
+
+    async def do_something_else() -> None:
+        while True:
+            told.append(TURN)
+            await trio.lowlevel.checkpoint()
+
+    terms = Terms(Service("hospital", {}), Limits(), Allowances(0, 0, 0, 1))
+    stream, caller = cast("TlsStream", Heard(told, requests * REQUEST)), cast("Caller", Known())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(do_something_else)
+        await Conversation(stream, Address("worker.example.org", 8443), caller, terms).run()
+        nursery.cancel_scope.cancel()
+    answered = [place for place, length in enumerate(told) if length != TURN]
+    assert len(answered) == requests
+    assert told[answered[0] : answered[-1]].count(TURN) >= requests - 2
