@@ -174,7 +174,7 @@ class Feed:
                 while (report := self._opens.report()) is not None:
                     await self._hospital.changes(self._version, 0.0, report, self._groups)
                     self._opens.heard(report)
-        await self._leavers.tell()  # by that question it may have come out that the credential is gone or another
+            nursery.start_soon(self._leavers.tell)  # it may have come out so that the credential is gone or another
 
     def note_leaving(self, leaver: Leaver) -> None:
         """Know that another's credential takes the place of this one: what was opened so far is not the other's."""

@@ -21,6 +21,7 @@ from mdmfs.worker.namespace.names import Namespace
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.reading.opens import Opens
 from mdmfs.worker.reading.parts import Parts
+from mdmfs.worker.serving import LAST_WORD_SECONDS
 from tests.twins.hospital import REGISTERED, ROOT, TwinFile, TwinHospital, unreachable
 from tests.twins.keystores import random_guid
 from tests.twins.pages import NoPages
@@ -167,6 +168,16 @@ class Leaver:
         self.is_closed = True
 
 
+class Silent(Leaver):
+    """A hospital that answers him no more."""
+
+    async def changes(self, *told: object) -> Changes:
+        """Wait."""
+        del told
+        await trio.sleep_forever()
+        raise AssertionError
+
+
 @pytest.mark.parametrize("is_refused", [False, True])
 async def test_each_report_goes_under_who_opened(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, *, is_refused: bool
@@ -238,12 +249,6 @@ async def test_a_leaver_whom_nothing_answers_keeps_up_nobody(
     """Neither news nor the lease, nor those who left after him, nor the last word; nor does a fault end the mount."""
     autojump_clock.autojump_threshold = 0
 
-    class Silent(Leaver):
-        async def changes(self, *told: object) -> Changes:
-            del told
-            await trio.sleep_forever()
-            raise AssertionError
-
     class Faulty(Leaver):
         async def changes(self, *told: object) -> Changes:
             del told
@@ -274,8 +279,14 @@ async def test_a_leaver_whom_nothing_answers_keeps_up_nobody(
 
 
 @pytest.mark.parametrize("has_follower", [False, True])
-async def test_the_last_word_is_his_whose_credential_goes_just_before_it(*, has_follower: bool) -> None:
-    """A job ends with its proxy and then its mount, or somebody else's is there: nobody has looked at it in between."""
+async def test_the_last_word_is_his_whose_credential_goes_just_before_it(
+    autojump_clock: trio.testing.MockClock, *, has_follower: bool
+) -> None:
+    """A job ends with its proxy and then its mount, or somebody else's is there: nobody has looked at it in between.
+
+    Nor does he have to wait for one who left before him, and whom nothing answers.
+    """
+    autojump_clock.autojump_threshold = 0
     leaver = Leaver(TwinHospital())
 
     class Leaving(TwinHospital):
@@ -283,6 +294,7 @@ async def test_the_last_word_is_his_whose_credential_goes_just_before_it(*, has_
             self, since: int, wait: float, report: OpensReport | None = None, groups: Sequence[str] = ()
         ) -> Changes:
             del report  # is no longer told, whoever asks now
+            await trio.sleep(0.1)
             feed.note_leaving(leaver)
             if has_follower:
                 return await super().changes(since, wait, None, groups)
@@ -292,7 +304,10 @@ async def test_the_last_word_is_his_whose_credential_goes_just_before_it(*, has_
     hospital, opens = Leaving(), Opens()
     feed = Feed(hospital, Namespace(hospital, ROOT), NoWitness(), Lease(trio.current_time), opens)
     opens.note(random_guid())
-    await feed.tell_last()
+    feed.note_leaving(Silent(hospital))
+    opens.note(random_guid())
+    with trio.move_on_after(LAST_WORD_SECONDS):
+        await feed.tell_last()
     assert [len(report.opens) for report in leaver.reports] == [1]
     assert leaver.is_closed
 
