@@ -126,14 +126,14 @@ class Reconciliation:
         if known is None:
             self._note(f"PACS {pacs} is not configured any more: {len(series)} series cannot be compared")
             return
+        before = fruitless.pop(pacs, 0)
         try:
             found = await known.pacs.find_series(study_uid=series[0].study_uid)
             for record in series:
                 here = [it for it in found if it.series_uid == record.series_uid]
                 await _Comparison(self, record, known, hospital).run(here)
-            fruitless[pacs] = 0
         except MdmfsError as error:
-            fruitless[pacs] += isinstance(error, PacsUnreachableError)
+            fruitless[pacs] = before + 1 if isinstance(error, PacsUnreachableError) else 0
             self._note(f"a study of PACS {pacs}: {error}", error.place)
         except Exception as error:  # noqa: BLE001 the service loop: one study must not end the run
             self._note(note_incident(f"a study of PACS {pacs}", error))
