@@ -104,12 +104,10 @@ class Staging:
         It takes the place of an older one of the same file. Raises ``OutOfSpaceError`` where there is no room for it.
         """
         self.discard(guid)
-        is_sent_before = is_awaited and size <= SMALL_BYTES
-        if not is_sent_before:
-            self._refuse_full_disk(size - self._octets)
+        needed = self._needed(guid, size, is_awaited=is_awaited)
+        self._refuse_full_disk(needed - self._octets)
         self._make_room(size)
-        if not is_sent_before:
-            self._refuse_full_disk(size)
+        self._refuse_full_disk(needed)
         staged = StagedObject(f"{self._directory}/{guid}.{generation}{PART}", guid, generation, size)
         writer = StagingWriter(staged, self._heat, is_awaited=is_awaited)
         self._keep(staged)
@@ -185,9 +183,18 @@ class Staging:
             message = f"staging holds at most {self._limit} bytes and all of it is in use or pinned; allow it more"
             raise OutOfSpaceError(message)
 
+    def _needed(self, guid: Guid, size: int, *, is_awaited: bool) -> int:
+        """Tell how many bytes the disk must have left: none for what is sent before it is written.
+
+        What is pinned makes no room later, and must leave it: else one reader could stop the audit log for all.
+        """
+        if self.is_pinned(guid):
+            return size + self._left_free
+        return 0 if is_awaited and size <= SMALL_BYTES else size
+
     def _refuse_full_disk(self, size: int) -> None:
         """Raise ``OutOfSpaceError`` before the first byte is sent, where the last would find no room."""
-        if self._free() < size:
+        if size > 0 and self._free() < size:
             full = OutOfSpaceError("the disk of staging has no room for it, whatever is let go")
             full.place = str(self._directory)
             raise full

@@ -408,6 +408,11 @@ async def main():
     subprocess.run(["dd", "if=/dev/zero", f"of={folder}/more", "bs=64k"], capture_output=True)
     await stage(5, 2**16 + 56)
     await stage(6, 2**16 + 56, is_awaited=True)
+    (folder / "filled").unlink()
+    staging.is_pinned = lambda guid: guid.octets[0] >= 7
+    await stage(7, 2**16 + 56, is_awaited=True)
+    (folder / "more").unlink()
+    await stage(8, 2**16 + 56, is_awaited=True)
 trio.run(main)
 """
 
@@ -417,14 +422,14 @@ def test_old_objects_make_room_for_who_shares_the_disk_and_one_that_does_not_fit
 ) -> None:
     """Else a full staging would stop the audit log, and all with it; and a reader was told of it in the middle.
 
-    What goes to the disk after it was sent is sent even so.
+    What goes to the disk after it was sent is sent even so; but nothing is pinned that would take the last bytes.
     """
     unshare = ["unshare", "--user", "--map-root-user", "--mount"]
     if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
         pytest.skip("nobody may mount anything here")
     command = [*unshare, sys.executable, "-c", _SMALL_DISK, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    told = ["whole"] * 3 + ["[1, 2]", "True", "[1, 2]", "whole", "[4]", "True", "sent"]
+    told = ["whole"] * 3 + ["[1, 2]", "True", "[1, 2]", "whole", "[4]", "True", "sent", "True", "whole"]
     assert done.stdout.splitlines() == told, done.stderr
 
 
