@@ -230,7 +230,8 @@ class Staging:
             staged.advance(size)
             staged.settled.set()
             found.append((path.stat().st_mtime, staged))
-        mark.write_text(boot, encoding="ascii")
+        if not is_trusted:
+            mark.write_text(boot, encoding="ascii")
         for _, staged in sorted(found, key=lambda pair: pair[0]):
             self._keep(staged)
 
