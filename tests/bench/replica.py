@@ -2,13 +2,12 @@
 
 From Swift by S3 and from XRootD by HTTPS, and the hospital's CPU for it beside that of serving the bytes itself. The
 ratio is the lowest of all parts of the bar: rates to 0.7 of curl's, and a tenth of the CPU to what replicas took. The
-mount and curl take turns; and memory is had before each turn, as a mount keeps what it reads and curl does not.
+mount and curl take turns.
 """
 
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import secrets
 import statistics
@@ -41,8 +40,6 @@ CPU = 0.1
 """Of what serving the bytes takes."""
 ROUNDS = 3
 SECONDS = 300.0
-MEMORY = 3 * SLICES * SLICE_BYTES
-"""Bytes: a reader's mount puts each slice into the page cache twice, sealed and unsealed."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -97,25 +94,22 @@ def _read(running: Chain) -> tuple[float, float]:
     running.processes.start_mount(READER, running.mountpoint)
     files = [str(path) for path in running.files()]
     assert len(files) == SLICES
-    _have_memory()
     before = _cpu(running.processes.pid("hospital"))
     seconds = timed(lambda: subprocess.run(["cat", *files], stdout=subprocess.DEVNULL, check=True))
     return seconds, _cpu(running.processes.pid("hospital")) - before
 
 
 def _put_aside(cache: Path) -> None:
-    """Leave the mount nothing; what was deleted would make new files dear for minutes on an ext4 without a journal."""
+    """Leave the mount nothing but the memory of the one before.
+
+    Deleted files would make new ones dear for minutes on an ext4 without a journal; and kept whole they keep their
+    pages: others may have gone back to a virtual machine's host, and the first write there took 1 ms of 512 KiB.
+    """
+    for path in cache.rglob("*"):
+        if path.is_file():
+            os.truncate(path, 0)
     if cache.exists():
         cache.rename(cache.with_name(f"{cache.name}-{time.monotonic_ns()}"))
-
-
-def _have_memory() -> None:
-    """Touch as much memory as is needed, and give it back: on a host that lends it, who writes a page first waits.
-
-    That took 1 ms of each 512 KiB where memory had not been used for a while, as long as all that the mount does.
-    """
-    with mmap.mmap(-1, MEMORY) as memory:
-        memory[:: mmap.PAGESIZE] = bytes(len(memory) // mmap.PAGESIZE)
 
 
 def _cpu(pid: int) -> float:
@@ -182,7 +176,6 @@ def _curl(running: Chain, turls: list[str]) -> tuple[float, float]:
     options += ["--cert", str(running.site.mount_file(READER).parent / f"../pki/{READER}.proxy")]
     asked = "".join(f'url = "{turl}"\noutput = "/dev/null"\n' for turl in turls)
     command = ["curl", "--silent", "--show-error", "--fail", *options, "--config", "-"]
-    _have_memory()
     return timed(lambda: subprocess.run(command, input=asked.encode(), check=True)), 0.0
 
 
