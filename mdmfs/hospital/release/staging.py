@@ -27,7 +27,10 @@ STAGING_FORMAT: Final[Format[pathlib.Path]] = Format(
 HOT_BYTES: Final = 16 * 2**20
 """Of what was sealed last, in memory, of all objects together."""
 LEFT_FREE: Final = 2**28
-"""Of the disk, for the audit log and the stores beside it: what is staged can be recalled, and they stop everything."""
+"""Of the disk, for the audit log and the stores beside it: what is staged can be recalled, and they stop everything.
+
+Where there is less, as much as is staged: several files of one question must be there until each has been sent.
+"""
 _BOOT: Final = ".boot"
 """Ends the name of the file beside the directory which tells in which run of the machine the objects were written."""
 _BOOT_ID: Final = pathlib.Path("/proc/sys/kernel/random/boot_id")
@@ -104,10 +107,12 @@ class Staging:
         It takes the place of an older one of the same file. Raises ``OutOfSpaceError`` where there is no room for it.
         """
         self.discard(guid)
-        needed = self._needed(guid, size, is_awaited=is_awaited)
-        self._refuse_full_disk(needed - self._octets)
+        is_sent_before = is_awaited and size <= SMALL_BYTES
+        if not is_sent_before and self._free() < size - self._octets:
+            raise self._full()
         self._make_room(size)
-        self._refuse_full_disk(needed)
+        if not self._fits(size) and (self.is_pinned(guid) or not (is_sent_before or self._free() >= size)):
+            raise self._full()  # before the first byte is sent; and what is pinned makes no room for others later
         staged = StagedObject(f"{self._directory}/{guid}.{generation}{PART}", guid, generation, size)
         writer = StagingWriter(staged, self._heat, is_awaited=is_awaited)
         self._keep(staged)
@@ -183,24 +188,14 @@ class Staging:
             message = f"staging holds at most {self._limit} bytes and all of it is in use or pinned; allow it more"
             raise OutOfSpaceError(message)
 
-    def _needed(self, guid: Guid, size: int, *, is_awaited: bool) -> int:
-        """Tell how many bytes the disk must have left: none for what is sent before it is written.
-
-        What is pinned makes no room later, and must leave it: else one reader could stop the audit log for all.
-        """
-        if self.is_pinned(guid):
-            return size + self._left_free
-        return 0 if is_awaited and size <= SMALL_BYTES else size
-
-    def _refuse_full_disk(self, size: int) -> None:
-        """Raise ``OutOfSpaceError`` before the first byte is sent, where the last would find no room."""
-        if size > 0 and self._free() < size:
-            full = OutOfSpaceError("the disk of staging has no room for it, whatever is let go")
-            full.place = str(self._directory)
-            raise full
+    def _full(self) -> OutOfSpaceError:
+        full = OutOfSpaceError("the disk of staging has no room for it, whatever is let go")
+        full.place = str(self._directory)
+        return full
 
     def _fits(self, size: int) -> bool:
-        return self._octets + size <= self._limit and self._free() >= size + self._left_free
+        staged = self._octets + size
+        return staged <= self._limit and self._free() - size >= min(self._left_free, staged)
 
     def _free(self) -> int:
         """Tell how many bytes the disk has left for others than those that are on their way already."""
