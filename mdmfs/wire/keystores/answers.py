@@ -108,8 +108,12 @@ class Answers:
         return waiting < min([threshold, *needed])
 
     def await_hospital(self, threshold: int) -> bool:
-        """Ask whether it needs nothing but that keystores hear from the hospital, as they do when it is back."""
-        return not self.has(threshold) and len(self._shares) + len(self._stale) >= threshold
+        """Ask whether it may need nothing but that keystores hear from the hospital, as they do when it is back.
+
+        Who has not answered may be one of those: nobody is waited for any more where too few shares can come as it is.
+        """
+        possible = len(self._shares) + len(self._stale) + len(self.waiting_for)
+        return bool(self._stale) and not self.has(threshold) and possible >= threshold
 
     @property
     def are_torn(self) -> bool:

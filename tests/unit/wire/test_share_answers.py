@@ -256,6 +256,31 @@ def test_an_outage_names_who_did_not_answer_and_shows_no_share() -> None:
 )
 def test_waiting_ends_when_nothing_that_may_come_can_help(said: tuple[object, ...], *, settled: bool) -> None:
     """Two that are down are told at once, not at the deadline."""
+    assert having_heard(said).is_settled(2) is settled
+
+
+@pytest.mark.parametrize(
+    ("said", "is_awaited"),
+    [
+        ((Outcome.STALE, Outcome.STALE, None), True),
+        ((Outcome.STALE, Outcome.STALE, SILENT), True),
+        ((Outcome.STALE, "share", SILENT), True),
+        ((Outcome.STALE, SILENT, None), True),
+        ((Outcome.STALE, SILENT, SILENT), False),
+        ((Outcome.STALE, Outcome.DENIED, Outcome.DENIED), False),
+        ((Outcome.STALE, "share", "share"), False),
+        (("share", SILENT, None), False),
+    ],
+)
+def test_the_hospital_is_awaited_where_nothing_but_that_keystores_hear_from_it_may_be_needed(
+    said: tuple[object, ...], *, is_awaited: bool
+) -> None:
+    """Also where one is down, and who is asked last has not been waited for."""
+    assert having_heard(said).await_hospital(2) is is_awaited
+
+
+def having_heard(said: tuple[object, ...]) -> Answers:
+    """Answer for all: an outcome, an error, or a share; None: nothing yet."""
     answers = Answers(GUID, NAMES, Told())
     for name, share, one in zip(NAMES, shares_of(GUID, SECRET), said, strict=True):
         if isinstance(one, Outcome):
@@ -264,7 +289,7 @@ def test_waiting_ends_when_nothing_that_may_come_can_help(said: tuple[object, ..
             answers.take_failure(name, one)
         elif one is not None:
             answers.take(name, Outcome.DONE, share.encode())
-    assert answers.is_settled(2) is settled
+    return answers
 
 
 @pytest.mark.parametrize(("threshold", "total"), [(1, 1), (1, 3), (2, 2), (3, 5), (5, 9)])
