@@ -202,8 +202,9 @@ class Staging:
         try:
             disk = os.statvfs(self._directory)
         except OSError as error:
-            message = f"the staging directory {self._directory} cannot be used: {error.strerror}"
-            raise StoreError(message) from error
+            failure = StoreError(f"the disk of staging cannot be looked at: {error.strerror}")
+            failure.place = str(self._directory)
+            raise failure from error
         return disk.f_bavail * disk.f_frsize - sum(staged.size - staged.written for staged in self._arriving)
 
     def _take_over(self, boot: str) -> None:

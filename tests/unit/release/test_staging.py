@@ -292,11 +292,13 @@ async def test_no_file_stays_open(tmp_path: Path) -> None:
 
 
 async def test_a_directory_that_is_gone_is_told_as_such(tmp_path: Path) -> None:
-    """Not as a fault of the program."""
+    """Not as a fault of the program; and where it was, the log tells and no reader hears."""
     staging = Staging(tmp_path / "staging", 10**6)
     shutil.rmtree(tmp_path / "staging")
-    with pytest.raises(StoreError, match="No such file"):
+    with pytest.raises(StoreError, match="No such file") as raised:
         await stage(staging, 1)
+    assert str(tmp_path) in raised.value.told_here
+    assert str(tmp_path) not in str(raised.value)
 
 
 async def test_after_a_restart_of_the_machine_staging_begins_empty(tmp_path: Path) -> None:

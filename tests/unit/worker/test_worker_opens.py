@@ -312,6 +312,31 @@ async def test_the_last_word_is_his_whose_credential_goes_just_before_it(
     assert leaver.is_closed
 
 
+async def test_what_a_leaver_has_opened_is_told_once_whoever_asks_meanwhile(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The last word may come while the feed is at it."""
+    autojump_clock.autojump_threshold = 0
+
+    class Slow(Leaver):
+        async def changes(
+            self, since: int, wait: float, report: OpensReport | None = None, groups: Sequence[str] = ()
+        ) -> Changes:
+            await trio.sleep(1)
+            return await super().changes(since, wait, report, groups)
+
+    hospital, opens = TwinHospital(), Opens()
+    feed = Feed(hospital, Namespace(hospital, ROOT), NoWitness(), Lease(trio.current_time), opens)
+    leaver = Slow(hospital)
+    nursery.start_soon(feed.follow)
+    opens.note(random_guid())
+    feed.note_leaving(leaver)
+    await trio.sleep(0.5)
+    await feed.tell_last()
+    assert leaver.is_closed
+    assert len(leaver.reports) == 1
+
+
 async def test_who_was_refused_asks_again_as_soon_as_he_has_another_credential(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, faults: list[str]
 ) -> None:
