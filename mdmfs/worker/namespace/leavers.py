@@ -10,7 +10,13 @@ import structlog
 import trio
 
 from mdmfs.daemon.nursery import open_plain_nursery
-from mdmfs.model.errors import AccessDeniedError, CredentialExpiredError, CredentialRefusedError, MdmfsError
+from mdmfs.model.errors import (
+    AccessDeniedError,
+    CredentialExpiredError,
+    CredentialRefusedError,
+    MdmfsError,
+    StoreError,
+)
 from mdmfs.wire.messages.files import Changes, OpensReport
 
 REST_SECONDS: Final = 10.0
@@ -104,7 +110,7 @@ class Leavers:
                 await one.leaver.changes(version, 0.0, one.reports[0], groups)
                 del one.reports[0]
         except MdmfsError as error:
-            one.tries -= self._is_answered()
+            one.tries -= self._is_answered() and not isinstance(error, StoreError)  # of a disk that is full
             if not isinstance(error, DECIDED) and one.tries > 0:
                 return False
             files = sum(len(report.opens) for report in one.reports)

@@ -10,7 +10,13 @@ import structlog
 import trio
 import trio.testing
 
-from mdmfs.model.errors import CredentialExpiredError, CredentialRefusedError, MdmfsError, PeerUnreachableError
+from mdmfs.model.errors import (
+    CredentialExpiredError,
+    CredentialRefusedError,
+    MdmfsError,
+    PeerUnreachableError,
+    StoreError,
+)
 from mdmfs.wire.messages.files import MAX_REPORTED, Changes, Node, NodeKind, OpensReport
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.keys.ring import KeyRing
@@ -241,6 +247,25 @@ async def test_a_leaver_whom_nothing_answers_is_given_up_while_the_hospital_answ
     assert leaver.is_closed
     assert [one["files"] for one in logs] == [2]
     assert leaver.asked <= 3 * TRIES
+
+
+async def test_what_a_hospital_has_no_room_for_is_reported_once_it_has(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """On a full disk it answers others, who report nothing, for as long as nobody makes room; a leaver, too."""
+    autojump_clock.autojump_threshold = 0
+    hospital, opens, leaver = TwinHospital(), Opens(), Leaver(TwinHospital())
+    hospital.lease, leaver.refusal = 5.0, StoreError("the audit log cannot be written")
+    feed = Feed(hospital, Namespace(hospital, ROOT), NoWitness(), Lease(trio.current_time), opens)
+    nursery.start_soon(feed.follow)
+    opens.note(random_guid())
+    feed.note_leaving(leaver)
+    await trio.sleep(2 * TRIES * REST_SECONDS)
+    assert leaver.asked > TRIES
+    leaver.refusal = None
+    await trio.sleep(REST_SECONDS)
+    assert [len(report.opens) for report in leaver.reports] == [1]
+    assert leaver.is_closed
 
 
 async def test_a_leaver_whom_nothing_answers_keeps_up_nobody(
