@@ -148,6 +148,17 @@ def _hasten(event: evt.Event) -> None:
     transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
+def peers_seconds(chain: Chain) -> float:
+    """Time the peer's retrieval of the series, on an association that is open.
+
+    A host may be half as quick a few seconds later: a bench does this before and after what it compares, for the mean.
+    """
+    peer = Peer(chain.pacs, chain.first)
+    seconds = timed(peer.get_series)
+    peer.close()
+    return seconds
+
+
 def timed(act: Callable[[], object]) -> float:
     """Tell how many seconds something takes."""
     begun = time.perf_counter()

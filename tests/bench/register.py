@@ -7,18 +7,17 @@ import trio
 from mdmfs.cli.harvest import harvest_project
 from mdmfs.demo.site import PROJECT
 from mdmfs.hospital.configuration import HospitalConfiguration
-from tests.bench._chain import SLICE_BYTES, SLICES, Peer, chain, timed
+from tests.bench._chain import SLICE_BYTES, SLICES, chain, peers_seconds, timed
 from tests.bench._frame import Bench, Measured
 
 
 def measure() -> Measured:
     """Compare the rates: above 1, registering is faster than the peer's mere retrieval."""
     with chain() as site:
-        peer = Peer(site.pacs, site.first)
-        theirs = timed(peer.get_series)
-        peer.close()
+        before = peers_seconds(site)
         configuration = HospitalConfiguration.read(site.site.hospital_file)
         ours = timed(lambda: trio.run(harvest_project, configuration, PROJECT))
+        theirs = (before + peers_seconds(site)) / 2
     total = SLICES * SLICE_BYTES / 1e6
     rows = [
         ("pynetdicom, C-GET alone", f"{theirs:.2f}", f"{total / theirs:.0f}"),
