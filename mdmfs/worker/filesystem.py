@@ -20,6 +20,7 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.names import MAX_NAME_BYTES, Guid, Lfn
 from mdmfs.wire.messages.files import Node, NodeKind, Totals
+from mdmfs.worker.afterwards import Afterwards
 from mdmfs.worker.attributes import Attributes, no_attribute
 from mdmfs.worker.changing import Change, Changing
 from mdmfs.worker.descriptions import Descriptions
@@ -66,10 +67,12 @@ class FileSystem:
         *,
         changing: Changing,
         lease: Lease,
+        afterwards: Afterwards,
         tree: int = 0,
     ) -> None:
         """``tree`` is which one of a mount's it is."""
         self._lease = lease
+        self._afterwards = afterwards
         self._hospital = hospital
         self._namespace = namespace
         self._attributes = Attributes(hospital, namespace.inodes, descriptions, opener.story)
@@ -164,6 +167,7 @@ class FileSystem:
 
     def forget(self, inode: int, lookups: int) -> None:
         """Take lookups back."""
+        self._afterwards.catch_up()
         if self._namespace.forget(inode, lookups):
             self._opener.forget(inode)
 
@@ -216,6 +220,7 @@ class FileSystem:
         """Open a file and give a handle; when this returns, its first bytes can be read at once."""
         await self._lease.wait()
         node = self._file(inode)
+        self._afterwards.catch_up()
         siblings, note, is_in_order = self._siblings(inode, node)
         opened = await self._lease.held(lambda: self._opened(node, siblings, note, is_in_order=is_in_order))
         handle = next(self._handles)
@@ -232,14 +237,15 @@ class FileSystem:
         return opened
 
     def open_file_at_once(self, inode: int) -> int | None:
-        """Open a file as ``open_file`` does, where nothing has to be waited for; else None, and nothing is done."""
+        """Open a file as ``open_file`` does, where nothing has to be waited for; else None, and no handle is given."""
         node = self._file(inode)
         if not self._lease.is_held:
             return None
-        file = self._opener.open_again(node) if self._order.is_last(inode) else None
+        file = self._opener.open_again(node)
         if file is not None:
-            self._order.note_again()
+            self._afterwards.add_soon(functools.partial(self._follow, file, node))
         else:
+            self._afterwards.catch_up()
             siblings, note, is_in_order = self._siblings(inode, node)
             file = self._opener.open_at_once(node, siblings, on_body=note, is_in_order=is_in_order)
         if file is None:
@@ -247,6 +253,12 @@ class FileSystem:
         handle = next(self._handles)
         self._files[handle] = file
         return handle
+
+    def _follow(self, file: OpenFile, node: Node) -> None:
+        """Get ready for what is opened after a file that was at hand."""
+        siblings, note, is_in_order = self._siblings(file.inode, node)
+        if self._lease.is_held:
+            self._opener.follow(file, siblings, on_body=note, is_in_order=is_in_order)
 
     async def read(self, handle: int, offset: int, length: int) -> bytes:
         """Give plaintext, short at the end of the file only."""
@@ -267,8 +279,10 @@ class FileSystem:
         return self._opener.read_at_once(self._files[handle], offset, length) if self._lease.is_held else None
 
     def close_file(self, handle: int) -> None:
-        """End a handle."""
-        self._opener.close(self._files.pop(handle))
+        """End a handle. Who closes a header opens the next one at once, and does not wait for what is done of this."""
+        file = self._files.pop(handle)
+        leave = self._afterwards.add if file.is_header_only else self._afterwards.add_soon
+        leave(functools.partial(self._opener.close, file))
 
     def _file(self, inode: int) -> Node:
         node = self._namespace.inodes.of(inode).node

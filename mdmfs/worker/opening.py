@@ -111,12 +111,7 @@ class Opener:
 
         ``is_in_order``: the first of the siblings is probably opened next, and gets ready while this one is read.
         """
-        soon = _last_file(siblings[:AHEAD])
-        keys = self._parts.keys
-        if soon is not None and not keys.holds(soon) and not (is_in_order and keys.is_asking):
-            after = 0.0 if is_in_order else GIVE_WAY
-            self._parts.nursery.start_soon(self._ask_ahead, keys.collect_ahead, _guids(siblings), after)
-        self._parts.disk.note_open(siblings)
+        self._expect(siblings, is_in_order=is_in_order)
         self._parts.pages.note_some(node.inode)
         self._parts.kept.drop_outlived(node.inode)
         file = self._parts.files.get(node.inode)
@@ -127,30 +122,53 @@ class Opener:
         if file is None or not file.ready.is_set() or file.is_broken or file.guid.octets != node.guid:
             return None
         self._enter(file)
-        file.on_body = file.on_body or on_body
-        self.opens.note(file.guid)
-        if not file.is_header_only:
-            file.note_body()
-        if soon is not None and is_in_order:
-            self._look_ahead(siblings, soon, is_header_only=file.is_header_only)
+        self._look_ahead(file, siblings, on_body, is_in_order=is_in_order)
         return file
 
-    def _look_ahead(self, siblings: Sequence[Node], soon: Guid, *, is_header_only: bool) -> None:
+    def _expect(self, siblings: Sequence[Node], *, is_in_order: bool) -> None:
+        """Get shares of what is probably opened next, and have it read from a slow disk."""
+        soon = _last_file(siblings[:AHEAD])
+        keys = self._parts.keys
+        if soon is not None and not keys.holds(soon) and not (is_in_order and keys.is_asking):
+            after = 0.0 if is_in_order else GIVE_WAY
+            self._parts.nursery.start_soon(self._ask_ahead, keys.collect_ahead, _guids(siblings), after)
+        self._parts.disk.note_open(siblings)
+
+    def _look_ahead(
+        self, file: OpenFile, siblings: Sequence[Node], on_body: Callable[[], None] | None, *, is_in_order: bool
+    ) -> None:
         """Get ready for who goes through files in order: push the next one, and ask for headers that come soon."""
+        file.on_body, is_header_only = file.on_body or on_body, file.is_header_only
+        if not is_header_only:
+            file.note_body()
+        soon = _last_file(siblings[:AHEAD])
+        if soon is None or not is_in_order:
+            return
         self._at_hand.open_ahead(siblings[0], is_header_only=is_header_only)
         headers = self._parts.headers
         if is_header_only and not headers.is_asking and headers.lacks(soon) and soon not in self._parts.cache:
             self._parts.nursery.start_soon(self._ask_ahead, headers.find_ahead, _guids(siblings))
 
     def open_again(self, node: Node) -> OpenFile | None:
-        """Open a file that is open and at hand whole, or was a moment ago; else None, and nothing is done."""
+        """Open a file that is open already, was a moment ago or was opened ahead, and at hand; else give None.
+
+        That is all that its reader waits for; ``follow`` is to be called afterwards.
+        """
         self._parts.kept.drop_outlived(node.inode)
         file = self._parts.files.get(node.inode)
-        if file is None or not file.is_at_rest or not file.ready.is_set() or file.guid.octets != node.guid:
+        if file is None or file.guid.octets != node.guid or not file.ready.is_set():
+            return None
+        if not file.is_at_rest and not (file.is_shown and file.rests_on_header):
             return None
         self._enter(file)
-        self.opens.note(file.guid)
         return file
+
+    def follow(
+        self, file: OpenFile, siblings: Sequence[Node], *, on_body: Callable[[], None] | None, is_in_order: bool
+    ) -> None:
+        """Get ready for what comes after a file that was opened by ``open_again``, see ``open``."""
+        self._expect(siblings, is_in_order=is_in_order)
+        self._look_ahead(file, siblings, on_body, is_in_order=is_in_order)
 
     def _open(self, node: Node, siblings: Sequence[Node], on_body: Callable[[], None] | None) -> OpenFile:
         """Have a file brought, by whatever it takes; ``ready`` tells when it is there."""
@@ -225,6 +243,7 @@ class Opener:
 
     def _enter(self, file: OpenFile) -> None:
         self._count_in(file)
+        self.opens.note(file.guid)
         self._parts.handles[file.inode] += 1
 
     def _count_in(self, file: OpenFile) -> None:

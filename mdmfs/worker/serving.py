@@ -12,6 +12,7 @@ from mdmfs.daemon.looks import next_look
 from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.model.errors import CredentialRefusedError
 from mdmfs.model.names import Lfn
+from mdmfs.worker.afterwards import Afterwards
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.callers.seat import Tree
 from mdmfs.worker.changing import Changing
@@ -90,6 +91,7 @@ class Branch:
     ) -> None:
         """``shown`` is all that the mount shows, ``tree`` the number among its trees: 0 for the only hospital."""
         self._nursery = nursery
+        self._afterwards = Afterwards(kernel)
         self._cache = cache
         self._lease = lease
         self._ring = KeyRing(ports.keys, deadline=deadline, memory=memory, clock=lease.clock)
@@ -112,6 +114,7 @@ class Branch:
             kernel,
             changing=Changing(counting, namespace, lease),
             lease=lease,
+            afterwards=self._afterwards,
             tree=tree,
         )
         self._feed = Feed(counting, namespace, self.files, lease, opener.opens, ports.look)
@@ -132,10 +135,12 @@ class Branch:
         try:
             while True:
                 await next_look(EXPIRY_SECONDS)
+                self._afterwards.catch_up()
                 self._ring.expire()
                 self._opener.expire()
                 self._cache.hear()
         finally:
+            self._afterwards.catch_up()
             self._opener.let_go()
             self._namespace.let_go()
 

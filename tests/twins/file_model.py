@@ -25,6 +25,7 @@ from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import CHUNK_SIZE, PAGE_SIZE
 from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.files import NodeKind
+from mdmfs.worker.afterwards import Afterwards
 from mdmfs.worker.attributes import GUID_ATTRIBUTE
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.changing import Changing
@@ -71,8 +72,9 @@ class PageCache:
     def invalidate(self, inode: int, begin: int = 0, end: int | None = None) -> None:
         """See ``Pages``."""
 
-    def meanwhile(self, work: Callable[[], None], *, gives_way: bool = False) -> None:
-        """See ``Pages``."""
+    def meanwhile(self, work: Callable[[], None], *, gives_way: bool = False) -> None:  # noqa: ARG002 nobody asks
+        """See ``Pages``: nobody asks for anything."""
+        work()
 
     async def forget_names(self, directory: int, names: list[bytes]) -> None:
         """See ``Kernel``."""
@@ -157,7 +159,15 @@ class World:
             descriptions = Descriptions(self.hospital)
             changing = Changing(self.hospital, namespace, lease)
             self.files = FileSystem(
-                self.hospital, namespace, descriptions, opener, prefetch, self.pages, changing=changing, lease=lease
+                self.hospital,
+                namespace,
+                descriptions,
+                opener,
+                prefetch,
+                self.pages,
+                changing=changing,
+                lease=lease,
+                afterwards=Afterwards(self.pages),
             )
             self.hospital.applied = -1
             nursery.start_soon(Feed(self.hospital, namespace, self.files, lease).follow)

@@ -199,8 +199,9 @@ class Forgetful:
     def invalidate(self, inode: int, begin: int = 0, end: int | None = None) -> None:
         """See ``Pages``."""
 
-    def meanwhile(self, work: Callable[[], None], *, gives_way: bool = False) -> None:
-        """See ``Pages``."""
+    def meanwhile(self, work: Callable[[], None], *, gives_way: bool = False) -> None:  # noqa: ARG002 nobody asks
+        """See ``Pages``: nobody asks for anything."""
+        work()
 
     async def forget_names(self, directory: int, names: list[bytes]) -> None:
         """See ``Kernel``."""

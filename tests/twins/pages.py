@@ -14,5 +14,6 @@ class NoPages:
     def invalidate(self, inode: int, begin: int = 0, end: int | None = None) -> None:
         """Nothing is there."""
 
-    def meanwhile(self, work: Callable[[], None], *, gives_way: bool = False) -> None:
-        """Nobody knows."""
+    def meanwhile(self, work: Callable[[], None], *, gives_way: bool = False) -> None:  # noqa: ARG002 nobody asks
+        """See ``Pages``: nobody asks for anything."""
+        work()

@@ -41,6 +41,8 @@ class KernelCaches:
         """``device``: the descriptor that the mount is served over; None to look for the one of this process."""
         self._calls = _Calls()
         self._device = device
+        self._is_asked = False
+        """Whether anybody tells of moments without requests."""
         self._work: dict[Callable[[], None], bool] = {}
         """Of each who asks for some, in order; with whether it has still to give way."""
 
@@ -62,11 +64,15 @@ class KernelCaches:
                 os.write(self._descriptor(), _NOTICE.pack(_NOTICE.size, _INVALIDATE, 0, inode, begin, length))
 
     def meanwhile(self, work: Callable[[], None], *, gives_way: bool = False) -> None:
-        """See ``Pages``."""
-        self._work[work] = gives_way
+        """See ``Pages``; where nobody tells of moments without requests, at once."""
+        if self._is_asked:
+            self._work[work] = gives_way
+        else:
+            work()
 
     def do_meanwhile(self) -> bool:
         """Do one thing that waits for a moment without requests; tells whether to look for requests again."""
+        self._is_asked = True
         work = next(iter(self._work), None)
         if work is None:
             return False

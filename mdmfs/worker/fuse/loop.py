@@ -86,12 +86,18 @@ class _EagerLowlevel:
         return getattr(trio.lowlevel, name)
 
     async def wait_readable(self, descriptor: int) -> None:
-        """Wait for a request; where one is there already it is taken at once, for a while."""
+        """Wait for a request; where one is there already it is taken at once, for a while.
+
+        Nobody sleeps before all is done for which it was time.
+        """
         if descriptor != self._descriptor:
             self._watch(descriptor)
         if self._clock() < self._until and self._device.poll(0):
             return
-        while self._do_meanwhile() and self._clock() < self._until:
+        while self._do_meanwhile():
+            if self._clock() >= self._until:
+                await trio.lowlevel.checkpoint()
+                self._until = self._clock() + IN_A_ROW_SECONDS
             if self._device.poll(0):
                 return
         if not await self._sleep():

@@ -48,14 +48,6 @@ class ReadingOrder:
     def __init__(self) -> None:
         self._last = _LastOpen(0, 0, 0, float("-inf"), is_burst=False, in_order=0)
 
-    def is_last(self, inode: int) -> bool:
-        """Ask whether this file was opened last."""
-        return inode == self._last.inode
-
-    def note_again(self) -> None:
-        """Know that what was opened last is opened once more."""
-        self._last = self._last._replace(at=trio.current_time())
-
     def note(self, node: Node, parent: int, listing: Listing | None) -> Place | None:
         """Know of an open; tells nothing where the listing of the directory is not here."""
         last, now = self._last, trio.current_time()

@@ -22,6 +22,6 @@ class Pages(Protocol):
     def meanwhile(self, work: Callable[[], None], *, gives_way: bool = False) -> None:
         """Do this in the loop as soon as no request waits for it, once, however often it is asked for until then.
 
-        ``gives_way``: what the program just answered asks at once comes before it. It raises nothing, and is done never
-        where nobody knows of requests.
+        ``gives_way``: what the program just answered asks at once comes before it. It raises nothing, and is done
+        before anybody sleeps.
         """

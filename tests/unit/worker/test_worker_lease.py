@@ -331,7 +331,7 @@ class ForgetfulKernel(NoPages):
 
     def __init__(self) -> None:
         self.pushed: set[int] = set()
-        self.rest: Callable[[], None] = lambda: None
+        self._works: list[Callable[[], None]] = []
 
     def store(self, inode: int, offset: int, octets: memoryview) -> None:
         """See ``Pages``."""
@@ -340,7 +340,12 @@ class ForgetfulKernel(NoPages):
 
     def meanwhile(self, work: Callable[[], None], *, gives_way: bool = False) -> None:  # noqa: ARG002 nobody asks
         """See ``Pages``."""
-        self.rest = work
+        self._works.append(work)
+
+    def rest(self) -> None:
+        """Ask for nothing for a moment."""
+        while self._works:
+            self._works.pop(0)()
 
     async def forget_names(self, directory: int, names: list[bytes]) -> None:
         """See ``Kernel``."""
@@ -378,6 +383,7 @@ async def test_nothing_is_opened_ahead_or_again_once_the_lease_or_the_shares_are
     inodes = [(await files.lookup(directory, f"{number:04}.dcm".encode())).inode for number in range(1, 5)]
     for inode in inodes:
         files.close_file(await files.open_file(inode))
+    kernel.rest()
     files.forget(inodes[-1], 1)
     await files.lookup(directory, b"0004.dcm")
     kernel.pushed.clear()

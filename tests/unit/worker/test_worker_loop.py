@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import operator
 import os
@@ -141,6 +142,7 @@ def test_what_has_time_gives_way_once_to_what_a_program_asks_at_once(device: tup
     """Who has opened a file asks something about it a moment later, and would wait for the next file to be pushed."""
     reading, writing = device
     kernel, done = KernelCaches(reading), list[str]()
+    assert not kernel.do_meanwhile()
     kernel.meanwhile(lambda: done.append("header"), gives_way=True)
     kernel.meanwhile(lambda: done.append("file"))
     os.write(writing, b"a request")
@@ -151,6 +153,30 @@ def test_what_has_time_gives_way_once_to_what_a_program_asks_at_once(device: tup
     assert kernel.do_meanwhile()
     assert done == ["header", "file"]
     assert not kernel.do_meanwhile()
+
+
+def test_what_there_is_to_do_is_done_at_once_where_nobody_tells_of_moments_without_requests() -> None:
+    """As with a pyfuse3 that looks for trio elsewhere: closed files would stay open."""
+    done = list[str]()
+    KernelCaches(0).meanwhile(lambda: done.append("close"), gives_way=True)
+    assert done == ["close"]
+
+
+async def test_all_there_is_to_do_is_done_before_anybody_sleeps_and_others_have_their_turn(
+    device: tuple[int, int],
+) -> None:
+    """However long it takes."""
+    reading, _ = device
+    kernel, done, turns, ticks = KernelCaches(reading), list[int](), list[None](), itertools.count()
+    assert not kernel.do_meanwhile()
+    for number in range(3):
+        kernel.meanwhile(functools.partial(done.append, number))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_note_turn, turns)
+        kernel.meanwhile(lambda: done.append(len(turns)))
+        with trio.move_on_after(0.01):
+            await EagerTrio(kernel.do_meanwhile, lambda: next(ticks) * 1.0).lowlevel.wait_readable(reading)
+    assert done == [0, 1, 2, 1]
 
 
 class Ticking:

@@ -1,0 +1,42 @@
+"""What is left to do of requests that were answered: nobody waits for it; it is done before long, in their order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+
+from mdmfs.worker.reading.pages import Pages
+
+log = structlog.get_logger(__name__)
+
+
+class Afterwards:
+    """Of one hospital's tree.
+
+    Never left to this is what decides about a request, or what goes on record of it.
+    """
+
+    def __init__(self, pages: Pages) -> None:
+        """``pages`` knows when no request waits."""
+        self._pages = pages
+        self._left: deque[Callable[[], None]] = deque()
+
+    def add(self, work: Callable[[], None]) -> None:
+        """Leave something until something is added that is not to wait, or until ``catch_up``."""
+        self._left.append(work)
+
+    def add_soon(self, work: Callable[[], None]) -> None:
+        """Do something, and all that was left before it, as soon as no request waits."""
+        self._left.append(work)
+        self._pages.meanwhile(self.catch_up)
+
+    def catch_up(self) -> None:
+        """Do all that is left, here and now; what fails is logged, since nobody could be told."""
+        while self._left:
+            work = self._left.popleft()
+            try:
+                work()
+            except Exception:  # of this request: the others are not to stay undone for it
+                log.exception("what was left of a request failed unexpectedly")
