@@ -13,6 +13,7 @@ import trio
 
 from mdmfs.daemon.diagnosis import GIB, LEAST_ROOM, Check, authorities_check, credential_check, free_bytes
 from mdmfs.metadata.configuration import MetadataConfiguration
+from mdmfs.metadata.store.database import shown
 from mdmfs.metadata.volume import is_encrypted
 from mdmfs.model.errors import BusyError
 from mdmfs.model.finding import Finding
@@ -27,7 +28,7 @@ def checks_of(configuration: MetadataConfiguration) -> list[Check]:
     """Give everything that is looked at; a password in the database's URL is never told."""
     checks = [credential_check("[tls]", configuration.credential), authorities_check("[tls]", configuration.anchors)]
     if "://" in configuration.database:
-        url = sa.make_url(configuration.database).render_as_string(hide_password=True)
+        url = shown(sa.make_url(configuration.database))
         checks += [
             Check("database", url, functools.partial(_look_at_server, configuration.database)),
             Check("volume", url, _look_at_no_volume),

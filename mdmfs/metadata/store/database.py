@@ -72,7 +72,7 @@ class Database:
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine: Final = engine
-        self._place: Final = engine.url.render_as_string().removeprefix("sqlite:///")
+        self.place: Final = shown(engine.url)
         self._turn = trio.Lock()
         self._readers = trio.CapacityLimiter(READERS)
 
@@ -96,12 +96,12 @@ class Database:
 
     def write_now(self, act: Callable[[sa.Connection], T], seconds: float | None = None) -> T:
         """Do as ``write``, on the calling thread and without waiting for others."""
-        with _placing(self._place):
+        with _placing(self.place):
             return _insist(self.engine.begin, act, seconds)
 
     def read_now(self, act: Callable[[sa.Connection], T], seconds: float = QUESTION_SECONDS) -> T:
         """Do as ``read``, on the calling thread; ``BusyError`` where it takes so many seconds."""
-        with _placing(self._place):
+        with _placing(self.place):
             return _insist(self.engine.connect, act, seconds)
 
     def close(self) -> None:
@@ -132,13 +132,17 @@ def open_database(where: str, store_format: Format[sa.Connection] = STORE_FORMAT
         engine = _open_sqlite(pathlib.Path(where))
     try:
         database = Database(engine)
-        name = engine.url.render_as_string() if "://" in where else where
-        while database.write_now(functools.partial(_prepare, where=name, store_format=store_format)):
+        while database.write_now(functools.partial(_prepare, where=database.place, store_format=store_format)):
             pass
     except MdmfsError:
         engine.dispose()
         raise
     return database
+
+
+def shown(url: sa.URL) -> str:
+    """Say which database it is, without the passwords that an URL can hold: before the host, or among what follows."""
+    return url.difference_update_query(["password", "sslpassword"]).render_as_string().removeprefix("sqlite:///")
 
 
 def _open_sqlite(path: pathlib.Path) -> sa.Engine:
