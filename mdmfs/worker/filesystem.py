@@ -257,7 +257,7 @@ class FileSystem:
     def _follow(self, file: OpenFile, node: Node) -> None:
         """Get ready for what is opened after a file that was at hand."""
         siblings, note, is_in_order = self._siblings(file.inode, node)
-        if self._lease.is_held:
+        if self._lease.is_held and not file.is_broken:
             self._opener.follow(file, siblings, on_body=note, is_in_order=is_in_order)
 
     async def read(self, handle: int, offset: int, length: int) -> bytes:

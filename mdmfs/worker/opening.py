@@ -160,6 +160,8 @@ class Opener:
             return None
         if not file.is_at_rest and not (file.is_shown and file.rests_on_header):
             return None
+        if file not in self._parts.kept and not self._parts.keys.holds(file.guid):
+            return None  # its close may be left to do: then nobody has it open, and it goes with its shares
         self._enter(file)
         return file
 

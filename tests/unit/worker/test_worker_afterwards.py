@@ -14,6 +14,7 @@ import trio.testing
 from mdmfs.worker.afterwards import Afterwards
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.filesystem import FileSystem
+from mdmfs.worker.keys.ring import HOLD_SECONDS
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.memory import Memory
 from mdmfs.worker.serving import EXPIRY_SECONDS, Branch, Ports
@@ -169,6 +170,46 @@ async def test_nobody_is_asked_for_what_comes_next_once_the_lease_is_over(scene:
     scene.kernel.rest()
     await trio.sleep(1)
     assert (sum(twin.calls for twin in scene.hospital.keystores.values()) == asked) == bool(slept)
+
+
+def _let_shares_end(scene: Scene) -> None:
+    scene.since_start[0] = HOLD_SECONDS + 1
+
+
+def _lose_a_right(scene: Scene) -> None:
+    scene.files.forget_shares()
+
+
+@pytest.mark.parametrize("lose", [_let_shares_end, _lose_a_right])
+@pytest.mark.parametrize("is_whole", [False, True])
+async def test_what_was_closed_is_not_opened_without_shares_though_its_close_is_left(
+    scene: Scene, *, is_whole: bool, lose: Callable[[Scene], None]
+) -> None:
+    """Nobody has it open: the keystores are asked, as of what is kept."""
+    scene.files.close_file(scene.open_at_once(0))
+    scene.kernel.rest()
+    handle = scene.open_at_once(1)
+    if is_whole:
+        await scene.files.read(handle, SIZE // 2, 10)
+    await trio.testing.wait_all_tasks_blocked()
+    scene.kernel.rest()
+    scene.files.close_file(handle)
+    lose(scene)
+    assert scene.files.open_file_at_once(scene.inodes[1]) is None
+
+
+async def test_of_what_was_revoked_before_anything_else_was_done_for_it_nothing_is_fetched_ahead(scene: Scene) -> None:
+    """What is broken is no body that somebody has asked for."""
+    for place in (0, 1):
+        scene.files.close_file(scene.open_at_once(place))
+        scene.kernel.rest()
+    fetches = scene.hospital.fetches
+    for place in (2, 3):
+        scene.open_at_once(place)
+        scene.files.bar(scene.inodes[place])
+        scene.kernel.rest()
+    await trio.sleep(1)
+    assert scene.hospital.fetches == fetches
 
 
 async def test_what_is_closed_is_let_go_with_the_next_open_or_within_a_moment(scene: Scene) -> None:
