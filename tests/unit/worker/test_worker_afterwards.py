@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import structlog.testing
 import trio
 import trio.testing
 
-from mdmfs.worker.afterwards import Afterwards
+from mdmfs.worker.afterwards import MANY, Afterwards
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.filesystem import FileSystem
 from mdmfs.worker.keys.ring import HOLD_SECONDS
@@ -268,6 +269,18 @@ def test_what_fails_afterwards_keeps_nothing_else_from_being_done_and_is_logged(
         kernel.rest()
     assert done == ["first", "last"]
     assert [entry["log_level"] for entry in logs] == ["error"]
+
+
+def test_of_what_can_wait_not_many_are_left_to_be_done_at_one_time() -> None:
+    """A program that ends closes thousands of headers, and nobody else is to wait for all of them."""
+    done, kernel = list[int](), BusyKernel()
+    afterwards = Afterwards(kernel)
+    for number in range(MANY):
+        kernel.rest()
+        assert not done
+        afterwards.add(functools.partial(done.append, number))
+    kernel.rest()
+    assert done == list(range(MANY))
 
 
 def _fail() -> None:
