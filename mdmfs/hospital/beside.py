@@ -138,7 +138,7 @@ class _Beside:
             hospital = await assemble(configuration, self._store, pacs, stack, nursery, is_beside=True)
             stack.push_async_callback(other.aclose)
             recalls = FromAnother(hospital.staging, other.client, configuration.hospital.recall_deadline)
-            for task in (hospital.audit.run, hospital.headers.run, recalls.run):
+            for task in (hospital.audit.run, hospital.headers.run, hospital.staging.keep_room, recalls.run):
                 nursery.start_soon(task)
             nursery.start_soon(forget_outdated_headers, hospital)
             nursery.start_soon(deposit_checkpoints, hospital)

@@ -156,6 +156,7 @@ def _begin(hospital: Hospital, recalls: Recalls, configuration: HospitalConfigur
     nursery.start_soon(hospital.audit.run)
     nursery.start_soon(recalls.run)
     nursery.start_soon(hospital.headers.run)
+    nursery.start_soon(hospital.staging.keep_room)
     nursery.start_soon(deposit, hospital)
     if configuration.metadata is None:
         nursery.start_soon(keep_current, hospital)

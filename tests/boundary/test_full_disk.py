@@ -139,9 +139,17 @@ def released(site: Site) -> set[str]:
     return {record["guid"] for record in records if record.get("event") in {"header", "release"}}
 
 
+def staged_of(site: Site) -> set[Path]:
+    """List the objects that are staged."""
+    return set((hospital_disk(site) / "staging").glob("*-*.?"))
+
+
 @needs_root
 def test_full_disks_stop_what_needs_them_lose_nothing_and_are_named(site: tuple[Site, Processes]) -> None:
-    """A hospital lets nothing out that is not on record; for a keystore, or a metadata service, nobody waits."""
+    """A hospital lets nothing out that is not on record; for a keystore, or a metadata service, nobody waits.
+
+    What is staged makes room by itself.
+    """
     where, processes = site
     first = files_of(where)
     assert len(first) == EACH
@@ -154,7 +162,7 @@ def test_full_disks_stop_what_needs_them_lose_nothing_and_are_named(site: tuple[
         code, told = mdmfs("keys", "rotate", where.hospital_file)
         assert (code, "the journal cannot be written" in told) == (1, True), told
         pacs = PacsAddress(PACS_TITLE, "127.0.0.1", where.ports.pacs)
-        store(pacs, [slice_of(number, series=2, size=8) for number in range(1, EACH + 1)])
+        store(pacs, [slice_of(number, series=2, size=160) for number in range(1, EACH + 1)])
         assert harvest(where)
         assert files_of(where) == first
     with full(shelf(where)), full(database(where)):
@@ -168,6 +176,10 @@ def test_full_disks_stop_what_needs_them_lose_nothing_and_are_named(site: tuple[
     query = ("find", "--configuration", where.mount_file(READER), 'Modality == "CT"')
     until(lambda: mdmfs(*query)[1].count("/grid/medical/") == 2)
     assert digests_of(files_of(where)) == whole
+    staged = staged_of(where)
+    assert staged
+    with full(hospital_disk(where)):
+        until(lambda: staged_of(where) < staged)
     assert mdmfs("audit", "verify", where.hospital_file)[0] == 0
     for name in ("hospital", "metadata", "keystore-1"):
         assert processes.stop(name) == 0, "it has lived all the while"

@@ -15,6 +15,8 @@ import re
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
+import trio
+
 from mdmfs.daemon.formats import MARK, Format, bring_up_folder
 from mdmfs.hospital.release.staged import PART, SMALL_BYTES, StagedObject, StagingWriter
 from mdmfs.model.errors import IntegrityError, MdmfsError, OutOfSpaceError, StoreError
@@ -31,6 +33,8 @@ LEFT_FREE: Final = 2**28
 
 Where there is less, as much as is staged: several files of one question must be there until each has been sent.
 """
+LOOK_SECONDS: Final = 10.0
+"""How often the disk is looked at: where the audit log has no room, nothing is staged for which others would go."""
 _BOOT: Final = ".boot"
 """Ends the name of the file beside the directory which tells in which run of the machine the objects were written."""
 _BOOT_ID: Final = pathlib.Path("/proc/sys/kernel/random/boot_id")
@@ -162,6 +166,13 @@ class Staging:
     def _cool(self, staged: StagedObject) -> None:
         self._hot_octets -= self._hot.pop(staged, 0)
         staged.hot = None
+
+    async def keep_room(self) -> None:
+        """Let old objects go when others fill the disk, too, until cancelled."""
+        while True:
+            await trio.sleep(LOOK_SECONDS)
+            with contextlib.suppress(MdmfsError, OSError):  # whoever stages something is told
+                self._make_room(0)
 
     def known(self) -> list[tuple[Guid, int]]:
         """Name what it holds, by GUID and key generation."""
