@@ -63,6 +63,8 @@ class PageCache:
     def __init__(self, expected: dict[int, bytes]) -> None:
         self._expected = expected
         self.wrong: list[str] = []
+        self._works: dict[Callable[[], None], None] = {}
+        """What waits for a moment without requests."""
 
     def store(self, inode: int, offset: int, pushed: memoryview) -> None:
         """See ``Pages``."""
@@ -73,8 +75,15 @@ class PageCache:
         """See ``Pages``."""
 
     def meanwhile(self, work: Callable[[], None], *, gives_way: bool = False) -> None:  # noqa: ARG002 nobody asks
-        """See ``Pages``: nobody asks for anything."""
-        work()
+        """See ``Pages``: requests wait all the time, until there is a ``rest``."""
+        self._works[work] = None
+
+    def rest(self) -> None:
+        """Ask for nothing for a moment."""
+        while self._works:
+            work = next(iter(self._works))
+            del self._works[work]
+            work()
 
     async def forget_names(self, directory: int, names: list[bytes]) -> None:
         """See ``Kernel``."""
@@ -133,6 +142,7 @@ class World:
 
     async def mount(self) -> None:
         """Mount, instead of what is mounted: the cache on disk is all that stays."""
+        self.pages.rest()
         if self._mounted is not None:
             self._mounted.cancel()
         self._mounted = await self._outer.start(self._serve)
@@ -373,6 +383,15 @@ class FileModel(RuleBasedStateMachine):
         self._spoil(())
 
     @rule()
+    def rest(self) -> None:
+        """Ask for nothing for a moment: what was left of opens and closes is done."""
+
+        async def step() -> None:
+            self._world.pages.rest()
+
+        self._world.do(step)
+
+    @rule()
     def forget(self) -> None:
         """Let the kernel forget every inode that is not open."""
 
@@ -388,7 +407,7 @@ class FileModel(RuleBasedStateMachine):
     @rule(pick=PICKS, is_cut=st.booleans())
     def damage_the_cache(self, pick: random.Random, is_cut: bool) -> None:  # noqa: FBT001 hypothesis draws it
         """Flip a bit of an object in the cache, or cut it."""
-        objects = sorted((self._world.folder / "complete").iterdir())
+        objects = sorted(path for path in (self._world.folder / "complete").iterdir() if path.stat().st_size)
         if objects:
             path = pick.choice(objects)
             sealed = bytearray(path.read_bytes())
