@@ -111,7 +111,7 @@ class Opener:
 
         ``is_in_order``: the first of the siblings is probably opened next, and gets ready while this one is read.
         """
-        self._expect(siblings, is_in_order=is_in_order)
+        soon = self._expect(siblings, is_in_order=is_in_order)
         self._parts.pages.note_some(node.inode)
         self._parts.kept.drop_outlived(node.inode)
         file = self._parts.files.get(node.inode)
@@ -122,27 +122,30 @@ class Opener:
         if file is None or not file.ready.is_set() or file.is_broken or file.guid.octets != node.guid:
             return None
         self._enter(file)
-        self._look_ahead(file, siblings, on_body, is_in_order=is_in_order)
+        self._look_ahead(file, siblings, soon, on_body)
         return file
 
-    def _expect(self, siblings: Sequence[Node], *, is_in_order: bool) -> None:
-        """Get shares of what is probably opened next, and have it read from a slow disk."""
+    def _expect(self, siblings: Sequence[Node], *, is_in_order: bool) -> Guid | None:
+        """Get shares of what is probably opened next, and have it read from a slow disk.
+
+        Gives the last of what comes soon, for who goes through files in order.
+        """
         soon = _last_file(siblings[:AHEAD])
         keys = self._parts.keys
         if soon is not None and not keys.holds(soon) and not (is_in_order and keys.is_asking):
             after = 0.0 if is_in_order else GIVE_WAY
             self._parts.nursery.start_soon(self._ask_ahead, keys.collect_ahead, _guids(siblings), after)
         self._parts.disk.note_open(siblings)
+        return soon if is_in_order else None
 
     def _look_ahead(
-        self, file: OpenFile, siblings: Sequence[Node], on_body: Callable[[], None] | None, *, is_in_order: bool
+        self, file: OpenFile, siblings: Sequence[Node], soon: Guid | None, on_body: Callable[[], None] | None
     ) -> None:
         """Get ready for who goes through files in order: push the next one, and ask for headers that come soon."""
         file.on_body, is_header_only = file.on_body or on_body, file.is_header_only
         if not is_header_only:
             file.note_body()
-        soon = _last_file(siblings[:AHEAD])
-        if soon is None or not is_in_order:
+        if soon is None:
             return
         self._at_hand.open_ahead(siblings[0], is_header_only=is_header_only)
         headers = self._parts.headers
@@ -169,8 +172,7 @@ class Opener:
         self, file: OpenFile, siblings: Sequence[Node], *, on_body: Callable[[], None] | None, is_in_order: bool
     ) -> None:
         """Get ready for what comes after a file that was opened by ``open_again``, see ``open``."""
-        self._expect(siblings, is_in_order=is_in_order)
-        self._look_ahead(file, siblings, on_body, is_in_order=is_in_order)
+        self._look_ahead(file, siblings, self._expect(siblings, is_in_order=is_in_order), on_body)
 
     def _open(self, node: Node, siblings: Sequence[Node], on_body: Callable[[], None] | None) -> OpenFile:
         """Have a file brought, by whatever it takes; ``ready`` tells when it is there."""

@@ -41,6 +41,7 @@ from mdmfs.worker.reading.parts import Parts
 from tests.twins.hospital import ROOT as TOP
 from tests.twins.hospital import TwinFile, TwinHospital, unreachable
 from tests.twins.octets import octets
+from tests.twins.pages import BusyKernel
 
 DEADLINE: Final = 10.0
 SECONDS: Final = 30.0
@@ -57,36 +58,18 @@ T = TypeVar("T")
 Path_ = tuple[str, str]
 
 
-class PageCache:
+class PageCache(BusyKernel):
     """A kernel's page cache that accepts right bytes only; its calls come from any thread."""
 
     def __init__(self, expected: dict[int, bytes]) -> None:
+        super().__init__()
         self._expected = expected
         self.wrong: list[str] = []
-        self._works: dict[Callable[[], None], None] = {}
-        """What waits for a moment without requests."""
 
-    def store(self, inode: int, offset: int, pushed: memoryview) -> None:
+    def store(self, inode: int, offset: int, octets: memoryview) -> None:
         """See ``Pages``."""
-        if self._expected[inode][offset : offset + len(pushed)] != pushed:
-            self.wrong.append(f"{len(pushed)} wrong bytes were pushed at {offset} of inode {inode}")
-
-    def invalidate(self, inode: int, begin: int = 0, end: int | None = None) -> None:
-        """See ``Pages``."""
-
-    def meanwhile(self, work: Callable[[], None], *, gives_way: bool = False) -> None:  # noqa: ARG002 nobody asks
-        """See ``Pages``: requests wait all the time, until there is a ``rest``."""
-        self._works[work] = None
-
-    def rest(self) -> None:
-        """Ask for nothing for a moment."""
-        while self._works:
-            work = next(iter(self._works))
-            del self._works[work]
-            work()
-
-    async def forget_names(self, directory: int, names: list[bytes]) -> None:
-        """See ``Kernel``."""
+        if self._expected[inode][offset : offset + len(octets)] != octets:
+            self.wrong.append(f"{len(octets)} wrong bytes were pushed at {offset} of inode {inode}")
 
 
 class World:

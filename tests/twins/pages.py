@@ -17,3 +17,25 @@ class NoPages:
     def meanwhile(self, work: Callable[[], None], *, gives_way: bool = False) -> None:  # noqa: ARG002 nobody asks
         """See ``Pages``: nobody asks for anything."""
         work()
+
+
+class BusyKernel(NoPages):
+    """Requests wait all the time, until it rests."""
+
+    def __init__(self) -> None:
+        self._works: dict[Callable[[], None], None] = {}
+        """What waits for a moment without requests."""
+
+    def meanwhile(self, work: Callable[[], None], *, gives_way: bool = False) -> None:  # noqa: ARG002 nobody asks
+        """See ``Pages``."""
+        self._works[work] = None
+
+    def rest(self) -> None:
+        """Ask for nothing for a moment."""
+        while self._works:
+            work = next(iter(self._works))
+            del self._works[work]
+            work()
+
+    async def forget_names(self, directory: int, names: list[bytes]) -> None:
+        """See ``Kernel``."""

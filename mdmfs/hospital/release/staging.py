@@ -114,8 +114,8 @@ class Staging:
         is_sent_before = is_awaited and size <= SMALL_BYTES
         if not is_sent_before and self._free() < size - self._octets:
             raise self._full()
-        self._make_room(size)
-        if not self._fits(size) and (self.is_pinned(guid) or not (is_sent_before or self._free() >= size)):
+        has_room = self._make_room(size)
+        if not has_room and (self.is_pinned(guid) or not (is_sent_before or self._free() >= size)):
             raise self._full()  # before the first byte is sent; and what is pinned makes no room for others later
         staged = StagedObject(f"{self._directory}/{guid}.{generation}{PART}", guid, generation, size)
         writer = StagingWriter(staged, self._heat, is_awaited=is_awaited)
@@ -184,20 +184,22 @@ class Staging:
             if not is_wanted(staged.guid, staged.generation):
                 self._drop(staged)
 
-    def _make_room(self, size: int) -> None:
+    def _make_room(self, size: int) -> bool:
+        """Let old objects go until so many bytes fit; tells whether they do, within what its disk has left."""
         if self._fits(size):
-            return
+            return True
         if sum(staged.size for staged in self._arriving) + size > self._limit:
             message = f"staging holds at most {self._limit} bytes and all of it is in use; allow it more or try again"
             raise OutOfSpaceError(message)
         for staged in list(self._objects.values()):
             if self._fits(size):
-                return
+                return True
             if staged not in self._arriving and not self.is_pinned(staged.guid):
                 self._drop(staged)
         if self._octets + size > self._limit:
             message = f"staging holds at most {self._limit} bytes and all of it is in use or pinned; allow it more"
             raise OutOfSpaceError(message)
+        return self._fits(size)
 
     def _full(self) -> OutOfSpaceError:
         full = OutOfSpaceError("the disk of staging has no room for it, whatever is let go")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -47,8 +48,6 @@ class _Waiting:
     reports: list[OpensReport]
     """Those that the hospital has not written down."""
     tries: int = TRIES
-    is_told: bool = False
-    """Whether they are, or he was given up."""
     turn: trio.Lock = dataclasses.field(default_factory=trio.Lock)
 
 
@@ -63,24 +62,19 @@ class Leavers:
         self._applied = applied
         self._is_answered = is_answered
         self._waiting: list[_Waiting] = []
-        self._new: list[_Waiting] = []
-        self._has_left = trio.Event()
+        self._leave, self._left = trio.open_memory_channel[_Waiting](math.inf)
 
     def note(self, leaver: Leaver, reports: list[OpensReport]) -> None:
         """Know that somebody has left."""
         one = _Waiting(leaver, reports)
         self._waiting.append(one)
-        self._new.append(one)
-        self._has_left.set()
+        self._leave.send_nowait(one)
 
     async def keep_telling(self) -> None:
         """Report what there is, again and again, for as long as it is run."""
         async with trio.open_nursery() as nursery:
-            while True:
-                self._has_left = trio.Event()
-                while self._new:
-                    nursery.start_soon(self._keep_telling, self._new.pop())
-                await self._has_left.wait()
+            async for one in self._left:
+                nursery.start_soon(self._keep_telling, one)
 
     async def tell(self) -> None:
         """Try once for each."""
@@ -90,17 +84,15 @@ class Leavers:
 
     async def _keep_telling(self, one: _Waiting) -> None:
         await self._tell(one)
-        while not one.is_told:
+        while one in self._waiting:
             await trio.sleep(REST_SECONDS)
             await self._tell(one)
 
     async def _tell(self, one: _Waiting) -> None:
         async with one.turn:
-            if one.is_told or not await self._try(one):
-                return
-            one.is_told = True
-            self._waiting.remove(one)
-            await one.leaver.aclose()
+            if one in self._waiting and await self._try(one):
+                self._waiting.remove(one)
+                await one.leaver.aclose()
 
     async def _try(self, one: _Waiting) -> bool:
         """Report what is left of one; False where it is to be tried again."""

@@ -20,38 +20,24 @@ from mdmfs.worker.lease import Lease
 from mdmfs.worker.memory import Memory
 from mdmfs.worker.serving import EXPIRY_SECONDS, Branch, Ports
 from tests.twins.hospital import ROOT, TwinHospital
-from tests.twins.pages import NoPages
+from tests.twins.pages import BusyKernel
 
 FILES = 6
 SIZE = 200_000
 LEASE = 3600.0
 
 
-class BusyKernel(NoPages):
-    """Requests wait all the time, until it rests."""
+class NotingKernel(BusyKernel):
+    """Notes of which inodes pages are pushed, in order."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.pushed: list[int] = []
-        self._works: dict[Callable[[], None], None] = {}
 
     def store(self, inode: int, offset: int, octets: memoryview) -> None:
         """See ``Pages``."""
         del offset, octets
         self.pushed.append(inode)
-
-    def meanwhile(self, work: Callable[[], None], *, gives_way: bool = False) -> None:  # noqa: ARG002 nobody asks
-        """See ``Pages``."""
-        self._works[work] = None
-
-    def rest(self) -> None:
-        """Ask for nothing for a moment."""
-        while self._works:
-            work = next(iter(self._works))
-            del self._works[work]
-            work()
-
-    async def forget_names(self, directory: int, names: list[bytes]) -> None:
-        """See ``Kernel``."""
 
 
 @dataclasses.dataclass
@@ -60,7 +46,7 @@ class Scene:
 
     hospital: TwinHospital
     branch: Branch
-    kernel: BusyKernel
+    kernel: NotingKernel
     memory: Memory
     serving: trio.Nursery
     inodes: list[int]
@@ -89,7 +75,7 @@ class Scene:
 async def scene(tmp_path: Path, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> AsyncIterator[Scene]:
     """Read each header once, in order, and rest."""
     autojump_clock.autojump_threshold = 0.02
-    hospital, kernel, cache, memory = TwinHospital(), BusyKernel(), CiphertextCache(tmp_path, 2**30), Memory()
+    hospital, kernel, cache, memory = TwinHospital(), NotingKernel(), CiphertextCache(tmp_path, 2**30), Memory()
     hospital.has_headers = True
     hospital.add_sibling_files("/grid/medical/a", FILES, SIZE)
     keystores = await hospital.open_keystores(nursery)
@@ -258,7 +244,7 @@ def _open_objects(folder: Path) -> list[Path]:
 
 def test_what_fails_afterwards_keeps_nothing_else_from_being_done_and_is_logged() -> None:
     """There is nobody who could be told."""
-    done, kernel = list[str](), BusyKernel()
+    done, kernel = list[str](), NotingKernel()
     afterwards = Afterwards(kernel)
     afterwards.add(lambda: done.append("first"))
     afterwards.add(_fail)
@@ -273,7 +259,7 @@ def test_what_fails_afterwards_keeps_nothing_else_from_being_done_and_is_logged(
 
 def test_of_what_can_wait_not_many_are_left_to_be_done_at_one_time() -> None:
     """A program that ends closes thousands of headers, and nobody else is to wait for all of them."""
-    done, kernel = list[int](), BusyKernel()
+    done, kernel = list[int](), NotingKernel()
     afterwards = Afterwards(kernel)
     for number in range(MANY):
         kernel.rest()

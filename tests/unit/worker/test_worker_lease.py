@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from mdmfs.worker.lease import LONGEST_POLL, LOOK_SECONDS, MARGIN, Lease
 from mdmfs.worker.memory import Memory
 from mdmfs.worker.serving import Branch, Ports
 from tests.twins.hospital import ROOT, TwinHospital
-from tests.twins.pages import NoPages
+from tests.twins.pages import BusyKernel
 from tests.twins.waiting import counting_turns
 
 LEASE, WAIT = 10.0, 120.0
@@ -326,29 +325,17 @@ async def test_the_pages_go_at_once_when_the_machine_wakes_up(nursery: trio.Nurs
     assert tenant.told[:2] == ["suspend", "pages"]
 
 
-class ForgetfulKernel(NoPages):
+class ForgetfulKernel(BusyKernel):
     """Notes of which inodes pages are pushed, and what shall be done meanwhile."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.pushed: set[int] = set()
-        self._works: list[Callable[[], None]] = []
 
     def store(self, inode: int, offset: int, octets: memoryview) -> None:
         """See ``Pages``."""
         del offset, octets
         self.pushed.add(inode)
-
-    def meanwhile(self, work: Callable[[], None], *, gives_way: bool = False) -> None:  # noqa: ARG002 nobody asks
-        """See ``Pages``."""
-        self._works.append(work)
-
-    def rest(self) -> None:
-        """Ask for nothing for a moment."""
-        while self._works:
-            self._works.pop(0)()
-
-    async def forget_names(self, directory: int, names: list[bytes]) -> None:
-        """See ``Kernel``."""
 
 
 @pytest.mark.parametrize(("slept", "seconds"), [(0.0, LEASE), (LEASE + 1, LEASE), (HOLD_SECONDS + 1, 3600.0)])
