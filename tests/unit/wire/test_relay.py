@@ -165,6 +165,7 @@ async def test_whom_a_relay_names_waits_in_the_row_of_his_own_host() -> None:
         with contextlib.ExitStack() as stack:
             told = line(b"127.0.0.2", SILENT) + SILENT
             crowd = [stack.enter_context(relayed(address, told)) for _ in range(2)]
+            await trio.testing.wait_all_tasks_blocked(0.05)  # before, they are in the relay's row
             assert await trio.to_thread.run_sync(ask_from, "127.0.0.1", address) == "127.0.0.1"
             assert await heard(stack.enter_context(relayed(address, told))) == b""
             for one in crowd:
