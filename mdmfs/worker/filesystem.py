@@ -278,6 +278,10 @@ class FileSystem:
         """Read as ``read``, where nothing has to be waited for; else None. Good until the next step of the loop."""
         return self._opener.read_at_once(self._files[handle], offset, length) if self._lease.is_held else None
 
+    def header_end(self, handle: int) -> int:
+        """Tell up to which byte a file can be read of which nothing but the header was asked for; 0 of any other."""
+        return self._files[handle].header_end
+
     def close_file(self, handle: int) -> None:
         """End a handle. Who closes a header opens the next one at once, and does not wait for what is done of this."""
         file = self._files.pop(handle)

@@ -140,6 +140,10 @@ class Trees:
         """See ``Files``."""
         return self._of_handles[handle % TREES].read_at_once(handle, offset, length)
 
+    def header_end(self, handle: int) -> int:
+        """See ``Files``."""
+        return self._of_handles[handle % TREES].header_end(handle)
+
     def close_file(self, handle: int) -> None:
         """See ``Files``."""
         self._of_handles[handle % TREES].close_file(handle)
@@ -269,6 +273,10 @@ class Hospitals:
 
     def read_at_once(self, handle: int, offset: int, length: int) -> None:
         """See ``Files``."""
+
+    def header_end(self, handle: int) -> int:  # noqa: ARG002 that of the port
+        """See ``Files``."""
+        return 0
 
     def close_file(self, handle: int) -> None:
         """See ``Files``."""

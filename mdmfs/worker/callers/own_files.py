@@ -184,6 +184,10 @@ class OwnFiles:
         """See ``Files``."""
         return self._filesystem.read_at_once(_inner_handle(handle), offset, length)
 
+    def header_end(self, handle: int) -> int:
+        """See ``Files``."""
+        return self._filesystem.header_end(_inner_handle(handle))
+
     def close_file(self, handle: int) -> None:
         """See ``Files``."""
         self.handles -= 1

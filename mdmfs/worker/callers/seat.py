@@ -74,6 +74,9 @@ class Files(Protocol):
     def read_at_once(self, handle: int, offset: int, length: int) -> memoryview | None:
         """Give plaintext, where nothing has to be waited for."""
 
+    def header_end(self, handle: int) -> int:
+        """Tell up to which byte a file can be read of which nothing but the header was asked for; 0 of any other."""
+
     def close_file(self, handle: int) -> None:
         """End a handle."""
 

@@ -174,6 +174,10 @@ class VirtualFiles:
         """Give a part of a text."""
         return memoryview(self._texts[handle])[offset : offset + length]
 
+    def header_end(self, handle: int) -> int:  # noqa: ARG002 that of the port
+        """Tell that a text is no image."""
+        return 0
+
     def close_file(self, handle: int) -> None:
         """End a handle."""
         del self._texts[handle]

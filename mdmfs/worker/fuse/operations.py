@@ -47,6 +47,7 @@ from mdmfs.worker.callers.seat import Callers, Seat
 from mdmfs.worker.changing import Change
 from mdmfs.worker.configuration import CONFIGURATION_ATTRIBUTE
 from mdmfs.worker.fuse.errnos import replying_errno
+from mdmfs.worker.fuse.page_by_page import PageByPage
 from mdmfs.worker.fuse.patience import SignalWatch
 from mdmfs.worker.fuse.replies import blank, entry_of, fill, limit, nothing
 from mdmfs.worker.numbered import are_of_one_tree
@@ -78,6 +79,7 @@ class MdmfsOperations(pyfuse3.Operations):
         self._configuration = configuration
         self._callers = callers
         self._watch = watch
+        self._by_page = PageByPage()
         self._opens = trio.CapacityLimiter(MAX_WAITING_OPENS)
         self.begun = trio.Event()
         """Set when the kernel has said hello and been answered: a task that waits for it runs after the answer."""
@@ -177,6 +179,7 @@ class MdmfsOperations(pyfuse3.Operations):
             if handle is None:
                 with self._waiting_to_open(), self._watch.interruptible(ctx.pid):
                     handle = await seat.files.open_file(inode)
+            self._by_page.note_open(FileHandleT(handle), flags)
             return FileInfo(fh=FileHandleT(handle), keep_cache=True)
 
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
@@ -186,11 +189,15 @@ class MdmfsOperations(pyfuse3.Operations):
             octets = files.read_at_once(fh, off, size)
             if octets is not None:
                 return cast("bytes", octets)  # pyfuse3 takes any buffer, and replies before the loop's next step
+            header_end = files.header_end(fh)
+            if header_end and self._by_page.refuses(fh, off, size, header_end):
+                raise FUSEError(errno.EINTR)  # whoever switched to O_DIRECT behind our back asks again
             return await files.read(fh, off, size)
 
     async def release(self, fh: FileHandleT) -> None:
         """Close a file."""
         with replying_errno("release"):
+            self._by_page.note_closed(fh)
             self._callers.of_handle(fh).files.close_file(fh)
 
     # Extended attributes and totals

@@ -111,6 +111,13 @@ class OpenFile:
         return self.is_header_only and self.beginning is not None and is_idle
 
     @property
+    def header_end(self) -> int:
+        """Up to which byte its header can be read, with what comes along, if nobody has read beyond; else 0."""
+        if self.beginning is None or self.is_demanded or not self.is_header_only:
+            return 0
+        return len(self.beginning.front)
+
+    @property
     def is_shown(self) -> bool:
         """Whether its header was pushed since it was closed last, and so lately that its pages are probably there."""
         return time.monotonic() < self._shown_at + SHOWN_SECONDS
