@@ -123,7 +123,7 @@ class Arrivals:
         if isinstance(decision, Denial):
             return decision.error
         file = decision.source.file
-        staged = self._staging.find(file.guid, file.generation)
+        staged = self._staging.find(file.guid, file.generation) or _in_memory(recall, file.generation)
         if staged is not None:
             return Released(staged, file.threshold)
         fault = recall.fault if isinstance(recall, PendingRecall) else None
@@ -148,3 +148,9 @@ class Arrivals:
     def _arrived(self, place: int) -> None:
         self._there.append(place)
         self._bell.ring()
+
+
+def _in_memory(recall: PendingRecall | MdmfsError | None, generation: int) -> StagedObject | None:
+    """Give what has come, and has not got to the disk."""
+    staged = recall.staged if isinstance(recall, PendingRecall) else None
+    return staged if staged is not None and staged.unwritten is not None and staged.generation == generation else None

@@ -15,6 +15,7 @@ from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.release.render import Admission
+from mdmfs.hospital.release.staged import StagedObject
 from mdmfs.hospital.uidmap.records import InstanceRecord, SeriesKey
 from mdmfs.model.errors import BusyError, MdmfsError, again
 from mdmfs.model.names import Guid
@@ -49,6 +50,8 @@ class PendingRecall:
         self.askers = 0
         self.has_begun = False
         """Whether the first verified bytes are staged, or it is known that there will be none."""
+        self.staged: StagedObject | None = None
+        """Where it is put: what the disk refuses at the end is still in memory."""
         self._failure: MdmfsError | None = None
         self._fault: MdmfsError | None = None
         self._listeners: list[Callable[[], None]] = []

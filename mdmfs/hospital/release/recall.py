@@ -245,6 +245,7 @@ class Recalls:
                     anew.feed(segment)
                 is_awaited = not (recall.has_begun or recall.is_ahead)
                 await writer.write(functools.partial(seal, segment))
+                recall.staged = writer.staged
                 recall.begin()
                 if is_awaited:
                     await writer.give_way(until_sent=is_last)

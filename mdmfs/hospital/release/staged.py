@@ -41,7 +41,7 @@ class StagedObject:
         self.hot: tuple[int, memoryview] | None = None
         """Where what was sealed last begins, and its bytes; None once it is only on disk."""
         self.unwritten: memoryview | None = None
-        """All of a small object, until it is on disk."""
+        """All of a small object, until it is on disk; where the disk has refused it, as long as anybody has the object."""
         self._written = 0
         self.is_discarded = False
         self.taken = trio.Event()
@@ -98,10 +98,10 @@ class StagedObject:
 
         Of what is in memory from end to end no file is opened.
         """
-        if self._failure is not None:
-            raise again(self._failure) from self._failure
         if self.unwritten is not None:
             return StagedReader(self, whole=self.unwritten)
+        if self._failure is not None:
+            raise again(self._failure) from self._failure
         if self.hot is not None and len(self.hot[1]) == self.size:
             return StagedReader(self, whole=self.hot[1])
         try:
@@ -143,7 +143,8 @@ class StagedReader:
         while start < stop:
             if start > begin and not self._staged.has(start + 1):
                 yield b""
-            available = await self._staged.wait_for(start + 1)
+            is_there = self._staged.unwritten is not None  # and stays, whatever the disk says of it
+            available = self._staged.size if is_there else await self._staged.wait_for(start + 1)
             piece = self._at_hand(start, stop) or await self._read(start, min(stop, available, start + READ_BYTES))
             start += len(piece)
             yield piece
@@ -220,11 +221,10 @@ class StagingWriter:
         for _ in range(2):
             await trio.lowlevel.checkpoint()
 
-    def complete(self) -> None:
-        """Give the whole object its own name; raises ``IntegrityError`` if it is not whole.
+    def refuse_unfinished(self) -> None:
+        """Raise ``IntegrityError`` if it is not whole.
 
         ``StoreError`` where it was discarded meanwhile: a withdrawn file does not come back by being finished.
-        ``OutOfSpaceError`` where a small one does not fit on the disk.
         """
         if not self.staged.is_complete:
             message = f"the staged object {self.staged.guid} ended early"
@@ -232,6 +232,9 @@ class StagingWriter:
         if self.staged.is_discarded:
             message = f"the staged object {self.staged.guid} was discarded while it was written"
             raise StoreError(message)
+
+    def complete(self) -> None:
+        """Give the whole object its own name; ``OutOfSpaceError`` where a small one does not fit on the disk."""
         if self.staged.unwritten is not None:
             self._append(self.staged.unwritten)
         whole = self.staged.place.removesuffix(PART)

@@ -106,7 +106,8 @@ class Staging:
     ) -> AsyncIterator[StagingWriter]:
         """Stage a new object; leaving the context early or with an error drops it and fails its readers.
 
-        A small one that ``is_awaited`` is read from memory, and written to the disk at the end of the context.
+        A small one that ``is_awaited`` is read from memory, and written to the disk at the end of the context: should
+        that be refused, whoever has it reads it all the same.
 
         It takes the place of an older one of the same file. Raises ``OutOfSpaceError`` where there is no room for it.
         """
@@ -121,11 +122,16 @@ class Staging:
         writer = StagingWriter(staged, self._heat, is_awaited=is_awaited)
         self._keep(staged)
         self._arriving.add(staged)
+        is_whole = False
         try:
             yield writer
+            writer.refuse_unfinished()
+            is_whole = True
             writer.complete()
         except BaseException as error:
             self._drop(staged)
+            if not is_whole:
+                staged.unwritten = None
             reason = error if isinstance(error, MdmfsError) else IntegrityError(f"the staging of {guid} was broken off")
             staged.fail(reason)
             raise

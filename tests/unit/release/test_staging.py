@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from mdmfs.hospital.release.staged import StagedObject
 from mdmfs.hospital.release.staging import HOT_BYTES, Staging
 from mdmfs.model.errors import IntegrityError, OutOfSpaceError, RecallFailedError, StoreError
 from mdmfs.model.names import Guid
-from mdmfs.sealing.layout import HEADER_SIZE
+from mdmfs.sealing.layout import HEADER_SIZE, Buffer
 from tests.twins.clinic import until
 from tests.twins.octets import octets
 from tests.twins.records import guid_of
@@ -500,18 +501,53 @@ async def test_who_does_not_take_what_he_waited_for_holds_nothing_up(
 
 
 async def test_a_full_disk_takes_back_nothing_of_what_was_waited_for(tmp_path: Path) -> None:
-    """Whoever has begun to read has all of it; the next one hears that there is no room."""
+    """Whoever has it reads it, begun or not; the next one hears that there is no room, and who wants it on disk."""
     staging = Staging(tmp_path, 10**6)
     (tmp_path / f"{guid_of(1)}.1.part").symlink_to("/dev/full")
     seen: list[bytes] = []
+    had: list[StagedObject] = []
 
     async def stage_and_read() -> None:
         async with staging.writing(guid_of(1), 1, SIZE, is_awaited=True) as writer:
             await writer.write(lambda: HEADER + BODY)
+            had.append(writer.staged)
             seen.append(await read(writer.staged))
+            pieces.append(writer.staged.open().octets(0, SIZE))
 
+    pieces: list[AsyncGenerator[Buffer]] = []
     with pytest.raises(OutOfSpaceError):
         await stage_and_read()
-    assert seen == [HEADER + BODY]
+    seen.extend([bytes(await anext(pieces[0])), await read(had[0])])
+    assert seen == [HEADER + BODY] * 3
+    with pytest.raises(OutOfSpaceError):
+        await had[0].wait_for(SIZE)
     assert staging.find(guid_of(1), 1) is None
     assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize("is_withdrawn", [False, True])
+async def test_what_is_in_memory_is_taken_back_where_it_is_not_the_disk_that_fails(
+    tmp_path: Path, *, is_withdrawn: bool
+) -> None:
+    """Nobody knows that it is whole and may be let out."""
+    staging = Staging(tmp_path, 10**6)
+    had: list[StagedObject] = []
+
+    async def stage_badly() -> None:
+        async with staging.writing(guid_of(1), 1, SIZE, is_awaited=True) as writer:
+            await writer.write(lambda: HEADER + BODY)
+            had.append(writer.staged)
+            pieces.append(writer.staged.open().octets(0, SIZE))
+            if not is_withdrawn:
+                message = "it is longer than it was registered"
+                raise IntegrityError(message)
+            staging.discard(guid_of(1))
+
+    pieces: list[AsyncGenerator[Buffer]] = []
+    kind = StoreError if is_withdrawn else IntegrityError
+    with pytest.raises(kind):
+        await stage_badly()
+    with pytest.raises(kind):
+        await anext(pieces[0])
+    with pytest.raises(kind):
+        had[0].open()
