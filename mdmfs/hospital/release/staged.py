@@ -41,7 +41,7 @@ class StagedObject:
         self.hot: tuple[int, memoryview] | None = None
         """Where what was sealed last begins, and its bytes; None once it is only on disk."""
         self.unwritten: memoryview | None = None
-        """All of a small object, until it is on disk; where the disk has refused it, as long as anybody has the object."""
+        """All of a small object, until it is on disk; for ever, where the disk has refused it."""
         self._written = 0
         self.is_discarded = False
         self.taken = trio.Event()
