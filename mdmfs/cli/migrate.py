@@ -13,7 +13,7 @@ from mdmfs.cli.output import note, tell
 from mdmfs.daemon.process import forbid_core_dumps
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.opening import store_path
-from mdmfs.hospital.transaction import store_layout
+from mdmfs.hospital.store import store_layout
 from mdmfs.keystore.configuration import KeystoreConfiguration
 from mdmfs.keystore.row_shelf import shelf_layout
 from mdmfs.model.errors import ConfigurationError

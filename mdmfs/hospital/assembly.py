@@ -35,7 +35,7 @@ from mdmfs.hospital.release.staging import Staging
 from mdmfs.hospital.release.strides import Strides
 from mdmfs.hospital.replicas.elements import open_replicas, refuse_unknown_storage
 from mdmfs.hospital.signing import SigningKey
-from mdmfs.hospital.transaction import RowStore
+from mdmfs.hospital.store import Store
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.peers import open_keystores
@@ -45,7 +45,7 @@ SHIPPED_POLICIES: Final = "mdmfs.hospital.deid"
 
 async def assemble(
     configuration: HospitalConfiguration,
-    store: RowStore,
+    store: Store,
     pacs: Mapping[str, KnownPacs],
     stack: contextlib.AsyncExitStack,
     nursery: trio.Nursery,

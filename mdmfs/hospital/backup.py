@@ -18,7 +18,7 @@ from mdmfs.daemon.backup import MOVE_AWAY, NOTHING_THERE, Header, Part, copying,
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.opening import KEYS, STORE, store_path
-from mdmfs.hospital.transaction import store_layout
+from mdmfs.hospital.store import store_layout
 from mdmfs.journal.durable import make_directory, sync_directory
 from mdmfs.model.errors import ConfigurationError, NameTakenError, StoreError
 from mdmfs.pki.recovery import PrivateKey

@@ -33,7 +33,6 @@ from mdmfs.hospital.release.elsewhere import FromAnother
 from mdmfs.hospital.release.outdated import forget_outdated_headers
 from mdmfs.hospital.service import HospitalFace
 from mdmfs.hospital.store import Store
-from mdmfs.hospital.transaction import RowStore
 from mdmfs.model.errors import MdmfsError, PeerUnreachableError
 from mdmfs.pki.tls import ServerContexts
 from mdmfs.rows.following import Followed, Following
@@ -121,7 +120,7 @@ class _Beside:
     ) -> None:
         self._configuration = configuration
         self._term = Term()
-        self._store = RowStore(Followed(following, self._term.refuse_stale))
+        self._store = Store(Followed(following, self._term.refuse_stale))
         self._news = news
         self._other = TheOther(configuration, leader)
 

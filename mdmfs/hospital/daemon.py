@@ -50,10 +50,9 @@ from mdmfs.hospital.rights.ends import end_what_has_ended
 from mdmfs.hospital.rights.face import rights_routes
 from mdmfs.hospital.service import HospitalFace
 from mdmfs.hospital.standby import open_or_stand_by, presence, relay_key_of
-from mdmfs.hospital.store import Transaction
+from mdmfs.hospital.store import Store, Transaction
 from mdmfs.hospital.tape.face import TapeFace
 from mdmfs.hospital.tape.stager import Stager
-from mdmfs.hospital.transaction import RowStore
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
 from mdmfs.pki.tls import ServerContexts
@@ -89,7 +88,7 @@ async def run_hospital(
 
 async def _run(
     configuration: HospitalConfiguration,
-    store: RowStore,
+    store: Store,
     contexts: ServerContexts,
     moves: Moves | None,
     pacs: Mapping[str, KnownPacs],

@@ -35,7 +35,7 @@ from mdmfs.hospital.projects import Project, read_patient_list, read_projects
 from mdmfs.hospital.replicas.elements import open_element
 from mdmfs.hospital.replicas.port import StorageError
 from mdmfs.hospital.replicas.probe import probe
-from mdmfs.hospital.transaction import store_layout
+from mdmfs.hospital.store import store_layout
 from mdmfs.model.errors import StoreError
 from mdmfs.model.finding import Finding
 from mdmfs.pki.health import DAY

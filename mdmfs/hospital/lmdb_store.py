@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Self
 
 from mdmfs.daemon.formats import Format
-from mdmfs.hospital.transaction import FEED_LENGTH, STORE_FORMAT, RowStore, store_layout
+from mdmfs.hospital.store import FEED_LENGTH, STORE_FORMAT, Store, store_layout
 from mdmfs.rows.embedded import Embedded
 from mdmfs.rows.environment import MAP_SIZE
 from mdmfs.rows.port import Rows
 
 
-class LmdbStore(RowStore):
-    """``Store`` in one directory of mode 0700."""
+class LmdbStore(Store):
+    """The store in one directory of mode 0700."""
 
     @classmethod
     def open(

@@ -22,7 +22,7 @@ from mdmfs.hospital.beside import answer_beside
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.opening import store_path
-from mdmfs.hospital.transaction import RowStore, store_layout
+from mdmfs.hospital.store import Store, store_layout
 from mdmfs.journal.durable import make_directory
 from mdmfs.model.errors import ConfigurationError, using
 from mdmfs.rows.copied import USUAL, Waiting
@@ -65,7 +65,7 @@ def relay_key_of(configuration: HospitalConfiguration) -> bytes:
 
 async def open_or_stand_by(
     configuration: HospitalConfiguration, task_status: trio.TaskStatus[Address], waiting: Waiting = USUAL
-) -> tuple[RowStore, trio.TaskStatus[Address]]:
+) -> tuple[Store, trio.TaskStatus[Address]]:
     """Open the store, once no other daemon works on it; give to whom it has yet to be told that this one has started.
 
     Who stands by has started as soon as he passes on. Raises what ``LmdbStore.open`` and ``open_in_turn`` raise,
@@ -85,7 +85,7 @@ async def open_or_stand_by(
             unless_taken.push_async_callback(engine.aclose)
             nursery.cancel_scope.cancel()
         unless_taken.pop_all()
-    return RowStore(engine), trio.TASK_STATUS_IGNORED if meanwhile.is_listening else task_status
+    return Store(engine), trio.TASK_STATUS_IGNORED if meanwhile.is_listening else task_status
 
 
 class _Meanwhile:

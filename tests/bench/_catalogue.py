@@ -21,8 +21,7 @@ from mdmfs.hospital.catalogue.totals import TotalsChange, TotalsTable
 from mdmfs.hospital.catalogue.tree import DirectoryTree
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.rows import Stored, add_to, digest_key, number_key
-from mdmfs.hospital.store import Transaction
-from mdmfs.hospital.transaction import RowsTransaction, store_layout
+from mdmfs.hospital.store import Transaction, store_layout
 from mdmfs.hospital.uidmap.instances import pack_uid
 from mdmfs.hospital.uidmap.records import InstanceRecord
 from mdmfs.model.names import Guid, Lfn
@@ -147,7 +146,7 @@ def lay(path: Path, numbers: range) -> None:
             with env.begin(write=True) as txn:
                 rows = LmdbRows(txn, databases, layout)
                 for number in range(start, min(start + LAID, numbers.stop)):
-                    _lay_series(RowsTransaction(rows, random=os.urandom), rows, series(number, 1), kept)
+                    _lay_series(Transaction(rows, random=os.urandom), rows, series(number, 1), kept)
                 is_last = start + LAID >= numbers.stop
                 for name, pairs in kept.items():
                     if name in tables.ASCENDING or len(pairs) >= SPREAD or is_last:
@@ -158,7 +157,7 @@ def lay(path: Path, numbers: range) -> None:
         env.sync(True)  # noqa: FBT003 the name of LMDB's own argument is "force"
 
 
-def _lay_series(tx: RowsTransaction, rows: LmdbRows, one: Series, laid: dict[bytes, list[tuple[bytes, bytes]]]) -> None:
+def _lay_series(tx: Transaction, rows: LmdbRows, one: Series, laid: dict[bytes, list[tuple[bytes, bytes]]]) -> None:
     register(tx, [one])
     show(tx, [one])
     tx.finish()

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import trio
 
-from mdmfs.hospital.store import Transaction
-from mdmfs.hospital.transaction import RowStore, store_layout
+from mdmfs.hospital.store import Store, Transaction, store_layout
 from mdmfs.model.errors import PeerUnreachableError
 from mdmfs.rows.copied import Copied, Waiting
 from tests.twins.postgresql import Pair
@@ -44,7 +43,7 @@ def fail_over(pair: Pair, count: int) -> FailedOver:
 
 async def _fail_over(pair: Pair, count: int, folder: Path) -> FailedOver:
     engine = await trio.to_thread.run_sync(Copied.open_url, folder / "first", store_layout(), pair.url)
-    store, run = RowStore(engine), _Run(count)
+    store, run = Store(engine), _Run(count)
     await store.write(lambda tx: tx.catalogue.make_directories(SERIES_LFN, acl=OWNER_ONLY))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.run)
@@ -60,7 +59,7 @@ async def _fail_over(pair: Pair, count: int, folder: Path) -> FailedOver:
     at_once = Waiting(sleep=lambda _: None)  # the first is closed, and tells nothing more
     open_second = functools.partial(Copied.open_url, waiting=at_once)
     engine = await trio.to_thread.run_sync(open_second, folder / "second", store_layout(), pair.url)
-    registered = engine_count(RowStore(engine), count)
+    registered = engine_count(Store(engine), count)
     await engine.aclose()
     return FailedOver(len(run.acknowledged), registered, run.longest, run.read, run.silence)
 
@@ -74,7 +73,7 @@ class _Run:
         self.read = 0
         self.has_begun, self.is_asked = trio.Event(), trio.Event()
 
-    async def register(self, store: RowStore) -> None:
+    async def register(self, store: Store) -> None:
         """Register one file after the other."""
         for number in self._numbers:
             begun = trio.current_time()
@@ -84,7 +83,7 @@ class _Run:
             if len(self.acknowledged) >= PART * self._count:
                 self.has_begun.set()
 
-    async def ask(self, store: RowStore) -> None:
+    async def ask(self, store: Store) -> None:
         """Ask as the grid does; what is not answered is asked again."""
         last = trio.current_time()
         while self.read < self._count or len(self.acknowledged) < self._count:
@@ -108,7 +107,7 @@ def _register(tx: Transaction, number: int) -> None:
     tx.catalogue.show([guid_of(number)])
 
 
-def engine_count(store: RowStore, count: int) -> int:
+def engine_count(store: Store, count: int) -> int:
     """Count what is registered, whole and once; raises ``AssertionError`` for what is not."""
 
     def read(tx: Transaction) -> int:

@@ -23,8 +23,7 @@ import lmdb
 import trio
 
 from mdmfs.hospital.lmdb_store import LmdbStore
-from mdmfs.hospital.store import Transaction
-from mdmfs.hospital.transaction import RowStore, store_layout
+from mdmfs.hospital.store import Store, Transaction, store_layout
 from mdmfs.model.names import Guid
 from mdmfs.rows.environment import MAP_SIZE, MAX_TABLES, pack
 from tests.bench._catalogue import BATCH, PER_SUBJECT, SERIES, TOP, fill, lay, lfn_of, rows_of
@@ -97,7 +96,7 @@ async def _ask(path: Path, size: int, dice: random.Random) -> tuple[Cost, float]
     return cost, grown
 
 
-def asked_of(store: RowStore, size: int, dice: random.Random) -> Cost:
+def asked_of(store: Store, size: int, dice: random.Random) -> Cost:
     """Ask a store of so many files for names, GUIDs and listings."""
     asked = [(dice.randrange(size // SERIES), dice.randrange(SERIES)) for _ in range(ASKED)]
     names = [lfn_of(number) / f"{nth + 1:04}.dcm" for number, nth in asked]

@@ -22,7 +22,7 @@ import psycopg
 import trio
 
 from mdmfs.hospital.lmdb_store import LmdbStore
-from mdmfs.hospital.transaction import RowStore, store_layout
+from mdmfs.hospital.store import Store, store_layout
 from mdmfs.rows.copied import Copied
 from mdmfs.rows.migrate import bring_in
 from tests.bench._catalogue import BATCH, SERIES, fill, lay
@@ -85,7 +85,7 @@ def _of_size(url: str, size: int) -> tuple[Cost, float, float]:
         begun = time.perf_counter()
         engine = Copied.open_url(copy, store_layout(), url)
         loaded = time.perf_counter() - begun
-        cost = asked_of(RowStore(engine), size, random.Random(7))  # noqa: S311 the same questions in each run
+        cost = asked_of(Store(engine), size, random.Random(7))  # noqa: S311 the same questions in each run
         engine.close()
         return cost, rows / moved, rows / loaded
 
@@ -113,7 +113,7 @@ def _registration(url: str) -> tuple[float, float]:
 
 
 async def _register(path: Path, url: str) -> float:
-    store = RowStore(Copied.open_url(path, store_layout(), url))
+    store = Store(Copied.open_url(path, store_layout(), url))
     took = await fill(store, range(REGISTERED // SERIES))
     await store.aclose()
     return took

@@ -17,7 +17,7 @@ import pytest
 import trio
 
 from mdmfs.daemon.diagnosis import examine
-from mdmfs.hospital.transaction import store_layout
+from mdmfs.hospital.store import store_layout
 from mdmfs.keystore.row_shelf import shelf_layout
 from mdmfs.model.errors import ConfigurationError, PeerUnreachableError, StoreError
 from mdmfs.rows.copied import LONGEST_SILENCE, Copied, Waiting

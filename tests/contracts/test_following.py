@@ -14,7 +14,7 @@ import trio
 
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.standby import open_or_stand_by, presence
-from mdmfs.hospital.transaction import store_layout
+from mdmfs.hospital.store import store_layout
 from mdmfs.keystore.row_shelf import shelf_layout
 from mdmfs.model.errors import ConfigurationError, StoreError
 from mdmfs.rows.copied import Copied, Waiting

@@ -18,8 +18,7 @@ import trio.testing
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.times import time_within
 from mdmfs.hospital.lmdb_store import LmdbStore
-from mdmfs.hospital.store import Transaction
-from mdmfs.hospital.transaction import STORE_FORMAT
+from mdmfs.hospital.store import STORE_FORMAT, Transaction
 from mdmfs.model.errors import ConfigurationError, OutOfSpaceError, StoreError
 from tests.twins.records import OWNER_ONLY, SERIES_LFN, guid_of, instance_of, new_file
 

@@ -10,7 +10,7 @@ import pytest
 from mdmfs.daemon.formats import Format
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.retiming import tell_times_of_images
-from mdmfs.hospital.transaction import STORE_MARK, store_layout
+from mdmfs.hospital.store import STORE_MARK, store_layout
 from mdmfs.rows.copied import Copied
 from mdmfs.rows.port import Rows
 from tests.twins.older_store import older_store

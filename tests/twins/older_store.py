@@ -9,7 +9,7 @@ import msgspec
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.records import DirectoryRecord
 from mdmfs.hospital.ledger.records import METADATA
-from mdmfs.hospital.transaction import RowsTransaction
+from mdmfs.hospital.store import Transaction
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages.metadata import Parcel
 from tests.twins.records import NOW, OWNER_ONLY, counting_random, guid_of, new_file
@@ -23,21 +23,21 @@ MADE = NOW + 0.25
 """When a user made his collection."""
 
 
-def act(rows: MemoryRows, change: Callable[[RowsTransaction], object]) -> None:
+def act(rows: MemoryRows, change: Callable[[Transaction], object]) -> None:
     """Change something in a transaction of its own."""
-    tx = RowsTransaction(rows, random=counting_random())
+    tx = Transaction(rows, random=counting_random())
     change(tx)
     tx.finish()
 
 
-def add(tx: RowsTransaction, series: Lfn, *numbers: int) -> None:
+def add(tx: Transaction, series: Lfn, *numbers: int) -> None:
     """Register files, with the clock's time."""
     tx.catalogue.make_directories(series)
     for number in numbers:
         tx.catalogue.add_file(series / f"{number:04}.dcm", new_file(number))
 
 
-def fill(tx: RowsTransaction) -> None:
+def fill(tx: Transaction) -> None:
     """Have series that show, one that is put away, one under way, a collection, and what waits for the service."""
     tx.catalogue.make_root()
     tx.catalogue.make_directories(PROJECT, acl=OWNER_ONLY)
@@ -56,7 +56,7 @@ def fill(tx: RowsTransaction) -> None:
         tx.outbox.push(METADATA, kind.value, b"", msgspec.msgpack.encode(payload))
 
 
-def take_over(tx: RowsTransaction) -> None:
+def take_over(tx: Transaction) -> None:
     """Render one anew that was shown so, and begin with another."""
     tx.catalogue.add_file(FIRST / "0001.dcm", new_file(11), takes_over=guid_of(1))
     tx.catalogue.show([guid_of(11)])

@@ -11,8 +11,7 @@ from typing import TypeVar
 
 import trio
 
-from mdmfs.hospital.store import Transaction
-from mdmfs.hospital.transaction import FEED_LENGTH, RowsTransaction, store_layout
+from mdmfs.hospital.store import FEED_LENGTH, Transaction, store_layout
 from mdmfs.model.errors import PeerUnreachableError, StoreError
 from mdmfs.rows.port import MAX_KEY_BYTES
 
@@ -31,7 +30,7 @@ class MemoryStore:
     ) -> None:
         self.table = Table()
         """What it holds, for who looks for what must not be there."""
-        self._view = functools.partial(RowsTransaction, random=random, feed_length=feed_length, clock=clock)
+        self._view = functools.partial(Transaction, random=random, feed_length=feed_length, clock=clock)
         self._is_closed = False
         self.is_stale = False
         """As if it were the copy of a database that is not heard of."""
@@ -95,7 +94,7 @@ class MemoryStore:
         finally:
             rows.end()
 
-    def _open(self, rows: MemoryRows) -> RowsTransaction:
+    def _open(self, rows: MemoryRows) -> Transaction:
         return self._view(rows)
 
 

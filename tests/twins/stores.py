@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from mdmfs.hospital.lmdb_store import LmdbStore
-from mdmfs.hospital.store import Store
-from mdmfs.hospital.transaction import FEED_LENGTH, RowStore, store_layout
+from mdmfs.hospital.store import FEED_LENGTH, Store, store_layout
 from mdmfs.rows.copied import Copied
 from tests.twins.records import counting_random
 from tests.twins.store import MemoryStore
@@ -34,7 +33,7 @@ def copied_store(path: Path, url: str, *, feed_length: int = FEED_LENGTH) -> Sto
     """Open PostgreSQL, with its copy in as small a map."""
     random = counting_random()
     engine = Copied.open_url(path / "store", store_layout(random), url, map_size=2**28)
-    return RowStore(engine, random, feed_length, beginning)
+    return Store(engine, random, feed_length, beginning)
 
 
 STORES: Final[dict[str, Callable[..., Store]]] = {"twin": memory_store, "lmdb": lmdb_store}

@@ -11,7 +11,7 @@ import msgspec
 from mdmfs.access.acl import ACL_ID_SIZE, Acl
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.records import FileRecord, VersionOfAcl
-from mdmfs.hospital.ledger.epochs import RowsOfEpochs
+from mdmfs.hospital.ledger.epochs import Epochs
 from mdmfs.hospital.rows import Interned, Stored, number_key
 from mdmfs.model.errors import MalformedNameError, StoreError
 from mdmfs.model.names import Guid
@@ -43,7 +43,7 @@ class AclTable:
         self._rows = rows
         self._random = random
         self._clock = clock
-        self._epochs = RowsOfEpochs(rows, random)
+        self._epochs = Epochs(rows, random)
         self._values = Interned(
             rows, numbers=tables.ACL_NUMBERS, values=tables.ACL_VALUES, counter=tables.COUNTERS + b"acl"
         )

@@ -35,8 +35,11 @@ class _Change(msgspec.Struct, frozen=True, array_like=True):
 _ROWS: Final = Stored(_Change)
 
 
-class RowsOfFeed:
-    """``Feed`` over ordered rows. ``v`` + version (8 bytes): directories and files; the newest ``length`` are kept."""
+class Feed:
+    """What changed in the namespace, version by version: each change of the catalogue, its ACLs and its names is one.
+
+    ``v`` + version (8 bytes): directories and files; the newest ``length`` are kept.
+    """
 
     def __init__(self, rows: Rows, length: int, random: Callable[[int], bytes]) -> None:
         self._rows = rows
@@ -58,16 +61,20 @@ class RowsOfFeed:
         return version
 
     def version(self) -> int:
-        """Give the version of the last change."""
+        """Give the version of the last change; 0 before the first."""
         return counted(self._rows, _VERSION)
 
     def mark(self, version: int) -> bytes:
-        """Give the mark of a change; empty where it is not known, or was made before changes had one."""
+        """Give what tells a version of the feed from that of another history; empty where the feed has none of it."""
         value = self._rows.get(tables.FEED + number_key(version)) if 0 <= version <= self.version() else None
         return b"" if value is None else _ROWS.decode(value).mark
 
     def since(self, version: int, *, limit: int = MAX_BATCH) -> Changes:
-        """Give the changes after a version, as far as ``limit`` inodes carry."""
+        """Give what changed after a version, up to the version that the answer names.
+
+        The answer ends after the change with which it names ``limit`` inodes or more. ``is_reset`` if the feed no
+        longer reaches back that far, or has never been there (the store was restored).
+        """
         current = self.version()
         if version == current:
             return Changes(current, [], [])
@@ -99,7 +106,7 @@ class RowsOfFeed:
         return False
 
     def acls_before(self, since: int, until: int) -> list[AclBefore]:
-        """Give what ACLs said before they were set, from the oldest change after ``since`` up to ``until``."""
+        """Give what ACLs said before they were set by the changes after ``since``, up to ``until``, oldest first."""
         found: list[AclBefore] = []
         for key, value in self._rows.scan(tables.FEED, number_key(since + 1)):
             if int.from_bytes(key, "big") > until:

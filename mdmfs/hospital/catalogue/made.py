@@ -12,7 +12,7 @@ from mdmfs.access.acl import Acl
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.acls import AclTable
 from mdmfs.hospital.catalogue.entries import Entry
-from mdmfs.hospital.catalogue.feed import RowsOfFeed
+from mdmfs.hospital.catalogue.feed import Feed
 from mdmfs.hospital.catalogue.records import ROOT_INODE, Commented, Done, Made
 from mdmfs.hospital.catalogue.tree import DirectoryTree
 from mdmfs.hospital.rows import Interned, Stored, add_to, counted, digest_key, interned_key, number_key
@@ -51,14 +51,17 @@ _IN_ORDER: Final = Stored(_DoneInOrder)
 _LAST_DONE: Final = tables.COUNTERS + b"done"
 
 
-class RowsOfNames:
-    """``Names`` over ordered rows.
+class Names:
+    """What users make in the namespace, as one transaction sees it: collections, aliases and comments.
+
+    Who may do that is not asked here. Each change is one version of the feed. What registration made is never moved,
+    removed or replaced (``ReadOnlyError``); a name that is not there is ``NoSuchFileError``.
 
     ``M`` + number and ``W`` + digest: the DN of who makes names. ``b`` + number: how many he has. ``D`` + digest of who
     and of his token: what came of a change; ``E`` + number in order: which, and when.
     """
 
-    def __init__(self, rows: Rows, tree: DirectoryTree, acls: AclTable, feed: RowsOfFeed) -> None:
+    def __init__(self, rows: Rows, tree: DirectoryTree, acls: AclTable, feed: Feed) -> None:
         self._rows = rows
         self._tree = tree
         self._directories = tree.directories
@@ -72,7 +75,10 @@ class RowsOfNames:
     # Changes
 
     def make_collection(self, lfn: Lfn, acl: Acl, maker: str, *, now: float) -> int:
-        """Make a directory that shows at once; give the feed's version."""
+        """Make a directory that shows at once; give the feed's version. ``maker`` is a DN.
+
+        Raises ``NameTakenError``, also for a name that waits for an image, and ``RefusedNameError`` for a long one.
+        """
         parent = self._parent_for(lfn)
         number = self._makers.number_of(maker.encode())
         inode = self._tree.make(parent, lfn.name, self._acls.make(acl), modified=now, maker=number)
@@ -80,7 +86,7 @@ class RowsOfNames:
         return self._tell(self._tree.settle(inode, 1, now=now))
 
     def make_alias(self, lfn: Lfn, target: Lfn, maker: str, *, now: float) -> int:
-        """Make an alias; give the feed's version."""
+        """Make an alias, whatever stands at its target; version and errors as those of ``make_collection``."""
         parent = self._parent_for(lfn)
         number = self._makers.number_of(maker.encode())
         entry = Entry.of_alias(self._directories.new_inode(), target, now, number)
@@ -89,7 +95,11 @@ class RowsOfNames:
         return self._tell(self._tree.settle(parent, 1, now=now))
 
     def rename(self, old: Lfn, new: Lfn, *, may_replace: bool, now: float) -> int:
-        """Give a collection or an alias another name, where an alias or an empty collection makes room for its like."""
+        """Give a collection, with all below it, or an alias another name; version and errors as before.
+
+        An alias may take the place of an alias, and a collection that of an empty one, if ``may_replace``. Raises
+        ``RefusedNameError`` for a name below itself, and what ``remove`` raises of what is in the way.
+        """
         source = self._made(old)
         if old == new:
             return self._feed.version()
@@ -111,7 +121,10 @@ class RowsOfNames:
         return self._tell([*touched, *self._tree.settle(parent, -1, now=now)])
 
     def remove(self, lfn: Lfn, *, is_directory: bool, now: float) -> int:
-        """Take an alias away, or an empty collection; give the feed's version."""
+        """Take an alias away, or an empty collection; give the feed's version.
+
+        Raises ``NotEmptyError``, ``IsADirectoryFileError`` and ``NotADirectoryFileError``.
+        """
         entry = self._made(lfn)
         if entry.is_directory and not is_directory:
             message = f"{lfn} is a collection: remove it as a directory"
@@ -122,7 +135,7 @@ class RowsOfNames:
         return self._tell(self._remove(lfn, entry, now))
 
     def remove_all(self, lfn: Lfn, *, now: float) -> int:
-        """Take away what a user made with all below it; give how many names went."""
+        """Take away all that users made at and below a name; give how many names went."""
         entry = self._directory_and_entry(lfn)[1]
         if entry is None:
             raise _missing(lfn)
@@ -135,7 +148,10 @@ class RowsOfNames:
         return gone.total() + bool(entry.maker)
 
     def set_comment(self, lfn: Lfn, text: str) -> int:
-        """Keep a comment on what shows under a name; an empty one is none. Gives the feed's version."""
+        """Keep a comment on what shows under a name; an empty one is none. Gives the feed's version.
+
+        It goes when the name goes, and stays when a new rendition takes the name over.
+        """
         parent, entry = self._directory_and_entry(lfn)
         if entry is None:
             raise _missing(lfn)
@@ -188,13 +204,19 @@ class RowsOfNames:
                 yield Commented(commented, self._entries.comments.get(parent, name))
 
     def is_only_change(self, directories: list[int], since: int, version: int) -> bool:
-        """Ask whether directories were as a version of the feed shows them until the change of another version."""
+        """Ask whether directories were as a version of the feed shows them until the change of another version.
+
+        No also where it would take long to find out.
+        """
         return self._feed.is_untouched(directories, since, version)
 
     # What was done already
 
     def done(self, principal: str, token: bytes) -> Done | None:
-        """Give what came of a change that a principal asked for under a token."""
+        """Give what came of a change that a principal asked for under a token; None where he asks for the first time.
+
+        Of the last ten minutes.
+        """
         value = self._rows.get(tables.DONE + digest_key(principal, token.hex()))
         if value is None:
             return None

@@ -1,4 +1,9 @@
-"""The catalogue over ordered rows: files and directories under names, and how they come and go."""
+"""The catalogue over ordered rows: files and directories under names, and how they come and go.
+
+What is not visible has no name for anybody: ``look_up`` and ``list_page`` know visible files and the directories above
+them, nothing else. A directory appears with its first visible file below and vanishes with its last, but is never
+deleted: it keeps its inode number and its ACL. Inode numbers are never given twice.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ import msgspec
 from mdmfs.access.acl import Acl
 from mdmfs.hospital.catalogue.acls import AclTable, OwnAclTable
 from mdmfs.hospital.catalogue.entries import Entry
-from mdmfs.hospital.catalogue.feed import RowsOfFeed
+from mdmfs.hospital.catalogue.feed import Feed
 from mdmfs.hospital.catalogue.files import FileTable
 from mdmfs.hospital.catalogue.records import (
     ROOT_INODE,
@@ -34,10 +39,10 @@ from mdmfs.wire.messages.files import Node, NodeKind
 from mdmfs.wire.messages.message import MAX_BATCH
 
 
-class RowsOfCatalogue:
-    """``Catalogue`` over ordered rows."""
+class Catalogue:
+    """The namespace, as one transaction sees it."""
 
-    def __init__(self, rows: Rows, tree: DirectoryTree, files: FileTable, acls: AclTable, feed: RowsOfFeed) -> None:
+    def __init__(self, rows: Rows, tree: DirectoryTree, files: FileTable, acls: AclTable, feed: Feed) -> None:
         self._tree = tree
         self._directories = tree.directories
         self._entries = tree.entries
@@ -55,7 +60,14 @@ class RowsOfCatalogue:
     # Registration
 
     def make_directories(self, lfn: Lfn, *, acl: Acl | None = None) -> int:
-        """Make a directory and those missing above it, hidden for now."""
+        """Make a directory and those missing above it, hidden for now; give its inode number.
+
+        Their time is the latest of what is shown in or below them, 1980 at first, until a user changes them.
+
+        Each missing one (the root counts as missing until it has an ACL) gets ``acl``, or without one what its parent's
+        ACL passes on (``Acl.inherited``). What exists stays as it is. Raises ``NotADirectoryFileError`` if a file
+        stands in the way and ``StoreError`` if there is no ACL to inherit.
+        """
         inode = self._tree.inode_of(lfn)
         if inode is None:
             parent = self.make_directories(lfn.parent, acl=acl)
@@ -68,7 +80,10 @@ class RowsOfCatalogue:
         return inode
 
     def holder(self, lfn: Lfn) -> Guid | None:
-        """Give the GUID that holds or has reserved this name."""
+        """Give the GUID that holds or has reserved this name, visible or not; None if a new file may have it.
+
+        Raises ``IsADirectoryFileError`` if it is a directory.
+        """
         parent = self._tree.inode_above(lfn)
         if parent is None:
             return None
@@ -82,7 +97,15 @@ class RowsOfCatalogue:
     def add_file(
         self, lfn: Lfn, file: NewFile, *, takes_over: Guid | None = None, like: Guid | None = None
     ) -> FileRecord:
-        """Register a file as PENDING."""
+        """Register a file as PENDING: its name is reserved and its ACL is the one that its directory's files share.
+
+        Where ``takes_over``, or ``like``, which had the name before, has an ACL of its own, it goes by that one. It has
+        another time than that one, too (``catalogue.times``).
+
+        The directory must exist (``make_directories``), else ``NoSuchFileError``. ``takes_over`` names the visible file
+        whose LFN this one will have when it is shown. Raises ``StoreError`` if the GUID is known, if another GUID
+        reserved the name, or if one holds it that is not the one to take over; ``IsADirectoryFileError`` as it says.
+        """
         parent = self._tree.inode_above(lfn)
         if parent is None or not lfn.parts:
             message = f"there is no directory {lfn.parent} for a new file: make it first"
@@ -114,7 +137,11 @@ class RowsOfCatalogue:
         return record
 
     def show(self, guids: Iterable[Guid]) -> int:
-        """Make PENDING or QUARANTINED files VISIBLE, all at once."""
+        """Make PENDING or QUARANTINED files VISIBLE, all at once, as one version of the feed; give that version.
+
+        A file taken over becomes SUPERSEDED. Files already visible stay so. Raises ``NoSuchFileError`` for an unknown
+        GUID and ``StoreError`` for a withdrawn or superseded one, or if a quarantined one's name has been given away.
+        """
         change = _NamespaceChange()
         for guid in guids:
             file = self._files.get(guid)
@@ -129,7 +156,10 @@ class RowsOfCatalogue:
         return self._apply(change)
 
     def show_all(self, lfn: Lfn) -> int:
-        """Make all PENDING files directly in a directory VISIBLE, by as few rows as there are directories above it."""
+        """Make all files VISIBLE that are PENDING directly in a directory, as ``show`` does; give the feed's version.
+
+        What it writes does not grow with them, but for those that take over names. Raises ``NoSuchFileError``.
+        """
         parent = self._tree.inode_of(lfn)
         if parent is None:
             message = f"there is no directory {lfn}"
@@ -148,7 +178,10 @@ class RowsOfCatalogue:
         return self._apply(change)
 
     def quarantine(self, guids: Iterable[Guid]) -> int:
-        """Take files and their names away until they are shown again."""
+        """Take files and their names away until they are shown again; give the feed's version. No time changes.
+
+        Withdrawn files stay so. Raises ``NoSuchFileError`` for an unknown GUID.
+        """
         change = _NamespaceChange()
         for guid in guids:
             file = self._files.get(guid)
@@ -158,7 +191,10 @@ class RowsOfCatalogue:
         return self._apply(change)
 
     def withdraw(self, guids: Iterable[Guid]) -> int:
-        """Take files away for ever."""
+        """Take files away for ever, whatever state they are in; give the feed's version. No time changes.
+
+        Raises ``NoSuchFileError`` for an unknown GUID.
+        """
         change = _NamespaceChange()
         for guid in guids:
             file = self._files.get(guid)
@@ -170,7 +206,10 @@ class RowsOfCatalogue:
         return self._apply(change)
 
     def replace(self, record: FileRecord) -> None:
-        """Change what belongs to a file's key."""
+        """Change what belongs to a file's key: generation, threshold and check.
+
+        Raises ``NoSuchFileError`` for an unknown GUID and ``StoreError`` if anything else differs.
+        """
         before = self._files.get(record.guid)
         same = msgspec.structs.replace(
             record, generation=before.generation, threshold=before.threshold, key_check=before.key_check
@@ -184,19 +223,22 @@ class RowsOfCatalogue:
     # Questions
 
     def file(self, guid: Guid) -> FileRecord | None:
-        """Give a file's record."""
+        """Give a file's record, in whatever state it is."""
         return self._files.find(guid)
 
     def latest_inode(self) -> int:
-        """Give the highest inode number that was given yet."""
+        """Give the highest inode number that was given yet: whatever is made later has a higher one."""
         return self._directories.inodes.last()
 
     def directory(self, inode: int) -> DirectoryRecord | None:
-        """Give a directory's record."""
+        """Give a directory's record, seen or hidden."""
         return self._directories.find(inode)
 
     def look_up(self, lfn: Lfn, *, with_aliases: bool = False) -> Node | None:
-        """Give the visible file or directory of this name."""
+        """Give the visible file or directory of this name; None where there is none, or a file stands above it.
+
+        An alias is not followed; it is told of to those who ask for it.
+        """
         if not lfn.parts:
             return Node("", ROOT_INODE, NodeKind.DIRECTORY, 0, self._directories.get(ROOT_INODE).modified)
         parent, shown = ROOT_INODE, None
@@ -209,14 +251,17 @@ class RowsOfCatalogue:
         return None if found is None or (found.kind is NodeKind.LINK and not with_aliases) else found
 
     def list_page(self, inode: int, *, after: str = "", limit: int = MAX_BATCH) -> Page:
-        """Give the visible entries of a directory whose names come after ``after``."""
+        """Give the visible entries of a directory whose names come after ``after``, aliases among them.
+
+        Raises ``NoSuchFileError`` if there is no such directory or it is hidden. ``limit`` is at least 1.
+        """
         if not self._directories.get(inode).visible and inode != ROOT_INODE:
             message = f"there is no directory with inode number {inode}"
             raise NoSuchFileError(message)
         return self._entries.page(inode, after, max(1, limit))
 
     def files(self, *, after: int = 0, limit: int = MAX_BATCH) -> list[FileRecord]:
-        """Give files of all projects, in all states, by ascending inode number."""
+        """Give the files of all projects with inode numbers above ``after``, in all states and in that order."""
         return list(itertools.islice(self._files.from_inode(after), limit))
 
     def totals(self, project: str | None = None) -> Totals:
@@ -224,18 +269,21 @@ class RowsOfCatalogue:
         return self._totals.of(project)
 
     def directories_above(self, inode: int) -> list[DirectoryRecord]:
-        """Give all directories above this one, from the root down, and last itself."""
+        """Give all directories above this one, from the root down, and last itself; raises ``NoSuchFileError``."""
         return self._directories.above(inode)
 
     def directories_below(self, lfn: Lfn) -> list[Lfn]:
-        """Give a directory and all below it, each before what is in it."""
+        """Give a directory and all below it, seen or hidden, each before what is in it; raises ``NoSuchFileError``."""
         if self._tree.inode_of(lfn) is None:
             message = f"there is no directory {lfn}"
             raise NoSuchFileError(message)
         return list(self._tree.below(lfn))
 
     def has_files_below(self, lfn: Lfn) -> bool:
-        """Ask whether a file has a name in a directory or below it, seen or not."""
+        """Ask whether a file has a name in a directory or below it, seen or not; where one is seen, few rows tell.
+
+        What is QUARANTINED has none.
+        """
         inode = self._tree.inode_of(lfn)
         return inode is not None and self._entries.has_files(inode)
 

@@ -16,7 +16,7 @@ from mdmfs.hospital.catalogue.files import FileTable
 from mdmfs.hospital.catalogue.records import FileRecord, Place
 from mdmfs.hospital.catalogue.times import BEGINNING, another, time_within
 from mdmfs.hospital.catalogue.tree import DirectoryTree
-from mdmfs.hospital.ledger.outbox import RowsOfOutbox
+from mdmfs.hospital.ledger.outbox import Outbox
 from mdmfs.hospital.ledger.records import METADATA
 from mdmfs.hospital.rows import Stored, counted, number_key
 from mdmfs.model.names import Lfn
@@ -96,7 +96,7 @@ def _directories_after(rows: Rows, inode: int) -> Iterator[int]:
 
 def _leave_times_out(rows: Rows, at_once: int) -> bool:
     """Take the times out of what waits for the metadata service, which would refuse them."""
-    outbox = RowsOfOutbox(rows)
+    outbox = Outbox(rows)
     page = outbox.peek(METADATA, limit=-(-at_once // _IMAGES_IN_PARCEL), after=counted(rows, _PARCELS_DONE))
     for item in page:
         if item.kind == Parcel.IMAGES:

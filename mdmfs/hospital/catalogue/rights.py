@@ -1,4 +1,8 @@
-"""Who may use the catalogue, over ordered rows: the ACLs of its directories, and of their files."""
+"""Who may use the catalogue, over ordered rows: the ACLs of its directories, and of their files.
+
+Each directory has an ACL id of its own, and the files directly in it share a second one: ``Acls.set`` never changes
+more than it names, and a change is one message however many files there are. ACL ids are random.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import msgspec
 
 from mdmfs.access.acl import Acl
 from mdmfs.hospital.catalogue.acls import AclTable, OwnAclTable
-from mdmfs.hospital.catalogue.feed import RowsOfFeed
+from mdmfs.hospital.catalogue.feed import Feed
 from mdmfs.hospital.catalogue.files import FileTable
 from mdmfs.hospital.catalogue.records import AclBefore, DirectoryRecord, FileRecord, VersionOfAcl
 from mdmfs.hospital.catalogue.tree import DirectoryTree
@@ -15,10 +19,10 @@ from mdmfs.model.names import Guid, Lfn
 from mdmfs.rows.port import Rows
 
 
-class RowsOfAcls:
-    """``Acls`` over ordered rows."""
+class Acls:
+    """Who may use what is in the namespace, as one transaction sees it."""
 
-    def __init__(self, rows: Rows, tree: DirectoryTree, files: FileTable, acls: AclTable, feed: RowsOfFeed) -> None:
+    def __init__(self, rows: Rows, tree: DirectoryTree, files: FileTable, acls: AclTable, feed: Feed) -> None:
         self._tree = tree
         self._directories = tree.directories
         self._files = files
@@ -29,28 +33,40 @@ class RowsOfAcls:
     # Questions
 
     def find(self, acl_id: bytes) -> VersionOfAcl | None:
-        """Give what an ACL says now."""
+        """Give what an ACL says now; None for an id that is not known."""
         return self._acls.find(acl_id)
 
     def first(self, acl_id: bytes) -> Acl | None:
-        """Give what an ACL said when it was made."""
+        """Give what an ACL said when it was made; None for an id that is not known."""
         return self._acls.first(acl_id)
 
     def next_end(self, after: float) -> float:
-        """Tell when the first entry of an ACL ends, of those that end after a time."""
+        """Tell when the first entry of an ACL ends, of those that end after a time; infinity where none does.
+
+        Counted are ACLs too that no longer are what some directory has.
+        """
         return self._acls.next_end(after)
 
     def ids_of(self, lfn: Lfn) -> tuple[bytes, bytes]:
-        """Give the ids of a directory's own ACL and of the one that its files share."""
+        """Give the ids of a directory's own ACL and of the one that its files share, empty where it never had a file.
+
+        Hidden directories count. Raises ``NoSuchFileError`` and ``NotADirectoryFileError``.
+        """
         record = self._directory(lfn)
         return record.acl, record.file_acl
 
     def ids_above(self, inode: int) -> list[bytes]:
-        """Give the ids of the ACLs of all directories above this one, and last its own."""
+        """Give the ids of the ACLs of all directories above this one, the root's first, and last its own.
+
+        An id may be empty: no ACL, closed. Raises ``NoSuchFileError`` if there is no such directory.
+        """
         return [record.acl for record in self._directories.above(inode)]
 
     def chains_of(self, guid: Guid) -> list[list[bytes]]:
-        """Give the chain of each name of a file: the ids of the ACLs above it, and last its own."""
+        """Give the chain of each name of a file: the ids of the ACLs of all directories above it, and last its own.
+
+        That of a withdrawn file is empty: nobody may open it. Raises ``NoSuchFileError`` for an unknown GUID.
+        """
         file = self._files.get(guid)
         return [[*self.ids_above(place.parent), file.acl] for place in file.places]
 
@@ -62,7 +78,12 @@ class RowsOfAcls:
     # Changes
 
     def set(self, lfn: Lfn, acl: Acl, *, files: bool = False) -> VersionOfAcl:
-        """Set the ACL of a directory, or of the files directly in it, as its next version."""
+        """Set the next version of a directory's ACL, or with ``files`` of the one that the files directly in it share.
+
+        Hidden directories count. The feed names the directory and the one above it, and keeps what the ACL said before
+        (``Feed.acls_before``): who has lost something can be told. Raises ``NoSuchFileError`` if there is no such
+        directory, or with ``files`` if it never had a file, and ``NotADirectoryFileError`` for the name of a file.
+        """
         record = self._directory(lfn)
         acl_id = record.file_acl if files else record.acl
         if not acl_id:
@@ -75,7 +96,11 @@ class RowsOfAcls:
         return changed
 
     def set_of_file(self, guid: Guid, acl: Acl) -> VersionOfAcl:
-        """Set the ACL of one file, which is its own from then on."""
+        """Set the ACL of one file, in any state but WITHDRAWN: its own from then on, and its GUID is the id.
+
+        Files that took the name of this one over since then go by the same. Its first version follows that of the ACL
+        it shared before. The feed has no inode for it, but its ``acls_before`` has. Raises ``NoSuchFileError``.
+        """
         file = self._files.get(guid)
         if not file.places:
             message = f"GUID {guid} is withdrawn and has no name: nobody can open it"
@@ -99,7 +124,10 @@ class RowsOfAcls:
         return changed
 
     def outdo(self, known: VersionOfAcl) -> bool:
-        """Let an ACL of this version say the same as a much later one."""
+        """Let an ACL say the same as a version later than any of a clock, where a keystore knows a later one.
+
+        True where it has a later version now; False where it had one so late already.
+        """
         return self._acls.outdo(known)
 
     # Steps

@@ -16,8 +16,8 @@ _SCHEMA: Final = tables.RECORDS + b"s"
 _KEY: Final = tables.RECORDS + b"k"
 
 
-class RowsOfRecords:
-    """``Records`` over ordered rows.
+class Records:
+    """Collections of records, as they were last defined, and who has sealed text in them.
 
     ``p`` + ``s`` + digest of (project, name): the collection. ``p`` + ``k`` + subject + NUL + collection: the key of
     the subject's text in it.
@@ -27,7 +27,7 @@ class RowsOfRecords:
         self._rows = rows
 
     def define(self, record: CollectionRecord) -> None:
-        """Keep a collection's schema."""
+        """Keep a collection's schema, in place of the one before."""
         self._rows.put(_SCHEMA + digest_key(record.project, record.name), _COLLECTIONS.encode(record))
 
     def collection(self, project: str, name: str) -> CollectionRecord | None:
@@ -36,11 +36,11 @@ class RowsOfRecords:
         return None if value is None else _COLLECTIONS.decode(value)
 
     def all(self) -> list[CollectionRecord]:
-        """Give every collection's schema."""
+        """Give every collection's schema, of all projects."""
         return [_COLLECTIONS.decode(value) for _, value in self._rows.scan(_SCHEMA)]
 
     def put_key(self, record: TextKeyRecord) -> None:
-        """Keep what is known of a key."""
+        """Keep what is known of the key of a subject's text in a collection."""
         self._rows.put(_KEY + _place(record.subject, record.collection), _KEYS.encode(record))
 
     def drop_key(self, record: TextKeyRecord) -> None:
@@ -48,12 +48,12 @@ class RowsOfRecords:
         self._rows.delete(_KEY + _place(record.subject, record.collection))
 
     def key(self, subject: SubjectId, collection: str) -> TextKeyRecord | None:
-        """Give what is known of a key, or None."""
+        """Give it, or None."""
         value = self._rows.get(_KEY + _place(subject, collection))
         return None if value is None else _KEYS.decode(value)
 
     def keys_of(self, subject: SubjectId) -> list[TextKeyRecord]:
-        """Give the keys of a subject's text."""
+        """Give the keys of a subject's text in all collections."""
         return [_KEYS.decode(value) for _, value in self._rows.scan(_KEY + _place(subject, ""))]
 
 

@@ -15,8 +15,8 @@ from mdmfs.rows.port import Rows
 _ROWS: Final = Stored(DestructionRecord)
 
 
-class RowsOfDestructions:
-    """``Destructions`` over ordered rows: ``T`` + digest of what says which files: the record."""
+class Destructions:
+    """Destructions that have begun and not ended: ``T`` + digest of what says which files: the record."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -30,7 +30,7 @@ class RowsOfDestructions:
         return [_ROWS.decode(value) for _, value in self._rows.scan(tables.DESTRUCTIONS)]
 
     def remove(self, record: DestructionRecord) -> bool:
-        """Say that they are gone."""
+        """Say that they are gone; False where nobody has said that they should."""
         return self._rows.delete(_key(record))
 
 

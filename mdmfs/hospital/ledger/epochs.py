@@ -18,8 +18,8 @@ _ROWS: Final = Stored(KeyChange)
 _NUMBER: Final = tables.COUNTERS + b"epoch"
 
 
-class RowsOfEpochs:
-    """``Epochs`` over ordered rows.
+class Epochs:
+    """What every keystore must hear, also one that was restored from a backup: each change is an epoch, from 1.
 
     ``j`` + epoch (8 bytes): the change. ``J`` + keystore: the epoch that it has acknowledged (8 bytes).
     """
@@ -29,28 +29,28 @@ class RowsOfEpochs:
         self._random = random
 
     def note_acl(self, acl_id: bytes) -> int:
-        """Note that an ACL says something else now."""
+        """Note that an ACL says something else now; give the epoch. The catalogue does it for every ACL it sets."""
         return self._append(KeyChangeKind.ACL, acl_id)
 
     def bury(self, guid: Guid) -> int:
-        """Note that a key is destroyed."""
+        """Note that a key is destroyed; give the epoch. The note is kept for ever."""
         return self._append(KeyChangeKind.TOMBSTONE, guid.octets)
 
     def latest(self) -> Epoch:
-        """Give the latest epoch."""
+        """Give the latest epoch; ``BEGINNING`` where nothing ever changed."""
         number = counted(self._rows, _NUMBER)
         change = self._find(number)
         return BEGINNING if change is None else Epoch(number, change.mark)
 
     def holds(self, epoch: Epoch) -> bool:
-        """Ask whether an epoch is one of this history."""
+        """Ask whether an epoch is one of this history, and not of one that a backup has cut off."""
         if epoch.number == 0:
             return epoch == BEGINNING
         change = self._find(epoch.number)
         return change is not None and change.mark == epoch.mark
 
     def after(self, number: int, *, limit: int) -> list[tuple[int, KeyChange]]:
-        """Give changes after an epoch, oldest first."""
+        """Give the first changes after an epoch, oldest first."""
         found = itertools.islice(self._rows.scan(tables.CHANGES_OF_KEYS, number_key(number + 1)), limit)
         return [(int.from_bytes(key, "big"), _ROWS.decode(value)) for key, value in found]
 

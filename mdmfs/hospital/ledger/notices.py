@@ -17,8 +17,8 @@ _OF_SERIES: Final = tables.NOTICES + b"s"
 _OF_INSTANCE: Final = tables.NOTICES + b"i"
 
 
-class RowsOfNotices:
-    """``Notices`` over ordered rows.
+class Notices:
+    """What PACSs have told of and nobody has dealt with yet.
 
     ``Ns`` + digest of (PACS, study, series): the series. ``Ni`` + the same digest + digest of the instance: the notice.
     """
@@ -27,7 +27,7 @@ class RowsOfNotices:
         self._rows = rows
 
     def put(self, notice: Notice) -> None:
-        """Keep a notice."""
+        """Keep a notice; of an instance that comes again, the latest."""
         digest = digest_key(notice.pacs, notice.study_uid, notice.series_uid)
         known = self._rows.get(_OF_SERIES + digest)
         if known is None:
@@ -42,7 +42,7 @@ class RowsOfNotices:
         self._rows.put(_OF_INSTANCE + digest + digest_key(notice.instance_uid), _NOTICES.encode(notice))
 
     def all(self) -> list[NoticedSeries]:
-        """Give the series told of."""
+        """Give the series told of, the one that has waited longest without news first."""
         found = [_SERIES.decode(value) for _, value in self._rows.scan(_OF_SERIES)]
         return sorted(found, key=lambda series: series.latest)
 
@@ -51,7 +51,7 @@ class RowsOfNotices:
         return [_NOTICES.decode(value) for _, value in self._rows.scan(_OF_INSTANCE + _digest(series))]
 
     def remove(self, series: NoticedSeries) -> bool:
-        """Forget a series and its notices, unless something came since it was read."""
+        """Forget a series and its notices; False, and all stays, if something came since it was read."""
         digest = _digest(series)
         known = self._rows.get(_OF_SERIES + digest)
         if known is None or _SERIES.decode(known).arrivals != series.arrivals:

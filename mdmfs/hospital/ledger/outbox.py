@@ -21,8 +21,8 @@ _ITEMS: Final = tables.COUNTERS + b"outbox items"
 _OCTETS: Final = tables.COUNTERS + b"outbox octets"
 
 
-class RowsOfOutbox:
-    """``Outbox`` over ordered rows.
+class Outbox:
+    """What is on its way to other zones: for each destination a queue.
 
     ``o`` + destination + NUL + number (8 bytes): the item. ``O`` + destination + NUL + series: how many remain.
     """
@@ -31,7 +31,7 @@ class RowsOfOutbox:
         self._rows = rows
 
     def push(self, destination: str, kind: str, series: bytes, payload: bytes) -> int:
-        """Append an item; give its number."""
+        """Append an item; give its number. The payload is sealed by the caller. A destination has 1 to 128 bytes."""
         if len(series) > SERIES_KEY_SIZE:
             message = f"the series of an outbox item is named by {SERIES_KEY_SIZE} bytes, or none"
             raise StoreError(message)
@@ -42,7 +42,7 @@ class RowsOfOutbox:
         return number
 
     def peek(self, destination: str, *, limit: int, after: int = 0) -> list[OutboxItem]:
-        """Give the first items of a destination whose numbers come after ``after``."""
+        """Give the first items of a destination whose numbers come after one, lowest number first; they stay."""
         found = itertools.islice(self._rows.scan(tables.OUTBOX + _queue(destination), number_key(after + 1)), limit)
         return [_ROWS.decode(value) for _, value in found]
 
@@ -53,7 +53,7 @@ class RowsOfOutbox:
         add_to(self._rows, _OCTETS, len(payload) - len(item.payload))
 
     def drop(self, destination: str, numbers: Iterable[int]) -> int:
-        """Forget items that have arrived."""
+        """Forget items that have arrived; give how many there were."""
         dropped = 0
         for number in numbers:
             key = tables.OUTBOX + _queue(destination) + number_key(number)
@@ -68,7 +68,7 @@ class RowsOfOutbox:
         return counted(self._rows, tables.OUTBOX_REMAINING + _queue(destination) + series)
 
     def destinations(self) -> list[str]:
-        """Give the destinations with items."""
+        """Give the destinations with items, sorted by their UTF-8 bytes."""
         found: list[str] = []
         start = b""
         while (entry := next(self._rows.scan(tables.OUTBOX, start), None)) is not None:

@@ -14,14 +14,14 @@ from mdmfs.rows.port import Rows
 _ROWS: Final = Stored(QuarantineRecord)
 
 
-class RowsOfQuarantine:
-    """``Quarantine`` over ordered rows: ``q`` + digest of the project + of the series + of the instance."""
+class Quarantine:
+    """Instances that were refused: ``q`` + digest of the project + of the series + of the instance."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
     def put(self, record: QuarantineRecord) -> None:
-        """Keep why an instance is refused."""
+        """Keep why an instance is refused, in place of what was kept of it."""
         self._rows.put(_key(record.series, record.instance_uid), _ROWS.encode(record))
 
     def get(self, series: SeriesKey, instance_uid: str) -> QuarantineRecord | None:
@@ -36,7 +36,10 @@ class RowsOfQuarantine:
     def page(
         self, limit: int, after: QuarantineRecord | None = None, project: str | None = None
     ) -> list[QuarantineRecord]:
-        """Give some of all, or of a project's."""
+        """Give some of all that is refused, or of a project's, from the one after another on.
+
+        The order does not change, and those of a series come one after the other.
+        """
         prefix = tables.QUARANTINE + (b"" if project is None else digest_key(project))
         start = b"" if after is None else _key(after.series, after.instance_uid)[len(prefix) :] + b"\0"
         return [_ROWS.decode(value) for _, value in itertools.islice(self._rows.scan(prefix, start), limit)]
@@ -46,7 +49,7 @@ class RowsOfQuarantine:
         return self._from(_series_key(series))
 
     def remove(self, series: SeriesKey, instance_uid: str) -> bool:
-        """Forget a refusal."""
+        """Forget a refusal; False where there was none."""
         return self._rows.delete(_key(series, instance_uid))
 
     def _from(self, prefix: bytes) -> list[QuarantineRecord]:

@@ -16,8 +16,8 @@ from mdmfs.rows.port import Rows
 _ROWS: Final = Stored(SeriesRecord)
 
 
-class RowsOfSeries:
-    """``SeriesLedger`` over ordered rows.
+class SeriesLedger:
+    """The series that are or were registered; their instances are in ``UidMap.of_series``.
 
     ``x`` + ``SeriesKey.octets()``: the record. ``X`` + state (1 byte) + ``SeriesKey.octets()``: nothing.
     ``l`` + digest of the LFN: ``SeriesKey.octets()``.
@@ -62,7 +62,7 @@ class RowsOfSeries:
     def page(
         self, limit: int, after: SeriesRecord | None = None, state: SeriesState | None = None
     ) -> list[SeriesRecord]:
-        """Give some of all series, or of those in a state."""
+        """Give some of all, or of those in a state, in an order that does not change, from the one after another on."""
         begin = b"" if after is None else after.key.octets() + b"\0"
         if state is None:
             rows = itertools.islice(self._rows.scan(tables.SERIES, begin), limit)
@@ -72,7 +72,7 @@ class RowsOfSeries:
         return [record for record in found if record is not None]
 
     def remove(self, key: SeriesKey) -> bool:
-        """Forget a series."""
+        """Forget a series; False where it was not known."""
         octets = key.octets()
         before = self.by_octets(octets)
         if before is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import itertools
 import math
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
@@ -61,30 +61,11 @@ def leaving(replica: Replica) -> Replica:
     return msgspec.structs.replace(replica, state=ReplicaState.LEAVING, until=until)
 
 
-class ReplicaRows(Protocol):
-    """The replicas that are known, inside one transaction."""
-
-    def put(self, replica: Replica) -> None:
-        """Keep a replica, in place of what was kept of it."""
-
-    def of(self, guid: Guid) -> list[Replica]:
-        """Give the replicas of a file, in whatever state."""
-
-    def page(self, limit: int, after: Replica | None = None) -> list[Replica]:
-        """Give some of all, in an order that does not change, from the one after another on."""
-
-    def leaving(self, element: str, limit: int, after: Replica | None = None) -> list[Replica]:
-        """Give some of those that are to be taken away from a storage element, as ``page``; all others cost nothing."""
-
-    def remove(self, replica: Replica) -> None:
-        """Forget a replica."""
-
-
 _ROWS: Final = Stored(Replica)
 
 
-class RowsOfReplicas:
-    """``ReplicaRows`` over ordered rows.
+class ReplicaRows:
+    """The replicas that are known, inside one transaction.
 
     ``z`` + GUID + digest of storage element and name: the replica. ``Z`` + digest of the storage element + the same:
     that it is to be taken away.
@@ -94,7 +75,7 @@ class RowsOfReplicas:
         self._rows = rows
 
     def put(self, replica: Replica) -> None:
-        """Keep a replica."""
+        """Keep a replica, in place of what was kept of it."""
         self._rows.put(tables.REPLICAS + _key(replica), _ROWS.encode(replica))
         if replica.state is ReplicaState.LEAVING:
             self._rows.put(_leaving(replica.element) + _key(replica), b"")
@@ -102,16 +83,16 @@ class RowsOfReplicas:
             self._rows.delete(_leaving(replica.element) + _key(replica))
 
     def of(self, guid: Guid) -> list[Replica]:
-        """Give the replicas of a file."""
+        """Give the replicas of a file, in whatever state."""
         return [_ROWS.decode(value) for _, value in self._rows.scan(tables.REPLICAS + guid.octets)]
 
     def page(self, limit: int, after: Replica | None = None) -> list[Replica]:
-        """Give some of all replicas."""
+        """Give some of all, in an order that does not change, from the one after another on."""
         rows = itertools.islice(self._rows.scan(tables.REPLICAS, _behind(after)), limit)
         return [_ROWS.decode(value) for _, value in rows]
 
     def leaving(self, element: str, limit: int, after: Replica | None = None) -> list[Replica]:
-        """Give some of those that are to be taken away from a storage element."""
+        """Give some of those that are to be taken away from a storage element, as ``page``; all others cost nothing."""
         keys = [key for key, _ in itertools.islice(self._rows.scan(_leaving(element), _behind(after)), limit)]
         values = [self._rows.get(tables.REPLICAS + key) for key in keys]
         return [_ROWS.decode(value) for value in values if value is not None]

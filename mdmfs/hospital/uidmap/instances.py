@@ -38,8 +38,8 @@ _INSTANCES: Final = Stored(_Instance)
 _UID_TEXT: Final = re.compile(r"[0-9.]*")
 
 
-class RowsOfInstances:
-    """``UidMap`` over ordered rows.
+class UidMap:
+    """GUID to instance and back.
 
     ``n`` + context number + instance number: GUID and instance UID. These rows lie in the order of registration, where
     LMDB fills its pages; what lies in random order is small. ``g`` + GUID: the key of that row after ``n``.
@@ -60,7 +60,10 @@ class RowsOfInstances:
         self.places: Final = Numbers(rows, tables.COUNTERS + b"instance")
 
     def tie(self, guid: Guid, record: InstanceRecord) -> None:
-        """Keep what a GUID stands for."""
+        """Keep what a GUID stands for; again with the same record changes nothing.
+
+        Raises ``StoreError`` if the GUID stands for something else.
+        """
         number = self._number_of(_context_of(record))
         place = interned_key(number) + number_key(self.places.next())
         if not self._rows.add(tables.PLACES_OF_GUIDS + guid.octets, place):
@@ -85,7 +88,7 @@ class RowsOfInstances:
         return [Guid(octets[start : start + GUID_SIZE]) for start in range(0, len(octets), GUID_SIZE)]
 
     def untie(self, guid: Guid) -> bool:
-        """Forget what a GUID stands for, and its context with the last GUID."""
+        """Forget what a GUID stands for, and its context with the last GUID; False where it stood for nothing."""
         place = self._rows.get(tables.PLACES_OF_GUIDS + guid.octets)
         if place is None:
             return False
@@ -101,7 +104,10 @@ class RowsOfInstances:
         return self._rows.delete(tables.PLACES_OF_GUIDS + guid.octets)
 
     def of_series(self, series: SeriesKey) -> Iterator[tuple[Guid, InstanceRecord]]:
-        """Go through the GUIDs of a series."""
+        """Go through the GUIDs of a series; nothing is written while this runs.
+
+        Those of one class and transfer syntax come in the order in which they were tied.
+        """
         for place, value in self._instances_of(series):
             instance = _INSTANCES.decode(value)
             yield Guid(instance.guid), self._record(place, instance)

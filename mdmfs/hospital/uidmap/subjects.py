@@ -19,8 +19,10 @@ from mdmfs.rows.port import Rows
 _ROWS: Final = Stored(SubjectRow)
 
 
-class RowsOfSubjects:
-    """``Subjects`` over ordered rows.
+class Subjects:
+    """The rows that say which subject a patient is: one for (project, issuer, Patient ID), found by it and by its id.
+
+    After a merge several subjects are one patient; ``find`` then gives the one under whom new images come.
 
     ``s`` + the id's 10 bytes: the row. ``S`` + digest of (project, issuer, Patient ID): the id's 10 bytes. ``Y`` + the
     id's 10 bytes: nothing, until the subject's merge has ended.
@@ -30,7 +32,10 @@ class RowsOfSubjects:
         self._rows = rows
 
     def admit(self, project: str, issuer: str, patient_id: str, make: Callable[[], SubjectRow]) -> SubjectRow:
-        """Give the row of this patient, or keep the one that ``make`` makes."""
+        """Give the row of this patient; where there is none, keep the one that ``make`` makes.
+
+        Raises ``StoreError`` if the row made is of another patient, or its id is taken.
+        """
         found = self.find(project, issuer, patient_id)
         if found is not None:
             return found
@@ -55,7 +60,10 @@ class RowsOfSubjects:
         return self._row(_octets(subject))
 
     def hand_over(self, subject: SubjectId, issuer: str, patient_id: str) -> SubjectRow:
-        """Say that a subject is another patient by now."""
+        """Say that a subject is another patient by now, because the hospital merged the two; give the row.
+
+        ``find`` of the patient before gives nothing any more. Raises ``StoreError`` for an id that is not known.
+        """
         row = self.by_id(subject)
         if row is None:
             message = f"there is no subject {subject}"
@@ -81,11 +89,11 @@ class RowsOfSubjects:
         return [SubjectId.from_random(octets) for octets, _ in self._rows.scan(tables.MERGES)]
 
     def end_merge(self, subject: SubjectId) -> bool:
-        """Say that a merge has ended."""
+        """Say that a merge has ended; False where none had begun."""
         return self._rows.delete(tables.MERGES + _octets(subject))
 
     def delete(self, subject: SubjectId) -> bool:
-        """Forget who this subject is, for ever."""
+        """Forget who this subject is, for ever, and that he is being merged; False where there was no row."""
         row = self.by_id(subject)
         if row is None:
             return False
@@ -106,7 +114,7 @@ class RowsOfSubjects:
 
 def keep_merges_by_subject(rows: Rows) -> None:
     """To format 7: a merge that has not ended is kept by its subject, not by a digest of the patient that he was."""
-    subjects = RowsOfSubjects(rows)
+    subjects = Subjects(rows)
     for key, octets in list(rows.scan(tables.PATIENTS)):
         row = subjects.by_id(SubjectId.from_random(octets))
         if row is not None and digest_key(row.project, row.issuer, row.patient_id) != key:

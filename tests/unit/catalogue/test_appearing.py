@@ -10,7 +10,7 @@ import pytest
 from mdmfs.hospital import tables
 from mdmfs.hospital.catalogue.records import FileState, Totals
 from mdmfs.hospital.rows import number_key
-from mdmfs.hospital.transaction import STORE_FORMAT, RowsTransaction
+from mdmfs.hospital.store import STORE_FORMAT, Transaction
 from mdmfs.rows.copied import RecordedRows
 from mdmfs.rows.port import Rows
 from tests.twins.records import OWNER_ONLY, SERIES_LFN, counting_random, guid_of, new_file
@@ -20,9 +20,9 @@ FILE, NEW_FILE = 2, 4
 """Kinds of entries: seen by itself, and seen with its directory."""
 
 
-def seen_in(rows: Rows) -> RowsTransaction:
+def seen_in(rows: Rows) -> Transaction:
     """See rows as a store does, which remembers nothing of the transaction before."""
-    return RowsTransaction(rows, random=counting_random())
+    return Transaction(rows, random=counting_random())
 
 
 @pytest.fixture(name="rows")
@@ -33,7 +33,7 @@ def empty_store() -> MemoryRows:
     return rows
 
 
-def act(rows: Rows, change: Callable[[RowsTransaction], object]) -> None:
+def act(rows: Rows, change: Callable[[Transaction], object]) -> None:
     """Change something in a transaction of its own."""
     tx = seen_in(rows)
     change(tx)
@@ -43,7 +43,7 @@ def act(rows: Rows, change: Callable[[RowsTransaction], object]) -> None:
 def register(rows: Rows, *numbers: int) -> None:
     """Register files of one series."""
 
-    def add(tx: RowsTransaction) -> None:
+    def add(tx: Transaction) -> None:
         tx.catalogue.make_directories(SERIES_LFN, acl=OWNER_ONLY)
         for number in numbers:
             tx.catalogue.add_file(SERIES_LFN / f"{number:05}.dcm", new_file(number))

@@ -10,7 +10,7 @@ from mdmfs.hospital.catalogue.records import ROOT_INODE, FileState
 from mdmfs.hospital.catalogue.retiming import tell_times_of_images
 from mdmfs.hospital.catalogue.times import BEGINNING, time_of
 from mdmfs.hospital.ledger.records import METADATA, OutboxSize
-from mdmfs.hospital.transaction import STORE_FORMAT, RowsTransaction
+from mdmfs.hospital.store import STORE_FORMAT, Transaction
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages.metadata import Parcel, PutImages
 from tests.twins.older_store import ALBUM, FIRST, MADE, PROJECT, SECOND, UNDATED, act, older_store
@@ -18,9 +18,9 @@ from tests.twins.records import counting_random, guid_of
 from tests.twins.store import MemoryRows, Table
 
 
-def seen_in(rows: MemoryRows) -> RowsTransaction:
+def seen_in(rows: MemoryRows) -> Transaction:
     """See rows as a store does, which remembers nothing of the transaction before."""
-    return RowsTransaction(rows, random=counting_random())
+    return Transaction(rows, random=counting_random())
 
 
 @pytest.fixture(name="rows")

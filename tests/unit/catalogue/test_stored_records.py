@@ -6,7 +6,7 @@ import pytest
 
 from mdmfs.hospital import tables
 from mdmfs.hospital.rows import Interned, Stored, add_to, counted, digest_key
-from mdmfs.hospital.transaction import store_layout
+from mdmfs.hospital.store import store_layout
 from mdmfs.hospital.uidmap.records import SubjectRow
 from mdmfs.model.errors import StoreError
 from tests.twins.records import counting_random, subject_row

@@ -8,8 +8,7 @@ import pytest
 import trio
 
 from mdmfs.hospital.lmdb_store import LmdbStore
-from mdmfs.hospital.store import Transaction
-from mdmfs.hospital.transaction import store_layout
+from mdmfs.hospital.store import Transaction, store_layout
 from mdmfs.model.errors import StoreError
 from mdmfs.model.names import Guid
 from mdmfs.rows.environment import pack

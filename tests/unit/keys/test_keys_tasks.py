@@ -21,7 +21,7 @@ from mdmfs.hospital.keys.amends import Shipment, adopt_threshold, deposits
 from mdmfs.hospital.keys.currency import keep_current
 from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.keys.tasks import INTERVAL, Task, Tasks
-from mdmfs.hospital.ledger.destructions import RowsOfDestructions
+from mdmfs.hospital.ledger.destructions import Destructions
 from mdmfs.hospital.registration.deposit import deposit
 from mdmfs.hospital.registration.ending import take_away
 from mdmfs.hospital.registration.rerender import Rerendering
@@ -540,7 +540,7 @@ async def test_a_destruction_that_goes_on_takes_what_was_made_anew_meanwhile(tmp
 def test_a_destruction_that_an_older_program_began_is_known_and_forgotten() -> None:
     """Its row has no number up to which files are meant, and lies under the same key."""
     rows = MemoryRows(Table(), is_writing=True)
-    destructions = RowsOfDestructions(rows)
+    destructions = Destructions(rows)
     old = b"\x01" + msgspec.msgpack.encode(([], "", PROJECT, ""))
     rows.put(tables.DESTRUCTIONS + hashlib.sha256(old).digest()[:DIGEST_KEY_SIZE], old)
     (record,) = destructions.all()

@@ -10,7 +10,7 @@ import pytest
 from mdmfs.hospital import tables
 from mdmfs.hospital.keys.amends import destroy
 from mdmfs.hospital.ledger.records import TextKeyRecord
-from mdmfs.hospital.transaction import RowsTransaction, store_layout
+from mdmfs.hospital.store import Transaction, store_layout
 from mdmfs.model.names import Lfn
 from tests.twins.records import (
     OWNER_ONLY,
@@ -49,18 +49,18 @@ def test_while_a_file_of_a_subject_shows_a_withdrawal_reads_no_more_the_more_the
         table = Table()
         rows, random = MemoryRows(table, is_writing=True), counting_random()
         store_layout(random).begin(rows, "the store")
-        tx = RowsTransaction(rows, random=random)
+        tx = Transaction(rows, random=random)
         fill(tx, series, count)
         for number in range(count * (series - 1)):  # all but the last series have gone
             destroy(tx, [guid_of(number)])
         tx.finish()
         counting = CountingRows(table, is_writing=True)
-        destroy(RowsTransaction(counting, random=random), [guid_of(count * series - 1)])
+        destroy(Transaction(counting, random=random), [guid_of(count * series - 1)])
         read.append(counting.count)
     assert read[0] == read[1]
 
 
-def fill(tx: RowsTransaction, series: int, count: int) -> None:
+def fill(tx: Transaction, series: int, count: int) -> None:
     """Register some series of a subject, with some files each, who has records."""
     for place in range(series):
         lfn = Lfn(("amc", "neuro", f"sub-{subject_of(1)}", "ses-1", f"{place:03d}-MR"))
@@ -78,7 +78,7 @@ def test_the_key_of_records_goes_with_the_last_file_of_all_series_and_no_other_s
     rows, random = MemoryRows(Table(), is_writing=True), counting_random()
     store_layout(random).begin(rows, "the store")
     rows.put(tables.SERIES + b"another's", b"damaged")
-    tx = RowsTransaction(rows, random=random)
+    tx = Transaction(rows, random=random)
     session = Lfn(("amc", "neuro", f"sub-{subject_of(1)}", "ses-1"))
     for number in (1, 2, 3):
         lfn = session / f"{number:03d}-MR"

@@ -19,7 +19,6 @@ from mdmfs.hospital.registration.merge import merge_subjects, take_up_merges
 from mdmfs.hospital.registration.rerender import Rerendering
 from mdmfs.hospital.rows import digest_key
 from mdmfs.hospital.store import Store, Transaction
-from mdmfs.hospital.transaction import RowsTransaction
 from mdmfs.hospital.uidmap.records import SubjectRow
 from mdmfs.hospital.uidmap.subjects import keep_merges_by_subject
 from mdmfs.model.errors import AccessDeniedError, ConfigurationError, StoreError, UnknownNameError
@@ -295,7 +294,7 @@ async def merged(hospital: OpenClinic, patient: PatientKey, into: PatientKey, *,
 def test_a_merge_of_an_older_store_that_has_not_ended_is_kept_by_its_subject() -> None:
     """And the digest of the patient that he was is gone."""
     rows = MemoryRows(Table(), is_writing=True)
-    tx = RowsTransaction(rows, random=counting_random())
+    tx = Transaction(rows, random=counting_random())
     tx.subjects.admit(PROJECT, "AMC", "1", lambda: subject_row(1, "1"))
     tx.subjects.admit(PROJECT, "AMC", "2", lambda: subject_row(2, "2"))
     patients = dict(rows.scan(tables.PATIENTS))

@@ -26,11 +26,10 @@ from mdmfs.hospital.release.loss import note_lost
 from mdmfs.hospital.replicas.face import forget_element, replica_routes, use_of
 from mdmfs.hospital.replicas.port import StorageError
 from mdmfs.hospital.replicas.publish import padded
-from mdmfs.hospital.replicas.records import Replica, ReplicaState, RowsOfReplicas
+from mdmfs.hospital.replicas.records import Replica, ReplicaRows, ReplicaState
 from mdmfs.hospital.replicas.removal import DELETERS, LATE
 from mdmfs.hospital.replicas.replicas import Replicas
-from mdmfs.hospital.store import Transaction
-from mdmfs.hospital.transaction import STORE_FORMAT
+from mdmfs.hospital.store import STORE_FORMAT, Transaction
 from mdmfs.model.errors import AccessDeniedError, NoSuchFileError, StoreError, UnknownNameError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
@@ -441,7 +440,7 @@ async def test_what_is_refused_for_ever_holds_up_nothing_behind_it(clinic: Clini
 def test_a_store_of_format_2_lists_what_is_to_be_taken_away() -> None:
     """A program before kept no list: what it left behind goes too."""
     rows = MemoryRows(Table(), is_writing=True)
-    replicas = RowsOfReplicas(rows)
+    replicas = ReplicaRows(rows)
     coming = Replica(guid_of(1).octets, "tier1", "a" * 64, 1, bytes(56), 9, 4e9, ReplicaState.COMING)
     leaving = msgspec.structs.replace(coming, guid=guid_of(2).octets, state=ReplicaState.LEAVING)
     for replica in (coming, leaving):
@@ -464,7 +463,7 @@ def test_a_store_of_format_4_lists_what_is_to_be_taken_away_by_storage_element()
             written.append(key)
 
     rows = Listening(Table(), is_writing=True)
-    replicas = RowsOfReplicas(rows)
+    replicas = ReplicaRows(rows)
     leaving = [
         Replica(guid_of(number).octets, f"tier{number}", "a" * 64, 1, bytes(56), 9, 0.0, ReplicaState.LEAVING)
         for number in (1, 2)

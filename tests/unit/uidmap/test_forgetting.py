@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mdmfs.hospital import tables
-from mdmfs.hospital.transaction import RowsTransaction, store_layout
+from mdmfs.hospital.store import Transaction, store_layout
 from tests.twins.records import (
     counting_random,
     guid_of,
@@ -25,11 +25,11 @@ def table() -> Table:
 
 
 @pytest.fixture
-def tx(table: Table) -> RowsTransaction:
+def tx(table: Table) -> Transaction:
     """Begin a transaction on them that never ends."""
     rows, random = MemoryRows(table, is_writing=True), counting_random()
     store_layout(random).begin(rows, "the store")
-    return RowsTransaction(rows, random=random)
+    return Transaction(rows, random=random)
 
 
 def rows(table: Table) -> dict[bytes, bytes]:
@@ -37,7 +37,7 @@ def rows(table: Table) -> dict[bytes, bytes]:
     return {key: value for key, value in table.values.items() if not key.startswith(tables.COUNTERS)}
 
 
-def test_forgetting_everything_leaves_an_empty_store(tx: RowsTransaction, table: Table) -> None:
+def test_forgetting_everything_leaves_an_empty_store(tx: Transaction, table: Table) -> None:
     """Subjects, instances of two contexts, a series, a refusal, an outbox item: no row of them is left."""
     before = rows(table)
     tx.subjects.admit("neuro", "AMC", "1", lambda: subject_row(1, "1"))
@@ -56,7 +56,7 @@ def test_forgetting_everything_leaves_an_empty_store(tx: RowsTransaction, table:
     assert rows(table) == before
 
 
-def test_no_row_outside_its_own_names_a_patient(tx: RowsTransaction, table: Table) -> None:
+def test_no_row_outside_its_own_names_a_patient(tx: Transaction, table: Table) -> None:
     """The Patient ID stands in the subject's row and nowhere else: keys hold digests."""
     tx.subjects.admit("neuro", "AMC", "Patient-4711", lambda: subject_row(1, "Patient-4711"))
     tx.uidmap.tie(guid_of(1), instance_of(1))
