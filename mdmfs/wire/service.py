@@ -106,7 +106,7 @@ def responding(kind: type[T], answer: Callable[[Principal, T], Awaitable[Message
     return respond
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True, eq=False)
 class Service:
     """The routes of a zone: (method, path) to what responds; a path that ends with ``/`` stands for all below it.
 
@@ -116,6 +116,12 @@ class Service:
 
     name: str
     routes: Mapping[tuple[str, str], Respond]
+    _above: list[tuple[str, str]] = dataclasses.field(init=False, repr=False)
+    """Those that stand for all below them, the longest first: there are few, and a path may have any depth."""
+
+    def __post_init__(self) -> None:
+        """Find them."""
+        self._above = sorted((route for route in self.routes if route[1].endswith("/")), key=_length, reverse=True)
 
     async def answer(self, request: Request) -> Answer:
         """Answer a request; raises what its route raises."""
@@ -132,12 +138,14 @@ class Service:
         """Name the route of a path, as it stands in ``routes``; empty where there is none."""
         if (method, path) in self.routes:
             return path
-        above = path[: path.rfind("/") + 1]
-        while above:
-            if (method, above) in self.routes:
+        for by, above in self._above:
+            if by == method and path.startswith(above):
                 return above
-            above = above[: above.rfind("/", 0, -1) + 1]
         return ""
+
+
+def _length(route: tuple[str, str]) -> int:
+    return len(route[1])
 
 
 STATUS_BY_CODE: Final[Mapping[str, int]] = {
