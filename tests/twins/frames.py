@@ -16,6 +16,7 @@ from tests.twins.deidentified import elements_of_example, part10
 JPEG: Final = "1.2.840.10008.1.2.4.70"
 JPEG_LS: Final = "1.2.840.10008.1.2.4.80"
 JPEG_2000: Final = "1.2.840.10008.1.2.4.90"
+HTJ2K: Final = "1.2.840.10008.1.2.4.201"
 RLE: Final = "1.2.840.10008.1.2.5"
 
 ITEM: Final = b"\xfe\xff\x00\xe0"

@@ -8,14 +8,13 @@ JFIF (APP0) and Adobe (APP14). What comes behind the end of a stream is blanked 
 
 from __future__ import annotations
 
-import enum
-import itertools
 import re
 from collections.abc import Callable
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NoReturn
 
-from mdmfs.hospital.deid.header import Buffer
+from mdmfs.hospital.deid.header import RLE_LOSSLESS, Buffer
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
+from mdmfs.hospital.deid.segments import BLANKED, SCAN, SEGMENTS, TILE, Form, Picture
 
 _END: Final = 0xD9
 """EOI and EOC."""
@@ -24,78 +23,8 @@ _MARKER_SIZE: Final = 2
 _LENGTH_SIZE: Final = 2
 
 
-class _Segment(NamedTuple):
-    """A segment with a length: what of its content stays, and how much of it is looked at."""
-
-    name: bytes = b""
-    """What the content begins with; from the first byte on that is another one, all is blanked."""
-    keeps: int = 0xFFFF
-    """How many bytes stay."""
-    looks_at: int = 0
-
-
-class Form(enum.Enum):
-    """How the streams of a transfer syntax are written."""
-
-    JPEG = "jpeg"
-    JPEG_LS = "jpeg-ls"
-    JPEG_2000 = "jpeg-2000"
-    RLE = "rle"
-
-
-_PASSED: Final = _Segment()
-_BLANKED: Final = _Segment(keeps=0)
-_FRAME: Final = _Segment(looks_at=1)
-_APPLICATIONS: Final = {
-    **dict.fromkeys(range(0xE0, 0xF0), _BLANKED),
-    0xE0: _Segment(b"JFIF\0", 14),
-    0xEE: _Segment(b"Adobe", 12),
-    0xFE: _BLANKED,
-}
-_TABLES: Final = dict.fromkeys((0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD), _PASSED)
-"""DHT, DAC, SOS, DQT, DNL, DRI."""
-_SEGMENTS: Final = {
-    Form.JPEG: {**_APPLICATIONS, **dict.fromkeys((*range(0xC0, 0xC4), *range(0xC5, 0xCC), 0xCD, 0xCE, 0xCF), _FRAME)}
-    | _TABLES,
-    Form.JPEG_LS: {**_APPLICATIONS, **_TABLES, 0xF7: _FRAME, 0xF8: _PASSED},
-    Form.JPEG_2000: {
-        **dict.fromkeys(
-            # CAP COD COC TLM PLM PLT CPF QCD QCC RGN POC PPM PPT CRG
-            (
-                0x50,
-                0x52,
-                0x53,
-                0x55,
-                0x57,
-                0x58,
-                0x59,
-                0x5C,
-                0x5D,
-                0x5E,
-                0x5F,
-                0x60,
-                0x61,
-                0x63,
-                0x74,
-                0x75,
-                0x77,
-                0x78,
-            ),
-            _PASSED,
-        ),
-        0x51: _Segment(looks_at=37),
-        0x64: _BLANKED,
-        0x90: _Segment(looks_at=6),
-    },
-}
 _START: Final = {Form.JPEG: 0xD8, Form.JPEG_LS: 0xD8, Form.JPEG_2000: 0x4F}
-_SCAN: Final = 0xDA
-_SIZE: Final = 0x51
-_TILE: Final = 0x90
 _TILE_BODY: Final = 0x93
-_PRECISION: Final = 36
-"""Where SIZ has the bits of the first component, less 1 and with a sign on top."""
-_NO_SIGN: Final = 0x7F
 _INTERRUPTION: Final = {
     Form.JPEG: re.compile(rb"\xff[\x01-\xcf\xd8-\xff]"),
     Form.JPEG_LS: re.compile(rb"\xff[\x80-\xcf\xd8-\xff]"),
@@ -111,7 +40,7 @@ FORMS: Final = {
     **{f"1.2.840.10008.1.2.4.{number}": Form.JPEG for number in (*range(50, 67), 70)},
     **{f"1.2.840.10008.1.2.4.{number}": Form.JPEG_LS for number in (80, 81)},
     **{f"1.2.840.10008.1.2.4.{number}": Form.JPEG_2000 for number in (90, 91, 92, 93, 201, 202, 203)},
-    "1.2.840.10008.1.2.5": Form.RLE,
+    RLE_LOSSLESS: Form.RLE,
 }
 """The form of each transfer syntax with encapsulated pixels that is let through."""
 
@@ -122,19 +51,21 @@ _Step = Callable[[memoryview], "tuple[int, bool]"]
 class Codestream:
     """One JPEG, JPEG-LS or JPEG 2000 stream that comes in pieces; holds a few bytes of it at most.
 
-    Raises ``RefusedError`` with ``Reason.CODESTREAM`` for what such a stream does not consist of, and for samples of
-    more bits than Bits Allocated. Those between Bits Stored and Bits Allocated are not seen without decoding, and
-    encoders in wide use write them.
+    Raises ``RefusedError`` with ``Reason.CODESTREAM`` for what such a stream does not consist of, for a picture of
+    another size than the header says, and for samples of more bits than Bits Allocated. Those between Bits Stored and
+    Bits Allocated are not seen without decoding, and encoders in wide use write them.
     """
 
-    def __init__(self, form: Form, bits_allocated: int) -> None:
+    def __init__(self, form: Form, picture: Picture, kept: list[bytes]) -> None:
+        """Append to ``kept`` the contents of segments that stay, for whoever searches them."""
         self._form: Final = form
-        self._bits_allocated: Final = bits_allocated
-        self._segments: Final = _SEGMENTS[form]
+        self._picture: Final = picture
+        self._kept: Final = kept
+        self._segments: Final = SEGMENTS[form]
         self._step: _Step = self._take_start
-        self._segment = _PASSED
+        self._segment = BLANKED
         self._code = 0
-        self._looked_at = bytearray()
+        self._content = bytearray()
         self._length = 0
         self._offset = 0
         """Into the content of a segment."""
@@ -180,7 +111,7 @@ class Codestream:
 
     def _begin(self, code: int) -> None:
         self._code, self._length, self._offset = code, 0, 0
-        self._looked_at.clear()
+        self._content.clear()
         if code == _END:
             self.has_ended = True
             self._step = self._blank_trailer
@@ -188,7 +119,7 @@ class Codestream:
             self._begin_tile_body()
         elif code in self._segments:
             self._segment = self._segments[code]
-            if code == _TILE:
+            if code == TILE:
                 self._tile_start = self._position + 1 - _MARKER_SIZE
             self._step = self._take_length
         else:
@@ -209,15 +140,16 @@ class Codestream:
     def _take_content(self, data: memoryview) -> tuple[int, bool]:
         """Take a part of a segment that stays or goes as a whole."""
         segment, offset = self._segment, self._offset
-        if offset < len(segment.name):
+        count, stays = min(len(data), self._length - offset), False
+        if segment.fits is not None:
+            stays = True
+            self._content += data[:count]
+        elif offset < len(segment.name):
             count, stays = 1, data[0] == segment.name[offset]
             if not stays:
-                self._segment = _BLANKED
+                self._segment = BLANKED
         elif offset < segment.keeps:
-            count, stays = min(len(data), min(segment.keeps, self._length) - offset), True
-            self._looked_at += data[: min(count, max(0, segment.looks_at - offset))]
-        else:
-            count, stays = min(len(data), self._length - offset), False
+            count, stays = min(count, segment.keeps - offset), True
         self._offset += count
         self._end_of_content()
         return count, stays
@@ -225,21 +157,17 @@ class Codestream:
     def _end_of_content(self) -> None:
         if self._offset < self._length:
             return
-        if len(self._looked_at) < self._segment.looks_at:
-            self._refuse()
         self._step = self._take_fill
-        if self._code == _TILE and self._form is Form.JPEG_2000:
-            self._tile_length = int.from_bytes(self._looked_at[2:6], "big")
-        elif self._code == _SIZE and self._form is Form.JPEG_2000:
-            self._check_precision((self._looked_at[_PRECISION] & _NO_SIGN) + 1)
-        elif self._code == _SCAN:
-            self._step = self._take_coded
-        elif self._segment is _FRAME:
-            self._check_precision(self._looked_at[0])
-
-    def _check_precision(self, bits: int) -> None:
-        if bits > self._bits_allocated:
+        if self._segment.fits is None:
+            return
+        content = bytes(self._content)
+        if not self._segment.fits(content, self._picture):
             self._refuse()
+        self._kept.append(content)
+        if self._code == TILE:
+            self._tile_length = int.from_bytes(content[2:6], "big")
+        elif self._code == SCAN:
+            self._step = self._take_coded
 
     def _begin_tile_body(self) -> None:
         """Step over the body by its length; 0 says that it reaches to the end of the stream."""
@@ -281,16 +209,3 @@ class Codestream:
 
     def _refuse(self) -> NoReturn:
         raise RefusedError(Reason.CODESTREAM)
-
-
-def check_rle_header(octets: bytes | bytearray, length: int, segments: int) -> None:
-    """Refuse a frame of RLE whose header (PS3.5 section G.5) leaves room for something else than its segments."""
-    numbers = [int.from_bytes(octets[place : place + 4], "little") for place in range(0, RLE_HEADER_SIZE, 4)]
-    count, offsets, unused = numbers[0], numbers[1 : numbers[0] + 1], numbers[numbers[0] + 1 :]
-    edges = [*offsets, length]
-    is_ordered = all(start < stop for start, stop in itertools.pairwise(edges))
-    if count != segments or edges[0] != RLE_HEADER_SIZE or not is_ordered or any(unused):
-        raise RefusedError(Reason.CODESTREAM)
-
-
-RLE_HEADER_SIZE: Final = 64

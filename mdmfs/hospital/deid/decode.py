@@ -14,10 +14,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from mdmfs.hospital.deid.codestream import FORMS, RLE_HEADER_SIZE, Form
+from mdmfs.hospital.deid.codestream import FORMS
 from mdmfs.hospital.deid.encode import encode, head
 from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
+from mdmfs.hospital.deid.rle import NO_CODE, RLE_HEADER_SIZE
+from mdmfs.hospital.deid.segments import Form
 
 MAX_FRAME: Final = 256 * 2**20
 """Bytes of a frame, decoded or not."""
@@ -40,8 +42,6 @@ _BY_PLANE: Final = 0
 _PRECISION: Final = 42
 _NO_SIGN: Final = 0x7F
 """Where a JPEG 2000 stream has the bits of its first component, less 1, with a sign on top (ISO/IEC 15444-1 A.5.1)."""
-_REPEATS: Final = 128
-"""A count byte below copies what follows, one above repeats it (PS3.5 section G.3.1)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -153,10 +153,10 @@ def _unpacked(segment: bytes, size: int) -> bytearray:
     position = 0
     while len(out) < size and position + 1 < len(segment):
         count = segment[position]
-        if count < _REPEATS:
+        if count < NO_CODE:
             out += segment[position + 1 : position + 2 + count]
             position += 2 + count
-        elif count == _REPEATS:
+        elif count == NO_CODE:
             position += 1
         else:
             out += segment[position + 1 : position + 2] * (257 - count)

@@ -15,7 +15,14 @@ from mdmfs.hospital.deid.charsets import readings
 from mdmfs.hospital.deid.decode import native_form, native_length
 from mdmfs.hospital.deid.elements import OFFSET_TABLES, Elements, read_elements
 from mdmfs.hospital.deid.encode import SHORT_HEAD, head
-from mdmfs.hospital.deid.header import EXPLICIT_LITTLE, NATIVE_SYNTAXES, POINTING, Buffer, IdentifiedHeader
+from mdmfs.hospital.deid.header import (
+    EXPLICIT_LITTLE,
+    NATIVE_SYNTAXES,
+    POINTING,
+    RLE_LOSSLESS,
+    Buffer,
+    IdentifiedHeader,
+)
 from mdmfs.hospital.deid.marks import file_meta, marks
 from mdmfs.hospital.deid.pixels import open_pixels
 from mdmfs.hospital.deid.policy import Option, Policy
@@ -119,6 +126,8 @@ class Deidentification:
         self._is_blanked: Final = rule is not None
         self.is_decoded: Final = rule is not None and header.transfer_syntax not in NATIVE_SYNTAXES
         """Whether compressed frames are decoded, because something in them is blanked."""
+        self.is_slow: Final = self.is_decoded or header.transfer_syntax == RLE_LOSSLESS
+        """Whether pixels are decoded or stepped through, which takes a thread's time."""
         native = self.is_decoded or header.transfer_syntax in NATIVE_SYNTAXES
         self.transfer_syntax: Final = EXPLICIT_LITTLE if native else header.transfer_syntax
         """Of the output."""
@@ -136,7 +145,8 @@ class Deidentification:
         self._pending: bytes | None = self._write_head() + pixel_head
         self.header_length: Final = len(self._pending)
         """Bytes before the value of Pixel Data; of the whole file where there is none."""
-        self._pixels = None if header.pixels is None else open_pixels(header, header.pixels, rule)
+        self._kept: list[bytes] = []
+        self._pixels = None if header.pixels is None else open_pixels(header, header.pixels, rule, self._kept)
         self._rest = bytearray()
 
     def feed(self, data: Buffer) -> list[DeidentifiedPiece]:
@@ -145,6 +155,12 @@ class Deidentification:
         for source in self._plain(data):
             self._pass(source, pieces)
         return pieces
+
+    def take_kept(self) -> list[bytes]:
+        """Give what stays of the segments of compressed frames in what was fed since this was asked last."""
+        kept = self._kept[:]
+        self._kept.clear()
+        return kept
 
     def finish(self) -> list[DeidentifiedPiece]:
         """Say that no more bytes come; raises ``RefusedError`` unless the instance has just ended."""

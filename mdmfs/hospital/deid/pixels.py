@@ -5,19 +5,23 @@ from __future__ import annotations
 import struct
 from typing import Final, Protocol
 
-from mdmfs.hospital.deid.codestream import FORMS, RLE_HEADER_SIZE, Codestream, Form, check_rle_header
+from mdmfs.hospital.deid.codestream import FORMS, Codestream
 from mdmfs.hospital.deid.decode import MAX_FRAME, Decode, Frame, decoded, open_decoder
 from mdmfs.hospital.deid.elements import ITEM, SEQUENCE_END, UNDEFINED, Head
 from mdmfs.hospital.deid.header import Buffer, IdentifiedHeader
 from mdmfs.hospital.deid.policy import RegionRule
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.deid.regions import Blanking, open_blanking
+from mdmfs.hospital.deid.rle import RleFrame
+from mdmfs.hospital.deid.segments import Form, Picture
 from mdmfs.hospital.deid.unusedbits import UnusedBits
 
 MAX_OFFSET_TABLE: Final = 16 * 2**20
 
 _HEAD: Final = struct.Struct("<HHI")
 _SAMPLES: Final = 0x00280002
+_ROWS: Final = 0x00280010
+_COLUMNS: Final = 0x00280011
 _BITS_ALLOCATED: Final = 0x00280100
 _BITS_STORED: Final = 0x00280101
 _HIGH_BIT: Final = 0x00280102
@@ -38,12 +42,15 @@ class PixelStream(Protocol):
         """Tell how many bytes at the start of the data belong to the value, and give what passes of them."""
 
 
-def open_pixels(header: IdentifiedHeader, pixels: Head, rule: RegionRule | None) -> PixelStream:
-    """Begin with the pixels of an instance that was accepted; raises ``RefusedError`` as their streams do."""
+def open_pixels(header: IdentifiedHeader, pixels: Head, rule: RegionRule | None, kept: list[bytes]) -> PixelStream:
+    """Begin with the pixels of an instance that was accepted; raises ``RefusedError`` as their streams do.
+
+    What stays of the segments of compressed frames is appended to ``kept`` as it passes.
+    """
     tag, _, length, _ = pixels
     blanking = None if rule is None else open_blanking(header, rule)
     if length == UNDEFINED:
-        fragments = EncapsulatedPixels(header, FORMS[header.transfer_syntax])
+        fragments = EncapsulatedPixels(header, FORMS[header.transfer_syntax], kept)
         if blanking is None:
             return fragments
         return DecodedPixels(fragments, *open_decoder(header), blanking, _unused_bits(header))
@@ -81,28 +88,27 @@ class NativePixels:
 class EncapsulatedPixels:
     """Fragments (PS3.5 section A.4): as many frames as the header says, each where the offset tables say, cleaned."""
 
-    def __init__(self, header: IdentifiedHeader, form: Form) -> None:
+    def __init__(self, header: IdentifiedHeader, form: Form, kept: list[bytes]) -> None:
         self._form: Final = form
+        self._kept: Final = kept
         self._frames: Final = header.frames
-        allocated = header.number(_BITS_ALLOCATED)
-        self._bits_allocated: Final = allocated
-        self._segments: Final = header.number(_SAMPLES) * (allocated // 8)
+        rows, columns, samples, allocated = map(header.number, (_ROWS, _COLUMNS, _SAMPLES, _BITS_ALLOCATED))
+        self._picture: Final = Picture(rows, columns, samples, allocated)
         self._extended: Final = _numbers(header.octets(_EXTENDED_OFFSETS), "Q")
         self._lengths: Final = _numbers(header.octets(_EXTENDED_LENGTHS), "Q")
         self._offsets: tuple[int, ...] | None = None
         """The basic offset table, once it has been read."""
         self._head = b""
-        self._fragment = bytearray()
-        """The offset table, or the header of an RLE frame, as far as it has come."""
-        self._wanted = 0
+        self._table = bytearray()
+        """The basic offset table, as far as it has come."""
         self.remaining = 0
         """Bytes that are still to come of a fragment or of the offset table."""
-        self._length = 0
         self._offset = 0
         """Behind the offset table, of the next fragment."""
         self.frame = 0
         """How many have begun."""
         self._codestream: Codestream | None = None
+        self._rle: RleFrame | None = None
         self.has_ended = False
 
     def take(self, data: memoryview) -> tuple[int, list[Buffer]]:
@@ -118,6 +124,8 @@ class EncapsulatedPixels:
             if self._codestream is not None:
                 out += [data[start:position], *self._codestream.clean(fragment)]
                 start = position + len(fragment)
+            elif self._rle is not None:
+                self._rle.check(fragment)
             else:
                 self._collect(fragment)
             position += len(fragment)
@@ -147,16 +155,12 @@ class EncapsulatedPixels:
             raise RefusedError(Reason.CODESTREAM)
         if length > MAX_OFFSET_TABLE:
             raise RefusedError(Reason.TOO_LARGE)
-        self.remaining = self._wanted = length
+        self.remaining = length
         self._collect(memoryview(b""))
 
     def _begin_fragment(self, length: int) -> None:
         if self._form is Form.RLE or self._codestream is None or self._codestream.has_ended:
             self._begin_frame(length)
-        if self._form is Form.RLE:
-            self._length, self._wanted = length, RLE_HEADER_SIZE
-            if length < RLE_HEADER_SIZE:
-                raise RefusedError(Reason.CODESTREAM)
         self._offset += _HEAD.size + length
         self.remaining = length
 
@@ -167,20 +171,16 @@ class EncapsulatedPixels:
         if self._lengths and (self.frame >= len(self._lengths) or not 0 <= length - self._lengths[self.frame] <= 1):
             raise RefusedError(Reason.CODESTREAM)
         self.frame += 1
-        if self._form is not Form.RLE:
-            self._codestream = Codestream(self._form, self._bits_allocated)
+        if self._form is Form.RLE:
+            self._rle = RleFrame(length, self._picture)
+        else:
+            self._codestream = Codestream(self._form, self._picture, self._kept)
 
     def _collect(self, data: memoryview) -> None:
-        """Keep what must be looked at as a whole."""
-        self._fragment += data[: self._wanted - len(self._fragment)]
-        if len(self._fragment) < self._wanted or (self._offsets is not None and not self._wanted):
-            return
-        if self._offsets is None:
-            self._offsets = _numbers(bytes(self._fragment), "I")
-        else:
-            check_rle_header(self._fragment, self._length, self._segments)
-        self._fragment.clear()
-        self._wanted = 0
+        """Collect the basic offset table."""
+        self._table += data
+        if not self.remaining:
+            self._offsets = _numbers(bytes(self._table), "I")
 
     def _end(self) -> None:
         tables = [table for table in (self._offsets, self._extended, self._lengths) if table]

@@ -27,9 +27,11 @@ from mdmfs.hospital.deid.tokens import (
     ORDINARY,
     Identity,
     identity_of,
+    parted,
     tokens,
     tokens_among,
 )
+from mdmfs.hospital.deid.veiled import unveiled
 from mdmfs.hospital.deid.walk import NUMBER_SIZES, TEXT_VRS, Trace
 
 _DATE_DIGITS: Final = (6, 8)
@@ -41,6 +43,7 @@ _HEAD: Final = struct.Struct("<HH2sH").unpack_from
 _LENGTH: Final = struct.Struct("<I").unpack_from
 _DELIMITER_GROUP: Final = 0xFFFE
 _HEAD_SIZE: Final = 8
+_PIXEL_DATA: Final = 0x7FE00010
 _LENGTH_SIZE: Final = 4
 _SEARCHED: Final = TEXT_VRS | {b"CS", b"UI", b"IS", b"DS"}
 _LISTED: Final = _SEARCHED - TEXT_VRS - {b"CS"}
@@ -104,16 +107,22 @@ class ResidueGate:
 
     @property
     def is_slow(self) -> bool:
-        """Whether frames are decoded on the way, which takes a thread's time."""
-        return self._deidentification.is_decoded
+        """Whether pixels are decoded or stepped through on the way, which takes a thread's time."""
+        return self._deidentification.is_slow
 
     def feed(self, data: Buffer) -> list[Publishable]:
         """Take the next bytes of the instance; gives what may be published of it so far, the header first."""
-        return [self._refuse_residue(piece) for piece in self._deidentification.feed(data)]
+        return self._searched(self._deidentification.feed(data))
 
     def finish(self) -> list[Publishable]:
         """Say that no more bytes come; gives the last pieces."""
-        return [self._refuse_residue(piece) for piece in self._deidentification.finish()]
+        return self._searched(self._deidentification.finish())
+
+    def _searched(self, pieces: list[DeidentifiedPiece]) -> list[Publishable]:
+        kept = self._deidentification.take_kept()
+        if kept and _Suspects(self._deidentification).stand_in(kept):
+            raise RefusedError(Reason.RESIDUE, _PIXEL_DATA)
+        return [self._refuse_residue(piece) for piece in pieces]
 
     def _refuse_residue(self, piece: DeidentifiedPiece) -> Publishable:
         if piece.part is Part.HEAD:
@@ -146,7 +155,9 @@ class _Suspects:
         self._traces = deidentification.traces
         self._terms = deidentification.policy.terms
         self._ordinary = ORDINARY | self._terms if self._terms else ORDINARY
-        self._retained = tokens(b"\n".join(self._traces.values(Trace.RETAINED)).decode("ascii"))
+        retained = self._traces.values(Trace.RETAINED)
+        self._is_retaining = bool(retained)
+        self._retained = tokens(b"\n".join(retained).decode("ascii"))
         self._label = deidentification.label
         self._number = deidentification.short_number
         self._uids = frozenset(self._traces.values(Trace.UID))
@@ -173,14 +184,19 @@ class _Suspects:
         if self._describes(words) or not both.isascii() or b"\0" in both:
             return False
         in_codes = _tokens_of_codes(codes) - self._terms
-        written = words | in_codes | _long_numbers(others)
+        numbers = _long_numbers(others)
+        written = words | in_codes | numbers
+        veiled = [*(number.encode() for number in numbers)]
+        veiled += [texts] if words or self._is_retaining else []
+        veiled += [codes] if in_codes else []
         suspicious = written.union(*map(_within, written))
         return (
             self._uids.isdisjoint([value.rstrip(b"\0") for value in others])
             and not (suspicious and self._identifies(suspicious, in_codes))
             and not (self._number and self._is_written(elements))
             and not self._is_parted(texts)
-            and not (octets and self._stands_in(octets))
+            and not (octets and self.stand_in(octets))
+            and not (veiled and self._are_veiled_in(b"\n".join(veiled)))
         )
 
     def _describes(self, words: set[str]) -> bool:
@@ -208,9 +224,15 @@ class _Suspects:
         lines = _joined(texts)
         return any(number in lines for number in self._identity.long_numbers)
 
-    def _stands_in(self, octets: list[bytes]) -> bool:
+    def stand_in(self, octets: list[bytes]) -> bool:
         """Tell whether a name or a long number of the patient stands in octets."""
-        return any(not self._identity.octets.isdisjoint(words) for words in _words_in(octets))
+        words_in = any(not self._identity.octets.isdisjoint(words) for words in _words_in(octets))
+        return words_in or self._are_veiled_in(b"\1".join(octets))
+
+    def _are_veiled_in(self, octets: bytes) -> bool:
+        """Tell whether a name or number of the patient stands in octets as digits of hex, base32 or base64."""
+        unveiled_tokens = _unveiled_tokens(octets)
+        return bool(unveiled_tokens) and not self._identity.tokens.isdisjoint(unveiled_tokens)
 
     @functools.cached_property
     def _identity(self) -> Identity:
@@ -251,6 +273,12 @@ def _tokens_of_codes(codes: bytes) -> frozenset[str]:
     """Give what is no word of defined terms in codes, also as they are when nothing parts them."""
     text = codes.decode("ascii")
     return frozenset(tokens(text) | tokens(BETWEEN.sub("", text))) - IN_CODES
+
+
+@_OfSeries
+def _unveiled_tokens(octets: bytes) -> frozenset[str]:
+    """Give the tokens of what stands in octets as digits of hex, base32 or base64."""
+    return frozenset(parted(unveiled(octets)))
 
 
 @_OfSeries

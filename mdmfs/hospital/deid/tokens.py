@@ -77,7 +77,7 @@ class Identity(NamedTuple):
 def identity_of(names: tuple[bytes, ...], others: tuple[bytes, ...], codec: str) -> Identity:
     """Take apart what was taken away: once for a series."""
     named, told = _named(names, codec), _text_of(others, codec)
-    words, found = _parted(named), _parted(f"{named}\0{told}") | joined_names(named)
+    words, found = parted(named), parted(f"{named}\0{told}") | joined_names(named)
     found.update(order for token in [*found] for order in orders_of(token))
     bare = {token.lstrip("0") for token in found}
     found |= {token for token in bare if len(token) >= MIN_DIGITS}
@@ -89,7 +89,7 @@ def identity_of(names: tuple[bytes, ...], others: tuple[bytes, ...], codec: str)
     )
 
 
-def _parted(text: str) -> set[str]:
+def parted(text: str) -> set[str]:
     """Give the tokens of a text, also as they are when nothing parts them."""
     return tokens(text) | tokens(BETWEEN.sub("", text))
 

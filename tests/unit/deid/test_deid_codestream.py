@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import struct
 from typing import Final
 
@@ -16,6 +18,7 @@ from tests.twins.frames import (
     CODED,
     CODED_LS,
     END,
+    HTJ2K,
     JPEG,
     JPEG_2000,
     JPEG_LS,
@@ -35,6 +38,12 @@ JFIF: Final = b"JFIF\0\1\2\0\0\1\0\1"
 SHORT_TILE: Final = segment(0x90, struct.pack(">HIBB", 0, 3, 0, 1)) + b"\xff\x93"
 RLE_FRAME: Final = rle(b"\xf1\0", b"\xf1\7")
 """16 pixels of 16 bits."""
+HUFFMAN: Final = b"\0" + bytes([0, 2, 1, *[0] * 13]) + b"\0\1\2"
+"""A table of three values: two with codes of 2 bits, one of 3."""
+QUANTIZATION: Final = b"\1" + bytes(range(1, 65))
+FRAME: Final = struct.pack(">BHHB", 16, 4, 4, 1) + b"\1\x11\0"
+SIZE: Final = struct.pack(">HIIIIIIIIH", 0, 4, 4, 0, 0, 4, 4, 0, 0, 1) + b"\x0f\1\1"
+COD: Final = bytes([0, 0, 0, 1, 0, 1, 4, 4, 0, 1])
 
 
 def reason_of(file: bytes) -> Reason:
@@ -42,6 +51,12 @@ def reason_of(file: bytes) -> Reason:
     with pytest.raises(RefusedError) as caught:
         deidentified(file)
     return caught.value.reason
+
+
+def sized(height: int = 4, left: int = 0, components: int = 1, more: bytes = b"") -> bytes:
+    """Write a JPEG 2000 stream with another SIZ."""
+    size = struct.pack(">HIIIIIIIIH", 0, 4, height, left, 0, 4, 4, 0, 0, components) + b"\x0f\1\1" * components + more
+    return b"\xff\x4f" + segment(0x51, size) + jpeg_2000()[2 + len(segment(0x51, SIZE)) :] + END
 
 
 STREAMS: Final = {
@@ -98,7 +113,44 @@ CLEAN: Final = {
     "JPEG-LS": (JPEG_LS, jpeg(segment(0xF8, b"\1" + bytes(10)), coded=CODED_LS, frame=0xF7) + END),
     "JPEG 2000": (JPEG_2000, jpeg_2000(segment(0x52, bytes(10))) + END),
     "JPEG 2000 with an empty tile": (JPEG_2000, jpeg_2000(body=b"") + END),
+    "JPEG's tables": (
+        JPEG,
+        jpeg(
+            segment(0xC4, HUFFMAN + b"\x11" + bytes(16)),
+            segment(0xDB, QUANTIZATION + b"\x12" + bytes(128)),
+            segment(0xCC, b"\0\x10\x10\5"),
+            segment(0xDD, b"\0\4"),
+        )
+        + segment(0xDC, b"\0\4")
+        + END,
+    ),
+    "a height that comes behind": (
+        JPEG,
+        jpeg().replace(b"\x10\0\4\0\4", b"\x10\0\0\0\4") + segment(0xDC, b"\0\4") + END,
+    ),
+    "JPEG-LS with intervals": (JPEG_LS, jpeg(segment(0xDD, b"\0\0\4"), coded=CODED_LS, frame=0xF7) + END),
+    "JPEG 2000 with precincts": (JPEG_2000, jpeg_2000(segment(0x52, b"\1" + COD[1:] + b"\xff\xff")) + END),
+    "JPEG 2000 of a component": (
+        JPEG_2000,
+        jpeg_2000(segment(0x53, b"\0\0\1\4\4\0\1"), segment(0x5D, b"\0\x42\1\2"), segment(0x5E, b"\0\0\3")) + END,
+    ),
+    "JPEG 2000 without quantization": (JPEG_2000, jpeg_2000(segment(0x5C, b"\x40\x48\x48\x50")) + END),
+    "JPEG 2000 with derived steps": (JPEG_2000, jpeg_2000(segment(0x5C, b"\x41\x48\x48")) + END),
+    "JPEG 2000 with lengths": (
+        JPEG_2000,
+        jpeg_2000(
+            segment(0x55, b"\0\x50\0\0\0\0\x20"),
+            segment(0x55, b"\0\0\0\x20"),
+            segment(0x5F, bytes(14)),
+            segment(0x63, bytes(4)),
+            in_tile=segment(0x58, b"\0\4"),
+        )
+        + END,
+    ),
+    "HTJ2K": (HTJ2K, jpeg_2000(segment(0x50, b"\0\2\0\0\0\0"), segment(0x59, b"\0\1")) + END),
     "RLE": (RLE, RLE_FRAME),
+    "RLE of codes of each kind": (RLE, rle(b"\x80\xf8\0\6ABCDEFG", b"\xf2\7\x80\0\7")),
+    "RLE filled up": (RLE, rle(b"\xf1\0", b"\xf1\7\0\0")),
 }
 
 
@@ -133,6 +185,62 @@ BROKEN: Final = {
         JPEG_2000,
         jpeg_2000(segment(0x90, struct.pack(">HIBB", 0, 3, 0, 1)) + b"\xff\x93"),
     ),
+    "JPEG of other lines": (JPEG, jpeg().replace(b"\x10\0\4\0\4", b"\x10\0\5\0\4") + END),
+    "JPEG of other columns": (JPEG, jpeg().replace(b"\x10\0\4\0\4", b"\x10\0\4\0\5") + END),
+    "JPEG of other components": (JPEG, jpeg(segment(0xC3, FRAME[:5] + b"\2" + 2 * FRAME[6:])) + END),
+    "behind a frame header": (JPEG, jpeg(segment(0xC3, FRAME + PLANTED)) + END),
+    "behind a scan header": (JPEG, jpeg() + segment(0xDA, b"\1\1\0\1\0\0" + PLANTED) + CODED + END),
+    "a scan of no component": (JPEG, jpeg() + segment(0xDA, b"\0\1\0\0") + CODED + END),
+    "a scan of five components": (JPEG, jpeg() + segment(0xDA, b"\5" + bytes(13)) + CODED + END),
+    "an empty scan header": (JPEG, jpeg() + segment(0xDA, b"") + CODED + END),
+    "behind a Huffman table": (JPEG, jpeg(segment(0xC4, HUFFMAN + PLANTED)) + END),
+    "a Huffman table that is cut": (JPEG, jpeg(segment(0xC4, HUFFMAN[:-1])) + END),
+    "counts of a Huffman table that are cut": (JPEG, jpeg(segment(0xC4, b"\0" + bytes(15))) + END),
+    "a Huffman table with a value twice": (JPEG, jpeg(segment(0xC4, HUFFMAN[:-1] + b"\1")) + END),
+    "a Huffman table with more values than codes": (
+        JPEG,
+        jpeg(segment(0xC4, b"\x10" + bytes([3, *[0] * 15]) + b"\0\1\2")) + END,
+    ),
+    "a fifth Huffman table": (JPEG, jpeg(segment(0xC4, b"\4" + HUFFMAN[1:])) + END),
+    "letters in the place of lengths": (JPEG, jpeg(segment(0xC4, HUFFMAN[:-3] + b"Zqx")) + END),
+    "behind a table of quantization": (JPEG, jpeg(segment(0xDB, QUANTIZATION + PLANTED)) + END),
+    "a table of quantization that is cut": (JPEG, jpeg(segment(0xDB, QUANTIZATION[:-1])) + END),
+    "a fifth table of quantization": (JPEG, jpeg(segment(0xDB, b"\4" + QUANTIZATION[1:])) + END),
+    "behind a conditioning": (JPEG, jpeg(segment(0xCC, b"\0\x10\0")) + END),
+    "behind an interval": (JPEG, jpeg(segment(0xDD, b"\0\4" + PLANTED)) + END),
+    "behind a height": (JPEG, jpeg() + segment(0xDC, b"\0\4" + PLANTED) + END),
+    "a mapping table": (JPEG_LS, jpeg(segment(0xF8, b"\2\1\1" + PLANTED[:8]), coded=CODED_LS, frame=0xF7) + END),
+    "behind parameters": (JPEG_LS, jpeg(segment(0xF8, b"\1" + bytes(11)), coded=CODED_LS, frame=0xF7) + END),
+    "a Huffman table in JPEG-LS": (JPEG_LS, jpeg(segment(0xC4, HUFFMAN), coded=CODED_LS, frame=0xF7) + END),
+    "JPEG 2000 of other lines": (JPEG_2000, sized(height=5)),
+    "JPEG 2000 of other columns": (JPEG_2000, sized(left=1)),
+    "JPEG 2000 of other components": (JPEG_2000, sized(components=2)),
+    "JPEG 2000 of less components than it counts": (JPEG_2000, sized(more=b"\7\1\1")),
+    "JPEG 2000 with a short size": (JPEG_2000, b"\xff\x4f" + segment(0x51, SIZE[:35]) + END),
+    "behind coding styles": (JPEG_2000, jpeg_2000(segment(0x52, COD + PLANTED)) + END),
+    "coding styles that are cut": (JPEG_2000, jpeg_2000(segment(0x52, COD[:-1])) + END),
+    "coding styles of 33 levels": (JPEG_2000, jpeg_2000(segment(0x52, COD[:5] + b"\x21" + COD[6:])) + END),
+    "behind a component's": (JPEG_2000, jpeg_2000(segment(0x53, b"\0\0\1\4\4\0\1" + PLANTED)) + END),
+    "steps for nothing": (JPEG_2000, jpeg_2000(segment(0x5C, b"")) + END),
+    "no steps": (JPEG_2000, jpeg_2000(segment(0x5C, b"\x40")) + END),
+    "more steps than bands": (JPEG_2000, jpeg_2000(segment(0x5C, b"\x40" + bytes(98))) + END),
+    "half a step": (JPEG_2000, jpeg_2000(segment(0x5C, b"\x42" + bytes(3))) + END),
+    "more than one step": (JPEG_2000, jpeg_2000(segment(0x5C, b"\x41" + bytes(4))) + END),
+    "steps of a style that nobody knows": (JPEG_2000, jpeg_2000(segment(0x5C, b"\x43" + bytes(2))) + END),
+    "behind lengths of tiles": (JPEG_2000, jpeg_2000(segment(0x55, b"\0\x50\0\0\0\0\x20\0")) + END),
+    "lengths of tiles that are cut": (JPEG_2000, jpeg_2000(segment(0x55, b"\0")) + END),
+    "lengths of tiles of three bytes": (JPEG_2000, jpeg_2000(segment(0x55, b"\0\x30" + bytes(5))) + END),
+    "behind a region": (JPEG_2000, jpeg_2000(segment(0x5E, b"\0\0\3" + PLANTED)) + END),
+    "behind an order": (JPEG_2000, jpeg_2000(segment(0x5F, bytes(7) + PLANTED)) + END),
+    "behind an offset of components": (JPEG_2000, jpeg_2000(segment(0x63, bytes(4) + PLANTED)) + END),
+    "behind capabilities": (HTJ2K, jpeg_2000(segment(0x50, b"\0\2\0\0\0\0" + PLANTED)) + END),
+    "half a profile": (HTJ2K, jpeg_2000(segment(0x59, b"\0\1\0")) + END),
+    "behind a tile's header": (JPEG_2000, jpeg_2000(segment(0x90, struct.pack(">HIBB", 0, 99, 0, 1) + PLANTED)) + END),
+    "behind the codes of RLE": (RLE, rle(b"\xf1\0" + PLANTED, b"\xf1\7")),
+    "behind the last codes of RLE": (RLE, rle(b"\xf1\0", b"\xf1\7" + PLANTED)),
+    "in a code of RLE that gives too much": (RLE, rle(b"\xf2\0\x0b" + PLANTED, b"\xf1\7")),
+    "RLE with a code that is cut": (RLE, rle(b"\xf1\0", b"\xf8\7\x0c" + PLANTED)),
+    "RLE of too few pixels": (RLE, rle(b"\xf1\0", b"\xf2\7")),
     "RLE without segments": (RLE, bytes(64)),
     "RLE with too many segments": (RLE, rle(b"\xf1\0", b"\xf1\7", PLANTED)),
     "RLE with a gap behind its header": (RLE, rle(b"\xf1\0", b"\xf1\7").replace(b"\x40\0\0\0", b"\x42\0\0\0")),
@@ -153,6 +261,42 @@ def test_samples_of_more_bits_than_allocated_are_refused(stream: tuple[str, byte
     """Decoders would cut them off, each in its own way."""
     allocated = {0x00280100: encode(head(0x00280100, b"US"), b"\x08\0")}
     assert reason_of(encapsulated(stream[0], item(stream[1]), extra=allocated)) is Reason.CODESTREAM
+
+
+@pytest.mark.parametrize("cut", range(1, 90, 7))
+def test_codes_of_rle_may_come_cut_anywhere(cut: int) -> None:
+    """What lies behind them is found, however few bytes come at once."""
+    for stream, is_clean in ((rle(b"\xf8\0\6ABCDEFG", b"\xf1\7\0\0"), True), (rle(b"\xf1\0\0\0Z\0", b"\xf1\7"), False)):
+        file = encapsulated(RLE, item(stream))
+        size = len(item(stream)) + 16
+        run = deidentification_of(file[:-size])
+        with contextlib.nullcontext() if is_clean else pytest.raises(RefusedError, match="codestream"):
+            for place in range(len(file) - size, len(file), cut):
+                run.feed(file[place : place + cut])
+            run.finish()
+
+
+LEAKS: Final = {
+    "a table of JPEG": (JPEG, jpeg(segment(0xDB, b"\3" + b"Vandermeulen".ljust(64, b"\1"))) + END),
+    "lengths of packets": (JPEG_2000, jpeg_2000(in_tile=segment(0x58, b"\0Vandermeulen")) + END),
+    "a transform": ("1.2.840.10008.1.2.4.92", jpeg_2000(segment(0x74, b"\0\0\0\1Vandermeulen")) + END),
+    "base64 in a table": (
+        JPEG,
+        jpeg(segment(0xDB, b"\3" + base64.b64encode(b"Vandermeulen").ljust(64, b"\1"))) + END,
+    ),
+}
+
+
+@pytest.mark.parametrize(("syntax", "stream"), LEAKS.values(), ids=LEAKS)
+def test_what_stays_of_segments_is_searched(syntax: str, stream: bytes) -> None:
+    """Numbers of 8 bits can be letters, and a table that no scan uses can be any."""
+    named = {0x00100010: encode(head(0x00100010, b"PN"), b"Vandermeulen^Jan")}
+    for file in (
+        encapsulated(syntax, item(stream), extra=named),
+        encapsulated(syntax, item(stream[:20]), item(stream[20:]), extra=named),
+    ):
+        assert reason_of(file) is Reason.RESIDUE
+    assert deidentified(encapsulated(syntax, item(stream)))
 
 
 def test_frames_are_counted() -> None:

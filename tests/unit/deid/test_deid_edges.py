@@ -454,6 +454,11 @@ class Trailing:
         self.short_number = 0
         self.rest = rest
 
+    @staticmethod
+    def take_kept() -> list[bytes]:
+        """No frames, nothing that stays of them."""
+        return []
+
     def finish(self) -> list[DeidentifiedPiece]:
         """Give the rest."""
         return [DeidentifiedPiece(self.rest, Part.REST)]
@@ -479,7 +484,7 @@ def test_what_one_piece_of_frames_may_become_is_bounded(most: int) -> None:
     frame, decode = open_decoder(header)
     bits = UnusedBits(16, 16, 15, is_signed=False)
     stream_of_frames = DecodedPixels(
-        EncapsulatedPixels(header, Form.RLE), frame, decode, Blanking(frame.size, []), bits, most=most
+        EncapsulatedPixels(header, Form.RLE, []), frame, decode, Blanking(frame.size, []), bits, most=most
     )
     with pytest.raises(RefusedError, match="too-large"):
         stream_of_frames.take(memoryview(header.rest))

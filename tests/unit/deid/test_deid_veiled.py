@@ -1,0 +1,72 @@
+"""Names and numbers that stand in an output in hex, base32 or base64 refuse it as they do when they are plain."""
+
+from __future__ import annotations
+
+import base64
+from typing import Final
+
+import pytest
+
+from mdmfs.hospital.deid.encode import encode, head
+from mdmfs.hospital.deid.policy import Policy
+from mdmfs.hospital.deid.refusal import Reason, RefusedError
+from mdmfs.hospital.deid.veiled import unveiled
+from tests.twins.deidentified import deidentified, with_elements
+
+DEVICE: Final = Policy.parse('name = "d"\nheads = "agreement"\noptions = ["retain-device", "retain-modified-dates"]')
+NAME: Final = encode(head(0x00100010, b"PN"), b"Vandermeulen^Jan")
+NUMBER: Final = encode(head(0x00100020, b"LO"), b"48213977")
+STEP: Final = b"48213977".hex().encode()
+SERIAL: Final = 0x00181000
+SEQUENCE: Final = 0x00180020
+EXPOSURE: Final = 0x00181151
+TABLE: Final = 0x00281201
+DESCRIPTOR: Final = 0x00283002
+"""Device Serial Number, Scanning Sequence, X-Ray Tube Current, a lookup table and a description of one."""
+
+VEILED: Final = {
+    "a serial number in hex": encode(head(SERIAL, b"LO"), STEP),
+    "in hex, as a dump parts it": encode(head(SERIAL, b"LO"), b"48213977".hex("-").encode()),
+    "in hex of 16 bits": encode(head(SERIAL, b"LO"), "Vandermeulen".encode("utf-16-le").hex().encode()),
+    "in hex behind another digit": encode(head(SERIAL, b"LO"), b"7" + b"Vandermeulen".hex().upper().encode()),
+    "in base64": encode(head(SERIAL, b"LO"), base64.b64encode(b"Vandermeulen")),
+    "in base64 with other words": encode(head(SERIAL, b"LO"), base64.b64encode(b"id=48213977;v=2")),
+    "in base64 of URLs": encode(head(SERIAL, b"LO"), base64.urlsafe_b64encode(b"\xfb\xff\xbf 48213977")),
+    "in base64 behind a letter": encode(head(SERIAL, b"LO"), b"x" + base64.b64encode(b"48213977").rstrip(b"=")),
+    "in base32": encode(head(SERIAL, b"LO"), base64.b32encode(b"Vandermeulen")),
+    "a code in hex": encode(head(SEQUENCE, b"CS"), STEP),
+    "a code in base32": encode(head(SEQUENCE, b"CS"), base64.b32encode(b"48213977").rstrip(b"=")),
+    "a number in hex": encode(head(EXPOSURE, b"DS"), STEP),
+    "a table in base64": encode(head(TABLE, b"OW"), b"\1\2\3\0" + base64.b64encode(b"Vandermeulen") + bytes(20)),
+    "a table in hex": encode(head(TABLE, b"OW"), b"\1\2\3\0" + STEP + bytes(20)),
+    "letters of 16 bits in base64": encode(
+        head(TABLE, b"OW"), base64.b64encode(b"48213977").decode().encode("utf-16-le")
+    ),
+    "numbers in base64": encode(head(DESCRIPTOR, b"US"), base64.b64encode(b"48213977")),
+}
+
+
+@pytest.mark.parametrize("leak", VEILED.values(), ids=VEILED)
+def test_what_is_veiled_is_found(leak: bytes) -> None:
+    """It passes in an image of somebody else."""
+    with pytest.raises(RefusedError) as caught:
+        deidentified(with_elements(NAME, NUMBER, leak), DEVICE)
+    assert caught.value.reason is Reason.RESIDUE
+    assert caught.value.tag == int.from_bytes(leak[:2], "little") << 16 | int.from_bytes(leak[2:4], "little")
+    assert deidentified(with_elements(leak), DEVICE)
+
+
+def test_a_number_of_five_digits_is_found_in_hex() -> None:
+    """Ten digits in a row that each follow a 3 are no coincidence."""
+    leak = encode(head(EXPOSURE, b"DS"), b"48213".hex().encode())
+    with pytest.raises(RefusedError, match="residue"):
+        deidentified(with_elements(encode(head(0x00100020, b"LO"), b"48213"), leak))
+
+
+ORDINARY: Final = (b"MONOCHROME2\\ORIGINAL\\PRIMARY", b"1.5 -0.25 17", b"\0\1\2\xff\xfe", b"CT MR PT")
+
+
+@pytest.mark.parametrize("octets", ORDINARY)
+def test_ordinary_words_and_numbers_stand_for_themselves(octets: bytes) -> None:
+    """Nothing is made of what images of all machines have."""
+    assert not unveiled(octets)
