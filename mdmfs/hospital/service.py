@@ -38,6 +38,7 @@ from mdmfs.wire.messages.files import (
     CHANGES_PATH,
     DESCRIBE_PATH,
     GENERATION_HEADER,
+    GIVE_BACK_PATH,
     HEADERS_PATH,
     LIST_PATH,
     LOCATE_PATH,
@@ -57,6 +58,8 @@ from mdmfs.wire.messages.files import (
     Describe,
     DirectoryPage,
     FileDescription,
+    GiveBack,
+    GivenBack,
     ListDirectory,
     Locate,
     Located,
@@ -100,6 +103,7 @@ class HospitalFace:
             ("POST", LOCATE_PATH): self._locate,
             ("POST", TOTALS_PATH): self._totals,
             ("POST", CHANGES_PATH): self._changes,
+            ("POST", GIVE_BACK_PATH): self._give_back,
             ("GET", SEALED_PATH): self._sealed,
             ("POST", BUNDLE_PATH): self._bundle,
             ("POST", HEADERS_PATH): self._headers,
@@ -199,6 +203,11 @@ class HospitalFace:
     async def _changes(self, request: Request) -> Reply:
         asked = await request.read(AskChanges)
         return Reply(await tell(request.principal, request.peer.host, asked, self._hospital))
+
+    async def _give_back(self, request: Request) -> Reply:
+        asked = await request.read(GiveBack)
+        self._hospital.leases.give_back(asked.mount, request.principal)
+        return Reply(GivenBack())
 
     async def _sealed(self, request: Request) -> StreamReply:
         guid = Guid.parse(request.path.removeprefix(SEALED_PATH))

@@ -13,7 +13,7 @@ from typing import Final, Protocol, TypeVar
 import structlog
 import trio
 
-from mdmfs.model.errors import MdmfsError, PeerTimedOutError, PeerUnreachableError, again
+from mdmfs.model.errors import AccessDeniedError, MdmfsError, PeerTimedOutError, PeerUnreachableError, again
 
 LOOK_SECONDS: Final = 0.1
 MARGIN: Final = 0.05
@@ -72,6 +72,7 @@ class Lease:
         self._is_lapsed = True
         """Until ``keep`` has seen it: what was held before goes first."""
         self._was_held = False
+        self._has_ended = False
         self._lapses = 0
         self._asking: set[trio.CancelScope] = set()
         """Who was let through, and has not got yet what he wants."""
@@ -100,6 +101,8 @@ class Lease:
 
     def grant(self, sent: float, seconds: float) -> None:
         """Take a lease that was asked for at ``sent``, by ``clock``."""
+        if self._has_ended:
+            return
         self._seconds, self._until = seconds, sent + seconds
         self._refusal = self._failure = None
         if not self._was_held:
@@ -115,6 +118,11 @@ class Lease:
         """Take a decision: this identity gets no lease any more."""
         self._refusal = error
         self._tell()
+
+    def end(self) -> None:
+        """Serve nothing any more, whatever is granted later: it is given back."""
+        self._has_ended = True
+        self.refuse(AccessDeniedError("the mount has ended"))
 
     async def held(self, ask: Callable[[], Awaitable[T]], *, patience: float | None = None) -> T:
         """Ask while the lease is held, and give what came if it still is; else wait, and ask again.

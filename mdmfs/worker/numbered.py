@@ -35,6 +35,9 @@ class Counting(Protocol):
     ) -> Changes:
         """Wait for changes."""
 
+    async def give_back(self) -> None:
+        """Give the lease back."""
+
     async def locate(self, guids: Sequence[Guid]) -> list[FilePlace | None]:
         """Say under which name each file is."""
 
@@ -67,6 +70,10 @@ class Numbered:
             lost=self._numbers(told.lost),
             unreadable=self._numbers(told.unreadable),
         )
+
+    async def give_back(self) -> None:
+        """See ``Hospital``."""
+        await self._hospital.give_back()
 
     async def locate(self, guids: Sequence[Guid]) -> list[FilePlace | None]:
         """See ``Hospital``."""

@@ -26,7 +26,7 @@ from mdmfs.worker.callers.principals import Arrival, Connect, Principals
 from mdmfs.worker.callers.seat import Callers, OwnerOnly
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.fuse.kernel import KernelCaches
-from mdmfs.worker.fuse.mount import mounted, raise_limits, serve, unmount
+from mdmfs.worker.fuse.mount import Mounted, mounted, raise_limits, serve, unmount
 from mdmfs.worker.fuse.mountinfo import place_of
 from mdmfs.worker.fuse.operations import MdmfsOperations
 from mdmfs.worker.fuse.patience import SignalWatch
@@ -149,15 +149,15 @@ async def serve_mount(
         kernel = KernelCaches()
         serving = Serving(sites, mounting.root, kernel, nursery, deadline=mounting.deadline, memory=mounting.memory)
         callers = OwnerOnly(serving.files, os.getuid(), os.getgid())
-        async with _mounted(callers, kernel, mounting, nursery) as let_go:
+        async with _mounted(callers, kernel, mounting, nursery) as mount:
             serving.start()
             log.info("mounted", mountpoint=str(mounting.mountpoint), root=str(mounting.root))
             task_status.started()
             try:
-                await serve(kernel, functools.partial(mounting.on_ending, let_go))
+                await serve(kernel, functools.partial(mounting.on_ending, mount.let_go))
             finally:
-                await serving.tell_last()
-            nursery.cancel_scope.cancel()
+                nursery.cancel_scope.cancel()  # nobody is to ask for the lease again that is given back
+                await serving.tell_last(mount.has_gone)
     log.info("unmounted", mountpoint=str(mounting.mountpoint))
 
 
@@ -182,18 +182,20 @@ async def serve_for_all(
             connect, kernel, mounting.root, folder, deadline=mounting.deadline, memory=mounting.memory
         )
         await serving.start(principals.run)
+        has_gone: Callable[[], bool] | None = None
         try:
             async with (
                 open_plain_nursery() as nursery,
-                _mounted(principals, kernel, mounting, nursery, is_for_all=True) as let_go,
+                _mounted(principals, kernel, mounting, nursery, is_for_all=True) as mount,
             ):
+                has_gone = mount.has_gone
                 log.info("mounted for all users", mountpoint=str(mounting.mountpoint), root=str(mounting.root))
                 task_status.started()
-                await serve(kernel, functools.partial(mounting.on_ending, let_go))
+                await serve(kernel, functools.partial(mounting.on_ending, mount.let_go))
                 nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
-                await principals.end()
+                await principals.end(has_gone)
         serving.cancel_scope.cancel()
     log.info("unmounted", mountpoint=str(mounting.mountpoint))
 
@@ -201,16 +203,16 @@ async def serve_for_all(
 @contextlib.asynccontextmanager
 async def _mounted(
     callers: Callers, kernel: KernelCaches, mounting: Mounting, nursery: trio.Nursery, *, is_for_all: bool = False
-) -> AsyncIterator[Callable[[], bool]]:
-    """Mount for a block, watching callers that are killed and signals to ourselves; gives what lets go of it sooner."""
+) -> AsyncIterator[Mounted]:
+    """Mount for a block, watching callers that are killed and signals to ourselves."""
     named = os.path.abspath(mounting.mountpoint)  # noqa: PTH100, ASYNC240 nothing is touched
     mountpoint, watch = place_of(mounting.mountpoint), SignalWatch()
     operations = MdmfsOperations(callers, watch, mounting.configuration, sorted({named, str(mountpoint)}))
-    with mounted(operations, kernel, mountpoint, is_for_all=is_for_all) as (take_away, let_go):
+    with mounted(operations, kernel, mountpoint, is_for_all=is_for_all) as mount:
         nursery.start_soon(raise_limits, operations, mountpoint)
         nursery.start_soon(watch.run)
-        await nursery.start(_obey_signals, nursery, mounting.on_hangup, take_away)
-        yield let_go
+        await nursery.start(_obey_signals, nursery, mounting.on_hangup, mount.take_away)
+        yield mount
 
 
 async def _obey_signals(

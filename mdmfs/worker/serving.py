@@ -42,7 +42,7 @@ EXPIRY_SECONDS: Final = 0.5
 FIND_SECONDS: Final = 5.0
 """So long a hospital may take for a page of a query directory."""
 LAST_WORD_SECONDS: Final = 2.0
-"""For telling the hospital, at the end, what was opened since the last question."""
+"""For telling the hospital, at the end, what was opened since the last question, and giving the lease back."""
 
 
 class KernelCache(Pages, Kernel, Protocol):
@@ -127,9 +127,9 @@ class Branch:
         self._nursery.start_soon(self._feed.follow)
         self._nursery.start_soon(self._lease.keep, self.files, self._nursery)
 
-    async def tell_last(self) -> None:
-        """Tell the hospital what was opened since the last question."""
-        await self._feed.tell_last()
+    async def tell_last(self, has_gone: Callable[[], bool] | None) -> None:
+        """Tell the hospital what was opened since the last question, and give the lease back."""
+        await self._feed.tell_last(has_gone)
 
     async def _expire(self) -> None:
         try:
@@ -195,12 +195,16 @@ class Serving:
         for branch in self._branches.values():
             branch.start()
 
-    async def tell_last(self) -> None:
-        """Tell the hospitals what was opened since the last question, whatever ends us; not for long."""
+    async def tell_last(self, has_gone: Callable[[], bool] | None) -> None:
+        """Tell the hospitals what was opened since the last question, whatever ends us; not for long.
+
+        Leases are given back where ``has_gone``: else somebody may read on what the kernel has. By then nothing here
+        may renew them.
+        """
         with trio.CancelScope(deadline=trio.current_time() + LAST_WORD_SECONDS, shield=True):
             async with open_plain_nursery() as nursery:
                 for branch in self._branches.values():
-                    nursery.start_soon(branch.tell_last)
+                    nursery.start_soon(branch.tell_last, has_gone)
 
     async def forget_pages(self) -> None:
         """Take back what the kernel has of any file."""

@@ -307,7 +307,7 @@ async def test_what_somebody_has_opened_is_reported_by_him_though_another_has_th
                 mock_clock.rate = 10.0
                 await asking.wait()
             branch._opener.opens.note(random_guid())  # noqa: SLF001 as above
-            await branch.tell_last()
+            await branch.tell_last(None)
     assert reported == {(JANE.dn, 1), (BOB.dn, 2)}
     nursery.cancel_scope.cancel()
 

@@ -111,6 +111,16 @@ async def test_a_file_is_described_exactly(scene: Scene) -> None:
         await scene.port.describe(Guid(bytes(16)))
 
 
+async def test_a_lease_is_given_back(scene: Scene) -> None:
+    """And an outage is told as one."""
+    await scene.port.give_back()
+    assert scene.twin.given_back == [0]
+    scene.twin.failure = unreachable
+    with pytest.raises(PeerUnreachableError):
+        await scene.port.give_back()
+    assert scene.twin.given_back == [0]
+
+
 async def test_changes_are_told_as_soon_as_they_happen_and_silence_after_the_wait(scene: Scene) -> None:
     """A wait that brings nothing answers with the version of before."""
     version = scene.twin.version

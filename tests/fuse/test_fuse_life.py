@@ -6,8 +6,10 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import json
 import mmap
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -25,6 +27,7 @@ from mdmfs.cli.find import shown_path
 from mdmfs.cli.mounted import find_place
 from mdmfs.model.errors import ConfigurationError, NameTakenError, PeerTimedOutError, UnusableFileError
 from mdmfs.model.names import Lfn
+from mdmfs.worker.fuse.control import CONNECTIONS
 from mdmfs.worker.fuse.mount import clean_up_stale, unmount
 from mdmfs.worker.fuse.mountinfo import entries, entry_of
 from tests.fuse.test_fuse_mount import (
@@ -69,6 +72,86 @@ def test_after_umount_l_who_has_a_file_open_reads_on_and_the_daemon_ends_with_hi
         os.close(descriptor)
         assert mount.process.wait(SECONDS) == 0, mount.log.read_text()
         assert entry_of(mount.point) is None
+
+
+# What is given back, and what is not
+
+
+def given_back(mount: Mount) -> list[int]:
+    """Wait for the end, and tell after how many reported opens the lease was given back."""
+    assert mount.process.wait(SECONDS) == 0, mount.log.read_text()
+    assert mount.process.stdout is not None
+    told = re.fullmatch(r"given back after (.*) opens", mount.process.stdout.read().strip())
+    assert told is not None
+    return list(json.loads(told[1]))
+
+
+@pytest.mark.parametrize("end", ["umount", "SIGTERM"])
+def test_a_mount_that_ends_in_order_gives_its_lease_back_after_its_last_report(tmp_path: Path, end: str) -> None:
+    """A change of rights need not wait for it then."""
+    with mounted(tmp_path) as mount:
+        for _ in range(2):  # the second open is not seen by the hospital
+            assert mount.file().read_bytes() == plaintext()
+        if end == "SIGTERM":
+            mount.process.send_signal(signal.SIGTERM)
+        else:
+            mount.end()
+        assert given_back(mount) == [1]
+
+
+@pytest.mark.parametrize("how", ["descriptor", "mapping"])
+def test_a_daemon_told_to_end_under_an_open_file_keeps_the_lease(tmp_path: Path, how: str) -> None:
+    """Who has it open reads on what the kernel has: he is shown to, and whoever takes his right away is to know."""
+    with mounted(tmp_path) as mount:
+        descriptor = os.open(mount.file(), os.O_RDONLY)
+        view = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) if how == "mapping" else None
+        if view is not None:
+            assert view[:] == plaintext()
+            os.close(descriptor)
+        else:
+            assert os.pread(descriptor, SIZE, 0) == plaintext()
+        mount.process.send_signal(signal.SIGTERM)
+        assert given_back(mount) == []
+        if view is not None:
+            view.close()
+        else:
+            assert os.pread(descriptor, 4096, 0) == plaintext()[:4096]
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+
+@needs_root
+def test_a_lease_is_given_back_after_umount_l_only_when_the_last_handle_is_closed(tmp_path: Path) -> None:
+    """Until then it is held, and renewed."""
+    with mounted(tmp_path, lease=1.0) as mount:
+        descriptor = os.open(mount.file(), os.O_RDONLY)
+        run("umount", "-l", mount.point)
+        time.sleep(2.0)
+        assert os.pread(descriptor, SIZE, 0) == plaintext()
+        assert mount.process.poll() is None
+        os.close(descriptor)
+        assert given_back(mount) == [0]
+
+
+@needs_root
+@pytest.mark.parametrize("end", ["abort", "SIGTERM after umount -l", "umount -f"])
+def test_a_connection_that_was_cut_under_an_open_file_keeps_the_lease(tmp_path: Path, end: str) -> None:
+    """For the daemon it looks as if all had gone: nobody asks it anything any more, and some read on."""
+    with mounted(tmp_path) as mount:
+        descriptor = os.open(mount.file(), os.O_RDONLY)
+        assert os.pread(descriptor, SIZE, 0) == plaintext()
+        if end == "abort":
+            number = os.minor(os.fstat(descriptor).st_dev)
+            (CONNECTIONS / str(number) / "abort").write_text("1")
+        elif end == "umount -f":
+            subprocess.run(["umount", "-f", mount.point], check=False, capture_output=True)
+        else:
+            run("umount", "-l", mount.point)
+            mount.process.send_signal(signal.SIGTERM)
+        assert given_back(mount) == []
+        assert os.pread(descriptor, 4096, 0) == plaintext()[:4096]
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
 
 
 @needs_root

@@ -33,6 +33,14 @@ def test_in_random_orders_nobody_learns_anything_of_the_other(ground: Ground, bo
     assert interleave(ground, both, 20, seed=1) == []
 
 
+def test_at_the_end_the_lease_of_each_principal_is_given_back() -> None:
+    """Once the mount has gone, for all at once."""
+    with shared_mount() as ground:
+        for user in ground.both():
+            assert user.does("read", ground.point / "both/003-MR/0001.dcm")
+    assert ground.given_back == 2
+
+
 def test_without_a_proxy_there_is_a_mount_point_and_nothing_else(ground: Ground) -> None:
     """Not for root either; ``ls`` of the directory above and ``df`` work."""
     for uid in (FIRST_UID + 7, 0):

@@ -174,6 +174,8 @@ class TwinHospital:
         self.header_questions: list[list[Guid]] = []
         self.reports: list[OpensReport] = []
         """What mounts said that they had opened by themselves."""
+        self.given_back: list[int] = []
+        """After how many reported opens the lease was given back, each time."""
         self.listings = 0
         self.descriptions = 0
         self._inodes = itertools.count(2)
@@ -327,6 +329,12 @@ class TwinHospital:
         directories = [inode for _, inodes, _ in newer for inode in inodes]
         files = [inode for _, _, inodes in newer for inode in inodes]
         return Changes(self.version, directories, files, lease=self.lease)
+
+    async def give_back(self) -> None:
+        """See ``Hospital``."""
+        await self._answer()
+        told = {report.number: report for report in self.reports}  # one whose answer was lost is told again
+        self.given_back.append(sum(one.count for report in told.values() for one in report.opens))
 
     async def change_name(self, change: ChangeName) -> ChangedName:
         """Refuse: this hospital's names are made by tests."""

@@ -15,6 +15,7 @@ from mdmfs.wire.messages.files import (
     CHANGES_PATH,
     DESCRIBE_PATH,
     GENERATION_HEADER,
+    GIVE_BACK_PATH,
     HEADERS_PATH,
     LIST_PATH,
     LOCATE_PATH,
@@ -28,6 +29,8 @@ from mdmfs.wire.messages.files import (
     AskTotals,
     AskTransfers,
     Describe,
+    GiveBack,
+    GivenBack,
     ListDirectory,
     Locate,
     Located,
@@ -63,6 +66,7 @@ class HospitalOnTheWire:
                 ("POST", DESCRIBE_PATH): self._describe,
                 ("POST", LOCATE_PATH): self._locate,
                 ("POST", CHANGES_PATH): self._changes,
+                ("POST", GIVE_BACK_PATH): self._give_back,
                 ("POST", TOTALS_PATH): self._totals,
                 ("POST", READ_ACL_PATH): self._acl,
                 ("GET", SEALED_PATH): self._sealed,
@@ -87,6 +91,11 @@ class HospitalOnTheWire:
     async def _changes(self, request: Request) -> Reply:
         asked = await request.read(AskChanges)
         return Reply(await self.twin.changes(asked.since, asked.wait, asked.report))
+
+    async def _give_back(self, request: Request) -> Reply:
+        await request.read(GiveBack)
+        await self.twin.give_back()
+        return Reply(GivenBack())
 
     async def _totals(self, request: Request) -> Reply:
         return Reply(await self.twin.totals(Lfn.parse((await request.read(AskTotals)).lfn)))

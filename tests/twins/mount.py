@@ -199,6 +199,7 @@ async def main() -> None:
                 ),
                 task_status=task_status,
             )
+            _say(f"given back after {stage.hospital.given_back} opens")
             nursery.cancel_scope.cancel()
 
         await nursery.start(serve)

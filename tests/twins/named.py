@@ -22,10 +22,12 @@ from mdmfs.model.names import Lfn
 from mdmfs.wire.messages.acls import READ_ACL_PATH, AclTexts, ReadAcl
 from mdmfs.wire.messages.files import (
     CHANGES_PATH,
+    GIVE_BACK_PATH,
     LIST_PATH,
     AskChanges,
     Changes,
     DirectoryPage,
+    GiveBack,
     ListDirectory,
     Node,
     NodeKind,
@@ -92,6 +94,10 @@ class Asked:
         return cast(
             "Changes", await self._ask(CHANGES_PATH, AskChanges(since, wait, self._mount, "", report, groups=[*groups]))
         )
+
+    async def give_back(self) -> None:
+        """See ``Hospital``."""
+        await self._ask(GIVE_BACK_PATH, GiveBack(self._mount))
 
     async def change_name(self, change: ChangeName) -> ChangedName:
         """See ``Hospital``; the answer may be lost after all was done."""

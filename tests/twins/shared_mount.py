@@ -60,6 +60,10 @@ class SeenHospital:
         """See ``Hospital``."""
         return await self._twin.changes(since, wait, report, groups)
 
+    async def give_back(self) -> None:
+        """See ``Hospital``."""
+        await self._twin.give_back()
+
     async def totals(self, lfn: Lfn) -> Totals:
         """See ``Hospital``."""
         await self._twin.totals(lfn)
@@ -160,6 +164,7 @@ async def main() -> None:
                 Mounting(root=ROOT, mountpoint=Path(scene["mountpoint"]), deadline=5.0),
                 task_status=task_status,
             )
+            _say(str(sum(len(hospital.given_back) for hospital in hospitals.values())))
             nursery.cancel_scope.cancel()
 
         await nursery.start(serve)

@@ -167,6 +167,8 @@ class Ground:
     folder: Path
     people: dict[str, Issued]
     stack: contextlib.ExitStack
+    given_back: int = 0
+    """Leases, when it was unmounted."""
 
     @property
     def point(self) -> Path:
@@ -233,6 +235,7 @@ def shared_mount(**scene: object) -> Iterator[Ground]:
             ground.stack.close()
             umount(ground.point)
             assert process.wait(SECONDS) == 0, (folder / "log").read_text()
+            ground.given_back = int(process.stdout.read())
         finally:
             ground.stack.close()
             subprocess.run(["umount", "-l", str(ground.point)], check=False, capture_output=True)

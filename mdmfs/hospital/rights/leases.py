@@ -30,6 +30,8 @@ class Lease:
     """When it asked last, on trio's clock."""
     until: float = float("-inf")
     """On trio's clock; the mount itself counts from when it asked, which is earlier."""
+    is_given_back: bool = False
+    """Then no question of that mount that was under way gets another one."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -84,12 +86,18 @@ class Leases:
         lease.principal, lease.address, lease.heard, lease.applied = principal, address, now, applied
 
     def grant(self, mount: bytes, principal: Principal, seconds: float) -> float:
-        """Grant a lease from now on, and give its seconds; 0 where there is no room to remember it."""
+        """Grant a lease from now on, and give its seconds; 0 without room to remember it, or after it was given back."""
         lease = self._leases.get((str(principal.dn), mount))
-        if lease is None:
+        if lease is None or lease.is_given_back:
             return 0.0
         lease.until = max(lease.until, trio.current_time() + seconds)
         return seconds
+
+    def give_back(self, mount: bytes, principal: Principal) -> None:
+        """Know that a mount has ended, by its own word; who names another principal's changes nothing."""
+        lease = self._leases.get((str(principal.dn), mount))
+        if lease is not None:
+            lease.until, lease.is_given_back = float("-inf"), True
 
     def reported(self, mount: bytes, principal: Principal, number: int) -> bool:
         """Note that a mount's report is being written down; False where it has been."""

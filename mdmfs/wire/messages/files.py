@@ -14,6 +14,7 @@ LIST_PATH: Final = "/v1/list"
 DESCRIBE_PATH: Final = "/v1/describe"
 LOCATE_PATH: Final = "/v1/locate"
 CHANGES_PATH: Final = "/v1/changes"
+GIVE_BACK_PATH: Final = "/v1/give-back"
 TOTALS_PATH: Final = "/v1/totals"
 HEADERS_PATH: Final = "/v1/headers"
 MAX_HEADERS: Final = 64
@@ -179,6 +180,16 @@ class Changes(Message, frozen=True):
     groups: list[str] = []
     """That the caller is in, as FQANs; first himself, ``dn:`` before his DN, and last the feed's history, ``feed:``
     before a mark of ``version``. The next question brings them back."""
+
+
+class GiveBack(Message, frozen=True):
+    """Give the lease of a mount back: it has ended, and nobody can read anything through it any more."""
+
+    mount: bytes
+
+
+class GivenBack(Message, frozen=True):
+    """No change waits for that mount any more, and it is granted nothing again."""
 
 
 class AskTotals(Message, frozen=True):

@@ -147,6 +147,8 @@ class Principals:
         """States of files that were waited for in vain: nobody waits for them again."""
         self._looks: dict[int, trio.CapacityLimiter] = {}
         self._arriving: dict[int, trio.Lock] = {}
+        self._has_gone: Callable[[], bool] | None = None
+        """Of the mount; None while there is one: who is let go meanwhile may have pages in the kernel."""
         self.doorman = Seat(cast("Files", RootOnly(root)), 0, 0)  # who asks for no more than the mount point
 
     # The port
@@ -228,8 +230,9 @@ class Principals:
                 self._looks = {uid: limiter for uid, limiter in self._looks.items() if limiter.borrowed_tokens}
                 self._arriving = {uid: lock for uid, lock in self._arriving.items() if lock.locked()}
 
-    async def end(self) -> None:
-        """Serve nobody any more, each having had his last word."""
+    async def end(self, has_gone: Callable[[], bool] | None) -> None:
+        """Serve nobody any more, each having had his last word; ``has_gone`` as that of ``Mounted``."""
+        self._has_gone = has_gone
         with trio.move_on_after(END_SECONDS):
             while self._by_number:
                 for known in self._by_number.values():
@@ -337,7 +340,7 @@ class Principals:
                 await trio.sleep_forever()
             finally:
                 self._part(known)  # the end takes seconds, and whoever comes meanwhile begins anew
-                await serving.tell_last()
+                await serving.tell_last(self._has_gone)
                 with trio.CancelScope(shield=True), trio.move_on_after(LOOK_SECONDS):
                     await serving.forget_pages()
 

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import pyfuse3
 import structlog
@@ -65,13 +65,24 @@ _MNT_DETACH: Final = 2
 log = structlog.get_logger(__name__)
 
 
+class Mounted(NamedTuple):
+    """What can be done about a mount, and told of it; for any thread."""
+
+    take_away: Callable[[], None]
+    """Takes it away, whoever still uses it."""
+    let_go: Callable[[], bool]
+    """Does what the end of the block does, and tells whether the mount was there then."""
+    has_gone: Callable[[], bool] | None
+    """Tells whether the kernel has nothing of it any more: neither a handle nor a mapping nor a page, in any namespace.
+    None where that cannot be seen."""
+
+
 @contextlib.contextmanager
 def mounted(
     operations: MdmfsOperations, kernel: KernelCaches, mountpoint: Path, *, is_for_all: bool = False
-) -> Iterator[tuple[Callable[[], None], Callable[[], bool]]]:
-    """Mount for the length of a block. Gives what takes the mount away, whoever still uses it, and what lets go of it.
+) -> Iterator[Mounted]:
+    """Mount for the length of a block.
 
-    Both are for any thread; the second is what the end of the block does, and tells whether the mount was there then.
     What was not taken away by the end stays, and answers nothing: programs would take an empty directory in its place
     for images that are gone.
     ``is_for_all``: the kernel lets every user through, and who may see what is decided here alone.
@@ -89,6 +100,7 @@ def mounted(
         what_to_do = "take an empty directory of yours; fuse3 has to be installed, and /dev/fuse there: mdmfs doctor"
         raise UnusableFileError(message, what_to_do=what_to_do) from error
     own = entry_of(mountpoint)
+    has_gone = _watched_end(own)
 
     def found() -> MountEntry | None:
         # what stands there may be the next mount, even with the numbers of this one: they are free when it ends
@@ -113,11 +125,23 @@ def mounted(
             return is_left
 
         try:
-            yield take_away, let_go
+            yield Mounted(take_away, let_go, has_gone)
         finally:
             let_go()  # the kernel first: whatever thread still waits for it is freed, before the session it uses is
             kernel.shut()
             pyfuse3.close(unmount=False)
+
+
+def _watched_end(own: MountEntry | None) -> Callable[[], bool] | None:
+    """Give what tells whether the kernel has nothing of a mount any more; None where that cannot be seen.
+
+    A connection that was cut, or a mount that is in no list any more, says nothing of it: who has a file open reads on
+    what the kernel has of it. The device goes last, when all is closed everywhere and the pages are gone.
+    """
+    device = None if own is None else _DEVICES / f"0:{own.device}"
+    if device is None or not device.exists():
+        return None
+    return lambda: _DEVICES.exists() and not device.exists()
 
 
 def _refuse_what_is_no_directory(mountpoint: Path) -> None:

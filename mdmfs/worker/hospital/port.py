@@ -84,6 +84,9 @@ class Hospital(Protocol):
         of the answer that was applied last: where the caller has lost one of them, all is to be forgotten.
         """
 
+    async def give_back(self) -> None:
+        """Say that this mount has ended and nobody can read through it any more: it is granted no lease again."""
+
     async def totals(self, lfn: Lfn) -> Totals:
         """Count what lies below a directory."""
 

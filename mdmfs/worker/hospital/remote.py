@@ -24,6 +24,7 @@ from mdmfs.wire.messages.files import (
     CHANGES_PATH,
     DESCRIBE_PATH,
     GENERATION_HEADER,
+    GIVE_BACK_PATH,
     HEADERS_PATH,
     LIST_PATH,
     LOCATE_PATH,
@@ -43,6 +44,8 @@ from mdmfs.wire.messages.files import (
     DirectoryPage,
     FileDescription,
     FilePlace,
+    GiveBack,
+    GivenBack,
     ListDirectory,
     Locate,
     Located,
@@ -165,6 +168,10 @@ class RemoteHospital:
                 nursery.cancel_scope.cancel()
                 self._known = changes.version
                 return changes
+
+    async def give_back(self) -> None:
+        """Give the lease back that was granted to whoever speaks for this mount now."""
+        await self._client().call(GIVE_BACK_PATH, GiveBack(self._mount), GivenBack, deadline=self._until())
 
     def as_before(self, client: Client) -> RemoteHospital:
         """Give this hospital as he is known to it who leaves: by a client of his own, which is closed with this."""

@@ -32,6 +32,9 @@ FIRST_RETRY: Final = 0.2
 its machine within minutes."""
 LOOK_SECONDS: Final = 1.0
 """Between two looks at the credential."""
+GONE_SECONDS: Final = 1.0
+"""For the kernel to forget all pages of a mount that has ended; it takes some 0.1 s for a GiB."""
+GONE_LOOK_SECONDS: Final = 0.01
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +49,9 @@ class Told(Protocol):
 
         ``groups`` are those of the answer that was applied last.
         """
+
+    async def give_back(self) -> None:
+        """Say that the mount has ended: no change waits for it any more."""
 
 
 class Witness(Protocol):
@@ -166,8 +172,12 @@ class Feed:
             log.info("following the hospital's feed")
         self._namespace.is_followed, self._is_noted = is_followed, True
 
-    async def tell_last(self) -> None:
-        """Report what was opened since the last question; what the hospital does not hear of is lost."""
+    async def tell_last(self, has_gone: Callable[[], bool] | None) -> None:
+        """Report what was opened since the last question; what the hospital does not hear of is lost.
+
+        Then give the lease back, where all is on record and ``has_gone``, which tells whether the kernel has nothing of
+        the mount any more; with None it stays.
+        """
         async with open_plain_nursery() as nursery:
             nursery.start_soon(self._leavers.tell)
             with contextlib.suppress(MdmfsError):
@@ -175,6 +185,17 @@ class Feed:
                     await self._hospital.changes(self._version, 0.0, report, self._groups)
                     self._opens.heard(report)
             nursery.start_soon(self._leavers.tell)  # it may have come out so that the credential is gone or another
+            if has_gone is not None and self._opens.report() is None:
+                await self._give_back(has_gone)
+
+    async def _give_back(self, has_gone: Callable[[], bool]) -> None:
+        with trio.move_on_after(GONE_SECONDS):
+            while self._lease.is_held and not has_gone():  # noqa: ASYNC110 the kernel sets no event
+                await trio.sleep(GONE_LOOK_SECONDS)
+        if self._lease.is_held and has_gone():
+            self._lease.end()
+            with contextlib.suppress(MdmfsError):
+                await self._hospital.give_back()
 
     def note_leaving(self, leaver: Leaver) -> None:
         """Know that another's credential takes the place of this one: what was opened so far is not the other's."""

@@ -36,7 +36,17 @@ from mdmfs.wire.messages.acls import (
     ChangedAcls,
     ReadAcl,
 )
-from mdmfs.wire.messages.files import CHANGES_PATH, LIST_PATH, AskChanges, Changes, DirectoryPage, ListDirectory
+from mdmfs.wire.messages.files import (
+    CHANGES_PATH,
+    GIVE_BACK_PATH,
+    LIST_PATH,
+    AskChanges,
+    Changes,
+    DirectoryPage,
+    GiveBack,
+    GivenBack,
+    ListDirectory,
+)
 from mdmfs.wire.messages.keystores import COLLECT_PATH, Collect, Collected, Outcome
 from mdmfs.wire.messages.message import Message
 from mdmfs.wire.service import Reply, Service
@@ -427,6 +437,42 @@ async def test_a_change_holds_when_keystores_and_mounts_have_heard_of_it(scene: 
     assert (await scene.effect(STRANGER, changed)).mounts == ["a mount that holds a lease"]
     await scene.changes(READER, changed.version, MOUNT)
     assert (await scene.effect(OWNER, changed)).is_effective
+
+
+async def test_a_mount_that_has_ended_in_order_is_not_waited_for(scene: Scene) -> None:
+    """By its own word only, and for good: a question of it that comes late brings no lease."""
+    await scene.catch_up()
+    version = (await scene.changes(READER, 0)).version
+    await scene.changes(READER, version, MOUNT)
+    changed = await scene.change(OWNER, PROJECT_LFN, remove(f"u:{READER.dn}"))
+    await scene.catch_up()
+    for who, mount in ((STRANGER, MOUNT), (OWNER, MOUNT), (READER, bytes([1] * 16)), (READER, b"")):
+        await scene.told(GIVE_BACK_PATH, GiveBack(mount), who, GivenBack)
+        assert (await scene.effect(OWNER, changed)).mounts == [f"{READER.dn} at 192.0.2.7"]
+    await scene.told(GIVE_BACK_PATH, GiveBack(MOUNT), READER, GivenBack)
+    assert (await scene.effect(OWNER, changed)).is_effective
+    assert (await scene.changes(READER, version, MOUNT)).lease == 0.0
+    assert (await scene.effect(OWNER, changed)).is_effective
+    assert (await scene.changes(READER, version, bytes([2] * 16))).lease == 60.0
+    assert not (await scene.effect(OWNER, changed)).is_effective
+
+
+async def test_a_question_that_waits_while_its_mount_ends_brings_no_lease(scene: Scene) -> None:
+    """Its answer is on its way to nobody."""
+    version = (await scene.changes(READER, 0)).version
+    await scene.changes(READER, version, MOUNT)
+    told: list[Changes] = []
+
+    async def wait() -> None:
+        told.append(await scene.told(CHANGES_PATH, AskChanges(version, 20, MOUNT), READER, Changes))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        await scene.told(GIVE_BACK_PATH, GiveBack(MOUNT), READER, GivenBack)
+        changed = await scene.change(OWNER, PROJECT_LFN, user(JO, "x"))
+    assert [one.lease for one in told] == [0.0]
+    assert (await scene.effect(OWNER, changed)).mounts == []
 
 
 async def test_a_mount_that_is_cut_off_counts_until_its_lease_lapses(

@@ -67,7 +67,7 @@ class Scene:
     async def reported(self) -> dict[bytes, int]:
         """Have the hospital told what was opened; gives how often since the last time, by GUID."""
         self.hospital.reports.clear()
-        await self.branch.tell_last()
+        await self.branch.tell_last(None)
         return {opens.guid: opens.count for report in self.hospital.reports for opens in report.opens}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from mdmfs.wire.messages.files import MAX_REPORTED, Changes, Node, NodeKind, Ope
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.keys.ring import KeyRing
 from mdmfs.worker.lease import Lease
-from mdmfs.worker.namespace.feed import LOOK_SECONDS, Feed
+from mdmfs.worker.namespace.feed import GONE_SECONDS, LOOK_SECONDS, Feed
 from mdmfs.worker.namespace.leavers import REST_SECONDS, TRIES
 from mdmfs.worker.namespace.names import Namespace
 from mdmfs.worker.opening import Opener
@@ -183,6 +184,10 @@ class Silent(Leaver):
         await trio.sleep_forever()
         raise AssertionError
 
+    async def give_back(self) -> None:
+        """Wait."""
+        await trio.sleep_forever()
+
 
 @pytest.mark.parametrize("is_refused", [False, True])
 async def test_each_report_goes_under_who_opened(
@@ -297,7 +302,7 @@ async def test_a_leaver_whom_nothing_answers_keeps_up_nobody(
     assert last.is_closed
     opens.note(random_guid())
     with trio.move_on_after(1):
-        await feed.tell_last()
+        await feed.tell_last(None)
     assert [len(report.opens) for report in hospital.reports] == [1]
     assert not silent.is_closed
     faults.clear()
@@ -332,9 +337,124 @@ async def test_the_last_word_is_his_whose_credential_goes_just_before_it(
     feed.note_leaving(Silent(hospital))
     opens.note(random_guid())
     with trio.move_on_after(LAST_WORD_SECONDS):
-        await feed.tell_last()
+        await feed.tell_last(None)
     assert [len(report.opens) for report in leaver.reports] == [1]
     assert leaver.is_closed
+
+
+@dataclasses.dataclass
+class Ending:
+    """A mount that has a lease, and has opened something since its last question."""
+
+    hospital: TwinHospital
+    opens: Opens
+    lease: Lease
+    feed: Feed
+    is_gone: bool = True
+    """Whether the kernel has nothing of the mount any more."""
+
+    async def tell_last(self) -> None:
+        """End as a mount does."""
+        with trio.move_on_after(LAST_WORD_SECONDS):
+            await self.feed.tell_last(lambda: self.is_gone)
+
+
+def mount_about_to_end(clock: trio.testing.MockClock) -> Ending:
+    """Make it."""
+    clock.autojump_threshold = 0
+    hospital, opens, lease = TwinHospital(), Opens(), Lease(trio.current_time)
+    lease.grant(trio.current_time(), 60.0)
+    opens.note(random_guid())
+    return Ending(hospital, opens, lease, Feed(hospital, Namespace(hospital, ROOT), NoWitness(), lease, opens))
+
+
+async def test_a_mount_that_has_ended_gives_its_lease_back_after_its_last_report(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """And serves nothing under it, nor under one that comes late."""
+    ending = mount_about_to_end(autojump_clock)
+    await ending.tell_last()
+    assert ending.hospital.given_back == [1]
+    assert not ending.lease.is_held
+    ending.lease.grant(trio.current_time(), 60.0)
+    assert not ending.lease.is_held
+    await ending.tell_last()
+    assert ending.hospital.given_back == [1]
+
+
+@pytest.mark.parametrize("forgets_after", [0.5, 30.0])
+async def test_the_lease_stays_while_the_kernel_has_anything_of_the_mount(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, forgets_after: float
+) -> None:
+    """Whoever has a file open reads on; where pages only need a moment to go, that is waited for."""
+    ending = mount_about_to_end(autojump_clock)
+    ending.is_gone = False
+
+    async def forget() -> None:
+        await trio.sleep(forgets_after)
+        assert ending.hospital.given_back == []
+        ending.is_gone = True
+
+    nursery.start_soon(forget)
+    begun = trio.current_time()
+    await ending.tell_last()
+    assert len(ending.hospital.reports) == 1
+    assert ending.hospital.given_back == ([1] if forgets_after < GONE_SECONDS else [])
+    assert trio.current_time() - begun <= LAST_WORD_SECONDS
+
+
+async def test_without_its_last_report_on_record_a_mount_keeps_its_lease(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The hospital has no room for it: who waits for that mount is to know that something is missing."""
+    ending = mount_about_to_end(autojump_clock)
+    ending.hospital.failure = lambda: StoreError("the audit log cannot be written")
+    await ending.tell_last()
+    ending.hospital.failure = None
+    assert ending.hospital.given_back == []
+    assert ending.lease.is_held
+
+
+async def test_a_hospital_that_hangs_or_has_gone_holds_up_no_end(autojump_clock: trio.testing.MockClock) -> None:
+    """Its lease ends there by itself; here it has ended."""
+    ending = mount_about_to_end(autojump_clock)
+
+    ending.opens.heard(ending.opens.report())
+    ending.hospital.failure = unreachable
+    await ending.tell_last()
+    other = Lease(trio.current_time)
+    other.grant(trio.current_time(), 60.0)
+    silent = Silent(TwinHospital())
+    feed = Feed(silent, Namespace(ending.hospital, ROOT), NoWitness(), other)
+    begun = trio.current_time()
+    with trio.move_on_after(LAST_WORD_SECONDS):
+        await feed.tell_last(lambda: True)
+    assert trio.current_time() - begun == LAST_WORD_SECONDS
+    assert [lease.is_held for lease in (ending.lease, other)] == [False, False]
+    assert ending.hospital.given_back == []
+
+
+async def test_a_leaver_whom_nothing_answers_does_not_keep_his_followers_lease(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """All of the time for last words would go to him."""
+    ending = mount_about_to_end(autojump_clock)
+    ending.feed.note_leaving(Silent(ending.hospital))
+    await ending.tell_last()
+    assert ending.hospital.given_back == [0]
+
+
+async def test_who_never_had_a_lease_has_none_to_give_back(autojump_clock: trio.testing.MockClock) -> None:
+    """Nor who was refused, or let it lapse: it has ended at the hospital, too."""
+    autojump_clock.autojump_threshold = 0
+    hospital, refused, lapsed = TwinHospital(), Lease(trio.current_time), Lease(trio.current_time)
+    for lease in (refused, lapsed):
+        lease.grant(trio.current_time(), 60.0)
+    refused.refuse(CredentialExpiredError("make a new proxy"))
+    await trio.sleep(61)
+    for lease in (Lease(trio.current_time), refused, lapsed):
+        await Feed(hospital, Namespace(hospital, ROOT), NoWitness(), lease).tell_last(lambda: True)
+    assert hospital.given_back == []
 
 
 async def test_what_a_leaver_has_opened_is_told_once_whoever_asks_meanwhile(
@@ -357,7 +477,7 @@ async def test_what_a_leaver_has_opened_is_told_once_whoever_asks_meanwhile(
     opens.note(random_guid())
     feed.note_leaving(leaver)
     await trio.sleep(0.5)
-    await feed.tell_last()
+    await feed.tell_last(None)
     assert leaver.is_closed
     assert len(leaver.reports) == 1
 
@@ -441,5 +561,5 @@ async def test_opens_go_with_the_next_renewal_and_again_after_an_outage(
     await trio.sleep(30)
     assert [[one.count for one in report.opens] for report in hospital.reports] == [[1]]
     opens.note(guid)
-    await feed.tell_last()
+    await feed.tell_last(None)
     assert len(hospital.reports) == 2
