@@ -86,7 +86,7 @@ class Leases:
         lease.principal, lease.address, lease.heard, lease.applied = principal, address, now, applied
 
     def grant(self, mount: bytes, principal: Principal, seconds: float) -> float:
-        """Grant a lease from now on, and give its seconds; 0 without room to remember it, or after it was given back."""
+        """Grant a lease from now on, and give its seconds; 0 without room for it, or after one was given back."""
         lease = self._leases.get((str(principal.dn), mount))
         if lease is None or lease.is_given_back:
             return 0.0
