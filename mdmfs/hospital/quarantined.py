@@ -98,7 +98,7 @@ EXPLANATIONS: Final = {
     Reason.EMBEDDED_OVERLAY: Explanation("an overlay lies in unused bits of its pixels", _SENDER),
     Reason.PIXEL_LENGTH: Explanation("its pixels are missing, or not as long as its header says", _PACS),
     Reason.UNUSED_BITS: Explanation("bits of its pixels are set outside Bits Stored, where overlays once lay", _SENDER),
-    Reason.CODESTREAM: Explanation("its compressed frames are not what transfer syntax and header say, or hold more", _SENDER),
+    Reason.CODESTREAM: Explanation("its compressed frames are not what syntax and header say, or hold more", _SENDER),
     Reason.UNKNOWN_UID: Explanation(
         "it names a class, coding scheme or context group that neither PS3.6 nor the policy lists",
         "a policy may list it under known_uids: that is for the project's approver to say",
