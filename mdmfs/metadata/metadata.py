@@ -245,8 +245,8 @@ def keep(connection: sa.Connection, told: Iterable[Told]) -> None:
             case PutImages():
                 _limited(one.images)
                 waiting.images.append(one)
-            case ShowSeries(path, is_visible):
-                waiting.shown[path] = is_visible
+            case ShowSeries(path):
+                waiting.shown[path] = one
             case DefineCollection():
                 define(connection, one)
             case PutRecords():
@@ -260,7 +260,7 @@ class _Waiting:
 
     def __init__(self) -> None:
         self.images: list[PutImages] = []
-        self.shown: dict[str, bool] = {}
+        self.shown: dict[str, ShowSeries] = {}
 
     def takes(self, one: Told) -> bool:
         """Ask whether something may be kept together with this, and it comes to the same."""
@@ -276,8 +276,9 @@ class _Waiting:
         if self.images:
             put_images(connection, *self.images)
         for is_visible in (True, False):
-            paths = [path for path, is_shown in self.shown.items() if is_shown is is_visible]
-            show_series(connection, *paths, is_visible=is_visible)
+            some = [one for one in self.shown.values() if one.is_visible is is_visible]
+            hidden = [guid for one in some for guid in one.hidden]
+            show_series(connection, *(one.path for one in some), is_visible=is_visible, hidden=hidden)
 
 
 def _limited(batch: Sequence[T]) -> Sequence[T]:

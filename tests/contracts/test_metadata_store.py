@@ -185,6 +185,16 @@ def test_a_series_is_found_once_it_is_shown_and_no_sooner(database: Database) ->
     assert found(database, "") == []
 
 
+def test_an_image_that_is_hidden_is_not_found_with_its_series_until_that_is_shown_with_it(database: Database) -> None:
+    """Also where it was shown before."""
+    message = images()
+    guid = message.images[0].guid
+    for hidden, there in (([], (0, 1)), ([guid], (1,)), ([guid], (1,)), ([], (0, 1))):
+        database.write_now(lambda c: put_images(c, message))
+        database.write_now(lambda c, gone=hidden: show_series(c, PATH, is_visible=True, hidden=gone))  # type: ignore[misc]
+        assert found(database, "", level=FoundLevel.IMAGE) == [f"{PATH}/000{number}.dcm" for number in there]
+
+
 def test_everything_can_be_sent_again(database: Database) -> None:
     """A hospital that was killed sends the same once more."""
     for _ in range(2):

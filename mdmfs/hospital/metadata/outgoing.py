@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from mdmfs.hospital.catalogue.records import FileRecord
-from mdmfs.hospital.ledger.records import METADATA
+from mdmfs.hospital.catalogue.records import FileRecord, FileState
+from mdmfs.hospital.ledger.records import METADATA, SeriesRecord
 from mdmfs.hospital.metadata.attributes import Attributes, attributes_of_path
 from mdmfs.hospital.store import Transaction
+from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.messages.keystores import VersionedAcl
 from mdmfs.wire.messages.metadata import (
@@ -42,9 +43,18 @@ def send_images(tx: Transaction, series: Lfn, images: Mapping[Guid, Attributes])
     _send(tx, Parcel.IMAGES, PutImages(entry, entries), [one for chain in chains.values() for one in chain])
 
 
-def send_shown(tx: Transaction, series: Lfn, *, is_visible: bool = True) -> None:
-    """Let a series be found from now on, or no longer."""
-    _send(tx, Parcel.SHOW, ShowSeries(str(series), is_visible), [])
+def send_shown(tx: Transaction, series: SeriesRecord, *, is_visible: bool = True) -> None:
+    """Let a series be found from now on, without those of its images that were put away; or no longer."""
+    hidden = _put_away(tx, series.key) if is_visible else []
+    _send(tx, Parcel.SHOW, ShowSeries(str(series.lfn), is_visible, hidden), [])
+
+
+def _put_away(tx: Transaction, key: SeriesKey) -> list[bytes]:
+    """List the files of a series that had names, and have none because their instances are quarantined."""
+    instances = [record.instance_uid for record in tx.quarantine.of_series(key)]
+    guids = [guid for instance_uid in instances for guid in tx.uidmap.guids_of(key.project, instance_uid)]
+    files = [tx.catalogue.file(guid) for guid in guids]
+    return [file.guid.octets for file in files if file is not None and file.state is FileState.QUARANTINED]
 
 
 def send_collection(tx: Transaction, message: DefineCollection) -> None:

@@ -48,7 +48,7 @@ def show_deposited(tx: Transaction, key: SeriesKey, hospital: Hospital) -> None:
         tx.catalogue.show_all(series.lfn)
         tx.series.put(msgspec.structs.replace(series, state=SeriesState.VISIBLE))
         if hospital.has_metadata:
-            send_shown(tx, series.lfn)
+            send_shown(tx, series)
 
 
 async def serve_queue(

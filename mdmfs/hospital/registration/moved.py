@@ -45,7 +45,7 @@ async def put_away_moved(hospital: Hospital, key: SeriesKey) -> int:
             tx.catalogue.quarantine(visible)
             tx.series.put(msgspec.structs.replace(series, state=SeriesState.HIDDEN))
             if hospital.has_metadata:
-                send_shown(tx, series.lfn, is_visible=False)
+                send_shown(tx, series, is_visible=False)
         return visible + held_back
 
     guids = await hospital.store.write(act)
@@ -115,7 +115,7 @@ def _restore(tx: Transaction, key: SeriesKey, project: Project, reasons: Collect
     elif shown:
         tx.series.put(msgspec.structs.replace(series, state=SeriesState.VISIBLE))
         if hospital.has_metadata:
-            send_shown(tx, series.lfn)
+            send_shown(tx, series)
     return len(shown)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from typing import Final
 
 import msgspec
 import structlog
@@ -24,6 +25,7 @@ from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.release.decision import Denial, Standing, decide, deciding, hold_still, stand
 from mdmfs.hospital.release.loss import note_found, note_lost
 from mdmfs.hospital.store import Transaction
+from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import (
     BusyError,
     InstanceChangedError,
@@ -37,6 +39,8 @@ from mdmfs.model.names import Guid
 from mdmfs.wire.messages.files import SealedHeader
 
 log = structlog.get_logger()
+
+_SHOWN_OR_HIDDEN: Final = {SeriesState.VISIBLE, SeriesState.HIDDEN}
 
 
 async def release(
@@ -258,10 +262,11 @@ async def quarantine(hospital: Hospital, guid: Guid, refused: RefusedError) -> N
             project, series = hospital.projects.get(instance.project), tx.series.get(instance.series)
             if series is not None and (project is None or project.partial is Partial.HIDE):
                 hidden = [sibling for sibling, _ in tx.uidmap.of_series(instance.series)]
-                tx.series.put(msgspec.structs.replace(series, state=SeriesState.HIDDEN))
-                if hospital.has_metadata:
-                    send_shown(tx, series.lfn, is_visible=False)
+                series = msgspec.structs.replace(series, state=SeriesState.HIDDEN)
+                tx.series.put(series)
             tx.catalogue.quarantine(hidden)
+            if series is not None and hospital.has_metadata and series.state in _SHOWN_OR_HIDDEN:
+                send_shown(tx, series, is_visible=series.state is SeriesState.VISIBLE and _shows(tx, series.key))
 
     now = hospital.clock()
     await hospital.store.write(act)
@@ -270,6 +275,11 @@ async def quarantine(hospital: Hospital, guid: Guid, refused: RefusedError) -> N
     await hospital.audit.record(
         AuditRecord(time=now, event=Event.QUARANTINE, guid=str(guid), outcome=refused.reason.value)
     )
+
+
+def _shows(tx: Transaction, key: SeriesKey) -> bool:
+    files = (tx.catalogue.file(guid) for guid, _ in tx.uidmap.of_series(key))
+    return any(file is not None and file.state is FileState.VISIBLE for file in files)
 
 
 def _late(guid: Guid, seconds: float) -> MdmfsError:

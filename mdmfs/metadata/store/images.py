@@ -41,14 +41,19 @@ def put_images(connection: sa.Connection, *messages: PutImages) -> None:
     upsert(connection, IMAGES, rows, "guid", "visible")
 
 
-def show_series(connection: sa.Connection, *paths: str, is_visible: bool) -> None:
-    """Let series be found, or no longer, with all images that were put so far; of one name the latest stays."""
+def show_series(connection: sa.Connection, *paths: str, is_visible: bool, hidden: Sequence[bytes] = ()) -> None:
+    """Let series be found, or no longer, with all images that were put so far; of one name the latest stays.
+
+    Without those of them whose GUIDs are ``hidden``.
+    """
     for start in range(0, len(paths), _CHUNK):
         given = {"paths": paths[start : start + _CHUNK], "is_visible": is_visible}
         numbers = connection.execute(_SET_VISIBLE, given).scalars().all()
         if numbers and is_visible:
             connection.execute(_DROP_REPLACED, {"numbers": numbers})
             connection.execute(_SHOW_IMAGES, {"numbers": numbers})
+    for start in range(0, len(hidden), _CHUNK):
+        connection.execute(_HIDE_IMAGES, {"guids": hidden[start : start + _CHUNK]})
 
 
 class _Placed(NamedTuple):
@@ -157,6 +162,7 @@ _DROP_REPLACED: Final = IMAGES.delete().where(
 _SHOW_IMAGES: Final = (
     IMAGES.update().where(IMAGES.c.series.in_(_NUMBERS), sa.not_(IMAGES.c.visible)).values(visible=sa.true())
 )
+_HIDE_IMAGES: Final = IMAGES.update().where(IMAGES.c.guid.in_(_GUIDS)).values(visible=sa.false())
 _STANDING: Final = sa.union_all(
     sa.select(TOMBSTONES.c.guid, sa.literal_column("1")).where(TOMBSTONES.c.guid.in_(_GUIDS)),
     sa.select(ACLS.c.id, sa.literal_column("0")).where(ACLS.c.id.in_(_GUIDS)),

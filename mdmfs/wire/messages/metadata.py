@@ -69,6 +69,8 @@ class ShowSeries(Message, frozen=True):
 
     path: str
     is_visible: bool = True
+    hidden: list[bytes] = []
+    """GUIDs of images that are not found with it; until it is shown without them here, or they are put again."""
 
 
 class AttributeEntry(Message, frozen=True):

@@ -18,6 +18,7 @@ from mdmfs.hospital.keys.currency import is_effective, keep_current
 from mdmfs.hospital.ledger.records import OutboxItem
 from mdmfs.hospital.metadata.attributes import attributes_of
 from mdmfs.hospital.metadata.delivery import MOST_OCTETS, MetadataService, deliver_metadata, parted
+from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.registration.moved import put_away_moved, restore
 from mdmfs.hospital.release.release import quarantine
 from mdmfs.metadata.store.tables import COLLECTIONS
@@ -218,6 +219,41 @@ async def test_a_series_that_hides_since_an_image_was_refused_at_a_recall_is_fou
         await quarantine(opened.hospital, next(iter(opened.files().values())), RefusedError(Reason.OTHER_INSTANCE))
         await scene.told(opened)
         assert (opened.names(), await scene.reader.find("")) == ([], [])
+
+
+async def test_of_a_project_that_shows_parts_the_image_that_was_put_away_is_found_by_nobody(scene: Scene) -> None:
+    """Until it is there again; with the last of them goes the series."""
+    scene.clinic.partial = Partial.SHOW
+    async with scene.open() as opened:
+        await opened.harvest()
+        await scene.told(opened)
+        found = await scene.reader.find("", FoundLevel.IMAGE)
+        guids = list(opened.files().values())
+        for place, guid in enumerate(guids, 1):
+            await quarantine(opened.hospital, guid, RefusedError(Reason.OTHER_PATIENT))
+            await scene.told(opened)
+            assert await scene.reader.find("", FoundLevel.IMAGE) == found[place:]
+        assert await scene.reader.find("") == []
+        (series,) = opened.series()
+        project = opened.hospital.projects[series.project]
+        assert await restore(opened.hospital, series.key, project, {Reason.OTHER_PATIENT}) == 3
+        await scene.told(opened)
+        assert await scene.reader.find("", FoundLevel.IMAGE) == found
+
+
+async def test_what_was_put_away_stays_away_when_its_siblings_are_shown_again(scene: Scene) -> None:
+    """A series comes back from another patient, and one of its images is still his."""
+    scene.clinic.partial = Partial.SHOW
+    async with scene.open() as opened:
+        await opened.harvest()
+        await quarantine(opened.hospital, next(iter(opened.files().values())), RefusedError(Reason.RESIDUE))
+        (series,) = opened.series()
+        project = opened.hospital.projects[series.project]
+        await put_away_moved(opened.hospital, series.key)
+        assert await restore(opened.hospital, series.key, project, {Reason.MOVED_PATIENT}) == 2
+        await scene.told(opened)
+        assert await scene.reader.find("", FoundLevel.IMAGE) == [f"{PROJECT_LFN}/{name}" for name in opened.names()]
+        assert len(opened.names()) == 2
 
 
 async def test_only_the_hospital_may_write_and_nobody_with_an_expired_proxy_may_ask(scene: Scene) -> None:
