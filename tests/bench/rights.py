@@ -1,6 +1,7 @@
 """Ten thousand random callers and queries: found is what filtering first and asking afterwards finds.
 
-The ratio is the part of pairs that agree; a disagreement ends the run with the pair.
+And two hundred callers who try to tell from answers and errors what is in rows and attributes that are not for
+them. The ratio is the part of pairs that agree; a disagreement ends the run with the pair.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ from pathlib import Path
 from mdmfs.metadata.store.database import open_database
 from tests.bench._frame import Bench, Measured
 from tests.twins.finding_check import hold_against_twin
+from tests.twins.hidden_check import hold_alike
 from tests.twins.random_metadata import change_an_acl, fill, random_metadata
 
 PAIRS = int(os.environ.get("BENCH_RIGHTS_PAIRS", "10000"))
+SPIES = int(os.environ.get("BENCH_RIGHTS_SPIES", "200"))
+ROUNDS = 12
+"""Of questions, each with a snapshot."""
 OF_HOSPITAL = 200
 OF_A_STATE = 20
 """Pairs until an ACL changes."""
@@ -37,7 +42,23 @@ def measure() -> Measured:
                 hits += hold_against_twin(database, twin, draw)
                 agreed += 1
             database.close()
-    return Measured(("pairs", "agreed", "that found something"), [[str(PAIRS), str(agreed), str(hits)]], agreed / PAIRS)
+    rows = [
+        (str(PAIRS), str(agreed), f"{hits} found something"),
+        (f"{SPIES} callers", f"{alike_of_all():,} answers", "alike, whatever is hidden"),
+    ]
+    return Measured(("pairs", "agreed", ""), rows, agreed / PAIRS)
+
+
+def alike_of_all() -> int:
+    """Count the answers that do not depend on what is hidden; raises at the first one that does."""
+    count = 0
+    for number in range(SPIES):
+        with tempfile.TemporaryDirectory() as folder:
+            databases = [open_database(str(Path(folder) / name / "metadata.sqlite")) for name in ("one", "other")]
+            count += hold_alike(databases, f"spies/{SEED}/{number}", ROUNDS)
+            for database in databases:
+                database.close()
+    return count
 
 
 BENCH = Bench(measure, bar=1.0)

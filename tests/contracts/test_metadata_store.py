@@ -25,11 +25,14 @@ from mdmfs.metadata.store.finding import Known, Reader
 from mdmfs.metadata.store.images import put_images, show_series
 from mdmfs.metadata.store.records import records_of
 from mdmfs.metadata.store.rights import set_acls
+from mdmfs.metadata.store.snapshots import drop, frozen_page, frozen_series
 from mdmfs.metadata.store.tables import ABOUT, CLASSES, COLLECTIONS, IMAGES, METADATA, SERIES
 from mdmfs.model.errors import BusyError, ConfigurationError, MalformedMessageError, MalformedQueryError, StoreError
 from mdmfs.model.identity import Dn, Principal
 from mdmfs.wire.messages.keystores import Outcome, VersionedAcl
 from mdmfs.wire.messages.metadata import (
+    AskFrozen,
+    AskFrozenSeries,
     AskRecords,
     AttributeEntry,
     DefineCollection,
@@ -632,6 +635,23 @@ def contents(connection: sa.Connection) -> dict[str, list[str]]:
         name: sorted(map(repr, connection.execute(sa.select(sa.text("*")).select_from(sa.table(name))).all()))
         for name in sa.inspect(connection).get_table_names()
     }
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda reader: reader.page(Find("", within="\0")),
+        lambda reader: frozen_page(reader, "me", AskFrozen("\0")),
+        lambda reader: frozen_page(reader, "me", AskFrozen("mine", series="\0")),
+        lambda reader: frozen_page(reader, "me", AskFrozen("mine", after=("", "\0"))),
+        lambda reader: frozen_series(reader, "me", AskFrozenSeries("mine", after="\0")),
+        lambda reader: drop(reader.connection, "me", "\0"),
+    ],
+)
+def test_a_nul_is_the_callers_fault_and_not_the_databases(database: Database, ask: Callable[[Reader], object]) -> None:
+    """PostgreSQL takes none: whoever sent one had the service tell its people that their database had failed."""
+    with pytest.raises(MalformedMessageError, match="NUL"):
+        database.read_now(lambda c: ask(KNOWN.reader(c, READER, NOW)))
 
 
 def test_patterns_that_go_back_and_forth_end_soon(database: Database) -> None:

@@ -27,6 +27,8 @@ class TwinRecord:
     subject: str
     values: Row
     chain: tuple[int, ...]
+    number: int
+    """Of all records of a hospital."""
 
 
 @dataclasses.dataclass
@@ -50,6 +52,8 @@ class TwinMetadata:
     records: list[TwinRecord]
     collections: dict[tuple[str, str], tuple[int, ...]]
     """Of project and name: the ACLs above it."""
+    attributes: dict[tuple[str, str], dict[str, str]]
+    """Of project and name: the types of its own."""
     groups: dict[tuple[str, str, str], tuple[tuple[int, ...], set[str]]]
     """Of project, collection and group: the ACLs above it, and its attributes, also in the collections below."""
     types: dict[str, str]

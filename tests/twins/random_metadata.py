@@ -153,43 +153,41 @@ def random_metadata(draw: random.Random, *, series: int = 12, records: int = 25)
         for name, attributes in COLLECTIONS.items()
     }
     kept = []
-    for _ in range(records):
+    for number in range(records):
         project, name = draw.choice(list(collections))
         values = {one: value_of(kind, draw) for one, kind in attributes_of(name).items()}
         above = collections[project, name] if draw.random() < 0.7 else chain()
-        kept.append(TwinRecord(project, name, draw.choice(subjects[project]), values, above))
+        kept.append(TwinRecord(project, name, draw.choice(subjects[project]), values, above, number))
     types = dict.fromkeys(SERIES_ATTRIBUTES, "series") | dict.fromkeys(IMAGE_ATTRIBUTES, "image")
     types |= {"Project": "series", "Subject": "series"}
     types |= {f"{along}.{name}": along for along in ("study", "subject") for name in SERIES_ATTRIBUTES}
     types |= {one: name for name, attributes in COLLECTIONS.items() for one in attributes}
     types |= {f"{name}.{one}": name for name in COLLECTIONS for one in attributes_of(name)}
-    return TwinMetadata(acls, found, kept, collections, groups, types)
+    attributes = {(project, name): COLLECTIONS[name] for project, name in collections}
+    return TwinMetadata(acls, found, kept, collections, attributes, groups, types)
 
 
 def fill(database: Database, twin: TwinMetadata, draw: random.Random, *, in_halves: bool = False) -> None:
     """Bring the same into a database, as a hospital does; ACLs before, between and after the entries."""
-    ids = [number.to_bytes(16) for number in range(len(twin.acls))]
-
-    def named(chain: tuple[int, ...]) -> list[list[bytes]]:
-        return [[ids[number] for number in chain]]
 
     def fill_all(connection: object) -> None:
-        known = [VersionedAcl(ids[number], 2, acl.encode()) for number, acl in enumerate(twin.acls)]
+        known = [VersionedAcl(number.to_bytes(16), 2, acl.encode()) for number, acl in enumerate(twin.acls)]
         early = [VersionedAcl(one.id, 1, random_acl(draw).encode()) for one in known]
         set_acls(connection, early[:: 2 if in_halves else 1])  # type: ignore[arg-type]
         set_acls(connection, known[::3])  # type: ignore[arg-type]
         for series in twin.series:
-            put_images(connection, images_message(series, named))  # type: ignore[arg-type]
+            put_images(connection, images_message(series))  # type: ignore[arg-type]
             show_series(connection, series.path, is_visible=True)  # type: ignore[arg-type]
             show_series(connection, series.path, is_visible=series.is_visible)  # type: ignore[arg-type]
         for (project, name), chain in twin.collections.items():
             group, members = twin.groups[project, name, "narrow"]
             attributes = [
-                AttributeEntry(one, kind, "narrow" if one in members else "") for one, kind in COLLECTIONS[name].items()
+                AttributeEntry(one, kind, "narrow" if one in members else "")
+                for one, kind in twin.attributes[project, name].items()
             ]
             define(connection, DefineCollection(project, name, named(chain), attributes, {"narrow": named(group)}))  # type: ignore[arg-type]
-        for number, record in enumerate(twin.records):
-            entry = record_entry(number, record, named)
+        for record in twin.records:
+            entry = record_entry(record)
             put_records(connection, PutRecords(record.project, record.collection, [entry]))  # type: ignore[arg-type]
         set_acls(connection, known)  # type: ignore[arg-type]
 
@@ -205,29 +203,30 @@ def change_an_acl(database: Database, twin: TwinMetadata, draw: random.Random) -
     database.write_now(lambda c: set_acls(c, [told]))
 
 
-def images_message(series: TwinSeries, named: object) -> PutImages:
+def named(chain: tuple[int, ...]) -> list[list[bytes]]:
+    """Name a chain of ACLs by their ids."""
+    return [[number.to_bytes(16) for number in chain]]
+
+
+def guid_of(path: str, name: str) -> bytes:
+    """Give an image of a series the same GUID in every hospital."""
+    return Guid.from_random(random.Random(f"{path}/{name}").randbytes(16)).octets
+
+
+def images_message(series: TwinSeries) -> PutImages:
     """Say it as a hospital does."""
-    entry = SeriesEntry(series.path, named(series.chain), on_wire(series.values))  # type: ignore[operator]
+    entry = SeriesEntry(series.path, named(series.chain), on_wire(series.values))
     images = [
-        ImageEntry(
-            Guid.from_random(random.Random(f"{series.path}/{name}").randbytes(16)).octets,
-            name,
-            1,
-            1,
-            bytes(32),
-            bytes(32),
-            named(chain),  # type: ignore[operator]
-            on_wire(values),
-        )
+        ImageEntry(guid_of(series.path, name), name, 1, 1, bytes(32), bytes(32), named(chain), on_wire(values))
         for name, values, chain in series.images
     ]
     return PutImages(entry, images)
 
 
-def record_entry(number: int, record: TwinRecord, named: object) -> RecordEntry:
+def record_entry(record: TwinRecord) -> RecordEntry:
     """Say it as a hospital does."""
-    chain = tuple(tuple(one) for one in named(record.chain))  # type: ignore[operator]
-    return RecordEntry(number.to_bytes(16), record.subject, on_wire(record.values), bytes(16), b"", chain)
+    chain = tuple(tuple(one) for one in named(record.chain))
+    return RecordEntry(record.number.to_bytes(16), record.subject, on_wire(record.values), bytes(16), b"", chain)
 
 
 def on_wire(values: dict[str, object]) -> dict[str, str | int | float | bool]:

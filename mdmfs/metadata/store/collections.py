@@ -101,7 +101,7 @@ def readable_schema(whole: Iterable[Any], allowed: Sized[int]) -> Schema:
 
     What a collection has from one above it, he may ask it for, whether he may read that one or not.
     """
-    return Schema(_collections(whole, set(allowed)))
+    return Schema(sorted(_collections(whole, set(allowed)), key=lambda one: (one.project, one.name)))
 
 
 def _all_of(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Collection]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -17,14 +18,13 @@ from mdmfs.metadata.store.about import stamp_of_rights
 from mdmfs.metadata.store.collections import readable_schema, whole_schema
 from mdmfs.metadata.store.compile import Compiler, Mark, columns_of
 from mdmfs.metadata.store.rights import Classes
-from mdmfs.metadata.store.values import as_typed
+from mdmfs.metadata.store.values import as_typed, refuse_nul
 from mdmfs.model.errors import MalformedMessageError
 from mdmfs.model.identity import Principal
 from mdmfs.wire.messages.metadata import MAX_PAGE, Explanation, Find, FoundPage, Scalar, SchemaTold
 
 _PATH = Attribute("path", AttributeType.TEXT, Level.SERIES)
-
-
+_NUMBERED: Final = re.compile(r"\b(records_|a_)\d+\b")
 _SERIES_AT_ONCE: Final = 64
 """At first, of those whose images are looked at; then four times as many, and so on."""
 _SIGHTS: Final = 256
@@ -81,6 +81,7 @@ class Reader:
 
     def page(self, asked: Find) -> FoundPage:
         """Give a page of what a query finds; raises ``MalformedQueryError`` or ``MalformedMessageError``."""
+        refuse_nul(asked.within)
         level = Level(asked.level.value)
         query = self.check(asked.query, level)
         after = _mark(asked.after, query) if asked.after else None
@@ -137,7 +138,7 @@ class Reader:
     def explain(self, query: str, level: Level) -> Explanation:
         """Tell what a query is understood as, and the statement without its values."""
         statement, _ = self.compiler.page(self.check(query, level), after=None, limit=1)
-        return Explanation(str(parse(query)), str(statement.compile(dialect=self.connection.dialect)))
+        return Explanation(str(parse(query)), _renumbered(str(statement.compile(dialect=self.connection.dialect))))
 
     def told_schema(self) -> SchemaTold:
         """Tell what the caller may ask for."""
@@ -147,7 +148,13 @@ class Reader:
             for collection in self.schema.all()
             for column in collection.columns.values()
         }
-        return SchemaTold([*own, *sorted(records, key=lambda one: (one[2], one[0]))])
+        return SchemaTold([*own, *sorted(records, key=lambda one: (one[2], *one))])
+
+
+def _renumbered(statement: str) -> str:
+    """Count tables and columns of records in this statement alone: their own numbers tell how many others there are."""
+    counted: dict[str, int] = {}
+    return _NUMBERED.sub(lambda found: f"{found[1]}{counted.setdefault(found[0], len(counted) + 1)}", statement)
 
 
 def _mark(after: Sequence[Scalar], query: CheckedQuery) -> Mark:

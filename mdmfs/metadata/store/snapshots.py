@@ -11,6 +11,7 @@ from mdmfs.metadata.query.parse import refuse
 from mdmfs.metadata.schema import Level
 from mdmfs.metadata.store.finding import Reader
 from mdmfs.metadata.store.tables import FROZEN, IMAGES, SERIES, SNAPSHOTS
+from mdmfs.metadata.store.values import refuse_nul
 from mdmfs.model.errors import MalformedMessageError, NoSuchFileError
 from mdmfs.wire.messages.metadata import (
     MAX_PAGE,
@@ -65,7 +66,8 @@ def create(reader: Reader, asked: CreateSnapshot, author: str, now: float) -> Sn
 
 
 def drop(connection: sa.Connection, author: str, name: str) -> bool:
-    """Forget a snapshot; tells whether there was one."""
+    """Forget a snapshot; tells whether there was one. Raises ``MalformedMessageError``."""
+    refuse_nul(name)
     mine = sa.select(SNAPSHOTS.c.id).where(SNAPSHOTS.c.author == author, SNAPSHOTS.c.name == name)
     connection.execute(FROZEN.delete().where(FROZEN.c.snapshot.in_(mine)))
     dropped = connection.execute(SNAPSHOTS.delete().where(SNAPSHOTS.c.author == author, SNAPSHOTS.c.name == name))
@@ -81,7 +83,8 @@ def snapshots_of(reader: Reader, author: str) -> Snapshots:
 
 
 def frozen_series(reader: Reader, author: str, asked: AskFrozenSeries) -> FrozenSeries:
-    """Give a page of the series of a snapshot; raises ``NoSuchFileError``."""
+    """Give a page of the series of a snapshot; raises ``NoSuchFileError`` or ``MalformedMessageError``."""
+    refuse_nul(asked.name, asked.after)
     number, limit = _of(reader, author, asked.name).id, min(max(asked.limit, 1), MAX_PAGE)
     series = sa.select(FROZEN.c.series).where(FROZEN.c.snapshot == number, FROZEN.c.series > asked.after)
     paths = list(
@@ -91,7 +94,8 @@ def frozen_series(reader: Reader, author: str, asked: AskFrozenSeries) -> Frozen
 
 
 def frozen_page(reader: Reader, author: str, asked: AskFrozen) -> FrozenPage:
-    """Give a page of the files of a snapshot, each with its state; raises ``NoSuchFileError``."""
+    """Give a page of the files of a snapshot, each with its state; raises as ``frozen_series``."""
+    refuse_nul(asked.name, asked.series, *(asked.after or ()))
     number, limit = _of(reader, author, asked.name).id, min(max(asked.limit, 1), MAX_PAGE)
     rows = sa.select(FROZEN, _state(reader).label("state")).where(FROZEN.c.snapshot == number)
     if asked.series:
@@ -144,17 +148,27 @@ def _told(reader: Reader, row: Any) -> Snapshot:  # noqa: ANN401 a row of a tabl
 
 
 def _state(reader: Reader) -> sa.ColumnElement[str]:
-    """Say what has become of a file: first what the caller may not know stands behind one word."""
+    """Say what has become of a file: first what the caller may not know stands behind one word.
+
+    What has its name now, and he may not read, is not there.
+    """
     image, series, other = IMAGES.alias(), SERIES.alias(), IMAGES.alias()
     here = sa.exists().where(image.c.guid == FROZEN.c.guid)
+    denied = sa.exists().where(image.c.guid == FROZEN.c.guid, sa.not_(reader.compiler.readable(image)))
     shown = sa.exists().where(
         image.c.guid == FROZEN.c.guid, image.c.visible, series.c.id == image.c.series, series.c.visible
     )
     replaced = sa.exists().where(
-        series.c.path == FROZEN.c.series, other.c.series == series.c.id, other.c.name == FROZEN.c.name
+        series.c.path == FROZEN.c.series,
+        series.c.visible,
+        reader.compiler.readable(series),
+        other.c.series == series.c.id,
+        other.c.name == FROZEN.c.name,
+        other.c.visible,
+        reader.compiler.readable(other),
     )
     return sa.case(
-        (sa.not_(reader.compiler.readable(FROZEN)), FrozenState.DENIED.value),
+        (sa.or_(sa.not_(reader.compiler.readable(FROZEN)), denied), FrozenState.DENIED.value),
         (shown, FrozenState.THERE.value),
         (here, FrozenState.HIDDEN.value),
         (replaced, FrozenState.REPLACED.value),

@@ -50,6 +50,13 @@ def as_typed(value: str | float | bool, kind: AttributeType) -> Value | None:  #
     return None
 
 
+def refuse_nul(*texts: str) -> None:
+    """Raise ``MalformedMessageError`` for a text with a NUL character, which PostgreSQL takes nowhere."""
+    if any("\0" in text for text in texts):
+        message = "a text holds no NUL character"
+        raise MalformedMessageError(message)
+
+
 def _is_unicode(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
