@@ -66,6 +66,10 @@ class Memory:
         """Know that something is used now."""
         self._held.move_to_end(held)
 
+    def spare(self, held: Held) -> None:
+        """Know that something can go before all else: what it is needed for is kept in another way."""
+        self._held.move_to_end(held, last=False)
+
     def release(self, held: Held) -> None:
         """Know that something is not kept any more; what was dropped is known already."""
         if held in self._held:

@@ -125,21 +125,21 @@ class Opener:
         self._look_ahead(file, siblings, soon, on_body)
         return file
 
-    def _expect(self, siblings: Sequence[Node], *, is_in_order: bool) -> Guid | None:
+    def _expect(self, siblings: Sequence[Node], *, is_in_order: bool) -> Node | None:
         """Get shares of what is probably opened next, and have it read from a slow disk.
 
         Gives the last of what comes soon, for who goes through files in order.
         """
         soon = _last_file(siblings[:AHEAD])
         keys = self._parts.keys
-        if soon is not None and not keys.holds(soon) and not (is_in_order and keys.is_asking):
+        if soon is not None and not keys.holds(Guid(soon.guid)) and not (is_in_order and keys.is_asking):
             after = 0.0 if is_in_order else GIVE_WAY
             self._parts.nursery.start_soon(self._ask_ahead, keys.collect_ahead, _guids(siblings), after)
         self._parts.disk.note_open(siblings)
         return soon if is_in_order else None
 
     def _look_ahead(
-        self, file: OpenFile, siblings: Sequence[Node], soon: Guid | None, on_body: Callable[[], None] | None
+        self, file: OpenFile, siblings: Sequence[Node], soon: Node | None, on_body: Callable[[], None] | None
     ) -> None:
         """Get ready for who goes through files in order: push the next one, and ask for headers that come soon."""
         file.on_body, is_header_only = file.on_body or on_body, file.is_header_only
@@ -149,8 +149,18 @@ class Opener:
             return
         self._at_hand.open_ahead(siblings[0], is_header_only=is_header_only)
         headers = self._parts.headers
-        if is_header_only and not headers.is_asking and headers.lacks(soon) and soon not in self._parts.cache:
-            self._parts.nursery.start_soon(self._ask_ahead, headers.find_ahead, _guids(siblings))
+        guid = Guid(soon.guid)
+        is_lacking = is_header_only and not self._has_unsealed_header(soon) and headers.lacks(guid)
+        if is_lacking and not headers.is_asking and guid not in self._parts.cache:
+            self._parts.nursery.start_soon(self._ask_ahead, headers.find_ahead, self._sealed(siblings))
+
+    def _sealed(self, nodes: Sequence[Node]) -> list[Guid]:
+        """Name those files whose headers may be needed."""
+        return _guids([node for node in nodes if not self._has_unsealed_header(node)])
+
+    def _has_unsealed_header(self, node: Node) -> bool:
+        file = self._parts.files.get(node.inode)
+        return file is not None and file.beginning is not None
 
     def open_again(self, node: Node) -> OpenFile | None:
         """Open a file that is open already, was a moment ago or was opened ahead, and at hand; else give None.
@@ -183,7 +193,7 @@ class Opener:
         file.on_body = file.on_body or on_body
         if not file.is_wanted:
             file.is_wanted = True
-            self._bringer.bring(file, _guids(siblings))
+            self._bringer.bring(file, self._sealed(siblings))
         return file
 
     async def _ask_ahead(
@@ -272,6 +282,8 @@ class Opener:
             return
         file.note_kept()
         self._parts.kept.keep(file, self._parts.keys.held_until(file.guid))
+        if file in self._parts.kept:
+            self._parts.headers.spare(file.guid)
 
     def expire(self) -> None:
         """Let go what was kept at hand, or read ahead, long enough."""
@@ -384,8 +396,8 @@ class Opener:
         await self._parts.pages.take_all_back(reads)
 
 
-def _last_file(nodes: Sequence[Node]) -> Guid | None:
-    return next((Guid(node.guid) for node in reversed(nodes) if node.kind is NodeKind.FILE), None)
+def _last_file(nodes: Sequence[Node]) -> Node | None:
+    return next((node for node in reversed(nodes) if node.kind is NodeKind.FILE), None)
 
 
 def _guids(nodes: Sequence[Node]) -> list[Guid]:

@@ -80,6 +80,12 @@ class Headers:
         self._memory.touch(found.held)
         return found.header
 
+    def spare(self, guid: Guid) -> None:
+        """Know that a file's prefix object is kept unsealed: this one goes before all else, until it is used again."""
+        found = self._kept.get(guid)
+        if found is not None:
+            self._memory.spare(found.held)
+
     def forget(self, guid: Guid) -> None:
         """Drop what is kept of a file."""
         self._absent.pop(guid, None)

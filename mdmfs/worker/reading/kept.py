@@ -16,9 +16,9 @@ from mdmfs.worker.reading.open_file import OpenFile
 
 MAX_WHOLE: Final = 64
 """Each is an open descriptor."""
-MAX_HEADERS: Final = 4096
-"""Of files open by their header: more would take the room of what is still sealed. Those kept first stay, for a scan of
-more that begins again would find none of the others."""
+HEADERS_PART: Final = 2
+"""One such part of the budget is for files open by their header: more would take the room of what is still sealed.
+Those kept first stay, for a scan of more that begins again would find none of the others."""
 ITEM_BYTES: Final = 4 * 2**10
 """What keeping one takes beside the plaintext of its header."""
 
@@ -27,6 +27,7 @@ class _Kept(NamedTuple):
     file: OpenFile
     until: float
     held: Held
+    octets: int
     kind: dict[int, None]
     """All of its kind, the one kept first first."""
 
@@ -44,6 +45,7 @@ class KeptFiles:
         self._kept: dict[int, _Kept] = {}
         self._whole: dict[int, None] = {}
         self._headers: dict[int, None] = {}
+        self._header_octets = 0
 
     def __contains__(self, file: OpenFile) -> bool:
         kept = self._kept.get(file.inode)
@@ -60,13 +62,13 @@ class KeptFiles:
         self.drop(file.inode)
         octets = ITEM_BYTES + (0 if file.beginning is None else file.beginning.octets)
         kind = self._headers if file.is_header_only else self._whole
-        if len(self._headers) >= MAX_HEADERS and kind is self._headers:
-            if not is_next:
+        if kind is self._headers:
+            if not self._make_room(octets, is_next=is_next):
                 self._leave(file)
                 return
-            self.drop(next(reversed(self._headers)))
+            self._header_octets += octets
         held = self._memory.hold(octets, functools.partial(self.drop, file.inode))
-        self._kept[file.inode] = _Kept(file, until, held, kind)
+        self._kept[file.inode] = _Kept(file, until, held, octets, kind)
         kind[file.inode] = None
         self._first_end = min(self._first_end, until)
         if len(self._whole) > MAX_WHOLE:
@@ -113,6 +115,15 @@ class KeptFiles:
             self.drop(inode)
         return bool(inodes)
 
+    def _make_room(self, octets: int, *, is_next: bool) -> bool:
+        """Have room for one more header; False where there is none."""
+        room = self._memory.limit // HEADERS_PART - octets
+        while self._header_octets > room and is_next and self._headers:
+            self.drop(next(reversed(self._headers)))
+        return self._header_octets <= room or is_next
+
     def _release(self, kept: _Kept) -> None:
         del kept.kind[kept.file.inode]
+        if kept.kind is self._headers:
+            self._header_octets -= kept.octets
         self._memory.release(kept.held)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -77,9 +78,23 @@ class Site:
 @pytest.fixture
 async def site(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Site]:
     """Make a hospital with files of many sizes, and a worker."""
+    async with worker_of(SIZES, tmp_path, nursery) as made:
+        yield made
+
+
+@pytest.fixture
+async def even(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Site]:
+    """Make a hospital with a hundred files, whose headers are of one length, and a worker."""
+    async with worker_of([50_000] * 100, tmp_path, nursery) as made:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def worker_of(sizes: Sequence[int], tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Site]:
+    """Make a hospital with files of these sizes, and a worker."""
     hospital = TwinHospital()
     hospital.has_headers = True
-    for place, size in enumerate(SIZES):
+    for place, size in enumerate(sizes):
         hospital.add_file(f"/grid/medical/a/{place}.dcm", octets(size, str(place)))
     with structlog.testing.capture_logs():
         keystores = await hospital.open_keystores(nursery)
@@ -254,21 +269,30 @@ async def test_a_header_that_was_closed_is_not_pushed_for_another_file_under_its
     assert nodes[1].inode not in site.kernel.pages
 
 
+async def leave_room_for_two(even: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have room for two unsealed headers; one is there."""
+    node = even.nodes()[0]
+    even.opener.close(await even.opener.open(node))
+    beginning = even.parts.files[node.inode].beginning
+    assert beginning is not None
+    monkeypatch.setattr(kept, "HEADERS_PART", even.parts.memory.limit // (2 * (kept.ITEM_BYTES + beginning.octets)))
+
+
 async def test_the_next_header_is_kept_until_it_is_opened_where_there_is_room_for_no_more(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    even: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it would be unsealed and pushed twice."""
-    monkeypatch.setattr(kept, "MAX_HEADERS", 2)
-    nodes = site.nodes()
+    await leave_room_for_two(even, monkeypatch)
+    nodes = even.nodes()
     for node in nodes[:6]:
-        site.opener.close(await site.opener.open(node))
+        even.opener.close(await even.opener.open(node))
     for place in range(2, 5):
-        opened = site.opener.open_at_once(nodes[place], nodes[place + 1 :], is_in_order=True)
+        opened = even.opener.open_at_once(nodes[place], nodes[place + 1 :], is_in_order=True)
         assert opened is not None
-        site.kernel.rest()
-        site.opener.close(opened)
-        assert site.parts.files.keys() == {nodes[0].inode, nodes[place + 1].inode}
-        site.kernel.pages.clear()
+        even.kernel.rest()
+        even.opener.close(opened)
+        assert even.parts.files.keys() == {nodes[0].inode, nodes[place + 1].inode}
+        even.kernel.pages.clear()
 
 
 async def test_a_header_is_not_kept_while_there_is_a_part_of_its_body(site: Site) -> None:
@@ -289,17 +313,50 @@ async def test_the_body_is_heard_of_by_who_has_it_open_and_not_by_who_has_closed
     site.opener.close(opened)
 
 
-async def test_as_many_headers_are_kept_as_there_is_room_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those closed first stay; there is room again when one is opened."""
-    monkeypatch.setattr(kept, "MAX_HEADERS", 2)
-    nodes = site.nodes()
+async def test_as_many_headers_are_kept_as_there_is_room_for(even: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those closed first stay; there is room again when one is opened, or goes."""
+    await leave_room_for_two(even, monkeypatch)
+    nodes = even.nodes()
     for node in nodes[:3]:
-        site.opener.close(await site.opener.open(node))
-    assert site.parts.files.keys() == {node.inode for node in nodes[:2]}
-    opened = await site.opener.open(nodes[0])
-    site.opener.close(await site.opener.open(nodes[2]))
-    site.opener.close(opened)
-    assert site.parts.files.keys() == {node.inode for node in nodes[1:3]}
+        even.opener.close(await even.opener.open(node))
+    assert even.parts.files.keys() == {node.inode for node in nodes[:2]}
+    opened = await even.opener.open(nodes[0])
+    even.opener.close(await even.opener.open(nodes[2]))
+    even.opener.close(opened)
+    assert even.parts.files.keys() == {node.inode for node in nodes[1:3]}
+    even.opener.forget(nodes[1].inode)
+    even.opener.close(await even.opener.open(nodes[3]))
+    assert even.parts.files.keys() == {node.inode for node in nodes[2:4]}
+
+
+async def test_how_many_headers_are_kept_goes_by_the_budget_of_memory(even: Site) -> None:
+    """Half of it may be unsealed ones; what is still sealed of the same files goes before all else."""
+    nodes = even.nodes()
+    even.parts.memory.resize(2 * 2**20)
+    for node in nodes:
+        even.opener.close(await even.opener.open(node, nodes))
+    unsealed = sum(node.inode in even.parts.files for node in nodes)
+    assert unsealed * 24_000 > 2**20
+    asked = len(even.hospital.header_questions)
+    for node in nodes:
+        even.opener.close(await even.opener.open(node, nodes))
+    assert len(even.hospital.header_questions) == asked, "none has gone that is not kept in another way"
+    even.parts.memory.resize(2**20)
+    assert sum(node.inode in even.parts.files for node in nodes) < unsealed
+
+
+async def test_no_header_is_asked_for_again_that_is_kept_unsealed(even: Site) -> None:
+    """Neither ahead of who goes on in order, nor with that of another file."""
+    nodes = even.nodes()
+    for node in nodes[:30]:
+        even.opener.close(await even.opener.open(node))
+        even.parts.headers.forget(Guid(node.guid))
+    even.hospital.header_questions.clear()
+    even.opener.close(await even.opener.open(nodes[0], nodes[1:30], is_in_order=True))
+    await trio.testing.wait_all_tasks_blocked()
+    assert even.hospital.header_questions == []
+    even.opener.close(await even.opener.open(nodes[30], nodes[:30]))
+    assert even.hospital.header_questions == [[Guid(nodes[30].guid)]]
 
 
 async def test_the_next_file_is_not_opened_once_more_after_it_was_closed(site: Site) -> None:

@@ -38,6 +38,19 @@ def test_what_was_used_longest_ago_goes_first_whoever_keeps_it() -> None:
     assert (memory.used, [*one.kept, *other.kept]) == (70, ["a", "d", "c"])
 
 
+def test_what_can_be_spared_goes_first_until_it_is_used_again() -> None:
+    """Though it was kept last."""
+    memory = Memory(100)
+    keeper = Keeper(memory)
+    for name in "abc":
+        keeper.keep(name, 30)
+    memory.spare(keeper.kept["b"])
+    memory.spare(keeper.kept["c"])
+    memory.touch(keeper.kept["c"])
+    keeper.keep("d", 30)
+    assert [*keeper.kept] == ["a", "c", "d"]
+
+
 def test_what_is_let_go_counts_no_more_and_only_once() -> None:
     """Its keeper may say so after it was dropped, too."""
     memory = Memory(100)
