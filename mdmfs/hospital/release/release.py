@@ -244,32 +244,35 @@ async def quarantine(hospital: Hospital, guid: Guid, refused: RefusedError) -> N
     goes with one that was taken away for ever while it was recalled.
     """
 
-    def act(tx: Transaction) -> None:
+    def act(tx: Transaction) -> list[Guid]:
         instance, file = tx.uidmap.resolve(guid), tx.catalogue.file(guid)
-        if instance is not None and file is not None and file.state is not FileState.WITHDRAWN:
-            tx.quarantine.put(
-                QuarantineRecord(
-                    project=instance.project,
-                    study_uid=instance.study_uid,
-                    series_uid=instance.series_uid,
-                    instance_uid=instance.instance_uid,
-                    reason=refused.reason.value,
-                    tag=refused.where,
-                    when=now,
-                )
+        if instance is None or file is None or file.state is FileState.WITHDRAWN:
+            return []
+        tx.quarantine.put(
+            QuarantineRecord(
+                project=instance.project,
+                study_uid=instance.study_uid,
+                series_uid=instance.series_uid,
+                instance_uid=instance.instance_uid,
+                reason=refused.reason.value,
+                tag=refused.where,
+                when=now,
             )
-            hidden = [guid]
-            project, series = hospital.projects.get(instance.project), tx.series.get(instance.series)
-            if series is not None and (project is None or project.partial is Partial.HIDE):
-                hidden = [sibling for sibling, _ in tx.uidmap.of_series(instance.series)]
-                series = msgspec.structs.replace(series, state=SeriesState.HIDDEN)
-                tx.series.put(series)
-            tx.catalogue.quarantine(hidden)
-            if series is not None and hospital.has_metadata and series.state in _SHOWN_OR_HIDDEN:
-                send_shown(tx, series, is_visible=series.state is SeriesState.VISIBLE and _shows(tx, series.key))
+        )
+        hidden = [guid]
+        project, series = hospital.projects.get(instance.project), tx.series.get(instance.series)
+        if series is not None and (project is None or project.partial is Partial.HIDE):
+            hidden = [sibling for sibling, _ in tx.uidmap.of_series(instance.series)]
+            series = msgspec.structs.replace(series, state=SeriesState.HIDDEN)
+            tx.series.put(series)
+        tx.catalogue.quarantine(hidden)
+        if series is not None and hospital.has_metadata and series.state in _SHOWN_OR_HIDDEN:
+            send_shown(tx, series, is_visible=series.state is SeriesState.VISIBLE and _shows(tx, series.key))
+        return hidden
 
     now = hospital.clock()
-    await hospital.store.write(act)
+    for hidden in await hospital.store.write(act):
+        hospital.discard(hidden)
     hospital.feed.bell.ring()
     hospital.outbox.ring()
     await hospital.audit.record(
