@@ -26,7 +26,7 @@ from mdmfs.hospital.registration.rerender import Rerendering
 from mdmfs.hospital.release.loss import note_lost
 from mdmfs.hospital.release.release import quarantine
 from mdmfs.hospital.replicas.face import forget_element, replica_routes, use_of
-from mdmfs.hospital.replicas.port import StorageError
+from mdmfs.hospital.replicas.port import Content, StorageError
 from mdmfs.hospital.replicas.publish import padded
 from mdmfs.hospital.replicas.records import Replica, ReplicaRows, ReplicaState
 from mdmfs.hospital.replicas.removal import DELETERS, LATE
@@ -260,6 +260,45 @@ async def test_whatever_takes_a_file_or_its_key_away_takes_its_replicas_away(cli
         gone = [line["outcome"] for line in hospital.audited() if line["event"] == "replica-gone"]
         assert sorted(gone) == ["tier1", "tier2"]
         assert not (await use_of(hospital.hospital)).left
+
+
+class HeldElement(TwinElement):
+    """One that takes an object, and keeps it once it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_begun, self.may_end = threading.Event(), threading.Event()
+
+    def put(self, name: str, content: Content, length: int) -> None:
+        """Keep it, late."""
+        self.has_begun.set()
+        self.may_end.wait(20)
+        super().put(name, content, length)
+
+
+@pytest.mark.parametrize("end", ["destroyed", "put away", "rotated"])
+async def test_what_is_taken_away_while_it_is_being_put_is_no_replica(clinic: Clinic, end: str) -> None:
+    """What was read of the store before it was begun holds no longer; it goes as soon as it is there."""
+    element = HeldElement()
+    clinic.elements = [element]
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        guid = first_of(hospital)
+        await sealed_octets(await hospital.release(guid))
+        await until(element.has_begun.is_set)
+        if end == "destroyed":
+            await hospital.hospital.store.write(lambda tx: amends.destroy(tx, [guid]))
+            hospital.hospital.discard(guid)
+        elif end == "rotated":
+            hospital.nursery.start_soon(keep_current, hospital.hospital)
+            await done(hospital, KeyTask.ROTATE, [guid])
+        else:
+            await quarantine(hospital.hospital, guid, RefusedError(Reason.RESIDUE))
+        assert await transfer_of(hospital, guid) == Transfer()
+        element.may_end.set()
+        await until(lambda: element.puts == 1)
+        await until(lambda: not states_of(hospital, guid))
+        assert not element.kept
 
 
 async def test_a_kill_between_destroying_and_deleting_leaves_nothing_behind(clinic: Clinic) -> None:
