@@ -49,6 +49,8 @@ from mdmfs.wire.stream import Address
 DEADLINE: Final = 10.0
 """Seconds for an answer of a keystore, the metadata service or the daemon."""
 SOON_OVER: Final = 30 * DAY
+FEW: Final = 0.01
+"""Of the files: so many may be without a header, as those with new keys are, or one of more than 4 MiB."""
 
 
 def checks_of(configuration: HospitalConfiguration) -> list[Check]:
@@ -230,6 +232,15 @@ async def _ask_health(configuration: HospitalConfiguration, address: Address, ch
         await client.aclose()
 
 
+def _judge_headers(health: Health, check: Check) -> Finding:
+    text = f"of {health.headerless} files at least no header is kept"
+    if not health.is_header_room:
+        return check.ok(f"{text}: hospital.headers_bytes are full, and what was registered longest ago made room")
+    text += ", as after a full disk or a restored backup: who opens one waits for the PACS, which makes it anew; "
+    text += "mdmfs stage does before"
+    return check.warning(text) if health.headerless > FEW * health.files else check.ok(text)
+
+
 def judge_reads(health: Health, check: Check) -> Iterator[Finding]:
     """Say in which role a daemon answers readers, and how far its copy is behind."""
     yield check.ok("answers readers, with the hospital's certificate")
@@ -262,6 +273,8 @@ def judge_health(health: Health, check: Check) -> Iterator[Finding]:
     for keystore, count in sorted(health.lies.items()):
         about = dataclasses.replace(check, subject=f"{check.subject}, keystore {keystore}")
         yield about.fault(f"gave {count} wrong shares since hospitald was started: ask its owner, verify the keys")
+    if health.headerless:
+        yield _judge_headers(health, dataclasses.replace(check, subject=f"{check.subject}, headers"))
     for name in health.untold:
         about = dataclasses.replace(check, subject=f"{check.subject}, {name}")
         yield about.warning("has yet to acknowledge what was decided last: if that stays so, the log says why")

@@ -15,6 +15,7 @@ from mdmfs.wire.messages.administration import CopyHealth, Health
 INTERVAL: Final = 15.0
 
 FILES: Final = Gauge("mdmfs_files", "Files that are visible.")
+HEADERLESS: Final = Gauge("mdmfs_files_without_header", "Visible files of which no header is kept, at least.")
 OUTBOX: Final = Gauge("mdmfs_outbox_items", "What keystores and the metadata service have yet to be told.")
 NOTICES: Final = Gauge("mdmfs_notices", "Series that PACSs told of and that are not registered yet.")
 STAGING: Final = Gauge("mdmfs_staging_bytes", "Ciphertext in staging.")
@@ -41,6 +42,7 @@ async def keep_gauges(hospital: Hospital, look: Callable[[], Health]) -> None:
 def tell(health: Health) -> None:
     """Set what is told, of a daemon that works or of one beside it."""
     FILES.set(health.files)
+    HEADERLESS.set(health.headerless)
     OUTBOX.set(health.outbox)
     NOTICES.set(health.notices)
     for pacs in health.pacs:

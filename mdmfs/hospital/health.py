@@ -31,6 +31,8 @@ def health_of(hospital: Hospital) -> Health:
     def read(tx: Transaction) -> Health:
         outbox, notices, files = tx.outbox.size().items, len(tx.notices.all()), tx.catalogue.totals().files
         untold = behind(tx, hospital, tx.epochs.latest().number)
-        return Health(pacs, dict(hospital.keystores.lies), outbox, notices, files, untold)
+        lies, headerless = dict(hospital.keystores.lies), max(0, files - hospital.headers.count())
+        is_room = hospital.headers.has_room()
+        return Health(pacs, lies, outbox, notices, files, untold, headerless=headerless, is_header_room=is_room)
 
     return hospital.store.read(read)

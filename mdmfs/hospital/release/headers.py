@@ -1,7 +1,8 @@
 """Headers: of each file its prefix object, sealed at registration, served without a recall.
 
 They are a convenience, and bounded: what was registered longest ago makes room, and where there is none for a file, its
-opening causes a recall. They lie in an LMDB environment of their own, so that a full disk here costs the store nothing.
+opening causes a recall, which makes it anew if there is room: the disk may have been full at registration. They lie in
+an LMDB environment of their own, so that a full disk here costs the store nothing.
 Of a file that is gone, or has a new key, none is served from the moment on which that is decided; the row goes soon
 after. Ciphertext only.
 """
@@ -35,6 +36,8 @@ HEADERS_FORMAT: Final[Format[pathlib.Path]] = Format(
 SPARE_BYTES: Final = 64 * 2**20
 """Of the map, beyond the limit: LMDB writes anew what it changes."""
 EVICTED_AT_ONCE: Final = 256
+ROOM: Final = 1 / 16
+"""Of the limit: with less left, what is missing is what has made room."""
 _GENERATION: Final = struct.Struct(">I")
 _NUMBER: Final = struct.Struct(">Q")
 _ORIGIN: Final = struct.Struct(">II32s")
@@ -114,6 +117,8 @@ class Headers:
         """Open a directory of mode 0700 for ``limit`` bytes of them; raises ``StoreError``."""
         self._limit = limit
         self._gone: set[Guid] = set()
+        self._is_failing = False
+        """Whether the last write has failed: of a full disk the log tells once."""
         self._news = trio.Event()
         self._threads = trio.CapacityLimiter(1)
         try:
@@ -171,6 +176,15 @@ class Headers:
         """Ask whether nothing is kept under this generation of a file's key, and nothing is about to be deleted."""
         return guid not in self._gone and not any(self._find([(guid, generation)]))
 
+    def has_room(self) -> bool:
+        """Ask whether what is missing need not stay so: others that come do not drive it out again."""
+        return self._used() <= (1 - ROOM) * self._limit
+
+    def count(self) -> int:
+        """Count what is kept."""
+        with self._environment.begin() as rows:
+            return int(rows.stat(self._objects)["entries"])
+
     def discard(self, guid: Guid) -> None:
         """Serve no object of a file any more; its row goes as soon as ``run`` comes to it."""
         self._gone.add(guid)
@@ -202,8 +216,13 @@ class Headers:
         try:
             await trio.to_thread.run_sync(self._change, headers, gone, limiter=self._threads)
         except lmdb.Error as error:
-            log.warning("headers cannot be kept or deleted", path=self._environment.path(), reason=str(error))
+            if not self._is_failing:
+                log.warning("headers cannot be kept or deleted", path=self._environment.path(), reason=str(error))
+            self._is_failing = True
             return False
+        if self._is_failing:
+            log.info("headers are kept again")
+        self._is_failing = False
         return True
 
     def _find(self, wanted: Sequence[tuple[Guid, int]]) -> list[bytes]:

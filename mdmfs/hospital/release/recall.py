@@ -258,8 +258,9 @@ class Recalls:
                 self._headers.discard(file.guid)
 
     def _has_lost_header(self, file: FileRecord) -> bool:
-        """Ask whether a rotation took a file's prefix object; what only made room for others stays away."""
-        return file.generation > FIRST_GENERATION and self._headers.lacks(file.guid, file.generation)
+        """Ask whether a rotation took a file's prefix object, or a full disk; what only made room stays away."""
+        may_be_kept = file.generation > FIRST_GENERATION or self._headers.has_room()
+        return may_be_kept and self._headers.lacks(file.guid, file.generation)
 
     def _known(self, incoming: IncomingInstance, source: Source, key: FileKey) -> KnownHeader | None:
         """Find what was published of the header that is expected; the engine makes it anew where that is gone."""

@@ -364,3 +364,7 @@ class Health(Message, frozen=True, forbid_unknown_fields=False):
     """Keystores, and the metadata service, that have not acknowledged what was decided last."""
     copy: CopyHealth | None = None
     """Of a daemon that follows; None of the one that works."""
+    headerless: int = 0
+    """Visible files of which no header is kept, at least."""
+    is_header_room: bool = True
+    """Whether there is room for them."""

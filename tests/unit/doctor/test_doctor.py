@@ -168,6 +168,19 @@ def test_what_the_daemon_alone_knows_is_judged() -> None:
     assert (found[4].subject, "has yet to acknowledge" in found[4].text) == ("here, k1", True)
 
 
+@pytest.mark.parametrize(
+    ("files", "is_room", "severity", "text"),
+    [(299, True, "warning", "mdmfs stage"), (300, True, "ok", "mdmfs stage"), (7, False, "ok", "are full")],
+)
+def test_files_without_a_header_are_counted(files: int, *, is_room: bool, severity: str, text: str) -> None:
+    """Where many are and there is room for them, something has gone wrong."""
+    health = Health([], {}, outbox=0, notices=0, files=files, headerless=3, is_header_room=is_room)
+    last = list(judge_health(health, Check("daemon", "here", all_well)))[-1]
+    assert (last.subject, last.severity.value) == ("here, headers", severity)
+    assert "of 3 files at least" in last.text
+    assert text in last.text
+
+
 async def test_who_has_not_acknowledged_what_was_decided_is_named(tmp_path: Path) -> None:
     """By the daemon, which alone knows: a keystore that refuses an order goes on answering others for minutes."""
     async with Clinic(tmp_path).open() as clinic:

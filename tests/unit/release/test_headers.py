@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+import structlog
 import trio
 
 from mdmfs.access.acl import Right
+from mdmfs.hospital.health import health_of
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.registration.ending import Ending, take_away
 from mdmfs.hospital.release.escrow import verifier
@@ -184,6 +186,49 @@ async def test_the_first_recall_under_a_new_key_makes_the_header_anew(tmp_path: 
         hospital.hospital.discard(guid)
         await headers.flush()
         assert [headers.lacks(guid, 2), headers.lacks(other, 1)] == [True, False]
+
+
+async def test_a_header_that_had_no_room_on_the_disk_is_made_by_the_first_recall_once_it_has(tmp_path: Path) -> None:
+    """Whoever opens a file until then waits for the PACS; the log tells once that the disk is full."""
+    async with Clinic(tmp_path, slices((1, 2))).open() as hospital:
+        headers = hospital.hospital.headers
+        with structlog.testing.capture_logs() as logs:
+            with no_room_behind(tmp_path / "headers" / "data.mdb"):
+                await hospital.harvest()
+                await headers.put([KeptHeader(guid_of(1), 1, octets(20_000, "1"))])
+            guid, other = hospital.files().values()
+            health = health_of(hospital.hospital)
+            assert (health.files, health.headerless, health.is_header_room) == (2, 2, True)
+            assert not any(header.sealed for header in await asked(hospital, [guid, other]))
+            whole = await hospital.read(guid)
+            with trio.fail_after(SECONDS):
+                while headers.lacks(guid, 1):  # noqa: ASYNC110 it is kept after the last byte has left
+                    await trio.sleep(0.01)
+            await headers.flush()
+        assert [one["event"] for one in logs if "header" in one["event"]] == [
+            "headers cannot be kept or deleted",
+            "headers are kept again",
+        ]
+        (header, none) = await asked(hospital, [guid, other])
+        assert whole.startswith((await opened(hospital, guid, header))[:1000])
+        assert not none.sealed
+        assert health_of(hospital.hospital).headerless == 1
+
+
+async def test_what_made_room_for_others_is_not_made_again(tmp_path: Path) -> None:
+    """It would drive out another one, which the next recall would make."""
+    async with Clinic(tmp_path, slices((1, 2))).open() as hospital:
+        with no_room_behind(tmp_path / "headers" / "data.mdb"):
+            await hospital.harvest()
+        headers, guids = hospital.hospital.headers, list(hospital.files().values())
+        kept = [KeptHeader(guid_of(number), 1, octets(20_000, str(number))) for number in range(590)]
+        headers._limit = 600 * 20_480  # noqa: SLF001 a clinic has room for a million
+        await headers.put(kept)
+        assert not health_of(hospital.hospital).is_header_room
+        for guid in (*guids, *guids):
+            assert await hospital.read(guid)
+            hospital.hospital.staging.discard(guid)
+        assert all(headers.lacks(guid, 1) for guid in guids)
 
 
 async def test_what_is_discarded_is_deleted_while_the_daemon_runs(tmp_path: Path) -> None:
