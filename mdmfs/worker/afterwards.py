@@ -27,6 +27,11 @@ class Afterwards:
         self._pages = pages
         self._left: deque[Callable[[], None]] = deque()
 
+    @property
+    def is_any_left(self) -> bool:
+        """Whether there is something to catch up with."""
+        return bool(self._left)
+
     def add(self, work: Callable[[], None]) -> None:
         """Leave something until something is added that is not to wait, until there are many, or until ``catch_up``."""
         self._left.append(work)

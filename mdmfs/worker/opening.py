@@ -57,10 +57,12 @@ class Opener:
         self._bringer = Bringer(self._parts, deadline=deadline, patience=patience)
         self.opens = Opens()
         """Those that the hospital did not see."""
-        parts.cache.on_full = self._make_room
 
-    def _make_room(self) -> bool:
-        """Let go what takes room on the disk and nobody has open: what is kept whole has descriptors, too."""
+    def make_room(self) -> bool:
+        """Let go what takes room on the disk and nobody has open: what is kept whole has descriptors, too.
+
+        Tells whether there was anything.
+        """
         were_kept = self._parts.kept.clear_whole()
         return self._bringer.give_up_ahead() or were_kept
 

@@ -117,6 +117,7 @@ class Branch:
             afterwards=self._afterwards,
             tree=tree,
         )
+        cache.on_full = self._make_room
         self._feed = Feed(counting, namespace, self.files, lease, opener.opens, ports.look)
         if ports.when_another_follows is not None:
             ports.when_another_follows(self._feed.note_leaving)
@@ -130,6 +131,12 @@ class Branch:
     async def tell_last(self, has_gone: Callable[[], bool] | None) -> None:
         """Tell the hospital what was opened since the last question, and give the lease back."""
         await self._feed.tell_last(has_gone)
+
+    def _make_room(self) -> bool:
+        """Let go on a full disk what nobody has open, of what has just been closed, too."""
+        is_any_left = self._afterwards.is_any_left
+        self._afterwards.catch_up()
+        return self._opener.make_room() or is_any_left
 
     async def _expire(self) -> None:
         try:

@@ -200,7 +200,7 @@ class Recalls:
             if error.reason in PUT_AWAY:
                 await self._put_away(recall.guid, error)
         except MdmfsError as error:
-            if error.place:  # a small file was sent before, and nobody else will tell
+            if error.place and (recall.has_begun or not recall.askers):  # else who waits is told, as logged
                 log.warning("a file is not staged", guid=str(recall.guid), code=error.code, reason=error.told_here)
             RECALLED.labels(error.code).inc()
             self._refusals.note(recall.guid, error)

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 
 import pytest
+import structlog.testing
 import trio
 import trio.lowlevel
 import trio.testing
@@ -593,3 +594,18 @@ async def test_a_full_disk_under_staging_takes_no_small_file_back_from_who_waite
                     read += len(await sealed_octets(outcome[1].staged)) == outcome[1].staged.size
         assert (read, clinic.pacs.recalls) == (3, before + 1)
         assert hospital.hospital.staging.known() == []
+
+
+@pytest.mark.parametrize("size", [64, BIG])
+async def test_a_file_that_the_disk_refuses_is_logged_once(tmp_path: Path, size: int) -> None:
+    """One that was let out is told of by its recall, and one that was not by the answer."""
+    clinic = Clinic(tmp_path, [slice_of(1, size=size)])
+    async with registered(clinic) as (hospital, [guid]):
+        (tmp_path / "staging" / f"{guid}.1.part").symlink_to("/dev/full")
+        with structlog.testing.capture_logs() as lines:
+            with contextlib.suppress(OutOfSpaceError):
+                answer = await hospital.ask(f"{SEALED_PATH}{guid}")
+                assert isinstance(answer, StreamReply)
+                await answer.aclose()
+            await until(lambda: not list((tmp_path / "staging").glob("*.part")))
+    assert [line["guid"] for line in lines if line["log_level"] == "warning"] == [str(guid)]

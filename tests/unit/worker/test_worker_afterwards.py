@@ -46,6 +46,7 @@ class Scene:
 
     hospital: TwinHospital
     branch: Branch
+    cache: CiphertextCache
     kernel: NotingKernel
     memory: Memory
     serving: trio.Nursery
@@ -105,7 +106,7 @@ async def scene(tmp_path: Path, nursery: trio.Nursery, autojump_clock: trio.test
         files.close_file(await files.open_file(inode))
         kernel.rest()
     kernel.pushed.clear()
-    yield Scene(hospital, branch, kernel, memory, serving, inodes, since_start)
+    yield Scene(hospital, branch, cache, kernel, memory, serving, inodes, since_start)
     nursery.cancel_scope.cancel()
 
 
@@ -234,6 +235,23 @@ async def test_no_descriptor_is_left_of_what_was_closed_just_before_the_end(scen
     scene.files.close_file(handle)
     scene.serving.cancel_scope.cancel()
     await trio.testing.wait_all_tasks_blocked()
+    assert not _open_objects(tmp_path)
+
+
+@pytest.mark.parametrize("has_shares", [False, True])
+async def test_what_was_closed_holds_no_room_on_a_full_disk_though_its_close_is_left(
+    scene: Scene, tmp_path: Path, *, has_shares: bool
+) -> None:
+    """Its object may have made room already, and the disk has that back with the last descriptor only."""
+    handle = scene.open_at_once(0)
+    await scene.files.read(handle, SIZE // 2, 10)
+    await trio.testing.wait_all_tasks_blocked()
+    scene.files.close_file(handle)
+    if not has_shares:
+        scene.files.forget_shares()
+    while scene.cache.evict_one():
+        pass
+    assert await scene.cache.let_go()
     assert not _open_objects(tmp_path)
 
 

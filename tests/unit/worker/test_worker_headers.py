@@ -209,14 +209,14 @@ async def test_headers_that_are_kept_stay_where_the_disk_is_full(site: Site) -> 
     """They take no room of it; one that is kept whole does."""
     node = site.nodes()[0]
     site.opener.close(await site.opener.open(node))
-    assert not site.cache.on_full()
+    assert not site.opener.make_room()
     assert node.inode in site.parts.files
     opened = await site.opener.open(node)
     await site.opener.read(opened, 200_000, 10)
     await trio.testing.wait_all_tasks_blocked()
     site.opener.close(opened)
     assert node.inode in site.parts.files
-    assert site.cache.on_full()
+    assert site.opener.make_room()
     assert not site.parts.files
 
 
