@@ -75,7 +75,7 @@ async def _find_series_of(pool: Pool, study: Match) -> list[SeriesFound]:
         raise RecallFailedError(message)
     return [
         SeriesFound(
-            patient_id=patient_id,
+            patient_id=patient_id or series.get(tags.PATIENT_ID, ""),
             issuer=study.get(tags.ISSUER_OF_PATIENT_ID, ""),
             study_uid=study_uid,
             series_uid=_uid(pool, series, tags.SERIES_INSTANCE_UID),
@@ -87,7 +87,7 @@ async def _find_series_of(pool: Pool, study: Match) -> list[SeriesFound]:
         for series in matches
         # One study UID may stand under two patients after a wrong merge.
         if series.get(tags.STUDY_INSTANCE_UID, study_uid) == study_uid
-        and series.get(tags.PATIENT_ID, "") in {"", patient_id}
+        and (not patient_id or series.get(tags.PATIENT_ID, "") in {"", patient_id})
     ]
 
 

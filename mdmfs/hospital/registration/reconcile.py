@@ -28,7 +28,7 @@ from mdmfs.hospital.ledger.records import LossCause, SeriesRecord
 from mdmfs.hospital.pages import pages_of_series
 from mdmfs.hospital.projects import Project
 from mdmfs.hospital.registration.moved import put_away_moved, restore
-from mdmfs.hospital.registration.series import is_of
+from mdmfs.hospital.registration.series import is_of, is_of_another
 from mdmfs.hospital.release.loss import note_found, note_lost
 from mdmfs.hospital.release.recall import PUT_AWAY, key_of
 from mdmfs.hospital.release.release import quarantine
@@ -160,10 +160,11 @@ class _Comparison:
         if not here:
             self._run.lost += await note_lost(self._hospital, list(registered), LossCause.GONE)
             return
-        if not any(is_of(it, row) for it in here):
+        if is_of_another(here, row):
             await self._put_away()
             return
-        await self._restore()
+        if any(is_of(it, row) for it in here):
+            await self._restore()
         if is_lossy or self._run.is_deep or here[0].instance_count != settled:
             registered = await self._compare_instances(registered)
         if self._run.is_deep:

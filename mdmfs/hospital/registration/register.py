@@ -40,7 +40,7 @@ from mdmfs.hospital.registration.moved import put_away_moved
 from mdmfs.hospital.registration.naming import SeriesNames, harmless, names_of, series_lfn
 from mdmfs.hospital.registration.not_included import forget_not_included
 from mdmfs.hospital.registration.remember import BEING_FORGOTTEN, Measured, remember, remember_refusal
-from mdmfs.hospital.registration.series import arriving, is_of, is_stable
+from mdmfs.hospital.registration.series import arriving, is_of_another, is_stable
 from mdmfs.hospital.registration.settled import is_half_anew, missing_of, rules_of
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.release.escrow import make_key, random_guid
@@ -129,7 +129,7 @@ async def _end(
     known, key, row = hospital.pacs[registration.pacs_name], registration.key, registration.row_of_series()
     of_study = await known.pacs.find_series(study_uid=found.study_uid)
     here = [it for it in of_study if it.series_uid == found.series_uid]
-    if row is not None and here and not any(is_of(it, row) for it in here):
+    if row is not None and is_of_another(here, row):
         await put_away_moved(hospital, key)
     elif await is_stable(known, found, instances, here):
         await hospital.store.write(lambda tx: complete_series(tx, key, registration.project, hospital))

@@ -29,6 +29,11 @@ def is_of(found: SeriesFound, row: SubjectRow) -> bool:
     return found.patient_id == row.patient_id and found.issuer in {"", row.issuer}
 
 
+def is_of_another(here: Sequence[SeriesFound], row: SubjectRow) -> bool:
+    """Tell whether the PACS has a series under other patients only; where it names none, nothing is known."""
+    return any(it.patient_id for it in here) and not any(is_of(it, row) for it in here)
+
+
 async def is_stable(
     known: KnownPacs, found: SeriesFound, instances: Sequence[InstanceFound], here: Sequence[SeriesFound]
 ) -> bool:

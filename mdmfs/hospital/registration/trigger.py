@@ -158,7 +158,10 @@ class Trigger:
         return next((it for it in found if it.series_uid == series.series_uid), None)
 
     def _projects(self, series: NoticedSeries, found: SeriesFound) -> list[Project]:
-        """Choose the projects whose list may mean the series; the headers of its instances then decide."""
+        """Choose the projects whose list may mean the series; the headers of its instances then decide.
+
+        So they do of a patient whom the PACS does not name.
+        """
         now = self._hospital.clock()
         return [
             project
@@ -167,7 +170,7 @@ class Trigger:
             and series.pacs in project.pacs
             and (
                 series.study_uid in project.inclusion.studies
-                or any(it.patient_id == found.patient_id for it in project.inclusion.patients)
+                or any(found.patient_id in {"", it.patient_id} for it in project.inclusion.patients)
             )
         ]
 

@@ -45,6 +45,17 @@ async def test_answers_about_others_are_left_out() -> None:
     assert [(it.study_uid, it.series_uid, it.patient_id) for it in by_study] == [("1.2.3", "1.2.1.4", "TEST-11")]
 
 
+async def test_a_patient_whom_a_study_does_not_name_is_he_whom_its_series_names() -> None:
+    """Or nobody; the series is there, and its headers will say whose it is."""
+    async with serving(loose) as site, open_pacs(site.address) as pacs:
+        found = await pacs.find_series(study_uid="1.2.5")
+    assert [(it.series_uid, it.patient_id) for it in found] == [
+        ("1.2.1.1", "TEST-1"),
+        ("1.2.1.4", ""),
+        ("1.2.1.2", "OTHER"),
+    ]
+
+
 async def test_instances_of_another_series_are_left_out() -> None:
     """A PACS that ignores the series lists the study."""
 

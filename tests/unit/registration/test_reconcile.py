@@ -211,6 +211,40 @@ async def test_a_series_of_another_patient_is_put_away_until_it_is_back(tmp_path
             await hospital.read(guid)
 
 
+class NamelessPacs(TwinPacs):
+    """A PACS that may leave Patient ID empty where it is not asked by it."""
+
+    names_nobody = True
+
+    async def find_series(self, *, patient_id: str | None = None, study_uid: str | None = None) -> list[SeriesFound]:
+        """List, and say of nobody who it is."""
+        found = await super().find_series(patient_id=patient_id, study_uid=study_uid)
+        is_silent = self.names_nobody and patient_id is None
+        return [dataclasses.replace(it, patient_id="", issuer="") for it in found] if is_silent else found
+
+
+async def test_a_patient_whom_the_pacs_does_not_name_is_no_other_one(tmp_path: Path) -> None:
+    """Nothing is put away by that, at the end of a registration or afterwards; nor is anything shown again by it."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    pacs = clinic.pacs = NamelessPacs(clinic.pacs.held)
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        names = hospital.names()
+        assert len(names) == 2
+        found = await reconcile(hospital)
+        assert (found.moved, found.lost, found.failures, hospital.names()) == (0, 0, [], names)
+        rename(pacs.held, OTHER)
+        pacs.names_nobody = False
+        assert (await reconcile(hospital)).moved == 1
+        pacs.names_nobody = True
+        found = await reconcile(hospital)
+        assert (found.restored, hospital.names()) == (0, [])
+        rename(pacs.held, PATIENT)
+        pacs.names_nobody = False
+        assert (await reconcile(hospital)).restored == 1
+        assert hospital.names() == names
+
+
 async def test_what_is_put_away_leaves_no_copy_and_is_on_record(tmp_path: Path) -> None:
     """Staged objects go with the names, and mounts are told at once."""
     clinic = Clinic(tmp_path, slices((1, 2)))

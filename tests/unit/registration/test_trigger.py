@@ -111,6 +111,26 @@ async def test_a_series_told_of_appears_whole_within_two_seconds(tmp_path: Path)
         await until_visible(opened, 5, seconds=2)
 
 
+class NamelessPacs(TwinPacs):
+    """Leaves Patient ID empty."""
+
+    async def find_series(self, *, patient_id: str | None = None, study_uid: str | None = None) -> list[SeriesFound]:
+        """List, and say of nobody who it is."""
+        found = await super().find_series(patient_id=patient_id, study_uid=study_uid)
+        return [dataclasses.replace(it, patient_id="", issuer="") for it in found]
+
+
+async def test_a_series_of_a_patient_whom_the_pacs_does_not_name_is_offered_to_every_project(tmp_path: Path) -> None:
+    """Its headers say whose it is: it appears, and one of somebody else does not."""
+    clinic = TickingClinic(tmp_path, [*slices((1, 2)), *slices((1,), series=2)])
+    clinic.pacs = NamelessPacs(clinic.pacs.held)
+    clinic.pacs.held[2].PatientID = "OTHER-9"
+    async with triggered(clinic) as (opened, trigger):
+        await tell(trigger, clinic.pacs.held)
+        await until(lambda: not waiting(opened))
+        await until_visible(opened, 2)
+
+
 class HangingPacs(TwinPacs):
     """Takes a question and never answers it."""
 
