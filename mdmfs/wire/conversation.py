@@ -20,7 +20,8 @@ from prometheus_client import Counter, Histogram
 
 from mdmfs.daemon.outline import outline
 from mdmfs.model.errors import BusyError, MalformedMessageError, MdmfsError
-from mdmfs.wire.allowances import Allowances
+from mdmfs.model.identity import Dn
+from mdmfs.wire.allowances import Allowances, Limits
 from mdmfs.wire.caller import Caller, Stranger
 from mdmfs.wire.messages.message import MAX_MESSAGE_BYTES, MEDIA_TYPE, Failure
 from mdmfs.wire.plain import PlainRequest, read_request, write_answer
@@ -30,45 +31,12 @@ from mdmfs.wire.stream import SEND_BYTES, Address, TlsStream
 log = logging.getLogger(__name__)
 
 RECEIVE_BYTES: Final = 64 * 2**10
+LONG_BYTES: Final = 64 * 2**10
+"""A longer message takes one of the few places that its principal has for such, until it is answered."""
 MAX_CHUNKS: Final = 256
 """Of a body, and one more for each KiB of it: h11 takes 30 us for each, however short it is."""
 _SLASHES: Final = re.compile(r"/{2,}")
 """Programs of the grid join paths carelessly."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Limits:
-    """How much a peer may ask of a server, in connections, seconds and bytes."""
-
-    connections: int = 4096
-    """Of peers whose certificate we know: two or three for each mount."""
-    connections_of_a_principal: int = 3072
-    """A DN may stand for a thousand workers, and never for all."""
-    requests_a_second: float = 1000.0
-    """Of one principal, on average; 0 for no limit."""
-    burst: int = 5000
-    """Requests that a principal may send at once."""
-    patience_seconds: float = 5.0
-    """For how long a request of a principal who asks too fast waits before it is refused."""
-    newcomers: int = 8192
-    """Connections that have not shaken hands yet, waiting or under way."""
-    newcomers_of_a_host: int = 3072
-    """A cluster may stand behind one address, and come back all at once."""
-    handshakes_of_a_host: int = 256
-    """That are under way at once; the others of the host wait for them."""
-    farewells: int = 256
-    """Peers who are told that there is no place for them, at once; of more, those go who came first."""
-    handshake_seconds: float = 10.0
-    idle_seconds: float = 75.0
-    head_seconds: float = 10.0
-    """From the first byte of a request to the end of its head."""
-    message_seconds: float = 30.0
-    """For the whole body of a request."""
-    stall_seconds: float = 60.0
-    """For the peer to take 256 KiB of an answer."""
-    head_bytes: int = 32 * 2**10
-    look_seconds: float = 1.0
-    """How often the files of trust are looked at for the sake of those who are connected already."""
 
 
 REQUESTS: Final = Counter("mdmfs_requests", "Requests that were answered.", ["route", "status"])
@@ -109,10 +77,15 @@ class Conversation:
         self._limits = server.limits
         self._allowances = server.allowances
         self._buffer = server.buffer
+        self._sends_long: Dn | None = None
+        """Who has taken a place for the long message that is under way."""
         self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=server.limits.head_bytes)
 
     async def run(self) -> None:
-        """Answer until the peer ends it, breaks a limit, or is no longer who it was; then close the connection."""
+        """Answer until the peer ends it, breaks a limit, or is no longer who it was; then close the connection.
+
+        Where it is left open, what was said is not whole: whoever has the stream aborts it.
+        """
         try:
             while await self._answer_next():
                 pass
@@ -122,10 +95,6 @@ class Conversation:
                 self._stream.close()
         except (OSError, _CutError) as error:
             log.debug("%s: connection of %s ended: %s", self._service.name, self._peer, type(error).__name__)
-            self._stream.abort()
-        except BaseException:
-            self._stream.abort()
-            raise
 
     async def _answer_next(self) -> bool:
         """Answer one request and tell whether there can be another."""
@@ -178,6 +147,9 @@ class Conversation:
                 event = self._protocol.next_event()
                 if isinstance(event, h11.Request):
                     headers = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
+                    if "transfer-encoding" in headers and "content-length" in headers:
+                        message = "a body has one end"  # who passes it on may see the other: RFC 9112 section 6.1
+                        raise h11.RemoteProtocolError(message)
                     return _Asked(event.method.decode("ascii"), _path(event.target), headers)
                 if event is not h11.NEED_DATA or not await self._receive():
                     return None
@@ -219,15 +191,19 @@ class Conversation:
             log.error("%s: incident %s: %s", self._service.name, incident, outline(error))  # noqa: TRY400 see outline
             failure = Failure(MdmfsError.code, f"the {self._service.name} failed; its log tells more", incident)
             return Reply(failure, STATUS_BY_CODE[MdmfsError.code])
+        finally:
+            if self._sends_long is not None:
+                self._allowances.end_long(self._sends_long)
+                self._sends_long = None
 
     async def _request(self, asked: _Asked) -> Request:
         """Take the principal as it is now: a kept connection outlives a proxy, an AC, and a CA's trust in it."""
         principal = await self._caller.principal()
         await self._allowances.wait(principal.dn)
-        read = self._read_body if asked.plain is None else asked.plain.read
+        read = functools.partial(self._read_body, principal.dn) if asked.plain is None else asked.plain.read
         return Request(asked.method, asked.path, asked.headers, principal, self._peer, read, self._stream.is_readable)
 
-    async def _read_body(self) -> bytearray:
+    async def _read_body(self, dn: Dn) -> bytearray:
         body, chunks = bytearray(), 0
         try:
             if self._protocol.they_are_waiting_for_100_continue:
@@ -243,6 +219,9 @@ class Conversation:
                     if len(body) > MAX_MESSAGE_BYTES:
                         message = f"a message has at most {MAX_MESSAGE_BYTES} bytes"
                         raise MalformedMessageError(message)
+                    if len(body) > LONG_BYTES and self._sends_long is None:
+                        await self._allowances.begin_long(dn)
+                        self._sends_long = dn
         except h11.RemoteProtocolError as error:
             message = "the body of the request is no HTTP/1.1"
             raise MalformedMessageError(message) from error

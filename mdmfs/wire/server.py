@@ -21,9 +21,9 @@ from mdmfs.model.errors import BusyError, ConfigurationError, CredentialRefusedE
 from mdmfs.model.finding import Severity
 from mdmfs.pki.health import examine_credential
 from mdmfs.pki.tls import ServerContexts, verified_chain
-from mdmfs.wire.allowances import Allowances
+from mdmfs.wire.allowances import Allowances, Limits
 from mdmfs.wire.caller import Caller, Stranger
-from mdmfs.wire.conversation import Conversation, Limits, Terms
+from mdmfs.wire.conversation import Conversation, Terms
 from mdmfs.wire.listening import accept, listen
 from mdmfs.wire.newcomers import Newcomers, has_hung_up
 from mdmfs.wire.relay import come_from
@@ -86,9 +86,7 @@ class _Server:
         self._slots = trio.Semaphore(limits.connections)
         self._farewells: dict[trio.CancelScope, None] = {}
         """Of who is just told that there is no place for him, in the order in which they came."""
-        self._allowances = Allowances(
-            limits.requests_a_second, limits.burst, limits.patience_seconds, limits.connections_of_a_principal
-        )
+        self._allowances = Allowances(limits)
         self._newcomers = Newcomers(limits.newcomers, limits.newcomers_of_a_host, limits.handshakes_of_a_host)
         self._terms = Terms(service, limits, self._allowances)
         self._noted: dict[str, float] = {}

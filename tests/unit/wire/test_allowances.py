@@ -8,7 +8,7 @@ import trio.testing
 
 from mdmfs.model.errors import BusyError
 from mdmfs.model.identity import Dn
-from mdmfs.wire.allowances import MAX_REMEMBERED, Allowances
+from mdmfs.wire.allowances import MAX_REMEMBERED, Allowances, Limits
 
 JANE, JOHN = Dn.parse("/O=grid/CN=jane"), Dn.parse("/O=grid/CN=john")
 
@@ -17,7 +17,14 @@ AT_ONCE = pytest.approx(0, abs=1e-3)
 
 def of(rate: float = 8.0, *, connections: int = 3) -> Allowances:
     """Allow 8 a second, 5 at once, and 2 s of waiting."""
-    return Allowances(rate, 5, 2.0, connections)
+    limits = Limits(
+        requests_a_second=rate,
+        burst=5,
+        patience_seconds=2.0,
+        connections_of_a_principal=connections,
+        long_messages_of_a_principal=2,
+    )
+    return Allowances(limits)
 
 
 async def seconds_for(allowances: Allowances, dn: Dn, count: int) -> float:
@@ -94,6 +101,27 @@ async def test_connections_are_counted_for_each_principal(autojump_clock: trio.t
     assert allowances.enter(JOHN)
     allowances.leave(JANE)
     assert allowances.enter(JANE)
+
+
+async def test_long_messages_of_a_principal_wait_for_one_another(autojump_clock: trio.testing.MockClock) -> None:
+    """And for nobody else's; who waits too long is refused, and holds up nobody."""
+    assert autojump_clock.rate == 0
+    allowances = of()
+    begun = trio.current_time()
+    for dn in (JANE, JANE, JOHN):
+        await allowances.begin_long(dn)
+    assert trio.current_time() == begun
+    with pytest.raises(BusyError, match=f"{JANE} sends more than 2 long messages"):
+        await allowances.begin_long(JANE)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(allowances.begin_long, JANE)
+        await trio.sleep(1)
+        allowances.end_long(JANE)
+    for dn in (JANE, JANE, JOHN):
+        allowances.end_long(dn)
+    for dn in (JANE, JANE, JOHN, JOHN):
+        with trio.fail_after(0.1):
+            await allowances.begin_long(dn)
 
 
 async def test_who_asks_most_is_not_forgotten_for_others(autojump_clock: trio.testing.MockClock) -> None:

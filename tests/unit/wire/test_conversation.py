@@ -8,9 +8,9 @@ from typing import Final, cast
 import trio
 
 from mdmfs.model.identity import Dn, Principal
-from mdmfs.wire.allowances import Allowances
+from mdmfs.wire.allowances import Allowances, Limits
 from mdmfs.wire.caller import Caller
-from mdmfs.wire.conversation import Conversation, Limits, Terms
+from mdmfs.wire.conversation import Conversation, Terms
 from mdmfs.wire.service import Octets, Request, Service, StreamReply
 from mdmfs.wire.stream import SEND_BYTES, Address, TlsStream
 
@@ -92,7 +92,7 @@ async def test_the_end_of_an_object_leaves_behind_its_other_writes_before_anybod
             told.append(TURN)
             await trio.lowlevel.checkpoint()
 
-    terms = Terms(Service("hospital", {("GET", "/v1/sealed"): respond}), Limits(), Allowances(0, 0, 0, 1))
+    terms = Terms(Service("hospital", {("GET", "/v1/sealed"): respond}), Limits(), Allowances(Limits()))
     stream, caller = cast("TlsStream", Heard(told)), cast("Caller", Somebody())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(do_something_else)
@@ -115,7 +115,7 @@ async def test_who_sends_many_requests_at_once_has_others_served_between_them() 
             told.append(TURN)
             await trio.lowlevel.checkpoint()
 
-    terms = Terms(Service("hospital", {}), Limits(), Allowances(0, 0, 0, 1))
+    terms = Terms(Service("hospital", {}), Limits(), Allowances(Limits()))
     stream, caller = cast("TlsStream", Heard(told, requests * REQUEST)), cast("Caller", Known())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(do_something_else)
