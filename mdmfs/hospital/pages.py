@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, TypeVar
 
 from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.ledger.records import OutboxItem, QuarantineRecord, SeriesRecord, SeriesState
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.hospital.uidmap.records import SubjectRow
 from mdmfs.model.subject import SubjectId
+
+R = TypeVar("R")
 
 PAGE: Final = 500
 """Looked at in one go: a few milliseconds."""
@@ -20,66 +22,41 @@ ITEMS: Final = 64
 
 def pages_of_files(store: Store, size: int = PAGE, *, after: int = 0) -> Iterator[list[FileRecord]]:
     """Give all files in the order of their inode numbers, those with higher ones than ``after``."""
-    while page := store.read(functools.partial(_files, after=after, limit=size)):
-        yield page
-        after = page[-1].inode
+    return _pages(store, lambda tx, last: tx.catalogue.files(after=last.inode if last else after, limit=size))
 
 
 def pages_of_series(
     store: Store, size: int = PAGE, *, state: SeriesState | None = None
 ) -> Iterator[list[SeriesRecord]]:
     """Give all series, or those in a state."""
-    last: SeriesRecord | None = None
-    while page := store.read(functools.partial(_series, after=last, limit=size, state=state)):
-        yield page
-        last = page[-1]
+    return _pages(store, lambda tx, last: tx.series.page(size, last, state))
 
 
 def pages_of_subjects(store: Store, size: int = PAGE, *, after: SubjectId | None = None) -> Iterator[list[SubjectRow]]:
     """Give all subjects, or those after one."""
-    while page := store.read(functools.partial(_subjects, after=after, limit=size)):
-        yield page
-        after = page[-1].id
+    return _pages(store, lambda tx, last: tx.subjects.page(size, last.id if last else after))
 
 
 def pages_of_quarantine(
     store: Store, size: int = PAGE, *, project: str | None = None
 ) -> Iterator[list[QuarantineRecord]]:
     """Give all that is refused, or what of a project is; those of a series come one after the other."""
-    last: QuarantineRecord | None = None
-    while page := store.read(functools.partial(_refused, after=last, limit=size, project=project)):
-        yield page
-        last = page[-1]
+    return _pages(store, lambda tx, last: tx.quarantine.page(size, last, project))
 
 
-def pages_of_outbox(store: Store, size: int = ITEMS) -> Iterator[list[OutboxItem]]:
+def pages_of_outbox(store: Store) -> Iterator[list[OutboxItem]]:
     """Give what is on its way, destination by destination."""
     for destination in store.read(lambda tx: tx.outbox.destinations()):
-        after = 0
-        while page := store.read(functools.partial(_items, destination=destination, after=after, limit=size)):
-            yield page
-            after = page[-1].number
+        yield from _pages(store, functools.partial(_items, destination=destination))
 
 
-def _files(tx: Transaction, *, after: int, limit: int) -> list[FileRecord]:
-    return tx.catalogue.files(after=after, limit=limit)
+def _items(tx: Transaction, last: OutboxItem | None, destination: str) -> list[OutboxItem]:
+    return tx.outbox.peek(destination, limit=ITEMS, after=last.number if last else 0)
 
 
-def _series(
-    tx: Transaction, *, after: SeriesRecord | None, limit: int, state: SeriesState | None
-) -> list[SeriesRecord]:
-    return tx.series.page(limit, after, state)
-
-
-def _subjects(tx: Transaction, *, after: SubjectId | None, limit: int) -> list[SubjectRow]:
-    return tx.subjects.page(limit, after)
-
-
-def _refused(
-    tx: Transaction, *, after: QuarantineRecord | None, limit: int, project: str | None
-) -> list[QuarantineRecord]:
-    return tx.quarantine.page(limit, after, project)
-
-
-def _items(tx: Transaction, *, destination: str, after: int, limit: int) -> list[OutboxItem]:
-    return tx.outbox.peek(destination, limit=limit, after=after)
+def _pages(store: Store, look: Callable[[Transaction, R | None], list[R]]) -> Iterator[list[R]]:
+    """Look for one page after another, each behind the last record of the one before, up to an empty one."""
+    last: R | None = None
+    while page := store.read(lambda tx: look(tx, last)):  # noqa: B023 read at once
+        yield page
+        last = page[-1]
