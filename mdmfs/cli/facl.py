@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import re
 import sys
@@ -143,11 +144,8 @@ def _edit(kind: EditKind, texts: Iterable[AclText], *, is_default: bool) -> Edit
 
 
 async def _with_client(place: Place, ask: Callable[[Client], Any]) -> Any:  # noqa: ANN401 whatever ``ask`` gives
-    client = open_hospital(place.configuration)
-    try:
+    async with contextlib.aclosing(open_hospital(place.configuration)) as client:
         return await ask(client)
-    finally:
-        await client.aclose()
 
 
 async def _read(client: Client, place: Place) -> AclTexts:

@@ -6,7 +6,7 @@ import csv
 import pathlib
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from typing import Final
 
 import click
@@ -77,82 +77,52 @@ def find(query: str | None, at: str, configuration: pathlib.Path | None, timeout
     elif options["is_count"]:
         silent = trio.run(with_federation, place, timeout, lambda all_: _count(all_, asked, level))
     else:
-        printer = _PRINTERS["json" if is_json() else str(options["form"])](place)
-        silent = trio.run(with_federation, place, timeout, lambda all_: _print(all_, asked, level, printer))
+        printer = _PRINTERS["json" if is_json() else str(options["form"])]
+        silent = trio.run(with_federation, place, timeout, lambda all_: _print(all_, asked, level, printer, place))
     note_silence(silent)
     sys.exit(PARTIAL if silent else 0)
 
 
-class _Paths:
-    """Prints paths, below the mount where there is one."""
-
-    def __init__(self, place: Place) -> None:
-        self._place = place
-
-    def __call__(self, row: Row) -> None:
-        click.echo(shown_path(row.path, self._place))
-
-    def end(self) -> None:
-        """Nothing is left."""
+async def _print_paths(rows: AsyncIterable[Row], place: Place) -> None:
+    """Print paths, below the mount where there is one."""
+    async for row in rows:
+        click.echo(shown_path(row.path, place))
 
 
-class _Json:
-    """Prints one object on each line."""
-
-    def __init__(self, place: Place) -> None:
-        self._place = place
-
-    def __call__(self, row: Row) -> None:
+async def _print_json(rows: AsyncIterable[Row], place: Place) -> None:
+    """Print one object on each line."""
+    async for row in rows:
         there = {name: value for name, value in row.values.items() if value is not None}
         guid = {"guid": str(uuid.UUID(bytes=row.guid))} if row.guid else {}
-        click.echo(encoded({"path": shown_path(row.path, self._place), "hospital": row.hospital, **guid, **there}))
-
-    def end(self) -> None:
-        """Nothing is left."""
+        click.echo(encoded({"path": shown_path(row.path, place), "hospital": row.hospital, **guid, **there}))
 
 
-class _Csv:
-    """Prints comma-separated values with a head (RFC 4180)."""
-
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self._writer = csv.writer(sys.stdout)
-        self._has_head = False
-
-    def __call__(self, row: Row) -> None:
-        if not self._has_head:
-            self._writer.writerow(["path", "hospital", *row.values])
-            self._has_head = True
-        self._writer.writerow([shown_path(row.path, self._place), row.hospital, *row.values.values()])
-
-    def end(self) -> None:
-        """Nothing is left."""
+async def _print_csv(rows: AsyncIterable[Row], place: Place) -> None:
+    """Print comma-separated values with a head (RFC 4180)."""
+    writer, has_head = csv.writer(sys.stdout), False
+    async for row in rows:
+        if not has_head:
+            writer.writerow(["path", "hospital", *row.values])
+            has_head = True
+        writer.writerow([shown_path(row.path, place), row.hospital, *row.values.values()])
 
 
-class _Table:
-    """Draws a table, when everything is there."""
-
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        columns = [Column(name, overflow="fold") for name in ("path", *_TABLE)]
-        self._table = Table(*columns, caption=_SHIFTED, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-
-    def __call__(self, row: Row) -> None:
+async def _draw_table(rows: AsyncIterable[Row], place: Place) -> None:
+    """Draw a table, when everything is there."""
+    columns = [Column(name, overflow="fold") for name in ("path", *_TABLE)]
+    table = Table(*columns, caption=_SHIFTED, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    async for row in rows:
         values = (row.values.get(name) for name in _TABLE)
-        self._table.add_row(
-            shown_path(row.path, self._place), *("" if value is None else str(value) for value in values)
-        )
-
-    def end(self) -> None:
-        """Draw."""
-        Console().print(self._table)
+        table.add_row(shown_path(row.path, place), *("" if value is None else str(value) for value in values))
+    Console().print(table)
 
 
-_PRINTERS: Final[Mapping[str, Callable[[Place], _Paths | _Json | _Csv | _Table]]] = {
-    "paths": _Paths,
-    "json": _Json,
-    "csv": _Csv,
-    "table": _Table,
+_Printer = Callable[[AsyncIterable[Row], Place], Awaitable[None]]
+_PRINTERS: Final[Mapping[str, _Printer]] = {
+    "paths": _print_paths,
+    "json": _print_json,
+    "csv": _print_csv,
+    "table": _draw_table,
 }
 
 
@@ -178,11 +148,15 @@ def metadata_clients(place: Place) -> dict[str, Client]:
     return clients
 
 
-async def with_federation(place: Place, timeout: float, act: Callable[..., object]) -> dict[str, str]:  # noqa: ASYNC109 each hospital has that long
+async def with_federation(
+    place: Place,
+    timeout: float,  # noqa: ASYNC109 each hospital has that long
+    act: Callable[[Federation], Awaitable[Mapping[str, str]]],
+) -> Mapping[str, str]:
     """Ask all metadata services of a mount; gives who was silent. Raises ``PeerTimedOutError`` where all are."""
     clients = metadata_clients(place)
     try:
-        silent: dict[str, str] = await act(Federation(lambda: clients, deadline=timeout))  # type: ignore[misc]
+        silent = await act(Federation(lambda: clients, deadline=timeout))
     finally:
         for client in clients.values():
             await client.aclose()
@@ -192,12 +166,10 @@ async def with_federation(place: Place, timeout: float, act: Callable[..., objec
 
 
 async def _print(
-    everyone: Federation, query: str, level: FoundLevel, printer: _Paths | _Json | _Csv | _Table
+    everyone: Federation, query: str, level: FoundLevel, printer: _Printer, place: Place
 ) -> dict[str, str]:
-    async with everyone.finding(query, level, is_bare=isinstance(printer, _Paths)) as found:
-        async for row in found:
-            printer(row)
-    printer.end()
+    async with everyone.finding(query, level, is_bare=printer is _print_paths) as found:
+        await printer(found, place)
     return found.silent
 
 

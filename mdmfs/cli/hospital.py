@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import Iterable
 from typing import Final, TypeVar
 
 import trio
@@ -21,17 +21,24 @@ INTERVAL: Final = 0.2
 T = TypeVar("T", bound=Message)
 
 
-@contextlib.asynccontextmanager
-async def asking(configuration: HospitalConfiguration) -> AsyncIterator[Client]:
+def asking(configuration: HospitalConfiguration) -> contextlib.aclosing[Client]:
     """Give a client of the daemon for a block."""
     credential = configuration.credential
-    client = open_client(str(configuration.public), str(credential.subject()), credential, configuration.anchors)
-    try:
-        yield client
-    finally:
-        await client.aclose()
+    return contextlib.aclosing(
+        open_client(str(configuration.public), str(credential.subject()), credential, configuration.anchors)
+    )
 
 
 async def ask(client: Client, path: str, message: Message, reply: type[T], seconds: float = DEADLINE) -> T:
     """Ask once, and wait so long for an answer."""
     return await client.call(path, message, reply, deadline=trio.current_time() + seconds)
+
+
+def ask_each(configuration: HospitalConfiguration, path: str, messages: Iterable[Message], reply: type[T]) -> list[T]:
+    """Ask the daemon some things, one after the other, and give its answers; for a command that does nothing else."""
+
+    async def ask_all() -> list[T]:
+        async with asking(configuration) as client:
+            return [await ask(client, path, message, reply) for message in messages]
+
+    return trio.run(ask_all)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import sys
 
@@ -47,8 +48,5 @@ def identify(configuration: pathlib.Path, subject_id: str, purpose: str) -> None
 
 
 async def _ask(configuration: MountConfiguration, asked: Identify) -> Identified:
-    client = open_hospital(configuration)
-    try:
+    async with contextlib.aclosing(open_hospital(configuration)) as client:
         return await ask(client, IDENTIFY_PATH, asked, Identified)
-    finally:
-        await client.aclose()

@@ -10,7 +10,7 @@ import click
 import trio
 
 from mdmfs.cli.arguments import FILE, parsed
-from mdmfs.cli.hospital import ask, asking
+from mdmfs.cli.hospital import ask, ask_each, asking
 from mdmfs.cli.output import tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Lfn
@@ -45,7 +45,8 @@ def list_(configuration: pathlib.Path, lfn: str) -> None:
 @click.option("--comments-only", is_flag=True, help="Leave collections and aliases.")
 def remove(configuration: pathlib.Path, lfn: str, *, comments_only: bool) -> None:
     """Remove the collections, aliases and comments at and below LFN, at once. No image is touched."""
-    gone = trio.run(_remove, HospitalConfiguration.read(configuration), str(parsed(Lfn.parse, lfn)), comments_only)
+    question = RemoveNames(str(parsed(Lfn.parse, lfn)), comments_only)
+    [gone] = ask_each(HospitalConfiguration.read(configuration), REMOVE_NAMES_PATH, [question], RemovedNames)
     told = {"names": gone.names, "comments": gone.comments}
     tell(told, f"removed: {gone.names} names, {gone.comments} comments")
 
@@ -65,11 +66,6 @@ async def _all(configuration: HospitalConfiguration, lfn: str) -> AsyncIterator[
             if len(found) < MAX_NAMES:
                 return
             skip += len(found)
-
-
-async def _remove(configuration: HospitalConfiguration, lfn: str, comments_only: bool) -> RemovedNames:  # noqa: FBT001 of trio.run
-    async with asking(configuration) as client:
-        return await ask(client, REMOVE_NAMES_PATH, RemoveNames(lfn, comments_only), RemovedNames)
 
 
 def _line(one: MadeName) -> str:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import pathlib
 import time
-from collections.abc import Sequence
 
 import click
-import trio
 
 from mdmfs.cli.arguments import FILE
-from mdmfs.cli.hospital import ask, asking
+from mdmfs.cli.hospital import ask_each
 from mdmfs.cli.output import note, tell
 from mdmfs.daemon.process import forbid_core_dumps
 from mdmfs.hospital.configuration import HospitalConfiguration
@@ -39,7 +37,8 @@ def quarantine() -> None:
 @click.option("--project", default="", help="Only of this project.")
 def list_(configuration: pathlib.Path, project: str) -> None:
     """List quarantined images by series and reason, the latest first."""
-    found = trio.run(_list, HospitalConfiguration.read(configuration), project)
+    settings = HospitalConfiguration.read(configuration)
+    [found] = ask_each(settings, QUARANTINE_PATH, [ListQuarantine(project)], QuarantineGroups)
     for group in found.groups:
         tell(_object(group), _line(group))
     if found.left_out:
@@ -56,7 +55,8 @@ def explain(configuration: pathlib.Path, handles: tuple[str, ...], *, identify: 
     """Explain what HANDLES of the list stand for, and what can be done."""
     if identify:
         forbid_core_dumps()
-    for found in trio.run(_explain, HospitalConfiguration.read(configuration), handles, identify):
+    settings, questions = HospitalConfiguration.read(configuration), [ExplainQuarantine(it, identify) for it in handles]
+    for found in ask_each(settings, QUARANTINE_EXPLAIN_PATH, questions, QuarantineExplanation):
         group = found.group
         lines = [_line(group), f"  why: {found.what}", f"  what to do: {found.advice}"]
         if group.is_registered:
@@ -74,7 +74,9 @@ def explain(configuration: pathlib.Path, handles: tuple[str, ...], *, identify: 
 @click.argument("handles", nargs=-1, required=True)
 def retry(configuration: pathlib.Path, handles: tuple[str, ...]) -> None:
     """Forget the refusals of HANDLES, after something was mended in the PACS: the next harvest asks again."""
-    images = trio.run(_retry, HospitalConfiguration.read(configuration), handles)
+    settings = HospitalConfiguration.read(configuration)
+    done = ask_each(settings, QUARANTINE_RETRY_PATH, map(RetryQuarantined, handles), Retried)
+    images = sum(one.images for one in done)
     tell({"images": images}, f"{images} images will be asked for again by the next harvest")
 
 
@@ -92,23 +94,3 @@ def _line(group: QuarantineGroup) -> str:
     at = f" at {group.tag}" if group.tag else ""
     where = group.directory or "not registered"
     return f"{group.handle}  {day}  {group.project or '-'}  {group.images} images  {group.reason}{at}  {where}"
-
-
-async def _list(configuration: HospitalConfiguration, project: str) -> QuarantineGroups:
-    async with asking(configuration) as client:
-        return await ask(client, QUARANTINE_PATH, ListQuarantine(project), QuarantineGroups)
-
-
-async def _retry(configuration: HospitalConfiguration, handles: Sequence[str]) -> int:
-    async with asking(configuration) as client:
-        return sum([(await ask(client, QUARANTINE_RETRY_PATH, RetryQuarantined(it), Retried)).images for it in handles])
-
-
-async def _explain(
-    configuration: HospitalConfiguration,
-    handles: Sequence[str],
-    identify: bool,  # noqa: FBT001 of trio.run
-) -> list[QuarantineExplanation]:
-    async with asking(configuration) as client:
-        questions = [ExplainQuarantine(handle, identify) for handle in handles]
-        return [await ask(client, QUARANTINE_EXPLAIN_PATH, it, QuarantineExplanation) for it in questions]

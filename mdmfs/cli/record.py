@@ -19,7 +19,7 @@ import trio
 
 from mdmfs.cli.arguments import FILE, parsed
 from mdmfs.cli.find import metadata_clients
-from mdmfs.cli.hospital import INTERVAL, ask, asking
+from mdmfs.cli.hospital import INTERVAL, ask, ask_each, asking
 from mdmfs.cli.mounted import AT, CONFIGURATION_OF_MOUNT, Place, find_mount
 from mdmfs.cli.output import encoded, note, note_silence, open_bar, tell
 from mdmfs.cli.rows import Row, batches, read_rows
@@ -42,7 +42,6 @@ from mdmfs.wire.messages.records import (
     RECORDS_WAITING_PATH,
     AskCollection,
     AskRecordsWaiting,
-    Barred,
     CollectionTold,
     DefinedRecords,
     DefineRecords,
@@ -104,8 +103,10 @@ def record() -> None:
 def define(configuration: pathlib.Path, collection: pathlib.Path) -> None:
     """Make the collection, or bring its schema to what COLLECTION says; attributes no longer named go, with values."""
     file = read_configuration(collection, CollectionFile)
-    barred = trio.run(_define, HospitalConfiguration.read(configuration), file)
-    for one in barred:
+    [defined] = ask_each(
+        HospitalConfiguration.read(configuration), DEFINE_RECORDS_PATH, [_definition_of(file)], DefinedRecords
+    )
+    for one in defined.barred:
         command = shlex.join(["mdmfs", "setfacl", "-m", one.entry, one.lfn])
         note(f"a reader may not pass {one.lfn}, unless by another of his names: {command}")
     tell({"project": file.project, "collection": file.name, "attributes": [one.name for one in file.attributes]})
@@ -160,14 +161,12 @@ def show(subject_id: str, at: str, configuration: pathlib.Path | None, attachmen
     sys.exit(trio.run(_show, place, parsed(SubjectId.parse, subject_id), attachments))
 
 
-async def _define(configuration: HospitalConfiguration, file: CollectionFile) -> list[Barred]:
+def _definition_of(file: CollectionFile) -> DefineRecords:
     attributes = [RecordAttribute(one.name, one.type, one.column or one.name, one.group) for one in file.attributes]
     narrow = {name: list(dns) for name, dns in file.narrow.items()}
-    asked = DefineRecords(
+    return DefineRecords(
         file.project, file.name, list(file.readers), list(file.groups), attributes, list(file.key), narrow
     )
-    async with asking(configuration) as client:
-        return (await ask(client, DEFINE_RECORDS_PATH, asked, DefinedRecords)).barred
 
 
 async def _import(

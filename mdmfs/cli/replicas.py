@@ -6,10 +6,9 @@ import pathlib
 import sys
 
 import click
-import trio
 
 from mdmfs.cli.arguments import FILE
-from mdmfs.cli.hospital import ask, asking
+from mdmfs.cli.hospital import ask_each
 from mdmfs.cli.output import note, tell
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.model.names import Guid
@@ -24,7 +23,7 @@ def replicas(configuration: pathlib.Path, forget: str) -> None:
 
     CONFIGURATION is the hospital's; its daemon must run, and tries again by itself.
     """
-    found = trio.run(_ask, HospitalConfiguration.read(configuration), forget)
+    [found] = ask_each(HospitalConfiguration.read(configuration), REPLICAS_PATH, [AskReplicas(forget)], ReplicaUse)
     for one in found.storage:
         told = {"element": one.element, "replicas": one.replicas, "size": one.size, "leaving": one.leaving}
         tell(told, f"{one.element}: {one.replicas} replicas, {one.size} bytes; {one.leaving} to be taken away")
@@ -34,8 +33,3 @@ def replicas(configuration: pathlib.Path, forget: str) -> None:
     if not found.storage:
         note("no [[storage]] is configured")
     sys.exit(1 if any(one.leaving for one in found.storage) else 0)
-
-
-async def _ask(configuration: HospitalConfiguration, forget: str) -> ReplicaUse:
-    async with asking(configuration) as client:
-        return await ask(client, REPLICAS_PATH, AskReplicas(forget), ReplicaUse)

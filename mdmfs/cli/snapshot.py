@@ -7,12 +7,12 @@ import pathlib
 import secrets
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import Final, NoReturn
 
 import click
 import trio
 
-from mdmfs.cli.find import PARTIAL, metadata_clients
+from mdmfs.cli.find import PARTIAL, with_federation
 from mdmfs.cli.mounted import AT, CONFIGURATION_OF_MOUNT, Place, find_mount
 from mdmfs.cli.output import note_silence, tell
 from mdmfs.model.errors import MalformedMessageError, NoSuchFileError, PeerTimedOutError, again
@@ -48,8 +48,7 @@ def snapshot() -> None:
 def create(name: str, query: str, at: str, configuration: pathlib.Path | None, *, is_partial: bool) -> None:
     """Freeze all images of the series that QUERY finds, at every hospital, as the snapshot NAME."""
     place = find_mount(at, configuration)
-    silent = trio.run(_with_federation, place, lambda everyone: _create(everyone, name, query, is_partial=is_partial))
-    _end(silent)
+    _end(place, lambda everyone: _create(everyone, name, query, is_partial=is_partial))
 
 
 @snapshot.command(name="list")
@@ -58,7 +57,7 @@ def create(name: str, query: str, at: str, configuration: pathlib.Path | None, *
 def list_all(at: str, configuration: pathlib.Path | None) -> None:
     """List the caller's own snapshots: time, files, files that cannot be read any more, name, hospital, query."""
     place = find_mount(at, configuration)
-    _end(trio.run(_with_federation, place, _list))
+    _end(place, _list)
 
 
 @snapshot.command()
@@ -68,7 +67,7 @@ def list_all(at: str, configuration: pathlib.Path | None) -> None:
 def drop(name: str, at: str, configuration: pathlib.Path | None) -> None:
     """Forget the snapshot NAME at every hospital; no image is touched."""
     place = find_mount(at, configuration)
-    _end(trio.run(_with_federation, place, lambda everyone: _drop(everyone, name)))
+    _end(place, lambda everyone: _drop(everyone, name))
 
 
 async def create_everywhere(
@@ -102,8 +101,6 @@ async def _create(everyone: Federation, name: str, query: str, *, is_partial: bo
 
 async def _list(everyone: Federation) -> Mapping[str, str]:
     answers, silent = await everyone.ask_all(SNAPSHOTS_PATH, AskSnapshots(), Snapshots)
-    if not answers:
-        raise told_silence(silent)
     found = [(one.name, hospital, one) for hospital, answer in answers.items() for one in answer.snapshots]
     for _, hospital, one in sorted(found, key=lambda each: each[:2]):
         tell(_object(hospital, one), _line(hospital, one))
@@ -146,17 +143,7 @@ def _line(hospital: str, one: Snapshot) -> str:
     )
 
 
-async def _with_federation(
-    place: Place, act: Callable[[Federation], Awaitable[Mapping[str, str]]]
-) -> Mapping[str, str]:
-    clients = metadata_clients(place)
-    try:
-        return await act(Federation(lambda: clients, deadline=DEADLINE))
-    finally:
-        for client in clients.values():
-            await client.aclose()
-
-
-def _end(silent: Mapping[str, str]) -> None:
+def _end(place: Place, act: Callable[[Federation], Awaitable[Mapping[str, str]]]) -> NoReturn:
+    silent = trio.run(with_federation, place, DEADLINE, act)
     note_silence(silent)
     sys.exit(PARTIAL if silent else 0)

@@ -12,7 +12,7 @@ import msgspec
 import trio
 
 from mdmfs.cli.arguments import FILE, parsed
-from mdmfs.cli.hospital import ask, asking
+from mdmfs.cli.hospital import ask_each, asking
 from mdmfs.cli.identify import identify
 from mdmfs.cli.output import invite, tell
 from mdmfs.daemon.process import forbid_core_dumps
@@ -58,8 +58,9 @@ def merge(configuration: pathlib.Path, project: str, source: TextIO, *, is_dry: 
     forbid_core_dumps()
     settings = HospitalConfiguration.read(configuration)
     invite(source, "'patient ID^^^ISSUER' on a line, 'into ID^^^ISSUER' on the next, again for more; then Ctrl-D:")
-    done = trio.run(_merge, settings, project, read_merges(source.read().splitlines()), is_dry)
-    for one in done:
+    merges = read_merges(source.read().splitlines())
+    questions = [MergeSubjects(project, patient, into, is_dry) for patient, into in merges]
+    for one in ask_each(settings, MERGE_PATH, questions, Merged):
         kept = "" if one.subject == one.continues else f"; new images come as sub-{one.continues}"
         would = "would be shown" if is_dry else "shown"
         told = {"subject": one.subject, "continues": one.continues, "series": one.series, "is_dry_run": is_dry}
@@ -117,14 +118,3 @@ async def _forget(configuration: HospitalConfiguration, question: ForgetSubjects
                 return Forgotten(files, kept)
             left = [one for one in question.subjects if one not in files and one not in kept]
             question = msgspec.structs.replace(question, subjects=left, after=told.after)
-
-
-async def _merge(
-    configuration: HospitalConfiguration,
-    project: str,
-    merges: Sequence[tuple[str, str]],
-    is_dry: bool,  # noqa: FBT001
-) -> list[Merged]:
-    async with asking(configuration) as client:
-        questions = [MergeSubjects(project, patient, into, is_dry) for patient, into in merges]
-        return [await ask(client, MERGE_PATH, question, Merged) for question in questions]

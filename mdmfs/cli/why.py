@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Iterator
@@ -49,11 +50,8 @@ def why(path: str, dn: str, fqan: tuple[str, ...], configuration: pathlib.Path |
 
 async def _explain(place: Place, question: AskWhy) -> dict[str, Any]:
     """Ask the hospital, and each keystore for the caller; what nobody tells is left out."""
-    client = open_hospital(place.configuration)
-    try:
+    async with contextlib.aclosing(open_hospital(place.configuration)) as client:
         why = await client.call(WHY_PATH, question, Why, deadline=trio.current_time() + DEADLINE)
-    finally:
-        await client.aclose()
     told: dict[str, Any] = {"identity": why.dn, "fqans": why.fqans, "steps": list(map(_step, why.steps))}
     if why.guid:
         told |= {"guid": str(Guid(why.guid)), "locality": why.locality}
