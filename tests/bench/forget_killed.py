@@ -35,7 +35,7 @@ from mdmfs.wire.messages.key_tasks import KeyTask
 from tests.bench._frame import Bench, Measured
 from tests.bench.many import FIRST, SIZE, write_file
 from tests.twins.clinic import slice_of
-from tests.twins.killed import VICTIMS, files_at_rest, keys, start
+from tests.twins.killed import VICTIMS, files_kept, keys, start
 
 SUBJECTS = int(os.environ.get("BENCH_FORGET_SUBJECTS", "200"))
 STAY = SUBJECTS // 5
@@ -93,7 +93,7 @@ def measure() -> Measured:
             after = rows_of(site)
             found = len(rows_to(patients[STAY:], after))
             left = sum(after.get(row) == value for row, value in kept.items())
-            files = len(files_at_rest(site))
+            files = len(files_kept(site))
             start(processes, "hospital")
             faults = keys(site, KeyTask.VERIFY).faults
     rows = [

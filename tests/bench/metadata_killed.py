@@ -28,7 +28,7 @@ from mdmfs.demo.site import PROJECT, Site, fill_pacs, make_site
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.configuration import HospitalConfiguration
 from tests.bench._frame import Bench, Measured
-from tests.twins.killed import files_at_rest, harvest_until
+from tests.twins.killed import files_kept, harvest_until
 
 KILLS = int(os.environ.get("BENCH_METADATA_KILLS", "20"))
 ROWS_OF_PATIENT = 2000
@@ -104,7 +104,7 @@ def measure() -> Measured:
         wait_for(lambda: records_in(site) >= imported, "the records")
         for name in ("hospital", "metadata"):
             processes.stop(name)
-        files = {file.guid.octets for file in files_at_rest(site) if file.state is FileState.VISIBLE}
+        files = {file.guid.octets for file in files_kept(site) if file.state is FileState.VISIBLE}
         assert images_in(site) == files, (len(images_in(site)), len(files))
         assert records_in(site) == imported == len(patients) * ROWS_OF_PATIENT
     row = [str(of_registration), str(len(files)), str(killer.kills), str(imported)]

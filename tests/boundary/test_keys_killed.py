@@ -28,10 +28,10 @@ from tests.twins.killed import (
     NUMBERS,
     THRESHOLD,
     VICTIMS,
-    files_at_rest,
+    files_kept,
     harvest_until,
     keys,
-    shares_at_rest,
+    shares_kept,
     start,
 )
 
@@ -131,9 +131,9 @@ def test_killed_at_random_instants_nothing_shows_without_its_key(site: tuple[Sit
         for name in VICTIMS:
             if name != victim:
                 processes.stop(name, signal.SIGKILL)
-        files = files_at_rest(where)
+        files = files_kept(where)
         visible = [file.guid for file in files if file.state is FileState.VISIBLE]
-        assert all(count >= THRESHOLD for count in shares_at_rest(where, visible))
+        assert all(count >= THRESHOLD for count in shares_kept(where, visible))
         counts.append(len(files))
         start(processes, *VICTIMS)
     harvest_to_the_end(where)
@@ -175,4 +175,4 @@ def test_a_keystore_that_lost_its_shelf_is_filled_again(site: tuple[Site, Proces
     assert processes.stop("hospital") == 0
     for number in NUMBERS:
         assert processes.stop(f"keystore-{number}") == 0
-    assert shares_at_rest(where, [gone]) == [0]
+    assert shares_kept(where, [gone]) == [0]

@@ -25,7 +25,7 @@ from mdmfs.metadata.store.finding import Known, Reader
 from mdmfs.metadata.store.images import put_images, show_series
 from mdmfs.metadata.store.records import records_of
 from mdmfs.metadata.store.rights import set_acls
-from mdmfs.metadata.store.snapshots import drop, frozen_page, frozen_series
+from mdmfs.metadata.store.snapshots import create, drop, frozen_page, frozen_series, snapshots_of
 from mdmfs.metadata.store.tables import ABOUT, CLASSES, COLLECTIONS, IMAGES, METADATA, SERIES
 from mdmfs.model.errors import BusyError, ConfigurationError, MalformedMessageError, MalformedQueryError, StoreError
 from mdmfs.model.identity import Dn, Principal
@@ -35,6 +35,7 @@ from mdmfs.wire.messages.metadata import (
     AskFrozenSeries,
     AskRecords,
     AttributeEntry,
+    CreateSnapshot,
     DefineCollection,
     Find,
     FoundLevel,
@@ -327,6 +328,20 @@ def test_an_acl_under_the_guid_of_an_image_counts_in_place_of_the_shared_one(dat
     assert found(database, "", level=FoundLevel.IMAGE) == []
     database.write_now(lambda c: set_acls(c, [VersionedAcl(late.id, 3, acl(ROOT).acl)]))
     assert found(database, "", level=FoundLevel.IMAGE) == [f"{PATH}/0001.dcm"]
+
+
+def test_an_acl_under_the_guid_opens_no_directory_above_the_image(database: Database) -> None:
+    """It stands in the place of the last one alone, in snapshots, too."""
+    own = VersionedAcl(images(count=1).images[0].guid, 1, acl(ROOT).acl)
+    registered(database, images(count=1, chain=[[ROOT, NARROW, OPEN]]))
+    database.write_now(lambda c: set_acls(c, [own, acl(NARROW, version=2)]))
+    assert found(database, "", level=FoundLevel.IMAGE) == [f"{PATH}/0000.dcm"]
+    frozen = CreateSnapshot("mine", "", bytes(16))
+    assert database.write_now(lambda c: create(KNOWN.reader(c, READER, NOW), frozen, "me", NOW)).gone == 0
+    database.write_now(lambda c: set_acls(c, [acl(NARROW, "/O=x/CN=nobody", version=3)]))
+    assert found(database, "", level=FoundLevel.IMAGE) == []
+    (told,) = database.read_now(lambda c: snapshots_of(KNOWN.reader(c, READER, NOW), "me")).snapshots
+    assert (told.files, told.gone) == (1, 1)
 
 
 def test_a_series_goes_by_the_acls_that_it_was_told_with_last(database: Database) -> None:
@@ -791,6 +806,9 @@ def filled_with(database: Database, secret: int, hidden: int) -> None:
                 entry = RecordEntry(key, SUBJECT, values, b"k" * 16, b"", ((ROOT, NARROW),))
                 told = PutRecords("neuro", where, [entry])
                 database.write_now(lambda c, told=told: put_records(c, told))  # type: ignore[misc]
+    frozen = CreateSnapshot("mine", "", bytes(16))
+    for author in ("me", *(f"another {number}" for number in range(hidden))):
+        database.write_now(lambda c, a=author: create(KNOWN.reader(c, READER, NOW), frozen, a, NOW))  # type: ignore[misc]
 
 
 def work_of_all(database: Database) -> dict[str, int]:
@@ -811,7 +829,15 @@ def work_of_all(database: Database) -> dict[str, int]:
     bare = [Find(query, level, (), 100, is_bare=True) for query, level in QUESTIONS]
     for asked in (Find("", within=hidden), Find("", FoundLevel.SERIES, (hidden,), 3), *bare):
         found[repr(asked)] = steps_of(database, lambda c, asked=asked: KNOWN.reader(c, READER, NOW).page(asked))  # type: ignore[misc]
-    found["records"] = steps_of(database, lambda c: records_of(KNOWN.reader(c, READER, NOW), AskRecords(SUBJECT)))
+    told: dict[str, Callable[[Reader], object]] = {
+        "records": lambda reader: records_of(reader, AskRecords(SUBJECT)),
+        "snapshots": lambda reader: snapshots_of(reader, "me"),
+        "frozen series": lambda reader: frozen_series(reader, "me", AskFrozenSeries("mine")),
+        "frozen": lambda reader: frozen_page(reader, "me", AskFrozen("mine")),
+        "schema": Reader.told_schema,
+    }
+    for name, ask in told.items():
+        found[name] = steps_of(database, lambda c, ask=ask: ask(KNOWN.reader(c, READER, NOW)))  # type: ignore[misc]
     return found
 
 

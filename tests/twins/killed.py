@@ -1,9 +1,8 @@
-"""A site whose daemons are killed, and what then lies in their stores; for tests and the bench of kill -9."""
+"""A site whose daemons are killed, and what then lies in their stores; for tests and benches of kill -9."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Final
 
 import trio
@@ -14,8 +13,9 @@ from mdmfs.demo.site import KEYSTORES, PROJECT, Site
 from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.lmdb_store import LmdbStore
-from mdmfs.keystore.row_shelf import open_lmdb_shelf
+from mdmfs.keystore.row_shelf import RowDraft, shelf_layout
 from mdmfs.model.names import Guid
+from mdmfs.rows.embedded import Embedded
 from mdmfs.wire.messages.administration import (
     HARVEST_PATH,
     HARVEST_PROGRESS_PATH,
@@ -46,12 +46,13 @@ def start(processes: Processes, *names: str) -> None:
 
 
 async def harvest_until(configuration: HospitalConfiguration, octets: int) -> HarvestProgress:
-    """Let hospitald go on until it has measured so many bytes of images, or all; gives how far it is."""
+    """Let hospitald go on until it has measured so many bytes more of images, or all; gives how far it is."""
     credential = configuration.credential
     client = open_client(str(configuration.public), str(credential.subject()), credential, configuration.anchors)
     soon = trio.current_time() + DEADLINE
     progress = await client.call(HARVEST_PATH, StartHarvest(PROJECT), HarvestProgress, deadline=soon)
-    while progress.octets < octets and not progress.is_over:
+    wanted = progress.octets + octets
+    while progress.octets < wanted and not progress.is_over:
         await trio.sleep(0.005)
         soon = trio.current_time() + DEADLINE
         progress = await client.call(HARVEST_PROGRESS_PATH, AskHarvest(PROJECT), HarvestProgress, deadline=soon)
@@ -59,29 +60,19 @@ async def harvest_until(configuration: HospitalConfiguration, octets: int) -> Ha
     return progress
 
 
-def files_at_rest(site: Site) -> list[FileRecord]:
-    """Read the catalogue of a hospital that does not run."""
-
-    async def read() -> list[FileRecord]:
-        store = LmdbStore.open(site.hospital_directory / "store")
-        found = store.read(lambda tx: tx.catalogue.files(limit=100_000))
-        await store.aclose()
-        return found
-
-    return trio.run(read)
+def files_kept(site: Site) -> list[FileRecord]:
+    """Read the catalogue of a hospital, whether it runs or not."""
+    with LmdbStore.looking(site.hospital_directory / "store") as store:
+        return store.read(lambda tx: tx.catalogue.files(limit=100_000))
 
 
-def shares_at_rest(site: Site, guids: list[Guid]) -> list[int]:
-    """Count on how many shelves of stopped keystores each file has a share."""
+def shares_kept(site: Site, guids: list[Guid]) -> list[int]:
+    """Count on how many shelves each file has a share, whether their keystores run or not."""
     counts = [0] * len(guids)
-
-    async def count(path: Path) -> None:
-        async with open_lmdb_shelf(path) as shelf:
-            held = await shelf.read(lambda page: [page.key(guid) is not None for guid in guids])
-        counts[:] = [before + more for before, more in zip(counts, held, strict=True)]
-
     for number in NUMBERS:
-        trio.run(count, site.keystore_file(number).parent / "shelf")
+        with Embedded.looking(site.keystore_file(number).parent / "shelf", shelf_layout()) as shelf:
+            held = shelf.read(lambda rows: [RowDraft(rows).key(guid) is not None for guid in guids])
+        counts = [before + more for before, more in zip(counts, held, strict=True)]
     return counts
 
 

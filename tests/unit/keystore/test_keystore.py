@@ -184,6 +184,16 @@ async def test_an_acl_under_the_guid_counts_in_place_of_the_shared_one(keystore:
     assert [outcome for outcome, _ in await collect(keystore, later, open_)] == [DENIED, DONE]
 
 
+async def test_an_acl_under_the_guid_opens_no_directory_above_the_file(keystore: Keystore) -> None:
+    """It stands in the place of the last one alone."""
+    inside, outside = random_guid(), random_guid()
+    await register(keystore, inside, chain=[ROOT_ID, CLOSED_ID, OPEN_ID])
+    await register(keystore, outside, chain=[ROOT_ID, ROOT_ID, CLOSED_ID])
+    own = acl(user(READER, Right.READ))
+    await set_acls(keystore, (inside.octets, 1, own), (outside.octets, 1, own))
+    assert [outcome for outcome, _ in await collect(keystore, inside, outside)] == [DENIED, DONE]
+
+
 async def test_one_open_alias_is_enough_and_no_alias_is_none(keystore: Keystore) -> None:
     """A file with two names is read by either; one without names by its hospital only."""
     two, none = random_guid(), random_guid()
