@@ -70,7 +70,6 @@ async def test_hospitals_are_watched_side_by_side_through_what_hinders_them(
     capsys: pytest.CaptureFixture[str], autojump_clock: trio.testing.MockClock
 ) -> None:
     """A lost network and an ended proxy are sat out; a request that is over is not asked for again."""
-    autojump_clock.autojump_threshold = 0
     first = ScriptedStages([["STARTED"], PeerUnreachableError("away"), CredentialExpiredError("ended"), [OF_ALL]])
     second = ScriptedStages([[OF_ALL, OF_ALL]])
     assert await watch([Watched("one", first, ["a"]), Watched("two", second, ["b", "c"])]) == 0
@@ -83,7 +82,6 @@ async def test_hospitals_are_watched_side_by_side_through_what_hinders_them(
 
 async def test_a_file_that_failed_is_told_at_its_hospital(autojump_clock: trio.testing.MockClock) -> None:
     """And the command says 1."""
-    autojump_clock.autojump_threshold = 0
     stages = ScriptedStages([["STARTED", "FAILED"], [OF_ALL, "FAILED"]])
     assert await watch([Watched("one", stages, ["a"]), Watched("two", ScriptedStages([[OF_ALL]]), ["b"])]) == 1
 

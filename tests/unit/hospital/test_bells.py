@@ -43,7 +43,6 @@ async def test_nobody_is_woken_while_there_is_something_else_to_do(mock_clock: t
 
 async def test_what_is_done_on_waking_comes_before_the_next_is_woken(autojump_clock: trio.testing.MockClock) -> None:
     """The few who were woken have finished with what they wanted when others begin."""
-    autojump_clock.autojump_threshold = 0
     begun = trio.current_time()
     bell, at_work, finished, most = PacedBell(), set[int](), list[int](), 0
 
@@ -76,7 +75,6 @@ async def test_whoever_gives_up_breaks_no_chain_and_whoever_comes_later_is_not_w
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """Neither those who were cancelled before the ring nor in the middle of it keep it from the others."""
-    autojump_clock.autojump_threshold = 0
     bell, woken, scopes = PacedBell(), list[int](), list[trio.CancelScope]()
 
     async def impatient(number: int) -> None:

@@ -472,7 +472,6 @@ async def test_what_somebody_waits_for_is_sent_before_it_is_written(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     """To write it first would keep him waiting for nothing."""
-    autojump_clock.autojump_threshold = 0
     staging = Staging(tmp_path, 10**6)
     seen: list[bytes] = []
 

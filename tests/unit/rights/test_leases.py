@@ -19,7 +19,6 @@ def mount(number: int) -> bytes:
 
 async def test_mounts_that_come_back_all_at_once_are_all_granted_a_lease(autojump_clock: Clock) -> None:
     """Each is heard before any of them is answered, and none is taken for one whose lease has lapsed."""
-    autojump_clock.autojump_threshold = 0
     leases, who = Leases(), principal("/CN=reader")
     for number in range(200):
         leases.hear(mount(number), who, "192.0.2.1", 7)
@@ -30,7 +29,6 @@ async def test_mounts_that_come_back_all_at_once_are_all_granted_a_lease(autojum
 
 async def test_only_who_holds_a_lease_is_waited_for(autojump_clock: Clock) -> None:
     """Not who has asked for one, nor who has let it lapse."""
-    autojump_clock.autojump_threshold = 0
     leases, who = Leases(), principal("/CN=reader")
     leases.hear(mount(1), who, "192.0.2.1", 7)
     assert not leases.behind(8)
@@ -44,7 +42,6 @@ async def test_only_who_holds_a_lease_is_waited_for(autojump_clock: Clock) -> No
 
 async def test_who_does_not_ask_any_more_makes_room_for_others(autojump_clock: Clock) -> None:
     """A full house grants no lease to one more, and drops nobody who still asks."""
-    autojump_clock.autojump_threshold = 0
     leases, who = Leases(room=2), principal("/CN=reader")
     for number in (1, 2, 3):
         leases.hear(mount(number), who, "192.0.2.1", 7)
@@ -58,7 +55,6 @@ async def test_who_does_not_ask_any_more_makes_room_for_others(autojump_clock: C
 
 async def test_a_lease_that_is_given_back_is_waited_for_no_longer_and_never_comes_again(autojump_clock: Clock) -> None:
     """Not by a question that waited at the hospital meanwhile, nor one that comes late; the next mount begins anew."""
-    autojump_clock.autojump_threshold = 0
     leases, who = Leases(), principal("/CN=reader")
     for number in (1, 2):
         leases.hear(mount(number), who, "192.0.2.1", 7)
@@ -74,7 +70,6 @@ async def test_a_lease_that_is_given_back_is_waited_for_no_longer_and_never_come
 
 async def test_nobody_gives_back_what_is_anothers(autojump_clock: Clock) -> None:
     """Whoever has heard the number of a mount, or makes one up, takes nobody out of what a change waits for."""
-    autojump_clock.autojump_threshold = 0
     leases, who = Leases(), principal("/CN=reader")
     leases.hear(mount(1), who, "192.0.2.1", 7)
     leases.grant(mount(1), who, LEASE)

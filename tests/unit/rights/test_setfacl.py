@@ -477,7 +477,7 @@ async def test_a_question_that_waits_while_its_mount_ends_brings_no_lease(scene:
 
 async def test_a_mount_that_is_cut_off_counts_until_its_lease_lapses(
     scene: Scene,
-    autojump_clock: trio.testing.MockClock,  # noqa: ARG001 the clock that jumps
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     """And so do those that an earlier process may have granted one."""
     hospital = scene.clinic.hospital
@@ -496,7 +496,7 @@ async def test_a_mount_that_is_cut_off_counts_until_its_lease_lapses(
 
 async def test_a_group_that_ends_before_its_holder_is_taken_from_his_mount(
     scene: Scene,
-    autojump_clock: trio.testing.MockClock,  # noqa: ARG001 the clock that jumps
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     """No lease and no question outlive the credential; without his groups he begins anew, however often he asks."""
     await scene.change(OWNER, PROJECT_LFN, modify("g:/neuro:rx"), recursive=True)

@@ -185,7 +185,6 @@ async def test_keystores_that_hear_from_the_hospital_a_moment_after_the_mount_ar
     site: Site, nursery: trio.Nursery, autojump_clock: MockClock, *, is_first_down: bool
 ) -> None:
     """As after a hospital was away for long; who waited for it in an open would get an error when it is back."""
-    autojump_clock.autojump_threshold = 0
     lock = await site.sealed()
     site.twins[NAMES[0]].failure = unreachable if is_first_down else None
     for name in NAMES[1:]:
@@ -208,7 +207,6 @@ async def test_keystores_that_do_not_hear_from_the_hospital_are_not_waited_for_l
     site: Site, autojump_clock: MockClock
 ) -> None:
     """It may be away for hours."""
-    autojump_clock.autojump_threshold = 0
     lock = await site.sealed()
     for name in NAMES[1:]:
         site.twins[name].lie = stale

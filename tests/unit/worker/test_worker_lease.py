@@ -74,7 +74,6 @@ def scene(nursery: trio.Nursery) -> Scene:
 
 async def test_while_the_lease_is_held_nobody_waits(scene: Scene, autojump_clock: Clock) -> None:
     """Renewals keep it so, and their questions are short enough."""
-    autojump_clock.autojump_threshold = 0
     scene.grant()
     for _ in range(20):
         begin = trio.current_time()
@@ -88,7 +87,6 @@ async def test_while_the_lease_is_held_nobody_waits(scene: Scene, autojump_clock
 
 async def test_it_counts_from_when_it_was_asked_for(scene: Scene, autojump_clock: Clock) -> None:
     """An answer that took long is worth less."""
-    autojump_clock.autojump_threshold = 0
     sent = trio.current_time()
     await trio.sleep(LEASE - 1)
     scene.lease.grant(sent, LEASE)
@@ -99,7 +97,6 @@ async def test_it_counts_from_when_it_was_asked_for(scene: Scene, autojump_clock
 
 async def test_a_lapse_makes_everyone_wait_and_go_on_afterwards(scene: Scene, autojump_clock: Clock) -> None:
     """Pages go before the end, keys at it; nobody is refused."""
-    autojump_clock.autojump_threshold = 0
     scene.grant()
     begin, done = trio.current_time(), []
 
@@ -121,7 +118,6 @@ async def test_a_lapse_makes_everyone_wait_and_go_on_afterwards(scene: Scene, au
 
 async def test_who_waits_too_long_is_timed_out(scene: Scene, autojump_clock: Clock) -> None:
     """By the lease's own patience, and not refused."""
-    autojump_clock.autojump_threshold = 0
     scene.grant()
     await trio.sleep(LEASE + 1)
     begin = trio.current_time()
@@ -133,7 +129,6 @@ async def test_who_waits_too_long_is_timed_out(scene: Scene, autojump_clock: Clo
 
 async def test_a_decision_is_told_at_once_to_all_who_wait_and_who_come(scene: Scene, autojump_clock: Clock) -> None:
     """And names are taken back with the pages."""
-    autojump_clock.autojump_threshold = 0
     scene.grant()
     await trio.sleep(LEASE + 1)
 
@@ -158,7 +153,6 @@ async def test_a_decision_is_told_at_once_to_all_who_wait_and_who_come(scene: Sc
 
 async def test_a_refusal_ends_the_lease_at_once(scene: Scene, autojump_clock: Clock) -> None:
     """Not when the tenant is told of it, and however long it would run."""
-    autojump_clock.autojump_threshold = 0
     scene.grant()
     assert scene.lease.is_held
     scene.lease.refuse(AccessDeniedError("no longer"))
@@ -168,7 +162,6 @@ async def test_a_refusal_ends_the_lease_at_once(scene: Scene, autojump_clock: Cl
 
 async def test_nothing_is_served_again_before_the_tenant_goes_on(scene: Scene, autojump_clock: Clock) -> None:
     """What was held before the lapse goes first."""
-    autojump_clock.autojump_threshold = 0
     scene.grant()
     await trio.sleep(LEASE + 1)
     scene.grant()
@@ -180,7 +173,6 @@ async def test_nothing_is_served_again_before_the_tenant_goes_on(scene: Scene, a
 
 async def test_pages_go_before_each_end_that_comes_near(scene: Scene, autojump_clock: Clock) -> None:
     """Also where the lease was renewed since they went the last time."""
-    autojump_clock.autojump_threshold = 0
     for _ in range(3):
         scene.grant()
         await trio.sleep(LEASE - 2 * LOOK_SECONDS)
@@ -189,7 +181,6 @@ async def test_pages_go_before_each_end_that_comes_near(scene: Scene, autojump_c
 
 async def test_an_answer_that_came_too_late_is_asked_for_again(scene: Scene, autojump_clock: Clock) -> None:
     """What was found under a lease that lapsed meanwhile is not given out."""
-    autojump_clock.autojump_threshold = 0
     scene.grant()
 
     async def slow() -> int:
@@ -208,7 +199,6 @@ async def test_an_answer_that_came_too_late_is_asked_for_again(scene: Scene, aut
 
 async def test_without_a_lease_ever_an_outage_is_told_as_it_is(scene: Scene, autojump_clock: Clock) -> None:
     """A mount that was made while the hospital is away does not hang for two minutes."""
-    autojump_clock.autojump_threshold = 0
     scene.lease.fail(PeerUnreachableError("nobody there"))
     with pytest.raises(PeerUnreachableError):
         await scene.lease.held(scene.ask)
@@ -228,7 +218,6 @@ async def test_a_sleeping_machine_wakes_up_without_a_lease() -> None:
 
 async def test_a_hospital_that_is_started_again_fails_nobody(scene: Scene, autojump_clock: Clock) -> None:
     """Under a lease, who cannot reach it tries again; without end he does not."""
-    autojump_clock.autojump_threshold = 0
     lease = Lease(trio.current_time, wait=WAIT)
     lease.grant(trio.current_time(), 10 * WAIT)
     back_at = trio.current_time() + 30
@@ -250,7 +239,6 @@ async def test_a_hospital_that_is_started_again_fails_nobody(scene: Scene, autoj
 
 async def test_what_timed_out_over_a_lapse_is_asked_again_and_nothing_else(scene: Scene, autojump_clock: Clock) -> None:
     """It was asked of a hospital that has gone since; one that is there and does not answer is told of."""
-    autojump_clock.autojump_threshold = 0
     scene.grant()
 
     async def time_out(seconds: float) -> int:
@@ -275,7 +263,6 @@ async def test_who_was_let_through_before_a_lapse_waits_no_longer_than_who_came_
     scene: Scene, autojump_clock: Clock
 ) -> None:
     """A read that hangs on a hospital that is away is timed out with all others."""
-    autojump_clock.autojump_threshold = 0
     scene.grant()
     begun = trio.current_time()
     with pytest.raises(PeerTimedOutError, match="120 s"):
@@ -285,7 +272,6 @@ async def test_who_was_let_through_before_a_lapse_waits_no_longer_than_who_came_
 
 async def test_who_was_let_through_before_a_refusal_hears_it_at_once(scene: Scene, autojump_clock: Clock) -> None:
     """And does not wait for keys that never come."""
-    autojump_clock.autojump_threshold = 0
     scene.grant()
 
     async def decide() -> None:
@@ -301,7 +287,6 @@ async def test_who_was_let_through_before_a_refusal_hears_it_at_once(scene: Scen
 
 async def test_a_lease_that_runs_takes_no_turn_of_the_loop(scene: Scene, autojump_clock: Clock) -> None:
     """A mount has one for each user and hospital, and most of them do nothing."""
-    autojump_clock.autojump_threshold = 0
     scene.grant()
     await trio.testing.wait_all_tasks_blocked()
     with counting_turns() as turns:
@@ -311,7 +296,6 @@ async def test_a_lease_that_runs_takes_no_turn_of_the_loop(scene: Scene, autojum
 
 async def test_the_pages_go_at_once_when_the_machine_wakes_up(nursery: trio.Nursery, autojump_clock: Clock) -> None:
     """Trio's clock stood still while the lease ran out."""
-    autojump_clock.autojump_threshold = 0
     slept = 0.0
     lease, tenant = Lease(lambda: trio.current_time() + slept, wait=WAIT), Tenant()
     nursery.start_soon(lease.keep, tenant, nursery)

@@ -151,7 +151,6 @@ async def test_shares_are_held_for_a_moment_and_not_longer(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Opening a file again at once asks nobody; later the keystores decide anew."""
-    autojump_clock.autojump_threshold = 0
     hospital = TwinHospital()
     (lock,), ring = await lock_and_ring(hospital, nursery)
     calls = lambda: sum(twin.calls for twin in hospital.keystores.values())  # noqa: E731 short
@@ -185,7 +184,6 @@ async def test_what_is_forgotten_while_keystores_are_asked_is_not_held(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, *, is_all: bool
 ) -> None:
     """They answered before they heard of a revocation: a share that came along with a sibling's opens nothing."""
-    autojump_clock.autojump_threshold = 0
     hospital = TwinHospital()
     (first, second), ring = await lock_and_ring(hospital, nursery, 2)
     for twin in hospital.keystores.values():
@@ -249,7 +247,6 @@ async def test_while_nobody_waits_nobody_is_looked_at(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Most mounts do nothing most of the time."""
-    autojump_clock.autojump_threshold = 0
     watch = SignalWatch()
     nursery.start_soon(watch.run)
     with watch.interruptible(os.getpid()):

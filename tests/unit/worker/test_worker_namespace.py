@@ -230,7 +230,6 @@ async def test_one_listing_serves_who_opens_a_directory_and_reads_it_at_once(
     hospital: TwinHospital, tmp_path: Path, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Else a directory that changes all the time is listed twice for each look; who reads again sees it anew."""
-    autojump_clock.autojump_threshold = 0
     lease, cache = Lease(trio.current_time), CiphertextCache(tmp_path, 2**20)
     lease.grant(0.0, 3600.0)
     branch = Branch(
@@ -338,7 +337,6 @@ async def test_without_a_feed_listings_age_and_with_one_they_do_not(
     hospital: TwinHospital, autojump_clock: trio.testing.MockClock
 ) -> None:
     """A minute is the longest that nobody's word counts."""
-    autojump_clock.autojump_threshold = 0
     names = Namespace(hospital, ROOT_LFN)
     inode = await folder_of(names)
     await names.listing(inode)
@@ -354,7 +352,6 @@ async def test_in_an_outage_what_is_here_serves_and_what_is_not_says_so(
     hospital: TwinHospital, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Never ENOENT."""
-    autojump_clock.autojump_threshold = 0
     names = Namespace(hospital, ROOT_LFN)
     inode = await folder_of(names)
     await names.listing(inode)
@@ -443,7 +440,6 @@ async def test_the_feed_takes_back_names_and_files_that_have_gone(
     hospital: TwinHospital, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Within the same moment; what stays is not touched."""
-    autojump_clock.autojump_threshold = 0
     names, witness = Namespace(hospital, ROOT_LFN), Witness()
     inode = await folder_of(names)
     gone = await names.lookup(inode, b"0004.dcm")
@@ -472,7 +468,6 @@ async def test_the_feed_resumes_after_an_outage_without_losing_a_change(
     faults: list[str],
 ) -> None:
     """What happened meanwhile is told afterwards; a fault of the program is no more than an outage."""
-    autojump_clock.autojump_threshold = 0
     names, witness = Namespace(hospital, ROOT_LFN), Witness()
     inode = await folder_of(names)
     await names.listing(inode)
@@ -496,7 +491,6 @@ async def test_names_that_went_in_an_outage_are_taken_back_though_somebody_liste
     nursery: trio.Nursery, hospital: TwinHospital, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Whoever asks for the newer listing, the kernel hears of the difference."""
-    autojump_clock.autojump_threshold = 0
     names, witness = Namespace(hospital, ROOT_LFN), Witness()
     inode = await folder_of(names)
     await names.listing(inode)
@@ -513,7 +507,6 @@ async def test_after_a_reset_nothing_is_told_from_before_though_no_version_has_p
     hospital: TwinHospital, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Who asks may have lost his groups: then nothing has changed but what he may see."""
-    autojump_clock.autojump_threshold = 0
     names, witness = Namespace(hospital, ROOT_LFN), Witness()
     inode = await folder_of(names)
     await names.listing(inode)
@@ -559,7 +552,6 @@ async def test_a_feed_that_cannot_reach_back_makes_everyone_ask_again(
     hospital: TwinHospital, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Closed by default."""
-    autojump_clock.autojump_threshold = 0
     names, witness = Namespace(hospital, ROOT_LFN), Witness()
     inode = await folder_of(names)
     await names.listing(inode)
@@ -574,7 +566,6 @@ async def test_a_hospital_that_always_has_news_is_not_asked_without_a_pause(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Others are served by the same loop."""
-    autojump_clock.autojump_threshold = 0
 
     class Hasty(TwinHospital):
         asked = 0
@@ -599,7 +590,6 @@ async def test_a_hospital_that_is_started_again_is_heard_soon(
     hospital: TwinHospital, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """The first new tries come quickly, whatever the dice say; after a long outage they do not."""
-    autojump_clock.autojump_threshold = 0
     hospital.lease = 9.0
     names = Namespace(hospital, ROOT_LFN)
     lease = Lease(trio.current_time)
@@ -620,7 +610,6 @@ async def test_a_hospital_that_grants_no_lease_is_not_asked_without_a_pause(
     hospital: TwinHospital, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """It has no room to remember this mount: who waits here is told so."""
-    autojump_clock.autojump_threshold = 0
     hospital.lease = 0.0
     asked, lease = 0, Lease(trio.current_time)
 
@@ -642,7 +631,6 @@ async def test_the_groups_of_an_answer_are_told_back_once_it_is_applied(
     hospital: TwinHospital, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Of one that could not be, the hospital would think that its caller had forgotten what he has lost."""
-    autojump_clock.autojump_threshold = 0
     asked: list[list[str]] = []
 
     class Regrouping(TwinHospital):
@@ -664,7 +652,6 @@ async def test_of_which_history_a_mount_has_heard_is_said_of_the_version_that_it
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Whose credential ends while he lists anew asks from the version before; with the later one's mark he lost all."""
-    autojump_clock.autojump_threshold = 0
     asked: list[tuple[int, list[str]]] = []
 
     class Marking(TwinHospital):
@@ -703,7 +690,6 @@ async def test_a_long_listing_holds_up_neither_the_lease_nor_what_the_feed_tells
     slow: Slow, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """A right that is lost is lost at once, whatever is listed meanwhile; and what changed since is listed once."""
-    autojump_clock.autojump_threshold = 0
     names, witness, slow.lease = Namespace(slow, ROOT_LFN), Witness(), 30.0
     inode = await folder_of(names)
     for node in (await names.listing(inode)).in_order:
@@ -729,7 +715,6 @@ async def test_of_what_is_taken_away_only_what_is_in_use_costs_anything(
     hospital: TwinHospital, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """A hospital can name millions, and the loop and memory of a mount are other hospitals', too."""
-    autojump_clock.autojump_threshold = 0
     names, witness = Namespace(hospital, ROOT_LFN), Witness()
     inode = await folder_of(names)
     node = await names.lookup(inode, b"0003.dcm")
@@ -763,7 +748,6 @@ async def test_a_directory_that_could_not_be_listed_anew_is_listed_later(
     hospital: TwinHospital, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, *, is_outage: bool
 ) -> None:
     """The kernel would show for as long as the lease lasts what has gone."""
-    autojump_clock.autojump_threshold = 0
     names, witness = Namespace(hospital, ROOT_LFN), Witness()
     inode = await folder_of(names)
     await names.listing(inode)

@@ -194,7 +194,6 @@ async def test_each_report_goes_under_who_opened(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, *, is_refused: bool
 ) -> None:
     """What one has opened is nobody else's, though the hospital was away as he left; and no number is told twice."""
-    autojump_clock.autojump_threshold = 0
     hospital, opens, guids = TwinHospital(), Opens(), [random_guid() for _ in range(MAX_REPORTED + 1)]
     hospital.lease = 30.0
     feed = Feed(hospital, Namespace(hospital, ROOT), NoWitness(), Lease(trio.current_time), opens)
@@ -223,7 +222,6 @@ async def test_a_leaver_whom_nothing_answers_is_given_up_while_the_hospital_answ
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """It has moved, and only those heard of it who came later: what they open is reported meanwhile."""
-    autojump_clock.autojump_threshold = 0
     hospital, opens, leaver = TwinHospital(), Opens(), Leaver(TwinHospital())
     hospital.lease, leaver.refusal = 30.0, unreachable()
     feed = Feed(hospital, Namespace(hospital, ROOT), NoWitness(), Lease(trio.current_time), opens)
@@ -258,7 +256,6 @@ async def test_what_a_hospital_has_no_room_for_is_reported_once_it_has(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """On a full disk it answers others, who report nothing, for as long as nobody makes room; a leaver, too."""
-    autojump_clock.autojump_threshold = 0
     hospital, opens, leaver = TwinHospital(), Opens(), Leaver(TwinHospital())
     hospital.lease, leaver.refusal = 5.0, StoreError("the audit log cannot be written")
     feed = Feed(hospital, Namespace(hospital, ROOT), NoWitness(), Lease(trio.current_time), opens)
@@ -277,7 +274,6 @@ async def test_a_leaver_whom_nothing_answers_keeps_up_nobody(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, faults: list[str]
 ) -> None:
     """Neither news nor the lease, nor those who left after him, nor the last word; nor does a fault end the mount."""
-    autojump_clock.autojump_threshold = 0
 
     class Faulty(Leaver):
         async def changes(self, *told: object) -> Changes:
@@ -316,7 +312,6 @@ async def test_the_last_word_is_his_whose_credential_goes_just_before_it(
 
     Nor does he have to wait for one who left before him, and whom nothing answers.
     """
-    autojump_clock.autojump_threshold = 0
     leaver = Leaver(TwinHospital())
 
     class Leaving(TwinHospital):
@@ -446,7 +441,6 @@ async def test_a_leaver_whom_nothing_answers_does_not_keep_his_followers_lease(
 
 async def test_who_never_had_a_lease_has_none_to_give_back(autojump_clock: trio.testing.MockClock) -> None:
     """Nor who was refused, or let it lapse: it has ended at the hospital, too."""
-    autojump_clock.autojump_threshold = 0
     hospital, refused, lapsed = TwinHospital(), Lease(trio.current_time), Lease(trio.current_time)
     for lease in (refused, lapsed):
         lease.grant(trio.current_time(), 60.0)
@@ -461,7 +455,6 @@ async def test_what_a_leaver_has_opened_is_told_once_whoever_asks_meanwhile(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """The last word may come while the feed is at it."""
-    autojump_clock.autojump_threshold = 0
 
     class Slow(Leaver):
         async def changes(
@@ -486,7 +479,6 @@ async def test_who_was_refused_asks_again_as_soon_as_he_has_another_credential(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, faults: list[str]
 ) -> None:
     """Whoever reads there gets EACCES until then. A look that fails as no program should ends no mount."""
-    autojump_clock.autojump_threshold = 0
     hospital, lease, is_right = TwinHospital(), Lease(trio.current_time), False
 
     def look() -> bool:
@@ -530,7 +522,6 @@ async def test_more_opens_than_one_report_names_do_not_wait_for_a_renewal_each(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """A scan of what is at hand goes faster than leases are renewed."""
-    autojump_clock.autojump_threshold = 0
     hospital, opens = TwinHospital(), Opens()
     hospital.lease = 30.0
     feed = Feed(hospital, Namespace(hospital, ROOT), NoWitness(), Lease(trio.current_time), opens)
@@ -545,7 +536,6 @@ async def test_opens_go_with_the_next_renewal_and_again_after_an_outage(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Nothing is lost by a hospital that does not answer, and the last word is told at the end."""
-    autojump_clock.autojump_threshold = 0
     hospital, opens = TwinHospital(), Opens()
     hospital.lease = 30.0
     lease = Lease(trio.current_time)

@@ -26,7 +26,6 @@ def _open(order: ReadingOrder, at: int, folder: int = FOLDER) -> Place:
 
 async def test_the_second_open_of_a_directory_tells_what_comes_next(autojump_clock: trio.testing.MockClock) -> None:
     """As many as may be asked for along with it; at the end of the directory those that are left."""
-    autojump_clock.autojump_threshold = 0
     order = ReadingOrder()
     assert _open(order, 0) == Place(0, (), is_in_order=False)
     assert _open(order, 1) == Place(1, FILES[2 : 2 + SIBLINGS], is_in_order=True)
@@ -37,7 +36,6 @@ async def test_the_second_open_of_a_directory_tells_what_comes_next(autojump_clo
 
 async def test_who_has_long_gone_on_in_order_hears_of_more(autojump_clock: trio.testing.MockClock) -> None:
     """Fewer questions are asked for as many files; the first step out of order takes that back."""
-    autojump_clock.autojump_threshold = 0
     order = ReadingOrder()
     counts = [len(_open(order, at).siblings) for at in range(PROVEN + 2)]
     assert counts == [0, *[SIBLINGS] * (PROVEN - 1), SIBLINGS + PROVEN, SIBLINGS + PROVEN]
@@ -48,7 +46,6 @@ async def test_who_has_long_gone_on_in_order_hears_of_more(autojump_clock: trio.
 
 async def test_who_opens_here_and_there_is_in_no_order(autojump_clock: trio.testing.MockClock) -> None:
     """A step back or far ahead is none, though what follows may be opened next."""
-    autojump_clock.autojump_threshold = 0
     order = ReadingOrder()
     _open(order, 4)
     for at in (20, 10, 10 + NEARLY + 1):
@@ -57,7 +54,6 @@ async def test_who_opens_here_and_there_is_in_no_order(autojump_clock: trio.test
 
 async def test_the_same_file_again_changes_nothing(autojump_clock: trio.testing.MockClock) -> None:
     """Programs open a file several times."""
-    autojump_clock.autojump_threshold = 0
     order = ReadingOrder()
     first = [_open(order, 5), _open(order, 5)]
     second = [_open(order, 6), _open(order, 6), _open(order, 6)]
@@ -67,7 +63,6 @@ async def test_the_same_file_again_changes_nothing(autojump_clock: trio.testing.
 
 async def test_another_directory_and_a_pause_begin_anew(autojump_clock: trio.testing.MockClock) -> None:
     """What comes next is not known then; an open of the same file keeps the time."""
-    autojump_clock.autojump_threshold = 0
     order = ReadingOrder()
     _open(order, 0)
     assert not _open(order, 1, OTHER).siblings
@@ -82,7 +77,6 @@ async def test_another_directory_and_a_pause_begin_anew(autojump_clock: trio.tes
 
 async def test_without_a_listing_nothing_is_known_of_what_comes_next(autojump_clock: trio.testing.MockClock) -> None:
     """Though the open counts, and the next one is a burst."""
-    autojump_clock.autojump_threshold = 0
     order = ReadingOrder()
     assert order.note(FILES[0], FOLDER, None) is None
     assert _open(order, 1).siblings

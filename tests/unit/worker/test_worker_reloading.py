@@ -157,7 +157,6 @@ async def test_all_leases_hear_that_the_machine_has_slept(
     scene: Scene, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One task looks at the clock for all of them; they look again when the machine wakes up, and at no other time."""
-    autojump_clock.autojump_threshold = 0
     slept, heard = 0.0, list[str]()
     monkeypatch.setattr("mdmfs.worker.places.boottime", lambda: trio.current_time() + slept)
     leases = [scene.places.lease("") for _ in range(3)]
