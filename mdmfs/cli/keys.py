@@ -93,9 +93,10 @@ def resplit(configuration: pathlib.Path, selected: _Selected) -> None:
 @click.argument("configuration", type=FILE)
 @_selecting
 def rotate(configuration: pathlib.Path, selected: _Selected) -> None:
-    """Make new keys, after a suspicion; what is sealed from now on opens with these alone."""
+    """Make new keys, after a suspicion; what is sealed from now on opens with these alone. 1: a keystore is missing."""
     found = _run(configuration, KeyTask.ROTATE, selected)
     _tell(found, f"{found.changed} keys are new; {found.waiting} messages are on their way")
+    sys.exit(1 if found.silent else 0)
 
 
 @keys.command()
@@ -135,7 +136,7 @@ def _run(configuration: pathlib.Path, task: KeyTask, selected: _Selected) -> Key
     for line in found.lines:
         note(f"  {line}")
     for name, reason in found.silent.items():
-        note(f"  {name} does not answer: {reason}", keystore=name, reason=reason)
+        note(f"  {name} does not take part: {reason}", keystore=name, reason=reason)
     if found.failure:
         fail(found.failure)
     return found

@@ -11,7 +11,7 @@ import trio
 
 from mdmfs.keystore.keystore import Keystore
 from mdmfs.keystore.notary import Notary
-from mdmfs.model.errors import MdmfsError, PeerTimedOutError, PeerUnreachableError
+from mdmfs.model.errors import MdmfsError, OutOfSpaceError, PeerTimedOutError, PeerUnreachableError
 from mdmfs.model.identity import Dn, Principal
 from mdmfs.model.names import Guid
 from mdmfs.sharing.shamir import Share, split
@@ -98,6 +98,8 @@ class TwinKeystore:
         self.delay = 0.0
         self.failure: Callable[[], MdmfsError] | None = None
         self.is_silent = False
+        self.room = float("inf")
+        """For how many batches of shares more its disk has room; it gives those that it has."""
         self.lie: Callable[[Collected], Collected] | None = None
         self.calls = 0
         self.paths: list[str] = []
@@ -126,6 +128,11 @@ class TwinClient:
         await trio.lowlevel.checkpoint()
         if twin.failure is not None:
             raise twin.failure()
+        if path == REGISTER_PATH:
+            twin.room -= 1
+            if twin.room < 0:
+                message = "the shelf is full"
+                raise OutOfSpaceError(message)
         with trio.move_on_at(deadline) as scope:
             await trio.sleep(float("inf") if twin.is_silent else twin.delay)
         if scope.cancelled_caught:

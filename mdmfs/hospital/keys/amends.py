@@ -12,7 +12,7 @@ import dataclasses
 import secrets
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -52,6 +52,14 @@ class Shipment:
     def without_newcomers(self) -> Shipment:
         """Give what is left to send when they have theirs."""
         return self._among(self.shares.keys() - self.newcomers)
+
+    def to(self, name: str) -> Shipment:
+        """Give what is for one keystore."""
+        return self._among({name})
+
+    def without(self, names: Collection[str]) -> Shipment:
+        """Give what is for all but these keystores."""
+        return self._among(self.shares.keys() - set(names))
 
     def _among(self, names: Collection[str]) -> Shipment:
         shares = {name: share for name, share in self.shares.items() if name in names}
@@ -141,16 +149,41 @@ def drop_for_removed(tx: Transaction, hospital: Hospital) -> int:
     return 0
 
 
-def rotate(
+class Renewal(NamedTuple):
+    """A new key of one file, which is the file's when ``adopt`` says so."""
+
+    generation: int
+    threshold: int
+    check: bytes
+    shipment: Shipment
+
+
+def new_keys(
     tx: Transaction, hospital: Hospital, guids: Iterable[Guid], latest: Mapping[Guid, int] | None = None
-) -> list[Guid]:
-    """Make new keys, of the next generation; gives the files that have one now. The old ones open nothing new.
+) -> list[Renewal]:
+    """Make new keys, of the next generation.
 
     ``latest`` are the generations that keystores hold: later ones than ours, where our store was restored, or one lies.
     """
     files = [file for guid in guids if (file := tx.catalogue.file(guid)) and file.state is not FileState.WITHDRAWN]
-    ship(tx, hospital, [_new_key(tx, hospital, file, _after(file, latest or {})) for file in files])
-    return [file.guid for file in files]
+    return [_new_key(hospital, file, _after(file, latest or {})) for file in files]
+
+
+def adopt(tx: Transaction, hospital: Hospital, renewals: Iterable[Renewal], given: Collection[str] = ()) -> list[Guid]:
+    """Let the old keys open nothing new; gives the files that have another one now.
+
+    Shares go to the keystores that were not ``given`` them. A file that is gone by now, or has a later key, stays so.
+    """
+    adopted: list[Guid] = []
+    for generation, threshold, check, shipment in renewals:
+        file = tx.catalogue.file(shipment.guid)
+        if file is not None and file.state is not FileState.WITHDRAWN and file.generation < generation:
+            renewed = msgspec.structs.replace(file, generation=generation, threshold=threshold, key_check=check)
+            tx.catalogue.replace(renewed)
+            adopted.append(file.guid)
+    own = frozenset(adopted)
+    ship(tx, hospital, [one.shipment.without(given) for one in renewals if one.shipment.guid in own])
+    return adopted
 
 
 def _after(file: FileRecord, latest: Mapping[Guid, int]) -> int:
@@ -158,11 +191,9 @@ def _after(file: FileRecord, latest: Mapping[Guid, int]) -> int:
     return 1 + (held if file.generation < held <= file.generation + MOST_LOST else file.generation)
 
 
-def _new_key(tx: Transaction, hospital: Hospital, file: FileRecord, generation: int) -> Shipment:
+def _new_key(hospital: Hospital, file: FileRecord, generation: int) -> Renewal:
     key = make_key(file.guid, hospital.keystores.names, hospital.threshold, generation)
-    renewed = msgspec.structs.replace(file, generation=generation, threshold=hospital.threshold, key_check=key.check)
-    tx.catalogue.replace(renewed)
-    return Shipment(file.guid, key.shares)
+    return Renewal(generation, hospital.threshold, key.check, Shipment(file.guid, key.shares))
 
 
 def adopt_threshold(tx: Transaction, hospital: Hospital, guids: Iterable[Guid]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -30,6 +31,15 @@ class Introduced(NamedTuple):
     """Newcomers that did not take all of theirs, and why: these files stay as they are."""
 
 
+class Given(NamedTuple):
+    """What came of giving new keys to some keystores first."""
+
+    taken: list[str]
+    """The keystores that have all of their shares."""
+    refused: dict[str, str]
+    """Those that were asked and have not, and why."""
+
+
 async def introduce(hospital: Hospital, shipments: Sequence[Shipment]) -> Introduced:
     """Give every newcomer its shares, all at once; what one of them has not taken is sent to nobody else."""
     firsts = {name: [one.guid for one in shipments if name in one.newcomers] for name in hospital.keystores.names}
@@ -47,12 +57,43 @@ async def introduce(hospital: Hospital, shipments: Sequence[Shipment]) -> Introd
         refused = [guid for guid, outcome in zip(firsts[name], outcomes, strict=True) if outcome not in _TAKEN]
         if refused:
             left.update(refused)
-            silent[name] = f"it refused {len(refused)} of {len(outcomes)} new shares"
+            silent[name] = _told(outcomes)
 
     async with open_plain_nursery() as nursery:
         for name, deposit in given.items():
             nursery.start_soon(give, name, deposit)
     return Introduced([shipment.without_newcomers() for shipment in shipments if shipment.guid not in left], silent)
+
+
+async def give_first(hospital: Hospital, shipments: Sequence[Shipment], names: Sequence[str]) -> Given:
+    """Give new keys to k keystores, one after another, before any other hears of them.
+
+    Whoever has not taken its shares by then gives those of the old keys. So where fewer than k take them the files open
+    as before, if 2 k - 1 keystores, ``names``, have some.
+    """
+    taken: list[str] = []
+    refused: dict[str, str] = {}
+    for name in names:
+        if len(taken) == hospital.threshold:
+            break
+        own = [shipment.to(name) for shipment in shipments]
+        try:
+            outcomes = await _give(
+                hospital, name, hospital.store.read(functools.partial(deposits, shipments=own))[name]
+            )
+        except MdmfsError as error:
+            refused[name] = str(error)
+            continue
+        if all(outcome in _TAKEN for outcome in outcomes):
+            taken.append(name)
+        else:
+            refused[name] = _told(outcomes)
+    return Given(taken, refused)
+
+
+def _told(outcomes: Sequence[Outcome]) -> str:
+    refused = sum(outcome not in _TAKEN for outcome in outcomes)
+    return f"it refused {refused} of {len(outcomes)} new shares"
 
 
 async def _give(hospital: Hospital, name: str, deposit: Deposit) -> list[Outcome]:

@@ -16,7 +16,7 @@ from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.incident import note_incident
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.keys.currency import behind, is_effective
-from mdmfs.hospital.keys.introduction import introduce
+from mdmfs.hospital.keys.introduction import give_first, introduce
 from mdmfs.hospital.keys.judge import Fault, Held, Verdict, judge, latest_held
 from mdmfs.hospital.keys.recount import show_held
 from mdmfs.hospital.keys.selection import Selection
@@ -55,6 +55,8 @@ class Task:
         self._faults: Counter[str] = Counter()
         self._lines: list[str] = []
         self._silent: dict[str, str] = {}
+        self._unwilling: dict[str, str] = {}
+        """Keystores that answer, and did not take new shares when they were asked last."""
         self._holders: dict[Guid, frozenset[str]] = {}
         """Of files that do not show yet: who holds a right share."""
         self.failure = ""
@@ -73,7 +75,7 @@ class Task:
             faults=dict(self._faults),
             lost=self._lost,
             lines=self._lines,
-            silent=self._silent,
+            silent=self._unwilling | self._silent,
             changed=self._changed,
             waiting=waiting,
             behind=missing if epoch else [],
@@ -123,11 +125,25 @@ class Task:
                 await self._judge(page)
             case KeyTask.ROTATE:
                 await self._record(Event.ROTATION, page)
-                latest = latest_held(guids, await self._ask(guids))
-                renewed = await self._hospital.store.write(lambda tx: amends.rotate(tx, self._hospital, guids, latest))
-                self._note_change(renewed)
+                await self._rotate(guids)
             case KeyTask.DESTROY:
                 await self._destroy(page)
+
+    async def _rotate(self, guids: Sequence[Guid]) -> None:
+        """Give files new keys once k keystores have taken them; raises ``BusyError`` where fewer do, and they stay.
+
+        Where so few answer that the first to take new shares would close the files, they are sent to all, as they come.
+        """
+        hospital, answers = self._hospital, await self._ask(guids)
+        latest, given = latest_held(guids, answers), list[str]()
+        renewals = hospital.store.read(lambda tx: amends.new_keys(tx, hospital, guids, latest))
+        if len(answers) >= 2 * hospital.threshold - 1:
+            names = sorted(filter(answers.__contains__, hospital.keystores.names), key=self._unwilling.__contains__)
+            given, refused = await give_first(hospital, [one.shipment for one in renewals], names)
+            self._unwilling |= refused
+            if len(given) < hospital.threshold:
+                raise _not_taken(given, self._silent | refused, hospital.threshold)
+        self._note_change(await hospital.store.write(lambda tx: amends.adopt(tx, hospital, renewals, given)))
 
     async def _destroy(self, page: Sequence[FileRecord]) -> None:
         """Destroy what is on record as to go, and in the same transaction what else there is of the same images."""
@@ -243,6 +259,15 @@ class Task:
 
     def _pages(self) -> Iterator[list[FileRecord]]:
         return self._selection.pages(self._hospital.store, self._page)
+
+
+def _not_taken(given: Sequence[str], refused: Mapping[str, str], threshold: int) -> BusyError:
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+    message = (
+        f"only {len(given)} of the {threshold} keystores that make a key took new shares, and the files keep theirs: "
+    )
+    what_to_do = "see to these keystores, whose logs say more, and rotate again"
+    return BusyError(message + reasons, what_to_do=what_to_do)
 
 
 def _waiting(tx: Transaction, hospital: Hospital) -> int:

@@ -318,6 +318,64 @@ async def test_a_rotation_waits_once_for_a_keystore_that_does_not_answer(tmp_pat
         assert twin.paths.count(COLLECT_PATH) == asked + 1
 
 
+async def test_keys_that_too_few_keystores_have_room_for_stay_as_they_are_and_files_open(tmp_path: Path) -> None:
+    """Whoever refuses is named, with his reason; once there is room, keys are new, and each keystore has its share."""
+    async with clinic_with(tmp_path, 2) as opened:
+        guids, twins = list(opened.files().values()), opened.clinic.keystores
+        plaintext = [await opened.read(guid) for guid in guids]
+        for name in (SECOND, THIRD):
+            twins[name].room = 0
+        for _ in range(2):
+            found = await done(opened, KeyTask.ROTATE)
+            assert found.changed == 0
+            assert found.silent == dict.fromkeys((SECOND, THIRD), "the shelf is full")
+            assert "only 1 of the 2 keystores that make a key took new shares, and the files keep" in found.failure
+            assert f"theirs: {SECOND}: the shelf is full; {THIRD}: the shelf is full" in found.failure
+        for guid, expected in zip(guids, plaintext, strict=True):
+            opened.hospital.staging.discard(guid)
+            assert await opened.read(guid) == expected
+            assert await is_readable(opened, guid)
+        for name in (SECOND, THIRD):
+            twins[name].room = float("inf")
+        assert (await done(opened, KeyTask.ROTATE)).changed == 2
+        assert await is_clean(opened)
+        assert [await opened.read(guid) for guid in guids] == plaintext
+
+
+@pytest.mark.parametrize("full", KEYSTORES)
+async def test_one_keystore_without_room_keeps_no_key_from_being_rotated(full: str, tmp_path: Path) -> None:
+    """It gets its share when there is room; no file is closed meanwhile, and it is asked first no more."""
+    async with clinic_with(tmp_path, 3) as opened:
+        twin = opened.clinic.keystores[full]
+        twin.room = 0
+        task = Task(KeyTask.ROTATE, Selection(), opened.hospital, page=1)
+        await task.run()
+        found = task.progress()
+        assert (found.failure, found.changed) == ("", 3)
+        assert set(found.silent) <= {full}
+        for guid in opened.files().values():
+            assert await is_readable(opened, guid)
+        twin.room = float("inf")
+        with trio.fail_after(SECONDS):
+            while not await is_clean(opened):  # noqa: ASYNC110 a keystore that has refused is asked again
+                await trio.sleep(0.1)
+
+
+async def test_keystores_that_fill_up_while_keys_are_rotated_close_nothing(tmp_path: Path) -> None:
+    """What has new keys by then has them, and the rest the old ones."""
+    async with clinic_with(tmp_path, 3) as opened:
+        guids, twins = list(opened.files().values()), opened.clinic.keystores
+        plaintext = [await opened.read(guid) for guid in guids]
+        twins[SECOND].room = twins[THIRD].room = 1
+        task = Task(KeyTask.ROTATE, Selection(), opened.hospital, page=1)
+        await task.run()
+        assert (task.progress().changed, bool(task.progress().failure)) == (1, True)
+        for guid, expected in zip(guids, plaintext, strict=True):
+            opened.hospital.staging.discard(guid)
+            assert await opened.read(guid) == expected
+            assert await is_readable(opened, guid)
+
+
 @pytest.mark.parametrize(
     ("added", "removed"), [(("k4", "k5"), ()), (("k4",), (THIRD,))], ids=["three to five", "one replaced"]
 )

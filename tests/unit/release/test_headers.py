@@ -32,6 +32,7 @@ from mdmfs.wire.messages.files import HEADERS_PATH, MAX_HEADERS, AskHeaders, Sea
 from tests.twins.clinic import PROJECT_LFN, READER, SECONDS, STRANGER, Clinic, OpenClinic, add_entry, slices, until
 from tests.twins.cutting import CuttingStore
 from tests.twins.disk import no_room_behind
+from tests.twins.key_tasks import rotate_now
 from tests.twins.keystores import principal
 from tests.twins.octets import octets
 from tests.twins.records import guid_of
@@ -145,7 +146,7 @@ async def test_a_header_under_an_old_key_is_none(tmp_path: Path) -> None:
     async with Clinic(tmp_path, slices((1, 2))).open() as hospital:
         await hospital.harvest()
         guids = list(hospital.files().values())
-        rotate = functools.partial(amends.rotate, hospital=hospital.hospital, guids=guids[:1])
+        rotate = functools.partial(rotate_now, hospital=hospital.hospital, guids=guids[:1])
         await hospital.hospital.store.write(rotate)
         headers = await asked(hospital, guids)
         assert [bool(header.sealed) for header in headers] == [False, True]
@@ -158,7 +159,7 @@ async def test_the_first_recall_under_a_new_key_makes_the_header_anew(tmp_path: 
         guid, other = hospital.files().values()
         headers = hospital.hospital.headers
         before = headers.origin(guid, 1)
-        rotate = functools.partial(amends.rotate, hospital=hospital.hospital, guids=[guid])
+        rotate = functools.partial(rotate_now, hospital=hospital.hospital, guids=[guid])
         await hospital.hospital.store.write(rotate)
         hospital.hospital.discard(guid)
         await headers.flush()
@@ -310,7 +311,7 @@ async def test_what_another_daemon_has_taken_away_is_not_kept_here(tmp_path: Pat
         await hospital.harvest()
         gone, renewed, left = hospital.files().values()
         await clinic.store.write(lambda tx: amends.destroy(tx, [gone]))
-        await clinic.store.write(lambda tx: amends.rotate(tx, hospital.hospital, [renewed]))
+        await clinic.store.write(lambda tx: rotate_now(tx, hospital.hospital, [renewed]))
         kept = hospital.hospital.headers
         assert len(kept.page(9)) == 3
         assert kept.origin(gone, 1) is not None
@@ -329,7 +330,7 @@ async def test_a_header_is_not_kept_whose_file_goes_before_it_is_written(tmp_pat
         async def end() -> None:
             guids = [file.guid for file in clinic.store.read(lambda tx: tx.catalogue.files())]
             if is_rotated:
-                await clinic.store.write(lambda tx: amends.rotate(tx, hospital.hospital, guids))
+                await clinic.store.write(lambda tx: rotate_now(tx, hospital.hospital, guids))
             else:
                 await take_away(hospital.hospital, guids)
             for guid in guids:

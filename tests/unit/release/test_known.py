@@ -15,12 +15,12 @@ from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.policy import Kind, Policy, Rectangle, RegionRule
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
-from mdmfs.hospital.keys import amends
 from mdmfs.hospital.release.known import KnownHeader, Origin, claim_of, known_header
 from mdmfs.hospital.release.render import Admission, Rendering, measure
 from mdmfs.sealing.header import FileKey, ObjectContext, Role
 from mdmfs.sealing.seal import seal
 from tests.twins.clinic import Clinic, slice_of, slices
+from tests.twins.key_tasks import rotate_now
 from tests.twins.pacs import TwinInstance, encoded_data_set
 from tests.twins.records import guid_of
 from tests.unit.release.test_render import POLICY, SUBJECT, StreamedInstance, admit, segments_of
@@ -173,7 +173,7 @@ async def test_a_hospital_knows_its_headers_until_their_keys_change(tmp_path: Pa
         assert headers.origin(second, 1)
         assert headers.origin(first, 2) is None
         whole = await hospital.read(first)
-        await hospital.hospital.store.write(functools.partial(amends.rotate, hospital=hospital.hospital, guids=[first]))
+        await hospital.hospital.store.write(functools.partial(rotate_now, hospital=hospital.hospital, guids=[first]))
         hospital.hospital.discard(first)
         hospital.hospital.outbox.ring()
         assert headers.origin(first, 1) is None

@@ -36,6 +36,7 @@ from mdmfs.model.names import Guid
 from mdmfs.wire.client import Client
 from mdmfs.wire.messages.files import AskChanges, AskTransfers, CachedOpens, OpensReport, SealedHeader, Transfer
 from tests.twins.clinic import NOW, READER, STRANGER, Clinic, OpenClinic, slices, until
+from tests.twins.key_tasks import rotate_now
 from tests.twins.storage import TwinElement
 
 ADDRESS = "192.0.2.7"
@@ -65,7 +66,7 @@ def touch(tx: Transaction, _: Guid, hospital: Hospital) -> None:
 
 def rotate(tx: Transaction, guid: Guid, hospital: Hospital) -> None:
     """Give it a new key."""
-    amends.rotate(tx, hospital=hospital, guids=[guid])
+    rotate_now(tx, hospital=hospital, guids=[guid])
 
 
 @pytest.fixture
