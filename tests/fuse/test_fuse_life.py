@@ -30,6 +30,7 @@ from mdmfs.model.names import Lfn
 from mdmfs.worker.fuse.control import CONNECTIONS
 from mdmfs.worker.fuse.mount import clean_up_stale, unmount
 from mdmfs.worker.fuse.mountinfo import entries, entry_of
+from tests.boundary.test_full_disk import full, small_disk
 from tests.fuse.test_fuse_mount import (
     BIG_FOLDER,
     BIG_SIZE,
@@ -343,6 +344,18 @@ def test_two_mounts_with_one_cache_directory_hold_to_its_limit_together(tmp_path
 
 
 # Time
+
+
+@needs_root
+def test_small_files_are_read_where_the_disk_of_the_cache_is_full(tmp_path: Path) -> None:
+    """From memory, again and again; a large one says that there is no room."""
+    with small_disk(tmp_path / "cache", "2m"), mounted(tmp_path) as mount, full(tmp_path / "cache"):
+        for _ in range(2):
+            for number in range(1, COUNT + 1):
+                assert mount.file(number).read_bytes() == plaintext(number)
+                mount.forget_pages(mount.file(number))
+        assert error_of(mount.file(1, BIG_FOLDER)) == errno.ENOSPC
+        assert not list((tmp_path / "cache" / "complete").iterdir())
 
 
 def test_a_daemon_stopped_for_longer_than_its_lease_goes_on_and_so_do_its_readers(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""A sealed object on disk, whole or still growing: who wants bytes that have not arrived waits for them."""
+"""A sealed object on disk, whole or still growing: who wants bytes that have not arrived waits for them.
+
+A small one may lie in memory instead, where the disk has no room.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import trio
 from mdmfs.model.errors import IntegrityError, MdmfsError, again
 from mdmfs.model.names import Guid
 from mdmfs.worker.cache.extents import Extents
+from mdmfs.worker.memory import Memory
 
 
 class SupersededError(Exception):
@@ -40,6 +44,8 @@ class Ciphertext:
         self.may_read_ahead = True
         """Whether nothing has shown that this cannot be, or is of no use."""
         self._descriptor = descriptor
+        self._memory: Memory | None = None
+        """The budget that it counts in, where it is in memory."""
         self._arrived = arrived
         self._failure: MdmfsError | None = None
         self._is_superseded = False
@@ -49,6 +55,11 @@ class Ciphertext:
     def is_superseded(self) -> bool:
         """Whether readers are to wait for another object."""
         return self._is_superseded
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether it is a file, which takes room there."""
+        return self._memory is None
 
     @property
     def has_failed(self) -> bool:
@@ -111,7 +122,8 @@ class Ciphertext:
         if offset < end:
             rest = buffer[: end - offset]
             try:
-                if os.preadv(self._descriptor, [rest], offset, os.RWF_NOWAIT) != len(rest):
+                flags = os.RWF_NOWAIT if self.is_on_disk else 0  # in memory there is nothing to wait for
+                if os.preadv(self._descriptor, [rest], offset, flags) != len(rest):
                     return None
             except OSError:  # not in memory, or a file system that cannot tell
                 return None
@@ -125,6 +137,27 @@ class Ciphertext:
         """
         probe = memoryview(bytearray(1))
         return self.read_at_once(0, probe) is not None and self.read_at_once(self.length - 1, probe) is not None
+
+    def leave_disk(self, memory: Memory) -> bool:
+        """Have it in memory from now on, until it is closed; False where the budget has no room for it.
+
+        Whoever reads it meanwhile finds the same bytes behind the same descriptor.
+        """
+        if not memory.take(self.length):
+            return False
+        try:
+            held = os.memfd_create("ciphertext", os.MFD_CLOEXEC)
+        except OSError:  # too many are open
+            memory.give(self.length)
+            return False
+        self._memory = memory
+        if self._descriptor < 0:
+            self._descriptor = held
+            return True
+        os.pwrite(held, os.pread(self._descriptor, self._arrived, 0), 0)
+        os.dup2(held, self._descriptor, inheritable=False)
+        os.close(held)
+        return True
 
     def write(self, octets: memoryview) -> None:
         """Append, in a worker thread, and tell nobody: ``note`` does, from a task. Raises ``OSError``."""
@@ -170,8 +203,11 @@ class Ciphertext:
         """Close the file; a second time changes nothing."""
         self.end_ahead()
         descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        if descriptor < 0:
+            return
+        os.close(descriptor)
+        if self._memory is not None:
+            self._memory.give(self.length)
 
     @property
     def descriptor(self) -> int:

@@ -32,6 +32,7 @@ from mdmfs.worker.cache.arriving import READ_FLAGS, create_locked, drop_unlocked
 from mdmfs.worker.cache.ciphertext import Ciphertext
 from mdmfs.worker.cache.kept import Kept, KeptObjects, Seal
 from mdmfs.worker.cache.room import ARRIVING, COMPLETE, Room, Turns, refused
+from mdmfs.worker.memory import Memory
 
 CACHE_FORMAT: Final[Format[Path]] = Format("cache of a mount", remedy=", or delete it: what it holds is fetched again")
 SMALL: Final = 2**20
@@ -177,8 +178,11 @@ class CiphertextCache:
     def keep(self, ciphertext: Ciphertext, seal: Seal) -> None:
         """Take a complete object in, in place of an older one; who reads one whose folder has been removed reads on.
 
-        Where two mounts keep the same sealing in the same moment, both count it, see ``Account``.
+        One in memory stays with who reads it. Where two mounts keep the same sealing in the same moment, both count it,
+        see ``Account``.
         """
+        if not ciphertext.is_on_disk:
+            return
         self._remove(ciphertext.guid)
         kept = Kept.sealed(ciphertext.guid, seal, ciphertext.length)
         path = self._path(kept)
@@ -200,6 +204,18 @@ class CiphertextCache:
 
     def abandon(self, ciphertext: Ciphertext) -> None:
         """Drop an object that did not arrive whole, or not as it was sealed."""
+        if not ciphertext.is_on_disk:
+            return
+        self._drop_arriving(ciphertext)
+
+    def move_out(self, ciphertext: Ciphertext, memory: Memory) -> bool:
+        """Have a small object that arrives in memory, as the disk refuses it; False where there is no room either."""
+        if ciphertext.length > SMALL or not ciphertext.is_on_disk or not ciphertext.leave_disk(memory):
+            return False
+        self._drop_arriving(ciphertext)
+        return True
+
+    def _drop_arriving(self, ciphertext: Ciphertext) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(ciphertext.path)  # noqa: PTH108 a path that is text, since each slice has two
         self._give(ciphertext.length)

@@ -123,7 +123,7 @@ class Fetching:
                 is_answered = True
                 ciphertext, seal = await self._place(download)
                 with self._memory.window(ciphertext.length) as window:
-                    await _receive(download, ciphertext, self._cache, window)
+                    await _receive(download, ciphertext, self._cache, self._memory, window)
                 await self._keep(ciphertext, seal)
                 is_kept = True
         except OUTAGES as error:
@@ -163,11 +163,22 @@ class Fetching:
             self._arriving = None
         self._making.cancel()
         ciphertext, self._made = self._made, None
-        ciphertext = ciphertext or await self._cache.receive(self._file.guid, download.length)
+        ciphertext = ciphertext or await self._receive_into(download.length)
         arriving = self._arriving = ciphertext, Seal(download.generation, download.threshold, download.salt)
         self._file.adopt(ciphertext)
         self._on_begin(*arriving)
         return arriving
+
+    async def _receive_into(self, length: int) -> Ciphertext:
+        """Make a place for what comes: on the disk, or, for a small object that it has no room for, in memory."""
+        try:
+            return await self._cache.receive(self._file.guid, length)
+        except OutOfSpaceError as error:
+            in_memory = Ciphertext(self._file.guid, "", -1, length=length, arrived=0)
+            if length > SMALL or not in_memory.leave_disk(self._memory):
+                raise
+            log.info("read from memory, the cache has no room", guid=str(self._file.guid), reason=error.told_here)
+            return in_memory
 
     async def _outlast(self, error: MdmfsError, *, is_answered: bool) -> None:
         """Wait before the hospital is asked again; raises where it has been long enough."""
@@ -200,7 +211,9 @@ class Fetching:
             self._arriving[0].fail(error)
 
 
-async def _receive(download: SealedDownload, ciphertext: Ciphertext, cache: CiphertextCache, window: int) -> None:
+async def _receive(
+    download: SealedDownload, ciphertext: Ciphertext, cache: CiphertextCache, memory: Memory, window: int
+) -> None:
     """Take in all that is left of an object, so many bytes at once; what had come when the stream is cut stays."""
     room = memoryview(bytearray(window))
     while not ciphertext.is_complete:
@@ -215,15 +228,18 @@ async def _receive(download: SealedDownload, ciphertext: Ciphertext, cache: Ciph
                     raise IntegrityError(message)
                 filled += count
         except OUTAGES:
-            await write_through(ciphertext, room[:filled], cache)
+            await write_through(ciphertext, room[:filled], cache, memory)
             raise
-        await write_through(ciphertext, room[:filled], cache)
+        await write_through(ciphertext, room[:filled], cache, memory)
 
 
-async def write_through(ciphertext: Ciphertext, octets: memoryview, cache: CiphertextCache) -> None:
+async def write_through(
+    ciphertext: Ciphertext, octets: memoryview, cache: CiphertextCache, memory: Memory | None = None
+) -> None:
     """Write to disk; where space could not be taken beforehand, older objects make room now.
 
-    Of a small object the loop writes itself, and at once: to hand it to a thread and back takes longer.
+    Of a small object the loop writes itself, and at once: to hand it to a thread and back takes longer. It goes on in
+    ``memory``, where that is given, if nothing makes room.
     """
     FETCHED.inc(len(octets))
     while octets:
@@ -233,7 +249,8 @@ async def write_through(ciphertext: Ciphertext, octets: memoryview, cache: Ciphe
             else:
                 await trio.to_thread.run_sync(ciphertext.write, octets)
         except OSError as error:
-            if error.errno not in FULL or not await cache.let_go():
+            has_room = error.errno in FULL and await cache.let_go()
+            if not has_room and not (memory is not None and cache.move_out(ciphertext, memory)):
                 message = f"the sealed object of {ciphertext.guid} cannot be written to the cache: {error.strerror}"
                 full = OutOfSpaceError(message)
                 full.place = ciphertext.path

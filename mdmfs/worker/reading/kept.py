@@ -109,8 +109,8 @@ class KeptFiles:
             self.drop(inode)
 
     def clear_whole(self) -> bool:
-        """Let everything go that has a descriptor; tells whether there was anything."""
-        inodes = list(self._whole)
+        """Let everything go that takes room on the disk; tells whether there was anything."""
+        inodes = [inode for inode in self._whole if self._kept[inode].file.is_on_disk]
         for inode in inodes:
             self.drop(inode)
         return bool(inodes)

@@ -100,6 +100,11 @@ class OpenFile:
         return self._ciphertext
 
     @property
+    def is_on_disk(self) -> bool:
+        """Whether its sealed object takes room there, and is not in memory."""
+        return any(ciphertext.is_on_disk for ciphertext in self._adopted)
+
+    @property
     def is_header_only(self) -> bool:
         """Whether it is open and nothing but its header was asked for."""
         return self.ready.is_set() and self.fetching is None and self.sealed is None and not self.is_broken

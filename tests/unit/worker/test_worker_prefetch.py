@@ -267,6 +267,7 @@ async def site(tmp_path: Path, nursery: trio.Nursery) -> Site:
     await site.cache.load()
     ring = KeyRing(lambda: keystores, deadline=5)
     site.opener = Opener(Parts.around(site.hospital, site.cache, ring, NoPages(), nursery), deadline=5)
+    site.cache.on_full = site.opener.make_room
     return site
 
 
