@@ -60,9 +60,13 @@ def audit() -> None:
 @click.argument("configuration", type=FILE)
 @click.option("--log", "older", type=FILE, multiple=True, help="An older log that was put away; again for more.")
 def verify_log(configuration: pathlib.Path, older: tuple[pathlib.Path, ...]) -> None:
-    """Verify that no record was changed, moved, left out or cut off, by the checkpoints that keystores hold."""
+    """Verify that no record was changed, moved, left out or cut off, by the checkpoints that keystores hold.
+
+    Where times go back is told, and no fault.
+    """
     settings = HospitalConfiguration.read(configuration)
     report = trio.run(_verify, settings, [_log_of(settings), *older])
+    warnings = [f"{one}; the clock was set or ran wrong, its place is certain" for one in report.steps_back]
     vouched = ", ".join(f"{name} up to {number}" for name, number in sorted(report.vouched.items()))
     tell(
         {
@@ -70,9 +74,10 @@ def verify_log(configuration: pathlib.Path, older: tuple[pathlib.Path, ...]) -> 
             "faults": list(map(str, report.faults)),
             "problems": list(map(str, report.problems)),
             "vouched": report.vouched,
+            "warnings": warnings,
         },
         f"{report.records} records, {len(report.faults)} faults; vouched for by {vouched or 'nobody'}",
-        notes=[f"  {one}" for one in (*report.faults, *report.problems)],
+        notes=[f"  {one}" for one in (*report.faults, *report.problems, *warnings)],
     )
     sys.exit(0 if report.is_clean else 1)
 

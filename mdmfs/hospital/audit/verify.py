@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pathlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import trio
 
-from mdmfs.hospital.release.audit import SignerOf, id_of, signers_of
+from mdmfs.hospital.release.audit import SignerOf, id_of, signers_of, time_of
 from mdmfs.journal.chain import Fault, Head, Verifier
 from mdmfs.journal.checkpoint import Checkpoint
 from mdmfs.journal.files import lines_of
@@ -17,7 +17,25 @@ from mdmfs.model.errors import MdmfsError, StoreError
 from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.keystores import Witness
 
-DEADLINE = 60.0
+DEADLINE: Final = 60.0
+TOLERATED_STEP: Final = 5.0
+"""Seconds by which a record may be earlier than the one before it: each has the time at which what it tells was
+decided, and they are written as they come."""
+
+
+class StepBack(NamedTuple):
+    """A record that is earlier than the one before it: a clock was set or ran wrong, or somebody wrote another time.
+
+    Its place is certain all the same, since each record holds a hash of all before it.
+    """
+
+    number: int
+    """Of the record."""
+    seconds: float
+
+    def __str__(self) -> str:
+        """Say it."""
+        return f"times go back: record {self.number} is {self.seconds:.0f} s earlier than the one before it"
 
 
 class Report(NamedTuple):
@@ -29,6 +47,8 @@ class Report(NamedTuple):
     """What is wrong beside the records: keystores that vouch for nothing, or for something else."""
     vouched: dict[str, int]
     """For each keystore up to which record it vouches."""
+    steps_back: Sequence[StepBack] = ()
+    """Where times go back: no fault, since clocks are set."""
 
     @property
     def is_clean(self) -> bool:
@@ -108,13 +128,31 @@ def verify(logs: Sequence[Log], witnessed: Mapping[str, Sequence[Checkpoint]]) -
         problems.append("no keystore vouches for any record: whoever keeps this log may have written it anew")
     records = 0
     faults: list[Fault] = []
+    steps_back: list[StepBack] = []
     for log in logs:
-        verifier = Verifier(links[log.id])
+        verifier, clock = Verifier(links[log.id]), _Clock()
         for line in lines_of(log.path):
             faults += verifier.follow(line)
+            steps_back += clock.follow(line, verifier.head.number)
         faults += verifier.end()
         records += verifier.head.number
-    return Report(records, faults, problems, vouched)
+    return Report(records, faults, problems, vouched, tuple(steps_back))
+
+
+class _Clock:
+    """Follows the times of a log."""
+
+    def __init__(self) -> None:
+        self._before = float("-inf")
+
+    def follow(self, octets: bytes, number: int) -> Iterator[StepBack]:
+        """Take the next line; say so if it is too early."""
+        now = time_of(octets)
+        if now is None:
+            return
+        if now < self._before - TOLERATED_STEP:
+            yield StepBack(number, self._before - now)
+        self._before = now
 
 
 def _checkpoint(message: Witness) -> Checkpoint:

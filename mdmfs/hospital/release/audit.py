@@ -103,6 +103,15 @@ class _Told(msgspec.Struct):
 _TOLD: Final = msgspec.json.Decoder(_Told)
 
 
+class _Timed(msgspec.Struct):
+    """What is read of a record of which only the time is asked."""
+
+    time: float
+
+
+_TIMED: Final = msgspec.json.Decoder(_Timed)
+
+
 class SignerOf(NamedTuple):
     """Whose signature checkpoints have, from a record on."""
 
@@ -223,6 +232,14 @@ def parse_record(octets: bytes) -> AuditRecord | None:
         return None
     try:
         return msgspec.json.decode(octets, type=AuditRecord)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def time_of(octets: bytes) -> float | None:
+    """Read when a line says that it was written, in seconds since the epoch; None where it says nothing."""
+    try:
+        return _TIMED.decode(octets).time
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 

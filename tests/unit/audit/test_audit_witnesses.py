@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -36,9 +37,9 @@ async def opened(folder: Path, records: int = 5) -> AsyncIterator[OpenClinic]:
         yield clinic
 
 
-async def note(clinic: OpenClinic, number: int) -> None:
-    """Write a record."""
-    await clinic.hospital.audit.record(AuditRecord(time=float(number), event=Event.RELEASE, count=number + 1))
+async def note(clinic: OpenClinic, number: int, *, ahead: float = 0.0) -> None:
+    """Write a record, by a clock that is so many seconds ahead."""
+    await clinic.hospital.audit.record(AuditRecord(time=time.time() + ahead, event=Event.RELEASE, count=number + 1))
 
 
 async def verified(clinic: OpenClinic, *older: Path) -> Report:
@@ -55,6 +56,17 @@ async def test_a_log_that_nobody_touched_is_clean_and_vouched_for(tmp_path: Path
         assert await verified(clinic) == Report(6, [], [], dict.fromkeys(KEYSTORES, 6))
         await note(clinic, 6)
         assert (await verified(clinic)).vouched == dict.fromkeys(KEYSTORES, 6)
+
+
+async def test_times_that_go_back_are_told_by_record_and_are_no_fault(tmp_path: Path) -> None:
+    """An hour back where a clock was set right again, and not what was written a moment late."""
+    async with opened(tmp_path) as clinic:
+        for number, ahead in enumerate((0.0, 3600.0, 3600.0, 3597.0, 0.0, -1.0, 0.0), 7):
+            await note(clinic, number, ahead=ahead)
+        report = await verified(clinic)
+        assert [(step.number, round(step.seconds, -2)) for step in report.steps_back] == [(11, 3600.0)]
+        assert report.is_clean
+        assert "record 11 is 359" in str(report.steps_back[0])
 
 
 async def test_checkpoints_are_deposited_within_ten_seconds_of_a_record(tmp_path: Path, autojump_clock: object) -> None:
