@@ -177,7 +177,7 @@ class RecallQueue:
 
     def withdraw(self, recall: PendingRecall) -> bool:
         """Take back a look-ahead that nobody wants any more; False where it is under way or somebody waits."""
-        return recall.is_ahead and self._ahead.remove(recall)
+        return self._ahead.remove(recall)
 
     async def take(self) -> Batch:
         """Wait for the next batch: waiters first. Every batch is given back by ``done``."""

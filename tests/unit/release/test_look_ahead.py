@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from mdmfs.hospital.deid.header import IdentifiedHeader
-from mdmfs.hospital.release.queue import MAX_AHEAD, PendingRecall, RecallQueue, Source
+from mdmfs.hospital.release.queue import MAX_AHEAD, MAX_BATCH, PendingRecall, RecallQueue, Source
 from mdmfs.hospital.release.render import Admission
 from mdmfs.model.errors import BusyError
 from mdmfs.model.names import Guid
@@ -75,6 +75,103 @@ async def test_a_file_that_somebody_opens_meanwhile_is_waited_for() -> None:
     assert not queue.withdraw(second)
     assert queue.withdraw(first)
     assert not queue.withdraw(first)
+
+
+async def test_what_is_under_way_is_not_taken_again_when_somebody_opens_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """He waits for what comes anyway."""
+    queue = RecallQueue()
+    recall = pending(1, is_ahead=True)
+    queue.put(recall)
+    await queue.take()
+    queue.promote(recall)
+    assert not recall.is_ahead
+    with trio.move_on_after(10):
+        pytest.fail(str(await queue.take()))
+    assert autojump_clock.current_time() >= 10
+
+
+async def test_a_batch_is_bounded_and_what_is_left_of_a_series_comes_behind_the_others() -> None:
+    """A large series keeps nobody waiting for all of it."""
+    queue = RecallQueue()
+    long = [pending(number) for number in range(MAX_BATCH + 8)]
+    for recall in [*long, pending(99, series=2)]:
+        queue.put(recall)
+    with trio.fail_after(5):
+        batches = [(await queue.take()).recalls for _ in range(3)]
+    assert batches[0] == long[:MAX_BATCH]
+    assert guids(batches[1]) == [guid_of(99)]
+    assert batches[2] == long[MAX_BATCH:]
+
+
+@pytest.mark.parametrize(("associations", "places"), [(1, 1), (2, 1), (4, 3)])
+async def test_look_aheads_have_all_associations_but_one(
+    associations: int, places: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    """And where there is one only, that; a batch of those who wait takes none of their places, and gives none back."""
+    queue = RecallQueue(associations)
+    for number in range(places + 1):
+        queue.put(pending(number, series=number, is_ahead=True))
+    queue.put(pending(9, series=9))
+    queue.done(await queue.take())
+    with trio.fail_after(5):
+        for number in range(places):
+            assert guids((await queue.take()).recalls) == [guid_of(number)]
+    with trio.move_on_after(10) as scope:
+        await queue.take()
+    assert scope.cancelled_caught
+    assert autojump_clock.current_time() >= 10
+
+
+async def test_a_look_ahead_begins_as_soon_as_another_has_ended() -> None:
+    """Whoever waits for one is woken."""
+    queue = RecallQueue()
+    for number in (1, 2):
+        queue.put(pending(number, series=number, is_ahead=True))
+    first = await queue.take()
+    async with trio.open_nursery() as nursery:
+        with trio.fail_after(5):
+
+            async def take() -> None:
+                assert guids((await queue.take()).recalls) == [guid_of(2)]
+
+            nursery.start_soon(take)
+            await trio.testing.wait_all_tasks_blocked()
+            queue.done(first)
+
+
+async def test_a_series_of_which_nothing_waits_any_more_has_no_turn() -> None:
+    """The next one has."""
+    queue = RecallQueue()
+    first, second, third = (pending(number, series=number, is_ahead=True) for number in (1, 2, 3))
+    for recall in (first, second, third):
+        queue.put(recall)
+    assert queue.withdraw(first)
+    assert not queue.withdraw(pending(4, series=2, is_ahead=True))  # another one of a series that waits
+    assert (await queue.take()).recalls == [second]
+
+
+def test_who_asks_when_it_has_begun_is_told_at_once_and_each_once() -> None:
+    """Also where it has ended by then."""
+    recall, told = pending(1), list[str]()
+    recall.tell(lambda: told.append("before"))
+    recall.begin()
+    recall.tell(lambda: told.append("after"))
+    assert told == ["before", "after"]
+    recall.begin()
+    assert told == ["before", "after"]
+
+
+def test_what_fails_behind_its_beginning_keeps_its_first_fault() -> None:
+    """Who reads is told by what he reads, and who asks now by the fault."""
+    recall = pending(1)
+    assert (recall.failure, recall.fault) == (None, None)
+    recall.begin()
+    recall.fail(BusyError("first"))
+    recall.fail(BusyError("second"))
+    assert recall.failure is None
+    assert str(recall.fault) == "first"
 
 
 async def test_look_aheads_are_bounded() -> None:
