@@ -13,7 +13,7 @@ from mdmfs.hospital.dicom.pacs import ClinicalHours, Politeness
 from mdmfs.hospital.dicom.pool import Surroundings
 from mdmfs.hospital.dicom.remote import RemotePacs, open_pacs
 from mdmfs.model.errors import ConfigurationError, MdmfsError, PacsUnreachableError, RecallTimedOutError
-from tests.twins.scripted_pacs import ScriptedPeer, serving
+from tests.twins.scripted_pacs import Script, ScriptedPeer, serving
 
 VERIFICATION = "1.2.840.10008.1.1"
 
@@ -112,6 +112,58 @@ async def test_a_pacs_that_hangs_counts_as_down(autojump_clock: trio.testing.Moc
         assert pacs.is_left_alone
         await fail(pacs, 5, PacsUnreachableError)
         assert site.connections == TOLERATED
+
+
+async def answering_once(peer: ScriptedPeer) -> None:
+    """Answer one request, then end."""
+    await peer.accept()
+    await peer.read_request()
+    await peer.respond(0x8030, VERIFICATION, 0)
+
+
+async def test_an_answer_in_between_makes_failures_none_in_a_row(autojump_clock: trio.testing.MockClock) -> None:
+    """Two by two they could come for ever."""
+    assert autojump_clock.rate == 0
+    scripts = [closing, closing, answering_once, closing, closing, answering_once]
+    async with serving(*scripts) as site, open_pacs(site.address, surroundings=surroundings()) as pacs:
+        for _ in range(2):
+            await fail(pacs, TOLERATED - 1)
+            await pacs.echo()
+        assert not pacs.is_left_alone
+        assert site.connections == len(scripts)
+
+
+async def mute(_: ScriptedPeer) -> None:
+    """Take a connection and not even negotiate."""
+    await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("script", [silent, mute])
+async def test_whoever_gives_up_the_attempt_that_decides_leaves_it_to_the_next(
+    script: Script, autojump_clock: trio.testing.MockClock
+) -> None:
+    """What he did not wait for is no failure, and not under way any more."""
+    assert autojump_clock.rate == 0
+    scripts = [*[closing] * TOLERATED, script, answering]
+    async with serving(*scripts) as site, open_pacs(site.address, surroundings=surroundings()) as pacs:
+        await fail(pacs, TOLERATED)
+        await trio.sleep(FIRST_PAUSE)
+        with trio.move_on_after(1) as scope:
+            await pacs.echo()
+        assert scope.cancelled_caught
+        await pacs.echo()
+        assert site.connections == len(scripts)
+
+
+async def test_requests_that_nobody_waited_for_are_no_failures(autojump_clock: trio.testing.MockClock) -> None:
+    """However many readers have gone."""
+    assert autojump_clock.rate == 0
+    async with serving(silent) as site, open_pacs(site.address, surroundings=surroundings()) as pacs:
+        for _ in range(TOLERATED + 1):
+            with trio.move_on_after(1):
+                await pacs.echo()
+        assert not pacs.is_left_alone
+        assert site.connections == TOLERATED + 1
 
 
 HOURS = [
