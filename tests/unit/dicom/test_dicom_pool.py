@@ -6,7 +6,9 @@ import pytest
 import trio
 import trio.testing
 
+from mdmfs.hospital.dicom.negotiation import MAX_STORAGE_CONTEXTS
 from mdmfs.hospital.dicom.pacs import InstanceKey, Politeness
+from mdmfs.hospital.dicom.pool import Pool, Surroundings
 from mdmfs.hospital.dicom.remote import RemotePacs, open_pacs
 from tests.twins.scripted_pacs import CT, EXPLICIT, Script, ScriptedPeer, pdu, serving
 
@@ -92,6 +94,49 @@ async def test_a_class_is_offered_in_the_recorded_transfer_syntax_only() -> None
     # The third recall finds the first association; the fourth one offers what was asked for before as well, and of CT
     # the pair that was negotiated last.
     assert proposals == [{(CT, EXPLICIT)}, {(CT, JPEG)}, {(CT, JPEG), (MR, EXPLICIT)}]
+
+
+async def accepting(peer: ScriptedPeer) -> None:
+    """Accept, and be released."""
+    await peer.accept()
+    assert await peer.read_pdu() == (5, bytes(4))
+    await peer.send(pdu(6, bytes(4)))
+
+
+def class_of(number: int) -> str:
+    """Name a storage class."""
+    return f"1.2.840.10008.5.1.4.1.1.{number}"
+
+
+async def test_an_association_offers_the_latest_pairs_and_no_more_than_there_is_room_for() -> None:
+    """128 contexts is all that PS3.8 has, and four are for the services."""
+    async with serving(accepting) as site:
+        pool = Pool(site.address, Politeness(1), Surroundings())
+        for start in range(0, 180, 60):
+            asked = {class_of(number): (EXPLICIT,) for number in range(start, start + 60)}
+            connection = await pool.take(asked)
+            pool.give_back(connection)
+        await pool.aclose()
+    assert set(connection.offer) == {class_of(number) for number in range(180 - MAX_STORAGE_CONTEXTS, 180)}
+
+
+async def test_an_association_serves_who_needs_all_of_its_classes_and_no_other() -> None:
+    """A class that was asked for in several transfer syntaxes is offered in them once, and not remembered."""
+    async with serving(accepting) as site:
+        pool = Pool(site.address, Politeness(1), Surroundings())
+        pool.give_back(await pool.take({CT: (EXPLICIT,)}))
+        both = await pool.take({CT: (EXPLICIT,), MR: (EXPLICIT,)})
+        assert both.offer == {CT: (EXPLICIT,), MR: (EXPLICIT,)}
+        pool.give_back(both)
+        assert await pool.take({MR: (EXPLICIT,)}) is both
+        pool.give_back(both)
+        chosen = await pool.take({MR: (EXPLICIT, JPEG)})
+        pool.give_back(chosen)
+        pool.give_back(await pool.take({class_of(9): (EXPLICIT,)}))
+        other = await pool.take({class_of(10): (EXPLICIT,)})
+        assert other.offer == {class_of(10): (EXPLICIT,), class_of(9): (EXPLICIT,), CT: (EXPLICIT,)}
+        pool.give_back(other)
+        await pool.aclose()
 
 
 async def test_an_idle_association_is_released_in_order(autojump_clock: trio.testing.MockClock) -> None:
