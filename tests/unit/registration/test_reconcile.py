@@ -7,6 +7,7 @@ import datetime as dt
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 from pydicom import Dataset
@@ -122,6 +123,56 @@ async def test_silence_is_no_loss(tmp_path: Path) -> None:
         clinic.pacs.is_stopped = False
         await reconcile(hospital)
         assert clinic.store.read(lambda tx: tx.losses.last_reconciled(PROJECT)) == clinic.now
+
+
+async def test_one_image_in_the_place_of_another_is_found_by_a_deep_run(tmp_path: Path) -> None:
+    """The count is the same, and that is all that a daily run asks for."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        clinic.pacs.held[1:] = slices((3,))
+        found = await reconcile(hospital)
+        assert (found.lost, found.new) == (0, 0)
+        found = await reconcile(hospital, is_deep=True)
+        assert (found.lost, found.new, found.failures) == (1, 1, [])
+
+
+async def test_a_run_looks_at_the_series_of_its_own_project_alone(tmp_path: Path) -> None:
+    """Another one may have other rules, and its own run."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        (series,) = hospital.series()
+        other = msgspec.structs.replace(series, project="other", lfn=series.lfn.parent / "other")
+        await hospital.hospital.store.write(lambda tx: tx.series.put(other))
+        assert (await reconcile(hospital)).series == 1
+
+
+class OddPacs(TwinPacs):
+    """A PACS that breaks on one study."""
+
+    odd = ""
+
+    async def find_series(self, *, patient_id: str | None = None, study_uid: str | None = None) -> list[SeriesFound]:
+        """List, or fail as nobody foresaw."""
+        if study_uid == self.odd:
+            raise ZeroDivisionError
+        return await super().find_series(patient_id=patient_id, study_uid=study_uid)
+
+
+async def test_a_fault_at_one_study_ends_no_run(tmp_path: Path, faults: list[str]) -> None:
+    """It is told with an incident, and the others are compared."""
+    clinic = Clinic(tmp_path, [slice_of(1, study=study, series=study) for study in (1, 2)])
+    pacs = clinic.pacs = OddPacs(clinic.pacs.held)
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        pacs.odd = pacs.held[0].StudyInstanceUID
+        del pacs.held[1]
+        found = await reconcile(hospital)
+        assert (found.lost, found.series_done, len(found.failures)) == (1, 2, 1)
+        assert "incident" in found.failures[0]
+        assert clinic.store.read(lambda tx: tx.losses.last_reconciled(PROJECT)) == 0.0
+    faults.clear()
 
 
 class FlickeringPacs(TwinPacs):

@@ -344,11 +344,19 @@ async def test_a_run_is_started_and_watched_over_the_wire(tmp_path: Path) -> Non
         opened.hospital.projects["second"] = opened.hospital.projects[PROJECT]  # type: ignore[index]
         with pytest.raises(BusyError):
             await face.ask(RERENDER_PATH, StartRerender("second"))
+        again = await face.ask(RERENDER_PATH, StartRerender(PROJECT))
+        assert isinstance(again, RerenderProgress)  # the same run
         while not found.is_over:
             await trio.sleep(0.01)
             found = await face.ask(RERENDER_PROGRESS_PATH, AskRerender())
             assert isinstance(found, RerenderProgress)
         assert (found.rendered, found.left, found.failures) == (3, 0, [])
+        assert clinic.pacs.recalls == 3  # for the registration, for a reader, and once for this
+        await face.ask(RERENDER_PATH, StartRerender("second"))
+        clinic.now += 400 * 86_400.0
+        with pytest.raises(UnknownNameError, match="last day is past"):
+            await face.ask(RERENDER_PATH, StartRerender(PROJECT))
+        clinic.now -= 400 * 86_400.0
         had = await face.ask(READERS_PATH, AskReaders(PROJECT))
         assert isinstance(had, Readers)
         assert (had.files, [reader.files for reader in had.readers]) == (len(before), [1])
