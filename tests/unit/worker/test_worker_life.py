@@ -94,6 +94,21 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, addition: str) -> None:
         read(tmp_path, TEXT + addition)
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("site_cache = 'https://cache.example.org:8080'", "site_cache is written http://HOST:PORT"),
+        ("site_cache = 'http://cache.example.org'", "HOST:PORT"),
+        ("cache_of = ['https://se.example.org:443/mdmfs/']", "cache_of names URLs"),
+        ("site_cache = 'http://cache:80'\ncache_of = ['se.example.org']", "cache_of names URLs"),
+    ],
+)
+def test_a_site_cache_that_could_not_be_asked_is_refused(tmp_path: Path, line: str, told: str) -> None:
+    """It is spoken with without TLS, and keeps what is named by URLs; without one there is nothing to keep."""
+    with pytest.raises(ConfigurationError, match=told):
+        read(tmp_path, TEXT.replace("[mount]\n", f"[mount]\n{line}\n"))
+
+
 def test_metrics_that_others_would_reach_are_refused_before_anything_begins(tmp_path: Path) -> None:
     """So the doctor tells it, and ``mount --daemon`` before its daemon starts."""
     with pytest.raises(ConfigurationError, match=r"mount\.toml: mount\.metrics: a loopback address"):
