@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
@@ -31,19 +30,13 @@ from mdmfs.worker.hospital.staging import files_below
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.listing import OpenDirectory
 from mdmfs.worker.namespace.names import Namespace
+from mdmfs.worker.numbered import handles_of
 from mdmfs.worker.opening import Opener
 from mdmfs.worker.prefetch.order import ReadingOrder
 from mdmfs.worker.prefetch.siblings import SiblingPrefetch
 from mdmfs.worker.reading.open_file import OpenFile
 
 TOTALS_SECONDS: Final = 10.0
-TREES: Final = 128
-"""That a mount may have: so many handles lie between two of one tree."""
-
-
-def handles_of(tree: int) -> Iterator[int]:
-    """Count the handles of one of a mount's trees: which one it is, is in their lowest bits."""
-    return itertools.count(TREES + tree, TREES)
 
 
 class Kernel(Protocol):

@@ -1,4 +1,4 @@
-"""Inode numbers of several hospitals on one mount: each counts from 1, here they are kept apart.
+"""Numbers of inodes and handles of several hospitals on one mount: each counts from 1, here they are kept apart.
 
 | bits | what |
 |---|---|
@@ -9,7 +9,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -22,6 +23,10 @@ from mdmfs.wire.messages.names import ChangedName, ChangeName
 _SHIFT: Final = 35
 _LIMIT: Final = 1 << _SHIFT
 MAX_HOSPITALS: Final = 63
+TREES: Final = 128
+"""That a mount may have: so many handles lie between two of one tree."""
+FIRST_INODE: Final = 1 << 62
+"""Of what is virtual: no catalogue counts so far."""
 
 
 class Counting(Protocol):
@@ -99,6 +104,11 @@ class Numbered:
             message = f"the hospital gives an inode the number {number}, which a mount of several hospitals cannot show"
             raise MalformedMessageError(message)
         return self._first | number
+
+
+def handles_of(tree: int) -> Iterator[int]:
+    """Count the handles of one of a mount's trees: which one it is, is in their lowest bits."""
+    return itertools.count(TREES + tree, TREES)
 
 
 def first_of(tree: int) -> int:

@@ -14,7 +14,6 @@ from mdmfs.model.errors import CredentialRefusedError
 from mdmfs.model.names import Lfn
 from mdmfs.worker.afterwards import Afterwards
 from mdmfs.worker.cache.store import CiphertextCache
-from mdmfs.worker.callers.seat import Tree
 from mdmfs.worker.changing import Changing
 from mdmfs.worker.descriptions import Descriptions
 from mdmfs.worker.filesystem import FileSystem, Kernel
@@ -33,6 +32,7 @@ from mdmfs.worker.namespace.leavers import Leaver
 from mdmfs.worker.namespace.names import ROOT, Namespace
 from mdmfs.worker.numbered import Numbered, first_of
 from mdmfs.worker.opening import Opener
+from mdmfs.worker.port import Tree
 from mdmfs.worker.prefetch.siblings import AHEAD_BYTES, SiblingPrefetch
 from mdmfs.worker.reading.pages import Pages
 from mdmfs.worker.reading.parts import Parts

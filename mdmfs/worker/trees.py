@@ -20,12 +20,12 @@ from mdmfs.model.errors import (
 from mdmfs.model.names import MAX_NAME_BYTES, Lfn
 from mdmfs.wire.messages.files import Node, NodeKind, Totals
 from mdmfs.worker.attributes import WHY_ATTRIBUTE
-from mdmfs.worker.callers.seat import Tree
 from mdmfs.worker.changing import Change
-from mdmfs.worker.filesystem import TREES, FileSystem, handles_of
+from mdmfs.worker.filesystem import FileSystem
 from mdmfs.worker.finding.files import VirtualFiles
 from mdmfs.worker.namespace.names import ROOT
-from mdmfs.worker.numbered import tree_of
+from mdmfs.worker.numbered import TREES, handles_of, tree_of
+from mdmfs.worker.port import Tree
 
 _CONFIGURED: Final = "the directories of hospitals are those that the mount is configured with"
 VIRTUAL: Final = TREES - 1

@@ -46,10 +46,10 @@ from mdmfs.wire.messages.names import (
 from mdmfs.wire.service import Reply, Request, Service
 from mdmfs.wire.stream import Address
 from mdmfs.worker.cache.store import CiphertextCache
-from mdmfs.worker.callers.seat import Tree
 from mdmfs.worker.changing import Change
 from mdmfs.worker.hospital.port import Hospital as Port
 from mdmfs.worker.lease import Lease
+from mdmfs.worker.port import Tree
 from mdmfs.worker.serving import Ports, Serving, Site
 from tests.twins.clinic import PROJECT_LFN, Clinic, OpenClinic, project_acl
 from tests.twins.keystores import HOSPITAL, principal

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from mdmfs.model.errors import MdmfsError
-from mdmfs.worker.finding.virtual import FIRST_INODE
+from mdmfs.worker.numbered import FIRST_INODE
 
 _OWN: Final = 1 << 62
 _VIRTUAL: Final = 1 << 61

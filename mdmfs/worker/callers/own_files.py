@@ -18,10 +18,10 @@ from mdmfs.model.names import MAX_NAME_BYTES, Lfn
 from mdmfs.wire.messages.files import Node, NodeKind, Totals
 from mdmfs.worker.attributes import ACL_ATTRIBUTE
 from mdmfs.worker.callers.numbers import own_number, parse_number
-from mdmfs.worker.callers.seat import Tree
 from mdmfs.worker.changing import Change
-from mdmfs.worker.finding.virtual import FIRST_INODE
 from mdmfs.worker.namespace.names import ROOT
+from mdmfs.worker.numbered import FIRST_INODE
+from mdmfs.worker.port import Tree
 from mdmfs.worker.serving import KernelCache
 
 _HANDLES: Final = 44

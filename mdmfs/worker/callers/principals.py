@@ -32,8 +32,9 @@ from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.callers.finder import Found, ProxyFile, UnfinishedProxyError, find_proxy
 from mdmfs.worker.callers.numbers import MAX_PRINCIPALS, parse_number
 from mdmfs.worker.callers.own_files import Directories, OwnFiles, OwnPages, RootOnly, principal_of_handle
-from mdmfs.worker.callers.seat import Files, Seat
+from mdmfs.worker.callers.seat import Seat
 from mdmfs.worker.memory import Memory
+from mdmfs.worker.port import Files
 from mdmfs.worker.serving import KernelCache, Serving, Site
 
 MAX_LOOKS: Final = 4

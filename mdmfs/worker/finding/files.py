@@ -19,9 +19,7 @@ from mdmfs.model.errors import (
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages.files import Node, Totals
 from mdmfs.worker.attributes import WHY_ATTRIBUTE
-from mdmfs.worker.callers.seat import Tree
 from mdmfs.worker.changing import Change
-from mdmfs.worker.filesystem import handles_of
 from mdmfs.worker.finding.virtual import (
     NAME_SECONDS,
     Gone,
@@ -32,7 +30,8 @@ from mdmfs.worker.finding.virtual import (
     VirtualTree,
     begun,
 )
-from mdmfs.worker.numbered import tree_of
+from mdmfs.worker.numbered import handles_of, tree_of
+from mdmfs.worker.port import Tree
 
 _FOUND: Final = "query directories and snapshots are read-only"
 MAX_QUERY_BYTES: Final = 1024

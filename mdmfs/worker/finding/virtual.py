@@ -16,9 +16,8 @@ from mdmfs.model.errors import (
 )
 from mdmfs.model.names import Lfn
 from mdmfs.wire.messages.files import Node, NodeKind
+from mdmfs.worker.numbered import FIRST_INODE
 
-FIRST_INODE: Final = 2**62
-"""No catalogue counts so far."""
 AT_ONCE: Final = 1000
 """Entries; the kernel takes some twenty in one answer."""
 NAME_SECONDS: Final = 1.0

@@ -21,13 +21,14 @@ from mdmfs.worker.cache.room import Room
 from mdmfs.worker.cache.store import CiphertextCache
 from mdmfs.worker.callers.numbers import own_number, parse_number
 from mdmfs.worker.callers.own_files import Directories, OwnFiles, OwnPages
-from mdmfs.worker.callers.seat import Files, OwnerOnly
+from mdmfs.worker.callers.seat import OwnerOnly
 from mdmfs.worker.configuration import MountConfiguration
 from mdmfs.worker.fuse.operations import MdmfsOperations
 from mdmfs.worker.fuse.patience import SignalWatch
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.namespace.listing import nodes_by_name
 from mdmfs.worker.namespace.names import ROOT
+from mdmfs.worker.port import Files
 from mdmfs.worker.serving import Ports, Serving, Site
 from tests.twins.hospital import ROOT as TOP
 from tests.twins.hospital import TwinHospital, unreachable

@@ -47,11 +47,11 @@ from mdmfs.worker.callers.principals import (
 )
 from mdmfs.worker.callers.seat import Seat
 from mdmfs.worker.configuration import MountConfiguration
-from mdmfs.worker.finding.virtual import FIRST_INODE
 from mdmfs.worker.fuse.mount import MAX_TASKS
 from mdmfs.worker.fuse.operations import MAX_WAITING_OPENS
 from mdmfs.worker.lease import Lease
 from mdmfs.worker.memory import Memory
+from mdmfs.worker.numbered import FIRST_INODE
 from mdmfs.worker.serving import Ports, Site
 from tests.twins import certificates as make
 from tests.twins.attributes import Ac, carrying
