@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from mdmfs.model.errors import OutOfSpaceError
 from mdmfs.model.names import Guid
@@ -72,10 +73,12 @@ class FullScene:
         return Node("x.dcm", file.inode, NodeKind.FILE, len(file.plaintext), REGISTERED, file.guid.octets)
 
     async def read(self, file: TwinFile) -> bytes:
-        """Open a file, read it whole, close it."""
+        """Open a file, read it whole, close it once nothing works on it any more: else it is not kept."""
         opened = await self.opener.open(self.node(file))
         try:
-            return await self.opener.read(opened, 0, 2**22)
+            found = await self.opener.read(opened, 0, 2**22)
+            await trio.testing.wait_all_tasks_blocked()
+            return found
         finally:
             self.opener.close(opened)
 
