@@ -110,7 +110,7 @@ class Hearing:
 
     async def epoch(self, owner: str, message: AskEpoch) -> EpochHeld:
         """Tell up to where changes are known; waits as ``AskEpoch`` says."""
-        await trio.sleep(min(max(message.wait, 0.0), self._currency.seconds_left(owner), LONGEST_WAIT))
+        await trio.sleep(min(LONGEST_WAIT, self._currency.seconds_left(owner), max(0.0, message.wait)))  # nan: 0
         return await self._held(owner)
 
     async def confirm(self, owner: str, message: ConfirmEpoch) -> EpochHeld:

@@ -22,10 +22,13 @@ from mdmfs.daemon.supervision import Pulse
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.wire.stream import Address
 
+MAX_ASKING: Final = 64
+"""At once: any user of the machine may connect."""
 _TEXT: Final = [("Content-Type", "text/plain; charset=utf-8")]
 _WORDS: Final = {True: ("200 OK", b"ok\n"), False: ("503 Service Unavailable", b"no\n")}
 
 Environ = dict[str, Any]
+_Connected = socket.socket | tuple[bytes, socket.socket]
 Respond = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 
@@ -91,6 +94,29 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
     """Answers each request in a thread; one that hangs holds up no other, nor the daemon's end."""
 
     daemon_threads = True
+    request_queue_size = MAX_ASKING
+
+    def server_activate(self) -> None:
+        """Listen, with nobody asking yet."""
+        self._places = threading.Semaphore(MAX_ASKING)
+        super().server_activate()
+
+    def process_request(self, request: _Connected, client_address: object) -> None:
+        """Begin a thread, unless there are too many: who connects and asks nothing must not fill the daemon."""
+        if self._places.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: _Connected, client_address: object) -> None:
+        """Answer, in that thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: who asks and goes, or asks nothing, is no fault of ours, and may do it all day."""
 
 
 class _Server6(_Server):

@@ -16,7 +16,7 @@ import structlog
 import trio
 from prometheus_client import Counter
 
-from mdmfs.model.errors import ConfigurationError
+from mdmfs.model.errors import ConfigurationError, MalformedMessageError
 from mdmfs.model.names import Guid
 from mdmfs.wire.keystores.answers import Answers, OnLie
 from mdmfs.wire.keystores.gathering import Gathering
@@ -204,6 +204,9 @@ class Keystores:
             last = found[-1] if found else Witness(b"", 0, b"", 0.0, b"")
             message = AskWitnessed(last.journal, last.number)
             page = await self._peers[keystore].call(WITNESSED_PATH, message, Witnessed, deadline)
+            if page.checkpoints and _place(page.checkpoints[0]) <= _place(last):
+                reason = f"the keystore {keystore} does not go on behind what it has told"
+                raise MalformedMessageError(reason)
             found += page.checkpoints
             if page.is_last or not page.checkpoints:
                 return found
@@ -237,6 +240,10 @@ def _batches(items: Iterable[T], size: Callable[[T], int] = lambda _: 0) -> Iter
         filled += octets
     if batch:
         yield batch
+
+
+def _place(checkpoint: Witness) -> tuple[bytes, int]:
+    return checkpoint.journal, checkpoint.number
 
 
 def _size_of_entry(entry: KeyEntry) -> int:

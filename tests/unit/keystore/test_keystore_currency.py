@@ -7,6 +7,7 @@ import time
 
 import pytest
 import trio
+import trio.testing
 
 from mdmfs.access.acl import Acl, Entry, EntryKind, Right
 from mdmfs.keystore.keystore import Keystore
@@ -118,6 +119,18 @@ async def test_a_confirmation_that_was_held_up_makes_nothing_current(bench: Benc
     older, newer = await bench.nonce(), await bench.nonce()
     assert await bench.confirm(newer)
     assert await bench.confirm(older)
+
+
+@pytest.mark.parametrize("wait", [0.0, -5.0, float("-inf"), float("nan")])
+async def test_a_hospital_that_wants_to_wait_for_no_time_at_all_is_answered(
+    bench: Bench, wait: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Whatever it calls that: it is no failure of the keystore's."""
+    assert autojump_clock.rate == 0
+    assert await bench.confirm(await bench.nonce())
+    begun = trio.current_time()
+    assert (await bench.keystore.epoch(principal(HOSPITAL), AskEpoch(wait))).is_current
+    assert trio.current_time() == begun
 
 
 async def test_a_nonce_serves_once_and_only_the_hospital_that_got_it(bench: Bench) -> None:

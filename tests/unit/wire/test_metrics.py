@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import struct
+import threading
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 
 import pytest
 
 from mdmfs.daemon.supervision import STALLED_SECONDS, Pulse
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.wire.keystores.keystores import WRONG_SHARES
-from mdmfs.wire.metrics import serving_metrics
+from mdmfs.wire.metrics import MAX_ASKING, serving_metrics
 from tests.twins.servers import free_port
 
 
@@ -81,3 +87,47 @@ def test_metrics_are_told_on_ipv6_too() -> None:
     address = f"[::1]:{free_port()}"
     with serving_metrics(address, Pulse()):
         assert answer_of(address, "/healthz") == 200
+
+
+def asking() -> int:
+    """Count the threads that answer somebody."""
+    return sum("process_request_thread" in thread.name for thread in threading.enumerate())
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait, and not for ever."""
+    for _ in range(5000):
+        if condition():
+            return
+        time.sleep(0.001)
+    pytest.fail("it did not come about")
+
+
+def test_who_goes_in_the_middle_of_a_question_is_not_told_of(capfd: pytest.CaptureFixture[str]) -> None:
+    """Twenty lines on standard error for each search for open ports would fill the journal."""
+    port = free_port()
+    with serving_metrics(f"127.0.0.1:{port}", Pulse()):
+        for said in (b"GET /metrics HTTP/1.1\r\n", b"GET /metr"):
+            with socket.create_connection(("127.0.0.1", port)) as connected:
+                connected.sendall(said)
+                wait_until(lambda: asking() == 1)
+                connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            wait_until(lambda: not asking())
+        assert answer_of(f"127.0.0.1:{port}", "/healthz") == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_however_many_connect_and_ask_nothing_so_many_threads_wait_for_them() -> None:
+    """Those who come later are let go at once, and answered when the others have gone."""
+    port = free_port()
+    with serving_metrics(f"127.0.0.1:{port}", Pulse()):
+        with contextlib.ExitStack() as stack:
+            for _ in range(MAX_ASKING):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            wait_until(lambda: asking() == MAX_ASKING)
+            for _ in range(20):
+                with socket.create_connection(("127.0.0.1", port), timeout=5) as late:
+                    assert late.recv(1) == b""
+            assert asking() == MAX_ASKING
+        wait_until(lambda: not asking())
+        assert answer_of(f"127.0.0.1:{port}", "/healthz") == 200
