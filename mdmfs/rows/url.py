@@ -12,8 +12,9 @@ from mdmfs.model.errors import ConfigurationError
 _ELSEWHERE: Final = frozenset({"service", "servicefile"})
 """What would let a file name the host."""
 _SAFE: Final = frozenset({"verify-ca", "verify-full"})
+_SECONDS_FOR_ONE, _SECONDS_FOR_EACH = "5", "2"
+"""To connect: of several hosts the first may be the one that was lost, and each new connection begins with it."""
 _CONNECTION: Final = {
-    "connect_timeout": "5",
     "keepalives_idle": "5",
     "keepalives_interval": "2",
     "keepalives_count": "3",
@@ -65,7 +66,10 @@ class DatabaseUrl:
             )
             raise ConfigurationError(message)
         wanted = "read-write" if needs_writes else "prefer-standby"
-        self.parts: Final[Mapping[str, Any]] = {**_CONNECTION, "target_session_attrs": wanted, **parts}
+        are_several = any("," in str(parts.get(name, "")) for name in ("hostaddr", "host"))
+        timeout = _SECONDS_FOR_EACH if are_several else _SECONDS_FOR_ONE
+        given = {**_CONNECTION, "connect_timeout": timeout, "target_session_attrs": wanted}
+        self.parts: Final[Mapping[str, Any]] = {**given, **parts}
         self._shown = f"postgresql://{parts.get('hostaddr') or parts.get('host') or ''}/{parts.get('dbname', '')}"
 
     def __str__(self) -> str:

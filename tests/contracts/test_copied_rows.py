@@ -405,6 +405,20 @@ def test_a_password_comes_from_a_file_and_is_never_shown(tmp_path: Path, databas
     assert SECRET not in repr(caught.getrepr(showlocals=False))
 
 
+@pytest.mark.parametrize(
+    ("rest", "seconds"),
+    [
+        ("127.0.0.1/x", "5"),
+        ("127.0.0.1,localhost/x", "2"),
+        ("/x?hostaddr=127.0.0.1,127.0.0.2", "2"),
+        ("127.0.0.1,localhost/x?connect_timeout=9", "9"),
+    ],
+)
+def test_a_host_that_was_lost_does_not_keep_the_next_one_waiting_for_long(rest: str, seconds: str) -> None:
+    """Each new connection begins with it; who knows his servers to be slow says so."""
+    assert DatabaseUrl(f"postgresql://{rest}").parts["connect_timeout"] == seconds
+
+
 @pytest.mark.parametrize("name", ["PGHOST", "PGHOSTADDR"])
 def test_a_daemon_s_environment_does_not_say_where_the_database_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
