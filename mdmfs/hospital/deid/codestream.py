@@ -143,13 +143,14 @@ class Codestream:
         count, stays = min(len(data), self._length - offset), False
         if segment.fits is not None:
             stays = True
-            self._content += data[:count]
         elif offset < len(segment.name):
             count, stays = 1, data[0] == segment.name[offset]
             if not stays:
                 self._segment = BLANKED
         elif offset < segment.keeps:
             count, stays = min(count, segment.keeps - offset), True
+        if stays and offset >= len(segment.name):
+            self._content += data[:count]
         self._offset += count
         self._end_of_content()
         return count, stays
@@ -158,12 +159,11 @@ class Codestream:
         if self._offset < self._length:
             return
         self._step = self._take_fill
-        if self._segment.fits is None:
-            return
         content = bytes(self._content)
-        if not self._segment.fits(content, self._picture):
+        if self._segment.fits is not None and not self._segment.fits(content, self._picture):
             self._refuse()
-        self._kept.append(content)
+        if content:
+            self._kept.append(content)
         if self._code == TILE:
             self._tile_length = int.from_bytes(content[2:6], "big")
         elif self._code == SCAN:

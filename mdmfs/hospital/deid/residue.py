@@ -27,11 +27,10 @@ from mdmfs.hospital.deid.tokens import (
     ORDINARY,
     Identity,
     identity_of,
-    parted,
     tokens,
     tokens_among,
 )
-from mdmfs.hospital.deid.veiled import unveiled
+from mdmfs.hospital.deid.veiled import sliced, unveiled
 from mdmfs.hospital.deid.walk import NUMBER_SIZES, TEXT_VRS, Trace
 
 _DATE_DIGITS: Final = (6, 8)
@@ -231,8 +230,12 @@ class _Suspects:
 
     def _are_veiled_in(self, octets: bytes) -> bool:
         """Tell whether a name or number of the patient stands in octets as digits of hex, base32 or base64."""
-        unveiled_tokens = _unveiled_tokens(octets)
-        return bool(unveiled_tokens) and not self._identity.tokens.isdisjoint(unveiled_tokens)
+        return any(text and self._names(text) for text in map(_unveiled, sliced(octets)))
+
+    def _names(self, text: str) -> bool:
+        """Tell whether something of the patient stands in a text, what is long enough also within a word or number."""
+        identity = self._identity
+        return not identity.tokens.isdisjoint(tokens(text)) or any(token in text for token in identity.long_tokens)
 
     @functools.cached_property
     def _identity(self) -> Identity:
@@ -276,9 +279,10 @@ def _tokens_of_codes(codes: bytes) -> frozenset[str]:
 
 
 @_OfSeries
-def _unveiled_tokens(octets: bytes) -> frozenset[str]:
-    """Give the tokens of what stands in octets as digits of hex, base32 or base64."""
-    return frozenset(parted(unveiled(octets)))
+def _unveiled(octets: bytes) -> str:
+    """Give what stands in octets as digits of hex, base32 or base64; also as it is when nothing parts it."""
+    text = unveiled(octets)
+    return f"{text}\0{BETWEEN.sub('', text)}" if text else ""
 
 
 @_OfSeries

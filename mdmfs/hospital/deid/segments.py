@@ -106,7 +106,8 @@ def _is_size(content: bytes, picture: Picture) -> bool:
     _, width, height, left, top, _, _, _, _, components = _SIZE.unpack_from(content)
     is_of_size = (width - left, height - top, components) == (picture.columns, picture.rows, picture.samples)
     bits = [(each & _NO_SIGN) + 1 for each in content[_SIZE.size :: 3]]
-    return is_of_size and len(content) == _SIZE.size + 3 * components and max(bits) <= picture.bits_allocated
+    is_whole = len(content) == _SIZE.size + 3 * components and components > 0
+    return is_of_size and is_whole and max(bits) <= picture.bits_allocated
 
 
 def _has_precincts(content: bytes, fixed: int, style: int, levels: int) -> bool:

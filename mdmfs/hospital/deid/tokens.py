@@ -26,6 +26,8 @@ MIN_NUMBER_DIGITS: Final = 7
 """A number in a numeric element, or in octets, is as long as this before it counts as somebody's record number."""
 MIN_WITHIN: Final = 7
 """Letters of a name from which on it is found within a longer word."""
+MIN_VEILED: Final = 5
+"""Letters of a name from which on it is found within what was written in hex, base32 or base64."""
 MIN_JOINED: Final = 6
 """Letters of a family and a given name, or of its initial, from which on they are found as one word."""
 _GROUPS: Final = re.compile(r"[=\\]")
@@ -69,6 +71,8 @@ class Identity(NamedTuple):
     """Those names that are long enough to be found in the middle of a word."""
     long_numbers: frozenset[str]
     """Those numbers, also of letters and digits, that are long enough to be found in parts."""
+    long_tokens: frozenset[str]
+    """Those names and numbers that are no coincidence within anything."""
     octets: frozenset[bytes]
     """What is looked for where octets may be text: the names, and numbers that are no coincidence there."""
 
@@ -85,6 +89,7 @@ def identity_of(names: tuple[bytes, ...], others: tuple[bytes, ...], codec: str)
         frozenset(found),
         frozenset(word for word in words - IN_CODES if word.isalpha() and len(word) >= MIN_WITHIN),
         frozenset(token for token in found - ORDINARY if len(token) >= MIN_MIXED and not token.isalpha()),
+        frozenset(each for each in found if len(each) >= (MIN_VEILED if each.isalpha() else MIN_NUMBER_DIGITS)),
         frozenset(each.encode() for each in found - IN_CODES if not each.isdigit() or len(each) >= MIN_NUMBER_DIGITS),
     )
 

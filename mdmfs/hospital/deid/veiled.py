@@ -23,10 +23,22 @@ _PLAIN: Final = re.compile(rb"(?:[ -~]|[\xc3-\xf4][\x80-\xbf]{1,3}){4,}")
 """ASCII, and what is probably UTF-8."""
 
 
+SLICE: Final = 2**18
+"""Bytes that are decoded at once, which takes up to 36 MiB of memory however long a table is."""
+_OVERLAP: Final = 2**10
+"""Bytes that stand in two slices: 64 letters of 16 bits in hex, and what parts their digits."""
+
+
+def sliced(octets: bytes) -> Iterator[bytes]:
+    """Cut octets so that what is written in them stands whole in one of the slices."""
+    return (octets[start : start + SLICE + _OVERLAP] for start in range(0, len(octets) or 1, SLICE))
+
+
 def unveiled(octets: bytes) -> str:
     """Give what runs of such letters and digits stand for, wherever in the run it begins, in lower case.
 
-    Letters, and what they stand for, may have a zero behind each. Ordinary words stand for themselves.
+    Letters, and what they stand for, may have a zero behind each. Ordinary words stand for themselves. What stands
+    before and behind in the same run may have become letters, too.
     """
     readings = {octets, octets.replace(b"\0", b"")}
     decoded = [text.replace(b"\0", b"") for reading in readings for text in _decoded(reading)]

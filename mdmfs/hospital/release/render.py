@@ -10,7 +10,7 @@ import functools
 import hashlib
 import mmap
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import trio
 
@@ -28,8 +28,10 @@ from mdmfs.model.errors import InstanceChangedError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import SEGMENT_SIZE, Buffer
 
+T = TypeVar("T")
+
 LARGE_HEADER_BYTES: Final = 256 * 2**10
-"""From here on de-identification takes so long that it must not hold up everyone else."""
+"""From here on de-identification, and the search for residue, take so long that they must not hold up everyone else."""
 _LARGE: Final = trio.CapacityLimiter(1)
 MAX_SPARE: Final = 4
 _SPARE: Final[list[memoryview]] = []
@@ -73,6 +75,7 @@ class Rendering:
         self._memory = memory
         self._begun: tuple[IdentifiedHeader, Policy] | None = None
         self._received = 0
+        self._is_large = False
         self._deidentification: Deidentification | None = None
         self.published_header = b""
         """All before the value of Pixel Data, once it may be published."""
@@ -133,10 +136,11 @@ class Rendering:
                 piece, known = known.begun, None
             self._received += len(piece)
             if gate is not None:
-                yield await _fed(gate, piece)
+                yield _octets_of(await _done(functools.partial(gate.feed, piece), is_slow=gate.is_slow))
             elif (header := reading.feed(piece)) is not None:
                 gate = await self._begin(header)
-                yield self._heading(await _fed(gate, b""))
+                search = functools.partial(gate.feed, b"")
+                yield self._heading(_octets_of(await _done(search, is_slow=self._is_large or gate.is_slow)))
         if known is not None:
             if known.has_matched:
                 return
@@ -144,9 +148,9 @@ class Rendering:
             gate = None if header is None else await self._begin(header)
         if gate is None:
             gate = await self._begin(reading.finish())
-            yield self._heading(_octets_of(gate.finish()))
+            yield self._heading(_octets_of(await _done(gate.finish, is_slow=self._is_large)))
         else:
-            yield _octets_of(gate.finish())
+            yield _octets_of(await _done(gate.finish, is_slow=self._is_large))
 
     def _heading(self, pieces: list[Buffer]) -> list[Buffer]:
         """Remember the header among the first pieces."""
@@ -156,11 +160,10 @@ class Rendering:
     async def _begin(self, header: IdentifiedHeader) -> ResidueGate:
         policy, subject = await self._admit(header)
         self._begun = header, policy
-        work = functools.partial(deidentify, header, policy, subject, memory=self._memory)
-        if len(header.whole) > LARGE_HEADER_BYTES:
-            self._deidentification = await trio.to_thread.run_sync(work, limiter=_LARGE)
-        else:
-            self._deidentification = work()
+        self._is_large = len(header.whole) > LARGE_HEADER_BYTES
+        self._deidentification = await _done(
+            functools.partial(deidentify, header, policy, subject, memory=self._memory), is_slow=self._is_large
+        )
         return ResidueGate(self._deidentification)
 
 
@@ -169,11 +172,9 @@ def _room() -> memoryview:
     return memoryview(mmap.mmap(-1, SEGMENT_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
-async def _fed(gate: ResidueGate, octets: Buffer) -> list[Buffer]:
-    """Feed a gate; decoding of frames does not hold up everyone else."""
-    if not gate.is_slow:
-        return _octets_of(gate.feed(octets))
-    return _octets_of(await trio.to_thread.run_sync(gate.feed, octets, limiter=_LARGE))
+async def _done(work: Callable[[], T], *, is_slow: bool) -> T:
+    """Do something: a large header, or decoding of frames, does not hold up everyone else."""
+    return await trio.to_thread.run_sync(work, limiter=_LARGE) if is_slow else work()
 
 
 def _octets_of(pieces: list[Publishable]) -> list[Buffer]:

@@ -215,6 +215,7 @@ BROKEN: Final = {
     "JPEG 2000 of other lines": (JPEG_2000, sized(height=5)),
     "JPEG 2000 of other columns": (JPEG_2000, sized(left=1)),
     "JPEG 2000 of other components": (JPEG_2000, sized(components=2)),
+    "JPEG 2000 of no component": (JPEG_2000, sized(components=0)),
     "JPEG 2000 of less components than it counts": (JPEG_2000, sized(more=b"\7\1\1")),
     "JPEG 2000 with a short size": (JPEG_2000, b"\xff\x4f" + segment(0x51, SIZE[:35]) + END),
     "behind coding styles": (JPEG_2000, jpeg_2000(segment(0x52, COD + PLANTED)) + END),
@@ -263,6 +264,12 @@ def test_samples_of_more_bits_than_allocated_are_refused(stream: tuple[str, byte
     assert reason_of(encapsulated(stream[0], item(stream[1]), extra=allocated)) is Reason.CODESTREAM
 
 
+def test_pixels_of_no_sample_are_refused() -> None:
+    """A stream may say so, too."""
+    none = {0x00280002: encode(head(0x00280002, b"US"), b"\0\0")}
+    assert reason_of(encapsulated(JPEG_2000, item(sized(components=0)), extra=none)) is Reason.CODESTREAM
+
+
 @pytest.mark.parametrize("cut", range(1, 90, 7))
 def test_codes_of_rle_may_come_cut_anywhere(cut: int) -> None:
     """What lies behind them is found, however few bytes come at once."""
@@ -279,6 +286,8 @@ def test_codes_of_rle_may_come_cut_anywhere(cut: int) -> None:
 LEAKS: Final = {
     "a table of JPEG": (JPEG, jpeg(segment(0xDB, b"\3" + b"Vandermeulen".ljust(64, b"\1"))) + END),
     "lengths of packets": (JPEG_2000, jpeg_2000(in_tile=segment(0x58, b"\0Vandermeulen")) + END),
+    "numbers of JFIF": (JPEG, jpeg(segment(0xE0, b"JFIF\0" + b"Meulende\0")) + END),
+    "numbers of Adobe": (JPEG, jpeg(segment(0xEE, b"Adobe" + b"Meulend")) + END),
     "a transform": ("1.2.840.10008.1.2.4.92", jpeg_2000(segment(0x74, b"\0\0\0\1Vandermeulen")) + END),
     "base64 in a table": (
         JPEG,
@@ -290,7 +299,7 @@ LEAKS: Final = {
 @pytest.mark.parametrize(("syntax", "stream"), LEAKS.values(), ids=LEAKS)
 def test_what_stays_of_segments_is_searched(syntax: str, stream: bytes) -> None:
     """Numbers of 8 bits can be letters, and a table that no scan uses can be any."""
-    named = {0x00100010: encode(head(0x00100010, b"PN"), b"Vandermeulen^Jan")}
+    named = {0x00100010: encode(head(0x00100010, b"PN"), b"Vandermeulen^Meulend^Meulende")}
     for file in (
         encapsulated(syntax, item(stream), extra=named),
         encapsulated(syntax, item(stream[:20]), item(stream[20:]), extra=named),

@@ -10,7 +10,7 @@ import pytest
 from mdmfs.hospital.deid.encode import encode, head
 from mdmfs.hospital.deid.policy import Policy
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
-from mdmfs.hospital.deid.veiled import unveiled
+from mdmfs.hospital.deid.veiled import SLICE, sliced, unveiled
 from tests.twins.deidentified import deidentified, with_elements
 
 DEVICE: Final = Policy.parse('name = "d"\nheads = "agreement"\noptions = ["retain-device", "retain-modified-dates"]')
@@ -33,6 +33,9 @@ VEILED: Final = {
     "in base64 with other words": encode(head(SERIAL, b"LO"), base64.b64encode(b"id=48213977;v=2")),
     "in base64 of URLs": encode(head(SERIAL, b"LO"), base64.urlsafe_b64encode(b"\xfb\xff\xbf 48213977")),
     "in base64 behind a letter": encode(head(SERIAL, b"LO"), b"x" + base64.b64encode(b"48213977").rstrip(b"=")),
+    "in base64 where others end in letters": encode(head(SERIAL, b"LO"), b"9VmFuZGVybWV1bGVuU"),
+    "in hex between letters": encode(head(SERIAL, b"LO"), b"78" + b"Vandermeulen".hex().encode() + b"79"),
+    "in hex between digits": encode(head(SERIAL, b"LO"), b"34" + STEP + b"35"),
     "in base32": encode(head(SERIAL, b"LO"), base64.b32encode(b"Vandermeulen")),
     "a code in hex": encode(head(SEQUENCE, b"CS"), STEP),
     "a code in base32": encode(head(SEQUENCE, b"CS"), base64.b32encode(b"48213977").rstrip(b"=")),
@@ -54,6 +57,19 @@ def test_what_is_veiled_is_found(leak: bytes) -> None:
     assert caught.value.reason is Reason.RESIDUE
     assert caught.value.tag == int.from_bytes(leak[:2], "little") << 16 | int.from_bytes(leak[2:4], "little")
     assert deidentified(with_elements(leak), DEVICE)
+
+
+@pytest.mark.parametrize("place", [-24, -12, -1, 0, 1000, 2000])
+def test_long_tables_are_searched_in_slices(place: int) -> None:
+    """Wherever at the edge of two something stands; what that takes of memory does not grow with the tables."""
+    size = 2**17 - 100
+    tables = [bytearray(size), bytearray(size), bytearray(size)]
+    start = SLICE - 2 * (size + 1) + place
+    tables[2][start : start + 24] = b"Vandermeulen".hex().encode()
+    leak = b"".join(encode(head(TABLE + number, b"OW"), bytes(table)) for number, table in enumerate(tables))
+    with pytest.raises(RefusedError, match="residue"):
+        deidentified(with_elements(NAME, leak), DEVICE)
+    assert max(map(len, sliced(bytes(3 * SLICE)))) < 2 * SLICE
 
 
 def test_a_number_of_five_digits_is_found_in_hex() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import itertools
+import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -157,6 +159,33 @@ async def test_a_long_header_is_told_from_pixels_in_every_segment() -> None:
     table[-1] ^= 1
     end.ModalityLUTSequence[-1].add_new(0x00283006, "OW", bytes(table))
     assert await changed(end, measured) == ("header", SEGMENT_SIZE)
+
+
+class SeenTerms(frozenset[str]):
+    """Terms of a policy that know which threads look at them: the engine does, and the search for residue."""
+
+    __slots__ = ("threads",)
+
+    threads: set[int]
+
+    def __len__(self) -> int:
+        """Know of a look."""
+        self.threads.add(threading.get_ident())
+        return super().__len__()
+
+
+async def test_a_long_header_holds_up_nobody() -> None:
+    """Nor does the search for residue in it, which takes longer than all else."""
+    terms = SeenTerms({"zqterm"})
+    terms.threads = set()
+
+    async def admit_under_terms(header: IdentifiedHeader) -> Admission:
+        admission = await admit(header)
+        return admission._replace(policy=dataclasses.replace(admission.policy, terms=terms))
+
+    await segments_of(Rendering(TwinInstance(with_long_header(), lambda: False, is_cut=False), admit_under_terms))
+    assert terms.threads
+    assert threading.get_ident() not in terms.threads
 
 
 @pytest.mark.parametrize("size", [1, SEGMENT_SIZE, 2 * SEGMENT_SIZE])
