@@ -251,8 +251,12 @@ def test_images_rendered_anew_take_the_places_of_the_old_ones_all_at_once(databa
     ]
     message = PutImages(images().series, fresh)
     database.write_now(lambda c: put_images(c, message))
-    assert found(database, "EchoTime == 3", level=FoundLevel.IMAGE) == []
+    assert found(database, "EchoTime == 3", level=FoundLevel.IMAGE) == found(database, "EchoTime == 3") == []
     assert len(found(database, "", level=FoundLevel.IMAGE)) == 2
+    frozen = CreateSnapshot("mine", "", bytes(16))
+    database.write_now(lambda c: create(KNOWN.reader(c, READER, NOW), frozen, "me", NOW))
+    page = database.read_now(lambda c: frozen_page(KNOWN.reader(c, READER, NOW), "me", AskFrozen("mine")))
+    assert [file.guid for file in page.files] == [one.guid for one in images().images]
     database.write_now(lambda c: show_series(c, PATH, is_visible=True))
     assert found(database, "EchoTime == 3", level=FoundLevel.IMAGE) == [f"{PATH}/0000.dcm", f"{PATH}/0001.dcm"]
     assert found(database, "", level=FoundLevel.IMAGE) == [f"{PATH}/0000.dcm", f"{PATH}/0001.dcm"]
@@ -277,6 +281,15 @@ def test_a_later_version_of_an_acl_counts_and_an_earlier_one_does_not(database: 
     assert found(database, "") == []
     assert database.write_now(lambda c: set_acls(c, [acl(OPEN, version=4)])) == [Outcome.DONE]
     assert found(database, "") == [PATH]
+
+
+def test_another_acl_of_the_same_version_changes_nothing(database: Database) -> None:
+    """Whoever was told it first goes by it; the same again is known already."""
+    registered(database, images())
+    told = [acl(OPEN, "/O=x/CN=other"), acl(OPEN)]
+    assert database.write_now(lambda c: set_acls(c, told)) == [Outcome.CONFLICT, Outcome.DONE]
+    assert found(database, "") == [PATH]
+    assert found(database, "", STRANGER) == []
 
 
 def test_one_series_can_be_taken_from_many_by_its_own_acl(database: Database) -> None:
@@ -433,6 +446,86 @@ def test_an_attribute_group_hides_its_attributes_and_nothing_else(database: Data
             found(database, f"{name} == 3")
         unknown.append(str(refused.value).replace(name, "NAME"))
     assert unknown[0] == unknown[1]
+
+
+def known(database: Database, name: str, principal: Principal = READER) -> bool:
+    """Ask whether a caller knows an attribute; what he does not know is refused as what nobody has defined."""
+    try:
+        found(database, f"{name} is missing", principal)
+    except MalformedQueryError as refused:
+        assert f"there is no attribute {name}, or it is not for this identity" in str(refused)  # noqa: PT017 one of two ends
+        return False
+    return True
+
+
+def test_a_collection_that_comes_to_others_that_are_not_for_a_caller_is_not_known_to_him(database: Database) -> None:
+    """Its ACL says what theirs do: no class of rights is new, nor says something else. A class that is new counts."""
+    own = b"o" * 16
+    registered(database, images())
+    database.write_now(lambda c: set_acls(c, [acl(own)]))
+    defined(database, {"Outcome": "text"}, chain=[[ROOT, own]])
+    defined(database, {"Gene": "text"}, name="narrow", chain=[[ROOT, NARROW]])
+    assert (known(database, "Outcome"), known(database, "Gene")) == (True, False)
+    database.write_now(lambda c: set_acls(c, [acl(own, "/O=x/CN=nobody", 2)]))
+    assert (known(database, "Outcome"), known(database, "Gene")) == (False, False)
+    database.write_now(lambda c: set_acls(c, [acl(own, version=3)]))
+    assert known(database, "Outcome")
+    registered(database, images(9, path=f"{PATH}-new", chain=[[ROOT, ROOT, ROOT]]))
+    assert found(database, "") == [PATH, f"{PATH}-new"]
+
+
+def test_a_collection_that_is_defined_anew_goes_by_its_new_rights(database: Database) -> None:
+    """Its own, those of its groups, and those of what is put into a group or taken from one."""
+    registered(database, images())
+    narrow = {"some": [[ROOT, OPEN, NARROW]]}
+    wide = {"some": [[ROOT, OPEN, OPEN]]}
+    for groups, group, chain, expected in (
+        ({}, "", CHAIN, True),
+        (narrow, " some", CHAIN, False),
+        (wide, " some", CHAIN, True),
+        (narrow, " some", CHAIN, False),
+        (narrow, "", CHAIN, True),
+        ({}, "", [[ROOT, NARROW]], False),
+        ({}, "", CHAIN, True),
+    ):
+        defined(database, {"Outcome": "text", "Score": f"integer{group}"}, groups, chain=chain)
+        assert known(database, "Score") is expected
+        assert known(database, "Outcome") is (chain is CHAIN)
+
+
+def test_an_attribute_is_asked_for_where_it_is_at_home_whatever_other_projects_call_so(database: Database) -> None:
+    """A name below a collection, of another type, is another attribute; below what is not there is none."""
+    registered(database, images())
+    defined(database, {"Score": "integer"})
+    recorded(database, 1, Score=3)
+    for name, attributes in (("followup", []), ("followup.onco", [AttributeEntry("Score", "text")])):
+        database.write_now(lambda c, n=name, a=attributes: define(c, DefineCollection("onco", n, CHAIN, a, {})))  # type: ignore[misc]
+    other = "ponmlkjihgfedcba"
+    registered(database, images(1, path=PATH.replace(SUBJECT, other), Subject=other))
+    entry = RecordEntry(bytes(16), other, {"Score": "3"}, b"k" * 16)
+    database.write_now(lambda c: put_records(c, PutRecords("onco", "followup.onco", [entry])))
+    assert found(database, "followup.Score == 3") == [PATH]
+    assert found(database, 'followup.onco.Score == "3"') == [PATH.replace(SUBJECT, other)]
+    assert not known(database, "followup.nowhere.Score")
+
+
+def test_records_are_of_one_subject_and_come_in_pages(database: Database) -> None:
+    """Each once, in the order of their GUIDs, whatever their collections."""
+    defined(database, {"Score": "integer"})
+    defined(database, {"Arm": "integer"}, name="trial")
+    for number in (4, 2, 6):
+        recorded(database, number, Score=number)
+        recorded(database, number + 1, collection="trial", Arm=number)
+    recorded(database, 9, "ponmlkjihgfedcba", Score=9)
+    seen, after = list[int](), b""
+    for _ in range(3):
+        asked = AskRecords(SUBJECT, after, 2)
+        page = database.read_now(lambda c, asked=asked: records_of(KNOWN.reader(c, READER, NOW), asked))  # type: ignore[misc]
+        seen += [int.from_bytes(record.guid) for record in page.records]
+        after = page.records[-1].guid
+    assert (seen, page.is_last) == ([2, 3, 4, 5, 6, 7], True)
+    with pytest.raises(MalformedMessageError):
+        database.read_now(lambda c: records_of(KNOWN.reader(c, READER, NOW), AskRecords("nobody")))
 
 
 def test_a_series_is_found_by_others_of_its_study_and_of_its_subject(database: Database) -> None:

@@ -123,11 +123,13 @@ class Otherwise:
                 kept.append(self._with_other_images(series))
             elif self._draw.random() < 0.5:
                 kept.append(self._redrawn(series, series.path))
-        for number in range(self._draw.randrange(4)):
+        for number in range(self._draw.randrange(1, 7)):
             series = self._draw.choice(self._twin.series)
             added = self._redrawn(series, f"{series.path.rpartition('/')[0]}/{500 + number}-MR")
-            added.chain = self._closed
-            added.images = [(name, values, self._closed) for name, values, _ in added.images]
+            added.is_visible = number % 2 == 0
+            if added.is_visible:  # others are not shown, to nobody
+                added.chain = self._closed
+                added.images = [(name, values, self._closed) for name, values, _ in added.images]
             kept.append(added)
         self._draw.shuffle(kept)
         return kept
