@@ -29,6 +29,8 @@ from mdmfs.wire.messages.message import Failure, Message
 BUFFER_BYTES: Final = 2**20
 """What is received at once, and the longest piece, unless there is less room."""
 MAX_MESSAGE: Final = 64 * 2**10
+MAX_CRUMBS: Final = 1024
+"""Of chunks and frames, and one more for each KiB that they brought: to read one takes as long as to decrypt 64 KiB."""
 _HEAD: Final = struct.Struct(">BHI")
 _BEGINNING, _OCTETS, _FAILED, _END = 1, 2, 3, 4
 _LINE_END: Final = b"\r\n"
@@ -111,6 +113,8 @@ class Bundle:
         """For each file how many octets are to come; None before its beginning and after its failure."""
         self._failed: set[int] = set()
         """Places of which nothing more may be said: or a peer could begin and fail without end."""
+        self._crumbs = self._brought = 0
+        """Chunks and frames so far, and octets of files."""
         self._place = self._piece_left = 0
         """The file whose octets are being read, and how many of the frame are left."""
 
@@ -163,6 +167,7 @@ class Bundle:
         if left is None or length > left:
             message = "the peer sent more octets than were announced"
             raise MalformedMessageError(message)
+        self._refuse_crumbs()
         self._left[place] = left - length
         self._place, self._piece_left = place, length
 
@@ -191,7 +196,14 @@ class Bundle:
         most = min(self._piece_left, self._chunk)
         octets = self._take(most, at_least=min(most, self._longest))
         self._piece_left -= len(octets)
+        self._brought += len(octets)
         return Piece(octets)
+
+    def _refuse_crumbs(self) -> None:
+        self._crumbs += 1
+        if self._crumbs > MAX_CRUMBS + self._brought // 1024:
+            message = "the peer sends a bundle in crumbs"
+            raise MalformedMessageError(message)
 
     def _gather(self, length: int) -> None:
         """Have that many bytes of a frame, which chunks may divide anywhere."""
@@ -223,6 +235,7 @@ class Bundle:
             raise MalformedMessageError(message)
         self._chunk = int(size, 16)
         self._is_behind_chunk = True
+        self._refuse_crumbs()
         if not self._chunk:
             message = "the peer ended a bundle before its end"
             raise PeerUnreachableError(message)

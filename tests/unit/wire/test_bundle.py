@@ -162,6 +162,7 @@ async def test_a_body_that_ends_without_the_end_of_the_bundle_is_cut() -> None:
         [begun(0, 10), begun(0, 10)],
         [octets_head(0, 5), b"12345"],
         [begun(0, 10), octets_head(0, 11), bytes(11)],
+        [begun(0, 10), octets_head(0, 6), bytes(6), octets_head(0, 6), bytes(6)],
         [begun(0, 10), octets_head(0, 0)],
         [failed(0, AccessDeniedError("no")), octets_head(0, 5), bytes(5)],
         [failed(0, AccessDeniedError("no")), failed(0, AccessDeniedError("no"))],
@@ -169,6 +170,9 @@ async def test_a_body_that_ends_without_the_end_of_the_bundle_is_cut() -> None:
         [*file_of(0, 10), failed(0, AccessDeniedError("no")), *file_of(0, 10)],
         [b"\x01\x00\x00\x00\x00\x00\x03abc"],
         [b"\x01\x00\x00\xff\xff\xff\xff"],
+        [b"\x01\x00\x00\x00\x00\x00\x03\x81\xa1\xff"],
+        [b"\x03\x00\x00\x00\x00\xfd\xe8" + b"\x81\xa4code" + b"\x91" * 64_994],
+        [begun(0, 20_000), *[octets_head(0, 1) + b"x"] * 20_000],
         [b"\x09\x00\x00\x00\x00\x00\x01x"],
     ],
 )
@@ -183,6 +187,21 @@ async def test_what_is_no_chunked_body_is_refused(sent: bytes) -> None:
     """Sizes that are none, lines that do not end, bytes behind the end."""
     with pytest.raises((MalformedMessageError, PeerUnreachableError)):
         await read(bundle_of(sent, ahead=len(sent))[0])
+
+
+@pytest.mark.parametrize(("size", "is_read"), [(1, False), (512, False), (2048, True)])
+async def test_a_bundle_in_crumbs_is_refused(size: int, *, is_read: bool) -> None:
+    """Each takes longer to read than to send: one hospital of several would take the whole mount."""
+    frames, sent = b"".join(file_of(0, 3 * BUFFER_BYTES if size > 1 else 10_000)), bytearray()
+    for begin in range(0, len(frames), size):
+        chunk = frames[begin : begin + size]
+        sent += b"%x\r\n%b\r\n" % (len(chunk), chunk)
+    bundle, _ = bundle_of(bytes(sent) + chunked([end()]))
+    if is_read:
+        assert len((await read(bundle))[0][0]) == 3 * BUFFER_BYTES
+        return
+    with pytest.raises(MalformedMessageError, match="crumbs"):
+        await read(bundle)
 
 
 async def test_an_answer_of_a_known_length_is_no_bundle() -> None:

@@ -12,10 +12,16 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdmfs.model.errors import MalformedMessageError, MdmfsError, PeerUnreachableError
+from mdmfs.model.errors import (
+    CredentialExpiredError,
+    CredentialRefusedError,
+    MalformedMessageError,
+    MdmfsError,
+    PeerUnreachableError,
+)
 from mdmfs.wire.client import Client
 from mdmfs.wire.download import Download
-from mdmfs.wire.exchange import HEAD_BYTES, Exchange, NoAnswerError, Question
+from mdmfs.wire.exchange import HEAD_BYTES, Exchange, NoAnswerError, Question, refusal
 from mdmfs.wire.messages.files import Totals
 from mdmfs.wire.messages.keystores import Collect, Collected
 from mdmfs.wire.messages.message import MEDIA_TYPE
@@ -51,11 +57,14 @@ class Script:
         self._pieces = [piece for piece in pieces if piece]
         self._ending = ending
         self.sent = b""
+        self.buffers: list[memoryview] = []
+        """Where what it said was received."""
 
     async def receive_into(self, buffer: memoryview, hoped: int = 1) -> int:
         """Give the next piece, or as much of it as fits."""
         del hoped
         await trio.lowlevel.checkpoint()
+        self.buffers.append(buffer)
         if not self._pieces:
             if self._ending is not None:
                 raise self._ending
@@ -251,3 +260,54 @@ async def test_two_new_connections_that_nobody_answers_are_no_refusal(monkeypatc
     with pytest.raises(PeerUnreachableError, match="timed out"):
         await client.call("/v1/ask", Collect([]), Collected, deadline=trio.current_time() + 60)
     await listener.aclose()
+
+
+@pytest.mark.parametrize("question", [PLAIN, OTHER])
+async def test_what_was_received_does_not_stay_where_it_came_in(question: Question) -> None:
+    """It may be shares of keys, and the buffer lives as long as the client."""
+    stream = Script([WHOLE[:70], WHOLE[70:]] if question is OTHER else [WHOLE])
+    await Exchange(PEER).ask(stream, question)
+    assert stream.buffers
+    assert not any(any(buffer) for buffer in stream.buffers)
+
+
+class Closing(Script):
+    """A stream whose peer has closed its side, after it said what it had to say."""
+
+    def send_at_once(self, octets: bytes | bytearray | memoryview) -> bool:
+        """Hear nothing."""
+        raise BrokenPipeError(errno.EPIPE, str(len(octets)))
+
+
+async def test_who_refuses_a_question_while_it_is_sent_is_heard() -> None:
+    """His reason is better than that he has closed."""
+    stream = Closing([b"HTTP/1.1 503 \r\ncontent-length: 4\r\n\r\nbusy"])
+    download = await Exchange(PEER).ask(stream, PLAIN)
+    assert (download.status, bytes(await download.read())) == (503, b"busy")
+
+
+@pytest.mark.parametrize("method", ["DELETE", "PUT", "HEAD"])
+async def test_a_question_goes_out_under_its_own_method(method: str) -> None:
+    """Only a POST has the plain form."""
+    stream = Script([b"HTTP/1.1 204 \r\ncontent-length: 0\r\n\r\n"])
+    assert (await Exchange(PEER).ask(stream, Question(method, "/x", (), b"", is_idempotent=True))).status == 204
+    assert stream.sent.startswith(b"%s /x HTTP/1.1\r\n" % method.encode())
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", CredentialRefusedError),
+        ("TLSV1_ALERT_UNKNOWN_CA", CredentialRefusedError),
+        ("SSLV3_ALERT_CERTIFICATE_EXPIRED", CredentialExpiredError),
+        ("TLSV1_ALERT_INTERNAL_ERROR", PeerUnreachableError),
+        ("CERTIFICATE_EXPIRED", PeerUnreachableError),
+        ("UNKNOWN_CA", PeerUnreachableError),
+        (None, PeerUnreachableError),
+    ],
+)
+def test_only_what_the_peer_says_of_our_certificate_refuses_it(reason: str | None, kind: type[MdmfsError]) -> None:
+    """What OpenSSL finds here, or another alert, is an outage: a job waits for its end, and not for another proxy."""
+    error = ssl.SSLError(1, "x")
+    error.reason = reason  # type: ignore[assignment] # it may have none
+    assert type(refusal(PEER, error)) is kind
