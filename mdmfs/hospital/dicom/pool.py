@@ -60,7 +60,7 @@ class Pool:
         self.breaker: Final = Breaker(surroundings.random)
         self.retrieval = politeness.retrieval or surroundings.remembered
         """The service to retrieve by; None until it was negotiated."""
-        if self.retrieval is RetrievalService.MOVE and politeness.retrieval is None and self.destination is None:
+        if self.retrieval is RetrievalService.MOVE and self.destination is None:
             self.retrieval = None
         self._remember: Final = surroundings.remember
         self._tls: Final = surroundings.tls

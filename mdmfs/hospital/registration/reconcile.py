@@ -227,8 +227,6 @@ class _Comparison:
         under_rules = self._hospital.store.read(lambda tx: [guid for guid in registered if _rules(tx, guid) == rules])
         compared = {registered[guid].instance_uid: guid for guid in under_rules}
         wanted = [key_of(registered[guid]) for guid in under_rules]
-        if not wanted:
-            return
         admission = Admission(policy, subject_of(row))
 
         async def admit(header: IdentifiedHeader) -> Admission:

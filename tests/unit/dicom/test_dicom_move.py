@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Final, NamedTuple
 
 import pytest
 import trio
@@ -11,10 +12,11 @@ import trio.testing
 from mdmfs.hospital.dicom.commands import Command, CommandField
 from mdmfs.hospital.dicom.move import Destination, Move, Moves
 from mdmfs.hospital.dicom.pacs import InstanceKey, PacsAddress, Politeness, RetrievalService
+from mdmfs.hospital.dicom.pool import Pool, Surroundings
 from mdmfs.hospital.dicom.remote import RemotePacs, open_pacs
 from mdmfs.model.errors import RecallFailedError, RecallTimedOutError
 from tests.twins.receiver import AE_TITLE, receiving
-from tests.twins.scripted_pacs import CT, EXPLICIT, GET, MOVE, ScriptedPeer, Site, serving
+from tests.twins.scripted_pacs import CT, EXPLICIT, GET, MOVE, ScriptedPeer, Site, pdu, serving
 
 KEY = InstanceKey("1.2.3", "1.2.3.4", "1.2.3.4.5", CT, EXPLICIT)
 ANOTHER = dataclasses.replace(KEY, instance_uid="1.2.3.4.6")
@@ -64,6 +66,71 @@ async def test_a_pacs_that_refuses_get_although_it_negotiated_it_is_asked_to_mov
                 await recall(pacs)
     assert asked[3:] == [0x21]
     assert len(told) == 2
+
+
+class Case(NamedTuple):
+    """What a PACS offers, and what is known of it."""
+
+    refused: tuple[str, ...] = ()
+    configured: RetrievalService | None = None
+    remembered: RetrievalService | None = None
+    has_destination: bool = True
+
+
+CHOICES: Final = {
+    "both": (Case(), "get", ["get"], True),
+    "get alone": (Case((MOVE,)), "get", ["get"], False),
+    "move alone": (Case((GET,)), "move", ["move"], False),
+    "move alone, and nowhere to move to": (Case((GET,), has_destination=False), "", ["move"], False),
+    "neither": (Case((GET, MOVE)), "get", [], False),
+    "both, and nowhere to move to": (Case(has_destination=False), "get", ["get"], False),
+    "move is remembered": (Case(remembered=RetrievalService.MOVE), "move", [], False),
+    "move is remembered and offered no more": (
+        Case((MOVE,), remembered=RetrievalService.MOVE),
+        "get",
+        ["get"],
+        False,
+    ),
+    "get is configured": (Case(configured=RetrievalService.GET), "get", [], False),
+    "get is configured and not offered": (Case((GET,), configured=RetrievalService.GET), "get", [], False),
+    "move is configured": (Case(configured=RetrievalService.MOVE, remembered=RetrievalService.GET), "move", [], False),
+    "move is configured, and nowhere to move to": (
+        Case(configured=RetrievalService.MOVE, has_destination=False),
+        "",
+        [],
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize(("case", "chosen", "told", "can_turn"), CHOICES.values(), ids=CHOICES)
+async def test_the_service_is_chosen_by_what_is_configured_remembered_and_offered(
+    case: Case, chosen: str, told: list[str], *, can_turn: bool
+) -> None:
+    """In this order; what is configured is not remembered, and a PACS that refuses C-GET is asked to move if it may."""
+    heard: list[RetrievalService] = []
+
+    async def offering(peer: ScriptedPeer) -> None:
+        await peer.accept(refused=case.refused)
+        assert await peer.read_pdu() == (5, bytes(4))
+        await peer.send(pdu(6, bytes(4)))
+
+    async with serving(offering) as site, receiving(site.address) as reception:
+        destination = reception.surroundings.destination if case.has_destination else None
+        told_of = Surroundings(destination, remembered=case.remembered, remember=heard.append)
+        pool = Pool(site.address, Politeness(retrieval=case.configured), told_of)
+        connection = await pool.take({})
+        if chosen:
+            assert pool.choose(connection) is RetrievalService(chosen)
+        else:
+            with pytest.raises(RecallFailedError, match="nowhere to move to"):
+                pool.choose(connection)
+        assert heard == [RetrievalService(each) for each in told]
+        assert pool.turn_to_move(connection) == can_turn
+        assert pool.retrieval is (RetrievalService.MOVE if can_turn else RetrievalService(chosen or "move"))
+        assert heard[len(told) :] == [RetrievalService.MOVE] * can_turn
+        pool.give_back(connection)
+        await pool.aclose()
 
 
 async def opened_and_silent(site: Site) -> None:

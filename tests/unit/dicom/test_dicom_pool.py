@@ -160,6 +160,29 @@ async def test_an_idle_association_is_released_in_order(autojump_clock: trio.tes
     assert autojump_clock.current_time() < 300
 
 
+async def test_an_association_that_is_being_released_has_its_place_until_it_has_ended(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Who comes meanwhile waits, and is served then: the PACS never bears one more."""
+    is_releasing = trio.Event()
+
+    async def slow(peer: ScriptedPeer) -> None:
+        await peer.accept()
+        await peer.read_request()
+        await peer.respond(0x8030, VERIFICATION, 0)
+        await peer.read_pdu()
+        is_releasing.set()
+        await trio.sleep(0.5)
+        await peer.send(pdu(6, bytes(4)))
+
+    async with serving(slow) as site, open_pacs(site.address, Politeness(1, idle_seconds=60)) as pacs:
+        await pacs.echo()
+        await is_releasing.wait()
+        await pacs.echo()
+        assert (site.connections, site.most_open) == (2, 1)
+    assert autojump_clock.current_time() < 300
+
+
 async def test_nothing_is_kept_where_nothing_may_be_idle() -> None:
     """Takers and the task that releases meet all the time, and nobody falls over the other."""
     polite = Politeness(max_associations=2, idle_seconds=0)

@@ -12,6 +12,7 @@ import pytest
 import trio
 from pydicom import Dataset
 
+from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.dicom.pacs import SeriesFound
@@ -20,7 +21,7 @@ from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.registration.reconcile import FRUITLESS, Reconciliation, Reconciliations
 from mdmfs.hospital.registration.rerender import Rerendering
 from mdmfs.hospital.release.release import quarantine
-from mdmfs.model.errors import InstanceLostError, NoSuchFileError, RecallFailedError, UnknownNameError
+from mdmfs.model.errors import BusyError, InstanceLostError, NoSuchFileError, RecallFailedError, UnknownNameError
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.administration import ReconciliationProgress
 from mdmfs.wire.messages.files import DESCRIBE_PATH, Describe, FileDescription
@@ -135,6 +136,42 @@ async def test_one_image_in_the_place_of_another_is_found_by_a_deep_run(tmp_path
         assert (found.lost, found.new) == (0, 0)
         found = await reconcile(hospital, is_deep=True)
         assert (found.lost, found.new, found.failures) == (1, 1, [])
+
+
+async def test_what_was_made_under_another_policy_is_not_compared_with_what_today_s_makes(tmp_path: Path) -> None:
+    """It would count as changed, all of it; it is for a run that renders anew, and the PACS is not asked for it."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+    clinic.policy = read_policy("strict")
+    recalls = clinic.pacs.recalls
+    async with clinic.open() as hospital:
+        found = await reconcile(hospital, is_deep=True)
+        assert (found.changed, found.lost, found.failures) == (0, 0, [])
+    assert clinic.pacs.recalls == recalls
+
+
+async def test_of_one_project_one_run_is_under_way(tmp_path: Path) -> None:
+    """Who asks for the same is told of it, who asks for another kind waits, and then has his own."""
+    clinic = Clinic(tmp_path, slices((1, 2)))
+    async with clinic.open() as hospital:
+        await hospital.harvest()
+        runs = Reconciliations(hospital.hospital, hospital.nursery, 0)
+        with pytest.raises(UnknownNameError, match="no project other"):
+            runs.start("other")
+        with pytest.raises(UnknownNameError, match="no reconciliation"):
+            runs.progress(PROJECT)
+        runs.start(PROJECT)
+        runs.start(PROJECT)
+        with pytest.raises(BusyError):
+            runs.start(PROJECT, is_deep=True)
+        await until(lambda: runs.progress(PROJECT).is_over)
+        recalls = clinic.pacs.recalls
+        runs.start(PROJECT, is_deep=True)
+        assert not runs.progress(PROJECT).is_over
+        await until(lambda: runs.progress(PROJECT).is_over)
+        assert clinic.pacs.recalls == recalls + 1
+        assert runs.progress(PROJECT).failures == []
 
 
 async def test_a_run_looks_at_the_series_of_its_own_project_alone(tmp_path: Path) -> None:
@@ -341,7 +378,7 @@ async def test_what_was_put_away_for_another_reason_does_not_come_back_with_its_
 
 async def test_one_image_of_another_patient_takes_its_series_away(tmp_path: Path) -> None:
     """The PACS names the series under both patients, so only its header tells, in a deep run; none is let out then."""
-    clinic = Clinic(tmp_path, slices((1, 2)))
+    clinic = Clinic(tmp_path, slices((1, 2, 3)))
     async with clinic.open() as hospital:
         await hospital.harvest()
         names, files = hospital.names(), hospital.files()
