@@ -157,6 +157,39 @@ async def test_a_pacs_that_does_not_answer_holds_up_no_series_of_another(tmp_pat
         await until(lambda: [series.pacs for series in waiting(opened)] == ["hanging"])
 
 
+class SlowPacs(TwinPacs):
+    """Takes a minute for each question, and counts how many are under way."""
+
+    under_way = most = asked = 0
+
+    async def find_series(self, *, patient_id: str | None = None, study_uid: str | None = None) -> list[SeriesFound]:
+        """List, late."""
+        self.asked += 1
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        await trio.sleep(60)
+        self.under_way -= 1
+        return await super().find_series(patient_id=patient_id, study_uid=study_uid)
+
+
+async def test_a_pacs_is_asked_about_one_series_at_a_time(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Whatever it tells of meanwhile; that comes then."""
+    assert autojump_clock.rate == 0
+    clinic = TickingClinic(tmp_path, [slice_of(1, study=study, series=study) for study in (1, 2, 3)])
+    pacs = clinic.pacs = SlowPacs(clinic.pacs.held)
+    async with triggered(clinic) as (opened, trigger):
+        for instance in pacs.held:
+            await tell(trigger, [instance])
+            await trio.sleep(10)
+        with trio.fail_after(HOUR):
+            while waiting(opened):  # noqa: ASYNC110 nothing tells
+                await trio.sleep(30)
+        assert (pacs.most, pacs.asked) == (1, 6)
+        assert len(opened.names()) == 3
+
+
 async def test_nothing_is_asked_before_it_has_settled(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
     """A correction within that time costs nothing; each new arrival begins the wait anew."""
     assert autojump_clock.rate == 0
