@@ -16,9 +16,10 @@ import trio.testing
 
 from mdmfs.hospital import tables
 from mdmfs.hospital.assembly import read_policy
-from mdmfs.hospital.keys import face
+from mdmfs.hospital.keys import amends, face
 from mdmfs.hospital.keys.amends import Shipment, adopt_threshold, deposits
 from mdmfs.hospital.keys.currency import keep_current
+from mdmfs.hospital.keys.introduction import give_first
 from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.keys.tasks import INTERVAL, Task, Tasks
 from mdmfs.hospital.ledger.destructions import Destructions
@@ -359,6 +360,21 @@ async def test_one_keystore_without_room_keeps_no_key_from_being_rotated(full: s
         with trio.fail_after(SECONDS):
             while not await is_clean(opened):  # noqa: ASYNC110 a keystore that has refused is asked again
                 await trio.sleep(0.1)
+
+
+async def test_the_next_rotation_opens_what_one_that_was_broken_off_has_closed(tmp_path: Path) -> None:
+    """Between the answer of the last keystore that makes a key and the note of it the hospital may be killed."""
+    async with clinic_with(tmp_path, 2) as opened:
+        guids, hospital = list(opened.files().values()), opened.hospital
+        plaintext = [await opened.read(guid) for guid in guids]
+        renewals = hospital.store.read(lambda tx: amends.new_keys(tx, hospital, guids))
+        given = await give_first(hospital, [one.shipment for one in renewals], KEYSTORES)
+        assert given.taken == [FIRST, SECOND]
+        found = await done(opened, KeyTask.VERIFY)
+        assert (found.lost, found.faults) == (2, {"stale": 4})
+        assert (await done(opened, KeyTask.ROTATE)).changed == 2
+        assert await is_clean(opened)
+        assert [await opened.read(guid) for guid in guids] == plaintext
 
 
 async def test_keystores_that_fill_up_while_keys_are_rotated_close_nothing(tmp_path: Path) -> None:
