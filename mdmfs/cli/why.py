@@ -90,13 +90,12 @@ async def _of_keystore(peer: KeystorePeer, place: Place, guid: bytes) -> str:
     configuration = place.configuration
     anchors = TrustAnchors(configuration.path(configuration.trust))
     client = open_client(peer.address, peer.dn, own_credential(configuration), anchors)
-    try:
-        question = Collect([guid] if guid else [])
-        answer = await client.call(COLLECT_PATH, question, Collected, deadline=trio.current_time() + DEADLINE)
-    except MdmfsError as error:
-        return str(error)
-    finally:
-        await client.aclose()
+    async with contextlib.aclosing(client):
+        try:
+            question = Collect([guid] if guid else [])
+            answer = await client.call(COLLECT_PATH, question, Collected, deadline=trio.current_time() + DEADLINE)
+        except MdmfsError as error:
+            return str(error)
     told = [_OUTCOMES.get(outcome, outcome.value) for outcome in answer.outcomes] or ["answers"]
     return told[0]
 

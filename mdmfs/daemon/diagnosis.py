@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
@@ -55,14 +55,6 @@ class Check:
         return Finding(self.name, self.subject, Severity.FAULT, text)
 
 
-class HasSkew(Protocol):
-    """What is needed of ``mdmfs.wire.client.Client``."""
-
-    @property
-    def skew(self) -> float | None:
-        """How far the peer's clock was ahead of ours, in seconds."""
-
-
 Look = Callable[[Check], Awaitable[Sequence[Finding]]]
 
 
@@ -92,9 +84,8 @@ async def _look(check: Check) -> Sequence[Finding]:
         return [check.fault(f"the check itself failed, please report it: {outline(error)}")]
 
 
-def judge_clock(name: str, client: HasSkew) -> Finding:
-    """Compare a peer's clock with ours, by the Date of its last answer."""
-    skew = client.skew
+def judge_clock(name: str, skew: float | None) -> Finding:
+    """Judge how far a peer's clock was ahead of ours, in seconds, by the Date of its last answer; None without one."""
     if skew is None:
         return Finding("clock", name, Severity.WARNING, "does not say what time it is: is it of an older version?")
     if abs(skew) <= TOLERATED_SKEW:

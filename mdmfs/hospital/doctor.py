@@ -6,6 +6,7 @@ daemon's alone: nothing here opens it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import functools
@@ -190,11 +191,9 @@ async def _look_at_hearer(
 ) -> list[Finding]:
     """Look at a keystore or the metadata service: both answer nobody before they have heard what was decided."""
     client = open_client(peer.address, peer.dn, configuration.credential, configuration.anchors)
-    try:
+    async with contextlib.aclosing(client):
         held = await client.call(EPOCH_PATH, AskEpoch(), EpochHeld, deadline=trio.current_time() + DEADLINE)
-        clock = judge_clock(check.subject, client)
-    finally:
-        await client.aclose()
+    clock = judge_clock(check.subject, client.skew)
     if held.is_current:
         return [check.ok("answers, also others than the hospital"), clock]
     return [check.warning("answers, but nobody else, until hospitald has told it what was decided: is it up?"), clock]
@@ -225,11 +224,9 @@ async def _ask_health(configuration: HospitalConfiguration, address: Address, ch
     """Ask a daemon of this hospital, which must show its certificate; tell of its clock, too."""
     credential = configuration.credential
     client = open_client(str(address), str(credential.subject()), credential, configuration.anchors)
-    try:
+    async with contextlib.aclosing(client):
         health = await client.call(HEALTH_PATH, AskHealth(), Health, deadline=trio.current_time() + DEADLINE)
-        return health, judge_clock(check.subject, client)
-    finally:
-        await client.aclose()
+    return health, judge_clock(check.subject, client.skew)
 
 
 def _judge_headers(health: Health, check: Check) -> Finding:

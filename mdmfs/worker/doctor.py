@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
@@ -133,8 +134,6 @@ async def _ask(
     anchors: TrustAnchors,
 ) -> tuple[M, Finding]:
     client = open_client(peer.address, peer.dn, credential, anchors)
-    try:
+    async with contextlib.aclosing(client):
         answer = await client.call(path, message, kind, deadline=trio.current_time() + DEADLINE)
-        return answer, judge_clock(getattr(peer, "name", peer.address), client)
-    finally:
-        await client.aclose()
+    return answer, judge_clock(getattr(peer, "name", peer.address), client.skew)
