@@ -16,6 +16,7 @@ from pydicom import Dataset
 from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
+from mdmfs.hospital.dicom.pacs import InstanceFound
 from mdmfs.hospital.hospital import KnownPacs
 from mdmfs.hospital.keys.currency import keep_current
 from mdmfs.hospital.keys.selection import Selection
@@ -111,6 +112,51 @@ async def test_files_are_made_anew_under_their_names_and_the_old_keys_destroyed(
         again = await rerendered(opened)
         assert (again.series_found, again.rendered, again.destroyed) == (0, 0, 0)
         assert again.progress().left == 0
+
+
+async def test_what_the_pacs_has_no_more_keeps_its_old_file_and_key(tmp_path: Path) -> None:
+    """There is nothing to take its place: it is among what is left, and comes when the PACS has it again."""
+    clinic, before = await registered(tmp_path)
+    gone = clinic.pacs.held.pop()
+    async with clinic.open() as opened:
+        run = await rerendered(opened)
+        assert (run.rendered, run.destroyed, run.left) == (2, 2, 1)
+        old = [guid for guid in before.values() if states(clinic)[guid] is not FileState.WITHDRAWN]
+        assert len(old) == 1
+        assert all(twin.shelf.page.key(old[0]) for twin in clinic.keystores.values())
+        clinic.pacs.held.append(gone)
+        run = await rerendered(opened)
+        assert (run.rendered, run.destroyed, run.left) == (1, 1, 0)
+        assert len(opened.files()) == 3
+
+
+class OddPacs(TwinPacs):
+    """A PACS that breaks on one series."""
+
+    odd = ""
+
+    async def find_instances(
+        self, *, study_uid: str, series_uid: str, are_described: bool = True
+    ) -> list[InstanceFound]:
+        """List, or fail as nobody foresaw."""
+        if series_uid == self.odd:
+            raise ZeroDivisionError
+        return await super().find_instances(study_uid=study_uid, series_uid=series_uid, are_described=are_described)
+
+
+async def test_a_fault_at_one_series_ends_no_run(tmp_path: Path, faults: list[str]) -> None:
+    """It is told with an incident, its files stay as they are, and the others are made anew."""
+    clinic = Clinic(tmp_path, [*slices((1, 2)), *slices((1,), series=2)])
+    pacs = clinic.pacs = OddPacs(clinic.pacs.held)
+    async with clinic.open() as opened:
+        await opened.harvest()
+    clinic.policy = STRICT
+    pacs.odd = pacs.held[0].SeriesInstanceUID
+    async with clinic.open() as opened:
+        run = await rerendered(opened)
+        assert (run.rendered, run.destroyed, run.left, run.series_done) == (1, 1, 2, 2)
+        assert ["incident" in failure for failure in run.failures] == [True]
+    faults.clear()
 
 
 async def test_what_was_never_shown_is_made_anew_and_leaves_no_key(tmp_path: Path) -> None:
