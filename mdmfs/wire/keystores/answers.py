@@ -187,7 +187,6 @@ class Answers:
                 self._on_lie(keystore, self.guid, _WRONG_SHARE)
 
     def _note_lie(self, keystore: str, reason: str) -> None:
-        self._liars.add(keystore)
         self._reasons[keystore] = reason
         self._on_lie(keystore, self.guid, reason)
 

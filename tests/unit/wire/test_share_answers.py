@@ -103,6 +103,31 @@ def test_with_one_lie_among_two_there_is_no_key_yet_and_with_the_third_there_is(
     assert told.lies == ["k2"]
 
 
+def test_a_keystore_that_has_yet_to_hear_from_the_hospital_may_still_help() -> None:
+    """Two that lie prove nothing while the third may have the share that does: whoever waits asks again."""
+    answers = answers_of(Told(), *map(wrong, shares_of(GUID, SECRET)[:2]))
+    answers.take("k3", Outcome.STALE, b"")
+    assert answers.is_settled(2)
+    assert isinstance(answers.failure(2), TooFewSharesError)
+    answers = answers_of(Told(), *map(wrong, shares_of(GUID, SECRET)))
+    assert isinstance(answers.failure(2), IntegrityError)
+
+
+def test_no_key_stays_that_nobody_could_verify() -> None:
+    """Whatever went wrong; nor one that is another's."""
+    made: list[FileKey] = []
+
+    def fail(key: FileKey) -> None:
+        made.append(key)
+        raise ZeroDivisionError
+
+    answers = answers_of(Told(), *shares_of(GUID, SECRET))
+    with pytest.raises(ZeroDivisionError):
+        answers.find_key(fail)
+    with pytest.raises(ValueError, match="closed"):
+        bytes(made[0].octets)
+
+
 def test_shares_of_different_splits_never_combine_and_are_no_lie() -> None:
     """A share of yesterday's split beside two of today's: the two make the key; alone with one it makes none."""
     told = Told()
