@@ -27,9 +27,11 @@ from mdmfs.wire.messages.message import Message
 from mdmfs.wire.messages.metadata import (
     DROP_SNAPSHOT_PATH,
     FROZEN_PATH,
+    FROZEN_SERIES_PATH,
     SNAPSHOT_PATH,
     SNAPSHOTS_PATH,
     AskFrozen,
+    AskFrozenSeries,
     AskSnapshots,
     CreateSnapshot,
     Dropped,
@@ -211,15 +213,24 @@ async def test_a_hidden_series_comes_back(scene: Scene) -> None:
 
 
 async def test_a_snapshot_is_its_authors_alone(scene: Scene) -> None:
-    """Nobody else learns that there is one, and freezes what he himself may read."""
-    await scene.create()
+    """Nobody else learns of it, and freezes what he himself may read; nor does he drop more than his own."""
+    for name in ("trial", "another"):
+        await scene.create(name)
     stranger = scene.hospitals["amc"].service.as_seen_by(principal("/DC=org/DC=demo/CN=stranger"))
     deadline = trio.current_time() + 5
     assert (await stranger.call(SNAPSHOTS_PATH, AskSnapshots(), Snapshots, deadline=deadline)).snapshots == []
     mine = await stranger.call(SNAPSHOT_PATH, CreateSnapshot("trial", "", bytes(16)), Snapshot, deadline=deadline)
     assert mine.files == 0
-    await stranger.call(DROP_SNAPSHOT_PATH, DropSnapshot("trial"), Dropped, deadline=deadline)
-    assert "trial" in await scene.listed()
+    assert (await stranger.call(FROZEN_PATH, AskFrozen("trial"), FrozenPage, deadline=deadline)).files == []
+    series = await stranger.call(FROZEN_SERIES_PATH, AskFrozenSeries("trial"), FrozenSeries, deadline=deadline)
+    assert series.paths == []
+    for was_there in (True, False):
+        dropped = await stranger.call(DROP_SNAPSHOT_PATH, DropSnapshot("trial"), Dropped, deadline=deadline)
+        assert dropped.was_there is was_there
+    assert len(await scene.listed("trial", "series", ALIAS)) == len(scene.files)
+    await drop_everywhere(scene.federation, "another")
+    assert "another" not in await scene.listed()
+    assert len(await scene.listed("trial", "series", ALIAS)) == len(scene.files)
 
 
 async def test_a_name_stands_for_one_question_and_a_lost_answer_costs_nothing(scene: Scene) -> None:
