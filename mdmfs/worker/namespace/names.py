@@ -75,7 +75,6 @@ class Namespace:
         top: int = ROOT,
         shown: Lfn | None = None,
         memory: Memory | None = None,
-        clock: Callable[[], float] = trio.current_time,
     ) -> None:
         """``top`` is what the kernel calls the directory ``root``; ``shown`` is all that the mount shows.
 
@@ -88,7 +87,6 @@ class Namespace:
         """Whether a feed tells what changes; without one, listings age."""
         self.inodes = Inodes(Node(root.name, top, NodeKind.DIRECTORY, 0, 0.0), root)
         self._hospital = hospital
-        self._clock = clock
         self._memory = memory or Memory()
         self._listings: dict[int, Listing] = {}
         self._held: dict[int, Held] = {}
@@ -151,13 +149,13 @@ class Namespace:
         outdated = self._listings.get(inode)
         if outdated is None or self._valid(inode) is not None:
             return True
-        if self._clock() < self._quiet_until:
+        if trio.current_time() < self._quiet_until:
             return False
         return (await self.listing(inode)).taken > outdated.taken
 
     def has_just_come(self, inode: int, listing: Listing) -> bool:
         """Ask whether a copy is still the one that is here, and came a moment ago; what changed since, it may lack."""
-        return self._listings.get(inode) is listing and self._clock() < listing.taken + MOMENT
+        return self._listings.get(inode) is listing and trio.current_time() < listing.taken + MOMENT
 
     def let_go(self) -> None:
         """Let all copies go."""
@@ -303,7 +301,7 @@ class Namespace:
             return None
         if not self.inodes.is_called(inode, listing.lfn):
             return None  # it was moved since: its aliases are shown by other paths
-        if not self.is_followed and self._clock() > listing.taken + TTL:
+        if not self.is_followed and trio.current_time() > listing.taken + TTL:
             return None
         self._memory.touch(self._held[inode])
         return listing
@@ -312,12 +310,12 @@ class Namespace:
         """Fetch a copy and keep it; None for one that is not ``is_ours`` by then: it may show what has been lost."""
         outdated = self.held(inode)
         serving = None if outdated is None or outdated.version == _WRONG else outdated
-        if serving is not None and self._clock() < self._quiet_until:
+        if serving is not None and trio.current_time() < self._quiet_until:
             return serving
         try:
             listing = await self._fetch(inode, {} if outdated is None else outdated.nodes)
         except OUTAGES:
-            self._quiet_until = self._clock() + RETRY_SECONDS
+            self._quiet_until = trio.current_time() + RETRY_SECONDS
             if serving is None:
                 raise
             return serving if is_ours() else None
@@ -357,7 +355,7 @@ class Namespace:
         if inode == self.top:
             self._root_number = directory.inode
             directory = msgspec.structs.replace(directory, inode=inode)
-        return Listing(path, directory, tuple(nodes), tuple(nodes.values()), nodes, version, self._clock())
+        return Listing(path, directory, tuple(nodes), tuple(nodes.values()), nodes, version, trio.current_time())
 
     def _nodes_of(self, page: DirectoryPage, path: Lfn, before: Mapping[bytes, Node]) -> dict[bytes, Node]:
         return shared(nodes_by_name((self._shown_in(node, path) for node in page.entries), path), before)
