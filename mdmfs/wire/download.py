@@ -35,7 +35,7 @@ class Download:
         """``beginning`` is what has come of the body already; of one that is gathered it lies where ``room`` begins."""
         self.status = status
         self.headers = headers
-        self.is_chunked = self.headers.get("transfer-encoding") == "chunked"
+        self.is_chunked = headers.get("transfer-encoding") == "chunked" and "content-length" not in headers
         """Whether the body says itself where it ends: it is taken by ``receive_raw``, until ``finish``."""
         self.length = 0 if self.is_chunked else _length_of(self.headers)
         """Of the whole body, in bytes."""

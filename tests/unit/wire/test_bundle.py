@@ -208,5 +208,8 @@ async def test_an_answer_of_a_known_length_is_no_bundle() -> None:
     """And a chunked one is nothing else."""
     with pytest.raises(MalformedMessageError):
         Bundle(Download(Receives(b"abc", 0), 200, {"content-length": "3"}, b"", PEER), 1)  # type: ignore[arg-type]
+    both = {"transfer-encoding": "chunked", "content-length": "3"}
+    with pytest.raises(MalformedMessageError):
+        Download(Receives(chunked([end()]), 0), 200, both, b"", PEER)  # type: ignore[arg-type]
     with pytest.raises(MalformedMessageError):
         await bundle_of(chunked([end()]))[1].read()
