@@ -509,6 +509,17 @@ def test_an_attribute_is_asked_for_where_it_is_at_home_whatever_other_projects_c
     assert not known(database, "followup.nowhere.Score")
 
 
+def test_brackets_do_not_part_what_speaks_of_one_record(database: Database) -> None:
+    """A double ``not`` does."""
+    registered(database, images())
+    defined(database, {"Outcome": "text", "Score": "integer", "Grade": "integer"})
+    recorded(database, 1, Outcome="ill", Score=1, Grade=1)
+    recorded(database, 2, Outcome="well", Score=2, Grade=2)
+    both = '(Outcome == "ill" or Score == 7)'
+    assert found(database, f"{both} and Grade == 1") == found(database, f"{both} and not not Grade == 2") == [PATH]
+    assert found(database, f"{both} and Grade == 2") == []
+
+
 def test_records_are_of_one_subject_and_come_in_pages(database: Database) -> None:
     """Each once, in the order of their GUIDs, whatever their collections."""
     defined(database, {"Score": "integer"})

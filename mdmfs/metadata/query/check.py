@@ -157,8 +157,6 @@ class _Checker:
             if not attribute.type.holds(literal.value):
                 wanted = _WRITTEN[attribute.type]
                 raise refuse(literal.column, f"{test.name.text} is of type {attribute.type}: compare it with {wanted}")
-        if test.operator is Operator.LIKE and attribute.type is not AttributeType.TEXT:
-            raise refuse(test.name.column, f'"like" is for texts, and {test.name.text} is of type {attribute.type}')
         if test.operator in ORDERING and attribute.type is AttributeType.BOOLEAN:
             raise refuse(test.name.column, f"{test.name.text} is true or false: ask with == or !=")
         if test.operator is Operator.LIKE and not _PATTERN.fullmatch(str(test.values[0].value)):
