@@ -30,7 +30,7 @@ from mdmfs.hospital.deid.tokens import (
     tokens,
     tokens_among,
 )
-from mdmfs.hospital.deid.veiled import sliced, unveiled
+from mdmfs.hospital.deid.veiled import sliced, unveiled, unveiled_octets
 from mdmfs.hospital.deid.walk import NUMBER_SIZES, TEXT_VRS, Trace
 
 _DATE_DIGITS: Final = (6, 8)
@@ -226,16 +226,24 @@ class _Suspects:
     def stand_in(self, octets: list[bytes]) -> bool:
         """Tell whether a name or a long number of the patient stands in octets."""
         words_in = any(not self._identity.octets.isdisjoint(words) for words in _words_in(octets))
-        return words_in or self._are_veiled_in(b"\1".join(octets))
+        joined = b"\1".join(octets)
+        return words_in or any(map(self._is_foreign_in, sliced(joined))) or self._are_veiled_in(joined)
 
     def _are_veiled_in(self, octets: bytes) -> bool:
         """Tell whether a name or number of the patient stands in octets as digits of hex, base32 or base64."""
-        return any(text and self._names(text) for text in map(_unveiled, sliced(octets)))
+        pieces = sliced(octets)
+        return any(self._names(_unveiled(one)) or self._is_foreign_in(one, _unveiled_octets) for one in pieces)
+
+    def _is_foreign_in(self, octets: bytes, read: Callable[[bytes], bytes] = bytes) -> bool:
+        """Tell whether a name that is not of ASCII alone stands in what is read of octets."""
+        foreign, codec = self._identity.foreign, self._traces.codec
+        return bool(foreign) and any(name in text for text in _encoded(read(octets), codec) for name in foreign)
 
     def _names(self, text: str) -> bool:
         """Tell whether something of the patient stands in a text, what is long enough also within a word or number."""
         identity = self._identity
-        return not identity.tokens.isdisjoint(tokens(text)) or any(token in text for token in identity.long_tokens)
+        is_named = not identity.tokens.isdisjoint(tokens(text))
+        return is_named or any(token in text for token in identity.long_tokens)
 
     @functools.cached_property
     def _identity(self) -> Identity:
@@ -283,6 +291,17 @@ def _unveiled(octets: bytes) -> str:
     """Give what stands in octets as digits of hex, base32 or base64; also as it is when nothing parts it."""
     text = unveiled(octets)
     return f"{text}\0{BETWEEN.sub('', text)}" if text else ""
+
+
+_unveiled_octets: Final = _OfSeries(unveiled_octets)
+
+
+def _encoded(octets: bytes, codec: str) -> Iterator[str]:
+    """Read octets in each encoding in which a name may stand among them, in lower case; what is no text is left out."""
+    for encoding in (codec, "utf_8", "latin_1"):
+        yield octets.decode(encoding, "ignore").lower()
+    for encoding in ("utf_16_le", "utf_16_be"):
+        yield from (octets[start:].decode(encoding, "ignore").lower() for start in range(2))
 
 
 @_OfSeries

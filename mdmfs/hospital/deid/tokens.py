@@ -73,6 +73,8 @@ class Identity(NamedTuple):
     """Those numbers, also of letters and digits, that are long enough to be found in parts."""
     long_tokens: frozenset[str]
     """Those names and numbers that are no coincidence within anything."""
+    foreign: frozenset[str]
+    """Those names that are not of ASCII alone: in octets they may stand in any encoding."""
     octets: frozenset[bytes]
     """What is looked for where octets may be text: the names, and numbers that are no coincidence there."""
 
@@ -85,12 +87,14 @@ def identity_of(names: tuple[bytes, ...], others: tuple[bytes, ...], codec: str)
     found.update(order for token in [*found] for order in orders_of(token))
     bare = {token.lstrip("0") for token in found}
     found |= {token for token in bare if len(token) >= MIN_DIGITS}
+    plain = filter(str.isascii, found - IN_CODES)
     return Identity(
         frozenset(found),
         frozenset(word for word in words - IN_CODES if word.isalpha() and len(word) >= MIN_WITHIN),
         frozenset(token for token in found - ORDINARY if len(token) >= MIN_MIXED and not token.isalpha()),
         frozenset(each for each in found if len(each) >= (MIN_VEILED if each.isalpha() else MIN_NUMBER_DIGITS)),
-        frozenset(each.encode() for each in found - IN_CODES if not each.isdigit() or len(each) >= MIN_NUMBER_DIGITS),
+        frozenset(each for each in found if not each.isascii()),
+        frozenset(each.encode() for each in plain if not each.isdigit() or len(each) >= MIN_NUMBER_DIGITS),
     )
 
 

@@ -34,6 +34,11 @@ def sliced(octets: bytes) -> Iterator[bytes]:
     return (octets[start : start + SLICE + _OVERLAP] for start in range(0, len(octets) or 1, SLICE))
 
 
+def unveiled_octets(octets: bytes) -> bytes:
+    """Give what runs of such letters and digits stand for, whatever that is."""
+    return b"\0".join(_decoded(octets))
+
+
 def unveiled(octets: bytes) -> str:
     """Give what runs of such letters and digits stand for, wherever in the run it begins, in lower case.
 

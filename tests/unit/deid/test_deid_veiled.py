@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from typing import Final
 
 import pytest
@@ -57,6 +58,31 @@ def test_what_is_veiled_is_found(leak: bytes) -> None:
     assert caught.value.reason is Reason.RESIDUE
     assert caught.value.tag == int.from_bytes(leak[:2], "little") << 16 | int.from_bytes(leak[2:4], "little")
     assert deidentified(with_elements(leak), DEVICE)
+
+
+FOREIGN: Final = {
+    "Latin 1": ("Jürgens", b"ISO_IR 100", "latin_1"),
+    "Latin 1 in capitals": ("JÜRGENS", b"ISO_IR 100", "latin_1"),
+    "UTF-8, though another is declared": ("Jürgens", b"ISO_IR 100", "utf_8"),
+    "UTF-16": ("Jürgens", b"ISO_IR 192", "utf_16_le"),
+    "Cyrillic": ("Иванова", b"ISO_IR 144", "iso8859_5"),
+    "Cyrillic in UTF-16": ("Иванова", b"ISO_IR 192", "utf_16_be"),
+}
+
+
+@pytest.mark.parametrize(("name", "declared", "encoding"), FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("write", [bytes, lambda octets: octets.hex().encode(), base64.b64encode, base64.b32encode])
+def test_names_that_are_not_ascii_are_found_in_tables(
+    name: str, declared: bytes, encoding: str, write: Callable[[bytes], bytes]
+) -> None:
+    """As they are, and veiled, in whatever encoding they stand there."""
+    charset = encode(head(0x00080005, b"CS"), declared)
+    stored = {b"ISO_IR 100": "latin_1", b"ISO_IR 144": "iso8859_5", b"ISO_IR 192": "utf_8"}[declared]
+    named = encode(head(0x00100010, b"PN"), name.encode(stored))
+    leak = encode(head(TABLE, b"OW"), b"\1\2\3" + write(name.encode(encoding)) + bytes(21))
+    with pytest.raises(RefusedError, match="residue"):
+        deidentified(with_elements(charset, named, NUMBER, leak), DEVICE)
+    assert deidentified(with_elements(charset, NUMBER, leak), DEVICE)
 
 
 @pytest.mark.parametrize("place", [-24, -12, -1, 0, 1000, 2000])
