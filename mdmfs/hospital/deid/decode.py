@@ -123,11 +123,9 @@ def native_form(header: IdentifiedHeader) -> list[tuple[int, bytes]]:
 
 
 def decoded(octets: bytes, frame: Frame, decode: Decode) -> bytes:
-    """Decode one frame; raises ``RefusedError`` unless it is one of exactly this size."""
+    """Decode one frame, whose rows and columns were looked at; raises ``RefusedError`` for one of another size."""
     try:
         pixels = decode(octets, frame)
-    except RefusedError:
-        raise
     except Exception as error:
         raise RefusedError(Reason.CODESTREAM, _INTEGER_PIXELS) from error
     if len(pixels) != frame.size:
@@ -148,7 +146,7 @@ def decode_rle(octets: bytes, frame: Frame) -> bytes:
 
 
 def _unpacked(segment: bytes, size: int) -> bytearray:
-    """Undo PackBits; what comes behind ``size`` bytes is padding."""
+    """Undo PackBits; what comes behind ``size`` bytes is padding, as ``RleFrame`` has made sure."""
     out = bytearray()
     position = 0
     while len(out) < size and position + 1 < len(segment):
@@ -161,8 +159,6 @@ def _unpacked(segment: bytes, size: int) -> bytearray:
         else:
             out += segment[position + 1 : position + 2] * (257 - count)
             position += 2
-    if len(out) != size:
-        raise RefusedError(Reason.CODESTREAM, _INTEGER_PIXELS)
     return out
 
 
@@ -174,9 +170,6 @@ class _JpegLs:
 
     def __call__(self, octets: bytes, frame: Frame) -> bytes:
         pixels, told = self._library.decode_buffer(octets)
-        found = told["height"], told["width"], told["components"]
-        if found != (frame.rows, frame.columns, frame.samples):
-            raise RefusedError(Reason.CODESTREAM, _INTEGER_PIXELS)
         if told["interleave_mode"] == _BY_PLANE and frame.samples > 1:
             plane = frame.size // frame.samples
             planes, pixels = pixels, bytearray(frame.size)
@@ -196,8 +189,6 @@ class _Picture:
     def __call__(self, octets: bytes, frame: Frame) -> bytes:
         formats = ["JPEG2000"] if FORMS[frame.transfer_syntax] is Form.JPEG_2000 else ["JPEG"]
         with self._library.open(io.BytesIO(octets), formats=formats) as picture:
-            if picture.size != (frame.columns, frame.rows):
-                raise RefusedError(Reason.CODESTREAM, _INTEGER_PIXELS)
             if self._is_raw(frame, picture):
                 picture.draft("YCbCr", picture.size)  # gives the components as they are, which are red, green, blue
             pixels: bytes = picture.tobytes()

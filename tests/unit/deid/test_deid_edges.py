@@ -14,7 +14,7 @@ import pytest
 from mdmfs.hospital.deid.bigendian import MAX_BYTES, BigEndianInstance
 from mdmfs.hospital.deid.codestream import Form
 from mdmfs.hospital.deid.csa import rewrite
-from mdmfs.hospital.deid.decode import open_decoder
+from mdmfs.hospital.deid.decode import decoded, open_decoder
 from mdmfs.hospital.deid.deidentify import DeidentifiedPiece, Part
 from mdmfs.hospital.deid.elements import HEAD_SIZES, MAX_DEPTH, read_elements, read_explicit_head
 from mdmfs.hospital.deid.encode import encode, encode_items, head
@@ -473,6 +473,15 @@ def test_what_would_follow_the_pixels_is_searched_as_the_header_is() -> None:
         ResidueGate(Trailing(leak)).finish()  # type: ignore[arg-type]
     with pytest.raises(RefusedError, match="malformed"):
         ResidueGate(Trailing(clean[:-2])).finish()  # type: ignore[arg-type]
+
+
+def test_a_decoder_that_gives_less_or_more_than_a_frame_is_not_believed() -> None:
+    """Whatever the stream said of its size."""
+    frame, _ = open_decoder(header_of(encapsulated(RLE, item(rle(b"\xf1\0", b"\xf1\7")))))
+    assert len(decoded(b"", frame, lambda _, given: bytes(given.size))) == frame.size
+    for wrong in (frame.size - 1, frame.size + 1):
+        with pytest.raises(RefusedError, match="codestream"):
+            decoded(b"", frame, lambda _, __, size=wrong: bytes(size))
 
 
 @pytest.mark.parametrize("most", [10, 100])
