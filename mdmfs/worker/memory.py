@@ -21,12 +21,13 @@ SMALLEST_WINDOW: Final = 64 * 2**10
 class Held:
     """Something that is kept, as its keeper and the budget both know it."""
 
-    __slots__ = ("drop", "octets")
+    __slots__ = ("drop", "has_window", "octets")
 
-    def __init__(self, octets: int, drop: Callable[[], None]) -> None:
-        """``drop`` lets it go; the budget has forgotten it by then."""
+    def __init__(self, octets: int, drop: Callable[[], None], *, has_window: bool) -> None:
+        """``drop`` lets it go, and the window that it has; the budget has forgotten it by then."""
         self.octets = octets
         self.drop = drop
+        self.has_window = has_window
 
 
 class Memory:
@@ -54,9 +55,12 @@ class Memory:
         self._kept = sum(held.octets for held in self._held)
         self._make_room()
 
-    def hold(self, octets: int, drop: Callable[[], None]) -> Held:
-        """Count something that is kept from now on, until ``release``, or until it is dropped for what is used more."""
-        held = Held(min(octets, self.limit // 2), drop)
+    def hold(self, octets: int, drop: Callable[[], None], *, has_window: bool = False) -> Held:
+        """Count something that is kept from now on, until ``release``, or until it is dropped for what is used more.
+
+        With ``has_window`` it has taken a window besides, and goes as well where another one needs the room.
+        """
+        held = Held(min(octets, self.limit // 2), drop, has_window=has_window)
         self._held[held] = None
         self._kept += held.octets
         self._make_room()
@@ -97,7 +101,7 @@ class Memory:
 
     def take(self, octets: int) -> bool:
         """Count a window that is held for long, until ``give``; False where there is no room for it."""
-        if not self.has_room(octets):
+        if not self.has_room(octets) and not self._drop_windows(octets):
             return False
         self._windows += octets
         self._make_room()
@@ -106,6 +110,15 @@ class Memory:
     def give(self, octets: int) -> None:
         """Know that such a window has gone."""
         self._windows -= octets
+
+    def _drop_windows(self, octets: int) -> bool:
+        """Drop what has windows and is only kept, used longest ago first, until another has room."""
+        for held in [one for one in self._held if one.has_window]:
+            self.release(held)
+            held.drop()
+            if self.has_room(octets):
+                return True
+        return False
 
     def _make_room(self) -> None:
         """Drop what was used longest ago; what was used last stays."""

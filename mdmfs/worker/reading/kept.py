@@ -67,7 +67,8 @@ class KeptFiles:
                 self._leave(file)
                 return
             self._header_octets += octets
-        held = self._memory.hold(octets, functools.partial(self.drop, file.inode))
+        drop = functools.partial(self.drop, file.inode)
+        held = self._memory.hold(octets, drop, has_window=file.is_in_memory)
         self._kept[file.inode] = _Kept(file, until, held, octets, kind)
         kind[file.inode] = None
         self._first_end = min(self._first_end, until)
@@ -110,7 +111,7 @@ class KeptFiles:
 
     def clear_whole(self) -> bool:
         """Let everything go that takes room on the disk; tells whether there was anything."""
-        inodes = [inode for inode in self._whole if self._kept[inode].file.is_on_disk]
+        inodes = [inode for inode in self._whole if not self._kept[inode].held.has_window]
         for inode in inodes:
             self.drop(inode)
         return bool(inodes)

@@ -100,9 +100,9 @@ class OpenFile:
         return self._ciphertext
 
     @property
-    def is_on_disk(self) -> bool:
-        """Whether its sealed object takes room there, and is not in memory."""
-        return any(ciphertext.is_on_disk for ciphertext in self._adopted)
+    def is_in_memory(self) -> bool:
+        """Whether its sealed object takes a window of the budget, as the disk had no room for it."""
+        return any(not ciphertext.is_on_disk for ciphertext in self._adopted)
 
     @property
     def is_header_only(self) -> bool:

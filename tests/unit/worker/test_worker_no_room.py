@@ -124,3 +124,12 @@ async def test_what_the_budget_of_memory_has_no_room_for_is_refused_too(tmp_path
 def descriptors() -> int:
     """Count what this process has open."""
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_what_nobody_has_open_makes_room_in_memory(tmp_path: Path, nursery: trio.Nursery) -> None:
+    """However many small files are read one after another, where the budget has room for two of them."""
+    scene = FullScene(FullCache(tmp_path, 2**30), Memory(2 * 2 * 350_000))
+    await scene.open(nursery)
+    for file in scene.small * 2:
+        assert await scene.read(file) == file.plaintext
+    assert scene.memory.used <= scene.memory.limit
