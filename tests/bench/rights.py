@@ -6,10 +6,13 @@ them. The ratio is the part of pairs that agree; a disagreement ends the run wit
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import tempfile
 from pathlib import Path
+
+import structlog
 
 from mdmfs.metadata.store.database import open_database
 from tests.bench._frame import Bench, Measured
@@ -51,6 +54,7 @@ def measure() -> Measured:
 
 def alike_of_all() -> int:
     """Count the answers that do not depend on what is hidden; raises at the first one that does."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     count = 0
     for number in range(SPIES):
         with tempfile.TemporaryDirectory() as folder:
