@@ -6,11 +6,13 @@ import dataclasses
 import datetime as dt
 import enum
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
-from mdmfs.metadata.query.syntax import Value
 from mdmfs.model.collection import lies_within
 from mdmfs.wire.definitions import RESERVED
+
+Value: TypeAlias = str | int | float | bool | dt.date
+"""What an attribute holds, and a query compares it with."""
 
 
 class AttributeType(enum.StrEnum):

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from typing import Final, TypeAlias
 
 from mdmfs.metadata.query.parse import refuse
-from mdmfs.metadata.query.syntax import ORDERING, And, Condition, Name, Not, Operator, Or, Query, Test, Value
-from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, Attribute, AttributeType, Level, Schema
+from mdmfs.metadata.query.syntax import ORDERING, And, Condition, Name, Not, Operator, Or, Query, Test
+from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, Attribute, AttributeType, Level, Schema, Value
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

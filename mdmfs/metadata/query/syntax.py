@@ -7,7 +7,7 @@ import datetime as dt
 import enum
 from typing import TypeAlias
 
-Value: TypeAlias = str | int | float | bool | dt.date
+from mdmfs.metadata.schema import Value
 
 
 class Operator(enum.StrEnum):

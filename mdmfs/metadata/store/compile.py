@@ -22,8 +22,8 @@ from sqlalchemy.sql import operators
 from mdmfs.metadata.query import check
 from mdmfs.metadata.query.check import Checked, CheckedQuery, Exists, Slot
 from mdmfs.metadata.query.parse import refuse
-from mdmfs.metadata.query.syntax import Operator, Value
-from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, Attribute, AttributeType, Collection, Level, Schema
+from mdmfs.metadata.query.syntax import Operator
+from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, Attribute, AttributeType, Collection, Level, Schema, Value
 from mdmfs.metadata.store.numbers import is_of, list_of, ranges_of
 from mdmfs.metadata.store.shape import emptied, of_series
 from mdmfs.metadata.store.tables import IMAGES, PLACE, SERIES, TEXT, table_of

@@ -12,8 +12,7 @@ import sqlalchemy as sa
 
 from mdmfs.metadata.query.check import CheckedQuery, check
 from mdmfs.metadata.query.parse import parse
-from mdmfs.metadata.query.syntax import Value
-from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, Attribute, AttributeType, Level, Schema
+from mdmfs.metadata.schema import IMAGE_ATTRIBUTES, Attribute, AttributeType, Level, Schema, Value
 from mdmfs.metadata.store.about import stamp_of_rights
 from mdmfs.metadata.store.collections import readable_schema, whole_schema
 from mdmfs.metadata.store.compile import Compiler, Mark, columns_of

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from mdmfs.metadata.query import check
 from mdmfs.metadata.query.check import Checked, Exists, Slot
-from mdmfs.metadata.query.syntax import Value
-from mdmfs.metadata.schema import Attribute, AttributeType, Level
+from mdmfs.metadata.schema import Attribute, AttributeType, Level, Value
 
 
 def emptied(condition: Checked, values: list[Value | Slot]) -> Checked:

@@ -7,8 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from mdmfs.metadata.query.syntax import Value
-from mdmfs.metadata.schema import Attribute, AttributeType, Column
+from mdmfs.metadata.schema import Attribute, AttributeType, Column, Value
 from mdmfs.model.errors import MalformedMessageError, MalformedNameError
 from mdmfs.model.names import GUID_SIZE, Guid
 
