@@ -25,9 +25,9 @@ from mdmfs.hospital.ledger.losses import Losses
 from mdmfs.hospital.ledger.notices import Notices
 from mdmfs.hospital.ledger.outbox import Outbox
 from mdmfs.hospital.ledger.quarantine import Quarantine
+from mdmfs.hospital.ledger.replicas import PAGE, ReplicaRows, ReplicaState
 from mdmfs.hospital.ledger.series import SeriesLedger
-from mdmfs.hospital.replicas.records import PAGE, ReplicaRows, ReplicaState
-from mdmfs.hospital.tape.rows import Stages
+from mdmfs.hospital.ledger.stages import Stages
 from mdmfs.hospital.uidmap.instances import UidMap
 from mdmfs.hospital.uidmap.subjects import Subjects, keep_merges_by_subject
 from mdmfs.rows.port import Engine, Layout, Rows

@@ -19,8 +19,8 @@ from mdmfs.hospital.ledger.records import (
     QuarantineRecord,
     SeriesState,
 )
+from mdmfs.hospital.ledger.replicas import Replica, ReplicaState
 from mdmfs.hospital.pages import pages_of_quarantine, pages_of_series, pages_of_subjects
-from mdmfs.hospital.replicas.records import Replica, ReplicaState
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import StoreError

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 import pytest
 
+from mdmfs.hospital.ledger.stages import StageFile, StageRequest, StageState
 from mdmfs.hospital.store import Store
-from mdmfs.hospital.tape.records import StageFile, StageRequest, StageState
 
 ONE, TWO = b"1" * 16, b"2" * 16
 

@@ -1,1 +1,1 @@
-"""What registration has under way: series, items for other zones, quarantined instances."""
+"""What is under way: series, items for other zones, quarantined instances, requests to stage, replicas."""

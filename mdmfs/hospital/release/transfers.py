@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.ledger.replicas import Replica
 from mdmfs.hospital.release.audit import Event
 from mdmfs.hospital.release.decision import Standing, decide, decide_in, hold_still
 from mdmfs.hospital.release.release import about, record_of
-from mdmfs.hospital.replicas.placement import lacking
+from mdmfs.hospital.replicas.placement import is_usable, lacking
 from mdmfs.hospital.replicas.port import StorageError
-from mdmfs.hospital.replicas.records import Replica, is_usable
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid

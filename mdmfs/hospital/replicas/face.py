@@ -9,10 +9,10 @@ import trio
 
 from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.ledger.replicas import PAGE, Replica, ReplicaState
 from mdmfs.hospital.own_people import for_own_people
 from mdmfs.hospital.release.loss import locality_of
-from mdmfs.hospital.replicas.placement import misplaced
-from mdmfs.hospital.replicas.records import PAGE, Replica, ReplicaState, is_usable
+from mdmfs.hospital.replicas.placement import is_usable, misplaced
 from mdmfs.hospital.replicas.removal import forget
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import UnknownNameError

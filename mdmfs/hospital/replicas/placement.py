@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.ledger.replicas import Replica, ReplicaState
 from mdmfs.hospital.projects import Placement, Project
 from mdmfs.hospital.release.decision import is_open_under
-from mdmfs.hospital.replicas.records import Replica, ReplicaState
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import AccessDeniedError
 from mdmfs.model.names import Guid
@@ -27,6 +28,12 @@ def misplaced(project: Project, element: str) -> AccessDeniedError | None:
         return None
     known = f"they may be at {', '.join(allowed)}" if allowed else "the hospital has to say where they may be"
     return AccessDeniedError(f"the project {project.name} keeps no replicas at {element!r}: {known}")
+
+
+def is_usable(replica: Replica, file: FileRecord, now: float) -> bool:
+    """Ask whether a file can be fetched there: it is whole, of the file's key, and its time is not over."""
+    is_of_key = replica.generation == file.generation
+    return is_of_key and replica.state is ReplicaState.THERE and replica.until > now
 
 
 def is_wanted(tx: Transaction, hospital: Hospital, replica: Replica) -> bool:

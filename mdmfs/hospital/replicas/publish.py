@@ -14,10 +14,10 @@ import trio
 
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.incident import note_incident
+from mdmfs.hospital.ledger.replicas import Replica, ReplicaState, leaving
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.replicas.placement import is_wanted, lacking, misplaced
 from mdmfs.hospital.replicas.port import BrokenOffError, Content, StorageElement, StorageError
-from mdmfs.hospital.replicas.records import Replica, ReplicaState, leaving
 from mdmfs.hospital.replicas.removal import remove_leaving
 from mdmfs.hospital.replicas.replicas import PUTTERS
 from mdmfs.hospital.store import Transaction

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from mdmfs.hospital.tape.records import StageFile, StageRequest, StageState
+from mdmfs.hospital.ledger.stages import StageFile, StageRequest, StageState
 from mdmfs.model.errors import MalformedMessageError
 from mdmfs.model.locality import Locality
 

@@ -12,11 +12,11 @@ from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.dav.failures import problem, telling_failures
 from mdmfs.hospital.dav.target import Target, guid_of
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.ledger.stages import REQUEST_ID_SIZE, StageRequest
 from mdmfs.hospital.release.loss import locality_of
 from mdmfs.hospital.sight import Sight
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.tape.bodies import AskPaths, AskStage, discovery, locality, overview, parsed, progress, submitted
-from mdmfs.hospital.tape.records import REQUEST_ID_SIZE, StageRequest
 from mdmfs.hospital.tape.stager import Stager
 from mdmfs.model.errors import AccessDeniedError, MdmfsError, NoSuchFileError
 from mdmfs.model.identity import Principal

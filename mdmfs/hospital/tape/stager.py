@@ -19,6 +19,7 @@ import trio
 from mdmfs.hospital.dav.failures import is_for_ever, is_passing
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.incident import note_incident
+from mdmfs.hospital.ledger.stages import REQUEST_ID_SIZE, StageFile, StageRequest, StageState
 from mdmfs.hospital.outward import speaking_for_the_inside
 from mdmfs.hospital.release.arrivals import Released
 from mdmfs.hospital.release.audit import Event
@@ -29,7 +30,6 @@ from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.tape.bodies import DAY, AskedFile
 from mdmfs.hospital.tape.line import Job, Line
 from mdmfs.hospital.tape.pins import SHARE, Pins
-from mdmfs.hospital.tape.records import REQUEST_ID_SIZE, StageFile, StageRequest, StageState
 from mdmfs.hospital.tape.submission import Find, judge
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import BusyError, InstanceRefusedError, MdmfsError, NoSuchFileError, StoreError

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import msgspec
 
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.ledger.stages import StageFile, StageState
 from mdmfs.hospital.release.audit import AuditRecord
 from mdmfs.hospital.release.decision import Denial, Standing, decide
 from mdmfs.hospital.release.release import record_of_refusal
 from mdmfs.hospital.replicas.placement import misplaced
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.tape.bodies import AskedFile
-from mdmfs.hospital.tape.records import StageFile, StageState
 from mdmfs.model.errors import MdmfsError
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid

@@ -16,12 +16,12 @@ from mdmfs.hospital.gauges import keep_gauges
 from mdmfs.hospital.health import health_of
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.keys.currency import keep_current
+from mdmfs.hospital.ledger.replicas import Replica, ReplicaState
 from mdmfs.hospital.registration.deposit import deposit
 from mdmfs.hospital.registration.ending import Ending
 from mdmfs.hospital.registration.reconcile import Reconciliations
 from mdmfs.hospital.registration.trigger import Trigger
 from mdmfs.hospital.replicas.publish import keep_replicas
-from mdmfs.hospital.replicas.records import Replica, ReplicaState
 from mdmfs.hospital.rights.ends import end_what_has_ended
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.model.errors import OutOfSpaceError, StoreError

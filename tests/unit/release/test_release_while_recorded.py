@@ -21,6 +21,7 @@ from mdmfs.access.acl import Acl
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.ledger.records import LossCause, LossRecord
+from mdmfs.hospital.ledger.replicas import ReplicaState
 from mdmfs.hospital.projects import Placement
 from mdmfs.hospital.release.arrivals import Bringing
 from mdmfs.hospital.release.audit import Audit, Event, records_of
@@ -29,7 +30,6 @@ from mdmfs.hospital.release.elsewhere import FromAnother
 from mdmfs.hospital.release.release import release_headers, stage_all
 from mdmfs.hospital.release.reported import write_down
 from mdmfs.hospital.release.transfers import release_transfers
-from mdmfs.hospital.replicas.records import ReplicaState
 from mdmfs.hospital.signing import SigningKey
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.names import Guid

@@ -20,6 +20,7 @@ from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.keys.currency import keep_current
 from mdmfs.hospital.ledger.records import LossCause
+from mdmfs.hospital.ledger.replicas import Replica, ReplicaRows, ReplicaState
 from mdmfs.hospital.projects import Placement
 from mdmfs.hospital.registration.ending import Ending
 from mdmfs.hospital.registration.rerender import Rerendering
@@ -28,7 +29,6 @@ from mdmfs.hospital.release.release import quarantine
 from mdmfs.hospital.replicas.face import forget_element, replica_routes, use_of
 from mdmfs.hospital.replicas.port import Content, StorageError
 from mdmfs.hospital.replicas.publish import padded
-from mdmfs.hospital.replicas.records import Replica, ReplicaRows, ReplicaState
 from mdmfs.hospital.replicas.removal import DELETERS, LATE
 from mdmfs.hospital.replicas.replicas import Replicas
 from mdmfs.hospital.store import STORE_FORMAT, Transaction

@@ -7,6 +7,7 @@ import random
 import msgspec
 import pytest
 
+from mdmfs.hospital.ledger.stages import StageFile, StageRequest, StageState
 from mdmfs.hospital.tape.bodies import (
     DAY,
     DEFAULT_LIFETIME,
@@ -21,7 +22,6 @@ from mdmfs.hospital.tape.bodies import (
     progress,
     submitted,
 )
-from mdmfs.hospital.tape.records import StageFile, StageRequest, StageState
 from mdmfs.model.errors import MalformedMessageError
 
 

@@ -10,7 +10,6 @@ from typing import Final
 import msgspec
 
 from mdmfs.hospital import tables
-from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.rows import Stored, digest_key
 from mdmfs.model.names import Guid
 from mdmfs.rows.port import Rows
@@ -45,12 +44,6 @@ class Replica(msgspec.Struct, frozen=True, array_like=True):
     until: float
     """When it is to go by itself, in seconds since the epoch; of a LEAVING one, until when it may yet appear."""
     state: ReplicaState
-
-
-def is_usable(replica: Replica, file: FileRecord, now: float) -> bool:
-    """Ask whether a file can be fetched there: it is whole, of the file's key, and its time is not over."""
-    is_of_key = replica.generation == file.generation
-    return is_of_key and replica.state is ReplicaState.THERE and replica.until > now
 
 
 def leaving(replica: Replica) -> Replica:
