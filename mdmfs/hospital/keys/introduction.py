@@ -76,11 +76,9 @@ async def give_first(hospital: Hospital, shipments: Sequence[Shipment], names: S
     for name in names:
         if len(taken) == hospital.threshold:
             break
-        own = [shipment.to(name) for shipment in shipments]
+        own = functools.partial(deposits, shipments=[shipment.to(name) for shipment in shipments])
         try:
-            outcomes = await _give(
-                hospital, name, hospital.store.read(functools.partial(deposits, shipments=own))[name]
-            )
+            outcomes = await _give(hospital, name, hospital.store.read(own)[name])
         except MdmfsError as error:
             refused[name] = str(error)
             continue
@@ -97,12 +95,18 @@ def _told(outcomes: Sequence[Outcome]) -> str:
 
 
 async def _give(hospital: Hospital, name: str, deposit: Deposit) -> list[Outcome]:
-    """Wait until what was sent before has arrived, so that it does not come after; then give."""
+    """Wait until what was sent before has arrived, so that it does not come after; then give.
+
+    Raises ``PeerTimedOutError``, what the keystore's answer raises, and ``PeerUnreachableError`` where another daemon
+    may have taken the store over: what this one gave would be in nobody's books.
+    """
     deadline = trio.current_time() + DEADLINE
-    while hospital.store.read(lambda tx: tx.outbox.peek(name, limit=1)):
+    last = hospital.store.read(lambda tx: tx.outbox.latest())
+    while any(item.number <= last for item in hospital.store.read(lambda tx: tx.outbox.peek(name, limit=1))):
         if trio.current_time() >= deadline:
             message = "it has yet to take what was sent before"
             raise PeerTimedOutError(message)
         await trio.sleep(_POLL_SECONDS)
+    hospital.store.refuse_stale()
     await hospital.keystores.set_acls(name, deposit.acls, deadline=deadline)
     return await hospital.keystores.register(name, deposit.entries, deadline=deadline)

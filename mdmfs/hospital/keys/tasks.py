@@ -137,7 +137,7 @@ class Task:
         hospital, answers = self._hospital, await self._ask(guids)
         latest, given = latest_held(guids, answers), list[str]()
         renewals = hospital.store.read(lambda tx: amends.new_keys(tx, hospital, guids, latest))
-        if len(answers) >= 2 * hospital.threshold - 1:
+        if renewals and len(answers) >= 2 * hospital.threshold - 1:
             names = sorted(filter(answers.__contains__, hospital.keystores.names), key=self._unwilling.__contains__)
             given, refused = await give_first(hospital, [one.shipment for one in renewals], names)
             self._unwilling |= refused

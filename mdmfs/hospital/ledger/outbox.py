@@ -46,6 +46,10 @@ class Outbox:
         found = itertools.islice(self._rows.scan(tables.OUTBOX + _queue(destination), number_key(after + 1)), limit)
         return [_ROWS.decode(value) for _, value in found]
 
+    def latest(self) -> int:
+        """Give the number of what was appended last, to whichever destination; 0 before the first."""
+        return counted(self._rows, _NUMBER)
+
     def replace(self, item: OutboxItem, payload: bytes) -> None:
         """Give an item that is there another payload."""
         replaced = msgspec.structs.replace(item, payload=payload)

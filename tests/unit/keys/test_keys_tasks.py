@@ -7,6 +7,7 @@ import datetime as dt
 import hashlib
 import json
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
@@ -19,18 +20,26 @@ from mdmfs.hospital.assembly import read_policy
 from mdmfs.hospital.keys import amends, face
 from mdmfs.hospital.keys.amends import Shipment, adopt_threshold, deposits
 from mdmfs.hospital.keys.currency import keep_current
-from mdmfs.hospital.keys.introduction import give_first
+from mdmfs.hospital.keys.introduction import Given, give_first
 from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.keys.tasks import INTERVAL, Task, Tasks
 from mdmfs.hospital.ledger.destructions import Destructions
-from mdmfs.hospital.registration.deposit import deposit
+from mdmfs.hospital.registration.deposit import DEPOSIT, deposit
 from mdmfs.hospital.registration.ending import take_away
 from mdmfs.hospital.registration.rerender import Rerendering
 from mdmfs.hospital.release.escrow import FIRST_GENERATION
 from mdmfs.hospital.rows import DIGEST_KEY_SIZE
+from mdmfs.hospital.store import Store
 from mdmfs.keystore.notary import Notary
 from mdmfs.keystore.shelf import KeyRecord
-from mdmfs.model.errors import AccessDeniedError, BusyError, IntegrityError, MalformedMessageError, UnknownNameError
+from mdmfs.model.errors import (
+    AccessDeniedError,
+    BusyError,
+    IntegrityError,
+    MalformedMessageError,
+    PeerUnreachableError,
+    UnknownNameError,
+)
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
 from mdmfs.model.subject import SubjectId
@@ -375,6 +384,50 @@ async def test_the_next_rotation_opens_what_one_that_was_broken_off_has_closed(t
         assert (await done(opened, KeyTask.ROTATE)).changed == 2
         assert await is_clean(opened)
         assert [await opened.read(guid) for guid in guids] == plaintext
+
+
+async def test_new_keys_wait_for_what_was_sent_before_and_for_nothing_that_comes_meanwhile(tmp_path: Path) -> None:
+    """While an archive is registered there is always something on its way to every keystore."""
+    async with clinic_with(tmp_path, 1) as opened:
+        (guid,), hospital = opened.files().values(), opened.hospital
+        renewals = hospital.store.read(lambda tx: amends.new_keys(tx, hospital, [guid]))
+        before = await hospital.store.write(lambda tx: tx.outbox.push(FIRST, DEPOSIT, b"", b"nobody opens it"))
+        given: list[Given] = []
+
+        async def give() -> None:
+            given.append(await give_first(hospital, [one.shipment for one in renewals], KEYSTORES))
+
+        with trio.fail_after(SECONDS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(give)
+                await trio.sleep(0.2)
+                assert held(opened, FIRST, guid) != Share.parse(renewals[0].shipment.shares[FIRST]), "too early"
+                await hospital.store.write(lambda tx: tx.outbox.push(FIRST, DEPOSIT, b"", b"nor this"))
+                await hospital.store.write(lambda tx: tx.outbox.drop(FIRST, [before]))
+        assert given == [Given([FIRST, SECOND], {})]
+
+
+class TakenOverStore:
+    """A store that another daemon works on by now."""
+
+    def __init__(self, store: Store) -> None:
+        self.read = store.read
+
+    def refuse_stale(self) -> None:
+        """See ``Store``."""
+        message = "another daemon has taken over"
+        raise PeerUnreachableError(message)
+
+
+async def test_a_hospital_whose_store_another_has_taken_over_gives_no_keystore_new_keys(tmp_path: Path) -> None:
+    """It could not note them: k keystores would hold what opens nothing."""
+    async with clinic_with(tmp_path, 1) as opened:
+        (guid,), hospital = opened.files().values(), opened.hospital
+        renewals = hospital.store.read(lambda tx: amends.new_keys(tx, hospital, [guid]))
+        taken_over = dataclasses.replace(hospital, store=cast("Store", TakenOverStore(hospital.store)))
+        given = await give_first(taken_over, [one.shipment for one in renewals], KEYSTORES)
+        assert given == Given([], dict.fromkeys(KEYSTORES, "another daemon has taken over"))
+        assert await is_clean(opened)
 
 
 async def test_keystores_that_fill_up_while_keys_are_rotated_close_nothing(tmp_path: Path) -> None:
@@ -722,12 +775,15 @@ async def test_shares_travel_with_the_acls_that_they_go_by(tmp_path: Path) -> No
         assert given[FIRST].acls
 
 
-async def test_no_key_is_made_anew_of_a_file_that_is_gone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", [1, 2])
+async def test_no_key_is_made_anew_of_a_file_that_is_gone(page: int, tmp_path: Path) -> None:
     """It would be sent to keystores that have destroyed the one before, and to those that had not heard of that."""
     async with clinic_with(tmp_path, 2) as opened:
         gone, stays = opened.files().values()
         await done(opened, KeyTask.DESTROY, [gone])
-        assert (await done(opened, KeyTask.ROTATE)).changed == 1
+        task = Task(KeyTask.ROTATE, Selection(), opened.hospital, page=page)
+        await task.run()
+        assert (task.progress().changed, task.progress().failure) == (1, "")
         assert [held(opened, name, gone) for name in KEYSTORES] == [None] * 3
         share = held(opened, FIRST, stays)
         assert share is not None
