@@ -14,6 +14,7 @@ from mdmfs.access.acl import Acl, Entry, EntryKind, Right
 from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.hospital.assembly import assemble, open_known_pacs, read_choices
 from mdmfs.hospital.audit.witnesses import deposit_checkpoints
+from mdmfs.hospital.catalogue.rights import OWNERS
 from mdmfs.hospital.configuration import HospitalConfiguration, MetadataPeer
 from mdmfs.hospital.dav.face import DavFace
 from mdmfs.hospital.dicom.move import Moves
@@ -25,12 +26,12 @@ from mdmfs.hospital.hospital import Hospital, KnownPacs
 from mdmfs.hospital.keys.currency import keep_current
 from mdmfs.hospital.keys.face import key_routes
 from mdmfs.hospital.keys.tasks import Tasks
-from mdmfs.hospital.metadata.delivery import MetadataService, deliver_metadata
 from mdmfs.hospital.metadata.face import record_routes
 from mdmfs.hospital.names.face import name_routes
+from mdmfs.hospital.outbox.delivery import MetadataService, deliver_metadata
+from mdmfs.hospital.outbox.deposit import deposit
 from mdmfs.hospital.outward import current
 from mdmfs.hospital.quarantined import quarantine_routes
-from mdmfs.hospital.registration.deposit import deposit
 from mdmfs.hospital.registration.ending import Ending
 from mdmfs.hospital.registration.face import renewal_routes
 from mdmfs.hospital.registration.harvest import Harvests
@@ -45,7 +46,7 @@ from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import quarantine
 from mdmfs.hospital.replicas.face import replica_routes
 from mdmfs.hospital.replicas.publish import keep_replicas
-from mdmfs.hospital.rights.change import OWNERS, settle_top
+from mdmfs.hospital.rights.change import settle_top
 from mdmfs.hospital.rights.ends import end_what_has_ended
 from mdmfs.hospital.rights.face import rights_routes
 from mdmfs.hospital.service import HospitalFace

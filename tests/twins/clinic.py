@@ -23,8 +23,8 @@ from mdmfs.hospital.feed import Feed
 from mdmfs.hospital.hospital import Hospital, KnownPacs
 from mdmfs.hospital.keys.lies import recording_lies
 from mdmfs.hospital.ledger.records import SeriesRecord
+from mdmfs.hospital.outbox.deposit import deposit
 from mdmfs.hospital.projects import NOBODY, Partial, PatientList, Placement, Project
-from mdmfs.hospital.registration.deposit import deposit
 from mdmfs.hospital.registration.harvest import Harvest, Harvests
 from mdmfs.hospital.release.audit import Audit, Event, records_of
 from mdmfs.hospital.release.escrow import Seal, verifier

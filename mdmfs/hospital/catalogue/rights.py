@@ -6,9 +6,11 @@ more than it names, and a change is one message however many files there are. AC
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
-from mdmfs.access.acl import Acl
+from mdmfs.access.acl import Acl, Entry, EntryKind, Right
 from mdmfs.hospital.catalogue.acls import AclTable, OwnAclTable
 from mdmfs.hospital.catalogue.feed import Feed
 from mdmfs.hospital.catalogue.files import FileTable
@@ -17,6 +19,12 @@ from mdmfs.hospital.catalogue.tree import DirectoryTree
 from mdmfs.model.errors import NoSuchFileError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.rows.port import Rows
+
+OWNERS: Final = (
+    Entry(EntryKind.OWNER, "", (Right.READ | Right.WRITE | Right.TRAVERSE | Right.ADMINISTER).value),
+    Entry(EntryKind.MASK, "", (Right.READ | Right.TRAVERSE).value),
+)
+"""What the directories above all projects begin with."""
 
 
 class Acls:

@@ -13,7 +13,7 @@ import msgspec
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.ledger.records import SeriesRecord, SeriesState
-from mdmfs.hospital.registration.deposit import show_deposited
+from mdmfs.hospital.outbox.deposit import show_deposited
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.names import Guid
 

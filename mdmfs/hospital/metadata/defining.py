@@ -10,11 +10,11 @@ import msgspec
 from mdmfs.access.acl import Acl, Entry, EntryKind, Right
 from mdmfs.access.decide import decide
 from mdmfs.access.text import format_entry
+from mdmfs.hospital.catalogue.rights import OWNERS
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.ledger.records import AttributeOfRecords, CollectionRecord
 from mdmfs.hospital.metadata.attributes import NAMES_OF_IMAGES
 from mdmfs.hospital.metadata.outgoing import send_collection
-from mdmfs.hospital.rights.change import OWNERS
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.collection import above, lies_within, lineage
 from mdmfs.model.errors import ConfigurationError, NoSuchFileError, UnknownNameError

@@ -16,13 +16,12 @@ import trio
 
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.hospital import Hospital, subject_of
-from mdmfs.hospital.ledger.records import CollectionRecord, TextKeyRecord
+from mdmfs.hospital.ledger.records import DEPOSIT, CollectionRecord, TextKeyRecord
 from mdmfs.hospital.metadata.attributes import AttributeValue
 from mdmfs.hospital.metadata.defining import project_of_records, whole_collection
 from mdmfs.hospital.metadata.outgoing import send_records, versions
 from mdmfs.hospital.metadata.rows import RefusedRowError, Translated, translate
 from mdmfs.hospital.metadata.withdrawal import has_files_of
-from mdmfs.hospital.registration.deposit import DEPOSIT
 from mdmfs.hospital.release.escrow import (
     FIRST_GENERATION,
     Deposit,

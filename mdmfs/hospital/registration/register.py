@@ -34,8 +34,8 @@ from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceFound, SeriesFou
 from mdmfs.hospital.hospital import Hospital, subject_of
 from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesRecord, SeriesState
 from mdmfs.hospital.metadata.attributes import NO_ATTRIBUTES, Attributes, attributes_of
+from mdmfs.hospital.outbox.deposit import show_deposited
 from mdmfs.hospital.projects import Partial, Project
-from mdmfs.hospital.registration.deposit import show_deposited
 from mdmfs.hospital.registration.moved import put_away_moved
 from mdmfs.hospital.registration.naming import SeriesNames, harmless, names_of, series_lfn
 from mdmfs.hospital.registration.not_included import forget_not_included

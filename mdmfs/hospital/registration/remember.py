@@ -11,10 +11,9 @@ import msgspec
 from mdmfs.hospital.catalogue.records import FileState, NewFile, Rendition
 from mdmfs.hospital.deid.refusal import Reason
 from mdmfs.hospital.hospital import Hospital
-from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesRecord
+from mdmfs.hospital.ledger.records import DEPOSIT, QuarantineRecord, SeriesRecord
 from mdmfs.hospital.metadata.attributes import Attributes
 from mdmfs.hospital.metadata.outgoing import send_images
-from mdmfs.hospital.registration.deposit import DEPOSIT
 from mdmfs.hospital.registration.naming import instance_lfn
 from mdmfs.hospital.registration.settled import is_withdrawn
 from mdmfs.hospital.release.escrow import FIRST_GENERATION, Deposit, NewKey, key_entries

@@ -12,6 +12,7 @@ from mdmfs.access.acl import Acl, Entry, EntryKind, Right
 from mdmfs.access.edit import Edit, edited, endless, without_ended
 from mdmfs.access.text import format_acl, format_entry
 from mdmfs.hospital.catalogue.records import FileRecord
+from mdmfs.hospital.catalogue.rights import OWNERS
 from mdmfs.hospital.deid.policy import Heads
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.release.audit import AuditRecord, Event
@@ -31,11 +32,6 @@ from mdmfs.wire.messages.files import NodeKind
 
 MAX_ACLS: Final = 100_000
 """In one change."""
-OWNERS: Final = (
-    Entry(EntryKind.OWNER, "", (Right.READ | Right.WRITE | Right.TRAVERSE | Right.ADMINISTER).value),
-    Entry(EntryKind.MASK, "", (Right.READ | Right.TRAVERSE).value),
-)
-"""What the directories above all projects begin with."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ from mdmfs.access.acl import Acl
 from mdmfs.daemon.backup import Part, back_up
 from mdmfs.demo.site import Site, make_site
 from mdmfs.hospital.backup import KEYS, ZONE, parts_of, restore_hospital
+from mdmfs.hospital.catalogue.rights import OWNERS
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.lmdb_store import LmdbStore
-from mdmfs.hospital.rights.change import OWNERS
 from mdmfs.hospital.tables import FORMAT
 from mdmfs.metadata.backup import parts_of as parts_of_metadata
 from mdmfs.metadata.backup import restore_metadata

@@ -17,7 +17,7 @@ from mdmfs.hospital.health import health_of
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.keys.currency import keep_current
 from mdmfs.hospital.ledger.replicas import Replica, ReplicaState
-from mdmfs.hospital.registration.deposit import deposit
+from mdmfs.hospital.outbox.deposit import deposit
 from mdmfs.hospital.registration.ending import Ending
 from mdmfs.hospital.registration.reconcile import Reconciliations
 from mdmfs.hospital.registration.trigger import Trigger

@@ -15,7 +15,7 @@ import trio
 from mdmfs.access.acl import Acl
 from mdmfs.hospital.keys.currency import BEAT, behind, catch_up, is_effective, keep_current
 from mdmfs.hospital.ledger.records import Epoch
-from mdmfs.hospital.registration.deposit import deposit
+from mdmfs.hospital.outbox.deposit import deposit
 from mdmfs.model.errors import PeerTimedOutError, PeerUnreachableError, TooFewSharesError
 from mdmfs.model.names import Guid, Lfn
 from mdmfs.wire.currency import Currency

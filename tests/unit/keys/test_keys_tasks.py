@@ -24,7 +24,8 @@ from mdmfs.hospital.keys.introduction import Given, give_first
 from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.keys.tasks import INTERVAL, Task, Tasks
 from mdmfs.hospital.ledger.destructions import Destructions
-from mdmfs.hospital.registration.deposit import DEPOSIT, deposit
+from mdmfs.hospital.ledger.records import DEPOSIT
+from mdmfs.hospital.outbox.deposit import deposit
 from mdmfs.hospital.registration.ending import take_away
 from mdmfs.hospital.registration.rerender import Rerendering
 from mdmfs.hospital.release.escrow import FIRST_GENERATION

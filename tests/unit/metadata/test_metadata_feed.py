@@ -17,7 +17,7 @@ from mdmfs.hospital.keys.amends import destroy
 from mdmfs.hospital.keys.currency import is_effective, keep_current
 from mdmfs.hospital.ledger.records import OutboxItem
 from mdmfs.hospital.metadata.attributes import attributes_of
-from mdmfs.hospital.metadata.delivery import MOST_OCTETS, MetadataService, deliver_metadata, parted
+from mdmfs.hospital.outbox.delivery import MOST_OCTETS, MetadataService, deliver_metadata, parted
 from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.registration.moved import put_away_moved, restore
 from mdmfs.hospital.release.release import quarantine

@@ -13,10 +13,9 @@ import trio
 from pydicom import Dataset
 
 from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceFound, InstanceKey, SeriesFound
-from mdmfs.hospital.ledger.records import SeriesState
+from mdmfs.hospital.ledger.records import DEPOSIT, SeriesState
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.projects import Partial
-from mdmfs.hospital.registration.deposit import DEPOSIT
 from mdmfs.hospital.registration.harvest import Harvest
 from mdmfs.hospital.registration.register import Registration
 from mdmfs.hospital.store import Store, Transaction

@@ -12,7 +12,7 @@ import trio
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.ledger.records import METADATA, OutboxItem
 from mdmfs.hospital.metadata.outgoing import Wrapped
-from mdmfs.hospital.registration.deposit import serve_queue
+from mdmfs.hospital.outbox.deposit import serve_queue
 from mdmfs.wire.keystores.keystores import Keystores
 from mdmfs.wire.messages.keystores import VersionedAcl
 from mdmfs.wire.messages.message import MAX_BATCH

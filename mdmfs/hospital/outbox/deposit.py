@@ -22,7 +22,6 @@ from mdmfs.wire.messages.keystores import Outcome, VersionedAcl
 
 log = structlog.get_logger()
 
-DEPOSIT: Final = "deposit"
 DEADLINE: Final = 20.0
 """Seconds for one batch at one keystore."""
 FIRST_PAUSE: Final = 0.5
