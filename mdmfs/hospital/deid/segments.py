@@ -72,6 +72,11 @@ def _is_frame(content: bytes, picture: Picture) -> bool:
     return is_of_size and bits <= picture.bits_allocated and len(content) == _FRAME.size + 3 * components
 
 
+def _is_height(content: bytes, picture: Picture) -> bool:
+    """DNL: a decoder that knows it believes it."""
+    return len(content) == 2 and int.from_bytes(content, "big") == picture.rows  # noqa: PLR2004 - bytes
+
+
 def _is_scan(content: bytes, _picture: Picture) -> bool:
     return len(content) > 0 and 0 < content[0] <= _MAX_SCANNED and len(content) == 2 * content[0] + 4
 
@@ -156,6 +161,7 @@ _OF_JPEG: Final = {
     0xEE: Segment(None, b"Adobe", 12),
     0xFE: BLANKED,
     SCAN: Segment(_is_scan),
+    0xDC: Segment(_is_height),
 }
 SEGMENTS: Final = {
     Form.JPEG: {
@@ -164,12 +170,10 @@ SEGMENTS: Final = {
         0xC4: Segment(_are_huffman_tables),
         0xCC: Segment(lambda content, _: len(content) % 2 == 0),  # DAC: which, and what
         0xDB: Segment(_are_quantizations),
-        0xDC: _of(2),  # DNL
         0xDD: _of(2),  # DRI
     },
     Form.JPEG_LS: {
         **_OF_JPEG,
-        0xDC: _of(2),
         0xDD: _of(2, 3, 4),
         0xF7: Segment(_is_frame),
         # LSE: of its kinds, mapping tables and pictures of more than 65535 lines are none of DICOM

@@ -208,6 +208,14 @@ BROKEN: Final = {
     "a fifth table of quantization": (JPEG, jpeg(segment(0xDB, b"\4" + QUANTIZATION[1:])) + END),
     "behind a conditioning": (JPEG, jpeg(segment(0xCC, b"\0\x10\0")) + END),
     "behind an interval": (JPEG, jpeg(segment(0xDD, b"\0\4" + PLANTED)) + END),
+    "another height that comes behind": (
+        JPEG,
+        jpeg().replace(b"\x10\0\4\0\4", b"\x10\0\0\0\4") + segment(0xDC, b"\0\5") + END,
+    ),
+    "another height behind JPEG-LS": (
+        JPEG_LS,
+        jpeg(coded=CODED_LS, frame=0xF7) + segment(0xDC, b"\0\5") + END,
+    ),
     "behind a height": (JPEG, jpeg() + segment(0xDC, b"\0\4" + PLANTED) + END),
     "a mapping table": (JPEG_LS, jpeg(segment(0xF8, b"\2\1\1" + PLANTED[:8]), coded=CODED_LS, frame=0xF7) + END),
     "behind parameters": (JPEG_LS, jpeg(segment(0xF8, b"\1" + bytes(11)), coded=CODED_LS, frame=0xF7) + END),
