@@ -31,7 +31,9 @@ from mdmfs.sealing.layout import SEGMENT_SIZE, Buffer
 T = TypeVar("T")
 
 LARGE_HEADER_BYTES: Final = 256 * 2**10
-"""From here on de-identification, and the search for residue, take so long that they must not hold up everyone else."""
+"""From here on de-identification takes so long that it must not hold up everyone else."""
+LARGE_SEARCH_BYTES: Final = 64 * 2**10
+"""The same of the search for residue in what comes out."""
 _LARGE: Final = trio.CapacityLimiter(1)
 MAX_SPARE: Final = 4
 _SPARE: Final[list[memoryview]] = []
@@ -75,7 +77,7 @@ class Rendering:
         self._memory = memory
         self._begun: tuple[IdentifiedHeader, Policy] | None = None
         self._received = 0
-        self._is_large = False
+        self._is_large_search = False
         self._deidentification: Deidentification | None = None
         self.published_header = b""
         """All before the value of Pixel Data, once it may be published."""
@@ -140,7 +142,7 @@ class Rendering:
             elif (header := reading.feed(piece)) is not None:
                 gate = await self._begin(header)
                 search = functools.partial(gate.feed, b"")
-                yield self._heading(_octets_of(await _done(search, is_slow=self._is_large or gate.is_slow)))
+                yield self._heading(_octets_of(await _done(search, is_slow=self._is_large_search or gate.is_slow)))
         if known is not None:
             if known.has_matched:
                 return
@@ -148,9 +150,9 @@ class Rendering:
             gate = None if header is None else await self._begin(header)
         if gate is None:
             gate = await self._begin(reading.finish())
-            yield self._heading(_octets_of(await _done(gate.finish, is_slow=self._is_large)))
+            yield self._heading(_octets_of(await _done(gate.finish, is_slow=self._is_large_search)))
         else:
-            yield _octets_of(await _done(gate.finish, is_slow=self._is_large))
+            yield _octets_of(await _done(gate.finish, is_slow=self._is_large_search))
 
     def _heading(self, pieces: list[Buffer]) -> list[Buffer]:
         """Remember the header among the first pieces."""
@@ -160,10 +162,9 @@ class Rendering:
     async def _begin(self, header: IdentifiedHeader) -> ResidueGate:
         policy, subject = await self._admit(header)
         self._begun = header, policy
-        self._is_large = len(header.whole) > LARGE_HEADER_BYTES
-        self._deidentification = await _done(
-            functools.partial(deidentify, header, policy, subject, memory=self._memory), is_slow=self._is_large
-        )
+        work = functools.partial(deidentify, header, policy, subject, memory=self._memory)
+        self._deidentification = await _done(work, is_slow=len(header.whole) > LARGE_HEADER_BYTES)
+        self._is_large_search = self._deidentification.header_length > LARGE_SEARCH_BYTES
         return ResidueGate(self._deidentification)
 
 

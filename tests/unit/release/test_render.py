@@ -174,8 +174,8 @@ class SeenTerms(frozenset[str]):
         return super().__len__()
 
 
-async def test_a_long_header_holds_up_nobody() -> None:
-    """Nor does the search for residue in it, which takes longer than all else."""
+async def threads_that_look(instance: Dataset) -> set[int]:
+    """Render an instance, and tell which threads looked at its policy's terms."""
     terms = SeenTerms({"zqterm"})
     terms.threads = set()
 
@@ -183,9 +183,19 @@ async def test_a_long_header_holds_up_nobody() -> None:
         admission = await admit(header)
         return admission._replace(policy=dataclasses.replace(admission.policy, terms=terms))
 
-    await segments_of(Rendering(TwinInstance(with_long_header(), lambda: False, is_cut=False), admit_under_terms))
-    assert terms.threads
-    assert threading.get_ident() not in terms.threads
+    await segments_of(Rendering(TwinInstance(instance, lambda: False, is_cut=False), admit_under_terms))
+    return terms.threads
+
+
+async def test_a_long_header_holds_up_nobody() -> None:
+    """Nor does the search for residue in it, which takes longer than all else: for that one lookup table is long."""
+    threads = await threads_that_look(with_long_header())
+    assert threads
+    assert threading.get_ident() not in threads
+    one_table = slice_of(1)
+    one_table.ModalityLUTSequence = Sequence([lookup_table(0)])
+    assert await threads_that_look(one_table) - {threading.get_ident()}
+    assert await threads_that_look(slice_of(1)) == {threading.get_ident()}
 
 
 @pytest.mark.parametrize("size", [1, SEGMENT_SIZE, 2 * SEGMENT_SIZE])
