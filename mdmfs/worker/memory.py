@@ -21,13 +21,12 @@ SMALLEST_WINDOW: Final = 64 * 2**10
 class Held:
     """Something that is kept, as its keeper and the budget both know it."""
 
-    __slots__ = ("drop", "has_window", "octets")
+    __slots__ = ("drop", "octets")
 
-    def __init__(self, octets: int, drop: Callable[[], None], *, has_window: bool) -> None:
-        """``drop`` lets it go, and the window that it has; the budget has forgotten it by then."""
+    def __init__(self, octets: int, drop: Callable[[], None]) -> None:
+        """``drop`` lets it go; the budget has forgotten it by then."""
         self.octets = octets
         self.drop = drop
-        self.has_window = has_window
 
 
 class Memory:
@@ -39,6 +38,8 @@ class Memory:
         self.pushed = pushed
         """Up to which size in bytes files are pushed whole before their open returns."""
         self._held: OrderedDict[Held, None] = OrderedDict()
+        self._windowed: dict[Held, None] = {}
+        """Those with a window, the one kept first first."""
         self._kept = 0
         self._windows = 0
 
@@ -60,8 +61,10 @@ class Memory:
 
         With ``has_window`` it has taken a window besides, and goes as well where another one needs the room.
         """
-        held = Held(min(octets, self.limit // 2), drop, has_window=has_window)
+        held = Held(min(octets, self.limit // 2), drop)
         self._held[held] = None
+        if has_window:
+            self._windowed[held] = None
         self._kept += held.octets
         self._make_room()
         return held
@@ -78,6 +81,7 @@ class Memory:
         """Know that something is not kept any more; what was dropped is known already."""
         if held in self._held:
             del self._held[held]
+            self._windowed.pop(held, None)
             self._kept -= held.octets
 
     @contextlib.contextmanager
@@ -112,8 +116,8 @@ class Memory:
         self._windows -= octets
 
     def _drop_windows(self, octets: int) -> bool:
-        """Drop what has windows and is only kept, used longest ago first, until another has room."""
-        for held in [one for one in self._held if one.has_window]:
+        """Drop what has windows and is only kept, the one kept first first, until another has room."""
+        for held in list(self._windowed):
             self.release(held)
             held.drop()
             if self.has_room(octets):
@@ -123,6 +127,6 @@ class Memory:
     def _make_room(self) -> None:
         """Drop what was used longest ago; what was used last stays."""
         while self.used > self.limit and len(self._held) > 1:
-            held, _ = self._held.popitem(last=False)
-            self._kept -= held.octets
+            held = next(iter(self._held))
+            self.release(held)
             held.drop()

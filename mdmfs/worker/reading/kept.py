@@ -111,7 +111,7 @@ class KeptFiles:
 
     def clear_whole(self) -> bool:
         """Let everything go that takes room on the disk; tells whether there was anything."""
-        inodes = [inode for inode in self._whole if not self._kept[inode].held.has_window]
+        inodes = [inode for inode in self._whole if not self._kept[inode].file.is_in_memory]
         for inode in inodes:
             self.drop(inode)
         return bool(inodes)
