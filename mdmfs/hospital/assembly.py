@@ -33,8 +33,9 @@ from mdmfs.hospital.release.headers import Headers
 from mdmfs.hospital.release.shares import Shares
 from mdmfs.hospital.release.staging import Staging
 from mdmfs.hospital.release.strides import Strides
-from mdmfs.hospital.replicas.elements import open_replicas, refuse_unknown_storage
+from mdmfs.hospital.replicas.placement import refuse_unknown_storage
 from mdmfs.hospital.signing import SigningKey
+from mdmfs.hospital.storage.elements import open_replicas
 from mdmfs.hospital.store import Store
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.wire.keystores.keystores import Keystores

@@ -33,9 +33,9 @@ from mdmfs.hospital.dicom.choices import FILE, Choice
 from mdmfs.hospital.dicom.pacs import RetrievalService
 from mdmfs.hospital.dicom.probe import Visit, visit
 from mdmfs.hospital.projects import Project, read_patient_list, read_projects
-from mdmfs.hospital.replicas.elements import open_element
-from mdmfs.hospital.replicas.port import StorageError
-from mdmfs.hospital.replicas.probe import probe
+from mdmfs.hospital.storage.elements import open_element
+from mdmfs.hospital.storage.port import StorageError
+from mdmfs.hospital.storage.probe import probe
 from mdmfs.hospital.store import store_layout
 from mdmfs.model.errors import StoreError
 from mdmfs.model.finding import Finding

@@ -21,8 +21,8 @@ from mdmfs.hospital.release.escrow import Seal
 from mdmfs.hospital.release.headers import Headers
 from mdmfs.hospital.release.shares import Shares
 from mdmfs.hospital.release.staging import Staging
-from mdmfs.hospital.replicas.replicas import Replicas
 from mdmfs.hospital.rights.leases import Leases
+from mdmfs.hospital.storage.replicas import Replicas
 from mdmfs.hospital.store import Store
 from mdmfs.hospital.turns import Turns
 from mdmfs.hospital.uidmap.records import SubjectRow

@@ -21,8 +21,8 @@ from mdmfs.hospital.release.octets import StagedOctets
 from mdmfs.hospital.release.purpose import printable
 from mdmfs.hospital.release.release import release, release_all, release_headers, stage_all
 from mdmfs.hospital.release.staged import StagedObject
-from mdmfs.hospital.release.transfers import release_transfers
 from mdmfs.hospital.replicas.face import locality_anywhere, surls_of
+from mdmfs.hospital.replicas.transfers import release_transfers
 from mdmfs.hospital.rights.telling import is_within, tell
 from mdmfs.hospital.sight import Passed, Sight
 from mdmfs.hospital.store import Transaction

@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 
 from mdmfs.demo.pki import ThrowAwayPki, make_pki
-from mdmfs.hospital.replicas.dav import TIMEOUT, DavElement
-from mdmfs.hospital.replicas.port import BrokenOffError, StorageError
-from mdmfs.hospital.replicas.probe import probe
+from mdmfs.hospital.storage.dav import TIMEOUT, DavElement
+from mdmfs.hospital.storage.port import BrokenOffError, StorageError
+from mdmfs.hospital.storage.probe import probe
 from mdmfs.pki.tls import client_context, server_context
 from tests.twins.servers import free_port
 

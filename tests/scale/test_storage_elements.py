@@ -21,9 +21,9 @@ import pytest
 import trio
 
 from mdmfs.demo.pki import ThrowAwayPki, make_pki
-from mdmfs.hospital.replicas.dav import DavElement
-from mdmfs.hospital.replicas.port import StorageElement, StorageError
-from mdmfs.hospital.replicas.s3 import S3Element
+from mdmfs.hospital.storage.dav import DavElement
+from mdmfs.hospital.storage.port import StorageElement, StorageError
+from mdmfs.hospital.storage.s3 import S3Element
 from mdmfs.pki.tls import client_context
 from mdmfs.wire.stream import Address
 from tests.twins.farm import SIZE, Farm, name_of, open_farm

@@ -36,9 +36,9 @@ from mdmfs.hospital.release.staged import StagedObject
 from mdmfs.hospital.release.staging import Staging
 from mdmfs.hospital.release.strides import Strides
 from mdmfs.hospital.replicas.publish import keep_replicas
-from mdmfs.hospital.replicas.replicas import Replicas
 from mdmfs.hospital.service import HospitalFace
 from mdmfs.hospital.signing import SigningKey
+from mdmfs.hospital.storage.replicas import Replicas
 from mdmfs.hospital.store import Store
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid, Lfn

@@ -7,7 +7,7 @@ import re
 
 import trio
 
-from mdmfs.hospital.replicas.port import BrokenOffError, Content, StorageError
+from mdmfs.hospital.storage.port import BrokenOffError, Content, StorageError
 from mdmfs.wire.stream import Address
 
 

@@ -10,7 +10,7 @@ from mdmfs.hospital.ledger.replicas import Replica, ReplicaState
 from mdmfs.hospital.projects import Placement, Project
 from mdmfs.hospital.release.decision import is_open_under
 from mdmfs.hospital.store import Transaction
-from mdmfs.model.errors import AccessDeniedError
+from mdmfs.model.errors import AccessDeniedError, ConfigurationError
 from mdmfs.model.names import Guid
 
 
@@ -44,3 +44,12 @@ def is_wanted(tx: Transaction, hospital: Hospital, replica: Replica) -> bool:
         return False
     project = hospital.projects.get(file.project)
     return project is not None and misplaced(project, replica.element) is None and replica.until > hospital.clock()
+
+
+def refuse_unknown_storage(hospital: Hospital) -> None:
+    """Raise ``ConfigurationError`` where a project wants replicas at a place that is not configured."""
+    for project in hospital.projects.values():
+        unknown = set(project.replicas.at if project.replicas else ()) - set(hospital.replicas.elements)
+        if unknown:
+            message = f"project {project.name} wants replicas at {sorted(unknown)}, which no [[storage]] names"
+            raise ConfigurationError(message)

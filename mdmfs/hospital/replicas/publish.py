@@ -17,9 +17,9 @@ from mdmfs.hospital.incident import note_incident
 from mdmfs.hospital.ledger.replicas import Replica, ReplicaState, leaving
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.replicas.placement import is_wanted, lacking, misplaced
-from mdmfs.hospital.replicas.port import BrokenOffError, Content, StorageElement, StorageError
 from mdmfs.hospital.replicas.removal import remove_leaving
-from mdmfs.hospital.replicas.replicas import PUTTERS
+from mdmfs.hospital.storage.port import BrokenOffError, Content, StorageElement, StorageError
+from mdmfs.hospital.storage.replicas import PUTTERS
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import AccessDeniedError, BusyError, MdmfsError, PeerUnreachableError, StoreError
 from mdmfs.model.names import Guid

@@ -15,7 +15,7 @@ from mdmfs.hospital.incident import note_incident
 from mdmfs.hospital.ledger.replicas import PAGE, Replica, ReplicaState, leaving
 from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.replicas.placement import is_wanted
-from mdmfs.hospital.replicas.port import StorageElement, StorageError
+from mdmfs.hospital.storage.port import StorageElement, StorageError
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid

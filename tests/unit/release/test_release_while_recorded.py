@@ -29,7 +29,7 @@ from mdmfs.hospital.release.decision import Denial, Standing, decide, hold_still
 from mdmfs.hospital.release.elsewhere import FromAnother
 from mdmfs.hospital.release.release import release_headers, stage_all
 from mdmfs.hospital.release.reported import write_down
-from mdmfs.hospital.release.transfers import release_transfers
+from mdmfs.hospital.replicas.transfers import release_transfers
 from mdmfs.hospital.signing import SigningKey
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.names import Guid

@@ -27,10 +27,10 @@ from mdmfs.hospital.registration.rerender import Rerendering
 from mdmfs.hospital.release.loss import note_lost
 from mdmfs.hospital.release.release import quarantine
 from mdmfs.hospital.replicas.face import forget_element, replica_routes, use_of
-from mdmfs.hospital.replicas.port import Content, StorageError
 from mdmfs.hospital.replicas.publish import padded
 from mdmfs.hospital.replicas.removal import DELETERS, LATE
-from mdmfs.hospital.replicas.replicas import Replicas
+from mdmfs.hospital.storage.port import Content, StorageError
+from mdmfs.hospital.storage.replicas import Replicas
 from mdmfs.hospital.store import STORE_FORMAT, Transaction
 from mdmfs.model.errors import AccessDeniedError, NoSuchFileError, StoreError, UnknownNameError
 from mdmfs.model.identity import Principal

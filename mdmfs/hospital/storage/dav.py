@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from mdmfs.hospital.replicas.port import BrokenOffError, Content, StorageError
+from mdmfs.hospital.storage.port import BrokenOffError, Content, StorageError
 from mdmfs.model.errors import ConfigurationError
 
 TIMEOUT: Final = 60.0

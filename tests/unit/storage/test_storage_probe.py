@@ -8,8 +8,8 @@ from typing import Final
 
 import pytest
 
-from mdmfs.hospital.replicas.port import BrokenOffError, StorageError
-from mdmfs.hospital.replicas.probe import probe
+from mdmfs.hospital.storage.port import BrokenOffError, StorageError
+from mdmfs.hospital.storage.probe import probe
 from tests.twins.storage import TwinElement
 
 OPAQUE: Final = re.compile(r"[0-9a-f]{64}")

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterator
 from typing import Final
 
-from mdmfs.hospital.replicas.port import StorageElement, StorageError
+from mdmfs.hospital.storage.port import StorageElement, StorageError
 
 SIZE: Final = 4096
 """Bytes of the probe object, random ones under a random name: it looks like any other."""

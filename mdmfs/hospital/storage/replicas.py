@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 import trio
 
 from mdmfs.hospital.bell import Bell
-from mdmfs.hospital.replicas.port import StorageElement
+from mdmfs.hospital.storage.port import StorageElement
 from mdmfs.model.names import Guid
 
 PUTTERS: Final = 4

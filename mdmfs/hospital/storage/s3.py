@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from mdmfs.hospital.replicas.port import BrokenOffError, Content, StorageError
+from mdmfs.hospital.storage.port import BrokenOffError, Content, StorageError
 from mdmfs.model.errors import ConfigurationError
 
 SINGLE_PUT: Final = 32 * 2**20

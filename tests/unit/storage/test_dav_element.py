@@ -8,8 +8,8 @@ import pytest
 import structlog.testing
 from cryptography.hazmat.primitives import serialization
 
-from mdmfs.hospital.replicas.dav import DavElement
-from mdmfs.hospital.replicas.port import StorageError
+from mdmfs.hospital.storage.dav import DavElement
+from mdmfs.hospital.storage.port import StorageError
 from mdmfs.pki.tls import ClientContexts, Credential
 from mdmfs.pki.trust import TrustAnchors
 from tests.twins import certificates as make

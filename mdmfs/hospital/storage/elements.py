@@ -8,12 +8,11 @@ import urllib.parse
 from collections.abc import Callable
 
 from mdmfs.hospital.configuration import HospitalConfiguration, StorageEntry
-from mdmfs.hospital.hospital import Hospital
-from mdmfs.hospital.replicas.dav import DavElement
-from mdmfs.hospital.replicas.port import StorageElement
-from mdmfs.hospital.replicas.replicas import Replicas
-from mdmfs.hospital.replicas.s3 import S3Element
 from mdmfs.hospital.secret import own_secret
+from mdmfs.hospital.storage.dav import DavElement
+from mdmfs.hospital.storage.port import StorageElement
+from mdmfs.hospital.storage.replicas import Replicas
+from mdmfs.hospital.storage.s3 import S3Element
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.pki.tls import ClientContexts
 
@@ -45,12 +44,3 @@ def open_element(
         ca=configuration.path(entry.ca) if entry.ca else None,
         padding=entry.padding,
     )
-
-
-def refuse_unknown_storage(hospital: Hospital) -> None:
-    """Raise ``ConfigurationError`` where a project wants replicas at a place that is not configured."""
-    for project in hospital.projects.values():
-        unknown = set(project.replicas.at if project.replicas else ()) - set(hospital.replicas.elements)
-        if unknown:
-            message = f"project {project.name} wants replicas at {sorted(unknown)}, which no [[storage]] names"
-            raise ConfigurationError(message)

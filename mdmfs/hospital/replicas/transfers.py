@@ -10,7 +10,7 @@ from mdmfs.hospital.release.audit import Event
 from mdmfs.hospital.release.decision import Standing, decide, decide_in, hold_still
 from mdmfs.hospital.release.release import about, record_of
 from mdmfs.hospital.replicas.placement import is_usable, lacking
-from mdmfs.hospital.replicas.port import StorageError
+from mdmfs.hospital.storage.port import StorageError
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.identity import Principal
 from mdmfs.model.names import Guid
