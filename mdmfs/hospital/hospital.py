@@ -14,6 +14,7 @@ from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.pseudonyms import PatientKey, Subject
 from mdmfs.hospital.dicom.pacs import Pacs
 from mdmfs.hospital.feed import Feed
+from mdmfs.hospital.leases import Leases
 from mdmfs.hospital.moment import Answers
 from mdmfs.hospital.projects import PatientList, Project
 from mdmfs.hospital.release.audit import Audit
@@ -21,7 +22,6 @@ from mdmfs.hospital.release.escrow import Seal
 from mdmfs.hospital.release.headers import Headers
 from mdmfs.hospital.release.shares import Shares
 from mdmfs.hospital.release.staging import Staging
-from mdmfs.hospital.rights.leases import Leases
 from mdmfs.hospital.storage.replicas import Replicas
 from mdmfs.hospital.store import Store
 from mdmfs.hospital.turns import Turns

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from mdmfs.hospital.rights.leases import SILENCE, Leases
+from mdmfs.hospital.leases import SILENCE, Leases
 from tests.twins.keystores import principal
 
 LEASE = 5.0
