@@ -33,10 +33,10 @@ from mdmfs.hospital.audit.questions import (
 )
 from mdmfs.hospital.audit.verify import Log, Report, ask_witnesses, verify
 from mdmfs.hospital.configuration import HospitalConfiguration
+from mdmfs.hospital.kept.audit import parse_record
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.hospital.opening import store_path
 from mdmfs.hospital.projects import unescaped_patient
-from mdmfs.hospital.release.audit import parse_record
 from mdmfs.hospital.store import Transaction
 from mdmfs.journal.files import lines_of
 from mdmfs.model.errors import ConfigurationError, PeerUnreachableError

@@ -23,16 +23,16 @@ from mdmfs.hospital.dicom.pool import Surroundings
 from mdmfs.hospital.dicom.remote import open_pacs
 from mdmfs.hospital.feed import Feed
 from mdmfs.hospital.hospital import Hospital, KnownPacs
+from mdmfs.hospital.kept.audit import Audit
+from mdmfs.hospital.kept.escrow import Seal
+from mdmfs.hospital.kept.headers import Headers
+from mdmfs.hospital.kept.shares import Shares
+from mdmfs.hospital.kept.staging import Staging
+from mdmfs.hospital.kept.strides import Strides
 from mdmfs.hospital.keys.lies import recording_lies
 from mdmfs.hospital.opening import refuse_lost_keys
 from mdmfs.hospital.projects import NOBODY, read_patient_list, read_projects
-from mdmfs.hospital.release.audit import Audit
 from mdmfs.hospital.release.decision import is_current
-from mdmfs.hospital.release.escrow import Seal
-from mdmfs.hospital.release.headers import Headers
-from mdmfs.hospital.release.shares import Shares
-from mdmfs.hospital.release.staging import Staging
-from mdmfs.hospital.release.strides import Strides
 from mdmfs.hospital.replicas.placement import refuse_unknown_storage
 from mdmfs.hospital.signing import SigningKey
 from mdmfs.hospital.storage.elements import open_replicas

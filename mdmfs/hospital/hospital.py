@@ -14,14 +14,14 @@ from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.pseudonyms import PatientKey, Subject
 from mdmfs.hospital.dicom.pacs import Pacs
 from mdmfs.hospital.feed import Feed
+from mdmfs.hospital.kept.audit import Audit
+from mdmfs.hospital.kept.escrow import Seal
+from mdmfs.hospital.kept.headers import Headers
+from mdmfs.hospital.kept.shares import Shares
+from mdmfs.hospital.kept.staging import Staging
 from mdmfs.hospital.leases import Leases
 from mdmfs.hospital.moment import Answers
 from mdmfs.hospital.projects import PatientList, Project
-from mdmfs.hospital.release.audit import Audit
-from mdmfs.hospital.release.escrow import Seal
-from mdmfs.hospital.release.headers import Headers
-from mdmfs.hospital.release.shares import Shares
-from mdmfs.hospital.release.staging import Staging
 from mdmfs.hospital.storage.replicas import Replicas
 from mdmfs.hospital.store import Store
 from mdmfs.hospital.turns import Turns

@@ -15,10 +15,10 @@ import trio
 
 from mdmfs.hospital.deid.refusal import Reason
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.kept.audit import AuditRecord, Event
 from mdmfs.hospital.ledger.records import QuarantineRecord
 from mdmfs.hospital.own_people import for_own_people
 from mdmfs.hospital.pages import pages_of_quarantine
-from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import UnknownNameError

@@ -11,6 +11,7 @@ import msgspec
 
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.kept.staged import StagedObject
 from mdmfs.hospital.moment import Answers
 from mdmfs.hospital.outward import speaking_for_the_inside
 from mdmfs.hospital.own_people import for_own_people
@@ -20,7 +21,6 @@ from mdmfs.hospital.release.bundles import frames
 from mdmfs.hospital.release.octets import StagedOctets
 from mdmfs.hospital.release.purpose import printable
 from mdmfs.hospital.release.release import release, release_all, release_headers, stage_all
-from mdmfs.hospital.release.staged import StagedObject
 from mdmfs.hospital.replicas.face import locality_anywhere, surls_of
 from mdmfs.hospital.replicas.transfers import release_transfers
 from mdmfs.hospital.rights.telling import is_within, tell

@@ -27,8 +27,8 @@ from mdmfs.hospital import tables
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.deid.policy import Policy
 from mdmfs.hospital.deid.refusal import Reason
+from mdmfs.hospital.kept.audit import Event
 from mdmfs.hospital.projects import ProjectFile
-from mdmfs.hospital.release.audit import Event
 from mdmfs.keystore import configuration as keystore_configuration
 from mdmfs.metadata.configuration import MetadataFile
 from mdmfs.metadata.query import parse

@@ -50,6 +50,7 @@ WITHOUT_A_NAME: Final = {
     "demo/view.py": "an extra that is missing",
     "hospital/beside.py": "the client names the daemon that it asked",
     "hospital/configuration.py": "told behind the file's name",
+    "hospital/kept": "its directory, which is told inside the hospital only",
     "hospital/keys": "a request without a file, and a task that was never begun",
     "hospital/metadata": "a question that names nobody, a table that is missing",
     "hospital/names": "a comment",

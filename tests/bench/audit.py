@@ -15,7 +15,7 @@ from typing import cast
 import msgspec
 import trio
 
-from mdmfs.hospital.release.audit import Audit, AuditRecord, Event
+from mdmfs.hospital.kept.audit import Audit, AuditRecord, Event
 from mdmfs.hospital.service import HospitalFace
 from mdmfs.journal.chain import BEGINNING, Head, Kind, Line, Verifier, append
 from mdmfs.model.names import Guid

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from mdmfs.access.acl import Acl, Entry, EntryKind, Right
 from mdmfs.demo.processes import running
 from mdmfs.demo.site import READER, Site, make_site
-from mdmfs.hospital.release.escrow import NewKey, key_entries, make_key, random_guid, verifier
+from mdmfs.hospital.kept.escrow import NewKey, key_entries, make_key, random_guid, verifier
 from mdmfs.hospital.signing import SigningKey
 from mdmfs.pki.tls import client_context
 from mdmfs.sealing.header import FileKey, ObjectContext, Role

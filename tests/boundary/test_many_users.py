@@ -35,7 +35,7 @@ from mdmfs.demo.processes import Processes, running
 from mdmfs.demo.site import KEYSTORES, PROJECT, READER, STRANGER, Site, make_site
 from mdmfs.hospital.audit.export import MSGID
 from mdmfs.hospital.configuration import HospitalConfiguration
-from mdmfs.hospital.release.audit import Audit, AuditRecord, Event, records_of
+from mdmfs.hospital.kept.audit import Audit, AuditRecord, Event, records_of
 from mdmfs.hospital.signing import SigningKey
 from mdmfs.model.errors import PeerUnreachableError
 from mdmfs.worker.service import umount

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from mdmfs.daemon.formats import Format
-from mdmfs.hospital.release.audit import records_of
+from mdmfs.hospital.kept.audit import records_of
 from mdmfs.journal.chain import Verifier
 from mdmfs.journal.files import lines_of
 from mdmfs.model.errors import StoreError

@@ -41,8 +41,8 @@ from tests.twins.octets import octets
 from tests.twins.power_cut import UnsyncedDisk, unsynced_disk
 from tests.unit.cli.test_cli_deidentify import run
 from tests.unit.cli.test_cli_unseal import NAME, unsealed
+from tests.unit.kept.test_audit import faults, lines, record, writing
 from tests.unit.keystore.test_backup import DAYS, GUIDS, NOW, P256, certify, fill, held
-from tests.unit.release.test_audit import faults, lines, record, writing
 
 KEPT: Final = [False] + [True] * (len(GUIDS) - 1)
 """Which keys ``fill`` leaves."""

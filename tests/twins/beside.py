@@ -10,12 +10,12 @@ from pathlib import Path
 import trio
 
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.kept.audit import Audit, records_of
+from mdmfs.hospital.kept.staging import Staging
 from mdmfs.hospital.leases import Leases
 from mdmfs.hospital.release.arrivals import Released
-from mdmfs.hospital.release.audit import Audit, records_of
 from mdmfs.hospital.release.elsewhere import FromAnother
 from mdmfs.hospital.release.release import release, stage_all
-from mdmfs.hospital.release.staging import Staging
 from mdmfs.hospital.rights.telling import tell
 from mdmfs.hospital.signing import SigningKey
 from mdmfs.model.errors import BusyError, MdmfsError

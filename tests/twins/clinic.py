@@ -21,20 +21,20 @@ from mdmfs.hospital.daemon import make_project_directories
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.feed import Feed
 from mdmfs.hospital.hospital import Hospital, KnownPacs
+from mdmfs.hospital.kept.audit import Audit, Event, records_of
+from mdmfs.hospital.kept.escrow import Seal, verifier
+from mdmfs.hospital.kept.headers import Headers
+from mdmfs.hospital.kept.shares import Shares
+from mdmfs.hospital.kept.staged import StagedObject
+from mdmfs.hospital.kept.staging import Staging
+from mdmfs.hospital.kept.strides import Strides
 from mdmfs.hospital.keys.lies import recording_lies
 from mdmfs.hospital.ledger.records import SeriesRecord
 from mdmfs.hospital.outbox.deposit import deposit
 from mdmfs.hospital.projects import NOBODY, Partial, PatientList, Placement, Project
 from mdmfs.hospital.registration.harvest import Harvest, Harvests
-from mdmfs.hospital.release.audit import Audit, Event, records_of
-from mdmfs.hospital.release.escrow import Seal, verifier
-from mdmfs.hospital.release.headers import Headers
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import quarantine, release
-from mdmfs.hospital.release.shares import Shares
-from mdmfs.hospital.release.staged import StagedObject
-from mdmfs.hospital.release.staging import Staging
-from mdmfs.hospital.release.strides import Strides
 from mdmfs.hospital.replicas.publish import keep_replicas
 from mdmfs.hospital.service import HospitalFace
 from mdmfs.hospital.signing import SigningKey

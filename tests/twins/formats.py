@@ -18,10 +18,10 @@ import trio
 
 from mdmfs.daemon.formats import MARK, Format
 from mdmfs.hospital import tables
+from mdmfs.hospital.kept.audit import Audit, records_of
+from mdmfs.hospital.kept.headers import Headers
+from mdmfs.hospital.kept.staging import Staging
 from mdmfs.hospital.lmdb_store import LmdbStore
-from mdmfs.hospital.release.audit import Audit, records_of
-from mdmfs.hospital.release.headers import Headers
-from mdmfs.hospital.release.staging import Staging
 from mdmfs.hospital.signing import SigningKey
 from mdmfs.keystore.row_shelf import shelf_layout
 from mdmfs.metadata.store.database import open_database

@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 from xml.etree import ElementTree as ET
 
 from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.hospital.kept.audit import AuditRecord, Event
 from mdmfs.hospital.projects import escaped_patient
-from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.names import Guid
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final, Self
 
 from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.hospital.kept.audit import AuditRecord, Event, records_of
 from mdmfs.hospital.ledger.records import SeriesRecord
 from mdmfs.hospital.pages import PAGE
-from mdmfs.hospital.release.audit import AuditRecord, Event, records_of
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SubjectRow
 from mdmfs.model.errors import MalformedNameError, NoSuchFileError

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import trio
 
-from mdmfs.hospital.release.audit import SignerOf, id_of, signers_of, time_of
+from mdmfs.hospital.kept.audit import SignerOf, id_of, signers_of, time_of
 from mdmfs.journal.chain import Fault, Head, Verifier
 from mdmfs.journal.checkpoint import Checkpoint
 from mdmfs.journal.files import lines_of

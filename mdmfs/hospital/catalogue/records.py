@@ -63,7 +63,7 @@ class NewFile(msgspec.Struct, frozen=True):
     modified: float
     """Of its image (``catalogue.times``), never of the clock."""
     key_check: bytes
-    """By which the hospital knows the right key again (``mdmfs.hospital.release.escrow``); not the key."""
+    """By which the hospital knows the right key again (``mdmfs.hospital.kept.escrow``); not the key."""
     generation: int = 1
 
 

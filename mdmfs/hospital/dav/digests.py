@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, Protocol
 
 import trio
 
-from mdmfs.hospital.release.staged import StagedObject
+from mdmfs.hospital.kept.staged import StagedObject
 from mdmfs.wire.service import Octets
 
 MAX_REMEMBERED: Final = 10_000

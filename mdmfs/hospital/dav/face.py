@@ -17,11 +17,11 @@ from mdmfs.hospital.dav.failures import problem, telling_failures
 from mdmfs.hospital.dav.multistatus import HEAD, TAIL, Question, Resource
 from mdmfs.hospital.dav.target import Target, href_of
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.kept.staged import StagedObject
 from mdmfs.hospital.outward import speaking_for_the_inside
 from mdmfs.hospital.release.octets import StagedOctets
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import admit, release
-from mdmfs.hospital.release.staged import StagedObject
 from mdmfs.hospital.sight import Sight
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import NoSuchFileError, ReadOnlyError

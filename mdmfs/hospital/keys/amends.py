@@ -18,10 +18,10 @@ import msgspec
 
 from mdmfs.hospital.catalogue.records import FileRecord, FileState
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.kept.escrow import Deposit, make_key
 from mdmfs.hospital.keys.judge import Fault, Held, Verdict
 from mdmfs.hospital.ledger.records import DEPOSIT, METADATA
 from mdmfs.hospital.metadata.withdrawal import withdraw_records_of
-from mdmfs.hospital.release.escrow import Deposit, make_key
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.names import Guid
 from mdmfs.sharing.shamir import SECRET_SIZE, SPLIT_ID_SIZE, Share, another_share, split

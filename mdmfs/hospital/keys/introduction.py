@@ -10,8 +10,8 @@ import trio
 
 from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.kept.escrow import Deposit
 from mdmfs.hospital.keys.amends import Shipment, deposits
-from mdmfs.hospital.release.escrow import Deposit
 from mdmfs.model.errors import MdmfsError, PeerTimedOutError
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.keystores import Outcome

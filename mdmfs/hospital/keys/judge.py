@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mdmfs.hospital.catalogue.records import FileRecord, FileState
-from mdmfs.hospital.release.escrow import key_check
+from mdmfs.hospital.kept.escrow import key_check
 from mdmfs.model.errors import MalformedMessageError
 from mdmfs.model.names import Guid
 from mdmfs.sharing.shamir import Share, candidates, lying_shares

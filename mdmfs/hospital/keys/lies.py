@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mdmfs.hospital.release.audit import Audit, AuditRecord, Event
+from mdmfs.hospital.kept.audit import Audit, AuditRecord, Event
 from mdmfs.model.names import Guid
 from mdmfs.wire.keystores.answers import OnLie
 

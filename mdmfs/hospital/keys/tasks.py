@@ -14,6 +14,7 @@ from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.hospital.catalogue.records import FileRecord, FileState
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.incident import note_incident
+from mdmfs.hospital.kept.audit import AuditRecord, Event
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.keys.currency import behind, is_effective
 from mdmfs.hospital.keys.introduction import give_first, introduce
@@ -21,7 +22,6 @@ from mdmfs.hospital.keys.judge import Fault, Held, Verdict, judge, latest_held
 from mdmfs.hospital.keys.recount import show_held
 from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.pages import PAGE
-from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import BusyError, MdmfsError, UnknownNameError
 from mdmfs.model.names import GUID_SIZE, Guid

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from mdmfs.access.acl import Right
 from mdmfs.access.decide import decide
 from mdmfs.hospital.hospital import Hospital
-from mdmfs.hospital.release.audit import AuditRecord, Event
+from mdmfs.hospital.kept.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SubjectRow
 from mdmfs.model.errors import AccessDeniedError, MalformedMessageError, NoSuchFileError

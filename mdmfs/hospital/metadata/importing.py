@@ -16,13 +16,7 @@ import trio
 
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.hospital import Hospital, subject_of
-from mdmfs.hospital.ledger.records import DEPOSIT, CollectionRecord, TextKeyRecord
-from mdmfs.hospital.metadata.attributes import AttributeValue
-from mdmfs.hospital.metadata.defining import project_of_records, whole_collection
-from mdmfs.hospital.metadata.outgoing import send_records, versions
-from mdmfs.hospital.metadata.rows import RefusedRowError, Translated, translate
-from mdmfs.hospital.metadata.withdrawal import has_files_of
-from mdmfs.hospital.release.escrow import (
+from mdmfs.hospital.kept.escrow import (
     FIRST_GENERATION,
     Deposit,
     NewKey,
@@ -31,6 +25,12 @@ from mdmfs.hospital.release.escrow import (
     split_key,
     verifier,
 )
+from mdmfs.hospital.ledger.records import DEPOSIT, CollectionRecord, TextKeyRecord
+from mdmfs.hospital.metadata.attributes import AttributeValue
+from mdmfs.hospital.metadata.defining import project_of_records, whole_collection
+from mdmfs.hospital.metadata.outgoing import send_records, versions
+from mdmfs.hospital.metadata.rows import RefusedRowError, Translated, translate
+from mdmfs.hospital.metadata.withdrawal import has_files_of
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SubjectRow
 from mdmfs.model.errors import BusyError, MalformedMessageError, TooFewSharesError, UnknownNameError

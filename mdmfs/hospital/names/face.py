@@ -7,10 +7,10 @@ import sys
 from collections.abc import Iterator
 
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.kept.audit import AuditRecord, Event
 from mdmfs.hospital.names.change import Wish, change, check, comment, done_already
 from mdmfs.hospital.own_people import for_own_people
 from mdmfs.hospital.projects import NAME_PARTS
-from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import AccessDeniedError, MdmfsError, NoSuchFileError
 from mdmfs.model.identity import Principal

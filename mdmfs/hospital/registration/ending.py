@@ -16,11 +16,11 @@ import trio
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.kept.audit import AuditRecord, Event
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.ledger.records import SeriesRecord
 from mdmfs.hospital.pages import PAGE, pages_of_files, pages_of_series
 from mdmfs.hospital.projects import PatientList
-from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import MdmfsError

@@ -18,11 +18,11 @@ import trio
 
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.kept.audit import AuditRecord, Event
 from mdmfs.hospital.ledger.records import OutboxItem
 from mdmfs.hospital.metadata.withdrawal import destroy_text_keys, has_files
 from mdmfs.hospital.pages import PAGE, pages_of_outbox, pages_of_quarantine, pages_of_series, pages_of_subjects
 from mdmfs.hospital.registration.merge import who_is_who
-from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey, SubjectRow
 from mdmfs.model.errors import AccessDeniedError, BusyError, MdmfsError, UnknownNameError

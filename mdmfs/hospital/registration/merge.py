@@ -17,10 +17,10 @@ import trio
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.deid.refusal import Reason
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.kept.audit import AuditRecord, Event
 from mdmfs.hospital.pages import pages_of_series, pages_of_subjects
 from mdmfs.hospital.projects import Project
 from mdmfs.hospital.registration.moved import put_away_moved, restore
-from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey, SubjectRow
 from mdmfs.model.errors import AccessDeniedError, ConfigurationError, MdmfsError, UnknownNameError

@@ -12,10 +12,10 @@ import msgspec
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.deid.refusal import Reason
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.kept.audit import AuditRecord, Event
 from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesState
 from mdmfs.hospital.metadata.outgoing import send_shown
 from mdmfs.hospital.projects import Partial, Project
-from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.names import Guid

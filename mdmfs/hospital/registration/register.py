@@ -32,6 +32,10 @@ from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.deid.walk import Memory
 from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceFound, SeriesFound
 from mdmfs.hospital.hospital import Hospital, subject_of
+from mdmfs.hospital.kept.audit import AuditRecord, Event
+from mdmfs.hospital.kept.escrow import make_key, random_guid
+from mdmfs.hospital.kept.headers import Beginning, KeptHeader
+from mdmfs.hospital.kept.known import claim_of
 from mdmfs.hospital.ledger.records import QuarantineRecord, SeriesRecord, SeriesState
 from mdmfs.hospital.metadata.attributes import NO_ATTRIBUTES, Attributes, attributes_of
 from mdmfs.hospital.outbox.deposit import show_deposited
@@ -42,10 +46,6 @@ from mdmfs.hospital.registration.not_included import forget_not_included
 from mdmfs.hospital.registration.remember import BEING_FORGOTTEN, Measured, remember, remember_refusal
 from mdmfs.hospital.registration.series import arriving, is_of_another, is_stable
 from mdmfs.hospital.registration.settled import is_half_anew, missing_of, rules_of
-from mdmfs.hospital.release.audit import AuditRecord, Event
-from mdmfs.hospital.release.escrow import make_key, random_guid
-from mdmfs.hospital.release.headers import Beginning, KeptHeader
-from mdmfs.hospital.release.known import claim_of
 from mdmfs.hospital.release.outdated import keep_headers
 from mdmfs.hospital.release.render import Admission, Admit, Rendering, measure
 from mdmfs.hospital.store import Transaction

@@ -11,13 +11,13 @@ import msgspec
 from mdmfs.hospital.catalogue.records import FileState, NewFile, Rendition
 from mdmfs.hospital.deid.refusal import Reason
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.kept.escrow import FIRST_GENERATION, Deposit, NewKey, key_entries
+from mdmfs.hospital.kept.known import Origin
 from mdmfs.hospital.ledger.records import DEPOSIT, QuarantineRecord, SeriesRecord
 from mdmfs.hospital.metadata.attributes import Attributes
 from mdmfs.hospital.metadata.outgoing import send_images
 from mdmfs.hospital.registration.naming import instance_lfn
 from mdmfs.hospital.registration.settled import is_withdrawn
-from mdmfs.hospital.release.escrow import FIRST_GENERATION, Deposit, NewKey, key_entries
-from mdmfs.hospital.release.known import Origin
 from mdmfs.hospital.store import Transaction
 from mdmfs.hospital.uidmap.records import InstanceRecord
 from mdmfs.model.names import Guid, Lfn

@@ -19,11 +19,11 @@ from mdmfs.hospital.dicom.pacs import SeriesFound
 from mdmfs.hospital.dicom.receive import StoredInstance
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.incident import note_incident
+from mdmfs.hospital.kept.audit import AuditRecord, Event
 from mdmfs.hospital.ledger.records import Notice, NoticedSeries, SeriesState
 from mdmfs.hospital.projects import Project
 from mdmfs.hospital.registration.not_included import NO_PROJECT, remember_not_included
 from mdmfs.hospital.registration.register import register_series
-from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.uidmap.records import SeriesKey
 from mdmfs.model.errors import MdmfsError, RecallFailedError
 from mdmfs.model.pauses import pause_after

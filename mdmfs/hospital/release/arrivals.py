@@ -11,10 +11,10 @@ from typing import Final, NamedTuple, Protocol
 import trio
 
 from mdmfs.hospital.bell import Bell
+from mdmfs.hospital.kept.staged import StagedObject
+from mdmfs.hospital.kept.staging import Staging
 from mdmfs.hospital.release.decision import Denial, Standing
 from mdmfs.hospital.release.queue import PendingRecall, Source
-from mdmfs.hospital.release.staged import StagedObject
-from mdmfs.hospital.release.staging import Staging
 from mdmfs.model.errors import BusyError, MdmfsError, OutOfSpaceError, StoreError
 
 LOOK_SECONDS: Final = 1.0

@@ -14,8 +14,8 @@ from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.pseudonyms import PatientKey, Subject
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.hospital import Hospital, subject_of
+from mdmfs.hospital.kept.known import claim_of
 from mdmfs.hospital.projects import Project
-from mdmfs.hospital.release.known import claim_of
 from mdmfs.hospital.release.queue import Source
 from mdmfs.hospital.release.render import Admission
 from mdmfs.hospital.store import Transaction

@@ -11,9 +11,9 @@ import trio
 
 from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.incident import note_incident
+from mdmfs.hospital.kept.staged import StagingWriter
+from mdmfs.hospital.kept.staging import Staging
 from mdmfs.hospital.release.queue import PendingRecall, Source
-from mdmfs.hospital.release.staged import StagingWriter
-from mdmfs.hospital.release.staging import Staging
 from mdmfs.model.errors import BusyError, MdmfsError, PeerUnreachableError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import HEADER_SIZE

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.kept.audit import AuditRecord, Event
 from mdmfs.hospital.ledger.records import LossCause, LossRecord
-from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.locality import Locality
 from mdmfs.model.names import Guid

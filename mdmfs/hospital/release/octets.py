@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from mdmfs.hospital.release.staged import StagedReader
+from mdmfs.hospital.kept.staged import StagedReader
 from mdmfs.sealing.layout import Buffer
 
 

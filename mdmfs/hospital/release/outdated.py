@@ -9,8 +9,8 @@ import trio
 
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.kept.headers import KeptHeader
 from mdmfs.hospital.pages import PAGE
-from mdmfs.hospital.release.headers import KeptHeader
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid

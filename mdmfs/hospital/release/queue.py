@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.deid.header import IdentifiedHeader
+from mdmfs.hospital.kept.staged import StagedObject
 from mdmfs.hospital.release.render import Admission
-from mdmfs.hospital.release.staged import StagedObject
 from mdmfs.hospital.uidmap.records import InstanceRecord, SeriesKey
 from mdmfs.model.errors import BusyError, MdmfsError, again
 from mdmfs.model.names import Guid
@@ -37,7 +37,7 @@ class Source(NamedTuple):
     uid: str = ""
     """The SOP Instance UID that a reader sees."""
     claim: bytes = b""
-    """For whom a header must have been registered to be known again (``release/known.py``)."""
+    """For whom a header must have been registered to be known again (``kept/known.py``)."""
 
 
 class PendingRecall:

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Collection
 from typing import Final
 
-from mdmfs.hospital.release.audit import Event, records_of
+from mdmfs.hospital.kept.audit import Event, records_of
 from mdmfs.wire.messages.administration import Reader
 
 _GIVEN: Final = frozenset({Event.RELEASE, Event.HEADER, Event.CACHED_OPENS})

@@ -20,13 +20,13 @@ from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
 from mdmfs.hospital.dicom.pacs import IncomingInstance, InstanceKey, Pacs
 from mdmfs.hospital.incident import note_incident
-from mdmfs.hospital.release.escrow import FIRST_GENERATION
-from mdmfs.hospital.release.headers import Headers, Resealing
-from mdmfs.hospital.release.known import KnownHeader, known_header
+from mdmfs.hospital.kept.escrow import FIRST_GENERATION
+from mdmfs.hospital.kept.headers import Headers, Resealing
+from mdmfs.hospital.kept.known import KnownHeader, known_header
+from mdmfs.hospital.kept.shares import Gathered, Shares
+from mdmfs.hospital.kept.staging import Staging
 from mdmfs.hospital.release.queue import PendingRecall, RecallQueue, Source
 from mdmfs.hospital.release.render import Rendering, Verification
-from mdmfs.hospital.release.shares import Gathered, Shares
-from mdmfs.hospital.release.staging import Staging
 from mdmfs.hospital.uidmap.records import InstanceRecord
 from mdmfs.model.errors import (
     InstanceChangedError,

@@ -17,11 +17,11 @@ import trio
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.deid.refusal import RefusedError
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.kept.audit import AuditRecord, Event
 from mdmfs.hospital.ledger.records import LossCause, QuarantineRecord, SeriesState
 from mdmfs.hospital.metadata.outgoing import send_shown
 from mdmfs.hospital.projects import Partial
 from mdmfs.hospital.release.arrivals import Arrivals, Bringing, Released
-from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.release.decision import Denial, Standing, decide, deciding, hold_still, stand
 from mdmfs.hospital.release.loss import note_found, note_lost
 from mdmfs.hospital.store import Transaction

@@ -22,8 +22,8 @@ from mdmfs.hospital.deid.pseudonyms import Subject
 from mdmfs.hospital.deid.residue import Publishable, ResidueGate
 from mdmfs.hospital.deid.walk import Memory
 from mdmfs.hospital.dicom.pacs import IncomingInstance
-from mdmfs.hospital.release.headers import Beginning
-from mdmfs.hospital.release.known import KnownHeader, Origin, origin_of
+from mdmfs.hospital.kept.headers import Beginning
+from mdmfs.hospital.kept.known import KnownHeader, Origin, origin_of
 from mdmfs.model.errors import InstanceChangedError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import SEGMENT_SIZE, Buffer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mdmfs.hospital.hospital import Hospital
-from mdmfs.hospital.release.audit import AuditRecord, Event
+from mdmfs.hospital.kept.audit import AuditRecord, Event
 from mdmfs.hospital.release.decision import pseudonymous_uid_of
 from mdmfs.hospital.release.purpose import printable
 from mdmfs.hospital.store import Transaction

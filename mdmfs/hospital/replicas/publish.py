@@ -14,8 +14,8 @@ import trio
 
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.incident import note_incident
+from mdmfs.hospital.kept.audit import AuditRecord, Event
 from mdmfs.hospital.ledger.replicas import Replica, ReplicaState, leaving
-from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.replicas.placement import is_wanted, lacking, misplaced
 from mdmfs.hospital.replicas.removal import remove_leaving
 from mdmfs.hospital.storage.port import BrokenOffError, Content, StorageElement, StorageError

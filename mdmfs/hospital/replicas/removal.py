@@ -12,8 +12,8 @@ import trio
 from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.incident import note_incident
+from mdmfs.hospital.kept.audit import AuditRecord, Event
 from mdmfs.hospital.ledger.replicas import PAGE, Replica, ReplicaState, leaving
-from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.replicas.placement import is_wanted
 from mdmfs.hospital.storage.port import StorageElement, StorageError
 from mdmfs.hospital.store import Transaction

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.kept.audit import Event
 from mdmfs.hospital.ledger.replicas import Replica
-from mdmfs.hospital.release.audit import Event
 from mdmfs.hospital.release.decision import Standing, decide, decide_in, hold_still
 from mdmfs.hospital.release.release import about, record_of
 from mdmfs.hospital.replicas.placement import is_usable, lacking

@@ -15,7 +15,7 @@ from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.catalogue.rights import OWNERS
 from mdmfs.hospital.deid.policy import Heads
 from mdmfs.hospital.hospital import Hospital
-from mdmfs.hospital.release.audit import AuditRecord, Event
+from mdmfs.hospital.kept.audit import AuditRecord, Event
 from mdmfs.hospital.sight import Sight
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import (

@@ -19,10 +19,10 @@ import trio
 from mdmfs.hospital.dav.failures import is_for_ever, is_passing
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.incident import note_incident
+from mdmfs.hospital.kept.audit import Event
 from mdmfs.hospital.ledger.stages import REQUEST_ID_SIZE, StageFile, StageRequest, StageState
 from mdmfs.hospital.outward import speaking_for_the_inside
 from mdmfs.hospital.release.arrivals import Released
-from mdmfs.hospital.release.audit import Event
 from mdmfs.hospital.release.recall import Recalls
 from mdmfs.hospital.release.release import release_all
 from mdmfs.hospital.replicas.publish import is_kept, is_kept_on, keep_at

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import msgspec
 
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.kept.audit import AuditRecord
 from mdmfs.hospital.ledger.stages import StageFile, StageState
-from mdmfs.hospital.release.audit import AuditRecord
 from mdmfs.hospital.release.decision import Denial, Standing, decide
 from mdmfs.hospital.release.release import record_of_refusal
 from mdmfs.hospital.replicas.placement import misplaced

@@ -12,7 +12,7 @@ import trio
 from mdmfs.hospital.audit.export import FQAN_SYSTEM, audit_message, framed, subject_of, syslog_message
 from mdmfs.hospital.audit.questions import files_below, files_of_patient, names_of, what, who
 from mdmfs.hospital.deid.pseudonyms import PatientKey
-from mdmfs.hospital.release.audit import AuditRecord, Event, records_of
+from mdmfs.hospital.kept.audit import AuditRecord, Event, records_of
 from mdmfs.model.errors import AccessDeniedError, MalformedNameError, NoSuchFileError
 from mdmfs.model.identity import Dn
 from tests.twins.clinic import PATIENT, READER, STRANGER, Clinic, slices

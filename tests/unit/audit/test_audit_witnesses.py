@@ -14,7 +14,7 @@ import trio
 
 from mdmfs.hospital.audit.verify import Log, Report, ask_witnesses, verify
 from mdmfs.hospital.audit.witnesses import deposit_checkpoints, deposit_one
-from mdmfs.hospital.release.audit import Audit, AuditRecord, Event, records_of
+from mdmfs.hospital.kept.audit import Audit, AuditRecord, Event, records_of
 from mdmfs.hospital.signing import SigningKey
 from mdmfs.journal.chain import Head, Kind
 from mdmfs.journal.checkpoint import Checkpoint

@@ -9,7 +9,7 @@ from typing import TypeVar
 import pytest
 import trio
 
-from mdmfs.hospital.release.escrow import key_check
+from mdmfs.hospital.kept.escrow import key_check
 from mdmfs.keystore.shelf import KeyRecord, Tombstone
 from mdmfs.model.errors import TooFewSharesError, WrongKeyError
 from mdmfs.model.names import Guid

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import pytest
 
 from mdmfs.hospital.catalogue.records import FileRecord, FileState, Rendition
+from mdmfs.hospital.kept.escrow import key_check
 from mdmfs.hospital.keys.amends import repair, resplit
 from mdmfs.hospital.keys.judge import Fault, Held, judge, latest_held
 from mdmfs.hospital.keys.selection import Selection
-from mdmfs.hospital.release.escrow import key_check
 from mdmfs.model.subject import SubjectId
 from mdmfs.sharing.shamir import Share
 from mdmfs.wire.messages.keystores import Outcome

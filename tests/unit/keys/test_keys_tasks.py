@@ -17,6 +17,7 @@ import trio.testing
 
 from mdmfs.hospital import tables
 from mdmfs.hospital.assembly import read_policy
+from mdmfs.hospital.kept.escrow import FIRST_GENERATION
 from mdmfs.hospital.keys import amends, face
 from mdmfs.hospital.keys.amends import Shipment, adopt_threshold, deposits
 from mdmfs.hospital.keys.currency import keep_current
@@ -28,7 +29,6 @@ from mdmfs.hospital.ledger.records import DEPOSIT
 from mdmfs.hospital.outbox.deposit import deposit
 from mdmfs.hospital.registration.ending import take_away
 from mdmfs.hospital.registration.rerender import Rerendering
-from mdmfs.hospital.release.escrow import FIRST_GENERATION
 from mdmfs.hospital.rows import DIGEST_KEY_SIZE
 from mdmfs.hospital.store import Store
 from mdmfs.keystore.notary import Notary

@@ -18,13 +18,13 @@ from mdmfs.hospital import tables
 from mdmfs.hospital.audit.export import subject_of
 from mdmfs.hospital.audit.questions import files_of_patient, subjects_of_patient
 from mdmfs.hospital.deid.pseudonyms import PatientKey
+from mdmfs.hospital.kept.audit import AuditRecord, Event
 from mdmfs.hospital.ledger.records import TextKeyRecord
 from mdmfs.hospital.registration.ending import Ending
 from mdmfs.hospital.registration.forget import FILES_LEFT, MAY_COME_AGAIN, NOT_KNOWN, forget_subjects
 from mdmfs.hospital.registration.merge import who_is_who
 from mdmfs.hospital.registration.remember import BEING_FORGOTTEN
 from mdmfs.hospital.registration.rerender import Rerendering
-from mdmfs.hospital.release.audit import AuditRecord, Event
 from mdmfs.hospital.rows import digest_key
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.hospital.uidmap.instances import pack_uid

@@ -9,11 +9,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from mdmfs.hospital.kept.staging import Staging
 from mdmfs.hospital.projects import Project
 from mdmfs.hospital.release.arrivals import ATTEMPTS, LOOK_SECONDS, Arrivals, Released
 from mdmfs.hospital.release.decision import Denial, Standing
 from mdmfs.hospital.release.queue import PendingRecall, Source
-from mdmfs.hospital.release.staging import Staging
 from mdmfs.model.errors import BusyError, MdmfsError, NoSuchFileError, OutOfSpaceError, StoreError
 from mdmfs.sealing.layout import HEADER_SIZE
 from tests.twins.octets import octets

@@ -13,9 +13,9 @@ import structlog.testing
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from mdmfs.hospital.kept.staging import Staging
 from mdmfs.hospital.release.arrivals import Released
 from mdmfs.hospital.release.bundles import frames
-from mdmfs.hospital.release.staging import Staging
 from mdmfs.model.errors import (
     AccessDeniedError,
     IntegrityError,

@@ -19,12 +19,12 @@ import trio.testing
 
 from mdmfs.access.acl import Acl
 from mdmfs.hospital.hospital import Hospital
+from mdmfs.hospital.kept.audit import Audit, Event, records_of
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.ledger.records import LossCause, LossRecord
 from mdmfs.hospital.ledger.replicas import ReplicaState
 from mdmfs.hospital.projects import Placement
 from mdmfs.hospital.release.arrivals import Bringing
-from mdmfs.hospital.release.audit import Audit, Event, records_of
 from mdmfs.hospital.release.decision import Denial, Standing, decide, hold_still, stand
 from mdmfs.hospital.release.elsewhere import FromAnother
 from mdmfs.hospital.release.release import release_headers, stage_all

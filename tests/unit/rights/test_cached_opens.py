@@ -12,7 +12,7 @@ import pytest
 
 from mdmfs.hospital.audit.questions import who
 from mdmfs.hospital.hospital import Hospital
-from mdmfs.hospital.release.audit import Audit, AuditRecord
+from mdmfs.hospital.kept.audit import Audit, AuditRecord
 from mdmfs.hospital.rights.telling import tell
 from mdmfs.model.errors import MalformedMessageError, StoreError
 from mdmfs.model.identity import Fqan

@@ -22,7 +22,7 @@ import trio
 
 from mdmfs.daemon.formats import Format, bring_up_folder
 from mdmfs.hospital.catalogue.records import FileRecord
-from mdmfs.hospital.release.known import Origin
+from mdmfs.hospital.kept.known import Origin
 from mdmfs.model.errors import StoreError
 from mdmfs.model.names import Guid
 from mdmfs.rows.environment import make_table_of_readers

@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.lowlevel
 
-from mdmfs.hospital.release.audit import AUDIT_FORMAT, Audit, AuditRecord, Event, records_of
+from mdmfs.hospital.kept.audit import AUDIT_FORMAT, Audit, AuditRecord, Event, records_of
 from mdmfs.hospital.signing import SigningKey
 from mdmfs.journal.chain import Fault, Verifier
 from mdmfs.journal.files import files_of, first_line, lines_of
@@ -163,7 +163,7 @@ def test_a_log_that_cannot_be_opened_is_an_error_at_the_start(tmp_path: Path) ->
 
 _FULL = """
 import pathlib, resource, sys, trio
-from mdmfs.hospital.release.audit import Audit, AuditRecord, Event, records_of
+from mdmfs.hospital.kept.audit import Audit, AuditRecord, Event, records_of
 from mdmfs.hospital.signing import SigningKey
 from mdmfs.model.errors import StoreError
 from tests.twins.clinic import until

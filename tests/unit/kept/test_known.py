@@ -15,7 +15,7 @@ from mdmfs.hospital.deid.header import IdentifiedHeader
 from mdmfs.hospital.deid.policy import Kind, Policy, Rectangle, RegionRule
 from mdmfs.hospital.deid.pseudonyms import PatientKey
 from mdmfs.hospital.deid.refusal import Reason, RefusedError
-from mdmfs.hospital.release.known import KnownHeader, Origin, claim_of, known_header
+from mdmfs.hospital.kept.known import KnownHeader, Origin, claim_of, known_header
 from mdmfs.hospital.release.render import Admission, Rendering, measure
 from mdmfs.sealing.header import FileKey, ObjectContext, Role
 from mdmfs.sealing.seal import seal

@@ -14,10 +14,10 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from mdmfs.hospital.catalogue.records import FileRecord
-from mdmfs.hospital.release.escrow import NewKey, key_check, make_key
+from mdmfs.hospital.kept.escrow import NewKey, key_check, make_key
+from mdmfs.hospital.kept.shares import HOLD_SECONDS, MAX_HELD, Shares
+from mdmfs.hospital.kept.strides import FEWEST, IDLE_SECONDS, LONGEST_STRIDE, MOST, Strides
 from mdmfs.hospital.release.release import release
-from mdmfs.hospital.release.shares import HOLD_SECONDS, MAX_HELD, Shares
-from mdmfs.hospital.release.strides import FEWEST, IDLE_SECONDS, LONGEST_STRIDE, MOST, Strides
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import TooFewSharesError
 from mdmfs.model.names import Guid

@@ -15,8 +15,8 @@ import trio.lowlevel
 import trio.testing
 
 from mdmfs.daemon.formats import MARK
-from mdmfs.hospital.release.staged import StagedObject
-from mdmfs.hospital.release.staging import HOT_BYTES, Staging
+from mdmfs.hospital.kept.staged import StagedObject
+from mdmfs.hospital.kept.staging import HOT_BYTES, Staging
 from mdmfs.model.errors import IntegrityError, OutOfSpaceError, RecallFailedError, StoreError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import HEADER_SIZE, Buffer
@@ -348,7 +348,7 @@ async def test_a_file_cut_behind_our_back_is_an_error_and_no_end(tmp_path: Path)
 
 _FULL = """
 import pathlib, resource, sys, trio
-from mdmfs.hospital.release.staging import Staging
+from mdmfs.hospital.kept.staging import Staging
 from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid
 async def main():
@@ -384,7 +384,7 @@ async def test_a_full_disk_is_told_as_what_it_is(tmp_path: Path) -> None:
 
 _SMALL_DISK = """
 import pathlib, subprocess, sys, trio, trio.testing
-from mdmfs.hospital.release.staging import LOOK_SECONDS, Staging
+from mdmfs.hospital.kept.staging import LOOK_SECONDS, Staging
 from mdmfs.model.errors import OutOfSpaceError
 from mdmfs.model.names import Guid
 folder, size, written = pathlib.Path(sys.argv[1]), 2**21, []

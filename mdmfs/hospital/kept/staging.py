@@ -18,7 +18,7 @@ from typing import Final
 import trio
 
 from mdmfs.daemon.formats import MARK, Format, bring_up_folder
-from mdmfs.hospital.release.staged import PART, SMALL_BYTES, StagedObject, StagingWriter
+from mdmfs.hospital.kept.staged import PART, SMALL_BYTES, StagedObject, StagingWriter
 from mdmfs.model.errors import IntegrityError, MdmfsError, OutOfSpaceError, StoreError
 from mdmfs.model.names import Guid
 from mdmfs.sealing.layout import HEADER_SIZE

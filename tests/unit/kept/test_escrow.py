@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mdmfs.hospital.release.escrow import (
+from mdmfs.hospital.kept.escrow import (
     KEY_CHECK_SIZE,
     Deposit,
     Seal,

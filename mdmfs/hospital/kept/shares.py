@@ -13,8 +13,8 @@ import trio
 
 from mdmfs.hospital.bell import Bell
 from mdmfs.hospital.catalogue.records import FileRecord
-from mdmfs.hospital.release.escrow import verifier
-from mdmfs.hospital.release.strides import Strides
+from mdmfs.hospital.kept.escrow import verifier
+from mdmfs.hospital.kept.strides import Strides
 from mdmfs.model.names import Guid
 from mdmfs.sealing.header import FileKey
 from mdmfs.wire.keystores.answers import Answers

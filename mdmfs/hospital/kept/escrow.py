@@ -17,7 +17,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from mdmfs.hospital.release.headers import seal_beginning
+from mdmfs.hospital.kept.headers import seal_beginning
 from mdmfs.hospital.secret import own_secret
 from mdmfs.model.errors import StoreError, WrongKeyError
 from mdmfs.model.names import GUID_SIZE, Guid

@@ -14,11 +14,11 @@ import trio
 
 from mdmfs.access.acl import Right
 from mdmfs.hospital.health import health_of
+from mdmfs.hospital.kept.escrow import verifier
+from mdmfs.hospital.kept.headers import Beginning, Headers, KeptHeader
+from mdmfs.hospital.kept.known import Origin
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.registration.ending import Ending, take_away
-from mdmfs.hospital.release.escrow import verifier
-from mdmfs.hospital.release.headers import Beginning, Headers, KeptHeader
-from mdmfs.hospital.release.known import Origin
 from mdmfs.hospital.release.outdated import forget_outdated_headers
 from mdmfs.hospital.store import Store, Transaction
 from mdmfs.model.errors import MalformedMessageError, StoreError
