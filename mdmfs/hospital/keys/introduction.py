@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
 import trio
@@ -38,6 +38,8 @@ class Given(NamedTuple):
     """The keystores that have all of their shares."""
     refused: dict[str, str]
     """Those that were asked and have not, and why."""
+    is_safe: bool
+    """Whether the files open as before where too few have taken theirs; else no more were asked, lest they do not."""
 
 
 async def introduce(hospital: Hospital, shipments: Sequence[Shipment]) -> Introduced:
@@ -65,17 +67,22 @@ async def introduce(hospital: Hospital, shipments: Sequence[Shipment]) -> Introd
     return Introduced([shipment.without_newcomers() for shipment in shipments if shipment.guid not in left], silent)
 
 
-async def give_first(hospital: Hospital, shipments: Sequence[Shipment], names: Sequence[str]) -> Given:
+async def give_first(
+    hospital: Hospital, shipments: Sequence[Shipment], names: Sequence[str], *, current: Collection[str], spare: int
+) -> Given:
     """Give new keys to k keystores, one after another, before any other hears of them.
 
-    Whoever has not taken its shares by then gives those of the old keys. So where fewer than k take them the files open
-    as before, if 2 k - 1 keystores, ``names``, have some.
+    Whoever has not taken its shares by then gives those of the old keys. ``current`` are the keystores that have some,
+    and ``spare`` of these can change over and the files open as before. No further one does but the last that is needed.
     """
     taken: list[str] = []
     refused: dict[str, str] = {}
     for name in names:
-        if len(taken) == hospital.threshold:
+        lacking = hospital.threshold - len(taken)
+        if not lacking:
             break
+        if name in current and spare <= 0 and lacking > 1:
+            return Given(taken, refused, is_safe=False)
         own = functools.partial(deposits, shipments=[shipment.to(name) for shipment in shipments])
         try:
             outcomes = await _give(hospital, name, hospital.store.read(own)[name])
@@ -86,7 +93,8 @@ async def give_first(hospital: Hospital, shipments: Sequence[Shipment], names: S
             taken.append(name)
         else:
             refused[name] = _told(outcomes)
-    return Given(taken, refused)
+        spare -= name in current
+    return Given(taken, refused, is_safe=True)
 
 
 def _told(outcomes: Sequence[Outcome]) -> str:

@@ -59,6 +59,15 @@ def latest_held(guids: Sequence[Guid], answers: Mapping[str, Sequence[Held]]) ->
     return {guid: max((one.share.generation for one in held if one.share), default=0) for guid, *held in each}
 
 
+def holding(files: Sequence[FileRecord], answers: Mapping[str, Sequence[Held]]) -> set[str]:
+    """Name the keystores that hold shares of the present keys; ``answers`` are in the order of the files."""
+
+    def is_one(file: FileRecord, held: Held) -> bool:
+        return held.share is not None and held.share.generation == file.generation
+
+    return {name for name, held in answers.items() if any(map(is_one, files, held))}
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Verdict:
     """About one file."""

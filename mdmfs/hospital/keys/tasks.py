@@ -18,7 +18,7 @@ from mdmfs.hospital.kept.audit import AuditRecord, Event
 from mdmfs.hospital.keys import amends
 from mdmfs.hospital.keys.currency import behind, is_effective
 from mdmfs.hospital.keys.introduction import give_first, introduce
-from mdmfs.hospital.keys.judge import Fault, Held, Verdict, judge, latest_held
+from mdmfs.hospital.keys.judge import Fault, Held, Verdict, holding, judge, latest_held
 from mdmfs.hospital.keys.recount import show_held
 from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.pages import PAGE
@@ -119,29 +119,34 @@ class Task:
             self._hospital.outbox.ring()
 
     async def _do(self, page: Sequence[FileRecord]) -> None:
-        guids = [file.guid for file in page]
         match self._task:
             case KeyTask.VERIFY | KeyTask.REPAIR | KeyTask.RESPLIT:
                 await self._judge(page)
             case KeyTask.ROTATE:
                 await self._record(Event.ROTATION, page)
-                await self._rotate(guids)
+                await self._rotate(page)
             case KeyTask.DESTROY:
                 await self._destroy(page)
 
-    async def _rotate(self, guids: Sequence[Guid]) -> None:
+    async def _rotate(self, page: Sequence[FileRecord]) -> None:
         """Give files new keys once k keystores have taken them; raises ``BusyError`` where fewer do, and they stay.
 
-        Where so few answer that the first to take new shares would close the files, they are sent to all, as they come.
+        Where so few have shares that the first to take new ones would close the files, they are sent to all, as they
+        come.
         """
-        hospital, answers = self._hospital, await self._ask(guids)
+        hospital, guids = self._hospital, [file.guid for file in page]
+        answers = await self._ask(guids)
         latest, given = latest_held(guids, answers), list[str]()
         renewals = hospital.store.read(lambda tx: amends.new_keys(tx, hospital, guids, latest))
-        if renewals and len(answers) >= 2 * hospital.threshold - 1:
-            names = sorted(filter(answers.__contains__, hospital.keystores.names), key=self._unwilling.__contains__)
-            given, refused = await give_first(hospital, [one.shipment for one in renewals], names)
+        if renewals and len(answers) >= hospital.threshold:
+            current = holding(page, answers)
+            spare = len(current) - max(file.threshold for file in page)
+            names = [name for name in hospital.keystores.names if name in answers]
+            names.sort(key=lambda name: (name in self._unwilling, name in current))
+            shipments = [one.shipment for one in renewals]
+            given, refused, is_safe = await give_first(hospital, shipments, names, current=current, spare=spare)
             self._unwilling |= refused
-            if len(given) < hospital.threshold:
+            if is_safe and len(given) < hospital.threshold:
                 raise _not_taken(given, self._silent | refused, hospital.threshold)
         self._note_change(await hospital.store.write(lambda tx: amends.adopt(tx, hospital, renewals, given)))
 

@@ -372,13 +372,29 @@ async def test_one_keystore_without_room_keeps_no_key_from_being_rotated(full: s
                 await trio.sleep(0.1)
 
 
+async def test_keys_that_two_keystores_hold_alone_are_not_tried_first_at_one_of_them(tmp_path: Path) -> None:
+    """The third has lost its shelf and has no room: the files open by themselves once another has."""
+    async with clinic_with(tmp_path, 2) as opened:
+        guids, twins = list(opened.files().values()), opened.clinic.keystores
+        plaintext = [await opened.read(guid) for guid in guids]
+        twins[FIRST].shelf.page.keys.clear()
+        twins[FIRST].room = twins[THIRD].room = 0
+        found = await done(opened, KeyTask.ROTATE)
+        assert (found.failure, found.changed, list(found.silent)) == ("", 2, [FIRST])
+        twins[THIRD].room = float("inf")
+        with trio.fail_after(SECONDS):
+            while not all([await is_readable(opened, guid) for guid in guids]):  # noqa: ASYNC110 as above
+                await trio.sleep(0.1)
+        assert [await opened.read(guid) for guid in guids] == plaintext
+
+
 async def test_the_next_rotation_opens_what_one_that_was_broken_off_has_closed(tmp_path: Path) -> None:
     """Between the answer of the last keystore that makes a key and the note of it the hospital may be killed."""
     async with clinic_with(tmp_path, 2) as opened:
         guids, hospital = list(opened.files().values()), opened.hospital
         plaintext = [await opened.read(guid) for guid in guids]
         renewals = hospital.store.read(lambda tx: amends.new_keys(tx, hospital, guids))
-        given = await give_first(hospital, [one.shipment for one in renewals], KEYSTORES)
+        given = await give_first(hospital, [one.shipment for one in renewals], KEYSTORES, current=KEYSTORES, spare=1)
         assert given.taken == [FIRST, SECOND]
         found = await done(opened, KeyTask.VERIFY)
         assert (found.lost, found.faults) == (2, {"stale": 4})
@@ -396,7 +412,9 @@ async def test_new_keys_wait_for_what_was_sent_before_and_for_nothing_that_comes
         given: list[Given] = []
 
         async def give() -> None:
-            given.append(await give_first(hospital, [one.shipment for one in renewals], KEYSTORES))
+            given.append(
+                await give_first(hospital, [one.shipment for one in renewals], KEYSTORES, current=KEYSTORES, spare=1)
+            )
 
         with trio.fail_after(SECONDS):
             async with trio.open_nursery() as nursery:
@@ -405,7 +423,7 @@ async def test_new_keys_wait_for_what_was_sent_before_and_for_nothing_that_comes
                 assert held(opened, FIRST, guid) != Share.parse(renewals[0].shipment.shares[FIRST]), "too early"
                 await hospital.store.write(lambda tx: tx.outbox.push(FIRST, DEPOSIT, b"", b"nor this"))
                 await hospital.store.write(lambda tx: tx.outbox.drop(FIRST, [before]))
-        assert given == [Given([FIRST, SECOND], {})]
+        assert given == [Given([FIRST, SECOND], {}, is_safe=True)]
 
 
 class TakenOverStore:
@@ -426,8 +444,8 @@ async def test_a_hospital_whose_store_another_has_taken_over_gives_no_keystore_n
         (guid,), hospital = opened.files().values(), opened.hospital
         renewals = hospital.store.read(lambda tx: amends.new_keys(tx, hospital, [guid]))
         taken_over = dataclasses.replace(hospital, store=cast("Store", TakenOverStore(hospital.store)))
-        given = await give_first(taken_over, [one.shipment for one in renewals], KEYSTORES)
-        assert given == Given([], dict.fromkeys(KEYSTORES, "another daemon has taken over"))
+        given = await give_first(taken_over, [one.shipment for one in renewals], KEYSTORES, current=KEYSTORES, spare=1)
+        assert given == Given([], dict.fromkeys(KEYSTORES, "another daemon has taken over"), is_safe=True)
         assert await is_clean(opened)
 
 
