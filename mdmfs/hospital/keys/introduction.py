@@ -73,7 +73,7 @@ async def give_first(
     """Give new keys to k keystores, one after another, before any other hears of them.
 
     Whoever has not taken its shares by then gives those of the old keys. ``current`` are the keystores that have some,
-    and ``spare`` of these can change over and the files open as before. No further one does but the last that is needed.
+    and ``spare`` of these can change over and the files open as before; no further one is asked but the last needed.
     """
     taken: list[str] = []
     refused: dict[str, str] = {}
