@@ -123,8 +123,7 @@ class Task:
             case KeyTask.VERIFY | KeyTask.REPAIR | KeyTask.RESPLIT:
                 await self._judge(page)
             case KeyTask.ROTATE:
-                await self._record(Event.ROTATION, page)
-                await self._rotate(page)
+                await self._rotate([file for file in page if file.state is not FileState.WITHDRAWN])
             case KeyTask.DESTROY:
                 await self._destroy(page)
 
@@ -135,6 +134,7 @@ class Task:
         come.
         """
         hospital, guids = self._hospital, [file.guid for file in page]
+        await self._record(Event.ROTATION, page)
         answers = await self._ask(guids)
         latest, given = latest_held(guids, answers), list[str]()
         renewals = hospital.store.read(lambda tx: amends.new_keys(tx, hospital, guids, latest))

@@ -803,6 +803,7 @@ async def test_no_key_is_made_anew_of_a_file_that_is_gone(page: int, tmp_path: P
         task = Task(KeyTask.ROTATE, Selection(), opened.hospital, page=page)
         await task.run()
         assert (task.progress().changed, task.progress().failure) == (1, "")
+        assert on_record(opened, "rotation") == {stays}
         assert [held(opened, name, gone) for name in KEYSTORES] == [None] * 3
         share = held(opened, FIRST, stays)
         assert share is not None
