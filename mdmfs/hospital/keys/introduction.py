@@ -93,7 +93,7 @@ async def give_first(
             taken.append(name)
         else:
             refused[name] = _told(outcomes)
-        spare -= name in current
+        spare -= name in current and any(outcome in _TAKEN for outcome in outcomes)
     return Given(taken, refused, is_safe=True)
 
 

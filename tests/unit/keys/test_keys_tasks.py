@@ -388,6 +388,19 @@ async def test_keys_that_two_keystores_hold_alone_are_not_tried_first_at_one_of_
         assert [await opened.read(guid) for guid in guids] == plaintext
 
 
+@pytest.mark.parametrize("refuses", [1, 2])
+async def test_who_has_taken_some_of_its_shares_has_given_the_old_ones_up(refuses: int, tmp_path: Path) -> None:
+    """Another that took its own would close what the first one took; of who refuses all nothing is lost."""
+    async with clinic_with(tmp_path, 2) as opened:
+        guids, hospital = list(opened.files().values()), opened.hospital
+        for guid in guids[:refuses]:
+            put(opened, FIRST, guid, shares_of(guid, bytes(32), generation=9)[0])
+        renewals = hospital.store.read(lambda tx: amends.new_keys(tx, hospital, guids))
+        given = await give_first(hospital, [one.shipment for one in renewals], KEYSTORES, current=KEYSTORES, spare=1)
+        taken = [] if refuses == 1 else [SECOND, THIRD]
+        assert given == Given(taken, {FIRST: f"it refused {refuses} of 2 new shares"}, is_safe=refuses == 2)
+
+
 async def test_the_next_rotation_opens_what_one_that_was_broken_off_has_closed(tmp_path: Path) -> None:
     """Between the answer of the last keystore that makes a key and the note of it the hospital may be killed."""
     async with clinic_with(tmp_path, 2) as opened:
