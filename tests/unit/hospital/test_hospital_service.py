@@ -37,6 +37,7 @@ from mdmfs.wire.messages.files import (
     BUNDLE_PATH,
     CHANGES_PATH,
     DESCRIBE_PATH,
+    GIVE_BACK_PATH,
     HEADERS_PATH,
     LIST_PATH,
     LOCATE_PATH,
@@ -54,6 +55,7 @@ from mdmfs.wire.messages.files import (
     Describe,
     DirectoryPage,
     FileDescription,
+    GiveBack,
     ListDirectory,
     Locate,
     Located,
@@ -503,6 +505,7 @@ async def test_every_route_refuses_a_stranger_or_tells_him_nothing(tmp_path: Pat
             DESCRIBE_PATH: Describe(guid.octets),
             TOTALS_PATH: AskTotals(str(ROOT)),
             CHANGES_PATH: AskChanges(0, 0.0),
+            GIVE_BACK_PATH: GiveBack(bytes(16)),
             HARVEST_PATH: StartHarvest(PROJECT),
             HARVEST_PROGRESS_PATH: AskHarvest(PROJECT),
             f"{SEALED_PATH}{guid}": b"",
@@ -526,6 +529,7 @@ async def test_every_route_refuses_a_stranger_or_tells_him_nothing(tmp_path: Pat
                 continue
             assert isinstance(answer, Reply)
             told[path] = msgspec.msgpack.encode(answer.message)
-        assert set(told) == {TOTALS_PATH, CHANGES_PATH, BUNDLE_PATH, HEADERS_PATH, LOCATE_PATH, TRANSFERS_PATH}
+        paths = {TOTALS_PATH, CHANGES_PATH, GIVE_BACK_PATH, BUNDLE_PATH, HEADERS_PATH, LOCATE_PATH, TRANSFERS_PATH}
+        assert set(told) == paths
         assert NoSuchFileError.code.encode() in told[BUNDLE_PATH]
         assert not any(guid.octets in octets or b"sub-" in octets for octets in told.values())
