@@ -388,6 +388,32 @@ async def test_keys_that_two_keystores_hold_alone_are_not_tried_first_at_one_of_
         assert [await opened.read(guid) for guid in guids] == plaintext
 
 
+async def test_who_has_no_share_of_the_old_keys_gets_new_ones_first(tmp_path: Path) -> None:
+    """Where the others have no room for theirs, they have the old ones as before."""
+    async with clinic_with(tmp_path, 2) as opened:
+        guids, twins = list(opened.files().values()), opened.clinic.keystores
+        twins[THIRD].shelf.page.keys.clear()
+        twins[FIRST].room = twins[SECOND].room = 0
+        found = await done(opened, KeyTask.ROTATE)
+        assert (found.changed, list(found.silent)) == (0, [FIRST, SECOND])
+        assert all([await is_readable(opened, guid) for guid in guids])
+
+
+async def test_keys_are_new_at_once_where_no_keystore_answers(tmp_path: Path) -> None:
+    """They have their shares as soon as they are back."""
+    async with clinic_with(tmp_path, 2) as opened:
+        twins = opened.clinic.keystores.values()
+        for twin in twins:
+            twin.failure = unreachable
+        found = await done(opened, KeyTask.ROTATE)
+        assert (found.failure, found.changed, sorted(found.silent)) == ("", 2, [*KEYSTORES])
+        for twin in twins:
+            twin.failure = None
+        with trio.fail_after(SECONDS):
+            while not await is_clean(opened):  # noqa: ASYNC110 as above
+                await trio.sleep(0.1)
+
+
 @pytest.mark.parametrize("refuses", [1, 2])
 async def test_who_has_taken_some_of_its_shares_has_given_the_old_ones_up(refuses: int, tmp_path: Path) -> None:
     """Another that took its own would close what the first one took; of who refuses all nothing is lost."""
