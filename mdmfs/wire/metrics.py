@@ -103,10 +103,14 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
 
     def process_request(self, request: _Connected, client_address: object) -> None:
         """Begin a thread, unless there are too many: who connects and asks nothing must not fill the daemon."""
-        if self._places.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
+        if not self._places.acquire(blocking=False):
             self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # the system has none
+            self._places.release()
+            raise
 
     def process_request_thread(self, request: _Connected, client_address: object) -> None:
         """Answer, in that thread."""

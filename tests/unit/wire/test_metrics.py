@@ -131,3 +131,17 @@ def test_however_many_connect_and_ask_nothing_so_many_threads_wait_for_them() ->
             assert asking() == MAX_ASKING
         wait_until(lambda: not asking())
         assert answer_of(f"127.0.0.1:{port}", "/healthz") == 200
+
+
+def test_a_thread_that_cannot_be_begun_takes_no_place_for_ever() -> None:
+    """As where the daemon may have no more of them for a moment."""
+    port = free_port()
+    with serving_metrics(f"127.0.0.1:{port}", Pulse()):
+        before = threading.stack_size(2**46)
+        try:
+            for _ in range(MAX_ASKING):
+                with socket.create_connection(("127.0.0.1", port), timeout=5) as refused:
+                    assert refused.recv(1) == b""
+        finally:
+            threading.stack_size(before)
+        assert answer_of(f"127.0.0.1:{port}", "/healthz") == 200
