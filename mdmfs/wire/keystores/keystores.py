@@ -204,7 +204,7 @@ class Keystores:
             last = found[-1] if found else Witness(b"", 0, b"", 0.0, b"")
             message = AskWitnessed(last.journal, last.number)
             page = await self._peers[keystore].call(WITNESSED_PATH, message, Witnessed, deadline)
-            if page.checkpoints and _place(page.checkpoints[0]) <= _place(last):
+            if page.checkpoints and _place(page.checkpoints[-1]) <= _place(last):
                 reason = f"the keystore {keystore} does not go on behind what it has told"
                 raise MalformedMessageError(reason)
             found += page.checkpoints

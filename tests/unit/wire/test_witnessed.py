@@ -50,7 +50,9 @@ async def test_pages_are_asked_for_to_the_last(nursery: trio.Nursery) -> None:
     assert await Keystores({NAME: Pages(FIRST, [])}, nursery).witnessed(NAME, deadline=1.0) == FIRST
 
 
-@pytest.mark.parametrize("pages", [[FIRST], [FIRST, FIRST[:1]], [FIRST, FIRST[2:]], [[checkpoint(0, 0)]]])
+@pytest.mark.parametrize(
+    "pages", [[FIRST], [FIRST, FIRST[:1]], [FIRST, FIRST[2:]], [[checkpoint(0, 0)]], [[*reversed(FIRST)]]]
+)
 async def test_a_keystore_that_tells_the_same_again_is_not_listened_to(
     pages: list[list[Witness]], nursery: trio.Nursery
 ) -> None:
