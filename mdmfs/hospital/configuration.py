@@ -12,7 +12,7 @@ from mdmfs.daemon.configuration import KeystorePeer, Settings, TlsFiles, at_key,
 from mdmfs.hospital.dicom.pacs import ClinicalHours, PacsAddress, Politeness, RetrievalService
 from mdmfs.hospital.dicom.security import DicomTls
 from mdmfs.hospital.dicom.senders import Sender
-from mdmfs.hospital.ledger.records import MAX_DESTINATION_BYTES, METADATA
+from mdmfs.hospital.ledger.records import MAX_DESTINATION_BYTES, METADATA, RENEWALS
 from mdmfs.model.errors import ConfigurationError
 from mdmfs.model.names import Lfn
 from mdmfs.pki.tls import Credential
@@ -235,9 +235,10 @@ class HospitalConfiguration(Settings, frozen=True):
             if len(set(names)) != len(names) or not all(map(_is_name, names)):
                 message = "each PACS, keystore and storage has a name of its own, printable and at most 128 bytes long"
                 raise ConfigurationError(message)
-        if METADATA in {entry.name for entry in self.keystores}:
-            message = f"no keystore may be called {METADATA}: that is the metadata service's name"
-            raise ConfigurationError(message)
+        for name, whose in ((METADATA, "the metadata service's name"), (RENEWALS, "the name of a queue of ours")):
+            if name in {entry.name for entry in self.keystores}:
+                message = f"no keystore may be called {name}: that is {whose}"
+                raise ConfigurationError(message)
         if not 1 <= threshold <= self.required_keystores <= total:
             message = (
                 f"keys: threshold {threshold} <= required {self.required_keystores} <= {total} keystores does not hold"

@@ -9,7 +9,7 @@ from pathlib import Path
 import trio
 
 from mdmfs.hospital.hospital import Hospital
-from mdmfs.hospital.keys import amends
+from mdmfs.hospital.keys import renewals
 from mdmfs.hospital.keys.currency import behind, keep_current
 from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.keys.tasks import Task
@@ -44,7 +44,7 @@ async def done(opened: OpenClinic, task: KeyTask, about: Sequence[Guid] | Select
 
 def rotate_now(tx: Transaction, hospital: Hospital, guids: Sequence[Guid]) -> None:
     """Make new keys, whether keystores take them or not."""
-    amends.adopt(tx, hospital, amends.new_keys(tx, hospital, guids))
+    renewals.adopt(tx, hospital, renewals.new_keys(tx, hospital, guids))
 
 
 def _waiting(hospital: Hospital) -> set[str]:

@@ -12,15 +12,15 @@ import dataclasses
 import secrets
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
 from mdmfs.hospital.catalogue.records import FileRecord, FileState
 from mdmfs.hospital.hospital import Hospital
-from mdmfs.hospital.kept.escrow import Deposit, make_key
+from mdmfs.hospital.kept.escrow import Deposit
 from mdmfs.hospital.keys.judge import Fault, Held, Verdict
-from mdmfs.hospital.ledger.records import DEPOSIT, METADATA
+from mdmfs.hospital.ledger.records import DEPOSIT, METADATA, RENEWALS
 from mdmfs.hospital.metadata.withdrawal import withdraw_records_of
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.names import Guid
@@ -28,8 +28,6 @@ from mdmfs.sharing.shamir import SECRET_SIZE, SPLIT_ID_SIZE, Share, another_shar
 from mdmfs.wire.messages.keystores import KeyEntry, VersionedAcl
 
 DROPPED_AT_ONCE: Final = 100
-MOST_LOST: Final = 2**16
-"""Rotations of a key that a restored store may have lost; who claims more would use up all generations there are."""
 REPAIRABLE = frozenset({Fault.MISSING, Fault.STALE, Fault.WRONG})
 
 
@@ -140,59 +138,12 @@ def drop_for_removed(tx: Transaction, hospital: Hospital) -> int:
 
     For when all keys are split anew: shares of earlier splits combine with none of those that are there now.
     """
-    present = {*hospital.keystores.names, METADATA}
+    present = {*hospital.keystores.names, METADATA, RENEWALS}
     for name in tx.outbox.destinations():
         if name not in present:
             numbers = [item.number for item in tx.outbox.peek(name, limit=DROPPED_AT_ONCE)]
             return tx.outbox.drop(name, numbers)
     return 0
-
-
-class Renewal(NamedTuple):
-    """A new key of one file, which is the file's when ``adopt`` says so."""
-
-    generation: int
-    threshold: int
-    check: bytes
-    shipment: Shipment
-
-
-def new_keys(
-    tx: Transaction, hospital: Hospital, guids: Iterable[Guid], latest: Mapping[Guid, int] | None = None
-) -> list[Renewal]:
-    """Make new keys, of the next generation.
-
-    ``latest`` are the generations that keystores hold: later ones than ours, where our store was restored, or one lies.
-    """
-    files = [file for guid in guids if (file := tx.catalogue.file(guid)) and file.state is not FileState.WITHDRAWN]
-    return [_new_key(hospital, file, _after(file, latest or {})) for file in files]
-
-
-def adopt(tx: Transaction, hospital: Hospital, renewals: Iterable[Renewal], given: Collection[str] = ()) -> list[Guid]:
-    """Let the old keys open nothing new; gives the files that have another one now.
-
-    Shares go to the keystores that were not ``given`` them. A file that is gone by now, or has a later key, stays so.
-    """
-    adopted: list[Guid] = []
-    for generation, threshold, check, shipment in renewals:
-        file = tx.catalogue.file(shipment.guid)
-        if file is not None and file.state is not FileState.WITHDRAWN and file.generation < generation:
-            renewed = msgspec.structs.replace(file, generation=generation, threshold=threshold, key_check=check)
-            tx.catalogue.replace(renewed)
-            adopted.append(file.guid)
-    own = frozenset(adopted)
-    ship(tx, hospital, [one.shipment.without(given) for one in renewals if one.shipment.guid in own])
-    return adopted
-
-
-def _after(file: FileRecord, latest: Mapping[Guid, int]) -> int:
-    held = latest.get(file.guid, 0)
-    return 1 + (held if file.generation < held <= file.generation + MOST_LOST else file.generation)
-
-
-def _new_key(hospital: Hospital, file: FileRecord, generation: int) -> Renewal:
-    key = make_key(file.guid, hospital.keystores.names, hospital.threshold, generation)
-    return Renewal(generation, hospital.threshold, key.check, Shipment(file.guid, key.shares))
 
 
 def adopt_threshold(tx: Transaction, hospital: Hospital, guids: Iterable[Guid]) -> None:

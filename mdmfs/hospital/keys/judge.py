@@ -68,6 +68,14 @@ def holding(files: Sequence[FileRecord], answers: Mapping[str, Sequence[Held]]) 
     return {name for name, held in answers.items() if any(map(is_one, files, held))}
 
 
+def are_open(files: Sequence[FileRecord], answers: Mapping[str, Sequence[Held]]) -> bool:
+    """Tell whether k of those that answer hold shares of the present key of each file: ``answers`` as there."""
+    return all(
+        sum(held.share is not None and held.share.generation == file.generation for held in each) >= file.threshold
+        for file, *each in zip(files, *answers.values(), strict=True)
+    )
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Verdict:
     """About one file."""

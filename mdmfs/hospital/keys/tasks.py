@@ -15,10 +15,10 @@ from mdmfs.hospital.catalogue.records import FileRecord, FileState
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.incident import note_incident
 from mdmfs.hospital.kept.audit import AuditRecord, Event
-from mdmfs.hospital.keys import amends
+from mdmfs.hospital.keys import amends, renewals
 from mdmfs.hospital.keys.currency import behind, is_effective
 from mdmfs.hospital.keys.introduction import give_first, introduce
-from mdmfs.hospital.keys.judge import Fault, Held, Verdict, holding, judge, latest_held
+from mdmfs.hospital.keys.judge import Fault, Held, Verdict, are_open, holding, judge, latest_held
 from mdmfs.hospital.keys.recount import show_held
 from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.pages import PAGE
@@ -33,6 +33,8 @@ log = structlog.get_logger()
 DEADLINE: Final = 20.0
 INTERVAL: Final = 600.0
 """Seconds between two looks for destructions that were broken off."""
+SOON: Final = 10.0
+"""Seconds until keystores are asked again that did not tell what they hold of new keys that were noted."""
 MAX_LINES: Final = 100
 MAX_WAITING: Final = 100
 """Items of the outbox that are counted for each keystore."""
@@ -137,18 +139,40 @@ class Task:
         await self._record(Event.ROTATION, page)
         answers = await self._ask(guids)
         latest, given = latest_held(guids, answers), list[str]()
-        renewals = hospital.store.read(lambda tx: amends.new_keys(tx, hospital, guids, latest))
-        if renewals and len(answers) >= hospital.threshold:
+        new, note = hospital.store.read(lambda tx: renewals.new_keys(tx, hospital, guids, latest)), None
+        if new and len(answers) >= hospital.threshold:
             current = holding(page, answers)
             spare = len(current) - max(file.threshold for file in page)
             names = [name for name in hospital.keystores.names if name in answers]
             names.sort(key=lambda name: (name in self._unwilling, name in current))
-            shipments = [one.shipment for one in renewals]
+            shipments = [one.shipment for one in new]
+            note = await hospital.store.write(lambda tx: renewals.note(tx, hospital, new))
             given, refused, is_safe = await give_first(hospital, shipments, names, current=current, spare=spare)
             self._unwilling |= refused
             if is_safe and len(given) < hospital.threshold:
-                raise _not_taken(given, self._silent | refused, hospital.threshold)
-        self._note_change(await hospital.store.write(lambda tx: amends.adopt(tx, hospital, renewals, given)))
+                reasons = self._silent | refused
+                if not await self.settle(note, new):  # one may have taken them and could not say so
+                    raise _not_taken(given, reasons, hospital.threshold)
+                return
+        self._note_change(await hospital.store.write(lambda tx: renewals.adopt(tx, hospital, new, given, note)))
+
+    async def settle(self, note: int, new: Sequence[renewals.Renewal]) -> bool:
+        """Make keys the files' own that were noted, unless the old ones still open them; tells whether they are now.
+
+        Raises ``BusyError`` where fewer keystores answer than make a key: then the note stays, and is settled later.
+        """
+        hospital = self._hospital
+        found = hospital.store.read(lambda tx: [tx.catalogue.file(one.shipment.guid) for one in new])
+        files = [file for file in found if file is not None and file.state is not FileState.WITHDRAWN]
+        answers = await self._ask([file.guid for file in files])
+        if len(answers) < hospital.threshold:
+            message = f"only {len(answers)} of the {hospital.threshold} keystores that make a key tell what they hold"
+            raise BusyError(message, what_to_do="see to the keystores; it is looked at again within ten minutes")
+        if are_open(files, answers):
+            await hospital.store.write(functools.partial(renewals.drop, number=note))
+            return False
+        self._note_change(await hospital.store.write(lambda tx: renewals.adopt(tx, hospital, new, note=note)))
+        return True
 
     async def _destroy(self, page: Sequence[FileRecord]) -> None:
         """Destroy what is on record as to go, and in the same transaction what else there is of the same images."""
@@ -317,9 +341,14 @@ class Tasks:
         return started.progress()
 
     async def take_up(self) -> None:
-        """Go on with what was to be destroyed and is not, after a kill or on a full disk; now and every ten minutes."""
+        """Go on with what was to be destroyed and is not, after a kill or on a full disk; now and every ten minutes.
+
+        New keys that keystores may have and the store does not say are the files' are settled first.
+        """
         while True:
+            pause = INTERVAL
             try:
+                pause = INTERVAL if await self._settle() else SOON
                 for record in self._hospital.store.read(lambda tx: tx.destructions.all()):
                     if self._latest is None or self._latest.is_over:
                         log.warning("a destruction that was broken off goes on", files=len(record.guids) or "many")
@@ -327,7 +356,20 @@ class Tasks:
                         await self._latest.run()
             except MdmfsError as error:
                 log.error("what is to be destroyed cannot be read", reason=error.told_here)  # noqa: TRY400 the reason says it
-            await trio.sleep(INTERVAL)
+            await trio.sleep(pause)
+
+    async def _settle(self) -> bool:
+        """Settle what a rotation has left that was broken off; False where keystores have yet to say what they have."""
+        if self._latest is not None and not self._latest.is_over:
+            return True  # what is noted may be its own
+        for note, new in self._hospital.store.read(lambda tx: renewals.noted(tx, self._hospital)):
+            try:
+                await Task(KeyTask.ROTATE, Selection(), self._hospital).settle(note, new)
+            except MdmfsError as error:
+                log.warning("a rotation that was broken off is not settled yet", reason=error.told_here)
+                return False
+            log.warning("a rotation that was broken off is settled", files=len(new))
+        return True
 
     @property
     def destroyed(self) -> list[Guid]:

@@ -15,6 +15,8 @@ from mdmfs.model.subject import SubjectId
 MAX_DESTINATION_BYTES: Final = 128
 METADATA: Final = "metadata"
 """The metadata service's queue, and its name among those who must hear of every change: no keystore is called so."""
+RENEWALS: Final = "renewals"
+"""The queue of new keys that keystores may have and the store does not say are the files': no keystore is called so."""
 DEPOSIT: Final = "deposit"
 """The kind of item that brings shares and ACLs to a keystore."""
 

@@ -92,6 +92,7 @@ def test_the_number_of_acknowledgements_has_a_sound_default(
         ('name = "main"', 'name = "main"\ncalling = "much too long an AE title"', "AE title"),
         ('name = "k2"', 'name = "k1"', "name of its own"),
         ('name = "k2"', 'name = "metadata"', "no keystore may be called metadata"),
+        ('name = "k2"', 'name = "renewals"', "no keystore may be called renewals"),
         ('name = "k2"', 'name = "k\\u0000"', "name of its own"),
         ('name = "k2"', f'name = "{"k" * 129}"', "name of its own"),
         ("[[pacs]]", '[dicom]\nlisten = "nowhere"\n\n[[pacs]]', "dicom.listen: an address"),

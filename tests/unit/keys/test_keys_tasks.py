@@ -17,15 +17,16 @@ import trio.testing
 
 from mdmfs.hospital import tables
 from mdmfs.hospital.assembly import read_policy
+from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.kept.escrow import FIRST_GENERATION
-from mdmfs.hospital.keys import amends, face
+from mdmfs.hospital.keys import face, renewals
 from mdmfs.hospital.keys.amends import Shipment, adopt_threshold, deposits
 from mdmfs.hospital.keys.currency import keep_current
 from mdmfs.hospital.keys.introduction import Given, give_first
 from mdmfs.hospital.keys.selection import Selection
-from mdmfs.hospital.keys.tasks import INTERVAL, Task, Tasks
+from mdmfs.hospital.keys.tasks import INTERVAL, SOON, Task, Tasks
 from mdmfs.hospital.ledger.destructions import Destructions
-from mdmfs.hospital.ledger.records import DEPOSIT
+from mdmfs.hospital.ledger.records import DEPOSIT, RENEWALS, OutboxItem
 from mdmfs.hospital.outbox.deposit import deposit
 from mdmfs.hospital.registration.ending import take_away
 from mdmfs.hospital.registration.rerender import Rerendering
@@ -421,45 +422,142 @@ async def test_who_has_taken_some_of_its_shares_has_given_the_old_ones_up(refuse
         guids, hospital = list(opened.files().values()), opened.hospital
         for guid in guids[:refuses]:
             put(opened, FIRST, guid, shares_of(guid, bytes(32), generation=9)[0])
-        renewals = hospital.store.read(lambda tx: amends.new_keys(tx, hospital, guids))
-        given = await give_first(hospital, [one.shipment for one in renewals], KEYSTORES, current=KEYSTORES, spare=1)
+        new = hospital.store.read(lambda tx: renewals.new_keys(tx, hospital, guids))
+        given = await give_first(hospital, [one.shipment for one in new], KEYSTORES, current=KEYSTORES, spare=1)
         taken = [] if refuses == 1 else [SECOND, THIRD]
         assert given == Given(taken, {FIRST: f"it refused {refuses} of 2 new shares"}, is_safe=refuses == 2)
 
 
-async def test_the_next_rotation_opens_what_one_that_was_broken_off_has_closed(tmp_path: Path) -> None:
-    """Between the answer of the last keystore that makes a key and the note of it the hospital may be killed."""
+async def killed_in_a_rotation(opened: OpenClinic, given: int) -> list[renewals.Renewal]:
+    """Leave what a kill leaves when so many keystores have taken the new keys of all files, and nobody has noted it."""
+    hospital, guids = opened.hospital, list(opened.files().values())
+    new = hospital.store.read(lambda tx: renewals.new_keys(tx, hospital, guids))
+    await hospital.store.write(lambda tx: renewals.note(tx, hospital, new))
+    shipments = [one.shipment for one in new]
+    await give_first(hospital, shipments, KEYSTORES[:given], current=KEYSTORES, spare=1)
+    return new
+
+
+def noted(opened: OpenClinic) -> list[OutboxItem]:
+    """Give the notes of new keys."""
+    return opened.hospital.store.read(lambda tx: tx.outbox.peek(RENEWALS, limit=9))
+
+
+async def test_who_took_new_keys_and_could_not_say_so_has_them(tmp_path: Path) -> None:
+    """Its answer was lost, and the next one is full: two of three have changed over, so the files have."""
     async with clinic_with(tmp_path, 2) as opened:
-        guids, hospital = list(opened.files().values()), opened.hospital
+        guids, twins = list(opened.files().values()), opened.clinic.keystores
         plaintext = [await opened.read(guid) for guid in guids]
-        renewals = hospital.store.read(lambda tx: amends.new_keys(tx, hospital, guids))
-        given = await give_first(hospital, [one.shipment for one in renewals], KEYSTORES, current=KEYSTORES, spare=1)
-        assert given.taken == [FIRST, SECOND]
-        found = await done(opened, KeyTask.VERIFY)
-        assert (found.lost, found.faults) == (2, {"stale": 4})
-        assert (await done(opened, KeyTask.ROTATE)).changed == 2
-        assert await is_clean(opened)
+        twins[THIRD].room, twins[SECOND].loses_answers = 0, 1
+        found = await done(opened, KeyTask.ROTATE)
+        assert (found.changed, found.failure, list(found.silent)) == (2, "", [SECOND, THIRD])
+        assert not noted(opened)
         assert [await opened.read(guid) for guid in guids] == plaintext
+
+
+@pytest.mark.parametrize("given", [0, 1, 2])
+async def test_a_rotation_that_was_killed_leaves_each_file_a_key_that_opens_it(given: int, tmp_path: Path) -> None:
+    """Between a keystore's answer and the note that all have changed over: nobody has to rotate again."""
+    async with clinic_with(tmp_path, 2) as opened:
+        guids = list(opened.files().values())
+        plaintext = [await opened.read(guid) for guid in guids]
+        new = await killed_in_a_rotation(opened, given)
+        opened.nursery.start_soon(Tasks(opened.hospital, opened.nursery).take_up)
+        await until(lambda: not noted(opened))
+        await opened.deliver()
+        for guid in guids:
+            opened.hospital.discard(guid)
+        assert [await opened.read(guid) for guid in guids] == plaintext
+        files = opened.hospital.store.read(lambda tx: [tx.catalogue.file(guid) for guid in guids])
+        generations = {file.generation for file in files if file is not None}
+        assert generations == ({one.generation for one in new} if given == 2 else {FIRST_GENERATION})
+        assert await is_clean(opened) is (given != 1)  # the one that has a later share is told of
+        assert [await is_readable(opened, guid) for guid in guids] == [True, True]
+
+
+async def test_who_starts_without_keystores_settles_a_rotation_when_they_answer(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """After a power cut all start at once."""
+    assert autojump_clock.rate == 0
+    async with clinic_with(tmp_path, 1) as opened:
+        await killed_in_a_rotation(opened, 2)
+        for name in (SECOND, THIRD):
+            opened.clinic.keystores[name].failure = unreachable
+        opened.nursery.start_soon(Tasks(opened.hospital, opened.nursery).take_up)
+        await trio.sleep(2 * SOON)
+        assert noted(opened)
+        for name in (SECOND, THIRD):
+            opened.clinic.keystores[name].failure = None
+        await trio.sleep(2 * SOON)
+        assert not noted(opened)
+        await opened.deliver()
+        assert await is_clean(opened)
+
+
+async def test_a_file_that_goes_meanwhile_gets_no_new_key_back(tmp_path: Path) -> None:
+    """Of the others the rotation is settled as ever."""
+    async with clinic_with(tmp_path, 2) as opened:
+        new = await killed_in_a_rotation(opened, 2)
+        gone, left = (one.shipment.guid for one in new)
+        await take_away(opened.hospital, [gone])
+        opened.nursery.start_soon(Tasks(opened.hospital, opened.nursery).take_up)
+        await until(lambda: not noted(opened))
+        assert list(opened.files().values()) == [left]
+        file = opened.hospital.store.read(lambda tx: tx.catalogue.file(gone))
+        assert file is None or file.state is FileState.WITHDRAWN
+        await opened.deliver()
+        assert await is_clean(opened)
+
+
+async def test_a_rotation_leaves_no_note_whatever_comes_of_it_and_shows_no_share_meanwhile(tmp_path: Path) -> None:
+    """A copy of the store alone makes no key."""
+    async with clinic_with(tmp_path, 1) as opened:
+        (new,) = await killed_in_a_rotation(opened, 0)
+        (item,) = noted(opened)
+        values = [Share.parse(share).y for share in new.shipment.shares.values()]
+        assert len(values) == len(KEYSTORES)
+        assert not any(value in item.payload for value in values)
+        await opened.hospital.store.write(lambda tx: renewals.drop(tx, item.number))
+        assert (await done(opened, KeyTask.ROTATE)).changed == 1
+        assert not noted(opened)
+        for twin in opened.clinic.keystores.values():
+            twin.room = 0
+        assert (await done(opened, KeyTask.ROTATE)).failure
+        assert not noted(opened)
+
+
+async def test_a_rotation_under_way_is_settled_by_itself_alone(tmp_path: Path) -> None:
+    """Its note is no kill's."""
+    async with clinic_with(tmp_path, 1) as opened:
+        await killed_in_a_rotation(opened, 2)
+        tasks = Tasks(opened.hospital, opened.nursery)
+        opened.clinic.keystores[FIRST].failure = unreachable
+        await tasks.start(KeyTask.VERIFY, Selection())
+        assert not tasks.progress().is_over
+        opened.nursery.start_soon(tasks.take_up)
+        await until(lambda: tasks.progress().is_over)
+        assert noted(opened)
 
 
 async def test_new_keys_wait_for_what_was_sent_before_and_for_nothing_that_comes_meanwhile(tmp_path: Path) -> None:
     """While an archive is registered there is always something on its way to every keystore."""
     async with clinic_with(tmp_path, 1) as opened:
         (guid,), hospital = opened.files().values(), opened.hospital
-        renewals = hospital.store.read(lambda tx: amends.new_keys(tx, hospital, [guid]))
+        new = hospital.store.read(lambda tx: renewals.new_keys(tx, hospital, [guid]))
         before = await hospital.store.write(lambda tx: tx.outbox.push(FIRST, DEPOSIT, b"", b"nobody opens it"))
         given: list[Given] = []
 
         async def give() -> None:
             given.append(
-                await give_first(hospital, [one.shipment for one in renewals], KEYSTORES, current=KEYSTORES, spare=1)
+                await give_first(hospital, [one.shipment for one in new], KEYSTORES, current=KEYSTORES, spare=1)
             )
 
         with trio.fail_after(SECONDS):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(give)
                 await trio.sleep(0.2)
-                assert held(opened, FIRST, guid) != Share.parse(renewals[0].shipment.shares[FIRST]), "too early"
+                assert held(opened, FIRST, guid) != Share.parse(new[0].shipment.shares[FIRST]), "too early"
                 await hospital.store.write(lambda tx: tx.outbox.push(FIRST, DEPOSIT, b"", b"nor this"))
                 await hospital.store.write(lambda tx: tx.outbox.drop(FIRST, [before]))
         assert given == [Given([FIRST, SECOND], {}, is_safe=True)]
@@ -481,9 +579,9 @@ async def test_a_hospital_whose_store_another_has_taken_over_gives_no_keystore_n
     """It could not note them: k keystores would hold what opens nothing."""
     async with clinic_with(tmp_path, 1) as opened:
         (guid,), hospital = opened.files().values(), opened.hospital
-        renewals = hospital.store.read(lambda tx: amends.new_keys(tx, hospital, [guid]))
+        new = hospital.store.read(lambda tx: renewals.new_keys(tx, hospital, [guid]))
         taken_over = dataclasses.replace(hospital, store=cast("Store", TakenOverStore(hospital.store)))
-        given = await give_first(taken_over, [one.shipment for one in renewals], KEYSTORES, current=KEYSTORES, spare=1)
+        given = await give_first(taken_over, [one.shipment for one in new], KEYSTORES, current=KEYSTORES, spare=1)
         assert given == Given([], dict.fromkeys(KEYSTORES, "another daemon has taken over"), is_safe=True)
         assert await is_clean(opened)
 
