@@ -125,9 +125,10 @@ class Clinic:
         async with contextlib.AsyncExitStack() as stack:
             audit = Audit(self.folder / "audit.jsonl", SigningKey(self.folder / "signing.key"))
             stack.callback(audit.close)
+            headers = Headers(self.folder / "headers", self.headers_bytes)
+            stack.callback(headers.close)  # when no task is left that writes there
             nursery = await stack.enter_async_context(trio.open_nursery())
-            hospital = self._hospital(audit, nursery)
-            stack.callback(hospital.headers.close)
+            hospital = self._hospital(audit, headers, nursery)
             await hospital.store.write(functools.partial(make_project_directories, hospital=hospital))
             recalls = Recalls(
                 {"main": (self.pacs, 2)},
@@ -145,8 +146,7 @@ class Clinic:
             yield OpenClinic(self, hospital, recalls, nursery, delivers=deposits)
             nursery.cancel_scope.cancel()
 
-    def _hospital(self, audit: Audit, nursery: trio.Nursery) -> Hospital:
-        headers = Headers(self.folder / "headers", self.headers_bytes)
+    def _hospital(self, audit: Audit, headers: Headers, nursery: trio.Nursery) -> Hospital:
         project = Project(
             PROJECT,
             PROJECT_LFN,
